@@ -1,0 +1,103 @@
+"""pytest-torchexport: is the model you ship the model you trained?
+
+Public names are resolved when they are first used, so that importing this package imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_torchexport.engine import check_export
+    from pytest_torchexport.failures import (
+        ArtifactCrashed,
+        ArtifactHung,
+        ArtifactRaised,
+        BranchFrozen,
+        DimsNarrowed,
+        ExportRefused,
+        Failure,
+        Ineffective,
+        LoadFailed,
+        NotRepeatable,
+        OutputsDiffer,
+        RoundTripDiffers,
+        SpecError,
+        StateDiffers,
+        StructureDiffers,
+        TrainingMode,
+    )
+    from pytest_torchexport.fixture import TorchExport
+    from pytest_torchexport.targets import register_target
+    from pytest_torchexport.targets.base import Artifact, NotApplicable, Target
+    from pytest_torchexport.verdict import Difference, Verdict
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "check_export": "engine",
+    "register_target": "targets",
+    "Artifact": "targets.base",
+    "NotApplicable": "targets.base",
+    "Target": "targets.base",
+    "TorchExport": "fixture",
+    "Difference": "verdict",
+    "Verdict": "verdict",
+}
+_FAILURES = (
+    "ArtifactCrashed",
+    "ArtifactHung",
+    "ArtifactRaised",
+    "BranchFrozen",
+    "DimsNarrowed",
+    "ExportRefused",
+    "Failure",
+    "Ineffective",
+    "LoadFailed",
+    "NotRepeatable",
+    "OutputsDiffer",
+    "RoundTripDiffers",
+    "SpecError",
+    "StateDiffers",
+    "StructureDiffers",
+    "TrainingMode",
+)
+_HOMES |= dict.fromkeys(_FAILURES, "failures")
+
+__all__ = [
+    "Artifact",
+    "ArtifactCrashed",
+    "ArtifactHung",
+    "ArtifactRaised",
+    "BranchFrozen",
+    "Difference",
+    "DimsNarrowed",
+    "ExportRefused",
+    "Failure",
+    "Ineffective",
+    "LoadFailed",
+    "NotApplicable",
+    "NotRepeatable",
+    "OutputsDiffer",
+    "RoundTripDiffers",
+    "SpecError",
+    "StateDiffers",
+    "StructureDiffers",
+    "Target",
+    "TorchExport",
+    "TrainingMode",
+    "Verdict",
+    "check_export",
+    "register_target",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

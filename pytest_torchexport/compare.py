@@ -1,0 +1,253 @@
+"""Two outcomes in, all their differences out. Pure: it never raises and knows no target.
+
+Values follow ``torch.testing``'s table per dtype; structure, shape, dtype, device and integers are exact;
+NaN equals NaN and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pytest_torchexport.observe import Hung, Outcome, Raised
+from pytest_torchexport.tree import Structure, describe, flatten
+from pytest_torchexport.verdict import Difference
+
+# torch.testing._comparison._DTYPE_PRECISIONS, documented at
+# https://docs.pytorch.org/docs/stable/testing.html#torch.testing.assert_close
+DTYPE_TOLERANCES: dict[torch.dtype, tuple[float, float]] = {
+    torch.float16: (1e-3, 1e-5),
+    torch.bfloat16: (1.6e-2, 1e-5),
+    torch.float32: (1.3e-6, 1e-5),
+    torch.float64: (1e-7, 1e-7),
+    torch.complex32: (1e-3, 1e-5),
+    torch.complex64: (1.3e-6, 1e-5),
+    torch.complex128: (1e-7, 1e-7),
+}
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """``|actual - expected| <= atol + rtol * |expected|``; None takes the dtype's own."""
+
+    rtol: float | None = None
+    atol: float | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether it is the user's own, and so the law."""
+        return self.rtol is not None
+
+    def of(self, dtype: torch.dtype) -> tuple[float, float]:
+        """``(rtol, atol)`` for a dtype."""
+        if self.rtol is not None and self.atol is not None:
+            return self.rtol, self.atol
+        return DTYPE_TOLERANCES.get(dtype, (0.0, 0.0))
+
+
+def compare(expected: Outcome, actual: Outcome, tolerance: Tolerance) -> list[Difference]:
+    """Every difference between what eager did and what the artifact did. Eager must have returned."""
+    if isinstance(expected, (Raised, Hung)):
+        raise TypeError("eager must return for a comparison to mean anything")
+    if isinstance(actual, Hung):
+        return [Difference(kind="hung", path="", expected="returned", actual="did not return in time")]
+    if isinstance(actual, Raised):
+        return [
+            Difference(kind="raised", path="", expected="returned", actual=str(actual), what=actual.where)
+        ]
+    return compare_values(expected.value, actual.value, tolerance)
+
+
+def compare_values(
+    expected: Any, actual: Any, tolerance: Tolerance, path: str = "output"
+) -> list[Difference]:
+    """Every difference between two pytrees. Containers must be of one kind (mapping or sequence) with
+    the same keys or length: formats turn namedtuples into tuples and dataclasses into dicts."""
+    wanted, structure = flatten(expected, path)
+    found, other = flatten(actual, path)
+    differences = _structure(path, structure, other)
+    if differences:
+        return differences
+    by_path = dict(found)
+    for (leaf_path, leaf), (_, own) in zip(wanted, _aligned(wanted, found, by_path), strict=True):
+        differences += _leaf(leaf_path, leaf, own, tolerance)
+    return differences
+
+
+def largest_error(expected: Any, actual: Any) -> float | None:
+    """``max |actual - expected|`` over float outputs of equal structure; None where there is none."""
+    left, structure = flatten(expected)
+    right, other = flatten(actual)
+    if _structure("", structure, other):
+        return None
+    errors = [
+        _error(a, b)
+        for (_, a), (_, b) in zip(left, _aligned(left, right, dict(right)), strict=True)
+        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape
+    ]
+    found = [error for error in errors if error is not None]
+    return max(found) if found else None
+
+
+def _error(a: torch.Tensor, b: torch.Tensor) -> float | None:
+    if not (a.is_floating_point() or a.is_complex()) or not a.numel():
+        return None
+    gap = (_wide(b) - _wide(a)).abs()
+    gap = gap[torch.isfinite(gap)]
+    return float(gap.max()) if gap.numel() else None
+
+
+def _aligned(
+    wanted: list[tuple[str, Any]], found: list[tuple[str, Any]], by_path: dict[str, Any]
+) -> list[tuple[str, Any]]:
+    """The found leaves in the order of the wanted ones: dicts may come back in another order."""
+    if all(path in by_path for path, _ in wanted):
+        return [(path, by_path[path]) for path, _ in wanted]
+    return found
+
+
+def _structure(path: str, expected: Structure, actual: Structure) -> list[Difference]:
+    def differ() -> list[Difference]:
+        return [
+            Difference(
+                kind="structure", path=path, expected=expected.describe(), actual=actual.describe()
+            )
+        ]
+
+    if expected.kind != actual.kind:
+        return differ()
+    if expected.kind == "leaf":
+        return []
+    if expected.kind == "mapping":
+        if set(expected.keys) != set(actual.keys):
+            return differ()
+        others = dict(zip(actual.keys, actual.children, strict=True))
+        pairs = [(k, c, others[k]) for k, c in zip(expected.keys, expected.children, strict=True)]
+    else:
+        if len(expected.children) != len(actual.children):
+            return differ()
+        pairs = list(zip(expected.keys, expected.children, actual.children, strict=True))
+    return [d for key, left, right in pairs for d in _structure(f"{path}{key}", left, right)]
+
+
+def _leaf(path: str, expected: Any, actual: Any, tolerance: Tolerance) -> list[Difference]:
+    if not isinstance(expected, torch.Tensor) or not isinstance(actual, torch.Tensor):
+        return _scalar(path, expected, actual, tolerance)
+    for kind, left, right in (
+        ("shape", tuple(expected.shape), tuple(actual.shape)),
+        ("dtype", expected.dtype, actual.dtype),
+        ("device", expected.device.type, actual.device.type),
+        ("layout", expected.layout, actual.layout),
+    ):
+        if left != right:
+            return [
+                Difference(
+                    kind="device" if kind == "layout" else kind,
+                    path=path,
+                    expected=describe(expected),
+                    actual=describe(actual),
+                    what=f"{kind} {_short(left)} became {_short(right)}",
+                )
+            ]
+    return _numbers(path, expected, actual, tolerance)
+
+
+def _short(value: Any) -> str:
+    text = str(value).removeprefix("torch.")
+    return str(list(value)) if isinstance(value, tuple) else text
+
+
+def _scalar(path: str, expected: Any, actual: Any, tolerance: Tolerance) -> list[Difference]:
+    if isinstance(expected, torch.Tensor) or isinstance(actual, torch.Tensor):
+        same = False
+    elif isinstance(expected, float) and isinstance(actual, float):
+        rtol, atol = tolerance.of(torch.float64)
+        both_nan = math.isnan(expected) and math.isnan(actual)
+        same = both_nan or math.isclose(expected, actual, rel_tol=rtol, abs_tol=atol)
+    else:
+        same = type(expected) is type(actual) and bool(expected == actual)
+    if same:
+        return []
+    tensors = isinstance(expected, torch.Tensor) or isinstance(actual, torch.Tensor)
+    kinds = tensors or type(expected) is not type(actual)
+    return [
+        Difference(
+            kind="structure" if kinds else "values",
+            path=path,
+            expected=describe(expected),
+            actual=describe(actual),
+        )
+    ]
+
+
+def _numbers(
+    path: str, expected: torch.Tensor, actual: torch.Tensor, tolerance: Tolerance
+) -> list[Difference]:
+    if expected.layout != torch.strided:
+        expected, actual = expected.to_dense(), actual.to_dense()
+    if expected.is_quantized:
+        expected, actual = expected.dequantize(), actual.dequantize()
+    if torch.equal(expected, actual):
+        return []
+    rtol, atol = tolerance.of(expected.dtype)
+    wanted, found = _wide(expected), _wide(actual)
+    bad = ~torch.isclose(found, wanted, rtol=rtol, atol=atol, equal_nan=True)
+    count = int(bad.sum())
+    if not count:
+        return []
+    return [_number_difference(path, expected, wanted, found, bad, count, rtol, atol)]
+
+
+def _number_difference(
+    path: str,
+    tensor: torch.Tensor,
+    wanted: torch.Tensor,
+    found: torch.Tensor,
+    bad: torch.Tensor,
+    count: int,
+    rtol: float,
+    atol: float,
+) -> Difference:
+    gap = (found - wanted).abs().double()
+    # The worst element is the one furthest beyond what it is allowed, NaN and inf before all others.
+    excess = torch.where(bad, (gap - rtol * wanted.abs()).nan_to_num(nan=math.inf), -math.inf)
+    flat = int(excess.reshape(-1).argmax())
+    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), bad.shape))
+    left, right = wanted.reshape(-1)[flat], found.reshape(-1)[flat]
+    worst = float(gap.reshape(-1)[flat])
+    scale = float(left.abs())
+    return Difference(
+        kind="values",
+        path=path,
+        expected=_number(left, tensor.dtype),
+        actual=_number(right, tensor.dtype),
+        what=describe(tensor),
+        mismatched=count,
+        total=tensor.numel(),
+        max_abs=worst,
+        max_rel=worst / scale if scale else math.inf,
+        index=index,
+        rtol=rtol,
+        atol=atol,
+    )
+
+
+def _number(value: torch.Tensor, dtype: torch.dtype) -> str:
+    if dtype == torch.bool:
+        return str(bool(value))
+    if dtype.is_complex:
+        return f"{complex(value):.7g}"
+    return f"{float(value):.7g}" if dtype.is_floating_point else str(int(value))
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers in a type in which differences neither overflow nor wrap around."""
+    if tensor.is_complex():
+        return tensor.to(torch.complex128)
+    if tensor.is_floating_point():
+        return tensor.double()
+    return tensor.to(torch.int64)

@@ -1,0 +1,123 @@
+"""What eager itself says about an assumed domain, asked before anything is exported.
+
+Sizes that were only assumed are the plugin's guess: where eager refuses them they are outside the domain,
+which is reported and is nobody's fault. Integers are widened by what is known for sure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from pytest_torchexport.observe import Outcome, Returned, observe
+from pytest_torchexport.recipes import build, example_recipe
+from pytest_torchexport.spec.dims import Dim
+from pytest_torchexport.spec.domains import Domain
+from pytest_torchexport.spec.inputs import Call, InputSpec, TensorLeaf
+from pytest_torchexport.subject import Subject
+from pytest_torchexport.strategies import within_memory
+
+
+def narrow_assumed(
+    spec: InputSpec, eager: Callable[[Call], Outcome], note: Callable[[str], None]
+) -> InputSpec:
+    """The spec with each assumed dim cut down to the sizes that eager takes, on the example's own values.
+
+    Each end of a range is asked; where eager refuses one, the limit is found by bisection.
+    """
+    for name, dim in spec.dims.items():
+        if dim.declared:
+            continue
+
+        def takes(size: int, name: str = name) -> bool:
+            if not within_memory(spec, {**_example(spec), name: size}):
+                return True
+            call = build(spec, example_recipe(spec, {name: size}))
+            return call is None or isinstance(eager(call), Returned)
+
+        low = dim.low if takes(dim.low) else _limit(dim.example, dim.low, takes)
+        high = dim.high if takes(dim.high) else _limit(dim.example, dim.high, takes)
+        if (low, high) != (dim.low, dim.high):
+            spec = spec.narrow(name, range(low, high + 1))
+            note(f"eager accepts {_interval(dim, low, high)} (assumed was {dim.describe()})")
+    return spec
+
+
+def widen_embeddings(spec: InputSpec, subject: Subject) -> InputSpec:
+    """Integers that feed an ``nn.Embedding`` may be any of its rows."""
+    if subject.module is None or not any(
+        isinstance(part, torch.nn.Embedding) for part in subject.module.modules()
+    ):
+        return spec
+    rows = _embedded(spec, subject.copy())
+    leaves = tuple(
+        dataclasses.replace(leaf, domain=_widened(leaf.domain, rows[leaf.path]))
+        if isinstance(leaf, TensorLeaf) and leaf.path in rows and not leaf.domain.declared
+        else leaf
+        for leaf in spec.leaves
+    )
+    return dataclasses.replace(
+        spec, leaves=leaves, assumed=tuple(_reworded(line, rows) for line in spec.assumed)
+    )
+
+
+def _example(spec: InputSpec) -> dict[str, int]:
+    return {name: dim.example for name, dim in spec.dims.items()}
+
+
+def _limit(good: int, bad: int, takes: Callable[[int], bool]) -> int:
+    """The size furthest from ``good`` towards ``bad`` that is still taken."""
+    while abs(bad - good) > 1:
+        middle = (good + bad) // 2
+        if takes(middle):
+            good = middle
+        else:
+            bad = middle
+    return good
+
+
+def _interval(dim: Dim, low: int, high: int) -> str:
+    if low == high:
+        return f"{dim.name} = {low} only"
+    if high == dim.high:
+        return f"{dim.name} >= {low}"
+    return f"{dim.name} <= {high}" if low == dim.low else f"{low} <= {dim.name} <= {high}"
+
+
+def _embedded(spec: InputSpec, subject: Subject) -> dict[str, int]:
+    """Leaf path -> rows of the smallest embedding that looked its values up on the example."""
+    integers = {
+        leaf.path: leaf.example for leaf in spec.tensors if leaf.domain.kind == "int"
+    }
+    found: dict[str, int] = {}
+
+    def look(module: Any, args: tuple[Any, ...]) -> None:
+        for path, example in integers.items():
+            given = args[0] if args else None
+            if isinstance(given, torch.Tensor) and _same(given, example):
+                found[path] = min(found.get(path, module.num_embeddings), module.num_embeddings)
+
+    assert subject.module is not None
+    for part in subject.module.modules():
+        if isinstance(part, torch.nn.Embedding):
+            part.register_forward_pre_hook(look)
+    observe(subject.function, spec.example, seed=0)
+    return found
+
+
+def _same(given: torch.Tensor, example: torch.Tensor) -> bool:
+    return given.shape == example.shape and bool(torch.equal(given.to(example.dtype), example))
+
+
+def _widened(domain: Domain, rows: int) -> Domain:
+    return dataclasses.replace(domain, low=0, high=rows - 1, rows_keep_one=False)
+
+
+def _reworded(line: str, rows: dict[str, int]) -> str:
+    for path, count in rows.items():
+        if line.startswith(f"values of {path} are "):
+            return f"values of {path} are 0..{count - 1}, the rows of the nn.Embedding they feed"
+    return line

@@ -1,0 +1,113 @@
+"""Time limits: how a call that does not return becomes an exception and the run goes on.
+
+Python code is interrupted; native code (a TorchScript or ONNX loop) does not listen, so what may loop
+there runs in a thread of its own that is left behind. Separate because both need care about who owns
+the interpreter's signals, and nobody else should.
+"""
+
+from __future__ import annotations
+
+import _thread
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class TimeLimitExceeded(Exception):
+    """The time of the item is used up."""
+
+
+class Deadline:
+    """The moment by which an item must be done."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._start = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the item began."""
+        return time.monotonic() - self._start
+
+    @property
+    def left(self) -> float:
+        """Seconds until the limit, never below zero."""
+        return max(self.seconds - self.elapsed, 0.0)
+
+
+@contextmanager
+def interrupted_after(seconds: float) -> Iterator[None]:
+    """Raise TimeLimitExceeded in the block's Python code after so many seconds.
+
+    Works in the main thread only, where ``_thread.interrupt_main`` can reach it; elsewhere it is no limit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    alarm = _Alarm(seconds)
+    try:
+        yield
+        alarm.cancel()
+    except KeyboardInterrupt:
+        if alarm.rang and not alarm.delivered:
+            alarm.delivered = True
+            raise TimeLimitExceeded(f"no return within {seconds:.3g} s") from None
+        raise
+    finally:
+        alarm.cancel()
+
+
+class _Alarm:
+    def __init__(self, seconds: float) -> None:
+        self.rang = False
+        self.delivered = False
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._timer = threading.Timer(seconds, self._ring)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def cancel(self) -> None:
+        """After this no interrupt is on its way: one already sent is waited for."""
+        with self._lock:
+            self._cancelled = True
+        self._timer.cancel()
+        if self.rang and not self.delivered:
+            self.delivered = True
+            try:
+                while True:
+                    time.sleep(0.01)
+            except KeyboardInterrupt:
+                return
+
+    def _ring(self) -> None:
+        with self._lock:
+            if not self._cancelled:
+                self.rang = True
+                _thread.interrupt_main()
+
+
+def in_thread(function: Callable[[], Any], seconds: float) -> Any:
+    """``function()`` in a daemon thread; TimeLimitExceeded if it has not returned after so many seconds.
+
+    The thread cannot be killed: native code that loops goes on until the process ends.
+    """
+    result: list[tuple[bool, Any]] = []
+
+    def work() -> None:
+        try:
+            result.append((True, function()))
+        except BaseException as error:
+            result.append((False, error))
+
+    thread = threading.Thread(target=work, daemon=True, name="torchexport-call")
+    thread.start()
+    thread.join(seconds)
+    if not result:
+        raise TimeLimitExceeded(f"no return within {seconds:.3g} s")
+    returned, value = result[0]
+    if returned:
+        return value
+    raise value

@@ -1,0 +1,189 @@
+"""What a callable did with a call: the same code path for eager, artifacts and loaded artifacts.
+
+Cloning, seeding, grad mode, state and catching are done here once, so a target only exports, saves and
+loads, and "eager returns, the artifact raises" is just another difference.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pytest_torchexport.limits import TimeLimitExceeded
+from pytest_torchexport.spec.inputs import Call
+from pytest_torchexport.tree import clone
+
+
+@dataclass(frozen=True)
+class Returned:
+    """The callable returned ``value`` (cloned), and left its inputs as ``inputs``. ``changed`` names the
+    global settings of torch that it left changed (they are put back)."""
+
+    value: Any
+    inputs: Call
+    changed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Raised:
+    """The callable raised. Plain texts: a live exception keeps frames, and frames keep tensors."""
+
+    type: str
+    message: str
+    where: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+@dataclass(frozen=True)
+class Hung:
+    """The callable did not return in time."""
+
+    seconds: float
+
+
+Outcome = Returned | Raised | Hung
+
+
+class State:
+    """Parameters and buffers of a module, and a way back to how they were.
+
+    A forward that updates buffers would make every later call start elsewhere; copying the whole module
+    per call would cost more than the call. Version counters tell which tensors were written to.
+    """
+
+    def __init__(self, module: torch.nn.Module | None) -> None:
+        tensors = [*module.parameters(), *module.buffers()] if module is not None else []
+        self._tensors = [t for t in tensors if not t.is_inference()]
+        self._kept: list[torch.Tensor | None] = [None] * len(self._tensors)
+        self._versions = [t._version for t in self._tensors]
+        self._module = module
+        self._names: dict[int, torch.Tensor] = {}
+        self._snapshot()
+
+    def _snapshot(self) -> None:
+        # Buffers are small and change; parameters are large and, in a forward, do not. Both are kept as
+        # copies only where they are buffers; a parameter written to by forward is found by its version.
+        buffers = {id(t) for t in self._module.buffers()} if self._module is not None else set()
+        self._kept = [
+            t.detach().clone() if id(t) in buffers else None for t in self._tensors
+        ]
+        self._slots = [
+            (owner, name, tensor)
+            for owner in (self._module.modules() if self._module is not None else ())
+            if not isinstance(owner, torch.jit.ScriptModule)
+            for name, tensor in owner._buffers.items()
+        ]
+
+    def restore(self) -> bool:
+        """Put every written tensor back as it was; True where something had been written."""
+        changed = False
+        for owner, name, tensor in self._slots:
+            if owner._buffers.get(name) is not tensor:
+                owner._buffers[name] = tensor
+                changed = True
+        for index, tensor in enumerate(self._tensors):
+            if tensor._version == self._versions[index]:
+                continue
+            changed = True
+            kept = self._kept[index]
+            if kept is not None:
+                with torch.no_grad():
+                    tensor.copy_(kept)
+            self._versions[index] = tensor._version
+        return changed
+
+
+def seed_everything(seed: int) -> None:
+    """torch (all devices), numpy and ``random`` from one number."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seed % 2**32)
+
+
+def observe(
+    function: Callable[..., Any],
+    call: Call,
+    *,
+    seed: int,
+    run: Callable[[Callable[[], Any]], Any] | None = None,
+) -> Outcome:
+    """Run ``function`` on clones of the call's tensors and say what it did.
+
+    ``run`` may run it elsewhere (a thread with a time limit). KeyboardInterrupt and SystemExit of the
+    user pass through.
+    """
+    own = call.clone()
+    seed_everything(seed)
+    before = _globals()
+
+    def go() -> Any:
+        with torch.no_grad():
+            return function(*own.args, **own.kwargs)
+
+    try:
+        value = go() if run is None else run(go)
+    except TimeLimitExceeded:
+        return Hung(0.0)
+    except Exception as error:
+        return raised(error)
+    finally:
+        changed = _put_back(before)
+    return Returned(clone(value), own, changed)
+
+
+def _globals() -> tuple[torch.dtype, bool, int, Any]:
+    return (
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.get_num_threads(),
+        torch.get_default_device(),
+    )
+
+
+def _put_back(before: tuple[torch.dtype, bool, int, Any]) -> tuple[str, ...]:
+    """Restore torch's global settings; the names of those that were changed."""
+    after = _globals()
+    if after == before:
+        return ()
+    dtype, grad, threads, device = before
+    changed = []
+    if after[0] != dtype:
+        torch.set_default_dtype(dtype)
+        changed.append("default dtype")
+    if after[1] != grad:
+        torch.set_grad_enabled(grad)
+        changed.append("grad mode")
+    if after[2] != threads:
+        torch.set_num_threads(threads)
+        changed.append("number of threads")
+    if after[3] != device:
+        torch.set_default_device(device)
+        changed.append("default device")
+    return tuple(changed)
+
+
+def raised(error: BaseException) -> Raised:
+    """The outcome for an exception: its type, its message, and the deepest frame of the user's code."""
+    return Raised(type(error).__name__, str(error).strip(), user_frame(error))
+
+
+def user_frame(error: BaseException) -> str:
+    """``model.py:12  x.view(2, -1)``: the deepest frame outside torch and this package, or nothing."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        parts = frame.filename.replace("\\", "/")
+        if "/site-packages/" in parts or "/pytest_torchexport/" in parts or parts.startswith("<"):
+            continue
+        if "/lib/python" in parts:
+            continue
+        return f"{frame.filename}:{frame.lineno}  {frame.line or ''}".rstrip()
+    return ""

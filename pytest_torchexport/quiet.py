@@ -1,0 +1,162 @@
+"""The state of the process while an item is checked, and its return to how the user had it.
+
+One place for all that is global: random streams, threads, TF32, grad mode, warnings, stdout. A forward or
+an exporter that changes any of it must not reach the user's next test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import random
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+MAX_WARNINGS = 20
+MAX_OUTPUT = 4000
+
+# torch's own noise about itself: deprecations of what it was asked to do, with no news for the user.
+# jit: https://github.com/pytorch/pytorch/issues/103841; LeafSpec is raised by copyreg on each dynamo export.
+_NOISE = re.compile(
+    r"torch\.jit\.\w+` is (deprecated|not supported)|LeafSpec|legacy TorchScript-based ONNX export"
+    r"|The feature will be removed|is_gradient_checkpointing|onnx.*deprecat",
+    re.IGNORECASE,
+)
+_LOGGERS = (
+    "torch.onnx._internal.exporter._registration",
+    "torch.onnx._internal.exporter",
+    "torch.onnx",
+    "torch.export",
+    "torch._dynamo",
+    "torch.fx",
+    "onnxscript",
+    "onnx_ir",
+)
+
+
+@dataclass
+class Heard:
+    """What was said while an item ran: warnings other than torch's noise, and printed text."""
+
+    warnings: dict[str, None] = field(default_factory=dict)
+    printed: int = 0
+
+    def warned(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: str | None = None,
+    ) -> None:
+        """Stand in for ``warnings.showwarning``."""
+        text = " ".join(str(message).split())
+        if len(self.warnings) < MAX_WARNINGS and not _NOISE.search(text):
+            self.warnings[f"{category.__name__}: {text:.300} ({filename}:{lineno})"] = None
+
+
+class _Bounded(io.TextIOBase):
+    """A stdout that keeps its beginning and counts the rest: a forward may print on each of 300 calls."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.lines = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self.lines += text.count("\n")
+        if len(self.text) < MAX_OUTPUT:
+            self.text += text[: MAX_OUTPUT - len(self.text)]
+        return len(text)
+
+
+@contextmanager
+def quiet() -> Iterator[Heard]:
+    """Everything global saved, set for a check, and put back; what was said in the block is kept."""
+    heard = Heard()
+    output = _Bounded()
+    with ExitStack() as stack:
+        stack.enter_context(_random_streams())
+        stack.enter_context(_torch_globals())
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("always")
+        warnings.showwarning = heard.warned  # the documented way to divert without keeping each one
+        stack.enter_context(_silent_loggers())
+        stack.enter_context(contextlib.redirect_stdout(output))
+        stack.enter_context(contextlib.redirect_stderr(output))
+        yield heard
+    heard.printed = output.lines
+    if output.text:
+        sys.stdout.write(output.text)
+
+
+@contextmanager
+def _random_streams() -> Iterator[None]:
+    cpu, python = torch.get_rng_state(), random.getstate()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    numpy = sys.modules.get("numpy")
+    kept = numpy.random.get_state() if numpy is not None else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(cpu)
+        random.setstate(python)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+        if numpy is not None and kept is not None:
+            numpy.random.set_state(kept)
+
+
+# name -> (read, write, value during a check or None to leave it)
+_SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], Any], Any], ...] = (
+    (torch.get_num_threads, torch.set_num_threads, 1),
+    (torch.get_default_dtype, torch.set_default_dtype, None),
+    (torch.is_grad_enabled, torch.set_grad_enabled, None),
+    (
+        lambda: torch.backends.cuda.matmul.allow_tf32,
+        lambda on: setattr(torch.backends.cuda.matmul, "allow_tf32", on),
+        False,
+    ),
+    (
+        lambda: torch.backends.cudnn.allow_tf32,
+        lambda on: setattr(torch.backends.cudnn, "allow_tf32", on),
+        False,
+    ),
+)
+
+
+@contextmanager
+def _torch_globals() -> Iterator[None]:
+    kept = [read() for read, _, _ in _SWITCHES]
+    try:
+        for _, write, value in _SWITCHES:
+            if value is not None:
+                write(value)
+        yield
+    finally:
+        for (_, write, _), value in zip(_SWITCHES, kept, strict=True):
+            write(value)
+
+
+@contextmanager
+def _silent_loggers() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,274 @@
+"""Recipes: calls as plain data, and the calls that are made from them.
+
+Elementwise drawing dies at a few thousand elements and a bare seed shrinks to noise. A recipe (a kind x
+scale x seed, plus at most three point edits) is JSON, prints on a line, and shrinks to something a person
+can read. Separate from the Hypothesis strategy because stored, boundary and shrunk calls are recipes too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pytest_torchexport.spec.domains import Domain
+from pytest_torchexport.spec.inputs import Call, InputSpec, TensorLeaf, ValueLeaf
+from pytest_torchexport.tree import copy_tensor, describe
+
+KINDS = ("zeros", "ones", "low", "high", "ramp", "normal", "uniform", "sparse")
+SCALES = (1.0, 0.1, 3.0)
+LAYOUTS = ("contiguous", "strided", "channels_last")
+MAX_EDITS = 3
+SPARSE_SHARE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeafRecipe:
+    """How to make one leaf. ``kind`` is one of KINDS, ``example`` (the example's own values, tiled to the
+    size), ``elements`` (a few drawn ones and the last as fill) or ``value`` (a Python argument)."""
+
+    kind: str
+    scale: float = 1.0
+    edits: tuple[tuple[int, float], ...] = ()
+    layout: str = "contiguous"
+    data: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to make one call: the size of each dim, a seed, and a recipe per leaf."""
+
+    sizes: Mapping[str, int]
+    leaves: tuple[LeafRecipe, ...]
+    seed: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able data."""
+        return {
+            "sizes": dict(self.sizes),
+            "seed": self.seed,
+            "leaves": [dataclasses.asdict(leaf) for leaf in self.leaves],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """The inverse of ``as_dict``; also of its JSON."""
+        leaves = tuple(
+            LeafRecipe(**{**leaf, "edits": tuple((int(i), v) for i, v in leaf["edits"])})
+            for leaf in data["leaves"]
+        )
+        return cls(sizes=dict(data["sizes"]), leaves=leaves, seed=int(data["seed"]))
+
+
+def example_recipe(spec: InputSpec, sizes: Mapping[str, int] | None = None) -> Recipe:
+    """The example's own values, at its own sizes or tiled to the given ones."""
+    return Recipe(
+        sizes={name: dim.example for name, dim in spec.dims.items()} | dict(sizes or {}),
+        leaves=tuple(LeafRecipe(kind="example") for _ in spec.leaves),
+    )
+
+
+def plain_recipe(spec: InputSpec, kind: str, sizes: Mapping[str, int], seed: int) -> Recipe:
+    """One kind for every tensor, the example's value for every Python argument."""
+    return Recipe(
+        sizes=dict(sizes),
+        leaves=tuple(
+            LeafRecipe(kind=kind if isinstance(leaf, TensorLeaf) else "example")
+            for leaf in spec.leaves
+        ),
+        seed=seed,
+    )
+
+
+def build(spec: InputSpec, recipe: Recipe) -> Call | None:
+    """The call of a recipe, or None where the user's ``filter`` refuses it."""
+    sizes = {name: dim.example for name, dim in spec.dims.items()} | dict(recipe.sizes)
+    leaves = [
+        _leaf(leaf, item, sizes, recipe.seed + index)
+        for index, (leaf, item) in enumerate(zip(spec.leaves, recipe.leaves, strict=True))
+    ]
+    return spec.call(leaves)
+
+
+def describe_recipe(spec: InputSpec, recipe: Recipe, call: Call) -> str:
+    """``x=float32[3, 4] zeros, mask=bool[3]`` for people."""
+    parts = []
+    built = dict(spec.flatten(call))
+    for leaf, item in zip(spec.leaves, recipe.leaves, strict=True):
+        value = built.get(leaf.path)
+        words = [f"{leaf.path}={describe(value)}"]
+        if isinstance(leaf, TensorLeaf):
+            words.append(_describe_leaf(item, recipe.seed))
+        parts.append(" ".join(word for word in words if word))
+    return ", ".join(parts) or "no arguments"
+
+
+def _describe_leaf(item: LeafRecipe, seed: int) -> str:
+    words = ["as in the example" if item.kind == "example" else item.kind]
+    if item.scale != 1.0:
+        words.append(f"x {item.scale:g}")
+    if item.kind in ("normal", "uniform", "sparse"):
+        words.append(f"(seed {seed})")
+    if item.kind == "elements" and item.data:
+        words = [f"of {', '.join(map(str, item.data))}"]
+    words += [f"with [{position}]={value:g}" for position, value in item.edits]
+    if item.layout != "contiguous":
+        words.append(item.layout)
+    return " ".join(words)
+
+
+def _leaf(
+    leaf: TensorLeaf | ValueLeaf, item: LeafRecipe, sizes: Mapping[str, int], seed: int
+) -> Any:
+    if isinstance(leaf, ValueLeaf):
+        return item.data if item.kind == "value" else leaf.example
+    shape = tuple(axis.evaluate(sizes) for axis in leaf.shape)
+    if item.kind == "example" and shape == tuple(leaf.example.shape) and not item.edits:
+        return copy_tensor(leaf.example)
+    tensor = _fill(item, shape, leaf, seed)
+    for position, value in item.edits:
+        if tensor.numel():
+            tensor.view(-1)[position % tensor.numel()] = _legal(value, leaf.domain)
+    if leaf.domain.rows_keep_one and tensor.dim() and tensor.numel():
+        _keep_one(tensor)
+    made = _lay_out(tensor.to(leaf.dtype), item.layout)
+    return made.requires_grad_() if leaf.example.requires_grad else made
+
+
+def _fill(item: LeafRecipe, shape: tuple[int, ...], leaf: TensorLeaf, seed: int) -> torch.Tensor:
+    domain = leaf.domain
+    if item.kind == "example":
+        return _tile(leaf.example, shape)
+    if item.kind == "elements":
+        return _elements(item, shape, leaf.dtype)
+    if domain.choices:
+        return _choose(item.kind, shape, domain, leaf.dtype, _generator(seed))
+    if domain.kind == "float":
+        values = _float_fill(item.kind, shape, domain, item.scale, _generator(seed), leaf.dtype)
+        return _clamp(values, domain)
+    return _int_fill(item.kind, shape, domain, _generator(seed))
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed % 2**63)
+
+
+def _float_fill(
+    kind: str,
+    shape: tuple[int, ...],
+    domain: Domain,
+    scale: float,
+    generator: torch.Generator,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    if dtype.is_complex:
+        half = torch.float64 if dtype == torch.complex128 else torch.float32
+        parts = [
+            _float_fill(kind, shape, domain, scale, generator, half) for _ in ("real", "imag")
+        ]
+        return torch.complex(*parts)
+    dtype = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+    size = domain.scale * scale
+    low = -size if domain.low is None else float(domain.low)
+    high = max(size, low) if domain.high is None else float(domain.high)
+    if kind in ("zeros", "ones"):
+        return torch.full(shape, float(kind == "ones"), dtype=dtype)
+    if kind in ("low", "high"):
+        return torch.full(shape, low if kind == "low" else high, dtype=dtype)
+    if kind == "ramp":
+        count = int(torch.Size(shape).numel())
+        return torch.linspace(low, high, max(count, 1), dtype=dtype)[:count].reshape(shape)
+    if kind == "uniform":
+        return torch.rand(shape, generator=generator, dtype=dtype) * (high - low) + low
+    normal = torch.randn(shape, generator=generator, dtype=dtype) * size
+    if kind == "sparse":
+        keep = torch.rand(shape, generator=generator) < SPARSE_SHARE
+        return torch.where(keep, normal, torch.zeros((), dtype=dtype))
+    if domain.low is not None and domain.high is None:
+        return normal.abs() + low
+    return normal
+
+
+def _clamp(values: torch.Tensor, domain: Domain) -> torch.Tensor:
+    if values.is_complex() or (domain.low is None and domain.high is None):
+        return values
+    return values.clamp_(min=domain.low, max=domain.high)
+
+
+def _int_fill(
+    kind: str, shape: tuple[int, ...], domain: Domain, generator: torch.Generator
+) -> torch.Tensor:
+    low, high = int(domain.low or 0), int(domain.high or 0)
+    if kind in ("zeros", "ones"):
+        return torch.full(shape, min(max(int(kind == "ones"), low), high), dtype=torch.int64)
+    if kind in ("low", "high"):
+        return torch.full(shape, low if kind == "low" else high, dtype=torch.int64)
+    span = high - low + 1
+    if kind == "ramp":
+        count = int(torch.Size(shape).numel())
+        return (torch.arange(count, dtype=torch.int64) % span + low).reshape(shape)
+    drawn = torch.randint(0, min(span, 2**62), shape, generator=generator, dtype=torch.int64) + low
+    if kind == "sparse":
+        keep = torch.rand(shape, generator=generator) < SPARSE_SHARE
+        return torch.where(keep, drawn, torch.full((), low, dtype=torch.int64))
+    return drawn
+
+
+def _choose(
+    kind: str,
+    shape: tuple[int, ...],
+    domain: Domain,
+    dtype: torch.dtype,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    indices = _int_fill(kind, shape, Domain(kind="int", low=0, high=len(domain.choices) - 1), generator)
+    return torch.tensor(domain.choices, dtype=dtype)[indices]
+
+
+def _elements(item: LeafRecipe, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    *points, fill = item.data
+    tensor = torch.full(shape, fill, dtype=dtype)
+    flat = tensor.view(-1)
+    for index, value in enumerate(points):
+        if flat.numel():
+            flat[(index * 7919) % flat.numel()] = value
+    return tensor
+
+
+def _tile(example: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    value = example.detach()
+    for axis, size in enumerate(shape):
+        have = value.shape[axis]
+        if have != size:
+            index = torch.arange(size) % have if have else torch.zeros(size, dtype=torch.int64)
+            if not have and size:
+                return torch.zeros(shape, dtype=example.dtype)
+            value = value.index_select(axis, index)
+    return value.clone(memory_format=torch.contiguous_format)
+
+
+def _legal(value: float, domain: Domain) -> float:
+    if domain.choices:
+        return domain.choices[int(value) % len(domain.choices)]  # type: ignore[no-any-return]
+    if domain.low is not None:
+        value = max(value, domain.low)
+    if domain.high is not None:
+        value = min(value, domain.high)
+    return value if domain.kind == "float" else int(value)
+
+
+def _keep_one(tensor: torch.Tensor) -> None:
+    empty = ~(tensor != 0).any(dim=-1)
+    first = tensor[..., 0]
+    first[empty] = torch.ones((), dtype=tensor.dtype)
+
+
+def _lay_out(tensor: torch.Tensor, layout: str) -> torch.Tensor:
+    if layout == "strided" and tensor.dim() >= 2:
+        return tensor.transpose(0, -1).contiguous().transpose(0, -1)
+    if layout == "channels_last" and tensor.dim() == 4:
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor

@@ -1,0 +1,223 @@
+"""The language of dims: named sizes, expressions of them, and the sizes they may take.
+
+Free of torch, so that a marker's ``shapes`` and ``dims`` are judged while pytest collects.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+ELLIPSIS = "..."
+
+_OPERATORS: dict[type[ast.operator], Any] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
+
+
+@dataclass(frozen=True)
+class Expr:
+    """One axis of a shape: a size, a dim's name, or an expression of both (``2*time+1``)."""
+
+    text: str
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The dims that occur in it."""
+        return _names(self.text)
+
+    def evaluate(self, sizes: Mapping[str, int]) -> int:
+        """The size for the given sizes of dims. Raises KeyError for a dim that is missing."""
+        return _evaluate(_parse(self.text), sizes)
+
+    def linear(self) -> tuple[str, int, int] | None:
+        """``(dim, factor, offset)`` where the expression is that of one dim, else None.
+
+        >>> Expr("2*time+1").linear()
+        ('time', 2, 1)
+        """
+        if len(self.names) != 1:
+            return None
+        (name,) = self.names
+        try:
+            points = [self.evaluate({name: size}) for size in (8, 9, 10, 64)]
+        except ZeroDivisionError:
+            return None
+        factor = points[1] - points[0]
+        offset = points[0] - 8 * factor
+        straight = points[2] == 10 * factor + offset and points[3] == 64 * factor + offset
+        return (name, factor, offset) if straight else None
+
+
+Shape = tuple[Expr, ...]
+
+
+def parse_shape(text: str) -> Shape | None:
+    """``"batch 3 2*time"`` as expressions; None for ``"..."``. Raises ValueError that says why not.
+
+    >>> [axis.text for axis in parse_shape("batch 3 2*time")]
+    ['batch', '3', '2*time']
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"a shape is a string like 'batch 3 height width', not {text!r}")
+    if text.strip() == ELLIPSIS:
+        return None
+    axes = text.split()
+    if ELLIPSIS in axes:
+        raise ValueError(
+            f"in shape {text!r} '...' must stand alone; write the axes out, '_' for one as in the example"
+        )
+    for axis in axes:
+        if axis != "_":
+            _check(axis, text)
+    return tuple(Expr(axis) for axis in axes)
+
+
+def parse_sizes(name: str, value: Any) -> range | tuple[int, ...]:
+    """The sizes a dim may take, from ``(low, high)``, a ``range`` or a list. Raises ValueError."""
+    if isinstance(value, range):
+        sizes: range | tuple[int, ...] = value if value.step > 0 else value[::-1]
+    elif isinstance(value, tuple) and len(value) == 2 and all(map(_is_size, value)):
+        if value[0] > value[1]:
+            raise ValueError(f"dim {name!r}: low {value[0]} is above high {value[1]}")
+        sizes = range(value[0], value[1] + 1)
+    elif isinstance(value, (list, set, frozenset)) and all(map(_is_size, value)):
+        sizes = tuple(sorted(set(value)))
+    else:
+        raise ValueError(
+            f"dim {name!r}: {value!r} is not (low, high), a range, or a list of whole sizes of at least 0"
+        )
+    if not sizes:
+        raise ValueError(f"dim {name!r}: {value!r} holds no size at all")
+    if sizes[0] < 0:
+        raise ValueError(f"dim {name!r}: size {sizes[0]} is below 0")
+    return sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dim:
+    """A named size that varies. ``declared`` says whether its range is the user's or assumed."""
+
+    name: str
+    sizes: range | tuple[int, ...]
+    example: int
+    declared: bool
+
+    @property
+    def low(self) -> int:
+        """The smallest legal size."""
+        return self.sizes[0]
+
+    @property
+    def high(self) -> int:
+        """The largest legal size."""
+        return self.sizes[-1]
+
+    def boundary(self) -> tuple[int, ...]:
+        """The sizes that are always executed: 0 and 1 where legal, min, max, the example's."""
+        wanted = (0, 1, self.low, self.high, self.example)
+        return tuple(sorted({size for size in wanted if size in self.sizes or size == self.example}))
+
+    def describe(self) -> str:
+        """``1..8``, ``32..128 by 32`` or ``1, 2, 7``."""
+        if isinstance(self.sizes, range):
+            step = f" by {self.sizes.step}" if self.sizes.step > 1 else ""
+            return f"{self.low}..{self.high}{step}"
+        return ", ".join(map(str, self.sizes))
+
+
+def solve(shapes: Sequence[tuple[Shape, Sequence[int]]]) -> dict[str, int]:
+    """The sizes of dims for which every shape evaluates to its actual sizes.
+
+    Plain names first; a dim that occurs only in expressions is found by trying sizes up to the axis's
+    own. Raises ValueError that names the axis which fits no size.
+    """
+    found: dict[str, int] = {}
+    axes = [
+        (axis, size, shape)
+        for shape, actual in shapes
+        for axis, size in zip(shape, actual, strict=True)
+    ]
+    for axis, size, _ in axes:
+        if axis.text in axis.names:
+            found.setdefault(axis.text, size)
+    for axis, size, _ in sorted(axes, key=lambda item: len(item[0].names)):
+        open_names = sorted(axis.names - set(found))
+        if len(open_names) == 1:
+            found.update(_solve_one(axis, size, open_names[0], found))
+        elif open_names:
+            raise ValueError(
+                f"{axis.text!r} leaves {' and '.join(map(repr, open_names))} open: "
+                "name each dim alone on some axis"
+            )
+    for axis, size, shape in axes:
+        value = axis.evaluate(found)
+        if value != size:
+            text = " ".join(item.text for item in shape)
+            raise ValueError(
+                f"axis {axis.text!r} of shape {text!r} is {value} "
+                f"({', '.join(f'{n}={found[n]}' for n in sorted(axis.names)) or 'a constant'}), "
+                f"but the example has {size}"
+            )
+    return found
+
+
+def _solve_one(axis: Expr, size: int, name: str, found: Mapping[str, int]) -> dict[str, int]:
+    for candidate in range(2 * size + 65):
+        try:
+            if axis.evaluate({**found, name: candidate}) == size:
+                return {name: candidate}
+        except ZeroDivisionError:
+            continue
+    raise ValueError(f"no size of {name!r} makes {axis.text!r} equal the example's {size}")
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body
+
+
+@lru_cache(maxsize=1024)
+def _names(text: str) -> frozenset[str]:
+    nodes = ast.walk(_parse(text))
+    return frozenset(node.id for node in nodes if isinstance(node, ast.Name))
+
+
+def _check(axis: str, text: str) -> None:
+    legal = "a size, a dim's name, or an expression of them with + - * // % ( )"
+    try:
+        _validate(_parse(axis))
+    except (SyntaxError, ValueError):
+        raise ValueError(f"in shape {text!r}, {axis!r} is not {legal}") from None
+
+
+def _validate(node: ast.expr) -> None:
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        _validate(node.left)
+        _validate(node.right)
+    elif not (
+        isinstance(node, ast.Name) or (isinstance(node, ast.Constant) and _is_size(node.value))
+    ):
+        raise ValueError(type(node).__name__)
+
+
+def _evaluate(node: ast.expr, sizes: Mapping[str, int]) -> int:
+    if isinstance(node, ast.BinOp):
+        function = _OPERATORS[type(node.op)]
+        return int(function(_evaluate(node.left, sizes), _evaluate(node.right, sizes)))
+    if isinstance(node, ast.Name):
+        return sizes[node.id]
+    assert isinstance(node, ast.Constant)
+    return int(node.value)  # type: ignore[arg-type]  # _validate let only ints through

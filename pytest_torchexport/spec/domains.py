@@ -1,0 +1,125 @@
+"""What values a leaf may take: read off the example, or given by the user's ``values``.
+
+Separate from shapes, as in Hypothesis: the same domain serves every size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+Kind = Literal["float", "int", "bool"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """Legal values of one tensor. ``low`` and ``high`` are inclusive; None is unbounded (floats only).
+
+    ``scale`` is the root mean square of the example (1 where that is zero); ``choices`` are the only
+    values, where given; ``elements`` is a Hypothesis strategy for single elements; ``rows_keep_one``
+    says that each row along the last axis keeps at least one nonzero (an attention mask).
+    """
+
+    kind: Kind
+    low: float | int | None = None
+    high: float | int | None = None
+    scale: float = 1.0
+    choices: tuple[Any, ...] = ()
+    elements: Any = None
+    rows_keep_one: bool = False
+    declared: bool = False
+
+    def describe(self) -> str:
+        """``0..99``, ``[0, 1]``, ``one of 1, 2`` or ``any``."""
+        if self.choices:
+            return f"one of {', '.join(map(str, self.choices))}"
+        if self.elements is not None:
+            return "from a strategy"
+        if self.kind == "bool":
+            return "False or True" + (", a True in each row" if self.rows_keep_one else "")
+        if self.kind == "int":
+            return f"{self.low}..{self.high}"
+        if self.low is None and self.high is None:
+            return f"about +-{self.scale:.3g}"
+        return f"[{'-inf' if self.low is None else self.low}, {'inf' if self.high is None else self.high}]"
+
+
+def infer(example: torch.Tensor) -> Domain:
+    """The domain that an example alone suggests (design: integers within its own range; bool and 0/1
+    masks stay so, and rows that all had a 1 keep one; non-negative and [0, 1] floats stay so)."""
+    value = example.detach()
+    if value.is_sparse or value.is_quantized:
+        value = value.to_dense() if value.is_sparse else value.dequantize()
+    if value.dtype == torch.bool:
+        return Domain(kind="bool", low=0, high=1, rows_keep_one=_rows_keep_one(value))
+    if not (value.is_floating_point() or value.is_complex()):
+        return _integers(value)
+    return _floats(value)
+
+
+def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
+    """The domain that the user's ``values`` give for this leaf. Raises ValueError where it cannot hold."""
+    inferred = infer(example)
+    base = dataclasses.replace(inferred, declared=True, rows_keep_one=False)
+    if isinstance(value, tuple):
+        low, high = value
+        if base.kind == "int" and (low != int(low) or high != int(high)):
+            raise ValueError(f"{path!r} holds integers, but its range is ({low}, {high})")
+        if base.kind == "int":
+            _check_fits(int(low), example.dtype, path)
+            _check_fits(int(high), example.dtype, path)
+            return dataclasses.replace(base, low=int(low), high=int(high))
+        bounded = math.isfinite(low) and math.isfinite(high)
+        scale = max(abs(low), abs(high)) or 1.0 if bounded else base.scale
+        bounds = {"low": _finite(low), "high": _finite(high)}
+        return dataclasses.replace(base, scale=float(scale), **bounds)  # type: ignore[arg-type]
+    if isinstance(value, list):
+        for choice in value:
+            if isinstance(choice, str) or not isinstance(choice, (bool, int, float, complex)):
+                raise ValueError(f"{path!r} is a tensor, and {choice!r} is no number to fill it with")
+            if base.kind == "int":
+                _check_fits(choice, example.dtype, path)
+        return dataclasses.replace(base, choices=tuple(value))
+    return dataclasses.replace(base, elements=value)
+
+
+def _check_fits(choice: Any, dtype: torch.dtype, path: str) -> None:
+    info = torch.iinfo(dtype)
+    if choice != int(choice) or not info.min <= choice <= info.max:
+        name = str(dtype).removeprefix("torch.")
+        raise ValueError(f"{path!r} is {name}, which cannot hold {choice!r}")
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _integers(value: torch.Tensor) -> Domain:
+    if not value.numel():
+        return Domain(kind="int", low=0, high=0)
+    low, high = int(value.min()), int(value.max())
+    mask = (low, high) == (0, 1)
+    return Domain(kind="int", low=low, high=high, rows_keep_one=mask and _rows_keep_one(value))
+
+
+def _floats(value: torch.Tensor) -> Domain:
+    flat = torch.view_as_real(value) if value.is_complex() else value
+    flat = flat.double()[torch.isfinite(flat)] if flat.numel() else flat.double()
+    if not flat.numel():
+        return Domain(kind="float")
+    if bool(((flat == 0) | (flat == 1)).all()) and bool((flat == 0).any()) and bool((flat == 1).any()):
+        return Domain(
+            kind="float", low=0.0, high=1.0, choices=(0.0, 1.0), rows_keep_one=_rows_keep_one(value)
+        )
+    scale = float(flat.square().mean().sqrt()) or 1.0
+    low = 0.0 if float(flat.min()) >= 0 and not value.is_complex() else None
+    high = 1.0 if low is not None and float(flat.max()) <= 1 else None
+    return Domain(kind="float", low=low, high=high, scale=scale)
+
+
+def _rows_keep_one(value: torch.Tensor) -> bool:
+    return bool(value.dim() and value.shape[-1] and value.numel() and (value != 0).any(dim=-1).all())

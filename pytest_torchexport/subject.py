@@ -1,0 +1,153 @@
+"""The subject: what the user ships. A module, a plain function, a bound method, or a ScriptModule.
+
+Separate because every other room wants the same five answers about it, whatever it is: how to call it,
+where its state lives, what its signature is, how to copy it, and how to hand it to an exporter.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pytest_torchexport.failures import SpecError
+from pytest_torchexport.tree import copy_tensor
+
+
+@dataclass(frozen=True)
+class Subject:
+    """``function`` is what is called; ``module`` holds its state (None for a plain function)."""
+
+    function: Callable[..., Any]
+    module: torch.nn.Module | None
+    name: str
+
+    @classmethod
+    def of(cls, thing: Any) -> Subject:
+        """The subject for what a user handed over. Raises SpecError for what cannot be called."""
+        if isinstance(thing, torch.nn.Module):
+            return cls(thing, thing, type(thing).__name__)
+        if not callable(thing):
+            raise SpecError(
+                f"{thing!r:.80} cannot be checked; legal: an nn.Module, a ScriptModule, a function, "
+                "or a bound method of a module"
+            )
+        owner = getattr(thing, "__self__", None)
+        name = getattr(thing, "__qualname__", None) or type(thing).__name__
+        return cls(thing, owner if isinstance(owner, torch.nn.Module) else None, name)
+
+    @property
+    def scripted(self) -> bool:
+        """Whether it is TorchScript already."""
+        return isinstance(self.module, torch.jit.ScriptModule) or isinstance(
+            self.function, torch.jit.ScriptFunction
+        )
+
+    def signature(self) -> inspect.Signature | None:
+        """The signature calls are bound to, or None where Python cannot tell."""
+        try:
+            return inspect.signature(self._forward())
+        except (TypeError, ValueError):
+            return None
+
+    def source(self) -> str:
+        """The text its behavior is read from, as far as Python can find it: a key for stored calls."""
+        classes = [type(module) for module in self.module.modules()] if self.module else []
+        things: list[Any] = [*dict.fromkeys(classes), self.function]
+        texts = []
+        for thing in things:
+            if (getattr(thing, "__module__", None) or "").startswith("torch."):
+                continue
+            try:
+                texts.append(inspect.getsource(thing))
+            except (OSError, TypeError):
+                texts.append(repr(type(thing)))
+        return "\n".join(texts)
+
+    def annotations(self) -> Mapping[str, Any]:
+        """The annotations of its parameters, as far as they can be evaluated."""
+        try:
+            return typing.get_type_hints(self._forward())
+        except Exception:
+            return getattr(self._forward(), "__annotations__", {})
+
+    def copy(self) -> Subject:
+        """A deep copy that shares nothing with the user's. Raises SpecError where it cannot be copied."""
+        if self.module is None:
+            return self
+        try:
+            module = _deepcopy(self.module)
+        except Exception as error:
+            raise SpecError(
+                f"{self.name} cannot be copied ({type(error).__name__}: {error}); "
+                "checks run on copies, so that they never change your module"
+            ) from error
+        return self._rebound(module)
+
+    def to(self, device: str) -> Subject:
+        """The same subject with its module moved."""
+        if self.module is not None:
+            self.module.to(device)
+        return self
+
+    def packages(self) -> tuple[str, ...]:
+        """Top-level packages that its code comes from, torch itself left out."""
+        things: list[Any] = [type(module) for module in self.module.modules()] if self.module else []
+        modules = {getattr(thing, "__module__", None) or "" for thing in [*things, self.function]}
+        tops = {name.partition(".")[0] for name in modules}
+        return tuple(sorted(tops - {"", "torch", "builtins"}))
+
+    def _forward(self) -> Callable[..., Any]:
+        return self.module.forward if self.function is self.module and self.module else self.function
+
+    def _rebound(self, module: torch.nn.Module) -> Subject:
+        if self.function is self.module:
+            return Subject(module, module, self.name)
+        method = getattr(module, getattr(self.function, "__name__", "forward"))
+        return Subject(method, module, self.name)
+
+
+def as_module(thing: Callable[..., Any]) -> torch.nn.Module:
+    """An nn.Module whose forward is the module, function or bound method, for exporters that take
+    nothing else."""
+    if isinstance(thing, torch.nn.Module):
+        return thing
+    return FunctionModule(thing)
+
+
+def signature_of(thing: Callable[..., Any]) -> inspect.Signature | None:
+    """The signature of a module's forward, a function or a bound method."""
+    return Subject.of(thing).signature()
+
+
+class FunctionModule(torch.nn.Module):
+    """A function or a bound method as a module. A method's owner is a submodule, so that its parameters
+    stay parameters."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        owner = getattr(function, "__self__", None)
+        if isinstance(owner, torch.nn.Module):
+            self.owner = owner
+        self._function = function
+        self.__signature__ = inspect.signature(function)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        return self._function(*args, **kwargs)
+
+
+def _deepcopy(module: torch.nn.Module) -> torch.nn.Module:
+    """``copy.deepcopy`` that also copies the non-leaf tensors which deepcopy refuses (facts: an attribute
+    that was computed from a parameter)."""
+    memo: dict[int, Any] = {}
+    for part in module.modules():
+        for value in vars(part).values():
+            if isinstance(value, torch.Tensor) and value.requires_grad and not value.is_leaf:
+                memo[id(value)] = copy_tensor(value)
+    return copy.deepcopy(module, memo)

@@ -1,0 +1,119 @@
+"""The boundary every target stands behind: two protocols, and what both sides of it share.
+
+Protocols rather than base classes: a target in somebody else's package needs nothing of ours to inherit.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pytest_torchexport.spec.inputs import Call, InputSpec
+
+
+@dataclass(frozen=True)
+class NotApplicable:
+    """The target has no meaning for this kind of subject (a ScriptModule to ``export``)."""
+
+    reason: str
+
+
+class Artifact(Protocol):
+    """What a target produced. Called with eager's signature; returns eager's pytree as far as the format
+    can.
+
+    ``program`` is the format's own object; ``module`` holds state that calls may change (or None);
+    ``baked`` lists the arguments that became constants; ``native_loops`` says that a call may run for
+    ever in code that Python cannot interrupt. ``lower`` and ``lift`` translate a call and a returned
+    value between eager's terms and the saved file's own.
+    """
+
+    program: Any
+    module: Any
+    baked: tuple[str, ...]
+    native_loops: bool
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it."""
+
+    def save(self, directory: Path) -> Path:
+        """Write it into the directory, with all that belongs to it; the path to load."""
+
+    def lower(self, call: Call) -> Call:
+        """The call as the loaded file wants it."""
+
+    def lift(self, value: Any) -> Any:
+        """Eager's pytree for what the loaded file returned."""
+
+
+class Target(Protocol):
+    """One way out of eager.
+
+    ``specializes`` says that the exporter freezes dims whose example is 0 or 1, so that it is given an
+    example at 2 instead.
+    """
+
+    specializes: bool
+
+    def unavailable(self, device: str) -> str | None:
+        """Why the target cannot run here, with the next step; None where it can."""
+
+    def export(
+        self, module: Callable[..., Any], example: Call, spec: InputSpec, **options: Any
+    ) -> Artifact | NotApplicable:
+        """Export a copy of the subject (a module, a function or a bound method of a module)."""
+
+    def load(self, path: Path, device: str) -> Callable[..., Any]:
+        """Load what an artifact saved. Also called where the model's source does not exist."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectArtifact:
+    """An artifact that takes and returns what eager does, saved by one function."""
+
+    program: Any
+    module: Any
+    run: Callable[..., Any]
+    write: Callable[[Any, Path], None]
+    filename: str
+    baked: tuple[str, ...] = ()
+    native_loops: bool = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it."""
+        return self.run(*args, **kwargs)
+
+    def save(self, directory: Path) -> Path:
+        """Write the one file; nothing half-written stays behind."""
+        with whole_file(directory / self.filename) as path:
+            self.write(self.program, path)
+        return path
+
+    def lower(self, call: Call) -> Call:
+        """The call itself."""
+        return call
+
+    def lift(self, value: Any) -> Any:
+        """The value itself."""
+        return value
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Whoever fails to write ``path`` leaves nothing there.
+
+    torch.export.save leaves a truncated archive behind when it refuses a type.
+    """
+    try:
+        yield path
+    except BaseException:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        raise

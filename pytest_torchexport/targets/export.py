@@ -1,0 +1,81 @@
+"""``torch.export``: one graph with symbolic sizes and guards, or a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_torchexport.spec.exporters import dynamic_shapes, without_names
+from pytest_torchexport.spec.inputs import Call, InputSpec
+from pytest_torchexport.subject import as_module, signature_of
+from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
+
+FILENAME = "model.pt2"
+
+
+class Export:
+    """The target."""
+
+    specializes = True
+
+    def unavailable(self, device: str) -> str | None:
+        """Part of every supported torch."""
+        return None
+
+    def export(
+        self, module: Callable[..., Any], example: Call, spec: InputSpec, **options: Any
+    ) -> DirectArtifact | NotApplicable:
+        """Export with the spec's dims; where torch refuses their relation, with ``Dim.DYNAMIC``."""
+        if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+            return NotApplicable("torch.export does not take TorchScript")
+        signature = signature_of(module)
+        first: Exception | None = None
+        for _, shapes in dynamic_shapes(spec, example, signature):
+            try:
+                program = torch.export.export(
+                    as_module(module),
+                    example.args,
+                    dict(example.kwargs),
+                    dynamic_shapes=without_names(shapes),
+                    **options,
+                )
+            except Exception as error:
+                first = first or error
+                if not is_about_dims(error):
+                    break
+            else:
+                return _artifact(program)
+        assert first is not None
+        raise first
+
+    def load(self, path: Path, device: str) -> Callable[..., Any]:
+        """``torch.export.load``, moved to the device. The file must be one this run made: it can hold code."""
+        program = torch.export.load(path)
+        if device != "cpu":
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, device)
+        return program.module()
+
+
+def _artifact(program: torch.export.ExportedProgram) -> DirectArtifact:
+    module = program.module()
+    return DirectArtifact(
+        program=program,
+        module=module,
+        run=module,
+        write=lambda ep, path: torch.export.save(ep, path),
+        filename=FILENAME,
+    )
+
+
+def is_about_dims(error: Exception) -> bool:
+    """Whether torch refused the dims rather than the module (told by its message: one class serves both)."""
+    text = str(error)
+    return any(words in text for words in ("Constraints violated", "Suggested fixes", "dynamic_shapes"))
+
+
+TARGET = Export()

@@ -1,0 +1,163 @@
+"""``torch.jit.trace``: the operations of one call, whatever Python decided on the way."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_torchexport.spec.inputs import Call, InputSpec
+from pytest_torchexport.subject import as_module, signature_of
+from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
+from pytest_torchexport.targets.script import has_loops
+from pytest_torchexport.tree import Structure, describe, flatten
+
+FILENAME = "model.pt"
+
+
+class FlatModule(torch.nn.Module):
+    """A subject as a function of its tensors alone: what ``trace`` refuses (numbers, None, unknown
+    containers) is closed over."""
+
+    def __init__(
+        self, inner: torch.nn.Module, structure: Structure, leaves: tuple[Any, ...]
+    ) -> None:
+        super().__init__()
+        self.inner = inner
+        self._structure = structure
+        self._leaves = leaves
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        """Put the tensors back among the constants and call the subject."""
+        waiting = iter(tensors)
+        leaves = [
+            next(waiting) if isinstance(leaf, torch.Tensor) else leaf for leaf in self._leaves
+        ]
+        args, kwargs = self._structure.unflatten(leaves)
+        return self.inner(*args, **kwargs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlatArtifact(DirectArtifact):
+    """A trace of a FlatModule: takes the tensors in order."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it on the call's tensors."""
+        flat = self.lower(Call(args, kwargs))
+        return self.run(*flat.args)
+
+    def lower(self, call: Call) -> Call:
+        """The call's tensors, in order."""
+        leaves, _ = flatten((call.args, dict(call.kwargs)))
+        return Call(tuple(leaf for _, leaf in leaves if isinstance(leaf, torch.Tensor)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositionalArtifact(DirectArtifact):
+    """A trace of a subject whose arguments are all handed over in order."""
+
+    names: tuple[str, ...] = ()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it with the keyword arguments in their places."""
+        flat = self.lower(Call(args, kwargs))
+        return self.run(*flat.args)
+
+    def lower(self, call: Call) -> Call:
+        """The call with its keyword arguments in their places."""
+        return Call((*call.args, *(call.kwargs[name] for name in self.names)))
+
+
+class Trace:
+    """The target."""
+
+    specializes = False
+
+    def unavailable(self, device: str) -> str | None:
+        """Gone with torch versions that no longer have TorchScript."""
+        return None if hasattr(torch.jit, "trace") else "this torch has no torch.jit.trace"
+
+    def export(
+        self, module: Callable[..., Any], example: Call, spec: InputSpec, **options: Any
+    ) -> DirectArtifact | NotApplicable:
+        """Trace on the example, unchecked: checking is our business."""
+        arguments = {"check_trace": False, "strict": False, **options}
+        leaves = spec.flatten(example)
+        names = _positions(signature_of(module), example)
+        if names is not None and all(map(_traceable, [*example.args, *example.kwargs.values()])):
+            inputs = (*example.args, *(example.kwargs[name] for name in names))
+            program = torch.jit.trace(module, inputs, **arguments)
+            return _artifact(PositionalArtifact, program, names=names)
+        baked = tuple(
+            f"{path}={describe(leaf)}" for path, leaf in leaves if not isinstance(leaf, torch.Tensor)
+        )
+        ordered, structure = flatten((example.args, dict(example.kwargs)))
+        values = tuple(leaf for _, leaf in ordered)
+        flat = FlatModule(as_module(module), structure, _without_tensors(values))
+        tensors = tuple(leaf for leaf in values if isinstance(leaf, torch.Tensor))
+        program = torch.jit.trace(flat.eval() if not _training(module) else flat, tensors, **arguments)
+        return _artifact(FlatArtifact, program, baked=baked)
+
+    def load(self, path: Path, device: str) -> Callable[..., Any]:
+        """``torch.jit.load`` on the device."""
+        return torch.jit.load(path, map_location=device)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def _artifact(cls: type[DirectArtifact], program: Any, **fields: Any) -> DirectArtifact:
+    return cls(
+        program=program,
+        module=program if isinstance(program, torch.nn.Module) else None,
+        run=program,
+        write=torch.jit.save,
+        filename=FILENAME,
+        native_loops=has_loops(program),
+        **fields,
+    )
+
+
+def _traceable(value: Any) -> bool:
+    """Whether trace takes the argument as it is: tensors in plain tuples and lists, or in a dict by str."""
+    if isinstance(value, torch.Tensor):
+        return True
+    if type(value) in (tuple, list):
+        return bool(value) and all(map(_traceable, value))
+    if type(value) is dict:
+        tensors = all(isinstance(item, torch.Tensor) for item in value.values())
+        return bool(value) and tensors and all(isinstance(key, str) for key in value)
+    return False
+
+
+def _positions(signature: inspect.Signature | None, call: Call) -> tuple[str, ...] | None:
+    """The keyword arguments in the order in which they continue the positional ones; None with a gap."""
+    if not call.args and not call.kwargs:
+        return None
+    if not call.kwargs:
+        return ()
+    if signature is None:
+        return None
+    ordered = [
+        name
+        for name, item in signature.parameters.items()
+        if item.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    ]
+    rest = ordered[len(call.args) : len(call.args) + len(call.kwargs)]
+    return tuple(rest) if set(rest) == set(call.kwargs) else None
+
+
+def _without_tensors(leaves: tuple[Any, ...]) -> tuple[Any, ...]:
+    # A placeholder keeps each tensor's place without holding the example's memory.
+    return tuple(
+        torch.empty(0) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves
+    )
+
+
+def _training(module: Callable[..., Any]) -> bool:
+    owner = module if isinstance(module, torch.nn.Module) else getattr(module, "__self__", None)
+    return bool(getattr(owner, "training", False))
+
+
+TARGET = Trace()

@@ -1,0 +1,181 @@
+"""Pytrees as modules use them: containers in, leaves with paths out, and back again.
+
+torch's own pytree does not know dataclasses that nobody registered, and registering a user's class would
+change what the exporters do with it. So this is the one place that walks containers: dicts and other
+mappings, lists, tuples, namedtuples, dataclasses, and whatever is registered with torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+Kind = Literal["leaf", "mapping", "sequence", "node"]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The shape of a pytree without its leaves. ``keys`` are path suffixes (``['a']``, ``[0]``, ``.b``)."""
+
+    kind: Kind
+    type: type
+    keys: tuple[str, ...] = ()
+    children: tuple[Structure, ...] = ()
+    rebuild: Callable[[Sequence[Any]], Any] | None = dataclasses.field(default=None, compare=False)
+
+    @property
+    def count(self) -> int:
+        """How many leaves it has."""
+        return 1 if self.kind == "leaf" else sum(child.count for child in self.children)
+
+    def unflatten(self, leaves: Sequence[Any]) -> Any:
+        """The pytree with these leaves, in the order that ``flatten`` gave them."""
+        if self.kind == "leaf":
+            return leaves[0]
+        parts, start = [], 0
+        for child in self.children:
+            parts.append(child.unflatten(leaves[start : start + child.count]))
+            start += child.count
+        assert self.rebuild is not None
+        return self.rebuild(parts)
+
+    def describe(self) -> str:
+        """``tuple of 2``, ``dict with 'a', 'b'``."""
+        if self.kind == "leaf":
+            return self.type.__name__
+        if self.kind == "mapping":
+            return f"{self.type.__name__} with {', '.join(self.keys) or 'nothing'}"
+        return f"{self.type.__name__} of {len(self.children)}"
+
+
+Leaf = tuple[str, Any]
+
+
+def flatten(value: Any, path: str = "") -> tuple[list[Leaf], Structure]:
+    """Leaves with their paths, and the structure that puts them back."""
+    leaves: list[Leaf] = []
+    return leaves, _walk(value, path, leaves)
+
+
+def leaves_of(value: Any) -> list[Any]:
+    """The leaves alone."""
+    return [leaf for _, leaf in flatten(value)[0]]
+
+
+def tree_map(function: Callable[[Any], Any], value: Any) -> Any:
+    """The same pytree with ``function`` applied to each leaf."""
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    leaves, structure = flatten(value)
+    return structure.unflatten([function(leaf) for _, leaf in leaves])
+
+
+def clone(value: Any) -> Any:
+    """The same pytree with every tensor detached and cloned, strides kept."""
+    return tree_map(lambda leaf: copy_tensor(leaf) if isinstance(leaf, torch.Tensor) else leaf, value)
+
+
+def copy_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """A detached clone that keeps strides, memory format and ``requires_grad``."""
+    copied = tensor.detach().clone(memory_format=torch.preserve_format)
+    return copied.requires_grad_(tensor.requires_grad) if tensor.is_floating_point() else copied
+
+
+def describe(value: Any) -> str:
+    """``float32[3, 10]`` for a tensor, the repr of a scalar, the type's name of anything else."""
+    if isinstance(value, torch.Tensor):
+        dtype = str(value.dtype).removeprefix("torch.")
+        device = "" if value.device.type == "cpu" else f" on {value.device}"
+        return f"{dtype}{list(value.shape)}{device}"
+    if value is None or isinstance(value, (bool, int, float, complex, str)):
+        return repr(value)
+    return type(value).__name__
+
+
+def _walk(value: Any, path: str, leaves: list[Leaf]) -> Structure:
+    opened = _open(value)
+    if opened is None:
+        leaves.append((path, value))
+        return Structure("leaf", type(value))
+    kind, keys, parts, rebuild = opened
+    children = tuple(
+        _walk(part, f"{path}{key}", leaves) for key, part in zip(keys, parts, strict=True)
+    )
+    return Structure(kind, type(value), keys, children, rebuild)
+
+
+_Opened = tuple[Kind, tuple[str, ...], Sequence[Any], Callable[[Sequence[Any]], Any]]
+
+
+def _open(value: Any) -> _Opened | None:
+    if value is None or isinstance(value, (torch.Tensor, bool, int, float, str, bytes)):
+        return None
+    cls = type(value)
+    if isinstance(value, tuple):
+        keys = tuple(f"[{i}]" for i in range(len(value)))
+        if hasattr(value, "_fields"):
+            return "sequence", keys, value, lambda parts: cls(*parts)
+        return "sequence", keys, value, (tuple if cls is tuple else cls)
+    if cls is list:
+        return "sequence", tuple(f"[{i}]" for i in range(len(value))), value, list
+    if cls is dict:
+        names = tuple(value)
+        return "mapping", _keys(names), list(value.values()), lambda p: dict(zip(names, p, strict=True))
+    return _open_registered(value) or _open_dataclass(value) or _open_mapping(value)
+
+
+def _keys(names: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(f"[{name!r}]" for name in names)
+
+
+def _open_registered(value: Any) -> _Opened | None:
+    node = _registry().get(type(value))
+    if node is None:
+        return None
+    parts, context = node.flatten_fn(value)
+    if isinstance(value, Mapping):
+        return "mapping", _keys(tuple(value)), parts, lambda p: node.unflatten_fn(list(p), context)
+    kind: Kind = "sequence" if isinstance(value, Sequence) else "node"
+    keys = tuple(f"[{i}]" for i in range(len(parts)))
+    return kind, keys, parts, lambda p: node.unflatten_fn(list(p), context)
+
+
+def _open_dataclass(value: Any) -> _Opened | None:
+    if not dataclasses.is_dataclass(value) or isinstance(value, (type, Mapping)):
+        return None
+    names = tuple(field.name for field in dataclasses.fields(value))
+    parts = [getattr(value, name) for name in names]
+
+    def rebuild(new: Sequence[Any]) -> Any:
+        copied = object.__new__(type(value))
+        for name, part in zip(names, new, strict=True):
+            object.__setattr__(copied, name, part)
+        return copied
+
+    return "mapping", _keys(names), parts, rebuild
+
+
+def _open_mapping(value: Any) -> _Opened | None:
+    if not isinstance(value, Mapping):
+        return None
+    names = tuple(value)
+
+    def rebuild(new: Sequence[Any]) -> Any:
+        pairs = zip(names, new, strict=True)
+        try:
+            return type(value)(pairs)  # type: ignore[call-arg]  # OrderedDict, UserDict and their like
+        except TypeError:
+            return type(value)(**dict(pairs))
+
+    return "mapping", _keys(names), [value[name] for name in names], rebuild
+
+
+def _registry() -> Mapping[type, Any]:
+    """torch's table of registered pytree nodes. Private, and the only way to ask without registering."""
+    import torch.utils._pytree as torch_pytree
+
+    return getattr(torch_pytree, "SUPPORTED_NODES", {})

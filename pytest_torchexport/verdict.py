@@ -1,0 +1,120 @@
+"""The verdict: plain data about one subject x target x device, and all that any report reads.
+
+Separate from the engine because it must outlive it: it rides on the pytest report through xdist and
+ends up in files. Hence no tensors and no live exceptions (they keep frames, and frames keep GPU memory),
+and no import of torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+SCHEMA_VERSION = 1
+
+Status = Literal["passed", "failed", "skipped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """One thing on which two outcomes disagree.
+
+    ``kind`` is one of structure, dtype, shape, device, values, raised, hung; ``path`` says where
+    (``output['logits'][0]``); ``expected`` and ``actual`` are texts, never tensors.
+    """
+
+    kind: str
+    path: str
+    expected: str
+    actual: str
+    what: str = ""
+    mismatched: int | None = None
+    total: int | None = None
+    max_abs: float | None = None
+    max_rel: float | None = None
+    index: tuple[int, ...] | None = None
+    rtol: float | None = None
+    atol: float | None = None
+    own_error: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Where a failing call still fails when one dim varies and the rest stays."""
+
+    dim: str
+    example: int
+    ok: tuple[int, ...]
+    failing: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The result of checking one subject on one target and device.
+
+    ``calls`` counts by origin: ``example``, ``boundary``, ``stored``, ``drawn``, ``failed``, ``rejected``
+    (eager refused them, outside what was only assumed). ``reached`` lists the sizes each dim took.
+    ``seconds`` splits the time by stage. ``max_error`` is the largest ``|artifact - eager|`` seen.
+    """
+
+    subject: str
+    target: str
+    device: str
+    status: Status
+    failure: str | None = None
+    reason: str = ""
+    details: tuple[str, ...] = ()
+    where: str = ""
+    differences: tuple[Difference, ...] = ()
+    call: str = ""
+    recipe: dict[str, Any] | None = None
+    shrunk: bool = False
+    sizes: tuple[Sizes, ...] = ()
+    calls: dict[str, int] = dataclasses.field(default_factory=dict)
+    reached: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
+    baked: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    seed: int | None = None
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    max_error: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists and scalars, as they go over xdist and into JSON."""
+        return _plain(dataclasses.asdict(self))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Verdict:
+        """The inverse of ``as_dict``."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        values = {key: _frozen(value) for key, value in data.items() if key in known}
+        values["differences"] = tuple(
+            Difference(**{k: _frozen(v) for k, v in item.items()}) for item in data["differences"]
+        )
+        values["sizes"] = tuple(
+            Sizes(**{k: _frozen(v) for k, v in item.items()}) for item in data["sizes"]
+        )
+        values["reached"] = {dim: tuple(sizes) for dim, sizes in data["reached"].items()}
+        return cls(**values)
+
+    def raise_for_failure(self) -> None:
+        """Raise the failure this verdict stands for; return if there is none."""
+        from pytest_torchexport.failures import by_name
+        from pytest_torchexport.reports.terminal import failure_text
+
+        if self.status == "failed" and self.failure is not None:
+            raise by_name(self.failure)(failure_text(self), verdicts=(self,))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
