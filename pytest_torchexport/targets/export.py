@@ -34,6 +34,7 @@ class Export:
         signature = signature_of(module)
         first: Exception | None = None
         for _, shapes in dynamic_shapes(spec, example, signature):
+            clear_dispatch_caches()
             try:
                 program = torch.export.export(
                     as_module(module),
@@ -48,6 +49,8 @@ class Export:
                     break
             else:
                 return _artifact(program)
+            finally:
+                clear_dispatch_caches()
         assert first is not None
         raise first
 
@@ -70,6 +73,20 @@ def _artifact(program: torch.export.ExportedProgram) -> DirectArtifact:
         write=lambda ep, path: torch.export.save(ep, path),
         filename=FILENAME,
     )
+
+
+def clear_dispatch_caches() -> None:
+    """Forget which kernels torch.export chose for recurrent operators.
+
+    torch.onnx.export swaps the decomposition of ``aten.lstm`` and ``aten.gru`` without clearing the
+    operator's dispatch cache; whatever filled it before (any torch.export, an earlier ONNX export) then
+    makes a declared dynamic time axis static. Private, so feature-detected.
+    """
+    for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+        overload = getattr(getattr(torch.ops.aten, name, None), "input", None)
+        cache = getattr(overload, "_dispatch_cache", None)
+        if cache is not None:
+            cache.clear()
 
 
 def is_about_dims(error: Exception) -> bool:

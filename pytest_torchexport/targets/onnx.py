@@ -1,0 +1,180 @@
+"""``torch.onnx.export`` (the torch.export-based exporter), run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_torchexport.spec.exporters import dynamic_shapes
+from pytest_torchexport.spec.inputs import Call, InputSpec
+from pytest_torchexport.subject import as_module, signature_of
+from pytest_torchexport.targets.base import NotApplicable, whole_file
+from pytest_torchexport.targets.export import clear_dispatch_caches, is_about_dims
+from pytest_torchexport.targets.ort import Session, has_loops, named, unavailable
+from pytest_torchexport.tree import flatten
+
+FILENAME = "model.onnx"
+NEEDS = ("onnx", "onnxscript", "onnxruntime")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxArtifact:
+    """An ONNXProgram with its session. The graph takes tensors alone and returns a flat list; the
+    ExportedProgram it was made from tells which leaf is which."""
+
+    program: Any
+    session: Session
+    device: str
+    external_data: bool
+    native_loops: bool
+    baked: tuple[str, ...] = ()
+    module: Any = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it."""
+        return self.lift(self.session(**self.lower(Call(args, kwargs)).kwargs))
+
+    def save(self, directory: Path) -> Path:
+        """Write ``model.onnx`` and, as torch does by default, ``model.onnx.data`` beside it."""
+        with whole_file(directory / FILENAME) as path:
+            self.program.save(path, external_data=self.external_data)
+        return path
+
+    def lower(self, call: Call) -> Call:
+        """Tensors by input name. Python arguments are constants of the graph: they vanish."""
+        from torch.export.graph_signature import ConstantArgument, InputKind
+
+        signature = self.program.exported_program.graph_signature
+        inputs = [item for item in signature.input_specs if item.kind == InputKind.USER_INPUT]
+        leaves = [leaf for _, leaf in flatten((call.args, dict(call.kwargs)))[0]]
+        kept = [
+            leaf
+            for item, leaf in zip(inputs, leaves, strict=True)
+            if not isinstance(item.arg, ConstantArgument)
+        ]
+        names = [value.name for value in self.program.model.graph.inputs]
+        return Call((), named(dict(zip(names, kept, strict=True))))
+
+    def lift(self, value: Any) -> Any:
+        """Eager's pytree: what the graph returned, and the constants it does not carry."""
+        import torch.utils._pytree as torch_pytree
+        from torch.export.graph_signature import ConstantArgument, OutputKind, SymIntArgument
+
+        program = self.program.exported_program
+        dtypes = _output_dtypes(program)
+        waiting = iter(value)
+        leaves: list[Any] = []
+        for item in program.graph_signature.output_specs:
+            if item.kind != OutputKind.USER_OUTPUT:
+                continue
+            if isinstance(item.arg, ConstantArgument):
+                leaves.append(item.arg.value)
+                continue
+            tensor = next(waiting).to(self.device)
+            if isinstance(item.arg, SymIntArgument):
+                leaves.append(tensor.item())
+            elif dtypes.get(item.arg.name, tensor.dtype).is_complex:
+                leaves.append(torch.view_as_complex(tensor.contiguous()))
+            else:
+                leaves.append(tensor)
+        return torch_pytree.tree_unflatten(leaves, program.call_spec.out_spec)
+
+
+class Onnx:
+    """The target."""
+
+    specializes = True
+
+    def unavailable(self, device: str) -> str | None:
+        """Needs the extra ``onnx`` (or ``onnx-gpu``)."""
+        return unavailable(device, NEEDS)
+
+    def export(
+        self, module: Callable[..., Any], example: Call, spec: InputSpec, **options: Any
+    ) -> OnnxArtifact | NotApplicable:
+        """Export with the spec's dims; where torch refuses their relation, with ``Dim.DYNAMIC``."""
+        if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+            return NotApplicable(
+                "torch.onnx.export(dynamo=True) does not take TorchScript; the target onnx_legacy does"
+            )
+        external = bool(options.pop("external_data", True))
+        device = _device_of(example)
+        first: Exception | None = None
+        for _, shapes in dynamic_shapes(spec, example, signature_of(module)):
+            try:
+                program = _export(as_module(module), example, shapes, options)
+            except Exception as error:
+                first = first or error
+                if not is_about_dims(error):
+                    break
+            else:
+                return _artifact(program, device, external)
+        assert first is not None
+        raise first
+
+    def load(self, path: Path, device: str) -> Callable[..., Any]:
+        """A session on the device; takes tensors by input name."""
+        return Session(path, device)
+
+
+def _export(module: torch.nn.Module, example: Call, shapes: Any, options: dict[str, Any]) -> Any:
+    clear_dispatch_caches()
+    args, kwargs = example.args, dict(example.kwargs)
+    if not kwargs and args and isinstance(args[-1], dict):
+        # torch.onnx.export takes a trailing dict for keyword arguments unless one follows it.
+        args = (*args, {})
+    try:
+        return torch.onnx.export(
+            module, args, kwargs=kwargs, dynamic_shapes=shapes, dynamo=True, verbose=False, **options
+        )
+    finally:
+        clear_dispatch_caches()
+
+
+def _artifact(program: Any, device: str, external_data: bool) -> OnnxArtifact:
+    with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
+        path = Path(directory, FILENAME)
+        program.save(path)
+        session = Session(path, device)
+    return OnnxArtifact(
+        program=program,
+        session=session,
+        device=device,
+        external_data=external_data,
+        native_loops=has_loops(program.model_proto),
+        baked=_baked(program),
+    )
+
+
+def _baked(program: Any) -> tuple[str, ...]:
+    from torch.export.graph_signature import ConstantArgument, InputKind
+
+    return tuple(
+        f"{item.arg.name}={item.arg.value!r}"
+        for item in program.exported_program.graph_signature.input_specs
+        if item.kind == InputKind.USER_INPUT
+        and isinstance(item.arg, ConstantArgument)
+        and item.arg.value is not None
+    )
+
+
+def _output_dtypes(program: Any) -> dict[str, torch.dtype]:
+    return {
+        node.name: node.meta["val"].dtype
+        for node in program.graph.nodes
+        if isinstance(node.meta.get("val"), torch.Tensor)
+    }
+
+
+def _device_of(example: Call) -> str:
+    leaves = [leaf for _, leaf in flatten((example.args, dict(example.kwargs)))[0]]
+    devices = [str(leaf.device) for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    return devices[0] if devices else "cpu"
+
+
+TARGET = Onnx()

@@ -1,0 +1,181 @@
+"""``torch.onnx.export(dynamo=False)``: a trace (or a ScriptModule) as ONNX. Off by default, still what
+many pipelines ship, and the only exporter that takes a ScriptModule."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_torchexport.spec.inputs import Call, InputSpec, TensorLeaf
+from pytest_torchexport.subject import as_module
+from pytest_torchexport.targets.base import NotApplicable
+from pytest_torchexport.targets.ort import Session, has_loops, named, unavailable
+from pytest_torchexport.targets.trace import FlatModule
+from pytest_torchexport.tree import Structure, describe, flatten
+
+FILENAME = "model.onnx"
+NEEDS = ("onnx", "onnxruntime")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LegacyArtifact:
+    """An ONNX file kept as bytes, with its session; takes the call's tensors by the names we gave them."""
+
+    program: Any
+    data: bytes
+    session: Session
+    names: tuple[str, ...]
+    structure: Structure
+    constants: tuple[Any, ...]
+    native_loops: bool
+    baked: tuple[str, ...] = ()
+    module: Any = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it."""
+        return self.lift(self.session(**self.lower(Call(args, kwargs)).kwargs))
+
+    def save(self, directory: Path) -> Path:
+        """Write the one file."""
+        path = directory / FILENAME
+        path.write_bytes(self.data)
+        return path
+
+    def lower(self, call: Call) -> Call:
+        """Tensors (and numbers, where a ScriptModule takes them) by input name."""
+        return Call((), named(dict(zip(self.names, _inputs(call, self._scripted), strict=True))))
+
+    def lift(self, value: Any) -> Any:
+        """Eager's pytree: tensors from the graph, everything else as it was on the example."""
+        waiting = iter(value)
+        leaves = [
+            next(waiting) if isinstance(leaf, torch.Tensor) else leaf for leaf in self.constants
+        ]
+        if next(waiting, None) is not None:
+            raise ValueError("the graph has more outputs than eager")
+        return self.structure.unflatten(leaves)
+
+    @property
+    def _scripted(self) -> bool:
+        return isinstance(self.program, torch.jit.ScriptModule)
+
+
+class OnnxLegacy:
+    """The target."""
+
+    specializes = False
+
+    def unavailable(self, device: str) -> str | None:
+        """Needs the extra ``onnx`` (or ``onnx-gpu``), and a torch that still has the exporter."""
+        return unavailable(device, NEEDS)
+
+    def export(
+        self, module: Callable[..., Any], example: Call, spec: InputSpec, **options: Any
+    ) -> LegacyArtifact | NotApplicable:
+        """Export a trace of the module, or a ScriptModule as it is."""
+        if isinstance(module, torch.jit.ScriptFunction):
+            return NotApplicable("torch.onnx.export takes ScriptModules, not ScriptFunctions")
+        scripted = isinstance(module, torch.jit.ScriptModule)
+        names = tuple(f"input_{i}" for i in range(len(_inputs(example, scripted))))
+        outputs, structure = _outputs(module, example)
+        exported, args, baked = _flat(module, example, spec, scripted)
+        with tempfile.TemporaryDirectory(prefix="torchexport-") as directory, _plain_attention():
+            path = Path(directory, FILENAME)
+            torch.onnx.export(
+                exported,
+                args,
+                str(path),
+                dynamo=False,
+                input_names=list(names),
+                dynamic_axes=_dynamic_axes(spec, names),
+                **options,
+            )
+            data = path.read_bytes()
+            session = Session(path, str(args[0].device) if args else "cpu")
+            import onnx
+
+            loops = has_loops(onnx.load_model_from_string(data))
+        return LegacyArtifact(
+            program=module if scripted else data,
+            data=data,
+            session=session,
+            names=names,
+            structure=structure,
+            constants=outputs,
+            native_loops=loops,
+            baked=baked,
+        )
+
+    def load(self, path: Path, device: str) -> Callable[..., Any]:
+        """A session on the device; takes tensors by input name."""
+        return Session(path, device)
+
+
+def _inputs(call: Call, scripted: bool) -> list[Any]:
+    leaves = [leaf for _, leaf in flatten((call.args, dict(call.kwargs)))[0]]
+    kinds = (torch.Tensor, bool, int, float) if scripted else torch.Tensor
+    return [leaf for leaf in leaves if isinstance(leaf, kinds)]
+
+
+def _outputs(module: Callable[..., Any], example: Call) -> tuple[tuple[Any, ...], Structure]:
+    own = example.clone()
+    owner = module if isinstance(module, torch.nn.Module) else getattr(module, "__self__", None)
+    twin = copy.deepcopy(module) if owner is module else module
+    with torch.no_grad():
+        leaves, structure = flatten(twin(*own.args, **own.kwargs))
+    return tuple(torch.empty(0) if isinstance(v, torch.Tensor) else v for _, v in leaves), structure
+
+
+def _flat(
+    module: Callable[..., Any], example: Call, spec: InputSpec, scripted: bool
+) -> tuple[Any, tuple[Any, ...], tuple[str, ...]]:
+    plain = not example.kwargs and all(isinstance(arg, torch.Tensor) for arg in example.args)
+    if scripted:
+        return module, (*example.args, *example.kwargs.values()), ()
+    leaves, structure = flatten((example.args, dict(example.kwargs)))
+    values = tuple(leaf for _, leaf in leaves)
+    if plain and isinstance(module, torch.nn.Module):
+        return module, example.args, ()
+    baked = tuple(
+        f"{path}={describe(leaf)}"
+        for path, leaf in spec.flatten(example)
+        if not isinstance(leaf, torch.Tensor)
+    )
+    inner = as_module(module)
+    # The exporter restores the training flag of what it was given, recursively.
+    flat = FlatModule(inner, structure, values).train(inner.training)
+    return flat, tuple(leaf for leaf in values if isinstance(leaf, torch.Tensor)), baked
+
+
+def _dynamic_axes(spec: InputSpec, names: Sequence[str]) -> dict[str, dict[int, str]]:
+    tensors = [leaf for leaf in spec.leaves if isinstance(leaf, TensorLeaf)]
+    axes = {}
+    for name, leaf in zip(names, tensors, strict=False):
+        varying = {axis: f"{name}_{axis}" for axis, item in enumerate(leaf.shape) if item.names}
+        varying |= {
+            axis: item.text for axis, item in enumerate(leaf.shape) if item.text in item.names
+        }
+        if varying:
+            axes[name] = varying
+    return axes
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """The fused attention of eval mode has no ONNX translation in this exporter."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+TARGET = OnnxLegacy()
