@@ -34,7 +34,7 @@ from pytest_torchexport.failures import (
 from pytest_torchexport.limits import Deadline, TimeLimitExceeded, in_thread, interrupted_after
 from pytest_torchexport.observe import Hung, Outcome, Raised, Returned, State, observe
 from pytest_torchexport.plan import Plan
-from pytest_torchexport.quiet import Heard, quiet
+from pytest_torchexport.quiet import Heard, quiet, unheard
 from pytest_torchexport.recipes import (
     LeafRecipe,
     Recipe,
@@ -218,7 +218,7 @@ class _Item:
         subject = self.pristine.copy().to(self.plan.device)
         options = dict((self.options.export_options or {}).get(self.plan.target, {}))
         try:
-            with self.ledger.timed("export"), torch.no_grad():
+            with self.ledger.timed("export"), torch.no_grad(), unheard():
                 made = target.export(
                     subject.function, example.clone().to(self.plan.device), self.spec, **options
                 )
@@ -380,7 +380,7 @@ class _Item:
                 f"that {names} varies was only assumed; if it does not: shapes={{{path!r}: \"...\"}}"
             )
         if not self.plan.named:
-            hint = f" {details[0]}" if details else ""
+            hint = f" ({details[0]})" if details else ""
             raise _Skip(f"{self.plan.target} refused the module: {reason}{hint}") from None
         raise ExportRefused(reason, details=tuple(details), where=where) from None
 

@@ -6,6 +6,7 @@ loads, and "eager returns, the artifact raises" is just another difference.
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import traceback
@@ -185,5 +186,14 @@ def user_frame(error: BaseException) -> str:
             continue
         if "/lib/python" in parts:
             continue
-        return f"{frame.filename}:{frame.lineno}  {frame.line or ''}".rstrip()
+        return f"{short_path(frame.filename)}:{frame.lineno}  {frame.line or ''}".rstrip()
     return ""
+
+
+def short_path(path: str) -> str:
+    """The path as the user would type it: relative where it lies below the working directory."""
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:
+        return path
+    return path if relative.startswith("..") else relative

@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.observe import short_path
+
 MAX_WARNINGS = 20
 MAX_OUTPUT = 4000
 
@@ -27,16 +29,17 @@ MAX_OUTPUT = 4000
 # jit: https://github.com/pytorch/pytorch/issues/103841; LeafSpec is raised by copyreg on each dynamo export.
 _NOISE = re.compile(
     r"torch\.jit\.\w+` is (deprecated|not supported)|LeafSpec|legacy TorchScript-based ONNX export"
-    r"|The feature will be removed|is_gradient_checkpointing|onnx.*deprecat",
+    r"|The feature will be removed|is_gradient_checkpointing|onnx.*deprecat|_check_is_size"
+    r"|The axis name: \w+ will not be used|The dynamic axes will not be renamed",
     re.IGNORECASE,
 )
 _LOGGERS = (
-    "torch.onnx._internal.exporter._registration",
-    "torch.onnx._internal.exporter",
     "torch.onnx",
     "torch.export",
+    "torch._export",
     "torch._dynamo",
     "torch.fx",
+    "torch.__trace",
     "onnxscript",
     "onnx_ir",
 )
@@ -59,9 +62,13 @@ class Heard:
         line: str | None = None,
     ) -> None:
         """Stand in for ``warnings.showwarning``."""
-        text = " ".join(str(message).split())
+        text = _first_sentence(" ".join(str(message).split()))
         if len(self.warnings) < MAX_WARNINGS and not _NOISE.search(text):
-            self.warnings[f"{category.__name__}: {text:.300} ({filename}:{lineno})"] = None
+            self.warnings[f"{category.__name__}: {text:.200} ({short_path(filename)}:{lineno})"] = None
+
+
+def _first_sentence(text: str) -> str:
+    return text.partition(". ")[0]
 
 
 class _Bounded(io.TextIOBase):
@@ -99,6 +106,14 @@ def quiet() -> Iterator[Heard]:
     heard.printed = output.lines
     if output.text:
         sys.stdout.write(output.text)
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Drop what is printed: exporters print their graphs to stderr when they refuse."""
+    output = _Bounded()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        yield
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from pytest_torchexport.observe import user_frame
+from pytest_torchexport.observe import short_path, user_frame
 
 MAX_REASON = 600
 _CAUSED_BY = re.compile(r'File "([^"]+)", line (\d+), in (\w+)\s*\n\s*([^\n]*)')
@@ -17,6 +17,13 @@ _DROP = re.compile(
     r"|Potential framework code|- ?(Please|The model|Debug|Summary)|\s*at async|\s+\^|Here |The following call"
     r"|##|<class|⬇|⬆)",
     re.IGNORECASE,
+)
+
+# Advice about torch's own switches, which do not apply to somebody who did not call torch himself.
+_ADVICE = re.compile(
+    r"For more information, run with TORCH_LOGS=\S+\s*-?"
+    r"|If you're using mark_dynamic, either remove it or use maybe_mark_dynamic\."
+    r"|If you're using Dim\.DYNAMIC, replace it with either Dim\.STATIC or Dim\.AUTO\."
 )
 
 
@@ -29,7 +36,8 @@ def condense(error: BaseException) -> tuple[str, str]:
     text = str(innermost).strip() or type(innermost).__name__
     lines = [line.strip() for line in text.splitlines()]
     kept = [line for line in lines if line and not _DROP.match(line) and not line.startswith("File ")]
-    reason = " ".join(kept[:6]) or text.splitlines()[0]
+    reason = _ADVICE.sub("", " ".join(kept[:6])) or text.splitlines()[0]
+    reason = " ".join(reason.split())
     reason = f"{type(innermost).__name__}: {reason}"
     return reason[:MAX_REASON], _where(causes)
 
@@ -38,5 +46,5 @@ def _where(causes: list[BaseException]) -> str:
     for error in causes:
         for path, number, _, source in reversed(_CAUSED_BY.findall(str(error))):
             if "/site-packages/" not in path and not path.startswith("<"):
-                return f"{path}:{number}  {source.strip()}"
+                return f"{short_path(path)}:{number}  {source.strip()}"
     return next((frame for frame in map(user_frame, causes) if frame), "")

@@ -27,6 +27,7 @@ class Script:
         self, module: Callable[..., Any], example: Call, spec: InputSpec, **options: Any
     ) -> DirectArtifact | NotApplicable:
         """Compile; what is TorchScript already is taken as it is."""
+        _forget_types()
         owner = getattr(module, "__self__", None)
         if isinstance(owner, torch.nn.Module) and not isinstance(module, torch.nn.Module):
             return _script_method(owner, getattr(module, "__name__", "forward"), options)
@@ -36,6 +37,15 @@ class Script:
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         """``torch.jit.load`` on the device."""
         return torch.jit.load(path, map_location=device)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def _forget_types() -> None:
+    """Drop TorchScript's cache of compiled module types: a class whose compilation failed stays there half
+    made, and its next compilation fails for another reason. Private, so feature-detected."""
+    recursive = getattr(torch.jit, "_recursive", None)
+    store = getattr(getattr(recursive, "concrete_type_store", None), "type_store", None)
+    if store is not None:
+        store.clear()
 
 
 def _script_method(

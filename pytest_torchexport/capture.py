@@ -1,0 +1,117 @@
+"""Records the outermost module calls of a test body, so that an existing test needs nothing but a marker.
+
+Separate from the plugin because it patches ``torch.nn.Module.__call__``: the one place where keyword
+arguments, outputs and nesting are all visible (global forward hooks do not see keyword arguments).
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from pytest_torchexport.failures import SpecError
+from pytest_torchexport.spec.inputs import Call
+from pytest_torchexport.subject import Subject
+from pytest_torchexport.tree import flatten
+
+MAX_CALLS = 8
+# A property-based test may build a module per example: the first ones stand for all.
+MAX_SUBJECTS = 16
+
+
+@dataclass
+class Recording:
+    """One module instance as it was before its first outermost call, and calls of one structure."""
+
+    module: Any
+    calls: list[Call] = field(default_factory=list)
+    shapes: list[Any] = field(default_factory=list)
+    problem: SpecError | None = None
+
+
+class Recorder:
+    """A context manager around a test body; afterwards ``recordings`` holds what it called."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[Any, Recording] = {}
+        self._copies: dict[int, tuple[Any, Any, SpecError | None]] = {}
+        self._local = threading.local()
+        self.left_out = 0
+
+    @property
+    def recordings(self) -> list[Recording]:
+        """What was called and returned, in order."""
+        return [recording for recording in self._by_key.values() if recording.calls]
+
+    def __enter__(self) -> Recorder:
+        self._original = original = torch.nn.Module.__call__
+        recorder = self
+
+        def recorded(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if getattr(recorder._local, "inside", False) or _capturing() or _is_loss(module):
+                return original(module, *args, **kwargs)
+            return recorder._record(module, args, kwargs)
+
+        torch.nn.Module.__call__ = recorded  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        torch.nn.Module.__call__ = self._original  # type: ignore[method-assign]
+
+    def _record(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        before = self._before(module, args, kwargs)
+        self._local.inside = True
+        try:
+            result = self._original(module, *args, **kwargs)
+        finally:
+            self._local.inside = False
+        if before is not None:
+            recording, call, shapes = before
+            if len(recording.calls) < MAX_CALLS and shapes not in recording.shapes:
+                recording.calls.append(call)
+                recording.shapes.append(shapes)
+        return result
+
+    def _before(
+        self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Recording, Call, Any] | None:
+        own = getattr(module, "_orig_mod", module)  # what torch.compile wraps
+        leaves, structure = flatten((args, kwargs))
+        key = (id(own), str(structure), tuple(_kind(leaf) for _, leaf in leaves))
+        if key not in self._by_key:
+            if len(self._by_key) >= MAX_SUBJECTS:
+                self.left_out += 1
+                return None
+            self._by_key[key] = Recording(*self._copied(own))
+        recording = self._by_key[key]
+        shapes = tuple(tuple(v.shape) for _, v in leaves if isinstance(v, torch.Tensor))
+        return recording, Call(args, kwargs).clone(), shapes
+
+    def _copied(self, module: torch.nn.Module) -> tuple[Any, list[Call], list[Any], SpecError | None]:
+        if id(module) not in self._copies:
+            try:
+                copied, problem = Subject.of(module).copy().function, None
+            except SpecError as error:
+                copied, problem = module, error
+            # The original is kept too, so that its id is not given to another module.
+            self._copies[id(module)] = (module, copied, problem)
+        _, copied, problem = self._copies[id(module)]
+        return copied, [], [], problem
+
+
+def _capturing() -> bool:
+    """Whether torch itself is looking (trace, script, export, compile): such calls are not the user's."""
+    return bool(torch.jit.is_tracing() or torch.compiler.is_compiling() or torch.jit.is_scripting())
+
+
+def _is_loss(module: torch.nn.Module) -> bool:
+    return type(module).__module__ == "torch.nn.modules.loss"
+
+
+def _kind(leaf: Any) -> Any:
+    if isinstance(leaf, torch.Tensor):
+        return leaf.dtype, leaf.dim(), leaf.layout
+    return type(leaf), leaf if isinstance(leaf, (bool, int, float, str)) else None

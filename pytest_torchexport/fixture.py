@@ -1,0 +1,132 @@
+"""What runs inside an item: checks of what its marker captured or its fixture was given.
+
+Separate from the plugin's hooks, which pytest loads at its start: this imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from pytest_torchexport import engine
+from pytest_torchexport.capture import Recorder
+from pytest_torchexport.failures import Failure, Ineffective, by_name
+from pytest_torchexport.plan import Plan
+from pytest_torchexport.reports.terminal import failure_text
+from pytest_torchexport.spec.inputs import Call
+from pytest_torchexport.spec.options import Options, parse_options
+from pytest_torchexport.targets.base import Artifact
+from pytest_torchexport.verdict import Verdict
+
+Keep = Callable[[Verdict], None]
+
+
+class TorchExport:
+    """The ``torchexport`` fixture: checks and exports on the item's target and device."""
+
+    def __init__(self, plan: Plan, keep: Keep, test: str, nodeid: str) -> None:
+        self._plan = plan
+        self._keep = keep
+        self._test = test
+        self._nodeid = nodeid
+
+    @property
+    def target(self) -> str:
+        """The item's target: ``"trace"``, ``"onnx"``, ..."""
+        return self._plan.target
+
+    @property
+    def device(self) -> str:
+        """The item's device: ``"cpu"``, ``"cuda"``, ..."""
+        return self._plan.device
+
+    def using(self, **options: Any) -> TorchExport:
+        """The same object with other options (the marker's arguments, except targets and devices)."""
+        merged = parse_options((), options).over(self._plan.options)
+        return TorchExport(
+            dataclasses.replace(self._plan, options=merged), self._keep, self._test, self._nodeid
+        )
+
+    def check(self, module: Any, /, *args: Any, **kwargs: Any) -> Verdict:
+        """Check a module, function or bound method; what follows it is ``forward``'s own.
+
+        Returns the Verdict; raises its Failure; skips the test where the target cannot judge it.
+        """
+        verdict = engine.check(module, [Call(args, kwargs)], self._plan)
+        self._keep(verdict)
+        raise_for([verdict], self._test, self._nodeid)
+        return verdict
+
+    def export(self, module: Any, /, *args: Any, **kwargs: Any) -> Artifact:
+        """The artifact itself, for asserts of your own. Raises ExportRefused."""
+        return engine.export(module, Call(args, kwargs), self._plan)
+
+
+def check_recorded(
+    recorder: Recorder, plans: Sequence[Plan], keep: Keep, test: str, nodeid: str, *, own_marker: bool
+) -> None:
+    """Check everything a test body called on each plan; raise once, when all have run."""
+    verdicts = []
+    for plan in plans:
+        for recording in recorder.recordings:
+            if recording.problem is not None:
+                verdicts.append(_broken(recording.problem, plan))
+                continue
+            verdicts.append(engine.check(recording.module, recording.calls, plan))
+    for verdict in verdicts:
+        keep(verdict)
+    if not verdicts:
+        _nothing(plans[0], own_marker)
+    raise_for(verdicts, test, nodeid)
+
+
+def _nothing(plan: Plan, own_marker: bool) -> None:
+    text = (
+        "the test's body calls no torch.nn.Module: there is nothing to export. Call the module in the "
+        "body, or request the torchexport fixture"
+    )
+    if own_marker:
+        pytest.fail(f"@pytest.mark.torchexport: {text}", pytrace=False)
+    if plan.strict:
+        raise Ineffective(text)
+
+
+def _broken(problem: Failure, plan: Plan) -> Verdict:
+    return Verdict(
+        subject=type(problem).__name__,
+        target=plan.target,
+        device=plan.device,
+        status="failed",
+        failure=type(problem).__name__,
+        reason=str(problem),
+        seed=plan.seed,
+    )
+
+
+def raise_for(verdicts: Sequence[Verdict], test: str, nodeid: str) -> None:
+    """Raise what the verdicts amount to: one failure, a group of unlike ones, a skip, or nothing."""
+    failed = [verdict for verdict in verdicts if verdict.status == "failed"]
+    by_class: dict[str, list[Verdict]] = {}
+    for verdict in failed:
+        by_class.setdefault(verdict.failure or "Failure", []).append(verdict)
+    failures = [
+        by_name(name)(
+            "\n\n".join(failure_text(item, test, nodeid) for item in items), verdicts=tuple(items)
+        )
+        for name, items in by_class.items()
+    ]
+    if len(failures) > 1:
+        raise ExceptionGroup(f"{len(failures)} kinds of failure", failures)
+    if failures:
+        raise failures[0]
+    skipped = [verdict for verdict in verdicts if verdict.status == "skipped"]
+    if skipped and len(skipped) == len(verdicts):
+        pytest.skip(skipped[0].reason)
+
+
+def merged_options(options: Options) -> Options:
+    """Options as they reach a Plan: what only concerns collection is dropped."""
+    return dataclasses.replace(options, targets=None, devices=None, xfail=None)

@@ -1,0 +1,154 @@
+"""From markers to items: which targets and devices a test is run on, and the plan of each item.
+
+Free of torch until a test that uses the plugin is collected: a suite without the marker does not notice.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from pytest_torchexport.failures import SpecError
+from pytest_torchexport.plan import Corpus, Plan
+from pytest_torchexport.settings import Settings
+from pytest_torchexport.spec.options import Options, parse_options
+
+MARKER = FIXTURE = "torchexport"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One item of a test: its target, its device, and the options its markers amount to."""
+
+    target: str
+    device: str
+    named: bool
+    options: Options
+
+    @property
+    def id(self) -> str:
+        """``trace-cpu``; a colon in ``cuda:1`` would end pytest's node ids early in some tools."""
+        return f"{self.target}-{self.device.replace(':', '')}"
+
+
+def options_of(node: pytest.Item | pytest.Collector, name: str) -> Options | None:
+    """The merged arguments of all markers on a node, the closest first; None without a marker.
+
+    Raises CollectError with a message that names the test, the argument and what is legal.
+    """
+    merged: Options | None = None
+    for mark in node.iter_markers(MARKER):
+        try:
+            outer = parse_options(mark.args, mark.kwargs)
+        except SpecError as error:
+            raise pytest.Collector.CollectError(
+                f"{name}: @pytest.mark.torchexport: {error}"
+            ) from None
+        merged = outer if merged is None else merged.over(outer)
+    return merged
+
+
+def variants(options: Options, settings: Settings) -> list[Variant]:
+    """The items of a test: targets x devices, narrowed by the command line."""
+    names = options.targets if options.targets is not None else settings.targets
+    named = options.targets is not None or settings.targets_named
+    if settings.only_targets is not None:
+        names = tuple(name for name in names if name in settings.only_targets)
+    devices = options.devices or settings.devices or default_devices()
+    if settings.only_devices is not None:
+        devices = tuple(device for device in devices if device in settings.only_devices)
+    return [
+        Variant(name, device, named or bool(settings.only_targets), options)
+        for name in names
+        for device in devices
+    ]
+
+
+def default_devices() -> tuple[str, ...]:
+    """cpu, and cuda where torch has one. Imports torch: only a test that uses the plugin comes here."""
+    import torch
+
+    return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+
+def parameters(found: Sequence[Variant]) -> list[Any]:
+    """Parameters for ``metafunc.parametrize``, with the strict xfails of the marker's ``xfail``."""
+    return [pytest.param(variant, id=variant.id, marks=_xfails(variant)) for variant in found]
+
+
+def _xfails(variant: Variant) -> list[pytest.MarkDecorator]:
+    expected = variant.options.xfail or {}
+    keys = (f"{variant.target}-{variant.device}", variant.target)
+    entry = next((expected[key] for key in keys if key in expected), None)
+    if entry is None:
+        return []
+    cls, reason = entry
+    return [pytest.mark.xfail(strict=True, raises=cls, reason=reason or cls.title)]
+
+
+def plan_for(
+    variant: Variant,
+    settings: Settings,
+    config: pytest.Config,
+    nodeid: str,
+    corpus: Corpus,
+    progress: Callable[..., None],
+) -> Plan:
+    """Everything the engine needs to know about one item."""
+    from pytest_torchexport.fixture import merged_options
+
+    return Plan(
+        target=variant.target,
+        device=variant.device,
+        options=merged_options(variant.options),
+        named=variant.named,
+        seed=seed_of(config, nodeid),
+        max_examples=settings.exact_max_examples,
+        max_examples_cap=settings.max_examples,
+        time_limit=settings.time_limit,
+        strict=settings.strict,
+        mode=settings.mode,
+        runtime_imports=settings.runtime_imports,
+        corpus=corpus,
+        progress=progress,
+    )
+
+
+def seed_of(config: pytest.Config, nodeid: str) -> int:
+    """``--hypothesis-seed`` if it is a number; in CI the node id's checksum; else random."""
+    given = config.getoption("--hypothesis-seed", default=None, skip=False)
+    if given is not None and str(given).lstrip("-").isdigit():
+        return abs(int(given)) % 2**31
+    if os.environ.get("CI") and str(given) != "random":
+        return zlib.crc32(nodeid.encode())
+    return random.SystemRandom().randrange(2**31)
+
+
+class CacheCorpus:
+    """Failing calls in pytest's cache, so that the next run replays them first."""
+
+    def __init__(self, cache: pytest.Cache | None, nodeid: str) -> None:
+        self._cache = cache
+        self._name = f"{zlib.crc32(nodeid.encode()):08x}"
+
+    def load(self, key: str) -> Sequence[dict[str, Any]]:
+        """Recipes stored under the key; nothing where the cache cannot be read."""
+        if self._cache is None:
+            return ()
+        found = self._cache.get(self._path(key), [])
+        return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else ()
+
+    def store(self, key: str, recipes: Sequence[dict[str, Any]]) -> None:
+        """Replace what is stored; an empty list is not written where nothing was."""
+        if self._cache is None or (not recipes and not self.load(key)):
+            return
+        self._cache.set(self._path(key), list(recipes))
+
+    def _path(self, key: str) -> str:
+        return f"torchexport/{self._name}-{key}"
