@@ -61,7 +61,9 @@ class Recorder:
     def __exit__(self, *exc_info: object) -> None:
         torch.nn.Module.__call__ = self._original  # type: ignore[method-assign]
 
-    def _record(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _record(
+        self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         before = self._before(module, args, kwargs)
         self._local.inside = True
         try:
@@ -90,7 +92,9 @@ class Recorder:
         shapes = tuple(tuple(v.shape) for _, v in leaves if isinstance(v, torch.Tensor))
         return recording, Call(args, kwargs).clone(), shapes
 
-    def _copied(self, module: torch.nn.Module) -> tuple[Any, list[Call], list[Any], SpecError | None]:
+    def _copied(
+        self, module: torch.nn.Module
+    ) -> tuple[Any, list[Call], list[Any], SpecError | None]:
         if id(module) not in self._copies:
             try:
                 copied, problem = Subject.of(module).copy().function, None
@@ -104,7 +108,8 @@ class Recorder:
 
 def _capturing() -> bool:
     """Whether torch itself is looking (trace, script, export, compile): such calls are not the user's."""
-    return bool(torch.jit.is_tracing() or torch.compiler.is_compiling() or torch.jit.is_scripting())
+    tracing = torch.jit._trace.is_tracing()  # type: ignore[no-untyped-call]
+    return bool(tracing or torch.compiler.is_compiling())
 
 
 def _is_loss(module: torch.nn.Module) -> bool:

@@ -7,7 +7,6 @@ NaN equals NaN and nothing else.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +53,14 @@ def compare(expected: Outcome, actual: Outcome, tolerance: Tolerance) -> list[Di
     if isinstance(expected, (Raised, Hung)):
         raise TypeError("eager must return for a comparison to mean anything")
     if isinstance(actual, Hung):
-        return [Difference(kind="hung", path="", expected="returned", actual="did not return in time")]
+        return [
+            Difference(kind="hung", path="", expected="returned", actual="did not return in time")
+        ]
     if isinstance(actual, Raised):
         return [
-            Difference(kind="raised", path="", expected="returned", actual=str(actual), what=actual.where)
+            Difference(
+                kind="raised", path="", expected="returned", actual=str(actual), what=actual.where
+            )
         ]
     return compare_values(expected.value, actual.value, tolerance)
 
@@ -66,7 +69,8 @@ def compare_values(
     expected: Any, actual: Any, tolerance: Tolerance, path: str = "output"
 ) -> list[Difference]:
     """Every difference between two pytrees. Containers must be of one kind (mapping or sequence) with
-    the same keys or length: formats turn namedtuples into tuples and dataclasses into dicts."""
+    the same keys or length: formats turn namedtuples into tuples and dataclasses into dicts.
+    """
     wanted, structure = flatten(expected, path)
     found, other = flatten(actual, path)
     differences = _structure(path, structure, other)

@@ -17,8 +17,8 @@ from pytest_torchexport.recipes import build, example_recipe
 from pytest_torchexport.spec.dims import Dim
 from pytest_torchexport.spec.domains import Domain
 from pytest_torchexport.spec.inputs import Call, InputSpec, TensorLeaf
-from pytest_torchexport.subject import Subject
 from pytest_torchexport.strategies import within_memory
+from pytest_torchexport.subject import Subject
 
 
 def narrow_assumed(
@@ -28,22 +28,29 @@ def narrow_assumed(
 
     Each end of a range is asked; where eager refuses one, the limit is found by bisection.
     """
-    for name, dim in spec.dims.items():
-        if dim.declared:
-            continue
-
-        def takes(size: int, name: str = name) -> bool:
-            if not within_memory(spec, {**_example(spec), name: size}):
-                return True
-            call = build(spec, example_recipe(spec, {name: size}))
-            return call is None or isinstance(eager(call), Returned)
-
-        low = dim.low if takes(dim.low) else _limit(dim.example, dim.low, takes)
-        high = dim.high if takes(dim.high) else _limit(dim.example, dim.high, takes)
-        if (low, high) != (dim.low, dim.high):
-            spec = spec.narrow(name, range(low, high + 1))
-            note(f"eager accepts {_interval(dim, low, high)} (assumed was {dim.describe()})")
+    for dim in spec.dims.values():
+        if not dim.declared:
+            spec = _narrowed(spec, dim, eager, note)
     return spec
+
+
+def _narrowed(
+    spec: InputSpec, dim: Dim, eager: Callable[[Call], Outcome], note: Callable[[str], None]
+) -> InputSpec:
+    example = {name: item.example for name, item in spec.dims.items()}
+
+    def takes(size: int) -> bool:
+        if not within_memory(spec, {**example, dim.name: size}):
+            return True
+        call = build(spec, example_recipe(spec, {dim.name: size}))
+        return call is None or isinstance(eager(call), Returned)
+
+    low = dim.low if takes(dim.low) else _limit(dim.example, dim.low, takes)
+    high = dim.high if takes(dim.high) else _limit(dim.example, dim.high, takes)
+    if (low, high) == (dim.low, dim.high):
+        return spec
+    note(f"eager accepts {_interval(dim, low, high)} (assumed was {dim.describe()})")
+    return spec.narrow(dim.name, range(low, high + 1))
 
 
 def widen_embeddings(spec: InputSpec, subject: Subject) -> InputSpec:
@@ -62,10 +69,6 @@ def widen_embeddings(spec: InputSpec, subject: Subject) -> InputSpec:
     return dataclasses.replace(
         spec, leaves=leaves, assumed=tuple(_reworded(line, rows) for line in spec.assumed)
     )
-
-
-def _example(spec: InputSpec) -> dict[str, int]:
-    return {name: dim.example for name, dim in spec.dims.items()}
 
 
 def _limit(good: int, bad: int, takes: Callable[[int], bool]) -> int:
@@ -89,9 +92,7 @@ def _interval(dim: Dim, low: int, high: int) -> str:
 
 def _embedded(spec: InputSpec, subject: Subject) -> dict[str, int]:
     """Leaf path -> rows of the smallest embedding that looked its values up on the example."""
-    integers = {
-        leaf.path: leaf.example for leaf in spec.tensors if leaf.domain.kind == "int"
-    }
+    integers = {leaf.path: leaf.example for leaf in spec.tensors if leaf.domain.kind == "int"}
     found: dict[str, int] = {}
 
     def look(module: Any, args: tuple[Any, ...]) -> None:

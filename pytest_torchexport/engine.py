@@ -176,7 +176,9 @@ class _Item:
             return self._verdict("skipped", reason=str(skip))
         except TimeLimitExceeded:
             return self._failed(
-                ArtifactHung(f"the item did not end within {self.plan.time_limit:g} s (torchexport_time_limit)")
+                ArtifactHung(
+                    f"the item did not end within {self.plan.time_limit:g} s (torchexport_time_limit)"
+                )
             )
         except Failure as failure:
             return self._failed(failure)
@@ -301,14 +303,20 @@ class _Item:
         if isinstance(first, Raised):
             raise SpecError(f"eager raises on the example: {first}", where=first.where)
         if isinstance(first, Hung):
-            raise SpecError(f"eager did not return on the example within {self.plan.time_limit:g} s")
+            raise SpecError(
+                f"eager did not return on the example within {self.plan.time_limit:g} s"
+            )
         if not any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(first.value)):
-            raise SpecError(f"forward returns {describe(first.value)}, no tensor: nothing to compare")
+            raise SpecError(
+                f"forward returns {describe(first.value)}, no tensor: nothing to compare"
+            )
         for name in first.changed:
             self.ledger.note(f"forward changes torch's {name}; it is put back after each call")
         self.fresh_each_call = before != _python_state(self.eager.module)
         if self.fresh_each_call:
-            self.ledger.note("forward changes attributes of its module: each call starts from a fresh copy")
+            self.ledger.note(
+                "forward changes attributes of its module: each call starts from a fresh copy"
+            )
             self.eager = self.pristine.copy()
         second = self._eager_cpu(example)
         differences = (
@@ -316,7 +324,8 @@ class _Item:
         )
         if differences:
             raise NotRepeatable(
-                "two calls on equal inputs, from the same state and seed", differences=tuple(differences)
+                "two calls on equal inputs, from the same state and seed",
+                differences=tuple(differences),
             )
 
     def _eager_cpu(self, call: Call) -> Outcome:
@@ -346,9 +355,7 @@ class _Item:
         if self.artifact.native_loops:
             left = max(self.deadline.left - 1.0, 0.5)
             run = lambda go: in_thread(go, left)  # noqa: E731  # one line reads better than a def here
-        outcome = observe(
-            self.artifact, call.to(self.plan.device), seed=self.plan.seed, run=run
-        )
+        outcome = observe(self.artifact, call.to(self.plan.device), seed=self.plan.seed, run=run)
         if isinstance(outcome, Hung):
             raise ArtifactHung(
                 f"the artifact did not return within the item's {self.plan.time_limit:g} s "
@@ -377,7 +384,7 @@ class _Item:
             names = ", ".join(repr(dim.name) for dim in assumed)
             path = self.spec.tensors[0].path if self.spec and self.spec.tensors else "x"
             details.append(
-                f"that {names} varies was only assumed; if it does not: shapes={{{path!r}: \"...\"}}"
+                f'that {names} varies was only assumed; if it does not: shapes={{{path!r}: "..."}}'
             )
         if not self.plan.named:
             hint = f" ({details[0]})" if details else ""
@@ -449,7 +456,7 @@ class _Item:
                 self.ledger.failed.append((recipe, failure))
         return True
 
-    def _failure(self, recipe: Recipe, repeats: int = 1) -> Failure | None | object:
+    def _failure(self, recipe: Recipe, repeats: int = 1) -> Failure | object | None:
         """The failure of one call; None where it passes; _REJECTED where it is no legal call."""
         call = self._legal_call(recipe)
         if call is None:
@@ -492,7 +499,9 @@ class _Item:
             plain = build(self.spec, _contiguous(recipe))
             if plain is not None and isinstance(self._eager_cpu(plain), Returned):
                 self.contiguous_only = True
-                self.ledger.note("eager refuses non-contiguous inputs: only contiguous ones are legal")
+                self.ledger.note(
+                    "eager refuses non-contiguous inputs: only contiguous ones are legal"
+                )
                 return plain
         self._blame(recipe, outcome)
         return None
@@ -505,21 +514,26 @@ class _Item:
         call = build(self.spec, declared) if declared is not None else None
         refused = self._eager_cpu(call) if call is not None else None
         if declared is None or call is None or isinstance(refused, Returned):
-            self.ledger.note(f"eager refuses some generated calls, outside what was assumed: {what:.200}")
+            self.ledger.note(
+                f"eager refuses some generated calls, outside what was assumed: {what:.200}"
+            )
             return
         assert refused is not None
-        sizes = ", ".join(f"{n}={declared.sizes[n]}" for n, d in self.spec.dims.items() if d.declared)
-        ranges = ", ".join(
-            f"{n}: {d.describe()}" for n, d in self.spec.dims.items() if d.declared
+        sizes = ", ".join(
+            f"{n}={declared.sizes[n]}" for n, d in self.spec.dims.items() if d.declared
         )
+        ranges = ", ".join(f"{n}: {d.describe()}" for n, d in self.spec.dims.items() if d.declared)
         values = ", ".join(
-            f"{leaf.path}: {leaf.domain.describe()}" for leaf in self.spec.tensors if leaf.domain.declared
+            f"{leaf.path}: {leaf.domain.describe()}"
+            for leaf in self.spec.tensors
+            if leaf.domain.declared
         )
         raise SpecError(
             f"eager raises inside the declared range: {refused if isinstance(refused, Raised) else what}",
             details=(
                 f"call: {describe_recipe(self.spec, declared, call)}",
-                f"declared: {'; '.join(filter(None, (ranges, values)))}" + (f" (at {sizes})" if sizes else ""),
+                f"declared: {'; '.join(filter(None, (ranges, values)))}"
+                + (f" (at {sizes})" if sizes else ""),
                 "narrow the range, or say what ties the inputs together with map= or filter=",
             ),
             where=refused.where if isinstance(refused, Raised) else "",
@@ -536,7 +550,9 @@ class _Item:
         said = any(dim.declared and sizes[n] != dim.example for n, dim in self.spec.dims.items())
         for leaf, item in zip(self.spec.leaves, recipe.leaves, strict=True):
             domain = getattr(leaf, "domain", None)
-            declared = domain.declared if domain is not None else getattr(leaf, "values", None) is not None
+            declared = (
+                domain.declared if domain is not None else getattr(leaf, "values", None) is not None
+            )
             said = said or (declared and item.kind != "example")
             leaves.append(item if declared else LeafRecipe(kind="example"))
         return Recipe(sizes=sizes, leaves=tuple(leaves), seed=recipe.seed) if said else None
@@ -564,7 +580,7 @@ class _Item:
             self.shrunk = (recipe, text, self._sweep(recipe, still_fails))
         raise failure
 
-    def _quietly(self, recipe: Recipe) -> Failure | None | object:
+    def _quietly(self, recipe: Recipe) -> Failure | object | None:
         try:
             return self._failure(recipe)
         except SpecError:
@@ -681,7 +697,8 @@ def _to_cpu(value: Any) -> Any:
 
 def _python_state(module: torch.nn.Module | None) -> list[Any]:
     """Python attributes of all submodules, to see whether forward changes them: plain values and the
-    lengths of containers (tensors are State's business)."""
+    lengths of containers (tensors are State's business).
+    """
     if module is None:
         return []
     found: list[Any] = []

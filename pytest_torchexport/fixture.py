@@ -66,7 +66,13 @@ class TorchExport:
 
 
 def check_recorded(
-    recorder: Recorder, plans: Sequence[Plan], keep: Keep, test: str, nodeid: str, *, own_marker: bool
+    recorder: Recorder,
+    plans: Sequence[Plan],
+    keep: Keep,
+    test: str,
+    nodeid: str,
+    *,
+    own_marker: bool,
 ) -> None:
     """Check everything a test body called on each plan; raise once, when all have run."""
     verdicts = []

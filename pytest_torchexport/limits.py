@@ -8,6 +8,9 @@ the interpreter's signals, and nobody else should.
 from __future__ import annotations
 
 import _thread
+import atexit
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -89,6 +92,31 @@ class _Alarm:
                 _thread.interrupt_main()
 
 
+_left_behind: list[threading.Thread] = []
+_exit_status = 1
+
+
+def set_exit_status(status: int) -> None:
+    """What the process is to end with, should it have to end with threads left behind."""
+    global _exit_status  # noqa: PLW0603  # read by the one function that runs after everything else
+    _exit_status = status
+
+
+def _leave_behind(thread: threading.Thread) -> None:
+    if not _left_behind:
+        atexit.register(_end_without_teardown)
+    _left_behind.append(thread)
+
+
+def _end_without_teardown() -> None:
+    """End the process with threads still in native code: CPython's own teardown would abort it
+    ("terminate called without an active exception")."""
+    if any(thread.is_alive() for thread in _left_behind):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_exit_status)
+
+
 def in_thread(function: Callable[[], Any], seconds: float) -> Any:
     """``function()`` in a daemon thread; TimeLimitExceeded if it has not returned after so many seconds.
 
@@ -106,6 +134,7 @@ def in_thread(function: Callable[[], Any], seconds: float) -> Any:
     thread.start()
     thread.join(seconds)
     if not result:
+        _leave_behind(thread)
         raise TimeLimitExceeded(f"no return within {seconds:.3g} s")
     returned, value = result[0]
     if returned:

@@ -24,7 +24,8 @@ from pytest_torchexport.tree import clone
 @dataclass(frozen=True)
 class Returned:
     """The callable returned ``value`` (cloned), and left its inputs as ``inputs``. ``changed`` names the
-    global settings of torch that it left changed (they are put back)."""
+    global settings of torch that it left changed (they are put back).
+    """
 
     value: Any
     inputs: Call
@@ -73,9 +74,7 @@ class State:
         # Buffers are small and change; parameters are large and, in a forward, do not. Both are kept as
         # copies only where they are buffers; a parameter written to by forward is found by its version.
         buffers = {id(t) for t in self._module.buffers()} if self._module is not None else set()
-        self._kept = [
-            t.detach().clone() if id(t) in buffers else None for t in self._tensors
-        ]
+        self._kept = [t.detach().clone() if id(t) in buffers else None for t in self._tensors]
         self._slots = [
             (owner, name, tensor)
             for owner in (self._module.modules() if self._module is not None else ())

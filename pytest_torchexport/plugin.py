@@ -63,7 +63,9 @@ def torchexport(request: pytest.FixtureRequest) -> Generator[TorchExport]:
     """Export and check modules on this item's target and device: ``check``, ``export``, ``using``."""
     session = _session(request.config)
     if not hasattr(request, "param"):
-        pytest.skip("no target is left for this test (--torchexport-targets, --torchexport-devices)")
+        pytest.skip(
+            "no target is left for this test (--torchexport-targets, --torchexport-devices)"
+        )
     yield from session.fixture(request.node, request.param)
 
 

@@ -64,7 +64,9 @@ class Heard:
         """Stand in for ``warnings.showwarning``."""
         text = _first_sentence(" ".join(str(message).split()))
         if len(self.warnings) < MAX_WARNINGS and not _NOISE.search(text):
-            self.warnings[f"{category.__name__}: {text:.200} ({short_path(filename)}:{lineno})"] = None
+            self.warnings[f"{category.__name__}: {text:.200} ({short_path(filename)}:{lineno})"] = (
+                None
+            )
 
 
 def _first_sentence(text: str) -> str:
@@ -119,7 +121,8 @@ def unheard() -> Iterator[None]:
 @contextmanager
 def _random_streams() -> Iterator[None]:
     cpu, python = torch.get_rng_state(), random.getstate()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.get_rng_state_all() if initialized else None
     numpy = sys.modules.get("numpy")
     kept = numpy.random.get_state() if numpy is not None else None
     try:

@@ -28,7 +28,8 @@ SPARSE_SHARE = 0.1
 @dataclass(frozen=True, kw_only=True)
 class LeafRecipe:
     """How to make one leaf. ``kind`` is one of KINDS, ``example`` (the example's own values, tiled to the
-    size), ``elements`` (a few drawn ones and the last as fill) or ``value`` (a Python argument)."""
+    size), ``elements`` (a few drawn ones and the last as fill) or ``value`` (a Python argument).
+    """
 
     kind: str
     scale: float = 1.0
@@ -166,9 +167,7 @@ def _float_fill(
 ) -> torch.Tensor:
     if dtype.is_complex:
         half = torch.float64 if dtype == torch.complex128 else torch.float32
-        parts = [
-            _float_fill(kind, shape, domain, scale, generator, half) for _ in ("real", "imag")
-        ]
+        parts = [_float_fill(kind, shape, domain, scale, generator, half) for _ in ("real", "imag")]
         return torch.complex(*parts)
     dtype = dtype if dtype in (torch.float32, torch.float64) else torch.float32
     size = domain.scale * scale
@@ -224,7 +223,9 @@ def _choose(
     dtype: torch.dtype,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    indices = _int_fill(kind, shape, Domain(kind="int", low=0, high=len(domain.choices) - 1), generator)
+    indices = _int_fill(
+        kind, shape, Domain(kind="int", low=0, high=len(domain.choices) - 1), generator
+    )
     return torch.tensor(domain.choices, dtype=dtype)[indices]
 
 

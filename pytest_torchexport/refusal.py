@@ -35,7 +35,9 @@ def condense(error: BaseException) -> tuple[str, str]:
     innermost = causes[-1]
     text = str(innermost).strip() or type(innermost).__name__
     lines = [line.strip() for line in text.splitlines()]
-    kept = [line for line in lines if line and not _DROP.match(line) and not line.startswith("File ")]
+    kept = [
+        line for line in lines if line and not _DROP.match(line) and not line.startswith("File ")
+    ]
     reason = _ADVICE.sub("", " ".join(kept[:6])) or text.splitlines()[0]
     reason = " ".join(reason.split())
     reason = f"{type(innermost).__name__}: {reason}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import platform
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,10 @@ class Session:
         progress = Progress(self.config, item.name)
         try:
             yield TorchExport(
-                self._plan(item, variant, progress), functools.partial(keep, item), item.name, item.nodeid
+                self._plan(item, variant, progress),
+                functools.partial(keep, item),
+                item.name,
+                item.nodeid,
             )
         finally:
             progress.close()
@@ -166,9 +170,7 @@ class Session:
         verdicts = getattr(report, ATTRIBUTE, None)
         if verdicts is not None:
             outcome = _outcome(report)
-            self.records.append(
-                {"nodeid": report.nodeid, "outcome": outcome, "verdicts": verdicts}
-            )
+            self.records.append({"nodeid": report.nodeid, "outcome": outcome, "verdicts": verdicts})
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table of tests x targets; with ``-v`` what each verdict rests on."""
@@ -183,7 +185,9 @@ class Session:
         for line in reason_lines(self.records):
             write(line)
         if any(_refused_unnamed(record) for record in self.records):
-            write("name the targets you ship (marker or torchexport_targets): then a refusal is a failure")
+            write(
+                "name the targets you ship (marker or torchexport_targets): then a refusal is a failure"
+            )
         if self.config.get_verbosity() > 0:
             for record in self.records:
                 for data in record["verdicts"]:
@@ -191,8 +195,11 @@ class Session:
                     for line in detail_lines(Verdict.from_dict(data)):
                         write(line)
 
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Write the reports that were asked for, once, on the controller."""
+        limits = sys.modules.get("pytest_torchexport.limits")
+        if limits is not None:
+            limits.set_exit_status(int(exitstatus))
         if hasattr(self.config, "workerinput"):
             return
         for _, path in self.settings.report:
@@ -208,7 +215,9 @@ class Session:
 def keep(item: pytest.Item, verdict: Verdict) -> None:
     """Remember a verdict of an item, and show it to JUnit."""
     item.stash.setdefault(VERDICTS, []).append(verdict)
-    item.user_properties.append(("torchexport", f"{verdict.target}-{verdict.device} {verdict.status}"))
+    item.user_properties.append(
+        ("torchexport", f"{verdict.target}-{verdict.device} {verdict.status}")
+    )
 
 
 def failure_text_of(error: BaseException) -> str | None:

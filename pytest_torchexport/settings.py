@@ -241,7 +241,9 @@ def add_options(parser: pytest.Parser) -> None:
     """Register every row with pytest: one option group, each flag with its ini twin."""
     group = parser.getgroup("torchexport", "PyTorch export parity (pytest-torchexport)")
     for row in TABLE:
-        parser.addini(row.ini, f"{row.help} Legal: {row.legal}.", type=row.kind, default=row.default)
+        parser.addini(
+            row.ini, f"{row.help} Legal: {row.legal}.", type=row.kind, default=row.default
+        )
         if not row.flag:
             continue
         if row.kind == "bool":

@@ -13,7 +13,18 @@ from pytest_torchexport.spec.dims import Dim
 from pytest_torchexport.spec.inputs import InputSpec, TensorLeaf
 
 # Simplest first: what a person reads at a glance.
-RANK = ("zeros", "ones", "low", "high", "ramp", "uniform", "normal", "sparse", "elements", "example")
+RANK = (
+    "zeros",
+    "ones",
+    "low",
+    "high",
+    "ramp",
+    "uniform",
+    "normal",
+    "sparse",
+    "elements",
+    "example",
+)
 MAX_TRIES = 150
 
 

@@ -46,7 +46,8 @@ def recipes(spec: InputSpec) -> st.SearchStrategy[Recipe]:
 
 def boundary_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
     """Each dim at its boundary sizes one at a time, all at min, all at max; then, at the example's sizes,
-    the corners of the value domains, and every listed value of a Python argument."""
+    the corners of the value domains, and every listed value of a Python argument.
+    """
     example = {name: dim.example for name, dim in spec.dims.items()}
     seen = []
     for sizes in _boundary_sizes(spec, example):
@@ -133,7 +134,9 @@ def _value(leaf: ValueLeaf) -> st.SearchStrategy[LeafRecipe]:
         low, high = values
         whole = isinstance(leaf.example, int) and not isinstance(leaf.example, bool)
         drawn = (
-            st.integers(math.ceil(low), math.floor(high)) if whole else st.floats(float(low), float(high))
+            st.integers(math.ceil(low), math.floor(high))
+            if whole
+            else st.floats(float(low), float(high))
         )
     else:
         drawn = values

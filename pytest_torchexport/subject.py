@@ -97,13 +97,17 @@ class Subject:
 
     def packages(self) -> tuple[str, ...]:
         """Top-level packages that its code comes from, torch itself left out."""
-        things: list[Any] = [type(module) for module in self.module.modules()] if self.module else []
+        things: list[Any] = (
+            [type(module) for module in self.module.modules()] if self.module else []
+        )
         modules = {getattr(thing, "__module__", None) or "" for thing in [*things, self.function]}
         tops = {name.partition(".")[0] for name in modules}
         return tuple(sorted(tops - {"", "torch", "builtins"}))
 
     def _forward(self) -> Callable[..., Any]:
-        return self.module.forward if self.function is self.module and self.module else self.function
+        if self.module is not None and self.module is self.function:
+            return self.module.forward
+        return self.function
 
     def _rebound(self, module: torch.nn.Module) -> Subject:
         if self.function is self.module:
@@ -114,7 +118,8 @@ class Subject:
 
 def as_module(thing: Callable[..., Any]) -> torch.nn.Module:
     """An nn.Module whose forward is the module, function or bound method, for exporters that take
-    nothing else."""
+    nothing else.
+    """
     if isinstance(thing, torch.nn.Module):
         return thing
     return FunctionModule(thing)
@@ -127,13 +132,15 @@ def signature_of(thing: Callable[..., Any]) -> inspect.Signature | None:
 
 class FunctionModule(torch.nn.Module):
     """A function or a bound method as a module. A method's owner is a submodule, so that its parameters
-    stay parameters."""
+    stay parameters.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
         owner = getattr(function, "__self__", None)
         if isinstance(owner, torch.nn.Module):
             self.owner = owner
+            self.training = owner.training
         self._function = function
         self.__signature__ = inspect.signature(function)
 
@@ -144,7 +151,8 @@ class FunctionModule(torch.nn.Module):
 
 def _deepcopy(module: torch.nn.Module) -> torch.nn.Module:
     """``copy.deepcopy`` that also copies the non-leaf tensors which deepcopy refuses (facts: an attribute
-    that was computed from a parameter)."""
+    that was computed from a parameter).
+    """
     memo: dict[int, Any] = {}
     for part in module.modules():
         for value in vars(part).values():

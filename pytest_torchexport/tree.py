@@ -76,7 +76,9 @@ def tree_map(function: Callable[[Any], Any], value: Any) -> Any:
 
 def clone(value: Any) -> Any:
     """The same pytree with every tensor detached and cloned, strides kept."""
-    return tree_map(lambda leaf: copy_tensor(leaf) if isinstance(leaf, torch.Tensor) else leaf, value)
+    return tree_map(
+        lambda leaf: copy_tensor(leaf) if isinstance(leaf, torch.Tensor) else leaf, value
+    )
 
 
 def copy_tensor(tensor: torch.Tensor) -> torch.Tensor:
@@ -124,7 +126,12 @@ def _open(value: Any) -> _Opened | None:
         return "sequence", tuple(f"[{i}]" for i in range(len(value))), value, list
     if cls is dict:
         names = tuple(value)
-        return "mapping", _keys(names), list(value.values()), lambda p: dict(zip(names, p, strict=True))
+        return (
+            "mapping",
+            _keys(names),
+            list(value.values()),
+            lambda p: dict(zip(names, p, strict=True)),
+        )
     return _open_registered(value) or _open_dataclass(value) or _open_mapping(value)
 
 

@@ -38,4 +38,6 @@ def check(differences: Sequence[Difference]) -> None:
         return
     first = differences[0]
     text = first.actual if cls is ArtifactRaised else ""
-    raise cls(text, where=first.what if cls is ArtifactRaised else "", differences=tuple(differences))
+    raise cls(
+        text, where=first.what if cls is ArtifactRaised else "", differences=tuple(differences)
+    )

@@ -31,7 +31,8 @@ GRACE_SECONDS = 60.0
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """One load in the clean process. ``target`` is ``package.module:attribute``; ``blocked`` are the
-    packages that must not be importable there; ``imports`` those that serving imports anyway."""
+    packages that must not be importable there; ``imports`` those that serving imports anyway.
+    """
 
     target: str
     path: Path
@@ -117,7 +118,7 @@ class _Server:
             "from pytest_torchexport.sandbox.server import main; main()"
         )
         self._home = tempfile.TemporaryDirectory(prefix="torchexport-sandbox-")
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and code
             [sys.executable, "-I", "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -146,10 +147,18 @@ class _Server:
             line = _read_line(self._process.stdout, limit)
         except (OSError, TimeoutError) as error:
             self.close()
-            return {"status": "died", "reason": f"the clean process is gone ({error})", "output": ""}
+            return {
+                "status": "died",
+                "reason": f"the clean process is gone ({error})",
+                "output": "",
+            }
         if not line:
             code = self._process.wait()
-            return {"status": "died", "reason": f"the clean process ended with {code}", "output": ""}
+            return {
+                "status": "died",
+                "reason": f"the clean process ended with {code}",
+                "output": "",
+            }
         reply: dict[str, Any] = json.loads(line)
         return reply
 

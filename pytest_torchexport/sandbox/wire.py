@@ -33,7 +33,9 @@ def _encode(value: Any, blobs: list[bytes]) -> Any:
     if isinstance(value, torch.Tensor):
         flat = value.detach().cpu()
         if flat.layout != torch.strided or flat.is_quantized:
-            raise TypeError(f"a {flat.layout} tensor of {flat.dtype} cannot cross to another process")
+            raise TypeError(
+                f"a {flat.layout} tensor of {flat.dtype} cannot cross to another process"
+            )
         flat = flat.contiguous()
         raw = bytes(flat.reshape(-1).view(torch.uint8).numpy()) if flat.numel() else b""
         start = sum(map(len, blobs))
@@ -50,7 +52,9 @@ def _encode(value: Any, blobs: list[bytes]) -> Any:
     if structure.kind == "sequence":
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [_encode(item, blobs) for item in value]}
-    raise TypeError(f"a {type(value).__name__} cannot cross to a process that does not know its class")
+    raise TypeError(
+        f"a {type(value).__name__} cannot cross to a process that does not know its class"
+    )
 
 
 def _decode(node: Any, data: bytearray) -> Any:

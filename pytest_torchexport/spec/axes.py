@@ -41,7 +41,8 @@ def find_axes(
     arguments: Mapping[str, Any],
 ) -> Axes:
     """The axes of this example. ``others`` are the leaves of further recorded calls of the same
-    structure. Raises ValueError where what the user said does not fit the example."""
+    structure. Raises ValueError where what the user said does not fit the example.
+    """
     tensors = {path: leaf for path, leaf in leaves if isinstance(leaf, torch.Tensor)}
     ranges: dict[str, Sizes] = dict(options.dims or {})
     observed: dict[str, list[int]] = {}
@@ -51,7 +52,9 @@ def find_axes(
     elif options.shapes is not None:
         shapes = _from_strings(options.shapes, tensors)
         unnamed = [path for path in tensors if path not in options.shapes]
-        assumed += [f"{path} is exactly as in the example (shapes does not name it)" for path in unnamed]
+        assumed += [
+            f"{path} is exactly as in the example (shapes does not name it)" for path in unnamed
+        ]
     elif annotated := _from_annotations(annotations, tensors):
         shapes = annotated
         names = ", ".join(shapes)
@@ -137,7 +140,7 @@ def _from_annotations(
     annotations: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
 ) -> dict[str, Shape]:
     """jaxtyping's ``Float[Tensor, "batch 3"]`` on forward: the string is our own language, or passed by."""
-    shapes = {}
+    shapes: dict[str, Shape] = {}
     for path, tensor in tensors.items():
         text = getattr(annotations.get(path), "dim_str", None)
         if not isinstance(text, str):

@@ -124,7 +124,9 @@ class Dim:
     def boundary(self) -> tuple[int, ...]:
         """The sizes that are always executed: 0 and 1 where legal, min, max, the example's."""
         wanted = (0, 1, self.low, self.high, self.example)
-        return tuple(sorted({size for size in wanted if size in self.sizes or size == self.example}))
+        return tuple(
+            sorted({size for size in wanted if size in self.sizes or size == self.example})
+        )
 
     def describe(self) -> str:
         """``1..8``, ``32..128 by 32`` or ``1, 2, 7``."""

@@ -50,7 +50,8 @@ class Domain:
 
 def infer(example: torch.Tensor) -> Domain:
     """The domain that an example alone suggests (design: integers within its own range; bool and 0/1
-    masks stay so, and rows that all had a 1 keep one; non-negative and [0, 1] floats stay so)."""
+    masks stay so, and rows that all had a 1 keep one; non-negative and [0, 1] floats stay so).
+    """
     value = example.detach()
     if value.is_sparse or value.is_quantized:
         value = value.to_dense() if value.is_sparse else value.dequantize()
@@ -80,7 +81,9 @@ def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
     if isinstance(value, list):
         for choice in value:
             if isinstance(choice, str) or not isinstance(choice, (bool, int, float, complex)):
-                raise ValueError(f"{path!r} is a tensor, and {choice!r} is no number to fill it with")
+                raise ValueError(
+                    f"{path!r} is a tensor, and {choice!r} is no number to fill it with"
+                )
             if base.kind == "int":
                 _check_fits(choice, example.dtype, path)
         return dataclasses.replace(base, choices=tuple(value))
@@ -111,7 +114,11 @@ def _floats(value: torch.Tensor) -> Domain:
     flat = flat.double()[torch.isfinite(flat)] if flat.numel() else flat.double()
     if not flat.numel():
         return Domain(kind="float")
-    if bool(((flat == 0) | (flat == 1)).all()) and bool((flat == 0).any()) and bool((flat == 1).any()):
+    if (
+        bool(((flat == 0) | (flat == 1)).all())
+        and bool((flat == 0).any())
+        and bool((flat == 1).any())
+    ):
         return Domain(
             kind="float", low=0.0, high=1.0, choices=(0.0, 1.0), rows_keep_one=_rows_keep_one(value)
         )
@@ -122,4 +129,6 @@ def _floats(value: torch.Tensor) -> Domain:
 
 
 def _rows_keep_one(value: torch.Tensor) -> bool:
-    return bool(value.dim() and value.shape[-1] and value.numel() and (value != 0).any(dim=-1).all())
+    return bool(
+        value.dim() and value.shape[-1] and value.numel() and (value != 0).any(dim=-1).all()
+    )

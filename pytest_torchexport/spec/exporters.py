@@ -34,7 +34,8 @@ def dynamic_shapes(
     spec: InputSpec, example: Call, signature: inspect.Signature | None
 ) -> Iterator[tuple[str, Any]]:
     """What to try in turn, each with its name: the user's own object; named ``Dim(min, max)``; and, where
-    torch refuses a relation between these, ``Dim.DYNAMIC``. Never ``Dim.AUTO``."""
+    torch refuses a relation between these, ``Dim.DYNAMIC``. Never ``Dim.AUTO``.
+    """
     if spec.dynamic_shapes is not None:
         yield "dynamic_shapes as given", spec.dynamic_shapes
     elif not spec.dims:
@@ -58,7 +59,9 @@ def without_names(given: Any) -> Any:
 
 def _named_dims(spec: InputSpec) -> dict[str, Any]:
     return {
-        dim.name: torch.export.Dim(dim.name, min=min(dim.low, dim.example), max=max(dim.high, dim.example))
+        dim.name: torch.export.Dim(
+            dim.name, min=min(dim.low, dim.example), max=max(dim.high, dim.example)
+        )
         if dim.declared
         else torch.export.Dim(dim.name)
         for dim in spec.dims.values()

@@ -205,7 +205,9 @@ def _check_paths(argument: str, given: Mapping[str, Any], leaves: Mapping[str, A
             if argument == "shapes" and value and not isinstance(leaves[path], torch.Tensor):
                 raise SpecError(f"shapes: {path!r} is {describe(leaves[path])}, not a tensor")
         elif below:
-            raise SpecError(f"{argument}: {path!r} is a container; name its leaves: {', '.join(below)}")
+            raise SpecError(
+                f"{argument}: {path!r} is a container; name its leaves: {', '.join(below)}"
+            )
         else:
             raise SpecError(
                 f"{argument}: {path!r} is not in this call; legal: {', '.join(leaves) or 'nothing'}."
@@ -213,9 +215,7 @@ def _check_paths(argument: str, given: Mapping[str, Any], leaves: Mapping[str, A
             )
 
 
-def _leaf(
-    path: str, value: Any, axes: Axes, values: Mapping[str, Any]
-) -> TensorLeaf | ValueLeaf:
+def _leaf(path: str, value: Any, axes: Axes, values: Mapping[str, Any]) -> TensorLeaf | ValueLeaf:
     if not isinstance(value, torch.Tensor):
         return ValueLeaf(path=path, example=value, values=values.get(path))
     try:
@@ -239,7 +239,9 @@ def _assumed_values(leaves: Sequence[TensorLeaf | ValueLeaf]) -> tuple[str, ...]
         if isinstance(leaf, TensorLeaf) and not leaf.domain.declared:
             free = leaf.domain.kind == "float" and leaf.domain.low is None
             if not free:
-                lines.append(f"values of {leaf.path} are {leaf.domain.describe()}, as in the example")
+                lines.append(
+                    f"values of {leaf.path} are {leaf.domain.describe()}, as in the example"
+                )
         elif isinstance(leaf, ValueLeaf) and leaf.values is None and leaf.example is not None:
             lines.append(f"{leaf.path} stays {describe(leaf.example)}")
     return tuple(lines)

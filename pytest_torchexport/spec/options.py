@@ -93,7 +93,9 @@ def _check_together(options: Options) -> None:
     if options.dynamic_shapes is not None and (options.shapes or options.dims):
         raise SpecError("dynamic_shapes: give it instead of shapes and dims, not beside them")
     if options.shapes and options.dims:
-        used = {n for shape in options.shapes.values() if shape for axis in shape for n in axis.names}
+        used = {
+            n for shape in options.shapes.values() if shape for axis in shape for n in axis.names
+        }
         for name in options.dims:
             if name not in used:
                 raise SpecError(

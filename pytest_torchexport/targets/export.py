@@ -70,7 +70,7 @@ def _artifact(program: torch.export.ExportedProgram) -> DirectArtifact:
         program=program,
         module=module,
         run=module,
-        write=lambda ep, path: torch.export.save(ep, path),
+        write=torch.export.save,
         filename=FILENAME,
     )
 
@@ -92,7 +92,9 @@ def clear_dispatch_caches() -> None:
 def is_about_dims(error: Exception) -> bool:
     """Whether torch refused the dims rather than the module (told by its message: one class serves both)."""
     text = str(error)
-    return any(words in text for words in ("Constraints violated", "Suggested fixes", "dynamic_shapes"))
+    return any(
+        words in text for words in ("Constraints violated", "Suggested fixes", "dynamic_shapes")
+    )
 
 
 TARGET = Export()

@@ -25,7 +25,8 @@ NEEDS = ("onnx", "onnxscript", "onnxruntime")
 @dataclass(frozen=True, kw_only=True)
 class OnnxArtifact:
     """An ONNXProgram with its session. The graph takes tensors alone and returns a flat list; the
-    ExportedProgram it was made from tells which leaf is which."""
+    ExportedProgram it was made from tells which leaf is which.
+    """
 
     program: Any
     session: Session
@@ -130,7 +131,13 @@ def _export(module: torch.nn.Module, example: Call, shapes: Any, options: dict[s
         args = (*args, {})
     try:
         return torch.onnx.export(
-            module, args, kwargs=kwargs, dynamic_shapes=shapes, dynamo=True, verbose=False, **options
+            module,
+            args,
+            kwargs=kwargs,
+            dynamic_shapes=shapes,
+            dynamo=True,
+            verbose=False,
+            **options,
         )
     finally:
         clear_dispatch_caches()

@@ -1,5 +1,6 @@
 """``torch.onnx.export(dynamo=False)``: a trace (or a ScriptModule) as ONNX. Off by default, still what
-many pipelines ship, and the only exporter that takes a ScriptModule."""
+many pipelines ship, and the only exporter that takes a ScriptModule.
+"""
 
 from __future__ import annotations
 
@@ -148,9 +149,7 @@ def _flat(
         for path, leaf in spec.flatten(example)
         if not isinstance(leaf, torch.Tensor)
     )
-    inner = as_module(module)
-    # The exporter restores the training flag of what it was given, recursively.
-    flat = FlatModule(inner, structure, values).train(inner.training)
+    flat = FlatModule(as_module(module), structure, values)
     return flat, tuple(leaf for leaf in values if isinstance(leaf, torch.Tensor)), baked
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.utils.dlpack
 
 INSTALL = {
     "cpu": "pip install 'pytest-torchexport[onnx]'",
@@ -107,7 +108,9 @@ def _to_ort(value: Any) -> Any:
 
 def _from_ort(value: Any) -> torch.Tensor:
     if value.data_type() == "tensor(bfloat16)":
-        return torch.from_dlpack(value._get_c_value()).clone()  # OrtValue has no public dlpack protocol
+        return torch.from_dlpack(
+            value._get_c_value()
+        ).clone()  # OrtValue has no public dlpack protocol
     return torch.from_numpy(value.numpy())
 
 

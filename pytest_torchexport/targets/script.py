@@ -41,7 +41,8 @@ class Script:
 
 def _forget_types() -> None:
     """Drop TorchScript's cache of compiled module types: a class whose compilation failed stays there half
-    made, and its next compilation fails for another reason. Private, so feature-detected."""
+    made, and its next compilation fails for another reason. Private, so feature-detected.
+    """
     recursive = getattr(torch.jit, "_recursive", None)
     store = getattr(getattr(recursive, "concrete_type_store", None), "type_store", None)
     if store is not None:

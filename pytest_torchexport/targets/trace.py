@@ -21,13 +21,15 @@ FILENAME = "model.pt"
 
 class FlatModule(torch.nn.Module):
     """A subject as a function of its tensors alone: what ``trace`` refuses (numbers, None, unknown
-    containers) is closed over."""
+    containers) is closed over.
+    """
 
     def __init__(
         self, inner: torch.nn.Module, structure: Structure, leaves: tuple[Any, ...]
     ) -> None:
         super().__init__()
         self.inner = inner
+        self.training = inner.training
         self._structure = structure
         self._leaves = leaves
 
@@ -90,21 +92,27 @@ class Trace:
         names = _positions(signature_of(module), example)
         if names is not None and all(map(_traceable, [*example.args, *example.kwargs.values()])):
             inputs = (*example.args, *(example.kwargs[name] for name in names))
-            program = torch.jit.trace(module, inputs, **arguments)
+            program = _trace(module, inputs, arguments)
             return _artifact(PositionalArtifact, program, names=names)
         baked = tuple(
-            f"{path}={describe(leaf)}" for path, leaf in leaves if not isinstance(leaf, torch.Tensor)
+            f"{path}={describe(leaf)}"
+            for path, leaf in leaves
+            if not isinstance(leaf, torch.Tensor)
         )
         ordered, structure = flatten((example.args, dict(example.kwargs)))
         values = tuple(leaf for _, leaf in ordered)
         flat = FlatModule(as_module(module), structure, _without_tensors(values))
         tensors = tuple(leaf for leaf in values if isinstance(leaf, torch.Tensor))
-        program = torch.jit.trace(flat.eval() if not _training(module) else flat, tensors, **arguments)
+        program = _trace(flat, tensors, arguments)
         return _artifact(FlatArtifact, program, baked=baked)
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         """``torch.jit.load`` on the device."""
         return torch.jit.load(path, map_location=device)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def _trace(module: Callable[..., Any], inputs: tuple[Any, ...], arguments: dict[str, Any]) -> Any:
+    return torch.jit.trace(module, inputs, **arguments)  # type: ignore[no-untyped-call]
 
 
 def _artifact(cls: type[DirectArtifact], program: Any, **fields: Any) -> DirectArtifact:
@@ -150,14 +158,7 @@ def _positions(signature: inspect.Signature | None, call: Call) -> tuple[str, ..
 
 def _without_tensors(leaves: tuple[Any, ...]) -> tuple[Any, ...]:
     # A placeholder keeps each tensor's place without holding the example's memory.
-    return tuple(
-        torch.empty(0) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves
-    )
-
-
-def _training(module: Callable[..., Any]) -> bool:
-    owner = module if isinstance(module, torch.nn.Module) else getattr(module, "__self__", None)
-    return bool(getattr(owner, "training", False))
+    return tuple(torch.empty(0) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves)
 
 
 TARGET = Trace()
