@@ -110,7 +110,8 @@ def _leave_behind(thread: threading.Thread) -> None:
 
 def _end_without_teardown() -> None:
     """End the process with threads still in native code: CPython's own teardown would abort it
-    ("terminate called without an active exception")."""
+    ("terminate called without an active exception").
+    """
     if any(thread.is_alive() for thread in _left_behind):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.utils.dlpack
 
 INSTALL = {
     "cpu": "pip install 'pytest-torchexport[onnx]'",
