@@ -335,10 +335,11 @@ class _Item:
         self.eager_state.restore()
         return outcome
 
-    def _eager(self, call: Call) -> Outcome:
-        """Eager on the item's device; on CUDA only after the CPU took it (a bad index poisons CUDA)."""
-        outcome = self._eager_cpu(call)
-        if self.plan.device == "cpu" or not isinstance(outcome, Returned):
+    def _eager_there(self, call: Call, outcome: Outcome) -> Outcome:
+        """Eager on the item's device, for a call that it returned from on the CPU with ``outcome``: an
+        out-of-range index on CUDA would poison the process.
+        """
+        if self.plan.device == "cpu":
             return outcome
         if self.fresh_each_call:
             moved = self.pristine.copy().to(self.plan.device).function
@@ -458,10 +459,10 @@ class _Item:
 
     def _failure(self, recipe: Recipe, repeats: int = 1) -> Failure | object | None:
         """The failure of one call; None where it passes; _REJECTED where it is no legal call."""
-        call = self._legal_call(recipe)
-        if call is None:
+        call, outcome = self._legal_call(recipe)
+        if call is None or outcome is None:
             return _REJECTED
-        expected = self._eager(call)
+        expected = self._eager_there(call, outcome)
         if not isinstance(expected, Returned):
             return _REJECTED
         for _ in range(repeats):
@@ -481,30 +482,34 @@ class _Item:
                 differences = self.calibration.keep_bugs(differences, call, expected, actual)
         return differences
 
-    def _legal_call(self, recipe: Recipe) -> Call | None:
-        """The recipe's call where eager takes it. Raises SpecError where eager refuses what was declared."""
+    def _legal_call(self, recipe: Recipe) -> tuple[Call | None, Outcome | None]:
+        """The recipe's call and eager's outcome on the CPU, where eager takes it; else two Nones.
+
+        Raises SpecError where eager refuses what the user declared legal.
+        """
         assert self.spec is not None
         if not within_memory(self.spec, recipe.sizes):
             self.ledger.note("calls too large to make were left out")
-            return None
+            return None, None
         if self.contiguous_only:
             recipe = _contiguous(recipe)
         call = build(self.spec, recipe)
         if call is None:
-            return None
+            return None, None
         outcome = self._eager_cpu(call)
         if isinstance(outcome, Returned):
-            return call
+            return call, outcome
         if any(leaf.layout != "contiguous" for leaf in recipe.leaves):
             plain = build(self.spec, _contiguous(recipe))
-            if plain is not None and isinstance(self._eager_cpu(plain), Returned):
+            other = self._eager_cpu(plain) if plain is not None else None
+            if isinstance(other, Returned):
                 self.contiguous_only = True
                 self.ledger.note(
                     "eager refuses non-contiguous inputs: only contiguous ones are legal"
                 )
-                return plain
+                return plain, other
         self._blame(recipe, outcome)
-        return None
+        return None, None
 
     def _blame(self, recipe: Recipe, outcome: Outcome) -> None:
         """SpecError if eager still refuses when all that was only assumed is as in the example."""
@@ -575,7 +580,7 @@ class _Item:
             recipe = shrink(self.spec, recipe, still_fails)
             final = self._quietly(recipe)
             failure = final if isinstance(final, cls) else failure
-            call = self._legal_call(recipe)
+            call, _ = self._legal_call(recipe)
             text = describe_recipe(self.spec, recipe, call) if call is not None else ""
             self.shrunk = (recipe, text, self._sweep(recipe, still_fails))
         raise failure

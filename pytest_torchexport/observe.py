@@ -103,7 +103,10 @@ class State:
 
 def seed_everything(seed: int) -> None:
     """torch (all devices), numpy and ``random`` from one number."""
-    torch.manual_seed(seed)
+    # Not torch.manual_seed: while CUDA is not initialized, each call of it formats a stack and queues it.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
     random.seed(seed)
     numpy = sys.modules.get("numpy")
     if numpy is not None:

@@ -107,9 +107,8 @@ def _to_ort(value: Any) -> Any:
 
 def _from_ort(value: Any) -> torch.Tensor:
     if value.data_type() == "tensor(bfloat16)":
-        return torch.from_dlpack(
-            value._get_c_value()
-        ).clone()  # OrtValue has no public dlpack protocol
+        # OrtValue has no public dlpack protocol, and numpy no bfloat16.
+        return torch.utils.dlpack.from_dlpack(value._get_c_value()).clone()
     return torch.from_numpy(value.numpy())
 
 
