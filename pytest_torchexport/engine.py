@@ -32,6 +32,7 @@ from pytest_torchexport.failures import (
     TrainingMode,
 )
 from pytest_torchexport.limits import Deadline, TimeLimitExceeded, in_thread, interrupted_after
+from pytest_torchexport.messages import condense
 from pytest_torchexport.observe import Hung, Outcome, Raised, Returned, State, observe
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.quiet import Heard, quiet, unheard
@@ -42,7 +43,6 @@ from pytest_torchexport.recipes import (
     describe_recipe,
     example_recipe,
 )
-from pytest_torchexport.refusal import condense
 from pytest_torchexport.shrink import shrink
 from pytest_torchexport.spec.exporters import EXPORTED_AT, specialized_dims
 from pytest_torchexport.spec.inputs import Call, InputSpec, build_spec

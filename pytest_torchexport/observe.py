@@ -6,10 +6,8 @@ loads, and "eager returns, the artifact raises" is just another difference.
 
 from __future__ import annotations
 
-import os
 import random
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.limits import TimeLimitExceeded
+from pytest_torchexport.messages import said
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.tree import clone
 
@@ -176,26 +175,6 @@ def _put_back(before: tuple[torch.dtype, bool, int, Any]) -> tuple[str, ...]:
 
 
 def raised(error: BaseException) -> Raised:
-    """The outcome for an exception: its type, its message, and the deepest frame of the user's code."""
-    return Raised(type(error).__name__, str(error).strip(), user_frame(error))
-
-
-def user_frame(error: BaseException) -> str:
-    """``model.py:12  x.view(2, -1)``: the deepest frame outside torch and this package, or nothing."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        parts = frame.filename.replace("\\", "/")
-        if "/site-packages/" in parts or "/pytest_torchexport/" in parts or parts.startswith("<"):
-            continue
-        if "/lib/python" in parts:
-            continue
-        return f"{short_path(frame.filename)}:{frame.lineno}  {frame.line or ''}".rstrip()
-    return ""
-
-
-def short_path(path: str) -> str:
-    """The path as the user would type it: relative where it lies below the working directory."""
-    try:
-        relative = os.path.relpath(path)
-    except ValueError:
-        return path
-    return path if relative.startswith("..") else relative
+    """The outcome for an exception: its type, its message, and where in the user's code."""
+    message, where = said(error)
+    return Raised(type(error).__name__, message, where)

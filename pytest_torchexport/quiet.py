@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.observe import short_path
+from pytest_torchexport.messages import short_path
 
 MAX_WARNINGS = 20
 MAX_OUTPUT = 4000

@@ -1,0 +1,105 @@
+"""What exceptions say, in a few lines: torch's reason without its logs, and where in the user's code.
+
+torch wraps its reasons in pages of advice for its own developers, and TorchScript puts its whole traceback
+into the message; the reader of a report wants two lines.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import re
+import traceback
+
+MAX_REASON = 600
+_CAUSED_BY = re.compile(r'File "([^"]+)", line (\d+), in (\w+)\s*\n\s*([^\n]*)')
+_TRACED = re.compile(r"^(\S[^\n]*?)\((\d+)\): \w+", re.MULTILINE)
+_DROP = re.compile(
+    r"^(The above exception|The error above|Set TORCH|For more information|For C\+\+|User code traceback|"
+    r"Caused by|Arguments to call|Traceback|This is likely|To debug|\(refer to|from user code|Failed to export"
+    r"|Potential framework code|- ?(Please|The model|Debug|Summary)|\s*at async|\s+\^|Here |The following call"
+    r"|##|<class|⬇|⬆)",
+    re.IGNORECASE,
+)
+
+# Advice about torch's own switches, which do not apply to somebody who did not call torch himself.
+_ADVICE = re.compile(
+    r"For more information, run with TORCH_LOGS=\S+\s*-?"
+    r"|If you're using mark_dynamic, either remove it or use maybe_mark_dynamic\."
+    r"|If you're using Dim\.DYNAMIC, replace it with either Dim\.STATIC or Dim\.AUTO\."
+)
+
+
+_TORCHSCRIPT = "Traceback of TorchScript"
+_LAST_WORD = re.compile(r"^(\w+(?:Error|Exception)): (.*)", re.MULTILINE | re.DOTALL)
+
+
+def said(error: BaseException) -> tuple[str, str]:
+    """``(message, where)`` of an exception from running code, TorchScript's own traceback taken apart."""
+    text = str(error).strip()
+    if _TORCHSCRIPT not in text:
+        return text, user_frame(error)
+    _, _, trace = text.partition(_TORCHSCRIPT)
+    last = _LAST_WORD.search(trace)
+    kind, message = last.groups() if last is not None else ("", text.splitlines()[-1])
+    prefix = f"{kind}: " if kind not in ("", type(error).__name__) else ""
+    return prefix + message.strip(), _torchscript_frame(trace) or user_frame(error)
+
+
+def _torchscript_frame(trace: str) -> str:
+    """The user's innermost line in a TorchScript traceback: a script's lists it last, a trace's first."""
+    scripted = [(path, number) for path, number, _, _ in _CAUSED_BY.findall(trace)]
+    frames = scripted[::-1] + _TRACED.findall(trace)
+    for path, number in frames:
+        if _is_users(path):
+            source = linecache.getline(path, int(number)).strip()
+            return f"{short_path(path)}:{number}  {source}".rstrip()
+    return ""
+
+
+def condense(error: BaseException) -> tuple[str, str]:
+    """``(reason, where)``: the first meaningful lines of the innermost cause, and ``file:line  source``."""
+    causes = [error]
+    while causes[-1].__cause__ is not None and causes[-1].__cause__ not in causes:
+        causes.append(causes[-1].__cause__)
+    innermost = causes[-1]
+    text = str(innermost).strip() or type(innermost).__name__
+    lines = [line.strip() for line in text.splitlines()]
+    kept = [
+        line for line in lines if line and not _DROP.match(line) and not line.startswith("File ")
+    ]
+    reason = _ADVICE.sub("", " ".join(kept[:6])) or text.splitlines()[0]
+    reason = " ".join(reason.split())
+    reason = f"{type(innermost).__name__}: {reason}"
+    return reason[:MAX_REASON], _where(causes)
+
+
+def _where(causes: list[BaseException]) -> str:
+    for error in causes:
+        for path, number, _, source in reversed(_CAUSED_BY.findall(str(error))):
+            if _is_users(path):
+                return f"{short_path(path)}:{number}  {source.strip()}"
+    return next((frame for frame in map(user_frame, causes) if frame), "")
+
+
+def user_frame(error: BaseException) -> str:
+    """``model.py:12  x.view(2, -1)``: the deepest frame outside torch and this package, or nothing."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if _is_users(frame.filename):
+            return f"{short_path(frame.filename)}:{frame.lineno}  {frame.line or ''}".rstrip()
+    return ""
+
+
+def _is_users(path: str) -> bool:
+    plain = path.replace("\\", "/")
+    library = ("/site-packages/", "/pytest_torchexport/", "/lib/python", "/__torch__")
+    return not plain.startswith(("<", "code/")) and not any(part in plain for part in library)
+
+
+def short_path(path: str) -> str:
+    """The path as the user would type it: relative where it lies below the working directory."""
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:
+        return path
+    return path if relative.startswith("..") else relative
