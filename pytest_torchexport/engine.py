@@ -231,7 +231,7 @@ class _Item:
         if isinstance(made, NotApplicable):
             raise _Skip(f"not applicable: {made.reason}")
         self.artifact = made
-        self.artifact_state = State(made.module)
+        self.artifact_state = State(made.module, parameters=self.fresh_each_call)
         return made
 
     def _parity(self) -> None:
@@ -312,7 +312,8 @@ class _Item:
             )
         for name in first.changed:
             self.ledger.note(f"forward changes torch's {name}; it is put back after each call")
-        self.fresh_each_call = before != _python_state(self.eager.module)
+        changed = before != _python_state(self.eager.module)
+        self.fresh_each_call = changed or self.eager_state.lost
         if self.fresh_each_call:
             self.ledger.note(
                 "forward changes attributes of its module: each call starts from a fresh copy"

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_torchexport import engine
 from pytest_torchexport.capture import Recorder
-from pytest_torchexport.failures import Failure, Ineffective, by_name
+from pytest_torchexport.failures import Failure, Ineffective, SpecError, by_name
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.reports.terminal import failure_text
 from pytest_torchexport.spec.inputs import Call
@@ -45,6 +45,9 @@ class TorchExport:
 
     def using(self, **options: Any) -> TorchExport:
         """The same object with other options (the marker's arguments, except targets and devices)."""
+        for name in ("devices", "xfail"):
+            if name in options:
+                raise SpecError(f"{name}: decides which items a test has; say it in the marker")
         merged = parse_options((), options).over(self._plan.options)
         return TorchExport(
             dataclasses.replace(self._plan, options=merged), self._keep, self._test, self._nodeid

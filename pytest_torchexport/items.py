@@ -60,7 +60,7 @@ def variants(options: Options, settings: Settings) -> list[Variant]:
     named = options.targets is not None or settings.targets_named
     if settings.only_targets is not None:
         names = tuple(name for name in names if name in settings.only_targets)
-    devices = options.devices or settings.devices or default_devices()
+    devices = options.devices or settings.devices or settings.only_devices or default_devices()
     if settings.only_devices is not None:
         devices = tuple(device for device in devices if device in settings.only_devices)
     return [

@@ -60,7 +60,9 @@ class State:
     per call would cost more than the call. Version counters tell which tensors were written to.
     """
 
-    def __init__(self, module: torch.nn.Module | None) -> None:
+    def __init__(self, module: torch.nn.Module | None, *, parameters: bool = False) -> None:
+        self._all = parameters
+        self.lost = False
         tensors = [*module.parameters(), *module.buffers()] if module is not None else []
         self._tensors = [t for t in tensors if not t.is_inference()]
         self._kept: list[torch.Tensor | None] = [None] * len(self._tensors)
@@ -70,10 +72,12 @@ class State:
         self._snapshot()
 
     def _snapshot(self) -> None:
-        # Buffers are small and change; parameters are large and, in a forward, do not. Both are kept as
-        # copies only where they are buffers; a parameter written to by forward is found by its version.
+        # Buffers are small and change; parameters are large and, in a forward, hardly ever do: they are
+        # copied only for a module that is known to write to them (``parameters``), else found ``lost``.
         buffers = {id(t) for t in self._module.buffers()} if self._module is not None else set()
-        self._kept = [t.detach().clone() if id(t) in buffers else None for t in self._tensors]
+        self._kept = [
+            t.detach().clone() if self._all or id(t) in buffers else None for t in self._tensors
+        ]
         self._slots = [
             (owner, name, tensor)
             for owner in (self._module.modules() if self._module is not None else ())
@@ -96,6 +100,8 @@ class State:
             if kept is not None:
                 with torch.no_grad():
                     tensor.copy_(kept)
+            else:
+                self.lost = True
             self._versions[index] = tensor._version
         return changed
 

@@ -5,7 +5,6 @@ pytest loads this at every start, also in suites that never heard of us.
 
 from __future__ import annotations
 
-import unittest
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +53,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Refuse markers that came too late to make items."""
-    _session(config).refuse_late_markers(items)
+    """Refuse markers that are wrong and made no items."""
+    _session(config).refuse_markers(items)
 
 
 @pytest.fixture
@@ -78,10 +77,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """unittest methods cannot be parametrized: all targets run after the body."""
-    if isinstance(item, pytest.Function) and isinstance(item.parent, pytest.Class):
-        cls = item.parent.obj
-        if isinstance(cls, type) and issubclass(cls, unittest.TestCase):
-            _session(item.config).wrap_method(item)
+    _session(item.config).wrap_method(item)
     return (yield)
 
 

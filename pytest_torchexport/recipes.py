@@ -205,11 +205,11 @@ def _int_fill(
         return torch.full(shape, min(max(int(kind == "ones"), low), high), dtype=torch.int64)
     if kind in ("low", "high"):
         return torch.full(shape, low if kind == "low" else high, dtype=torch.int64)
-    span = high - low + 1
+    span = min(high - low + 1, 2**62)
     if kind == "ramp":
         count = int(torch.Size(shape).numel())
         return (torch.arange(count, dtype=torch.int64) % span + low).reshape(shape)
-    drawn = torch.randint(0, min(span, 2**62), shape, generator=generator, dtype=torch.int64) + low
+    drawn = torch.randint(0, span, shape, generator=generator, dtype=torch.int64) + low
     if kind == "sparse":
         keep = torch.rand(shape, generator=generator) < SPARSE_SHARE
         return torch.where(keep, drawn, torch.full((), low, dtype=torch.int64))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import platform
 import sys
+import unittest
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,11 +66,15 @@ class Session:
             metafunc.fixturenames.append(FIXTURE)
         metafunc.parametrize(FIXTURE, parameters(found), indirect=True)
 
-    def refuse_late_markers(self, items: list[pytest.Item]) -> None:
-        """A marker inside ``pytest.param`` arrives when items exist already: say so, do not ignore it."""
+    def refuse_markers(self, items: list[pytest.Item]) -> None:
+        """Markers that made no items: inside ``pytest.param`` they come too late, and on a ``unittest``
+        method there are none to make. Both are judged here, so that none is ignored.
+        """
         for item in items:
             if not isinstance(item, pytest.Function):
                 continue
+            if is_unittest(item):
+                self._judge_marker(item)
             late = [mark for mark in item.own_markers if mark.name == MARKER]
             written = [m for m in getattr(item.obj, "pytestmark", []) if m.name == MARKER]
             if len(late) > len(written):
@@ -77,6 +82,12 @@ class Session:
                     f"{item.nodeid}: a torchexport marker inside pytest.param(marks=...) comes too late "
                     "to make items; put it on the test function"
                 )
+
+    def _judge_marker(self, item: pytest.Function) -> None:
+        try:
+            options_of(item, item.nodeid)
+        except pytest.Collector.CollectError as error:
+            raise pytest.UsageError(str(error)) from None
 
     # -- running -----------------------------------------------------------------------------------
 
@@ -107,8 +118,10 @@ class Session:
         self._check(item, recorder, [variant])
         return result
 
-    def wrap_method(self, item: pytest.Function) -> None:
+    def wrap_method(self, item: pytest.Item) -> None:
         """Wrap a marked ``unittest`` method so that all targets run after its body."""
+        if not isinstance(item, pytest.Function) or not is_unittest(item):
+            return
         options = options_of(item, item.nodeid)
         found = variants(options, self.settings) if options is not None else []
         if not found:
@@ -210,6 +223,12 @@ class Session:
                 raise pytest.UsageError(
                     f"--torchexport-report: cannot write {path}: {error.strerror or error}"
                 ) from None
+
+
+def is_unittest(item: pytest.Function) -> bool:
+    """Whether the item is a method of a ``unittest.TestCase``."""
+    cls = item.parent.obj if isinstance(item.parent, pytest.Class) else None
+    return isinstance(cls, type) and issubclass(cls, unittest.TestCase)
 
 
 def keep(item: pytest.Item, verdict: Verdict) -> None:

@@ -66,12 +66,10 @@ def target_names(values: Iterable[str]) -> tuple[str, ...]:
 
 def device_names(values: Iterable[str]) -> tuple[str, ...]:
     """``cpu``, ``cuda`` or ``cuda:N``. Raises ValueError."""
-    if isinstance(values, str):
-        values = (values,)
     names = tuple(dict.fromkeys(name for value in values for name in str(value).split(",") if name))
     for name in names:
-        kind, _, index = name.partition(":")
-        if kind not in ("cpu", "cuda") or (":" in name and not index.isdigit()) or name == "cpu:":
+        kind, colon, index = name.partition(":")
+        if name != "cpu" and (kind != "cuda" or (colon and not index.isdigit())):
             raise ValueError(
                 f"{name!r} is not a device; legal: cpu, cuda, cuda:N."
                 f"{nearest(name, ('cpu', 'cuda'))}"
@@ -241,9 +239,8 @@ def add_options(parser: pytest.Parser) -> None:
     """Register every row with pytest: one option group, each flag with its ini twin."""
     group = parser.getgroup("torchexport", "PyTorch export parity (pytest-torchexport)")
     for row in TABLE:
-        parser.addini(
-            row.ini, f"{row.help} Legal: {row.legal}.", type=row.kind, default=row.default
-        )
+        # No default here: only so can one that repeats the default be told from none.
+        parser.addini(row.ini, f"{row.help} Legal: {row.legal}.", type=row.kind, default=None)
         if not row.flag:
             continue
         if row.kind == "bool":
@@ -280,9 +277,9 @@ def read(config: pytest.Config) -> Settings:
 def _ini(config: pytest.Config, row: Setting) -> Any:
     try:
         value = config.getini(row.ini)
-        if row.kind == "args" and not value and value == row.default:
-            return ()
-        return row.check(value)
+        if value is None:
+            value = row.default
+        return row.check(value) if value != [] else ()
     except (ValueError, TypeError) as error:
         raise pytest.UsageError(f"ini option {row.ini}: {error} Legal: {row.legal}.") from None
 
@@ -298,8 +295,7 @@ def _flag(config: pytest.Config, row: Setting) -> Any:
 
 
 def _is_set(config: pytest.Config, name: str) -> bool:
-    row = next(row for row in TABLE if row.ini == name)
-    return bool(config.getini(name) != row.default)
+    return config.getini(name) is not None
 
 
 def _active(config: pytest.Config, cli: dict[str, Any]) -> tuple[str, ...]:

@@ -83,7 +83,9 @@ def clone(value: Any) -> Any:
 
 def copy_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """A detached clone that keeps strides, memory format and ``requires_grad``."""
-    copied = tensor.detach().clone(memory_format=torch.preserve_format)
+    strided = tensor.layout == torch.strided and not tensor.is_nested
+    keep = {"memory_format": torch.preserve_format} if strided else {}
+    copied = tensor.detach().clone(**keep)
     return copied.requires_grad_(tensor.requires_grad) if tensor.is_floating_point() else copied
 
 
@@ -92,7 +94,8 @@ def describe(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         dtype = str(value.dtype).removeprefix("torch.")
         device = "" if value.device.type == "cpu" else f" on {value.device}"
-        return f"{dtype}{list(value.shape)}{device}"
+        shape = "[nested]" if value.is_nested else str(list(value.shape))
+        return f"{dtype}{shape}{device}"
     if value is None or isinstance(value, (bool, int, float, complex, str)):
         return repr(value)
     return type(value).__name__

@@ -31,7 +31,7 @@ def load(path: Path) -> Any:
 
 def _encode(value: Any, blobs: list[bytes]) -> Any:
     if isinstance(value, torch.Tensor):
-        flat = value.detach().cpu()
+        flat = value.detach().cpu().resolve_conj().resolve_neg()
         if flat.layout != torch.strided or flat.is_quantized:
             raise TypeError(
                 f"a {flat.layout} tensor of {flat.dtype} cannot cross to another process"

@@ -6,6 +6,7 @@ calls, and last the batch rule. Separate from ``inputs`` because these rules gro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ BATCH = "batch"
 ASSUMED_FACTOR = 2
 
 Sizes = range | tuple[int, ...]
+_HINT = re.compile(r"DimHint\((AUTO|DYNAMIC|STATIC)\b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,9 +172,10 @@ def _from_calls(
                 axes.append(Expr(str(size)))
                 continue
             if history not in names:
-                taken = BATCH in names.values()
-                plain = "".join(c if c.isalnum() else "_" for c in path).strip("_")
-                names[history] = BATCH if axis == 0 and not taken else f"{plain}_{axis}"
+                wanted = BATCH if axis == 0 else f"{_plain(path)}_{axis}"
+                while wanted in names.values():
+                    wanted = f"{_plain(path)}_{axis}" if wanted == BATCH else f"{wanted}_"
+                names[history] = wanted
                 observed[names[history]] = list(history)
             axes.append(Expr(names[history]))
         shapes[path] = tuple(axes)
@@ -194,6 +197,7 @@ def _from_torch(
 ) -> dict[str, Shape]:
     """``dynamic_shapes`` as ``torch.export.export`` takes it: a dict by argument, or a tuple in order."""
     if isinstance(given, Mapping):
+        given = _spread_keywords(given, arguments)
         for name in given:
             if name not in arguments:
                 raise ValueError(
@@ -217,6 +221,18 @@ def _from_torch(
             if path in tensors:
                 shapes[path] = _axes_from_torch(path, tensors[path], entry, ranges, unnamed)
     return shapes
+
+
+def _spread_keywords(given: Mapping[Any, Any], arguments: Mapping[str, Any]) -> dict[Any, Any]:
+    """Entries nested under the name of forward's ``**kwargs``, as torch takes them, at the top."""
+    spread: dict[Any, Any] = {}
+    for name, item in given.items():
+        nested = isinstance(item, Mapping) and name not in arguments
+        if nested and item and all(key in arguments for key in item):
+            spread |= item
+        else:
+            spread[name] = item
+    return spread
 
 
 def _match(path: str, value: Any, item: Any) -> list[tuple[str, Any]]:
@@ -295,8 +311,11 @@ def _axis_from_torch(
         return Expr(str(size))
     if hint is not None:
         # Unnamed dims of equal size vary together: whether torch ties them is not said anywhere.
-        plain = "".join(c if c.isalnum() else "_" for c in path).strip("_")
-        return Expr(unnamed.setdefault(size, f"{plain}_{axis}"))
+        name = unnamed.setdefault(size, f"{_plain(path)}_{axis}")
+        declared = _declared_range(item, size) if getattr(item, "max", None) is not None else None
+        if declared is not None:
+            ranges[name] = declared
+        return Expr(name)
     root = getattr(item, "root", item)
     if hasattr(root, "min") and hasattr(root, "max"):
         declared = _declared_range(root, size)
@@ -307,14 +326,16 @@ def _axis_from_torch(
 
 def _hint(item: Any) -> str | None:
     """``AUTO``, ``DYNAMIC`` or ``STATIC`` for torch's hints, else None. Reads their repr: the class is private."""
-    for name in ("AUTO", "DYNAMIC", "STATIC"):
-        if repr(item).endswith(f"{name})") and not hasattr(item, "__name__"):
-            return name
-    return None
+    match = None if hasattr(item, "__name__") else _HINT.match(repr(item))
+    return match.group(1) if match else None
+
+
+def _plain(path: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in path).strip("_")
 
 
 def _declared_range(dim: Any, size: int) -> Sizes | None:
-    low = max(int(dim.min), 1)
+    low = max(int(dim.min or 0), 1)
     try:
         high = int(dim.max)
     except (TypeError, OverflowError, ValueError, AttributeError):

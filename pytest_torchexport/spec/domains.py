@@ -68,7 +68,8 @@ def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
     base = dataclasses.replace(inferred, declared=True, rows_keep_one=False)
     if isinstance(value, tuple):
         low, high = value
-        if base.kind == "int" and (low != int(low) or high != int(high)):
+        whole = math.isfinite(low) and math.isfinite(high) and low == int(low) and high == int(high)
+        if base.kind == "int" and not whole:
             raise ValueError(f"{path!r} holds integers, but its range is ({low}, {high})")
         if base.kind == "int":
             _check_fits(int(low), example.dtype, path)
@@ -92,9 +93,12 @@ def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
 
 def _check_fits(choice: Any, dtype: torch.dtype, path: str) -> None:
     info = torch.iinfo(dtype)
-    if choice != int(choice) or not info.min <= choice <= info.max:
+    if not math.isfinite(choice) or choice != int(choice) or not info.min <= choice <= info.max:
         name = str(dtype).removeprefix("torch.")
         raise ValueError(f"{path!r} is {name}, which cannot hold {choice!r}")
+
+
+_ORDERED = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def _finite(value: float) -> float | None:
@@ -104,14 +108,17 @@ def _finite(value: float) -> float | None:
 def _integers(value: torch.Tensor) -> Domain:
     if not value.numel():
         return Domain(kind="int", low=0, high=0)
-    low, high = int(value.min()), int(value.max())
+    # The unsigned types beyond uint8 have no min and max of their own in torch.
+    numbers = value if value.dtype in _ORDERED else value.to(torch.int64)
+    low, high = int(numbers.min()), int(numbers.max())
     mask = (low, high) == (0, 1)
     return Domain(kind="int", low=low, high=high, rows_keep_one=mask and _rows_keep_one(value))
 
 
 def _floats(value: torch.Tensor) -> Domain:
     flat = torch.view_as_real(value) if value.is_complex() else value
-    flat = flat.double()[torch.isfinite(flat)] if flat.numel() else flat.double()
+    flat = flat.double()
+    flat = flat[torch.isfinite(flat)]
     if not flat.numel():
         return Domain(kind="float")
     if (

@@ -97,8 +97,8 @@ def _shaped(
     shaped = {name: one(name, value) for name, value in zip(names, example.args, strict=False)}
     extra = example.args[len(names) :]
     if extra:
-        shaped[_variadic(signature)] = tuple(
-            one(f"args[{i}]", value) for i, value in enumerate(extra)
+        shaped[spec.variadic] = tuple(
+            one(f"{spec.variadic}[{i}]", value) for i, value in enumerate(extra)
         )
     return shaped | _keywords(example, signature, one)
 
@@ -117,14 +117,6 @@ def _keywords(example: Call, signature: inspect.Signature | None, one: Any) -> d
         known[rest] = named
     # torch matches keyword arguments in the order of the call, not of the signature.
     return known
-
-
-def _variadic(signature: inspect.Signature | None) -> str:
-    if signature is not None:
-        for name, item in signature.parameters.items():
-            if item.kind is inspect.Parameter.VAR_POSITIONAL:
-                return name
-    return "args"
 
 
 def _axes(leaf: TensorLeaf | None, entry: Any) -> Any:

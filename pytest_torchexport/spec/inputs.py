@@ -73,6 +73,7 @@ class InputSpec:
     leaves: tuple[TensorLeaf | ValueLeaf, ...]
     structure: Structure
     parameters: tuple[str, ...]
+    variadic: str
     dims: Mapping[str, Dim]
     example: Call
     assumed: tuple[str, ...] = ()
@@ -87,7 +88,7 @@ class InputSpec:
 
     def flatten(self, call: Call) -> list[Leaf]:
         """The leaves of a call with the paths a user writes (``x``, ``state[0]``, ``batch['mask']``)."""
-        return flatten_call(call, self.parameters)[0]
+        return flatten_call(call, self.parameters, self.variadic)[0]
 
     def call(self, leaves: Sequence[Any]) -> Call | None:
         """The call with these leaves after ``map``; None where ``filter`` refuses it."""
@@ -144,10 +145,12 @@ class InputSpec:
         return Call(args, {key: changed.get(key, value) for key, value in call.kwargs.items()})
 
 
-def flatten_call(call: Call, parameters: Sequence[str]) -> tuple[list[Leaf], Structure]:
+def flatten_call(
+    call: Call, parameters: Sequence[str], variadic: str
+) -> tuple[list[Leaf], Structure]:
     """Leaves of ``(args, kwargs)`` under their parameters' names, and the structure of the pair."""
     _, structure = flatten((call.args, dict(call.kwargs)))
-    extra = [f"args[{i}]" for i in range(len(call.args) - len(parameters))]
+    extra = [f"{variadic}[{i}]" for i in range(len(call.args) - len(parameters))]
     names = [*parameters[: len(call.args)], *extra, *call.kwargs]
     leaves: list[Leaf] = []
     for name, value in zip(names, [*call.args, *call.kwargs.values()], strict=True):
@@ -164,11 +167,16 @@ def build_spec(
     """The spec of the first call; later ones only tell which sizes vary. Raises SpecError."""
     example = calls[0]
     parameters = _positional(signature, example)
-    leaves, structure = flatten_call(example, parameters)
+    variadic = _variadic(signature)
+    leaves, structure = flatten_call(example, parameters, variadic)
     for argument in ("shapes", "values"):
         _check_paths(argument, getattr(options, argument) or {}, dict(leaves))
-    others = [[leaf for _, leaf in flatten_call(call, parameters)[0]] for call in calls[1:]]
+    others = [
+        [leaf for _, leaf in flatten_call(call, parameters, variadic)[0]] for call in calls[1:]
+    ]
     arguments = {**dict(zip(parameters, example.args, strict=False)), **example.kwargs}
+    if len(example.args) > len(parameters):
+        arguments = {variadic: example.args[len(parameters) :], **arguments}
     try:
         axes = find_axes(leaves, others, options, annotations, arguments)
     except ValueError as error:
@@ -178,6 +186,7 @@ def build_spec(
         leaves=built,
         structure=structure,
         parameters=parameters,
+        variadic=variadic,
         dims=axes.dims,
         example=example.clone(),
         assumed=axes.assumed + _assumed_values(built),
@@ -196,6 +205,13 @@ def _positional(signature: inspect.Signature | None, call: Call) -> tuple[str, .
         raise SpecError(f"the call does not fit forward{signature}: {error}") from None
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return tuple(name for name, item in signature.parameters.items() if item.kind in kinds)
+
+
+def _variadic(signature: inspect.Signature | None) -> str:
+    """The name of forward's ``*args``."""
+    kinds = signature.parameters.items() if signature is not None else ()
+    found = [name for name, item in kinds if item.kind is inspect.Parameter.VAR_POSITIONAL]
+    return found[0] if found else "args"
 
 
 def _check_paths(argument: str, given: Mapping[str, Any], leaves: Mapping[str, Any]) -> None:

@@ -85,6 +85,8 @@ def _checked(name: str, parse: Callable[[Any], Any], value: Any) -> Any:
         return parse(value)
     except ValueError as error:
         raise SpecError(f"{name}: {error}") from None
+    except TypeError:
+        raise SpecError(f"{name}: {value!r:.80} is of a type it does not take") from None
 
 
 def _check_together(options: Options) -> None:
