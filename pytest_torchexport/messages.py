@@ -24,6 +24,9 @@ _DROP = re.compile(
 
 # Advice about torch's own switches, which do not apply to somebody who did not call torch himself.
 _ADVICE = re.compile(
+    r"For extended logs when we create symbols.*"
+    r"|If you suspect the guard was triggered from C\+\+.*"
+    r"|For more debugging help, see \S+|"
     r"For more information, run with TORCH_LOGS=\S+\s*-?"
     r"|If you're using mark_dynamic, either remove it or use maybe_mark_dynamic\."
     r"|If you're using Dim\.DYNAMIC, replace it with either Dim\.STATIC or Dim\.AUTO\."

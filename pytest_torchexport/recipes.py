@@ -85,13 +85,24 @@ def plain_recipe(spec: InputSpec, kind: str, sizes: Mapping[str, int], seed: int
 
 
 def build(spec: InputSpec, recipe: Recipe) -> Call | None:
-    """The call of a recipe, or None where the user's ``filter`` refuses it."""
+    """The call of a recipe; None where the user's ``filter`` refuses it, or where an expression of dims
+    has no size (``4//n`` at 0, ``n-2`` at 1).
+    """
     sizes = {name: dim.example for name, dim in spec.dims.items()} | dict(recipe.sizes)
+    if not _makes_sense(spec, sizes):
+        return None
     leaves = [
         _leaf(leaf, item, sizes, recipe.seed + index)
         for index, (leaf, item) in enumerate(zip(spec.leaves, recipe.leaves, strict=True))
     ]
     return spec.call(leaves)
+
+
+def _makes_sense(spec: InputSpec, sizes: Mapping[str, int]) -> bool:
+    try:
+        return all(axis.evaluate(sizes) >= 0 for leaf in spec.tensors for axis in leaf.shape)
+    except ValueError:
+        return False
 
 
 def describe_recipe(spec: InputSpec, recipe: Recipe, call: Call) -> str:

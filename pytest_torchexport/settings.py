@@ -6,6 +6,7 @@ Separate so that a new setting is one row here, and the reference page is genera
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -81,7 +82,9 @@ def device_names(values: Iterable[str]) -> tuple[str, ...]:
 
 def positive_int(value: Any) -> int:
     """An int of at least 1, given as such or as text. Raises ValueError."""
-    if isinstance(value, bool) or (not isinstance(value, int) and not str(value).isdigit()):
+    if isinstance(value, bool) or (
+        not isinstance(value, int) and not re.fullmatch("[0-9]+", str(value))
+    ):
         raise ValueError(f"{value!r} is not a whole number of at least 1.")
     number = int(value)
     if number < 1:

@@ -91,7 +91,7 @@ class Subject:
 
     def to(self, device: str) -> Subject:
         """The same subject with its module moved."""
-        if self.module is not None:
+        if self.module is not None and any(str(t.device) != device for t in _tensors(self.module)):
             self.module.to(device)
         return self
 
@@ -141,12 +141,19 @@ class FunctionModule(torch.nn.Module):
         if isinstance(owner, torch.nn.Module):
             self.owner = owner
             self.training = owner.training
-        self._function = function
-        self.__signature__ = inspect.signature(function)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function."""
-        return self._function(*args, **kwargs)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        # Exporters match dynamic_shapes and inputs with the names in forward's signature.
+        signature = signature_of(function)
+        if signature is not None:
+            forward.__signature__ = signature  # type: ignore[attr-defined]
+        self.forward = forward
+
+
+def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
 def _deepcopy(module: torch.nn.Module) -> torch.nn.Module:
@@ -158,4 +165,5 @@ def _deepcopy(module: torch.nn.Module) -> torch.nn.Module:
         for value in vars(part).values():
             if isinstance(value, torch.Tensor) and value.requires_grad and not value.is_leaf:
                 memo[id(value)] = copy_tensor(value)
-    return copy.deepcopy(module, memo)
+    with torch.no_grad():
+        return copy.deepcopy(module, memo)

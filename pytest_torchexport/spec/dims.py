@@ -35,8 +35,14 @@ class Expr:
         return _names(self.text)
 
     def evaluate(self, sizes: Mapping[str, int]) -> int:
-        """The size for the given sizes of dims. Raises KeyError for a dim that is missing."""
-        return _evaluate(_parse(self.text), sizes)
+        """The size for the given sizes of dims. Raises KeyError for a dim that is missing, ValueError
+        where the expression has no value there.
+        """
+        try:
+            return _evaluate(_parse(self.text), sizes)
+        except ZeroDivisionError:
+            at = ", ".join(f"{name}={sizes[name]}" for name in sorted(self.names))
+            raise ValueError(f"{self.text!r} divides by zero at {at}") from None
 
     def linear(self) -> tuple[str, int, int] | None:
         """``(dim, factor, offset)`` where the expression is that of one dim, else None.
@@ -49,7 +55,7 @@ class Expr:
         (name,) = self.names
         try:
             points = [self.evaluate({name: size}) for size in (8, 9, 10, 64)]
-        except ZeroDivisionError:
+        except ValueError:
             return None
         factor = points[1] - points[0]
         offset = points[0] - 8 * factor
@@ -177,7 +183,7 @@ def _solve_one(axis: Expr, size: int, name: str, found: Mapping[str, int]) -> di
         try:
             if axis.evaluate({**found, name: candidate}) == size:
                 return {name: candidate}
-        except ZeroDivisionError:
+        except ValueError:
             continue
     raise ValueError(f"no size of {name!r} makes {axis.text!r} equal the example's {size}")
 
@@ -201,7 +207,7 @@ def _check(axis: str, text: str) -> None:
     legal = "a size, a dim's name, or an expression of them with + - * // % ( )"
     try:
         _validate(_parse(axis))
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ValueError(f"in shape {text!r}, {axis!r} is not {legal}") from None
 
 

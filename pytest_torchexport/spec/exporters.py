@@ -93,6 +93,11 @@ def _shaped(
         shaped = [_axes(by_path.get(leaf), entry) for leaf, _ in leaves]
         return structure.unflatten(shaped) if structure.kind != "leaf" else shaped[0]
 
+    if signature is None:
+        args = tuple(
+            one(name, value) for name, value in zip(spec.parameters, example.args, strict=True)
+        )
+        return {"args": args}
     names = spec.parameters[: len(example.args)]
     shaped = {name: one(name, value) for name, value in zip(names, example.args, strict=False)}
     extra = example.args[len(names) :]

@@ -7,6 +7,7 @@ What needs the module's signature is judged in ``inputs``.
 from __future__ import annotations
 
 import dataclasses
+import keyword
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ def _shapes(value: Any) -> Mapping[str, Shape | None]:
 def _dims(value: Any) -> Mapping[str, range | tuple[int, ...]]:
     items = _mapping(value, "{'batch': (1, 16)}").items()
     for name, _ in items:
-        if not name.isidentifier():
+        if not name.isidentifier() or keyword.iskeyword(name):
             raise ValueError(f"{name!r} is not the name of a dim")
     return {name: parse_sizes(name, sizes) for name, sizes in items}
 
@@ -215,13 +216,13 @@ def _xfail(value: Any) -> Mapping[str, tuple[type[Failure], str]]:
 
 def _xfail_key(key: str, item: Any) -> Any:
     known = target_registry.names()
-    target, _, device = key.partition("-")
+    target, dash, device = key.partition("-")
     if target not in known:
         raise ValueError(
             f"{key!r} does not start with a target; legal: {', '.join(known)}, each alone or with a "
             f"device ('onnx-cuda').{nearest(target, known)}"
         )
-    if device:
+    if dash:
         device_names((device,))
     return item
 

@@ -30,9 +30,8 @@ class Script:
         _forget_types()
         owner = getattr(module, "__self__", None)
         if isinstance(owner, torch.nn.Module) and not isinstance(module, torch.nn.Module):
-            return _script_method(owner, getattr(module, "__name__", "forward"), options)
-        compiled = torch.jit.script(module, **options)
-        return artifact(compiled, compiled)
+            module = _with_forward(owner, module.__name__)
+        return artifact(torch.jit.script(module, **options))
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         """``torch.jit.load`` on the device."""
@@ -49,36 +48,36 @@ def _forget_types() -> None:
         store.clear()
 
 
-def _script_method(
-    owner: torch.nn.Module, name: str, options: dict[str, Any]
-) -> DirectArtifact | NotApplicable:
-    compiled = torch.jit.script(owner, **options)
-    if not hasattr(compiled, name):
-        return NotApplicable(
-            f"torch.jit.script compiles forward; decorate {name!r} with @torch.jit.export to have it compiled"
-        )
-    return artifact(compiled, getattr(compiled, name))
+def _with_forward(owner: torch.nn.Module, name: str) -> torch.nn.Module:
+    """The module with another of its methods as ``forward``: the one that TorchScript compiles and saves."""
+    cls = type(owner)
+    twin = type(cls.__name__, (cls,), {"forward": getattr(cls, name), "__module__": cls.__module__})
+    module: torch.nn.Module = object.__new__(twin)
+    module.__dict__ = owner.__dict__
+    return module
 
 
-def artifact(program: Any, run: Callable[..., Any]) -> DirectArtifact:
-    """The artifact for a ScriptModule or ScriptFunction, of which ``run`` is called."""
+def artifact(program: Any) -> DirectArtifact:
+    """The artifact for a ScriptModule or ScriptFunction."""
     return DirectArtifact(
         program=program,
         module=program if isinstance(program, torch.nn.Module) else None,
-        run=run,
-        write=torch.jit.save,
+        run=program,
+        write=save_script,
         filename=FILENAME,
         native_loops=has_loops(program),
     )
 
 
+def save_script(program: Any, path: Path) -> None:
+    """``torch.jit.save``, which for a ScriptFunction takes no Path."""
+    torch.jit.save(program, str(path))
+
+
 def has_loops(program: Any) -> bool:
     """Whether a TorchScript program can loop: such a call may never return and cannot be interrupted."""
-    methods = getattr(program, "_method_names", None)
-    names = [name for name in methods() if name != "forward"] if callable(methods) else []
-    graphs = [getattr(program, "inlined_graph", None)]
-    graphs += [getattr(getattr(program, name), "inlined_graph", None) for name in names]
-    return any(graph is not None and graph.findAllNodes("prim::Loop") for graph in graphs)
+    graph = getattr(program, "inlined_graph", None)
+    return graph is not None and bool(graph.findAllNodes("prim::Loop"))
 
 
 TARGET = Script()

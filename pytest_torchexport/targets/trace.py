@@ -13,7 +13,7 @@ import torch
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.subject import as_module, signature_of
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
-from pytest_torchexport.targets.script import has_loops
+from pytest_torchexport.targets.script import has_loops, save_script
 from pytest_torchexport.tree import Structure, describe, flatten
 
 FILENAME = "model.pt"
@@ -92,7 +92,7 @@ class Trace:
         names = _positions(signature_of(module), example)
         if names is not None and all(map(_traceable, [*example.args, *example.kwargs.values()])):
             inputs = (*example.args, *(example.kwargs[name] for name in names))
-            program = _trace(module, inputs, arguments)
+            program = _trace(_traceable_subject(module), inputs, arguments)
             return _artifact(PositionalArtifact, program, names=names)
         baked = tuple(
             f"{path}={describe(leaf)}"
@@ -111,6 +111,12 @@ class Trace:
         return torch.jit.load(path, map_location=device)  # type: ignore[no-any-return,no-untyped-call]
 
 
+def _traceable_subject(module: Callable[..., Any]) -> Callable[..., Any]:
+    """``trace`` takes functions and modules; of a module's other methods it knows only ``forward``."""
+    method = isinstance(getattr(module, "__self__", None), torch.nn.Module)
+    return as_module(module) if method else module
+
+
 def _trace(module: Callable[..., Any], inputs: tuple[Any, ...], arguments: dict[str, Any]) -> Any:
     return torch.jit.trace(module, inputs, **arguments)  # type: ignore[no-untyped-call]
 
@@ -120,7 +126,7 @@ def _artifact(cls: type[DirectArtifact], program: Any, **fields: Any) -> DirectA
         program=program,
         module=program if isinstance(program, torch.nn.Module) else None,
         run=program,
-        write=torch.jit.save,
+        write=save_script,
         filename=FILENAME,
         native_loops=has_loops(program),
         **fields,
