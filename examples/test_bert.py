@@ -1,0 +1,45 @@
+"""A tiny BERT, made from a config (nothing is downloaded): batch and sequence length vary."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+transformers = pytest.importorskip("transformers", reason="needs transformers")
+
+
+class Encoder(nn.Module):
+    """Tensors in, one tensor out: what a serving stack wants of a transformers model."""
+
+    def __init__(self):
+        super().__init__()
+        config = transformers.BertConfig(
+            vocab_size=100,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=64,
+        )
+        self.bert = transformers.BertModel(config, add_pooling_layer=False)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.bert(input_ids, attention_mask=attention_mask).last_hidden_state
+
+
+# The vocabulary is found by itself (the ids feed an embedding), and so is the mask: it stays 0/1, and every row
+# keeps at least one 1. The positions end at 64, and only the user can know that.
+@pytest.mark.torchexport(
+    "trace",
+    "export",
+    "onnx",
+    shapes={"input_ids": "batch sequence", "attention_mask": "batch sequence"},
+    dims={"batch": (1, 8), "sequence": (1, 64)},
+    max_examples=25,
+)
+def test_bert():
+    input_ids = torch.randint(0, 100, (2, 7))
+    attention_mask = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0]])
+    hidden = Encoder().eval()(input_ids, attention_mask)
+    assert hidden.shape == (2, 7, 16)

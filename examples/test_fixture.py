@@ -1,0 +1,66 @@
+"""The fixture, for tests that are about exporting: ``check``, ``export`` and ``using``."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(10, 4)
+
+    def forward(self, x):
+        return torch.tanh(self.linear(x))
+
+    def energy(self, x):
+        return self.linear(x).square().sum(dim=-1)
+
+
+@pytest.mark.torchexport("trace", "export", "onnx")
+def test_check(torchexport):
+    # What follows the module is forward's own. A failure is raised; a Verdict says what the pass rests on.
+    verdict = torchexport.check(Encoder(), torch.randn(2, 10))
+    assert verdict.status == "passed"
+    assert 1 in verdict.reached["batch"]  # the size that exporters freeze was run
+
+
+@pytest.mark.torchexport("trace", "export")
+def test_check_a_method_and_a_function(torchexport):
+    torchexport.check(Encoder().energy, torch.randn(2, 10))
+    torchexport.check(torch.nn.functional.gelu, torch.randn(2, 10))
+
+
+@pytest.mark.torchexport("trace", "export", "onnx")
+def test_export(torchexport):
+    # The artifact itself, for asserts of your own: it is called like the module.
+    encoder, x = Encoder().eval(), torch.randn(2, 10)
+    artifact = torchexport.export(encoder, x)
+    torch.testing.assert_close(artifact(x), encoder(x))
+
+
+@pytest.mark.torchexport("onnx")
+def test_the_graph_is_small(torchexport):
+    # `program` is the format's own object; for onnx, torch's ONNXProgram.
+    artifact = torchexport.export(Encoder(), torch.randn(2, 10))
+    operators = [node.op_type for node in artifact.program.model.graph]
+    assert operators == ["Gemm", "Tanh"]
+
+
+@pytest.mark.torchexport("trace", "export", "onnx", dims={"batch": (1, 16)})
+def test_using(torchexport):
+    # `using` gives the same fixture with other options; the marker's others stay.
+    torchexport.check(Encoder(), torch.randn(2, 10))
+    bounded = torchexport.using(values={"x": (-1.0, 1.0)}, rtol=1e-4, atol=1e-6)
+    bounded.check(Encoder(), torch.randn(2, 10))
+
+
+@pytest.mark.parametrize("width", [4, 32])
+def test_without_a_marker(torchexport, width):
+    # The default targets; the user's own parameters come after ours: [onnx-cpu-32].
+    model = nn.Sequential(nn.Linear(10, width), nn.ReLU())
+    verdict = torchexport.check(model, torch.randn(3, 10))
+    assert verdict.target == torchexport.target
+    assert verdict.device == torchexport.device

@@ -1,0 +1,70 @@
+"""ONNX from a plain module, and from TorchScript with the exporter that still takes it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+# torch says that torch.jit is deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+
+
+class Scores(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(self.linear(x), dim=-1)
+
+
+# Both exporters: `onnx` is torch.onnx.export as it is today, `onnx_legacy` is dynamo=False. What is exported is
+# run by ONNX Runtime. `export_options` go to the exporter as they are.
+@pytest.mark.torchexport("onnx", "onnx_legacy", export_options={"onnx": {"opset_version": 20}})
+def test_plain_module():
+    assert Scores()(torch.randn(2, 6)).shape == (2, 4)
+
+
+class Refine(nn.Module):
+    """As many steps as the input is long, and a branch on data in each of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = torch.zeros_like(x[0])
+        for i in range(x.size(0)):
+            step = self.linear(x[i])
+            if step.sum() > 0:
+                state = state + step
+            else:
+                state = state - step
+        return state
+
+
+# A ScriptModule keeps its loop and its branches, as Loop and If in the graph. Only the legacy exporter takes
+# one; for the others it is "not applicable", a skip with that reason.
+@pytest.mark.torchexport(
+    "onnx_legacy", "script", shapes={"x": "time batch 4"}, dims={"time": (1, 6), "batch": (1, 4)}
+)
+def test_script_module(torchexport):
+    torchexport.check(torch.jit.script(Refine()), torch.randn(3, 2, 4))
+
+
+@pytest.mark.torchexport("onnx_legacy")
+def test_loops_stay_loops(torchexport):
+    artifact = torchexport.export(torch.jit.script(Refine()), torch.randn(3, 2, 4))
+    for steps in (1, 5):
+        x = torch.randn(steps, 2, 4)
+        torch.testing.assert_close(artifact(x), artifact.program(x))
+
+
+# What a trace of a plain module has frozen, a trace around a scripted part has not.
+@pytest.mark.torchexport("onnx_legacy")
+def test_traced_module_around_a_scripted_one(torchexport):
+    model = nn.Sequential(nn.Linear(4, 4), torch.jit.script(Refine()))
+    example = torch.randn(3, 2, 4)
+    traced = torch.jit.trace(model.eval(), example, check_trace=False)
+    torchexport.using(shapes={"x": "time 2 4"}, dims={"time": (1, 6)}).check(traced, example)

@@ -1,0 +1,169 @@
+"""The cell of the official TorchScript tutorial: a decision gate, traced, scripted, and both mixed.
+
+https://docs.pytorch.org/tutorials/beginner/Intro_to_TorchScript_tutorial.html
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pytest_torchexport import ArtifactRaised, ExportRefused, OutputsDiffer
+
+# torch says that torch.jit is deprecated and that a trace may not generalize. The second is what we test here.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+]
+
+
+class MyDecisionGate(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return x
+        return -x
+
+
+class MyCell(nn.Module):
+    def __init__(self, gate: nn.Module):
+        super().__init__()
+        self.gate = gate
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        new_h = torch.tanh(self.gate(self.linear(x)) + h)
+        return new_h, new_h
+
+
+def example() -> tuple[Tensor, Tensor]:
+    return torch.randn(3, 4), torch.randn(3, 4)
+
+
+# A trace keeps the side of the `if` that its example took, and gives wrong numbers on the other side.
+# torch.export and the ONNX exporter refuse: the condition depends on the data. Only script keeps the `if`.
+@pytest.mark.torchexport(
+    "trace",
+    "script",
+    "export",
+    "onnx",
+    "onnx_legacy",
+    xfail={
+        "trace": (OutputsDiffer, "the gate is frozen"),
+        "export": (ExportRefused, "a branch on data"),
+        "onnx": (ExportRefused, "a branch on data"),
+        "onnx_legacy": (OutputsDiffer, "made from a trace: the gate is frozen"),
+    },
+)
+def test_cell():
+    h, _ = MyCell(MyDecisionGate())(*example())
+    assert h.shape == (3, 4)
+
+
+# Scripted in traced: the trace calls the compiled gate, and its `if` stays an `if`. The legacy ONNX exporter
+# does not take a plain module around a scripted one (test_onnx.py shows what it does take).
+@pytest.mark.torchexport(
+    "trace",
+    "script",
+    "onnx_legacy",
+    xfail={"onnx_legacy": (ExportRefused, "a scripted module inside a plain one")},
+)
+def test_scripted_gate_in_a_traced_cell(torchexport):
+    cell = MyCell(torch.jit.script(MyDecisionGate()))
+    torchexport.check(cell, *example())
+
+
+class MyRNNLoop(nn.Module):
+    """Scripted, because the number of steps differs from call to call; its cell was traced."""
+
+    def __init__(self, cell: nn.Module):
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, xs: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.zeros(xs.size(1), 4, device=xs.device)
+        y = torch.zeros(xs.size(1), 4, device=xs.device)
+        for i in range(xs.size(0)):
+            y, h = self.cell(xs[i], h)
+        return y, h
+
+
+class WrapRNN(nn.Module):
+    """Traced around the scripted loop: the last step of the sequence, through a relu."""
+
+    def __init__(self, loop: nn.Module):
+        super().__init__()
+        self.loop = loop
+
+    def forward(self, xs: Tensor) -> Tensor:
+        y, _ = self.loop(xs)
+        return torch.relu(y)
+
+
+SEQUENCES = {"shapes": {"xs": "time batch 4"}, "dims": {"time": (1, 8), "batch": (1, 4)}}
+
+
+def traced_cell() -> torch.jit.ScriptModule:
+    """The tutorial's way to mix: trace the cell around its scripted gate."""
+    cell = MyCell(torch.jit.script(MyDecisionGate()))
+    return torch.jit.trace(cell, example(), check_trace=False)
+
+
+# Traced in scripted: the loop over time is compiled, so every length is right.
+@pytest.mark.torchexport("script", **SEQUENCES)
+def test_traced_cell_in_a_scripted_loop(torchexport):
+    torchexport.check(MyRNNLoop(traced_cell()), torch.randn(5, 3, 4))
+
+
+# A trace of the same loop has as many steps as its example. It raises on a shorter sequence, which somebody
+# will notice, and drops the end of a longer one, which nobody will.
+@pytest.mark.torchexport(
+    "trace",
+    shapes={"xs": "time batch 4"},
+    dims={"time": (1, 5), "batch": (1, 4)},
+    xfail={"trace": (ArtifactRaised, "5 steps, always: a shorter sequence has no fifth")},
+)
+def test_traced_loop_on_shorter_sequences(torchexport):
+    torchexport.check(MyRNNLoop(traced_cell()), torch.randn(5, 3, 4))
+
+
+@pytest.mark.torchexport(
+    "trace",
+    shapes={"xs": "time batch 4"},
+    dims={"time": (5, 9), "batch": (1, 4)},
+    xfail={"trace": (OutputsDiffer, "5 steps, always: the rest is not read")},
+)
+def test_traced_loop_on_longer_sequences(torchexport):
+    torchexport.check(MyRNNLoop(traced_cell()), torch.randn(5, 3, 4))
+
+
+# And once more around: a traced wrapper of a scripted loop of a traced cell of a scripted gate.
+@pytest.mark.torchexport("trace", "script", **SEQUENCES)
+def test_scripted_loop_in_a_traced_wrapper(torchexport):
+    loop = torch.jit.script(MyRNNLoop(traced_cell()))
+    torchexport.check(WrapRNN(loop), torch.randn(5, 3, 4))
+
+
+class TracedConvolutions(nn.Module):
+    """The tutorial's other mix: a scripted module whose convolutions were traced one by one."""
+
+    def __init__(self):
+        super().__init__()
+        image = torch.randn(1, 1, 16, 16)
+        self.conv1 = torch.jit.trace(nn.Conv2d(1, 4, 5), image, check_trace=False)
+        features = torch.randn(1, 4, 12, 12)
+        self.conv2 = torch.jit.trace(nn.Conv2d(4, 4, 5), features, check_trace=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv1(x))
+        return torch.relu(self.conv2(x))
+
+
+@pytest.mark.torchexport(
+    "script",
+    "trace",
+    shapes={"x": "batch 1 height width"},
+    dims={"batch": (1, 4), "height": (9, 24), "width": (9, 24)},
+)
+def test_scripted_module_with_traced_convolutions(torchexport):
+    torchexport.check(TracedConvolutions(), torch.randn(2, 1, 16, 16))
