@@ -6,13 +6,14 @@ NaN equals NaN and nothing else.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from pytest_torchexport.observe import Hung, Outcome, Raised
+from pytest_torchexport.observe import Hung, Outcome, Raised, Returned
 from pytest_torchexport.tree import Structure, describe, flatten
 from pytest_torchexport.verdict import Difference
 
@@ -62,7 +63,17 @@ def compare(expected: Outcome, actual: Outcome, tolerance: Tolerance) -> list[Di
                 kind="raised", path="", expected="returned", actual=str(actual), what=actual.where
             )
         ]
-    return compare_values(expected.value, actual.value, tolerance)
+    return compare_values(expected.value, actual.value, tolerance) + _inputs(
+        expected, actual, tolerance
+    )
+
+
+def _inputs(expected: Returned, actual: Returned, tolerance: Tolerance) -> list[Difference]:
+    """What the call wrote into its arguments: both sides must have written the same."""
+    left = (expected.inputs.args, dict(expected.inputs.kwargs))
+    right = (actual.inputs.args, dict(actual.inputs.kwargs))
+    found = compare_values(left, right, tolerance, "inputs")
+    return [dataclasses.replace(difference, kind="state") for difference in found]
 
 
 def compare_values(

@@ -65,7 +65,10 @@ class TorchExport:
 
     def export(self, module: Any, /, *args: Any, **kwargs: Any) -> Artifact:
         """The artifact itself, for asserts of your own. Raises ExportRefused."""
-        return engine.export(module, Call(args, kwargs), self._plan)
+        try:
+            return engine.export(module, Call(args, kwargs), self._plan)
+        except engine.CannotJudge as reason:
+            pytest.skip(str(reason))
 
 
 def check_recorded(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,50 +60,56 @@ class State:
     per call would cost more than the call. Version counters tell which tensors were written to.
     """
 
-    def __init__(self, module: torch.nn.Module | None, *, parameters: bool = False) -> None:
-        self._all = parameters
+    def __init__(
+        self,
+        module: torch.nn.Module | None,
+        *,
+        parameters: bool = False,
+        attributes: Collection[str] = (),
+    ) -> None:
+        """``parameters`` and ``attributes`` (names of Python numbers and strings) are kept too where the
+        forward is known to write to them: parameters are large, and hardly any forward does.
+        """
+        owners = list(module.modules()) if module is not None else []
+        buffers = list(module.buffers()) if module is not None else []
+        others = list(module.parameters()) if module is not None else []
         self.lost = False
-        tensors = [*module.parameters(), *module.buffers()] if module is not None else []
-        self._tensors = [t for t in tensors if not t.is_inference()]
-        self._kept: list[torch.Tensor | None] = [None] * len(self._tensors)
+        self._buffers = [(o, n, t) for o in owners for n, t in o.named_buffers(recurse=False)]
+        self._plain = [
+            (owner, name, getattr(owner, name))
+            for owner in owners
+            for name in attributes
+            if isinstance(getattr(owner, name, None), (bool, int, float, str))
+        ]
+        self._tensors = [t for t in (*buffers, *others) if not t.is_inference()]
+        kept = {id(t) for t in (*buffers, *(others if parameters else ()))}
+        self._kept = [t.detach().clone() if id(t) in kept else None for t in self._tensors]
         self._versions = [t._version for t in self._tensors]
-        self._module = module
-        self._names: dict[int, torch.Tensor] = {}
-        self._snapshot()
-
-    def _snapshot(self) -> None:
-        # Buffers are small and change; parameters are large and, in a forward, hardly ever do: they are
-        # copied only for a module that is known to write to them (``parameters``), else found ``lost``.
-        buffers = {id(t) for t in self._module.buffers()} if self._module is not None else set()
-        self._kept = [
-            t.detach().clone() if self._all or id(t) in buffers else None for t in self._tensors
-        ]
-        self._slots = [
-            (owner, name, tensor)
-            for owner in (self._module.modules() if self._module is not None else ())
-            if not isinstance(owner, torch.jit.ScriptModule)
-            for name, tensor in owner._buffers.items()
-        ]
 
     def restore(self) -> bool:
-        """Put every written tensor back as it was; True where something had been written."""
-        changed = False
-        for owner, name, tensor in self._slots:
-            if owner._buffers.get(name) is not tensor:
-                owner._buffers[name] = tensor
-                changed = True
-        for index, tensor in enumerate(self._tensors):
-            if tensor._version == self._versions[index]:
-                continue
-            changed = True
-            kept = self._kept[index]
-            if kept is not None:
-                with torch.no_grad():
-                    tensor.copy_(kept)
-            else:
-                self.lost = True
-            self._versions[index] = tensor._version
-        return changed
+        """Put everything that was written to back as it was; True where something had been.
+
+        ``lost`` becomes True where a tensor was written to of which no copy was kept.
+        """
+        changed = [self._put_back(i) for i in range(len(self._tensors))]
+        for owner, name, value in (*self._buffers, *self._plain):
+            now = getattr(owner, name, None)
+            if now is not value and (isinstance(value, torch.Tensor) or now != value):
+                setattr(owner, name, value)
+                changed.append(True)
+        return any(changed)
+
+    def _put_back(self, index: int) -> bool:
+        tensor, kept = self._tensors[index], self._kept[index]
+        if tensor._version == self._versions[index]:
+            return False
+        if kept is None:
+            self.lost = True
+        else:
+            with torch.no_grad():
+                tensor.copy_(kept)
+        self._versions[index] = tensor._version
+        return True
 
 
 def seed_everything(seed: int) -> None:

@@ -9,6 +9,7 @@ from pytest_torchexport.failures import (
     ArtifactRaised,
     Failure,
     OutputsDiffer,
+    StateDiffers,
     StructureDiffers,
 )
 from pytest_torchexport.verdict import Difference
@@ -22,6 +23,7 @@ KINDS: tuple[tuple[str, type[Failure]], ...] = (
     ("shape", OutputsDiffer),
     ("device", OutputsDiffer),
     ("values", OutputsDiffer),
+    ("state", StateDiffers),
 )
 
 

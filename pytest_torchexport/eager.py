@@ -1,0 +1,156 @@
+"""Eager: the reference. One copy of the user's module in the right mode, run from the same state each time.
+
+Separate from the engine because every stage asks it, and because what a forward does to its own module
+(buffers, parameters, Python attributes) is undone here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from pytest_torchexport.compare import Tolerance, compare
+from pytest_torchexport.failures import NotRepeatable, SpecError, TrainingMode
+from pytest_torchexport.observe import Hung, Outcome, Raised, Returned, State, observe
+from pytest_torchexport.plan import Plan
+from pytest_torchexport.spec.inputs import Call
+from pytest_torchexport.subject import Subject
+from pytest_torchexport.tree import describe, leaves_of
+
+
+class Eager:
+    """The subject in eager mode, on the CPU and on the item's device."""
+
+    def __init__(self, original: Subject, plan: Plan, note: Callable[[str], None]) -> None:
+        self.pristine = original.copy()
+        self.fresh_each_call = False
+        self.random = False
+        self.stateful = False
+        self.attributes = frozenset(_plain_names(self.pristine.module))
+        self._plan = plan
+        self._note = note
+        self._set_mode(plan.options.mode or plan.mode)
+        self._here = self.pristine.copy()
+        self._state = State(self._here.module)
+        self._there: tuple[Subject, State] | None = None
+
+    def on_cpu(self, call: Call, seed: int | None = None) -> Outcome:
+        """What eager does with the call, from its pristine state."""
+        seed = self._plan.seed if seed is None else seed
+        if self.fresh_each_call:
+            return observe(self.pristine.copy().function, call, seed=seed)
+        outcome = observe(self._here.function, call, seed=seed)
+        self.stateful = self._state.restore() or self.stateful
+        return outcome
+
+    def sequence(self, call: Call, length: int) -> list[Outcome]:
+        """The call so many times in a row on the item's device, each from where the one before ended."""
+        function = self.pristine.copy().to(self._plan.device).function
+        moved = call.to(self._plan.device)
+        return [observe(function, moved, seed=self._plan.seed) for _ in range(length)]
+
+    def on_device(self, call: Call, outcome: Outcome) -> Outcome:
+        """The same on the item's device, for a call that eager returned from on the CPU with ``outcome``:
+        an out-of-range index on CUDA would poison the process.
+        """
+        device, seed = self._plan.device, self._plan.seed
+        if device == "cpu":
+            return outcome
+        if self.fresh_each_call:
+            return observe(self.pristine.copy().to(device).function, call.to(device), seed=seed)
+        if self._there is None:
+            moved = self.pristine.copy().to(device)
+            self._there = moved, State(moved.module)
+        subject, state = self._there
+        outcome = observe(subject.function, call.to(device), seed=seed)
+        state.restore()
+        return outcome
+
+    def prepare(self, example: Call) -> None:
+        """Run the example twice: does eager return, return something to compare, and repeat itself.
+
+        Raises SpecError or NotRepeatable.
+        """
+        before = _python_state(self._here.module)
+        first = self._returned(self.on_cpu(example))
+        for name in first.changed:
+            self._note(f"forward changes torch's {name}; it is put back after each call")
+        self.fresh_each_call = before != _python_state(self._here.module) or self._state.lost
+        self.stateful = self.stateful or self.fresh_each_call
+        if self.fresh_each_call:
+            self._note(
+                "forward changes attributes of its module: each call starts from a fresh copy"
+            )
+        differences = self._again(example, first, self._plan.seed)
+        if differences:
+            raise NotRepeatable(
+                "two calls on equal inputs, from the same state and seed",
+                differences=tuple(differences),
+            )
+        self.random = bool(self._again(example, first, self._plan.seed + 1))
+        if self.random:
+            self._note("forward is random: eager and artifact are seeded alike before each call")
+
+    def _again(self, example: Call, first: Returned, seed: int) -> list[Any]:
+        second = self.on_cpu(example, seed)
+        return [] if isinstance(second, Hung) else compare(first, second, Tolerance())
+
+    def _returned(self, outcome: Outcome) -> Returned:
+        if isinstance(outcome, Raised):
+            raise SpecError(f"eager raises on the example: {outcome}", where=outcome.where)
+        if isinstance(outcome, Hung):
+            raise SpecError("eager did not return on the example within the time limit")
+        if not any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(outcome.value)):
+            raise SpecError(
+                f"forward returns {describe(outcome.value)}, no tensor: nothing to compare"
+            )
+        return outcome
+
+    def _set_mode(self, mode: str) -> None:
+        module = self.pristine.module
+        if module is None or mode == "train":
+            return
+        name = self.pristine.name
+        training = [path or name for path, part in module.named_modules() if part.training]
+        if not training:
+            return
+        if mode == "as-is":
+            raise TrainingMode(
+                f"{', '.join(training[:3])}: call .eval() before exporting, or say mode='train'"
+            )
+        module.eval()
+        self._note("put into eval mode for the check")
+
+
+def _plain_names(module: torch.nn.Module | None) -> Iterator[str]:
+    """Names of the Python numbers and strings that the module and its parts hold."""
+    for part in module.modules() if module is not None else ():
+        for name, value in vars(part).items():
+            if isinstance(value, (bool, int, float, str)) and name != "training":
+                yield name
+
+
+def _python_state(module: torch.nn.Module | None) -> list[Any]:
+    """Python attributes of all submodules, to see whether forward changes them: plain values and the
+    lengths of containers (tensors are State's business).
+    """
+    if module is None:
+        return []
+    found: list[Any] = []
+    for part in module.modules():
+        for name, value in vars(part).items():
+            if isinstance(value, (bool, int, float, str, type(None))):
+                found.append((name, value))
+            elif isinstance(value, (list, dict, set, tuple)) and not name.startswith("_"):
+                found.append((name, len(value), repr(value)[:200] if _small(value) else None))
+            elif isinstance(value, torch.Tensor):
+                found.append((name, id(value), value._version))
+    return found
+
+
+def _small(value: Any) -> bool:
+    return len(value) <= 16 and not any(
+        isinstance(leaf, torch.Tensor) or hasattr(leaf, "__dict__") for leaf in leaves_of(value)
+    )

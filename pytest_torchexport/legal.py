@@ -1,0 +1,233 @@
+"""Which calls are legal: what the spec says, as far as eager agrees.
+
+Sizes and values that were only assumed are the plugin's guess: where eager refuses them they are outside
+the domain, which is reported and is nobody's fault. Where eager refuses what the user declared, the
+declaration is wrong: a SpecError. Integers are widened by what is known for sure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from pytest_torchexport.eager import Eager
+from pytest_torchexport.failures import SpecError
+from pytest_torchexport.observe import Hung, Outcome, Raised, Returned, observe
+from pytest_torchexport.recipes import (
+    LeafRecipe,
+    Recipe,
+    build,
+    describe_recipe,
+    example_recipe,
+)
+from pytest_torchexport.spec.dims import Dim
+from pytest_torchexport.spec.domains import Domain
+from pytest_torchexport.spec.inputs import Call, InputSpec, TensorLeaf
+from pytest_torchexport.strategies import within_memory
+from pytest_torchexport.subject import Subject
+
+
+def narrow_assumed(
+    spec: InputSpec, eager: Callable[[Call], Outcome], note: Callable[[str], None]
+) -> InputSpec:
+    """The spec with each assumed dim cut down to the sizes that eager takes, on the example's own values.
+
+    Each end of a range is asked; where eager refuses one, the limit is found by bisection.
+    """
+    for dim in spec.dims.values():
+        if not dim.declared:
+            spec = _narrowed(spec, dim, eager, note)
+    return spec
+
+
+def _narrowed(
+    spec: InputSpec, dim: Dim, eager: Callable[[Call], Outcome], note: Callable[[str], None]
+) -> InputSpec:
+    example = {name: item.example for name, item in spec.dims.items()}
+
+    def takes(size: int) -> bool:
+        if not within_memory(spec, {**example, dim.name: size}):
+            return True
+        call = build(spec, example_recipe(spec, {dim.name: size}))
+        return call is None or isinstance(eager(call), Returned)
+
+    low = dim.low if takes(dim.low) else _limit(dim.example, dim.low, takes)
+    high = dim.high if takes(dim.high) else _limit(dim.example, dim.high, takes)
+    if (low, high) == (dim.low, dim.high):
+        return spec
+    note(f"eager accepts {_interval(dim, low, high)} (assumed was {dim.describe()})")
+    return spec.narrow(dim.name, range(low, high + 1))
+
+
+def widen_embeddings(spec: InputSpec, subject: Subject) -> InputSpec:
+    """Integers that feed an ``nn.Embedding`` may be any of its rows."""
+    if subject.module is None or not any(
+        isinstance(part, torch.nn.Embedding) for part in subject.module.modules()
+    ):
+        return spec
+    rows = _embedded(spec, subject.copy())
+    leaves = tuple(
+        dataclasses.replace(leaf, domain=_widened(leaf.domain, rows[leaf.path]))
+        if isinstance(leaf, TensorLeaf) and leaf.path in rows and not leaf.domain.declared
+        else leaf
+        for leaf in spec.leaves
+    )
+    return dataclasses.replace(
+        spec, leaves=leaves, assumed=tuple(_reworded(line, rows) for line in spec.assumed)
+    )
+
+
+def _limit(good: int, bad: int, takes: Callable[[int], bool]) -> int:
+    """The size furthest from ``good`` towards ``bad`` that is still taken."""
+    while abs(bad - good) > 1:
+        middle = (good + bad) // 2
+        if takes(middle):
+            good = middle
+        else:
+            bad = middle
+    return good
+
+
+def _interval(dim: Dim, low: int, high: int) -> str:
+    if low == high:
+        return f"{dim.name} = {low} only"
+    if high == dim.high:
+        return f"{dim.name} >= {low}"
+    return f"{dim.name} <= {high}" if low == dim.low else f"{low} <= {dim.name} <= {high}"
+
+
+def _embedded(spec: InputSpec, subject: Subject) -> dict[str, int]:
+    """Leaf path -> rows of the smallest embedding that looked its values up on the example."""
+    integers = {leaf.path: leaf.example for leaf in spec.tensors if leaf.domain.kind == "int"}
+    found: dict[str, int] = {}
+
+    def look(module: Any, args: tuple[Any, ...]) -> None:
+        for path, example in integers.items():
+            given = args[0] if args else None
+            if isinstance(given, torch.Tensor) and _same(given, example):
+                found[path] = min(found.get(path, module.num_embeddings), module.num_embeddings)
+
+    assert subject.module is not None
+    for part in subject.module.modules():
+        if isinstance(part, torch.nn.Embedding):
+            part.register_forward_pre_hook(look)
+    observe(subject.function, spec.example, seed=0)
+    return found
+
+
+def _same(given: torch.Tensor, example: torch.Tensor) -> bool:
+    return given.shape == example.shape and bool(torch.equal(given.to(example.dtype), example))
+
+
+def _widened(domain: Domain, rows: int) -> Domain:
+    return dataclasses.replace(domain, low=0, high=rows - 1, rows_keep_one=False)
+
+
+def _reworded(line: str, rows: dict[str, int]) -> str:
+    for path, count in rows.items():
+        if line.startswith(f"values of {path} are "):
+            return f"values of {path} are 0..{count - 1}, the rows of the nn.Embedding they feed"
+    return line
+
+
+class Legal:
+    """Makes calls from recipes and asks eager whether it takes them."""
+
+    def __init__(self, spec: InputSpec, eager: Eager, note: Callable[[str], None]) -> None:
+        self.spec = narrow_assumed(widen_embeddings(spec, eager.pristine), eager.on_cpu, note)
+        self._eager = eager
+        self._note = note
+        self._contiguous_only = False
+        self._refused_before = False
+
+    def call(self, recipe: Recipe) -> tuple[Call, Returned] | None:
+        """The recipe's call with eager's outcome on the CPU; None where the call is not legal.
+
+        Raises SpecError where eager refuses what the user declared.
+        """
+        if not within_memory(self.spec, recipe.sizes):
+            self._note("calls too large to make were left out")
+            return None
+        if self._contiguous_only:
+            recipe = contiguous(recipe)
+        call = build(self.spec, recipe)
+        if call is None:
+            return None
+        outcome = self._eager.on_cpu(call)
+        if isinstance(outcome, Returned):
+            return call, outcome
+        found = self._as_contiguous(recipe)
+        if found is None:
+            self._blame(recipe, outcome)
+        return found
+
+    def _as_contiguous(self, recipe: Recipe) -> tuple[Call, Returned] | None:
+        if all(leaf.layout == "contiguous" for leaf in recipe.leaves):
+            return None
+        call = build(self.spec, contiguous(recipe))
+        outcome = self._eager.on_cpu(call) if call is not None else None
+        if call is None or not isinstance(outcome, Returned):
+            return None
+        self._contiguous_only = True
+        self._note("eager refuses non-contiguous inputs: only contiguous ones are legal")
+        return call, outcome
+
+    def _blame(self, recipe: Recipe, outcome: Outcome) -> None:
+        """SpecError if eager still refuses when all that was only assumed is as in the example."""
+        declared = self._declared_part(recipe)
+        call = build(self.spec, declared) if declared is not None else None
+        refused = self._eager.on_cpu(call) if call is not None else None
+        if declared is None or call is None or isinstance(refused, (Returned, type(None))):
+            if not self._refused_before:
+                self._refused_before = True
+                what = str(outcome) if isinstance(outcome, Raised) else "no return"
+                self._note(
+                    f"eager refuses some generated calls, which are left out; the first: {what:.200}"
+                )
+            return
+        hung = isinstance(refused, Hung)
+        raise SpecError(
+            f"eager {'does not return' if hung else 'raises'} inside the declared range"
+            + ("" if hung else f": {refused}"),
+            details=(
+                f"call: {describe_recipe(self.spec, declared, call)}",
+                f"declared: {self._declarations()}",
+                "narrow the range, or say what ties the inputs together with map= or filter=",
+            ),
+            where=refused.where if isinstance(refused, Raised) else "",
+        )
+
+    def _declarations(self) -> str:
+        dims = [f"{n}: {d.describe()}" for n, d in self.spec.dims.items() if d.declared]
+        values = [
+            f"{leaf.path}: {leaf.domain.describe()}"
+            for leaf in self.spec.tensors
+            if leaf.domain.declared
+        ]
+        return "; ".join(dims + values)
+
+    def _declared_part(self, recipe: Recipe) -> Recipe | None:
+        """The same call with everything assumed as in the example; None where nothing was declared."""
+        sizes = {
+            name: recipe.sizes.get(name, dim.example) if dim.declared else dim.example
+            for name, dim in self.spec.dims.items()
+        }
+        leaves = []
+        said = any(dim.declared and sizes[n] != dim.example for n, dim in self.spec.dims.items())
+        for leaf, item in zip(self.spec.leaves, recipe.leaves, strict=True):
+            domain = getattr(leaf, "domain", None)
+            declared = (
+                domain.declared if domain is not None else getattr(leaf, "values", None) is not None
+            )
+            said = said or (declared and item.kind != "example")
+            leaves.append(item if declared else LeafRecipe(kind="example"))
+        return Recipe(sizes=sizes, leaves=tuple(leaves), seed=recipe.seed) if said else None
+
+
+def contiguous(recipe: Recipe) -> Recipe:
+    """The same recipe with every tensor contiguous."""
+    leaves = tuple(dataclasses.replace(leaf, layout="contiguous") for leaf in recipe.leaves)
+    return dataclasses.replace(recipe, leaves=leaves)
