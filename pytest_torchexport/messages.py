@@ -17,6 +17,7 @@ _TRACED = re.compile(r"^(\S[^\n]*?)\((\d+)\): \w+", re.MULTILINE)
 _DROP = re.compile(
     r"^(The above exception|The error above|Set TORCH|For more information|For C\+\+|User code traceback|"
     r"Caused by|Arguments to call|Traceback|This is likely|To debug|\(refer to|from user code|Failed to export"
+    r"|For extended logs|If you suspect the guard|For more debugging help|For verbose|Unfortunately"
     r"|Potential framework code|- ?(Please|The model|Debug|Summary)|\s*at async|\s+\^|Here |The following call"
     r"|##|<class|⬇|⬆)",
     re.IGNORECASE,
@@ -24,9 +25,6 @@ _DROP = re.compile(
 
 # Advice about torch's own switches, which do not apply to somebody who did not call torch himself.
 _ADVICE = re.compile(
-    r"For extended logs when we create symbols.*"
-    r"|If you suspect the guard was triggered from C\+\+.*"
-    r"|For more debugging help, see \S+|"
     r"For more information, run with TORCH_LOGS=\S+\s*-?"
     r"|If you're using mark_dynamic, either remove it or use maybe_mark_dynamic\."
     r"|If you're using Dim\.DYNAMIC, replace it with either Dim\.STATIC or Dim\.AUTO\."
@@ -60,11 +58,22 @@ def _torchscript_frame(trace: str) -> str:
     return ""
 
 
-def condense(error: BaseException) -> tuple[str, str]:
-    """``(reason, where)``: the first meaningful lines of the innermost cause, and ``file:line  source``."""
+def is_about_dims(error: BaseException) -> bool:
+    """Whether torch refused the dims rather than the module (told by its words: one class serves both)."""
+    words = ("Constraints violated", "Suggested fixes", "dynamic_shapes")
+    return any(word in str(cause) for cause in _causes(error) for word in words)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
     causes = [error]
     while causes[-1].__cause__ is not None and causes[-1].__cause__ not in causes:
         causes.append(causes[-1].__cause__)
+    return causes
+
+
+def condense(error: BaseException) -> tuple[str, str]:
+    """``(reason, where)``: the first meaningful lines of the innermost cause, and ``file:line  source``."""
+    causes = _causes(error)
     innermost = causes[-1]
     text = str(innermost).strip() or type(innermost).__name__
     lines = [line.strip() for line in text.splitlines()]

@@ -146,8 +146,17 @@ def _leaf(
             tensor.view(-1)[position % tensor.numel()] = _legal(value, leaf.domain)
     if leaf.domain.rows_keep_one and tensor.dim() and tensor.numel():
         _keep_one(tensor)
-    made = _lay_out(tensor.to(leaf.dtype), item.layout)
+    made = _lay_out(_cast(tensor, leaf), item.layout)
     return made.requires_grad_() if leaf.example.requires_grad else made
+
+
+def _cast(tensor: torch.Tensor, leaf: TensorLeaf) -> torch.Tensor:
+    """In the leaf's dtype; a narrow one saturates instead of overflowing to inf, which nobody asked for."""
+    narrow = leaf.dtype.is_floating_point and leaf.dtype.itemsize < tensor.dtype.itemsize
+    if narrow and tensor.is_floating_point() and leaf.domain.elements is None:
+        limit = torch.finfo(leaf.dtype).max
+        tensor = tensor.clamp(-limit, limit)
+    return tensor.to(leaf.dtype)
 
 
 def _fill(item: LeafRecipe, shape: tuple[int, ...], leaf: TensorLeaf, seed: int) -> torch.Tensor:

@@ -137,6 +137,7 @@ class FunctionModule(torch.nn.Module):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
+        self.training = False
         owner = getattr(function, "__self__", None)
         if isinstance(owner, torch.nn.Module):
             self.owner = owner

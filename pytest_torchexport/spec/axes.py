@@ -66,7 +66,7 @@ def find_axes(
         assumed.append(f"the sizes that differed between {len(others) + 1} recorded calls vary")
     else:
         shapes = _batch_rule(tensors)
-    full = {path: shapes.get(path) or _as_is(tensor) for path, tensor in tensors.items()}
+    full = {path: shapes.get(path, _as_is(tensor)) for path, tensor in tensors.items()}
     found = _solve(full, tensors)
     _check_ranges(options.dims or {}, found)
     dims = {
@@ -316,6 +316,11 @@ def _axis_from_torch(
         if declared is not None:
             ranges[name] = declared
         return Expr(name)
+    if not isinstance(getattr(item, "__name__", None), str):
+        raise ValueError(
+            f"dynamic_shapes: {item!r:.60} for dim {axis} of {path!r} is not a Dim, a string, an int, "
+            "None, Dim.AUTO, Dim.DYNAMIC or Dim.STATIC"
+        )
     root = getattr(item, "root", item)
     if hasattr(root, "min") and hasattr(root, "max"):
         declared = _declared_range(root, size)

@@ -68,6 +68,8 @@ def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
     base = dataclasses.replace(inferred, declared=True, rows_keep_one=False)
     if isinstance(value, tuple):
         low, high = value
+        if base.kind == "bool" and not 0 <= low <= high <= 1:
+            raise ValueError(f"{path!r} is bool, which cannot hold all of {low}..{high}")
         whole = math.isfinite(low) and math.isfinite(high) and low == int(low) and high == int(high)
         if base.kind == "int" and not whole:
             raise ValueError(f"{path!r} holds integers, but its range is ({low}, {high})")
@@ -81,7 +83,8 @@ def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
         return dataclasses.replace(base, scale=float(scale), **bounds)  # type: ignore[arg-type]
     if isinstance(value, list):
         for choice in value:
-            if isinstance(choice, str) or not isinstance(choice, (bool, int, float, complex)):
+            kinds = (bool, int, float, complex) if example.is_complex() else (bool, int, float)
+            if not isinstance(choice, kinds):
                 raise ValueError(
                     f"{path!r} is a tensor, and {choice!r} is no number to fill it with"
                 )

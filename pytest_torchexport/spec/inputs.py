@@ -21,7 +21,7 @@ from pytest_torchexport.spec.axes import Axes, find_axes
 from pytest_torchexport.spec.dims import Dim, Shape
 from pytest_torchexport.spec.domains import Domain
 from pytest_torchexport.spec.options import Options
-from pytest_torchexport.tree import Leaf, Structure, clone, describe, flatten, tree_map
+from pytest_torchexport.tree import Leaf, Structure, clone, copy_tensor, describe, flatten, tree_map
 
 __all__ = ["Call", "InputSpec", "TensorLeaf", "ValueLeaf", "build_spec"]
 
@@ -96,9 +96,16 @@ class InputSpec:
         call = Call(args, kwargs)
         if self.map is not None:
             call = self._mapped(call, self.map)
-        if self.filter is not None and not self._apply("filter", self.filter, call):
-            return None
-        return call
+        return call if self._accepted(call) else None
+
+    def _accepted(self, call: Call) -> bool:
+        if self.filter is None:
+            return True
+        answer = self._apply("filter", self.filter, call)
+        try:
+            return bool(answer)
+        except RuntimeError as error:
+            raise SpecError(f"filter: must return one bool, not {describe(answer)}") from error
 
     def narrow(self, name: str, sizes: range | tuple[int, ...]) -> InputSpec:
         """The same spec with fewer sizes for one dim."""
@@ -119,13 +126,14 @@ class InputSpec:
     def _apply(self, name: str, function: Callable[..., Any], call: Call) -> Any:
         arguments = self._arguments(call)
         wanted = _accepted(function, arguments)
+        for key in wanted:
+            if key not in arguments:
+                raise SpecError(
+                    f"{name}: {key!r} is not an argument of this call; legal: "
+                    f"{', '.join(arguments)}.{nearest(key, arguments)}"
+                )
         try:
             return function(**{key: arguments[key] for key in wanted})
-        except KeyError as error:
-            raise SpecError(
-                f"{name}: {error.args[0]!r} is not an argument of this call; legal: "
-                f"{', '.join(arguments)}.{nearest(error.args[0], arguments)}"
-            ) from None
         except Exception as error:
             raise SpecError(f"{name}: raised {type(error).__name__}: {error}") from error
 
@@ -245,7 +253,7 @@ def _leaf(path: str, value: Any, axes: Axes, values: Mapping[str, Any]) -> Tenso
         shape=axes.shapes[path],
         dtype=value.dtype,
         domain=domain,
-        example=value.detach().cpu().requires_grad_(value.requires_grad),
+        example=copy_tensor(value).cpu().requires_grad_(value.requires_grad),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.messages import is_about_dims
 from pytest_torchexport.spec.exporters import dynamic_shapes, without_names
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.subject import as_module, signature_of
@@ -87,14 +88,6 @@ def clear_dispatch_caches() -> None:
         cache = getattr(overload, "_dispatch_cache", None)
         if cache is not None:
             cache.clear()
-
-
-def is_about_dims(error: Exception) -> bool:
-    """Whether torch refused the dims rather than the module (told by its message: one class serves both)."""
-    text = str(error)
-    return any(
-        words in text for words in ("Constraints violated", "Suggested fixes", "dynamic_shapes")
-    )
 
 
 TARGET = Export()

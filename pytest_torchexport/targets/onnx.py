@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.messages import is_about_dims
 from pytest_torchexport.spec.exporters import dynamic_shapes
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.subject import as_module, signature_of
 from pytest_torchexport.targets.base import NotApplicable, whole_file
-from pytest_torchexport.targets.export import clear_dispatch_caches, is_about_dims
+from pytest_torchexport.targets.export import clear_dispatch_caches
 from pytest_torchexport.targets.ort import Session, has_loops, named, unavailable
 from pytest_torchexport.tree import flatten
 
