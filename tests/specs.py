@@ -1,0 +1,59 @@
+"""Input specs of plain functions, as short as a test wants to write them."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from pytest_torchexport.spec.domains import Domain
+from pytest_torchexport.spec.inputs import Call, InputSpec, build_spec
+from pytest_torchexport.spec.options import parse_options
+
+
+def spec_of(
+    function: Callable[..., Any],
+    *args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    more: Sequence[Call] = (),
+    annotations: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> InputSpec:
+    """The spec of ``function(*args, **kwargs)``; ``more`` are further recorded calls."""
+    example = Call(args, dict(kwargs or {}))
+    return build_spec(
+        inspect.signature(function),
+        [example, *more],
+        parse_options((), options),
+        annotations or {},
+    )
+
+
+def shapes_of(spec: InputSpec) -> dict[str, str]:
+    """``{"x": "batch 3"}``."""
+    return {leaf.path: " ".join(axis.text for axis in leaf.shape) for leaf in spec.tensors}
+
+
+def sizes_of(spec: InputSpec) -> dict[str, Any]:
+    """``{"batch": range(1, 5)}``."""
+    return {name: dim.sizes for name, dim in spec.dims.items()}
+
+
+def within(tensor: torch.Tensor, domain: Domain) -> bool:
+    """Whether each number is one that the domain allows, in the tensor's own precision."""
+
+    def held(number: Any) -> Any:
+        return torch.tensor(number, dtype=torch.float64).to(tensor.dtype).double().item()
+
+    if domain.choices:
+        allowed = torch.tensor([held(choice) for choice in domain.choices], dtype=torch.float64)
+        return bool(torch.isin(tensor.double(), allowed).all())
+    wide = tensor.double() if tensor.is_floating_point() else tensor.to(torch.int64)
+    low = -math.inf if domain.low is None else domain.low
+    high = math.inf if domain.high is None else domain.high
+    if tensor.is_floating_point():
+        low, high = held(low), held(high)
+    return bool(((wide >= low) & (wide <= high)).all()) and bool(torch.isfinite(wide).all())

@@ -1,0 +1,176 @@
+"""quiet.py: what a check may change, and that the user never notices."""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from pytest_torchexport.quiet import MAX_OUTPUT, MAX_WARNINGS, quiet, unheard
+
+
+def world():
+    """Everything global that a check may touch."""
+    return {
+        "torch rng": torch.get_rng_state().tolist(),
+        "random": random.getstate(),
+        "numpy": str(np.random.get_state()),
+        "threads": torch.get_num_threads(),
+        "dtype": torch.get_default_dtype(),
+        "device": str(torch.get_default_device()),
+        "grad": torch.is_grad_enabled(),
+        "tf32 matmul": torch.backends.cuda.matmul.allow_tf32,
+        "tf32 cudnn": torch.backends.cudnn.allow_tf32,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "filters": list(warnings.filters),
+        "showwarning": warnings.showwarning,
+        "stdout": sys.stdout,
+        "stderr": sys.stderr,
+        "levels": [logging.getLogger(name).level for name in ("torch.onnx", "torch.export")],
+    }
+
+
+def rude():
+    torch.manual_seed(5)
+    random.seed(5)
+    np.random.seed(5)
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(2)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    warnings.simplefilter("error")
+    logging.getLogger("torch.onnx").setLevel(logging.DEBUG)
+    random.random()
+    torch.rand(3)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_everything_is_restored(fails):
+    logging.getLogger("torch.onnx").setLevel(logging.WARNING)
+    before = world()
+    try:
+        with quiet():
+            rude()
+            if fails:
+                raise ValueError("in the block")
+    except ValueError:
+        assert fails
+    assert world() == before
+
+
+def test_the_users_own_settings_come_back_and_not_the_defaults():
+    threads = torch.get_num_threads()
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(2)
+    try:
+        with quiet():
+            torch.set_default_dtype(torch.float32)
+        assert torch.get_default_dtype() == torch.float64
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_num_threads(threads)
+
+
+def test_checks_run_on_one_thread_and_without_tf32():
+    torch.set_num_threads(2)
+    try:
+        with quiet():
+            assert torch.get_num_threads() == 1
+            assert not torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_random_forward_does_not_move_the_users_stream():
+    torch.manual_seed(1)
+    wanted = torch.rand(2)
+    torch.manual_seed(1)
+    with quiet():
+        torch.rand(100)
+    assert torch.equal(torch.rand(2), wanted)
+
+
+def test_warnings_are_kept_in_a_sentence_with_their_place():
+    with quiet() as heard:
+        warnings.warn("first sentence. Second one.", UserWarning, stacklevel=1)
+    (text,) = heard.warnings
+    assert text.startswith("UserWarning: first sentence (")
+    assert "test_quiet.py:" in text
+    assert "Second" not in text
+
+
+def test_equal_warnings_are_kept_once_and_never_too_many():
+    with quiet() as heard:
+        for number in range(5 * MAX_WARNINGS):
+            warnings.warn(f"number {number}", UserWarning, stacklevel=1)
+            warnings.warn("the same", UserWarning, stacklevel=1)
+    assert len(heard.warnings) == MAX_WARNINGS
+
+
+def test_an_error_filter_of_the_user_does_not_turn_a_check_into_an_exception():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with quiet() as heard:
+            warnings.warn("would have raised", UserWarning, stacklevel=1)
+    assert len(heard.warnings) == 1
+
+
+def test_torchs_noise_about_itself_is_no_news():
+    with quiet() as heard:
+        warnings.warn("`torch.jit.trace` is deprecated", DeprecationWarning, stacklevel=1)
+        warnings.warn("`torch.jit.script` is not supported in 3.14+", FutureWarning, stacklevel=1)
+    assert heard.warnings == {}
+
+
+def test_what_was_printed_reaches_stdout_afterwards_and_is_bounded(capsys):
+    with quiet() as heard:
+        for _ in range(3):
+            print("hello")
+        print("x" * 10 * MAX_OUTPUT)
+    out = capsys.readouterr().out
+    assert out.startswith("hello\nhello\nhello\n")
+    assert len(out) <= MAX_OUTPUT
+    assert heard.printed == 4
+
+
+def test_what_was_printed_before_an_error_is_not_lost(capsys):
+    with pytest.raises(ValueError, match="after printing"), quiet():
+        print("the last words")
+        raise ValueError("after printing")
+    assert "the last words" in capsys.readouterr().out
+
+
+def test_nothing_printed_is_nothing_written(capsys):
+    with quiet():
+        pass
+    assert capsys.readouterr().out == ""
+
+
+def test_unheard_drops_what_is_printed(capsys):
+    with unheard():
+        print("graph")
+        print("graph", file=sys.stderr)
+    captured = capsys.readouterr()
+    assert captured.out + captured.err == ""
+
+
+def test_loggers_of_the_exporters_are_silent_and_others_are_not(caplog):
+    with quiet():
+        logging.getLogger("torch.onnx").error("exporter's own log")
+        logging.getLogger("users.model").warning("my log")
+    assert "my log" in caplog.text
+    assert "exporter's own log" not in caplog.text
+
+
+def test_quiet_nests():
+    before = world()
+    with quiet(), quiet():
+        rude()
+    assert world() == before
