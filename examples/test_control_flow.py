@@ -126,7 +126,9 @@ def zero_row(x: Tensor) -> Tensor:
 
 
 # An ONNX graph cannot write into its inputs: what it returns is right, and the caller's tensor stays as it was.
-@pytest.mark.torchexport(*ALL, xfail={"onnx": (StateDiffers, "ONNX graphs do not write into inputs")})
+@pytest.mark.torchexport(
+    *ALL, xfail={"onnx": (StateDiffers, "ONNX graphs do not write into inputs")}
+)
 def test_write_into_a_row(torchexport):
     torchexport.check(zero_row, torch.rand(3, 4))
 
