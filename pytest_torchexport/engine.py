@@ -43,6 +43,7 @@ from pytest_torchexport.spec.options import parse_options
 from pytest_torchexport.strategies import boundary_recipes, recipes
 from pytest_torchexport.subject import Subject
 from pytest_torchexport.targets.base import Artifact, NotApplicable
+from pytest_torchexport.targets.foreign import foreign
 from pytest_torchexport.tree import flatten
 from pytest_torchexport.verdict import Difference, Sizes, Verdict
 
@@ -95,6 +96,13 @@ def check(thing: Any, calls: Sequence[Call], plan: Plan) -> Verdict:
         return _Item(thing, calls, plan, heard).verdict()
 
 
+def check_artifact(made: Any, thing: Any, example: Call, plan: Plan) -> Verdict:
+    """The verdict on an artifact that somebody else made: a path, or a callable."""
+    sandbox.warm_up()
+    with quiet() as heard:
+        return _Item(thing, [example], plan, heard, made=made).verdict()
+
+
 def export(thing: Any, example: Call, plan: Plan) -> Artifact:
     """The artifact alone, for asserts of the user's own. Raises ExportRefused, SpecError, CannotJudge."""
     with quiet() as heard:
@@ -118,7 +126,10 @@ class _Item:
     artifact: Artifact | None = None
     shrunk: tuple[Recipe, str, tuple[Sizes, ...]] | None = None
 
-    def __init__(self, thing: Any, calls: Sequence[Call], plan: Plan, heard: Heard) -> None:
+    def __init__(
+        self, thing: Any, calls: Sequence[Call], plan: Plan, heard: Heard, made: Any = None
+    ) -> None:
+        self.made = made
         self.plan = plan
         self.calls = calls
         self.heard = heard
@@ -140,7 +151,7 @@ class _Item:
                     self._parity()
                 if "state" in checks:
                     self._in_a_row()
-                if "round_trip" in checks:
+                if "round_trip" in checks and self.made is None:
                     self._round_trip()
         except CannotJudge as reason:
             return self._verdict("skipped", reason=str(reason))
@@ -171,19 +182,7 @@ class _Item:
         """Export a copy once; torch's refusal is a failure where the target was named, else a skip."""
         assert self.spec is not None
         self.plan.progress("export")
-        target = targets.get(self.plan.target)
-        example = self._export_example() if target.specializes else self.spec.example
-        options = dict((self.plan.options.export_options or {}).get(self.plan.target, {}))
-        subject = self.eager.pristine.copy().to(self.plan.device)
-        try:
-            with self.ledger.timed("export"), torch.no_grad(), unheard():
-                made = target.export(
-                    subject.function, example.clone().to(self.plan.device), self.spec, **options
-                )
-        except TimeLimitExceeded:
-            raise
-        except Exception as error:
-            self._refused(error)
+        made = self._export() if self.made is None else self._foreign()
         if isinstance(made, NotApplicable):
             raise CannotJudge(f"not applicable: {made.reason}")
         self.artifact = made
@@ -192,6 +191,31 @@ class _Item:
             made.module, parameters=self.eager.fresh_each_call, attributes=attributes
         )
         return made
+
+    def _export(self) -> Artifact | NotApplicable:
+        assert self.spec is not None
+        target = targets.get(self.plan.target)
+        example = self._export_example() if target.specializes else self.spec.example
+        options = dict((self.plan.options.export_options or {}).get(self.plan.target, {}))
+        subject = self.eager.pristine.copy().to(self.plan.device)
+        try:
+            with self.ledger.timed("export"), torch.no_grad(), unheard():
+                return target.export(
+                    subject.function, example.clone().to(self.plan.device), self.spec, **options
+                )
+        except TimeLimitExceeded:
+            raise
+        except Exception as error:
+            self._refused(error)
+
+    def _foreign(self) -> Artifact | NotApplicable:
+        assert self.spec is not None
+        outcome = self.eager.on_cpu(self.spec.example)
+        assert isinstance(outcome, Returned)
+        try:
+            return foreign(self.made, self.plan, outcome, self._blocked())
+        except (OSError, ValueError) as error:
+            raise SpecError(f"check_artifact: {error}") from None
 
     def _parity(self) -> None:
         assert self.spec is not None
@@ -224,7 +248,6 @@ class _Item:
         self.plan.progress("round trip")
         call = self.spec.example
         with self.ledger.timed("round trip"):
-            allowed = {name.partition(".")[0] for name in self.plan.runtime_imports}
             note = round_trip.check(
                 self.artifact,
                 target=self.plan.target,
@@ -233,7 +256,7 @@ class _Item:
                 expected=[_on_cpu(outcome) for outcome in self._runs(call)],
                 seed=self.plan.seed,
                 limit=max(self.deadline.left, 1.0),
-                blocked=[name for name in self.subject.packages() if name not in allowed],
+                blocked=self._blocked(),
                 imports=self.plan.runtime_imports,
             )
             if note:
@@ -479,6 +502,11 @@ class _Item:
         return tuple(found)
 
     # -- bookkeeping -------------------------------------------------------------------------------
+
+    def _blocked(self) -> list[str]:
+        """The packages of the model's source, which the process that serves it does not have."""
+        allowed = {name.partition(".")[0] for name in self.plan.runtime_imports}
+        return [name for name in self.subject.packages() if name not in allowed]
 
     def _limit(self) -> str:
         return f"the item's time limit of {self.plan.time_limit:g} s (torchexport_time_limit)"

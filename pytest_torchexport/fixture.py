@@ -63,6 +63,18 @@ class TorchExport:
         raise_for([verdict], self._test, self._nodeid)
         return verdict
 
+    def check_artifact(self, artifact: Any, module: Any, /, *args: Any, **kwargs: Any) -> Verdict:
+        """Check what your own export script wrote (``.pt``, ``.pt2``, ``.onnx``), or any callable, against
+        a module, instead of exporting.
+
+        A file is loaded in the clean process only. Skips the test on targets that the file does not
+        belong to. Returns the Verdict; raises its Failure.
+        """
+        verdict = engine.check_artifact(artifact, module, Call(args, kwargs), self._plan)
+        self._keep(verdict)
+        raise_for([verdict], self._test, self._nodeid)
+        return verdict
+
     def export(self, module: Any, /, *args: Any, **kwargs: Any) -> Artifact:
         """The artifact itself, for asserts of your own. Raises ExportRefused."""
         try:

@@ -24,18 +24,25 @@ class NotApplicable:
 
 class Artifact(Protocol):
     """What a target produced. Called with eager's signature; returns eager's pytree as far as the format
-    can.
-
-    ``program`` is the format's own object; ``module`` holds state that calls may change (or None);
-    ``baked`` lists the arguments that became constants; ``native_loops`` says that a call may run for
-    ever in code that Python cannot interrupt. ``lower`` and ``lift`` translate a call and a returned
+    can. ``lower`` and ``lift`` translate a call and a returned
     value between eager's terms and the saved file's own.
     """
 
-    program: Any
-    module: Any
-    baked: tuple[str, ...]
-    native_loops: bool
+    @property
+    def program(self) -> Any:
+        """The format's own object."""
+
+    @property
+    def module(self) -> Any:
+        """What holds state that calls may change, or None."""
+
+    @property
+    def baked(self) -> tuple[str, ...]:
+        """The arguments that became constants."""
+
+    @property
+    def native_loops(self) -> bool:
+        """Whether a call may run for ever in code that Python cannot interrupt."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""

@@ -60,8 +60,9 @@ class Session:
         """The inputs the file still has: exporters drop unused ones."""
         return self._inputs
 
-    def __call__(self, **feeds: Any) -> list[torch.Tensor]:
-        """Run the file on these inputs; those it does not have are left out."""
+    def __call__(self, *args: Any, **feeds: Any) -> list[torch.Tensor]:
+        """Run the file on these inputs, by name or in order; names it does not have are left out."""
+        feeds |= named(dict(zip(self._inputs, args, strict=bool(args))))
         values = {name: _to_ort(feeds[name]) for name in self._inputs if name in feeds}
         outputs = self.session.run_with_ort_values(None, values)
         return [_from_ort(value).to(self._device) for value in outputs]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ class Script:
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         """``torch.jit.load`` on the device."""
-        return torch.jit.load(path, map_location=device)  # type: ignore[no-any-return,no-untyped-call]
+        return load_script(path, device)
 
 
 def _forget_types() -> None:
@@ -71,7 +73,26 @@ def artifact(program: Any) -> DirectArtifact:
 
 def save_script(program: Any, path: Path) -> None:
     """``torch.jit.save``, which for a ScriptFunction takes no Path."""
-    torch.jit.save(program, str(path))
+    with _without_deprecations():
+        torch.jit.save(program, str(path))
+
+
+def load_script(path: Path, device: str) -> Callable[..., Any]:
+    """``torch.jit.load`` on the device."""
+    with _without_deprecations():
+        return torch.jit.load(path, map_location=device)  # type: ignore[no-any-return,no-untyped-call]
+
+
+@contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """Saving and loading happen on the user's time too, maybe under ``-W error``: torch's advice about
+    torch.jit as such is no news there. The class differs between versions, the words do not.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=r"`torch\.jit\.\w+` is (deprecated|not supported)"
+        )
+        yield
 
 
 def has_loops(program: Any) -> bool:

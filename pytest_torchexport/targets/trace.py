@@ -13,7 +13,7 @@ import torch
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.subject import as_module, signature_of
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
-from pytest_torchexport.targets.script import has_loops, save_script
+from pytest_torchexport.targets.script import has_loops, load_script, save_script
 from pytest_torchexport.tree import Structure, describe, flatten
 
 FILENAME = "model.pt"
@@ -108,7 +108,7 @@ class Trace:
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         """``torch.jit.load`` on the device."""
-        return torch.jit.load(path, map_location=device)  # type: ignore[no-any-return,no-untyped-call]
+        return load_script(path, device)
 
 
 def _traceable_subject(module: Callable[..., Any]) -> Callable[..., Any]:
