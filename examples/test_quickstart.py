@@ -13,6 +13,7 @@ from torch import nn
 from pytest_torchexport import ArtifactRaised, ExportRefused
 
 
+# --8<-- [start:net]
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
@@ -30,6 +31,10 @@ def test_net():
     assert logits.shape == (2, 10)
 
 
+# --8<-- [end:net]
+
+
+# --8<-- [start:frozen]
 class FrozenBatch(nn.Module):
     """Right in eager. But len() is a Python number, and all that is not a tensor becomes a constant."""
 
@@ -41,6 +46,10 @@ class FrozenBatch(nn.Module):
         return self.head(x.reshape(len(x), -1))  # x.flatten(1) would be right everywhere
 
 
+# --8<-- [end:frozen]
+
+
+# --8<-- [start:xfail]
 # The same line breaks three of the four targets, and each in its own way. A strict xfail masks exactly the
 # failure it names: another one is still red, and so is the day on which the model is mended.
 @pytest.mark.torchexport(
@@ -57,3 +66,6 @@ class FrozenBatch(nn.Module):
 def test_frozen_batch():
     logits = FrozenBatch()(torch.randn(2, 3, 4))
     assert logits.shape == (2, 10)
+
+
+# --8<-- [end:xfail]
