@@ -102,7 +102,7 @@ def largest_error(expected: Any, actual: Any) -> float | None:
     errors = [
         _error(a, b)
         for (_, a), (_, b) in zip(left, _aligned(left, right, dict(right)), strict=True)
-        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape
+        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and _shape(a) == _shape(b)
     ]
     found = [error for error in errors if error is not None]
     return max(found) if found else None
@@ -112,7 +112,7 @@ def _error(a: torch.Tensor, b: torch.Tensor) -> float | None:
     if not (a.is_floating_point() or a.is_complex()) or not a.numel() or a.is_meta:
         return None
     a, b = _dense(a), _dense(b)
-    gap = (_wide(b) - _wide(a)).abs()
+    gap = (_wide(b.detach()) - _wide(a.detach())).abs()
     gap = gap[torch.isfinite(gap)]
     return float(gap.max()) if gap.numel() else None
 
@@ -250,8 +250,12 @@ def _number_difference(
     flat = int(excess.reshape(-1).argmax())
     index = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), bad.shape))
     left, right = wanted.reshape(-1)[flat], found.reshape(-1)[flat]
-    worst = float(gap.reshape(-1)[flat])
-    scale = float(size.reshape(-1)[flat])
+    worst, scale = float(gap.reshape(-1)[flat]), float(size.reshape(-1)[flat])
+    if not exact:
+        worst, scale = (
+            float(abs(_int(right, tensor.dtype) - _int(left, tensor.dtype))),
+            float(abs(_int(left, tensor.dtype))),
+        )
     return Difference(
         kind="values",
         path=path,
@@ -273,7 +277,13 @@ def _number(value: torch.Tensor, dtype: torch.dtype) -> str:
         return str(bool(value))
     if dtype.is_complex:
         return f"{complex(value):.7g}"
-    return f"{float(value):.7g}" if dtype.is_floating_point else str(int(value))
+    return f"{float(value):.7g}" if dtype.is_floating_point else str(_int(value, dtype))
+
+
+def _int(value: torch.Tensor, dtype: torch.dtype) -> int:
+    """The exact integer: ``_wide`` holds uint64 beyond 2**63 as negative numbers."""
+    number = int(value)
+    return number + 2**64 if number < 0 and dtype == torch.uint64 else number
 
 
 def _dense(tensor: torch.Tensor) -> torch.Tensor:

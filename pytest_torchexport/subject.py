@@ -53,7 +53,7 @@ class Subject:
         try:
             return inspect.signature(self._forward())
         except (TypeError, ValueError):
-            return None
+            return _schema_signature(self._forward())
 
     def source(self) -> str:
         """The text its behavior is read from, as far as Python can find it: a key for stored calls."""
@@ -151,6 +151,16 @@ class FunctionModule(torch.nn.Module):
         if signature is not None:
             forward.__signature__ = signature  # type: ignore[attr-defined]
         self.forward = forward
+
+
+def _schema_signature(forward: Any) -> inspect.Signature | None:
+    """The signature of a traced module's forward, which only TorchScript knows."""
+    arguments = getattr(getattr(forward, "schema", None), "arguments", None)
+    if arguments is None:
+        return None
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    names = [item.name for item in arguments if item.name != "self"]
+    return inspect.Signature([inspect.Parameter(name, kind) for name in names])
 
 
 def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:

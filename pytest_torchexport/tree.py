@@ -86,7 +86,11 @@ def copy_tensor(tensor: torch.Tensor) -> torch.Tensor:
     strided = tensor.layout == torch.strided and not tensor.is_nested
     keep = {"memory_format": torch.preserve_format} if strided else {}
     copied = tensor.detach().clone(**keep)
-    return copied.requires_grad_(tensor.requires_grad) if tensor.is_floating_point() else copied
+    return (
+        copied.requires_grad_(tensor.requires_grad)
+        if tensor.is_floating_point() or tensor.is_complex()
+        else copied
+    )
 
 
 def describe(value: Any) -> str:

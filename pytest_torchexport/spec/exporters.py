@@ -6,14 +6,14 @@ Separate from ``inputs`` because these are the quirks of torch's exporters, not 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from pytest_torchexport.spec.dims import Dim, Expr
 from pytest_torchexport.spec.inputs import Call, InputSpec, TensorLeaf
-from pytest_torchexport.tree import flatten
+from pytest_torchexport.tree import Structure, flatten
 
 # torch.export and the ONNX exporter specialize a dim whose example is 0 or 1:
 # https://docs.pytorch.org/docs/stable/export/programming_model.html#the-0-1-specialization-problem
@@ -53,7 +53,8 @@ def without_names(given: Any) -> Any:
     if isinstance(given, Mapping):
         return {key: without_names(item) for key, item in given.items()}
     if isinstance(given, (list, tuple)):
-        return type(given)(without_names(item) for item in given)
+        items = [without_names(item) for item in given]
+        return type(given)(*items) if hasattr(given, "_fields") else type(given)(items)
     return given
 
 
@@ -90,8 +91,7 @@ def _shaped(
 
     def one(path: str, value: Any) -> Any:
         leaves, structure = flatten(value, path)
-        shaped = [_axes(by_path.get(leaf), entry) for leaf, _ in leaves]
-        return structure.unflatten(shaped) if structure.kind != "leaf" else shaped[0]
+        return _like(structure, [_axes(by_path.get(leaf), entry) for leaf, _ in leaves])
 
     if signature is None:
         args = tuple(
@@ -106,6 +106,19 @@ def _shaped(
             one(f"{spec.variadic}[{i}]", value) for i, value in enumerate(extra)
         )
     return shaped | _keywords(example, signature, one)
+
+
+def _like(structure: Structure, entries: Sequence[Any]) -> Any:
+    """The entries in containers of the structure; torch wants a plain list for a registered class."""
+    if structure.kind == "leaf":
+        return entries[0]
+    parts, start = [], 0
+    for child in structure.children:
+        parts.append(_like(child, entries[start : start + child.count]))
+        start += child.count
+    plain = issubclass(structure.type, (dict, list, tuple))
+    assert structure.rebuild is not None
+    return structure.rebuild(parts) if plain else parts
 
 
 def _keywords(example: Call, signature: inspect.Signature | None, one: Any) -> dict[str, Any]:

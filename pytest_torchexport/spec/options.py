@@ -177,9 +177,17 @@ def _function(value: Any) -> Callable[..., Any]:
     return value  # type: ignore[no-any-return]
 
 
+def _devices(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (str, tuple, list, set, frozenset)):
+        raise ValueError(f"{value!r} is not a list of devices; legal: cpu, cuda, cuda:N.")
+    return device_names((value,) if isinstance(value, str) else value)
+
+
 def _checks(value: Any) -> tuple[str, ...]:
-    names = (value,) if isinstance(value, str) else tuple(value)
     known = check_registry.names()
+    if not isinstance(value, (str, tuple, list, set, frozenset)):
+        raise ValueError(f"{value!r} is not a list of checks; legal: {', '.join(known)}.")
+    names = (value,) if isinstance(value, str) else tuple(value)
     for name in names:
         if name not in known:
             raise ValueError(
@@ -242,7 +250,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "values": _values,
     "map": _function,
     "filter": _function,
-    "devices": lambda value: device_names((value,) if isinstance(value, str) else value),
+    "devices": _devices,
     "checks": _checks,
     "rtol": _tolerance,
     "atol": _tolerance,

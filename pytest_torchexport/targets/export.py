@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class Export:
         signature = signature_of(module)
         first: Exception | None = None
         for _, shapes in dynamic_shapes(spec, example, signature):
-            clear_dispatch_caches()
+            forget_earlier_exports()
             try:
                 program = torch.export.export(
                     as_module(module),
@@ -51,7 +52,7 @@ class Export:
             else:
                 return _artifact(program)
             finally:
-                clear_dispatch_caches()
+                forget_earlier_exports()
         assert first is not None
         raise first
 
@@ -76,18 +77,20 @@ def _artifact(program: torch.export.ExportedProgram) -> DirectArtifact:
     )
 
 
-def clear_dispatch_caches() -> None:
-    """Forget which kernels torch.export chose for recurrent operators.
+def forget_earlier_exports() -> None:
+    """Forget what earlier exports in this process left behind, so that none changes a later one's result.
 
     torch.onnx.export swaps the decomposition of ``aten.lstm`` and ``aten.gru`` without clearing the
-    operator's dispatch cache; whatever filled it before (any torch.export, an earlier ONNX export) then
-    makes a declared dynamic time axis static. Private, so feature-detected.
+    operator's dispatch cache, and dynamo remembers which sizes of a loop's body were static: either makes
+    a declared dynamic time axis static in the next export. The caches are private, so feature-detected.
     """
     for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
         overload = getattr(getattr(torch.ops.aten, name, None), "input", None)
         cache = getattr(overload, "_dispatch_cache", None)
         if cache is not None:
             cache.clear()
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 TARGET = Export()

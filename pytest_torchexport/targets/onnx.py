@@ -15,7 +15,7 @@ from pytest_torchexport.spec.exporters import dynamic_shapes
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.subject import as_module, signature_of
 from pytest_torchexport.targets.base import NotApplicable, whole_file
-from pytest_torchexport.targets.export import clear_dispatch_caches
+from pytest_torchexport.targets.export import forget_earlier_exports
 from pytest_torchexport.targets.ort import Session, has_loops, named, unavailable
 from pytest_torchexport.tree import flatten
 
@@ -125,7 +125,7 @@ class Onnx:
 
 
 def _export(module: torch.nn.Module, example: Call, shapes: Any, options: dict[str, Any]) -> Any:
-    clear_dispatch_caches()
+    forget_earlier_exports()
     args, kwargs = example.args, dict(example.kwargs)
     if not kwargs and args and isinstance(args[-1], dict):
         # torch.onnx.export takes a trailing dict for keyword arguments unless one follows it.
@@ -141,7 +141,7 @@ def _export(module: torch.nn.Module, example: Call, shapes: Any, options: dict[s
             **options,
         )
     finally:
-        clear_dispatch_caches()
+        forget_earlier_exports()
 
 
 def _artifact(program: Any, device: str, external_data: bool) -> OnnxArtifact:

@@ -55,12 +55,17 @@ class LegacyArtifact:
 
     def lift(self, value: Any) -> Any:
         """Eager's pytree: tensors from the graph, everything else as it was on the example."""
+        in_graph = [isinstance(leaf, torch.Tensor) for leaf in self.constants]
+        if sum(in_graph) != len(value):
+            # A size among the outputs is a tensor in the graph.
+            in_graph = [isinstance(leaf, (torch.Tensor, int)) for leaf in self.constants]
+        if sum(in_graph) != len(value):
+            raise ValueError(f"the graph has {len(value)} outputs, eager {sum(in_graph)}")
         waiting = iter(value)
         leaves = [
-            next(waiting) if isinstance(leaf, torch.Tensor) else leaf for leaf in self.constants
+            _as_eager(next(waiting), leaf) if inside else leaf
+            for leaf, inside in zip(self.constants, in_graph, strict=True)
         ]
-        if next(waiting, None) is not None:
-            raise ValueError("the graph has more outputs than eager")
         return self.structure.unflatten(leaves)
 
     @property
@@ -117,6 +122,10 @@ class OnnxLegacy:
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         """A session on the device; takes tensors by input name."""
         return Session(path, device)
+
+
+def _as_eager(value: torch.Tensor, example: Any) -> Any:
+    return value if isinstance(example, torch.Tensor) else value.item()
 
 
 def _inputs(call: Call, scripted: bool) -> list[Any]:

@@ -162,7 +162,7 @@ def test_the_order_of_targets_never_changes_a_verdict(order: tuple[str, ...]) ->
 
 
 def test_the_dispatch_cache_that_order_leaks_through_still_exists() -> None:
-    """Fails loudly when torch renames the private cache that ``clear_dispatch_caches`` clears."""
+    """Fails loudly when torch renames the private cache that ``forget_earlier_exports`` clears."""
     assert hasattr(torch.ops.aten.lstm.input, "_dispatch_cache")
     assert hasattr(torch.ops.aten.gru.input, "_dispatch_cache")
 
