@@ -95,7 +95,7 @@ class Session:
         """The fixture's value for one item."""
         from pytest_torchexport.fixture import TorchExport
 
-        progress = Progress(self.config, item.name)
+        progress = Progress(self.config)
         try:
             yield TorchExport(
                 self._plan(item, variant, progress),
@@ -142,7 +142,7 @@ class Session:
     def _check(self, item: pytest.Function, recorder: Any, found: list[Variant]) -> None:
         from pytest_torchexport.fixture import check_recorded
 
-        progress = Progress(self.config, item.name)
+        progress = Progress(self.config)
         plans = [self._plan(item, variant, progress) for variant in found]
         try:
             check_recorded(
@@ -190,6 +190,7 @@ class Session:
         if not self.records or self.config.get_verbosity() < 0:
             return
         write = terminalreporter.write_line
+        terminalreporter.ensure_newline()
         terminalreporter.section("torchexport")
         rows, columns = table(self.records)
         markup = self.config.get_terminal_writer().markup

@@ -7,11 +7,11 @@ from collections import OrderedDict, namedtuple
 import pytest
 import torch
 from jaxtyping import Float, Int
+from specs import shapes_of, sizes_of, spec_of
 from torch.export import Dim
 
 from pytest_torchexport.failures import SpecError
 from pytest_torchexport.spec.inputs import Call
-from specs import shapes_of, sizes_of, spec_of
 
 
 def one(x):
@@ -131,7 +131,10 @@ def test_a_scalar_has_the_empty_shape():
         ({"shapes": {"x": "b 2*t"}}, ["shapes:", "no size of 't'"]),
         ({"shapes": {"z": "b 3"}}, ["shapes:", "'z' is not in this call; legal: x"]),
         ({"dims": {"bacth": (1, 2)}}, ["dims:", "'bacth'", "batch", "Did you mean 'batch'?"]),
-        ({"dims": {"time": (1, 2)}}, ["dims:", "'time' is not a dim of this call; its dims: batch"]),
+        (
+            {"dims": {"time": (1, 2)}},
+            ["dims:", "'time' is not a dim of this call; its dims: batch"],
+        ),
     ],
 )
 def test_what_does_not_fit_the_example_is_a_spec_error(options, parts):

@@ -402,7 +402,9 @@ def test_the_largest_error_is_over_all_float_outputs():
 
 def test_there_is_no_largest_error_without_comparable_floats():
     assert largest_error(torch.zeros(2), torch.zeros(3)) is None
-    assert largest_error(torch.zeros(2, dtype=torch.int64), torch.ones(2, dtype=torch.int64)) is None
+    assert (
+        largest_error(torch.zeros(2, dtype=torch.int64), torch.ones(2, dtype=torch.int64)) is None
+    )
     assert largest_error((torch.zeros(1),), torch.zeros(1)) is None
     assert largest_error(torch.empty(0), torch.empty(0)) is None
     assert largest_error(torch.tensor([NAN]), torch.tensor([1.0])) is None

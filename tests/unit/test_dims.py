@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from pytest_torchexport.spec.dims import Dim, Expr, parse_shape, parse_sizes, solve
@@ -82,12 +84,8 @@ def test_a_shape_that_is_no_string_is_refused(value):
 def test_an_axis_of_many_digits_or_brackets_is_refused_or_read_but_does_not_crash():
     assert texts(parse_shape("9" * 100)) == ["9" * 100]
     for deep in ("(" * 300 + "a" + ")" * 300, "a" + "+a" * 5000):
-        try:
-            parsed = parse_shape(deep)
-        except ValueError as error:
-            assert "in shape" in str(error)
-        else:
-            assert texts(parsed) == [deep]
+        with contextlib.suppress(ValueError):
+            assert texts(parse_shape(deep)) == [deep]
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
 """spec/inputs.py: paths, Python arguments, map and filter, and what is said to be assumed."""
 
+# ruff: noqa: ARG005  # the parameters are what a spec reads of a function
+
 from __future__ import annotations
 
 import pytest
 import torch
+from specs import shapes_of, spec_of
 
 from pytest_torchexport.failures import SpecError
 from pytest_torchexport.recipes import build, example_recipe
 from pytest_torchexport.spec.inputs import Call, ValueLeaf, build_spec
 from pytest_torchexport.spec.options import Options
-from specs import shapes_of, spec_of
 
 
 def model(x, state, *, batch=None, scale=1.0):
@@ -58,7 +60,7 @@ def test_paths_are_understood_in_shapes_and_values():
         ({"shapes": {'batch["mask"]': "b"}}, ["Did you mean \"batch['mask']\"?"]),
         ({"shapes": {"scale": "b"}}, ["'scale' is 2.0, not a tensor"]),
         ({"values": {"x": ["a"]}}, ["values:", "'x' is a tensor, and 'a' is no number"]),
-        ({"values": {"batch['mask']": (0, 7)}}, ["values:", "'batch[\\'mask\\']'"]),
+        ({"values": {"batch['mask']": (0, 7)}}, ["values:", "\"batch['mask']\" is bool"]),
     ],
 )
 def test_paths_that_do_not_exist_are_spec_errors(options, parts):
@@ -66,7 +68,7 @@ def test_paths_that_do_not_exist_are_spec_errors(options, parts):
         model_spec(**options)
     text = str(caught.value)
     for part in parts:
-        assert part in text or part.replace("\\'", "'") in text, text
+        assert part in text
 
 
 def test_arguments_in_args_and_kwargs_have_paths():

@@ -1,5 +1,7 @@
 """observe.py: what a callable did, without a trace of it left behind."""
 
+# ruff: noqa: NPY002  # the legacy global stream is what a user's forward draws from
+
 from __future__ import annotations
 
 import random
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 
 from pytest_torchexport.limits import TimeLimitExceeded
+from pytest_torchexport.messages import short_path, user_frame
 from pytest_torchexport.observe import (
     Hung,
     Raised,
@@ -17,8 +20,6 @@ from pytest_torchexport.observe import (
     State,
     observe,
     seed_everything,
-    short_path,
-    user_frame,
 )
 from pytest_torchexport.spec.inputs import Call
 

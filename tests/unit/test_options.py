@@ -1,5 +1,7 @@
 """spec/options.py: every argument of the marker, right and wrong."""
 
+# ruff: noqa: ARG005  # the parameters are what a spec reads of a function
+
 from __future__ import annotations
 
 import pytest

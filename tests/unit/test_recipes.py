@@ -1,5 +1,7 @@
 """recipes.py: a recipe makes a legal call, always the same one, and survives JSON."""
 
+# ruff: noqa: ARG005  # the parameters are what a spec reads of a function
+
 from __future__ import annotations
 
 import itertools
@@ -8,6 +10,7 @@ import math
 
 import pytest
 import torch
+from specs import spec_of, within
 
 from pytest_torchexport.recipes import (
     KINDS,
@@ -20,7 +23,6 @@ from pytest_torchexport.recipes import (
     example_recipe,
     plain_recipe,
 )
-from specs import spec_of, within
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)

@@ -1,13 +1,15 @@
 """shrink.py: what comes back still fails, and is as simple as a person would write it."""
 
+# ruff: noqa: ARG005  # the parameters are what a spec reads of a function
+
 from __future__ import annotations
 
 import pytest
 import torch
+from specs import spec_of
 
 from pytest_torchexport.recipes import LeafRecipe, Recipe, build, plain_recipe
 from pytest_torchexport.shrink import MAX_TRIES, shrink
-from specs import spec_of
 
 
 def one(**options):
@@ -164,7 +166,9 @@ def test_no_candidate_is_asked_twice_and_asking_ends(kind):
 
 def test_candidates_are_always_buildable():
     spec = one(values={"x": [1.0, 2.0]})
-    recipe = Recipe(sizes={"batch": 4}, leaves=(LeafRecipe(kind="sparse", edits=((3, 1),)),), seed=1)
+    recipe = Recipe(
+        sizes={"batch": 4}, leaves=(LeafRecipe(kind="sparse", edits=((3, 1),)),), seed=1
+    )
 
     def fails(candidate):
         assert build(spec, candidate) is not None

@@ -1,5 +1,7 @@
 """strategies.py: whatever is drawn is legal, and the boundary is always there."""
 
+# ruff: noqa: ARG005  # the parameters are what a spec reads of a function
+
 from __future__ import annotations
 
 import json
@@ -9,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from specs import spec_of, within
 
 from pytest_torchexport.recipes import Recipe, build
 from pytest_torchexport.spec.inputs import TensorLeaf
@@ -19,7 +22,6 @@ from pytest_torchexport.strategies import (
     recipes,
     within_memory,
 )
-from specs import spec_of, within
 
 QUICK = settings(
     max_examples=120,
@@ -200,9 +202,7 @@ def test_a_spec_without_tensors_has_no_corners():
 
 @pytest.mark.parametrize("columns", [1, MEMORY_CAP])
 def test_calls_beyond_the_memory_cap_are_not_made(columns):
-    spec = spec_of(
-        lambda x: x, torch.empty(2, 1).expand(2, columns), dims={"batch": (1, 2**30)}
-    )
+    spec = spec_of(lambda x: x, torch.empty(2, 1).expand(2, columns), dims={"batch": (1, 2**30)})
     largest = max(MEMORY_CAP // columns, 2 * EXAMPLE_FACTOR)
     assert within_memory(spec, {"batch": largest})
     assert not within_memory(spec, {"batch": largest + 1})
