@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -16,6 +17,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+# Python delivers an interrupt between two bytecodes of the main thread: at once, unless it is swallowed.
+DELIVERY_SECONDS = 0.2
 
 
 class TimeLimitExceeded(Exception):
@@ -52,14 +56,14 @@ def interrupted_after(seconds: float) -> Iterator[None]:
     alarm = _Alarm(seconds)
     try:
         yield
-        alarm.cancel()
     except KeyboardInterrupt:
-        if alarm.rang and not alarm.delivered:
-            alarm.delivered = True
-            raise TimeLimitExceeded(f"no return within {seconds:.3g} s") from None
-        raise
+        if not alarm.rang or alarm.delivered:
+            raise
+        alarm.delivered = True
     finally:
         alarm.cancel()
+    if alarm.rang:
+        raise TimeLimitExceeded(f"no return within {seconds:.3g} s")
 
 
 class _Alarm:
@@ -73,17 +77,16 @@ class _Alarm:
         self._timer.start()
 
     def cancel(self) -> None:
-        """After this no interrupt is on its way: one already sent is waited for."""
+        """After this no interrupt is on its way: one already sent is waited for, but not for ever, because
+        the block may have swallowed it.
+        """
         with self._lock:
             self._cancelled = True
         self._timer.cancel()
         if self.rang and not self.delivered:
             self.delivered = True
-            try:
-                while True:
-                    time.sleep(0.01)
-            except KeyboardInterrupt:
-                return
+            with contextlib.suppress(KeyboardInterrupt):
+                time.sleep(DELIVERY_SECONDS)
 
     def _ring(self) -> None:
         with self._lock:

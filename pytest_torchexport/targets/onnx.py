@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,16 +49,8 @@ class OnnxArtifact:
 
     def lower(self, call: Call) -> Call:
         """Tensors by input name. Python arguments are constants of the graph: they vanish."""
-        from torch.export.graph_signature import ConstantArgument, InputKind
-
-        signature = self.program.exported_program.graph_signature
-        inputs = [item for item in signature.input_specs if item.kind == InputKind.USER_INPUT]
         leaves = [leaf for _, leaf in flatten((call.args, dict(call.kwargs)))[0]]
-        kept = [
-            leaf
-            for item, leaf in zip(inputs, leaves, strict=True)
-            if not isinstance(item.arg, ConstantArgument)
-        ]
+        kept = _graph_inputs(self.program, leaves)
         names = [value.name for value in self.program.model.graph.inputs]
         return Call((), named(dict(zip(names, kept, strict=True))))
 
@@ -107,17 +99,23 @@ class Onnx:
         external = bool(options.pop("external_data", True))
         device = _device_of(example)
         first: Exception | None = None
+        program: Any = None
         for _, shapes in dynamic_shapes(spec, example, signature_of(module)):
             try:
-                program = _export(as_module(module), example, shapes, options)
+                found = _export(as_module(module), example, shapes, options)
             except Exception as error:
                 first = first or error
                 if not is_about_dims(error):
                     break
-            else:
-                return _artifact(program, device, external)
-        assert first is not None
-        raise first
+                continue
+            program = program or found
+            if _keeps_dims(found, spec):
+                program = found
+                break
+        if program is None:
+            assert first is not None
+            raise first
+        return _artifact(program, device, external)
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         """A session on the device; takes tensors by input name."""
@@ -142,6 +140,34 @@ def _export(module: torch.nn.Module, example: Call, shapes: Any, options: dict[s
         )
     finally:
         forget_earlier_exports()
+
+
+def _keeps_dims(program: Any, spec: InputSpec) -> bool:
+    """Whether every axis that varies is symbolic in the graph. On a constraint error the exporter applies
+    torch.export's "suggested fixes", which make dims static, and carries on without a word; with another
+    spelling of the same dims it may not.
+    """
+    shapes = [getattr(leaf, "shape", ()) for leaf in spec.leaves]
+    kept = _graph_inputs(program, shapes)
+    return all(
+        not isinstance(value.shape[axis], int)
+        for value, shape in zip(program.model.graph.inputs, kept, strict=True)
+        for axis, expr in enumerate(shape)
+        if expr.names
+    )
+
+
+def _graph_inputs(program: Any, leaves: Sequence[Any]) -> list[Any]:
+    """Of things in the order of the call's leaves, those whose leaf is an input of the graph."""
+    from torch.export.graph_signature import ConstantArgument, InputKind
+
+    signature = program.exported_program.graph_signature
+    inputs = [item for item in signature.input_specs if item.kind == InputKind.USER_INPUT]
+    return [
+        leaf
+        for item, leaf in zip(inputs, leaves, strict=True)
+        if not isinstance(item.arg, ConstantArgument)
+    ]
 
 
 def _artifact(program: Any, device: str, external_data: bool) -> OnnxArtifact:
