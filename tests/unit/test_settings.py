@@ -1,0 +1,152 @@
+"""settings.py: one table, read once, and every wrong value told in place."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_torchexport import settings
+from pytest_torchexport.settings import TABLE, nearest
+
+
+@pytest.fixture
+def config_of(pytester):
+    """Settings as pytest reads them from an ini file and a command line."""
+
+    def make(*arguments, **ini):
+        lines = "\n".join(f"torchexport_{name} = {value}" for name, value in ini.items())
+        pytester.makeini(f"[pytest]\n{lines}\n")
+        return settings.read(pytester.parseconfig(*arguments))
+
+    return make
+
+
+def test_defaults_are_those_of_the_contract(config_of):
+    found = config_of()
+    assert found == settings.Settings()
+    assert found.targets == ("trace", "script", "export", "onnx")
+    assert not found.targets_named
+    assert found.active == ()
+
+
+def test_an_ini_file_is_read(config_of):
+    found = config_of(
+        targets="trace onnx",
+        devices="cpu cuda:1",
+        max_examples="7",
+        strict="true",
+        report="json:a.json",
+        time_limit="2.5",
+        mode="train",
+        runtime_imports="my.ops other",
+    )
+    assert found.targets == ("trace", "onnx")
+    assert found.targets_named
+    assert found.devices == ("cpu", "cuda:1")
+    assert found.max_examples == 7
+    assert found.strict
+    assert found.report == (("json", "a.json"),)
+    assert found.time_limit == 2.5
+    assert found.mode == "train"
+    assert found.runtime_imports == ("my.ops", "other")
+
+
+def test_targets_that_the_ini_names_are_named_even_if_they_are_the_default(config_of):
+    assert config_of(targets="trace script export onnx").targets_named
+
+
+def test_flags_are_read(config_of):
+    found = config_of(
+        "--torchexport-targets=trace,onnx",
+        "--torchexport-devices=cpu",
+        "--torchexport-max-examples=3",
+        "--torchexport-strict",
+        "--torchexport-report=json:x/y.json",
+    )
+    assert found.only_targets == ("trace", "onnx")
+    assert found.only_devices == ("cpu",)
+    assert found.exact_max_examples == 3
+    assert found.strict
+    assert found.report == (("json", "x/y.json"),)
+    assert found.targets == ("trace", "script", "export", "onnx")
+
+
+def test_flags_may_be_repeated(config_of):
+    found = config_of("--torchexport-targets=trace", "--torchexport-targets=onnx,trace")
+    assert found.only_targets == ("trace", "onnx")
+    assert config_of("--torchexport-targets=none").only_targets == ()
+
+
+def test_the_flag_for_reports_wins_over_the_ini(config_of):
+    found = config_of("--torchexport-report=json:flag.json", report="json:ini.json")
+    assert found.report == (("json", "flag.json"),)
+
+
+def test_what_is_set_is_listed_for_the_header(config_of):
+    found = config_of("--torchexport-targets=trace", max_examples="7")
+    assert found.active == ("targets=trace", "max-examples=7")
+
+
+WRONG_INI = [
+    ("targets", "onx", ["torchexport_targets", "'onx' is not a target", "mean 'onnx'?"]),
+    ("targets", "", ["torchexport_targets", "no target given"]),
+    ("devices", "gpu", ["torchexport_devices", "'gpu' is not a device", "cpu, cuda, cuda:N"]),
+    ("max_examples", "0", ["torchexport_max_examples", "whole number of at least 1"]),
+    ("max_examples", "many", ["torchexport_max_examples", "whole number of at least 1"]),
+    ("max_examples", "", ["torchexport_max_examples", "whole number of at least 1"]),
+    ("strict", "perhaps", ["torchexport_strict", "Legal: true, false"]),
+    ("report", "html", ["torchexport_report", "'html' is not FORMAT:PATH"]),
+    ("report", "json:", ["torchexport_report", "'json:' is not FORMAT:PATH"]),
+    ("report", "jsn:x", ["torchexport_report", "legal formats: json", "mean 'json'?"]),
+    ("time_limit", "0", ["torchexport_time_limit", "positive number of seconds"]),
+    ("time_limit", "-3", ["torchexport_time_limit", "positive number of seconds"]),
+    ("time_limit", "nan", ["torchexport_time_limit", "positive number of seconds"]),
+    ("time_limit", "inf", ["torchexport_time_limit", "positive number of seconds"]),
+    ("time_limit", "soon", ["torchexport_time_limit", "positive number of seconds"]),
+    ("mode", "evall", ["torchexport_mode", "legal: eval, train, as-is", "mean 'eval'?"]),
+    ("runtime_imports", "my-ops", ["torchexport_runtime_imports", "'my-ops' is not the name"]),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "parts"), WRONG_INI)
+def test_a_wrong_ini_value_is_a_usage_error_with_what_is_legal(config_of, name, value, parts):
+    with pytest.raises(pytest.UsageError) as caught:
+        config_of(**{name: value})
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flag", "parts"),
+    [
+        ("--torchexport-targets=onx", ["--torchexport-targets", "mean 'onnx'?"]),
+        ("--torchexport-targets=", ["--torchexport-targets", "no target given"]),
+        ("--torchexport-devices=tpu", ["--torchexport-devices", "'tpu' is not a device"]),
+        ("--torchexport-max-examples=0", ["--torchexport-max-examples", "at least 1"]),
+        ("--torchexport-report=x.json", ["--torchexport-report", "is not FORMAT:PATH"]),
+    ],
+)
+def test_a_wrong_flag_is_a_usage_error_with_what_is_legal(config_of, flag, parts):
+    with pytest.raises(pytest.UsageError) as caught:
+        config_of(flag)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_every_setting_has_a_wrong_value_above():
+    assert {row.name for row in TABLE} == {name for name, _, _ in WRONG_INI}
+
+
+def test_every_setting_says_what_it_is_and_what_is_legal():
+    for row in TABLE:
+        assert row.help.endswith(".")
+        assert row.legal
+        assert row.ini == f"torchexport_{row.name}"
+        assert row.option.startswith("--torchexport-")
+        assert "_" not in row.option
+
+
+def test_the_nearest_name_is_offered_only_where_one_is_near():
+    assert nearest("onx", ["onnx", "trace"]) == " Did you mean 'onnx'?"
+    assert nearest("zzz", ["onnx"]) == ""
+    assert nearest(3, ["onnx"]) == ""
+    assert nearest("x", []) == ""
