@@ -14,6 +14,8 @@ from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
 
 FILENAME = "model.pt"
+# The trip count that TorchScript gives a loop of which it knows none.
+UNBOUNDED = 2**63 - 1
 
 
 class Script:
@@ -96,9 +98,12 @@ def _without_deprecations() -> Iterator[None]:
 
 
 def has_loops(program: Any) -> bool:
-    """Whether a TorchScript program can loop: such a call may never return and cannot be interrupted."""
+    """Whether a TorchScript program has a ``while``: such a call may never return, and Python cannot
+    interrupt it. A ``for`` ends by itself: its loop node knows the number of trips.
+    """
     graph = getattr(program, "inlined_graph", None)
-    return graph is not None and bool(graph.findAllNodes("prim::Loop"))
+    loops = graph.findAllNodes("prim::Loop") if graph is not None else []
+    return any(next(iter(loop.inputs())).toIValue() == UNBOUNDED for loop in loops)
 
 
 TARGET = Script()

@@ -1,0 +1,275 @@
+"""Prints the table of benchmarks: `python benchmarks/run.py [ROW ...] [--runs N]`.
+
+Every figure is a ratio (or a difference) of interleaved runs in one sitting, the median of at least 7:
+the machine's own speed cancels out. Goals are the project's; nothing here is asserted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+CALLS = 50
+
+Row = tuple[str, str, str]
+
+
+def seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def interleaved(
+    first: Callable[[], object], second: Callable[[], object], runs: int
+) -> tuple[float, float, float]:
+    """Medians of both and of their ratio, pair by pair, after one warm-up of each."""
+    first(), second()
+    pairs = [(seconds(first), seconds(second)) for _ in range(runs)]
+    ratio = statistics.median(a / b for a, b in pairs)
+    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs), ratio
+
+
+def pytest_run(directory: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    # 0: all passed; anything else would time something else.
+    subprocess.run(command, cwd=directory, check=True, stdout=subprocess.DEVNULL)
+
+
+def startup(runs: int) -> Iterator[Row]:
+    """pytest with the plugin installed but unused, against pytest without it."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "test_nothing.py").write_text("def test_nothing():\n    pass\n")
+        with_it, without, ratio = interleaved(
+            lambda: pytest_run(directory),
+            lambda: pytest_run(directory, "-p", "no:torchexport"),
+            max(runs, 11),
+        )
+    yield (
+        "pytest start-up, unused / without",
+        f"{ratio:.3f} ({with_it:.2f} s / {without:.2f} s)",
+        "<= 1.05",
+    )
+
+
+def overhead(runs: int) -> Iterator[Row]:
+    """Engine time per drawn call beyond both forwards and an empty @given of the same strategy."""
+    import inspect
+
+    import hypothesis
+    import torch
+
+    from pytest_torchexport import check_export
+    from pytest_torchexport.spec.inputs import Call, build_spec
+    from pytest_torchexport.spec.options import Options
+    from pytest_torchexport.strategies import recipes
+
+    class Scale(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2 + 1
+
+    few, many = 20, 220
+    for elements in (16, 3_000, 150_000):
+        module, x = Scale(), torch.randn(2, elements // 2)
+        spec = build_spec(inspect.signature(module.forward), [Call((x,))], Options(), {})
+        traced = torch.jit.trace(module, x)
+
+        def engine(count: int, module: torch.nn.Module = module, x: torch.Tensor = x) -> float:
+            verdict = check_export(
+                module, (x,), target="trace", checks=("parity",), max_examples=count
+            )
+            assert verdict.status == "passed", verdict
+            return verdict.seconds["parity"]
+
+        def empty(count: int, spec: object = spec) -> float:
+            @hypothesis.settings(
+                max_examples=count,
+                database=None,
+                deadline=None,
+                phases=[hypothesis.Phase.generate],
+                suppress_health_check=list(hypothesis.HealthCheck),
+            )
+            @hypothesis.given(recipes(spec))
+            def body(recipe: object) -> None:
+                pass
+
+            return seconds(body)
+
+        def forwards(count: int, module=module, x=x, traced=traced) -> float:
+            def loop() -> None:
+                with torch.no_grad():
+                    for _ in range(count):
+                        module(x), traced(x)
+
+            return seconds(loop)
+
+        def beyond(engine=engine, empty=empty, forwards=forwards) -> float:
+            mine, given, bare = (f(many) - f(few) for f in (engine, empty, forwards))
+            return 1000 * (mine - given - bare) / (many - few)
+
+        beyond()
+        figure = statistics.median(beyond() for _ in range(runs))
+        goal = "<= 1 ms" if elements == 3_000 else ""
+        yield f"engine per drawn call, {elements} elements", f"{figure:.2f} ms", goal
+
+
+def parity(runs: int) -> Iterator[Row]:
+    """trace + script + export of one model, against the loop a user would write."""
+    import torch
+    from models import MODELS, build
+
+    from pytest_torchexport import check_export
+
+    batch = torch.export.Dim("batch")
+    exporters: dict[str, Callable] = {
+        "trace": lambda m, x: torch.jit.trace(m, x, check_trace=False),
+        "script": lambda m, x: torch.jit.script(m),
+        "export": lambda m, x: torch.export.export(m, (x,), dynamic_shapes=({0: batch},)).module(),
+        "onnx": onnx_by_hand,
+    }
+
+    def ours(name: str, targets: list[str]) -> int:
+        calls = 0
+        for target in targets:
+            module, x = build(name)
+            verdict = check_export(
+                module, (x,), target=target, checks=("parity",), max_examples=CALLS
+            )
+            assert verdict.status == "passed", verdict
+            calls = sum(verdict.calls.values())
+        return calls
+
+    def by_hand(name: str, targets: list[str], calls: int) -> None:
+        for target in targets:
+            module, x = build(name)
+            with torch.no_grad():
+                artifact = exporters[target](module, x)
+                for number in range(calls):
+                    call = torch.randn(1 + number % 4, *x.shape[1:])
+                    torch.testing.assert_close(artifact(call), module(call), rtol=1e-3, atol=1e-3)
+
+    for targets in (["trace", "script", "export"], ["onnx"]):
+        for name in MODELS:
+            calls = ours(name, targets)
+            mine, hand, ratio = interleaved(
+                lambda n=name, t=targets: ours(n, t),
+                lambda n=name, t=targets, c=calls: by_hand(n, t, c),
+                runs,
+            )
+            goal = "<= 1.3" if name == "CNN" and len(targets) > 1 else ""
+            label = f"{' + '.join(targets)}, {name}, {calls} calls / hand-written"
+            yield label, f"{ratio:.2f} ({mine:.2f} s / {hand:.2f} s)", goal
+
+
+def onnx_by_hand(module, x):
+    import onnxruntime
+    import torch
+
+    batch = torch.export.Dim("batch")
+    program = torch.onnx.export(
+        module, (x,), dynamic_shapes=({0: batch},), dynamo=True, verbose=False
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    return lambda call: torch.from_numpy(session.run(None, {name: call.numpy()})[0])
+
+
+SUITE = """
+import sys
+sys.path.insert(0, {models!r})
+import pytest
+from models import MODELS, build
+
+@pytest.mark.parametrize("seed", range({copies}))
+@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.torchexport("trace", "script", "export", "onnx")
+def test_model(name, seed):
+    module, x = build(name)
+    module(x)
+"""
+
+
+def xdist(runs: int) -> Iterator[Row]:
+    """A suite of at least a minute in two workers, against one process."""
+    with tempfile.TemporaryDirectory() as directory:
+        text = SUITE.format(models=str(ROOT / "benchmarks"), copies=5)
+        Path(directory, "test_models.py").write_text(text)
+        one, two, ratio = interleaved(
+            lambda: pytest_run(directory, "-n", "0"),
+            lambda: pytest_run(directory, "-n", "2"),
+            min(runs, 3),
+        )
+    yield "-n 0 / -n 2, 80 items", f"{ratio:.2f} ({one:.0f} s / {two:.0f} s, 3 runs)", ">= 1.5"
+
+
+def memory(runs: int) -> Iterator[Row]:
+    """Peak memory of an item with 500 calls, against one with 50."""
+
+    def peak(count: int) -> int:
+        code = (
+            "import sys; sys.path.insert(0, sys.argv[1]); import resource\n"
+            "from models import build; from pytest_torchexport import check_export\n"
+            "module, x = build('CNN')\n"
+            "v = check_export(module, (x,), target='trace', max_examples=int(sys.argv[2]))\n"
+            "assert v.status == 'passed', v\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        command = [sys.executable, "-c", code, str(ROOT / "benchmarks"), str(count)]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    pairs = [(peak(50), peak(500)) for _ in range(runs)]
+    ratio = statistics.median(b / a for a, b in pairs)
+    sizes = (
+        statistics.median(a for a, _ in pairs) / 1024,
+        statistics.median(b for _, b in pairs) / 1024,
+    )
+    yield (
+        "peak memory, 500 / 50 calls",
+        f"{ratio:.3f} ({sizes[1]:.0f} MB / {sizes[0]:.0f} MB)",
+        "flat",
+    )
+
+
+ROWS = {
+    "startup": startup,
+    "overhead": overhead,
+    "parity": parity,
+    "memory": memory,
+    "xdist": xdist,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="*", choices=[*ROWS, []], help="default: all")
+    parser.add_argument("--runs", type=int, default=7, help="runs per figure (default 7)")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    print(f"medians of {arguments.runs}; {os.cpu_count()} cores; Python {sys.version.split()[0]}\n")
+    print("| what | figure | goal |\n| --- | --- | --- |")
+    for name in arguments.rows or ROWS:
+        for what, figure, goal in ROWS[name](arguments.runs):
+            print(f"| {what} | {figure} | {goal} |", flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"\n(this process peaked at {peak:.0f} MB)")
+
+
+if __name__ == "__main__":
+    main()
