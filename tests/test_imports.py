@@ -44,8 +44,22 @@ assert status == 0, status
 
 @pytest.mark.parametrize(
     "module",
-    ["plugin", "settings", "failures", "verdict", "items", "session", "plan", "progress"]
-    + ["targets", "checks", "spec.dims", "spec.options", "reports.terminal", "reports.json"],
+    [
+        "plugin",
+        "settings",
+        "failures",
+        "verdict",
+        "items",
+        "session",
+        "plan",
+        "progress",
+        "targets",
+        "checks",
+        "spec.dims",
+        "spec.options",
+        "reports.terminal",
+        "reports.json",
+    ],
 )
 def test_importing_what_pytest_starts_with_loads_nothing_heavy(module):
     assert loaded_by(f"import pytest_torchexport.{module}") == set()

@@ -1,0 +1,150 @@
+"""How the plugin is run on small suites: in this process with all of torch loaded, so that a run costs
+little, and with targets that are made up where the exporter is not the point."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+
+import pytest
+
+import pytest_torchexport
+from pytest_torchexport import targets
+
+# Targets whose artifacts do what a test wants to see, without the seconds of a real exporter.
+FAKES = '''
+import pytest, torch
+from torch import nn
+from pytest_torchexport import NotApplicable, register_target
+from pytest_torchexport.targets.base import DirectArtifact
+
+
+class Fake:
+    specializes = False
+
+    def __init__(self, wrap):
+        self.wrap = wrap
+
+    def unavailable(self, device):
+        return None
+
+    def export(self, module, example, spec, **options):
+        run = self.wrap(module, **options)
+        if isinstance(run, NotApplicable):
+            return run
+        return DirectArtifact(
+            program=run, module=None, run=run, write=lambda program, path: None, filename="fake"
+        )
+
+    def load(self, path, device):
+        raise NotImplementedError
+
+
+def mirror(module):
+    return module
+
+
+def liar(module):
+    """Wrong by one at batch size 1."""
+    return lambda x: module(x) + float(len(x) == 1)
+
+
+def raiser(module):
+    def run(x):
+        if len(x) > 2:
+            raise RuntimeError("too many rows")
+        return module(x)
+    return run
+
+
+def refuser(module):
+    raise ValueError("no such operator: frobnicate")
+
+
+def picky(module):
+    return NotApplicable("only for functions")
+
+
+for fake in (mirror, liar, raiser, refuser, picky):
+    register_target(fake.__name__, Fake(fake))
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 2))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+@pytest.fixture
+def x():
+    return torch.linspace(-1, 1, 6).reshape(2, 3)
+'''
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _everything_is_loaded():
+    """A run in this process forgets what it imported, and torch cannot be imported twice."""
+    import torch
+
+    for info in pkgutil.walk_packages(pytest_torchexport.__path__, "pytest_torchexport."):
+        if not info.name.endswith((".server", ".plugin")):
+            importlib.import_module(info.name)
+    for target in ("trace", "script", "export", "onnx"):
+        pytest_torchexport.check_export(
+            torch.nn.Linear(3, 2), (torch.randn(2, 3),), target=target, max_examples=1
+        )
+
+
+@pytest.fixture
+def suite(pytester):
+    """Write ``test_it.py`` beside the fake targets."""
+
+    def write(body, *, fakes=True, **ini):
+        if fakes:
+            pytester.makeconftest(FAKES)
+        lines = "\n".join(f"{name} = {value}" for name, value in ini.items())
+        pytester.makeini(f"[pytest]\n{lines}\n")
+        head = "import pytest, torch\nfrom torch import nn\n"
+        head += "from conftest import Net\n" if fakes else ""
+        pytester.makepyfile(test_it=head + body)
+
+    return write
+
+
+@pytest.fixture
+def run(pytester, monkeypatch):
+    """Run it here with a fixed seed; each run with no other targets than its own."""
+
+    def here(*arguments):
+        monkeypatch.setattr(targets, "_registered", {})
+        return pytester.runpytest_inprocess(
+            "-W", "default", "-p", "no:jaxtyping", "--hypothesis-seed=1", *arguments
+        )
+
+    return here
+
+
+@pytest.fixture
+def run_apart(pytester):
+    """Run it in a process of its own."""
+
+    def apart(*arguments, timeout=120):
+        return pytester.runpytest_subprocess(
+            "-p", "no:jaxtyping", "--hypothesis-seed=1", *arguments, timeout=timeout
+        )
+
+    return apart
+
+
+@pytest.fixture
+def text_of():
+    """All output of a run as one text."""
+
+    def text(result):
+        return re.sub(r"[ \t]+\n", "\n", "\n".join(result.outlines + result.errlines))
+
+    return text

@@ -1,0 +1,401 @@
+"""Which items there are, under which ids, and what becomes of each."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def ids(result):
+    return [line for line in result.outlines if line.startswith("test_it.py::")]
+
+
+def test_a_marked_test_becomes_an_item_per_target_with_the_users_parameters_after(suite, run):
+    suite(
+        "@pytest.mark.parametrize('n', [1, 2])\n"
+        "@pytest.mark.torchexport('trace', 'onnx')\n"
+        "def test_net(n): Net()(torch.randn(n, 3))\n"
+        "@pytest.mark.torchexport\n"
+        "def test_default(): Net()(torch.randn(2, 3))\n"
+        "def test_plain(): pass\n"
+    )
+    result = run("--collect-only", "-q")
+    assert ids(result) == [
+        "test_it.py::test_net[trace-cpu-1]",
+        "test_it.py::test_net[trace-cpu-2]",
+        "test_it.py::test_net[onnx-cpu-1]",
+        "test_it.py::test_net[onnx-cpu-2]",
+        "test_it.py::test_default[trace-cpu]",
+        "test_it.py::test_default[script-cpu]",
+        "test_it.py::test_default[export-cpu]",
+        "test_it.py::test_default[onnx-cpu]",
+        "test_it.py::test_plain",
+    ]
+    assert result.ret == 0
+
+
+def test_the_user_parametrization_wins_over_nothing_and_collects_in_any_order(suite, run):
+    suite(
+        "@pytest.mark.torchexport('mirror', 'trace')\n"
+        "@pytest.mark.parametrize('n', [1, 2], ids=['one', 'two'])\n"
+        "class TestBoth:\n"
+        "    @pytest.mark.parametrize('m', [3])\n"
+        "    def test_net(self, n, m): Net()(torch.randn(n, m))\n"
+    )
+    assert sorted(ids(run("--collect-only", "-q"))) == sorted(
+        f"test_it.py::TestBoth::test_net[{target}-cpu-3-{name}]"
+        for target in ("mirror", "trace")
+        for name in ("one", "two")
+    )
+
+
+MARKS = """
+pytestmark = pytest.mark.torchexport('trace', 'mirror', mode='train')
+
+def test_from_the_file(x): Net()(x)
+
+class TestClass:
+    pytestmark = [pytest.mark.torchexport('mirror')]
+
+    def test_from_the_class(self, x): Net()(x)
+
+    @pytest.mark.torchexport('liar', xfail={})
+    def test_from_the_method(self, x): Net()(x)
+
+def test_nothing_to_check(): pass
+"""
+
+
+def test_marks_of_file_class_and_method_are_merged_the_closest_first(suite, run):
+    suite(MARKS)
+    assert ids(run("--collect-only", "-q")) == [
+        "test_it.py::test_from_the_file[trace-cpu]",
+        "test_it.py::test_from_the_file[mirror-cpu]",
+        "test_it.py::TestClass::test_from_the_class[mirror-cpu]",
+        "test_it.py::TestClass::test_from_the_method[liar-cpu]",
+        "test_it.py::test_nothing_to_check[trace-cpu]",
+        "test_it.py::test_nothing_to_check[mirror-cpu]",
+    ]
+
+
+NOTHING = """
+@pytest.mark.torchexport('mirror')
+def test_own(): pass
+
+@pytest.mark.torchexport('mirror')
+class TestClass:
+    def test_inherited(self): pass
+
+class Helper:
+    def __call__(self): return 1
+
+@pytest.mark.torchexport('mirror')
+def test_own_without_a_module(): Helper()()
+"""
+
+
+def test_a_body_without_calls_fails_with_its_own_marker_and_passes_with_an_inherited_one(
+    suite, run
+):
+    suite(NOTHING)
+    result = run()
+    result.assert_outcomes(failed=2, passed=1)
+    result.stdout.fnmatch_lines(
+        ["*@pytest.mark.torchexport: the test's body calls no torch.nn.Module*"]
+    )
+    result.stdout.no_fnmatch_line("*session.py*")
+    strict = run("--torchexport-strict", "-k", "inherited")
+    strict.assert_outcomes(failed=1)
+    strict.stdout.fnmatch_lines(["*Ineffective*"])
+
+
+def test_targets_none_gives_the_plain_items_back(suite, run):
+    suite(
+        "@pytest.mark.torchexport\n"
+        "def test_marked(x): Net()(x)\n"
+        "@pytest.mark.torchexport('liar')\n"
+        "def test_named(x): Net()(x)\n"
+        "def test_fixture(torchexport, x): torchexport.check(Net(), x)\n"
+    )
+    result = run("--torchexport-targets", "none", "-v", "-rs")
+    result.assert_outcomes(passed=2, skipped=1)
+    result.stdout.fnmatch_lines(
+        ["*::test_marked PASSED*", "*::test_named PASSED*", "*no target is left for this test*"]
+    )
+
+
+def test_flags_only_narrow(suite, run):
+    suite(
+        "@pytest.mark.torchexport('trace', 'mirror', devices=['cpu', 'cuda'])\n"
+        "def test_net(x): Net()(x)\n"
+        "@pytest.mark.torchexport('liar')\n"
+        "def test_other(x): Net()(x)\n"
+    )
+    narrowed = run(
+        "--collect-only", "-q", "--torchexport-targets=mirror,onnx", "--torchexport-devices=cpu"
+    )
+    assert ids(narrowed) == ["test_it.py::test_net[mirror-cpu]", "test_it.py::test_other"]
+    devices = run("--collect-only", "-q", "--torchexport-devices=cuda", "-k", "test_net")
+    assert ids(devices) == ["test_it.py::test_net[trace-cuda]", "test_it.py::test_net[mirror-cuda]"]
+
+
+def test_ids_of_a_numbered_device_have_no_colon(suite, run):
+    suite("@pytest.mark.torchexport('mirror', devices='cuda:1')\ndef test_net(x): Net()(x)\n")
+    assert ids(run("--collect-only", "-q")) == ["test_it.py::test_net[mirror-cuda1]"]
+
+
+@pytest.mark.parametrize("where", ["marker", "ini", "flag"])
+def test_a_device_that_is_not_there_is_skipped_with_its_reason_and_red_under_strict(
+    suite, run, where
+):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here, so none is missing")
+    marker = ", devices='cuda'" if where == "marker" else ""
+    ini = {"torchexport_devices": "cuda"} if where == "ini" else {}
+    flags = ["--torchexport-devices=cuda"] if where == "flag" else []
+    suite(f"@pytest.mark.torchexport('mirror'{marker})\ndef test_net(x): Net()(x)\n", **ini)
+    result = run("-rs", "-v", *flags)
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(
+        ["*test_net[[]mirror-cuda] SKIPPED*", "*device 'cuda': torch.cuda.is_available() is false*"]
+    )
+    strict = run("--torchexport-strict", *flags)
+    strict.assert_outcomes(failed=1)
+    strict.stdout.fnmatch_lines(["*Ineffective*", "*torch.cuda.is_available() is false*"])
+
+
+REFUSALS = """
+@pytest.mark.torchexport('refuser')
+def test_named(x): Net()(x)
+
+@pytest.mark.torchexport
+def test_unnamed(x): Net()(x)
+
+@pytest.mark.torchexport('picky')
+def test_picky(x): Net()(x)
+"""
+
+
+def test_a_named_target_that_refuses_is_red_and_an_unnamed_one_is_skipped(suite, run, text_of):
+    # "refuser" is the only default target; the conftest that registers it is read after the ini file.
+    suite(REFUSALS)
+    result = run("-rs", "-k", "named and not unnamed or picky")
+    result.assert_outcomes(failed=1, skipped=1)
+    result.stdout.fnmatch_lines(
+        [
+            "test_named[[]refuser-cpu] Net: the exporter refused the module*[[]ExportRefused]",
+            "*reason   ValueError: no such operator: frobnicate",
+            "*not applicable: only for functions*",
+        ]
+    )
+    assert "name the targets you ship" not in text_of(result)
+
+
+def test_an_unnamed_refusal_is_skipped_with_torchs_reason_and_the_hint(suite, run):
+    suite(
+        "class Odd(nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return eval('x + 1')\n"
+        "@pytest.mark.torchexport\n"
+        "def test_net(x): Odd()(x)\n"
+        "@pytest.mark.torchexport('script')\n"
+        "def test_named(x): Odd()(x)\n",
+    )
+    result = run("-rs", "-k", "script")
+    result.assert_outcomes(failed=1, skipped=1)
+    result.stdout.fnmatch_lines(
+        [
+            "SKIPPED*script refused the module: *eval*",
+        ]
+    )
+    result.stdout.fnmatch_lines(["*name the targets you ship*then a refusal is a failure*"])
+
+
+def test_targets_that_the_ini_names_are_red(suite, run):
+    suite(
+        "class Odd(nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return eval('x + 1')\n"
+        "@pytest.mark.torchexport\n"
+        "def test_net(x): Odd()(x)\n",
+        torchexport_targets="trace script export onnx",
+    )
+    run("-k", "script").assert_outcomes(failed=1)
+
+
+XFAIL = """
+from pytest_torchexport import OutputsDiffer, ExportRefused, ArtifactRaised
+
+@pytest.mark.torchexport('liar', 'mirror', xfail={'liar': (OutputsDiffer, 'issue 7')})
+def test_expected(x): Net()(x)
+
+@pytest.mark.torchexport('liar', xfail={'liar-cpu': OutputsDiffer})
+def test_expected_on_this_device(x): Net()(x)
+
+@pytest.mark.torchexport('liar', xfail={'liar-cuda': OutputsDiffer})
+def test_expected_elsewhere(x): Net()(x)
+
+@pytest.mark.torchexport('liar', xfail={'liar': ArtifactRaised})
+def test_another_class(x): Net()(x)
+
+@pytest.mark.torchexport('mirror', xfail={'mirror': OutputsDiffer})
+def test_mended(x): Net()(x)
+
+@pytest.mark.torchexport('refuser', 'raiser', xfail={'refuser': ExportRefused, 'raiser': ArtifactRaised})
+def test_other_kinds(x): Net()(x)
+"""
+
+
+def test_an_xfail_masks_exactly_one_class_and_is_strict(suite, run):
+    suite(XFAIL)
+    result = run("-rxXf", "-v")
+    result.assert_outcomes(passed=1, failed=3, xfailed=4)
+    result.stdout.fnmatch_lines(
+        [
+            "*test_expected[[]liar-cpu] XFAIL (issue 7)*",
+            "*test_expected[[]mirror-cpu] PASSED*",
+            "*test_expected_on_this_device[[]liar-cpu] XFAIL*",
+            "*test_expected_elsewhere[[]liar-cpu] FAILED*",
+            "*test_another_class[[]liar-cpu] FAILED*",
+            "*test_mended[[]mirror-cpu] FAILED*",
+            "*test_other_kinds[[]refuser-cpu] XFAIL*",
+            "*test_other_kinds[[]raiser-cpu] XFAIL*",
+        ]
+    )
+    result.stdout.fnmatch_lines(["*[[]XPASS(strict)]*"])
+
+
+UNITTEST = """
+import unittest
+
+class TestNets(unittest.TestCase):
+    @pytest.mark.torchexport('mirror', 'liar', 'raiser')
+    def test_marked(self):
+        Net()(torch.linspace(-1, 1, 6).reshape(2, 3))
+
+    @pytest.mark.torchexport('mirror')
+    def test_fine(self):
+        Net()(torch.zeros(2, 3))
+
+    @pytest.mark.torchexport('mirror')
+    def test_body_fails(self):
+        self.assertEqual(Net()(torch.zeros(2, 3)).shape, (7, 7))
+
+    @pytest.mark.torchexport('mirror')
+    def test_calls_nothing(self):
+        pass
+
+    def test_plain(self):
+        Net()(torch.zeros(2, 3))
+"""
+
+
+def test_unittest_methods_run_all_targets_after_the_body(suite, run, text_of):
+    suite(UNITTEST)
+    result = run("-v")
+    result.assert_outcomes(passed=2, failed=3)
+    text = text_of(result)
+    assert "[OutputsDiffer]" in text
+    assert "[ArtifactRaised]" in text
+    assert "too many rows" in text
+    assert "AssertionError: torch.Size([2, 2]) != (7, 7)" in text
+    assert "the test's body calls no torch.nn.Module" in text
+    for frame in ("session.py", "fixture.py", "engine.py"):
+        assert frame not in text
+    row = next(
+        line for line in result.outlines if "TestNets::test_marked " in line and "ok" in line
+    )
+    assert row.split()[1:] == ["ok", "FAILED", "FAILED"]
+
+
+def test_a_marked_unittest_class_marks_its_methods(suite, run):
+    suite(
+        "import unittest\n"
+        "@pytest.mark.torchexport('liar')\n"
+        "class TestNets(unittest.TestCase):\n"
+        "    def test_one(self): Net()(torch.zeros(2, 3))\n"
+        "    def test_nothing(self): pass\n"
+    )
+    run().assert_outcomes(passed=1, failed=1)
+
+
+def test_a_marker_inside_pytest_param_is_a_usage_error(suite, run, text_of):
+    suite(
+        "@pytest.mark.parametrize('n', [1, pytest.param(2, marks=pytest.mark.torchexport)])\n"
+        "def test_net(n): Net()(torch.randn(n, 3))\n"
+    )
+    result = run()
+    assert result.ret == 4
+    text = text_of(result)
+    assert "test_it.py::test_net[2]: a torchexport marker inside pytest.param" in text
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("marker", "parts"),
+    [
+        ("'onx'", ["'onx' is not a target", "Did you mean 'onnx'?"]),
+        ("shapes={'x': 'b ...'}", ["shapes: 'x'", "must stand alone"]),
+        ("dim={'b': (1, 2)}", ["unknown argument 'dim'", "Did you mean 'dims'?"]),
+    ],
+)
+def test_a_wrong_marker_stops_collection_with_a_message_and_no_frames(
+    suite, run, text_of, marker, parts
+):
+    suite(
+        f"@pytest.mark.torchexport({marker})\ndef test_net(x): Net()(x)\n"
+        "@pytest.mark.torchexport('mirror')\ndef test_fine(x): Net()(x)\n"
+    )
+    result = run()
+    assert result.ret == 2
+    text = text_of(result)
+    assert "test_net: @pytest.mark.torchexport: " in text
+    for part in parts:
+        assert part in text
+    for frame in ("items.py", "session.py", "plugin.py", "Traceback"):
+        assert frame not in text
+
+
+def test_a_wrong_marker_on_a_unittest_method_stops_collection_too(suite, run, text_of):
+    suite(
+        "import unittest\n"
+        "class TestNets(unittest.TestCase):\n"
+        "    @pytest.mark.torchexport('onx')\n"
+        "    def test_one(self): Net()(torch.zeros(2, 3))\n"
+    )
+    result = run()
+    assert result.ret in (2, 4)
+    text = text_of(result)
+    assert "'onx' is not a target" in text
+    for frame in ("items.py", "session.py", "plugin.py", "Traceback"):
+        assert frame not in text
+
+
+def test_a_marker_on_a_fixture_request_is_not_captured_twice(suite, run):
+    suite(
+        "@pytest.mark.torchexport('liar')\n"
+        "def test_net(torchexport, x):\n"
+        "    Net()(x)\n"
+        "    assert torchexport.target == 'liar'\n"
+    )
+    run().assert_outcomes(passed=1)
+
+
+def test_skips_and_failures_of_the_body_come_first(suite, run):
+    suite(
+        "@pytest.mark.torchexport('liar')\n"
+        "def test_skipped(x):\n    Net()(x)\n    pytest.skip('not today')\n"
+        "@pytest.mark.torchexport('liar')\n"
+        "def test_body(x):\n    assert Net()(x) is None\n"
+        "@pytest.mark.torchexport('liar')\n"
+        "@pytest.mark.xfail(strict=True, raises=AssertionError)\n"
+        "def test_expected(x):\n    assert Net()(x) is None\n"
+        "@pytest.mark.torchexport('liar')\n"
+        "@pytest.mark.skip(reason='never')\n"
+        "def test_never(x):\n    Net()(x)\n"
+    )
+    result = run("-rs")
+    result.assert_outcomes(skipped=2, failed=1, xfailed=1)
+    result.stdout.fnmatch_lines(["*not today*"])
+    result.stdout.no_fnmatch_line("*OutputsDiffer*")
