@@ -109,7 +109,12 @@ def largest_error(expected: Any, actual: Any) -> float | None:
 
 
 def _error(a: torch.Tensor, b: torch.Tensor) -> float | None:
-    if not (a.is_floating_point() or a.is_complex()) or not a.numel() or a.is_meta:
+    if (
+        not (a.is_floating_point() or a.is_complex())
+        or not a.numel()
+        or a.is_meta
+        or a.device != b.device
+    ):
         return None
     a, b = _dense(a.detach()), _dense(b.detach())
     if torch.equal(a, b):

@@ -39,7 +39,7 @@ from pytest_torchexport.recipes import Recipe, build, describe_recipe, example_r
 from pytest_torchexport.shrink import shrink
 from pytest_torchexport.spec.exporters import EXPORTED_AT, specialized_dims
 from pytest_torchexport.spec.inputs import Call, InputSpec, build_spec
-from pytest_torchexport.spec.options import parse_options
+from pytest_torchexport.spec.options import parse_check_options
 from pytest_torchexport.strategies import boundary_recipes, recipes
 from pytest_torchexport.subject import Subject
 from pytest_torchexport.targets.base import Artifact, NotApplicable
@@ -81,7 +81,7 @@ def check_export(
     plan = Plan(
         target=target,
         device=device,
-        options=parse_options((), options),
+        options=parse_check_options(options),
         seed=seed,
         time_limit=time_limit,
         strict=strict,

@@ -13,11 +13,11 @@ import pytest
 
 from pytest_torchexport import engine
 from pytest_torchexport.capture import Recorder
-from pytest_torchexport.failures import Failure, Ineffective, SpecError, by_name
+from pytest_torchexport.failures import by_name
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.reports.terminal import failure_text
 from pytest_torchexport.spec.inputs import Call
-from pytest_torchexport.spec.options import Options, parse_options
+from pytest_torchexport.spec.options import Options, parse_check_options
 from pytest_torchexport.targets.base import Artifact
 from pytest_torchexport.verdict import Verdict
 
@@ -45,10 +45,7 @@ class TorchExport:
 
     def using(self, **options: Any) -> TorchExport:
         """The same object with other options (the marker's arguments, except targets and devices)."""
-        for name in ("devices", "xfail"):
-            if name in options:
-                raise SpecError(f"{name}: decides which items a test has; say it in the marker")
-        merged = parse_options((), options).over(self._plan.options)
+        merged = parse_check_options(options).over(self._plan.options)
         return TorchExport(
             dataclasses.replace(self._plan, options=merged), self._keep, self._test, self._nodeid
         )
@@ -97,35 +94,37 @@ def check_recorded(
     for plan in plans:
         for recording in recorder.recordings:
             if recording.problem is not None:
-                verdicts.append(_broken(recording.problem, plan))
+                problem = recording.problem
+                name = type(recording.module).__name__
+                verdicts.append(_failed(plan, name, type(problem).__name__, str(problem)))
                 continue
             verdicts.append(engine.check(recording.module, recording.calls, plan))
+    if not verdicts and (own_marker or plans[0].strict):
+        verdicts = [_nothing(plan) for plan in plans]
     for verdict in verdicts:
         keep(verdict)
-    if not verdicts:
-        _nothing(plans[0], own_marker)
     raise_for(verdicts, test, nodeid)
 
 
-def _nothing(plan: Plan, own_marker: bool) -> None:
-    text = (
+def _nothing(plan: Plan) -> Verdict:
+    """A marked body without a module. Where the marker is inherited this is no failure (but strict)."""
+    return _failed(
+        plan,
+        "body",
+        "Ineffective",
         "the test's body calls no torch.nn.Module: there is nothing to export. Call the module in the "
-        "body, or request the torchexport fixture"
+        "body, or request the torchexport fixture",
     )
-    if own_marker:
-        pytest.fail(f"@pytest.mark.torchexport: {text}", pytrace=False)
-    if plan.strict:
-        raise Ineffective(text)
 
 
-def _broken(problem: Failure, plan: Plan) -> Verdict:
+def _failed(plan: Plan, subject: str, failure: str, reason: str) -> Verdict:
     return Verdict(
-        subject=type(problem).__name__,
+        subject=subject,
         target=plan.target,
         device=plan.device,
         status="failed",
-        failure=type(problem).__name__,
-        reason=str(problem),
+        failure=failure,
+        reason=reason,
         seed=plan.seed,
     )
 

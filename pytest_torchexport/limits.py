@@ -55,6 +55,7 @@ def interrupted_after(seconds: float) -> Iterator[None]:
         return
     alarm = _Alarm(seconds)
     try:
+        alarm.start()
         yield
     except KeyboardInterrupt:
         if not alarm.rang or alarm.delivered:
@@ -74,6 +75,9 @@ class _Alarm:
         self._cancelled = False
         self._timer = threading.Timer(seconds, self._ring)
         self._timer.daemon = True
+
+    def start(self) -> None:
+        """From now on an interrupt may come, also before this returns."""
         self._timer.start()
 
     def cancel(self) -> None:

@@ -195,8 +195,8 @@ TABLE: tuple[Setting, ...] = (
         default="300",
         check=seconds,
         legal="a positive number of seconds",
-        help="Seconds that one item may take. Drawing stops at half of it; an artifact that does not "
-        "return by then is a failure (ArtifactHung).",
+        help="Seconds that checking one module on one target may take. Drawing stops at half of it; an "
+        "artifact that does not return by then is a failure (ArtifactHung).",
     ),
     Setting(
         name="mode",
@@ -282,8 +282,8 @@ def _ini(config: pytest.Config, row: Setting) -> Any:
         value = config.getini(row.ini)
         if value is None:
             value = row.default
-        return row.check(value) if value != [] else ()
-    except (ValueError, TypeError) as error:
+        return row.check(value) if value or row.default else ()
+    except (ValueError, TypeError, pytest.UsageError) as error:
         raise pytest.UsageError(f"ini option {row.ini}: {error} Legal: {row.legal}.") from None
 
 

@@ -25,7 +25,9 @@ class Structure:
     type: type
     keys: tuple[str, ...] = ()
     children: tuple[Structure, ...] = ()
-    rebuild: Callable[[Sequence[Any]], Any] | None = dataclasses.field(default=None, compare=False)
+    rebuild: Callable[[Sequence[Any]], Any] | None = dataclasses.field(
+        default=None, compare=False, repr=False
+    )
 
     @property
     def count(self) -> int:

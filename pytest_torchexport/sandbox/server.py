@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,6 +84,8 @@ def _exit_after(message: dict[str, Any]) -> None:
     try:
         _serve(message)
         code = 0
+    except BaseException:
+        traceback.print_exc()  # the parent shows the end of what was printed
     finally:
         # Not sys.exit: the interpreter's teardown costs 0.25 s and is the parent's business.
         sys.stdout.flush()
@@ -134,4 +137,8 @@ def _run(loaded: Any, call: Call, seed: int) -> dict[str, Any]:
     if isinstance(outcome, Raised):
         return {"raised": [outcome.type, outcome.message]}
     assert isinstance(outcome, Returned)
+    try:
+        wire.check(outcome.value)
+    except TypeError as error:
+        return {"raised": ["TypeError", str(error)]}
     return {"value": outcome.value}

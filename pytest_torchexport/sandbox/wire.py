@@ -22,6 +22,11 @@ def dump(value: Any, path: Path) -> None:
             file.write(blob)
 
 
+def check(value: Any) -> None:
+    """Raise TypeError where the value cannot cross."""
+    _encode(value, [])
+
+
 def load(path: Path) -> Any:
     """The inverse of ``dump``."""
     with path.open("rb") as file:
@@ -36,8 +41,8 @@ def _encode(value: Any, blobs: list[bytes]) -> Any:
             raise TypeError(
                 f"a {flat.layout} tensor of {flat.dtype} cannot cross to another process"
             )
-        flat = flat.contiguous()
-        raw = bytes(flat.reshape(-1).view(torch.uint8).numpy()) if flat.numel() else b""
+        packed = torch.empty(flat.numel(), dtype=flat.dtype).copy_(flat.reshape(-1))
+        raw = bytes(packed.view(torch.uint8).numpy()) if flat.numel() else b""
         start = sum(map(len, blobs))
         blobs.append(raw)
         dtype = str(flat.dtype).removeprefix("torch.")

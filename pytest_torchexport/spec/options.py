@@ -81,6 +81,14 @@ def parse_options(targets: tuple[Any, ...], arguments: Mapping[str, Any]) -> Opt
     return options
 
 
+def parse_check_options(arguments: Mapping[str, Any]) -> Options:
+    """The same for one check on one target: what decides which items a test has has no meaning there."""
+    for name in ("devices", "xfail"):
+        if name in arguments:
+            raise SpecError(f"{name}: decides which items a test has; say it in the marker")
+    return parse_options((), arguments)
+
+
 def _checked(name: str, parse: Callable[[Any], Any], value: Any) -> Any:
     try:
         return parse(value)

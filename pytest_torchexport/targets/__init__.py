@@ -27,6 +27,8 @@ def register_target(name: str, target: Target) -> None:
     """Add a target under ``name`` (from a conftest). Raises ValueError where the name is taken."""
     if not name.isidentifier():
         raise ValueError(f"a target's name is an identifier, not {name!r}")
+    if name == "none":
+        raise ValueError("'none' means no target on the command line")
     if name in names() and _registered.get(name) is not target:
         raise ValueError(f"there is already a target named {name!r}")
     _registered[name] = target
