@@ -67,4 +67,4 @@ def test_traced_module_around_a_scripted_one(torchexport):
     model = nn.Sequential(nn.Linear(4, 4), torch.jit.script(Refine()))
     example = torch.randn(3, 2, 4)
     traced = torch.jit.trace(model.eval(), example, check_trace=False)
-    torchexport.using(shapes={"x": "time 2 4"}, dims={"time": (1, 6)}).check(traced, example)
+    torchexport.using(shapes={"input": "time 2 4"}, dims={"time": (1, 6)}).check(traced, example)
