@@ -136,7 +136,10 @@ def run_pytest(arguments: str, folder: str, scratch: Path) -> list[str]:
     """The lines that pytest prints, in the repository or in a copy of one of its folders."""
     where = ROOT
     if folder:
-        where = shutil.copytree(ROOT / folder, scratch / Path(folder).name, dirs_exist_ok=True)
+        where = scratch / Path(folder).name
+        shutil.copytree(
+            ROOT / folder, where, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True
+        )
     # What would change the output: a CI's own seed, a worker of xdist, options from the environment.
     environment = {
         name: value
@@ -186,9 +189,10 @@ def test_quoted_lines_come_out_in_this_order(page, arguments, folder, text, scra
         assert line in actual, f"{page} quotes {line!r}, which pytest {arguments} does not print"
 
 
-def test_check_export_runs_without_pytest():
+def test_check_export_runs_without_pytest(tmp_path):
     done = subprocess.run(
         [sys.executable, DOCS / "snippets/without_pytest.py"],
+        cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
