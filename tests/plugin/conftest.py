@@ -34,7 +34,7 @@ class Fake:
         if isinstance(run, NotApplicable):
             return run
         return DirectArtifact(
-            program=run, module=None, run=run, write=lambda program, path: None, filename="fake"
+            program=run, module=run if isinstance(run, nn.Module) else None, run=run, write=lambda program, path: None, filename="fake"
         )
 
     def load(self, path, device):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from wrong_settings import WRONG_INI
 
 from pytest_torchexport import settings
 from pytest_torchexport.settings import TABLE, nearest
@@ -84,27 +85,6 @@ def test_the_flag_for_reports_wins_over_the_ini(config_of):
 def test_what_is_set_is_listed_for_the_header(config_of):
     found = config_of("--torchexport-targets=trace", max_examples="7")
     assert found.active == ("targets=trace", "max-examples=7")
-
-
-WRONG_INI = [
-    ("targets", "onx", ["torchexport_targets", "'onx' is not a target", "mean 'onnx'?"]),
-    ("targets", "", ["torchexport_targets", "no target given"]),
-    ("devices", "gpu", ["torchexport_devices", "'gpu' is not a device", "cpu, cuda, cuda:N"]),
-    ("max_examples", "0", ["torchexport_max_examples", "whole number of at least 1"]),
-    ("max_examples", "many", ["torchexport_max_examples", "whole number of at least 1"]),
-    ("max_examples", "", ["torchexport_max_examples", "whole number of at least 1"]),
-    ("strict", "perhaps", ["torchexport_strict", "Legal: true, false"]),
-    ("report", "html", ["torchexport_report", "'html' is not FORMAT:PATH"]),
-    ("report", "json:", ["torchexport_report", "'json:' is not FORMAT:PATH"]),
-    ("report", "jsn:x", ["torchexport_report", "legal formats: json", "mean 'json'?"]),
-    ("time_limit", "0", ["torchexport_time_limit", "positive number of seconds"]),
-    ("time_limit", "-3", ["torchexport_time_limit", "positive number of seconds"]),
-    ("time_limit", "nan", ["torchexport_time_limit", "positive number of seconds"]),
-    ("time_limit", "inf", ["torchexport_time_limit", "positive number of seconds"]),
-    ("time_limit", "soon", ["torchexport_time_limit", "positive number of seconds"]),
-    ("mode", "evall", ["torchexport_mode", "legal: eval, train, as-is", "mean 'eval'?"]),
-    ("runtime_imports", "my-ops", ["torchexport_runtime_imports", "'my-ops' is not the name"]),
-]
 
 
 @pytest.mark.parametrize(("name", "value", "parts"), WRONG_INI)

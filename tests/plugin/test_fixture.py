@@ -1,0 +1,207 @@
+"""The fixture: check, export, using, target, device."""
+
+from __future__ import annotations
+
+FIXTURE = """
+import pytest_torchexport
+from pytest_torchexport import ExportRefused, OutputsDiffer, SpecError, Verdict
+
+@pytest.mark.torchexport('mirror', 'trace')
+def test_check_returns_a_verdict(torchexport, x):
+    verdict = torchexport.check(Net(), x)
+    assert isinstance(verdict, Verdict)
+    assert verdict.status == 'passed'
+    assert (verdict.target, verdict.device) == (torchexport.target, torchexport.device)
+    assert torchexport.target in ('mirror', 'trace')
+    assert torchexport.device == 'cpu'
+    assert verdict.subject == 'Net'
+    assert verdict.calls['example'] == 1
+    assert verdict.calls['drawn'] > 10
+    assert set(verdict.reached['batch']) == {1, 2, 3, 4}
+
+@pytest.mark.torchexport('liar')
+def test_check_raises_its_failure(torchexport, x):
+    with pytest.raises(OutputsDiffer, match='outputs differ from eager') as caught:
+        torchexport.check(Net(), x)
+    (verdict,) = caught.value.verdicts
+    assert verdict.shrunk
+    assert verdict.call.startswith('x=float32[1, 3] zeros')
+    assert [(s.dim, s.failing) for s in verdict.sizes] == [('batch', (1,))]
+
+@pytest.mark.torchexport('trace', 'mirror')
+def test_export_gives_the_artifact(torchexport, x):
+    net = Net()
+    artifact = torchexport.export(net, x)
+    assert torch.equal(artifact(x), net(x))
+    assert artifact.program is not None
+
+@pytest.mark.torchexport('refuser')
+def test_export_raises_a_refusal(torchexport, x):
+    with pytest.raises(ExportRefused, match='frobnicate'):
+        torchexport.export(Net(), x)
+
+@pytest.mark.torchexport('liar', dims={'batch': (2, 4)})
+def test_options_come_from_the_marker(torchexport, x):
+    assert torchexport.check(Net(), x).reached == {'batch': (2, 3, 4)}
+
+@pytest.mark.torchexport('liar', dims={'batch': (1, 4)})
+def test_using_changes_them(torchexport, x):
+    narrow = torchexport.using(dims={'batch': (2, 3)}, max_examples=3)
+    assert narrow.target == torchexport.target
+    assert set(narrow.check(Net(), x).reached['batch']) == {2, 3}
+    assert narrow.using(max_examples=4).check(Net(), x).reached['batch'] == (2, 3)
+    with pytest.raises(OutputsDiffer):
+        torchexport.check(Net(), x)
+
+@pytest.mark.torchexport('mirror')
+def test_using_refuses_what_it_cannot_change(torchexport):
+    with pytest.raises(SpecError, match="unknown argument 'target'"):
+        torchexport.using(target='onnx')
+    with pytest.raises(SpecError, match="Did you mean 'dims'"):
+        torchexport.using(dim={})
+    for late in ({'devices': 'cuda'}, {'xfail': {'mirror': OutputsDiffer}}):
+        with pytest.raises(SpecError, match=next(iter(late))):
+            torchexport.using(**late)
+
+def add(x, y):
+    return x + y
+
+@pytest.mark.torchexport('mirror', 'trace', 'export')
+def test_functions_and_keywords(torchexport, x):
+    assert torchexport.check(add, x, y=x * 2).subject == 'add'
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 3))
+    def forward(self, x): return x
+    def encode(self, x): return x @ self.weight
+
+@pytest.mark.torchexport('mirror', 'trace')
+def test_bound_methods(torchexport, x):
+    assert 'encode' in torchexport.check(Pair().encode, x).subject
+
+@pytest.mark.torchexport('mirror')
+def test_what_is_no_subject(torchexport, x):
+    with pytest.raises(SpecError, match='cannot be checked; legal: an nn.Module'):
+        torchexport.check(3, x)
+    with pytest.raises(SpecError, match='the call does not fit forward'):
+        torchexport.check(Net(), x, x, x)
+
+@pytest.mark.torchexport('mirror')
+def test_the_users_module_and_tensors_are_left_alone(torchexport, x):
+    net, before = Net().train(), x.clone()
+    weights = {k: v.clone() for k, v in net.state_dict().items()}
+    torchexport.check(net, x)
+    assert net.training
+    assert torch.equal(x, before)
+    assert all(torch.equal(v, weights[k]) for k, v in net.state_dict().items())
+
+@pytest.mark.torchexport('mirror')
+def test_modes(torchexport, x):
+    from pytest_torchexport import TrainingMode
+    with pytest.raises(TrainingMode, match='Net'):
+        torchexport.using(mode='as-is').check(Net().train(), x)
+    torchexport.using(mode='as-is').check(Net().eval(), x)
+    assert torchexport.using(mode='train').check(Net().train(), x).status == 'passed'
+    assert 'put into eval mode for the check' in torchexport.check(Net().train(), x).notes
+
+def test_without_a_marker_the_default_targets_are_used(torchexport, x):
+    assert torchexport.check(Net(), x).target == torchexport.target
+"""
+
+
+def test_the_fixture_does_what_it_says(suite, run):
+    suite(FIXTURE)
+    result = run("-v", "-x", "--maxfail=99")
+    result.stdout.fnmatch_lines(
+        [
+            f"*test_without_a_marker_the_default_targets_are_used[[]{target}-cpu] PASSED*"
+            for target in ("trace", "script", "export", "onnx")
+        ]
+    )
+    result.assert_outcomes(passed=21)
+
+
+SEVERAL = """
+@pytest.mark.torchexport('liar', 'raiser', 'mirror')
+def test_several(torchexport, x):
+    torchexport.check(Net(), x)
+    torchexport.check(Net(), x * 2)
+
+class Wide(nn.Module):
+    def forward(self, x): return x.repeat(1, 2)
+
+@pytest.mark.torchexport('liar')
+def test_captured(x):
+    Net()(x)
+    Wide()(x)
+    Wide()(x[:1])
+"""
+
+
+def test_an_item_may_check_several_subjects(suite, run, text_of):
+    suite(SEVERAL)
+    result = run()
+    result.assert_outcomes(passed=1, failed=3)
+    text = text_of(result)
+    assert "test_captured[liar-cpu] Net: outputs differ" in text
+    assert "test_captured[liar-cpu] Wide: outputs differ" in text
+
+
+def test_a_skip_of_one_subject_does_not_end_the_item(suite, run):
+    suite(
+        "@pytest.mark.torchexport('picky')\n"
+        "def test_fixture(torchexport, x):\n"
+        "    torchexport.check(Net(), x)\n"
+        "@pytest.mark.torchexport('picky')\n"
+        "def test_captured(x):\n"
+        "    Net()(x)\n"
+    )
+    result = run("-rs")
+    result.assert_outcomes(skipped=2)
+    result.stdout.fnmatch_lines(["*not applicable: only for functions*"])
+
+
+def test_check_artifact_judges_what_another_script_wrote(suite, run):
+    suite(
+        "from pytest_torchexport import OutputsDiffer\n"
+        "@pytest.mark.torchexport('trace')\n"
+        "def test_file(torchexport, x, tmp_path):\n"
+        "    net, path = Net(), tmp_path / 'net.pt'\n"
+        "    torch.jit.trace(net, x).save(path)\n"
+        "    assert torchexport.check_artifact(path, net, x).status == 'passed'\n"
+        "    with pytest.raises(OutputsDiffer):\n"
+        "        torchexport.check_artifact(lambda x: net(x) + 1, net, x)\n"
+    )
+    run().assert_outcomes(passed=1)
+
+
+def test_check_export_works_without_pytest(pytester):
+    pytester.makepyfile(
+        script=(
+            "import torch, pytest_torchexport as pt\n"
+            "class Net(torch.nn.Module):\n"
+            "    def forward(self, x):\n"
+            "        return x * x.shape[0] if torch.jit.is_tracing() else x * 2\n"
+            "verdict = pt.check_export(Net(), (torch.ones(2, 3),), target='trace', max_examples=5)\n"
+            "try:\n"
+            "    verdict.raise_for_failure()\n"
+            "except pt.OutputsDiffer as failure:\n"
+            "    print(str(failure).splitlines()[0])\n"
+            "for bad in ({'target': 'onx'}, {'target': 'trace', 'dim': 1}):\n"
+            "    try:\n"
+            "        pt.check_export(Net(), (torch.ones(2, 3),), **bad)\n"
+            "    except (ValueError, pt.SpecError) as error:\n"
+            "        print(type(error).__name__, error)\n"
+        )
+    )
+    result = pytester.runpython("script.py")
+    result.stdout.fnmatch_lines(
+        [
+            "Net[[]trace-cpu]: outputs differ from eager*[[]OutputsDiffer]",
+            "ValueError unknown target 'onx'; legal: trace, script, export, onnx*",
+            "SpecError unknown argument 'dim'; legal:*",
+        ]
+    )
+    assert result.ret == 0

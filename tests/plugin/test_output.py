@@ -1,0 +1,169 @@
+"""What a person reads: failures, the header, the table, -q and -v."""
+
+from __future__ import annotations
+
+LIAR = """
+@pytest.mark.torchexport('liar', 'mirror')
+def test_net(x): Net()(x)
+"""
+
+
+def test_the_text_of_a_failure(suite, run, text_of):
+    suite(LIAR)
+    result = run()
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*_ test_net[[]liar-cpu] _*",
+            "test_net[[]liar-cpu] Net: outputs differ from eager*[[]OutputsDiffer]",
+            "",
+            "  output  float32[[]1, 2]   2 of 2 elements differ (100.0%)",
+            "    worst  |1| at [[]0, 0]: eager 0, liar 1   allowed 1e-05 + 1.3e-06[*]|eager|",
+            "  call     x=float32[[]1, 3] zeros   shrunk; * of * calls fail",
+            "  sizes    batch: ok at 2 (the example's), 3, 4, fails at 1",
+            "  assumed  dim 0 of x is 'batch', 1..4",
+            '  rerun    pytest "test_it.py::test_net[[]liar-cpu]" --hypothesis-seed=1',
+        ],
+        consecutive=False,
+    )
+    text = text_of(result)
+    for frame in (
+        "session.py",
+        "fixture.py",
+        "engine.py",
+        "plugin.py",
+        "Traceback",
+        "def test_net",
+    ):
+        assert frame not in text
+    title = next(line for line in result.outlines if line.endswith("[OutputsDiffer]"))
+    assert len(title) == 100
+    assert all("\x1b" not in line for line in result.outlines)
+
+
+def test_the_failure_is_the_same_with_the_same_seed(suite, run):
+    suite(LIAR)
+
+    def report():
+        lines = run("-p", "no:cacheprovider").outlines
+        start = next(
+            i for i, line in enumerate(lines) if line.startswith("test_net[liar-cpu] Net:")
+        )
+        return lines[start : start + 10]
+
+    assert report() == report()
+
+
+def test_the_header_is_there_only_when_something_is_set(suite, run):
+    suite(LIAR)
+    plain = run("--collect-only")
+    plain.stdout.no_fnmatch_line("torchexport:*")
+    flagged = run("--collect-only", "--torchexport-targets=trace", "--torchexport-max-examples=3")
+    flagged.stdout.fnmatch_lines(["torchexport: targets=trace max-examples=3"])
+    suite(LIAR, torchexport_mode="train")
+    run("--collect-only").stdout.fnmatch_lines(["torchexport: mode=train"])
+
+
+TABLE = """
+from pytest_torchexport import OutputsDiffer
+
+@pytest.mark.parametrize('n', [2, 3])
+@pytest.mark.torchexport('mirror', 'liar', xfail={'liar': OutputsDiffer})
+def test_net(n): Net()(torch.ones(n, 3))
+
+@pytest.mark.torchexport('mirror', 'picky', 'raiser')
+def test_other(x): Net()(x)
+
+def test_plain(): pass
+"""
+
+
+def test_the_table_at_the_end_is_tests_by_targets(suite, run):
+    suite(TABLE)
+    result = run()
+    result.assert_outcomes(passed=4, failed=1, skipped=1, xfailed=2)
+    start = next(i for i, line in enumerate(result.outlines) if "= torchexport =" in line)
+    table = [line.split() for line in result.outlines[start + 1 : start + 5]]
+    assert table == [
+        ["mirror-cpu", "liar-cpu", "picky-cpu", "raiser-cpu"],
+        ["test_it.py::test_net[2]", "ok", "xfail"],
+        ["test_it.py::test_net[3]", "ok", "xfail"],
+        ["test_it.py::test_other", "ok", "skip", "FAILED"],
+    ]
+    result.stdout.no_fnmatch_line("*test_plain*")
+    result.stdout.fnmatch_lines(
+        ["skip: *test_other[[]picky-cpu]: not applicable: only for functions"]
+    )
+
+
+def test_quiet_has_no_table_and_an_unrelated_run_neither(suite, run):
+    suite(TABLE)
+    run("-q").stdout.no_fnmatch_line("*= torchexport =*")
+    run("-k", "test_plain").stdout.no_fnmatch_line("*= torchexport =*")
+
+
+def test_verbose_says_what_a_verdict_rests_on(suite, run):
+    suite(
+        "@pytest.mark.torchexport('mirror')\n"
+        "def test_net(torchexport, x):\n"
+        "    torchexport.check(Net(), x)\n"
+        "@pytest.mark.torchexport('trace')\n"
+        "def test_scaled(torchexport, x):\n"
+        "    torchexport.check(lambda x, n: x * n, x, 3)\n"
+    )
+    result = run("-v")
+    result.stdout.fnmatch_lines(
+        [
+            "test_it.py::test_net[[]mirror-cpu] Net: passed",
+            "  calls    1 example, * boundary, * drawn*; worst |difference| 0",
+            "  sizes    batch: 1, 2, 3, 4",
+            "  assumed  dim 0 of x is 'batch', 1..4",
+            "  note     *",
+            "  time     *export * s*",
+            "test_it.py::test_scaled[[]trace-cpu] *lambda*: passed",
+            "  baked    n*",
+        ]
+    )
+
+
+def test_real_targets_say_where_and_why(suite, run):
+    suite(
+        "class Branch(nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        if x.sum() > 0:\n"
+        "            return x + 1\n"
+        "        return x - 1\n"
+        "@pytest.mark.torchexport('trace', 'export')\n"
+        "def test_net(): Branch()(torch.ones(2, 3))\n"
+    )
+    result = run()
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "test_net[[]trace-cpu] Branch: *",
+            "*TracerWarning*test_it.py:*",
+            "test_net[[]export-cpu] Branch: the exporter refused the module*[[]ExportRefused]",
+            "*reason *data-dependent*",
+            "*where *test_it.py:*if x.sum() > 0:*",
+        ]
+    )
+
+
+def test_a_python_traceback_of_the_users_own_is_kept(suite, run):
+    suite(
+        "@pytest.mark.torchexport('mirror')\n"
+        "def test_net(torchexport, x):\n"
+        "    torchexport.check(Net(), x)\n"
+        "    assert x.shape == (7, 7)\n"
+    )
+    result = run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*assert x.shape == (7, 7)*", "test_it.py:*AssertionError"])
+
+
+def test_full_traces_and_short_ones_show_the_same_text(suite, run):
+    suite(LIAR)
+    for style in ("long", "short", "line", "native", "no"):
+        result = run(f"--tb={style}")
+        result.assert_outcomes(failed=1, passed=1)
+        result.stdout.no_fnmatch_line("*session.py*")

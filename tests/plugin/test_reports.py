@@ -1,0 +1,209 @@
+"""JSON, JUnit and pytest's own options, with and without xdist."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree as ET
+
+import pytest
+
+SUITE = """
+@pytest.mark.torchexport('mirror', 'liar', 'picky')
+def test_net(torchexport, x):
+    torchexport.check(Net(), x)
+
+@pytest.mark.torchexport('mirror')
+def test_captured(x):
+    Net()(x)
+    nn.Flatten()(x)
+
+def test_plain(): pass
+"""
+
+
+def check_document(document):
+    assert document["schema"] == "pytest-torchexport"
+    assert document["version"] == 1
+    assert {"python", "torch", "pytest"} <= set(document["environment"])
+    items = {item["nodeid"]: item for item in document["items"]}
+    assert {nodeid: item["outcome"] for nodeid, item in items.items()} == {
+        "test_it.py::test_net[mirror-cpu]": "passed",
+        "test_it.py::test_net[liar-cpu]": "failed",
+        "test_it.py::test_net[picky-cpu]": "skipped",
+        "test_it.py::test_captured[mirror-cpu]": "passed",
+    }
+    (liar,) = items["test_it.py::test_net[liar-cpu]"]["verdicts"]
+    assert liar["failure"] == "OutputsDiffer"
+    assert (liar["target"], liar["device"], liar["subject"]) == ("liar", "cpu", "Net")
+    assert liar["seed"] == 1
+    assert liar["recipe"]["sizes"] == {"batch": 1}
+    assert liar["differences"][0]["max_abs"] == 1.0
+    captured = items["test_it.py::test_captured[mirror-cpu]"]["verdicts"]
+    assert [verdict["subject"] for verdict in captured] == ["Net", "Flatten"]
+    (picky,) = items["test_it.py::test_net[picky-cpu]"]["verdicts"]
+    assert picky["reason"] == "not applicable: only for functions"
+
+
+def test_the_json_report_holds_every_verdict(suite, run, pytester):
+    suite(SUITE)
+    result = run("--torchexport-report=json:sub/report.json")
+    result.assert_outcomes(passed=3, failed=1, skipped=1)
+    report = pytester.path / "sub" / "report.json"
+    check_document(json.loads(report.read_text()))
+    assert [path.name for path in report.parent.iterdir()] == ["report.json"]
+
+
+def test_with_xdist_the_controller_writes_the_same_report_once(suite, run_apart, pytester):
+    suite(SUITE)
+    result = run_apart("-n", "2", "--torchexport-report=json:report.json", "--junitxml=junit.xml")
+    result.assert_outcomes(passed=3, failed=1, skipped=1)
+    check_document(json.loads((pytester.path / "report.json").read_text()))
+    result.stdout.fnmatch_lines(["*= torchexport =*"])
+    assert sum("= torchexport =" in line for line in result.outlines) == 1
+    assert "torchexport" in properties(pytester)["test_net[liar-cpu]"]
+
+
+def test_numbers_that_json_does_not_have_are_words(suite, run, pytester):
+    suite(
+        "class Zero(nn.Module):\n"
+        "    def forward(self, x): return x * 0\n"
+        "@pytest.mark.torchexport('liar', values={'x': [1.0]})\n"
+        "def test_net(x): Zero()(x)\n"
+    )
+    run("--torchexport-report=json:report.json")
+    document = json.loads((pytester.path / "report.json").read_text(), parse_constant=pytest.fail)
+    (verdict,) = document["items"][0]["verdicts"]
+    assert verdict["differences"][0]["max_rel"] == "inf"
+
+
+def test_values_that_json_does_not_have_do_not_end_the_run(suite, run, pytester):
+    suite(
+        "def cast(x, dtype): return x.to(dtype) + (x.shape[0] == 1)\n"
+        "@pytest.mark.torchexport('liarcast', values={'dtype': [torch.float64, torch.float32]})\n"
+        "def test_net(torchexport, x):\n"
+        "    torchexport.check(cast, x, torch.float64)\n"
+    )
+    conftest = pytester.path / "conftest.py"
+    conftest.write_text(
+        conftest.read_text()
+        + "\nregister_target('liarcast', Fake(lambda f: lambda x, dtype: f(x, dtype) + 1))\n"
+    )
+    result = run("--torchexport-report=json:report.json")
+    result.assert_outcomes(failed=1)
+    assert result.ret == 1
+    (item,) = json.loads((pytester.path / "report.json").read_text())["items"]
+    assert item["verdicts"][0]["failure"] == "OutputsDiffer"
+
+
+def test_a_report_that_cannot_be_written_is_a_usage_error_after_the_summary(suite, run, text_of):
+    suite("def test_plain(): pass\n")
+    result = run("--torchexport-report=json:test_it.py/report.json")
+    assert result.ret == 4
+    text = text_of(result)
+    assert "--torchexport-report: cannot write test_it.py/report.json" in text
+    assert "Traceback" not in text
+    assert "1 passed" in text
+
+
+def test_a_report_of_a_run_without_verdicts_is_written_too(suite, run, pytester):
+    suite("def test_plain(): pass\n")
+    run("--torchexport-report=json:report.json")
+    assert json.loads((pytester.path / "report.json").read_text())["items"] == []
+
+
+def properties(pytester):
+    root = ET.parse(pytester.path / "junit.xml").getroot()
+    return {
+        case.get("name"): {prop.get("name"): prop.get("value") for prop in case.iter("property")}
+        for case in root.iter("testcase")
+    }
+
+
+def test_junit_has_the_verdicts_and_the_text(suite, run, pytester):
+    suite(SUITE)
+    run("--junitxml=junit.xml")
+    found = properties(pytester)
+    assert found["test_net[mirror-cpu]"] == {"torchexport": "mirror-cpu passed"}
+    assert found["test_net[liar-cpu]"] == {"torchexport": "liar-cpu failed"}
+    assert found["test_net[picky-cpu]"] == {"torchexport": "picky-cpu skipped"}
+    assert found["test_plain"] == {}
+    text = (pytester.path / "junit.xml").read_text()
+    assert "[OutputsDiffer]" in text
+    assert "2 of 2 elements differ" in text
+    assert "not applicable: only for functions" in text
+    assert "session.py" not in text
+
+
+def test_last_failed_runs_only_the_target_that_failed(suite, run):
+    suite(SUITE)
+    run().assert_outcomes(passed=3, failed=1, skipped=1)
+    again = run("--lf", "-v")
+    again.assert_outcomes(failed=1)
+    again.stdout.fnmatch_lines(["*test_net[[]liar-cpu] FAILED*"])
+
+
+def test_collect_only_loads_no_model_and_writes_no_verdict(suite, run, pytester):
+    suite(SUITE)
+    result = run("--collect-only", "--torchexport-report=json:report.json")
+    assert result.ret == 0
+    result.stdout.no_fnmatch_line("*= torchexport =*")
+    assert json.loads((pytester.path / "report.json").read_text())["items"] == []
+
+
+def test_a_failing_call_is_stored_and_replayed_first_whatever_the_seed(suite, run, pytester):
+    # The boundary does not meet it and one drawn call hardly does: found once, it must be replayed.
+    suite(
+        "@pytest.mark.torchexport('rare', dims={'batch': (1, 400)}, max_examples=100)\n"
+        "def test_net(torchexport, x):\n"
+        "    torchexport.check(Net(), x)\n"
+    )
+    conftest = pytester.path / "conftest.py"
+    conftest.write_text(
+        conftest.read_text() + "\nregister_target('rare', Fake(lambda module:"
+        " lambda x: module(x) + float(100 < len(x) < 200)))\n"
+    )
+    first = run("-k", "test_net", "--torchexport-report=json:a.json")
+    first.assert_outcomes(failed=1)
+    again = run(
+        "-k",
+        "test_net",
+        "--hypothesis-seed=77",
+        "--torchexport-max-examples=1",
+        "--torchexport-report=json:b.json",
+    )
+    again.assert_outcomes(failed=1)
+    left, right = (
+        json.loads((pytester.path / name).read_text())["items"][0]["verdicts"][0]
+        for name in ("a.json", "b.json")
+    )
+    assert left["recipe"]["sizes"] == right["recipe"]["sizes"]
+    assert right["calls"]["stored"] >= 1
+    assert right["seed"] == 77
+    suite(
+        "@pytest.mark.torchexport('mirror', dims={'batch': (1, 400)}, max_examples=1)\n"
+        "def test_net(torchexport, x):\n"
+        "    torchexport.check(Net(), x)\n"
+    )
+    run().assert_outcomes(passed=1)
+    run("--cache-clear").assert_outcomes(passed=1)
+
+
+def test_a_spoiled_cache_is_ignored(suite, run, pytester):
+    suite(SUITE)
+    run()
+    stored = list((pytester.path / ".pytest_cache").rglob("torchexport/*"))
+    assert stored
+    for path in stored:
+        for garbage in (
+            '[1, {}, {"leaves": 3}]',
+            "{}",
+            "not json",
+            '[{"leaves": [], "sizes": {}}]',
+        ):
+            path.write_text(garbage)
+            run("-k", "liar").assert_outcomes(failed=1)
+
+
+def test_without_a_cache_nothing_is_stored_and_nothing_breaks(suite, run):
+    suite(SUITE)
+    run("-p", "no:cacheprovider").assert_outcomes(passed=3, failed=1, skipped=1)

@@ -1,0 +1,235 @@
+"""Forwards and artifacts that misbehave: the run goes on, and the user's process is as it was."""
+
+from __future__ import annotations
+
+import pytest
+
+FORWARDS = """
+import random, warnings
+from pytest_torchexport import NotRepeatable, SpecError
+
+BEFORE = {}
+
+def world():
+    return (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(),
+            str(torch.get_default_device()), torch.get_rng_state().sum().item(), random.getstate())
+
+@pytest.fixture(autouse=True)
+def nothing_changes():
+    before = world()
+    yield
+    assert world() == before
+
+class Raises(nn.Module):
+    def forward(self, x):
+        raise ValueError('not today')
+
+@pytest.mark.torchexport('mirror')
+def test_raises(torchexport, x):
+    with pytest.raises(SpecError, match='eager raises on the example: ValueError: not today') as e:
+        torchexport.check(Raises(), x)
+    assert "raise ValueError('not today')" in str(e.value)
+
+class Prints(nn.Module):
+    def forward(self, x):
+        print('hello from forward')
+        return x + 1
+
+@pytest.mark.torchexport('mirror', 'trace')
+def test_prints(torchexport, x, capsys):
+    torchexport.check(Prints(), x)
+    assert 0 < capsys.readouterr().out.count('hello from forward') < 300
+
+class Rude(nn.Module):
+    def forward(self, x):
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(3)
+        torch.manual_seed(3)
+        random.seed(3)
+        return x + 1
+
+@pytest.mark.torchexport('mirror')
+def test_rude(torchexport, x):
+    verdict = torchexport.check(Rude(), x)
+    assert any('default dtype' in note for note in verdict.notes)
+
+class Nothing(nn.Module):
+    def forward(self, x):
+        return None
+
+@pytest.mark.torchexport('mirror')
+def test_nothing(torchexport, x):
+    with pytest.raises(SpecError, match='forward returns None, no tensor'):
+        torchexport.check(Nothing(), x)
+
+class Random(nn.Module):
+    def forward(self, x):
+        return x + torch.rand_like(x) + random.random()
+
+@pytest.mark.torchexport('mirror')
+def test_random_but_faithful(torchexport, x):
+    torchexport.check(Random(), x)
+
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('count', torch.zeros(()))
+        self.calls = 0
+    def forward(self, x):
+        self.count += 1
+        self.calls += 1
+        return x + self.count
+
+@pytest.mark.torchexport('mirror', mode='train')
+def test_state_starts_afresh_for_every_call(torchexport, x):
+    net = Counts()
+    torchexport.check(net, x)
+    assert (net.count.item(), net.calls) == (0, 0)
+
+CLOCK = iter(range(10**9))
+
+class Unrepeatable(nn.Module):
+    def forward(self, x):
+        return x + next(CLOCK)
+
+@pytest.mark.torchexport('mirror')
+def test_unrepeatable(torchexport, x):
+    with pytest.raises(NotRepeatable):
+        torchexport.check(Unrepeatable(), x)
+
+class Fussy(nn.Module):
+    def forward(self, x):
+        if len(x) != 2:
+            raise ValueError('only two rows')
+        return x
+
+@pytest.mark.torchexport('mirror')
+def test_eager_refuses_what_was_only_assumed(torchexport, x):
+    verdict = torchexport.check(Fussy(), x)
+    assert verdict.status == 'passed'
+    assert any('eager accepts batch = 2 only' in note for note in verdict.notes)
+
+@pytest.mark.torchexport('mirror', dims={'batch': (1, 4)})
+def test_eager_refuses_what_was_declared(torchexport, x):
+    with pytest.raises(SpecError, match='eager raises inside the declared range: ValueError') as e:
+        torchexport.check(Fussy(), x)
+    assert 'batch: 1..4' in str(e.value)
+    assert 'only two rows' in str(e.value)
+
+class Warns(nn.Module):
+    def forward(self, x):
+        warnings.warn('deprecated thing')
+        return x
+
+@pytest.mark.torchexport('mirror')
+def test_warnings_are_in_the_verdict(torchexport, x):
+    assert any('deprecated thing' in text for text in torchexport.check(Warns(), x).warnings)
+
+class Uncopyable(nn.Module):
+    def forward(self, x): return x
+    def __deepcopy__(self, memo): raise TypeError('mine alone')
+
+@pytest.mark.torchexport('mirror')
+def test_uncopyable(torchexport, x):
+    with pytest.raises(SpecError, match='cannot be copied .TypeError: mine alone'):
+        torchexport.check(Uncopyable(), x)
+
+@pytest.mark.torchexport('mirror')
+def test_filter_that_refuses_everything(torchexport, x):
+    verdict = torchexport.using(filter=lambda x: False).check(Net(), x)
+    assert verdict.notes
+"""
+
+
+def test_forwards_that_misbehave_leave_no_trace(suite, run):
+    suite(FORWARDS)
+    result = run("-v")
+    result.assert_outcomes(passed=13)
+
+
+def test_nothing_checked_is_red_under_strict(suite, run):
+    suite("@pytest.mark.torchexport('mirror', filter=lambda x: False)\ndef test_net(x): Net()(x)\n")
+    run().assert_outcomes(passed=1)
+    strict = run("--torchexport-strict")
+    strict.assert_outcomes(failed=1)
+    strict.stdout.fnmatch_lines(["*[[]Ineffective]"])
+
+
+def test_a_healthy_module_passes_every_target_with_warnings_as_errors(suite, run_apart):
+    suite(
+        "class Plain(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.conv = nn.Conv2d(3, 4, 3, padding=1)\n"
+        "        self.norm = nn.BatchNorm2d(4)\n"
+        "    def forward(self, x): return self.norm(self.conv(x)).relu().mean((2, 3))\n"
+        "@pytest.mark.torchexport('trace', 'script', 'export', 'onnx', 'onnx_legacy')\n"
+        "def test_net():\n"
+        "    torch.manual_seed(0)\n"
+        "    Plain()(torch.randn(2, 3, 8, 8))\n",
+        fakes=False,
+    )
+    result = run_apart("-W", "error", "--torchexport-max-examples=10")
+    result.assert_outcomes(passed=5)
+    assert result.ret == 0
+
+
+LOOP = """
+import torch.jit
+
+class Loop(nn.Module):
+    def forward(self, x):
+        if torch.jit.is_scripting():
+            n = 0
+            while n >= 0:
+                n = (n + 1) % 1000
+            return x + n
+        return x + 1
+
+@pytest.mark.torchexport('script', 'trace')
+def test_loop():
+    Loop()(torch.ones(2, 3))
+
+def test_after():
+    assert torch.ones(2).sum() == 2
+"""
+
+
+@pytest.mark.parametrize("option", [(), ("-n", "1")], ids=["alone", "xdist"])
+def test_a_loop_that_never_ends_is_a_failure_and_the_run_goes_on(suite, run_apart, text_of, option):
+    suite(LOOP, fakes=False, torchexport_time_limit="4")
+    result = run_apart("-v", *option, timeout=90)
+    result.assert_outcomes(passed=2, failed=1)
+    text = text_of(result)
+    assert "[ArtifactHung]" in text
+    assert "torchexport_time_limit" in text
+    assert result.ret == 1
+    assert "Fatal Python error" not in text
+
+
+def test_eager_that_never_ends_is_interrupted(suite, run):
+    suite(
+        "class Spin(nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        while len(x) == 3: pass\n"
+        "        return x\n"
+        "@pytest.mark.torchexport('mirror')\n"
+        "def test_spin(x): Spin()(x)\n"
+        "def test_after(): pass\n",
+        torchexport_time_limit="1",
+    )
+    result = run()
+    result.assert_outcomes(passed=1, failed=1)
+    assert result.ret == 1
+
+
+def test_property_based_tests_may_be_marked_too(suite, run):
+    suite(
+        "from hypothesis import given, settings, strategies as st\n"
+        "@pytest.mark.torchexport('mirror', 'liar')\n"
+        "@settings(max_examples=3, deadline=None)\n"
+        "@given(st.integers(2, 4))\n"
+        "def test_net(n):\n"
+        "    Net()(torch.zeros(n, 3))\n"
+    )
+    run().assert_outcomes(passed=1, failed=1)
