@@ -301,6 +301,8 @@ def _dense(tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.to_dense()
     if tensor.dtype == torch.complex32:
         tensor = tensor.to(torch.complex64)  # no operator of ours takes half complex numbers
+    if tensor.is_floating_point() and tensor.dtype.itemsize == 1:
+        tensor = tensor.float()  # nor 8-bit floats
     return tensor.dequantize() if tensor.is_quantized else tensor
 
 

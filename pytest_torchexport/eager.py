@@ -62,7 +62,7 @@ class Eager:
             return observe(self.pristine.copy().to(device).function, call.to(device), seed=seed)
         if self._there is None:
             moved = self.pristine.copy().to(device)
-            self._there = moved, State(moved.module)
+            self._there = moved, State(moved.module, thorough=self.stateful)
         subject, state = self._there
         outcome = observe(subject.function, call.to(device), seed=seed)
         state.restore()
@@ -77,6 +77,10 @@ class Eager:
         first = self._returned(self.on_cpu(example))
         for name in first.changed:
             self._note(f"forward changes torch's {name}; it is put back after each call")
+        if self._state.stale():
+            self.stateful = True
+            self._here = self.pristine.copy()
+            self._state = State(self._here.module, thorough=True)
         self.fresh_each_call = before != _python_state(self._here.module) or self._state.lost
         self.stateful = self.stateful or self.fresh_each_call
         if self.fresh_each_call:

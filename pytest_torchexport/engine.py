@@ -188,7 +188,7 @@ class _Item:
         self.artifact = made
         attributes = self.eager.attributes if self.eager.fresh_each_call else ()
         self._artifact_state = State(
-            made.module, parameters=self.eager.fresh_each_call, attributes=attributes
+            made.module, thorough=self.eager.stateful, attributes=attributes
         )
         return made
 

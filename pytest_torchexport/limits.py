@@ -11,6 +11,7 @@ import _thread
 import atexit
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -48,7 +49,7 @@ class Deadline:
 def interrupted_after(seconds: float) -> Iterator[None]:
     """Raise TimeLimitExceeded in the block's Python code after so many seconds.
 
-    Works in the main thread only, where ``_thread.interrupt_main`` can reach it; elsewhere it is no limit.
+    Works in the main thread only, where an interrupt can reach it; elsewhere it is no limit.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -96,7 +97,15 @@ class _Alarm:
         with self._lock:
             if not self._cancelled:
                 self.rang = True
-                _thread.interrupt_main()
+                _interrupt()
+
+
+def _interrupt() -> None:
+    """Ctrl-C in the main thread: as a real signal where there are such, because only that ends a sleep."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 _left_behind: list[threading.Thread] = []

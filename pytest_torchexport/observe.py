@@ -57,32 +57,33 @@ class State:
     """Parameters and buffers of a module, and a way back to how they were.
 
     A forward that updates buffers would make every later call start elsewhere; copying the whole module
-    per call would cost more than the call. Version counters tell which tensors were written to.
+    per call would cost more than the call. Version counters tell which tensors were written to, except by
+    native kernels (batch norm's running statistics): a module that is known to change its state is looked
+    at ``thorough``-ly, with a copy of every tensor, compared by value.
     """
 
     def __init__(
         self,
         module: torch.nn.Module | None,
         *,
-        parameters: bool = False,
+        thorough: bool = False,
         attributes: Collection[str] = (),
     ) -> None:
-        """``parameters`` and ``attributes`` (names of Python numbers and strings) are kept too where the
-        forward is known to write to them: parameters are large, and hardly any forward does.
-        """
+        """``attributes`` are names of Python numbers and strings that the forward is known to change."""
         owners = list(module.modules()) if module is not None else []
-        buffers = list(module.buffers()) if module is not None else []
-        others = list(module.parameters()) if module is not None else []
         self.lost = False
-        self._buffers = [(o, n, t) for o in owners for n, t in o.named_buffers(recurse=False)]
+        self._thorough = thorough
+        self._buffers = [(owner, _own_buffers(owner)) for owner in owners]
         self._plain = [
             (owner, name, getattr(owner, name))
             for owner in owners
             for name in attributes
             if isinstance(getattr(owner, name, None), (bool, int, float, str))
         ]
-        self._tensors = [t for t in (*buffers, *others) if not t.is_inference()]
-        kept = {id(t) for t in (*buffers, *(others if parameters else ()))}
+        buffers = [t for _, own in self._buffers for t in own.values() if t is not None]
+        parameters = list(module.parameters()) if module is not None else []
+        self._tensors = [t for t in (*buffers, *parameters) if not t.is_inference()]
+        kept = {id(t) for t in (*buffers, *(parameters if thorough else ()))}
         self._kept = [t.detach().clone() if id(t) in kept else None for t in self._tensors]
         self._versions = [t._version for t in self._tensors]
 
@@ -91,17 +92,22 @@ class State:
 
         ``lost`` becomes True where a tensor was written to of which no copy was kept.
         """
-        changed = [self._put_back(i) for i in range(len(self._tensors))]
-        for owner, name, value in (*self._buffers, *self._plain):
-            now = getattr(owner, name, None)
-            if now is not value and (isinstance(value, torch.Tensor) or now != value):
+        changed = [self._put_back(index) for index in range(len(self._tensors))]
+        changed += [_rebind(owner, own) for owner, own in self._buffers]
+        for owner, name, value in self._plain:
+            if getattr(owner, name, None) != value:
                 setattr(owner, name, value)
                 changed.append(True)
         return any(changed)
 
+    def stale(self) -> bool:
+        """Whether a buffer still differs from its copy, by value: some native kernel wrote to it."""
+        return any(self._differs(index) for index in range(len(self._tensors)))
+
     def _put_back(self, index: int) -> bool:
         tensor, kept = self._tensors[index], self._kept[index]
-        if tensor._version == self._versions[index]:
+        written = tensor._version != self._versions[index]
+        if not written and not (self._thorough and self._differs(index)):
             return False
         if kept is None:
             self.lost = True
@@ -110,6 +116,31 @@ class State:
                 tensor.copy_(kept)
         self._versions[index] = tensor._version
         return True
+
+    def _differs(self, index: int) -> bool:
+        kept = self._kept[index]
+        if kept is None:
+            return False
+        now = self._tensors[index].detach()
+        return not torch.equal(now.nan_to_num(), kept.nan_to_num())
+
+
+def _own_buffers(owner: torch.nn.Module) -> dict[str, torch.Tensor | None]:
+    if isinstance(owner, torch.jit.ScriptModule):
+        return dict(owner.named_buffers(recurse=False))
+    return dict(owner._buffers)  # named_buffers leaves out those that are None
+
+
+def _rebind(owner: torch.nn.Module, own: dict[str, torch.Tensor | None]) -> bool:
+    """Give a module its own buffer objects back; drop those that a call registered."""
+    now = _own_buffers(owner)
+    if now.keys() == own.keys() and all(now[name] is own[name] for name in own):
+        return False
+    for name in now.keys() - own.keys():
+        delattr(owner, name)
+    for name, tensor in own.items():
+        setattr(owner, name, tensor)
+    return True
 
 
 def seed_everything(seed: int) -> None:
@@ -181,7 +212,8 @@ def _put_back(before: tuple[torch.dtype, bool, int, Any]) -> tuple[str, ...]:
         torch.set_num_threads(threads)
         changed.append("number of threads")
     if after[3] != device:
-        torch.set_default_device(device)
+        # None, not "cpu": a default device is a mode, under which torch leaves its fast paths.
+        torch.set_default_device(None if device.type == "cpu" else device)
         changed.append("default device")
     return tuple(changed)
 

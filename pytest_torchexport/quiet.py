@@ -95,19 +95,23 @@ def quiet() -> Iterator[Heard]:
     """Everything global saved, set for a check, and put back; what was said in the block is kept."""
     heard = Heard()
     output = _Bounded()
-    with ExitStack() as stack:
-        stack.enter_context(_random_streams())
-        stack.enter_context(_torch_globals())
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("always")
-        warnings.showwarning = heard.warned  # the documented way to divert without keeping each one
-        stack.enter_context(_silent_loggers())
-        stack.enter_context(contextlib.redirect_stdout(output))
-        stack.enter_context(contextlib.redirect_stderr(output))
-        yield heard
-    heard.printed = output.lines
-    if output.text:
-        sys.stdout.write(output.text)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(_random_streams())
+            stack.enter_context(_torch_globals())
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("always")
+            warnings.showwarning = (
+                heard.warned
+            )  # the documented way to divert without keeping each one
+            stack.enter_context(_silent_loggers())
+            stack.enter_context(contextlib.redirect_stdout(output))
+            stack.enter_context(contextlib.redirect_stderr(output))
+            yield heard
+    finally:
+        heard.printed = output.lines
+        if output.text:
+            sys.stdout.write(output.text)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Hypothesis's own shrink phase is off, because it only knows the calls it drew.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections.abc import Callable, Iterator
 
@@ -33,45 +34,61 @@ def shrink(spec: InputSpec, recipe: Recipe, still_fails: Callable[[Recipe], bool
 
     ``still_fails`` must ask for the same failure class, so that one bug never slips into another.
     """
-    tried: set[str] = {repr(recipe)}
-    progress = True
-    while progress:
-        progress = False
-        for candidate in _simpler(spec, recipe):
-            key = repr(candidate)
-            if key in tried:
-                continue
-            if len(tried) > MAX_TRIES:
-                return recipe
-            tried.add(key)
-            if still_fails(candidate):
-                recipe = candidate
-                progress = True
-                break
+    budget = _Budget(still_fails)
+    before = None
+    while before != recipe:
+        before = recipe
+        for name, dim in spec.dims.items():
+            recipe = _smaller_dim(name, dim, recipe, budget)
+        recipe = next((c for c in _simpler(spec, recipe) if budget.fails(c)), recipe)
     return recipe
 
 
+class _Budget:
+    """Asks ``still_fails`` once per recipe, and says no when it has asked often enough."""
+
+    def __init__(self, still_fails: Callable[[Recipe], bool]) -> None:
+        self._still_fails = still_fails
+        self._answers: dict[str, bool] = {}
+
+    def fails(self, recipe: Recipe) -> bool:
+        key = repr(recipe)
+        if key not in self._answers and len(self._answers) >= MAX_TRIES:
+            return False
+        if key not in self._answers:
+            self._answers[key] = self._still_fails(recipe)
+        return self._answers[key]
+
+
+def _smaller_dim(name: str, dim: Dim, recipe: Recipe, budget: _Budget) -> Recipe:
+    """The least size at which the call still fails, as far as halving finds it."""
+
+    def at(index: int) -> Recipe:
+        return dataclasses.replace(recipe, sizes={**recipe.sizes, name: dim.sizes[index]})
+
+    size = recipe.sizes.get(name, dim.example)
+    failing = bisect.bisect_left(dim.sizes, size)
+    if failing == 0 or failing >= len(dim.sizes):
+        return recipe
+    if budget.fails(at(0)):
+        return at(0)
+    passing = 0
+    while failing - passing > 1:
+        middle = (passing + failing) // 2
+        if budget.fails(at(middle)):
+            failing = middle
+        else:
+            passing = middle
+    return at(failing) if dim.sizes[failing] < size else recipe
+
+
 def _simpler(spec: InputSpec, recipe: Recipe) -> Iterator[Recipe]:
-    for name, dim in spec.dims.items():
-        for size in _smaller(dim, recipe.sizes.get(name, dim.example)):
-            yield dataclasses.replace(recipe, sizes={**recipe.sizes, name: size})
     for index, (leaf, item) in enumerate(zip(spec.leaves, recipe.leaves, strict=True)):
         for simpler in _simpler_leaf(leaf, item):
             leaves = (*recipe.leaves[:index], simpler, *recipe.leaves[index + 1 :])
             yield dataclasses.replace(recipe, leaves=leaves)
     if recipe.seed:
         yield dataclasses.replace(recipe, seed=0)
-
-
-def _smaller(dim: Dim, size: int) -> Iterator[int]:
-    below = [legal for legal in dim.sizes if legal < size] if len(dim.sizes) < 4096 else []
-    if not below and dim.low < size:
-        below = [dim.low, (dim.low + size) // 2, size - 1]
-    seen = set()
-    for position in (0, 1, len(below) // 4, len(below) // 2, len(below) - 1):
-        if 0 <= position < len(below) and below[position] not in seen:
-            seen.add(below[position])
-            yield below[position]
 
 
 def _simpler_leaf(leaf: object, item: LeafRecipe) -> Iterator[LeafRecipe]:
@@ -83,8 +100,8 @@ def _simpler_leaf(leaf: object, item: LeafRecipe) -> Iterator[LeafRecipe]:
         for kind in RANK[: RANK.index(item.kind)]:
             if kind != "elements":
                 yield LeafRecipe(kind=kind)
-                if item.edits:
-                    yield LeafRecipe(kind=kind, edits=item.edits)
+                yield LeafRecipe(kind=kind, edits=item.edits)
+                yield dataclasses.replace(item, kind=kind, scale=1.0)
     elif item.data and len(item.data) > 1:
         yield dataclasses.replace(item, data=item.data[-1:])
     for position in range(len(item.edits)):
