@@ -136,7 +136,7 @@ def parity(runs: int) -> Iterator[Row]:
     batch = torch.export.Dim("batch")
     exporters: dict[str, Callable] = {
         "trace": lambda m, x: torch.jit.trace(m, x, check_trace=False),
-        "script": lambda m, x: torch.jit.script(m),
+        "script": lambda m, _: torch.jit.script(m),
         "export": lambda m, x: torch.export.export(m, (x,), dynamic_shapes=({0: batch},)).module(),
         "onnx": onnx_by_hand,
     }

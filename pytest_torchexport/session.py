@@ -209,13 +209,17 @@ class Session:
                     for line in detail_lines(Verdict.from_dict(data)):
                         write(line)
 
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Write the reports that were asked for, once, on the controller."""
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, exitstatus: int) -> Generator[None]:
+        """Write the reports that were asked for, once, on the controller, when all else has been said."""
         limits = sys.modules.get("pytest_torchexport.limits")
         if limits is not None:
             limits.set_exit_status(int(exitstatus))
-        if hasattr(self.config, "workerinput"):
-            return
+        yield
+        if not hasattr(self.config, "workerinput"):
+            self._write_reports()
+
+    def _write_reports(self) -> None:
         for _, path in self.settings.report:
             target = Path(self.config.invocation_params.dir, path)
             try:
