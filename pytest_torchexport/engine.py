@@ -122,6 +122,8 @@ class _OutOfTime(BaseException):
 class _Item:
     """One subject on one target and device."""
 
+    waiting_for = "eager"
+    trying: Recipe | None = None
     spec: InputSpec | None = None
     artifact: Artifact | None = None
     shrunk: tuple[Recipe, str, tuple[Sizes, ...]] | None = None
@@ -156,7 +158,9 @@ class _Item:
         except CannotJudge as reason:
             return self._verdict("skipped", reason=str(reason))
         except TimeLimitExceeded:
-            return self._failed(ArtifactHung(f"the item did not end within {self._limit()}"))
+            cls = SpecError if self.waiting_for == "eager" else ArtifactHung
+            text = f"{self.waiting_for} did not return within {self._limit()}"
+            return self._failed(cls(text, details=self._attempt()))
         except Failure as failure:
             return self._failed(failure)
         return self._verdict("passed")
@@ -182,6 +186,7 @@ class _Item:
         """Export a copy once; torch's refusal is a failure where the target was named, else a skip."""
         assert self.spec is not None
         self.plan.progress("export")
+        self.waiting_for = "the exporter"
         made = self._export() if self.made is None else self._foreign()
         if isinstance(made, NotApplicable):
             raise CannotJudge(f"not applicable: {made.reason}")
@@ -385,6 +390,7 @@ class _Item:
 
     def _judge(self, recipe: Recipe, repeats: int = 1) -> tuple[bool, Failure | None]:
         """Whether the call is legal, and its failure."""
+        self.waiting_for, self.trying = "eager", recipe
         found = self.legal.call(recipe)
         if found is None:
             return False, None
@@ -413,6 +419,7 @@ class _Item:
 
     def _run_on(self, call: Call) -> Outcome:
         assert self.artifact is not None
+        self.waiting_for = "the artifact"
         left = max(self.deadline.left - 1.0, 0.5)
         outcome = observe(
             self.artifact,
@@ -421,7 +428,7 @@ class _Item:
             run=(lambda go: in_thread(go, left)) if self.artifact.native_loops else None,
         )
         if isinstance(outcome, Hung):
-            raise ArtifactHung(f"a call did not return within {self._limit()}")
+            raise TimeLimitExceeded
         return outcome
 
     def _differences(self, call: Call, expected: Returned, actual: Outcome) -> list[Difference]:
@@ -513,6 +520,13 @@ class _Item:
         """The packages of the model's source, which the process that serves it does not have."""
         allowed = {name.partition(".")[0] for name in self.plan.runtime_imports}
         return [name for name in self.subject.packages() if name not in allowed]
+
+    def _attempt(self) -> tuple[str, ...]:
+        """The call that was being made, for what never came back from it."""
+        if self.spec is None or self.trying is None:
+            return ()
+        call = build(self.spec, self.trying)
+        return () if call is None else (f"call: {describe_recipe(self.spec, self.trying, call)}",)
 
     def _limit(self) -> str:
         return f"the item's time limit of {self.plan.time_limit:g} s (torchexport_time_limit)"

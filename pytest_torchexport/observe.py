@@ -164,8 +164,8 @@ def observe(
 ) -> Outcome:
     """Run ``function`` on clones of the call's tensors and say what it did.
 
-    ``run`` may run it elsewhere (a thread with a time limit). KeyboardInterrupt and SystemExit of the
-    user pass through.
+    ``run`` may run it elsewhere, with a time limit of its own: then not returning is an outcome too.
+    KeyboardInterrupt and SystemExit of the user pass through.
     """
     own = call.clone()
     seed_everything(seed)
@@ -178,6 +178,8 @@ def observe(
     try:
         value = go() if run is None else run(go)
     except TimeLimitExceeded:
+        if run is None:
+            raise  # the item's own limit, not this call's
         return Hung(0.0)
     except Exception as error:
         return raised(error)
