@@ -41,7 +41,7 @@ class Calibration:
         """
         if any(difference.kind != "values" for difference in differences):
             return differences
-        truths = [dict(flatten(value, "output")[0]) for value in self._references(call)]
+        truths = self._references(call, ties=any(_is_discrete(expected, d) for d in differences))
         wanted = dict(flatten(expected.value, "output")[0])
         found = dict(flatten(actual.value, "output")[0])
         kept = []
@@ -53,10 +53,12 @@ class Calibration:
                 kept.append(judged)
         return kept
 
-    def _references(self, call: Call) -> list[Any]:
+    def _references(self, call: Call, *, ties: bool) -> list[dict[str, Any]]:
         """What eager returns in float64, and on the same call moved by about one unit in the last place.
 
-        One float64 run alone is a lucky yardstick: a single rounding can come out right by chance.
+        One float64 run alone is a lucky yardstick: a single rounding can come out right by chance. Where
+        integers are in question (``ties``), exact zeros are moved too; for floats they are not, or the
+        jump at a threshold would pass for rounding.
         """
         if self._double is None:
             self._double = self._subject.copy()
@@ -65,12 +67,18 @@ class Calibration:
         wide = Call(_double(call.args), _double(dict(call.kwargs)))
         outcomes = [observe(self._double.copy().function, wide, seed=self._seed)]
         for number in range(MOVES):
-            subject, moved = _moved(self._subject.copy(), call, number)
+            subject, moved = _moved(self._subject.copy(), call, number, zeros=ties)
             outcomes.append(observe(subject.function, moved, seed=self._seed))
-        return [outcome.value for outcome in outcomes if isinstance(outcome, Returned)]
+        returned = [outcome.value for outcome in outcomes if isinstance(outcome, Returned)]
+        return [dict(flatten(value, "output")[0]) for value in returned]
 
 
-def _moved(subject: Subject, call: Call, number: int) -> tuple[Subject, Call]:
+def _is_discrete(expected: Returned, difference: Difference) -> bool:
+    leaf = dict(flatten(expected.value, "output")[0]).get(difference.path)
+    return isinstance(leaf, torch.Tensor) and not (leaf.is_floating_point() or leaf.is_complex())
+
+
+def _moved(subject: Subject, call: Call, number: int, *, zeros: bool) -> tuple[Subject, Call]:
     """The call with each float moved up or down by its dtype's epsilon; the weights where no input is a
     float.
     """
@@ -79,8 +87,12 @@ def _moved(subject: Subject, call: Call, number: int) -> tuple[Subject, Call]:
     def move(leaf: Any) -> Any:
         if not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point():
             return leaf
-        sign = torch.randint(0, 2, leaf.shape, generator=generator) * 2 - 1
-        return leaf.detach() * (1 + sign.to(leaf) * torch.finfo(leaf.dtype).eps)
+        sign = (torch.randint(0, 2, leaf.shape, generator=generator) * 2 - 1).to(leaf)
+        value = leaf.detach()
+        size = value.abs()
+        if zeros and value.numel():
+            size = size.clamp(min=float(size.max()) or 1.0)
+        return value + sign * size * torch.finfo(leaf.dtype).eps
 
     leaves = [leaf for _, leaf in flatten((call.args, dict(call.kwargs)))[0]]
     if any(isinstance(leaf, torch.Tensor) and leaf.is_floating_point() for leaf in leaves):

@@ -15,7 +15,7 @@ Failure (AssertionError)
 ├── RoundTripDiffers   the loaded artifact differs from the one that never left memory
 ├── NotRepeatable      eager does not agree with itself
 ├── TrainingMode       a part of the module is left in training mode
-└── Ineffective        nothing was really checked (only under --torchexport-strict)
+└── Ineffective        nothing was really checked (mostly under --torchexport-strict)
 
 This file imports nothing heavy: users name these classes in ``xfail`` at the top of their tests.
 """
@@ -158,7 +158,9 @@ class TrainingMode(Failure):
 
 
 class Ineffective(Failure):
-    """Nothing was really checked. Raised only under ``--torchexport-strict``."""
+    """Nothing was really checked: a marked test that calls no module, and under ``--torchexport-strict``
+    also what is unavailable, cannot be compared, or was refused by eager altogether.
+    """
 
     title = "nothing was really checked"
 

@@ -30,6 +30,7 @@ class Subject:
     @classmethod
     def of(cls, thing: Any) -> Subject:
         """The subject for what a user handed over. Raises SpecError for what cannot be called."""
+        thing = getattr(thing, "_orig_mod", thing)  # what torch.compile wraps
         if isinstance(thing, torch.nn.Module):
             return cls(thing, thing, type(thing).__name__)
         if not callable(thing):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,6 +44,13 @@ class Expr:
         except ZeroDivisionError:
             at = ", ".join(f"{name}={sizes[name]}" for name in sorted(self.names))
             raise ValueError(f"{self.text!r} divides by zero at {at}") from None
+
+    def fixed(self, name: str, size: int) -> Expr:
+        """The expression with a number in the place of one dim."""
+        if name not in self.names:
+            return self
+        text = re.sub(rf"\b{re.escape(name)}\b", str(size), self.text)
+        return Expr(text if _names(text) else str(_evaluate(_parse(text), {})))
 
     def linear(self) -> tuple[str, int, int] | None:
         """``(dim, factor, offset)`` where the expression is that of one dim, else None.

@@ -108,10 +108,22 @@ class InputSpec:
             raise SpecError(f"filter: must return one bool, not {describe(answer)}") from error
 
     def narrow(self, name: str, sizes: range | tuple[int, ...]) -> InputSpec:
-        """The same spec with fewer sizes for one dim."""
+        """The same spec with fewer sizes for one dim; with a single one it is no dim any more."""
+        if len(sizes) == 1:
+            return self._fixed(name, sizes[0])
         return dataclasses.replace(
             self, dims={**self.dims, name: dataclasses.replace(self.dims[name], sizes=sizes)}
         )
+
+    def _fixed(self, name: str, size: int) -> InputSpec:
+        leaves = tuple(
+            dataclasses.replace(leaf, shape=tuple(axis.fixed(name, size) for axis in leaf.shape))
+            if isinstance(leaf, TensorLeaf)
+            else leaf
+            for leaf in self.leaves
+        )
+        dims = {other: dim for other, dim in self.dims.items() if other != name}
+        return dataclasses.replace(self, leaves=leaves, dims=dims)
 
     def numel(self, sizes: Mapping[str, int]) -> int:
         """Elements of all tensor arguments at these sizes."""
