@@ -22,6 +22,8 @@ from pytest_torchexport.verdict import Difference
 # about 3x of |eager - float64| and within 1.1x of the largest of a few moved runs.
 MULTIPLE = 4.0
 MOVES = 4
+# A tie among many equals must be seen to fall every way.
+TIE_MOVES = 12
 
 
 class Calibration:
@@ -66,7 +68,7 @@ class Calibration:
                 self._double.module.double()
         wide = Call(_double(call.args), _double(dict(call.kwargs)))
         outcomes = [observe(self._double.copy().function, wide, seed=self._seed)]
-        for number in range(MOVES):
+        for number in range(TIE_MOVES if ties else MOVES):
             subject, moved = _moved(self._subject.copy(), call, number, zeros=ties)
             outcomes.append(observe(subject.function, moved, seed=self._seed))
         returned = [outcome.value for outcome in outcomes if isinstance(outcome, Returned)]
@@ -87,8 +89,9 @@ def _moved(subject: Subject, call: Call, number: int, *, zeros: bool) -> tuple[S
     def move(leaf: Any) -> Any:
         if not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point():
             return leaf
-        sign = (torch.randint(0, 2, leaf.shape, generator=generator) * 2 - 1).to(leaf)
-        value = leaf.detach()
+        # Not by a sign alone: equal numbers must part, or a tie among them stays one.
+        sign = torch.rand(leaf.shape, generator=generator, dtype=torch.float64) * 3 - 1.5
+        value, sign = leaf.detach(), sign.to(leaf)
         size = value.abs()
         if zeros and value.numel():
             size = size.clamp(min=float(size.max()) or 1.0)

@@ -54,8 +54,12 @@ def _narrowed(
         call = build(spec, example_recipe(spec, {dim.name: size}))
         return call is None or isinstance(eager(call), Returned)
 
-    low = dim.low if takes(dim.low) else _limit(dim.example, dim.low, takes)
-    high = dim.high if takes(dim.high) else _limit(dim.example, dim.high, takes)
+    if not any(takes(dim.example + step) for step in (-1, 1) if dim.example + step in dim.sizes):
+        # Sizes further off that eager takes all the same (1, by broadcasting) are no other sizes of a dim.
+        low = high = dim.example
+    else:
+        low = dim.low if takes(dim.low) else _limit(dim.example, dim.low, takes)
+        high = dim.high if takes(dim.high) else _limit(dim.example, dim.high, takes)
     if (low, high) == (dim.low, dim.high):
         return spec
     note(f"eager accepts {_interval(dim, low, high)} (assumed was {dim.describe()})")
