@@ -45,11 +45,14 @@ class Eager:
         self.stateful = self._state.restore() or self.stateful
         return outcome
 
-    def sequence(self, call: Call, length: int) -> list[Outcome]:
-        """The call so many times in a row on the item's device, each from where the one before ended."""
-        function = self.pristine.copy().to(self._plan.device).function
+    def sequence(self, call: Call, length: int) -> tuple[list[Outcome], dict[str, torch.Tensor]]:
+        """The call so many times in a row on the item's device, each from where the one before ended, and
+        the buffers that are left.
+        """
+        subject = self.pristine.copy().to(self._plan.device)
         moved = call.to(self._plan.device)
-        return [observe(function, moved, seed=self._plan.seed) for _ in range(length)]
+        outcomes = [observe(subject.function, moved, seed=self._plan.seed) for _ in range(length)]
+        return outcomes, buffers_of(subject.module)
 
     def on_device(self, call: Call, outcome: Outcome) -> Outcome:
         """The same on the item's device, for a call that eager returned from on the CPU with ``outcome``:
@@ -126,6 +129,13 @@ class Eager:
             )
         module.eval()
         self._note("put into eval mode for the check")
+
+
+def buffers_of(module: Any) -> dict[str, torch.Tensor]:
+    """Copies of a module's buffers by name; none of what is no module."""
+    if not isinstance(module, torch.nn.Module):
+        return {}
+    return {name: tensor.detach().clone() for name, tensor in module.named_buffers()}
 
 
 def _plain_names(module: torch.nn.Module | None) -> Iterator[str]:

@@ -19,7 +19,7 @@ from pytest_torchexport.calibrate import Calibration
 from pytest_torchexport.checks import names as check_names
 from pytest_torchexport.checks import parity, round_trip, state
 from pytest_torchexport.compare import Tolerance, compare, largest_error
-from pytest_torchexport.eager import Eager
+from pytest_torchexport.eager import Eager, buffers_of
 from pytest_torchexport.failures import (
     ArtifactHung,
     ExportRefused,
@@ -52,6 +52,8 @@ REPEATS = 3
 # Drawing stops at this share of the time limit: the rest is for shrinking and the round trip.
 DRAWING_SHARE = 0.5
 SHRINKING_SHARE = 0.9
+# What the clean process gets at least, however little parity has left of the item's time.
+LOADING_SECONDS = 20.0
 # How many sizes of a dim a failing call is tried at.
 SWEEP = 8
 # How many failing calls are kept for the next run.
@@ -92,20 +94,20 @@ def check_export(
 def check(thing: Any, calls: Sequence[Call], plan: Plan) -> Verdict:
     """The verdict on one subject. ``calls[0]`` is the example; further ones tell which sizes vary."""
     sandbox.warm_up()
-    with quiet() as heard:
+    with quiet(plan.device) as heard:
         return _Item(thing, calls, plan, heard).verdict()
 
 
 def check_artifact(made: Any, thing: Any, example: Call, plan: Plan) -> Verdict:
     """The verdict on an artifact that somebody else made: a path, or a callable."""
     sandbox.warm_up()
-    with quiet() as heard:
+    with quiet(plan.device) as heard:
         return _Item(thing, [example], plan, heard, made=made).verdict()
 
 
 def export(thing: Any, example: Call, plan: Plan) -> Artifact:
     """The artifact alone, for asserts of the user's own. Raises ExportRefused, SpecError, CannotJudge."""
-    with quiet() as heard:
+    with quiet(plan.device) as heard:
         item = _Item(thing, [example], plan, heard)
         item.prepare()
         return item.export()
@@ -191,6 +193,8 @@ class _Item:
         if isinstance(made, NotApplicable):
             raise CannotJudge(f"not applicable: {made.reason}")
         self.artifact = made
+        for note in getattr(made, "notes", ()):
+            self.ledger.note(note)
         attributes = self.eager.attributes if self.eager.fresh_each_call else ()
         self._artifact_state = State(
             made.module, thorough=self.eager.stateful, attributes=attributes
@@ -243,16 +247,16 @@ class _Item:
             return
         with self.ledger.timed("state"):
             example = self.spec.example
-            state.check(
-                self.eager.sequence(example, state.LENGTH), self._runs(example), self.tolerance
-            )
+            expected, left = self.eager.sequence(example, state.LENGTH)
+            actual, right = self._runs(example)
+            state.check(expected, actual, (left, right), self.tolerance)
 
     def _round_trip(self) -> None:
         assert self.spec is not None
         assert self.artifact is not None
         self.plan.progress("round trip")
         call = self.spec.example
-        expected = [_on_cpu(outcome) for outcome in self._runs(call)]
+        expected = [_on_cpu(outcome) for outcome in self._runs(call)[0]]
         if self.eager.random and _own_stream(expected):
             self.ledger.note(
                 "round trip not checked: the artifact draws from a random stream of its own"
@@ -266,7 +270,7 @@ class _Item:
                 call=call,
                 expected=expected,
                 seed=self.plan.seed,
-                limit=max(self.deadline.left, 1.0),
+                limit=max(self.deadline.left, LOADING_SECONDS),
                 blocked=self._blocked(),
                 imports=self.plan.runtime_imports,
             )
@@ -411,11 +415,13 @@ class _Item:
         self._artifact_state.restore()
         return outcome
 
-    def _runs(self, call: Call) -> list[Outcome]:
-        """The same call in a row, each from where the one before ended."""
+    def _runs(self, call: Call) -> tuple[list[Outcome], dict[str, torch.Tensor]]:
+        """The same call in a row, each from where the one before ended, and the buffers that are left."""
+        assert self.artifact is not None
         outcomes = [self._run_on(call) for _ in range(state.LENGTH)]
+        left = buffers_of(self.artifact.module)
         self._artifact_state.restore()
-        return outcomes
+        return outcomes, left
 
     def _run_on(self, call: Call) -> Outcome:
         assert self.artifact is not None

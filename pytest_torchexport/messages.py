@@ -35,9 +35,17 @@ _TORCHSCRIPT = "Traceback of TorchScript"
 _LAST_WORD = re.compile(r"^(\w+(?:Error|Exception)): (.*)", re.MULTILINE | re.DOTALL)
 
 
+def text_of(error: BaseException) -> str:
+    """``str(error)``, which an exception of the user may refuse."""
+    try:
+        return str(error).strip()
+    except Exception as other:
+        return f"(its text cannot be shown: {type(other).__name__})"
+
+
 def said(error: BaseException) -> tuple[str, str]:
     """``(message, where)`` of an exception from running code, TorchScript's own traceback taken apart."""
-    text = str(error).strip()
+    text = text_of(error)
     if _TORCHSCRIPT not in text:
         return text, user_frame(error)
     _, _, trace = text.partition(_TORCHSCRIPT)
@@ -61,7 +69,7 @@ def _torchscript_frame(trace: str) -> str:
 def is_about_dims(error: BaseException) -> bool:
     """Whether torch refused the dims rather than the module (told by its words: one class serves both)."""
     words = ("Constraints violated", "Suggested fixes", "dynamic_shapes")
-    return any(word in str(cause) for cause in _causes(error) for word in words)
+    return any(word in text_of(cause) for cause in _causes(error) for word in words)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -75,7 +83,7 @@ def condense(error: BaseException) -> tuple[str, str]:
     """``(reason, where)``: the first meaningful lines of the innermost cause, and ``file:line  source``."""
     causes = _causes(error)
     innermost = causes[-1]
-    text = str(innermost).strip() or type(innermost).__name__
+    text = text_of(innermost) or type(innermost).__name__
     lines = [line.strip() for line in text.splitlines()]
     kept = [
         line for line in lines if line and not _DROP.match(line) and not line.startswith("File ")
@@ -88,7 +96,7 @@ def condense(error: BaseException) -> tuple[str, str]:
 
 def _where(causes: list[BaseException]) -> str:
     for error in causes:
-        for path, number, _, source in reversed(_CAUSED_BY.findall(str(error))):
+        for path, number, _, source in reversed(_CAUSED_BY.findall(text_of(error))):
             if _is_users(path):
                 return f"{short_path(path)}:{number}  {source.strip()}"
     return next((frame for frame in map(user_frame, causes) if frame), "")

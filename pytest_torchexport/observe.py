@@ -165,7 +165,7 @@ def observe(
     """Run ``function`` on clones of the call's tensors and say what it did.
 
     ``run`` may run it elsewhere, with a time limit of its own: then not returning is an outcome too.
-    KeyboardInterrupt and SystemExit of the user pass through.
+    KeyboardInterrupt passes through.
     """
     own = call.clone()
     seed_everything(seed)
@@ -181,7 +181,9 @@ def observe(
         if run is None:
             raise  # the item's own limit, not this call's
         return Hung(0.0)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # pytest.skip and sys.exit in a forward are outcomes too
         return raised(error)
     finally:
         changed = _put_back(before)

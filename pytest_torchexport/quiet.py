@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import random
 import re
 import sys
@@ -91,14 +92,14 @@ class _Bounded(io.TextIOBase):
 
 
 @contextmanager
-def quiet() -> Iterator[Heard]:
+def quiet(device: str) -> Iterator[Heard]:
     """Everything global saved, set for a check, and put back; what was said in the block is kept."""
     heard = Heard()
     output = _Bounded()
     try:
         with ExitStack() as stack:
             stack.enter_context(_random_streams())
-            stack.enter_context(_torch_globals())
+            stack.enter_context(_torch_globals(device))
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("always")
             warnings.showwarning = (
@@ -140,35 +141,79 @@ def _random_streams() -> Iterator[None]:
             numpy.random.set_state(kept)
 
 
-# name -> (read, write, value during a check or None to leave it)
-_SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], Any], Any], ...] = (
-    (torch.get_num_threads, torch.set_num_threads, 1),
-    (torch.get_default_dtype, torch.set_default_dtype, None),
-    (torch.is_grad_enabled, torch.set_grad_enabled, None),
-    (
-        lambda: torch.backends.cuda.matmul.allow_tf32,
-        lambda on: setattr(torch.backends.cuda.matmul, "allow_tf32", on),
-        False,
-    ),
-    (
-        lambda: torch.backends.cudnn.allow_tf32,
-        lambda on: setattr(torch.backends.cudnn, "allow_tf32", on),
-        False,
-    ),
-)
+Switch = tuple[Callable[[], Any], Callable[[Any], Any], Any]
+
+
+def _attribute(owner: Any, name: str, value: Any) -> Switch:
+    return (lambda: getattr(owner, name), lambda kept: setattr(owner, name, kept), value)
+
+
+def _switches(device: str) -> list[Switch]:
+    """(read, write, value during a check or None to leave it) of what a forward or exporter may change."""
+    found: list[Switch] = [
+        (torch.get_num_threads, torch.set_num_threads, 1),
+        (torch.get_default_dtype, torch.set_default_dtype, None),
+        (torch.is_grad_enabled, torch.set_grad_enabled, None),
+        (_default_device, torch.set_default_device, None),
+        (_deterministic, _set_deterministic, None),
+        (torch.is_anomaly_enabled, torch.set_anomaly_enabled, None),
+        (os.getcwd, os.chdir, None),
+    ]
+    off = device.startswith("cuda")
+    return found + _full_precision(off=off)
+
+
+def _full_precision(*, off: bool) -> list[Switch]:
+    """TF32, which on CUDA is off during a check. Under the names that the user uses: torch refuses to read
+    ``allow_tf32`` once somebody has written the newer ``fp32_precision``, and the reverse would happen to
+    the user after us.
+    """
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    try:
+        legacy = [_attribute(part, "allow_tf32", False if off else None) for part in (cuda, cudnn)]
+        for read, _, _ in legacy:
+            read()
+    except RuntimeError:
+        parts = [cuda, getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None)]
+        value = "ieee" if off else None
+        return [
+            _attribute(p, "fp32_precision", value) for p in parts if hasattr(p, "fp32_precision")
+        ]
+    return legacy
+
+
+def _default_device() -> torch.device | None:
+    """None for the CPU: a default device is a mode, under which torch leaves its fast paths."""
+    device = torch.get_default_device()
+    return None if device.type == "cpu" else device
+
+
+def _deterministic() -> tuple[bool, bool]:
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    return torch.are_deterministic_algorithms_enabled(), warn_only
+
+
+def _set_deterministic(kept: tuple[bool, bool]) -> None:
+    torch.use_deterministic_algorithms(kept[0], warn_only=kept[1])
 
 
 @contextmanager
-def _torch_globals() -> Iterator[None]:
-    kept = [read() for read, _, _ in _SWITCHES]
+def _torch_globals(device: str) -> Iterator[None]:
+    switches = _switches(device)
+    kept = [read() for read, _, _ in switches]
     try:
-        for _, write, value in _SWITCHES:
-            if value is not None:
+        for read, write, value in switches:
+            if value is not None and read() != value:
                 write(value)
-        yield
+        with ExitStack() as stack:
+            if _default_device() is not None:
+                # Calls are made on the CPU, whatever the user's tests default to.
+                stack.enter_context(torch.device("cpu"))
+            yield
     finally:
-        for (_, write, _), value in zip(_SWITCHES, kept, strict=True):
-            write(value)
+        for (read, write, _), value in zip(switches, kept, strict=True):
+            if read() != value:
+                write(value)
 
 
 @contextmanager

@@ -35,6 +35,7 @@ class OnnxArtifact:
     external_data: bool
     native_loops: bool
     baked: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     module: Any = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -100,7 +101,8 @@ class Onnx:
         device = _device_of(example)
         first: Exception | None = None
         program: Any = None
-        for _, shapes in dynamic_shapes(spec, example, signature_of(module)):
+        notes: tuple[str, ...] = ()
+        for spelling, shapes in dynamic_shapes(spec, example, signature_of(module)):
             try:
                 found = _export(as_module(module), example, shapes, options)
             except Exception as error:
@@ -108,14 +110,15 @@ class Onnx:
                 if not is_about_dims(error):
                     break
                 continue
-            program = program or found
             if _keeps_dims(found, spec):
                 program = found
                 break
+            program = program or found
+            notes = (f"with {spelling} the exporter silently makes a dim static that varies",)
         if program is None:
             assert first is not None
             raise first
-        return _artifact(program, device, external)
+        return _artifact(program, device, external, notes)
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         """A session on the device; takes tensors by input name."""
@@ -170,7 +173,9 @@ def _graph_inputs(program: Any, leaves: Sequence[Any]) -> list[Any]:
     ]
 
 
-def _artifact(program: Any, device: str, external_data: bool) -> OnnxArtifact:
+def _artifact(
+    program: Any, device: str, external_data: bool, notes: tuple[str, ...]
+) -> OnnxArtifact:
     with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
         path = Path(directory, FILENAME)
         program.save(path)
@@ -182,6 +187,7 @@ def _artifact(program: Any, device: str, external_data: bool) -> OnnxArtifact:
         external_data=external_data,
         native_loops=has_loops(program.model_proto),
         baked=_baked(program),
+        notes=notes,
     )
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -131,13 +132,31 @@ def test_no_exception_is_kept_alive():
     assert all(isinstance(value, str) for value in vars(outcome).values())
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_the_users_interrupts_pass_through(error):
+def test_ctrl_c_passes_through():
     def function():
-        raise error
+        raise KeyboardInterrupt
 
-    with pytest.raises(error):
+    with pytest.raises(KeyboardInterrupt):
         observe(function, Call(), seed=0)
+
+
+@pytest.mark.parametrize("leave", [lambda: sys.exit(3), lambda: pytest.skip("not today")])
+def test_a_forward_that_leaves_the_test_is_an_outcome(leave):
+    outcome = observe(leave, Call(), seed=0)
+    assert isinstance(outcome, Raised)
+    assert outcome.type in ("SystemExit", "Skipped")
+
+
+def test_an_exception_without_a_text_says_so():
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError("no")
+
+    def function():
+        raise Mute
+
+    outcome = observe(function, Call(), seed=0)
+    assert str(outcome) == "Mute: (its text cannot be shown: RuntimeError)"
 
 
 def test_a_runner_that_says_time_is_up_makes_it_hung():

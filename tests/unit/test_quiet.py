@@ -5,9 +5,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
+import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,7 +60,7 @@ def test_everything_is_restored(fails):
     logging.getLogger("torch.onnx").setLevel(logging.WARNING)
     before = world()
     try:
-        with quiet():
+        with quiet("cpu"):
             rude()
             if fails:
                 raise ValueError("in the block")
@@ -71,7 +74,7 @@ def test_the_users_own_settings_come_back_and_not_the_defaults():
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(2)
     try:
-        with quiet():
+        with quiet("cpu"):
             torch.set_default_dtype(torch.float32)
         assert torch.get_default_dtype() == torch.float64
         assert torch.get_num_threads() == 2
@@ -83,24 +86,66 @@ def test_the_users_own_settings_come_back_and_not_the_defaults():
 def test_checks_run_on_one_thread_and_without_tf32():
     torch.set_num_threads(2)
     try:
-        with quiet():
+        with quiet("cpu"):
             assert torch.get_num_threads() == 1
+        allowed = torch.backends.cudnn.allow_tf32
+        with quiet("cuda"):
             assert not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.allow_tf32 == allowed
     finally:
         torch.set_num_threads(1)
+
+
+NEWER = """
+import torch
+from pytest_torchexport.quiet import quiet
+torch.backends.cuda.matmul.fp32_precision = "tf32"
+torch.backends.cudnn.conv.fp32_precision = "tf32"
+for device in ("cpu", "cuda"):
+    with quiet(device):
+        print(torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision)
+    print(torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision)
+"""
+
+
+def test_tf32_by_its_newer_names_is_read_and_put_back_by_them():
+    # A process of its own: torch never forgets which of the two APIs has been used.
+    done = subprocess.run([sys.executable, "-c", NEWER], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["tf32"] * 4 + ["ieee"] * 2 + ["tf32"] * 2
+
+
+def test_what_a_forward_sets_while_it_is_exported_is_put_back(tmp_path):
+    where = Path.cwd()
+    with quiet("cpu"):
+        torch.set_default_device("meta")
+        torch.use_deterministic_algorithms(True)
+        os.chdir(tmp_path)
+    assert torch.ones(1).device.type == "cpu"
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert Path.cwd() == where
+
+
+def test_under_a_default_device_of_the_user_calls_are_made_on_the_cpu():
+    torch.set_default_device("meta")
+    try:
+        with quiet("cpu"):
+            assert torch.ones(1).device.type == "cpu"
+        assert torch.ones(1).device.type == "meta"
+    finally:
+        torch.set_default_device(None)
 
 
 def test_a_random_forward_does_not_move_the_users_stream():
     torch.manual_seed(1)
     wanted = torch.rand(2)
     torch.manual_seed(1)
-    with quiet():
+    with quiet("cpu"):
         torch.rand(100)
     assert torch.equal(torch.rand(2), wanted)
 
 
 def test_warnings_are_kept_in_a_sentence_with_their_place():
-    with quiet() as heard:
+    with quiet("cpu") as heard:
         warnings.warn("first sentence. Second one.", UserWarning, stacklevel=1)
     (text,) = heard.warnings
     assert text.startswith("UserWarning: first sentence (")
@@ -109,7 +154,7 @@ def test_warnings_are_kept_in_a_sentence_with_their_place():
 
 
 def test_equal_warnings_are_kept_once_and_never_too_many():
-    with quiet() as heard:
+    with quiet("cpu") as heard:
         for number in range(5 * MAX_WARNINGS):
             warnings.warn(f"number {number}", UserWarning, stacklevel=1)
             warnings.warn("the same", UserWarning, stacklevel=1)
@@ -119,20 +164,20 @@ def test_equal_warnings_are_kept_once_and_never_too_many():
 def test_an_error_filter_of_the_user_does_not_turn_a_check_into_an_exception():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with quiet() as heard:
+        with quiet("cpu") as heard:
             warnings.warn("would have raised", UserWarning, stacklevel=1)
     assert len(heard.warnings) == 1
 
 
 def test_torchs_noise_about_itself_is_no_news():
-    with quiet() as heard:
+    with quiet("cpu") as heard:
         warnings.warn("`torch.jit.trace` is deprecated", DeprecationWarning, stacklevel=1)
         warnings.warn("`torch.jit.script` is not supported in 3.14+", FutureWarning, stacklevel=1)
     assert heard.warnings == {}
 
 
 def test_what_was_printed_reaches_stdout_afterwards_and_is_bounded(capsys):
-    with quiet() as heard:
+    with quiet("cpu") as heard:
         for _ in range(3):
             print("hello")
         print("x" * 10 * MAX_OUTPUT)
@@ -147,13 +192,13 @@ def test_what_was_printed_before_an_error_is_not_lost(capsys):
         print("the last words")
         raise ValueError("after printing")
 
-    with pytest.raises(ValueError, match="after printing"), quiet():
+    with pytest.raises(ValueError, match="after printing"), quiet("cpu"):
         speak()
     assert "the last words" in capsys.readouterr().out
 
 
 def test_nothing_printed_is_nothing_written(capsys):
-    with quiet():
+    with quiet("cpu"):
         pass
     assert capsys.readouterr().out == ""
 
@@ -167,7 +212,7 @@ def test_unheard_drops_what_is_printed(capsys):
 
 
 def test_loggers_of_the_exporters_are_silent_and_others_are_not(caplog):
-    with quiet():
+    with quiet("cpu"):
         logging.getLogger("torch.onnx").error("exporter's own log")
         logging.getLogger("users.model").warning("my log")
     assert "my log" in caplog.text
@@ -176,6 +221,6 @@ def test_loggers_of_the_exporters_are_silent_and_others_are_not(caplog):
 
 def test_quiet_nests():
     before = world()
-    with quiet(), quiet():
+    with quiet("cpu"), quiet("cpu"):
         rude()
     assert world() == before
