@@ -14,7 +14,7 @@ import torch
 
 from pytest_torchexport.failures import SpecError
 from pytest_torchexport.spec.inputs import Call
-from pytest_torchexport.subject import Subject
+from pytest_torchexport.subject import Subject, uncompiled
 from pytest_torchexport.tree import flatten
 
 MAX_CALLS = 8
@@ -80,7 +80,7 @@ class Recorder:
     def _before(
         self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Recording, Call, Any] | None:
-        own = getattr(module, "_orig_mod", module)  # what torch.compile wraps
+        own = uncompiled(module)
         leaves, structure = flatten((args, kwargs))
         key = (id(own), str(structure), tuple(_kind(leaf) for _, leaf in leaves))
         if key not in self._by_key:

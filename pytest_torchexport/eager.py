@@ -23,8 +23,13 @@ from pytest_torchexport.tree import describe, leaves_of
 class Eager:
     """The subject in eager mode, on the CPU and on the item's device."""
 
-    def __init__(self, original: Subject, plan: Plan, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, original: Subject, plan: Plan, note: Callable[[str], None], example: Call
+    ) -> None:
         self.pristine = original.copy()
+        if _is_lazy(self.pristine.module):
+            # Its first call makes its parameters, for us as it did for the user.
+            observe(self.pristine.function, example, seed=plan.seed)
         self.fresh_each_call = False
         self.random = False
         self.stateful = False
@@ -120,7 +125,9 @@ class Eager:
         if module is None or mode == "train":
             return
         name = self.pristine.name
-        training = [path or name for path, part in module.named_modules() if part.training]
+        parts = module.named_modules()
+        # A frozen ScriptModule has no training flag any more.
+        training = [path or name for path, part in parts if getattr(part, "training", False)]
         if not training:
             return
         if mode == "as-is":
@@ -129,6 +136,11 @@ class Eager:
             )
         module.eval()
         self._note("put into eval mode for the check")
+
+
+def _is_lazy(module: torch.nn.Module | None) -> bool:
+    tensors = [*module.parameters(), *module.buffers()] if module is not None else []
+    return any(torch.nn.parameter.is_lazy(tensor) for tensor in tensors)
 
 
 def buffers_of(module: Any) -> dict[str, torch.Tensor]:

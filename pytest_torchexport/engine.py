@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -31,7 +32,7 @@ from pytest_torchexport.failures import (
 from pytest_torchexport.ledger import Ledger
 from pytest_torchexport.legal import Legal
 from pytest_torchexport.limits import Deadline, TimeLimitExceeded, in_thread, interrupted_after
-from pytest_torchexport.messages import condense, is_about_dims
+from pytest_torchexport.messages import condense, is_about_dims, text_of
 from pytest_torchexport.observe import Hung, Outcome, Returned, State, observe
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.quiet import Heard, quiet, unheard
@@ -56,6 +57,7 @@ SHRINKING_SHARE = 0.9
 LOADING_SECONDS = 20.0
 # How many sizes of a dim a failing call is tried at.
 SWEEP = 8
+SHOWN_FRAMES = 2
 # How many failing calls are kept for the next run.
 STORED = 10
 
@@ -165,6 +167,11 @@ class _Item:
             return self._failed(cls(text, details=self._attempt()))
         except Failure as failure:
             return self._failed(failure)
+        except Exception as error:
+            # Not the model's fault, but no reason to lose this verdict and those of the other subjects.
+            frames = traceback.format_exception(error)[-1 - SHOWN_FRAMES :]
+            text = f"{type(error).__name__}: {text_of(error)}; please report it with the model"
+            return self._failed(Failure(text, details=tuple("".join(frames).splitlines())))
         return self._verdict("passed")
 
     def prepare(self) -> None:
@@ -172,7 +179,7 @@ class _Item:
         self.plan.progress("eager")
         self._available()
         with self.ledger.timed("eager"):
-            self.eager = Eager(self.subject, self.plan, self.ledger.note)
+            self.eager = Eager(self.subject, self.plan, self.ledger.note, self.calls[0])
             self.spec = build_spec(
                 self.subject.signature(),
                 self.calls,
@@ -444,6 +451,11 @@ class _Item:
             # Float64 draws other random numbers: there eager's own error cannot be told.
             if differences and not self.tolerance.given and not self.eager.random:
                 differences = self.calibration.keep_bugs(differences, call, expected, actual)
+                if not differences:
+                    self.ledger.note(
+                        "some differences beyond the dtype's tolerance are explained by eager's own error "
+                        "there (see the explanation of when two numbers are the same)"
+                    )
         return differences
 
     def _named(self, difference: Difference) -> Difference:

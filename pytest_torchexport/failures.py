@@ -49,13 +49,13 @@ __all__ = [
 
 
 class Failure(AssertionError):
-    """What a failed check raises.
+    """What a failed check raises; itself only where the fault is ours.
 
     ``details`` are further lines, ``where`` is ``file:line  source`` in the user's code, ``differences``
     are the plain data behind it, ``verdicts`` what an item's final failure stands for.
     """
 
-    title: ClassVar[str] = "the artifact differs from eager"
+    title: ClassVar[str] = "pytest-torchexport itself failed"
 
     def __init__(
         self,
@@ -167,4 +167,5 @@ class Ineffective(Failure):
 
 def by_name(name: str) -> type[Failure]:
     """The class of that name. Raises KeyError for a name that is not in the tree."""
-    return {cls.__name__: cls for cls in Failure.__subclasses__()}[name]
+    classes: list[type[Failure]] = [Failure, *Failure.__subclasses__()]
+    return {cls.__name__: cls for cls in classes}[name]

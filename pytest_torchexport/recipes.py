@@ -16,7 +16,7 @@ import torch
 
 from pytest_torchexport.spec.domains import Domain
 from pytest_torchexport.spec.inputs import Call, InputSpec, TensorLeaf, ValueLeaf
-from pytest_torchexport.tree import copy_tensor, describe
+from pytest_torchexport.tree import clone, copy_tensor, describe
 
 KINDS = ("zeros", "ones", "low", "high", "ramp", "normal", "uniform", "sparse")
 SCALES = (1.0, 0.1, 3.0)
@@ -136,7 +136,7 @@ def _leaf(
     leaf: TensorLeaf | ValueLeaf, item: LeafRecipe, sizes: Mapping[str, int], seed: int
 ) -> Any:
     if isinstance(leaf, ValueLeaf):
-        return item.data if item.kind == "value" else leaf.example
+        return item.data if item.kind == "value" else clone(leaf.example)
     shape = tuple(axis.evaluate(sizes) for axis in leaf.shape)
     if item.kind == "example" and shape == tuple(leaf.example.shape) and not item.edits:
         return copy_tensor(leaf.example)
@@ -190,7 +190,7 @@ def _float_fill(
         parts = [_float_fill(kind, shape, domain, scale, generator, half) for _ in ("real", "imag")]
         return torch.complex(*parts)
     dtype = dtype if dtype in (torch.float32, torch.float64) else torch.float32
-    size = domain.scale * scale
+    size = min(domain.scale * scale, torch.finfo(dtype).max / 2)
     low = -size if domain.low is None else float(domain.low)
     high = max(size, low) if domain.high is None else float(domain.high)
     if kind in ("zeros", "ones"):

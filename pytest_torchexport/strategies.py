@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from hypothesis import strategies as st
 
 from pytest_torchexport.recipes import (
@@ -121,10 +122,15 @@ def _edit(leaf: TensorLeaf) -> st.SearchStrategy[Any]:
         return st.integers(0, len(domain.choices) - 1)
     if domain.kind != "float":
         return st.integers(int(domain.low or 0), int(domain.high or 0))
-    reach = EDIT_REACH * domain.scale
+    reach = min(EDIT_REACH * domain.scale, _largest(leaf.dtype))
     low = -reach if domain.low is None else float(domain.low)
     high = max(reach, low) if domain.high is None else float(domain.high)
     return st.floats(low, high, allow_nan=False)
+
+
+def _largest(dtype: torch.dtype) -> float:
+    """A number that the dtype holds with room to spare; complex numbers are edited in their real part."""
+    return torch.finfo(dtype).max / 2
 
 
 def _value(leaf: ValueLeaf) -> st.SearchStrategy[LeafRecipe]:

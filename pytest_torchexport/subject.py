@@ -30,7 +30,7 @@ class Subject:
     @classmethod
     def of(cls, thing: Any) -> Subject:
         """The subject for what a user handed over. Raises SpecError for what cannot be called."""
-        thing = getattr(thing, "_orig_mod", thing)  # what torch.compile wraps
+        thing = uncompiled(thing)
         if isinstance(thing, torch.nn.Module):
             return cls(thing, thing, type(thing).__name__)
         if not callable(thing):
@@ -58,7 +58,9 @@ class Subject:
 
     def source(self) -> str:
         """The text its behavior is read from, as far as Python can find it: a key for stored calls."""
-        classes = [type(module) for module in self.module.modules()] if self.module else []
+        classes = (
+            [type(module) for module in self.module.modules()] if self.module is not None else []
+        )
         things: list[Any] = [*dict.fromkeys(classes), self.function]
         texts = []
         for thing in things:
@@ -99,7 +101,7 @@ class Subject:
     def packages(self) -> tuple[str, ...]:
         """Top-level packages that its code comes from, torch itself left out."""
         things: list[Any] = (
-            [type(module) for module in self.module.modules()] if self.module else []
+            [type(module) for module in self.module.modules()] if self.module is not None else []
         )
         modules = {getattr(thing, "__module__", None) or "" for thing in [*things, self.function]}
         tops = {name.partition(".")[0] for name in modules}
@@ -115,6 +117,13 @@ class Subject:
             return Subject(module, module, self.name)
         method = getattr(module, getattr(self.function, "__name__", "forward"))
         return Subject(method, module, self.name)
+
+
+def uncompiled(thing: Any) -> Any:
+    """What ``torch.compile`` wrapped; told by the wrapper's type, because a module may answer to any name."""
+    cls = type(thing)
+    wrapped = cls.__name__ == "OptimizedModule" and cls.__module__.startswith("torch._dynamo")
+    return thing._orig_mod if wrapped else thing
 
 
 def as_module(thing: Callable[..., Any]) -> torch.nn.Module:

@@ -183,9 +183,9 @@ def _open_mapping(value: Any) -> _Opened | None:
     def rebuild(new: Sequence[Any]) -> Any:
         pairs = zip(names, new, strict=True)
         try:
-            return type(value)(pairs)  # type: ignore[call-arg]  # OrderedDict, UserDict and their like
+            return type(value)(dict(pairs))  # type: ignore[call-arg]  # OrderedDict, UserDict, ...
         except TypeError:
-            return type(value)(**dict(pairs))
+            return type(value)(**dict(zip(names, new, strict=True)))
 
     return "mapping", _keys(names), [value[name] for name in names], rebuild
 

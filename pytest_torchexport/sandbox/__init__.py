@@ -145,8 +145,11 @@ class _Server:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
             line = _read_line(self._process.stdout, limit)
-        except (OSError, TimeoutError) as error:
+        except BaseException as error:
+            # Its reply may still come: the next request must not read it.
             self.close()
+            if not isinstance(error, OSError):
+                raise
             return {
                 "status": "died",
                 "reason": f"the clean process is gone ({error})",

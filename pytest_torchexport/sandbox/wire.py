@@ -12,6 +12,10 @@ import torch
 from pytest_torchexport.tree import flatten
 
 
+class NotCarried(TypeError):
+    """A kind of tensor that this file format does not have: a gap of ours, not of the artifact's."""
+
+
 def dump(value: Any, path: Path) -> None:
     """Write a pytree of plain containers, tensors and scalars. Raises TypeError for anything else."""
     blobs: list[bytes] = []
@@ -38,7 +42,7 @@ def _encode(value: Any, blobs: list[bytes]) -> Any:
     if isinstance(value, torch.Tensor):
         flat = value.detach().cpu().resolve_conj().resolve_neg()
         if flat.layout != torch.strided or flat.is_quantized:
-            raise TypeError(
+            raise NotCarried(
                 f"a {flat.layout} tensor of {flat.dtype} cannot cross to another process"
             )
         packed = torch.empty(flat.numel(), dtype=flat.dtype).copy_(flat.reshape(-1))

@@ -52,9 +52,7 @@ def infer(example: torch.Tensor) -> Domain:
     """The domain that an example alone suggests (design: integers within its own range; bool and 0/1
     masks stay so, and rows that all had a 1 keep one; non-negative and [0, 1] floats stay so).
     """
-    value = example.detach()
-    if value.is_sparse or value.is_quantized:
-        value = value.to_dense() if value.is_sparse else value.dequantize()
+    value = example.detach().resolve_conj()
     if value.dtype == torch.bool:
         return Domain(kind="bool", low=0, high=1, rows_keep_one=_rows_keep_one(value))
     if not (value.is_floating_point() or value.is_complex()):

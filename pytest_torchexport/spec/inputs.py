@@ -252,7 +252,7 @@ def _check_paths(argument: str, given: Mapping[str, Any], leaves: Mapping[str, A
 
 
 def _leaf(path: str, value: Any, axes: Axes, values: Mapping[str, Any]) -> TensorLeaf | ValueLeaf:
-    if not isinstance(value, torch.Tensor):
+    if not isinstance(value, torch.Tensor) or not _is_plain(value):
         return ValueLeaf(path=path, example=value, values=values.get(path))
     try:
         domain = (
@@ -267,6 +267,12 @@ def _leaf(path: str, value: Any, axes: Axes, values: Mapping[str, Any]) -> Tenso
         domain=domain,
         example=copy_tensor(value).cpu().requires_grad_(value.requires_grad),
     )
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether we can make others like it: sparse, nested, quantized and meta tensors stay as they are."""
+    strided = tensor.layout == torch.strided and not tensor.is_nested
+    return strided and not tensor.is_meta and not tensor.is_quantized
 
 
 def _assumed_values(leaves: Sequence[TensorLeaf | ValueLeaf]) -> tuple[str, ...]:
