@@ -59,8 +59,7 @@ def check(
             return f"round trip not checked: {error}"
         except TypeError as error:
             raise LoadFailed(f"cannot be called where the source does not exist: {error}") from None
-    _judge(artifact, answer, expected, blocked)
-    return None
+    return _judge(artifact, answer, expected, blocked)
 
 
 def _judge(
@@ -68,7 +67,7 @@ def _judge(
     answer: sandbox.Answer,
     expected: Sequence[Outcome],
     blocked: Sequence[str],
-) -> None:
+) -> str | None:
     if isinstance(answer, sandbox.NotLoaded):
         raise LoadFailed(
             str(answer.outcome),
@@ -80,8 +79,12 @@ def _judge(
         )
     if len(answer) == 1 and isinstance(answer[0], Hung):
         raise ArtifactHung("the loaded artifact did not return")
+    for outcome in answer:
+        if isinstance(outcome, Raised) and outcome.type == NotCarried.__name__:
+            return f"round trip not checked: {outcome.message}"
     for number, (outcome, wanted) in enumerate(zip(answer, expected, strict=True), start=1):
         _compare(artifact, outcome, wanted, number)
+    return None
 
 
 def _compare(artifact: Artifact, outcome: Outcome, expected: Outcome, number: int) -> None:

@@ -140,5 +140,5 @@ def _run(loaded: Any, call: Call, seed: int) -> dict[str, Any]:
     try:
         wire.check(outcome.value)
     except TypeError as error:
-        return {"raised": ["TypeError", str(error)]}
+        return {"raised": [type(error).__name__, str(error)]}
     return {"value": outcome.value}
