@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -514,23 +514,31 @@ class _Item:
             return None
 
     def _sweep(self, recipe: Recipe) -> tuple[Sizes, ...]:
+        """At which sizes of each dim the call fails: the others as in the example, or else as in the call."""
         assert self.spec is not None
+        example = {name: dim.example for name, dim in self.spec.dims.items()}
         found = []
-        for name, dim in self.spec.dims.items():
-            ok: list[int] = []
-            failing: list[int] = []
-            for size in sorted({*list(dim.sizes[:SWEEP]), dim.example, recipe.sizes[name]}):
-                sizes = {**recipe.sizes, name: size}
-                try:
-                    legal, failure = self._judge(
-                        Recipe(sizes=sizes, leaves=recipe.leaves, seed=recipe.seed)
-                    )
-                except SpecError:
-                    continue
-                if legal:
-                    (ok if failure is None else failing).append(size)
-            found.append(Sizes(dim=name, example=dim.example, ok=tuple(ok), failing=tuple(failing)))
+        for name in self.spec.dims:
+            sizes = self._sizes(name, recipe, example)
+            if not sizes.failing and recipe.sizes != example:
+                sizes = self._sizes(name, recipe, recipe.sizes)
+            found.append(sizes)
         return tuple(found)
+
+    def _sizes(self, name: str, recipe: Recipe, others: Mapping[str, int]) -> Sizes:
+        assert self.spec is not None
+        dim = self.spec.dims[name]
+        ok: list[int] = []
+        failing: list[int] = []
+        for size in sorted({*list(dim.sizes[:SWEEP]), dim.high, dim.example, recipe.sizes[name]}):
+            tried = dataclasses.replace(recipe, sizes={**others, name: size})
+            try:
+                legal, failure = self._judge(tried)
+            except SpecError:
+                continue
+            if legal:
+                (ok if failure is None else failing).append(size)
+        return Sizes(dim=name, example=dim.example, ok=tuple(ok), failing=tuple(failing))
 
     # -- bookkeeping -------------------------------------------------------------------------------
 
@@ -575,7 +583,7 @@ class _Item:
             failure=type(failure).__name__,
             reason=str(failure),
             details=failure.details,
-            where=failure.where,
+            where=failure.where or self.heard.traced,
             differences=failure.differences,
             recipe=recipe.as_dict() if recipe else None,
             call=text,

@@ -26,7 +26,7 @@ class Ledger:
 
     def note(self, text: str) -> None:
         """Keep a sentence for the reader, once."""
-        self.notes[text] = None
+        self.notes[" ".join(text.split())] = None
 
     def met(self, error: float | None) -> None:
         """Keep the largest ``|artifact - eager|``."""

@@ -60,7 +60,7 @@ def _torchscript_frame(trace: str) -> str:
     scripted = [(path, number) for path, number, _, _ in _CAUSED_BY.findall(trace)]
     frames = scripted[::-1] + _TRACED.findall(trace)
     for path, number in frames:
-        if _is_users(path):
+        if is_users(path):
             source = linecache.getline(path, int(number)).strip()
             return f"{short_path(path)}:{number}  {source}".rstrip()
     return ""
@@ -97,7 +97,7 @@ def condense(error: BaseException) -> tuple[str, str]:
 def _where(causes: list[BaseException]) -> str:
     for error in causes:
         for path, number, _, source in reversed(_CAUSED_BY.findall(text_of(error))):
-            if _is_users(path):
+            if is_users(path):
                 return f"{short_path(path)}:{number}  {source.strip()}"
     return next((frame for frame in map(user_frame, causes) if frame), "")
 
@@ -105,12 +105,13 @@ def _where(causes: list[BaseException]) -> str:
 def user_frame(error: BaseException) -> str:
     """``model.py:12  x.view(2, -1)``: the deepest frame outside torch and this package, or nothing."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if _is_users(frame.filename):
+        if is_users(frame.filename):
             return f"{short_path(frame.filename)}:{frame.lineno}  {frame.line or ''}".rstrip()
     return ""
 
 
-def _is_users(path: str) -> bool:
+def is_users(path: str) -> bool:
+    """Whether a file is the user's: not torch's, not ours, not any other library's."""
     plain = path.replace("\\", "/")
     library = ("/site-packages/", "/pytest_torchexport/", "/lib/python", "/__torch__")
     return not plain.startswith(("<", "code/")) and not any(part in plain for part in library)

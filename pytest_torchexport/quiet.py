@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import linecache
 import logging
 import os
 import random
@@ -21,7 +22,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.messages import short_path
+from pytest_torchexport.messages import is_users, short_path
 
 MAX_WARNINGS = 20
 MAX_OUTPUT = 4000
@@ -48,10 +49,13 @@ _LOGGERS = (
 
 @dataclass
 class Heard:
-    """What was said while an item ran: warnings other than torch's noise, and printed text."""
+    """What was said while an item ran: warnings other than torch's noise, and printed text. ``traced`` is the
+    first line of the user's of which torch warned that a trace makes it a constant.
+    """
 
     warnings: dict[str, None] = field(default_factory=dict)
     printed: int = 0
+    traced: str = ""
 
     def warned(
         self,
@@ -64,6 +68,9 @@ class Heard:
     ) -> None:
         """Stand in for ``warnings.showwarning``."""
         text = _first_sentence(" ".join(str(message).split()))
+        if category.__name__ == "TracerWarning" and not self.traced and is_users(filename):
+            source = linecache.getline(filename, lineno).strip()
+            self.traced = f"{short_path(filename)}:{lineno}  {source}"
         if len(self.warnings) < MAX_WARNINGS and not _NOISE.search(text):
             self.warnings[f"{category.__name__}: {text:.200} ({short_path(filename)}:{lineno})"] = (
                 None

@@ -113,13 +113,15 @@ def describe_recipe(spec: InputSpec, recipe: Recipe, call: Call) -> str:
         value = built.get(leaf.path)
         words = [f"{leaf.path}={describe(value)}"]
         if isinstance(leaf, TensorLeaf):
-            words.append(_describe_leaf(item, recipe.seed))
+            words.append(_describe_leaf(item, recipe.seed, value))
         parts.append(" ".join(word for word in words if word))
     return ", ".join(parts) or "no arguments"
 
 
-def _describe_leaf(item: LeafRecipe, seed: int) -> str:
+def _describe_leaf(item: LeafRecipe, seed: int, value: Any) -> str:
     words = ["as in the example" if item.kind == "example" else item.kind]
+    if item.kind in ("zeros", "ones", "low", "high") and not item.edits:
+        words = [_constant(value) or item.kind]
     if item.scale != 1.0:
         words.append(f"x {item.scale:g}")
     if item.kind in ("normal", "uniform", "sparse"):
@@ -130,6 +132,19 @@ def _describe_leaf(item: LeafRecipe, seed: int) -> str:
     if item.layout != "contiguous":
         words.append(item.layout)
     return " ".join(words)
+
+
+def _constant(value: Any) -> str:
+    """``zeros``, ``ones`` or ``all 3`` for a tensor of equal numbers: what it holds, not what was asked for
+    before the domain had its say.
+    """
+    if not isinstance(value, torch.Tensor) or not value.numel() or value.is_complex():
+        return ""
+    first = value.reshape(-1)[0]
+    if not bool((value == first).all()):
+        return ""
+    number = float(first)
+    return {0.0: "zeros", 1.0: "ones"}.get(number, f"all {number:.7g}")
 
 
 def _leaf(
@@ -144,8 +159,8 @@ def _leaf(
     for position, value in item.edits:
         if tensor.numel():
             tensor.view(-1)[position % tensor.numel()] = _legal(value, leaf.domain)
-    if leaf.domain.rows_keep_one and tensor.dim() and tensor.numel():
-        _keep_one(tensor)
+    if tensor.dim() and tensor.numel():
+        _keep_rows(tensor, leaf.domain)
     made = _lay_out(_cast(tensor, leaf), item.layout)
     return made.requires_grad_() if leaf.example.requires_grad else made
 
@@ -281,10 +296,17 @@ def _legal(value: float, domain: Domain) -> float:
     return value if domain.kind == "float" else int(value)
 
 
-def _keep_one(tensor: torch.Tensor) -> None:
-    empty = ~(tensor != 0).any(dim=-1)
-    first = tensor[..., 0]
-    first[empty] = torch.ones((), dtype=tensor.dtype)
+def _keep_rows(tensor: torch.Tensor, domain: Domain) -> None:
+    """Give each row the one and the zero that its domain keeps; a row of one element keeps what it is
+    where both are wanted.
+    """
+    single = tensor.shape[-1] == 1
+    if domain.rows_keep_one and not (single and domain.rows_keep_zero):
+        first = tensor[..., 0]
+        first[~(tensor != 0).any(dim=-1)] = torch.ones((), dtype=tensor.dtype)
+    if domain.rows_keep_zero and not (single and domain.rows_keep_one):
+        last = tensor[..., -1]
+        last[~(tensor == 0).any(dim=-1)] = torch.zeros((), dtype=tensor.dtype)
 
 
 def _lay_out(tensor: torch.Tensor, layout: str) -> torch.Tensor:

@@ -74,6 +74,10 @@ def find_axes(
         for name, size in found.items()
     }
     assumed += [_assumption(dim, full) for dim in dims.values() if not dim.declared]
+    if not dims and any(tensor.dim() for tensor in tensors.values()) and options.shapes is None:
+        assumed.append(
+            "no size varies: the tensors disagree on dimension 0; say which do with shapes="
+        )
     return Axes(shapes=full, dims=dims, assumed=tuple(assumed))
 
 

@@ -21,6 +21,10 @@ from pytest_torchexport.tree import flatten
 
 FILENAME = "model.onnx"
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
+FROZEN = (
+    "the exporter silently made a dim static that varies ({dims}): forward makes a Python number of a size "
+    "(int(x.shape[0]), a loop, a fixed view); the target export names the line"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +122,8 @@ class Onnx:
         if program is None:
             assert first is not None
             raise first
+        if not _keeps_dims(program, spec):
+            notes = (FROZEN.format(dims=", ".join(spec.dims)),)
         return _artifact(program, device, external, notes)
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:

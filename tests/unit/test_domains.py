@@ -94,10 +94,6 @@ def test_empty_examples_have_a_domain(dtype):
     assert domain.describe()
 
 
-def test_sparse_and_quantized_examples_have_a_domain():
-    assert infer(torch.eye(3).mul(-2).to_sparse()).kind == "float"
-
-
 def test_a_pair_is_an_inclusive_range():
     domain = declared((-1.0, 1.0), torch.randn(3), "x")
     assert (domain.low, domain.high, domain.declared) == (-1.0, 1.0, True)
