@@ -18,10 +18,12 @@ from pytest_torchexport.subject import Subject
 from pytest_torchexport.tree import flatten, tree_map
 from pytest_torchexport.verdict import Difference
 
-# Measured: ONNX Runtime drifted up to 200x assert_close's default on nasty healthy models, yet within
-# about 3x of |eager - float64| and within 1.1x of the largest of a few moved runs.
-MULTIPLE = 4.0
-MOVES = 6
+# Per element, the largest of eager's errors over the runs below. ONNX Runtime was measured within about 3x of
+# |eager - float64| and 1.1x of the largest of a few moved runs; with this many runs, 8 leaves room for the
+# luck of single elements. Per element, because one number for the whole tensor lets large elements excuse
+# errors of small ones.
+MULTIPLE = 8.0
+MOVES = 8
 # A tie among many equals must be seen to fall every way.
 TIE_MOVES = 12
 
@@ -116,6 +118,7 @@ def _judge(difference: Difference, truths: list[Any], wanted: Any, found: Any) -
     """The difference with eager's own error in it; None where that error explains it."""
     if not isinstance(wanted, torch.Tensor) or not isinstance(found, torch.Tensor):
         return difference
+    wanted, found = wanted.cpu(), found.cpu()
     others = [t for t in truths if isinstance(t, torch.Tensor) and t.shape == wanted.shape]
     if not others:
         return difference
@@ -124,13 +127,16 @@ def _judge(difference: Difference, truths: list[Any], wanted: Any, found: Any) -
         return None if bool(flips[wanted != found].all()) else difference
     wide = torch.complex128 if wanted.is_complex() else torch.float64
     gap = (found.to(wide) - wanted.to(wide)).abs()
-    own = max(_largest((wanted.to(wide) - other.to(wide)).abs()) for other in others)
+    own = torch.stack([_finite((wanted.to(wide) - other.to(wide)).abs()) for other in others])
+    own = own.amax(dim=0)
     allowed = (difference.atol or 0.0) + (difference.rtol or 0.0) * wanted.to(wide).abs()
     within = (gap <= allowed + MULTIPLE * own) | (gap == 0) | (wanted.isnan() & found.isnan())
     within |= wanted == found  # equal infinities have no gap that is a number
-    return None if bool(within.all()) else dataclasses.replace(difference, own_error=own)
+    if bool(within.all()):
+        return None
+    at = own if difference.index is None else own[difference.index]
+    return dataclasses.replace(difference, own_error=float(at.max()))
 
 
-def _largest(error: torch.Tensor) -> float:
-    finite = error[torch.isfinite(error)]
-    return float(finite.max()) if finite.numel() else 0.0
+def _finite(error: torch.Tensor) -> torch.Tensor:
+    return torch.where(torch.isfinite(error), error, torch.zeros_like(error))

@@ -51,20 +51,34 @@ class Recorder:
         recorder = self
 
         def recorded(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if getattr(recorder._local, "inside", False) or _capturing() or _is_loss(module):
+            if recorder._passes_by(module):
                 return original(module, *args, **kwargs)
             return recorder._record(module, args, kwargs)
 
+        self._recorded = recorded
+        self._active = True
         torch.nn.Module.__call__ = recorded  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        torch.nn.Module.__call__ = self._original  # type: ignore[method-assign]
+        # The body may have patched it too, and may put ours back later: by then it does nothing.
+        self._active = False
+        if torch.nn.Module.__call__ is self._recorded:
+            torch.nn.Module.__call__ = self._original  # type: ignore[method-assign]
+
+    def _passes_by(self, module: torch.nn.Module) -> bool:
+        inside = getattr(self._local, "inside", False)
+        return not self._active or inside or _capturing() or _is_loss(module)
 
     def _record(
         self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        before = self._before(module, args, kwargs)
+        try:
+            before = self._before(module, args, kwargs)
+        except Exception:
+            # Tensors that cannot be copied (inside torch.func transforms): no call to judge an export by.
+            self.left_out += 1
+            before = None
         self._local.inside = True
         try:
             result = self._original(module, *args, **kwargs)

@@ -44,6 +44,8 @@ class Tolerance:
 
     def of(self, dtype: torch.dtype) -> tuple[float, float]:
         """``(rtol, atol)`` for a dtype."""
+        if dtype == torch.bool:
+            return 0.0, 0.0
         if self.rtol is not None and self.atol is not None:
             return self.rtol, self.atol
         return DTYPE_TOLERANCES.get(dtype, (0.0, 0.0))

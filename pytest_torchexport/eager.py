@@ -172,7 +172,7 @@ def _python_state(module: torch.nn.Module | None) -> list[Any]:
             elif isinstance(value, (list, dict, set, tuple)) and not name.startswith("_"):
                 found.append((name, len(value), repr(value)[:200] if _small(value) else None))
             elif isinstance(value, torch.Tensor):
-                found.append((name, id(value), value._version))
+                found.append((name, id(value), None if value.is_inference() else value._version))
     return found
 
 

@@ -23,6 +23,7 @@ from pytest_torchexport.compare import Tolerance, compare, largest_error
 from pytest_torchexport.eager import Eager, buffers_of
 from pytest_torchexport.failures import (
     ArtifactHung,
+    ArtifactRaised,
     ExportRefused,
     Failure,
     Ineffective,
@@ -37,6 +38,7 @@ from pytest_torchexport.observe import Hung, Outcome, Returned, State, observe
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.quiet import Heard, quiet, unheard
 from pytest_torchexport.recipes import Recipe, build, describe_recipe, example_recipe
+from pytest_torchexport.settings import device_names, target_names
 from pytest_torchexport.shrink import shrink
 from pytest_torchexport.spec.exporters import EXPORTED_AT, specialized_dims
 from pytest_torchexport.spec.inputs import Call, InputSpec, build_spec
@@ -78,10 +80,10 @@ def check_export(
 
     ``args`` and ``kwargs`` are the example call of ``forward``; ``options`` are the marker's arguments.
     Returns a Verdict, whose ``raise_for_failure()`` raises. Raises SpecError for options that are wrong
-    in themselves, and ValueError for an unknown target.
+    in themselves, and ValueError for an unknown target or device.
     """
-    if target not in targets.names():
-        raise ValueError(f"unknown target {target!r}; legal: {', '.join(targets.names())}")
+    target_names((target,))
+    device_names((device,))
     plan = Plan(
         target=target,
         device=device,
@@ -95,7 +97,8 @@ def check_export(
 
 def check(thing: Any, calls: Sequence[Call], plan: Plan) -> Verdict:
     """The verdict on one subject. ``calls[0]`` is the example; further ones tell which sizes vary."""
-    sandbox.warm_up()
+    if "round_trip" in (plan.options.checks or check_names()):
+        sandbox.warm_up()
     with quiet(plan.device) as heard:
         return _Item(thing, calls, plan, heard).verdict()
 
@@ -157,11 +160,13 @@ class _Item:
                     self._parity()
                 if "state" in checks:
                     self._in_a_row()
-                if "round_trip" in checks and self.made is None:
-                    self._round_trip()
+            if "round_trip" in checks and self.made is None:
+                self._round_trip()  # the clean process keeps its own time
         except CannotJudge as reason:
             return self._verdict("skipped", reason=str(reason))
         except TimeLimitExceeded:
+            if self.ledger.failed:
+                return self._failed(self.ledger.failed[0][1])
             cls = SpecError if self.waiting_for == "eager" else ArtifactHung
             text = f"{self.waiting_for} did not return within {self._limit()}"
             return self._failed(cls(text, details=self._attempt()))
@@ -236,7 +241,8 @@ class _Item:
     def _parity(self) -> None:
         assert self.spec is not None
         with self.ledger.timed("parity"):
-            self._explicit("example", [example_recipe(self.spec)], repeats=REPEATS)
+            if not self._trial("example", example_recipe(self.spec), repeats=REPEATS):
+                raise SpecError("filter refuses the example itself, or eager does on this device")
             self._explicit("stored", self._stored(), repeats=1)
             boundary = list(boundary_recipes(self.spec, self.plan.seed))
             self._explicit("boundary", boundary, repeats=REPEATS)
@@ -264,6 +270,9 @@ class _Item:
         self.plan.progress("round trip")
         call = self.spec.example
         expected = [_on_cpu(outcome) for outcome in self._runs(call)[0]]
+        for outcome in expected:
+            if not isinstance(outcome, Returned):
+                raise ArtifactRaised(f"on the example: {outcome}")
         if self.eager.random and _own_stream(expected):
             self.ledger.note(
                 "round trip not checked: the artifact draws from a random stream of its own"
@@ -276,6 +285,7 @@ class _Item:
                 device=self.plan.device,
                 call=call,
                 expected=expected,
+                tolerance=self.tolerance,
                 seed=self.plan.seed,
                 limit=max(self.deadline.left, LOADING_SECONDS),
                 blocked=self._blocked(),
@@ -338,6 +348,11 @@ class _Item:
 
     def _explicit(self, origin: str, items: Sequence[Recipe], repeats: int) -> None:
         for number, recipe in enumerate(items):
+            if number and self.deadline.elapsed > DRAWING_SHARE * self.plan.time_limit:
+                self.ledger.note(
+                    f"ran {number} of {len(items)} {origin} calls in half of {self._limit()}"
+                )
+                return
             self.plan.progress(origin, number, len(items))
             self._trial(origin, recipe, repeats)
 
@@ -413,7 +428,7 @@ class _Item:
             try:
                 parity.check(self._differences(call, expected, self._run(call)))
             except Failure as failure:
-                return True, failure
+                return True, failure.with_traceback(None)  # its frames hold the tensors of the call
         return True, None
 
     def _run(self, call: Call) -> Outcome:
@@ -572,7 +587,10 @@ class _Item:
                 recipe = Recipe.from_dict(data)
             except (KeyError, TypeError, ValueError):
                 continue  # written by another version: as good as nothing stored
-            if len(recipe.leaves) == len(self.spec.leaves):
+            legal = all(
+                recipe.sizes.get(n, d.example) in d.sizes for n, d in self.spec.dims.items()
+            )
+            if legal and len(recipe.leaves) == len(self.spec.leaves):
                 found.append(recipe)
         return found
 

@@ -21,6 +21,7 @@ from typing import Any
 
 # Python delivers an interrupt between two bytecodes of the main thread: at once, unless it is swallowed.
 DELIVERY_SECONDS = 0.2
+RING_AGAIN_SECONDS = 1.0
 
 
 class TimeLimitExceeded(Exception):
@@ -55,6 +56,8 @@ def interrupted_after(seconds: float) -> Iterator[None]:
         yield
         return
     alarm = _Alarm(seconds)
+    # A handler of the user's would take our alarm for a Ctrl-C, and raise nothing.
+    users = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         alarm.start()
         yield
@@ -64,6 +67,7 @@ def interrupted_after(seconds: float) -> Iterator[None]:
         alarm.delivered = True
     finally:
         alarm.cancel()
+        signal.signal(signal.SIGINT, users)
     if alarm.rang:
         raise TimeLimitExceeded(f"no return within {seconds:.3g} s")
 
@@ -72,32 +76,35 @@ class _Alarm:
     def __init__(self, seconds: float) -> None:
         self.rang = False
         self.delivered = False
+        self._seconds = seconds
+        self._cancelled = threading.Event()
         self._lock = threading.Lock()
-        self._cancelled = False
-        self._timer = threading.Timer(seconds, self._ring)
-        self._timer.daemon = True
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="torchexport-alarm")
 
     def start(self) -> None:
         """From now on an interrupt may come, also before this returns."""
-        self._timer.start()
+        self._thread.start()
 
     def cancel(self) -> None:
         """After this no interrupt is on its way: one already sent is waited for, but not for ever, because
         the block may have swallowed it.
         """
         with self._lock:
-            self._cancelled = True
-        self._timer.cancel()
+            self._cancelled.set()
         if self.rang and not self.delivered:
             self.delivered = True
             with contextlib.suppress(KeyboardInterrupt):
                 time.sleep(DELIVERY_SECONDS)
 
-    def _ring(self) -> None:
-        with self._lock:
-            if not self._cancelled:
-                self.rang = True
-                _interrupt()
+    def _watch(self) -> None:
+        # Again and again: a forward's own "except BaseException" may swallow one.
+        wait = self._seconds
+        while not self._cancelled.wait(wait):
+            with self._lock:
+                if not self._cancelled.is_set():
+                    self.rang = True
+                    _interrupt()
+            wait = RING_AGAIN_SECONDS
 
 
 def _interrupt() -> None:

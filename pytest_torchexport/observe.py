@@ -121,8 +121,16 @@ class State:
         kept = self._kept[index]
         if kept is None:
             return False
-        now = self._tensors[index].detach()
-        return not torch.equal(now.nan_to_num(), kept.nan_to_num())
+        return _differ(self._tensors[index].detach(), kept)
+
+
+def _differ(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether two tensors of one dtype differ in any number; NaN equals itself."""
+    if left.layout != torch.strided or left.is_quantized or left.is_nested:
+        return False  # no native kernel writes to such buffers
+    if left.is_floating_point() and left.dtype.itemsize == 1:
+        left, right = left.view(torch.uint8), right.view(torch.uint8)
+    return not bool(((left == right) | ((left != left) & (right != right))).all())
 
 
 def _own_buffers(owner: torch.nn.Module) -> dict[str, torch.Tensor | None]:

@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "torchexport(*targets, **options): export the modules this test calls and compare the artifacts "
-        "with eager on generated shapes and values (https://github.com/pytest-torchexport)",
+        "with eager on generated shapes and values",
     )
     from pytest_torchexport.session import Session
 

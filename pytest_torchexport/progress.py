@@ -59,4 +59,5 @@ def _wanted(config: pytest.Config) -> bool:
     """Whether somebody is looking: a terminal with markup, no worker of xdist, not ``-q``."""
     if hasattr(config, "workerinput") or config.get_verbosity() < 0:
         return False
-    return bool(config.get_terminal_writer().hasmarkup)
+    reporter = config.pluginmanager.hasplugin("terminalreporter")
+    return reporter and bool(config.get_terminal_writer().hasmarkup)

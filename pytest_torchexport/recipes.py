@@ -51,17 +51,30 @@ class Recipe:
         return {
             "sizes": dict(self.sizes),
             "seed": self.seed,
-            "leaves": [dataclasses.asdict(leaf) for leaf in self.leaves],
+            "leaves": [
+                {**dataclasses.asdict(leaf), "data": _plain(leaf.data)} for leaf in self.leaves
+            ],
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
-        """The inverse of ``as_dict``; also of its JSON."""
+        """The inverse of ``as_dict``; also of its JSON. Raises ValueError where that could not hold a value."""
+        if any(isinstance(leaf["data"], dict) for leaf in data["leaves"]):
+            raise ValueError("the recipe holds an object that JSON does not have")
         leaves = tuple(
             LeafRecipe(**{**leaf, "edits": tuple((int(i), v) for i, v in leaf["edits"])})
             for leaf in data["leaves"]
         )
         return cls(sizes=dict(data["sizes"]), leaves=leaves, seed=int(data["seed"]))
+
+
+def _plain(data: Any) -> Any:
+    """The data of a leaf as JSON has it: an object that it does not have is only described."""
+    if isinstance(data, (list, tuple)):
+        return [_plain(item) for item in data]
+    if data is None or isinstance(data, (bool, int, float, str)):
+        return data
+    return {"object": repr(data)}
 
 
 def example_recipe(spec: InputSpec, sizes: Mapping[str, int] | None = None) -> Recipe:

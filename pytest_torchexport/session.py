@@ -7,6 +7,8 @@ process. Only the controller of xdist writes files; verdicts reach it on pytest'
 from __future__ import annotations
 
 import functools
+import inspect
+import os
 import platform
 import sys
 import unittest
@@ -85,9 +87,14 @@ class Session:
 
     def _judge_marker(self, item: pytest.Function) -> None:
         try:
-            options_of(item, item.nodeid)
+            options = options_of(item, item.nodeid)
         except pytest.Collector.CollectError as error:
             raise pytest.UsageError(str(error)) from None
+        if options is not None and options.xfail:
+            raise pytest.UsageError(
+                f"{item.nodeid}: xfail: a unittest method is one item for all targets; use "
+                "unittest.expectedFailure, or a plain test function"
+            )
 
     # -- running -----------------------------------------------------------------------------------
 
@@ -101,7 +108,7 @@ class Session:
                 self._plan(item, variant, progress),
                 functools.partial(keep, item),
                 item.name,
-                item.nodeid,
+                nodeid_from_here(item),
             )
         finally:
             progress.close()
@@ -120,6 +127,7 @@ class Session:
 
     def wrap_method(self, item: pytest.Item) -> None:
         """Wrap a marked ``unittest`` method so that all targets run after its body."""
+        item.stash[VERDICTS] = []  # a rerun starts anew
         if not isinstance(item, pytest.Function) or not is_unittest(item):
             return
         options = options_of(item, item.nodeid)
@@ -128,16 +136,23 @@ class Session:
             return
         body = item.obj
 
+        from pytest_torchexport.capture import Recorder
+
         @functools.wraps(body)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            from pytest_torchexport.capture import Recorder
-
             with Recorder() as recorder:
                 result = body(*args, **kwargs)
             self._check(item, recorder, found)
             return result
 
-        item.obj = wrapped
+        @functools.wraps(body)
+        async def awaited(*args: Any, **kwargs: Any) -> Any:
+            with Recorder() as recorder:
+                result = await body(*args, **kwargs)
+            self._check(item, recorder, found)
+            return result
+
+        item.obj = awaited if inspect.iscoroutinefunction(body) else wrapped
 
     def _check(self, item: pytest.Function, recorder: Any, found: list[Variant]) -> None:
         from pytest_torchexport.fixture import check_recorded
@@ -150,7 +165,7 @@ class Session:
                 plans,
                 functools.partial(keep, item),
                 item.name,
-                item.nodeid,
+                nodeid_from_here(item),
                 own_marker=any(mark.name == MARKER for mark in item.own_markers),
             )
         finally:
@@ -228,6 +243,16 @@ class Session:
                 raise pytest.UsageError(
                     f"--torchexport-report: cannot write {path}: {error.strerror or error}"
                 ) from None
+
+
+def nodeid_from_here(item: pytest.Item) -> str:
+    """The node id as one types it in the directory pytest was started in; its own is relative to rootdir."""
+    _, colons, rest = item.nodeid.partition("::")
+    try:
+        path = os.path.relpath(item.path, item.config.invocation_params.dir)
+    except ValueError:
+        path = str(item.path)
+    return f"{path}{colons}{rest}"
 
 
 def is_unittest(item: pytest.Function) -> bool:

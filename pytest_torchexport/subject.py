@@ -51,10 +51,12 @@ class Subject:
 
     def signature(self) -> inspect.Signature | None:
         """The signature calls are bound to, or None where Python cannot tell."""
+        if self.scripted:
+            return _schema_signature(self._forward())
         try:
             return inspect.signature(self._forward())
         except (TypeError, ValueError):
-            return _schema_signature(self._forward())
+            return None
 
     def source(self) -> str:
         """The text its behavior is read from, as far as Python can find it: a key for stored calls."""
@@ -164,13 +166,21 @@ class FunctionModule(torch.nn.Module):
 
 
 def _schema_signature(forward: Any) -> inspect.Signature | None:
-    """The signature of a traced module's forward, which only TorchScript knows."""
-    arguments = getattr(getattr(forward, "schema", None), "arguments", None)
-    if arguments is None:
+    """The signature of TorchScript's forward: of a trace only its schema knows it, of a script Python knows
+    one that may not be bound.
+    """
+    schema = getattr(forward, "schema", None)
+    if schema is None:
         return None
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    names = [item.name for item in arguments if item.name != "self"]
-    return inspect.Signature([inspect.Parameter(name, kind) for name in names])
+    parameters = [
+        inspect.Parameter(
+            item.name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=item.default_value if item.has_default_value() else inspect.Parameter.empty,
+        )
+        for item in schema.arguments[isinstance(forward, torch.ScriptMethod) :]
+    ]
+    return inspect.Signature(parameters)
 
 
 def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:

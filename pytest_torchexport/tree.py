@@ -185,7 +185,7 @@ def _open_mapping(value: Any) -> _Opened | None:
         try:
             return type(value)(dict(pairs))  # type: ignore[call-arg]  # OrderedDict, UserDict, ...
         except TypeError:
-            return type(value)(**dict(zip(names, new, strict=True)))
+            return dict(zip(names, new, strict=True))  # nobody but its author can make another
 
     return "mapping", _keys(names), [value[name] for name in names], rebuild
 

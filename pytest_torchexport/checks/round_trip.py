@@ -22,6 +22,7 @@ def check(
     device: str,
     call: Call,
     expected: Sequence[Outcome],
+    tolerance: Tolerance,
     seed: int,
     limit: float,
     blocked: Sequence[str],
@@ -59,13 +60,14 @@ def check(
             return f"round trip not checked: {error}"
         except TypeError as error:
             raise LoadFailed(f"cannot be called where the source does not exist: {error}") from None
-    return _judge(artifact, answer, expected, blocked)
+    return _judge(artifact, answer, expected, tolerance, blocked)
 
 
 def _judge(
     artifact: Artifact,
     answer: sandbox.Answer,
     expected: Sequence[Outcome],
+    tolerance: Tolerance,
     blocked: Sequence[str],
 ) -> str | None:
     if isinstance(answer, sandbox.NotLoaded):
@@ -83,11 +85,13 @@ def _judge(
         if isinstance(outcome, Raised) and outcome.type == NotCarried.__name__:
             return f"round trip not checked: {outcome.message}"
     for number, (outcome, wanted) in enumerate(zip(answer, expected, strict=True), start=1):
-        _compare(artifact, outcome, wanted, number)
+        _compare(artifact, outcome, wanted, tolerance, number)
     return None
 
 
-def _compare(artifact: Artifact, outcome: Outcome, expected: Outcome, number: int) -> None:
+def _compare(
+    artifact: Artifact, outcome: Outcome, expected: Outcome, tolerance: Tolerance, number: int
+) -> None:
     if isinstance(outcome, Returned):
         try:
             outcome = Returned(artifact.lift(outcome.value), outcome.inputs)
@@ -97,6 +101,6 @@ def _compare(artifact: Artifact, outcome: Outcome, expected: Outcome, number: in
         raise RoundTripDiffers(f"run {number} after loading raises {outcome}")
     if not isinstance(expected, Returned) or not isinstance(outcome, Returned):
         return
-    differences = compare_values(expected.value, outcome.value, Tolerance())
+    differences = compare_values(expected.value, outcome.value, tolerance)
     if differences:
         raise RoundTripDiffers(f"run {number} after loading", differences=tuple(differences))

@@ -25,7 +25,7 @@ def check(
         if not isinstance(eager, Returned):
             return  # eager itself does not survive being called again: nothing to hold against anyone
         differences = compare(eager, artifact, tolerance)
-        if differences:
+        if differences and number > 1:  # the first call is parity's, which also knows rounding
             raise StateDiffers(
                 f"call {number} of {len(expected)} equal calls in a row: forward changes its module, and "
                 "the artifact does not follow",

@@ -13,6 +13,8 @@ LABEL = 9
 MAX_DIFFERENCES = 5
 MAX_LINES = 8
 
+NOTHING_VARIES = "no size varies"
+
 Style = Callable[..., str]
 
 
@@ -159,11 +161,19 @@ def _cell(outcome: str, size: int, style: Style) -> str:
 
 def reason_lines(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Why items were skipped or failed, one line per reason, with how many items share it."""
-    counts: dict[str, list[str]] = {}
+    counts: dict[tuple[str, str], list[str]] = {}
     for record in records:
         for data in record["verdicts"]:
-            if data["status"] == "skipped":
-                counts.setdefault(data["reason"], []).append(record["nodeid"])
-    for reason, nodeids in counts.items():
+            for kind, reason in _reasons(data):
+                counts.setdefault((kind, reason), []).append(record["nodeid"])
+    for (kind, reason), nodeids in counts.items():
         more = f" (and {len(nodeids) - 1} more)" if len(nodeids) > 1 else ""
-        yield f"skip: {nodeids[0]}{more}: {reason}"
+        yield f"{kind}: {nodeids[0]}{more}: {reason}"
+
+
+def _reasons(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a reader must know who looks at the table alone: a skip, and an ok that means little."""
+    if data["status"] == "skipped":
+        yield "skip", data["reason"]
+    if data["status"] == "passed":
+        yield from (("warn", line) for line in data["assumed"] if line.startswith(NOTHING_VARIES))

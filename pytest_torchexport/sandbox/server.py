@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.observe import Raised, Returned, observe, raised
+from pytest_torchexport.quiet import quiet
 from pytest_torchexport.sandbox import wire
 from pytest_torchexport.spec.inputs import Call
 
@@ -128,7 +129,8 @@ def _serve(message: dict[str, Any]) -> None:
         failed = raised(error)
         wire.dump({"load": [failed.type, failed.message]}, Path(message["result"]))
         return
-    runs = [_run(loaded, call, message["seed"]) for _ in range(message["runs"])]
+    with quiet(message["device"]):
+        runs = [_run(loaded, call, message["seed"]) for _ in range(message["runs"])]
     wire.dump({"runs": runs}, Path(message["result"]))
 
 

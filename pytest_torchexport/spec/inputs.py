@@ -189,6 +189,11 @@ def build_spec(
     parameters = _positional(signature, example)
     variadic = _variadic(signature)
     leaves, structure = flatten_call(example, parameters, variadic)
+    for path, leaf in leaves:
+        if isinstance(leaf, torch.Tensor) and leaf.is_meta:
+            raise SpecError(
+                f"{path} is on the meta device: it has no values to compare anything by"
+            )
     for argument in ("shapes", "values"):
         _check_paths(argument, getattr(options, argument) or {}, dict(leaves))
     others = [

@@ -19,6 +19,7 @@ from pytest_torchexport.observe import Hung, Raised, Returned
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.targets.base import Artifact, DirectArtifact, NotApplicable
+from pytest_torchexport.targets.script import has_loops
 from pytest_torchexport.tree import Structure, flatten
 
 # Which targets' items judge a file: a .pt may come from either side of TorchScript.
@@ -131,4 +132,11 @@ def _callable(thing: Callable[..., Any]) -> DirectArtifact:
         raise NotImplementedError("a callable has no file")
 
     state = thing if isinstance(thing, torch.nn.Module) else None
-    return DirectArtifact(program=thing, module=state, run=thing, write=refuse, filename="")
+    return DirectArtifact(
+        program=thing,
+        module=state,
+        run=thing,
+        write=refuse,
+        filename="",
+        native_loops=has_loops(thing),
+    )

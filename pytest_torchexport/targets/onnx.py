@@ -102,7 +102,7 @@ class Onnx:
                 "torch.onnx.export(dynamo=True) does not take TorchScript; the target onnx_legacy does"
             )
         external = bool(options.pop("external_data", True))
-        device = _device_of(example)
+        device = device_of(example)
         first: Exception | None = None
         program: Any = None
         notes: tuple[str, ...] = ()
@@ -217,7 +217,8 @@ def _output_dtypes(program: Any) -> dict[str, torch.dtype]:
     }
 
 
-def _device_of(example: Call) -> str:
+def device_of(example: Call) -> str:
+    """The device of the call's tensors; the CPU where it has none."""
     leaves = [leaf for _, leaf in flatten((example.args, dict(example.kwargs)))[0]]
     devices = [str(leaf.device) for leaf in leaves if isinstance(leaf, torch.Tensor)]
     return devices[0] if devices else "cpu"

@@ -17,6 +17,7 @@ import torch
 from pytest_torchexport.spec.inputs import Call, InputSpec, TensorLeaf
 from pytest_torchexport.subject import as_module
 from pytest_torchexport.targets.base import NotApplicable
+from pytest_torchexport.targets.onnx import device_of
 from pytest_torchexport.targets.ort import Session, has_loops, named, unavailable
 from pytest_torchexport.targets.trace import FlatModule
 from pytest_torchexport.tree import Structure, describe, flatten
@@ -100,11 +101,11 @@ class OnnxLegacy:
                 str(path),
                 dynamo=False,
                 input_names=list(names),
-                dynamic_axes=_dynamic_axes(spec, names),
+                dynamic_axes=_dynamic_axes(spec, names, scripted),
                 **options,
             )
             data = path.read_bytes()
-            session = Session(path, str(args[0].device) if args else "cpu")
+            session = Session(path, device_of(example))
             import onnx
 
             loops = has_loops(onnx.load_model_from_string(data))
@@ -162,13 +163,18 @@ def _flat(
     return flat, tuple(leaf for leaf in values if isinstance(leaf, torch.Tensor)), baked
 
 
-def _dynamic_axes(spec: InputSpec, names: Sequence[str]) -> dict[str, dict[int, str]]:
-    tensors = [leaf for leaf in spec.leaves if isinstance(leaf, TensorLeaf)]
+def _dynamic_axes(
+    spec: InputSpec, names: Sequence[str], scripted: bool
+) -> dict[str, dict[int, str]]:
+    numbers = (bool, int, float) if scripted else ()
+    kept = [leaf for leaf in spec.leaves if isinstance(leaf.example, (torch.Tensor, *numbers))]
     axes = {}
-    for name, leaf in zip(names, tensors, strict=False):
-        varying = {axis: f"{name}_{axis}" for axis, item in enumerate(leaf.shape) if item.names}
-        varying |= {
-            axis: item.text for axis, item in enumerate(leaf.shape) if item.text in item.names
+    for name, leaf in zip(names, kept, strict=True):
+        shape = leaf.shape if isinstance(leaf, TensorLeaf) else ()
+        varying = {
+            axis: item.text if item.text in item.names else f"{name}_{axis}"
+            for axis, item in enumerate(shape)
+            if item.names
         }
         if varying:
             axes[name] = varying

@@ -101,6 +101,8 @@ def has_loops(program: Any) -> bool:
     """Whether a TorchScript program has a ``while``: such a call may never return, and Python cannot
     interrupt it. A ``for`` ends by itself: its loop node knows the number of trips.
     """
+    if not isinstance(program, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        return False
     graph = getattr(program, "inlined_graph", None)
     loops = graph.findAllNodes("prim::Loop") if graph is not None else []
     return any(next(iter(loop.inputs())).toIValue() == UNBOUNDED for loop in loops)
