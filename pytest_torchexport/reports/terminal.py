@@ -31,8 +31,10 @@ def failure_text(verdict: Verdict, test: str = "", nodeid: str = "") -> str:
 def _failure_lines(verdict: Verdict, test: str, nodeid: str) -> Iterator[str]:
     name = verdict.failure or "Failure"
     head = test or f"{verdict.subject}[{verdict.target}-{verdict.device}]"
+    if test and f"[{verdict.target}-" not in test:
+        head = f"{test}[{verdict.target}-{verdict.device}]"  # a unittest method: one item for all targets
     if test and verdict.subject not in test:
-        head = f"{test} {verdict.subject}"
+        head = f"{head} {verdict.subject}"
     title = f"{head}: {by_name(name).title}"
     yield f"{title}{f'[{name}]':>{max(WIDTH - len(title), len(name) + 4)}}"
     yield ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,11 @@ def _encode(value: Any, blobs: list[bytes]) -> Any:
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
     _, structure = flatten(value)
+    if isinstance(value, defaultdict):
+        raise NotCarried("a defaultdict cannot cross to another process: its factory is code")
     if structure.kind == "mapping" and isinstance(value, Mapping):
-        return {"dict": [[_encode(k, blobs), _encode(v, blobs)] for k, v in value.items()]}
+        kind = "ordered" if isinstance(value, OrderedDict) else "dict"
+        return {kind: [[_encode(k, blobs), _encode(v, blobs)] for k, v in value.items()]}
     if structure.kind == "sequence":
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [_encode(item, blobs) for item in value]}
@@ -78,6 +82,8 @@ def _decode(node: Any, data: bytearray) -> Any:
         return body
     if kind == "complex":
         return complex(*body)
+    if kind == "ordered":
+        return OrderedDict((_decode(key, data), _decode(value, data)) for key, value in body)
     if kind == "dict":
         return {_decode(key, data): _decode(value, data) for key, value in body}
     items = [_decode(item, data) for item in body]

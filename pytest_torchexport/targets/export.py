@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -66,13 +67,20 @@ class Export:
         return program.module()
 
 
+def _save(program: torch.export.ExportedProgram, path: Path) -> None:
+    """``torch.export.save`` by way of memory: given a path, its C++ writer aborts the process on a full disk."""
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    path.write_bytes(buffer.getbuffer())
+
+
 def _artifact(program: torch.export.ExportedProgram) -> DirectArtifact:
     module = program.module()
     return DirectArtifact(
         program=program,
         module=module,
         run=module,
-        write=torch.export.save,
+        write=_save,
         filename=FILENAME,
     )
 

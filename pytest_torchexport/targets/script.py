@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,9 +75,11 @@ def artifact(program: Any) -> DirectArtifact:
 
 
 def save_script(program: Any, path: Path) -> None:
-    """``torch.jit.save``, which for a ScriptFunction takes no Path."""
+    """``torch.jit.save`` by way of memory: given a path, its C++ writer aborts the process on a full disk."""
+    buffer = io.BytesIO()
     with _without_deprecations():
-        torch.jit.save(program, str(path))
+        torch.jit.save(program, buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def load_script(path: Path, device: str) -> Callable[..., Any]:

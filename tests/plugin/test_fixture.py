@@ -200,7 +200,7 @@ def test_check_export_works_without_pytest(pytester):
     result.stdout.fnmatch_lines(
         [
             "Net[[]trace-cpu]: outputs differ from eager*[[]OutputsDiffer]",
-            "ValueError unknown target 'onx'; legal: trace, script, export, onnx*",
+            "ValueError 'onx' is not a target; legal: trace, script, export, onnx*",
             "SpecError unknown argument 'dim'; legal:*",
         ]
     )
