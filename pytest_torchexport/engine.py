@@ -34,7 +34,7 @@ from pytest_torchexport.ledger import Ledger
 from pytest_torchexport.legal import Legal
 from pytest_torchexport.limits import Deadline, TimeLimitExceeded, in_thread, interrupted_after
 from pytest_torchexport.messages import condense, is_about_dims, text_of
-from pytest_torchexport.observe import Hung, Outcome, Returned, State, observe
+from pytest_torchexport.observe import Hung, Outcome, Returned, State, observe, untouched
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.quiet import Heard, quiet, unheard
 from pytest_torchexport.recipes import Recipe, build, describe_recipe, example_recipe
@@ -44,7 +44,7 @@ from pytest_torchexport.spec.exporters import EXPORTED_AT, specialized_dims
 from pytest_torchexport.spec.inputs import Call, InputSpec, build_spec
 from pytest_torchexport.spec.options import parse_check_options
 from pytest_torchexport.strategies import boundary_recipes, recipes
-from pytest_torchexport.subject import Subject
+from pytest_torchexport.subject import Subject, closed_over
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.foreign import foreign
 from pytest_torchexport.tree import flatten
@@ -99,7 +99,7 @@ def check(thing: Any, calls: Sequence[Call], plan: Plan) -> Verdict:
     """The verdict on one subject. ``calls[0]`` is the example; further ones tell which sizes vary."""
     if "round_trip" in (plan.options.checks or check_names()):
         sandbox.warm_up()
-    with quiet(plan.device) as heard:
+    with quiet(plan.device) as heard, untouched(closed_over(thing)):
         return _Item(thing, calls, plan, heard).verdict()
 
 

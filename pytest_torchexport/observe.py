@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,6 +132,17 @@ def _differ(left: torch.Tensor, right: torch.Tensor) -> bool:
     if left.is_floating_point() and left.dtype.itemsize == 1:
         left, right = left.view(torch.uint8), right.view(torch.uint8)
     return not bool(((left == right) | ((left != left) & (right != right))).all())
+
+
+@contextmanager
+def untouched(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
+    """Whatever the block does to these modules' tensors is undone after it."""
+    states = [State(module, thorough=True) for module in modules]
+    try:
+        yield
+    finally:
+        for state in states:
+            state.restore()
 
 
 def _own_buffers(owner: torch.nn.Module) -> dict[str, torch.Tensor | None]:

@@ -7,7 +7,9 @@ where its state lives, what its signature is, how to copy it, and how to hand it
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,8 +40,9 @@ class Subject:
                 f"{thing!r:.80} cannot be checked; legal: an nn.Module, a ScriptModule, a function, "
                 "or a bound method of a module"
             )
-        owner = getattr(thing, "__self__", None)
-        name = getattr(thing, "__qualname__", None) or type(thing).__name__
+        inner = thing.func if isinstance(thing, functools.partial) else thing
+        owner = inner if isinstance(inner, torch.nn.Module) else getattr(inner, "__self__", None)
+        name = getattr(inner, "__qualname__", None) or type(inner).__name__
         return cls(thing, owner if isinstance(owner, torch.nn.Module) else None, name)
 
     @property
@@ -84,7 +87,7 @@ class Subject:
     def copy(self) -> Subject:
         """A deep copy that shares nothing with the user's. Raises SpecError where it cannot be copied."""
         if self.module is None:
-            return self
+            return Subject(_copied_owner(self.function), None, self.name)
         try:
             module = _deepcopy(self.module)
         except Exception as error:
@@ -115,10 +118,32 @@ class Subject:
         return self.function
 
     def _rebound(self, module: torch.nn.Module) -> Subject:
-        if self.function is self.module:
+        function = self.function
+        if isinstance(function, functools.partial):
+            inner = Subject(function.func, self.module, self.name)._rebound(module).function
+            bound = functools.partial(inner, *function.args, **function.keywords)
+            return Subject(bound, module, self.name)
+        if function is self.module:
             return Subject(module, module, self.name)
         method = getattr(module, getattr(self.function, "__name__", "forward"))
         return Subject(method, module, self.name)
+
+
+def closed_over(thing: Any) -> list[torch.nn.Module]:
+    """The modules that a plain function holds in its closure: no copy of it has copies of these."""
+    cells = getattr(thing, "__closure__", None) or ()
+    held = [cell.cell_contents for cell in cells if cell is not None]
+    return [item for item in held if isinstance(item, torch.nn.Module)]
+
+
+def _copied_owner(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A bound method of some object on a copy of that object; a plain function is its own copy."""
+    if not isinstance(function, types.MethodType):
+        return function
+    try:
+        return copy.deepcopy(function)
+    except Exception:
+        return function
 
 
 def uncompiled(thing: Any) -> Any:
