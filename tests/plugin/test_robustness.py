@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_torchexport import targets
+
 FORWARDS = """
 import random, warnings
 from pytest_torchexport import NotRepeatable, SpecError
@@ -174,7 +176,8 @@ def test_a_healthy_module_passes_every_target_with_warnings_as_errors(suite, run
         fakes=False,
     )
     result = run_apart("-W", "error", "--torchexport-max-examples=10")
-    result.assert_outcomes(passed=5)
+    missing = [name for name in targets.names() if targets.get(name).unavailable("cpu")]
+    result.assert_outcomes(passed=5 - len(missing), skipped=len(missing))
     assert result.ret == 0
 
 
