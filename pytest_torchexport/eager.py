@@ -33,6 +33,7 @@ class Eager:
         self.fresh_each_call = False
         self.random = False
         self.stateful = False
+        self.returns_nan = False
         self.attributes = frozenset(_plain_names(self.pristine.module))
         self._plan = plan
         self._note = note
@@ -83,6 +84,10 @@ class Eager:
         """
         before = _python_state(self._here.module)
         first = self._returned(self.on_cpu(example))
+        self.returns_nan = any(
+            isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and bool(leaf.isnan().any())
+            for leaf in leaves_of(first.value)
+        )
         for name in first.changed:
             self._note(f"forward changes torch's {name}; it is put back after each call")
         if self._state.stale():

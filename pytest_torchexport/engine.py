@@ -425,8 +425,11 @@ class _Item:
         if not isinstance(expected, Returned):
             return False, None
         for _ in range(repeats):
+            differences = self._differences(call, expected, self._run(call))
+            if differences and self._no_answer(differences):
+                return False, None
             try:
-                parity.check(self._differences(call, expected, self._run(call)))
+                parity.check(differences)
             except Failure as failure:
                 return True, failure.with_traceback(None)  # its frames hold the tensors of the call
         return True, None
@@ -472,6 +475,17 @@ class _Item:
                         "there (see the explanation of when two numbers are the same)"
                     )
         return differences
+
+    def _no_answer(self, differences: Sequence[Difference]) -> bool:
+        """Whether eager itself returns nan wherever the artifact differs, on values that were only assumed:
+        a fully masked row has no right answer. On the example, or on declared values, it is a difference.
+        """
+        assert self.spec is not None
+        declared = any(leaf.domain.declared for leaf in self.spec.tensors)
+        if declared or self.eager.returns_nan or any(d.expected != "nan" for d in differences):
+            return False
+        self.ledger.note("eager returns nan on some generated calls, which are left out")
+        return True
 
     def _named(self, difference: Difference) -> Difference:
         """A difference in the inputs under the name that the user gave the input."""

@@ -127,9 +127,7 @@ def _same(given: torch.Tensor, example: torch.Tensor) -> bool:
 
 
 def _widened(domain: Domain, rows: int) -> Domain:
-    return dataclasses.replace(
-        domain, low=0, high=rows - 1, rows_keep_one=False, rows_keep_zero=False
-    )
+    return dataclasses.replace(domain, low=0, high=rows - 1, rows_keep_one=False)
 
 
 def _reworded(line: str, rows: dict[str, int]) -> str:

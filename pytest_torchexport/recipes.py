@@ -172,8 +172,8 @@ def _leaf(
     for position, value in item.edits:
         if tensor.numel():
             tensor.view(-1)[position % tensor.numel()] = _legal(value, leaf.domain)
-    if tensor.dim() and tensor.numel():
-        _keep_rows(tensor, leaf.domain)
+    if leaf.domain.rows_keep_one and tensor.dim() and tensor.numel():
+        _keep_one(tensor)
     made = _lay_out(_cast(tensor, leaf), item.layout)
     return made.requires_grad_() if leaf.example.requires_grad else made
 
@@ -309,17 +309,9 @@ def _legal(value: float, domain: Domain) -> float:
     return value if domain.kind == "float" else int(value)
 
 
-def _keep_rows(tensor: torch.Tensor, domain: Domain) -> None:
-    """Give each row the one and the zero that its domain keeps; a row of one element keeps what it is
-    where both are wanted.
-    """
-    single = tensor.shape[-1] == 1
-    if domain.rows_keep_one and not (single and domain.rows_keep_zero):
-        first = tensor[..., 0]
-        first[~(tensor != 0).any(dim=-1)] = torch.ones((), dtype=tensor.dtype)
-    if domain.rows_keep_zero and not (single and domain.rows_keep_one):
-        last = tensor[..., -1]
-        last[~(tensor == 0).any(dim=-1)] = torch.zeros((), dtype=tensor.dtype)
+def _keep_one(tensor: torch.Tensor) -> None:
+    first = tensor[..., 0]
+    first[~(tensor != 0).any(dim=-1)] = torch.ones((), dtype=tensor.dtype)
 
 
 def _lay_out(tensor: torch.Tensor, layout: str) -> torch.Tensor:

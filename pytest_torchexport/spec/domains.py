@@ -21,8 +21,7 @@ class Domain:
 
     ``scale`` is the root mean square of the example (1 where that is zero); ``choices`` are the only
     values, where given; ``elements`` is a Hypothesis strategy for single elements; ``rows_keep_one``
-    and ``rows_keep_zero`` say that each row along the last axis keeps at least one nonzero or one zero (an
-    attention mask, a padding mask): a row that masks everything has no answer.
+    says that each row along the last axis keeps at least one nonzero (an attention mask).
     """
 
     kind: Kind
@@ -32,12 +31,7 @@ class Domain:
     choices: tuple[Any, ...] = ()
     elements: Any = None
     rows_keep_one: bool = False
-    rows_keep_zero: bool = False
     declared: bool = False
-
-    def _rows(self, one: str, zero: str) -> str:
-        kept = [one] * self.rows_keep_one + [zero] * self.rows_keep_zero
-        return f", {' and '.join(kept)} in each row" if kept else ""
 
     def describe(self) -> str:
         """``0..99``, ``[0, 1]``, ``one of 1, 2`` or ``any``."""
@@ -46,9 +40,9 @@ class Domain:
         if self.elements is not None:
             return "from a strategy"
         if self.kind == "bool":
-            return "False or True" + self._rows("a True", "a False")
+            return "False or True" + (", a True in each row" if self.rows_keep_one else "")
         if self.kind == "int":
-            return f"{self.low}..{self.high}" + self._rows("a 1", "a 0")
+            return f"{self.low}..{self.high}" + (", a 1 in each row" if self.rows_keep_one else "")
         if self.low is None and self.high is None:
             return f"about +-{self.scale:.3g}"
         return f"[{'-inf' if self.low is None else self.low}, {'inf' if self.high is None else self.high}]"
@@ -60,7 +54,7 @@ def infer(example: torch.Tensor) -> Domain:
     """
     value = example.detach().resolve_conj()
     if value.dtype == torch.bool:
-        return Domain(kind="bool", low=0, high=1, **_kept(value))
+        return Domain(kind="bool", low=0, high=1, rows_keep_one=_rows_keep_one(value))
     if not (value.is_floating_point() or value.is_complex()):
         return _integers(value)
     return _floats(value)
@@ -69,7 +63,7 @@ def infer(example: torch.Tensor) -> Domain:
 def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
     """The domain that the user's ``values`` give for this leaf. Raises ValueError where it cannot hold."""
     inferred = infer(example)
-    base = dataclasses.replace(inferred, declared=True, rows_keep_one=False, rows_keep_zero=False)
+    base = dataclasses.replace(inferred, declared=True, rows_keep_one=False)
     if isinstance(value, tuple):
         low, high = value
         if base.kind == "bool" and not 0 <= low <= high <= 1:
@@ -118,8 +112,8 @@ def _integers(value: torch.Tensor) -> Domain:
     # The unsigned types beyond uint8 have no min and max of their own in torch.
     numbers = value if value.dtype in _ORDERED else value.to(torch.int64)
     low, high = int(numbers.min()), int(numbers.max())
-    kept: dict[str, Any] = _kept(value) if (low, high) == (0, 1) else {}
-    return Domain(kind="int", low=low, high=high, **kept)
+    mask = (low, high) == (0, 1)
+    return Domain(kind="int", low=low, high=high, rows_keep_one=mask and _rows_keep_one(value))
 
 
 def _floats(value: torch.Tensor) -> Domain:
@@ -133,16 +127,14 @@ def _floats(value: torch.Tensor) -> Domain:
         and bool((flat == 0).any())
         and bool((flat == 1).any())
     ):
-        return Domain(kind="float", low=0.0, high=1.0, choices=(0.0, 1.0), **_kept(value))
+        return Domain(
+            kind="float", low=0.0, high=1.0, choices=(0.0, 1.0), rows_keep_one=_rows_keep_one(value)
+        )
     scale = float(flat.square().mean().sqrt()) or 1.0
     low = 0.0 if float(flat.min()) >= 0 and not value.is_complex() else None
     high = 1.0 if low is not None and float(flat.max()) <= 1 else None
     return Domain(kind="float", low=low, high=high, scale=scale)
 
 
-def _kept(mask: torch.Tensor) -> dict[str, Any]:
-    """What every row of the example has: a one, a zero."""
-    if not mask.dim() or not mask.numel():
-        return {}
-    ones = bool((mask != 0).any(dim=-1).all())
-    return {"rows_keep_one": ones, "rows_keep_zero": bool((mask == 0).any(dim=-1).all())}
+def _rows_keep_one(mask: torch.Tensor) -> bool:
+    return bool(mask.dim() and mask.numel() and (mask != 0).any(dim=-1).all())
