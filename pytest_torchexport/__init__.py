@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pytest_torchexport import failures
+
 if TYPE_CHECKING:
     from pytest_torchexport.engine import check_export
     from pytest_torchexport.failures import (
@@ -45,25 +47,7 @@ _HOMES = {
     "Difference": "verdict",
     "Verdict": "verdict",
 }
-_FAILURES = (
-    "ArtifactCrashed",
-    "ArtifactHung",
-    "ArtifactRaised",
-    "BranchFrozen",
-    "DimsNarrowed",
-    "ExportRefused",
-    "Failure",
-    "Ineffective",
-    "LoadFailed",
-    "NotRepeatable",
-    "OutputsDiffer",
-    "RoundTripDiffers",
-    "SpecError",
-    "StateDiffers",
-    "StructureDiffers",
-    "TrainingMode",
-)
-_HOMES |= dict.fromkeys(_FAILURES, "failures")
+_HOMES |= dict.fromkeys(set(failures.__all__) - {"by_name"}, "failures")
 
 __all__ = [
     "Artifact",

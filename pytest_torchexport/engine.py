@@ -47,7 +47,6 @@ from pytest_torchexport.strategies import boundary_recipes, recipes
 from pytest_torchexport.subject import Subject, closed_over
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.foreign import foreign
-from pytest_torchexport.tree import flatten
 from pytest_torchexport.verdict import Difference, Sizes, Verdict
 
 # An artifact's first run may differ from its later ones: https://github.com/pytorch/pytorch/issues/80606
@@ -492,7 +491,7 @@ class _Item:
         if difference.kind != "state":
             return difference
         assert self.spec is not None
-        raw, _ = flatten((self.spec.example.args, dict(self.spec.example.kwargs)), "inputs")
+        raw, _ = self.spec.example.flatten("inputs")
         names = dict(zip((path for path, _ in raw), self.spec.leaves, strict=True))
         leaf = names.get(difference.path)
         path = f"input {leaf.path} after the call" if leaf is not None else difference.path

@@ -20,7 +20,7 @@ Status = Literal["passed", "failed", "skipped"]
 class Difference:
     """One thing on which two outcomes disagree.
 
-    ``kind`` is one of structure, dtype, shape, device, values, raised, hung; ``path`` says where
+    ``kind`` is one of structure, dtype, shape, device, values, state, raised, hung; ``path`` says where
     (``output['logits'][0]``); ``expected`` and ``actual`` are texts, never tensors.
     """
 

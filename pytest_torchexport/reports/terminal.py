@@ -134,8 +134,6 @@ MARKS = {
     "skipped": ("skip", {"yellow": True}),
     "xfailed": ("xfail", {"yellow": True}),
     "xpassed": ("XPASS", {"red": True}),
-    "error": ("ERROR", {"red": True}),
-    "nothing": ("-", {}),
 }
 
 

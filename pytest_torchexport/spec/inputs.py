@@ -37,6 +37,20 @@ class Call:
         """The same call on detached clones."""
         return Call(clone(self.args), clone(dict(self.kwargs)))
 
+    def flatten(self, path: str = "") -> tuple[list[Leaf], Structure]:
+        """The leaves of ``(args, kwargs)`` in the order in which every exporter sees them, and the
+        structure of the pair.
+        """
+        return flatten((self.args, dict(self.kwargs)), path)
+
+    def leaves(self) -> list[Any]:
+        """The leaves alone."""
+        return [leaf for _, leaf in self.flatten()[0]]
+
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """The tensors among them."""
+        return tuple(leaf for leaf in self.leaves() if isinstance(leaf, torch.Tensor))
+
     def to(self, device: str) -> Call:
         """The same call on another device."""
 
@@ -169,7 +183,7 @@ def flatten_call(
     call: Call, parameters: Sequence[str], variadic: str
 ) -> tuple[list[Leaf], Structure]:
     """Leaves of ``(args, kwargs)`` under their parameters' names, and the structure of the pair."""
-    _, structure = flatten((call.args, dict(call.kwargs)))
+    _, structure = call.flatten()
     extra = [f"{variadic}[{i}]" for i in range(len(call.args) - len(parameters))]
     names = [*parameters[: len(call.args)], *extra, *call.kwargs]
     leaves: list[Leaf] = []

@@ -84,8 +84,7 @@ class ForeignFile:
         """ONNX takes the call's tensors in order; everything else takes the call."""
         if self.plan.target not in FLAT:
             return call
-        leaves, _ = flatten((call.args, dict(call.kwargs)))
-        return Call(tuple(leaf for _, leaf in leaves if isinstance(leaf, torch.Tensor)))
+        return Call(call.tensors())
 
     def lift(self, value: Any) -> Any:
         """ONNX returns a flat list: eager's pytree is put round it."""

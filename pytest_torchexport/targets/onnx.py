@@ -17,7 +17,6 @@ from pytest_torchexport.subject import as_module, signature_of
 from pytest_torchexport.targets.base import NotApplicable, whole_file
 from pytest_torchexport.targets.export import forget_earlier_exports
 from pytest_torchexport.targets.ort import Session, has_loops, named, unavailable
-from pytest_torchexport.tree import flatten
 
 FILENAME = "model.onnx"
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
@@ -54,8 +53,7 @@ class OnnxArtifact:
 
     def lower(self, call: Call) -> Call:
         """Tensors by input name. Python arguments are constants of the graph: they vanish."""
-        leaves = [leaf for _, leaf in flatten((call.args, dict(call.kwargs)))[0]]
-        kept = _graph_inputs(self.program, leaves)
+        kept = _graph_inputs(self.program, call.leaves())
         names = [value.name for value in self.program.model.graph.inputs]
         return Call((), named(dict(zip(names, kept, strict=True))))
 
@@ -219,9 +217,8 @@ def _output_dtypes(program: Any) -> dict[str, torch.dtype]:
 
 def device_of(example: Call) -> str:
     """The device of the call's tensors; the CPU where it has none."""
-    leaves = [leaf for _, leaf in flatten((example.args, dict(example.kwargs)))[0]]
-    devices = [str(leaf.device) for leaf in leaves if isinstance(leaf, torch.Tensor)]
-    return devices[0] if devices else "cpu"
+    tensors = example.tensors()
+    return str(tensors[0].device) if tensors else "cpu"
 
 
 TARGET = Onnx()

@@ -130,9 +130,8 @@ def _as_eager(value: torch.Tensor, example: Any) -> Any:
 
 
 def _inputs(call: Call, scripted: bool) -> list[Any]:
-    leaves = [leaf for _, leaf in flatten((call.args, dict(call.kwargs)))[0]]
     kinds = (torch.Tensor, bool, int, float) if scripted else torch.Tensor
-    return [leaf for leaf in leaves if isinstance(leaf, kinds)]
+    return [leaf for leaf in call.leaves() if isinstance(leaf, kinds)]
 
 
 def _outputs(module: Callable[..., Any], example: Call) -> tuple[tuple[Any, ...], Structure]:
@@ -150,7 +149,7 @@ def _flat(
     plain = not example.kwargs and all(isinstance(arg, torch.Tensor) for arg in example.args)
     if scripted:
         return module, (*example.args, *example.kwargs.values()), ()
-    leaves, structure = flatten((example.args, dict(example.kwargs)))
+    leaves, structure = example.flatten()
     values = tuple(leaf for _, leaf in leaves)
     if plain and isinstance(module, torch.nn.Module):
         return module, example.args, ()

@@ -14,7 +14,7 @@ from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.subject import as_module, signature_of
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
 from pytest_torchexport.targets.script import has_loops, load_script, save_script
-from pytest_torchexport.tree import Structure, describe, flatten
+from pytest_torchexport.tree import Structure, describe
 
 FILENAME = "model.pt"
 
@@ -54,8 +54,7 @@ class FlatArtifact(DirectArtifact):
 
     def lower(self, call: Call) -> Call:
         """The call's tensors, in order."""
-        leaves, _ = flatten((call.args, dict(call.kwargs)))
-        return Call(tuple(leaf for _, leaf in leaves if isinstance(leaf, torch.Tensor)))
+        return Call(call.tensors())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +98,7 @@ class Trace:
             for path, leaf in leaves
             if not isinstance(leaf, torch.Tensor)
         )
-        ordered, structure = flatten((example.args, dict(example.kwargs)))
+        ordered, structure = example.flatten()
         values = tuple(leaf for _, leaf in ordered)
         flat = FlatModule(as_module(module), structure, _without_tensors(values))
         tensors = tuple(leaf for leaf in values if isinstance(leaf, torch.Tensor))
