@@ -1,18 +1,24 @@
 """Is a difference rounding, a tie, or a bug? Asked only where the dtype's table of tolerances fails.
 
-Eager in float64, and eager on inputs moved by about one unit in the last place, tell how far eager itself
-is from the truth on this very call. A difference within a small multiple of that is rounding; an integer
-or bool output that flips there at the same elements is a tie. An ``rtol``/``atol`` of the user's is the law and never comes here.
+Eager in float64, and eager with every rounding fallen elsewhere (``rounding``), tell how far eager itself is
+from the truth on this very call. A difference within a small multiple of that is rounding; an integer or
+bool output that falls elsewhere there too is a tie; where eager's own error is as large as its output, the
+call cannot tell, and that is ambiguous. Everything else is a bug. An ``rtol``/``atol`` of the user's is the
+law and never comes here.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from pytest_torchexport.observe import Returned, observe
+from pytest_torchexport.observe import Outcome, Returned, observe, tensors_of
+from pytest_torchexport.rounding import Scattered, Sequential
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.subject import Subject
 from pytest_torchexport.tree import flatten, tree_map
@@ -23,84 +29,191 @@ MULTIPLE = 4.0
 # An element is excused by eager's error on elements of its own size or smaller, up to this factor: one number
 # for the whole tensor lets large elements excuse errors of small ones, and one per element is a matter of luck.
 SAME_SIZE = 64.0
-MOVES = 8
-# A tie among many equals must be seen to fall every way.
-TIE_MOVES = 12
+# ... but by no more than this multiple of its own: a chaotic element does not excuse a stable one beside it.
+SAME_ERROR = 16.0
+# Scattered runs: a few settle most questions, and what they do not explain is asked of more.
+FEW, MANY = 2, 12
+# From this share of the output's own spread on, eager's error is as large as what it computes.
+DROWNED = 0.1
+
+# What a call left behind, by path: outputs, inputs after the call, parameters and buffers after it.
+Leaves = Mapping[str, Any]
+
+
+def leaves_after(outcome: Returned, state: Leaves) -> Leaves:
+    """All that a call returned and left (its inputs, the module's tensors), under ``compare``'s paths."""
+    inputs = (outcome.inputs.args, dict(outcome.inputs.kwargs))
+    return {
+        **dict(flatten(outcome.value, "output")[0]),
+        **dict(flatten(inputs, "inputs")[0]),
+        **state,
+    }
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Differences that are bugs, and those that are explained (each with its ``cause``)."""
+
+    bugs: list[Difference]
+    explained: list[Difference]
 
 
 class Calibration:
-    """Eager in float64, made once per item and only when it is first asked for."""
+    """Eager's own error on a call, asked of as many runs as the question needs."""
 
-    def __init__(self, subject: Subject, seed: int) -> None:
+    def __init__(self, subject: Subject, seed: int, *, random: bool = False) -> None:
         self._subject = subject
         self._seed = seed
+        self._random = random
         self._double: Subject | None = None
 
-    def keep_bugs(
-        self, differences: list[Difference], call: Call, expected: Returned, actual: Any
-    ) -> list[Difference]:
-        """The differences that eager's own error on this call does not explain.
+    def judge(
+        self,
+        differences: Sequence[Difference],
+        calls: Sequence[Call],
+        expected: Leaves,
+        actual: Leaves,
+    ) -> Judged:
+        """Sort the differences after the last of ``calls``, made in a row from the pristine state.
 
-        Only value differences can be explained, and only by runs of eager that return.
+        Only differences of numbers can be explained, and only by runs of eager that return.
         """
-        if any(difference.kind != "values" for difference in differences):
-            return differences
-        truths = self._references(call, ties=any(_is_discrete(expected, d) for d in differences))
-        wanted = dict(flatten(expected.value, "output")[0])
-        found = dict(flatten(actual.value, "output")[0])
-        kept = []
-        for difference in differences:
-            path = difference.path
-            others = [truth.get(path) for truth in truths]
-            judged = _judge(difference, others, wanted.get(path), found.get(path))
-            if judged is not None:
-                kept.append(judged)
-        return kept
+        bugs = [item for item in differences if item.total is None]
+        asked = [item for item in differences if item.total is not None]
+        if bugs or not asked:
+            return Judged(list(differences), [])
+        seen: dict[str, list[torch.Tensor]] = {item.path: [] for item in asked}
+        found = Judged(asked, [])
+        for runs in self._references(calls):
+            for leaves in runs:
+                for path, tensors in seen.items():
+                    if _comparable(leaves.get(path), expected[path]):
+                        tensors.append(leaves[path].detach().cpu())
+            found = _sort(asked, seen, expected, actual)
+            if not found.bugs:
+                break
+        return found
 
-    def _references(self, call: Call, *, ties: bool) -> list[dict[str, Any]]:
-        """What eager returns in float64, and on the same call moved by about one unit in the last place.
+    def _references(self, calls: Sequence[Call]) -> Iterator[list[Leaves]]:
+        """What eager leaves otherwise, in batches, the cheap and telling ones first."""
+        scattered = [Scattered(number) for number in range(MANY)]
+        first: list[AbstractContextManager[Any]] = [
+            Sequential(),  # type: ignore[no-untyped-call]
+            *scattered[:FEW],
+        ]
+        yield [*self._in_float64(calls), *self._under(first, calls)]
+        yield self._under(scattered[FEW:], calls)
 
-        One float64 run alone is a lucky yardstick: a single rounding can come out right by chance. Where
-        integers are in question (``ties``), exact zeros are moved too; for floats they are not, or the
-        jump at a threshold would pass for rounding.
-        """
+    def _in_float64(self, calls: Sequence[Call]) -> list[Leaves]:
+        if self._random:
+            return []  # float64 draws other random numbers
         if self._double is None:
             self._double = self._subject.copy()
             if self._double.module is not None:
                 self._double.module.double()
-        wide = Call(_double(call.args), _double(dict(call.kwargs)))
-        outcomes = [observe(self._double.copy().function, wide, seed=self._seed)]
-        for number in range(TIE_MOVES if ties else MOVES):
-            subject, moved = _moved(self._subject.copy(), call, number, zeros=ties)
-            outcomes.append(observe(subject.function, moved, seed=self._seed))
-        returned = [outcome.value for outcome in outcomes if isinstance(outcome, Returned)]
-        return [dict(flatten(value, "output")[0]) for value in returned]
+        wide = [Call(_double(call.args), _double(dict(call.kwargs))) for call in calls]
+        return self._run(self._double.copy(), wide, nullcontext())
+
+    def _under(
+        self, modes: Sequence[AbstractContextManager[Any]], calls: Sequence[Call]
+    ) -> list[Leaves]:
+        return [leaves for mode in modes for leaves in self._run(self._subject.copy(), calls, mode)]
+
+    def _run(
+        self, subject: Subject, calls: Sequence[Call], mode: AbstractContextManager[Any]
+    ) -> list[Leaves]:
+        def rounded(*args: Any, **kwargs: Any) -> Any:
+            with mode:
+                return subject.function(*args, **kwargs)
+
+        outcome: Outcome | None = None
+        for call in calls:
+            outcome = observe(rounded, call, seed=self._seed)
+        if not isinstance(outcome, Returned):
+            return []
+        return [leaves_after(outcome, tensors_of(subject.module))]
 
 
-def _is_discrete(expected: Returned, difference: Difference) -> bool:
-    leaf = dict(flatten(expected.value, "output")[0]).get(difference.path)
-    return isinstance(leaf, torch.Tensor) and not (leaf.is_floating_point() or leaf.is_complex())
+def _comparable(other: Any, wanted: Any) -> bool:
+    return (
+        isinstance(other, torch.Tensor)
+        and isinstance(wanted, torch.Tensor)
+        and other.shape == wanted.shape
+    )
 
 
-def _moved(subject: Subject, call: Call, number: int, *, zeros: bool) -> tuple[Subject, Call]:
-    """The call and the weights with each float moved up or down by about its dtype's epsilon."""
-    generator = torch.Generator().manual_seed(number)
+def _sort(
+    differences: Sequence[Difference],
+    seen: Mapping[str, list[torch.Tensor]],
+    expected: Leaves,
+    actual: Leaves,
+) -> Judged:
+    found = Judged([], [])
+    for difference in differences:
+        path = difference.path
+        judged = _judged(difference, seen[path], expected.get(path), actual.get(path))
+        (found.bugs if judged.cause in ("", BUG) else found.explained).append(judged)
+    return found
 
-    def move(leaf: Any) -> Any:
-        if not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point():
-            return leaf
-        # Not by a sign alone: equal numbers must part, or a tie among them stays one.
-        shift = torch.rand(leaf.shape, generator=generator, dtype=torch.float64) * 3 - 1.5
-        value = leaf.detach().cpu()
-        size = value.abs()
-        if zeros and value.numel():
-            size = size.clamp(min=float(size.max()) or 1.0)
-        return value + shift.to(value) * size * torch.finfo(leaf.dtype).eps
 
-    if subject.module is not None:
-        for parameter in subject.module.parameters():
-            parameter.data = move(parameter)
-    return subject, Call(tree_map(move, call.args), tree_map(move, dict(call.kwargs)))
+BUG, ROUNDING, TIE, AMBIGUOUS = "bug", "rounding", "tie", "ambiguous"
+
+
+def _judged(
+    difference: Difference, others: Sequence[torch.Tensor], wanted: Any, found: Any
+) -> Difference:
+    """The difference with its cause and eager's own error at the worst element."""
+    tensors = isinstance(wanted, torch.Tensor) and isinstance(found, torch.Tensor)
+    if not tensors or not others:
+        return difference
+    wanted, found = wanted.detach().cpu(), found.detach().cpu()
+    if not (wanted.is_floating_point() or wanted.is_complex()):
+        cause = TIE if _falls_elsewhere(others, wanted, found) else BUG
+        return dataclasses.replace(difference, cause=cause)
+    wide = torch.complex128 if wanted.is_complex() else torch.float64
+    wanted, found = wanted.to(wide), found.to(wide)
+    own = torch.stack([_finite((wanted - other.to(wide)).abs()) for other in others]).amax(dim=0)
+    own = _among_equals(own, wanted.abs())
+    gap = (found - wanted).abs()
+    allowed = (difference.atol or 0.0) + (difference.rtol or 0.0) * wanted.abs()
+    within = (gap <= allowed + MULTIPLE * own) | (wanted.isnan() & found.isnan())
+    within |= wanted == found  # equal infinities have no gap that is a number
+    error = float(own[difference.index].max()) if difference.index is not None else None
+    cause = BUG
+    if bool(within.all()):
+        cause = AMBIGUOUS if _drowned(own, wanted) else ROUNDING
+    return dataclasses.replace(difference, own_error=error, cause=cause)
+
+
+def _falls_elsewhere(
+    others: Sequence[torch.Tensor], wanted: torch.Tensor, found: torch.Tensor
+) -> bool:
+    """Whether each element that differs also differs among eager's own runs, and about as far."""
+    runs = torch.stack([other.to(torch.float64) for other in others] + [wanted.to(torch.float64)])
+    low, high = runs.amin(dim=0), runs.amax(dim=0)
+    reach = high - low
+    value = found.to(torch.float64)
+    inside = (value >= low - reach) & (value <= high + reach) & (reach > 0)
+    return bool(inside[wanted != found].all())
+
+
+def _drowned(own: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """Whether eager's error is as large as what its output says."""
+    finite = wanted[torch.isfinite(wanted)].abs()
+    return bool(finite.numel()) and float(own.max()) >= DROWNED * float(finite.max())
+
+
+def _among_equals(error: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    """Per element, the largest error among elements that are at most SAME_SIZE times as large, and no more
+    than SAME_ERROR times its own. An element that is no zero and that no run moves was never rounded.
+    """
+    flat = size.reshape(-1).nan_to_num()
+    order = flat.argsort()
+    largest = error.reshape(-1)[order].cummax(dim=0).values
+    reach = torch.searchsorted(flat[order].contiguous(), flat * SAME_SIZE, right=True) - 1
+    pooled = largest[reach].reshape(error.shape)
+    own = torch.minimum(pooled, SAME_ERROR * error)
+    return torch.where((size == 0) & (error == 0), pooled, own)
 
 
 def _double(value: Any) -> Any:
@@ -112,39 +225,6 @@ def _double(value: Any) -> Any:
         return leaf.to(torch.complex128) if leaf.is_complex() else leaf
 
     return tree_map(widen, value)
-
-
-def _judge(difference: Difference, truths: list[Any], wanted: Any, found: Any) -> Difference | None:
-    """The difference with eager's own error in it; None where that error explains it."""
-    if not isinstance(wanted, torch.Tensor) or not isinstance(found, torch.Tensor):
-        return difference
-    wanted, found = wanted.cpu(), found.cpu()
-    others = [t for t in truths if isinstance(t, torch.Tensor) and t.shape == wanted.shape]
-    if not others:
-        return difference
-    if not (wanted.is_floating_point() or wanted.is_complex()):
-        flips = torch.stack([other.to(wanted.dtype) != wanted for other in others]).any(dim=0)
-        return None if bool(flips[wanted != found].all()) else difference
-    wide = torch.complex128 if wanted.is_complex() else torch.float64
-    gap = (found.to(wide) - wanted.to(wide)).abs()
-    own = torch.stack([_finite((wanted.to(wide) - other.to(wide)).abs()) for other in others])
-    own = _among_equals(own.amax(dim=0), wanted.to(wide).abs())
-    allowed = (difference.atol or 0.0) + (difference.rtol or 0.0) * wanted.to(wide).abs()
-    within = (gap <= allowed + MULTIPLE * own) | (gap == 0) | (wanted.isnan() & found.isnan())
-    within |= wanted == found  # equal infinities have no gap that is a number
-    if bool(within.all()):
-        return None
-    at = own if difference.index is None else own[difference.index]
-    return dataclasses.replace(difference, own_error=float(at.max()))
-
-
-def _among_equals(error: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
-    """Per element, the largest error among elements that are at most SAME_SIZE times as large."""
-    flat = size.reshape(-1).nan_to_num()
-    order = flat.argsort()
-    largest = error.reshape(-1)[order].cummax(dim=0).values
-    reach = torch.searchsorted(flat[order].contiguous(), flat * SAME_SIZE, right=True) - 1
-    return largest[reach].reshape(error.shape)
 
 
 def _finite(error: torch.Tensor) -> torch.Tensor:

@@ -6,14 +6,23 @@ Separate from the engine because every stage asks it, and because what a forward
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 
 from pytest_torchexport.compare import Tolerance, compare
 from pytest_torchexport.failures import NotRepeatable, SpecError, TrainingMode
-from pytest_torchexport.observe import Hung, Outcome, Raised, Returned, State, observe
+from pytest_torchexport.observe import (
+    Hung,
+    Outcome,
+    Raised,
+    Returned,
+    State,
+    Tensors,
+    observe,
+    tensors_of,
+)
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.subject import Subject
@@ -31,7 +40,10 @@ class Eager:
             # Its first call makes its parameters, for us as it did for the user.
             observe(self.pristine.function, example, seed=plan.seed)
         self.fresh_each_call = False
-        self.random = False
+        # Paths of the outputs that vary with the random seed, where they are drawn, and what forward changes.
+        self.random: frozenset[str] = frozenset()
+        self.draws: tuple[str, ...] = ()
+        self.changes: tuple[str, ...] = ()
         self.stateful = False
         self.returns_nan = False
         self.attributes = frozenset(_plain_names(self.pristine.module))
@@ -51,14 +63,17 @@ class Eager:
         self.stateful = self._state.restore() or self.stateful
         return outcome
 
-    def sequence(self, call: Call, length: int) -> tuple[list[Outcome], dict[str, torch.Tensor]]:
-        """The call so many times in a row on the item's device, each from where the one before ended, and
-        the buffers that are left.
+    def in_a_row(self, calls: Sequence[Call]) -> list[tuple[Outcome, Tensors]]:
+        """What eager does with each call on the item's device and the state it leaves, each from where the
+        one before ended.
         """
         subject = self.pristine.copy().to(self._plan.device)
-        moved = call.to(self._plan.device)
-        outcomes = [observe(subject.function, moved, seed=self._plan.seed) for _ in range(length)]
-        return outcomes, buffers_of(subject.module)
+        found = []
+        for call in calls:
+            moved = call.to(self._plan.device)
+            outcome = observe(subject.function, moved, seed=self._plan.seed)
+            found.append((outcome, tensors_of(subject.module)))
+        return found
 
     def on_device(self, call: Call, outcome: Outcome) -> Outcome:
         """The same on the item's device, for a call that eager returned from on the CPU with ``outcome``:
@@ -100,19 +115,22 @@ class Eager:
             self._note(
                 "forward changes attributes of its module: each call starts from a fresh copy"
             )
-        differences = self._again(example, first, self._plan.seed)
+        again = self.on_cpu(example)
+        differences = compare(first, again, Tolerance()) if isinstance(again, Returned) else []
         if differences:
             raise NotRepeatable(
                 "two calls on equal inputs, from the same state and seed",
                 differences=tuple(differences),
             )
-        self.random = bool(self._again(example, first, self._plan.seed + 1))
+        other = self.on_cpu(example, self._plan.seed + 1)
+        varied = compare(first, other, Tolerance()) if isinstance(other, Returned) else []
+        self.random = frozenset(difference.path for difference in varied)
         if self.random:
             self._note("forward is random: eager and artifact are seeded alike before each call")
 
-    def _again(self, example: Call, first: Returned, seed: int) -> list[Any]:
-        second = self.on_cpu(example, seed)
-        return [] if isinstance(second, Hung) else compare(first, second, Tolerance())
+    def differing(self, first: Returned, second: Returned) -> bool:
+        """Whether two outcomes differ in any output that is random in eager."""
+        return any(item.path in self.random for item in compare(first, second, Tolerance()))
 
     def _returned(self, outcome: Outcome) -> Returned:
         if isinstance(outcome, Raised):
@@ -146,13 +164,6 @@ class Eager:
 def _is_lazy(module: torch.nn.Module | None) -> bool:
     tensors = [*module.parameters(), *module.buffers()] if module is not None else []
     return any(torch.nn.parameter.is_lazy(tensor) for tensor in tensors)
-
-
-def buffers_of(module: Any) -> dict[str, torch.Tensor]:
-    """Copies of a module's buffers by name; none of what is no module."""
-    if not isinstance(module, torch.nn.Module):
-        return {}
-    return {name: tensor.detach().clone() for name, tensor in module.named_buffers()}
 
 
 def _plain_names(module: torch.nn.Module | None) -> Iterator[str]:

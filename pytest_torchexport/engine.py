@@ -6,7 +6,6 @@ A library call: it knows nothing of pytest, so it works in a notebook and in a s
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import traceback
@@ -16,30 +15,36 @@ from typing import Any, NoReturn
 import torch
 
 from pytest_torchexport import sandbox, targets
-from pytest_torchexport.calibrate import Calibration
+from pytest_torchexport.checks import dims, round_trip, state
 from pytest_torchexport.checks import names as check_names
-from pytest_torchexport.checks import parity, round_trip, state
-from pytest_torchexport.compare import Tolerance, compare, largest_error
-from pytest_torchexport.eager import Eager, buffers_of
+from pytest_torchexport.eager import Eager
+from pytest_torchexport.explain import Shrunk, explained, sweep
 from pytest_torchexport.failures import (
     ArtifactHung,
     ArtifactRaised,
+    DimsNarrowed,
     ExportRefused,
     Failure,
     Ineffective,
     OutputsDiffer,
     SpecError,
 )
+from pytest_torchexport.judge import Judge
 from pytest_torchexport.ledger import Ledger
 from pytest_torchexport.legal import Legal
-from pytest_torchexport.limits import Deadline, TimeLimitExceeded, in_thread, interrupted_after
+from pytest_torchexport.limits import Deadline, TimeLimitExceeded, interrupted_after
 from pytest_torchexport.messages import condense, is_about_dims, text_of
-from pytest_torchexport.observe import Hung, Outcome, Returned, State, observe, untouched
+from pytest_torchexport.observe import Outcome, Returned, tensors_of, untouched
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.quiet import Heard, quiet, unheard
-from pytest_torchexport.recipes import Recipe, build, describe_recipe, example_recipe
+from pytest_torchexport.recipes import (
+    Recipe,
+    build,
+    describe_recipe,
+    example_recipe,
+    plain_recipe,
+)
 from pytest_torchexport.settings import device_names, target_names
-from pytest_torchexport.shrink import shrink
 from pytest_torchexport.spec.exporters import EXPORTED_AT, specialized_dims
 from pytest_torchexport.spec.inputs import Call, InputSpec, build_spec
 from pytest_torchexport.spec.options import parse_check_options
@@ -47,7 +52,7 @@ from pytest_torchexport.strategies import boundary_recipes, recipes
 from pytest_torchexport.subject import Subject, closed_over
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.foreign import foreign
-from pytest_torchexport.verdict import Difference, Sizes, Verdict
+from pytest_torchexport.verdict import Verdict
 
 # An artifact's first run may differ from its later ones: https://github.com/pytorch/pytorch/issues/80606
 REPEATS = 3
@@ -56,11 +61,12 @@ DRAWING_SHARE = 0.5
 SHRINKING_SHARE = 0.9
 # What the clean process gets at least, however little parity has left of the item's time.
 LOADING_SECONDS = 20.0
-# How many sizes of a dim a failing call is tried at.
-SWEEP = 8
 SHOWN_FRAMES = 2
 # How many failing calls are kept for the next run.
 STORED = 10
+# An item whose eager takes a smaller share of the generated calls, and fewer than this, checked hardly anything.
+ACCEPTED_SHARE = 0.1
+HARDLY_ANY = 10
 
 
 def check_export(
@@ -117,6 +123,12 @@ def export(thing: Any, example: Call, plan: Plan) -> Artifact:
         return item.export()
 
 
+_HOW_TO_DECLARE = (
+    "say which calls are legal: values= for what an input may hold, map= for what ties inputs together, dims= "
+    "for sizes"
+)
+
+
 class CannotJudge(Exception):
     """The item cannot be judged here; the text says why and what to do. A skip, not a failure."""
 
@@ -128,11 +140,9 @@ class _OutOfTime(BaseException):
 class _Item:
     """One subject on one target and device."""
 
-    waiting_for = "eager"
-    trying: Recipe | None = None
     spec: InputSpec | None = None
     artifact: Artifact | None = None
-    shrunk: tuple[Recipe, str, tuple[Sizes, ...]] | None = None
+    shrunk: Shrunk | None = None
 
     def __init__(
         self, thing: Any, calls: Sequence[Call], plan: Plan, heard: Heard, made: Any = None
@@ -143,7 +153,7 @@ class _Item:
         self.heard = heard
         self.ledger = Ledger()
         self.deadline = Deadline(plan.time_limit)
-        self.tolerance = Tolerance(plan.options.rtol, plan.options.atol)
+        self.ineffective: list[str] = []
         self.subject = Subject.of(thing)
 
     # -- the flow ----------------------------------------------------------------------------------
@@ -155,10 +165,17 @@ class _Item:
             with interrupted_after(self.plan.time_limit):
                 self.prepare()
                 self.export()
+                self._random_stream()
+                if "state" in checks:
+                    self._as_exported()
+                if "dims" in checks:
+                    self._dims()
                 if "parity" in checks:
                     self._parity()
                 if "state" in checks:
                     self._in_a_row()
+                if self.judge.random_paths:
+                    self._unjudged()
             if "round_trip" in checks and self.made is None:
                 self._round_trip()  # the clean process keeps its own time
         except CannotJudge as reason:
@@ -166,8 +183,8 @@ class _Item:
         except TimeLimitExceeded:
             if self.ledger.failed:
                 return self._failed(self.ledger.failed[0][1])
-            cls = SpecError if self.waiting_for == "eager" else ArtifactHung
-            text = f"{self.waiting_for} did not return within {self._limit()}"
+            cls = SpecError if self.ledger.waiting_for == "eager" else ArtifactHung
+            text = f"{self.ledger.waiting_for} did not return within {self._limit()}"
             return self._failed(cls(text, details=self._attempt()))
         except Failure as failure:
             return self._failed(failure)
@@ -193,22 +210,25 @@ class _Item:
             self.eager.prepare(self.spec.example)
             self.legal = Legal(self.spec, self.eager, self.ledger.note)
             self.spec = self.legal.spec
-            self.calibration = Calibration(self.eager.pristine, self.plan.seed)
 
     def export(self) -> Artifact:
         """Export a copy once; torch's refusal is a failure where the target was named, else a skip."""
         assert self.spec is not None
         self.plan.progress("export")
-        self.waiting_for = "the exporter"
+        self.ledger.waiting_for = "the exporter"
         made = self._export() if self.made is None else self._foreign()
         if isinstance(made, NotApplicable):
             raise CannotJudge(f"not applicable: {made.reason}")
         self.artifact = made
         for note in getattr(made, "notes", ()):
             self.ledger.note(note)
-        attributes = self.eager.attributes if self.eager.fresh_each_call else ()
-        self._artifact_state = State(
-            made.module, thorough=self.eager.stateful, attributes=attributes
+        self.judge = Judge(
+            made,
+            plan=self.plan,
+            eager=self.eager,
+            legal=self.legal,
+            ledger=self.ledger,
+            deadline=self.deadline,
         )
         return made
 
@@ -237,6 +257,79 @@ class _Item:
         except (OSError, ValueError) as error:
             raise SpecError(f"check_artifact: {error}") from None
 
+    def _random_stream(self) -> None:
+        """Where forward is random: does the artifact vary with the seed, and as eager does."""
+        assert self.spec is not None
+        if not self.eager.random:
+            return
+        seed = self.plan.seed
+        first, second, other = (
+            self.judge.run(self.spec.example, at) for at in (seed, seed, seed + 1)
+        )
+        runs = [item for item in (first, second, other) if isinstance(item, Returned)]
+        if len(runs) < len((first, second, other)):
+            return  # parity tells what it raises
+        if self.eager.differing(runs[0], runs[1]):
+            self.judge.random_paths = self.eager.random
+        elif not self.eager.differing(runs[0], runs[2]):
+            raise OutputsDiffer(
+                "the artifact is constant where eager varies with the random seed",
+                details=tuple(self.eager.draws),
+            )
+
+    def _unjudged(self) -> None:
+        """What is random and on a stream of the artifact's own cannot be compared. Raises CannotJudge."""
+        text = (
+            f"forward is random, and {self.plan.target} draws from another random stream than eager: "
+            f"the values of {', '.join(sorted(self.judge.random_paths))} cannot be compared"
+        )
+        if self.plan.strict:
+            raise Ineffective(text)
+        raise CannotJudge(text)
+
+    def _as_exported(self) -> None:
+        """Whether the artifact starts in the state in which the module was."""
+        assert self.artifact is not None
+        if self.eager.stateful and self.made is None:
+            pristine = tensors_of(self.eager.pristine.copy().to(self.plan.device).module)
+            state.exported(pristine, tensors_of(self.artifact.module), self.eager.changes)
+
+    def _dims(self) -> None:
+        """What the program's metadata says about sizes, held against calls."""
+        assert self.spec is not None
+        audit = getattr(self.artifact, "audit", None)
+        suspicions = audit(self.spec, self.spec.example) if audit is not None else ()
+        tried: list[Recipe] = []
+
+        def witness(sizes: Mapping[str, int]) -> Failure | None:
+            assert self.spec is not None
+            for recipe in (
+                plain_recipe(self.spec, "normal", self._sizes | dict(sizes), self.plan.seed),
+                example_recipe(self.spec, sizes),
+            ):
+                failure = self.judge.quietly(recipe)
+                if failure is not None:
+                    tried.append(recipe)
+                    return failure
+            return None
+
+        with self.ledger.timed("dims"):
+            try:
+                for cleared in dims.check(suspicions, witness):
+                    self.ledger.note(cleared)
+            except DimsNarrowed:
+                recipe = tried[-1]
+                call = build(self.spec, recipe)
+                text = describe_recipe(self.spec, recipe, call) if call is not None else ""
+                self.shrunk = Shrunk(recipe, text, sweep(self.judge, recipe), searched=False)
+                raise
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        """The example's own."""
+        assert self.spec is not None
+        return {name: dim.example for name, dim in self.spec.dims.items()}
+
     def _parity(self) -> None:
         assert self.spec is not None
         with self.ledger.timed("parity"):
@@ -253,30 +346,57 @@ class _Item:
         self._effective()
 
     def _in_a_row(self) -> None:
-        """Equal calls from the pristine state, none undone, where forward changes its module."""
-        assert self.spec is not None
+        """Calls from the pristine state, none undone, where forward changes its module: the example again
+        and again, and then calls of other values and sizes.
+        """
         if not self.eager.stateful:
             return
         with self.ledger.timed("state"):
-            example = self.spec.example
-            expected, left = self.eager.sequence(example, state.LENGTH)
-            actual, right = self._runs(example)
-            state.check(expected, actual, (left, right), self.tolerance)
+            for calls in self._sequences():
+                self._follow(calls)
+
+    def _follow(self, calls: Sequence[Call]) -> None:
+        assert self.artifact is not None
+        eager = self.eager.in_a_row(calls)
+        artifact = self.judge.in_a_row(calls)
+        start = tensors_of(self.eager.pristine.module)
+        for number, (wanted, found) in enumerate(zip(eager, artifact, strict=True), start=1):
+            outcome, left = wanted
+            if not isinstance(outcome, Returned):
+                return  # eager itself does not survive being called again: nothing to hold against anyone
+            more = state.carried_differences(left, found[1], self.judge.tolerance)
+            differences = self.judge.differences(
+                calls[:number], outcome, found[0], (left, found[1]), more
+            )
+            state.followed(number, len(calls), differences, self.eager.changes)
+            dropped = state.not_carried(start, left, found[1])
+            if dropped:
+                self.ledger.note(
+                    f"the artifact does not carry {', '.join(dropped)}, which forward changes"
+                )
+
+    def _sequences(self) -> list[list[Call]]:
+        assert self.spec is not None
+        example = self.spec.example
+        others = [
+            found.call
+            for recipe in boundary_recipes(self.spec, self.plan.seed)
+            if (found := self.legal.call(recipe)) is not None
+        ]
+        step = max(1, len(others) // state.LENGTH)
+        mixed = [example, *others[::step][: state.LENGTH]]
+        return [[example] * state.LENGTH, mixed]
 
     def _round_trip(self) -> None:
         assert self.spec is not None
         assert self.artifact is not None
         self.plan.progress("round trip")
         call = self.spec.example
-        expected = [_on_cpu(outcome) for outcome in self._runs(call)[0]]
+        in_memory = self.judge.in_a_row([call] * state.LENGTH)
+        expected = [_on_cpu(outcome) for outcome, _ in in_memory]
         for outcome in expected:
             if not isinstance(outcome, Returned):
                 raise ArtifactRaised(f"on the example: {outcome}")
-        if self.eager.random and _own_stream(expected):
-            self.ledger.note(
-                "round trip not checked: the artifact draws from a random stream of its own"
-            )
-            return
         with self.ledger.timed("round trip"):
             note = round_trip.check(
                 self.artifact,
@@ -284,7 +404,7 @@ class _Item:
                 device=self.plan.device,
                 call=call,
                 expected=expected,
-                tolerance=self.tolerance,
+                tolerance=self.judge.tolerance,
                 seed=self.plan.seed,
                 limit=max(self.deadline.left, LOADING_SECONDS),
                 blocked=self._blocked(),
@@ -335,13 +455,37 @@ class _Item:
         raise ExportRefused(reason, details=tuple(details), where=where) from None
 
     def _effective(self) -> None:
-        """Whether anything was really checked: always said, a failure only under strict."""
-        if self.ledger.calls["boundary"] + self.ledger.calls["drawn"]:
-            return
-        text = f"eager refused all {self.ledger.calls['rejected']} generated calls"
-        if self.plan.strict:
-            raise Ineffective(text)
-        self.ledger.note(f"{text}: only the example was compared")
+        """Whether anything was really checked. Hardly any legal calls are a failure; outputs that say little
+        are told, and a failure only under strict.
+        """
+        accepted = self.ledger.calls["boundary"] + self.ledger.calls["drawn"]
+        refused = self.ledger.calls["rejected"]
+        if accepted < min(HARDLY_ANY, ACCEPTED_SHARE * (accepted + refused)):
+            raise Ineffective(
+                f"eager takes {accepted} of {accepted + refused} generated calls",
+                details=(_HOW_TO_DECLARE,),
+            )
+        fell_back = self.legal.fell_back and not self.legal.takes_other_values
+        if fell_back and not any(len(sizes) > 1 for sizes in self.ledger.reached.values()):
+            raise Ineffective(
+                "eager takes no other values than the example's, and no size varies",
+                details=(_HOW_TO_DECLARE,),
+            )
+        if fell_back:
+            self.ineffective.append(
+                "eager takes no other values than the example's: only sizes varied"
+            )
+        if self.spec is not None and self.spec.dims and not fell_back:
+            self.ineffective += [
+                f"eager takes only one size of {name}: {min(sizes)}"
+                for name, sizes in self.ledger.reached.items()
+                if len(sizes) == 1
+            ]
+        self.ineffective += self.judge.effects.complaints()
+        for text in self.judge.effects.partial():
+            self.ledger.note(text)
+        if self.plan.strict and self.ineffective:
+            raise Ineffective(self.ineffective[0], details=tuple(self.ineffective[1:]))
 
     # -- calls -------------------------------------------------------------------------------------
 
@@ -400,173 +544,32 @@ class _Item:
     def _trial(self, origin: str, recipe: Recipe, repeats: int) -> bool:
         """Run one call and book it; False where it is not legal."""
         assert self.spec is not None
-        legal, failure = self._judge(recipe, repeats)
-        if not legal:
+        judgment = self.judge.call(recipe, repeats)
+        if judgment is None:
             self.ledger.calls["rejected"] += 1
             return False
         self.ledger.calls[origin] += 1
         for name, dim in self.spec.dims.items():
-            self.ledger.reached.setdefault(name, set()).add(recipe.sizes.get(name, dim.example))
-        if failure is not None:
+            size = judgment.recipe.sizes.get(name, dim.example)
+            self.ledger.reached.setdefault(name, set()).add(size)
+        if judgment.failure is not None:
             self.ledger.calls["failed"] += 1
             if len(self.ledger.failed) < STORED:
-                self.ledger.failed.append((recipe, failure))
+                self.ledger.failed.append((judgment.recipe, judgment.failure))
         return True
-
-    def _judge(self, recipe: Recipe, repeats: int = 1) -> tuple[bool, Failure | None]:
-        """Whether the call is legal, and its failure."""
-        self.waiting_for, self.trying = "eager", recipe
-        found = self.legal.call(recipe)
-        if found is None:
-            return False, None
-        call, outcome = found
-        expected = self.eager.on_device(call, outcome)
-        if not isinstance(expected, Returned):
-            return False, None
-        for _ in range(repeats):
-            differences = self._differences(call, expected, self._run(call))
-            if differences and self._no_answer(differences):
-                return False, None
-            try:
-                parity.check(differences)
-            except Failure as failure:
-                return True, failure.with_traceback(None)  # its frames hold the tensors of the call
-        return True, None
-
-    def _run(self, call: Call) -> Outcome:
-        """What the artifact does with the call, from its state as it was exported."""
-        outcome = self._run_on(call)
-        self._artifact_state.restore()
-        return outcome
-
-    def _runs(self, call: Call) -> tuple[list[Outcome], dict[str, torch.Tensor]]:
-        """The same call in a row, each from where the one before ended, and the buffers that are left."""
-        assert self.artifact is not None
-        outcomes = [self._run_on(call) for _ in range(state.LENGTH)]
-        left = buffers_of(self.artifact.module)
-        self._artifact_state.restore()
-        return outcomes, left
-
-    def _run_on(self, call: Call) -> Outcome:
-        assert self.artifact is not None
-        self.waiting_for = "the artifact"
-        left = max(self.deadline.left - 1.0, 0.5)
-        outcome = observe(
-            self.artifact,
-            call.to(self.plan.device),
-            seed=self.plan.seed,
-            run=(lambda go: in_thread(go, left)) if self.artifact.native_loops else None,
-        )
-        if isinstance(outcome, Hung):
-            raise TimeLimitExceeded
-        return outcome
-
-    def _differences(self, call: Call, expected: Returned, actual: Outcome) -> list[Difference]:
-        differences = [self._named(item) for item in compare(expected, actual, self.tolerance)]
-        if isinstance(actual, Returned):
-            self.ledger.met(largest_error(expected.value, actual.value))
-            # Float64 draws other random numbers: there eager's own error cannot be told.
-            if differences and not self.tolerance.given and not self.eager.random:
-                differences = self.calibration.keep_bugs(differences, call, expected, actual)
-                if not differences:
-                    self.ledger.note(
-                        "some differences beyond the dtype's tolerance are explained by eager's own error "
-                        "there (see the explanation of when two numbers are the same)"
-                    )
-        return differences
-
-    def _no_answer(self, differences: Sequence[Difference]) -> bool:
-        """Whether eager itself returns nan wherever the artifact differs, on values that were only assumed:
-        a fully masked row has no right answer. On the example, or on declared values, it is a difference.
-        """
-        assert self.spec is not None
-        declared = any(leaf.domain.declared for leaf in self.spec.tensors)
-        if declared or self.eager.returns_nan or any(d.expected != "nan" for d in differences):
-            return False
-        self.ledger.note("eager returns nan on some generated calls, which are left out")
-        return True
-
-    def _named(self, difference: Difference) -> Difference:
-        """A difference in the inputs under the name that the user gave the input."""
-        if difference.kind != "state":
-            return difference
-        assert self.spec is not None
-        raw, _ = self.spec.example.flatten("inputs")
-        names = dict(zip((path for path, _ in raw), self.spec.leaves, strict=True))
-        leaf = names.get(difference.path)
-        path = f"input {leaf.path} after the call" if leaf is not None else difference.path
-        return dataclasses.replace(difference, path=path)
 
     # -- failures ----------------------------------------------------------------------------------
 
     def _explain(self) -> NoReturn:
         """Shrink the first failing call and say at which sizes it fails; then raise its failure."""
-        assert self.spec is not None
         self.plan.progress("shrinking")
         recipe, failure = self.ledger.failed[0]
-        cls = type(failure)
-        if cls is OutputsDiffer and self.eager.random:
-            self._same_stream()
-
-        def still_fails(candidate: Recipe) -> bool:
-            out_of_time = self.deadline.elapsed > SHRINKING_SHARE * self.plan.time_limit
-            return not out_of_time and type(self._quietly(candidate)) is cls
-
         with self.ledger.timed("shrinking"):
-            recipe = shrink(self.spec, recipe, still_fails)
-            final = self._quietly(recipe)
-            call = build(self.spec, recipe)
-            text = describe_recipe(self.spec, recipe, call) if call is not None else ""
-            self.shrunk = (recipe, text, self._sweep(recipe))
-        raise final if type(final) is cls else failure
+            self.shrunk, final = explained(self.judge, recipe, type(failure), self._may_shrink)
+        raise final if type(final) is type(failure) else failure
 
-    def _same_stream(self) -> None:
-        """A random artifact that does not follow torch's seed cannot be compared with eager. Raises
-        CannotJudge; returns where the artifact is not random at all: then it is a constant, and wrong.
-        """
-        assert self.spec is not None
-        if _own_stream([self._run(self.spec.example), self._run(self.spec.example)]):
-            text = (
-                f"forward is random, and {self.plan.target} draws from another random stream than eager: "
-                "their values cannot be compared"
-            )
-            if self.plan.strict:
-                raise Ineffective(text)
-            raise CannotJudge(text)
-
-    def _quietly(self, recipe: Recipe) -> Failure | None:
-        """The failure of a call that is tried only to explain another."""
-        try:
-            return self._judge(recipe)[1]
-        except SpecError:
-            return None
-
-    def _sweep(self, recipe: Recipe) -> tuple[Sizes, ...]:
-        """At which sizes of each dim the call fails: the others as in the example, or else as in the call."""
-        assert self.spec is not None
-        example = {name: dim.example for name, dim in self.spec.dims.items()}
-        found = []
-        for name in self.spec.dims:
-            sizes = self._sizes(name, recipe, example)
-            if not sizes.failing and recipe.sizes != example:
-                sizes = self._sizes(name, recipe, recipe.sizes)
-            found.append(sizes)
-        return tuple(found)
-
-    def _sizes(self, name: str, recipe: Recipe, others: Mapping[str, int]) -> Sizes:
-        assert self.spec is not None
-        dim = self.spec.dims[name]
-        ok: list[int] = []
-        failing: list[int] = []
-        for size in sorted({*list(dim.sizes[:SWEEP]), dim.high, dim.example, recipe.sizes[name]}):
-            tried = dataclasses.replace(recipe, sizes={**others, name: size})
-            try:
-                legal, failure = self._judge(tried)
-            except SpecError:
-                continue
-            if legal:
-                (ok if failure is None else failing).append(size)
-        return Sizes(dim=name, example=dim.example, ok=tuple(ok), failing=tuple(failing))
+    def _may_shrink(self) -> bool:
+        return self.deadline.elapsed <= SHRINKING_SHARE * self.plan.time_limit
 
     # -- bookkeeping -------------------------------------------------------------------------------
 
@@ -577,10 +580,11 @@ class _Item:
 
     def _attempt(self) -> tuple[str, ...]:
         """The call that was being made, for what never came back from it."""
-        if self.spec is None or self.trying is None:
+        trying = self.ledger.trying
+        call = build(self.spec, trying) if self.spec is not None and trying is not None else None
+        if self.spec is None or trying is None or call is None:
             return ()
-        call = build(self.spec, self.trying)
-        return () if call is None else (f"call: {describe_recipe(self.spec, self.trying, call)}",)
+        return (f"call: {describe_recipe(self.spec, trying, call)}",)
 
     def _limit(self) -> str:
         return f"the item's time limit of {self.plan.time_limit:g} s (torchexport_time_limit)"
@@ -608,7 +612,7 @@ class _Item:
         return found
 
     def _failed(self, failure: Failure) -> Verdict:
-        recipe, text, sizes = self.shrunk or (None, "", ())
+        shrunk = self.shrunk
         return self._verdict(
             "failed",
             failure=type(failure).__name__,
@@ -616,10 +620,10 @@ class _Item:
             details=failure.details,
             where=failure.where or self.heard.traced,
             differences=failure.differences,
-            recipe=recipe.as_dict() if recipe else None,
-            call=text,
-            shrunk=recipe is not None,
-            sizes=sizes,
+            recipe=shrunk.recipe.as_dict() if shrunk else None,
+            call=shrunk.text if shrunk else "",
+            shrunk=shrunk is not None and shrunk.searched,
+            sizes=shrunk.sizes if shrunk else (),
         )
 
     def _verdict(self, status: Any, **fields: Any) -> Verdict:
@@ -637,16 +641,10 @@ class _Item:
             seed=self.plan.seed,
             seconds=dict(self.ledger.seconds),
             max_error=self.ledger.max_error,
+            explained=tuple(self.ledger.explained.values()),
+            ineffective=tuple(self.ineffective),
             **fields,
         )
-
-
-def _own_stream(outcomes: Sequence[Outcome]) -> bool:
-    """Whether equal calls from equal seeds and states differ: the random stream is not torch's."""
-    first, *rest = outcomes
-    return isinstance(first, Returned) and any(
-        compare(first, other, Tolerance()) for other in rest if isinstance(other, Returned)
-    )
 
 
 def _on_cpu(outcome: Outcome) -> Outcome:

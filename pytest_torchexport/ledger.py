@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pytest_torchexport.failures import Failure
 from pytest_torchexport.recipes import Recipe
+from pytest_torchexport.verdict import Difference
 
 ORIGINS = ("example", "boundary", "stored", "drawn", "failed", "rejected")
 
 
 @dataclass
 class Ledger:
-    """Counts by origin, sizes reached, notes, seconds per stage, the largest error, the first failures."""
+    """Counts by origin, sizes reached, notes, seconds per stage, errors, the first failures, and whom the
+    item is waiting for (with the call that is being made).
+    """
 
     calls: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ORIGINS, 0))
     reached: dict[str, set[int]] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     max_error: float | None = None
+    explained: dict[tuple[str, str], Difference] = field(default_factory=dict)
     failed: list[tuple[Recipe, Failure]] = field(default_factory=list)
+    waiting_for: str = "eager"
+    trying: Recipe | None = None
 
     def note(self, text: str) -> None:
         """Keep a sentence for the reader, once."""
@@ -32,6 +38,13 @@ class Ledger:
         """Keep the largest ``|artifact - eager|``."""
         if error is not None:
             self.max_error = max(error, self.max_error or 0.0)
+
+    def explain(self, differences: Sequence[Difference]) -> None:
+        """Keep the worst difference per output and cause that is no bug."""
+        for item in differences:
+            kept = self.explained.get((item.path, item.cause))
+            if kept is None or (item.max_abs or 0.0) > (kept.max_abs or 0.0):
+                self.explained[item.path, item.cause] = item
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from pytest_torchexport.recipes import (
 )
 from pytest_torchexport.spec.dims import Dim
 from pytest_torchexport.spec.domains import Domain
-from pytest_torchexport.spec.inputs import Call, InputSpec, TensorLeaf
+from pytest_torchexport.spec.inputs import Call, InputSpec, TensorLeaf, ValueLeaf
 from pytest_torchexport.strategies import within_memory
 from pytest_torchexport.subject import Subject
 
@@ -137,20 +138,33 @@ def _reworded(line: str, rows: dict[str, int]) -> str:
     return line
 
 
+@dataclass(frozen=True)
+class LegalCall:
+    """A call that eager takes, the recipe it was made from in the end, and eager's outcome on the CPU."""
+
+    recipe: Recipe
+    call: Call
+    outcome: Returned
+
+
 class Legal:
     """Makes calls from recipes and asks eager whether it takes them."""
 
     def __init__(self, spec: InputSpec, eager: Eager, note: Callable[[str], None]) -> None:
         self.spec = narrow_assumed(widen_embeddings(spec, eager.pristine), eager.on_cpu, note)
+        # Whether eager took any generated values, or only the example's own at other sizes.
+        self.takes_other_values = False
+        self.fell_back = False
         self._eager = eager
         self._note = note
         self._contiguous_only = False
         self._refused_before = False
 
-    def call(self, recipe: Recipe) -> tuple[Call, Returned] | None:
-        """The recipe's call with eager's outcome on the CPU; None where the call is not legal.
+    def call(self, recipe: Recipe) -> LegalCall | None:
+        """The recipe's call; None where it is not legal.
 
-        Raises SpecError where eager refuses what the user declared.
+        Where eager refuses a layout, or all generated values, which were only assumed, the call is made
+        without them. Raises SpecError where eager refuses what the user declared.
         """
         if not within_memory(self.spec, recipe.sizes):
             self._note("calls too large to make were left out")
@@ -162,22 +176,44 @@ class Legal:
             return None
         outcome = self._eager.on_cpu(call)
         if isinstance(outcome, Returned):
-            return call, outcome
-        found = self._as_contiguous(recipe)
+            generated = any(item.kind not in ("example", "value") for item in recipe.leaves)
+            self.takes_other_values = self.takes_other_values or generated
+            return LegalCall(recipe, call, outcome)
+        found = self._as_contiguous(recipe) or self._with_values_of_the_example(recipe)
         if found is None:
             self._blame(recipe, outcome)
         return found
 
-    def _as_contiguous(self, recipe: Recipe) -> tuple[Call, Returned] | None:
-        if all(leaf.layout == "contiguous" for leaf in recipe.leaves):
+    def _as_contiguous(self, recipe: Recipe) -> LegalCall | None:
+        found = self._instead(recipe, contiguous(recipe))
+        if found is not None:
+            self._contiguous_only = True
+            self._note("eager refuses non-contiguous inputs: only contiguous ones are legal")
+        return found
+
+    def _with_values_of_the_example(self, recipe: Recipe) -> LegalCall | None:
+        """The call with the example's own values for those that were only assumed, as long as eager has not
+        taken any others.
+        """
+        if self.takes_other_values:
             return None
-        call = build(self.spec, contiguous(recipe))
+        found = self._instead(recipe, self._keep_declared_values(recipe))
+        self.fell_back = self.fell_back or found is not None
+        return found
+
+    def _instead(self, recipe: Recipe, other: Recipe) -> LegalCall | None:
+        call = build(self.spec, other) if other != recipe else None
         outcome = self._eager.on_cpu(call) if call is not None else None
         if call is None or not isinstance(outcome, Returned):
             return None
-        self._contiguous_only = True
-        self._note("eager refuses non-contiguous inputs: only contiguous ones are legal")
-        return call, outcome
+        return LegalCall(other, call, outcome)
+
+    def _keep_declared_values(self, recipe: Recipe) -> Recipe:
+        leaves = tuple(
+            item if _declared(leaf) else LeafRecipe(kind="example")
+            for leaf, item in zip(self.spec.leaves, recipe.leaves, strict=True)
+        )
+        return dataclasses.replace(recipe, leaves=leaves)
 
     def _blame(self, recipe: Recipe, outcome: Outcome) -> None:
         """SpecError if eager still refuses when all that was only assumed is as in the example."""
@@ -219,16 +255,18 @@ class Legal:
             name: recipe.sizes.get(name, dim.example) if dim.declared else dim.example
             for name, dim in self.spec.dims.items()
         }
-        leaves = []
         said = any(dim.declared and sizes[n] != dim.example for n, dim in self.spec.dims.items())
-        for leaf, item in zip(self.spec.leaves, recipe.leaves, strict=True):
-            domain = getattr(leaf, "domain", None)
-            declared = (
-                domain.declared if domain is not None else getattr(leaf, "values", None) is not None
-            )
-            said = said or (declared and item.kind != "example")
-            leaves.append(item if declared else LeafRecipe(kind="example"))
-        return Recipe(sizes=sizes, leaves=tuple(leaves), seed=recipe.seed) if said else None
+        said = said or any(
+            _declared(leaf) and item.kind != "example"
+            for leaf, item in zip(self.spec.leaves, recipe.leaves, strict=True)
+        )
+        kept = self._keep_declared_values(recipe)
+        return dataclasses.replace(kept, sizes=sizes) if said else None
+
+
+def _declared(leaf: TensorLeaf | ValueLeaf) -> bool:
+    """Whether the user said which values the leaf may take."""
+    return leaf.domain.declared if isinstance(leaf, TensorLeaf) else leaf.values is not None
 
 
 def contiguous(recipe: Recipe) -> Recipe:

@@ -72,6 +72,18 @@ def is_about_dims(error: BaseException) -> bool:
     return any(word in text_of(cause) for cause in _causes(error) for word in words)
 
 
+# torch: the checks that torch.export puts before a program's own code. ONNX Runtime: a static axis.
+_GUARD = re.compile(
+    r"Guard failed: [^\n]*(size\(|\.shape\b)|Expected input at [^\n]*\.shape\["
+    r"|Got invalid dimensions for input"
+)
+
+
+def is_guard(text: str) -> bool:
+    """Whether an artifact's exception says that it does not take the sizes of a call."""
+    return bool(_GUARD.search(text))
+
+
 def _causes(error: BaseException) -> list[BaseException]:
     causes = [error]
     while causes[-1].__cause__ is not None and causes[-1].__cause__ not in causes:

@@ -53,6 +53,11 @@ class Hung:
 
 Outcome = Returned | Raised | Hung
 
+# A module's parameters and buffers by name.
+Tensors = dict[str, torch.Tensor]
+# The name under which a wrapper (``FunctionModule``, ``FlatModule``) holds the module it hands calls on to.
+WRAPPED = "owner"
+
 
 class State:
     """Parameters and buffers of a module, and a way back to how they were.
@@ -143,6 +148,26 @@ def untouched(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
     finally:
         for state in states:
             state.restore()
+
+
+def tensors_of(module: Any) -> Tensors:
+    """Copies of a module's parameters and buffers as ``parameter NAME`` and ``buffer NAME``; none of what is
+    no module. A wrapper that only hands calls on has no place in the names.
+    """
+    if not isinstance(module, torch.nn.Module):
+        return {}
+    kinds = (("parameter", module.named_parameters()), ("buffer", module.named_buffers()))
+    return {
+        f"{kind} {_unwrapped(name)}": tensor.detach().clone()
+        for kind, named in kinds
+        for name, tensor in named
+    }
+
+
+def _unwrapped(name: str) -> str:
+    while name.startswith(f"{WRAPPED}."):
+        name = name.removeprefix(f"{WRAPPED}.")
+    return name
 
 
 def _own_buffers(owner: torch.nn.Module) -> dict[str, torch.Tensor | None]:

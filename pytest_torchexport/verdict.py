@@ -21,7 +21,10 @@ class Difference:
     """One thing on which two outcomes disagree.
 
     ``kind`` is one of structure, dtype, shape, device, values, state, raised, hung; ``path`` says where
-    (``output['logits'][0]``); ``expected`` and ``actual`` are texts, never tensors.
+    (``output['logits'][0]``); ``expected`` and ``actual`` are texts, never tensors. ``own_error`` is
+    eager's own error at the worst element, where it was asked for, and ``cause`` what came of it: bug,
+    rounding, tie (an integer or bool that eager itself decides either way) or ambiguous (eager's own
+    error is as large as its output). Empty: not asked for, or no question of rounding.
     """
 
     kind: str
@@ -37,6 +40,12 @@ class Difference:
     rtol: float | None = None
     atol: float | None = None
     own_error: float | None = None
+    cause: str = ""
+
+    @property
+    def in_own_errors(self) -> float | None:
+        """The worst absolute error in units of eager's own; None where eager has none or was not asked."""
+        return self.max_abs / self.own_error if self.max_abs and self.own_error else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +65,9 @@ class Verdict:
     ``calls`` counts by origin: ``example``, ``boundary``, ``stored``, ``drawn``, ``failed``, ``rejected``
     (eager refused them, outside what was only assumed). ``reached`` lists the sizes each dim took.
     ``seconds`` splits the time by stage. ``max_error`` is the largest ``|artifact - eager|`` seen.
+    ``explained`` are the worst differences beyond the dtype's tolerance that are no bugs, by their cause;
+    ``ineffective`` says why a pass may mean little; ``self_test`` says per seeded bug whether this item
+    would have caught it.
     """
 
     subject: str
@@ -80,6 +92,9 @@ class Verdict:
     seed: int | None = None
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     max_error: float | None = None
+    explained: tuple[Difference, ...] = ()
+    ineffective: tuple[str, ...] = ()
+    self_test: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and scalars, as they go over xdist and into JSON."""
@@ -90,9 +105,11 @@ class Verdict:
         """The inverse of ``as_dict``."""
         known = {field.name for field in dataclasses.fields(cls)}
         values = {key: _frozen(value) for key, value in data.items() if key in known}
-        values["differences"] = tuple(
-            Difference(**{k: _frozen(v) for k, v in item.items()}) for item in data["differences"]
-        )
+        for name in ("differences", "explained"):
+            values[name] = tuple(
+                Difference(**{k: _frozen(v) for k, v in item.items()})
+                for item in data.get(name, ())
+            )
         values["sizes"] = tuple(
             Sizes(**{k: _frozen(v) for k, v in item.items()}) for item in data["sizes"]
         )

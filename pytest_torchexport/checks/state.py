@@ -5,41 +5,69 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_torchexport.compare import Tolerance, compare, compare_values
+from pytest_torchexport.compare import Tolerance, compare_values
 from pytest_torchexport.failures import StateDiffers
-from pytest_torchexport.observe import Outcome, Returned
+from pytest_torchexport.verdict import Difference
 
 LENGTH = 3
 
+Tensors = Mapping[str, Any]
 
-def check(
-    expected: Sequence[Outcome],
-    actual: Sequence[Outcome],
-    buffers: tuple[Mapping[str, Any], Mapping[str, Any]],
-    tolerance: Tolerance,
-) -> None:
-    """Raise where the artifact parts from eager within a sequence of calls, in what it returns or in the
-    ``buffers`` (eager's, the artifact's) that both still have under one name at its end.
-    """
-    for number, (eager, artifact) in enumerate(zip(expected, actual, strict=True), start=1):
-        if not isinstance(eager, Returned):
-            return  # eager itself does not survive being called again: nothing to hold against anyone
-        differences = compare(eager, artifact, tolerance)
-        if differences and number > 1:  # the first call is parity's, which also knows rounding
-            raise StateDiffers(
-                f"call {number} of {len(expected)} equal calls in a row: forward changes its module, and "
-                "the artifact does not follow",
-                differences=tuple(differences),
-            )
-    left, right = buffers
-    differences = [
-        difference
-        for name in left
-        if name in right
-        for difference in compare_values(left[name], right[name], tolerance, f"buffer {name}")
-    ]
-    if differences:
+
+def exported(pristine: Tensors, carried: Tensors, changes: Sequence[str]) -> None:
+    """Raise where exporting itself has moved the state on: tracing runs forward, and keeps what it left."""
+    found = carried_differences(pristine, carried, Tolerance(0.0, 0.0))
+    if found:
         raise StateDiffers(
-            f"what {len(expected)} calls in a row leave in the module's buffers",
-            differences=tuple(differences),
+            "exporting ran forward and kept what that changed: the artifact does not start where the "
+            "module does",
+            details=_said(changes),
+            differences=tuple(found),
         )
+
+
+def followed(
+    number: int, length: int, differences: Sequence[Difference], changes: Sequence[str]
+) -> None:
+    """Raise where the artifact parts from eager at call ``number`` of ``length`` in a row, in what it
+    returns or in the state it leaves. What the first call returns is parity's.
+    """
+    found = [item for item in differences if number > 1 or item.path.startswith(_KINDS)]
+    if found:
+        raise StateDiffers(
+            f"call {number} of {length} in a row: forward changes its module, and the artifact does not "
+            "follow",
+            details=_said(changes),
+            differences=tuple(found),
+        )
+
+
+def carried_differences(
+    eager: Tensors, artifact: Tensors, tolerance: Tolerance
+) -> list[Difference]:
+    """Differences in the parameters and buffers that both have under one name."""
+    return [
+        difference
+        for name in eager
+        if name in artifact
+        for difference in compare_values(eager[name], artifact[name], tolerance, name)
+    ]
+
+
+def not_carried(eager: Tensors, changed: Tensors, artifact: Tensors) -> list[str]:
+    """Names of the tensors that forward changes and that the artifact does not have."""
+    exact = Tolerance(0.0, 0.0)
+    return [
+        name
+        for name, before in eager.items()
+        if name not in artifact
+        and name in changed
+        and compare_values(before, changed[name], exact, name)
+    ]
+
+
+_KINDS = ("parameter ", "buffer ")
+
+
+def _said(changes: Sequence[str]) -> tuple[str, ...]:
+    return (f"forward changes {', '.join(changes)}",) if changes else ()

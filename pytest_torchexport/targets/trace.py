@@ -28,7 +28,7 @@ class FlatModule(torch.nn.Module):
         self, inner: torch.nn.Module, structure: Structure, leaves: tuple[Any, ...]
     ) -> None:
         super().__init__()
-        self.inner = inner
+        self.owner = inner
         self.training = inner.training
         self._structure = structure
         self._leaves = leaves
@@ -40,7 +40,7 @@ class FlatModule(torch.nn.Module):
             next(waiting) if isinstance(leaf, torch.Tensor) else leaf for leaf in self._leaves
         ]
         args, kwargs = self._structure.unflatten(leaves)
-        return self.inner(*args, **kwargs)
+        return self.owner(*args, **kwargs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,22 +10,35 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_torchexport.calibrate import Calibration
+from pytest_torchexport.calibrate import Calibration, leaves_after
 from pytest_torchexport.compare import Tolerance, compare
 from pytest_torchexport.observe import Returned, observe
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.subject import Subject
 
 
-def kept(function, call, actual):
-    """The differences that calibration keeps between eager's value and ``actual(value)``."""
+def judged(function, call, actual):
+    """What calibration makes of the differences between eager's value and ``actual(value)``."""
     subject = Subject.of(function)
     expected = observe(subject.function, call, seed=0)
     assert isinstance(expected, Returned), expected
     found = Returned(actual(expected.value), call)
     differences = compare(expected, found, Tolerance())
     assert differences, "the table of tolerances must fail first"
-    return Calibration(subject, 0).keep_bugs(differences, call, expected, found)
+    leaves = leaves_after(expected, {}), leaves_after(found, {})
+    return Calibration(subject, 0).judge(differences, [call], *leaves)
+
+
+def kept(function, call, actual):
+    """The differences that are bugs."""
+    return judged(function, call, actual).bugs
+
+
+def causes(function, call, actual):
+    """The causes of the differences that are no bugs."""
+    found = judged(function, call, actual)
+    assert found.bugs == []
+    return [difference.cause for difference in found.explained]
 
 
 def cancelling(x):
@@ -49,7 +62,7 @@ def test_a_difference_beyond_it_is_kept_and_eagers_error_is_told():
 
 def test_an_exact_computation_explains_nothing():
     (difference,) = kept(lambda x: x * 2, CALL, lambda value: value + 1e-3)
-    assert difference.own_error < 1e-6
+    assert difference.own_error == 0.0
 
 
 def test_nan_against_a_number_is_never_rounding():
@@ -101,20 +114,127 @@ def test_other_kinds_than_values_are_never_explained():
     assert len(kept(lambda x: x, CALL, lambda value: (value,))) == 1
 
 
-def test_where_float64_cannot_run_nothing_is_explained():
+def test_where_float64_cannot_run_scattered_rounding_still_explains():
     def fussy(x):
         if x.dtype != torch.float32:
             raise TypeError("only float32")
         return cancelling(x)
 
-    assert len(kept(fussy, CALL, lambda value: CALL.args[0].clone())) == 1
+    assert causes(fussy, CALL, lambda value: CALL.args[0].clone()) == ["rounding"]
+    assert len(kept(fussy, CALL, lambda value: value + 0.1)) == 1
 
 
-def test_where_float64_has_another_structure_nothing_is_explained():
-    def moody(x):
-        return cancelling(x) if x.dtype == torch.float32 else (x, x)
+def test_where_no_other_run_returns_nothing_is_explained():
+    calls = iter(range(100))
 
-    assert len(kept(moody, CALL, lambda value: CALL.args[0].clone())) == 1
+    def once(x):
+        if next(calls):
+            raise RuntimeError("not again")
+        return cancelling(x)
+
+    assert len(kept(once, CALL, lambda value: CALL.args[0].clone())) == 1
+
+
+def test_the_cause_is_told_with_the_error_in_units_of_eagers_own():
+    (difference,) = judged(cancelling, CALL, lambda value: CALL.args[0].clone()).explained
+    assert difference.cause == "rounding"
+    assert 0 < difference.in_own_errors <= 4.0
+    (bug,) = kept(cancelling, CALL, lambda value: value + 1.0)
+    assert bug.cause == "bug"
+    assert bug.in_own_errors > 100
+
+
+def chaotic(x):
+    for _ in range(60):
+        x = 3.9 * x * (1 - x)
+    return x
+
+
+def test_where_eagers_error_is_as_large_as_its_output_the_call_cannot_tell():
+    inside = Call((torch.linspace(0.1, 0.9, 50),))
+    assert causes(chaotic, inside, lambda value: value.flip(0)) == ["ambiguous"]
+
+
+def test_a_chaotic_element_does_not_excuse_a_stable_one_beside_it():
+    def both(x):
+        return torch.cat([chaotic(x), x * 3])
+
+    def wrong(value):
+        value = value.clone()
+        value[-1] += 0.01
+        return value
+
+    assert len(kept(both, CALL, wrong)) == 1
+
+
+def test_long_sums_in_another_order_are_rounding():
+    long = Call((torch.full((2, 900, 3), 0.1),))
+
+    def one_by_one(value):
+        total = torch.zeros(2, 3)
+        for _ in range(900):
+            total = total + 0.1
+        return total
+
+    assert causes(lambda x: x.sum(1), long, one_by_one) == ["rounding"]
+    assert len(kept(lambda x: x.sum(1), long, lambda value: value + 1)) == 1
+
+
+def test_a_tie_among_computed_scores_may_fall_any_way():
+    layer = nn.Linear(3, 1, bias=False)
+
+    def best(x):
+        return layer(x).squeeze(1).argmax(0, keepdim=True)
+
+    equal = Call((torch.ones(6, 3),))
+    assert causes(best, equal, lambda value: (value + 4) % 6) == ["tie"]
+
+
+def test_equal_inputs_are_no_excuse_for_argmax_which_takes_the_first():
+    equal = Call((torch.ones(2, 6),))
+    assert len(kept(lambda x: x.argmax(1), equal, lambda value: value + 5)) == 1
+
+
+def test_equal_inputs_leave_topk_in_any_order_and_what_is_gathered_by_it():
+    call = Call((torch.ones(6), torch.arange(6.0)))
+
+    def boxes(scores, boxes):
+        return boxes[scores.topk(2).indices]
+
+    assert causes(boxes, call, lambda value: torch.tensor([4.0, 1.0]))
+    assert len(kept(boxes, call, lambda value: torch.tensor([4.5, 1.0]) + 90)) == 1
+
+
+def test_a_threshold_that_the_input_lies_on_exactly_is_no_tie():
+    half = Call((torch.tensor([0.5, 1.5, 2.5]),))
+    assert len(kept(lambda x: x.round().long(), half, lambda value: value + 1)) == 1
+    assert len(kept(lambda x: (x > 0.5).long(), half, lambda value: torch.ones(3).long())) == 1
+
+
+def test_counts_of_a_mask_are_exact():
+    mask = Call((torch.ones(2, 7),))
+    assert len(kept(lambda x: x.sum(1).long(), mask, lambda value: value - 1)) == 1
+
+
+def test_an_integer_far_from_where_eagers_own_runs_fall_is_a_bug():
+    def quantized(x):
+        return (x * 12345.678 * 1e3).long()
+
+    near = judged(quantized, CALL, lambda value: value + 1)
+    assert [difference.cause for difference in near.explained] == ["tie"]
+    assert len(kept(quantized, CALL, lambda value: value + 10**6)) == 1
+
+
+def test_log_of_one_plus_x_is_no_rounding_of_log1p():
+    small = Call((torch.linspace(1e-6, 2e-6, 20),))
+
+    def right(x):
+        return torch.log1p(x) * 1e6
+
+    def wrong(value):
+        return torch.log(1 + small.args[0]) * 1e6
+
+    assert len(kept(right, small, wrong)) == 1
 
 
 def test_the_users_module_stays_in_float32():

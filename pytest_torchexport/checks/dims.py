@@ -1,0 +1,65 @@
+"""Dims: the artifact accepts the sizes that were declared.
+
+What a program's metadata says is only a suspicion: torch's ranges begin at 2 where 0 and 1 run well, and a
+guard may be stricter than the graph under it. A failure is what a call shows that eager takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pytest_torchexport.failures import ArtifactRaised, DimsNarrowed, Failure
+from pytest_torchexport.messages import is_guard
+
+if TYPE_CHECKING:
+    from pytest_torchexport.targets.sizes import Suspicion
+
+Witness = Callable[[Mapping[str, int]], Failure | None]
+
+
+def check(suspicions: Sequence[Suspicion], witness: Witness) -> list[str]:
+    """Raise DimsNarrowed for the first suspicion that a call confirms. ``witness`` makes a legal call at the
+    given sizes and returns its failure.
+
+    Returns what was suspected and not confirmed, in sentences.
+    """
+    cleared = []
+    for suspicion in suspicions:
+        for sizes in suspicion.sizes:
+            failure = witness(sizes)
+            if failure is not None:
+                raise _narrowed(suspicion, sizes, failure)
+        cleared.append(
+            f"{suspicion.dim}: declared {suspicion.declared}, the program says {suspicion.actual} "
+            f"({suspicion.why}); it was right at {_listed(suspicion)} all the same"
+        )
+    return cleared
+
+
+def as_narrowed(failure: Failure) -> Failure:
+    """DimsNarrowed for an artifact that raised because a guard of its own on sizes failed."""
+    if type(failure) is not ArtifactRaised or not is_guard(str(failure)):
+        return failure
+    return DimsNarrowed(
+        str(failure),
+        details=failure.details,
+        where=failure.where,
+        differences=failure.differences,
+    )
+
+
+def _narrowed(suspicion: Suspicion, sizes: Mapping[str, int], failure: Failure) -> DimsNarrowed:
+    at = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+    return DimsNarrowed(
+        f"{suspicion.dim} (axis {suspicion.axis} of {suspicion.path}): declared {suspicion.declared}, the "
+        f"artifact takes {suspicion.actual}: {suspicion.why}",
+        details=(f"at {at}: {str(failure) or failure.title}", *failure.details),
+        where=suspicion.where or failure.where,
+        differences=failure.differences,
+    )
+
+
+def _listed(suspicion: Suspicion) -> str:
+    calls = (", ".join(f"{n} = {s}" for n, s in sizes.items()) for sizes in suspicion.sizes)
+    return "; ".join(calls)

@@ -1,0 +1,117 @@
+"""Do eager's outputs say anything at all? What always agrees is checked by nobody.
+
+Separate from ``compare`` because this looks at eager alone, over all calls: outputs that do not depend on
+the input, that are all nan or zero, or that are smaller than what the tolerance forgives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pytest_torchexport.compare import Tolerance
+from pytest_torchexport.observe import Returned
+from pytest_torchexport.spec.inputs import Call
+from pytest_torchexport.tree import flatten
+
+# Fewer calls with other values of the same sizes prove nothing about what an output depends on.
+ENOUGH = 3
+
+
+@dataclass
+class _Leaf:
+    """One output over all calls: its first value, and in numbers how it moved."""
+
+    first: torch.Tensor
+    compared: int = 0
+    moved: float = 0.0
+    largest: float = 0.0
+    numbers: bool = False
+
+    def saw(self, tensor: torch.Tensor) -> None:
+        if tensor.shape == self.first.shape:
+            self.compared += 1
+            self.moved = max(self.moved, _gap(tensor, self.first))
+        finite = tensor[torch.isfinite(tensor)]
+        self.numbers = self.numbers or bool(finite.numel())
+        if finite.numel():
+            self.largest = max(self.largest, float(finite.abs().max()))
+
+
+class Effects:
+    """Watches eager's outputs over the calls of one item."""
+
+    def __init__(self, tolerance: Tolerance) -> None:
+        self._tolerance = tolerance
+        self._leaves: dict[str, _Leaf] = {}
+        self._inputs: list[torch.Tensor] | None = None
+
+    def saw(self, call: Call, outcome: Returned) -> None:
+        """Take note of one outcome."""
+        inputs = [tensor for tensor in call.tensors() if tensor.layout == torch.strided]
+        repeated = self._inputs is not None and _same(inputs, self._inputs)
+        self._inputs = self._inputs if self._inputs is not None else inputs
+        if repeated:
+            return
+        for path, leaf in flatten(outcome.value, "output")[0]:
+            if not _is_plain(leaf):
+                continue
+            tensor = leaf.detach().to(torch.float64)
+            if path not in self._leaves:
+                self._leaves[path] = _Leaf(tensor)
+            self._leaves[path].saw(tensor)
+
+    def complaints(self) -> list[str]:
+        """Why parity says little, in sentences; nothing where at least one output says something."""
+        said = {path: next(self._about(path, leaf), "") for path, leaf in self._leaves.items()}
+        return [text for text in said.values() if text] if said and all(said.values()) else []
+
+    def partial(self) -> list[str]:
+        """The same of single outputs, where others do say something."""
+        said = [text for path, leaf in self._leaves.items() for text in self._about(path, leaf)]
+        return [] if self.complaints() else said
+
+    def _about(self, path: str, leaf: _Leaf) -> Iterator[str]:
+        if leaf.first.numel() and not leaf.numbers:
+            yield f"{path} is nan or infinite on every call"
+            return
+        rtol, atol = self._tolerance.of(torch.float32)
+        if leaf.compared <= ENOUGH:
+            return
+        if leaf.largest == 0.0:
+            yield f"{path} is zero on every call"
+        elif leaf.moved == 0.0:
+            yield f"{path} does not depend on the input"
+        elif max(leaf.largest, leaf.moved) <= atol:
+            yield (
+                f"{path} is never larger than {leaf.largest:.2g}, and {atol:g} is forgiven: give rtol and "
+                "atol of your own"
+            )
+        elif leaf.moved <= atol + rtol * leaf.largest:
+            yield (
+                f"{path} hardly depends on the input: it moves by {leaf.moved:.2g} at most, and "
+                f"{atol + rtol * leaf.largest:.2g} is forgiven"
+            )
+
+
+def _is_plain(leaf: Any) -> bool:
+    if not isinstance(leaf, torch.Tensor) or leaf.is_meta or leaf.is_nested:
+        return False
+    return leaf.layout == torch.strided and not leaf.is_complex() and not leaf.is_quantized
+
+
+def _gap(left: torch.Tensor, right: torch.Tensor) -> float:
+    gap = (left - right).abs()
+    gap = gap[torch.isfinite(gap)]
+    # An element that is a number on one side alone has moved as well.
+    parted = bool((torch.isfinite(left) != torch.isfinite(right)).any())
+    return max(float(gap.max()) if gap.numel() else 0.0, float("inf") if parted else 0.0)
+
+
+def _same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
+    return len(left) == len(right) and all(
+        a.shape == b.shape and torch.equal(a, b) for a, b in zip(left, right, strict=True)
+    )

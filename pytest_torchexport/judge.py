@@ -1,0 +1,199 @@
+"""One call at a time: is it legal, and does the artifact do with it what eager does.
+
+Separate from the engine because every stage asks exactly this: parity, the audit of dims, the search for a
+smaller call, the self-test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from pytest_torchexport.calibrate import Calibration, leaves_after
+from pytest_torchexport.checks import dims, parity
+from pytest_torchexport.compare import Tolerance, compare, largest_error
+from pytest_torchexport.eager import Eager
+from pytest_torchexport.effect import Effects
+from pytest_torchexport.failures import Failure, SpecError
+from pytest_torchexport.ledger import Ledger
+from pytest_torchexport.legal import Legal
+from pytest_torchexport.limits import Deadline, TimeLimitExceeded, in_thread
+from pytest_torchexport.observe import (
+    Hung,
+    Outcome,
+    Returned,
+    State,
+    Tensors,
+    observe,
+    tensors_of,
+)
+from pytest_torchexport.plan import Plan
+from pytest_torchexport.recipes import Recipe
+from pytest_torchexport.spec.inputs import Call, InputSpec
+from pytest_torchexport.verdict import Difference
+
+
+class Runnable(Protocol):
+    """What the judge needs of an artifact."""
+
+    @property
+    def module(self) -> Any:
+        """What holds state that calls may change, or None."""
+
+    @property
+    def native_loops(self) -> bool:
+        """Whether a call may run for ever in code that Python cannot interrupt."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgment:
+    """A legal call: the recipe it was made from in the end, and its failure if it has one."""
+
+    recipe: Recipe
+    failure: Failure | None
+
+
+class Judge:
+    """Runs eager and one artifact on calls, each from its pristine state."""
+
+    def __init__(
+        self,
+        artifact: Runnable,
+        *,
+        plan: Plan,
+        eager: Eager,
+        legal: Legal,
+        ledger: Ledger,
+        deadline: Deadline,
+    ) -> None:
+        self.artifact = artifact
+        self.tolerance = Tolerance(plan.options.rtol, plan.options.atol)
+        self.effects = Effects(self.tolerance)
+        # Outputs whose values the artifact draws from a random stream of its own: nothing to compare.
+        self.random_paths: frozenset[str] = frozenset()
+        self._plan = plan
+        self._eager = eager
+        self._legal = legal
+        self._ledger = ledger
+        self._deadline = deadline
+        self._calibration = Calibration(eager.pristine, plan.seed, random=bool(eager.random))
+        attributes = eager.attributes if eager.fresh_each_call else ()
+        self._state = State(artifact.module, thorough=eager.stateful, attributes=attributes)
+
+    @property
+    def spec(self) -> InputSpec:
+        """Which calls are legal."""
+        return self._legal.spec
+
+    def call(self, recipe: Recipe, repeats: int = 1) -> Judgment | None:
+        """The judgment on a call, run so many times on the artifact; None where it is not legal."""
+        self._ledger.waiting_for, self._ledger.trying = "eager", recipe
+        found = self._legal.call(recipe)
+        if found is None:
+            return None
+        expected = self._eager.on_device(found.call, found.outcome)
+        if not isinstance(expected, Returned):
+            return None
+        self.effects.saw(found.call, expected)
+        for _ in range(repeats):
+            differences = self.differences([found.call], expected, self.run(found.call))
+            if differences and self._no_answer(differences):
+                return None
+            try:
+                parity.check(differences)
+            except Failure as failure:
+                # Without its traceback: the frames hold the tensors of the call.
+                return Judgment(found.recipe, dims.as_narrowed(failure).with_traceback(None))
+        return Judgment(found.recipe, None)
+
+    def quietly(self, recipe: Recipe) -> Failure | None:
+        """The failure of a call that is tried only to explain another."""
+        try:
+            judgment = self.call(recipe)
+        except SpecError:
+            return None
+        return judgment.failure if judgment is not None else None
+
+    def run(self, call: Call, seed: int | None = None) -> Outcome:
+        """What the artifact does with the call, from its state as it was exported."""
+        outcome = self._observe(call, seed)
+        self._state.restore()
+        return outcome
+
+    def in_a_row(self, calls: Sequence[Call]) -> list[tuple[Outcome, Tensors]]:
+        """What the artifact does with each call and the state it leaves, each from where the one before
+        ended.
+        """
+        found = [(self._observe(call), tensors_of(self.artifact.module)) for call in calls]
+        self._state.restore()
+        return found
+
+    def differences(
+        self,
+        calls: Sequence[Call],
+        expected: Returned,
+        actual: Outcome,
+        states: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
+        more: Sequence[Difference] = (),
+    ) -> list[Difference]:
+        """What differs after the last of ``calls`` in a row and is not explained by eager's own error.
+        ``states`` are eager's and the artifact's tensors by name, ``more`` their differences.
+        """
+        differences = [
+            item
+            for item in (*compare(expected, actual, self.tolerance), *more)
+            if item.path not in self.random_paths or item.kind != "values"
+        ]
+        if isinstance(actual, Returned):
+            self._ledger.met(largest_error(expected.value, actual.value))
+            if differences and not self.tolerance.given:
+                judged = self._calibration.judge(
+                    differences,
+                    calls,
+                    leaves_after(expected, states[0]),
+                    leaves_after(actual, states[1]),
+                )
+                self._ledger.explain(judged.explained)
+                differences = judged.bugs
+        return [self._named(item) for item in differences]
+
+    def _observe(self, call: Call, seed: int | None = None) -> Outcome:
+        self._ledger.waiting_for = "the artifact"
+        left = max(self._deadline.left - 1.0, 0.5)
+
+        def aside(go: Callable[[], Any]) -> Any:
+            return in_thread(go, left)
+
+        outcome = observe(
+            self.artifact,
+            call.to(self._plan.device),
+            seed=self._plan.seed if seed is None else seed,
+            run=aside if self.artifact.native_loops else None,
+        )
+        if isinstance(outcome, Hung):
+            raise TimeLimitExceeded
+        return outcome
+
+    def _no_answer(self, differences: Sequence[Difference]) -> bool:
+        """Whether eager itself returns nan wherever the artifact differs, on values that were only assumed:
+        a fully masked row has no right answer. On the example, or on declared values, it is a difference.
+        """
+        declared = any(leaf.domain.declared for leaf in self.spec.tensors)
+        if declared or self._eager.returns_nan or any(d.expected != "nan" for d in differences):
+            return False
+        self._ledger.note("eager returns nan on some generated calls, which are left out")
+        return True
+
+    def _named(self, difference: Difference) -> Difference:
+        """A difference in the inputs under the name that the user gave the input."""
+        if difference.kind != "state":
+            return difference
+        raw, _ = self.spec.example.flatten("inputs")
+        names = dict(zip((path for path, _ in raw), self.spec.leaves, strict=True))
+        leaf = names.get(difference.path)
+        path = f"input {leaf.path} after the call" if leaf is not None else difference.path
+        return dataclasses.replace(difference, path=path)

@@ -1,0 +1,372 @@
+"""Eager as another, equally right implementation might have rounded it.
+
+Whoever computes the same formula with other kernels (an ONNX runtime, a fused kernel, another machine) gets
+other last digits. These modes run eager's own operators and change nothing but what rounding is free to
+change, so what they scatter is eager's own error on that very call, and nothing else:
+
+- ``Scattered``: each result that had to be rounded is moved by about one unit in the last place, and the
+  terms of sums and products of matrices by as much (Monte Carlo arithmetic: D. S. Parker, UCLA CSD-970002,
+  1997). What is exact stays exact: moved data, comparisons, ``floor``, ``max``, sums of small integers. A
+  threshold that a computation lands *on* is therefore no excuse, one that it lands *near* is. Equal numbers
+  leave ``sort`` and ``topk`` in any order, as their documentation says.
+- ``Sequential``: sums, means and running sums are added up one term after the other in their own dtype, as
+  ONNX Runtime does along outer axes, where torch adds pairwise or in double.
+
+Separate from ``calibrate`` because this is about operators, and that about verdicts.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+# Private by name, documented by use: https://docs.pytorch.org/docs/stable/notes/extending.html
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# Results are moved by a random multiple, up to this, of the dtype's epsilon.
+REACH = 1.5
+# Above this many elements a result is taken for rounded without looking whether it was.
+LOOKED_AT = 1_000_000
+# Longer axes are not added up term by term: a Python loop would cost more than the answer is worth.
+LONGEST = 20_000
+
+# Operators with float results that never round. Views are told by torch; these copy, pick or compare.
+EXACT = frozenset(
+    """
+    _reshape_alias _reshape_copy _to_copy _unique2 _unsafe_view abs adaptive_max_pool1d
+    adaptive_max_pool2d adaptive_max_pool3d alias amax amin aminmax bernoulli bucketize cat ceil
+    channel_shuffle clamp clamp_max clamp_min clone col2im constant_pad_nd contiguous copy
+    copysign cummax cummin diag diag_embed diagonal_copy dropout embedding empty empty_like
+    empty_strided expand_copy eye fill flip floor fmax fmin fractional_max_pool2d full full_like
+    gather glu_backward hardtanh heaviside im2col index index_fill index_put index_select
+    isfinite lift_fresh lift_fresh_copy masked_fill masked_scatter masked_select max max_pool1d
+    max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices maximum min minimum
+    nan_to_num nanmedian narrow_copy neg new_empty new_full new_ones new_zeros normal ones
+    ones_like permute_copy pixel_shuffle pixel_unshuffle positive put rand rand_like randint
+    randn randn_like random reflection_pad1d reflection_pad2d reflection_pad3d relu repeat
+    replication_pad1d replication_pad2d replication_pad3d resize roll round scalar_tensor
+    scatter select_copy select_scatter set sgn sign slice_copy slice_scatter stack take
+    threshold transpose_copy tril triu trunc unfold_copy uniform unique_consecutive unique_dim
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d where zero zeros zeros_like
+    """.split()  # noqa: SIM905  # as a list they would be 130 lines
+)
+# Their order among equal elements is anybody's choice:
+# https://docs.pytorch.org/docs/stable/generated/torch.topk.html and torch.sort (stable=False).
+ORDERING = frozenset(["topk", "sort", "kthvalue", "median", "mode"])
+# A native kernel writes to these, so it must be given the very tensors.
+_WRITTEN_UNSAID = frozenset(["running_mean", "running_var"])
+
+
+class Scattered(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Each rounded result a little elsewhere; another seed, another scatter."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run one operator."""
+        kwargs = kwargs or {}
+        name = name_of(func)
+        if name in ORDERING and not _argument(func, args, kwargs, "stable"):
+            return self._ordered(func, args, kwargs)
+        if name in EXACT or func.is_view or not _floats((args, kwargs)):
+            return func(*args, **kwargs)
+        if name == "_to_copy" or torch.Tag.nondeterministic_seeded in func.tags:
+            return func(*args, **kwargs)
+        return self._rounded(func, args, kwargs)
+
+    def _rounded(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        sums = torch.Tag.pointwise not in func.tags
+        written = _written(func)
+        # An operator that sums and writes cannot be run twice to see what it would have been.
+        exact = None if sums and written else _exact_elements(func, args, kwargs)
+        plain = None
+        if sums:
+            if exact is not None and any(bool(mask.any()) for mask in exact):
+                plain = _floats(func(*args, **kwargs))
+            moved = tuple(
+                arg if item.name in written else _each(self._move, arg)
+                for item, arg in zip(func._schema.arguments, args, strict=False)
+            )
+            named = {
+                name: value if name in written else _each(self._move, value)
+                for name, value in kwargs.items()
+            }
+            result = func(*moved, **named)
+            if not _floats(result) and not written:
+                return func(
+                    *args, **kwargs
+                )  # an index, a count, a Python number: it picks, or compares
+        else:
+            result = func(*args, **kwargs)
+        outputs = _floats(result)
+        for index, tensor in enumerate(outputs):
+            scattered = self._move(tensor)
+            if exact is not None and len(exact) == len(outputs):
+                kept = tensor if plain is None else plain[index]
+                scattered = torch.where(exact[index], kept, scattered)
+            tensor.copy_(scattered)
+        return result
+
+    def _move(self, tensor: torch.Tensor) -> torch.Tensor:
+        real = tensor.real if tensor.is_complex() else tensor
+        shift = torch.rand(real.shape, generator=self._generator, dtype=torch.float32)
+        shift = ((shift * 2 - 1) * REACH * torch.finfo(tensor.dtype).eps).to(real.dtype)
+        return tensor + tensor * shift.to(tensor.device)
+
+    def _ordered(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The operator on its input in another order, with the indices told in the old one."""
+        tensor = args[0]
+        dim = _argument(func, args, kwargs, "dim")
+        if dim is None or not tensor.dim():
+            return func(*args, **kwargs)
+        order = torch.randperm(tensor.shape[dim], generator=self._generator).to(tensor.device)
+        values, places = func(tensor.index_select(dim, order), *args[1:], **kwargs)
+        return values, order[places]
+
+
+class Sequential(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sums one term after the other, also those inside means, variances and normalizations."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run one operator."""
+        kwargs = kwargs or {}
+        plain = func(*args, **kwargs)
+        rule = _SUMS.get(name_of(func))
+        if rule is None or not _is_float(args[0]) or args[0].is_complex():
+            return plain
+        given = {
+            item.name: _argument(func, args, kwargs, item.name) for item in func._schema.arguments
+        }
+        found = rule(**given)
+        first = plain[0] if isinstance(plain, (tuple, list)) else plain
+        if found is None or found.numel() != first.numel():
+            return plain
+        found = found.reshape(first.shape).to(first.dtype)
+        return (found, *plain[1:]) if isinstance(plain, (tuple, list)) else found
+
+
+def _one_by_one(terms: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
+    """The sum over the axes, kept as size 1."""
+    for axis in axes:
+        total = torch.zeros_like(terms.select(axis, 0))
+        for part in terms.unbind(axis):
+            total = total + part
+        terms = total.unsqueeze(axis)
+    return terms
+
+
+def _axes(tensor: torch.Tensor, dim: Any) -> tuple[int, ...] | None:
+    """The axes that ``dim`` names; None where there is nothing to add up, or too much."""
+    dims = dim if isinstance(dim, (list, tuple)) else [dim] if dim is not None else []
+    axes = tuple(axis % tensor.dim() for axis in dims) or tuple(range(tensor.dim()))
+    longest = max((tensor.shape[axis] for axis in axes), default=0)
+    return axes if tensor.numel() and longest <= LONGEST else None
+
+
+def _sum(self: torch.Tensor, dim: Any = None, dtype: Any = None, **_: Any) -> torch.Tensor | None:
+    axes = _axes(self, dim)
+    return None if axes is None else _one_by_one(self.to(dtype or self.dtype), axes)
+
+
+def _mean(self: torch.Tensor, dim: Any = None, dtype: Any = None, **_: Any) -> torch.Tensor | None:
+    total = _sum(self, dim, dtype)
+    return None if total is None else total / (self.numel() / total.numel())
+
+
+def _cumsum(self: torch.Tensor, dim: int, dtype: Any = None, **_: Any) -> torch.Tensor | None:
+    axes = _axes(self, dim)
+    if axes is None:
+        return None
+    found, total = [], torch.zeros_like(self.select(axes[0], 0), dtype=dtype)
+    for part in self.unbind(axes[0]):
+        total = total + part
+        found.append(total)
+    return torch.stack(found, axes[0])
+
+
+def _var(
+    self: torch.Tensor, dim: Any = None, correction: Any = None, unbiased: bool = True, **_: Any
+) -> torch.Tensor | None:
+    mean = _mean(self, dim)
+    squares = _sum((self - mean) ** 2, dim) if mean is not None else None
+    if squares is None:
+        return None
+    count = self.numel() / squares.numel()
+    return squares / (count - (unbiased if correction is None else float(correction)))
+
+
+def _std(self: torch.Tensor, **arguments: Any) -> torch.Tensor | None:
+    variance = _var(self, **arguments)
+    return None if variance is None else variance.sqrt()
+
+
+def _normalized(terms: torch.Tensor, axes: Sequence[int], eps: float) -> torch.Tensor | None:
+    mean = _mean(terms, axes)
+    variance = _var(terms, axes, correction=0)
+    if mean is None or variance is None:
+        return None
+    return (terms - mean) / (variance + eps).sqrt()
+
+
+def _scaled(found: torch.Tensor | None, weight: Any, bias: Any) -> torch.Tensor | None:
+    if found is None:
+        return None
+    found = found * weight if weight is not None else found
+    return found + bias if bias is not None else found
+
+
+def _layer_norm(
+    input: torch.Tensor,  # noqa: A002  # the operator's own name for it
+    normalized_shape: Sequence[int],
+    weight: Any,
+    bias: Any,
+    eps: float,
+) -> torch.Tensor | None:
+    axes = range(input.dim() - len(normalized_shape), input.dim())
+    return _scaled(_normalized(input, list(axes), eps), weight, bias)
+
+
+def _group_norm(
+    input: torch.Tensor,  # noqa: A002  # the operator's own name for it
+    weight: Any,
+    bias: Any,
+    N: int,  # noqa: N803  # the operator's own names
+    C: int,  # noqa: N803
+    HxW: int,  # noqa: N803
+    group: int,
+    eps: float,
+) -> torch.Tensor | None:
+    found = _normalized(input.reshape(N, group, -1), [2], eps)
+    flat = found.reshape(N, C, HxW) if found is not None else None
+    return _scaled(
+        flat, *(None if item is None else item.reshape(-1, 1) for item in (weight, bias))
+    )
+
+
+def _batch_norm(
+    input: torch.Tensor,  # noqa: A002  # the operator's own name for it
+    weight: Any,
+    bias: Any,
+    training: bool = True,
+    eps: float = 0.0,
+    **_: Any,
+) -> torch.Tensor | None:
+    if not training:
+        return None
+    axes = [0, *range(2, input.dim())]
+    shape = (-1, *[1] * (input.dim() - 2))
+    wide = [None if item is None else item.reshape(shape) for item in (weight, bias)]
+    return _scaled(_normalized(input, axes, eps), *wide)
+
+
+# The first output of each operator that adds up what one axis or more hold, in terms of single additions.
+_SUMS: Mapping[str, Callable[..., torch.Tensor | None]] = {
+    "sum": _sum,
+    "mean": _mean,
+    "cumsum": _cumsum,
+    "var": _var,
+    "std": _std,
+    "var_mean": _var,
+    "native_layer_norm": _layer_norm,
+    "native_group_norm": _group_norm,
+    "native_batch_norm": _batch_norm,
+    "_native_batch_norm_legit": _batch_norm,
+}
+
+
+def name_of(func: Any) -> str:
+    """``add`` for ``aten::add_.Tensor``."""
+    return str(func._schema.name).rpartition("::")[2].removesuffix("_")
+
+
+def _argument(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> Any:
+    """The value of an operator's argument: given by place or name, or else its default."""
+    for index, item in enumerate(func._schema.arguments):
+        if item.name == name:
+            if index < len(args) and not item.kwarg_only:
+                return args[index]
+            return kwargs.get(name, item.default_value)
+    return None
+
+
+def _written(func: Any) -> frozenset[str]:
+    """Names of the arguments that the operator writes to."""
+    said = {
+        item.name
+        for item in func._schema.arguments
+        if item.alias_info is not None and item.alias_info.is_write
+    }
+    unsaid = {item.name for item in func._schema.arguments} & _WRITTEN_UNSAID
+    return frozenset(said | unsaid)
+
+
+def _is_float(value: Any) -> bool:
+    return (
+        isinstance(value, torch.Tensor)
+        and (value.is_floating_point() or value.is_complex())
+        and value.layout == torch.strided
+        and value.dtype.itemsize > 1
+        and not value.is_quantized
+    )
+
+
+def _floats(value: Any) -> list[torch.Tensor]:
+    if _is_float(value):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return [tensor for item in value for tensor in _floats(item)]
+    return []
+
+
+def _each(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
+    """An operator's argument with each float tensor in it replaced."""
+    if _is_float(value):
+        return function(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_each(function, item) for item in value)
+    return value
+
+
+def _exact_elements(
+    func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[torch.Tensor] | None:
+    """Per float output, which elements needed no rounding: float64's result is one that the dtype holds.
+
+    A sum that comes out as zero may have cancelled in this order only, so it counts as rounded. None where
+    it cannot be told.
+    """
+    narrow = {tensor.dtype for tensor in _floats((args, kwargs))}
+    if torch.float64 in narrow or torch.complex128 in narrow:
+        return None
+    if sum(tensor.numel() for tensor in _floats((args, kwargs))) > LOOKED_AT:
+        return None
+
+    def widen(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+    dtype = functools.reduce(torch.promote_types, narrow)
+    try:
+        wide = func(
+            *(_each(widen, arg) for arg in args),
+            **{name: _each(widen, value) for name, value in kwargs.items()},
+        )
+    except Exception:  # the operator has no kernel for float64
+        return None
+    sums = torch.Tag.pointwise not in func.tags
+    found = []
+    for tensor in _floats(wide):
+        held = tensor.to(dtype.to_complex() if tensor.is_complex() else dtype.to_real())
+        same = held.to(tensor.dtype) == tensor
+        found.append(same & (tensor != 0) if sums else same)
+    return found
