@@ -1,0 +1,42 @@
+"""The zoo: small models, and for each of them what is true about each way out of eager.
+
+ONE table. ``expect`` says per target which Failure is right (None: the artifact is faithful and must pass).
+The truth is torch's and ONNX Runtime's, established by running eager beside the artifact by hand; where a
+row is surprising, its comment says why. Not what the plugin says: a row that fails is a bug of the engine
+or news from torch.
+
+Several models per mechanism, so that no check can be written to fit one model.
+
+One file per family of mechanisms; ``row.py`` is what the rows are written with.
+"""
+
+from __future__ import annotations
+
+from zoo.baked import BAKED
+from zoo.callables import CALLABLES
+from zoo.chance import CHANCE
+from zoo.control import CONTROL
+from zoo.dtypes import DTYPES
+from zoo.inputs import INPUTS
+from zoo.layers import LAYERS
+from zoo.outputs import OUTPUTS
+from zoo.row import SKIPPED, TARGETS, Row
+from zoo.sequences import SEQUENCES
+from zoo.sizes import SIZES
+from zoo.state import STATEFUL
+
+__all__ = ["SKIPPED", "TARGETS", "ZOO", "Row"]
+
+ZOO = (
+    *SIZES,
+    *CONTROL,
+    *BAKED,
+    *STATEFUL,
+    *CHANCE,
+    *INPUTS,
+    *OUTPUTS,
+    *DTYPES,
+    *LAYERS,
+    *SEQUENCES,
+    *CALLABLES,
+)

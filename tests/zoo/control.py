@@ -1,0 +1,275 @@
+"""Loops and branches: over sizes, and over values."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.row import (
+    B_T,
+    B_T_3,
+    DIFFERS,
+    FROZEN,
+    GUARDED,
+    RAISES,
+    REFUSED,
+    call,
+    coins,
+    normal,
+    row,
+    truth,
+    whole,
+)
+
+
+class LoopOverTime(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.zeros_like(x[:, 0])
+        for t in range(x.shape[1]):
+            h = h * 0.5 + x[:, t]
+        return h
+
+
+class LoopOverRows(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        rows = []
+        for one in x:
+            rows.append(one.cumsum(0))  # noqa: PERF401  # the loop is the point
+        return torch.stack(rows)
+
+
+class CellOverTime(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.zeros(x.shape[0], 4)
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h)
+        return h
+
+
+class Unrolled(nn.Module):
+    """A loop whose count is the model's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.tanh(layer(x)) + x
+        return x
+
+
+class ManyRowsBranch(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] > 4:
+            return x * 2
+        return x + 1
+
+
+class OneRowBranch(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] == 1:
+            return x * 3
+        return x + 1
+
+
+class OddTimePad(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] % 2 == 1:
+            x = F.pad(x, (0, 1))
+        return x.reshape(x.shape[0], -1, 2).sum(-1)
+
+
+class LastThree(nn.Module):
+    """Slicing clamps: eager takes shorter sequences too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, -3:].sum(1)
+
+
+class SqueezeAll(nn.Module):
+    """At batch 1 the batch goes too. Exporters that assume 'not 1' keep it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.squeeze() * 2
+
+
+class SqueezeLast(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.squeeze(-1) * 2
+
+
+class SumBranch(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return x * 2
+        return x - 1
+
+
+class EquivalentBranch(nn.Module):
+    """Where nothing is masked, both sides are the same."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        if bool(mask.all()):
+            return x
+        return x.masked_fill(~mask, -1.0)
+
+
+class AllMaskBranch(nn.Module):
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        if bool(mask.all()):
+            return x.mean(1)
+        return (x * mask).sum(1)
+
+
+class TokenBranch(nn.Module):
+    def forward(self, ids: Tensor) -> Tensor:
+        total = ids.sum(1)
+        if (ids == 0).any():
+            total = total + 100
+        return total
+
+
+class WhileLarge(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        while bool(x.abs().max() > 0.5):
+            x = x / 2
+        return x
+
+
+class WhereInstead(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x.sum() > 0, x * 2, x - 1)
+
+
+class CondInstead(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cond(x.sum() > 0, lambda x: x * 2, lambda x: x - 1, (x,))
+
+
+class PresentMask(nn.Module):
+    """A branch on what the call is, not on what it holds."""
+
+    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
+        if mask is not None:
+            x = x.masked_fill(mask == 0, 0.0)
+        return x.sum(1)
+
+
+CONTROL = (
+    row(
+        "loop over time",
+        LoopOverTime,
+        call(normal(2, 5, 3)),
+        truth(DIFFERS, script=None, export=REFUSED, onnx=RAISES),
+        shapes=B_T_3,
+        dims={"time": (5, 9)},
+    ),
+    row(
+        "loop over rows",
+        LoopOverRows,
+        call(normal(4, 3)),
+        truth(RAISES, script=None, export=REFUSED),
+    ),
+    row(
+        "cell over time",
+        CellOverTime,
+        call(normal(2, 4, 3)),
+        truth(RAISES, script=None, export=REFUSED),
+        shapes=B_T_3,
+    ),
+    row("cell over fixed time", CellOverTime, call(normal(2, 4, 3))),
+    row("unrolled", Unrolled, call(normal(3, 4))),
+    row(
+        "many rows branch",
+        ManyRowsBranch,
+        call(normal(4, 3)),
+        truth(FROZEN, script=None, export=GUARDED),
+    ),
+    row(
+        "many rows branch, one side declared",
+        ManyRowsBranch,
+        call(normal(6, 3)),
+        shapes={"x": "batch 3"},
+        dims={"batch": (5, 8)},
+    ),
+    row("one row branch", OneRowBranch, call(normal(4, 3)), truth(FROZEN, script=None)),
+    row(
+        "one row branch, from one row", OneRowBranch, call(normal(1, 3)), truth(FROZEN, script=None)
+    ),
+    row("odd time pad", OddTimePad, call(normal(2, 5)), truth(RAISES, script=None), shapes=B_T),
+    # torch.export excludes the size at which half the time is 1.
+    row(
+        "even time only",
+        OddTimePad,
+        call(normal(2, 6)),
+        truth(export=GUARDED),
+        shapes=B_T,
+        dims={"time": range(2, 11, 2)},
+    ),
+    row(
+        "even time from four",
+        OddTimePad,
+        call(normal(2, 6)),
+        shapes=B_T,
+        dims={"time": range(4, 11, 2)},
+    ),
+    row("last three", LastThree, call(normal(2, 5)), truth(export=GUARDED), shapes=B_T),
+    row("squeeze all", SqueezeAll, call(normal(4, 3, 1))),
+    row("squeeze last", SqueezeLast, call(normal(4, 3, 1))),
+    row(
+        "sum branch",
+        SumBranch,
+        call(normal(4, 3)),
+        truth(trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN),
+    ),
+    row(
+        "sum branch, one side filtered",
+        SumBranch,
+        call(normal(4, 3).abs()),
+        truth(export=REFUSED, onnx=REFUSED),
+        filter=lambda x: bool(x.sum() > 0),
+    ),
+    row(
+        "sum branch, one side by values",
+        SumBranch,
+        call(normal(4, 3).abs()),
+        truth(export=REFUSED, onnx=REFUSED),
+        values={"x": (0.5, 2.0)},
+    ),
+    row(
+        "equivalent branch",
+        EquivalentBranch,
+        call(normal(4, 3), coins(4, 3)),
+        truth(export=REFUSED, onnx=REFUSED),
+    ),
+    row(
+        "all mask branch",
+        AllMaskBranch,
+        call(normal(4, 3), coins(4, 3)),
+        truth(trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN),
+    ),
+    row(
+        "token branch",
+        TokenBranch,
+        call(whole(0, 9, 4, 5)),
+        truth(trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN),
+    ),
+    row(
+        "while large",
+        WhileLarge,
+        call(normal(4, 3)),
+        truth(trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN),
+    ),
+    row("where instead", WhereInstead, call(normal(4, 3))),
+    row("cond instead", CondInstead, call(normal(4, 3)), truth(REFUSED, export=None, onnx=None)),
+    row("present mask, absent", PresentMask, call(normal(4, 3))),
+    row("present mask, given", PresentMask, call(normal(4, 3), coins(4, 3).long())),
+)

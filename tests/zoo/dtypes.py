@@ -1,0 +1,130 @@
+"""Dtypes, and values at their ends."""
+
+from __future__ import annotations
+
+import math
+from typing import Tuple  # noqa: UP035  # TorchScript's words
+
+import torch
+from torch import Tensor, nn
+
+from zoo.row import DIFFERS, REFUSED, call, coins, normal, row, truth, whole
+
+
+class IntegerSums(nn.Module):
+    """torch widens these to int64."""
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:  # noqa: UP006
+        return x.sum(1), x.cumsum(1), x.prod(1)
+
+
+class BoolSums(nn.Module):
+    def forward(self, m: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        return m.sum(1), (m.float().mean(1) > 0.5) & ~m[:, 0]
+
+
+class FloorDivision(nn.Module):
+    """Negative numbers: towards minus infinity, and the remainder has the divisor's sign."""
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        return x // 3, x % 3
+
+
+class TrueDivision(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 4
+
+
+class IntTimesFloat(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 0.5 + 1
+
+
+class HalfThenFull(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.float() * 3).exp().to(x.dtype)
+
+
+class DoubleInside(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.double().pow(2).sum(1).sqrt()
+
+
+class RoundsHalf(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.round(x * 2) / 2
+
+
+class ComplexIn(nn.Module):
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.view_as_real(z * (1 + 2j))
+
+
+class Fourier(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.rfft(x).abs()
+
+
+class BitTricks(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x & 3) | 8) ^ (x >> 1)
+
+
+class LargeNumbers(nn.Module):
+    """Cancellation: float32 has few digits left, on every runtime other ones."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = (x * 1000).cumsum(1)
+        return y - y.mean(1, keepdim=True)
+
+
+class Sign(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sign(x)
+
+
+class Relu(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x)
+
+
+DTYPES = (
+    # The legacy exporter keeps cumsum's int32, and divides integers towards zero.
+    row(
+        "integer sums",
+        IntegerSums,
+        call(whole(-3, 3, 4, 5, dtype=torch.int32)),
+        truth(onnx_legacy=DIFFERS),
+    ),
+    row("bool sums", BoolSums, call(coins(4, 5))),
+    row("floor division", FloorDivision, call(whole(-9, 9, 4, 5)), truth(onnx_legacy=DIFFERS)),
+    row("true division", TrueDivision, call(whole(-9, 9, 4, 5))),
+    row("int times float", IntTimesFloat, call(whole(-9, 9, 4, 5, dtype=torch.int32))),
+    row("half", lambda: nn.Linear(4, 3).half(), call(normal(4, 4, dtype=torch.float16))),
+    row("bfloat16", HalfThenFull, call(normal(4, 4, dtype=torch.bfloat16) / 4)),
+    row("double", lambda: nn.Linear(4, 3).double(), call(normal(4, 4, dtype=torch.float64))),
+    row("double inside", DoubleInside, call(normal(4, 4))),
+    row("rounds half", RoundsHalf, call(normal(4, 4))),
+    row(
+        "complex in",
+        ComplexIn,
+        call(torch.complex(normal(4, 3), normal(4, 3, seed=1))),
+        truth(onnx_legacy=REFUSED),
+    ),
+    row("fourier", Fourier, call(normal(4, 8)), truth(onnx_legacy=REFUSED)),
+    row("bit tricks", BitTricks, call(whole(0, 100, 4, 3)), truth(onnx_legacy=REFUSED)),
+    row("large numbers", LargeNumbers, call(normal(4, 64))),
+    row(
+        "sign of nan",
+        Sign,
+        call(normal(4, 3)),
+        truth(onnx=DIFFERS, onnx_legacy=DIFFERS),
+        values={"x": [-1.0, 0.0, 2.0, math.nan]},
+    ),
+    row(
+        "relu of nan",
+        Relu,
+        call(normal(4, 3)),
+        values={"x": [-1.0, 0.0, 2.0, math.nan, math.inf, -math.inf]},
+    ),
+)

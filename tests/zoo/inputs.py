@@ -1,0 +1,167 @@
+"""What goes in: Python arguments, keywords, containers."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Tuple  # noqa: UP035  # TorchScript's words
+
+import torch
+from torch import Tensor, nn
+
+from zoo.containers import Batch, Known, TypedPair
+from zoo.row import DIFFERS, RAISES, REFUSED, UNLOADABLE, call, normal, row, truth
+
+
+class IntArgument(nn.Module):
+    def forward(self, x: Tensor, k: int = 2) -> Tensor:
+        return x * k
+
+
+class FloatArgument(nn.Module):
+    def forward(self, x: Tensor, scale: float = 0.5) -> Tensor:
+        return x * scale + scale
+
+
+class FlagArgument(nn.Module):
+    def forward(self, x: Tensor, double: bool = False) -> Tensor:
+        return x * 2 if double else x + 1
+
+
+class ModeArgument(nn.Module):
+    def forward(self, x: Tensor, mode: str = "sum") -> Tensor:
+        if mode == "sum":
+            return x.sum(1)
+        return x.mean(1)
+
+
+class KeywordOnly(nn.Module):
+    def forward(self, x: Tensor, *, bias: Tensor) -> Tensor:
+        return x * 2 + bias
+
+
+class KeywordOutOfOrder(nn.Module):
+    def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        return a * 4 + b * 2 + c
+
+
+class TypedDictIn(nn.Module):
+    def forward(self, batch: Dict[str, Tensor]) -> Tensor:  # noqa: UP006
+        return batch["x"] * 2 + batch["y"]
+
+
+class TensorThenDict(nn.Module):
+    def forward(self, x: Tensor, extra: Dict[str, Tensor]) -> Tensor:  # noqa: UP006
+        return x + extra["y"]
+
+
+class TupleIn(nn.Module):
+    def forward(self, pair: Tuple[Tensor, Tensor]) -> Tensor:  # noqa: UP006
+        return pair[0] - pair[1]
+
+
+class ListIn(nn.Module):
+    def forward(self, parts: List[Tensor]) -> Tensor:  # noqa: UP006
+        return torch.cat(parts, dim=1)
+
+
+class NamedTupleIn(nn.Module):
+    def forward(self, pair: TypedPair) -> Tensor:
+        return pair.left - pair.right
+
+
+class DataclassIn(nn.Module):
+    def forward(self, batch):
+        return batch.x * 2 + batch.y
+
+
+class NestedIn(nn.Module):
+    def forward(self, tree):
+        return tree["a"][0] + tree["a"][1]["b"] * tree["c"][0]
+
+
+class Variadic(nn.Module):
+    def forward(self, *parts):
+        return torch.cat(parts, dim=1)
+
+
+class AnyKeywords(nn.Module):
+    def forward(self, x, **extra):
+        return x + extra["bias"]
+
+
+INPUTS = (
+    row("int argument", IntArgument, call(normal(4, 3), 2)),
+    row(
+        "int argument varies",
+        IntArgument,
+        call(normal(4, 3), k=2),
+        truth(DIFFERS, script=None, export=RAISES),
+        values={"k": [1, 2, 3]},
+    ),
+    row(
+        "float argument varies",
+        FloatArgument,
+        call(normal(4, 3), 0.5),
+        truth(DIFFERS, script=None, export=RAISES),
+        values={"scale": (0.25, 1.0)},
+    ),
+    row("flag argument", FlagArgument, call(normal(4, 3), double=True)),
+    row(
+        "flag argument varies",
+        FlagArgument,
+        call(normal(4, 3), double=True),
+        truth(DIFFERS, script=None, export=RAISES),
+        values={"double": [True, False]},
+    ),
+    row("mode argument", ModeArgument, call(normal(4, 3), "mean")),
+    row("keyword only", KeywordOnly, call(normal(4, 3), bias=normal(4, 3, seed=1))),
+    row(
+        "keywords out of order",
+        KeywordOutOfOrder,
+        call(normal(4, 3), c=normal(4, 3, seed=1), b=normal(4, 3, seed=2)),
+    ),
+    row("dict in", TypedDictIn, call({"x": normal(4, 3), "y": normal(4, 3, seed=1)})),
+    row("dict in, other order", TypedDictIn, call({"y": normal(4, 3), "x": normal(4, 3, seed=1)})),
+    row("tensor, then dict", TensorThenDict, call(normal(4, 3), {"y": normal(4, 3, seed=1)})),
+    row("tuple in", TupleIn, call((normal(4, 3), normal(4, 3, seed=1)))),
+    row("list in", ListIn, call([normal(4, 3), normal(4, 2)])),
+    # The classes of these containers do not exist where the file is loaded.
+    row(
+        "namedtuple in",
+        NamedTupleIn,
+        call(TypedPair(normal(4, 3), normal(4, 3, seed=1))),
+        truth(export=UNLOADABLE),
+    ),
+    row(
+        "dataclass in",
+        DataclassIn,
+        call(Batch(normal(4, 3), normal(4, 3, seed=1))),
+        truth(script=REFUSED, export=REFUSED, onnx=REFUSED),
+    ),
+    row(
+        "known dataclass in",
+        DataclassIn,
+        call(Known(normal(4, 3), normal(4, 3, seed=1))),
+        truth(script=REFUSED, export=UNLOADABLE),
+    ),
+    row(
+        "nested in",
+        NestedIn,
+        call({"a": (normal(4, 3), {"b": normal(4, 3, seed=1)}), "c": [normal(4, 3, seed=2)]}),
+        truth(script=REFUSED),
+    ),
+    row("variadic", Variadic, call(normal(4, 3), normal(4, 2)), truth(script=REFUSED)),
+    # torch 2.13 loses dynamic_shapes of **kwargs ("Must provide a tree_name …").
+    row(
+        "any keywords",
+        AnyKeywords,
+        call(normal(4, 3), bias=normal(4, 3, seed=1)),
+        truth(script=REFUSED, export=REFUSED, onnx=REFUSED),
+    ),
+    row(
+        "any keywords, fixed sizes",
+        AnyKeywords,
+        call(normal(4, 3), bias=normal(4, 3, seed=1)),
+        truth(script=REFUSED),
+        shapes={"x": "..."},
+    ),
+)

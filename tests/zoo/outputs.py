@@ -1,0 +1,138 @@
+"""What comes out: containers, Python numbers, None."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Optional, Tuple  # noqa: UP035  # TorchScript's words
+
+from torch import Tensor, nn
+
+from zoo.containers import Batch, Known, TypedPair
+from zoo.row import RAISES, REFUSED, STRUCTURE, UNLOADABLE, call, normal, row, truth
+
+
+class DictOut(nn.Module):
+    def forward(self, x: Tensor) -> Dict[str, Tensor]:  # noqa: UP006
+        return {"double": x * 2, "sum": x.sum(1)}
+
+
+class MixedDictOut(nn.Module):
+    def forward(self, x):
+        return {"double": x * 2, "parts": (x.sum(1), x.mean(1))}
+
+
+class TupleOut(nn.Module):
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        return x * 2, x.sum(1)
+
+
+class ListOut(nn.Module):
+    def forward(self, x: Tensor) -> List[Tensor]:  # noqa: UP006
+        return [x * 2, x.sum(1)]
+
+
+class NestedOut(nn.Module):
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tuple[Tensor, List[Tensor]]]:  # noqa: UP006
+        return x * 2, (x.sum(1), [x + 1, x - 1])
+
+
+class NamedTupleOut(nn.Module):
+    def forward(self, x: Tensor) -> TypedPair:
+        return TypedPair(x * 2, x.sum(1))
+
+
+class DataclassOut(nn.Module):
+    def forward(self, x):
+        return Batch(x * 2, x.sum(1))
+
+
+class KnownDataclassOut(nn.Module):
+    def forward(self, x):
+        return Known(x * 2, x.sum(1))
+
+
+class NoneOut(nn.Module):
+    def forward(self, x: Tensor) -> Tuple[Tensor, Optional[Tensor]]:  # noqa: UP006, UP045
+        return x * 2, None
+
+
+class IntOut(nn.Module):
+    def forward(self, x: Tensor) -> Tuple[Tensor, int]:  # noqa: UP006
+        return x * 2, 3
+
+
+class SizeOut(nn.Module):
+    def forward(self, x: Tensor) -> Tuple[Tensor, int]:  # noqa: UP006
+        return x * 2, x.shape[0]
+
+
+class StructureByValue(nn.Module):
+    def forward(self, x):
+        if x.sum() > 0:
+            return x, x * 2
+        return (x,)
+
+
+class StructureBySize(nn.Module):
+    def forward(self, x: Tensor) -> List[Tensor]:  # noqa: UP006
+        return [row * 2 for row in x]
+
+
+class KeysByMode(nn.Module):
+    """The structure hangs on a flag of the model's own: constant, so faithful."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full = True
+
+    def forward(self, x):
+        out = {"double": x * 2}
+        if self.full:
+            out["sum"] = x.sum(1)
+        return out
+
+
+class SameTwice(nn.Module):
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        y = x * 2
+        return y, y
+
+
+class InputOut(nn.Module):
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        return x, x * 2
+
+
+OUTPUTS = (
+    row("dict out", DictOut, call(normal(4, 3))),
+    row("mixed dict out", MixedDictOut, call(normal(4, 3)), truth(trace=REFUSED)),
+    row("tuple out", TupleOut, call(normal(4, 3))),
+    row("list out", ListOut, call(normal(4, 3))),
+    row("nested out", NestedOut, call(normal(4, 3))),
+    row("namedtuple out", NamedTupleOut, call(normal(4, 3)), truth(export=UNLOADABLE)),
+    row("dataclass out", DataclassOut, call(normal(4, 3)), truth(REFUSED)),
+    row(
+        "known dataclass out",
+        KnownDataclassOut,
+        call(normal(4, 3)),
+        truth(REFUSED, export=UNLOADABLE, onnx=None),
+    ),
+    row("none out", NoneOut, call(normal(4, 3)), truth(trace=REFUSED)),
+    row("int out", IntOut, call(normal(4, 3)), truth(REFUSED, script=None, export=None)),
+    # A trace returns a tensor where eager returns an int; ONNX knows nothing but tensors.
+    row("size out", SizeOut, call(normal(4, 3)), truth(trace=STRUCTURE)),
+    row(
+        "structure by value",
+        StructureByValue,
+        call(normal(4, 3)),
+        truth(REFUSED, trace=STRUCTURE, onnx_legacy=STRUCTURE),
+    ),
+    row(
+        "structure by size",
+        StructureBySize,
+        call(normal(4, 3)),
+        truth(RAISES, script=None, export=REFUSED),
+    ),
+    row("keys by mode", KeysByMode, call(normal(4, 3))),
+    row("same twice", SameTwice, call(normal(4, 3))),
+    row("input out", InputOut, call(normal(4, 3))),
+)

@@ -1,0 +1,243 @@
+"""Recurrent layers, attention, tokens, lengths: whatever has a time axis."""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Tuple  # noqa: UP035  # TorchScript's words
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.row import (
+    B_T_3,
+    B_T_4,
+    DIFFERS,
+    FROZEN,
+    GUARDED,
+    RAISES,
+    REFUSED,
+    call,
+    coins,
+    normal,
+    row,
+    truth,
+    whole,
+)
+
+
+class LastState(nn.Module):
+    def __init__(self, kind: type[nn.Module] = nn.LSTM, **options: Any) -> None:
+        super().__init__()
+        self.rnn = kind(3, 4, batch_first=True, **options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, _ = self.rnn(x)
+        return out[:, -1]
+
+
+class GivenState(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor, h: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        return self.rnn(x, h.unsqueeze(0))
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+class PaddedAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x: Tensor, keep: Tensor) -> Tuple[Tensor, Optional[Tensor]]:  # noqa: UP006, UP045
+        return self.attention(x, x, x, key_padding_mask=~keep)
+
+
+class PaddedEncoder(nn.Module):
+    """With nested tensors torch itself branches on the mask: where the kept tokens come first, the fast path
+    leaves zeros in the place of the others.
+    """
+
+    def __init__(self, *, nested: bool) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(4, 2, 6, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=nested)
+
+    def forward(self, x: Tensor, keep: Tensor) -> Tensor:
+        return self.encoder(x, src_key_padding_mask=~keep)
+
+
+class FramesOfSound(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 3, 4, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.unsqueeze(1)).relu().transpose(1, 2)
+
+
+class ScaledAttention(nn.Module):
+    def __init__(self, *, causal: bool) -> None:
+        super().__init__()
+        self.causal = causal
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+
+
+class MaskedAttention(nn.Module):
+    def forward(self, q: Tensor, mask: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, q, q, attn_mask=mask.unsqueeze(1))
+
+
+class TokenClassifier(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(20, 4), nn.Embedding(16, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        h = self.words(ids) + self.places(torch.arange(ids.shape[1]))
+        weight = mask.unsqueeze(-1).to(h.dtype)
+        return self.head((h * weight).sum(1) / weight.sum(1))
+
+
+class SlicedPositions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.randn(16, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.table[: x.shape[1]]
+
+
+class Lengths(nn.Module):
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        keep = torch.arange(x.shape[1]) < lengths.unsqueeze(1)
+        return (x * keep).sum(1) / lengths
+
+
+class HalvesTime(nn.Module):
+    """Twice as many samples as frames."""
+
+    def forward(self, samples: Tensor, frames: Tensor) -> Tensor:
+        return samples.reshape(samples.shape[0], -1, 2).sum(-1) + frames
+
+
+SEQUENCES = (
+    row(
+        "frames of sound",
+        FramesOfSound,
+        call(normal(2, 9)),
+        shapes={"x": "batch samples"},
+        dims={"samples": (6, 20)},
+    ),
+    row("lstm", LastState, call(normal(3, 5, 3))),
+    row("lstm over time", LastState, call(normal(3, 5, 3)), truth(export=REFUSED), shapes=B_T_3),
+    row("gru, two ways", lambda: LastState(nn.GRU, bidirectional=True), call(normal(3, 5, 3))),
+    row(
+        "gru over time",
+        lambda: LastState(nn.GRU),
+        call(normal(3, 5, 3)),
+        truth(export=REFUSED),
+        shapes=B_T_3,
+    ),
+    row("given state", GivenState, call(normal(3, 5, 3), normal(3, 4))),
+    row("attention", Attention, call(normal(2, 5, 4))),
+    row(
+        "attention over time",
+        Attention,
+        call(normal(2, 5, 4)),
+        truth(onnx_legacy=RAISES),
+        shapes=B_T_4,
+    ),
+    row("padded attention", PaddedAttention, call(normal(2, 5, 4), coins(2, 5))),
+    row("padded encoder", lambda: PaddedEncoder(nested=False), call(normal(2, 5, 4), coins(2, 5))),
+    row(
+        "padded encoder, nested",
+        lambda: PaddedEncoder(nested=True),
+        call(normal(2, 5, 4), coins(2, 5)),
+        truth(FROZEN, script=None),
+    ),
+    row(
+        "causal attention",
+        lambda: ScaledAttention(causal=True),
+        call(*(normal(2, 1, 5, 4, seed=i) for i in range(3))),
+    ),
+    row(
+        "cross attention over time",
+        lambda: ScaledAttention(causal=False),
+        call(normal(2, 2, 3, 4), normal(2, 2, 5, 4), normal(2, 2, 5, 4, seed=1)),
+        shapes={"q": "batch 2 queries 4", "k": "batch 2 keys 4", "v": "batch 2 keys 4"},
+    ),
+    row("masked attention", MaskedAttention, call(normal(2, 2, 5, 4), coins(2, 5, 5))),
+    # A row with nothing to attend to: zero in eager, the mean in the new exporter's graph.
+    row(
+        "attention, all masked",
+        MaskedAttention,
+        call(normal(2, 2, 3, 4), coins(2, 3, 3)),
+        truth(onnx=DIFFERS),
+        values={"mask": [True, False]},
+    ),
+    # torch's own symbolic hands is_causal on as a tensor.
+    row(
+        "encoder layer",
+        lambda: nn.TransformerEncoderLayer(4, 2, 6, batch_first=True),
+        call(normal(2, 5, 4)),
+        truth(onnx_legacy=REFUSED),
+    ),
+    row(
+        "token classifier",
+        TokenClassifier,
+        call(whole(0, 5, 3, 4), coins(3, 4).long()),
+        shapes={"ids": "batch time", "mask": "batch time"},
+        dims={"time": (2, 16)},
+    ),
+    row("embedding bag", lambda: nn.EmbeddingBag(20, 4, mode="mean"), call(whole(0, 5, 3, 4))),
+    row(
+        "sliced positions",
+        SlicedPositions,
+        call(normal(2, 5, 4)),
+        shapes=B_T_4,
+        dims={"time": (1, 16)},
+    ),
+    row(
+        "positions too short",
+        SlicedPositions,
+        call(normal(2, 5, 4)),
+        truth("SpecError"),
+        shapes=B_T_4,
+        dims={"time": (1, 20)},
+    ),
+    row(
+        "lengths, mapped",
+        Lengths,
+        call(normal(3, 5), torch.tensor([5, 3, 1])),
+        shapes={"x": "batch time", "lengths": "batch"},
+        values={"lengths": (1, 9)},
+        map=lambda x, lengths: {"lengths": lengths.clamp(max=x.shape[1])},
+    ),
+    row(
+        "halves time",
+        HalvesTime,
+        call(normal(2, 6), normal(2, 3)),
+        truth(export=GUARDED),
+        shapes={"samples": "batch 2*time", "frames": "batch time"},
+    ),
+    row(
+        "halves time from two",
+        HalvesTime,
+        call(normal(2, 6), normal(2, 3)),
+        shapes={"samples": "batch 2*time", "frames": "batch time"},
+        dims={"time": (2, 6)},
+    ),
+)

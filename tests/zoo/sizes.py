@@ -1,0 +1,156 @@
+"""Sizes that become constants, and sizes that stay sizes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from zoo.row import B_2_H_W, B_T, B_T_4, DIFFERS, GUARDED, RAISES, REFUSED, call, normal, row, truth
+
+
+class ViewByInt(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(int(x.shape[0]), -1) * 2
+
+
+class ReshapeByLiteral(nn.Module):
+    """Looks frozen and is not: eager's own meaning is 'two rows'."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(2, -1).sum(1)
+
+
+class FlattenBySize(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x.view(x.size(0), -1))
+
+
+class ZerosByInt(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, torch.zeros(int(x.size(0)), 2)], dim=1)
+
+
+class ZerosBySize(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, torch.zeros(x.size(0), 2, dtype=x.dtype)], dim=1)
+
+
+class ArangeByInt(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.arange(int(x.shape[1]), dtype=x.dtype)
+
+
+class ArangeBySize(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.arange(x.shape[1], dtype=x.dtype)
+
+
+class TokenByInt(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.token.expand(int(x.shape[0]), 1, 4), x], dim=1)
+
+
+class TokenBySize(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1)
+
+
+class OnesByLen(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.ones(len(x), 1)
+
+
+class ScaledBySqrt(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum(1) / math.sqrt(x.shape[1])
+
+
+class MeanBySize(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum(1) / x.shape[1]
+
+
+class SpatialSoftmax(nn.Module):
+    """Height and width flattened and put back, by size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        return x.reshape(b, c, h * w).softmax(-1).reshape(b, c, h, w)
+
+
+SIZES = (
+    # torch.onnx.export makes named dims static here, silently; Dim.DYNAMIC goes by strict capture and is
+    # faithful. A pass is right where the spelling is ours to choose.
+    row(
+        "view by int",
+        ViewByInt,
+        call(normal(4, 5)),
+        truth(RAISES, script=None, export=REFUSED, onnx=None),
+    ),
+    row(
+        "view by int, named by the user",
+        ViewByInt,
+        call(normal(4, 5)),
+        truth(RAISES, script=None, export=REFUSED),
+        dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
+    ),
+    row(
+        "flatten by size, hinted by the user",
+        FlattenBySize,
+        call(normal(4, 3, 4)),
+        dynamic_shapes={"x": {0: torch.export.Dim.DYNAMIC}},
+    ),
+    row("reshape by literal", ReshapeByLiteral, call(normal(4, 6)), truth(export=GUARDED)),
+    row("flatten by size", FlattenBySize, call(normal(4, 3, 4))),
+    row(
+        "zeros by int",
+        ZerosByInt,
+        call(normal(4, 3)),
+        truth(RAISES, script=None, export=REFUSED, onnx=None),
+    ),
+    row("zeros by size", ZerosBySize, call(normal(4, 3))),
+    row(
+        "arange by int",
+        ArangeByInt,
+        call(normal(3, 5)),
+        truth(DIFFERS, script=None, export=REFUSED, onnx=None),
+        shapes=B_T,
+    ),
+    row("arange by size", ArangeBySize, call(normal(3, 5)), shapes=B_T),
+    row(
+        "token by int",
+        TokenByInt,
+        call(normal(3, 5, 4)),
+        truth(RAISES, script=None, export=REFUSED, onnx=None),
+    ),
+    row("token by size", TokenBySize, call(normal(3, 5, 4)), shapes=B_T_4),
+    row(
+        "ones by len",
+        OnesByLen,
+        call(normal(4, 3)),
+        truth(DIFFERS, script=None, export=REFUSED, onnx=None),
+    ),
+    row(
+        "scaled by sqrt",
+        ScaledBySqrt,
+        call(normal(3, 5)),
+        truth(DIFFERS, script=None, export=REFUSED, onnx=RAISES),
+        shapes=B_T,
+    ),
+    row("mean by size", MeanBySize, call(normal(3, 5)), shapes=B_T),
+    row("spatial softmax", SpatialSoftmax, call(normal(2, 2, 3, 5)), shapes=B_2_H_W),
+)
