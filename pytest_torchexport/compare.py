@@ -30,6 +30,9 @@ DTYPE_TOLERANCES: dict[torch.dtype, tuple[float, float]] = {
 }
 
 
+_DOUBLE = {float: torch.float64, complex: torch.complex128}
+
+
 @dataclass(frozen=True)
 class Tolerance:
     """``|actual - expected| <= atol + rtol * |expected|``; None takes the dtype's own."""
@@ -93,6 +96,52 @@ def compare_values(
     for (leaf_path, leaf), (_, own) in zip(wanted, _aligned(wanted, found, by_path), strict=True):
         differences += _leaf(leaf_path, leaf, own, tolerance)
     return differences
+
+
+def remarks(expected: Any, actual: Any) -> list[str]:
+    """What is not the same and yet no difference, in sentences: the classes of containers, memory formats,
+    ``requires_grad``. Both must be of one structure.
+    """
+    wanted, structure = flatten(expected, "output")
+    found, other = flatten(actual, "output")
+    texts = _classes("output", structure, other)
+    for (path, left), (_, right) in zip(wanted, _aligned(wanted, found, dict(found)), strict=True):
+        if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
+            texts += [
+                f"{path} is {a} in eager, {b} in the artifact" for a, b in _traits(left, right)
+            ]
+    return texts
+
+
+def _classes(path: str, expected: Structure, actual: Structure) -> list[str]:
+    texts = []
+    if expected.kind != "leaf" and expected.type is not actual.type:
+        names = expected.type.__name__, actual.type.__name__
+        texts.append(f"{path} is a {names[0]} in eager, a {names[1]} in the artifact")
+    others = dict(zip(actual.keys, actual.children, strict=True))
+    for index, (key, child) in enumerate(zip(expected.keys, expected.children, strict=True)):
+        twin = others.get(key, actual.children[index])
+        texts += _classes(f"{path}{key}", child, twin)
+    return texts
+
+
+def _traits(left: torch.Tensor, right: torch.Tensor) -> list[tuple[str, str]]:
+    pairs = [(_memory_format(left), _memory_format(right)), (_grad(left), _grad(right))]
+    return [pair for pair in pairs if pair[0] != pair[1]]
+
+
+def _grad(tensor: torch.Tensor) -> str:
+    return "a tensor that requires grad" if tensor.requires_grad else "one that does not"
+
+
+def _memory_format(tensor: torch.Tensor) -> str:
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_contiguous():
+        return "contiguous"
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    wanted = formats.get(tensor.dim())
+    if wanted is not None and tensor.is_contiguous(memory_format=wanted):
+        return "channels_last"
+    return "strided"
 
 
 def largest_error(expected: Any, actual: Any) -> float | None:
@@ -196,8 +245,10 @@ def _scalar(path: str, expected: Any, actual: Any, tolerance: Tolerance) -> list
     if isinstance(expected, torch.Tensor) or isinstance(actual, torch.Tensor):
         same = False
     elif isinstance(expected, (float, complex)) and type(expected) is type(actual):
-        pair = torch.tensor([expected, actual])
-        same = not _numbers(path, pair[:1], pair[1:], tolerance)
+        # Held in double, judged as what it was computed from: a number of float32.
+        pair = torch.tensor([expected, actual], dtype=_DOUBLE[type(expected)])
+        judged = Tolerance(*tolerance.of(torch.float32))
+        same = not _numbers(path, pair[:1], pair[1:], judged)
     else:
         same = type(expected) is type(actual) and _equal(expected, actual)
     if same:
@@ -233,7 +284,12 @@ def _numbers(
         return []
     rtol, atol = tolerance.of(expected.dtype)
     wanted, found = _wide(expected), _wide(actual)
-    bad = ~torch.isclose(found, wanted, rtol=rtol, atol=atol, equal_nan=True)
+    if wanted.is_floating_point() or wanted.is_complex():
+        bad = ~torch.isclose(found, wanted, rtol=rtol, atol=atol, equal_nan=True)
+    else:
+        # Exactly; where the user's tolerance is the law, in double, where extremes do not wrap around.
+        gap = (found.double() - wanted.double()).abs()
+        bad = (found != wanted) & ~((gap > 0) & (gap <= atol + rtol * wanted.double().abs()))
     count = int(bad.sum())
     if not count:
         return []

@@ -17,6 +17,7 @@ import torch
 from pytest_torchexport import sandbox, targets
 from pytest_torchexport.checks import dims, round_trip, state
 from pytest_torchexport.checks import names as check_names
+from pytest_torchexport.compare import remarks
 from pytest_torchexport.eager import Eager
 from pytest_torchexport.explain import Shrunk, explained, sweep
 from pytest_torchexport.failures import (
@@ -335,6 +336,8 @@ class _Item:
         with self.ledger.timed("parity"):
             if not self._trial("example", example_recipe(self.spec), repeats=REPEATS):
                 raise SpecError("filter refuses the example itself, or eager does on this device")
+            if not self.ledger.failed:
+                self._remark()
             self._explicit("stored", self._stored(), repeats=1)
             boundary = list(boundary_recipes(self.spec, self.plan.seed))
             self._explicit("boundary", boundary, repeats=REPEATS)
@@ -344,6 +347,14 @@ class _Item:
             if failed:
                 self._explain()
         self._effective()
+
+    def _remark(self) -> None:
+        """Note what the artifact returns otherwise than eager, and may."""
+        assert self.spec is not None
+        eager, artifact = self.eager.on_cpu(self.spec.example), self.judge.run(self.spec.example)
+        if isinstance(eager, Returned) and isinstance(artifact, Returned):
+            for text in remarks(eager.value, artifact.value):
+                self.ledger.note(text)
 
     def _in_a_row(self) -> None:
         """Calls from the pristine state, none undone, where forward changes its module: the example again

@@ -94,8 +94,10 @@ def _difference_lines(difference: Difference, target: str) -> Iterator[str]:
         f"    worst  {worst}at {list(difference.index or ())}: eager {difference.expected}, "
         f"{target} {difference.actual}   {_allowed(difference)}"
     )
-    if difference.own_error is not None:
-        yield f"    eager's own rounding error here is {difference.own_error:.2g}: this is not rounding"
+    if difference.own_error is not None and difference.cause == "bug":
+        times = difference.in_own_errors
+        many = f", {times:.2g} times less" if times is not None else ""
+        yield f"    eager's own rounding error here is {difference.own_error:.2g}{many}: this is not rounding"
 
 
 def _allowed(difference: Difference) -> str:
@@ -120,12 +122,31 @@ def detail_lines(verdict: Verdict) -> Iterator[str]:
     yield _labelled("calls", f"{calls}{error}")
     for name, sizes in verdict.reached.items():
         yield _labelled("sizes", f"{name}: {', '.join(map(str, sizes))}")
+    yield from _block("rounding", map(_explained_line, verdict.explained))
     yield from _block("baked", [", ".join(verdict.baked)] if verdict.baked else [])
     yield from _block("assumed", verdict.assumed)
+    yield from _block("weak", verdict.ineffective)
     yield from _block("note", verdict.notes)
     yield from _block("warned", verdict.warnings)
     spent = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in verdict.seconds.items())
     yield _labelled("time", spent)
+
+
+CAUSES = {
+    "rounding": "within a small multiple of eager's own rounding error",
+    "tie": "eager's own rounding decides these either way",
+    "ambiguous": "eager's own rounding error is as large as the output: the call cannot tell",
+}
+
+
+def _explained_line(difference: Difference) -> str:
+    """A difference beyond the dtype's tolerance that is no bug, with the numbers."""
+    error = "" if difference.max_abs is None else f"|{difference.max_abs:.2g}|"
+    times = difference.in_own_errors
+    units = f" = {times:.2g} x eager's own" if times is not None else ""
+    at = f" at {list(difference.index)}" if difference.index is not None else ""
+    why = CAUSES.get(difference.cause, difference.cause)
+    return f"{difference.path}: worst {error}{units}{at}: {difference.cause}, {why}"
 
 
 MARKS = {
@@ -177,3 +198,4 @@ def _reasons(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "skip", data["reason"]
     if data["status"] == "passed":
         yield from (("warn", line) for line in data["assumed"] if line.startswith(NOTHING_VARIES))
+        yield from (("warn", line) for line in data.get("ineffective", ()))

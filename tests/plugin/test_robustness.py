@@ -149,16 +149,32 @@ def test_forwards_that_misbehave_leave_no_trace(suite, run):
     result.assert_outcomes(passed=13)
 
 
-def test_nothing_checked_is_red_under_strict(suite, run):
+def test_where_hardly_any_call_is_legal_the_item_fails(suite, run):
     suite(
         "X = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 7.0]])\n"
         "@pytest.mark.torchexport('mirror', filter=lambda x: torch.equal(x, X))\n"
         "def test_net(): Net()(X)\n"
     )
-    run().assert_outcomes(passed=1)
+    result = run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*[[]Ineffective]", "*eager takes 0 of * generated calls", "*map=*"]
+    )
+
+
+def test_outputs_that_say_nothing_are_a_warning_and_red_under_strict(suite, run):
+    suite(
+        "class Constant(nn.Module):\n"
+        "    def forward(self, x): return torch.ones_like(x)\n"
+        "@pytest.mark.torchexport('mirror')\n"
+        "def test_net(): Constant()(torch.randn(2, 3))\n"
+    )
+    result = run()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["warn: *test_net*: output does not depend on the input"])
     strict = run("--torchexport-strict")
     strict.assert_outcomes(failed=1)
-    strict.stdout.fnmatch_lines(["*[[]Ineffective]"])
+    strict.stdout.fnmatch_lines(["*[[]Ineffective]", "*output does not depend on the input"])
 
 
 def test_a_healthy_module_passes_every_target_with_warnings_as_errors(suite, run_apart):

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_torchexport.compare import Tolerance, compare, compare_values, largest_error
+from pytest_torchexport.compare import (
+    Tolerance,
+    compare,
+    compare_values,
+    largest_error,
+    remarks,
+)
 from pytest_torchexport.observe import Hung, Raised, Returned
 from pytest_torchexport.spec.inputs import Call
 
@@ -421,3 +427,72 @@ def test_inputs_are_left_alone():
     differences(left, right)
     largest_error(left, right)
     torch.testing.assert_close((left, right), before, equal_nan=True, rtol=0, atol=0)
+
+
+# -- extremes ----------------------------------------------------------------------------------------
+
+MIN, MAX = torch.iinfo(torch.int64).min, torch.iinfo(torch.int64).max
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "dtype"),
+    [
+        (MIN, MAX, torch.int64),
+        (MAX, MAX - 1, torch.int64),
+        (2**24, 2**24 + 1, torch.int64),
+        (0, 255, torch.uint8),
+        (-128, 127, torch.int8),
+        (2**31 - 1, -(2**31), torch.int32),
+    ],
+)
+def test_integers_at_the_ends_of_their_range_do_not_wrap_into_equality(left, right, dtype):
+    pair = torch.tensor([left], dtype=dtype), torch.tensor([right], dtype=dtype)
+    assert only(*pair).mismatched == 1
+    assert only(*pair, rtol=1e-30, atol=0.5).mismatched == 1
+
+
+def test_integers_follow_a_tolerance_that_the_user_gave():
+    assert differences(torch.tensor([100]), torch.tensor([101]), rtol=0.0, atol=1.0) == []
+    assert only(torch.tensor([100]), torch.tensor([102]), rtol=0.0, atol=1.0).mismatched == 1
+
+
+def test_python_numbers_beyond_float32_are_told_apart():
+    assert only(1e12, 1.1e12).kind == "values"
+    assert differences(0.1, 0.1 + 1e-9) == []
+    assert only(16777217.0, 16777300.0).kind == "values"
+
+
+# -- what is no difference and yet told ----------------------------------------------------------------
+
+Pair = namedtuple("Pair", "a b")  # noqa: PYI024  # the form that older code has
+
+
+def test_other_classes_of_containers_are_remarked():
+    x = torch.ones(2)
+    assert remarks(Pair(x, [x]), (x, [x])) == ["output is a Pair in eager, a tuple in the artifact"]
+    assert remarks({"k": (x,)}, {"k": [x]}) == [
+        "output['k'] is a tuple in eager, a list in the artifact"
+    ]
+    assert remarks(OrderedDict(a=x), OrderedDict(a=x)) == []
+
+
+def test_other_memory_formats_are_remarked():
+    x = torch.ones(2, 3, 4, 5)
+    last = x.contiguous(memory_format=torch.channels_last)
+    assert remarks(last, x) == ["output is channels_last in eager, contiguous in the artifact"]
+    assert remarks([x.transpose(0, 1)], [x.transpose(0, 1).contiguous()]) == [
+        "output[0] is strided in eager, contiguous in the artifact"
+    ]
+    assert remarks(last, last) == []
+
+
+def test_requires_grad_is_remarked():
+    x = torch.ones(2)
+    (text,) = remarks(torch.ones(2, requires_grad=True), x)
+    assert "requires grad" in text
+    assert remarks(x, x) == []
+
+
+def test_keys_in_another_order_are_paired_by_name():
+    x, y = torch.ones(2), torch.ones(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    assert remarks({"a": x, "b": [y]}, {"b": [y], "a": x}) == []
