@@ -30,7 +30,7 @@ from pytest_torchexport.failures import (
     OutputsDiffer,
     SpecError,
 )
-from pytest_torchexport.judge import Judge
+from pytest_torchexport.judge import Judge, Runnable
 from pytest_torchexport.ledger import Ledger
 from pytest_torchexport.legal import Legal
 from pytest_torchexport.limits import Deadline, TimeLimitExceeded, interrupted_after
@@ -45,6 +45,7 @@ from pytest_torchexport.recipes import (
     example_recipe,
     plain_recipe,
 )
+from pytest_torchexport.self_test import MISSED, self_test
 from pytest_torchexport.settings import device_names, target_names
 from pytest_torchexport.spec.exporters import EXPORTED_AT, specialized_dims
 from pytest_torchexport.spec.inputs import Call, InputSpec, build_spec
@@ -80,6 +81,7 @@ def check_export(
     seed: int = 0,
     time_limit: float = 300.0,
     strict: bool = False,
+    self_test: bool = False,
     **options: Any,
 ) -> Verdict:
     """Check a module, function or bound method on one target, without pytest.
@@ -97,6 +99,7 @@ def check_export(
         seed=seed,
         time_limit=time_limit,
         strict=strict,
+        self_test=self_test,
     )
     return check(module, [Call(tuple(args), dict(kwargs or {}))], plan)
 
@@ -155,6 +158,7 @@ class _Item:
         self.ledger = Ledger()
         self.deadline = Deadline(plan.time_limit)
         self.ineffective: list[str] = []
+        self.seeded: dict[str, str] = {}
         self.subject = Subject.of(thing)
 
     # -- the flow ----------------------------------------------------------------------------------
@@ -179,6 +183,8 @@ class _Item:
                     self._unjudged()
             if "round_trip" in checks and self.made is None:
                 self._round_trip()  # the clean process keeps its own time
+            if self.plan.self_test:
+                self._self_test()
         except CannotJudge as reason:
             return self._verdict("skipped", reason=str(reason))
         except TimeLimitExceeded:
@@ -223,15 +229,18 @@ class _Item:
         self.artifact = made
         for note in getattr(made, "notes", ()):
             self.ledger.note(note)
-        self.judge = Judge(
-            made,
+        self.judge = self._judge_of(made, self.ledger)
+        return made
+
+    def _judge_of(self, artifact: Runnable, ledger: Ledger) -> Judge:
+        return Judge(
+            artifact,
             plan=self.plan,
             eager=self.eager,
             legal=self.legal,
-            ledger=self.ledger,
+            ledger=ledger,
             deadline=self.deadline,
         )
-        return made
 
     def _export(self) -> Artifact | NotApplicable:
         assert self.spec is not None
@@ -424,6 +433,25 @@ class _Item:
             if note:
                 self.ledger.note(note)
 
+    def _self_test(self) -> None:
+        """Which seeded bugs the calls of this item would have caught."""
+        assert self.spec is not None
+        assert self.artifact is not None
+        self.plan.progress("self-test")
+        example = self.eager.on_cpu(self.spec.example)
+        with self.ledger.timed("self-test"):
+            self.seeded = self_test(
+                lambda mutant: self._judge_of(mutant, Ledger()),
+                artifact=self.artifact,
+                subject=self.eager.pristine.copy().to(self.plan.device),
+                spec=self.spec,
+                outputs=example.value if isinstance(example, Returned) else None,
+                calls=self.ledger.ran,
+            )
+        missed = [name for name, came in self.seeded.items() if came.startswith(MISSED)]
+        if missed and self.plan.strict:
+            raise Ineffective(f"self-test: this item would miss a {', a '.join(missed)}")
+
     # -- stages in detail --------------------------------------------------------------------------
 
     def _available(self) -> None:
@@ -560,6 +588,8 @@ class _Item:
             self.ledger.calls["rejected"] += 1
             return False
         self.ledger.calls[origin] += 1
+        if self.plan.self_test:
+            self.ledger.ran.append((origin, recipe))
         for name, dim in self.spec.dims.items():
             size = judgment.recipe.sizes.get(name, dim.example)
             self.ledger.reached.setdefault(name, set()).add(size)
@@ -654,6 +684,7 @@ class _Item:
             max_error=self.ledger.max_error,
             explained=tuple(self.ledger.explained.values()),
             ineffective=tuple(self.ineffective),
+            self_test=self.seeded,
             **fields,
         )
 

@@ -113,6 +113,7 @@ def plan_for(
         max_examples_cap=settings.max_examples,
         time_limit=settings.time_limit,
         strict=settings.strict,
+        self_test=settings.self_test,
         mode=settings.mode,
         runtime_imports=settings.runtime_imports,
         corpus=corpus,

@@ -16,8 +16,8 @@ ORIGINS = ("example", "boundary", "stored", "drawn", "failed", "rejected")
 
 @dataclass
 class Ledger:
-    """Counts by origin, sizes reached, notes, seconds per stage, errors, the first failures, and whom the
-    item is waiting for (with the call that is being made).
+    """Counts by origin, sizes reached, notes, seconds per stage, errors, the first failures, whom the item is
+    waiting for (with the call that is being made).
     """
 
     calls: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ORIGINS, 0))
@@ -26,6 +26,7 @@ class Ledger:
     seconds: dict[str, float] = field(default_factory=dict)
     max_error: float | None = None
     explained: dict[tuple[str, str], Difference] = field(default_factory=dict)
+    ran: list[tuple[str, Recipe]] = field(default_factory=list)
     failed: list[tuple[Recipe, Failure]] = field(default_factory=list)
     waiting_for: str = "eager"
     trying: Recipe | None = None

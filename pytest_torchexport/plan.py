@@ -47,6 +47,7 @@ class Plan:
     max_examples_cap: int = 50
     time_limit: float = 300.0
     strict: bool = False
+    self_test: bool = False
     mode: str = "eval"
     runtime_imports: tuple[str, ...] = ()
     corpus: Corpus = field(default_factory=NoCorpus)

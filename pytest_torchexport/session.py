@@ -31,7 +31,12 @@ from pytest_torchexport.items import (
 )
 from pytest_torchexport.progress import Progress
 from pytest_torchexport.reports import json as json_report
-from pytest_torchexport.reports.terminal import detail_lines, reason_lines, summary_lines
+from pytest_torchexport.reports.terminal import (
+    detail_lines,
+    reason_lines,
+    self_test_lines,
+    summary_lines,
+)
 from pytest_torchexport.settings import Settings
 from pytest_torchexport.spec.options import Options
 from pytest_torchexport.verdict import Verdict
@@ -212,6 +217,8 @@ class Session:
         for line in summary_lines(rows, columns, markup):
             write(line)
         for line in reason_lines(self.records):
+            write(line)
+        for line in self_test_lines(self.records, markup):
             write(line)
         if any(_refused_unnamed(record) for record in self.records):
             write(

@@ -180,6 +180,17 @@ TABLE: tuple[Setting, ...] = (
         flag=True,
     ),
     Setting(
+        name="self_test",
+        kind="bool",
+        default=False,
+        check=bool,
+        legal="true, false",
+        help="After each item that passes, seed known bugs into its artifact (a frozen size, a perturbed "
+        "weight, a dropped output, a cast, a swapped branch) and say which of them the item's calls catch; "
+        "with --torchexport-strict a missed one is a failure.",
+        flag=True,
+    ),
+    Setting(
         name="report",
         kind="args",
         default=[],
@@ -231,6 +242,7 @@ class Settings:
     max_examples: int = 50
     exact_max_examples: int | None = None
     strict: bool = False
+    self_test: bool = False
     report: tuple[tuple[str, str], ...] = ()
     time_limit: float = 300.0
     mode: str = "eval"
@@ -269,6 +281,7 @@ def read(config: pytest.Config) -> Settings:
         max_examples=ini["max_examples"],
         exact_max_examples=cli["max_examples"],
         strict=bool(cli["strict"] or ini["strict"]),
+        self_test=bool(cli["self_test"] or ini["self_test"]),
         report=cli["report"] if cli["report"] is not None else ini["report"],
         time_limit=ini["time_limit"],
         mode=ini["mode"],

@@ -184,6 +184,7 @@ LEVELS = {
     "judge": 8,
     "diagnosis": 8,
     "explain": 8,
+    "self_test": 8,
     "engine": 9,
     "capture": 10,
     "fixture": 11,

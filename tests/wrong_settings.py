@@ -10,6 +10,7 @@ WRONG_INI = [
     ("max_examples", "many", ["torchexport_max_examples", "whole number of at least 1"]),
     ("max_examples", "", ["torchexport_max_examples", "whole number of at least 1"]),
     ("strict", "perhaps", ["torchexport_strict", "Legal: true, false"]),
+    ("self_test", "perhaps", ["torchexport_self_test", "Legal: true, false"]),
     ("report", "html", ["torchexport_report", "'html' is not FORMAT:PATH"]),
     ("report", "json:", ["torchexport_report", "'json:' is not FORMAT:PATH"]),
     ("report", "jsn:x", ["torchexport_report", "legal formats: json", "mean 'json'?"]),

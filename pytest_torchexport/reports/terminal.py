@@ -155,6 +155,8 @@ MARKS = {
     "skipped": ("skip", {"yellow": True}),
     "xfailed": ("xfail", {"yellow": True}),
     "xpassed": ("XPASS", {"red": True}),
+    "caught": ("caught", {"green": True}),
+    "missed": ("MISSED", {"red": True}),
 }
 
 
@@ -178,6 +180,28 @@ def _cell(outcome: str, size: int, style: Style) -> str:
     text, markup = MARKS.get(outcome, (outcome, {}))
     # Padded before it is colored: escape codes have no width on the screen.
     return style(f"{text:<{size}}", **markup) if text else " " * size
+
+
+def self_test_lines(records: Sequence[Mapping[str, Any]], style: Style = plain) -> Iterator[str]:
+    """What became of the bugs seeded into artifacts: a table of items x bugs, and each one that was missed."""
+    rows: dict[str, dict[str, str]] = {}
+    missed, caught = [], 0
+    for record in records:
+        for data in record["verdicts"]:
+            row = rows.setdefault(record["nodeid"], {}) if data["self_test"] else {}
+            for name, came in data["self_test"].items():
+                bug, outcome = name.partition(" of ")[0], came.partition(":")[0]
+                caught += outcome == "caught"
+                if outcome == "missed":
+                    missed.append(f"missed: {record['nodeid']}: {name}: {came.partition(': ')[2]}")
+                if outcome != "does not apply" and row.get(bug) != "missed":
+                    row[bug] = outcome
+    if not rows:
+        return
+    columns = list(dict.fromkeys(bug for row in rows.values() for bug in row))
+    yield f"self-test: {caught} of {caught + len(missed)} seeded bugs would be caught"
+    yield from summary_lines(rows, columns, style)
+    yield from missed
 
 
 def reason_lines(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:

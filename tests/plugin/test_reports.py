@@ -207,3 +207,26 @@ def test_a_spoiled_cache_is_ignored(suite, run, pytester):
 def test_without_a_cache_nothing_is_stored_and_nothing_breaks(suite, run):
     suite(SUITE)
     run("-p", "no:cacheprovider").assert_outcomes(passed=3, failed=1, skipped=1)
+
+
+def test_the_self_test_shows_which_seeded_bugs_would_be_caught(suite, run):
+    suite(
+        "@pytest.mark.torchexport('trace')\n"
+        "def test_net(): nn.Linear(3, 2)(torch.randn(2, 3))\n"
+        "@pytest.mark.torchexport('trace', rtol=0.5, atol=0.5)\n"
+        "def test_loose(): nn.Linear(3, 2)(torch.randn(2, 3))\n"
+    )
+    result = run("--torchexport-self-test")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "self-test: * of 8 seeded bugs would be caught",
+            "*frozen size*perturbed weight*cast to half*swapped branch",
+            "*::test_net*caught*caught*caught*caught",
+            "*::test_loose*caught*MISSED*MISSED*",
+            "missed: *::test_loose*: perturbed weight: * calls agree",
+        ]
+    )
+    assert "self-test" not in run().stdout.str()
+    strict = run("--torchexport-self-test", "--torchexport-strict")
+    strict.assert_outcomes(passed=1, failed=1)

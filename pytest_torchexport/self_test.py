@@ -1,0 +1,191 @@
+"""The self-test: would this very item have caught a bug? Known ones are seeded into its own artifact.
+
+Separate from the engine because it judges the gate, not the model: the calls are those that the item has
+just passed with, and green is what must not come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pytest_torchexport.judge import Judge, Runnable
+from pytest_torchexport.recipes import Recipe
+from pytest_torchexport.spec.dims import Dim
+from pytest_torchexport.spec.inputs import Call, InputSpec, TensorLeaf
+from pytest_torchexport.subject import Subject
+from pytest_torchexport.tree import flatten, tree_map
+
+# How far a seeded bug moves the weights: the error of a weight stored in eight bits.
+WEIGHT_NOISE = 0.01
+
+CAUGHT, MISSED, NOT_APPLICABLE = "caught", "missed", "does not apply"
+
+Run = Callable[[Call], Any]
+Sabotage = Callable[[Call, Run], Any]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """An artifact with a bug in it."""
+
+    inner: Runnable
+    sabotage: Sabotage
+
+    @property
+    def module(self) -> Any:
+        """The artifact's."""
+        return self.inner.module
+
+    @property
+    def native_loops(self) -> bool:
+        """The artifact's."""
+        return self.inner.native_loops
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the artifact, wrongly."""
+        return self.sabotage(Call(args, kwargs), lambda call: self.inner(*call.args, **call.kwargs))
+
+
+@dataclass(frozen=True)
+class _Eager:
+    """A copy of the subject with other weights in the artifact's place."""
+
+    function: Callable[..., Any]
+    module: Any
+    native_loops: bool = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+
+def self_test(
+    judge_of: Callable[[Runnable], Judge],
+    *,
+    artifact: Runnable,
+    subject: Subject,
+    spec: InputSpec,
+    outputs: Any,
+    calls: Sequence[tuple[str, Recipe]],
+) -> dict[str, str]:
+    """Per seeded bug ``caught: ...``, ``missed: ...`` or ``does not apply: ...``.
+
+    ``calls`` are those the item ran, by origin; ``outputs`` what eager returns on the example.
+    """
+    found = {}
+    for name, mutant in _mutants(artifact, subject, spec, outputs):
+        if isinstance(mutant, str):
+            found[name] = f"{NOT_APPLICABLE}: {mutant}"
+        else:
+            found[name] = _caught(judge_of(mutant), calls)
+    return found
+
+
+def _caught(judge: Judge, calls: Sequence[tuple[str, Recipe]]) -> str:
+    for number, (origin, recipe) in enumerate(calls, start=1):
+        failure = judge.quietly(recipe)
+        if failure is not None:
+            return f"{CAUGHT}: call {number} of {len(calls)} ({origin}), {type(failure).__name__}"
+    return f"{MISSED}: {len(calls)} calls agree"
+
+
+def _mutants(
+    artifact: Runnable, subject: Subject, spec: InputSpec, outputs: Any
+) -> Iterator[tuple[str, Runnable | str]]:
+    if not spec.dims:
+        yield "frozen size", "no size varies"
+    for name, dim in spec.dims.items():
+        yield f"frozen size of {name}", Mutant(artifact, _frozen(spec, name, dim))
+    yield "perturbed weight", _perturbed(subject) or "there are no weights"
+    leaves = flatten(outputs)[0]
+    if len(leaves) > 1 and type(outputs) in (tuple, list, dict):
+        yield "dropped output", Mutant(artifact, lambda call, run: _without_last(run(call)))
+    else:
+        yield "dropped output", "there is one output alone"
+    if any(isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float32 for _, leaf in leaves):
+        yield "cast to half", Mutant(artifact, lambda call, run: tree_map(_through_half, run(call)))
+    else:
+        yield "cast to half", "no output is float32"
+    yield "swapped branch", _branch(artifact, spec)
+
+
+def _frozen(spec: InputSpec, name: str, dim: Dim) -> Sabotage:
+    """The artifact as it would be had the exporter taken the example's size for a constant."""
+
+    def sabotage(call: Call, run: Run) -> Any:
+        named = dict(spec.flatten(call))
+        changed = {
+            leaf.path: _at_size(leaf, named[leaf.path], name, dim.example)
+            for leaf in spec.tensors
+            if leaf.path in named
+        }
+        leaves = [changed.get(path, value) for path, value in named.items()]
+        args, kwargs = spec.structure.unflatten(leaves)
+        return run(Call(args, kwargs))
+
+    return sabotage
+
+
+def _at_size(leaf: TensorLeaf, tensor: torch.Tensor, name: str, size: int) -> torch.Tensor:
+    for axis, expr in enumerate(leaf.shape):
+        if name in expr.names and tensor.shape[axis] and expr.names == {name}:
+            rows = torch.arange(expr.evaluate({name: size})) % tensor.shape[axis]
+            tensor = tensor.index_select(axis, rows.to(tensor.device))
+    return tensor
+
+
+def _perturbed(subject: Subject) -> Runnable | None:
+    module = subject.module
+    floats = [p for p in module.parameters() if p.is_floating_point()] if module else []
+    if not floats:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(floats[0].shape, generator=generator).to(floats[0])
+    with torch.no_grad():
+        floats[0].copy_(floats[0] * (1 + WEIGHT_NOISE * noise))
+    return _Eager(subject.function, module)
+
+
+def _without_last(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(list(value.items())[:-1])
+    return type(value)(value[:-1])
+
+
+def _through_half(leaf: Any) -> Any:
+    if isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float32:
+        return leaf.half().float()
+    return leaf
+
+
+def _branch(artifact: Runnable, spec: InputSpec) -> Runnable | str:
+    """The artifact with a branch on its first input of numbers, taken on the example's side for good."""
+    leaf = next((item for item in spec.tensors if item.dtype != torch.bool), None)
+    if leaf is None or not leaf.example.numel() or leaf.dtype.is_complex:
+        return "no input holds numbers"
+    low, high, path = leaf.domain.low, leaf.domain.high, leaf.path
+    middle = (float(low) + float(high)) / 2 if low is not None and high is not None else 0.0
+
+    def above(call: Call) -> bool:
+        return float(dict(spec.flatten(call))[path].double().mean()) > middle
+
+    return Mutant(artifact, _swapped(spec, above))
+
+
+def _swapped(spec: InputSpec, predicate: Callable[[Call], bool]) -> Sabotage:
+    taken = predicate(spec.example)
+
+    def sabotage(call: Call, run: Run) -> Any:
+        value = run(call)
+        return value if predicate(call) == taken else tree_map(_otherwise, value)
+
+    return sabotage
+
+
+def _otherwise(leaf: Any) -> Any:
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    return ~leaf if leaf.dtype == torch.bool else leaf + 1
