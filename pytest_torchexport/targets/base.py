@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pytest_torchexport.spec.inputs import Call, InputSpec
+from pytest_torchexport.targets.sizes import Suspicion
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ class Artifact(Protocol):
     def lift(self, value: Any) -> Any:
         """Eager's pytree for what the loaded file returned."""
 
+    def audit(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
+        """Where its metadata says that it does not take the dims as declared. Runs nothing, never raises."""
+
 
 class Target(Protocol):
     """One way out of eager.
@@ -89,6 +93,7 @@ class DirectArtifact:
     filename: str
     baked: tuple[str, ...] = ()
     native_loops: bool = False
+    auditor: Callable[[InputSpec], tuple[Suspicion, ...]] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""
@@ -107,6 +112,10 @@ class DirectArtifact:
     def lift(self, value: Any) -> Any:
         """The value itself."""
         return value
+
+    def audit(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
+        """What the target's own auditor says; most formats say nothing of sizes."""
+        return self.auditor(spec) if self.auditor is not None else ()
 
 
 @contextmanager

@@ -17,9 +17,10 @@ from pytest_torchexport import sandbox, targets
 from pytest_torchexport.limits import TimeLimitExceeded
 from pytest_torchexport.observe import Hung, Raised, Returned
 from pytest_torchexport.plan import Plan
-from pytest_torchexport.spec.inputs import Call
+from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.targets.base import Artifact, DirectArtifact, NotApplicable
 from pytest_torchexport.targets.script import has_loops
+from pytest_torchexport.targets.sizes import Suspicion
 from pytest_torchexport.tree import Structure, flatten
 
 # Which targets' items judge a file: a .pt may come from either side of TorchScript.
@@ -98,6 +99,10 @@ class ForeignFile:
             next(waiting) if isinstance(leaf, torch.Tensor) else leaf for leaf in self.constants
         ]
         return self.structure.unflatten(leaves)
+
+    def audit(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
+        """Nothing: to read a file's metadata is to load it, and calls show the same."""
+        return ()
 
 
 def foreign(

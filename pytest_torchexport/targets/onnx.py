@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,14 @@ from pytest_torchexport.subject import as_module, signature_of
 from pytest_torchexport.targets.base import NotApplicable, whole_file
 from pytest_torchexport.targets.export import forget_earlier_exports
 from pytest_torchexport.targets.ort import Session, has_loops, named, unavailable
+from pytest_torchexport.targets.sizes import (
+    Captures,
+    Suspicion,
+    captures,
+    facts_of,
+    onnx_facts,
+    suspicions,
+)
 
 FILENAME = "model.onnx"
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
@@ -40,6 +48,7 @@ class OnnxArtifact:
     baked: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     module: Any = None
+    captured: Captures = field(default_factory=Captures)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""
@@ -81,6 +90,23 @@ class OnnxArtifact:
                 leaves.append(tensor)
         return torch_pytree.tree_unflatten(leaves, program.call_spec.out_spec)
 
+    def audit(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
+        """The sizes of the graph's inputs; and the ranges and guards of the program it was made from, of
+        which the file keeps none.
+        """
+        inside = {path for path, _ in _graph_inputs(self.program, spec.flatten(example))}
+        values = iter(self.program.model.graph.inputs)
+        shapes = [
+            tuple(next(values).shape) if leaf.path in inside else None for leaf in spec.leaves
+        ]
+        return suspicions(
+            spec,
+            onnx_facts(shapes, self.captured.frozen),
+            self.captured.facts,
+            facts_of(self.program.exported_program),
+            dropped=True,
+        )
+
 
 class Onnx:
     """The target."""
@@ -103,26 +129,29 @@ class Onnx:
         device = device_of(example)
         first: Exception | None = None
         program: Any = None
+        captured = Captures()
         notes: tuple[str, ...] = ()
         for spelling, shapes in dynamic_shapes(spec, example, signature_of(module)):
             try:
-                found = _export(as_module(module), example, shapes, options)
+                with captures() as seen:
+                    found = _export(as_module(module), example, shapes, options)
             except Exception as error:
                 first = first or error
                 if not is_about_dims(error):
                     break
                 continue
             if _keeps_dims(found, spec):
-                program = found
+                program, captured = found, seen
                 break
-            program = program or found
+            if program is None:
+                program, captured = found, seen
             notes = (f"with {spelling} the exporter silently makes a dim static that varies",)
         if program is None:
             assert first is not None
             raise first
         if not _keeps_dims(program, spec):
             notes = (FROZEN.format(dims=", ".join(spec.dims)),)
-        return _artifact(program, device, external, notes)
+        return _artifact(program, device, external, notes, captured)
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         """A session on the device; takes tensors by input name."""
@@ -178,7 +207,11 @@ def _graph_inputs(program: Any, leaves: Sequence[Any]) -> list[Any]:
 
 
 def _artifact(
-    program: Any, device: str, external_data: bool, notes: tuple[str, ...]
+    program: Any,
+    device: str,
+    external_data: bool,
+    notes: tuple[str, ...],
+    captured: Captures,
 ) -> OnnxArtifact:
     with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
         path = Path(directory, FILENAME)
@@ -192,6 +225,7 @@ def _artifact(
         native_loops=has_loops(program.model_proto),
         baked=_baked(program),
         notes=notes,
+        captured=captured,
     )
 
 

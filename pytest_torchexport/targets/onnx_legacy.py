@@ -19,6 +19,7 @@ from pytest_torchexport.subject import as_module
 from pytest_torchexport.targets.base import NotApplicable
 from pytest_torchexport.targets.onnx import device_of
 from pytest_torchexport.targets.ort import Session, has_loops, named, unavailable
+from pytest_torchexport.targets.sizes import Suspicion, onnx_facts, suspicions
 from pytest_torchexport.targets.trace import FlatModule
 from pytest_torchexport.tree import Structure, describe, flatten
 
@@ -39,6 +40,7 @@ class LegacyArtifact:
     native_loops: bool
     baked: tuple[str, ...] = ()
     module: Any = None
+    shapes: tuple[tuple[int | None, ...], ...] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""
@@ -68,6 +70,15 @@ class LegacyArtifact:
             for leaf, inside in zip(self.constants, in_graph, strict=True)
         ]
         return self.structure.unflatten(leaves)
+
+    def audit(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
+        """The sizes of the graph's inputs; the format has no guards."""
+        kinds = _kinds(self._scripted)
+        waiting = iter(self.shapes)
+        shapes = [
+            next(waiting, None) if isinstance(leaf.example, kinds) else None for leaf in spec.leaves
+        ]
+        return suspicions(spec, onnx_facts(shapes, {}))
 
     @property
     def _scripted(self) -> bool:
@@ -108,7 +119,7 @@ class OnnxLegacy:
             session = Session(path, device_of(example))
             import onnx
 
-            loops = has_loops(onnx.load_model_from_string(data))
+            proto = onnx.load_model_from_string(data)
         return LegacyArtifact(
             program=module if scripted else data,
             data=data,
@@ -116,7 +127,8 @@ class OnnxLegacy:
             names=names,
             structure=structure,
             constants=outputs,
-            native_loops=loops,
+            native_loops=has_loops(proto),
+            shapes=_input_shapes(proto, names),
             baked=baked,
         )
 
@@ -130,8 +142,24 @@ def _as_eager(value: torch.Tensor, example: Any) -> Any:
 
 
 def _inputs(call: Call, scripted: bool) -> list[Any]:
-    kinds = (torch.Tensor, bool, int, float) if scripted else torch.Tensor
-    return [leaf for leaf in call.leaves() if isinstance(leaf, kinds)]
+    return [leaf for leaf in call.leaves() if isinstance(leaf, _kinds(scripted))]
+
+
+def _kinds(scripted: bool) -> tuple[type, ...]:
+    """Of which types a leaf is an input of the graph."""
+    return (torch.Tensor, bool, int, float) if scripted else (torch.Tensor,)
+
+
+def _input_shapes(proto: Any, names: Sequence[str]) -> tuple[tuple[int | None, ...], ...]:
+    """Per input its sizes, None where the size is open. An input that the graph does not use is left out of it."""
+    shapes = {
+        value.name: tuple(
+            dim.dim_value if dim.HasField("dim_value") else None
+            for dim in value.type.tensor_type.shape.dim
+        )
+        for value in proto.graph.input
+    }
+    return tuple(shapes.get(name, ()) for name in names)
 
 
 def _outputs(module: Callable[..., Any], example: Call) -> tuple[tuple[Any, ...], Structure]:
