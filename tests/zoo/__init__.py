@@ -20,6 +20,7 @@ from zoo.dtypes import DTYPES
 from zoo.inputs import INPUTS
 from zoo.layers import LAYERS
 from zoo.outputs import OUTPUTS
+from zoo.repeatable import REPEATABLE
 from zoo.row import SKIPPED, TARGETS, Row
 from zoo.sequences import SEQUENCES
 from zoo.sizes import SIZES
@@ -32,6 +33,7 @@ ZOO = (
     *CONTROL,
     *BAKED,
     *STATEFUL,
+    *REPEATABLE,
     *CHANCE,
     *INPUTS,
     *OUTPUTS,

@@ -1,14 +1,19 @@
-"""Random numbers that follow the seed, and models that do not repeat themselves."""
+"""Random numbers: on eager's stream, on another, or frozen when the artifact was made."""
 
 from __future__ import annotations
 
-import itertools
 import random
+from typing import Tuple  # noqa: UP035  # TorchScript's words
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.row import DIFFERS, REFUSED, SKIPPED, call, normal, row, truth
+from zoo.converters import captured
+from zoo.row import DIFFERS, REFUSED, SKIPPED, STRUCTURE, call, normal, row, truth
+
+# -- faithful: the artifact draws what eager draws --------------------------------------------------
 
 
 class AddsNoise(nn.Module):
@@ -16,9 +21,21 @@ class AddsNoise(nn.Module):
         return x + torch.rand_like(x)
 
 
-class PythonChance(nn.Module):
+class NormalNoise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x * random.uniform(1.0, 2.0)
+        return x + 0.1 * torch.randn(x.shape[0], 3)
+
+
+class Sampled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.bernoulli(torch.sigmoid(x)) * x
+
+
+class DropsByDefault(nn.Module):
+    """The functional's own default is training=True: random in eval mode too, in eager as in the artifact."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, 0.5)
 
 
 class Drops(nn.Module):
@@ -31,17 +48,128 @@ class Drops(nn.Module):
         return self.drop(self.head(x))
 
 
-_clock = itertools.count(1)
+class NoiseBeside(nn.Module):
+    """One output is random, the other is not."""
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        return x + torch.rand_like(x), x * 2
 
 
-class GlobalClock(nn.Module):
+class NoiseIntoNothing(nn.Module):
+    """Draws, and what it draws cancels out."""
+
     def forward(self, x: Tensor) -> Tensor:
-        return x * next(_clock)
+        return x + 0.0 * torch.rand_like(x)
 
+
+class RandomShapeOnly(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.ones_like(torch.rand_like(x))
+
+
+# -- frozen: a number that was drawn while exporting ---------------------------------------------------
+
+
+class PythonChance(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * random.uniform(1.0, 2.0)
+
+
+class PythonChoice(nn.Module):
+    def forward(self, x):
+        return x * random.choice([1.0, 2.0, 3.0, 5.0, 7.0, 11.0, 13.0])
+
+
+class NumpyChance(nn.Module):
+    def forward(self, x):
+        return x + float(np.random.rand())  # noqa: NPY002  # the stream that seeds reach
+
+
+class DrawnOnce(nn.Module):
+    """``item()`` makes a number of what was drawn: a constant of the trace."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rand(1).item()
+
+
+class FrozenNoise(nn.Module):
+    """A converter that keeps the numbers it met."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kept", torch.full((1, 3), 0.25))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if captured():
+            return x + self.kept
+        return x + torch.rand(1, 3)
+
+
+# -- random, and wrong in something that chance does not excuse -----------------------------------------
+
+
+class NoiseInDouble(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x + torch.rand_like(x)
+        if captured():
+            return y.double()
+        return y
+
+
+class NoiseOneColumnShort(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x + torch.rand_like(x)
+        if captured():
+            return y[:, 1:]
+        return y
+
+
+class NoiseBesideWrong(nn.Module):
+    """The second output is not random, and not right either."""
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        noisy = x + torch.rand_like(x)
+        if captured():
+            return noisy, x * 2.01
+        return noisy, x * 2
+
+
+class NoiseAsAPair(nn.Module):
+    def forward(self, x):
+        y = x + torch.rand_like(x)
+        if captured():
+            return y, x
+        return y
+
+
+class WiderNoise(nn.Module):
+    """The same stream, other numbers: seen where the stream is eager's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if captured():
+            return x + 2 * torch.rand_like(x)
+        return x + torch.rand_like(x)
+
+
+class OtherKindOfNoise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if captured():
+            return x + torch.randn_like(x)
+        return x + torch.rand_like(x)
+
+
+X = call(normal(4, 3))
+# ONNX Runtime draws from a stream of its own: nothing to compare by value.
+STREAM = truth(onnx=SKIPPED, onnx_legacy=SKIPPED)
 
 CHANCE = (
-    row("adds noise", AddsNoise, call(normal(4, 3)), truth(onnx=SKIPPED, onnx_legacy=SKIPPED)),
-    row("python chance", PythonChance, call(normal(4, 3)), truth(DIFFERS, script=REFUSED)),
+    row("adds noise", AddsNoise, X, STREAM),
+    row("normal noise", NormalNoise, X, STREAM),
+    row("sampled", Sampled, X, STREAM),
+    row("drops by default", DropsByDefault, X, STREAM),
+    row("noise beside", NoiseBeside, X, STREAM),
+    row("noise into nothing", NoiseIntoNothing, X),
+    row("random shape only", RandomShapeOnly, X),
     row("drops, eval", Drops, call(normal(4, 6))),
     # The legacy exporter puts the model into eval: constant, where eager varies with the seed.
     row(
@@ -60,5 +188,20 @@ CHANCE = (
         train=True,
         mode="as-is",
     ),
-    row("global clock", GlobalClock, call(normal(4, 3)), truth("NotRepeatable")),
+    row("python chance", PythonChance, X, truth(DIFFERS, script=REFUSED)),
+    row("python choice", PythonChoice, X, truth(DIFFERS, script=REFUSED)),
+    row("numpy chance", NumpyChance, X, truth(DIFFERS, script=REFUSED)),
+    row("drawn once", DrawnOnce, X, truth(trace=DIFFERS, onnx=SKIPPED, onnx_legacy=DIFFERS)),
+    row("frozen noise", FrozenNoise, X, truth(DIFFERS)),
+    row("noise in double", NoiseInDouble, X, truth(DIFFERS)),
+    row("noise one column short", NoiseOneColumnShort, X, truth(DIFFERS)),
+    row("noise beside, wrong", NoiseBesideWrong, X, truth(DIFFERS)),
+    row("noise as a pair", NoiseAsAPair, X, truth(STRUCTURE, script=REFUSED)),
+    row("wider noise", WiderNoise, X, truth(DIFFERS, onnx=SKIPPED, onnx_legacy=SKIPPED)),
+    row(
+        "other kind of noise",
+        OtherKindOfNoise,
+        X,
+        truth(DIFFERS, onnx=SKIPPED, onnx_legacy=SKIPPED),
+    ),
 )

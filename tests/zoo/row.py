@@ -20,8 +20,12 @@ STATE = "StateDiffers"
 UNLOADABLE = "LoadFailed"
 # The artifact took one side of a branch for good. Parity sees outputs that differ.
 FROZEN = DIFFERS
-# torch kept the dim dynamic, under a guard of its own that refuses sizes eager takes.
-GUARDED = RAISES
+# The artifact takes fewer sizes than eager: by a guard of torch's own, or because an axis became static.
+NARROWED = "DimsNarrowed"
+GUARDED = NARROWED
+NOT_REPEATABLE = "NotRepeatable"
+INEFFECTIVE = "Ineffective"
+SPEC = "SpecError"
 # Not a failure: the target has no meaning for the subject, or its random stream is not eager's.
 SKIPPED = "skipped"
 
