@@ -33,6 +33,8 @@ SAME_SIZE = 64.0
 SAME_ERROR = 16.0
 # Scattered runs: a few settle most questions, and what they do not explain is asked of more.
 FEW, MANY = 2, 12
+# Runs on the item's own device where that is no CPU: its kernels may add up in another order each time.
+NOISE_RUNS = 3
 # From this share of the output's own spread on, eager's error is as large as what it computes.
 DROWNED = 0.1
 
@@ -61,10 +63,13 @@ class Judged:
 class Calibration:
     """Eager's own error on a call, asked of as many runs as the question needs."""
 
-    def __init__(self, subject: Subject, seed: int, *, random: bool = False) -> None:
+    def __init__(
+        self, subject: Subject, seed: int, *, random: bool = False, device: str = "cpu"
+    ) -> None:
         self._subject = subject
         self._seed = seed
         self._random = random
+        self._device = device
         self._double: Subject | None = None
 
     def judge(
@@ -101,7 +106,11 @@ class Calibration:
             Sequential(),  # type: ignore[no-untyped-call]
             *scattered[:FEW],
         ]
-        yield [*self._in_float64(calls), *self._under(first, calls)]
+        yield [
+            *self._in_float64(calls),
+            *self._under(first, calls),
+            *self._noise(calls),
+        ]
         yield self._under(scattered[FEW:], calls)
 
     def _in_float64(self, calls: Sequence[Call]) -> list[Leaves]:
@@ -118,6 +127,16 @@ class Calibration:
         self, modes: Sequence[AbstractContextManager[Any]], calls: Sequence[Call]
     ) -> list[Leaves]:
         return [leaves for mode in modes for leaves in self._run(self._subject.copy(), calls, mode)]
+
+    def _noise(self, calls: Sequence[Call]) -> list[Leaves]:
+        if self._device == "cpu":
+            return []
+        moved = [call.to(self._device) for call in calls]
+        return [
+            leaves
+            for _ in range(NOISE_RUNS)
+            for leaves in self._run(self._subject.copy().to(self._device), moved, nullcontext())
+        ]
 
     def _run(
         self, subject: Subject, calls: Sequence[Call], mode: AbstractContextManager[Any]

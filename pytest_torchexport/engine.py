@@ -128,8 +128,8 @@ def export(thing: Any, example: Call, plan: Plan) -> Artifact:
 
 
 _HOW_TO_DECLARE = (
-    "say which calls are legal: values= for what an input may hold, map= for what ties inputs together, dims= "
-    "for sizes"
+    "say which calls are legal: values= for what an input may hold, map= for what ties inputs",
+    "together, dims= for sizes; filter= only for what these cannot say",
 )
 
 
@@ -502,13 +502,13 @@ class _Item:
         if accepted < min(HARDLY_ANY, ACCEPTED_SHARE * (accepted + refused)):
             raise Ineffective(
                 f"eager takes {accepted} of {accepted + refused} generated calls",
-                details=(_HOW_TO_DECLARE,),
+                details=self._how_to_declare(),
             )
         fell_back = self.legal.fell_back and not self.legal.takes_other_values
         if fell_back and not any(len(sizes) > 1 for sizes in self.ledger.reached.values()):
             raise Ineffective(
                 "eager takes no other values than the example's, and no size varies",
-                details=(_HOW_TO_DECLARE,),
+                details=self._how_to_declare(),
             )
         if fell_back:
             self.ineffective.append(
@@ -525,6 +525,11 @@ class _Item:
             self.ledger.note(text)
         if self.plan.strict and self.ineffective:
             raise Ineffective(self.ineffective[0], details=tuple(self.ineffective[1:]))
+
+    def _how_to_declare(self) -> tuple[str, ...]:
+        refusal = self.legal.refusal
+        said = (f"the first that it refused: {refusal:.200}",) if refusal else ()
+        return (*said, *_HOW_TO_DECLARE)
 
     # -- calls -------------------------------------------------------------------------------------
 

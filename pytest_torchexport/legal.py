@@ -155,6 +155,8 @@ class Legal:
         # Whether eager took any generated values, or only the example's own at other sizes.
         self.takes_other_values = False
         self.fell_back = False
+        # What eager said to the first call that it refused.
+        self.refusal = ""
         self._eager = eager
         self._note = note
         self._contiguous_only = False
@@ -179,6 +181,7 @@ class Legal:
             generated = any(item.kind not in ("example", "value") for item in recipe.leaves)
             self.takes_other_values = self.takes_other_values or generated
             return LegalCall(recipe, call, outcome)
+        self.refusal = self.refusal or str(outcome)
         found = self._as_contiguous(recipe) or self._with_values_of_the_example(recipe)
         if found is None:
             self._blame(recipe, outcome)
