@@ -25,6 +25,7 @@ from zoo.row import SKIPPED, TARGETS, Row
 from zoo.sequences import SEQUENCES
 from zoo.sizes import SIZES
 from zoo.state import STATEFUL
+from zoo.writes import WRITES
 
 __all__ = ["SKIPPED", "TARGETS", "ZOO", "Row"]
 
@@ -33,6 +34,7 @@ ZOO = (
     *CONTROL,
     *BAKED,
     *STATEFUL,
+    *WRITES,
     *REPEATABLE,
     *CHANCE,
     *INPUTS,

@@ -1,11 +1,13 @@
-"""State: buffers, attributes, and writes into the inputs."""
+"""State that forward changes: buffers, and attributes that are frozen where the artifact is made."""
 
 from __future__ import annotations
+
+from typing import Dict, List, Optional  # noqa: UP035  # TorchScript's words
 
 import torch
 from torch import Tensor, nn
 
-from zoo.row import DIFFERS, STATE, call, normal, row, truth
+from zoo.row import DIFFERS, REFUSED, STATE, call, normal, row, truth
 
 
 class BufferCounter(nn.Module):
@@ -60,45 +62,349 @@ class PythonCounterUsed(nn.Module):
         return x * self.calls
 
 
-class WritesInput(nn.Module):
+# -- buffers ------------------------------------------------------------------------------------------
+
+
+class RunningMean(nn.Module):
+    """An exponential average that is subtracted: what batch norm does in training, by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3))
+
     def forward(self, x: Tensor) -> Tensor:
-        x.add_(1)
+        self.mean.mul_(0.9).add_(0.1 * x.mean(0))
+        return x - self.mean
+
+
+class StepsAsInteger(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.steps += 1
+        return x / self.steps
+
+
+class RingBuffer(nn.Module):
+    """The last four means, the oldest dropped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("ring", torch.zeros(4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.ring.copy_(torch.cat([self.ring[1:], x.mean(0, keepdim=True)]))
+        return x + self.ring.sum(0)
+
+
+class RolledBuffer(nn.Module):
+    """The same with a new tensor under the old name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("ring", torch.zeros(4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.ring = torch.cat([self.ring[1:], x.mean(0, keepdim=True)])
+        return x + self.ring.sum(0)
+
+
+class KeyValueCache(nn.Module):
+    """A cache of fixed size and the place of the next entry, as a decoder keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("keys", torch.zeros(8, 3))
+        self.register_buffer("place", torch.zeros(1, dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.keys.index_copy_(0, self.place % 8, x.mean(0, keepdim=True))
+        self.place += 1
+        return x @ self.keys.t()
+
+
+class Momentum(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("average", torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.average.lerp_(x.abs().mean(0), 0.25)
+        return x / (self.average + 1)
+
+
+class CountsInPart(nn.Module):
+    """The state is a submodule's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 3), BufferCounter())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+class SilentBuffer(nn.Module):
+    """Nothing of it is in the output: the artifact's state tells, where it has one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
         return x * 2
 
 
-class WritesRow(nn.Module):
+class MovingParameter(nn.Module):
+    """A parameter that decays with every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3), requires_grad=False)
+
     def forward(self, x: Tensor) -> Tensor:
-        x[0] = 0
-        return x.sum(1)
+        self.scale.mul_(0.5)
+        return x * self.scale
 
 
-class WritesClone(nn.Module):
+class WarmsUp(nn.Module):
+    """The first call is another one: it measures the scale that all later ones use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.zeros(()))
+
     def forward(self, x: Tensor) -> Tensor:
-        y = x.clone()
-        y[:, 0] = 0
-        return y + x
+        scale = torch.where(self.scale == 0, x.abs().max() + 1, self.scale)
+        self.scale.copy_(scale)
+        return x / scale
 
+
+# -- attributes -----------------------------------------------------------------------------------------
+
+
+class GrowingList(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.history = []
+
+    def forward(self, x):
+        self.history.append(1.0)
+        return x * len(self.history)
+
+
+class GrowingTensors(nn.Module):
+    """Tensors of earlier calls, kept in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.past = []
+
+    def forward(self, x):
+        self.past.append(x.mean(0))
+        return x + sum(self.past)
+
+
+class LastInput(nn.Module):
+    """A plain attribute that holds a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = torch.zeros(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = x + self.last
+        self.last = x.mean(0)
+        return out
+
+
+class Toggle(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.on = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.on = not self.on
+        return x if self.on else -x
+
+
+class WarmsUpInPython(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ready = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.ready:
+            self.ready = True
+            return x
+        return x * 2
+
+
+class CountsInDict(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stats: Dict[str, int] = {"calls": 0}  # noqa: UP006
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.stats["calls"] += 1
+        return x + self.stats["calls"]
+
+
+class StaleCache(nn.Module):
+    """Keyed by shape, filled with values: eager answers every later call of that shape from the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache = {}
+
+    def forward(self, x):
+        key = x.shape[1]
+        if key not in self.cache:
+            self.cache[key] = x.mean(0)
+        return x - self.cache[key]
+
+
+class RegistersBuffer(nn.Module):
+    def forward(self, x):
+        if not hasattr(self, "offset"):
+            self.register_buffer("offset", x.mean(0).detach().clone())
+        return x - self.offset
+
+
+class Config:
+    """An object of the user's own, reachable from the module."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+
+class CountsInObject(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = Config()
+
+    def forward(self, x):
+        self.config.calls += 1
+        return x * self.config.calls
+
+
+# -- what only looks like state ------------------------------------------------------------------------
+
+
+class MaskCache(nn.Module):
+    """Memoization: the mask is a function of the size alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.masks = {}
+
+    def forward(self, x):
+        size = x.shape[1]
+        if size not in self.masks:
+            self.masks[size] = torch.ones(size, size).tril()
+        return x @ self.masks[size]
+
+
+class LazyTable(nn.Module):
+    """Made at the first call, the same ever after."""
+
+    table: Optional[Tensor]  # noqa: UP045
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        table = self.table
+        if table is None:
+            table = torch.arange(3, dtype=torch.float32)
+            self.table = table
+        return x + table
+
+
+class SortedNames(nn.Module):
+    """Looks at its own attributes and changes none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scales = {"b": 2.0, "a": 1.0}
+
+    def forward(self, x):
+        return sum(x * self.scales[name] for name in sorted(self.scales))
+
+
+class HistoryUnused(nn.Module):
+    shapes: List[int]  # noqa: UP006
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.shapes.append(3)
+        return x.relu()
+
+
+class RewritesSame(nn.Module):
+    """Writes into its buffer what is already there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor([1.0, 2.0, 3.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.scale.clamp_(min=0.0)
+        return x * self.scale
+
+
+class RebindsSame(nn.Module):
+    """The buffer gets a new tensor of the same numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor([1.0, 2.0, 3.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.scale = self.scale.abs()
+        return x * self.scale
+
+
+class WritesCopyOfBuffer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("start", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = self.start.clone()
+        for _ in range(3):
+            state.add_(x.mean(0))
+        return x + state
+
+
+X = call(normal(4, 3))
+# Tracing runs forward: what it saves has already counted once. ONNX graphs carry no state back, and the legacy
+# exporter, which traces, keeps the state of after its run as a constant.
+COUNTED = truth(trace=STATE, onnx=STATE, onnx_legacy=DIFFERS)
 
 STATEFUL = (
-    # Tracing runs forward: what it saves has already counted once. ONNX graphs carry no state back.
     row(
         "buffer counter",
         BufferCounter,
         call(normal(4, 3)),
-        truth(trace=DIFFERS, onnx=STATE, onnx_legacy=DIFFERS),
+        COUNTED,
     ),
     row(
         "buffer replaced",
         BufferReplaced,
         call(normal(4, 3)),
-        truth(trace=STATE, onnx=STATE, onnx_legacy=DIFFERS),
+        COUNTED,
     ),
     row("buffer read", BufferRead, call(normal(4, 3))),
     row("python counter", PythonCounter, call(normal(4, 3))),
     row("python counter, used", PythonCounterUsed, call(normal(4, 3)), truth(STATE, script=None)),
-    row("writes input", WritesInput, call(normal(4, 3)), truth(onnx=STATE, onnx_legacy=STATE)),
-    row("writes row", WritesRow, call(normal(4, 3)), truth(onnx=STATE, onnx_legacy=STATE)),
-    row("writes clone", WritesClone, call(normal(4, 3))),
     row(
         "batchnorm, train",
         lambda: nn.BatchNorm1d(3),
@@ -109,4 +415,35 @@ STATEFUL = (
         shapes={"input": "batch 3"},
         dims={"batch": (2, 6)},
     ),
+    row("batchnorm, eval", lambda: nn.BatchNorm1d(3), X),
+    row("running mean", RunningMean, X, COUNTED),
+    row("steps as integer", StepsAsInteger, X, COUNTED),
+    # The legacy exporter has no aten::copy.
+    row("ring buffer", RingBuffer, X, COUNTED | {"onnx_legacy": REFUSED}),
+    row("rolled buffer", RolledBuffer, X, COUNTED),
+    row("key-value cache", KeyValueCache, X, COUNTED),
+    row("momentum", Momentum, X, COUNTED),
+    row("counts in a part", CountsInPart, X, COUNTED),
+    row("silent buffer", SilentBuffer, X, truth(trace=STATE)),
+    row("moving parameter", MovingParameter, X, COUNTED),
+    row("warms up", WarmsUp, X, COUNTED),
+    row("growing list", GrowingList, X, truth(STATE, script=REFUSED)),
+    row("growing tensors", GrowingTensors, X, truth(STATE, script=REFUSED)),
+    row("last input", LastInput, X, truth(STATE, script=None)),
+    row("toggle", Toggle, X, truth(STATE, script=None)),
+    row("warms up in python", WarmsUpInPython, X, truth(STATE, script=None)),
+    row("counts in a dict", CountsInDict, X, truth(STATE, script=None)),
+    row("stale cache", StaleCache, X, truth(STATE, script=REFUSED)),
+    row(
+        "registers a buffer", RegistersBuffer, X, truth(STATE, script=REFUSED, onnx_legacy=REFUSED)
+    ),
+    # TorchScript compiles the class of the object too, and counts.
+    row("counts in an object", CountsInObject, X, truth(STATE, script=None)),
+    row("mask cache", MaskCache, X, truth(script=REFUSED)),
+    row("lazy table", LazyTable, X, truth(script=REFUSED)),
+    row("sorted names", SortedNames, X, truth(script=REFUSED)),
+    row("history, unused", HistoryUnused, X, truth(script=REFUSED)),
+    row("rewrites the same", RewritesSame, X),
+    row("rebinds the same", RebindsSame, X),
+    row("writes a copy of its buffer", WritesCopyOfBuffer, X),
 )
