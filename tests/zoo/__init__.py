@@ -19,6 +19,7 @@ from zoo.control import CONTROL
 from zoo.dtypes import DTYPES
 from zoo.inputs import INPUTS
 from zoo.layers import LAYERS
+from zoo.numerics import NUMERICS
 from zoo.outputs import OUTPUTS
 from zoo.repeatable import REPEATABLE
 from zoo.row import SKIPPED, TARGETS, Row
@@ -40,6 +41,7 @@ ZOO = (
     *INPUTS,
     *OUTPUTS,
     *DTYPES,
+    *NUMERICS,
     *LAYERS,
     *SEQUENCES,
     *CALLABLES,

@@ -59,6 +59,11 @@ class WallClock(nn.Module):
         return x * (time.perf_counter() % 1000.0)
 
 
+class Nanoseconds(nn.Module):
+    def forward(self, x):
+        return x + float(time.perf_counter_ns() % 9973)
+
+
 class FreshIdentity(nn.Module):
     """A new object at every call, all of them kept: no two have one id."""
 
@@ -212,6 +217,7 @@ REPEATABLE = (
     row("global dict", GlobalDict, X, NO),
     row("counter on the class", ClassCounter, X, NO),
     row("wall clock", WallClock, X, NO),
+    row("nanoseconds", Nanoseconds, X, NO),
     row("id of a new object", FreshIdentity, X, NO),
     row("hash of a new object", FreshHash, X, NO),
     row("memory nobody wrote", Unwritten, X, NO),

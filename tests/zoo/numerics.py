@@ -1,0 +1,464 @@
+"""Healthy models whose numbers float32 does not pin down: no runtime agrees with eager to the last digits, and
+none of them is wrong. Wherever a target takes them, they pass.
+"""
+
+from __future__ import annotations
+
+from typing import Tuple  # noqa: UP035  # TorchScript's words
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.row import DIFFERS, REFUSED, call, normal, row, truth, whole
+
+# -- long sums ------------------------------------------------------------------------------------------
+
+
+class LinearThenSum(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 800)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x).sum(1)
+
+
+class LinearThenCumsum(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 600)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x).cumsum(1)
+
+
+class SumOfSine(nn.Module):
+    """Terms of both signs that cancel: what is left is small."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(x * 3).sum(1)
+
+
+class Moments(nn.Module):
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:  # noqa: UP006
+        return x.mean(1), x.var(1), x.std(1)
+
+
+class Norms(nn.Module):
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        return torch.linalg.vector_norm(x, dim=1), torch.logsumexp(x, dim=1)
+
+
+class DotOfLong(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ x.t()
+
+
+class CumsumOfMean(nn.Module):
+    """A walk about zero, and how far it is at its end."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x.mean(1, keepdim=True)).cumsum(1)[:, -1]
+
+
+class PrefixAverage(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cumsum(1) / torch.arange(1, x.shape[1] + 1)
+
+
+class GlobalPool(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).sum((2, 3))
+
+
+# -- deep stacks ---------------------------------------------------------------------------------------
+
+
+def stack(nonlinearity: type[nn.Module], depth: int, gain: float) -> nn.Module:
+    layers = []
+    for _ in range(depth):
+        layer = nn.Linear(8, 8)
+        nn.init.orthogonal_(layer.weight, gain)
+        layers += [layer, nonlinearity()]
+    return nn.Sequential(*layers)
+
+
+class Sine(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(x)
+
+
+class Residual(nn.Module):
+    """Grows by a factor in every block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(20))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = x + F.gelu(block(x))
+        return x
+
+
+class LogisticMap(nn.Module):
+    """Chaos: after forty steps the last bit of the input has become the first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.sigmoid(x)
+        for _ in range(40):
+            y = 3.9 * y * (1 - y)
+        return y
+
+
+class TentMap(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.sigmoid(x)
+        for _ in range(30):
+            y = 1.97 * torch.minimum(y, 1 - y)
+        return y
+
+
+class PowerIteration(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("matrix", normal(4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(25):
+            x = x @ self.matrix
+            x = x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + 1e-6)
+        return x
+
+
+# -- ill-conditioned -----------------------------------------------------------------------------------
+
+
+class NormalizedFarAway(nn.Module):
+    """A mean of a thousand, a spread of a few: three digits are gone before the division."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x + 1000.0
+        return (y - y.mean(1, keepdim=True)) / (y.std(1, keepdim=True) + 1e-3)
+
+
+class LayerNormNoEps(nn.Module):
+    """At constant inputs rounding is divided by rounding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x * 0.1 + 100.0, (8,), eps=1e-12)
+
+
+class VarianceByMoments(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x + 30.0
+        return ((y * y).mean(1) - y.mean(1) ** 2).clamp(min=0.0).sqrt()
+
+
+class DistancesByProducts(nn.Module):
+    """Each row is at distance 0 from itself, which the expanded square does not know."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        square = (x * x).sum(1)
+        return (square[:, None] + square[None, :] - 2 * (x @ x.t())).clamp(min=0.0).sqrt()
+
+
+class SineOfLarge(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(self.head(x) * 1e4)
+
+
+class DifferenceOfClose(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.head(x)
+        return ((y + 100.0) - (y * 1.0001 + 100.0)) * 1e4
+
+
+class LargeLogits(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(self.head(x) * 1000.0, dim=-1)
+
+
+class SharpAttention(nn.Module):
+    """Keys of great length: attention is nearly an argmax."""
+
+    def forward(self, q: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q * 30.0, q * 30.0, q)
+
+
+# -- half precisions ------------------------------------------------------------------------------------
+
+
+class HalfSum(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * 0.3).sum(1)
+
+
+class HalfSumInFull(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.float() * 0.3).sum(1).to(x.dtype)
+
+
+class HalfMlp(nn.Module):
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4)).to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+class HalfAttention(nn.Module):
+    def forward(self, q: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, q, q)
+
+
+class HalfSoftmax(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(x * 4, dim=-1)
+
+
+# -- choices among what is nearly equal -----------------------------------------------------------------
+
+
+class Scored(nn.Module):
+    """Scores that are computed, and so equal only up to rounding."""
+
+    def __init__(self, out: int = 6) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, out)
+
+    def scores(self, x: Tensor) -> Tensor:
+        return self.head(x)
+
+
+class BestOfScores(Scored):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scores(x).argmax(1)
+
+
+class BestOfProducts(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x @ x.t()).argmax(1)
+
+
+class TwoBest(Scored):
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        found = self.scores(x).topk(2, dim=1)
+        return found.values, found.indices
+
+
+class SortedScores(Scored):
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        values, order = torch.sort(self.scores(x), dim=1, descending=True)
+        return values, order
+
+
+class MedianScore(Scored):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sort(self.scores(x), dim=1).values[:, 3]
+
+
+class EqualScores(nn.Module):
+    """All weights are the same: every score is equal, up to the order of its sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 5)
+        nn.init.constant_(self.head.weight, 0.1)
+        nn.init.constant_(self.head.bias, 0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x).argmax(1)
+
+
+class MirroredScores(nn.Module):
+    """Two of the scores are the same sum in another order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        forth = (x * self.head.weight).sum(1)
+        back = (x.flip(1) * self.head.weight.flip(1)).flip(1).cumsum(1)[:, -1]
+        return (forth > back).long()
+
+
+class BestBoxes(nn.Module):
+    """Boxes gathered by the order of their scores, as detectors end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score, self.box = nn.Linear(4, 1), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        best = self.score(x).squeeze(-1).topk(3, dim=1)
+        index = best.indices.unsqueeze(-1).expand(-1, -1, 4)
+        return self.box(x).gather(1, index), best.values
+
+
+# -- numbers that jump ------------------------------------------------------------------------------
+
+
+class IsPositive(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.sum(1) > 0).long()
+
+
+class AboveThird(nn.Module):
+    """At constant inputs each of the three shares is a third: whether above, rounding says."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.softmax(1) > 1 / 3).sum(1)
+
+
+class FloorOfScores(Scored):
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.scores(x) * 10).floor()
+
+
+class RoundedScores(Scored):
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.scores(x) * 100).round().long()
+
+
+class IntOfProduct(nn.Module):
+    """A tenth, ten times: one, or just below."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * 0.1 * 10.0 + x.cumsum(1) * 0.3).to(torch.int32)
+
+
+class Quantized(Scored):
+    """To a grid of 0.05 and back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.scores(x) / 0.05).round().clamp(-128.0, 127.0) * 0.05
+
+
+class QuantizedToBytes(Scored):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.scores(x)
+        scale = y.abs().max() / 127.0 + 1e-6
+        return (y / scale).round().clamp(-128.0, 127.0).to(torch.int8)
+
+
+class HardGate(Scored):
+    """A jump that the output carries: where the gate flips, so does the number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.scores(x)
+        return torch.where(y > y.mean(1, keepdim=True), y * 2, -y)
+
+
+class CellOfGrid(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        place = (torch.sigmoid(x) * 6.0).floor().long().clamp(0, 5)
+        return F.one_hot(place, 6).sum(1)
+
+
+class NormalizedDirections(nn.Module):
+    """The zero vector has none; what comes out there is a matter of epsilon."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.normalize(x, dim=1)
+        return y @ y.t()
+
+
+# ONNX Runtime has no bfloat16 kernels on the CPU, and says so when the session is made.
+NO_KERNEL = truth(onnx=REFUSED, onnx_legacy=REFUSED)
+
+LONG = call(normal(3, 700))
+X = call(normal(4, 8))
+
+NUMERICS = (
+    row("linear, then sum", LinearThenSum, X),
+    row("linear, then sum, of a constant", LinearThenSum, X, values={"x": [0.1]}),
+    row("linear, then cumsum", LinearThenCumsum, X),
+    row("linear, then cumsum, of a constant", LinearThenCumsum, X, values={"x": [0.7]}),
+    row("sum of sines", SumOfSine, LONG),
+    row("moments over a long axis", Moments, LONG),
+    row("norms over a long axis", Norms, LONG),
+    row("products over a long axis", DotOfLong, LONG),
+    row("end of a walk", CumsumOfMean, LONG),
+    row("prefix averages", PrefixAverage, LONG),
+    row("pooled convolution", GlobalPool, call(normal(2, 1, 24, 24))),
+    row(
+        "long sums in double",
+        lambda: LinearThenSum().double(),
+        call(normal(4, 8, dtype=torch.float64)),
+    ),
+    row("deep tanh", lambda: stack(nn.Tanh, 24, 1.6), X),
+    row("deep relu", lambda: stack(nn.ReLU, 24, 1.5), X),
+    row("deep gelu", lambda: stack(nn.GELU, 20, 1.8), X),
+    row("deep sine", lambda: stack(Sine, 20, 2.0), X),
+    row("deep residual", Residual, X),
+    row("logistic map", LogisticMap, call(normal(4, 3))),
+    row("tent map", TentMap, call(normal(4, 3))),
+    row("power iteration", PowerIteration, call(normal(4, 4))),
+    row("normalized far away", NormalizedFarAway, X),
+    row("layer norm without epsilon", LayerNormNoEps, X),
+    row("variance by moments", VarianceByMoments, LONG),
+    row("distances by products", DistancesByProducts, X),
+    row("sine of large numbers", SineOfLarge, X),
+    row("difference of close numbers", DifferenceOfClose, X),
+    row("large logits", LargeLogits, X),
+    row("sharp attention", SharpAttention, call(normal(2, 2, 5, 4))),
+    # The new exporter's sum of half numbers is a float32: another dtype than eager's.
+    row("half sum", HalfSum, call(normal(3, 500, dtype=torch.float16)), truth(onnx=DIFFERS)),
+    row("half sum in full", HalfSumInFull, call(normal(3, 500, dtype=torch.float16))),
+    row("half mlp", lambda: HalfMlp(torch.float16), call(normal(4, 64, dtype=torch.float16))),
+    row("half attention", HalfAttention, call(normal(2, 2, 16, 8, dtype=torch.float16))),
+    row("half softmax", HalfSoftmax, call(normal(4, 64, dtype=torch.float16))),
+    row("bfloat16 sum", HalfSum, call(normal(3, 500, dtype=torch.bfloat16)), NO_KERNEL),
+    row("bfloat16 sum in full", HalfSumInFull, call(normal(3, 500, dtype=torch.bfloat16))),
+    row(
+        "bfloat16 mlp",
+        lambda: HalfMlp(torch.bfloat16),
+        call(normal(4, 64, dtype=torch.bfloat16)),
+        NO_KERNEL,
+    ),
+    row(
+        "bfloat16 attention",
+        HalfAttention,
+        call(normal(2, 2, 16, 8, dtype=torch.bfloat16)),
+        NO_KERNEL,
+    ),
+    row("best of scores", BestOfScores, X),
+    row("best of products", BestOfProducts, X),
+    row("two best", TwoBest, X),
+    row("sorted scores", SortedScores, X),
+    row("median score", MedianScore, X),
+    row("equal scores", EqualScores, X),
+    row("equal scores of a constant", EqualScores, X, values={"x": [0.3]}),
+    row("mirrored scores", MirroredScores, X),
+    row("best boxes", BestBoxes, call(normal(2, 6, 4))),
+    row("is positive", IsPositive, LONG),
+    row("above a third", AboveThird, call(normal(4, 3))),
+    row("floor of scores", FloorOfScores, X),
+    row("rounded scores", RoundedScores, X),
+    row("int of a product", IntOfProduct, call(whole(0, 20, 4, 8).float())),
+    row("quantized", Quantized, X),
+    row("quantized to bytes", QuantizedToBytes, X),
+    row("hard gate", HardGate, X),
+    row("cell of a grid", CellOfGrid, call(normal(4, 5))),
+    row("normalized directions", NormalizedDirections, X),
+)
