@@ -103,6 +103,7 @@ class OnnxArtifact:
             spec,
             onnx_facts(shapes, self.captured.frozen),
             self.captured.facts,
+            *self.captured.refused,
             facts_of(self.program.exported_program),
             dropped=True,
         )

@@ -14,7 +14,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import product
 from math import prod
@@ -37,6 +37,7 @@ TORCHS_LOWEST = 2
 
 STATIC = "the size is static in the file"
 AUTO = "Dim.AUTO turned static: the code makes a number of the size"
+PINNED = "the code was captured for this size alone"
 GUARD = "the code was captured for these sizes only, and a guard says so"
 DROPPED = "the code was captured for these sizes only, and the ONNX file drops the guard"
 TIED = "the two sizes became one in the program"
@@ -59,15 +60,25 @@ class Suspicion:
     sizes: tuple[Sizes, ...]
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """The range of a symbol, and the user's lines that gave it. None: no bound."""
+
+    low: int | None
+    high: int | None
+    low_at: str = ""
+    high_at: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """What one program says, with torch's own symbols. ``axes`` are the shapes of the call's leaves in
-    order (None for what is no tensor); ``sources`` say which axis a symbol was made for; ``frozen`` at
-    which line a symbol became a number.
+    order (None for what is no tensor); ``sources`` say which axis a symbol was made for, in torch's words
+    (``L['x'].size()[0]``); ``frozen`` at which line the size of such an axis became a number.
     """
 
     axes: tuple[tuple[Any, ...] | None, ...] = ()
-    ranges: tuple[tuple[Any, int | None, int | None, str, str], ...] = ()
+    ranges: Mapping[Any, Bounds] = field(default_factory=dict)
     guards: tuple[tuple[Any, str], ...] = ()
     sources: Mapping[Any, str] = field(default_factory=dict)
     frozen: Mapping[str, str] = field(default_factory=dict)
@@ -109,20 +120,23 @@ def _conditions(spec: InputSpec, facts: Facts, dropped: bool) -> Iterator[Condit
         if isinstance(leaf, TensorLeaf) and shape is not None and len(shape) == len(leaf.shape)
     ]
     places = _places(spec, facts, tensors)
-    static = (
-        AUTO if spec.dynamic_shapes is not None and "AUTO" in repr(spec.dynamic_shapes) else STATIC
-    )
+    why = DROPPED if dropped else GUARD
+    auto = spec.dynamic_shapes is not None and "AUTO" in repr(spec.dynamic_shapes)
+    lines = {_place_of(source, spec): line for source, line in facts.frozen.items()}
     for leaf, shape in tensors:
         for axis, (expr, size) in enumerate(zip(leaf.shape, shape, strict=True)):
+            place = (leaf.path, axis)
             if isinstance(size, int):
-                where = facts.frozen.get(f"{leaf.path}:{axis}", "")
-                yield from _static(leaf.path, axis, expr, size, static, where)
+                line = lines.get(place, "")
+                yield from _static(place, expr, size, AUTO if auto else STATIC, line)
             else:
-                yield from _tied(leaf.path, axis, expr, size, places)
-    for symbol, low, high, low_at, high_at in facts.ranges:
-        yield from _range(symbol, low, high, low_at, high_at, places, dropped)
+                yield from _tied(place, expr, size, places)
+    for symbol, bounds in facts.ranges.items():
+        place_of = places.get(symbol)
+        if place_of is not None and place_of.expr.names:
+            yield from _range(place_of, bounds, AUTO if auto else PINNED, why)
     for guard, where in facts.guards:
-        condition = _guard(guard, places, DROPPED if dropped else GUARD, where)
+        condition = _guard(guard, places, why, where)
         if condition is not None:
             yield condition
 
@@ -176,12 +190,12 @@ def _place_of(source: str, spec: InputSpec) -> tuple[str, int] | None:
 
 
 def _static(
-    path: str, axis: int, expr: Expr, size: int, why: str, where: str
+    place: tuple[str, int], expr: Expr, size: int, why: str, where: str
 ) -> Iterator[Condition]:
     if expr.names:
         yield Condition(
             dims=tuple(sorted(expr.names)),
-            place=(path, axis),
+            place=place,
             holds=lambda sizes: expr.evaluate(sizes) == size,
             text=f"{expr.text} == {size}",
             why=why,
@@ -192,7 +206,7 @@ def _static(
 
 
 def _tied(
-    path: str, axis: int, expr: Expr, size: Any, places: Mapping[Any, _Place]
+    place: tuple[str, int], expr: Expr, size: Any, places: Mapping[Any, _Place]
 ) -> Iterator[Condition]:
     """An axis whose size the program computes from those of other axes."""
     value = _value(size, places)
@@ -202,49 +216,36 @@ def _tied(
     if dims:
         yield Condition(
             dims=dims,
-            place=(path, axis),
+            place=place,
             holds=lambda sizes: expr.evaluate(sizes) == value.at(sizes),
             text=f"{expr.text} == {value.text}",
             why=TIED,
         )
 
 
-def _range(
-    symbol: Any,
-    low: int | None,
-    high: int | None,
-    low_at: str,
-    high_at: str,
-    places: Mapping[Any, _Place],
-    dropped: bool,
-) -> Iterator[Condition]:
-    place = places.get(symbol)
-    if place is None or not place.expr.names:
+def _range(place: _Place, bounds: Bounds, pinned: str, why: str) -> Iterator[Condition]:
+    expr, low, high = place.expr, bounds.low, bounds.high
+    if low is not None and low == high:
+        where = bounds.low_at or bounds.high_at
+        yield from _static((place.path, place.axis), expr, low, pinned, where)
         return
-    expr = place.expr
-    dims, where = tuple(sorted(expr.names)), (place.path, place.axis)
-    why = DROPPED if dropped else GUARD
+    plain = Condition(
+        dims=tuple(sorted(expr.names)),
+        place=(place.path, place.axis),
+        holds=lambda sizes: low is None or expr.evaluate(sizes) >= low,
+        text=f"{expr.text} >= {low}",
+        why=why,
+        where=bounds.low_at,
+        numbers=tuple(bound for bound in (low, high) if bound is not None),
+    )
     if low is not None:
-        lowest = low <= TORCHS_LOWEST and not low_at
-        yield Condition(
-            dims=dims,
-            place=where,
-            holds=lambda sizes: expr.evaluate(sizes) >= low,
-            text=f"{expr.text} >= {low}",
-            why=LOWEST if lowest else why,
-            where=low_at,
-            numbers=(low,),
-            lowest=lowest,
-        )
+        yield replace(plain, lowest=low <= TORCHS_LOWEST and not bounds.low_at)
     if high is not None:
-        yield Condition(
-            dims=dims,
-            place=where,
+        yield replace(
+            plain,
             holds=lambda sizes: expr.evaluate(sizes) <= high,
             text=f"{expr.text} <= {high}",
-            why=why,
-            where=high_at,
-            numbers=(high,),
+            where=bounds.high_at,
         )
 
 
@@ -439,7 +440,7 @@ def _some(dim: Dim, most: int, numbers: Iterable[int]) -> list[int]:
     near = {size for size in about if size in dim.sizes}
     ends = {*dim.sizes[:3], *dim.sizes[-2:]}
     step = max(len(dim.sizes) // max(most - len(near | ends), 1), 1)
-    return sorted(near | ends | (set(dim.sizes[::step]) if most > ASKED_EACH else set()))
+    return sorted(near | ends | set(dim.sizes[::step]))
 
 
 def _suspected(spec: InputSpec, failing: Sequence[_Failing]) -> list[Suspicion]:
@@ -570,7 +571,7 @@ def facts_of(program: Any) -> Facts:
         environment = shape_environment(program)
         return Facts(
             axes=_input_shapes(program),
-            ranges=tuple(_ranges(program, environment)),
+            ranges=_ranges(program.range_constraints, environment),
             guards=tuple(guards_of(environment)),
             sources=sources_of(environment),
             frozen=frozen_lines(environment),
@@ -580,9 +581,24 @@ def facts_of(program: Any) -> Facts:
 
 
 def refused_facts(error: BaseException) -> Facts:
-    """What is known of an export that torch refused: where sizes became numbers."""
+    """What is known of an export that torch refused: the bounds and guards that have a line of the user's,
+    and where sizes became numbers.
+    """
     try:
-        return Facts(frozen=frozen_lines(environment_of(error)))
+        environment = environment_of(error)
+        return Facts(
+            ranges={
+                symbol: replace(
+                    bounds,
+                    low=bounds.low if bounds.low_at else None,
+                    high=bounds.high if bounds.high_at else None,
+                )
+                for symbol, bounds in _ranges(ranges_of(environment), environment).items()
+            },
+            guards=tuple((guard, where) for guard, where in guards_of(environment) if where),
+            sources=sources_of(environment),
+            frozen=frozen_lines(environment),
+        )
     except Exception:  # as above
         return Facts()
 
@@ -620,16 +636,22 @@ def _input_shapes(program: Any) -> tuple[tuple[Any, ...] | None, ...]:
 
 
 def _size(size: Any) -> Any:
-    return size if isinstance(size, int) else size.node.expr
+    if isinstance(size, int):
+        return size
+    expr = size.node.expr
+    return int(expr) if expr.is_Integer else expr
 
 
-def _ranges(
-    program: Any, environment: Any
-) -> Iterator[tuple[Any, int | None, int | None, str, str]]:
-    for symbol, interval in program.range_constraints.items():
-        low, high = _bound(interval.lower), _bound(interval.upper)
-        low_at, high_at = range_lines(environment, symbol)
-        yield symbol, low or None, high, low_at, high_at
+def _ranges(intervals: Mapping[Any, Any], environment: Any) -> dict[Any, Bounds]:
+    return {
+        symbol: Bounds(
+            # Everything is at least 0.
+            _bound(interval.lower) or None,
+            _bound(interval.upper),
+            *range_lines(environment, symbol),
+        )
+        for symbol, interval in intervals.items()
+    }
 
 
 def _bound(value: Any) -> int | None:
@@ -645,7 +667,15 @@ class Captures:
 
     def __init__(self) -> None:
         self.facts = Facts()
-        self.frozen: dict[str, str] = {}
+        self.refused: list[Facts] = []
+
+    @property
+    def frozen(self) -> dict[str, str]:
+        """Where sizes became numbers, in any of them."""
+        found: dict[str, str] = {}
+        for facts in (self.facts, *self.refused):
+            found = {**facts.frozen, **found}
+        return found
 
 
 @contextmanager
@@ -660,10 +690,9 @@ def captures() -> Iterator[Captures]:
         try:
             program = real(*args, **kwargs)
         except Exception as error:
-            seen.frozen.update(refused_facts(error).frozen)
+            seen.refused.append(refused_facts(error))
             raise
         seen.facts = facts_of(program)
-        seen.frozen.update(seen.facts.frozen)
         return program
 
     torch.export.export = export
@@ -698,9 +727,19 @@ def environment_of(error: BaseException) -> Any:
 
 
 def guards_of(environment: Any) -> list[tuple[Any, str]]:
-    """The guards on sizes (sympy relations), each with the user's line."""
+    """The guards on sizes (sympy relations), each with the user's line; and what the ONNX exporter has
+    instead, assertions, which know no line.
+    """
     guards = getattr(environment, "guards", None) or ()
-    return [(guard.expr, line_of(guard.sloc)) for guard in guards]
+    deferred = getattr(environment, "deferred_runtime_asserts", None) or {}
+    return [(guard.expr, line_of(guard.sloc)) for guard in guards] + [
+        (item.expr, "") for items in deferred.values() for item in items
+    ]
+
+
+def ranges_of(environment: Any) -> dict[Any, Any]:
+    """Symbol -> its interval, of an environment that has no program."""
+    return dict(getattr(environment, "var_to_range", None) or {})
 
 
 def sources_of(environment: Any) -> dict[Any, str]:
@@ -717,17 +756,17 @@ def range_lines(environment: Any, symbol: Any) -> tuple[str, str]:
 
 
 def frozen_lines(environment: Any) -> dict[str, str]:
-    """``"x:0"`` -> the user's line at which that size became a number ('' where a library's did)."""
+    """``L['x'].size()[0]`` -> the user's line at which that size became a number."""
     replaced = getattr(environment, "replacements", None) or {}
     lines = getattr(environment, "replacements_slocs", None) or {}
-    sources = sources_of(environment)
+    ranges = ranges_of(environment)
     found = {}
-    for symbol, value in replaced.items():
-        match = _SOURCE.match(sources.get(symbol, ""))
-        if getattr(value, "is_Integer", False) and match is not None and symbol in lines:
-            name, rest, axis = match.groups()
-            found[f"{name}{rest}:{axis}"] = line_of(lines[symbol])
-    return {place: line for place, line in found.items() if line}
+    for symbol, source in sources_of(environment).items():
+        if getattr(replaced.get(symbol), "is_Integer", False) and symbol in lines:
+            found[source] = line_of(lines[symbol])
+        elif symbol in ranges and ranges[symbol].lower == ranges[symbol].upper:
+            found[source] = range_lines(environment, symbol)[1]
+    return {source: line for source, line in found.items() if line}
 
 
 _USER_LINE = re.compile(r"(.*)  # (.+):(\d+) in \w+", re.DOTALL)
