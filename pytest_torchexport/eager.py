@@ -7,7 +7,6 @@ Separate from the engine because every stage asks it, and because what a forward
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 
@@ -24,9 +23,13 @@ from pytest_torchexport.observe import (
     tensors_of,
 )
 from pytest_torchexport.plan import Plan
+from pytest_torchexport.preflight import Findings, examine
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.subject import Subject
 from pytest_torchexport.tree import describe, leaves_of
+
+# What ``State`` puts back after a call; whatever else forward changes takes a fresh copy for each call.
+_RESTORED = ("buffer ", "parameter ")
 
 
 class Eager:
@@ -49,7 +52,8 @@ class Eager:
         self.attributes = frozenset(_plain_names(self.pristine.module))
         self._plan = plan
         self._note = note
-        self._set_mode(plan.options.mode or plan.mode)
+        self._mode = plan.options.mode or plan.mode
+        self._set_mode(self._mode)
         self._here = self.pristine.copy()
         self._state = State(self._here.module)
         self._there: tuple[Subject, State] | None = None
@@ -92,12 +96,12 @@ class Eager:
         state.restore()
         return outcome
 
-    def prepare(self, example: Call) -> None:
-        """Run the example twice: does eager return, return something to compare, and repeat itself.
+    def prepare(self, example: Call, names: Sequence[str]) -> None:
+        """Run the example and look at what it does: does eager return, return something to compare, and
+        repeat itself. ``names`` are the paths of the call's leaves.
 
-        Raises SpecError or NotRepeatable.
+        Raises SpecError, NotRepeatable or TrainingMode.
         """
-        before = _python_state(self._here.module)
         first = self._returned(self.on_cpu(example))
         self.returns_nan = any(
             isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and bool(leaf.isnan().any())
@@ -105,28 +109,48 @@ class Eager:
         )
         for name in first.changed:
             self._note(f"forward changes torch's {name}; it is put back after each call")
-        if self._state.stale():
-            self.stateful = True
-            self._here = self.pristine.copy()
-            self._state = State(self._here.module, thorough=True)
-        self.fresh_each_call = before != _python_state(self._here.module) or self._state.lost
-        self.stateful = self.stateful or self.fresh_each_call
-        if self.fresh_each_call:
-            self._note(
-                "forward changes attributes of its module: each call starts from a fresh copy"
-            )
-        again = self.on_cpu(example)
-        differences = compare(first, again, Tolerance()) if isinstance(again, Returned) else []
-        if differences:
-            raise NotRepeatable(
-                "two calls on equal inputs, from the same state and seed",
-                differences=tuple(differences),
-            )
+        self._heed(examine(self.pristine, example, self._plan.seed, names))
         other = self.on_cpu(example, self._plan.seed + 1)
         varied = compare(first, other, Tolerance()) if isinstance(other, Returned) else []
         self.random = frozenset(difference.path for difference in varied)
         if self.random:
-            self._note("forward is random: eager and artifact are seeded alike before each call")
+            drawn = f" ({'; '.join(self.draws)})" if self.draws else ""
+            self._note(
+                f"forward is random{drawn}; eager and artifact are seeded alike before each call"
+            )
+
+    def _heed(self, findings: Findings) -> None:
+        """Fail where eager is no reference; note the rest, and how to run it from the same state each time."""
+        if findings.unrepeatable is not None:
+            raise NotRepeatable(
+                findings.unrepeatable, details=findings.uninitialized, where=findings.where
+            )
+        if findings.training and self._mode == "as-is":
+            raise TrainingMode(
+                f"{'; '.join(findings.training[:3])}: say mode='train' if it is meant"
+            )
+        self.draws, self.changes = findings.random, findings.changes
+        self.stateful = bool(findings.changed)
+        self.fresh_each_call = any(not name.startswith(_RESTORED) for name in findings.changed)
+        if self.stateful:
+            self._here = self.pristine.copy()
+            self._state = State(self._here.module, thorough=True)
+        self._note_each(findings)
+
+    def _note_each(self, findings: Findings) -> None:
+        if findings.changes:
+            self._note(f"forward changes {'; '.join(findings.changes)}; each call starts anew")
+        for sentence in findings.writes_inputs:
+            self._note(f"forward {sentence}")
+        for sentence in (
+            *findings.aliases,
+            *findings.training,
+            *findings.unregistered,
+            *findings.set_order,
+        ):
+            self._note(sentence)
+        if findings.warm_up is not None:
+            self._note(findings.warm_up)
 
     def differing(self, first: Returned, second: Returned) -> bool:
         """Whether two outcomes differ in any output that is random in eager."""
@@ -172,27 +196,3 @@ def _plain_names(module: torch.nn.Module | None) -> Iterator[str]:
         for name, value in vars(part).items():
             if isinstance(value, (bool, int, float, str)) and name != "training":
                 yield name
-
-
-def _python_state(module: torch.nn.Module | None) -> list[Any]:
-    """Python attributes of all submodules, to see whether forward changes them: plain values and the
-    lengths of containers (tensors are State's business).
-    """
-    if module is None:
-        return []
-    found: list[Any] = []
-    for part in module.modules():
-        for name, value in vars(part).items():
-            if isinstance(value, (bool, int, float, str, type(None))):
-                found.append((name, value))
-            elif isinstance(value, (list, dict, set, tuple)) and not name.startswith("_"):
-                found.append((name, len(value), repr(value)[:200] if _small(value) else None))
-            elif isinstance(value, torch.Tensor):
-                found.append((name, id(value), None if value.is_inference() else value._version))
-    return found
-
-
-def _small(value: Any) -> bool:
-    return len(value) <= 16 and not any(
-        isinstance(leaf, torch.Tensor) or hasattr(leaf, "__dict__") for leaf in leaves_of(value)
-    )

@@ -54,6 +54,7 @@ from pytest_torchexport.strategies import boundary_recipes, recipes
 from pytest_torchexport.subject import Subject, closed_over
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.foreign import foreign
+from pytest_torchexport.targets.sizes import refused_at
 from pytest_torchexport.verdict import Verdict
 
 # An artifact's first run may differ from its later ones: https://github.com/pytorch/pytorch/issues/80606
@@ -214,7 +215,8 @@ class _Item:
                 self.plan.options,
                 self.subject.annotations(),
             )
-            self.eager.prepare(self.spec.example)
+            names = [leaf.path for leaf in self.spec.leaves]
+            self.eager.prepare(self.spec.example, names)
             self.legal = Legal(self.spec, self.eager, self.ledger.note)
             self.spec = self.legal.spec
 
@@ -479,6 +481,7 @@ class _Item:
     def _refused(self, error: Exception) -> NoReturn:
         assert self.spec is not None
         reason, where = condense(error)
+        where = refused_at(error) or where
         details = []
         said = self.plan.options.shapes is not None or self.plan.options.dynamic_shapes is not None
         assumed = [dim for dim in self.spec.dims.values() if not dim.declared and not said]

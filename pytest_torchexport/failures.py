@@ -158,8 +158,8 @@ class TrainingMode(Failure):
 
 
 class Ineffective(Failure):
-    """Nothing was really checked: a marked test that calls no module, and under ``--torchexport-strict``
-    also what is unavailable, cannot be compared, or was refused by eager altogether.
+    """Nothing was really checked: a marked test that calls no module, hardly any legal call, and under
+    ``--torchexport-strict`` also what is unavailable, cannot be compared, or says nothing.
     """
 
     title = "nothing was really checked"

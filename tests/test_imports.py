@@ -172,6 +172,8 @@ LEVELS = {
     "sandbox": 5,
     "explore": 6,
     "rounding": 2,
+    "fingerprint": 3,
+    "hash_order": 3,
     "watch": 5,
     "preflight": 5,
     "effect": 5,
