@@ -16,6 +16,7 @@ from zoo.baked import BAKED
 from zoo.callables import CALLABLES
 from zoo.chance import CHANCE
 from zoo.control import CONTROL
+from zoo.converters import CONVERTERS
 from zoo.dtypes import DTYPES
 from zoo.inputs import INPUTS
 from zoo.layers import LAYERS
@@ -42,6 +43,7 @@ ZOO = (
     *OUTPUTS,
     *DTYPES,
     *NUMERICS,
+    *CONVERTERS,
     *LAYERS,
     *SEQUENCES,
     *CALLABLES,
