@@ -7,8 +7,12 @@ only where those show a reason. Each finding names the submodule and the user's 
 from __future__ import annotations
 
 import contextlib
+import dis
+import functools
 import inspect
+import random
 import sys
+import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,7 +52,8 @@ _CLOCKS = {
     "datetime": None,
     "_uuid": None,
     "builtins": ("id",),
-    "random": None,
+    "random": ("seed", "random", "getrandbits"),
+    "torch._C": ("seed",),
 }
 
 
@@ -59,6 +64,7 @@ class Findings:
     ``unrepeatable`` is set where eager does not agree with itself, with ``where`` it first does not;
     ``uninitialized`` says that memory nobody initialized is why. ``changed`` are the bare names behind
     ``changes`` (``buffer steps``, ``attribute cache (new)``), ``written`` those behind ``writes_inputs``.
+    ``complete`` is False where a run raised (or the subject cannot be copied): the rest was not looked at.
     """
 
     random: tuple[str, ...] = ()
@@ -74,6 +80,7 @@ class Findings:
     training: tuple[str, ...] = ()
     unregistered: tuple[str, ...] = ()
     set_order: tuple[str, ...] = ()
+    complete: bool = True
 
 
 def examine(
@@ -92,12 +99,11 @@ def examine(
                 more = step()
             except (KeyboardInterrupt, TimeLimitExceeded):
                 raise
-            except BaseException as error:
-                examination.stopped = error
-                break
+            except BaseException:
+                more, examination.complete = False, False
             if not more:
                 break
-    return Findings(**examination.found)
+    return Findings(**examination.found, complete=examination.complete)
 
 
 @dataclass
@@ -107,7 +113,7 @@ class _Examination:
     seed: int
     names: Sequence[str] | None
     found: dict[str, Any] = field(default_factory=dict)
-    stopped: BaseException | None = None
+    complete: bool = True
     watched: Watched = field(init=False)
     reached: Reached = field(init=False)
     first: Subject = field(init=False)
@@ -134,6 +140,7 @@ class _Examination:
     def watch(self) -> bool:
         self.watched = self._watch(self.first, self.reached)
         if not isinstance(self.watched.outcome, Returned):
+            self.complete = False
             return False
         after = reach(self._root(self.first), values=True)
         self._say("random", [*_draws(self.watched.ops, self._modules()), *self._streams()])
@@ -163,9 +170,14 @@ class _Examination:
         state = [name for name in lines if not name.startswith("input ") and name not in names]
         every = (*names, *state)
         self.found["changed"] = every
-        self._say(
-            "changes", [f"{name}{_at(lines.get(name) or self._kernel(name))}" for name in every]
-        )
+        self._say("changes", [f"{name}{self._written(name, lines.get(name))}" for name in every])
+
+    def _written(self, name: str, op: Op | None) -> str:
+        """Where a change was made: by the operator that said so, or by the only line that could."""
+        op = op or self._kernel(name)
+        if op is not None:
+            return _at(op)
+        return _stored(self.subject, self.reached, name.removesuffix(" (new)"))
 
     def _kernel(self, name: str) -> Op | None:
         """The operator that may have written a buffer without saying so (batch norm's statistics)."""
@@ -198,21 +210,23 @@ class _Examination:
         row = [self._run(copy) for _ in range(3)]
         again = self._run(self.first if not self.found["changed"] else self.subject.copy())
         steady = not _differ(row[1], row[2])
-        if _differ(row[0], again) and _differ(row[0], self._run(self.subject.copy())):
-            self._unrepeatable(row[0])
-        elif _differ(self.watched.outcome, row[0]) and self._varies(row[0]):
-            self._unrepeatable(row[0])
+        if not self._repeats(row[0], again):
+            self._unrepeatable()
         elif steady and _differ(row[0], row[1]):
             causes = [name for name in self.found["changed"] if not name.startswith("hooks")]
             said = f": it changed {', '.join(causes[:4])}" if causes else ""
             self.found["warm_up"] = f"the first call differs from the later ones{said}"
         return self.found.get("unrepeatable") is None or self._bare() != []
 
-    def _varies(self, clean: Outcome) -> bool:
-        """A watched run that differs may be the watching's doing: clean runs decide."""
-        return any(_differ(clean, self._run(self.subject.copy())) for _ in range(2))
+    def _repeats(self, clean: Outcome, again: Outcome) -> bool:
+        """What differs on a copy that ran before, or in a watched run, may be their doing: fresh copies
+        decide.
+        """
+        if not _differ(clean, again) and not _differ(self.watched.outcome, clean):
+            return True
+        return not any(_differ(clean, self._run(self.subject.copy())) for _ in range(2))
 
-    def _unrepeatable(self, clean: Outcome) -> None:
+    def _unrepeatable(self) -> None:
         text = "two calls on equal inputs, from equal state and seed, differ"
         op = self._first_difference()
         causes = [
@@ -384,7 +398,6 @@ _HEEDING = (
     torch.nn.RReLU,
     torch.nn.RNNBase,
     torch.nn.MultiheadAttention,
-    torch.nn.FractionalMaxPool2d,
 )
 
 
@@ -456,6 +469,51 @@ def _leaf_names(subject: Subject, example: Call) -> list[str] | None:
 
 def _named(subject: Subject) -> list[tuple[str, torch.nn.Module]]:
     return list(subject.module.named_modules()) if subject.module is not None else []
+
+
+# -- the line that changes a Python attribute ----
+
+
+def _stored(subject: Subject, reached: Reached, name: str) -> str:
+    """``, net.py:12  self.steps += 1`` for a Python attribute or a global, where only one line stores it."""
+    kind, _, path = name.rpartition(" ")
+    path = path.partition("[")[0]
+    owner, _, bare = path.rpartition(".")
+    if kind not in ("attribute", "buffer", "class attribute", "global"):
+        return ""
+    every = reached.modules.values()
+    classes = [type(part) for part in every] if kind != "attribute" else []
+    if owner in reached.modules:
+        classes = [type(reached.modules[owner])]
+    functions = [
+        function
+        for cls in dict.fromkeys(classes)
+        for label, function in hash_order.methods(cls).items()
+        if label != "__init__"
+    ]
+    if isinstance(subject.function, types.FunctionType):
+        functions.append(subject.function)
+    lines = {
+        (function.__code__.co_filename, line)
+        for function in functions
+        for line in _store_lines(function.__code__, bare)
+    }
+    return f", {place(*lines.pop())}" if len(lines) == 1 else ""
+
+
+@functools.lru_cache(maxsize=1024)
+def _store_lines(code: types.CodeType, name: str) -> tuple[int, ...]:
+    """The lines that store an attribute or a global of this name; else those that mention it."""
+    stores, loads = set(), set()
+    for instruction in dis.get_instructions(code):
+        line = instruction.positions.lineno if instruction.positions is not None else None
+        if line is None or instruction.argval != name:
+            continue
+        if instruction.opname in ("STORE_ATTR", "STORE_GLOBAL"):
+            stores.add(line)
+        elif instruction.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL", "LOAD_DEREF"):
+            loads.add(line)
+    return tuple(stores or loads)
 
 
 # -- comparing -------------------------------------------------------------------------------------
@@ -548,6 +606,8 @@ def _suspect(subject: Subject, example: Call, seed: int) -> tuple[str, str] | No
         if event != "c_call" or found:
             return
         home, name = _home(function), getattr(function, "__name__", "")
+        if getattr(function, "__self__", None) is random._inst:
+            return  # the global stream, which is seeded
         if home in _CLOCKS and name in (_CLOCKS[home] or (name,)):
             user: FrameType | None = frame
             while user is not None and not is_users(user.f_code.co_filename):

@@ -79,8 +79,8 @@ class Watched:
 
 @dataclass(frozen=True)
 class Fill:
-    """What memory that nobody initialized is to hold: floats ``number``, integers and booleans ``whole``; of
-    the operators at ``line`` alone, if one is given.
+    """What memory that nobody initialized is to hold: floats ``number``, integers and booleans ``whole``. With a
+    ``line``, only what is made there; the rest holds zeros.
     """
 
     number: float
@@ -260,8 +260,8 @@ class _Record:
         out = function(*args, **kwargs)
         line, via = self._where(sys._getframe(2))
         bare = facts.uninitialized and _numel(out) > grown
-        if bare and self._fill is not None and self._fill.line in (None, line):
-            _fill(out, grown, self._fill)
+        if bare and self._fill is not None:
+            _fill(out, grown, self._fill if self._fill.line in (None, line) else _ZEROS)
         self.ops.append(
             Op(
                 facts.name,
@@ -312,6 +312,9 @@ class _Record:
                 via = frame.f_code.co_name
             frame = frame.f_back
         return "", via
+
+
+_ZEROS = Fill(0.0, 0)
 
 
 @dataclass(frozen=True)
