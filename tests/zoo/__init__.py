@@ -17,6 +17,8 @@ from zoo.callables import CALLABLES
 from zoo.chance import CHANCE
 from zoo.control import CONTROL
 from zoo.converters import CONVERTERS
+from zoo.dims import DIMS
+from zoo.domain import DOMAIN
 from zoo.dtypes import DTYPES
 from zoo.inputs import INPUTS
 from zoo.layers import LAYERS
@@ -34,6 +36,8 @@ __all__ = ["SKIPPED", "TARGETS", "ZOO", "Row"]
 ZOO = (
     *SIZES,
     *CONTROL,
+    *DIMS,
+    *DOMAIN,
     *BAKED,
     *STATEFUL,
     *WRITES,

@@ -14,6 +14,7 @@ from zoo.row import (
     DIFFERS,
     FROZEN,
     GUARDED,
+    NARROWED,
     RAISES,
     REFUSED,
     call,
@@ -191,7 +192,7 @@ CONTROL = (
         "many rows branch",
         ManyRowsBranch,
         call(normal(4, 3)),
-        truth(FROZEN, script=None, export=GUARDED),
+        truth(FROZEN, script=None, export=GUARDED, onnx=GUARDED),
     ),
     row(
         "many rows branch, one side declared",
@@ -200,11 +201,26 @@ CONTROL = (
         shapes={"x": "batch 3"},
         dims={"batch": (5, 8)},
     ),
-    row("one row branch", OneRowBranch, call(normal(4, 3)), truth(FROZEN, script=None)),
+    # 0/1 specialization: torch takes a dynamic size to be none of them, and keeps the other side.
     row(
-        "one row branch, from one row", OneRowBranch, call(normal(1, 3)), truth(FROZEN, script=None)
+        "one row branch",
+        OneRowBranch,
+        call(normal(4, 3)),
+        truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
     ),
-    row("odd time pad", OddTimePad, call(normal(2, 5)), truth(RAISES, script=None), shapes=B_T),
+    row(
+        "one row branch, from one row",
+        OneRowBranch,
+        call(normal(1, 3)),
+        truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
+    ),
+    row(
+        "odd time pad",
+        OddTimePad,
+        call(normal(2, 5)),
+        truth(RAISES, script=None, export=GUARDED),
+        shapes=B_T,
+    ),
     # torch.export excludes the size at which half the time is 1.
     row(
         "even time only",

@@ -805,7 +805,7 @@ RIGHT = (
     right(flipped_maximum, flipped_maximum_by_choice, call(whole(-9, 9, 4, 5)), values=EDGES),
     # The new exporter itself divides integers by way of float32.
     right(parity, parity_by_division, call(whole(2**24, 2**25, 4, 5)), truth(onnx=DIFFERS)),
-    right(parity, parity_by_and, call(whole(2**24, 2**25, 4, 5)), truth(onnx_legacy=REFUSED)),
+    right(parity, parity_by_and, call(whole(2**24, 2**25, 4, 5))),
     right(rounded, rounded_by_remainder, values=HALVES),
     right(rounded_to_int, rounded_away_to_int, values={"x": [-1.25, -0.75, 0.25, 1.75]}),
     right(divided_to_zero, divided_by_sign, call(whole(-9, 9, 4, 5))),
