@@ -325,6 +325,8 @@ class _Item:
                     return failure
             return None
 
+        if not suspicions:
+            return
         with self.ledger.timed("dims"):
             try:
                 for cleared in dims.check(suspicions, witness):

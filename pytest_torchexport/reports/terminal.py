@@ -96,7 +96,7 @@ def _difference_lines(difference: Difference, target: str) -> Iterator[str]:
     )
     if difference.own_error is not None and difference.cause == "bug":
         times = difference.in_own_errors
-        many = f", {times:.2g} times less" if times is not None else ""
+        many = f", {times:.2g} times smaller" if times is not None else ""
         yield f"    eager's own rounding error here is {difference.own_error:.2g}{many}: this is not rounding"
 
 
