@@ -1,7 +1,7 @@
 """Is eager a reference at all? Run before anything is exported, and say what the reader should know of it.
 
-Some six forwards on copies of the subject: one watched, three in a row on one copy, one on another; more
-only where those show a reason. Each finding names the submodule and the user's line where they are known.
+Some five forwards on copies of the subject: three in a row on one, a watched and a clean one on another;
+more only where those show a reason. Each finding names the submodule and the user's line where they are known.
 """
 
 from __future__ import annotations
@@ -117,10 +117,11 @@ class _Examination:
     watched: Watched = field(init=False)
     reached: Reached = field(init=False)
     first: Subject = field(init=False)
+    row: list[Outcome] = field(init=False)
 
     def steps(self) -> list[Callable[[], bool]]:
         """In this order; one that returns False is the last."""
-        return [self.look, self.watch, self.repeat, self.fill]
+        return [self.look, self.run, self.watch, self.repeat, self.fill]
 
     # -- without running it ------------------------------------------------------------------------
 
@@ -135,10 +136,22 @@ class _Examination:
             self._say("set_order", _set_order(self.first, self.reached))
         return True
 
+    def run(self) -> bool:
+        """Three clean calls in a row. Before anything is watched: a first call may load torch._dynamo."""
+        copy = self.subject.copy()
+        self.row = [self._run(copy) for _ in range(3)]
+        self.complete = all(isinstance(outcome, Returned) for outcome in self.row)
+        return isinstance(self.row[0], Returned)
+
     # -- one watched run ---------------------------------------------------------------------------
 
     def watch(self) -> bool:
         self.watched = self._watch(self.first, self.reached)
+        if not isinstance(self.watched.outcome, Returned):
+            # It cannot bear being watched: without its operators, the rest is still known.
+            self.first = self.subject.copy()
+            self.reached = reach(self._root(self.first), values=True)
+            self.watched = self._watch(self.first, self.reached, operators=False)
         if not isinstance(self.watched.outcome, Returned):
             self.complete = False
             return False
@@ -206,8 +219,7 @@ class _Examination:
     # -- again, and again --------------------------------------------------------------------------
 
     def repeat(self) -> bool:
-        copy = self.subject.copy()
-        row = [self._run(copy) for _ in range(3)]
+        row = self.row
         again = self._run(self.first if not self.found["changed"] else self.subject.copy())
         steady = not _differ(row[1], row[2])
         if not self._repeats(row[0], again):
@@ -282,6 +294,11 @@ class _Examination:
             self._watch(self.subject.copy(), fill=Fill(number, whole, line)).outcome
             for number, whole in _FILLS
         )
+        if self.found.get("unrepeatable") is not None:
+            # What differs under one filling alike has another reason.
+            again = self._watch(self.subject.copy(), fill=Fill(*_FILLS[0], line)).outcome
+            if _differ(one, again):
+                return False
         return _differ(one, other) or (isinstance(other, Returned) and _differ(other, one))
 
     # -- helpers -----------------------------------------------------------------------------------
@@ -299,6 +316,7 @@ class _Examination:
         *,
         fill: Fill | None = None,
         digests: bool = False,
+        operators: bool = True,
     ) -> Watched:
         reached = reached if reached is not None else reach(self._root(subject))
         return watch(
@@ -310,6 +328,7 @@ class _Examination:
             parts=reached.parts,
             fill=fill,
             digests=digests,
+            operators=operators,
         )
 
     def _modules(self) -> Mapping[str, torch.nn.Module]:
@@ -481,10 +500,12 @@ def _stored(subject: Subject, reached: Reached, name: str) -> str:
     owner, _, bare = path.rpartition(".")
     if kind not in ("attribute", "buffer", "class attribute", "global"):
         return ""
-    every = reached.modules.values()
-    classes = [type(part) for part in every] if kind != "attribute" else []
-    if owner in reached.modules:
-        classes = [type(reached.modules[owner])]
+    while owner and owner not in reached.modules and kind != "class attribute":
+        owner = owner.rpartition(".")[0]  # an attribute of an object that the module holds
+    parts = list(reached.modules.values())
+    if kind in ("attribute", "buffer") and owner in reached.modules:
+        parts = [reached.modules[owner]]
+    classes = [type(part) for part in parts]
     functions = [
         function
         for cls in dict.fromkeys(classes)

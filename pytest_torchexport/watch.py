@@ -13,7 +13,7 @@ import random
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
@@ -98,11 +98,14 @@ def watch(
     parts: Mapping[int, str] | None = None,
     fill: Fill | None = None,
     digests: bool = False,
+    operators: bool = True,
 ) -> Watched:
     """Run the subject (the given one: hand over a copy) on a clone of the call and record what it does.
 
-    ``names`` are the paths of the call's leaves, ``known`` tensors by the name to tell them by (else the
+    Run it clean once before: where its first call loads torch._dynamo (``torch.cond`` does), that call cannot
+    be watched. ``names`` are the paths of the call's leaves, ``known`` tensors by the name to tell them by (else the
     module's parameters and buffers), ``parts`` the path of each module by its id.
+    Without ``operators`` only inputs, outputs and random streams are looked at.
     """
     record = _Record(
         known=known if known is not None else _state(subject.module),
@@ -114,7 +117,11 @@ def watch(
     def run(*args: Any, **kwargs: Any) -> Any:
         record.begin(Call(args, kwargs), names)
         try:
-            with _submodules(record.enter, record.leave), _dispatched(record.op):
+            with ExitStack() as stack:
+                if operators:
+                    stack.enter_context(_compiling_nothing())
+                    stack.enter_context(_submodules(record.enter, record.leave))
+                    stack.enter_context(_dispatched(record.op))
                 value = subject.function(*args, **kwargs)
         finally:
             record.end()
@@ -412,6 +419,23 @@ def _dispatched(
 
     mode: AbstractContextManager[Any] = Mode()  # type: ignore[no-untyped-call]
     return mode
+
+
+@contextmanager
+def _compiling_nothing() -> Iterator[None]:
+    """What torch.compile compiled runs as it was written: code compiled while a mode sees its operators would
+    be used again, and fail, where there is none. So it is with what loads torch._dynamo only now.
+    """
+    if "torch._dynamo" in sys.modules:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+        return
+    try:
+        yield
+    finally:
+        dynamo = sys.modules.get("torch._dynamo")
+        if dynamo is not None:
+            dynamo.reset()
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 For each mechanism modules that have it, and look-alikes that do not.
 """
 
-# ruff: noqa: ARG005, C416, NPY002, PLC0208, PLW0108, PLW0603  # the habits that are judged here
+# ruff: noqa: ARG005, C416, NPY002, PLC0208, PLW0603  # the habits that are judged here
 
 from __future__ import annotations
 
@@ -427,6 +427,17 @@ def test_of_several_such_lines_the_guilty_one_is_told():
     assert len(found.uninitialized) == 1
 
 
+def test_a_clock_beside_memory_that_is_written_before_it_is_read_is_blamed_on_the_clock():
+    def forward(self, x):
+        y = torch.empty_like(x).copy_(x)
+        return y * (time.time() % 1)  # here
+
+    found = findings(module(forward), X)
+    assert found.uninitialized == ()
+    assert "time.time" in found.unrepeatable
+    assert found.where.endswith("# here")
+
+
 def copied_into(self, x):
     return torch.empty_like(x).copy_(x)
 
@@ -586,7 +597,7 @@ def rebind(self):
         (lambda s: s.seen.add("a"), "attribute seen"),
         (lambda s: setattr(s.config.state, "value", 1), "attribute config.state.value"),
         (lambda s: setattr(s, "made", torch.ones(1)), "attribute made (new)"),
-        (lambda s: delattr(s, "mode"), "attribute mode (gone)"),
+        (lambda s: vars(s).pop("mode", None), "attribute mode (gone)"),
         (lambda s: s.array.__setitem__(0, 1), "attribute array"),
         (lambda s: next(s.ticks), "attribute ticks"),
         (lambda s: s.drop.train(), "training flag of drop"),
@@ -622,6 +633,21 @@ def test_a_counter_in_python_is_told_with_the_only_line_that_stores_it():
     (told,) = findings(Inner(Counting()), X).changes
     assert told.startswith("attribute block.steps, ")
     assert told.endswith("self.steps += 1  # here")
+
+
+def test_an_attribute_of_an_object_is_told_with_its_line():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.config = Config()
+
+        def forward(self, x):
+            self.config.state.value += 1  # here
+            return x + 1
+
+    (told,) = findings(Inner(Net()), X).changes
+    assert told.startswith("attribute block.config.state.value, ")
+    assert told.endswith("# here")
 
 
 def test_running_statistics_that_a_native_kernel_writes_are_named():
@@ -1073,6 +1099,29 @@ def test_no_exception_of_a_model_comes_out(error):
         raise error("no")
 
     assert silent(findings(module(forward), X, complete=False))
+
+
+def test_a_module_with_a_branch_of_torch_cond_is_examined_whole():
+    def forward(self, x):
+        return torch.cond(x.sum() > 5, torch.sin, torch.cos, (x + torch.rand(4),))
+
+    found = findings(module(forward), X)
+    assert silent(found, "random")
+    assert found.random[0].startswith("torch.rand, ")
+
+
+def test_a_module_that_cannot_bear_being_watched_is_examined_as_far_as_possible():
+    from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+    def forward(self, x):
+        if _get_current_dispatch_mode() is not None:
+            raise RuntimeError("watched")
+        self.steps += 1
+        return x
+
+    found = findings(module(forward, steps=0), X)
+    assert found.changed == ("attribute steps",)
+    assert found.aliases == ("output shares memory with x",)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, TimeLimitExceeded])

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import linecache
 import random
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -13,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pytest_torchexport.observe import Raised, Returned
+from pytest_torchexport.observe import Raised, Returned, observe
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.subject import Subject
 from pytest_torchexport.watch import Fill, available, streams, watch
@@ -38,7 +40,7 @@ def test_this_torch_lets_us_watch():
 
 
 def test_without_the_private_module_a_watched_run_is_a_plain_one(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "torch.utils._python_dispatch", None)
+    monkeypatch.setitem(sys.modules, "torch.utils._python_dispatch", None)
     assert not available()
     found = watched(lambda x: x + 1, torch.ones(2))
     assert isinstance(found.outcome, Returned)
@@ -47,9 +49,6 @@ def test_without_the_private_module_a_watched_run_is_a_plain_one(monkeypatch):
 
 
 def test_watching_loads_no_dynamo():
-    import subprocess
-    import sys
-
     code = (
         "import sys, torch\n"
         "from pytest_torchexport.spec.inputs import Call\n"
@@ -155,11 +154,53 @@ def test_a_script_module_is_watched_too():
     assert "torch.mul" in {op.short for op in watched(scripted, torch.ones(2, 3)).ops}
 
 
-def test_operators_of_higher_order_are_let_through():
-    def function(x):
-        return torch.ops.higher_order.cond(True, torch.sin, torch.cos, (x,))
+def branching(x):
+    return torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))
 
-    assert isinstance(watched(function, torch.ones(2)).outcome, Returned)
+
+def test_a_higher_order_operator_is_watched_and_runs_clean_afterwards():
+    assert isinstance(observe(branching, Call((torch.ones(2),)), seed=0), Returned)
+    found = watched(branching, torch.ones(2))
+    assert isinstance(found.outcome, Returned)
+    assert "cond" in [op.name for op in found.ops]
+    assert isinstance(observe(branching, Call((torch.ones(2),)), seed=0), Returned)
+
+
+def test_watching_what_loads_dynamo_itself_does_no_harm_to_later_runs():
+    code = (
+        "import torch\n"
+        "from pytest_torchexport.spec.inputs import Call\n"
+        "from pytest_torchexport.subject import Subject\n"
+        "from pytest_torchexport.watch import watch\n"
+        "def branching(x): return torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))\n"
+        "watch(Subject.of(branching), Call((torch.ones(2),)), 0)\n"
+        "print(branching(torch.zeros(1)).item())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1.0"
+
+
+def test_a_compiled_function_is_watched_as_it_was_written():
+    @torch.compile(backend="eager")
+    def compiled(x):
+        return x.sin() + 1  # its line
+
+    assert compiled(torch.zeros(2)).tolist() == [1, 1]
+    found = watched(lambda x: compiled(x), torch.zeros(2))
+    assert [op.name for op in ops_at(found, "its line")] == ["aten.sin.default", "aten.add.Tensor"]
+    assert compiled(torch.zeros(2)).tolist() == [1, 1]
+
+
+def test_without_operators_the_rest_is_still_seen():
+    found = watched(lambda x: x * random.random() if x.sum() < 0 else x, torch.ones(2), names=["x"])
+    plain = watched(
+        lambda x: x * random.random() if x.sum() < 0 else x,
+        torch.ones(2),
+        names=["x"],
+        operators=False,
+    )
+    assert (plain.ops, plain.aliases) == ((), found.aliases)
+    assert plain.aliases == (("output", "input x"),)
 
 
 def test_what_ran_before_an_exception_is_kept():
