@@ -121,6 +121,19 @@ def log_by_two(x: Tensor) -> Tensor:
     return torch.log2(x) * math.log(2.0)
 
 
+def exp_of_large(x: Tensor) -> Tensor:
+    return torch.exp(x * 60)
+
+
+def exp_clamped(x: Tensor) -> Tensor:
+    """The largest number instead of infinity."""
+    return torch.exp(x * 60).clamp(max=3e38)
+
+
+def exp_in_halves(x: Tensor) -> Tensor:
+    return torch.exp(x * 30) * torch.exp(x * 30)
+
+
 def clamped(x: Tensor) -> Tensor:
     return x.clamp(-1.0, 1.0)
 
@@ -711,6 +724,7 @@ WRONG = (
         "infinity without its sign", log_of_value, log_without_sign, values={"x": [0.0, 1.0, 2.0]}
     ),
     wrong("infinity clamped away", log_of_value, log_clamped, values={"x": [0.0, 1.0, 2.0]}),
+    wrong("overflow clamped", exp_of_large, exp_clamped),
     wrong("nan dropped", clamped, clamped_numbers, values=NANS),
     wrong("nan loses", maximum_of_row, maximum_of_numbers, values=NANS),
     wrong(
@@ -796,6 +810,7 @@ RIGHT = (
     right(logsigmoid, negative_softplus),
     right(logsumexp_of_large, logsumexp_from_maximum),
     right(log_of_value, log_by_two, POSITIVE),
+    right(exp_of_large, exp_in_halves),
     right(clamped, clamped_from_below_first, values=NANS),
     right(tripled, tripled_in_double, call(whole(-(2**40), 2**40, 4, 5))),
     right(next_number, next_number_in_double, call(whole(2**24 - 3, 2**24 + 3, 4, 5))),
