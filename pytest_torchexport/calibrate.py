@@ -10,15 +10,16 @@ law and never comes here.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from pytest_torchexport.observe import Outcome, Returned, observe, tensors_of
-from pytest_torchexport.rounding import Scattered, Sequential
+from pytest_torchexport.rounding import scattered, sequential
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.subject import Subject
 from pytest_torchexport.tree import flatten, tree_map
@@ -40,6 +41,8 @@ DROWNED = 0.1
 
 # What a call left behind, by path: outputs, inputs after the call, parameters and buffers after it.
 Leaves = Mapping[str, Any]
+# A block in which eager rounds otherwise.
+Rounding = Callable[[], AbstractContextManager[Any]]
 
 
 def leaves_after(outcome: Returned, state: Leaves) -> Leaves:
@@ -101,17 +104,13 @@ class Calibration:
 
     def _references(self, calls: Sequence[Call]) -> Iterator[list[Leaves]]:
         """What eager leaves otherwise, in batches, the cheap and telling ones first."""
-        scattered = [Scattered(number) for number in range(MANY)]
-        first: list[AbstractContextManager[Any]] = [
-            Sequential(),  # type: ignore[no-untyped-call]
-            *scattered[:FEW],
-        ]
+        first: list[Rounding] = [sequential, *(partial(scattered, n) for n in range(FEW))]
         yield [
             *self._in_float64(calls),
             *self._under(first, calls),
             *self._noise(calls),
         ]
-        yield self._under(scattered[FEW:], calls)
+        yield self._under([partial(scattered, n) for n in range(FEW, MANY)], calls)
 
     def _in_float64(self, calls: Sequence[Call]) -> list[Leaves]:
         if self._random:
@@ -121,12 +120,14 @@ class Calibration:
             if self._double.module is not None:
                 self._double.module.double()
         wide = [Call(_double(call.args), _double(dict(call.kwargs))) for call in calls]
-        return self._run(self._double.copy(), wide, nullcontext())
+        return self._run(self._double.copy(), wide, nullcontext)
 
-    def _under(
-        self, modes: Sequence[AbstractContextManager[Any]], calls: Sequence[Call]
-    ) -> list[Leaves]:
-        return [leaves for mode in modes for leaves in self._run(self._subject.copy(), calls, mode)]
+    def _under(self, roundings: Sequence[Rounding], calls: Sequence[Call]) -> list[Leaves]:
+        return [
+            leaves
+            for rounding in roundings
+            for leaves in self._run(self._subject.copy(), calls, rounding)
+        ]
 
     def _noise(self, calls: Sequence[Call]) -> list[Leaves]:
         if self._device == "cpu":
@@ -135,14 +136,12 @@ class Calibration:
         return [
             leaves
             for _ in range(NOISE_RUNS)
-            for leaves in self._run(self._subject.copy().to(self._device), moved, nullcontext())
+            for leaves in self._run(self._subject.copy().to(self._device), moved, nullcontext)
         ]
 
-    def _run(
-        self, subject: Subject, calls: Sequence[Call], mode: AbstractContextManager[Any]
-    ) -> list[Leaves]:
+    def _run(self, subject: Subject, calls: Sequence[Call], rounding: Rounding) -> list[Leaves]:
         def rounded(*args: Any, **kwargs: Any) -> Any:
-            with mode:
+            with rounding():
                 return subject.function(*args, **kwargs)
 
         outcome: Outcome | None = None

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch  # noqa: TID253  # runs only inside an item
+import torch
 
 from pytest_torchexport.messages import is_users
 

@@ -1,15 +1,15 @@
 """Eager as another, equally right implementation might have rounded it.
 
 Whoever computes the same formula with other kernels (an ONNX runtime, a fused kernel, another machine) gets
-other last digits. These modes run eager's own operators and change nothing but what rounding is free to
+other last digits. These blocks run eager's own operators and change nothing but what rounding is free to
 change, so what they scatter is eager's own error on that very call, and nothing else:
 
-- ``Scattered``: each result that had to be rounded is moved by about one unit in the last place, and the
+- ``scattered``: each result that had to be rounded is moved by about one unit in the last place, and the
   terms of sums and products of matrices by as much (Monte Carlo arithmetic: D. S. Parker, UCLA CSD-970002,
   1997). What is exact stays exact: moved data, comparisons, ``floor``, ``max``, sums of small integers. A
   threshold that a computation lands *on* is therefore no excuse, one that it lands *near* is. Equal numbers
   leave ``sort`` and ``topk`` in any order, as their documentation says.
-- ``Sequential``: sums, means and running sums are added up one term after the other in their own dtype, as
+- ``sequential``: sums, means and running sums are added up one term after the other in their own dtype, as
   ONNX Runtime does along outer axes, where torch adds pairwise or in double.
 
 Separate from ``calibrate`` because this is about operators, and that about verdicts.
@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
-# Private by name, documented by use: https://docs.pytorch.org/docs/stable/notes/extending.html
-from torch.utils._python_dispatch import TorchDispatchMode
+from pytest_torchexport.dispatch import dispatched
 
 # Results are moved by a random multiple, up to this, of the dtype's epsilon.
 REACH = 1.5
@@ -60,18 +60,26 @@ ORDERING = frozenset(["topk", "sort", "kthvalue", "median", "mode"])
 _WRITTEN_UNSAID = frozenset(["running_mean", "running_var"])
 
 
-class Scattered(TorchDispatchMode):  # type: ignore[no-untyped-call]
+def scattered(seed: int) -> AbstractContextManager[None]:
     """Each rounded result a little elsewhere; another seed, another scatter."""
+    return dispatched(_Scatter(seed).operator)
+
+
+def sequential() -> AbstractContextManager[None]:
+    """Sums one term after the other, also those inside means, variances and normalizations."""
+    return dispatched(_one_term_after_the_other)
+
+
+class _Scatter:
+    """Rounds by a random stream of its own."""
 
     def __init__(self, seed: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
         self._generator = torch.Generator().manual_seed(seed)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operator."""
-        kwargs = kwargs or {}
+        if not isinstance(func, torch._ops.OpOverload):
+            return func(*args, **kwargs)  # torch.cond and its kin
         name = name_of(func)
         if name in ORDERING and not _argument(func, args, kwargs, "stable"):
             return self._ordered(func, args, kwargs)
@@ -131,27 +139,19 @@ class Scattered(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return values, order[places]
 
 
-class Sequential(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sums one term after the other, also those inside means, variances and normalizations."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Run one operator."""
-        kwargs = kwargs or {}
-        plain = func(*args, **kwargs)
-        rule = _SUMS.get(name_of(func))
-        if rule is None or not _is_float(args[0]) or args[0].is_complex():
-            return plain
-        given = {
-            item.name: _argument(func, args, kwargs, item.name) for item in func._schema.arguments
-        }
-        found = rule(**given)
-        first = plain[0] if isinstance(plain, (tuple, list)) else plain
-        if found is None or found.numel() != first.numel():
-            return plain
-        found = found.reshape(first.shape).to(first.dtype)
-        return (found, *plain[1:]) if isinstance(plain, (tuple, list)) else found
+def _one_term_after_the_other(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run one operator."""
+    plain = func(*args, **kwargs)
+    rule = _SUMS.get(name_of(func)) if isinstance(func, torch._ops.OpOverload) else None
+    if rule is None or not _is_float(args[0]) or args[0].is_complex():
+        return plain
+    given = {item.name: _argument(func, args, kwargs, item.name) for item in func._schema.arguments}
+    found = rule(**given)
+    first = plain[0] if isinstance(plain, (tuple, list)) else plain
+    if found is None or found.numel() != first.numel():
+        return plain
+    found = found.reshape(first.shape).to(first.dtype)
+    return (found, *plain[1:]) if isinstance(plain, (tuple, list)) else found
 
 
 def _one_by_one(terms: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:

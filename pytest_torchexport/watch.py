@@ -13,13 +13,14 @@ import random
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
 
 import torch
 
+from pytest_torchexport.dispatch import dispatched
 from pytest_torchexport.messages import is_users, short_path
 from pytest_torchexport.observe import Outcome, observe
 from pytest_torchexport.spec.inputs import Call
@@ -119,9 +120,8 @@ def watch(
         try:
             with ExitStack() as stack:
                 if operators:
-                    stack.enter_context(_compiling_nothing())
                     stack.enter_context(_submodules(record.enter, record.leave))
-                    stack.enter_context(_dispatched(record.op))
+                    stack.enter_context(dispatched(record.op))
                 value = subject.function(*args, **kwargs)
         finally:
             record.end()
@@ -133,11 +133,6 @@ def watch(
     return Watched(
         outcome, tuple(record.ops), tuple(record.aliases), record.streams, cut=record.cut
     )
-
-
-def available() -> bool:
-    """Whether this torch lets us watch; without, a watched run is a plain one."""
-    return _dispatched(_facts) is not _NOTHING
 
 
 def streams() -> dict[str, Any]:
@@ -387,55 +382,6 @@ def _fill(out: torch.Tensor, start: int, fill: Fill) -> None:
     with contextlib.suppress(RuntimeError, NotImplementedError):  # layouts that cannot be filled
         target = out.view(-1)[start:] if start else out
         target.fill_(number)
-
-
-_NOTHING: AbstractContextManager[Any] = contextlib.nullcontext()
-
-
-def _dispatched(
-    handle: Callable[..., Any],
-) -> AbstractContextManager[Any]:
-    """While it is entered, each ATen operator goes through ``handle``.
-
-    The one place that knows torch's dispatch mode, which is private: without it nothing is seen.
-    """
-    try:
-        from torch.utils._python_dispatch import TorchDispatchMode
-    except ImportError:
-        return _NOTHING
-
-    class Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        # torch.cond and its kin refuse a mode that does not say so.
-        supports_higher_order_operators = True
-
-        @classmethod
-        def _should_skip_dynamo(cls) -> bool:
-            return False  # else the first operator imports torch._dynamo: more than a second
-
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            return handle(func, args, kwargs or {})
-
-    mode: AbstractContextManager[Any] = Mode()  # type: ignore[no-untyped-call]
-    return mode
-
-
-@contextmanager
-def _compiling_nothing() -> Iterator[None]:
-    """What torch.compile compiled runs as it was written: code compiled while a mode sees its operators would
-    be used again, and fail, where there is none. So it is with what loads torch._dynamo only now.
-    """
-    if "torch._dynamo" in sys.modules:
-        with torch.compiler.set_stance("force_eager"):
-            yield
-        return
-    try:
-        yield
-    finally:
-        dynamo = sys.modules.get("torch._dynamo")
-        if dynamo is not None:
-            dynamo.reset()
 
 
 @contextmanager

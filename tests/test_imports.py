@@ -171,6 +171,7 @@ LEVELS = {
     "targets": 5,
     "sandbox": 5,
     "explore": 6,
+    "dispatch": 1,
     "rounding": 2,
     "fingerprint": 3,
     "hash_order": 3,

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pytest_torchexport.rounding import EXACT, LONGEST, Scattered, Sequential, name_of
+from pytest_torchexport.rounding import EXACT, LONGEST, name_of, scattered, sequential
 
 EPS = torch.finfo(torch.float32).eps
 
@@ -25,7 +25,7 @@ def scatter(function, *args, runs=6):
     plain = function(*args)
     gaps = []
     for seed in range(runs):
-        with Scattered(seed):
+        with scattered(seed):
             moved = function(*args)
         assert moved.dtype == plain.dtype
         assert moved.shape == plain.shape
@@ -78,9 +78,9 @@ def test_what_is_exact_is_not_moved(name):
 
 def test_the_scatter_is_the_same_for_the_same_seed():
     x = rand(4, 5)
-    with Scattered(3):
+    with scattered(3):
         first = x @ x.T
-    with Scattered(3):
+    with scattered(3):
         second = x @ x.T
     assert torch.equal(first, second)
 
@@ -93,7 +93,7 @@ def test_the_random_stream_of_the_forward_is_not_touched():
         return F.dropout(x) > 0
 
     plain = drops()
-    with Scattered(1):
+    with scattered(1):
         assert torch.equal(drops(), plain)
 
 
@@ -116,7 +116,7 @@ def test_running_statistics_are_updated_once():
     import contextlib
 
     plain = after(contextlib.nullcontext())
-    assert torch.allclose(after(Scattered(0)), plain, rtol=1e-5)
+    assert torch.allclose(after(scattered(0)), plain, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_sums_one_term_after_the_other():
     total = torch.tensor(0.0)
     for _ in range(700):
         total = total + 0.1
-    with Sequential():
+    with sequential():
         assert torch.equal(terms.sum(2), total.expand(2, 3))
         assert torch.equal(terms.sum(-1, keepdim=True), total.expand(2, 3, 1))
         assert torch.equal(terms.mean(2), (total / 700).expand(2, 3))
@@ -171,7 +171,7 @@ def test_other_orders_of_summation_are_the_same_function(name):
     for parameter in getattr(NORMS[name], "parameters", list)():
         nn.init.uniform_(parameter)
     plain = NORMS[name](x)
-    with Sequential():
+    with sequential():
         other = NORMS[name](x)
     torch.testing.assert_close(other, plain)
     assert other.shape == plain.shape
@@ -180,7 +180,7 @@ def test_other_orders_of_summation_are_the_same_function(name):
 def test_axes_too_long_for_a_loop_are_left_to_torch():
     terms = torch.full((LONGEST + 1,), 0.1)
     plain = terms.sum()
-    with Sequential():
+    with sequential():
         assert torch.equal(terms.sum(), plain)
 
 

@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pytest_torchexport.dispatch import available
 from pytest_torchexport.observe import Raised, Returned, observe
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.subject import Subject
-from pytest_torchexport.watch import Fill, available, streams, watch
+from pytest_torchexport.watch import Fill, streams, watch
 
 
 def watched(thing, *args, names=None, **options):
