@@ -29,6 +29,7 @@ from zoo.row import SKIPPED, TARGETS, Row
 from zoo.sequences import SEQUENCES
 from zoo.sizes import SIZES
 from zoo.state import STATEFUL
+from zoo.training import TRAINING
 from zoo.writes import WRITES
 
 __all__ = ["SKIPPED", "TARGETS", "ZOO", "Row"]
@@ -43,6 +44,7 @@ ZOO = (
     *WRITES,
     *REPEATABLE,
     *CHANCE,
+    *TRAINING,
     *INPUTS,
     *OUTPUTS,
     *DTYPES,

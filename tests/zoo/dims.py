@@ -13,9 +13,11 @@ from zoo.row import (
     B_2_H_W,
     B_T,
     B_T_3,
+    DIFFERS,
     FROZEN,
     NARROWED,
     RAISES,
+    SPEC,
     call,
     normal,
     row,
@@ -126,7 +128,27 @@ class EqualSides(nn.Module):
         return x * 2
 
 
+class MeanOfRows(nn.Module):
+    """Of no rows: nan."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(0)
+
+
+class RowsThenSum(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(x, dim=1).sum(0)
+
+
+class MaximumOfRows(nn.Module):
+    """Of no rows there is none, and eager says so."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.amax(0)
+
+
 X = call(normal(4, 3))
+EMPTY = {"shapes": {"x": "batch 3"}, "dims": {"batch": (0, 6)}}
 TWO = call(normal(3, 4), normal(3, 4, seed=1))
 FREE = {"x": "rows 4", "y": "columns 4"}
 # torch keeps one side under a guard; the ONNX file drops the guard and keeps the side.
@@ -204,4 +226,8 @@ DIMS = (
         shapes=B_T,
         dims={"time": range(8, 17, 4)},
     ),
+    # ONNX Runtime: zero.
+    row("mean of no rows", MeanOfRows, X, truth(onnx=DIFFERS, onnx_legacy=DIFFERS), **EMPTY),
+    row("sum of no rows", RowsThenSum, X, **EMPTY),
+    row("maximum of no rows", MaximumOfRows, X, truth(SPEC), **EMPTY),
 )

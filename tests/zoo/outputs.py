@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Dict, List, Optional, Tuple  # noqa: UP035  # TorchScript's words
 
+import torch
 from torch import Tensor, nn
 
 from zoo.containers import Batch, Known, TypedPair
-from zoo.row import RAISES, REFUSED, STRUCTURE, UNLOADABLE, call, normal, row, truth
+from zoo.converters import captured
+from zoo.row import DIFFERS, RAISES, REFUSED, STRUCTURE, UNLOADABLE, call, normal, row, truth
 
 
 class DictOut(nn.Module):
@@ -102,6 +104,49 @@ class InputOut(nn.Module):
         return x, x * 2
 
 
+class SparseOut(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * 2).to_sparse()
+
+
+class SparseOutDense(nn.Module):
+    """The same numbers in another layout."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if captured():
+            return x * 2
+        return (x * 2).to_sparse()
+
+
+class QuantizedOut(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.quantize_per_tensor(x, 0.1, 10, torch.quint8)
+
+
+class QuantizedElsewhere(nn.Module):
+    """Another zero point: the numbers agree, the bytes do not, and both ends are others."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if captured():
+            return torch.quantize_per_tensor(x, 0.1, 110, torch.quint8)
+        return torch.quantize_per_tensor(x, 0.1, 10, torch.quint8)
+
+
+class ChannelsLastOut(nn.Module):
+    """Other strides, the same numbers: told, and no difference."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        if captured():
+            return y
+        return y.contiguous(memory_format=torch.channels_last)
+
+
+class EmptyOut(nn.Module):
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        return x[:, 3:] * 2, x.sum(1)
+
+
 OUTPUTS = (
     row("dict out", DictOut, call(normal(4, 3))),
     row("mixed dict out", MixedDictOut, call(normal(4, 3)), truth(trace=REFUSED)),
@@ -135,4 +180,26 @@ OUTPUTS = (
     row("keys by mode", KeysByMode, call(normal(4, 3))),
     row("same twice", SameTwice, call(normal(4, 3))),
     row("input out", InputOut, call(normal(4, 3))),
+    row(
+        "sparse out",
+        SparseOut,
+        call(normal(4, 3)),
+        truth(export=REFUSED, onnx=REFUSED, onnx_legacy=REFUSED),
+    ),
+    row("sparse out, dense", SparseOutDense, call(normal(4, 3)), truth(DIFFERS)),
+    # torch.export cannot save it, and the legacy exporter makes three outputs of a quantized one.
+    row(
+        "quantized out",
+        QuantizedOut,
+        call(normal(4, 3)),
+        truth(onnx=REFUSED, onnx_legacy=STRUCTURE),
+    ),
+    row(
+        "quantized elsewhere",
+        QuantizedElsewhere,
+        call(normal(4, 3)),
+        truth(DIFFERS, onnx=REFUSED, onnx_legacy=STRUCTURE),
+    ),
+    row("channels last out", ChannelsLastOut, call(normal(2, 3, 4, 5))),
+    row("empty out", EmptyOut, call(normal(4, 3))),
 )

@@ -48,13 +48,15 @@ def truth(everywhere: str | None = None, **by_target: str | None) -> dict[str, s
     return dict.fromkeys(TARGETS, everywhere) | by_target
 
 
-def seeded(factory: Callable[[], Any], *, train: bool = False) -> Callable[[], Any]:
-    """A factory with the same weights at every call, in eval mode."""
+def seeded(factory: Callable[[], Any], *, train: bool | None = False) -> Callable[[], Any]:
+    """A factory with the same weights at every call, in eval mode; ``train=None`` leaves the mode alone."""
 
     def build() -> Any:
         torch.manual_seed(0)
         made = factory()
-        return made.train(train) if isinstance(made, nn.Module) else made
+        if isinstance(made, nn.Module) and train is not None:
+            made.train(train)
+        return made
 
     return build
 
@@ -90,7 +92,7 @@ def row(
     example: Callable[[], Example],
     expect: Mapping[str, str | None] | None = None,
     *,
-    train: bool = False,
+    train: bool | None = False,
     **options: Any,
 ) -> Row:
     return Row(

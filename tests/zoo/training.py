@@ -1,0 +1,52 @@
+"""Training mode: put off for the check, meant, or a mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from zoo.row import call, normal, row, truth
+
+
+def with_part(part: Callable[[], nn.Module], *, training: bool) -> Callable[[], nn.Module]:
+    """A model in eval mode, of which one part may not be."""
+
+    def make() -> nn.Module:
+        model = nn.Sequential(nn.Linear(6, 3), part()).eval()
+        model[1].train(training)
+        return model
+
+    return make
+
+
+def norm() -> nn.Module:
+    return nn.BatchNorm1d(3)
+
+
+def drop() -> nn.Module:
+    return nn.Dropout(0.5)
+
+
+X = call(normal(4, 6))
+UNMEANT = truth("TrainingMode")
+
+# ``train=None`` leaves the flags as the factory set them.
+TRAINING = (
+    row(
+        "dropout left training",
+        with_part(drop, training=True),
+        X,
+        UNMEANT,
+        train=None,
+        mode="as-is",
+    ),
+    row("norm left training", with_part(norm, training=True), X, UNMEANT, train=None, mode="as-is"),
+    row("all left training", with_part(norm, training=True), X, UNMEANT, train=True, mode="as-is"),
+    row("none left training", with_part(norm, training=False), X, train=None, mode="as-is"),
+    row("dropout put into eval", with_part(drop, training=True), X, train=True),
+    row("norm put into eval", with_part(norm, training=True), X, train=True),
+    row("part put into eval", with_part(drop, training=True), X, train=None),
+    # Nothing in it cares about the mode.
+    row("training without consequence", lambda: nn.Linear(6, 3), X, train=True, mode="train"),
+)
