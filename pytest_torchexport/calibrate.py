@@ -67,13 +67,21 @@ class Calibration:
     """Eager's own error on a call, asked of as many runs as the question needs."""
 
     def __init__(
-        self, subject: Subject, seed: int, *, random: bool = False, device: str = "cpu"
+        self,
+        subject: Subject,
+        seed: int,
+        *,
+        random: bool = False,
+        stateful: bool = True,
+        device: str = "cpu",
     ) -> None:
+        """``random`` and ``stateful`` say what the subject is known to be."""
         self._subject = subject
+        self._stateful = stateful
         self._seed = seed
         self._random = random
         self._device = device
-        self._double: Subject | None = None
+        self._copies: dict[torch.dtype | str, Subject] = {}
 
     def judge(
         self,
@@ -115,18 +123,14 @@ class Calibration:
     def _in_float64(self, calls: Sequence[Call]) -> list[Leaves]:
         if self._random:
             return []  # float64 draws other random numbers
-        if self._double is None:
-            self._double = self._subject.copy()
-            if self._double.module is not None:
-                self._double.module.double()
         wide = [Call(_double(call.args), _double(dict(call.kwargs))) for call in calls]
-        return self._run(self._double.copy(), wide, nullcontext)
+        return self._run(self._copy(torch.float64), wide, nullcontext)
 
     def _under(self, roundings: Sequence[Rounding], calls: Sequence[Call]) -> list[Leaves]:
         return [
             leaves
             for rounding in roundings
-            for leaves in self._run(self._subject.copy(), calls, rounding)
+            for leaves in self._run(self._copy("cpu"), calls, rounding)
         ]
 
     def _noise(self, calls: Sequence[Call]) -> list[Leaves]:
@@ -136,8 +140,19 @@ class Calibration:
         return [
             leaves
             for _ in range(NOISE_RUNS)
-            for leaves in self._run(self._subject.copy().to(self._device), moved, nullcontext)
+            for leaves in self._run(self._copy(self._device), moved, nullcontext)
         ]
+
+    def _copy(self, where: torch.dtype | str) -> Subject:
+        """The subject in float64 or on a device: a fresh one where runs leave traces in it."""
+        if self._stateful or where not in self._copies:
+            copy = self._subject.copy()
+            if isinstance(where, str):
+                copy.to(where)
+            elif copy.module is not None:
+                copy.module.to(where)
+            self._copies[where] = copy
+        return self._copies[where]
 
     def _run(self, subject: Subject, calls: Sequence[Call], rounding: Rounding) -> list[Leaves]:
         def rounded(*args: Any, **kwargs: Any) -> Any:

@@ -81,7 +81,11 @@ class Judge:
         self._ledger = ledger
         self._deadline = deadline
         self._calibration = Calibration(
-            eager.pristine, plan.seed, random=bool(eager.random), device=plan.device
+            eager.pristine,
+            plan.seed,
+            random=bool(eager.random),
+            stateful=eager.stateful,
+            device=plan.device,
         )
         attributes = eager.attributes if eager.fresh_each_call else ()
         self._state = State(artifact.module, thorough=eager.stateful, attributes=attributes)

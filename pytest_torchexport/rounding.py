@@ -41,7 +41,7 @@ EXACT = frozenset(
     channel_shuffle clamp clamp_max clamp_min clone col2im constant_pad_nd contiguous copy
     copysign cummax cummin diag diag_embed diagonal_copy dropout embedding empty empty_like
     empty_strided expand_copy eye fill flip floor fmax fmin fractional_max_pool2d full full_like
-    gather glu_backward hardtanh heaviside im2col index index_fill index_put index_select
+    gather glu_backward hardtanh heaviside im2col index index_fill index_select
     isfinite lift_fresh lift_fresh_copy masked_fill masked_scatter masked_select max max_pool1d
     max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices maximum min minimum
     nan_to_num nanmedian narrow_copy neg new_empty new_full new_ones new_zeros normal ones
@@ -52,6 +52,14 @@ EXACT = frozenset(
     threshold transpose_copy tril triu trunc unfold_copy uniform unique_consecutive unique_dim
     upsample_nearest1d upsample_nearest2d upsample_nearest3d where zero zeros zeros_like
     """.split()  # noqa: SIM905  # as a list they would be 130 lines
+)
+# Sums of products, which are exact in every order where all partial sums are. A mean, a variance or a softmax
+# may come out as a round number too, and is still computed otherwise by the next kernel.
+SUMS = frozenset(
+    """
+    addbmm addmm addmv addr baddbmm bmm convolution cumsum dot index_add index_put linear matmul mm mv
+    nansum scatter_add sum trace vdot
+    """.split()  # noqa: SIM905  # as above
 )
 # Their order among equal elements is anybody's choice:
 # https://docs.pytorch.org/docs/stable/generated/torch.topk.html and torch.sort (stable=False).
@@ -93,7 +101,8 @@ class _Scatter:
         sums = torch.Tag.pointwise not in func.tags
         written = _written(func)
         # An operator that sums and writes cannot be run twice to see what it would have been.
-        exact = None if sums and written else _exact_elements(func, args, kwargs)
+        known = not sums or (not written and name_of(func) in SUMS)
+        exact = _exact_elements(func, args, kwargs) if known else None
         plain = None
         if sums:
             if exact is not None and any(bool(mask.any()) for mask in exact):
