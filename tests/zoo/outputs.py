@@ -192,7 +192,7 @@ OUTPUTS = (
         "quantized out",
         QuantizedOut,
         call(normal(4, 3)),
-        truth(onnx=REFUSED, onnx_legacy=STRUCTURE),
+        truth(export=UNLOADABLE, onnx=REFUSED, onnx_legacy=STRUCTURE),
     ),
     row(
         "quantized elsewhere",
