@@ -209,8 +209,10 @@ def _judged(
     own = _among_equals(own, wanted.abs())
     gap = (found - wanted).abs()
     allowed = (difference.atol or 0.0) + (difference.rtol or 0.0) * wanted.abs()
-    within = (gap <= allowed + MULTIPLE * own) | (wanted.isnan() & found.isnan())
-    within |= wanted == found  # equal infinities have no gap that is a number
+    # Infinity is neither close to anything nor a scale for what is.
+    finite = torch.isfinite(wanted) & torch.isfinite(found)
+    within = finite & (gap <= allowed + MULTIPLE * own)
+    within |= (wanted == found) | (wanted.isnan() & found.isnan())
     error = float(own[difference.index].max()) if difference.index is not None else None
     cause = BUG
     if bool(within.all()):

@@ -6,6 +6,7 @@ the input, that are all nan or zero, or that are smaller than what the tolerance
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from pytest_torchexport.observe import Returned
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.tree import flatten
 
+# Elements of a tensor by which a call is told from another.
+DIGESTED = 4096
 # Fewer calls with other values of the same sizes prove nothing about what an output depends on.
 ENOUGH = 3
 
@@ -47,15 +50,19 @@ class Effects:
     def __init__(self, tolerance: Tolerance) -> None:
         self._tolerance = tolerance
         self._leaves: dict[str, _Leaf] = {}
-        self._inputs: list[torch.Tensor] | None = None
+        self._calls: set[tuple[Any, ...]] = set()
+
+    @property
+    def calls(self) -> int:
+        """How many different calls there were."""
+        return len(self._calls)
 
     def saw(self, call: Call, outcome: Returned) -> None:
         """Take note of one outcome."""
-        inputs = [tensor for tensor in call.tensors() if tensor.layout == torch.strided]
-        repeated = self._inputs is not None and _same(inputs, self._inputs)
-        self._inputs = self._inputs if self._inputs is not None else inputs
-        if repeated:
+        key = tuple(_digest(leaf) for leaf in call.leaves())
+        if key in self._calls:
             return
+        self._calls.add(key)
         for path, leaf in flatten(outcome.value, "output")[0]:
             if not _is_plain(leaf):
                 continue
@@ -111,7 +118,11 @@ def _gap(left: torch.Tensor, right: torch.Tensor) -> float:
     return max(float(gap.max()) if gap.numel() else 0.0, float("inf") if parted else 0.0)
 
 
-def _same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
-    return len(left) == len(right) and all(
-        a.shape == b.shape and torch.equal(a, b) for a, b in zip(left, right, strict=True)
-    )
+def _digest(leaf: Any) -> Any:
+    """What tells one argument from another: the shape and the first bytes of a tensor."""
+    if not isinstance(leaf, torch.Tensor):
+        return repr(leaf)
+    if leaf.layout != torch.strided or leaf.is_nested or leaf.is_quantized or leaf.is_meta:
+        return id(leaf)
+    first = leaf.detach().reshape(-1)[:DIGESTED].cpu().contiguous()
+    return tuple(leaf.shape), zlib.crc32(first.view(torch.uint8).numpy().tobytes())

@@ -17,7 +17,7 @@ import torch
 from pytest_torchexport import sandbox, targets
 from pytest_torchexport.checks import dims, round_trip, state
 from pytest_torchexport.checks import names as check_names
-from pytest_torchexport.compare import remarks
+from pytest_torchexport.compare import Tolerance, compare_values, remarks
 from pytest_torchexport.eager import Eager
 from pytest_torchexport.explain import Shrunk, explained, sweep
 from pytest_torchexport.failures import (
@@ -35,7 +35,7 @@ from pytest_torchexport.ledger import Ledger
 from pytest_torchexport.legal import Legal
 from pytest_torchexport.limits import Deadline, TimeLimitExceeded, interrupted_after
 from pytest_torchexport.messages import condense, is_about_dims, text_of
-from pytest_torchexport.observe import Outcome, Returned, tensors_of, untouched
+from pytest_torchexport.observe import Returned, tensors_of, untouched
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.quiet import Heard, quiet, unheard
 from pytest_torchexport.recipes import (
@@ -70,6 +70,7 @@ STORED = 10
 # An item whose eager takes a smaller share of the generated calls, and fewer than this, checked hardly anything.
 ACCEPTED_SHARE = 0.1
 HARDLY_ANY = 10
+TOO_FEW = 3
 
 
 def check_export(
@@ -219,6 +220,16 @@ class _Item:
             self.eager.prepare(self.spec.example, names)
             self.legal = Legal(self.spec, self.eager, self.ledger.note)
             self.spec = self.legal.spec
+            self._declared()
+
+    def _declared(self) -> None:
+        """Ask eager for every boundary size that was declared: a wrong declaration is told before anything
+        is made of it. Raises SpecError.
+        """
+        assert self.spec is not None
+        if any(dim.declared for dim in self.spec.dims.values()):
+            for recipe in boundary_recipes(self.spec, self.plan.seed):
+                self.legal.call(recipe)
 
     def export(self) -> Artifact:
         """Export a copy once; torch's refusal is a failure where the target was named, else a skip."""
@@ -279,8 +290,12 @@ class _Item:
             self.judge.run(self.spec.example, at) for at in (seed, seed, seed + 1)
         )
         runs = [item for item in (first, second, other) if isinstance(item, Returned)]
-        if len(runs) < len((first, second, other)):
+        wanted = self.eager.on_cpu(self.spec.example)
+        if len(runs) < len((first, second, other)) or not isinstance(wanted, Returned):
             return  # parity tells what it raises
+        returned = _on_cpu(runs[0])
+        if any(d.kind != "values" for d in compare_values(wanted.value, returned, Tolerance())):
+            return  # and what it returns
         if self.eager.differing(runs[0], runs[1]):
             self.judge.random_paths = self.eager.random
         elif not self.eager.differing(runs[0], runs[2]):
@@ -417,7 +432,10 @@ class _Item:
         self.plan.progress("round trip")
         call = self.spec.example
         in_memory = self.judge.in_a_row([call] * state.LENGTH)
-        expected = [_on_cpu(outcome) for outcome, _ in in_memory]
+        expected = [
+            Returned(_on_cpu(outcome), Call()) if isinstance(outcome, Returned) else outcome
+            for outcome, _ in in_memory
+        ]
         for outcome in expected:
             if not isinstance(outcome, Returned):
                 raise ArtifactRaised(f"on the example: {outcome}")
@@ -504,17 +522,17 @@ class _Item:
         """
         accepted = self.ledger.calls["boundary"] + self.ledger.calls["drawn"]
         refused = self.ledger.calls["rejected"]
+        different = self.judge.effects.calls
         if accepted < min(HARDLY_ANY, ACCEPTED_SHARE * (accepted + refused)):
             raise Ineffective(
                 f"eager takes {accepted} of {accepted + refused} generated calls",
                 details=self._how_to_declare(),
             )
-        fell_back = self.legal.fell_back and not self.legal.takes_other_values
-        if fell_back and not any(len(sizes) > 1 for sizes in self.ledger.reached.values()):
+        if (refused or self.legal.fell_back) and different <= TOO_FEW:
             raise Ineffective(
-                "eager takes no other values than the example's, and no size varies",
-                details=self._how_to_declare(),
+                f"eager refuses all but {different} different calls", details=self._how_to_declare()
             )
+        fell_back = self.legal.fell_back and not self.legal.takes_other_values
         if fell_back:
             self.ineffective.append(
                 "eager takes no other values than the example's: only sizes varied"
@@ -699,11 +717,9 @@ class _Item:
         )
 
 
-def _on_cpu(outcome: Outcome) -> Outcome:
-    """Tensors cross to the clean process and back by way of the CPU."""
-    if not isinstance(outcome, Returned):
-        return outcome
-    return Returned(Call((outcome.value,)).to("cpu").args[0], Call())
+def _on_cpu(outcome: Returned) -> Any:
+    """What it returned, on the CPU."""
+    return Call((outcome.value,)).to("cpu").args[0]
 
 
 def _missing_device(device: str) -> str | None:

@@ -32,7 +32,8 @@ Sizes = Mapping[str, int]
 ASKED = 128
 ASKED_EACH = 12
 WITNESSES = 4
-# torch.export takes every dynamic size to be at least this; nothing in the program enforces it.
+# torch.export takes every dynamic size to be at least this; nothing in the program enforces it:
+# https://docs.pytorch.org/docs/stable/export/programming_model.html#the-0-1-specialization-problem
 TORCHS_LOWEST = 2
 
 STATIC = "the size is static in the file"
@@ -229,17 +230,18 @@ def _range(place: _Place, bounds: Bounds, pinned: str, why: str) -> Iterator[Con
         where = bounds.low_at or bounds.high_at
         yield from _static((place.path, place.axis), expr, low, pinned, where)
         return
+    # Capture decides branches as if no dynamic size were 0 or 1, whatever range the program shows.
+    low = max(low or 0, TORCHS_LOWEST)
     plain = Condition(
         dims=tuple(sorted(expr.names)),
         place=(place.path, place.axis),
-        holds=lambda sizes: low is None or expr.evaluate(sizes) >= low,
+        holds=lambda sizes: expr.evaluate(sizes) >= low,
         text=f"{expr.text} >= {low}",
         why=why,
         where=bounds.low_at,
         numbers=tuple(bound for bound in (low, high) if bound is not None),
     )
-    if low is not None:
-        yield replace(plain, lowest=low <= TORCHS_LOWEST and not bounds.low_at)
+    yield replace(plain, lowest=low <= TORCHS_LOWEST and not bounds.low_at)
     if high is not None:
         yield replace(
             plain,

@@ -83,6 +83,12 @@ def test_infinity_against_a_number_is_never_rounding():
     assert len(kept(cancelling, CALL, overflow)) == 1
 
 
+def test_a_number_or_the_other_infinity_against_infinity_is_never_rounding():
+    call = Call((torch.tensor([0.0, 1.0]),))
+    assert len(kept(torch.log, call, lambda value: value.abs())) == 1
+    assert len(kept(torch.log, call, lambda value: value.clamp(min=-3e38))) == 1
+
+
 def test_an_element_that_is_infinite_in_eager_does_not_excuse_the_others():
     call = Call((torch.tensor([1e38, 1.0]),))
     (difference,) = kept(lambda x: x * 10, call, lambda v: v + torch.tensor([0.0, 1.0]))
