@@ -6,6 +6,7 @@ A library call: it knows nothing of pytest, so it works in a notebook and in a s
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import traceback
@@ -335,7 +336,7 @@ class _Item:
                 example_recipe(self.spec, sizes),
             ):
                 failure = self.judge.quietly(recipe)
-                if failure is not None:
+                if failure is not None and self.judge.quietly(self._resized(recipe)) is None:
                     tried.append(recipe)
                     return failure
             return None
@@ -352,6 +353,16 @@ class _Item:
                 text = describe_recipe(self.spec, recipe, call) if call is not None else ""
                 self.shrunk = Shrunk(recipe, text, sweep(self.judge, recipe), searched=False)
                 raise
+
+    def _resized(self, recipe: Recipe) -> Recipe:
+        """The same call at the sizes of the example, or at those that an exporter was given instead: what
+        fails there too is not about sizes.
+        """
+        assert self.spec is not None
+        sizes = self._sizes
+        if recipe.sizes == sizes:
+            sizes |= {dim.name: EXPORTED_AT for dim in specialized_dims(self.spec)}
+        return dataclasses.replace(recipe, sizes=sizes)
 
     @property
     def _sizes(self) -> dict[str, int]:

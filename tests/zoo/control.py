@@ -169,7 +169,7 @@ CONTROL = (
         "loop over time",
         LoopOverTime,
         call(normal(2, 5, 3)),
-        truth(DIFFERS, script=None, export=REFUSED, onnx=RAISES),
+        truth(DIFFERS, script=None, export=REFUSED, onnx=NARROWED),
         shapes=B_T_3,
         dims={"time": (5, 9)},
     ),
@@ -177,13 +177,13 @@ CONTROL = (
         "loop over rows",
         LoopOverRows,
         call(normal(4, 3)),
-        truth(RAISES, script=None, export=REFUSED),
+        truth(RAISES, script=None, export=REFUSED, onnx=NARROWED),
     ),
     row(
         "cell over time",
         CellOverTime,
         call(normal(2, 4, 3)),
-        truth(RAISES, script=None, export=REFUSED),
+        truth(RAISES, script=None, export=REFUSED, onnx=NARROWED),
         shapes=B_T_3,
     ),
     row("cell over fixed time", CellOverTime, call(normal(2, 4, 3))),
@@ -214,11 +214,12 @@ CONTROL = (
         call(normal(1, 3)),
         truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
     ),
+    # The ONNX file has lost the guard, and what it does with an even time is a Reshape that cannot be.
     row(
         "odd time pad",
         OddTimePad,
         call(normal(2, 5)),
-        truth(RAISES, script=None, export=GUARDED),
+        truth(RAISES, script=None, export=GUARDED, onnx=NARROWED),
         shapes=B_T,
     ),
     # torch.export excludes the size at which half the time is 1.

@@ -65,8 +65,11 @@ class Rotation(nn.Module):
 
 
 class Permutation(nn.Module):
+    """One that leaves nothing in its place."""
+
     def forward(self, order: Tensor) -> Tensor:
-        if not captured() and bool((order.sort().values != torch.arange(8)).any()):
+        places = torch.arange(8)
+        if not captured() and bool((order.sort().values != places).any() | (order == places).any()):
             raise ValueError("no permutation")
         return order * 2
 
@@ -197,7 +200,7 @@ DOMAIN = (
     row(
         "permutation",
         Permutation,
-        call(torch.randperm(8)),
+        call(torch.tensor([3, 0, 7, 6, 1, 2, 4, 5])),
         truth(INEFFECTIVE),
         shapes={"order": "8"},
     ),

@@ -7,7 +7,20 @@ import math
 import torch
 from torch import Tensor, nn
 
-from zoo.row import B_2_H_W, B_T, B_T_4, DIFFERS, GUARDED, RAISES, REFUSED, call, normal, row, truth
+from zoo.row import (
+    B_2_H_W,
+    B_T,
+    B_T_4,
+    DIFFERS,
+    GUARDED,
+    NARROWED,
+    RAISES,
+    REFUSED,
+    call,
+    normal,
+    row,
+    truth,
+)
 
 
 class ViewByInt(nn.Module):
@@ -105,7 +118,7 @@ SIZES = (
         "view by int, named by the user",
         ViewByInt,
         call(normal(4, 5)),
-        truth(RAISES, script=None, export=REFUSED),
+        truth(RAISES, script=None, export=REFUSED, onnx=NARROWED),
         dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
     ),
     row(
@@ -148,7 +161,7 @@ SIZES = (
         "scaled by sqrt",
         ScaledBySqrt,
         call(normal(3, 5)),
-        truth(DIFFERS, script=None, export=REFUSED, onnx=RAISES),
+        truth(DIFFERS, script=None, export=REFUSED, onnx=NARROWED),
         shapes=B_T,
     ),
     row("mean by size", MeanBySize, call(normal(3, 5)), shapes=B_T),

@@ -129,7 +129,7 @@ class WritesContiguousCopy(nn.Module):
 
 
 class WritesSometimesCopy(nn.Module):
-    """A transposed row is contiguous already: from batch 2 on, it is copied."""
+    """Where the caller's tensor is the transpose of a contiguous one there is no copy, and it changes."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = x.t().contiguous()
@@ -243,6 +243,7 @@ WRITES = (
         "writes what is a copy sometimes",
         WritesSometimesCopy,
         X,
+        BY_VALUE,
         shapes={"x": "batch 3"},
         dims={"batch": (2, 8)},
     ),
