@@ -13,7 +13,6 @@ from zoo.row import (
     B_T_3,
     DIFFERS,
     FROZEN,
-    GUARDED,
     NARROWED,
     RAISES,
     REFUSED,
@@ -192,7 +191,7 @@ CONTROL = (
         "many rows branch",
         ManyRowsBranch,
         call(normal(4, 3)),
-        truth(FROZEN, script=None, export=GUARDED, onnx=GUARDED),
+        truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
     ),
     row(
         "many rows branch, one side declared",
@@ -219,7 +218,7 @@ CONTROL = (
         "odd time pad",
         OddTimePad,
         call(normal(2, 5)),
-        truth(RAISES, script=None, export=GUARDED, onnx=NARROWED),
+        truth(RAISES, script=None, export=NARROWED, onnx=NARROWED),
         shapes=B_T,
     ),
     # torch.export excludes the size at which half the time is 1.
@@ -227,7 +226,7 @@ CONTROL = (
         "even time only",
         OddTimePad,
         call(normal(2, 6)),
-        truth(export=GUARDED),
+        truth(export=NARROWED),
         shapes=B_T,
         dims={"time": range(2, 11, 2)},
     ),
@@ -238,7 +237,7 @@ CONTROL = (
         shapes=B_T,
         dims={"time": range(4, 11, 2)},
     ),
-    row("last three", LastThree, call(normal(2, 5)), truth(export=GUARDED), shapes=B_T),
+    row("last three", LastThree, call(normal(2, 5)), truth(export=NARROWED), shapes=B_T),
     row("squeeze all", SqueezeAll, call(normal(4, 3, 1))),
     row("squeeze last", SqueezeLast, call(normal(4, 3, 1))),
     row(

@@ -13,7 +13,6 @@ from zoo.row import (
     B_2_H_W,
     B_T_3,
     DIFFERS,
-    GUARDED,
     NARROWED,
     REFUSED,
     call,
@@ -146,7 +145,7 @@ LAYERS = (
         "ceil pool",
         lambda: nn.MaxPool2d(2, ceil_mode=True),
         call(normal(2, 2, 5, 6)),
-        truth(export=GUARDED),
+        truth(export=NARROWED),
         shapes={"input": "batch 2 height width"},
     ),
     row(

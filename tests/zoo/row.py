@@ -22,7 +22,6 @@ UNLOADABLE = "LoadFailed"
 FROZEN = DIFFERS
 # The artifact takes fewer sizes than eager: by a guard of torch's own, or because an axis became static.
 NARROWED = "DimsNarrowed"
-GUARDED = NARROWED
 NOT_REPEATABLE = "NotRepeatable"
 INEFFECTIVE = "Ineffective"
 SPEC = "SpecError"

@@ -13,7 +13,7 @@ from zoo.row import (
     B_T_4,
     DIFFERS,
     FROZEN,
-    GUARDED,
+    NARROWED,
     RAISES,
     REFUSED,
     call,
@@ -230,7 +230,7 @@ SEQUENCES = (
         "halves time",
         HalvesTime,
         call(normal(2, 6), normal(2, 3)),
-        truth(export=GUARDED),
+        truth(export=NARROWED),
         shapes={"samples": "batch 2*time", "frames": "batch time"},
     ),
     row(

@@ -12,7 +12,6 @@ from zoo.row import (
     B_T,
     B_T_4,
     DIFFERS,
-    GUARDED,
     NARROWED,
     RAISES,
     REFUSED,
@@ -127,7 +126,7 @@ SIZES = (
         call(normal(4, 3, 4)),
         dynamic_shapes={"x": {0: torch.export.Dim.DYNAMIC}},
     ),
-    row("reshape by literal", ReshapeByLiteral, call(normal(4, 6)), truth(export=GUARDED)),
+    row("reshape by literal", ReshapeByLiteral, call(normal(4, 6)), truth(export=NARROWED)),
     row("flatten by size", FlattenBySize, call(normal(4, 3, 4))),
     row(
         "zeros by int",
