@@ -152,9 +152,11 @@ class Eager:
         if findings.warm_up is not None:
             self._note(findings.warm_up)
 
-    def differing(self, first: Returned, second: Returned) -> bool:
+    def differing(self, first: Outcome, second: Outcome) -> bool:
         """Whether two outcomes differ in any output that is random in eager."""
-        return any(item.path in self.random for item in compare(first, second, Tolerance()))
+        return isinstance(first, Returned) and any(
+            item.path in self.random for item in compare(first, second, Tolerance())
+        )
 
     def _returned(self, outcome: Outcome) -> Returned:
         if isinstance(outcome, Raised):

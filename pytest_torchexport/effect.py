@@ -1,23 +1,34 @@
 """Do eager's outputs say anything at all? What always agrees is checked by nobody.
 
 Separate from ``compare`` because this looks at eager alone, over all calls: outputs that do not depend on
-the input, that are all nan or zero, or that are smaller than what the tolerance forgives.
+the input, that are all nan or zero, or that are smaller than what the tolerance forgives; and whether there
+were calls worth the name.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from pytest_torchexport.compare import Tolerance
+from pytest_torchexport.failures import Ineffective
 from pytest_torchexport.observe import Returned
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.tree import flatten
 
+# An item whose eager takes a smaller share of the generated calls, and fewer than this, checked hardly anything;
+# and so did one that ran no more different calls than these, because eager refused the others.
+ACCEPTED_SHARE = 0.1
+HARDLY_ANY = 10
+TOO_FEW = 3
+_HOW_TO_DECLARE = (
+    "say which calls are legal: values= for what an input may hold, map= for what ties inputs",
+    "together, dims= for sizes; filter= only for what these cannot say",
+)
 # Elements of a tensor by which a call is told from another.
 DIGESTED = 4096
 # Fewer calls with other values of the same sizes prove nothing about what an output depends on.
@@ -102,6 +113,38 @@ class Effects:
                 f"{path} hardly depends on the input: it moves by {leaf.moved:.2g} at most, and "
                 f"{atol + rtol * leaf.largest:.2g} is forgiven"
             )
+
+
+def weighed(
+    effects: Effects,
+    *,
+    accepted: int,
+    refused: int,
+    refusal: str,
+    only_the_examples_values: bool,
+    reached: Mapping[str, Collection[int]],
+) -> list[str]:
+    """Why these calls say little, in sentences. ``accepted`` and ``refused`` count generated calls,
+    ``refusal`` is what eager said to the first that it refused, ``reached`` are the sizes of each dim.
+
+    Raises Ineffective where they are hardly any.
+    """
+    said = (f"the first that it refused: {refusal:.200}",) if refusal else ()
+    if accepted < min(HARDLY_ANY, ACCEPTED_SHARE * (accepted + refused)):
+        text = f"eager takes {accepted} of {accepted + refused} generated calls"
+        raise Ineffective(text, details=(*said, *_HOW_TO_DECLARE))
+    if (refused or only_the_examples_values) and effects.calls <= TOO_FEW:
+        text = f"eager refuses all but {effects.calls} different calls"
+        raise Ineffective(text, details=(*said, *_HOW_TO_DECLARE))
+    if only_the_examples_values:
+        weak = ["eager takes no other values than the example's: only sizes varied"]
+    else:
+        weak = [
+            f"eager takes only one size of {name}: {min(sizes)}"
+            for name, sizes in reached.items()
+            if len(sizes) == 1
+        ]
+    return [*weak, *effects.complaints()]
 
 
 def _is_plain(leaf: Any) -> bool:

@@ -9,9 +9,19 @@ from dataclasses import dataclass, field
 
 from pytest_torchexport.failures import Failure
 from pytest_torchexport.recipes import Recipe
-from pytest_torchexport.verdict import Difference
+from pytest_torchexport.verdict import Difference, Sizes
 
 ORIGINS = ("example", "boundary", "stored", "drawn", "failed", "rejected")
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """A failing call for the report; ``searched`` where it is the smallest that was found."""
+
+    recipe: Recipe
+    text: str
+    sizes: tuple[Sizes, ...]
+    searched: bool = True
 
 
 @dataclass
@@ -28,6 +38,9 @@ class Ledger:
     explained: dict[tuple[str, str], Difference] = field(default_factory=dict)
     ran: list[tuple[str, Recipe]] = field(default_factory=list)
     failed: list[tuple[Recipe, Failure]] = field(default_factory=list)
+    shrunk: Shrunk | None = None
+    ineffective: list[str] = field(default_factory=list)
+    self_test: dict[str, str] = field(default_factory=dict)
     waiting_for: str = "eager"
     trying: Recipe | None = None
 

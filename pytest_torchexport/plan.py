@@ -52,3 +52,7 @@ class Plan:
     runtime_imports: tuple[str, ...] = ()
     corpus: Corpus = field(default_factory=NoCorpus)
     progress: Callable[..., None] = silent
+
+    def limit(self) -> str:
+        """The time limit in words."""
+        return f"the item's time limit of {self.time_limit:g} s (torchexport_time_limit)"

@@ -12,10 +12,14 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.failures import Ineffective
 from pytest_torchexport.judge import Judge, Runnable
+from pytest_torchexport.ledger import Ledger
+from pytest_torchexport.observe import Returned
 from pytest_torchexport.recipes import Recipe
 from pytest_torchexport.spec.dims import Dim
 from pytest_torchexport.spec.inputs import Call, InputSpec, TensorLeaf
+from pytest_torchexport.stages.bench import Bench
 from pytest_torchexport.subject import Subject
 from pytest_torchexport.tree import flatten, tree_map
 
@@ -62,26 +66,24 @@ class _Eager:
         return self.function(*args, **kwargs)
 
 
-def self_test(
-    judge_of: Callable[[Runnable], Judge],
-    *,
-    artifact: Runnable,
-    subject: Subject,
-    spec: InputSpec,
-    outputs: Any,
-    calls: Sequence[tuple[str, Recipe]],
-) -> dict[str, str]:
-    """Per seeded bug ``caught: ...``, ``missed: ...`` or ``does not apply: ...``.
-
-    ``calls`` are those the item ran, by origin; ``outputs`` what eager returns on the example.
+def seed_bugs(bench: Bench) -> None:
+    """Note per seeded bug ``caught: ...``, ``missed: ...`` or ``does not apply: ...``; under strict a missed
+    one is raised.
     """
-    found = {}
-    for name, mutant in _mutants(artifact, subject, spec, outputs):
-        if isinstance(mutant, str):
-            found[name] = f"{NOT_APPLICABLE}: {mutant}"
-        else:
-            found[name] = _caught(judge_of(mutant), calls)
-    return found
+    bench.plan.progress("self-test")
+    example = bench.eager.on_cpu(bench.spec.example)
+    outputs = example.value if isinstance(example, Returned) else None
+    subject = bench.eager.pristine.copy().to(bench.plan.device)
+    found = bench.ledger.self_test
+    with bench.ledger.timed("self-test"):
+        for name, mutant in _mutants(bench.artifact, subject, bench.spec, outputs):
+            if isinstance(mutant, str):
+                found[name] = f"{NOT_APPLICABLE}: {mutant}"
+            else:
+                found[name] = _caught(bench.judge_of(mutant, Ledger()), bench.ledger.ran)
+    missed = [name for name, came in found.items() if came.startswith(MISSED)]
+    if missed and bench.plan.strict:
+        raise Ineffective(f"self-test: this item would miss a {', a '.join(missed)}")
 
 
 def _caught(judge: Judge, calls: Sequence[tuple[str, Recipe]]) -> str:

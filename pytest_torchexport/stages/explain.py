@@ -7,26 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from pytest_torchexport.failures import Failure, SpecError
 from pytest_torchexport.judge import Judge
+from pytest_torchexport.ledger import Shrunk
 from pytest_torchexport.recipes import Recipe, build, describe_recipe
 from pytest_torchexport.shrink import shrink
 from pytest_torchexport.verdict import Sizes
 
 # How many sizes of a dim a failing call is tried at.
 SWEEP = 8
-
-
-@dataclass(frozen=True)
-class Shrunk:
-    """A failing call for the report; ``searched`` where it is the smallest that was found."""
-
-    recipe: Recipe
-    text: str
-    sizes: tuple[Sizes, ...]
-    searched: bool = True
 
 
 def explained(

@@ -1,0 +1,52 @@
+"""What every stage works with, once there is an artifact."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from pytest_torchexport.eager import Eager
+from pytest_torchexport.judge import Judge, Runnable
+from pytest_torchexport.ledger import Ledger
+from pytest_torchexport.legal import Legal
+from pytest_torchexport.limits import Deadline
+from pytest_torchexport.plan import Plan
+from pytest_torchexport.spec.inputs import InputSpec
+from pytest_torchexport.targets.base import Artifact
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """One artifact beside eager."""
+
+    plan: Plan
+    eager: Eager
+    legal: Legal
+    artifact: Artifact
+    ledger: Ledger
+    deadline: Deadline
+    judge: Judge = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "judge", self.judge_of(self.artifact, self.ledger))
+
+    @property
+    def spec(self) -> InputSpec:
+        """Which calls are legal."""
+        return self.legal.spec
+
+    @property
+    def example_sizes(self) -> dict[str, int]:
+        """The size of each dim in the example."""
+        return {name: dim.example for name, dim in self.spec.dims.items()}
+
+    def judge_of(self, artifact: Runnable, ledger: Ledger) -> Judge:
+        """A judge of another artifact, or one who keeps other books."""
+        return Judge(
+            artifact,
+            plan=self.plan,
+            eager=self.eager,
+            legal=self.legal,
+            ledger=ledger,
+            deadline=self.deadline,
+        )

@@ -1,0 +1,189 @@
+"""Calls: the example, those that failed last time, the boundaries, and those that Hypothesis draws.
+
+The only ``@given`` of the package is here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from pytest_torchexport.compare import remarks
+from pytest_torchexport.effect import weighed
+from pytest_torchexport.failures import SpecError
+from pytest_torchexport.observe import Returned
+from pytest_torchexport.recipes import Recipe, example_recipe
+from pytest_torchexport.stages.bench import Bench
+from pytest_torchexport.stages.explain import explained
+from pytest_torchexport.strategies import boundary_recipes, recipes
+
+# An artifact's first run may differ from its later ones: https://github.com/pytorch/pytorch/issues/80606
+REPEATS = 3
+# Drawing stops at this share of the time limit: the rest is for shrinking and the round trip.
+DRAWING_SHARE = 0.5
+SHRINKING_SHARE = 0.9
+# How many failing calls are kept for the next run.
+STORED = 10
+
+
+class _OutOfTime(BaseException):
+    """Ends drawing. A BaseException, because Hypothesis takes an Exception for a failing example."""
+
+
+def run(bench: Bench, source: str) -> None:
+    """Run every call, then raise what the first that failed amounts to, shrunk. ``source`` is the text of
+    the subject, on which stored calls depend.
+    """
+    key = _key(bench, source)
+    with bench.ledger.timed("parity"):
+        if not _trial(bench, "example", example_recipe(bench.spec), repeats=REPEATS):
+            raise SpecError("filter refuses the example itself, or eager does on this device")
+        if not bench.ledger.failed:
+            _remark(bench)
+        _explicit(bench, "stored", _stored(bench, key), repeats=1)
+        boundary = list(boundary_recipes(bench.spec, bench.plan.seed))
+        _explicit(bench, "boundary", boundary, repeats=REPEATS)
+        _draw(bench)
+        failed = bench.ledger.failed
+        bench.plan.corpus.store(key, [recipe.as_dict() for recipe, _ in failed])
+        if failed:
+            _explain(bench)
+
+
+def weigh(bench: Bench) -> None:
+    """Raise Ineffective where hardly anything was checked; keep why a pass means little."""
+    counts = bench.ledger.calls
+    bench.ledger.ineffective += weighed(
+        bench.judge.effects,
+        accepted=counts["boundary"] + counts["drawn"],
+        refused=counts["rejected"],
+        refusal=bench.legal.refusal,
+        only_the_examples_values=bench.legal.fell_back and not bench.legal.takes_other_values,
+        reached=bench.ledger.reached,
+    )
+    for text in bench.judge.effects.partial():
+        bench.ledger.note(text)
+
+
+def _remark(bench: Bench) -> None:
+    """Note what the artifact returns otherwise than eager, and may."""
+    example = bench.spec.example
+    eager, artifact = bench.eager.on_cpu(example), bench.judge.run(example)
+    if isinstance(eager, Returned) and isinstance(artifact, Returned):
+        for text in remarks(eager.value, artifact.value):
+            bench.ledger.note(text)
+
+
+def _explicit(bench: Bench, origin: str, items: Sequence[Recipe], repeats: int) -> None:
+    for number, recipe in enumerate(items):
+        if number and _half_is_over(bench):
+            bench.ledger.note(
+                f"ran {number} of {len(items)} {origin} calls in half of {bench.plan.limit()}"
+            )
+            return
+        bench.plan.progress(origin, number, len(items))
+        _trial(bench, origin, recipe, repeats)
+
+
+def _draw(bench: Bench) -> None:
+    import hypothesis
+    from hypothesis import errors
+
+    wanted = _max_examples(bench, hypothesis.settings().max_examples)
+    if not bench.spec.leaves:
+        return
+
+    @hypothesis.seed(bench.plan.seed)
+    @hypothesis.settings(
+        max_examples=wanted,
+        database=None,
+        deadline=None,
+        derandomize=False,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+        verbosity=hypothesis.Verbosity.quiet,
+        backend="hypothesis",
+    )
+    @hypothesis.given(recipes(bench.spec))
+    def drawn(recipe: Recipe) -> None:
+        if _half_is_over(bench):
+            raise _OutOfTime
+        bench.plan.progress("drawing", bench.ledger.calls["drawn"], wanted)
+        hypothesis.assume(_trial(bench, "drawn", recipe, repeats=1))
+
+    try:
+        drawn()
+    except errors.Unsatisfiable:
+        bench.ledger.note("eager or filter refused every call that was drawn")
+    except _OutOfTime:
+        bench.ledger.note(
+            f"stopped drawing after {bench.ledger.calls['drawn']} of {wanted} calls: half of "
+            f"{bench.plan.limit()} was used"
+        )
+
+
+def _half_is_over(bench: Bench) -> bool:
+    return bench.deadline.elapsed > DRAWING_SHARE * bench.plan.time_limit
+
+
+def _max_examples(bench: Bench, profile: int) -> int:
+    plan = bench.plan
+    if plan.max_examples is not None:
+        return plan.max_examples
+    return plan.options.max_examples or min(profile, plan.max_examples_cap)
+
+
+def _trial(bench: Bench, origin: str, recipe: Recipe, repeats: int) -> bool:
+    """Run one call and book it; False where it is not legal."""
+    ledger = bench.ledger
+    judgment = bench.judge.call(recipe, repeats)
+    if judgment is None:
+        ledger.calls["rejected"] += 1
+        return False
+    ledger.calls[origin] += 1
+    if bench.plan.self_test:
+        ledger.ran.append((origin, recipe))
+    for name, dim in bench.spec.dims.items():
+        size = judgment.recipe.sizes.get(name, dim.example)
+        ledger.reached.setdefault(name, set()).add(size)
+    if judgment.failure is not None:
+        ledger.calls["failed"] += 1
+        if len(ledger.failed) < STORED:
+            ledger.failed.append((judgment.recipe, judgment.failure))
+    return True
+
+
+def _explain(bench: Bench) -> None:
+    """Shrink the first failing call and say at which sizes it fails; then raise its failure."""
+    bench.plan.progress("shrinking")
+    recipe, failure = bench.ledger.failed[0]
+
+    def may_go_on() -> bool:
+        return bench.deadline.elapsed <= SHRINKING_SHARE * bench.plan.time_limit
+
+    with bench.ledger.timed("shrinking"):
+        shrunk, final = explained(bench.judge, recipe, type(failure), may_go_on)
+        bench.ledger.shrunk = shrunk
+    raise final if type(final) is type(failure) else failure
+
+
+def _key(bench: Bench, source: str) -> str:
+    """What a stored call depends on: the subject's source and the shapes it was drawn for."""
+    shapes = [(leaf.path, str(getattr(leaf, "shape", ""))) for leaf in bench.spec.leaves]
+    text = json.dumps([source, shapes, sorted(bench.spec.dims)], default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _stored(bench: Bench, key: str) -> list[Recipe]:
+    dims, leaves = bench.spec.dims, bench.spec.leaves
+    found = []
+    for data in bench.plan.corpus.load(key):
+        try:
+            recipe = Recipe.from_dict(data)
+        except (KeyError, TypeError, ValueError):
+            continue  # written by another version: as good as nothing stored
+        legal = all(recipe.sizes.get(n, d.example) in d.sizes for n, d in dims.items())
+        if legal and len(recipe.leaves) == len(leaves):
+            found.append(recipe)
+    return found

@@ -1,0 +1,40 @@
+"""Chance: where forward is random, does the artifact vary with the seed, and as eager does."""
+
+from __future__ import annotations
+
+from pytest_torchexport.compare import Tolerance, compare_values
+from pytest_torchexport.failures import OutputsDiffer
+from pytest_torchexport.observe import Returned
+from pytest_torchexport.spec.inputs import Call
+from pytest_torchexport.stages.bench import Bench
+
+
+def streams(bench: Bench) -> None:
+    """Raise where the artifact is constant and eager is not. Where it draws from a stream of its own, its
+    random outputs are not compared from here on.
+    """
+    eager, example, seed = bench.eager, bench.spec.example, bench.plan.seed
+    if not eager.random:
+        return
+    wanted = eager.on_cpu(example)
+    first, again, other = (bench.judge.run(example, at) for at in (seed, seed, seed + 1))
+    if not isinstance(first, Returned) or not isinstance(wanted, Returned):
+        return  # parity tells what it raises
+    returned = Call((first.value,)).to("cpu").args[0]
+    if any(d.kind != "values" for d in compare_values(wanted.value, returned, Tolerance())):
+        return  # and what it returns
+    if eager.differing(first, again):
+        bench.judge.random_paths = eager.random
+    elif not eager.differing(first, other):
+        raise OutputsDiffer(
+            "the artifact is constant where eager varies with the random seed", details=eager.draws
+        )
+
+
+def unjudged(bench: Bench) -> str:
+    """Why what is random cannot be compared; empty where it can, or where nothing is."""
+    paths = ", ".join(sorted(bench.judge.random_paths))
+    return paths and (
+        f"forward is random, and {bench.plan.target} draws from another random stream than eager: "
+        f"the values of {paths} cannot be compared"
+    )

@@ -1,0 +1,58 @@
+"""Sequences: calls in a row, where forward changes its module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pytest_torchexport.checks import state
+from pytest_torchexport.observe import Returned, tensors_of
+from pytest_torchexport.spec.inputs import Call
+from pytest_torchexport.stages.bench import Bench
+from pytest_torchexport.strategies import boundary_recipes
+
+
+def start(bench: Bench) -> None:
+    """Raise where the artifact does not start in the state in which the module was."""
+    if bench.eager.stateful:
+        pristine = bench.eager.pristine.copy().to(bench.plan.device)
+        carried = tensors_of(bench.artifact.module)
+        state.exported(tensors_of(pristine.module), carried, bench.eager.changes)
+
+
+def follow(bench: Bench) -> None:
+    """Calls from the pristine state, none undone: the example again and again, then calls of other values
+    and sizes. Raise where the artifact parts from eager.
+    """
+    if not bench.eager.stateful:
+        return
+    with bench.ledger.timed("state"):
+        for calls in _sequences(bench):
+            _follow(bench, calls)
+
+
+def _sequences(bench: Bench) -> list[list[Call]]:
+    example = bench.spec.example
+    others = [
+        found.call
+        for recipe in boundary_recipes(bench.spec, bench.plan.seed)
+        if (found := bench.legal.call(recipe)) is not None
+    ]
+    step = max(1, len(others) // state.LENGTH)
+    return [[example] * state.LENGTH, [example, *others[::step][: state.LENGTH]]]
+
+
+def _follow(bench: Bench, calls: Sequence[Call]) -> None:
+    eager, judge = bench.eager, bench.judge
+    before = tensors_of(eager.pristine.module)
+    pairs = zip(eager.in_a_row(calls), judge.in_a_row(calls), strict=True)
+    for number, ((wanted, left), (found, right)) in enumerate(pairs, start=1):
+        if not isinstance(wanted, Returned):
+            return  # eager itself does not survive being called again: nothing to hold against anyone
+        more = state.carried_differences(left, right, judge.tolerance)
+        differences = judge.differences(calls[:number], wanted, found, (left, right), more)
+        state.followed(number, len(calls), differences, eager.changes)
+        dropped = state.not_carried(before, left, right)
+        if dropped:
+            bench.ledger.note(
+                f"the artifact does not carry {', '.join(dropped)}, which forward changes"
+            )
