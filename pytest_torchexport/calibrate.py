@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.compare import dense
 from pytest_torchexport.observe import Outcome, Returned, observe, tensors_of
 from pytest_torchexport.rounding import scattered, sequential
 from pytest_torchexport.spec.inputs import Call
@@ -104,7 +105,7 @@ class Calibration:
             for leaves in runs:
                 for path, tensors in seen.items():
                     if _comparable(leaves.get(path), expected[path]):
-                        tensors.append(leaves[path].detach().cpu())
+                        tensors.append(dense(leaves[path].detach().cpu()))
             found = _sort(asked, seen, expected, actual)
             if not found.bugs:
                 break
@@ -199,7 +200,7 @@ def _judged(
     tensors = isinstance(wanted, torch.Tensor) and isinstance(found, torch.Tensor)
     if not tensors or not others:
         return difference
-    wanted, found = wanted.detach().cpu(), found.detach().cpu()
+    wanted, found = dense(wanted.detach().cpu()), dense(found.detach().cpu())
     if not (wanted.is_floating_point() or wanted.is_complex()):
         cause = TIE if _falls_elsewhere(others, wanted, found) else BUG
         return dataclasses.replace(difference, cause=cause)

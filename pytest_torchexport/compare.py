@@ -167,7 +167,7 @@ def _error(a: torch.Tensor, b: torch.Tensor) -> float | None:
         or a.device != b.device
     ):
         return None
-    a, b = _dense(a.detach()), _dense(b.detach())
+    a, b = dense(a.detach()), dense(b.detach())
     if torch.equal(a, b):
         return 0.0
     gap = (_wide(b) - _wide(a)).abs()
@@ -279,7 +279,7 @@ def _numbers(
 ) -> list[Difference]:
     if expected.is_meta:
         return []
-    expected, actual = _dense(expected), _dense(actual)
+    expected, actual = dense(expected), dense(actual)
     if torch.equal(expected, actual):
         return []
     rtol, atol = tolerance.of(expected.dtype)
@@ -351,7 +351,7 @@ def _int(value: torch.Tensor, dtype: torch.dtype) -> int:
     return number + 2**64 if number < 0 and dtype == torch.uint64 else number
 
 
-def _dense(tensor: torch.Tensor) -> torch.Tensor:
+def dense(tensor: torch.Tensor) -> torch.Tensor:
     """The same numbers in a plain strided tensor."""
     if tensor.is_nested:
         tensor = torch.cat([part.reshape(-1) for part in tensor.unbind()])

@@ -6,7 +6,8 @@ Separate from the engine because every stage asks it, and because what a forward
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -49,7 +50,6 @@ class Eager:
         self.changes: tuple[str, ...] = ()
         self.stateful = False
         self.returns_nan = False
-        self.attributes = frozenset(_plain_names(self.pristine.module))
         self._plan = plan
         self._note = note
         self._mode = plan.options.mode or plan.mode
@@ -103,10 +103,7 @@ class Eager:
         Raises SpecError, NotRepeatable or TrainingMode.
         """
         first = self._returned(self.on_cpu(example))
-        self.returns_nan = any(
-            isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and bool(leaf.isnan().any())
-            for leaf in leaves_of(first.value)
-        )
+        self.returns_nan = has_nan(first.value)
         for name in first.changed:
             self._note(f"forward changes torch's {name}; it is put back after each call")
         self._heed(examine(self.pristine, example, self._plan.seed, names))
@@ -187,14 +184,14 @@ class Eager:
         self._note("put into eval mode for the check")
 
 
+def has_nan(value: Any) -> bool:
+    """Whether any float in an output is nan."""
+    return any(
+        isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and bool(leaf.isnan().any())
+        for leaf in leaves_of(value)
+    )
+
+
 def _is_lazy(module: torch.nn.Module | None) -> bool:
     tensors = [*module.parameters(), *module.buffers()] if module is not None else []
     return any(torch.nn.parameter.is_lazy(tensor) for tensor in tensors)
-
-
-def _plain_names(module: torch.nn.Module | None) -> Iterator[str]:
-    """Names of the Python numbers and strings that the module and its parts hold."""
-    for part in module.modules() if module is not None else ():
-        for name, value in vars(part).items():
-            if isinstance(value, (bool, int, float, str)) and name != "training":
-                yield name

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -73,19 +73,11 @@ class State:
         module: torch.nn.Module | None,
         *,
         thorough: bool = False,
-        attributes: Collection[str] = (),
     ) -> None:
-        """``attributes`` are names of Python numbers and strings that the forward is known to change."""
         owners = list(module.modules()) if module is not None else []
         self.lost = False
         self._thorough = thorough
         self._buffers = [(owner, _own_buffers(owner)) for owner in owners]
-        self._plain = [
-            (owner, name, getattr(owner, name))
-            for owner in owners
-            for name in attributes
-            if isinstance(getattr(owner, name, None), (bool, int, float, str))
-        ]
         buffers = [t for _, own in self._buffers for t in own.values() if t is not None]
         parameters = list(module.parameters()) if module is not None else []
         self._tensors = [t for t in (*buffers, *parameters) if not t.is_inference()]
@@ -100,10 +92,6 @@ class State:
         """
         changed = [self._put_back(index) for index in range(len(self._tensors))]
         changed += [_rebind(owner, own) for owner, own in self._buffers]
-        for owner, name, value in self._plain:
-            if getattr(owner, name, None) != value:
-                setattr(owner, name, value)
-                changed.append(True)
         return any(changed)
 
     def stale(self) -> bool:

@@ -9,8 +9,8 @@ change, so what they scatter is eager's own error on that very call, and nothing
   1997). What is exact stays exact: moved data, comparisons, ``floor``, ``max``, sums of small integers. A
   threshold that a computation lands *on* is therefore no excuse, one that it lands *near* is. Equal numbers
   leave ``sort`` and ``topk`` in any order, as their documentation says.
-- ``sequential``: sums, means and running sums are added up one term after the other in their own dtype, as
-  ONNX Runtime does along outer axes, where torch adds pairwise or in double.
+- ``sequential``: sums, and the means, norms, variances and products of matrices made of them, are added up
+  one term after the other, as ONNX Runtime does along outer axes, where torch adds pairwise or in double.
 
 Separate from ``calibrate`` because this is about operators, and that about verdicts.
 """
@@ -32,6 +32,9 @@ REACH = 1.5
 LOOKED_AT = 1_000_000
 # Longer axes are not added up term by term: a Python loop would cost more than the answer is worth.
 LONGEST = 20_000
+
+# Nor are products of matrices with more single products than this.
+MOST_PRODUCTS = 10_000_000
 
 # Operators with float results that never round. Views are told by torch; these copy, pick or compare.
 EXACT = frozenset(
@@ -218,6 +221,73 @@ def _std(self: torch.Tensor, **arguments: Any) -> torch.Tensor | None:
     return None if variance is None else variance.sqrt()
 
 
+def _norm(
+    self: torch.Tensor,
+    ord: Any = 2,  # noqa: A002  # the operator's own name for it
+    dim: Any = None,
+    **_: Any,
+) -> torch.Tensor | None:
+    if ord not in (1, 2):
+        return None
+    total = _sum(self.abs() if ord == 1 else self * self, dim)
+    return total if total is None or ord == 1 else total.sqrt()
+
+
+def _product(self: torch.Tensor, mat2: torch.Tensor, **_: Any) -> torch.Tensor | None:
+    """A product of matrices, or of batches of them, one inner index after the other."""
+    inner = self.shape[-1]
+    if not 0 < inner <= LONGEST or inner * self.shape[-2] * mat2.shape[-1] > MOST_PRODUCTS:
+        return None
+    # Half precision is accumulated in float32 wherever it is multiplied fast.
+    left, right = (item.float() if item.dtype.itemsize < 4 else item for item in (self, mat2))
+    total = torch.zeros_like(left[..., :1] * right[..., :1, :])
+    for index in range(inner):
+        total = total + left[..., index : index + 1] * right[..., index : index + 1, :]
+    return total.to(self.dtype)
+
+
+def _added_product(
+    self: torch.Tensor, left: torch.Tensor, right: torch.Tensor, beta: Any, alpha: Any
+) -> torch.Tensor | None:
+    found = _product(left, right)
+    return None if found is None else beta * self + alpha * found
+
+
+def _addmm(
+    self: torch.Tensor, mat1: torch.Tensor, mat2: torch.Tensor, beta: Any, alpha: Any, **_: Any
+) -> torch.Tensor | None:
+    return _added_product(self, mat1, mat2, beta, alpha)
+
+
+def _baddbmm(
+    self: torch.Tensor, batch1: torch.Tensor, batch2: torch.Tensor, beta: Any, alpha: Any, **_: Any
+) -> torch.Tensor | None:
+    return _added_product(self, batch1, batch2, beta, alpha)
+
+
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    attn_mask: Any = None,
+    scale: Any = None,
+    **_: Any,
+) -> torch.Tensor | None:
+    """Attention in separate steps, each rounded to the dtype, where a fused kernel rounds once."""
+    if dropout_p:
+        return None
+    factor = float(scale or query.shape[-1] ** -0.5)
+    scores = query @ key.transpose(-2, -1) * factor
+    if is_causal:
+        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~allowed, float("-inf"))
+    if attn_mask is not None:
+        scores = scores + attn_mask
+    return scores.softmax(-1) @ value
+
+
 def _normalized(terms: torch.Tensor, axes: Sequence[int], eps: float) -> torch.Tensor | None:
     mean = _mean(terms, axes)
     variance = _var(terms, axes, correction=0)
@@ -289,6 +359,12 @@ _SUMS: Mapping[str, Callable[..., torch.Tensor | None]] = {
     "native_group_norm": _group_norm,
     "native_batch_norm": _batch_norm,
     "_native_batch_norm_legit": _batch_norm,
+    "linalg_vector_norm": _norm,
+    "mm": _product,
+    "bmm": _product,
+    "addmm": _addmm,
+    "baddbmm": _baddbmm,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
 }
 
 

@@ -51,7 +51,7 @@ def _narrowed(suspicion: Suspicion, sizes: Mapping[str, int], failure: Failure) 
     at = ", ".join(f"{name} = {size}" for name, size in sizes.items())
     return DimsNarrowed(
         f"{suspicion.dim} (axis {suspicion.axis} of {suspicion.path}): declared {suspicion.declared}, the "
-        f"artifact takes {suspicion.actual}: {suspicion.why}",
+        f"program says {suspicion.actual}: {suspicion.why}",
         details=(f"at {at}: {str(failure) or failure.title}", *failure.details),
         where=suspicion.where or failure.where,
         differences=failure.differences,

@@ -12,6 +12,7 @@ from pytest_torchexport.recipes import Recipe, build, describe_recipe, example_r
 from pytest_torchexport.spec.exporters import EXPORTED_AT, specialized_dims
 from pytest_torchexport.stages.bench import Bench
 from pytest_torchexport.stages.explain import sweep
+from pytest_torchexport.strategies import CORNERS
 
 
 def audit(bench: Bench) -> None:
@@ -28,8 +29,7 @@ def audit(bench: Bench) -> None:
         )
         for recipe in (normal, example_recipe(bench.spec, sizes)):
             failure = bench.judge.quietly(recipe)
-            # What fails at other sizes too is not about sizes.
-            if failure is not None and bench.judge.quietly(_resized(bench, recipe)) is None:
+            if failure is not None and not _fails_elsewhere(bench, recipe):
                 tried.append(recipe)
                 return failure
         return None
@@ -46,9 +46,17 @@ def audit(bench: Bench) -> None:
             raise
 
 
-def _resized(bench: Bench, recipe: Recipe) -> Recipe:
-    """The same call at the sizes of the example, or at those that an exporter was given instead."""
+def _fails_elsewhere(bench: Bench, recipe: Recipe) -> bool:
+    """Whether calls fail at the example's sizes too, or at those that an exporter was given instead: with
+    these values or any plain ones. What does is not about sizes.
+    """
     sizes = bench.example_sizes
     if recipe.sizes == sizes:
         sizes |= {dim.name: EXPORTED_AT for dim in specialized_dims(bench.spec)}
-    return dataclasses.replace(recipe, sizes=sizes)
+    others = (
+        plain_recipe(bench.spec, kind, sizes, bench.plan.seed) for kind in ("normal", *CORNERS)
+    )
+    return any(
+        bench.judge.quietly(other) is not None
+        for other in (dataclasses.replace(recipe, sizes=sizes), *others)
+    )

@@ -163,6 +163,15 @@ NORMS = {
     "batch norm": nn.BatchNorm1d(4),
     "instance norm": nn.InstanceNorm1d(4, affine=True),
     "plain mean": torch.mean,
+    "length": lambda x: x.norm(dim=1),
+    "sum of sizes": lambda x: torch.linalg.vector_norm(x, 1, (0, 2)),
+    "product of matrices": lambda x: x[0] @ x[1].T,
+    "product of batches": lambda x: x @ x.transpose(1, 2),
+    "linear layer": nn.Linear(6, 2),
+    "sum and product of batches": lambda x: torch.baddbmm(x.sum(), x, x.mT, beta=0.5, alpha=2),
+    "attention": lambda x: F.scaled_dot_product_attention(
+        x[None], x[None], x[None], is_causal=True
+    ),
 }
 
 

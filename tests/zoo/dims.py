@@ -226,8 +226,8 @@ DIMS = (
         shapes=B_T,
         dims={"time": range(8, 17, 4)},
     ),
-    # ONNX Runtime: zero.
-    row("mean of no rows", MeanOfRows, X, truth(onnx=DIFFERS, onnx_legacy=DIFFERS), **EMPTY),
+    # ONNX Runtime: zero. Whether capture or the runtime makes it so, only sizes under 2 show it.
+    row("mean of no rows", MeanOfRows, X, truth(onnx=NARROWED, onnx_legacy=DIFFERS), **EMPTY),
     row("sum of no rows", RowsThenSum, X, **EMPTY),
     row("maximum of no rows", MaximumOfRows, X, truth(SPEC), **EMPTY),
 )
