@@ -109,11 +109,22 @@ class Eager:
         self._heed(examine(self.pristine, example, self._plan.seed, names))
         other = self.on_cpu(example, self._plan.seed + 1)
         varied = compare(first, other, Tolerance()) if isinstance(other, Returned) else []
+        if varied:
+            self._same_as(first, self.on_cpu(example))
         self.random = frozenset(difference.path for difference in varied)
         if self.random:
             drawn = f" ({'; '.join(self.draws)})" if self.draws else ""
             self._note(
                 f"forward is random{drawn}; eager and artifact are seeded alike before each call"
+            )
+
+    def _same_as(self, first: Returned, again: Outcome) -> None:
+        """Raise where it is not the seed that makes outputs vary, but the time, or a call before."""
+        moved = compare(first, again, Tolerance(0.0, 0.0)) if isinstance(again, Returned) else []
+        if moved:
+            raise NotRepeatable(
+                "calls on equal inputs, from equal state and seed, drift apart",
+                differences=tuple(moved),
             )
 
     def _heed(self, findings: Findings) -> None:

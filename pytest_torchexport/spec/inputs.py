@@ -139,6 +139,14 @@ class InputSpec:
         dims = {other: dim for other, dim in self.dims.items() if other != name}
         return dataclasses.replace(self, leaves=leaves, dims=dims)
 
+    def resized(self, call: Call, sizes: Mapping[str, int], start: int = 0) -> Call:
+        """The same values at other sizes of the dims: rows from ``start`` on, and from the first again."""
+        named = self.flatten(call)
+        shapes = {leaf.path: leaf.shape for leaf in self.tensors}
+        leaves = [_rows(value, shapes.get(path, ()), sizes, start) for path, value in named]
+        args, kwargs = self.structure.unflatten(leaves)
+        return Call(args, kwargs)
+
     def numel(self, sizes: Mapping[str, int]) -> int:
         """Elements of all tensor arguments at these sizes."""
         return sum(
@@ -177,6 +185,15 @@ class InputSpec:
             for name, arg in zip((*names, *[""] * len(call.args)), call.args, strict=False)
         )
         return Call(args, {key: changed.get(key, value) for key, value in call.kwargs.items()})
+
+
+def _rows(value: Any, shape: Shape, sizes: Mapping[str, int], start: int) -> Any:
+    for axis, expr in enumerate(shape):
+        if expr.names and expr.names <= sizes.keys() and value.shape[axis]:
+            size = expr.evaluate(sizes)
+            rows = torch.arange(start, start + size, device=value.device) % value.shape[axis]
+            value = value.index_select(axis, rows)
+    return value
 
 
 def flatten_call(

@@ -18,7 +18,7 @@ from pytest_torchexport.ledger import Ledger
 from pytest_torchexport.observe import Returned
 from pytest_torchexport.recipes import Recipe
 from pytest_torchexport.spec.dims import Dim
-from pytest_torchexport.spec.inputs import Call, InputSpec, TensorLeaf
+from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.stages.bench import Bench
 from pytest_torchexport.subject import Subject
 from pytest_torchexport.tree import flatten, tree_map
@@ -100,7 +100,7 @@ def _mutants(
     if not spec.dims:
         yield "frozen size", "no size varies"
     for name, dim in spec.dims.items():
-        yield f"frozen size of {name}", Mutant(artifact, _frozen(spec, name, dim))
+        yield f"frozen size of {name}", Mutant(artifact, _frozen(spec, dim))
     yield "perturbed weight", _perturbed(subject) or "there are no weights"
     leaves = flatten(outputs)[0]
     if len(leaves) > 1 and type(outputs) in (tuple, list, dict):
@@ -114,29 +114,9 @@ def _mutants(
     yield "swapped branch", _branch(artifact, spec)
 
 
-def _frozen(spec: InputSpec, name: str, dim: Dim) -> Sabotage:
+def _frozen(spec: InputSpec, dim: Dim) -> Sabotage:
     """The artifact as it would be had the exporter taken the example's size for a constant."""
-
-    def sabotage(call: Call, run: Run) -> Any:
-        named = dict(spec.flatten(call))
-        changed = {
-            leaf.path: _at_size(leaf, named[leaf.path], name, dim.example)
-            for leaf in spec.tensors
-            if leaf.path in named
-        }
-        leaves = [changed.get(path, value) for path, value in named.items()]
-        args, kwargs = spec.structure.unflatten(leaves)
-        return run(Call(args, kwargs))
-
-    return sabotage
-
-
-def _at_size(leaf: TensorLeaf, tensor: torch.Tensor, name: str, size: int) -> torch.Tensor:
-    for axis, expr in enumerate(leaf.shape):
-        if name in expr.names and tensor.shape[axis] and expr.names == {name}:
-            rows = torch.arange(expr.evaluate({name: size})) % tensor.shape[axis]
-            tensor = tensor.index_select(axis, rows.to(tensor.device))
-    return tensor
+    return lambda call, run: run(spec.resized(call, {dim.name: dim.example}))
 
 
 def _perturbed(subject: Subject) -> Runnable | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
 from pytest_torchexport.checks import dims
@@ -12,7 +11,9 @@ from pytest_torchexport.recipes import Recipe, build, describe_recipe, example_r
 from pytest_torchexport.spec.exporters import EXPORTED_AT, specialized_dims
 from pytest_torchexport.stages.bench import Bench
 from pytest_torchexport.stages.explain import sweep
-from pytest_torchexport.strategies import CORNERS
+
+# How many parts of a larger call are tried at the example's sizes.
+WINDOWS = 8
 
 
 def audit(bench: Bench) -> None:
@@ -47,16 +48,18 @@ def audit(bench: Bench) -> None:
 
 
 def _fails_elsewhere(bench: Bench, recipe: Recipe) -> bool:
-    """Whether calls fail at the example's sizes too, or at those that an exporter was given instead: with
-    these values or any plain ones. What does is not about sizes.
+    """Whether the values of a call fail at the example's sizes too, or at those that an exporter was given
+    instead: then it is the values, and no question of sizes.
     """
+    found = bench.legal.call(recipe)
+    if found is None:
+        return False
+    tried = {**bench.example_sizes, **found.recipe.sizes}
     sizes = bench.example_sizes
-    if recipe.sizes == sizes:
+    if tried == sizes:
         sizes |= {dim.name: EXPORTED_AT for dim in specialized_dims(bench.spec)}
-    others = (
-        plain_recipe(bench.spec, kind, sizes, bench.plan.seed) for kind in ("normal", *CORNERS)
-    )
+    windows = max(-(-tried[name] // max(size, 1)) for name, size in sizes.items())
     return any(
-        bench.judge.quietly(other) is not None
-        for other in (dataclasses.replace(recipe, sizes=sizes), *others)
+        bench.judge.fails(bench.spec.resized(found.call, sizes, window * max(sizes.values())))
+        for window in range(min(windows, WINDOWS))
     )
