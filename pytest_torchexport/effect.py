@@ -40,7 +40,9 @@ class _Leaf:
     """One output over all calls: its first value, and in numbers how it moved."""
 
     first: torch.Tensor
+    dtype: torch.dtype
     compared: int = 0
+    elements: int = 0
     moved: float = 0.0
     largest: float = 0.0
     numbers: bool = False
@@ -49,6 +51,7 @@ class _Leaf:
         if tensor.shape == self.first.shape:
             self.compared += 1
             self.moved = max(self.moved, _gap(tensor, self.first))
+        self.elements += tensor.numel()
         finite = tensor[torch.isfinite(tensor)]
         self.numbers = self.numbers or bool(finite.numel())
         if finite.numel():
@@ -79,7 +82,7 @@ class Effects:
                 continue
             tensor = leaf.detach().to(torch.float64)
             if path not in self._leaves:
-                self._leaves[path] = _Leaf(tensor)
+                self._leaves[path] = _Leaf(tensor, leaf.dtype)
             self._leaves[path].saw(tensor)
 
     def complaints(self) -> list[str]:
@@ -93,10 +96,10 @@ class Effects:
         return [] if self.complaints() else said
 
     def _about(self, path: str, leaf: _Leaf) -> Iterator[str]:
-        if leaf.first.numel() and not leaf.numbers:
-            yield f"{path} is nan or infinite on every call"
+        if not leaf.numbers:
+            yield f"{path} is {'nan or infinite' if leaf.elements else 'empty'} on every call"
             return
-        rtol, atol = self._tolerance.of(torch.float32)
+        rtol, atol = self._tolerance.of(leaf.dtype)
         if leaf.compared <= ENOUGH:
             return
         if leaf.largest == 0.0:

@@ -43,6 +43,10 @@ def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
     else:
         assert verdict.failure == expected, _told(verdict)
         assert verdict.status == ("passed" if expected is None else "failed"), _told(verdict)
+    if verdict.status == "passed":
+        said = "; ".join(verdict.ineffective)
+        assert row.weak in said, _told(verdict)
+        assert bool(row.weak) == bool(said), _told(verdict)
 
 
 @pytest.mark.parametrize("target", zoo.TARGETS)
@@ -73,5 +77,6 @@ def _told(verdict: Any) -> str:
     lines += [f"differs {item}" for item in verdict.differences]
     lines += [f"call    {verdict.call}"] if verdict.call else []
     lines += [f"note    {line}" for line in verdict.notes]
+    lines += [f"weak    {line}" for line in verdict.ineffective]
     lines.append(f"calls   {verdict.calls}")
     return "\n".join(lines)

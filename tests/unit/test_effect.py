@@ -28,6 +28,7 @@ WEAK = {
     "nan": (lambda x: x * math.nan, "is nan or infinite on every call"),
     "infinite": (lambda x: torch.full_like(x, math.inf), "is nan or infinite"),
     "bias alone": (lambda x: torch.arange(3.0) + 0 * x, "does not depend on the input"),
+    "empty": (lambda x: x[:, :0], "is empty on every call"),
     "tiny": (lambda x: x * 1e-15, "1e-05 is forgiven"),
     "tiny beside a bias": (lambda x: 1.0 + x * 1e-7, "hardly depends on the input"),
     "constant integers": (lambda x: x.new_ones(3).long(), "does not depend on the input"),
@@ -39,6 +40,7 @@ STRONG = {
     "bools": lambda x: x > 0,
     "some nan": lambda x: torch.where(x > 0, x, math.nan),
     "one number": lambda x: x.sum(),
+    "double beside a large bias": lambda x: 1000.0 + x.double() * 1e-3,
     "large with a small signal": lambda x: 100 + x,
 }
 

@@ -845,7 +845,7 @@ RIGHT = (
     right(leaky, leaky_by_maximum),
     right(silu, silu_by_hand),
     right(half_precision_free, accumulated_in_double),
-    right(no_columns, no_columns_by_narrow),
+    right(no_columns, no_columns_by_narrow, weak="empty on every call"),
     right(in_double, in_double_at_last),
     right(in_long, in_long_by_float),
     right(in_bool, in_bool_negated),

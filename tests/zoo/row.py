@@ -33,13 +33,16 @@ Example = tuple[tuple[Any, ...], dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One model, the call it is exported with, the marker's arguments, and the truth per target."""
+    """One model, the call it is exported with, the marker's arguments, and the truth per target. ``weak``
+    is what a pass is said to rest on where that is little.
+    """
 
     name: str
     build: Callable[[], Any]
     example: Callable[[], Example]
     options: Mapping[str, Any] = field(default_factory=dict)
     expect: Mapping[str, str | None] = field(default_factory=dict)
+    weak: str = ""
 
 
 def truth(everywhere: str | None = None, **by_target: str | None) -> dict[str, str | None]:
@@ -92,6 +95,7 @@ def row(
     expect: Mapping[str, str | None] | None = None,
     *,
     train: bool | None = False,
+    weak: str = "",
     **options: Any,
 ) -> Row:
     return Row(
@@ -100,6 +104,7 @@ def row(
         example=example,
         options=options,
         expect=truth() if expect is None else expect,
+        weak=weak,
     )
 
 
