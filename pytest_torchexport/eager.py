@@ -13,7 +13,9 @@ import torch
 
 from pytest_torchexport.compare import Tolerance, compare
 from pytest_torchexport.failures import NotRepeatable, SpecError, TrainingMode
+from pytest_torchexport.fingerprint import changed, fingerprint
 from pytest_torchexport.observe import (
+    TENSORS,
     Hung,
     Outcome,
     Raised,
@@ -28,9 +30,6 @@ from pytest_torchexport.preflight import Findings, examine
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.subject import Subject
 from pytest_torchexport.tree import describe, leaves_of
-
-# What ``State`` puts back after a call; whatever else forward changes takes a fresh copy for each call.
-_RESTORED = ("buffer ", "parameter ")
 
 
 class Eager:
@@ -56,6 +55,7 @@ class Eager:
         self._set_mode(self._mode)
         self._here = self.pristine.copy()
         self._state = State(self._here.module)
+        self._fingerprint = fingerprint(self._root())
         self._there: tuple[Subject, State] | None = None
 
     def on_cpu(self, call: Call, seed: int | None = None) -> Outcome:
@@ -66,6 +66,23 @@ class Eager:
         outcome = observe(self._here.function, call, seed=seed)
         self.stateful = self._state.restore() or self.stateful
         return outcome
+
+    def drifted(self) -> bool:
+        """Whether calls changed more of the module than is put back after each: then what later calls gave
+        counts for nothing, and from here on each starts from a fresh copy.
+        """
+        if self.fresh_each_call:
+            return False
+        before, self._fingerprint = self._fingerprint, fingerprint(self._root())
+        moved = [n for n in changed(before, self._fingerprint) if not n.startswith(TENSORS)]
+        if moved:
+            self.stateful = self.fresh_each_call = True
+            self.changes += tuple(moved)
+            self._note(f"forward changes {', '.join(moved)} on some calls; each call starts anew")
+        return bool(moved)
+
+    def _root(self) -> Any:
+        return self._here.module if self._here.module is not None else self._here.function
 
     def in_a_row(self, calls: Sequence[Call]) -> list[tuple[Outcome, Tensors]]:
         """What eager does with each call on the item's device and the state it leaves, each from where the
@@ -139,10 +156,11 @@ class Eager:
             )
         self.draws, self.changes = findings.random, findings.changes
         self.stateful = bool(findings.changed)
-        self.fresh_each_call = any(not name.startswith(_RESTORED) for name in findings.changed)
+        self.fresh_each_call = any(not name.startswith(TENSORS) for name in findings.changed)
         if self.stateful:
             self._here = self.pristine.copy()
             self._state = State(self._here.module, thorough=True)
+            self._fingerprint = fingerprint(self._root())
         self._note_each(findings)
 
     def _note_each(self, findings: Findings) -> None:
@@ -160,11 +178,11 @@ class Eager:
         if findings.warm_up is not None:
             self._note(findings.warm_up)
 
-    def differing(self, first: Outcome, second: Outcome) -> bool:
-        """Whether two outcomes differ in any output that is random in eager."""
-        return isinstance(first, Returned) and any(
-            item.path in self.random for item in compare(first, second, Tolerance())
-        )
+    def differing(self, first: Outcome, second: Outcome) -> frozenset[str]:
+        """The outputs that are random in eager and on which two outcomes differ."""
+        if not isinstance(first, Returned):
+            return frozenset()
+        return self.random & {item.path for item in compare(first, second, Tolerance())}
 
     def _returned(self, outcome: Outcome) -> Returned:
         if isinstance(outcome, Raised):

@@ -46,6 +46,8 @@ from pytest_torchexport.verdict import Verdict
 
 # What the clean process gets at least, however little parity has left of the item's time.
 LOADING_SECONDS = 20.0
+# Eager's rehearsal stops at this share of the time limit.
+REHEARSAL_SHARE = 0.25
 SHOWN_FRAMES = 2
 
 
@@ -138,7 +140,7 @@ class _Item:
             if self._checks("round_trip") and self.made is None:
                 self._round_trip(self.bench)  # the clean process keeps its own time
             if self.plan.self_test:
-                self_test.seed_bugs(self.bench)
+                self_test.seed_bugs(self.bench)  # and so does this
         except CannotJudge as reason:
             return self._verdict("skipped", reason=str(reason))
         except TimeLimitExceeded:
@@ -172,16 +174,18 @@ class _Item:
             self.eager.prepare(self.spec.example, names)
             self.legal = Legal(self.spec, self.eager, self.ledger.note)
             self.spec = self.legal.spec
-            self._declared()
+            self._rehearse()
 
-    def _declared(self) -> None:
-        """Ask eager for every boundary size that was declared: a wrong declaration is told before anything
-        is made of it. Raises SpecError.
+    def _rehearse(self) -> None:
+        """Eager alone on the boundary calls: a wrong declaration is told before anything is made of it
+        (SpecError), and a forward that changes its module on other calls than the example is found out.
         """
         assert self.spec is not None
-        if any(dim.declared for dim in self.spec.dims.values()):
-            for recipe in boundary_recipes(self.spec, self.plan.seed):
-                self.legal.call(recipe)
+        for recipe in boundary_recipes(self.spec, self.plan.seed):
+            if self.deadline.elapsed > REHEARSAL_SHARE * self.plan.time_limit:
+                return
+            self.legal.call(recipe)
+        self.eager.drifted()
 
     def export(self) -> Artifact:
         """Export a copy once; torch's refusal is a failure where the target was named, else a skip."""

@@ -60,6 +60,13 @@ class Ledger:
             if kept is None or (item.max_abs or 0.0) > (kept.max_abs or 0.0):
                 self.explained[item.path, item.cause] = item
 
+    def forget(self) -> None:
+        """Strike out every call."""
+        self.calls = dict.fromkeys(ORIGINS, 0)
+        for kept in (self.reached, self.explained, self.ran, self.failed):
+            kept.clear()
+        self.max_error = None
+
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Add the block's time to the stage."""

@@ -55,6 +55,8 @@ Outcome = Returned | Raised | Hung
 
 # A module's parameters and buffers by name.
 Tensors = dict[str, torch.Tensor]
+# How their names begin.
+TENSORS = ("parameter ", "buffer ")
 # The name under which a wrapper (``FunctionModule``, ``FlatModule``) holds the module it hands calls on to.
 WRAPPED = "owner"
 

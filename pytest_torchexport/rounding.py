@@ -18,6 +18,7 @@ Separate from ``calibrate`` because this is about operators, and that about verd
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -104,7 +105,7 @@ class _Scatter:
         sums = torch.Tag.pointwise not in func.tags
         written = _written(func)
         # An operator that sums and writes cannot be run twice to see what it would have been.
-        known = not sums or (not written and name_of(func) in SUMS)
+        known = not sums or (not written and _adds_exactly(func, args, kwargs))
         exact = _exact_elements(func, args, kwargs) if known else None
         plain = None
         if sums:
@@ -166,6 +167,11 @@ def _one_term_after_the_other(func: Any, args: tuple[Any, ...], kwargs: dict[str
     return (found, *plain[1:]) if isinstance(plain, (tuple, list)) else found
 
 
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    """Half precision is accumulated in float32, by whatever kernel."""
+    return tensor.float() if tensor.dtype.itemsize < torch.float32.itemsize else tensor
+
+
 def _one_by_one(terms: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
     """The sum over the axes, kept as size 1."""
     for axis in axes:
@@ -186,7 +192,7 @@ def _axes(tensor: torch.Tensor, dim: Any) -> tuple[int, ...] | None:
 
 def _sum(self: torch.Tensor, dim: Any = None, dtype: Any = None, **_: Any) -> torch.Tensor | None:
     axes = _axes(self, dim)
-    return None if axes is None else _one_by_one(self.to(dtype or self.dtype), axes)
+    return None if axes is None else _one_by_one(_wide(self.to(dtype or self.dtype)), axes)
 
 
 def _mean(self: torch.Tensor, dim: Any = None, dtype: Any = None, **_: Any) -> torch.Tensor | None:
@@ -198,8 +204,9 @@ def _cumsum(self: torch.Tensor, dim: int, dtype: Any = None, **_: Any) -> torch.
     axes = _axes(self, dim)
     if axes is None:
         return None
-    found, total = [], torch.zeros_like(self.select(axes[0], 0), dtype=dtype)
-    for part in self.unbind(axes[0]):
+    terms = _wide(self.to(dtype or self.dtype))
+    found, total = [], torch.zeros_like(terms.select(axes[0], 0))
+    for part in terms.unbind(axes[0]):
         total = total + part
         found.append(total)
     return torch.stack(found, axes[0])
@@ -208,8 +215,9 @@ def _cumsum(self: torch.Tensor, dim: int, dtype: Any = None, **_: Any) -> torch.
 def _var(
     self: torch.Tensor, dim: Any = None, correction: Any = None, unbiased: bool = True, **_: Any
 ) -> torch.Tensor | None:
-    mean = _mean(self, dim)
-    squares = _sum((self - mean) ** 2, dim) if mean is not None else None
+    terms = _wide(self)
+    mean = _mean(terms, dim)
+    squares = _sum((terms - mean) ** 2, dim) if mean is not None else None
     if squares is None:
         return None
     count = self.numel() / squares.numel()
@@ -229,7 +237,8 @@ def _norm(
 ) -> torch.Tensor | None:
     if ord not in (1, 2):
         return None
-    total = _sum(self.abs() if ord == 1 else self * self, dim)
+    terms = _wide(self)
+    total = _sum(terms.abs() if ord == 1 else terms * terms, dim)
     return total if total is None or ord == 1 else total.sqrt()
 
 
@@ -289,6 +298,7 @@ def _attention(
 
 
 def _normalized(terms: torch.Tensor, axes: Sequence[int], eps: float) -> torch.Tensor | None:
+    terms = _wide(terms)
     mean = _mean(terms, axes)
     variance = _var(terms, axes, correction=0)
     if mean is None or variance is None:
@@ -381,6 +391,19 @@ def _argument(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], name:
                 return args[index]
             return kwargs.get(name, item.default_value)
     return None
+
+
+def _adds_exactly(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether the operator is exact wherever all its partial sums are: a sum of products, or its mean over as
+    many terms as a power of two.
+    """
+    name = name_of(func)
+    if name != "mean":
+        return name in SUMS
+    tensor, dims = args[0], _argument(func, args, kwargs, "dim")
+    axes = _axes(tensor, dims) if tensor.numel() else ()
+    count = math.prod(tensor.shape[axis] for axis in axes or ())
+    return bool(count > 0 and count & (count - 1) == 0)
 
 
 def _written(func: Any) -> frozenset[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pytest_torchexport.compare import Tolerance, compare_values
 from pytest_torchexport.failures import StateDiffers
+from pytest_torchexport.observe import TENSORS
 from pytest_torchexport.verdict import Difference
 
 LENGTH = 3
@@ -32,7 +33,7 @@ def followed(
     """Raise where the artifact parts from eager at call ``number`` of ``length`` in a row, in what it
     returns or in the state it leaves. What the first call returns is parity's.
     """
-    found = [item for item in differences if number > 1 or item.path.startswith(_KINDS)]
+    found = [item for item in differences if number > 1 or item.path.startswith(TENSORS)]
     if found:
         raise StateDiffers(
             f"call {number} of {length} in a row: forward changes its module, and the artifact does not "
@@ -64,9 +65,6 @@ def not_carried(eager: Tensors, changed: Tensors, artifact: Tensors) -> list[str
         and name in changed
         and compare_values(before, changed[name], exact, name)
     ]
-
-
-_KINDS = ("parameter ", "buffer ")
 
 
 def _said(changes: Sequence[str]) -> tuple[str, ...]:

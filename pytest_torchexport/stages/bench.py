@@ -50,3 +50,10 @@ class Bench:
             ledger=ledger,
             deadline=self.deadline,
         )
+
+    def start_anew(self) -> None:
+        """Forget what was judged, where eager turned out to be no reference on the way."""
+        self.ledger.forget()
+        random_paths = self.judge.random_paths
+        object.__setattr__(self, "judge", self.judge_of(self.artifact, self.ledger))
+        self.judge.random_paths = random_paths

@@ -37,18 +37,25 @@ def run(bench: Bench, source: str) -> None:
     """
     key = _key(bench, source)
     with bench.ledger.timed("parity"):
-        if not _trial(bench, "example", example_recipe(bench.spec), repeats=REPEATS):
-            raise SpecError("filter refuses the example itself, or eager does on this device")
-        if not bench.ledger.failed:
-            _remark(bench)
-        _explicit(bench, "stored", _stored(bench, key), repeats=1)
-        boundary = list(boundary_recipes(bench.spec, bench.plan.seed))
-        _explicit(bench, "boundary", boundary, repeats=REPEATS)
-        _draw(bench)
+        _every(bench, key)
+        if bench.eager.drifted():
+            bench.start_anew()
+            _every(bench, key)
         failed = bench.ledger.failed
         bench.plan.corpus.store(key, [recipe.as_dict() for recipe, _ in failed])
         if failed:
             _explain(bench)
+
+
+def _every(bench: Bench, key: str) -> None:
+    if not _trial(bench, "example", example_recipe(bench.spec), repeats=REPEATS):
+        raise SpecError("filter refuses the example itself, or eager does on this device")
+    if not bench.ledger.failed:
+        _remark(bench)
+    _explicit(bench, "stored", _stored(bench, key), repeats=1)
+    boundary = list(boundary_recipes(bench.spec, bench.plan.seed))
+    _explicit(bench, "boundary", boundary, repeats=REPEATS)
+    _draw(bench)
 
 
 def weigh(bench: Bench) -> None:

@@ -23,12 +23,14 @@ def streams(bench: Bench) -> None:
     returned = Call((first.value,)).to("cpu").args[0]
     if any(d.kind != "values" for d in compare_values(wanted.value, returned, Tolerance())):
         return  # and what it returns
-    if eager.differing(first, again):
-        bench.judge.random_paths = eager.random
-    elif not eager.differing(first, other):
+    own = eager.differing(first, again)
+    constant = eager.random - own - eager.differing(first, other)
+    if constant:
         raise OutputsDiffer(
-            "the artifact is constant where eager varies with the random seed", details=eager.draws
+            f"the artifact is constant where eager varies with the random seed: {', '.join(sorted(constant))}",
+            details=eager.draws,
         )
+    bench.judge.random_paths = own
 
 
 def unjudged(bench: Bench) -> str:

@@ -12,19 +12,24 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.compare import Tolerance, compare_values
 from pytest_torchexport.failures import Ineffective
 from pytest_torchexport.judge import Judge, Runnable
 from pytest_torchexport.ledger import Ledger
-from pytest_torchexport.observe import Returned
+from pytest_torchexport.limits import TimeLimitExceeded, interrupted_after
+from pytest_torchexport.observe import Outcome, Returned, observe
 from pytest_torchexport.recipes import Recipe
 from pytest_torchexport.spec.dims import Dim
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.stages.bench import Bench
 from pytest_torchexport.subject import Subject
-from pytest_torchexport.tree import flatten, tree_map
+from pytest_torchexport.tree import tree_map
 
 # How far a seeded bug moves the weights: the error of a weight stored in eight bits.
 WEIGHT_NOISE = 0.01
+# How many weights are tried for one that matters, and how long one bug may take.
+WEIGHTS = 20
+SECONDS_EACH = 20.0
 
 CAUGHT, MISSED, NOT_APPLICABLE = "caught", "missed", "does not apply"
 
@@ -68,19 +73,24 @@ class _Eager:
 
 def seed_bugs(bench: Bench) -> None:
     """Note per seeded bug ``caught: ...``, ``missed: ...`` or ``does not apply: ...``; under strict a missed
-    one is raised.
+    one is raised. Keeps its own time: a mutant that does not return is not tried further.
     """
     bench.plan.progress("self-test")
     example = bench.eager.on_cpu(bench.spec.example)
-    outputs = example.value if isinstance(example, Returned) else None
-    subject = bench.eager.pristine.copy().to(bench.plan.device)
-    found = bench.ledger.self_test
+    calls, found = bench.ledger.ran, bench.ledger.self_test
+    if not isinstance(example, Returned) or not calls:
+        found["every bug"] = f"{NOT_APPLICABLE}: the check parity made no calls"
+        return
     with bench.ledger.timed("self-test"):
-        for name, mutant in _mutants(bench.artifact, subject, bench.spec, outputs):
+        for name, mutant in _mutants(bench, example):
             if isinstance(mutant, str):
                 found[name] = f"{NOT_APPLICABLE}: {mutant}"
-            else:
-                found[name] = _caught(bench.judge_of(mutant, Ledger()), bench.ledger.ran)
+                continue
+            try:
+                with interrupted_after(SECONDS_EACH):
+                    found[name] = _caught(bench.judge_of(mutant, Ledger()), calls)
+            except TimeLimitExceeded:
+                found[name] = f"{NOT_APPLICABLE}: no answer within {SECONDS_EACH:g} s"
     missed = [name for name, came in found.items() if came.startswith(MISSED)]
     if missed and bench.plan.strict:
         raise Ineffective(f"self-test: this item would miss a {', a '.join(missed)}")
@@ -94,23 +104,21 @@ def _caught(judge: Judge, calls: Sequence[tuple[str, Recipe]]) -> str:
     return f"{MISSED}: {len(calls)} calls agree"
 
 
-def _mutants(
-    artifact: Runnable, subject: Subject, spec: InputSpec, outputs: Any
-) -> Iterator[tuple[str, Runnable | str]]:
+def _mutants(bench: Bench, example: Returned) -> Iterator[tuple[str, Runnable | str]]:
+    artifact, spec, outputs = bench.artifact, bench.spec, example.value
     if not spec.dims:
         yield "frozen size", "no size varies"
     for name, dim in spec.dims.items():
         yield f"frozen size of {name}", Mutant(artifact, _frozen(spec, dim))
-    yield "perturbed weight", _perturbed(subject) or "there are no weights"
-    leaves = flatten(outputs)[0]
-    if len(leaves) > 1 and type(outputs) in (tuple, list, dict):
+    yield "perturbed weight", _perturbed(bench, example)
+    if isinstance(outputs, (tuple, list, Mapping)) and len(outputs) > 1:
         yield "dropped output", Mutant(artifact, lambda call, run: _without_last(run(call)))
     else:
-        yield "dropped output", "there is one output alone"
-    if any(isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float32 for _, leaf in leaves):
+        yield "dropped output", "there is one output alone, or a container of its own class"
+    if compare_values(outputs, tree_map(_through_half, outputs), Tolerance()):
         yield "cast to half", Mutant(artifact, lambda call, run: tree_map(_through_half, run(call)))
     else:
-        yield "cast to half", "no output is float32"
+        yield "cast to half", "half precision holds the output"
     yield "swapped branch", _branch(artifact, spec)
 
 
@@ -119,22 +127,46 @@ def _frozen(spec: InputSpec, dim: Dim) -> Sabotage:
     return lambda call, run: run(spec.resized(call, {dim.name: dim.example}))
 
 
-def _perturbed(subject: Subject) -> Runnable | None:
-    module = subject.module
-    floats = [p for p in module.parameters() if p.is_floating_point()] if module else []
-    if not floats:
+def _perturbed(bench: Bench, example: Returned) -> Runnable | str:
+    """Eager with noise on the first weight that matters to the example."""
+    names = [name for name, _ in _floats(bench.eager.pristine)]
+    for name in names[:WEIGHTS]:
+        subject = bench.eager.pristine.copy()
+        weight = dict(_floats(subject))[name]
+        noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)).to(weight)
+        size = weight.detach().abs()
+        # A weight of zeros is moved as one of ones would be.
+        size = size.clamp(min=float(size.mean()) or 1.0)
+        with torch.no_grad():
+            weight.copy_(weight + WEIGHT_NOISE * noise * size)
+        outcome = _quickly(subject, bench)
+        if isinstance(outcome, Returned) and compare_values(
+            example.value, outcome.value, Tolerance()
+        ):
+            return _Eager(subject.to(bench.plan.device).function, subject.module)
+    return "no weight matters to the example" if names else "there are no weights"
+
+
+def _quickly(subject: Subject, bench: Bench) -> Outcome | None:
+    """Eager with other weights may loop for ever: an iteration that no longer converges."""
+    try:
+        with interrupted_after(SECONDS_EACH):
+            return observe(subject.function, bench.spec.example, seed=bench.plan.seed)
+    except TimeLimitExceeded:
         return None
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(floats[0].shape, generator=generator).to(floats[0])
-    with torch.no_grad():
-        floats[0].copy_(floats[0] * (1 + WEIGHT_NOISE * noise))
-    return _Eager(subject.function, module)
+
+
+def _floats(subject: Subject) -> list[tuple[str, torch.nn.Parameter]]:
+    named = subject.module.named_parameters() if subject.module is not None else ()
+    return [
+        (name, weight) for name, weight in named if weight.is_floating_point() and weight.numel()
+    ]
 
 
 def _without_last(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(list(value.items())[:-1])
-    return type(value)(value[:-1])
+    return tuple(value)[:-1]
 
 
 def _through_half(leaf: Any) -> Any:

@@ -275,3 +275,47 @@ def test_complex_outputs_are_calibrated_too():
     x = torch.complex(CALL.args[0], CALL.args[0])
     assert kept(lossy, Call((x,)), lambda value: x.clone()) == []
     assert len(kept(lossy, Call((x,)), lambda value: value + 1)) == 1
+
+
+def test_code_that_asks_for_the_dtype_is_not_excused_by_float64():
+    def eps(x):
+        return torch.log(x.relu() + torch.finfo(x.dtype).eps)
+
+    signs = Call((torch.tensor([-1.0, 0.5, 2.0]),))
+    assert len(kept(eps, signs, lambda value: value.clamp(min=-13.8))) == 1
+
+    def masked(x):
+        return x.masked_fill(x < 0, torch.finfo(x.dtype).min)
+
+    assert len(kept(masked, signs, lambda value: value.clamp(min=-1e4))) == 1
+
+
+def test_half_precision_does_not_stagnate():
+    many = Call((torch.ones(2, 4096, dtype=torch.bfloat16),))
+    assert len(kept(lambda x: x.mean(1), many, lambda value: value * 1.3)) == 1
+
+
+def test_a_mean_over_a_power_of_two_is_exact_where_its_sum_is():
+    whole = Call((torch.tensor([[0.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 4.0]]),))
+    assert len(kept(lambda x: x.mean(1).round(), whole, lambda value: value + 1)) == 1
+
+
+def test_eager_that_leaves_traces_explains_nothing():
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return x * self.calls
+
+    subject = Subject.of(Counts())
+    calibration = Calibration(subject, 0, stateful=False)
+    expected = Returned(CALL.args[0] * 5, CALL)
+    found = Returned(CALL.args[0] * 6, CALL)
+    differences = compare(expected, found, Tolerance())
+    judged_ = calibration.judge(
+        differences, [CALL], leaves_after(expected, {}), leaves_after(found, {})
+    )
+    assert len(judged_.bugs) == 1

@@ -169,6 +169,25 @@ def test_what_the_first_call_returns_is_not_states_business():
         state.followed(2, 3, [difference], [])
 
 
+class Late(nn.Module):
+    """Changes itself on calls that are unlike the example."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        if x.shape[0] > 3:
+            self.calls += 1
+        return x + self.calls
+
+
+def test_state_that_the_example_does_not_change_is_found_out():
+    found = verdict_of(Late(), X(2, 3))
+    assert found.failure == "OutputsDiffer"
+    assert any("attribute calls on some calls" in note for note in found.notes)
+
+
 # -- chance ------------------------------------------------------------------------------------------
 
 
@@ -179,7 +198,9 @@ def test_a_constant_where_eager_varies_names_where_it_draws():
 
     found = verdict_of(Chance(), X(2, 3))
     assert found.failure == "OutputsDiffer"
-    assert found.reason == "the artifact is constant where eager varies with the random seed"
+    assert found.reason == (
+        "the artifact is constant where eager varies with the random seed: output"
+    )
     assert "Python's random" in found.details[0]
 
 

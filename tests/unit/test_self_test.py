@@ -40,7 +40,9 @@ def test_every_seeded_bug_of_a_plain_model_is_caught(target):
 def test_what_does_not_apply_says_why():
     verdict = check_export(torch.relu, (torch.randn(2, 4),), target="trace", self_test=True)
     assert verdict.self_test["perturbed weight"] == "does not apply: there are no weights"
-    assert verdict.self_test["dropped output"] == "does not apply: there is one output alone"
+    assert verdict.self_test["dropped output"] == (
+        "does not apply: there is one output alone, or a container of its own class"
+    )
     fixed = seeded(Two(), torch.randn(2, 4), shapes={"x": "..."})
     assert fixed["frozen size"] == "does not apply"
 
@@ -58,7 +60,7 @@ def test_a_single_value_takes_one_side_of_every_branch():
 
 def test_under_strict_a_missed_bug_is_a_failure():
     verdict = check_export(
-        Two(), (torch.randn(2, 4),), target="trace", self_test=True, strict=True, rtol=0.5, atol=0.5
+        Two(), (torch.randn(2, 4),), target="trace", self_test=True, strict=True, rtol=0.1, atol=0.1
     )
     assert verdict.failure == Ineffective.__name__
     assert "would miss a cast to half" in verdict.reason
@@ -73,16 +75,57 @@ def test_each_dim_is_frozen_on_its_own():
     assert found["frozen size of time"] == "caught"
 
 
-def test_a_bug_without_effect_is_missed_and_not_invented():
-    class Scaled(nn.Module):
+class Scaled(nn.Module):
+    def __init__(self, factor, *, loops=False):
+        super().__init__()
+        self.factor = factor
+        self.loops = loops
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        while self.loops and float((self.weight - 1).abs().max()) > 1e-6:
+            x = x * 1.0
+        return x + self.factor * self.weight
+
+
+def test_a_weight_that_does_not_matter_proves_nothing():
+    assert seeded(Scaled(0), torch.randn(2, 3))["perturbed weight"] == "does not apply"
+    assert seeded(Scaled(1), torch.randn(2, 3))["perturbed weight"] == "caught"
+
+
+def test_the_first_weight_that_matters_is_the_one():
+    class First(nn.Module):
         def __init__(self):
             super().__init__()
-            self.weight = nn.Parameter(torch.ones(3))
+            self.unused = nn.Parameter(torch.ones(3))
+            self.zeros = nn.Parameter(torch.zeros(3))
 
         def forward(self, x):
-            return x + 0 * self.weight
+            return x + self.zeros
 
-    assert seeded(Scaled(), torch.randn(2, 3))["perturbed weight"] == "missed"
+    assert seeded(First(), torch.randn(2, 3))["perturbed weight"] == "caught"
+
+
+def test_eager_that_does_not_return_with_other_weights_ends_all_the_same(monkeypatch):
+    from pytest_torchexport.stages import self_test
+
+    monkeypatch.setattr(self_test, "SECONDS_EACH", 0.3)
+    found = seeded(Scaled(1, loops=True), torch.randn(2, 3))
+    assert found["perturbed weight"] == "does not apply"
+    assert found["frozen size of batch"] == "caught"
+
+
+def test_a_cast_that_half_precision_survives_proves_nothing():
+    class Signs(nn.Module):
+        def forward(self, x):
+            return (x > 0).float()
+
+    assert seeded(Signs(), torch.randn(2, 3))["cast to half"] == "does not apply"
+
+
+def test_without_calls_there_is_nothing_to_ask():
+    found = seeded(Two(), torch.randn(2, 4), checks=["state"])
+    assert found == {"every bug": "does not apply"}
 
 
 def test_the_module_keeps_its_weights():
