@@ -30,9 +30,6 @@ DTYPE_TOLERANCES: dict[torch.dtype, tuple[float, float]] = {
 }
 
 
-_DOUBLE = {float: torch.float64, complex: torch.complex128}
-
-
 @dataclass(frozen=True)
 class Tolerance:
     """``|actual - expected| <= atol + rtol * |expected|``; None takes the dtype's own."""
@@ -246,9 +243,8 @@ def _scalar(path: str, expected: Any, actual: Any, tolerance: Tolerance) -> list
         same = False
     elif isinstance(expected, (float, complex)) and type(expected) is type(actual):
         # Held in double, judged as what it was computed from: a number of float32.
-        pair = torch.tensor([expected, actual], dtype=_DOUBLE[type(expected)])
         judged = Tolerance(*tolerance.of(torch.float32))
-        same = not _numbers(path, pair[:1], pair[1:], judged)
+        return _numbers(path, as_tensor(expected), as_tensor(actual), judged)
     else:
         same = type(expected) is type(actual) and _equal(expected, actual)
     if same:
@@ -263,6 +259,12 @@ def _scalar(path: str, expected: Any, actual: Any, tolerance: Tolerance) -> list
             actual=describe(actual),
         )
     ]
+
+
+def as_tensor(number: Any) -> torch.Tensor:
+    """A Python number with all its digits, as a tensor of one element."""
+    wide = torch.complex128 if isinstance(number, complex) else torch.float64
+    return torch.tensor([number], dtype=wide)
 
 
 def _equal(expected: Any, actual: Any) -> bool:
@@ -293,10 +295,10 @@ def _numbers(
     count = int(bad.sum())
     if not count:
         return []
-    return [_number_difference(path, expected, wanted, found, bad, count, rtol, atol)]
+    return [number_difference(path, expected, wanted, found, bad, count, rtol, atol)]
 
 
-def _number_difference(
+def number_difference(
     path: str,
     tensor: torch.Tensor,
     wanted: torch.Tensor,
@@ -306,6 +308,7 @@ def _number_difference(
     rtol: float,
     atol: float,
 ) -> Difference:
+    """The difference of two tensors in the ``count`` elements that are ``bad``, told by the worst of them."""
     # In double, where int64 extremes do not wrap around; which element differs was told exactly above.
     exact = wanted.is_complex() or wanted.is_floating_point()
     gap = ((found - wanted) if exact else (found.double() - wanted.double())).abs().double()

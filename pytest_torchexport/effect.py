@@ -8,7 +8,7 @@ were calls worth the name.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from pytest_torchexport.compare import Tolerance
 from pytest_torchexport.failures import Ineffective
 from pytest_torchexport.observe import Returned
 from pytest_torchexport.spec.inputs import Call
-from pytest_torchexport.tree import flatten
+from pytest_torchexport.tree import flatten, is_plain
 
 # An item whose eager takes a smaller share of the generated calls, and fewer than this, checked hardly anything;
 # and so did one that ran no more different calls than these, because eager refused the others.
@@ -78,7 +78,7 @@ class Effects:
             return
         self._calls.add(key)
         for path, leaf in flatten(outcome.value, "output")[0]:
-            if not _is_plain(leaf):
+            if not is_plain(leaf) or leaf.is_complex():
                 continue
             tensor = leaf.detach().to(torch.float64)
             if path not in self._leaves:
@@ -125,10 +125,11 @@ def weighed(
     refused: int,
     refusal: str,
     only_the_examples_values: bool,
-    reached: Mapping[str, Collection[int]],
+    fixed: Collection[str],
 ) -> list[str]:
     """Why these calls say little, in sentences. ``accepted`` and ``refused`` count generated calls,
-    ``refusal`` is what eager said to the first that it refused, ``reached`` are the sizes of each dim.
+    ``refusal`` is what eager said to the first that it refused, ``fixed`` are the dims that were to vary and
+    of which eager takes one size alone.
 
     Raises Ineffective where they are hardly any.
     """
@@ -139,21 +140,10 @@ def weighed(
     if (refused or only_the_examples_values) and effects.calls <= TOO_FEW:
         text = f"eager refuses all but {effects.calls} different calls"
         raise Ineffective(text, details=(*said, *_HOW_TO_DECLARE))
+    weak = [f"eager takes only one size of {name}" for name in fixed]
     if only_the_examples_values:
         weak = ["eager takes no other values than the example's: only sizes varied"]
-    else:
-        weak = [
-            f"eager takes only one size of {name}: {min(sizes)}"
-            for name, sizes in reached.items()
-            if len(sizes) == 1
-        ]
     return [*weak, *effects.complaints()]
-
-
-def _is_plain(leaf: Any) -> bool:
-    if not isinstance(leaf, torch.Tensor) or leaf.is_meta or leaf.is_nested:
-        return False
-    return leaf.layout == torch.strided and not leaf.is_complex() and not leaf.is_quantized
 
 
 def _gap(left: torch.Tensor, right: torch.Tensor) -> float:
@@ -168,7 +158,7 @@ def _digest(leaf: Any) -> Any:
     """What tells one argument from another: the shape and the first bytes of a tensor."""
     if not isinstance(leaf, torch.Tensor):
         return repr(leaf)
-    if leaf.layout != torch.strided or leaf.is_nested or leaf.is_quantized or leaf.is_meta:
-        return id(leaf)
+    if not is_plain(leaf):
+        return "as in the example"  # nothing else is generated for it
     first = leaf.detach().reshape(-1)[:DIGESTED].cpu().contiguous()
     return tuple(leaf.shape), zlib.crc32(first.view(torch.uint8).numpy().tobytes())

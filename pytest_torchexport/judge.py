@@ -36,6 +36,9 @@ from pytest_torchexport.recipes import Recipe, build, example_recipe
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.verdict import Difference
 
+# From this share of the time limit on, eager is asked for the cheapest of its other runs alone.
+CALIBRATING_SHARE = 0.5
+
 
 class Runnable(Protocol):
     """What the judge needs of an artifact."""
@@ -89,6 +92,7 @@ class Judge:
             random=bool(eager.random),
             stateful=eager.stateful,
             device=plan.device,
+            may_go_on=lambda: deadline.elapsed < CALIBRATING_SHARE * plan.time_limit,
         )
         self._state = State(artifact.module, thorough=eager.stateful)
         # A ScriptModule has attributes of its own, of any type, which only a copy of it keeps as they were.
@@ -100,8 +104,10 @@ class Judge:
         """Which calls are legal."""
         return self._legal.spec
 
-    def call(self, recipe: Recipe, repeats: int = 1) -> Judgment | None:
-        """The judgment on a call, run so many times on the artifact; None where it is not legal."""
+    def call(self, recipe: Recipe, repeats: int = 1, *, counted: bool = True) -> Judgment | None:
+        """The judgment on a call, run so many times on the artifact; None where it is not legal. Where
+        ``counted``, what eager returned is part of what the verdict rests on.
+        """
         self._ledger.waiting_for, self._ledger.trying = "eager", recipe
         found = self._legal.call(recipe)
         if found is None:
@@ -109,7 +115,8 @@ class Judge:
         expected = self._eager.on_device(found.call, found.outcome)
         if not isinstance(expected, Returned):
             return None
-        self.effects.saw(found.call, expected)
+        if counted:
+            self.effects.saw(found.call, expected)
         for _ in range(repeats):
             differences = self.differences([found.call], expected, self.run(found.call))
             if differences and self._no_answer(found.recipe, differences):
@@ -124,7 +131,7 @@ class Judge:
     def quietly(self, recipe: Recipe) -> Failure | None:
         """The failure of a call that is tried only to explain another."""
         try:
-            judgment = self.call(recipe)
+            judgment = self.call(recipe, counted=False)
         except SpecError:
             return None
         return judgment.failure if judgment is not None else None
@@ -173,6 +180,7 @@ class Judge:
         if isinstance(actual, Returned):
             self._ledger.met(largest_error(expected.value, actual.value))
             if differences and not self.tolerance.given:
+                self._ledger.waiting_for = "eager"
                 judged = self._calibration.judge(
                     differences,
                     calls,

@@ -30,6 +30,9 @@ from pytest_torchexport.spec.inputs import Call, InputSpec, TensorLeaf, ValueLea
 from pytest_torchexport.strategies import within_memory
 from pytest_torchexport.subject import Subject
 
+# Where eager refuses the sizes beside the example's, it may take every so many of them.
+STEPS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64)
+
 
 def narrow_assumed(
     spec: InputSpec, eager: Callable[[Call], Outcome], note: Callable[[str], None]
@@ -55,16 +58,25 @@ def _narrowed(
         call = build(spec, example_recipe(spec, {dim.name: size}))
         return call is None or isinstance(eager(call), Returned)
 
-    if not any(takes(dim.example + step) for step in (-1, 1) if dim.example + step in dim.sizes):
-        # Sizes further off that eager takes all the same (1, by broadcasting) are no other sizes of a dim.
-        low = high = dim.example
-    else:
-        low = dim.low if takes(dim.low) else _limit(dim.example, dim.low, takes)
-        high = dim.high if takes(dim.high) else _limit(dim.example, dim.high, takes)
-    if (low, high) == (dim.low, dim.high):
+    sizes = _accepted(dim, takes)
+    if sizes == dim.sizes:
         return spec
-    note(f"eager accepts {_interval(dim, low, high)} (assumed was {dim.describe()})")
-    return spec.narrow(dim.name, range(low, high + 1))
+    note(f"eager accepts {_interval(dim, sizes)} (assumed was {dim.describe()})")
+    return spec.narrow(dim.name, sizes)
+
+
+def _accepted(dim: Dim, takes: Callable[[int], bool]) -> range:
+    """The sizes around the example's that eager takes: all of an interval, or every so many of it."""
+    for step in STEPS:
+        near = [dim.example + way for way in (-step, step) if dim.example + way in dim.sizes]
+        # A smaller size alone may be taken for another reason: 1, by broadcasting.
+        if step > 1 and dim.example + step not in near:
+            continue
+        if any(map(takes, near)) if step == 1 else near and all(map(takes, near)):
+            low = _limit(dim.example, dim.low, step, takes)
+            high = _limit(dim.example, dim.high, step, takes)
+            return range(low, high + 1, step)
+    return range(dim.example, dim.example + 1)
 
 
 def widen_embeddings(spec: InputSpec, subject: Subject) -> InputSpec:
@@ -85,20 +97,27 @@ def widen_embeddings(spec: InputSpec, subject: Subject) -> InputSpec:
     )
 
 
-def _limit(good: int, bad: int, takes: Callable[[int], bool]) -> int:
-    """The size furthest from ``good`` towards ``bad`` that is still taken."""
-    while abs(bad - good) > 1:
-        middle = (good + bad) // 2
-        if takes(middle):
-            good = middle
+def _limit(good: int, bound: int, step: int, takes: Callable[[int], bool]) -> int:
+    """The size furthest from ``good`` towards ``bound``, in steps, that is taken."""
+    way = step if bound > good else -step
+    taken, refused = 0, abs(bound - good) // step
+    if takes(good + refused * way):
+        return good + refused * way
+    while refused - taken > 1:
+        middle = (taken + refused) // 2
+        if takes(good + middle * way):
+            taken = middle
         else:
-            bad = middle
-    return good
+            refused = middle
+    return good + taken * way
 
 
-def _interval(dim: Dim, low: int, high: int) -> str:
+def _interval(dim: Dim, sizes: range) -> str:
+    low, high = sizes[0], sizes[-1]
     if low == high:
         return f"{dim.name} = {low} only"
+    if sizes.step > 1:
+        return f"{low} <= {dim.name} <= {high} in steps of {sizes.step}"
     if high == dim.high:
         return f"{dim.name} >= {low}"
     return f"{dim.name} <= {high}" if low == dim.low else f"{low} <= {dim.name} <= {high}"
@@ -152,6 +171,8 @@ class Legal:
 
     def __init__(self, spec: InputSpec, eager: Eager, note: Callable[[str], None]) -> None:
         self.spec = narrow_assumed(widen_embeddings(spec, eager.pristine), eager.on_cpu, note)
+        # Dims that were to vary and of which eager takes one size alone.
+        self.fixed = tuple(name for name in spec.dims if name not in self.spec.dims)
         # Whether eager took any generated values, or only the example's own at other sizes.
         self.takes_other_values = False
         self.fell_back = False

@@ -21,6 +21,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ from pytest_torchexport.dispatch import dispatched
 
 # Results are moved by a random multiple, up to this, of the dtype's epsilon.
 REACH = 1.5
+# Numbers this many epsilons apart may come in any order.
+TIED = 8.0
 # Above this many elements a result is taken for rounded without looking whether it was.
 LOOKED_AT = 1_000_000
 # Longer axes are not added up term by term: a Python loop would cost more than the answer is worth.
@@ -72,9 +75,22 @@ ORDERING = frozenset(["topk", "sort", "kthvalue", "median", "mode"])
 _WRITTEN_UNSAID = frozenset(["running_mean", "running_var"])
 
 
-def scattered(seed: int) -> AbstractContextManager[None]:
-    """Each rounded result a little elsewhere; another seed, another scatter."""
-    return dispatched(_Scatter(seed).operator)
+@dataclass
+class Ties:
+    """Whether ``sort``, ``topk`` and their kin met equal numbers, or numbers a rounding apart."""
+
+    met: bool = False
+
+
+def scattered(seed: int, ties: Ties | None = None) -> AbstractContextManager[None]:
+    """Each rounded result a little elsewhere; another seed, another scatter. ``ties`` is told of any."""
+    return dispatched(_Scatter(seed, ties if ties is not None else Ties()).operator)
+
+
+def _has_ties(tensor: torch.Tensor, dim: int) -> bool:
+    values = tensor.sort(dim).values.double()
+    near = TIED * torch.finfo(tensor.dtype).eps if tensor.is_floating_point() else 0.0
+    return bool((values.diff(dim=dim) <= near * values.abs().amax(dim, keepdim=True)).any())
 
 
 def sequential() -> AbstractContextManager[None]:
@@ -85,7 +101,8 @@ def sequential() -> AbstractContextManager[None]:
 class _Scatter:
     """Rounds by a random stream of its own."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, ties: Ties) -> None:
+        self._ties = ties
         self._generator = torch.Generator().manual_seed(seed)
 
     def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -147,6 +164,7 @@ class _Scatter:
         dim = _argument(func, args, kwargs, "dim")
         if dim is None or not tensor.dim():
             return func(*args, **kwargs)
+        self._ties.met = self._ties.met or _has_ties(tensor, dim)
         order = torch.randperm(tensor.shape[dim], generator=self._generator).to(tensor.device)
         values, places = func(tensor.index_select(dim, order), *args[1:], **kwargs)
         return values, order[places]
@@ -184,6 +202,8 @@ def _one_by_one(terms: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
 
 def _axes(tensor: torch.Tensor, dim: Any) -> tuple[int, ...] | None:
     """The axes that ``dim`` names; None where there is nothing to add up, or too much."""
+    if not tensor.dim():
+        return None
     dims = dim if isinstance(dim, (list, tuple)) else [dim] if dim is not None else []
     axes = tuple(axis % tensor.dim() for axis in dims) or tuple(range(tensor.dim()))
     longest = max((tensor.shape[axis] for axis in axes), default=0)
@@ -287,7 +307,7 @@ def _attention(
     """Attention in separate steps, each rounded to the dtype, where a fused kernel rounds once."""
     if dropout_p:
         return None
-    factor = float(scale or query.shape[-1] ** -0.5)
+    factor = float(query.shape[-1] ** -0.5 if scale is None else scale)
     scores = query @ key.transpose(-2, -1) * factor
     if is_causal:
         allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()

@@ -107,6 +107,13 @@ def describe(value: Any) -> str:
     return type(value).__name__
 
 
+def is_plain(leaf: Any) -> bool:
+    """Whether a leaf is a strided tensor of plain numbers, which every operator takes."""
+    if not isinstance(leaf, torch.Tensor) or leaf.is_meta or leaf.is_nested:
+        return False
+    return leaf.layout == torch.strided and not leaf.is_quantized
+
+
 def _walk(value: Any, path: str, leaves: list[Leaf]) -> Structure:
     opened = _open(value)
     if opened is None:

@@ -74,6 +74,8 @@ def _block(label: str, lines: Iterable[str]) -> Iterator[str]:
 def _tally(verdict: Verdict) -> str:
     run = sum(verdict.calls.get(key, 0) for key in ("example", "stored", "boundary", "drawn"))
     shrunk = "shrunk; " if verdict.shrunk else ""
+    if not run:
+        return ""  # found before the calls began
     return f"   {shrunk}{verdict.calls.get('failed', 0)} of {run} calls fail"
 
 

@@ -67,7 +67,7 @@ def weigh(bench: Bench) -> None:
         refused=counts["rejected"],
         refusal=bench.legal.refusal,
         only_the_examples_values=bench.legal.fell_back and not bench.legal.takes_other_values,
-        reached=bench.ledger.reached,
+        fixed=bench.legal.fixed,
     )
     for text in bench.judge.effects.partial():
         bench.ledger.note(text)

@@ -47,7 +47,8 @@ def _follow(bench: Bench, calls: Sequence[Call]) -> None:
     pairs = zip(eager.in_a_row(calls), judge.in_a_row(calls), strict=True)
     for number, ((wanted, left), (found, right)) in enumerate(pairs, start=1):
         if not isinstance(wanted, Returned):
-            return  # eager itself does not survive being called again: nothing to hold against anyone
+            bench.ledger.note(f"eager does not return from call {number} in a row: {wanted}")
+            return
         more = state.carried_differences(left, right, judge.tolerance)
         differences = judge.differences(calls[:number], wanted, found, (left, right), more)
         state.followed(number, len(calls), differences, eager.changes)

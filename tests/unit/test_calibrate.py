@@ -319,3 +319,40 @@ def test_eager_that_leaves_traces_explains_nothing():
         differences, [CALL], leaves_after(expected, {}), leaves_after(found, {})
     )
     assert len(judged_.bugs) == 1
+
+
+def test_what_a_tie_may_pick_it_may_pick_anywhere():
+    boxes = torch.full((20,), 480.0)
+    boxes[0] = 0.0
+    call = Call((torch.zeros(20), boxes))
+
+    def picked(scores, boxes):
+        return boxes[scores.topk(5).indices]
+
+    def first_elsewhere(value):
+        value = torch.full_like(value, 480.0)
+        value[3] = 0.0
+        return value
+
+    eager = picked(*call.args)
+    if torch.equal(eager, first_elsewhere(eager)):
+        call = Call((call.args[0], boxes.flip(0)))
+    assert causes(picked, call, first_elsewhere) == ["tie"]
+    ordered = Call((torch.arange(20.0), boxes))
+    assert len(kept(picked, ordered, first_elsewhere)) == 1
+
+
+def test_the_report_tells_the_element_that_nothing_explains():
+    def both(x):
+        return torch.cat([chaotic(x), x * 3])
+
+    def wrong(value):
+        value = value.clone()
+        value[:10] += 0.5
+        value[-1] += 0.01
+        return value
+
+    (bug,) = kept(both, Call((torch.linspace(0.1, 0.9, 50),)), wrong)
+    assert bug.index == (99,)
+    assert bug.mismatched == 11
+    assert bug.in_own_errors > 1000

@@ -266,7 +266,7 @@ def test_a_map_that_makes_calls_legal_is_enough():
         map=lambda x: {"x": x.softmax(-1)},
     )
     assert found.status == "passed"
-    assert found.ineffective == ()
+    assert found.ineffective == ("eager takes only one size of batch",)
 
 
 def test_what_was_declared_wrongly_is_told_before_what_the_exporter_makes_of_it():
@@ -281,6 +281,36 @@ def test_what_was_declared_wrongly_is_told_before_what_the_exporter_makes_of_it(
     )
     assert found.failure == "SpecError"
     assert "too short" in found.reason
+
+
+class Halves(nn.Module):
+    """Takes even numbers of rows, and its trace the example's alone."""
+
+    def forward(self, x):
+        if x.shape[0] % 4:
+            raise ValueError("fours only")
+        return x.reshape(int(x.shape[0]) // 2, -1)
+
+
+def test_sizes_that_are_legal_in_steps_are_found():
+    found = verdict_of(Halves(), X(8, 3))
+    assert found.failure == "OutputsDiffer" or found.failure == "ArtifactRaised"
+    assert "eager accepts 4 <= batch <= 16 in steps of 4 (assumed was 1..16)" in found.notes
+
+
+def test_one_size_taken_by_broadcasting_is_no_step():
+    class Added(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rows = nn.Parameter(torch.ones(4, 3))
+
+        def forward(self, x):
+            return x + self.rows
+
+    found = verdict_of(Added(), X(4, 3))
+    assert found.status == "passed"
+    assert found.reached == {}
+    assert found.ineffective == ("eager takes only one size of batch",)
 
 
 def test_nan_at_a_declared_size_is_a_difference():
