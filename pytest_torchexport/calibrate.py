@@ -25,7 +25,15 @@ from pytest_torchexport.compare import (
     dense,
     number_difference,
 )
-from pytest_torchexport.observe import TENSORS, Outcome, Returned, observe, tensors_of
+from pytest_torchexport.failures import NotRepeatable
+from pytest_torchexport.observe import (
+    TENSORS,
+    Outcome,
+    Returned,
+    observe,
+    seed_everything,
+    tensors_of,
+)
 from pytest_torchexport.rounding import Ties, scattered, sequential
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.subject import Subject
@@ -83,18 +91,16 @@ class Calibration:
         subject: Subject,
         seed: int,
         *,
-        random: bool = False,
         stateful: bool = True,
         device: str = "cpu",
         may_go_on: Callable[[], bool] = lambda: True,
     ) -> None:
-        """``random`` and ``stateful`` say what the subject is known to be; ``may_go_on`` whether there is
-        time for more than the cheapest runs.
+        """``stateful`` says that runs leave traces in the subject; ``may_go_on`` whether there is time for
+        more than the cheapest runs.
         """
         self._subject = subject
         self._stateful = stateful
         self._seed = seed
-        self._random = random
         self._device = device
         self._may_go_on = may_go_on
         self._copies: dict[torch.dtype | str, Subject] = {}
@@ -139,10 +145,11 @@ class Calibration:
         last = self._last
         if last is not None and last[1] == tuple(paths) and _same_calls(last[0], calls):
             return last[2]
-        truths = self._in_float64(calls, paths)
+        repeats, draws = self._repeats(calls, expected, paths)
+        truths = [] if draws else self._in_float64(calls, paths)
         ties = Ties()
         runs = _Runs(
-            repeats=self._repeats(calls, expected, paths),
+            repeats=repeats,
             truth=truths[0] if truths else {},
             rest=self._references(calls, paths, ties),
             ties=ties,
@@ -150,17 +157,24 @@ class Calibration:
         self._last = list(calls), tuple(paths), runs
         return runs
 
-    def _repeats(self, calls: Sequence[Call], expected: Leaves, paths: Sequence[str]) -> bool:
-        """Whether a plain run gives what eager gave: else runs leave traces, or are not to be repeated, and
-        how they differ says nothing about rounding.
+    def _repeats(
+        self, calls: Sequence[Call], expected: Leaves, paths: Sequence[str]
+    ) -> tuple[bool, bool]:
+        """Whether a plain run gives what eager gave, and whether it draws random numbers (which float64
+        draws otherwise). Where it does not, runs leave traces, and how they differ says nothing of rounding.
+
+        Raises NotRepeatable where not even two fresh copies agree.
         """
-        if self._device != "cpu":
-            return True
-        return all(
-            not compare_values(expected[path], leaves.get(path), Tolerance())
-            for leaves in self._run(self._copy("cpu"), calls, nullcontext, paths)
-            for path in paths
-        )
+        seed_everything(self._seed)
+        before = torch.get_rng_state()
+        plain = self._run(self._copy("cpu"), calls, nullcontext, paths)
+        draws = not torch.equal(before, torch.get_rng_state())
+        if self._device != "cpu" or _agree(plain, [expected], paths):
+            return True, draws
+        one, other = (self._run(self._subject.copy(), calls, nullcontext, paths) for _ in range(2))
+        if not _agree(one, other, paths):
+            raise NotRepeatable("calls on equal inputs, from equal state and seed, differ")
+        return False, draws
 
     def _references(
         self, calls: Sequence[Call], paths: Sequence[str], ties: Ties
@@ -176,8 +190,6 @@ class Calibration:
             yield self._under(more, calls, paths)
 
     def _in_float64(self, calls: Sequence[Call], paths: Sequence[str]) -> list[Leaves]:
-        if self._random:
-            return []  # float64 draws other random numbers
         wide = [Call(_double(call.args), _double(dict(call.kwargs))) for call in calls]
         return self._run(self._copy(torch.float64), wide, nullcontext, paths)
 
@@ -255,6 +267,15 @@ class _Seen:
     truth: torch.Tensor | None = None
     others: list[torch.Tensor] = field(default_factory=list)
     ties: Ties = field(default_factory=Ties)
+
+
+def _agree(left: Sequence[Leaves], right: Sequence[Leaves], paths: Sequence[str]) -> bool:
+    """Whether two runs, if both returned, left the same."""
+    return all(
+        not compare_values(one.get(path), other.get(path), Tolerance())
+        for one, other in zip(left, right, strict=False)
+        for path in paths
+    )
 
 
 def _same_calls(left: Sequence[Call], right: Sequence[Call]) -> bool:

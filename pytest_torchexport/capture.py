@@ -68,7 +68,7 @@ class Recorder:
 
     def _passes_by(self, module: torch.nn.Module) -> bool:
         inside = getattr(self._local, "inside", False)
-        return not self._active or inside or _capturing() or _is_loss(module)
+        return not self._active or inside or _capturing() or _is_torchs_own(module)
 
     def _record(
         self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -126,8 +126,11 @@ def _capturing() -> bool:
     return bool(tracing or torch.compiler.is_compiling())
 
 
-def _is_loss(module: torch.nn.Module) -> bool:
-    return type(module).__module__ == "torch.nn.modules.loss"
+def _is_torchs_own(module: torch.nn.Module) -> bool:
+    """Losses, and what torch calls while it builds a model (the parametrizations of weight norm and its kin)."""
+    places = ("torch.nn.modules.loss", "torch.nn.utils.parametrizations")
+    made = isinstance(module, torch.nn.utils.parametrize.ParametrizationList)
+    return made or type(module).__module__ in places
 
 
 def _kind(leaf: Any) -> Any:

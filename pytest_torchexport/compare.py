@@ -206,6 +206,19 @@ def _structure(path: str, expected: Structure, actual: Structure) -> list[Differ
 
 
 def _leaf(path: str, expected: Any, actual: Any, tolerance: Tolerance) -> list[Difference]:
+    try:
+        return _leaf_differences(path, expected, actual, tolerance)
+    except Exception as error:  # a tensor without numbers, which some exporters leave behind
+        what = f"cannot be compared: {type(error).__name__}"
+        kinds = type(expected).__name__, type(actual).__name__
+        return [
+            Difference(kind="structure", path=path, expected=kinds[0], actual=kinds[1], what=what)
+        ]
+
+
+def _leaf_differences(
+    path: str, expected: Any, actual: Any, tolerance: Tolerance
+) -> list[Difference]:
     if not isinstance(expected, torch.Tensor) or not isinstance(actual, torch.Tensor):
         return _scalar(path, expected, actual, tolerance)
     for kind, left, right in (

@@ -69,18 +69,29 @@ class Eager:
         return outcome
 
     def drifted(self) -> bool:
-        """Whether calls changed more of the module than is put back after each: then what later calls gave
-        counts for nothing, and from here on each starts from a fresh copy.
+        """Whether calls changed more of the module than was put back after each: then what they gave counts
+        for nothing, and from here on it is.
         """
         if self.fresh_each_call:
             return False
+        stale = self._state.stale()
         before, self._fingerprint = self._fingerprint, fingerprint(self._root())
         moved = [n for n in changed(before, self._fingerprint) if not n.startswith(TENSORS)]
-        if moved:
-            self.stateful = self.fresh_each_call = True
-            self.changes += tuple(moved)
-            self._note(f"forward changes {', '.join(moved)} on some calls; each call starts anew")
-        return bool(moved)
+        if not moved and not stale:
+            return False
+        named = moved or ["buffers without a trace"]
+        self.stateful, self.fresh_each_call = True, bool(moved)
+        self.changes += tuple(named)
+        self._note(f"forward changes {', '.join(named)} on some calls; each call starts anew")
+        self._begin()
+        return True
+
+    def _begin(self) -> None:
+        """A fresh copy, every tensor of which is looked at after each call."""
+        self._here = self.pristine.copy()
+        self._state = State(self._here.module, thorough=True)
+        self._fingerprint = fingerprint(self._root())
+        self._there = None
 
     def _root(self) -> Any:
         return self._here.module if self._here.module is not None else self._here.function
@@ -172,9 +183,9 @@ class Eager:
         self.stateful = bool(findings.changed)
         self.fresh_each_call = any(not name.startswith(TENSORS) for name in findings.changed)
         if self.stateful:
-            self._here = self.pristine.copy()
-            self._state = State(self._here.module, thorough=True)
-            self._fingerprint = fingerprint(self._root())
+            self._begin()
+        if not findings.complete:
+            self._note("eager could not be watched to the end: not all that it does is known")
         self._note_each(findings)
 
     def _note_each(self, findings: Findings) -> None:

@@ -20,8 +20,8 @@ from pytest_torchexport.observe import Returned
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.tree import flatten, is_plain
 
-# An item whose eager takes a smaller share of the generated calls, and fewer than this, checked hardly anything;
-# and so did one that ran no more different calls than these, because eager refused the others.
+# An item whose eager takes a smaller share of the generated calls, and fewer different ones than this, checked
+# hardly anything; and so did one that ran no more than these few, because eager refused the others.
 ACCEPTED_SHARE = 0.1
 HARDLY_ANY = 10
 TOO_FEW = 3
@@ -121,26 +121,26 @@ class Effects:
 def weighed(
     effects: Effects,
     *,
-    accepted: int,
     refused: int,
     refusal: str,
     only_the_examples_values: bool,
     fixed: Collection[str],
 ) -> list[str]:
-    """Why these calls say little, in sentences. ``accepted`` and ``refused`` count generated calls,
-    ``refusal`` is what eager said to the first that it refused, ``fixed`` are the dims that were to vary and
+    """Why these calls say little, in sentences. ``refused`` counts the generated calls that eager or ``filter``
+    did not take, ``refusal`` is what eager said to the first that it refused, ``fixed`` are the dims that were to vary and
     of which eager takes one size alone.
 
     Raises Ineffective where they are hardly any.
     """
     said = (f"the first that it refused: {refusal:.200}",) if refusal else ()
-    if accepted < min(HARDLY_ANY, ACCEPTED_SHARE * (accepted + refused)):
-        text = f"eager takes {accepted} of {accepted + refused} generated calls"
-        raise Ineffective(text, details=(*said, *_HOW_TO_DECLARE))
-    if (refused or only_the_examples_values) and effects.calls <= TOO_FEW:
-        text = f"eager refuses all but {effects.calls} different calls"
+    share = effects.calls / (effects.calls + refused)
+    few = share < ACCEPTED_SHARE and effects.calls < HARDLY_ANY
+    if few or ((refused or only_the_examples_values) and effects.calls <= TOO_FEW):
+        text = f"eager takes {effects.calls} different calls of all that were generated"
         raise Ineffective(text, details=(*said, *_HOW_TO_DECLARE))
     weak = [f"eager takes only one size of {name}" for name in fixed]
+    if share < ACCEPTED_SHARE:
+        weak.append(f"eager takes {effects.calls} of {effects.calls + refused} generated calls")
     if only_the_examples_values:
         weak = ["eager takes no other values than the example's: only sizes varied"]
     return [*weak, *effects.complaints()]

@@ -95,13 +95,13 @@ def check(thing: Any, given: Sequence[Call], plan: Plan) -> Verdict:
 def check_artifact(made: Any, thing: Any, example: Call, plan: Plan) -> Verdict:
     """The verdict on an artifact that somebody else made: a path, or a callable."""
     sandbox.warm_up()
-    with quiet(plan.device) as heard:
+    with quiet(plan.device) as heard, untouched(closed_over(thing)):
         return _Item(thing, [example], plan, heard, made=made).verdict()
 
 
 def export(thing: Any, example: Call, plan: Plan) -> Artifact:
     """The artifact alone, for asserts of the user's own. Raises ExportRefused, SpecError, CannotJudge."""
-    with quiet(plan.device) as heard:
+    with quiet(plan.device) as heard, untouched(closed_over(thing)):
         item = _Item(thing, [example], plan, heard)
         item.prepare()
         return item.export()
@@ -317,11 +317,7 @@ class _Item:
         said = self.plan.options.shapes is not None or self.plan.options.dynamic_shapes is not None
         assumed = [dim for dim in self.spec.dims.values() if not dim.declared and not said]
         if assumed and is_about_dims(error):
-            names = ", ".join(repr(dim.name) for dim in assumed)
-            details.append(
-                f"that {names} varies was only assumed; if it does not: "
-                f'shapes={{{self.spec.tensors[0].path!r}: "..."}}'
-            )
+            details.append(self.spec.opt_out([dim.name for dim in assumed]))
         if not self.plan.named:
             hint = f" ({details[0]})" if details else ""
             raise CannotJudge(f"{self.plan.target} refused the module: {reason}{hint}") from None

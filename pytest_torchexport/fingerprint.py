@@ -483,9 +483,8 @@ def _is_known_container(value: Any) -> bool:
 
 def _is_data(value: Any) -> bool:
     """What of a class or of a module's globals is state, and no code."""
-    return type(value) in _PLAIN or isinstance(
-        value, (list, dict, set, collections.deque, torch.Tensor, itertools.count)
-    )
+    holders = (list, dict, set, collections.deque, itertools.count)
+    return type(value) in _PLAIN or isinstance(value, (*holders, torch.Tensor, torch.nn.Module))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -89,7 +89,6 @@ class Judge:
         self._calibration = Calibration(
             eager.pristine,
             plan.seed,
-            random=bool(eager.random),
             stateful=eager.stateful,
             device=plan.device,
             may_go_on=lambda: deadline.elapsed < CALIBRATING_SHARE * plan.time_limit,
@@ -178,7 +177,8 @@ class Judge:
             if item.path not in self.random_paths or item.kind != "values"
         ]
         if isinstance(actual, Returned):
-            self._ledger.met(largest_error(expected.value, actual.value))
+            if not self.random_paths and all(item.kind == "values" for item in differences):
+                self._ledger.met(largest_error(expected.value, actual.value))
             if differences and not self.tolerance.given:
                 self._ledger.waiting_for = "eager"
                 judged = self._calibration.judge(

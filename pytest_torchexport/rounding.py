@@ -30,6 +30,8 @@ from pytest_torchexport.dispatch import dispatched
 
 # Results are moved by a random multiple, up to this, of the dtype's epsilon.
 REACH = 1.5
+# Kernels of half precision compute in float32 and round once, to the nearest.
+REACH_HALF = 0.5
 # Numbers this many epsilons apart may come in any order.
 TIED = 8.0
 # Above this many elements a result is taken for rounded without looking whether it was.
@@ -47,7 +49,9 @@ EXACT = frozenset(
     adaptive_max_pool2d adaptive_max_pool3d alias amax amin aminmax bernoulli bucketize cat ceil
     channel_shuffle clamp clamp_max clamp_min clone col2im constant_pad_nd contiguous copy
     copysign cummax cummin diag diag_embed diagonal_copy dropout embedding empty empty_like
-    empty_strided expand_copy eye fill flip floor fmax fmin fractional_max_pool2d full full_like
+    empty_strided expand_copy eye
+    _fake_quantize_per_tensor_affine_cachemask_tensor_qparams fake_quantize_per_channel_affine_cachemask
+    fake_quantize_per_tensor_affine_cachemask histc fill flip floor fmax fmin fractional_max_pool2d full full_like
     gather glu_backward hardtanh heaviside im2col index index_fill index_select
     isfinite lift_fresh lift_fresh_copy masked_fill masked_scatter masked_select max max_pool1d
     max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices maximum min minimum
@@ -129,11 +133,11 @@ class _Scatter:
             if exact is not None and any(bool(mask.any()) for mask in exact):
                 plain = _floats(func(*args, **kwargs))
             moved = tuple(
-                arg if item.name in written else _each(self._move, arg)
+                arg if item.name in written else _each(self._move_term, arg)
                 for item, arg in zip(func._schema.arguments, args, strict=False)
             )
             named = {
-                name: value if name in written else _each(self._move, value)
+                name: value if name in written else _each(self._move_term, value)
                 for name, value in kwargs.items()
             }
             result = func(*moved, **named)
@@ -152,10 +156,15 @@ class _Scatter:
             tensor.copy_(scattered)
         return result
 
+    def _move_term(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A term of a sum; of half precision none is rounded before the sum is."""
+        return self._move(tensor) if _wide(tensor) is tensor else tensor
+
     def _move(self, tensor: torch.Tensor) -> torch.Tensor:
         real = tensor.real if tensor.is_complex() else tensor
         shift = torch.rand(real.shape, generator=self._generator, dtype=torch.float32)
-        shift = ((shift * 2 - 1) * REACH * torch.finfo(tensor.dtype).eps).to(real.dtype)
+        reach = REACH if _wide(real) is real else REACH_HALF
+        shift = ((shift * 2 - 1) * reach * torch.finfo(tensor.dtype).eps).to(real.dtype)
         return tensor + tensor * shift.to(tensor.device)
 
     def _ordered(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -187,7 +196,8 @@ def _one_term_after_the_other(func: Any, args: tuple[Any, ...], kwargs: dict[str
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
     """Half precision is accumulated in float32, by whatever kernel."""
-    return tensor.float() if tensor.dtype.itemsize < torch.float32.itemsize else tensor
+    small = tensor.is_floating_point() and tensor.dtype.itemsize < torch.float32.itemsize
+    return tensor.float() if small else tensor
 
 
 def _one_by_one(terms: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
@@ -307,6 +317,10 @@ def _attention(
     """Attention in separate steps, each rounded to the dtype, where a fused kernel rounds once."""
     if dropout_p:
         return None
+    groups = query.shape[-3] // max(
+        key.shape[-3], 1
+    )  # heads of the query per head of key and value
+    key, value = (item.repeat_interleave(groups, -3) for item in (key, value))
     factor = float(query.shape[-1] ** -0.5 if scale is None else scale)
     scores = query @ key.transpose(-2, -1) * factor
     if is_causal:

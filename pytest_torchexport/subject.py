@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.failures import SpecError
+from pytest_torchexport.fingerprint import reach
 from pytest_torchexport.tree import copy_tensor
 
 
@@ -130,15 +131,19 @@ class Subject:
 
 
 def closed_over(thing: Any) -> list[torch.nn.Module]:
-    """The modules that a plain function holds in its closure: no copy of it has copies of these."""
-    cells = getattr(thing, "__closure__", None) or ()
-    held = [cell.cell_contents for cell in cells if cell is not None]
-    return [item for item in held if isinstance(item, torch.nn.Module)]
+    """The modules that a plain function reaches by its closure, its defaults or its globals: no copy of it
+    has copies of these.
+    """
+    if not isinstance(thing, types.FunctionType):
+        return []
+    return list(reach(thing).modules.values())
 
 
 def _copied_owner(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A bound method of some object on a copy of that object; a plain function is its own copy."""
-    if not isinstance(function, types.MethodType):
+    """A bound method or another object that can be called, on a copy of what it holds; a plain function is
+    its own copy.
+    """
+    if isinstance(function, (types.FunctionType, types.BuiltinFunctionType)):
         return function
     try:
         return copy.deepcopy(function)

@@ -29,7 +29,7 @@ def check(suspicions: Sequence[Suspicion], witness: Witness) -> list[str]:
                 raise _narrowed(suspicion, sizes, failure)
         if suspicion.why != LOWEST:  # which is said of every program, and mostly means nothing
             cleared.append(
-                f"{suspicion.dim}: declared {suspicion.declared}, the program says {suspicion.actual} "
+                f"{suspicion.dim}: {suspicion.declared}, the program says {suspicion.actual} "
                 f"({suspicion.why}); it was right at {_listed(suspicion)} all the same"
             )
     return cleared
@@ -40,7 +40,7 @@ def as_narrowed(failure: Failure) -> Failure:
     if type(failure) is not ArtifactRaised or not is_guard(str(failure)):
         return failure
     return DimsNarrowed(
-        str(failure),
+        " ".join(str(failure).split()),
         details=failure.details,
         where=failure.where,
         differences=failure.differences,
@@ -50,9 +50,9 @@ def as_narrowed(failure: Failure) -> Failure:
 def _narrowed(suspicion: Suspicion, sizes: Mapping[str, int], failure: Failure) -> DimsNarrowed:
     at = ", ".join(f"{name} = {size}" for name, size in sizes.items())
     return DimsNarrowed(
-        f"{suspicion.dim} (axis {suspicion.axis} of {suspicion.path}): declared {suspicion.declared}, the "
+        f"{suspicion.dim} (axis {suspicion.axis} of {suspicion.path}): {suspicion.declared}, the "
         f"program says {suspicion.actual}: {suspicion.why}",
-        details=(f"at {at}: {str(failure) or failure.title}", *failure.details),
+        details=(f"at {at}: {' '.join(str(failure).split()) or failure.title}", *failure.details),
         where=suspicion.where or failure.where,
         differences=failure.differences,
     )

@@ -139,6 +139,14 @@ class InputSpec:
         dims = {other: dim for other, dim in self.dims.items() if other != name}
         return dataclasses.replace(self, leaves=leaves, dims=dims)
 
+    def opt_out(self, names: Sequence[str]) -> str:
+        """What to say where dims that vary were only assumed to."""
+        listed = ", ".join(map(repr, names))
+        return (
+            f"that {listed} varies was only assumed; if it does not: "
+            f'shapes={{{self.tensors[0].path!r}: "..."}}'
+        )
+
     def resized(self, call: Call, sizes: Mapping[str, int], start: int = 0) -> Call:
         """The same values at other sizes of the dims: rows from ``start`` on, and from the first again."""
         named = self.flatten(call)

@@ -60,11 +60,9 @@ def _every(bench: Bench, key: str) -> None:
 
 def weigh(bench: Bench) -> None:
     """Raise Ineffective where hardly anything was checked; keep why a pass means little."""
-    counts = bench.ledger.calls
     bench.ledger.ineffective += weighed(
         bench.judge.effects,
-        accepted=counts["boundary"] + counts["drawn"],
-        refused=counts["rejected"],
+        refused=bench.ledger.calls["rejected"],
         refusal=bench.legal.refusal,
         only_the_examples_values=bench.legal.fell_back and not bench.legal.takes_other_values,
         fixed=bench.legal.fixed,

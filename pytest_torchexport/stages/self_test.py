@@ -30,6 +30,7 @@ WEIGHT_NOISE = 0.01
 # How many weights are tried for one that matters, and how long one bug may take.
 WEIGHTS = 20
 SECONDS_EACH = 20.0
+SHARE_EACH = 0.1
 
 CAUGHT, MISSED, NOT_APPLICABLE = "caught", "missed", "does not apply"
 
@@ -87,10 +88,10 @@ def seed_bugs(bench: Bench) -> None:
                 found[name] = f"{NOT_APPLICABLE}: {mutant}"
                 continue
             try:
-                with interrupted_after(SECONDS_EACH):
+                with interrupted_after(_seconds(bench)):
                     found[name] = _caught(bench.judge_of(mutant, Ledger()), calls)
             except TimeLimitExceeded:
-                found[name] = f"{NOT_APPLICABLE}: no answer within {SECONDS_EACH:g} s"
+                found[name] = f"{NOT_APPLICABLE}: no answer within {_seconds(bench):g} s"
     missed = [name for name, came in found.items() if came.startswith(MISSED)]
     if missed and bench.plan.strict:
         raise Ineffective(f"self-test: this item would miss a {', a '.join(missed)}")
@@ -109,7 +110,9 @@ def _mutants(bench: Bench, example: Returned) -> Iterator[tuple[str, Runnable | 
     if not spec.dims:
         yield "frozen size", "no size varies"
     for name, dim in spec.dims.items():
-        yield f"frozen size of {name}", Mutant(artifact, _frozen(spec, dim))
+        one = len(dim.sizes) == 1
+        mutant = "one size alone was declared" if one else Mutant(artifact, _frozen(spec, dim))
+        yield f"frozen size of {name}", mutant
     yield "perturbed weight", _perturbed(bench, example)
     if isinstance(outputs, (tuple, list, Mapping)) and len(outputs) > 1:
         yield "dropped output", Mutant(artifact, lambda call, run: _without_last(run(call)))
@@ -130,6 +133,8 @@ def _frozen(spec: InputSpec, dim: Dim) -> Sabotage:
 def _perturbed(bench: Bench, example: Returned) -> Runnable | str:
     """Eager with noise on the first weight that matters to the example."""
     names = [name for name, _ in _floats(bench.eager.pristine)]
+    if not names:
+        return "there are no weights"
     for name in names[:WEIGHTS]:
         subject = bench.eager.pristine.copy()
         weight = dict(_floats(subject))[name]
@@ -140,20 +145,26 @@ def _perturbed(bench: Bench, example: Returned) -> Runnable | str:
         with torch.no_grad():
             weight.copy_(weight + WEIGHT_NOISE * noise * size)
         outcome = _quickly(subject, bench)
+        if outcome is None:
+            return "forward does not return with other weights"
         if isinstance(outcome, Returned) and compare_values(
             example.value, outcome.value, Tolerance()
         ):
             return _Eager(subject.to(bench.plan.device).function, subject.module)
-    return "no weight matters to the example" if names else "there are no weights"
+    return "no weight matters to the example"
 
 
 def _quickly(subject: Subject, bench: Bench) -> Outcome | None:
     """Eager with other weights may loop for ever: an iteration that no longer converges."""
     try:
-        with interrupted_after(SECONDS_EACH):
+        with interrupted_after(_seconds(bench)):
             return observe(subject.function, bench.spec.example, seed=bench.plan.seed)
     except TimeLimitExceeded:
         return None
+
+
+def _seconds(bench: Bench) -> float:
+    return min(SECONDS_EACH, SHARE_EACH * bench.plan.time_limit)
 
 
 def _floats(subject: Subject) -> list[tuple[str, torch.nn.Parameter]]:

@@ -39,7 +39,10 @@ def audit(bench: Bench) -> None:
         try:
             for cleared in dims.check(suspicions, witness):
                 bench.ledger.note(cleared)
-        except DimsNarrowed:
+        except DimsNarrowed as failure:
+            assumed = [name for name, dim in bench.spec.dims.items() if not dim.declared]
+            if assumed and bench.plan.options.shapes is None:
+                failure.details += (bench.spec.opt_out(assumed),)
             recipe = tried[-1]
             call = build(bench.spec, recipe)
             text = describe_recipe(bench.spec, recipe, call) if call is not None else ""

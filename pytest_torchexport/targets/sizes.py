@@ -47,8 +47,8 @@ LOWEST = "torch.export takes dynamic sizes to be at least 2"
 
 @dataclass(frozen=True, kw_only=True)
 class Suspicion:
-    """A dim that an artifact may not accept as declared. ``sizes`` are the calls to try: the dims that
-    differ from the example.
+    """A dim that an artifact may not accept as declared, or assumed. ``sizes`` are the calls to try: the dims
+    that differ from the example.
     """
 
     dim: str
@@ -484,7 +484,7 @@ def _suspicion(
         dim=dim.name,
         path=condition.place[0],
         axis=condition.place[1],
-        declared=dim.describe(),
+        declared=f"{'declared' if dim.declared else 'assumed'} {dim.describe()}",
         actual=_actual(spec, dim, condition, group, failing),
         why=why,
         where=condition.where,

@@ -165,15 +165,19 @@ class Model:
     raw: Callable[[], nn.Module]
     text: bool = False
 
-    def build(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """The model in eval mode and its example, the same in every process."""
+    def build(self, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        """The model in eval mode and its example, the same in every process.
+
+        Half precision is float32 rounded, as deployed: batch norms have the statistics of float32.
+        """
         stub_torchvision()
         example = text_example if self.text else image_example
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = self.raw().eval()
             calibrate(model, example(64))
-            return model, example()
+            inputs = (x.to(dtype) if x.is_floating_point() else x for x in example())
+            return model.to(dtype), tuple(inputs)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -356,3 +356,9 @@ def test_the_report_tells_the_element_that_nothing_explains():
     assert bug.index == (99,)
     assert bug.mismatched == 11
     assert bug.in_own_errors > 1000
+
+
+def test_half_precision_excuses_its_own_digits_alone():
+    norm = nn.LayerNorm(1024).bfloat16()
+    x = (torch.randn(2, 1024, generator=torch.Generator().manual_seed(0)) + 1).bfloat16()
+    assert len(kept(norm, Call((x,)), lambda value: value * 1.05)) == 1

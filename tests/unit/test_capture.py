@@ -224,3 +224,10 @@ def test_a_function_becomes_a_module_for_exporters_that_take_nothing_else():
 def test_the_packages_of_a_subject_are_those_its_code_comes_from():
     assert Subject.of(nn.Linear(2, 2)).packages() == ()
     assert __name__.partition(".")[0] in Subject.of(Outer()).packages()
+
+
+def test_what_torch_calls_while_a_model_is_built_is_none_of_the_users():
+    with Recorder() as recorder:
+        layer = torch.nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
+        layer(torch.ones(1, 3))
+    assert [type(item.module).__name__ for item in recorder.recordings] == [type(layer).__name__]

@@ -21,7 +21,7 @@ def suspicion(**fields):
         "dim": "batch",
         "path": "x",
         "axis": 0,
-        "declared": "1..8",
+        "declared": "declared 1..8",
         "actual": "1..4",
         "why": "a guard says so",
         "where": "net.py:3  if x.shape[0] > 4:",
@@ -254,7 +254,7 @@ def test_where_eager_takes_the_examples_values_alone_sizes_still_vary():
 def test_where_no_size_varies_either_nothing_was_checked():
     found = verdict_of(Shares(3), torch.softmax(X(3, 4), -1))
     assert found.failure == "Ineffective"
-    assert found.reason == "eager refuses all but 1 different calls"
+    assert found.reason == "eager takes 1 different calls of all that were generated"
     assert found.details[0] == "the first that it refused: ValueError: rows must sum to one"
     assert "map=" in found.details[1]
 

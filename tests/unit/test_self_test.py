@@ -143,3 +143,8 @@ def test_a_failed_item_is_not_asked():
     verdict = check_export(Frozen(), (torch.randn(2, 4),), target="trace", self_test=True)
     assert verdict.status == "failed"
     assert verdict.self_test == {}
+
+
+def test_a_dim_of_one_declared_size_cannot_be_frozen():
+    found = seeded(Two(), torch.randn(3, 4), shapes={"x": "batch 4"}, dims={"batch": [3]})
+    assert found["frozen size of batch"] == "does not apply"

@@ -138,7 +138,7 @@ def test_a_branch_on_a_size_narrows_the_range_and_names_the_line():
     options = {"shapes": {"x": "batch 8"}, "dims": {"batch": (1, 16)}}
     first, lowest = audited(EXPORT, Branch(), torch.ones(4, 8), **options)
     assert (first.dim, first.path, first.axis) == ("batch", "x", 0)
-    assert (first.declared, first.actual) == ("1..16", "2..4")
+    assert (first.declared, first.actual) == ("declared 1..16", "2..4")
     assert first.why == f"{sizes.GUARD}: batch <= 4"
     assert line(first).startswith("if x.shape[0] > 4:")
     assert first.sizes[0] == {"batch": 5}
@@ -264,7 +264,7 @@ def test_healthy_modules_are_not_suspected_beyond_torchs_lower_bound(target, mod
 )
 def test_onnx_names_the_range_that_the_file_drops(options):
     (found,) = certain(audited(onnx(), Branch(), torch.ones(4, 8), **options))
-    assert (found.declared, found.actual) == ("1..8", "2..4")
+    assert (found.declared, found.actual) == ("assumed 1..8", "2..4")
     assert found.why.startswith(sizes.DROPPED)
     assert line(found).startswith("if x.shape[0] > 4:")
 
