@@ -22,6 +22,7 @@ from pytest_torchexport.observe import (
     Returned,
     State,
     Tensors,
+    differ,
     observe,
     tensors_of,
 )
@@ -74,17 +75,26 @@ class Eager:
         """
         if self.fresh_each_call:
             return False
-        stale = self._state.stale()
+        stale = self._state.stale() or self._state.lost or self._weights_moved()
         before, self._fingerprint = self._fingerprint, fingerprint(self._root())
         moved = [n for n in changed(before, self._fingerprint) if not n.startswith(TENSORS)]
         if not moved and not stale:
             return False
-        named = moved or ["buffers without a trace"]
+        named = moved or ["buffers or parameters"]
         self.stateful, self.fresh_each_call = True, bool(moved)
         self.changes += tuple(named)
         self._note(f"forward changes {', '.join(named)} on some calls; each call starts anew")
         self._begin()
         return True
+
+    def _weights_moved(self) -> bool:
+        """By value: a write by way of ``.data`` leaves no trace."""
+        if self.pristine.module is None or self._here.module is None:
+            return False
+        pairs = zip(self.pristine.module.parameters(), self._here.module.parameters(), strict=False)
+        return any(
+            is_plain(left) and differ(left.detach(), right.detach()) for left, right in pairs
+        )
 
     def _begin(self) -> None:
         """A fresh copy, every tensor of which is looked at after each call."""

@@ -117,10 +117,10 @@ class State:
         kept = self._kept[index]
         if kept is None:
             return False
-        return _differ(self._tensors[index].detach(), kept)
+        return differ(self._tensors[index].detach(), kept)
 
 
-def _differ(left: torch.Tensor, right: torch.Tensor) -> bool:
+def differ(left: torch.Tensor, right: torch.Tensor) -> bool:
     """Whether two tensors of one dtype differ in any number; NaN equals itself."""
     if left.layout != torch.strided or left.is_quantized or left.is_nested:
         return False  # no native kernel writes to such buffers

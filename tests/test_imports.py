@@ -159,7 +159,11 @@ LEVELS = {
     "messages": 0,
     "limits": 0,
     "tree": 0,
+    "dispatch": 1,
+    "fingerprint": 1,
+    "hash_order": 1,
     "settings": 1,
+    "rounding": 2,
     "spec": 2,
     "plan": 3,
     "observe": 3,
@@ -168,33 +172,29 @@ LEVELS = {
     "compare": 4,
     "strategies": 4,
     "quiet": 4,
-    "targets": 5,
-    "sandbox": 5,
-    "explore": 6,
-    "dispatch": 1,
-    "rounding": 2,
-    "fingerprint": 3,
-    "hash_order": 3,
-    "watch": 5,
-    "preflight": 5,
     "effect": 5,
     "ledger": 5,
+    "preflight": 5,
+    "sandbox": 5,
+    "targets": 5,
+    "watch": 5,
     "calibrate": 6,
-    "shrink": 6,
     "eager": 6,
     "legal": 6,
+    "shrink": 6,
     "checks": 7,
     "judge": 8,
-    "diagnosis": 8,
-    "stages": 8,
-    "engine": 9,
-    "capture": 10,
-    "fixture": 11,
-    "progress": 11,
-    "items": 11,
-    "session": 12,
-    "plugin": 13,
+    "stages": 9,
+    "engine": 10,
+    "capture": 11,
+    "fixture": 12,
+    "items": 12,
+    "progress": 12,
+    "session": 13,
+    "plugin": 14,
 }
+# What knows only the verdict, and what hands out names, is judged by tests of its own below.
+ELSEWHERE = {"__init__", "reports"}
 # The registries of names that markers are judged by while pytest collects: no target, no check is
 # loaded by them.
 NAMES_ONLY = {"targets", "checks"}
@@ -220,6 +220,11 @@ def test_imports_run_one_way():
         if room(module) != "__init__" and (above := upward(module, imports_of(path, lazily=False)))
     }
     assert found == {}
+
+
+def test_every_room_has_its_place():
+    assert {room(module) for module in files()} - set(LEVELS) == ELSEWHERE
+    assert set(LEVELS) <= {room(module) for module in files()}
 
 
 def test_the_direction_check_can_fail(tmp_path):

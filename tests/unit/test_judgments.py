@@ -188,6 +188,37 @@ def test_state_that_the_example_does_not_change_is_found_out():
     assert any("attribute calls on some calls" in note for note in found.notes)
 
 
+class LateStatistics(nn.Module):
+    """A native kernel moves the buffers, on large calls alone, and no version counter tells."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("var", torch.ones(3))
+
+    def forward(self, x):
+        if x.shape[0] > 3:
+            return torch.nn.functional.batch_norm(x, self.mean, self.var, training=True)
+        return torch.nn.functional.batch_norm(x, self.mean, self.var)
+
+
+class LateWeights(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        if x.shape[0] > 3:
+            self.weight.data.mul_(0.5)
+        return x * self.weight
+
+
+@pytest.mark.parametrize("module", [LateStatistics, LateWeights])
+def test_late_state_of_a_faithful_script_is_no_failure(module):
+    found = verdict_of(module(), X(2, 3), target="script")
+    assert found.status == "passed", found.reason
+
+
 # -- chance ------------------------------------------------------------------------------------------
 
 
