@@ -7,6 +7,8 @@ the machine's own speed cancels out. Goals are the project's; nothing here is as
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import os
 import resource
 import statistics
@@ -17,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -175,6 +178,93 @@ def parity(runs: int) -> Iterator[Row]:
             yield label, f"{ratio:.2f} ({mine:.2f} s / {hand:.2f} s)", goal
 
 
+class Clock:
+    """Times functions of the package while it is entered, each by the name of its stage.
+
+    Time inside two of them belongs to the outer one, so the stages add up.
+    """
+
+    def __init__(self, functions: dict[str, tuple[object, str]]) -> None:
+        self.functions = functions
+        self.seconds = dict.fromkeys(functions, 0.0)
+        self._patches = contextlib.ExitStack()
+        self._running = False
+
+    def __enter__(self) -> Clock:
+        for stage, (owner, name) in self.functions.items():
+            timed = self._timed(stage, getattr(owner, name))
+            self._patches.enter_context(mock.patch.object(owner, name, timed))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._patches.close()
+
+    def _timed(self, stage: str, function: Callable) -> Callable:
+        @functools.wraps(function)
+        def timed(*args: object, **kwargs: object) -> object:
+            if self._running:
+                return function(*args, **kwargs)
+            self._running, start = True, time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._running = False
+                self.seconds[stage] += time.perf_counter() - start
+
+        return timed
+
+
+def shares(runs: int) -> Iterator[Row]:
+    """Preflight, calibration and audit of an item, as shares of its time without the round trip."""
+    import torch
+
+    for targets in (["trace", "script", "export"], ["onnx"]):
+        for dtype in (torch.float32, torch.float16):
+            asked = len(targets) > 1 and dtype == torch.float32
+            once(targets, dtype)
+            found = [once(targets, dtype) for _ in range(runs)]
+            what = f"{' + '.join(targets)}, CNN in {str(dtype).removeprefix('torch.')}"
+            item = statistics.median(item for item, _ in found)
+            for stage in (*found[0][1], "together"):
+                times = [sum(s.values()) if stage == "together" else s[stage] for _, s in found]
+                share = statistics.median(
+                    t / item for t, (item, _) in zip(times, found, strict=True)
+                )
+                figure = f"{share:.1%} ({statistics.median(times):.3f} s / {item:.2f} s)"
+                goal = "<= 15 %" if asked and stage == "together" else ""
+                yield f"{stage} / item, {what}", figure, goal
+
+
+def once(targets: list[str], dtype: object) -> tuple[float, dict[str, float]]:
+    """Seconds of passing CNN items on these targets, and of their stages."""
+    from models import build
+
+    from pytest_torchexport import calibrate, check_export, eager
+    from pytest_torchexport.stages import sizes
+
+    stages = {
+        "preflight": (eager, "examine"),
+        "calibration": (calibrate.Calibration, "judge"),
+        "audit": (sizes, "audit"),
+    }
+
+    def items() -> None:
+        for target in targets:
+            module, x = build("CNN")
+            verdict = check_export(
+                module.to(dtype),
+                (x.to(dtype),),
+                target=target,
+                checks=("parity", "dims", "state"),
+                max_examples=CALLS,
+            )
+            assert verdict.status == "passed", verdict
+
+    with Clock(stages) as clock:
+        whole = seconds(items)
+    return whole, clock.seconds
+
+
 def onnx_by_hand(module, x):
     import onnxruntime
     import torch
@@ -256,6 +346,7 @@ ROWS = {
     "startup": startup,
     "overhead": overhead,
     "parity": parity,
+    "shares": shares,
     "memory": memory,
     "xdist": xdist,
 }
