@@ -1,0 +1,41 @@
+"""The benchmark of random networks still runs: two of them, traced."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "faults.py"
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
+    path = tmp_path_factory.mktemp("faults") / "records.json"
+    arguments = ["--networks", "2", "--seed", "3", "--targets", "trace", "--jobs", "1"]
+    command = [sys.executable, str(SCRIPT), *arguments, "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| an output dropped | 1 / 1 | 1 / 1 |" in done.stdout
+    return json.loads(path.read_text())  # type: ignore[no-any-return]
+
+
+def test_healthy_random_networks_pass(records: list[dict[str, object]]) -> None:
+    assert [record["healthy"] for record in records] == ["passed", "passed"]
+
+
+def test_the_same_networks_with_a_fault_fail(records: list[dict[str, object]]) -> None:
+    assert [(record["fault"], record["found"]) for record in records] == [
+        ("an output dropped", True),
+        ("two outputs exchanged", True),
+    ]
+
+
+def test_a_seed_always_draws_the_same_network() -> None:
+    command = [sys.executable, str(SCRIPT), "--show", "17"]
+    sources = {subprocess.run(command, capture_output=True, check=True).stdout for _ in range(2)}
+    assert len(sources) == 1
+    assert b"class Faulty(nn.Module)" in sources.pop()
