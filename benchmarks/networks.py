@@ -331,7 +331,8 @@ class _Draft:
         for _ in range(self.random.randint(1, 3)):
             self.random.choice(layers)()
         if self.fault in (FROZEN, SWAPPED, FOLDED, EPSILON, STATE) and self.chance(0.6):
-            self.site_sequence()
+            if self.fault != FROZEN or "time" in self.shapes["x"]:
+                self.site_sequence()
         if "mask" in self.shapes:
             self.masked()
         else:
@@ -342,6 +343,10 @@ class _Draft:
             )
 
     def recurrent(self) -> None:
+        # torch.export unrolls these over time; most networks let it, so that something is exported.
+        if self.seed % 4:
+            for name, shape in self.shapes.items():
+                self.shapes[name] = shape.replace("time", str(EXAMPLE["time"]))
         cell = self.random.choice(["LSTM", "GRU", "RNN"])
         width = self.random.choice([4, 6])
         both = self.chance(0.3)
