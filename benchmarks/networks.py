@@ -330,9 +330,9 @@ class _Draft:
         layers += [self.residual, self.gated, self.convolved, self.heads]
         for _ in range(self.random.randint(1, 3)):
             self.random.choice(layers)()
-        if self.fault in (FROZEN, SWAPPED, FOLDED, EPSILON, STATE) and self.chance(0.6):
-            if self.fault != FROZEN or "time" in self.shapes["x"]:
-                self.site_sequence()
+        site = self.fault in (FROZEN, SWAPPED, FOLDED, EPSILON, STATE) and self.chance(0.6)
+        if site and (self.fault != FROZEN or "time" in self.shapes["x"]):
+            self.site_sequence()
         if "mask" in self.shapes:
             self.masked()
         else:
