@@ -16,6 +16,8 @@ INSTALL = {
     "cpu": "pip install 'pytest-torchexport[onnx]'",
     "cuda": "pip install 'pytest-torchexport[onnx-gpu]'",
 }
+# OrtLoggingLevel.FATAL: https://onnxruntime.ai/docs/api/python/api_summary.html
+FATAL = 4
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -40,7 +42,8 @@ class Session:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        # What fails is raised as well: its logger would write a line per call past everybody.
+        options.log_severity_level = FATAL
         kind, _, index = device.partition(":")
         wanted = PROVIDERS[kind]
         # TF32 is the default of ONNX Runtime's CUDA provider, and off in torch's own check.
@@ -52,6 +55,8 @@ class Session:
         if actual != wanted:
             # ONNX Runtime only warns and falls back, which would check the CPU under another name.
             raise RuntimeError(f"ONNX Runtime uses {actual}, not the {wanted} that was asked for")
+        self._quietly = onnxruntime.RunOptions()
+        self._quietly.log_severity_level = FATAL
         self._device = device
         self._inputs = [item.name for item in self.session.get_inputs()]
 
@@ -64,7 +69,7 @@ class Session:
         """Run the file on these inputs, by name or in order; names it does not have are left out."""
         feeds |= named(dict(zip(self._inputs, args, strict=bool(args))))
         values = {name: _to_ort(feeds[name]) for name in self._inputs if name in feeds}
-        outputs = self.session.run_with_ort_values(None, values)
+        outputs = self.session.run_with_ort_values(None, values, self._quietly)
         return [_from_ort(value).to(self._device) for value in outputs]
 
 
