@@ -321,10 +321,11 @@ def _judged(difference: Difference, seen: _Seen, wanted: Any, found: Any) -> Dif
     if not (wanted.is_floating_point() or wanted.is_complex()):
         cause = TIE if _falls_elsewhere(seen.others, wanted, found) else BUG
         return dataclasses.replace(difference, cause=cause)
+    eps = torch.finfo(wanted.dtype).eps
     wide = torch.complex128 if wanted.is_complex() else torch.float64
     wanted, found = wanted.to(wide), found.to(wide)
     allowed = (difference.atol or 0.0) + (difference.rtol or 0.0) * wanted.abs()
-    own = _own_error(seen, wanted, allowed)
+    own = _own_error(seen, wanted, allowed, eps)
     gap = (found - wanted).abs()
     # Infinity is neither close to anything nor a scale for what is.
     finite = torch.isfinite(wanted) & torch.isfinite(found)
@@ -349,7 +350,9 @@ def _at_the_worst(
     return dataclasses.replace(other, kind=difference.kind, what=difference.what)
 
 
-def _own_error(seen: _Seen, wanted: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+def _own_error(
+    seen: _Seen, wanted: torch.Tensor, allowed: torch.Tensor, eps: float
+) -> torch.Tensor:
     """Per element, how far eager's other runs are from this one."""
 
     def furthest(runs: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -357,7 +360,7 @@ def _own_error(seen: _Seen, wanted: torch.Tensor, allowed: torch.Tensor) -> torc
         own = gaps.amax(dim=0)
         # What is picked by a tie may be picked anywhere, however seldom it was in a dozen runs.
         tied = seen.ties.met and bool((own > allowed + DROWNED * wanted.abs()).any())
-        return own.max().expand_as(own) if tied else _among_equals(own, wanted.abs())
+        return own.max().expand_as(own) if tied else _among_equals(own, wanted.abs(), eps)
 
     if seen.truth is None:
         return furthest(seen.others)
@@ -388,17 +391,17 @@ def _drowned(own: torch.Tensor, wanted: torch.Tensor) -> bool:
     return bool(finite.numel()) and float(own.max()) >= DROWNED * float(finite.max())
 
 
-def _among_equals(error: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+def _among_equals(error: torch.Tensor, size: torch.Tensor, eps: float) -> torch.Tensor:
     """Per element, the largest error among elements that are at most SAME_SIZE times as large, and no more
-    than SAME_ERROR times its own. An element that is no zero and that no run moves was never rounded.
+    than SAME_ERROR times its own (which is at least half a unit in the last place: a run may miss it).
     """
     flat = size.reshape(-1).nan_to_num()
     order = flat.argsort()
     largest = error.reshape(-1)[order].cummax(dim=0).values
     reach = torch.searchsorted(flat[order].contiguous(), flat * SAME_SIZE, right=True) - 1
     pooled = largest[reach].reshape(error.shape)
-    own = torch.minimum(pooled, SAME_ERROR * error)
-    return torch.where((size == 0) & (error == 0), pooled, own)
+    own = torch.maximum(error, (0.5 * eps * size).nan_to_num(posinf=0.0))
+    return torch.where(own > 0, torch.minimum(pooled, SAME_ERROR * own), pooled)
 
 
 def _double(value: Any) -> Any:
