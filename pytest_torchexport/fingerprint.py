@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.messages import is_users
+from pytest_torchexport.tree import bits_of, is_plain
 
 MAX_NODES = 10_000
 MAX_DEPTH = 12
@@ -299,7 +300,7 @@ class _Walk:
             return
         self._code.add(code)
         scope = function.__globals__
-        for name in _names(code):
+        for name in names_in(code):
             value = scope.get(name, scope)
             if isinstance(value, types.FunctionType):
                 self.globals(value, depth + 1)
@@ -396,10 +397,7 @@ def _pointer(tensor: torch.Tensor) -> int:
 
 
 def _crc(tensor: torch.Tensor) -> int | None:
-    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta or tensor.is_quantized:
-        return None
-    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
-    return zlib.crc32(plain.view(torch.uint8).numpy().tobytes()) if plain.numel() else 0
+    return zlib.crc32(bits_of(tensor)) if is_plain(tensor) else None
 
 
 def _script_attributes(module: Any) -> Iterator[tuple[str, Any]]:
@@ -488,7 +486,7 @@ def _is_data(value: Any) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _names(code: types.CodeType) -> tuple[str, ...]:
+def names_in(code: types.CodeType) -> tuple[str, ...]:
     """The global names that a function's code, and the functions inside it, mention."""
-    inner = [name for const in code.co_consts if inspect.iscode(const) for name in _names(const)]
+    inner = [name for const in code.co_consts if inspect.iscode(const) for name in names_in(const)]
     return tuple(dict.fromkeys((*code.co_names, *inner)))

@@ -16,6 +16,7 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pytest_torchexport.fingerprint import names_in
 from pytest_torchexport.messages import is_users, short_path
 
 MAX_METHODS = 50
@@ -67,7 +68,7 @@ def in_class(cls: type, attributes: Mapping[str, Any], start: str = "forward") -
 def _in_function(function: types.FunctionType, attributes: Mapping[str, Any]) -> list[str]:
     code = function.__code__
     sets = frozenset(name for name, value in attributes.items() if _unstable(value))
-    if not is_users(code.co_filename) or not (_makes_sets(code) or sets & set(_all_names(code))):
+    if not is_users(code.co_filename) or not (_makes_sets(code) or sets & set(names_in(code))):
         return []
     path = short_path(code.co_filename)
     return [f"{path}:{number}  {source}" for number, source in _scan(code, sets)]
@@ -84,12 +85,6 @@ def _stable(item: Any) -> bool:
     if isinstance(item, tuple):
         return all(_stable(part) for part in item)
     return isinstance(item, (bool, int, float, complex))
-
-
-@functools.lru_cache(maxsize=1024)
-def _all_names(code: types.CodeType) -> tuple[str, ...]:
-    inner = [n for const in code.co_consts if inspect.iscode(const) for n in _all_names(const)]
-    return (*code.co_names, *inner)
 
 
 @functools.lru_cache(maxsize=1024)

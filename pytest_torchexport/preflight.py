@@ -27,7 +27,7 @@ from pytest_torchexport.compare import Tolerance, compare
 from pytest_torchexport.fingerprint import Reached, changed, fingerprint, reach
 from pytest_torchexport.limits import TimeLimitExceeded
 from pytest_torchexport.messages import is_users
-from pytest_torchexport.observe import Outcome, Returned, observe
+from pytest_torchexport.observe import Outcome, Returned, differ, observe
 from pytest_torchexport.spec.inputs import Call, flatten_call
 from pytest_torchexport.subject import Subject
 from pytest_torchexport.watch import Fill, Op, Watched, place, streams, watch
@@ -550,11 +550,9 @@ def _differ(expected: Outcome, actual: Outcome) -> bool:
 def _moved(old: Any, new: Any) -> bool:
     if not isinstance(old, torch.Tensor) or not isinstance(new, torch.Tensor):
         return False
-    if old.shape != new.shape or old.layout != torch.strided or old.is_nested or old.is_quantized:
-        return old.shape != new.shape
-    if old.device != new.device:
-        return False
-    return not bool(((old == new) | ((old != old) & (new != new))).all())
+    if old.shape != new.shape:
+        return True
+    return old.device == new.device and differ(old, new)
 
 
 # -- who drew, who looked at the clock -------------------------------------------------------------

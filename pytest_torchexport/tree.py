@@ -114,6 +114,12 @@ def is_plain(leaf: Any) -> bool:
     return leaf.layout == torch.strided and not leaf.is_quantized
 
 
+def bits_of(tensor: torch.Tensor, most: int | None = None) -> bytes:
+    """The bytes of a plain tensor's first ``most`` elements, or of all, in their order."""
+    flat = tensor.detach().resolve_conj().resolve_neg().reshape(-1)[:most].cpu().contiguous()
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+
+
 def _walk(value: Any, path: str, leaves: list[Leaf]) -> Structure:
     opened = _open(value)
     if opened is None:

@@ -25,7 +25,7 @@ from pytest_torchexport.messages import is_users, short_path
 from pytest_torchexport.observe import Outcome, observe
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.subject import Subject
-from pytest_torchexport.tree import flatten
+from pytest_torchexport.tree import bits_of, flatten
 
 # A forward that loops a million times is understood after its first rounds.
 MAX_OPS = 50_000
@@ -175,9 +175,7 @@ def _bytes(item: Any) -> Any:
     if not isinstance(item, torch.Tensor):
         return repr(item).encode()
     try:
-        plain = item.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
-        head = f"{item.dtype}{tuple(item.shape)}".encode()
-        return head + (plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+        return f"{item.dtype}{tuple(item.shape)}".encode() + bits_of(item)
     except Exception:
         return None  # sparse, nested, quantized, meta
 

@@ -10,7 +10,15 @@ import pytest
 import torch
 import torch.utils._pytree as torch_pytree
 
-from pytest_torchexport.tree import clone, copy_tensor, describe, flatten, leaves_of, tree_map
+from pytest_torchexport.tree import (
+    bits_of,
+    clone,
+    copy_tensor,
+    describe,
+    flatten,
+    leaves_of,
+    tree_map,
+)
 
 
 class Pair(NamedTuple):
@@ -218,3 +226,12 @@ def test_structures_are_described_for_people():
     assert flatten({"a": 1, "b": 2})[1].describe() == "dict with ['a'], ['b']"
     assert flatten({})[1].describe() == "dict with nothing"
     assert flatten(None)[1].describe() == "NoneType"
+
+
+def test_the_bits_of_a_tensor_follow_its_elements_and_not_its_strides():
+    x = torch.arange(6, dtype=torch.bfloat16).reshape(2, 3)
+    assert bits_of(x.T) == bits_of(x.T.contiguous()) != bits_of(x)
+    assert bits_of(x, 2) == bits_of(torch.tensor([0, 1], dtype=torch.bfloat16))
+    assert bits_of(x[:0]) == b""
+    complex_ = torch.tensor([1 + 2j])
+    assert bits_of(complex_.conj()) == bits_of(torch.tensor([1 - 2j]))
