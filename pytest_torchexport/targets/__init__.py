@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["entry_point", "get", "names", "register_target"]
 
 ENTRY_POINT_GROUP = "pytest_torchexport.targets"
-_NOT_TARGETS = frozenset({"base", "foreign", "ort", "sizes"})
+_NOT_TARGETS = frozenset({"base", "branches", "foreign", "ort", "remedies", "sizes"})
 _registered: dict[str, Target] = {}
 
 
