@@ -7,7 +7,9 @@ can read. Separate from the Hypothesis strategy because stored, boundary and shr
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +25,61 @@ SCALES = (1.0, 0.1, 3.0)
 LAYOUTS = ("contiguous", "strided", "channels_last")
 MAX_EDITS = 3
 SPARSE_SHARE = 0.1
+SHOWN_NUMBERS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Literal:
+    """A leaf's very numbers, of a call that was searched for and that no simple recipe makes."""
+
+    tensor: torch.Tensor
+
+    def digest(self) -> str:
+        """Another one for other numbers."""
+        facts = f"{self.tensor.dtype} {tuple(self.tensor.shape)} ".encode()
+        return hashlib.sha256(facts + _bytes(self.tensor)).hexdigest()[:16]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Literal) and self.digest() == other.digest()
+
+    def __hash__(self) -> int:
+        return hash(self.digest())
+
+    def __repr__(self) -> str:
+        return f"Literal({self.digest()})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able data."""
+        return {
+            "dtype": str(self.tensor.dtype).removeprefix("torch."),
+            "shape": list(self.tensor.shape),
+            "base64": base64.b64encode(_bytes(self.tensor)).decode(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Literal:
+        """The inverse of ``as_dict``. Raises ValueError for data that is no tensor's."""
+        dtype = getattr(torch, str(data.get("dtype")), None)
+        raw = base64.b64decode(str(data.get("base64")), validate=True)
+        shape = [int(size) for size in data.get("shape", ())]
+        if (
+            not isinstance(dtype, torch.dtype)
+            or len(raw) != torch.Size(shape).numel() * dtype.itemsize
+        ):
+            raise ValueError("the recipe holds no tensor where it should")
+        flat = torch.frombuffer(bytearray(raw), dtype=torch.uint8) if raw else torch.empty(0)
+        return cls(flat.view(dtype).reshape(shape) if raw else torch.empty(shape, dtype=dtype))
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeafRecipe:
     """How to make one leaf. ``kind`` is one of KINDS, ``example`` (the example's own values, tiled to the
-    size), ``elements`` (a few drawn ones and the last as fill) or ``value`` (a Python argument).
+    size), ``elements`` (a few drawn ones and the last as fill), ``literal`` (a Literal) or ``value`` (a
+    Python argument).
     """
 
     kind: str
@@ -59,10 +110,14 @@ class Recipe:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
         """The inverse of ``as_dict``; also of its JSON. Raises ValueError where that could not hold a value."""
-        if any(isinstance(leaf["data"], dict) for leaf in data["leaves"]):
-            raise ValueError("the recipe holds an object that JSON does not have")
         leaves = tuple(
-            LeafRecipe(**{**leaf, "edits": tuple((int(i), v) for i, v in leaf["edits"])})
+            LeafRecipe(
+                **{
+                    **leaf,
+                    "edits": tuple((int(i), v) for i, v in leaf["edits"]),
+                    "data": _object(leaf["data"]),
+                }
+            )
             for leaf in data["leaves"]
         )
         return cls(sizes=dict(data["sizes"]), leaves=leaves, seed=int(data["seed"]))
@@ -74,7 +129,15 @@ def _plain(data: Any) -> Any:
         return [_plain(item) for item in data]
     if data is None or isinstance(data, (bool, int, float, str)):
         return data
-    return {"object": repr(data)}
+    return {"literal": data.as_dict()} if isinstance(data, Literal) else {"object": repr(data)}
+
+
+def _object(data: Any) -> Any:
+    if isinstance(data, dict) and "literal" in data:
+        return Literal.from_dict(data["literal"])
+    if isinstance(data, dict):
+        raise ValueError("the recipe holds an object that JSON does not have")
+    return data
 
 
 def example_recipe(spec: InputSpec, sizes: Mapping[str, int] | None = None) -> Recipe:
@@ -101,14 +164,31 @@ def build(spec: InputSpec, recipe: Recipe) -> Call | None:
     """The call of a recipe; None where the user's ``filter`` refuses it, or where an expression of dims
     has no size (``4//n`` at 0, ``n-2`` at 1).
     """
+    leaves = build_leaves(spec, recipe)
+    return spec.call(leaves) if leaves is not None else None
+
+
+def build_leaves(spec: InputSpec, recipe: Recipe) -> list[Any] | None:
+    """The leaves of a recipe's call, before ``map`` and ``filter``; None where it has no sizes."""
     sizes = {name: dim.example for name, dim in spec.dims.items()} | dict(recipe.sizes)
     if not _makes_sense(spec, sizes):
         return None
-    leaves = [
+    return [
         _leaf(leaf, item, sizes, recipe.seed + index)
         for index, (leaf, item) in enumerate(zip(spec.leaves, recipe.leaves, strict=True))
     ]
-    return spec.call(leaves)
+
+
+def with_leaves(recipe: Recipe, values: Mapping[int, Any]) -> Recipe:
+    """The recipe with some leaves, by their position, replaced by these very values."""
+    leaves = list(recipe.leaves)
+    for index, value in values.items():
+        leaves[index] = (
+            LeafRecipe(kind="literal", data=Literal(value))
+            if isinstance(value, torch.Tensor)
+            else LeafRecipe(kind="value", data=value)
+        )
+    return dataclasses.replace(recipe, leaves=tuple(leaves))
 
 
 def _makes_sense(spec: InputSpec, sizes: Mapping[str, int]) -> bool:
@@ -139,12 +219,23 @@ def _describe_leaf(item: LeafRecipe, seed: int, value: Any) -> str:
         words.append(f"x {item.scale:g}")
     if item.kind in ("normal", "uniform", "sparse"):
         words.append(f"(seed {seed})")
+    if item.kind == "literal":
+        words = [_numbers(value)]
     if item.kind == "elements" and item.data:
         words = [f"of {', '.join(map(str, item.data))}"]
     words += [f"with [{position}]={value:g}" for position, value in item.edits]
     if item.layout != "contiguous":
         words.append(item.layout)
     return " ".join(words)
+
+
+def _numbers(value: Any) -> str:
+    """A literal's numbers as far as a line holds them."""
+    if not isinstance(value, torch.Tensor):
+        return ""
+    flat = value.detach().flatten()
+    shown = ", ".join(f"{number:.6g}" for number in flat[:SHOWN_NUMBERS].tolist())
+    return _constant(value) or f"of {shown}{', ...' if flat.numel() > SHOWN_NUMBERS else ''}"
 
 
 def _constant(value: Any) -> str:
@@ -193,6 +284,8 @@ def _fill(item: LeafRecipe, shape: tuple[int, ...], leaf: TensorLeaf, seed: int)
         return _tile(leaf.example, shape)
     if item.kind == "elements":
         return _elements(item, shape, leaf.dtype)
+    if item.kind == "literal":
+        return _within(_tile(item.data.tensor, shape), domain)
     if domain.choices:
         return _choose(item.kind, shape, domain, leaf.dtype, _generator(seed))
     if domain.kind == "float":
@@ -243,6 +336,17 @@ def _clamp(values: torch.Tensor, domain: Domain) -> torch.Tensor:
     if values.is_complex() or (domain.low is None and domain.high is None):
         return values
     return values.clamp_(min=domain.low, max=domain.high)
+
+
+def _within(values: torch.Tensor, domain: Domain) -> torch.Tensor:
+    """The nearest legal values. Those of a user's strategy are taken as they are."""
+    if domain.choices:
+        choices = torch.tensor(domain.choices, dtype=torch.float64)
+        nearest = (values.double().unsqueeze(-1) - choices).abs().argmin(-1)
+        return torch.tensor(domain.choices)[nearest].to(values.dtype)
+    if domain.kind == "bool":
+        return values != 0
+    return _clamp(values, domain)
 
 
 def _int_fill(

@@ -25,6 +25,7 @@ RANK = (
     "sparse",
     "elements",
     "example",
+    "literal",
 )
 MAX_TRIES = 150
 

@@ -1,0 +1,408 @@
+"""Moves: from a call to others that may take another branch.
+
+Each is a pure function of the spec, a recipe and what is known of a condition, and gives recipes; which
+moves to make, and whether they came out, is the search's business.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_torchexport.explore.observed import Probe
+from pytest_torchexport.explore.origins import Compared
+from pytest_torchexport.recipes import (
+    Recipe,
+    build_leaves,
+    example_recipe,
+    plain_recipe,
+    with_leaves,
+)
+from pytest_torchexport.spec.inputs import InputSpec, TensorLeaf, ValueLeaf
+from pytest_torchexport.strategies import within_memory
+
+# A step beyond the threshold, in parts of what is missing: just over it, safely, and where curved, far.
+STEPS = (1.1, 1.001, 3.0)
+# How far, in the example's scale, a float whose range nobody said may be moved.
+REACH = 1000.0
+# Positions of a leaf that are worth writing to one by one.
+FEW = 8
+
+
+# -- where to begin --------------------------------------------------------------------------------------
+
+
+def seeds(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
+    """Calls as unlike each other as can be: sizes, fills, constants, tied inputs, listed values."""
+    example = {name: dim.example for name, dim in spec.dims.items()}
+    yield example_recipe(spec)
+    for kind in ("normal", "zeros", "ones", "low", "high", "uniform", "ramp", "sparse"):
+        yield plain_recipe(spec, kind, example, seed)
+    yield from _listed(spec, seed)
+    yield from _sizes(spec, constants, seed)
+    for scale in (0.1, 3.0, 10.0, -1.0):
+        yield _scaled(plain_recipe(spec, "normal", example, seed + 1), scale)
+    yield from _tied(spec, seed)
+    for number in constants:
+        yield from _filled(spec, number, seed)
+
+
+def _scaled(recipe: Recipe, scale: float) -> Recipe:
+    leaves = tuple(
+        dataclasses.replace(leaf, scale=scale) if leaf.kind == "normal" else leaf
+        for leaf in recipe.leaves
+    )
+    return dataclasses.replace(recipe, leaves=leaves)
+
+
+def _listed(spec: InputSpec, seed: int) -> Iterator[Recipe]:
+    """Each value of a Python argument that was listed, or the ends of its range."""
+    base = example_recipe(spec)
+    for index, leaf in enumerate(spec.leaves):
+        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple)):
+            for value in leaf.values:
+                changed = with_leaves(base, {index: value})
+                yield dataclasses.replace(changed, seed=seed)
+
+
+def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
+    """Each dim at its ends, beside the example's, and at and beside the constants of the code."""
+    example = {name: dim.example for name, dim in spec.dims.items()}
+    near = {int(c) + way for c in constants if c == int(c) for way in (-1, 0, 1)}
+    for name, dim in spec.dims.items():
+        wanted = dict.fromkeys(
+            (dim.low, dim.high, 1, 2, dim.example + 1, dim.example - 1, *sorted(near))
+        )
+        for size in wanted:
+            if size in dim.sizes and size != dim.example:
+                yield plain_recipe(spec, "normal", {**example, name: size}, seed)
+    if spec.dims:
+        yield plain_recipe(spec, "normal", {n: d.low for n, d in spec.dims.items()}, seed)
+        yield plain_recipe(spec, "normal", {n: d.high for n, d in spec.dims.items()}, seed)
+
+
+def _filled(spec: InputSpec, number: float, seed: int) -> Iterator[Recipe]:
+    """Every tensor of a kind filled with the constant, or half of it, or what just exceeds it."""
+    example = {name: dim.example for name, dim in spec.dims.items()}
+    base = plain_recipe(spec, "normal", example, seed)
+    built = build_leaves(spec, base)
+    for share, value in ((1.0, number), (0.5, number), (1.0, number * 1.1 + 0.1)):
+        values = {}
+        for index, leaf in enumerate(spec.leaves):
+            if built is not None and _may_change(leaf) and _holds(leaf, value):
+                tensor = built[index].detach().clone()
+                flat = tensor.view(-1) if tensor.is_contiguous() else tensor.reshape(-1)
+                flat[: max(1, int(share * flat.numel()))] = value
+                values[index] = flat.reshape(tensor.shape)
+        if values:
+            yield with_leaves(base, values)
+
+
+def _holds(leaf: Any, value: float) -> bool:
+    if leaf.domain.kind == "float":
+        return True
+    low, high = leaf.domain.low or 0, leaf.domain.high or 0
+    return leaf.domain.kind == "int" and value == int(value) and low <= value <= high
+
+
+def _tied(spec: InputSpec, seed: int) -> Iterator[Recipe]:
+    """Inputs of one shape and dtype that are equal, and that are opposite."""
+    example = {name: dim.example for name, dim in spec.dims.items()}
+    base = plain_recipe(spec, "normal", example, seed)
+    built = build_leaves(spec, base)
+    tensors = [i for i, leaf in enumerate(spec.leaves) if _may_change(leaf)]
+    for first, second in itertools.pairwise(tensors):
+        if built is None or built[first].shape != built[second].shape:
+            continue
+        yield with_leaves(base, {second: built[first].detach().clone()})
+        if spec.leaves[first].domain.kind == "float":  # type: ignore[union-attr]
+            yield with_leaves(base, {second: -built[first].detach()})
+
+
+# -- towards one condition ---------------------------------------------------------------------------------
+
+
+def written(spec: InputSpec, recipe: Recipe, probe: Probe, wanted: bool) -> Iterator[Recipe]:
+    """What is compared written back to where it came from: an operand that is a part of an input, or a
+    number that stands in one.
+    """
+    built = build_leaves(spec, recipe)
+    if built is None or probe.origin is None:
+        return
+    for compared in _comparisons(probe.origin):
+        for mine, other, mirrored in (
+            (compared.left, compared.right, False),
+            (compared.right, compared.left, True),
+        ):
+            for index, positions in _places(mine, probe.inputs, built, spec):
+                for value in _values(
+                    compared.operator, other, wanted, mirrored, spec.leaves[index]
+                ):
+                    made = _put(built[index], positions, value)
+                    if made is not None:
+                        yield with_leaves(recipe, {index: made})
+
+
+def _comparisons(origin: Any) -> list[Compared]:
+    if isinstance(origin, Compared):
+        return [origin]
+    if hasattr(origin, "parts"):
+        return [item for part in origin.parts for item in _comparisons(part)]
+    if hasattr(origin, "inner"):
+        return _comparisons(origin.inner)
+    return [Compared("!=", origin.value, False)]
+
+
+def _places(
+    operand: Any, inputs: Sequence[Tensor | None], built: Sequence[Any], spec: InputSpec
+) -> Iterator[tuple[int, Tensor]]:
+    """The positions in the leaves where an operand is read from: exactly where it is a view of an input, else
+    wherever its value stands.
+    """
+    for index, given in enumerate(inputs):
+        if (
+            given is None
+            or not _may_change(spec.leaves[index])
+            or given.shape != built[index].shape
+        ):
+            continue
+        if isinstance(operand, Tensor) and _is_view(operand, given):
+            yield index, _positions(operand, given)
+            return
+    number = _one_number(operand)
+    if number is None:
+        return
+    for index, leaf in enumerate(spec.leaves):
+        if _may_change(leaf) and not built[index].is_complex():
+            found = (built[index].detach().double().reshape(-1) == number).nonzero().reshape(-1)
+            if 0 < len(found) <= FEW:
+                yield index, found
+
+
+def _one_number(operand: Any) -> float | None:
+    if isinstance(operand, Tensor):
+        plain = operand.numel() == 1 and not operand.is_complex()
+        return float(operand.detach()) if plain else None
+    if isinstance(operand, (int, float)) and not isinstance(operand, bool):
+        return float(operand)
+    return None
+
+
+def _is_view(operand: Tensor, given: Tensor) -> bool:
+    if operand.layout != torch.strided or given.layout != torch.strided or not given.numel():
+        return False
+    same = operand.untyped_storage().data_ptr() == given.untyped_storage().data_ptr()
+    return same and operand.dtype == given.dtype
+
+
+def _positions(operand: Tensor, given: Tensor) -> Tensor:
+    """The flat positions of a view's elements in its input, in the view's shape."""
+    length = given.untyped_storage().nbytes() // given.element_size()
+    places = torch.zeros(length, dtype=torch.int64)
+    own = torch.arange(given.numel()).reshape(given.shape)
+    places.as_strided(given.shape, given.stride(), given.storage_offset()).copy_(own)
+    return places.as_strided(operand.shape, operand.stride(), operand.storage_offset())
+
+
+def _values(operator: str, other: Any, wanted: bool, mirrored: bool, leaf: Any) -> Iterator[Tensor]:
+    """What to write so that ``<written> operator other`` comes out as wanted."""
+    if isinstance(other, Tensor):
+        base = other.detach().double()
+    elif isinstance(other, (bool, int, float)):
+        base = torch.tensor(float(other), dtype=torch.float64)
+    else:
+        return
+    whole = leaf.domain.kind != "float"
+    more = torch.ones_like(base) if whole else base.abs() * 0.1 + leaf.domain.scale * 0.1
+    up = {">": True, ">=": True, "<": False, "<=": False}.get(operator)
+    if up is None:
+        same = (operator == "==") == wanted
+        yield from ((base,) if same else (base + more, base - more))
+        return
+    upwards = (up == wanted) != mirrored
+    yield base + more if upwards else base - more
+    yield base + 10 * more if upwards else base - 10 * more
+
+
+def _put(leaf: Tensor, positions: Tensor, value: Tensor) -> Tensor | None:
+    flat = leaf.detach().clone().reshape(-1)
+    try:
+        flat[positions.reshape(-1)] = value.expand(positions.shape).reshape(-1).to(flat.dtype)
+    except RuntimeError:  # shapes that do not fit after map, numbers that the dtype does not hold
+        return None
+    return flat.reshape(leaf.shape)
+
+
+def stepped(spec: InputSpec, recipe: Recipe, probe: Probe, step: float) -> Recipe | None:
+    """All float leaves moved along the gradient of what is missing, and not along those of the conditions
+    that must stay; None where there is no way.
+    """
+    built = build_leaves(spec, recipe)
+    way = {
+        index: gradient.double()
+        for index, gradient in probe.gradients.items()
+        if _may_change(spec.leaves[index])
+    }
+    for other in probe.kept:
+        before, way = way, _orthogonal(way, other)
+        if _square(way) < 1e-6 * _square(before):
+            way = before
+    square = _square(way)
+    if built is None or not square > 0:
+        return None
+    missing = max(probe.missing, 0.0) * step + 1e-6
+    moved = {}
+    for index, gradient in way.items():
+        leaf = built[index].detach()
+        if leaf.shape != gradient.shape:
+            return None
+        target = leaf.double() - missing / square * gradient
+        moved[index] = legal(spec.leaves[index], target).to(leaf.dtype)
+    return with_leaves(recipe, moved)
+
+
+def _orthogonal(way: Mapping[int, Tensor], other: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    along = sum(float((way[i] * other[i].double()).sum()) for i in way.keys() & other.keys())
+    square = _square({index: value.double() for index, value in other.items()})
+    if not square > 0:
+        return dict(way)
+    return {
+        index: value - along / square * other[index].double() if index in other else value
+        for index, value in way.items()
+    }
+
+
+def _square(way: Mapping[int, Tensor]) -> float:
+    return sum(float(value.square().sum()) for value in way.values())
+
+
+def legal(leaf: Any, values: Tensor) -> Tensor:
+    """Within the domain, and where it has no bounds within ``REACH`` times the example's scale."""
+    domain = leaf.domain
+    reach = min(REACH * domain.scale, torch.finfo(leaf.dtype).max / 2)
+    low = -reach if domain.low is None else float(domain.low)
+    high = max(reach, low) if domain.high is None else float(domain.high)
+    return values.nan_to_num(0.0).clamp(low, high)
+
+
+def neighbours(spec: InputSpec, recipe: Recipe) -> list[Callable[[int], Recipe | None]]:
+    """For each dim and each Python number with a range, the recipe so many steps further; None beyond it."""
+    found: list[Callable[[int], Recipe | None]] = []
+    for name, dim in spec.dims.items():
+
+        def resized(
+            steps: int, name: str = name, sizes: Sequence[int] = dim.sizes
+        ) -> Recipe | None:
+            own = recipe.sizes.get(name, spec.dims[name].example)
+            place = sizes.index(own) + steps if own in sizes else -1
+            if not 0 <= place < len(sizes):
+                return None
+            changed = {**recipe.sizes, name: sizes[place]}
+            return (
+                dataclasses.replace(recipe, sizes=changed) if within_memory(spec, changed) else None
+            )
+
+        found.append(resized)
+    for index, leaf in enumerate(spec.leaves):
+        if not isinstance(leaf, ValueLeaf) or not isinstance(leaf.values, tuple):
+            continue
+        if isinstance(leaf.example, bool) or not isinstance(leaf.example, (int, float)):
+            continue
+
+        def moved(steps: int, index: int = index, leaf: ValueLeaf = leaf) -> Recipe | None:
+            item = recipe.leaves[index]
+            own = item.data if item.kind == "value" else leaf.example
+            low, high = leaf.values
+            value = own + steps * (1 if isinstance(leaf.example, int) else (high - low) / 64)
+            return with_leaves(recipe, {index: value}) if low <= value <= high else None
+
+        found.append(moved)
+    return found
+
+
+# -- at random ---------------------------------------------------------------------------------------------
+
+
+def mutated(
+    spec: InputSpec, recipe: Recipe, rng: random.Random, constants: Sequence[float]
+) -> Recipe:
+    """The recipe with something about it changed: a size, a Python argument, or the values of a leaf."""
+    choices = [i for i, leaf in enumerate(spec.leaves) if _may_change(leaf)]
+    listed = [
+        i
+        for i, leaf in enumerate(spec.leaves)
+        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, list)
+    ]
+    if spec.dims and rng.random() < (0.2 if choices else 0.7):
+        name = rng.choice(list(spec.dims))
+        changed = {**recipe.sizes, name: rng.choice(spec.dims[name].sizes)}
+        return (
+            dataclasses.replace(recipe, sizes=changed) if within_memory(spec, changed) else recipe
+        )
+    if listed and (not choices or rng.random() < 0.3):
+        index = rng.choice(listed)
+        values = spec.leaves[index].values  # type: ignore[union-attr]
+        return with_leaves(recipe, {index: rng.choice(values)})
+    built = build_leaves(spec, recipe)
+    if not choices or built is None:
+        return recipe
+    index = rng.choice(choices)
+    value = built[index].detach().clone(memory_format=torch.contiguous_format)
+    return with_leaves(recipe, {index: _mutated(value, spec.leaves[index], rng, constants)})
+
+
+def _mutated(value: Tensor, leaf: Any, rng: random.Random, constants: Sequence[float]) -> Tensor:
+    if not value.numel() or value.is_complex():
+        return value
+    flat = value.view(-1)
+    if leaf.domain.choices:
+        picked: Any = rng.choice(leaf.domain.choices)
+    elif leaf.domain.kind == "float":
+        picked = _float(leaf, rng, constants)
+    else:
+        picked = _whole(leaf, rng, constants)
+    start = rng.randrange(flat.numel())
+    span = rng.choice(
+        (1, 1, 2, 4, max(1, flat.numel() // 4), max(1, flat.numel() // 2), flat.numel())
+    )
+    kind = rng.random()
+    if kind < 0.5 or leaf.domain.kind != "float" or leaf.domain.choices:
+        flat[start : start + span] = picked
+    elif kind < 0.65:
+        flat[start : start + span] += picked
+    elif kind < 0.85:
+        flat.mul_(rng.choice((-1.0, 0.1, 0.5, 2.0, 10.0)))
+    else:
+        flat[start : start + span] = flat[rng.randrange(flat.numel())].clone()
+    if leaf.domain.kind == "float" and not leaf.domain.choices:
+        return legal(leaf, value.double()).to(value.dtype)
+    return value
+
+
+def _float(leaf: Any, rng: random.Random, constants: Sequence[float]) -> float:
+    if constants and rng.random() < 0.3:
+        value = rng.choice(constants) * rng.choice((1.0, 1.01, 0.99, -1.0))
+    else:
+        value = rng.gauss(0.0, 1.0) * leaf.domain.scale * rng.choice((0.1, 1.0, 3.0, 10.0))
+    return float(legal(leaf, torch.tensor(value, dtype=torch.float64)))
+
+
+def _whole(leaf: Any, rng: random.Random, constants: Sequence[float]) -> int:
+    low, high = int(leaf.domain.low or 0), int(leaf.domain.high or 0)
+    near = [int(c) for c in constants if c == int(c) and low <= c <= high]
+    if near and rng.random() < 0.5:
+        return rng.choice(near)
+    return rng.randint(low, high)
+
+
+def _may_change(leaf: TensorLeaf | ValueLeaf) -> bool:
+    """Whether the search may choose a leaf's numbers: not those of a strategy, which knows what is legal."""
+    return (
+        isinstance(leaf, TensorLeaf) and leaf.domain.elements is None and not leaf.dtype.is_complex
+    )

@@ -1,0 +1,315 @@
+"""The recorder: what the rewritten conditions call, and the path of one call as they tell it.
+
+It must not change what runs: it computes each condition as Python would, once, and hands it on. It listens
+to one thread only; whatever else runs the same code passes through.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pytest_torchexport.explore.origins import (
+    Compared,
+    Origin,
+    Origins,
+    Plain,
+    leaves,
+    origin_of,
+    violation,
+)
+from pytest_torchexport.explore.sites import MORE, NONE, ONCE, Outcome, Site
+
+# Conditions of one call: beyond, it is a loop that may never end.
+MAX_EVENTS = 10_000
+
+OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "is": operator.is_,
+    "is not": operator.is_not,
+    "in": lambda left, right: left in right,
+    "not in": lambda left, right: left not in right,
+}
+
+# A site and the module whose forward it ran in.
+Key = tuple[int, str]
+
+
+class Endless(BaseException):
+    """A call met more conditions than any that is worth following, or ran out of time. Not an Exception,
+    which the user's code may catch.
+    """
+
+
+class Arrived(BaseException):
+    """A call came to the condition that it was run for, and ends there."""
+
+
+class Traveler(Protocol):
+    """Who wants to see the conditions of a call while it runs."""
+
+    def came(self, position: int, origin: Origin | None, outcome: Outcome) -> None:
+        """The condition at this position of the path came out; may raise Arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A condition that came out. ``distance`` says how far it was from coming out otherwise, in the units of
+    its operands (None: no number to it), ``operands`` what was compared, in short.
+    """
+
+    key: Key
+    outcome: Outcome
+    distance: float | None = None
+    operands: tuple[Any, ...] = ()
+    on_values: bool = False
+
+
+@dataclass
+class Path:
+    """What came out of the conditions of one call, in order, and what its loops did."""
+
+    events: list[Event] = field(default_factory=list)
+    loops: dict[Key, list[int]] = field(default_factory=dict)
+
+    def taken(self) -> dict[tuple[Key, Outcome], int]:
+        """How often each outcome was taken."""
+        counts: dict[tuple[Key, Outcome], int] = {}
+        for event in self.events:
+            counts[event.key, event.outcome] = counts.get((event.key, event.outcome), 0) + 1
+        for key, lengths in self.loops.items():
+            for length in lengths:
+                said = (key, _length(length))
+                counts[said] = counts.get(said, 0) + 1
+        return counts
+
+    def decisions(self) -> tuple[tuple[Key, Outcome], ...]:
+        """The path itself: equal for calls that ran through the same code."""
+        return tuple((event.key, event.outcome) for event in self.events)
+
+
+def _length(iterations: int) -> str:
+    return (NONE, ONCE)[iterations] if iterations < 2 else MORE
+
+
+class Recorder:
+    """Stands in the rewritten code as a constant."""
+
+    def __init__(self, limit: int = MAX_EVENTS) -> None:
+        self.sites: dict[int, Site] = {}
+        self.path = Path()
+        self.deadline = float("inf")
+        self.traveler: Traveler | None = None
+        self.origins = Origins(self._asked)
+        # Codes that have no source: their conditions are told by the truths tensors are asked for.
+        self.coarse: dict[types.CodeType, str] = {}
+        self._limit = limit
+        self._modules: list[str] = []
+        self._names: dict[int, str] = {}
+        self._thread = -1
+        self._busy = False
+        self._coarse_sites: dict[tuple[str, int], int] = {}
+
+    def start(self, names: dict[int, str]) -> None:
+        """Begin a new path. ``names`` are the modules' paths by their ids."""
+        self.path = Path()
+        self.origins.forget()
+        self._names = names
+        self._modules = []
+        self._thread = threading.get_ident()
+        self._busy = False
+
+    def stop(self) -> None:
+        """Listen to nobody."""
+        self._thread = -1
+
+    # -- what the rewritten code calls -----------------------------------------------------------------
+
+    def truth(self, number: int, value: Any, owner: Any = None) -> bool:
+        """A condition of which only the truth counts."""
+        if self._thread != threading.get_ident():
+            return bool(value)
+        self._busy = True
+        outcome = bool(value)
+        self._busy = False
+        origin = origin_of(value) if isinstance(value, Tensor) else self.origins.of_number(value)
+        self._came(number, owner, outcome, origin, (value,))
+        return outcome
+
+    def compare(self, number: int, sign: str, left: Any, right: Any, owner: Any = None) -> bool:
+        """A comparison of which only the truth counts."""
+        found = OPERATORS[sign](left, right)
+        if self._thread != threading.get_ident():
+            return bool(found)
+        self._busy = True
+        outcome = bool(found)
+        self._busy = False
+        if isinstance(found, Tensor):
+            origin: Origin | None = origin_of(found)
+        else:
+            origin = Compared(sign, self._tensor(left), self._tensor(right))
+        self._came(number, owner, outcome, origin, (left, right))
+        return outcome
+
+    def value(self, number: int, value: Any, owner: Any = None) -> Any:
+        """A value whose truth decides, and which itself goes on."""
+        if isinstance(value, Tensor) and value.numel() != 1:
+            return value
+        self.truth(number, value, owner)
+        return value
+
+    def mark(self, number: int, outcome: bool, owner: Any = None) -> None:
+        """A place that was come to: a handler, a case."""
+        if self._thread != threading.get_ident():
+            return
+        key = (number, self._instance(owner))
+        if outcome:
+            self._revise(key)
+        self._add(Event(key, outcome))
+
+    def each(self, number: int, iterable: Iterable[Any], owner: Any = None) -> Iterable[Any]:
+        """The items of a loop."""
+        if self._thread != threading.get_ident():
+            return iterable
+        return self._counted((number, self._instance(owner)), iterable)
+
+    # -- what it keeps ---------------------------------------------------------------------------------
+
+    def _counted(self, key: Key, iterable: Iterable[Any]) -> Iterator[Any]:
+        lengths = self.path.loops.setdefault(key, [])
+        lengths.append(0)
+        place = len(lengths) - 1
+        for item in iterable:
+            lengths[place] += 1
+            self._add(Event(key, True))
+            yield item
+        self._add(Event(key, False))
+
+    def _revise(self, key: Key) -> None:
+        """A try that raised did not end well, as was assumed when it began."""
+        for position in range(len(self.path.events) - 1, -1, -1):
+            if self.path.events[position].key == key:
+                del self.path.events[position]
+                return
+
+    def _tensor(self, value: Any) -> Any:
+        """The tensor that a Python number was drawn from, or the number itself."""
+        origin = self.origins.of_number(value) if isinstance(value, (int, float)) else None
+        return origin.value if isinstance(origin, Plain) else value
+
+    def _came(
+        self,
+        number: int,
+        owner: Any,
+        outcome: bool,
+        origin: Origin | None,
+        operands: tuple[Any, ...],
+    ) -> None:
+        with self.origins.paused():
+            if self.traveler is not None:
+                self.traveler.came(len(self.path.events), origin, outcome)
+            distance, on_values, said = _measured(origin, outcome, operands)
+        self._add(Event((number, self._instance(owner)), outcome, distance, said, on_values))
+
+    def _add(self, event: Event) -> None:
+        events = self.path.events
+        if len(events) >= self._limit or time.perf_counter() > self.deadline:
+            raise Endless
+        events.append(event)
+
+    # -- whose forward it is -----------------------------------------------------------------------------
+
+    def enter(self, module: Any, args: Any) -> None:
+        """A forward pre-hook."""
+        if self._thread == threading.get_ident():
+            self._modules.append(self._names.get(id(module), ""))
+
+    def leave(self, module: Any, args: Any, output: Any) -> None:
+        """A forward hook, also called where forward raised."""
+        if self._thread == threading.get_ident() and self._modules:
+            self._modules.pop()
+
+    def _instance(self, owner: Any) -> str:
+        if owner is not None:
+            name = self._names.get(id(owner))
+            if name is not None:
+                return name
+        return self._modules[-1] if self._modules else ""
+
+    # -- code without source -----------------------------------------------------------------------------
+
+    def _asked(self, outcome: bool) -> None:
+        if self._busy or not self.coarse or self._thread != threading.get_ident():
+            return
+        frame: types.FrameType | None = sys._getframe(2)
+        while frame is not None and frame.f_code not in self.coarse:
+            frame = frame.f_back
+        if frame is not None:
+            number = self._coarse_site(frame)
+            self._came(number, None, outcome, self.origins.last(), ())
+
+    def _coarse_site(self, frame: types.FrameType) -> int:
+        code, line = frame.f_code, frame.f_lineno
+        place = (code.co_filename, line)
+        if place not in self._coarse_sites:
+            # Below zero: those of rewritten code count upwards.
+            self._coarse_sites[place] = number = -1 - len(self._coarse_sites)
+            self.sites[number] = Site(
+                file=code.co_filename,
+                line=line,
+                end_line=line,
+                kind="expression",
+                text="a tensor's truth",
+                statement="",
+                function=code.co_qualname,
+                coarse=True,
+            )
+        return self._coarse_sites[place]
+
+
+def _measured(
+    origin: Origin | None, outcome: bool, operands: tuple[Any, ...]
+) -> tuple[float | None, bool, tuple[Any, ...]]:
+    """How far a condition was from coming out otherwise, whether tensors decided it, and its operands."""
+    said = tuple(map(_short, operands))
+    if origin is None:
+        return None, False, said
+    tensors = [leaf for leaf in leaves(origin) if isinstance(leaf, Tensor)]
+    missing = violation(origin, not outcome)
+    if missing is None:
+        return None, bool(tensors), (*said, *map(_digest, tensors))
+    if tensors and not all(isinstance(item, (int, float)) for item in said):
+        said = tuple(_short(leaf) for leaf in leaves(origin))
+    return float(missing), bool(tensors), said
+
+
+def _short(value: Any) -> Any:
+    """A value as a report may hold it."""
+    if isinstance(value, Tensor):
+        if value.numel() == 1 and value.layout == torch.strided and not value.is_meta:
+            return value.item()
+        return f"tensor{list(value.shape)}"
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return type(value).__name__
+
+
+def _digest(tensor: Tensor) -> float:
+    """One number that is another where the tensor is another, mostly."""
+    if tensor.layout != torch.strided or tensor.is_meta or not tensor.numel():
+        return 0.0
+    return float(tensor.double().abs().nan_to_num().sum()) if not tensor.is_complex() else 0.0
