@@ -13,6 +13,8 @@ One file per family of mechanisms; ``row.py`` is what the rows are written with.
 from __future__ import annotations
 
 from zoo.baked import BAKED
+from zoo.branches_places import PLACE_BRANCHES
+from zoo.branches_values import VALUE_BRANCHES
 from zoo.callables import CALLABLES
 from zoo.chance import CHANCE
 from zoo.control import CONTROL
@@ -32,11 +34,15 @@ from zoo.state import STATEFUL
 from zoo.training import TRAINING
 from zoo.writes import WRITES
 
-__all__ = ["SKIPPED", "TARGETS", "ZOO", "Row"]
+__all__ = ["BRANCHES", "SKIPPED", "TARGETS", "ZOO", "Row"]
+
+# Models that branch; those of them that say how are rows with ``witnesses``.
+BRANCHES = (*VALUE_BRANCHES, *PLACE_BRANCHES)
 
 ZOO = (
     *SIZES,
     *CONTROL,
+    *BRANCHES,
     *DIMS,
     *DOMAIN,
     *BAKED,

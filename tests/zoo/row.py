@@ -20,6 +20,8 @@ STATE = "StateDiffers"
 UNLOADABLE = "LoadFailed"
 # The artifact took one side of a branch for good. Parity sees outputs that differ.
 FROZEN = DIFFERS
+# The same, where the conditions that eager evaluates are observed: the failure names the one that parted.
+BRANCH = "BranchFrozen"
 # The artifact takes fewer sizes than eager: by a guard of torch's own, or because an axis became static.
 NARROWED = "DimsNarrowed"
 NOT_REPEATABLE = "NotRepeatable"
@@ -35,6 +37,10 @@ Example = tuple[tuple[Any, ...], dict[str, Any]]
 class Row:
     """One model, the call it is exported with, the marker's arguments, and the truth per target. ``weak``
     is what a pass is said to rest on where that is little.
+
+    Of a model that branches: ``witnesses`` are legal calls that together take every reachable outcome of
+    its conditions that the example does not take; ``line`` is the source of the condition that a frozen
+    artifact is to be blamed on.
     """
 
     name: str
@@ -43,6 +49,8 @@ class Row:
     options: Mapping[str, Any] = field(default_factory=dict)
     expect: Mapping[str, str | None] = field(default_factory=dict)
     weak: str = ""
+    witnesses: tuple[Callable[[], Example], ...] = ()
+    line: str = ""
 
 
 def truth(everywhere: str | None = None, **by_target: str | None) -> dict[str, str | None]:
@@ -96,6 +104,8 @@ def row(
     *,
     train: bool | None = False,
     weak: str = "",
+    witnesses: tuple[Callable[[], Example], ...] = (),
+    line: str = "",
     **options: Any,
 ) -> Row:
     return Row(
@@ -105,6 +115,8 @@ def row(
         options=options,
         expect=truth() if expect is None else expect,
         weak=weak,
+        witnesses=witnesses,
+        line=line,
     )
 
 
