@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from zoo.baked import BAKED
 from zoo.branches_places import PLACE_BRANCHES
+from zoo.branches_sizes import SIZE_BRANCHES
 from zoo.branches_values import VALUE_BRANCHES
 from zoo.callables import CALLABLES
 from zoo.chance import CHANCE
@@ -37,7 +38,7 @@ from zoo.writes import WRITES
 __all__ = ["BRANCHES", "SKIPPED", "TARGETS", "ZOO", "Row"]
 
 # Models that branch; those of them that say how are rows with ``witnesses``.
-BRANCHES = (*VALUE_BRANCHES, *PLACE_BRANCHES)
+BRANCHES = (*VALUE_BRANCHES, *PLACE_BRANCHES, *SIZE_BRANCHES)
 
 ZOO = (
     *SIZES,
