@@ -7,7 +7,7 @@ Separate from the engine because every stage asks it, and because what a forward
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -34,6 +34,16 @@ from pytest_torchexport.tree import describe, is_plain, leaves_of
 from pytest_torchexport.verdict import Difference
 
 
+class Watchman(Protocol):
+    """Who knows whether calls end."""
+
+    def loops(self) -> bool:
+        """Whether there is a loop that may not."""
+
+    def ends(self, call: Call) -> bool:
+        """Whether this call does."""
+
+
 class Eager:
     """The subject in eager mode, on the CPU and on the item's device."""
 
@@ -45,6 +55,7 @@ class Eager:
             # Its first call makes its parameters, for us as it did for the user.
             observe(self.pristine.function, example, seed=plan.seed)
         self.fresh_each_call = False
+        self._watchman: Watchman | None = None
         # Paths of the outputs that vary with the random seed, where they are drawn, and what forward changes.
         self.random: frozenset[str] = frozenset()
         self.draws: tuple[str, ...] = ()
@@ -60,9 +71,16 @@ class Eager:
         self._fingerprint = fingerprint(self._root())
         self._there: tuple[Subject, State] | None = None
 
+    def guard(self, watchman: Watchman) -> None:
+        """Ask first whether a call ends, where a loop of the user's may not. The example's does."""
+        if watchman.loops():
+            self._watchman = watchman
+
     def on_cpu(self, call: Call, seed: int | None = None) -> Outcome:
         """What eager does with the call, from its pristine state."""
         seed = self._plan.seed if seed is None else seed
+        if self._watchman is not None and not self._watchman.ends(call):
+            return Raised("Endless", "a while loop of forward does not come to an end on this call")
         if self.fresh_each_call:
             return observe(self.pristine.copy().function, call, seed=seed)
         outcome = observe(self._here.function, call, seed=seed)

@@ -15,6 +15,7 @@ from pytest_torchexport import sandbox, targets
 from pytest_torchexport.checks import names as check_names
 from pytest_torchexport.checks import round_trip, state
 from pytest_torchexport.eager import Eager
+from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.failures import (
     ArtifactHung,
     ArtifactRaised,
@@ -35,7 +36,7 @@ from pytest_torchexport.settings import device_names, target_names
 from pytest_torchexport.spec.exporters import EXPORTED_AT, specialized_dims
 from pytest_torchexport.spec.inputs import Call, InputSpec, build_spec
 from pytest_torchexport.spec.options import parse_check_options
-from pytest_torchexport.stages import calls, chance, self_test, sequences, sizes
+from pytest_torchexport.stages import branches, calls, chance, self_test, sequences, sizes
 from pytest_torchexport.stages.bench import Bench
 from pytest_torchexport.strategies import boundary_recipes
 from pytest_torchexport.subject import Subject, closed_over
@@ -116,6 +117,7 @@ class _Item:
 
     spec: InputSpec | None = None
     artifact: Artifact | None = None
+    observed: Observed | None = None
 
     def __init__(
         self, thing: Any, given: Sequence[Call], plan: Plan, heard: Heard, made: Any = None
@@ -172,6 +174,9 @@ class _Item:
             )
             names = [leaf.path for leaf in self.spec.leaves]
             self.eager.prepare(self.spec.example, names)
+            if self._checks("control_flow"):
+                self.observed = Observed(self.eager, self.plan.seed, self.plan.follow)
+                self.eager.guard(self.observed)
             self.legal = Legal(self.spec, self.eager, self.ledger.note)
             self.spec = self.legal.spec
             self._rehearse()
@@ -205,6 +210,7 @@ class _Item:
             artifact=made,
             ledger=self.ledger,
             deadline=self.deadline,
+            observed=self.observed,
         )
         return made
 
@@ -219,8 +225,10 @@ class _Item:
         if self._checks("dims"):
             sizes.audit(bench)
         if self._checks("parity"):
-            calls.run(bench, self.subject.source())
+            trails = calls.run(bench, self.subject.source())
             calls.weigh(bench)
+            if trails is not None:
+                branches.weigh(bench, trails)
         if self._checks("state"):
             sequences.follow(bench)
         unjudged = chance.unjudged(bench)
@@ -370,6 +378,7 @@ class _Item:
             max_error=self.ledger.max_error,
             explained=tuple(self.ledger.explained.values()),
             ineffective=tuple(self.ledger.ineffective),
+            branches=self.ledger.branches,
             self_test=self.ledger.self_test,
             **fields,
         )

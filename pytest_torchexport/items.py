@@ -111,6 +111,9 @@ def plan_for(
         seed=seed_of(config, nodeid),
         max_examples=settings.exact_max_examples,
         max_examples_cap=settings.max_examples,
+        explore_calls=settings.explore_calls,
+        min_branch_coverage=settings.min_branch_coverage,
+        follow=settings.follow,
         time_limit=settings.time_limit,
         strict=settings.strict,
         self_test=settings.self_test,
@@ -132,24 +135,24 @@ def seed_of(config: pytest.Config, nodeid: str) -> int:
 
 
 class CacheCorpus:
-    """Failing calls in pytest's cache, so that the next run replays them first."""
+    """Calls in pytest's cache, so that the next run replays them first."""
 
     def __init__(self, cache: pytest.Cache | None, nodeid: str) -> None:
         self._cache = cache
         self._name = f"{zlib.crc32(nodeid.encode()):08x}"
 
-    def load(self, key: str) -> Sequence[dict[str, Any]]:
+    def load(self, key: str, *, shared: bool = False) -> Sequence[dict[str, Any]]:
         """Recipes stored under the key; nothing where the cache cannot be read."""
         if self._cache is None:
             return ()
-        found = self._cache.get(self._path(key), [])
+        found = self._cache.get(self._path(key, shared), [])
         return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else ()
 
-    def store(self, key: str, recipes: Sequence[dict[str, Any]]) -> None:
+    def store(self, key: str, recipes: Sequence[dict[str, Any]], *, shared: bool = False) -> None:
         """Replace what is stored; an empty list is not written where nothing was."""
-        if self._cache is None or (not recipes and not self.load(key)):
+        if self._cache is None or (not recipes and not self.load(key, shared=shared)):
             return
-        self._cache.set(self._path(key), list(recipes))
+        self._cache.set(self._path(key, shared), list(recipes))
 
-    def _path(self, key: str) -> str:
-        return f"torchexport/{self._name}-{key}"
+    def _path(self, key: str, shared: bool) -> str:
+        return f"torchexport/{'branches' if shared else self._name}-{key}"

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from pytest_torchexport.failures import Failure
 from pytest_torchexport.recipes import Recipe
-from pytest_torchexport.verdict import Difference, Sizes
+from pytest_torchexport.verdict import Branch, Difference, Sizes
 
-ORIGINS = ("example", "boundary", "stored", "drawn", "failed", "rejected")
+ORIGINS = ("example", "boundary", "stored", "explored", "drawn", "failed", "rejected")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Ledger:
     shrunk: Shrunk | None = None
     ineffective: list[str] = field(default_factory=list)
     self_test: dict[str, str] = field(default_factory=dict)
+    branches: tuple[Branch, ...] = ()
     waiting_for: str = "eager"
     trying: Recipe | None = None
 

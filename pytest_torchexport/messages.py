@@ -84,6 +84,15 @@ def is_guard(text: str) -> bool:
     return bool(_GUARD.search(text))
 
 
+# Also of arguments that are no sizes: torch.export's words for a constant that another call changed.
+_REFUSAL = re.compile(r"Guard failed: |Expected input at ")
+
+
+def refuses_its_inputs(text: str) -> bool:
+    """Whether an artifact's exception says that it does not take such a call at all."""
+    return is_guard(text) or bool(_REFUSAL.search(text))
+
+
 def _causes(error: BaseException) -> list[BaseException]:
     causes = [error]
     while causes[-1].__cause__ is not None and causes[-1].__cause__ not in causes:

@@ -10,23 +10,25 @@ from pytest_torchexport.spec.options import Options
 
 
 class Corpus(Protocol):
-    """Where calls that failed are kept between runs."""
+    """Where calls are kept between runs: those that failed by item, those that a search found (``shared``) for
+    all items of one source and spec.
+    """
 
-    def load(self, key: str) -> Sequence[dict[str, Any]]:
+    def load(self, key: str, *, shared: bool = False) -> Sequence[dict[str, Any]]:
         """Recipes stored under the key."""
 
-    def store(self, key: str, recipes: Sequence[dict[str, Any]]) -> None:
+    def store(self, key: str, recipes: Sequence[dict[str, Any]], *, shared: bool = False) -> None:
         """Replace what is stored under the key."""
 
 
 class NoCorpus:
     """Keeps nothing."""
 
-    def load(self, key: str) -> Sequence[dict[str, Any]]:
+    def load(self, key: str, *, shared: bool = False) -> Sequence[dict[str, Any]]:
         """Nothing."""
         return ()
 
-    def store(self, key: str, recipes: Sequence[dict[str, Any]]) -> None:
+    def store(self, key: str, recipes: Sequence[dict[str, Any]], *, shared: bool = False) -> None:
         """Forget."""
 
 
@@ -45,6 +47,9 @@ class Plan:
     seed: int = 0
     max_examples: int | None = None
     max_examples_cap: int = 50
+    explore_calls: int = 200
+    min_branch_coverage: float = 0.0
+    follow: tuple[str, ...] = ()
     time_limit: float = 300.0
     strict: bool = False
     self_test: bool = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -196,6 +196,20 @@ def _makes_sense(spec: InputSpec, sizes: Mapping[str, int]) -> bool:
         return all(axis.evaluate(sizes) >= 0 for leaf in spec.tensors for axis in leaf.shape)
     except ValueError:
         return False
+
+
+def readable(spec: InputSpec, stored: Iterable[Mapping[str, Any]]) -> list[Recipe]:
+    """Stored recipes, those that another version or another spec wrote left out."""
+    found = []
+    for data in stored:
+        try:
+            recipe = Recipe.from_dict(data)
+        except (KeyError, TypeError, ValueError):
+            continue  # as good as nothing stored
+        legal = all(recipe.sizes.get(n, d.example) in d.sizes for n, d in spec.dims.items())
+        if legal and len(recipe.leaves) == len(spec.leaves):
+            found.append(recipe)
+    return found
 
 
 def describe_recipe(spec: InputSpec, recipe: Recipe, call: Call) -> str:

@@ -92,6 +92,17 @@ def positive_int(value: Any) -> int:
     return number
 
 
+def percent(value: Any) -> float:
+    """A number from 0 to 100. Raises ValueError."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0 <= number <= 100:
+        raise ValueError(f"{value!r} is not a percentage from 0 to 100.")
+    return number
+
+
 def seconds(value: Any) -> float:
     """A positive finite number of seconds. Raises ValueError."""
     try:
@@ -170,6 +181,37 @@ TABLE: tuple[Setting, ...] = (
         metavar="N",
     ),
     Setting(
+        name="explore_calls",
+        kind="string",
+        default="200",
+        check=positive_int,
+        legal="a whole number of at least 1",
+        help="Calls of eager that the search for branches may take per item (more for a nightly run); it ends "
+        "earlier where every branch was taken, or after 5 seconds per 200 calls.",
+        flag=True,
+        metavar="N",
+    ),
+    Setting(
+        name="min_branch_coverage",
+        kind="string",
+        default="0",
+        check=percent,
+        legal="a percentage from 0 to 100",
+        help="Fail an item whose calls took less than this share of the outcomes of the conditions that its "
+        "inputs steer.",
+        flag=True,
+        metavar="PERCENT",
+    ),
+    Setting(
+        name="follow",
+        kind="args",
+        default=[],
+        check=module_names,
+        legal="names of modules",
+        help="Packages whose branches are followed too, besides your own files and the package that the "
+        "checked module's class comes from.",
+    ),
+    Setting(
         name="strict",
         kind="bool",
         default=False,
@@ -241,6 +283,9 @@ class Settings:
     only_devices: tuple[str, ...] | None = None
     max_examples: int = 50
     exact_max_examples: int | None = None
+    explore_calls: int = 200
+    min_branch_coverage: float = 0.0
+    follow: tuple[str, ...] = ()
     strict: bool = False
     self_test: bool = False
     report: tuple[tuple[str, str], ...] = ()
@@ -280,14 +325,21 @@ def read(config: pytest.Config) -> Settings:
         only_devices=cli["devices"],
         max_examples=ini["max_examples"],
         exact_max_examples=cli["max_examples"],
+        explore_calls=cli["explore_calls"] or ini["explore_calls"],
+        min_branch_coverage=_first(cli["min_branch_coverage"], ini["min_branch_coverage"]),
+        follow=ini["follow"],
         strict=bool(cli["strict"] or ini["strict"]),
         self_test=bool(cli["self_test"] or ini["self_test"]),
-        report=cli["report"] if cli["report"] is not None else ini["report"],
+        report=_first(cli["report"], ini["report"]),
         time_limit=ini["time_limit"],
         mode=ini["mode"],
         runtime_imports=ini["runtime_imports"],
         active=_active(config, cli),
     )
+
+
+def _first(said: Any, otherwise: Any) -> Any:
+    return otherwise if said is None else said
 
 
 def _ini(config: pytest.Config, row: Setting) -> Any:

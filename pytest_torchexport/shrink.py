@@ -9,7 +9,9 @@ import bisect
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from pytest_torchexport.recipes import LeafRecipe, Recipe
+import torch
+
+from pytest_torchexport.recipes import LeafRecipe, Literal, Recipe
 from pytest_torchexport.spec.dims import Dim
 from pytest_torchexport.spec.inputs import InputSpec, TensorLeaf
 
@@ -28,6 +30,8 @@ RANK = (
     "literal",
 )
 MAX_TRIES = 150
+# Into how many parts a literal's numbers are cut, each tried at zero.
+PARTS = (2, 4, 8)
 
 
 def shrink(spec: InputSpec, recipe: Recipe, still_fails: Callable[[Recipe], bool]) -> Recipe:
@@ -92,6 +96,39 @@ def _simpler(spec: InputSpec, recipe: Recipe) -> Iterator[Recipe]:
         yield dataclasses.replace(recipe, seed=0)
 
 
+def _simpler_numbers(values: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Numbers that a person reads more easily: parts of them zero, all of them alike, fewer digits."""
+    if not values.numel():
+        return
+    flat = values.reshape(-1)
+    parts = [part for part in PARTS if part <= flat.numel()]
+    for part in parts:
+        width = -(-flat.numel() // part)
+        for start in range(0, flat.numel(), width):
+            fewer = flat.clone()
+            fewer[start : start + width] = 0
+            if not torch.equal(fewer, flat):
+                yield fewer.reshape(values.shape)
+    alike = (
+        torch.full_like(values, flat[flat.abs().argmax()].item())
+        if values.dtype != torch.bool
+        else values
+    )
+    if not torch.equal(alike, values):
+        yield alike
+    if values.is_floating_point():
+        for digits in (0, 1, 2):
+            rounded = values.double().round(decimals=digits).to(values.dtype)
+            if not torch.equal(rounded, values):
+                yield rounded
+                return
+
+
+def with_numbers(item: LeafRecipe, values: torch.Tensor) -> LeafRecipe:
+    """The leaf with these very numbers."""
+    return dataclasses.replace(item, data=Literal(values))
+
+
 def _simpler_leaf(leaf: object, item: LeafRecipe) -> Iterator[LeafRecipe]:
     if not isinstance(leaf, TensorLeaf):
         if item.kind == "value":
@@ -102,7 +139,9 @@ def _simpler_leaf(leaf: object, item: LeafRecipe) -> Iterator[LeafRecipe]:
             if kind != "elements":
                 yield LeafRecipe(kind=kind)
                 yield LeafRecipe(kind=kind, edits=item.edits)
-                yield dataclasses.replace(item, kind=kind, scale=1.0)
+                yield dataclasses.replace(item, kind=kind, scale=1.0, data=None)
+        if item.kind == "literal":
+            yield from (with_numbers(item, other) for other in _simpler_numbers(item.data.tensor))
     elif item.data and len(item.data) > 1:
         yield dataclasses.replace(item, data=item.data[-1:])
     for position in range(len(item.edits)):

@@ -5,9 +5,10 @@ Hypothesis draws recipes and sizes, never elements: numbers behind this choice a
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,8 +34,27 @@ EDIT_REACH = 4.0
 CORNERS = ("zeros", "ones", "low", "high", "ramp", "uniform")
 
 
-def recipes(spec: InputSpec) -> st.SearchStrategy[Recipe]:
-    """Recipes of legal calls."""
+def recipes(spec: InputSpec, known: Sequence[Recipe] = ()) -> st.SearchStrategy[Recipe]:
+    """Recipes of legal calls; some of them are ``known`` ones with a size or some elements changed."""
+    fresh = _fresh(spec)
+    return st.one_of(fresh, fresh, _varied(spec, known)) if known else fresh
+
+
+def _varied(spec: InputSpec, known: Sequence[Recipe]) -> st.SearchStrategy[Recipe]:
+    """Known recipes, with sizes and edits drawn anew for the leaves that have any."""
+
+    def vary(recipe: Recipe, fresh: Recipe, resized: bool) -> Recipe:
+        leaves = tuple(
+            dataclasses.replace(item, edits=other.edits) if isinstance(leaf, TensorLeaf) else item
+            for leaf, item, other in zip(spec.leaves, recipe.leaves, fresh.leaves, strict=True)
+        )
+        sizes = fresh.sizes if resized else recipe.sizes
+        return dataclasses.replace(recipe, sizes=sizes, leaves=leaves)
+
+    return st.builds(vary, st.sampled_from(known), _fresh(spec), st.booleans())
+
+
+def _fresh(spec: InputSpec) -> st.SearchStrategy[Recipe]:
     sizes = st.fixed_dictionaries({name: _sizes(dim) for name, dim in spec.dims.items()})
     leaves = st.tuples(*(_leaf(leaf) for leaf in spec.leaves))
     return st.builds(

@@ -8,6 +8,7 @@ and no import of torch.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,15 +60,42 @@ class Sizes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Branch:
+    """One condition of the user's code in one module, and what became of each of its outcomes.
+
+    ``counts`` says how often eager took which (``True``, ``False``, or of a loop ``0 iterations``,
+    ``1 iteration``, ``2+ iterations``); ``status`` is per outcome one of verified, diverges, frozen but
+    equal, unreached, raises (no legal call gets there) or constant (no input steers it). ``on_values``
+    says whether tensors decide it, and not sizes and Python arguments alone.
+    ``in_artifact`` says whether the artifact has a branch there; None where it does not tell.
+    """
+
+    where: str
+    statement: str
+    text: str
+    module: str
+    kind: str
+    counts: dict[str, int]
+    status: dict[str, str]
+    on_values: bool = False
+    in_artifact: bool | None = None
+
+    @property
+    def steered(self) -> bool:
+        """Whether inputs reach it, so that its outcomes count."""
+        return self.kind != "for" and "constant" not in self.status.values()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """The result of checking one subject on one target and device.
 
-    ``calls`` counts by origin: ``example``, ``boundary``, ``stored``, ``drawn``, ``failed``, ``rejected``
+    ``calls`` counts by origin: ``example``, ``boundary``, ``stored``, ``explored``, ``drawn``, ``failed``, ``rejected``
     (eager refused them, outside what was only assumed). ``reached`` lists the sizes each dim took.
     ``seconds`` splits the time by stage. ``max_error`` is the largest ``|artifact - eager|`` seen.
     ``explained`` are the worst differences beyond the dtype's tolerance that are no bugs, by their cause;
     ``ineffective`` says why a pass may mean little; ``self_test`` says per seeded bug whether this item
-    would have caught it.
+    would have caught it. ``branches`` are the conditions of the user's code that were met.
     """
 
     subject: str
@@ -95,10 +123,16 @@ class Verdict:
     explained: tuple[Difference, ...] = ()
     ineffective: tuple[str, ...] = ()
     self_test: dict[str, str] = dataclasses.field(default_factory=dict)
+    branches: tuple[Branch, ...] = ()
+
+    @property
+    def branch_coverage(self) -> float | None:
+        """The share in percent of the outcomes that calls took, of all that inputs may steer to."""
+        return coverage_of(self.branches)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and scalars, as they go over xdist and into JSON."""
-        return _plain(dataclasses.asdict(self))  # type: ignore[no-any-return]
+        return {**_plain(dataclasses.asdict(self)), "branch_coverage": self.branch_coverage}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Verdict:
@@ -113,6 +147,7 @@ class Verdict:
         values["sizes"] = tuple(
             Sizes(**{k: _frozen(v) for k, v in item.items()}) for item in data["sizes"]
         )
+        values["branches"] = tuple(Branch(**item) for item in data.get("branches", ()))
         values["reached"] = {dim: tuple(sizes) for dim, sizes in data["reached"].items()}
         return cls(**values)
 
@@ -123,6 +158,21 @@ class Verdict:
 
         if self.status == "failed" and self.failure is not None:
             raise by_name(self.failure)(failure_text(self), verdicts=(self,))
+
+
+def coverage_of(branches: Iterable[Branch]) -> float | None:
+    """The share in percent of the outcomes that calls took, of all that inputs may steer to; None where there
+    are none. Loops are listed and not counted: a size of 0 may be no legal one.
+    """
+    counted = [
+        status
+        for branch in branches
+        if branch.steered
+        for status in branch.status.values()
+        if status != "raises"
+    ]
+    reached = sum(status != "unreached" for status in counted)
+    return 100.0 * reached / len(counted) if counted else None
 
 
 def _plain(value: Any) -> Any:

@@ -32,6 +32,8 @@ from pytest_torchexport.spec.inputs import Call
 
 # Conditions before the one to be flipped whose outcome is to stay.
 KEPT = 3
+# How long a call with a ``while`` may take before it is taken for one that does not end.
+ENDING_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Observed:
     def __init__(self, eager: Eager, seed: int, packages: tuple[str, ...] = ()) -> None:
         self.recorder = Recorder()
         self.unread: tuple[str, ...] = ()
+        self._endless = False
         self._eager = eager
         self._seed = seed
         self._subject = eager.pristine.copy()
@@ -123,7 +126,18 @@ class Observed:
         self.recorder.deadline = deadline
         outcome = observe(self._subject.function, call, seed=self._seed, run=self._aside)
         self._state.restore()
+        self._endless = isinstance(outcome, Raised) and outcome.type == Endless.__name__
         return None if isinstance(outcome, Raised) else self.recorder.path
+
+    def loops(self) -> bool:
+        """Whether there is a loop that may not end."""
+        return any(site.kind == "while" for site in self.sites.values())
+
+    def ends(self, call: Call) -> bool:
+        """Whether a call comes to an end; where it raises, it does."""
+        with self.watching():
+            self.run(call, until(ENDING_SECONDS))
+        return not self._endless
 
     def _aside(self, go: Callable[[], Any]) -> Any:
         self.recorder.start(self._names)

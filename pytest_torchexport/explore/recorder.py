@@ -6,6 +6,7 @@ to one thread only; whatever else runs the same code passes through.
 
 from __future__ import annotations
 
+import math
 import operator
 import sys
 import threading
@@ -78,6 +79,14 @@ class Event:
     operands: tuple[Any, ...] = ()
     on_values: bool = False
 
+    @property
+    def relative(self) -> float:
+        """The distance in parts of what was compared; infinite where there is no number to it."""
+        if self.distance is None:
+            return math.inf
+        sizes = [abs(item) for item in self.operands if isinstance(item, (int, float))]
+        return self.distance / (max(filter(math.isfinite, sizes), default=1.0) or 1.0)
+
 
 @dataclass
 class Path:
@@ -87,9 +96,11 @@ class Path:
     loops: dict[Key, list[int]] = field(default_factory=dict)
 
     def taken(self) -> dict[tuple[Key, Outcome], int]:
-        """How often each outcome was taken."""
+        """How often each outcome was taken; of loops, how often they ran so many times."""
         counts: dict[tuple[Key, Outcome], int] = {}
         for event in self.events:
+            if event.key in self.loops:
+                continue
             counts[event.key, event.outcome] = counts.get((event.key, event.outcome), 0) + 1
         for key, lengths in self.loops.items():
             for length in lengths:
@@ -270,6 +281,7 @@ class Recorder:
             self._coarse_sites[place] = number = -1 - len(self._coarse_sites)
             self.sites[number] = Site(
                 file=code.co_filename,
+                first_line=line,
                 line=line,
                 end_line=line,
                 kind="expression",

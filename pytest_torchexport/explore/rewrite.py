@@ -182,8 +182,15 @@ class _Rewriter(ast.NodeTransformer):
         self._owner: list[str | None] = [None]
         self._in_class = False
         self._may_bind = True  # whether ``:=`` may stand here
+        self._statement = 0  # the line of the statement we are in
 
     # -- where we are --------------------------------------------------------------------------------
+
+    def visit(self, node: ast.AST) -> Any:
+        """Any node, its statement's line kept in mind."""
+        if isinstance(node, ast.stmt):
+            self._statement = node.lineno
+        return super().visit(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         self._names.append(node.name)
@@ -407,6 +414,7 @@ class _Rewriter(ast.NodeTransformer):
         number = next(_NUMBERS)
         self.sites[number] = Site(
             file=self._file,
+            first_line=min(self._statement, first),
             line=first,
             end_line=first if kind == "except" else node.end_lineno,
             kind=kind,

@@ -38,11 +38,17 @@ Goal = tuple[Key, Outcome]
 
 @dataclass(frozen=True)
 class Found:
-    """A call that eager takes, and the path it took."""
+    """A call that eager takes, and the path it took; ``searched`` where no seed made it."""
 
     recipe: Recipe
-    decisions: tuple[tuple[Key, Outcome], ...]
+    decisions: tuple[Goal, ...]
     taken: frozenset[Goal]
+    searched: bool = False
+
+
+def found_on(recipe: Recipe, path: Path, *, searched: bool = False) -> Found:
+    """A call by its path."""
+    return Found(recipe, path.decisions(), frozenset(path.taken()), searched)
 
 
 @dataclass
@@ -101,6 +107,7 @@ class Search:
         self._paths: set[object] = set()
         self._bases: dict[Goal, list[tuple[float, Recipe]]] = {}
         self._tries: dict[Goal, int] = {}
+        self._searching = False
 
     def run(self, told: Callable[[int, int], None]) -> Explored:
         """Search until every outcome was taken, nothing is left to try, or the budget is spent."""
@@ -143,6 +150,7 @@ class Search:
 
     def _pursue(self) -> Iterator[None]:
         """Every outcome that is still open, one after the other, and round again."""
+        self._searching = True
         while True:
             goals = [goal for goal in self._open() if self._tries.get(goal, 0) < ROUNDS]
             if not goals:
@@ -265,7 +273,6 @@ class Search:
         if path is None:
             self._refused += 1
             return None
-        taken = path.taken()
         for event in path.events:
             self._saw(event, recipe)
         for key, lengths in path.loops.items():
@@ -273,17 +280,15 @@ class Search:
             seen.operands.update(lengths)
             for wanted in (NONE, ONCE, MORE):
                 self._keep_base((key, wanted), _loop_missing(lengths, wanted), recipe)
-        for (key, outcome), count in taken.items():
-            if not self._loops(key) or isinstance(outcome, str):
-                counts = self._seen[key].counts
-                counts[outcome] = counts.get(outcome, 0) + count
+        for (key, outcome), count in path.taken().items():
+            counts = self._seen[key].counts
+            counts[outcome] = counts.get(outcome, 0) + count
         self._keep(recipe, path)
         return path
 
-    def _loops(self, key: Key) -> bool:
-        return self._observed.sites[key[0]].loops
-
     def _saw(self, event: Event, recipe: Recipe) -> None:
+        if self._observed.sites[event.key[0]].loops:
+            return  # told by its lengths
         seen = self._seen.setdefault(event.key, Seen())
         if len(seen.operands) < 8:
             seen.operands.add(event.operands)
@@ -302,14 +307,11 @@ class Search:
         del kept[BASES:]
 
     def _keep(self, recipe: Recipe, path: Path) -> None:
-        goals = frozenset(
-            goal for goal in path.taken() if not self._loops(goal[0]) or isinstance(goal[1], str)
-        )
-        decisions = path.decisions()
-        rare = any(self._kept(goal) < KEPT_PER_OUTCOME for goal in goals)
-        if (rare or decisions not in self._paths) and len(self._corpus) < KEPT:
-            self._paths.add(decisions)
-            self._corpus.append(Found(recipe, decisions, goals))
+        found = found_on(recipe, path, searched=self._searching)
+        rare = any(self._kept(goal) < KEPT_PER_OUTCOME for goal in found.taken)
+        if (rare or found.decisions not in self._paths) and len(self._corpus) < KEPT:
+            self._paths.add(found.decisions)
+            self._corpus.append(found)
 
     def _kept(self, goal: Goal) -> int:
         return sum(goal in found.taken for found in self._corpus)

@@ -19,11 +19,12 @@ class Site:
     """One condition, as small as it can be: a part of ``a and b`` is a site of its own.
 
     ``kind`` is the statement it steers (if, while, for, assert, case, except, cond, expression), ``text`` the condition's
-    own source, ``statement`` the line it begins on. ``raises`` are the outcomes after which the code only
+    own source, ``statement`` the line it begins on, ``first_line`` that of the statement it is in. ``raises`` are the outcomes after which the code only
     raises: no legal call takes them. ``coarse`` where there was no source to read.
     """
 
     file: str
+    first_line: int
     line: int
     end_line: int
     kind: str

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from pytest_torchexport.eager import Eager
+from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.judge import Judge, Runnable
 from pytest_torchexport.ledger import Ledger
 from pytest_torchexport.legal import Legal
@@ -25,6 +26,7 @@ class Bench:
     artifact: Artifact
     ledger: Ledger
     deadline: Deadline
+    observed: Observed | None = None
     judge: Judge = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:

@@ -13,8 +13,10 @@ from pytest_torchexport.compare import remarks
 from pytest_torchexport.effect import weighed
 from pytest_torchexport.failures import SpecError
 from pytest_torchexport.observe import Returned
-from pytest_torchexport.recipes import Recipe, example_recipe
+from pytest_torchexport.recipes import Recipe, example_recipe, readable
+from pytest_torchexport.stages import branches
 from pytest_torchexport.stages.bench import Bench
+from pytest_torchexport.stages.branches import Trails
 from pytest_torchexport.stages.explain import explained
 from pytest_torchexport.strategies import boundary_recipes, recipes
 
@@ -31,31 +33,40 @@ class _OutOfTime(BaseException):
     """Ends drawing. A BaseException, because Hypothesis takes an Exception for a failing example."""
 
 
-def run(bench: Bench, source: str) -> None:
+def run(bench: Bench, source: str) -> Trails | None:
     """Run every call, then raise what the first that failed amounts to, shrunk. ``source`` is the text of
     the subject, on which stored calls depend.
+
+    Returns the ways through eager, where its conditions were followed.
     """
     key = _key(bench, source)
+    trails = branches.explore(bench, key)
     with bench.ledger.timed("parity"):
-        _every(bench, key)
+        _every(bench, key, trails)
         if bench.eager.drifted():
             bench.start_anew()
-            _every(bench, key)
+            _every(bench, key, trails)
         failed = bench.ledger.failed
         bench.plan.corpus.store(key, [recipe.as_dict() for recipe, _ in failed])
         if failed:
-            _explain(bench)
+            _explain(bench, trails)
+    return trails
 
 
-def _every(bench: Bench, key: str) -> None:
-    if not _trial(bench, "example", example_recipe(bench.spec), repeats=REPEATS):
+def _every(bench: Bench, key: str, trails: Trails | None) -> None:
+    if trails is not None:
+        trails.tried.clear()
+    if not _trial(bench, trails, "example", example_recipe(bench.spec), repeats=REPEATS):
         raise SpecError("filter refuses the example itself, or eager does on this device")
     if not bench.ledger.failed:
         _remark(bench)
-    _explicit(bench, "stored", _stored(bench, key), repeats=1)
+    stored = readable(bench.spec, bench.plan.corpus.load(key))
+    _explicit(bench, trails, "stored", stored, repeats=1)
     boundary = list(boundary_recipes(bench.spec, bench.plan.seed))
-    _explicit(bench, "boundary", boundary, repeats=REPEATS)
-    _draw(bench)
+    _explicit(bench, trails, "boundary", boundary, repeats=REPEATS)
+    explored = trails.recipes if trails is not None else []
+    _explicit(bench, trails, "explored", explored, repeats=1)
+    _draw(bench, trails, explored)
 
 
 def weigh(bench: Bench) -> None:
@@ -80,7 +91,9 @@ def _remark(bench: Bench) -> None:
             bench.ledger.note(text)
 
 
-def _explicit(bench: Bench, origin: str, items: Sequence[Recipe], repeats: int) -> None:
+def _explicit(
+    bench: Bench, trails: Trails | None, origin: str, items: Sequence[Recipe], repeats: int
+) -> None:
     for number, recipe in enumerate(items):
         if number and _half_is_over(bench):
             bench.ledger.note(
@@ -88,10 +101,10 @@ def _explicit(bench: Bench, origin: str, items: Sequence[Recipe], repeats: int) 
             )
             return
         bench.plan.progress(origin, number, len(items))
-        _trial(bench, origin, recipe, repeats)
+        _trial(bench, trails, origin, recipe, repeats)
 
 
-def _draw(bench: Bench) -> None:
+def _draw(bench: Bench, trails: Trails | None, explored: Sequence[Recipe]) -> None:
     import hypothesis
     from hypothesis import errors
 
@@ -110,12 +123,12 @@ def _draw(bench: Bench) -> None:
         verbosity=hypothesis.Verbosity.quiet,
         backend="hypothesis",
     )
-    @hypothesis.given(recipes(bench.spec))
+    @hypothesis.given(recipes(bench.spec, explored))
     def drawn(recipe: Recipe) -> None:
         if _half_is_over(bench):
             raise _OutOfTime
         bench.plan.progress("drawing", bench.ledger.calls["drawn"], wanted)
-        hypothesis.assume(_trial(bench, "drawn", recipe, repeats=1))
+        hypothesis.assume(_trial(bench, trails, "drawn", recipe, repeats=1))
 
     try:
         drawn()
@@ -139,7 +152,7 @@ def _max_examples(bench: Bench, profile: int) -> int:
     return plan.options.max_examples or min(profile, plan.max_examples_cap)
 
 
-def _trial(bench: Bench, origin: str, recipe: Recipe, repeats: int) -> bool:
+def _trial(bench: Bench, trails: Trails | None, origin: str, recipe: Recipe, repeats: int) -> bool:
     """Run one call and book it; False where it is not legal."""
     ledger = bench.ledger
     judgment = bench.judge.call(recipe, repeats)
@@ -152,6 +165,12 @@ def _trial(bench: Bench, origin: str, recipe: Recipe, repeats: int) -> bool:
     for name, dim in bench.spec.dims.items():
         size = judgment.recipe.sizes.get(name, dim.example)
         ledger.reached.setdefault(name, set()).add(size)
+    failed = judgment.failure is not None
+    if trails is not None:
+        if failed and trails.undecided(judgment.recipe):
+            ledger.note("on some calls eager's own rounding decides which branch is taken")
+            return True
+        trails.book(judgment.recipe, failed)
     if judgment.failure is not None:
         ledger.calls["failed"] += 1
         if len(ledger.failed) < STORED:
@@ -159,18 +178,34 @@ def _trial(bench: Bench, origin: str, recipe: Recipe, repeats: int) -> bool:
     return True
 
 
-def _explain(bench: Bench) -> None:
-    """Shrink the first failing call and say at which sizes it fails; then raise its failure."""
+def _explain(bench: Bench, trails: Trails | None) -> None:
+    """Shrink one failing call, say at which sizes it fails, and whose fault it is; then raise its failure."""
     bench.plan.progress("shrinking")
     recipe, failure = bench.ledger.failed[0]
+    fault = None
+    if trails is not None:
+        trails.told()
+        recipe, failure, fault = branches.fault(bench, trails)
 
     def may_go_on() -> bool:
         return bench.deadline.elapsed <= SHRINKING_SHARE * bench.plan.time_limit
 
     with bench.ledger.timed("shrinking"):
-        shrunk, final = explained(bench.judge, recipe, type(failure), may_go_on)
+        shrunk, final = explained(
+            bench.judge,
+            recipe,
+            type(failure),
+            may_go_on,
+            as_well=fault.there if fault is not None else _anywhere,
+        )
         bench.ledger.shrunk = shrunk
-    raise final if type(final) is type(failure) else failure
+    failure = final if final is not None and type(final) is type(failure) else failure
+    raise fault.failure(failure, shrunk.recipe) if fault is not None else failure
+
+
+def _anywhere(recipe: Recipe) -> bool:
+    """Where no branch is at fault, a smaller call may take any."""
+    return True
 
 
 def _key(bench: Bench, source: str) -> str:
@@ -178,17 +213,3 @@ def _key(bench: Bench, source: str) -> str:
     shapes = [(leaf.path, str(getattr(leaf, "shape", ""))) for leaf in bench.spec.leaves]
     text = json.dumps([source, shapes, sorted(bench.spec.dims)], default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _stored(bench: Bench, key: str) -> list[Recipe]:
-    dims, leaves = bench.spec.dims, bench.spec.leaves
-    found = []
-    for data in bench.plan.corpus.load(key):
-        try:
-            recipe = Recipe.from_dict(data)
-        except (KeyError, TypeError, ValueError):
-            continue  # written by another version: as good as nothing stored
-        legal = all(recipe.sizes.get(n, d.example) in d.sizes for n, d in dims.items())
-        if legal and len(recipe.leaves) == len(leaves):
-            found.append(recipe)
-    return found

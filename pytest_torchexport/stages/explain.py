@@ -20,12 +20,18 @@ SWEEP = 8
 
 
 def explained(
-    judge: Judge, recipe: Recipe, cls: type[Failure], may_go_on: Callable[[], bool]
+    judge: Judge,
+    recipe: Recipe,
+    cls: type[Failure],
+    may_go_on: Callable[[], bool],
+    as_well: Callable[[Recipe], bool],
 ) -> tuple[Shrunk, Failure | None]:
-    """The smallest call found that fails with the same class, and its failure."""
+    """The smallest call found that fails with the same class, and its failure. ``as_well`` is what else must
+    be true of it.
+    """
 
     def still_fails(candidate: Recipe) -> bool:
-        return may_go_on() and type(judge.quietly(candidate)) is cls
+        return may_go_on() and type(judge.quietly(candidate)) is cls and as_well(candidate)
 
     recipe = shrink(judge.spec, recipe, still_fails)
     final = judge.quietly(recipe)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pytest_torchexport.spec.inputs import Call, InputSpec
+from pytest_torchexport.targets.branches import Branches
 from pytest_torchexport.targets.sizes import Suspicion
 
 
@@ -60,6 +61,9 @@ class Artifact(Protocol):
     def audit(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
         """Where its metadata says that it does not take the dims as declared. Runs nothing, never raises."""
 
+    def branches(self) -> Branches | None:
+        """The branches and loops that its program still has; None where it cannot tell."""
+
 
 class Target(Protocol):
     """One way out of eager.
@@ -94,6 +98,7 @@ class DirectArtifact:
     baked: tuple[str, ...] = ()
     native_loops: bool = False
     auditor: Callable[[InputSpec], tuple[Suspicion, ...]] | None = None
+    reader: Callable[[Any], Branches] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""
@@ -116,6 +121,10 @@ class DirectArtifact:
     def audit(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
         """What the target's own auditor says; most formats say nothing of sizes."""
         return self.auditor(spec) if self.auditor is not None else ()
+
+    def branches(self) -> Branches | None:
+        """What the target's own reader finds in the program."""
+        return self.reader(self.program) if self.reader is not None else None
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pytest_torchexport.spec.exporters import dynamic_shapes, without_names
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.subject import as_module, signature_of
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
+from pytest_torchexport.targets.branches import of_exported
 from pytest_torchexport.targets.sizes import facts_of, suspicions
 
 FILENAME = "model.pt2"
@@ -84,6 +85,7 @@ def _artifact(program: torch.export.ExportedProgram) -> DirectArtifact:
         write=_save,
         filename=FILENAME,
         auditor=lambda spec: suspicions(spec, facts_of(program)),
+        reader=of_exported,
     )
 
 

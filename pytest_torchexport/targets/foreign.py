@@ -19,6 +19,7 @@ from pytest_torchexport.observe import Hung, Raised, Returned
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.targets.base import Artifact, DirectArtifact, NotApplicable
+from pytest_torchexport.targets.branches import Branches
 from pytest_torchexport.targets.script import has_loops
 from pytest_torchexport.targets.sizes import Suspicion
 from pytest_torchexport.tree import Structure, flatten
@@ -103,6 +104,10 @@ class ForeignFile:
     def audit(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
         """Nothing: to read a file's metadata is to load it, and calls show the same."""
         return ()
+
+    def branches(self) -> Branches | None:
+        """Not known, for the same reason."""
+        return None
 
 
 def foreign(

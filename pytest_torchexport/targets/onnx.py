@@ -15,6 +15,7 @@ from pytest_torchexport.spec.exporters import dynamic_shapes
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.subject import as_module, signature_of
 from pytest_torchexport.targets.base import NotApplicable, whole_file
+from pytest_torchexport.targets.branches import Branches, of_onnx
 from pytest_torchexport.targets.export import forget_earlier_exports
 from pytest_torchexport.targets.ort import Session, has_loops, named, unavailable
 from pytest_torchexport.targets.sizes import (
@@ -107,6 +108,10 @@ class OnnxArtifact:
             facts_of(self.program.exported_program),
             dropped=True,
         )
+
+    def branches(self) -> Branches | None:
+        """``If``, ``Loop`` and ``Scan`` of the model."""
+        return of_onnx(self.program.model_proto)
 
 
 class Onnx:

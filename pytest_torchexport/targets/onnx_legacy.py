@@ -17,6 +17,7 @@ import torch
 from pytest_torchexport.spec.inputs import Call, InputSpec, TensorLeaf
 from pytest_torchexport.subject import as_module
 from pytest_torchexport.targets.base import NotApplicable
+from pytest_torchexport.targets.branches import Branches, of_onnx
 from pytest_torchexport.targets.onnx import device_of
 from pytest_torchexport.targets.ort import Session, has_loops, named, unavailable
 from pytest_torchexport.targets.sizes import Suspicion, onnx_facts, suspicions
@@ -79,6 +80,12 @@ class LegacyArtifact:
             next(waiting, None) if isinstance(leaf.example, kinds) else None for leaf in spec.leaves
         ]
         return suspicions(spec, onnx_facts(shapes, {}))
+
+    def branches(self) -> Branches | None:
+        """``If``, ``Loop`` and ``Scan`` of the model."""
+        import onnx
+
+        return of_onnx(onnx.load_from_string(self.data))
 
     @property
     def _scripted(self) -> bool:

@@ -13,6 +13,7 @@ import torch
 
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
+from pytest_torchexport.targets.branches import of_torchscript
 
 FILENAME = "model.pt"
 # The trip count that TorchScript gives a loop of which it knows none.
@@ -71,6 +72,7 @@ def artifact(program: Any) -> DirectArtifact:
         write=save_script,
         filename=FILENAME,
         native_loops=has_loops(program),
+        reader=of_torchscript,
     )
 
 

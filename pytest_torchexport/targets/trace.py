@@ -13,6 +13,7 @@ import torch
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.subject import as_module, signature_of
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
+from pytest_torchexport.targets.branches import of_torchscript
 from pytest_torchexport.targets.script import has_loops, load_script, save_script
 from pytest_torchexport.tree import Structure, describe
 
@@ -128,6 +129,7 @@ def _artifact(cls: type[DirectArtifact], program: Any, **fields: Any) -> DirectA
         write=save_script,
         filename=FILENAME,
         native_loops=has_loops(program),
+        reader=of_torchscript,
         **fields,
     )
 

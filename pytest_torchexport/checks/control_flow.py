@@ -1,0 +1,211 @@
+"""Control flow: whichever branch eager takes, the artifact takes it too.
+
+Nothing here runs anything: calls were made, their paths are known, and so is what became of them. A call
+that fails off the example's path is the fault of the branch on which failing calls and passing ones part;
+one that fails on the example's own path is none of a branch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pytest_torchexport.explore.recorder import Key
+from pytest_torchexport.explore.search import Explored, Found, Goal, Seen
+from pytest_torchexport.explore.sites import Outcome, Site
+from pytest_torchexport.failures import (
+    ArtifactRaised,
+    BranchFrozen,
+    Failure,
+    Ineffective,
+    OutputsDiffer,
+    StateDiffers,
+    StructureDiffers,
+)
+from pytest_torchexport.messages import refuses_its_inputs, short_path
+from pytest_torchexport.targets.branches import Branches
+from pytest_torchexport.verdict import Branch
+
+VERIFIED, DIVERGES, EQUAL = "verified", "diverges", "frozen but equal"
+UNREACHED, RAISES, CONSTANT = "unreached", "raises", "constant"
+# What an artifact does that runs on where eager has turned off. Refusing the call is something else.
+SYMPTOMS = (OutputsDiffer, StructureDiffers, StateDiffers, ArtifactRaised)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A call on a known path, and whether the artifact failed on it."""
+
+    found: Found
+    failed: bool
+
+
+def guilty(example: Found, failing: Found, tried: Sequence[Tried]) -> Goal | None:
+    """The outcome that best tells failing calls from passing ones, of those that this failing call took and
+    the example did not; the earlier one where two tell as well. None on the example's own path.
+
+    Best: Ochiai's coefficient, failing calls with the outcome over the root of all failing calls times all
+    calls with it (https://doi.org/10.1109/TAICPART.2007.13).
+    """
+    if failing.decisions == example.decisions:
+        return None
+    order = dict.fromkeys(failing.decisions) | dict.fromkeys(failing.taken)
+    suspects = [goal for goal in order if goal in failing.taken and goal not in example.taken]
+    if not suspects:
+        return _parting(example, failing)
+    failures = sum(item.failed for item in tried)
+
+    def tells(goal: Goal) -> float:
+        having = [item.failed for item in tried if goal in item.found.taken]
+        return sum(having) / math.sqrt(max(failures * len(having), 1))
+
+    return max(suspects, key=tells)  # the first of equals
+
+
+def _parting(example: Found, failing: Found) -> Goal:
+    """Where two paths part that took the same outcomes: a loop that ran another number of times."""
+    pairs = zip(example.decisions, failing.decisions, strict=False)
+    shorter = min(len(example.decisions), len(failing.decisions))
+    place = next((i for i, (left, right) in enumerate(pairs) if left != right), shorter)
+    longer = max(example.decisions, failing.decisions, key=len)
+    return failing.decisions[place] if place < len(failing.decisions) else longer[place]
+
+
+def may_be_frozen(failure: Failure) -> bool:
+    """Whether a failure is what a frozen branch looks like."""
+    return isinstance(failure, SYMPTOMS) and not refuses_its_inputs(str(failure))
+
+
+def frozen(failure: Failure, site: Site, branch: Branch, proof: Sequence[str]) -> BranchFrozen:
+    """BranchFrozen for a failure whose branch is known."""
+    symptom = " ".join(str(failure).split()) or failure.title
+    return BranchFrozen(
+        f"{place(site)}: the artifact always goes one way, eager goes both",
+        details=(
+            f"on the call below {symptom}",
+            *failure.details,
+            *proof,
+            *([line_of(branch)] if not failure.details else []),
+        ),
+        where=place(site),
+        differences=failure.differences,
+    )
+
+
+def table(
+    explored: Explored,
+    tried: Sequence[Tried],
+    artifact: Branches | None,
+    example: Found,
+    culprit: Goal | None = None,
+) -> tuple[Branch, ...]:
+    """Every condition that was met, and what became of each of its outcomes."""
+    passed = {goal for item in tried if not item.failed for goal in item.found.taken}
+    failed = {goal for item in tried if item.failed for goal in item.found.taken} - passed
+    wrong = failed - example.taken | ({culprit} if culprit is not None else set())
+    return tuple(
+        _branch(key, seen, explored.sites[key[0]], artifact, passed, wrong, example)
+        for key, seen in explored.seen.items()
+    )
+
+
+def _branch(
+    key: Key,
+    seen: Seen,
+    site: Site,
+    artifact: Branches | None,
+    passed: set[Goal],
+    wrong: set[Goal],
+    example: Found,
+) -> Branch:
+    inside = has_branch(artifact, site)
+
+    def status(outcome: Outcome) -> str:
+        if (key, outcome) in wrong:
+            return DIVERGES
+        if not seen.varies:
+            return CONSTANT
+        if outcome not in seen.counts:
+            return UNREACHED
+        frozen_there = inside is False and (key, outcome) not in example.taken
+        return EQUAL if frozen_there and (key, outcome) in passed else VERIFIED
+
+    outcomes: tuple[Outcome, ...] = (*site.outcomes, *(o for o in seen.counts if o in site.raises))
+    return Branch(
+        where=f"{short_path(site.file)}:{site.line}",
+        statement=site.statement,
+        text=site.text,
+        module=key[1],
+        kind=site.kind,
+        on_values=seen.on_values,
+        counts={str(outcome): count for outcome, count in seen.counts.items()},
+        status={str(outcome): status(outcome) for outcome in outcomes}
+        | {str(outcome): RAISES for outcome in site.raises if outcome not in seen.counts},
+        in_artifact=inside,
+    )
+
+
+def has_branch(artifact: Branches | None, site: Site) -> bool | None:
+    """Whether the artifact has a branch where the condition stands; None where it does not tell."""
+    if artifact is None:
+        return None
+    if artifact.covers(site.file, site.first_line, site.end_line):
+        return True
+    return None if artifact.unplaced else False
+
+
+def unreached(branches: Iterable[Branch]) -> Iterator[str]:
+    """What no call took although the artifact has made up its mind there, in sentences."""
+    for branch in branches:
+        if not branch.steered or branch.in_artifact is not False:
+            continue
+        for outcome, status in branch.status.items():
+            if status == UNREACHED:
+                yield (
+                    f"{_named(branch)}: no call made it {outcome}, and the artifact has no branch there: "
+                    "that outcome is not verified"
+                )
+
+
+def enough(coverage: float | None, wanted: float, branches: Sequence[Branch]) -> None:
+    """Raise Ineffective where calls took less than the share of outcomes that was asked for."""
+    if coverage is None or coverage >= wanted:
+        return
+    missing = [
+        f"{_named(branch)}: never {outcome}"
+        for branch in branches
+        if branch.steered
+        for outcome, status in branch.status.items()
+        if status == UNREACHED
+    ]
+    raise Ineffective(
+        f"branch coverage is {coverage:.1f} %, torchexport_min_branch_coverage asks for {wanted:g} %",
+        details=tuple(missing),
+    )
+
+
+def _named(branch: Branch) -> str:
+    module = f" in {branch.module}" if branch.module else ""
+    return f"{branch.where}  {branch.statement}{module}"
+
+
+def line_of(branch: Branch) -> str:
+    """``net.py:38  if x.sum() > 0:  eager took True 61x, False 39x; the artifact has no branch there``."""
+    counts = ", ".join(f"{outcome} {count}x" for outcome, count in branch.counts.items())
+    has = {
+        True: "has a branch",
+        False: "has no branch",
+        None: "does not tell whether it has a branch",
+    }
+    return f"{_named(branch)}  eager took {counts}; the artifact {has[branch.in_artifact]} there"
+
+
+def place(site: Site) -> str:
+    """``net.py:38  if x.sum() > 0:``."""
+    return f"{short_path(site.file)}:{site.line}  {site.statement}".rstrip()
+
+
+def by_name(explored: Explored, branches: Sequence[Branch]) -> Mapping[Key, Branch]:
+    """The table's rows by their keys."""
+    return dict(zip(explored.seen, branches, strict=True))

@@ -1,0 +1,238 @@
+"""Branches: calls that take every way through eager, and which branch a failing call is the fault of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from pytest_torchexport import targets
+from pytest_torchexport.checks import control_flow
+from pytest_torchexport.checks.control_flow import Tried
+from pytest_torchexport.explore.observed import Observed
+from pytest_torchexport.explore.recorder import Path
+from pytest_torchexport.explore.search import Explored, Found, Goal, Search, found_on
+from pytest_torchexport.failures import Failure
+from pytest_torchexport.quiet import unheard
+from pytest_torchexport.recipes import Recipe, build, example_recipe, readable
+from pytest_torchexport.spec.inputs import Call
+from pytest_torchexport.stages.bench import Bench
+from pytest_torchexport.targets.base import NotApplicable
+from pytest_torchexport.targets.branches import Branches, difference
+from pytest_torchexport.verdict import coverage_of
+
+# Seconds per call of the budget: a stop for slow models, 5 s for the default 200.
+SECONDS_PER_CALL = 0.025
+# Numbers in the literals of a search that are kept for the next run.
+MAX_STORED_NUMBERS = 100_000
+MAX_STORED = 32
+# Nearer to its threshold than so many units in the last place, a float decides either way.
+UNITS = 100
+# A shrunk call stays further from the threshold than this part of what is compared.
+CLEAR = 1e-3
+
+
+@dataclass
+class Trails:
+    """The ways through eager that are known, and what the artifact did on each."""
+
+    bench: Bench
+    observed: Observed
+    explored: Explored
+    example: Found
+    artifact: Branches | None
+    tried: list[Tried] = field(default_factory=list)
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """The calls that together take every way that was found."""
+        return [found.recipe for found in self.explored.corpus if found is not self.example]
+
+    def path(self, recipe: Recipe) -> Path | None:
+        """The path of a call; None where eager, observed, does not take it."""
+        call = build(self.bench.spec, recipe)
+        if call is None:
+            return None
+        with self.observed.watching():
+            return self.observed.run(call)
+
+    def book(self, recipe: Recipe, failed: bool) -> None:
+        """Remember what became of a call that was searched for, or that failed."""
+        corpus = self.explored.corpus
+        found = next((known for known in corpus if known.recipe is recipe), None)
+        if found is None and failed:
+            path = self.path(recipe)
+            found = found_on(recipe, path) if path is not None else None
+        if found is not None:
+            self.tried.append(Tried(found, failed))
+
+    def undecided(self, recipe: Recipe) -> bool:
+        """Whether a call stands on the threshold of a branch that the artifact has too: rounding decides."""
+        path = self.path(recipe) if self.artifact is not None else None
+        call = build(self.bench.spec, recipe)
+        if path is None or call is None:
+            return False
+        near = UNITS * _precision(call)
+        return any(
+            event.on_values
+            and control_flow.has_branch(self.artifact, self.explored.sites[event.key[0]])
+            is not False
+            and event.relative <= near
+            for event in path.events
+        )
+
+    def told(self) -> None:
+        """Put what is known of every branch into the ledger."""
+        self.bench.ledger.branches = control_flow.table(
+            self.explored, self.tried, self.artifact, self.example
+        )
+
+
+def explore(bench: Bench, key: str) -> Trails | None:
+    """Search for calls; None where there is nothing to search, or eager cannot be observed."""
+    observed = bench.observed
+    if observed is None or not (observed.sites or observed.unread):
+        return None
+    ledger, plan = bench.ledger, bench.plan
+    for name in observed.unread:
+        ledger.note(f"no source of {name}: of its conditions only those on tensors are seen")
+    with ledger.timed("explore"):
+        explored = Search(
+            bench.spec,
+            observed,
+            seed=plan.seed,
+            calls=plan.explore_calls,
+            seconds=min(SECONDS_PER_CALL * plan.explore_calls, 0.25 * plan.time_limit),
+            stored=readable(bench.spec, plan.corpus.load(key, shared=True)),
+        ).run(lambda done, total: plan.progress("branches", done, total))
+    if not explored.corpus or explored.corpus[0].recipe != example_recipe(bench.spec):
+        ledger.note("eager could not be observed on the example: its branches were not followed")
+        return None
+    if explored.stopped:
+        ledger.note(f"the search for branches stopped after {explored.stopped}")
+    plan.corpus.store(key, _kept(explored), shared=True)
+    read: Callable[[], Branches | None] | None = getattr(bench.artifact, "branches", None)
+    return Trails(
+        bench=bench,
+        observed=observed,
+        explored=explored,
+        example=explored.corpus[0],
+        artifact=read() if read is not None else None,
+    )
+
+
+def _kept(explored: Explored) -> list[dict[str, object]]:
+    """What is worth finding again: the calls that no seed is."""
+    kept: list[dict[str, object]] = []
+    numbers = 0
+    for found in explored.corpus:
+        numbers += sum(
+            leaf.data.tensor.numel() for leaf in found.recipe.leaves if leaf.kind == "literal"
+        )
+        if found.searched and numbers <= MAX_STORED_NUMBERS and len(kept) < MAX_STORED:
+            kept.append(found.recipe.as_dict())
+    return kept
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A failing call whose branch is known."""
+
+    trails: Trails
+    goal: Goal
+
+    def there(self, recipe: Recipe) -> bool:
+        """Whether a call takes the same wrong turn, clear of the threshold."""
+        path = self.trails.path(recipe)
+        if path is None:
+            return False
+        events = [event for event in path.events if (event.key, event.outcome) == self.goal]
+        near = [e for e in events if e.on_values and e.relative < CLEAR]
+        return self.goal in found_on(recipe, path).taken and not near
+
+    def failure(self, failure: Failure, recipe: Recipe) -> Failure:
+        """The failure under its right name, where the artifact has no branch there."""
+        trails = self.trails
+        site = trails.explored.sites[self.goal[0][0]]
+        rows = control_flow.table(
+            trails.explored, trails.tried, trails.artifact, trails.example, self.goal
+        )
+        trails.bench.ledger.branches = rows
+        if control_flow.has_branch(trails.artifact, site) is not False:
+            return failure
+        row = control_flow.by_name(trails.explored, rows).get(self.goal[0])
+        assert row is not None, "a goal is an outcome of a condition that was met"
+        return control_flow.frozen(failure, site, row, tuple(_proof(trails.bench, recipe)))
+
+
+def fault(bench: Bench, trails: Trails) -> tuple[Recipe, Failure, Fault | None]:
+    """The failing call to explain: the first on the example's own path, which no branch is to blame for;
+    else the first, with its branch.
+    """
+    first: tuple[Recipe, Failure, Fault | None] | None = None
+    for recipe, failure in bench.ledger.failed:
+        path = trails.path(recipe)
+        found = found_on(recipe, path) if path is not None else None
+        if found is None or not control_flow.may_be_frozen(failure):
+            return recipe, failure, None
+        goal = control_flow.guilty(trails.example, found, trails.tried)
+        if goal is None:
+            return recipe, failure, None
+        first = first or (recipe, failure, Fault(trails, goal))
+    assert first is not None, "asked only where calls failed"
+    return _on_the_examples_path(bench, trails, first[0]) or first
+
+
+def _on_the_examples_path(
+    bench: Bench, trails: Trails, recipe: Recipe
+) -> tuple[Recipe, Failure, None] | None:
+    """The example's own values at the failing call's sizes, where they fail without leaving its path."""
+    other = example_recipe(bench.spec, recipe.sizes)
+    path = trails.path(other)
+    if path is None or path.decisions() != trails.example.decisions:
+        return None
+    failure = bench.judge.quietly(other)
+    return (other, failure, None) if failure is not None else None
+
+
+def _proof(bench: Bench, recipe: Recipe) -> Iterator[str]:
+    """A second trace, made at the failing call: it agrees with eager there, and is another program."""
+    program = getattr(bench.artifact, "program", None)
+    if not isinstance(program, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        return
+    call = build(bench.spec, recipe)
+    if call is None:
+        return
+    target = targets.get(bench.plan.target)
+    options = dict((bench.plan.options.export_options or {}).get(bench.plan.target, {}))
+    subject = bench.eager.pristine.copy().to(bench.plan.device)
+    with torch.no_grad(), unheard():
+        second = target.export(subject.function, call.to(bench.plan.device), bench.spec, **options)
+    if isinstance(second, NotApplicable):
+        return
+    lines = difference(program.inlined_graph, second.program.inlined_graph)
+    if lines:
+        agrees = bench.judge_of(second, type(bench.ledger)()).quietly(recipe) is None
+        yield f"exported at this call it is another program{', and agrees with eager' if agrees else ''}:"
+        yield from lines
+
+
+def weigh(bench: Bench, trails: Trails) -> None:
+    """Say what a pass does not rest on: outcomes that no call took, where the artifact has made up its mind.
+    Raises Ineffective where the coverage that was asked for is not reached.
+    """
+    trails.told()
+    rows = bench.ledger.branches
+    # Inside sizes that were all declared, a condition on sizes alone has shown what it can.
+    declared = all(dim.declared for dim in bench.spec.dims.values())
+    bench.ledger.ineffective += control_flow.unreached(
+        row for row in rows if row.on_values or not declared
+    )
+    control_flow.enough(coverage_of(rows), bench.plan.min_branch_coverage, rows)
+
+
+def _precision(call: Call) -> float:
+    """The coarsest unit in the last place among a call's floats."""
+    floats = [item.dtype for item in call.tensors() if item.is_floating_point()]
+    return max([torch.finfo(dtype).eps for dtype in floats or [torch.float32]])
