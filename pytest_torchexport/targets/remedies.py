@@ -29,9 +29,10 @@ REMEDIES = {
     "number": "keep it a tensor; or take it by .item() (an int by .long().item()), as a size bounded by "
     "torch._check(n >= 0)",
 }
+BRANCHES = ("if", "while", "assert")
 SIZE = "a torch.export.Dim that keeps to one side of it{example}, or torch.cond"
 STATIC = "keep the size symbolic (no int(), no Python loop over it), or declare it fixed"
-DRAFT = "torch.export.draft_export does not stop at the first such line and lists them all"
+DRAFT = "torch.export.draft_export does not stop at the first such line: it lists all that the example meets"
 # These give a Python bool; what gives the same as a tensor.
 TENSOR_TESTS = {
     "aten.equal": "torch.equal gives a Python bool, (a == b).all() a tensor",
@@ -103,11 +104,13 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _of_values(error: BaseException, *, expression: str = "") -> tuple[str, ...]:
-    found = _construct_at(condense(error)[1])
+    # Only of a branch torch may give no expression.
+    truth = not expression or bool(_RELATION.search(expression))
+    found = _construct_at(condense(error)[1], truth=truth)
     if found is None:
         return ()
     # A truth value that no branch asks for is a choice as well: layers[int(x.sum() > 0)].
-    choice = "if" if _RELATION.search(expression) else "number"
+    choice = "if" if truth else "number"
     kind = found.kind if found.kind not in ("number", "") else choice
     symbolic = f", to torch {expression}" if not _NAMELESS.fullmatch(expression) else ""
     what = "value" if kind == "number" else "condition"
@@ -125,12 +128,12 @@ def _of_sizes(error: BaseException, text: str) -> tuple[str, ...]:
     """The branches among the lines at which torch narrowed the declared dims, or made numbers of them."""
     facts = refused_facts(error)
     bounds = [at for each in facts.ranges.values() for at in (each.low_at, each.high_at)]
-    decided = _constructs([*(where for _, where in facts.guards), *bounds])
-    branches = [item for item in decided if item.kind in ("if", "while", "assert")]
+    decided = _constructs([*(where for _, where in facts.guards), *bounds], truth=True)
+    branches = [item for item in decided if item.kind in BRANCHES]
     if branches:
         return (*_conditions(branches), f"remedy: {SIZE.format(example=_suggested(text))}")
-    loops = [item for item in _constructs(facts.frozen.values()) if item.kind in ("for", "number")]
-    return (*_conditions(loops), f"remedy: {STATIC}") if loops else ()
+    frozen = [item for item in _constructs(facts.frozen.values(), truth=False) if item.kind]
+    return (*_conditions(frozen), f"remedy: {STATIC}") if frozen else ()
 
 
 def _suggested(text: str) -> str:
@@ -140,14 +143,14 @@ def _suggested(text: str) -> str:
     return f", e.g. {', '.join(lines)}" if any("Dim(" in line for line in lines) else ""
 
 
-def _constructs(places: Iterable[str]) -> list[Construct]:
-    found = (_construct_at(where) for where in dict.fromkeys(places))
+def _constructs(places: Iterable[str], *, truth: bool) -> list[Construct]:
+    found = (_construct_at(where, truth=truth) for where in dict.fromkeys(places))
     return [item for item in found if item is not None]
 
 
 def _conditions(found: Iterable[Construct]) -> Iterator[str]:
     for item in found:
-        what = "condition" if item.kind in ("if", "while", "assert") else "size"
+        what = "condition" if item.kind in BRANCHES else "size"
         yield f"{what}: {item.text}  ({item.place})"
 
 
@@ -177,8 +180,10 @@ class Construct:
     place: str
 
 
-def _construct_at(where: str) -> Construct | None:
-    """Of a place as reports write it: ``model.py:12  if x.sum() > 0:``."""
+def _construct_at(where: str, *, truth: bool) -> Construct | None:
+    """Of a place as reports write it: ``model.py:12  if x.sum() > 0:``. ``truth``: torch was asked whether
+    something holds, not for a number.
+    """
     match = _WHERE.match(where)
     if match is None:
         return None
@@ -187,15 +192,13 @@ def _construct_at(where: str) -> Construct | None:
     place = f"{path}:{line}"
     plain = source[line - 1].strip() if 0 < line <= len(source) else ""
     found = [item for item in _asked("".join(source)) if item.first <= line <= item.last]
-    for kinds in (("assert", "while", "for", "if"), ("number",)):
-        fitting = [item for item in found if item.kind in kinds]
-        if fitting:
-            narrow = min(fitting, key=lambda item: item.last - item.first)
-            # Which of several on one line torch means, it does not say.
-            same = {item.text for item in fitting if item.first == narrow.first}
-            unsure = len(same) > 1 and "number" not in kinds
-            return Construct(narrow.kind, plain if unsure else narrow.text, place)
-    return Construct("", plain, place)
+    if not found:
+        return Construct("", plain, place)
+    best = min(found, key=lambda item: (item.rank(truth=truth), item.last - item.first))
+    # Which of several conditions on one line torch means, it does not say.
+    same = {item.text for item in found if (item.kind, item.first) == (best.kind, best.first)}
+    unsure = len(same) > 1 and best.kind != "number"
+    return Construct(best.kind, plain if unsure else best.text, place)
 
 
 @dataclass(frozen=True)
@@ -206,6 +209,15 @@ class _Asked:
     text: str
     first: int
     last: int
+
+    def rank(self, *, truth: bool) -> int:
+        """How well it fits what torch was asked: 0 is best."""
+        if self.kind in BRANCHES:
+            return 1
+        if self.kind == "number":
+            return 2
+        # range(int(n)) takes a number; a loop over a name takes none.
+        return 0 if not truth and "(" in self.text else 3
 
 
 def _asked(source: str) -> Iterator[_Asked]:

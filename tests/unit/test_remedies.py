@@ -144,6 +144,12 @@ def comprehension(self, x):
     return torch.stack([row for row in x if row.sum() > 0])
 
 
+def numbers(self, x):
+    rows = [x[0], x[1]]
+    sums = [int(row.sum()) for row in rows]
+    return x * sums[0]
+
+
 def chosen(self, x):
     return [torch.relu, torch.neg][int(x.sum() > 0)](x)
 
@@ -267,8 +273,13 @@ def test_of_two_conditions_on_one_line_none_is_guessed():
 
 def test_a_condition_in_a_comprehension_is_named():
     lines = remedy(refusal(export, module(comprehension), torch.rand(4, 4)))
-    assert "row.sum() > 0" in lines[0]
-    assert place_of(comprehension, "row.sum() > 0") in lines[0]
+    assert lines[0] == f"condition: row.sum() > 0  ({place_of(comprehension, 'row.sum() > 0')})"
+    assert lines[1] == f"remedy: {REMEDIES['if']}"
+
+
+def test_a_number_in_a_loop_over_something_else_is_a_number():
+    lines = remedy(refusal(export, module(numbers), torch.rand(4, 4)))
+    assert lines[0] == f"value: int(row.sum())  ({place_of(numbers, 'int(row.sum())')})"
 
 
 def test_a_condition_in_a_submodule_is_named_where_it_stands():
