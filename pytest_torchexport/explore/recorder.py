@@ -70,7 +70,8 @@ class Traveler(Protocol):
 @dataclass(frozen=True, slots=True)
 class Event:
     """A condition that came out. ``distance`` says how far it was from coming out otherwise, in the units of
-    its operands (None: no number to it), ``operands`` what was compared, in short.
+    its operands (None: no number to it), ``operands`` what was compared, in short. ``mark`` is another
+    one where anything about the condition was otherwise.
     """
 
     key: Key
@@ -78,6 +79,7 @@ class Event:
     distance: float | None = None
     operands: tuple[Any, ...] = ()
     on_values: bool = False
+    mark: object = None
 
     @property
     def relative(self) -> float:
@@ -169,8 +171,11 @@ class Recorder:
         self._busy = True
         outcome = bool(found)
         self._busy = False
+        origin: Origin | None
         if isinstance(found, Tensor):
-            origin: Origin | None = origin_of(found)
+            origin = origin_of(found)
+        elif sign in ("is", "is not", "in", "not in"):
+            origin = None
         else:
             origin = Compared(sign, self._tensor(left), self._tensor(right))
         self._came(number, owner, outcome, origin, (left, right))
@@ -233,8 +238,7 @@ class Recorder:
         with self.origins.paused():
             if self.traveler is not None:
                 self.traveler.came(len(self.path.events), origin, outcome)
-            distance, on_values, said = _measured(origin, outcome, operands)
-        self._add(Event((number, self._instance(owner)), outcome, distance, said, on_values))
+            self._add(_event((number, self._instance(owner)), outcome, origin, operands))
 
     def _add(self, event: Event) -> None:
         events = self.path.events
@@ -293,20 +297,18 @@ class Recorder:
         return self._coarse_sites[place]
 
 
-def _measured(
-    origin: Origin | None, outcome: bool, operands: tuple[Any, ...]
-) -> tuple[float | None, bool, tuple[Any, ...]]:
-    """How far a condition was from coming out otherwise, whether tensors decided it, and its operands."""
-    said = tuple(map(_short, operands))
-    if origin is None:
-        return None, False, said
-    tensors = [leaf for leaf in leaves(origin) if isinstance(leaf, Tensor)]
-    missing = violation(origin, not outcome)
-    if missing is None:
-        return None, bool(tensors), (*said, *map(_digest, tensors))
-    if tensors and not all(isinstance(item, (int, float)) for item in said):
-        said = tuple(_short(leaf) for leaf in leaves(origin))
-    return float(missing), bool(tensors), said
+def _event(key: Key, outcome: bool, origin: Origin | None, operands: tuple[Any, ...]) -> Event:
+    """A condition with how far it was from coming out otherwise."""
+    missing = violation(origin, not outcome) if origin is not None else None
+    compared = leaves(origin) if origin is not None else []
+    tensors = [leaf for leaf in compared if isinstance(leaf, Tensor)]
+    if missing is None and not tensors:
+        kinds = tuple(map(_kind, operands))
+        return Event(key, outcome, operands=kinds, mark=kinds)
+    distance = float(missing) if missing is not None else None
+    said = tuple(map(_short, compared))
+    mark = tuple(map(_digest, tensors)) if tensors else distance
+    return Event(key, outcome, distance, said, bool(tensors), mark)
 
 
 def _short(value: Any) -> Any:
@@ -315,9 +317,13 @@ def _short(value: Any) -> Any:
         if value.numel() == 1 and value.layout == torch.strided and not value.is_meta:
             return value.item()
         return f"tensor{list(value.shape)}"
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return type(value).__name__
+    return _kind(value)
+
+
+def _kind(value: Any) -> Any:
+    """A value that is no number: itself where it is plain, else of which type."""
+    plain = value is None or isinstance(value, (bool, int, float, str))
+    return value if plain else type(value).__name__
 
 
 def _digest(tensor: Tensor) -> float:

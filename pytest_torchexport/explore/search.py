@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_torchexport.explore import moves
@@ -32,6 +32,8 @@ GRADIENT_STEPS = 10
 KEPT_PER_OUTCOME = 2
 KEPT = 96
 BASES = 3
+# What steers a condition that is not decided by sizes.
+VALUES = "values"
 
 Goal = tuple[Key, Outcome]
 
@@ -53,18 +55,33 @@ def found_on(recipe: Recipe, path: Path, *, searched: bool = False) -> Found:
 
 @dataclass
 class Seen:
-    """What is known of one condition in one module: how often it came out how, whether anything about it ever
-    varied, whether tensors decide it.
+    """What is known of one condition in one module: how often it came out how, and what steers it: names of
+    dims, and ``VALUES`` for values of any argument.
     """
 
     counts: dict[Outcome, int] = field(default_factory=dict)
-    operands: set[object] = field(default_factory=set)
-    on_values: bool = False
+    steers: set[str] = field(default_factory=set)
+    # What the condition was made of when it was first met, and at which sizes.
+    first: tuple[object, Mapping[str, int]] | None = None
 
     @property
     def varies(self) -> bool:
         """Whether inputs reach it at all: a flag of the configuration is the same on every call."""
-        return len(self.operands) > 1 or len(self.counts) > 1
+        return bool(self.steers) or len(self.counts) > 1
+
+    @property
+    def on_values(self) -> bool:
+        """Whether sizes alone do not decide it."""
+        return VALUES in self.steers
+
+    def met(self, mark: object, sizes: Mapping[str, int]) -> None:
+        """See what a call changed about it, beside those of its sizes that differ from the first call's."""
+        if self.first is None:
+            self.first = mark, sizes
+        known, at = self.first
+        if mark != known:
+            changed = [name for name in sizes if sizes[name] != at.get(name)]
+            self.steers.update(changed[:1] if len(changed) == 1 else () if changed else (VALUES,))
 
 
 @dataclass(frozen=True)
@@ -273,11 +290,11 @@ class Search:
         if path is None:
             self._refused += 1
             return None
+        sizes = {name: dim.example for name, dim in self._spec.dims.items()} | dict(recipe.sizes)
         for event in path.events:
-            self._saw(event, recipe)
+            self._saw(event, recipe, sizes)
         for key, lengths in path.loops.items():
-            seen = self._seen.setdefault(key, Seen())
-            seen.operands.update(lengths)
+            self._seen.setdefault(key, Seen()).met(lengths[0], sizes)
             for wanted in (NONE, ONCE, MORE):
                 self._keep_base((key, wanted), _loop_missing(lengths, wanted), recipe)
         for (key, outcome), count in path.taken().items():
@@ -286,13 +303,11 @@ class Search:
         self._keep(recipe, path)
         return path
 
-    def _saw(self, event: Event, recipe: Recipe) -> None:
+    def _saw(self, event: Event, recipe: Recipe, sizes: Mapping[str, int]) -> None:
         if self._observed.sites[event.key[0]].loops:
             return  # told by its lengths
         seen = self._seen.setdefault(event.key, Seen())
-        if len(seen.operands) < 8:
-            seen.operands.add(event.operands)
-        seen.on_values = seen.on_values or event.on_values
+        seen.met(event.mark, sizes)
         if isinstance(event.outcome, bool):
             far = event.distance if event.distance is not None else float("inf")
             self._keep_base((event.key, not event.outcome), far, recipe)

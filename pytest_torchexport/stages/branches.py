@@ -224,10 +224,12 @@ def weigh(bench: Bench, trails: Trails) -> None:
     """
     trails.told()
     rows = bench.ledger.branches
-    # Inside sizes that were all declared, a condition on sizes alone has shown what it can.
-    declared = all(dim.declared for dim in bench.spec.dims.values())
+    # Inside sizes that were declared, a condition on these alone has shown what it can.
+    declared = {name for name, dim in bench.spec.dims.items() if dim.declared}
     bench.ledger.ineffective += control_flow.unreached(
-        row for row in rows if row.on_values or not declared
+        row
+        for row, seen in zip(rows, trails.explored.seen.values(), strict=True)
+        if not seen.steers <= declared
     )
     control_flow.enough(coverage_of(rows), bench.plan.min_branch_coverage, rows)
 
