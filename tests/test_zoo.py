@@ -5,11 +5,14 @@ A miss (an artifact that differs and passes) and a false alarm (a faithful one t
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from typing import Any
 
 import pytest
+import torch
 import zoo
+from torch import Tensor, nn
 from untouched import changed, facts_of
 
 import pytest_torchexport
@@ -19,6 +22,8 @@ MAX_EXAMPLES = 20
 # What has been collected is not lost again: models that must pass, and models that must not, per target.
 HEALTHY = {"trace": 290, "script": 335, "export": 290, "onnx": 275, "onnx_legacy": 265}
 BROKEN = {"trace": 160, "script": 110, "export": 160, "onnx": 165, "onnx_legacy": 180}
+# Models that come with calls that take their branches' other sides.
+WITNESSED = tuple(row for row in zoo.ZOO if row.witnesses)
 
 
 @pytest.mark.parametrize("target", zoo.TARGETS)
@@ -68,6 +73,60 @@ def test_every_row_says_what_is_true_of_every_target() -> None:
     for row in zoo.ZOO:
         assert tuple(row.expect) == zoo.TARGETS, row.name
         assert set(row.expect.values()) - {None, zoo.SKIPPED} <= failures, row.name
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("row", WITNESSED, ids=lambda row: row.name.replace(" ", "-"))
+def test_witnesses_are_legal_and_show_what_a_trace_has_frozen(row: zoo.Row) -> None:
+    outcomes = [(witness(), _eager(row, witness())) for witness in row.witnesses]
+    if row.expect["trace"] != zoo.BRANCH:
+        return
+    traced = _traced(row.build(), *row.example())
+    assert any(_differs(traced, call, expected) for call, expected in outcomes)
+
+
+def test_a_line_is_of_the_models_own_source() -> None:
+    for row in zoo.ZOO:
+        if row.line:
+            assert row.line in inspect.getsource(inspect.getmodule(type(row.build()))), row.name
+
+
+class OfTensors(nn.Module):
+    """A model as a function of a call's tensors; the numbers among its arguments stay."""
+
+    def __init__(self, model: nn.Module, args: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.constants = args
+
+    def forward(self, *tensors: Tensor) -> Any:
+        waiting = iter(tensors)
+        return self.model(
+            *(next(waiting) if isinstance(arg, Tensor) else arg for arg in self.constants)
+        )
+
+
+def _traced(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    assert not kwargs, "rows with witnesses give what they give by position"
+    return torch.jit.trace(OfTensors(model, args), _tensors(args), check_trace=False)
+
+
+def _eager(row: zoo.Row, call: Any) -> Any:
+    args, kwargs = call
+    return row.build()(*args, **kwargs)
+
+
+def _differs(traced: Any, call: Any, expected: Any) -> bool:
+    """Whether the trace raises, or returns other numbers."""
+    try:
+        torch.testing.assert_close(traced(*_tensors(call[0])), expected, equal_nan=True)
+    except (AssertionError, RuntimeError):
+        return True
+    return False
+
+
+def _tensors(args: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    return tuple(arg for arg in args if isinstance(arg, Tensor))
 
 
 def _told(verdict: Any) -> str:

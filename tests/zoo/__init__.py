@@ -13,6 +13,7 @@ One file per family of mechanisms; ``row.py`` is what the rows are written with.
 from __future__ import annotations
 
 from zoo.baked import BAKED
+from zoo.branches_models import MODEL_BRANCHES
 from zoo.branches_places import PLACE_BRANCHES
 from zoo.branches_sizes import SIZE_BRANCHES
 from zoo.branches_values import VALUE_BRANCHES
@@ -28,17 +29,17 @@ from zoo.layers import LAYERS
 from zoo.numerics import NUMERICS
 from zoo.outputs import OUTPUTS
 from zoo.repeatable import REPEATABLE
-from zoo.row import SKIPPED, TARGETS, Row
+from zoo.row import BRANCH, SKIPPED, TARGETS, Row
 from zoo.sequences import SEQUENCES
 from zoo.sizes import SIZES
 from zoo.state import STATEFUL
 from zoo.training import TRAINING
 from zoo.writes import WRITES
 
-__all__ = ["BRANCHES", "SKIPPED", "TARGETS", "ZOO", "Row"]
+__all__ = ["BRANCH", "BRANCHES", "SKIPPED", "TARGETS", "ZOO", "Row"]
 
-# Models that branch; those of them that say how are rows with ``witnesses``.
-BRANCHES = (*VALUE_BRANCHES, *PLACE_BRANCHES, *SIZE_BRANCHES)
+# Models that branch, with calls that take the other sides, and those with branches that do no harm.
+BRANCHES = (*VALUE_BRANCHES, *PLACE_BRANCHES, *SIZE_BRANCHES, *MODEL_BRANCHES)
 
 ZOO = (
     *SIZES,
