@@ -42,6 +42,7 @@ from pytest_torchexport.strategies import boundary_recipes
 from pytest_torchexport.subject import Subject, closed_over
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.foreign import foreign
+from pytest_torchexport.targets.remedies import remedy
 from pytest_torchexport.targets.sizes import refused_at
 from pytest_torchexport.verdict import Verdict
 
@@ -321,11 +322,11 @@ class _Item:
         assert self.spec is not None
         reason, where = condense(error)
         where = refused_at(error) or where
-        details = []
+        details = [*remedy(error)]
         said = self.plan.options.shapes is not None or self.plan.options.dynamic_shapes is not None
         assumed = [dim for dim in self.spec.dims.values() if not dim.declared and not said]
         if assumed and is_about_dims(error):
-            details.append(self.spec.opt_out([dim.name for dim in assumed]))
+            details.insert(0, self.spec.opt_out([dim.name for dim in assumed]))
         if not self.plan.named:
             hint = f" ({details[0]})" if details else ""
             raise CannotJudge(f"{self.plan.target} refused the module: {reason}{hint}") from None

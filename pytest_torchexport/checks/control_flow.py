@@ -8,7 +8,7 @@ one that fails on the example's own path is none of a branch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_torchexport.explore.recorder import Key
@@ -77,17 +77,17 @@ def may_be_frozen(failure: Failure) -> bool:
     return isinstance(failure, SYMPTOMS) and not refuses_its_inputs(str(failure))
 
 
-def frozen(failure: Failure, site: Site, branch: Branch, proof: Sequence[str]) -> BranchFrozen:
-    """BranchFrozen for a failure whose branch is known."""
+def frozen(failure: Failure, site: Site, outcome: Outcome, proof: Sequence[str]) -> BranchFrozen:
+    """BranchFrozen for a failure whose branch is known, and eager's outcome there on the failing call."""
     symptom = " ".join(str(failure).split()) or failure.title
+    frozen_as = (
+        "the artifact goes round as often as on the example, whatever the call"
+        if site.loops
+        else f"the artifact has no branch here, and eager takes {outcome} on the call below"
+    )
     return BranchFrozen(
-        f"{place(site)}: the artifact always goes one way, eager goes both",
-        details=(
-            f"on the call below {symptom}",
-            *failure.details,
-            *proof,
-            *([line_of(branch)] if not failure.details else []),
-        ),
+        f"{place(site).rstrip(':')}: {frozen_as}",
+        details=(f"so {symptom}", *failure.details, *proof),
         where=place(site),
         differences=failure.differences,
     )
@@ -190,22 +190,6 @@ def _named(branch: Branch) -> str:
     return f"{branch.where}  {branch.statement}{module}"
 
 
-def line_of(branch: Branch) -> str:
-    """``net.py:38  if x.sum() > 0:  eager took True 61x, False 39x; the artifact has no branch there``."""
-    counts = ", ".join(f"{outcome} {count}x" for outcome, count in branch.counts.items())
-    has = {
-        True: "has a branch",
-        False: "has no branch",
-        None: "does not tell whether it has a branch",
-    }
-    return f"{_named(branch)}  eager took {counts}; the artifact {has[branch.in_artifact]} there"
-
-
 def place(site: Site) -> str:
     """``net.py:38  if x.sum() > 0:``."""
     return f"{short_path(site.file)}:{site.line}  {site.statement}".rstrip()
-
-
-def by_name(explored: Explored, branches: Sequence[Branch]) -> Mapping[Key, Branch]:
-    """The table's rows by their keys."""
-    return dict(zip(explored.seen, branches, strict=True))

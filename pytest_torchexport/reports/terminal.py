@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_torchexport.failures import by_name
-from pytest_torchexport.verdict import Difference, Sizes, Verdict
+from pytest_torchexport.verdict import Branch, Difference, Sizes, Verdict
 
 WIDTH = 100
 LABEL = 9
@@ -51,12 +51,45 @@ def _failure_lines(verdict: Verdict, test: str, nodeid: str) -> Iterator[str]:
         yield from _size_lines(sizes)
     if verdict.where:
         yield _labelled("where", verdict.where)
+    wrong = [branch for branch in verdict.branches if "diverges" in branch.status.values()]
+    yield from _block("branch", map(_branch_line, wrong))
     yield from _block("baked", [", ".join(verdict.baked)] if verdict.baked else [])
     yield from _block("assumed", verdict.assumed)
     yield from _block("note", verdict.notes)
     yield from _block("warned", verdict.warnings[:3])
     if nodeid and verdict.seed is not None:
         yield _labelled("rerun", f'pytest "{nodeid}" --hypothesis-seed={verdict.seed}')
+
+
+HAS_BRANCH = {
+    True: "the artifact has a branch there",
+    False: "the artifact has no branch there",
+    None: "the artifact does not tell whether it has a branch there",
+}
+
+
+def _branch_line(branch: Branch) -> str:
+    counts = ", ".join(f"{outcome} {count}x" for outcome, count in branch.counts.items())
+    return f"{_condition(branch)}    eager took {counts}; {HAS_BRANCH[branch.in_artifact]}"
+
+
+def _outcomes_line(branch: Branch) -> str:
+    """``net.py:38  if x.sum() > 0:    True 61x verified, False unreached``."""
+    said = (
+        f"{outcome} {branch.counts[outcome]}x {status}"
+        if outcome in branch.counts
+        else f"{outcome} {status}"
+        for outcome, status in branch.status.items()
+    )
+    return f"{_condition(branch)}    {', '.join(said)}"
+
+
+def _condition(branch: Branch) -> str:
+    """The line, with the part of it that is meant and the module where those are not the whole story."""
+    whole = branch.statement.rstrip(":").partition(" ")[2] == branch.text
+    part = "" if whole or branch.kind in ("for", "case", "except") else f"  [{branch.text}]"
+    module = f"  in {branch.module}" if branch.module else ""
+    return f"{branch.where}  {branch.statement}{part}{module}"
 
 
 def _labelled(label: str, text: str) -> str:
@@ -72,7 +105,9 @@ def _block(label: str, lines: Iterable[str]) -> Iterator[str]:
 
 
 def _tally(verdict: Verdict) -> str:
-    run = sum(verdict.calls.get(key, 0) for key in ("example", "stored", "boundary", "drawn"))
+    run = sum(
+        verdict.calls.get(key, 0) for key in ("example", "stored", "boundary", "explored", "drawn")
+    )
     shrunk = "shrunk; " if verdict.shrunk else ""
     if not run:
         return ""  # found before the calls began
@@ -124,6 +159,12 @@ def detail_lines(verdict: Verdict) -> Iterator[str]:
     yield _labelled("calls", f"{calls}{error}")
     for name, sizes in verdict.reached.items():
         yield _labelled("sizes", f"{name}: {', '.join(map(str, sizes))}")
+    if verdict.branch_coverage is not None:
+        yield _labelled(
+            "branches",
+            f"{verdict.branch_coverage:.0f} % of the outcomes that inputs steer to were taken",
+        )
+        yield from (_labelled("", _outcomes_line(b)) for b in verdict.branches if b.steered)
     yield from _block("rounding", map(_explained_line, verdict.explained))
     yield from _block("baked", [", ".join(verdict.baked)] if verdict.baked else [])
     yield from _block("assumed", verdict.assumed)

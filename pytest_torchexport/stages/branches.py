@@ -155,15 +155,12 @@ class Fault:
         """The failure under its right name, where the artifact has no branch there."""
         trails = self.trails
         site = trails.explored.sites[self.goal[0][0]]
-        rows = control_flow.table(
+        trails.bench.ledger.branches = control_flow.table(
             trails.explored, trails.tried, trails.artifact, trails.example, self.goal
         )
-        trails.bench.ledger.branches = rows
         if control_flow.has_branch(trails.artifact, site) is not False:
             return failure
-        row = control_flow.by_name(trails.explored, rows).get(self.goal[0])
-        assert row is not None, "a goal is an outcome of a condition that was met"
-        return control_flow.frozen(failure, site, row, tuple(_proof(trails.bench, recipe)))
+        return control_flow.frozen(failure, site, self.goal[1], tuple(_proof(trails.bench, recipe)))
 
 
 def fault(bench: Bench, trails: Trails) -> tuple[Recipe, Failure, Fault | None]:
