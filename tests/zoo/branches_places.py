@@ -457,7 +457,7 @@ PLACE_BRANCHES = (
     row("on training", OnTraining, X),
     row("on parameter", OnParameter, X, EQUAL),
     row("sign by where", SignByWhere, X, witnesses=(call(N + 1),)),
-    row("max by where", MaxByWhere, X, witnesses=(call(N * 2),), values=WIDE),
+    row("max by where", MaxByWhere, X, witnesses=(call(N * 1.75),), values=WIDE),
     row(
         "nan by where",
         NanByWhere,
@@ -470,7 +470,7 @@ PLACE_BRANCHES = (
         MaxByCond,
         X,
         truth(REFUSED, export=None, onnx=None),
-        witnesses=(call(N * 2),),
+        witnesses=(call(N * 1.75),),
         values=WIDE,
     ),
     row(

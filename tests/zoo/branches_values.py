@@ -387,7 +387,12 @@ VALUE_BRANCHES = (
         values={"x": (0.25, 4.0)},
     ),
     branch(
-        "max above literal", MaxAboveLiteral, X, call(N * 2), line="if x.max() > 2.5", values=WIDE
+        "max above literal",
+        MaxAboveLiteral,
+        X,
+        call(N * 1.75),
+        line="if x.max() > 2.5",
+        values=WIDE,
     ),
     row("max above literal, out of reach", MaxAboveLiteral, X, EQUAL, values={"x": (-2.25, 2.25)}),
     branch("min by item", MinByItem, X, call(N * 1.5), line="if lowest < -3.0"),
@@ -479,7 +484,7 @@ VALUE_BRANCHES = (
         ChainedNumbers,
         X,
         call(N + 1),
-        call(N + 3),
+        call(N + 2.4),
         call(rows(-1.0, 0.0, 2.5)),
         call(filled(3.0, 4, 3)),
         line="if 2.0 <= top <= 3.0",
