@@ -177,6 +177,7 @@ class _Item:
             self.eager.prepare(self.spec.example, names)
             if self._checks("control_flow"):
                 self.observed = Observed(self.eager, self.plan.seed, self.plan.follow)
+                self.observed.learn(self.spec.example)
                 self.eager.guard(self.observed)
             self.legal = Legal(self.spec, self.eager, self.ledger.note)
             self.spec = self.legal.spec

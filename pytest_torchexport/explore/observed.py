@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 import types
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -28,12 +29,15 @@ from pytest_torchexport.explore.recorder import Arrived, Endless, Path, Recorder
 from pytest_torchexport.explore.rewrite import placed, rewritten
 from pytest_torchexport.explore.sites import Outcome, Site
 from pytest_torchexport.observe import Raised, State, observe, seed_everything
+from pytest_torchexport.quiet import unheard
 from pytest_torchexport.spec.inputs import Call
 
 # Conditions before the one to be flipped whose outcome is to stay.
 KEPT = 3
 # How long a call with a ``while`` may take before it is taken for one that does not end.
 ENDING_SECONDS = 10.0
+# How many times as many conditions as the example's a call may meet.
+PATIENCE = 20
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,11 @@ class Observed:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Within the block, calls are told. Nothing else of eager runs there."""
+        """Within the block, calls are told. Nothing else of eager runs there, and what it warns of is no news."""
         with ExitStack() as stack:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            stack.enter_context(unheard())
             for function, code in self._codes:
                 stack.callback(setattr, function, "__code__", function.__code__)
                 function.__code__ = code
@@ -128,6 +135,12 @@ class Observed:
         self._state.restore()
         self._endless = isinstance(outcome, Raised) and outcome.type == Endless.__name__
         return None if isinstance(outcome, Raised) else self.recorder.path
+
+    def learn(self, example: Call) -> None:
+        """How long calls go on, from one that ends."""
+        with self.watching():
+            self.run(example)
+        self.recorder.allow(PATIENCE)
 
     def loops(self) -> bool:
         """Whether there is a loop that may not end."""

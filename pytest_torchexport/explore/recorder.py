@@ -30,8 +30,10 @@ from pytest_torchexport.explore.origins import (
 )
 from pytest_torchexport.explore.sites import MORE, NONE, ONCE, Outcome, Site
 
-# Conditions of one call: beyond, it is a loop that may never end.
+# Conditions of one call that are worth following, and rounds of its ``while`` loops: beyond, they may never
+# end.
 MAX_EVENTS = 10_000
+MAX_ROUNDS = 2000
 
 OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
@@ -51,8 +53,8 @@ Key = tuple[int, str]
 
 
 class Endless(BaseException):
-    """A call met more conditions than any that is worth following, or ran out of time. Not an Exception,
-    which the user's code may catch.
+    """A call met more conditions than any that is worth following, went round too often, or ran out of time.
+    Not an Exception, which the user's code may catch.
     """
 
 
@@ -122,7 +124,7 @@ def _length(iterations: int) -> str:
 class Recorder:
     """Stands in the rewritten code as a constant."""
 
-    def __init__(self, limit: int = MAX_EVENTS) -> None:
+    def __init__(self) -> None:
         self.sites: dict[int, Site] = {}
         self.path = Path()
         self.deadline = float("inf")
@@ -130,7 +132,8 @@ class Recorder:
         self.origins = Origins(self._asked)
         # Codes that have no source: their conditions are told by the truths tensors are asked for.
         self.coarse: dict[types.CodeType, str] = {}
-        self._limit = limit
+        self.rounds = 0
+        self._most_events = self._most_rounds = math.inf
         self._modules: list[str] = []
         self._names: dict[int, str] = {}
         self._thread = -1
@@ -140,11 +143,19 @@ class Recorder:
     def start(self, names: dict[int, str]) -> None:
         """Begin a new path. ``names`` are the modules' paths by their ids."""
         self.path = Path()
+        self.rounds = 0
         self.origins.forget()
         self._names = names
         self._modules = []
         self._thread = threading.get_ident()
         self._busy = False
+
+    def allow(self, times: int) -> None:
+        """From here on cut calls that go on for so many times as long as the last one did, and for longer than
+        any that is worth following.
+        """
+        self._most_events = max(MAX_EVENTS, times * len(self.path.events))
+        self._most_rounds = max(MAX_ROUNDS, times * self.rounds)
 
     def stop(self) -> None:
         """Listen to nobody."""
@@ -201,15 +212,16 @@ class Recorder:
         """The items of a loop."""
         if self._thread != threading.get_ident():
             return iterable
-        return self._counted((number, self._instance(owner)), iterable)
+        # At once, as a loop does: what is iterated may change before the first item is asked for.
+        return self._counted((number, self._instance(owner)), iter(iterable))
 
     # -- what it keeps ---------------------------------------------------------------------------------
 
-    def _counted(self, key: Key, iterable: Iterable[Any]) -> Iterator[Any]:
+    def _counted(self, key: Key, iterator: Iterator[Any]) -> Iterator[Any]:
         lengths = self.path.loops.setdefault(key, [])
         lengths.append(0)
         place = len(lengths) - 1
-        for item in iterable:
+        for item in iterator:
             lengths[place] += 1
             self._add(Event(key, True))
             yield item
@@ -242,7 +254,10 @@ class Recorder:
 
     def _add(self, event: Event) -> None:
         events = self.path.events
-        if len(events) >= self._limit or time.perf_counter() > self.deadline:
+        self.rounds += event.outcome is True and self.sites[event.key[0]].kind == "while"
+        if len(events) >= self._most_events or self.rounds >= self._most_rounds:
+            raise Endless
+        if time.perf_counter() > self.deadline:
             raise Endless
         events.append(event)
 

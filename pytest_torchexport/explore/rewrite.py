@@ -25,6 +25,8 @@ from pytest_torchexport.explore.sites import Site
 # Stands for the recorder until the code is put in place: a name would need a place in the user's globals.
 SENTINEL = "\0pytest-torchexport"
 _TEMPORARY = "_torchexport_{}"
+# What a function sees its own local names by.
+_LISTING = ("locals", "vars", "dir", "eval", "exec")
 _OPERATORS = {
     ast.Lt: "<",
     ast.LtE: "<=",
@@ -216,10 +218,10 @@ class _Rewriter(ast.NodeTransformer):
         self._names.append(name)
         self._inside += bool(wanted)
         self._owner.append(_own_name(node) if method else None)
+        self._may_bind = (may_bind or not isinstance(node, ast.Lambda)) and not _lists_names(node)
         if isinstance(node, ast.Lambda):
             node.body = self.visit(node.body)
         else:
-            self._may_bind = True
             node.body = self._block(node.body)
         self._owner.pop()
         self._inside -= bool(wanted)
@@ -294,11 +296,7 @@ class _Rewriter(ast.NodeTransformer):
                 *self._block(case.body),
             ]
         last = node.cases[-1]
-        if not (
-            isinstance(last.pattern, ast.MatchAs)
-            and last.pattern.pattern is None
-            and last.guard is None
-        ):
+        if last.guard is not None or not _takes_all(last.pattern):
             none: list[ast.stmt] = [self._mark(n, False, last.pattern) for n in numbers]
             node.cases.append(ast.match_case(pattern=ast.MatchAs(), guard=None, body=none))
         return self._rebuilt(node, subject=subject)
@@ -312,10 +310,18 @@ class _Rewriter(ast.NodeTransformer):
         )
 
     def visit_BoolOp(self, node: ast.BoolOp) -> Any:
-        """Outside of a test: all but the last are asked for their truth, and stay what they are."""
-        *tested, last = node.values
-        values = [self._value(item) for item in tested]
-        return self._rebuilt(node, values=[*values, self.visit(last)])
+        """Outside of a test: all but the last are asked for their truth, once, and stay what they are:
+        ``a and b`` as ``b if (t := a) else t``.
+        """
+        if not self._inside or not self._may_bind:
+            return self.generic_visit(node)
+        parts = [(item, *self._kept(item)) for item in node.values[:-1]]
+        made = self.visit(node.values[-1])
+        for item, kept, again in reversed(parts):
+            test = self._call("truth", self._site("expression", item, False), kept, at=item)
+            ways = (made, again) if isinstance(node.op, ast.And) else (again, made)
+            made = _located(ast.IfExp(test, *ways), node)
+        return made
 
     def visit_Call(self, node: ast.Call) -> Any:
         """``torch.cond(pred, ...)`` is a branch of eager's too."""
@@ -373,9 +379,7 @@ class _Rewriter(ast.NodeTransformer):
             kept: ast.expr = right
             following: ast.expr = right
             if position < len(node.ops) - 1:
-                name = _TEMPORARY.format(f"{right.lineno}_{right.col_offset}")
-                kept = ast.copy_location(ast.NamedExpr(ast.Name(name, ast.Store()), right), right)
-                following = ast.copy_location(ast.Name(name, ast.Load()), right)
+                kept, following = _bound(right, right)
             parts.append(ast.copy_location(ast.Compare(left, [operator], [kept]), node))
             left = following
         made = ast.copy_location(ast.BoolOp(ast.And(), parts), node)
@@ -393,11 +397,8 @@ class _Rewriter(ast.NodeTransformer):
             at=node,
         )
 
-    def _value(self, node: ast.expr) -> ast.expr:
-        if not self._inside:
-            return self.visit(node)  # type: ignore[no-any-return]
-        number = self._site("expression", node, False)
-        return self._call("value", number, self.visit(node), at=node)
+    def _kept(self, node: ast.expr) -> tuple[ast.expr, ast.expr]:
+        return _bound(self.visit(node), node)
 
     def _iterable(self, made: ast.expr, node: ast.expr) -> ast.expr:
         if not self._inside:
@@ -454,11 +455,35 @@ def _own_name(node: _Function) -> str | None:
     if not arguments or decorators & {"staticmethod", "classmethod"}:
         return None
     name = arguments[0].arg
-    bound = any(
-        isinstance(item, ast.Name) and item.id == name and not isinstance(item.ctx, ast.Load)
-        for item in ast.walk(node)
+    return None if any(name in _binds(item) for item in ast.walk(node)) else name
+
+
+def _binds(node: ast.AST) -> tuple[str | None, ...]:
+    """The names that a node binds or deletes: as a target, or as text (``as name``, a pattern, a ``def``)."""
+    if isinstance(node, ast.Name):
+        return () if isinstance(node.ctx, ast.Load) else (node.id,)
+    return tuple(getattr(node, field, None) for field in ("name", "asname", "rest"))
+
+
+def _lists_names(function: _Function) -> bool:
+    """Whether a function looks at its own names, among which there must be none of ours."""
+    return any(isinstance(item, ast.Name) and item.id in _LISTING for item in ast.walk(function))
+
+
+def _bound(made: ast.expr, at: ast.expr) -> tuple[ast.expr, ast.expr]:
+    """An expression that keeps its value under a name of ours, and that name."""
+    name = _TEMPORARY.format(f"{at.lineno}_{at.col_offset}")
+    kept = ast.NamedExpr(ast.Name(name, ast.Store()), made)
+    return _located(kept, at), _located(ast.Name(name, ast.Load()), at)
+
+
+def _takes_all(pattern: ast.pattern) -> bool:
+    """Whether a pattern fits everything, so that no other case may follow."""
+    if isinstance(pattern, ast.MatchOr):
+        return _takes_all(pattern.patterns[-1])
+    return isinstance(pattern, ast.MatchAs) and (
+        pattern.pattern is None or _takes_all(pattern.pattern)
     )
-    return None if bound else name
 
 
 def _only_raises(body: Sequence[ast.stmt]) -> bool:
