@@ -27,7 +27,7 @@ def dispatched(handle: Handle) -> Iterator[None]:
     if mode is None:
         yield
         return
-    with _compiling_nothing(), mode(handle):
+    with compiling_nothing(), mode(handle):
         yield
 
 
@@ -63,7 +63,7 @@ def _mode() -> Callable[[Handle], Any] | None:
 
 
 @contextmanager
-def _compiling_nothing() -> Iterator[None]:
+def compiling_nothing() -> Iterator[None]:
     """What torch.compile compiled runs as it was written: code compiled while a mode sees its operators would
     be used again, and fail, where there is none. So it is with what loads torch._dynamo only now.
     """

@@ -22,6 +22,7 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
+from pytest_torchexport.dispatch import compiling_nothing
 from pytest_torchexport.eager import Eager
 from pytest_torchexport.explore.origins import Origin, violation
 from pytest_torchexport.explore.reach import functions_of, owner_of
@@ -117,6 +118,7 @@ class Observed:
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
             stack.enter_context(unheard())
+            stack.enter_context(compiling_nothing())
             for function, code in self._codes:
                 stack.callback(setattr, function, "__code__", function.__code__)
                 function.__code__ = code

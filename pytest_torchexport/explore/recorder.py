@@ -221,7 +221,11 @@ class Recorder:
         lengths = self.path.loops.setdefault(key, [])
         lengths.append(0)
         place = len(lengths) - 1
-        for item in iterator:
+        while True:
+            try:
+                item = next(iterator)
+            except StopIteration:
+                break
             lengths[place] += 1
             self._add(Event(key, True))
             yield item

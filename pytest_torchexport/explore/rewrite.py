@@ -315,11 +315,10 @@ class _Rewriter(ast.NodeTransformer):
         """
         if not self._inside or not self._may_bind:
             return self.generic_visit(node)
-        parts = [(item, *self._kept(item)) for item in node.values[:-1]]
+        parts = [self._kept(item) for item in node.values[:-1]]
         made = self.visit(node.values[-1])
-        for item, kept, again in reversed(parts):
-            test = self._call("truth", self._site("expression", item, False), kept, at=item)
-            ways = (made, again) if isinstance(node.op, ast.And) else (again, made)
+        for test, kept in reversed(parts):
+            ways = (made, kept) if isinstance(node.op, ast.And) else (kept, made)
             made = _located(ast.IfExp(test, *ways), node)
         return made
 
@@ -398,7 +397,17 @@ class _Rewriter(ast.NodeTransformer):
         )
 
     def _kept(self, node: ast.expr) -> tuple[ast.expr, ast.expr]:
-        return _bound(self.visit(node), node)
+        """A condition that keeps its value, and where. In ``a and b or c`` only that of b may be wanted."""
+        before: list[ast.expr] = []
+        last = node
+        if isinstance(node, ast.BoolOp):
+            *first, last = node.values
+            before = [self._test(item, "expression", (False, False)) for item in first]
+        kept, again = _bound(self.visit(last), last)
+        test: ast.expr = self._call("truth", self._site("expression", last, False), kept, at=last)
+        if isinstance(node, ast.BoolOp):
+            test = self._rebuilt(node, values=[*before, test])
+        return test, again
 
     def _iterable(self, made: ast.expr, node: ast.expr) -> ast.expr:
         if not self._inside:
