@@ -593,7 +593,13 @@ MODEL_BRANCHES = (
         call(WORDS * 0.5),
         line="if scores.max() > self.limit",
     ),
-    row("six blocks, out of reach", lambda: SixBlocks((1e9,) * 6), call(WORDS), EQUAL),
+    row(
+        "six blocks, out of reach",
+        lambda: SixBlocks((1e9,) * 6),
+        call(WORDS),
+        EQUAL,
+        values={"x": (-4.0, 4.0)},
+    ),
     row("block by where", lambda: BlockByWhere(1.0), call(WORDS), witnesses=(call(WORDS * 6),)),
     branch(
         "early exit",

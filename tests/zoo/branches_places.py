@@ -401,7 +401,7 @@ PLACE_BRANCHES = (
     ),
     branch("decorated", Decorated, X, call(N * 2), line="if x.var() > 2.0"),
     branch("without grad", WithoutGrad, X, call(N + 1), line="if x.mean() > 0.25"),
-    branch("in method", InMethod, X, call(N * 2), line="x.abs().mean() > 1.1"),
+    branch("in method", InMethod, X, call(N * 2), line="if self.excited(x)"),
     branch(
         "in property", InProperty, X, call(N * 2), line="if x.amax() - x.mean() > 2 * self.limit"
     ),

@@ -13,7 +13,6 @@ from zoo.row import (
     B_T,
     B_T_3,
     BRANCH,
-    DIFFERS,
     NARROWED,
     RAISES,
     REFUSED,
@@ -392,8 +391,9 @@ IDS_TIME = {"ids": "batch time"}
 TIME = {"time": (2, 16)}
 # A loop over a size, or a size as a number: static, or refused where it is declared to vary.
 STATIC = truth(trace=BRANCH, export=REFUSED, onnx=NARROWED, onnx_legacy=BRANCH)
-# A Python argument is a constant of what is captured; torch.export says so where it is given another one.
-BAKED = truth(DIFFERS, script=None, export=RAISES)
+# A Python argument is a constant of what is captured, and so is the side it takes; torch.export says so
+# where it is given another one.
+BAKED = truth(BRANCH, script=None, export=RAISES)
 LENGTHS = {
     "shapes": {"x": "batch time", "lengths": "batch"},
     "dims": {"time": (2, 8)},
@@ -561,7 +561,7 @@ SIZE_BRANCHES = (
         call(normal(4, 1)),
         call(normal(4, 2)),
         call(normal(4, 6)),
-        line="match",
+        line="case",
         expect=STATIC | {"script": REFUSED},
         shapes=B_T,
         dims={"time": (1, 6)},
@@ -741,9 +741,9 @@ SIZE_BRANCHES = (
         "match kind",
         MatchKind,
         call(N, 0),
-        truth(DIFFERS, script=REFUSED, export=RAISES),
+        BAKED | {"script": REFUSED},
         witnesses=(call(N, 1), call(N, 2), call(N, 3)),
-        line="match kind",
+        line="case",
         values={"kind": [0, 1, 2, 3]},
     ),
     row(
@@ -767,7 +767,7 @@ SIZE_BRANCHES = (
         "optional top",
         OptionalTop,
         call(N, None),
-        truth(DIFFERS, script=None),
+        truth(BRANCH, script=None),
         witnesses=(call(N, 1), call(N, 2)),
         line="if top is None",
         values={"top": [None, 1, 2]},
@@ -779,7 +779,7 @@ SIZE_BRANCHES = (
         call(N, torch.tensor(0)),
         call(N, torch.tensor(1)),
         call(N, torch.tensor(2)),
-        line="match int(kind)",
+        line="case",
         expect=PYTHON,
         values={"kind": (0, 2)},
     ),

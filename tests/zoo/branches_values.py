@@ -452,7 +452,7 @@ VALUE_BRANCHES = (
         X,
         call(rows(3.75, -3.5, 0.5)),
         call(rows(2.0, -3.75, 2.5)),
-        line="if score > 0.40",
+        line="if score",
         values=WIDE,
     ),
     branch(
