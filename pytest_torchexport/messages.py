@@ -13,6 +13,8 @@ import traceback
 
 MAX_REASON = 600
 _CAUSED_BY = re.compile(r'File "([^"]+)", line (\d+), in (\w+)\s*\n\s*([^\n]*)')
+# A refusal of torch.jit.script: the place first, then who called it.
+_SCRIPTED = re.compile(r'File "([^"]+)", line (\d+)\s*\n\s*([^\n]*)\n[\s~]*<--- HERE')
 _TRACED = re.compile(r"^(\S[^\n]*?)\((\d+)\): \w+", re.MULTILINE)
 _DROP = re.compile(
     r"^(The above exception|The error above|Set TORCH|For more information|For C\+\+|User code traceback|"
@@ -117,6 +119,10 @@ def condense(error: BaseException) -> tuple[str, str]:
 
 def _where(causes: list[BaseException]) -> str:
     for error in causes:
+        scripted = _SCRIPTED.search(text_of(error))
+        if scripted is not None and is_users(scripted[1]):
+            return f"{short_path(scripted[1])}:{scripted[2]}  {scripted[3].strip()}"
+    for error in causes:
         for path, number, _, source in reversed(_CAUSED_BY.findall(text_of(error))):
             if is_users(path):
                 return f"{short_path(path)}:{number}  {source.strip()}"
@@ -139,7 +145,12 @@ def is_users(path: str) -> bool:
 
 
 def short_path(path: str) -> str:
-    """The path as the user would type it: relative where it lies below the working directory."""
+    """The path as the user would type it: relative where it lies below the working directory, of an installed
+    package from its name on.
+    """
+    _, library, within = path.replace("\\", "/").rpartition("/site-packages/")
+    if library:
+        return within
     try:
         relative = os.path.relpath(path)
     except ValueError:

@@ -187,7 +187,7 @@ def enough(coverage: float | None, wanted: float, branches: Sequence[Branch]) ->
 
 def _named(branch: Branch) -> str:
     module = f" in {branch.module}" if branch.module else ""
-    return f"{branch.where}  {branch.statement}{module}"
+    return f"{branch.where}  {branch.statement.rstrip(':')}{module}"
 
 
 def place(site: Site) -> str:

@@ -18,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 
 # How many numbers drawn from tensors are remembered at a time.
 REMEMBERED = 64
+# Python makes one object of each integer below, and not of those above.
+SHARED = 257
 _ATTRIBUTE = "_torchexport_origin"
 _COMPARISONS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
 _NEGATED = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "==": "!=", "!=": "=="}
@@ -133,8 +135,13 @@ class Origins(TorchFunctionMode):
             if origin_made is not None:
                 setattr(result, _ATTRIBUTE, origin_made)
 
-    def of_number(self, value: object) -> Origin | None:
-        """What a Python number or bool was drawn from; None where no tensor returned that very object."""
+    def of_number(self, value: object, drawn: bool) -> Origin | None:
+        """What a Python number or bool was drawn from; None where no tensor returned that very object. Of
+        booleans and small integers there is one object each, so only where the source says that it is
+        ``drawn``.
+        """
+        if isinstance(value, int) and abs(value) < SHARED and not drawn:
+            return None
         for known, origin in reversed(self._scalars):
             if known is value and type(known) is type(value):
                 return origin

@@ -47,8 +47,6 @@ def owner_of(subject: Subject, packages: tuple[str, ...] = ()) -> Owns:
     )
 
     def owns(file: str) -> bool:
-        if file.startswith("<"):
-            return not file.startswith("<frozen") and not file.startswith("<eval_with_key>")
         return is_users(file) or any(folder and file.startswith(folder) for folder in folders)
 
     return owns
@@ -111,7 +109,11 @@ class _Walk:
             if _filled(cell):
                 yield cell.cell_contents
         yield getattr(function, "__wrapped__", None)
-        if not self._owns(function.__code__.co_filename):
+        file = function.__code__.co_filename
+        # Code without a file is followed where its module has none either: typed in, or run by exec. What
+        # dataclasses and their like generate belongs to a file.
+        typed_in = file.startswith("<") and "__file__" not in function.__globals__
+        if not typed_in and not self._owns(file):
             return
         self.found.append(function)
         yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())

@@ -112,6 +112,14 @@ class Path:
                 counts[said] = counts.get(said, 0) + 1
         return counts
 
+    def marks(self) -> dict[Key, tuple[object, ...]]:
+        """What each condition was made of, each time it came; of loops, how often they went round."""
+        found: dict[Key, list[object]] = {key: [*lengths] for key, lengths in self.loops.items()}
+        for event in self.events:
+            if event.key not in self.loops:
+                found.setdefault(event.key, []).append((event.outcome, event.mark))
+        return {key: tuple(marks) for key, marks in found.items()}
+
     def decisions(self) -> tuple[tuple[Key, Outcome], ...]:
         """The path itself: equal for calls that ran through the same code."""
         return tuple((event.key, event.outcome) for event in self.events)
@@ -137,7 +145,6 @@ class Recorder:
         self._modules: list[str] = []
         self._names: dict[int, str] = {}
         self._thread = -1
-        self._busy = False
         self._coarse_sites: dict[tuple[str, int], int] = {}
 
     def start(self, names: dict[int, str]) -> None:
@@ -148,7 +155,6 @@ class Recorder:
         self._names = names
         self._modules = []
         self._thread = threading.get_ident()
-        self._busy = False
 
     def allow(self, times: int) -> None:
         """From here on cut calls that go on for so many times as long as the last one did, and for longer than
@@ -163,40 +169,45 @@ class Recorder:
 
     # -- what the rewritten code calls -----------------------------------------------------------------
 
-    def truth(self, number: int, value: Any, owner: Any = None) -> bool:
-        """A condition of which only the truth counts."""
+    def truth(self, number: int, value: Any, drawn: int, owner: Any = None) -> bool:
+        """A condition of which only the truth counts. ``drawn``: its source draws it from a tensor."""
         if self._thread != threading.get_ident():
             return bool(value)
-        self._busy = True
-        outcome = bool(value)
-        self._busy = False
-        origin = origin_of(value) if isinstance(value, Tensor) else self.origins.of_number(value)
+        with self.origins.paused():
+            outcome = bool(value)
+        number_of = self.origins.of_number
+        origin = origin_of(value) if isinstance(value, Tensor) else number_of(value, bool(drawn))
         self._came(number, owner, outcome, origin, (value,))
         return outcome
 
-    def compare(self, number: int, sign: str, left: Any, right: Any, owner: Any = None) -> bool:
-        """A comparison of which only the truth counts."""
+    def compare(
+        self, number: int, sign: str, left: Any, right: Any, drawn: int, owner: Any = None
+    ) -> bool:
+        """A comparison of which only the truth counts. ``drawn`` says of its operands whether the source draws
+        them from a tensor: 1 the left one, 2 the right one.
+        """
         found = OPERATORS[sign](left, right)
         if self._thread != threading.get_ident():
             return bool(found)
-        self._busy = True
-        outcome = bool(found)
-        self._busy = False
+        with self.origins.paused():
+            outcome = bool(found)
         origin: Origin | None
         if isinstance(found, Tensor):
             origin = origin_of(found)
         elif sign in ("is", "is not", "in", "not in"):
             origin = None
         else:
-            origin = Compared(sign, self._tensor(left), self._tensor(right))
+            origin = Compared(
+                sign, self._tensor(left, bool(drawn & 1)), self._tensor(right, bool(drawn & 2))
+            )
         self._came(number, owner, outcome, origin, (left, right))
         return outcome
 
-    def value(self, number: int, value: Any, owner: Any = None) -> Any:
+    def value(self, number: int, value: Any, drawn: int, owner: Any = None) -> Any:
         """A value whose truth decides, and which itself goes on."""
         if isinstance(value, Tensor) and value.numel() != 1:
             return value
-        self.truth(number, value, owner)
+        self.truth(number, value, drawn, owner)
         return value
 
     def mark(self, number: int, outcome: bool, owner: Any = None) -> None:
@@ -238,9 +249,10 @@ class Recorder:
                 del self.path.events[position]
                 return
 
-    def _tensor(self, value: Any) -> Any:
+    def _tensor(self, value: Any, drawn: bool) -> Any:
         """The tensor that a Python number was drawn from, or the number itself."""
-        origin = self.origins.of_number(value) if isinstance(value, (int, float)) else None
+        plain = isinstance(value, (int, float))
+        origin = self.origins.of_number(value, drawn) if plain else None
         return origin.value if isinstance(origin, Plain) else value
 
     def _came(
@@ -287,7 +299,7 @@ class Recorder:
     # -- code without source -----------------------------------------------------------------------------
 
     def _asked(self, outcome: bool) -> None:
-        if self._busy or not self.coarse or self._thread != threading.get_ident():
+        if not self.coarse or self._thread != threading.get_ident():
             return
         frame: types.FrameType | None = sys._getframe(2)
         while frame is not None and frame.f_code not in self.coarse:

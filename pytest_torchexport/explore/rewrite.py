@@ -15,6 +15,7 @@ import dis
 import itertools
 import linecache
 import types
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,6 +40,25 @@ _OPERATORS = {
     ast.In: "in",
     ast.NotIn: "not in",
 }
+# What gives a Python number or bool for a tensor.
+DRAWING = frozenset(
+    [
+        "bool",
+        "int",
+        "float",
+        "item",
+        "tolist",
+        "equal",
+        "allclose",
+        "is_nonzero",
+        "len",
+        "max",
+        "min",
+        "any",
+        "all",
+        "sum",
+    ]
+)
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
@@ -62,7 +82,9 @@ def rewritten(file: str, codes: frozenset[types.CodeType]) -> Rewritten:
     """
     linecache.checkcache(file)
     source = "".join(linecache.getlines(file))
-    return _rewritten(file, codes, source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the user's source: said when it was imported
+        return _rewritten(file, codes, source)
 
 
 @lru_cache(maxsize=256)
@@ -185,6 +207,7 @@ class _Rewriter(ast.NodeTransformer):
         self._in_class = False
         self._may_bind = True  # whether ``:=`` may stand here
         self._statement = 0  # the line of the statement we are in
+        self._drawn: set[str] = set()  # local names that hold numbers drawn from tensors
 
     # -- where we are --------------------------------------------------------------------------------
 
@@ -214,6 +237,7 @@ class _Rewriter(ast.NodeTransformer):
     def _function(self, node: _Function, name: str) -> _Function:
         method, may_bind = self._in_class, self._may_bind
         self._in_class = False
+        drawn, self._drawn = self._drawn, self._drawn | _drawn_names(node)
         wanted = self._inside or (_first_line(node), name) in self._wanted
         self._names.append(name)
         self._inside += bool(wanted)
@@ -226,7 +250,7 @@ class _Rewriter(ast.NodeTransformer):
         self._owner.pop()
         self._inside -= bool(wanted)
         self._names.pop()
-        self._in_class, self._may_bind = method, may_bind
+        self._in_class, self._may_bind, self._drawn = method, may_bind, drawn
         return node
 
     def _block(self, body: Sequence[ast.stmt]) -> list[ast.stmt]:
@@ -315,8 +339,9 @@ class _Rewriter(ast.NodeTransformer):
         """
         if not self._inside or not self._may_bind:
             return self.generic_visit(node)
-        parts = [self._kept(item) for item in node.values[:-1]]
-        made = self.visit(node.values[-1])
+        *tested, last = _flat(node)
+        parts = [self._kept(item) for item in tested]
+        made = self.visit(last)
         for test, kept in reversed(parts):
             ways = (made, kept) if isinstance(node.op, ast.And) else (kept, made)
             made = _located(ast.IfExp(test, *ways), node)
@@ -328,7 +353,8 @@ class _Rewriter(ast.NodeTransformer):
         node = self.generic_visit(node)  # type: ignore[assignment]
         if predicate is not None and self._inside:
             number = self._site("cond", predicate, False)
-            node.args[0] = self._call("value", number, node.args[0], at=predicate)
+            drawn = self._draws(predicate)
+            node.args[0] = self._call("value", number, node.args[0], drawn, at=predicate)
         return node
 
     def visit_comprehension(self, node: ast.comprehension) -> Any:
@@ -360,7 +386,8 @@ class _Rewriter(ast.NodeTransformer):
         if isinstance(node, ast.Constant):
             return node
         number = self._site(kind, node, *raises)
-        return self._call("truth", number, self.visit(node), at=node)
+        drawn = self._draws(node)
+        return self._call("truth", number, self.visit(node), drawn, at=node)
 
     def _parts(self, node: ast.BoolOp, kind: str, raises: tuple[bool, bool]) -> ast.expr:
         either = isinstance(node.op, ast.Or)
@@ -387,14 +414,13 @@ class _Rewriter(ast.NodeTransformer):
     def _compare(self, node: ast.Compare, kind: str, raises: tuple[bool, bool]) -> ast.expr:
         number = self._site(kind, node, *raises)
         operator = ast.Constant(_OPERATORS[type(node.ops[0])])
-        return self._call(
-            "compare",
-            number,
-            operator,
-            self.visit(node.left),
-            self.visit(node.comparators[0]),
-            at=node,
-        )
+        operands = (node.left, node.comparators[0])
+        drawn = self._draws(*operands)
+        return self._call("compare", number, operator, *map(self.visit, operands), drawn, at=node)
+
+    def _draws(self, *operands: ast.expr) -> ast.Constant:
+        """Which operands the source draws from tensors: 1 for the first, 2 for the second, 3 for both."""
+        return ast.Constant(sum(_draws(item, self._drawn) << i for i, item in enumerate(operands)))
 
     def _kept(self, node: ast.expr) -> tuple[ast.expr, ast.expr]:
         """A condition that keeps its value, and where. In ``a and b or c`` only that of b may be wanted."""
@@ -403,8 +429,10 @@ class _Rewriter(ast.NodeTransformer):
         if isinstance(node, ast.BoolOp):
             *first, last = node.values
             before = [self._test(item, "expression", (False, False)) for item in first]
+        drawn = self._draws(last)
         kept, again = _bound(self.visit(last), last)
-        test: ast.expr = self._call("truth", self._site("expression", last, False), kept, at=last)
+        number = self._site("expression", last, False)
+        test: ast.expr = self._call("truth", number, kept, drawn, at=last)
         if isinstance(node, ast.BoolOp):
             test = self._rebuilt(node, values=[*before, test])
         return test, again
@@ -452,6 +480,34 @@ class _Rewriter(ast.NodeTransformer):
         return node
 
 
+def _draws(node: ast.AST, names: set[str]) -> bool:
+    """Whether an expression draws a number from a tensor, or has one that was."""
+    return any(
+        (isinstance(item, ast.Call) and _last_name(item.func) in DRAWING)
+        or (isinstance(item, ast.Name) and item.id in names)
+        for item in ast.walk(node)
+    )
+
+
+def _drawn_names(function: _Function) -> set[str]:
+    """Names that a function gives to what it draws from tensors."""
+    names: set[str] = set()
+    assigned = [
+        (target.id, item.value)
+        for item in ast.walk(function)
+        if isinstance(item, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr))
+        for target in getattr(item, "targets", [getattr(item, "target", None)])
+        if isinstance(target, ast.Name) and item.value is not None
+    ]
+    for _ in range(2):  # also what is computed from them
+        names |= {name for name, value in assigned if _draws(value, names)}
+    return names
+
+
+def _last_name(function: ast.expr) -> str:
+    return str(getattr(function, "attr", "") or getattr(function, "id", ""))
+
+
 def _located(node: Any, at: Any) -> Any:
     """The node at the place of another; what it already holds keeps its own."""
     return ast.fix_missing_locations(ast.copy_location(node, at))
@@ -477,6 +533,15 @@ def _binds(node: ast.AST) -> tuple[str | None, ...]:
 def _lists_names(function: _Function) -> bool:
     """Whether a function looks at its own names, among which there must be none of ours."""
     return any(isinstance(item, ast.Name) and item.id in _LISTING for item in ast.walk(function))
+
+
+def _flat(node: ast.BoolOp) -> list[ast.expr]:
+    """The operands, those of ``(a and b) and c`` like those of ``a and b and c``."""
+    found: list[ast.expr] = []
+    for item in node.values:
+        same = isinstance(item, ast.BoolOp) and isinstance(item.op, type(node.op))
+        found += _flat(item) if same else [item]  # type: ignore[arg-type]
+    return found
 
 
 def _bound(made: ast.expr, at: ast.expr) -> tuple[ast.expr, ast.expr]:

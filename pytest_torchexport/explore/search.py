@@ -61,25 +61,27 @@ class Seen:
 
     counts: dict[Outcome, int] = field(default_factory=dict)
     steers: set[str] = field(default_factory=set)
-    # What the condition was made of when it was first met, and at which sizes.
+    # What it was made of, each time it came, on the first call that met it, and that call's sizes.
     first: tuple[object, Mapping[str, int]] | None = None
+    differed: bool = False
 
     @property
     def varies(self) -> bool:
         """Whether inputs reach it at all: a flag of the configuration is the same on every call."""
-        return bool(self.steers) or len(self.counts) > 1
+        return self.differed
 
     @property
     def on_values(self) -> bool:
         """Whether sizes alone do not decide it."""
         return VALUES in self.steers
 
-    def met(self, mark: object, sizes: Mapping[str, int]) -> None:
-        """See what a call changed about it, beside those of its sizes that differ from the first call's."""
+    def met(self, marks: object, sizes: Mapping[str, int]) -> None:
+        """See what a call changed about it: its values alone, or one of its sizes."""
         if self.first is None:
-            self.first = mark, sizes
+            self.first = marks, sizes
         known, at = self.first
-        if mark != known:
+        if marks != known:
+            self.differed = True
             changed = [name for name in sizes if sizes[name] != at.get(name)]
             self.steers.update(changed[:1] if len(changed) == 1 else () if changed else (VALUES,))
 
@@ -292,9 +294,10 @@ class Search:
             return None
         sizes = {name: dim.example for name, dim in self._spec.dims.items()} | dict(recipe.sizes)
         for event in path.events:
-            self._saw(event, recipe, sizes)
+            self._saw(event, recipe)
+        for key, marks in path.marks().items():
+            self._seen.setdefault(key, Seen()).met(marks, sizes)
         for key, lengths in path.loops.items():
-            self._seen.setdefault(key, Seen()).met(lengths[0], sizes)
             for wanted in (NONE, ONCE, MORE):
                 self._keep_base((key, wanted), _loop_missing(lengths, wanted), recipe)
         for (key, outcome), count in path.taken().items():
@@ -303,11 +306,7 @@ class Search:
         self._keep(recipe, path)
         return path
 
-    def _saw(self, event: Event, recipe: Recipe, sizes: Mapping[str, int]) -> None:
-        if self._observed.sites[event.key[0]].loops:
-            return  # told by its lengths
-        seen = self._seen.setdefault(event.key, Seen())
-        seen.met(event.mark, sizes)
+    def _saw(self, event: Event, recipe: Recipe) -> None:
         if isinstance(event.outcome, bool):
             far = event.distance if event.distance is not None else float("inf")
             self._keep_base((event.key, not event.outcome), far, recipe)

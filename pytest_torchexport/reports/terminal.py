@@ -11,7 +11,7 @@ from pytest_torchexport.verdict import Branch, Difference, Sizes, Verdict
 WIDTH = 100
 LABEL = 9
 MAX_DIFFERENCES = 5
-MAX_LINES = 8
+MAX_LINES = 10
 
 NOTHING_VARIES = "no size varies"
 
