@@ -246,6 +246,9 @@ class _Item:
         example = self._export_example() if target.specializes else self.spec.example
         options = dict((self.plan.options.export_options or {}).get(self.plan.target, {}))
         subject = self.eager.pristine.copy().to(self.plan.device)
+        caught: str = getattr(target, "refuses_caught", "")
+        if caught and self.observed is not None and self.observed.example_catches:
+            raise ExportRefused(caught)
         try:
             with self.ledger.timed("export"), torch.no_grad(), unheard():
                 return target.export(

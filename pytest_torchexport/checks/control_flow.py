@@ -50,8 +50,8 @@ def guilty(example: Found, failing: Found, tried: Sequence[Tried]) -> Goal | Non
     """
     if failing.decisions == example.decisions:
         return None
-    order = dict.fromkeys(failing.decisions) | dict.fromkeys(failing.taken)
-    suspects = [goal for goal in order if goal in failing.taken and goal not in example.taken]
+    new = failing.taken - example.taken
+    suspects = [goal for goal in dict.fromkeys(failing.decisions) if goal in new]
     if not suspects:
         return _parting(example, failing)
     failures = sum(item.failed for item in tried)

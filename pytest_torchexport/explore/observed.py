@@ -7,6 +7,7 @@ decorated and imported references run it too.
 
 from __future__ import annotations
 
+import re
 import time
 import types
 import warnings
@@ -41,6 +42,10 @@ ENDING_SECONDS = 10.0
 PATIENCE = 20
 
 
+# What a ``for`` may go over without end.
+_ENDLESS = re.compile(r"\b(count|cycle|repeat|iter)\(")
+
+
 @dataclass(frozen=True)
 class Probe:
     """What a call knows at a condition on the way to coming out otherwise: how much is missing, its gradient
@@ -61,6 +66,7 @@ class Observed:
     def __init__(self, eager: Eager, seed: int, packages: tuple[str, ...] = ()) -> None:
         self.recorder = Recorder()
         self.unread: tuple[str, ...] = ()
+        self.example_catches = False
         self._endless = False
         self._eager = eager
         self._seed = seed
@@ -139,14 +145,23 @@ class Observed:
         return None if isinstance(outcome, Raised) else self.recorder.path
 
     def learn(self, example: Call) -> None:
-        """How long calls go on, from one that ends."""
+        """How long calls go on, from one that ends; and whether forward catches what torch raises there."""
         with self.watching():
             self.run(example)
         self.recorder.allow(PATIENCE)
+        self.example_catches = self.catches
+
+    @property
+    def catches(self) -> bool:
+        """Whether an operation of torch's raised on the last call, and forward went on."""
+        return self.recorder.origins.raised
 
     def loops(self) -> bool:
         """Whether there is a loop that may not end."""
-        return any(site.kind == "while" for site in self.sites.values())
+        return any(
+            site.kind == "while" or (site.loops and _ENDLESS.search(site.text))
+            for site in self.sites.values()
+        )
 
     def ends(self, call: Call) -> bool:
         """Whether a call comes to an end; where it raises, it does."""

@@ -98,6 +98,8 @@ class Origins(TorchFunctionMode):
         self._names = _table()
         # Told of every truth that a tensor is asked for, for code that has no source to rewrite.
         self._asked = asked
+        # Whether an operation raised, which forward may have caught.
+        self.raised = False
         self._scalars: list[tuple[object, Origin]] = []
 
     @contextmanager
@@ -110,13 +112,18 @@ class Origins(TorchFunctionMode):
             self._names = names
 
     def forget(self) -> None:
-        """Drop the numbers of the call before."""
+        """Drop what is known of the call before."""
+        self.raised = False
         self._scalars.clear()
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        result = function(*args, **(kwargs or {}))
+        try:
+            result = function(*args, **(kwargs or {}))
+        except Exception:
+            self.raised = True
+            raise
         name = self._names.get(function)
         if name is not None:
             self._remember(name, args, kwargs or {}, result)

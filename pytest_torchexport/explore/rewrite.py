@@ -89,12 +89,25 @@ def rewritten(file: str, codes: frozenset[types.CodeType]) -> Rewritten:
 
 @lru_cache(maxsize=256)
 def _rewritten(file: str, codes: frozenset[types.CodeType], source: str) -> Rewritten:
-    try:
-        tree = ast.parse(source, file)
-        twin = ast.parse(source, file)
-    except (SyntaxError, ValueError):
-        return Rewritten({}, {}, tuple(filter(_jumps, codes)))
     wanted = {(code.co_firstlineno, code.co_name) for code in codes}
+    try:
+        twins, sites = _compiled(file, source, wanted)
+    except (SyntaxError, ValueError, RecursionError):  # no Python, or nested too deeply for us
+        return Rewritten({}, {}, tuple(filter(_jumps, codes)))
+    found = {code: _twin(code, twins) for code in codes}
+    return Rewritten(
+        codes={code: other for code, other in found.items() if other is not None and _asks(other)},
+        sites=sites,
+        unread=tuple(code for code, other in found.items() if other is None and _jumps(code)),
+    )
+
+
+def _compiled(
+    file: str, source: str, wanted: set[tuple[int, str]]
+) -> tuple[list[tuple[types.CodeType, types.CodeType]], dict[int, Site]]:
+    """What the source compiles to, as it is and rewritten, and the sites in it."""
+    tree = ast.parse(source, file)
+    twin = ast.parse(source, file)
     for each in (tree, twin):
         each.body = _needed(each.body, {line for line, _ in wanted})
     rewriter = _Rewriter(file, source, wanted)
@@ -105,13 +118,7 @@ def _rewritten(file: str, codes: frozenset[types.CodeType], source: str) -> Rewr
         _codes(compile(twin, file, "exec", dont_inherit=True)),
         strict=True,
     )
-    twins = list(pairs)
-    found = {code: _twin(code, twins) for code in codes}
-    return Rewritten(
-        codes={code: other for code, other in found.items() if other is not None and _asks(other)},
-        sites=rewriter.sites,
-        unread=tuple(code for code, other in found.items() if other is None and _jumps(code)),
-    )
+    return list(pairs), rewriter.sites
 
 
 def placed(code: types.CodeType, recorder: Any) -> types.CodeType:
@@ -128,18 +135,30 @@ def placed(code: types.CodeType, recorder: Any) -> types.CodeType:
 
 
 def _needed(body: Sequence[ast.stmt], lines: set[int]) -> list[ast.stmt]:
-    """The statements that hold one of the lines; of a class only its own such."""
+    """The statements that hold one of the lines; of a class only its own such. And imports: a method of what
+    was imported compiles to other code.
+    """
     kept: list[ast.stmt] = []
     for statement in body:
         first = _first_line(statement)
-        if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
-            kept.append(statement)
-        elif any(first <= line <= (statement.end_lineno or first) for line in lines):
+        if any(first <= line <= (statement.end_lineno or first) for line in lines):
             if isinstance(statement, ast.ClassDef):
                 statement.body = _needed(statement.body, lines) or [ast.Pass()]
                 statement.decorator_list = []
             kept.append(statement)
+        else:
+            kept += _imports(statement)
     return [ast.fix_missing_locations(statement) for statement in kept]
+
+
+def _imports(statement: ast.stmt) -> Iterator[ast.stmt]:
+    """The imports of a statement, also behind an ``if`` or in a ``try``, and not those of a function."""
+    if isinstance(statement, (ast.Import, ast.ImportFrom)):
+        yield statement
+    elif isinstance(statement, (ast.If, ast.Try, ast.With)):
+        for item in ast.walk(statement):
+            if isinstance(item, ast.stmt) and item is not statement:
+                yield from _imports(item)
 
 
 def _first_line(node: Any) -> int:
@@ -186,10 +205,24 @@ def _jumps(code: types.CodeType) -> bool:
 
 
 def _of_this_source(code: types.CodeType, compiled: types.CodeType) -> bool:
-    """Whether a file still says what a function was compiled from. pytest puts names of its own into
-    asserts, and leaves those of the user.
+    """Whether a file still says what a function was compiled from. Where pytest rewrote asserts there is more
+    in the function: names and constants of its own beside those of the user.
     """
-    return set(compiled.co_names) <= set(code.co_names)
+    mine, theirs = _within(code), _within(compiled)
+    if len(mine) != len(theirs) or not all(map(_of_this_source, mine, theirs)):
+        return False
+    if compiled.co_names == code.co_names:
+        return compiled.co_code == code.co_code and _plain(compiled) == _plain(code)
+    return set(compiled.co_names) <= set(code.co_names) and _plain(compiled) <= _plain(code)
+
+
+def _within(code: types.CodeType) -> list[types.CodeType]:
+    return [item for item in code.co_consts if isinstance(item, types.CodeType)]
+
+
+def _plain(code: types.CodeType) -> set[str]:
+    """Constants, told apart also where they are equal (0.0 and -0.0, 1 and True)."""
+    return {repr(item) for item in code.co_consts if not isinstance(item, types.CodeType)}
 
 
 class _Rewriter(ast.NodeTransformer):
@@ -199,7 +232,7 @@ class _Rewriter(ast.NodeTransformer):
         self.sites: dict[int, Site] = {}
         self._file = file
         self._source = source
-        self._lines = source.splitlines()
+        self._lines = source.split("\n")  # as Python counts them: a form feed ends none
         self._wanted = wanted
         self._names: list[str] = []
         self._inside = 0  # how many wanted functions we are in
@@ -274,6 +307,9 @@ class _Rewriter(ast.NodeTransformer):
             return self.generic_visit(node)
         test = self._test(node.test, "while", (False, False))
         body, orelse = self._block(node.body), self._block(node.orelse)
+        if isinstance(node.test, ast.Constant):  # decides nothing, and its rounds count
+            number = self._site("while", node.test, False, True)
+            body.insert(0, self._mark(number, True, node.test))
         return self._rebuilt(node, test=test, body=body, orelse=orelse)
 
     def visit_Assert(self, node: ast.Assert) -> Any:

@@ -160,7 +160,7 @@ class Fault:
         )
         if control_flow.has_branch(trails.artifact, site) is not False:
             return failure
-        return control_flow.frozen(failure, site, self.goal[1], tuple(_proof(trails.bench, recipe)))
+        return control_flow.frozen(failure, site, self.goal[1], tuple(_proof(trails.bench, trails, recipe)))
 
 
 def fault(bench: Bench, trails: Trails) -> tuple[Recipe, Failure, Fault | None]:
@@ -193,14 +193,14 @@ def _on_the_examples_path(
     return (other, failure, None) if failure is not None else None
 
 
-def _proof(bench: Bench, recipe: Recipe) -> Iterator[str]:
+def _proof(bench: Bench, trails: Trails, recipe: Recipe) -> Iterator[str]:
     """A second trace, made at the failing call: it agrees with eager there, and is another program."""
     program = getattr(bench.artifact, "program", None)
     if not isinstance(program, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         return
     call = build(bench.spec, recipe)
-    if call is None:
-        return
+    if call is None or trails.path(recipe) is None or trails.observed.catches:
+        return  # torch.jit.trace does not survive an operation that raises: see targets.trace.CAUGHT
     target = targets.get(bench.plan.target)
     options = dict((bench.plan.options.export_options or {}).get(bench.plan.target, {}))
     subject = bench.eager.pristine.copy().to(bench.plan.device)

@@ -21,7 +21,7 @@ from pytest_torchexport.targets.branches import Branches, of_onnx
 from pytest_torchexport.targets.onnx import device_of
 from pytest_torchexport.targets.ort import Session, has_loops, named, unavailable
 from pytest_torchexport.targets.sizes import Suspicion, onnx_facts, suspicions
-from pytest_torchexport.targets.trace import FlatModule
+from pytest_torchexport.targets.trace import CAUGHT, FlatModule
 from pytest_torchexport.tree import Structure, describe, flatten
 
 FILENAME = "model.onnx"
@@ -96,6 +96,7 @@ class OnnxLegacy:
     """The target."""
 
     specializes = False
+    refuses_caught = CAUGHT
 
     def unavailable(self, device: str) -> str | None:
         """Needs the extra ``onnx`` (or ``onnx-gpu``), and a torch that still has the exporter."""

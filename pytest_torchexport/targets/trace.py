@@ -18,6 +18,11 @@ from pytest_torchexport.targets.script import has_loops, load_script, save_scrip
 from pytest_torchexport.tree import Structure, describe
 
 FILENAME = "model.pt"
+# A minimal case: try: x.view(7) except RuntimeError: ... (seen with torch 2.13: SIGSEGV).
+CAUGHT = (
+    "forward catches what an operation raises on the example, and torch.jit.trace does not survive that: it kills "
+    "the interpreter. Ask beforehand whether it would raise, or give an example on which nothing does"
+)
 
 
 class FlatModule(torch.nn.Module):
@@ -78,6 +83,7 @@ class Trace:
     """The target."""
 
     specializes = False
+    refuses_caught = CAUGHT
 
     def unavailable(self, device: str) -> str | None:
         """Gone with torch versions that no longer have TorchScript."""

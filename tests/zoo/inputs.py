@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.containers import Batch, Known, TypedPair
-from zoo.row import DIFFERS, RAISES, REFUSED, UNLOADABLE, call, normal, row, truth
+from zoo.row import DIFFERS, FROZEN, RAISES, REFUSED, UNLOADABLE, call, normal, row, truth
 
 
 class IntArgument(nn.Module):
@@ -109,7 +109,7 @@ INPUTS = (
         "flag argument varies",
         FlagArgument,
         call(normal(4, 3), double=True),
-        truth(DIFFERS, script=None, export=RAISES),
+        truth(FROZEN, script=None, export=RAISES),
         values={"double": [True, False]},
     ),
     row("mode argument", ModeArgument, call(normal(4, 3), "mean")),

@@ -11,8 +11,8 @@ from zoo.containers import Batch, Known, TypedPair
 from zoo.converters import captured
 from zoo.row import (
     DIFFERS,
+    FROZEN,
     NARROWED,
-    RAISES,
     REFUSED,
     STRUCTURE,
     UNLOADABLE,
@@ -180,13 +180,13 @@ OUTPUTS = (
         "structure by value",
         StructureByValue,
         call(normal(4, 3)),
-        truth(REFUSED, trace=STRUCTURE, onnx_legacy=STRUCTURE),
+        truth(REFUSED, trace=FROZEN, onnx_legacy=FROZEN),
     ),
     row(
         "structure by size",
         StructureBySize,
         call(normal(4, 3)),
-        truth(RAISES, script=None, export=REFUSED, onnx=NARROWED),
+        truth(FROZEN, script=None, export=REFUSED, onnx=NARROWED),
     ),
     row("keys by mode", KeysByMode, call(normal(4, 3))),
     row("same twice", SameTwice, call(normal(4, 3))),

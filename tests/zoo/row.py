@@ -18,10 +18,8 @@ REFUSED = "ExportRefused"
 STRUCTURE = "StructureDiffers"
 STATE = "StateDiffers"
 UNLOADABLE = "LoadFailed"
-# The artifact took one side of a branch for good. Parity sees outputs that differ.
-FROZEN = DIFFERS
-# The same, where the conditions that eager evaluates are observed: the failure names the one that parted.
-BRANCH = "BranchFrozen"
+# The artifact took one side of a branch for good, or goes round a loop as often as its example did.
+FROZEN = BRANCH = "BranchFrozen"
 # The artifact takes fewer sizes than eager: by a guard of torch's own, or because an axis became static.
 NARROWED = "DimsNarrowed"
 NOT_REPEATABLE = "NotRepeatable"
@@ -36,7 +34,7 @@ Example = tuple[tuple[Any, ...], dict[str, Any]]
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One model, the call it is exported with, the marker's arguments, and the truth per target. ``weak``
-    is what a pass is said to rest on where that is little.
+    is what a pass is said to rest on where that is little, on all targets or by target.
 
     Of a model that branches: ``witnesses`` are legal calls that together take every reachable outcome of
     its conditions that the example does not take; ``line`` is the source of the condition that a frozen
@@ -48,9 +46,15 @@ class Row:
     example: Callable[[], Example]
     options: Mapping[str, Any] = field(default_factory=dict)
     expect: Mapping[str, str | None] = field(default_factory=dict)
-    weak: str = ""
+    weak: str | Mapping[str, str] = ""
     witnesses: tuple[Callable[[], Example], ...] = ()
     line: str = ""
+
+
+# An outcome that no call took: only a trace, and what is made like one, have no branch there.
+UNVERIFIED = dict.fromkeys(
+    ("trace", "export", "onnx", "onnx_legacy"), "that outcome is not verified"
+)
 
 
 def truth(everywhere: str | None = None, **by_target: str | None) -> dict[str, str | None]:
@@ -103,7 +107,7 @@ def row(
     expect: Mapping[str, str | None] | None = None,
     *,
     train: bool | None = False,
-    weak: str = "",
+    weak: str | Mapping[str, str] = "",
     witnesses: tuple[Callable[[], Example], ...] = (),
     line: str = "",
     **options: Any,
