@@ -222,7 +222,11 @@ def _within(code: types.CodeType) -> list[types.CodeType]:
 
 def _plain(code: types.CodeType) -> set[str]:
     """Constants, told apart also where they are equal (0.0 and -0.0, 1 and True)."""
-    return {repr(item) for item in code.co_consts if not isinstance(item, types.CodeType)}
+    return {
+        repr(sorted(map(repr, item))) if isinstance(item, frozenset) else repr(item)
+        for item in code.co_consts
+        if not isinstance(item, types.CodeType)
+    }
 
 
 class _Rewriter(ast.NodeTransformer):
@@ -231,7 +235,6 @@ class _Rewriter(ast.NodeTransformer):
     def __init__(self, file: str, source: str, wanted: set[tuple[int, str]]) -> None:
         self.sites: dict[int, Site] = {}
         self._file = file
-        self._source = source
         self._lines = source.split("\n")  # as Python counts them: a form feed ends none
         self._wanted = wanted
         self._names: list[str] = []
@@ -484,7 +487,7 @@ class _Rewriter(ast.NodeTransformer):
         raises = {outcome for outcome, does in ((True, true), (False, false)) if does}
         first = int(node.lineno)
         line = self._lines[first - 1].strip() if first <= len(self._lines) else ""
-        text = line if kind == "except" else ast.get_source_segment(self._source, node) or ""
+        text = line if kind == "except" else self._text(node)
         number = next(_NUMBERS)
         self.sites[number] = Site(
             file=self._file,
@@ -498,6 +501,14 @@ class _Rewriter(ast.NodeTransformer):
             raises=frozenset(raises),
         )
         return number
+
+    def _text(self, node: Any) -> str:
+        """A node's source. Not ``ast.get_source_segment``, which takes the whole file apart each time."""
+        lines = [line.encode() for line in self._lines[node.lineno - 1 : node.end_lineno]]
+        if lines:
+            lines[-1] = lines[-1][: node.end_col_offset]
+            lines[0] = lines[0][node.col_offset :]
+        return b"\n".join(lines).decode(errors="replace")
 
     def _call(self, method: str, number: int, *arguments: ast.expr, at: Any) -> ast.Call:
         recorder = ast.Attribute(ast.Constant(SENTINEL), method, ast.Load())
