@@ -20,9 +20,12 @@ from torch.overrides import TorchFunctionMode
 REMEMBERED = 64
 # Python makes one object of each integer below, and not of those above.
 SHARED = 257
+# Of what a float64 holds.
+LARGEST = 2**1000
 _ATTRIBUTE = "_torchexport_origin"
 _COMPARISONS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
 _NEGATED = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "==": "!=", "!=": "=="}
+_OPERANDS = ("input", "self", "other")
 _DRAWN = ("item", "__bool__", "__int__", "__float__", "__index__", "is_nonzero")
 
 
@@ -45,11 +48,12 @@ class Combined:
 
 @dataclass(frozen=True)
 class Reduced:
-    """``any`` or ``all`` of a condition's elements, along a dimension or over all."""
+    """``any`` or ``all`` of a condition's elements, along some dimensions or over all."""
 
     operator: str
     inner: Any
-    arguments: tuple[Any, ...] = ()
+    dims: tuple[int, ...] = ()
+    keepdim: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ class Origins(TorchFunctionMode):
             raise
         name = self._names.get(function)
         if name is not None:
-            self._remember(name, args, kwargs or {}, result)
+            self._remember(name, *_operands(args, kwargs or {}), result)
         return result
 
     def _remember(
@@ -139,8 +143,10 @@ class Origins(TorchFunctionMode):
                 self._asked(result)
         elif isinstance(result, Tensor):
             origin_made = _made(name, args, kwargs)
-            if origin_made is not None:
-                setattr(result, _ATTRIBUTE, origin_made)
+            if (
+                origin_made is not None and result.dtype == torch.bool
+            ):  # not the bits of ``ids & 1``
+                setattr(result, _ATTRIBUTE, (origin_made, _version(result)))
 
     def of_number(self, value: object, drawn: bool) -> Origin | None:
         """What a Python number or bool was drawn from; None where no tensor returned that very object. Of
@@ -160,9 +166,22 @@ class Origins(TorchFunctionMode):
 
 
 def origin_of(value: Any) -> Origin:
-    """The comparison behind a tensor, or the tensor itself."""
-    found: Origin = getattr(value, _ATTRIBUTE, Plain(value))
-    return found
+    """The comparison behind a tensor, or the tensor itself, also where it was written to since."""
+    found: tuple[Origin, int] | None = getattr(value, _ATTRIBUTE, None)
+    return found[0] if found is not None and found[1] == _version(value) else Plain(value)
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was written to; what was made in inference mode does not count it."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _operands(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The operands by position, also those that were given by name."""
+    rest = {name: value for name, value in kwargs.items() if name not in _OPERANDS}
+    return (*args, *(kwargs[name] for name in _OPERANDS if name in kwargs)), rest
 
 
 def _behind(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Origin:
@@ -181,6 +200,7 @@ def _equal(left: Tensor, right: Tensor) -> Origin:
 def _close(left: Tensor, right: Tensor, *more: Any, **kwargs: Any) -> Compared:
     rtol = kwargs.get("rtol", more[0] if more else 1e-5)
     atol = kwargs.get("atol", more[1] if len(more) > 1 else 1e-8)
+    left, right = (item if item.is_complex() else item.double() for item in (left, right))
     return Compared("<=", (left - right).abs(), atol + rtol * right.abs())
 
 
@@ -192,10 +212,17 @@ def _made(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Origin | 
     if name in ("logical_not", "bitwise_not"):
         return Combined("not", (origin_of(args[0]),))
     if name in ("any", "all"):
-        return Reduced(name, origin_of(args[0]), (*args[1:], *kwargs.values()))
+        return _reduction(name, *args, **kwargs)
     if name == "isclose":
         return _close(*args, **kwargs)
     return None
+
+
+def _reduction(
+    name: str, inner: Tensor, dim: Any = None, keepdim: bool = False, *, out: Any = None
+) -> Reduced:
+    dims = (dim,) if isinstance(dim, int) else tuple(dim or ())
+    return Reduced(name, origin_of(inner), dims, keepdim)
 
 
 # -- how far ---------------------------------------------------------------------------------------------
@@ -261,11 +288,9 @@ def _reduced(origin: Reduced, wanted: bool) -> Tensor | None:
     if inner is None or not inner.numel():
         return None
     every = (origin.operator == "all") == wanted
-    dims = [
-        item for item in origin.arguments if isinstance(item, int) and not isinstance(item, bool)
-    ]
-    if dims and inner.dim():
-        return inner.amax(dims[0]) if every else inner.amin(dims[0])
+    if origin.dims and inner.dim():
+        along = inner.amax if every else inner.amin
+        return along(origin.dims, origin.keepdim)
     if every:
         missing = inner.relu().sum()
         return missing if bool(missing > 0) else inner.max()
@@ -277,7 +302,7 @@ def _number(value: Any) -> Tensor | None:
     if isinstance(value, Tensor):
         plain = value.layout == torch.strided and not value.is_complex() and not value.is_quantized
         return value.double() if plain else None
-    if isinstance(value, (bool, int, float)):
+    if isinstance(value, (bool, int, float)) and (isinstance(value, float) or abs(value) < LARGEST):
         return torch.tensor(float(value), dtype=torch.float64)
     return None
 
