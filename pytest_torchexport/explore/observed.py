@@ -98,17 +98,19 @@ class Observed:
         by_file: dict[str, set[types.CodeType]] = {}
         for function in functions:
             by_file.setdefault(function.__code__.co_filename, set()).add(function.__code__)
-        twins: dict[types.CodeType, types.CodeType] = {}
+        # Codes of two files may be equal: only their sites tell them apart.
+        twins: dict[tuple[str, types.CodeType], types.CodeType] = {}
         unread: list[str] = []
         for file, codes in by_file.items():
             made = rewritten(file, frozenset(codes))
             self.recorder.sites |= made.sites
             for code, twin in made.codes.items():
-                twins[code] = placed(twin, self.recorder)
+                twins[file, code] = placed(twin, self.recorder)
             unread += [code.co_qualname for code in made.unread]
             self.recorder.coarse.update({code: code.co_qualname for code in made.unread})
         self.unread = tuple(dict.fromkeys(unread))
-        return [(f, twins[f.__code__]) for f in functions if f.__code__ in twins]
+        found = [(f, twins.get((f.__code__.co_filename, f.__code__))) for f in functions]
+        return [(function, twin) for function, twin in found if twin is not None]
 
     def _fit(self) -> None:
         module = self._subject.module
