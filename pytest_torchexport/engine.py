@@ -64,6 +64,9 @@ def check_export(
     time_limit: float = 300.0,
     strict: bool = False,
     self_test: bool = False,
+    explore_calls: int = 200,
+    min_branch_coverage: float = 0.0,
+    follow: Sequence[str] = (),
     **options: Any,
 ) -> Verdict:
     """Check a module, function or bound method on one target, without pytest.
@@ -82,6 +85,9 @@ def check_export(
         time_limit=time_limit,
         strict=strict,
         self_test=self_test,
+        explore_calls=explore_calls,
+        min_branch_coverage=min_branch_coverage,
+        follow=tuple(follow),
     )
     return check(module, [Call(tuple(args), dict(kwargs or {}))], plan)
 

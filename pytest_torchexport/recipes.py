@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,19 +35,20 @@ class Literal:
 
     tensor: torch.Tensor
 
+    @cached_property
     def digest(self) -> str:
         """Another one for other numbers."""
         facts = f"{self.tensor.dtype} {tuple(self.tensor.shape)} ".encode()
         return hashlib.sha256(facts + _bytes(self.tensor)).hexdigest()[:16]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Literal) and self.digest() == other.digest()
+        return isinstance(other, Literal) and self.digest == other.digest
 
     def __hash__(self) -> int:
-        return hash(self.digest())
+        return hash(self.digest)
 
     def __repr__(self) -> str:
-        return f"Literal({self.digest()})"
+        return f"Literal({self.digest})"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able data."""

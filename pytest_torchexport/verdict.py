@@ -65,7 +65,7 @@ class Branch:
 
     ``counts`` says how often eager took which (``True``, ``False``, or of a loop ``0 iterations``,
     ``1 iteration``, ``2+ iterations``); ``status`` is per outcome one of verified, diverges, frozen but
-    equal, unreached, raises (no legal call gets there) or constant (no input steers it). ``on_values``
+    equal, not judged, unreached, raises (no legal call gets there) or constant (no input steers it). ``on_values``
     says whether tensors decide it, and not sizes and Python arguments alone.
     ``in_artifact`` says whether the artifact has a branch there; None where it does not tell.
     """
@@ -171,7 +171,7 @@ def coverage_of(branches: Iterable[Branch]) -> float | None:
         for status in branch.status.values()
         if status != "raises"
     ]
-    reached = sum(status != "unreached" for status in counted)
+    reached = sum(status not in ("unreached", "not judged") for status in counted)
     return 100.0 * reached / len(counted) if counted else None
 
 

@@ -28,6 +28,7 @@ from pytest_torchexport.targets.branches import Branches
 from pytest_torchexport.verdict import Branch
 
 VERIFIED, DIVERGES, EQUAL = "verified", "diverges", "frozen but equal"
+UNDECIDED = "not judged"
 UNREACHED, RAISES, CONSTANT = "unreached", "raises", "constant"
 # What an artifact does that runs on where eager has turned off. Refusing the call is something else.
 SYMPTOMS = (OutputsDiffer, StructureDiffers, StateDiffers, ArtifactRaised)
@@ -50,8 +51,10 @@ def guilty(example: Found, failing: Found, tried: Sequence[Tried]) -> Goal | Non
     """
     if failing.decisions == example.decisions:
         return None
+    # What the example never came to cannot have kept it from anything.
+    met = {key for key, _ in example.decisions}
     new = failing.taken - example.taken
-    suspects = [goal for goal in dict.fromkeys(failing.decisions) if goal in new]
+    suspects = [goal for goal in dict.fromkeys(failing.decisions) if goal in new and goal[0] in met]
     if not suspects:
         return _parting(example, failing)
     failures = sum(item.failed for item in tried)
@@ -63,13 +66,13 @@ def guilty(example: Found, failing: Found, tried: Sequence[Tried]) -> Goal | Non
     return max(suspects, key=tells)  # the first of equals
 
 
-def _parting(example: Found, failing: Found) -> Goal:
-    """Where two paths part that took the same outcomes: a loop that ran another number of times."""
+def _parting(example: Found, failing: Found) -> Goal | None:
+    """Where two paths part that took the same outcomes: a loop that ran another number of times. None where
+    they part at no condition: a number that was baked in chose another module.
+    """
     pairs = zip(example.decisions, failing.decisions, strict=False)
-    shorter = min(len(example.decisions), len(failing.decisions))
-    place = next((i for i, (left, right) in enumerate(pairs) if left != right), shorter)
-    longer = max(example.decisions, failing.decisions, key=len)
-    return failing.decisions[place] if place < len(failing.decisions) else longer[place]
+    left, right = next((pair for pair in pairs if pair[0] != pair[1]), (None, None))
+    return right if left is not None and right is not None and left[0] == right[0] else None
 
 
 def may_be_frozen(failure: Failure) -> bool:
@@ -103,7 +106,19 @@ def table(
     """Every condition that was met, and what became of each of its outcomes."""
     passed = {goal for item in tried if not item.failed for goal in item.found.taken}
     failed = {goal for item in tried if item.failed for goal in item.found.taken} - passed
-    wrong = failed - example.taken | ({culprit} if culprit is not None else set())
+    met = {key for key, _ in example.decisions}
+    wrong = {goal for goal in failed - example.taken if goal[0] in met}
+    if culprit is not None and explored.sites[culprit[0][0]].loops:
+        # It may have gone round four times instead of three: both are many.
+        wrong |= {
+            goal
+            for item in tried
+            if item.failed
+            for goal in item.found.taken
+            if goal[0] == culprit[0]
+        }
+    elif culprit is not None:
+        wrong.add(culprit)
     return tuple(
         _branch(key, seen, explored.sites[key[0]], artifact, passed, wrong, example)
         for key, seen in explored.seen.items()
@@ -128,8 +143,9 @@ def _branch(
             return CONSTANT
         if outcome not in seen.counts:
             return UNREACHED
-        frozen_there = inside is False and (key, outcome) not in example.taken
-        return EQUAL if frozen_there and (key, outcome) in passed else VERIFIED
+        if (key, outcome) not in passed:
+            return UNDECIDED
+        return EQUAL if inside is False and (key, outcome) not in example.taken else VERIFIED
 
     outcomes: tuple[Outcome, ...] = (*site.outcomes, *(o for o in seen.counts if o in site.raises))
     return Branch(

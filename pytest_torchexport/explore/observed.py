@@ -26,11 +26,12 @@ from torch.nn.modules.module import (
 from pytest_torchexport.dispatch import compiling_nothing
 from pytest_torchexport.eager import Eager
 from pytest_torchexport.explore.origins import Origin, violation
-from pytest_torchexport.explore.reach import functions_of, owner_of
+from pytest_torchexport.explore.reach import functions_of, not_followed, owner_of
 from pytest_torchexport.explore.recorder import Arrived, Endless, Path, Recorder
 from pytest_torchexport.explore.rewrite import placed, rewritten
 from pytest_torchexport.explore.sites import Outcome, Site
-from pytest_torchexport.observe import Raised, State, observe, seed_everything
+from pytest_torchexport.fingerprint import changed, fingerprint
+from pytest_torchexport.observe import TENSORS, Raised, State, observe, seed_everything
 from pytest_torchexport.quiet import unheard
 from pytest_torchexport.spec.inputs import Call
 
@@ -66,6 +67,8 @@ class Observed:
     def __init__(self, eager: Eager, seed: int, packages: tuple[str, ...] = ()) -> None:
         self.recorder = Recorder()
         self.unread: tuple[str, ...] = ()
+        self.complete = True
+        self.fresh_each_call = eager.fresh_each_call
         self.example_catches = False
         self._endless = False
         self._eager = eager
@@ -94,7 +97,9 @@ class Observed:
         self, packages: tuple[str, ...]
     ) -> list[tuple[types.FunctionType, types.CodeType]]:
         """The functions and the code they are to have; and those that cannot be read."""
-        functions = functions_of(self._subject, owner_of(self._subject, packages))
+        owns = owner_of(self._subject, packages)
+        functions, self.complete = functions_of(self._subject, owns)
+        self.elsewhere = not_followed(self._subject, owns)
         by_file: dict[str, set[types.CodeType]] = {}
         for function in functions:
             by_file.setdefault(function.__code__.co_filename, set()).add(function.__code__)
@@ -115,6 +120,7 @@ class Observed:
     def _fit(self) -> None:
         module = self._subject.module
         self._state = State(module, thorough=self._eager.stateful)
+        self._before = fingerprint(self._root())
         self._names = (
             {id(part): name for name, part in module.named_modules()} if module is not None else {}
         )
@@ -137,7 +143,7 @@ class Observed:
 
     def run(self, call: Call, deadline: float = float("inf")) -> Path | None:
         """The path of a call; None where eager raises, or goes on for too long."""
-        if self._eager.fresh_each_call:
+        if self.fresh_each_call:
             self._subject = self._eager.pristine.copy()
             self._fit()
         self.recorder.deadline = deadline
@@ -145,6 +151,19 @@ class Observed:
         self._state.restore()
         self._endless = isinstance(outcome, Raised) and outcome.type == Endless.__name__
         return None if isinstance(outcome, Raised) else self.recorder.path
+
+    def drifted(self) -> bool:
+        """Whether calls changed more than is put back after each: from here on each has a copy of its own, and
+        what was seen so far counts for nothing.
+        """
+        if self.fresh_each_call:
+            return False
+        moved = changed(self._before, fingerprint(self._root()))
+        self.fresh_each_call = any(not name.startswith(TENSORS) for name in moved)
+        return self.fresh_each_call
+
+    def _root(self) -> Any:
+        return self._subject.module if self._subject.module is not None else self._subject.function
 
     def learn(self, example: Call) -> None:
         """How long calls go on, from one that ends; and whether forward catches what torch raises there."""

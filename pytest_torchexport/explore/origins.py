@@ -307,6 +307,15 @@ def _number(value: Any) -> Tensor | None:
     return None
 
 
+def is_order(origin: Any) -> bool:
+    """Whether a condition is made of ``<``, ``<=``, ``>`` and ``>=`` alone."""
+    if isinstance(origin, Compared):
+        return origin.operator in ("<", "<=", ">", ">=")
+    if isinstance(origin, Combined):
+        return all(map(is_order, origin.parts))
+    return isinstance(origin, Reduced) and is_order(origin.inner)
+
+
 def leaves(origin: Any) -> list[Any]:
     """The operands at the bottom of a condition, as they were compared."""
     if isinstance(origin, Compared):

@@ -1,7 +1,8 @@
-"""Which functions run, or may run, under a subject's forward: those of the user's own files.
+"""Which functions run, or may run, under a subject's forward: those of owned files.
 
-Separate from ``fingerprint``'s walk, which looks for state: this one looks for code, in classes, closures
-and globals, and knows who owns it.
+Separate from ``fingerprint``'s walk, which looks for state: this one looks for code. From ``forward`` on it
+follows what functions mention: globals, closures, and methods of that name in any class at hand. More than
+can run, far less than everything a library's classes lead to.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import functools
 import inspect
 import sys
 import types
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,7 +21,6 @@ from pytest_torchexport.messages import is_users
 from pytest_torchexport.subject import Subject
 
 MAX_OBJECTS = 20_000
-_CONTAINERS = (list, tuple, set, frozenset)
 _UNREAD = (
     str,
     bytes,
@@ -32,6 +33,33 @@ _UNREAD = (
     torch.dtype,
     torch.device,
 )
+# What Python calls by itself.
+_CALLED = frozenset(
+    [
+        "__call__",
+        "__getitem__",
+        "__len__",
+        "__iter__",
+        "__next__",
+        "__bool__",
+        "__contains__",
+        "__enter__",
+        "__exit__",
+        "__init__",
+        "__new__",
+        "__post_init__",
+        "__getattr__",
+        "__add__",
+        "__sub__",
+        "__mul__",
+        "__matmul__",
+        "__truediv__",
+        "__neg__",
+        "__eq__",
+        "__lt__",
+        "__gt__",
+    ]
+)
 
 Owns = Callable[[str], bool]
 
@@ -40,16 +68,31 @@ def owner_of(subject: Subject, packages: tuple[str, ...] = ()) -> Owns:
     """Whose code is followed, by file name: the user's own files, the named packages, and the package that
     the subject itself comes from, which is what is shipped.
     """
-    thing = type(subject.module) if subject.module is not None else subject.function
-    home = (getattr(thing, "__module__", None) or "").partition(".")[0]
-    folders = tuple(
-        _folder(name) for name in (*packages, home) if name not in ("", "torch", "builtins")
-    )
+    folders = tuple(_folder(name) for name in (*packages, home_of(subject)) if name)
 
     def owns(file: str) -> bool:
         return is_users(file) or any(folder and file.startswith(folder) for folder in folders)
 
     return owns
+
+
+def home_of(subject: Subject) -> str:
+    """The package that the subject itself comes from; empty for torch."""
+    thing = type(subject.module) if subject.module is not None else subject.function
+    home = (getattr(thing, "__module__", None) or "").partition(".")[0]
+    return "" if home in ("torch", "builtins") else home
+
+
+def not_followed(subject: Subject, owns: Owns) -> tuple[str, ...]:
+    """Packages, torch left out, that parts of the subject come from and whose code is left alone."""
+    classes = (
+        {type(part) for part in subject.module.modules()} if subject.module is not None else set()
+    )
+    names = {cls.__module__ for cls in classes if cls.__module__.partition(".")[0] != "torch"}
+    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in names}
+    return tuple(
+        sorted({name.partition(".")[0] for name, file in files.items() if file and not owns(file)})
+    )
 
 
 def _folder(package: str) -> str:
@@ -58,27 +101,46 @@ def _folder(package: str) -> str:
     return paths[0] if paths else getattr(module, "__file__", None) or ""
 
 
-def functions_of(subject: Subject, owns: Owns) -> tuple[types.FunctionType, ...]:
-    """The functions of owned files that can be reached from the subject, each once."""
+def functions_of(subject: Subject, owns: Owns) -> tuple[tuple[types.FunctionType, ...], bool]:
+    """The functions of owned files that can be reached from the subject, each once; and whether all were
+    found before there were too many.
+    """
     walk = _Walk(owns)
+    walk.mention("forward")
+    walk.mention(getattr(subject.function, "__name__", "forward"))
+    if subject.module is not None:
+        walk.look(subject.module.modules())
     walk.look([subject.module, subject.function])
-    return tuple(walk.found)
+    return tuple(walk.found), walk.complete
 
 
 class _Walk:
     def __init__(self, owns: Owns) -> None:
         self.found: list[types.FunctionType] = []
+        self.complete = True
         self._owns = owns
         self._seen: dict[int, Any] = {}
+        self._waiting: deque[Any] = deque()
+        self._names: set[str] = set(_CALLED)
+        self._classes: list[type] = []
 
-    def look(self, things: list[Any]) -> None:
-        """Follow everything that can be reached, breadth first."""
-        while things and len(self._seen) < MAX_OBJECTS:
-            thing = things.pop()
-            if isinstance(thing, _UNREAD) or id(thing) in self._seen:
-                continue
-            self._seen[id(thing)] = thing
-            things += self._of(thing)
+    def mention(self, name: str) -> None:
+        """From here on methods of this name may run."""
+        if name not in self._names:
+            self._names.add(name)
+            self._waiting += [vars(cls)[name] for cls in self._classes if name in vars(cls)]
+
+    def look(self, things: Any) -> None:
+        """Follow everything that can be reached from these, breadth first."""
+        self._waiting += things
+        while self._waiting:
+            if len(self._seen) >= MAX_OBJECTS:
+                self.complete = False
+                return
+            thing = self._waiting.popleft()
+            if not isinstance(thing, _UNREAD) and id(thing) not in self._seen:
+                self._seen[id(thing)] = thing
+                self._waiting += self._of(thing)
 
     def _of(self, thing: Any) -> Iterator[Any]:
         if isinstance(thing, types.FunctionType):
@@ -94,13 +156,13 @@ class _Walk:
         elif isinstance(thing, functools.cached_property):
             yield thing.func
         elif isinstance(thing, dict):
-            yield from thing.values()
-        elif isinstance(thing, _CONTAINERS):
+            yield from dict.values(thing)  # a subclass may compute its own
+        elif type(thing) in (list, tuple, set, frozenset):
             yield from thing
         elif isinstance(thing, type):
             yield from self._class(thing)
-        elif isinstance(thing, torch.nn.Module) or (
-            not isinstance(thing, types.ModuleType) and self._made_by_the_user(type(thing))
+        elif not isinstance(thing, types.ModuleType) and (
+            isinstance(thing, torch.nn.Module) or self._made_by_the_user(type(thing))
         ):
             yield from (type(thing), *_vars(thing).values())
 
@@ -117,12 +179,15 @@ class _Walk:
             return
         self.found.append(function)
         yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+        for name in _names(function.__code__):
+            self.mention(name)
         yield from _mentioned(function.__code__, function.__globals__)
 
     def _class(self, cls: type) -> Iterator[Any]:
         for base in cls.__mro__:
-            if self._made_by_the_user(base):
-                yield from vars(base).values()
+            if base not in self._classes and self._made_by_the_user(base):
+                self._classes.append(base)
+                yield from [item for name, item in vars(base).items() if name in self._names]
 
     def _made_by_the_user(self, cls: type) -> bool:
         module = sys.modules.get(cls.__module__)
@@ -133,7 +198,11 @@ class _Walk:
 
 
 def _vars(thing: Any) -> dict[str, Any]:
-    return getattr(thing, "__dict__", {}) or {}
+    try:
+        found: dict[str, Any] = object.__getattribute__(thing, "__dict__")
+    except AttributeError:  # an object with slots
+        return {}
+    return found
 
 
 def _filled(cell: types.CellType) -> bool:
@@ -143,15 +212,18 @@ def _filled(cell: types.CellType) -> bool:
         return False
 
 
+def _names(code: types.CodeType) -> set[str]:
+    """The names that a code and those within it look up."""
+    inner = (item for item in code.co_consts if isinstance(item, types.CodeType))
+    return set(code.co_names).union(*map(_names, inner))
+
+
 def _mentioned(code: types.CodeType, names: dict[str, Any]) -> Iterator[Any]:
     """What a code and those within it may mean by the names they look up; of a module its attributes."""
-    looked_up = set(code.co_names)
-    for name in code.co_names:
+    looked_up = _names(code)
+    for name in looked_up:
         value = names.get(name)
         if isinstance(value, types.ModuleType):
             yield from (inspect.getattr_static(value, each, None) for each in looked_up)
         else:
             yield value
-    for item in code.co_consts:
-        if isinstance(item, types.CodeType):
-            yield from _mentioned(item, names)

@@ -24,6 +24,7 @@ from pytest_torchexport.explore.origins import (
     Origin,
     Origins,
     Plain,
+    is_order,
     leaves,
     origin_of,
     violation,
@@ -73,7 +74,8 @@ class Traveler(Protocol):
 class Event:
     """A condition that came out. ``distance`` says how far it was from coming out otherwise, in the units of
     its operands (None: no number to it), ``operands`` what was compared, in short. ``mark`` is another
-    one where anything about the condition was otherwise.
+    one where anything about the condition was otherwise. ``rounded`` says that floats alone were compared,
+    and by order: only there may rounding decide.
     """
 
     key: Key
@@ -82,6 +84,7 @@ class Event:
     operands: tuple[Any, ...] = ()
     on_values: bool = False
     mark: object = None
+    rounded: bool = False
 
     @property
     def relative(self) -> float:
@@ -339,7 +342,8 @@ def _event(key: Key, outcome: bool, origin: Origin | None, operands: tuple[Any, 
     distance = float(missing) if missing is not None else None
     said = tuple(map(_short, compared))
     mark = tuple(map(_digest, tensors)) if tensors else distance
-    return Event(key, outcome, distance, said, bool(tensors), mark)
+    rounded = is_order(origin) and all(tensor.is_floating_point() for tensor in tensors)
+    return Event(key, outcome, distance, said, bool(tensors), mark, bool(tensors) and rounded)
 
 
 def _short(value: Any) -> Any:

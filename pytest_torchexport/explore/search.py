@@ -162,10 +162,15 @@ class Search:
             self._try(recipe)
             yield
         most = max(1, int(SEED_SHARE * self._calls))
-        seeds = moves.seeds(self._spec, self._constants, self._seed)
-        for recipe in itertools.islice(seeds, most):
-            self._try(recipe)
-            yield
+        for seeds in (
+            moves.plain_seeds(self._spec, self._constants, self._seed),
+            moves.odd_seeds(self._spec, self._constants, self._seed),
+        ):
+            for recipe in itertools.islice(seeds, most):
+                self._try(recipe)
+                yield
+            if not any(seen.varies for seen in self._seen.values()):
+                return  # other values of the same kind will not change that
 
     def _pursue(self) -> Iterator[None]:
         """Every outcome that is still open, one after the other, and round again."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -14,12 +16,15 @@ from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.recorder import Path
 from pytest_torchexport.explore.search import Explored, Found, Goal, Search, found_on
 from pytest_torchexport.failures import Failure
+from pytest_torchexport.messages import condense
+from pytest_torchexport.observe import Returned
 from pytest_torchexport.quiet import unheard
 from pytest_torchexport.recipes import Recipe, build, example_recipe, readable
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.stages.bench import Bench
 from pytest_torchexport.targets.base import NotApplicable
 from pytest_torchexport.targets.branches import Branches, difference
+from pytest_torchexport.tree import tree_map
 from pytest_torchexport.verdict import coverage_of
 
 # Seconds per call of the budget: a stop for slow models, 5 s for the default 200.
@@ -31,6 +36,8 @@ MAX_STORED = 32
 UNITS = 100
 # A shrunk call stays further from the threshold than this part of what is compared.
 CLEAR = 1e-3
+# How many calls beside one on a threshold are tried.
+BESIDE = 8
 
 
 @dataclass
@@ -60,7 +67,7 @@ class Trails:
     def book(self, recipe: Recipe, failed: bool) -> None:
         """Remember what became of a call that was searched for, or that failed."""
         corpus = self.explored.corpus
-        found = next((known for known in corpus if known.recipe is recipe), None)
+        found = next((known for known in corpus if known.recipe == recipe), None)
         if found is None and failed:
             path = self.path(recipe)
             found = found_on(recipe, path) if path is not None else None
@@ -68,18 +75,28 @@ class Trails:
             self.tried.append(Tried(found, failed))
 
     def undecided(self, recipe: Recipe) -> bool:
-        """Whether a call stands on the threshold of a branch that the artifact has too: rounding decides."""
+        """Whether a failing call stands on the threshold of a branch that the artifact has too, and the
+        artifact does what eager does a hair's breadth beside it: then rounding decides.
+        """
         path = self.path(recipe) if self.artifact is not None else None
         call = build(self.bench.spec, recipe)
         if path is None or call is None:
             return False
         near = UNITS * _precision(call)
         return any(
-            event.on_values
-            and control_flow.has_branch(self.artifact, self.explored.sites[event.key[0]])
-            is not False
-            and event.relative <= near
+            event.rounded and event.relative <= near and self._branches_there(event.key[0])
             for event in path.events
+        ) and any(self._does_as_eager_on(call, other) for other in _beside(call, near))
+
+    def _branches_there(self, number: int) -> bool:
+        return control_flow.has_branch(self.artifact, self.explored.sites[number]) is not False
+
+    def _does_as_eager_on(self, call: Call, other: Call) -> bool:
+        bench = self.bench
+        outcome = bench.eager.on_cpu(other)
+        wanted = bench.eager.on_device(other, outcome) if isinstance(outcome, Returned) else outcome
+        return isinstance(wanted, Returned) and not bench.judge.differences(
+            [other], wanted, bench.judge.run(call)
         )
 
     def told(self) -> None:
@@ -92,20 +109,21 @@ class Trails:
 def explore(bench: Bench, key: str) -> Trails | None:
     """Search for calls; None where there is nothing to search, or eager cannot be observed."""
     observed = bench.observed
-    if observed is None or not (observed.sites or observed.unread):
+    if observed is None or not (observed.sites or observed.unread or observed.elsewhere):
         return None
     ledger, plan = bench.ledger, bench.plan
     for name in observed.unread:
         ledger.note(f"no source of {name}: of its conditions only those on tensors are seen")
+    if not observed.complete:
+        ledger.note("forward leads to more functions than are followed: not all branches are known")
+    if observed.elsewhere:
+        ledger.note(
+            f"branches in {', '.join(observed.elsewhere)} are not followed; torchexport_follow does"
+        )
     with ledger.timed("explore"):
-        explored = Search(
-            bench.spec,
-            observed,
-            seed=plan.seed,
-            calls=plan.explore_calls,
-            seconds=min(SECONDS_PER_CALL * plan.explore_calls, 0.25 * plan.time_limit),
-            stored=readable(bench.spec, plan.corpus.load(key, shared=True)),
-        ).run(lambda done, total: plan.progress("branches", done, total))
+        explored = _search(bench, observed, key)
+        if observed.drifted():
+            explored = _search(bench, observed, key)
     if not explored.corpus or explored.corpus[0].recipe != example_recipe(bench.spec):
         ledger.note("eager could not be observed on the example: its branches were not followed")
         return None
@@ -120,6 +138,18 @@ def explore(bench: Bench, key: str) -> Trails | None:
         example=explored.corpus[0],
         artifact=read() if read is not None else None,
     )
+
+
+def _search(bench: Bench, observed: Observed, key: str) -> Explored:
+    plan = bench.plan
+    return Search(
+        bench.spec,
+        observed,
+        seed=plan.seed,
+        calls=plan.explore_calls,
+        seconds=min(SECONDS_PER_CALL * plan.explore_calls, 0.25 * plan.time_limit),
+        stored=readable(bench.spec, plan.corpus.load(key, shared=True)),
+    ).run(lambda done, total: plan.progress("branches", done, total))
 
 
 def _kept(explored: Explored) -> list[dict[str, object]]:
@@ -147,9 +177,17 @@ class Fault:
         path = self.trails.path(recipe)
         if path is None:
             return False
+        key, _ = self.goal
+        if self.trails.explored.sites[key[0]].loops:
+            return path.loops.get(key) != self.rounds
         events = [event for event in path.events if (event.key, event.outcome) == self.goal]
-        near = [e for e in events if e.on_values and e.relative < CLEAR]
-        return self.goal in found_on(recipe, path).taken and not near
+        return bool(events) and not any(e.rounded and e.relative < CLEAR for e in events)
+
+    @property
+    def rounds(self) -> list[int] | None:
+        """How often the loop at fault goes round on the example."""
+        path = self.trails.path(self.trails.example.recipe)
+        return path.loops.get(self.goal[0]) if path is not None else None
 
     def failure(self, failure: Failure, recipe: Recipe) -> Failure:
         """The failure under its right name, where the artifact has no branch there."""
@@ -160,7 +198,9 @@ class Fault:
         )
         if control_flow.has_branch(trails.artifact, site) is not False:
             return failure
-        return control_flow.frozen(failure, site, self.goal[1], tuple(_proof(trails.bench, trails, recipe)))
+        return control_flow.frozen(
+            failure, site, self.goal[1], tuple(_proof(trails.bench, trails, recipe))
+        )
 
 
 def fault(bench: Bench, trails: Trails) -> tuple[Recipe, Failure, Fault | None]:
@@ -204,8 +244,14 @@ def _proof(bench: Bench, trails: Trails, recipe: Recipe) -> Iterator[str]:
     target = targets.get(bench.plan.target)
     options = dict((bench.plan.options.export_options or {}).get(bench.plan.target, {}))
     subject = bench.eager.pristine.copy().to(bench.plan.device)
-    with torch.no_grad(), unheard():
-        second = target.export(subject.function, call.to(bench.plan.device), bench.spec, **options)
+    try:
+        with torch.no_grad(), unheard():
+            second = target.export(
+                subject.function, call.to(bench.plan.device), bench.spec, **options
+            )
+    except Exception as error:
+        yield f"exported at this call it is refused: {condense(error)[0]}"
+        return
     if isinstance(second, NotApplicable):
         return
     lines = difference(program.inlined_graph, second.program.inlined_graph)
@@ -229,6 +275,21 @@ def weigh(bench: Bench, trails: Trails) -> None:
         if not seen.steers <= declared
     )
     control_flow.enough(coverage_of(rows), bench.plan.min_branch_coverage, rows)
+
+
+def _beside(call: Call, near: float) -> Iterator[Call]:
+    """The call with its floats moved by so many parts of themselves: up, down, and at random."""
+    generator = torch.Generator().manual_seed(0)
+
+    def moved(leaf: Any, way: int) -> Any:
+        if not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point():
+            return leaf
+        signs = torch.rand(leaf.shape, generator=generator) * 2 - 1 if way > 1 else 1 - 2 * way
+        return (leaf * (1 + near * signs)).to(leaf.dtype)
+
+    for way in range(BESIDE):
+        args, kwargs = tree_map(partial(moved, way=way), (call.args, dict(call.kwargs)))
+        yield Call(args, kwargs)
 
 
 def _precision(call: Call) -> float:
