@@ -63,7 +63,14 @@ class Plain:
     value: Any
 
 
-Origin = Compared | Combined | Reduced | Plain
+@dataclass(frozen=True)
+class Computed:
+    """What was computed in Python from numbers of this origin: how far it is, there is no telling."""
+
+    inner: Any
+
+
+Origin = Compared | Combined | Reduced | Plain | Computed
 
 
 def _table() -> dict[Any, str]:
@@ -160,6 +167,11 @@ class Origins(TorchFunctionMode):
                 return origin
         return None
 
+    def computed(self) -> Origin | None:
+        """For what the source computes from numbers drawn: the latest stands for them."""
+        last = self.last()
+        return Computed(last) if last is not None else None
+
     def last(self) -> Origin | None:
         """What the latest number came from, whatever was computed from it since."""
         return self._scalars[-1][1] if self._scalars else None
@@ -243,6 +255,8 @@ def _violation(origin: Any, wanted: bool) -> Tensor | None:
         return _combined(origin, wanted)
     if isinstance(origin, Reduced):
         return _reduced(origin, wanted)
+    if isinstance(origin, Computed):
+        return None
     value = origin.value
     if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool):
         number = _number(value)
@@ -323,5 +337,7 @@ def leaves(origin: Any) -> list[Any]:
     if isinstance(origin, Combined):
         return [leaf for part in origin.parts for leaf in leaves(part)]
     if isinstance(origin, Reduced):
+        return leaves(origin.inner)
+    if isinstance(origin, Computed):
         return leaves(origin.inner)
     return [origin.value]

@@ -180,6 +180,8 @@ class Recorder:
             outcome = bool(value)
         number_of = self.origins.of_number
         origin = origin_of(value) if isinstance(value, Tensor) else number_of(value, bool(drawn))
+        if origin is None and drawn:
+            origin = self.origins.computed()
         self._came(number, owner, outcome, origin, (value,))
         return outcome
 

@@ -387,7 +387,12 @@ class _Rewriter(ast.NodeTransformer):
         return made
 
     def visit_Call(self, node: ast.Call) -> Any:
-        """``torch.cond(pred, ...)`` is a branch of eager's too."""
+        """``torch.cond(pred, ...)`` is a branch of eager's too, and so is each element of ``any(... for ...)``."""
+        if self._inside and _asks_each(node):
+            generator: Any = node.args[0]
+            generator.generators = [self.visit(item) for item in generator.generators]
+            generator.elt = self._test(generator.elt, "expression", (False, False))
+            return node
         predicate = node.args[0] if node.args and _is_cond(node.func) else None
         node = self.generic_visit(node)  # type: ignore[assignment]
         if predicate is not None and self._inside:
@@ -609,6 +614,12 @@ def _takes_all(pattern: ast.pattern) -> bool:
 
 def _only_raises(body: Sequence[ast.stmt]) -> bool:
     return bool(body) and isinstance(body[-1], ast.Raise)
+
+
+def _asks_each(node: ast.Call) -> bool:
+    """Whether a call asks a generator's elements for their truth: ``any(...)`` or ``all(...)``."""
+    asks = isinstance(node.func, ast.Name) and node.func.id in ("any", "all")
+    return asks and len(node.args) == 1 and isinstance(node.args[0], ast.GeneratorExp)
 
 
 def _is_cond(function: ast.expr) -> bool:

@@ -17,11 +17,15 @@ from pytest_torchexport.recipes import (
     LAYOUTS,
     SCALES,
     LeafRecipe,
+    Literal,
     Recipe,
     build,
+    build_leaves,
     describe_recipe,
     example_recipe,
     plain_recipe,
+    readable,
+    with_leaves,
 )
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -290,3 +294,148 @@ def test_recipes_of_rare_values_are_described_too():
     spec = spec_of(one, torch.zeros(2))
     recipe = Recipe(sizes={"batch": 2}, leaves=(LeafRecipe(kind="elements", data=[1.0, 2.0]),))
     assert "of 1.0, 2.0" in describe_recipe(spec, recipe, build(spec, recipe))
+
+
+# -- literals ----------------------------------------------------------------------------------------------------
+
+LITERALS = {
+    "floats": torch.tensor([[1.5, math.nan], [-0.0, math.inf]]),
+    "halves": torch.tensor([1.0, 65504.0]).half(),
+    "bfloats": torch.tensor([1.0, 3e38]).bfloat16(),
+    "doubles": torch.tensor([0.1], dtype=torch.float64),
+    "integers": torch.tensor([[2**60, -1]]),
+    "bytes": torch.tensor([0, 255], dtype=torch.uint8),
+    "bools": torch.tensor([True, False]),
+    "a scalar": torch.tensor(7),
+    "nothing": torch.empty(0, 3),
+    "a view": torch.arange(12.0).reshape(3, 4).t()[1:],
+    "differentiable": torch.tensor([1.0], requires_grad=True),
+}
+
+
+@pytest.mark.parametrize("name", LITERALS)
+def test_a_literal_survives_json_bit_by_bit(name):
+    tensor = LITERALS[name]
+    again = Literal.from_dict(json.loads(json.dumps(Literal(tensor).as_dict())))
+    assert again == Literal(tensor)
+    assert hash(again) == hash(Literal(tensor))
+    assert (again.tensor.dtype, again.tensor.shape) == (tensor.dtype, tensor.shape)
+    same = [repr(value) for value in tensor.detach().flatten().tolist()]
+    assert [repr(value) for value in again.tensor.flatten().tolist()] == same
+
+
+def test_literals_of_other_numbers_shapes_or_dtypes_differ():
+    ones = torch.ones(2, 2)
+    others = [ones * 2, ones.reshape(4), ones.double(), ones.int(), torch.empty(0, 2)]
+    assert len({Literal(tensor) for tensor in [ones, *others]}) == 6
+    assert len({repr(Literal(tensor)) for tensor in [ones, *others]}) == 6
+    assert Literal(ones) == Literal(ones.t().clone())
+    assert Literal(ones) != "ones"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"dtype": "float32", "shape": [2], "base64": ""},
+        {"dtype": "nothing", "shape": [0], "base64": ""},
+        {"dtype": "nn", "shape": [0], "base64": ""},
+        {"dtype": "float32", "shape": [1], "base64": "????"},
+        {"dtype": "float32", "shape": [2], "base64": "AAAAAA=="},
+    ],
+)
+def test_what_is_no_literal_is_a_value_error(data):
+    with pytest.raises(ValueError):
+        Literal.from_dict(data)
+
+
+def test_a_recipe_with_literals_survives_json_and_makes_the_same_call():
+    spec = spec_of(lambda x, ids, n: x, torch.randn(2, 3), torch.tensor([1, 2]), 4)
+    made = with_leaves(
+        example_recipe(spec),
+        {0: torch.tensor([[1.0, 2, 3], [4, 5, 6]]), 1: torch.tensor([0, 2]), 2: 9},
+    )
+    again = Recipe.from_dict(json.loads(json.dumps(made.as_dict())))
+    assert again == made
+    for recipe in (made, again):
+        x, ids, n = build(spec, recipe).args
+        assert x.tolist() == [[1, 2, 3], [4, 5, 6]]
+        assert (ids.tolist(), n) == ([0, 2], 9)
+
+
+def test_only_the_leaves_that_are_named_are_replaced():
+    spec = spec_of(lambda x, n: x, torch.randn(2), 4)
+    base = plain_recipe(spec, "ones", {"batch": 2}, 7)
+    made = with_leaves(base, {1: 5})
+    assert made.leaves[0] is base.leaves[0]
+    assert made.leaves[1] == LeafRecipe(kind="value", data=5)
+    assert (made.sizes, made.seed) == (base.sizes, 7)
+    assert base.leaves[1].kind == "example"
+
+
+def test_a_literal_is_tiled_to_other_sizes():
+    spec = spec_of(one, torch.randn(2, 3))
+    item = LeafRecipe(kind="literal", data=Literal(torch.arange(6.0).reshape(2, 3)))
+    assert make(spec, item, {"batch": 3}).tolist() == [[0, 1, 2], [3, 4, 5], [0, 1, 2]]
+    assert make(spec, item, {"batch": 1}).tolist() == [[0, 1, 2]]
+    assert make(spec, item, {"batch": 1}).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("example", "values", "literal", "legal"),
+    [
+        (torch.rand(3), (-1.0, 2.0), [-5.0, 0.5, 7.0], [-1.0, 0.5, 2.0]),
+        (torch.rand(3), [0.25, 7.0], [-5.0, 3.0, 7.5], [0.25, 0.25, 7.0]),
+        (torch.tensor([1, 2, 3]), (0, 9), [-5, 4, 70], [0, 4, 9]),
+        (torch.tensor([1, 2, 3]), [1, 4], [0, 3, 9], [1, 4, 4]),
+    ],
+)
+def test_a_literal_is_made_legal(example, values, literal, legal):
+    spec = spec_of(one, example, values={"x": values})
+    item = LeafRecipe(kind="literal", data=Literal(torch.tensor(literal, dtype=example.dtype)))
+    assert make(spec, item).tolist() == legal
+    assert within(make(spec, item), spec.leaves[0].domain)
+
+
+def test_a_literal_of_a_mask_keeps_one_per_row():
+    spec = spec_of(one, torch.tensor([[True, False], [True, True]]))
+    item = LeafRecipe(kind="literal", data=Literal(torch.zeros(2, 2, dtype=torch.bool)))
+    assert make(spec, item).any(-1).all()
+
+
+def test_a_literal_is_not_written_to_by_what_is_made_of_it():
+    spec = spec_of(one, torch.randn(2, 3))
+    literal = Literal(torch.zeros(2, 3))
+    item = LeafRecipe(kind="literal", data=literal, edits=((0, 5.0),))
+    make(spec, item).add_(1)
+    assert literal.tensor.abs().sum() == 0
+
+
+def test_leaves_are_built_before_the_users_map():
+    spec = spec_of(one, torch.ones(2), map=lambda x: x * 10)
+    assert build_leaves(spec, example_recipe(spec))[0].tolist() == [1, 1]
+    assert build(spec, example_recipe(spec)).args[0].tolist() == [10, 10]
+
+
+def test_a_literal_is_described_by_its_numbers():
+    spec = spec_of(one, torch.randn(4))
+    texts = {}
+    for numbers in ([1.0, 2.0], [3.0] * 4, list(range(10))):
+        recipe = with_leaves(example_recipe(spec), {0: torch.tensor(numbers, dtype=torch.float32)})
+        recipe = Recipe(sizes={"batch": len(numbers)}, leaves=recipe.leaves)
+        texts[len(numbers)] = describe_recipe(spec, recipe, build(spec, recipe))
+    assert texts[2] == "x=float32[2] of 1, 2"
+    assert texts[4] == "x=float32[4] all 3"
+    assert texts[10] == "x=float32[10] of 0, 1, 2, 3, 4, 5, 6, 7, ..."
+
+
+def test_stored_recipes_of_another_version_or_spec_are_left_out():
+    spec = spec_of(lambda x, n: x, torch.randn(2), 4, dims={"batch": (1, 5)})
+    good = with_leaves(example_recipe(spec), {0: torch.ones(2)})
+    fewer = Recipe(sizes={"batch": 2}, leaves=good.leaves[:1])
+    larger = Recipe(sizes={"batch": 6}, leaves=good.leaves)
+    literal = good.as_dict()
+    literal["leaves"][0]["data"]["literal"]["base64"] = "broken"
+    described = with_leaves(example_recipe(spec), {1: object()})
+    stored = [{}, {"sizes": 3}, fewer.as_dict(), literal, larger.as_dict(), described.as_dict()]
+    assert readable(spec, [*stored, good.as_dict()]) == [good]

@@ -39,6 +39,9 @@ def test_an_ini_file_is_read(config_of):
         time_limit="2.5",
         mode="train",
         runtime_imports="my.ops other",
+        explore_calls="70",
+        min_branch_coverage="62.5",
+        follow="models my.layers",
     )
     assert found.targets == ("trace", "onnx")
     assert found.targets_named
@@ -49,6 +52,9 @@ def test_an_ini_file_is_read(config_of):
     assert found.time_limit == 2.5
     assert found.mode == "train"
     assert found.runtime_imports == ("my.ops", "other")
+    assert found.explore_calls == 70
+    assert found.min_branch_coverage == 62.5
+    assert found.follow == ("models", "my.layers")
 
 
 def test_targets_that_the_ini_names_are_named_even_if_they_are_the_default(config_of):
@@ -82,6 +88,17 @@ def test_the_flag_for_reports_wins_over_the_ini(config_of):
     assert found.report == (("json", "flag.json"),)
 
 
+def test_flags_for_branches_win_over_the_ini(config_of):
+    found = config_of(
+        "--torchexport-explore-calls=1000",
+        "--torchexport-min-branch-coverage=0",
+        explore_calls="5",
+        min_branch_coverage="90",
+    )
+    assert found.explore_calls == 1000
+    assert found.min_branch_coverage == 0.0
+
+
 def test_what_is_set_is_listed_for_the_header(config_of):
     found = config_of("--torchexport-targets=trace", max_examples="7")
     assert found.active == ("targets=trace", "max-examples=7")
@@ -102,6 +119,8 @@ def test_a_wrong_ini_value_is_a_usage_error_with_what_is_legal(config_of, name, 
         ("--torchexport-targets=", ["--torchexport-targets", "no target given"]),
         ("--torchexport-devices=tpu", ["--torchexport-devices", "'tpu' is not a device"]),
         ("--torchexport-max-examples=0", ["--torchexport-max-examples", "at least 1"]),
+        ("--torchexport-explore-calls=-1", ["--torchexport-explore-calls", "at least 1"]),
+        ("--torchexport-min-branch-coverage=200", ["min-branch-coverage", "from 0 to 100"]),
         ("--torchexport-report=x.json", ["--torchexport-report", "is not FORMAT:PATH"]),
     ],
 )

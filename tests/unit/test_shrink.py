@@ -8,7 +8,15 @@ import pytest
 import torch
 from specs import spec_of
 
-from pytest_torchexport.recipes import LeafRecipe, Recipe, build, plain_recipe
+from pytest_torchexport.recipes import (
+    LeafRecipe,
+    Literal,
+    Recipe,
+    build,
+    example_recipe,
+    plain_recipe,
+    with_leaves,
+)
 from pytest_torchexport.shrink import MAX_TRIES, shrink
 
 
@@ -176,3 +184,108 @@ def test_candidates_are_always_buildable():
 
     found = shrink(spec, recipe, fails)
     assert bool((call_of(spec, found) == 2.0).any())
+
+
+# -- literals ----------------------------------------------------------------------------------------------------
+
+
+def literal(*numbers, dtype=torch.float32):
+    return LeafRecipe(kind="literal", data=Literal(torch.tensor(numbers, dtype=dtype)))
+
+
+def shrunk(item, fails, values=None, example=None):
+    """The numbers of the only leaf after shrinking."""
+    example = (
+        torch.zeros(len(item.data.tensor), dtype=item.data.tensor.dtype)
+        if example is None
+        else example
+    )
+    spec = spec_of(
+        lambda x: x,
+        example,
+        dims={"batch": [len(example)]},
+        **({"values": {"x": values}} if values else {}),
+    )
+    recipe = Recipe(sizes={"batch": len(example)}, leaves=(item,), seed=3)
+    found = shrink(spec, recipe, lambda candidate: fails(call_of(spec, candidate)))
+    assert fails(call_of(spec, found))
+    return found.leaves[0], call_of(spec, found).tolist()
+
+
+def test_a_literal_whose_numbers_do_not_matter_becomes_zeros():
+    item, numbers = shrunk(literal(3.25, -7.5, 0.125), lambda x: True)
+    assert item.kind == "zeros"
+    assert numbers == [0, 0, 0]
+
+
+def test_parts_of_a_literal_that_do_not_matter_become_zero():
+    item, numbers = shrunk(
+        literal(*[1.5] * 7, 42.42),
+        lambda x: bool(x[-1] == literal(42.42).data.tensor[0]) and x[0] != x[-1],
+    )
+    assert item.kind == "literal"
+    assert numbers[:-1] == [0] * 7
+
+
+def test_a_literal_becomes_round_where_it_may():
+    _, numbers = shrunk(
+        literal(12.3456, -0.9876, 3.14159, 1.0),
+        lambda x: bool(x[0] > 12 and x[1] < -0.9 and x[2] > 3),
+    )
+    assert numbers[0] in (12.3, 12.35, 13.0) or abs(numbers[0] - 12.3) < 1e-5
+    assert all(abs(value * 10 - round(value * 10)) < 1e-4 for value in numbers)
+
+
+def test_numbers_of_a_literal_become_alike_where_they_may():
+    item, numbers = shrunk(
+        literal(5.0, 6.0, 7.0, dtype=torch.float32), lambda x: bool(x.min() >= 5)
+    )
+    assert numbers == [7, 7, 7]
+    assert item.kind == "literal"
+
+
+def test_a_literal_shrinks_to_what_is_legal():
+    _, numbers = shrunk(
+        literal(5, 6, 7, dtype=torch.int64),
+        lambda x: bool(x.min() > 0),
+        values=(2, 9),
+        example=torch.tensor([2, 3, 4]),
+    )
+    assert all(2 <= value <= 9 for value in numbers)
+
+
+def test_a_literal_of_a_mask_shrinks():
+    _, numbers = shrunk(
+        literal(*[True, False] * 4, dtype=torch.bool),
+        lambda x: bool(x[0]),
+        example=torch.ones(8, dtype=torch.bool),
+    )
+    assert numbers[0]
+    assert sum(numbers) in (1, 8)
+
+
+def test_an_empty_literal_shrinks():
+    spec = spec_of(lambda x: x, torch.randn(2), dims={"batch": (0, 4)})
+    recipe = with_leaves(
+        Recipe(sizes={"batch": 0}, leaves=example_recipe(spec).leaves), {0: torch.empty(0)}
+    )
+    assert shrink(spec, recipe, lambda r: r.leaves[0].kind == "literal").leaves[0].data == Literal(
+        torch.empty(0)
+    )
+
+
+def test_the_sizes_of_a_literal_shrink():
+    spec = one(dims={"batch": (1, 8)})
+    recipe = with_leaves(
+        plain_recipe(spec, "normal", {"batch": 8}, 0), {0: torch.full((8, 3), 7.5)}
+    )
+    found = shrink(spec, recipe, lambda r: bool((call_of(spec, r) == 7.5).all()))
+    assert found.sizes == {"batch": 1}
+
+
+@pytest.mark.parametrize("threshold", [0.5, 3.0, 100.0])
+def test_a_shrunk_literal_is_still_on_its_side_of_a_threshold(threshold):
+    _, numbers = shrunk(
+        literal(threshold * 1.25, 0.3, -0.7), lambda x: bool(x.sum() > threshold * 0.5)
+    )
+    assert sum(numbers) > threshold * 0.5

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from specs import spec_of, within
 
-from pytest_torchexport.recipes import Recipe, build
+from pytest_torchexport.recipes import Recipe, build, example_recipe, plain_recipe, with_leaves
 from pytest_torchexport.spec.inputs import TensorLeaf
 from pytest_torchexport.strategies import (
     EXAMPLE_FACTOR,
@@ -206,3 +206,62 @@ def test_calls_beyond_the_memory_cap_are_not_made(columns):
     largest = max(MEMORY_CAP // columns, 2 * EXAMPLE_FACTOR)
     assert within_memory(spec, {"batch": largest})
     assert not within_memory(spec, {"batch": largest + 1})
+
+
+def test_known_calls_are_drawn_too_as_they_are_and_varied():
+    spec = spec_of(
+        lambda x, n: x, torch.randn(2, 3), 4, dims={"batch": (1, 6)}, values={"n": (0, 99)}
+    )
+    known = with_leaves(
+        plain_recipe(spec, "normal", {"batch": 5}, 11), {0: torch.full((5, 3), 1234.5), 1: 77}
+    )
+    near, exact, resized, others = Counter(), 0, set(), 0
+
+    @QUICK
+    @given(recipes(spec, [known]))
+    def drawn(recipe):
+        nonlocal exact, others
+        x, n = build(spec, recipe).args
+        assert recipe.sizes["batch"] in spec.dims["batch"].sizes
+        if recipe.leaves[0].kind != "literal":
+            others += 1
+            return
+        exact += recipe == known
+        near[bool((x == 1234.5).any())] += 1
+        resized.add(recipe.sizes["batch"])
+        assert n == 77
+        assert recipe.leaves[0].data == known.leaves[0].data
+
+    drawn()
+    assert near[True] > 5
+    assert exact
+    assert len(resized) > 2
+    assert others > near[True]
+
+
+def test_known_calls_are_varied_within_the_spec():
+    base = example_recipe(SPEC)
+    known = with_leaves(
+        base,
+        {
+            1: torch.full_like(SPEC.leaves[1].example, 6),
+            2: torch.zeros_like(SPEC.leaves[2].example),
+            4: 6,
+        },
+    )
+
+    @QUICK
+    @given(recipes(SPEC, [base, known]))
+    def drawn(recipe):
+        leaves = dict(SPEC.flatten(build(SPEC, recipe)))
+        for leaf in SPEC.leaves:
+            value = leaves[leaf.path]
+            if isinstance(leaf, TensorLeaf):
+                assert value.dtype == leaf.dtype
+                assert within(
+                    value if value.is_floating_point() else value.to(torch.int64), leaf.domain
+                )
+        assert bool(leaves["mask"].any(-1).all())
+        assert leaves["n"] in range(2, 7)
+
+    drawn()

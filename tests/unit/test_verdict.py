@@ -10,7 +10,7 @@ import pytest
 
 from pytest_torchexport import failures
 from pytest_torchexport.recipes import LeafRecipe, Recipe
-from pytest_torchexport.verdict import Difference, Sizes, Verdict
+from pytest_torchexport.verdict import Branch, Difference, Sizes, Verdict, coverage_of
 
 FULL = Verdict(
     subject="Net",
@@ -58,6 +58,19 @@ FULL = Verdict(
     seed=7,
     seconds={"export": 0.5},
     max_error=1e-3,
+    branches=(
+        Branch(
+            where="net.py:3",
+            statement="if x.sum() > 0:",
+            text="x.sum() > 0",
+            module="blocks.0",
+            kind="if",
+            counts={"True": 3},
+            status={"True": "verified", "False": "unreached"},
+            on_values=True,
+            in_artifact=False,
+        ),
+    ),
 )
 EMPTY = Verdict(subject="f", target="trace", device="cpu", status="passed")
 
@@ -125,3 +138,38 @@ def test_every_failure_has_a_title_and_is_found_by_its_name():
 def test_an_unknown_failure_is_a_key_error():
     with pytest.raises(KeyError):
         failures.by_name("Nothing")
+
+
+def branch(kind="if", **status):
+    return Branch(
+        where="net.py:3", statement="", text="", module="", kind=kind, counts={}, status=status
+    )
+
+
+@pytest.mark.parametrize(
+    ("branches", "share"),
+    [
+        ([], None),
+        ([branch(True_="verified", False_="unreached")], 50.0),
+        ([branch(True_="diverges", False_="frozen but equal")], 100.0),
+        ([branch(True_="unreached", False_="raises")], 0.0),
+        ([branch(True_="raises")], None),
+        ([branch(True_="constant", False_="constant")], None),
+        ([branch("for", none="unreached", more="verified")], None),
+        ([branch(a="verified", b="unreached"), branch(a="verified", b="verified")], 75.0),
+        ([branch(a="unreached"), branch(a="constant", b="unreached")], 0.0),
+    ],
+)
+def test_branch_coverage_is_the_share_of_outcomes_that_inputs_steer_to(branches, share):
+    assert coverage_of(branches) == share
+    verdict = Verdict(
+        subject="f", target="trace", device="cpu", status="passed", branches=tuple(branches)
+    )
+    assert verdict.branch_coverage == share
+    assert verdict.as_dict()["branch_coverage"] == share
+
+
+def test_loops_and_constants_are_not_counted_as_steered():
+    assert branch(True_="unreached").steered
+    assert not branch("for", none="unreached").steered
+    assert not branch(True_="constant").steered

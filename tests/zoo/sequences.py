@@ -12,7 +12,6 @@ from zoo.row import (
     B_T_3,
     B_T_4,
     DIFFERS,
-    FROZEN,
     NARROWED,
     RAISES,
     REFUSED,
