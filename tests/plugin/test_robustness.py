@@ -232,9 +232,11 @@ def test_a_loop_that_never_ends_is_a_failure_and_the_run_goes_on(suite, run_apar
 
 def test_eager_that_never_ends_is_interrupted(suite, run):
     suite(
+        "import itertools\n"
         "class Spin(nn.Module):\n"
         "    def forward(self, x):\n"
-        "        while len(x) == 3: pass\n"
+        "        for _ in itertools.count():\n"
+        "            if len(x) < 4: break\n"
         "        return x\n"
         "@pytest.mark.torchexport('mirror')\n"
         "def test_spin(x): Spin()(x)\n"
@@ -244,6 +246,21 @@ def test_eager_that_never_ends_is_interrupted(suite, run):
     result = run()
     result.assert_outcomes(passed=1, failed=1)
     assert result.ret == 1
+
+
+def test_a_while_that_never_ends_is_no_legal_call(suite, run):
+    suite(
+        "class Spin(nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        while len(x) == 4: pass\n"
+        "        return x\n"
+        "@pytest.mark.torchexport('mirror')\n"
+        "def test_spin(x): Spin()(x)\n",
+    )
+    result = run("-v")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*a while loop of forward does not come to an end*"])
+
 
 
 def test_property_based_tests_may_be_marked_too(suite, run):
