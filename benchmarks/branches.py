@@ -1,0 +1,302 @@
+"""What the search for branches reaches, beside random calls: prints the table.
+
+`python benchmarks/branches.py --seeds 0,1,2` (`--rows WORDS`: only models whose names hold the words)
+
+Over the models of the zoo that branch, three ways to choose calls, each with the same budgets, the same
+legal calls (those of the input spec) and the example as the first of them. What is counted are outcomes
+that the example and the model's hand-written witnesses take: True and False of each condition in each
+module, and of loops none, one or many rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+import hypothesis
+import torch
+from zoo import BRANCHES, Row
+
+from pytest_torchexport.eager import Eager
+from pytest_torchexport.explore.observed import Observed
+from pytest_torchexport.explore.search import Goal, Search
+from pytest_torchexport.legal import Legal
+from pytest_torchexport.plan import Plan
+from pytest_torchexport.quiet import quiet
+from pytest_torchexport.recipes import Recipe, build, example_recipe, plain_recipe, with_leaves
+from pytest_torchexport.spec.inputs import Call, InputSpec, ValueLeaf, build_spec
+from pytest_torchexport.spec.options import parse_check_options
+from pytest_torchexport.strategies import recipes, within_memory
+from pytest_torchexport.subject import Subject
+
+BUDGETS = (50, 200)
+# As the plugin's: the search of a model is stopped after so many seconds per call of its budget.
+SECONDS_PER_CALL = 0.025
+
+
+@dataclass(frozen=True)
+class Model:
+    """A row of the zoo under observation, and what is to be reached."""
+
+    name: str
+    spec: InputSpec
+    observed: Observed
+    example: frozenset[Goal]
+    wanted: frozenset[Goal]
+
+    def words(self, goal: Goal) -> str:
+        (number, module), outcome = goal
+        where = f" in {module}" if module else ""
+        return f"{self.name}: `{self.observed.sites[number].text}`{where} never {outcome}"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a way took of a model's outcomes, in so many calls at most, and how long each of them took."""
+
+    missed: frozenset[Goal]
+    seconds_per_call: float
+
+
+# -- the models ----------------------------------------------------------------------------------------
+
+
+def models(rows: Sequence[Row]) -> Iterator[Model]:
+    """Those where a witness takes what the example does not: on the others there is nothing to find."""
+    for row in rows:
+        model = observe(row)
+        if model.wanted - model.example:
+            yield model
+
+
+def observe(row: Row) -> Model:
+    """A row as the plugin sees it before it searches."""
+    example = _call(row.example)
+    options = parse_check_options(dict(row.options))
+    subject = Subject.of(row.build())
+    plan = Plan(target="trace", device="cpu", options=options)
+    eager = Eager(subject, plan, _silent, example)
+    spec = build_spec(subject.signature(), [example], options, subject.annotations())
+    eager.prepare(example, [leaf.path for leaf in spec.leaves])
+    observed = Observed(eager, plan.seed)
+    observed.learn(example)
+    eager.guard(observed)
+    spec = Legal(spec, eager, _silent).spec
+    first, *others = (_taken(row, observed, make) for make in (row.example, *row.witnesses))
+    if observed.drifted():
+        first, *others = (_taken(row, observed, make) for make in (row.example, *row.witnesses))
+    return Model(row.name, spec, observed, first, first.union(*others))
+
+
+def _taken(row: Row, observed: Observed, make: Callable[[], Any]) -> frozenset[Goal]:
+    with observed.watching():
+        path = observed.run(_call(make))
+    assert path is not None, f"{row.name}: eager refuses a witness"
+    return frozenset(path.taken())
+
+
+def _silent(*_: object) -> None:
+    """Notes and progress are the plugin's affair."""
+
+
+def _call(make: Callable[[], Any]) -> Call:
+    args, kwargs = make()
+    return Call(tuple(args), dict(kwargs))
+
+
+# -- the ways ------------------------------------------------------------------------------------------
+
+
+class Tally:
+    """Calls one by one, and what they take."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.calls = 0
+        self.taken: set[Goal] = set()
+        self.add(example_recipe(model.spec))
+
+    def add(self, recipe: Recipe) -> None:
+        """Run a call; one that is not legal counts too, as in the search."""
+        self.calls += 1
+        call = build(self.model.spec, recipe)
+        path = self.model.observed.run(call) if call is not None else None
+        if path is not None:
+            self.taken |= path.taken().keys()
+
+
+def plain_random(model: Model, seed: int, calls: int) -> tuple[set[Goal], int]:
+    """Normal numbers as large as the example's, sizes and listed Python arguments drawn evenly."""
+    chooser = random.Random(seed)
+    with model.observed.watching():
+        tally = Tally(model)
+        while tally.calls < calls:
+            tally.add(_random_recipe(model.spec, chooser))
+    return tally.taken, tally.calls
+
+
+def _random_recipe(spec: InputSpec, chooser: random.Random) -> Recipe:
+    sizes = {name: chooser.choice(dim.sizes) for name, dim in spec.dims.items()}
+    if not within_memory(spec, sizes):
+        sizes = {name: dim.example for name, dim in spec.dims.items()}
+    arguments = {
+        index: _argument(leaf.values, chooser)
+        for index, leaf in enumerate(spec.leaves)
+        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple))
+    }
+    recipe = plain_recipe(spec, "normal", sizes, chooser.randrange(2**31))
+    return with_leaves(recipe, arguments)
+
+
+def _argument(values: list[Any] | tuple[Any, Any], chooser: random.Random) -> Any:
+    if isinstance(values, list):
+        return chooser.choice(values)
+    low, high = values
+    whole = isinstance(low, int) and isinstance(high, int)
+    return chooser.randint(low, high) if whole else chooser.uniform(low, high)
+
+
+def plain_hypothesis(model: Model, seed: int, calls: int) -> tuple[set[Goal], int]:
+    """The strategy that the plugin gives to Hypothesis for its own draws, without what a search found."""
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=calls - 1,
+        database=None,
+        deadline=None,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(recipes(model.spec))
+    def draw(recipe: Recipe) -> None:
+        tally.add(recipe)
+
+    with model.observed.watching():
+        tally = Tally(model)
+        draw()
+    return tally.taken, tally.calls
+
+
+def search(model: Model, seed: int, calls: int) -> tuple[set[Goal], int]:
+    """The plugin's own. It ends early where nothing is left to find."""
+    seconds = SECONDS_PER_CALL * calls
+    found = Search(model.spec, model.observed, seed=seed, calls=calls, seconds=seconds).run(_silent)
+    taken = {(key, outcome) for key, seen in found.seen.items() for outcome in seen.counts}
+    return taken, found.calls
+
+
+WAYS = {"plain random": plain_random, "plain Hypothesis": plain_hypothesis, "search": search}
+
+# By way, seed and budget: one per model, in the order of the models.
+Records = dict[tuple[str, int, int], list[Reached]]
+
+
+def run(found: Sequence[Model], seeds: Sequence[int], told: Callable[[str], None]) -> Records:
+    """Every way on every model, one after the other on each."""
+    records: Records = {}
+    for model in found:
+        told(model.name)
+        for seed in seeds:
+            for way, choose in WAYS.items():
+                for budget in BUDGETS:
+                    start = time.perf_counter()
+                    taken, calls = choose(model, seed, budget)
+                    each = (time.perf_counter() - start) / calls
+                    reached = Reached(model.wanted - taken, each)
+                    records.setdefault((way, seed, budget), []).append(reached)
+    return records
+
+
+# -- the table -----------------------------------------------------------------------------------------
+
+HEAD = (
+    "way",
+    *(f"outcomes at {budget}" for budget in BUDGETS),
+    "beyond the example's",
+    f"modules complete at {BUDGETS[-1]}",
+    "ms per call",
+)
+
+
+def table(found: Sequence[Model], seeds: Sequence[int], records: Records) -> str:
+    """Markdown: one row per way, the mean of its seeds, and the least of them in brackets."""
+    rows = [f"| {' | '.join(HEAD)} |", "|" + " --- |" * len(HEAD)]
+    rows += [_row_of(way, found, seeds, records) for way in WAYS]
+    return "\n".join(rows)
+
+
+def _row_of(way: str, found: Sequence[Model], seeds: Sequence[int], records: Records) -> str:
+    def shares(budget: int, share: Callable[[list[Reached]], float]) -> str:
+        each = [share(records[way, seed, budget]) for seed in seeds]
+        return f"{statistics.mean(each):.1%} ({min(each):.1%})"
+
+    def outcomes(reached: list[Reached]) -> float:
+        wanted = sum(len(model.wanted) for model in found)
+        return 1 - sum(len(item.missed) for item in reached) / wanted
+
+    def beyond(reached: list[Reached]) -> float:
+        wanted = sum(len(model.wanted - model.example) for model in found)
+        return 1 - sum(len(item.missed) for item in reached) / wanted
+
+    def complete(reached: list[Reached]) -> float:
+        return sum(not item.missed for item in reached) / len(reached)
+
+    last = BUDGETS[-1]
+    cost = statistics.median(
+        1000 * item.seconds_per_call for seed in seeds for item in records[way, seed, last]
+    )
+    cells = [
+        *(shares(budget, outcomes) for budget in BUDGETS),
+        shares(last, beyond),
+        shares(last, complete),
+        f"{cost:.2f}",
+    ]
+    return f"| {way} | {' | '.join(cells)} |"
+
+
+def misses(found: Sequence[Model], seeds: Sequence[int], records: Records) -> Iterator[str]:
+    """What the search did not reach, and with which seeds."""
+    for position, model in enumerate(found):
+        for goal in sorted(model.wanted, key=str):
+            without = [
+                str(seed)
+                for seed in seeds
+                if goal in records["search", seed, BUDGETS[-1]][position].missed
+            ]
+            if without:
+                yield f"- {model.words(goal)} (seeds {', '.join(without)})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", default="", help="only models whose names hold this")
+    parser.add_argument("--seeds", default="0,1,2", help="default: 0,1,2")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    with quiet("cpu"), warnings.catch_warnings():
+        found = list(models([row for row in BRANCHES if arguments.rows in row.name]))
+        records = run(found, seeds, lambda name: print(name, file=sys.__stderr__))
+    if not found:
+        parser.error(f"no model that branches has {arguments.rows!r} in its name")
+    outcomes = sum(len(model.wanted) for model in found)
+    print(f"{len(found)} modules, {outcomes} outcomes, seeds {arguments.seeds}\n")
+    print(table(found, seeds, records))
+    print(f"\nNot reached by the search in {BUDGETS[-1]} calls:\n")
+    print("\n".join(misses(found, seeds, records)) or "nothing")
+
+
+if __name__ == "__main__":
+    main()
