@@ -122,6 +122,21 @@ class Origins(TorchFunctionMode):
         finally:
             self._names = names
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Let what the block computes pass by, which is faster than to look away: for arithmetic that is none
+        of forward's.
+        """
+        if _innermost_mode() is not self:  # a mode of forward's own is to stay
+            with self.paused():
+                yield
+            return
+        self.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self.__enter__()
+
     def forget(self) -> None:
         """Drop what is known of the call before."""
         self.raised = False
@@ -175,6 +190,12 @@ class Origins(TorchFunctionMode):
     def last(self) -> Origin | None:
         """What the latest number came from, whatever was computed from it since."""
         return self._scalars[-1][1] if self._scalars else None
+
+
+def _innermost_mode() -> Any:
+    """The torch function mode that sees an operation first; None where this torch does not tell."""
+    current = getattr(torch.overrides, "_get_current_function_mode", None)
+    return current() if current is not None else None
 
 
 def origin_of(value: Any) -> Origin:

@@ -268,7 +268,7 @@ class Recorder:
         origin: Origin | None,
         operands: tuple[Any, ...],
     ) -> None:
-        with self.origins.paused():
+        with self.origins.aside():
             if self.traveler is not None:
                 self.traveler.came(len(self.path.events), origin, outcome)
             self._add(_event((number, self._instance(owner)), outcome, origin, operands))

@@ -70,7 +70,7 @@ HAS_BRANCH = {
 
 def _branch_line(branch: Branch) -> str:
     counts = ", ".join(f"{outcome} {count}x" for outcome, count in branch.counts.items())
-    return f"{_condition(branch)}    eager took {counts}; {HAS_BRANCH[branch.in_artifact]}"
+    return f"{_condition(branch)}    eager took {counts} in the search; {HAS_BRANCH[branch.in_artifact]}"
 
 
 def _outcomes_line(branch: Branch) -> str:

@@ -232,11 +232,10 @@ def test_a_loop_that_never_ends_is_a_failure_and_the_run_goes_on(suite, run_apar
 
 def test_eager_that_never_ends_is_interrupted(suite, run):
     suite(
-        "import itertools\n"
+        "import time\n"
         "class Spin(nn.Module):\n"
         "    def forward(self, x):\n"
-        "        for _ in itertools.count():\n"
-        "            if len(x) < 4: break\n"
+        "        time.sleep(60 * (len(x) == 4))\n"
         "        return x\n"
         "@pytest.mark.torchexport('mirror')\n"
         "def test_spin(x): Spin()(x)\n"
@@ -259,7 +258,7 @@ def test_a_while_that_never_ends_is_no_legal_call(suite, run):
     )
     result = run("-v")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*a while loop of forward does not come to an end*"])
+    result.stdout.fnmatch_lines(["*eager accepts batch <= 3*"])
 
 
 
