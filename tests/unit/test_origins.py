@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from pytest_torchexport.explore.origins import (
     Combined,
@@ -352,3 +353,46 @@ def test_what_is_asked_of_a_tensor_subclass_stays_its_own():
     found, _ = watched(lambda own: (own > 0).any(), own)
     assert type(found) is Own
     assert isinstance(origin_of(found), Reduced)
+
+
+class Named(TorchFunctionMode):
+    """A mode of forward's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.seen.append(function.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+def test_what_is_computed_aside_passes_by():
+    origins = Origins(lambda outcome: None)
+    with origins:
+        with origins.aside():
+            passed = X > 0
+            with pytest.raises(RuntimeError):
+                X @ X
+        told = X > 0
+    assert (origin_of(passed), origins.raised) == (Plain(passed), False)
+    assert isinstance(origin_of(told), Compared)
+
+
+def test_the_mode_is_back_after_an_error_aside():
+    origins = Origins(lambda outcome: None)
+    with origins:
+        with pytest.raises(KeyboardInterrupt), origins.aside():
+            raise KeyboardInterrupt
+        assert isinstance(origin_of(X > 0), Compared)
+
+
+def test_a_mode_of_forwards_own_stays_where_something_is_computed_aside():
+    origins, own = Origins(lambda outcome: None), Named()
+    with origins, own:
+        with origins.aside():
+            passed = X > 0
+        told = X > 0
+    assert own.seen == ["gt", "gt"]
+    assert origin_of(passed) == Plain(passed)
+    assert isinstance(origin_of(told), Compared)
