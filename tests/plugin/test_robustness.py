@@ -261,7 +261,6 @@ def test_a_while_that_never_ends_is_no_legal_call(suite, run):
     result.stdout.fnmatch_lines(["*eager accepts batch <= 3*"])
 
 
-
 def test_property_based_tests_may_be_marked_too(suite, run):
     suite(
         "from hypothesis import given, settings, strategies as st\n"

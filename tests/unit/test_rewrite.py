@@ -81,7 +81,7 @@ class Program:
             warnings.simplefilter("ignore")
             exec(compile(text, str(path), "exec", dont_inherit=True), self.names)
         self.file, self.twin, self.recorder = str(path), twin, Recorder()
-        functions = functions_of(Subject.of(self.names["f"]), lambda file: file == self.file)
+        functions, _ = functions_of(Subject.of(self.names["f"]), lambda file: file == self.file)
         self.functions = [item for item in functions if item.__code__.co_name not in OURS]
         codes = frozenset(item.__code__ for item in self.functions)
         self.rewritten = rewritten(self.file, codes)

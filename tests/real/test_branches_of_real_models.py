@@ -1,0 +1,119 @@
+"""Branches of other people's models: what steers them is followed, what does not is not warned of.
+
+Each truth was established by running eager and the artifact by hand. Needs transformers and timm; skipped
+where they are missing.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from real.models import calibrate, stub_torchvision
+
+from pytest_torchexport import check_export
+
+CHECKS = ("parity", "control_flow")
+TINY = {
+    "vocab_size": 32,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 64,
+}
+TEXT = {
+    "shapes": {"input_ids": "batch sequence"},
+    "dims": {"batch": (1, 3), "sequence": (1, 24)},
+}
+
+
+@pytest.fixture(scope="module")
+def transformers():
+    stub_torchvision()
+    return pytest.importorskip("transformers", reason="needs transformers")
+
+
+@pytest.fixture(scope="module")
+def timm():
+    stub_torchvision()
+    return pytest.importorskip("timm", reason="needs timm")
+
+
+@pytest.fixture(scope="module")
+def torchvision():
+    stub_torchvision()
+    return pytest.importorskip("torchvision", reason="needs torchvision")
+
+
+def traced(model, args=(), kwargs=None, **options):
+    torch.manual_seed(0)
+    return check_export(
+        model.eval(), args, kwargs, target="trace", checks=CHECKS, max_examples=5, **options
+    )
+
+
+def ids():
+    generator = torch.Generator().manual_seed(0)
+    return {"input_ids": torch.randint(3, 32, (2, 7), generator=generator)}
+
+
+def test_a_library_model_itself_is_followed_and_nothing_is_warned_of(transformers):
+    model = transformers.BertModel(transformers.BertConfig(**TINY))
+    verdict = traced(model, (), ids(), **TEXT)
+    assert verdict.status == "passed", verdict.reason
+    assert not verdict.ineffective
+    assert not [note for note in verdict.notes if "no source" in note or "more functions" in note]
+    assert any("modeling_bert.py" in row.where and not row.module for row in verdict.branches)
+
+
+def test_rotary_embeddings_that_grow_beyond_the_trained_length(transformers):
+    config = transformers.LlamaConfig(
+        **{**TINY, "max_position_embeddings": 16},
+        num_key_value_heads=1,
+        use_cache=False,
+        rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0},
+    )
+    verdict = traced(transformers.LlamaForCausalLM(config), (), ids(), **TEXT)
+    assert verdict.failure == "BranchFrozen", verdict.reason
+    assert "if seq_len > max_seq_len_cached" in verdict.where
+
+
+def test_a_scan_written_as_a_loop_is_frozen_at_its_length(transformers):
+    config = transformers.MambaConfig(
+        vocab_size=32,
+        hidden_size=8,
+        state_size=4,
+        num_hidden_layers=1,
+        use_cache=False,
+        time_step_rank=4,
+    )
+    options = {**TEXT, "dims": {"batch": (1, 2), "sequence": (1, 9)}}
+    verdict = traced(transformers.MambaModel(config), (), ids(), **options)
+    assert verdict.failure == "BranchFrozen", verdict.reason
+    assert "for index in range(seq_len)" in verdict.where
+
+
+def test_position_embeddings_that_are_resampled_for_other_sizes(timm):
+    """What runs only behind the question whether there are as many tokens as trained is not to blame."""
+    model = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=4, img_size=32, depth=1, dynamic_img_size=True
+    )
+    verdict = traced(
+        model,
+        (torch.randn(2, 3, 32, 32),),
+        shapes={"x": "batch 3 h w"},
+        dims={"batch": (1, 2), "h": [16, 32, 48], "w": [16, 32, 48]},
+    )
+    assert verdict.failure == "BranchFrozen", verdict.reason
+    assert "num_new_tokens == num_pos_tokens" in verdict.where
+
+
+def test_flags_of_a_network_with_auxiliary_heads_are_steered_by_nothing(torchvision):
+    model = torchvision.models.get_model(
+        "googlenet", num_classes=4, aux_logits=True, init_weights=False, transform_input=True
+    ).eval()
+    calibrate(model, (torch.randn(8, 3, 32, 32),))
+    verdict = traced(model, (torch.randn(2, 3, 32, 32),), dims={"batch": (1, 2)})
+    assert verdict.status == "passed", verdict.reason
+    assert not verdict.ineffective
+    assert verdict.branch_coverage is None
