@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from pytest_torchexport.recipes import LeafRecipe, Literal, Recipe
+from pytest_torchexport.recipes import LeafRecipe, Literal, Recipe, build_leaves, with_leaves
 from pytest_torchexport.spec.dims import Dim
 from pytest_torchexport.spec.inputs import InputSpec, TensorLeaf
 
@@ -40,13 +40,27 @@ def shrink(spec: InputSpec, recipe: Recipe, still_fails: Callable[[Recipe], bool
     ``still_fails`` must ask for the same failure class, so that one bug never slips into another.
     """
     budget = _Budget(still_fails)
-    before = None
-    while before != recipe:
-        before = recipe
+    seen: set[str] = set()
+    while repr(recipe) not in seen:
+        seen.add(repr(recipe))
         for name, dim in spec.dims.items():
             recipe = _smaller_dim(name, dim, recipe, budget)
+        recipe = _cropped(spec, recipe)
         recipe = next((c for c in _simpler(spec, recipe) if budget.fails(c)), recipe)
     return recipe
+
+
+def _cropped(spec: InputSpec, recipe: Recipe) -> Recipe:
+    """The recipe with its literals at the sizes of the call: what lies beyond says nothing."""
+    built = build_leaves(spec, recipe)
+    if built is None:
+        return recipe
+    larger = {
+        index: built[index].detach()
+        for index, item in enumerate(recipe.leaves)
+        if item.kind == "literal" and item.data.tensor.shape != built[index].shape
+    }
+    return with_leaves(recipe, larger) if larger else recipe
 
 
 class _Budget:
@@ -109,13 +123,11 @@ def _simpler_numbers(values: torch.Tensor) -> Iterator[torch.Tensor]:
             fewer[start : start + width] = 0
             if not torch.equal(fewer, flat):
                 yield fewer.reshape(values.shape)
-    alike = (
-        torch.full_like(values, flat[flat.abs().argmax()].item())
-        if values.dtype != torch.bool
-        else values
-    )
-    if not torch.equal(alike, values):
-        yield alike
+    # Only where nothing is zero yet: else what one way takes away the other brings back.
+    if values.dtype != torch.bool and bool((flat != 0).all()):
+        alike = torch.full_like(values, flat[flat.abs().argmax()].item())
+        if not torch.equal(alike, values):
+            yield alike
     if values.is_floating_point():
         for digits in (0, 1, 2):
             rounded = values.double().round(decimals=digits).to(values.dtype)
