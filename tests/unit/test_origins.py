@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -16,6 +18,7 @@ from pytest_torchexport.explore.origins import (
     Origins,
     Plain,
     Reduced,
+    distance,
     leaves,
     origin_of,
     violation,
@@ -396,3 +399,23 @@ def test_a_mode_of_forwards_own_stays_where_something_is_computed_aside():
     assert own.seen == ["gt", "gt"]
     assert origin_of(passed) == Plain(passed)
     assert isinstance(origin_of(told), Compared)
+
+
+NUMBERS = (0.0, -1.5, 2.5, float("inf"), 3, 2**53 + 1, True)
+SINGLE = (*NUMBERS, *(torch.tensor(number) for number in NUMBERS), torch.tensor([[2.5]]))
+
+
+@pytest.mark.parametrize("sign", ["<", "<=", ">", ">=", "==", "!="])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_distance_is_the_violation_as_a_number(sign, wanted):
+    for left, right in itertools.product(SINGLE, SINGLE):
+        origin = Compared(sign, left, right)
+        expected = float(violation(origin, wanted))
+        assert distance(origin, wanted) == pytest.approx(expected, abs=0, rel=0, nan_ok=True)
+
+
+def test_a_distance_of_more_than_numbers_is_that_of_their_violation():
+    assert distance(Reduced("any", Compared(">", X, 5.0)), True) == 2.0
+    assert distance(Compared(">", X, 5.0), True) is None
+    assert distance(Compared(">", torch.tensor(1j), 5.0), True) is None
+    assert distance(Compared("<", "a", 5.0), True) is None
