@@ -9,6 +9,7 @@ written operands 90 % of outcomes at 200 calls, with both 98 %; feedback from co
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ SEED_SHARE = 0.3
 ROUNDS = 3
 CLIMB = 25
 GRADIENT_STEPS = 10
+MOST_WRITTEN = 12
 # Calls kept per outcome, and in all: the first shows it, another guards against luck.
 KEPT_PER_OUTCOME = 2
 KEPT = 96
@@ -53,6 +55,17 @@ def found_on(recipe: Recipe, path: Path, *, searched: bool = False) -> Found:
     return Found(recipe, path.decisions(), frozenset(path.taken()), searched)
 
 
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A call to go for an outcome from: how far it was from it, and where on its path it came nearest (None:
+    at no condition).
+    """
+
+    recipe: Recipe
+    far: float = math.inf
+    position: int | None = None
+
+
 @dataclass
 class Seen:
     """What is known of one condition in one module: how often it came out how, and what steers it: names of
@@ -64,6 +77,8 @@ class Seen:
     # What it was made of, each time it came, on the first call that met it, and that call's sizes.
     first: tuple[object, Mapping[str, int]] | None = None
     differed: bool = False
+    # Whether tensors are compared: what never varied so far may do so yet.
+    on_tensors: bool = False
 
     @property
     def varies(self) -> bool:
@@ -124,7 +139,7 @@ class Search:
         self._seen: dict[Key, Seen] = {}
         self._corpus: list[Found] = []
         self._paths: set[object] = set()
-        self._bases: dict[Goal, list[tuple[float, Recipe]]] = {}
+        self._bases: dict[Goal, list[Base]] = {}
         self._tries: dict[Goal, int] = {}
         self._searching = False
 
@@ -169,7 +184,7 @@ class Search:
             for recipe in itertools.islice(seeds, most):
                 self._try(recipe)
                 yield
-            if not any(seen.varies for seen in self._seen.values()):
+            if not any(seen.varies or seen.on_tensors for seen in self._seen.values()):
                 return  # other values of the same kind will not change that
 
     def _pursue(self) -> Iterator[None]:
@@ -190,7 +205,7 @@ class Search:
     def _open(self) -> Iterator[Goal]:
         """Outcomes that no call has taken, of conditions that the inputs may reach."""
         for key, seen in list(self._seen.items()):
-            if seen.varies:
+            if seen.varies or seen.on_tensors:
                 for outcome in self._observed.sites[key[0]].outcomes:
                     if outcome not in seen.counts:
                         yield key, outcome
@@ -206,27 +221,28 @@ class Search:
 
     def _go_for(self, goal: Goal) -> Iterator[None]:
         """All moves, from a call that came near. Other rounds begin at other calls."""
-        bases = self._bases.get(goal) or [(float("inf"), self._any())]
-        _, base = bases[(self._tries[goal] - 1) % len(bases)]
+        bases = self._bases.get(goal) or [Base(self._any())]
+        base = bases[(self._tries[goal] - 1) % len(bases)]
         for move in (self._write, self._step_sizes, self._descend, self._climb):
             for _ in move(goal, base):
                 yield
                 if self._done(goal):
                     return
 
-    def _write(self, goal: Goal, base: Recipe) -> Iterator[None]:
+    def _write(self, goal: Goal, base: Base) -> Iterator[None]:
         probe = self._probe(goal, base)
-        if probe is not None and isinstance(goal[1], bool):
+        if probe is not None:
             yield
-            for recipe in itertools.islice(moves.written(self._spec, base, probe, goal[1]), 12):
+            written = moves.written(self._spec, base.recipe, probe, bool(goal[1]))
+            for recipe in itertools.islice(written, MOST_WRITTEN):
                 self._try(recipe)
                 yield
 
-    def _step_sizes(self, goal: Goal, base: Recipe) -> Iterator[None]:
+    def _step_sizes(self, goal: Goal, base: Base) -> Iterator[None]:
         """One size or number at a time, faster as long as it gets nearer."""
-        for neighbour in moves.neighbours(self._spec, base):
+        for neighbour in moves.neighbours(self._spec, base.recipe):
             for way in (1, -1):
-                steps, best = way, self._distance(goal, base)
+                steps, best = way, base.far
                 while True:
                     recipe = neighbour(steps)
                     path = self._try(recipe) if recipe is not None else None
@@ -238,54 +254,46 @@ class Search:
                         break
                     best, steps = now, steps * 2
 
-    def _descend(self, goal: Goal, base: Recipe) -> Iterator[None]:
+    def _descend(self, goal: Goal, base: Base) -> Iterator[None]:
         """Newton's steps on what is missing; where one does not help, a shorter and a longer one."""
-        best = self._distance(goal, base)
         for _ in range(GRADIENT_STEPS):
             probe = self._probe(goal, base)
             if probe is None or not probe.gradients:
                 return
             yield
             for step in moves.STEPS:
-                recipe = moves.stepped(self._spec, base, probe, step)
+                recipe = moves.stepped(self._spec, base.recipe, probe, step)
                 path = self._try(recipe) if recipe is not None else None
                 yield
                 if recipe is None or self._done(goal):
                     return
-                now = _missing(path, goal) if path is not None else float("inf")
-                if now < best:
-                    base, best = recipe, now
+                now = _missing(path, goal) if path is not None else math.inf
+                if path is not None and now < base.far:
+                    base = Base(recipe, now, _nearest(path, goal))
                     break
             else:
                 return
 
-    def _climb(self, goal: Goal, base: Recipe) -> Iterator[None]:
+    def _climb(self, goal: Goal, base: Base) -> Iterator[None]:
         """Changes at random, kept where they come nearer."""
-        best = self._distance(goal, base)
+        recipe, best = base.recipe, base.far
         for _ in range(CLIMB):
-            recipe = moves.mutated(self._spec, base, self._rng, self._constants)
-            path = self._try(recipe)
+            changed = moves.mutated(self._spec, recipe, self._rng, self._constants)
+            path = self._try(changed)
             yield
-            now = _missing(path, goal) if path is not None else float("inf")
+            now = _missing(path, goal) if path is not None else math.inf
             if now <= best:
-                base, best = recipe, now
+                recipe, best = changed, now
 
-    def _probe(self, goal: Goal, base: Recipe) -> Probe | None:
-        call = build(self._spec, base)
-        path = self._observed.run(call, self._deadline) if call is not None else None
-        if call is None or path is None or not isinstance(goal[1], bool):
+    def _probe(self, goal: Goal, base: Base) -> Probe | None:
+        """What the base knows where it came nearest; one more call of eager."""
+        if base.position is None or not isinstance(goal[1], bool):
+            return None
+        call = build(self._spec, base.recipe)
+        if call is None:
             return None
         self._spent += 1
-        near = _nearest(path, goal)
-        if near is None:
-            return None
-        return self._observed.probe(call, near, goal[1], self._deadline)
-
-    def _distance(self, goal: Goal, base: Recipe) -> float:
-        """How far the base is from the goal, as it was when it was run."""
-        return min(
-            (d for d, recipe in self._bases.get(goal, ()) if recipe is base), default=float("inf")
-        )
+        return self._observed.probe(call, base.position, goal[1], self._deadline)
 
     # -- one call --------------------------------------------------------------------------------------
 
@@ -298,31 +306,36 @@ class Search:
             self._refused += 1
             return None
         sizes = {name: dim.example for name, dim in self._spec.dims.items()} | dict(recipe.sizes)
-        for event in path.events:
-            self._saw(event, recipe)
+        for position, event in enumerate(path.events):
+            self._saw(event, position, recipe)
         for key, marks in path.marks().items():
             self._seen.setdefault(key, Seen()).met(marks, sizes)
         for key, lengths in path.loops.items():
             for wanted in (NONE, ONCE, MORE):
-                self._keep_base((key, wanted), _loop_missing(lengths, wanted), recipe)
+                self._keep_base((key, wanted), Base(recipe, _loop_missing(lengths, wanted)))
         for (key, outcome), count in path.taken().items():
             counts = self._seen[key].counts
             counts[outcome] = counts.get(outcome, 0) + count
         self._keep(recipe, path)
         return path
 
-    def _saw(self, event: Event, recipe: Recipe) -> None:
+    def _saw(self, event: Event, position: int, recipe: Recipe) -> None:
+        if event.on_values:
+            self._seen.setdefault(event.key, Seen()).on_tensors = True
         if isinstance(event.outcome, bool):
-            far = event.distance if event.distance is not None else float("inf")
-            self._keep_base((event.key, not event.outcome), far, recipe)
+            far = event.distance if event.distance is not None else math.inf
+            self._keep_base((event.key, not event.outcome), Base(recipe, far, position))
 
-    def _keep_base(self, goal: Goal, far: float, recipe: Recipe) -> None:
+    def _keep_base(self, goal: Goal, base: Base) -> None:
         kept = self._bases.setdefault(goal, [])
-        if any(known is recipe for _, known in kept):
-            kept[:] = [(min(far, d) if known is recipe else d, known) for d, known in kept]
-        elif len(kept) < BASES or far < kept[-1][0]:
-            kept.append((far, recipe))
-        kept.sort(key=lambda item: item[0])
+        if len(kept) == BASES and not base.far < kept[-1].far:
+            return
+        same = next((known for known in kept if known.recipe is base.recipe), None)
+        if same is None:
+            kept.append(base)
+        elif base.far < same.far:
+            kept[kept.index(same)] = base
+        kept.sort(key=lambda known: known.far)
         del kept[BASES:]
 
     def _keep(self, recipe: Recipe, path: Path) -> None:
@@ -340,7 +353,7 @@ def _nearest(path: Path, goal: Goal) -> int | None:
     """Where on a path the condition came nearest to coming out as wanted."""
     key, wanted = goal
     places = [
-        (event.distance if event.distance is not None else float("inf"), position)
+        (event.distance if event.distance is not None else math.inf, position)
         for position, event in enumerate(path.events)
         if event.key == key and event.outcome != wanted
     ]
@@ -357,12 +370,12 @@ def _missing(path: Path, goal: Goal) -> float:
         for event in path.events
         if event.key == key and (event.outcome == wanted or event.distance is not None)
     ]
-    return min((item for item in far if item is not None), default=float("inf"))
+    return min((item for item in far if item is not None), default=math.inf)
 
 
 def _loop_missing(lengths: Sequence[int], wanted: Outcome) -> float:
     aim = {NONE: 0, ONCE: 1, MORE: 2}[str(wanted)]
     return min(
         (0 if wanted == MORE and length > aim else abs(length - aim) for length in lengths),
-        default=float("inf"),
+        default=math.inf,
     )
