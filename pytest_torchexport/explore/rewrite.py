@@ -423,6 +423,10 @@ class _Rewriter(ast.NodeTransformer):
             return self._rebuilt(node, operand=inner)  # type: ignore[no-any-return]
         if isinstance(node, ast.BoolOp):
             return self._parts(node, kind, raises)
+        if isinstance(node, ast.IfExp):
+            test = self._test(node.test, "expression", (False, False))
+            ways = [self._test(item, kind, raises) for item in (node.body, node.orelse)]
+            return self._rebuilt(node, test=test, body=ways[0], orelse=ways[1])  # type: ignore[no-any-return]
         if isinstance(node, ast.Compare) and len(node.ops) == 1:
             return self._compare(node, kind, raises)
         if isinstance(node, ast.Compare) and self._may_bind:

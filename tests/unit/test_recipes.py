@@ -353,14 +353,14 @@ def test_a_recipe_with_literals_survives_json_and_makes_the_same_call():
     spec = spec_of(lambda x, ids, n: x, torch.randn(2, 3), torch.tensor([1, 2]), 4)
     made = with_leaves(
         example_recipe(spec),
-        {0: torch.tensor([[1.0, 2, 3], [4, 5, 6]]), 1: torch.tensor([0, 2]), 2: 9},
+        {0: torch.tensor([[1.0, 2, 3], [4, 5, 6]]), 1: torch.tensor([2, 1]), 2: 9},
     )
     again = Recipe.from_dict(json.loads(json.dumps(made.as_dict())))
     assert again == made
     for recipe in (made, again):
         x, ids, n = build(spec, recipe).args
         assert x.tolist() == [[1, 2, 3], [4, 5, 6]]
-        assert (ids.tolist(), n) == ([0, 2], 9)
+        assert (ids.tolist(), n) == ([2, 1], 9)
 
 
 def test_only_the_leaves_that_are_named_are_replaced():
@@ -412,7 +412,7 @@ def test_a_literal_is_not_written_to_by_what_is_made_of_it():
 
 
 def test_leaves_are_built_before_the_users_map():
-    spec = spec_of(one, torch.ones(2), map=lambda x: x * 10)
+    spec = spec_of(one, torch.ones(2), map=lambda x: {"x": x * 10})
     assert build_leaves(spec, example_recipe(spec))[0].tolist() == [1, 1]
     assert build(spec, example_recipe(spec)).args[0].tolist() == [10, 10]
 

@@ -834,7 +834,7 @@ def test_a_rewritten_program_does_what_it_did(tmp_path, name):
 
 # -- programs at random --------------------------------------------------------------------------------------
 
-ATOMS = st.integers(0, 4).map(lambda i: f"Truth(x >> {i} & 1, 'abcde'[{i}])")
+ATOMS = st.integers(0, 4).map(lambda i: f"Truth(x >> {i} & 1 > 0, 'abcde'[{i}])")
 NUMBERS = st.sampled_from(["x", "say(x % 3)", "Number(x % 4).value", "1", "say(2)", "-x"])
 
 
@@ -930,6 +930,15 @@ SIMPLE = st.one_of(
 BODIES = st.lists(st.recursive(SIMPLE, _statements, max_leaves=4), min_size=1, max_size=3)
 
 
+def squeezed(log):
+    """The log, a truth asked for again at once left out: in ``not (a and b)`` that is the compiler's business."""
+    return [
+        line
+        for line, before in zip(log, ["", *log], strict=False)
+        if line != before or line[:4] != "bool"
+    ]
+
+
 @settings(
     max_examples=150,
     deadline=None,
@@ -943,7 +952,8 @@ def test_a_random_program_does_what_it_did(tmp_path, body):
     plain, twin = program(tmp_path, source, twin=False), program(tmp_path, source)
     assert twin.rewritten.codes or not twin.rewritten.sites
     for value in (0, 1, 5, 10, 22, 31):
-        assert twin.does(value) == plain.does(value), (source, value)
+        (came, told), (expected, log) = twin.does(value), plain.does(value)
+        assert (came, squeezed(told)) == (expected, squeezed(log)), (source, value)
 
 
 # -- what is told ----------------------------------------------------------------------------------------------
