@@ -27,8 +27,9 @@ from pytest_torchexport.recipes import (
 from pytest_torchexport.spec.inputs import InputSpec, TensorLeaf, ValueLeaf
 from pytest_torchexport.strategies import within_memory
 
-# A step beyond the threshold, in parts of what is missing: just over it, safely, and where curved, far.
-STEPS = (1.1, 1.001, 3.0)
+# A step beyond the threshold, in parts of what is missing: safely over it, just over it, half the way where beyond is
+# another condition's threshold, and where curved, far.
+STEPS = (1.1, 1.001, 0.5, 3.0)
 # How far, in the example's scale, a float whose range nobody said may be moved.
 REACH = 100.0
 # Positions of a leaf that are worth writing to one by one.

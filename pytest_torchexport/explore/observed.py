@@ -31,7 +31,8 @@ from pytest_torchexport.explore.recorder import Arrived, Endless, Path, Recorder
 from pytest_torchexport.explore.rewrite import placed, rewritten
 from pytest_torchexport.explore.sites import Outcome, Site
 from pytest_torchexport.fingerprint import changed, fingerprint
-from pytest_torchexport.observe import TENSORS, Raised, State, observe, seed_everything
+from pytest_torchexport.limits import TimeLimitExceeded
+from pytest_torchexport.observe import TENSORS, Hung, Raised, State, observe, seed_everything
 from pytest_torchexport.quiet import unheard
 from pytest_torchexport.spec.inputs import Call
 
@@ -149,6 +150,8 @@ class Observed:
         self.recorder.deadline = deadline
         outcome = observe(self._subject.function, call, seed=self._seed, run=self._aside)
         self._state.restore()
+        if isinstance(outcome, Hung):
+            raise TimeLimitExceeded  # the item's: a call has none of its own here
         self._endless = isinstance(outcome, Raised) and outcome.type == Endless.__name__
         return None if isinstance(outcome, Raised) else self.recorder.path
 
@@ -246,6 +249,8 @@ class _Probing:
                 observed._aside(lambda: observed._subject.function(*call.args, **call.kwargs))
         except (Arrived, Endless):
             pass
+        except TimeLimitExceeded:
+            raise
         except Exception:
             return None  # what eager does there without autograd, ``run`` has seen
         finally:

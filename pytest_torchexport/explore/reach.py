@@ -61,6 +61,9 @@ _CALLED = frozenset(
     ]
 )
 
+# What no forward calls of a module, which is there before it runs.
+_MAKING = frozenset(["__init__", "__new__", "__post_init__"])
+
 Owns = Callable[[str], bool]
 
 
@@ -187,7 +190,9 @@ class _Walk:
         for base in cls.__mro__:
             if base not in self._classes and self._made_by_the_user(base):
                 self._classes.append(base)
-                yield from [item for name, item in vars(base).items() if name in self._names]
+                made_before = _MAKING if issubclass(base, torch.nn.Module) else frozenset[str]()
+                wanted = self._names - made_before
+                yield from [item for name, item in vars(base).items() if name in wanted]
 
     def _made_by_the_user(self, cls: type) -> bool:
         module = sys.modules.get(cls.__module__)

@@ -35,6 +35,8 @@ from pytest_torchexport.explore.sites import MORE, NONE, ONCE, Outcome, Site
 # end.
 MAX_EVENTS = 10_000
 MAX_ROUNDS = 2000
+# How long a list may be whose items tell one call from another.
+SHOWN = 64
 
 OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
@@ -357,9 +359,12 @@ def _short(value: Any) -> Any:
 
 
 def _kind(value: Any) -> Any:
-    """A value that is no number: itself where it is plain, else of which type."""
-    plain = value is None or isinstance(value, (bool, int, float, str))
-    return value if plain else type(value).__name__
+    """A value that is no number: itself where it is plain, a short list of such, else of which type."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if type(value) in (list, tuple, set) and 0 < len(value) <= SHOWN:
+        return tuple(map(_kind, value))
+    return type(value).__name__
 
 
 def _digest(tensor: Tensor) -> float:

@@ -16,6 +16,7 @@ from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.recorder import Path
 from pytest_torchexport.explore.search import Explored, Found, Goal, Search, found_on
 from pytest_torchexport.failures import Failure
+from pytest_torchexport.limits import TimeLimitExceeded
 from pytest_torchexport.messages import condense
 from pytest_torchexport.observe import Returned
 from pytest_torchexport.quiet import unheard
@@ -249,6 +250,8 @@ def _proof(bench: Bench, trails: Trails, recipe: Recipe) -> Iterator[str]:
             second = target.export(
                 subject.function, call.to(bench.plan.device), bench.spec, **options
             )
+    except TimeLimitExceeded:
+        raise
     except Exception as error:
         yield f"exported at this call it is refused: {condense(error)[0]}"
         return

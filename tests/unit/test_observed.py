@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from pytest_torchexport.eager import Eager
 from pytest_torchexport.explore.observed import Observed, until
 from pytest_torchexport.explore.reach import functions_of, owner_of
 from pytest_torchexport.explore.recorder import MAX_ROUNDS
+from pytest_torchexport.limits import TimeLimitExceeded, interrupted_after
 from pytest_torchexport.observe import Raised, Returned
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.spec.inputs import Call
@@ -234,6 +236,34 @@ def test_operands_are_told():
     assert path.events[1].distance == 1.0
     assert path.events[1].operands == (2, 3)
     assert not path.events[1].on_values
+
+
+class MadeInALoop(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+
+    def forward(self, x):
+        return self.layers[0](x)
+
+
+def test_the_loops_that_a_module_is_made_in_are_none_of_forwards():
+    assert not observed_of(MadeInALoop(), ones(1, 2)).sites
+
+
+class Span:
+    def __init__(self, x):
+        self.high = x.max() if x.numel() else 0.0
+
+
+class SpanInside(nn.Module):
+    def forward(self, x):
+        return x * Span(x).high
+
+
+def test_what_forward_makes_decides_under_forward():
+    found = observed_of(SpanInside(), ones(1, 2))
+    assert [site.text for site in found.sites.values()] == ["x.numel()"]
 
 
 # -- afterwards --------------------------------------------------------------------------------------------------
@@ -553,3 +583,21 @@ def test_code_that_is_the_same_in_two_files_is_told_by_its_own_file(tmp_path):
         path = found.run(Call((ones(1),), {}))
     files = [found.sites[event.key[0]].file.rpartition("/")[2] for event in path.events]
     assert files == ["one.py", "two.py"]
+
+
+class Sleepy(nn.Module):
+    def forward(self, x):
+        if x.sum() > 0:
+            time.sleep(60)
+        return x
+
+
+@pytest.mark.parametrize("way", ["run", "probe"])
+def test_the_time_of_the_item_ends_an_observed_call(way):
+    observed = observed_of(Sleepy(), ones(1, 2))
+    call = Call((ones(1, 2),))
+    with observed.watching(), pytest.raises(TimeLimitExceeded), interrupted_after(0.2):
+        if way == "run":
+            observed.run(call)
+        else:
+            observed.probe(call, 5, True, until(60))
