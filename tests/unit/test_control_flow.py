@@ -261,7 +261,12 @@ def test_an_outcome_of_calls_that_nobody_judged_is_not_verified():
 
 
 def test_an_outcome_that_only_raises_is_no_aim():
-    row = statuses(seen({False: 3}), [passed((A, False))], where=site(raises=frozenset({True})))
+    row = statuses(
+        seen({False: 3}),
+        [passed((A, False))],
+        where=site(raises=frozenset({True})),
+        example=found((A, False)),
+    )
     assert row.status == {"False": VERIFIED, "True": RAISES}
     assert coverage_of([row]) == 100.0
 
