@@ -34,6 +34,8 @@ STEPS = (1.1, 1.001, 0.5, 3.0)
 REACH = 100.0
 # Positions of a leaf that are worth writing to one by one.
 FEW = 8
+# Seeds that set two Python arguments.
+MOST_PAIRS = 24
 
 
 # -- where to begin --------------------------------------------------------------------------------------
@@ -46,6 +48,7 @@ def plain_seeds(spec: InputSpec, constants: Sequence[float], seed: int) -> Itera
         yield plain_recipe(spec, kind, example, seed)
     yield from _listed(spec, seed)
     yield from _sizes(spec, constants, seed)
+    yield from itertools.islice(_paired(spec, seed), MOST_PAIRS)
 
 
 def odd_seeds(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
@@ -69,11 +72,26 @@ def _scaled(recipe: Recipe, scale: float) -> Recipe:
 def _listed(spec: InputSpec, seed: int) -> Iterator[Recipe]:
     """Each value of a Python argument that was listed, or the ends of its range."""
     base = example_recipe(spec)
-    for index, leaf in enumerate(spec.leaves):
-        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple)):
-            for value in leaf.values:
-                changed = with_leaves(base, {index: value})
-                yield dataclasses.replace(changed, seed=seed)
+    for index, values in _choices(spec).items():
+        for value in values:
+            yield dataclasses.replace(with_leaves(base, {index: value}), seed=seed)
+
+
+def _paired(spec: InputSpec, seed: int) -> Iterator[Recipe]:
+    """Two Python arguments at a time: behind a condition on one may be another on the other."""
+    base = example_recipe(spec)
+    for pair in itertools.combinations(_choices(spec).items(), 2):
+        (first, some), (second, others) = pair
+        for one, other in itertools.product(some, others):
+            yield dataclasses.replace(with_leaves(base, {first: one, second: other}), seed=seed)
+
+
+def _choices(spec: InputSpec) -> dict[int, Sequence[Any]]:
+    return {
+        index: leaf.values
+        for index, leaf in enumerate(spec.leaves)
+        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple))
+    }
 
 
 def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
