@@ -32,9 +32,10 @@ from pytest_torchexport.explore.origins import (
 from pytest_torchexport.explore.sites import MORE, NONE, ONCE, Outcome, Site
 
 # Conditions of one call that are worth following, and rounds of its ``while`` loops: beyond, they may never
-# end.
+# end, unless they do so within QUICK seconds.
 MAX_EVENTS = 10_000
 MAX_ROUNDS = 2000
+QUICK = 0.5
 # How long a list may be whose items tell one call from another.
 SHOWN = 64
 
@@ -146,6 +147,7 @@ class Recorder:
         # Codes that have no source: their conditions are told by the truths tensors are asked for.
         self.coarse: dict[types.CodeType, str] = {}
         self.rounds = 0
+        self._began = 0.0
         self._most_events = self._most_rounds = math.inf
         self._modules: list[str] = []
         self._names: dict[int, str] = {}
@@ -156,6 +158,7 @@ class Recorder:
         """Begin a new path. ``names`` are the modules' paths by their ids."""
         self.path = Path()
         self.rounds = 0
+        self._began = time.perf_counter()
         self.origins.forget()
         self._names = names
         self._modules = []
@@ -278,9 +281,9 @@ class Recorder:
     def _add(self, event: Event) -> None:
         events = self.path.events
         self.rounds += event.outcome is True and self.sites[event.key[0]].kind == "while"
-        if len(events) >= self._most_events or self.rounds >= self._most_rounds:
-            raise Endless
-        if time.perf_counter() > self.deadline:
+        now = time.perf_counter()
+        many = len(events) >= self._most_events or self.rounds >= self._most_rounds
+        if now > self.deadline or (many and now > self._began + QUICK):
             raise Endless
         events.append(event)
 
@@ -373,8 +376,11 @@ def _digest(tensor: Tensor) -> float:
         return 0.0
     if tensor.is_complex() or tensor.is_quantized:
         return 0.0
-    if tensor.dtype in (torch.float32, torch.float64):  # most are, and this is twice as fast
+    digest = math.nan
+    if tensor.numel() == 1:
+        digest = float(tensor.item())
+    elif tensor.dtype in (torch.float32, torch.float64):  # most are, and this is twice as fast
         digest = float(tensor.abs().sum(dtype=torch.float64))
-        if math.isfinite(digest):
-            return digest
+    if math.isfinite(digest):
+        return digest
     return float(tensor.double().abs().nan_to_num().sum())
