@@ -31,18 +31,23 @@ COPIES = 4
 Row = tuple[str, str, str]
 
 
-def seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def seconds(
+    function: Callable[[], object], clock: Callable[[], float] = time.perf_counter
+) -> float:
+    start = clock()
     function()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def interleaved(
-    first: Callable[[], object], second: Callable[[], object], runs: int
+    first: Callable[[], object],
+    second: Callable[[], object],
+    runs: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[float, float, float]:
     """Medians of both and of their ratio, pair by pair, after one warm-up of each."""
     first(), second()
-    pairs = [(seconds(first), seconds(second)) for _ in range(runs)]
+    pairs = [(seconds(first, clock), seconds(second, clock)) for _ in range(runs)]
     ratio = statistics.median(a / b for a, b in pairs)
     return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs), ratio
 
@@ -342,11 +347,96 @@ def memory(runs: int) -> Iterator[Row]:
     )
 
 
+def observing(runs: int) -> Iterator[Row]:
+    """A call whose conditions are told, and one that is differentiated up to a condition, against a plain
+    one; in seconds of the processor, for other work on the machine hits calls of milliseconds unevenly.
+    """
+    import torch
+    from branches import observe
+    from branching import BRANCHING, row
+
+    for name in BRANCHING:
+        model = observe(row(name))
+        observed, call = model.observed, model.spec.example
+        with observed.watching():
+            path = observed.run(call)
+        # The last condition on a number: most of forward lies before it.
+        place, event = [(i, e) for i, e in enumerate(path.events) if e.distance is not None][-1]
+        module = row(name).build()
+
+        def plain(module=module, call=call) -> None:
+            with torch.no_grad():
+                module(*call.args)
+
+        # Each enters and leaves the observation, which a search does once for all of its calls.
+        def told(observed=observed, call=call) -> None:
+            with observed.watching():
+                observed.run(call)
+
+        def step(observed=observed, call=call, place=place, wanted=not event.outcome) -> None:
+            with observed.watching():
+                observed.probe(call, place, wanted, float("inf"))
+
+        for what, other, goal in (
+            ("observed call", told, "<= 1.3"),
+            ("gradient step", step, ""),
+        ):
+            mine, bare, ratio = interleaved(other, plain, 7 * runs, time.process_time)
+            figure = f"{ratio:.2f} ({1000 * mine:.2f} ms / {1000 * bare:.2f} ms)"
+            yield f"{what} / plain one, {name}", figure, goal
+
+
+def explore(runs: int) -> Iterator[Row]:
+    """Seconds of the search per module, with the default budget."""
+    import branches
+    from branching import BRANCHING, row
+
+    from pytest_torchexport.quiet import quiet
+
+    def searched(model: branches.Model) -> tuple[float, int]:
+        start = time.perf_counter()
+        _, calls = branches.search(model, seed=0, calls=branches.BUDGETS[-1])
+        return time.perf_counter() - start, calls
+
+    with quiet("cpu"):
+        small = [searched(model)[0] for model in branches.models(branches.BRANCHES)]
+    figure = f"median {statistics.median(small):.3f} s, most {max(small):.2f} s"
+    yield f"search per module, {len(small)} of the zoo that branch", figure, "<= 5 s"
+    for name in BRANCHING:
+        found = [searched(branches.observe(row(name))) for _ in range(runs)]
+        figure = f"{statistics.median(s for s, _ in found):.2f} s, {found[0][1]} calls"
+        yield f"search, {name}", figure, "<= 5 s"
+
+
+def unconditional(runs: int) -> Iterator[Row]:
+    """An item of a model without a condition, with the check for branches and without."""
+    from models import MODELS, build
+
+    from pytest_torchexport import check_export
+
+    for name in MODELS:
+
+        def item(*more: str, name: str = name) -> None:
+            module, x = build(name)
+            checks = ("parity", "dims", "state", *more)
+            verdict = check_export(module, (x,), target="trace", checks=checks, max_examples=CALLS)
+            assert verdict.status == "passed", verdict
+
+        mine, without, ratio = interleaved(
+            lambda i=item: i("control_flow"), item, runs, time.process_time
+        )
+        label = f"item with control_flow / without, {name}: no condition"
+        yield label, f"{ratio:.3f} ({mine:.2f} s / {without:.2f} s)", "1.0"
+
+
 ROWS = {
     "startup": startup,
     "overhead": overhead,
     "parity": parity,
     "shares": shares,
+    "observing": observing,
+    "explore": explore,
+    "unconditional": unconditional,
     "memory": memory,
     "xdist": xdist,
 }
