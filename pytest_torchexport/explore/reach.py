@@ -21,6 +21,8 @@ from pytest_torchexport.messages import is_users
 from pytest_torchexport.subject import Subject
 
 MAX_OBJECTS = 20_000
+# Submodules in ``package.part.inner.helper``.
+MAX_DOTS = 3
 _UNREAD = (
     str,
     bytes,
@@ -229,6 +231,16 @@ def _mentioned(code: types.CodeType, names: dict[str, Any]) -> Iterator[Any]:
     for name in looked_up:
         value = names.get(name)
         if isinstance(value, types.ModuleType):
-            yield from (inspect.getattr_static(value, each, None) for each in looked_up)
+            yield from _attributes(value, looked_up, MAX_DOTS)
+        else:
+            yield value
+
+
+def _attributes(module: types.ModuleType, names: set[str], dots: int) -> Iterator[Any]:
+    """Attributes of these names, also behind a submodule: ``package.part.helper``."""
+    for name in names:
+        value = inspect.getattr_static(module, name, None)
+        if isinstance(value, types.ModuleType) and dots:
+            yield from _attributes(value, names, dots - 1)
         else:
             yield value
