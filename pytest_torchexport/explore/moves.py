@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -98,16 +98,22 @@ def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[R
     """Each dim at its ends, beside the example's, and at and beside the constants of the code."""
     example = {name: dim.example for name, dim in spec.dims.items()}
     near = {int(c) + way for c in constants if c == int(c) for way in (-1, 0, 1)}
-    for name, dim in spec.dims.items():
-        wanted = dict.fromkeys(
-            (dim.low, dim.high, 1, 2, dim.example + 1, dim.example - 1, *sorted(near))
-        )
-        for size in wanted:
-            if size in dim.sizes and size != dim.example:
+    seen = {name: {dim.example} for name, dim in spec.dims.items()}
+
+    def at(name: str, sizes: Iterable[int]) -> Iterator[Recipe]:
+        for size in sizes:
+            if size in spec.dims[name].sizes and size not in seen[name]:
+                seen[name].add(size)
                 yield plain_recipe(spec, "normal", {**example, name: size}, seed)
+
+    for name, dim in spec.dims.items():
+        yield from at(name, (dim.low, dim.high, 1, 2, dim.example + 1, dim.example - 1))
     if spec.dims:
         yield plain_recipe(spec, "normal", {n: d.low for n, d in spec.dims.items()}, seed)
         yield plain_recipe(spec, "normal", {n: d.high for n, d in spec.dims.items()}, seed)
+    # Last, so that many constants leave no dim untouched.
+    for name in spec.dims:
+        yield from at(name, sorted(near))
 
 
 def _filled(spec: InputSpec, number: float, seed: int) -> Iterator[Recipe]:

@@ -169,13 +169,17 @@ class Search:
 
     def _begin(self) -> Iterator[None]:
         """The example, what was found before, and seeds. Ends at once where the code decides nothing."""
+        deadline, self._deadline = self._deadline, math.inf
         self._try(example_recipe(self._spec))
+        self._deadline = deadline
         yield
         if not self._observed.sites:
             return
+        self._searching = True
         for recipe in self._stored:
             self._try(recipe)
             yield
+        self._searching = False
         most = max(1, int(SEED_SHARE * self._calls))
         for seeds in (
             moves.plain_seeds(self._spec, self._constants, self._seed),
@@ -341,7 +345,8 @@ class Search:
     def _keep(self, recipe: Recipe, path: Path) -> None:
         found = found_on(recipe, path, searched=self._searching)
         rare = any(self._kept(goal) < KEPT_PER_OUTCOME for goal in found.taken)
-        if (rare or found.decisions not in self._paths) and len(self._corpus) < KEPT:
+        room = len(self._corpus) < KEPT
+        if rare or (room and found.decisions not in self._paths):
             self._paths.add(found.decisions)
             self._corpus.append(found)
 

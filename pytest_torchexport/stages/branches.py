@@ -16,14 +16,22 @@ from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.recorder import Path
 from pytest_torchexport.explore.search import Explored, Found, Goal, Search, found_on
 from pytest_torchexport.failures import Failure
+from pytest_torchexport.ledger import Ledger
 from pytest_torchexport.limits import TimeLimitExceeded
 from pytest_torchexport.messages import condense
 from pytest_torchexport.observe import Returned
 from pytest_torchexport.quiet import unheard
-from pytest_torchexport.recipes import Recipe, build, example_recipe, readable
+from pytest_torchexport.recipes import (
+    Recipe,
+    build,
+    build_leaves,
+    example_recipe,
+    readable,
+    with_leaves,
+)
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.stages.bench import Bench
-from pytest_torchexport.targets.base import NotApplicable
+from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.branches import Branches, difference
 from pytest_torchexport.tree import tree_map
 from pytest_torchexport.verdict import coverage_of
@@ -39,6 +47,8 @@ UNITS = 100
 CLEAR = 1e-3
 # How many calls beside one on a threshold are tried.
 BESIDE = 8
+# How close to the turn a call between the example and a failing one is looked for.
+HALVINGS = 12
 
 
 @dataclass
@@ -127,6 +137,8 @@ def explore(bench: Bench, key: str) -> Trails | None:
             explored = _search(bench, observed, key)
     if not explored.corpus or explored.corpus[0].recipe != example_recipe(bench.spec):
         ledger.note("eager could not be observed on the example: its branches were not followed")
+        if plan.min_branch_coverage:
+            ledger.ineffective.append("branch coverage is not known: eager could not be observed")
         return None
     if explored.stopped:
         ledger.note(f"the search for branches stopped after {explored.stopped}")
@@ -217,6 +229,8 @@ def fault(bench: Bench, trails: Trails) -> tuple[Recipe, Failure, Fault | None]:
         goal = control_flow.guilty(trails.example, found, trails.tried)
         if goal is None:
             return recipe, failure, None
+        if first is None and not _taken_elsewhere(bench, trails, recipe, found):
+            return recipe, failure, None
         first = first or (recipe, failure, Fault(trails, goal))
     assert first is not None, "asked only where calls failed"
     return _on_the_examples_path(bench, trails, first[0]) or first
@@ -234,32 +248,87 @@ def _on_the_examples_path(
     return (other, failure, None) if failure is not None else None
 
 
-def _proof(bench: Bench, trails: Trails, recipe: Recipe) -> Iterator[str]:
-    """A second trace, made at the failing call: it agrees with eager there, and is another program."""
-    program = getattr(bench.artifact, "program", None)
-    if not isinstance(program, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
-        return
-    call = build(bench.spec, recipe)
-    if call is None or trails.path(recipe) is None or trails.observed.catches:
-        return  # torch.jit.trace does not survive an operation that raises: see targets.trace.CAUGHT
+def _taken_elsewhere(bench: Bench, trails: Trails, failing: Recipe, found: Found) -> bool:
+    """Whether the way through eager alone is at fault: then what is exported at another call on the same way is
+    right on this one too. Where it is not, a number was baked in, and no condition is to blame.
+    """
+    other = _passing_twin(trails, found) or _on_the_verge(bench, trails, failing, found)
+    call = build(bench.spec, other) if other is not None else None
+    second = (
+        _exported_at(bench, trails, other, call) if other is not None and call is not None else None
+    )
+    if not isinstance(second, NotApplicable | str | None):
+        return bench.judge_of(second, Ledger()).quietly(failing) is None
+    return True  # nothing speaks against it
+
+
+def _passing_twin(trails: Trails, found: Found) -> Recipe | None:
+    """A call on the same way on which the artifact is right."""
+    twins = (item.found for item in trails.tried if not item.failed)
+    return next((twin.recipe for twin in twins if twin.decisions == found.decisions), None)
+
+
+def _on_the_verge(bench: Bench, trails: Trails, failing: Recipe, found: Found) -> Recipe | None:
+    """Between the example's values and the failing call's, the last on the failing call's way; None where no
+    float lies between them.
+    """
+    far = build_leaves(bench.spec, failing)
+    near = build_leaves(bench.spec, example_recipe(bench.spec, failing.sizes))
+    if far is None or near is None:
+        return None
+    floats = [
+        index
+        for index, leaf in enumerate(far)
+        if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+    ]
+    taken, missed, verge = 1.0, 0.0, None
+    for _ in range(HALVINGS if floats else 0):
+        share = (taken + missed) / 2
+        mixed = {i: torch.lerp(near[i].double(), far[i].double(), share) for i in floats}
+        recipe = with_leaves(failing, {i: mixed[i].to(far[i].dtype) for i in floats})
+        path = trails.path(recipe)
+        if path is not None and path.decisions() == found.decisions:
+            taken, verge = share, recipe
+        else:
+            missed = share
+    return verge
+
+
+def _exported_at(
+    bench: Bench, trails: Trails, recipe: Recipe, call: Call
+) -> Artifact | NotApplicable | str | None:
+    """The artifact made at another call; the exporter's reason where it refuses, None where it is not asked."""
+    if trails.path(recipe) is None or trails.observed.catches:
+        return None  # torch.jit.trace does not survive an operation that raises: see targets.trace.CAUGHT
     target = targets.get(bench.plan.target)
     options = dict((bench.plan.options.export_options or {}).get(bench.plan.target, {}))
     subject = bench.eager.pristine.copy().to(bench.plan.device)
     try:
         with torch.no_grad(), unheard():
-            second = target.export(
+            return target.export(
                 subject.function, call.to(bench.plan.device), bench.spec, **options
             )
     except TimeLimitExceeded:
         raise
     except Exception as error:
-        yield f"exported at this call it is refused: {condense(error)[0]}"
+        return condense(error)[0]
+
+
+def _proof(bench: Bench, trails: Trails, recipe: Recipe) -> Iterator[str]:
+    """A second trace, made at the failing call: it agrees with eager there, and is another program."""
+    program = getattr(bench.artifact, "program", None)
+    call = build(bench.spec, recipe)
+    scripts = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
+    if not isinstance(program, scripts) or call is None:
         return
-    if isinstance(second, NotApplicable):
+    second = _exported_at(bench, trails, recipe, call)
+    if isinstance(second, str):
+        yield f"exported at this call it is refused: {second}"
+    if second is None or isinstance(second, NotApplicable | str):
         return
     lines = difference(program.inlined_graph, second.program.inlined_graph)
     if lines:
-        agrees = bench.judge_of(second, type(bench.ledger)()).quietly(recipe) is None
+        agrees = bench.judge_of(second, Ledger()).quietly(recipe) is None
         yield f"exported at this call it is another program{', and agrees with eager' if agrees else ''}:"
         yield from lines
 

@@ -206,3 +206,37 @@ def test_a_trace_that_would_kill_the_interpreter_is_not_made():
     found = verdict_of(Caught(), torch.randn(3, 4))
     assert found.failure == "ExportRefused"
     assert "torch.jit.trace does not survive" in found.reason
+
+
+class BakedBehindAHarmlessBranch(nn.Module):
+    """Both sides of the branch are the same; what is wrong is a number drawn after it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.max() > 10:  # noqa: SIM108  # a branch of two equal sides is the point
+            y = x * 2
+        else:
+            y = x * 2.0
+        n = int(x.max() > 100)
+        return y * (1 + n)
+
+
+def test_a_harmless_branch_on_the_way_is_not_to_blame():
+    found = verdict_of(
+        BakedBehindAHarmlessBranch(), torch.randn(3, 4), values={"x": (-1000.0, 1000.0)}
+    )
+    assert found.failure == "OutputsDiffer"
+
+
+class Rounds(nn.Module):
+    def forward(self, x: Tensor, n: int = 3) -> Tensor:
+        i = 0
+        while i < n:
+            x = x + 1
+            i += 1
+        return x
+
+
+def test_a_while_that_goes_round_often_and_quickly_ends():
+    options = {"values": {"n": (1, 5000)}}
+    found = verdict_of(Rounds(), torch.randn(3, 4), kwargs={"n": 3}, target="script", **options)
+    assert found.status == "passed", found.reason
