@@ -259,6 +259,7 @@ def test_too_many_conditions_are_endless_once_it_is_known_how_many_are_usual(rec
     recorder.truth(1, 1, 0)
     recorder.allow(20)
     recorder.start({})
+    recorder._began -= 1000.0  # seconds ago
     with pytest.raises(Endless):
         ask(recorder, 1, MAX_EVENTS + 1)
     assert len(told(recorder)) == MAX_EVENTS
@@ -266,19 +267,26 @@ def test_too_many_conditions_are_endless_once_it_is_known_how_many_are_usual(rec
 
 def test_too_many_rounds_of_a_while_are_endless(recorder):
     recorder.allow(20)
+    recorder._began -= 1000.0  # seconds ago
     with pytest.raises(Endless):
         ask(recorder, 3, MAX_ROUNDS + 1)
     assert len(told(recorder)) <= MAX_ROUNDS
 
 
 def test_an_example_that_goes_on_for_long_allows_others_to(recorder):
-    for _ in range(MAX_ROUNDS):
-        recorder.truth(3, 1, 0)
+    ask(recorder, 3, MAX_ROUNDS)
     recorder.allow(20)
     recorder.start({})
-    for _ in range(MAX_ROUNDS * 4):
-        recorder.truth(3, 1, 0)
+    recorder._began -= 1000.0
+    ask(recorder, 3, MAX_ROUNDS * 4)
     assert len(told(recorder)) == MAX_ROUNDS * 4
+
+
+def test_what_is_done_quickly_is_not_endless(recorder):
+    recorder.allow(20)
+    recorder._began += 1000.0
+    ask(recorder, 3, MAX_ROUNDS * 2)
+    assert len(told(recorder)) == MAX_ROUNDS * 2
 
 
 def test_a_deadline_that_has_passed_is_endless(recorder):
