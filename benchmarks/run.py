@@ -404,7 +404,8 @@ def explore(runs: int) -> Iterator[Row]:
     yield f"search per module, {len(small)} of the zoo that branch", figure, "<= 5 s"
     for name in BRANCHING:
         found = [searched(branches.observe(row(name))) for _ in range(runs)]
-        figure = f"{statistics.median(s for s, _ in found):.2f} s, {found[0][1]} calls"
+        time_taken, calls = (statistics.median(column) for column in zip(*found, strict=True))
+        figure = f"{time_taken:.2f} s, {calls:.0f} calls"
         yield f"search, {name}", figure, "<= 5 s"
 
 
