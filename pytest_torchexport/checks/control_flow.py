@@ -120,7 +120,7 @@ def table(
     elif culprit is not None:
         wrong.add(culprit)
     return tuple(
-        _branch(key, seen, explored.sites[key[0]], artifact, passed, wrong, example)
+        _branch(key, seen, explored, artifact, passed, wrong, example)
         for key, seen in explored.seen.items()
     )
 
@@ -128,19 +128,22 @@ def table(
 def _branch(
     key: Key,
     seen: Seen,
-    site: Site,
+    explored: Explored,
     artifact: Branches | None,
     passed: set[Goal],
     wrong: set[Goal],
     example: Found,
 ) -> Branch:
+    site = explored.sites[key[0]]
     inside = has_branch(artifact, site)
+    # A search that was cut short cannot tell a flag from a size that it did not get to.
+    unvaried = UNDECIDED if explored.stopped else CONSTANT
 
     def status(outcome: Outcome) -> str:
         if (key, outcome) in wrong:
             return DIVERGES
         if not seen.varies:
-            return CONSTANT
+            return unvaried
         if outcome not in seen.counts:
             return UNREACHED
         if (key, outcome) not in passed:

@@ -27,7 +27,8 @@ def mined(code: Iterable[Any], module: torch.nn.Module | None) -> tuple[float, .
     found: dict[float, None] = {}
     for value in [*code, *_of_modules(module)]:
         plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if plain and math.isfinite(value) and value not in _EVERYWHERE and abs(value) < 2**53:
+        # The range first: an integer may be too large for a float.
+        if plain and abs(value) < 2**53 and math.isfinite(value) and value not in _EVERYWHERE:
             found[value] = None
     return tuple(found)[:MAX_CONSTANTS]
 
@@ -39,8 +40,7 @@ def _of_modules(module: torch.nn.Module | None) -> Iterator[Any]:
             if not name.startswith("_") and not library:
                 yield from _numbers(value, MAX_DEPTH)
         for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
-            if tensor.numel() <= MAX_NUMEL and not tensor.is_complex() and not tensor.is_meta:
-                yield from tensor.detach().flatten().tolist()
+            yield from _elements(tensor)
 
 
 def _numbers(value: Any, depth: int) -> Iterator[Any]:
@@ -48,8 +48,7 @@ def _numbers(value: Any, depth: int) -> Iterator[Any]:
     if isinstance(value, (int, float)):
         yield value
     elif isinstance(value, torch.Tensor):
-        if value.numel() <= MAX_NUMEL and not value.is_complex() and not value.is_meta:
-            yield from value.detach().flatten().tolist()
+        yield from _elements(value)
     elif depth and isinstance(value, (list, tuple, set, frozenset)):
         for item in list(value)[:MAX_NUMEL]:
             yield from _numbers(item, depth - 1)
@@ -58,3 +57,10 @@ def _numbers(value: Any, depth: int) -> Iterator[Any]:
             yield from _numbers(item, depth - 1)
     elif depth and hasattr(value, "__dict__") and not callable(value):
         yield from _numbers(dict(vars(value)), depth)  # the dict counts
+
+
+def _elements(tensor: torch.Tensor) -> Iterator[Any]:
+    """The numbers of a small dense tensor."""
+    dense = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_quantized
+    if dense and tensor.numel() <= MAX_NUMEL and not tensor.is_complex() and not tensor.is_meta:
+        yield from tensor.detach().flatten().tolist()

@@ -27,7 +27,7 @@ from pytest_torchexport.dispatch import compiling_nothing
 from pytest_torchexport.eager import Eager
 from pytest_torchexport.explore.origins import Origin, violation
 from pytest_torchexport.explore.reach import functions_of, not_followed, owner_of
-from pytest_torchexport.explore.recorder import Arrived, Endless, Path, Recorder
+from pytest_torchexport.explore.recorder import Endless, Path, Recorder
 from pytest_torchexport.explore.rewrite import placed, rewritten
 from pytest_torchexport.explore.sites import Outcome, Site
 from pytest_torchexport.fingerprint import changed, fingerprint
@@ -247,23 +247,24 @@ class _Probing:
         try:
             with torch.enable_grad(), _frozen(observed.module):
                 observed._aside(lambda: observed._subject.function(*call.args, **call.kwargs))
-        except (Arrived, Endless):
-            pass
+        except Endless:
+            return self._found
         except TimeLimitExceeded:
             raise
         except Exception:
-            return None  # what eager does there without autograd, ``run`` has seen
+            return self._found  # what eager does without autograd, ``run`` has seen
         finally:
             recorder.traveler = None
             observed._state.restore()
         return self._found
 
     def came(self, position: int, origin: Origin | None, outcome: Outcome) -> None:
-        """Remember the last conditions before the one that is gone for, and stop there."""
+        """Remember the last conditions before the one that is gone for. The call goes on: one that was cut could
+        leave behind what the next one stumbles over.
+        """
         if position == self._position:
             self._arrive(origin)
-            raise Arrived
-        if origin is not None:
+        elif position < self._position and origin is not None:
             self._before = [*self._before, (origin, outcome)][-KEPT:]
 
     def _arrive(self, origin: Origin | None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 import types
 from collections import deque
@@ -35,36 +36,8 @@ _UNREAD = (
     torch.dtype,
     torch.device,
 )
-# What Python calls by itself.
-_CALLED = frozenset(
-    [
-        "__call__",
-        "__getitem__",
-        "__len__",
-        "__iter__",
-        "__next__",
-        "__bool__",
-        "__contains__",
-        "__enter__",
-        "__exit__",
-        "__init__",
-        "__new__",
-        "__post_init__",
-        "__getattr__",
-        "__add__",
-        "__sub__",
-        "__mul__",
-        "__matmul__",
-        "__truediv__",
-        "__neg__",
-        "__eq__",
-        "__lt__",
-        "__gt__",
-    ]
-)
-
-# What no forward calls of a module, which is there before it runs.
-_MAKING = frozenset(["__init__", "__new__", "__post_init__"])
+# A module was made before forward runs.
+_MAKING = frozenset({"__init__", "__new__"})
 
 Owns = Callable[[str], bool]
 
@@ -76,7 +49,9 @@ def owner_of(subject: Subject, packages: tuple[str, ...] = ()) -> Owns:
     folders = tuple(_folder(name) for name in (*packages, home_of(subject)) if name)
 
     def owns(file: str) -> bool:
-        return is_users(file) or any(folder and file.startswith(folder) for folder in folders)
+        return is_users(file) or any(
+            folder and (file == folder or file.startswith(folder + os.sep)) for folder in folders
+        )
 
     return owns
 
@@ -126,7 +101,7 @@ class _Walk:
         self._owns = owns
         self._seen: dict[int, Any] = {}
         self._waiting: deque[Any] = deque()
-        self._names: set[str] = set(_CALLED)
+        self._names: set[str] = set()
         self._classes: list[type] = []
 
     def mention(self, name: str) -> None:
@@ -193,8 +168,11 @@ class _Walk:
             if base not in self._classes and self._made_by_the_user(base):
                 self._classes.append(base)
                 made_before = _MAKING if issubclass(base, torch.nn.Module) else frozenset[str]()
-                wanted = self._names - made_before
-                yield from [item for name, item in vars(base).items() if name in wanted]
+                yield from [
+                    item
+                    for name, item in vars(base).items()
+                    if name not in made_before and (name in self._names or _is_special(name))
+                ]
 
     def _made_by_the_user(self, cls: type) -> bool:
         module = sys.modules.get(cls.__module__)
@@ -202,6 +180,11 @@ class _Walk:
             return cls.__module__ != "builtins"
         file = getattr(module, "__file__", None)
         return self._owns(file) if file else False
+
+
+def _is_special(name: str) -> bool:
+    """Whether Python calls a method of this name by itself: for an operator, a ``with``, a truth."""
+    return name.startswith("__") and name.endswith("__")
 
 
 def _vars(thing: Any) -> dict[str, Any]:

@@ -62,15 +62,11 @@ class Endless(BaseException):
     """
 
 
-class Arrived(BaseException):
-    """A call came to the condition that it was run for, and ends there."""
-
-
 class Traveler(Protocol):
     """Who wants to see the conditions of a call while it runs."""
 
     def came(self, position: int, origin: Origin | None, outcome: Outcome) -> None:
-        """The condition at this position of the path came out; may raise Arrived."""
+        """The condition at this position of the path came out."""
 
 
 @dataclass(frozen=True, slots=True)

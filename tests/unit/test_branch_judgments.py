@@ -240,3 +240,43 @@ def test_a_while_that_goes_round_often_and_quickly_ends():
     options = {"values": {"n": (1, 5000)}}
     found = verdict_of(Rounds(), torch.randn(3, 4), kwargs={"n": 3}, target="script", **options)
     assert found.status == "passed", found.reason
+
+
+class ScriptedOtherwise(nn.Module):
+    """Its script compares with the number just below: nothing was rounded, the maximum is an element."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.above = 0.5
+        self.scripted = 0.49999997
+
+    def forward(self, x: Tensor) -> Tensor:
+        above = self.scripted if torch.jit.is_scripting() else self.above
+        if bool(x.max() > above):
+            return x.sum(1) * 0 + 1
+        return x.sum(1) * 0
+
+
+def test_a_threshold_that_moved_is_not_excused_where_elements_are_compared():
+    options = {"values": {"x": (0.0, 0.5)}}
+    found = verdict_of(ScriptedOtherwise(), torch.rand(3, 4) / 2, target="script", **options)
+    assert found.failure == "OutputsDiffer"
+
+
+class NotReentrant(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.busy = [False]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.busy[0]:
+            raise RuntimeError("reentrant")
+        self.busy[0] = True
+        y = x * 2 if x.sum() > 13 * x.abs().max() else x + x
+        self.busy[0] = False
+        return y
+
+
+def test_no_call_of_the_search_is_cut_in_the_middle():
+    found = verdict_of(NotReentrant(), torch.randn(3, 4))
+    assert found.status == "passed", found.reason
