@@ -26,7 +26,12 @@ from pytest_torchexport.failures import (
 )
 from pytest_torchexport.ledger import Ledger
 from pytest_torchexport.legal import Legal
-from pytest_torchexport.limits import Deadline, TimeLimitExceeded, interrupted_after
+from pytest_torchexport.limits import (
+    Deadline,
+    TimeLimitExceeded,
+    interrupted_after,
+    survived,
+)
 from pytest_torchexport.messages import condense, is_about_dims, text_of
 from pytest_torchexport.observe import Returned, untouched
 from pytest_torchexport.plan import Plan
@@ -50,6 +55,8 @@ from pytest_torchexport.verdict import Verdict
 LOADING_SECONDS = 20.0
 # Eager's rehearsal stops at this share of the time limit.
 REHEARSAL_SHARE = 0.25
+# What may kill the interpreter is tried in a copy of it, for so long.
+TRYING_SECONDS = 60.0
 SHOWN_FRAMES = 2
 
 
@@ -248,18 +255,24 @@ class _Item:
 
     def _export(self) -> Artifact | NotApplicable:
         assert self.spec is not None
+        spec = self.spec
         target = targets.get(self.plan.target)
         example = self._export_example() if target.specializes else self.spec.example
         options = dict((self.plan.options.export_options or {}).get(self.plan.target, {}))
-        subject = self.eager.pristine.copy().to(self.plan.device)
-        caught: str = getattr(target, "refuses_caught", "")
-        if caught and self.observed is not None and self.observed.example_catches:
-            raise ExportRefused(caught)
+        device = self.plan.device
+
+        def go() -> Artifact | NotApplicable:
+            subject = self.eager.pristine.copy().to(device)
+            with torch.no_grad(), unheard():
+                return target.export(subject.function, example.clone().to(device), spec, **options)
+
+        fatal: str = getattr(target, "dies_of_caught", "")
+        catches = self.observed is not None and self.observed.example_catches
+        if fatal and catches and not survived(go, TRYING_SECONDS):
+            raise ExportRefused(fatal)
         try:
-            with self.ledger.timed("export"), torch.no_grad(), unheard():
-                return target.export(
-                    subject.function, example.clone().to(self.plan.device), self.spec, **options
-                )
+            with self.ledger.timed("export"):
+                return go()
         except TimeLimitExceeded:
             raise
         except Exception as error:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import _thread
 import atexit
 import contextlib
+import faulthandler
 import os
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -164,3 +166,33 @@ def in_thread(function: Callable[[], Any], seconds: float) -> Any:
     if returned:
         return value
     raise value
+
+
+def survived(action: Callable[[], object], seconds: float) -> bool:
+    """Whether a copy of this process lives through an action: it may return or raise, and must not be killed
+    or hang. False where processes cannot be copied.
+    """
+    if not hasattr(os, "fork"):
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch has threads, which the copy has no use for
+        child = os.fork()
+    if not child:
+        try:
+            faulthandler.disable()  # how the copy died is no news
+            null = os.open(os.devnull, os.O_RDWR)
+            for stream in (0, 1, 2):
+                os.dup2(null, stream)
+            action()
+        except BaseException:  # what it raises, the process itself will see
+            os._exit(0)
+        os._exit(0)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.WIFEXITED(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False

@@ -96,7 +96,7 @@ class OnnxLegacy:
     """The target."""
 
     specializes = False
-    refuses_caught = CAUGHT
+    dies_of_caught = CAUGHT
 
     def unavailable(self, device: str) -> str | None:
         """Needs the extra ``onnx`` (or ``onnx-gpu``), and a torch that still has the exporter."""

@@ -20,8 +20,8 @@ from pytest_torchexport.tree import Structure, describe
 FILENAME = "model.pt"
 # A minimal case: try: x.view(7) except RuntimeError: ... (seen with torch 2.13: SIGSEGV).
 CAUGHT = (
-    "forward catches what an operation raises on the example, and torch.jit.trace does not survive that: it kills "
-    "the interpreter. Ask beforehand whether it would raise, or give an example on which nothing does"
+    "forward catches what an operation raises on the example, and torch.jit.trace does not survive that: tried in "
+    "a process of its own, it was killed. Ask beforehand whether it would raise, or give an example on which nothing does"
 )
 
 
@@ -83,7 +83,7 @@ class Trace:
     """The target."""
 
     specializes = False
-    refuses_caught = CAUGHT
+    dies_of_caught = CAUGHT
 
     def unavailable(self, device: str) -> str | None:
         """Gone with torch versions that no longer have TorchScript."""
