@@ -38,7 +38,7 @@ class Watchman(Protocol):
     """Who knows whether calls end."""
 
     def loops(self) -> bool:
-        """Whether there is a loop that may not."""
+        """Whether calls came to a loop that may not."""
 
     def ends(self, call: Call) -> bool:
         """Whether this call does."""
@@ -72,14 +72,16 @@ class Eager:
         self._there: tuple[Subject, State] | None = None
 
     def guard(self, watchman: Watchman) -> None:
-        """Ask first whether a call ends, where a loop of the user's may not. The example's does."""
-        if watchman.loops():
-            self._watchman = watchman
+        """Ask first whether a call ends, once calls have come to a loop of the user's that may not. The
+        example's does.
+        """
+        self._watchman = watchman
 
     def on_cpu(self, call: Call, seed: int | None = None) -> Outcome:
         """What eager does with the call, from its pristine state."""
         seed = self._plan.seed if seed is None else seed
-        if self._watchman is not None and not self._watchman.ends(call):
+        watchman = self._watchman
+        if watchman is not None and watchman.loops() and not watchman.ends(call):
             return Raised("Endless", "a while loop of forward does not come to an end on this call")
         if self.fresh_each_call:
             return observe(self.pristine.copy().function, call, seed=seed)

@@ -157,6 +157,7 @@ class _Item:
                 self._round_trip(self.bench)  # the clean process keeps its own time
             if self.plan.self_test:
                 self_test.seed_bugs(self.bench)  # and so does this
+            branches.gate(self.bench)
         except CannotJudge as reason:
             return self._verdict("skipped", reason=str(reason))
         except TimeLimitExceeded:

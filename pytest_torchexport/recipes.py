@@ -239,10 +239,18 @@ def _describe_leaf(item: LeafRecipe, seed: int, value: Any) -> str:
         words = [_numbers(value)]
     if item.kind == "elements" and item.data:
         words = [f"of {', '.join(map(str, item.data))}"]
-    words += [f"with [{position}]={value:g}" for position, value in item.edits]
+    words += [f"with {_place(value, position)}={edit:g}" for position, edit in item.edits]
     if item.layout != "contiguous":
         words.append(item.layout)
     return " ".join(words)
+
+
+def _place(value: Any, position: int) -> str:
+    """Which element an edit writes to, as it would be indexed."""
+    if not isinstance(value, torch.Tensor) or not value.numel():
+        return f"[{position}]"
+    place = torch.unravel_index(torch.tensor(position % value.numel()), value.shape)
+    return str([int(axis) for axis in place])
 
 
 def _numbers(value: Any) -> str:

@@ -325,7 +325,7 @@ def read(config: pytest.Config) -> Settings:
         only_devices=cli["devices"],
         max_examples=ini["max_examples"],
         exact_max_examples=cli["max_examples"],
-        explore_calls=cli["explore_calls"] or ini["explore_calls"],
+        explore_calls=_first(cli["explore_calls"], ini["explore_calls"]),
         min_branch_coverage=_first(cli["min_branch_coverage"], ini["min_branch_coverage"]),
         follow=ini["follow"],
         strict=bool(cli["strict"] or ini["strict"]),

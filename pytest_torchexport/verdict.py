@@ -65,7 +65,8 @@ class Branch:
 
     ``counts`` says how often eager took which (``True``, ``False``, or of a loop ``0 iterations``,
     ``1 iteration``, ``2+ iterations``); ``status`` is per outcome one of verified, diverges, frozen but
-    equal, not judged, unreached, raises (no legal call gets there) or constant (no input steers it). ``on_values``
+    equal, not judged, unreached, outside the declared sizes, raises (no
+    legal call gets there) or constant (no input steers it). ``on_values``
     says whether tensors decide it, and not sizes and Python arguments alone.
     ``in_artifact`` says whether the artifact has a branch there; None where it does not tell.
     """
@@ -82,8 +83,13 @@ class Branch:
 
     @property
     def steered(self) -> bool:
-        """Whether inputs reach it, so that its outcomes count."""
-        return self.kind != "for" and "constant" not in self.status.values()
+        """Whether inputs reach it: a flag of the configuration is the same on every call."""
+        return "constant" not in self.status.values()
+
+    @property
+    def counted(self) -> bool:
+        """Whether its outcomes are to be taken. Loops are listed and not counted: 0 may be no legal size."""
+        return self.steered and self.kind != "for"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,14 +168,14 @@ class Verdict:
 
 def coverage_of(branches: Iterable[Branch]) -> float | None:
     """The share in percent of the outcomes that calls took, of all that inputs may steer to; None where there
-    are none. Loops are listed and not counted: a size of 0 may be no legal one.
+    are none.
     """
     counted = [
         status
         for branch in branches
-        if branch.steered
+        if branch.counted
         for status in branch.status.values()
-        if status != "raises"
+        if status not in ("raises", "outside the declared sizes")
     ]
     reached = sum(status not in ("unreached", "not judged") for status in counted)
     return 100.0 * reached / len(counted) if counted else None

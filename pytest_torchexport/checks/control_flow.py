@@ -29,6 +29,8 @@ from pytest_torchexport.verdict import Branch
 
 VERIFIED, DIVERGES, EQUAL = "verified", "diverges", "frozen but equal"
 UNDECIDED = "not judged"
+# A condition on sizes alone has shown inside the declared ones what it can.
+OUTSIDE = "outside the declared sizes"
 UNREACHED, RAISES, CONSTANT = "unreached", "raises", "constant"
 # What an artifact does that runs on where eager has turned off. Refusing the call is something else.
 SYMPTOMS = (OutputsDiffer, StructureDiffers, StateDiffers, ArtifactRaised)
@@ -46,13 +48,13 @@ def guilty(example: Found, failing: Found, tried: Sequence[Tried]) -> Goal | Non
     """The outcome that best tells failing calls from passing ones, of those that this failing call took and
     the example did not; the earlier one where two tell as well. None on the example's own path.
 
+    Only conditions that the example or a passing call came to: what nobody else was asked cannot tell.
     Best: Ochiai's coefficient, failing calls with the outcome over the root of all failing calls times all
     calls with it (https://doi.org/10.1109/TAICPART.2007.13).
     """
     if failing.decisions == example.decisions:
         return None
-    # What the example never came to cannot have kept it from anything.
-    met = {key for key, _ in example.decisions}
+    met = _met(example, tried)
     new = failing.taken - example.taken
     suspects = [goal for goal in dict.fromkeys(failing.decisions) if goal in new and goal[0] in met]
     if not suspects:
@@ -64,6 +66,12 @@ def guilty(example: Found, failing: Found, tried: Sequence[Tried]) -> Goal | Non
         return sum(having) / math.sqrt(max(failures * len(having), 1))
 
     return max(suspects, key=tells)  # the first of equals
+
+
+def _met(example: Found, tried: Sequence[Tried]) -> set[Key]:
+    """The conditions that the example or a passing call came to."""
+    right = [example, *(item.found for item in tried if not item.failed)]
+    return {key for found in right for key, _ in found.decisions}
 
 
 def _parting(example: Found, failing: Found) -> Goal | None:
@@ -102,11 +110,14 @@ def table(
     artifact: Branches | None,
     example: Found,
     culprit: Goal | None = None,
+    declared: frozenset[str] = frozenset(),
 ) -> tuple[Branch, ...]:
-    """Every condition that was met, and what became of each of its outcomes."""
+    """Every condition that was met, and what became of each of its outcomes. ``declared`` are the dims of which
+    the user said the sizes.
+    """
     passed = {goal for item in tried if not item.failed for goal in item.found.taken}
     failed = {goal for item in tried if item.failed for goal in item.found.taken} - passed
-    met = {key for key, _ in example.decisions}
+    met = _met(example, tried)
     wrong = {goal for goal in failed - example.taken if goal[0] in met}
     if culprit is not None and explored.sites[culprit[0][0]].loops:
         # It may have gone round four times instead of three: both are many.
@@ -120,7 +131,7 @@ def table(
     elif culprit is not None:
         wrong.add(culprit)
     return tuple(
-        _branch(key, seen, explored, artifact, passed, wrong, example)
+        _branch(key, seen, explored, artifact, passed, wrong, example, declared)
         for key, seen in explored.seen.items()
     )
 
@@ -133,6 +144,7 @@ def _branch(
     passed: set[Goal],
     wrong: set[Goal],
     example: Found,
+    declared: frozenset[str],
 ) -> Branch:
     site = explored.sites[key[0]]
     inside = has_branch(artifact, site)
@@ -145,7 +157,7 @@ def _branch(
         if not seen.varies:
             return unvaried
         if outcome not in seen.counts:
-            return UNREACHED
+            return OUTSIDE if seen.steers and seen.steers <= declared else UNREACHED
         if (key, outcome) not in passed:
             return UNDECIDED
         return EQUAL if inside is False and (key, outcome) not in example.taken else VERIFIED
@@ -177,7 +189,7 @@ def has_branch(artifact: Branches | None, site: Site) -> bool | None:
 def unreached(branches: Iterable[Branch]) -> Iterator[str]:
     """What no call took although the artifact has made up its mind there, in sentences."""
     for branch in branches:
-        if not branch.steered or branch.in_artifact is not False:
+        if not branch.counted or branch.in_artifact is not False:
             continue
         for outcome, status in branch.status.items():
             if status == UNREACHED:
@@ -192,11 +204,11 @@ def enough(coverage: float | None, wanted: float, branches: Sequence[Branch]) ->
     if coverage is None or coverage >= wanted:
         return
     missing = [
-        f"{_named(branch)}: never {outcome}"
+        f"{_named(branch)}: {outcome} {status}"
         for branch in branches
-        if branch.steered
+        if branch.counted
         for outcome, status in branch.status.items()
-        if status == UNREACHED
+        if status in (UNREACHED, UNDECIDED)
     ]
     raise Ineffective(
         f"branch coverage is {coverage:.1f} %, torchexport_min_branch_coverage asks for {wanted:g} %",

@@ -53,7 +53,7 @@ def _numbers(value: Any, depth: int) -> Iterator[Any]:
         for item in list(value)[:MAX_NUMEL]:
             yield from _numbers(item, depth - 1)
     elif depth and isinstance(value, dict):
-        for item in list(value.values())[: 4 * MAX_NUMEL]:
+        for item in list(dict.values(value))[: 4 * MAX_NUMEL]:
             yield from _numbers(item, depth - 1)
     elif depth and hasattr(value, "__dict__") and not callable(value):
         yield from _numbers(dict(vars(value)), depth)  # the dict counts

@@ -54,7 +54,7 @@ def plain_seeds(spec: InputSpec, constants: Sequence[float], seed: int) -> Itera
 def odd_seeds(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
     """Calls that conditions ask for: other scales, tied inputs, the code's own constants."""
     example = {name: dim.example for name, dim in spec.dims.items()}
-    for scale in (0.1, 3.0, 10.0, -1.0):
+    for scale in (0.1, 3.0, 10.0, 30.0, -1.0):
         yield _scaled(plain_recipe(spec, "normal", example, seed + 1), scale)
     yield from _tied(spec, seed)
     for number in constants:
@@ -135,7 +135,7 @@ def _filled(spec: InputSpec, number: float, seed: int) -> Iterator[Recipe]:
 
 def _holds(leaf: Any, value: float) -> bool:
     if leaf.domain.kind == "float":
-        return True
+        return float(legal(leaf, torch.tensor(float(value), dtype=torch.float64))) == float(value)
     low, high = leaf.domain.low or 0, leaf.domain.high or 0
     return leaf.domain.kind == "int" and value == int(value) and low <= value <= high
 
@@ -173,7 +173,7 @@ def written(spec: InputSpec, recipe: Recipe, probe: Probe, wanted: bool) -> Iter
                 for value in _values(
                     compared.operator, other, wanted, mirrored, spec.leaves[index]
                 ):
-                    made = _put(built[index], positions, value)
+                    made = _put(spec.leaves[index], built[index], positions, value)
                     if made is not None:
                         yield with_leaves(recipe, {index: made})
 
@@ -259,8 +259,10 @@ def _values(operator: str, other: Any, wanted: bool, mirrored: bool, leaf: Any) 
     yield base + 10 * more if upwards else base - 10 * more
 
 
-def _put(leaf: Tensor, positions: Tensor, value: Tensor) -> Tensor | None:
+def _put(known: Any, leaf: Tensor, positions: Tensor, value: Tensor) -> Tensor | None:
     flat = leaf.detach().clone().reshape(-1)
+    if known.domain.kind == "float" and not known.domain.choices:
+        value = legal(known, value.double())
     try:
         flat[positions.reshape(-1)] = value.expand(positions.shape).reshape(-1).to(flat.dtype)
     except RuntimeError:  # shapes that do not fit after map, numbers that the dtype does not hold

@@ -27,7 +27,7 @@ from pytest_torchexport.dispatch import compiling_nothing
 from pytest_torchexport.eager import Eager
 from pytest_torchexport.explore.origins import Origin, violation
 from pytest_torchexport.explore.reach import functions_of, not_followed, owner_of
-from pytest_torchexport.explore.recorder import Endless, Path, Recorder
+from pytest_torchexport.explore.recorder import Endless, Key, Path, Recorder
 from pytest_torchexport.explore.rewrite import placed, rewritten
 from pytest_torchexport.explore.sites import Outcome, Site
 from pytest_torchexport.fingerprint import changed, fingerprint
@@ -45,7 +45,7 @@ PATIENCE = 20
 
 
 # What a ``for`` may go over without end.
-_ENDLESS = re.compile(r"\b(count|cycle|repeat|iter)\(")
+_ENDLESS = re.compile(r"(?<![\w.])(itertools\.)?(count|cycle|repeat|iter)\(")
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Observed:
         self.fresh_each_call = eager.fresh_each_call
         self.example_catches = False
         self._endless = False
+        self._loops = False
         self._eager = eager
         self._seed = seed
         self._subject = eager.pristine.copy()
@@ -152,8 +153,13 @@ class Observed:
         self._state.restore()
         if isinstance(outcome, Hung):
             raise TimeLimitExceeded  # the item's: a call has none of its own here
-        self._endless = isinstance(outcome, Raised) and outcome.type == Endless.__name__
+        self._endless = self.recorder.cut
+        self._loops = self._loops or any(map(self._may_not_end, self.recorder.path.marks()))
         return None if isinstance(outcome, Raised) else self.recorder.path
+
+    def _may_not_end(self, key: Key) -> bool:
+        site = self.sites[key[0]]
+        return site.kind == "while" or bool(site.loops and _ENDLESS.search(site.text))
 
     def drifted(self) -> bool:
         """Whether calls changed more than is put back after each: from here on each has a copy of its own, and
@@ -181,11 +187,8 @@ class Observed:
         return self.recorder.origins.raised
 
     def loops(self) -> bool:
-        """Whether there is a loop that may not end."""
-        return any(
-            site.kind == "while" or (site.loops and _ENDLESS.search(site.text))
-            for site in self.sites.values()
-        )
+        """Whether a call came to a loop that may not end."""
+        return self._loops
 
     def ends(self, call: Call) -> bool:
         """Whether a call comes to an end; where it raises, it does."""
@@ -206,6 +209,9 @@ class Observed:
 
         None where it does not get there.
         """
+        if self.fresh_each_call:
+            self._subject = self._eager.pristine.copy()
+            self._fit()
         own = call.clone()
         inputs = own.leaves()
         sources: dict[int, Tensor] = {}

@@ -28,6 +28,8 @@ _ATTRIBUTE = "_torchexport_origin"
 _COMPARISONS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
 _NEGATED = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "==": "!=", "!=": "=="}
 _OPERANDS = ("input", "self", "other")
+# What looks at every number for itself: that it came out otherwise has no distance.
+_LOOKS = ["isnan", "isinf", "isfinite"]
 _DRAWN = ("item", "__bool__", "__int__", "__float__", "__index__", "is_nonzero")
 
 
@@ -85,6 +87,7 @@ def _table() -> dict[Any, str]:
         "bitwise_and",
     ]
     names += ["bitwise_or", "any", "all", "equal", "allclose", "isclose", "eq", "ne", *_DRAWN]
+    names += _LOOKS
     dunders = {f"__{name}__": name for name in _COMPARISONS}
     dunders |= {"__and__": "bitwise_and", "__or__": "bitwise_or", "__invert__": "bitwise_not"}
     dunders |= {
@@ -248,6 +251,8 @@ def _made(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Origin | 
         return Combined("not", (origin_of(args[0]),))
     if name in ("any", "all"):
         return _reduction(name, *args, **kwargs)
+    if name in _LOOKS:
+        return Computed(origin_of(args[0]))
     if name == "isclose":
         return _close(*args, **kwargs)
     return None

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -74,7 +74,7 @@ class Event:
     """A condition that came out. ``distance`` says how far it was from coming out otherwise, in the units of
     its operands (None: no number to it), ``operands`` what was compared, in short. ``mark`` is another
     one where anything about the condition was otherwise. ``rounded`` says that floats alone were compared,
-    and by order: only there may rounding decide.
+    and by order: only there may rounding decide. ``scale`` is the largest of what was compared.
     """
 
     key: Key
@@ -84,14 +84,14 @@ class Event:
     on_values: bool = False
     mark: object = None
     rounded: bool = False
+    scale: float = 0.0
 
     @property
     def relative(self) -> float:
         """The distance in parts of what was compared; infinite where there is no number to it."""
         if self.distance is None:
             return math.inf
-        sizes = [abs(item) for item in self.operands if isinstance(item, (int, float))]
-        return self.distance / (max(filter(math.isfinite, sizes), default=1.0) or 1.0)
+        return self.distance / (self.scale or 1.0)
 
 
 @dataclass
@@ -143,6 +143,8 @@ class Recorder:
         # Codes that have no source: their conditions are told by the truths tensors are asked for.
         self.coarse: dict[types.CodeType, str] = {}
         self.rounds = 0
+        # Whether the last call was cut.
+        self.cut = False
         self._began = 0.0
         self._most_events = self._most_rounds = math.inf
         self._modules: list[str] = []
@@ -154,6 +156,7 @@ class Recorder:
         """Begin a new path. ``names`` are the modules' paths by their ids."""
         self.path = Path()
         self.rounds = 0
+        self.cut = False
         self._began = time.perf_counter()
         self.origins.forget()
         self._names = names
@@ -280,6 +283,7 @@ class Recorder:
         now = time.perf_counter()
         many = len(events) >= self._most_events or self.rounds >= self._most_rounds
         if now > self.deadline or (many and now > self._began + QUICK):
+            self.cut = True
             raise Endless
         events.append(event)
 
@@ -345,7 +349,21 @@ def _event(key: Key, outcome: bool, origin: Origin | None, operands: tuple[Any, 
     said = tuple(map(_short, compared))
     mark = tuple(map(_digest, tensors)) if tensors else far
     rounded = is_order(origin) and all(tensor.is_floating_point() for tensor in tensors)
-    return Event(key, outcome, far, said, bool(tensors), mark, bool(tensors) and rounded)
+    return Event(
+        key, outcome, far, said, bool(tensors), mark, bool(tensors) and rounded, _scale(compared)
+    )
+
+
+def _scale(compared: Sequence[Any]) -> float:
+    """The largest finite number among operands."""
+    sizes = [0.0]
+    for item in compared:
+        if isinstance(item, Tensor):
+            dense = item.numel() and item.layout == torch.strided and not item.is_complex()
+            sizes.append(float(item.detach().double().abs().max()) if dense else 0.0)
+        elif isinstance(item, (int, float)) and not isinstance(item, bool):
+            sizes.append(abs(item))
+    return max(filter(math.isfinite, sizes))
 
 
 def _short(value: Any) -> Any:

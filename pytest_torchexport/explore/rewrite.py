@@ -454,6 +454,8 @@ class _Rewriter(ast.NodeTransformer):
             following: ast.expr = right
             if position < len(node.ops) - 1:
                 kept, following = _bound(right, right)
+                if _draws(right, self._drawn):
+                    self._drawn.add(following.id)  # type: ignore[attr-defined]
             parts.append(ast.copy_location(ast.Compare(left, [operator], [kept]), node))
             left = following
         made = ast.copy_location(ast.BoolOp(ast.And(), parts), node)

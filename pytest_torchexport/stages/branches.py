@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -35,12 +36,12 @@ from pytest_torchexport.stages.bench import Bench
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.branches import Branches, difference
 from pytest_torchexport.tree import tree_map
-from pytest_torchexport.verdict import coverage_of
+from pytest_torchexport.verdict import Branch, coverage_of
 
 # Seconds per call of the budget: a stop for slow models, 5 s for the default 200.
 SECONDS_PER_CALL = 0.025
 # Numbers in the literals of a search that are kept for the next run.
-MAX_STORED_NUMBERS = 100_000
+MAX_STORED_NUMBERS = 500_000
 MAX_STORED = 32
 # Nearer to its threshold than so many units in the last place, a sum of floats decides either way (study: flips
 # up to a relative margin of 1e-7 in float32, none from 1e-6 on); in half precision only a few units are that little.
@@ -131,8 +132,18 @@ class Trails:
 
     def told(self) -> None:
         """Put what is known of every branch into the ledger."""
-        self.bench.ledger.branches = control_flow.table(
-            self.explored, self.tried, self.artifact, self.example
+        self.bench.ledger.branches = self.table()
+
+    def table(self, culprit: Goal | None = None) -> tuple[Branch, ...]:
+        """What became of every condition."""
+        dims = self.bench.spec.dims
+        return control_flow.table(
+            self.explored,
+            self.tried,
+            self.artifact,
+            self.example,
+            culprit,
+            frozenset(name for name, dim in dims.items() if dim.declared),
         )
 
 
@@ -144,6 +155,9 @@ def explore(bench: Bench, key: str) -> Trails | None:
     ledger, plan = bench.ledger, bench.plan
     for name in observed.unread:
         ledger.note(f"no source of {name}: of its conditions only those on tensors are seen")
+    for name in plan.follow:
+        if name not in sys.modules:
+            ledger.note(f"torchexport_follow: nothing has imported {name}")
     if not observed.complete:
         ledger.note("forward leads to more functions than are followed: not all branches are known")
     if observed.elsewhere:
@@ -188,11 +202,11 @@ def _kept(explored: Explored) -> list[dict[str, object]]:
     """What is worth finding again: the calls that no seed is."""
     kept: list[dict[str, object]] = []
     numbers = 0
-    for found in explored.corpus:
+    for found in filter(lambda found: found.searched, explored.corpus):
         numbers += sum(
             leaf.data.tensor.numel() for leaf in found.recipe.leaves if leaf.kind == "literal"
         )
-        if found.searched and numbers <= MAX_STORED_NUMBERS and len(kept) < MAX_STORED:
+        if numbers <= MAX_STORED_NUMBERS and len(kept) < MAX_STORED:
             kept.append(found.recipe.as_dict())
     return kept
 
@@ -215,7 +229,7 @@ class Fault:
         events = [event for event in path.events if (event.key, event.outcome) == self.goal]
         return bool(events) and not any(e.rounded and e.relative < CLEAR for e in events)
 
-    @property
+    @cached_property
     def rounds(self) -> list[int] | None:
         """How often the loop at fault goes round on the example."""
         path = self.trails.path(self.trails.example.recipe)
@@ -225,9 +239,7 @@ class Fault:
         """The failure under its right name, where the artifact has no branch there."""
         trails = self.trails
         site = trails.explored.sites[self.goal[0][0]]
-        trails.bench.ledger.branches = control_flow.table(
-            trails.explored, trails.tried, trails.artifact, trails.example, self.goal
-        )
+        trails.bench.ledger.branches = trails.table(self.goal)
         if control_flow.has_branch(trails.artifact, site) is not False:
             return failure
         return control_flow.frozen(
@@ -353,19 +365,18 @@ def _proof(bench: Bench, trails: Trails, recipe: Recipe) -> Iterator[str]:
 
 
 def weigh(bench: Bench, trails: Trails) -> None:
-    """Say what a pass does not rest on: outcomes that no call took, where the artifact has made up its mind.
-    Raises Ineffective where the coverage that was asked for is not reached.
-    """
+    """Say what a pass does not rest on: outcomes that no call took, where the artifact has made up its mind."""
     trails.told()
     rows = bench.ledger.branches
-    # Inside sizes that were declared, a condition on these alone has shown what it can.
-    declared = {name for name, dim in bench.spec.dims.items() if dim.declared}
-    bench.ledger.ineffective += control_flow.unreached(
-        row
-        for row, seen in zip(rows, trails.explored.seen.values(), strict=True)
-        if not seen.steers <= declared
-    )
-    control_flow.enough(coverage_of(rows), bench.plan.min_branch_coverage, rows)
+    bench.ledger.ineffective += control_flow.unreached(rows)
+
+
+def gate(bench: Bench) -> None:
+    """Raise Ineffective where the branch coverage that was asked for is not reached: last of all, so that it
+    hides nothing that is wrong.
+    """
+    rows, wanted = bench.ledger.branches, bench.plan.min_branch_coverage
+    control_flow.enough(coverage_of(rows), wanted, rows)
 
 
 def _beside(call: Call, near: float) -> Iterator[Call]:

@@ -117,10 +117,17 @@ def test_a_turn_that_fails_now_and_then_is_less_guilty_than_one_that_always_does
     assert guilty(EXAMPLE, failing, spectrum) == (B, False)
 
 
-def test_a_condition_that_the_example_never_came_to_is_not_guilty():
+def test_a_condition_that_no_other_call_came_to_is_not_guilty():
+    failing = found((A, False), (C, True))
+    spectrum = [Tried(failing, failed=True), passed((A, False), (B, False))]
+    assert guilty(EXAMPLE, failing, spectrum) == (A, False)
+
+
+def test_a_condition_that_passing_calls_came_to_may_be_guilty():
+    """The outer branch is equal on both sides; the inner one is not."""
     failing = found((A, False), (C, True))
     spectrum = [Tried(failing, failed=True), passed((A, False), (C, False))]
-    assert guilty(EXAMPLE, failing, spectrum) == (A, False)
+    assert guilty(EXAMPLE, failing, spectrum) == (C, True)
 
 
 def test_paths_that_part_at_different_conditions_have_no_guilty_one():
@@ -337,8 +344,8 @@ def test_too_little_coverage_is_ineffective_with_the_list():
     with pytest.raises(Ineffective, match=r"branch coverage is 50\.0 %") as caught:
         enough(coverage_of(rows), 90.0, rows)
     assert caught.value.details == (
-        "net.py:10  if x > 0 in blocks.1: never False",
-        "net.py:10  if x > 0: never True",
+        "net.py:10  if x > 0 in blocks.1: False unreached",
+        "net.py:10  if x > 0: True unreached",
     )
 
 

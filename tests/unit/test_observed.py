@@ -486,9 +486,8 @@ def test_a_call_is_cut_at_its_deadline():
 def test_code_that_always_ends_asks_nobody():
     eager = eager_of(helper, ones(1))
     found = Observed(eager, seed=0)
+    found.learn(Call((ones(1),)))
     assert not found.loops()
-    eager.guard(found)
-    assert eager._watchman is None
 
 
 def test_endless_is_not_caught_by_the_user():

@@ -283,7 +283,7 @@ def test_a_recipe_prints_on_a_line():
     )
     text = describe_recipe(spec, recipe, build(spec, recipe))
     assert text == (
-        "x=float32[4, 3] zeros with [3]=1.5 strided, y=float32[4] normal x 0.1 (seed 7), n=5"
+        "x=float32[4, 3] zeros with [1, 0]=1.5 strided, y=float32[4] normal x 0.1 (seed 7), n=5"
     )
     nothing = spec_of(lambda: None)
     empty = example_recipe(nothing)

@@ -131,13 +131,16 @@ def test_operands_are_no_tensors(recorder):
     assert second.on_values
 
 
-def test_the_distance_in_parts_of_what_is_compared():
-    def event(distance, *operands):
-        return Event((1, ""), True, distance, operands)
+def test_the_distance_in_parts_of_what_is_compared(recorder):
+    def relative(left, right):
+        recorder.start({})
+        recorder.compare(1, ">", left, right, 0)
+        return recorder.path.events[0].relative
 
-    assert event(2.0, 100.0, 98.0).relative == 0.02
-    assert event(2.0, 0.0, 0.0).relative == 2.0
-    assert event(2.0, math.inf, 4.0).relative == 0.5
+    assert relative(100.0, 98.0) == 0.02
+    assert relative(0.0, 0.0) == 0.0
+    assert relative(math.inf, 4.0) == math.inf
+    assert relative(1e-6, 2e-6) == 0.5
     assert event(2.0, "tensor[3]").relative == 2.0
 
 

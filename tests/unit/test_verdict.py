@@ -169,7 +169,8 @@ def test_branch_coverage_is_the_share_of_outcomes_that_inputs_steer_to(branches,
     assert verdict.as_dict()["branch_coverage"] == share
 
 
-def test_loops_and_constants_are_not_counted_as_steered():
-    assert branch(True_="unreached").steered
-    assert not branch("for", none="unreached").steered
+def test_loops_and_constants_are_not_counted():
+    assert branch(True_="unreached").counted
+    assert branch("for", none="unreached").steered
+    assert not branch("for", none="unreached").counted
     assert not branch(True_="constant").steered
