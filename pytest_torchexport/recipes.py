@@ -61,6 +61,8 @@ class Literal:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Literal:
         """The inverse of ``as_dict``. Raises ValueError for data that is no tensor's."""
+        if not isinstance(data, Mapping):
+            raise ValueError("the recipe holds no tensor where it should")
         dtype = getattr(torch, str(data.get("dtype")), None)
         raw = base64.b64decode(str(data.get("base64")), validate=True)
         shape = [int(size) for size in data.get("shape", ())]

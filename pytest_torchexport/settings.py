@@ -146,6 +146,14 @@ def module_names(values: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
+def followed(values: Iterable[str]) -> tuple[str, ...]:
+    """Names of modules, torch's left out. Raises ValueError."""
+    names = module_names(values)
+    if any(name.partition(".")[0] == "torch" for name in names):
+        raise ValueError("'torch' cannot be followed: its code runs while a forward is observed.")
+    return names
+
+
 TABLE: tuple[Setting, ...] = (
     Setting(
         name="targets",
@@ -206,8 +214,8 @@ TABLE: tuple[Setting, ...] = (
         name="follow",
         kind="args",
         default=[],
-        check=module_names,
-        legal="names of modules",
+        check=followed,
+        legal="names of modules other than torch",
         help="Packages whose branches are followed too, besides your own files and the package that the "
         "checked module's class comes from.",
     ),

@@ -8,6 +8,7 @@ decorated and imported references run it too.
 from __future__ import annotations
 
 import re
+import threading
 import time
 import types
 import warnings
@@ -40,6 +41,8 @@ from pytest_torchexport.spec.inputs import Call
 KEPT = 3
 # How long a call with a ``while`` may take before it is taken for one that does not end.
 ENDING_SECONDS = 10.0
+# Code in place is the process's: two threads must not take each other's for the original.
+_ONE_AT_A_TIME = threading.RLock()
 # How many times as many conditions as the example's a call may meet.
 PATIENCE = 20
 
@@ -131,6 +134,7 @@ class Observed:
     def watching(self) -> Iterator[None]:
         """Within the block, calls are told. Nothing else of eager runs there, and what it warns of is no news."""
         with ExitStack() as stack:
+            stack.enter_context(_ONE_AT_A_TIME)
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
             stack.enter_context(unheard())

@@ -39,6 +39,9 @@ _UNREAD = (
 # A module was made before forward runs.
 _MAKING = frozenset({"__init__", "__new__"})
 
+# What functools.cache makes of a function.
+_CACHED = type(functools.cache(len))
+
 Owns = Callable[[str], bool]
 
 
@@ -135,12 +138,16 @@ class _Walk:
             yield thing.__func__
         elif isinstance(thing, functools.cached_property):
             yield thing.func
+        elif isinstance(thing, functools.singledispatchmethod):
+            yield from (thing.func, *thing.dispatcher.registry.values())
         elif isinstance(thing, dict):
             yield from dict.values(thing)  # a subclass may compute its own
         elif type(thing) in (list, tuple, set, frozenset):
             yield from thing
         elif isinstance(thing, type):
             yield from self._class(thing)
+        elif isinstance(thing, _CACHED):
+            yield thing.__wrapped__
         elif not isinstance(thing, types.ModuleType) and (
             isinstance(thing, torch.nn.Module) or self._made_by_the_user(type(thing))
         ):
@@ -151,6 +158,7 @@ class _Walk:
             if _filled(cell):
                 yield cell.cell_contents
         yield getattr(function, "__wrapped__", None)
+        yield from getattr(function, "registry", {}).values()  # functools.singledispatch
         file = function.__code__.co_filename
         # Code without a file is followed where its module has none either: typed in, or run by exec. What
         # dataclasses and their like generate belongs to a file.

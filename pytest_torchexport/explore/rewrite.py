@@ -25,6 +25,8 @@ from pytest_torchexport.explore.sites import Site
 
 # Stands for the recorder until the code is put in place: a name would need a place in the user's globals.
 SENTINEL = "\0pytest-torchexport"
+# Characters of a line that a report quotes.
+MAX_TEXT = 160
 _TEMPORARY = "_torchexport_{}"
 # What a function sees its own local names by.
 _LISTING = ("locals", "vars", "dir", "eval", "exec")
@@ -110,7 +112,7 @@ def _compiled(
     twin = ast.parse(source, file)
     for each in (tree, twin):
         each.body = _needed(each.body, {line for line, _ in wanted})
-    rewriter = _Rewriter(file, source, wanted)
+    rewriter = _Rewriter(file, source, wanted, _drawing(twin))
     rewriter.visit(twin)
     ast.fix_missing_locations(twin)
     pairs = zip(
@@ -232,7 +234,9 @@ def _plain(code: types.CodeType) -> set[str]:
 class _Rewriter(ast.NodeTransformer):
     """Hands conditions to the recorder, inside the functions that are wanted and those within them."""
 
-    def __init__(self, file: str, source: str, wanted: set[tuple[int, str]]) -> None:
+    def __init__(
+        self, file: str, source: str, wanted: set[tuple[int, str]], drawing: frozenset[str]
+    ) -> None:
         self.sites: dict[int, Site] = {}
         self._file = file
         self._lines = source.split("\n")  # as Python counts them: a form feed ends none
@@ -243,6 +247,7 @@ class _Rewriter(ast.NodeTransformer):
         self._in_class = False
         self._may_bind = True  # whether ``:=`` may stand here
         self._statement = 0  # the line of the statement we are in
+        self._drawing = drawing  # what gives a number or bool for a tensor
         self._drawn: set[str] = set()  # local names that hold numbers drawn from tensors
 
     # -- where we are --------------------------------------------------------------------------------
@@ -273,7 +278,7 @@ class _Rewriter(ast.NodeTransformer):
     def _function(self, node: _Function, name: str) -> _Function:
         method, may_bind = self._in_class, self._may_bind
         self._in_class = False
-        drawn, self._drawn = self._drawn, self._drawn | _drawn_names(node)
+        drawn, self._drawn = self._drawn, self._drawn | _drawn_names(node, self._drawing)
         wanted = self._inside or (_first_line(node), name) in self._wanted
         self._names.append(name)
         self._inside += bool(wanted)
@@ -454,7 +459,7 @@ class _Rewriter(ast.NodeTransformer):
             following: ast.expr = right
             if position < len(node.ops) - 1:
                 kept, following = _bound(right, right)
-                if _draws(right, self._drawn):
+                if _draws(right, self._drawn, self._drawing):
                     self._drawn.add(following.id)  # type: ignore[attr-defined]
             parts.append(ast.copy_location(ast.Compare(left, [operator], [kept]), node))
             left = following
@@ -470,7 +475,9 @@ class _Rewriter(ast.NodeTransformer):
 
     def _draws(self, *operands: ast.expr) -> ast.Constant:
         """Which operands the source draws from tensors: 1 for the first, 2 for the second, 3 for both."""
-        return ast.Constant(sum(_draws(item, self._drawn) << i for i, item in enumerate(operands)))
+        return ast.Constant(
+            sum(_draws(item, self._drawn, self._drawing) << i for i, item in enumerate(operands))
+        )
 
     def _kept(self, node: ast.expr) -> tuple[ast.expr, ast.expr]:
         """A condition that keeps its value, and where. In ``a and b or c`` only that of b may be wanted."""
@@ -506,8 +513,8 @@ class _Rewriter(ast.NodeTransformer):
             line=first,
             end_line=first if kind == "except" else node.end_lineno,
             kind=kind,
-            text=" ".join(text.split())[:200],
-            statement=line,
+            text=" ".join(text.split())[:MAX_TEXT],
+            statement=line[:MAX_TEXT],
             function=".".join(self._names),
             raises=frozenset(raises),
         )
@@ -538,16 +545,38 @@ class _Rewriter(ast.NodeTransformer):
         return node
 
 
-def _draws(node: ast.AST, names: set[str]) -> bool:
-    """Whether an expression draws a number from a tensor, or has one that was."""
+def _drawing(tree: ast.AST) -> frozenset[str]:
+    """What gives a number or bool for a tensor: torch's and Python's own, and the file's functions that return
+    such.
+    """
+    functions = [item for item in ast.walk(tree) if isinstance(item, ast.FunctionDef)]
+    names = DRAWING
+    for _ in range(2):  # also those that return what another returns
+        names |= {
+            function.name
+            for function in functions
+            for item in ast.walk(function)
+            if isinstance(item, ast.Return)
+            and item.value is not None
+            and _draws(item.value, _drawn_names(function, names), names)
+        }
+    return names
+
+
+def _draws(node: ast.AST, names: set[str], drawing: frozenset[str]) -> bool:
+    """Whether an expression draws a number from a tensor, or has one that was. A property is read like an
+    attribute: it has no call.
+    """
+    own = drawing - DRAWING
     return any(
-        (isinstance(item, ast.Call) and _last_name(item.func) in DRAWING)
+        (isinstance(item, ast.Call) and _last_name(item.func) in drawing)
+        or (isinstance(item, ast.Attribute) and item.attr in own)
         or (isinstance(item, ast.Name) and item.id in names)
         for item in ast.walk(node)
     )
 
 
-def _drawn_names(function: _Function) -> set[str]:
+def _drawn_names(function: _Function, drawing: frozenset[str]) -> set[str]:
     """Names that a function gives to what it draws from tensors."""
     names: set[str] = set()
     assigned = [
@@ -558,7 +587,7 @@ def _drawn_names(function: _Function) -> set[str]:
         if isinstance(target, ast.Name) and item.value is not None
     ]
     for _ in range(2):  # also what is computed from them
-        names |= {name for name, value in assigned if _draws(value, names)}
+        names |= {name for name, value in assigned if _draws(value, names, drawing)}
     return names
 
 

@@ -142,6 +142,7 @@ class Search:
         self._bases: dict[Goal, list[Base]] = {}
         self._tries: dict[Goal, int] = {}
         self._searching = False
+        self._unsteady: frozenset[Key] = frozenset()
 
     def run(self, told: Callable[[int, int], None]) -> Explored:
         """Search until every outcome was taken, nothing is left to try, or the budget is spent."""
@@ -171,6 +172,7 @@ class Search:
         """The example, what was found before, and seeds. Ends at once where the code decides nothing."""
         deadline, self._deadline = self._deadline, math.inf
         self._try(example_recipe(self._spec))
+        self._unsteady = self._differs_by_itself()
         self._deadline = deadline
         yield
         if not self._observed.sites:
@@ -190,6 +192,15 @@ class Search:
                 yield
             if not any(seen.varies or seen.on_tensors for seen in self._seen.values()):
                 return  # other values of the same kind will not change that
+
+    def _differs_by_itself(self) -> frozenset[Key]:
+        """Conditions that are otherwise on the very same call: a clock or a counter steers them, no input."""
+        call = build(self._spec, example_recipe(self._spec))
+        paths = [self._observed.run(call) for _ in range(2)] if call is not None else []
+        first, second = (
+            path.marks() if path is not None else {} for path in [*paths, None, None][:2]
+        )
+        return frozenset(key for key in first if first[key] != second.get(key))
 
     def _pursue(self) -> Iterator[None]:
         """Every outcome that is still open, one after the other, and round again."""
@@ -313,7 +324,9 @@ class Search:
         for position, event in enumerate(path.events):
             self._saw(event, position, recipe)
         for key, marks in path.marks().items():
-            self._seen.setdefault(key, Seen()).met(marks, sizes)
+            seen = self._seen.setdefault(key, Seen())
+            if key not in self._unsteady:
+                seen.met(marks, sizes)
         for key, lengths in path.loops.items():
             for wanted in (NONE, ONCE, MORE):
                 self._keep_base((key, wanted), Base(recipe, _loop_missing(lengths, wanted)))

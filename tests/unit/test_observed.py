@@ -595,8 +595,6 @@ class Sleepy(nn.Module):
 def test_the_time_of_the_item_ends_an_observed_call(way):
     observed = observed_of(Sleepy(), ones(1, 2))
     call = Call((ones(1, 2),))
+    go = {"run": observed.run, "probe": lambda call: observed.probe(call, 5, True, until(60))}[way]
     with observed.watching(), pytest.raises(TimeLimitExceeded), interrupted_after(0.2):
-        if way == "run":
-            observed.run(call)
-        else:
-            observed.probe(call, 5, True, until(60))
+        go(call)

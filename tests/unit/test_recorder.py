@@ -141,7 +141,6 @@ def test_the_distance_in_parts_of_what_is_compared(recorder):
     assert relative(0.0, 0.0) == 0.0
     assert relative(math.inf, 4.0) == math.inf
     assert relative(1e-6, 2e-6) == 0.5
-    assert event(2.0, "tensor[3]").relative == 2.0
 
 
 def test_two_calls_that_differ_have_other_marks(recorder):
