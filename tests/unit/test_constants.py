@@ -43,7 +43,7 @@ def test_what_every_code_holds_is_left_out():
         torch.tensor([[9.5]], dtype=torch.float64),
         {9.5},
     ],
-    ids=repr,
+    ids=["number", "list", "dict", "config", "scalar", "matrix", "set"],
 )
 def test_attributes_are_looked_into(value):
     assert mined([], Holder(value=value)) == (9.5,)
