@@ -171,8 +171,7 @@ class Search:
     def _begin(self) -> Iterator[None]:
         """The example, what was found before, and seeds. Ends at once where the code decides nothing."""
         deadline, self._deadline = self._deadline, math.inf
-        self._try(example_recipe(self._spec))
-        self._unsteady = self._differs_by_itself()
+        self._unsteady = self._differs_by_itself(self._try(example_recipe(self._spec)))
         self._deadline = deadline
         yield
         if not self._observed.sites:
@@ -193,14 +192,14 @@ class Search:
             if not any(seen.varies or seen.on_tensors for seen in self._seen.values()):
                 return  # other values of the same kind will not change that
 
-    def _differs_by_itself(self) -> frozenset[Key]:
+    def _differs_by_itself(self, first: Path | None) -> frozenset[Key]:
         """Conditions that are otherwise on the very same call: a clock or a counter steers them, no input."""
         call = build(self._spec, example_recipe(self._spec))
-        paths = [self._observed.run(call) for _ in range(2)] if call is not None else []
-        first, second = (
-            path.marks() if path is not None else {} for path in [*paths, None, None][:2]
-        )
-        return frozenset(key for key in first if first[key] != second.get(key))
+        again = self._observed.run(call) if call is not None else None
+        if first is None or again is None:
+            return frozenset()
+        marks = again.marks()
+        return frozenset(key for key, mark in first.marks().items() if mark != marks.get(key))
 
     def _pursue(self) -> Iterator[None]:
         """Every outcome that is still open, one after the other, and round again."""
