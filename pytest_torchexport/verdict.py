@@ -65,7 +65,7 @@ class Branch:
 
     ``counts`` says how often eager took which (``True``, ``False``, or of a loop ``0 iterations``,
     ``1 iteration``, ``2+ iterations``); ``status`` is per outcome one of verified, diverges, frozen but
-    equal, not judged, unreached, outside the declared sizes, raises (no
+    equal, not judged, unreached, outside the sizes, raises (no
     legal call gets there) or constant (no input steers it). ``on_values``
     says whether tensors decide it, and not sizes and Python arguments alone.
     ``in_artifact`` says whether the artifact has a branch there; None where it does not tell.
@@ -175,7 +175,7 @@ def coverage_of(branches: Iterable[Branch]) -> float | None:
         for branch in branches
         if branch.counted
         for status in branch.status.values()
-        if status not in ("raises", "outside the declared sizes")
+        if status not in ("raises", "outside the sizes")
     ]
     reached = sum(status not in ("unreached", "not judged") for status in counted)
     return 100.0 * reached / len(counted) if counted else None

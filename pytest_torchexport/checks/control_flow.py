@@ -29,8 +29,9 @@ from pytest_torchexport.verdict import Branch
 
 VERIFIED, DIVERGES, EQUAL = "verified", "diverges", "frozen but equal"
 UNDECIDED = "not judged"
-# A condition on sizes alone has shown inside the declared ones what it can.
-OUTSIDE = "outside the declared sizes"
+# A condition on sizes alone has shown inside the declared ones what it can, and that nothing is empty is no
+# news.
+OUTSIDE = "outside the sizes"
 UNREACHED, RAISES, CONSTANT = "unreached", "raises", "constant"
 # What an artifact does that runs on where eager has turned off. Refusing the call is something else.
 SYMPTOMS = (OutputsDiffer, StructureDiffers, StateDiffers, ArtifactRaised)
@@ -88,13 +89,18 @@ def may_be_frozen(failure: Failure) -> bool:
     return isinstance(failure, SYMPTOMS) and not refuses_its_inputs(str(failure))
 
 
-def frozen(failure: Failure, site: Site, outcome: Outcome, proof: Sequence[str]) -> BranchFrozen:
-    """BranchFrozen for a failure whose branch is known, and eager's outcome there on the failing call."""
+def frozen(
+    failure: Failure, site: Site, goal: Goal, ways: tuple[Found, Found], proof: Sequence[str]
+) -> BranchFrozen:
+    """BranchFrozen for a failure whose branch is known, and eager's outcome there on the failing call.
+    ``ways`` are those of the example and of the failing call.
+    """
+    there, here = (way.decisions.count((goal[0], True)) for way in ways)
     symptom = " ".join(str(failure).split()) or failure.title
     frozen_as = (
-        "the artifact goes round as often as on the example, whatever the call"
-        if site.loops
-        else f"the artifact has no branch here, and eager takes {outcome} on the call below"
+        f"the artifact always goes round {_times(there)}, as on the example; eager {_times(here)} on the call below"
+        if site.kind in ("for", "while") and there != here
+        else f"the artifact has no branch here, and eager takes {goal[1]} on the call below"
     )
     return BranchFrozen(
         f"{place(site).rstrip(':')}: {frozen_as}",
@@ -102,6 +108,10 @@ def frozen(failure: Failure, site: Site, outcome: Outcome, proof: Sequence[str])
         where=place(site),
         differences=failure.differences,
     )
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def table(
@@ -157,7 +167,8 @@ def _branch(
         if not seen.varies:
             return unvaried
         if outcome not in seen.counts:
-            return OUTSIDE if seen.steers and seen.steers <= declared else UNREACHED
+            declares = bool(seen.steers) and seen.steers <= declared
+            return OUTSIDE if declares or (key, outcome) in explored.below else UNREACHED
         if (key, outcome) not in passed:
             return UNDECIDED
         return EQUAL if inside is False and (key, outcome) not in example.taken else VERIFIED

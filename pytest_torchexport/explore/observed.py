@@ -76,6 +76,7 @@ class Observed:
         self.example_catches = False
         self._endless = False
         self._loops = False
+        self._patience = ENDING_SECONDS
         self._eager = eager
         self._seed = seed
         self._subject = eager.pristine.copy()
@@ -180,8 +181,10 @@ class Observed:
 
     def learn(self, example: Call) -> None:
         """How long calls go on, from one that ends; and whether forward catches what torch raises there."""
+        start = time.perf_counter()
         with self.watching():
             self.run(example)
+        self._patience = max(ENDING_SECONDS, PATIENCE * (time.perf_counter() - start))
         self.recorder.allow(PATIENCE)
         self.example_catches = self.catches
 
@@ -197,7 +200,7 @@ class Observed:
     def ends(self, call: Call) -> bool:
         """Whether a call comes to an end; where it raises, it does."""
         with self.watching():
-            self.run(call, until(ENDING_SECONDS))
+            self.run(call, until(self._patience))
         return not self._endless
 
     def _aside(self, go: Callable[[], Any]) -> Any:

@@ -103,13 +103,16 @@ class Seen:
 
 @dataclass(frozen=True)
 class Explored:
-    """What a search came to. ``stopped`` says why it ended early, where it did."""
+    """What a search came to. ``stopped`` says why it ended early, where it did; ``below`` are outcomes that only
+    sizes below the smallest could take: what came nearest had these (``x.numel() == 0``).
+    """
 
     sites: dict[int, Site]
     seen: dict[Key, Seen]
     corpus: tuple[Found, ...]
     calls: int
     refused: int
+    below: frozenset[Goal] = frozenset()
     stopped: str = ""
 
 
@@ -163,6 +166,7 @@ class Search:
             corpus=tuple(self._corpus),
             calls=self._spent,
             refused=self._refused,
+            below=frozenset(filter(self._below, self._open())),
             stopped=stopped,
         )
 
@@ -223,6 +227,13 @@ class Search:
                 for outcome in self._observed.sites[key[0]].outcomes:
                     if outcome not in seen.counts:
                         yield key, outcome
+
+    def _below(self, goal: Goal) -> bool:
+        seen, bases = self._seen[goal[0]], self._bases.get(goal, [])
+        dims = [self._spec.dims[name] for name in seen.steers & self._spec.dims.keys()]
+        if not dims or seen.on_values or not bases or not math.isfinite(bases[0].far):
+            return False
+        return all(bases[0].recipe.sizes.get(dim.name, dim.example) == dim.low for dim in dims)
 
     def _done(self, goal: Goal) -> bool:
         key, outcome = goal

@@ -242,8 +242,14 @@ class Fault:
         trails.bench.ledger.branches = trails.table(self.goal)
         if control_flow.has_branch(trails.artifact, site) is not False:
             return failure
+        path = trails.path(recipe)
+        way = found_on(recipe, path) if path is not None else trails.example
         return control_flow.frozen(
-            failure, site, self.goal[1], tuple(_proof(trails.bench, trails, recipe))
+            failure,
+            site,
+            self.goal,
+            (trails.example, way),
+            tuple(_proof(trails.bench, trails, recipe)),
         )
 
 

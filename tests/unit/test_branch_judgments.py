@@ -297,3 +297,28 @@ def test_a_trace_that_lives_through_what_is_caught_is_made():
     options = {"shapes": {"x": "..."}}
     found = verdict_of(CaughtAndSurvived(), torch.randn(3, 4), **options)
     assert found.status == "passed", found.reason
+
+
+class EmptyGuard(nn.Module):
+    """The usual guard: no legal call is empty."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.numel() == 0:
+            return x
+        return x * 2
+
+
+class LongGuard(nn.Module):
+    """A threshold above the sizes that were assumed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] > 512:
+            return x
+        return x * 2
+
+
+def test_that_nothing_is_empty_is_no_news_and_that_nothing_is_long_is():
+    assert verdict_of(EmptyGuard(), torch.randn(3, 4)).ineffective == ()
+    said = verdict_of(LongGuard(), torch.randn(3, 4)).ineffective
+    assert len(said) == 1
+    assert "if x.shape[0] > 512: no call made it True" in said[0]

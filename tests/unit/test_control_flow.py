@@ -187,15 +187,17 @@ def test_only_what_an_artifact_does_that_runs_on_may_be_a_frozen_branch():
 def test_a_frozen_branch_is_named_with_its_symptom_and_proof():
     difference = Difference(kind="values", path="output", expected="1", actual="2")
     symptom = OutputsDiffer("output\n differs", details=("more",), differences=(difference,))
-    failure = frozen(symptom, site(), False, ["proof"])
+    ways = (EXAMPLE, found((A, False)))
+    failure = frozen(symptom, site(), (A, False), ways, ["proof"])
     assert isinstance(failure, BranchFrozen)
     assert "net.py:10  if x > 0: the artifact has no branch here" in str(failure)
     assert "eager takes False" in str(failure)
     assert failure.details == ("so output differs", "more", "proof")
     assert failure.where.endswith("net.py:10  if x > 0:")
     assert failure.differences == (difference,)
-    looped = frozen(symptom, site(kind="for", text="i in x"), MORE, [])
-    assert "goes round as often as on the example" in str(looped)
+    ways = (found((LOOP, True), (LOOP, False)), found(*[(LOOP, True)] * 3, (LOOP, False)))
+    looped = frozen(symptom, site(kind="for", text="i in x"), (LOOP, True), ways, [])
+    assert "always goes round once, as on the example; eager 3 times" in str(looped)
 
 
 # -- the table ---------------------------------------------------------------------------------------------------
