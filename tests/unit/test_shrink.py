@@ -273,3 +273,19 @@ def test_a_shrunk_literal_is_still_on_its_side_of_a_threshold(threshold):
         literal(threshold * 1.25, 0.3, -0.7), lambda x: bool(x.sum() > threshold * 0.5)
     )
     assert sum(numbers) > threshold * 0.5
+
+
+def test_the_sizes_of_a_literal_shrink_with_the_call():
+    """And the search for simpler numbers ends, although what lies beyond the size is free."""
+    spec = spec_of(lambda x: x, torch.randn(4, 3), dims={"batch": (1, 8)})
+    recipe = with_leaves(
+        plain_recipe(spec, "normal", {"batch": 8}, 0), {0: torch.full((8, 3), 7.5)}
+    )
+
+    def fails(candidate):
+        call = build(spec, candidate)
+        return call is not None and bool((call.args[0] == 7.5).all())
+
+    found = shrink(spec, recipe, fails)
+    assert found.sizes == {"batch": 1}
+    assert found.leaves[0].data.tensor.shape == (1, 3)
