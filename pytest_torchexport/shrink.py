@@ -136,11 +136,6 @@ def _simpler_numbers(values: torch.Tensor) -> Iterator[torch.Tensor]:
                 return
 
 
-def with_numbers(item: LeafRecipe, values: torch.Tensor) -> LeafRecipe:
-    """The leaf with these very numbers."""
-    return dataclasses.replace(item, data=Literal(values))
-
-
 def _simpler_leaf(leaf: object, item: LeafRecipe) -> Iterator[LeafRecipe]:
     if not isinstance(leaf, TensorLeaf):
         if item.kind == "value":
@@ -153,7 +148,8 @@ def _simpler_leaf(leaf: object, item: LeafRecipe) -> Iterator[LeafRecipe]:
                 yield LeafRecipe(kind=kind, edits=item.edits)
                 yield dataclasses.replace(item, kind=kind, scale=1.0, data=None)
         if item.kind == "literal":
-            yield from (with_numbers(item, other) for other in _simpler_numbers(item.data.tensor))
+            for numbers in _simpler_numbers(item.data.tensor):
+                yield dataclasses.replace(item, data=Literal(numbers))
     elif item.data and len(item.data) > 1:
         yield dataclasses.replace(item, data=item.data[-1:])
     for position in range(len(item.edits)):
