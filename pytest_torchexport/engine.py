@@ -268,9 +268,11 @@ class _Item:
                 return target.export(subject.function, example.clone().to(device), spec, **options)
 
         fatal: str = getattr(target, "dies_of_caught", "")
-        catches = self.observed is not None and self.observed.example_catches
-        if fatal and catches and not survived(go, TRYING_SECONDS):
-            raise ExportRefused(fatal)
+        if fatal and self.observed is not None and self.observed.example_catches:
+            # A copy of a process that has begun with CUDA cannot go on with it.
+            begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+            if begun or not survived(go, TRYING_SECONDS):
+                raise ExportRefused(fatal)
         try:
             with self.ledger.timed("export"):
                 return go()

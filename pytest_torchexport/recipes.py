@@ -208,11 +208,11 @@ def readable(spec: InputSpec, stored: Iterable[Mapping[str, Any]]) -> list[Recip
     for data in stored:
         try:
             recipe = Recipe.from_dict(data)
-        except (KeyError, TypeError, ValueError):
-            continue  # as good as nothing stored
-        legal = all(recipe.sizes.get(n, d.example) in d.sizes for n, d in spec.dims.items())
-        if legal and len(recipe.leaves) == len(spec.leaves):
-            found.append(recipe)
+            legal = all(recipe.sizes.get(n, d.example) in d.sizes for n, d in spec.dims.items())
+            if legal and build_leaves(spec, recipe) is not None:
+                found.append(recipe)
+        except Exception:  # noqa: S112  # whatever it is: as good as nothing stored
+            continue
     return found
 
 
