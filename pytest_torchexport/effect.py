@@ -48,6 +48,8 @@ class _Leaf:
     numbers: bool = False
 
     def saw(self, tensor: torch.Tensor) -> None:
+        if tensor.numel() and not self.first.numel():
+            self.first, self.compared = tensor, 0  # an empty one says nothing of the others
         if tensor.shape == self.first.shape:
             self.compared += 1
             self.moved = max(self.moved, _gap(tensor, self.first))

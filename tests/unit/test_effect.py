@@ -83,3 +83,11 @@ def test_the_users_tolerance_is_what_is_forgiven():
 
 def test_outputs_without_tensors_are_nobodys_business():
     assert effects(lambda x: (None, len(x))).complaints() == []
+
+
+def test_an_empty_example_is_no_measure_of_the_others():
+    """Detections: none on the example, some on other calls, and never alike."""
+    calls = [Call((torch.full((2, 3), -1.0),)), *(Call((torch.rand(2, 3),)) for _ in range(6))]
+    found = effects(lambda x: x[x > 0], calls)
+    assert found.complaints() == []
+    assert found.partial() == []
