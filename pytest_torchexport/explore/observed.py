@@ -76,6 +76,8 @@ class Observed:
         self.example_catches = False
         self._endless = False
         self._loops = False
+        self._leaked = False
+        self._ways: set[int] = set()
         self._patience = ENDING_SECONDS
         self._eager = eager
         self._seed = seed
@@ -160,6 +162,7 @@ class Observed:
             raise TimeLimitExceeded  # the item's: a call has none of its own here
         self._endless = self.recorder.cut
         self._loops = self._loops or any(map(self._may_not_end, self.recorder.path.marks()))
+        self._look_after(self.recorder.path)
         return None if isinstance(outcome, Raised) else self.recorder.path
 
     def _may_not_end(self, key: Key) -> bool:
@@ -167,14 +170,21 @@ class Observed:
         return site.kind == "while" or bool(site.loops and _ENDLESS.search(site.text))
 
     def drifted(self) -> bool:
-        """Whether calls changed more than is put back after each: from here on each has a copy of its own, and
-        what was seen so far counts for nothing.
+        """Whether calls changed more than is put back after each: from then on each has a copy of its own, and
+        what was seen before counts for nothing.
         """
-        if self.fresh_each_call:
-            return False
+        leaked, self._leaked = self._leaked, False
+        return leaked
+
+    def _look_after(self, path: Path) -> None:
+        """After the first call on each way: what one call changes, another may change back."""
+        way = hash(path.decisions())
+        if self.fresh_each_call or way in self._ways:
+            return
+        self._ways.add(way)
         moved = changed(self._before, fingerprint(self._root()))
-        self.fresh_each_call = any(not name.startswith(TENSORS) for name in moved)
-        return self.fresh_each_call
+        if any(not name.startswith(TENSORS) for name in moved):
+            self.fresh_each_call = self._leaked = True
 
     def _root(self) -> Any:
         return self._subject.module if self._subject.module is not None else self._subject.function

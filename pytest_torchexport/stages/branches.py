@@ -289,7 +289,7 @@ def _taken_elsewhere(bench: Bench, trails: Trails, failing: Recipe, found: Found
     """Whether the way through eager alone is at fault: then what is exported at another call on the same way is
     right on this one too. Where it is not, a number was baked in, and no condition is to blame.
     """
-    other = _passing_twin(trails, found) or _on_the_verge(bench, trails, failing, found)
+    other = _passing_twin(trails, failing, found) or _on_the_verge(bench, trails, failing, found)
     call = build(bench.spec, other) if other is not None else None
     second = (
         _exported_at(bench, trails, other, call) if other is not None and call is not None else None
@@ -299,10 +299,19 @@ def _taken_elsewhere(bench: Bench, trails: Trails, failing: Recipe, found: Found
     return True  # nothing speaks against it
 
 
-def _passing_twin(trails: Trails, found: Found) -> Recipe | None:
-    """A call on the same way on which the artifact is right."""
-    twins = (item.found for item in trails.tried if not item.failed)
-    return next((twin.recipe for twin in twins if twin.decisions == found.decisions), None)
+def _passing_twin(trails: Trails, failing: Recipe, found: Found) -> Recipe | None:
+    """A call on the same way on which the artifact is right; of the same sizes, which an exporter may bake in
+    behind a branch as well.
+    """
+    twins = [item.found for item in trails.tried if not item.failed]
+    return next(
+        (
+            twin.recipe
+            for twin in twins
+            if twin.decisions == found.decisions and twin.recipe.sizes == failing.sizes
+        ),
+        None,
+    )
 
 
 def _on_the_verge(bench: Bench, trails: Trails, failing: Recipe, found: Found) -> Recipe | None:
