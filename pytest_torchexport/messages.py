@@ -13,8 +13,8 @@ import traceback
 
 MAX_REASON = 600
 _CAUSED_BY = re.compile(r'File "([^"]+)", line (\d+), in (\w+)\s*\n\s*([^\n]*)')
-# A refusal of torch.jit.script: the place first, then who called it.
-_SCRIPTED = re.compile(r'File "([^"]+)", line (\d+)\s*\n\s*([^\n]*)\n[\s~]*<--- HERE')
+# A refusal of torch.jit.script: the place first, then who called it. Python's own frames go on with ", in".
+_SCRIPTED = re.compile(r'File "([^"\n]+)", line (\d+)\n')
 _TRACED = re.compile(r"^(\S[^\n]*?)\((\d+)\): \w+", re.MULTILINE)
 _DROP = re.compile(
     r"^(The above exception|The error above|Set TORCH|For more information|For C\+\+|User code traceback|"
@@ -121,7 +121,8 @@ def _where(causes: list[BaseException]) -> str:
     for error in causes:
         scripted = _SCRIPTED.search(text_of(error))
         if scripted is not None and is_users(scripted[1]):
-            return f"{short_path(scripted[1])}:{scripted[2]}  {scripted[3].strip()}"
+            source = linecache.getline(scripted[1], int(scripted[2])).strip()
+            return f"{short_path(scripted[1])}:{scripted[2]}  {source}".rstrip()
     for error in causes:
         for path, number, _, source in reversed(_CAUSED_BY.findall(text_of(error))):
             if is_users(path):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from pytest_torchexport.messages import condense, is_users, short_path, text_of
+from pytest_torchexport.messages import condense, text_of
 from pytest_torchexport.targets.sizes import refused_facts
 
 WHILE = "torch.while_loop" if hasattr(torch, "while_loop") else "torch._higher_order_ops.while_loop"
@@ -64,7 +64,6 @@ _UNDECIDED = re.compile(
     re.IGNORECASE,
 )
 _WHERE = re.compile(r"(?P<path>.+?):(?P<line>\d+)(?:  |$)")
-_SCRIPT_LINE = re.compile(r'File "([^"\n]+)", line (\d+)')
 _SUGGESTED = re.compile(r"Suggested fixes:\n((?:  .+\n?)+)")
 _RELATION = re.compile(r"[<>]|\b(?:Eq|Ne)\(")
 # torch's names for a tensor's truth value and for a tensor's number: nothing that a reader knows.
@@ -89,7 +88,7 @@ def remedy(error: BaseException) -> tuple[str, ...]:
             return _of_sizes(cause, text)
         for words, instead in SCRIPT.items():
             if re.search(words, text):
-                return (*_scripted(text), f"remedy: {instead}")
+                return (f"remedy: {instead}",)
     return ()
 
 
@@ -155,15 +154,6 @@ def _conditions(found: Iterable[Construct]) -> Iterator[str]:
 
 
 # -- TorchScript -------------------------------------------------------------------------------------
-
-
-def _scripted(text: str) -> tuple[str, ...]:
-    """The line that TorchScript's message points at."""
-    match = _SCRIPT_LINE.search(text)
-    if match is None or not is_users(match[1]):
-        return ()
-    source = linecache.getline(match[1], int(match[2])).strip()
-    return (f"at {short_path(match[1])}:{match[2]}  {source}",)
 
 
 # -- what stands on a line ---------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from pytest_torchexport.messages import condense
 from pytest_torchexport.quiet import quiet, unheard
 from pytest_torchexport.targets.remedies import DRAFT, REMEDIES, SCRIPT, STATIC, WHILE, remedy
 
@@ -708,10 +709,11 @@ SCRIPTS = [
     ("bad", "good", "words"), SCRIPTS, ids=[row[0].__name__ for row in SCRIPTS]
 )
 def test_torchscripts_refusals_of_control_flow_have_a_remedy_that_it_takes(bad, good, words):
-    place, advice = remedy(refusal(script, bad()))
+    error = refusal(script, bad())
+    (advice,) = remedy(error)
     (instead,) = [text for pattern, text in SCRIPT.items() if words in pattern]
     assert advice == f"remedy: {instead}"
-    assert place.startswith(f"at {place_of(bad, '# here')}  ")
+    assert condense(error)[1].startswith(f"{place_of(bad, '# here')}  ")
     x = torch.rand(2, 2)
     torch.testing.assert_close(script(good())(x), good()(x))
 
