@@ -35,14 +35,14 @@ from pytest_torchexport.limits import (
 from pytest_torchexport.messages import condense, is_about_dims, text_of
 from pytest_torchexport.observe import Returned, untouched
 from pytest_torchexport.plan import Plan
-from pytest_torchexport.quiet import Heard, quiet, unheard
+from pytest_torchexport.quiet import Heard, quiet
 from pytest_torchexport.recipes import build, describe_recipe, example_recipe
 from pytest_torchexport.settings import device_names, target_names
 from pytest_torchexport.spec.exporters import EXPORTED_AT, specialized_dims
 from pytest_torchexport.spec.inputs import Call, InputSpec, build_spec
 from pytest_torchexport.spec.options import parse_check_options
 from pytest_torchexport.stages import branches, calls, chance, self_test, sequences, sizes
-from pytest_torchexport.stages.bench import Bench
+from pytest_torchexport.stages.bench import Bench, exported
 from pytest_torchexport.strategies import boundary_recipes
 from pytest_torchexport.subject import Subject, closed_over
 from pytest_torchexport.targets.base import Artifact, NotApplicable
@@ -244,7 +244,7 @@ class _Item:
             trails = calls.run(bench, self.subject.source())
             calls.weigh(bench)
             if trails is not None:
-                branches.weigh(bench, trails)
+                branches.weigh(trails)
         if self._checks("state"):
             sequences.follow(bench)
         unjudged = chance.unjudged(bench)
@@ -259,13 +259,9 @@ class _Item:
         spec = self.spec
         target = targets.get(self.plan.target)
         example = self._export_example() if target.specializes else self.spec.example
-        options = dict((self.plan.options.export_options or {}).get(self.plan.target, {}))
-        device = self.plan.device
 
         def go() -> Artifact | NotApplicable:
-            subject = self.eager.pristine.copy().to(device)
-            with torch.no_grad(), unheard():
-                return target.export(subject.function, example.clone().to(device), spec, **options)
+            return exported(self.eager, self.plan, spec, example)
 
         fatal: str = getattr(target, "dies_of_caught", "")
         if fatal and self.observed is not None and self.observed.example_catches:

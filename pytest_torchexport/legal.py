@@ -50,7 +50,7 @@ def narrow_assumed(
 def _narrowed(
     spec: InputSpec, dim: Dim, eager: Callable[[Call], Outcome], note: Callable[[str], None]
 ) -> InputSpec:
-    example = {name: item.example for name, item in spec.dims.items()}
+    example = spec.example_sizes
 
     def takes(size: int) -> bool:
         if not within_memory(spec, {**example, dim.name: size}):

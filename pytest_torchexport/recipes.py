@@ -147,7 +147,7 @@ def _object(data: Any) -> Any:
 def example_recipe(spec: InputSpec, sizes: Mapping[str, int] | None = None) -> Recipe:
     """The example's own values, at its own sizes or tiled to the given ones."""
     return Recipe(
-        sizes={name: dim.example for name, dim in spec.dims.items()} | dict(sizes or {}),
+        sizes=spec.example_sizes | dict(sizes or {}),
         leaves=tuple(LeafRecipe(kind="example") for _ in spec.leaves),
     )
 
@@ -174,7 +174,7 @@ def build(spec: InputSpec, recipe: Recipe) -> Call | None:
 
 def build_leaves(spec: InputSpec, recipe: Recipe) -> list[Any] | None:
     """The leaves of a recipe's call, before ``map`` and ``filter``; None where it has no sizes."""
-    sizes = {name: dim.example for name, dim in spec.dims.items()} | dict(recipe.sizes)
+    sizes = spec.example_sizes | dict(recipe.sizes)
     if not _makes_sense(spec, sizes):
         return None
     return [

@@ -69,7 +69,7 @@ def boundary_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
     """Each dim at its boundary sizes one at a time, all at min, all at max; then, at the example's sizes,
     the corners of the value domains, and every listed value of a Python argument.
     """
-    example = {name: dim.example for name, dim in spec.dims.items()}
+    example = spec.example_sizes
     seen = []
     for sizes in _boundary_sizes(spec, example):
         if sizes not in seen:
@@ -89,7 +89,7 @@ def boundary_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
 
 def within_memory(spec: InputSpec, sizes: Mapping[str, int]) -> bool:
     """Whether a call of these sizes is small enough to make."""
-    cap = max(MEMORY_CAP, EXAMPLE_FACTOR * spec.numel({n: d.example for n, d in spec.dims.items()}))
+    cap = max(MEMORY_CAP, EXAMPLE_FACTOR * spec.numel(spec.example_sizes))
     try:
         return spec.numel(sizes) <= cap
     except (ValueError, RuntimeError):

@@ -43,7 +43,7 @@ MOST_PAIRS = 24
 
 def plain_seeds(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
     """Calls as unlike each other as can be: fills, listed values, sizes."""
-    example = {name: dim.example for name, dim in spec.dims.items()}
+    example = spec.example_sizes
     for kind in ("normal", "zeros", "ones", "low", "high", "uniform", "ramp", "sparse"):
         yield plain_recipe(spec, kind, example, seed)
     yield from _listed(spec, seed)
@@ -53,7 +53,7 @@ def plain_seeds(spec: InputSpec, constants: Sequence[float], seed: int) -> Itera
 
 def odd_seeds(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
     """Calls that conditions ask for: other scales, tied inputs, the code's own constants."""
-    example = {name: dim.example for name, dim in spec.dims.items()}
+    example = spec.example_sizes
     for scale in (0.1, 3.0, 10.0, 30.0, -1.0):
         yield _scaled(plain_recipe(spec, "normal", example, seed + 1), scale)
     yield from _tied(spec, seed)
@@ -96,7 +96,7 @@ def _choices(spec: InputSpec) -> dict[int, Sequence[Any]]:
 
 def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
     """Each dim at its ends, beside the example's, and at and beside the constants of the code."""
-    example = {name: dim.example for name, dim in spec.dims.items()}
+    example = spec.example_sizes
     near = {int(c) + way for c in constants if c == int(c) for way in (-1, 0, 1)}
     seen = {name: {dim.example} for name, dim in spec.dims.items()}
 
@@ -118,7 +118,7 @@ def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[R
 
 def _filled(spec: InputSpec, number: float, seed: int) -> Iterator[Recipe]:
     """Every tensor of a kind filled with the constant, or half of it, or what just exceeds it."""
-    example = {name: dim.example for name, dim in spec.dims.items()}
+    example = spec.example_sizes
     base = plain_recipe(spec, "normal", example, seed)
     built = build_leaves(spec, base)
     for share, value in ((1.0, number), (0.5, number), (1.0, number * 1.1 + 0.1)):
@@ -142,7 +142,7 @@ def _holds(leaf: Any, value: float) -> bool:
 
 def _tied(spec: InputSpec, seed: int) -> Iterator[Recipe]:
     """Inputs of one shape and dtype that are equal, and that are opposite."""
-    example = {name: dim.example for name, dim in spec.dims.items()}
+    example = spec.example_sizes
     base = plain_recipe(spec, "normal", example, seed)
     built = build_leaves(spec, base)
     tensors = [i for i, leaf in enumerate(spec.leaves) if _may_change(leaf)]

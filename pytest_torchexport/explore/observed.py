@@ -45,8 +45,6 @@ ENDING_SECONDS = 10.0
 _ONE_AT_A_TIME = threading.RLock()
 # How many times as many conditions as the example's a call may meet.
 PATIENCE = 20
-
-
 # What a ``for`` may go over without end.
 _ENDLESS = re.compile(r"(?<![\w.])(itertools\.)?(count|cycle|repeat|iter)\(")
 
@@ -120,10 +118,16 @@ class Observed:
             for code, twin in made.codes.items():
                 twins[file, code] = placed(twin, self.recorder)
             unread += [code.co_qualname for code in made.unread]
-            self.recorder.coarse.update({code: code.co_qualname for code in made.unread})
+            self.recorder.coarse.update(made.unread)
         self.unread = tuple(dict.fromkeys(unread))
         found = [(f, twins.get((f.__code__.co_filename, f.__code__))) for f in functions]
         return [(function, twin) for function, twin in found if twin is not None]
+
+    def _start_anew(self) -> None:
+        """Before each call, where calls change more than is put back after them."""
+        if self.fresh_each_call:
+            self._subject = self._eager.pristine.copy()
+            self._fit()
 
     def _fit(self) -> None:
         module = self._subject.module
@@ -152,9 +156,7 @@ class Observed:
 
     def run(self, call: Call, deadline: float = float("inf")) -> Path | None:
         """The path of a call; None where eager raises, or goes on for too long."""
-        if self.fresh_each_call:
-            self._subject = self._eager.pristine.copy()
-            self._fit()
+        self._start_anew()
         self.recorder.deadline = deadline
         outcome = observe(self._subject.function, call, seed=self._seed, run=self._aside)
         self._state.restore()
@@ -226,9 +228,7 @@ class Observed:
 
         None where it does not get there.
         """
-        if self.fresh_each_call:
-            self._subject = self._eager.pristine.copy()
-            self._fit()
+        self._start_anew()
         own = call.clone()
         inputs = own.leaves()
         sources: dict[int, Tensor] = {}

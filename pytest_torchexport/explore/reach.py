@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.fingerprint import names_in
 from pytest_torchexport.messages import is_users
 from pytest_torchexport.subject import Subject
 
@@ -167,7 +168,7 @@ class _Walk:
             return
         self.found.append(function)
         yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
-        for name in _names(function.__code__):
+        for name in names_in(function.__code__):
             self.mention(name)
         yield from _mentioned(function.__code__, function.__globals__)
 
@@ -210,15 +211,9 @@ def _filled(cell: types.CellType) -> bool:
         return False
 
 
-def _names(code: types.CodeType) -> set[str]:
-    """The names that a code and those within it look up."""
-    inner = (item for item in code.co_consts if isinstance(item, types.CodeType))
-    return set(code.co_names).union(*map(_names, inner))
-
-
 def _mentioned(code: types.CodeType, names: dict[str, Any]) -> Iterator[Any]:
     """What a code and those within it may mean by the names they look up; of a module its attributes."""
-    looked_up = _names(code)
+    looked_up = set(names_in(code))
     for name in looked_up:
         value = names.get(name)
         if isinstance(value, types.ModuleType):

@@ -141,7 +141,7 @@ class Recorder:
         self.traveler: Traveler | None = None
         self.origins = Origins(self._asked)
         # Codes that have no source: their conditions are told by the truths tensors are asked for.
-        self.coarse: dict[types.CodeType, str] = {}
+        self.coarse: set[types.CodeType] = set()
         self.rounds = 0
         # Whether the last call was cut.
         self.cut = False

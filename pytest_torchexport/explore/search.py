@@ -76,14 +76,10 @@ class Seen:
     steers: set[str] = field(default_factory=set)
     # What it was made of, each time it came, on the first call that met it, and that call's sizes.
     first: tuple[object, Mapping[str, int]] | None = None
-    differed: bool = False
+    # Whether inputs reach it at all: a flag of the configuration is the same on every call.
+    varies: bool = False
     # Whether tensors are compared: what never varied so far may do so yet.
     on_tensors: bool = False
-
-    @property
-    def varies(self) -> bool:
-        """Whether inputs reach it at all: a flag of the configuration is the same on every call."""
-        return self.differed
 
     @property
     def on_values(self) -> bool:
@@ -96,7 +92,7 @@ class Seen:
             self.first = marks, sizes
         known, at = self.first
         if marks != known:
-            self.differed = True
+            self.varies = True
             changed = [name for name in sizes if sizes[name] != at.get(name)]
             self.steers.update(changed[:1] if len(changed) == 1 else () if changed else (VALUES,))
 
@@ -330,7 +326,7 @@ class Search:
         if path is None:
             self._refused += 1
             return None
-        sizes = {name: dim.example for name, dim in self._spec.dims.items()} | dict(recipe.sizes)
+        sizes = self._spec.example_sizes | dict(recipe.sizes)
         for position, event in enumerate(path.events):
             self._saw(event, position, recipe)
         for key, marks in path.marks().items():

@@ -100,6 +100,11 @@ class InputSpec:
         """The tensor leaves."""
         return tuple(leaf for leaf in self.leaves if isinstance(leaf, TensorLeaf))
 
+    @property
+    def example_sizes(self) -> dict[str, int]:
+        """The size of each dim in the example."""
+        return {name: dim.example for name, dim in self.dims.items()}
+
     def flatten(self, call: Call) -> list[Leaf]:
         """The leaves of a call with the paths a user writes (``x``, ``state[0]``, ``batch['mask']``)."""
         return flatten_call(call, self.parameters, self.variadic)[0]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+import torch
+
+from pytest_torchexport import targets
 from pytest_torchexport.eager import Eager
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.judge import Judge, Runnable
@@ -12,8 +15,21 @@ from pytest_torchexport.ledger import Ledger
 from pytest_torchexport.legal import Legal
 from pytest_torchexport.limits import Deadline
 from pytest_torchexport.plan import Plan
-from pytest_torchexport.spec.inputs import InputSpec
-from pytest_torchexport.targets.base import Artifact
+from pytest_torchexport.quiet import unheard
+from pytest_torchexport.spec.inputs import Call, InputSpec
+from pytest_torchexport.targets.base import Artifact, NotApplicable
+
+
+def exported(eager: Eager, plan: Plan, spec: InputSpec, call: Call) -> Artifact | NotApplicable:
+    """What the item's target makes of a fresh copy of the subject at a call; the exporter's own exception
+    where it refuses.
+    """
+    options = dict((plan.options.export_options or {}).get(plan.target, {}))
+    subject = eager.pristine.copy().to(plan.device)
+    with torch.no_grad(), unheard():
+        return targets.get(plan.target).export(
+            subject.function, call.clone().to(plan.device), spec, **options
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +52,6 @@ class Bench:
     def spec(self) -> InputSpec:
         """Which calls are legal."""
         return self.legal.spec
-
-    @property
-    def example_sizes(self) -> dict[str, int]:
-        """The size of each dim in the example."""
-        return {name: dim.example for name, dim in self.spec.dims.items()}
 
     def judge_of(self, artifact: Runnable, ledger: Ledger) -> Judge:
         """A judge of another artifact, or one who keeps other books."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport import targets
 from pytest_torchexport.checks import control_flow
 from pytest_torchexport.checks.control_flow import Tried
 from pytest_torchexport.explore.observed import Observed
@@ -22,7 +21,6 @@ from pytest_torchexport.ledger import Ledger
 from pytest_torchexport.limits import TimeLimitExceeded
 from pytest_torchexport.messages import condense
 from pytest_torchexport.observe import Returned
-from pytest_torchexport.quiet import unheard
 from pytest_torchexport.recipes import (
     Recipe,
     build,
@@ -32,7 +30,7 @@ from pytest_torchexport.recipes import (
     with_leaves,
 )
 from pytest_torchexport.spec.inputs import Call
-from pytest_torchexport.stages.bench import Bench
+from pytest_torchexport.stages.bench import Bench, exported
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.branches import Branches, difference
 from pytest_torchexport.tree import tree_map
@@ -80,13 +78,17 @@ class Trails:
         with self.observed.watching():
             return self.observed.run(call)
 
+    def found(self, recipe: Recipe) -> Found | None:
+        """The call by its path, likewise."""
+        path = self.path(recipe)
+        return found_on(recipe, path) if path is not None else None
+
     def book(self, recipe: Recipe, failed: bool) -> None:
         """Remember what became of a call that was searched for, or that failed."""
         corpus = self.explored.corpus
         found = next((known for known in corpus if known.recipe == recipe), None)
         if found is None and failed:
-            path = self.path(recipe)
-            found = found_on(recipe, path) if path is not None else None
+            found = self.found(recipe)
         if found is not None:
             self.tried.append(Tried(found, failed))
 
@@ -242,60 +244,54 @@ class Fault:
         trails.bench.ledger.branches = trails.table(self.goal)
         if control_flow.has_branch(trails.artifact, site) is not False:
             return failure
-        path = trails.path(recipe)
-        way = found_on(recipe, path) if path is not None else trails.example
+        way = trails.found(recipe) or trails.example
         return control_flow.frozen(
             failure,
             site,
             self.goal,
             (trails.example, way),
-            tuple(_proof(trails.bench, trails, recipe)),
+            tuple(_proof(trails, recipe)),
         )
 
 
-def fault(bench: Bench, trails: Trails) -> tuple[Recipe, Failure, Fault | None]:
+def fault(trails: Trails) -> tuple[Recipe, Failure, Fault | None]:
     """The failing call to explain: the first on the example's own path, which no branch is to blame for;
     else the first, with its branch.
     """
     first: tuple[Recipe, Failure, Fault | None] | None = None
-    for recipe, failure in bench.ledger.failed:
-        path = trails.path(recipe)
-        found = found_on(recipe, path) if path is not None else None
+    for recipe, failure in trails.bench.ledger.failed:
+        found = trails.found(recipe)
         if found is None or not control_flow.may_be_frozen(failure):
             return recipe, failure, None
         goal = control_flow.guilty(trails.example, found, trails.tried)
         if goal is None:
             return recipe, failure, None
-        if first is None and not _taken_elsewhere(bench, trails, recipe, found):
+        if first is None and not _taken_elsewhere(trails, recipe, found):
             return recipe, failure, None
         first = first or (recipe, failure, Fault(trails, goal))
     assert first is not None, "asked only where calls failed"
-    return _on_the_examples_path(bench, trails, first[0]) or first
+    return _on_the_examples_path(trails, first[0]) or first
 
 
-def _on_the_examples_path(
-    bench: Bench, trails: Trails, recipe: Recipe
-) -> tuple[Recipe, Failure, None] | None:
+def _on_the_examples_path(trails: Trails, recipe: Recipe) -> tuple[Recipe, Failure, None] | None:
     """The example's own values at the failing call's sizes, where they fail without leaving its path."""
-    other = example_recipe(bench.spec, recipe.sizes)
+    other = example_recipe(trails.bench.spec, recipe.sizes)
     path = trails.path(other)
     if path is None or path.decisions() != trails.example.decisions:
         return None
-    failure = bench.judge.quietly(other)
+    failure = trails.bench.judge.quietly(other)
     return (other, failure, None) if failure is not None else None
 
 
-def _taken_elsewhere(bench: Bench, trails: Trails, failing: Recipe, found: Found) -> bool:
+def _taken_elsewhere(trails: Trails, failing: Recipe, found: Found) -> bool:
     """Whether the way through eager alone is at fault: then what is exported at another call on the same way is
     right on this one too. Where it is not, a number was baked in, and no condition is to blame.
     """
-    other = _passing_twin(trails, failing, found) or _on_the_verge(bench, trails, failing, found)
-    call = build(bench.spec, other) if other is not None else None
-    second = (
-        _exported_at(bench, trails, other, call) if other is not None and call is not None else None
-    )
+    other = _passing_twin(trails, failing, found) or _on_the_verge(trails, failing, found)
+    call = build(trails.bench.spec, other) if other is not None else None
+    second = _exported_at(trails, other, call) if other is not None and call is not None else None
     if not isinstance(second, NotApplicable | str | None):
-        return bench.judge_of(second, Ledger()).quietly(failing) is None
+        return trails.bench.judge_of(second, Ledger()).quietly(failing) is None
     return True  # nothing speaks against it
 
 
@@ -314,12 +310,12 @@ def _passing_twin(trails: Trails, failing: Recipe, found: Found) -> Recipe | Non
     )
 
 
-def _on_the_verge(bench: Bench, trails: Trails, failing: Recipe, found: Found) -> Recipe | None:
+def _on_the_verge(trails: Trails, failing: Recipe, found: Found) -> Recipe | None:
     """Between the example's values and the failing call's, the last on the failing call's way; None where no
     float lies between them.
     """
-    far = build_leaves(bench.spec, failing)
-    near = build_leaves(bench.spec, example_recipe(bench.spec, failing.sizes))
+    far = build_leaves(trails.bench.spec, failing)
+    near = build_leaves(trails.bench.spec, example_recipe(trails.bench.spec, failing.sizes))
     if far is None or near is None:
         return None
     floats = [
@@ -341,49 +337,43 @@ def _on_the_verge(bench: Bench, trails: Trails, failing: Recipe, found: Found) -
 
 
 def _exported_at(
-    bench: Bench, trails: Trails, recipe: Recipe, call: Call
+    trails: Trails, recipe: Recipe, call: Call
 ) -> Artifact | NotApplicable | str | None:
     """The artifact made at another call; the exporter's reason where it refuses, None where it is not asked."""
     if trails.path(recipe) is None or trails.observed.catches:
         return None  # torch.jit.trace does not survive an operation that raises: see targets.trace.CAUGHT
-    target = targets.get(bench.plan.target)
-    options = dict((bench.plan.options.export_options or {}).get(bench.plan.target, {}))
-    subject = bench.eager.pristine.copy().to(bench.plan.device)
     try:
-        with torch.no_grad(), unheard():
-            return target.export(
-                subject.function, call.to(bench.plan.device), bench.spec, **options
-            )
+        return exported(trails.bench.eager, trails.bench.plan, trails.bench.spec, call)
     except TimeLimitExceeded:
         raise
     except Exception as error:
         return condense(error)[0]
 
 
-def _proof(bench: Bench, trails: Trails, recipe: Recipe) -> Iterator[str]:
+def _proof(trails: Trails, recipe: Recipe) -> Iterator[str]:
     """A second trace, made at the failing call: it agrees with eager there, and is another program."""
-    program = getattr(bench.artifact, "program", None)
-    call = build(bench.spec, recipe)
+    program = getattr(trails.bench.artifact, "program", None)
+    call = build(trails.bench.spec, recipe)
     scripts = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
     if not isinstance(program, scripts) or call is None:
         return
-    second = _exported_at(bench, trails, recipe, call)
+    second = _exported_at(trails, recipe, call)
     if isinstance(second, str):
         yield f"exported at this call it is refused: {second}"
     if second is None or isinstance(second, NotApplicable | str):
         return
     lines = difference(program.inlined_graph, second.program.inlined_graph)
     if lines:
-        agrees = bench.judge_of(second, Ledger()).quietly(recipe) is None
+        agrees = trails.bench.judge_of(second, Ledger()).quietly(recipe) is None
         yield f"exported at this call it is another program{', and agrees with eager' if agrees else ''}:"
         yield from lines
 
 
-def weigh(bench: Bench, trails: Trails) -> None:
+def weigh(trails: Trails) -> None:
     """Say what a pass does not rest on: outcomes that no call took, where the artifact has made up its mind."""
     trails.told()
-    rows = bench.ledger.branches
-    bench.ledger.ineffective += control_flow.unreached(rows)
+    rows = trails.bench.ledger.branches
+    trails.bench.ledger.ineffective += control_flow.unreached(rows)
 
 
 def gate(bench: Bench) -> None:

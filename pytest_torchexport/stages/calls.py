@@ -185,7 +185,7 @@ def _explain(bench: Bench, trails: Trails | None) -> None:
     fault = None
     if trails is not None:
         trails.told()
-        recipe, failure, fault = branches.fault(bench, trails)
+        recipe, failure, fault = branches.fault(trails)
 
     def may_go_on() -> bool:
         return bench.deadline.elapsed <= SHRINKING_SHARE * bench.plan.time_limit

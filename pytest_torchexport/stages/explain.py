@@ -42,7 +42,7 @@ def explained(
 
 def sweep(judge: Judge, recipe: Recipe) -> tuple[Sizes, ...]:
     """At which sizes of each dim the call fails: the others as in the example, or else as in the call."""
-    example = {name: dim.example for name, dim in judge.spec.dims.items()}
+    example = judge.spec.example_sizes
     found = []
     for name in judge.spec.dims:
         sizes = _sizes(judge, name, recipe, example)

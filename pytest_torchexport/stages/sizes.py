@@ -26,7 +26,7 @@ def audit(bench: Bench) -> None:
 
     def witness(sizes: Mapping[str, int]) -> Failure | None:
         normal = plain_recipe(
-            bench.spec, "normal", {**bench.example_sizes, **sizes}, bench.plan.seed
+            bench.spec, "normal", {**bench.spec.example_sizes, **sizes}, bench.plan.seed
         )
         for recipe in (normal, example_recipe(bench.spec, sizes)):
             failure = bench.judge.quietly(recipe)
@@ -57,8 +57,8 @@ def _fails_elsewhere(bench: Bench, recipe: Recipe) -> bool:
     found = bench.legal.call(recipe)
     if found is None:
         return False
-    tried = {**bench.example_sizes, **found.recipe.sizes}
-    sizes = bench.example_sizes
+    tried = {**bench.spec.example_sizes, **found.recipe.sizes}
+    sizes = bench.spec.example_sizes
     if tried == sizes:
         sizes |= {dim.name: EXPORTED_AT for dim in specialized_dims(bench.spec)}
     windows = max(-(-tried[name] // max(size, 1)) for name, size in sizes.items())
