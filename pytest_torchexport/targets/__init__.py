@@ -19,7 +19,20 @@ if TYPE_CHECKING:
 __all__ = ["entry_point", "get", "names", "register_target"]
 
 ENTRY_POINT_GROUP = "pytest_torchexport.targets"
-_NOT_TARGETS = frozenset({"base", "branches", "foreign", "ort", "remedies", "sizes"})
+_NOT_TARGETS = frozenset(
+    {
+        "base",
+        "branches",
+        "described",
+        "devices",
+        "foreign",
+        "missing",
+        "onnx_file",
+        "ort",
+        "remedies",
+        "sizes",
+    }
+)
 _registered: dict[str, Target] = {}
 
 
