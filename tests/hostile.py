@@ -1,0 +1,752 @@
+"""Files that attack whoever loads them, and files that are merely broken: what a judge of artifacts must survive.
+
+Apart from the zoo because nothing here has an eager model to be faithful to: each builder writes one file into
+``directory`` and returns the path to load. All are small, written within a second, and the same every time;
+the only thing that a payload ever does is to create ``directory/PWNED``. Where a file can be called, it takes
+one float tensor ``x`` of shape ``(n, 3)``.
+
+What torch and ONNX Runtime do with each of them is in its docstring: torch 2.13, ONNX Runtime 1.30, a plain
+interpreter on Linux x86-64.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+MARKER = "PWNED"
+FLOAT_BYTES = 4
+# More than the sandbox may ever be given: the claim alone must be refused, or the reader dies of it.
+BOMB_BYTES = 9 << 30
+Builder = Callable[[Path], Path]
+
+
+class Payload:
+    """Unpickled, it creates a file and becomes a harmless value, so that the reader notices nothing."""
+
+    def __init__(self, marker: Path, disguise: str) -> None:
+        self.source = f"open({str(marker)!r}, 'w').close() or {disguise}"
+
+    def __reduce__(self) -> Any:
+        return eval, (self.source,)
+
+
+# -- healthy files, to be tampered with -----------------------------------------------------------------
+
+
+def healthy_pt(directory: Path) -> Path:
+    """A scripted ``nn.Linear``."""
+    path = directory / "model.pt"
+    torch.jit.script(_linear()).save(str(path))
+    return path
+
+
+def healthy_pt2(directory: Path) -> Path:
+    """An exported ``nn.Linear``."""
+    path = directory / "model.pt2"
+    torch.export.save(torch.export.export(_linear(), (torch.ones(4, 3),)), path)
+    return path
+
+
+def healthy_onnx(directory: Path) -> Path:
+    """``x + weight``, in one file."""
+    return _onnx(directory, [_node("Add", ["x", "weight"], ["y"])], [_embedded("weight", [3], 12)])
+
+
+def _linear() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(3, 2).eval()
+
+
+# -- pickles --------------------------------------------------------------------------------------------
+
+
+def pickle_in_sample_inputs(directory: Path) -> Path:
+    """A ``.pt2`` whose example inputs are code: ``torch.export.load`` runs it, says nothing, and the program works."""
+    payload = Payload(directory / MARKER, "((__import__('torch').ones(4, 3),), {})")
+    return _rewritten(healthy_pt2(directory), {"data/sample_inputs/model.pt": _saved(payload)})
+
+
+def pickle_in_weights(directory: Path) -> Path:
+    """A ``.pt2`` that says of a weight that it is pickled: the code runs, and the program works."""
+    path = healthy_pt2(directory)
+    config = json.loads(_entry(path, "data/weights/model_weights_config.json"))
+    config["config"]["bias"]["use_pickle"] = True
+    payload = Payload(
+        directory / MARKER, "__import__('torch').nn.Parameter(__import__('torch').zeros(2))"
+    )
+    return _rewritten(
+        path,
+        {
+            "data/weights/model_weights_config.json": json.dumps(config).encode(),
+            "data/weights/weight_1": _saved(payload),
+        },
+    )
+
+
+def pickle_in_constants(directory: Path) -> Path:
+    """The same with a constant that no program asks for: it is unpickled all the same."""
+    constant = {"path_name": "tensor_0", "is_param": False, "use_pickle": True, "tensor_meta": None}
+    payload = Payload(directory / MARKER, "__import__('torch').zeros(2)")
+    return _rewritten(
+        healthy_pt2(directory),
+        {
+            "data/constants/model_constants_config.json": json.dumps(
+                {"config": {"unused": constant}}
+            ).encode(),
+            "data/constants/tensor_0": _saved(payload),
+        },
+    )
+
+
+def plain_pickle(directory: Path) -> Path:
+    """A pickle named ``.pt``: ``torch.jit.load`` and ``torch.load`` refuse it, ``weights_only=False`` runs it."""
+    path = directory / "model.pt"
+    path.write_bytes(pickle.dumps(Payload(directory / MARKER, "{}")))
+    return path
+
+
+def saved_pickle(directory: Path) -> Path:
+    """What ``torch.save`` writes of an object that is code. As above."""
+    path = directory / "model.pt"
+    path.write_bytes(_saved(Payload(directory / MARKER, "{}")))
+    return path
+
+
+def pickle_in_torchscript(directory: Path) -> Path:
+    """A TorchScript archive whose ``data.pkl`` names ``builtins.eval``: torch's own unpickler knows no such type."""
+    payload = pickle.dumps(Payload(directory / MARKER, "{}"), protocol=2)
+    return _rewritten(healthy_pt(directory), {"data.pkl": payload})
+
+
+def pickle_in_torchscript_constants(directory: Path) -> Path:
+    """The same in ``constants.pkl``."""
+    payload = pickle.dumps(Payload(directory / MARKER, "()"), protocol=2)
+    return _rewritten(healthy_pt(directory), {"constants.pkl": payload})
+
+
+# -- archives that are more than they seem --------------------------------------------------------------
+
+
+def bomb_pt(directory: Path) -> Path:
+    """Nine gigabytes of zeros deflated to nine megabytes, as a TorchScript module's weight. With enough memory it
+    loads, in half a minute, and works.
+    """
+    return _inflated(healthy_pt(directory), "data/0")
+
+
+def bomb_pt2(directory: Path) -> Path:
+    """The same as an exported program's weight."""
+    return _inflated(healthy_pt2(directory), "data/weights/weight_0")
+
+
+def boast_pt(directory: Path) -> Path:
+    """An archive that says of a weight of 24 bytes that it is a terabyte."""
+    return _claimed(healthy_pt(directory), "data/0", 1 << 40)
+
+
+def boast_pt2(directory: Path) -> Path:
+    """The same of an exported program's."""
+    return _claimed(healthy_pt2(directory), "data/weights/weight_0", 1 << 40)
+
+
+def traversal_pt(directory: Path) -> Path:
+    """A TorchScript archive with an entry that is to be unpacked outside of it. torch unpacks nothing."""
+    return _rewritten(healthy_pt(directory), _outside(directory, "extra"))
+
+
+def traversal_pt2(directory: Path) -> Path:
+    """The same in a ``.pt2``, where ``torch.export.load`` unpacks nothing either."""
+    return _rewritten(healthy_pt2(directory), _outside(directory, "data/extra"))
+
+
+def traversal_compiled_pt2(directory: Path) -> Path:
+    """The same among the files of a compiled model: ``torch.export.load`` writes it, outside, and then fails."""
+    folder = "data/aotinductor/model"
+    metadata = {f"{folder}/model.wrapper_metadata.json": b'{"AOTI_DEVICE_KEY": "cpu"}'}
+    entries = metadata | _outside(directory, folder)
+    return _rewritten(healthy_pt2(directory), entries)
+
+
+def _outside(directory: Path, folder: str) -> dict[str, bytes]:
+    up = "/".join([".."] * 20)
+    return {f"{folder}/{up}{directory / MARKER}": b"written outside of the archive"}
+
+
+def _inflated(path: Path, entry: str) -> Path:
+    """The archive with an entry that really inflates to BOMB_BYTES."""
+    size = 64 << 20
+    compressor = zlib.compressobj(9, wbits=-15)
+    # Flushed so that the next block needs nothing of the one before: copies of it make a stream.
+    block = compressor.compress(bytes(size)) + compressor.flush(zlib.Z_FULL_FLUSH)
+    data = block * (BOMB_BYTES // size) + compressor.flush()
+    return _claimed(_rewritten(path, {entry: data}), entry, BOMB_BYTES)
+
+
+def _claimed(path: Path, entry: str, size: int) -> Path:
+    """The archive with an entry of which its directory says that it inflates to that size."""
+    with zipfile.ZipFile(path, "a") as archive:
+        info = archive.getinfo(f"{_root(archive)}/{entry}")
+        info.file_size, info.compress_type = size, zipfile.ZIP_DEFLATED
+        archive.comment = b" "  # has the directory written anew
+    return path
+
+
+# -- files that are no such file ------------------------------------------------------------------------
+
+
+def truncated(build: Builder, kept: float) -> Builder:
+    """The builder's file without its end."""
+
+    def cut(directory: Path) -> Path:
+        path = build(directory)
+        data = path.read_bytes()
+        path.write_bytes(data[: int(len(data) * kept)])
+        return path
+
+    cut.__name__ = f"{build.__name__}_{kept:.1%}"
+    return cut
+
+
+def empty(suffix: str) -> Builder:
+    """A file of no bytes. For ONNX Runtime that is a model without a graph."""
+    return _written(f"empty{suffix}", b"", suffix)
+
+
+def text(suffix: str) -> Builder:
+    """What a Git checkout without large files has in a model's place."""
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1\n"
+    return _written(f"text{suffix}", pointer, suffix)
+
+
+def folder(suffix: str) -> Builder:
+    """A directory under a model's name."""
+
+    def make(directory: Path) -> Path:
+        path = directory / f"model{suffix}"
+        path.mkdir()
+        return path
+
+    make.__name__ = f"folder{suffix}"
+    return make
+
+
+def symlink_loop(suffix: str) -> Builder:
+    """A link to itself."""
+
+    def make(directory: Path) -> Path:
+        path = directory / f"model{suffix}"
+        path.symlink_to(path.name)
+        return path
+
+    make.__name__ = f"symlink_loop{suffix}"
+    return make
+
+
+def pipe(suffix: str) -> Builder:
+    """A named pipe that nobody writes to: whoever opens it, to load it or to hash it, waits for ever."""
+
+    def make(directory: Path) -> Path:
+        path = directory / f"model{suffix}"
+        os.mkfifo(path)
+        return path
+
+    make.__name__ = f"pipe{suffix}"
+    return make
+
+
+def _written(name: str, data: bytes, suffix: str) -> Builder:
+    def make(directory: Path) -> Path:
+        path = directory / f"model{suffix}"
+        path.write_bytes(data)
+        return path
+
+    make.__name__ = name
+    return make
+
+
+# -- ONNX: weights that lie elsewhere -------------------------------------------------------------------
+
+
+def external_above(directory: Path) -> Path:
+    """Reads ``../secret``: ONNX Runtime and onnx refuse to leave the model's directory."""
+    inner = directory / "model"
+    inner.mkdir()
+    _secret(directory)
+    return _external(inner, "../secret")
+
+
+def external_absolute(directory: Path) -> Path:
+    """Reads an absolute path."""
+    return _external(directory, str(_secret(directory)))
+
+
+def external_symlink(directory: Path) -> Path:
+    """Reads a link beside the model that leads out of its directory."""
+    inner = directory / "model"
+    inner.mkdir()
+    (inner / "weights").symlink_to(_secret(directory))
+    return _external(inner, "weights")
+
+
+def external_symlinked_folder(directory: Path) -> Path:
+    """Reads a file in a linked folder beside the model."""
+    inner = directory / "model"
+    inner.mkdir()
+    _secret(directory)
+    (inner / "folder").symlink_to(directory)
+    return _external(inner, "folder/secret")
+
+
+def external_missing(directory: Path) -> Path:
+    """The weights stayed behind: the commonest of all."""
+    return _external(directory, "model.onnx.data")
+
+
+def external_truncated(directory: Path) -> Path:
+    """Half of the weights came along."""
+    (directory / "model.onnx.data").write_bytes(bytes(6))
+    return _external(directory, "model.onnx.data")
+
+
+def external_offset_beyond(directory: Path) -> Path:
+    """Begins a terabyte behind the end of its file."""
+    _secret(directory)
+    return _external(directory, "secret", offset=1 << 40)
+
+
+def external_offset_negative(directory: Path) -> Path:
+    """Begins before its file."""
+    _secret(directory)
+    return _external(directory, "secret", offset=-64)
+
+
+def external_length_beyond(directory: Path) -> Path:
+    """Is longer than its file, and than the tensor."""
+    _secret(directory)
+    return _external(directory, "secret", length=1 << 40)
+
+
+def external_length_negative(directory: Path) -> Path:
+    """Has a length below zero."""
+    _secret(directory)
+    return _external(directory, "secret", length=-12)
+
+
+def external_endless(directory: Path) -> Path:
+    """Reads a link to a device that never ends."""
+    (directory / "model.onnx.data").symlink_to("/dev/zero")
+    return _external(directory, "model.onnx.data")
+
+
+def external_pipe(directory: Path) -> Path:
+    """Reads a named pipe that nobody writes to. ONNX Runtime takes regular files alone."""
+    os.mkfifo(directory / "model.onnx.data")
+    return _external(directory, "model.onnx.data")
+
+
+def _secret(directory: Path) -> Path:
+    """A file that is long enough to be read as the weight."""
+    path = directory / "secret"
+    path.write_bytes(b"a secret of 64 bytes that must not come out".ljust(64))
+    return path
+
+
+def _external(directory: Path, location: str, **place: int) -> Path:
+    weight = TensorProto(name="weight", data_type=TensorProto.FLOAT, dims=[3])
+    weight.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, "length": 3 * FLOAT_BYTES, **place}.items():
+        weight.external_data.add(key=key, value=str(value))
+    return _onnx(directory, [_node("Add", ["x", "weight"], ["y"])], [weight])
+
+
+# -- ONNX: claims, loops, and what the runtime dies of --------------------------------------------------
+
+
+def claimed_initializer(directory: Path) -> Path:
+    """A weight of twelve bytes that says it has 2**40 numbers."""
+    return _claiming(directory, [2**40])
+
+
+def overflowing_initializer(directory: Path) -> Path:
+    """Dims whose product is 3 in 64 bits."""
+    return _claiming(directory, [2**63 - 1, 2**63 - 1, 3])
+
+
+def negative_initializer(directory: Path) -> Path:
+    """A dim below zero."""
+    return _claiming(directory, [-3])
+
+
+def allocates_at_once_onnx(directory: Path) -> Path:
+    """Asks for four terabytes in one node."""
+    zeros = _node("ConstantOfShape", ["size"], ["many"])
+    return _onnx(
+        directory,
+        [zeros, _node("ReduceSum", ["many"], ["sum"]), _node("Add", ["x", "sum"], ["y"])],
+        [helper.make_tensor("size", TensorProto.INT64, [1], [2**40])],
+    )
+
+
+def never_returns_onnx(directory: Path) -> Path:
+    """A Loop without a trip count whose condition stays true."""
+    return _looping(directory, _node("Identity", ["before"], ["after"]))
+
+
+def allocates_without_end_onnx(directory: Path) -> Path:
+    """The same with a value that doubles in each round."""
+    return _looping(directory, _node("Concat", ["before", "before"], ["after"], axis=0))
+
+
+def divides_out_of_range_onnx(directory: Path) -> Path:
+    """The least int64 divided by -1, which the processor refuses: SIGFPE in the call."""
+    least = helper.make_tensor("least", TensorProto.INT64, [1], [-(2**63)])
+    # Of values that are known only in the call: else ONNX Runtime divides while it loads.
+    nodes = [
+        _node("Cast", ["x"], ["whole"], to=TensorProto.INT64),
+        _node("Sub", ["whole", "whole"], ["none"]),
+        _node("Add", ["none", "least"], ["numerator"]),
+        _node("Add", ["none", "minus"], ["denominator"]),
+        _node("Div", ["numerator", "denominator"], ["quotient"]),
+        _node("Cast", ["quotient"], ["y"], to=TensorProto.FLOAT),
+    ]
+    return _onnx(
+        directory, nodes, [least, helper.make_tensor("minus", TensorProto.INT64, [1], [-1])]
+    )
+
+
+def nested_functions_onnx(directory: Path) -> Path:
+    """Twenty thousand functions, each calling the next: ONNX Runtime runs out of stack while it loads (SIGSEGV)."""
+    depth = 20_000
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("local", 1)]
+    inner = [helper.make_node(f"f{i + 1}", ["a"], ["b"], domain="local") for i in range(depth - 1)]
+    functions = [
+        helper.make_function("local", f"f{i}", ["a"], ["b"], [node], opsets)
+        for i, node in enumerate([*inner, _node("Identity", ["a"], ["b"])])
+    ]
+    call = helper.make_node("f0", ["x"], ["y"], domain="local")
+    return _onnx(directory, [call], [], functions)
+
+
+def _claiming(directory: Path, dims: list[int]) -> Path:
+    return _onnx(directory, [_node("Add", ["x", "weight"], ["y"])], [_embedded("weight", dims, 12)])
+
+
+def _looping(directory: Path, step: Any) -> Path:
+    """``x`` carried through a Loop that nothing ends."""
+    flag, number = TensorProto.BOOL, TensorProto.FLOAT
+    body = helper.make_graph(
+        [_node("Identity", ["go"], ["go_on"]), step],
+        "body",
+        [_value("i", TensorProto.INT64, []), _value("go", flag, []), _value("before", number)],
+        [_value("go_on", flag, []), _value("after", number)],
+    )
+    forever = helper.make_tensor("forever", flag, [], [True])
+    return _onnx(directory, [_node("Loop", ["", "forever", "x"], ["y"], body=body)], [forever])
+
+
+def _onnx(directory: Path, nodes: list[Any], weights: list[Any], functions: Any = ()) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        "hostile",
+        [_value("x", TensorProto.FLOAT, ["n", 3])],
+        [_value("y", TensorProto.FLOAT)],
+        initializer=weights,
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("local", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=10)
+    path = directory / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def _node(operator: str, inputs: list[str], outputs: list[str], **attributes: Any) -> Any:
+    return helper.make_node(operator, inputs, outputs, **attributes)
+
+
+def _value(name: str, dtype: int, shape: Any = None) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, dtype, shape)
+
+
+def _embedded(name: str, dims: list[int], size: int) -> TensorProto:
+    return TensorProto(name=name, data_type=TensorProto.FLOAT, dims=dims, raw_data=bytes(size))
+
+
+# -- TorchScript that behaves badly ---------------------------------------------------------------------
+
+
+class NeverReturns(nn.Module):
+    """Goes round a loop for ever."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        while bool(x.numel() > 0):
+            x = x * 1.0
+        return x
+
+
+class AllocatesWithoutEnd(nn.Module):
+    """Doubles a tensor for ever."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        while bool(x.numel() > 0):
+            x = torch.cat([x, x])
+        return x
+
+
+class AllocatesAtOnce(nn.Module):
+    """Asks for four terabytes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.ones([1024, 1024, 1024, 1024]).sum()
+
+
+class PrintsWithoutEnd(nn.Module):
+    """Writes to stdout for ever."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        while bool(x.numel() > 0):
+            print("a line of a log that nobody has asked for, and that no disk is large enough for")
+        return x
+
+
+class DividesOutOfRange(nn.Module):
+    """The least integer divided by -1, which the processor refuses: SIGFPE."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        none = x.size(1) - 3
+        return x * ((none - 9223372036854775807 - 1) // (none - 1))
+
+
+class ReadsBeyondTheEnd(nn.Module):
+    """Sums a terabyte behind a tensor's end, with the check of the lengths turned off: SIGSEGV."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        beyond = torch.full([1], 1 << 38, dtype=torch.int64)
+        return x + torch.segment_reduce(x.flatten(), "sum", lengths=beyond, unsafe=True)
+
+
+class NeverLoads(nn.Module):
+    """Behaves until it has been saved: TorchScript runs ``__setstate__`` in the load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = torch.ones(1)
+
+    @torch.jit.export
+    def __getstate__(self) -> Tensor:
+        return self.state
+
+    @torch.jit.export
+    def __setstate__(self, state: Tensor) -> None:
+        self.training = False
+        self.state = state
+        while bool(state.numel() > 0):
+            self.state = self.state * 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.state
+
+
+class DiesInTheLoad(NeverLoads):
+    """The same with a division that the processor refuses."""
+
+    @torch.jit.export
+    def __setstate__(self, state: Tensor) -> None:
+        self.training = False
+        self.state = state
+        less = state.numel() - 2
+        self.state = self.state * ((less - 9223372036854775807) // less)
+
+
+class PrintsInTheLoad(NeverLoads):
+    """The same with a line on stdout, where another program may expect its protocol."""
+
+    @torch.jit.export
+    def __setstate__(self, state: Tensor) -> None:
+        print('{"status": "done"}')
+        self.training = False
+        self.state = state
+
+
+class WaitsForAChild(nn.Module):
+    """Hangs in a task of another thread."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.jit.wait(torch.jit.fork(spin, x))
+
+
+def spin(x: Tensor) -> Tensor:
+    while bool(x.numel() > 0):
+        x = x * 1.0
+    return x
+
+
+def scripted(cls: type[nn.Module]) -> Builder:
+    """The module as a TorchScript archive. It is never called here."""
+
+    def make(directory: Path) -> Path:
+        path = directory / "model.pt"
+        torch.jit.script(cls()).save(str(path))
+        return path
+
+    make.__name__ = cls.__name__
+    return make
+
+
+def nested_source(directory: Path) -> Path:
+    """A TorchScript archive whose source nests parentheses so deep that its parser runs out of stack (SIGSEGV)."""
+    path = healthy_pt(directory)
+    entry = "code/__torch__/torch/nn/modules/linear.py"
+    depth = 200_000
+    source = _entry(path, entry).decode()
+    start = source.index("input: Tensor")
+    assert "return" in source[start:]
+    head, tail = source[:start], source[start:]
+    signature, _, _ = tail.partition("\n")
+    body = f"{signature}\n    return {'(' * depth}input{')' * depth}\n"
+    return _rewritten(path, {entry: (head + body).encode()})
+
+
+# -- exported programs that behave badly ----------------------------------------------------------------
+
+
+class Divides(nn.Module):
+    """The least integer divided by -1, element by element: SIGFPE as well."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        none = x.to(torch.int64) * 0
+        return x * torch.div(none - (2**63 - 1) - 1, none - 1, rounding_mode="trunc")
+
+
+class Allocates(nn.Module):
+    """Asks for four terabytes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x.new_ones(1024, 1024, 1024, 1024).sum()
+
+
+def exported(cls: type[nn.Module]) -> Builder:
+    """The module as an exported program. Exporting does not run it."""
+
+    def make(directory: Path) -> Path:
+        path = directory / "model.pt2"
+        torch.export.save(torch.export.export(cls(), (torch.ones(4, 3),)), path)
+        return path
+
+    make.__name__ = f"{cls.__name__}_exported"
+    return make
+
+
+# -- archives -------------------------------------------------------------------------------------------
+
+
+def _saved(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def _root(archive: zipfile.ZipFile) -> str:
+    return archive.namelist()[0].partition("/")[0]
+
+
+def _entry(path: Path, name: str) -> bytes:
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(f"{_root(archive)}/{name}")
+
+
+def _rewritten(path: Path, entries: Mapping[str, bytes]) -> Path:
+    """The archive with these entries replaced or added. Nothing is compressed, as torch wants it."""
+    with zipfile.ZipFile(path) as archive:
+        root = _root(archive)
+        kept = {name: archive.read(name) for name in archive.namelist()}
+    kept |= {f"{root}/{name}": data for name, data in entries.items()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in kept.items():
+            archive.writestr(zipfile.ZipInfo(name), data)
+    return path
+
+
+# -- all of them, by what they do -----------------------------------------------------------------------
+
+HEALTHY: tuple[Builder, ...] = (healthy_pt, healthy_pt2, healthy_onnx)
+
+# Code that a careless reader runs.
+PICKLES: tuple[Builder, ...] = (
+    pickle_in_sample_inputs,
+    pickle_in_weights,
+    pickle_in_constants,
+    plain_pickle,
+    saved_pickle,
+    pickle_in_torchscript,
+    pickle_in_torchscript_constants,
+)
+# Names that lead out of the archive.
+TRAVERSALS: tuple[Builder, ...] = (traversal_pt, traversal_pt2, traversal_compiled_pt2)
+# Small files that take all memory while they are loaded, or say they would.
+BOMBS: tuple[Builder, ...] = (bomb_pt, bomb_pt2, boast_pt, boast_pt2)
+# Nothing that can be loaded.
+BROKEN: tuple[Builder, ...] = (
+    *(truncated(build, kept) for build in HEALTHY for kept in (0.01, 0.5, 0.9, 0.999)),
+    *(
+        make(suffix)
+        for make in (empty, text, folder, symlink_loop)
+        for suffix in (".pt", ".pt2", ".onnx")
+    ),
+    claimed_initializer,
+    overflowing_initializer,
+    negative_initializer,
+)
+# Weights outside of the model's directory, or none.
+EXTERNAL: tuple[Builder, ...] = (
+    external_above,
+    external_absolute,
+    external_symlink,
+    external_symlinked_folder,
+    external_missing,
+    external_truncated,
+    external_offset_beyond,
+    external_offset_negative,
+    external_length_beyond,
+    external_length_negative,
+    external_endless,
+    external_pipe,
+)
+# Loading is what kills the process, or never ends.
+DIE_IN_THE_LOAD: tuple[Builder, ...] = (
+    scripted(DiesInTheLoad),
+    nested_source,
+    nested_functions_onnx,
+)
+HANG_IN_THE_LOAD: tuple[Builder, ...] = (
+    scripted(NeverLoads),
+    *map(pipe, (".pt", ".pt2", ".onnx")),
+)
+# The call is.
+DIE: tuple[Builder, ...] = (
+    scripted(DividesOutOfRange),
+    scripted(ReadsBeyondTheEnd),
+    exported(Divides),
+    divides_out_of_range_onnx,
+)
+HANG: tuple[Builder, ...] = (scripted(NeverReturns), scripted(WaitsForAChild), never_returns_onnx)
+# Memory: little by little, and all at once (which raises as long as there is less).
+EAT: tuple[Builder, ...] = (scripted(AllocatesWithoutEnd), allocates_without_end_onnx)
+EAT_AT_ONCE: tuple[Builder, ...] = (
+    scripted(AllocatesAtOnce),
+    exported(Allocates),
+    allocates_at_once_onnx,
+)
+CHATTER: tuple[Builder, ...] = (scripted(PrintsWithoutEnd), scripted(PrintsInTheLoad))
