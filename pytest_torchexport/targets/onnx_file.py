@@ -1,0 +1,207 @@
+"""ONNX files as files: what they say of themselves, what belongs to them, what is wrong with them.
+
+Separate because nothing here knows torch: the process that loads ONNX files must not have it. Nor is any data
+read but the model's own; which files it names is found without opening them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+# The longest text of the checker's that is passed on.
+MESSAGE = 400
+
+
+def read(path: Path) -> Any:
+    """The ``onnx.ModelProto`` of a file, without its external data."""
+    import onnx
+
+    return onnx.load(str(path), format="protobuf", load_external_data=False)
+
+
+# -- what it says of itself ----------------------------------------------------------------------------
+
+
+def described(model: Any) -> dict[str, str]:
+    """Inputs, outputs, versions, metadata and functions of an ``onnx.ModelProto``."""
+    graph = model.graph
+    return {
+        "inputs": ", ".join(value.name for value in graph.input),
+        "outputs": ", ".join(value.name for value in graph.output),
+        **{f"input {value.name}": _type(value.type) for value in graph.input},
+        **{f"output {value.name}": _type(value.type) for value in graph.output},
+        "ir_version": str(model.ir_version),
+        "producer": f"{model.producer_name} {model.producer_version}".strip(),
+        **{f"opset {item.domain or 'ai.onnx'}": str(item.version) for item in model.opset_import},
+        **{f"metadata {item.key}": item.value for item in model.metadata_props},
+        **{_name(function): _signature(function) for function in model.functions},
+    }
+
+
+def _type(type_: Any) -> str:
+    """``float[batch, 3]``; ``?`` for an axis of which nothing is said."""
+    import onnx
+
+    kind = type_.WhichOneof("value")
+    if kind in ("tensor_type", "sparse_tensor_type"):
+        held = getattr(type_, kind)
+        dtype = onnx.TensorProto.DataType.Name(held.elem_type).lower()
+        axes = ", ".join(map(_axis, held.shape.dim)) if held.HasField("shape") else "..."
+        return f"{'sparse ' if kind == 'sparse_tensor_type' else ''}{dtype}[{axes}]"
+    if kind in ("sequence_type", "optional_type"):
+        return f"{kind.removesuffix('_type')} of {_type(getattr(type_, kind).elem_type)}"
+    return str(kind)
+
+
+def _axis(axis: Any) -> str:
+    if axis.HasField("dim_value"):
+        return str(axis.dim_value)
+    return axis.dim_param or "?"
+
+
+def _name(function: Any) -> str:
+    overload = f":{function.overload}" if function.overload else ""
+    return f"function {function.domain}::{function.name}{overload}"
+
+
+def _signature(function: Any) -> str:
+    return f"({', '.join(function.input)}) -> ({', '.join(function.output)})"
+
+
+# -- what belongs to it --------------------------------------------------------------------------------
+
+
+def external(path: Path) -> list[str]:
+    """The locations of external data that the model names anywhere, each once."""
+    return sorted({piece.location for piece in _pieces(read(path))})
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Where a tensor's data lies. ``end`` is None where it is no number or a negative one."""
+
+    tensor: str
+    location: str
+    end: int | None
+
+
+def _pieces(model: Any) -> Iterator[_Piece]:
+    import onnx
+
+    for tensor in _messages(model, onnx.TensorProto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            yield _Piece(tensor.name, entries.get("location", ""), _end(entries))
+
+
+def _end(entries: dict[str, str]) -> int | None:
+    offset, length = entries.get("offset", "0"), entries.get("length", "0")
+    whole = offset.isdecimal() and length.isdecimal()
+    return int(offset) + int(length) if whole else None
+
+
+def _messages(message: Any, wanted: type) -> Iterator[Any]:
+    """The messages of a type anywhere in a model: subgraphs, functions, sparse tensors and what a later ONNX
+    adds. Tensors are not looked into.
+    """
+    import onnx
+
+    if isinstance(message, wanted):
+        yield message
+    if isinstance(message, onnx.TensorProto):
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for item in [value] if hasattr(value, "ListFields") else value:
+                yield from _messages(item, wanted)
+
+
+# -- what is wrong with it -----------------------------------------------------------------------------
+
+
+def problems(path: Path) -> list[str]:
+    """What is wrong with the file, each in a sentence with the next step; nothing of a healthy one.
+
+    The checker runs only where the external data is all right: it stops at the first piece that is not.
+    """
+    try:
+        model = read(path)
+    except Exception as error:
+        return [f"{path.name} is no ONNX model ({_line(error)}): save it again"]
+    found = [
+        *_data_problems(path.parent.resolve(), list(_pieces(model))),
+        *_absolute_attributes(model),
+    ]
+    return found or _format_problems(path)
+
+
+def _data_problems(directory: Path, pieces: Iterable[_Piece]) -> Iterator[str]:
+    by_location: dict[str, list[_Piece]] = {}
+    for piece in pieces:
+        by_location.setdefault(piece.location, []).append(piece)
+    for location, here in by_location.items():
+        problem = _misplaced(directory, location) or _overrun(directory / location, here)
+        if problem is not None:
+            yield f"external data {location!r} {problem}"
+
+
+def _misplaced(directory: Path, location: str) -> str | None:
+    if _is_absolute(location):
+        return "is an absolute path, which only one machine has: save it beside the model"
+    file = directory / location
+    if not file.resolve().is_relative_to(directory):
+        return "lies outside the model's directory: save it beside the model"
+    if not file.exists():
+        return "is missing: move it together with the model, or save with external_data=False"
+    return None if file.is_file() else "is no file: save the model again"
+
+
+def _is_absolute(path: str) -> bool:
+    return PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute()
+
+
+def _overrun(file: Path, pieces: Iterable[_Piece]) -> str | None:
+    size = file.stat().st_size
+    for piece in pieces:
+        if piece.end is None:
+            return f"has no legal offset and length for {piece.tensor!r}: save the model again"
+        if piece.end > size:
+            return (
+                f"has {size} bytes, and {piece.tensor!r} ends at {piece.end}: it is cut off or "
+                "another model's, save both again"
+            )
+    return None
+
+
+def _absolute_attributes(model: Any) -> Iterator[str]:
+    import onnx
+
+    for node in _messages(model, onnx.NodeProto):
+        for attribute in node.attribute:
+            text = attribute.s.decode(errors="replace")
+            if attribute.type == onnx.AttributeProto.STRING and _is_absolute(text):
+                yield (
+                    f"node {node.name!r} ({node.op_type}) has the absolute path {text!r} as its "
+                    f"{attribute.name!r}, which only one machine has: make it relative"
+                )
+
+
+def _format_problems(path: Path) -> list[str]:
+    """What ``onnx.checker`` says, shapes included. By path: a model may be larger than a message can be. Of
+    domains that it does not know it says nothing.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:
+        return [f"onnx.checker refuses {path.name}: {_line(error)}; correct what wrote it"]
+    return []
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= MESSAGE else f"{text[:MESSAGE]}..."
