@@ -174,12 +174,15 @@ class _Whereabouts:
             self._blame(stuck, RETURNED)
         elif step.opaque:
             self._blame(stuck, UNKNOWN)
-        elif stuck and not rest:
+        elif any(self.moved.get(name, 0) != 0 for name in rest):
+            self._meet(stuck, RAISES)
+            self.moved.update(step.outputs)
+        elif stuck and all(name in self.moved for name in rest):
+            if rest:
+                # Numbers: in a trace they are tensors that map_location moves, and to(device) does not.
+                self._meet(stuck, UNKNOWN)
             held = frozenset[int]().union(*(self.stuck[name] for name in stuck))
             self.stuck.update(dict.fromkeys(outputs, held))
-        elif any(self.moved.get(name, 0) != 0 for name in rest):
-            self._meet(stuck)
-            self.moved.update(step.outputs)
         elif not stuck and any(name in self.moved for name in rest):
             self.moved.update(step.outputs)
         else:
@@ -192,11 +195,11 @@ class _Whereabouts:
             return RAISES
         return min(self.effects.get(number, {NOTHING}), key=EFFECTS.index)
 
-    def _meet(self, stuck: Iterable[Hashable]) -> None:
+    def _meet(self, stuck: Iterable[Hashable], effect: str) -> None:
         for name in stuck:
             dims = self.dims.get(name)
             if dims != 0:
-                self._blame([name], UNKNOWN if dims is None else RAISES)
+                self._blame([name], UNKNOWN if dims is None else effect)
 
     def _blame(self, names: Iterable[Hashable], effect: str) -> None:
         for name in names:

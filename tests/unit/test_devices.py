@@ -225,6 +225,18 @@ def test_a_number_in_a_trace_is_a_tensor_that_moves():
     assert effects(of_exported(export(subject))) == {("aten::arange", NOTHING)}
 
 
+def test_it_raises_where_it_does_so_either_way():
+    class Positions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(4, 3)
+
+        def forward(self, x):
+            return x + self.table(torch.arange(2, device=x.device) + 1)
+
+    assert effects(of_torchscript(trace(Positions()))) == {("aten::arange", RAISES)}
+
+
 class Held(nn.Module):
     def __init__(self):
         super().__init__()
