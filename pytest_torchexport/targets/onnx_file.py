@@ -75,7 +75,7 @@ def _signature(function: Any) -> str:
 
 
 def external(path: Path) -> list[str]:
-    """The locations of external data that the model names anywhere, each once."""
+    """The locations of external data that the model names anywhere, each once. Raises where it is no model."""
     return sorted({piece.location for piece in _pieces(read(path))})
 
 
@@ -98,9 +98,11 @@ def _pieces(model: Any) -> Iterator[_Piece]:
 
 
 def _end(entries: dict[str, str]) -> int | None:
-    offset, length = entries.get("offset", "0"), entries.get("length", "0")
-    whole = offset.isdecimal() and length.isdecimal()
-    return int(offset) + int(length) if whole else None
+    try:
+        offset, length = int(entries.get("offset", "0")), int(entries.get("length", "0"))
+    except ValueError:
+        return None
+    return offset + length if min(offset, length) >= 0 else None
 
 
 def _messages(message: Any, wanted: type) -> Iterator[Any]:
@@ -152,10 +154,17 @@ def _misplaced(directory: Path, location: str) -> str | None:
     if _is_absolute(location):
         return "is an absolute path, which only one machine has: save it beside the model"
     file = directory / location
-    if not file.resolve().is_relative_to(directory):
-        return "lies outside the model's directory: save it beside the model"
-    if not file.exists():
-        return "is missing: move it together with the model, or save with external_data=False"
+    try:
+        if not file.resolve().is_relative_to(directory):
+            return "lies outside the model's directory: save it beside the model"
+        if not file.exists():
+            return "is missing: move it together with the model, or save with external_data=False"
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # too long, with a null byte, links in a ring
+        return f"is no legal name ({_line(error)}): save the model again"
     return None if file.is_file() else "is no file: save the model again"
 
 
