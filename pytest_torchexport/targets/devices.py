@@ -44,6 +44,8 @@ _ELSEWHERE = {
 }
 # What goes to where their last tensor is.
 _LIKE = ("aten::to", "aten::type_as")
+# torch.export puts it before each .to(): where that was moved which was on the CPU, it raises.
+_ASSERTION = "aten::_assert_tensor_metadata"
 # TorchScript's operators that name a device by themselves.
 _BY_NAME = {"aten::cpu": "cpu", "aten::cuda": "cuda"}
 
@@ -119,6 +121,7 @@ _WORDS = (
     "Expected all tensors to be on the same device",
     "tensors are not at the same device",
     "found two different devices",
+    "Tensor device mismatch!",
 )
 
 
@@ -163,10 +166,19 @@ class _Whereabouts:
         """Take one operation into account."""
         outputs = [name for name, _ in step.outputs]
         self.dims.update(step.outputs)
-        if step.device is not None:
+        if step.op == _ASSERTION:
+            if step.device is not None and self.moved.keys() & set(step.inputs):
+                self.effects[len(self.found)] = {RAISES}
+                self.found.append(step)
+        elif step.device is not None:
             self.stuck.update(dict.fromkeys(outputs, frozenset({len(self.found)})))
             self.found.append(step)
-            return
+        else:
+            self._pass_on(step)
+
+    def _pass_on(self, step: _Operation) -> None:
+        """What an operation without a device of its own makes is where its inputs are."""
+        outputs = [name for name, _ in step.outputs]
         inputs = step.inputs[-1:] if step.op in _LIKE else step.inputs
         stuck = [name for name in inputs if name in self.stuck]
         rest = [name for name in inputs if name not in self.stuck]
@@ -323,7 +335,7 @@ def _exported(graph: Any, constants: dict[str, str]) -> Iterator[_Operation]:
                 outputs=outputs,
                 device=str(tensor.device),
             )
-        elif node.op == "call_function" and "_assert_tensor_metadata" not in str(node.target):
+        elif node.op == "call_function":
             device = _device_argument(node)
             yield _Operation(
                 op=_name(node),

@@ -196,7 +196,18 @@ def test_what_is_moved_again_leaves_the_last_move_to_blame(read):
     ("function", "op"), [(identity, "aten::eye"), (moved, "aten::to"), (named, "aten::to")]
 )
 def test_what_is_only_returned_is_told_apart(read, function, op):
-    assert effects(read(module(function))) == {(op, RETURNED)}
+    assert (op, RETURNED) in effects(read(module(function)))
+
+
+def test_an_exported_program_asserts_where_what_it_moves_was():
+    """Also of a change of dtype alone."""
+
+    def half(self, x):
+        return x.half()
+
+    found = {("aten::_assert_tensor_metadata", RAISES)}
+    assert effects(of_exported(export(module(half)))) >= found
+    assert effects(of_exported(export(module(moved)))) == found | {("aten::to", RETURNED)}
 
 
 @BOTH
@@ -380,3 +391,56 @@ def test_a_program_that_cannot_be_loaded_elsewhere_is_no_matter_of_devices():
         raise RuntimeError("no such file")
 
     assert breaks_elsewhere(load, (X,), {}) is None
+
+
+# -- checked against torch's own picture of a GPU -------------------------------------------------------
+
+
+def on_fake_cuda(program):
+    """What torch raises where an exported program's weights and input are on a GPU that need not exist, and
+    its constants where they were.
+    """
+    fake = pytest.importorskip("torch._subclasses.fake_tensor")
+    mode = fake.FakeTensorMode()
+    constants = program.graph_signature.inputs_to_lifted_tensor_constants
+
+    def placed(node):
+        device = "cpu" if node.name in constants else "cuda:0"
+        like = node.meta["val"]
+        with torch.utils._mode_utils.no_dispatch():
+            return fake.FakeTensor(
+                mode, torch.empty(like.shape, dtype=like.dtype, device="meta"), torch.device(device)
+            )
+
+    inputs = [placed(node) for node in program.graph.nodes if node.op == "placeholder"]
+    with mode:
+        outputs = torch.fx.Interpreter(program.graph_module).run(*inputs)
+    return {str(value.device) for value in outputs}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        *FROZEN,
+        like,
+        index,
+        put,
+        scalar,
+        numbered,
+        moved_again,
+        identity,
+        moved,
+        named,
+        plain,
+        written,
+    ],
+    ids=lambda function: function.__name__,
+)
+def test_the_effects_are_those_that_torch_has_on_a_gpu(function):
+    program = export(module(function))
+    worst = {item.effect for item in of_exported(program)}
+    if RAISES in worst:
+        with pytest.raises(Exception, match=r"same device|device mismatch|Mismatching"):
+            on_fake_cuda(program)
+    else:
+        assert ("cpu" in on_fake_cuda(program)) == (RETURNED in worst)
