@@ -122,11 +122,17 @@ def _unmangled(text: str) -> str:
 
 def _of_attributes(program: torch.nn.Module, tensors: _Tensors) -> Pairs:
     for path, part in _parts(program):
-        registered = {name for name, _ in (*part.named_parameters(), *part.named_buffers())}
+        registered = _registered(part)
         for name, kind in _declared(part):
             if name not in registered and name != "training":
                 value = _value(_attribute(part, name), tensors)
                 yield f"attribute {_joined(path, name)}", f"{kind}{value}"
+
+
+def _registered(part: torch.nn.Module) -> set[str]:
+    parameters = part.named_parameters(recurse=False, remove_duplicate=False)
+    buffers = part.named_buffers(recurse=False, remove_duplicate=False)
+    return {name for name, _ in (*parameters, *buffers)}
 
 
 def _value(value: Any, tensors: _Tensors) -> str:

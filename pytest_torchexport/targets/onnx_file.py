@@ -207,10 +207,12 @@ def _format_problems(path: Path) -> list[str]:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:
-        return [f"onnx.checker refuses {path.name}: {_line(error)}; correct what wrote it"]
+        return [
+            f"onnx.checker refuses {path.name}: {_line(error)}; correct the export, or save it again"
+        ]
     return []
 
 
 def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()).rstrip(".")
     return text if len(text) <= MESSAGE else f"{text[:MESSAGE]}..."
