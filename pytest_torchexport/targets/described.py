@@ -164,7 +164,7 @@ def of_exported(program: Any) -> dict[str, str]:
             ("structure of outputs", _flat(program.call_spec.out_spec)),
         ),
         ranges=lambda: (
-            (f"range of {symbol}", f"{interval.lower} to {interval.upper}")
+            (f"range of {symbol}", _interval(interval))
             for symbol, interval in program.range_constraints.items()
         ),
         state=lambda: (
@@ -197,8 +197,13 @@ def _of_specs(kind: str, program: Any, specs: Iterable[Any]) -> Pairs:
         yield f"{kind} {number}", " ".join(map(str, facts)) + kept
 
 
+def _interval(interval: Any) -> str:
+    # torch has two infinities, and a range of a float comes back with the other.
+    return f"{interval.lower} to {interval.upper}".replace("int_oo", "oo")
+
+
 def _fake(value: Any) -> str:
-    """``float32[s77, 3]`` for a tensor of the capture."""
+    """``float32[s77, 3]`` for a tensor of the capture. Its layout is not saved."""
     return _shape(value) if isinstance(value, torch.Tensor) else repr(value)
 
 
@@ -272,7 +277,8 @@ class _Tensors:
 
     def text(self, tensor: torch.Tensor) -> str:
         """Its dtype, shape and digest. Not its device, which is for the one who loads to choose."""
-        return f"{_shape(tensor)} {self._digest(tensor)}"
+        layout = "" if tensor.layout == torch.strided else f" {tensor.layout}"
+        return f"{_shape(tensor)}{layout} {self._digest(tensor)}".replace("torch.", "")
 
     def _digest(self, tensor: torch.Tensor) -> str:
         if not is_plain(tensor):
@@ -284,9 +290,8 @@ class _Tensors:
 
 
 def _shape(tensor: torch.Tensor) -> str:
-    layout = "" if tensor.layout == torch.strided else f" {tensor.layout}"
     shape = "nested" if tensor.is_nested else ", ".join(map(str, tensor.shape))
-    return f"{tensor.dtype}[{shape}]{layout}".replace("torch.", "")
+    return f"{tensor.dtype}[{shape}]".replace("torch.", "")
 
 
 def _digest(tensor: torch.Tensor) -> str:

@@ -328,6 +328,11 @@ class Counted(nn.Module):
         return x.nonzero(), x.reshape(-1)
 
 
+class Number(nn.Module):
+    def forward(self, x):
+        return x.sum().item() * 2, x.to_sparse()
+
+
 class Written(nn.Module):
     def forward(self, x):
         x.mul_(2)
@@ -349,6 +354,7 @@ PROGRAMS = {
     "tensors": lambda: torch.export.export(Tensors(), (X,)),
     "cond": lambda: torch.export.export(Cond(), (X,)),
     "counted": lambda: torch.export.export(Counted(), (X,), dynamic_shapes=ROWS),
+    "number": lambda: torch.export.export(Number(), (X,)),
     "written": lambda: torch.export.export(Written(), (X,)),
     "derived": lambda: torch.export.export(
         Counted(), (torch.ones(4, 3),), dynamic_shapes={"x": {0: 2 * Dim("half", max=8)}}
