@@ -33,7 +33,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where this process got something from: ``myops.py:12``, and the module to import, where there is one."""
+    """Where this process got something from: ``myops.py:12``, and what to import for it, where that is known."""
 
     place: str
     module: str = ""
@@ -141,8 +141,8 @@ def _overloads(name: str) -> list[str]:
     namespace, _, operator = name.partition("::")
     base, _, wanted = operator.partition(".")
     packet = getattr(getattr(torch.ops, namespace), base, None)
-    found = packet.overloads() if packet is not None else []
-    some = [wanted] if wanted else found
+    found = packet.overloads() if isinstance(packet, torch._ops.OpOverloadPacket) else []  # type: ignore[no-untyped-call]
+    some = [each for each in found if each == wanted] if wanted else found
     return [f"{namespace}::{base}" + (f".{each}" if each != "default" else "") for each in some]
 
 
@@ -181,7 +181,7 @@ def _package(name: str) -> str:
 def _class(name: str) -> tuple[str, ...]:
     origin = class_origin(name)
     brought = (
-        f"{name} is a container registered at {origin.place}"
+        f"{name} is a container class, at {origin.place}"
         if origin is not None
         else f"{name} is a container that no module of this process registers either"
     )
@@ -189,16 +189,16 @@ def _class(name: str) -> tuple[str, ...]:
 
 
 def class_origin(name: str) -> Origin | None:
-    """Who registered a pytree type in this process, by the name it has in files: the module of the functions that
-    take it apart, or where those are a library's own (``register_dataclass``), of the class.
+    """A pytree type of this process, by the name it has in files. What registers it may be the module of the class
+    (``register_dataclass``, a base class that does) or of the function that takes it apart: both are named.
     """
     cls, flatten = _pytree_type(name)
     if cls is None:
         return None
-    code = getattr(flatten, "__code__", None)
-    if code is not None and _module_of(code.co_filename).partition(".")[0] != "torch":
-        return _of_code(flatten)
-    return _of_code(cls)
+    origin = _of_code(cls)
+    registers = getattr(flatten, "__module__", None) or ""
+    modules = [origin.module, registers if registers.partition(".")[0] != "torch" else ""]
+    return Origin(origin.place, " ".join(dict.fromkeys(filter(None, modules))))
 
 
 def _pytree_type(name: str) -> tuple[type | None, Any]:
@@ -241,14 +241,18 @@ def _import(origin: Origin | None, otherwise: str) -> str:
             f"remedy: no server imports {module}: move it into a module of its own that serving imports, and name "
             f"that one in {SETTING}; else {otherwise}"
         )
-    named = module or "(the module that registers it)"
-    return f"remedy: if the process that serves the file imports it, say so: {SETTING} = {named}; else {otherwise}"
+    if module:
+        return f"remedy: if the process that serves the file imports it, say so: {SETTING} = {module}; else {otherwise}"
+    return f"remedy: name the module that brings it in {SETTING}, if the process that serves the file imports it; else {otherwise}"
 
 
-def _only_here(module: str) -> bool:
-    """Whether a module is a script or a file of tests."""
-    last = module.rpartition(".")[2]
-    return last in ("__main__", "conftest") or last.startswith("test_") or last.endswith("_test")
+def _only_here(modules: str) -> bool:
+    """Whether one of these modules is a script or a file of tests."""
+    names = [module.rpartition(".")[2] for module in modules.split()]
+    return any(
+        name in ("__main__", "conftest") or name.startswith("test_") or name.endswith("_test")
+        for name in names
+    )
 
 
 def _of_code(thing: Any) -> Origin:

@@ -61,6 +61,10 @@ class Unnamed(Box):
     pass
 
 
+class Late(Box):
+    pass
+
+
 _pytree.register_pytree_node(
     Box, lambda box: ([box.y], None), lambda leaves, _: Box(*leaves), serialized_type_name="boxed"
 )
@@ -282,7 +286,7 @@ def test_the_remedy_names_who_registers_it_here_and_the_setting(words, shiplib, 
     line = int(fact.partition("shiplib.py:")[2].split()[0])
     assert any(
         word in "".join(SOURCE.splitlines()[line - 1 : line + 2])
-        for word in ("custom_op", "define(", "class Output", "Box, lambda")
+        for word in ("custom_op", "define(", "class Output", "class Box")
     )
     assert f"{SETTING} = shiplib;" in step
 
@@ -298,6 +302,25 @@ def test_the_import_that_the_remedy_names_is_enough(words, files, shiplib):
     assert set(json.loads(answer.stdout.splitlines()[-1]).values()) == {None}
 
 
+def test_a_class_that_another_module_registers_needs_both(shiplib):
+    """transformers registers its outputs in one module and takes them apart in another."""
+    source = (
+        "import shiplib\nfrom torch.utils import _pytree\n"
+        "_pytree.register_pytree_node(shiplib.Late, lambda late: ([late.y], None), "
+        "lambda leaves, _: shiplib.Late(*leaves), serialized_type_name='late')\n"
+    )
+    Path(shiplib.__file__).with_name("shipreg.py").write_text(source)
+    importlib.import_module("shipreg")
+    fact, step = remedy(Needs("class", "late"))
+    assert "shiplib.py:" in fact
+    assert f"{SETTING} = shiplib shipreg;" in step
+
+
+def test_odd_names_are_no_operators_of_ours():
+    for name in ("shiplib::name", "load_library::x", "shiplib::double.nothing", "x"):
+        assert "no module of this process" in remedy(Needs("operator", name))[0]
+
+
 def test_torchs_own_operators_are_a_matter_of_versions():
     assert "version" in remedy(Needs("operator", "aten::linnew"))[0]
 
@@ -305,7 +328,7 @@ def test_torchs_own_operators_are_a_matter_of_versions():
 def test_an_operator_that_nobody_here_registers_is_said_to_be_so():
     fact, step = remedy(Needs("operator", "elsewhere::thing"))
     assert fact == "elsewhere::thing is registered by no module of this process either"
-    assert "(the module that registers it)" in step
+    assert f"name the module that brings it in {SETTING}" in step
     assert "no module of this process" in remedy(Needs("class", "elsewhere.Thing"))[0]
 
 
