@@ -1,0 +1,1079 @@
+"""What works here and fails elsewhere: artifacts that need what only this process has, and healthy ones beside them.
+
+Elsewhere is another process on the same machine that has torch and nothing of ours, with the file moved to
+another directory. Every truth was found by hand: saved, moved, loaded by a plain ``python -I``, called three times.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple  # noqa: UP035  # TorchScript's words
+
+import numpy as np
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+
+from zoo.row import DIFFERS, RAISES, REFUSED, STATE, UNLOADABLE, call, normal, row, truth, whole
+
+CRASHED = "ArtifactCrashed"
+HUNG = "ArtifactHung"
+MOVED = "RoundTripDiffers"
+
+X = call(normal(4, 3))
+
+# -- operators that only this process knows -------------------------------------------------------------
+
+LIBRARY = torch.library.Library("zoo_files", "DEF")
+LIBRARY.define("double(Tensor x) -> Tensor")
+LIBRARY.define("halves(Tensor x) -> (Tensor, Tensor)")
+LIBRARY.define("composed(Tensor x, float slope) -> Tensor")
+
+
+@torch.library.impl(LIBRARY, "double", "CPU")
+def double(x: Tensor) -> Tensor:
+    return x * 2
+
+
+@torch.library.register_fake("zoo_files::double", lib=LIBRARY)
+def fake_double(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.impl(LIBRARY, "halves", "CPU")
+def halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x / 2, x / 4
+
+
+@torch.library.register_fake("zoo_files::halves", lib=LIBRARY)
+def fake_halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(x)
+
+
+@torch.library.impl(LIBRARY, "composed", "CompositeImplicitAutograd")
+def composed(x: Tensor, slope: float) -> Tensor:
+    return torch.where(x > 0, x, x * slope)
+
+
+@torch.library.custom_op("zoo_files::softened", mutates_args=())
+def softened(x: Tensor) -> Tensor:
+    return x / (1 + x.abs())
+
+
+@softened.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+class CustomOperator(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.zoo_files.double(x) + 1
+
+
+class CustomOperatorInPart(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 3), CustomOperator(), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+class CustomOperatorOfTwo(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        half, quarter = torch.ops.zoo_files.halves(x)
+        return half - quarter
+
+
+class CustomOperatorComposed(nn.Module):
+    """Made of torch's own operators, and registered as such."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.zoo_files.composed(x, 0.1)
+
+
+class CustomOperatorDecorated(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.zoo_files.softened(x)
+
+
+class CustomOperatorUnused(nn.Module):
+    """Only called where a flag is set, and it is not; TorchScript keeps both sides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fast = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fast:
+            return torch.ops.zoo_files.double(x)
+        return x * 2
+
+
+class CustomOperatorUnusedForGood(CustomOperatorUnused):
+    """The flag is constant, so TorchScript keeps one."""
+
+    __constants__ = ("fast",)
+
+
+class PlainFunction(nn.Module):
+    """The same numbers without an operator of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return plain_double(x) + 1
+
+
+def plain_double(x: Tensor) -> Tensor:
+    return x * 2
+
+
+# -- Python in the middle of the graph ------------------------------------------------------------------
+
+
+class Clip(torch.autograd.Function):
+    """A gradient of its own."""
+
+    @staticmethod
+    def forward(_: Any, x: Tensor) -> Tensor:
+        return x.clamp(-1, 1)
+
+    @staticmethod
+    def backward(_: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+class Rounded(torch.autograd.Function):
+    """The straight-through estimator of quantization-aware training."""
+
+    @staticmethod
+    def forward(_: Any, x: Tensor, step: float) -> Tensor:
+        return (x / step).floor() * step
+
+    @staticmethod
+    def backward(_: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+
+class OwnGradient(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Clip.apply(x) * 2
+
+
+class OwnGradientInPart(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = OwnGradient()
+        self.out = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.inner(x))
+
+
+class StraightThrough(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Rounded.apply(x, 0.25)
+
+
+class StraightThroughByDetach(nn.Module):
+    """The same gradient without a class."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + ((x / 0.25).floor() * 0.25 - x).detach()
+
+
+class IgnoredHelper(nn.Module):
+    """TorchScript calls back into Python here, and no file has Python in it. The helpers here have no
+    annotations: as strings TorchScript would not know them.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.helper(x) + 1
+
+    @torch.jit.ignore
+    def helper(self, x):
+        return torch.from_numpy(np.asarray([2.0], dtype=np.float32)) * x
+
+
+class UnusedHelper(nn.Module):
+    """A helper that is left out of the file, and not called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.debug = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.debug:
+            return self.helper(x)
+        return x * 2
+
+    @torch.jit.unused
+    def helper(self, x):
+        return torch.from_numpy(np.asarray([2.0], dtype=np.float32)) * x
+
+
+class ExportedHelper(nn.Module):
+    """A second way in, kept in the file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(3, 3)
+
+    @torch.jit.export
+    def encode(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.body(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.encode(x) * 2
+
+
+class ScriptedPart(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.jit.script(nn.Sequential(nn.Linear(3, 3), nn.ReLU()))
+        self.out = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.inner(x))
+
+
+class LambdaInside(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = lambda x: torch.relu(x) * 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(x)
+
+
+# -- types that only this process knows -----------------------------------------------------------------
+
+
+class Span(NamedTuple):
+    start: Tensor
+    end: Tensor
+
+
+@dataclass
+class Boxes:
+    corners: Tensor
+    scores: Tensor
+
+
+@dataclass
+class Anonymous:
+    corners: Tensor
+    scores: Tensor
+
+
+class Bag:
+    """No dataclass: a class that only its registration makes a container."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+
+torch.export.register_dataclass(Boxes, serialized_type_name="zoo.files.Boxes")
+# Without a name a type can be exported, and not be saved.
+torch.export.register_dataclass(Anonymous)
+pytree.register_pytree_node(
+    Bag,
+    lambda bag: (bag.items, None),
+    lambda items, _: Bag(list(items)),
+    serialized_type_name="zoo.files.Bag",
+    flatten_with_keys_fn=lambda bag: (
+        [(pytree.SequenceKey(i), item) for i, item in enumerate(bag.items)],
+        None,
+    ),
+)
+
+
+class SpanIn(nn.Module):
+    def forward(self, span: Span) -> Tensor:
+        return span.end - span.start
+
+
+class SpanInside(nn.Module):
+    """A namedtuple that goes no further than the model."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        span = Span(x * 2, x * 3)
+        return span.end * span.start
+
+
+class SpanInDict(nn.Module):
+    def forward(self, x: Tensor) -> Dict[str, Span]:  # noqa: UP006
+        return {"span": Span(x * 2, x + 1)}
+
+
+class BoxesIn(nn.Module):
+    def forward(self, boxes: Boxes) -> Tensor:
+        return boxes.corners * boxes.scores.unsqueeze(1)
+
+
+class BoxesOut(nn.Module):
+    def forward(self, x):
+        return Boxes(x * 2, x.sum(1))
+
+
+class BoxesInside(nn.Module):
+    """A dataclass that goes no further than the model."""
+
+    def forward(self, x):
+        boxes = Boxes(x * 2, x.sum(1))
+        return boxes.corners + boxes.scores.unsqueeze(1)
+
+
+class AnonymousOut(nn.Module):
+    def forward(self, x):
+        return Anonymous(x * 2, x.sum(1))
+
+
+class BagOut(nn.Module):
+    def forward(self, x):
+        return Bag([x * 2, x.sum(1)])
+
+
+class BagIn(nn.Module):
+    def forward(self, bag):
+        return bag.items[0] * 2 + bag.items[1]
+
+
+class PairOut(nn.Module):
+    """The same as plain types, which every process knows."""
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        return x * 2, x.sum(1)
+
+
+class PairsInDict(nn.Module):
+    def forward(self, x: Tensor) -> Dict[str, Tuple[Tensor, Tensor]]:  # noqa: UP006
+        return {"span": (x * 2, x + 1)}
+
+
+# -- devices --------------------------------------------------------------------------------------------
+
+
+class DeviceConstant(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.arange(3, device="cpu")
+
+
+class DeviceMove(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * 2).to("cpu") + 1
+
+
+class DeviceOfInput(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.arange(x.shape[1], device=x.device)
+
+
+class DeviceKept(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.device = torch.device("cpu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.ones(3, device=self.device)
+
+
+# -- weights and state ----------------------------------------------------------------------------------
+
+
+class Counter(nn.Module):
+    """Counts its calls, in a buffer that state_dict keeps or does not."""
+
+    def __init__(self, *, persistent: bool) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.ones(1), persistent=persistent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count += 1
+        return x * self.count
+
+
+class Scaled(nn.Module):
+    """A buffer that is only read."""
+
+    def __init__(self, scale: Tensor, *, persistent: bool = True) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale, persistent=persistent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class TiedLayers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.relu(self.first(x)))
+
+
+class TiedEmbedding(nn.Module):
+    """The output layer of a language model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, 4)
+        self.out = nn.Linear(4, 11, bias=False)
+        self.out.weight = self.embed.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.out(self.embed(ids))
+
+
+class TiedModules(nn.Module):
+    """One module under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+        self.again = self.first
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.again(torch.relu(self.first(x)))
+
+
+class BufferOfParameter(nn.Module):
+    """A buffer that is a row of a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.register_buffer("row", self.layer.weight.detach()[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) * self.row
+
+
+class BuffersInOneStorage(nn.Module):
+    """Two halves of one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        both = torch.arange(6.0)
+        self.register_buffer("left", both[:3])
+        self.register_buffer("right", both[3:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.left + self.right
+
+
+class TransposedWeight(nn.Module):
+    """A parameter whose strides are not those of its shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3).t())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.t().sum(0, keepdim=True).t() + self.weight.sum()
+
+
+class ExpandedBuffer(nn.Module):
+    """One number of which a buffer of twelve is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.full((1, 1), 3.0).expand(4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale.sum(0)
+
+
+class SlicedBuffer(nn.Module):
+    """Three numbers of a large tensor, of which a file needs no more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.arange(100_000.0)[::40_000])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class TensorAttribute(nn.Module):
+    """No buffer: a tensor as an attribute like any other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.tensor([1.0, 2.0, 3.0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class TensorsInList(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scales: List[Tensor] = [torch.ones(3) * 2, torch.arange(3.0)]  # noqa: UP006
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scales[0] + self.scales[1]
+
+
+class Words(nn.Module):
+    """Attributes that are no tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mode = "sum"
+        self.bias: Optional[Tensor] = None  # noqa: UP045
+        self.names = ["a", "b"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.bias is not None:
+            x = x + self.bias
+        return x.sum(1) if self.mode == "sum" else x.mean(1)
+
+
+class ExtraState(nn.Module):
+    """State that state_dict has and no file of an artifact needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def get_extra_state(self) -> Any:
+        return {"version": 2}
+
+    def set_extra_state(self, state: Any) -> None:
+        assert state == {"version": 2}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class ExtraStateOfTensor(ExtraState):
+    def get_extra_state(self) -> Any:
+        return torch.tensor(2)
+
+    def set_extra_state(self, state: Any) -> None:
+        assert state == 2
+
+
+class OwnState(nn.Module):
+    """What TorchScript writes and reads is the model's own business here. Copies are made without it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.tensor([1.0, 2.0, 3.0])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        made = type(self)()
+        made.train(self.training)
+        made.scale = copy.deepcopy(self.scale, memo)
+        return made
+
+    @torch.jit.export
+    def __getstate__(self) -> Tuple[Tensor, bool]:  # noqa: UP006
+        return self.scale, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: Tuple[Tensor, bool]) -> None:  # noqa: UP006
+        self.scale = state[0]
+        self.training = state[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class OwnStateForgotten(OwnState):
+    """Comes back with a scale of ones."""
+
+    @torch.jit.export
+    def __setstate__(self, state: Tuple[Tensor, bool]) -> None:  # noqa: UP006
+        self.scale = torch.ones(3)
+        self.training = state[1]
+
+
+class OwnStateRounded(OwnState):
+    """Saves memory by keeping whole numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.tensor([1.5, 2.5, 3.5])
+
+    @torch.jit.export
+    def __getstate__(self) -> Tuple[Tensor, bool]:  # noqa: UP006
+        return self.scale.to(torch.int8), self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: Tuple[Tensor, bool]) -> None:  # noqa: UP006
+        self.scale = state[0].to(torch.float32)
+        self.training = state[1]
+
+
+class OwnStateRefused(OwnState):
+    """Raises where it is loaded."""
+
+    @torch.jit.export
+    def __setstate__(self, state: Tuple[Tensor, bool]) -> None:  # noqa: UP006
+        assert state[0].numel() == 4, "a file of an older version"
+        self.scale = state[0]
+        self.training = state[1]
+
+
+class ByteWeights(nn.Module):
+    """Quantized by hand: bytes and a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("bytes", torch.randint(-127, 127, (3, 3), dtype=torch.int8))
+        self.register_buffer("step", torch.tensor(0.01))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ (self.bytes.to(torch.float32) * self.step)
+
+
+class ComplexBuffer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("wave", torch.polar(torch.ones(3), torch.arange(3.0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.view_as_real(x * self.wave)
+
+
+def quantized_dynamically() -> nn.Module:
+    """Weights packed for the processor, in an object that only torch's own code can read."""
+    return torch.ao.quantization.quantize_dynamic(
+        nn.Sequential(nn.Linear(3, 4), nn.ReLU()), {nn.Linear}, dtype=torch.qint8
+    )
+
+
+def wide() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 90_000), nn.Linear(90_000, 2))
+
+
+# -- files beside the model -----------------------------------------------------------------------------
+
+
+# Any file will do: the first three bytes of this one.
+HERE = str(Path(__file__).resolve())
+
+
+class ReadsFile(nn.Module):
+    """Maps a file at each call: the file's name is in the artifact, the file is not."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.from_file(self.path, shared=False, size=3, dtype=torch.uint8)
+
+
+class ReadsWithNumpy(nn.Module):
+    """The numbers are in the artifact, whatever becomes of the file."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.from_numpy(np.fromfile(HERE, dtype=np.uint8, count=3))
+
+
+class ReadOnce(nn.Module):
+    """Read where a model should read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.from_file(HERE, size=3, dtype=torch.uint8).clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+# -- classes from nowhere -------------------------------------------------------------------------------
+
+
+def of_a_notebook() -> nn.Module:
+    """A class whose module cannot be imported, by anybody."""
+    namespace: dict[str, Any] = {"__name__": "__main__", "torch": torch}
+    exec(  # what a notebook's cell is
+        "class Net(torch.nn.Module):\n    def forward(self, x):\n        return torch.relu(x) + 1\n",
+        namespace,
+    )
+    return namespace["Net"]()
+
+
+def of_a_function() -> nn.Module:
+    """A class that has no name at the top of its module."""
+
+    class Local(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(x) + 1
+
+    return Local()
+
+
+def patched() -> nn.Module:
+    """A forward that belongs to this one object."""
+    model = nn.Linear(3, 3)
+    model.forward = types.MethodType(lambda self, x: torch.relu(x) @ self.weight, model)
+    return model
+
+
+# -- artifacts that do harm -----------------------------------------------------------------------------
+#
+# Eager is harmless in all of them: what is exported does something else, as a bug of an exporter would have it.
+
+
+class DiesScripted(nn.Module):
+    """The least integer divided by -1: SIGFPE (on x86)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            none = x.size(1) - 3
+            return x * ((none - 9223372036854775807 - 1) // (none - 1))
+        return x * 2
+
+
+class ReadsBeyondScripted(nn.Module):
+    """Lengths that torch is told not to check: SIGSEGV."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            beyond = torch.full([1], 1 << 38, dtype=torch.int64)
+            return x + torch.segment_reduce(x.flatten(), "sum", lengths=beyond, unsafe=True)
+        return x * 2
+
+
+class HangsScripted(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        while torch.jit.is_scripting() and bool(x.numel() > 0):
+            x = x * 1.0
+        return x * 2
+
+
+class EndsScripted(nn.Module):
+    """A loop of the same kind that ends."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rounds = 0
+        while torch.jit.is_scripting() and rounds < 1000:
+            x = x * 1.0
+            rounds += 1
+        return x * 2
+
+
+class AllocatesScripted(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        held = x
+        while torch.jit.is_scripting() and bool(x.numel() > 0):
+            held = torch.cat([held, held])
+        return x * 2
+
+
+class AllocatesAtOnceScripted(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return x + torch.ones([1024, 1024, 1024, 1024]).sum()
+        return x * 2
+
+
+class AllocatesLittleScripted(nn.Module):
+    """A hundred megabytes, given back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return x * 2 + torch.zeros([25, 1024, 1024]).sum()
+        return x * 2
+
+
+class ChattersScripted(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        while torch.jit.is_scripting() and bool(x.numel() > 0):
+            print("a line of a log that nobody has asked for, and that no disk is large enough for")
+        return x * 2
+
+
+class SaysScripted(nn.Module):
+    """Ten thousand lines, and the right numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            for i in range(10_000):
+                print("line", i)
+        return x * 2
+
+
+class SaysAnAnswer(nn.Module):
+    """What a protocol on stdout would take for an answer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            print('{"status": "done", "reason": "", "output": ""}')
+        return x * 2
+
+
+class OwnStateDies(OwnState):
+    """Dies where it is loaded."""
+
+    @torch.jit.export
+    def __setstate__(self, state: Tuple[Tensor, bool]) -> None:  # noqa: UP006
+        less = state[0].numel() - 4
+        self.scale = state[0] * ((less - 9223372036854775807) // less)
+        self.training = state[1]
+
+
+class OwnStateHangs(OwnState):
+    """Never comes back from where it is loaded."""
+
+    @torch.jit.export
+    def __setstate__(self, state: Tuple[Tensor, bool]) -> None:  # noqa: UP006
+        self.scale = state[0]
+        self.training = state[1]
+        while bool(state[0].numel() > 0):
+            self.scale = self.scale * 1.0
+
+
+class OwnStateSays(OwnState):
+    """Says where it is loaded that all is well, and it is."""
+
+    @torch.jit.export
+    def __setstate__(self, state: Tuple[Tensor, bool]) -> None:  # noqa: UP006
+        print('{"status": "done", "reason": "", "output": ""}')
+        self.scale = state[0]
+        self.training = state[1]
+
+
+class Lengths(nn.Module):
+    """Looks before it adds up what torch is told not to look at. A trace does not look."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        if int(lengths.sum()) != x.size(0):
+            return torch.zeros(lengths.size(0))
+        return torch.segment_reduce(x, "sum", lengths=lengths, unsafe=True)
+
+
+class DiesCompiled(nn.Module):
+    """The least integer divided by -1, element by element."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            if torch.compiler.is_compiling():
+                none = x.to(torch.int64) * 0
+                return x * torch.div(none - (2**63 - 1) - 1, none - 1, rounding_mode="trunc")
+        return x * 2
+
+
+class ReadsBeyondCompiled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            if torch.compiler.is_compiling():
+                beyond = torch.full([1], 1 << 38, dtype=torch.int64)
+                return x + torch.segment_reduce(x.flatten(), "sum", lengths=beyond, unsafe=True)
+        return x * 2
+
+
+class HangsCompiled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            if torch.compiler.is_compiling():
+                return endless(x)
+        return x * 2
+
+
+class EndsCompiled(nn.Module):
+    """A loop of the same kind that ends."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            if torch.compiler.is_compiling():
+                return soon_over(x)
+        return x * 2
+
+
+def endless(x: Tensor) -> Tensor:
+    return torch.while_loop(lambda y: (y * y).sum() >= 0, lambda y: (y * 1.0,), (x * 2,))[0]
+
+
+def soon_over(x: Tensor) -> Tensor:
+    return torch.while_loop(lambda y: (y * y).sum() < 0, lambda y: (y * 1.0,), (x * 2,))[0]
+
+
+class AllocatesCompiled(nn.Module):
+    """Four terabytes at once."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            if torch.compiler.is_compiling():
+                return x * 2 + x.sum().expand(2**40).exp().sum()
+        return x * 2
+
+
+# The operator's name is in the file, what it does is not; and ONNX has no such operator.
+UNKNOWN = truth(UNLOADABLE, onnx=REFUSED, onnx_legacy=REFUSED)
+# ``Clip.apply`` is Python to TorchScript, which refuses to save it; the other exporters look inside.
+PYTHON = truth(trace=UNLOADABLE, script=UNLOADABLE)
+COUNTED = truth(trace=STATE, onnx=STATE, onnx_legacy=DIFFERS)
+# TorchScript alone has the model's own way to save; a trace has it too.
+OWN = truth(trace=MOVED, script=MOVED)
+READ = truth(export=REFUSED, onnx=REFUSED)
+
+FILES = (
+    row("custom operator", CustomOperator, X, UNKNOWN),
+    row("custom operator in a part", CustomOperatorInPart, X, UNKNOWN),
+    row("custom operator of two", CustomOperatorOfTwo, X, UNKNOWN),
+    # The exporter to ONNX takes it apart.
+    row(
+        "custom operator, composed",
+        CustomOperatorComposed,
+        X,
+        truth(UNLOADABLE, onnx=None, onnx_legacy=REFUSED),
+    ),
+    row("custom operator, decorated", CustomOperatorDecorated, X, UNKNOWN),
+    row("custom operator, unused", CustomOperatorUnused, X, truth(script=UNLOADABLE)),
+    row("custom operator, unused for good", CustomOperatorUnusedForGood, X),
+    row("no custom operator", PlainFunction, X),
+    # -- Python in the middle of the graph
+    row("own gradient", OwnGradient, X, PYTHON),
+    row("own gradient in a part", OwnGradientInPart, X, PYTHON),
+    row("straight through", StraightThrough, X, PYTHON),
+    row("straight through by detach", StraightThroughByDetach, X),
+    row("ignored helper", IgnoredHelper, X, truth(script=UNLOADABLE)),
+    row("unused helper", UnusedHelper, X),
+    row("exported helper", ExportedHelper, X),
+    # torch.export does not know a ScriptModule's parameters for such; a trace copies the module, and
+    # the legacy exporter finds its part not among its own.
+    row(
+        "scripted part",
+        ScriptedPart,
+        X,
+        truth(export=REFUSED, onnx=REFUSED, onnx_legacy=REFUSED),
+    ),
+    row("lambda inside", LambdaInside, X, truth(script=REFUSED)),
+    # -- types that only this process knows
+    row(
+        "span in",
+        SpanIn,
+        call(Span(normal(4, 3), normal(4, 3, seed=1))),
+        truth(export=UNLOADABLE),
+    ),
+    row("span inside", SpanInside, X),
+    row("span in a dict", SpanInDict, X, truth(script=REFUSED, export=UNLOADABLE)),
+    row("pairs in a dict", PairsInDict, X),
+    row(
+        "boxes in",
+        BoxesIn,
+        call(Boxes(normal(4, 3), normal(4))),
+        truth(script=REFUSED, export=UNLOADABLE),
+    ),
+    row("boxes out", BoxesOut, X, truth(REFUSED, export=UNLOADABLE, onnx=None)),
+    row("boxes inside", BoxesInside, X, truth(script=REFUSED)),
+    row("dataclass without a name", AnonymousOut, X, truth(REFUSED, export=UNLOADABLE, onnx=None)),
+    row("bag out", BagOut, X, truth(REFUSED, export=UNLOADABLE, onnx=None)),
+    row(
+        "bag in",
+        BagIn,
+        call(Bag([normal(4, 3), normal(4, 3, seed=1)])),
+        truth(script=REFUSED, export=UNLOADABLE),
+    ),
+    row("pair out", PairOut, X),
+    # -- devices: the CPU is everywhere
+    row("device constant", DeviceConstant, X),
+    row("device move", DeviceMove, X),
+    row("device of the input", DeviceOfInput, X),
+    row("device kept", DeviceKept, X),
+    # -- weights and state: all of it is saved, whether state_dict has it or not
+    row("counter that is kept", lambda: Counter(persistent=True), X, COUNTED),
+    row("counter that is not kept", lambda: Counter(persistent=False), X, COUNTED),
+    row("buffer that is kept", lambda: Scaled(torch.arange(3.0)), X),
+    row("buffer that is not kept", lambda: Scaled(torch.arange(3.0), persistent=False), X),
+    row("tied layers", TiedLayers, X),
+    row("tied embedding", TiedEmbedding, call(whole(0, 10, 2, 5))),
+    row("tied modules", TiedModules, X),
+    row("buffer of a parameter", BufferOfParameter, X),
+    row("buffers in one storage", BuffersInOneStorage, X),
+    row("transposed weight", TransposedWeight, X),
+    row("expanded buffer", ExpandedBuffer, X),
+    row("sliced buffer", SlicedBuffer, X),
+    row("tensor attribute", TensorAttribute, X),
+    row("tensors in a list", TensorsInList, X),
+    row("words", Words, X),
+    # The legacy exporter takes every entry of a state_dict for a tensor.
+    row("extra state", ExtraState, X, truth(onnx_legacy=REFUSED)),
+    row("extra state of a tensor", ExtraStateOfTensor, X),
+    row("own state", OwnState, X),
+    row("own state, forgotten", OwnStateForgotten, X, OWN),
+    row("own state, rounded", OwnStateRounded, X, OWN),
+    row("own state, refused", OwnStateRefused, X, truth(trace=UNLOADABLE, script=UNLOADABLE)),
+    row("byte weights", ByteWeights, X),
+    row("complex buffer", ComplexBuffer, X, truth(onnx_legacy=REFUSED)),
+    row(
+        "quantized dynamically",
+        quantized_dynamically,
+        X,
+        truth(REFUSED, trace=None, script=None),
+    ),
+    # -- more than a megabyte: ONNX puts the weights into a second file
+    row(
+        "large weights",
+        lambda: nn.Linear(600, 600),
+        call(normal(4, 600)),
+        shapes={"input": "batch 600"},
+    ),
+    row("large weights in two", wide, X, shapes={"input": "batch 3"}),
+    # -- files beside the model: an absolute path is right on the same machine
+    row("reads a file", lambda: ReadsFile(HERE), X, READ),
+    # Right in every directory from which this one's path is not the same as from the root.
+    row(
+        "reads a file beside",
+        lambda: ReadsFile(os.path.relpath(HERE)),
+        X,
+        READ | {"trace": MOVED, "script": MOVED},
+    ),
+    row("reads a file with numpy", ReadsWithNumpy, X, truth(script=REFUSED)),
+    row("read once", ReadOnce, X),
+    # -- classes from nowhere
+    row("of a notebook", of_a_notebook, X, truth(script=REFUSED)),
+    row("of a function", of_a_function, X),
+    row("patched forward", patched, X, truth(script=REFUSED)),
+)
+
+# Memory under a limit of a few gigabytes, which torch and ONNX Runtime answer with an exception; without one
+# the kernel kills what takes it little by little.
+EATEN = RAISES
+
+# Not for a process that is needed afterwards: to be called under limits, in a process of its own.
+DANGEROUS = (
+    row("dies, scripted", DiesScripted, X, truth(script=CRASHED)),
+    row("reads beyond, scripted", ReadsBeyondScripted, X, truth(script=CRASHED)),
+    row("hangs, scripted", HangsScripted, X, truth(script=HUNG)),
+    row("ends, scripted", EndsScripted, X),
+    row("allocates, scripted", AllocatesScripted, X, truth(script=EATEN)),
+    row("allocates at once, scripted", AllocatesAtOnceScripted, X, truth(script=EATEN)),
+    row("allocates little, scripted", AllocatesLittleScripted, X),
+    # It hangs where its output is thrown away or kept to a limit, and fills a disk where it is not.
+    row("chatters, scripted", ChattersScripted, X, truth(script=HUNG)),
+    row("says much, scripted", SaysScripted, X),
+    row("says an answer, scripted", SaysAnAnswer, X),
+    # In memory all three are right: they do it while they are loaded.
+    row("own state, dies", OwnStateDies, X, truth(trace=CRASHED, script=CRASHED)),
+    row("own state, hangs", OwnStateHangs, X, truth(trace=HUNG, script=HUNG)),
+    row("own state, says an answer", OwnStateSays, X),
+    # Only a trace is blind: SIGSEGV where the lengths are not those of x. A script keeps the branch.
+    row(
+        "lengths",
+        Lengths,
+        call(normal(6), torch.tensor([1, 2, 3])),
+        truth(REFUSED, trace=CRASHED, script=None),
+        witnesses=(call(normal(6), torch.tensor([1, 2, 1 << 38])),),
+        line="if int(lengths.sum()) != x.size(0):",
+        shapes={"x": "6", "lengths": "3"},
+        values={"lengths": (0, 1 << 38)},
+    ),
+    # The exporter to ONNX divides as floating point.
+    row("dies, compiled", DiesCompiled, X, truth(export=CRASHED, onnx=DIFFERS)),
+    row("reads beyond, compiled", ReadsBeyondCompiled, X, truth(export=CRASHED, onnx=REFUSED)),
+    row("hangs, compiled", HangsCompiled, X, truth(export=HUNG, onnx=HUNG)),
+    row("ends, compiled", EndsCompiled, X),
+    row("allocates, compiled", AllocatesCompiled, X, truth(export=EATEN, onnx=EATEN)),
+)
