@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.observe import Hung, Outcome, Raised, Returned
+from pytest_torchexport.observe import Died, Hung, Outcome, Raised, Returned
 from pytest_torchexport.tree import Structure, describe, flatten
 from pytest_torchexport.verdict import Difference
 
@@ -53,11 +53,19 @@ class Tolerance:
 
 def compare(expected: Outcome, actual: Outcome, tolerance: Tolerance) -> list[Difference]:
     """Every difference between what eager did and what the artifact did. Eager must have returned."""
-    if isinstance(expected, (Raised, Hung)):
+    if not isinstance(expected, Returned):
         raise TypeError("eager must return for a comparison to mean anything")
     if isinstance(actual, Hung):
+        return [Difference(kind="hung", path="", expected="returned", actual=str(actual))]
+    if isinstance(actual, Died):
         return [
-            Difference(kind="hung", path="", expected="returned", actual="did not return in time")
+            Difference(
+                kind="crashed",
+                path="",
+                expected="returned",
+                actual=actual.reason,
+                what=actual.output,
+            )
         ]
     if isinstance(actual, Raised):
         return [

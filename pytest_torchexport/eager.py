@@ -16,7 +16,6 @@ from pytest_torchexport.failures import NotRepeatable, SpecError, TrainingMode
 from pytest_torchexport.fingerprint import changed, fingerprint
 from pytest_torchexport.observe import (
     TENSORS,
-    Hung,
     Outcome,
     Raised,
     Returned,
@@ -242,7 +241,7 @@ class Eager:
     def _returned(self, outcome: Outcome) -> Returned:
         if isinstance(outcome, Raised):
             raise SpecError(f"eager raises on the example: {outcome}", where=outcome.where)
-        if isinstance(outcome, Hung):
+        if not isinstance(outcome, Returned):
             raise SpecError("eager did not return on the example within the time limit")
         if not any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(outcome.value)):
             raise SpecError(

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-from pytest_torchexport import sandbox, targets
+from pytest_torchexport import targets
 from pytest_torchexport.checks import names as check_names
-from pytest_torchexport.checks import round_trip, state
 from pytest_torchexport.eager import Eager
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.failures import (
+    ArtifactCrashed,
     ArtifactHung,
-    ArtifactRaised,
     ExportRefused,
     Failure,
     Ineffective,
+    LoadFailed,
+    RoundTripDiffers,
     SpecError,
 )
 from pytest_torchexport.ledger import Ledger
@@ -32,32 +34,43 @@ from pytest_torchexport.limits import (
     interrupted_after,
     survived,
 )
-from pytest_torchexport.messages import condense, is_about_dims, text_of
+from pytest_torchexport.messages import condense, is_about_dims, short_path, text_of
 from pytest_torchexport.observe import Returned, untouched
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.quiet import Heard, quiet
-from pytest_torchexport.recipes import build, describe_recipe, example_recipe
+from pytest_torchexport.recipes import Recipe, build, describe_recipe, example_recipe
+from pytest_torchexport.runners import Isolated
+from pytest_torchexport.sandbox.session import warm_up
 from pytest_torchexport.settings import device_names, target_names
 from pytest_torchexport.spec.exporters import EXPORTED_AT, specialized_dims
 from pytest_torchexport.spec.inputs import Call, InputSpec, build_spec
 from pytest_torchexport.spec.options import parse_check_options
-from pytest_torchexport.stages import branches, calls, chance, self_test, sequences, sizes
+from pytest_torchexport.stages import (
+    branches,
+    calls,
+    chance,
+    foreign,
+    self_test,
+    sequences,
+    sizes,
+)
 from pytest_torchexport.stages.bench import Bench, exported
+from pytest_torchexport.stages.branches import Trails
+from pytest_torchexport.stages.round_trip import Trip, loader_of
 from pytest_torchexport.strategies import boundary_recipes
-from pytest_torchexport.subject import Subject, closed_over
+from pytest_torchexport.subject import Subject, closed_over, local_packages
 from pytest_torchexport.targets.base import Artifact, NotApplicable
-from pytest_torchexport.targets.foreign import foreign
 from pytest_torchexport.targets.remedies import remedy
 from pytest_torchexport.targets.sizes import refused_at
 from pytest_torchexport.verdict import Verdict
 
-# What the clean process gets at least, however little parity has left of the item's time.
-LOADING_SECONDS = 20.0
 # Eager's rehearsal stops at this share of the time limit.
 REHEARSAL_SHARE = 0.25
 # What may kill the interpreter is tried in a copy of it, for so long.
 TRYING_SECONDS = 60.0
 SHOWN_FRAMES = 2
+# After which failures a person wants the very file.
+KEPT_AFTER = (ArtifactCrashed, ArtifactHung, LoadFailed, RoundTripDiffers)
 
 
 def check_export(
@@ -69,6 +82,11 @@ def check_export(
     device: str = "cpu",
     seed: int = 0,
     time_limit: float = 300.0,
+    call_limit: float = 60.0,
+    memory_limit: int | None = None,
+    isolate: bool = False,
+    runtime_imports: Sequence[str] = (),
+    keep: Path | None = None,
     strict: bool = False,
     self_test: bool = False,
     explore_calls: int = 200,
@@ -78,7 +96,9 @@ def check_export(
 ) -> Verdict:
     """Check a module, function or bound method on one target, without pytest.
 
-    ``args`` and ``kwargs`` are the example call of ``forward``; ``options`` are the marker's arguments.
+    ``args`` and ``kwargs`` are the example call of ``forward``; ``options`` are the marker's arguments. Limits are
+    in seconds and megabytes; ``keep`` is a directory that need not exist, for the artifact's files after a failure
+    of theirs.
     Returns a Verdict, whose ``raise_for_failure()`` raises. Raises SpecError for options that are wrong
     in themselves, and ValueError for an unknown target or device.
     """
@@ -90,6 +110,11 @@ def check_export(
         options=parse_check_options(options),
         seed=seed,
         time_limit=time_limit,
+        call_limit=call_limit,
+        memory_limit=memory_limit,
+        isolate=isolate,
+        runtime_imports=tuple(runtime_imports),
+        keep=keep,
         strict=strict,
         self_test=self_test,
         explore_calls=explore_calls,
@@ -101,17 +126,22 @@ def check_export(
 
 def check(thing: Any, given: Sequence[Call], plan: Plan) -> Verdict:
     """The verdict on one subject. ``given[0]`` is the example; further ones tell which sizes vary."""
-    if "round_trip" in (plan.options.checks or check_names()):
-        sandbox.warm_up()
+    if plan.isolate or "round_trip" in (plan.options.checks or check_names()):
+        _warm_up(plan.target)
     with quiet(plan.device) as heard, untouched(closed_over(thing)):
         return _Item(thing, given, plan, heard).verdict()
 
 
 def check_artifact(made: Any, thing: Any, example: Call, plan: Plan) -> Verdict:
     """The verdict on an artifact that somebody else made: a path, or a callable."""
-    sandbox.warm_up()
+    _warm_up(plan.target)
     with quiet(plan.device) as heard, untouched(closed_over(thing)):
         return _Item(thing, [example], plan, heard, made=made).verdict()
+
+
+def _warm_up(target: str) -> None:
+    preload = getattr(targets.get(target), "preload", ())
+    warm_up(torch=loader_of(target).torch, preload=preload)
 
 
 def export(thing: Any, example: Call, plan: Plan) -> Artifact:
@@ -132,6 +162,8 @@ class _Item:
     spec: InputSpec | None = None
     artifact: Artifact | None = None
     observed: Observed | None = None
+    trip: Trip | None = None
+    kept: str = ""
 
     def __init__(
         self, thing: Any, given: Sequence[Call], plan: Plan, heard: Heard, made: Any = None
@@ -149,12 +181,21 @@ class _Item:
     def verdict(self) -> Verdict:
         """Run every stage and say what came of it."""
         try:
+            return self._judged()
+        finally:
+            if self.trip is not None:
+                self.trip.close()
+
+    def _judged(self) -> Verdict:
+        try:
             with interrupted_after(self.plan.time_limit):
                 self.prepare()
                 self.export()
+            self._begin_trip()  # the clean process keeps its own time
+            with interrupted_after(self.deadline.left):
                 self._in_memory(self.bench)
-            if self._checks("round_trip") and self.made is None:
-                self._round_trip(self.bench)  # the clean process keeps its own time
+            if self.trip is not None and self.trip.failure is not None:
+                raise self.trip.failure
             if self.plan.self_test:
                 self_test.seed_bugs(self.bench)  # and so does this
             branches.gate(self.bench)
@@ -163,9 +204,10 @@ class _Item:
         except TimeLimitExceeded:
             if self.ledger.failed:
                 return self._failed(self.ledger.failed[0][1])
-            cls = SpecError if self.ledger.waiting_for == "eager" else ArtifactHung
             text = f"{self.ledger.waiting_for} did not return within {self.plan.limit()}"
-            return self._failed(cls(text, details=self._attempt()))
+            if self.ledger.waiting_for == "eager":
+                return self._failed(SpecError(text, details=self._attempt()))
+            return self._failed(ArtifactHung(text))
         except Failure as failure:
             return self._failed(failure)
         except Exception as error:
@@ -233,15 +275,32 @@ class _Item:
     def _checks(self, name: str) -> bool:
         return name in (self.plan.options.checks or check_names())
 
+    def _begin_trip(self) -> None:
+        """On its way to another process, and through the example there, before it is called here."""
+        if self.made is not None or not (self._checks("round_trip") or self.plan.isolate):
+            return
+        if targets.entry_point(self.plan.target) is None:
+            name = self.plan.target
+            self.ledger.note(
+                f"round trip not checked: target {name!r} is registered only in this process"
+            )
+            return
+        self.trip = Trip(self.bench, self._blocked())
+        self.trip.begin()
+
     def _in_memory(self, bench: Bench) -> None:
         """The artifact beside eager, where it was made."""
         chance.streams(bench)
+        key = calls.key_of(bench, self.subject.source())
+        trails = branches.explore(bench, key) if self._checks("parity") else None
+        if self.trip is not None:
+            self.trip.follow(self._on_the_trip(trails))
         if self._checks("state") and self.made is None:
             sequences.start(bench)
         if self._checks("dims"):
             sizes.audit(bench)
         if self._checks("parity"):
-            trails = calls.run(bench, self.subject.source())
+            calls.run(bench, key, trails)
             calls.weigh(bench)
             if trails is not None:
                 branches.weigh(trails)
@@ -282,39 +341,17 @@ class _Item:
         outcome = self.eager.on_cpu(self.spec.example)
         assert isinstance(outcome, Returned)
         try:
-            return foreign(self.made, self.plan, outcome, self._blocked())
+            return foreign.artifact(
+                self.made, self.plan, outcome, self._blocked(), self._call_limit
+            )
         except (OSError, ValueError) as error:
             raise SpecError(f"check_artifact: {error}") from None
 
-    def _round_trip(self, bench: Bench) -> None:
-        self.plan.progress("round trip")
-        call = bench.spec.example
-        expected = []
-        eager = [outcome for outcome, _ in bench.eager.in_a_row([call] * state.LENGTH)]
-        for wanted, (outcome, _) in zip(
-            eager, bench.judge.in_a_row([call] * state.LENGTH), strict=True
-        ):
-            if not isinstance(wanted, Returned):
-                break  # eager itself does not survive being called again
-            if not isinstance(outcome, Returned):
-                raise ArtifactRaised(f"on the example: {outcome}")
-            # Tensors cross to the clean process and back by way of the CPU.
-            expected.append(Returned(Call((outcome.value,)).to("cpu").args[0], Call()))
-        with self.ledger.timed("round trip"):
-            note = round_trip.check(
-                bench.artifact,
-                target=self.plan.target,
-                device=self.plan.device,
-                call=call,
-                expected=expected,
-                tolerance=bench.judge.tolerance,
-                seed=self.plan.seed,
-                limit=max(self.deadline.left, LOADING_SECONDS),
-                blocked=self._blocked(),
-                imports=self.plan.runtime_imports,
-            )
-            if note:
-                self.ledger.note(note)
+    def _on_the_trip(self, trails: Trails | None) -> list[Recipe]:
+        """The calls that are made on both sides: what is known to matter."""
+        assert self.spec is not None
+        explored = trails.recipes if trails is not None else []
+        return [*boundary_recipes(self.spec, self.plan.seed), *explored]
 
     # -- stages in detail --------------------------------------------------------------------------
 
@@ -359,7 +396,11 @@ class _Item:
     def _blocked(self) -> list[str]:
         """The packages of the model's source, which the process that serves it does not have."""
         allowed = {name.partition(".")[0] for name in self.plan.runtime_imports}
-        return [name for name in self.subject.packages() if name not in allowed]
+        own = {*self.subject.packages(), *local_packages(self.plan.root or Path.cwd())}
+        return sorted(own - allowed)
+
+    def _call_limit(self) -> float:
+        return min(self.plan.call_limit, self.deadline.for_a_call())
 
     def _attempt(self) -> tuple[str, ...]:
         """The call that was being made, for what never came back from it."""
@@ -371,6 +412,10 @@ class _Item:
 
     def _failed(self, failure: Failure) -> Verdict:
         shrunk = self.ledger.shrunk
+        if isinstance(failure, KEPT_AFTER):
+            self._keep()
+        if isinstance(failure, ArtifactHung) and shrunk is None:
+            failure.details = failure.details or self._attempt()
         return self._verdict(
             "failed",
             failure=type(failure).__name__,
@@ -378,13 +423,28 @@ class _Item:
             details=failure.details,
             where=failure.where or self.heard.traced,
             differences=failure.differences,
+            output=failure.output,
             recipe=shrunk.recipe.as_dict() if shrunk else None,
             call=shrunk.text if shrunk else "",
             shrunk=shrunk is not None and shrunk.searched,
             sizes=shrunk.sizes if shrunk else (),
         )
 
+    def _keep(self) -> None:
+        """The file itself, where the user can find it."""
+        if self.made is not None:
+            self.kept = str(self.made) if isinstance(self.made, (str, Path)) else ""
+        elif self.trip is not None and self.plan.keep is not None:
+            try:
+                kept = self.trip.keep(self.plan.keep / self.subject.name)
+            except OSError as error:
+                self.ledger.note(f"the artifact could not be kept in {self.plan.keep}: {error}")
+            else:
+                self.kept = short_path(str(kept)) if kept is not None else ""
+
     def _verdict(self, status: Any, **fields: Any) -> Verdict:
+        bench = getattr(self, "bench", None)
+        isolated = bench is not None and isinstance(bench.artifact, Isolated)
         return Verdict(
             subject=self.subject.name,
             target=self.plan.target,
@@ -403,6 +463,8 @@ class _Item:
             ineffective=tuple(self.ledger.ineffective),
             branches=self.ledger.branches,
             self_test=self.ledger.self_test,
+            isolated=isolated,
+            kept=self.kept,
             **fields,
         )
 

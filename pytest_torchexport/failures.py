@@ -52,7 +52,8 @@ class Failure(AssertionError):
     """What a failed check raises; itself only where the fault is ours.
 
     ``details`` are further lines, ``where`` is ``file:line  source`` in the user's code, ``differences``
-    are the plain data behind it, ``verdicts`` what an item's final failure stands for.
+    are the plain data behind it, ``verdicts`` what an item's final failure stands for, ``output`` the end of
+    what the artifact printed in a process of its own.
     """
 
     title: ClassVar[str] = "pytest-torchexport itself failed"
@@ -65,12 +66,14 @@ class Failure(AssertionError):
         where: str = "",
         differences: tuple[Difference, ...] = (),
         verdicts: tuple[Verdict, ...] = (),
+        output: str = "",
     ) -> None:
         super().__init__(text)
         self.details = details
         self.where = where
         self.differences = differences
         self.verdicts = verdicts
+        self.output = output
 
 
 class SpecError(Failure):

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,10 @@ from pytest_torchexport.settings import Settings
 from pytest_torchexport.spec.options import Options, parse_options
 
 MARKER = FIXTURE = "torchexport"
+# Below pytest's rootdir.
+KEPT = ".torchexport"
+# File systems take names of up to 255 bytes.
+MAX_NAME = 120
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,11 @@ def plan_for(
         min_branch_coverage=settings.min_branch_coverage,
         follow=settings.follow,
         time_limit=settings.time_limit,
+        call_limit=settings.call_limit,
+        memory_limit=settings.memory_limit,
+        isolate=settings.isolate,
+        root=config.rootpath,
+        keep=_kept_for(config.rootpath, nodeid, variant),
         strict=settings.strict,
         self_test=settings.self_test,
         mode=settings.mode,
@@ -122,6 +133,21 @@ def plan_for(
         corpus=corpus,
         progress=progress,
     )
+
+
+def kept_in(root: Path, nodeid: str) -> Path:
+    """Where the files of a test's artifacts go after a failure of theirs."""
+    name = re.sub(r"[^\w.-]+", "-", nodeid).strip("-")
+    short = (
+        name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}-{zlib.crc32(nodeid.encode()):08x}"
+    )
+    return root / KEPT / short
+
+
+def _kept_for(root: Path, nodeid: str, variant: Variant) -> Path:
+    directory = kept_in(root, nodeid)
+    # A unittest method is one item for all targets.
+    return directory if variant.id in nodeid else directory / variant.id
 
 
 def seed_of(config: pytest.Config, nodeid: str) -> int:

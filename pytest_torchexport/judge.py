@@ -6,12 +6,9 @@ smaller call, the self-test.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
-
-import torch
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pytest_torchexport.calibrate import Calibration, leaves_after
 from pytest_torchexport.checks import dims, parity
@@ -21,38 +18,21 @@ from pytest_torchexport.effect import Effects
 from pytest_torchexport.failures import Failure, SpecError
 from pytest_torchexport.ledger import Ledger
 from pytest_torchexport.legal import Legal
-from pytest_torchexport.limits import Deadline, TimeLimitExceeded, in_thread
+from pytest_torchexport.limits import Deadline, TimeLimitExceeded
 from pytest_torchexport.observe import (
     Hung,
     Outcome,
     Returned,
-    State,
     Tensors,
-    observe,
-    tensors_of,
 )
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.recipes import Recipe, build, example_recipe
+from pytest_torchexport.runners import InProcess, Isolated, Runnable, Runner
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.verdict import Difference
 
 # From this share of the time limit on, eager is asked for the cheapest of its other runs alone.
 CALIBRATING_SHARE = 0.5
-
-
-class Runnable(Protocol):
-    """What the judge needs of an artifact."""
-
-    @property
-    def module(self) -> Any:
-        """What holds state that calls may change, or None."""
-
-    @property
-    def native_loops(self) -> bool:
-        """Whether a call may run for ever in code that Python cannot interrupt."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +73,17 @@ class Judge:
             device=plan.device,
             may_go_on=lambda: deadline.elapsed < CALIBRATING_SHARE * plan.time_limit,
         )
-        self._state = State(artifact.module, thorough=eager.stateful)
-        # A ScriptModule has attributes of its own, of any type, which only a copy of it keeps as they were.
-        scripted = isinstance(artifact.module, torch.jit.ScriptModule)
-        self._fresh_each_call = scripted and eager.fresh_each_call
+        self._runner: Runner = (
+            artifact
+            if isinstance(artifact, Isolated)
+            else InProcess(
+                artifact,
+                device=plan.device,
+                stateful=eager.stateful,
+                fresh_each_call=eager.fresh_each_call,
+                left=deadline.for_a_call,
+            )
+        )
 
     @property
     def spec(self) -> InputSpec:
@@ -147,18 +134,20 @@ class Judge:
 
     def run(self, call: Call, seed: int | None = None) -> Outcome:
         """What the artifact does with the call, from its state as it was exported."""
-        outcome = self._observe(self._artifact(), call, seed)
-        self._state.restore()
-        return outcome
+        self._ledger.waiting_for = "the artifact"
+        return self._in_time(self._runner.run(call, self._plan.seed if seed is None else seed))
 
     def in_a_row(self, calls: Sequence[Call]) -> list[tuple[Outcome, Tensors]]:
         """What the artifact does with each call and the state it leaves, each from where the one before
         ended.
         """
-        artifact = self._artifact()
-        found = [(self._observe(artifact, call), tensors_of(artifact.module)) for call in calls]
-        self._state.restore()
-        return found
+        self._ledger.waiting_for = "the artifact"
+        found = self._runner.in_a_row(calls, self._plan.seed)
+        return [(self._in_time(outcome), tensors) for outcome, tensors in found]
+
+    def tensors(self) -> Tensors:
+        """The parameters and buffers that the artifact starts with, by name."""
+        return self._runner.tensors()
 
     def differences(
         self,
@@ -191,23 +180,9 @@ class Judge:
                 differences = judged.bugs
         return [self._named(item) for item in differences]
 
-    def _artifact(self) -> Runnable:
-        return copy.deepcopy(self.artifact) if self._fresh_each_call else self.artifact
-
-    def _observe(self, artifact: Runnable, call: Call, seed: int | None = None) -> Outcome:
-        self._ledger.waiting_for = "the artifact"
-        left = max(self._deadline.left - 1.0, 0.5)
-
-        def aside(go: Callable[[], Any]) -> Any:
-            return in_thread(go, left)
-
-        outcome = observe(
-            artifact,
-            call.to(self._plan.device),
-            seed=self._plan.seed if seed is None else seed,
-            run=aside if artifact.native_loops else None,
-        )
-        if isinstance(outcome, Hung):
+    def _in_time(self, outcome: Outcome) -> Outcome:
+        """A call that hangs here has used up the item's time; elsewhere it is an outcome like others."""
+        if isinstance(outcome, Hung) and not isinstance(self._runner, Isolated):
             raise TimeLimitExceeded
         return outcome
 

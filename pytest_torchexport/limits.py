@@ -19,11 +19,21 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 # Python delivers an interrupt between two bytecodes of the main thread: at once, unless it is swallowed.
 DELIVERY_SECONDS = 0.2
 RING_AGAIN_SECONDS = 1.0
+
+
+# What an artifact's process may have of the machine's memory, unless a limit is set.
+MEMORY_SHARE = 0.75
+# Where the system does not tell how much there is.
+UNKNOWN_MEMORY = 16 * 2**30
+# The limit of a container, as its kernel tells it: https://docs.kernel.org/admin-guide/cgroup-v2.html
+_CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 class TimeLimitExceeded(Exception):
@@ -46,6 +56,19 @@ class Deadline:
     def left(self) -> float:
         """Seconds until the limit, never below zero."""
         return max(self.seconds - self.elapsed, 0.0)
+
+    def for_a_call(self) -> float:
+        """Seconds that one call may take: a little is left to say that it took too long."""
+        return max(self.left - 1.0, 0.5)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """A block whose time does not count: it keeps limits of its own."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._start += time.monotonic() - start
 
 
 @contextmanager
@@ -115,6 +138,22 @@ def _interrupt() -> None:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
     else:
         _thread.interrupt_main()
+
+
+@lru_cache(maxsize=1)
+def share_of_memory() -> int:
+    """Three quarters of this machine's memory, or of its container's, in megabytes."""
+    known = [_physical()]
+    for path in _CONTAINER:
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+            known.append(int(Path(path).read_text()))
+    return int(min(known) * MEMORY_SHARE) // 2**20
+
+
+def _physical() -> int:
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return UNKNOWN_MEMORY
 
 
 _left_behind: list[threading.Thread] = []

@@ -50,8 +50,25 @@ class Hung:
 
     seconds: float
 
+    def __str__(self) -> str:
+        return (
+            f"no return within {self.seconds:.3g} s (torchexport_call_limit, or what was left of "
+            "torchexport_time_limit)"
+        )
 
-Outcome = Returned | Raised | Hung
+
+@dataclass(frozen=True)
+class Died:
+    """The process that ran the callable is gone. ``output`` is the end of what it had printed."""
+
+    reason: str
+    output: str = ""
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+Outcome = Returned | Raised | Hung | Died
 
 # A module's parameters and buffers by name.
 Tensors = dict[str, torch.Tensor]

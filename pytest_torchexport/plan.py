@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
+from pytest_torchexport.limits import share_of_memory
 from pytest_torchexport.spec.options import Options
 
 
@@ -38,7 +40,9 @@ def silent(stage: str, done: int = 0, total: int = 0) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One test x target x device. ``named`` says that the user asked for this target by name."""
+    """One test x target x device. ``named`` says that the user asked for this target by name; ``root`` is the
+    directory below which the user's own packages are; ``keep`` where an artifact's files go after a failure.
+    """
 
     target: str
     device: str
@@ -51,12 +55,22 @@ class Plan:
     min_branch_coverage: float = 0.0
     follow: tuple[str, ...] = ()
     time_limit: float = 300.0
+    call_limit: float = 60.0
+    memory_limit: int | None = None
+    isolate: bool = False
     strict: bool = False
     self_test: bool = False
     mode: str = "eval"
     runtime_imports: tuple[str, ...] = ()
     corpus: Corpus = field(default_factory=NoCorpus)
     progress: Callable[..., None] = silent
+    root: Path | None = None
+    keep: Path | None = None
+
+    @property
+    def memory(self) -> int:
+        """Megabytes that an artifact's process may allocate."""
+        return self.memory_limit if self.memory_limit is not None else share_of_memory()
 
     def limit(self) -> str:
         """The time limit in words."""

@@ -106,7 +106,7 @@ def quiet(device: str) -> Iterator[Heard]:
     try:
         with ExitStack() as stack:
             stack.enter_context(_random_streams())
-            stack.enter_context(_torch_globals(device))
+            stack.enter_context(torch_globals(device))
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("always")
             warnings.showwarning = (
@@ -205,7 +205,8 @@ def _set_deterministic(kept: tuple[bool, bool]) -> None:
 
 
 @contextmanager
-def _torch_globals(device: str) -> Iterator[None]:
+def torch_globals(device: str) -> Iterator[None]:
+    """torch's settings as a check wants them, and put back."""
     switches = _switches(device)
     kept = [read() for read, _, _ in switches]
     try:

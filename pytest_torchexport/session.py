@@ -10,6 +10,7 @@ import functools
 import inspect
 import os
 import platform
+import shutil
 import sys
 import unittest
 from collections.abc import Generator, Iterator
@@ -21,9 +22,11 @@ import pytest
 from pytest_torchexport.failures import Failure
 from pytest_torchexport.items import (
     FIXTURE,
+    KEPT,
     MARKER,
     CacheCorpus,
     Variant,
+    kept_in,
     options_of,
     parameters,
     plan_for,
@@ -107,7 +110,7 @@ class Session:
         """The fixture's value for one item."""
         from pytest_torchexport.fixture import TorchExport
 
-        progress = Progress(self.config)
+        progress = self._begun(item)
         try:
             yield TorchExport(
                 self._plan(item, variant, progress),
@@ -162,7 +165,7 @@ class Session:
     def _check(self, item: pytest.Function, recorder: Any, found: list[Variant]) -> None:
         from pytest_torchexport.fixture import check_recorded
 
-        progress = Progress(self.config)
+        progress = self._begun(item)
         plans = [self._plan(item, variant, progress) for variant in found]
         try:
             check_recorded(
@@ -175,6 +178,11 @@ class Session:
             )
         finally:
             progress.close()
+
+    def _begun(self, item: pytest.Item) -> Progress:
+        """What was kept of the item's last failure is gone."""
+        shutil.rmtree(kept_in(self.config.rootpath, item.nodeid), ignore_errors=True)
+        return Progress(self.config)
 
     def _plan(self, item: pytest.Item, variant: Variant, progress: Progress) -> Plan:
         corpus = CacheCorpus(getattr(self.config, "cache", None), item.nodeid)
@@ -271,6 +279,11 @@ def is_unittest(item: pytest.Function) -> bool:
 def keep(item: pytest.Item, verdict: Verdict) -> None:
     """Remember a verdict of an item, and show it to JUnit."""
     item.stash.setdefault(VERDICTS, []).append(verdict)
+    if verdict.kept:
+        # As pytest's own cache does: files for a person, not for the repository.
+        ignore = item.config.rootpath / KEPT / ".gitignore"
+        if ignore.parent.is_dir():
+            ignore.write_text("*\n")
     item.user_properties.append(
         ("torchexport", f"{verdict.target}-{verdict.device} {verdict.status}")
     )

@@ -114,6 +114,11 @@ def seconds(value: Any) -> float:
     return number
 
 
+def megabytes(value: Any) -> int | None:
+    """A whole number of megabytes, or None for ``auto``. Raises ValueError."""
+    return None if value == "auto" else positive_int(value)
+
+
 def mode_name(value: Any) -> str:
     """One of MODES. Raises ValueError."""
     if value not in MODES:
@@ -260,6 +265,35 @@ TABLE: tuple[Setting, ...] = (
         "artifact that does not return by then is a failure (ArtifactHung).",
     ),
     Setting(
+        name="isolate",
+        kind="bool",
+        default=False,
+        check=bool,
+        legal="true, false",
+        help="Make every call of an artifact in a process of its own, so that one that crashes, hangs or takes "
+        "all memory fails its item and nothing else. Without it an item is isolated where its artifact "
+        "killed the clean process, or the last run.",
+        flag=True,
+    ),
+    Setting(
+        name="call_limit",
+        kind="string",
+        default="60",
+        check=seconds,
+        legal="a positive number of seconds",
+        help="Seconds that one call of an artifact in the clean process may take; one that does not return by "
+        "then is a failure (ArtifactHung).",
+    ),
+    Setting(
+        name="memory_limit",
+        kind="string",
+        default="auto",
+        check=megabytes,
+        legal="a whole number of megabytes, or auto",
+        help="Megabytes that an artifact's process may allocate; one that wants more is a failure "
+        "(ArtifactCrashed). 'auto': three quarters of the memory of this machine or its container.",
+    ),
+    Setting(
         name="mode",
         kind="string",
         default="eval",
@@ -274,8 +308,8 @@ TABLE: tuple[Setting, ...] = (
         default=[],
         check=module_names,
         legal="names of modules",
-        help="Modules that the process which serves your artifacts imports anyway (custom op libraries): "
-        "imported before an artifact is loaded in the clean process.",
+        help="Modules that the process which serves your artifacts imports anyway (custom op libraries, pytree "
+        "registrations): imported before an artifact is loaded in the clean process.",
     ),
 )
 
@@ -298,6 +332,9 @@ class Settings:
     self_test: bool = False
     report: tuple[tuple[str, str], ...] = ()
     time_limit: float = 300.0
+    isolate: bool = False
+    call_limit: float = 60.0
+    memory_limit: int | None = None
     mode: str = "eval"
     runtime_imports: tuple[str, ...] = ()
     active: tuple[str, ...] = ()
@@ -340,6 +377,9 @@ def read(config: pytest.Config) -> Settings:
         self_test=bool(cli["self_test"] or ini["self_test"]),
         report=_first(cli["report"], ini["report"]),
         time_limit=ini["time_limit"],
+        isolate=bool(cli["isolate"] or ini["isolate"]),
+        call_limit=ini["call_limit"],
+        memory_limit=ini["memory_limit"],
         mode=ini["mode"],
         runtime_imports=ini["runtime_imports"],
         active=_active(config, cli),

@@ -9,16 +9,19 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from pytest_torchexport.failures import SpecError
 from pytest_torchexport.fingerprint import reach
+from pytest_torchexport.messages import is_users
 from pytest_torchexport.tree import copy_tensor
 
 
@@ -128,6 +131,28 @@ class Subject:
             return Subject(module, module, self.name)
         method = getattr(module, getattr(self.function, "__name__", "forward"))
         return Subject(method, module, self.name)
+
+
+def local_packages(root: Path) -> list[str]:
+    """Top-level modules of this process that lie below a directory and were not installed: the user's, which a
+    process elsewhere does not have.
+    """
+    own = root.resolve()
+    return sorted(
+        name
+        for name, module in list(sys.modules.items())
+        if "." not in name and name not in _OURS and _lies_below(module, own)
+    )
+
+
+# Ours, as far as the user's root is our own; and what every process has.
+_OURS = frozenset({"__main__", "pytest_torchexport"})
+
+
+def _lies_below(module: Any, root: Path) -> bool:
+    namespace = list(getattr(module, "__path__", ()))
+    file = getattr(module, "__file__", None) or (namespace[0] if namespace else None)
+    return isinstance(file, str) and is_users(file) and Path(file).resolve().is_relative_to(root)
 
 
 def closed_over(thing: Any) -> list[torch.nn.Module]:

@@ -116,8 +116,15 @@ def is_plain(leaf: Any) -> bool:
 
 def bits_of(tensor: torch.Tensor, most: int | None = None) -> bytes:
     """The bytes of a plain tensor's first ``most`` elements, or of all, in their order."""
-    flat = tensor.detach().resolve_conj().resolve_neg().reshape(-1)[:most].cpu().contiguous()
-    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+    return packed(tensor, most).numpy().tobytes()
+
+
+def packed(tensor: torch.Tensor, most: int | None = None) -> torch.Tensor:
+    """The same as a tensor of bytes on the CPU; without a copy where the numbers lie in their order."""
+    flat = tensor.detach().resolve_conj().resolve_neg().reshape(-1)[:most].cpu()
+    # A single number is contiguous with any stride, and view wants 1.
+    straight = flat if flat.stride() == (1,) else flat.clone(memory_format=torch.contiguous_format)
+    return straight.view(torch.uint8)
 
 
 def _walk(value: Any, path: str, leaves: list[Leaf]) -> Structure:

@@ -21,7 +21,7 @@ Status = Literal["passed", "failed", "skipped"]
 class Difference:
     """One thing on which two outcomes disagree.
 
-    ``kind`` is one of structure, dtype, shape, device, values, state, raised, hung; ``path`` says where
+    ``kind`` is one of structure, dtype, shape, device, values, state, raised, hung, crashed; ``path`` says where
     (``output['logits'][0]``); ``expected`` and ``actual`` are texts, never tensors. ``own_error`` is
     eager's own error at the worst element, where it was asked for, and ``cause`` what came of it: bug,
     rounding, tie (an integer or bool that eager itself decides either way) or ambiguous (eager's own
@@ -101,7 +101,9 @@ class Verdict:
     ``seconds`` splits the time by stage. ``max_error`` is the largest ``|artifact - eager|`` seen.
     ``explained`` are the worst differences beyond the dtype's tolerance that are no bugs, by their cause;
     ``ineffective`` says why a pass may mean little; ``self_test`` says per seeded bug whether this item
-    would have caught it. ``branches`` are the conditions of the user's code that were met.
+    would have caught it. ``branches`` are the conditions of the user's code that were met. ``isolated`` says
+    that the artifact was called in a process of its own, ``output`` is the end of what it printed there, and
+    ``kept`` where its files are to be found after a failure.
     """
 
     subject: str
@@ -130,6 +132,9 @@ class Verdict:
     ineffective: tuple[str, ...] = ()
     self_test: dict[str, str] = dataclasses.field(default_factory=dict)
     branches: tuple[Branch, ...] = ()
+    isolated: bool = False
+    output: str = ""
+    kept: str = ""
 
     @property
     def branch_coverage(self) -> float | None:

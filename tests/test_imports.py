@@ -181,6 +181,7 @@ LEVELS = {
     "calibrate": 6,
     "eager": 6,
     "legal": 6,
+    "runners": 6,
     "shrink": 6,
     "explore": 7,
     "checks": 8,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_torchexport.failures import (
+    ArtifactCrashed,
     ArtifactHung,
     ArtifactRaised,
     Failure,
@@ -17,6 +18,7 @@ from pytest_torchexport.verdict import Difference
 # The first kind that occurs names the failure: what keeps the rest from meaning anything comes first.
 KINDS: tuple[tuple[str, type[Failure]], ...] = (
     ("hung", ArtifactHung),
+    ("crashed", ArtifactCrashed),
     ("raised", ArtifactRaised),
     ("structure", StructureDiffers),
     ("dtype", OutputsDiffer),
@@ -39,6 +41,8 @@ def check(differences: Sequence[Difference]) -> None:
     if cls is None:
         return
     first = differences[0]
+    if cls in (ArtifactCrashed, ArtifactHung):
+        raise cls(first.actual, output=first.what)
     text = first.actual if cls is ArtifactRaised else ""
     raise cls(
         text, where=first.what if cls is ArtifactRaised else "", differences=tuple(differences)

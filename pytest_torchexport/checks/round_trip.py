@@ -1,106 +1,98 @@
-"""Round trip: save, load where the model's source does not exist, and get the same as in memory."""
+"""Round trip: a file that was saved, moved and loaded elsewhere is what never left memory."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-from pytest_torchexport import sandbox, targets
-from pytest_torchexport.compare import Tolerance, compare_values
-from pytest_torchexport.failures import ArtifactCrashed, ArtifactHung, LoadFailed, RoundTripDiffers
-from pytest_torchexport.observe import Hung, Outcome, Raised, Returned, raised
-from pytest_torchexport.sandbox.wire import NotCarried
-from pytest_torchexport.spec.inputs import Call
-from pytest_torchexport.targets.base import Artifact
+from pytest_torchexport.checks.state import carried_differences
+from pytest_torchexport.compare import Tolerance, compare
+from pytest_torchexport.failures import (
+    ArtifactCrashed,
+    ArtifactHung,
+    LoadFailed,
+    RoundTripDiffers,
+)
+from pytest_torchexport.observe import Died, Outcome, Raised, Returned, Tensors
+from pytest_torchexport.sandbox.wire import NotCarried, OwnClass
+from pytest_torchexport.targets.missing import needs, remedy
 
 
-def check(
-    artifact: Artifact,
-    *,
-    target: str,
-    device: str,
-    call: Call,
-    expected: Sequence[Outcome],
+def not_loaded(problem: Outcome, printed: str, blocked: Sequence[str]) -> None:
+    """Raise what it amounts to that the file was not loaded."""
+    if isinstance(problem, Died):
+        raise ArtifactCrashed(f"while it was loaded: {problem.reason}", output=printed)
+    if not isinstance(problem, Raised):
+        raise ArtifactHung(f"while it was loaded: {problem}", output=printed)
+    raise LoadFailed(
+        str(problem), details=_remedies(problem, blocked), where=problem.where, output=printed
+    )
+
+
+def _remedies(problem: Raised, blocked: Sequence[str]) -> tuple[str, ...]:
+    missing = needs(problem.type, problem.message)
+    lines = remedy(missing) if missing is not None else ()
+    gone = (f"not importable there: {', '.join(blocked)}",) if blocked else ()
+    return (*lines, *gone)
+
+
+def sound(problems: Sequence[str]) -> None:
+    """Raise where something is wrong with the file as such."""
+    if problems:
+        raise LoadFailed(problems[0], details=tuple(problems[1:]))
+
+
+def same_files(first: Mapping[str, str], second: Mapping[str, str]) -> None:
+    """Raise where saving twice does not give files of the same names. Formats may write a time of day."""
+    if first.keys() != second.keys():
+        raise RoundTripDiffers(
+            f"saved twice, it wrote {', '.join(first)} and then {', '.join(second)}"
+        )
+
+
+def same_names(here: Mapping[str, str], there: Mapping[str, str]) -> None:
+    """Raise where the loaded program says something else of itself than the one in memory."""
+    changed = [
+        f"{key}: {here.get(key, 'nothing')} in memory, {there.get(key, 'nothing')} after loading"
+        for key in (*here, *(key for key in there if key not in here))
+        if here.get(key) != there.get(key)
+    ]
+    if changed:
+        raise RoundTripDiffers(
+            f"saving changed what the program says of itself: {changed[0]}",
+            details=tuple(changed[1:]),
+        )
+
+
+def same(
+    here: tuple[Outcome, Tensors],
+    there: tuple[Outcome, Tensors],
     tolerance: Tolerance,
-    seed: int,
-    limit: float,
-    blocked: Sequence[str],
-    imports: Sequence[str],
+    ignored: frozenset[str],
+    what: str,
 ) -> str | None:
-    """Raise where the saved artifact, called in a row, does not do what it did in memory (``expected``).
+    """Raise RoundTripDiffers where the loaded artifact does something else than the one in memory; LoadFailed
+    where it cannot be called at all. ``ignored`` are outputs that are random on their own.
 
     Returns why it could not be judged, or None.
     """
-    entry = targets.entry_point(target)
-    if entry is None:
-        return f"round trip not checked: target {target!r} is registered only in this process"
-    with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
-        try:
-            path = artifact.save(Path(directory))
-        except Exception as error:
-            reason = raised(error)
-            raise LoadFailed(f"cannot be saved: {reason}", where=reason.where) from None
-        lowered = artifact.lower(call)
-        try:
-            answer = sandbox.run_clean(
-                sandbox.Request(
-                    target=entry,
-                    path=path,
-                    device=device,
-                    call=lowered,
-                    seed=seed,
-                    runs=len(expected),
-                    limit=limit,
-                    blocked=blocked,
-                    imports=imports,
-                )
-            )
-        except NotCarried as error:
-            return f"round trip not checked: {error}"
-        except TypeError as error:
-            raise LoadFailed(f"cannot be called where the source does not exist: {error}") from None
-    return _judge(artifact, answer, expected, tolerance, blocked)
-
-
-def _judge(
-    artifact: Artifact,
-    answer: sandbox.Answer,
-    expected: Sequence[Outcome],
-    tolerance: Tolerance,
-    blocked: Sequence[str],
-) -> str | None:
-    if isinstance(answer, sandbox.NotLoaded):
-        raise LoadFailed(
-            str(answer.outcome),
-            details=(f"not importable there: {', '.join(blocked)}",) if blocked else (),
+    (wanted, left), (found, right) = here, there
+    if isinstance(found, Raised) and found.type == NotCarried.__name__:
+        return f"round trip not checked: {found.message}"
+    if isinstance(found, Raised) and found.type == OwnClass.__name__:
+        raise LoadFailed(f"cannot be called where the source does not exist: {found.message}")
+    if not isinstance(wanted, Returned):
+        return None  # parity tells what it did here
+    if isinstance(found, Raised):
+        lines = _remedies(found, ())
+        raise RoundTripDiffers(f"{what} raises {found}", details=lines, where=found.where)
+    differences = [
+        item
+        for item in (
+            *compare(wanted, found, tolerance),
+            *carried_differences(left, right, Tolerance(0.0, 0.0)),
         )
-    if isinstance(answer, sandbox.Died):
-        raise ArtifactCrashed(
-            f"in the clean process: {answer.reason}", details=tuple(answer.output.splitlines()[-5:])
-        )
-    if len(answer) == 1 and isinstance(answer[0], Hung):
-        raise ArtifactHung("the loaded artifact did not return")
-    for outcome in answer:
-        if isinstance(outcome, Raised) and outcome.type == NotCarried.__name__:
-            return f"round trip not checked: {outcome.message}"
-    for number, (outcome, wanted) in enumerate(zip(answer, expected, strict=True), start=1):
-        _compare(artifact, outcome, wanted, tolerance, number)
-    return None
-
-
-def _compare(
-    artifact: Artifact, outcome: Outcome, expected: Outcome, tolerance: Tolerance, number: int
-) -> None:
-    if isinstance(outcome, Returned):
-        try:
-            outcome = Returned(artifact.lift(outcome.value), outcome.inputs)
-        except (ValueError, TypeError, IndexError) as error:
-            outcome = raised(error)
-    if isinstance(outcome, Raised) and isinstance(expected, Returned):
-        raise RoundTripDiffers(f"run {number} after loading raises {outcome}")
-    if not isinstance(expected, Returned) or not isinstance(outcome, Returned):
-        return
-    differences = compare_values(expected.value, outcome.value, tolerance)
+        if item.path not in ignored
+    ]
     if differences:
-        raise RoundTripDiffers(f"run {number} after loading", differences=tuple(differences))
+        raise RoundTripDiffers(what, differences=tuple(differences))
+    return None

@@ -45,6 +45,7 @@ def _failure_lines(verdict: Verdict, test: str, nodeid: str) -> Iterator[str]:
     if len(verdict.differences) > MAX_DIFFERENCES:
         yield f"  ... and {len(verdict.differences) - MAX_DIFFERENCES} more differences"
     yield from _block("", verdict.details)
+    yield from _block("printed", verdict.output.splitlines()[-MAX_LINES:])
     if verdict.call:
         yield _labelled("call", f"{verdict.call}{_tally(verdict)}")
     for sizes in verdict.sizes:
@@ -57,6 +58,8 @@ def _failure_lines(verdict: Verdict, test: str, nodeid: str) -> Iterator[str]:
     yield from _block("assumed", verdict.assumed)
     yield from _block("note", verdict.notes)
     yield from _block("warned", verdict.warnings[:3])
+    if verdict.kept:
+        yield _labelled("kept", verdict.kept)
     if nodeid and verdict.seed is not None:
         yield _labelled("rerun", f'pytest "{nodeid}" --hypothesis-seed={verdict.seed}')
 

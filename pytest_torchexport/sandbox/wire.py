@@ -1,90 +1,125 @@
-"""Calls and outcomes as files, without pickle: a line of JSON for the containers, raw bytes for tensors."""
+"""Frames between this process and a clean one, without pickle: JSON for the containers, raw bytes for tensors.
+
+Free of torch, because one of the servers has none: a codec says what a tensor is.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import struct
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from socket import socket
+from typing import Any, Protocol
 
-import torch
-
-from pytest_torchexport.tree import flatten
+# Two lengths in bytes, each of 64 bits: of the JSON, and of the data after it.
+_HEAD = struct.Struct(">QQ")
+# No answer has as many containers as this; what claims more is not ours.
+MAX_HEADER = 2**28
 
 
 class NotCarried(TypeError):
-    """A kind of tensor that this file format does not have: a gap of ours, not of the artifact's."""
+    """A kind of value that these frames do not have: a gap of ours, not of the artifact's."""
 
 
-def dump(value: Any, path: Path) -> None:
-    """Write a pytree of plain containers, tensors and scalars. Raises TypeError for anything else."""
-    blobs: list[bytes] = []
-    header = json.dumps(_encode(value, blobs)).encode()
-    with path.open("wb") as file:
-        file.write(header + b"\n")
-        for blob in blobs:
-            file.write(blob)
+class OwnClass(TypeError):
+    """A value of a class that the other process does not know."""
 
 
-def check(value: Any) -> None:
-    """Raise TypeError where the value cannot cross."""
-    _encode(value, [])
+class Malformed(ValueError):
+    """Bytes that are no frame. What answers is not trusted: a hostile file may speak in its place."""
 
 
-def load(path: Path) -> Any:
-    """The inverse of ``dump``."""
-    with path.open("rb") as file:
-        header = json.loads(file.readline())
-        return _decode(header, bytearray(file.read()))
+class Codec(Protocol):
+    """How one library's tensors become bytes and come back."""
+
+    def raw(self, leaf: Any) -> tuple[str, Sequence[int], Any] | None:
+        """``(dtype, shape, bytes-like)`` of a tensor, the dtype as torch calls it; None of anything else."""
+
+    def tensor(self, dtype: str, shape: Sequence[int], data: memoryview) -> Any:
+        """The inverse, sharing no memory with ``data``. Raises ValueError for a dtype that it does not know."""
 
 
-def _encode(value: Any, blobs: list[bytes]) -> Any:
-    if isinstance(value, torch.Tensor):
-        flat = value.detach().cpu().resolve_conj().resolve_neg()
-        if flat.layout != torch.strided or flat.is_quantized:
-            raise NotCarried(
-                f"a {flat.layout} tensor of {flat.dtype} cannot cross to another process"
-            )
-        packed = torch.empty(flat.numel(), dtype=flat.dtype).copy_(flat.reshape(-1))
-        raw = bytes(packed.view(torch.uint8).numpy()) if flat.numel() else b""
-        start = sum(map(len, blobs))
-        blobs.append(raw)
-        dtype = str(flat.dtype).removeprefix("torch.")
-        return {"tensor": [dtype, list(flat.shape), start, len(raw)]}
+def check(value: Any, codec: Codec) -> None:
+    """Raise NotCarried or OwnClass where the value cannot cross."""
+    _encode(value, codec, [])
+
+
+def send(channel: socket, value: Any, codec: Codec) -> None:
+    """Write one frame. Raises NotCarried or OwnClass for what cannot cross, and writes nothing then."""
+    blobs: list[Any] = []
+    header = json.dumps(_encode(value, codec, blobs)).encode()
+    channel.sendall(_HEAD.pack(len(header), sum(blob.nbytes for blob in blobs)) + header)
+    for blob in blobs:
+        channel.sendall(blob)
+
+
+def receive(channel: socket, codec: Codec, most: float = math.inf) -> Any:
+    """Read one frame of at most so many bytes of data. Raises EOFError where the other side is gone, Malformed
+    for what is no frame.
+    """
+    header_size, data_size = _HEAD.unpack(_read(channel, _HEAD.size))
+    if header_size > MAX_HEADER or data_size > most:
+        raise Malformed(f"a frame of {header_size} + {data_size} bytes")
+    header, data = _read(channel, header_size), _read(channel, data_size)
+    try:
+        return _decode(json.loads(header), codec, memoryview(data))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise Malformed(f"{type(error).__name__}: {error}") from None
+
+
+def _read(channel: socket, size: int) -> bytearray:
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        count = channel.recv_into(view, min(len(view), 2**20))
+        if not count:
+            raise EOFError("the other side is gone")
+        view = view[count:]
+    return data
+
+
+def _encode(value: Any, codec: Codec, blobs: list[Any]) -> Any:
+    raw = codec.raw(value)
+    if raw is not None:
+        dtype, shape, data = raw
+        blob = memoryview(data).cast("B") if memoryview(data).nbytes else memoryview(b"")
+        start = sum(item.nbytes for item in blobs)
+        blobs.append(blob)
+        return {"tensor": [dtype, list(shape), start, blob.nbytes]}
     if value is None or isinstance(value, (bool, int, float, str)):
         return {"value": value}
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
-    _, structure = flatten(value)
     if isinstance(value, defaultdict):
         raise NotCarried("a defaultdict cannot cross to another process: its factory is code")
-    if structure.kind == "mapping" and isinstance(value, Mapping):
+    if isinstance(value, Mapping):
         kind = "ordered" if isinstance(value, OrderedDict) else "dict"
-        return {kind: [[_encode(k, blobs), _encode(v, blobs)] for k, v in value.items()]}
-    if structure.kind == "sequence":
+        pairs = value.items()
+        return {kind: [[_encode(k, codec, blobs), _encode(v, codec, blobs)] for k, v in pairs]}
+    if isinstance(value, (list, tuple)):
         kind = "list" if isinstance(value, list) else "tuple"
-        return {kind: [_encode(item, blobs) for item in value]}
-    raise TypeError(
+        return {kind: [_encode(item, codec, blobs) for item in value]}
+    raise OwnClass(
         f"a {type(value).__name__} cannot cross to a process that does not know its class"
     )
 
 
-def _decode(node: Any, data: bytearray) -> Any:
+def _decode(node: Any, codec: Codec, data: memoryview) -> Any:
     ((kind, body),) = node.items()
     if kind == "tensor":
         dtype, shape, start, length = body
-        if not length:
-            return torch.empty(shape, dtype=getattr(torch, dtype))
-        raw = torch.frombuffer(data, dtype=torch.uint8, count=length, offset=start).clone()
-        return raw.view(getattr(torch, dtype)).reshape(shape)
+        if start < 0 or length < 0 or start + length > len(data):
+            raise Malformed("a tensor outside its frame")
+        return codec.tensor(dtype, shape, data[start : start + length])
     if kind == "value":
         return body
     if kind == "complex":
         return complex(*body)
     if kind == "ordered":
-        return OrderedDict((_decode(key, data), _decode(value, data)) for key, value in body)
+        return OrderedDict((_decode(k, codec, data), _decode(v, codec, data)) for k, v in body)
     if kind == "dict":
-        return {_decode(key, data): _decode(value, data) for key, value in body}
-    items = [_decode(item, data) for item in body]
+        return {_decode(k, codec, data): _decode(v, codec, data) for k, v in body}
+    items = [_decode(item, codec, data) for item in body]
     return items if kind == "list" else tuple(items)

@@ -10,12 +10,13 @@ import torch
 from pytest_torchexport import targets
 from pytest_torchexport.eager import Eager
 from pytest_torchexport.explore.observed import Observed
-from pytest_torchexport.judge import Judge, Runnable
+from pytest_torchexport.judge import Judge
 from pytest_torchexport.ledger import Ledger
 from pytest_torchexport.legal import Legal
 from pytest_torchexport.limits import Deadline
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.quiet import unheard
+from pytest_torchexport.runners import Isolated, Runnable
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 
@@ -64,9 +65,17 @@ class Bench:
             deadline=self.deadline,
         )
 
+    def isolate(self, artifact: Isolated) -> None:
+        """Judge another form of the same artifact from here on: one that runs in a process of its own."""
+        object.__setattr__(self, "artifact", artifact)
+        self._judge_anew()
+
     def start_anew(self) -> None:
         """Forget what was judged, where eager turned out to be no reference on the way."""
         self.ledger.forget()
+        self._judge_anew()
+
+    def _judge_anew(self) -> None:
         random_paths = self.judge.random_paths
         object.__setattr__(self, "judge", self.judge_of(self.artifact, self.ledger))
         self.judge.random_paths = random_paths

@@ -33,14 +33,10 @@ class _OutOfTime(BaseException):
     """Ends drawing. A BaseException, because Hypothesis takes an Exception for a failing example."""
 
 
-def run(bench: Bench, source: str) -> Trails | None:
-    """Run every call, then raise what the first that failed amounts to, shrunk. ``source`` is the text of
-    the subject, on which stored calls depend.
-
-    Returns the ways through eager, where its conditions were followed.
+def run(bench: Bench, key: str, trails: Trails | None) -> None:
+    """Run every call, then raise what the first that failed amounts to, shrunk. ``key`` is that of stored
+    calls, ``trails`` are the ways through eager, where its conditions were followed.
     """
-    key = _key(bench, source)
-    trails = branches.explore(bench, key)
     with bench.ledger.timed("parity"):
         _every(bench, key, trails)
         if bench.eager.drifted():
@@ -50,7 +46,6 @@ def run(bench: Bench, source: str) -> Trails | None:
         bench.plan.corpus.store(key, [recipe.as_dict() for recipe, _ in failed])
         if failed:
             _explain(bench, trails)
-    return trails
 
 
 def _every(bench: Bench, key: str, trails: Trails | None) -> None:
@@ -208,8 +203,8 @@ def _anywhere(recipe: Recipe) -> bool:
     return True
 
 
-def _key(bench: Bench, source: str) -> str:
-    """What a stored call depends on: the subject's source and the shapes it was drawn for."""
+def key_of(bench: Bench, source: str) -> str:
+    """What a stored call depends on: the text of the subject's source and the shapes it was drawn for."""
     shapes = [(leaf.path, str(getattr(leaf, "shape", ""))) for leaf in bench.spec.leaves]
     text = json.dumps([source, shapes, sorted(bench.spec.dims)], default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

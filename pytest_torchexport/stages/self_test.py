@@ -14,11 +14,12 @@ import torch
 
 from pytest_torchexport.compare import Tolerance, compare_values
 from pytest_torchexport.failures import Ineffective
-from pytest_torchexport.judge import Judge, Runnable
+from pytest_torchexport.judge import Judge
 from pytest_torchexport.ledger import Ledger
 from pytest_torchexport.limits import TimeLimitExceeded, interrupted_after
 from pytest_torchexport.observe import Outcome, Returned, observe
 from pytest_torchexport.recipes import Recipe
+from pytest_torchexport.runners import Runnable
 from pytest_torchexport.spec.dims import Dim
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.stages.bench import Bench

@@ -15,7 +15,7 @@ def start(bench: Bench) -> None:
     """Raise where the artifact does not start in the state in which the module was."""
     if bench.eager.stateful:
         pristine = bench.eager.pristine.copy().to(bench.plan.device)
-        carried = tensors_of(bench.artifact.module)
+        carried = bench.judge.tensors()
         state.exported(tensors_of(pristine.module), carried, bench.eager.changes)
 
 

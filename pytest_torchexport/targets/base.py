@@ -99,6 +99,7 @@ class DirectArtifact:
     native_loops: bool = False
     auditor: Callable[[InputSpec], tuple[Suspicion, ...]] | None = None
     reader: Callable[[Any], Branches] | None = None
+    describer: Callable[[Any], dict[str, str]] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""
@@ -121,6 +122,10 @@ class DirectArtifact:
     def audit(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
         """What the target's own auditor says; most formats say nothing of sizes."""
         return self.auditor(spec) if self.auditor is not None else ()
+
+    def described(self) -> dict[str, str]:
+        """What the target's own describer says of the program; a format may say nothing of itself."""
+        return self.describer(self.program) if self.describer is not None else {}
 
     def branches(self) -> Branches | None:
         """What the target's own reader finds in the program."""

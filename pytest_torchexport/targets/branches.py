@@ -7,17 +7,16 @@ the user's a node came from is told by each format in its own words, read here; 
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import linecache
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from pytest_torchexport.messages import short_path
 
@@ -46,6 +45,16 @@ class Branches:
     lines: frozenset[Place] = frozenset()
     unplaced: int = 0
 
+    def as_plain(self) -> dict[str, Any]:
+        """Lists and numbers, as they cross to another process."""
+        return {"lines": [list(place) for place in sorted(self.lines)], "unplaced": self.unplaced}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Branches:
+        """The inverse of ``as_plain``."""
+        lines = frozenset((str(file), int(line)) for file, line in plain["lines"])
+        return cls(lines=lines, unplaced=int(plain["unplaced"]))
+
     def covers(self, file: str, first: int, last: int) -> bool:
         """Whether a branch begins on one of these lines of the file."""
         path = _real(file)
@@ -70,6 +79,8 @@ def of_exported(program: Any) -> Branches:
     frames torch keeps those of ``forward`` alone (unless ``strict``), so a ``torch.cond`` in a
     helper function is placed where a ``forward`` calls it, and one inside another's branch nowhere.
     """
+    import torch
+
     root = getattr(program, "graph_module", None)
     modules = root.modules() if isinstance(root, torch.nn.Module) else ()
     return _branches(
@@ -152,7 +163,10 @@ def _real(path: str) -> str:
 @lru_cache(maxsize=1024)
 def _is_torchs(path: str) -> bool:
     """Whether a real path is torch's or, where it wraps a subject, ours."""
-    inside = (Path(torch.__file__).parent, Path(__file__).parents[1])
+    # Found, not imported: an ONNX file is read where there is no torch.
+    spec = importlib.util.find_spec("torch")
+    roots = [Path(spec.origin).parent] if spec is not None and spec.origin is not None else []
+    inside = (*roots, Path(__file__).parents[1])
     return any(Path(path).is_relative_to(directory.resolve()) for directory in inside)
 
 
@@ -171,6 +185,8 @@ def _inlined(graph: Any) -> Any:
     """A fork's graph with its calls resolved, as ``inlined_graph`` does for the outer one. Private in torch,
     so feature-detected.
     """
+    import torch
+
     inline = getattr(torch._C, "_jit_pass_inline", None)
     if inline is None:
         return graph
@@ -180,6 +196,8 @@ def _inlined(graph: Any) -> Any:
 
 
 def _is_branch(target: Any) -> bool:
+    import torch
+
     operator = isinstance(target, torch._ops.HigherOrderOperator)
     return operator and getattr(target, "__name__", "") in OPERATORS
 

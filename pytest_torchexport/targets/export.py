@@ -14,6 +14,7 @@ from pytest_torchexport.messages import is_about_dims
 from pytest_torchexport.spec.exporters import dynamic_shapes, without_names
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.subject import as_module, signature_of
+from pytest_torchexport.targets import described
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
 from pytest_torchexport.targets.branches import of_exported
 from pytest_torchexport.targets.sizes import facts_of, suspicions
@@ -25,6 +26,8 @@ class Export:
     """The target."""
 
     specializes = True
+    # 1.4 s that every child would pay: torch.export.load needs it.
+    preload = ("torch._dynamo",)
 
     def unavailable(self, device: str) -> str | None:
         """Part of every supported torch."""
@@ -66,7 +69,27 @@ class Export:
             from torch.export.passes import move_to_device_pass
 
             program = move_to_device_pass(program, device)
-        return program.module()
+        return LoadedProgram(program)
+
+    def inspect(self, path: Path, loaded: LoadedProgram) -> dict[str, Any]:
+        """What a loaded program says of itself, as plain data."""
+        return {
+            "described": described.of_exported(loaded.program),
+            "sizes": described.sizes_of(loaded.program),
+            "branches": of_exported(loaded.program).as_plain(),
+        }
+
+
+class LoadedProgram:
+    """An ExportedProgram that can be called."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        self.program = program
+        self.module = program.module()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it."""
+        return self.module(*args, **kwargs)
 
 
 def _save(program: torch.export.ExportedProgram, path: Path) -> None:
@@ -86,6 +109,7 @@ def _artifact(program: torch.export.ExportedProgram) -> DirectArtifact:
         filename=FILENAME,
         auditor=lambda spec: suspicions(spec, facts_of(program)),
         reader=of_exported,
+        describer=described.of_exported,
     )
 
 

@@ -14,6 +14,7 @@ from pytest_torchexport.messages import is_about_dims
 from pytest_torchexport.spec.exporters import dynamic_shapes
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.subject import as_module, signature_of
+from pytest_torchexport.targets import onnx_file
 from pytest_torchexport.targets.base import NotApplicable, whole_file
 from pytest_torchexport.targets.branches import Branches, of_onnx
 from pytest_torchexport.targets.export import forget_earlier_exports
@@ -109,6 +110,10 @@ class OnnxArtifact:
             dropped=True,
         )
 
+    def described(self) -> dict[str, str]:
+        """What the model says of itself."""
+        return onnx_file.described(self.program.model_proto)
+
     def branches(self) -> Branches | None:
         """``If``, ``Loop`` and ``Scan`` of the model."""
         return of_onnx(self.program.model_proto)
@@ -118,6 +123,7 @@ class Onnx:
     """The target."""
 
     specializes = True
+    torchless = "pytest_torchexport.targets.ort:FILES"
 
     def unavailable(self, device: str) -> str | None:
         """Needs the extra ``onnx`` (or ``onnx-gpu``)."""

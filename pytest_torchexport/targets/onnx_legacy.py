@@ -16,7 +16,8 @@ import torch
 
 from pytest_torchexport.spec.inputs import Call, InputSpec, TensorLeaf
 from pytest_torchexport.subject import as_module
-from pytest_torchexport.targets.base import NotApplicable
+from pytest_torchexport.targets import onnx_file
+from pytest_torchexport.targets.base import NotApplicable, whole_file
 from pytest_torchexport.targets.branches import Branches, of_onnx
 from pytest_torchexport.targets.onnx import device_of
 from pytest_torchexport.targets.ort import Session, has_loops, named, unavailable
@@ -49,8 +50,8 @@ class LegacyArtifact:
 
     def save(self, directory: Path) -> Path:
         """Write the one file."""
-        path = directory / FILENAME
-        path.write_bytes(self.data)
+        with whole_file(directory / FILENAME) as path:
+            path.write_bytes(self.data)
         return path
 
     def lower(self, call: Call) -> Call:
@@ -81,6 +82,12 @@ class LegacyArtifact:
         ]
         return suspicions(spec, onnx_facts(shapes, {}))
 
+    def described(self) -> dict[str, str]:
+        """What the model says of itself."""
+        import onnx
+
+        return onnx_file.described(onnx.load_from_string(self.data))
+
     def branches(self) -> Branches | None:
         """``If``, ``Loop`` and ``Scan`` of the model."""
         import onnx
@@ -97,6 +104,7 @@ class OnnxLegacy:
 
     specializes = False
     dies_of_caught = CAUGHT
+    torchless = "pytest_torchexport.targets.ort:FILES"
 
     def unavailable(self, device: str) -> str | None:
         """Needs the extra ``onnx`` (or ``onnx-gpu``), and a torch that still has the exporter."""

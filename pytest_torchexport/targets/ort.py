@@ -1,16 +1,24 @@
 """ONNX Runtime, and nothing of any exporter: sessions whose provider is the one that was asked for.
 
-Not a target itself. Both ONNX targets run and load their files through it.
+Not a target itself. Both ONNX targets run and load their files through it, here with torch's tensors, and in
+the clean process without torch: it is imported where tensors come in, and nowhere else.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from pytest_torchexport.sandbox.arrays import Array
+from pytest_torchexport.targets import onnx_file
+from pytest_torchexport.targets.branches import of_onnx
+
+if TYPE_CHECKING:
+    import torch
 
 INSTALL = {
     "cpu": "pip install 'pytest-torchexport[onnx]'",
@@ -34,29 +42,41 @@ def unavailable(device: str, needs: Sequence[str]) -> str | None:
     return None
 
 
+def open_session(path: Path, device: str) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the device. Raises RuntimeError where ONNX Runtime takes another."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    # What fails is raised as well: its logger would write a line per call past everybody.
+    options.log_severity_level = FATAL
+    kind, _, index = device.partition(":")
+    wanted = PROVIDERS[kind]
+    # TF32 is the default of ONNX Runtime's CUDA provider, and off in torch's own check.
+    settings = {"device_id": index or "0", "use_tf32": "0"} if kind == "cuda" else {}
+    session = onnxruntime.InferenceSession(str(path), options, providers=[(wanted, settings)])
+    actual = session.get_providers()[0]
+    if actual != wanted:
+        # ONNX Runtime only warns and falls back, which would check the CPU under another name.
+        raise RuntimeError(f"ONNX Runtime uses {actual}, not the {wanted} that was asked for")
+    return session
+
+
+def run_session(session: Any, feeds: Mapping[str, Any]) -> list[Any]:
+    """The OrtValues that a session returns for OrtValues by input name."""
+    import onnxruntime
+
+    quietly = onnxruntime.RunOptions()
+    quietly.log_severity_level = FATAL
+    found: list[Any] = session.run_with_ort_values(None, dict(feeds), quietly)
+    return found
+
+
 class Session:
     """One ONNX file in ONNX Runtime. Called with tensors by input name; returns a list of tensors."""
 
     def __init__(self, path: Path, device: str) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        # What fails is raised as well: its logger would write a line per call past everybody.
-        options.log_severity_level = FATAL
-        kind, _, index = device.partition(":")
-        wanted = PROVIDERS[kind]
-        # TF32 is the default of ONNX Runtime's CUDA provider, and off in torch's own check.
-        settings = {"device_id": index or "0", "use_tf32": "0"} if kind == "cuda" else {}
-        self.session = onnxruntime.InferenceSession(
-            str(path), options, providers=[(wanted, settings)]
-        )
-        actual = self.session.get_providers()[0]
-        if actual != wanted:
-            # ONNX Runtime only warns and falls back, which would check the CPU under another name.
-            raise RuntimeError(f"ONNX Runtime uses {actual}, not the {wanted} that was asked for")
-        self._quietly = onnxruntime.RunOptions()
-        self._quietly.log_severity_level = FATAL
+        self.session = open_session(path, device)
         self._device = device
         self._inputs = [item.name for item in self.session.get_inputs()]
 
@@ -68,9 +88,22 @@ class Session:
     def __call__(self, *args: Any, **feeds: Any) -> list[torch.Tensor]:
         """Run the file on these inputs, by name or in order; names it does not have are left out."""
         feeds |= named(dict(zip(self._inputs, args, strict=bool(args))))
-        values = {name: _to_ort(feeds[name]) for name in self._inputs if name in feeds}
-        outputs = self.session.run_with_ort_values(None, values, self._quietly)
-        return [_from_ort(value).to(self._device) for value in outputs]
+        values = {name: _of_tensor(feeds[name]) for name in self._inputs if name in feeds}
+        return [_to_tensor(value).to(self._device) for value in run_session(self.session, values)]
+
+
+class PlainSession:
+    """The same without torch: Arrays in, a list of Arrays out."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        self.session = open_session(path, device)
+        self._inputs = [item.name for item in self.session.get_inputs()]
+
+    def __call__(self, *args: Any, **feeds: Any) -> list[Array]:
+        """Run the file, as Session does."""
+        feeds |= dict(zip(self._inputs, args, strict=bool(args)))
+        values = {name: _of_array(feeds[name]) for name in self._inputs if name in feeds}
+        return [_to_array(value) for value in run_session(self.session, values)]
 
 
 def has_loops(model: Any) -> bool:
@@ -89,6 +122,8 @@ def _graphs(graph: Any) -> list[Any]:
 
 def named(feeds: Mapping[str, Any]) -> dict[str, Any]:
     """Feeds as ONNX has them: complex numbers are pairs of reals there."""
+    import torch
+
     return {
         name: torch.view_as_real(value)
         if isinstance(value, torch.Tensor) and value.is_complex()
@@ -97,26 +132,125 @@ def named(feeds: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _to_ort(value: Any) -> Any:
-    import numpy as np
+# Types that numpy lacks: the integers of their width, and their numbers in the format,
+# https://onnx.ai/onnx/api/mapping.html and onnx.TensorProto.DataType.
+_BITS = {
+    "bfloat16": ("uint16", 16),
+    "float8_e4m3fn": ("uint8", 17),
+    "float8_e4m3fnuz": ("uint8", 18),
+    "float8_e5m2": ("uint8", 19),
+    "float8_e5m2fnuz": ("uint8", 20),
+}
+# torch's names for the types of OrtValues, where they are not ONNX's own.
+_NAMES = {"float": "float32", "double": "float64"} | {
+    name.replace("_", ""): name for name in _BITS if name.startswith("float8")
+}
+
+
+def _of_numpy(array: Any, dtype: str) -> Any:
     import onnxruntime
 
+    if dtype in _BITS:
+        kind = _BITS[dtype][1]
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, kind)
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+
+def _of_number(value: bool | float) -> Any:
+    import numpy as np
+
+    kinds = {bool: np.bool_, int: np.int64, float: np.float32}
+    return _of_numpy(np.asarray(value, kinds[type(value)]), "")
+
+
+def _of_tensor(value: Any) -> Any:
+    import torch
+
     if not isinstance(value, torch.Tensor):
-        kinds = {bool: np.bool_, int: np.int64, float: np.float32}
-        return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(value, kinds[type(value)]))
+        return _of_number(value)
+    dtype = str(value.dtype).removeprefix("torch.")
     tensor = value.detach().cpu().contiguous()
-    if tensor.dtype == torch.bfloat16:
-        raw = tensor.view(torch.uint16).numpy()
-        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(raw, _BFLOAT16)
-    return onnxruntime.OrtValue.ortvalue_from_numpy(tensor.numpy())
+    if dtype in _BITS:
+        tensor = tensor.view(getattr(torch, _BITS[dtype][0]))
+    return _of_numpy(tensor.numpy(), dtype)
 
 
-def _from_ort(value: Any) -> torch.Tensor:
-    if value.data_type() == "tensor(bfloat16)":
-        # OrtValue has no public dlpack protocol, and numpy no bfloat16.
-        return torch.utils.dlpack.from_dlpack(value._get_c_value()).clone()
+def _of_array(value: Any) -> Any:
+    import numpy as np
+
+    if not isinstance(value, Array):
+        return _of_number(value)
+    kind = _BITS[value.dtype][0] if value.dtype in _BITS else value.dtype
+    return _of_numpy(np.frombuffer(value.data, kind).reshape(value.shape), value.dtype)
+
+
+def _dtype(value: Any) -> str:
+    """torch's name for the type of an OrtValue."""
+    text: str = value.data_type()
+    name = text.removeprefix("tensor(").removesuffix(")")
+    return _NAMES.get(name, name)
+
+
+def _to_tensor(value: Any) -> torch.Tensor:
+    import torch
+
+    dtype = _dtype(value)
+    if dtype in _BITS:
+        array = _to_array(value)
+        flat = (
+            torch.frombuffer(array.data, dtype=torch.uint8)
+            if array.data
+            else torch.empty(0, dtype=torch.uint8)
+        )
+        return flat.view(getattr(torch, dtype)).reshape(array.shape)
     return torch.from_numpy(value.numpy())
 
 
-# onnx.TensorProto.BFLOAT16, a constant of the format: https://onnx.ai/onnx/api/mapping.html
-_BFLOAT16 = 16
+def _to_array(value: Any) -> Array:
+    """By its address: numpy lacks some types, and OrtValue has no public way to those."""
+    import numpy as np
+
+    dtype = _dtype(value)
+    shape = tuple(value.shape())
+    width = np.dtype(_BITS[dtype][0] if dtype in _BITS else dtype).itemsize
+    data = bytearray(ctypes.string_at(value.data_ptr(), math.prod(shape) * width))
+    return Array(dtype, shape, data)
+
+
+class Files:
+    """ONNX files for the clean process that has no torch."""
+
+    def load(self, path: Path, device: str) -> PlainSession:
+        """A session on the device."""
+        return PlainSession(path, device)
+
+    def inspect(self, path: Path, loaded: PlainSession) -> dict[str, Any]:
+        """What the file says of itself, and what is wrong with it."""
+        import onnx
+
+        model = onnx.load(path, load_external_data=False)
+        return {
+            "described": onnx_file.described(model),
+            "problems": onnx_file.problems(path),
+            "shapes": [_axes(item.shape) for item in loaded.session.get_inputs()],
+            "branches": of_onnx(model).as_plain(),
+        }
+
+
+class Sidecars:
+    """Reads which files an ONNX file needs beside itself, without loading it."""
+
+    def load(self, path: Path, device: str) -> None:
+        """Nothing: what is missing is not yet asked for."""
+
+    def inspect(self, path: Path, loaded: None) -> dict[str, Any]:
+        """The locations that it names."""
+        return {"external": onnx_file.external(path)}
+
+
+def _axes(shape: Sequence[Any]) -> list[int | None]:
+    return [size if isinstance(size, int) else None for size in shape]
+
+
+FILES = Files()
+SIDECARS = Sidecars()

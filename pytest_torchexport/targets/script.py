@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.spec.inputs import Call, InputSpec
+from pytest_torchexport.targets import described
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
 from pytest_torchexport.targets.branches import of_torchscript
 
@@ -43,6 +44,10 @@ class Script:
         """``torch.jit.load`` on the device."""
         return load_script(path, device)
 
+    def inspect(self, path: Path, loaded: Any) -> dict[str, Any]:
+        """What a loaded program says of itself."""
+        return inspect_script(loaded)
+
 
 def _forget_types() -> None:
     """Drop TorchScript's cache of compiled module types: a class whose compilation failed stays there half
@@ -73,6 +78,7 @@ def artifact(program: Any) -> DirectArtifact:
         filename=FILENAME,
         native_loops=has_loops(program),
         reader=of_torchscript,
+        describer=described.of_torchscript,
     )
 
 
@@ -88,6 +94,14 @@ def load_script(path: Path, device: str) -> Callable[..., Any]:
     """``torch.jit.load`` on the device."""
     with _without_deprecations():
         return torch.jit.load(path, map_location=device)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def inspect_script(loaded: Any) -> dict[str, Any]:
+    """What a loaded program says of itself, as plain data."""
+    return {
+        "described": described.of_torchscript(loaded),
+        "branches": of_torchscript(loaded).as_plain(),
+    }
 
 
 @contextmanager

@@ -12,9 +12,10 @@ import torch
 
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.subject import as_module, signature_of
+from pytest_torchexport.targets import described
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
 from pytest_torchexport.targets.branches import of_torchscript
-from pytest_torchexport.targets.script import has_loops, load_script, save_script
+from pytest_torchexport.targets.script import has_loops, inspect_script, load_script, save_script
 from pytest_torchexport.tree import Structure, describe
 
 FILENAME = "model.pt"
@@ -116,6 +117,10 @@ class Trace:
         """``torch.jit.load`` on the device."""
         return load_script(path, device)
 
+    def inspect(self, path: Path, loaded: Any) -> dict[str, Any]:
+        """What a loaded program says of itself."""
+        return inspect_script(loaded)
+
 
 def _traceable_subject(module: Callable[..., Any]) -> Callable[..., Any]:
     """``trace`` takes functions and modules; of a module's other methods it knows only ``forward``."""
@@ -136,6 +141,7 @@ def _artifact(cls: type[DirectArtifact], program: Any, **fields: Any) -> DirectA
         filename=FILENAME,
         native_loops=has_loops(program),
         reader=of_torchscript,
+        describer=described.of_torchscript,
         **fields,
     )
 

@@ -4,11 +4,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import pickle
 import signal
+import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
+
+import torch
 
 
 class Loads:
@@ -74,8 +80,78 @@ def _environment(text):
     return lambda x: {"home": os.environ.get("HOME"), "secret": os.environ.get("SECRET", "")}
 
 
+def _tries(text):
+    """What becomes of something that a clean process forbids."""
+    attempts = {
+        "network": lambda: socket.create_connection(("127.0.0.1", 9), 1),
+        "name": lambda: socket.getaddrinfo("example.org", 80),
+        "program": lambda: subprocess.run([sys.executable, "--version"], check=True),
+        "shell": lambda: os.system("true"),
+        "fork": os.fork,
+        "write": lambda: Path(text.partition(" ")[2]).write_text("PWNED"),
+        "write at home": lambda: Path("mine").write_text("fine"),
+        "read": lambda: os.close(os.open(sys.executable, os.O_RDONLY)),
+        "unpickle": lambda: pickle.loads(pickle.dumps(Path)),
+    }
+    attempts[text if text in attempts else text.partition(" ")[0]]()
+    return lambda x: x
+
+
+def _allocates(x):
+    kept = []
+    while True:
+        kept.append(torch.ones(2**24))
+
+
+def _prints(x):
+    while True:
+        print("x" * 2**20)
+
+
+def _says_nonsense(text):
+    """Speaks in the place of the child: to every socket it finds."""
+    data = {
+        "no frame": b"\xff" * 64,
+        "closed": b"",
+        "not json": (4).to_bytes(8) + bytes(8) + b"nope",
+    }[text]
+    for descriptor in range(3, 64):
+        try:
+            other = socket.socket(fileno=descriptor)
+        except OSError:
+            continue
+        other.sendall(data) if data else other.shutdown(socket.SHUT_RDWR)
+        other.detach()
+    time.sleep(600)
+
+
+class Stateful:
+    """Something whose module counts its calls."""
+
+    def __init__(self):
+        self.module = torch.nn.Module()
+        self.module.register_buffer("count", torch.zeros(()))
+
+    def __call__(self, x):
+        self.module.count += 1
+        x += 1
+        return self.module.count.clone()
+
+
+def _kills_server(text):
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+def _where(text):
+    return lambda x: {"cwd": str(Path.cwd()), "tmp": os.environ["TMPDIR"]}
+
+
 ADD = Loads(_add)
 CRASH = Loads(_crash)
+CRASH_IN_CALL = Loads(lambda text: lambda x: _crash(text))
+ABORT = Loads(lambda text: lambda x: os.abort())
+NULL = Loads(lambda text: lambda x: ctypes.string_at(0))
 IMPORTS = Loads(_imports)
 HANG = Loads(_hang)
 HANG_IN_CALL = Loads(lambda text: lambda x: time.sleep(600))
@@ -84,6 +160,13 @@ CALL_RAISES = Loads(_call_raises)
 COUNTS = Loads(_counts)
 OBJECT = Loads(_object)
 EXITS = Loads(lambda text: sys.exit(3))
-KILLS_SERVER = Loads(lambda text: os.kill(os.getppid(), signal.SIGKILL))
+EXITS_AT_ONCE = Loads(lambda text: lambda x: os._exit(3))
+KILLS_SERVER = Loads(_kills_server)
 MODULES = Loads(_modules)
 ENVIRONMENT = Loads(_environment)
+TRIES = Loads(_tries)
+ALLOCATES = Loads(lambda text: _allocates)
+PRINTS = Loads(lambda text: _prints)
+NONSENSE = Loads(_says_nonsense)
+STATEFUL = Loads(lambda text: Stateful())
+WHERE = Loads(_where)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
 
 import pytest
 import torch
 
-from pytest_torchexport import sandbox
-from pytest_torchexport.observe import Hung, Raised, Returned
-from pytest_torchexport.sandbox import Died, NotLoaded, Request, run_clean, wire
+from pytest_torchexport.observe import Died, Hung, Raised, Returned
+from pytest_torchexport.sandbox import arrays, guard, process, tensors, wire
+from pytest_torchexport.sandbox.process import ONNXRUNTIME, TORCH, Server
+from pytest_torchexport.sandbox.session import Session, Source
 from pytest_torchexport.spec.inputs import Call
 
 # -- the wire --------------------------------------------------------------------------------------
@@ -36,17 +45,19 @@ DTYPES = (
 )
 
 
-def across(value, tmp_path):
-    wire.dump(value, tmp_path / "value")
-    return wire.load(tmp_path / "value")
+def across(value, codec=tensors.CODEC, other=tensors.CODEC):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wire.send(ours, value, codec)
+        return wire.receive(theirs, other)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(), (3,), (2, 0, 3), (2, 3)], ids=str)
-def test_tensors_of_every_dtype_cross(dtype, shape, tmp_path):
+def test_tensors_of_every_dtype_cross(dtype, shape):
     numbers = torch.arange(math.prod(shape)).reshape(shape) % 2
     tensor = numbers.to(dtype)
-    found = across(tensor, tmp_path)
+    found = across(tensor)
     assert found.dtype == dtype
     assert found.shape == tensor.shape
     assert found.tolist() == tensor.tolist()
@@ -67,13 +78,13 @@ def test_tensors_of_every_dtype_cross(dtype, shape, tmp_path):
     ],
     ids=lambda tensor: f"{tensor.dtype}-{tuple(tensor.shape)}",
 )
-def test_unusual_tensors_cross(tensor, tmp_path):
-    found = across(tensor, tmp_path)
+def test_unusual_tensors_cross(tensor):
+    found = across(tensor)
     assert torch.equal(found.nan_to_num(7), tensor.detach().resolve_conj().nan_to_num(7))
     assert str(found.tolist()) == str(tensor.tolist())
 
 
-def test_containers_and_scalars_cross(tmp_path):
+def test_containers_and_scalars_cross():
     value = {
         "list": [1, 2.5, "text\nwith ümlaut", None, True],
         "tuple": (1, (2,), []),
@@ -83,17 +94,17 @@ def test_containers_and_scalars_cross(tmp_path):
         "odd": [math.inf, -math.inf],
         "tensors": [torch.ones(2), (torch.zeros(3), torch.empty(0))],
     }
-    found = across(value, tmp_path)
+    found = across(value)
     assert list(found) == list(value)
     assert [item.tolist() for item in found.pop("tensors")[1]] == [[0, 0, 0], []]
     value.pop("tensors")
     assert found == value
     assert type(found["tuple"][1]) is tuple
-    assert math.isnan(across([math.nan], tmp_path)[0])
+    assert math.isnan(across([math.nan])[0])
 
 
-def test_tensors_that_were_loaded_can_be_written_to(tmp_path):
-    first, second = across([torch.zeros(2), torch.zeros(2)], tmp_path)
+def test_tensors_that_were_loaded_can_be_written_to():
+    first, second = across([torch.zeros(2), torch.zeros(2)])
     first += 1
     assert second.tolist() == [0, 0]
 
@@ -105,177 +116,472 @@ class Own:
 @pytest.mark.parametrize(
     "value", [Own(), [Own()], {"a": Own()}, torch.eye(2).to_sparse(), {1, 2}, object]
 )
-def test_what_only_this_process_knows_does_not_cross(value, tmp_path):
+def test_what_only_this_process_knows_does_not_cross(value):
     with pytest.raises(TypeError, match="cannot cross"):
-        wire.dump(value, tmp_path / "value")
+        across(value)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\xff" * 16,
+        (4).to_bytes(8) + bytes(8) + b"nope",
+        (2).to_bytes(8) + bytes(8) + b"[]",
+        (2).to_bytes(8) + bytes(8) + b"{}",
+        (16).to_bytes(8) + bytes(8) + b'{"other": [1,2]}',
+        (41).to_bytes(8)
+        + (4).to_bytes(8)
+        + b'{"tensor": ["float32", [4000000], 0, 900]}'[:41]
+        + b"1234",
+        (35).to_bytes(8) + (4).to_bytes(8) + b'{"tensor": ["float32", [2], 0, 4]} ' + b"1234",
+        (35).to_bytes(8) + (4).to_bytes(8) + b'{"tensor": ["__name__", [1], 0, 4]}' + b"1234",
+    ],
+    ids=lambda frame: frame[16:40].decode(errors="replace") or "lengths",
+)
+def test_bytes_that_are_no_frame_are_told(frame):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(frame)
+        ours.shutdown(socket.SHUT_WR)
+        with pytest.raises((wire.Malformed, EOFError)):
+            wire.receive(theirs, tensors.CODEC)
+
+
+def test_a_frame_of_more_data_than_allowed_is_not_read():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wire.send(ours, torch.zeros(1000), tensors.CODEC)
+        with pytest.raises(wire.Malformed, match="4000 bytes"):
+            wire.receive(theirs, tensors.CODEC, 3999)
+
+
+def test_the_other_side_may_have_no_torch():
+    found = across([torch.tensor([[1.5, 2]], dtype=torch.bfloat16)], other=arrays.CODEC)
+    assert (found[0].dtype, found[0].shape, len(found[0].data)) == ("bfloat16", (1, 2), 4)
+    assert across(found, arrays.CODEC)[0].tolist() == [[1.5, 2]]
 
 
 # -- the clean process -----------------------------------------------------------------------------
 
+MEMORY = 2048
+
+
+def source(tmp_path, target, text="1", **options):
+    path = tmp_path / "artifact.txt"
+    path.write_text(text)
+    options = {"blocked": (), "imports": (), "memory": MEMORY, **options}
+    return Source(
+        loader=f"sandbox_targets:{target}", path=path, home=tmp_path, device="cpu", **options
+    )
+
 
 @pytest.fixture
 def load(tmp_path):
-    """Load a file with a target of ``sandbox_targets`` in the clean process."""
-
-    def run(target, text="1", *, limit=30.0, blocked=(), imports=(), call=None, runs=3):
-        path = tmp_path / "artifact.txt"
-        path.write_text(text)
-        return run_clean(
-            Request(
-                target=f"sandbox_targets:{target}",
-                path=path,
-                device="cpu",
-                call=call or Call((torch.zeros(2),)),
-                seed=0,
-                runs=runs,
-                limit=limit,
-                blocked=blocked,
-                imports=imports,
-            )
+    """A session on a file with a target of ``sandbox_targets``; ended with the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda target, text="1", *, limit=60.0, **options: stack.enter_context(
+            Session(source(tmp_path, target, text, **options), limit)
         )
 
-    return run
+
+def run(session, call=None, *, limit=60.0, **options):
+    outcome, _ = session.run(call or Call((torch.zeros(2),)), seed=0, limit=limit, **options)
+    return outcome
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _server_that_finds_the_targets():
+def _servers_that_find_the_targets():
     """The clean process sees no path of ours, so that its server is started with one on purpose."""
-    import pathlib
-
     here = str(pathlib.Path(__file__).parent)
     monkeypatch = pytest.MonkeyPatch()
-    original = sandbox.subprocess.Popen
+    original = process.subprocess.Popen
 
     def popen(command, **options):
+        if "-I" not in command:
+            return original(command, **options)
         code = command[-1].replace("import sys; ", f"import sys; sys.path.append({here!r}); ", 1)
         return original([*command[:-1], code], **options)
 
     close()
-    monkeypatch.setattr(sandbox.subprocess, "Popen", popen)
+    monkeypatch.setattr(process.subprocess, "Popen", popen)
     yield
     monkeypatch.undo()
     close()
 
 
+@pytest.fixture(params=[True, False], ids=["fork", "no fork"])
+def ways(request, monkeypatch):
+    """Both ways to have a process: a child of the server's, and an interpreter of its own."""
+    if request.param and not process.FORKS:
+        pytest.skip("this system does not fork safely")
+    close()
+    monkeypatch.setattr(process, "FORKS", request.param)
+    yield
+    close()
+
+
 def close():
-    if sandbox._Server._one is not None:
-        sandbox._Server._one.close()
-        sandbox._Server._one = None
+    for server in list(Server._shared.values()):
+        server.close()
+    Server._shared.clear()
 
 
-def test_an_artifact_runs_there_and_its_values_come_back(load):
-    answer = load("ADD", "2.5", call=Call((torch.ones(2),), {"scale": 3}))
-    assert len(answer) == 3
-    for outcome in answer:
-        assert isinstance(outcome, Returned)
+def test_an_artifact_runs_there_and_its_values_come_back(ways, load):
+    session = load("ADD", "2.5")
+    for _ in range(3):
+        outcome = run(session, Call((torch.ones(2),), {"scale": 3}))
+        assert isinstance(outcome, Returned), outcome
         assert outcome.value["y"].tolist() == [3.5, 3.5]
         assert outcome.value["kwargs"] == {"scale": 3}
 
 
-def test_state_within_one_load_is_kept_and_gone_with_the_next(load):
-    first, again = load("COUNTS"), load("COUNTS")
-    assert [item.value.tolist() for item in first] == [[1, 1], [2, 2], [3, 3]]
-    assert [item.value.tolist() for item in again] == [[1, 1], [2, 2], [3, 3]]
+def test_each_load_is_fresh(load):
+    first, second = load("COUNTS"), load("COUNTS")
+    assert [run(first).value.tolist() for _ in range(3)] == [[1, 1], [2, 2], [3, 3]]
+    assert run(second).value.tolist() == [1, 1]
 
 
-def test_a_load_that_raises_is_not_loaded(load):
-    answer = load("RAISES", "this")
-    assert isinstance(answer, NotLoaded)
-    assert str(answer.outcome) == "ValueError: cannot load this"
+def test_state_is_put_back_before_a_call_unless_it_goes_on(load):
+    session = load("STATEFUL")
+    assert [run(session).value.item() for _ in range(2)] == [1, 1]
+    assert [run(session, anew=False).value.item() for _ in range(2)] == [2, 3]
+    assert session.tensors(60.0)["buffer count"].item() == 0
+    _, state = session.run(Call((torch.zeros(2),)), seed=0, limit=60.0, state=True)
+    assert state["buffer count"].item() == 1
+
+
+def test_what_a_call_writes_into_its_inputs_comes_back(load):
+    outcome = run(load("STATEFUL"), Call((torch.zeros(2),)))
+    assert outcome.inputs.args[0].tolist() == [1, 1]
+
+
+def test_a_load_that_raises_is_told(ways, load):
+    session = load("RAISES", "this")
+    assert str(session.problem) == "ValueError: cannot load this"
+    assert run(session) == session.problem
 
 
 def test_a_call_that_raises_is_an_outcome(load):
-    answer = load("CALL_RAISES")
-    assert [str(item) for item in answer] == ["ValueError: cannot run"] * 3
-    assert all(isinstance(item, Raised) for item in answer)
+    session = load("CALL_RAISES")
+    assert [str(run(session)) for _ in range(2)] == ["ValueError: cannot run"] * 2
+    assert isinstance(run(session), Raised)
 
 
-def test_a_crash_is_told_by_its_signal_and_its_last_words(load):
-    answer = load("CRASH")
-    assert isinstance(answer, Died)
-    assert answer.reason == "killed by SIGSEGV"
-    assert "last words of the artifact" in answer.output
+@pytest.mark.parametrize("target", ["CRASH_IN_CALL", "NULL"])
+def test_a_crash_is_told_by_its_signal_and_its_last_words(ways, load, target):
+    session = load(target)
+    outcome = run(session)
+    assert isinstance(outcome, Died)
+    assert outcome.reason == "it was killed by SIGSEGV"
+    assert "Fatal Python error: Segmentation fault" in outcome.output
+    assert session.over
+    assert run(session) == outcome
 
 
-def test_an_artifact_that_ends_its_interpreter_died(load):
-    answer = load("EXITS")
-    assert isinstance(answer, Died)
-    assert "exit status" in answer.reason
+def test_what_was_printed_before_is_told(load):
+    assert "last words of the artifact" in run(load("CRASH_IN_CALL")).output
 
 
-@pytest.mark.parametrize("target", ["HANG", "HANG_IN_CALL"])
-def test_a_load_or_call_that_does_not_return_is_hung(load, target):
-    answer = load(target, limit=0.5)
-    assert len(answer) == 1
-    assert isinstance(answer[0], Hung)
+def test_a_crash_while_loading_is_told(ways, load):
+    problem = load("CRASH").problem
+    assert isinstance(problem, Died)
+    assert "SIGSEGV" in problem.reason
+
+
+def test_an_abort_is_told(load):
+    assert run(load("ABORT")).reason == "it was killed by SIGABRT"
+
+
+def test_an_artifact_that_ends_its_interpreter_died(ways, load):
+    assert run(load("EXITS_AT_ONCE")).reason == "it ended its process with exit status 3"
+    assert str(load("EXITS").problem) == "SystemExit: 3"
+
+
+def test_a_load_that_does_not_return_is_hung(ways, load):
+    run(load("ADD"))  # the server is up
+    session = load("HANG", limit=5.0)
+    assert session.problem == Hung(5.0)
+    assert session.over
+
+
+def test_a_call_that_does_not_return_is_hung_and_its_process_gone(ways, load):
+    session = load("HANG_IN_CALL")
+    assert run(session, limit=0.3) == Hung(0.3)
+    assert session.over
+
+
+def test_memory_without_end_is_told_with_the_limit(ways, load):
+    outcome = run(load("ALLOCATES", memory=1024))
+    assert isinstance(outcome, Died)
+    assert "exhausted its memory limit of 1024 MB (torchexport_memory_limit)" in outcome.reason
+
+
+def test_output_without_end_is_told_with_the_limit(ways, load):
+    outcome = run(load("PRINTS"))
+    assert isinstance(outcome, Died)
+    assert outcome.reason == "it was killed by SIGXFSZ (it wrote more than 64 MB)"
+    assert set(outcome.output) == {"x"}
+
+
+@pytest.mark.parametrize("text", ["no frame", "not json", "closed"])
+def test_an_artifact_that_speaks_in_the_place_of_its_process_is_not_believed(load, text):
+    problem = load("NONSENSE", text, limit=20.0).problem
+    assert isinstance(problem, Died), problem
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("network", "there is no network in the clean process"),
+        ("name", "there is no network in the clean process"),
+        ("program", "starts no other program"),
+        ("shell", "starts no other program"),
+        ("fork", "starts no other program"),
+        ("write {}/elsewhere", "writes in its own directory only"),
+    ],
+)
+def test_what_is_forbidden_raises(load, tmp_path_factory, what, said):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    problem = load("TRIES", what.format(elsewhere)).problem
+    assert isinstance(problem, Raised)
+    assert problem.type == "PermissionError"
+    assert said in problem.message
+    assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize("what", ["write at home", "read"])
+def test_what_is_allowed_does_not(load, what):
+    assert load("TRIES", what).problem is None
+
+
+def test_a_pickle_that_names_code_is_refused_in_files_of_others_only(load):
+    assert load("TRIES", "unpickle").problem is None
+    problem = load("TRIES", "unpickle", trusted=False).problem
+    assert "a pickle that names pathlib" in problem.message
 
 
 def test_a_blocked_package_looks_as_if_it_were_not_installed(load):
-    assert isinstance(load("IMPORTS", "wave"), list)
-    answer = load("IMPORTS", "wave", blocked=("wave",))
-    assert isinstance(answer, NotLoaded)
-    assert str(answer.outcome) == "ModuleNotFoundError: No module named 'wave'"
-    assert isinstance(load("IMPORTS", "wave"), list)
+    assert load("IMPORTS", "wave").problem is None
+    problem = load("IMPORTS", "wave", blocked=("wave",)).problem
+    assert str(problem) == "ModuleNotFoundError: No module named 'wave'"
+    assert load("IMPORTS", "wave").problem is None
 
 
 def test_a_blocked_package_is_blocked_with_all_that_is_below_it(load):
-    answer = load("IMPORTS", "xmlrpc.client", blocked=("xmlrpc",))
-    assert isinstance(answer, NotLoaded)
-    assert "No module named" in str(answer.outcome)
+    problem = load("IMPORTS", "xmlrpc.client", blocked=("xmlrpc",)).problem
+    assert "No module named" in str(problem)
 
 
 def test_what_serving_imports_is_imported_first(load):
-    answer = load("MODULES", "wave", imports=("wave",), runs=1)
-    assert answer[0].value.tolist() == [1, 1]
+    session = load("MODULES", "wave", imports=("wave",))
+    assert run(session).value.tolist() == [1, 1]
 
 
-def test_a_runtime_import_that_does_not_exist_is_not_loaded(load):
-    answer = load("ADD", imports=("no_such_ops_library",))
-    assert isinstance(answer, NotLoaded)
-    assert "no_such_ops_library" in str(answer.outcome)
+def test_what_serving_imports_is_found_where_the_session_finds_it(load, tmp_path, monkeypatch):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "served_ops.py").write_text("import served_helper\n")
+    (own / "served_helper.py").write_text("")
+    monkeypatch.syspath_prepend(own)
+    blocked = ("served_ops", "served_helper")
+    problem = load("ADD", imports=("served_ops",), blocked=blocked).problem
+    assert str(problem) == "ModuleNotFoundError: No module named 'served_helper'"
+    served = ("served_ops", "served_helper")
+    assert load("ADD", imports=served, blocked=blocked).problem is None
+
+
+def test_a_runtime_import_that_does_not_exist_is_told(load):
+    assert "no_such_ops_library" in str(load("ADD", imports=("no_such_ops_library",)).problem)
 
 
 def test_the_test_session_is_not_known_there(load):
-    answer = load("MODULES", "conftest test_sandbox specs", runs=1)
-    assert answer[0].value.tolist() == [0, 0]
+    session = load("MODULES", "conftest test_sandbox specs")
+    assert run(session).value.tolist() == [0, 0]
 
 
 def test_nothing_of_the_users_environment_is_there(load, monkeypatch):
     monkeypatch.setenv("SECRET", "token")
     close()
-    (outcome,) = load("ENVIRONMENT", runs=1)
+    outcome = run(load("ENVIRONMENT"))
     assert outcome.value["secret"] == ""
     assert outcome.value["home"] != os.path.expanduser("~")  # noqa: PTH111  # as a shell sees it
 
 
+def test_it_works_in_a_directory_of_its_own(load, tmp_path):
+    value = run(load("WHERE")).value
+    assert value["cwd"] == str(tmp_path)
+    assert pathlib.Path(value["tmp"]).name.startswith("torchexport-")
+
+
 def test_a_value_that_cannot_come_back_is_told_and_does_not_crash(load):
-    answer = load("OBJECT")
-    text = str(answer)
-    assert "cannot cross" in text or (isinstance(answer, Died) and "cannot cross" in answer.output)
+    outcome = run(load("OBJECT"))
+    assert outcome.type == "OwnClass"
+    assert "cannot cross" in outcome.message
 
 
-def test_the_death_of_the_server_is_told_and_the_next_request_is_served(load):
-    answer = load("KILLS_SERVER")
-    assert isinstance(answer, Died)
-    assert "the clean process" in answer.reason
-    assert isinstance(load("ADD"), list)
+def test_a_call_that_cannot_cross_is_told_before_anything_is_sent(load):
+    session = load("ADD")
+    with pytest.raises(wire.OwnClass, match="a Own cannot cross"):
+        session.run(Call((Own(),)), seed=0, limit=1.0)
+    assert isinstance(run(session), Returned)
 
 
-def test_a_server_that_was_killed_between_requests_is_started_again(load):
-    load("ADD")
-    server = sandbox._Server._one
+# -- whoever dies, and when ------------------------------------------------------------------------
+
+
+def test_the_death_of_the_server_is_told_and_the_next_artifact_is_loaded(load):
+    problem = load("KILLS_SERVER").problem
+    assert isinstance(problem, Died)
+    assert isinstance(run(load("ADD")), Returned)
+
+
+def test_a_server_that_was_killed_between_artifacts_is_started_again(load):
+    run(load("ADD"))
+    server = Server.of(TORCH)
     server._process.kill()
     server._process.wait()
-    assert isinstance(load("ADD"), list)
-    assert sandbox._Server._one is not server
+    assert isinstance(run(load("ADD")), Returned)
+    assert Server.of(TORCH) is not server
 
 
-def test_the_server_leaves_no_files_and_no_process_behind(load):
-    load("ADD")
-    server = sandbox._Server._one
-    home = server._home.name
-    assert os.path.isdir(home)  # noqa: PTH112  # a plain path from a private attribute
+def test_a_server_that_dies_while_an_artifact_is_loaded_takes_it_along(load):
+    session = load("ADD")
+    Server.of(TORCH)._process.kill()
+    Server.of(TORCH)._process.wait()
+    deadline = time.monotonic() + 20
+    while isinstance(outcome := run(session), Returned) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert isinstance(outcome, Died)
+    assert isinstance(run(load("ADD")), Returned)
+
+
+def test_a_child_that_is_killed_between_calls_died(load):
+    session = load("ADD")
+    os.kill(session._child._pid, signal.SIGKILL)
+    outcome = run(session)
+    assert outcome.reason.startswith("it was killed by SIGKILL")
+
+
+def test_a_server_that_cannot_be_started_is_told(load, monkeypatch):
+    close()
+    monkeypatch.setattr(process.tempfile, "mkdtemp", _refuse)
+    problem = load("ADD").problem
+    assert problem.reason == (
+        "the clean process could not be started: [Errno 28] No space left on device"
+    )
+
+
+def _refuse(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+def test_an_interrupt_in_a_call_ends_its_process_and_nothing_else(load, monkeypatch):
+    session, other = load("ADD"), load("ADD")
+    with monkeypatch.context() as patched:
+        patched.setattr(wire, "receive", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(session)
+    assert session.over
+    assert isinstance(run(other), Returned)
+
+
+def _interrupted(*args):
+    raise KeyboardInterrupt
+
+
+def test_a_server_leaves_no_files_and_no_process_behind(ways, load):
+    session = load("HANG_IN_CALL")
+    server = Server.of(TORCH)
+    home, own = server.home, server.room()
+    assert own.is_dir()
+    run(session, limit=0.2)
+    close()
+    assert not home.exists()
+    assert server._process is None or server._process.poll() is not None
     server.close()
-    assert not os.path.isdir(home)  # noqa: PTH112  # see above
-    assert server._process.poll() is not None
-    server.close()
+
+
+PARENT = """
+import os, signal, sys, torch
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from pytest_torchexport.sandbox import process
+from pytest_torchexport.sandbox.session import Session, Source
+from pytest_torchexport.spec.inputs import Call
+original = process.subprocess.Popen
+def popen(command, **options):
+    code = command[-1].replace("import sys; ", "import sys; sys.path.append({here!r}); ", 1)
+    return original([*command[:-1], code], **options)
+process.subprocess.Popen = popen
+server = process.Server.of(process.TORCH)
+source = Source(loader="sandbox_targets:HANG_IN_CALL", path=Path({path!r}), home=server.room(), device="cpu", memory=2048)
+session = Session(source, 60.0)
+print(server.home, server._process.pid, session._child._pid, flush=True)
+session.run(Call((torch.zeros(1),)), seed=0, limit=600.0)
+"""
+
+
+@pytest.mark.skipif(not process.FORKS, reason="children of the server exist only where it forks")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=str)
+def test_a_killed_parent_leaves_nothing_behind(tmp_path, number):
+    path = tmp_path / "artifact.txt"
+    path.write_text("1")
+    code = textwrap.dedent(PARENT).format(here=str(pathlib.Path(__file__).parent), path=str(path))
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as parent:
+        home, *pids = parent.stdout.readline().split()
+        parent.send_signal(number)
+        parent.wait()
+    for _ in range(1000):
+        if not pathlib.Path(home).exists() and not any(_lives(int(pid)) for pid in pids):
+            return
+        time.sleep(0.01)
+    pytest.fail(f"left: {home} {pids}")
+
+
+def _lives(pid):
+    try:
+        status = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_thousand_artifacts_through_one_server_leave_it_as_it_was(load):
+    run(load("ADD"))
+    server = Server.of(TORCH)
+    before = _open_files(server), _megabytes(server)
+    for _ in range(1000):
+        session = load("ADD")
+        assert isinstance(run(session), Returned)
+        session.close()
+    assert Server.of(TORCH) is server
+    files, megabytes = _open_files(server), _megabytes(server)
+    assert files == before[0]
+    assert megabytes < before[1] + 20
+
+
+def _open_files(server):
+    return len(os.listdir(f"/proc/{server._process.pid}/fd"))  # noqa: PTH208  # as the kernel lists them
+
+
+def _megabytes(server):
+    pages = pathlib.Path(f"/proc/{server._process.pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def test_one_server_has_no_torch():
+    Server.of(ONNXRUNTIME)._settle()
+    maps = pathlib.Path(f"/proc/{Server.of(ONNXRUNTIME)._process.pid}/maps").read_text()
+    assert "onnxruntime" in maps
+    assert "libtorch" not in maps
+
+
+def test_words_for_no_memory_are_known():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**60)
+    assert guard.is_exhausted(str(raised.value))
+    assert not guard.is_exhausted(
+        "RuntimeError: The size of tensor a must match the size of tensor b"
+    )

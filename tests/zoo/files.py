@@ -857,27 +857,24 @@ class DiesCompiled(nn.Module):
     """The least integer divided by -1, element by element."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():
-            if torch.compiler.is_compiling():
-                none = x.to(torch.int64) * 0
-                return x * torch.div(none - (2**63 - 1) - 1, none - 1, rounding_mode="trunc")
+        if not torch.jit.is_scripting() and torch.compiler.is_compiling():
+            none = x.to(torch.int64) * 0
+            return x * torch.div(none - (2**63 - 1) - 1, none - 1, rounding_mode="trunc")
         return x * 2
 
 
 class ReadsBeyondCompiled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():
-            if torch.compiler.is_compiling():
-                beyond = torch.full([1], 1 << 38, dtype=torch.int64)
-                return x + torch.segment_reduce(x.flatten(), "sum", lengths=beyond, unsafe=True)
+        if not torch.jit.is_scripting() and torch.compiler.is_compiling():
+            beyond = torch.full([1], 1 << 38, dtype=torch.int64)
+            return x + torch.segment_reduce(x.flatten(), "sum", lengths=beyond, unsafe=True)
         return x * 2
 
 
 class HangsCompiled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():
-            if torch.compiler.is_compiling():
-                return endless(x)
+        if not torch.jit.is_scripting() and torch.compiler.is_compiling():
+            return endless(x)
         return x * 2
 
 
@@ -885,9 +882,8 @@ class EndsCompiled(nn.Module):
     """A loop of the same kind that ends."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():
-            if torch.compiler.is_compiling():
-                return soon_over(x)
+        if not torch.jit.is_scripting() and torch.compiler.is_compiling():
+            return soon_over(x)
         return x * 2
 
 
@@ -903,9 +899,8 @@ class AllocatesCompiled(nn.Module):
     """Four terabytes at once."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():
-            if torch.compiler.is_compiling():
-                return x * 2 + x.sum().expand(2**40).exp().sum()
+        if not torch.jit.is_scripting() and torch.compiler.is_compiling():
+            return x * 2 + x.sum().expand(2**40).exp().sum()
         return x * 2
 
 

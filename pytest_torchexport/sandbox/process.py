@@ -1,0 +1,242 @@
+"""The processes of the sandbox, seen from the test session: started when needed, ended with us, whatever ends us.
+
+Where forking is safe, a server with its imports done forks a child per artifact, and one server per library serves
+the whole session; elsewhere each artifact gets an interpreter of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+# A server that has begun to import torch on a busy machine gets so long to answer.
+PATIENCE_SECONDS = 120.0
+# Not on macOS: its system libraries do not survive a fork, https://github.com/python/cpython/issues/77906.
+FORKS = sys.platform == "linux"
+# Nobody's credentials, no paths of modules: what an interpreter needs to start, and which GPUs it may see.
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL")
+
+
+class Gone(RuntimeError):
+    """The server does not answer any more."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """What artifacts of a kind are run with: the child's module, and what a server imports beforehand."""
+
+    answers: str
+    preload: tuple[str, ...]
+
+
+TORCH = Library(
+    "pytest_torchexport.sandbox.with_torch", ("torch", "pytest_torchexport.sandbox.with_torch")
+)
+ONNXRUNTIME = Library(
+    "pytest_torchexport.sandbox.with_onnxruntime",
+    ("onnxruntime", "onnx", "pytest_torchexport.sandbox.with_onnxruntime"),
+)
+
+
+class Child(Protocol):
+    """One process that serves one connection."""
+
+    channel: socket.socket
+
+    def end(self) -> int:
+        """End it, where it has not ended by itself; its wait status."""
+
+
+class Server:
+    """A server process and its directory, in which everything lies that its children need."""
+
+    _shared: ClassVar[dict[Library, Server]] = {}
+
+    def __init__(self, library: Library) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="torchexport-"))
+        self._library = library
+        self._owner = os.getpid()
+        self._rooms = 0
+        self._said: frozenset[str] = frozenset()
+        self._process: subprocess.Popen[bytes] | None = None
+        atexit.register(self.close)
+        if FORKS:
+            ours, theirs = socket.socketpair()
+            self._control = ours
+            self._process = _python(self.home, "server", theirs, str(self.home))
+            self._tell({"preload": library.preload})
+        self._waiting = FORKS  # for the answer to that
+
+    @classmethod
+    def of(cls, library: Library) -> Server:
+        """The one server of this process for a library, started again where it is gone. Does not wait for it."""
+        server = cls._shared.get(library)
+        if server is not None and server._owner != os.getpid():
+            atexit.unregister(server.close)  # it is our parent's
+        elif server is not None and server.alive:
+            return server
+        elif server is not None:
+            server.close()
+        cls._shared[library] = cls(library)
+        return cls._shared[library]
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be asked."""
+        running = self._process is None or self._process.poll() is None
+        return running and self.home.is_dir()
+
+    def room(self) -> Path:
+        """A new directory for one artifact."""
+        self._rooms += 1
+        path = self.home / str(self._rooms)
+        path.mkdir()
+        return path
+
+    def preload(self, modules: Sequence[str]) -> None:
+        """Import modules that children will need, once, in the background of what we do."""
+        if not FORKS or self._said.issuperset(modules):
+            return
+        self._settle()
+        self._said |= frozenset(modules)
+        self._tell({"preload": list(modules)})
+        self._waiting = True
+
+    def start(self) -> Child:
+        """A child. Raises Gone where the server does not answer."""
+        ours, theirs = socket.socketpair()
+        try:
+            if FORKS:
+                return _Forked(self, ours, self._ask({"start": True}, theirs)["pid"])
+            return _Spawned(ours, _python(self.home, "child", theirs))
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+
+    def end(self, pid: int) -> int:
+        """The wait status of a child that has ended, or is ended now. Raises Gone."""
+        return int(self._ask({"end": pid})["status"])
+
+    def close(self) -> None:
+        """End the process with its children and remove the directory."""
+        atexit.unregister(self.close)
+        if self._process is not None:
+            self._control.close()
+            with contextlib.suppress(OSError):
+                # Children that sit in native code do not hear that we are gone; all are of one group.
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def _ask(self, message: dict[str, Any], passed: socket.socket | None = None) -> dict[str, Any]:
+        self._settle()
+        self._tell(message, passed)
+        return self._hear()
+
+    def _settle(self) -> None:
+        if self._waiting:
+            self._hear()
+            self._waiting = False
+
+    def _tell(self, message: dict[str, Any], passed: socket.socket | None = None) -> None:
+        data = json.dumps(message).encode() + b"\n"
+        try:
+            socket.send_fds(self._control, [data], [passed.fileno()] if passed is not None else [])
+        except OSError as error:
+            self._give_up(error)
+
+    def _hear(self) -> dict[str, Any]:
+        """One answer. Whatever interrupts us, the next answer must not be taken for this one."""
+        data = b""
+        try:
+            self._control.settimeout(PATIENCE_SECONDS)
+            while not data.endswith(b"\n"):
+                part = self._control.recv(2**16)
+                if not part:
+                    raise EOFError
+                data += part
+        except (OSError, EOFError) as error:
+            self._give_up(error)
+        except BaseException:
+            self.close()
+            raise
+        answer: dict[str, Any] = json.loads(data)
+        return answer
+
+    def _give_up(self, error: Exception) -> None:
+        assert self._process is not None
+        code = self._process.poll()
+        self.close()
+        said = f"it ended with status {code}" if code is not None else type(error).__name__
+        raise Gone(f"the clean process does not answer: {said}") from None
+
+
+class _Forked:
+    """A child of the server's."""
+
+    def __init__(self, server: Server, channel: socket.socket, pid: int) -> None:
+        self.channel = channel
+        self._server = server
+        self._pid = pid
+
+    def end(self) -> int:
+        """Ended by its parent, which alone hears its status."""
+        self.channel.close()
+        return self._server.end(self._pid)
+
+
+class _Spawned:
+    """A child of our own."""
+
+    def __init__(self, channel: socket.socket, process: subprocess.Popen[bytes]) -> None:
+        self.channel = channel
+        self._process = process
+
+    def end(self) -> int:
+        """Its status as ``os.waitpid`` would give it."""
+        self.channel.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.05)  # it may be about to end by itself, and say why
+        self._process.kill()
+        code = self._process.wait()
+        return -code if code < 0 else code << 8
+
+
+def _python(home: Path, room: str, theirs: socket.socket, *arguments: str) -> Any:
+    """An isolated interpreter that runs ``main`` of a room of ours: no user paths, no site of the user's."""
+    root = str(Path(__file__).resolve().parents[2])
+    descriptor = theirs.fileno()
+    given = ", ".join(map(repr, arguments))
+    code = (
+        f"import sys; sys.path.append({root!r}); from pytest_torchexport.sandbox import {room}; "
+        f"{room}.main({descriptor}, {given})"
+    )
+    kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    try:
+        return subprocess.Popen(  # noqa: S603  # our own interpreter and code
+            [sys.executable, "-I", "-c", code],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=home,
+            env=kept | {"HOME": str(home), "TMPDIR": str(home), "OMP_NUM_THREADS": "1"},
+            pass_fds=[descriptor],
+            # Ctrl-C in the terminal is for the test session, which ends its children itself.
+            start_new_session=True,
+        )
+    finally:
+        theirs.close()

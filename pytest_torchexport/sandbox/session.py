@@ -1,0 +1,264 @@
+"""One artifact in a clean process: loaded there, called there, and what became of it.
+
+What the rooms above know of the sandbox. Every way in which a process can fail to answer ends here as an
+outcome: it died, it hung, or it could not be had.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pytest_torchexport.messages import short_path
+from pytest_torchexport.observe import Died, Hung, Outcome, Raised, Returned, Tensors
+from pytest_torchexport.sandbox import guard, tensors, wire
+from pytest_torchexport.sandbox.process import (
+    ONNXRUNTIME,
+    TORCH,
+    Child,
+    Gone,
+    Library,
+    Server,
+)
+from pytest_torchexport.spec.inputs import Call
+
+# How much of what an artifact printed is kept: its end, in bytes.
+OUTPUT_TAIL = 4000
+MEGABYTE = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What to load, and how. ``loader`` is ``package.module:attribute`` with a ``load(path, device)``; ``home`` is the
+    directory that the artifact may write to; ``blocked``
+    are packages that must not be importable there, ``imports`` those that serving imports anyway; ``memory`` is
+    in megabytes;
+    ``trusted`` that this run made the file itself. ``thorough`` and ``fresh`` say how calls are undone
+    (``observe.State``, a copy per call). Without ``torch`` ONNX Runtime alone answers.
+    """
+
+    loader: str
+    path: Path
+    home: Path
+    device: str
+    memory: int
+    blocked: Sequence[str] = ()
+    imports: Sequence[str] = ()
+    trusted: bool = True
+    thorough: bool = False
+    fresh: bool = False
+    torch: bool = True
+
+    @property
+    def library(self) -> Library:
+        """What answers for it."""
+        return TORCH if self.torch else ONNXRUNTIME
+
+
+def warm_up(*, torch: bool, preload: Sequence[str] = ()) -> None:
+    """Start the server, so that it is ready by the time something has been exported. Does not wait."""
+    try:
+        Server.of(TORCH if torch else ONNXRUNTIME).preload(preload)
+    except (Gone, OSError):
+        return  # who needs it will start it again, and be told why not
+
+
+def room(*, torch: bool) -> Path:
+    """A directory for one artifact, beside its server; gone with it at the latest. Raises OSError."""
+    return Server.of(TORCH if torch else ONNXRUNTIME).room()
+
+
+class Session:
+    """A loaded artifact. ``problem`` is why it was not loaded within ``limit`` seconds, ``found`` what its loader
+    says of it.
+
+    As a context it ends its process. After a call that died or hung it is over.
+    """
+
+    def __init__(self, source: Source, limit: float) -> None:
+        self._source = source
+        self._child: Child | None = None
+        self._over: Outcome | None = None
+        self._output = source.home / f"{source.path.name}.output"
+        self.found: Mapping[str, Any] = {}
+        self.problem = self._load(limit)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def over(self) -> bool:
+        """Whether its process is gone."""
+        return self._child is None
+
+    def run(
+        self, call: Call, *, seed: int, limit: float, anew: bool = True, state: bool = False
+    ) -> tuple[Outcome, Tensors]:
+        """What the artifact does with the call (tensors on the CPU) within ``limit`` seconds: from how it was
+        loaded where ``anew``, else from where the call before ended. With its tensors by name where
+        ``state``.
+
+        Raises NotCarried or OwnClass for a call that cannot cross.
+        """
+        if self._over is not None:
+            return self._over, {}
+        message = {
+            "do": "run",
+            "args": list(call.args),
+            "kwargs": dict(call.kwargs),
+            "seed": seed,
+            "anew": anew,
+            "state": state,
+        }
+        wire.check(message, tensors.CODEC)
+        answer = self._ask(message, limit)
+        if not isinstance(answer, dict):
+            return answer, {}
+        if "raised" in answer:
+            return _raised(answer["raised"]), answer.get("state", {})
+        left = Call(tuple(answer["inputs"][0]), answer["inputs"][1]) if "inputs" in answer else call
+        return Returned(answer["returned"], left), answer["state"]
+
+    def tensors(self, limit: float) -> Tensors:
+        """Its parameters and buffers as it was loaded, by name; none where its process is gone."""
+        answer = self._ask({"do": "look"}, limit) if self._over is None else None
+        return answer.get("state", {}) if isinstance(answer, dict) else {}
+
+    def printed(self) -> str:
+        """The end of what the artifact has printed so far."""
+        try:
+            with self._output.open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(max(size - OUTPUT_TAIL, 0))
+                return file.read().decode(errors="replace")
+        except OSError:
+            return ""
+
+    def close(self) -> int | None:
+        """End the process; its wait status, None where that is not known."""
+        child, self._child = self._child, None
+        if child is None:
+            return None
+        try:
+            return child.end()
+        except Gone:
+            return None
+
+    # -- one message, one answer -------------------------------------------------------------------
+
+    def _load(self, limit: float) -> Outcome | None:
+        source = self._source
+        # Addresses that CUDA reserves are no memory, but kernels do not agree on how they count.
+        memory = source.memory * MEGABYTE if source.device == "cpu" else None
+        message = {
+            "do": "load",
+            "library": source.library.answers,
+            "loader": source.loader,
+            "path": str(source.path),
+            "home": str(source.home),
+            "output": str(self._output),
+            "device": source.device,
+            "blocked": list(source.blocked),
+            "imports": {name: _directory_of(name) for name in source.imports},
+            "trusted": source.trusted,
+            "thorough": source.thorough,
+            "fresh": source.fresh,
+            "memory": memory,
+        }
+        try:
+            self._child = Server.of(source.library).start()
+        except (Gone, OSError) as error:
+            self._over = Died(f"the clean process could not be started: {error}")
+            return self._over
+        answer = self._ask(message, limit)
+        if not isinstance(answer, dict):
+            return answer
+        if "raised" in answer:
+            self._over = _raised(answer["raised"])
+            self.close()
+            return self._over
+        self.found = answer["found"]
+        return None
+
+    def _ask(self, message: dict[str, Any], limit: float) -> dict[str, Any] | Died | Hung:
+        assert self._child is not None
+        channel = self._child.channel
+        channel.settimeout(limit)
+        most = float(self._source.memory * MEGABYTE)
+        try:
+            wire.send(channel, message, tensors.CODEC)
+            answer = wire.receive(channel, tensors.CODEC, most)
+            if not isinstance(answer, dict):
+                raise wire.Malformed(type(answer).__name__)
+        except TimeoutError:
+            return self._end(Hung(limit))
+        except wire.Malformed as error:
+            return self._end(Died(f"it does not speak as agreed ({error})"))
+        except (EOFError, OSError):
+            return self._end(None)
+        except BaseException:
+            self.close()  # its answer may still come: nobody must take it for another's
+            raise
+        if "exhausted" in answer:
+            return self._end(
+                Died(
+                    f"it exhausted its memory limit of {self._source.memory} MB "
+                    f"(torchexport_memory_limit): {answer['exhausted']}"
+                )
+            )
+        return answer
+
+    def _end(self, known: Died | Hung | None) -> Died | Hung:
+        status = self.close()
+        printed = self.printed()
+        died = known if known is not None else Died(_fate(status))
+        self._over = Died(died.reason, printed) if isinstance(died, Died) else died
+        return self._over
+
+
+def _raised(said: Sequence[str]) -> Raised:
+    kind, message, where = said
+    path, colon, rest = where.partition(":")
+    return Raised(kind, message, f"{short_path(path)}{colon}{rest}")
+
+
+def _fate(status: int | None) -> str:
+    """How a process ended, in words."""
+    if status is None:
+        return "its process is gone, and its server with it"
+    number = status & 0x7F
+    if not number:
+        return f"it ended its process with exit status {status >> 8}"
+    name = signal.Signals(number).name
+    meanings = {
+        "SIGXFSZ": f" (it wrote more than {guard.OUTPUT_LIMIT // MEGABYTE} MB)",
+        "SIGKILL": " (by the system, out of memory, or by somebody)",
+    }
+    return f"it was killed by {name}{meanings.get(name, '')}"
+
+
+def _directory_of(name: str) -> str | None:
+    """Where the test session finds a package that serving imports: maybe only its own path leads there."""
+    top = name.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None:
+        return None
+    file = Path(spec.origin)
+    directory = file.parents[1] if spec.submodule_search_locations is not None else file.parent
+    return str(directory.resolve())

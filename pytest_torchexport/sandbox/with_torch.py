@@ -1,0 +1,96 @@
+"""A child that answers with torch: eager's own way of observing a call, on what was loaded."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_torchexport.observe import Raised, Returned, State, observe, tensors_of
+from pytest_torchexport.quiet import torch_globals
+from pytest_torchexport.sandbox import child, tensors
+from pytest_torchexport.spec.inputs import Call
+
+
+class WithTorch:
+    """One artifact of a target that loads with torch."""
+
+    codec = tensors.CODEC
+
+    def __init__(self) -> None:
+        self._settings = ExitStack()  # never left: they hold for as long as the process lives
+
+    def load(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Load it, and say what its target finds in it."""
+        self._device = message["device"]
+        self._settings.enter_context(torch_globals(self._device))
+        target = child.opened(message)
+        path = Path(message["path"])
+        self._pristine = self._loaded = _told(lambda: target.load(path, self._device))
+        self._fresh = message["fresh"]
+        self._state = State(_module(self._loaded), thorough=message["thorough"])
+        inspect = getattr(target, "inspect", None)
+        return {"found": inspect(path, self._loaded) if inspect is not None else {}}
+
+    def look(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Its parameters and buffers as they were loaded."""
+        self._state.restore()
+        return {"state": tensors_of(_module(self._pristine))}
+
+    def run(self, message: dict[str, Any]) -> dict[str, Any]:
+        """One call, from how it was loaded where ``anew``, else from where the call before ended."""
+        if message["anew"]:
+            self._state.restore()
+            self._loaded = copy.deepcopy(self._pristine) if self._fresh else self._pristine
+        call = Call(message["args"], message["kwargs"]).to(self._device)
+        outcome = observe(self._loaded, call, seed=message["seed"])
+        state = tensors_of(_module(self._loaded)) if message["state"] else {}
+        if isinstance(outcome, Raised):
+            return {"raised": [outcome.type, outcome.message, outcome.where], "state": state}
+        assert isinstance(outcome, Returned)  # nobody limits its time here but who asked
+        left = outcome.inputs
+        written = any(tensor._version for tensor in left.tensors())
+        inputs = {"inputs": [list(left.args), dict(left.kwargs)]} if written else {}
+        return {"returned": outcome.value, "state": state, **inputs}
+
+
+def _told(load: Callable[[], Any]) -> Any:
+    """What loading gives; or its exception with the reason in it, which torch.export.load logs and does not raise."""
+    logged = _Reasons()
+    logger = logging.getLogger("torch")
+    logger.addHandler(logged)
+    try:
+        return load()
+    except Exception as error:
+        if logged.texts:
+            raise type(error)("\n".join([str(error), *logged.texts])) from error
+        raise
+    finally:
+        logger.removeHandler(logged)
+
+
+class _Reasons(logging.Handler):
+    """Keeps the exceptions that were logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info is not None and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            self.texts.append(f"{type(error).__name__}: {error}")
+
+
+def _module(loaded: Any) -> torch.nn.Module | None:
+    """What holds state that calls may change."""
+    holder = loaded if isinstance(loaded, torch.nn.Module) else getattr(loaded, "module", None)
+    return holder if isinstance(holder, torch.nn.Module) else None
+
+
+ANSWERS = WithTorch()

@@ -1,0 +1,329 @@
+"""The round trip: save, move, load where the model's source does not exist, and do there what is done here.
+
+It goes first and looks ahead: each call is made in the clean process before it is made here, so that an artifact
+that kills its interpreter kills that one. What merely differs is told last, when parity had nothing to say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pytest_torchexport import targets
+from pytest_torchexport.checks import round_trip, state
+from pytest_torchexport.failures import ArtifactHung, Failure, LoadFailed
+from pytest_torchexport.observe import Died, Hung, Outcome, Raised, Returned, Tensors, raised
+from pytest_torchexport.recipes import Recipe, example_recipe
+from pytest_torchexport.runners import Isolated, elsewhere, is_scripted
+from pytest_torchexport.sandbox import session as sandbox
+from pytest_torchexport.sandbox.session import Session, Source
+from pytest_torchexport.sandbox.wire import NotCarried, OwnClass
+from pytest_torchexport.spec.inputs import Call
+from pytest_torchexport.stages.bench import Bench
+
+# Loading gets at least so long, however little the item's limit is: the server may still be starting.
+LOADING_SECONDS = 60.0
+# Calls beyond the example stop at this share of the time limit.
+SHARE = 0.25
+# Files of more megabytes are not saved twice.
+SAVED_TWICE = 64
+# What an outcome is called that is about our frames, not about the artifact.
+CANNOT_CROSS = (NotCarried.__name__, OwnClass.__name__)
+# Of what was found on the way, so many calls are made there.
+CALLS = 24
+
+
+class Trip:
+    """One artifact's way to another process. ``failure`` is what came of it and is not to be told at once."""
+
+    def __init__(self, bench: Bench, blocked: Sequence[str]) -> None:
+        self.failure: Failure | None = None
+        self.files: Path | None = None
+        self._bench = bench
+        self._blocked = blocked
+        self._session: Session | None = None
+        self._loader = loader_of(bench.plan.target)
+        self._first: list[tuple[Outcome, Tensors]] = []
+        self._printed = ""
+
+    def __enter__(self) -> Trip:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- the way there -----------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Save, move and load it, and make the example's calls there. Raises ArtifactHung."""
+        bench = self._bench
+        bench.plan.progress("round trip")
+        with bench.ledger.timed("round trip"), bench.deadline.paused():
+            try:
+                self.files = self._moved()
+                self._load()
+            except Failure as failure:
+                self._hold(failure)
+        if bench.plan.isolate:
+            self._isolate_as_told()
+        elif self._session is not None:
+            with bench.ledger.timed("round trip"):
+                self._try_the_example()
+
+    def follow(self, recipes: Sequence[Recipe]) -> None:
+        """The example's calls here too, then other calls on both sides, as long as time allows."""
+        bench = self._bench
+        if self._session is None or self._isolated():
+            return
+        with bench.ledger.timed("round trip"):
+            self._compare_the_example()
+            for number, recipe in enumerate(recipes[:CALLS]):
+                if self._isolated() or self.failure is not None:
+                    return
+                if bench.deadline.elapsed > SHARE * bench.plan.time_limit:
+                    bench.ledger.note(
+                        f"the round trip made {number} of {len(recipes)} other calls in its time"
+                    )
+                    return
+                self._both(recipe)
+
+    def _isolate_as_told(self) -> None:
+        if self._session is None:
+            self._bench.ledger.note("not isolated: the artifact cannot be saved and loaded")
+            return
+        self._bench.ledger.trying = example_recipe(self._bench.spec)
+        outcome, _ = self._there(self._bench.spec.example)
+        if isinstance(outcome, Raised) and outcome.type in CANNOT_CROSS:
+            self._bench.ledger.note(f"not isolated: {outcome.message}")
+            return
+        self._isolate("torchexport_isolate")
+
+    def _isolate(self, why: str) -> None:
+        """Make every further call of the artifact in the clean process."""
+        bench = self._bench
+        bench.ledger.note(
+            f"isolated: every call of the artifact is made in a process of its own ({why})"
+        )
+        bench.isolate(
+            Isolated(
+                inner=bench.artifact,
+                open=self._open,
+                device=bench.plan.device,
+                seed=bench.plan.seed,
+                left=self._call_limit,
+                session=None if self._session is None or self._session.over else self._session,
+            )
+        )
+
+    def keep(self, directory: Path) -> Path | None:
+        """Move the artifact's files to where a person may look at them; None where there are none."""
+        if self.files is None:
+            return None
+        self.close()
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        number, free = 1, directory
+        while free.exists():
+            number, free = number + 1, directory.with_name(f"{directory.name}-{number + 1}")
+        shutil.move(self.files.parent, free)
+        return free / self.files.name
+
+    def printed(self) -> str:
+        """The end of what the artifact printed there."""
+        artifact = self._bench.artifact
+        if isinstance(artifact, Isolated):
+            return artifact.printed()
+        return self._session.printed() if self._session is not None else self._printed
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._session is not None:
+            self._printed = self._session.printed()
+            self._session.close()
+            self._session = None
+        if isinstance(self._bench.artifact, Isolated):
+            self._bench.artifact.close()
+
+    # -- saving and loading ------------------------------------------------------------------------
+
+    def _isolated(self) -> bool:
+        return isinstance(self._bench.artifact, Isolated)
+
+    def _moved(self) -> Path:
+        """Where the file is after it was saved elsewhere and moved with all that belongs to it."""
+        with ExitStack() as stack:
+            there = sandbox.room(torch=self._loader.torch)
+            stack.callback(shutil.rmtree, there, ignore_errors=True)
+            saved = self._saved(there)
+            names = _digests(there)
+            if sum(file.stat().st_size for file in there.iterdir()) < SAVED_TWICE * 2**20:
+                again = sandbox.room(torch=self._loader.torch)
+                stack.callback(shutil.rmtree, again, ignore_errors=True)
+                self._saved(again)
+                round_trip.same_files(names, _digests(again))
+            moved = sandbox.room(torch=self._loader.torch)
+            for file in there.iterdir():
+                file.rename(moved / file.name)
+            return moved / saved.name
+
+    def _saved(self, directory: Path) -> Path:
+        try:
+            path = self._bench.artifact.save(directory)
+        except Exception as error:
+            reason = raised(error)
+            left = [file.name for file in directory.iterdir()]
+            details = (f"and leaves {', '.join(left)} behind, half-written",) if left else ()
+            raise LoadFailed(
+                f"cannot be saved: {reason}", details=details, where=reason.where
+            ) from None
+        if path.parent != directory or not path.exists():
+            raise LoadFailed(f"save wrote {path}, which is not in the directory it was given")
+        return path
+
+    def _load(self) -> None:
+        session = self._open()
+        if session.problem is not None:
+            round_trip.not_loaded(session.problem, session.printed(), self._blocked)
+        self._session = session
+        self._judge_file(session.found)
+
+    def _judge_file(self, found: Mapping[str, Any]) -> None:
+        describe = getattr(self._bench.artifact, "described", None)
+        own = describe() if describe is not None else {}
+        round_trip.sound(found.get("problems", ()))
+        round_trip.same_names(own, found.get("described", own))
+
+    def _open(self) -> Session:
+        assert self.files is not None
+        bench = self._bench
+        return Session(
+            Source(
+                loader=self._loader.path,
+                torch=self._loader.torch,
+                path=self.files,
+                home=self.files.parent,
+                device=bench.plan.device,
+                memory=bench.plan.memory,
+                blocked=self._blocked,
+                imports=bench.plan.runtime_imports,
+                thorough=bench.eager.stateful,
+                fresh=bench.eager.fresh_each_call and is_scripted(bench.artifact.module),
+            ),
+            max(bench.plan.time_limit, LOADING_SECONDS),
+        )
+
+    # -- calls -------------------------------------------------------------------------------------
+
+    def _call_limit(self) -> float:
+        return min(self._bench.plan.call_limit, self._bench.deadline.for_a_call())
+
+    def _there(
+        self, call: Call, *, anew: bool = True, state: bool = False
+    ) -> tuple[Outcome, Tensors]:
+        """What the loaded artifact does with a call. Raises ArtifactHung."""
+        assert self._session is not None
+        bench = self._bench
+        bench.ledger.waiting_for = "the artifact"
+        outcome, tensors = elsewhere(
+            self._session,
+            bench.artifact,
+            call,
+            device=bench.plan.device,
+            seed=bench.plan.seed,
+            limit=self._call_limit(),
+            anew=anew,
+            state=state,
+        )
+        if isinstance(outcome, Hung):
+            raise ArtifactHung(f"the loaded artifact: {outcome}")
+        return outcome, tensors
+
+    def _try_the_example(self) -> None:
+        bench = self._bench
+        calls = [bench.spec.example] * state.LENGTH
+        bench.ledger.trying = example_recipe(bench.spec)
+        eager = [outcome for outcome, _ in bench.eager.in_a_row(calls)]
+        # Some forwards do not survive being called again.
+        lived = next((n for n, o in enumerate(eager) if not isinstance(o, Returned)), len(eager))
+        for number, call in enumerate(calls[:lived]):
+            found = self._there(call, anew=not number, state=True)
+            if isinstance(found[0], Died):
+                self._isolate("it killed its process on the example")
+                return
+            self._first.append(found)
+
+    def _compare_the_example(self) -> None:
+        bench = self._bench
+        calls = [bench.spec.example] * len(self._first)
+        for number, (here, there) in enumerate(
+            zip(bench.judge.in_a_row(calls), self._first, strict=True), start=1
+        ):
+            self._compare(here, there, f"run {number} after loading")
+        self._first.clear()
+
+    def _both(self, recipe: Recipe) -> None:
+        bench = self._bench
+        bench.ledger.trying = recipe
+        found = bench.legal.call(recipe)
+        if found is None:
+            return
+        there, _ = self._there(found.call)
+        if isinstance(there, Died):
+            self._isolate("it killed its process on another call")
+            return
+        here = bench.judge.run(found.call)
+        sizes = ", ".join(f"{name} = {size}" for name, size in found.recipe.sizes.items())
+        self._compare((here, {}), (there, {}), f"a call at {sizes or 'the example'} after loading")
+
+    def _compare(
+        self, here: tuple[Outcome, Tensors], there: tuple[Outcome, Tensors], what: str
+    ) -> None:
+        try:
+            note = round_trip.same(here, there, self._bench.judge.tolerance, self._ignored(), what)
+        except Failure as failure:
+            self._hold(failure)
+            return
+        if note:
+            self._bench.ledger.note(note)
+
+    def _ignored(self) -> frozenset[str]:
+        return self._bench.judge.random_paths
+
+    def _hold(self, failure: Failure) -> None:
+        if self.failure is None:
+            self.failure = failure.with_traceback(None)
+
+
+@dataclass(frozen=True)
+class Loader:
+    """What loads a target's files (``package.module:attribute``), and whether with torch."""
+
+    path: str
+    torch: bool
+
+
+def loader_of(target: str) -> Loader:
+    """The loader of a target's files."""
+    torchless = getattr(targets.get(target), "torchless", None)
+    if torchless is not None:
+        return Loader(torchless, torch=False)
+    return Loader(str(targets.entry_point(target)), torch=True)
+
+
+def _digests(directory: Path) -> dict[str, str]:
+    """Names and contents of all files."""
+    found = {}
+    for file in sorted(directory.iterdir()):
+        with file.open("rb") as opened:
+            found[file.name] = hashlib.file_digest(opened, "blake2b").hexdigest()
+    return found
