@@ -18,7 +18,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
-from zoo.row import DIFFERS, RAISES, REFUSED, STATE, UNLOADABLE, call, normal, row, truth, whole
+from zoo.row import DIFFERS, REFUSED, STATE, UNLOADABLE, call, normal, row, truth, whole
 
 CRASHED = "ArtifactCrashed"
 HUNG = "ArtifactHung"
@@ -904,6 +904,30 @@ class AllocatesCompiled(nn.Module):
         return x * 2
 
 
+# -- more than a protobuf, or 31 bits, can hold ---------------------------------------------------------
+
+
+class Table(nn.Module):
+    """2**29 + 16 numbers, of which the last row is not zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        table = torch.zeros(2**25 + 1, 16)
+        table[-1] = 3
+        self.register_buffer("table", table)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return nn.functional.embedding(ids, self.table) + (ids % 7).unsqueeze(-1)
+
+
+class ExpandedTable(Table):
+    """As many, of one number: torch's files hold that one, an ONNX file all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.full((1, 1), 3.0).expand(2**25 + 1, 16)
+
+
 # The operator's name is in the file, what it does is not; and ONNX has no such operator.
 UNKNOWN = truth(UNLOADABLE, onnx=REFUSED, onnx_legacy=REFUSED)
 # ``Clip.apply`` is Python to TorchScript, which refuses to save it; the other exporters look inside.
@@ -1033,26 +1057,28 @@ FILES = (
     row("patched forward", patched, X, truth(script=REFUSED)),
 )
 
-# Memory under a limit of a few gigabytes, which torch and ONNX Runtime answer with an exception; without one
-# the kernel kills what takes it little by little.
-EATEN = RAISES
-
 # Not for a process that is needed afterwards: to be called under limits, in a process of its own.
 DANGEROUS = (
     row("dies, scripted", DiesScripted, X, truth(script=CRASHED)),
     row("reads beyond, scripted", ReadsBeyondScripted, X, truth(script=CRASHED)),
-    row("hangs, scripted", HangsScripted, X, truth(script=HUNG)),
+    row("hangs, scripted", HangsScripted, X, truth(script=HUNG), call_limit=3),
     row("ends, scripted", EndsScripted, X),
-    row("allocates, scripted", AllocatesScripted, X, truth(script=EATEN)),
-    row("allocates at once, scripted", AllocatesAtOnceScripted, X, truth(script=EATEN)),
-    row("allocates little, scripted", AllocatesLittleScripted, X),
-    # It hangs where its output is thrown away or kept to a limit, and fills a disk where it is not.
-    row("chatters, scripted", ChattersScripted, X, truth(script=HUNG)),
+    row("allocates, scripted", AllocatesScripted, X, truth(script=CRASHED), memory_limit=2048),
+    row(
+        "allocates at once, scripted",
+        AllocatesAtOnceScripted,
+        X,
+        truth(script=CRASHED),
+        memory_limit=2048,
+    ),
+    row("allocates little, scripted", AllocatesLittleScripted, X, memory_limit=2048),
+    # Its output would fill a disk: that has a limit.
+    row("chatters, scripted", ChattersScripted, X, truth(script=CRASHED)),
     row("says much, scripted", SaysScripted, X),
     row("says an answer, scripted", SaysAnAnswer, X),
     # In memory all three are right: they do it while they are loaded.
     row("own state, dies", OwnStateDies, X, truth(trace=CRASHED, script=CRASHED)),
-    row("own state, hangs", OwnStateHangs, X, truth(trace=HUNG, script=HUNG)),
+    row("own state, hangs", OwnStateHangs, X, truth(trace=HUNG, script=HUNG), call_limit=3),
     row("own state, says an answer", OwnStateSays, X),
     # Only a trace is blind: SIGSEGV where the lengths are not those of x. A script keeps the branch.
     row(
@@ -1068,7 +1094,24 @@ DANGEROUS = (
     # The exporter to ONNX divides as floating point.
     row("dies, compiled", DiesCompiled, X, truth(export=CRASHED, onnx=DIFFERS)),
     row("reads beyond, compiled", ReadsBeyondCompiled, X, truth(export=CRASHED, onnx=REFUSED)),
-    row("hangs, compiled", HangsCompiled, X, truth(export=HUNG, onnx=HUNG)),
+    row("hangs, compiled", HangsCompiled, X, truth(export=HUNG, onnx=HUNG), call_limit=3),
     row("ends, compiled", EndsCompiled, X),
-    row("allocates, compiled", AllocatesCompiled, X, truth(export=EATEN, onnx=EATEN)),
+    row(
+        "allocates, compiled",
+        AllocatesCompiled,
+        X,
+        truth(export=CRASHED, onnx=CRASHED),
+        memory_limit=2048,
+    ),
+)
+
+IDS = call(torch.tensor([[0, 5, 2**25], [1, 2, 3]]))
+TABLE = {"shapes": {"ids": "batch 3"}, "values": {"ids": (0, 2**25)}}
+
+# 2.0 GB each: 5 to 30 s to export and save on a quiet machine, with 2.3 GB of memory (trace, script, onnx) or
+# 6.5 GB (export, onnx_legacy) by torch alone; to load 5 s and 2.3 GB (.pt), 3 s and 6.5 GB (.pt2), 0.1 s (.onnx).
+# Expanded, the .pt and .pt2 are a few kilobytes, and loaded in no time. Copies that a judge makes come on top.
+HUGE = (
+    row("table", Table, IDS, **TABLE),
+    row("table, expanded", ExpandedTable, IDS, **TABLE),
 )
