@@ -5,7 +5,7 @@ Apart from the zoo because nothing here has an eager model to be faithful to: ea
 the only thing that a payload ever does is to create ``directory/PWNED``. Where a file can be called, it takes
 one float tensor ``x`` of shape ``(n, 3)``.
 
-What torch and ONNX Runtime do with each of them is in its docstring: torch 2.13, ONNX Runtime 1.30, a plain
+What torch and ONNX Runtime do with each of them is in its docstring: torch 2.13, ONNX Runtime 1.31, a plain
 interpreter on Linux x86-64.
 """
 
