@@ -49,6 +49,7 @@ from pytest_torchexport.stages import (
     branches,
     calls,
     chance,
+    devices,
     foreign,
     self_test,
     sequences,
@@ -58,7 +59,7 @@ from pytest_torchexport.stages.bench import Bench, exported
 from pytest_torchexport.stages.branches import Trails
 from pytest_torchexport.stages.round_trip import Trip, loader_of
 from pytest_torchexport.strategies import boundary_recipes
-from pytest_torchexport.subject import Subject, closed_over, local_packages
+from pytest_torchexport.subject import Subject, closed_over, local_packages, missing_device
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.remedies import remedy
 from pytest_torchexport.targets.sizes import refused_at
@@ -86,6 +87,7 @@ def check_export(
     memory_limit: int | None = None,
     isolate: bool = False,
     runtime_imports: Sequence[str] = (),
+    serve_on: Sequence[str] = (),
     keep: Path | None = None,
     strict: bool = False,
     self_test: bool = False,
@@ -112,8 +114,9 @@ def check_export(
         time_limit=time_limit,
         call_limit=call_limit,
         memory_limit=memory_limit,
-        isolate=isolate,
+        isolate="isolate=True" if isolate else "",
         runtime_imports=tuple(runtime_imports),
+        serve_on=device_names(serve_on) if serve_on else (),
         keep=keep,
         strict=strict,
         self_test=self_test,
@@ -126,7 +129,7 @@ def check_export(
 
 def check(thing: Any, given: Sequence[Call], plan: Plan) -> Verdict:
     """The verdict on one subject. ``given[0]`` is the example; further ones tell which sizes vary."""
-    if plan.isolate or "round_trip" in (plan.options.checks or check_names()):
+    if bool(plan.isolate) or "round_trip" in (plan.options.checks or check_names()):
         _warm_up(plan.target)
     with quiet(plan.device) as heard, untouched(closed_over(thing)):
         return _Item(thing, given, plan, heard).verdict()
@@ -277,7 +280,7 @@ class _Item:
 
     def _begin_trip(self) -> None:
         """On its way to another process, and through the example there, before it is called here."""
-        if self.made is not None or not (self._checks("round_trip") or self.plan.isolate):
+        if self.made is not None or not (self._checks("round_trip") or bool(self.plan.isolate)):
             return
         if targets.entry_point(self.plan.target) is None:
             name = self.plan.target
@@ -295,6 +298,7 @@ class _Item:
         trails = branches.explore(bench, key) if self._checks("parity") else None
         if self.trip is not None:
             self.trip.follow(self._on_the_trip(trails))
+            devices.serve(bench, self.trip)
         if self._checks("state") and self.made is None:
             sequences.start(bench)
         if self._checks("dims"):
@@ -357,7 +361,7 @@ class _Item:
 
     def _available(self) -> None:
         device = self.plan.device
-        reason = _missing_device(device) or targets.get(self.plan.target).unavailable(device)
+        reason = missing_device(device) or targets.get(self.plan.target).unavailable(device)
         if reason and self.plan.strict:
             raise Ineffective(f"unavailable: {reason}")
         if reason:
@@ -467,14 +471,3 @@ class _Item:
             kept=self.kept,
             **fields,
         )
-
-
-def _missing_device(device: str) -> str | None:
-    if device == "cpu":
-        return None
-    if not torch.cuda.is_available():
-        return f"device {device!r}: torch.cuda.is_available() is false here"
-    index = torch.device(device).index or 0
-    if index >= torch.cuda.device_count():
-        return f"device {device!r}: there are only {torch.cuda.device_count()} CUDA devices here"
-    return None

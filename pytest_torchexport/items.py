@@ -105,6 +105,7 @@ def plan_for(
     nodeid: str,
     corpus: Corpus,
     progress: Callable[..., None],
+    why_isolated: str = "",
 ) -> Plan:
     """Everything the engine needs to know about one item."""
     from pytest_torchexport.fixture import merged_options
@@ -123,7 +124,8 @@ def plan_for(
         time_limit=settings.time_limit,
         call_limit=settings.call_limit,
         memory_limit=settings.memory_limit,
-        isolate=settings.isolate,
+        serve_on=settings.serve_on,
+        isolate="torchexport_isolate" if settings.isolate else why_isolated,
         root=config.rootpath,
         keep=_kept_for(config.rootpath, nodeid, variant),
         strict=settings.strict,

@@ -40,7 +40,8 @@ def silent(stage: str, done: int = 0, total: int = 0) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One test x target x device. ``named`` says that the user asked for this target by name; ``root`` is the
+    """One test x target x device. ``named`` says that the user asked for this target by name; ``isolate`` why its artifact
+    is called in a process of its own (empty: it is not); ``root`` is the
     directory below which the user's own packages are; ``keep`` where an artifact's files go after a failure.
     """
 
@@ -57,11 +58,12 @@ class Plan:
     time_limit: float = 300.0
     call_limit: float = 60.0
     memory_limit: int | None = None
-    isolate: bool = False
+    isolate: str = ""
     strict: bool = False
     self_test: bool = False
     mode: str = "eval"
     runtime_imports: tuple[str, ...] = ()
+    serve_on: tuple[str, ...] = ()
     corpus: Corpus = field(default_factory=NoCorpus)
     progress: Callable[..., None] = silent
     root: Path | None = None

@@ -27,6 +27,7 @@ from pytest_torchexport.sandbox.wire import NotCarried, OwnClass
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.targets.base import Artifact
 from pytest_torchexport.targets.branches import Branches
+from pytest_torchexport.targets.devices import Baked
 from pytest_torchexport.targets.sizes import Suspicion
 from pytest_torchexport.tree import tree_map
 
@@ -206,6 +207,11 @@ class Isolated:
         """As the one it stands for."""
         ask = getattr(self.inner, "audit", None)
         return ask(spec, example) if ask is not None else ()
+
+    def devices(self) -> tuple[Baked, ...]:
+        """As the one it stands for."""
+        ask = getattr(self.inner, "devices", None)
+        return ask() if ask is not None else ()
 
     def branches(self) -> Branches | None:
         """As the one it stands for."""

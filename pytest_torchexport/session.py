@@ -14,8 +14,9 @@ import shutil
 import sys
 import unittest
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -40,6 +41,7 @@ from pytest_torchexport.reports.terminal import (
     self_test_lines,
     summary_lines,
 )
+from pytest_torchexport.running import Running
 from pytest_torchexport.settings import Settings
 from pytest_torchexport.spec.options import Options
 from pytest_torchexport.verdict import Verdict
@@ -51,6 +53,16 @@ if TYPE_CHECKING:
 VERDICTS = pytest.StashKey[list[Verdict]]()
 # The attribute that carries verdicts on a pytest report, through xdist to the controller.
 ATTRIBUTE = "torchexport"
+
+
+DIED = "the last run did not survive this item"
+
+
+class _Begun(NamedTuple):
+    """An item that has begun: who is told how far it is, and why its artifact is called elsewhere."""
+
+    progress: Progress
+    why_isolated: str
 
 
 class Session:
@@ -110,16 +122,13 @@ class Session:
         """The fixture's value for one item."""
         from pytest_torchexport.fixture import TorchExport
 
-        progress = self._begun(item)
-        try:
+        with self._running(item) as begun:
             yield TorchExport(
-                self._plan(item, variant, progress),
+                self._plan(item, variant, begun),
                 functools.partial(keep, item),
                 item.name,
                 nodeid_from_here(item),
             )
-        finally:
-            progress.close()
 
     def around_body(self, item: pytest.Function) -> Generator[None, Any, Any]:
         """Record a marked body that does not use the fixture, then check what it called."""
@@ -165,28 +174,41 @@ class Session:
     def _check(self, item: pytest.Function, recorder: Any, found: list[Variant]) -> None:
         from pytest_torchexport.fixture import check_recorded
 
-        progress = self._begun(item)
-        plans = [self._plan(item, variant, progress) for variant in found]
-        try:
+        with self._running(item) as begun:
             check_recorded(
                 recorder,
-                plans,
+                [self._plan(item, variant, begun) for variant in found],
                 functools.partial(keep, item),
                 item.name,
                 nodeid_from_here(item),
                 own_marker=any(mark.name == MARKER for mark in item.own_markers),
             )
+
+    @contextmanager
+    def _running(self, item: pytest.Item) -> Iterator[_Begun]:
+        """Around all that is checked in an item: what was kept of its last failure is gone."""
+        shutil.rmtree(kept_in(self.config.rootpath, item.nodeid), ignore_errors=True)
+        running = Running(getattr(self.config, "cache", None), item.nodeid)
+        progress = Progress(self.config)
+        running.begin()
+        try:
+            yield _Begun(progress, DIED if running.died else "")
         finally:
             progress.close()
+            failures = {verdict.failure for verdict in item.stash.get(VERDICTS, [])}
+            running.end(crashed="ArtifactCrashed" in failures)
 
-    def _begun(self, item: pytest.Item) -> Progress:
-        """What was kept of the item's last failure is gone."""
-        shutil.rmtree(kept_in(self.config.rootpath, item.nodeid), ignore_errors=True)
-        return Progress(self.config)
-
-    def _plan(self, item: pytest.Item, variant: Variant, progress: Progress) -> Plan:
+    def _plan(self, item: pytest.Item, variant: Variant, begun: _Begun) -> Plan:
         corpus = CacheCorpus(getattr(self.config, "cache", None), item.nodeid)
-        return plan_for(variant, self.settings, self.config, item.nodeid, corpus, progress)
+        return plan_for(
+            variant,
+            self.settings,
+            self.config,
+            item.nodeid,
+            corpus,
+            begun.progress,
+            begun.why_isolated,
+        )
 
     # -- reporting ---------------------------------------------------------------------------------
 

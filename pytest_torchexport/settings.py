@@ -80,6 +80,12 @@ def device_names(values: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
+def served_on(values: Iterable[str]) -> tuple[str, ...]:
+    """As device names, or none at all. Raises ValueError."""
+    names = tuple(values)
+    return device_names(names) if names else ()
+
+
 def positive_int(value: Any) -> int:
     """An int of at least 1, given as such or as text. Raises ValueError."""
     if isinstance(value, bool) or (
@@ -281,8 +287,8 @@ TABLE: tuple[Setting, ...] = (
         default="60",
         check=seconds,
         legal="a positive number of seconds",
-        help="Seconds that one call of an artifact in the clean process may take; one that does not return by "
-        "then is a failure (ArtifactHung).",
+        help="Seconds that loading an artifact in the clean process may take, and each call of it there; one that "
+        "does not return by then is a failure (ArtifactHung).",
     ),
     Setting(
         name="memory_limit",
@@ -311,6 +317,15 @@ TABLE: tuple[Setting, ...] = (
         help="Modules that the process which serves your artifacts imports anyway (custom op libraries, pytree "
         "registrations): imported before an artifact is loaded in the clean process.",
     ),
+    Setting(
+        name="serve_on",
+        kind="args",
+        default=[],
+        check=served_on,
+        legal="cpu, cuda, cuda:N",
+        help="Devices that your artifacts are served on: what was saved on another is loaded there as well. Where "
+        "such a device is missing, constants that tie an artifact to its own are a failure all the same.",
+    ),
 )
 
 
@@ -337,6 +352,7 @@ class Settings:
     memory_limit: int | None = None
     mode: str = "eval"
     runtime_imports: tuple[str, ...] = ()
+    serve_on: tuple[str, ...] = ()
     active: tuple[str, ...] = ()
 
 
@@ -382,6 +398,7 @@ def read(config: pytest.Config) -> Settings:
         memory_limit=ini["memory_limit"],
         mode=ini["mode"],
         runtime_imports=ini["runtime_imports"],
+        serve_on=ini["serve_on"],
         active=_active(config, cli),
     )
 

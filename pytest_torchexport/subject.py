@@ -253,3 +253,15 @@ def _deepcopy(module: torch.nn.Module) -> torch.nn.Module:
                 memo[id(value)] = copy_tensor(value)
     with torch.no_grad():
         return copy.deepcopy(module, memo)
+
+
+def missing_device(device: str) -> str | None:
+    """Why a device cannot be used here; None where it can."""
+    if device == "cpu":
+        return None
+    if not torch.cuda.is_available():
+        return f"device {device!r}: torch.cuda.is_available() is false here"
+    index = torch.device(device).index or 0
+    if index >= torch.cuda.device_count():
+        return f"device {device!r}: there are only {torch.cuda.device_count()} CUDA devices here"
+    return None

@@ -192,6 +192,7 @@ LEVELS = {
     "fixture": 13,
     "items": 13,
     "progress": 13,
+    "running": 13,
     "session": 14,
     "plugin": 15,
 }

@@ -90,7 +90,7 @@ def is_exhausted(text: str) -> bool:
     """Whether an exception says that there is no memory left, in Python's, torch's or C++'s words."""
     words = (
         "MemoryError",
-        "can't allocate memory",
+        "allocate memory",
         "bad_alloc",
         "bad allocation",
         "not enough memory",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from pytest_torchexport.compare import remarks
 from pytest_torchexport.effect import weighed
-from pytest_torchexport.failures import SpecError
+from pytest_torchexport.failures import ArtifactCrashed, ArtifactHung, SpecError
 from pytest_torchexport.observe import Returned
 from pytest_torchexport.recipes import Recipe, example_recipe, readable
 from pytest_torchexport.stages import branches
@@ -27,10 +27,19 @@ DRAWING_SHARE = 0.5
 SHRINKING_SHARE = 0.9
 # How many failing calls are kept for the next run.
 STORED = 10
+# An artifact is loaded anew after each call that kills it or hangs: so many are enough to tell, and shrinking
+# stops at this share of the time limit.
+DEADLY = (ArtifactCrashed, ArtifactHung)
+DEADLY_CALLS = 3
+DEADLY_SHARE = 0.1
 
 
 class _OutOfTime(BaseException):
     """Ends drawing. A BaseException, because Hypothesis takes an Exception for a failing example."""
+
+
+class _Enough(BaseException):
+    """Ends drawing as well."""
 
 
 def run(bench: Bench, key: str, trails: Trails | None) -> None:
@@ -90,6 +99,8 @@ def _explicit(
     bench: Bench, trails: Trails | None, origin: str, items: Sequence[Recipe], repeats: int
 ) -> None:
     for number, recipe in enumerate(items):
+        if _is_deadly(bench):
+            return
         if number and _half_is_over(bench):
             bench.ledger.note(
                 f"ran {number} of {len(items)} {origin} calls in half of {bench.plan.limit()}"
@@ -104,7 +115,7 @@ def _draw(bench: Bench, trails: Trails | None, explored: Sequence[Recipe]) -> No
     from hypothesis import errors
 
     wanted = _max_examples(bench, hypothesis.settings().max_examples)
-    if not bench.spec.leaves:
+    if not bench.spec.leaves or _is_deadly(bench):
         return
 
     @hypothesis.seed(bench.plan.seed)
@@ -122,6 +133,8 @@ def _draw(bench: Bench, trails: Trails | None, explored: Sequence[Recipe]) -> No
     def drawn(recipe: Recipe) -> None:
         if _half_is_over(bench):
             raise _OutOfTime
+        if _is_deadly(bench):
+            raise _Enough
         bench.plan.progress("drawing", bench.ledger.calls["drawn"], wanted)
         hypothesis.assume(_trial(bench, trails, "drawn", recipe, repeats=1))
 
@@ -129,6 +142,8 @@ def _draw(bench: Bench, trails: Trails | None, explored: Sequence[Recipe]) -> No
         drawn()
     except errors.Unsatisfiable:
         bench.ledger.note("eager or filter refused every call that was drawn")
+    except _Enough:
+        bench.ledger.note(f"no more calls after {DEADLY_CALLS} that the artifact did not survive")
     except _OutOfTime:
         bench.ledger.note(
             f"stopped drawing after {bench.ledger.calls['drawn']} of {wanted} calls: half of "
@@ -138,6 +153,12 @@ def _draw(bench: Bench, trails: Trails | None, explored: Sequence[Recipe]) -> No
 
 def _half_is_over(bench: Bench) -> bool:
     return bench.deadline.elapsed > DRAWING_SHARE * bench.plan.time_limit
+
+
+def _is_deadly(bench: Bench) -> bool:
+    """Whether enough calls have killed the artifact, or let it hang."""
+    deaths = [failure for _, failure in bench.ledger.failed if isinstance(failure, DEADLY)]
+    return len(deaths) >= DEADLY_CALLS
 
 
 def _max_examples(bench: Bench, profile: int) -> int:
@@ -182,8 +203,12 @@ def _explain(bench: Bench, trails: Trails | None) -> None:
         trails.told()
         recipe, failure, fault = branches.fault(trails)
 
+    share = SHRINKING_SHARE
+    if isinstance(failure, DEADLY):
+        share = bench.deadline.elapsed / bench.plan.time_limit + DEADLY_SHARE
+
     def may_go_on() -> bool:
-        return bench.deadline.elapsed <= SHRINKING_SHARE * bench.plan.time_limit
+        return bench.deadline.elapsed <= share * bench.plan.time_limit
 
     with bench.ledger.timed("shrinking"):
         shrunk, final = explained(

@@ -15,7 +15,7 @@ from pytest_torchexport.plan import Plan
 from pytest_torchexport.runners import Isolated
 from pytest_torchexport.sandbox import session as sandbox
 from pytest_torchexport.sandbox.session import Session, Source
-from pytest_torchexport.stages.round_trip import LOADING_SECONDS, loader_of
+from pytest_torchexport.stages.round_trip import loader_of
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.foreign import FLAT, ForeignFile, foreign_callable, foreign_file
 
@@ -56,7 +56,7 @@ def artifact(
     known: ForeignFile = dataclasses.replace(file, found=session.found)
     return Isolated(
         inner=known,
-        open=lambda: Session(source, _seconds(plan)),
+        open=lambda: Session(source, plan.call_limit),
         device=plan.device,
         seed=plan.seed,
         left=left,
@@ -65,7 +65,7 @@ def artifact(
 
 
 def _opened(source: Source, plan: Plan, blocked: Sequence[str]) -> Session:
-    session = Session(source, _seconds(plan))
+    session = Session(source, plan.call_limit)
     if session.problem is not None:
         round_trip.not_loaded(session.problem, session.printed(), blocked)
     return session
@@ -110,7 +110,3 @@ def _copy_sidecar(path: Path, name: str, room: Path) -> None:
     copy = room / name
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(sidecar, copy)
-
-
-def _seconds(plan: Plan) -> float:
-    return max(plan.time_limit, LOADING_SECONDS)

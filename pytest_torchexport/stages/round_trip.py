@@ -27,8 +27,6 @@ from pytest_torchexport.sandbox.wire import NotCarried, OwnClass
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.stages.bench import Bench
 
-# Loading gets at least so long, however little the item's limit is: the server may still be starting.
-LOADING_SECONDS = 60.0
 # Calls beyond the example stop at this share of the time limit.
 SHARE = 0.25
 # Files of more megabytes are not saved twice.
@@ -74,9 +72,9 @@ class Trip:
                 self.files = self._moved()
                 self._load()
             except Failure as failure:
-                self._hold(failure)
+                self.hold(failure)
         if bench.plan.isolate:
-            self._isolate_as_told()
+            self._isolate_as_told(bench.plan.isolate)
         elif self._session is not None:
             with bench.ledger.timed("round trip"):
                 self._try_the_example()
@@ -98,7 +96,7 @@ class Trip:
                     return
                 self._both(recipe)
 
-    def _isolate_as_told(self) -> None:
+    def _isolate_as_told(self, why: str) -> None:
         if self._session is None:
             self._bench.ledger.note("not isolated: the artifact cannot be saved and loaded")
             return
@@ -107,7 +105,7 @@ class Trip:
         if isinstance(outcome, Raised) and outcome.type in CANNOT_CROSS:
             self._bench.ledger.note(f"not isolated: {outcome.message}")
             return
-        self._isolate("torchexport_isolate")
+        self._isolate(why)
 
     def _isolate(self, why: str) -> None:
         """Make every further call of the artifact in the clean process."""
@@ -125,6 +123,23 @@ class Trip:
                 session=None if self._session is None or self._session.over else self._session,
             )
         )
+
+    def on(self, device: str, call: Call) -> Outcome | None:
+        """What the artifact does with a call when loaded on another device; None where there is no file."""
+        if self.files is None:
+            return None
+        with self._bench.ledger.timed("round trip"), self._open(device) as session:
+            if session.problem is not None:
+                return session.problem
+            outcome, _ = elsewhere(
+                session,
+                self._bench.artifact,
+                call,
+                device=self._bench.plan.device,
+                seed=self._bench.plan.seed,
+                limit=self._call_limit(),
+            )
+            return outcome
 
     def keep(self, directory: Path) -> Path | None:
         """Move the artifact's files to where a person may look at them; None where there are none."""
@@ -203,7 +218,7 @@ class Trip:
         round_trip.sound(found.get("problems", ()))
         round_trip.same_names(own, found.get("described", own))
 
-    def _open(self) -> Session:
+    def _open(self, device: str | None = None) -> Session:
         assert self.files is not None
         bench = self._bench
         return Session(
@@ -212,14 +227,14 @@ class Trip:
                 torch=self._loader.torch,
                 path=self.files,
                 home=self.files.parent,
-                device=bench.plan.device,
+                device=device or bench.plan.device,
                 memory=bench.plan.memory,
                 blocked=self._blocked,
                 imports=bench.plan.runtime_imports,
                 thorough=bench.eager.stateful,
                 fresh=bench.eager.fresh_each_call and is_scripted(bench.artifact.module),
             ),
-            max(bench.plan.time_limit, LOADING_SECONDS),
+            bench.plan.call_limit,
         )
 
     # -- calls -------------------------------------------------------------------------------------
@@ -291,7 +306,7 @@ class Trip:
         try:
             note = round_trip.same(here, there, self._bench.judge.tolerance, self._ignored(), what)
         except Failure as failure:
-            self._hold(failure)
+            self.hold(failure)
             return
         if note:
             self._bench.ledger.note(note)
@@ -299,7 +314,8 @@ class Trip:
     def _ignored(self) -> frozenset[str]:
         return self._bench.judge.random_paths
 
-    def _hold(self, failure: Failure) -> None:
+    def hold(self, failure: Failure) -> None:
+        """Keep a failure for later: the first that is found."""
         if self.failure is None:
             self.failure = failure.with_traceback(None)
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.targets.branches import Branches
+from pytest_torchexport.targets.devices import Baked
 from pytest_torchexport.targets.sizes import Suspicion
 
 
@@ -99,6 +100,7 @@ class DirectArtifact:
     native_loops: bool = False
     auditor: Callable[[InputSpec], tuple[Suspicion, ...]] | None = None
     reader: Callable[[Any], Branches] | None = None
+    locator: Callable[[Any], tuple[Baked, ...]] | None = None
     describer: Callable[[Any], dict[str, str]] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -122,6 +124,10 @@ class DirectArtifact:
     def audit(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
         """What the target's own auditor says; most formats say nothing of sizes."""
         return self.auditor(spec) if self.auditor is not None else ()
+
+    def devices(self) -> tuple[Baked, ...]:
+        """What the target's own locator finds to be tied to a device."""
+        return self.locator(self.program) if self.locator is not None else ()
 
     def described(self) -> dict[str, str]:
         """What the target's own describer says of the program; a format may say nothing of itself."""

@@ -14,7 +14,7 @@ from pytest_torchexport.messages import is_about_dims
 from pytest_torchexport.spec.exporters import dynamic_shapes, without_names
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.subject import as_module, signature_of
-from pytest_torchexport.targets import described
+from pytest_torchexport.targets import described, devices
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
 from pytest_torchexport.targets.branches import of_exported
 from pytest_torchexport.targets.sizes import facts_of, suspicions
@@ -28,6 +28,7 @@ class Export:
     specializes = True
     # 1.4 s that every child would pay: torch.export.load needs it.
     preload = ("torch._dynamo",)
+    moves = "torch.export.passes.move_to_device_pass moves it"
 
     def unavailable(self, device: str) -> str | None:
         """Part of every supported torch."""
@@ -110,6 +111,7 @@ def _artifact(program: torch.export.ExportedProgram) -> DirectArtifact:
         auditor=lambda spec: suspicions(spec, facts_of(program)),
         reader=of_exported,
         describer=described.of_exported,
+        locator=devices.of_exported,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.spec.inputs import Call, InputSpec
-from pytest_torchexport.targets import described
+from pytest_torchexport.targets import described, devices
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
 from pytest_torchexport.targets.branches import of_torchscript
 
@@ -79,6 +79,7 @@ def artifact(program: Any) -> DirectArtifact:
         native_loops=has_loops(program),
         reader=of_torchscript,
         describer=described.of_torchscript,
+        locator=devices.of_torchscript,
     )
 
 

@@ -12,7 +12,7 @@ import torch
 
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.subject import as_module, signature_of
-from pytest_torchexport.targets import described
+from pytest_torchexport.targets import described, devices
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
 from pytest_torchexport.targets.branches import of_torchscript
 from pytest_torchexport.targets.script import has_loops, inspect_script, load_script, save_script
@@ -142,6 +142,7 @@ def _artifact(cls: type[DirectArtifact], program: Any, **fields: Any) -> DirectA
         native_loops=has_loops(program),
         reader=of_torchscript,
         describer=described.of_torchscript,
+        locator=devices.of_torchscript,
         **fields,
     )
 

@@ -24,6 +24,7 @@ from zoo.converters import CONVERTERS
 from zoo.dims import DIMS
 from zoo.domain import DOMAIN
 from zoo.dtypes import DTYPES
+from zoo.files import DANGEROUS, FILES
 from zoo.inputs import INPUTS
 from zoo.layers import LAYERS
 from zoo.numerics import NUMERICS
@@ -61,4 +62,6 @@ ZOO = (
     *LAYERS,
     *SEQUENCES,
     *CALLABLES,
+    *FILES,
+    *DANGEROUS,
 )

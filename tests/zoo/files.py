@@ -1063,15 +1063,15 @@ DANGEROUS = (
     row("reads beyond, scripted", ReadsBeyondScripted, X, truth(script=CRASHED)),
     row("hangs, scripted", HangsScripted, X, truth(script=HUNG), call_limit=3),
     row("ends, scripted", EndsScripted, X),
-    row("allocates, scripted", AllocatesScripted, X, truth(script=CRASHED), memory_limit=2048),
+    row("allocates, scripted", AllocatesScripted, X, truth(script=CRASHED), memory_limit=1024),
     row(
         "allocates at once, scripted",
         AllocatesAtOnceScripted,
         X,
         truth(script=CRASHED),
-        memory_limit=2048,
+        memory_limit=1024,
     ),
-    row("allocates little, scripted", AllocatesLittleScripted, X, memory_limit=2048),
+    row("allocates little, scripted", AllocatesLittleScripted, X, memory_limit=1024),
     # Its output would fill a disk: that has a limit.
     row("chatters, scripted", ChattersScripted, X, truth(script=CRASHED)),
     row("says much, scripted", SaysScripted, X),
@@ -1101,7 +1101,7 @@ DANGEROUS = (
         AllocatesCompiled,
         X,
         truth(export=CRASHED, onnx=CRASHED),
-        memory_limit=2048,
+        memory_limit=1024,
     ),
 )
 

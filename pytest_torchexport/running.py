@@ -1,0 +1,57 @@
+"""Which item a test session was in when it died: in the next one its artifact is called in a process of its own.
+
+A crash in a call that nobody had tried in the clean process takes pytest with it; it must not do so twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zlib
+from pathlib import Path
+
+import pytest
+
+
+class Running:
+    """A mark in pytest's cache for as long as an item runs. Without a cache there is none."""
+
+    def __init__(self, cache: pytest.Cache | None, nodeid: str) -> None:
+        self._mark: Path | None = None
+        if cache is not None:
+            with contextlib.suppress(OSError):  # a cache that cannot be written to is none
+                self._mark = (
+                    cache.mkdir("torchexport-running") / f"{zlib.crc32(nodeid.encode()):08x}"
+                )
+        self.died = self._mark is not None and _is_of_the_dead(self._mark)
+
+    def begin(self) -> None:
+        """The item is begun."""
+        if self._mark is not None:
+            with contextlib.suppress(OSError):
+                self._mark.write_text(str(os.getpid()))
+
+    def end(self, *, crashed: bool) -> None:
+        """The item is done. Where its artifact crashed in a process of its own, the next session is to be as
+        careful.
+        """
+        if self._mark is not None:
+            with contextlib.suppress(OSError):
+                if crashed:
+                    self._mark.write_text("")
+                else:
+                    self._mark.unlink(missing_ok=True)
+
+
+def _is_of_the_dead(mark: Path) -> bool:
+    """Whether who left the mark is gone: two sessions may run the same item at once."""
+    try:
+        pid = mark.read_text()
+        if pid.isdigit() and int(pid) != os.getpid():
+            os.kill(int(pid), 0)
+            return False
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return True

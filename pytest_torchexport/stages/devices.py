@@ -1,0 +1,78 @@
+"""Devices: does what was saved here run where the team serves it, and what in it is tied to this device."""
+
+from __future__ import annotations
+
+from pytest_torchexport import targets
+from pytest_torchexport.failures import RoundTripDiffers
+from pytest_torchexport.observe import Died, Hung, Raised, Returned
+from pytest_torchexport.stages.bench import Bench
+from pytest_torchexport.stages.round_trip import Trip
+from pytest_torchexport.subject import missing_device
+from pytest_torchexport.targets.devices import RAISES, RETURNED, Baked
+
+# How many of the constants are named.
+NAMED = 3
+
+
+def serve(bench: Bench, trip: Trip) -> None:
+    """Load the artifact on the devices that the team serves on and make the example's call there; where a device
+    is missing here, its constants tell.
+
+    What is only tied to its device is a note: most files are served on the kind of device they were made on.
+    """
+    find = getattr(bench.artifact, "devices", None)
+    tied = [
+        item for item in (find() if find is not None else ()) if item.effect in (RAISES, RETURNED)
+    ]
+    kinds = [d for d in bench.plan.serve_on if _kind(d) != _kind(bench.plan.device)]
+    moved_by_a_pass = getattr(targets.get(bench.plan.target), "moves", "")
+    if tied:
+        moved = f"; {moved_by_a_pass}" if moved_by_a_pass else ""
+        bench.ledger.note(f"tied to {bench.plan.device}: {_listed(tied)}{moved}")
+    for device in kinds:
+        reason = missing_device(device) or targets.get(bench.plan.target).unavailable(device)
+        if reason is None:
+            _call_on(bench, trip, device)
+            continue
+        bench.ledger.ineffective.append(
+            f"not loaded on {device}, where it is to be served: {reason}"
+        )
+        if tied and not moved_by_a_pass:
+            trip.hold(_tied(device, tied))
+
+
+def _call_on(bench: Bench, trip: Trip, device: str) -> None:
+    example = bench.spec.example
+    outcome = trip.on(device, example)
+    if outcome is None:
+        return
+    if isinstance(outcome, (Raised, Died, Hung)):
+        trip.hold(RoundTripDiffers(f"loaded on {device}: {outcome}"))
+        return
+    expected = bench.eager.on_device(example, bench.eager.on_cpu(example))
+    if not isinstance(expected, Returned):
+        return
+    differences = bench.judge.differences([example], expected, outcome)
+    if differences:
+        trip.hold(RoundTripDiffers(f"loaded on {device}", differences=tuple(differences)))
+
+
+def _tied(device: str, tied: list[Baked]) -> RoundTripDiffers:
+    first = tied[0]
+    return RoundTripDiffers(
+        f"it will not run on {device}: {first.op} gives a tensor on {first.device}, wherever the inputs are",
+        details=(
+            *(f"also {item.op} at {item.where}" for item in tied[1:NAMED]),
+            "remedy: make it from an input (torch.zeros_like(x), x.new_zeros(...)) or a registered buffer, which move",
+        ),
+        where=first.where,
+    )
+
+
+def _listed(tied: list[Baked]) -> str:
+    some = ", ".join(f"{item.op} ({item.where})" for item in tied[:NAMED])
+    return some + (f" and {len(tied) - NAMED} more" if len(tied) > NAMED else "")
+
+
+def _kind(device: str) -> str:
+    return device.partition(":")[0]
