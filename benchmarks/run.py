@@ -435,6 +435,152 @@ def unconditional(runs: int) -> Iterator[Row]:
         yield label, f"{ratio:.3f} ({mine:.2f} s / {without:.2f} s)", "1.0"
 
 
+# What somebody writes who wants to know whether a file loads elsewhere: a fresh interpreter, three runs.
+FRESH = {
+    ".pt": "import torch; run = torch.jit.load({path!r}); x = torch.ones({shape})\n",
+    ".pt2": "import torch; run = torch.export.load({path!r}).module(); x = torch.ones({shape})\n",
+    ".onnx": "import numpy, onnxruntime\n"
+    "session = onnxruntime.InferenceSession({path!r}, providers=['CPUExecutionProvider'])\n"
+    "x = {{session.get_inputs()[0].name: numpy.ones({shape}, numpy.float32)}}\n"
+    "run = lambda x: session.run(None, x)\n",
+}
+THREE_RUNS = "for _ in range(3): run(x)\n"
+MEMORY = 8192  # megabytes
+
+
+def round_trip(runs: int) -> Iterator[Row]:
+    """Loading and three runs in the clean process, against a fresh interpreter that does just that; the
+    start of its servers apart; and the stage of an item, with saving and the other calls, beside its export.
+    """
+    import torch
+    from models import build
+
+    from pytest_torchexport import check_export
+
+    for library, times in started(runs).items():
+        what = f"clean process with {library}: start, first load and run of the MLP, once per run"
+        yield what, f"{statistics.median(times):.2f} s", ""
+    for name in ("MLP", "CNN"):
+        for target in ("trace", "export", "onnx"):
+            with saved(name, target) as (path, x):
+                code = FRESH[path.suffix].format(path=str(path), shape=tuple(x.shape)) + THREE_RUNS
+                fresh, ours, ratio = interleaved(
+                    lambda c=code: subprocess.run([sys.executable, "-c", c], check=True),
+                    lambda t=target, p=path, x=x: elsewhere(t, p, x),
+                    runs,
+                )
+            goal = {".pt": ">= 10", ".pt2": ">= 5"}.get(path.suffix, "")
+            label = f"fresh interpreter / clean process, {name}, {path.suffix}"
+            yield label, f"{ratio:.1f} ({fresh:.2f} s / {ours:.3f} s)", goal
+
+    def stages(name: str, target: str) -> tuple[float, float]:
+        module, x = build(name)
+        verdict = check_export(module, (x,), target=target, max_examples=CALLS)
+        assert verdict.status == "passed", verdict
+        return verdict.seconds["round trip"], verdict.seconds["export"]
+
+    for name in ("MLP", "CNN"):
+        for target in ("trace", "export", "onnx"):
+            stages(name, target)
+            found = [stages(name, target) for _ in range(runs)]
+            share = statistics.median(trip / export for trip, export in found)
+            trip, export = (statistics.median(column) for column in zip(*found, strict=True))
+            goal = "<= 10 %" if target == "onnx" else ""
+            label = f"round trip of an item / its export, {name}, {target}"
+            yield label, f"{share:.1%} ({trip:.3f} s / {export:.2f} s)", goal
+
+
+@contextlib.contextmanager
+def saved(name: str, target: str) -> Iterator[tuple[Path, object]]:
+    """A file of one of the models, in a directory of its own, and the example's input."""
+    import torch
+    from models import build
+
+    module, x = build(name)
+    with tempfile.TemporaryDirectory() as directory, torch.no_grad():
+        if target == "trace":
+            path = Path(directory, "model.pt")
+            torch.jit.trace(module, x, check_trace=False).save(str(path))
+        elif target == "export":
+            path = Path(directory, "model.pt2")
+            torch.export.save(torch.export.export(module, (x,)), path)
+        else:
+            path = Path(directory, "model.onnx")
+            torch.onnx.export(module, (x,), path, dynamo=True, external_data=False, verbose=False)
+        yield path, x
+
+
+def elsewhere(target: str, path: Path, x: object) -> None:
+    """Load a file in the clean process and run it three times there."""
+    from pytest_torchexport.observe import Returned
+    from pytest_torchexport.sandbox.session import Session, Source
+    from pytest_torchexport.spec.inputs import Call
+    from pytest_torchexport.stages.round_trip import loader_of
+
+    loader = loader_of(target)
+    source = Source(
+        loader=loader.path,
+        torch=loader.torch,
+        path=path,
+        home=path.parent,
+        device="cpu",
+        memory=MEMORY,
+    )
+    with Session(source, 60.0) as session:
+        assert session.problem is None, session.problem
+        for number in range(3):
+            outcome, _ = session.run(Call((x,)), seed=0, limit=60.0, anew=not number)
+            assert isinstance(outcome, Returned), outcome
+
+
+def started(runs: int) -> dict[str, list[float]]:
+    """Seconds until a server that is not there yet has answered, by its library."""
+    from pytest_torchexport.sandbox.process import ONNXRUNTIME, TORCH, Server
+
+    found: dict[str, list[float]] = {}
+    for what, library, target in (
+        ("torch", TORCH, "trace"),
+        ("ONNX Runtime", ONNXRUNTIME, "onnx"),
+    ):
+        with saved("MLP", target) as (path, x):
+            for _ in range(runs):
+                Server.of(library).close()
+                found.setdefault(what, []).append(
+                    seconds(lambda t=target, p=path, x=x: elsewhere(t, p, x))
+                )
+    return found
+
+
+def isolation(runs: int) -> Iterator[Row]:
+    """An item whose artifact is called in a process of its own, against the same in this one; its export
+    left out, which is the same.
+    """
+    from models import MODELS, build
+
+    from pytest_torchexport import check_export
+
+    def item(name: str, target: str, isolate: bool) -> tuple[float, float]:
+        module, x = build(name)
+        start = time.perf_counter()
+        verdict = check_export(module, (x,), target=target, max_examples=CALLS, isolate=isolate)
+        whole = time.perf_counter() - start
+        assert verdict.status == "passed", verdict
+        assert verdict.isolated is isolate, verdict.notes
+        return whole - verdict.seconds["export"], verdict.seconds["parity"]
+
+    for name in MODELS:
+        for target in ("trace", "script", "export", "onnx"):
+            item(name, target, True), item(name, target, False)
+            pairs = [(item(name, target, True), item(name, target, False)) for _ in range(runs)]
+            for number, what in enumerate(("item without its export", "parity alone")):
+                ratio = statistics.median(a[number] / b[number] for a, b in pairs)
+                mine = statistics.median(a[number] for a, _ in pairs)
+                here = statistics.median(b[number] for _, b in pairs)
+                goal = "<= 1.5" if name == "CNN" and not number else ""
+                label = f"isolated / in-process, {what}, {name}, {target}"
+                yield label, f"{ratio:.2f} ({mine:.2f} s / {here:.2f} s)", goal
+
+
 ROWS = {
     "startup": startup,
     "overhead": overhead,
@@ -443,6 +589,8 @@ ROWS = {
     "observing": observing,
     "explore": explore,
     "unconditional": unconditional,
+    "round_trip": round_trip,
+    "isolation": isolation,
     "memory": memory,
     "xdist": xdist,
 }

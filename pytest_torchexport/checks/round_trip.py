@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pytest_torchexport.checks.state import carried_differences
 from pytest_torchexport.compare import Tolerance, compare
@@ -41,11 +41,12 @@ def sound(problems: Sequence[str]) -> None:
         raise LoadFailed(problems[0], details=tuple(problems[1:]))
 
 
-def same_files(first: Mapping[str, str], second: Mapping[str, str]) -> None:
+def same_files(first: Iterable[str], second: Iterable[str]) -> None:
     """Raise where saving twice does not give files of the same names. Formats may write a time of day."""
-    if first.keys() != second.keys():
+    once, again = list(first), list(second)
+    if once != again:
         raise RoundTripDiffers(
-            f"saved twice, it wrote {', '.join(first)} and then {', '.join(second)}"
+            f"saved twice, it wrote {', '.join(once)} and then {', '.join(again)}"
         )
 
 

@@ -29,6 +29,10 @@ FORKS = sys.platform == "linux"
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL")
 
 
+# What a server says when it fails, in its directory.
+LOG = "server.log"
+
+
 class Gone(RuntimeError):
     """The server does not answer any more."""
 
@@ -180,9 +184,16 @@ class Server:
     def _give_up(self, error: Exception) -> None:
         assert self._process is not None
         code = self._process.poll()
-        self.close()
         said = f"it ended with status {code}" if code is not None else type(error).__name__
+        said = ": ".join([said, *self._last_words()])
+        self.close()
         raise Gone(f"the clean process does not answer: {said}") from None
+
+    def _last_words(self) -> list[str]:
+        """The last line that the server wrote before it ended."""
+        with contextlib.suppress(OSError):
+            return (self.home / LOG).read_text(errors="replace").splitlines()[-1:]
+        return []
 
 
 class _Forked:
@@ -222,16 +233,18 @@ def _python(home: Path, room: str, theirs: socket.socket, *arguments: str) -> An
     descriptor = theirs.fileno()
     given = ", ".join(map(repr, arguments))
     code = (
-        f"import sys; sys.path.append({root!r}); from pytest_torchexport.sandbox import {room}; "
-        f"{room}.main({descriptor}, {given})"
+        # First, because another version may be installed; and gone again: what lies beside us is not for them.
+        f"import sys; sys.path.insert(0, {root!r}); from pytest_torchexport.sandbox import {room}; "
+        f"sys.path.remove({root!r}); {room}.main({descriptor}, {given})"
     )
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    log = (home / LOG).open("ab")
     try:
         return subprocess.Popen(  # noqa: S603  # our own interpreter and code
             [sys.executable, "-I", "-c", code],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=log,
             cwd=home,
             env=kept | {"HOME": str(home), "TMPDIR": str(home), "OMP_NUM_THREADS": "1"},
             pass_fds=[descriptor],
@@ -239,4 +252,5 @@ def _python(home: Path, room: str, theirs: socket.socket, *arguments: str) -> An
             start_new_session=True,
         )
     finally:
+        log.close()
         theirs.close()

@@ -7,6 +7,7 @@ outcome: it died, it hung, or it could not be had.
 from __future__ import annotations
 
 import importlib.util
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,12 @@ from pytest_torchexport.spec.inputs import Call
 # How much of what an artifact printed is kept: its end, in bytes.
 OUTPUT_TAIL = 4000
 MEGABYTE = 2**20
+# Of an interpreter's last words (``faulthandler``), what says nothing of the artifact: our own frames, and the names of all
+# extensions that torch loads.
+_PACKAGE = re.escape(str(Path(__file__).resolve().parents[1]))
+_OURS = re.compile(
+    rf'^(  File "(<string>|{_PACKAGE}/.*)", line \d+ in .*|Extension modules: .*)\n?', re.MULTILINE
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +150,7 @@ class Session:
             with self._output.open("rb") as file:
                 size = file.seek(0, 2)
                 file.seek(max(size - OUTPUT_TAIL, 0))
-                return file.read().decode(errors="replace")
+                return _OURS.sub("", file.read().decode(errors="replace"))
         except OSError:
             return ""
 
@@ -242,7 +249,8 @@ def _fate(status: int | None) -> str:
     number = status & 0x7F
     if not number:
         return f"it ended its process with exit status {status >> 8}"
-    name = signal.Signals(number).name
+    known = {item.value: item.name for item in signal.Signals}
+    name = known.get(number, f"signal {number}")
     meanings = {
         "SIGXFSZ": f" (it wrote more than {guard.OUTPUT_LIMIT // MEGABYTE} MB)",
         "SIGKILL": " (by the system, out of memory, or by somebody)",

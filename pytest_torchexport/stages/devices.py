@@ -70,8 +70,9 @@ def _tied(device: str, tied: list[Baked]) -> RoundTripDiffers:
 
 
 def _listed(tied: list[Baked]) -> str:
-    some = ", ".join(f"{item.op} ({item.where})" for item in tied[:NAMED])
-    return some + (f" and {len(tied) - NAMED} more" if len(tied) > NAMED else "")
+    places = list(dict.fromkeys(item.where.partition("  ")[0] for item in tied))
+    more = f" and {len(places) - NAMED} more lines" if len(places) > NAMED else ""
+    return f"{tied[0].op} at {', '.join(places[:NAMED])}{more}"
 
 
 def _kind(device: str) -> str:

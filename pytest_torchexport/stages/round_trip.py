@@ -6,7 +6,6 @@ that kills its interpreter kills that one. What merely differs is told last, whe
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from typing import Any
 from pytest_torchexport import targets
 from pytest_torchexport.checks import round_trip, state
 from pytest_torchexport.failures import ArtifactHung, Failure, LoadFailed
+from pytest_torchexport.limits import TimeLimitExceeded, interrupted_after
 from pytest_torchexport.observe import Died, Hung, Outcome, Raised, Returned, Tensors, raised
 from pytest_torchexport.recipes import Recipe, example_recipe
 from pytest_torchexport.runners import Isolated, elsewhere, is_scripted
@@ -98,6 +98,8 @@ class Trip:
 
     def _isolate_as_told(self, why: str) -> None:
         if self._session is None:
+            if self.failure is not None:
+                raise self.failure  # a call here might be the last
             self._bench.ledger.note("not isolated: the artifact cannot be saved and loaded")
             return
         self._bench.ledger.trying = example_recipe(self._bench.spec)
@@ -145,13 +147,14 @@ class Trip:
         """Move the artifact's files to where a person may look at them; None where there are none."""
         if self.files is None:
             return None
-        self.close()
+        self._end()
         directory.parent.mkdir(parents=True, exist_ok=True)
         number, free = 1, directory
         while free.exists():
             number, free = number + 1, directory.with_name(f"{directory.name}-{number + 1}")
         shutil.move(self.files.parent, free)
-        return free / self.files.name
+        kept, self.files = free / self.files.name, None
+        return kept
 
     def printed(self) -> str:
         """The end of what the artifact printed there."""
@@ -161,7 +164,13 @@ class Trip:
         return self._session.printed() if self._session is not None else self._printed
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes, and remove the files that were not kept."""
+        self._end()
+        if self.files is not None:
+            shutil.rmtree(self.files.parent, ignore_errors=True)
+            self.files = None
+
+    def _end(self) -> None:
         if self._session is not None:
             self._printed = self._session.printed()
             self._session.close()
@@ -177,33 +186,51 @@ class Trip:
     def _moved(self) -> Path:
         """Where the file is after it was saved elsewhere and moved with all that belongs to it."""
         with ExitStack() as stack:
-            there = sandbox.room(torch=self._loader.torch)
+            there = self._room()
             stack.callback(shutil.rmtree, there, ignore_errors=True)
             saved = self._saved(there)
-            names = _digests(there)
-            if sum(file.stat().st_size for file in there.iterdir()) < SAVED_TWICE * 2**20:
-                again = sandbox.room(torch=self._loader.torch)
+            files = _files(there)
+            if sum(file.stat().st_size for file in files.values()) < SAVED_TWICE * 2**20:
+                again = self._room()
                 stack.callback(shutil.rmtree, again, ignore_errors=True)
                 self._saved(again)
-                round_trip.same_files(names, _digests(again))
-            moved = sandbox.room(torch=self._loader.torch)
+                round_trip.same_files(files, _files(again))
+            moved = self._room()
             for file in there.iterdir():
                 file.rename(moved / file.name)
             return moved / saved.name
 
-    def _saved(self, directory: Path) -> Path:
+    def _room(self) -> Path:
         try:
-            path = self._bench.artifact.save(directory)
-        except Exception as error:
-            reason = raised(error)
-            left = [file.name for file in directory.iterdir()]
-            details = (f"and leaves {', '.join(left)} behind, half-written",) if left else ()
+            return sandbox.room(torch=self._loader.torch)
+        except OSError as error:
             raise LoadFailed(
-                f"cannot be saved: {reason}", details=details, where=reason.where
+                f"there is no directory to save it to: {error}",
+                details=("next step: let TMPDIR name a directory that can be written to",),
             ) from None
-        if path.parent != directory or not path.exists():
-            raise LoadFailed(f"save wrote {path}, which is not in the directory it was given")
-        return path
+
+    def _saved(self, directory: Path) -> Path:
+        self._bench.ledger.waiting_for = "saving the artifact"
+        with interrupted_after(self._bench.plan.time_limit):
+            try:
+                path: Any = self._bench.artifact.save(directory)
+            except TimeLimitExceeded:
+                raise
+            except Exception as error:
+                raise self._not_saved(error, directory) from None
+        if isinstance(path, Path) and path.parent == directory and path.exists():
+            return path
+        wrote = ", ".join(_files(directory)) or "nothing"
+        raise LoadFailed(
+            f"cannot be saved: save is to return the path of a file in the directory that it is given, and returned "
+            f"{path!r}; it wrote {wrote} there"
+        )
+
+    def _not_saved(self, error: Exception, directory: Path) -> LoadFailed:
+        reason = raised(error)
+        left = ", ".join(_files(directory))
+        details = (f"and leaves {left} behind, half-written",) if left else ()
+        return LoadFailed(f"cannot be saved: {reason}", details=details, where=reason.where)
 
     def _load(self) -> None:
         session = self._open()
@@ -260,7 +287,7 @@ class Trip:
             state=state,
         )
         if isinstance(outcome, Hung):
-            raise ArtifactHung(f"the loaded artifact: {outcome}")
+            raise ArtifactHung(f"the loaded artifact: {outcome}", output=self._session.printed())
         return outcome, tensors
 
     def _try_the_example(self) -> None:
@@ -315,8 +342,9 @@ class Trip:
         return self._bench.judge.random_paths
 
     def hold(self, failure: Failure) -> None:
-        """Keep a failure for later: the first that is found."""
-        if self.failure is None:
+        """Keep a failure for later: the first that is found. Where an item is only isolated, nobody asked for any."""
+        asked = self._bench.plan.options.checks
+        if self.failure is None and (asked is None or "round_trip" in asked):
             self.failure = failure.with_traceback(None)
 
 
@@ -336,10 +364,7 @@ def loader_of(target: str) -> Loader:
     return Loader(str(targets.entry_point(target)), torch=True)
 
 
-def _digests(directory: Path) -> dict[str, str]:
-    """Names and contents of all files."""
-    found = {}
-    for file in sorted(directory.iterdir()):
-        with file.open("rb") as opened:
-            found[file.name] = hashlib.file_digest(opened, "blake2b").hexdigest()
-    return found
+def _files(directory: Path) -> dict[str, Path]:
+    """All files below a directory, by name."""
+    found = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    return {path.relative_to(directory).as_posix(): path for path in found}

@@ -6,14 +6,15 @@ Protocols rather than base classes: a target in somebody else's package needs no
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.targets.branches import Branches
+from pytest_torchexport.targets.described import given_extras
 from pytest_torchexport.targets.devices import Baked
 from pytest_torchexport.targets.sizes import Suspicion
 
@@ -89,13 +90,16 @@ class Target(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class DirectArtifact:
-    """An artifact that takes and returns what eager does, saved by one function."""
+    """An artifact that takes and returns what eager does, saved by one function. ``extra_files`` are the user's own
+    that go into the archive, by name.
+    """
 
     program: Any
     module: Any
     run: Callable[..., Any]
-    write: Callable[[Any, Path], None]
+    write: Callable[..., None]
     filename: str
+    extra_files: Mapping[str, str | bytes] = field(default_factory=dict)
     baked: tuple[str, ...] = ()
     native_loops: bool = False
     auditor: Callable[[InputSpec], tuple[Suspicion, ...]] | None = None
@@ -110,7 +114,7 @@ class DirectArtifact:
     def save(self, directory: Path) -> Path:
         """Write the one file; nothing half-written stays behind."""
         with whole_file(directory / self.filename) as path:
-            self.write(self.program, path)
+            self.write(self.program, path, self.extra_files)
         return path
 
     def lower(self, call: Call) -> Call:
@@ -131,7 +135,8 @@ class DirectArtifact:
 
     def described(self) -> dict[str, str]:
         """What the target's own describer says of the program; a format may say nothing of itself."""
-        return self.describer(self.program) if self.describer is not None else {}
+        own = self.describer(self.program) if self.describer is not None else {}
+        return own | given_extras(self.extra_files)
 
     def branches(self) -> Branches | None:
         """What the target's own reader finds in the program."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -387,3 +389,30 @@ def _constants(method: Any) -> list[torch.Tensor]:
         if node.hasAttribute("value") and node.kindOf("value") == "t" and node.output().uses()
     ]
     return [value for value in values if value.dim() > 0]
+
+
+# -- files of the user's in an archive -----------------------------------------------------------------
+
+
+def given_extras(files: Mapping[str, str | bytes]) -> dict[str, str]:
+    """Names and digests of what ``_extra_files`` (``extra_files`` of torch.export) is to save."""
+    encoded = {
+        name: data.encode() if isinstance(data, str) else bytes(data)
+        for name, data in files.items()
+    }
+    return {f"extra file {name}": _digest_of(data) for name, data in encoded.items()}
+
+
+def extras_of(path: Path) -> dict[str, str]:
+    """The same of a saved archive: ``NAME/extra/...`` in torch's zip files."""
+    with zipfile.ZipFile(path) as archive:
+        parts = ((name.split("/", 2), name) for name in archive.namelist())
+        return {
+            f"extra file {pieces[2]}": _digest_of(archive.read(name))
+            for pieces, name in parts
+            if len(pieces) == 3 and pieces[1] == "extra"
+        }
+
+
+def _digest_of(data: bytes) -> str:
+    return f"{len(data)} bytes, {hashlib.blake2b(data, digest_size=8).hexdigest()}"

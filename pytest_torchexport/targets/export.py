@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Export:
         """Export with the spec's dims; where torch refuses their relation, with ``Dim.DYNAMIC``."""
         if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
             return NotApplicable("torch.export does not take TorchScript")
+        extra = options.pop("extra_files", {})
         signature = signature_of(module)
         first: Exception | None = None
         for _, shapes in dynamic_shapes(spec, example, signature):
@@ -57,7 +58,7 @@ class Export:
                 if not is_about_dims(error):
                     break
             else:
-                return _artifact(program)
+                return _artifact(program, extra)
             finally:
                 forget_earlier_exports()
         assert first is not None
@@ -75,7 +76,7 @@ class Export:
     def inspect(self, path: Path, loaded: LoadedProgram) -> dict[str, Any]:
         """What a loaded program says of itself, as plain data."""
         return {
-            "described": described.of_exported(loaded.program),
+            "described": described.of_exported(loaded.program) | described.extras_of(path),
             "sizes": described.sizes_of(loaded.program),
             "branches": of_exported(loaded.program).as_plain(),
         }
@@ -93,14 +94,18 @@ class LoadedProgram:
         return self.module(*args, **kwargs)
 
 
-def _save(program: torch.export.ExportedProgram, path: Path) -> None:
+def _save(
+    program: torch.export.ExportedProgram, path: Path, extra_files: Mapping[str, str | bytes]
+) -> None:
     """``torch.export.save`` by way of memory: given a path, its C++ writer aborts the process on a full disk."""
     buffer = io.BytesIO()
-    torch.export.save(program, buffer)
+    torch.export.save(program, buffer, extra_files=dict(extra_files))
     path.write_bytes(buffer.getbuffer())
 
 
-def _artifact(program: torch.export.ExportedProgram) -> DirectArtifact:
+def _artifact(
+    program: torch.export.ExportedProgram, extra_files: Mapping[str, str | bytes]
+) -> DirectArtifact:
     module = program.module()
     return DirectArtifact(
         program=program,
@@ -108,6 +113,7 @@ def _artifact(program: torch.export.ExportedProgram) -> DirectArtifact:
         run=module,
         write=_save,
         filename=FILENAME,
+        extra_files=extra_files,
         auditor=lambda spec: suspicions(spec, facts_of(program)),
         reader=of_exported,
         describer=described.of_exported,

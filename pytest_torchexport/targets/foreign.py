@@ -114,7 +114,7 @@ def foreign_callable(thing: Callable[..., Any]) -> DirectArtifact:
     if not callable(thing):
         raise ValueError(f"{thing!r:.80} is neither a path nor callable")
 
-    def refuse(program: Any, path: Path) -> None:
+    def refuse(program: Any, path: Path, extra_files: Any) -> None:
         raise NotImplementedError("a callable has no file")
 
     state = thing if isinstance(thing, torch.nn.Module) else None

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +31,12 @@ NEEDS = ("onnx", "onnxruntime")
 
 @dataclass(frozen=True, kw_only=True)
 class LegacyArtifact:
-    """An ONNX file kept as bytes, with its session; takes the call's tensors by the names we gave them."""
+    """An ONNX file kept as bytes, with its session; takes the call's tensors by the names we gave them. Beside
+    the model, ``files`` has the data that the exporter put into files of their own: of models over 2 GB.
+    """
 
     program: Any
-    data: bytes
+    files: Mapping[str, bytes]
     session: Session
     names: tuple[str, ...]
     structure: Structure
@@ -49,10 +51,11 @@ class LegacyArtifact:
         return self.lift(self.session(**self.lower(Call(args, kwargs)).kwargs))
 
     def save(self, directory: Path) -> Path:
-        """Write the one file."""
-        with whole_file(directory / FILENAME) as path:
-            path.write_bytes(self.data)
-        return path
+        """Write the model, and its data where that is apart."""
+        for name, data in self.files.items():
+            with whole_file(directory / name) as path:
+                path.write_bytes(data)
+        return directory / FILENAME
 
     def lower(self, call: Call) -> Call:
         """Tensors (and numbers, where a ScriptModule takes them) by input name."""
@@ -86,13 +89,13 @@ class LegacyArtifact:
         """What the model says of itself."""
         import onnx
 
-        return onnx_file.described(onnx.load_from_string(self.data))
+        return onnx_file.described(onnx.load_from_string(self.files[FILENAME]))
 
     def branches(self) -> Branches | None:
         """``If``, ``Loop`` and ``Scan`` of the model."""
         import onnx
 
-        return of_onnx(onnx.load_from_string(self.data))
+        return of_onnx(onnx.load_from_string(self.files[FILENAME]))
 
     @property
     def _scripted(self) -> bool:
@@ -131,14 +134,14 @@ class OnnxLegacy:
                 dynamic_axes=_dynamic_axes(spec, names, scripted),
                 **options,
             )
-            data = path.read_bytes()
+            files = {file.name: file.read_bytes() for file in path.parent.iterdir()}
             session = Session(path, device_of(example))
             import onnx
 
-            proto = onnx.load_model_from_string(data)
+            proto = onnx.load_model_from_string(files[FILENAME])
         return LegacyArtifact(
-            program=module if scripted else data,
-            data=data,
+            program=module if scripted else files[FILENAME],
+            files=files,
             session=session,
             names=names,
             structure=structure,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ class Script:
         owner = getattr(module, "__self__", None)
         if isinstance(owner, torch.nn.Module) and not isinstance(module, torch.nn.Module):
             module = _with_forward(owner, module.__name__)
-        return artifact(torch.jit.script(module, **options))
+        extra = options.pop("_extra_files", {})
+        return artifact(torch.jit.script(module, **options), extra)
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         """``torch.jit.load`` on the device."""
@@ -46,7 +47,7 @@ class Script:
 
     def inspect(self, path: Path, loaded: Any) -> dict[str, Any]:
         """What a loaded program says of itself."""
-        return inspect_script(loaded)
+        return inspect_script(path, loaded)
 
 
 def _forget_types() -> None:
@@ -68,7 +69,7 @@ def _with_forward(owner: torch.nn.Module, name: str) -> torch.nn.Module:
     return module
 
 
-def artifact(program: Any) -> DirectArtifact:
+def artifact(program: Any, extra_files: Mapping[str, str | bytes]) -> DirectArtifact:
     """The artifact for a ScriptModule or ScriptFunction."""
     return DirectArtifact(
         program=program,
@@ -76,6 +77,7 @@ def artifact(program: Any) -> DirectArtifact:
         run=program,
         write=save_script,
         filename=FILENAME,
+        extra_files=extra_files,
         native_loops=has_loops(program),
         reader=of_torchscript,
         describer=described.of_torchscript,
@@ -83,11 +85,11 @@ def artifact(program: Any) -> DirectArtifact:
     )
 
 
-def save_script(program: Any, path: Path) -> None:
+def save_script(program: Any, path: Path, extra_files: Mapping[str, str | bytes]) -> None:
     """``torch.jit.save`` by way of memory: given a path, its C++ writer aborts the process on a full disk."""
     buffer = io.BytesIO()
     with _without_deprecations():
-        torch.jit.save(program, buffer)
+        torch.jit.save(program, buffer, _extra_files=dict(extra_files))
     path.write_bytes(buffer.getbuffer())
 
 
@@ -97,10 +99,10 @@ def load_script(path: Path, device: str) -> Callable[..., Any]:
         return torch.jit.load(path, map_location=device)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def inspect_script(loaded: Any) -> dict[str, Any]:
-    """What a loaded program says of itself, as plain data."""
+def inspect_script(path: Path, loaded: Any) -> dict[str, Any]:
+    """What a loaded program and its archive say of themselves, as plain data."""
     return {
-        "described": described.of_torchscript(loaded),
+        "described": described.of_torchscript(loaded) | described.extras_of(path),
         "branches": of_torchscript(loaded).as_plain(),
     }
 

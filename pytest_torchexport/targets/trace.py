@@ -94,13 +94,14 @@ class Trace:
         self, module: Callable[..., Any], example: Call, spec: InputSpec, **options: Any
     ) -> DirectArtifact | NotApplicable:
         """Trace on the example, unchecked: checking is our business."""
+        extra = options.pop("_extra_files", {})
         arguments = {"check_trace": False, "strict": False, **options}
         leaves = spec.flatten(example)
         names = _positions(signature_of(module), example)
         if names is not None and all(map(_traceable, [*example.args, *example.kwargs.values()])):
             inputs = (*example.args, *(example.kwargs[name] for name in names))
             program = _trace(_traceable_subject(module), inputs, arguments)
-            return _artifact(PositionalArtifact, program, names=names)
+            return _artifact(PositionalArtifact, program, names=names, extra_files=extra)
         baked = tuple(
             f"{path}={describe(leaf)}"
             for path, leaf in leaves
@@ -111,7 +112,7 @@ class Trace:
         flat = FlatModule(as_module(module), structure, _without_tensors(values))
         tensors = tuple(leaf for leaf in values if isinstance(leaf, torch.Tensor))
         program = _trace(flat, tensors, arguments)
-        return _artifact(FlatArtifact, program, baked=baked)
+        return _artifact(FlatArtifact, program, baked=baked, extra_files=extra)
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         """``torch.jit.load`` on the device."""
@@ -119,7 +120,7 @@ class Trace:
 
     def inspect(self, path: Path, loaded: Any) -> dict[str, Any]:
         """What a loaded program says of itself."""
-        return inspect_script(loaded)
+        return inspect_script(path, loaded)
 
 
 def _traceable_subject(module: Callable[..., Any]) -> Callable[..., Any]:

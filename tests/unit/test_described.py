@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import subprocess
@@ -16,6 +17,10 @@ from specs import spec_of
 from torch import nn
 from torch.export import Dim
 
+from pytest_torchexport import targets
+from pytest_torchexport.quiet import quiet
+from pytest_torchexport.spec.inputs import Call, build_spec
+from pytest_torchexport.spec.options import Options
 from pytest_torchexport.targets import described
 from pytest_torchexport.targets.described import facts_from, of_exported, of_torchscript, sizes_of
 from pytest_torchexport.targets.sizes import Bounds, facts_of, suspicions
@@ -463,3 +468,30 @@ def test_tensors_that_are_no_plain_numbers_have_texts():
     assert text(torch.ones(3, device="meta")) == "float32[3] without values"
     assert text(torch.eye(3).to_sparse_csr()).startswith("float32[3, 3] sparse_csr ")
     assert text(torch.tensor([1 + 2j]).conj()) == text(torch.tensor([1 - 2j]))
+
+
+# -- files of the user's in an archive -----------------------------------------------------------------
+
+EXTRAS = {"labels.json": '["cat", "dog"]', "deep/notes.txt": "für später"}
+
+
+@pytest.mark.parametrize(
+    ("target", "option"),
+    [("trace", "_extra_files"), ("script", "_extra_files"), ("export", "extra_files")],
+)
+def test_extra_files_are_saved_and_told(target, option, tmp_path):
+    example = Call((torch.randn(2, 3),))
+    module = torch.nn.Linear(3, 2).eval()
+    spec = build_spec(inspect.signature(module.forward), [example], Options(), {})
+    with quiet("cpu"), torch.no_grad():
+        artifact = targets.get(target).export(module, example, spec, **{option: EXTRAS})
+        path = artifact.save(tmp_path)
+    told = {key: text for key, text in artifact.described().items() if "extra" in key}
+    assert list(told) == ["extra file labels.json", "extra file deep/notes.txt"]
+    assert described.extras_of(path) == told
+    assert described.given_extras(EXTRAS | {"labels.json": b"[]"}) != told
+
+
+def test_an_archive_without_extra_files_has_none(tmp_path):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(3, 2)), tmp_path / "model.pt")
+    assert described.extras_of(tmp_path / "model.pt") == {}
