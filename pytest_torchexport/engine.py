@@ -197,8 +197,8 @@ class _Item:
             self._begin_trip()  # the clean process keeps its own time
             with interrupted_after(self.deadline.left):
                 self._in_memory(self.bench)
-            if self.trip is not None and self.trip.failure is not None:
-                raise self.trip.failure
+            if self.trip is not None and self._checks("round_trip"):
+                self.trip.raise_what_was_held()
             if self.plan.self_test:
                 self_test.seed_bugs(self.bench)  # and so does this
             branches.gate(self.bench)
@@ -427,12 +427,16 @@ class _Item:
             details=failure.details,
             where=failure.where or self.heard.traced,
             differences=failure.differences,
-            output=failure.output,
             recipe=shrunk.recipe.as_dict() if shrunk else None,
             call=shrunk.text if shrunk else "",
             shrunk=shrunk is not None and shrunk.searched,
             sizes=shrunk.sizes if shrunk else (),
         )
+
+    def _printed(self) -> str:
+        """The end of what the artifact printed in a process of its own."""
+        talker = self.trip if self.trip is not None else self.artifact
+        return talker.printed() if isinstance(talker, (Trip, Isolated)) else ""
 
     def _keep(self) -> None:
         """The file itself, where the user can find it."""
@@ -468,6 +472,7 @@ class _Item:
             branches=self.ledger.branches,
             self_test=self.ledger.self_test,
             isolated=isolated,
+            output=self._printed(),
             kept=self.kept,
             **fields,
         )

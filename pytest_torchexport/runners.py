@@ -128,6 +128,7 @@ class Isolated:
     session: Session | None = field(default=None, repr=False)
     module: Any = None
     native_loops: bool = False
+    said: str = ""
 
     def run(self, call: Call, seed: int) -> Outcome:
         """What it does with the call, from how it was loaded."""
@@ -146,12 +147,13 @@ class Isolated:
     def close(self) -> None:
         """End its process."""
         if self.session is not None:
+            self.said = self.session.printed()
             self.session.close()
             self.session = None
 
     def printed(self) -> str:
         """The end of what it has printed."""
-        return self.session.printed() if self.session is not None else ""
+        return self.session.printed() if self.session is not None else self.said
 
     def _run(
         self, call: Call, seed: int, *, anew: bool = True, state: bool = False

@@ -10,6 +10,7 @@ import importlib
 import os
 import socket
 import sys
+import tempfile
 import traceback
 import warnings
 from pathlib import Path
@@ -33,12 +34,7 @@ class Answers(Protocol):
         """Its ``state`` as it was loaded."""
 
 
-def main(descriptor: int) -> None:
-    """Serve the connection behind a file descriptor: a process of its own, where there is no fork."""
-    serve(socket.socket(fileno=descriptor))
-
-
-def serve(channel: socket.socket) -> None:
+def main(channel: socket.socket) -> None:
     """Serve one connection to its end, and end this process with it."""
     code = 1
     try:
@@ -62,6 +58,7 @@ def _serve(channel: socket.socket) -> None:
     home = Path(message["home"])
     _redirect(Path(message["output"]))
     os.chdir(home)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(home)
     warnings.simplefilter("ignore")
     guard.die_with_parent()
     guard.limit(message["memory"])

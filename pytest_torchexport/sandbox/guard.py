@@ -111,16 +111,27 @@ def forbid(home: Path, *, pickled_code: bool) -> None:
             raise PermissionError(f"{event}: there is no network in the clean process")
         if event in _PROGRAMS or event == "subprocess.Popen":
             raise PermissionError(f"{event}: the clean process starts no other program")
-        if pickled_code and event == "pickle.find_class":
-            raise PermissionError(
-                f"the file holds a pickle that names {args[0]}.{args[1]}: loading it would run code"
-            )
+        if event == "pickle.find_class":
+            named = f"{args[0]}.{args[1]}"
+            if pickled_code:
+                raise PermissionError(
+                    f"the file holds a pickle that names {named}: loading it would run code"
+                )
+            _named.setdefault(named)
         if event == "open" and isinstance(args[0], (str, bytes)) and _writes(args, writing):
             path = real(os.fsdecode(args[0]))
             if path != os.devnull and not join(path, "").startswith(join(root, "")):
                 raise PermissionError(f"{path}: the clean process writes in its own directory only")
 
     sys.addaudithook(hook)
+
+
+def named_by_pickles() -> list[str]:
+    """The classes and functions that pickles have named since: those that ``weights_only`` does not load."""
+    return list(_named)
+
+
+_named: dict[str, None] = {}
 
 
 def _writes(args: tuple[Any, ...], writing: int) -> bool:

@@ -230,27 +230,36 @@ class _Spawned:
 def _python(home: Path, room: str, theirs: socket.socket, *arguments: str) -> Any:
     """An isolated interpreter that runs ``main`` of a room of ours: no user paths, no site of the user's."""
     root = str(Path(__file__).resolve().parents[2])
-    descriptor = theirs.fileno()
-    given = ", ".join(map(repr, arguments))
+    windows = sys.platform == "win32"
+    end = (
+        "socket.fromshare(sys.stdin.buffer.read())"
+        if windows
+        else f"socket.socket(fileno={theirs.fileno()})"
+    )
+    given = ", ".join([end, *map(repr, arguments)])
     code = (
         # First, because another version may be installed; and gone again: what lies beside us is not for them.
-        f"import sys; sys.path.insert(0, {root!r}); from pytest_torchexport.sandbox import {room}; "
-        f"sys.path.remove({root!r}); {room}.main({descriptor}, {given})"
+        f"import socket, sys; sys.path.insert(0, {root!r}); from pytest_torchexport.sandbox import {room}; "
+        f"sys.path.remove({root!r}); {room}.main({given})"
     )
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     log = (home / LOG).open("ab")
     try:
-        return subprocess.Popen(  # noqa: S603  # our own interpreter and code
+        process = subprocess.Popen(  # noqa: S603  # our own interpreter and code
             [sys.executable, "-I", "-c", code],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if windows else subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log,
             cwd=home,
             env=kept | {"HOME": str(home), "TMPDIR": str(home), "OMP_NUM_THREADS": "1"},
-            pass_fds=[descriptor],
+            pass_fds=() if windows else [theirs.fileno()],
             # Ctrl-C in the terminal is for the test session, which ends its children itself.
             start_new_session=True,
         )
+        if process.stdin is not None:
+            with process.stdin as given_by:
+                given_by.write(theirs.share(process.pid))  # type: ignore[attr-defined]  # Windows only
+        return process
     finally:
         log.close()
         theirs.close()

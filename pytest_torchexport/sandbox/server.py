@@ -10,16 +10,14 @@ import os
 import shutil
 import signal
 import socket
-import sys
 from typing import Any
 
 from pytest_torchexport.sandbox import child, guard
 
 
-def main(descriptor: int, home: str) -> None:
+def main(control: socket.socket, home: str) -> None:
     """Serve requests, a line of JSON each, until whoever asks is gone; then leave nothing behind."""
     guard.deaf_to_the_terminal()
-    control = socket.socket(fileno=descriptor)
     children: set[int] = set()
     try:
         while (request := _receive(control)) is not None:
@@ -58,7 +56,7 @@ def _serve(
         pid = os.fork()
         if not pid:
             control.close()
-            child.serve(socket.socket(fileno=descriptors[0]))
+            child.main(socket.socket(fileno=descriptors[0]))
         os.close(descriptors[0])
         children.add(pid)
         return {"pid": pid}
@@ -73,7 +71,3 @@ def _end(pid: int) -> int:
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
     return status
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])

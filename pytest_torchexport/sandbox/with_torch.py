@@ -13,7 +13,7 @@ import torch
 
 from pytest_torchexport.observe import Raised, Returned, State, observe, tensors_of
 from pytest_torchexport.quiet import torch_globals
-from pytest_torchexport.sandbox import child, tensors
+from pytest_torchexport.sandbox import child, guard, tensors
 from pytest_torchexport.spec.inputs import Call
 
 
@@ -35,7 +35,8 @@ class WithTorch:
         self._fresh = message["fresh"]
         self._state = State(_module(self._loaded), thorough=message["thorough"])
         inspect = getattr(target, "inspect", None)
-        return {"found": inspect(path, self._loaded) if inspect is not None else {}}
+        found = inspect(path, self._loaded) if inspect is not None else {}
+        return {"found": {**found, "pickled": guard.named_by_pickles()}}
 
     def look(self, message: dict[str, Any]) -> dict[str, Any]:
         """Its parameters and buffers as they were loaded."""

@@ -163,6 +163,11 @@ class Trip:
             return artifact.printed()
         return self._session.printed() if self._session is not None else self._printed
 
+    def raise_what_was_held(self) -> None:
+        """Raise what came of the way, where something did."""
+        if self.failure is not None:
+            raise self.failure
+
     def close(self) -> None:
         """End the processes, and remove the files that were not kept."""
         self._end()
@@ -242,6 +247,11 @@ class Trip:
     def _judge_file(self, found: Mapping[str, Any]) -> None:
         describe = getattr(self._bench.artifact, "described", None)
         own = describe() if describe is not None else {}
+        pickled = found.get("pickled", ())
+        if pickled:
+            self._bench.ledger.note(
+                f"the file holds pickles that name {', '.join(pickled)}: whoever loads it runs code of these"
+            )
         round_trip.sound(found.get("problems", ()))
         round_trip.same_names(own, found.get("described", own))
 

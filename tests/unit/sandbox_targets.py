@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -89,6 +90,7 @@ def _tries(text):
         "shell": lambda: os.system("true"),
         "fork": os.fork,
         "write": lambda: Path(text.partition(" ")[2]).write_text("PWNED"),
+        "temporary": lambda: tempfile.NamedTemporaryFile().close(),
         "write at home": lambda: Path("mine").write_text("fine"),
         "read": lambda: os.close(os.open(sys.executable, os.O_RDONLY)),
         "unpickle": lambda: pickle.loads(pickle.dumps(Path)),
