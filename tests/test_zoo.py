@@ -6,6 +6,7 @@ A miss (an artifact that differs and passes) and a false alarm (a faithful one t
 from __future__ import annotations
 
 import inspect
+import zlib
 from collections import Counter
 from typing import Any
 
@@ -16,9 +17,12 @@ from torch import Tensor, nn
 from untouched import changed, facts_of
 
 import pytest_torchexport
+from pytest_torchexport.checks import names
 
 # Few drawn calls: each model shows what it has on the boundary calls or on any draw.
 MAX_EXAMPLES = 20
+# The way to another process is the same for all models; of those whose matter is another, one in so many takes it.
+TAKES_THE_TRIP = 3
 # What has been collected is not lost again: models that must pass, and models that must not, per target.
 HEALTHY = {"trace": 290, "script": 335, "export": 290, "onnx": 275, "onnx_legacy": 265}
 BROKEN = {"trace": 160, "script": 110, "export": 160, "onnx": 165, "onnx_legacy": 180}
@@ -32,14 +36,8 @@ def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
     args, kwargs = row.example()
     subject = row.build()
     before = facts_of(subject, (args, kwargs))
-    verdict = pytest_torchexport.check_export(
-        subject,
-        args,
-        kwargs,
-        target=target,
-        max_examples=MAX_EXAMPLES,
-        **row.options,
-    )
+    options = {"max_examples": MAX_EXAMPLES, "checks": _checks(row, target), **row.options}
+    verdict = pytest_torchexport.check_export(subject, args, kwargs, target=target, **options)
     print(_told(verdict))
     assert changed(before, facts_of(subject, (args, kwargs))) == []
     expected = row.expect[target]
@@ -55,6 +53,12 @@ def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
         weak = row.weak if isinstance(row.weak, str) else row.weak.get(target, "")
         assert weak in said, _told(verdict)
         assert bool(weak) == bool(said), _told(verdict)
+
+
+def _checks(row: zoo.Row, target: str) -> tuple[str, ...]:
+    about_files = row in zoo.ABOUT_FILES or row.expect[target] in ("LoadFailed", "RoundTripDiffers")
+    takes_it = about_files or zlib.crc32(row.name.encode()) % TAKES_THE_TRIP == 0
+    return names() if takes_it else tuple(name for name in names() if name != "round_trip")
 
 
 @pytest.mark.parametrize("target", zoo.TARGETS)

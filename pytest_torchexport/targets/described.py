@@ -140,7 +140,8 @@ def _registered(part: torch.nn.Module) -> set[str]:
 def _value(value: Any, tensors: _Tensors) -> str:
     """`` = 3`` for what is made of plain values and tensors alone; of others the type is all there is."""
     leaves, _ = flatten(value)
-    if not all(isinstance(leaf, (*_PLAIN, torch.Tensor)) for _, leaf in leaves):
+    # By its very type: a member of an enumeration may be a str too, and is none where its class is not known.
+    if not all(type(leaf) in _PLAIN or isinstance(leaf, torch.Tensor) for _, leaf in leaves):
         return ""
     texts = (
         f"{path}{' ' if path else ''}{tensors.text(leaf) if isinstance(leaf, torch.Tensor) else repr(leaf)}"

@@ -104,10 +104,16 @@ class Color(Enum):
     BLUE = 2
 
 
+class Layout(str, Enum):
+    NCHW = "NCHW"
+    NHWC = "NHWC"
+
+
 class Painted(nn.Module):
     def __init__(self):
         super().__init__()
         self.color = Color.RED
+        self.layout = Layout.NCHW
 
     def forward(self, x):
         return x if self.color == Color.RED else -x

@@ -37,10 +37,13 @@ from zoo.state import STATEFUL
 from zoo.training import TRAINING
 from zoo.writes import WRITES
 
-__all__ = ["BRANCH", "BRANCHES", "SKIPPED", "TARGETS", "ZOO", "Row"]
+__all__ = ["ABOUT_FILES", "BRANCH", "BRANCHES", "SKIPPED", "TARGETS", "ZOO", "Row"]
 
 # Models that branch, with calls that take the other sides, and those with branches that do no harm.
 BRANCHES = (*VALUE_BRANCHES, *PLACE_BRANCHES, *SIZE_BRANCHES, *MODEL_BRANCHES)
+
+# Models that are right here, and elsewhere are not.
+ABOUT_FILES = (*FILES, *DANGEROUS)
 
 ZOO = (
     *SIZES,
@@ -62,6 +65,5 @@ ZOO = (
     *LAYERS,
     *SEQUENCES,
     *CALLABLES,
-    *FILES,
-    *DANGEROUS,
+    *ABOUT_FILES,
 )
