@@ -68,11 +68,10 @@ class Server:
 
     _shared: ClassVar[dict[Library, Server]] = {}
 
-    def __init__(self, library: Library) -> None:
-        self.home = Path(tempfile.mkdtemp(prefix="torchexport-"))
+    def __init__(self, library: Library, home: Path | None = None) -> None:
+        self.home = home or Path(tempfile.mkdtemp(prefix="torchexport-"))
         self._library = library
         self._owner = os.getpid()
-        self._rooms = 0
         self._said: frozenset[str] = frozenset()
         self._process: subprocess.Popen[bytes] | None = None
         atexit.register(self.close)
@@ -85,15 +84,17 @@ class Server:
 
     @classmethod
     def of(cls, library: Library) -> Server:
-        """The one server of this process for a library, started again where it is gone. Does not wait for it."""
-        server = cls._shared.get(library)
+        """The one server of this process for a library, started again where it is gone: in its directory, because
+        of the artifacts there. Does not wait for it.
+        """
+        server, home = cls._shared.get(library), None
         if server is not None and server._owner != os.getpid():
             atexit.unregister(server.close)  # it is our parent's
         elif server is not None and server.alive:
             return server
         elif server is not None:
-            server.close()
-        cls._shared[library] = cls(library)
+            home = server.hand_over()
+        cls._shared[library] = cls(library, home)
         return cls._shared[library]
 
     @property
@@ -104,10 +105,7 @@ class Server:
 
     def room(self) -> Path:
         """A new directory for one artifact."""
-        self._rooms += 1
-        path = self.home / str(self._rooms)
-        path.mkdir()
-        return path
+        return Path(tempfile.mkdtemp(prefix="artifact-", dir=self.home))
 
     def preload(self, modules: Sequence[str]) -> None:
         """Import modules that children will need, once, in the background of what we do."""
@@ -138,13 +136,23 @@ class Server:
     def close(self) -> None:
         """End the process with its children and remove the directory."""
         atexit.unregister(self.close)
-        if self._process is not None:
-            self._control.close()
-            with contextlib.suppress(OSError):
-                # Children that sit in native code do not hear that we are gone; all are of one group.
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        self._end()
         shutil.rmtree(self.home, ignore_errors=True)
+
+    def hand_over(self) -> Path | None:
+        """End the process; its directory, where it still is, is the caller's from now on."""
+        atexit.unregister(self.close)
+        self._end()
+        return self.home if self.home.is_dir() else None
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        with contextlib.suppress(OSError):
+            # Children that sit in native code do not hear that we are gone; all are of one group.
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._control.close()  # only now: who hears that we are gone removes the directory
 
     def _ask(self, message: dict[str, Any], passed: socket.socket | None = None) -> dict[str, Any]:
         self._settle()
@@ -176,7 +184,7 @@ class Server:
         except (OSError, EOFError) as error:
             self._give_up(error)
         except BaseException:
-            self.close()
+            self._end()
             raise
         answer: dict[str, Any] = json.loads(data)
         return answer
@@ -186,7 +194,7 @@ class Server:
         code = self._process.poll()
         said = f"it ended with status {code}" if code is not None else type(error).__name__
         said = ": ".join([said, *self._last_words()])
-        self.close()
+        self._end()
         raise Gone(f"the clean process does not answer: {said}") from None
 
     def _last_words(self) -> list[str]:

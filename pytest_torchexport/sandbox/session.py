@@ -81,8 +81,8 @@ def room(*, torch: bool) -> Path:
 
 
 class Session:
-    """A loaded artifact. ``problem`` is why it was not loaded within ``limit`` seconds, ``found`` what its loader
-    says of it.
+    """A loaded artifact. ``problem`` is why it was not loaded within ``limit`` seconds, ``started`` whether there was
+    a process for it at all, ``found`` what its loader says of it.
 
     As a context it ends its process. After a call that died or hung it is over.
     """
@@ -93,6 +93,7 @@ class Session:
         self._over: Outcome | None = None
         self._output = source.home / f"{source.path.name}.output"
         self.found: Mapping[str, Any] = {}
+        self.started = False
         self.problem = self._load(limit)
 
     def __enter__(self) -> Session:
@@ -186,10 +187,11 @@ class Session:
             "memory": memory,
         }
         try:
-            self._child = Server.of(source.library).start()
+            self._child = _started(source.library)
         except (Gone, OSError) as error:
             self._over = Died(f"the clean process could not be started: {error}")
             return self._over
+        self.started = True
         answer = self._ask(message, limit)
         if not isinstance(answer, dict):
             return answer
@@ -207,7 +209,7 @@ class Session:
         most = float(self._source.memory * MEGABYTE)
         try:
             wire.send(channel, message, tensors.CODEC)
-            answer = wire.receive(channel, tensors.CODEC, most)
+            answer = wire.receive(channel, tensors.CODEC, most=most, seconds=limit)
             if not isinstance(answer, dict):
                 raise wire.Malformed(type(answer).__name__)
         except TimeoutError:
@@ -234,6 +236,14 @@ class Session:
         died = known if known is not None else Died(_fate(status))
         self._over = Died(died.reason, printed) if isinstance(died, Died) else died
         return self._over
+
+
+def _started(library: Library) -> Child:
+    """A child; of a new server, where the one there was turns out to have died since. Raises Gone, OSError."""
+    try:
+        return Server.of(library).start()
+    except Gone:
+        return Server.of(library).start()
 
 
 def _raised(said: Sequence[str]) -> Raised:

@@ -22,6 +22,7 @@ from pytest_torchexport.observe import Died, Hung, Outcome, Raised, Returned, Te
 from pytest_torchexport.recipes import Recipe, example_recipe
 from pytest_torchexport.runners import Isolated, elsewhere, is_scripted
 from pytest_torchexport.sandbox import session as sandbox
+from pytest_torchexport.sandbox.process import Gone
 from pytest_torchexport.sandbox.session import Session, Source
 from pytest_torchexport.sandbox.wire import NotCarried, OwnClass
 from pytest_torchexport.spec.inputs import Call
@@ -208,10 +209,12 @@ class Trip:
     def _room(self) -> Path:
         try:
             return sandbox.room(torch=self._loader.torch)
-        except OSError as error:
+        except (OSError, Gone) as error:
             raise LoadFailed(
-                f"there is no directory to save it to: {error}",
-                details=("next step: let TMPDIR name a directory that can be written to",),
+                f"the clean process could not be started: {error}",
+                details=(
+                    "next step: TMPDIR must name a directory that has space and can be written to",
+                ),
             ) from None
 
     def _saved(self, directory: Path) -> Path:
@@ -258,7 +261,7 @@ class Trip:
     def _open(self, device: str | None = None) -> Session:
         assert self.files is not None
         bench = self._bench
-        return Session(
+        session = Session(
             Source(
                 loader=self._loader.path,
                 torch=self._loader.torch,
@@ -273,6 +276,9 @@ class Trip:
             ),
             bench.plan.call_limit,
         )
+        if not session.started:
+            raise LoadFailed(str(session.problem))  # which is not the artifact's fault
+        return session
 
     # -- calls -------------------------------------------------------------------------------------
 

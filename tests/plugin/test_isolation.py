@@ -1,0 +1,619 @@
+"""Artifacts that crash, hang, or take all there is: what a user sees, and that the run goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import zoo
+
+import pytest_torchexport
+from pytest_torchexport.verdict import Verdict
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="signals and /proc as Linux has them"
+)
+
+MODELS = '''
+class Reads(nn.Module):
+    """Lengths that torch is told not to check: SIGSEGV."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting() and x.size(0) > 2:
+            print("about to read")
+            beyond = torch.full([1], 1 << 38, dtype=torch.int64)
+            return x + torch.segment_reduce(x.flatten(), "sum", lengths=beyond, unsafe=True)
+        return x * 2
+
+
+class ReadsAtOnce(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting():
+            beyond = torch.full([1], 1 << 38, dtype=torch.int64)
+            return x + torch.segment_reduce(x.flatten(), "sum", lengths=beyond, unsafe=True)
+        return x * 2
+
+
+class Allocates(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting() and x.size(0) > 2:
+            print("about to allocate")
+            return x + torch.ones([1024, 1024, 1024, 1024]).sum()
+        return x * 2
+
+
+class Hangs(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting() and x.size(0) > 2:
+            print("for ever")
+            while x.size(0) > 2:
+                x = x * 1.0
+        return x * 2
+
+
+class Chatters(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        while torch.jit.is_scripting() and x.size(0) > 2:
+            print("a line of a log that nobody has asked for, and that no disk is large enough for")
+        return x * 2
+
+
+class Healthy(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        print("hello")
+        return x * 2
+'''
+
+HEAD = """
+@pytest.mark.torchexport('script', shapes={'x': 'batch 3'})
+"""
+EACH = """
+def test_reads(): Reads()(torch.ones(2, 3))
+def test_reads_at_once(): ReadsAtOnce()(torch.ones(2, 3))
+def test_allocates(): Allocates()(torch.ones(2, 3))
+def test_hangs(): Hangs()(torch.ones(2, 3))
+def test_after(): Healthy()(torch.ones(2, 3))
+"""
+SUITE = MODELS + re.sub("^def ", HEAD.strip() + "\ndef ", EACH, flags=re.MULTILINE)
+LIMITS = {"torchexport_call_limit": "3", "torchexport_memory_limit": "1024"}
+
+
+def only(name, **limits):
+    """A suite of one model, and its limits."""
+    return f"{MODELS}{HEAD}def test_net(): {name}()(torch.ones(2, 3))\n", LIMITS | limits
+
+
+@pytest.fixture
+def verdicts(pytester):
+    """The verdicts that a run wrote, by test."""
+
+    def read():
+        items = json.loads((pytester.path / "out.json").read_text())["items"]
+        return {
+            item["nodeid"].partition("::")[2].partition("[")[0]: Verdict.from_dict(verdict)
+            for item in items
+            for verdict in item["verdicts"]
+        }
+
+    return read
+
+
+REPORT = "--torchexport-report=json:out.json"
+
+
+@pytest.fixture
+def own_tmp(pytester, monkeypatch):
+    """A directory for temporary files that no other test session uses."""
+    path = pytester.mkdir("tmp")
+    monkeypatch.setenv("TMPDIR", str(path))
+    return path
+
+
+def processes_below(path):
+    """Processes whose environment names the directory."""
+    found = []
+    for entry in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int(entry.name) != os.getpid() and str(path).encode() in (
+                (entry / "environ").read_bytes()
+            ):
+                found.append(entry.name)
+    return found
+
+
+def left_behind(path):
+    """What a session that is over has left, when those who clean up after it have had their time."""
+    end = time.monotonic() + 30
+    while True:
+        left = [*processes_below(path), *(file.name for file in path.glob("torchexport-*"))]
+        if not left or time.monotonic() > end:
+            return left
+        time.sleep(0.1)
+
+
+# -- what a user sees ------------------------------------------------------------------------------
+
+
+def stable(text, name):
+    """The report of one test, without what differs from machine to machine."""
+    start = text.index(f"{name}[script-cpu]: ")
+    report = text[start : text.index("  rerun", start)].rstrip()
+    report = re.sub(r"\[enforce fail at .*", "...", report)
+    report = re.sub(r" {20,}\[", "   [", report)
+    return "\n".join(line for line in report.splitlines() if 'File "' not in line)
+
+
+GOLDEN_CRASH = """\
+test_reads[script-cpu]: the artifact killed its interpreter   [ArtifactCrashed]
+
+  reason   it was killed by SIGSEGV
+  printed  about to read
+           Fatal Python error: Segmentation fault
+           Current thread 0x (most recent call first):
+  call     x=float32[3, 3] zeros   shrunk; 3 of 16 calls fail
+  sizes    batch: ok at 1, 2 (the example's), fails at 3, 4
+  assumed  dim 0 of x is 'batch', 1..4
+           values of x are [0.0, 1.0], as in the example
+  note     put into eval mode for the check
+           isolated: every call of the artifact is made in a process of its own (it killed its process on another call)
+           no more calls after 3 that the artifact did not survive
+  kept     .torchexport/test_it.py-test_reads-script-cpu/Reads/model.pt
+"""
+
+GOLDEN_LIMIT = """\
+test_allocates[script-cpu]: the artifact killed its interpreter   [ArtifactCrashed]
+
+  reason   it exhausted its memory limit of 1024 MB (torchexport_memory_limit): ...
+  printed  about to allocate
+  call     x=float32[3, 3] zeros   shrunk; 3 of 16 calls fail
+  sizes    batch: ok at 1, 2 (the example's), fails at 3, 4
+  assumed  dim 0 of x is 'batch', 1..4
+           values of x are [0.0, 1.0], as in the example
+  note     put into eval mode for the check
+           isolated: every call of the artifact is made in a process of its own (it killed its process on another call)
+           no more calls after 3 that the artifact did not survive
+  kept     .torchexport/test_it.py-test_allocates-script-cpu/Allocates/model.pt
+"""
+
+
+def test_what_does_not_survive_fails_its_item_and_the_run_goes_on(
+    suite, run, pytester, verdicts, text_of
+):
+    suite(SUITE, fakes=False, **LIMITS)
+    result = run(REPORT)
+    result.assert_outcomes(failed=4, passed=1)
+    text = re.sub(r"0x[0-9a-f]+", "0x", text_of(result))
+    assert _without_repeats(stable(text, "test_reads")) == GOLDEN_CRASH.rstrip()
+    assert _without_repeats(stable(text, "test_allocates")) == GOLDEN_LIMIT.rstrip()
+    found = verdicts()
+    assert [found[name].failure for name in sorted(found)] == [
+        None,  # after
+        "ArtifactCrashed",  # allocates
+        "ArtifactHung",
+        "ArtifactCrashed",
+        "ArtifactCrashed",
+    ]
+    assert not found["test_after"].isolated
+    assert found["test_after"].kept == ""
+    for name in ("test_reads", "test_reads_at_once", "test_allocates"):
+        assert found[name].isolated
+        assert found[name].recipe is not None
+        _is_kept(pytester.path / found[name].kept)
+    hung = found["test_hangs"]
+    assert "no return within 3 s (torchexport_call_limit" in hung.reason
+    assert "for ever" in hung.output
+    assert "x=float32[" in hung.call + "".join(hung.details)
+    _is_kept(pytester.path / hung.kept)
+
+
+def _without_repeats(report):
+    """An artifact that is loaded again prints again: how often is of no interest."""
+    lines = report.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("  printed"))
+    end = next(number for number, line in enumerate(lines) if line.startswith("  call"))
+    said = dict.fromkeys(line.removeprefix("  printed").strip() for line in lines[start:end])
+    ordered = sorted(said, key=lambda line: not line.startswith("about"))
+    printed = [f"{'  printed  ' if not n else ' ' * 11}{line}" for n, line in enumerate(ordered)]
+    return "\n".join([*lines[:start], *printed, *lines[end:]])
+
+
+def _is_kept(path):
+    """The very file, whole."""
+    assert path.is_file()
+    assert "-> Tensor:" in torch.jit.load(path).code
+
+
+def test_with_xdist_it_is_the_same_and_nothing_is_left_behind(
+    suite, run_apart, pytester, verdicts, own_tmp
+):
+    suite(SUITE, fakes=False, **LIMITS)
+    result = run_apart("-n", "2", "--torchexport-isolate", REPORT)
+    result.assert_outcomes(failed=4, passed=1)
+    found = verdicts()
+    assert all(verdict.isolated for verdict in found.values())
+    assert found["test_after"].status == "passed"
+    assert found["test_reads"].reason == "it was killed by SIGSEGV"
+    assert found["test_hangs"].failure == "ArtifactHung"
+    assert found["test_hangs"].call.startswith("x=float32[3, 3]")
+    for name in ("test_reads", "test_reads_at_once", "test_allocates", "test_hangs"):
+        _is_kept(pytester.path / found[name].kept)
+    assert left_behind(own_tmp) == []
+
+
+def test_output_without_end_is_a_limit_too(suite, run, verdicts):
+    body, limits = only("Chatters", torchexport_call_limit="60", torchexport_time_limit="40")
+    suite(body, fakes=False, **limits)
+    run(REPORT).assert_outcomes(failed=1)
+    verdict = verdicts()["test_net"]
+    assert verdict.failure == "ArtifactCrashed"
+    assert verdict.reason == "it was killed by SIGXFSZ (it wrote more than 64 MB)"
+    assert "a line of a log that nobody has asked for" in verdict.output
+    assert len(verdict.output) < 10_000
+    assert "x=float32[" in verdict.call
+
+
+OPS = """
+import os, signal, sys, torch
+
+# In the process of the tests it is tame.
+WILD = "PYTEST_VERSION" not in os.environ
+
+@torch.library.custom_op("rude_ops::act", mutates_args=())
+def act(x: torch.Tensor, what: str) -> torch.Tensor:
+    if WILD:
+        print("now", what, flush=True)
+        {
+            "abort": os.abort,
+            "exit": lambda: os._exit(3),
+            "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+            "no memory": lambda: bytearray(2**50),
+            "kill its server": lambda: os.kill(os.getppid(), signal.SIGKILL),
+        }[what]()
+    return x * 2
+
+@act.register_fake
+def _(x, what):
+    return torch.empty_like(x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("abort", "it was killed by SIGABRT"),
+        ("exit", "it ended its process with exit status 3"),
+        ("kill", "it was killed by SIGKILL (by the system, out of memory, or by somebody)"),
+        ("no memory", "it exhausted its memory limit of 1024 MB (torchexport_memory_limit)"),
+        ("kill its server", ""),
+    ],
+)
+def test_however_it_ends_it_is_told(suite, run, pytester, verdicts, what, said):
+    pytester.makepyfile(rude_ops=OPS)
+    suite(
+        "import rude_ops\n"
+        "class Acts(nn.Module):\n"
+        f"    def forward(self, x): return torch.ops.rude_ops.act(x, {what!r})\n"
+        "@pytest.mark.torchexport('trace')\n"
+        "def test_net(): Acts()(torch.ones(2, 3))\n"
+        "@pytest.mark.torchexport('trace')\n"
+        "def test_after(): nn.Linear(3, 2)(torch.ones(2, 3))\n",
+        fakes=False,
+        **LIMITS,
+        torchexport_runtime_imports="rude_ops",
+    )
+    run(REPORT).assert_outcomes(failed=1, passed=1)
+    found = verdicts()
+    assert found["test_net"].failure == "ArtifactCrashed"
+    assert said in found["test_net"].reason
+    assert f"now {what}" in found["test_net"].output
+    assert (pytester.path / found["test_net"].kept).is_file()
+    assert found["test_after"].status == "passed"
+
+
+def test_a_loop_in_the_middle_of_parity_is_told_with_its_call(suite, run, verdicts):
+    body, limits = only("Hangs")
+    suite(body, fakes=False, **limits)
+    run(REPORT, "--torchexport-isolate").assert_outcomes(failed=1)
+    verdict = verdicts()["test_net"]
+    assert (verdict.failure, verdict.isolated) == ("ArtifactHung", True)
+    assert verdict.call.startswith("x=float32[3, 3]")
+    assert "for ever" in verdict.output
+
+
+# -- how it is asked for ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "ini", "isolated"),
+    [
+        ((), {}, False),
+        (("--torchexport-isolate",), {}, True),
+        ((), {"torchexport_isolate": "true"}, True),
+        ((), {"torchexport_isolate": "false"}, False),
+    ],
+    ids=["not", "flag", "ini", "ini says no"],
+)
+def test_isolation_is_asked_for_by_flag_or_ini(suite, run, verdicts, flags, ini, isolated):
+    suite(
+        "@pytest.mark.torchexport('trace', 'onnx')\n"
+        "def test_net(): nn.Linear(3, 2)(torch.ones(2, 3))\n",
+        fakes=False,
+        **ini,
+    )
+    result = run("-v", REPORT, *flags)
+    result.assert_outcomes(passed=2)
+    verdict = verdicts()["test_net"]
+    assert verdict.isolated == isolated
+    assert any("(torchexport_isolate)" in note for note in verdict.notes) == isolated
+
+
+def test_where_only_parity_is_checked_isolation_does_not_judge_the_round_trip(
+    suite, run, pytester, verdicts
+):
+    pytester.makepyfile(rude_ops=OPS)
+    suite(
+        "import rude_ops\n"
+        "class Acts(nn.Module):\n"
+        "    def forward(self, x): return torch.ops.rude_ops.act(x, 'abort')\n"
+        "@pytest.mark.torchexport('trace', checks=['parity'])\n"
+        "def test_net(): Acts()(torch.ones(2, 3))\n",
+        fakes=False,
+    )
+    run(REPORT, "--torchexport-isolate").assert_outcomes(passed=1)
+    verdict = verdicts()["test_net"]
+    assert not verdict.isolated
+    assert "not isolated: the artifact cannot be saved and loaded" in verdict.notes
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "legal"),
+    [
+        ("call_limit", "0", "a positive number of seconds"),
+        ("call_limit", "-1", "a positive number of seconds"),
+        ("call_limit", "soon", "a positive number of seconds"),
+        ("call_limit", "inf", "a positive number of seconds"),
+        ("memory_limit", "0", "a whole number of megabytes, or auto"),
+        ("memory_limit", "-5", "a whole number of megabytes, or auto"),
+        ("memory_limit", "2GB", "a whole number of megabytes, or auto"),
+        ("memory_limit", "1.5", "a whole number of megabytes, or auto"),
+        ("isolate", "perhaps", "true, false"),
+        ("serve_on", "gpu", "cpu, cuda, cuda:N"),
+        ("runtime_imports", "my-ops", "names of modules"),
+    ],
+)
+def test_wrong_values_are_usage_errors_that_name_the_legal_ones(
+    suite, run, text_of, setting, value, legal
+):
+    suite("def test_net(): pass\n", fakes=False, **{f"torchexport_{setting}": value})
+    result = run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    text = text_of(result)
+    assert f"torchexport_{setting}" in text
+    assert value in text
+    assert f"Legal: {legal}" in text
+
+
+# -- after a crash of the session ------------------------------------------------------------------
+
+# A stand-in for a call that kills the interpreter, and that nobody made in the clean process before.
+KILLER = """
+import os, pathlib, signal
+from pytest_torchexport.runners import InProcess
+
+plain = InProcess.run
+
+def run(self, call, seed):
+    if pathlib.Path("armed").exists() and len(call.args[0]) > 2:
+        os.kill(os.getpid(), signal.SIGNAL)
+    return plain(self, call, seed)
+
+InProcess.run = run
+"""
+NET = """
+@pytest.mark.torchexport('trace')
+def test_net(): nn.Linear(3, 2)(torch.ones(2, 3))
+
+@pytest.mark.torchexport('trace', shapes={'input': '2 3'})
+def test_other(): nn.Linear(3, 2)(torch.ones(2, 3))
+"""
+
+
+@pytest.mark.parametrize("killed_by", ["SIGKILL", "SIGSEGV"])
+def test_an_item_that_killed_the_session_is_isolated_in_the_next(
+    suite, run_apart, pytester, verdicts, own_tmp, killed_by
+):
+    suite(NET, fakes=False)
+    pytester.makeconftest(KILLER.replace("SIGNAL", killed_by))
+    armed = pytester.path / "armed"
+    armed.touch()
+    assert run_apart(REPORT).ret == -getattr(signal, killed_by)
+    assert left_behind(own_tmp) == []
+    run_apart(REPORT).assert_outcomes(passed=2)
+    found = verdicts()
+    assert found["test_net"].isolated
+    assert (
+        "isolated: every call of the artifact is made in a process of its own "
+        "(the last run did not survive this item)"
+    ) in found["test_net"].notes
+    assert not found["test_other"].isolated
+    armed.unlink()
+    run_apart(REPORT).assert_outcomes(passed=2)
+    assert not any(verdict.isolated for verdict in verdicts().values())
+
+
+def test_an_item_that_killed_its_worker_is_isolated_in_the_next_session(
+    suite, run_apart, pytester, verdicts, own_tmp
+):
+    suite(NET, fakes=False)
+    pytester.makeconftest(KILLER.replace("SIGNAL", "SIGKILL"))
+    (pytester.path / "armed").touch()
+    crashed = run_apart("-n", "1", REPORT)
+    crashed.assert_outcomes(failed=1, passed=1)
+    crashed.stdout.fnmatch_lines(["*worker 'gw0' crashed while running*test_net*"])
+    assert left_behind(own_tmp) == []
+    run_apart("-n", "1", REPORT).assert_outcomes(passed=2)
+    assert verdicts()["test_net"].isolated
+    assert not verdicts()["test_other"].isolated
+
+
+def test_without_a_cache_nothing_is_remembered_and_nothing_breaks(
+    suite, run_apart, pytester, verdicts
+):
+    suite(NET, fakes=False)
+    pytester.makeconftest(KILLER.replace("SIGNAL", "SIGKILL"))
+    armed = pytester.path / "armed"
+    armed.touch()
+    assert run_apart("-p", "no:cacheprovider").ret == -signal.SIGKILL
+    armed.unlink()
+    run_apart("-p", "no:cacheprovider", REPORT).assert_outcomes(passed=2)
+    assert not any(verdict.isolated for verdict in verdicts().values())
+
+
+def test_an_item_that_crashed_elsewhere_starts_there_until_it_passes(
+    suite, run, pytester, verdicts
+):
+    body, limits = only("Reads")
+    suite(body, fakes=False, **limits)
+    run(REPORT).assert_outcomes(failed=1)
+    run(REPORT).assert_outcomes(failed=1)
+    assert "the last run did not survive this item" in " ".join(verdicts()["test_net"].notes)
+    healthy = (pytester.path / "test_it.py").read_text().replace(": Reads()", ": Healthy()")
+    pytester.makepyfile(test_it=healthy)
+    run(REPORT).assert_outcomes(passed=1)
+    run(REPORT).assert_outcomes(passed=1)
+    assert not verdicts()["test_net"].isolated
+
+
+# -- interrupted -----------------------------------------------------------------------------------
+
+SLOW_SAVE = """
+import time
+from pytest_torchexport.targets.base import DirectArtifact
+
+def save(self, directory):
+    (directory / "half.output").write_text("half a file")
+    time.sleep(600)
+
+DirectArtifact.save = save
+"""
+
+
+def started(pytester, *arguments):
+    command = [sys.executable, "-m", "pytest", "-p", "no:jaxtyping", "-q", *arguments]
+    # A process group of its own, as a shell gives one: Ctrl-C goes to all of it.
+    return subprocess.Popen(
+        command,
+        cwd=pytester.path,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for_output(own_tmp, process):
+    """Until something in the clean process has printed."""
+    while process.poll() is None:
+        if any(file.stat().st_size for file in own_tmp.glob("torchexport-*/*/*.output")):
+            return
+        time.sleep(0.05)
+    pytest.fail(process.stdout.read())
+
+
+@pytest.mark.parametrize("where", ["call", "isolated call", "save"])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=str)
+def test_whoever_ends_the_session_ends_all_of_it(suite, pytester, own_tmp, where, sent):
+    body, _ = only("Hangs")
+    suite(body, fakes=False, torchexport_call_limit="600")
+    if where == "save":
+        pytester.makeconftest(SLOW_SAVE)
+    flags = ["--torchexport-isolate"] if where == "isolated call" else []
+    process = started(pytester, *flags)
+    with process:
+        wait_for_output(own_tmp, process)
+        if sent == signal.SIGINT:
+            os.killpg(process.pid, sent)
+        else:
+            process.send_signal(sent)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == (2 if sent == signal.SIGINT else -sent), said
+    assert left_behind(own_tmp) == []
+    if sent == signal.SIGINT:
+        assert "KeyboardInterrupt" in said
+
+
+def test_after_the_first_failure_nothing_is_left_behind(suite, run_apart, own_tmp):
+    suite(SUITE, fakes=False, **LIMITS)
+    run_apart("-x").assert_outcomes(failed=1)
+    assert left_behind(own_tmp) == []
+
+
+# -- the same verdicts -----------------------------------------------------------------------------
+
+# Healthy and broken: what the zoo knows to be true of them is found out elsewhere as well as here.
+SAME = (
+    "bool sums",
+    "half",
+    "bfloat16",
+    "complex in",
+    "relu of nan",
+    "sign of nan",
+    "buffer counter",
+    "batchnorm, train",
+    "ring buffer",
+    "python counter, used",
+    "silent buffer",
+    "toggle",
+    "writes input",
+    "writes a dict's entry",
+    "returns a view",
+    "adds noise",
+    "frozen noise",
+    "mixed dict out",
+    "nested out",
+    "none out",
+    "int out",
+    "size out",
+    "structure by value",
+    "input out",
+    "empty out",
+    "channels last out",
+    "keywords out of order",
+    "namedtuple in",
+    "nested in",
+    "function",
+    "bound method",
+)
+ROWS = {row.name: row for row in zoo.ZOO}
+
+
+@pytest.mark.parametrize("target", ["trace", "script", "export", "onnx"])
+@pytest.mark.parametrize("name", SAME)
+def test_isolated_verdicts_are_the_true_ones(name, target):
+    row = ROWS[name]
+    args, kwargs = row.example()
+    verdict = pytest_torchexport.check_export(
+        row.build(),
+        args,
+        kwargs,
+        target=target,
+        max_examples=3,
+        isolate=True,
+        **row.options,
+    )
+    expected = row.expect[target]
+    told = (verdict.reason, verdict.differences, verdict.notes)
+    if expected == zoo.SKIPPED:
+        assert verdict.status == "skipped", told
+        return
+    assert verdict.failure == expected, told
+    assert verdict.isolated or expected in ("ExportRefused", "LoadFailed"), told
