@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from socket import socket
@@ -55,24 +56,30 @@ def send(channel: socket, value: Any, codec: Codec) -> None:
         channel.sendall(blob)
 
 
-def receive(channel: socket, codec: Codec, most: float = math.inf) -> Any:
-    """Read one frame of at most so many bytes of data. Raises EOFError where the other side is gone, Malformed
-    for what is no frame.
+def receive(
+    channel: socket, codec: Codec, *, most: float = math.inf, seconds: float | None = None
+) -> Any:
+    """Read one frame of at most so many bytes of data, whole within so many seconds. Raises EOFError where the
+    other side is gone, TimeoutError, and Malformed for what is no frame.
     """
-    header_size, data_size = _HEAD.unpack(_read(channel, _HEAD.size))
+    until = None if seconds is None else time.monotonic() + seconds
+    header_size, data_size = _HEAD.unpack(_read(channel, _HEAD.size, until))
     if header_size > MAX_HEADER or data_size > most:
         raise Malformed(f"a frame of {header_size} + {data_size} bytes")
-    header, data = _read(channel, header_size), _read(channel, data_size)
+    header, data = _read(channel, header_size, until), _read(channel, data_size, until)
     try:
         return _decode(json.loads(header), codec, memoryview(data))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Malformed(f"{type(error).__name__}: {error}") from None
 
 
-def _read(channel: socket, size: int) -> bytearray:
+def _read(channel: socket, size: int, until: float | None) -> bytearray:
     data = bytearray(size)
     view = memoryview(data)
     while view:
+        if until is not None:
+            # Each time anew: who sends a byte now and then would never be late.
+            channel.settimeout(max(until - time.monotonic(), 0.001))
         count = channel.recv_into(view, min(len(view), 2**20))
         if not count:
             raise EOFError("the other side is gone")

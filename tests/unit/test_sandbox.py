@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -152,7 +153,23 @@ def test_a_frame_of_more_data_than_allowed_is_not_read():
     with ours, theirs:
         wire.send(ours, torch.zeros(1000), tensors.CODEC)
         with pytest.raises(wire.Malformed, match="4000 bytes"):
-            wire.receive(theirs, tensors.CODEC, 3999)
+            wire.receive(theirs, tensors.CODEC, most=3999)
+
+
+def test_a_frame_that_comes_in_drops_is_late():
+    ours, theirs = socket.socketpair()
+    frame = (1000).to_bytes(8) + bytes(8)
+
+    def drip():
+        with contextlib.suppress(OSError):
+            for byte in frame * 100:
+                ours.sendall(bytes([byte]))
+                time.sleep(0.01)
+
+    with ours, theirs:
+        threading.Thread(target=drip, daemon=True).start()
+        with pytest.raises(TimeoutError):
+            wire.receive(theirs, tensors.CODEC, seconds=0.2)
 
 
 def test_the_other_side_may_have_no_torch():
@@ -487,7 +504,7 @@ def test_an_interrupt_in_a_call_ends_its_process_and_nothing_else(load, monkeypa
     assert isinstance(run(other), Returned)
 
 
-def _interrupted(*args):
+def _interrupted(*args, **kwargs):
     raise KeyboardInterrupt
 
 
