@@ -1,8 +1,9 @@
 """What a child of a clean process must not have: the user's packages, the network, other programs, files
 outside its directory, code in pickles, memory and output without end.
 
-Python's own audit events and the kernel's limits. It is no jail: native code that an artifact brings along could
-still open a socket; what it cannot find is a credential. Free of torch.
+Python's own audit events and the kernel's limits; for a stranger's file also Landlock, where the kernel has it. It
+is no jail: code that an artifact brings along can still read what the user can read; what it cannot find is a
+credential. Free of torch.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pytest_torchexport.sandbox import landlock
 
 # What an artifact may print, and write to files, in bytes.
 OUTPUT_LIMIT = 64 * 2**20
@@ -36,6 +39,19 @@ _NETWORK = frozenset(
 _PROGRAMS = frozenset(
     {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "pty.spawn"}
 )
+# Which of their arguments are paths that are changed. A link to a file is another way to write to it.
+_CHANGES = {
+    "os.chmod": (0,),
+    "os.chown": (0,),
+    "os.link": (0, 1),
+    "os.mkdir": (0,),
+    "os.remove": (0,),
+    "os.rename": (0, 1),
+    "os.rmdir": (0,),
+    "os.symlink": (1,),
+    "os.truncate": (0,),
+    "os.utime": (0,),
+}
 # PR_SET_PDEATHSIG: https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
 _PARENT_DEATH_SIGNAL = 1
 
@@ -99,12 +115,17 @@ def is_exhausted(text: str) -> bool:
 
 
 def forbid(home: Path, *, pickled_code: bool) -> None:
-    """From now on, refuse network, other programs and writing outside ``home``; and where ``pickled_code`` is
-    forbidden, every class or function that a pickle wants to name.
+    """From now on, refuse network, other programs and changing files outside ``home``; and where ``pickled_code`` is
+    forbidden, every class or function that a pickle wants to name. That is for a file that may be hostile: there
+    are other ways to hide code in one, so the kernel is asked too.
     """
     # Resolved once, and no attribute of a module that the artifact could replace is used later.
-    root, real, join = os.path.realpath(home), os.path.realpath, os.path.join
+    root, real, join, split = os.path.realpath(home), os.path.realpath, os.path.join, os.path.split
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
+
+    def own(path: str) -> None:
+        if path != os.devnull and not join(path, "").startswith(join(root, "")):
+            raise PermissionError(f"{path}: the clean process writes in its own directory only")
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         if event in _NETWORK:
@@ -115,15 +136,20 @@ def forbid(home: Path, *, pickled_code: bool) -> None:
             named = f"{args[0]}.{args[1]}"
             if pickled_code:
                 raise PermissionError(
-                    f"the file holds a pickle that names {named}: loading it would run code"
+                    f"the file holds a pickle that names {named}: loading it would run code. Of a .pt2, the example "
+                    "inputs may hold it: program.example_inputs = None before torch.export.save leaves them out"
                 )
             _named.setdefault(named)
         if event == "open" and isinstance(args[0], (str, bytes)) and _writes(args, writing):
-            path = real(os.fsdecode(args[0]))
-            if path != os.devnull and not join(path, "").startswith(join(root, "")):
-                raise PermissionError(f"{path}: the clean process writes in its own directory only")
+            own(real(os.fsdecode(args[0])))
+        for number in _CHANGES.get(event, ()):
+            if not isinstance(args[number], int):
+                directory, name = split(os.fsdecode(args[number]))
+                own(join(real(directory), name))
 
     sys.addaudithook(hook)
+    if pickled_code:
+        landlock.confine(home)
 
 
 def named_by_pickles() -> list[str]:

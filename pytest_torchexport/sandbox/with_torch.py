@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
+import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -31,6 +32,8 @@ class WithTorch:
         self._settings.enter_context(torch_globals(self._device))
         target = child.opened(message)
         path = Path(message["path"])
+        if not message["trusted"]:
+            _refuse_entries(path)
         self._pristine = self._loaded = _told(lambda: target.load(path, self._device))
         self._fresh = message["fresh"]
         self._state = State(_module(self._loaded), thorough=message["thorough"])
@@ -60,32 +63,60 @@ class WithTorch:
         return {"returned": outcome.value, "state": state, **inputs}
 
 
+def _refuse_entries(path: Path) -> None:
+    """Raise PermissionError for what no program of torch's needs, and who unpacks the archive is attacked with."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return  # torch says what it is
+    for name in names:
+        where = PurePosixPath(name.replace("\\", "/"))
+        if where.is_absolute() or ".." in where.parts:
+            raise PermissionError(
+                f"the archive has an entry that is to be unpacked outside of it: {name!r:.100}"
+            )
+        if "aotinductor" in where.parts:
+            raise PermissionError(
+                f"the archive holds a compiled library, which would run unseen: {name!r:.100}; save the exported "
+                "program alone"
+            )
+
+
 def _told(load: Callable[[], Any]) -> Any:
-    """What loading gives; or its exception with the reason in it, which torch.export.load logs and does not raise."""
-    logged = _Reasons()
-    logger = logging.getLogger("torch")
-    logger.addHandler(logged)
+    """What loading gives; or why it failed, which torch.export.load logs, to raise something else: it goes on with
+    an older format then.
+    """
+    reasons = _Reasons()
+    logger = logging.getLogger(torch.export.__name__)
+    logger.addFilter(reasons)
     try:
         return load()
     except Exception as error:
-        if logged.texts:
-            raise type(error)("\n".join([str(error), *logged.texts])) from error
-        raise
+        raise _root([*reasons.errors, error][0]) from None
     finally:
-        logger.removeHandler(logged)
+        logger.removeFilter(reasons)
 
 
-class _Reasons(logging.Handler):
-    """Keeps the exceptions that were logged."""
+def _root(error: BaseException) -> BaseException:
+    """What an exception goes back to: torch wraps its own, text and traceback, in others."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+class _Reasons(logging.Filter):
+    """Keeps the exceptions that were logged, and has them not printed: they are raised."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.texts: list[str] = []
+        self.errors: list[BaseException] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info is not None and record.exc_info[1] is not None:
-            error = record.exc_info[1]
-            self.texts.append(f"{type(error).__name__}: {error}")
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info is None or record.exc_info[1] is None:
+            return True
+        self.errors.append(record.exc_info[1])
+        return False
 
 
 def _module(loaded: Any) -> torch.nn.Module | None:

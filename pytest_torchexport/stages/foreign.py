@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pytest_torchexport.checks import round_trip
-from pytest_torchexport.failures import LoadFailed
-from pytest_torchexport.observe import Returned
+from pytest_torchexport.failures import ArtifactHung, LoadFailed
+from pytest_torchexport.observe import Hung, Raised, Returned
 from pytest_torchexport.plan import Plan
-from pytest_torchexport.runners import Isolated
+from pytest_torchexport.runners import Isolated, elsewhere
 from pytest_torchexport.sandbox import session as sandbox
 from pytest_torchexport.sandbox.session import Session, Source
+from pytest_torchexport.spec.inputs import InputSpec
 from pytest_torchexport.stages.round_trip import loader_of
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.foreign import FLAT, ForeignFile, foreign_callable, foreign_file
+from pytest_torchexport.targets.missing import needs, remedy
 
+# What tells of an ONNX file without running it.
 SIDECARS = "pytest_torchexport.targets.ort:SIDECARS"
+FAULTS = "pytest_torchexport.targets.ort:FAULTS"
+
+
+@dataclass
+class Opened(Isolated):
+    """A file in the clean process. Its copy goes when it is closed."""
+
+    copy: Path = Path()
+
+    def close(self) -> None:
+        """End its process and remove the copy."""
+        super().close()
+        shutil.rmtree(self.copy.parent, ignore_errors=True)
 
 
 def artifact(
@@ -28,85 +47,139 @@ def artifact(
     example: Returned,
     blocked: Sequence[str],
     left: Callable[[], float],
+    spec: InputSpec | None = None,
 ) -> Artifact | Isolated | NotApplicable:
     """The artifact for a path or a callable. Raises OSError or ValueError for a wrong one, LoadFailed for a
-    file that does not load, ArtifactCrashed for one that kills the process.
+    file that does not load, ArtifactCrashed for one that kills the process, ArtifactHung.
     """
-    if not isinstance(thing, (str, Path)):
+    if not isinstance(thing, (str, os.PathLike)):
         return foreign_callable(thing)
-    file = foreign_file(Path(thing).resolve(), plan.target, example)
+    # Not resolved: in a cache of models, a link alone has the model's name.
+    file = foreign_file(Path(thing).absolute(), plan.target, example, spec)
     if isinstance(file, NotApplicable):
         return file
     loader = loader_of(plan.target)
-    copied = _copied(file.program, plan, torch=loader.torch)
-    source = Source(
-        loader=loader.path,
-        torch=loader.torch,
-        path=copied,
-        home=copied.parent,
-        device=plan.device,
-        memory=plan.memory,
-        blocked=blocked,
-        imports=plan.runtime_imports,
-        trusted=False,
-        thorough=True,
-    )
-    session = _opened(source, plan, blocked)
+    with ExitStack() as stack:
+        room = sandbox.room(torch=loader.torch)
+        stack.callback(shutil.rmtree, room, ignore_errors=True)
+        source = Source(
+            loader=loader.path,
+            torch=loader.torch,
+            path=room / file.program.name,
+            home=room,
+            device=plan.device,
+            memory=plan.memory,
+            blocked=blocked,
+            imports=plan.runtime_imports,
+            trusted=False,
+            thorough=True,
+        )
+        opened = _opened(_copied(file, source, plan), source, plan, left)
+        stack.callback(opened.close)
+        _try_the_example(opened, example)
+        stack.pop_all()
+        return opened
+
+
+def _opened(file: ForeignFile, source: Source, plan: Plan, left: Callable[[], float]) -> Opened:
+    session = Session(source, plan.call_limit)
+    if session.problem is not None:
+        _not_loaded(session, source, plan)
     round_trip.sound(session.found.get("problems", ()))
-    known: ForeignFile = dataclasses.replace(file, found=session.found)
-    return Isolated(
-        inner=known,
+    return Opened(
+        inner=dataclasses.replace(file, found=session.found),
         open=lambda: Session(source, plan.call_limit),
         device=plan.device,
         seed=plan.seed,
         left=left,
         session=session,
+        copy=source.path,
     )
 
 
-def _opened(source: Source, plan: Plan, blocked: Sequence[str]) -> Session:
-    session = Session(source, plan.call_limit)
-    if session.problem is not None:
-        round_trip.not_loaded(session.problem, session.printed(), blocked)
-    return session
-
-
-def _copied(path: Path, plan: Plan, *, torch: bool) -> Path:
-    """The file in a directory of its own, with the sidecars that it names: whoever serves it moves it too."""
-    room = sandbox.room(torch=torch)
-    copy = room / path.name
-    shutil.copyfile(path, copy)
-    if plan.target not in FLAT:
-        return copy
-    source = Source(
-        loader=SIDECARS,
-        torch=False,
-        path=copy,
-        home=room,
-        device="cpu",
-        memory=plan.memory,
-        trusted=False,
+def _try_the_example(opened: Opened, example: Returned) -> None:
+    """Raise ArtifactHung where it does not even return from that: each further call would take as long."""
+    assert opened.session is not None
+    outcome, _ = elsewhere(
+        opened.session,
+        opened.inner,
+        example.inputs,
+        device=opened.device,
+        seed=opened.seed,
+        limit=opened.left(),
     )
-    with _opened(source, plan, ()) as session:
-        names = [name for name in session.found["external"] if isinstance(name, str)]
-    for name in names:
-        _copy_sidecar(path, name, room)
-    return copy
+    if isinstance(outcome, Hung):
+        raise ArtifactHung(str(outcome), details=("call: the example",))
+
+
+# -- what is wrong with it -------------------------------------------------------------------------
+
+
+def _not_loaded(session: Session, source: Source, plan: Plan) -> None:
+    """Raise what it amounts to, and first what is wrong with the file as such, where that is known."""
+    problem = session.problem
+    assert problem is not None
+    if isinstance(problem, Raised) and not source.torch and (faults := _told(FAULTS, source, plan)):
+        missing = needs(problem.type, problem.message)
+        lines = remedy(missing) if missing is not None else ()
+        details = (*faults[1:], *lines, str(problem))
+        raise LoadFailed(faults[0], details=details, output=session.printed())
+    # Without torch nothing of the user's is imported anyway.
+    round_trip.not_loaded(problem, session.printed(), source.blocked if source.torch else ())
+
+
+def _told(loader: str, source: Source, plan: Plan) -> Sequence[str]:
+    """What is found in an ONNX file that need not load; nothing where it cannot be read at all."""
+    asked = dataclasses.replace(source, loader=loader, device="cpu", blocked=(), imports=())
+    with Session(asked, plan.call_limit) as session:
+        if session.problem is not None and not isinstance(session.problem, Raised):
+            round_trip.not_loaded(session.problem, session.printed(), ())
+        told = session.found.get("told", ())
+        return [text for text in told if isinstance(text, str)]
+
+
+# -- what belongs to it ----------------------------------------------------------------------------
+
+
+def _copied(file: ForeignFile, source: Source, plan: Plan) -> ForeignFile:
+    """Copy it with the sidecars that it names: whoever serves it moves it too."""
+    shutil.copyfile(file.program, source.path)
+    if file.target in FLAT:
+        for name in _told(SIDECARS, source, plan):
+            _copy_sidecar(file.program, name, source.home)
+    return file
 
 
 def _copy_sidecar(path: Path, name: str, room: Path) -> None:
-    directory = path.parent.resolve()
-    sidecar = (directory / name).resolve()
-    if not sidecar.is_relative_to(directory) or Path(name).is_absolute():
+    sidecar = _beside(path, name)
+    copy = room / name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(sidecar, copy)
+
+
+def _beside(path: Path, name: str) -> Path:
+    """The sidecar of that name. Raises LoadFailed where it is no file beside the model, or beside what a link to the
+    model leads to.
+    """
+    try:
+        sidecar = (path.parent / name).resolve()
+        outside = Path(name).is_absolute() or not any(
+            sidecar.is_relative_to(directory)
+            for directory in (path.parent.resolve(), path.resolve().parent)
+        )
+        there = sidecar.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, links in a ring
+        raise LoadFailed(
+            f"{path.name} wants data from {name!r:.100}, which is no legal name ({error!s:.100})"
+        ) from None
+    if outside:
         raise LoadFailed(
             f"{path.name} wants data from {name}, outside its directory: it loads on this machine at best. "
             "Save it again with its data beside it"
         )
-    if not sidecar.is_file():
+    if not there:
         raise LoadFailed(
             f"{path.name} wants data from {name}, which is not beside it: move both files together, or save with "
             "external_data=False"
         )
-    copy = room / name
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(sidecar, copy)
+    return sidecar

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -232,20 +233,24 @@ class Files:
         return {
             "described": onnx_file.described(model),
             "problems": onnx_file.problems(path),
+            "names": [item.name for item in loaded.session.get_inputs()],
             "shapes": [_axes(item.shape) for item in loaded.session.get_inputs()],
             "branches": of_onnx(model).as_plain(),
         }
 
 
-class Sidecars:
-    """Reads which files an ONNX file needs beside itself, without loading it."""
+@dataclass(frozen=True)
+class Read:
+    """Reads an ONNX file without loading it: it may be one that does not load."""
+
+    tell: Callable[[Path], list[str]]
 
     def load(self, path: Path, device: str) -> None:
         """Nothing: what is missing is not yet asked for."""
 
     def inspect(self, path: Path, loaded: None) -> dict[str, Any]:
-        """The locations that it names."""
-        return {"external": onnx_file.external(path)}
+        """What is to be told."""
+        return {"told": self.tell(path)}
 
 
 def _axes(shape: Sequence[Any]) -> list[int | None]:
@@ -253,4 +258,6 @@ def _axes(shape: Sequence[Any]) -> list[int | None]:
 
 
 FILES = Files()
-SIDECARS = Sidecars()
+# Which files it needs beside itself, and what is wrong with it.
+SIDECARS = Read(onnx_file.external)
+FAULTS = Read(onnx_file.problems)
