@@ -14,6 +14,8 @@ import torch
 
 from pytest_torchexport.limits import in_thread
 from pytest_torchexport.observe import (
+    Died,
+    Hung,
     Outcome,
     Returned,
     State,
@@ -136,9 +138,13 @@ class Isolated:
 
     def in_a_row(self, calls: Sequence[Call], seed: int) -> list[tuple[Outcome, Tensors]]:
         """What it does with each call and the state it leaves, each from where the one before ended."""
-        return [
-            self._run(call, seed, anew=not number, state=True) for number, call in enumerate(calls)
-        ]
+        found: list[tuple[Outcome, Tensors]] = []
+        for call in calls:
+            if found and isinstance(found[-1][0], (Died, Hung)):
+                found.append(found[-1])  # where that one ended there is nothing to go on from
+            else:
+                found.append(self._run(call, seed, anew=not found, state=True))
+        return found
 
     def tensors(self) -> Tensors:
         """The parameters and buffers that it was loaded with, by name."""
