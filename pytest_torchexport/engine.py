@@ -188,6 +188,8 @@ class _Item:
         finally:
             if self.trip is not None:
                 self.trip.close()
+            if isinstance(self.artifact, Isolated):
+                self.artifact.close()
 
     def _judged(self) -> Verdict:
         try:
@@ -346,10 +348,10 @@ class _Item:
         assert isinstance(outcome, Returned)
         try:
             return foreign.artifact(
-                self.made, self.plan, outcome, self._blocked(), self._call_limit
+                self.made, self.plan, outcome, self._blocked(), self._call_limit, self.spec
             )
         except (OSError, ValueError) as error:
-            raise SpecError(f"check_artifact: {error}") from None
+            raise LoadFailed(f"check_artifact: {error}") from None
 
     def _on_the_trip(self, trails: Trails | None) -> list[Recipe]:
         """The calls that are made on both sides: what is known to matter."""

@@ -462,7 +462,7 @@ def _onnx(directory: Path, nodes: list[Any], weights: list[Any], functions: Any 
         nodes,
         "hostile",
         [_value("x", TensorProto.FLOAT, ["n", 3])],
-        [_value("y", TensorProto.FLOAT)],
+        [_value("y", TensorProto.FLOAT, ["m", "k"])],
         initializer=weights,
     )
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("local", 1)]

@@ -31,7 +31,8 @@ def not_loaded(problem: Outcome, printed: str, blocked: Sequence[str]) -> None:
 def _remedies(problem: Raised, blocked: Sequence[str]) -> tuple[str, ...]:
     missing = needs(problem.type, problem.message)
     lines = remedy(missing) if missing is not None else ()
-    gone = (f"not importable there: {', '.join(blocked)}",) if blocked else ()
+    wanted = [name for name in blocked if name in problem.message]
+    gone = (f"not importable there, as where it is served: {', '.join(wanted)}",) if wanted else ()
     return (*lines, *gone)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_torchexport.sandbox.wire import OwnClass
+
 
 @dataclass(frozen=True)
 class Array:
@@ -22,6 +24,14 @@ class Arrays:
     def raw(self, leaf: Any) -> tuple[str, Sequence[int], Any] | None:
         """What an Array holds."""
         return (leaf.dtype, leaf.shape, leaf.data) if isinstance(leaf, Array) else None
+
+    def node(self, value: Any) -> tuple[str, Sequence[Any]] | None:
+        """No class is known."""
+        return None
+
+    def rebuilt(self, structure: str, leaves: Sequence[Any]) -> Any:
+        """No class is known."""
+        raise OwnClass(f"{structure:.200} is not known where there is no torch")
 
     def tensor(self, dtype: str, shape: Sequence[int], data: memoryview) -> Array:
         """An Array of its own memory."""

@@ -5,7 +5,6 @@ Free of torch at module level: which library answers is in the first message.
 
 from __future__ import annotations
 
-import faulthandler
 import importlib
 import os
 import socket
@@ -62,11 +61,14 @@ def _serve(channel: socket.socket) -> None:
     warnings.simplefilter("ignore")
     guard.die_with_parent()
     guard.limit(message["memory"])
-    faulthandler.enable()
     library: Answers = importlib.import_module(message["library"]).ANSWERS
+    answer = _answer(library, message)
     while True:
-        wire.send(channel, _answer(library, message), library.codec)
-        message = wire.receive(channel, library.codec)
+        wire.send(channel, answer, library.codec)
+        try:
+            answer = _answer(library, wire.receive(channel, library.codec))
+        except wire.OwnClass as error:
+            answer = {"raised": [type(error).__name__, str(error), ""]}
 
 
 def _answer(library: Answers, message: dict[str, Any]) -> dict[str, Any]:

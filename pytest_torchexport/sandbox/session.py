@@ -209,11 +209,14 @@ class Session:
         most = float(self._source.memory * MEGABYTE)
         try:
             wire.send(channel, message, tensors.CODEC)
-            answer = wire.receive(channel, tensors.CODEC, most=most, seconds=limit)
+            codec = tensors.CODEC if self._source.trusted else tensors.STRICT
+            answer = wire.receive(channel, codec, most=most, seconds=limit)
             if not isinstance(answer, dict):
                 raise wire.Malformed(type(answer).__name__)
         except TimeoutError:
             return self._end(Hung(limit))
+        except wire.OwnClass as error:
+            return {"raised": [type(error).__name__, str(error), ""]}
         except wire.Malformed as error:
             return self._end(Died(f"it does not speak as agreed ({error})"))
         except (EOFError, OSError):

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.utils._pytree as torch_pytree
 
-from pytest_torchexport.sandbox.wire import NotCarried
+from pytest_torchexport.sandbox.wire import NotCarried, OwnClass
 from pytest_torchexport.tree import packed
 
 
+@dataclass(frozen=True)
 class Tensors:
-    """The codec of this process and of the server that has torch."""
+    """The codec of this process and of the server that has torch. To rebuild a registered class may import what its
+    structure names, so what may be hostile has no ``nodes``.
+    """
+
+    nodes: bool
 
     def raw(self, leaf: Any) -> tuple[str, Sequence[int], Any] | None:
         """The tensor's numbers in their order, on the CPU. Raises NotCarried for layouts that have none."""
@@ -24,6 +31,28 @@ class Tensors:
                 f"a {_layout(leaf)} tensor of {leaf.dtype} cannot cross to another process"
             )
         return str(leaf.dtype).removeprefix("torch."), leaf.shape, packed(leaf).numpy()
+
+    def node(self, value: Any) -> tuple[str, Sequence[Any]] | None:
+        """A value of a class that torch's pytrees know under a name: ``torch.export.register_dataclass``, or a
+        registration with ``serialized_type_name``.
+        """
+        leaves, structure = torch_pytree.tree_flatten(value)
+        if structure.is_leaf():
+            return None
+        try:
+            return torch_pytree.treespec_dumps(structure), leaves
+        except (NotImplementedError, TypeError, ValueError):
+            return None  # it has no name
+
+    def rebuilt(self, structure: str, leaves: Sequence[Any]) -> Any:
+        """The value, where its class is registered under that name here too."""
+        if not self.nodes:
+            raise OwnClass("a value of a class of its own cannot cross from a file of others")
+        try:
+            spec = torch_pytree.treespec_loads(structure)
+        except (NotImplementedError, KeyError) as error:
+            raise OwnClass(f"{error}") from None
+        return torch_pytree.tree_unflatten(list(leaves), spec)
 
     def tensor(self, dtype: str, shape: Sequence[int], data: memoryview) -> torch.Tensor:
         """A tensor of its own memory."""
@@ -43,4 +72,5 @@ def _layout(tensor: torch.Tensor) -> str:
     return next((name for name, true in named.items() if true), str(tensor.layout))
 
 
-CODEC = Tensors()
+CODEC = Tensors(nodes=True)
+STRICT = Tensors(nodes=False)

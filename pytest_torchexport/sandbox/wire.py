@@ -38,6 +38,12 @@ class Codec(Protocol):
     def raw(self, leaf: Any) -> tuple[str, Sequence[int], Any] | None:
         """``(dtype, shape, bytes-like)`` of a tensor, the dtype as torch calls it; None of anything else."""
 
+    def node(self, value: Any) -> tuple[str, Sequence[Any]] | None:
+        """``(structure, leaves)`` of a value of a class that is registered as a pytree; None of anything else."""
+
+    def rebuilt(self, structure: str, leaves: Sequence[Any]) -> Any:
+        """The inverse. Raises OwnClass where the class is not registered here."""
+
     def tensor(self, dtype: str, shape: Sequence[int], data: memoryview) -> Any:
         """The inverse, sharing no memory with ``data``. Raises ValueError for a dtype that it does not know."""
 
@@ -60,7 +66,8 @@ def receive(
     channel: socket, codec: Codec, *, most: float = math.inf, seconds: float | None = None
 ) -> Any:
     """Read one frame of at most so many bytes of data, whole within so many seconds. Raises EOFError where the
-    other side is gone, TimeoutError, and Malformed for what is no frame.
+    other side is gone, TimeoutError, OwnClass for what only the other side knows, and Malformed for what is no
+    frame.
     """
     until = None if seconds is None else time.monotonic() + seconds
     header_size, data_size = _HEAD.unpack(_read(channel, _HEAD.size, until))
@@ -69,6 +76,8 @@ def receive(
     header, data = _read(channel, header_size, until), _read(channel, data_size, until)
     try:
         return _decode(json.loads(header), codec, memoryview(data))
+    except OwnClass:
+        raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Malformed(f"{type(error).__name__}: {error}") from None
 
@@ -108,6 +117,10 @@ def _encode(value: Any, codec: Codec, blobs: list[Any]) -> Any:
     if isinstance(value, (list, tuple)):
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [_encode(item, codec, blobs) for item in value]}
+    opened = codec.node(value)
+    if opened is not None:
+        structure, leaves = opened
+        return {"node": [structure, [_encode(leaf, codec, blobs) for leaf in leaves]]}
     raise OwnClass(
         f"a {type(value).__name__} cannot cross to a process that does not know its class"
     )
@@ -128,5 +141,8 @@ def _decode(node: Any, codec: Codec, data: memoryview) -> Any:
         return OrderedDict((_decode(k, codec, data), _decode(v, codec, data)) for k, v in body)
     if kind == "dict":
         return {_decode(k, codec, data): _decode(v, codec, data) for k, v in body}
+    if kind == "node":
+        structure, leaves = body
+        return codec.rebuilt(structure, [_decode(leaf, codec, data) for leaf in leaves])
     items = [_decode(item, codec, data) for item in body]
     return items if kind == "list" else tuple(items)

@@ -23,6 +23,7 @@ def audit(bench: Bench) -> None:
     if not suspicions:
         return
     tried: list[Recipe] = []
+    otherwise: list[Recipe] = []
 
     def witness(sizes: Mapping[str, int]) -> Failure | None:
         normal = plain_recipe(
@@ -30,15 +31,20 @@ def audit(bench: Bench) -> None:
         )
         for recipe in (normal, example_recipe(bench.spec, sizes)):
             failure = bench.judge.quietly(recipe)
-            if failure is not None and not _fails_elsewhere(bench, recipe):
+            if failure is None:
+                continue
+            if not _fails_elsewhere(bench, recipe):
                 tried.append(recipe)
                 return failure
+            otherwise.append(recipe)
         return None
 
     with bench.ledger.timed("dims"):
         try:
-            for cleared in dims.check(suspicions, witness):
-                bench.ledger.note(cleared)
+            cleared = dims.check(suspicions, witness)
+            if not otherwise:  # what fails at every size clears none
+                for sentence in cleared:
+                    bench.ledger.note(sentence)
         except DimsNarrowed as failure:
             assumed = [name for name, dim in bench.spec.dims.items() if not dim.declared]
             if assumed and bench.plan.options.shapes is None:

@@ -104,7 +104,7 @@ class Color(Enum):
     BLUE = 2
 
 
-class Layout(str, Enum):
+class Layout(str, Enum):  # noqa: UP042  # as libraries have them
     NCHW = "NCHW"
     NHWC = "NHWC"
 

@@ -13,6 +13,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -112,6 +113,28 @@ def test_tensors_that_were_loaded_can_be_written_to():
 
 class Own:
     pass
+
+
+@dataclass
+class Named:
+    left: torch.Tensor
+    right: list
+
+
+torch.export.register_dataclass(Named, serialized_type_name="test_sandbox.Named")
+
+
+def test_what_is_registered_by_name_crosses_between_those_who_know_it():
+    found = across([Named(torch.ones(2), [torch.zeros(1), 3])])[0]
+    assert type(found) is Named
+    assert found.left.tolist() == [1, 1]
+    assert found.right[1] == 3
+
+
+@pytest.mark.parametrize("codec", [tensors.STRICT, arrays.CODEC])
+def test_what_is_registered_does_not_cross_to_those_who_do_not(codec):
+    with pytest.raises(wire.OwnClass):
+        across([Named(torch.ones(2), [])], other=codec)
 
 
 @pytest.mark.parametrize(
