@@ -367,7 +367,7 @@ def test_who_is_killed_in_between_is_loaded_again_and_watched(monkeypatch, act, 
 
 @pytest.mark.parametrize("target", ["trace", "onnx"])
 def test_an_answer_that_is_none_is_told(monkeypatch, target):
-    def receive(channel, codec, most=0.0):
+    def receive(*arguments, **options):
         raise wire.Malformed("ValueError: nonsense")
 
     monkeypatch.setattr(session.wire, "receive", receive)
