@@ -350,8 +350,10 @@ class _Item:
             return foreign.artifact(
                 self.made, self.plan, outcome, self._blocked(), self._call_limit, self.spec
             )
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise LoadFailed(f"check_artifact: {error}") from None
+        except ValueError as error:
+            raise SpecError(f"check_artifact: {error}") from None
 
     def _on_the_trip(self, trails: Trails | None) -> list[Recipe]:
         """The calls that are made on both sides: what is known to matter."""
@@ -429,6 +431,7 @@ class _Item:
             details=failure.details,
             where=failure.where or self.heard.traced,
             differences=failure.differences,
+            output=failure.output,
             recipe=shrunk.recipe.as_dict() if shrunk else None,
             call=shrunk.text if shrunk else "",
             shrunk=shrunk is not None and shrunk.searched,
@@ -452,7 +455,7 @@ class _Item:
             else:
                 self.kept = short_path(str(kept)) if kept is not None else ""
 
-    def _verdict(self, status: Any, **fields: Any) -> Verdict:
+    def _verdict(self, status: Any, output: str = "", **fields: Any) -> Verdict:
         bench = getattr(self, "bench", None)
         isolated = bench is not None and isinstance(bench.artifact, Isolated)
         return Verdict(
@@ -474,7 +477,7 @@ class _Item:
             branches=self.ledger.branches,
             self_test=self.ledger.self_test,
             isolated=isolated,
-            output=self._printed(),
+            output=output or self._printed(),
             kept=self.kept,
             **fields,
         )

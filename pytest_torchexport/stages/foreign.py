@@ -47,7 +47,7 @@ def artifact(
     example: Returned,
     blocked: Sequence[str],
     left: Callable[[], float],
-    spec: InputSpec | None = None,
+    spec: InputSpec,
 ) -> Artifact | Isolated | NotApplicable:
     """The artifact for a path or a callable. Raises OSError or ValueError for a wrong one, LoadFailed for a
     file that does not load, ArtifactCrashed for one that kills the process, ArtifactHung.

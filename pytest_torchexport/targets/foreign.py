@@ -45,7 +45,7 @@ class ForeignFile:
     target: str
     constants: tuple[Any, ...]
     structure: Structure
-    spec: InputSpec | None = None
+    spec: InputSpec
     found: Mapping[str, Any] = field(default_factory=dict)
     module: Any = None
     baked: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ class ForeignFile:
         """ONNX takes tensors by name; everything else takes the call."""
         if self.target not in FLAT:
             return call
-        values = dict(call.flatten()[0] if self.spec is None else self.spec.flatten(call))
+        values = dict(self.spec.flatten(call))
         paths = self._paths(values)
         if paths is None:
             raise TypeError(
@@ -134,7 +134,7 @@ def _listed(what: str, names: Sequence[str]) -> str:
 
 
 def foreign_file(
-    path: Path, target: str, example: Returned, spec: InputSpec | None
+    path: Path, target: str, example: Returned, spec: InputSpec
 ) -> ForeignFile | NotApplicable:
     """The artifact for a path, of which nothing is known yet. Raises OSError or ValueError for a wrong path."""
     owners = SUFFIXES.get(path.suffix.lower())
