@@ -7,7 +7,6 @@ outcome: it died, it hung, or it could not be had.
 from __future__ import annotations
 
 import importlib.util
-import re
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,12 +30,6 @@ from pytest_torchexport.spec.inputs import Call
 # How much of what an artifact printed is kept: its end, in bytes.
 OUTPUT_TAIL = 4000
 MEGABYTE = 2**20
-# Of an interpreter's last words (``faulthandler``), what says nothing of the artifact: our own frames, and the names of all
-# extensions that torch loads.
-_PACKAGE = re.escape(str(Path(__file__).resolve().parents[1]))
-_OURS = re.compile(
-    rf'^(  File "(<string>|{_PACKAGE}/.*)", line \d+ in .*|Extension modules: .*)\n?', re.MULTILINE
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +144,7 @@ class Session:
             with self._output.open("rb") as file:
                 size = file.seek(0, 2)
                 file.seek(max(size - OUTPUT_TAIL, 0))
-                return _OURS.sub("", file.read().decode(errors="replace"))
+                return file.read().decode(errors="replace")
         except OSError:
             return ""
 
