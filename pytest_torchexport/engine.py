@@ -38,7 +38,7 @@ from pytest_torchexport.messages import condense, is_about_dims, short_path, tex
 from pytest_torchexport.observe import Returned, untouched
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.quiet import Heard, quiet
-from pytest_torchexport.recipes import Recipe, build, describe_recipe, example_recipe
+from pytest_torchexport.recipes import Recipe, build, example_recipe
 from pytest_torchexport.runners import Isolated
 from pytest_torchexport.sandbox.session import warm_up
 from pytest_torchexport.settings import device_names, target_names
@@ -199,7 +199,7 @@ class _Item:
             self._begin_trip()  # the clean process keeps its own time
             with interrupted_after(self.deadline.left):
                 self._in_memory(self.bench)
-            if self.trip is not None and self._checks("round_trip"):
+            if self.trip is not None:
                 self.trip.raise_what_was_held()
             if self.plan.self_test:
                 self_test.seed_bugs(self.bench)  # and so does this
@@ -212,7 +212,7 @@ class _Item:
             text = f"{self.ledger.waiting_for} did not return within {self.plan.limit()}"
             if self.ledger.waiting_for == "eager":
                 return self._failed(SpecError(text, details=self._attempt()))
-            return self._failed(ArtifactHung(text))
+            return self._failed(ArtifactHung(text, details=self._attempt()))
         except Failure as failure:
             return self._failed(failure)
         except Exception as error:
@@ -412,18 +412,14 @@ class _Item:
 
     def _attempt(self) -> tuple[str, ...]:
         """The call that was being made, for what never came back from it."""
-        trying = self.ledger.trying
-        call = build(self.spec, trying) if self.spec is not None and trying is not None else None
-        if self.spec is None or trying is None or call is None:
-            return ()
-        return (f"call: {describe_recipe(self.spec, trying, call)}",)
+        bench = getattr(self, "bench", None)
+        attempt = bench.attempt() if bench is not None else None
+        return (f"call: {attempt.text}",) if attempt is not None else ()
 
     def _failed(self, failure: Failure) -> Verdict:
         shrunk = self.ledger.shrunk
         if isinstance(failure, KEPT_AFTER):
             self._keep()
-        if isinstance(failure, ArtifactHung) and shrunk is None:
-            failure.details = failure.details or self._attempt()
         return self._verdict(
             "failed",
             failure=type(failure).__name__,

@@ -20,7 +20,7 @@ import pytest_torchexport
 from pytest_torchexport.checks import names
 
 # Few drawn calls: each model shows what it has on the boundary calls or on any draw.
-MAX_EXAMPLES = 20
+MAX_EXAMPLES = 12
 # The way to another process is the same for all models; of those whose matter is another, one in so many takes it.
 TAKES_THE_TRIP = 3
 # What has been collected is not lost again: models that must pass, and models that must not, per target.

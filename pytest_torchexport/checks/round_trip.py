@@ -32,7 +32,7 @@ def _remedies(problem: Raised, blocked: Sequence[str]) -> tuple[str, ...]:
     missing = needs(problem.type, problem.message)
     lines = remedy(missing) if missing is not None else ()
     wanted = [name for name in blocked if name in problem.message]
-    gone = (f"not importable there, as where it is served: {', '.join(wanted)}",) if wanted else ()
+    gone = (f"not importable there: {', '.join(wanted)}",) if wanted else ()
     return (*lines, *gone)
 
 
@@ -51,16 +51,18 @@ def same_files(first: Iterable[str], second: Iterable[str]) -> None:
         )
 
 
-def same_names(here: Mapping[str, str], there: Mapping[str, str]) -> None:
-    """Raise where the loaded program says something else of itself than the one in memory."""
+def same_names(
+    here: Mapping[str, str], there: Mapping[str, str], done: str = "saving and loading it"
+) -> None:
+    """Raise where a program says something else of itself after something was ``done`` to it."""
     changed = [
-        f"{key}: {here.get(key, 'nothing')} in memory, {there.get(key, 'nothing')} after loading"
+        f"{key}: {here.get(key, 'nothing')} before, {there.get(key, 'nothing')} after"
         for key in (*here, *(key for key in there if key not in here))
         if here.get(key) != there.get(key)
     ]
     if changed:
         raise RoundTripDiffers(
-            f"saving changed what the program says of itself: {changed[0]}",
+            f"{done} changed what the program says of itself: {changed[0]}",
             details=tuple(changed[1:]),
         )
 

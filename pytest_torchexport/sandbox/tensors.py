@@ -36,6 +36,8 @@ class Tensors:
         """A value of a class that torch's pytrees know under a name: ``torch.export.register_dataclass``, or a
         registration with ``serialized_type_name``.
         """
+        if isinstance(value, _NAMED):
+            return f"{_BY_NAME}{value}", ()
         leaves, structure = torch_pytree.tree_flatten(value)
         if structure.is_leaf():
             return None
@@ -46,6 +48,8 @@ class Tensors:
 
     def rebuilt(self, structure: str, leaves: Sequence[Any]) -> Any:
         """The value, where its class is registered under that name here too."""
+        if structure.startswith(_BY_NAME):
+            return _named(structure.removeprefix(_BY_NAME))
         if not self.nodes:
             raise OwnClass("a value of a class of its own cannot cross from a file of others")
         try:
@@ -65,6 +69,22 @@ class Tensors:
             return torch.empty(shape, dtype=kind)
         # Cloned, because a view of another dtype must begin at a multiple of its size.
         return torch.frombuffer(data, dtype=torch.uint8).clone().view(kind).reshape(tuple(shape))
+
+
+# What every torch has by name: a script may take them as arguments.
+_NAMED = (torch.dtype, torch.layout, torch.memory_format, torch.device)
+_BY_NAME = "by name: "
+
+
+def _named(text: str) -> Any:
+    """``torch.float32``, or a device (``cuda:1``). Raises ValueError."""
+    found = getattr(torch, text.removeprefix("torch."), None) if text.startswith("torch.") else None
+    if isinstance(found, _NAMED):
+        return found
+    try:
+        return torch.device(text)
+    except RuntimeError as error:
+        raise ValueError(f"{text!r:.80} is nothing of torch's") from error
 
 
 def _layout(tensor: torch.Tensor) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import sys
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,10 @@ from typing import Any, Protocol
 _HEAD = struct.Struct(">QQ")
 # No answer has as many containers as this; what claims more is not ours.
 MAX_HEADER = 2**28
+
+
+# Whose classes every process knows.
+_EVERYWHERE = sys.stdlib_module_names | {"torch", "numpy"}
 
 
 class NotCarried(TypeError):
@@ -108,6 +113,8 @@ def _encode(value: Any, codec: Codec, blobs: list[Any]) -> Any:
         return {"value": value}
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
+    if isinstance(value, bytes):
+        return {"bytes": value.decode("latin-1")}
     if isinstance(value, defaultdict):
         raise NotCarried("a defaultdict cannot cross to another process: its factory is code")
     if isinstance(value, Mapping):
@@ -121,6 +128,8 @@ def _encode(value: Any, codec: Codec, blobs: list[Any]) -> Any:
     if opened is not None:
         structure, leaves = opened
         return {"node": [structure, [_encode(leaf, codec, blobs) for leaf in leaves]]}
+    if type(value).__module__.partition(".")[0] in _EVERYWHERE:
+        raise NotCarried(f"a {type(value).__name__} cannot cross to another process")
     raise OwnClass(
         f"a {type(value).__name__} cannot cross to a process that does not know its class"
     )
@@ -137,6 +146,8 @@ def _decode(node: Any, codec: Codec, data: memoryview) -> Any:
         return body
     if kind == "complex":
         return complex(*body)
+    if kind == "bytes":
+        return body.encode("latin-1")
     if kind == "ordered":
         return OrderedDict((_decode(k, codec, data), _decode(v, codec, data)) for k, v in body)
     if kind == "dict":

@@ -11,11 +11,12 @@ from pytest_torchexport import targets
 from pytest_torchexport.eager import Eager
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.judge import Judge
-from pytest_torchexport.ledger import Ledger
+from pytest_torchexport.ledger import Ledger, Shrunk
 from pytest_torchexport.legal import Legal
 from pytest_torchexport.limits import Deadline
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.quiet import unheard
+from pytest_torchexport.recipes import build, describe_recipe
 from pytest_torchexport.runners import Isolated, Runnable
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.targets.base import Artifact, NotApplicable
@@ -64,6 +65,14 @@ class Bench:
             ledger=ledger,
             deadline=self.deadline,
         )
+
+    def attempt(self) -> Shrunk | None:
+        """The call that is being made, as a report shows it."""
+        recipe = self.ledger.trying
+        call = build(self.spec, recipe) if recipe is not None else None
+        if recipe is None or call is None:
+            return None
+        return Shrunk(recipe, describe_recipe(self.spec, recipe, call), (), searched=False)
 
     def isolate(self, artifact: Isolated) -> None:
         """Judge another form of the same artifact from here on: one that runs in a process of its own."""

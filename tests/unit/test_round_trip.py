@@ -195,7 +195,7 @@ def test_what_is_saved_otherwise_than_it_is_in_memory_differs(monkeypatch):
 
     monkeypatch.setattr(DirectArtifact, "save", save)
     failed(
-        check(), "RoundTripDiffers", "saving changed what the program says of itself", "parameter"
+        check(), "RoundTripDiffers", "saving and loading it changed what the program says of itself", "parameter"
     )
 
 
@@ -212,7 +212,7 @@ def test_names_that_saving_changes_are_told(monkeypatch):
         return path
 
     monkeypatch.setattr(OnnxArtifact, "save", save)
-    failed(check("onnx"), "RoundTripDiffers", "saving changed", "changed")
+    failed(check("onnx"), "RoundTripDiffers", "saving and loading it changed", "changed")
 
 
 # -- between saving and loading --------------------------------------------------------------------
