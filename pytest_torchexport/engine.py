@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 import torch
 
 from pytest_torchexport import targets
-from pytest_torchexport.checks import names as check_names
 from pytest_torchexport.eager import Eager
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.failures import (
@@ -41,7 +40,7 @@ from pytest_torchexport.quiet import Heard, quiet
 from pytest_torchexport.recipes import Recipe, build, example_recipe
 from pytest_torchexport.runners import Isolated
 from pytest_torchexport.sandbox.session import warm_up
-from pytest_torchexport.settings import device_names, target_names
+from pytest_torchexport.settings import device_names, positive_int, seconds, served_on, target_names
 from pytest_torchexport.spec.exporters import EXPORTED_AT, specialized_dims
 from pytest_torchexport.spec.inputs import Call, InputSpec, build_spec
 from pytest_torchexport.spec.options import parse_check_options
@@ -57,7 +56,8 @@ from pytest_torchexport.stages import (
 )
 from pytest_torchexport.stages.bench import Bench, exported
 from pytest_torchexport.stages.branches import Trails
-from pytest_torchexport.stages.round_trip import Trip, loader_of
+from pytest_torchexport.stages.loading import loader_of
+from pytest_torchexport.stages.round_trip import Trip
 from pytest_torchexport.strategies import boundary_recipes
 from pytest_torchexport.subject import Subject, closed_over, local_packages, missing_device
 from pytest_torchexport.targets.base import Artifact, NotApplicable
@@ -112,11 +112,11 @@ def check_export(
         options=parse_check_options(options),
         seed=seed,
         time_limit=time_limit,
-        call_limit=call_limit,
-        memory_limit=memory_limit,
+        call_limit=seconds(call_limit),
+        memory_limit=None if memory_limit is None else positive_int(memory_limit),
         isolate="isolate=True" if isolate else "",
         runtime_imports=tuple(runtime_imports),
-        serve_on=device_names(serve_on) if serve_on else (),
+        serve_on=served_on(serve_on),
         keep=keep,
         strict=strict,
         self_test=self_test,
@@ -129,22 +129,14 @@ def check_export(
 
 def check(thing: Any, given: Sequence[Call], plan: Plan) -> Verdict:
     """The verdict on one subject. ``given[0]`` is the example; further ones tell which sizes vary."""
-    if bool(plan.isolate) or "round_trip" in (plan.options.checks or check_names()):
-        _warm_up(plan.target)
     with quiet(plan.device) as heard, untouched(closed_over(thing)):
         return _Item(thing, given, plan, heard).verdict()
 
 
 def check_artifact(made: Any, thing: Any, example: Call, plan: Plan) -> Verdict:
     """The verdict on an artifact that somebody else made: a path, or a callable."""
-    _warm_up(plan.target)
     with quiet(plan.device) as heard, untouched(closed_over(thing)):
         return _Item(thing, [example], plan, heard, made=made).verdict()
-
-
-def _warm_up(target: str) -> None:
-    preload = getattr(targets.get(target), "preload", ())
-    warm_up(torch=loader_of(target).torch, preload=preload)
 
 
 def export(thing: Any, example: Call, plan: Plan) -> Artifact:
@@ -226,6 +218,7 @@ class _Item:
         """Eager on the example: does it agree with itself, and which calls are legal."""
         self.plan.progress("eager")
         self._available()
+        self._warm_up()
         with self.ledger.timed("eager"):
             self.eager = Eager(self.subject, self.plan, self.ledger.note, self.given[0])
             self.spec = build_spec(
@@ -278,7 +271,7 @@ class _Item:
         return made
 
     def _checks(self, name: str) -> bool:
-        return name in (self.plan.options.checks or check_names())
+        return self.plan.checks(name)
 
     def _begin_trip(self) -> None:
         """On its way to another process, and through the example there, before it is called here."""
@@ -348,7 +341,13 @@ class _Item:
         assert isinstance(outcome, Returned)
         try:
             return foreign.artifact(
-                self.made, self.plan, outcome, self._blocked(), self._call_limit, self.spec
+                self.made,
+                self.plan,
+                outcome,
+                self._blocked(),
+                self._call_limit,
+                self.spec,
+                fresh=self.eager.fresh_each_call,
             )
         except OSError as error:
             raise LoadFailed(f"check_artifact: {error}") from None
@@ -370,6 +369,13 @@ class _Item:
             raise Ineffective(f"unavailable: {reason}")
         if reason:
             raise CannotJudge(f"unavailable: {reason}")
+
+    def _warm_up(self) -> None:
+        """Have the clean process ready by the time there is something to load."""
+        wanted = self.made is not None or self._checks("round_trip") or bool(self.plan.isolate)
+        if wanted and targets.entry_point(self.plan.target) is not None:
+            preload = getattr(targets.get(self.plan.target), "preload", ())
+            warm_up(torch=loader_of(self.plan.target).torch, preload=preload)
 
     def _export_example(self) -> Call:
         """The example, at size 2 of each dim that varies and whose own size exporters would freeze."""
@@ -442,8 +448,8 @@ class _Item:
     def _keep(self) -> None:
         """The file itself, where the user can find it."""
         if self.made is not None:
-            self.kept = str(self.made) if isinstance(self.made, (str, Path)) else ""
-        elif self.trip is not None and self.plan.keep is not None:
+            return  # it is where its owner put it
+        if self.trip is not None and self.plan.keep is not None:
             try:
                 kept = self.trip.keep(self.plan.keep / self.subject.name)
             except OSError as error:

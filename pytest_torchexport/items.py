@@ -140,10 +140,11 @@ def plan_for(
 def kept_in(root: Path, nodeid: str) -> Path:
     """Where the files of a test's artifacts go after a failure of theirs."""
     name = re.sub(r"[^\w.-]+", "-", nodeid).strip("-")
-    short = (
-        name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}-{zlib.crc32(nodeid.encode()):08x}"
-    )
-    return root / KEPT / short
+    short = name.encode()[:MAX_NAME].decode(errors="ignore")
+    # Names that differ in other signs alone, or in their ends, are told apart by their checksums.
+    plain = re.fullmatch(r"[\w./-]*(::\w+)*(\[[\w-]*\])?", nodeid)
+    checksum = "" if plain and short == name else f"-{zlib.crc32(nodeid.encode()):08x}"
+    return root / KEPT / f"{short}{checksum}"
 
 
 def _kept_for(root: Path, nodeid: str, variant: Variant) -> Path:

@@ -74,6 +74,10 @@ class Plan:
         """Megabytes that an artifact's process may allocate."""
         return self.memory_limit if self.memory_limit is not None else share_of_memory()
 
+    def checks(self, name: str) -> bool:
+        """Whether a check is asked for; all are where nothing is said."""
+        return not self.options.checks or name in self.options.checks
+
     def limit(self) -> str:
         """The time limit in words."""
         return f"the item's time limit of {self.time_limit:g} s (torchexport_time_limit)"

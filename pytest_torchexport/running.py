@@ -24,7 +24,7 @@ class Running:
                 self._mark = (
                     cache.mkdir("torchexport-running") / f"{zlib.crc32(nodeid.encode()):08x}"
                 )
-        self.died = self._mark is not None and _is_of_the_dead(self._mark)
+        self.why_isolated = _why(self._mark) if self._mark is not None else ""
 
     def begin(self) -> None:
         """The item is begun."""
@@ -44,16 +44,26 @@ class Running:
                     self._mark.unlink(missing_ok=True)
 
 
-def _is_of_the_dead(mark: Path) -> bool:
-    """Whether who left the mark is gone: two sessions may run the same item at once."""
+def _why(mark: Path) -> str:
+    """What a mark says of the last session; nothing where there is none, or where its session goes on."""
     try:
         pid = mark.read_text()
-        # On Windows there is no signal that only asks; two sessions at once are then merely careful.
-        if sys.platform != "win32" and pid.isdigit() and int(pid) != os.getpid():
-            os.kill(int(pid), 0)
-            return False
-    except ProcessLookupError:
-        return True
     except OSError:
+        return ""
+    if not pid.isdigit():
+        return "its artifact crashed in the last run"
+    return "" if _lives(int(pid)) else "the last run did not survive this item"
+
+
+def _lives(pid: int) -> bool:
+    """Whether another session is in the item at the moment: two may run at once."""
+    # On Windows there is no signal that only asks; two sessions at once are then merely careful.
+    if sys.platform == "win32" or pid == os.getpid():
         return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
     return True

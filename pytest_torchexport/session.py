@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from pytest_torchexport.failures import Failure
+from pytest_torchexport.failures import ArtifactCrashed, Failure
 from pytest_torchexport.items import (
     FIXTURE,
     KEPT,
@@ -53,9 +53,6 @@ if TYPE_CHECKING:
 VERDICTS = pytest.StashKey[list[Verdict]]()
 # The attribute that carries verdicts on a pytest report, through xdist to the controller.
 ATTRIBUTE = "torchexport"
-
-
-DIED = "the last run did not survive this item"
 
 
 class _Begun(NamedTuple):
@@ -192,11 +189,11 @@ class Session:
         progress = Progress(self.config)
         running.begin()
         try:
-            yield _Begun(progress, DIED if running.died else "")
+            yield _Begun(progress, running.why_isolated)
         finally:
             progress.close()
             failures = {verdict.failure for verdict in item.stash.get(VERDICTS, [])}
-            running.end(crashed="ArtifactCrashed" in failures)
+            running.end(crashed=ArtifactCrashed.__name__ in failures)
 
     def _plan(self, item: pytest.Item, variant: Variant, begun: _Begun) -> Plan:
         corpus = CacheCorpus(getattr(self.config, "cache", None), item.nodeid)

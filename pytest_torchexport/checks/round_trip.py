@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from pytest_torchexport.checks.state import carried_differences
-from pytest_torchexport.compare import Tolerance, compare
 from pytest_torchexport.failures import (
     ArtifactCrashed,
     ArtifactHung,
     LoadFailed,
     RoundTripDiffers,
 )
-from pytest_torchexport.observe import Died, Outcome, Raised, Returned, Tensors
+from pytest_torchexport.observe import Died, Outcome, Raised, Returned
 from pytest_torchexport.sandbox.wire import NotCarried, OwnClass
 from pytest_torchexport.targets.missing import needs, remedy
+from pytest_torchexport.verdict import Difference
 
 
 def not_loaded(problem: Outcome, printed: str, blocked: Sequence[str]) -> None:
@@ -67,36 +66,25 @@ def same_names(
         )
 
 
-def same(
-    here: tuple[Outcome, Tensors],
-    there: tuple[Outcome, Tensors],
-    tolerance: Tolerance,
-    ignored: frozenset[str],
-    what: str,
-) -> str | None:
-    """Raise RoundTripDiffers where the loaded artifact does something else than the one in memory; LoadFailed
-    where it cannot be called at all. ``ignored`` are outputs that are random on their own.
+def callable_there(wanted: Outcome, found: Outcome, what: str) -> str | None:
+    """Raise RoundTripDiffers where the loaded artifact raises and the one in memory (``wanted``) does not, LoadFailed
+    where it cannot be called at all.
 
     Returns why it could not be judged, or None.
     """
-    (wanted, left), (found, right) = here, there
-    if isinstance(found, Raised) and found.type == NotCarried.__name__:
+    if not isinstance(found, Raised):
+        return None
+    if found.type == NotCarried.__name__:
         return f"round trip not checked: {found.message}"
-    if isinstance(found, Raised) and found.type == OwnClass.__name__:
+    if found.type == OwnClass.__name__:
         raise LoadFailed(f"cannot be called where the source does not exist: {found.message}")
-    if not isinstance(wanted, Returned):
-        return None  # parity tells what it did here
-    if isinstance(found, Raised):
+    if isinstance(wanted, Returned):  # otherwise parity tells what it did here
         lines = _remedies(found, ())
         raise RoundTripDiffers(f"{what} raises {found}", details=lines, where=found.where)
-    differences = [
-        item
-        for item in (
-            *compare(wanted, found, tolerance),
-            *carried_differences(left, right, Tolerance(0.0, 0.0)),
-        )
-        if item.path not in ignored
-    ]
+    return None
+
+
+def same(differences: Sequence[Difference], what: str) -> None:
+    """Raise RoundTripDiffers where the loaded artifact does something else than the one in memory."""
     if differences:
         raise RoundTripDiffers(what, differences=tuple(differences))
-    return None

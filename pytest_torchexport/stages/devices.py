@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import torch
+
 from pytest_torchexport import targets
 from pytest_torchexport.failures import RoundTripDiffers
 from pytest_torchexport.observe import Died, Hung, Raised, Returned
 from pytest_torchexport.stages.bench import Bench
 from pytest_torchexport.stages.round_trip import Trip
 from pytest_torchexport.subject import missing_device
-from pytest_torchexport.targets.devices import RAISES, RETURNED, Baked
+from pytest_torchexport.targets.devices import RAISES, RETURNED, Baked, about_devices
 
 # How many of the constants are named.
 NAMED = 3
@@ -39,6 +41,21 @@ def serve(bench: Bench, trip: Trip) -> None:
         )
         if tied and not moved_by_a_pass:
             trip.hold(_tied(device, tied))
+        said = _on_meta(bench, trip)
+        if said:
+            trip.hold(
+                RoundTripDiffers(f"it will not run on {device}: moved to meta, it raises {said}")
+            )
+
+
+def _on_meta(bench: Bench, trip: Trip) -> str | None:
+    """What a copy says that was moved to the one other device that is always there, if it is about devices. That it
+    says nothing proves nothing: some operations accept there what they refuse on a GPU.
+    """
+    if not isinstance(bench.artifact.program, torch.nn.Module | torch.export.ExportedProgram):
+        return None  # ONNX Runtime has no such device
+    outcome = trip.on("meta", bench.spec.example)
+    return about_devices(outcome.message) if isinstance(outcome, Raised) else None
 
 
 def _call_on(bench: Bench, trip: Trip, device: str) -> None:

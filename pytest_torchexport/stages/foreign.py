@@ -16,10 +16,9 @@ from pytest_torchexport.failures import ArtifactHung, LoadFailed
 from pytest_torchexport.observe import Hung, Raised, Returned
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.runners import Isolated, elsewhere
-from pytest_torchexport.sandbox import session as sandbox
 from pytest_torchexport.sandbox.session import Session, Source
 from pytest_torchexport.spec.inputs import InputSpec
-from pytest_torchexport.stages.round_trip import loader_of
+from pytest_torchexport.stages import loading
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.foreign import FLAT, ForeignFile, foreign_callable, foreign_file
 from pytest_torchexport.targets.missing import needs, remedy
@@ -29,16 +28,16 @@ SIDECARS = "pytest_torchexport.targets.ort:SIDECARS"
 FAULTS = "pytest_torchexport.targets.ort:FAULTS"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Opened(Isolated):
-    """A file in the clean process. Its copy goes when it is closed."""
+    """A file in the clean process. ``room`` has its copy, and goes when it is closed."""
 
-    copy: Path = Path()
+    room: Path
 
     def close(self) -> None:
         """End its process and remove the copy."""
         super().close()
-        shutil.rmtree(self.copy.parent, ignore_errors=True)
+        shutil.rmtree(self.room, ignore_errors=True)
 
 
 def artifact(
@@ -48,8 +47,10 @@ def artifact(
     blocked: Sequence[str],
     left: Callable[[], float],
     spec: InputSpec,
+    *,
+    fresh: bool,
 ) -> Artifact | Isolated | NotApplicable:
-    """The artifact for a path or a callable. Raises OSError or ValueError for a wrong one, LoadFailed for a
+    """The artifact for a path or a callable; ``fresh`` where calls change more than tensors. Raises OSError or ValueError for a wrong one, LoadFailed for a
     file that does not load, ArtifactCrashed for one that kills the process, ArtifactHung.
     """
     if not isinstance(thing, (str, os.PathLike)):
@@ -58,43 +59,29 @@ def artifact(
     file = foreign_file(Path(thing).absolute(), plan.target, example, spec)
     if isinstance(file, NotApplicable):
         return file
-    loader = loader_of(plan.target)
     with ExitStack() as stack:
-        room = sandbox.room(torch=loader.torch)
+        room = loading.room(plan.target)
         stack.callback(shutil.rmtree, room, ignore_errors=True)
-        source = Source(
-            loader=loader.path,
-            torch=loader.torch,
-            path=room / file.program.name,
-            home=room,
-            device=plan.device,
-            memory=plan.memory,
-            blocked=blocked,
-            imports=plan.runtime_imports,
-            trusted=False,
-            thorough=True,
+        source = loading.source_of(
+            plan, room / file.program.name, blocked, trusted=False, thorough=True, fresh=fresh
         )
-        opened = _opened(_copied(file, source, plan), source, plan, left)
-        stack.callback(opened.close)
+        _copy(file, source, plan)
+        session = stack.enter_context(loading.opened(source, plan))
+        if session.problem is not None:
+            _not_loaded(session, source, plan)
+        round_trip.sound(session.found.get("problems", ()))
+        opened = Opened(
+            inner=dataclasses.replace(file, found=session.found),
+            open=lambda: loading.opened(source, plan),
+            device=plan.device,
+            seed=plan.seed,
+            left=left,
+            session=session,
+            room=room,
+        )
         _try_the_example(opened, example)
         stack.pop_all()
         return opened
-
-
-def _opened(file: ForeignFile, source: Source, plan: Plan, left: Callable[[], float]) -> Opened:
-    session = Session(source, plan.call_limit)
-    if session.problem is not None:
-        _not_loaded(session, source, plan)
-    round_trip.sound(session.found.get("problems", ()))
-    return Opened(
-        inner=dataclasses.replace(file, found=session.found),
-        open=lambda: Session(source, plan.call_limit),
-        device=plan.device,
-        seed=plan.seed,
-        left=left,
-        session=session,
-        copy=source.path,
-    )
 
 
 def _try_the_example(opened: Opened, example: Returned) -> None:
@@ -131,7 +118,7 @@ def _not_loaded(session: Session, source: Source, plan: Plan) -> None:
 def _told(loader: str, source: Source, plan: Plan) -> Sequence[str]:
     """What is found in an ONNX file that need not load; nothing where it cannot be read at all."""
     asked = dataclasses.replace(source, loader=loader, device="cpu", blocked=(), imports=())
-    with Session(asked, plan.call_limit) as session:
+    with loading.opened(asked, plan) as session:
         if session.problem is not None and not isinstance(session.problem, Raised):
             round_trip.not_loaded(session.problem, session.printed(), ())
         told = session.found.get("told", ())
@@ -141,13 +128,12 @@ def _told(loader: str, source: Source, plan: Plan) -> Sequence[str]:
 # -- what belongs to it ----------------------------------------------------------------------------
 
 
-def _copied(file: ForeignFile, source: Source, plan: Plan) -> ForeignFile:
+def _copy(file: ForeignFile, source: Source, plan: Plan) -> None:
     """Copy it with the sidecars that it names: whoever serves it moves it too."""
     shutil.copyfile(file.program, source.path)
     if file.target in FLAT:
         for name in _told(SIDECARS, source, plan):
             _copy_sidecar(file.program, name, source.home)
-    return file
 
 
 def _copy_sidecar(path: Path, name: str, room: Path) -> None:

@@ -1,7 +1,8 @@
 """The round trip: save, move, load where the model's source does not exist, and do there what is done here.
 
-It goes first and looks ahead: each call is made in the clean process before it is made here, so that an artifact
-that kills its interpreter kills that one. What merely differs is told last, when parity had nothing to say.
+It goes first and looks ahead: the example, the boundary calls and some of those a search found are made in the clean
+process before they are made here, so that an artifact that kills its interpreter kills that one. What merely
+differs is told last, when parity had nothing to say.
 """
 
 from __future__ import annotations
@@ -10,23 +11,19 @@ import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from pytest_torchexport import targets
 from pytest_torchexport.checks import round_trip, state
 from pytest_torchexport.failures import ArtifactCrashed, ArtifactHung, Failure, LoadFailed
-from pytest_torchexport.limits import TimeLimitExceeded, interrupted_after
+from pytest_torchexport.limits import interrupted_after
 from pytest_torchexport.observe import Died, Hung, Outcome, Raised, Returned, Tensors, raised
 from pytest_torchexport.recipes import Recipe, example_recipe
 from pytest_torchexport.runners import Isolated, elsewhere, is_scripted
-from pytest_torchexport.sandbox import session as sandbox
-from pytest_torchexport.sandbox.process import Gone
-from pytest_torchexport.sandbox.session import Session, Source
+from pytest_torchexport.sandbox.session import Session
 from pytest_torchexport.sandbox.wire import NotCarried, OwnClass
 from pytest_torchexport.spec.inputs import Call
+from pytest_torchexport.stages import loading
 from pytest_torchexport.stages.bench import Bench
 
 # Calls beyond the example stop at this share of the time limit.
@@ -48,25 +45,15 @@ class Trip:
         self._bench = bench
         self._blocked = blocked
         self._session: Session | None = None
-        self._loader = loader_of(bench.plan.target)
         self._first: list[tuple[Outcome, Tensors]] = []
         self._printed = ""
-
-    def __enter__(self) -> Trip:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -- the way there -----------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Save, move and load it, and make the example's calls there. Raises ArtifactHung."""
+        """Save, move and load it, and make the example's calls there. Raises ArtifactHung; and where isolation was
+        asked for and cannot be had, what keeps it from that.
+        """
         bench = self._bench
         bench.plan.progress("round trip")
         with bench.ledger.timed("round trip"), bench.deadline.paused():
@@ -193,18 +180,18 @@ class Trip:
     def _moved(self) -> Path:
         """Where the file is after it was saved elsewhere and moved with all that belongs to it."""
         with ExitStack() as stack:
-            there = self._room()
+            there = loading.room(self._bench.plan.target)
             stack.callback(shutil.rmtree, there, ignore_errors=True)
             saved = self._saved(there)
             files = _files(there)
             if sum(file.stat().st_size for file in files.values()) < SAVED_TWICE * 2**20:
-                again = self._room()
+                again = loading.room(self._bench.plan.target)
                 stack.callback(shutil.rmtree, again, ignore_errors=True)
                 second = self._saved(again)
                 round_trip.same_files(files, _files(again))
                 if _digests(files) != _digests(_files(again)):
                     self._look_at_both(saved, second)
-            moved = self._room()
+            moved = loading.room(self._bench.plan.target)
             for file in there.iterdir():
                 file.rename(moved / file.name)
             return moved / saved.name
@@ -217,24 +204,11 @@ class Trip:
                 found.append(session.found.get("described", {}))
         round_trip.same_names(found[0], found[1], "saving it again")
 
-    def _room(self) -> Path:
-        try:
-            return sandbox.room(torch=self._loader.torch)
-        except (OSError, Gone) as error:
-            raise LoadFailed(
-                f"the clean process could not be started: {error}",
-                details=(
-                    "next step: TMPDIR must name a directory that has space and can be written to",
-                ),
-            ) from None
-
     def _saved(self, directory: Path) -> Path:
-        self._bench.ledger.waiting_for = "saving the artifact"
+        self._bench.ledger.waiting_for, self._bench.ledger.trying = "saving the artifact", None
         with interrupted_after(self._bench.plan.time_limit):
             try:
                 path: Any = self._bench.artifact.save(directory)
-            except TimeLimitExceeded:
-                raise
             except Exception as error:
                 raise self._not_saved(error, directory) from None
         if isinstance(path, Path) and path.parent == directory and path.exists():
@@ -273,24 +247,15 @@ class Trip:
         path = path or self.files
         assert path is not None
         bench = self._bench
-        session = Session(
-            Source(
-                loader=self._loader.path,
-                torch=self._loader.torch,
-                path=path,
-                home=path.parent,
-                device=device or bench.plan.device,
-                memory=bench.plan.memory,
-                blocked=self._blocked,
-                imports=bench.plan.runtime_imports,
-                thorough=bench.eager.stateful,
-                fresh=bench.eager.fresh_each_call and is_scripted(bench.artifact.module),
-            ),
-            bench.plan.call_limit,
+        source = loading.source_of(
+            bench.plan,
+            path,
+            self._blocked,
+            device=device or bench.plan.device,
+            thorough=bench.eager.stateful,
+            fresh=bench.eager.fresh_each_call and is_scripted(bench.artifact.module),
         )
-        if not session.started:
-            raise LoadFailed(str(session.problem))  # which is not the artifact's fault
-        return session
+        return loading.opened(source, bench.plan)
 
     # -- calls -------------------------------------------------------------------------------------
 
@@ -339,7 +304,7 @@ class Trip:
         for number, (here, there) in enumerate(
             zip(bench.judge.in_a_row(calls), self._first, strict=True), start=1
         ):
-            self._compare(here, there, f"run {number} after loading")
+            self._compare(calls[:number], here, there, f"run {number} after loading")
         self._first.clear()
 
     def _both(self, recipe: Recipe) -> None:
@@ -354,7 +319,12 @@ class Trip:
             return
         here = bench.judge.run(found.call)
         sizes = ", ".join(f"{name} = {size}" for name, size in found.recipe.sizes.items())
-        self._compare((here, {}), (there, {}), f"a call at {sizes or 'the example'} after loading")
+        self._compare(
+            [found.call],
+            (here, {}),
+            (there, {}),
+            f"a call at {sizes or 'the example'} after loading",
+        )
 
     def _crashed(self, call: Call, where: str) -> None:
         """From here on every call is made elsewhere. Parity tells of it, with the smallest call that does it; where
@@ -368,40 +338,31 @@ class Trip:
             self.hold(ArtifactCrashed(again.reason, details=details, output=again.output))
 
     def _compare(
-        self, here: tuple[Outcome, Tensors], there: tuple[Outcome, Tensors], what: str
+        self,
+        calls: Sequence[Call],
+        here: tuple[Outcome, Tensors],
+        there: tuple[Outcome, Tensors],
+        what: str,
     ) -> None:
+        (wanted, left), (found, right) = here, there
+        bench = self._bench
         try:
-            note = round_trip.same(here, there, self._bench.judge.tolerance, self._ignored(), what)
+            note = round_trip.callable_there(wanted, found, what)
+            if isinstance(wanted, Returned) and isinstance(found, Returned):
+                more = state.carried_differences(left, right, bench.judge.tolerance)
+                round_trip.same(
+                    bench.judge.differences(calls, wanted, found, (left, right), more), what
+                )
         except Failure as failure:
             self.hold(failure)
             return
         if note:
-            self._bench.ledger.note(note)
-
-    def _ignored(self) -> frozenset[str]:
-        return self._bench.judge.random_paths
+            bench.ledger.note(note)
 
     def hold(self, failure: Failure) -> None:
         """Keep a failure for later: the first that is found. Where an item is only isolated, nobody asked for any."""
-        asked = self._bench.plan.options.checks
-        if self.failure is None and (asked is None or "round_trip" in asked):
+        if self.failure is None and self._bench.plan.checks("round_trip"):
             self.failure = failure.with_traceback(None)
-
-
-@dataclass(frozen=True)
-class Loader:
-    """What loads a target's files (``package.module:attribute``), and whether with torch."""
-
-    path: str
-    torch: bool
-
-
-def loader_of(target: str) -> Loader:
-    """The loader of a target's files."""
-    torchless = getattr(targets.get(target), "torchless", None)
-    if torchless is not None:
-        return Loader(torchless, torch=False)
-    return Loader(str(targets.entry_point(target)), torch=True)
 
 
 def _digests(files: Mapping[str, Path]) -> list[str]:

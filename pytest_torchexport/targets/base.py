@@ -28,8 +28,9 @@ class NotApplicable:
 
 class Artifact(Protocol):
     """What a target produced. Called with eager's signature; returns eager's pytree as far as the format
-    can. ``lower`` and ``lift`` translate a call and a returned
-    value between eager's terms and the saved file's own.
+    can. ``lower`` and ``lift`` translate a call and a returned value between eager's terms and the saved file's
+    own. An artifact may have besides: ``described()``, what it says of itself, to be the same after loading;
+    ``devices()``, what ties it to its device; and ``notes``.
     """
 
     @property
@@ -71,7 +72,10 @@ class Target(Protocol):
     """One way out of eager.
 
     ``specializes`` says that the exporter freezes dims whose example is 0 or 1, so that it is given an
-    example at 2 instead.
+    example at 2 instead. A target may have besides: ``inspect(path, loaded)``, plain data about a loaded file
+    (``described``, ``problems``, ``branches``); ``preload``, modules that loading needs; ``torchless``, a
+    ``package.module:attribute`` that loads without torch; ``moves``, how a file is moved to another device; and
+    ``dies_of_caught``, why the exporter does not survive what a forward catches.
     """
 
     specializes: bool

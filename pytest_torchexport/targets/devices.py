@@ -1,22 +1,23 @@
 """Devices that became constants of a program, and what that does where its weights and inputs are elsewhere.
 
 ``torch.zeros(3, device=x.device)`` follows its input in eager; of a trace and of an exported program the device of
-the example is a part. Read from the program, because the machine that could show it is often not there; and run
-on ``meta``, the one other device that every machine has.
+the example is a part. Read from the program, because the machine that could show it is often not there. What a
+program that was moved to ``meta`` says when it is called there, the one other device that every machine has, is
+understood here too.
 """
 
 from __future__ import annotations
 
 import linecache
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
 import torch
 
-from pytest_torchexport.messages import short_path, text_of
+from pytest_torchexport.messages import short_path
 from pytest_torchexport.targets import branches
 from pytest_torchexport.tree import flatten
 
@@ -91,29 +92,6 @@ def of_exported(program: Any) -> tuple[Baked, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def breaks_elsewhere(
-    load: Callable[[str], Callable[..., Any]], args: Sequence[Any], kwargs: dict[str, Any]
-) -> str | None:
-    """torch's words where a program that was loaded on ``meta`` fails on ``meta`` copies of its inputs because of
-    devices. None where it runs, or fails for a reason of ``meta``'s own: no kernel, no values to look at. An answer
-    is no false alarm; none proves nothing, since some operations accept on ``meta`` what they refuse on CUDA.
-
-    Eager is judged alike: ``lambda device: copy.deepcopy(module).to(device)``.
-    """
-    leaves, structure = flatten((tuple(args), dict(kwargs)))
-    there = [
-        leaf.to("meta") if isinstance(leaf, torch.Tensor) else leaf
-        for leaf in (leaf for _, leaf in leaves)
-    ]
-    moved_args, moved_kwargs = structure.unflatten(there)
-    try:
-        with torch.no_grad():
-            load("meta")(*moved_args, **moved_kwargs)
-    except Exception as error:
-        return _about_devices(text_of(error))
-    return None
-
-
 # -- torch's words -----------------------------------------------------------------------------------
 
 _WORDS = (
@@ -125,7 +103,7 @@ _WORDS = (
 )
 
 
-def _about_devices(text: str) -> str | None:
+def about_devices(text: str) -> str | None:
     """The line that says that tensors on different devices met."""
     lines = (line.strip() for line in text.splitlines())
     found = next((line for line in lines if any(words in line for words in _WORDS)), None)

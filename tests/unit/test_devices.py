@@ -19,12 +19,27 @@ from pytest_torchexport.targets.devices import (
     RAISES,
     RETURNED,
     UNKNOWN,
-    breaks_elsewhere,
+    about_devices,
     of_exported,
     of_torchscript,
 )
+from pytest_torchexport.tree import tree_map
 
 X = torch.arange(6.0).reshape(2, 3)
+
+
+def breaks_elsewhere(load, args, kwargs):
+    """torch's words where a program fails on ``meta`` because of devices."""
+    moved_args, moved_kwargs = tree_map(
+        lambda leaf: leaf.to("meta") if isinstance(leaf, torch.Tensor) else leaf,
+        (tuple(args), dict(kwargs)),
+    )
+    try:
+        with torch.no_grad():
+            load("meta")(*moved_args, **moved_kwargs)
+    except Exception as error:
+        return about_devices(str(error))
+    return None
 
 
 def zeros(self, x):

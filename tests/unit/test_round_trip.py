@@ -194,9 +194,7 @@ def test_what_is_saved_otherwise_than_it_is_in_memory_differs(monkeypatch):
         return path
 
     monkeypatch.setattr(DirectArtifact, "save", save)
-    failed(
-        check(), "RoundTripDiffers", "saving and loading it changed what the program says of itself", "parameter"
-    )
+    failed(check(), "RoundTripDiffers", "changed what the program says of itself", "parameter")
 
 
 def test_names_that_saving_changes_are_told(monkeypatch):

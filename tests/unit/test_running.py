@@ -49,7 +49,7 @@ def gone():
 
 
 def test_an_item_that_was_never_run_has_not_died(cache):
-    assert not Running(cache, NODE).died
+    assert not Running(cache, NODE).why_isolated
 
 
 def test_an_item_that_ended_leaves_nothing(cache):
@@ -58,46 +58,46 @@ def test_an_item_that_ended_leaves_nothing(cache):
     assert len(marks(cache)) == 1
     running.end(crashed=False)
     assert marks(cache) == []
-    assert not Running(cache, NODE).died
+    assert not Running(cache, NODE).why_isolated
 
 
 def test_an_item_whose_session_is_gone_died(cache):
     leave(cache, str(gone()))
-    assert Running(cache, NODE).died
-    assert not Running(cache, NODE + "x").died
+    assert Running(cache, NODE).why_isolated
+    assert not Running(cache, NODE + "x").why_isolated
 
 
 def test_an_item_that_another_session_runs_now_has_not_died(cache):
     leave(cache, str(os.getppid()))
-    assert not Running(cache, NODE).died
+    assert not Running(cache, NODE).why_isolated
 
 
 def test_a_session_with_the_same_process_id_as_the_dead_one_knows_it(cache):
     leave(cache, str(os.getpid()))  # as the first process of a container has again
-    assert Running(cache, NODE).died
+    assert Running(cache, NODE).why_isolated
 
 
 def test_an_item_whose_artifact_crashed_elsewhere_is_remembered_until_it_does_not(cache):
     Running(cache, NODE).end(crashed=True)
     again = Running(cache, NODE)
-    assert again.died
+    assert again.why_isolated
     again.begin()
     again.end(crashed=False)
-    assert not Running(cache, NODE).died
+    assert not Running(cache, NODE).why_isolated
 
 
 @pytest.mark.parametrize("text", ["nonsense", "", "-1", "12 34"])
 def test_a_mark_that_nobody_can_read_is_one_of_the_dead(cache, text):
     leave(cache, text)
-    assert Running(cache, NODE).died
+    assert Running(cache, NODE).why_isolated
 
 
 def test_without_a_cache_nothing_is_remembered():
     running = Running(None, NODE)
     running.begin()
-    assert not running.died
+    assert not running.why_isolated
     running.end(crashed=True)
-    assert not Running(None, NODE).died
+    assert not Running(None, NODE).why_isolated
 
 
 def test_a_cache_that_cannot_be_written_to_is_none(cache, monkeypatch):
@@ -108,7 +108,7 @@ def test_a_cache_that_cannot_be_written_to_is_none(cache, monkeypatch):
     running = Running(cache, NODE)
     running.begin()
     running.end(crashed=True)
-    assert not running.died
+    assert not running.why_isolated
 
 
 def test_a_cache_that_is_full_or_cleared_meanwhile_is_no_error(cache):

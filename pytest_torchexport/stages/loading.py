@@ -1,0 +1,73 @@
+"""Loading a file in a clean process: which loader it wants, and what a failure to load it amounts to.
+
+The one way to open a session, for what this run saved and for what somebody else made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_torchexport import targets
+from pytest_torchexport.failures import LoadFailed
+from pytest_torchexport.plan import Plan
+from pytest_torchexport.sandbox import session as sandbox
+from pytest_torchexport.sandbox.process import Gone
+from pytest_torchexport.sandbox.session import Session, Source
+
+
+@dataclass(frozen=True)
+class Loader:
+    """What loads a target's files (``package.module:attribute``), and whether with torch."""
+
+    path: str
+    torch: bool
+
+
+def loader_of(target: str) -> Loader:
+    """The loader of a target's files."""
+    torchless = getattr(targets.get(target), "torchless", None)
+    if torchless is not None:
+        return Loader(torchless, torch=False)
+    return Loader(str(targets.entry_point(target)), torch=True)
+
+
+def source_of(plan: Plan, path: Path, blocked: Sequence[str], **fields: Any) -> Source:
+    """A file in a directory of its own, as the item's target loads it; ``fields`` are further ones of Source."""
+    loader = loader_of(plan.target)
+    given = {
+        "loader": loader.path,
+        "torch": loader.torch,
+        "device": plan.device,
+        "blocked": blocked,
+        "imports": plan.runtime_imports,
+        **fields,
+    }
+    return Source(path=path, home=path.parent, memory=plan.memory, **given)
+
+
+def opened(source: Source, plan: Plan) -> Session:
+    """A session, of which ``problem`` tells whether the file was loaded. Raises LoadFailed where there was no process
+    for it, which is not the artifact's fault.
+    """
+    session = Session(source, plan.call_limit)
+    if not session.started:
+        raise _no_process(str(session.problem))
+    return session
+
+
+def room(target: str) -> Path:
+    """A new directory for one file. Raises LoadFailed where there is none to be had."""
+    try:
+        return sandbox.room(torch=loader_of(target).torch)
+    except (OSError, Gone) as error:
+        raise _no_process(f"the clean process could not be started: {error}") from None
+
+
+def _no_process(why: str) -> LoadFailed:
+    return LoadFailed(
+        why,
+        details=("next step: TMPDIR must name a directory that has space and can be written to",),
+    )
