@@ -70,6 +70,8 @@ REHEARSAL_SHARE = 0.25
 # What may kill the interpreter is tried in a copy of it, for so long.
 TRYING_SECONDS = 60.0
 SHOWN_FRAMES = 2
+# A dim of no more sizes takes each of them in the clean process before it does here.
+FEW_SIZES = 8
 # After which failures a person wants the very file.
 KEPT_AFTER = (ArtifactCrashed, ArtifactHung, LoadFailed, RoundTripDiffers)
 
@@ -358,7 +360,14 @@ class _Item:
         """The calls that are made on both sides: what is known to matter."""
         assert self.spec is not None
         explored = trails.recipes if trails is not None else []
-        return [*boundary_recipes(self.spec, self.plan.seed), *explored]
+        sizes = [
+            example_recipe(self.spec, {dim.name: size})
+            for dim in self.spec.dims.values()
+            if len(dim.sizes) <= FEW_SIZES
+            for size in dim.sizes
+            if size not in dim.boundary()
+        ]
+        return [*boundary_recipes(self.spec, self.plan.seed), *explored, *sizes]
 
     # -- stages in detail --------------------------------------------------------------------------
 

@@ -137,6 +137,9 @@ class Trip:
         if self.files is None:
             return None
         self._end()
+        # Its end is in the verdict; the rest may be as long as the limit allows.
+        for output in self.files.parent.glob("*.output"):
+            output.unlink()
         directory.parent.mkdir(parents=True, exist_ok=True)
         number, free = 1, directory
         while free.exists():

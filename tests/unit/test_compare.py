@@ -496,3 +496,23 @@ def test_requires_grad_is_remarked():
 def test_keys_in_another_order_are_paired_by_name():
     x, y = torch.ones(2), torch.ones(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
     assert remarks({"a": x, "b": [y]}, {"b": [y], "a": x}) == []
+
+
+class Kept:
+    def __init__(self, keys, more=None):
+        self.keys = keys
+        self.more = more
+
+
+def test_objects_without_equality_are_what_they_hold():
+    left, same = (Kept(torch.ones(2), Kept(torch.zeros(1))) for _ in range(2))
+    other = Kept(torch.ones(2), Kept(torch.ones(1)))
+    assert compare_values([left], [same], Tolerance()) == []
+    found = compare_values([left], [other], Tolerance())
+    assert [item.path for item in found] == ["output[0]['more']['keys']"]
+
+
+def test_objects_that_hold_themselves_do_not_end_the_comparison():
+    left, right = Kept(torch.ones(2)), Kept(torch.ones(2))
+    left.more, right.more = left, right
+    assert all(item.kind == "structure" for item in compare_values(left, right, Tolerance()))

@@ -928,6 +928,28 @@ class ExpandedTable(Table):
         self.table = torch.full((1, 1), 3.0).expand(2**25 + 1, 16)
 
 
+class Kept:
+    """A cache without a word on when two are equal, as libraries have them."""
+
+    def __init__(self, keys: Tensor) -> None:
+        self.keys = keys
+        self.seen = keys.shape[0]
+
+
+class CacheOut(nn.Module):
+    """Returns what no exporter knows; eager agrees with itself."""
+
+    def forward(self, x: Tensor) -> Any:
+        return x * 2, Kept(x + 1)
+
+
+class CacheInside(nn.Module):
+    """Uses one on the way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return Kept(x + 1).keys * 2
+
+
 # The operator's name is in the file, what it does is not; and ONNX has no such operator.
 UNKNOWN = truth(UNLOADABLE, onnx=REFUSED, onnx_legacy=REFUSED)
 # ``Clip.apply`` is Python to TorchScript, which refuses to save it; the other exporters look inside.
@@ -996,6 +1018,9 @@ FILES = (
         truth(script=REFUSED, export=UNLOADABLE),
     ),
     row("pair out", PairOut, X),
+    # TorchScript compiles the class; Python elsewhere cannot make an object of it.
+    row("cache out", CacheOut, X, truth(REFUSED, script=MOVED)),
+    row("cache inside", CacheInside, X),
     # -- devices: the CPU is everywhere
     row("device constant", DeviceConstant, X),
     row("device move", DeviceMove, X),
