@@ -16,17 +16,43 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from pytest_torchexport.sandbox.installed import elsewhere
+
 # A server that has begun to import torch on a busy machine gets so long to answer.
 PATIENCE_SECONDS = 120.0
 # Not on macOS: its system libraries do not survive a fork, https://github.com/python/cpython/issues/77906.
 FORKS = sys.platform == "linux"
-# Nobody's credentials, no paths of modules: what an interpreter needs to start, and which GPUs it may see.
-_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL")
+# Nobody's credentials, no paths of modules: what an interpreter needs to start, which GPUs it may see, and what changes
+# the numbers that come out.
+_ENVIRONMENT = (
+    "ATEN_CPU_CAPABILITY",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "CUDA_DEVICE_ORDER",
+    "CUDA_VISIBLE_DEVICES",
+    "KMP_DUPLICATE_LIB_OK",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+    "PATH",
+    "SYSTEMROOT",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)
+# Where a system's libraries look for a directory to write to.
+_HOMES = ("HOME", "TEMP", "TMP", "TMPDIR", "USERPROFILE")
+# The number of a server's first request, to import what nothing goes without.
+_LIBRARY = 1
 
 
 # What a server says when it fails, in its directory.
@@ -64,9 +90,14 @@ class Child(Protocol):
 
 
 class Server:
-    """A server process and its directory, in which everything lies that its children need."""
+    """A server process and its directory, in which everything lies that its children need. Threads may share it.
+
+    Its answers bear the number of the request: one that nobody waits for any more, because an interrupt came between,
+    is never taken for the next.
+    """
 
     _shared: ClassVar[dict[Library, Server]] = {}
+    _sharing: ClassVar[threading.RLock] = threading.RLock()
 
     def __init__(self, library: Library, home: Path | None = None) -> None:
         self.home = home or Path(tempfile.mkdtemp(prefix="torchexport-"))
@@ -74,28 +105,31 @@ class Server:
         self._owner = os.getpid()
         self._said: frozenset[str] = frozenset()
         self._process: subprocess.Popen[bytes] | None = None
+        self._asking = threading.RLock()
+        self._number = 0
+        self._broken = ""
         atexit.register(self.close)
         if FORKS:
-            ours, theirs = socket.socketpair()
-            self._control = ours
+            # Of whole messages: half of one that was interrupted would garble the next.
+            self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._process = _python(self.home, "server", theirs, str(self.home))
-            self._tell({"preload": library.preload})
-        self._waiting = FORKS  # for the answer to that
+            self._tell(self._next(), {"preload": library.preload})
 
     @classmethod
     def of(cls, library: Library) -> Server:
         """The one server of this process for a library, started again where it is gone: in its directory, because
         of the artifacts there. Does not wait for it.
         """
-        server, home = cls._shared.get(library), None
-        if server is not None and server._owner != os.getpid():
-            atexit.unregister(server.close)  # it is our parent's
-        elif server is not None and server.alive:
-            return server
-        elif server is not None:
-            home = server.hand_over()
-        cls._shared[library] = cls(library, home)
-        return cls._shared[library]
+        with cls._sharing:
+            server, home = cls._shared.get(library), None
+            if server is not None and server._owner != os.getpid():
+                server.close()
+            elif server is not None and server.alive:
+                return server
+            elif server is not None:
+                home = server.hand_over()
+            cls._shared[library] = cls(library, home)
+            return cls._shared[library]
 
     @property
     def alive(self) -> bool:
@@ -111,17 +145,16 @@ class Server:
         """Import modules that children will need, once, in the background of what we do."""
         if not FORKS or self._said.issuperset(modules):
             return
-        self._settle()
-        self._said |= frozenset(modules)
-        self._tell({"preload": list(modules)})
-        self._waiting = True
+        with self._asking:
+            self._tell(self._next(), {"preload": list(modules)})
+            self._said |= frozenset(modules)
 
     def start(self) -> Child:
-        """A child. Raises Gone where the server does not answer."""
+        """A child. Raises Gone where the server does not answer, or cannot start one."""
         ours, theirs = socket.socketpair()
         try:
             if FORKS:
-                return _Forked(self, ours, self._ask({"start": True}, theirs)["pid"])
+                return self._forked(ours, theirs)
             return _Spawned(ours, _python(self.home, "child", theirs))
         except BaseException:
             ours.close()
@@ -129,15 +162,21 @@ class Server:
         finally:
             theirs.close()
 
-    def end(self, pid: int) -> int:
-        """The wait status of a child that has ended, or is ended now. Raises Gone."""
-        return int(self._ask({"end": pid})["status"])
+    def end(self, child: int) -> int:
+        """The wait status of a child that has ended, or is ended now; by the number of the request that started it.
+        Raises Gone.
+        """
+        with self._asking:
+            number = self._next()
+            self._tell(number, {"end": child})
+            return int(self._hear(number)["status"])
 
     def close(self) -> None:
-        """End the process with its children and remove the directory."""
+        """End the process with its children and remove the directory; in a forked copy of who started it, let go."""
         atexit.unregister(self.close)
         self._end()
-        shutil.rmtree(self.home, ignore_errors=True)
+        if self._owner == os.getpid():
+            shutil.rmtree(self.home, ignore_errors=True)
 
     def hand_over(self) -> Path | None:
         """End the process; its directory, where it still is, is the caller's from now on."""
@@ -146,46 +185,65 @@ class Server:
         return self.home if self.home.is_dir() else None
 
     def _end(self) -> None:
-        if self._process is None:
+        process = self._process
+        if process is None:
             return
-        with contextlib.suppress(OSError):
-            # Children that sit in native code do not hear that we are gone; all are of one group.
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        # Of one that was waited for, the number may be another's by now.
+        if self._owner == os.getpid() and process.poll() is None:
+            with contextlib.suppress(OSError):
+                # Children that sit in native code do not hear that we are gone; all are of one group.
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         self._control.close()  # only now: who hears that we are gone removes the directory
 
-    def _ask(self, message: dict[str, Any], passed: socket.socket | None = None) -> dict[str, Any]:
-        self._settle()
-        self._tell(message, passed)
-        return self._hear()
+    def _forked(self, ours: socket.socket, theirs: socket.socket) -> Child:
+        with self._asking:
+            number = self._next()
+            try:
+                self._tell(number, {"start": True}, theirs)
+                return _Forked(self, ours, number, self._hear(number)["pid"])
+            except Gone:
+                raise
+            except BaseException:
+                self._tell(self._next(), {"end": number})  # nobody else knows of it
+                raise
 
-    def _settle(self) -> None:
-        if self._waiting:
-            self._hear()
-            self._waiting = False
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
 
-    def _tell(self, message: dict[str, Any], passed: socket.socket | None = None) -> None:
-        data = json.dumps(message).encode() + b"\n"
+    def _tell(
+        self, number: int, message: dict[str, Any], passed: socket.socket | None = None
+    ) -> None:
+        if self._owner != os.getpid():
+            raise Gone("the clean process belongs to who forked this one")
+        data = json.dumps({**message, "number": number}).encode()
         try:
             socket.send_fds(self._control, [data], [passed.fileno()] if passed is not None else [])
         except OSError as error:
             self._give_up(error)
 
-    def _hear(self) -> dict[str, Any]:
-        """One answer. Whatever interrupts us, the next answer must not be taken for this one."""
+    def _hear(self, number: int) -> dict[str, Any]:
+        """The answer to a request. Raises Gone also where the server could not do what it was asked."""
+        answer: dict[str, Any] = {"number": 0}
+        while answer["number"] != number:
+            answer = self._answer()
+            if answer["number"] == _LIBRARY:
+                self._broken = answer.get("error", "")
+        failed = self._broken or answer.get("error", "")
+        if failed:
+            raise Gone(failed)
+        return answer
+
+    def _answer(self) -> dict[str, Any]:
         data = b""
         try:
             self._control.settimeout(PATIENCE_SECONDS)
-            while not data.endswith(b"\n"):
-                part = self._control.recv(2**16)
-                if not part:
-                    raise EOFError
-                data += part
+            data = self._control.recv(2**16)
+            if not data:
+                raise EOFError
         except (OSError, EOFError) as error:
             self._give_up(error)
-        except BaseException:
-            self._end()
-            raise
         answer: dict[str, Any] = json.loads(data)
         return answer
 
@@ -207,15 +265,16 @@ class Server:
 class _Forked:
     """A child of the server's."""
 
-    def __init__(self, server: Server, channel: socket.socket, pid: int) -> None:
+    def __init__(self, server: Server, channel: socket.socket, number: int, pid: int) -> None:
         self.channel = channel
         self._server = server
+        self._number = number
         self._pid = pid
 
     def end(self) -> int:
         """Ended by its parent, which alone hears its status."""
         self.channel.close()
-        return self._server.end(self._pid)
+        return self._server.end(self._number)
 
 
 class _Spawned:
@@ -236,7 +295,9 @@ class _Spawned:
 
 
 def _python(home: Path, room: str, theirs: socket.socket, *arguments: str) -> Any:
-    """An isolated interpreter that runs ``main`` of a room of ours: no user paths, no site of the user's."""
+    """An isolated interpreter that runs ``main`` of a room of ours: of the user's paths and site, those alone
+    where torch is.
+    """
     root = str(Path(__file__).resolve().parents[2])
     windows = sys.platform == "win32"
     end = (
@@ -248,7 +309,7 @@ def _python(home: Path, room: str, theirs: socket.socket, *arguments: str) -> An
     code = (
         # First, because another version may be installed; and gone again: what lies beside us is not for them.
         f"import socket, sys; sys.path.insert(0, {root!r}); from pytest_torchexport.sandbox import {room}; "
-        f"sys.path.remove({root!r}); {room}.main({given})"
+        f"sys.path.remove({root!r}); sys.path.extend({elsewhere()!r}); {room}.main({given})"
     )
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     log = (home / LOG).open("ab")
@@ -259,7 +320,7 @@ def _python(home: Path, room: str, theirs: socket.socket, *arguments: str) -> An
             stdout=subprocess.DEVNULL,
             stderr=log,
             cwd=home,
-            env=kept | {"HOME": str(home), "TMPDIR": str(home), "OMP_NUM_THREADS": "1"},
+            env=kept | dict.fromkeys(_HOMES, str(home)) | {"OMP_NUM_THREADS": "1"},
             pass_fds=() if windows else [theirs.fileno()],
             # Ctrl-C in the terminal is for the test session, which ends its children itself.
             start_new_session=True,

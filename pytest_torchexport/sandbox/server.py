@@ -4,6 +4,7 @@ an operation itself, so they start clean, in milliseconds.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -14,39 +15,51 @@ from typing import Any
 
 from pytest_torchexport.sandbox import child, guard
 
+# How much is told of an error: a message has to arrive whole.
+_MOST = 2000
+
 
 def main(control: socket.socket, home: str) -> None:
-    """Serve requests, a line of JSON each, until whoever asks is gone; then leave nothing behind."""
+    """Serve requests, a message of JSON each, until whoever asks is gone; then leave nothing behind."""
     guard.deaf_to_the_terminal()
-    children: set[int] = set()
-    try:
+    children: dict[int, int] = {}
+    with contextlib.suppress(ConnectionError):  # whoever asked was killed
         while (request := _receive(control)) is not None:
             message, descriptors = request
-            control.sendall(
-                json.dumps(_serve(message, descriptors, control, children)).encode() + b"\n"
-            )
-    except ConnectionError:
-        pass  # whoever asked was killed
-    finally:
-        for pid in children:
-            _end(pid)
-        os.chdir("/")
-        shutil.rmtree(home, ignore_errors=True)
+            answer = _answer(message, descriptors, control, children)
+            control.sendall(json.dumps({**answer, "number": message["number"]}).encode())
+    for pid in children.values():
+        _end(pid)
+    os.chdir("/")
+    shutil.rmtree(home, ignore_errors=True)
 
 
 def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    data = b""
-    descriptors: list[int] = []
-    while not data.endswith(b"\n"):
-        part, found, _, _ = socket.recv_fds(control, 2**16, 1)
-        if not part:
-            return None
-        data, descriptors = data + part, descriptors + found
-    return json.loads(data), descriptors
+    data, descriptors, _, _ = socket.recv_fds(control, 2**16, 1)
+    return (json.loads(data), descriptors) if data else None
+
+
+def _answer(
+    message: dict[str, Any],
+    descriptors: list[int],
+    control: socket.socket,
+    children: dict[int, int],
+) -> dict[str, Any]:
+    """What came of a request. One that fails is told and leaves the others as they are: artifacts lie here."""
+    try:
+        return _serve(message, descriptors, control, children)
+    except (Exception, SystemExit) as error:
+        return {"error": f"{type(error).__name__}: {error}"[:_MOST]}
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def _serve(
-    message: dict[str, Any], descriptors: list[int], control: socket.socket, children: set[int]
+    message: dict[str, Any],
+    descriptors: list[int],
+    control: socket.socket,
+    children: dict[int, int],
 ) -> dict[str, Any]:
     if "preload" in message:
         for name in message["preload"]:
@@ -55,13 +68,19 @@ def _serve(
     if "start" in message:
         pid = os.fork()
         if not pid:
-            control.close()
-            child.main(socket.socket(fileno=descriptors[0]))
-        os.close(descriptors[0])
-        children.add(pid)
+            _become_child(control, descriptors[0])
+        children[message["number"]] = pid
         return {"pid": pid}
-    children.discard(message["end"])
-    return {"status": _end(message["end"])}
+    return {"status": _end(children.pop(message["end"]))}
+
+
+def _become_child(control: socket.socket, channel: int) -> None:
+    """Never return: this process has the server's stack below it."""
+    try:
+        control.close()
+        child.main(socket.socket(fileno=channel))
+    finally:
+        os._exit(1)
 
 
 def _end(pid: int) -> int:

@@ -13,6 +13,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -489,6 +490,116 @@ def test_a_call_that_cannot_cross_is_told_before_anything_is_sent(load):
     assert isinstance(run(session), Returned)
 
 
+@pytest.fixture
+def forks():
+    """A server of its own, where there is one at all."""
+    if not process.FORKS:
+        pytest.skip("there is no server where there is no fork")
+    server = Server(TORCH)
+    yield server
+    server.close()
+
+
+def test_a_copy_of_the_test_process_leaves_its_server_alone(forks):
+    child = forks.start()
+    pid = os.fork()
+    if not pid:
+        forks.close()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert forks.alive
+    child.end()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(forks, "_owner", -1)
+        with pytest.raises(process.Gone, match="belongs to who forked"):
+            forks.start()
+
+
+@pytest.mark.parametrize("where", ["_tell", "_answer"])
+def test_an_interrupt_between_question_and_answer_shifts_none(forks, monkeypatch, where):
+    """The alarm of a time limit comes between any two lines."""
+    plain, first = getattr(Server, where), []
+
+    def interrupted(self, *arguments):
+        if where == "_tell":
+            plain(self, *arguments)
+        if not first:
+            first.append(self)
+            raise KeyboardInterrupt
+        return plain(self, *arguments) if where == "_answer" else None
+
+    monkeypatch.setattr(Server, where, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        forks.start()
+    children = [forks.start() for _ in range(3)]
+    assert len({child._pid for child in children}) == 3
+    assert all(_lives(child._pid) for child in children)
+    assert sorted(_children(forks._process.pid)) == sorted(child._pid for child in children)
+    for child in children:
+        child.end()
+    assert not list(_children(forks._process.pid))
+
+
+def _children(pid):
+    return map(int, pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
+def test_what_a_server_cannot_import_is_told_and_nothing_else_is_lost(forks):
+    own = forks.room()
+    forks.preload(["no_such_module"])
+    forks.start().end()
+    assert own.is_dir()
+    broken = Server(process.Library("no.answers", ("no_such_library",)))
+    try:
+        for _ in range(2):
+            with pytest.raises(process.Gone, match="No module named 'no_such_library'"):
+                broken.start()
+        assert broken.alive
+    finally:
+        broken.close()
+
+
+def test_threads_share_a_server(forks):
+    with ThreadPoolExecutor(8) as pool:
+        children = list(pool.map(lambda _: forks.start(), range(40)))
+        assert len({child._pid for child in children}) == 40
+        list(pool.map(lambda child: child.end(), children))
+    assert not list(_children(forks._process.pid))
+
+
+def test_who_was_waited_for_is_not_killed_again(forks, monkeypatch):
+    forks._process.kill()
+    forks._process.wait()
+    monkeypatch.setattr(process.os, "killpg", lambda *_: pytest.fail("it may be another's"))
+    forks.close()
+
+
+def test_a_torch_that_no_isolated_interpreter_finds_is_there_all_the_same(tmp_path):
+    """As with ``pip install --user``, and paths that a cluster or a build system gives."""
+    site, own = tmp_path / "site", tmp_path / "own"
+    for name, requires in (("torch", "Requires-Dist: beside>1\n"), ("beside", ""), ("other", "")):
+        info = site / name / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n{requires}"
+        )
+    own.mkdir()
+    code = (
+        "from pytest_torchexport.sandbox.installed import elsewhere; print(*elsewhere(), sep='\\n')"
+    )
+    root = pathlib.Path(process.__file__).parents[2]
+    paths = [site / "torch", site / "other", site / "beside", own, root]
+    for given, expected in ((paths, [site / "torch", site / "beside"]), ([root], [])):
+        found = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, given))},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert found.split() == list(map(str, expected))
+
+
 # -- whoever dies, and when ------------------------------------------------------------------------
 
 
@@ -635,7 +746,7 @@ def _megabytes(server):
 
 
 def test_one_server_has_no_torch():
-    Server.of(ONNXRUNTIME)._settle()
+    Server.of(ONNXRUNTIME).start().end()
     maps = pathlib.Path(f"/proc/{Server.of(ONNXRUNTIME)._process.pid}/maps").read_text()
     assert "onnxruntime" in maps
     assert "libtorch" not in maps

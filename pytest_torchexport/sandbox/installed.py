@@ -1,0 +1,46 @@
+"""Where the clean process finds torch that is not where its interpreter looks: on PYTHONPATH, in the user's site.
+
+Separate because it is about how packages are installed. Free of torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import site
+import sysconfig
+from importlib import metadata
+
+_LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu")
+# A requirement begins with a name: https://packaging.python.org/en/latest/specifications/dependency-specifiers/
+_NAME = re.compile(r"[\w.-]+")
+
+
+@functools.cache
+def elsewhere() -> tuple[str, ...]:
+    """The directories that the libraries of artifacts, and what these require, are installed in, where an isolated
+    interpreter would not look. What else lies there comes along: it was installed beside torch.
+    """
+    usual = {os.path.realpath(path) for path in (*site.getsitepackages(), *_own())}
+    found: dict[str, None] = {}
+    known, names = set(_LIBRARIES), list(_LIBRARIES)
+    for name in names:
+        try:
+            distribution = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue
+        directory = os.path.realpath(str(distribution.locate_file("")))
+        if directory in usual:
+            continue  # with what it requires, by the same installer
+        found.setdefault(directory)
+        for requirement in distribution.requires or ():
+            required = _NAME.match(requirement)
+            if required is not None and "extra ==" not in requirement and required[0] not in known:
+                known.add(required[0])
+                names.append(required[0])
+    return tuple(found)
+
+
+def _own() -> tuple[str, ...]:
+    return sysconfig.get_path("purelib"), sysconfig.get_path("platlib")
