@@ -64,24 +64,30 @@ def _serve(channel: socket.socket) -> None:
     library: Answers = importlib.import_module(message["library"]).ANSWERS
     answer = _answer(library, message)
     while True:
-        wire.send(channel, answer, library.codec)
+        wire.send(channel, answer)
         try:
             answer = _answer(library, wire.receive(channel, library.codec))
         except wire.OwnClass as error:
-            answer = {"raised": [type(error).__name__, str(error), ""]}
+            answer = _failed(error)
 
 
-def _answer(library: Answers, message: dict[str, Any]) -> dict[str, Any]:
+def _answer(library: Answers, message: dict[str, Any]) -> wire.Frame:
     asked = {"load": library.load, "run": library.run, "look": library.look}
     try:
         answer = asked[message["do"]](message)
-        wire.check(answer, library.codec)
+        raised = answer.get("raised")
+        if raised is not None and guard.is_exhausted(": ".join(raised)):
+            answer = {"exhausted": raised[1]}
+        return wire.packed(answer, library.codec)
     except (Exception, SystemExit) as error:
-        answer = {"raised": [type(error).__name__, str(error), ""]}
-    raised = answer.get("raised")
-    if raised is not None and guard.is_exhausted(": ".join(raised)):
-        return {"exhausted": raised[1]}
-    return answer
+        return _failed(error)
+
+
+def _failed(error: BaseException) -> wire.Frame:
+    kind, text = type(error).__name__, str(error)
+    exhausted = guard.is_exhausted(f"{kind}: {text}")
+    answer = {"exhausted": text} if exhausted else {"raised": [kind, text, ""]}
+    return wire.packed(answer, arrays.CODEC)
 
 
 def _redirect(output: Path) -> None:
@@ -95,14 +101,14 @@ def _redirect(output: Path) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
 
-def opened(message: dict[str, Any]) -> Any:
+def opened(message: dict[str, Any]) -> tuple[Any, bool]:
     """What the message's ``loader`` (``package.module:attribute``) names, with the process shut behind it: the
-    loader's own imports and those that serving has anyway come before, the user's packages are gone.
+    loader's own imports and those that serving has anyway come before, the user's packages are gone. And whether the
+    kernel helped to shut it.
     """
     module, _, attribute = message["loader"].partition(":")
     loader = getattr(importlib.import_module(module), attribute)
     sys.meta_path.insert(0, guard.Blocker(message["blocked"], message["imports"]))
     for name in message["imports"]:
         importlib.import_module(name)
-    guard.forbid(Path(message["home"]), pickled_code=not message["trusted"])
-    return loader
+    return loader, guard.forbid(Path(message["home"]), trusted=message["trusted"])

@@ -1,9 +1,9 @@
 """What a child of a clean process must not have: the user's packages, the network, other programs, files
 outside its directory, code in pickles, memory and output without end.
 
-Python's own audit events and the kernel's limits; for a stranger's file also Landlock, where the kernel has it. It
-is no jail: code that an artifact brings along can still read what the user can read; what it cannot find is a
-credential. Free of torch.
+Python's own audit events, the kernel's limits, and Landlock where the kernel has it: the events do not see native code,
+nor what ``os.open`` is told of ``dir_fd``. It is no jail: code that an artifact brings along can still read what the user
+can read; what it cannot find is a credential. Free of torch.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +40,34 @@ _NETWORK = frozenset(
 _PROGRAMS = frozenset(
     {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "pty.spawn"}
 )
-# Which of their arguments are paths that are changed. A link to a file is another way to write to it.
+
+
+@dataclass(frozen=True)
+class _Path:
+    """Which arguments of an event are a path that is changed and the directory that it begins at (``dir_fd``); and
+    whether it is what a link leads to that is changed.
+    """
+
+    path: int
+    directory: int | None = None
+    followed: bool = False
+
+
+# A link to a file is another way to write to it.
 _CHANGES = {
-    "os.chmod": (0,),
-    "os.chown": (0,),
-    "os.link": (0, 1),
-    "os.mkdir": (0,),
-    "os.remove": (0,),
-    "os.rename": (0, 1),
-    "os.rmdir": (0,),
-    "os.symlink": (1,),
-    "os.truncate": (0,),
-    "os.utime": (0,),
+    "os.chmod": (_Path(0, 2, followed=True),),
+    "os.chown": (_Path(0, 3, followed=True),),
+    "os.link": (_Path(0, 2, followed=True), _Path(1, 3)),
+    "os.mkdir": (_Path(0, 2),),
+    "os.remove": (_Path(0, 1),),
+    "os.removexattr": (_Path(0, followed=True),),
+    "os.rename": (_Path(0, 2), _Path(1, 3)),
+    "os.rmdir": (_Path(0, 1),),
+    "os.setxattr": (_Path(0, followed=True),),
+    "os.symlink": (_Path(1, 2),),
+    "os.truncate": (_Path(0, followed=True),),
+    "os.utime": (_Path(0, 3, followed=True),),
+    "shutil.rmtree": (_Path(0, 1),),
 }
 # PR_SET_PDEATHSIG: https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
 _PARENT_DEATH_SIGNAL = 1
@@ -96,10 +113,12 @@ def limit(memory: int | None) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it; then printing would go on
     for kind, most in ((resource.RLIMIT_FSIZE, OUTPUT_LIMIT), (resource.RLIMIT_DATA, memory)):
+        there = [bound for bound in resource.getrlimit(kind) if bound != resource.RLIM_INFINITY]
         if most is not None:
-            _, hard = resource.getrlimit(kind)
-            lower = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            resource.setrlimit(kind, (lower, lower))
+            lower = min(most, *there) if there else most
+            # Some systems know a limit and do not let it be set.
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(kind, (lower, lower))
 
 
 def is_exhausted(text: str) -> bool:
@@ -114,42 +133,86 @@ def is_exhausted(text: str) -> bool:
     return any(word in text for word in words)
 
 
-def forbid(home: Path, *, pickled_code: bool) -> None:
-    """From now on, refuse network, other programs and changing files outside ``home``; and where ``pickled_code`` is
-    forbidden, every class or function that a pickle wants to name. That is for a file that may be hostile: there
-    are other ways to hide code in one, so the kernel is asked too.
+def forbid(home: Path, *, trusted: bool) -> bool:
+    """From now on, refuse network, other programs, signals to others and changing files outside ``home``; and unless
+    the file is ``trusted``, every class or function that a pickle wants to name. There are other ways to hide code in
+    a file, so the kernel is asked too: False where it does not help.
     """
-    # Resolved once, and no attribute of a module that the artifact could replace is used later.
-    root, real, join, split = os.path.realpath(home), os.path.realpath, os.path.join, os.path.split
+    own, places, pid = _Own(home), _Places(), os.getpid()
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
-
-    def own(path: str) -> None:
-        if path != os.devnull and not join(path, "").startswith(join(root, "")):
-            raise PermissionError(f"{path}: the clean process writes in its own directory only")
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         if event in _NETWORK:
             raise PermissionError(f"{event}: there is no network in the clean process")
         if event in _PROGRAMS or event == "subprocess.Popen":
             raise PermissionError(f"{event}: the clean process starts no other program")
+        if event == "os.killpg" or (event == "os.kill" and args[0] != pid):
+            raise PermissionError(f"{event}: the clean process signals nobody else")
         if event == "pickle.find_class":
             named = f"{args[0]}.{args[1]}"
-            if pickled_code:
+            if not trusted:
                 raise PermissionError(
                     f"the file holds a pickle that names {named}: loading it would run code. Of a .pt2, the example "
                     "inputs may hold it: program.example_inputs = None before torch.export.save leaves them out"
                 )
             _named.setdefault(named)
         if event == "open" and isinstance(args[0], (str, bytes)) and _writes(args, writing):
-            own(real(os.fsdecode(args[0])))
-        for number in _CHANGES.get(event, ()):
-            if not isinstance(args[number], int):
-                directory, name = split(os.fsdecode(args[number]))
-                own(join(real(directory), name))
+            own.check(places.of(args[0], None, followed=True))
+        if event == "sqlite3.connect":
+            own.check(places.of_database(args[0]))
+        for change in _CHANGES.get(event, ()):
+            number = change.directory
+            directory = args[number] if number is not None and number < len(args) else None
+            own.check(places.of(args[change.path], directory, followed=change.followed))
 
     sys.addaudithook(hook)
-    if pickled_code:
-        landlock.confine(home)
+    return landlock.confine(home)
+
+
+class _Own:
+    """What may be changed: a directory and what is below it, and the device that forgets."""
+
+    def __init__(self, home: Path) -> None:
+        self._join, self._root = os.path.join, os.path.join(os.path.realpath(home), "")
+
+    def check(self, path: str) -> None:
+        if path != os.devnull and not self._join(path, "").startswith(self._root):
+            raise PermissionError(f"{path}: the clean process writes in its own directory only")
+
+
+class _Places:
+    """Where paths lead. What is asked of modules is kept: an artifact could put something else there."""
+
+    def __init__(self) -> None:
+        self._real, self._join, self._split = os.path.realpath, os.path.join, os.path.split
+        self._text, self._link = os.fsdecode, os.readlink
+
+    def of(self, path: Any, directory: Any, *, followed: bool) -> str:
+        """The place of a path below an open directory, or of an open file."""
+        if isinstance(path, int):
+            return self._open(path)
+        relative = isinstance(directory, int) and directory >= 0
+        whole = (
+            self._join(self._open(directory), self._text(path)) if relative else self._text(path)
+        )
+        above, name = self._split(whole)
+        if followed or name in ("", ".", ".."):
+            return self._real(whole)
+        return self._join(self._real(above), name)
+
+    def of_database(self, name: Any) -> str:
+        """As SQLite reads it: some names are no files, and what looks like an URI may lead anywhere."""
+        text = self._text(name)
+        if text in ("", ":memory:"):
+            return os.devnull
+        return text if text.startswith("file:") else self._real(text)
+
+    def _open(self, descriptor: int) -> str:
+        """Where the system does not tell what is open, that is nowhere."""
+        try:
+            return self._link(f"/proc/self/fd/{descriptor}")
+        except OSError:
+            return f"descriptor {descriptor}"
 
 
 def named_by_pickles() -> list[str]:

@@ -25,22 +25,27 @@ _ANY_TCP, _ANY_SCOPE = 0b11, 0b11
 _NETWORK_SINCE, _SCOPE_SINCE = 4, 6
 
 
+def version() -> int:
+    """Which version of Landlock the kernel has; below 1 where it has none."""
+    return _call(_CREATE_RULESET, None, 0, _VERSION) if sys.platform == "linux" else -1
+
+
 def confine(home: Path) -> bool:
     """Let this process and its threads to come write below ``home`` alone, start no program, open no TCP
     connection and signal nobody outside, for good; False where the kernel does not know how.
     """
-    version = _call(_CREATE_RULESET, None, 0, _VERSION) if sys.platform == "linux" else -1
-    if version < 1:
+    number = version()
+    if number < 1:
         return False
     changing = _WRITE_FILE | _REMOVE_AND_MAKE
-    changing |= (_REFER if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
+    changing |= (_REFER if number >= 2 else 0) | (_TRUNCATE if number >= 3 else 0)
     attributes = struct.pack(
         "=QQQ",
         changing | _EXECUTE,
-        _ANY_TCP if version >= _NETWORK_SINCE else 0,
-        _ANY_SCOPE if version >= _SCOPE_SINCE else 0,
+        _ANY_TCP if number >= _NETWORK_SINCE else 0,
+        _ANY_SCOPE if number >= _SCOPE_SINCE else 0,
     )
-    known = 8 * (1 + (version >= _NETWORK_SINCE) + (version >= _SCOPE_SINCE))
+    known = 8 * (1 + (number >= _NETWORK_SINCE) + (number >= _SCOPE_SINCE))
     rules = _call(_CREATE_RULESET, attributes, known, 0)
     if rules < 0:
         return False

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pytest_torchexport.messages import short_path
 from pytest_torchexport.observe import Died, Hung, Outcome, Raised, Returned, Tensors
-from pytest_torchexport.sandbox import guard, tensors, wire
+from pytest_torchexport.sandbox import answers, guard, tensors, wire
+from pytest_torchexport.sandbox.answers import Answer
 from pytest_torchexport.sandbox.process import (
     ONNXRUNTIME,
     TORCH,
@@ -35,11 +35,10 @@ MEGABYTE = 2**20
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """What to load, and how. ``loader`` is ``package.module:attribute`` with a ``load(path, device)``; ``home`` is the
-    directory that the artifact may write to; ``blocked``
-    are packages that must not be importable there, ``imports`` those that serving imports anyway; ``memory`` is
-    in megabytes;
-    ``trusted`` that this run made the file itself. ``thorough`` and ``fresh`` say how calls are undone
-    (``observe.State``, a copy per call). Without ``torch`` ONNX Runtime alone answers.
+    directory that the artifact may write to; ``blocked`` are packages that must not be importable there, ``imports``
+    those that serving imports anyway; ``memory`` is in megabytes; ``trusted`` that this run made the file itself.
+    ``thorough`` and ``fresh`` say how calls are undone (``observe.State``, a copy per call). Without ``torch`` ONNX
+    Runtime alone answers.
     """
 
     loader: str
@@ -59,6 +58,13 @@ class Source:
         """What answers for it."""
         return TORCH if self.torch else ONNXRUNTIME
 
+    @property
+    def most(self) -> int | None:
+        """How much memory it may have, in bytes; None where none is kept to: addresses that CUDA reserves are no
+        memory, but kernels do not agree on how they count.
+        """
+        return self.memory * MEGABYTE if self.device == "cpu" else None
+
 
 def warm_up(*, torch: bool, preload: Sequence[str] = ()) -> None:
     """Start the server, so that it is ready by the time something has been exported. Does not wait."""
@@ -75,7 +81,8 @@ def room(*, torch: bool) -> Path:
 
 class Session:
     """A loaded artifact. ``problem`` is why it was not loaded within ``limit`` seconds, ``started`` whether there was
-    a process for it at all, ``found`` what its loader says of it.
+    a process for it at all, ``found`` what its loader says of it, ``confined`` that the kernel keeps it from writing
+    elsewhere.
 
     As a context it ends its process. After a call that died or hung it is over.
     """
@@ -86,8 +93,13 @@ class Session:
         self._over: Outcome | None = None
         self._output = source.home / f"{source.path.name}.output"
         self.found: Mapping[str, Any] = {}
+        self.confined = False
         self.started = False
-        self.problem = self._load(limit)
+        try:
+            self.problem = self._load(limit)
+        except BaseException:
+            self.close()  # nobody has this session
+            raise
 
     def __enter__(self) -> Session:
         return self
@@ -124,19 +136,17 @@ class Session:
             "anew": anew,
             "state": state,
         }
-        wire.check(message, tensors.CODEC)
         answer = self._ask(message, limit)
-        if not isinstance(answer, dict):
+        if not isinstance(answer, Answer):
             return answer, {}
-        if "raised" in answer:
-            return _raised(answer["raised"]), answer.get("state", {})
-        left = Call(tuple(answer["inputs"][0]), answer["inputs"][1]) if "inputs" in answer else call
-        return Returned(answer["returned"], left), answer["state"]
+        if answer.raised is not None:
+            return answer.raised, answer.state
+        return Returned(answer.returned, answer.inputs or call), answer.state
 
     def tensors(self, limit: float) -> Tensors:
         """Its parameters and buffers as it was loaded, by name; none where its process is gone."""
         answer = self._ask({"do": "look"}, limit) if self._over is None else None
-        return answer.get("state", {}) if isinstance(answer, dict) else {}
+        return answer.state if isinstance(answer, Answer) else {}
 
     def printed(self) -> str:
         """The end of what the artifact has printed so far."""
@@ -144,7 +154,7 @@ class Session:
             with self._output.open("rb") as file:
                 size = file.seek(0, 2)
                 file.seek(max(size - OUTPUT_TAIL, 0))
-                return file.read().decode(errors="replace")
+                return answers.printable(file.read().decode(errors="replace"))
         except OSError:
             return ""
 
@@ -162,8 +172,6 @@ class Session:
 
     def _load(self, limit: float) -> Outcome | None:
         source = self._source
-        # Addresses that CUDA reserves are no memory, but kernels do not agree on how they count.
-        memory = source.memory * MEGABYTE if source.device == "cpu" else None
         message = {
             "do": "load",
             "library": source.library.answers,
@@ -177,7 +185,7 @@ class Session:
             "trusted": source.trusted,
             "thorough": source.thorough,
             "fresh": source.fresh,
-            "memory": memory,
+            "memory": source.most,
         }
         try:
             self._child = _started(source.library)
@@ -186,45 +194,45 @@ class Session:
             return self._over
         self.started = True
         answer = self._ask(message, limit)
-        if not isinstance(answer, dict):
+        if not isinstance(answer, Answer):
             return answer
-        if "raised" in answer:
-            self._over = _raised(answer["raised"])
+        if answer.raised is not None:
+            self._over = answer.raised
             self.close()
             return self._over
-        self.found = answer["found"]
+        self.found, self.confined = answer.found, answer.confined
         return None
 
-    def _ask(self, message: dict[str, Any], limit: float) -> dict[str, Any] | Died | Hung:
+    def _ask(self, message: dict[str, Any], limit: float) -> Answer | Died | Hung:
+        frame = wire.packed(message, tensors.CODEC)
         assert self._child is not None
         channel = self._child.channel
-        channel.settimeout(limit)
+        codec = tensors.CODEC if self._source.trusted else tensors.STRICT
         most = float(self._source.memory * MEGABYTE)
         try:
-            wire.send(channel, message, tensors.CODEC)
-            codec = tensors.CODEC if self._source.trusted else tensors.STRICT
-            answer = wire.receive(channel, codec, most=most, seconds=limit)
-            if not isinstance(answer, dict):
-                raise wire.Malformed(type(answer).__name__)
+            channel.settimeout(limit)
+            wire.send(channel, frame)
+            said = wire.receive(channel, codec, most=most, seconds=limit)
+            answer = answers.read(said, message["do"])
         except TimeoutError:
             return self._end(Hung(limit))
         except wire.OwnClass as error:
-            return {"raised": [type(error).__name__, str(error), ""]}
+            return Answer(raised=Raised(type(error).__name__, str(error)))
         except wire.Malformed as error:
-            return self._end(Died(f"it does not speak as agreed ({error})"))
+            return self._end(Died(f"it does not speak as agreed ({answers.printable(str(error))})"))
         except (EOFError, OSError):
             return self._end(None)
         except BaseException:
             self.close()  # its answer may still come: nobody must take it for another's
             raise
-        if "exhausted" in answer:
-            return self._end(
-                Died(
-                    f"it exhausted its memory limit of {self._source.memory} MB "
-                    f"(torchexport_memory_limit): {answer['exhausted']}"
-                )
-            )
+        if answer.exhausted is not None:
+            return self._end(Died(f"it {self._ran_out()}: {answer.exhausted}"))
         return answer
+
+    def _ran_out(self) -> str:
+        if self._source.most is None:
+            return "ran out of memory"
+        return f"exhausted its memory limit of {self._source.memory} MB (torchexport_memory_limit)"
 
     def _end(self, known: Died | Hung | None) -> Died | Hung:
         status = self.close()
@@ -240,12 +248,6 @@ def _started(library: Library) -> Child:
         return Server.of(library).start()
     except Gone:
         return Server.of(library).start()
-
-
-def _raised(said: Sequence[str]) -> Raised:
-    kind, message, where = said
-    path, colon, rest = where.partition(":")
-    return Raised(kind, message, f"{short_path(path)}{colon}{rest}")
 
 
 def _fate(status: int | None) -> str:

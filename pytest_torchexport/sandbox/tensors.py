@@ -60,7 +60,7 @@ class Tensors:
 
     def tensor(self, dtype: str, shape: Sequence[int], data: memoryview) -> torch.Tensor:
         """A tensor of its own memory."""
-        kind = getattr(torch, dtype, None)
+        kind = _BY_TEXT.get(f"torch.{dtype}")
         if not isinstance(kind, torch.dtype):
             raise ValueError(f"{dtype!r} is no dtype of torch")
         if len(data) != math.prod(shape) * kind.itemsize:
@@ -71,16 +71,17 @@ class Tensors:
         return torch.frombuffer(data, dtype=torch.uint8).clone().view(kind).reshape(tuple(shape))
 
 
-# What every torch has by name: a script may take them as arguments.
+# What every torch has by name: a script may take them as arguments. In a table, because to look a text up in torch
+# itself may import what it names.
 _NAMED = (torch.dtype, torch.layout, torch.memory_format, torch.device)
+_BY_TEXT = {str(value): value for value in vars(torch).values() if isinstance(value, _NAMED)}
 _BY_NAME = "by name: "
 
 
 def _named(text: str) -> Any:
     """``torch.float32``, or a device (``cuda:1``). Raises ValueError."""
-    found = getattr(torch, text.removeprefix("torch."), None) if text.startswith("torch.") else None
-    if isinstance(found, _NAMED):
-        return found
+    if text in _BY_TEXT:
+        return _BY_TEXT[text]
     try:
         return torch.device(text)
     except RuntimeError as error:

@@ -12,14 +12,25 @@ import sys
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from socket import socket
 from typing import Any, Protocol
 
 # Two lengths in bytes, each of 64 bits: of the JSON, and of the data after it.
 _HEAD = struct.Struct(">QQ")
-# No answer has as many containers as this; what claims more is not ours.
-MAX_HEADER = 2**28
-
+# In bytes: nothing that we make has as many containers, and what claims more is not ours.
+MAX_HEADER = 2**24
+_PLAIN = (bool, int, float, str, type(None))
+# What it raises to take bytes for what they are not.
+_NONSENSE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 # Whose classes every process knows.
 _EVERYWHERE = sys.stdlib_module_names | {"torch", "numpy"}
@@ -53,17 +64,28 @@ class Codec(Protocol):
         """The inverse, sharing no memory with ``data``. Raises ValueError for a dtype that it does not know."""
 
 
-def check(value: Any, codec: Codec) -> None:
-    """Raise NotCarried or OwnClass where the value cannot cross."""
-    _encode(value, codec, [])
+@dataclass(frozen=True)
+class Frame:
+    """What is ready to cross: the containers as JSON, and the bytes of the tensors in the order in which they come."""
+
+    header: bytes
+    blobs: Sequence[memoryview]
 
 
-def send(channel: socket, value: Any, codec: Codec) -> None:
-    """Write one frame. Raises NotCarried or OwnClass for what cannot cross, and writes nothing then."""
-    blobs: list[Any] = []
+def packed(value: Any, codec: Codec) -> Frame:
+    """The frame of a value. Raises NotCarried or OwnClass for what cannot cross."""
+    blobs: list[memoryview] = []
     header = json.dumps(_encode(value, codec, blobs)).encode()
-    channel.sendall(_HEAD.pack(len(header), sum(blob.nbytes for blob in blobs)) + header)
-    for blob in blobs:
+    if len(header) > MAX_HEADER:
+        raise NotCarried(f"a value of {len(header)} bytes of containers cannot cross")
+    return Frame(header, blobs)
+
+
+def send(channel: socket, frame: Frame) -> None:
+    """Write one frame."""
+    size = sum(blob.nbytes for blob in frame.blobs)
+    channel.sendall(_HEAD.pack(len(frame.header), size) + frame.header)
+    for blob in frame.blobs:
         channel.sendall(blob)
 
 
@@ -79,37 +101,61 @@ def receive(
     if header_size > MAX_HEADER or data_size > most:
         raise Malformed(f"a frame of {header_size} + {data_size} bytes")
     header, data = _read(channel, header_size, until), _read(channel, data_size, until)
+    rest = _Data(data)
     try:
-        return _decode(json.loads(header), codec, memoryview(data))
-    except OwnClass:
+        value = _decode(json.loads(header), codec, rest)
+    except (OwnClass, Malformed):
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except _NONSENSE as error:
         raise Malformed(f"{type(error).__name__}: {error}") from None
+    if rest.left:
+        raise Malformed(f"{rest.left} bytes that are nobody's")
+    return value
 
 
 def _read(channel: socket, size: int, until: float | None) -> bytearray:
-    data = bytearray(size)
-    view = memoryview(data)
-    while view:
+    # Grown by what has come: what the other side only claims would be had before it is there.
+    data = bytearray()
+    while len(data) < size:
         if until is not None:
             # Each time anew: who sends a byte now and then would never be late.
             channel.settimeout(max(until - time.monotonic(), 0.001))
-        count = channel.recv_into(view, min(len(view), 2**20))
-        if not count:
+        part = channel.recv(min(size - len(data), 2**20))
+        if not part:
             raise EOFError("the other side is gone")
-        view = view[count:]
+        data += part
     return data
 
 
-def _encode(value: Any, codec: Codec, blobs: list[Any]) -> Any:
+class _Data:
+    """The bytes of a frame's tensors, each of which belongs to one."""
+
+    def __init__(self, data: bytearray) -> None:
+        self._view = memoryview(data)
+
+    @property
+    def left(self) -> int:
+        return len(self._view)
+
+    def take(self, length: int) -> memoryview:
+        if not _is_size(length) or length > self.left:
+            raise Malformed("a tensor outside its frame")
+        taken, self._view = self._view[:length], self._view[length:]
+        return taken
+
+
+def _is_size(number: Any) -> bool:
+    return type(number) is int and number >= 0
+
+
+def _encode(value: Any, codec: Codec, blobs: list[memoryview]) -> Any:
     raw = codec.raw(value)
     if raw is not None:
         dtype, shape, data = raw
         blob = memoryview(data).cast("B") if memoryview(data).nbytes else memoryview(b"")
-        start = sum(item.nbytes for item in blobs)
         blobs.append(blob)
-        return {"tensor": [dtype, list(shape), start, blob.nbytes]}
-    if value is None or isinstance(value, (bool, int, float, str)):
+        return {"tensor": [dtype, list(shape), blob.nbytes]}
+    if isinstance(value, _PLAIN):
         return {"value": value}
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
@@ -135,25 +181,29 @@ def _encode(value: Any, codec: Codec, blobs: list[Any]) -> Any:
     )
 
 
-def _decode(node: Any, codec: Codec, data: memoryview) -> Any:
+def _decode(node: Any, codec: Codec, data: _Data) -> Any:
     ((kind, body),) = node.items()
     if kind == "tensor":
-        dtype, shape, start, length = body
-        if start < 0 or length < 0 or start + length > len(data):
-            raise Malformed("a tensor outside its frame")
-        return codec.tensor(dtype, shape, data[start : start + length])
-    if kind == "value":
+        dtype, shape, length = body
+        if not isinstance(dtype, str) or not all(map(_is_size, shape)):
+            raise Malformed("no dtype and shape")
+        return codec.tensor(dtype, shape, data.take(length))
+    if kind == "value" and isinstance(body, _PLAIN):
         return body
     if kind == "complex":
         return complex(*body)
     if kind == "bytes":
         return body.encode("latin-1")
-    if kind == "ordered":
-        return OrderedDict((_decode(k, codec, data), _decode(v, codec, data)) for k, v in body)
-    if kind == "dict":
-        return {_decode(k, codec, data): _decode(v, codec, data) for k, v in body}
+    if kind in _MAPPINGS:
+        pairs = ((_decode(k, codec, data), _decode(v, codec, data)) for k, v in body)
+        return _MAPPINGS[kind](pairs)
+    if kind in _SEQUENCES:
+        return _SEQUENCES[kind](_decode(item, codec, data) for item in body)
     if kind == "node":
         structure, leaves = body
         return codec.rebuilt(structure, [_decode(leaf, codec, data) for leaf in leaves])
-    items = [_decode(item, codec, data) for item in body]
-    return items if kind == "list" else tuple(items)
+    raise Malformed("a kind of value that there is not")
+
+
+_MAPPINGS: Mapping[str, type[dict[Any, Any]]] = {"dict": dict, "ordered": OrderedDict}
+_SEQUENCES: Mapping[str, type[list[Any] | tuple[Any, ...]]] = {"list": list, "tuple": tuple}

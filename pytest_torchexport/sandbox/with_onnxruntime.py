@@ -15,10 +15,10 @@ class WithOnnxruntime:
 
     def load(self, message: dict[str, Any]) -> dict[str, Any]:
         """Load it, and say what is known of it."""
-        files = child.opened(message)
+        files, confined = child.opened(message)
         path = Path(message["path"])
         self._loaded = files.load(path, message["device"])
-        return {"found": files.inspect(path, self._loaded)}
+        return {"found": files.inspect(path, self._loaded), "confined": confined}
 
     def look(self, message: dict[str, Any]) -> dict[str, Any]:
         """A session has no state."""

@@ -30,7 +30,7 @@ class WithTorch:
         """Load it, and say what its target finds in it."""
         self._device = message["device"]
         self._settings.enter_context(torch_globals(self._device))
-        target = child.opened(message)
+        target, confined = child.opened(message)
         path = Path(message["path"])
         if not message["trusted"]:
             _refuse_entries(path)
@@ -39,7 +39,7 @@ class WithTorch:
         self._state = State(_module(self._loaded), thorough=message["thorough"])
         inspect = getattr(target, "inspect", None)
         found = inspect(path, self._loaded) if inspect is not None else {}
-        return {"found": {**found, "pickled": guard.named_by_pickles()}}
+        return {"found": {**found, "pickled": guard.named_by_pickles()}, "confined": confined}
 
     def look(self, message: dict[str, Any]) -> dict[str, Any]:
         """Its parameters and buffers as they were loaded."""

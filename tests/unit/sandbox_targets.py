@@ -7,8 +7,10 @@ from __future__ import annotations
 import ctypes
 import os
 import pickle
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -93,10 +95,24 @@ def _tries(text):
         "temporary": lambda: tempfile.NamedTemporaryFile().close(),
         "write at home": lambda: Path("mine").write_text("fine"),
         "read": lambda: os.close(os.open(sys.executable, os.O_RDONLY)),
+        "signal": lambda: os.kill(os.getppid(), 0),
+        "group": lambda: os.killpg(os.getpgid(0), 0),
+        "database": lambda: sqlite3.connect(text.partition(" ")[2]),
+        "database in memory": lambda: sqlite3.connect(":memory:").close(),
+        "database at home": lambda: sqlite3.connect("mine.db").close(),
+        "own tree": _own_tree,
         "unpickle": lambda: pickle.loads(pickle.dumps(Path)),
     }
     attempts[text if text in attempts else text.partition(" ")[0]]()
     return lambda x: x
+
+
+def _own_tree():
+    Path("tree/below").mkdir(parents=True)
+    Path("tree/link").symlink_to(sys.executable)
+    Path("tree/below/file").write_text("x")
+    Path("tree/below/file").chmod(0o600)
+    shutil.rmtree("tree")
 
 
 def _allocates(x):
@@ -140,11 +156,6 @@ class Stateful:
         return self.module.count.clone()
 
 
-def _kills_server(text):
-    os.kill(os.getppid(), signal.SIGKILL)
-    time.sleep(600)
-
-
 def _where(text):
     return lambda x: {"cwd": str(Path.cwd()), "tmp": os.environ["TMPDIR"]}
 
@@ -163,7 +174,6 @@ COUNTS = Loads(_counts)
 OBJECT = Loads(_object)
 EXITS = Loads(lambda text: sys.exit(3))
 EXITS_AT_ONCE = Loads(lambda text: lambda x: os._exit(3))
-KILLS_SERVER = Loads(_kills_server)
 MODULES = Loads(_modules)
 ENVIRONMENT = Loads(_environment)
 TRIES = Loads(_tries)

@@ -284,7 +284,7 @@ def attacked(tmp_path, room, guarded, attack):
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 def test_python_code_changes_nothing_outside_its_directory(tmp_path, attack):
-    guarded = "guard.forbid(home, pickled_code=False)"
+    guarded = "guard.forbid(home, trusted=True)"
     assert "refused" in attacked(tmp_path, "guard", guarded, attack)
 
 

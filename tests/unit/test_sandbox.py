@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from pytest_torchexport.observe import Died, Hung, Raised, Returned
-from pytest_torchexport.sandbox import arrays, guard, process, tensors, wire
+from pytest_torchexport.sandbox import answers, arrays, guard, process, tensors, wire
 from pytest_torchexport.sandbox.process import ONNXRUNTIME, TORCH, Server
 from pytest_torchexport.sandbox.session import Session, Source
 from pytest_torchexport.spec.inputs import Call
@@ -51,7 +51,7 @@ DTYPES = (
 def across(value, codec=tensors.CODEC, other=tensors.CODEC):
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        wire.send(ours, value, codec)
+        wire.send(ours, wire.packed(value, codec))
         return wire.receive(theirs, other)
 
 
@@ -168,36 +168,132 @@ def test_what_torch_has_by_name_crosses(value):
     assert across([value]) == [value]
 
 
+def frame(header, data=b"", *, claimed=None):
+    """A frame as it should be counted."""
+    size = len(data) if claimed is None else claimed
+    return len(header).to_bytes(8) + size.to_bytes(8) + header + data
+
+
 @pytest.mark.parametrize(
-    "frame",
+    ("frame", "said"),
     [
-        b"\xff" * 16,
-        (4).to_bytes(8) + bytes(8) + b"nope",
-        (2).to_bytes(8) + bytes(8) + b"[]",
-        (2).to_bytes(8) + bytes(8) + b"{}",
-        (16).to_bytes(8) + bytes(8) + b'{"other": [1,2]}',
-        (41).to_bytes(8)
-        + (4).to_bytes(8)
-        + b'{"tensor": ["float32", [4000000], 0, 900]}'[:41]
-        + b"1234",
-        (35).to_bytes(8) + (4).to_bytes(8) + b'{"tensor": ["float32", [2], 0, 4]} ' + b"1234",
-        (35).to_bytes(8) + (4).to_bytes(8) + b'{"tensor": ["__name__", [1], 0, 4]}' + b"1234",
+        (frame(b"nope"), "JSONDecodeError"),
+        (frame(b"[]"), "AttributeError"),
+        (frame(b"{}"), "not enough values"),
+        (frame(b'{"other": [1, 2]}'), "a kind of value that there is not"),
+        (frame(b'{"anything": []}'), "a kind of value that there is not"),
+        (frame(b'{"value": [1]}'), "a kind of value that there is not"),
+        (frame(b'{"value": 1}', b"1234"), "4 bytes that are nobody's"),
+        (frame(b'{"complex": [1' + b"0" * 400 + b", 0]}"), "OverflowError"),
+        (frame(b'{"dict": [[{"list": []}, {"value": 1}]]}'), "unhashable"),
+        (frame(b'{"list": [' * 50_000), "Error"),
+        (frame(b'{"tensor": ["float32", [225], 900]}', b"1234"), "a tensor outside its frame"),
+        (frame(b'{"tensor": ["float32", [1], -4]}', b"1234"), "a tensor outside its frame"),
+        (frame(b'{"tensor": ["float32", [2], 4]}', b"1234"), "4 bytes are no float32"),
+        (frame(b'{"tensor": ["__name__", [1], 4]}', b"1234"), "no dtype of torch"),
+        (frame(b'{"tensor": ["onnx", [1], 4]}', b"1234"), "no dtype of torch"),
+        (frame(b'{"tensor": ["float32", [-1], 4]}', b"1234"), "no dtype and shape"),
+        (frame(b'{"tensor": ["float32", [0, -1], 0]}'), "no dtype and shape"),
+        (frame(b'{"tensor": ["float32", [0, 9223372036854775808], 0]}'), "Error"),
+        (frame(b'{"tensor": ["qint8", [4], 4]}', b"1234"), "Error"),
+        (frame(b'{"node": ["by name: nothing", []]}'), "nothing of torch's"),
+        (b"\xff" * 16, "a frame of"),
+        ((2**24 + 1).to_bytes(8) + bytes(8), "a frame of"),
     ],
-    ids=lambda frame: frame[16:40].decode(errors="replace") or "lengths",
+    ids=lambda item: item[16:60].decode(errors="replace") if isinstance(item, bytes) else "",
 )
-def test_bytes_that_are_no_frame_are_told(frame):
+@pytest.mark.parametrize("codec", [tensors.CODEC, tensors.STRICT], ids=["own", "strict"])
+def test_bytes_that_are_no_frame_are_told(frame, said, codec):
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        ours.sendall(frame)
+        threading.Thread(target=_all_of, args=(ours, frame)).start()
+        with pytest.raises(wire.Malformed, match=said):
+            wire.receive(theirs, codec)
+
+
+def _all_of(channel, data):
+    with contextlib.suppress(OSError):
+        channel.sendall(data)
+
+
+def test_a_frame_that_ends_too_early_is_told():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(frame(b'{"value": 1}')[:-1])
         ours.shutdown(socket.SHUT_WR)
-        with pytest.raises((wire.Malformed, EOFError)):
+        with pytest.raises(EOFError):
             wire.receive(theirs, tensors.CODEC)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process has is read from /proc")
+def test_what_a_frame_claims_is_not_had_before_it_comes():
+    code = """
+import resource, socket
+from pytest_torchexport.sandbox import arrays, wire
+ours, theirs = socket.socketpair()
+ours.sendall((2).to_bytes(8) + (2**33).to_bytes(8) + b"{}" + b"1234")
+ours.shutdown(socket.SHUT_WR)
+resource.setrlimit(resource.RLIMIT_DATA, (2**30, 2**30))
+try:
+    wire.receive(theirs, arrays.CODEC)
+except EOFError:
+    print("fine")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=pathlib.Path(process.__file__).parents[2],
+    )
+    assert done.stdout == "fine\n", done.stderr
+
+
+def test_more_containers_than_are_believed_are_not_sent():
+    with pytest.raises(wire.NotCarried, match="cannot cross"):
+        wire.packed([0] * 2**21, tensors.CODEC)
+
+
+# -- answers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("load", None),
+        ("load", []),
+        ("load", {}),
+        ("load", {"returned": 1, "state": {}}),
+        ("load", {"found": [], "confined": True}),
+        ("load", {"found": {1: 2}, "confined": True}),
+        ("load", {"raised": "text"}),
+        ("load", {"raised": ["one", "two"]}),
+        ("load", {"raised": ["one", "two", None]}),
+        ("load", {"exhausted": 3}),
+        ("run", {"returned": 1}),
+        ("run", {"returned": 1, "state": {"weight": 3}}),
+        ("run", {"returned": 1, "state": {}, "inputs": [1]}),
+        ("run", {"returned": 1, "state": {}, "inputs": [[], {1: 2}]}),
+        ("run", {"returned": 1, "state": {}, "inputs": [{}, {}]}),
+        ("look", {"found": {}}),
+    ],
+)
+def test_what_is_no_answer_is_told(asked, said):
+    with pytest.raises(wire.Malformed):
+        answers.read(said, asked)
+
+
+def test_what_an_artifact_says_cannot_steer_a_terminal():
+    said = "\x1b[2J\x1b[1;1Hall\ttests\rpassed\r\n\u202eümlaut ✓\x00\x9b1m"
+    assert answers.printable(said) == "�[2J�[1;1Hall\ttests\npassed\n�ümlaut ✓��1m"
+    raised = answers.read({"raised": [said, said, said]}, "run").raised
+    assert "\x1b" not in f"{raised}{raised.where}"
 
 
 def test_a_frame_of_more_data_than_allowed_is_not_read():
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        wire.send(ours, torch.zeros(1000), tensors.CODEC)
+        wire.send(ours, wire.packed(torch.zeros(1000), tensors.CODEC))
         with pytest.raises(wire.Malformed, match="4000 bytes"):
             wire.receive(theirs, tensors.CODEC, most=3999)
 
@@ -402,6 +498,10 @@ def test_an_artifact_that_speaks_in_the_place_of_its_process_is_not_believed(loa
         ("shell", "starts no other program"),
         ("fork", "starts no other program"),
         ("write {}/elsewhere", "writes in its own directory only"),
+        ("database {}/elsewhere", "writes in its own directory only"),
+        ("database file:{}/elsewhere", "writes in its own directory only"),
+        ("signal", "signals nobody else"),
+        ("group", "signals nobody else"),
     ],
 )
 def test_what_is_forbidden_raises(load, tmp_path_factory, what, said):
@@ -413,7 +513,17 @@ def test_what_is_forbidden_raises(load, tmp_path_factory, what, said):
     assert not list(elsewhere.iterdir())
 
 
-@pytest.mark.parametrize("what", ["write at home", "temporary", "read"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "write at home",
+        "temporary",
+        "read",
+        "database in memory",
+        "database at home",
+        "own tree",
+    ],
+)
 def test_what_is_allowed_does_not(load, what):
     assert load("TRIES", what).problem is None
 
@@ -604,7 +714,11 @@ def test_a_torch_that_no_isolated_interpreter_finds_is_there_all_the_same(tmp_pa
 
 
 def test_the_death_of_the_server_is_told_and_the_next_artifact_is_loaded(load):
-    problem = load("KILLS_SERVER").problem
+    run(load("ADD"))
+    killed = threading.Timer(1.0, Server.of(TORCH)._process.kill)
+    killed.start()
+    problem = load("HANG").problem
+    killed.join()
     assert isinstance(problem, Died)
     assert isinstance(run(load("ADD")), Returned)
 
