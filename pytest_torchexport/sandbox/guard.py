@@ -173,7 +173,8 @@ class _Own:
     """What may be changed: a directory and what is below it, and the device that forgets."""
 
     def __init__(self, home: Path) -> None:
-        self._join, self._root = os.path.join, os.path.join(os.path.realpath(home), "")
+        self._join = os.path.join  # kept: an artifact could put something else there
+        self._root = self._join(os.path.realpath(home), "")
 
     def check(self, path: str) -> None:
         if path != os.devnull and not self._join(path, "").startswith(self._root):

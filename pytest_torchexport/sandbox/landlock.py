@@ -22,7 +22,9 @@ _EXECUTE, _WRITE_FILE = 1 << 0, 1 << 1
 _REMOVE_AND_MAKE = sum(1 << bit for bit in range(4, 13))
 _REFER, _TRUNCATE = 1 << 13, 1 << 14
 _ANY_TCP, _ANY_SCOPE = 0b11, 0b11
-_NETWORK_SINCE, _SCOPE_SINCE = 4, 6
+_NETWORK_SINCE = 4
+# Signals to others are its matter since then.
+SCOPE_SINCE = 6
 
 
 def version() -> int:
@@ -43,9 +45,9 @@ def confine(home: Path) -> bool:
         "=QQQ",
         changing | _EXECUTE,
         _ANY_TCP if number >= _NETWORK_SINCE else 0,
-        _ANY_SCOPE if number >= _SCOPE_SINCE else 0,
+        _ANY_SCOPE if number >= SCOPE_SINCE else 0,
     )
-    known = 8 * (1 + (number >= _NETWORK_SINCE) + (number >= _SCOPE_SINCE))
+    known = 8 * (1 + (number >= _NETWORK_SINCE) + (number >= SCOPE_SINCE))
     rules = _call(_CREATE_RULESET, attributes, known, 0)
     if rules < 0:
         return False

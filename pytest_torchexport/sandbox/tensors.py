@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,7 @@ class Tensors:
     def tensor(self, dtype: str, shape: Sequence[int], data: memoryview) -> torch.Tensor:
         """A tensor of its own memory."""
         kind = _BY_TEXT.get(f"torch.{dtype}")
-        if not isinstance(kind, torch.dtype):
+        if not isinstance(kind, torch.dtype) or kind in _QUANTIZED:
             raise ValueError(f"{dtype!r} is no dtype of torch")
         if len(data) != math.prod(shape) * kind.itemsize:
             raise ValueError(f"{len(data)} bytes are no {dtype}{list(shape)}")
@@ -76,6 +76,15 @@ class Tensors:
 _NAMED = (torch.dtype, torch.layout, torch.memory_format, torch.device)
 _BY_TEXT = {str(value): value for value in vars(torch).values() if isinstance(value, _NAMED)}
 _BY_NAME = "by name: "
+
+
+# Their numbers mean nothing without a quantizer.
+_QUANTIZED = {torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4}
+
+
+def are_tensors(values: Iterable[Any]) -> bool:
+    """Whether what came out of a frame is tensors alone."""
+    return all(isinstance(value, torch.Tensor) for value in values)
 
 
 def _named(text: str) -> Any:

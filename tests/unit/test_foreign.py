@@ -21,7 +21,7 @@ from pytest_torchexport import engine
 from pytest_torchexport.observe import Returned
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.reports.terminal import failure_text
-from pytest_torchexport.sandbox import guard, landlock
+from pytest_torchexport.sandbox import landlock
 from pytest_torchexport.spec.inputs import Call, build_spec
 from pytest_torchexport.spec.options import Options
 from pytest_torchexport.subject import Subject
@@ -236,20 +236,37 @@ ATTACKS = {
     "symbolic link": "os.symlink('x', outside / 's')",
     "truncate": "os.truncate(victim, 0)",
 }
+BY_DESCRIPTOR = {
+    "remove": "os.remove('victim', dir_fd=there)",
+    "rename away": "os.rename('victim', home / 'mine', src_dir_fd=there)",
+    "rename over": "(home / 'a').touch(); os.rename(home / 'a', 'victim', dst_dir_fd=there)",
+    "make a directory": "os.mkdir('d', dir_fd=there)",
+    "remove a directory": "os.rmdir('empty', dir_fd=there)",
+    "link": "os.link('victim', home / 'l', src_dir_fd=there)",
+    "symbolic link": "os.symlink('x', 's', dir_fd=there)",
+    "a tree": "shutil.rmtree(outside)",
+    "a tree by descriptor": "shutil.rmtree('empty', dir_fd=there)",
+    "change the mode": "os.chmod('victim', 0o777, dir_fd=there)",
+    "by a link": "os.symlink(victim, home / 's'); os.chmod(home / 's', 0o777)",
+    "of what is open": "os.fchmod(os.open(victim, os.O_RDONLY), 0o777)",
+    "an attribute": "os.setxattr(victim, 'user.a', b'1')",
+    "a database": "sqlite3.connect(outside / 'new')",
+    "a database by its address": "sqlite3.connect(f'file:{outside}/new', uri=True)",
+}
 # Past every event of Python's.
 NATIVE = {
     "remove": "libc.unlink(os.fsencode(victim))",
     "overwrite": "libc.creat(os.fsencode(victim), 0o600)",
     "run": "libc.execl(b'/bin/true', b'true', None)",
-    "kill": "libc.kill(os.getppid(), 9)",
 }
 SCRIPT = """
-import ctypes, os, sys
+import ctypes, os, shutil, sqlite3, sys
 from pathlib import Path
 from pytest_torchexport.sandbox import {room}
 home, outside = Path(sys.argv[1]), Path(sys.argv[2])
 victim = outside / "victim"
 libc = ctypes.CDLL(None)
+there = os.open(outside, os.O_RDONLY)
 {guard}
 open(os.devnull, "w").write("x")
 (home / "own").write_text("x"); os.rename(home / "own", home / "b"); os.remove(home / "b")
@@ -266,6 +283,7 @@ def attacked(tmp_path, room, guarded, attack):
     home.mkdir()
     (outside / "empty").mkdir(parents=True)
     (outside / "victim").write_text("precious")
+    (outside / "victim").chmod(0o600)
     *first, last = attack.split("; ")
     code = SCRIPT.format(room=room, guard=guarded, attack=last)
     if first:
@@ -279,34 +297,50 @@ def attacked(tmp_path, room, guarded, attack):
     )
     assert sorted(path.name for path in outside.iterdir()) == ["empty", "victim"]
     assert (outside / "victim").read_text() == "precious"
+    assert not (outside / "victim").stat().st_mode & 0o77
     return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-def test_python_code_changes_nothing_outside_its_directory(tmp_path, attack):
-    guarded = "guard.forbid(home, trusted=True)"
+@pytest.mark.parametrize("trusted", [True, False], ids=["own", "of others"])
+def test_python_code_changes_nothing_outside_its_directory(tmp_path, attack, trusted):
+    guarded = f"guard.forbid(home, trusted={trusted})"
     assert "refused" in attacked(tmp_path, "guard", guarded, attack)
 
 
-def landlock_is_there():
-    code = "import sys; from pathlib import Path; from pytest_torchexport.sandbox import landlock; "
-    code += "sys.exit(not landlock.confine(Path('/tmp')))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=False, cwd=Path(landlock.__file__).parents[2]
-    )
-    return not done.returncode
+WITHOUT_THE_KERNEL = """
+guard.landlock.confine = lambda home: False
+assert not guard.forbid(home, trusted=False)
+"""
 
 
-@pytest.mark.skipif(not landlock_is_there(), reason="this kernel has no Landlock")
+@pytest.mark.skipif(sys.platform != "linux", reason="what a descriptor leads to is read from /proc")
+@pytest.mark.parametrize("attack", [*ATTACKS.values(), *BY_DESCRIPTOR.values()])
+def test_without_landlock_the_rest_holds(tmp_path, attack):
+    assert "refused" in attacked(tmp_path, "guard", WITHOUT_THE_KERNEL, attack)
+
+
+def test_a_kernel_that_knows_no_landlock_is_told(monkeypatch):
+    monkeypatch.setattr(landlock, "_call", lambda *_: -1)
+    assert not landlock.confine(Path("/"))
+
+
+@pytest.mark.skipif(landlock.version() < 1, reason="this kernel has no Landlock")
 @pytest.mark.parametrize("attack", NATIVE.values(), ids=NATIVE)
 def test_nor_does_native_code_where_the_kernel_helps(tmp_path, attack):
     assert "refused" in attacked(tmp_path, "landlock", "assert landlock.confine(home)", attack)
 
 
-def test_without_landlock_the_rest_holds(monkeypatch):
-    monkeypatch.setattr(landlock, "_call", lambda *_: -1)
-    assert not landlock.confine(Path("/"))
-    assert guard.named_by_pickles() == []
+@pytest.mark.skipif(landlock.version() < landlock.SCOPE_SINCE, reason="signals are not confined")
+def test_nor_does_native_code_signal_others(tmp_path):
+    victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        attack = f"libc.kill({victim.pid}, 9)"
+        assert "refused" in attacked(tmp_path, "landlock", "assert landlock.confine(home)", attack)
+        assert victim.poll() is None
+    finally:
+        victim.kill()
+        victim.wait()
 
 
 # -- healthy files ---------------------------------------------------------------------------------

@@ -1,0 +1,98 @@
+"""What a child of a clean process says, read with distrust: a hostile file may speak in its place.
+
+Separate from asking: what comes out of here has the types that it claims, and texts that a terminal can show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_torchexport.messages import short_path
+from pytest_torchexport.observe import Raised, Tensors
+from pytest_torchexport.sandbox.tensors import are_tensors
+from pytest_torchexport.sandbox.wire import Malformed
+from pytest_torchexport.spec.inputs import Call
+
+# What the answer to a question has, unless that failed.
+_HAS = {"load": {"found", "confined"}, "run": {"returned", "state"}, "look": {"state"}}
+_FAILED = {"raised", "exhausted"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one question; what it is not about is empty. ``confined``: the kernel guards the process."""
+
+    raised: Raised | None = None
+    exhausted: str | None = None
+    found: Mapping[str, Any] = field(default_factory=dict)
+    confined: bool = False
+    returned: Any = None
+    inputs: Call | None = None
+    state: Tensors = field(default_factory=dict)
+
+
+def read(said: Any, asked: str) -> Answer:
+    """The answer to ``load``, ``run`` or ``look``. Raises Malformed for what is none."""
+    if not isinstance(said, dict):
+        raise Malformed(f"a {type(said).__name__} is no answer")
+    missing = _HAS[asked] - said.keys()
+    if missing and not said.keys() & _FAILED:
+        raise Malformed(f"an answer without {', '.join(sorted(missing))}")
+    known = {name: reads(said[name]) for name, reads in _READS.items() if name in said}
+    return Answer(**known)
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey: escape codes, and marks that turn the direction of reading."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in lines
+    )
+
+
+def _raised(said: Any) -> Raised:
+    kind, message, where = (_text(item) for item in _list(said, 3))
+    path, colon, rest = where.partition(":")
+    return Raised(kind, message, f"{short_path(path)}{colon}{rest}")
+
+
+def _inputs(said: Any) -> Call:
+    args, kwargs = _list(said, 2)
+    return Call(tuple(_list(args)), _named(kwargs))
+
+
+def _state(said: Any) -> Tensors:
+    if not are_tensors(_named(said).values()):
+        raise Malformed("a state of something else than tensors")
+    return _named(said)
+
+
+def _text(said: Any) -> str:
+    if not isinstance(said, str):
+        raise Malformed(f"a {type(said).__name__} is no text")
+    return printable(said)
+
+
+def _list(said: Any, length: int | None = None) -> list[Any]:
+    if not isinstance(said, list) or len(said) != (len(said) if length is None else length):
+        raise Malformed(f"a {type(said).__name__} is no list as agreed")
+    return said
+
+
+def _named(said: Any) -> dict[str, Any]:
+    if not isinstance(said, dict) or not all(isinstance(name, str) for name in said):
+        raise Malformed(f"a {type(said).__name__} has no names")
+    return said
+
+
+_READS: Mapping[str, Callable[[Any], Any]] = {
+    "raised": _raised,
+    "exhausted": _text,
+    "found": _named,
+    "confined": bool,
+    "returned": lambda said: said,
+    "inputs": _inputs,
+    "state": _state,
+}
