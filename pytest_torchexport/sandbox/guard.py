@@ -110,9 +110,13 @@ def limit(memory: int | None) -> None:
         import resource
     except ImportError:  # not on Windows
         return
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it; then printing would go on
-    for kind, most in ((resource.RLIMIT_FSIZE, OUTPUT_LIMIT), (resource.RLIMIT_DATA, memory)):
+    limits = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: OUTPUT_LIMIT,
+        resource.RLIMIT_DATA: memory,
+    }
+    for kind, most in limits.items():
         there = [bound for bound in resource.getrlimit(kind) if bound != resource.RLIM_INFINITY]
         if most is not None:
             lower = min(most, *there) if there else most

@@ -143,6 +143,10 @@ def _says_nonsense(text):
     time.sleep(600)
 
 
+def _no_memory(x):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+
 class Stateful:
     """Something whose module counts its calls."""
 
@@ -181,4 +185,6 @@ ALLOCATES = Loads(lambda text: _allocates)
 PRINTS = Loads(lambda text: _prints)
 NONSENSE = Loads(_says_nonsense)
 STATEFUL = Loads(lambda text: Stateful())
+NO_MEMORY = Loads(lambda text: _no_memory)
+NATIVE_WRITE = Loads(lambda text: lambda x: ctypes.CDLL(None).creat(os.fsencode(text), 0o600))
 WHERE = Loads(_where)
