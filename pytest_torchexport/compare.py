@@ -254,7 +254,7 @@ def _leaf_differences(
 
 def _has_no_equality(value: Any) -> bool:
     """Whether nothing but itself is equal to an object of this class."""
-    return type(value).__eq__ is object.__eq__
+    return not any("__eq__" in vars(cls) for cls in type(value).__mro__[:-1])
 
 
 def _shape(tensor: torch.Tensor) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pytest_torchexport.compare import remarks
 from pytest_torchexport.effect import weighed
 from pytest_torchexport.failures import ArtifactCrashed, ArtifactHung, SpecError
+from pytest_torchexport.limits import TimeLimitExceeded
 from pytest_torchexport.observe import Returned
 from pytest_torchexport.recipes import Recipe, example_recipe, readable
 from pytest_torchexport.stages import branches
@@ -117,6 +118,7 @@ def _draw(bench: Bench, trails: Trails | None, explored: Sequence[Recipe]) -> No
     wanted = _max_examples(bench, hypothesis.settings().max_examples)
     if not bench.spec.leaves or _is_deadly(bench):
         return
+    late: list[TimeLimitExceeded] = []
 
     @hypothesis.seed(bench.plan.seed)
     @hypothesis.settings(
@@ -136,13 +138,21 @@ def _draw(bench: Bench, trails: Trails | None, explored: Sequence[Recipe]) -> No
         if _is_deadly(bench):
             raise _Enough
         bench.plan.progress("drawing", bench.ledger.calls["drawn"], wanted)
-        hypothesis.assume(_trial(bench, trails, "drawn", recipe, repeats=1))
+        try:
+            legal = _trial(bench, trails, "drawn", recipe, repeats=1)
+        except TimeLimitExceeded as error:
+            # Hypothesis would take it for a failing example, and make the call again.
+            late.append(error)
+            raise _Enough from None
+        hypothesis.assume(legal)
 
     try:
         drawn()
     except errors.Unsatisfiable:
         bench.ledger.note("eager or filter refused every call that was drawn")
     except _Enough:
+        if late:
+            raise late[0] from None
         bench.ledger.note(f"no more calls after {DEADLY_CALLS} that the artifact did not survive")
     except _OutOfTime:
         bench.ledger.note(
