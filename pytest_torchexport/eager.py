@@ -28,7 +28,7 @@ from pytest_torchexport.observe import (
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.preflight import Findings, examine
 from pytest_torchexport.spec.inputs import Call
-from pytest_torchexport.subject import Subject
+from pytest_torchexport.subject import Subject, is_lazy
 from pytest_torchexport.tree import describe, is_plain, leaves_of
 from pytest_torchexport.verdict import Difference
 
@@ -50,7 +50,7 @@ class Eager:
         self, original: Subject, plan: Plan, note: Callable[[str], None], example: Call
     ) -> None:
         self.pristine = original.copy()
-        if _is_lazy(self.pristine.module):
+        if is_lazy(self.pristine.module):
             # Its first call makes its parameters, for us as it did for the user.
             observe(self.pristine.function, example, seed=plan.seed)
         self.fresh_each_call = False
@@ -270,8 +270,3 @@ class Eager:
 def has_nan(value: Any) -> bool:
     """Whether any float in an output is nan."""
     return any(is_plain(leaf) and bool(leaf.isnan().any()) for leaf in leaves_of(value))
-
-
-def _is_lazy(module: torch.nn.Module | None) -> bool:
-    tensors = [*module.parameters(), *module.buffers()] if module is not None else []
-    return any(torch.nn.parameter.is_lazy(tensor) for tensor in tensors)

@@ -5,6 +5,7 @@ A library call: it knows nothing of pytest, so it works in a notebook and in a s
 
 from __future__ import annotations
 
+import gc
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,7 +60,13 @@ from pytest_torchexport.stages.branches import Trails
 from pytest_torchexport.stages.loading import loader_of
 from pytest_torchexport.stages.round_trip import Trip
 from pytest_torchexport.strategies import boundary_recipes
-from pytest_torchexport.subject import Subject, closed_over, local_packages, missing_device
+from pytest_torchexport.subject import (
+    Subject,
+    closed_over,
+    local_packages,
+    missing_device,
+    weight_of,
+)
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.remedies import remedy
 from pytest_torchexport.targets.sizes import refused_at
@@ -70,6 +77,8 @@ REHEARSAL_SHARE = 0.25
 # What may kill the interpreter is tried in a copy of it, for so long.
 TRYING_SECONDS = 60.0
 SHOWN_FRAMES = 2
+# Of weights of so many bytes the copies are collected after each item: that takes some 50 ms.
+LARGE = 2**24
 # A dim of no more sizes takes each of them in the clean process before it does here.
 FEW_SIZES = 8
 # After which failures a person wants the very file.
@@ -132,13 +141,26 @@ def check_export(
 def check(thing: Any, given: Sequence[Call], plan: Plan) -> Verdict:
     """The verdict on one subject. ``given[0]`` is the example; further ones tell which sizes vary."""
     with quiet(plan.device) as heard, untouched(closed_over(thing)):
-        return _Item(thing, given, plan, heard).verdict()
+        return _judged(_Item(thing, given, plan, heard))
 
 
 def check_artifact(made: Any, thing: Any, example: Call, plan: Plan) -> Verdict:
     """The verdict on an artifact that somebody else made: a path, or a callable."""
     with quiet(plan.device) as heard, untouched(closed_over(thing)):
-        return _Item(thing, [example], plan, heard, made=made).verdict()
+        return _judged(_Item(thing, [example], plan, heard, made=made))
+
+
+def _judged(item: _Item) -> Verdict:
+    """The item's verdict. What it worked with refers to one another in rings: copies of large weights are not left
+    to Python's collector, which counts objects and not bytes.
+    """
+    size = weight_of(item.subject.module)
+    try:
+        return item.verdict()
+    finally:
+        item.__dict__.clear()
+        if size > LARGE:
+            gc.collect()
 
 
 def export(thing: Any, example: Call, plan: Plan) -> Artifact:

@@ -95,7 +95,9 @@ def _xfails(variant: Variant) -> list[pytest.MarkDecorator]:
     if entry is None:
         return []
     cls, reason = entry
-    return [pytest.mark.xfail(strict=True, raises=cls, reason=reason or f"{cls.__name__} is expected")]
+    return [
+        pytest.mark.xfail(strict=True, raises=cls, reason=reason or f"{cls.__name__} is expected")
+    ]
 
 
 def plan_for(

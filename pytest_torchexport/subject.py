@@ -133,6 +133,18 @@ class Subject:
         return Subject(method, module, self.name)
 
 
+def weight_of(module: torch.nn.Module | None) -> int:
+    """Bytes of a module's parameters and buffers."""
+    tensors = _tensors(module) if module is not None and not is_lazy(module) else []
+    return sum(tensor.numel() * tensor.itemsize for tensor in tensors if not tensor.is_nested)
+
+
+def is_lazy(module: torch.nn.Module | None) -> bool:
+    """Whether a first call has yet to make parameters or buffers."""
+    tensors = _tensors(module) if module is not None else []
+    return any(torch.nn.parameter.is_lazy(tensor) for tensor in tensors)
+
+
 def local_packages(root: Path) -> list[str]:
     """Top-level modules of this process that lie below a directory and were not installed: the user's, which a
     process elsewhere does not have.

@@ -101,6 +101,16 @@ def _redirect(output: Path) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
 
+def _imported(name: str) -> None:
+    """Import what serving imports. Raises ImportError that names the setting: it is no fault of the file."""
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        raise ImportError(
+            f"torchexport_runtime_imports names {name}, which cannot be imported there ({error!r})"
+        ) from None
+
+
 def opened(message: dict[str, Any]) -> tuple[Any, bool]:
     """What the message's ``loader`` (``package.module:attribute``) names, with the process shut behind it: the
     loader's own imports and those that serving has anyway come before, the user's packages are gone. And whether the
@@ -110,5 +120,5 @@ def opened(message: dict[str, Any]) -> tuple[Any, bool]:
     loader = getattr(importlib.import_module(module), attribute)
     sys.meta_path.insert(0, guard.Blocker(message["blocked"], message["imports"]))
     for name in message["imports"]:
-        importlib.import_module(name)
+        _imported(name)
     return loader, guard.forbid(Path(message["home"]), trusted=message["trusted"])

@@ -226,7 +226,8 @@ class Session:
             self.close()  # its answer may still come: nobody must take it for another's
             raise
         if answer.exhausted is not None:
-            return self._end(Died(f"it {self._ran_out()}: {answer.exhausted}"))
+            said = f": {answer.exhausted}" if answer.exhausted else ""
+            return self._end(Died(f"it {self._ran_out()}{said}"))
         return answer
 
     def _ran_out(self) -> str:
