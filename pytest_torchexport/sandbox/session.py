@@ -132,6 +132,7 @@ class Session:
             "do": "run",
             "args": list(call.args),
             "kwargs": dict(call.kwargs),
+            "layouts": [tensors.layout_of(tensor) for tensor in call.tensors()],
             "seed": seed,
             "anew": anew,
             "state": state,

@@ -71,6 +71,22 @@ class Tensors:
         return torch.frombuffer(data, dtype=torch.uint8).clone().view(kind).reshape(tuple(shape))
 
 
+def layout_of(tensor: torch.Tensor) -> list[int] | None:
+    """Strides in elements; None where the numbers lie in their order, as they come out of a frame."""
+    plain = tensor.layout == torch.strided and not tensor.is_nested
+    return list(tensor.stride()) if plain and not tensor.is_contiguous() else None
+
+
+def laid_out(tensor: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
+    """The same numbers with these strides. An axis of stride 0 is one element, shown many times."""
+    once = tensor
+    for axis, stride in enumerate(strides):
+        if not stride and tensor.shape[axis]:
+            once = once.narrow(axis, 0, 1)
+    there = torch.empty_strided(tuple(once.shape), tuple(strides), dtype=tensor.dtype)
+    return there.copy_(once).expand(tensor.shape)
+
+
 # What every torch has by name: a script may take them as arguments. In a table, because to look a text up in torch
 # itself may import what it names.
 _NAMED = (torch.dtype, torch.layout, torch.memory_format, torch.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,6 +16,7 @@ from pytest_torchexport.observe import Raised, Returned, State, observe, tensors
 from pytest_torchexport.quiet import torch_globals
 from pytest_torchexport.sandbox import child, guard, tensors
 from pytest_torchexport.spec.inputs import Call
+from pytest_torchexport.tree import tree_map
 
 
 class WithTorch:
@@ -51,7 +52,8 @@ class WithTorch:
         if message["anew"]:
             self._state.restore()
             self._loaded = copy.deepcopy(self._pristine) if self._fresh else self._pristine
-        call = Call(message["args"], message["kwargs"]).to(self._device)
+        call = _laid_out(Call(message["args"], message["kwargs"]), message["layouts"])
+        call = call.to(self._device)
         outcome = observe(self._loaded, call, seed=message["seed"])
         state = tensors_of(_module(self._loaded)) if message["state"] else {}
         if isinstance(outcome, Raised):
@@ -117,6 +119,17 @@ class _Reasons(logging.Filter):
             return True
         self.errors.append(record.exc_info[1])
         return False
+
+
+def _laid_out(call: Call, layouts: Sequence[Sequence[int] | None]) -> Call:
+    """The call as whoever made it had its tensors in memory: some programs ask."""
+    waiting = iter(layouts)
+
+    def as_it_was(leaf: Any) -> Any:
+        strides = next(waiting) if isinstance(leaf, torch.Tensor) else None
+        return leaf if strides is None else tensors.laid_out(leaf, strides)
+
+    return Call(tree_map(as_it_was, call.args), tree_map(as_it_was, dict(call.kwargs)))
 
 
 def _module(loaded: Any) -> torch.nn.Module | None:

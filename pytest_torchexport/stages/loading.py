@@ -54,7 +54,7 @@ def opened(source: Source, plan: Plan) -> Session:
     """
     session = Session(source, plan.call_limit)
     if not session.started:
-        raise _no_process(str(session.problem))
+        raise LoadFailed(str(session.problem))
     return session
 
 
@@ -62,12 +62,12 @@ def room(target: str) -> Path:
     """A new directory for one file. Raises LoadFailed where there is none to be had."""
     try:
         return sandbox.room(torch=loader_of(target).torch)
-    except (OSError, Gone) as error:
-        raise _no_process(f"the clean process could not be started: {error}") from None
-
-
-def _no_process(why: str) -> LoadFailed:
-    return LoadFailed(
-        why,
-        details=("next step: TMPDIR must name a directory that has space and can be written to",),
-    )
+    except Gone as error:
+        raise LoadFailed(f"the clean process could not be started: {error}") from None
+    except OSError as error:
+        raise LoadFailed(
+            f"the clean process could not be started: {error}",
+            details=(
+                "next step: TMPDIR must name a directory that has space and can be written to",
+            ),
+        ) from None

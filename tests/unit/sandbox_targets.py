@@ -165,6 +165,7 @@ def _where(text):
 
 
 ADD = Loads(_add)
+LAYOUT = Loads(lambda text: lambda x, y: {"strides": list(x.stride()), "x": x})
 CRASH = Loads(_crash)
 CRASH_IN_CALL = Loads(lambda text: lambda x: _crash(text))
 ABORT = Loads(lambda text: lambda x: os.abort())
