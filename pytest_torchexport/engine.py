@@ -6,6 +6,7 @@ A library call: it knows nothing of pytest, so it works in a notebook and in a s
 from __future__ import annotations
 
 import gc
+import os
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -479,8 +480,9 @@ class _Item:
     def _keep(self) -> None:
         """The file itself, where the user can find it."""
         if self.made is not None:
-            return  # it is where its owner put it
-        if self.trip is not None and self.plan.keep is not None:
+            there = isinstance(self.made, (str, os.PathLike)) and Path(self.made).is_file()
+            self.kept = short_path(str(self.made)) if there else ""
+        elif self.trip is not None and self.plan.keep is not None:
             try:
                 kept = self.trip.keep(self.plan.keep / self.subject.name)
             except OSError as error:

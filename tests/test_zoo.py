@@ -21,9 +21,12 @@ import pytest_torchexport
 from pytest_torchexport.checks import names
 
 # Few drawn calls: each model shows what it has on the boundary calls or on any draw.
-MAX_EXAMPLES = 12
+MAX_EXAMPLES = 10
+# All of it takes more than the 20 minutes that two cores have: TORCHEXPORT_ZOO=all. Otherwise of the models that are
+# right on all targets each runs on two of them, and on onnx every other one of those that torch.export already tells.
+EVERYTHING = os.environ.get("TORCHEXPORT_ZOO") == "all"
 # The way to another process is the same for all models; of those whose matter is another, one in so many takes it.
-TAKES_THE_TRIP = 1 if os.environ.get("TORCHEXPORT_ZOO") == "all" else 3
+TAKES_THE_TRIP = 1 if EVERYTHING else 3
 # What has been collected is not lost again: models that must pass, and models that must not, per target.
 HEALTHY = {"trace": 290, "script": 335, "export": 290, "onnx": 275, "onnx_legacy": 265}
 BROKEN = {"trace": 160, "script": 110, "export": 160, "onnx": 165, "onnx_legacy": 180}
@@ -31,8 +34,25 @@ BROKEN = {"trace": 160, "script": 110, "export": 160, "onnx": 165, "onnx_legacy"
 WITNESSED = tuple(row for row in zoo.ZOO if row.witnesses)
 
 
-@pytest.mark.parametrize("target", zoo.TARGETS)
-@pytest.mark.parametrize("row", zoo.ZOO, ids=lambda row: row.name.replace(" ", "-"))
+def _cases() -> list[Any]:
+    return [
+        pytest.param(row, target, id=f"{row.name.replace(' ', '-')}-{target}")
+        for row in zoo.ZOO
+        for number, target in enumerate(zoo.TARGETS)
+        if EVERYTHING or _is_drawn(row, number, target)
+    ]
+
+
+def _is_drawn(row: zoo.Row, number: int, target: str) -> bool:
+    lot = zlib.crc32(row.name.encode())
+    if row in zoo.ABOUT_FILES:
+        return True
+    if not any(row.expect.values()):
+        return (number - lot) % len(zoo.TARGETS) in (0, 2)
+    return target != "onnx" or row.expect["onnx"] != row.expect["export"] or lot % 2 == 0
+
+
+@pytest.mark.parametrize(("row", "target"), _cases())
 def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
     args, kwargs = row.example()
     subject = row.build()

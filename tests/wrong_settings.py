@@ -26,6 +26,12 @@ WRONG_INI = [
     ("time_limit", "nan", ["torchexport_time_limit", "positive number of seconds"]),
     ("time_limit", "inf", ["torchexport_time_limit", "positive number of seconds"]),
     ("time_limit", "soon", ["torchexport_time_limit", "positive number of seconds"]),
+    ("isolate", "perhaps", ["torchexport_isolate", "Legal: true, false"]),
+    ("call_limit", "0", ["torchexport_call_limit", "positive number of seconds"]),
+    ("call_limit", "soon", ["torchexport_call_limit", "positive number of seconds"]),
+    ("memory_limit", "0", ["torchexport_memory_limit", "whole number of at least 1"]),
+    ("memory_limit", "2GB", ["torchexport_memory_limit", "a whole number of megabytes, or auto"]),
+    ("serve_on", "gpu", ["torchexport_serve_on", "'gpu' is not a device", "cpu, cuda, cuda:N"]),
     ("mode", "evall", ["torchexport_mode", "legal: eval, train, as-is", "mean 'eval'?"]),
     ("runtime_imports", "my-ops", ["torchexport_runtime_imports", "'my-ops' is not the name"]),
 ]

@@ -103,7 +103,9 @@ def _method(
 def _argument(argument: Any, defaults: bool) -> str:
     told = defaults and argument.has_default_value()
     default = f" = {argument.default_value!r}" if told else ""
-    return f"{argument.name}: {_type(argument.type)}{default}"
+    # Of what has no name in the source torch counts anew when it makes a module of a function.
+    name = re.sub(r"^argument_\d+$", "argument", argument.name)
+    return f"{name}: {_type(argument.type)}{default}"
 
 
 def _of_constants(name: str, method: Any, tensors: _Tensors) -> Pairs:

@@ -15,7 +15,7 @@ TARGETS = ("trace", "script", "export", "onnx")
 
 # One of each kind in the half precisions: a text encoder, a causal one, a vision transformer, conv nets with
 # batch norm and without. Their CPU kernels are slow, and the others add no further kind.
-HALVES = ("bert", "gpt2", "timm_vit_tiny", "timm_resnet10t", "squeezenet1_1")
+HALVES = ("bert", "timm_vit_tiny", "squeezenet1_1")
 
 CASES = [
     *((name, torch.float32) for name in MODELS),

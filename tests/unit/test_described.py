@@ -501,3 +501,11 @@ def test_extra_files_are_saved_and_told(target, option, tmp_path):
 def test_an_archive_without_extra_files_has_none(tmp_path):
     torch.jit.save(torch.jit.script(torch.nn.Linear(3, 2)), tmp_path / "model.pt")
     assert described.extras_of(tmp_path / "model.pt") == {}
+
+
+@pytest.mark.parametrize("function", [torch.relu, torch.nn.functional.gelu, torch.linalg.norm])
+def test_traces_of_functions_without_named_arguments_stay_the_same(function, tmp_path):
+    program = torch.jit.trace(function, (X,), check_trace=False)
+    torch.jit.save(program, str(tmp_path / "model.pt"))
+    loaded = torch.jit.load(str(tmp_path / "model.pt"))
+    assert of_torchscript(loaded) == of_torchscript(program)

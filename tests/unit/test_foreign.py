@@ -643,7 +643,7 @@ def test_a_file_of_another_kind_is_told_with_the_next_step(tmp_path, write, targ
     verdict = judge(path, linear(), X, target=target)
     assert verdict.failure == "LoadFailed"
     assert words in text(verdict)
-    assert not verdict.kept  # it is where its owner put it
+    assert verdict.kept == str(path)  # where its owner put it
 
 
 @pytest.mark.parametrize(

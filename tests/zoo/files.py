@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import types
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple  # noqa: UP035  # TorchScript's words
@@ -645,9 +646,11 @@ class ComplexBuffer(nn.Module):
 
 def quantized_dynamically() -> nn.Module:
     """Weights packed for the processor, in an object that only torch's own code can read."""
-    return torch.ao.quantization.quantize_dynamic(
-        nn.Sequential(nn.Linear(3, 4), nn.ReLU()), {nn.Linear}, dtype=torch.qint8
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's advice on its own future
+        return torch.ao.quantization.quantize_dynamic(
+            nn.Sequential(nn.Linear(3, 4), nn.ReLU()), {nn.Linear}, dtype=torch.qint8
+        )
 
 
 def wide() -> nn.Module:
