@@ -21,7 +21,7 @@ import pytest_torchexport
 from pytest_torchexport.checks import names
 
 # Few drawn calls: each model shows what it has on the boundary calls or on any draw.
-MAX_EXAMPLES = 10
+MAX_EXAMPLES = 20
 # All of it takes more than the 20 minutes that two cores have: TORCHEXPORT_ZOO=all. Otherwise of the models that are
 # right on all targets each runs on two of them, and on onnx every other one of those that torch.export already tells.
 EVERYTHING = os.environ.get("TORCHEXPORT_ZOO") == "all"
