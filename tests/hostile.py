@@ -608,7 +608,7 @@ def scripted(cls: type[nn.Module]) -> Builder:
 def nested_source(directory: Path) -> Path:
     """A TorchScript archive whose source nests parentheses so deep that its parser runs out of stack (SIGSEGV)."""
     path = healthy_pt(directory)
-    entry = "code/__torch__/torch/nn/modules/linear.py"
+    entry = _the_source(path)
     depth = 200_000
     source = _entry(path, entry).decode()
     start = source.index("input: Tensor")
@@ -665,6 +665,18 @@ def _root(archive: zipfile.ZipFile) -> str:
 def _entry(path: Path, name: str) -> bytes:
     with zipfile.ZipFile(path) as archive:
         return archive.read(f"{_root(archive)}/{name}")
+
+
+def _the_source(path: Path) -> str:
+    """The archive's one file of code: a process's second ``Linear`` is "linear/___torch_mangle_0.py"."""
+    with zipfile.ZipFile(path) as archive:
+        start = f"{_root(archive)}/"
+        (entry,) = (
+            name.removeprefix(start)
+            for name in archive.namelist()
+            if name.startswith(f"{start}code/") and name.endswith(".py")
+        )
+    return entry
 
 
 def _rewritten(path: Path, entries: Mapping[str, bytes]) -> Path:
