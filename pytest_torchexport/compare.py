@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.observe import Died, Hung, Outcome, Raised, Returned
+from pytest_torchexport.observe import Died, Hung, Outcome, Raised, Returned, Uncarried
 from pytest_torchexport.tree import Structure, describe, flatten
 from pytest_torchexport.verdict import Difference
 
@@ -67,11 +67,10 @@ def compare(expected: Outcome, actual: Outcome, tolerance: Tolerance) -> list[Di
                 what=actual.output,
             )
         ]
-    if isinstance(actual, Raised):
+    if isinstance(actual, (Raised, Uncarried)):
+        where = actual.where if isinstance(actual, Raised) else ""
         return [
-            Difference(
-                kind="raised", path="", expected="returned", actual=str(actual), what=actual.where
-            )
+            Difference(kind="raised", path="", expected="returned", actual=str(actual), what=where)
         ]
     return compare_values(expected.value, actual.value, tolerance) + _inputs(
         expected, actual, tolerance

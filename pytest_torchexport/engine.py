@@ -169,7 +169,7 @@ def export(thing: Any, example: Call, plan: Plan) -> Artifact:
     with quiet(plan.device) as heard, untouched(closed_over(thing)):
         item = _Item(thing, [example], plan, heard)
         item.prepare()
-        return item.export()
+        return item.export().artifact
 
 
 class CannotJudge(Exception):
@@ -182,6 +182,7 @@ class _Item:
     spec: InputSpec | None = None
     artifact: Artifact | None = None
     observed: Observed | None = None
+    bench: Bench | None = None
     trip: Trip | None = None
     kept: str = ""
 
@@ -212,15 +213,15 @@ class _Item:
         try:
             with interrupted_after(self.plan.time_limit):
                 self.prepare()
-                self.export()
-            self._begin_trip()  # the clean process keeps its own time
+                bench = self.export()
+            self._begin_trip(bench)  # the clean process keeps its own time
             with interrupted_after(self.deadline.left):
-                self._in_memory(self.bench)
+                self._in_memory(bench)
             if self.trip is not None:
                 self.trip.raise_what_was_held()
             if self.plan.self_test:
-                self_test.seed_bugs(self.bench)  # and so does this
-            branches.gate(self.bench)
+                self_test.seed_bugs(bench)  # and so does this
+            branches.gate(bench)
         except CannotJudge as reason:
             return self._verdict("skipped", reason=str(reason))
         except TimeLimitExceeded:
@@ -273,7 +274,7 @@ class _Item:
             self.legal.call(recipe)
         self.eager.drifted()
 
-    def export(self) -> Artifact:
+    def export(self) -> Bench:
         """Export a copy once; torch's refusal is a failure where the target was named, else a skip."""
         assert self.spec is not None
         self.plan.progress("export")
@@ -293,12 +294,12 @@ class _Item:
             deadline=self.deadline,
             observed=self.observed,
         )
-        return made
+        return self.bench
 
     def _checks(self, name: str) -> bool:
         return self.plan.checks(name)
 
-    def _begin_trip(self) -> None:
+    def _begin_trip(self, bench: Bench) -> None:
         """On its way to another process, and through the example there, before it is called here."""
         if self.made is not None or not (self._checks("round_trip") or bool(self.plan.isolate)):
             return
@@ -308,7 +309,7 @@ class _Item:
                 f"round trip not checked: target {name!r} is registered only in this process"
             )
             return
-        self.trip = Trip(self.bench, self._blocked())
+        self.trip = Trip(bench, self._blocked())
         self.trip.begin()
 
     def _in_memory(self, bench: Bench) -> None:
@@ -450,9 +451,7 @@ class _Item:
 
     def _attempt(self) -> tuple[str, ...]:
         """The call that was being made, for what never came back from it."""
-        bench = getattr(self, "bench", None)
-        attempt = bench.attempt() if bench is not None else None
-        return (f"call: {attempt.text}",) if attempt is not None else ()
+        return self.bench.attempted() if self.bench is not None else ()
 
     def _failed(self, failure: Failure) -> Verdict:
         shrunk = self.ledger.shrunk
@@ -491,8 +490,7 @@ class _Item:
                 self.kept = short_path(str(kept)) if kept is not None else ""
 
     def _verdict(self, status: Any, output: str = "", **fields: Any) -> Verdict:
-        bench = getattr(self, "bench", None)
-        isolated = bench is not None and isinstance(bench.artifact, Isolated)
+        isolated = self.bench is not None and isinstance(self.bench.artifact, Isolated)
         return Verdict(
             subject=self.subject.name,
             target=self.plan.target,

@@ -68,7 +68,20 @@ class Died:
         return self.reason
 
 
-Outcome = Returned | Raised | Hung | Died
+@dataclass(frozen=True)
+class Uncarried:
+    """The call, or what came of it, cannot cross to another process and back: where not for its ``own_class``, then
+    because our frames lack the kind of value, which is no fault of the artifact's.
+    """
+
+    reason: str
+    own_class: bool
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+Outcome = Returned | Raised | Hung | Died | Uncarried
 
 # A module's parameters and buffers by name.
 Tensors = dict[str, torch.Tensor]

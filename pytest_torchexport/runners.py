@@ -25,7 +25,6 @@ from pytest_torchexport.observe import (
     tensors_of,
 )
 from pytest_torchexport.sandbox.session import Session
-from pytest_torchexport.sandbox.wire import NotCarried, OwnClass
 from pytest_torchexport.spec.inputs import Call, InputSpec
 from pytest_torchexport.targets.base import Artifact
 from pytest_torchexport.targets.branches import Branches
@@ -246,10 +245,7 @@ def elsewhere(
         lowered = artifact.lower(own)
     except Exception as error:
         return raised(error), {}
-    try:
-        outcome, tensors = session.run(lowered, seed=seed, limit=limit, anew=anew, state=state)
-    except (NotCarried, OwnClass) as error:
-        return raised(error), {}
+    outcome, tensors = session.run(lowered, seed=seed, limit=limit, anew=anew, state=state)
     if not isinstance(outcome, Returned):
         return outcome, tensors
     try:

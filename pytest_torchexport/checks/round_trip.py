@@ -10,9 +10,8 @@ from pytest_torchexport.failures import (
     LoadFailed,
     RoundTripDiffers,
 )
-from pytest_torchexport.observe import Died, Outcome, Raised, Returned
-from pytest_torchexport.sandbox.wire import NotCarried, OwnClass
-from pytest_torchexport.targets.missing import needs, remedy
+from pytest_torchexport.observe import Died, Hung, Outcome, Raised, Returned, Uncarried
+from pytest_torchexport.targets.missing import remedies
 from pytest_torchexport.verdict import Difference
 
 
@@ -20,19 +19,14 @@ def not_loaded(problem: Outcome, printed: str, blocked: Sequence[str]) -> None:
     """Raise what it amounts to that the file was not loaded."""
     if isinstance(problem, Died):
         raise ArtifactCrashed(f"while it was loaded: {problem.reason}", output=printed)
-    if not isinstance(problem, Raised):
+    if isinstance(problem, Hung):
         raise ArtifactHung(f"while it was loaded: {problem}", output=printed)
-    raise LoadFailed(
-        str(problem), details=_remedies(problem, blocked), where=problem.where, output=printed
-    )
-
-
-def _remedies(problem: Raised, blocked: Sequence[str]) -> tuple[str, ...]:
-    missing = needs(problem.type, problem.message)
-    lines = remedy(missing) if missing is not None else ()
+    if not isinstance(problem, Raised):
+        raise LoadFailed(str(problem), output=printed)
     wanted = [name for name in blocked if name in problem.message]
     gone = (f"not importable there: {', '.join(wanted)}",) if wanted else ()
-    return (*lines, *gone)
+    details = (*remedies(problem.type, problem.message), *gone)
+    raise LoadFailed(str(problem), details=details, where=problem.where, output=printed)
 
 
 def sound(problems: Sequence[str]) -> None:
@@ -72,16 +66,14 @@ def callable_there(wanted: Outcome, found: Outcome, what: str) -> str | None:
 
     Returns why it could not be judged, or None.
     """
-    if not isinstance(found, Raised):
-        return None
-    if found.type == NotCarried.__name__:
-        return f"round trip not checked: {found.message}"
-    if found.type == OwnClass.__name__:
-        raise LoadFailed(f"cannot be called where the source does not exist: {found.message}")
-    if isinstance(wanted, Returned):  # otherwise parity tells what it did here
-        lines = _remedies(found, ())
-        raise RoundTripDiffers(f"{what} raises {found}", details=lines, where=found.where)
-    return None
+    if isinstance(found, Uncarried):
+        if found.own_class:
+            raise LoadFailed(f"cannot be called where the source does not exist: {found}")
+        return f"round trip not checked: {found}"
+    if isinstance(found, Raised) and isinstance(wanted, Returned):
+        details = remedies(found.type, found.message)
+        raise RoundTripDiffers(f"{what} raises {found}", details=details, where=found.where)
+    return None  # parity tells what it did here
 
 
 def same(differences: Sequence[Difference], what: str) -> None:

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_torchexport.messages import short_path
-from pytest_torchexport.observe import Raised, Tensors
+from pytest_torchexport.observe import Raised, Tensors, Uncarried
 from pytest_torchexport.sandbox.tensors import are_tensors
 from pytest_torchexport.sandbox.wire import Malformed
 from pytest_torchexport.spec.inputs import Call
 
 # What the answer to a question has, unless that failed.
 _HAS = {"load": {"found", "confined"}, "run": {"returned", "state"}, "look": {"state"}}
-_FAILED = {"raised", "exhausted"}
+_FAILED = {"raised", "uncarried", "exhausted"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Answer:
     """The answer to one question; what it is not about is empty. ``confined``: the kernel guards the process."""
 
     raised: Raised | None = None
+    uncarried: Uncarried | None = None
     exhausted: str | None = None
     found: Mapping[str, Any] = field(default_factory=dict)
     confined: bool = False
@@ -58,6 +59,11 @@ def _raised(said: Any) -> Raised:
     return Raised(kind, message, f"{short_path(path)}{colon}{rest}")
 
 
+def _uncarried(said: Any) -> Uncarried:
+    reason, own_class = _list(said, 2)
+    return Uncarried(_text(reason), bool(own_class))
+
+
 def _inputs(said: Any) -> Call:
     args, kwargs = _list(said, 2)
     return Call(tuple(_list(args)), _named(kwargs))
@@ -89,6 +95,7 @@ def _named(said: Any) -> dict[str, Any]:
 
 _READS: Mapping[str, Callable[[Any], Any]] = {
     "raised": _raised,
+    "uncarried": _uncarried,
     "exhausted": _text,
     "found": _named,
     "confined": bool,

@@ -67,7 +67,7 @@ def _serve(channel: socket.socket) -> None:
         wire.send(channel, answer)
         try:
             answer = _answer(library, wire.receive(channel, library.codec))
-        except wire.OwnClass as error:
+        except wire.CannotCross as error:
             answer = _failed(error)
 
 
@@ -85,8 +85,11 @@ def _answer(library: Answers, message: dict[str, Any]) -> wire.Frame:
 
 def _failed(error: BaseException) -> wire.Frame:
     kind, text = type(error).__name__, str(error)
-    exhausted = guard.is_exhausted(f"{kind}: {text}")
-    answer = {"exhausted": text} if exhausted else {"raised": [kind, text, ""]}
+    answer: dict[str, Any] = {"raised": [kind, text, ""]}
+    if isinstance(error, wire.CannotCross):
+        answer = {"uncarried": [text, error.own_class]}
+    elif guard.is_exhausted(f"{kind}: {text}"):
+        answer = {"exhausted": text}
     return wire.packed(answer, arrays.CODEC)
 
 

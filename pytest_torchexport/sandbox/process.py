@@ -111,7 +111,7 @@ class Server:
         atexit.register(self.close)
         if FORKS:
             # Of whole messages: half of one that was interrupted would garble the next.
-            self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._control, theirs = _pair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._process = _python(self.home, "server", theirs, str(self.home))
             self._tell(self._next(), {"preload": library.preload})
 
@@ -151,7 +151,7 @@ class Server:
 
     def start(self) -> Child:
         """A child. Raises Gone where the server does not answer, or cannot start one."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = _pair()
         try:
             if FORKS:
                 return self._forked(ours, theirs)
@@ -260,6 +260,17 @@ class Server:
         with contextlib.suppress(OSError):
             return (self.home / LOG).read_text(errors="replace").splitlines()[-1:]
         return []
+
+
+def _pair(*kind: int) -> tuple[socket.socket, socket.socket]:
+    """Two ends that are connected. Raises OSError, and Gone where something in this process forbids sockets."""
+    try:
+        return socket.socketpair(*kind)
+    except RuntimeError as error:  # pytest-socket's, https://github.com/miketheman/pytest-socket
+        raise Gone(
+            f"this process may not have sockets ({error}); with --allow-unix-socket, pytest-socket forbids only those "
+            "that leave the machine"
+        ) from None
 
 
 class _Forked:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pytest_torchexport.observe import Died, Hung, Outcome, Raised, Returned, Tensors
+from pytest_torchexport.observe import Died, Hung, Outcome, Returned, Tensors, Uncarried
 from pytest_torchexport.sandbox import answers, guard, tensors, wire
 from pytest_torchexport.sandbox.answers import Answer
 from pytest_torchexport.sandbox.process import (
@@ -124,7 +124,7 @@ class Session:
         loaded where ``anew``, else from where the call before ended. With its tensors by name where
         ``state``.
 
-        Raises NotCarried or OwnClass for a call that cannot cross.
+        A call that cannot cross is Uncarried before anything is sent.
         """
         if self._over is not None:
             return self._over, {}
@@ -140,8 +140,9 @@ class Session:
         answer = self._ask(message, limit)
         if not isinstance(answer, Answer):
             return answer, {}
-        if answer.raised is not None:
-            return answer.raised, answer.state
+        failed = answer.raised or answer.uncarried
+        if failed is not None:
+            return failed, answer.state
         return Returned(answer.returned, answer.inputs or call), answer.state
 
     def tensors(self, limit: float) -> Tensors:
@@ -197,28 +198,29 @@ class Session:
         answer = self._ask(message, limit)
         if not isinstance(answer, Answer):
             return answer
-        if answer.raised is not None:
-            self._over = answer.raised
+        failed = answer.raised or answer.uncarried
+        if failed is not None:
+            self._over = failed
             self.close()
             return self._over
         self.found, self.confined = answer.found, answer.confined
         return None
 
     def _ask(self, message: dict[str, Any], limit: float) -> Answer | Died | Hung:
-        frame = wire.packed(message, tensors.CODEC)
         assert self._child is not None
         channel = self._child.channel
         codec = tensors.CODEC if self._source.trusted else tensors.STRICT
         most = float(self._source.memory * MEGABYTE)
         try:
+            frame = wire.packed(message, tensors.CODEC)
             channel.settimeout(limit)
             wire.send(channel, frame)
             said = wire.receive(channel, codec, most=most, seconds=limit)
             answer = answers.read(said, message["do"])
         except TimeoutError:
             return self._end(Hung(limit))
-        except wire.OwnClass as error:
-            return Answer(raised=Raised(type(error).__name__, str(error)))
+        except wire.CannotCross as error:
+            return Answer(uncarried=Uncarried(str(error), error.own_class))
         except wire.Malformed as error:
             return self._end(Died(f"it does not speak as agreed ({answers.printable(str(error))})"))
         except (EOFError, OSError):

@@ -14,7 +14,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from socket import socket
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 # Two lengths in bytes, each of 64 bits: of the JSON, and of the data after it.
 _HEAD = struct.Struct(">QQ")
@@ -36,12 +36,22 @@ _NONSENSE = (
 _EVERYWHERE = sys.stdlib_module_names | {"torch", "numpy"}
 
 
-class NotCarried(TypeError):
+class CannotCross(TypeError):
+    """A value that has no way to the other process."""
+
+    own_class: ClassVar[bool]
+
+
+class NotCarried(CannotCross):
     """A kind of value that these frames do not have: a gap of ours, not of the artifact's."""
 
+    own_class = False
 
-class OwnClass(TypeError):
+
+class OwnClass(CannotCross):
     """A value of a class that the other process does not know."""
+
+    own_class = True
 
 
 class Malformed(ValueError):
@@ -75,7 +85,10 @@ class Frame:
 def packed(value: Any, codec: Codec) -> Frame:
     """The frame of a value. Raises NotCarried or OwnClass for what cannot cross."""
     blobs: list[memoryview] = []
-    header = json.dumps(_encode(value, codec, blobs)).encode()
+    try:
+        header = json.dumps(_encode(value, codec, blobs)).encode()
+    except RecursionError:
+        raise NotCarried("containers so deep in one another cannot cross") from None
     if len(header) > MAX_HEADER:
         raise NotCarried(f"a value of {len(header)} bytes of containers cannot cross")
     return Frame(header, blobs)

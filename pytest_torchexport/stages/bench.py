@@ -34,9 +34,9 @@ def exported(eager: Eager, plan: Plan, spec: InputSpec, call: Call) -> Artifact 
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Bench:
-    """One artifact beside eager."""
+    """One artifact beside eager. Its form may change on the way (``isolate``), and with it who judges it."""
 
     plan: Plan
     eager: Eager
@@ -48,7 +48,7 @@ class Bench:
     judge: Judge = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "judge", self.judge_of(self.artifact, self.ledger))
+        self.judge = self.judge_of(self.artifact, self.ledger)
 
     @property
     def spec(self) -> InputSpec:
@@ -74,9 +74,14 @@ class Bench:
             return None
         return Shrunk(recipe, describe_recipe(self.spec, recipe, call), (), searched=False)
 
+    def attempted(self) -> tuple[str, ...]:
+        """The same as a line for a failure that has no better way to tell its call."""
+        attempt = self.attempt()
+        return (f"call: {attempt.text}",) if attempt is not None else ()
+
     def isolate(self, artifact: Isolated) -> None:
         """Judge another form of the same artifact from here on: one that runs in a process of its own."""
-        object.__setattr__(self, "artifact", artifact)
+        self.artifact = artifact
         self._judge_anew()
 
     def start_anew(self) -> None:
@@ -86,5 +91,5 @@ class Bench:
 
     def _judge_anew(self) -> None:
         random_paths = self.judge.random_paths
-        object.__setattr__(self, "judge", self.judge_of(self.artifact, self.ledger))
+        self.judge = self.judge_of(self.artifact, self.ledger)
         self.judge.random_paths = random_paths

@@ -21,7 +21,7 @@ from pytest_torchexport.spec.inputs import InputSpec
 from pytest_torchexport.stages import loading
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.foreign import FLAT, ForeignFile, foreign_callable, foreign_file
-from pytest_torchexport.targets.missing import needs, remedy
+from pytest_torchexport.targets.missing import remedies
 
 # What tells of an ONNX file without running it.
 SIDECARS = "pytest_torchexport.targets.ort:SIDECARS"
@@ -50,8 +50,9 @@ def artifact(
     *,
     fresh: bool,
 ) -> Artifact | Isolated | NotApplicable:
-    """The artifact for a path or a callable; ``fresh`` where calls change more than tensors. Raises OSError or ValueError for a wrong one, LoadFailed for a
-    file that does not load, ArtifactCrashed for one that kills the process, ArtifactHung.
+    """The artifact for a path or a callable; ``fresh`` where calls change more than tensors. Raises OSError or
+    ValueError for a wrong one, LoadFailed for a file that does not load, ArtifactCrashed for one that kills the
+    process, ArtifactHung.
     """
     if not isinstance(thing, (str, os.PathLike)):
         return foreign_callable(thing)
@@ -107,9 +108,7 @@ def _not_loaded(session: Session, source: Source, plan: Plan) -> None:
     problem = session.problem
     assert problem is not None
     if isinstance(problem, Raised) and not source.torch and (faults := _told(FAULTS, source, plan)):
-        missing = needs(problem.type, problem.message)
-        lines = remedy(missing) if missing is not None else ()
-        details = (*faults[1:], *lines, str(problem))
+        details = (*faults[1:], *remedies(problem.type, problem.message), str(problem))
         raise LoadFailed(faults[0], details=details, output=session.printed())
     # Without torch nothing of the user's is imported anyway.
     round_trip.not_loaded(problem, session.printed(), source.blocked if source.torch else ())

@@ -1,4 +1,4 @@
-"""The round trip: save, move, load where the model's source does not exist, and do there what is done here.
+"""The round trip: load where the model's source does not exist, and do there what is done here.
 
 It goes first and looks ahead: the example, the boundary calls and some of those a search found are made in the clean
 process before they are made here, so that an artifact that kills its interpreter kills that one. What merely
@@ -7,31 +7,23 @@ differs is told last, when parity had nothing to say.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from pytest_torchexport.checks import round_trip, state
-from pytest_torchexport.failures import ArtifactCrashed, ArtifactHung, Failure, LoadFailed
-from pytest_torchexport.limits import interrupted_after
-from pytest_torchexport.observe import Died, Hung, Outcome, Raised, Returned, Tensors, raised
+from pytest_torchexport.failures import ArtifactCrashed, ArtifactHung, Failure
+from pytest_torchexport.observe import Died, Hung, Outcome, Returned, Tensors, Uncarried
 from pytest_torchexport.recipes import Recipe, example_recipe
 from pytest_torchexport.runners import Isolated, elsewhere, is_scripted
 from pytest_torchexport.sandbox.session import Session
-from pytest_torchexport.sandbox.wire import NotCarried, OwnClass
 from pytest_torchexport.spec.inputs import Call
-from pytest_torchexport.stages import loading
+from pytest_torchexport.stages import loading, saved
 from pytest_torchexport.stages.bench import Bench
 
 # Calls beyond the example stop at this share of the time limit.
 SHARE = 0.25
-# Files of more megabytes are not saved twice.
-SAVED_TWICE = 64
-# What an outcome is called that is about our frames, not about the artifact.
-CANNOT_CROSS = (NotCarried.__name__, OwnClass.__name__)
 # Of what was found on the way, so many calls are made there.
 CALLS = 24
 
@@ -58,7 +50,7 @@ class Trip:
         bench.plan.progress("round trip")
         with bench.ledger.timed("round trip"), bench.deadline.paused():
             try:
-                self.files = self._moved()
+                self.files = saved.moved(bench, self._described)
                 self._load()
             except Failure as failure:
                 self.hold(failure)
@@ -69,10 +61,20 @@ class Trip:
                 self._try_the_example()
 
     def follow(self, recipes: Sequence[Recipe]) -> None:
-        """The example's calls here too, then other calls on both sides, as long as time allows."""
-        bench = self._bench
+        """The example's calls here too, then other calls on both sides, as long as time allows. From then on what
+        may never end stays where it can be ended: here, a native loop would go on in its thread.
+        """
         if self._session is None or self._isolated():
             return
+        made = self._first
+        self._on_both_sides(recipes)
+        crossed = bool(made) and all(isinstance(outcome, Returned) for outcome, _ in made)
+        loops = self._bench.artifact.native_loops
+        if loops and crossed and self.failure is None and not self._isolated():
+            self._isolate("it has loops, and one that does not end is ended with its process")
+
+    def _on_both_sides(self, recipes: Sequence[Recipe]) -> None:
+        bench = self._bench
         with bench.ledger.timed("round trip"):
             self._compare_the_example()
             for number, recipe in enumerate(recipes[:CALLS]):
@@ -93,8 +95,8 @@ class Trip:
             return
         self._bench.ledger.trying = example_recipe(self._bench.spec)
         outcome, _ = self._there(self._bench.spec.example)
-        if isinstance(outcome, Raised) and outcome.type in CANNOT_CROSS:
-            self._bench.ledger.note(f"not isolated: {outcome.message}")
+        if isinstance(outcome, Uncarried):
+            self._bench.ledger.note(f"not isolated: {outcome}")
             return
         self._isolate(why)
 
@@ -137,15 +139,7 @@ class Trip:
         if self.files is None:
             return None
         self._end()
-        # Its end is in the verdict; the rest may be as long as the limit allows.
-        for output in self.files.parent.glob("*.output"):
-            output.unlink()
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        number, free = 1, directory
-        while free.exists():
-            number, free = number + 1, directory.with_name(f"{directory.name}-{number + 1}")
-        shutil.move(self.files.parent, free)
-        kept, self.files = free / self.files.name, None
+        kept, self.files = saved.kept(self.files, directory), None
         return kept
 
     def printed(self) -> str:
@@ -175,58 +169,13 @@ class Trip:
         if isinstance(self._bench.artifact, Isolated):
             self._bench.artifact.close()
 
-    # -- saving and loading ------------------------------------------------------------------------
+    # -- loading -----------------------------------------------------------------------------------
 
-    def _isolated(self) -> bool:
-        return isinstance(self._bench.artifact, Isolated)
-
-    def _moved(self) -> Path:
-        """Where the file is after it was saved elsewhere and moved with all that belongs to it."""
-        with ExitStack() as stack:
-            there = loading.room(self._bench.plan.target)
-            stack.callback(shutil.rmtree, there, ignore_errors=True)
-            saved = self._saved(there)
-            files = _files(there)
-            if sum(file.stat().st_size for file in files.values()) < SAVED_TWICE * 2**20:
-                again = loading.room(self._bench.plan.target)
-                stack.callback(shutil.rmtree, again, ignore_errors=True)
-                second = self._saved(again)
-                round_trip.same_files(files, _files(again))
-                if _digests(files) != _digests(_files(again)):
-                    self._look_at_both(saved, second)
-            moved = loading.room(self._bench.plan.target)
-            for file in there.iterdir():
-                file.rename(moved / file.name)
-            return moved / saved.name
-
-    def _look_at_both(self, first: Path, second: Path) -> None:
-        """Two files that are not the same bytes may be the same program: a format may write a time of day."""
-        found = []
-        for path in (first, second):
-            with self._open(path=path) as session:
-                found.append(session.found.get("described", {}))
-        round_trip.same_names(found[0], found[1], "saving it again")
-
-    def _saved(self, directory: Path) -> Path:
-        self._bench.ledger.waiting_for, self._bench.ledger.trying = "saving the artifact", None
-        with interrupted_after(self._bench.plan.time_limit):
-            try:
-                path: Any = self._bench.artifact.save(directory)
-            except Exception as error:
-                raise self._not_saved(error, directory) from None
-        if isinstance(path, Path) and path.parent == directory and path.exists():
-            return path
-        wrote = ", ".join(_files(directory)) or "nothing"
-        raise LoadFailed(
-            f"cannot be saved: save is to return the path of a file in the directory that it is given, and returned "
-            f"{path!r}; it wrote {wrote} there"
-        )
-
-    def _not_saved(self, error: Exception, directory: Path) -> LoadFailed:
-        reason = raised(error)
-        left = ", ".join(_files(directory))
-        details = (f"and leaves {left} behind, half-written",) if left else ()
-        return LoadFailed(f"cannot be saved: {reason}", details=details, where=reason.where)
+    def _described(self, path: Path) -> Mapping[str, str]:
+        """What the program in a file says of itself."""
+        with self._open(path=path) as session:
+            said: Mapping[str, str] = session.found.get("described", {})
+            return said
 
     def _load(self) -> None:
         session = self._open()
@@ -245,6 +194,9 @@ class Trip:
             )
         round_trip.sound(found.get("problems", ()))
         round_trip.same_names(own, found.get("described", own))
+
+    def _isolated(self) -> bool:
+        return isinstance(self._bench.artifact, Isolated)
 
     def _open(self, device: str | None = None, path: Path | None = None) -> Session:
         path = path or self.files
@@ -308,7 +260,7 @@ class Trip:
             zip(bench.judge.in_a_row(calls), self._first, strict=True), start=1
         ):
             self._compare(calls[:number], here, there, f"run {number} after loading")
-        self._first.clear()
+        self._first = []
 
     def _both(self, recipe: Recipe) -> None:
         bench = self._bench
@@ -336,8 +288,7 @@ class Trip:
         self._isolate(f"it killed its process on {where}")
         again = self._bench.judge.run(call)
         if isinstance(again, Died):
-            attempt = self._bench.attempt()
-            details = (f"call: {attempt.text}",) if attempt is not None else ()
+            details = self._bench.attempted()
             self.hold(ArtifactCrashed(again.reason, details=details, output=again.output))
 
     def _compare(
@@ -366,18 +317,3 @@ class Trip:
         """Keep a failure for later: the first that is found. Where an item is only isolated, nobody asked for any."""
         if self.failure is None and self._bench.plan.checks("round_trip"):
             self.failure = failure.with_traceback(None)
-
-
-def _digests(files: Mapping[str, Path]) -> list[str]:
-    """The contents of files, told shortly."""
-    found = []
-    for path in files.values():
-        with path.open("rb") as opened:
-            found.append(hashlib.file_digest(opened, "blake2b").hexdigest())
-    return found
-
-
-def _files(directory: Path) -> dict[str, Path]:
-    """All files below a directory, by name."""
-    found = (path for path in sorted(directory.rglob("*")) if path.is_file())
-    return {path.relative_to(directory).as_posix(): path for path in found}

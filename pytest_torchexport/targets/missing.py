@@ -97,6 +97,12 @@ def remedy(missing: Needs) -> tuple[str, ...]:
     return REMEDIES[missing.kind](missing.name)
 
 
+def remedies(type: str, text: str) -> tuple[str, ...]:  # noqa: A002  # as in needs
+    """Lines for the report on such an exception: none where it misses nothing that is known."""
+    missing = needs(type, text)
+    return remedy(missing) if missing is not None else ()
+
+
 def _qualified(name: str) -> str:
     """``mylib::double`` for ``mylib.double.default`` as well."""
     namespace, _, operator = name.replace("::", ".").partition(".")

@@ -18,7 +18,7 @@ from pytest_torchexport.targets import onnx_file
 from pytest_torchexport.targets.base import NotApplicable, whole_file
 from pytest_torchexport.targets.branches import Branches, of_onnx
 from pytest_torchexport.targets.export import forget_earlier_exports
-from pytest_torchexport.targets.ort import Session, has_loops, named, unavailable
+from pytest_torchexport.targets.ort import TensorFile, has_loops, named, unavailable
 from pytest_torchexport.targets.sizes import (
     Captures,
     Suspicion,
@@ -43,7 +43,7 @@ class OnnxArtifact:
     """
 
     program: Any
-    session: Session
+    session: TensorFile
     device: str
     external_data: bool
     native_loops: bool
@@ -167,7 +167,7 @@ class Onnx:
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         """A session on the device; takes tensors by input name."""
-        return Session(path, device)
+        return TensorFile(path, device)
 
 
 def _export(module: torch.nn.Module, example: Call, shapes: Any, options: dict[str, Any]) -> Any:
@@ -228,7 +228,7 @@ def _artifact(
     with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
         path = Path(directory, FILENAME)
         program.save(path)
-        session = Session(path, device)
+        session = TensorFile(path, device)
     return OnnxArtifact(
         program=program,
         session=session,

@@ -20,7 +20,7 @@ from pytest_torchexport.targets import onnx_file
 from pytest_torchexport.targets.base import NotApplicable, whole_file
 from pytest_torchexport.targets.branches import Branches, of_onnx
 from pytest_torchexport.targets.onnx import device_of
-from pytest_torchexport.targets.ort import Session, has_loops, named, unavailable
+from pytest_torchexport.targets.ort import TensorFile, has_loops, named, unavailable
 from pytest_torchexport.targets.sizes import Suspicion, onnx_facts, suspicions
 from pytest_torchexport.targets.trace import CAUGHT, FlatModule
 from pytest_torchexport.tree import Structure, describe, flatten
@@ -37,7 +37,7 @@ class LegacyArtifact:
 
     program: Any
     files: Mapping[str, bytes]
-    session: Session
+    session: TensorFile
     names: tuple[str, ...]
     structure: Structure
     constants: tuple[Any, ...]
@@ -135,7 +135,7 @@ class OnnxLegacy:
                 **options,
             )
             files = {file.name: file.read_bytes() for file in path.parent.iterdir()}
-            session = Session(path, device_of(example))
+            session = TensorFile(path, device_of(example))
             import onnx
 
             proto = onnx.load_model_from_string(files[FILENAME])
@@ -153,7 +153,7 @@ class OnnxLegacy:
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         """A session on the device; takes tensors by input name."""
-        return Session(path, device)
+        return TensorFile(path, device)
 
 
 def _as_eager(value: torch.Tensor, example: Any) -> Any:

@@ -73,38 +73,41 @@ def run_session(session: Any, feeds: Mapping[str, Any]) -> list[Any]:
     return found
 
 
-class Session:
-    """One ONNX file in ONNX Runtime. Called with tensors by input name; returns a list of tensors."""
+class _Opened:
+    """One ONNX file in ONNX Runtime."""
 
     def __init__(self, path: Path, device: str) -> None:
         self.session = open_session(path, device)
-        self._device = device
-        self._inputs = [item.name for item in self.session.get_inputs()]
+        self.device = device
+        # Those that the file still has: exporters drop unused ones.
+        self.input_names = [item.name for item in self.session.get_inputs()]
 
-    @property
-    def input_names(self) -> list[str]:
-        """The inputs the file still has: exporters drop unused ones."""
-        return self._inputs
+    def ordered(self, args: Sequence[Any]) -> dict[str, Any]:
+        """Inputs without names, by the names that they have in the file."""
+        return dict(zip(self.input_names, args, strict=bool(args)))
+
+    def run(self, feeds: Mapping[str, Any], of: Callable[[Any], Any]) -> list[Any]:
+        """The OrtValues for ``feeds``, each made into one by ``of``; names the file does not have are left out."""
+        return run_session(
+            self.session, {name: of(feeds[name]) for name in self.input_names if name in feeds}
+        )
+
+
+class TensorFile(_Opened):
+    """Called with tensors by input name or in order; returns a list of tensors."""
 
     def __call__(self, *args: Any, **feeds: Any) -> list[torch.Tensor]:
-        """Run the file on these inputs, by name or in order; names it does not have are left out."""
-        feeds |= named(dict(zip(self._inputs, args, strict=bool(args))))
-        values = {name: _of_tensor(feeds[name]) for name in self._inputs if name in feeds}
-        return [_to_tensor(value).to(self._device) for value in run_session(self.session, values)]
+        """Run the file on these inputs."""
+        values = self.run(feeds | named(self.ordered(args)), _of_tensor)
+        return [_to_tensor(value).to(self.device) for value in values]
 
 
-class PlainSession:
+class ArrayFile(_Opened):
     """The same without torch: Arrays in, a list of Arrays out."""
 
-    def __init__(self, path: Path, device: str) -> None:
-        self.session = open_session(path, device)
-        self._inputs = [item.name for item in self.session.get_inputs()]
-
     def __call__(self, *args: Any, **feeds: Any) -> list[Array]:
-        """Run the file, as Session does."""
-        feeds |= dict(zip(self._inputs, args, strict=bool(args)))
-        values = {name: _of_array(feeds[name]) for name in self._inputs if name in feeds}
-        return [_to_array(value) for value in run_session(self.session, values)]
+        """Run the file on these inputs."""
+        return [_to_array(value) for value in self.run(feeds | self.ordered(args), _of_array)]
 
 
 def has_loops(model: Any) -> bool:
@@ -221,11 +224,11 @@ def _to_array(value: Any) -> Array:
 class Files:
     """ONNX files for the clean process that has no torch."""
 
-    def load(self, path: Path, device: str) -> PlainSession:
+    def load(self, path: Path, device: str) -> ArrayFile:
         """A session on the device."""
-        return PlainSession(path, device)
+        return ArrayFile(path, device)
 
-    def inspect(self, path: Path, loaded: PlainSession) -> dict[str, Any]:
+    def inspect(self, path: Path, loaded: ArrayFile) -> dict[str, Any]:
         """What the file says of itself, and what is wrong with it."""
         import onnx
 

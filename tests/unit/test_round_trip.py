@@ -19,7 +19,7 @@ from pytest_torchexport import check_export
 from pytest_torchexport.sandbox import process, session, wire
 from pytest_torchexport.sandbox.process import ONNXRUNTIME, TORCH, Server
 from pytest_torchexport.sandbox.session import Session
-from pytest_torchexport.stages.round_trip import Trip
+from pytest_torchexport.stages import saved
 from pytest_torchexport.targets.base import DirectArtifact
 from pytest_torchexport.targets.onnx import OnnxArtifact
 
@@ -218,14 +218,14 @@ def test_names_that_saving_changes_are_told(monkeypatch):
 
 def spoil(monkeypatch, how):
     """Do something to the file after it was moved."""
-    plain = Trip._moved
+    plain = saved.moved
 
-    def moved(trip):
-        path = plain(trip)
+    def moved(bench, described):
+        path = plain(bench, described)
         how(path)
         return path
 
-    monkeypatch.setattr(Trip, "_moved", moved)
+    monkeypatch.setattr(saved, "moved", moved)
 
 
 @pytest.mark.parametrize("target", ["trace", "export", "onnx"])

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_torchexport.observe import Died, Hung, Raised, Returned
+from pytest_torchexport.observe import Died, Hung, Raised, Returned, Uncarried
 from pytest_torchexport.runners import InProcess, Isolated, IsolatedRaised, elsewhere
-from pytest_torchexport.sandbox.wire import NotCarried
 from pytest_torchexport.spec.inputs import Call
 
 X = torch.tensor([1.0, 2.0])
@@ -92,7 +91,15 @@ def test_the_value_is_lifted_and_the_inputs_are_those_of_the_call():
     assert X.tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("outcome", [Died("gone"), Hung(3.0), Raised("ValueError", "no")])
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Died("gone"),
+        Hung(3.0),
+        Raised("ValueError", "no"),
+        Uncarried("a sparse tensor", own_class=False),
+    ],
+)
 def test_what_did_not_return_is_handed_on(outcome):
     found, _ = elsewhere(
         Session([outcome]), Artifact(), Call((X,)), device="cpu", seed=0, limit=1.0
@@ -112,13 +119,6 @@ def test_a_translation_that_raises_is_an_outcome(method):
     )
     assert isinstance(found, Raised)
     assert (found.type, found.message) == ("TypeError", "not this kind")
-
-
-def test_a_call_that_cannot_cross_is_an_outcome():
-    session = Session([NotCarried("a sparse tensor")])
-    found, _ = elsewhere(session, Artifact(), Call((X,)), device="cpu", seed=0, limit=1.0)
-    assert isinstance(found, Raised)
-    assert found.type == "NotCarried"
 
 
 # -- isolated --------------------------------------------------------------------------------------

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from pytest_torchexport.observe import Died, Hung, Raised, Returned
+from pytest_torchexport.observe import Died, Hung, Raised, Returned, Uncarried
 from pytest_torchexport.sandbox import answers, arrays, guard, landlock, process, tensors, wire
-from pytest_torchexport.sandbox.process import ONNXRUNTIME, TORCH, Server
+from pytest_torchexport.sandbox.process import ONNXRUNTIME, TORCH, Gone, Server
 from pytest_torchexport.sandbox.session import Session, Source
 from pytest_torchexport.spec.inputs import Call
 
@@ -252,6 +252,23 @@ except EOFError:
 def test_more_containers_than_are_believed_are_not_sent():
     with pytest.raises(wire.NotCarried, match="cannot cross"):
         wire.packed([0] * 2**21, tensors.CODEC)
+
+
+def test_containers_deeper_than_python_follows_are_not_sent():
+    deep = []
+    for _ in range(sys.getrecursionlimit()):
+        deep = [deep]
+    with pytest.raises(wire.NotCarried, match="cannot cross"):
+        wire.packed(deep, tensors.CODEC)
+
+
+def test_where_sockets_are_forbidden_the_next_step_is_told(monkeypatch):
+    def forbidden(*kind):
+        raise RuntimeError("A test tried to use socket.socket.")  # as pytest-socket does
+
+    monkeypatch.setattr(socket, "socketpair", forbidden)
+    with pytest.raises(Gone, match=r"tried to use socket\.socket.*--allow-unix-socket"):
+        Server(TORCH)
 
 
 # -- answers ---------------------------------------------------------------------------------------
@@ -619,14 +636,17 @@ def test_it_works_in_a_directory_of_its_own(load, tmp_path):
 
 def test_a_value_that_cannot_come_back_is_told_and_does_not_crash(load):
     outcome = run(load("OBJECT"))
-    assert outcome.type == "NotCarried"
-    assert "cannot cross" in outcome.message
+    assert isinstance(outcome, Uncarried)
+    assert not outcome.own_class
+    assert "cannot cross" in outcome.reason
 
 
 def test_a_call_that_cannot_cross_is_told_before_anything_is_sent(load):
     session = load("ADD")
-    with pytest.raises(wire.OwnClass, match="a Own cannot cross"):
-        session.run(Call((Own(),)), seed=0, limit=1.0)
+    outcome, _ = session.run(Call((Own(),)), seed=0, limit=1.0)
+    assert outcome == Uncarried(
+        "a Own cannot cross to a process that does not know its class", own_class=True
+    )
     assert isinstance(run(session), Returned)
 
 
