@@ -35,7 +35,7 @@ from pytest_torchexport.limits import (
     interrupted_after,
     survived,
 )
-from pytest_torchexport.messages import condense, is_about_dims, short_path, text_of
+from pytest_torchexport.messages import condense, is_about_dims, printable, short_path, text_of
 from pytest_torchexport.observe import Returned, untouched
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.quiet import Heard, quiet
@@ -223,7 +223,7 @@ class _Item:
                 self_test.seed_bugs(bench)  # and so does this
             branches.gate(bench)
         except CannotJudge as reason:
-            return self._verdict("skipped", reason=str(reason))
+            return self._verdict("skipped", reason=printable(str(reason)))
         except TimeLimitExceeded:
             if self.ledger.failed:
                 return self._failed(self.ledger.failed[0][1])
@@ -317,6 +317,8 @@ class _Item:
         chance.streams(bench)
         key = calls.key_of(bench, self.subject.source())
         trails = branches.explore(bench, key) if self._checks("parity") else None
+        if self._checks("state"):
+            sequences.stay(bench)
         if self.trip is not None:
             self.trip.follow(self._on_the_trip(trails))
             devices.serve(bench, self.trip)
@@ -460,8 +462,8 @@ class _Item:
         return self._verdict(
             "failed",
             failure=type(failure).__name__,
-            reason=str(failure),
-            details=failure.details,
+            reason=printable(str(failure)),
+            details=tuple(map(printable, failure.details)),
             where=failure.where or self.heard.traced,
             differences=failure.differences,
             output=failure.output,
@@ -500,7 +502,7 @@ class _Item:
             reached={name: tuple(sorted(sizes)) for name, sizes in self.ledger.reached.items()},
             assumed=self.spec.assumed if self.spec is not None else (),
             baked=self.artifact.baked if self.artifact is not None else (),
-            notes=tuple(self.ledger.notes),
+            notes=tuple(map(printable, self.ledger.notes)),
             warnings=tuple(self.heard.warnings),
             seed=self.plan.seed,
             seconds=dict(self.ledger.seconds),

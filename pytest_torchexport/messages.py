@@ -157,3 +157,11 @@ def short_path(path: str) -> str:
     except ValueError:
         return path
     return path if relative.startswith("..") else relative
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey: escape codes, and marks that turn the direction of reading."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in lines
+    )

@@ -59,10 +59,13 @@ class Hung:
 
 @dataclass(frozen=True)
 class Died:
-    """The process that ran the callable is gone. ``output`` is the end of what it had printed."""
+    """The process that ran the callable is gone. ``output`` is the end of what it had printed; ``from_outside`` where
+    somebody else may have ended it.
+    """
 
     reason: str
     output: str = ""
+    from_outside: bool = False
 
     def __str__(self) -> str:
         return self.reason

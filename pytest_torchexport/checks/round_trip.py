@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from pytest_torchexport.failures import (
@@ -23,10 +24,18 @@ def not_loaded(problem: Outcome, printed: str, blocked: Sequence[str]) -> None:
         raise ArtifactHung(f"while it was loaded: {problem}", output=printed)
     if not isinstance(problem, Raised):
         raise LoadFailed(str(problem), output=printed)
-    wanted = [name for name in blocked if name in problem.message]
+    wanted = [name for name in blocked if _names(problem.message, name)]
     gone = (f"not importable there: {', '.join(wanted)}",) if wanted else ()
     details = (*remedies(problem.type, problem.message), *gone)
     raise LoadFailed(str(problem), details=details, where=problem.where, output=printed)
+
+
+def _names(text: str, package: str) -> bool:
+    """Whether a text speaks of a package or of what is in it, and not of a path or a file of that name."""
+    return (
+        re.search(rf"(?<![\w./\\-]){re.escape(package)}(?![\w/\\-]|\.(?:pt2?|pth|onnx)\b)", text)
+        is not None
+    )
 
 
 def sound(problems: Sequence[str]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pytest_torchexport.checks.parity import failure_class
 from pytest_torchexport.compare import Tolerance, compare_values
-from pytest_torchexport.failures import StateDiffers
+from pytest_torchexport.failures import ArtifactCrashed, ArtifactHung, StateDiffers
 from pytest_torchexport.observe import TENSORS
 from pytest_torchexport.verdict import Difference
 
@@ -28,19 +29,30 @@ def exported(pristine: Tensors, carried: Tensors, changes: Sequence[str]) -> Non
 
 
 def followed(
-    number: int, length: int, differences: Sequence[Difference], changes: Sequence[str]
+    number: int,
+    length: int,
+    differences: Sequence[Difference],
+    changes: Sequence[str],
+    *,
+    stateful: bool,
 ) -> None:
-    """Raise where the artifact parts from eager at call ``number`` of ``length`` in a row, in what it
-    returns or in the state it leaves. What the first call returns is parity's.
+    """Raise where the artifact parts from eager (``stateful``, where its forward changes its module) at call
+    ``number`` of ``length`` in a row, in what it returns or in the state it leaves. What the first call returns is
+    parity's.
     """
     found = [item for item in differences if number > 1 or item.path.startswith(TENSORS)]
-    if found:
-        raise StateDiffers(
-            f"call {number} of {length} in a row: forward changes its module, and the artifact does not "
-            "follow",
-            details=_said(changes),
-            differences=tuple(found),
-        )
+    if not found:
+        return
+    row = f"call {number} of {length} in a row"
+    ended = failure_class(found)
+    if ended in (ArtifactCrashed, ArtifactHung):
+        raise ended(found[0].actual, details=(row,), output=found[0].what)
+    what = (
+        "forward changes its module, and the artifact does not follow"
+        if stateful
+        else "the artifact keeps something from call to call, and forward does not"
+    )
+    raise StateDiffers(f"{row}: {what}", details=_said(changes), differences=tuple(found))
 
 
 def carried_differences(

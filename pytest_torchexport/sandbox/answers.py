@@ -9,14 +9,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_torchexport.messages import short_path
+from pytest_torchexport.messages import printable, short_path
 from pytest_torchexport.observe import Raised, Tensors, Uncarried
 from pytest_torchexport.sandbox.tensors import are_tensors
 from pytest_torchexport.sandbox.wire import Malformed
 from pytest_torchexport.spec.inputs import Call
 
 # What the answer to a question has, unless that failed.
-_HAS = {"load": {"found", "confined"}, "run": {"returned", "state"}, "look": {"state"}}
+_HAS = {
+    "start": {"ready"},
+    "load": {"found", "confined"},
+    "run": {"returned", "state"},
+    "look": {"state"},
+}
 _FAILED = {"raised", "uncarried", "exhausted"}
 
 
@@ -35,7 +40,7 @@ class Answer:
 
 
 def read(said: Any, asked: str) -> Answer:
-    """The answer to ``load``, ``run`` or ``look``. Raises Malformed for what is none."""
+    """The answer to ``start`` (which nobody asks for), ``load``, ``run`` or ``look``. Raises Malformed for what is none."""
     if not isinstance(said, dict):
         raise Malformed(f"a {type(said).__name__} is no answer")
     missing = _HAS[asked] - said.keys()
@@ -43,14 +48,6 @@ def read(said: Any, asked: str) -> Answer:
         raise Malformed(f"an answer without {', '.join(sorted(missing))}")
     known = {name: reads(said[name]) for name, reads in _READS.items() if name in said}
     return Answer(**known)
-
-
-def printable(text: str) -> str:
-    """The text without what a terminal would obey: escape codes, and marks that turn the direction of reading."""
-    lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in lines
-    )
 
 
 def _raised(said: Any) -> Raised:

@@ -62,13 +62,15 @@ def _serve(channel: socket.socket) -> None:
     guard.die_with_parent()
     guard.limit(message["memory"])
     library: Answers = importlib.import_module(message["library"]).ANSWERS
+    # From here on it is the artifact's time that passes.
+    wire.send(channel, wire.packed({"ready": True}, arrays.CODEC))
     answer = _answer(library, message)
     while True:
         wire.send(channel, answer)
         try:
             answer = _answer(library, wire.receive(channel, library.codec))
-        except wire.CannotCross as error:
-            answer = _failed(error)
+        except (wire.CannotCross, MemoryError) as error:
+            answer = _failed(error)  # with half a frame read nobody goes on after MemoryError
 
 
 def _answer(library: Answers, message: dict[str, Any]) -> wire.Frame:

@@ -2,7 +2,7 @@
 outside its directory, code in pickles, memory and output without end.
 
 Python's own audit events, the kernel's limits, and Landlock where the kernel has it: the events do not see native code,
-nor what ``os.open`` is told of ``dir_fd``. It is no jail: code that an artifact brings along can still read what the user
+nor what ``os.open`` is told of ``dir_fd``, nor ``os.mkfifo``. It is no jail: code that an artifact brings along can still read what the user
 can read; what it cannot find is a credential. Free of torch.
 """
 
@@ -160,7 +160,7 @@ def forbid(home: Path, *, trusted: bool) -> bool:
                     "inputs may hold it: program.example_inputs = None before torch.export.save leaves them out"
                 )
             _named.setdefault(named)
-        if event == "open" and isinstance(args[0], (str, bytes)) and _writes(args, writing):
+        if event == "open" and not isinstance(args[0], int) and _writes(args, writing):
             own.check(places.of(args[0], None, followed=True))
         if event == "sqlite3.connect":
             own.check(places.of_database(args[0]))

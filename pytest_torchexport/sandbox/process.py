@@ -133,9 +133,9 @@ class Server:
 
     @property
     def alive(self) -> bool:
-        """Whether it can still be asked."""
+        """Whether it can still be asked: one that lacks its library never will."""
         running = self._process is None or self._process.poll() is None
-        return running and self.home.is_dir()
+        return running and not self._broken and self.home.is_dir()
 
     def room(self) -> Path:
         """A new directory for one artifact."""

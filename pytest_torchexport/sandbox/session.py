@@ -6,6 +6,7 @@ outcome: it died, it hung, or it could not be had.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import signal
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pytest_torchexport.messages import printable
 from pytest_torchexport.observe import Died, Hung, Outcome, Returned, Tensors, Uncarried
 from pytest_torchexport.sandbox import answers, guard, tensors, wire
 from pytest_torchexport.sandbox.answers import Answer
 from pytest_torchexport.sandbox.process import (
     ONNXRUNTIME,
+    PATIENCE_SECONDS,
     TORCH,
     Child,
     Gone,
@@ -137,17 +140,20 @@ class Session:
             "anew": anew,
             "state": state,
         }
-        answer = self._ask(message, limit)
+        answer = self._exchange(message, "run", limit)
         if not isinstance(answer, Answer):
             return answer, {}
         failed = answer.raised or answer.uncarried
         if failed is not None:
             return failed, answer.state
-        return Returned(answer.returned, answer.inputs or call), answer.state
+        left = answer.inputs or call
+        if len(list(left.tensors())) != len(list(call.tensors())):
+            return self._misspoke("inputs that were not given"), {}
+        return Returned(answer.returned, left), answer.state
 
     def tensors(self, limit: float) -> Tensors:
         """Its parameters and buffers as it was loaded, by name; none where its process is gone."""
-        answer = self._ask({"do": "look"}, limit) if self._over is None else None
+        answer = self._exchange({"do": "look"}, "look", limit) if self._over is None else None
         return answer.state if isinstance(answer, Answer) else {}
 
     def printed(self) -> str:
@@ -156,7 +162,7 @@ class Session:
             with self._output.open("rb") as file:
                 size = file.seek(0, 2)
                 file.seek(max(size - OUTPUT_TAIL, 0))
-                return answers.printable(file.read().decode(errors="replace"))
+                return printable(file.read().decode(errors="replace"))
         except OSError:
             return ""
 
@@ -194,8 +200,13 @@ class Session:
         except (Gone, OSError) as error:
             self._over = Died(f"the clean process could not be started: {error}")
             return self._over
+        # Until it is ready it is our time that passes, not the artifact's.
+        ready = self._exchange(message, "start", PATIENCE_SECONDS)
+        if not isinstance(ready, Answer):
+            self._over = Died(f"the clean process could not be started: {ready}")
+            return self._over
         self.started = True
-        answer = self._ask(message, limit)
+        answer = self._exchange(None, "load", limit)
         if not isinstance(answer, Answer):
             return answer
         failed = answer.raised or answer.uncarried
@@ -206,23 +217,27 @@ class Session:
         self.found, self.confined = answer.found, answer.confined
         return None
 
-    def _ask(self, message: dict[str, Any], limit: float) -> Answer | Died | Hung:
+    def _exchange(
+        self, message: dict[str, Any] | None, about: str, limit: float
+    ) -> Answer | Died | Hung:
+        """What it says next, after it was told something, or without."""
         assert self._child is not None
         channel = self._child.channel
         codec = tensors.CODEC if self._source.trusted else tensors.STRICT
         most = float(self._source.memory * MEGABYTE)
         try:
-            frame = wire.packed(message, tensors.CODEC)
-            channel.settimeout(limit)
-            wire.send(channel, frame)
+            if message is not None:
+                frame = wire.packed(message, tensors.CODEC)
+                channel.settimeout(limit)
+                wire.send(channel, frame)
             said = wire.receive(channel, codec, most=most, seconds=limit)
-            answer = answers.read(said, message["do"])
+            answer = answers.read(said, about)
         except TimeoutError:
             return self._end(Hung(limit))
         except wire.CannotCross as error:
             return Answer(uncarried=Uncarried(str(error), error.own_class))
         except wire.Malformed as error:
-            return self._end(Died(f"it does not speak as agreed ({answers.printable(str(error))})"))
+            return self._misspoke(str(error))
         except (EOFError, OSError):
             return self._end(None)
         except BaseException:
@@ -233,6 +248,14 @@ class Session:
             return self._end(Died(f"it {self._ran_out()}{said}"))
         return answer
 
+    def _misspoke(self, what: str) -> Died | Hung:
+        return self._end(
+            Died(
+                f"it answered with what the plugin does not understand ({printable(what)}): a file that runs code of "
+                "its own can do that"
+            )
+        )
+
     def _ran_out(self) -> str:
         if self._source.most is None:
             return "ran out of memory"
@@ -240,10 +263,11 @@ class Session:
 
     def _end(self, known: Died | Hung | None) -> Died | Hung:
         status = self.close()
-        printed = self.printed()
-        died = known if known is not None else Died(_fate(status))
-        self._over = Died(died.reason, printed) if isinstance(died, Died) else died
-        return self._over
+        died = known or Died(_fate(status), from_outside=_is_from_outside(status))
+        if isinstance(died, Died):
+            died = dataclasses.replace(died, output=self.printed())
+        self._over = died
+        return died
 
 
 def _started(library: Library) -> Child:
@@ -268,6 +292,11 @@ def _fate(status: int | None) -> str:
         "SIGKILL": " (by the system, out of memory, or by somebody)",
     }
     return f"it was killed by {name}{meanings.get(name, '')}"
+
+
+def _is_from_outside(status: int | None) -> bool:
+    """Whether the system or somebody else may have ended a process."""
+    return status is None or status & 0x7F == getattr(signal, "SIGKILL", 0)
 
 
 def _directory_of(name: str) -> str | None:

@@ -89,6 +89,8 @@ def packed(value: Any, codec: Codec) -> Frame:
         header = json.dumps(_encode(value, codec, blobs)).encode()
     except RecursionError:
         raise NotCarried("containers so deep in one another cannot cross") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise NotCarried(f"cannot cross to another process: {error}") from None
     if len(header) > MAX_HEADER:
         raise NotCarried(f"a value of {len(header)} bytes of containers cannot cross")
     return Frame(header, blobs)

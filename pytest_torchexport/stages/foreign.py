@@ -13,7 +13,7 @@ from typing import Any
 
 from pytest_torchexport.checks import round_trip
 from pytest_torchexport.failures import ArtifactHung, LoadFailed
-from pytest_torchexport.observe import Hung, Raised, Returned
+from pytest_torchexport.observe import Hung, Raised, Returned, Uncarried
 from pytest_torchexport.plan import Plan
 from pytest_torchexport.runners import Isolated, elsewhere
 from pytest_torchexport.sandbox.session import Session, Source
@@ -72,7 +72,7 @@ def artifact(
             _not_loaded(session, source, plan)
         round_trip.sound(session.found.get("problems", ()))
         opened = Opened(
-            inner=dataclasses.replace(file, found=session.found),
+            inner=_understood(dataclasses.replace(file, found=session.found)),
             open=lambda: loading.opened(source, plan),
             device=plan.device,
             seed=plan.seed,
@@ -80,13 +80,17 @@ def artifact(
             session=session,
             room=room,
         )
-        _try_the_example(opened, example)
+        uncarried = _try_the_example(opened, example)
+        if uncarried is not None:
+            return uncarried
         stack.pop_all()
         return opened
 
 
-def _try_the_example(opened: Opened, example: Returned) -> None:
-    """Raise ArtifactHung where it does not even return from that: each further call would take as long."""
+def _try_the_example(opened: Opened, example: Returned) -> NotApplicable | None:
+    """Raise ArtifactHung where it does not even return from that: each further call would take as long. What it
+    returns may have no way back to here: then nothing can be said of it.
+    """
     assert opened.session is not None
     outcome, _ = elsewhere(
         opened.session,
@@ -97,7 +101,29 @@ def _try_the_example(opened: Opened, example: Returned) -> None:
         limit=opened.left(),
     )
     if isinstance(outcome, Hung):
-        raise ArtifactHung(str(outcome), details=("call: the example",))
+        raise ArtifactHung(
+            str(outcome), details=("call: the example",), output=opened.session.printed()
+        )
+    if not isinstance(outcome, Uncarried):
+        return None
+    return NotApplicable(
+        f"a file of others is called in a process of its own, and {outcome}; check the module itself, or have the "
+        "file take and return plain tuples, lists and dicts of dense tensors"
+    )
+
+
+def _understood(file: ForeignFile) -> ForeignFile:
+    """The file, if what the process that loaded it says of it has the form that was agreed. Raises LoadFailed: a
+    file that runs code of its own may have spoken in its place.
+    """
+    try:
+        file.branches()
+        file.audit(file.spec, file.spec.example)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise LoadFailed(
+            f"what was loaded says of itself what the plugin does not understand ({error!r:.200})"
+        ) from None
+    return file
 
 
 # -- what is wrong with it -------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_torchexport.checks import round_trip, state
-from pytest_torchexport.failures import ArtifactCrashed, ArtifactHung, Failure
+from pytest_torchexport.failures import ArtifactCrashed, ArtifactHung, Failure, LoadFailed
+from pytest_torchexport.limits import interrupted_after
 from pytest_torchexport.observe import Died, Hung, Outcome, Returned, Tensors, Uncarried
 from pytest_torchexport.recipes import Recipe, example_recipe
 from pytest_torchexport.runners import Isolated, elsewhere, is_scripted
@@ -48,14 +49,16 @@ class Trip:
         """
         bench = self._bench
         bench.plan.progress("round trip")
+        refused: Failure | None = None
         with bench.ledger.timed("round trip"), bench.deadline.paused():
             try:
                 self.files = saved.moved(bench, self._described)
                 self._load()
             except Failure as failure:
-                self.hold(failure)
+                refused = failure.with_traceback(None)
+                self.hold(refused)
         if bench.plan.isolate:
-            self._isolate_as_told(bench.plan.isolate)
+            self._isolate_as_told(bench.plan.isolate, refused)
         elif self._session is not None:
             with bench.ledger.timed("round trip"):
                 self._try_the_example()
@@ -77,21 +80,23 @@ class Trip:
         bench = self._bench
         with bench.ledger.timed("round trip"):
             self._compare_the_example()
-            for number, recipe in enumerate(recipes[:CALLS]):
+            chosen = recipes[:CALLS]
+            for number, recipe in enumerate(chosen):
                 if self._isolated() or self.failure is not None:
                     return
                 if bench.deadline.elapsed > SHARE * bench.plan.time_limit:
                     bench.ledger.note(
-                        f"the round trip made {number} of {len(recipes)} other calls in its time"
+                        f"the round trip made {number} of {len(chosen)} other calls in its time"
                     )
                     return
                 self._both(recipe)
 
-    def _isolate_as_told(self, why: str) -> None:
+    def _isolate_as_told(self, why: str, refused: Failure | None) -> None:
         if self._session is None:
-            if self.failure is not None:
-                raise self.failure  # a call here might be the last
-            self._bench.ledger.note("not isolated: the artifact cannot be saved and loaded")
+            assert refused is not None
+            if self.failure is not None or not isinstance(refused, LoadFailed):
+                raise refused  # a call here might be the last
+            self._bench.ledger.note(f"not isolated: {refused}")
             return
         self._bench.ledger.trying = example_recipe(self._bench.spec)
         outcome, _ = self._there(self._bench.spec.example)
@@ -174,6 +179,8 @@ class Trip:
     def _described(self, path: Path) -> Mapping[str, str]:
         """What the program in a file says of itself."""
         with self._open(path=path) as session:
+            if session.problem is not None:
+                round_trip.not_loaded(session.problem, session.printed(), self._blocked)
             said: Mapping[str, str] = session.found.get("described", {})
             return said
 
@@ -243,13 +250,15 @@ class Trip:
         bench = self._bench
         calls = [bench.spec.example] * state.LENGTH
         bench.ledger.trying = example_recipe(bench.spec)
-        eager = [outcome for outcome, _ in bench.eager.in_a_row(calls)]
+        bench.ledger.waiting_for = "eager"
+        with interrupted_after(bench.deadline.left):
+            eager = [outcome for outcome, _ in bench.eager.in_a_row(calls)]
         # Some forwards do not survive being called again.
         lived = next((n for n, o in enumerate(eager) if not isinstance(o, Returned)), len(eager))
         for number, call in enumerate(calls[:lived]):
             found = self._there(call, anew=not number, state=True)
             if isinstance(found[0], Died):
-                self._crashed(call, "the example")
+                self._crashed(calls[: number + 1], found[0], "the example")
                 return
             self._first.append(found)
 
@@ -270,7 +279,7 @@ class Trip:
             return
         there, _ = self._there(found.call)
         if isinstance(there, Died):
-            self._crashed(found.call, "another call")
+            self._crashed([found.call], there, "another call")
             return
         here = bench.judge.run(found.call)
         sizes = ", ".join(f"{name} = {size}" for name, size in found.recipe.sizes.items())
@@ -281,15 +290,19 @@ class Trip:
             f"a call at {sizes or 'the example'} after loading",
         )
 
-    def _crashed(self, call: Call, where: str) -> None:
+    def _crashed(self, calls: Sequence[Call], died: Died, where: str) -> None:
         """From here on every call is made elsewhere. Parity tells of it, with the smallest call that does it; where
-        there is no parity, what is held does. Where it does not happen again, somebody else killed the process.
+        there is no parity, or it does not happen again, what is held does. Of a process that somebody else may
+        have killed, only if it does happen again.
         """
         self._isolate(f"it killed its process on {where}")
-        again = self._bench.judge.run(call)
-        if isinstance(again, Died):
-            details = self._bench.attempted()
-            self.hold(ArtifactCrashed(again.reason, details=details, output=again.output))
+        if died.from_outside:
+            again, _ = self._bench.judge.in_a_row(calls)[-1]
+            if not isinstance(again, Died):
+                return
+        row = (f"call {len(calls)} of {len(calls)} in a row",) if len(calls) > 1 else ()
+        details = (*self._bench.attempted(), *row)
+        self.hold(ArtifactCrashed(died.reason, details=details, output=died.output))
 
     def _compare(
         self,

@@ -1,4 +1,4 @@
-"""Sequences: calls in a row, where forward changes its module."""
+"""Sequences: calls in a row, none of which is undone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,25 @@ from pytest_torchexport.observe import Returned, tensors_of
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.stages.bench import Bench
 from pytest_torchexport.strategies import boundary_recipes
+
+
+def stay(bench: Bench) -> None:
+    """Raise where the artifact has a state and forward has none: then no call of it says what the next one does. What
+    it keeps to itself does not count as long as nobody sees it.
+    """
+    if bench.eager.stateful:
+        return
+    example, length = bench.spec.example, state.LENGTH
+    with bench.ledger.timed("state"):
+        wanted = bench.eager.on_device(example, bench.eager.on_cpu(example))
+        if not isinstance(wanted, Returned):
+            return
+        row = bench.judge.in_a_row([example] * length)
+        for number, (found, _) in enumerate(row, start=1):
+            differences = bench.judge.differences([example], wanted, found)
+            if differences and number == 1:
+                return  # parity tells what it does, and tries more
+            state.followed(number, length, differences, (), stateful=False)
 
 
 def start(bench: Bench) -> None:
@@ -51,7 +70,7 @@ def _follow(bench: Bench, calls: Sequence[Call]) -> None:
             return
         more = state.carried_differences(left, right, judge.tolerance)
         differences = judge.differences(calls[:number], wanted, found, (left, right), more)
-        state.followed(number, len(calls), differences, eager.changes)
+        state.followed(number, len(calls), differences, eager.changes, stateful=True)
         dropped = state.not_carried(before, left, right)
         if dropped:
             bench.ledger.note(

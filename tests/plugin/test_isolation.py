@@ -362,7 +362,8 @@ def test_where_only_parity_is_checked_isolation_does_not_judge_the_round_trip(
     run(REPORT, "--torchexport-isolate").assert_outcomes(passed=1)
     verdict = verdicts()["test_net"]
     assert not verdict.isolated
-    assert "not isolated: the artifact cannot be saved and loaded" in verdict.notes
+    (said,) = (note for note in verdict.notes if note.startswith("not isolated: "))
+    assert "Unknown builtin op: rude_ops::act" in said
 
 
 @pytest.mark.parametrize(
@@ -433,11 +434,13 @@ def test_an_item_that_killed_the_session_is_isolated_in_the_next(
     assert found["test_net"].isolated
     assert (
         "isolated: every call of the artifact is made in a process of its own "
-        "(the last run did not survive this item)"
+        "(an earlier run did not survive this item)"
     ) in found["test_net"].notes
     assert not found["test_other"].isolated
+    run_apart(REPORT).assert_outcomes(passed=2)  # a pass elsewhere says nothing of a call here
+    assert verdicts()["test_net"].isolated
     armed.unlink()
-    run_apart(REPORT).assert_outcomes(passed=2)
+    run_apart(REPORT, "--cache-clear").assert_outcomes(passed=2)
     assert not any(verdict.isolated for verdict in verdicts().values())
 
 

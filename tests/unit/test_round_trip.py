@@ -322,17 +322,19 @@ def test_a_full_disk_is_told(monkeypatch, no_server, tmp_path, kilobytes):
 # -- processes -------------------------------------------------------------------------------------
 
 
-def before_message(monkeypatch, number, act):
-    """Do something to a session before its message of that number is sent."""
-    plain, sent = Session._ask, []
+def before_answer(monkeypatch, number, act):
+    """Do something to a session before its answer of that number is asked for: the first is that it is ready, the
+    second that it has loaded.
+    """
+    plain, asked = Session._exchange, []
 
-    def ask(own, message, limit):
-        sent.append(message)
-        if len(sent) == number:
+    def exchange(own, message, about, limit):
+        asked.append(about)
+        if len(asked) == number:
             act(own)
-        return plain(own, message, limit)
+        return plain(own, message, about, limit)
 
-    monkeypatch.setattr(Session, "_ask", ask)
+    monkeypatch.setattr(Session, "_exchange", exchange)
 
 
 def kill_child(own):
@@ -348,28 +350,34 @@ def kill_server(own):
 @pytest.mark.skipif(not process.FORKS, reason="there is no server where there is no fork")
 @pytest.mark.parametrize("target", ["trace", "onnx"])
 def test_who_is_killed_before_it_loads_is_told(monkeypatch, target):
-    before_message(monkeypatch, 1, kill_child)
-    failed(check(target), "ArtifactCrashed", "while it was loaded: it was killed by SIGKILL")
+    before_answer(monkeypatch, 1, kill_child)
+    failed(check(target), "LoadFailed", "could not be started: it was killed by SIGKILL")
 
 
 @pytest.mark.skipif(not process.FORKS, reason="there is no server where there is no fork")
 @pytest.mark.parametrize("target", ["trace", "onnx"])
 @pytest.mark.parametrize("act", [kill_child, kill_server])
-@pytest.mark.parametrize("number", [2, 3, 5])
+@pytest.mark.parametrize("number", [3, 4, 6])
 def test_who_is_killed_in_between_is_loaded_again_and_watched(monkeypatch, act, target, number):
-    before_message(monkeypatch, number, act)
+    before_answer(monkeypatch, number, act)
     verdict = check(target)
     assert verdict.status == "passed", (verdict.failure, verdict.reason)
     assert verdict.isolated
 
 
+@pytest.mark.parametrize(("number", "failure"), [(1, "LoadFailed"), (2, "ArtifactCrashed")])
 @pytest.mark.parametrize("target", ["trace", "onnx"])
-def test_an_answer_that_is_none_is_told(monkeypatch, target):
+def test_an_answer_that_is_none_is_told(monkeypatch, target, number, failure):
+    plain, received = wire.receive, []
+
     def receive(*arguments, **options):
-        raise wire.Malformed("ValueError: nonsense")
+        received.append(plain(*arguments, **options))
+        if len(received) == number:
+            raise wire.Malformed("ValueError: nonsense")
+        return received[-1]
 
     monkeypatch.setattr(session.wire, "receive", receive)
-    failed(check(target), "ArtifactCrashed", "it does not speak as agreed (ValueError: nonsense)")
+    failed(check(target), failure, "does not understand (ValueError: nonsense)")
 
 
 @pytest.mark.skipif(not process.FORKS, reason="there is no server where there is no fork")

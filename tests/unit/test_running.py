@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import subprocess
 import sys
 
@@ -34,18 +34,47 @@ def marks(cache):
     return [path for path in cache.directory.rglob("*") if path.is_file()]
 
 
+ELSEWHERE = """
+import pathlib, sys
+from pytest_torchexport.running import Running
+
+class Cache:
+    def mkdir(self, name):
+        path = pathlib.Path(sys.argv[1], name)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+running = Running(Cache(), sys.argv[2])
+running.begin()
+print("begun", flush=True)
+sys.stdin.read()
+"""
+DIED = "an earlier run did not survive this item"
+CRASHED = "its artifact crashed in the last run"
+
+
+@contextlib.contextmanager
+def begun_elsewhere(cache):
+    """While another process runs the item; then it is killed."""
+    with subprocess.Popen(
+        [sys.executable, "-c", ELSEWHERE, cache.directory, NODE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        try:
+            assert other.stdout.readline().strip() == b"begun"
+            yield
+        finally:
+            other.kill()
+
+
 def leave(cache, text):
     """A mark as somebody else left it."""
-    Running(cache, NODE).begin()
+    cache.mkdir("torchexport-running")
+    with begun_elsewhere(cache):
+        pass
     (mark,) = marks(cache)
     mark.write_text(text)
-
-
-def gone():
-    """The id of a process that is no more."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
 
 
 def test_an_item_that_was_never_run_has_not_died(cache):
@@ -62,25 +91,33 @@ def test_an_item_that_ended_leaves_nothing(cache):
 
 
 def test_an_item_whose_session_is_gone_died(cache):
-    leave(cache, str(gone()))
-    assert Running(cache, NODE).why_isolated
+    with begun_elsewhere(cache):
+        pass
+    assert Running(cache, NODE).why_isolated == DIED
     assert not Running(cache, NODE + "x").why_isolated
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="marks are not locked there")
 def test_an_item_that_another_session_runs_now_has_not_died(cache):
-    leave(cache, str(os.getppid()))
-    assert not Running(cache, NODE).why_isolated
+    with begun_elsewhere(cache):
+        assert not Running(cache, NODE).why_isolated
+    assert Running(cache, NODE).why_isolated == DIED
 
 
-def test_a_session_with_the_same_process_id_as_the_dead_one_knows_it(cache):
-    leave(cache, str(os.getpid()))  # as the first process of a container has again
-    assert Running(cache, NODE).why_isolated
+def test_what_a_session_did_not_survive_is_not_forgotten_when_it_passes_elsewhere(cache):
+    with begun_elsewhere(cache):
+        pass
+    for _ in range(2):
+        again = Running(cache, NODE)
+        assert again.why_isolated == DIED
+        again.begin()
+        again.end(crashed=False)
 
 
 def test_an_item_whose_artifact_crashed_elsewhere_is_remembered_until_it_does_not(cache):
     Running(cache, NODE).end(crashed=True)
     again = Running(cache, NODE)
-    assert again.why_isolated
+    assert again.why_isolated == CRASHED
     again.begin()
     again.end(crashed=False)
     assert not Running(cache, NODE).why_isolated
@@ -89,7 +126,7 @@ def test_an_item_whose_artifact_crashed_elsewhere_is_remembered_until_it_does_no
 @pytest.mark.parametrize("text", ["nonsense", "", "-1", "12 34"])
 def test_a_mark_that_nobody_can_read_is_one_of_the_dead(cache, text):
     leave(cache, text)
-    assert Running(cache, NODE).why_isolated
+    assert Running(cache, NODE).why_isolated == DIED
 
 
 def test_without_a_cache_nothing_is_remembered():

@@ -816,6 +816,80 @@ class SaysAnAnswer(nn.Module):
         return x * 2
 
 
+class Counts(nn.Module):
+    """A counter that eager does not touch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+
+class KeepsCountScripted(Counts):
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            self.calls += 1
+            return x * self.calls
+        return x
+
+
+class CountsUnseenScripted(Counts):
+    """The same, and nobody sees it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            self.calls += 1
+        return x * 2
+
+
+class KeepsANumberScripted(nn.Module):
+    """A counter that is no tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            self.calls += 1
+            return x * self.calls
+        return x
+
+
+class KeepsTheLastScripted(nn.Module):
+    """Adds what the call before was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("last", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            y = x + self.last
+            self.last = x.mean()
+            return y
+        return x + 0
+
+
+class DiesLaterScripted(Counts):
+    """Dies the second time it is called."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            self.calls += 1
+            if bool(self.calls > 1):
+                beyond = torch.full([1], 1 << 38, dtype=torch.int64)
+                return x + torch.segment_reduce(x.flatten(), "sum", lengths=beyond, unsafe=True)
+        return x * 2
+
+
+class KeepsCountCompiled(Counts):
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting() and torch.compiler.is_compiling():
+            self.calls.add_(1)
+            return x * self.calls
+        return x
+
+
 class OwnStateDies(OwnState):
     """Dies where it is loaded."""
 
@@ -1105,6 +1179,12 @@ DANGEROUS = (
     row("says much, scripted", SaysScripted, X),
     row("says an answer, scripted", SaysAnAnswer, X),
     # In memory all three are right: they do it while they are loaded.
+    row("keeps count, scripted", KeepsCountScripted, X, truth(script=STATE)),
+    row("keeps a number, scripted", KeepsANumberScripted, X, truth(script=STATE)),
+    row("keeps the last, scripted", KeepsTheLastScripted, X, truth(script=STATE)),
+    row("counts unseen, scripted", CountsUnseenScripted, X, truth()),
+    row("keeps count, compiled", KeepsCountCompiled, X, truth(export=STATE)),
+    row("dies later, scripted", DiesLaterScripted, X, truth(script=CRASHED)),
     row("own state, dies", OwnStateDies, X, truth(trace=CRASHED, script=CRASHED)),
     row("own state, hangs", OwnStateHangs, X, truth(trace=HUNG, script=HUNG), call_limit=3),
     row("own state, says an answer", OwnStateSays, X),
