@@ -127,10 +127,19 @@ def _capturing() -> bool:
 
 
 def _is_torchs_own(module: torch.nn.Module) -> bool:
-    """Losses, and what torch calls while it builds a model (the parametrizations of weight norm and its kin)."""
-    places = ("torch.nn.modules.loss", "torch.nn.utils.parametrizations")
+    """Losses, and what torch calls while it builds a model (the parametrizations of weight norm and its kin) or
+    quantizes one.
+    """
     made = isinstance(module, torch.nn.utils.parametrize.ParametrizationList)
-    return made or type(module).__module__ in places
+    return made or type(module).__module__ in _NOT_SHIPPED
+
+
+_NOT_SHIPPED = (
+    "torch.nn.modules.loss",
+    "torch.nn.utils.parametrizations",
+    "torch.ao.quantization.observer",
+    "torch.ao.quantization.fake_quantize",
+)
 
 
 def _kind(leaf: Any) -> Any:

@@ -142,6 +142,10 @@ class State:
             self.lost = True
         else:
             with torch.no_grad():
+                if (
+                    tensor.shape != kept.shape
+                ):  # an observer's, say, that is empty until its first call
+                    tensor.resize_(kept.shape)
                 tensor.copy_(kept)
         self._versions[index] = tensor._version
         return True
@@ -155,8 +159,10 @@ class State:
 
 def differ(left: torch.Tensor, right: torch.Tensor) -> bool:
     """Whether two tensors of one dtype differ in any number; NaN equals itself."""
-    if left.layout != torch.strided or left.is_quantized or left.is_nested:
-        return False  # no native kernel writes to such buffers
+    if left.layout != torch.strided or left.is_quantized or left.is_nested or left.is_meta:
+        return False  # no native kernel writes to such buffers, or they have no numbers
+    if left.shape != right.shape:
+        return True
     if left.is_floating_point() and left.dtype.itemsize == 1:
         left, right = left.view(torch.uint8), right.view(torch.uint8)
     return not bool(((left == right) | ((left != left) & (right != right))).all())

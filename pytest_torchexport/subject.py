@@ -12,7 +12,8 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,9 @@ class Subject:
 
     def to(self, device: str) -> Subject:
         """The same subject with its module moved."""
-        if self.module is not None and any(str(t.device) != device for t in _tensors(self.module)):
+        if self.module is not None and any(
+            str(t.device) not in (device, "meta") for t in _tensors(self.module)
+        ):
             self.module.to(device)
         return self
 
@@ -204,20 +207,42 @@ def as_module(thing: Callable[..., Any]) -> torch.nn.Module:
     return FunctionModule(thing)
 
 
+def spelled_out(thing: Callable[..., Any], keywords: Iterable[str]) -> torch.nn.Module:
+    """The same, with every keyword of a call in forward's signature: torch.export 2.13 fails an assertion of its own
+    on dynamic shapes of what ``**kwargs`` takes.
+    """
+    signature = signature_of(thing)
+    parameters = dict(signature.parameters) if signature is not None else {}
+    kinds = {item.kind: name for name, item in parameters.items()}
+    rest = kinds.get(inspect.Parameter.VAR_KEYWORD)
+    more = [name for name in keywords if name not in parameters]
+    if rest is None or not more:
+        return as_module(thing)
+    del parameters[rest]
+    named = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in more]
+    return FunctionModule(thing, inspect.Signature([*parameters.values(), *named]))
+
+
 def signature_of(thing: Callable[..., Any]) -> inspect.Signature | None:
     """The signature of a module's forward, a function or a bound method."""
     return Subject.of(thing).signature()
 
 
 class FunctionModule(torch.nn.Module):
-    """A function or a bound method as a module. A method's owner is a submodule, so that its parameters
-    stay parameters.
+    """A function, a bound method or a module under another signature, as a module. A method's owner is a submodule,
+    so that its parameters stay parameters.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], signature: inspect.Signature | None = None
+    ) -> None:
         super().__init__()
         self.training = False
-        owner = getattr(function, "__self__", None)
+        owner = (
+            function
+            if isinstance(function, torch.nn.Module)
+            else getattr(function, "__self__", None)
+        )
         if isinstance(owner, torch.nn.Module):
             self.owner = owner
             self.training = owner.training
@@ -226,7 +251,7 @@ class FunctionModule(torch.nn.Module):
             return function(*args, **kwargs)
 
         # Exporters match dynamic_shapes and inputs with the names in forward's signature.
-        signature = signature_of(function)
+        signature = signature or signature_of(function)
         if signature is not None:
             forward.__signature__ = signature  # type: ignore[attr-defined]
         self.forward = forward
@@ -264,7 +289,17 @@ def _deepcopy(module: torch.nn.Module) -> torch.nn.Module:
             if isinstance(value, torch.Tensor) and value.requires_grad and not value.is_leaf:
                 memo[id(value)] = copy_tensor(value)
     with torch.no_grad():
-        return copy.deepcopy(module, memo)
+        copied = copy.deepcopy(module, memo)
+    _relink(copied, memo)
+    return copied
+
+
+def _relink(copied: torch.nn.Module, memo: Mapping[int, Any]) -> None:
+    """Let weak references to parts lead to the copies' own: deepcopy leaves them as they are."""
+    for part in copied.modules():
+        for name, value in vars(part).items():
+            if isinstance(value, weakref.ReferenceType) and id(value()) in memo:
+                vars(part)[name] = weakref.ref(memo[id(value())])
 
 
 def missing_device(device: str) -> str | None:

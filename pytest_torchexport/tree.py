@@ -7,7 +7,10 @@ mappings, lists, tuples, namedtuples, dataclasses, and whatever is registered wi
 
 from __future__ import annotations
 
+import copy
+import ctypes
 import dataclasses
+import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -83,6 +86,30 @@ def clone(value: Any) -> Any:
     )
 
 
+def copy_argument(value: Any) -> Any:
+    """The same for what a call is given, where an object with a state of its own (a cache of keys and values) is
+    copied too: a forward may write to it. What cannot be copied, or is a module or code, is shared.
+    """
+
+    def own(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor):
+            return copy_tensor(leaf)
+        if not _has_state(leaf):
+            return leaf
+        try:
+            return copy.deepcopy(leaf)
+        except Exception:  # an object's own __deepcopy__ may raise anything
+            return leaf
+
+    return tree_map(own, value)
+
+
+def _has_state(leaf: Any) -> bool:
+    """Whether an object is one of its own kind that others would share: not an enum's, say, which is itself."""
+    fixed = isinstance(leaf, (torch.nn.Module, type, enum.Enum)) or callable(leaf)
+    return bool(getattr(leaf, "__dict__", None)) and not fixed
+
+
 def copy_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """A detached clone that keeps strides, memory format and ``requires_grad``."""
     strided = tensor.layout == torch.strided and not tensor.is_nested
@@ -116,7 +143,9 @@ def is_plain(leaf: Any) -> bool:
 
 def bits_of(tensor: torch.Tensor, most: int | None = None) -> bytes:
     """The bytes of a plain tensor's first ``most`` elements, or of all, in their order."""
-    return packed(tensor, most).numpy().tobytes()
+    # Not by way of numpy: a tensor that has lent it its memory can never be resized again.
+    flat = packed(tensor, most)
+    return ctypes.string_at(flat.data_ptr(), flat.numel()) if flat.numel() else b""
 
 
 def packed(tensor: torch.Tensor, most: int | None = None) -> torch.Tensor:

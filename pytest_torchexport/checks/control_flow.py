@@ -158,8 +158,8 @@ def _branch(
 ) -> Branch:
     site = explored.sites[key[0]]
     inside = has_branch(artifact, site)
-    # A search that was cut short cannot tell a flag from a size that it did not get to.
-    unvaried = UNDECIDED if explored.stopped else CONSTANT
+    # A search that was cut short among its seeds cannot tell a flag from a size that it did not get to.
+    unvaried = UNDECIDED if explored.stopped and not explored.seeded else CONSTANT
 
     def status(outcome: Outcome) -> str:
         if (key, outcome) in wrong:

@@ -100,7 +100,8 @@ class Seen:
 @dataclass(frozen=True)
 class Explored:
     """What a search came to. ``stopped`` says why it ended early, where it did; ``below`` are outcomes that only
-    sizes below the smallest could take: what came nearest had these (``x.numel() == 0``).
+    sizes below the smallest could take: what came nearest had these (``x.numel() == 0``). ``seeded`` where values and
+    sizes of all kinds were tried before it ended.
     """
 
     sites: dict[int, Site]
@@ -110,6 +111,7 @@ class Explored:
     refused: int
     below: frozenset[Goal] = frozenset()
     stopped: str = ""
+    seeded: bool = True
 
 
 class Search:
@@ -141,6 +143,7 @@ class Search:
         self._bases: dict[Goal, list[Base]] = {}
         self._tries: dict[Goal, int] = {}
         self._searching = False
+        self._seeded = False
         self._unsteady: frozenset[Key] = frozenset()
 
     def run(self, told: Callable[[int, int], None]) -> Explored:
@@ -164,6 +167,7 @@ class Search:
             refused=self._refused,
             below=frozenset(filter(self._below, self._open())),
             stopped=stopped,
+            seeded=self._seeded,
         )
 
     # -- what to try -----------------------------------------------------------------------------------
@@ -190,7 +194,8 @@ class Search:
                 self._try(recipe)
                 yield
             if not any(seen.varies or seen.on_tensors for seen in self._seen.values()):
-                return  # other values of the same kind will not change that
+                break  # other values of the same kind will not change that
+        self._seeded = True
 
     def _differs_by_itself(self, first: Path | None) -> frozenset[Key]:
         """Conditions that are otherwise on the very same call: a clock or a counter steers them, no input."""

@@ -136,6 +136,7 @@ class Session:
             "args": list(call.args),
             "kwargs": dict(call.kwargs),
             "layouts": [tensors.layout_of(tensor) for tensor in call.tensors()],
+            "gradients": [tensor.requires_grad for tensor in call.tensors()],
             "seed": seed,
             "anew": anew,
             "state": state,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -52,7 +52,8 @@ class WithTorch:
         if message["anew"]:
             self._state.restore()
             self._loaded = copy.deepcopy(self._pristine) if self._fresh else self._pristine
-        call = _laid_out(Call(message["args"], message["kwargs"]), message["layouts"])
+        call = Call(message["args"], message["kwargs"])
+        call = _as_it_was(call, zip(message["layouts"], message["gradients"], strict=True))
         call = call.to(self._device)
         outcome = observe(self._loaded, call, seed=message["seed"])
         state = tensors_of(_module(self._loaded)) if message["state"] else {}
@@ -121,15 +122,19 @@ class _Reasons(logging.Filter):
         return False
 
 
-def _laid_out(call: Call, layouts: Sequence[Sequence[int] | None]) -> Call:
-    """The call as whoever made it had its tensors in memory: some programs ask."""
-    waiting = iter(layouts)
+def _as_it_was(call: Call, traits: Iterator[tuple[Sequence[int] | None, bool]]) -> Call:
+    """The call as whoever made it had its tensors: where they lay in memory, and whether they wanted gradients. Some
+    programs ask.
+    """
 
-    def as_it_was(leaf: Any) -> Any:
-        strides = next(waiting) if isinstance(leaf, torch.Tensor) else None
-        return leaf if strides is None else tensors.laid_out(leaf, strides)
+    def own(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        strides, gradient = next(traits)
+        tensor = leaf if strides is None else tensors.laid_out(leaf, strides)
+        return tensor.requires_grad_() if gradient else tensor
 
-    return Call(tree_map(as_it_was, call.args), tree_map(as_it_was, dict(call.kwargs)))
+    return Call(tree_map(own, call.args), tree_map(own, dict(call.kwargs)))
 
 
 def _module(loaded: Any) -> torch.nn.Module | None:

@@ -21,7 +21,15 @@ from pytest_torchexport.spec.axes import Axes, find_axes
 from pytest_torchexport.spec.dims import Dim, Shape
 from pytest_torchexport.spec.domains import Domain
 from pytest_torchexport.spec.options import Options
-from pytest_torchexport.tree import Leaf, Structure, clone, copy_tensor, describe, flatten, tree_map
+from pytest_torchexport.tree import (
+    Leaf,
+    Structure,
+    copy_argument,
+    copy_tensor,
+    describe,
+    flatten,
+    tree_map,
+)
 
 __all__ = ["Call", "InputSpec", "TensorLeaf", "ValueLeaf", "build_spec"]
 
@@ -35,7 +43,7 @@ class Call:
 
     def clone(self) -> Call:
         """The same call on detached clones."""
-        return Call(clone(self.args), clone(dict(self.kwargs)))
+        return Call(copy_argument(self.args), copy_argument(dict(self.kwargs)))
 
     def flatten(self, path: str = "") -> tuple[list[Leaf], Structure]:
         """The leaves of ``(args, kwargs)`` in the order in which every exporter sees them, and the

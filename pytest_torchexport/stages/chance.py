@@ -10,11 +10,12 @@ from pytest_torchexport.stages.bench import Bench
 
 
 def streams(bench: Bench) -> None:
-    """Raise where the artifact is constant and eager is not. Where it draws from a stream of its own, its
-    random outputs are not compared from here on.
+    """Raise where the artifact is constant and eager is not, or the other way round. Where it draws from a stream of
+    its own, its random outputs are not compared from here on.
     """
     eager, example, seed = bench.eager, bench.spec.example, bench.plan.seed
     if not eager.random:
+        _settled(bench)
         return
     wanted = eager.on_cpu(example)
     first, again, other = (bench.judge.run(example, at) for at in (seed, seed, seed + 1))
@@ -31,6 +32,22 @@ def streams(bench: Bench) -> None:
             details=eager.draws,
         )
     bench.judge.random_paths = own
+
+
+def _settled(bench: Bench) -> None:
+    """Eager is the same with all seeds: it may set its own, which exporters leave out. With the plan's seed alone the
+    artifact would agree where both are the same number.
+    """
+    example, seed = bench.spec.example, bench.plan.seed
+    first, other = (bench.judge.run(example, at) for at in (seed, seed + 1))
+    if not isinstance(first, Returned):
+        return
+    differences = bench.judge.differences([example], first, other)
+    if differences:
+        raise OutputsDiffer(
+            "the artifact varies with the random seed, and eager does not",
+            differences=tuple(differences),
+        )
 
 
 def unjudged(bench: Bench) -> str:

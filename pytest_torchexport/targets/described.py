@@ -103,8 +103,9 @@ def _method(
 def _argument(argument: Any, defaults: bool) -> str:
     told = defaults and argument.has_default_value()
     default = f" = {argument.default_value!r}" if told else ""
-    # Of what has no name in the source torch counts anew when it makes a module of a function.
-    name = re.sub(r"^argument_\d+$", "argument", argument.name)
+    # Saving numbers what has one name twice (an attention's x, x, x), and what has none in the source is counted
+    # anew when a module is made of a function.
+    name = re.sub(r"_?\d+$", "", argument.name)
     return f"{name}: {_type(argument.type)}{default}"
 
 
@@ -179,7 +180,12 @@ def of_exported(program: Any) -> dict[str, str]:
         ),
         constants=lambda: tensors.told("constant", program.constants.items()),
         modules=lambda: (
-            (f"module {entry.fqn}", _flat(entry.signature)) for entry in program.module_call_graph
+            # No names are written as None.
+            (
+                f"module {entry.fqn}",
+                _flat(entry.signature).replace("arg_names=[]", "arg_names=None"),
+            )
+            for entry in program.module_call_graph
         ),
     )
 

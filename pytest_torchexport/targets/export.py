@@ -13,7 +13,7 @@ import torch
 from pytest_torchexport.messages import is_about_dims
 from pytest_torchexport.spec.exporters import dynamic_shapes, without_names
 from pytest_torchexport.spec.inputs import Call, InputSpec
-from pytest_torchexport.subject import as_module, signature_of
+from pytest_torchexport.subject import signature_of, spelled_out
 from pytest_torchexport.targets import described, devices
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
 from pytest_torchexport.targets.branches import of_exported
@@ -41,13 +41,13 @@ class Export:
         if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
             return NotApplicable("torch.export does not take TorchScript")
         extra = options.pop("extra_files", {})
-        signature = signature_of(module)
+        subject = spelled_out(module, example.kwargs if spec.dynamic_shapes is None else ())
         first: Exception | None = None
-        for _, shapes in dynamic_shapes(spec, example, signature):
+        for _, shapes in dynamic_shapes(spec, example, signature_of(subject)):
             forget_earlier_exports()
             try:
                 program = torch.export.export(
-                    as_module(module),
+                    subject,
                     example.args,
                     dict(example.kwargs),
                     dynamic_shapes=without_names(shapes),

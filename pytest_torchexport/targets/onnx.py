@@ -13,7 +13,7 @@ import torch
 from pytest_torchexport.messages import is_about_dims
 from pytest_torchexport.spec.exporters import dynamic_shapes
 from pytest_torchexport.spec.inputs import Call, InputSpec
-from pytest_torchexport.subject import as_module, signature_of
+from pytest_torchexport.subject import signature_of, spelled_out
 from pytest_torchexport.targets import onnx_file
 from pytest_torchexport.targets.base import NotApplicable, whole_file
 from pytest_torchexport.targets.branches import Branches, of_onnx
@@ -143,10 +143,11 @@ class Onnx:
         program: Any = None
         captured = Captures()
         notes: tuple[str, ...] = ()
-        for spelling, shapes in dynamic_shapes(spec, example, signature_of(module)):
+        subject = spelled_out(module, example.kwargs if spec.dynamic_shapes is None else ())
+        for spelling, shapes in dynamic_shapes(spec, example, signature_of(subject)):
             try:
                 with captures() as seen:
-                    found = _export(as_module(module), example, shapes, options)
+                    found = _export(subject, example, shapes, options)
             except Exception as error:
                 first = first or error
                 if not is_about_dims(error):

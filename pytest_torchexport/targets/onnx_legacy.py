@@ -198,7 +198,9 @@ def _flat(
         return module, (*example.args, *example.kwargs.values()), ()
     leaves, structure = example.flatten()
     values = tuple(leaf for _, leaf in leaves)
-    if plain and isinstance(module, torch.nn.Module):
+    # torch.onnx takes whatever has a ``graph`` for a ScriptModule.
+    graph = isinstance(module, torch.fx.GraphModule)
+    if plain and not graph and isinstance(module, torch.nn.Module):
         return module, example.args, ()
     baked = tuple(
         f"{path}={describe(leaf)}"
