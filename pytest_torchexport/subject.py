@@ -13,7 +13,7 @@ import sys
 import types
 import typing
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import torch
 from pytest_torchexport.failures import SpecError
 from pytest_torchexport.fingerprint import reach
 from pytest_torchexport.messages import is_users
-from pytest_torchexport.tree import copy_tensor
+from pytest_torchexport.tree import copy_tensor, is_plain
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,11 @@ class Subject:
                 f"{self.name} cannot be copied ({type(error).__name__}: {error}); "
                 "checks run on copies, so that they never change your module"
             ) from error
+        if module is self.module:
+            raise SpecError(
+                f"{self.name} cannot be copied: its __deepcopy__ returns the module itself; checks run on copies, so "
+                "that they never change your module"
+            )
         return self._rebound(module)
 
     def to(self, device: str) -> Subject:
@@ -283,7 +288,7 @@ def _deepcopy(module: torch.nn.Module) -> torch.nn.Module:
     """``copy.deepcopy`` that also copies the non-leaf tensors which deepcopy refuses (facts: an attribute
     that was computed from a parameter).
     """
-    memo: dict[int, Any] = {}
+    memo: dict[int, Any] = dict(_copied_together(_tensors(module)))
     for part in module.modules():
         for value in vars(part).values():
             if isinstance(value, torch.Tensor) and value.requires_grad and not value.is_leaf:
@@ -292,6 +297,27 @@ def _deepcopy(module: torch.nn.Module) -> torch.nn.Module:
         copied = copy.deepcopy(module, memo)
     _relink(copied, memo)
     return copied
+
+
+def _copied_together(tensors: Iterable[torch.Tensor]) -> Iterator[tuple[int, torch.Tensor]]:
+    """Copies, by id, of the parameters that share memory with other tensors, and of these: deepcopy gives each
+    parameter a memory of its own, and what is written to one would no longer be seen in the other.
+    """
+    sharing: dict[int, dict[int, torch.Tensor]] = {}
+    for tensor in tensors:
+        if type(tensor) in (torch.Tensor, torch.nn.Parameter) and is_plain(tensor):
+            sharing.setdefault(tensor.untyped_storage().data_ptr(), {})[id(tensor)] = tensor
+    for memory, group in sharing.items():
+        own = any(isinstance(tensor, torch.nn.Parameter) for tensor in group.values())
+        if not memory or len(group) == 1 or not own:
+            continue
+        storage = next(iter(group.values())).untyped_storage().clone()  # type: ignore[no-untyped-call]
+        for number, tensor in group.items():
+            place = tensor.storage_offset(), tensor.size(), tensor.stride()
+            view = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage, *place)
+            if isinstance(tensor, torch.nn.Parameter):
+                view = torch.nn.Parameter(view, requires_grad=tensor.requires_grad)
+            yield number, view
 
 
 def _relink(copied: torch.nn.Module, memo: Mapping[int, Any]) -> None:

@@ -106,6 +106,7 @@ class DirectArtifact:
     extra_files: Mapping[str, str | bytes] = field(default_factory=dict)
     baked: tuple[str, ...] = ()
     native_loops: bool = False
+    notes: tuple[str, ...] = ()
     auditor: Callable[[InputSpec], tuple[Suspicion, ...]] | None = None
     reader: Callable[[Any], Branches] | None = None
     locator: Callable[[Any], tuple[Baked, ...]] | None = None

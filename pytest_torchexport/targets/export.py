@@ -41,7 +41,7 @@ class Export:
         if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
             return NotApplicable("torch.export does not take TorchScript")
         extra = options.pop("extra_files", {})
-        subject = spelled_out(module, example.kwargs if spec.dynamic_shapes is None else ())
+        subject, notes = with_names(module, example, spec)
         first: Exception | None = None
         for _, shapes in dynamic_shapes(spec, example, signature_of(subject)):
             forget_earlier_exports()
@@ -58,7 +58,7 @@ class Export:
                 if not is_about_dims(error):
                     break
             else:
-                return _artifact(program, extra)
+                return _artifact(program, extra, notes)
             finally:
                 forget_earlier_exports()
         assert first is not None
@@ -104,7 +104,9 @@ def _save(
 
 
 def _artifact(
-    program: torch.export.ExportedProgram, extra_files: Mapping[str, str | bytes]
+    program: torch.export.ExportedProgram,
+    extra_files: Mapping[str, str | bytes],
+    notes: tuple[str, ...],
 ) -> DirectArtifact:
     module = program.module()
     return DirectArtifact(
@@ -114,10 +116,24 @@ def _artifact(
         write=_save,
         filename=FILENAME,
         extra_files=extra_files,
+        notes=notes,
         auditor=lambda spec: suspicions(spec, facts_of(program)),
         reader=of_exported,
         describer=described.of_exported,
         locator=devices.of_exported,
+    )
+
+
+def with_names(
+    module: Callable[..., Any], example: Call, spec: InputSpec
+) -> tuple[torch.nn.Module, tuple[str, ...]]:
+    """What torch.export gets for the subject, and a note where that is not the subject itself."""
+    varies = spec.dims and spec.dynamic_shapes is None
+    subject = spelled_out(module, example.kwargs if varies else ())
+    if subject is module or not isinstance(module, torch.nn.Module):
+        return subject, ()
+    return subject, (
+        "exported through a wrapper that names all keywords of the call: torch.export has no dynamic shapes for **kwargs",
     )
 
 

@@ -13,11 +13,11 @@ import torch
 from pytest_torchexport.messages import is_about_dims
 from pytest_torchexport.spec.exporters import dynamic_shapes
 from pytest_torchexport.spec.inputs import Call, InputSpec
-from pytest_torchexport.subject import signature_of, spelled_out
+from pytest_torchexport.subject import signature_of
 from pytest_torchexport.targets import onnx_file
 from pytest_torchexport.targets.base import NotApplicable, whole_file
 from pytest_torchexport.targets.branches import Branches, of_onnx
-from pytest_torchexport.targets.export import forget_earlier_exports
+from pytest_torchexport.targets.export import forget_earlier_exports, with_names
 from pytest_torchexport.targets.ort import TensorFile, has_loops, named, unavailable
 from pytest_torchexport.targets.sizes import (
     Captures,
@@ -142,8 +142,7 @@ class Onnx:
         first: Exception | None = None
         program: Any = None
         captured = Captures()
-        notes: tuple[str, ...] = ()
-        subject = spelled_out(module, example.kwargs if spec.dynamic_shapes is None else ())
+        subject, notes = with_names(module, example, spec)
         for spelling, shapes in dynamic_shapes(spec, example, signature_of(subject)):
             try:
                 with captures() as seen:
@@ -158,12 +157,12 @@ class Onnx:
                 break
             if program is None:
                 program, captured = found, seen
-            notes = (f"with {spelling} the exporter silently makes a dim static that varies",)
+            notes += (f"with {spelling} the exporter silently makes a dim static that varies",)
         if program is None:
             assert first is not None
             raise first
         if not _keeps_dims(program, spec):
-            notes = (FROZEN.format(dims=", ".join(spec.dims)),)
+            notes += (FROZEN.format(dims=", ".join(spec.dims)),)
         return _artifact(program, device, external, notes, captured)
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:

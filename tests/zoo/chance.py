@@ -70,6 +70,18 @@ class RandomShapeOnly(nn.Module):
 # -- frozen: a number that was drawn while exporting ---------------------------------------------------
 
 
+class SeedsItself(nn.Module):
+    """Random numbers that are always the same: a projection that nobody wants to store."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.manual_seed(self.seed)
+        return x + torch.randn(3)
+
+
 class PythonChance(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * random.uniform(1.0, 2.0)
@@ -188,6 +200,9 @@ CHANCE = (
         train=True,
         mode="as-is",
     ),
+    # Exporters leave the seed out; a script keeps it.
+    row("seeds itself with 0", lambda: SeedsItself(0), X, truth(DIFFERS, script=None)),
+    row("seeds itself with 7", lambda: SeedsItself(7), X, truth(DIFFERS, script=None)),
     row("python chance", PythonChance, X, truth(DIFFERS, script=REFUSED)),
     row("python choice", PythonChoice, X, truth(DIFFERS, script=REFUSED)),
     row("numpy chance", NumpyChance, X, truth(DIFFERS, script=REFUSED)),

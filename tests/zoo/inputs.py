@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Tuple  # noqa: UP035  # TorchScript's words
+from typing import Any, Dict, List, Tuple  # noqa: UP035  # TorchScript's words
 
 import torch
 from torch import Tensor, nn
 
 from zoo.containers import Batch, Known, TypedPair
-from zoo.row import DIFFERS, FROZEN, RAISES, REFUSED, UNLOADABLE, call, normal, row, truth
+from zoo.row import DIFFERS, FROZEN, RAISES, REFUSED, STATE, UNLOADABLE, call, normal, row, truth
 
 
 class IntArgument(nn.Module):
@@ -88,6 +88,45 @@ class AnyKeywords(nn.Module):
         return x + extra["bias"]
 
 
+class FlagAmongKeywords(nn.Module):
+    def forward(self, x: Tensor, **kwargs: Any) -> Tensor:
+        return x * 2 if kwargs.get("flag") else x
+
+
+class AsksForGradients(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (2 if x.requires_grad else 3)
+
+
+class Cache:
+    """As transformers have one: an object that forward writes to."""
+
+    def __init__(self) -> None:
+        self.seen = torch.zeros(3)
+        self.length = 0
+
+    def update(self, x: Tensor) -> Tensor:
+        self.seen = self.seen + x.sum(0)
+        self.length += 1
+        return self.seen
+
+
+class GivenCache(nn.Module):
+    def forward(self, x: Tensor, cache: Cache) -> Tensor:
+        return x + cache.update(x)
+
+
+class ReadsCache(nn.Module):
+    """And leaves it as it is."""
+
+    def forward(self, x: Tensor, cache: Cache) -> Tensor:
+        return x + cache.seen
+
+
+# No artifact writes to the object, and torch.export takes none; a script wants the very class, which is nowhere else.
+CACHED = truth(STATE, export=REFUSED, onnx=REFUSED)
+READ = truth(script=UNLOADABLE, export=REFUSED, onnx=REFUSED)
+
 INPUTS = (
     row("int argument", IntArgument, call(normal(4, 3), 2)),
     row(
@@ -150,13 +189,22 @@ INPUTS = (
         truth(script=REFUSED),
     ),
     row("variadic", Variadic, call(normal(4, 3), normal(4, 2)), truth(script=REFUSED)),
-    # torch 2.13 loses dynamic_shapes of **kwargs ("Must provide a tree_name …").
+    # torch 2.13 loses dynamic_shapes of **kwargs ("Must provide a tree_name …"): a wrapper names them.
     row(
         "any keywords",
         AnyKeywords,
         call(normal(4, 3), bias=normal(4, 3, seed=1)),
-        truth(script=REFUSED, export=REFUSED, onnx=REFUSED),
+        truth(script=REFUSED),
     ),
+    row(
+        "a flag among keywords",
+        FlagAmongKeywords,
+        call(x=normal(4, 3), flag=True),
+        truth(script=REFUSED),
+    ),
+    row("asks for gradients", AsksForGradients, call(normal(4, 3).requires_grad_())),
+    row("a cache is given", GivenCache, call(normal(4, 3), Cache()), CACHED),
+    row("a cache is read", ReadsCache, call(normal(4, 3), Cache()), READ),
     row(
         "any keywords, fixed sizes",
         AnyKeywords,

@@ -173,6 +173,17 @@ LAYERS = (
         call(normal(3, 4), normal(5, 4, seed=1)),
         shapes={"x": "rows 4", "y": "columns 4"},
     ),
+    # Saving numbers the names of a trace's arguments: x, x, x.
+    row(
+        "attention with a flag",
+        lambda: nn.MultiheadAttention(8, 2, batch_first=True),
+        call(normal(2, 5, 8), normal(2, 7, 8, seed=1), normal(2, 7, 8, seed=1), need_weights=True),
+    ),
+    row(
+        "symbolically traced",
+        lambda: torch.fx.symbolic_trace(nn.Sequential(nn.Linear(3, 4), nn.ReLU())),
+        call(normal(4, 3)),
+    ),
     row(
         "tied batches",
         TupleIn,

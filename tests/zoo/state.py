@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Dict, List, Optional  # noqa: UP035  # TorchScript's words
 
 import torch
@@ -144,6 +145,65 @@ class CountsInPart(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
+
+
+class CountsInParametersMemory(nn.Module):
+    """A buffer that is a view of a parameter: whoever writes to one writes to the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3))
+        self.register_buffer("first", self.weight.data[:1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.first.add_(1)
+        return x * self.weight.sum()
+
+
+class ReadsParametersMemory(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3))
+        self.register_buffer("first", self.weight.data[:1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.first + self.weight.sum()
+
+
+class TwoOfOneMemory(nn.Module):
+    """Tied the other way round: one is the other's transpose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 3))
+        self.head = nn.Linear(3, 3, bias=False)
+        self.head.weight = nn.Parameter(self.weight.data.t())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x @ self.weight)
+
+
+class WithoutNumbers(nn.Module):
+    """Not loaded, and not read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("spare", torch.empty(3, device="meta"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2
+
+
+class WeaklyReferred(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 3)
+        self.part = weakref.ref(self.fc)
+
+    def forward(self, x: Tensor) -> Tensor:
+        part = self.part()
+        assert part is not None
+        return part(x)
 
 
 class SilentBuffer(nn.Module):
@@ -424,6 +484,16 @@ STATEFUL = (
     row("key-value cache", KeyValueCache, X, COUNTED),
     row("momentum", Momentum, X, COUNTED),
     row("counts in a part", CountsInPart, X, COUNTED),
+    row(
+        "counts in a parameter's memory",
+        CountsInParametersMemory,
+        X,
+        truth(trace=STATE, onnx=REFUSED, onnx_legacy=STATE),
+    ),
+    row("reads a parameter's memory", ReadsParametersMemory, X),
+    row("two parameters of one memory", TwoOfOneMemory, X),
+    row("a buffer without numbers", WithoutNumbers, X),
+    row("looks at a part by a weak reference", WeaklyReferred, X, truth(script=REFUSED)),
     row("silent buffer", SilentBuffer, X, truth(trace=STATE)),
     row("moving parameter", MovingParameter, X, COUNTED),
     row("warms up", WarmsUp, X, COUNTED),
