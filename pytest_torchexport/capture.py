@@ -24,7 +24,7 @@ MAX_SUBJECTS = 16
 
 @dataclass
 class Recording:
-    """One module instance as it was before its first outermost call, and calls of one structure."""
+    """One module instance as it was before its first outermost call with these parts, and calls of one structure."""
 
     module: Any
     calls: list[Call] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self._by_key: dict[Any, Recording] = {}
-        self._copies: dict[int, tuple[Any, Any, SpecError | None]] = {}
+        self._copies: dict[Any, tuple[Any, Any, SpecError | None]] = {}
         self._local = threading.local()
         self.left_out = 0
 
@@ -96,28 +96,34 @@ class Recorder:
     ) -> tuple[Recording, Call, Any] | None:
         own = uncompiled(module)
         leaves, structure = flatten((args, kwargs))
-        key = (id(own), str(structure), tuple(_kind(leaf) for _, leaf in leaves))
+        identity = id(own), _parts(own)
+        key = (*identity, str(structure), tuple(_kind(leaf) for _, leaf in leaves))
         if key not in self._by_key:
             if len(self._by_key) >= MAX_SUBJECTS:
                 self.left_out += 1
                 return None
-            self._by_key[key] = Recording(*self._copied(own))
+            self._by_key[key] = Recording(*self._copied(own, identity))
         recording = self._by_key[key]
         shapes = tuple(tuple(v.shape) for _, v in leaves if isinstance(v, torch.Tensor))
         return recording, Call(args, kwargs).clone(), shapes
 
     def _copied(
-        self, module: torch.nn.Module
+        self, module: torch.nn.Module, identity: Any
     ) -> tuple[Any, list[Call], list[Any], SpecError | None]:
-        if id(module) not in self._copies:
+        if identity not in self._copies:
             try:
                 copied, problem = Subject.of(module).copy().function, None
             except SpecError as error:
                 copied, problem = module, error
             # The original is kept too, so that its id is not given to another module.
-            self._copies[id(module)] = (module, copied, problem)
-        _, copied, problem = self._copies[id(module)]
+            self._copies[identity] = (module, copied, problem)
+        _, copied, problem = self._copies[identity]
         return copied, [], [], problem
+
+
+def _parts(module: torch.nn.Module) -> tuple[tuple[str, type], ...]:
+    """What a module is made of: to quantize one in place makes another model of it."""
+    return tuple((path, type(part)) for path, part in module.named_modules())
 
 
 def _capturing() -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.limits import TimeLimitExceeded
-from pytest_torchexport.messages import said
+from pytest_torchexport.messages import printable, said
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.tree import clone
 
@@ -299,4 +299,4 @@ def _put_back(before: tuple[torch.dtype, bool, int, Any]) -> tuple[str, ...]:
 def raised(error: BaseException) -> Raised:
     """The outcome for an exception: its type, its message, and where in the user's code."""
     message, where = said(error)
-    return Raised(type(error).__name__, message, where)
+    return Raised(type(error).__name__, printable(message), where)

@@ -217,7 +217,7 @@ def readable(spec: InputSpec, stored: Iterable[Mapping[str, Any]]) -> list[Recip
 
 
 def describe_recipe(spec: InputSpec, recipe: Recipe, call: Call) -> str:
-    """``x=float32[3, 4] zeros, mask=bool[3]`` for people."""
+    """``x=float32[3, 4] zeros, mask=bool[3]`` for people; what the user's ``map`` makes of it is not told."""
     parts = []
     built = dict(spec.flatten(call))
     for leaf, item in zip(spec.leaves, recipe.leaves, strict=True):
@@ -226,7 +226,8 @@ def describe_recipe(spec: InputSpec, recipe: Recipe, call: Call) -> str:
         if isinstance(leaf, TensorLeaf):
             words.append(_describe_leaf(item, recipe.seed, value))
         parts.append(" ".join(word for word in words if word))
-    return ", ".join(parts) or "no arguments"
+    mapped = " (then map)" if spec.map is not None else ""
+    return (", ".join(parts) or "no arguments") + mapped
 
 
 def _describe_leaf(item: LeafRecipe, seed: int, value: Any) -> str:

@@ -27,12 +27,13 @@ from torch.nn.modules.module import (
 from pytest_torchexport.dispatch import compiling_nothing
 from pytest_torchexport.eager import Eager
 from pytest_torchexport.explore.origins import Origin, violation
-from pytest_torchexport.explore.reach import functions_of, not_followed, owner_of
+from pytest_torchexport.explore.reach import files_of, functions_of, not_followed, owner_of
 from pytest_torchexport.explore.recorder import Endless, Key, Path, Recorder
 from pytest_torchexport.explore.rewrite import placed, rewritten
 from pytest_torchexport.explore.sites import Outcome, Site
 from pytest_torchexport.fingerprint import changed, fingerprint
 from pytest_torchexport.limits import TimeLimitExceeded
+from pytest_torchexport.messages import is_users
 from pytest_torchexport.observe import TENSORS, Hung, Raised, State, observe, seed_everything
 from pytest_torchexport.quiet import unheard
 from pytest_torchexport.spec.inputs import Call
@@ -98,6 +99,10 @@ class Observed:
     def module(self) -> torch.nn.Module | None:
         """The copy that is run."""
         return self._subject.module
+
+    def is_of_parts(self, site: Site) -> bool:
+        """Whether a condition stands in code of the user's, or in that of a part's own class."""
+        return is_users(site.file) or site.file in files_of(self._subject)
 
     def _prepare(
         self, packages: tuple[str, ...]

@@ -67,6 +67,16 @@ def home_of(subject: Subject) -> str:
     return "" if home in ("torch", "builtins") else home
 
 
+def files_of(subject: Subject) -> frozenset[str]:
+    """The files that the classes of the subject's parts are written in: its own code, and not that of helpers in the
+    same package.
+    """
+    parts = subject.module.modules() if subject.module is not None else ()
+    names = {cls.__module__ for part in parts for cls in type(part).__mro__}
+    files = (getattr(sys.modules.get(name), "__file__", None) for name in names)
+    return frozenset(file for file in files if file)
+
+
 def not_followed(subject: Subject, owns: Owns) -> tuple[str, ...]:
     """Packages, torch left out, that parts of the subject come from and whose code is left alone."""
     classes = (

@@ -69,8 +69,9 @@ def _serve(channel: socket.socket) -> None:
         wire.send(channel, answer)
         try:
             answer = _answer(library, wire.receive(channel, library.codec))
-        except (wire.CannotCross, MemoryError) as error:
-            answer = _failed(error)  # with half a frame read nobody goes on after MemoryError
+        except (wire.CannotCross, wire.Malformed, MemoryError) as error:
+            # Who asks writes no nonsense: there is no memory left for it, and nobody asks again after that.
+            answer = _failed(error)
 
 
 def _answer(library: Answers, message: dict[str, Any]) -> wire.Frame:

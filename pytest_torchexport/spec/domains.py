@@ -34,7 +34,7 @@ class Domain:
     declared: bool = False
 
     def describe(self) -> str:
-        """``0..99``, ``[0, 1]``, ``one of 1, 2`` or ``any``."""
+        """``0..99``, ``[0, 1]``, ``not negative``, ``one of 1, 2``."""
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
         if self.elements is not None:
@@ -43,6 +43,8 @@ class Domain:
             return "False or True" + (", a True in each row" if self.rows_keep_one else "")
         if self.kind == "int":
             return f"{self.low}..{self.high}" + (", a 1 in each row" if self.rows_keep_one else "")
+        if self.low == 0 and self.high is None:
+            return "not negative"
         if self.low is None and self.high is None:
             return f"about +-{self.scale:.3g}"
         return f"[{'-inf' if self.low is None else self.low}, {'inf' if self.high is None else self.high}]"

@@ -372,8 +372,11 @@ def _proof(trails: Trails, recipe: Recipe) -> Iterator[str]:
 def weigh(trails: Trails) -> None:
     """Say what a pass does not rest on: outcomes that no call took, where the artifact has made up its mind."""
     trails.told()
-    rows = trails.bench.ledger.branches
-    trails.bench.ledger.ineffective += control_flow.unreached(rows)
+    rows = zip(trails.explored.seen, trails.bench.ledger.branches, strict=True)
+    sites, own = trails.explored.sites, trails.observed.is_of_parts
+    # Of what a library does around its models (transformers' outputs look at their own fields) nobody needs to hear.
+    near = [row for key, row in rows if own(sites[key[0]])]
+    trails.bench.ledger.ineffective += control_flow.unreached(near)
 
 
 def gate(bench: Bench) -> None:

@@ -18,6 +18,7 @@ from pytest_torchexport.limits import interrupted_after
 from pytest_torchexport.observe import raised
 from pytest_torchexport.stages import loading
 from pytest_torchexport.stages.bench import Bench
+from pytest_torchexport.targets.missing import remedies
 
 # Files of more megabytes are not saved twice.
 SAVED_TWICE = 64
@@ -87,7 +88,8 @@ def _not_saved(error: Exception, directory: Path) -> LoadFailed:
     reason = raised(error)
     left = ", ".join(_below(directory))
     details = (f"and leaves {left} behind, half-written",) if left else ()
-    return LoadFailed(f"cannot be saved: {reason}", details=details, where=reason.where)
+    lines = (*remedies(reason.type, reason.message), *details)
+    return LoadFailed(f"cannot be saved: {reason}", details=lines, where=reason.where)
 
 
 def _digests(files: Mapping[str, Path]) -> list[str]:

@@ -303,6 +303,15 @@ def _program(record: str) -> tuple[str, ...]:
     )
 
 
+def _unnamed(name: str) -> tuple[str, ...]:
+    """A container without a name in files: a class of somebody's, or what topk, sort and max(dim) return."""
+    own = name.startswith("torch.return_types.")
+    return (
+        f"torch.export.save has no name for {name}",
+        f"remedy: {'return tuple(...) of it' if own else 'register it with serialized_type_name=...; or use a plain tuple or dict'}",
+    )
+
+
 def _says(*lines: str) -> Callable[[str], tuple[str, ...]]:
     return lambda name: tuple(line.format(name=name) for line in lines)
 
@@ -326,10 +335,7 @@ REMEDIES: dict[str, Callable[[str], tuple[str, ...]]] = {
         "torch.export.save has no name for the namedtuple {name}",
         "remedy: a plain tuple or dict; or a dataclass given to torch.export.register_dataclass",
     ),
-    "unnamed": _says(
-        "torch.export.save has no name for {name}",
-        "remedy: register it with serialized_type_name=...; or use a plain tuple or dict",
-    ),
+    "unnamed": _unnamed,
     "data": _says(
         "the weights are in a file beside it, {name}, which is not there",
         "remedy: keep {name} in the same directory, under this name; or, below 2 GB, one file: "

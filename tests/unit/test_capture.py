@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from pytest_torchexport.capture import MAX_CALLS, MAX_SUBJECTS, Recorder
 from pytest_torchexport.failures import SpecError
+from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.subject import Subject, as_module
 
 
@@ -231,3 +233,83 @@ def test_what_torch_calls_while_a_model_is_built_is_none_of_the_users():
         layer = torch.nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
         layer(torch.ones(1, 3))
     assert [type(item.module).__name__ for item in recorder.recordings] == [type(layer).__name__]
+
+
+class Wrapped(torch.nn.Module):
+    """What quantizing in place does to a model: another part under the same name."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.part = part
+
+    def forward(self, x):
+        return self.part(x) * 2
+
+
+def test_a_module_whose_parts_were_exchanged_is_another_one():
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2))
+
+    def body():
+        module(torch.ones(1, 2))
+        module[0] = Wrapped(module[0])
+        module(torch.ones(1, 2))
+
+    first, second = recorded(body)
+    assert type(first.module[0]) is torch.nn.Linear
+    assert type(second.module[0]) is Wrapped
+
+
+def test_what_torch_calls_to_quantize_is_none_of_the_users():
+    def body():
+        observer = torch.ao.quantization.MinMaxObserver()
+        observer(torch.ones(2))
+        torch.ao.quantization.FakeQuantize()(torch.ones(2))
+
+    assert recorded(body) == []
+
+
+def test_a_copy_of_parameters_of_one_memory_has_one_memory_too():
+    module = torch.nn.Linear(3, 3)
+    module.register_buffer("first", module.weight.data[:1])
+    copied = Subject.of(module).copy().module
+    copied.first.add_(1)
+    assert torch.equal(copied.weight[:1], copied.first)
+    assert not torch.equal(copied.weight[:1], module.weight[:1])
+    assert isinstance(copied.weight, torch.nn.Parameter)
+    assert copied.weight.requires_grad
+
+
+def test_a_weak_reference_of_a_copy_leads_to_its_own_part():
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    module.looks_at = weakref.ref(module[0])
+    copied = Subject.of(module).copy().module
+    assert copied.looks_at() is copied[0]
+
+
+def test_a_module_that_is_its_own_copy_is_refused():
+    class Single(torch.nn.Linear):
+        def __deepcopy__(self, memo):
+            return self
+
+    with pytest.raises(SpecError, match="its __deepcopy__ returns the module itself"):
+        Subject.of(Single(2, 2)).copy()
+
+
+class Cache:
+    def __init__(self):
+        self.seen = [torch.zeros(2)]
+
+
+class Uncopied(Cache):
+    def __deepcopy__(self, memo):
+        raise RuntimeError("never")
+
+
+def test_a_call_has_objects_that_forward_may_write_to_of_its_own():
+    cache, uncopied, module = Cache(), Uncopied(), torch.nn.Linear(2, 2)
+    call = Call((cache, uncopied, module, len, Cache, torch.float32))
+    own, shared, *rest = call.clone().args
+    assert own is not cache
+    assert own.seen[0] is not cache.seen[0]
+    assert shared is uncopied
+    assert rest == [module, len, Cache, torch.float32]

@@ -21,6 +21,7 @@ pytestmark = [
 ]
 onnx = pytest.importorskip("onnx")
 
+from pytest_torchexport.targets import onnx_file  # noqa: E402
 from pytest_torchexport.targets.onnx_file import described, external, problems, read  # noqa: E402
 
 helper = onnx.helper
@@ -163,6 +164,19 @@ def test_a_location_that_is_no_file_is_told(tmp_path, location):
     (found,) = problems(written(tmp_path, model(weights=(tensor(location=location),))))
     assert found.startswith("external data")
     assert found.endswith("save the model again") or "is missing" in found
+
+
+TEXTS = {
+    "StringSplit": {"delimiter": "/"},
+    "RegexFullMatch": {"pattern": "/.*"},
+    "Constant": {"value_string": "/start"},
+}
+
+
+@pytest.mark.parametrize(("operator", "attributes"), TEXTS.items(), ids=TEXTS)
+def test_texts_of_onnx_own_operators_are_no_paths(operator, attributes):
+    node = helper.make_node(operator, [], ["c"], **attributes)
+    assert list(onnx_file._absolute_attributes(model(node))) == []
 
 
 def test_an_absolute_path_in_an_attribute_is_told(tmp_path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +21,11 @@ from pytest_torchexport import check_export
 from pytest_torchexport.sandbox import process, session, wire
 from pytest_torchexport.sandbox.process import ONNXRUNTIME, TORCH, Server
 from pytest_torchexport.sandbox.session import Session
-from pytest_torchexport.stages import saved
+from pytest_torchexport.stages import devices, saved
+from pytest_torchexport.stages.round_trip import Trip
 from pytest_torchexport.targets.base import DirectArtifact
 from pytest_torchexport.targets.onnx import OnnxArtifact
+from tests import hostile
 
 X = (torch.linspace(-1, 1, 6).reshape(2, 3),)
 
@@ -239,6 +243,104 @@ def test_a_truncated_file_does_not_load(monkeypatch, target, part):
 def test_a_file_that_is_gone_does_not_load(monkeypatch, target):
     spoil(monkeypatch, pathlib.Path.unlink)
     failed(check(target), "LoadFailed")
+
+
+def test_a_file_that_kills_who_loads_it_is_not_called_here(monkeypatch, tmp_path):
+    """Nobody asked for the round trip; where isolation was asked for, a call here might be the last."""
+    killer = hostile.nested_source(tmp_path)
+    spoil(monkeypatch, lambda path: shutil.copyfile(killer, path))
+    verdict = check(checks=["parity"], isolate=True)
+    failed(verdict, "ArtifactCrashed", "while it was loaded: it was killed by SIGSEGV")
+
+
+def test_a_file_that_does_not_load_is_not_isolated_and_says_why(monkeypatch):
+    spoil(monkeypatch, lambda path: path.write_bytes(b""))
+    verdict = check(checks=["parity"], isolate=True)
+    assert verdict.status == "passed"
+    assert not verdict.isolated
+    (note,) = (note for note in verdict.notes if note.startswith("not isolated: "))
+    assert "not a ZIP archive" in note
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to a limit of memory")
+def test_a_call_that_is_larger_than_the_memory_is_told_with_the_limit():
+    verdict = check_export(
+        nn.Identity(),
+        (torch.ones(60_000_000),),
+        target="trace",
+        checks=["round_trip"],
+        shapes={"input": "..."},
+        max_examples=1,
+        memory_limit=350,
+    )
+    failed(verdict, "ArtifactCrashed", "exhausted its memory limit of 350 MB")
+
+
+# -- devices ---------------------------------------------------------------------------------------
+
+
+class Noisy(nn.Module):
+    def forward(self, x):
+        return x + torch.rand(3)
+
+
+class Sparse(nn.Module):
+    def forward(self, x):
+        return (x * 2).to_sparse()
+
+
+@pytest.fixture
+def second_device(monkeypatch):
+    """Where there is no GPU: a device of that name that is the CPU, with a random stream of its own."""
+    plain = Trip.on
+
+    def on(own, device, call):
+        own._bench.plan = dataclasses.replace(own._bench.plan, seed=own._bench.plan.seed + 1)
+        try:
+            return plain(own, "cpu", call)
+        finally:
+            own._bench.plan = dataclasses.replace(own._bench.plan, seed=own._bench.plan.seed - 1)
+
+    monkeypatch.setattr(devices, "missing_device", lambda _: None)
+    monkeypatch.setattr(Trip, "on", on)
+
+
+@pytest.mark.parametrize("module", [nn.Linear(3, 3), Noisy(), Sparse()])
+def test_what_is_right_on_another_device_passes(second_device, module):
+    verdict = check_export(
+        module,
+        (torch.eye(3),),
+        target="trace",
+        serve_on=["cuda"],
+        shapes={},
+        max_examples=1,
+        mode="train",
+    )
+    assert verdict.status == "passed", (verdict.failure, verdict.reason, verdict.differences)
+
+
+def test_what_is_wrong_on_another_device_fails(second_device, monkeypatch):
+    plain = Trip.on
+
+    def on(own, device, call):
+        outcome = plain(own, device, call)
+        return dataclasses.replace(outcome, value=outcome.value + 1)
+
+    monkeypatch.setattr(Trip, "on", on)
+    verdict = check(serve_on=["cuda"])
+    failed(verdict, "RoundTripDiffers", "loaded on cuda")
+    assert verdict.differences
+
+
+@pytest.mark.parametrize(
+    ("device", "other", "one"),
+    [("cuda", "cuda:0", True), ("cuda:0", "cuda:1", False), ("cpu", "cuda", False)],
+)
+def test_which_names_are_those_of_one_device(device, other, one):
+    assert (devices._indexed(device) == devices._indexed(other)) == one
 
 
 # -- directories -----------------------------------------------------------------------------------

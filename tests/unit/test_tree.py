@@ -235,3 +235,10 @@ def test_the_bits_of_a_tensor_follow_its_elements_and_not_its_strides():
     assert bits_of(x[:0]) == b""
     complex_ = torch.tensor([1 + 2j])
     assert bits_of(complex_.conj()) == bits_of(torch.tensor([1 - 2j]))
+
+
+def test_a_tensor_whose_bits_were_read_can_still_be_resized():
+    tensor = torch.ones(2)
+    assert bits_of(tensor) == b"\x00\x00\x80\x3f" * 2
+    tensor.resize_(3)
+    assert tensor.shape == (3,)
