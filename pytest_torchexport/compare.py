@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.observe import Died, Hung, Outcome, Raised, Returned, Uncarried
-from pytest_torchexport.tree import Structure, describe, flatten
+from pytest_torchexport.tree import Structure, describe, flatten, has_state
 from pytest_torchexport.verdict import Difference
 
 # torch.testing._comparison._DTYPE_PRECISIONS, documented at
@@ -86,10 +86,15 @@ def _inputs(expected: Returned, actual: Returned, tolerance: Tolerance) -> list[
 
 
 def compare_values(
-    expected: Any, actual: Any, tolerance: Tolerance, path: str = "output"
+    expected: Any,
+    actual: Any,
+    tolerance: Tolerance,
+    path: str = "output",
+    within: frozenset[tuple[int, int]] = frozenset(),
 ) -> list[Difference]:
     """Every difference between two pytrees. Containers must be of one kind (mapping or sequence) with
-    the same keys or length: formats turn namedtuples into tuples and dataclasses into dicts.
+    the same keys or length: formats turn namedtuples into tuples and dataclasses into dicts. ``within`` are the pairs
+    of objects that these are part of: some hold themselves.
     """
     wanted, structure = flatten(expected, path)
     found, other = flatten(actual, path)
@@ -98,7 +103,7 @@ def compare_values(
         return differences
     by_path = dict(found)
     for (leaf_path, leaf), (_, own) in zip(wanted, _aligned(wanted, found, by_path), strict=True):
-        differences += _leaf(leaf_path, leaf, own, tolerance)
+        differences += _leaf(leaf_path, leaf, own, tolerance, within)
     return differences
 
 
@@ -212,9 +217,15 @@ def _structure(path: str, expected: Structure, actual: Structure) -> list[Differ
     return [d for key, left, right in pairs for d in _structure(f"{path}{key}", left, right)]
 
 
-def _leaf(path: str, expected: Any, actual: Any, tolerance: Tolerance) -> list[Difference]:
+def _leaf(
+    path: str,
+    expected: Any,
+    actual: Any,
+    tolerance: Tolerance,
+    within: frozenset[tuple[int, int]],
+) -> list[Difference]:
     try:
-        return _leaf_differences(path, expected, actual, tolerance)
+        return _leaf_differences(path, expected, actual, tolerance, within)
     except Exception as error:  # a tensor without numbers, which some exporters leave behind
         what = f"cannot be compared: {type(error).__name__}"
         kinds = type(expected).__name__, type(actual).__name__
@@ -224,12 +235,18 @@ def _leaf(path: str, expected: Any, actual: Any, tolerance: Tolerance) -> list[D
 
 
 def _leaf_differences(
-    path: str, expected: Any, actual: Any, tolerance: Tolerance
+    path: str,
+    expected: Any,
+    actual: Any,
+    tolerance: Tolerance,
+    within: frozenset[tuple[int, int]],
 ) -> list[Difference]:
-    if type(expected) is type(actual) and _has_no_equality(expected):
+    pair = id(expected), id(actual)
+    if expected is actual or pair in within:
+        return []
+    if type(expected) is type(actual) and has_state(expected) and _has_no_equality(expected):
         # A cache of keys and values, say: what it holds is what it is.
-        held = getattr(expected, "__dict__", {}), getattr(actual, "__dict__", {})
-        return compare_values(*held, tolerance, path)
+        return compare_values(vars(expected), vars(actual), tolerance, path, within | {pair})
     if not isinstance(expected, torch.Tensor) or not isinstance(actual, torch.Tensor):
         return _scalar(path, expected, actual, tolerance)
     for kind, left, right in (

@@ -19,7 +19,7 @@ from pytest_torchexport.reports.terminal import failure_text
 from pytest_torchexport.spec.inputs import Call
 from pytest_torchexport.spec.options import Options, parse_check_options
 from pytest_torchexport.targets.base import Artifact
-from pytest_torchexport.verdict import Verdict
+from pytest_torchexport.verdict import Verdict, why_skipped
 
 Keep = Callable[[Verdict], None]
 
@@ -145,9 +145,9 @@ def raise_for(verdicts: Sequence[Verdict], test: str, nodeid: str) -> None:
         raise ExceptionGroup(f"{len(failures)} kinds of failure", failures)
     if failures:
         raise failures[0]
-    skipped = [verdict for verdict in verdicts if verdict.status == "skipped"]
-    if skipped and len(skipped) == len(verdicts):
-        pytest.skip(skipped[0].reason)
+    reason = why_skipped(verdicts)
+    if reason:
+        pytest.skip(reason)
 
 
 def merged_options(options: Options) -> Options:

@@ -33,6 +33,10 @@ _ADVICE = re.compile(
 )
 
 
+# A tensor's numbers, which torch prints where it names a value.
+_NUMBERS = re.compile(
+    r"tensor\(\[.*?\](?:, (?:dtype|device|size|grad_fn|requires_grad)=[^)]*)?\)", re.DOTALL
+)
 _TORCHSCRIPT = "Traceback of TorchScript"
 _LAST_WORD = re.compile(r"^(\w+(?:Error|Exception)): (.*)", re.MULTILINE | re.DOTALL)
 
@@ -106,7 +110,7 @@ def condense(error: BaseException) -> tuple[str, str]:
     """``(reason, where)``: the first meaningful lines of the innermost cause, and ``file:line  source``."""
     causes = _causes(error)
     innermost = causes[-1]
-    text = text_of(innermost) or type(innermost).__name__
+    text = _NUMBERS.sub("tensor(...)", text_of(innermost)) or type(innermost).__name__
     lines = [line.strip() for line in text.splitlines()]
     kept = [
         line for line in lines if line and not _DROP.match(line) and not line.startswith("File ")

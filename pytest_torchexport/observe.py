@@ -95,7 +95,7 @@ WRAPPED = "owner"
 
 
 class State:
-    """Parameters and buffers of a module, and a way back to how they were.
+    """Parameters, buffers and random generators of a module, and a way back to how they were.
 
     A forward that updates buffers would make every later call start elsewhere; copying the whole module
     per call would cost more than the call. Version counters tell which tensors were written to, except by
@@ -119,6 +119,8 @@ class State:
         kept = {id(t) for t in (*buffers, *(parameters if thorough else ()))}
         self._kept = [t.detach().clone() if id(t) in kept else None for t in self._tensors]
         self._versions = [t._version for t in self._tensors]
+        generators = {id(g): g for owner in owners for g in vars(owner).values() if _draws(g)}
+        self._generators = [(generator, generator.get_state()) for generator in generators.values()]
 
     def restore(self) -> bool:
         """Put everything that was written to back as it was; True where something had been.
@@ -127,6 +129,7 @@ class State:
         """
         changed = [self._put_back(index) for index in range(len(self._tensors))]
         changed += [_rebind(owner, own) for owner, own in self._buffers]
+        changed += [_rewind(generator, kept) for generator, kept in self._generators]
         return any(changed)
 
     def stale(self) -> bool:
@@ -155,6 +158,17 @@ class State:
         if kept is None:
             return False
         return differ(self._tensors[index].detach(), kept)
+
+
+def _draws(value: Any) -> bool:
+    return isinstance(value, torch.Generator)
+
+
+def _rewind(generator: torch.Generator, kept: torch.Tensor) -> bool:
+    moved = not torch.equal(generator.get_state(), kept)
+    if moved:
+        generator.set_state(kept)
+    return moved
 
 
 def differ(left: torch.Tensor, right: torch.Tensor) -> bool:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -152,12 +153,15 @@ def example_recipe(spec: InputSpec, sizes: Mapping[str, int] | None = None) -> R
     )
 
 
-def plain_recipe(spec: InputSpec, kind: str, sizes: Mapping[str, int], seed: int) -> Recipe:
-    """One kind for every tensor, the example's value for every Python argument."""
+def plain_recipe(
+    spec: InputSpec, kind: str | Sequence[str], sizes: Mapping[str, int], seed: int
+) -> Recipe:
+    """One kind for every tensor, or some in turn; the example's value for every Python argument."""
+    kinds = itertools.cycle([kind] if isinstance(kind, str) else kind)
     return Recipe(
         sizes=dict(sizes),
         leaves=tuple(
-            LeafRecipe(kind=kind if isinstance(leaf, TensorLeaf) else "example")
+            LeafRecipe(kind=next(kinds) if isinstance(leaf, TensorLeaf) else "example")
             for leaf in spec.leaves
         ),
         seed=seed,

@@ -44,7 +44,7 @@ from pytest_torchexport.reports.terminal import (
 from pytest_torchexport.running import Running
 from pytest_torchexport.settings import Settings
 from pytest_torchexport.spec.options import Options
-from pytest_torchexport.verdict import Verdict
+from pytest_torchexport.verdict import Verdict, why_skipped
 
 if TYPE_CHECKING:
     from pytest_torchexport.fixture import TorchExport
@@ -221,9 +221,10 @@ class Session:
         text = failure_text_of(call.excinfo.value) if call.excinfo is not None else None
         if text is not None and report.outcome == "failed":
             report.longrepr = text
-        if report.outcome == "skipped" and not hasattr(report, "wasxfail") and _skips(verdicts):
+        reason = why_skipped(verdicts)
+        if reason and report.outcome == "skipped" and not hasattr(report, "wasxfail"):
             path, line, _ = item.reportinfo()
-            report.longrepr = (str(path), (line or 0) + 1, f"Skipped: {verdicts[0].reason}")
+            report.longrepr = (str(path), (line or 0) + 1, f"Skipped: {reason}")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect what the items' reports carry (on the controller, from all workers)."""
@@ -366,10 +367,6 @@ def _outcome(report: pytest.TestReport) -> str:
     if hasattr(report, "wasxfail"):
         return "xfailed" if report.outcome == "skipped" else "xpassed"
     return str(report.outcome)
-
-
-def _skips(verdicts: list[Verdict]) -> bool:
-    return bool(verdicts) and all(verdict.status == "skipped" for verdict in verdicts)
 
 
 def _refused_unnamed(record: dict[str, Any]) -> bool:

@@ -67,7 +67,7 @@ def _fresh(spec: InputSpec) -> st.SearchStrategy[Recipe]:
 
 def boundary_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
     """Each dim at its boundary sizes one at a time, all at min, all at max; then, at the example's sizes,
-    the corners of the value domains, and every listed value of a Python argument.
+    the corners of the value domains (of declared ones also one low beside another high), and every listed value of a Python argument.
     """
     example = spec.example_sizes
     seen = []
@@ -78,6 +78,9 @@ def boundary_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
     if spec.tensors:
         for kind in CORNERS:
             yield plain_recipe(spec, kind, example, seed)
+    if sum(leaf.domain.declared for leaf in spec.tensors) > 1:
+        for kinds in (("low", "high"), ("high", "low")):
+            yield plain_recipe(spec, kinds, example, seed)
     for index, leaf in enumerate(spec.leaves):
         if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple)):
             base = example_recipe(spec)

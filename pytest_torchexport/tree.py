@@ -94,7 +94,7 @@ def copy_argument(value: Any) -> Any:
     def own(leaf: Any) -> Any:
         if isinstance(leaf, torch.Tensor):
             return copy_tensor(leaf)
-        if not _has_state(leaf):
+        if not has_state(leaf):
             return leaf
         try:
             return copy.deepcopy(leaf)
@@ -104,8 +104,8 @@ def copy_argument(value: Any) -> Any:
     return tree_map(own, value)
 
 
-def _has_state(leaf: Any) -> bool:
-    """Whether an object is one of its own kind that others would share: not an enum's, say, which is itself."""
+def has_state(leaf: Any) -> bool:
+    """Whether an object is what it holds: an enum's member, a class and a function are themselves."""
     fixed = isinstance(leaf, (torch.nn.Module, type, enum.Enum)) or callable(leaf)
     return bool(getattr(leaf, "__dict__", None)) and not fixed
 

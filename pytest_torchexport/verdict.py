@@ -8,7 +8,7 @@ and no import of torch.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -169,6 +169,17 @@ class Verdict:
 
         if self.status == "failed" and self.failure is not None:
             raise by_name(self.failure)(failure_text(self), verdicts=(self,))
+
+
+def why_skipped(verdicts: Sequence[Verdict]) -> str:
+    """Why an item is a skip; empty where all its subjects were judged. What passed beside one that was not may be a
+    part of it that its constructor called.
+    """
+    skipped = [verdict for verdict in verdicts if verdict.status == "skipped"]
+    if not skipped or len(skipped) == len(verdicts):
+        return skipped[0].reason if skipped else ""
+    first = skipped[0]
+    return f"{len(skipped)} of {len(verdicts)} not judged: {first.subject}: {first.reason}"
 
 
 def coverage_of(branches: Iterable[Branch]) -> float | None:

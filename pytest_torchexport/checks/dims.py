@@ -30,7 +30,7 @@ def check(suspicions: Sequence[Suspicion], witness: Witness) -> list[str]:
         if suspicion.why != LOWEST:  # which is said of every program, and mostly means nothing
             cleared.append(
                 f"{suspicion.dim}: {suspicion.declared}, the program says {suspicion.actual} "
-                f"({suspicion.why}); it was right at {_listed(suspicion)} all the same"
+                f"({suspicion.why}); and yet it was right at {_listed(suspicion)}"
             )
     return cleared
 

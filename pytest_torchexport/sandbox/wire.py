@@ -177,7 +177,10 @@ def _encode(value: Any, codec: Codec, blobs: list[memoryview]) -> Any:
     if isinstance(value, bytes):
         return {"bytes": value.decode("latin-1")}
     if isinstance(value, defaultdict):
-        raise NotCarried("a defaultdict cannot cross to another process: its factory is code")
+        factory = next((n for n, known in _FACTORIES.items() if known is value.default_factory), "")
+        if not factory:
+            raise NotCarried("a defaultdict cannot cross to another process: its factory is code")
+        return {"default": [factory, _encode(dict(value), codec, blobs)]}
     if isinstance(value, Mapping):
         kind = "ordered" if isinstance(value, OrderedDict) else "dict"
         pairs = value.items()
@@ -209,6 +212,9 @@ def _decode(node: Any, codec: Codec, data: _Data) -> Any:
         return complex(*body)
     if kind == "bytes":
         return body.encode("latin-1")
+    if kind == "default":
+        factory, held = body
+        return defaultdict(_FACTORIES[factory], _decode(held, codec, data))
     if kind in _MAPPINGS:
         pairs = ((_decode(k, codec, data), _decode(v, codec, data)) for k, v in body)
         return _MAPPINGS[kind](pairs)
@@ -221,4 +227,8 @@ def _decode(node: Any, codec: Codec, data: _Data) -> Any:
 
 
 _MAPPINGS: Mapping[str, type[dict[Any, Any]]] = {"dict": dict, "ordered": OrderedDict}
+_FACTORIES: Mapping[str, Any] = {
+    "None": None,
+    **{kind.__name__: kind for kind in (dict, list, set, tuple, int, float, str, bool)},
+}
 _SEQUENCES: Mapping[str, type[list[Any] | tuple[Any, ...]]] = {"list": list, "tuple": tuple}

@@ -117,6 +117,8 @@ def _like(structure: Structure, entries: Sequence[Any]) -> Any:
         parts.append(_like(child, entries[start : start + child.count]))
         start += child.count
     plain = issubclass(structure.type, (dict, list, tuple))
+    if structure.type is torch.Size:
+        return tuple(parts)  # it holds nothing but numbers
     assert structure.rebuild is not None
     return structure.rebuild(parts) if plain else parts
 

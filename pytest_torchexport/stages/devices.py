@@ -87,7 +87,7 @@ def _tied(device: str, tied: list[Baked]) -> RoundTripDiffers:
         f"it will not run on {device}: {first.op} gives a tensor on {first.device}, wherever the inputs are",
         details=(
             *(f"also {item.op} at {item.where}" for item in tied[1:NAMED]),
-            "remedy: make it from an input (torch.zeros_like(x), x.new_zeros(...)) or a registered buffer, which move",
+            "remedy: make it from an input (torch.zeros_like(x), x.new_zeros(...)) or a registered buffer; or export it there",
         ),
         where=first.where,
     )

@@ -200,7 +200,9 @@ def _of_specs(kind: str, program: Any, specs: Iterable[Any]) -> Pairs:
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     for number, item in enumerate(specs):
         name = getattr(item.arg, "name", "")
-        value = getattr(item.arg, "value", values.get(name))
+        # Of an object of C++ (TorchBind, a generator) the capture's stand-in is not saved.
+        held = getattr(item.arg, "class_fqn", values.get(name))
+        value = getattr(item.arg, "value", held)
         facts = (item.kind.name, type(item.arg).__name__, name, item.target, _fake(value))
         # Of a constant it is said in memory alone.
         buffer = item.kind == InputKind.BUFFER

@@ -207,7 +207,8 @@ def _to_tensor(value: Any) -> torch.Tensor:
             else torch.empty(0, dtype=torch.uint8)
         )
         return flat.view(getattr(torch, dtype)).reshape(array.shape)
-    return torch.from_numpy(value.numpy())
+    # numpy has two names for 64 bits, of which torch knows one.
+    return torch.from_numpy(value.numpy().view(dtype))
 
 
 def _to_array(value: Any) -> Array:

@@ -212,6 +212,26 @@ def test_an_unnamed_refusal_is_skipped_with_torchs_reason_and_the_hint(suite, ru
     result.stdout.fnmatch_lines(["*name the targets you ship*then a refusal is a failure*"])
 
 
+def test_an_item_of_which_only_a_part_was_judged_is_no_pass(suite, run):
+    """As where a constructor calls its own backbone, and the model is refused."""
+    suite(
+        "class Odd(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.part = nn.Linear(3, 2)\n"
+        "        self.part(torch.ones(1, 3))\n"
+        "    def forward(self, x):\n"
+        "        return eval('self.part(x)')\n"
+        "@pytest.mark.torchexport\n"
+        "def test_net(): Odd()(torch.ones(2, 3))\n",
+    )
+    result = run("-rs", "-k", "script")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(
+        ["SKIPPED*1 of 2 not judged: Odd: script refused the module: *eval*"]
+    )
+
+
 def test_targets_that_the_ini_names_are_red(suite, run):
     suite(
         "class Odd(nn.Module):\n"

@@ -63,7 +63,7 @@ def test_a_suspicion_that_a_call_confirms_is_a_failure_with_the_line():
 
 def test_a_suspicion_that_no_call_confirms_is_a_note():
     (note,) = dims.check([suspicion()], passes)
-    assert "it was right at batch = 5; batch = 8 all the same" in note
+    assert "and yet it was right at batch = 5; batch = 8" in note
 
 
 def test_torchs_own_lower_bound_is_no_news():
