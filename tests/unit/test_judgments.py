@@ -164,7 +164,7 @@ def test_what_the_first_call_returns_is_not_states_business():
     (difference,) = state.carried_differences(
         {"output": torch.ones(1)}, {"output": torch.zeros(1)}, Tolerance()
     )
-    state.followed(1, 3, [difference], [])
+    state.followed(1, 3, [difference], [], stateful=True)
     with pytest.raises(StateDiffers, match="call 2 of 3"):
         state.followed(2, 3, [difference], [])
 
