@@ -6,5 +6,7 @@ servers one has no torch, and its code comes from this package too.
 
 ``session`` is for the rooms above: load an artifact there, call it, and hear what became of it. ``process`` starts and
 ends the servers, ``server`` and ``child`` run inside them, ``guard`` takes away what a child must not have,
-``wire`` is what both sides write to each other, with ``tensors`` and ``arrays`` for its data.
+(``landlock``: by the kernel), ``wire`` is what both sides write to each other, with ``tensors`` and ``arrays`` for its data,
+``answers`` reads with distrust what comes back. ``with_torch`` and ``with_onnxruntime`` are what a child answers with, ``installed`` says where
+it finds torch.
 """
