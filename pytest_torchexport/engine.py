@@ -373,7 +373,7 @@ class _Item:
                 self.plan,
                 outcome,
                 self._blocked(),
-                self._call_limit,
+                lambda: self.deadline.for_a_call(self.plan.call_limit),
                 self.spec,
                 fresh=self.eager.fresh_each_call,
             )
@@ -447,9 +447,6 @@ class _Item:
         allowed = {name.partition(".")[0] for name in self.plan.runtime_imports}
         own = {*self.subject.packages(), *local_packages(self.plan.root or Path.cwd())}
         return sorted(own - allowed)
-
-    def _call_limit(self) -> float:
-        return min(self.plan.call_limit, self.deadline.for_a_call())
 
     def _attempt(self) -> tuple[str, ...]:
         """The call that was being made, for what never came back from it."""

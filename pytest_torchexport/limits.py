@@ -11,6 +11,7 @@ import _thread
 import atexit
 import contextlib
 import faulthandler
+import math
 import os
 import signal
 import sys
@@ -57,9 +58,9 @@ class Deadline:
         """Seconds until the limit, never below zero."""
         return max(self.seconds - self.elapsed, 0.0)
 
-    def for_a_call(self) -> float:
-        """Seconds that one call may take: a little is left to say that it took too long."""
-        return max(self.left - 1.0, 0.5)
+    def for_a_call(self, most: float = math.inf) -> float:
+        """Seconds that one call may take, of at most so many: a little is left to say that it took too long."""
+        return min(most, max(self.left - 1.0, 0.5))
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from pytest_torchexport.failures import (
     RoundTripDiffers,
 )
 from pytest_torchexport.observe import Died, Hung, Outcome, Raised, Returned, Uncarried
-from pytest_torchexport.targets.missing import remedies
+from pytest_torchexport.targets.missing import OWN_CLASS, remedies
 from pytest_torchexport.verdict import Difference
 
 
@@ -77,7 +77,9 @@ def callable_there(wanted: Outcome, found: Outcome, what: str) -> str | None:
     """
     if isinstance(found, Uncarried):
         if found.own_class:
-            raise LoadFailed(f"cannot be called where the source does not exist: {found}")
+            raise LoadFailed(
+                f"cannot be called where the source does not exist: {found}", details=(OWN_CLASS,)
+            )
         return f"round trip not checked: {found}"
     if isinstance(found, Raised) and isinstance(wanted, Returned):
         details = remedies(found.type, found.message)

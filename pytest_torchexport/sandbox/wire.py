@@ -194,9 +194,8 @@ def _encode(value: Any, codec: Codec, blobs: list[memoryview]) -> Any:
         return {"node": [structure, [_encode(leaf, codec, blobs) for leaf in leaves]]}
     if type(value).__module__.partition(".")[0] in _EVERYWHERE:
         raise NotCarried(f"a {type(value).__name__} cannot cross to another process")
-    raise OwnClass(
-        f"a {type(value).__name__} cannot cross to a process that does not know its class"
-    )
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise OwnClass(f"{name} cannot cross to a process that does not know the class")
 
 
 def _decode(node: Any, codec: Codec, data: _Data) -> Any:

@@ -55,6 +55,10 @@ class Bench:
         """Which calls are legal."""
         return self.legal.spec
 
+    def call_limit(self) -> float:
+        """Seconds that a call may take in a process of its own."""
+        return self.deadline.for_a_call(self.plan.call_limit)
+
     def judge_of(self, artifact: Runnable, ledger: Ledger) -> Judge:
         """A judge of another artifact, or one who keeps other books."""
         return Judge(

@@ -28,11 +28,18 @@ SIDECARS = "pytest_torchexport.targets.ort:SIDECARS"
 FAULTS = "pytest_torchexport.targets.ort:FAULTS"
 
 
+UNCONFINED = (
+    "this system does not keep native code of a file from writing where it wants (Linux has Landlock for that): "
+    "load files of strangers in a container"
+)
+
+
 @dataclass(kw_only=True)
 class Opened(Isolated):
     """A file in the clean process. ``room`` has its copy, and goes when it is closed."""
 
     room: Path
+    notes: tuple[str, ...] = ()
 
     def close(self) -> None:
         """End its process and remove the copy."""
@@ -79,6 +86,7 @@ def artifact(
             left=left,
             session=session,
             room=room,
+            notes=() if session.confined else (UNCONFINED,),
         )
         uncarried = _try_the_example(opened, example)
         if uncarried is not None:

@@ -5,6 +5,7 @@ The one way to open a session, for what this run saved and for what somebody els
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from pytest_torchexport.plan import Plan
 from pytest_torchexport.sandbox import session as sandbox
 from pytest_torchexport.sandbox.process import Gone
 from pytest_torchexport.sandbox.session import Session, Source
+
+# What systems say where there is no place for files.
+NO_PLACE = (errno.EACCES, errno.EDQUOT, errno.ENOENT, errno.ENOSPC, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,8 @@ def room(target: str) -> Path:
     except Gone as error:
         raise LoadFailed(f"the clean process could not be started: {error}") from None
     except OSError as error:
+        step = "next step: TMPDIR must name a directory that has space and can be written to"
         raise LoadFailed(
             f"the clean process could not be started: {error}",
-            details=(
-                "next step: TMPDIR must name a directory that has space and can be written to",
-            ),
+            details=(step,) if error.errno in NO_PLACE else (),
         ) from None

@@ -117,7 +117,7 @@ class Trip:
                 open=self._open,
                 device=bench.plan.device,
                 seed=bench.plan.seed,
-                left=self._call_limit,
+                left=self._bench.call_limit,
                 session=None if self._session is None or self._session.over else self._session,
             )
         )
@@ -135,7 +135,7 @@ class Trip:
                 call,
                 device=self._bench.plan.device,
                 seed=self._bench.plan.seed,
-                limit=self._call_limit(),
+                limit=self._bench.call_limit(),
             )
             return outcome
 
@@ -221,9 +221,6 @@ class Trip:
 
     # -- calls -------------------------------------------------------------------------------------
 
-    def _call_limit(self) -> float:
-        return min(self._bench.plan.call_limit, self._bench.deadline.for_a_call())
-
     def _there(
         self, call: Call, *, anew: bool = True, state: bool = False
     ) -> tuple[Outcome, Tensors]:
@@ -237,7 +234,7 @@ class Trip:
             call,
             device=bench.plan.device,
             seed=bench.plan.seed,
-            limit=self._call_limit(),
+            limit=self._bench.call_limit(),
             anew=anew,
             state=state,
         )

@@ -75,6 +75,11 @@ WORDS = (
     ("file", r"invalid header or archive is corrupted|File is not a zip file"),
     ("file", r"Load model from .* failed:(?:Protobuf parsing failed|No graph was found)"),
 )
+# Where a call or what it returns holds a class of the user's that nobody registered.
+OWN_CLASS = (
+    "remedy: register it as a pytree that has a name in files (torch.export.register_dataclass, serialized_type_name=...) in "
+    f"a module that serving imports, and name that in {SETTING}; else take and return plain tuples, lists and dicts"
+)
 # Operators that come with torch itself: where one is unknown, torch is another one.
 TORCHS = frozenset({"aten", "prim", "prims"})
 

@@ -142,7 +142,7 @@ def test_what_is_registered_does_not_cross_to_those_who_do_not(codec):
 @pytest.mark.parametrize("value", [Own(), [Own()], {"a": Own()}])
 def test_what_only_this_process_knows_does_not_cross(value):
     with pytest.raises(
-        wire.OwnClass, match="cannot cross to a process that does not know its class"
+        wire.OwnClass, match="cannot cross to a process that does not know the class"
     ):
         across(value)
 
@@ -646,7 +646,7 @@ def test_a_call_that_cannot_cross_is_told_before_anything_is_sent(load):
     session = load("ADD")
     outcome, _ = session.run(Call((Own(),)), seed=0, limit=1.0)
     assert outcome == Uncarried(
-        "a Own cannot cross to a process that does not know its class", own_class=True
+        f"{__name__}.Own cannot cross to a process that does not know the class", own_class=True
     )
     assert isinstance(run(session), Returned)
 
