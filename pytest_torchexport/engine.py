@@ -319,6 +319,7 @@ class _Item:
         trails = branches.explore(bench, key) if self._checks("parity") else None
         if self._checks("state"):
             sequences.stay(bench)
+        chance.settled(bench)
         if self.trip is not None:
             self.trip.follow(self._on_the_trip(trails))
             devices.serve(bench, self.trip)

@@ -10,12 +10,11 @@ from pytest_torchexport.stages.bench import Bench
 
 
 def streams(bench: Bench) -> None:
-    """Raise where the artifact is constant and eager is not, or the other way round. Where it draws from a stream of
-    its own, its random outputs are not compared from here on.
+    """Raise where the artifact is constant and eager is not. Where it draws from a stream of its own, its
+    random outputs are not compared from here on.
     """
     eager, example, seed = bench.eager, bench.spec.example, bench.plan.seed
     if not eager.random:
-        _settled(bench)
         return
     wanted = eager.on_cpu(example)
     first, again, other = (bench.judge.run(example, at) for at in (seed, seed, seed + 1))
@@ -34,10 +33,12 @@ def streams(bench: Bench) -> None:
     bench.judge.random_paths = own
 
 
-def _settled(bench: Bench) -> None:
-    """Eager is the same with all seeds: it may set its own, which exporters leave out. With the plan's seed alone the
-    artifact would agree where both are the same number.
+def settled(bench: Bench) -> None:
+    """Raise where eager is the same with all seeds and the artifact is not: forward may set a seed of its own, which
+    exporters leave out. With the plan's alone the two would agree where both are the same number.
     """
+    if bench.eager.random:
+        return
     example, seed = bench.spec.example, bench.plan.seed
     first, other = (bench.judge.run(example, at) for at in (seed, seed + 1))
     if not isinstance(first, Returned):
