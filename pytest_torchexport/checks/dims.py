@@ -12,6 +12,8 @@ from pytest_torchexport.failures import ArtifactRaised, DimsNarrowed, Failure
 from pytest_torchexport.messages import is_guard
 from pytest_torchexport.targets.sizes import LOWEST, Suspicion
 
+# How much of an expression a report shows, in characters.
+READ = 160
 Witness = Callable[[Mapping[str, int]], Failure | None]
 
 
@@ -29,8 +31,8 @@ def check(suspicions: Sequence[Suspicion], witness: Witness) -> list[str]:
                 raise _narrowed(suspicion, sizes, failure)
         if suspicion.why != LOWEST:  # which is said of every program, and mostly means nothing
             cleared.append(
-                f"{suspicion.dim}: {suspicion.declared}, the program says {suspicion.actual} "
-                f"({suspicion.why}); and yet it was right at {_listed(suspicion)}"
+                f"{suspicion.dim}: {suspicion.declared}, the program says {_cut(suspicion.actual)} "
+                f"({_cut(suspicion.why)}); and yet it was right at {_listed(suspicion)}"
             )
     return cleared
 
@@ -51,11 +53,16 @@ def _narrowed(suspicion: Suspicion, sizes: Mapping[str, int], failure: Failure) 
     at = ", ".join(f"{name} = {size}" for name, size in sizes.items())
     return DimsNarrowed(
         f"{suspicion.dim} (axis {suspicion.axis} of {suspicion.path}): {suspicion.declared}, the "
-        f"program says {suspicion.actual}: {suspicion.why}",
+        f"program says {_cut(suspicion.actual)}: {_cut(suspicion.why)}",
         details=(f"at {at}: {' '.join(str(failure).split()) or failure.title}", *failure.details),
         where=suspicion.where or failure.where,
         differences=failure.differences,
     )
+
+
+def _cut(text: str) -> str:
+    """An expression of sizes as far as a reader follows it: of windows and their shifts they grow to pages."""
+    return text if len(text) <= READ else f"{text[:READ]}..."
 
 
 def _listed(suspicion: Suspicion) -> str:

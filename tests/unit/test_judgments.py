@@ -353,3 +353,10 @@ def test_nan_at_a_declared_size_is_a_difference():
     found = verdict_of(Mean(), X(2, 3), shapes={"x": "n 3"}, dims={"n": (0, 4)})
     assert found.failure == "OutputsDiffer"
     assert found.differences[0].expected == "nan"
+
+
+def test_an_expression_of_pages_is_cut():
+    long = suspicion(actual="Mod(h, 4) + " * 200)
+    with pytest.raises(DimsNarrowed) as caught:
+        dims.check([long], lambda _: OutputsDiffer("x"))
+    assert len(str(caught.value)) < 400
