@@ -11,9 +11,17 @@ from torch import nn
 from pytest_torchexport import check_export
 from pytest_torchexport.checks import dims, state
 from pytest_torchexport.compare import Tolerance
-from pytest_torchexport.failures import ArtifactRaised, DimsNarrowed, OutputsDiffer, StateDiffers
+from pytest_torchexport.failures import (
+    ArtifactCrashed,
+    ArtifactHung,
+    ArtifactRaised,
+    DimsNarrowed,
+    OutputsDiffer,
+    StateDiffers,
+)
 from pytest_torchexport.messages import is_guard
 from pytest_torchexport.targets.sizes import LOWEST, Suspicion
+from pytest_torchexport.verdict import Difference
 
 
 def suspicion(**fields):
@@ -166,7 +174,7 @@ def test_what_the_first_call_returns_is_not_states_business():
     )
     state.followed(1, 3, [difference], [], stateful=True)
     with pytest.raises(StateDiffers, match="call 2 of 3"):
-        state.followed(2, 3, [difference], [])
+        state.followed(2, 3, [difference], [], stateful=True)
 
 
 class Late(nn.Module):
@@ -360,3 +368,13 @@ def test_an_expression_of_pages_is_cut():
     with pytest.raises(DimsNarrowed) as caught:
         dims.check([long], lambda _: OutputsDiffer("x"))
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("kind", "failure"), [("crashed", ArtifactCrashed), ("hung", ArtifactHung)]
+)
+def test_a_death_in_a_row_is_told_as_such_with_its_place(kind, failure):
+    died = Difference(kind=kind, path="", expected="returned", actual="it died", what="said")
+    with pytest.raises(failure, match="it died") as caught:
+        state.followed(2, 3, [died], [], stateful=True)
+    assert caught.value.details == ("call 2 of 3 in a row",)
