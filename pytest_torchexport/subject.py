@@ -212,9 +212,9 @@ def as_module(thing: Callable[..., Any]) -> torch.nn.Module:
     return FunctionModule(thing)
 
 
-def spelled_out(thing: Callable[..., Any], keywords: Iterable[str]) -> torch.nn.Module:
-    """The same, with every keyword of a call in forward's signature: torch.export 2.13 fails an assertion of its own
-    on dynamic shapes of what ``**kwargs`` takes.
+def spelled_out(thing: Callable[..., Any], keywords: Iterable[str]) -> torch.nn.Module | None:
+    """The same as a module with every keyword of a call in forward's signature: torch.export 2.13 fails an assertion of
+    its own on dynamic shapes of what ``**kwargs`` takes. None where they are all there.
     """
     signature = signature_of(thing)
     parameters = dict(signature.parameters) if signature is not None else {}
@@ -222,7 +222,7 @@ def spelled_out(thing: Callable[..., Any], keywords: Iterable[str]) -> torch.nn.
     rest = kinds.get(inspect.Parameter.VAR_KEYWORD)
     more = [name for name in keywords if name not in parameters]
     if rest is None or not more:
-        return as_module(thing)
+        return None
     del parameters[rest]
     named = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in more]
     return FunctionModule(thing, inspect.Signature([*parameters.values(), *named]))

@@ -31,11 +31,11 @@ def not_loaded(problem: Outcome, printed: str, blocked: Sequence[str]) -> None:
 
 
 def _names(text: str, package: str) -> bool:
-    """Whether a text speaks of a package or of what is in it, and not of a path or a file of that name."""
-    return (
-        re.search(rf"(?<![\w./\\-]){re.escape(package)}(?![\w/\\-]|\.(?:pt2?|pth|onnx)\b)", text)
-        is not None
-    )
+    """Whether a text speaks of a package, of what is in it or of its operators, and not of a path or a file of that
+    name.
+    """
+    begins, ends = r"(?:(?<![\w./\\-])|(?<=torch\.ops\.))", r"(?![\w/\\-]|\.(?:pt2?|pth|onnx)\b)"
+    return re.search(begins + re.escape(package) + ends, text) is not None
 
 
 def sound(problems: Sequence[str]) -> None:

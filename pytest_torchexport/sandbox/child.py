@@ -69,9 +69,12 @@ def _serve(channel: socket.socket) -> None:
         wire.send(channel, answer)
         try:
             answer = _answer(library, wire.receive(channel, library.codec))
-        except (wire.CannotCross, wire.Malformed, MemoryError) as error:
-            # Who asks writes no nonsense: there is no memory left for it, and nobody asks again after that.
+        except wire.CannotCross as error:
             answer = _failed(error)
+        except (wire.Malformed, MemoryError) as error:
+            # Who asks writes no nonsense: there is no memory for it, and what is left of it would be taken for more.
+            wire.send(channel, _failed(error))
+            return
 
 
 def _answer(library: Answers, message: dict[str, Any]) -> wire.Frame:

@@ -6,6 +6,7 @@ outcome: it died, it hung, or it could not be had.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import signal
@@ -230,7 +231,9 @@ class Session:
             if message is not None:
                 frame = wire.packed(message, tensors.CODEC)
                 channel.settimeout(limit)
-                wire.send(channel, frame)
+                # It may have said why before it went.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    wire.send(channel, frame)
             said = wire.receive(channel, codec, most=most, seconds=limit)
             answer = answers.read(said, about)
         except TimeoutError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import sys
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ import torch
 from pytest_torchexport.messages import is_about_dims
 from pytest_torchexport.spec.exporters import dynamic_shapes, without_names
 from pytest_torchexport.spec.inputs import Call, InputSpec
-from pytest_torchexport.subject import signature_of, spelled_out
+from pytest_torchexport.subject import as_module, signature_of, spelled_out
 from pytest_torchexport.targets import described, devices
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
 from pytest_torchexport.targets.branches import of_exported
@@ -41,9 +42,9 @@ class Export:
         if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
             return NotApplicable("torch.export does not take TorchScript")
         extra = options.pop("extra_files", {})
-        subject, notes = with_names(module, example, spec)
+        subject, signature, notes = with_names(module, example, spec)
         first: Exception | None = None
-        for _, shapes in dynamic_shapes(spec, example, signature_of(subject)):
+        for _, shapes in dynamic_shapes(spec, example, signature):
             forget_earlier_exports()
             try:
                 program = torch.export.export(
@@ -126,14 +127,18 @@ def _artifact(
 
 def with_names(
     module: Callable[..., Any], example: Call, spec: InputSpec
-) -> tuple[torch.nn.Module, tuple[str, ...]]:
-    """What torch.export gets for the subject, and a note where that is not the subject itself."""
+) -> tuple[torch.nn.Module, inspect.Signature | None, tuple[str, ...]]:
+    """What torch.export gets for the subject, with its signature; and a note where that is not the subject's own."""
     varies = spec.dims and spec.dynamic_shapes is None
-    subject = spelled_out(module, example.kwargs if varies else ())
-    if subject is module or not isinstance(module, torch.nn.Module):
-        return subject, ()
-    return subject, (
-        "exported through a wrapper that names all keywords of the call: torch.export has no dynamic shapes for **kwargs",
+    named = spelled_out(module, example.kwargs) if varies else None
+    if named is None:
+        return as_module(module), signature_of(module), ()
+    return (
+        named,
+        signature_of(named),
+        (
+            "exported through a wrapper that names all keywords of the call: torch.export has no dynamic shapes for **kwargs",
+        ),
     )
 
 

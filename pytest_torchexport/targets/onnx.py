@@ -13,7 +13,6 @@ import torch
 from pytest_torchexport.messages import is_about_dims
 from pytest_torchexport.spec.exporters import dynamic_shapes
 from pytest_torchexport.spec.inputs import Call, InputSpec
-from pytest_torchexport.subject import signature_of
 from pytest_torchexport.targets import onnx_file
 from pytest_torchexport.targets.base import NotApplicable, whole_file
 from pytest_torchexport.targets.branches import Branches, of_onnx
@@ -142,8 +141,8 @@ class Onnx:
         first: Exception | None = None
         program: Any = None
         captured = Captures()
-        subject, notes = with_names(module, example, spec)
-        for spelling, shapes in dynamic_shapes(spec, example, signature_of(subject)):
+        subject, signature, notes = with_names(module, example, spec)
+        for spelling, shapes in dynamic_shapes(spec, example, signature):
             try:
                 with captures() as seen:
                     found = _export(subject, example, shapes, options)
