@@ -69,6 +69,8 @@ def _values(name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
 
 
 def _bytes(tensor: Tensor) -> bytes:
+    if tensor.is_meta:
+        return b""
     plain = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
     return plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b""
 

@@ -34,7 +34,7 @@ def _names(text: str, package: str) -> bool:
     """Whether a text speaks of a package, of what is in it or of its operators, and not of a path or a file of that
     name.
     """
-    begins, ends = r"(?:(?<![\w./\\-])|(?<=torch\.ops\.))", r"(?![\w/\\-]|\.(?:pt2?|pth|onnx)\b)"
+    begins, ends = r"(?:(?<![\w./\\-])|(?<=ops\.))", r"(?![\w/\\-]|\.(?:pt2?|pth|onnx)\b)"
     return re.search(begins + re.escape(package) + ends, text) is not None
 
 

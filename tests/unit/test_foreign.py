@@ -138,8 +138,6 @@ HOSTILE = [
     (hostile.boast_pt, "ArtifactCrashed", MEMORY),
     (hostile.boast_pt2, "ArtifactCrashed", MEMORY),
     (scripted(hostile.AllocatesAtOnce), "ArtifactCrashed", MEMORY),
-    (scripted(hostile.AllocatesWithoutEnd), "ArtifactCrashed", MEMORY),
-    (hostile.allocates_without_end_onnx, "ArtifactCrashed", MEMORY),
     (exported(hostile.Allocates), "ArtifactCrashed", MEMORY),
     (hostile.allocates_at_once_onnx, "ArtifactCrashed", MEMORY),
     # Signals.
@@ -153,6 +151,7 @@ SIGFPE = [
     (scripted(hostile.DividesOutOfRange), "ArtifactCrashed", "it was killed by SIGFPE"),
     (hostile.divides_out_of_range_onnx, "ArtifactCrashed", "it was killed by SIGFPE"),
 ]
+HUNGRY = [scripted(hostile.AllocatesWithoutEnd), hostile.allocates_without_end_onnx]
 ENDLESS = [
     (scripted(hostile.NeverLoads), "while it was loaded: no return within 2 s"),
     (scripted(hostile.NeverReturns), "no return within 2 s"),
@@ -193,6 +192,13 @@ def contained(tmp_path, monkeypatch):
     after = tmp_path / "after"
     after.mkdir()
     assert judge(hostile.healthy_pt(after), linear(), X).status == "passed"
+
+
+@pytest.mark.parametrize("build", HUNGRY, ids=name)
+def test_what_eats_all_memory_bit_by_bit_comes_to_its_limit(contained, build):
+    verdict = contained(build, memory_limit=800)
+    assert verdict.failure == "ArtifactCrashed"
+    assert "exhausted its memory limit of 800 MB" in verdict.reason
 
 
 @pytest.mark.parametrize(("build", "failure", "words"), HOSTILE, ids=name)
