@@ -23,7 +23,7 @@ from pytest_torchexport.checks import names
 # Few drawn calls: each model shows what it has on the boundary calls or on any draw.
 MAX_EXAMPLES = 20
 # All of it takes half an hour on two cores: `tox -e zoo`, which sets TORCHEXPORT_ZOO=all. Otherwise each model runs once for
-# each verdict that is true of it, on one of the targets that it is true of; where it passes on many, on two.
+# each verdict that is true of it, on one of the targets that it is true of; every other one that passes on many, on two.
 EVERYTHING = os.environ.get("TORCHEXPORT_ZOO") == "all"
 MANY = 3
 # The way to another process is the same for all models; of those whose matter is another, one in so many takes it.
@@ -45,10 +45,14 @@ def _cases() -> list[Any]:
 
 
 def _is_drawn(row: zoo.Row, target: str) -> bool:
-    alike = [other for other in zoo.TARGETS if row.expect[other] == row.expect[target]]
     lot = zlib.crc32(row.name.encode())
+    alike = [other for other in zoo.TARGETS if row.expect[other] == row.expect[target]]
+    if len(alike) > 1 and "onnx" in alike and lot % 3:
+        alike.remove(
+            "onnx"
+        )  # which takes three times as long as others, and tells what export tells
     drawn = {alike[lot % len(alike)]}
-    if row.expect[target] is None and len(alike) >= MANY:
+    if row.expect[target] is None and len(alike) >= MANY and lot % 2:
         drawn.add(alike[(lot + 2) % len(alike)])
     return target in drawn
 

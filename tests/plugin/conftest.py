@@ -115,6 +115,32 @@ def suite(pytester):
     return write
 
 
+OPERATOR = """
+import torch
+
+@torch.library.custom_op("NAME::double", mutates_args=())
+def double(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+@double.register_fake
+def _(x):
+    return torch.empty_like(x)
+"""
+
+
+@pytest.fixture
+def library(pytester):
+    """A module of the user's that registers an operator of its name. Each test's has a name of its own: torch knows
+    an operator once per process.
+    """
+
+    def write(name):
+        (pytester.path / f"{name}.py").write_text(OPERATOR.replace("NAME", name))
+        pytester.syspathinsert()
+
+    return write
+
+
 @pytest.fixture
 def run(pytester, monkeypatch):
     """Run it here with a fixed seed; each run with no other targets than its own."""

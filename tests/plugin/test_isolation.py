@@ -157,11 +157,11 @@ def stable(text, name):
     return f"{head}  printed  {lines}\n  call{tail}\n"
 
 
-GOLDEN_CRASH = """\
-test_reads[script-cpu] Reads: the artifact killed its interpreter   [ArtifactCrashed]
+GOLDEN = """\
+{test}[script-cpu] {model}: the artifact killed its interpreter   [ArtifactCrashed]
 
-  reason   it was killed by SIGSEGV
-  printed  about to read
+  reason   {reason}
+  printed  {printed}
   call     x=float32[3, 3] zeros   shrunk; 3 of 16 calls fail
   sizes    batch: ok at 1, 2 (the example's), fails at 3, 4
   assumed  dim 0 of x is 'batch', 1..4
@@ -169,23 +169,20 @@ test_reads[script-cpu] Reads: the artifact killed its interpreter   [ArtifactCra
   note     put into eval mode for the check
            isolated: every call of the artifact is made in a process of its own (it killed its process on another call)
            no more calls after 3 that the artifact did not survive
-  kept     .torchexport/test_it.py-test_reads-script-cpu/Reads/model.pt
+  kept     .torchexport/test_it.py-{test}-script-cpu/{model}/model.pt
 """
-
-GOLDEN_LIMIT = """\
-test_allocates[script-cpu] Allocates: the artifact killed its interpreter   [ArtifactCrashed]
-
-  reason   it exhausted its memory limit of 1024 MB (torchexport_memory_limit): ...
-  printed  about to allocate
-  call     x=float32[3, 3] zeros   shrunk; 3 of 16 calls fail
-  sizes    batch: ok at 1, 2 (the example's), fails at 3, 4
-  assumed  dim 0 of x is 'batch', 1..4
-           values of x are [0.0, 1.0], as in the example
-  note     put into eval mode for the check
-           isolated: every call of the artifact is made in a process of its own (it killed its process on another call)
-           no more calls after 3 that the artifact did not survive
-  kept     .torchexport/test_it.py-test_allocates-script-cpu/Allocates/model.pt
-"""
+CRASH = {
+    "test": "test_reads",
+    "model": "Reads",
+    "reason": "it was killed by SIGSEGV",
+    "printed": "about to read",
+}
+LIMIT = {
+    "test": "test_allocates",
+    "model": "Allocates",
+    "reason": "it exhausted its memory limit of 1024 MB (torchexport_memory_limit): ...",
+    "printed": "about to allocate",
+}
 
 
 def test_what_does_not_survive_fails_its_item_and_the_run_goes_on(
@@ -195,8 +192,8 @@ def test_what_does_not_survive_fails_its_item_and_the_run_goes_on(
     result = run(REPORT)
     result.assert_outcomes(failed=4, passed=1)
     text = text_of(result)
-    assert stable(text, "test_reads") == GOLDEN_CRASH
-    assert stable(text, "test_allocates") == GOLDEN_LIMIT
+    assert stable(text, "test_reads") == GOLDEN.format(**CRASH)
+    assert stable(text, "test_allocates") == GOLDEN.format(**LIMIT)
     found = verdicts()
     assert [found[name].failure for name in sorted(found)] == [
         None,  # after
@@ -227,7 +224,7 @@ def _is_kept(path):
 def test_with_xdist_it_is_the_same_and_nothing_is_left_behind(
     suite, run_apart, pytester, verdicts, own_tmp
 ):
-    suite(SUITE, fakes=False, **LIMITS)
+    suite(SUITE, fakes=False, **LIMITS | {"torchexport_call_limit": "1"})
     result = run_apart("-n", "2", "--torchexport-isolate", REPORT)
     result.assert_outcomes(failed=4, passed=1)
     found = verdicts()
@@ -311,7 +308,7 @@ def test_however_it_ends_it_is_told(suite, run, pytester, verdicts, what, said):
 
 
 def test_a_loop_in_the_middle_of_parity_is_told_with_its_call(suite, run, verdicts):
-    body, limits = only("Hangs")
+    body, limits = only("Hangs", torchexport_call_limit="1")
     suite(body, fakes=False, **limits)
     run(REPORT, "--torchexport-isolate").assert_outcomes(failed=1)
     verdict = verdicts()["test_net"]

@@ -12,18 +12,6 @@ from pytest_torchexport.verdict import Verdict
 
 REPORT = "--torchexport-report=json:out.json"
 
-OPS = """
-import torch
-
-@torch.library.custom_op("team_ops::double", mutates_args=())
-def double(x: torch.Tensor) -> torch.Tensor:
-    return x * 2
-
-@double.register_fake
-def _(x):
-    return torch.empty_like(x)
-"""
-
 CUSTOM = """
 import team_ops
 
@@ -56,15 +44,11 @@ def words(verdict):
 
 
 @pytest.fixture
-def custom(suite, pytester):
-    """A suite on an operator of its own. Each test's library has a name of its own: torch knows an operator once
-    per process.
-    """
+def custom(suite, library):
+    """A suite on an operator of its own."""
 
     def write(name, **ini):
-        source = OPS.replace("team_ops", name)
-        (pytester.path / f"{name}.py").write_text(source)
-        pytester.syspathinsert()
+        library(name)
         suite(CUSTOM.replace("team_ops", name), fakes=False, **ini)
 
     return write
