@@ -513,8 +513,9 @@ def started(pytester, *arguments):
 def wait_for_output(own_tmp, process):
     """Until something in the clean process has printed."""
     while process.poll() is None:
-        if any(file.stat().st_size for file in own_tmp.glob("torchexport-*/*/*.output")):
-            return
+        with contextlib.suppress(FileNotFoundError):  # a directory may go while it is looked into
+            if any(file.stat().st_size for file in own_tmp.glob("torchexport-*/*/*.output")):
+                return
         time.sleep(0.05)
     pytest.fail(process.stdout.read())
 
