@@ -518,7 +518,7 @@ def elsewhere(target: str, path: Path, x: object) -> None:
     from pytest_torchexport.observe import Returned
     from pytest_torchexport.sandbox.session import Session, Source, warm_up
     from pytest_torchexport.spec.inputs import Call
-    from pytest_torchexport.stages.round_trip import loader_of
+    from pytest_torchexport.stages.loading import loader_of
 
     loader = loader_of(target)
     warm_up(torch=loader.torch, preload=getattr(targets.get(target), "preload", ()))
