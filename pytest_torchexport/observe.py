@@ -119,8 +119,9 @@ class State:
         kept = {id(t) for t in (*buffers, *(parameters if thorough else ()))}
         self._kept = [t.detach().clone() if id(t) in kept else None for t in self._tensors]
         self._versions = [t._version for t in self._tensors]
-        generators = {id(g): g for owner in owners for g in vars(owner).values() if _draws(g)}
-        self._generators = [(generator, generator.get_state()) for generator in generators.values()]
+        held = (value for owner in owners for value in vars(owner).values())
+        generators = {value for value in held if isinstance(value, torch.Generator)}
+        self._generators = [(generator, generator.get_state()) for generator in generators]
 
     def restore(self) -> bool:
         """Put everything that was written to back as it was; True where something had been.
@@ -145,9 +146,8 @@ class State:
             self.lost = True
         else:
             with torch.no_grad():
-                if (
-                    tensor.shape != kept.shape
-                ):  # an observer's, say, that is empty until its first call
+                # An observer's may be empty until its first call.
+                if tensor.shape != kept.shape:
                     tensor.resize_(kept.shape)
                 tensor.copy_(kept)
         self._versions[index] = tensor._version
@@ -158,10 +158,6 @@ class State:
         if kept is None:
             return False
         return differ(self._tensors[index].detach(), kept)
-
-
-def _draws(value: Any) -> bool:
-    return isinstance(value, torch.Generator)
 
 
 def _rewind(generator: torch.Generator, kept: torch.Tensor) -> bool:

@@ -102,13 +102,14 @@ class Observed:
 
     def is_of_parts(self, site: Site) -> bool:
         """Whether a condition stands in code of the user's, or in that of a part's own class."""
-        return is_users(site.file) or site.file in files_of(self._subject)
+        return is_users(site.file) or site.file in self._files
 
     def _prepare(
         self, packages: tuple[str, ...]
     ) -> list[tuple[types.FunctionType, types.CodeType]]:
         """The functions and the code they are to have; and those that cannot be read."""
         owns = owner_of(self._subject, packages)
+        self._files = files_of(self._subject)
         functions, self.complete = functions_of(self._subject, owns)
         self.elsewhere = not_followed(self._subject, owns)
         by_file: dict[str, set[types.CodeType]] = {}

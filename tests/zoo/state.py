@@ -147,7 +147,7 @@ class CountsInPart(nn.Module):
         return self.body(x)
 
 
-class CountsInParametersMemory(nn.Module):
+class OfOneMemory(nn.Module):
     """A buffer that is a view of a parameter: whoever writes to one writes to the other."""
 
     def __init__(self) -> None:
@@ -155,17 +155,14 @@ class CountsInParametersMemory(nn.Module):
         self.weight = nn.Parameter(torch.randn(4, 3))
         self.register_buffer("first", self.weight.data[:1])
 
+
+class CountsInParametersMemory(OfOneMemory):
     def forward(self, x: Tensor) -> Tensor:
         self.first.add_(1)
         return x * self.weight.sum()
 
 
-class ReadsParametersMemory(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(4, 3))
-        self.register_buffer("first", self.weight.data[:1])
-
+class ReadsParametersMemory(OfOneMemory):
     def forward(self, x: Tensor) -> Tensor:
         return x * self.first + self.weight.sum()
 
