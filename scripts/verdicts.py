@@ -1,0 +1,130 @@
+"""Write the verdict of every zoo row and every real model on every target to a file; compare two such files.
+
+Run ``dump`` before and after a change that must not alter any verdict, then ``compare``. Items come in an order
+that mixes targets and mechanisms, so that ``--count`` takes a fair sample.
+
+    python scripts/verdicts.py dump before.jsonl --shard 1/2 &
+    python scripts/verdicts.py dump before.jsonl --shard 2/2
+    python scripts/verdicts.py compare before.jsonl after.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+MAX_EXAMPLES = 20
+# What differs between two runs of the same code: time, and numbers that are measured rather than computed.
+VOLATILE = ("seconds", "max_error", "warnings")
+
+
+def items() -> dict[str, Callable[[], Any]]:
+    """Return for each item's name the function that checks it."""
+    import zoo
+    from real.models import MODELS, stub_torchvision
+
+    from pytest_torchexport import check_export
+
+    def of_zoo(row: Any, target: str) -> Any:
+        args, kwargs = row.example()
+        options = {"max_examples": MAX_EXAMPLES, **row.options}
+        return check_export(row.build(), args, kwargs, target=target, **options)
+
+    def of_real(name: str, target: str) -> Any:
+        import torch
+
+        stub_torchvision()
+        model, example = MODELS[name].build(torch.float32)
+        options = {"max_examples": 10, **MODELS[name].options}
+        return check_export(model, example, target=target, **options)
+
+    found: dict[str, Callable[[], Any]] = {}
+    for row in zoo.ZOO:
+        for target in zoo.TARGETS:
+            found[f"zoo/{row.name}/{target}"] = lambda row=row, target=target: of_zoo(row, target)
+    for name in MODELS:
+        for target in ("trace", "script", "export", "onnx"):
+            found[f"real/{name}/{target}"] = lambda name=name, target=target: of_real(name, target)
+    return dict(sorted(found.items(), key=lambda item: zlib.crc32(item[0].encode())))
+
+
+def plain(verdict: Any) -> dict[str, Any]:
+    """Return the verdict's data without what varies between runs of the same code."""
+    return {key: value for key, value in verdict.as_dict().items() if key not in VOLATILE}
+
+
+def dump(path: Path, shard: str, count: int | None, only: str) -> None:
+    """Append one line per item; items that the file already has are left out."""
+    import torch
+
+    torch.set_num_threads(1)
+    number, shards = map(int, shard.split("/"))
+    done = set(read(path)) if path.exists() else set()
+    chosen = [name for name in items() if re.search(only, name)][:count]
+    checks = items()
+    for index, name in enumerate(chosen):
+        if index % shards != number - 1 or name in done:
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                found = plain(checks[name]())
+            except Exception as error:  # an item that cannot be checked is a result too
+                found = {"error": f"{type(error).__name__}: {error}"}
+        with path.open("a") as file:
+            file.write(json.dumps([name, found]) + "\n")
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the items of a file by name."""
+    return dict(json.loads(line) for line in path.read_text().splitlines())
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
+    """Yield a line per item and field that differ, of the items that both have."""
+    for name in before.keys() & after.keys():
+        old, new = before[name], after[name]
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                yield f"{name}  {key}\n    - {old.get(key)}\n    + {new.get(key)}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    dumping = commands.add_parser("dump")
+    dumping.add_argument("path", type=Path)
+    dumping.add_argument("--shard", default="1/1", help="this process's share, as NUMBER/OF")
+    dumping.add_argument("--count", type=int, help="check only the first items")
+    dumping.add_argument("--only", default="", help="check only the items whose name matches")
+    comparing = commands.add_parser("compare")
+    comparing.add_argument("before", type=Path)
+    comparing.add_argument("after", type=Path)
+    comparing.add_argument("--fields", nargs="*", help="compare only these fields of a verdict")
+    given = parser.parse_args()
+    if given.command == "dump":
+        dump(given.path, given.shard, given.count, given.only)
+        return 0
+    before, after = read(given.before), read(given.after)
+    if given.fields:
+        before, after = (
+            {name: {key: item.get(key) for key in given.fields} for name, item in side.items()}
+            for side in (before, after)
+        )
+    lines = sorted(differences(before, after))
+    print(*lines, sep="\n")
+    print(f"{len(before.keys() & after.keys())} items in both, {len(lines)} differences")
+    return bool(lines)
+
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    sys.exit(main())
