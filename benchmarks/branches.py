@@ -29,17 +29,23 @@ import hypothesis
 import torch
 from zoo import BRANCHES, Row
 
-from pytest_torchexport.eager import Eager
+from pytest_torchexport.config.options import parse_check_options
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.eager.accepted import AcceptedCalls
+from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.search import Goal, Search
-from pytest_torchexport.legal import Legal
-from pytest_torchexport.plan import Plan
-from pytest_torchexport.quiet import quiet
-from pytest_torchexport.recipes import Recipe, build, example_recipe, plain_recipe, with_leaves
-from pytest_torchexport.spec.inputs import Call, InputSpec, ValueLeaf, build_spec
-from pytest_torchexport.spec.options import parse_check_options
-from pytest_torchexport.strategies import recipes, within_memory
-from pytest_torchexport.subject import Subject
+from pytest_torchexport.inputs.recipes import (
+    Recipe,
+    build,
+    example_recipe,
+    plain_recipe,
+    with_leaves,
+)
+from pytest_torchexport.inputs.spec import Call, InputSpec, ValueLeaf, build_spec
+from pytest_torchexport.inputs.strategies import recipes, within_memory
+from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.outcomes.torch_state import quiet
 
 BUDGETS = (50, 200)
 # As the plugin's: the search of a model is stopped after so many seconds per call of its budget.
@@ -87,13 +93,13 @@ def observe(row: Row) -> Model:
     options = parse_check_options(dict(row.options))
     subject = Subject.of(row.build())
     plan = Plan(target="trace", device="cpu", options=options)
-    eager = Eager(subject, plan, _silent, example)
+    eager = Reference(subject, plan, _silent, example)
     spec = build_spec(subject.signature(), [example], options, subject.annotations())
     eager.prepare(example, [leaf.path for leaf in spec.leaves])
     observed = Observed(eager, plan.seed)
     observed.learn(example)
     eager.guard(observed)
-    spec = Legal(spec, eager, _silent).spec
+    spec = AcceptedCalls(spec, eager, _silent).spec
     first, *others = (_taken(row, observed, make) for make in (row.example, *row.witnesses))
     if observed.drifted():
         first, *others = (_taken(row, observed, make) for make in (row.example, *row.witnesses))

@@ -85,9 +85,9 @@ def overhead(runs: int) -> Iterator[Row]:
     import torch
 
     from pytest_torchexport import check_export
-    from pytest_torchexport.spec.inputs import Call, build_spec
-    from pytest_torchexport.spec.options import Options
-    from pytest_torchexport.strategies import recipes
+    from pytest_torchexport.config.options import Options
+    from pytest_torchexport.inputs.spec import Call, build_spec
+    from pytest_torchexport.inputs.strategies import recipes
 
     class Scale(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -247,13 +247,15 @@ def once(targets: list[str], dtype: object) -> tuple[float, dict[str, float]]:
     """Seconds of passing CNN items on these targets, and of their stages."""
     from models import build
 
-    from pytest_torchexport import calibrate, check_export, eager
-    from pytest_torchexport.stages import sizes
+    from pytest_torchexport import check_export
+    from pytest_torchexport.checks import dims_audit
+    from pytest_torchexport.eager import reference
+    from pytest_torchexport.judge import calibrate
 
     stages = {
-        "preflight": (eager, "examine"),
+        "preflight": (reference, "examine"),
         "calibration": (calibrate.Calibration, "judge"),
-        "audit": (sizes, "audit"),
+        "audit": (dims_audit, "audit"),
     }
 
     def items() -> None:
@@ -397,7 +399,7 @@ def explore(runs: int) -> Iterator[Row]:
     import branches
     from branching import BRANCHING, row
 
-    from pytest_torchexport.quiet import quiet
+    from pytest_torchexport.outcomes.torch_state import quiet
 
     def searched(model: branches.Model) -> tuple[float, int]:
         start = time.perf_counter()
@@ -515,10 +517,10 @@ def saved(name: str, target: str) -> Iterator[tuple[Path, object]]:
 def elsewhere(target: str, path: Path, x: object) -> None:
     """Load a file in the clean process and run it three times there."""
     from pytest_torchexport import targets
-    from pytest_torchexport.observe import Returned
+    from pytest_torchexport.inputs.spec import Call
+    from pytest_torchexport.judge.loading import loader_of
+    from pytest_torchexport.outcomes.observe import Returned
     from pytest_torchexport.sandbox.session import Session, Source, warm_up
-    from pytest_torchexport.spec.inputs import Call
-    from pytest_torchexport.stages.loading import loader_of
 
     loader = loader_of(target)
     warm_up(torch=loader.torch, preload=getattr(targets.get(target), "preload", ()))

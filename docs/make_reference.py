@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 
 import pytest_torchexport
-from pytest_torchexport.failures import Failure
-from pytest_torchexport.settings import TABLE, Setting
+from pytest_torchexport.config.settings import TABLE, Setting
+from pytest_torchexport.results.failures import Failure
 
 REFERENCE = Path(__file__).parent / "reference"
 PACKAGE = Path(pytest_torchexport.__file__).parent
@@ -67,14 +67,13 @@ def pages() -> dict[Path, str]:
 
 
 def _setting(row: Setting) -> str:
-    default = " ".join(row.default) if row.kind == "args" else str(row.default)
     metavar = f" {row.metavar}" if row.metavar else ""
     flag = f"`{row.option}{metavar}`" if row.flag else "none"
     facts = {
         "ini": f"`{row.ini}`",
         "flag": flag,
         "type": row.kind,
-        "default": f"`{default.lower()}`" if default else "none",
+        "default": f"`{row.shown_default}`" if row.shown_default else "none",
         "legal": row.legal,
     }
     cells = "\n".join(f"| {name} | {value} |" for name, value in facts.items())

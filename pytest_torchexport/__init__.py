@@ -8,11 +8,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pytest_torchexport import failures
+from pytest_torchexport.results import failures
 
 if TYPE_CHECKING:
+    from pytest_torchexport.config.names import register_target
     from pytest_torchexport.engine import check_export
-    from pytest_torchexport.failures import (
+    from pytest_torchexport.plugin.fixture import TorchExport
+    from pytest_torchexport.results.failures import (
         ArtifactCrashed,
         ArtifactHung,
         ArtifactRaised,
@@ -30,24 +32,22 @@ if TYPE_CHECKING:
         StructureDiffers,
         TrainingMode,
     )
-    from pytest_torchexport.fixture import TorchExport
-    from pytest_torchexport.targets import register_target
+    from pytest_torchexport.results.verdict import Difference, Verdict
     from pytest_torchexport.targets.base import Artifact, NotApplicable, Target
-    from pytest_torchexport.verdict import Difference, Verdict
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "check_export": "engine",
-    "register_target": "targets",
+    "register_target": "config.names",
     "Artifact": "targets.base",
     "NotApplicable": "targets.base",
     "Target": "targets.base",
-    "TorchExport": "fixture",
-    "Difference": "verdict",
-    "Verdict": "verdict",
+    "TorchExport": "plugin.fixture",
+    "Difference": "results.verdict",
+    "Verdict": "results.verdict",
 }
-_HOMES |= dict.fromkeys(set(failures.__all__) - {"by_name"}, "failures")
+_HOMES |= dict.fromkeys(set(failures.__all__) - {"by_name"}, "results.failures")
 
 __all__ = [
     "Artifact",

@@ -15,9 +15,50 @@ from typing import Any, NoReturn
 import torch
 
 from pytest_torchexport import targets
-from pytest_torchexport.eager import Eager
+from pytest_torchexport.checks import dims_audit, foreign, parity, randomness, self_test, state_rows
+from pytest_torchexport.checks.control_flow import following
+from pytest_torchexport.checks.control_flow.following import BranchResults
+from pytest_torchexport.checks.round_trip import serving
+from pytest_torchexport.checks.round_trip.trip import RoundTrip
+from pytest_torchexport.config import names
+from pytest_torchexport.config.options import NAMES, parse_check_options
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.config.settings import OF_A_RUN, TABLE, settings_from
+from pytest_torchexport.config.validate import device_names, target_names
+from pytest_torchexport.eager.accepted import AcceptedCalls
+from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.observed import Observed
-from pytest_torchexport.failures import (
+from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT, specialized_dims
+from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe
+from pytest_torchexport.inputs.spec import Call, InputSpec, build_spec
+from pytest_torchexport.inputs.strategies import boundary_recipes
+from pytest_torchexport.judge.case import Case, exported
+from pytest_torchexport.judge.loading import loader_of
+from pytest_torchexport.judge.log import ItemLog
+from pytest_torchexport.judge.runners import Isolated
+from pytest_torchexport.outcomes.limits import (
+    Deadline,
+    TimeLimitExceeded,
+    interrupted_after,
+    survived,
+)
+from pytest_torchexport.outcomes.messages import (
+    condense,
+    is_about_dims,
+    printable,
+    short_path,
+    text_of,
+)
+from pytest_torchexport.outcomes.observe import Returned, untouched
+from pytest_torchexport.outcomes.subject import (
+    Subject,
+    closed_over,
+    local_packages,
+    missing_device,
+    weight_of,
+)
+from pytest_torchexport.outcomes.torch_state import CapturedOutput, quiet
+from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
     ExportRefused,
@@ -27,51 +68,11 @@ from pytest_torchexport.failures import (
     RoundTripDiffers,
     SpecError,
 )
-from pytest_torchexport.ledger import Ledger
-from pytest_torchexport.legal import Legal
-from pytest_torchexport.limits import (
-    Deadline,
-    TimeLimitExceeded,
-    interrupted_after,
-    survived,
-)
-from pytest_torchexport.messages import condense, is_about_dims, printable, short_path, text_of
-from pytest_torchexport.observe import Returned, untouched
-from pytest_torchexport.plan import Plan
-from pytest_torchexport.quiet import Heard, quiet
-from pytest_torchexport.recipes import Recipe, build, example_recipe
-from pytest_torchexport.runners import Isolated
+from pytest_torchexport.results.verdict import Verdict
 from pytest_torchexport.sandbox.session import warm_up
-from pytest_torchexport.settings import device_names, positive_int, seconds, served_on, target_names
-from pytest_torchexport.spec.exporters import EXPORTED_AT, specialized_dims
-from pytest_torchexport.spec.inputs import Call, InputSpec, build_spec
-from pytest_torchexport.spec.options import parse_check_options
-from pytest_torchexport.stages import (
-    branches,
-    calls,
-    chance,
-    devices,
-    foreign,
-    self_test,
-    sequences,
-    sizes,
-)
-from pytest_torchexport.stages.bench import Bench, exported
-from pytest_torchexport.stages.branches import Trails
-from pytest_torchexport.stages.loading import loader_of
-from pytest_torchexport.stages.round_trip import Trip
-from pytest_torchexport.strategies import boundary_recipes
-from pytest_torchexport.subject import (
-    Subject,
-    closed_over,
-    local_packages,
-    missing_device,
-    weight_of,
-)
 from pytest_torchexport.targets.base import Artifact, NotApplicable
-from pytest_torchexport.targets.remedies import remedy
-from pytest_torchexport.targets.sizes import refused_at
-from pytest_torchexport.verdict import Verdict
+from pytest_torchexport.targets.formats.sizes import refused_at
+from pytest_torchexport.targets.refusals import remedy
 
 # Eager's rehearsal stops at this share of the time limit.
 REHEARSAL_SHARE = 0.25
@@ -82,6 +83,8 @@ SHOWN_FRAMES = 2
 LARGE = 2**24
 # A dim of no more sizes takes each of them in the clean process before it does here.
 FEW_SIZES = 8
+# A check's settings by name, besides what the marker's arguments say.
+SETTINGS_OF_A_CHECK = tuple(row.name for row in TABLE if row.name not in (*OF_A_RUN, *NAMES))
 # After which failures a person wants the very file.
 KEPT_AFTER = (ArtifactCrashed, ArtifactHung, LoadFailed, RoundTripDiffers)
 
@@ -94,47 +97,29 @@ def check_export(
     target: str,
     device: str = "cpu",
     seed: int = 0,
-    time_limit: float = 300.0,
-    call_limit: float = 60.0,
-    memory_limit: int | None = None,
-    isolate: bool = False,
-    runtime_imports: Sequence[str] = (),
-    serve_on: Sequence[str] = (),
     keep: Path | None = None,
-    strict: bool = False,
-    self_test: bool = False,
-    explore_calls: int = 200,
-    min_branch_coverage: float = 0.0,
-    follow: Sequence[str] = (),
     **options: Any,
 ) -> Verdict:
     """Check a module, function or bound method on one target, without pytest.
 
-    ``args`` and ``kwargs`` are the example call of ``forward``; ``options`` are the marker's arguments. Limits are
-    in seconds and megabytes; ``keep`` is a directory that need not exist, for the artifact's files after a failure
-    of theirs.
-    Returns a Verdict, whose ``raise_for_failure()`` raises. Raises SpecError for options that are wrong
-    in themselves, and ValueError for an unknown target or device.
+    ``args`` and ``kwargs`` are the example call of ``forward``. ``options`` are the marker's arguments and the
+    settings of a check by their names (``strict=True``, ``time_limit=60``): seconds, megabytes. ``keep`` is a
+    directory, made if needed, for the artifact's files after a failure to save, load, or survive a call.
+    Returns a Verdict, whose ``raise_for_failure()`` raises. Raises SpecError for an option that is wrong in itself,
+    ValueError for an unknown target or device or a wrong setting.
     """
     target_names((target,))
     device_names((device,))
+    own = {name: options.pop(name) for name in SETTINGS_OF_A_CHECK if name in options}
+    settings = settings_from(own)
     plan = Plan(
         target=target,
         device=device,
         options=parse_check_options(options),
+        settings=settings,
         seed=seed,
-        time_limit=time_limit,
-        call_limit=seconds(call_limit),
-        memory_limit=None if memory_limit is None else positive_int(memory_limit),
-        isolate="isolate=True" if isolate else "",
-        runtime_imports=tuple(runtime_imports),
-        serve_on=served_on(serve_on),
+        why_isolated="isolate=True" if settings.isolate else "",
         keep=keep,
-        strict=strict,
-        self_test=self_test,
-        explore_calls=explore_calls,
-        min_branch_coverage=min_branch_coverage,
-        follow=tuple(follow),
     )
     return check(module, [Call(tuple(args), dict(kwargs or {}))], plan)
 
@@ -182,19 +167,19 @@ class _Item:
     spec: InputSpec | None = None
     artifact: Artifact | None = None
     observed: Observed | None = None
-    bench: Bench | None = None
-    trip: Trip | None = None
+    case: Case | None = None
+    trip: RoundTrip | None = None
     kept: str = ""
 
     def __init__(
-        self, thing: Any, given: Sequence[Call], plan: Plan, heard: Heard, made: Any = None
+        self, thing: Any, given: Sequence[Call], plan: Plan, heard: CapturedOutput, made: Any = None
     ) -> None:
         self.made = made
         self.plan = plan
         self.given = given
         self.heard = heard
-        self.ledger = Ledger()
-        self.deadline = Deadline(plan.time_limit)
+        self.log = ItemLog()
+        self.deadline = Deadline(plan.settings.time_limit)
         self.subject = Subject.of(thing)
 
     # -- the flow ----------------------------------------------------------------------------------
@@ -211,24 +196,24 @@ class _Item:
 
     def _judged(self) -> Verdict:
         try:
-            with interrupted_after(self.plan.time_limit):
+            with interrupted_after(self.plan.settings.time_limit):
                 self.prepare()
-                bench = self.export()
-            self._begin_trip(bench)  # the clean process keeps its own time
+                case = self.export()
+            self._begin_trip(case)  # the clean process keeps its own time
             with interrupted_after(self.deadline.left):
-                self._in_memory(bench)
+                self._in_memory(case)
             if self.trip is not None:
                 self.trip.raise_what_was_held()
-            if self.plan.self_test:
-                self_test.seed_bugs(bench)  # and so does this
-            branches.gate(bench)
+            if self.plan.settings.self_test:
+                self_test.seed_bugs(case)  # and so does this
+            following.gate(case)
         except CannotJudge as reason:
             return self._verdict("skipped", reason=printable(str(reason)))
         except TimeLimitExceeded:
-            if self.ledger.failed:
-                return self._failed(self.ledger.failed[0][1])
-            text = f"{self.ledger.waiting_for} did not return within {self.plan.limit()}"
-            if self.ledger.waiting_for == "eager":
+            if self.log.failed:
+                return self._failed(self.log.failed[0][1])
+            text = f"{self.log.waiting_for} did not return within {self.plan.limit()}"
+            if self.log.waiting_for == "eager":
                 return self._failed(SpecError(text, details=self._attempt()))
             return self._failed(ArtifactHung(text, details=self._attempt()))
         except Failure as failure:
@@ -245,8 +230,8 @@ class _Item:
         self.plan.progress("eager")
         self._available()
         self._warm_up()
-        with self.ledger.timed("eager"):
-            self.eager = Eager(self.subject, self.plan, self.ledger.note, self.given[0])
+        with self.log.timed("eager"):
+            self.eager = Reference(self.subject, self.plan, self.log.note, self.given[0])
             self.spec = build_spec(
                 self.subject.signature(),
                 self.given,
@@ -256,10 +241,10 @@ class _Item:
             names = [leaf.path for leaf in self.spec.leaves]
             self.eager.prepare(self.spec.example, names)
             if self._checks("control_flow"):
-                self.observed = Observed(self.eager, self.plan.seed, self.plan.follow)
+                self.observed = Observed(self.eager, self.plan.seed, self.plan.settings.follow)
                 self.observed.learn(self.spec.example)
                 self.eager.guard(self.observed)
-            self.legal = Legal(self.spec, self.eager, self.ledger.note)
+            self.legal = AcceptedCalls(self.spec, self.eager, self.log.note)
             self.spec = self.legal.spec
             self._rehearse()
 
@@ -269,74 +254,76 @@ class _Item:
         """
         assert self.spec is not None
         for recipe in boundary_recipes(self.spec, self.plan.seed):
-            if self.deadline.elapsed > REHEARSAL_SHARE * self.plan.time_limit:
+            if self.deadline.elapsed > REHEARSAL_SHARE * self.plan.settings.time_limit:
                 return
             self.legal.call(recipe)
         self.eager.drifted()
 
-    def export(self) -> Bench:
+    def export(self) -> Case:
         """Export a copy once; torch's refusal is a failure where the target was named, else a skip."""
         assert self.spec is not None
         self.plan.progress("export")
-        self.ledger.waiting_for = "the exporter"
+        self.log.waiting_for = "the exporter"
         made = self._export() if self.made is None else self._foreign()
         if isinstance(made, NotApplicable):
             raise CannotJudge(f"not applicable: {made.reason}")
         self.artifact = made
         for note in getattr(made, "notes", ()):
-            self.ledger.note(note)
-        self.bench = Bench(
+            self.log.note(note)
+        self.case = Case(
             plan=self.plan,
             eager=self.eager,
             legal=self.legal,
             artifact=made,
-            ledger=self.ledger,
+            log=self.log,
             deadline=self.deadline,
             observed=self.observed,
         )
-        return self.bench
+        return self.case
 
     def _checks(self, name: str) -> bool:
         return self.plan.checks(name)
 
-    def _begin_trip(self, bench: Bench) -> None:
+    def _begin_trip(self, case: Case) -> None:
         """On its way to another process, and through the example there, before it is called here."""
-        if self.made is not None or not (self._checks("round_trip") or bool(self.plan.isolate)):
+        if self.made is not None or not (
+            self._checks("round_trip") or bool(self.plan.why_isolated)
+        ):
             return
-        if targets.entry_point(self.plan.target) is None:
+        if names.entry_point(self.plan.target) is None:
             name = self.plan.target
-            self.ledger.note(
+            self.log.note(
                 f"round trip not checked: target {name!r} is registered only in this process"
             )
             return
-        self.trip = Trip(bench, self._blocked())
+        self.trip = RoundTrip(case, self._blocked())
         self.trip.begin()
 
-    def _in_memory(self, bench: Bench) -> None:
+    def _in_memory(self, case: Case) -> None:
         """The artifact beside eager, where it was made."""
-        chance.streams(bench)
-        key = calls.key_of(bench, self.subject.source())
-        trails = branches.explore(bench, key) if self._checks("parity") else None
+        randomness.streams(case)
+        key = parity.key_of(case, self.subject.source())
+        branch_results = following.explore(case, key) if self._checks("parity") else None
         if self._checks("state"):
-            sequences.stay(bench)
-        chance.settled(bench)
+            state_rows.stay(case)
+        randomness.settled(case)
         if self.trip is not None:
-            self.trip.follow(self._on_the_trip(trails))
-            devices.serve(bench, self.trip)
+            self.trip.follow(self._on_the_trip(branch_results))
+            serving.serve(case, self.trip)
         if self._checks("state") and self.made is None:
-            sequences.start(bench)
+            state_rows.start(case)
         if self._checks("dims"):
-            sizes.audit(bench)
+            dims_audit.audit(case)
         if self._checks("parity"):
-            calls.run(bench, key, trails)
-            calls.weigh(bench)
-            if trails is not None:
-                branches.weigh(trails)
+            parity.run(case, key, branch_results)
+            parity.weigh(case)
+            if branch_results is not None:
+                following.weigh(branch_results)
         if self._checks("state"):
-            sequences.follow(bench)
-        unjudged = chance.unjudged(bench)
-        if self.plan.strict and (self.ledger.ineffective or unjudged):
-            first, *more = [unjudged] if unjudged else self.ledger.ineffective
+            state_rows.follow(case)
+        unjudged = randomness.unjudged(case)
+        if self.plan.settings.strict and (self.log.ineffective or unjudged):
+            first, *more = [unjudged] if unjudged else self.log.ineffective
             raise Ineffective(first, details=tuple(more))
         if unjudged:
             raise CannotJudge(unjudged)
@@ -345,19 +332,19 @@ class _Item:
         assert self.spec is not None
         spec = self.spec
         target = targets.get(self.plan.target)
-        example = self._export_example() if target.specializes else self.spec.example
+        example = self._export_example() if target.specializes_0_1 else self.spec.example
 
         def go() -> Artifact | NotApplicable:
             return exported(self.eager, self.plan, spec, example)
 
-        fatal: str = getattr(target, "dies_of_caught", "")
+        fatal: str = getattr(target, "crashes_on_caught_errors", "")
         if fatal and self.observed is not None and self.observed.example_catches:
             # A copy of a process that has begun with CUDA cannot go on with it.
             begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
             if begun or not survived(go, TRYING_SECONDS):
                 raise ExportRefused(fatal)
         try:
-            with self.ledger.timed("export"):
+            with self.log.timed("export"):
                 return go()
         except TimeLimitExceeded:
             raise
@@ -374,7 +361,7 @@ class _Item:
                 self.plan,
                 outcome,
                 self._blocked(),
-                lambda: self.deadline.for_a_call(self.plan.call_limit),
+                lambda: self.deadline.for_a_call(self.plan.settings.call_limit),
                 self.spec,
                 fresh=self.eager.fresh_each_call,
             )
@@ -383,10 +370,10 @@ class _Item:
         except ValueError as error:
             raise SpecError(f"check_artifact: {error}") from None
 
-    def _on_the_trip(self, trails: Trails | None) -> list[Recipe]:
+    def _on_the_trip(self, branch_results: BranchResults | None) -> list[Recipe]:
         """The calls that are made on both sides: what is known to matter."""
         assert self.spec is not None
-        explored = trails.recipes if trails is not None else []
+        explored = branch_results.recipes if branch_results is not None else []
         sizes = [
             example_recipe(self.spec, {dim.name: size})
             for dim in self.spec.dims.values()
@@ -401,15 +388,15 @@ class _Item:
     def _available(self) -> None:
         device = self.plan.device
         reason = missing_device(device) or targets.get(self.plan.target).unavailable(device)
-        if reason and self.plan.strict:
+        if reason and self.plan.settings.strict:
             raise Ineffective(f"unavailable: {reason}")
         if reason:
             raise CannotJudge(f"unavailable: {reason}")
 
     def _warm_up(self) -> None:
         """Have the clean process ready by the time there is something to load."""
-        wanted = self.made is not None or self._checks("round_trip") or bool(self.plan.isolate)
-        if wanted and targets.entry_point(self.plan.target) is not None:
+        wanted = self.made is not None or self._checks("round_trip") or bool(self.plan.why_isolated)
+        if wanted and names.entry_point(self.plan.target) is not None:
             preload = getattr(targets.get(self.plan.target), "preload", ())
             warm_up(torch=loader_of(self.plan.target).torch, preload=preload)
 
@@ -422,9 +409,7 @@ class _Item:
         if call is None or not isinstance(self.eager.on_cpu(call), Returned):
             return self.spec.example
         names = ", ".join(f"{dim.name} (the example's is {dim.example})" for dim in dims)
-        self.ledger.note(
-            f"exported at size {EXPORTED_AT} of {names}: exporters freeze sizes 0 and 1"
-        )
+        self.log.note(f"exported at size {EXPORTED_AT} of {names}: exporters freeze sizes 0 and 1")
         return call
 
     def _refused(self, error: Exception) -> NoReturn:
@@ -445,16 +430,16 @@ class _Item:
 
     def _blocked(self) -> list[str]:
         """The packages of the model's source, which the process that serves it does not have."""
-        allowed = {name.partition(".")[0] for name in self.plan.runtime_imports}
+        allowed = {name.partition(".")[0] for name in self.plan.settings.runtime_imports}
         own = {*self.subject.packages(), *local_packages(self.plan.root or Path.cwd())}
         return sorted(own - allowed)
 
     def _attempt(self) -> tuple[str, ...]:
         """The call that was being made, for what never came back from it."""
-        return self.bench.attempted() if self.bench is not None else ()
+        return self.case.attempted() if self.case is not None else ()
 
     def _failed(self, failure: Failure) -> Verdict:
-        shrunk = self.ledger.shrunk
+        shrunk = self.log.shrunk
         if isinstance(failure, KEPT_AFTER):
             self._keep()
         return self._verdict(
@@ -474,7 +459,7 @@ class _Item:
     def _printed(self) -> str:
         """The end of what the artifact printed in a process of its own."""
         talker = self.trip if self.trip is not None else self.artifact
-        return talker.printed() if isinstance(talker, (Trip, Isolated)) else ""
+        return talker.printed() if isinstance(talker, (RoundTrip, Isolated)) else ""
 
     def _keep(self) -> None:
         """The file itself, where the user can find it."""
@@ -485,30 +470,30 @@ class _Item:
             try:
                 kept = self.trip.keep(self.plan.keep / self.subject.name)
             except OSError as error:
-                self.ledger.note(f"the artifact could not be kept in {self.plan.keep}: {error}")
+                self.log.note(f"the artifact could not be kept in {self.plan.keep}: {error}")
             else:
                 self.kept = short_path(str(kept)) if kept is not None else ""
 
     def _verdict(self, status: Any, output: str = "", **fields: Any) -> Verdict:
-        isolated = self.bench is not None and isinstance(self.bench.artifact, Isolated)
+        isolated = self.case is not None and isinstance(self.case.artifact, Isolated)
         return Verdict(
             subject=self.subject.name,
             target=self.plan.target,
             device=self.plan.device,
             status=status,
-            calls=dict(self.ledger.calls),
-            reached={name: tuple(sorted(sizes)) for name, sizes in self.ledger.reached.items()},
+            calls=dict(self.log.calls),
+            reached={name: tuple(sorted(sizes)) for name, sizes in self.log.reached.items()},
             assumed=self.spec.assumed if self.spec is not None else (),
             baked=self.artifact.baked if self.artifact is not None else (),
-            notes=tuple(map(printable, self.ledger.notes)),
+            notes=tuple(map(printable, self.log.notes)),
             warnings=tuple(self.heard.warnings),
             seed=self.plan.seed,
-            seconds=dict(self.ledger.seconds),
-            max_error=self.ledger.max_error,
-            explained=tuple(self.ledger.explained.values()),
-            ineffective=tuple(self.ledger.ineffective),
-            branches=self.ledger.branches,
-            self_test=self.ledger.self_test,
+            seconds=dict(self.log.seconds),
+            max_error=self.log.max_error,
+            explained=tuple(self.log.explained.values()),
+            ineffective=tuple(self.log.ineffective),
+            branches=self.log.branches,
+            self_test=self.log.self_test,
             isolated=isolated,
             output=output or self._printed(),
             kept=self.kept,

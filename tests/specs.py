@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.spec.domains import Domain
-from pytest_torchexport.spec.inputs import Call, InputSpec, build_spec
-from pytest_torchexport.spec.options import parse_options
+from pytest_torchexport.config.options import parse_options
+from pytest_torchexport.inputs.domains import Domain
+from pytest_torchexport.inputs.spec import Call, InputSpec, build_spec
 
 
 def spec_of(

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_torchexport.checks import names as check_names
-from pytest_torchexport.failures import Failure
-from pytest_torchexport.spec.options import NAMES
-from pytest_torchexport.targets import names as target_names
-from pytest_torchexport.verdict import Difference, Verdict
+from pytest_torchexport.config import names
+from pytest_torchexport.config.options import NAMES
+from pytest_torchexport.results.failures import Failure
+from pytest_torchexport.results.verdict import Difference, Verdict
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -108,9 +107,9 @@ def test_the_marker_page_names_every_argument_target_and_check():
     rows = read(DOCS / "reference/marker.md")
     for name in NAMES:
         assert re.search(rf"^\| [^|]*`{name}`", rows, re.MULTILINE), name
-    for name in ("trace", "script", "export", "onnx", "onnx_legacy", *check_names()):
+    for name in ("trace", "script", "export", "onnx", "onnx_legacy", *names.checks()):
         assert f'`"{name}"`' in rows
-    assert set(target_names()) >= {"trace", "script", "export", "onnx", "onnx_legacy"}
+    assert set(names.targets()) >= {"trace", "script", "export", "onnx", "onnx_legacy"}
 
 
 def test_the_failures_page_names_every_class():

@@ -304,7 +304,7 @@ def test_all_is_sorted_complete_and_what_dir_shows():
 
 
 def test_every_failure_is_public():
-    failures = importlib.import_module("pytest_torchexport.failures")
+    failures = importlib.import_module("pytest_torchexport.results.failures")
     classes = {cls.__name__ for cls in failures.Failure.__subclasses__()} | {"Failure"}
     assert classes <= set(pytest_torchexport.__all__)
 

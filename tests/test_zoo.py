@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from untouched import changed, facts_of
 
 import pytest_torchexport
-from pytest_torchexport.checks import names
+from pytest_torchexport.config import names
 
 # Few drawn calls: each model shows what it has on the boundary calls or on any draw.
 MAX_EXAMPLES = 20
@@ -84,7 +84,11 @@ def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
 def _checks(row: zoo.Row, target: str) -> tuple[str, ...]:
     about_files = row in zoo.ABOUT_FILES or row.expect[target] in ("LoadFailed", "RoundTripDiffers")
     takes_it = about_files or zlib.crc32(row.name.encode()) % TAKES_THE_TRIP == 0
-    return names() if takes_it else tuple(name for name in names() if name != "round_trip")
+    return (
+        names.checks()
+        if takes_it
+        else tuple(name for name in names.checks() if name != "round_trip")
+    )
 
 
 @pytest.mark.parametrize("target", zoo.TARGETS)

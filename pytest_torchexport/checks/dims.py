@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pytest_torchexport.failures import ArtifactRaised, DimsNarrowed, Failure
-from pytest_torchexport.messages import is_guard
-from pytest_torchexport.targets.sizes import LOWEST, Suspicion
+from pytest_torchexport.outcomes.messages import is_guard
+from pytest_torchexport.results.failures import ArtifactRaised, DimsNarrowed, Failure
+from pytest_torchexport.targets.formats.sizes import LOWEST, Suspicion
 
 # How much of an expression a report shows, in characters.
 READ = 160

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_torchexport.checks.parity import failure_class
-from pytest_torchexport.compare import Tolerance, compare_values
-from pytest_torchexport.failures import ArtifactCrashed, ArtifactHung, StateDiffers
-from pytest_torchexport.observe import TENSORS
-from pytest_torchexport.verdict import Difference
+from pytest_torchexport.judge.failure_of import failure_class
+from pytest_torchexport.outcomes.compare import Tolerance, compare_values
+from pytest_torchexport.outcomes.observe import TENSORS
+from pytest_torchexport.results.failures import ArtifactCrashed, ArtifactHung, StateDiffers
+from pytest_torchexport.results.verdict import Difference
 
 LENGTH = 3
 

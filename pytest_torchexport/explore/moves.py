@@ -16,16 +16,16 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.explore.observed import Probe
-from pytest_torchexport.explore.origins import Compared
-from pytest_torchexport.recipes import (
+from pytest_torchexport.explore.provenance import Compared
+from pytest_torchexport.inputs.recipes import (
     Recipe,
     build_leaves,
     example_recipe,
     plain_recipe,
     with_leaves,
 )
-from pytest_torchexport.spec.inputs import InputSpec, TensorLeaf, ValueLeaf
-from pytest_torchexport.strategies import within_memory
+from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
+from pytest_torchexport.inputs.strategies import within_memory
 
 # A step beyond the threshold, in parts of what is missing: safely over it, just over it, half the way where beyond is
 # another condition's threshold, and where curved, far.

@@ -24,19 +24,26 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
-from pytest_torchexport.dispatch import compiling_nothing
-from pytest_torchexport.eager import Eager
-from pytest_torchexport.explore.origins import Origin, violation
-from pytest_torchexport.explore.reach import files_of, functions_of, not_followed, owner_of
+from pytest_torchexport.eager.fingerprint import changed, fingerprint
+from pytest_torchexport.eager.reference import Reference
+from pytest_torchexport.explore.callgraph import files_of, functions_of, not_followed, owner_of
+from pytest_torchexport.explore.conditions import Outcome, Site
+from pytest_torchexport.explore.provenance import Origin, violation
 from pytest_torchexport.explore.recorder import Endless, Key, Path, Recorder
 from pytest_torchexport.explore.rewrite import placed, rewritten
-from pytest_torchexport.explore.sites import Outcome, Site
-from pytest_torchexport.fingerprint import changed, fingerprint
-from pytest_torchexport.limits import TimeLimitExceeded
-from pytest_torchexport.messages import is_users
-from pytest_torchexport.observe import TENSORS, Hung, Raised, State, observe, seed_everything
-from pytest_torchexport.quiet import unheard
-from pytest_torchexport.spec.inputs import Call
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded
+from pytest_torchexport.outcomes.messages import is_users
+from pytest_torchexport.outcomes.observe import (
+    TENSORS,
+    Raised,
+    State,
+    TimedOut,
+    observe,
+    seed_everything,
+)
+from pytest_torchexport.outcomes.operators import compiling_nothing
+from pytest_torchexport.outcomes.torch_state import suppress_output
 
 # Conditions before the one to be flipped whose outcome is to stay.
 KEPT = 3
@@ -67,7 +74,7 @@ class Probe:
 class Observed:
     """The subject's eager forward, whose conditions are told."""
 
-    def __init__(self, eager: Eager, seed: int, packages: tuple[str, ...] = ()) -> None:
+    def __init__(self, eager: Reference, seed: int, packages: tuple[str, ...] = ()) -> None:
         self.recorder = Recorder()
         self.unread: tuple[str, ...] = ()
         self.complete = True
@@ -150,7 +157,7 @@ class Observed:
             stack.enter_context(_ONE_AT_A_TIME)
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
-            stack.enter_context(unheard())
+            stack.enter_context(suppress_output())
             stack.enter_context(compiling_nothing())
             for function, code in self._codes:
                 stack.callback(setattr, function, "__code__", function.__code__)
@@ -166,7 +173,7 @@ class Observed:
         self.recorder.deadline = deadline
         outcome = observe(self._subject.function, call, seed=self._seed, run=self._aside)
         self._state.restore()
-        if isinstance(outcome, Hung):
+        if isinstance(outcome, TimedOut):
             raise TimeLimitExceeded  # the item's: a call has none of its own here
         self._endless = self.recorder.cut
         self._loops = self._loops or any(map(self._may_not_end, self.recorder.path.marks()))

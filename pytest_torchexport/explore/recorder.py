@@ -19,7 +19,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore.origins import (
+from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, Outcome, Site
+from pytest_torchexport.explore.provenance import (
     Compared,
     Origin,
     Origins,
@@ -29,7 +30,6 @@ from pytest_torchexport.explore.origins import (
     leaves,
     origin_of,
 )
-from pytest_torchexport.explore.sites import MORE, NONE, ONCE, Outcome, Site
 
 # Conditions of one call that are worth following, and rounds of its ``while`` loops: beyond, they may never
 # end, unless they do so within QUICK seconds.
@@ -62,7 +62,7 @@ class Endless(BaseException):
     """
 
 
-class Traveler(Protocol):
+class ConditionListener(Protocol):
     """Who wants to see the conditions of a call while it runs."""
 
     def came(self, position: int, origin: Origin | None, outcome: Outcome) -> None:
@@ -138,7 +138,7 @@ class Recorder:
         self.sites: dict[int, Site] = {}
         self.path = Path()
         self.deadline = float("inf")
-        self.traveler: Traveler | None = None
+        self.traveler: ConditionListener | None = None
         self.origins = Origins(self._asked)
         # Codes that have no source: their conditions are told by the truths tensors are asked for.
         self.coarse: set[types.CodeType] = set()

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from pytest_torchexport.explore.sites import Site
+from pytest_torchexport.explore.conditions import Site
 
 # Stands for the recorder until the code is put in place: a name would need a place in the user's globals.
 SENTINEL = "\0pytest-torchexport"

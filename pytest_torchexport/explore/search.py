@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_torchexport.explore import moves
+from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, Outcome, Site
 from pytest_torchexport.explore.constants import mined
 from pytest_torchexport.explore.observed import Observed, Probe
 from pytest_torchexport.explore.recorder import Event, Key, Path
-from pytest_torchexport.explore.sites import MORE, NONE, ONCE, Outcome, Site
-from pytest_torchexport.recipes import Recipe, build, example_recipe
-from pytest_torchexport.spec.inputs import InputSpec
-from pytest_torchexport.strategies import within_memory
+from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe
+from pytest_torchexport.inputs.spec import InputSpec
+from pytest_torchexport.inputs.strategies import within_memory
 
 # The share of the calls that seeds may take, and how often and with how many calls an outcome is gone for.
 SEED_SHARE = 0.3

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_torchexport.messages import printable, short_path
-from pytest_torchexport.observe import Raised, Tensors, Uncarried
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.messages import printable, short_path
+from pytest_torchexport.outcomes.observe import NotTransferable, Raised, Tensors
 from pytest_torchexport.sandbox.tensors import are_tensors
 from pytest_torchexport.sandbox.wire import Malformed
-from pytest_torchexport.spec.inputs import Call
 
 # What the answer to a question has, unless that failed.
 _HAS = {
@@ -30,7 +30,7 @@ class Answer:
     """The answer to one question; what it is not about is empty. ``confined``: the kernel guards the process."""
 
     raised: Raised | None = None
-    uncarried: Uncarried | None = None
+    uncarried: NotTransferable | None = None
     exhausted: str | None = None
     found: Mapping[str, Any] = field(default_factory=dict)
     confined: bool = False
@@ -56,9 +56,9 @@ def _raised(said: Any) -> Raised:
     return Raised(kind, message, f"{short_path(path)}{colon}{rest}")
 
 
-def _uncarried(said: Any) -> Uncarried:
+def _uncarried(said: Any) -> NotTransferable:
     reason, own_class = _list(said, 2)
-    return Uncarried(_text(reason), bool(own_class))
+    return NotTransferable(_text(reason), bool(own_class))
 
 
 def _inputs(said: Any) -> Call:

@@ -59,7 +59,7 @@ _LIBRARY = 1
 LOG = "server.log"
 
 
-class Gone(RuntimeError):
+class ServerUnavailable(RuntimeError):
     """The server does not answer any more."""
 
 
@@ -202,7 +202,7 @@ class Server:
             try:
                 self._tell(number, {"start": True}, theirs)
                 return _Forked(self, ours, number, self._hear(number)["pid"])
-            except Gone:
+            except ServerUnavailable:
                 raise
             except BaseException:
                 self._tell(self._next(), {"end": number})  # nobody else knows of it
@@ -216,7 +216,7 @@ class Server:
         self, number: int, message: dict[str, Any], passed: socket.socket | None = None
     ) -> None:
         if self._owner != os.getpid():
-            raise Gone("the clean process belongs to who forked this one")
+            raise ServerUnavailable("the clean process belongs to who forked this one")
         data = json.dumps({**message, "number": number}).encode()
         try:
             socket.send_fds(self._control, [data], [passed.fileno()] if passed is not None else [])
@@ -232,7 +232,7 @@ class Server:
                 self._broken = answer.get("error", "")
         failed = self._broken or answer.get("error", "")
         if failed:
-            raise Gone(failed)
+            raise ServerUnavailable(failed)
         return answer
 
     def _answer(self) -> dict[str, Any]:
@@ -253,7 +253,7 @@ class Server:
         said = f"it ended with status {code}" if code is not None else type(error).__name__
         said = ": ".join([said, *self._last_words()])
         self._end()
-        raise Gone(f"the clean process does not answer: {said}") from None
+        raise ServerUnavailable(f"the clean process does not answer: {said}") from None
 
     def _last_words(self) -> list[str]:
         """The last line that the server wrote before it ended."""
@@ -267,7 +267,7 @@ def _pair(*kind: int) -> tuple[socket.socket, socket.socket]:
     try:
         return socket.socketpair(*kind)
     except RuntimeError as error:  # pytest-socket's, https://github.com/miketheman/pytest-socket
-        raise Gone(
+        raise ServerUnavailable(
             f"this process may not have sockets ({error}); with --allow-unix-socket, pytest-socket forbids only those "
             "that leave the machine"
         ) from None

@@ -16,8 +16,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pytest_torchexport.messages import printable
-from pytest_torchexport.observe import Died, Hung, Outcome, Returned, Tensors, Uncarried
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.messages import printable
+from pytest_torchexport.outcomes.observe import (
+    Crashed,
+    NotTransferable,
+    Outcome,
+    Returned,
+    Tensors,
+    TimedOut,
+)
 from pytest_torchexport.sandbox import answers, guard, tensors, wire
 from pytest_torchexport.sandbox.answers import Answer
 from pytest_torchexport.sandbox.process import (
@@ -25,11 +33,10 @@ from pytest_torchexport.sandbox.process import (
     PATIENCE_SECONDS,
     TORCH,
     Child,
-    Gone,
     Library,
     Server,
+    ServerUnavailable,
 )
-from pytest_torchexport.spec.inputs import Call
 
 # How much of what an artifact printed is kept: its end, in bytes.
 OUTPUT_TAIL = 4000
@@ -74,7 +81,7 @@ def warm_up(*, torch: bool, preload: Sequence[str] = ()) -> None:
     """Start the server, so that it is ready by the time something has been exported. Does not wait."""
     try:
         Server.of(TORCH if torch else ONNXRUNTIME).preload(preload)
-    except (Gone, OSError):
+    except (ServerUnavailable, OSError):
         return  # who needs it will start it again, and be told why not
 
 
@@ -175,7 +182,7 @@ class Session:
             return None
         try:
             return child.end()
-        except Gone:
+        except ServerUnavailable:
             return None
 
     # -- one message, one answer -------------------------------------------------------------------
@@ -199,13 +206,13 @@ class Session:
         }
         try:
             self._child = _started(source.library)
-        except (Gone, OSError) as error:
-            self._over = Died(f"the clean process could not be started: {error}")
+        except (ServerUnavailable, OSError) as error:
+            self._over = Crashed(f"the clean process could not be started: {error}")
             return self._over
         # Until it is ready it is our time that passes, not the artifact's.
         ready = self._exchange(message, "start", PATIENCE_SECONDS)
         if not isinstance(ready, Answer):
-            self._over = Died(f"the clean process could not be started: {ready}")
+            self._over = Crashed(f"the clean process could not be started: {ready}")
             return self._over
         self.started = True
         answer = self._exchange(None, "load", limit)
@@ -221,7 +228,7 @@ class Session:
 
     def _exchange(
         self, message: dict[str, Any] | None, about: str, limit: float
-    ) -> Answer | Died | Hung:
+    ) -> Answer | Crashed | TimedOut:
         """What it says next, after it was told something, or without."""
         assert self._child is not None
         channel = self._child.channel
@@ -237,9 +244,9 @@ class Session:
             said = wire.receive(channel, codec, most=most, seconds=limit)
             answer = answers.read(said, about)
         except TimeoutError:
-            return self._end(Hung(limit))
+            return self._end(TimedOut(limit))
         except wire.CannotCross as error:
-            return Answer(uncarried=Uncarried(str(error), error.own_class))
+            return Answer(uncarried=NotTransferable(str(error), error.own_class))
         except wire.Malformed as error:
             return self._misspoke(str(error))
         except (EOFError, OSError):
@@ -249,12 +256,12 @@ class Session:
             raise
         if answer.exhausted is not None:
             said = f": {answer.exhausted}" if answer.exhausted else ""
-            return self._end(Died(f"it {self._ran_out()}{said}"))
+            return self._end(Crashed(f"it {self._ran_out()}{said}"))
         return answer
 
-    def _misspoke(self, what: str) -> Died | Hung:
+    def _misspoke(self, what: str) -> Crashed | TimedOut:
         return self._end(
-            Died(
+            Crashed(
                 f"it answered with what the plugin does not understand ({printable(what)}): a file that runs code of "
                 "its own can do that"
             )
@@ -265,10 +272,10 @@ class Session:
             return "ran out of memory"
         return f"exhausted its memory limit of {self._source.memory} MB (torchexport_memory_limit)"
 
-    def _end(self, known: Died | Hung | None) -> Died | Hung:
+    def _end(self, known: Crashed | TimedOut | None) -> Crashed | TimedOut:
         status = self.close()
-        died = known or Died(_fate(status), from_outside=_is_from_outside(status))
-        if isinstance(died, Died):
+        died = known or Crashed(_fate(status), from_outside=_is_from_outside(status))
+        if isinstance(died, Crashed):
             died = dataclasses.replace(died, output=self.printed())
         self._over = died
         return died
@@ -278,7 +285,7 @@ def _started(library: Library) -> Child:
     """A child; of a new server, where the one there was turns out to have died since. Raises Gone, OSError."""
     try:
         return Server.of(library).start()
-    except Gone:
+    except ServerUnavailable:
         return Server.of(library).start()
 
 

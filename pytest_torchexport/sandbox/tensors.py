@@ -10,8 +10,8 @@ from typing import Any
 import torch
 import torch.utils._pytree as torch_pytree
 
+from pytest_torchexport.inputs.pytrees import packed
 from pytest_torchexport.sandbox.wire import NotCarried, OwnClass
-from pytest_torchexport.tree import packed
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.observe import Raised, Returned, State, observe, tensors_of
-from pytest_torchexport.quiet import torch_globals
+from pytest_torchexport.inputs.pytrees import tree_map
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.observe import Raised, Returned, State, observe, tensors_of
+from pytest_torchexport.outcomes.torch_state import torch_globals
 from pytest_torchexport.sandbox import child, guard, tensors
-from pytest_torchexport.spec.inputs import Call
-from pytest_torchexport.tree import tree_map
 
 
 class WithTorch:

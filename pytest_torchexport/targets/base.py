@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from pytest_torchexport.spec.inputs import Call, InputSpec
-from pytest_torchexport.targets.branches import Branches
-from pytest_torchexport.targets.described import given_extras
-from pytest_torchexport.targets.devices import Baked
-from pytest_torchexport.targets.sizes import Suspicion
+from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.targets.formats.branches import Branches
+from pytest_torchexport.targets.formats.contents import given_extras
+from pytest_torchexport.targets.formats.devices import Baked
+from pytest_torchexport.targets.formats.sizes import Suspicion
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,12 @@ class Target(Protocol):
 
     ``specializes`` says that the exporter freezes dims whose example is 0 or 1, so that it is given an
     example at 2 instead. A target may have besides: ``inspect(path, loaded)``, plain data about a loaded file
-    (``described``, ``problems``, ``branches``); ``preload``, modules that loading needs; ``torchless``, a
+    (``described``, ``problems``, ``branches``); ``preload``, modules that loading needs; ``torch_free_loader``, a
     ``package.module:attribute`` that loads without torch; ``moves``, how a file is moved to another device; and
-    ``dies_of_caught``, why the exporter does not survive what a forward catches.
+    ``crashes_on_caught_errors``, why the exporter does not survive what a forward catches.
     """
 
-    specializes: bool
+    specializes_0_1: bool
 
     def unavailable(self, device: str) -> str | None:
         """Why the target cannot run here, with the next step; None where it can."""

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.messages import is_about_dims
-from pytest_torchexport.spec.exporters import dynamic_shapes, without_names
-from pytest_torchexport.spec.inputs import Call, InputSpec
-from pytest_torchexport.subject import as_module, signature_of, spelled_out
-from pytest_torchexport.targets import described, devices
+from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes, without_names
+from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.outcomes.messages import is_about_dims
+from pytest_torchexport.outcomes.subject import as_module, signature_of, spelled_out
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
-from pytest_torchexport.targets.branches import of_exported
-from pytest_torchexport.targets.sizes import facts_of, suspicions
+from pytest_torchexport.targets.formats import contents, devices
+from pytest_torchexport.targets.formats.branches import of_exported
+from pytest_torchexport.targets.formats.sizes import facts_of, suspicions
 
 FILENAME = "model.pt2"
 
@@ -26,7 +26,7 @@ FILENAME = "model.pt2"
 class Export:
     """The target."""
 
-    specializes = True
+    specializes_0_1 = True
     # 1.4 s that every child would pay: torch.export.load needs it.
     preload = ("torch._dynamo",)
     moves = "torch.export.passes.move_to_device_pass moves it"
@@ -77,8 +77,8 @@ class Export:
     def inspect(self, path: Path, loaded: LoadedProgram) -> dict[str, Any]:
         """What a loaded program says of itself, as plain data."""
         return {
-            "described": described.of_exported(loaded.program) | described.extras_of(path),
-            "sizes": described.sizes_of(loaded.program),
+            "described": contents.of_exported(loaded.program) | contents.extras_of(path),
+            "sizes": contents.sizes_of(loaded.program),
             "branches": of_exported(loaded.program).as_plain(),
         }
 
@@ -120,7 +120,7 @@ def _artifact(
         notes=notes,
         auditor=lambda spec: suspicions(spec, facts_of(program)),
         reader=of_exported,
-        describer=described.of_exported,
+        describer=contents.of_exported,
         locator=devices.of_exported,
     )
 

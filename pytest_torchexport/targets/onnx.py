@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.messages import is_about_dims
-from pytest_torchexport.spec.exporters import dynamic_shapes
-from pytest_torchexport.spec.inputs import Call, InputSpec
-from pytest_torchexport.targets import onnx_file
+from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes
+from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.outcomes.messages import is_about_dims
 from pytest_torchexport.targets.base import NotApplicable, whole_file
-from pytest_torchexport.targets.branches import Branches, of_onnx
 from pytest_torchexport.targets.export import forget_earlier_exports, with_names
-from pytest_torchexport.targets.ort import TensorFile, has_loops, named, unavailable
-from pytest_torchexport.targets.sizes import (
+from pytest_torchexport.targets.formats import onnx_file
+from pytest_torchexport.targets.formats.branches import Branches, of_onnx
+from pytest_torchexport.targets.formats.ort import TensorFile, has_loops, named, unavailable
+from pytest_torchexport.targets.formats.sizes import (
     Captures,
     Suspicion,
     captures,
@@ -121,8 +121,8 @@ class OnnxArtifact:
 class Onnx:
     """The target."""
 
-    specializes = True
-    torchless = "pytest_torchexport.targets.ort:FILES"
+    specializes_0_1 = True
+    torch_free_loader = "pytest_torchexport.targets.formats.ort:FILES"
 
     def unavailable(self, device: str) -> str | None:
         """Needs the extra ``onnx`` (or ``onnx-gpu``)."""

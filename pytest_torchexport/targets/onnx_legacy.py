@@ -14,16 +14,16 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.spec.inputs import Call, InputSpec, TensorLeaf
-from pytest_torchexport.subject import as_module
-from pytest_torchexport.targets import onnx_file
+from pytest_torchexport.inputs.pytrees import Structure, describe, flatten
+from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
+from pytest_torchexport.outcomes.subject import as_module
 from pytest_torchexport.targets.base import NotApplicable, whole_file
-from pytest_torchexport.targets.branches import Branches, of_onnx
+from pytest_torchexport.targets.formats import onnx_file
+from pytest_torchexport.targets.formats.branches import Branches, of_onnx
+from pytest_torchexport.targets.formats.ort import TensorFile, has_loops, named, unavailable
+from pytest_torchexport.targets.formats.sizes import Suspicion, onnx_facts, suspicions
 from pytest_torchexport.targets.onnx import device_of
-from pytest_torchexport.targets.ort import TensorFile, has_loops, named, unavailable
-from pytest_torchexport.targets.sizes import Suspicion, onnx_facts, suspicions
 from pytest_torchexport.targets.trace import CAUGHT, FlatModule
-from pytest_torchexport.tree import Structure, describe, flatten
 
 FILENAME = "model.onnx"
 NEEDS = ("onnx", "onnxruntime")
@@ -105,9 +105,9 @@ class LegacyArtifact:
 class OnnxLegacy:
     """The target."""
 
-    specializes = False
-    dies_of_caught = CAUGHT
-    torchless = "pytest_torchexport.targets.ort:FILES"
+    specializes_0_1 = False
+    crashes_on_caught_errors = CAUGHT
+    torch_free_loader = "pytest_torchexport.targets.formats.ort:FILES"
 
     def unavailable(self, device: str) -> str | None:
         """Needs the extra ``onnx`` (or ``onnx-gpu``), and a torch that still has the exporter."""

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.spec.inputs import Call, InputSpec
-from pytest_torchexport.targets import described, devices
+from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
-from pytest_torchexport.targets.branches import of_torchscript
+from pytest_torchexport.targets.formats import contents, devices
+from pytest_torchexport.targets.formats.branches import of_torchscript
 
 FILENAME = "model.pt"
 # The trip count that TorchScript gives a loop of which it knows none.
@@ -24,7 +24,7 @@ UNBOUNDED = 2**63 - 1
 class Script:
     """The target."""
 
-    specializes = False
+    specializes_0_1 = False
 
     def unavailable(self, device: str) -> str | None:
         """Gone with torch versions that no longer have TorchScript."""
@@ -80,7 +80,7 @@ def artifact(program: Any, extra_files: Mapping[str, str | bytes]) -> DirectArti
         extra_files=extra_files,
         native_loops=has_loops(program),
         reader=of_torchscript,
-        describer=described.of_torchscript,
+        describer=contents.of_torchscript,
         locator=devices.of_torchscript,
     )
 
@@ -102,7 +102,7 @@ def load_script(path: Path, device: str) -> Callable[..., Any]:
 def inspect_script(path: Path, loaded: Any) -> dict[str, Any]:
     """What a loaded program and its archive say of themselves, as plain data."""
     return {
-        "described": described.of_torchscript(loaded) | described.extras_of(path),
+        "described": contents.of_torchscript(loaded) | contents.extras_of(path),
         "branches": of_torchscript(loaded).as_plain(),
     }
 

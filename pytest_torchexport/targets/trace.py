@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.spec.inputs import Call, InputSpec
-from pytest_torchexport.subject import as_module, signature_of
-from pytest_torchexport.targets import described, devices
+from pytest_torchexport.inputs.pytrees import Structure, describe
+from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.outcomes.subject import as_module, signature_of
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
-from pytest_torchexport.targets.branches import of_torchscript
+from pytest_torchexport.targets.formats import contents, devices
+from pytest_torchexport.targets.formats.branches import of_torchscript
 from pytest_torchexport.targets.script import has_loops, inspect_script, load_script, save_script
-from pytest_torchexport.tree import Structure, describe
 
 FILENAME = "model.pt"
 # A minimal case: try: x.view(7) except RuntimeError: ... (seen with torch 2.13: SIGSEGV).
@@ -83,8 +83,8 @@ class PositionalArtifact(DirectArtifact):
 class Trace:
     """The target."""
 
-    specializes = False
-    dies_of_caught = CAUGHT
+    specializes_0_1 = False
+    crashes_on_caught_errors = CAUGHT
 
     def unavailable(self, device: str) -> str | None:
         """Gone with torch versions that no longer have TorchScript."""
@@ -142,7 +142,7 @@ def _artifact(cls: type[DirectArtifact], program: Any, **fields: Any) -> DirectA
         filename=FILENAME,
         native_loops=has_loops(program),
         reader=of_torchscript,
-        describer=described.of_torchscript,
+        describer=contents.of_torchscript,
         locator=devices.of_torchscript,
         **fields,
     )

@@ -17,7 +17,7 @@ import torch
 import zoo
 
 import pytest_torchexport
-from pytest_torchexport.verdict import Verdict
+from pytest_torchexport.results.verdict import Verdict
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="signals and /proc as Linux has them"
@@ -396,7 +396,7 @@ def test_wrong_values_are_usage_errors_that_name_the_legal_ones(
 # A stand-in for a call that kills the interpreter, and that nobody made in the clean process before.
 KILLER = """
 import os, pathlib, signal
-from pytest_torchexport.runners import InProcess
+from pytest_torchexport.judge.runners import InProcess
 
 plain = InProcess.run
 

@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 
-from pytest_torchexport.verdict import Verdict
+from pytest_torchexport.results.verdict import Verdict
 
 REPORT = "--torchexport-report=json:out.json"
 

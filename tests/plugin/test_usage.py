@@ -40,7 +40,7 @@ def test_wrong_flags_are_usage_errors(suite, run, text_of, flag, part):
 def test_the_help_lists_every_setting(suite, run, text_of):
     suite("def test_plain(): pass\n", fakes=False)
     text = text_of(run("--help"))
-    from pytest_torchexport.settings import TABLE
+    from pytest_torchexport.config.settings import TABLE
 
     for row in TABLE:
         assert row.ini in text

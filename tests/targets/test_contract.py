@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from pytest_torchexport import check_export, targets
-from pytest_torchexport.observe import Returned, observe
-from pytest_torchexport.quiet import quiet
-from pytest_torchexport.spec.inputs import Call, InputSpec, build_spec
-from pytest_torchexport.spec.options import Options
+from pytest_torchexport.config.options import Options
+from pytest_torchexport.inputs.spec import Call, InputSpec, build_spec
+from pytest_torchexport.outcomes.observe import Returned, observe
+from pytest_torchexport.outcomes.torch_state import quiet
 from pytest_torchexport.targets.base import NotApplicable
 
 DEVICES = ["cpu", "cuda"]

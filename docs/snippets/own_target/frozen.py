@@ -35,7 +35,7 @@ class FrozenTrace:
 class Frozen:
     """The target. Copying, seeding, comparing and shrinking happen elsewhere."""
 
-    specializes = False  # a dim whose example is 0 or 1 is not frozen
+    specializes_0_1 = False  # a dim whose example is 0 or 1 is not frozen
 
     def unavailable(self, device):
         return None if device == "cpu" else "frozen traces are made for the CPU here"

@@ -1,0 +1,237 @@
+"""Control flow: whichever branch eager takes, the artifact takes it too.
+
+Nothing here runs anything: calls were made, their paths are known, and so is what became of them. A call
+that fails off the example's path is the fault of the branch on which failing calls and passing ones part;
+one that fails on the example's own path is none of a branch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pytest_torchexport.explore.conditions import Outcome, Site
+from pytest_torchexport.explore.recorder import Key
+from pytest_torchexport.explore.search import Explored, Found, Goal, Seen
+from pytest_torchexport.outcomes.messages import refuses_its_inputs, short_path
+from pytest_torchexport.results.failures import (
+    ArtifactRaised,
+    BranchFrozen,
+    Failure,
+    Ineffective,
+    OutputsDiffer,
+    StateDiffers,
+    StructureDiffers,
+)
+from pytest_torchexport.results.verdict import Branch
+from pytest_torchexport.targets.formats.branches import Branches
+
+VERIFIED, DIVERGES, EQUAL = "verified", "diverges", "frozen but equal"
+UNDECIDED = "not judged"
+# A condition on sizes alone has shown inside the declared ones what it can, and that nothing is empty is no
+# news.
+OUTSIDE = "outside the sizes"
+UNREACHED, RAISES, CONSTANT = "unreached", "raises", "constant"
+# What an artifact does that runs on where eager has turned off. Refusing the call is something else.
+SYMPTOMS = (OutputsDiffer, StructureDiffers, StateDiffers, ArtifactRaised)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A call on a known path, and whether the artifact failed on it."""
+
+    found: Found
+    failed: bool
+
+
+def guilty(example: Found, failing: Found, tried: Sequence[Tried]) -> Goal | None:
+    """The outcome that best tells failing calls from passing ones, of those that this failing call took and
+    the example did not; the earlier one where two tell as well. None on the example's own path.
+
+    Only conditions that the example or a passing call came to: what nobody else was asked cannot tell.
+    Best: Ochiai's coefficient, failing calls with the outcome over the root of all failing calls times all
+    calls with it (https://doi.org/10.1109/TAICPART.2007.13).
+    """
+    if failing.decisions == example.decisions:
+        return None
+    met = _met(example, tried)
+    new = failing.taken - example.taken
+    suspects = [goal for goal in dict.fromkeys(failing.decisions) if goal in new and goal[0] in met]
+    if not suspects:
+        return _parting(example, failing)
+    failures = sum(item.failed for item in tried)
+
+    def tells(goal: Goal) -> float:
+        having = [item.failed for item in tried if goal in item.found.taken]
+        return sum(having) / math.sqrt(max(failures * len(having), 1))
+
+    return max(suspects, key=tells)  # the first of equals
+
+
+def _met(example: Found, tried: Sequence[Tried]) -> set[Key]:
+    """The conditions that the example or a passing call came to."""
+    right = [example, *(item.found for item in tried if not item.failed)]
+    return {key for found in right for key, _ in found.decisions}
+
+
+def _parting(example: Found, failing: Found) -> Goal | None:
+    """Where two paths part that took the same outcomes: a loop that ran another number of times. None where
+    they part at no condition: a number that was baked in chose another module.
+    """
+    pairs = zip(example.decisions, failing.decisions, strict=False)
+    left, right = next((pair for pair in pairs if pair[0] != pair[1]), (None, None))
+    return right if left is not None and right is not None and left[0] == right[0] else None
+
+
+def may_be_frozen(failure: Failure) -> bool:
+    """Whether a failure is what a frozen branch looks like."""
+    return isinstance(failure, SYMPTOMS) and not refuses_its_inputs(str(failure))
+
+
+def frozen(
+    failure: Failure, site: Site, goal: Goal, ways: tuple[Found, Found], proof: Sequence[str]
+) -> BranchFrozen:
+    """BranchFrozen for a failure whose branch is known, and eager's outcome there on the failing call.
+    ``ways`` are those of the example and of the failing call.
+    """
+    there, here = (way.decisions.count((goal[0], True)) for way in ways)
+    symptom = " ".join(str(failure).split()) or failure.title
+    frozen_as = (
+        f"the artifact always goes round {_times(there)}, as on the example; eager {_times(here)} on the call below"
+        if site.kind in ("for", "while") and there != here
+        else f"the artifact has no branch here, and eager takes {goal[1]} on the call below"
+    )
+    return BranchFrozen(
+        f"{place(site).rstrip(':')}: {frozen_as}",
+        details=(f"so {symptom}", *failure.details, *proof),
+        where=place(site),
+        differences=failure.differences,
+    )
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def table(
+    explored: Explored,
+    tried: Sequence[Tried],
+    artifact: Branches | None,
+    example: Found,
+    culprit: Goal | None = None,
+    declared: frozenset[str] = frozenset(),
+) -> tuple[Branch, ...]:
+    """Every condition that was met, and what became of each of its outcomes. ``declared`` are the dims of which
+    the user said the sizes.
+    """
+    passed = {goal for item in tried if not item.failed for goal in item.found.taken}
+    failed = {goal for item in tried if item.failed for goal in item.found.taken} - passed
+    met = _met(example, tried)
+    wrong = {goal for goal in failed - example.taken if goal[0] in met}
+    if culprit is not None and explored.sites[culprit[0][0]].loops:
+        # It may have gone round four times instead of three: both are many.
+        wrong |= {
+            goal
+            for item in tried
+            if item.failed
+            for goal in item.found.taken
+            if goal[0] == culprit[0]
+        }
+    elif culprit is not None:
+        wrong.add(culprit)
+    return tuple(
+        _branch(key, seen, explored, artifact, passed, wrong, example, declared)
+        for key, seen in explored.seen.items()
+    )
+
+
+def _branch(
+    key: Key,
+    seen: Seen,
+    explored: Explored,
+    artifact: Branches | None,
+    passed: set[Goal],
+    wrong: set[Goal],
+    example: Found,
+    declared: frozenset[str],
+) -> Branch:
+    site = explored.sites[key[0]]
+    inside = has_branch(artifact, site)
+    # A search that was cut short among its seeds cannot tell a flag from a size that it did not get to.
+    unvaried = UNDECIDED if explored.stopped and not explored.seeded else CONSTANT
+
+    def status(outcome: Outcome) -> str:
+        if (key, outcome) in wrong:
+            return DIVERGES
+        if not seen.varies:
+            return unvaried
+        if outcome not in seen.counts:
+            declares = bool(seen.steers) and seen.steers <= declared
+            return OUTSIDE if declares or (key, outcome) in explored.below else UNREACHED
+        if (key, outcome) not in passed:
+            return UNDECIDED
+        return EQUAL if inside is False and (key, outcome) not in example.taken else VERIFIED
+
+    outcomes: tuple[Outcome, ...] = (*site.outcomes, *(o for o in seen.counts if o in site.raises))
+    return Branch(
+        where=f"{short_path(site.file)}:{site.line}",
+        statement=site.statement,
+        text=site.text,
+        module=key[1],
+        kind=site.kind,
+        on_values=seen.on_values,
+        counts={str(outcome): count for outcome, count in seen.counts.items()},
+        status={str(outcome): status(outcome) for outcome in outcomes}
+        | {str(outcome): RAISES for outcome in site.raises if outcome not in seen.counts},
+        in_artifact=inside,
+    )
+
+
+def has_branch(artifact: Branches | None, site: Site) -> bool | None:
+    """Whether the artifact has a branch where the condition stands; None where it does not tell."""
+    if artifact is None:
+        return None
+    if artifact.covers(site.file, site.first_line, site.end_line):
+        return True
+    return None if artifact.unplaced else False
+
+
+def unreached(branches: Iterable[Branch]) -> Iterator[str]:
+    """What no call took although the artifact has made up its mind there, in sentences."""
+    for branch in branches:
+        if not branch.counted or branch.in_artifact is not False:
+            continue
+        for outcome, status in branch.status.items():
+            if status == UNREACHED:
+                yield (
+                    f"{_named(branch)}: no call made it {outcome}, and the artifact has no branch there: "
+                    "that outcome is not verified"
+                )
+
+
+def enough(coverage: float | None, wanted: float, branches: Sequence[Branch]) -> None:
+    """Raise Ineffective where calls took less than the share of outcomes that was asked for."""
+    if coverage is None or coverage >= wanted:
+        return
+    missing = [
+        f"{_named(branch)}: {outcome} {status}"
+        for branch in branches
+        if branch.counted
+        for outcome, status in branch.status.items()
+        if status in (UNREACHED, UNDECIDED)
+    ]
+    raise Ineffective(
+        f"branch coverage is {coverage:.1f} %, torchexport_min_branch_coverage asks for {wanted:g} %",
+        details=tuple(missing),
+    )
+
+
+def _named(branch: Branch) -> str:
+    module = f" in {branch.module}" if branch.module else ""
+    return f"{branch.where}  {branch.statement.rstrip(':')}{module}"
+
+
+def place(site: Site) -> str:
+    """``net.py:38  if x.sum() > 0:``."""
+    return f"{short_path(site.file)}:{site.line}  {site.statement}".rstrip()

@@ -1,0 +1,184 @@
+"""Artifacts that somebody else made: a file from the team's own export script, or any callable.
+
+Not a target itself. A file is never loaded in this process: loading can run code that it holds
+(torch.export.load of a tampered .pt2 does), so what is known of it here is what a clean process told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_torchexport.inputs.pytrees import Structure, flatten
+from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.outcomes.observe import Returned
+from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
+from pytest_torchexport.targets.formats.branches import Branches
+from pytest_torchexport.targets.formats.contents import facts_from
+from pytest_torchexport.targets.formats.ort import named
+from pytest_torchexport.targets.formats.sizes import Suspicion, onnx_facts, suspicions
+from pytest_torchexport.targets.script import has_loops
+
+# Which targets' items judge a file: a .pt may come from either side of TorchScript.
+SUFFIXES: dict[str, tuple[str, ...]] = {
+    ".pt": ("trace", "script"),
+    ".pth": ("trace", "script"),
+    ".pt2": ("export",),
+    ".onnx": ("onnx", "onnx_legacy"),
+}
+FLAT = ("onnx", "onnx_legacy")
+
+
+class NeverHere(RuntimeError):
+    """Somebody wants to call such a file in this process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignFile:
+    """A file as an artifact: how eager's calls are its calls, and what the clean process found in it."""
+
+    program: Path
+    target: str
+    constants: tuple[Any, ...]
+    structure: Structure
+    spec: InputSpec
+    found: Mapping[str, Any] = field(default_factory=dict)
+    module: Any = None
+    baked: tuple[str, ...] = ()
+    native_loops: bool = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Never here."""
+        raise NeverHere("a file that this run did not make is called in a clean process only")
+
+    def save(self, directory: Path) -> Path:
+        """The file itself: it is where its owner put it."""
+        return self.program
+
+    def lower(self, call: Call) -> Call:
+        """ONNX takes tensors by name; everything else takes the call."""
+        if self.target not in FLAT:
+            return call
+        values = dict(self.spec.flatten(call))
+        paths = self._paths(values)
+        if paths is None:
+            raise TypeError(
+                f"the file takes {_listed('input', self.found['names'])}, the call has "
+                f"{_listed('tensor', _tensors(values))}: give its inputs the names of forward's parameters "
+                "(input_names=...), or export it with all of them"
+            )
+        return Call((), named({name: values[path] for name, path in paths.items()}))
+
+    def lift(self, value: Any) -> Any:
+        """ONNX returns a flat list: eager's pytree is put round it, where it has as many tensors."""
+        if self.target not in FLAT:
+            return value
+        waiting = iter(value)
+        if sum(isinstance(leaf, torch.Tensor) for leaf in self.constants) != len(value):
+            return value[0] if len(value) == 1 else tuple(value)
+        leaves = [
+            _as(leaf, next(waiting)) if isinstance(leaf, torch.Tensor) else leaf
+            for leaf in self.constants
+        ]
+        return self.structure.unflatten(leaves)
+
+    def audit(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
+        """What the file says of its inputs' sizes."""
+        if self.target in FLAT:
+            shapes = dict(zip(self.found["names"], self.found["shapes"], strict=True))
+            paths = self._paths(dict(spec.flatten(example)))
+            by_path = {path: tuple(shapes[name]) for name, path in (paths or {}).items()}
+            own = [by_path.get(leaf.path) for leaf in spec.leaves]
+            return suspicions(spec, onnx_facts(own, {}), dropped=True)
+        sizes = self.found.get("sizes")
+        return suspicions(spec, facts_from(sizes)) if sizes is not None else ()
+
+    def _paths(self, values: Mapping[str, Any]) -> dict[str, str] | None:
+        """Which of a call's values each input takes: the one of its name; the tensors that are left, in order.
+        None where that does not come out even.
+        """
+        names = list(self.found["names"])
+        agreed = {name: name for name in names if name in values}
+        others = [name for name in names if name not in agreed]
+        left = [path for path in _tensors(values) if path not in agreed]
+        if others and len(others) != len(left):
+            return None
+        return agreed | dict(zip(others, left, strict=False))
+
+    def branches(self) -> Branches | None:
+        """The branches and loops that the file still has."""
+        plain = self.found.get("branches")
+        return Branches.from_plain(plain) if plain is not None else None
+
+
+def _as(example: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """A tensor as eager has it: ONNX has complex numbers as pairs of reals."""
+    pairs = example.is_complex() and value.is_floating_point() and value.shape[-1:] == (2,)
+    return torch.view_as_complex(value) if pairs else value
+
+
+def _tensors(values: Mapping[str, Any]) -> list[str]:
+    return [path for path, value in values.items() if isinstance(value, torch.Tensor)]
+
+
+def _listed(what: str, names: Sequence[str]) -> str:
+    return (
+        f"{len(names)} {what}{'s' * (len(names) != 1)} ({', '.join(names)})"
+        if names
+        else f"no {what}"
+    )
+
+
+def foreign_file(
+    path: Path, target: str, example: Returned, spec: InputSpec
+) -> ForeignFile | NotApplicable:
+    """The artifact for a path, of which nothing is known yet. Raises OSError or ValueError for a wrong path."""
+    owners = SUFFIXES.get(path.suffix.lower())
+    if owners is None:
+        raise ValueError(f"{path.name!r} is no artifact; legal: {', '.join(SUFFIXES)}")
+    _look_at(path)
+    if target not in owners:
+        return NotApplicable(f"a {path.suffix} file is judged by {' and '.join(owners)}")
+    leaves, structure = flatten(example.value)
+    constants = tuple(
+        torch.empty(0, dtype=leaf.dtype) if isinstance(leaf, torch.Tensor) else leaf
+        for _, leaf in leaves
+    )
+    return ForeignFile(
+        program=path, target=target, constants=constants, structure=structure, spec=spec
+    )
+
+
+def _look_at(path: Path) -> None:
+    """Raise OSError where it is no file. Nothing is opened: who opens a pipe waits for ever."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory: give the file in it")
+    if path.is_symlink() and not path.exists():
+        raise FileNotFoundError(f"{path} is a link that leads to no file")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    if not path.is_file():
+        raise OSError(f"{path} is no regular file, but a pipe, a socket or a device")
+
+
+def foreign_callable(thing: Callable[..., Any]) -> DirectArtifact:
+    """The artifact for something that can be called. Raises ValueError where it cannot."""
+    if not callable(thing):
+        raise ValueError(f"{thing!r:.80} is neither a path nor callable")
+
+    def refuse(program: Any, path: Path, extra_files: Any) -> None:
+        raise NotImplementedError("a callable has no file")
+
+    state = thing if isinstance(thing, torch.nn.Module) else None
+    return DirectArtifact(
+        program=thing,
+        module=state,
+        run=thing,
+        write=refuse,
+        filename="",
+        native_loops=has_loops(thing),
+    )

@@ -1,0 +1,1 @@
+"""What the user said, validated: names, dims, options, settings, the plan of an item. Imports neither torch nor pytest."""

@@ -1,0 +1,65 @@
+"""The names that a user may give: targets and checks, known without importing torch, because pytest collects with them.
+
+Others add targets by an entry point in the group ``pytest_torchexport.targets``, or with ``register_target`` in a
+conftest.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from functools import lru_cache
+from typing import Any
+
+ENTRY_POINT_GROUP = "pytest_torchexport.targets"
+# Our own targets in the order of reports, and where another process can import each.
+BUILT_IN = {
+    "trace": "pytest_torchexport.targets.trace:TARGET",
+    "script": "pytest_torchexport.targets.script:TARGET",
+    "export": "pytest_torchexport.targets.export:TARGET",
+    "onnx": "pytest_torchexport.targets.onnx:TARGET",
+    "onnx_legacy": "pytest_torchexport.targets.onnx_legacy:TARGET",
+}
+CHECKS = ("control_flow", "dims", "parity", "round_trip", "state")
+_registered: dict[str, Any] = {}
+
+
+def register_target(name: str, target: Any) -> None:
+    """Add a Target under ``name`` (from a conftest). Raises ValueError if the name is taken or no identifier."""
+    if not name.isidentifier():
+        raise ValueError(f"a target's name is an identifier, not {name!r}")
+    if name == "none":
+        raise ValueError("'none' means no target on the command line")
+    if name in targets() and _registered.get(name) is not target:
+        raise ValueError(f"there is already a target named {name!r}")
+    _registered[name] = target
+
+
+def targets() -> tuple[str, ...]:
+    """Return every known target, ours first, without importing any."""
+    return tuple(dict.fromkeys((*BUILT_IN, *entry_points(), *_registered)))
+
+
+def checks() -> tuple[str, ...]:
+    """Return every check."""
+    return CHECKS
+
+
+def registered_target(name: str) -> Any | None:
+    """Return the Target that a conftest registered under the name, or None."""
+    return _registered.get(name)
+
+
+def entry_point(name: str) -> str | None:
+    """Return ``package.module:attribute``, from which another process can import the target; None if there is none.
+
+    Raises KeyError for an unknown name.
+    """
+    if name in _registered:
+        return None
+    return BUILT_IN[name] if name in BUILT_IN else entry_points()[name].value
+
+
+@lru_cache(maxsize=1)
+def entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    """Return the targets that installed packages declare, by name."""
+    return {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}

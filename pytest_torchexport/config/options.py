@@ -1,0 +1,273 @@
+"""The marker's arguments: validated, merged marker by marker, frozen.
+
+Free of torch: what the marker alone shows to be wrong stops the collection, before any model is built.
+What needs the module's signature is judged in ``inputs``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import keyword
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_torchexport.config import names as known_names
+from pytest_torchexport.config.dims import Shape, parse_shape, parse_sizes
+from pytest_torchexport.config.validate import (
+    device_names,
+    mode_name,
+    nearest,
+    positive_int,
+    target_names,
+)
+from pytest_torchexport.results.failures import Failure, SpecError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The arguments of ``@pytest.mark.torchexport``, ``using`` and ``check_export``; None = not given."""
+
+    targets: tuple[str, ...] | None = None
+    shapes: Mapping[str, Shape | None] | None = None
+    dims: Mapping[str, range | tuple[int, ...]] | None = None
+    dynamic_shapes: Any = None
+    values: Mapping[str, Any] | None = None
+    map: Callable[..., Any] | None = None
+    filter: Callable[..., Any] | None = None
+    devices: tuple[str, ...] | None = None
+    checks: tuple[str, ...] | None = None
+    rtol: float | None = None
+    atol: float | None = None
+    max_examples: int | None = None
+    mode: str | None = None
+    export_options: Mapping[str, Mapping[str, Any]] | None = None
+    xfail: Mapping[str, tuple[type[Failure], str]] | None = None
+
+    def over(self, outer: Options) -> Options:
+        """These options, and the outer ones where these are silent. Dicts replace, they do not merge."""
+        given = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) is not None
+        }
+        if "shapes" in given or "dims" in given:
+            outer = dataclasses.replace(outer, dynamic_shapes=None)
+        if "dynamic_shapes" in given:
+            outer = dataclasses.replace(outer, shapes=None, dims=None)
+        return dataclasses.replace(outer, **given)
+
+
+NAMES = tuple(field.name for field in dataclasses.fields(Options) if field.name != "targets")
+
+
+def parse_options(targets: tuple[Any, ...], arguments: Mapping[str, Any]) -> Options:
+    """Validated options. Raises SpecError that names the argument, the legal values, the nearest match."""
+    for name in arguments:
+        if name not in NAMES:
+            raise SpecError(
+                f"unknown argument {name!r}; legal: {', '.join(NAMES)}.{nearest(name, NAMES)}"
+            )
+    values: dict[str, Any] = {}
+    if targets:
+        values["targets"] = _checked("targets", _targets, targets)
+    for name, value in arguments.items():
+        if value is not None:
+            values[name] = _checked(name, _PARSERS[name], value)
+    options = Options(**values)
+    _check_together(options)
+    return options
+
+
+def parse_check_options(arguments: Mapping[str, Any]) -> Options:
+    """The same for one check on one target: what decides which items a test has has no meaning there."""
+    for name in ("devices", "xfail"):
+        if name in arguments:
+            raise SpecError(f"{name}: decides which items a test has; say it in the marker")
+    return parse_options((), arguments)
+
+
+def _checked(name: str, parse: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise SpecError(f"{name}: {error}") from None
+    except TypeError:
+        raise SpecError(f"{name}: {value!r:.80} is of a type it does not take") from None
+
+
+def _check_together(options: Options) -> None:
+    if (options.rtol is None) != (options.atol is None):
+        raise SpecError("rtol and atol: give both or neither, as in torch.testing.assert_close")
+    if options.dynamic_shapes is not None and (options.shapes or options.dims):
+        raise SpecError("dynamic_shapes: give it instead of shapes and dims, not beside them")
+    if options.shapes and options.dims:
+        used = {
+            n for shape in options.shapes.values() if shape for axis in shape for n in axis.names
+        }
+        for name in options.dims:
+            if name not in used:
+                raise SpecError(
+                    f"dims: {name!r} occurs in no shape; dims in shapes: "
+                    f"{', '.join(sorted(used)) or 'none'}.{nearest(name, used)}"
+                )
+
+
+def _targets(value: tuple[Any, ...]) -> tuple[str, ...]:
+    for item in value:
+        if not isinstance(item, str):
+            raise ValueError(
+                f"{item!r} is not a target; legal: {', '.join(known_names.targets())}."
+            )
+    return target_names(value)
+
+
+def _mapping(value: Any, example: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"{value!r} is not a dict like {example}")
+    return value
+
+
+def _shapes(value: Any) -> Mapping[str, Shape | None]:
+    items = _mapping(value, "{'x': 'batch 3 height width'}").items()
+    return {path: _named(path, parse_shape, shape) for path, shape in items}
+
+
+def _dims(value: Any) -> Mapping[str, range | tuple[int, ...]]:
+    items = _mapping(value, "{'batch': (1, 16)}").items()
+    for name, _ in items:
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise ValueError(f"{name!r} is not the name of a dim")
+    return {name: parse_sizes(name, sizes) for name, sizes in items}
+
+
+def _named(path: str, parse: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise ValueError(f"{path!r}: {error}") from None
+
+
+def _values(value: Any) -> Mapping[str, Any]:
+    items = _mapping(value, "{'x': (-1.0, 1.0)}").items()
+    return {path: _named(path, _one_value, item) for path, item in items}
+
+
+def _one_value(value: Any) -> Any:
+    if _is_strategy(value):
+        return value
+    if isinstance(value, list):
+        if not value:
+            raise ValueError("the list to choose from is empty")
+        return list(value)
+    numbers = isinstance(value, tuple) and len(value) == 2
+    if not numbers or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in value):
+        raise ValueError(
+            f"{value!r} is not (low, high), a list to choose from, or a Hypothesis strategy"
+        )
+    low, high = value
+    if not low <= high:
+        raise ValueError(f"low {low} is not at most high {high}")
+    return (low, high)
+
+
+def _is_strategy(value: Any) -> bool:
+    # A strategy can only exist where its library is loaded: ask without importing it.
+    hypothesis = sys.modules.get("hypothesis.strategies")
+    return hypothesis is not None and isinstance(value, hypothesis.SearchStrategy)
+
+
+def _function(value: Any) -> Callable[..., Any]:
+    if not callable(value):
+        raise ValueError(f"{value!r} is not a function of forward's arguments by name")
+    return value  # type: ignore[no-any-return]
+
+
+def _devices(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (str, tuple, list, set, frozenset)):
+        raise ValueError(f"{value!r} is not a list of devices; legal: cpu, cuda, cuda:N.")
+    return device_names((value,) if isinstance(value, str) else value)
+
+
+def _checks(value: Any) -> tuple[str, ...]:
+    known = known_names.checks()
+    if not isinstance(value, (str, tuple, list, set, frozenset)):
+        raise ValueError(f"{value!r} is not a list of checks; legal: {', '.join(known)}.")
+    names = (value,) if isinstance(value, str) else tuple(value)
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"{name!r} is not a check; legal: {', '.join(known)}.{nearest(name, known)}"
+            )
+    if not names:
+        raise ValueError(f"no check given; legal: {', '.join(known)}.")
+    return names
+
+
+def _tolerance(value: Any) -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value < float("inf"):
+        raise ValueError(f"{value!r} is not a finite number of at least 0")
+    return float(value)
+
+
+def _export_options(value: Any) -> Mapping[str, Mapping[str, Any]]:
+    items = _mapping(value, "{'onnx': {'opset_version': 20}}").items()
+    known = known_names.targets()
+    for name, arguments in items:
+        if name not in known:
+            raise ValueError(
+                f"{name!r} is not a target; legal: {', '.join(known)}.{nearest(name, known)}"
+            )
+        _named(name, lambda item: _mapping(item, "{'opset_version': 20}"), arguments)
+    return dict(items)
+
+
+def _xfail(value: Any) -> Mapping[str, tuple[type[Failure], str]]:
+    items = _mapping(value, "{'script': ExportRefused}").items()
+    return {key: _named(key, _xfail_reason, _xfail_key(key, item)) for key, item in items}
+
+
+def _xfail_key(key: str, item: Any) -> Any:
+    known = known_names.targets()
+    target, dash, device = key.partition("-")
+    if target not in known:
+        raise ValueError(
+            f"{key!r} does not start with a target; legal: {', '.join(known)}, each alone or with a "
+            f"device ('onnx-cuda').{nearest(target, known)}"
+        )
+    if dash:
+        device_names((device,))
+    return item
+
+
+def _xfail_reason(item: Any) -> tuple[type[Failure], str]:
+    cls, reason = item if isinstance(item, tuple) and len(item) == 2 else (item, "")
+    if not (isinstance(cls, type) and issubclass(cls, Failure)) or not isinstance(reason, str):
+        names = ", ".join(sub.__name__ for sub in Failure.__subclasses__())
+        raise ValueError(f"{item!r} is not a failure class or (class, reason); legal: {names}.")
+    return cls, reason
+
+
+_PARSERS: dict[str, Callable[[Any], Any]] = {
+    "shapes": _shapes,
+    "dims": _dims,
+    "dynamic_shapes": lambda value: value,
+    "values": _values,
+    "map": _function,
+    "filter": _function,
+    "devices": _devices,
+    "checks": _checks,
+    "rtol": _tolerance,
+    "atol": _tolerance,
+    "max_examples": positive_int,
+    "mode": mode_name,
+    "export_options": _export_options,
+    "xfail": _xfail,
+}
+
+
+def of_a_check(options: Options) -> Options:
+    """Return the options without what only concerns collection: targets, devices and xfail."""
+    return dataclasses.replace(options, targets=None, devices=None, xfail=None)

@@ -1,0 +1,70 @@
+"""The plan of one item: everything the engine needs to know and pytest knew, decided once, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pytest_torchexport.config.options import Options
+from pytest_torchexport.config.settings import Settings
+
+
+class Corpus(Protocol):
+    """Where calls are kept between runs: those that failed by item, those that a search found (``shared``) for
+    all items of one source and spec.
+    """
+
+    def load(self, key: str, *, shared: bool = False) -> Sequence[dict[str, Any]]:
+        """Recipes stored under the key."""
+
+    def store(self, key: str, recipes: Sequence[dict[str, Any]], *, shared: bool = False) -> None:
+        """Replace what is stored under the key."""
+
+
+class NoCorpus:
+    """Keeps nothing."""
+
+    def load(self, key: str, *, shared: bool = False) -> Sequence[dict[str, Any]]:
+        """Nothing."""
+        return ()
+
+    def store(self, key: str, recipes: Sequence[dict[str, Any]], *, shared: bool = False) -> None:
+        """Forget."""
+
+
+def silent(stage: str, done: int = 0, total: int = 0) -> None:
+    """Report progress to nobody."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One test x target x device.
+
+    ``named``: the user asked for this target by name. ``why_isolated``: why the artifact is called in a process of its
+    own; empty if it is not. ``max_examples``: so many calls are drawn, whatever profile and options say; None if
+    nothing says so. ``root``: the directory below which the user's own packages are. ``keep``: where an artifact's
+    files go after a failure.
+    """
+
+    target: str
+    device: str
+    options: Options = field(default_factory=Options)
+    settings: Settings = field(default_factory=Settings)
+    named: bool = True
+    seed: int = 0
+    max_examples: int | None = None
+    why_isolated: str = ""
+    corpus: Corpus = field(default_factory=NoCorpus)
+    progress: Callable[..., None] = silent
+    root: Path | None = None
+    keep: Path | None = None
+
+    def checks(self, name: str) -> bool:
+        """Return True if a check is asked for; without ``checks`` all are."""
+        return not self.options.checks or name in self.options.checks
+
+    def limit(self) -> str:
+        """Return the time limit in words."""
+        return f"the item's time limit of {self.settings.time_limit:g} s (torchexport_time_limit)"

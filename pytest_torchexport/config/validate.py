@@ -1,0 +1,135 @@
+"""Check single values that a user gave: names, numbers, devices. Each function returns the value or raises ValueError."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from pytest_torchexport.config import names as known_names
+
+MODES = ("eval", "train", "as-is")
+REPORT_FORMATS = ("json",)
+
+
+def nearest(name: object, legal: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` for the nearest legal name, or nothing."""
+    match = difflib.get_close_matches(str(name), list(legal), n=1)
+    return f" Did you mean {match[0]!r}?" if match else ""
+
+
+def target_names(values: Iterable[str]) -> tuple[str, ...]:
+    """Known target names, or ``none`` alone. Raises ValueError."""
+    names = tuple(dict.fromkeys(name for value in values for name in value.split(",") if name))
+    if names == ("none",):
+        return ()
+    known = known_names.targets()
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"{name!r} is not a target; legal: {', '.join(known)}.{nearest(name, known)}"
+            )
+    if not names:
+        raise ValueError(f"no target given; legal: {', '.join(known)}.")
+    return names
+
+
+def device_names(values: Iterable[str]) -> tuple[str, ...]:
+    """``cpu``, ``cuda`` or ``cuda:N``. Raises ValueError."""
+    names = tuple(dict.fromkeys(name for value in values for name in str(value).split(",") if name))
+    for name in names:
+        kind, colon, index = name.partition(":")
+        if name != "cpu" and (kind != "cuda" or (colon and not index.isdigit())):
+            raise ValueError(
+                f"{name!r} is not a device; legal: cpu, cuda, cuda:N."
+                f"{nearest(name, ('cpu', 'cuda'))}"
+            )
+    if not names:
+        raise ValueError("no device given; legal: cpu, cuda, cuda:N.")
+    return names
+
+
+def served_on(values: Iterable[str]) -> tuple[str, ...]:
+    """As device names, or none at all. Raises ValueError."""
+    names = tuple(values)
+    return device_names(names) if names else ()
+
+
+def positive_int(value: Any) -> int:
+    """An int of at least 1, given as such or as text. Raises ValueError."""
+    if isinstance(value, bool) or (
+        not isinstance(value, int) and not re.fullmatch("[0-9]+", str(value))
+    ):
+        raise ValueError(f"{value!r} is not a whole number of at least 1.")
+    number = int(value)
+    if number < 1:
+        raise ValueError(f"{value!r} is not a whole number of at least 1.")
+    return number
+
+
+def percent(value: Any) -> float:
+    """A number from 0 to 100. Raises ValueError."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0 <= number <= 100:
+        raise ValueError(f"{value!r} is not a percentage from 0 to 100.")
+    return number
+
+
+def seconds(value: Any) -> float:
+    """A positive finite number of seconds. Raises ValueError."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise ValueError(f"{value!r} is not a positive number of seconds.")
+    return number
+
+
+def megabytes(value: Any) -> int | None:
+    """A whole number of megabytes, or None for ``auto``. Raises ValueError."""
+    return None if value == "auto" else positive_int(value)
+
+
+def mode_name(value: Any) -> str:
+    """One of MODES. Raises ValueError."""
+    if value not in MODES:
+        raise ValueError(
+            f"{value!r} is not a mode; legal: {', '.join(MODES)}.{nearest(value, MODES)}"
+        )
+    return str(value)
+
+
+def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """``FORMAT:PATH`` pairs. Raises ValueError."""
+    pairs = []
+    for value in values:
+        form, colon, path = value.partition(":")
+        if form not in REPORT_FORMATS or not colon or not path:
+            raise ValueError(
+                f"{value!r} is not FORMAT:PATH; legal formats: {', '.join(REPORT_FORMATS)} "
+                f"(json:torchexport.json).{nearest(form, REPORT_FORMATS)}"
+            )
+        pairs.append((form, path))
+    return tuple(pairs)
+
+
+def module_names(values: Iterable[str]) -> tuple[str, ...]:
+    """Dotted module names. Raises ValueError."""
+    names = tuple(values)
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f"{name!r} is not the name of a module.")
+    return names
+
+
+def followed(values: Iterable[str]) -> tuple[str, ...]:
+    """Names of modules, torch's left out. Raises ValueError."""
+    names = module_names(values)
+    if any(name.partition(".")[0] == "torch" for name in names):
+        raise ValueError("'torch' cannot be followed: its code runs while a forward is observed.")
+    return names

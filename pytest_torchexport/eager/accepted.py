@@ -1,0 +1,299 @@
+"""Which calls are legal: what the spec says, as far as eager agrees.
+
+Sizes and values that were only assumed are the plugin's guess: where eager refuses them they are outside
+the domain, which is reported and is nobody's fault. Where eager refuses what the user declared, the
+declaration is wrong: a SpecError. Integers are widened by what is known for sure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pytest_torchexport.config.dims import Dim
+from pytest_torchexport.eager.reference import Reference
+from pytest_torchexport.inputs.domains import Domain
+from pytest_torchexport.inputs.recipes import (
+    LeafRecipe,
+    Recipe,
+    build,
+    describe_recipe,
+    example_recipe,
+)
+from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf, ValueLeaf
+from pytest_torchexport.inputs.strategies import within_memory
+from pytest_torchexport.outcomes.observe import Outcome, Raised, Returned, TimedOut, observe
+from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.results.failures import SpecError
+
+# Where eager refuses the sizes beside the example's, it may take every so many of them.
+STEPS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64)
+
+
+def narrow_assumed(
+    spec: InputSpec, eager: Callable[[Call], Outcome], note: Callable[[str], None]
+) -> InputSpec:
+    """The spec with each assumed dim cut down to the sizes that eager takes, on the example's own values.
+
+    Each end of a range is asked; where eager refuses one, the limit is found by bisection.
+    """
+    for dim in spec.dims.values():
+        if not dim.declared:
+            spec = _narrowed(spec, dim, eager, note)
+    return spec
+
+
+def _narrowed(
+    spec: InputSpec, dim: Dim, eager: Callable[[Call], Outcome], note: Callable[[str], None]
+) -> InputSpec:
+    example = spec.example_sizes
+
+    def takes(size: int) -> bool:
+        if not within_memory(spec, {**example, dim.name: size}):
+            return True
+        call = build(spec, example_recipe(spec, {dim.name: size}))
+        return call is None or isinstance(eager(call), Returned)
+
+    sizes = _accepted(dim, takes)
+    if sizes == dim.sizes:
+        return spec
+    note(f"eager accepts {_interval(dim, sizes)} (assumed was {dim.describe()})")
+    return spec.narrow(dim.name, sizes)
+
+
+def _accepted(dim: Dim, takes: Callable[[int], bool]) -> range:
+    """The sizes around the example's that eager takes: all of an interval, or every so many of it."""
+    for step in STEPS:
+        near = [dim.example + way for way in (-step, step) if dim.example + way in dim.sizes]
+        # A smaller size alone may be taken for another reason: 1, by broadcasting.
+        if step > 1 and dim.example + step not in near:
+            continue
+        if any(map(takes, near)) if step == 1 else near and all(map(takes, near)):
+            low = _limit(dim.example, dim.low, step, takes)
+            high = _limit(dim.example, dim.high, step, takes)
+            return range(low, high + 1, step)
+    return range(dim.example, dim.example + 1)
+
+
+def widen_embeddings(spec: InputSpec, subject: Subject) -> InputSpec:
+    """Integers that feed an ``nn.Embedding`` may be any of its rows."""
+    if subject.module is None or not any(
+        isinstance(part, torch.nn.Embedding) for part in subject.module.modules()
+    ):
+        return spec
+    rows = _embedded(spec, subject.copy())
+    leaves = tuple(
+        dataclasses.replace(leaf, domain=_widened(leaf.domain, rows[leaf.path]))
+        if isinstance(leaf, TensorLeaf) and leaf.path in rows and not leaf.domain.declared
+        else leaf
+        for leaf in spec.leaves
+    )
+    return dataclasses.replace(
+        spec, leaves=leaves, assumed=tuple(_reworded(line, rows) for line in spec.assumed)
+    )
+
+
+def _limit(good: int, bound: int, step: int, takes: Callable[[int], bool]) -> int:
+    """The size furthest from ``good`` towards ``bound``, in steps, that is taken."""
+    way = step if bound > good else -step
+    taken, refused = 0, abs(bound - good) // step
+    if takes(good + refused * way):
+        return good + refused * way
+    while refused - taken > 1:
+        middle = (taken + refused) // 2
+        if takes(good + middle * way):
+            taken = middle
+        else:
+            refused = middle
+    return good + taken * way
+
+
+def _interval(dim: Dim, sizes: range) -> str:
+    low, high = sizes[0], sizes[-1]
+    if low == high:
+        return f"{dim.name} = {low} only"
+    if sizes.step > 1:
+        return f"{low} <= {dim.name} <= {high} in steps of {sizes.step}"
+    if high == dim.high:
+        return f"{dim.name} >= {low}"
+    return f"{dim.name} <= {high}" if low == dim.low else f"{low} <= {dim.name} <= {high}"
+
+
+def _embedded(spec: InputSpec, subject: Subject) -> dict[str, int]:
+    """Leaf path -> rows of the smallest embedding that looked its values up on the example."""
+    integers = {leaf.path: leaf.example for leaf in spec.tensors if leaf.domain.kind == "int"}
+    found: dict[str, int] = {}
+
+    def look(module: Any, args: tuple[Any, ...]) -> None:
+        for path, example in integers.items():
+            given = args[0] if args else None
+            if isinstance(given, torch.Tensor) and _same(given, example):
+                found[path] = min(found.get(path, module.num_embeddings), module.num_embeddings)
+
+    assert subject.module is not None
+    for part in subject.module.modules():
+        if isinstance(part, torch.nn.Embedding):
+            part.register_forward_pre_hook(look)
+    observe(subject.function, spec.example, seed=0)
+    return found
+
+
+def _same(given: torch.Tensor, example: torch.Tensor) -> bool:
+    return given.shape == example.shape and bool(torch.equal(given.to(example.dtype), example))
+
+
+def _widened(domain: Domain, rows: int) -> Domain:
+    return dataclasses.replace(domain, low=0, high=rows - 1, rows_keep_one=False)
+
+
+def _reworded(line: str, rows: dict[str, int]) -> str:
+    for path, count in rows.items():
+        if line.startswith(f"values of {path} are "):
+            return f"values of {path} are 0..{count - 1}, the rows of the nn.Embedding they feed"
+    return line
+
+
+@dataclass(frozen=True)
+class ReferenceCall:
+    """A call that eager takes, the recipe it was made from in the end, and eager's outcome on the CPU."""
+
+    recipe: Recipe
+    call: Call
+    outcome: Returned
+
+
+class AcceptedCalls:
+    """Makes calls from recipes and asks eager whether it takes them."""
+
+    def __init__(self, spec: InputSpec, eager: Reference, note: Callable[[str], None]) -> None:
+        self.spec = narrow_assumed(widen_embeddings(spec, eager.pristine), eager.on_cpu, note)
+        # Dims that were to vary and of which eager takes one size alone.
+        self.fixed = tuple(name for name in spec.dims if name not in self.spec.dims)
+        # Whether eager took any generated values, or only the example's own at other sizes.
+        self.takes_other_values = False
+        self.fell_back = False
+        # What eager said to the first call that it refused.
+        self.refusal = ""
+        self._eager = eager
+        self._note = note
+        self._contiguous_only = False
+        self._refused_before = False
+
+    def call(self, recipe: Recipe) -> ReferenceCall | None:
+        """The recipe's call; None where it is not legal.
+
+        Where eager refuses a layout, or all generated values, which were only assumed, the call is made
+        without them. Raises SpecError where eager refuses what the user declared.
+        """
+        if not within_memory(self.spec, recipe.sizes):
+            self._note("calls too large to make were left out")
+            return None
+        if self._contiguous_only:
+            recipe = contiguous(recipe)
+        call = build(self.spec, recipe)
+        if call is None:
+            return None
+        outcome = self._eager.on_cpu(call)
+        if isinstance(outcome, Returned):
+            generated = any(item.kind not in ("example", "value") for item in recipe.leaves)
+            self.takes_other_values = self.takes_other_values or generated
+            return ReferenceCall(recipe, call, outcome)
+        self.refusal = self.refusal or str(outcome)
+        found = self._as_contiguous(recipe) or self._with_values_of_the_example(recipe)
+        if found is None:
+            self._blame(recipe, outcome)
+        return found
+
+    def _as_contiguous(self, recipe: Recipe) -> ReferenceCall | None:
+        found = self._instead(recipe, contiguous(recipe))
+        if found is not None:
+            self._contiguous_only = True
+            self._note("eager refuses non-contiguous inputs: only contiguous ones are legal")
+        return found
+
+    def _with_values_of_the_example(self, recipe: Recipe) -> ReferenceCall | None:
+        """The call with the example's own values for those that were only assumed, as long as eager has not
+        taken any others.
+        """
+        if self.takes_other_values:
+            return None
+        found = self._instead(recipe, self._keep_declared_values(recipe))
+        self.fell_back = self.fell_back or found is not None
+        return found
+
+    def _instead(self, recipe: Recipe, other: Recipe) -> ReferenceCall | None:
+        call = build(self.spec, other) if other != recipe else None
+        outcome = self._eager.on_cpu(call) if call is not None else None
+        if call is None or not isinstance(outcome, Returned):
+            return None
+        return ReferenceCall(other, call, outcome)
+
+    def _keep_declared_values(self, recipe: Recipe) -> Recipe:
+        leaves = tuple(
+            item if _declared(leaf) else LeafRecipe(kind="example")
+            for leaf, item in zip(self.spec.leaves, recipe.leaves, strict=True)
+        )
+        return dataclasses.replace(recipe, leaves=leaves)
+
+    def _blame(self, recipe: Recipe, outcome: Outcome) -> None:
+        """SpecError if eager still refuses when all that was only assumed is as in the example."""
+        declared = self._declared_part(recipe)
+        call = build(self.spec, declared) if declared is not None else None
+        refused = self._eager.on_cpu(call) if call is not None else None
+        if declared is None or call is None or isinstance(refused, (Returned, type(None))):
+            if not self._refused_before:
+                self._refused_before = True
+                what = str(outcome) if isinstance(outcome, Raised) else "no return"
+                self._note(
+                    f"eager refuses some generated calls, which are left out; the first: {what:.200}"
+                )
+            return
+        hung = isinstance(refused, TimedOut)
+        raise SpecError(
+            f"eager {'does not return' if hung else 'raises'} inside the declared range"
+            + ("" if hung else f": {refused}"),
+            details=(
+                f"call: {describe_recipe(self.spec, declared, call)}",
+                f"declared: {self._declarations()}",
+                "narrow the range, or say what ties the inputs together with map= or filter=",
+            ),
+            where=refused.where if isinstance(refused, Raised) else "",
+        )
+
+    def _declarations(self) -> str:
+        dims = [f"{n}: {d.describe()}" for n, d in self.spec.dims.items() if d.declared]
+        values = [
+            f"{leaf.path}: {leaf.domain.describe()}"
+            for leaf in self.spec.tensors
+            if leaf.domain.declared
+        ]
+        return "; ".join(dims + values)
+
+    def _declared_part(self, recipe: Recipe) -> Recipe | None:
+        """The same call with everything assumed as in the example; None where nothing was declared."""
+        sizes = {
+            name: recipe.sizes.get(name, dim.example) if dim.declared else dim.example
+            for name, dim in self.spec.dims.items()
+        }
+        said = any(dim.declared and sizes[n] != dim.example for n, dim in self.spec.dims.items())
+        said = said or any(
+            _declared(leaf) and item.kind != "example"
+            for leaf, item in zip(self.spec.leaves, recipe.leaves, strict=True)
+        )
+        kept = self._keep_declared_values(recipe)
+        return dataclasses.replace(kept, sizes=sizes) if said else None
+
+
+def _declared(leaf: TensorLeaf | ValueLeaf) -> bool:
+    """Whether the user said which values the leaf may take."""
+    return leaf.domain.declared if isinstance(leaf, TensorLeaf) else leaf.values is not None
+
+
+def contiguous(recipe: Recipe) -> Recipe:
+    """The same recipe with every tensor contiguous."""
+    leaves = tuple(dataclasses.replace(leaf, layout="contiguous") for leaf in recipe.leaves)
+    return dataclasses.replace(recipe, leaves=leaves)

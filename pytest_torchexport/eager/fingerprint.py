@@ -1,0 +1,492 @@
+"""Everything that can be reached from a module, as names and tokens: two of them say what a forward changed.
+
+Separate because it is a walk over other people's objects: it reads ``vars()`` and nothing that could run
+their code, meets cycles, and ends after ``MAX_NODES``.
+"""
+
+from __future__ import annotations
+
+import collections
+import datetime as dt
+import decimal
+import enum
+import fractions
+import functools
+import inspect
+import itertools
+import pathlib
+import random
+import sys
+import types
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from pytest_torchexport.inputs.pytrees import bits_of, is_plain
+from pytest_torchexport.outcomes.messages import is_users
+
+MAX_NODES = 10_000
+MAX_DEPTH = 12
+MAX_ITEMS = 1000
+
+_PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None), type(Ellipsis)})
+# Immutable objects that are the same where they are equal.
+_VALUES = (
+    torch.device,
+    torch.dtype,
+    torch.layout,
+    torch.memory_format,
+    range,
+    slice,
+    pathlib.PurePath,
+    fractions.Fraction,
+    decimal.Decimal,
+    dt.date,
+    dt.time,
+    dt.timedelta,
+    enum.Enum,
+)
+# Told by what they are, never looked into.
+_OPAQUE = (types.ModuleType, type, types.BuiltinFunctionType, types.CodeType, types.FrameType)
+_COUNTERS = (itertools.count, itertools.cycle)
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
+_OWN = frozenset(
+    {
+        *_HOOKS,
+        "_parameters",
+        "_buffers",
+        "_modules",
+        "training",
+        "_non_persistent_buffers_set",
+        "_is_full_backward_hook",
+        "_forward_hooks_with_kwargs",
+        "_forward_hooks_always_called",
+        "_forward_pre_hooks_with_kwargs",
+        "_initializing",
+        "_compiled_call_impl",
+        "_c",
+        "_concrete_type",
+    }
+)
+
+
+@dataclass
+class Reached:
+    """What was found: a token by name, the tensors by name, each module's path by its id, and the modules
+    that are in none of their parents' registers (``.to()`` and ``state_dict`` do not know them).
+    """
+
+    tokens: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    parts: dict[int, str] = field(default_factory=dict)
+    modules: dict[str, torch.nn.Module] = field(default_factory=dict)
+    unregistered: tuple[str, ...] = ()
+
+
+def fingerprint(thing: Any, *, values: bool = False) -> Mapping[str, Any]:
+    """Names of everything that a module (or a function's closure) reaches, with tokens that are equal as long
+    as it did not change. Cheap: tensors are told by identity, version and shape; with ``values`` those
+    that are no parameters also by their numbers, which native kernels change without a trace.
+
+    A fingerprint holds on to the tensors it names: keep it no longer than the comparison takes.
+    """
+    return reach(thing, values=values).tokens
+
+
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names whose tokens differ: ``buffer bn.running_mean``, ``attribute steps``, ``hooks of block``; with
+    ``(new)`` or ``(gone)`` where only one side has them. A container that grew is named once.
+    """
+    found: list[str] = []
+    for name in dict.fromkeys((*after, *before)):
+        if name in before and name in after and _same(before[name], after[name]):
+            continue
+        if not any(name.startswith((f"{known}[", f"{known}.")) for known in found):
+            found.append(name)
+    return tuple(_labelled(name, before, after) for name in found)
+
+
+def reach(thing: Any, *, values: bool = False) -> Reached:
+    """The walk itself."""
+    walk = _Walk(values)
+    if isinstance(thing, torch.nn.Module):
+        walk.registered = {id(part) for part in thing.modules()}
+        walk.module(thing, "")
+    else:
+        walk.function(thing, "", 0)
+    walk.found.unregistered = tuple(walk.unregistered)
+    return walk.found
+
+
+def _labelled(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    if name not in before:
+        return f"{name} (new)"
+    return name if name in after else f"{name} (gone)"
+
+
+def _same(left: Any, right: Any) -> bool:
+    if left is right:
+        return True
+    if type(left) is not type(right):
+        return False
+    try:
+        return bool(left == right) or bool(left != left and right != right)  # nan
+    except Exception:
+        return False
+
+
+class _Held:
+    """A token for what is told by identity. Holds on to it, so that no other object gets its address."""
+
+    __slots__ = ("facts", "thing")
+
+    def __init__(self, thing: Any, facts: tuple[Any, ...] = ()) -> None:
+        self.thing = thing
+        self.facts = facts
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Held) and self.thing is other.thing and self.facts == other.facts
+
+    __hash__ = None  # type: ignore[assignment]  # a token is compared, never looked up
+
+
+class _Numbers(_Held):
+    """A token for a tensor by its numbers: an equal one in its place is no change, a write is."""
+
+    __slots__ = ("version",)
+
+    def __init__(self, thing: torch.Tensor, facts: tuple[Any, ...], version: int | None) -> None:
+        super().__init__(thing, facts)
+        self.version = version
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Numbers) or self.facts != other.facts:
+            return False
+        return self.thing is not other.thing or self.version == other.version
+
+    __hash__ = None
+
+
+class _Walk:
+    def __init__(self, values: bool) -> None:
+        self.found = Reached()
+        self.unregistered: list[str] = []
+        self.registered: set[int] = set()
+        self._values = values
+        self._seen: set[int] = set()
+        self._kept: list[Any] = []
+        self._classes: set[type] = set()
+        self._code: set[types.CodeType] = set()
+
+    def full(self) -> bool:
+        return len(self.found.tokens) >= MAX_NODES
+
+    def put(self, name: str, token: Any) -> None:
+        self.found.tokens.setdefault(name, token)
+
+    def first(self, thing: Any) -> bool:
+        """Whether this object is met for the first time."""
+        if id(thing) in self._seen:
+            return False
+        self._seen.add(id(thing))
+        self._kept.append(thing)
+        return True
+
+    # -- modules -----------------------------------------------------------------------------------
+
+    def module(self, module: torch.nn.Module, path: str, depth: int = 0) -> None:
+        if self.full() or depth > 2 * MAX_DEPTH or not self.first(module):
+            return
+        self.found.parts[id(module)] = path
+        self.found.modules[path] = module
+        of = f" of {path}" if path else ""
+        prefix = f"{path}." if path else ""
+        if isinstance(module, torch.jit.ScriptModule):
+            children = self._script(module, of, prefix)
+        else:
+            children = self._eager(module, of, prefix)
+        self.put(f"submodules{of}", tuple((name, _Held(child)) for name, child in children))
+        for name, child in children:
+            if child is not None:
+                self.module(child, f"{prefix}{name}", depth + 1)
+
+    def _eager(self, module: torch.nn.Module, of: str, prefix: str) -> list[tuple[str, Any]]:
+        own = vars(module)
+        tokens = self.found.tokens
+        tokens[f"training flag{of}"] = own.get("training")
+        tokens[f"hooks{of}"] = tuple([(name, tuple(own[name])) for name in _HOOKS if own.get(name)])
+        for kind, register in (("parameter", "_parameters"), ("buffer", "_buffers")):
+            for name, tensor in own.get(register, {}).items():
+                self.value(tensor, f"{kind} {prefix}{name}", 0)
+        for name, value in own.items():
+            if type(value) in _PLAIN:
+                if name not in _OWN:
+                    tokens[f"attribute {prefix}{name}"] = value
+            elif name not in _OWN:
+                self.value(value, f"attribute {prefix}{name}", 0)
+        if not type(module).__module__.startswith("torch."):
+            self.cls(type(module))
+        return list(own.get("_modules", {}).items())
+
+    def _script(self, module: Any, of: str, prefix: str) -> list[tuple[str, Any]]:
+        self.put(f"training flag{of}", getattr(module, "training", None))
+        names = set()
+        for kind, named in (
+            ("parameter", module.named_parameters(recurse=False)),
+            ("buffer", module.named_buffers(recurse=False)),
+        ):
+            for name, tensor in named:
+                names.add(name)
+                self.value(tensor, f"{kind} {prefix}{name}", 0)
+        for name, value in _script_attributes(module):
+            if name not in names and name not in _OWN:
+                self.value(value, f"attribute {prefix}{name}", 0)
+        return list(module.named_children())
+
+    def cls(self, cls: type) -> None:
+        """What a user's classes hold, and the globals that their methods name."""
+        for one in cls.__mro__:
+            if one in self._classes or one is object or one.__module__.startswith("torch."):
+                continue
+            self._classes.add(one)
+            for name, value in list(vars(one).items()):
+                if isinstance(value, types.FunctionType):
+                    self.globals(value, 0)
+                elif not name.startswith(("__", "_abc")) and _is_data(value):
+                    self.value(value, f"class attribute {one.__name__}.{name}", 0)
+
+    # -- functions ---------------------------------------------------------------------------------
+
+    def function(self, thing: Any, path: str, depth: int) -> None:
+        """What a plain function, a partial or a bound method of some object holds."""
+        if depth > MAX_DEPTH or not self.first(thing):
+            return
+        if isinstance(thing, functools.partial):
+            self.function(thing.func, path, depth + 1)
+            self.value(thing.args, f"argument{path}", depth + 1)
+            self.value(thing.keywords, f"argument{path}", depth + 1)
+        elif isinstance(thing, types.MethodType):
+            self.value(thing.__self__, "attribute self", depth + 1)
+            self.function(thing.__func__, path, depth + 1)
+        elif isinstance(thing, types.FunctionType):
+            for name, cell in zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True):
+                try:
+                    self.value(cell.cell_contents, f"closure {name}", depth + 1)
+                except ValueError:  # not yet filled
+                    continue
+            for index, value in enumerate(thing.__defaults__ or ()):
+                self.value(value, f"default[{index}] of {thing.__name__}", depth + 1)
+            self.value(vars(thing), f"attribute {thing.__name__}", depth + 1)
+            self.globals(thing, depth)
+        elif isinstance(thing, torch.nn.Module):
+            self.module(thing, path)
+
+    def globals(self, function: types.FunctionType, depth: int) -> None:
+        """The module-level data that a user's function names, and those that its functions name."""
+        code = function.__code__
+        if code in self._code or depth > MAX_DEPTH or not is_users(code.co_filename):
+            return
+        self._code.add(code)
+        scope = function.__globals__
+        for name in names_in(code):
+            value = scope.get(name, scope)
+            if isinstance(value, types.FunctionType):
+                self.globals(value, depth + 1)
+            elif value is not scope and _is_data(value):
+                self.value(value, f"global {name}", 0)
+
+    # -- values ------------------------------------------------------------------------------------
+
+    def value(self, value: Any, path: str, depth: int) -> None:
+        if type(value) in _PLAIN:
+            self.put(path, value)
+        elif self.full() or depth > MAX_DEPTH:
+            return
+        elif isinstance(value, torch.Tensor):
+            self._tensor(value, path)
+        elif isinstance(value, torch.nn.Module):
+            self._module_found(value, path, depth)
+        elif isinstance(value, _VALUES):
+            self.put(path, value)
+        elif not self.first(value):
+            self.put(path, _Held(value))
+        else:
+            self._content(value, path, depth)
+
+    def _tensor(self, tensor: torch.Tensor, path: str) -> None:
+        if not self.first(tensor) and not path.startswith(("parameter ", "buffer ")):
+            self.put(path, _Held(tensor))  # another name for it
+            return
+        self.found.tensors.setdefault(path, tensor)
+        try:
+            facts, version = _tensor_facts(tensor)
+            if self._values and not isinstance(tensor, torch.nn.Parameter):
+                self.put(path, _Numbers(tensor, (*facts, _crc(tensor)), version))
+            else:
+                self.put(path, _Held(tensor, (*facts, version, _pointer(tensor))))
+        except Exception:
+            self.put(path, _Held(tensor))
+
+    def _module_found(self, module: torch.nn.Module, path: str, depth: int) -> None:
+        if id(module) in self.registered:
+            self.put(path, _Held(module))
+            return
+        name = path.partition(" ")[2] or path
+        if id(module) not in self._seen:
+            self.unregistered.append(name)
+        self.module(module, name, depth + 1)
+
+    def _content(self, value: Any, path: str, depth: int) -> None:
+        if isinstance(value, Mapping) and _is_known_container(value):
+            self._mapping(value, path, depth)
+        elif isinstance(value, (list, tuple, collections.deque)):
+            self.put(path, (type(value), len(value)))
+            for index, item in enumerate(itertools.islice(value, MAX_ITEMS)):
+                self.value(item, f"{path}[{index}]", depth + 1)
+        elif isinstance(value, (set, frozenset)):
+            plain = all(type(item) in _PLAIN for item in itertools.islice(value, MAX_ITEMS))
+            self.put(path, frozenset(value) if plain else (type(value), len(value)))
+            if not plain:
+                for item in itertools.islice(value, MAX_ITEMS):
+                    if isinstance(item, torch.nn.Module):
+                        self.value(item, f"{path}[{type(item).__name__}]", depth + 1)
+        else:
+            self._object(value, path, depth)
+
+    def _mapping(self, value: Mapping[Any, Any], path: str, depth: int) -> None:
+        items = list(itertools.islice(value.items(), MAX_ITEMS))
+        keys = [key if type(key) in _PLAIN else type(key) for key, _ in items]
+        self.put(path, (type(value), len(value), tuple(keys)))
+        for index, (key, item) in enumerate(items):
+            shown = repr(key) if type(key) in _PLAIN else str(index)
+            self.value(item, f"{path}[{shown}]", depth + 1)
+
+    def _object(self, value: Any, path: str, depth: int) -> None:
+        opaque = _opaque_token(value)
+        if opaque is not None:
+            self.put(path, opaque)
+            return
+        self.put(path, (type(value),))
+        for name, item in _attributes(value):
+            self.value(item, f"{path}.{name}", depth + 1)
+
+
+def _tensor_facts(tensor: torch.Tensor) -> tuple[tuple[Any, ...], int | None]:
+    version = None if tensor.is_inference() else tensor._version
+    facts = (tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad)
+    return (("nested",) if tensor.is_nested else facts), version
+
+
+def _pointer(tensor: torch.Tensor) -> int:
+    try:
+        return tensor.data_ptr()
+    except Exception:
+        return 0  # sparse, nested, fake
+
+
+def _crc(tensor: torch.Tensor) -> int | None:
+    return zlib.crc32(bits_of(tensor)) if is_plain(tensor) else None
+
+
+def _script_attributes(module: Any) -> Iterator[tuple[str, Any]]:
+    try:
+        names = list(module._concrete_type.get_attributes())
+    except Exception:
+        return  # a loaded one: only its tensors are known
+    for name in names:
+        try:
+            yield name, module._c.getattr(name)
+        except Exception:  # noqa: S112  # of a type that Python does not see
+            continue
+
+
+def _opaque_token(value: Any) -> Any:
+    """A token for what is not looked into; None for an object with attributes of its own."""
+    if isinstance(value, _COUNTERS):
+        return repr(value)
+    if isinstance(value, random.Random):
+        return hash(value.getstate())
+    if isinstance(value, torch.Generator):
+        return _crc(value.get_state())
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        if isinstance(value, numpy.ndarray):
+            shown = repr(value) if value.dtype.hasobject else zlib.crc32(value.tobytes())
+            return (value.shape, str(value.dtype), shown)
+        if isinstance(value, numpy.generic):
+            return value
+        if isinstance(value, numpy.random.Generator):
+            return repr(value.bit_generator.state)
+        if isinstance(value, numpy.random.RandomState):
+            return repr(value.get_state())
+    if isinstance(value, _OPAQUE) or callable(value) or not _is_open(value):
+        return _Held(value)
+    return None
+
+
+def _is_open(value: Any) -> bool:
+    """Whether an object is somebody's record of things, and no machinery (a logger, a thread, a lock)."""
+    home = (type(value).__module__ or "").partition(".")[0]
+    simple = isinstance(value, types.SimpleNamespace)
+    machinery = home in sys.stdlib_module_names and home != "__main__"
+    if (machinery and not simple) or home in ("torch", "numpy", "builtins"):
+        return simple
+    return hasattr(type(value), "__dictoffset__") and (_has_dict(value) or bool(_slots(value)))
+
+
+def _has_dict(value: Any) -> bool:
+    try:
+        return isinstance(object.__getattribute__(value, "__dict__"), dict)
+    except Exception:
+        return False
+
+
+def _slots(value: Any) -> list[str]:
+    return [
+        name
+        for cls in type(value).__mro__
+        for name, item in vars(cls).items()
+        if isinstance(item, types.MemberDescriptorType)
+    ]
+
+
+def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
+    if _has_dict(value):
+        yield from list(object.__getattribute__(value, "__dict__").items())
+    for name in _slots(value):
+        try:
+            yield name, object.__getattribute__(value, name)
+        except Exception:  # noqa: S112  # a slot that nobody filled
+            continue
+
+
+def _is_known_container(value: Any) -> bool:
+    """Whether iterating it runs no code of the user's."""
+    return type(value).__module__ in ("builtins", "collections") or isinstance(
+        value, (dict, types.MappingProxyType)
+    )
+
+
+def _is_data(value: Any) -> bool:
+    """What of a class or of a module's globals is state, and no code."""
+    holders = (list, dict, set, collections.deque, itertools.count)
+    return type(value) in _PLAIN or isinstance(value, (*holders, torch.Tensor, torch.nn.Module))
+
+
+@functools.lru_cache(maxsize=1024)
+def names_in(code: types.CodeType) -> tuple[str, ...]:
+    """The global names that a function's code, and the functions inside it, mention."""
+    inner = [name for const in code.co_consts if inspect.iscode(const) for name in names_in(const)]
+    return tuple(dict.fromkeys((*code.co_names, *inner)))

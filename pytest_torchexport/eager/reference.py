@@ -1,0 +1,272 @@
+"""Eager: the reference. One copy of the user's module in the right mode, run from the same state each time.
+
+Separate from the engine because every stage asks it, and because what a forward does to its own module
+(buffers, parameters, Python attributes) is undone here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.eager.fingerprint import changed, fingerprint
+from pytest_torchexport.eager.preflight import Findings, examine
+from pytest_torchexport.inputs.pytrees import describe, is_plain, leaves_of
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.compare import Tolerance, compare
+from pytest_torchexport.outcomes.observe import (
+    TENSORS,
+    Outcome,
+    Raised,
+    Returned,
+    State,
+    Tensors,
+    differ,
+    observe,
+    tensors_of,
+)
+from pytest_torchexport.outcomes.subject import Subject, is_lazy
+from pytest_torchexport.results.failures import NotRepeatable, SpecError, TrainingMode
+from pytest_torchexport.results.verdict import Difference
+
+
+class TerminationOracle(Protocol):
+    """Who knows whether calls end."""
+
+    def loops(self) -> bool:
+        """Whether calls came to a loop that may not."""
+
+    def ends(self, call: Call) -> bool:
+        """Whether this call does."""
+
+
+class Reference:
+    """The subject in eager mode, on the CPU and on the item's device."""
+
+    def __init__(
+        self, original: Subject, plan: Plan, note: Callable[[str], None], example: Call
+    ) -> None:
+        self.pristine = original.copy()
+        if is_lazy(self.pristine.module):
+            # Its first call makes its parameters, for us as it did for the user.
+            observe(self.pristine.function, example, seed=plan.seed)
+        self.fresh_each_call = False
+        self._watchman: TerminationOracle | None = None
+        # Paths of the outputs that vary with the random seed, where they are drawn, and what forward changes.
+        self.random: frozenset[str] = frozenset()
+        self.draws: tuple[str, ...] = ()
+        self.changes: tuple[str, ...] = ()
+        self.stateful = False
+        self.returns_nan = False
+        self._plan = plan
+        self._note = note
+        self._mode = plan.options.mode or plan.settings.mode
+        self._set_mode(self._mode)
+        self._here = self.pristine.copy()
+        self._state = State(self._here.module)
+        self._fingerprint = fingerprint(self._root())
+        self._there: tuple[Subject, State] | None = None
+
+    def guard(self, watchman: TerminationOracle) -> None:
+        """Ask first whether a call ends, once calls have come to a loop of the user's that may not. The
+        example's does.
+        """
+        self._watchman = watchman
+
+    def on_cpu(self, call: Call, seed: int | None = None) -> Outcome:
+        """What eager does with the call, from its pristine state."""
+        seed = self._plan.seed if seed is None else seed
+        watchman = self._watchman
+        if watchman is not None and watchman.loops() and not watchman.ends(call):
+            return Raised("Endless", "a while loop of forward does not come to an end on this call")
+        if self.fresh_each_call:
+            return observe(self.pristine.copy().function, call, seed=seed)
+        outcome = observe(self._here.function, call, seed=seed)
+        self.stateful = self._state.restore() or self.stateful
+        return outcome
+
+    def drifted(self) -> bool:
+        """Whether calls changed more of the module than was put back after each: then what they gave counts
+        for nothing, and from here on it is.
+        """
+        if self.fresh_each_call:
+            return False
+        stale = self._state.stale() or self._state.lost or self._weights_moved()
+        before, self._fingerprint = self._fingerprint, fingerprint(self._root())
+        moved = [n for n in changed(before, self._fingerprint) if not n.startswith(TENSORS)]
+        if not moved and not stale:
+            return False
+        named = moved or ["buffers or parameters"]
+        self.stateful, self.fresh_each_call = True, bool(moved)
+        self.changes += tuple(named)
+        self._note(f"forward changes {', '.join(named)} on some calls; each call starts anew")
+        self._begin()
+        return True
+
+    def _weights_moved(self) -> bool:
+        """By value: a write by way of ``.data`` leaves no trace."""
+        if self.pristine.module is None or self._here.module is None:
+            return False
+        pairs = zip(self.pristine.module.parameters(), self._here.module.parameters(), strict=False)
+        return any(
+            is_plain(left) and differ(left.detach(), right.detach()) for left, right in pairs
+        )
+
+    def _begin(self) -> None:
+        """A fresh copy, every tensor of which is looked at after each call."""
+        self._here = self.pristine.copy()
+        self._state = State(self._here.module, thorough=True)
+        self._fingerprint = fingerprint(self._root())
+        self._there = None
+
+    def _root(self) -> Any:
+        return self._here.module if self._here.module is not None else self._here.function
+
+    def in_a_row(self, calls: Sequence[Call]) -> list[tuple[Outcome, Tensors]]:
+        """What eager does with each call on the item's device and the state it leaves, each from where the
+        one before ended.
+        """
+        subject = self.pristine.copy().to(self._plan.device)
+        found = []
+        for call in calls:
+            moved = call.to(self._plan.device)
+            outcome = observe(subject.function, moved, seed=self._plan.seed)
+            found.append((outcome, tensors_of(subject.module)))
+        return found
+
+    def on_device(self, call: Call, outcome: Outcome) -> Outcome:
+        """The same on the item's device, for a call that eager returned from on the CPU with ``outcome``:
+        an out-of-range index on CUDA would poison the process.
+        """
+        device, seed = self._plan.device, self._plan.seed
+        if device == "cpu":
+            return outcome
+        if self.fresh_each_call:
+            return observe(self.pristine.copy().to(device).function, call.to(device), seed=seed)
+        if self._there is None:
+            moved = self.pristine.copy().to(device)
+            self._there = moved, State(moved.module, thorough=self.stateful)
+        subject, state = self._there
+        outcome = observe(subject.function, call.to(device), seed=seed)
+        state.restore()
+        return outcome
+
+    def prepare(self, example: Call, names: Sequence[str]) -> None:
+        """Run the example and look at what it does: does eager return, return something to compare, and
+        repeat itself. ``names`` are the paths of the call's leaves.
+
+        Raises SpecError, NotRepeatable or TrainingMode.
+        """
+        first = self._returned(self.on_cpu(example))
+        self.returns_nan = has_nan(first.value)
+        for name in first.changed:
+            self._note(f"forward changes torch's {name}; it is put back after each call")
+        self._heed(examine(self.pristine, example, self._plan.seed, names))
+        other = self.on_cpu(example, self._plan.seed + 1)
+        varied = compare(first, other, Tolerance()) if isinstance(other, Returned) else []
+        if varied:
+            self._same_as(example, first)
+        if self.fresh_each_call and varied:
+            other = self.on_cpu(example, self._plan.seed + 1)
+            varied = compare(first, other, Tolerance()) if isinstance(other, Returned) else []
+        self.random = frozenset(difference.path for difference in varied)
+        if self.random:
+            drawn = f" ({'; '.join(self.draws)})" if self.draws else ""
+            self._note(
+                f"forward is random{drawn}; eager and artifact are seeded alike before each call"
+            )
+
+    def _same_as(self, example: Call, first: Returned) -> None:
+        """Is it the seed that makes outputs vary, or a call before, or the time? Raises NotRepeatable."""
+        if not self._moved(first, self.on_cpu(example)):
+            return
+        moved = self._moved(
+            first, observe(self.pristine.copy().function, example, seed=self._plan.seed)
+        )
+        if moved:
+            raise NotRepeatable(
+                "calls on equal inputs, from equal state and seed, drift apart",
+                differences=tuple(moved),
+            )
+        # Copies agree: it is state, in some place that no fingerprint reaches.
+        self.stateful = self.fresh_each_call = True
+        self._note("forward changes its module where we do not see it; each call starts anew")
+
+    def _moved(self, first: Returned, again: Outcome) -> list[Difference]:
+        return compare(first, again, Tolerance(0.0, 0.0)) if isinstance(again, Returned) else []
+
+    def _heed(self, findings: Findings) -> None:
+        """Fail where eager is no reference; note the rest, and how to run it from the same state each time."""
+        if findings.unrepeatable is not None:
+            raise NotRepeatable(
+                findings.unrepeatable, details=findings.uninitialized, where=findings.where
+            )
+        if findings.training and self._mode == "as-is":
+            raise TrainingMode(
+                f"{'; '.join(findings.training[:3])}: say mode='train' if it is meant"
+            )
+        self.draws, self.changes = findings.random, findings.changes
+        self.stateful = bool(findings.changed)
+        self.fresh_each_call = any(not name.startswith(TENSORS) for name in findings.changed)
+        if self.stateful:
+            self._begin()
+        if not findings.complete:
+            self._note("eager could not be watched to the end: not all that it does is known")
+        self._note_each(findings)
+
+    def _note_each(self, findings: Findings) -> None:
+        if findings.changes:
+            self._note(f"forward changes {'; '.join(findings.changes)}; each call starts anew")
+        for sentence in findings.writes_inputs:
+            self._note(f"forward {sentence}")
+        for sentence in (
+            *findings.aliases,
+            *findings.training,
+            *findings.unregistered,
+            *findings.set_order,
+        ):
+            self._note(sentence)
+        if findings.warm_up is not None:
+            self._note(findings.warm_up)
+
+    def differing(self, first: Outcome, second: Outcome) -> frozenset[str]:
+        """The outputs that are random in eager and on which two outcomes differ."""
+        if not isinstance(first, Returned):
+            return frozenset()
+        return self.random & {item.path for item in compare(first, second, Tolerance())}
+
+    def _returned(self, outcome: Outcome) -> Returned:
+        if isinstance(outcome, Raised):
+            raise SpecError(f"eager raises on the example: {outcome}", where=outcome.where)
+        if not isinstance(outcome, Returned):
+            raise SpecError("eager did not return on the example within the time limit")
+        if not any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(outcome.value)):
+            raise SpecError(
+                f"forward returns {describe(outcome.value)}, no tensor: nothing to compare"
+            )
+        return outcome
+
+    def _set_mode(self, mode: str) -> None:
+        module = self.pristine.module
+        if module is None or mode == "train":
+            return
+        name = self.pristine.name
+        parts = module.named_modules()
+        # A frozen ScriptModule has no training flag any more.
+        training = [path or name for path, part in parts if getattr(part, "training", False)]
+        if not training:
+            return
+        if mode == "as-is":
+            raise TrainingMode(
+                f"{', '.join(training[:3])}: call .eval() before exporting, or say mode='train'"
+            )
+        module.eval()
+        self._note("put into eval mode for the check")
+
+
+def has_nan(value: Any) -> bool:
+    """Whether any float in an output is nan."""
+    return any(is_plain(leaf) and bool(leaf.isnan().any()) for leaf in leaves_of(value))

@@ -1,0 +1,403 @@
+"""What a forward does besides returning, seen in one watched run.
+
+A dispatch mode sees each ATen operator that the forward reaches: where in the user's code, in which
+submodule, whether it draws random numbers, makes memory that nobody initialized, or writes to what it was
+given. A watched run only explains: verdicts come from clean runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import linecache
+import random
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+
+from pytest_torchexport.inputs.pytrees import bits_of, flatten
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.messages import is_users, short_path
+from pytest_torchexport.outcomes.observe import Outcome, observe
+from pytest_torchexport.outcomes.operators import dispatched
+from pytest_torchexport.outcomes.subject import Subject
+
+# A forward that loops a million times is understood after its first rounds.
+MAX_OPS = 50_000
+MAX_FRAMES = 200
+
+_UNINITIALIZED = frozenset(
+    {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
+)
+# Their schemas say that they write, but they leave the numbers alone.
+_HARMLESS_WRITES = frozenset({"detach_", "requires_grad_", "rename_"})
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator that a forward reached.
+
+    ``line`` is ``file:line  source`` of the user's innermost frame, ``module`` the path of the submodule
+    that ran, ``via`` the library's Python function that called the operator (``dropout``), ``writes`` the
+    names of the inputs and the state that it wrote to. ``digest`` stands for its output, bit by bit.
+    """
+
+    name: str
+    line: str = ""
+    module: str = ""
+    via: str = ""
+    draws: bool = False
+    uninitialized: bool = False
+    writes: tuple[str, ...] = ()
+    digest: int | None = None
+
+    @property
+    def short(self) -> str:
+        """``torch.bernoulli_`` for ``aten.bernoulli_.float``."""
+        space, _, rest = self.name.partition(".")
+        base = rest.partition(".")[0] or space
+        return f"torch.{base}" if space == "aten" else self.name.removesuffix(".default")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What one run did. ``aliases`` pairs the path of an output with what it shares memory with;
+    ``streams`` are the global random streams outside torch that it drew from; ``cut`` says that operators
+    after the first ``MAX_OPS`` were not recorded.
+    """
+
+    outcome: Outcome
+    ops: tuple[Op, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
+    streams: tuple[str, ...] = ()
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class Fill:
+    """What memory that nobody initialized is to hold: floats ``number``, integers and booleans ``whole``. With a
+    ``line``, only what is made there; the rest holds zeros.
+    """
+
+    number: float
+    whole: int
+    line: str | None = None
+
+
+def watch(
+    subject: Subject,
+    call: Call,
+    seed: int,
+    *,
+    names: Sequence[str] | None = None,
+    known: Mapping[str, torch.Tensor] | None = None,
+    parts: Mapping[int, str] | None = None,
+    fill: Fill | None = None,
+    digests: bool = False,
+    operators: bool = True,
+) -> Watched:
+    """Run the subject (the given one: hand over a copy) on a clone of the call and record what it does.
+
+    Run it clean once before: where its first call loads torch._dynamo (``torch.cond`` does), that call cannot
+    be watched. ``names`` are the paths of the call's leaves, ``known`` tensors by the name to tell them by (else the
+    module's parameters and buffers), ``parts`` the path of each module by its id.
+    Without ``operators`` only inputs, outputs and random streams are looked at.
+    """
+    record = _Record(
+        known=known if known is not None else _state(subject.module),
+        parts=parts if parts is not None else _paths(subject.module),
+        fill=fill,
+        digests=digests,
+    )
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        record.begin(Call(args, kwargs), names)
+        try:
+            with ExitStack() as stack:
+                if operators:
+                    stack.enter_context(_submodules(record.enter, record.leave))
+                    stack.enter_context(dispatched(record.op))
+                value = subject.function(*args, **kwargs)
+        finally:
+            record.end()
+        record.returned(value)
+        return value
+
+    record.boundary = run.__code__
+    outcome = observe(run, call, seed=seed)
+    return Watched(
+        outcome, tuple(record.ops), tuple(record.aliases), record.streams, cut=record.cut
+    )
+
+
+def streams() -> dict[str, Any]:
+    """The states of the global random streams outside torch."""
+    found: dict[str, Any] = {"Python's random": random.getstate()}
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        state = numpy.random.get_state()
+        found["numpy.random"] = (state[1].tobytes(), *state[2:])
+    return found
+
+
+def storage_of(tensor: torch.Tensor) -> int:
+    """The address of a tensor's memory; 0 where it has none that could be shared."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except Exception:
+        return 0  # sparse, nested, or a subclass without one
+
+
+def digest(value: Any) -> int | None:
+    """A number for the bits of an operator's output; None where they cannot be read."""
+    items = value if isinstance(value, (tuple, list)) else (value,)
+    total = 0
+    for item in items:
+        data = _bytes(item)
+        if data is None:
+            return None
+        total = zlib.crc32(data, total)
+    return total
+
+
+def place(filename: str, number: int) -> str:
+    """``model.py:12  x.view(2, -1)``, as ``messages.user_frame`` says it."""
+    source = linecache.getline(filename, number).strip()
+    return f"{short_path(filename)}:{number}  {source}".rstrip()
+
+
+def _bytes(item: Any) -> Any:
+    if not isinstance(item, torch.Tensor):
+        return repr(item).encode()
+    try:
+        return f"{item.dtype}{tuple(item.shape)}".encode() + bits_of(item)
+    except Exception:
+        return None  # sparse, nested, quantized, meta
+
+
+def _state(module: torch.nn.Module | None) -> dict[str, torch.Tensor]:
+    if module is None:
+        return {}
+    found = {f"parameter {name}": tensor for name, tensor in module.named_parameters()}
+    return found | {f"buffer {name}": tensor for name, tensor in module.named_buffers()}
+
+
+def _paths(module: torch.nn.Module | None) -> dict[int, str]:
+    return {id(part): name for name, part in module.named_modules()} if module is not None else {}
+
+
+class _Record:
+    """What is being written down while the forward runs."""
+
+    def __init__(
+        self,
+        known: Mapping[str, torch.Tensor],
+        parts: Mapping[int, str],
+        fill: Fill | None,
+        digests: bool,
+    ) -> None:
+        self.ops: list[Op] = []
+        self.aliases: list[tuple[str, str]] = []
+        self.streams: tuple[str, ...] = ()
+        self.cut = False
+        self.boundary: CodeType | None = None
+        self._parts = parts
+        self._fill = fill
+        self._digests = digests
+        # The tensors are held on to: freed memory would be given to others and take their names.
+        self._held = list(known.values())
+        self._known: dict[int, str] = {}
+        for name, tensor in known.items():
+            self._known.setdefault(storage_of(tensor), name)
+        self._known.pop(0, None)
+        self._stack: list[str] = []
+        self._streams: dict[str, Any] = {}
+        self._lines: dict[tuple[str, int], str] = {}
+        self._files: dict[str, bool] = {}
+
+    def begin(self, call: Call, names: Sequence[str] | None) -> None:
+        leaves = call.flatten("input")[0]
+        paths = names if names is not None and len(names) == len(leaves) else [p for p, _ in leaves]
+        for path, (_, leaf) in zip(paths, leaves, strict=True):
+            if isinstance(leaf, torch.Tensor):
+                self._held.append(leaf)
+                self._known[storage_of(leaf)] = f"input {path}"
+        self._known.pop(0, None)
+        self._streams = streams()
+
+    def end(self) -> None:
+        after = streams()
+        self.streams = tuple(
+            name for name, state in after.items() if self._streams.get(name, state) != state
+        )
+
+    def returned(self, value: Any) -> None:
+        for path, leaf in flatten(value, "output")[0]:
+            if isinstance(leaf, torch.Tensor) and storage_of(leaf) in self._known:
+                self.aliases.append((path, self._known[storage_of(leaf)]))
+
+    def enter(self, module: torch.nn.Module) -> None:
+        inherited = self._stack[-1] if self._stack else ""
+        self._stack.append(self._parts.get(id(module), inherited))
+
+    def leave(self) -> None:
+        if self._stack:
+            self._stack.pop()
+
+    def op(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        facts = _facts(function)
+        if len(self.ops) >= MAX_OPS:
+            self.cut = True
+            return function(*args, **kwargs)
+        writes = self._names(facts, args, kwargs) if facts.writes else ()
+        before = torch.default_generator.get_state() if facts.seeded else None
+        grown = args[0].numel() if facts.base == "resize_" else 0
+        out = function(*args, **kwargs)
+        line, via = self._where(sys._getframe(2))
+        bare = facts.uninitialized and _numel(out) > grown
+        if bare and self._fill is not None:
+            _fill(out, grown, self._fill if self._fill.line in (None, line) else _ZEROS)
+        self.ops.append(
+            Op(
+                facts.name,
+                line,
+                self._stack[-1] if self._stack else "",
+                via,
+                draws=before is not None and _drew(before, out, kwargs),
+                uninitialized=bare,
+                writes=writes,
+                # What is in such memory is nobody's doing, unless it was filled.
+                digest=digest(out)
+                if self._digests and (not bare or self._fill is not None)
+                else None,
+            )
+        )
+        return out
+
+    def _names(
+        self, facts: _Facts, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[str, ...]:
+        found: list[str] = []
+        for index, name in facts.writes:
+            value = args[index] if index < len(args) else kwargs.get(name)
+            items = value if isinstance(value, (list, tuple)) else (value,)
+            found += [
+                self._known.get(storage_of(item), "")
+                for item in items
+                if isinstance(item, torch.Tensor)
+            ]
+        return tuple(dict.fromkeys(name for name in found if name))
+
+    def _where(self, frame: FrameType | None) -> tuple[str, str]:
+        """The user's innermost line below our own frame, and the library's function in between."""
+        via = ""
+        for step in range(MAX_FRAMES):
+            if frame is None or frame.f_code is self.boundary:
+                break
+            filename = frame.f_code.co_filename
+            users = self._files.get(filename)
+            if users is None:
+                users = self._files[filename] = is_users(filename)
+            if users:
+                key = (filename, frame.f_lineno)
+                if key not in self._lines:
+                    self._lines[key] = place(*key)
+                return self._lines[key], via
+            if step == 0:
+                via = frame.f_code.co_name
+            frame = frame.f_back
+        return "", via
+
+
+_ZEROS = Fill(0.0, 0)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What an operator's schema and tags say about it."""
+
+    name: str
+    base: str = ""
+    seeded: bool = False
+    uninitialized: bool = False
+    writes: tuple[tuple[int, str], ...] = ()
+
+
+_known_facts: dict[Any, _Facts] = {}
+
+
+def _facts(function: Any) -> _Facts:
+    facts = _known_facts.get(function)
+    if facts is None:
+        facts = _known_facts[function] = _read_facts(function)
+    return facts
+
+
+def _read_facts(function: Any) -> _Facts:
+    name = str(function)
+    schema = getattr(function, "_schema", None)
+    if schema is None:  # torch.cond and its kin have none
+        return _Facts(name)
+    base = name.split(".")[1] if "." in name else name
+    ours = name.startswith("aten.")
+    written = [
+        (index, argument.name)
+        for index, argument in enumerate(schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+    return _Facts(
+        name,
+        base,
+        seeded=torch.Tag.nondeterministic_seeded in function.tags,
+        uninitialized=ours and (base in _UNINITIALIZED or base == "resize_"),
+        writes=() if base in _HARMLESS_WRITES else tuple(written),
+    )
+
+
+def _numel(out: Any) -> int:
+    try:
+        return out.numel() if isinstance(out, torch.Tensor) else 0
+    except Exception:
+        return 0
+
+
+def _drew(before: torch.Tensor, out: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether an operator that may draw did: attention without dropout is tagged alike."""
+    if kwargs.get("generator") is not None:
+        return True
+    if isinstance(out, torch.Tensor) and out.device.type != "cpu":
+        return True
+    return not torch.equal(before, torch.default_generator.get_state())
+
+
+def _fill(out: torch.Tensor, start: int, fill: Fill) -> None:
+    number = fill.number if out.is_floating_point() or out.is_complex() else fill.whole
+    with contextlib.suppress(RuntimeError, NotImplementedError):  # layouts that cannot be filled
+        target = out.view(-1)[start:] if start else out
+        target.fill_(number)
+
+
+@contextmanager
+def _submodules(
+    enter: Callable[[torch.nn.Module], None], leave: Callable[[], None]
+) -> Iterator[None]:
+    """Tell which module begins and ends. Global hooks: a module that sees hooks on its parts may take
+    another path (``TransformerEncoderLayer``'s fused one), and a ScriptModule takes none.
+    """
+    from torch.nn.modules.module import (
+        register_module_forward_hook,
+        register_module_forward_pre_hook,
+    )
+
+    before = register_module_forward_pre_hook(lambda module, _: enter(module))
+    after = register_module_forward_hook(lambda *_: leave(), always_call=True)
+    try:
+        yield
+    finally:
+        before.remove()
+        after.remove()

@@ -1,0 +1,242 @@
+"""Which functions run, or may run, under a subject's forward: those of owned files.
+
+Separate from ``fingerprint``'s walk, which looks for state: this one looks for code. From ``forward`` on it
+follows what functions mention: globals, closures, and methods of that name in any class at hand. More than
+can run, far less than everything a library's classes lead to.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+import types
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from pytest_torchexport.eager.fingerprint import names_in
+from pytest_torchexport.outcomes.messages import is_users
+from pytest_torchexport.outcomes.subject import Subject
+
+MAX_OBJECTS = 20_000
+# Submodules in ``package.part.inner.helper``.
+MAX_DOTS = 3
+_UNREAD = (
+    str,
+    bytes,
+    int,
+    float,
+    complex,
+    bool,
+    type(None),
+    torch.Tensor,
+    torch.dtype,
+    torch.device,
+)
+# A module was made before forward runs.
+_MAKING = frozenset({"__init__", "__new__"})
+
+# What functools.cache makes of a function.
+_CACHED = type(functools.cache(len))
+
+Owns = Callable[[str], bool]
+
+
+def owner_of(subject: Subject, packages: tuple[str, ...] = ()) -> Owns:
+    """Whose code is followed, by file name: the user's own files, the named packages, and the package that
+    the subject itself comes from, which is what is shipped.
+    """
+    folders = tuple(_folder(name) for name in (*packages, home_of(subject)) if name)
+
+    def owns(file: str) -> bool:
+        return is_users(file) or any(
+            folder and (file == folder or file.startswith(folder + os.sep)) for folder in folders
+        )
+
+    return owns
+
+
+def home_of(subject: Subject) -> str:
+    """The package that the subject itself comes from; empty for torch."""
+    thing = type(subject.module) if subject.module is not None else subject.function
+    home = (getattr(thing, "__module__", None) or "").partition(".")[0]
+    return "" if home in ("torch", "builtins") else home
+
+
+def files_of(subject: Subject) -> frozenset[str]:
+    """The files that the classes of the subject's parts are written in: its own code, and not that of helpers in the
+    same package.
+    """
+    parts = subject.module.modules() if subject.module is not None else ()
+    names = {cls.__module__ for part in parts for cls in type(part).__mro__}
+    files = (getattr(sys.modules.get(name), "__file__", None) for name in names)
+    return frozenset(file for file in files if file)
+
+
+def not_followed(subject: Subject, owns: Owns) -> tuple[str, ...]:
+    """Packages, torch left out, that parts of the subject come from and whose code is left alone."""
+    classes = (
+        {type(part) for part in subject.module.modules()} if subject.module is not None else set()
+    )
+    names = {cls.__module__ for cls in classes if cls.__module__.partition(".")[0] != "torch"}
+    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in names}
+    return tuple(
+        sorted({name.partition(".")[0] for name, file in files.items() if file and not owns(file)})
+    )
+
+
+def _folder(package: str) -> str:
+    module = sys.modules.get(package)
+    paths = list(getattr(module, "__path__", None) or [])
+    return paths[0] if paths else getattr(module, "__file__", None) or ""
+
+
+def functions_of(subject: Subject, owns: Owns) -> tuple[tuple[types.FunctionType, ...], bool]:
+    """The functions of owned files that can be reached from the subject, each once; and whether all were
+    found before there were too many.
+    """
+    walk = _Walk(owns)
+    walk.mention("forward")
+    walk.mention(getattr(subject.function, "__name__", "forward"))
+    if subject.module is not None:
+        walk.look(subject.module.modules())
+    walk.look([subject.module, subject.function])
+    return tuple(walk.found), walk.complete
+
+
+class _Walk:
+    def __init__(self, owns: Owns) -> None:
+        self.found: list[types.FunctionType] = []
+        self.complete = True
+        self._owns = owns
+        self._seen: dict[int, Any] = {}
+        self._waiting: deque[Any] = deque()
+        self._names: set[str] = set()
+        self._classes: list[type] = []
+
+    def mention(self, name: str) -> None:
+        """From here on methods of this name may run."""
+        if name not in self._names:
+            self._names.add(name)
+            self._waiting += [vars(cls)[name] for cls in self._classes if name in vars(cls)]
+
+    def look(self, things: Any) -> None:
+        """Follow everything that can be reached from these, breadth first."""
+        self._waiting += things
+        while self._waiting:
+            if len(self._seen) >= MAX_OBJECTS:
+                self.complete = False
+                return
+            thing = self._waiting.popleft()
+            if not isinstance(thing, _UNREAD) and id(thing) not in self._seen:
+                self._seen[id(thing)] = thing
+                self._waiting += self._of(thing)
+
+    def _of(self, thing: Any) -> Iterator[Any]:
+        if isinstance(thing, types.FunctionType):
+            yield from self._function(thing)
+        elif isinstance(thing, types.MethodType):
+            yield from (thing.__func__, thing.__self__)
+        elif isinstance(thing, functools.partial):
+            yield from (thing.func, *thing.args, *thing.keywords.values())
+        elif isinstance(thing, property):
+            yield from (thing.fget, thing.fset)
+        elif isinstance(thing, (staticmethod, classmethod)):
+            yield thing.__func__
+        elif isinstance(thing, functools.cached_property):
+            yield thing.func
+        elif isinstance(thing, functools.singledispatchmethod):
+            yield from (thing.func, *thing.dispatcher.registry.values())
+        elif isinstance(thing, dict):
+            yield from dict.values(thing)  # a subclass may compute its own
+        elif type(thing) in (list, tuple, set, frozenset):
+            yield from thing
+        elif isinstance(thing, type):
+            yield from self._class(thing)
+        elif isinstance(thing, _CACHED):
+            yield thing.__wrapped__
+        elif not isinstance(thing, types.ModuleType) and (
+            isinstance(thing, torch.nn.Module) or self._made_by_the_user(type(thing))
+        ):
+            yield from (type(thing), *_vars(thing).values())
+
+    def _function(self, function: types.FunctionType) -> Iterator[Any]:
+        for cell in function.__closure__ or ():
+            if _filled(cell):
+                yield cell.cell_contents
+        yield getattr(function, "__wrapped__", None)
+        yield from getattr(function, "registry", {}).values()  # functools.singledispatch
+        file = function.__code__.co_filename
+        # Code without a file is followed where its module has none either: typed in, or run by exec. What
+        # dataclasses and their like generate belongs to a file.
+        typed_in = file.startswith("<") and "__file__" not in function.__globals__
+        if not typed_in and not self._owns(file):
+            return
+        self.found.append(function)
+        yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+        for name in names_in(function.__code__):
+            self.mention(name)
+        yield from _mentioned(function.__code__, function.__globals__)
+
+    def _class(self, cls: type) -> Iterator[Any]:
+        for base in cls.__mro__:
+            if base not in self._classes and self._made_by_the_user(base):
+                self._classes.append(base)
+                made_before = _MAKING if issubclass(base, torch.nn.Module) else frozenset[str]()
+                yield from [
+                    item
+                    for name, item in vars(base).items()
+                    if name not in made_before and (name in self._names or _is_special(name))
+                ]
+
+    def _made_by_the_user(self, cls: type) -> bool:
+        module = sys.modules.get(cls.__module__)
+        if module is None or cls.__module__ == "__main__":
+            return cls.__module__ != "builtins"
+        file = getattr(module, "__file__", None)
+        return self._owns(file) if file else False
+
+
+def _is_special(name: str) -> bool:
+    """Whether Python calls a method of this name by itself: for an operator, a ``with``, a truth."""
+    return name.startswith("__") and name.endswith("__")
+
+
+def _vars(thing: Any) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = object.__getattribute__(thing, "__dict__")
+    except AttributeError:  # an object with slots
+        return {}
+    return found
+
+
+def _filled(cell: types.CellType) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:  # a name that was not assigned yet
+        return False
+
+
+def _mentioned(code: types.CodeType, names: dict[str, Any]) -> Iterator[Any]:
+    """What a code and those within it may mean by the names they look up; of a module its attributes."""
+    looked_up = set(names_in(code))
+    for name in looked_up:
+        value = names.get(name)
+        if isinstance(value, types.ModuleType):
+            yield from _attributes(value, looked_up, MAX_DOTS)
+        else:
+            yield value
+
+
+def _attributes(module: types.ModuleType, names: set[str], dots: int) -> Iterator[Any]:
+    """Attributes of these names, also behind a submodule: ``package.part.helper``."""
+    for name in names:
+        value = inspect.getattr_static(module, name, None)
+        if isinstance(value, types.ModuleType) and dots:
+            yield from _attributes(value, names, dots - 1)
+        else:
+            yield value

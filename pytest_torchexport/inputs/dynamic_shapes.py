@@ -1,0 +1,145 @@
+"""The input spec in the exporters' own words: ``dynamic_shapes`` of torch.export and of the ONNX exporter.
+
+Separate from ``inputs`` because these are the quirks of torch's exporters, not the user's intention.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from pytest_torchexport.config.dims import Dim, Expr
+from pytest_torchexport.inputs.pytrees import Structure, flatten
+from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
+
+# torch.export and the ONNX exporter specialize a dim whose example is 0 or 1:
+# https://docs.pytorch.org/docs/stable/export/programming_model.html#the-0-1-specialization-problem
+SPECIALIZED = (0, 1)
+EXPORTED_AT = 2
+
+
+def specialized_dims(spec: InputSpec) -> tuple[Dim, ...]:
+    """Dims that vary but whose example size an exporter would freeze, and that may be exported at 2."""
+    return tuple(
+        dim
+        for dim in spec.dims.values()
+        if dim.example in SPECIALIZED and EXPORTED_AT in dim.sizes and len(dim.sizes) > 1
+    )
+
+
+def dynamic_shapes(
+    spec: InputSpec, example: Call, signature: inspect.Signature | None
+) -> Iterator[tuple[str, Any]]:
+    """What to try in turn, each with its name: the user's own object; named ``Dim(min, max)``; and, where
+    torch refuses a relation between these, ``Dim.DYNAMIC``. Never ``Dim.AUTO``.
+    """
+    if spec.dynamic_shapes is not None:
+        yield "dynamic_shapes as given", spec.dynamic_shapes
+    elif not spec.dims:
+        yield "no dynamic dims", None
+    else:
+        named = _named_dims(spec)
+        yield "named dims", _shaped(spec, example, signature, lambda axis: _named(axis, named))
+        yield "Dim.DYNAMIC", _shaped(spec, example, signature, _dynamic)
+
+
+def without_names(given: Any) -> Any:
+    """The same ``dynamic_shapes`` with strings (which only the ONNX exporter takes) as ``Dim.DYNAMIC``."""
+    if isinstance(given, str):
+        return torch.export.Dim.DYNAMIC
+    if isinstance(given, Mapping):
+        return {key: without_names(item) for key, item in given.items()}
+    if isinstance(given, (list, tuple)):
+        items = [without_names(item) for item in given]
+        return type(given)(*items) if hasattr(given, "_fields") else type(given)(items)
+    return given
+
+
+def _named_dims(spec: InputSpec) -> dict[str, Any]:
+    return {
+        dim.name: torch.export.Dim(
+            dim.name, min=min(dim.low, dim.example), max=max(dim.high, dim.example)
+        )
+        if dim.declared
+        else torch.export.Dim(dim.name)
+        for dim in spec.dims.values()
+    }
+
+
+def _named(axis: Expr, named: Mapping[str, Any]) -> Any:
+    linear = axis.linear()
+    if linear is None:
+        return torch.export.Dim.DYNAMIC
+    name, factor, offset = linear
+    dim = named[name]
+    if factor != 1:
+        dim = factor * dim
+    return dim + offset if offset > 0 else dim - -offset if offset else dim
+
+
+def _dynamic(axis: Expr) -> Any:
+    return torch.export.Dim.DYNAMIC
+
+
+def _shaped(
+    spec: InputSpec, example: Call, signature: inspect.Signature | None, entry: Any
+) -> dict[str, Any] | tuple[Any, ...]:
+    by_path = {leaf.path: leaf for leaf in spec.tensors}
+
+    def one(path: str, value: Any) -> Any:
+        leaves, structure = flatten(value, path)
+        return _like(structure, [_axes(by_path.get(leaf), entry) for leaf, _ in leaves])
+
+    if signature is None:
+        args = tuple(
+            one(name, value) for name, value in zip(spec.parameters, example.args, strict=True)
+        )
+        return {"args": args}
+    names = spec.parameters[: len(example.args)]
+    shaped = {name: one(name, value) for name, value in zip(names, example.args, strict=False)}
+    extra = example.args[len(names) :]
+    if extra:
+        shaped[spec.variadic] = tuple(
+            one(f"{spec.variadic}[{i}]", value) for i, value in enumerate(extra)
+        )
+    return shaped | _keywords(example, signature, one)
+
+
+def _like(structure: Structure, entries: Sequence[Any]) -> Any:
+    """The entries in containers of the structure; torch wants a plain list for a registered class."""
+    if structure.kind == "leaf":
+        return entries[0]
+    parts, start = [], 0
+    for child in structure.children:
+        parts.append(_like(child, entries[start : start + child.count]))
+        start += child.count
+    plain = issubclass(structure.type, (dict, list, tuple))
+    if structure.type is torch.Size:
+        return tuple(parts)  # it holds nothing but numbers
+    assert structure.rebuild is not None
+    return structure.rebuild(parts) if plain else parts
+
+
+def _keywords(example: Call, signature: inspect.Signature | None, one: Any) -> dict[str, Any]:
+    named = {name: one(name, value) for name, value in example.kwargs.items()}
+    if signature is None:
+        return named
+    known = {n: named.pop(n) for n in list(named) if n in signature.parameters}
+    if named:
+        rest = next(
+            name
+            for name, item in signature.parameters.items()
+            if item.kind is inspect.Parameter.VAR_KEYWORD
+        )
+        known[rest] = named
+    # torch matches keyword arguments in the order of the call, not of the signature.
+    return known
+
+
+def _axes(leaf: TensorLeaf | None, entry: Any) -> Any:
+    if leaf is None:
+        return None
+    return {axis: entry(expr) for axis, expr in enumerate(leaf.shape) if expr.names} or None

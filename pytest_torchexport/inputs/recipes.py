@@ -1,0 +1,457 @@
+"""Recipes: calls as plain data, and the calls that are made from them.
+
+Elementwise drawing dies at a few thousand elements and a bare seed shrinks to noise. A recipe (a kind x
+scale x seed, plus at most three point edits) is JSON, prints on a line, and shrinks to something a person
+can read. Separate from the Hypothesis strategy because stored, boundary and shrunk calls are recipes too.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from pytest_torchexport.inputs.domains import Domain
+from pytest_torchexport.inputs.pytrees import clone, copy_tensor, describe
+from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf, ValueLeaf
+
+KINDS = ("zeros", "ones", "low", "high", "ramp", "normal", "uniform", "sparse")
+SCALES = (1.0, 0.1, 3.0)
+LAYOUTS = ("contiguous", "strided", "channels_last")
+MAX_EDITS = 3
+SPARSE_SHARE = 0.1
+SHOWN_NUMBERS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Literal:
+    """A leaf's very numbers, of a call that was searched for and that no simple recipe makes."""
+
+    tensor: torch.Tensor
+
+    @cached_property
+    def digest(self) -> str:
+        """Another one for other numbers."""
+        facts = f"{self.tensor.dtype} {tuple(self.tensor.shape)} ".encode()
+        return hashlib.sha256(facts + _bytes(self.tensor)).hexdigest()[:16]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Literal) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"Literal({self.digest})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able data."""
+        return {
+            "dtype": str(self.tensor.dtype).removeprefix("torch."),
+            "shape": list(self.tensor.shape),
+            "base64": base64.b64encode(_bytes(self.tensor)).decode(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Literal:
+        """The inverse of ``as_dict``. Raises ValueError for data that is no tensor's."""
+        if not isinstance(data, Mapping):
+            raise ValueError("the recipe holds no tensor where it should")
+        dtype = getattr(torch, str(data.get("dtype")), None)
+        raw = base64.b64decode(str(data.get("base64")), validate=True)
+        shape = [int(size) for size in data.get("shape", ())]
+        if (
+            not isinstance(dtype, torch.dtype)
+            or len(raw) != torch.Size(shape).numel() * dtype.itemsize
+        ):
+            raise ValueError("the recipe holds no tensor where it should")
+        flat = torch.frombuffer(bytearray(raw), dtype=torch.uint8) if raw else torch.empty(0)
+        return cls(flat.view(dtype).reshape(shape) if raw else torch.empty(shape, dtype=dtype))
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeafRecipe:
+    """How to make one leaf. ``kind`` is one of KINDS, ``example`` (the example's own values, tiled to the
+    size), ``elements`` (a few drawn ones and the last as fill), ``literal`` (a Literal) or ``value`` (a
+    Python argument).
+    """
+
+    kind: str
+    scale: float = 1.0
+    edits: tuple[tuple[int, float], ...] = ()
+    layout: str = "contiguous"
+    data: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to make one call: the size of each dim, a seed, and a recipe per leaf."""
+
+    sizes: Mapping[str, int]
+    leaves: tuple[LeafRecipe, ...]
+    seed: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able data."""
+        return {
+            "sizes": dict(self.sizes),
+            "seed": self.seed,
+            "leaves": [
+                {**dataclasses.asdict(leaf), "data": _plain(leaf.data)} for leaf in self.leaves
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """The inverse of ``as_dict``; also of its JSON. Raises ValueError where that could not hold a value."""
+        leaves = tuple(
+            LeafRecipe(
+                **{
+                    **leaf,
+                    "edits": tuple((int(i), v) for i, v in leaf["edits"]),
+                    "data": _object(leaf["data"]),
+                }
+            )
+            for leaf in data["leaves"]
+        )
+        return cls(sizes=dict(data["sizes"]), leaves=leaves, seed=int(data["seed"]))
+
+
+def _plain(data: Any) -> Any:
+    """The data of a leaf as JSON has it: an object that it does not have is only described."""
+    if isinstance(data, (list, tuple)):
+        return [_plain(item) for item in data]
+    if data is None or isinstance(data, (bool, int, float, str)):
+        return data
+    return {"literal": data.as_dict()} if isinstance(data, Literal) else {"object": repr(data)}
+
+
+def _object(data: Any) -> Any:
+    if isinstance(data, dict) and "literal" in data:
+        return Literal.from_dict(data["literal"])
+    if isinstance(data, dict):
+        raise ValueError("the recipe holds an object that JSON does not have")
+    return data
+
+
+def example_recipe(spec: InputSpec, sizes: Mapping[str, int] | None = None) -> Recipe:
+    """The example's own values, at its own sizes or tiled to the given ones."""
+    return Recipe(
+        sizes=spec.example_sizes | dict(sizes or {}),
+        leaves=tuple(LeafRecipe(kind="example") for _ in spec.leaves),
+    )
+
+
+def plain_recipe(
+    spec: InputSpec, kind: str | Sequence[str], sizes: Mapping[str, int], seed: int
+) -> Recipe:
+    """One kind for every tensor, or some in turn; the example's value for every Python argument."""
+    kinds = itertools.cycle([kind] if isinstance(kind, str) else kind)
+    return Recipe(
+        sizes=dict(sizes),
+        leaves=tuple(
+            LeafRecipe(kind=next(kinds) if isinstance(leaf, TensorLeaf) else "example")
+            for leaf in spec.leaves
+        ),
+        seed=seed,
+    )
+
+
+def build(spec: InputSpec, recipe: Recipe) -> Call | None:
+    """The call of a recipe; None where the user's ``filter`` refuses it, or where an expression of dims
+    has no size (``4//n`` at 0, ``n-2`` at 1).
+    """
+    leaves = build_leaves(spec, recipe)
+    return spec.call(leaves) if leaves is not None else None
+
+
+def build_leaves(spec: InputSpec, recipe: Recipe) -> list[Any] | None:
+    """The leaves of a recipe's call, before ``map`` and ``filter``; None where it has no sizes."""
+    sizes = spec.example_sizes | dict(recipe.sizes)
+    if not _makes_sense(spec, sizes):
+        return None
+    return [
+        _leaf(leaf, item, sizes, recipe.seed + index)
+        for index, (leaf, item) in enumerate(zip(spec.leaves, recipe.leaves, strict=True))
+    ]
+
+
+def with_leaves(recipe: Recipe, values: Mapping[int, Any]) -> Recipe:
+    """The recipe with some leaves, by their position, replaced by these very values."""
+    leaves = list(recipe.leaves)
+    for index, value in values.items():
+        leaves[index] = (
+            LeafRecipe(kind="literal", data=Literal(value))
+            if isinstance(value, torch.Tensor)
+            else LeafRecipe(kind="value", data=value)
+        )
+    return dataclasses.replace(recipe, leaves=tuple(leaves))
+
+
+def _makes_sense(spec: InputSpec, sizes: Mapping[str, int]) -> bool:
+    try:
+        return all(axis.evaluate(sizes) >= 0 for leaf in spec.tensors for axis in leaf.shape)
+    except ValueError:
+        return False
+
+
+def readable(spec: InputSpec, stored: Iterable[Mapping[str, Any]]) -> list[Recipe]:
+    """Stored recipes, those that another version or another spec wrote left out."""
+    found = []
+    for data in stored:
+        try:
+            recipe = Recipe.from_dict(data)
+            legal = all(recipe.sizes.get(n, d.example) in d.sizes for n, d in spec.dims.items())
+            if legal and build_leaves(spec, recipe) is not None:
+                found.append(recipe)
+        except Exception:  # noqa: S112  # whatever it is: as good as nothing stored
+            continue
+    return found
+
+
+def describe_recipe(spec: InputSpec, recipe: Recipe, call: Call) -> str:
+    """``x=float32[3, 4] zeros, mask=bool[3]`` for people; what the user's ``map`` makes of it is not told."""
+    parts = []
+    built = dict(spec.flatten(call))
+    for leaf, item in zip(spec.leaves, recipe.leaves, strict=True):
+        value = built.get(leaf.path)
+        words = [f"{leaf.path}={describe(value)}"]
+        if isinstance(leaf, TensorLeaf):
+            words.append(_describe_leaf(item, recipe.seed, value))
+        parts.append(" ".join(word for word in words if word))
+    mapped = " (then map)" if spec.map is not None else ""
+    return (", ".join(parts) or "no arguments") + mapped
+
+
+def _describe_leaf(item: LeafRecipe, seed: int, value: Any) -> str:
+    words = ["as in the example" if item.kind == "example" else item.kind]
+    if item.kind in ("zeros", "ones", "low", "high") and not item.edits:
+        words = [_constant(value) or item.kind]
+    if item.scale != 1.0:
+        words.append(f"x {item.scale:g}")
+    if item.kind in ("normal", "uniform", "sparse"):
+        words.append(f"(seed {seed})")
+    if item.kind == "literal":
+        words = [_numbers(value)]
+    if item.kind == "elements" and item.data:
+        words = [f"of {', '.join(map(str, item.data))}"]
+    words += [f"with {_place(value, position)}={edit:g}" for position, edit in item.edits]
+    if item.layout != "contiguous":
+        words.append(item.layout)
+    return " ".join(words)
+
+
+def _place(value: Any, position: int) -> str:
+    """Which element an edit writes to, as it would be indexed."""
+    if not isinstance(value, torch.Tensor) or not value.numel():
+        return f"[{position}]"
+    place = torch.unravel_index(torch.tensor(position % value.numel()), value.shape)
+    return str([int(axis) for axis in place])
+
+
+def _numbers(value: Any) -> str:
+    """A literal's numbers as far as a line holds them."""
+    if not isinstance(value, torch.Tensor):
+        return ""
+    flat = value.detach().flatten()
+    shown = ", ".join(f"{number:.6g}" for number in flat[:SHOWN_NUMBERS].tolist())
+    return _constant(value) or f"of {shown}{', ...' if flat.numel() > SHOWN_NUMBERS else ''}"
+
+
+def _constant(value: Any) -> str:
+    """``zeros``, ``ones`` or ``all 3`` for a tensor of equal numbers: what it holds, not what was asked for
+    before the domain had its say.
+    """
+    if not isinstance(value, torch.Tensor) or not value.numel() or value.is_complex():
+        return ""
+    first = value.reshape(-1)[0]
+    if not bool((value == first).all()):
+        return ""
+    number = float(first)
+    return {0.0: "zeros", 1.0: "ones"}.get(number, f"all {number:.7g}")
+
+
+def _leaf(
+    leaf: TensorLeaf | ValueLeaf, item: LeafRecipe, sizes: Mapping[str, int], seed: int
+) -> Any:
+    if isinstance(leaf, ValueLeaf):
+        return item.data if item.kind == "value" else clone(leaf.example)
+    shape = tuple(axis.evaluate(sizes) for axis in leaf.shape)
+    if item.kind == "example" and shape == tuple(leaf.example.shape) and not item.edits:
+        return copy_tensor(leaf.example)
+    tensor = _fill(item, shape, leaf, seed)
+    for position, value in item.edits:
+        if tensor.numel():
+            tensor.view(-1)[position % tensor.numel()] = _legal(value, leaf.domain)
+    if leaf.domain.rows_keep_one and tensor.dim() and tensor.numel():
+        _keep_one(tensor)
+    made = _lay_out(_cast(tensor, leaf), item.layout)
+    return made.requires_grad_() if leaf.example.requires_grad else made
+
+
+def _cast(tensor: torch.Tensor, leaf: TensorLeaf) -> torch.Tensor:
+    """In the leaf's dtype; a narrow one saturates instead of overflowing to inf, which nobody asked for."""
+    narrow = leaf.dtype.is_floating_point and leaf.dtype.itemsize < tensor.dtype.itemsize
+    if narrow and tensor.is_floating_point() and leaf.domain.elements is None:
+        limit = torch.finfo(leaf.dtype).max
+        tensor = tensor.clamp(-limit, limit)
+    return tensor.to(leaf.dtype)
+
+
+def _fill(item: LeafRecipe, shape: tuple[int, ...], leaf: TensorLeaf, seed: int) -> torch.Tensor:
+    domain = leaf.domain
+    if item.kind == "example":
+        return _tile(leaf.example, shape)
+    if item.kind == "elements":
+        return _elements(item, shape, leaf.dtype)
+    if item.kind == "literal":
+        return _within(_tile(item.data.tensor, shape), domain)
+    if domain.choices:
+        return _choose(item.kind, shape, domain, leaf.dtype, _generator(seed))
+    if domain.kind == "float":
+        values = _float_fill(item.kind, shape, domain, item.scale, _generator(seed), leaf.dtype)
+        return _clamp(values, domain)
+    return _int_fill(item.kind, shape, domain, _generator(seed))
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed % 2**63)
+
+
+def _float_fill(
+    kind: str,
+    shape: tuple[int, ...],
+    domain: Domain,
+    scale: float,
+    generator: torch.Generator,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    if dtype.is_complex:
+        half = torch.float64 if dtype == torch.complex128 else torch.float32
+        parts = [_float_fill(kind, shape, domain, scale, generator, half) for _ in ("real", "imag")]
+        return torch.complex(*parts)
+    dtype = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+    size = min(domain.scale * scale, torch.finfo(dtype).max / 2)
+    low = -size if domain.low is None else float(domain.low)
+    high = max(size, low) if domain.high is None else float(domain.high)
+    if kind in ("zeros", "ones"):
+        return torch.full(shape, float(kind == "ones"), dtype=dtype)
+    if kind in ("low", "high"):
+        return torch.full(shape, low if kind == "low" else high, dtype=dtype)
+    if kind == "ramp":
+        count = int(torch.Size(shape).numel())
+        return torch.linspace(low, high, max(count, 1), dtype=dtype)[:count].reshape(shape)
+    if kind == "uniform":
+        return torch.rand(shape, generator=generator, dtype=dtype) * (high - low) + low
+    normal = torch.randn(shape, generator=generator, dtype=dtype) * size
+    if kind == "sparse":
+        keep = torch.rand(shape, generator=generator) < SPARSE_SHARE
+        return torch.where(keep, normal, torch.zeros((), dtype=dtype))
+    if domain.low is not None and domain.high is None:
+        return normal.abs() + low
+    return normal
+
+
+def _clamp(values: torch.Tensor, domain: Domain) -> torch.Tensor:
+    if values.is_complex() or (domain.low is None and domain.high is None):
+        return values
+    return values.clamp_(min=domain.low, max=domain.high)
+
+
+def _within(values: torch.Tensor, domain: Domain) -> torch.Tensor:
+    """The nearest legal values. Those of a user's strategy are taken as they are."""
+    if domain.choices:
+        choices = torch.tensor(domain.choices, dtype=torch.float64)
+        nearest = (values.double().unsqueeze(-1) - choices).abs().argmin(-1)
+        return torch.tensor(domain.choices)[nearest].to(values.dtype)
+    if domain.kind == "bool":
+        return values != 0
+    return _clamp(values, domain)
+
+
+def _int_fill(
+    kind: str, shape: tuple[int, ...], domain: Domain, generator: torch.Generator
+) -> torch.Tensor:
+    low, high = int(domain.low or 0), int(domain.high or 0)
+    if kind in ("zeros", "ones"):
+        return torch.full(shape, min(max(int(kind == "ones"), low), high), dtype=torch.int64)
+    if kind in ("low", "high"):
+        return torch.full(shape, low if kind == "low" else high, dtype=torch.int64)
+    span = min(high - low + 1, 2**62)
+    if kind == "ramp":
+        count = int(torch.Size(shape).numel())
+        return (torch.arange(count, dtype=torch.int64) % span + low).reshape(shape)
+    drawn = torch.randint(0, span, shape, generator=generator, dtype=torch.int64) + low
+    if kind == "sparse":
+        keep = torch.rand(shape, generator=generator) < SPARSE_SHARE
+        return torch.where(keep, drawn, torch.full((), low, dtype=torch.int64))
+    return drawn
+
+
+def _choose(
+    kind: str,
+    shape: tuple[int, ...],
+    domain: Domain,
+    dtype: torch.dtype,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    indices = _int_fill(
+        kind, shape, Domain(kind="int", low=0, high=len(domain.choices) - 1), generator
+    )
+    return torch.tensor(domain.choices, dtype=dtype)[indices]
+
+
+def _elements(item: LeafRecipe, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    *points, fill = item.data
+    tensor = torch.full(shape, fill, dtype=dtype)
+    flat = tensor.view(-1)
+    for index, value in enumerate(points):
+        if flat.numel():
+            flat[(index * 7919) % flat.numel()] = value
+    return tensor
+
+
+def _tile(example: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    value = example.detach()
+    for axis, size in enumerate(shape):
+        have = value.shape[axis]
+        if have != size:
+            index = torch.arange(size) % have if have else torch.zeros(size, dtype=torch.int64)
+            if not have and size:
+                return torch.zeros(shape, dtype=example.dtype)
+            value = value.index_select(axis, index)
+    return value.clone(memory_format=torch.contiguous_format)
+
+
+def _legal(value: float, domain: Domain) -> float:
+    if domain.choices:
+        return domain.choices[int(value) % len(domain.choices)]  # type: ignore[no-any-return]
+    if domain.low is not None:
+        value = max(value, domain.low)
+    if domain.high is not None:
+        value = min(value, domain.high)
+    return value if domain.kind == "float" else int(value)
+
+
+def _keep_one(tensor: torch.Tensor) -> None:
+    first = tensor[..., 0]
+    first[~(tensor != 0).any(dim=-1)] = torch.ones((), dtype=tensor.dtype)
+
+
+def _lay_out(tensor: torch.Tensor, layout: str) -> torch.Tensor:
+    if layout == "strided" and tensor.dim() >= 2:
+        return tensor.transpose(0, -1).contiguous().transpose(0, -1)
+    if layout == "channels_last" and tensor.dim() == 4:
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor

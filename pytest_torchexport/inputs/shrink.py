@@ -1,0 +1,168 @@
+"""One shrinker for all calls: stored, boundary and drawn ones become something a person can read.
+
+Hypothesis's own shrink phase is off, because it only knows the calls it drew.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import torch
+
+from pytest_torchexport.config.dims import Dim
+from pytest_torchexport.inputs.recipes import LeafRecipe, Literal, Recipe, build_leaves, with_leaves
+from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
+
+# Simplest first: what a person reads at a glance.
+RANK = (
+    "zeros",
+    "ones",
+    "low",
+    "high",
+    "ramp",
+    "uniform",
+    "normal",
+    "sparse",
+    "elements",
+    "example",
+    "literal",
+)
+MAX_TRIES = 150
+# Into how many parts a literal's numbers are cut, each tried at zero.
+PARTS = (2, 4, 8)
+
+
+def shrink(spec: InputSpec, recipe: Recipe, still_fails: Callable[[Recipe], bool]) -> Recipe:
+    """A recipe, no less simple than the given one, for which ``still_fails`` is true.
+
+    ``still_fails`` must ask for the same failure class, so that one bug never slips into another.
+    """
+    budget = _Budget(still_fails)
+    seen: set[str] = set()
+    while repr(recipe) not in seen:
+        seen.add(repr(recipe))
+        for name, dim in spec.dims.items():
+            recipe = _smaller_dim(name, dim, recipe, budget)
+        recipe = _cropped(spec, recipe)
+        recipe = next((c for c in _simpler(spec, recipe) if budget.fails(c)), recipe)
+    return recipe
+
+
+def _cropped(spec: InputSpec, recipe: Recipe) -> Recipe:
+    """The recipe with its literals at the sizes of the call: what lies beyond says nothing."""
+    built = build_leaves(spec, recipe)
+    if built is None:
+        return recipe
+    larger = {
+        index: built[index].detach()
+        for index, item in enumerate(recipe.leaves)
+        if item.kind == "literal" and item.data.tensor.shape != built[index].shape
+    }
+    return with_leaves(recipe, larger) if larger else recipe
+
+
+class _Budget:
+    """Asks ``still_fails`` once per recipe, and says no when it has asked often enough."""
+
+    def __init__(self, still_fails: Callable[[Recipe], bool]) -> None:
+        self._still_fails = still_fails
+        self._answers: dict[str, bool] = {}
+
+    def fails(self, recipe: Recipe) -> bool:
+        key = repr(recipe)
+        if key not in self._answers and len(self._answers) >= MAX_TRIES:
+            return False
+        if key not in self._answers:
+            self._answers[key] = self._still_fails(recipe)
+        return self._answers[key]
+
+
+def _smaller_dim(name: str, dim: Dim, recipe: Recipe, budget: _Budget) -> Recipe:
+    """The least size at which the call still fails, as far as halving finds it."""
+
+    def at(index: int) -> Recipe:
+        return dataclasses.replace(recipe, sizes={**recipe.sizes, name: dim.sizes[index]})
+
+    size = recipe.sizes.get(name, dim.example)
+    failing = bisect.bisect_left(dim.sizes, size)
+    if failing == 0 or failing >= len(dim.sizes):
+        return recipe
+    if budget.fails(at(0)):
+        return at(0)
+    passing = 0
+    while failing - passing > 1:
+        middle = (passing + failing) // 2
+        if budget.fails(at(middle)):
+            failing = middle
+        else:
+            passing = middle
+    return at(failing) if dim.sizes[failing] < size else recipe
+
+
+def _simpler(spec: InputSpec, recipe: Recipe) -> Iterator[Recipe]:
+    for index, (leaf, item) in enumerate(zip(spec.leaves, recipe.leaves, strict=True)):
+        for simpler in _simpler_leaf(leaf, item):
+            leaves = (*recipe.leaves[:index], simpler, *recipe.leaves[index + 1 :])
+            yield dataclasses.replace(recipe, leaves=leaves)
+    if recipe.seed:
+        yield dataclasses.replace(recipe, seed=0)
+
+
+def _simpler_numbers(values: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Numbers that a person reads more easily: parts of them zero, all of them alike, fewer digits."""
+    if not values.numel():
+        return
+    flat = values.reshape(-1)
+    parts = [part for part in PARTS if part <= flat.numel()]
+    for part in parts:
+        width = -(-flat.numel() // part)
+        for start in range(0, flat.numel(), width):
+            fewer = flat.clone()
+            fewer[start : start + width] = 0
+            if not torch.equal(fewer, flat):
+                yield fewer.reshape(values.shape)
+    # Only where nothing is zero yet: else what one way takes away the other brings back.
+    if values.dtype != torch.bool and bool((flat != 0).all()):
+        alike = torch.full_like(values, flat[flat.abs().argmax()].item())
+        if not torch.equal(alike, values):
+            yield alike
+    if values.is_floating_point():
+        for digits in (0, 1, 2):
+            rounded = values.double().round(decimals=digits).to(values.dtype)
+            if not torch.equal(rounded, values):
+                yield rounded
+                return
+
+
+def _simpler_leaf(leaf: object, item: LeafRecipe) -> Iterator[LeafRecipe]:
+    if not isinstance(leaf, TensorLeaf):
+        if item.kind == "value":
+            yield LeafRecipe(kind="example")
+        return
+    if leaf.domain.elements is None:
+        for kind in RANK[: RANK.index(item.kind)]:
+            if kind != "elements":
+                yield LeafRecipe(kind=kind)
+                yield LeafRecipe(kind=kind, edits=item.edits)
+                yield dataclasses.replace(item, kind=kind, scale=1.0, data=None)
+        if item.kind == "literal":
+            for numbers in _simpler_numbers(item.data.tensor):
+                yield dataclasses.replace(item, data=Literal(numbers))
+    elif item.data and len(item.data) > 1:
+        yield dataclasses.replace(item, data=item.data[-1:])
+    for position in range(len(item.edits)):
+        edits = (*item.edits[:position], *item.edits[position + 1 :])
+        yield dataclasses.replace(item, edits=edits)
+    for position, (index, value) in enumerate(item.edits):
+        for rounder in (0.0, 1.0, float(round(value))):
+            if abs(rounder) < abs(value) or (rounder != value and rounder == round(value)):
+                edit = ((0, rounder), (index, rounder))
+                for choice in edit:
+                    edits = (*item.edits[:position], choice, *item.edits[position + 1 :])
+                    yield dataclasses.replace(item, edits=edits)
+    if item.layout != "contiguous":
+        yield dataclasses.replace(item, layout="contiguous")
+    if item.scale != 1.0:
+        yield dataclasses.replace(item, scale=1.0)

@@ -1,0 +1,358 @@
+"""The input spec of one subject: per leaf its shape, dtype and values, and how the leaves make a call.
+
+One spec feeds both the exporters (dynamic dims, dynamic axes) and the generator of calls; it must
+therefore be neither a Hypothesis strategy nor a ``dynamic_shapes`` dict.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from pytest_torchexport.config.dims import Dim, Shape
+from pytest_torchexport.config.options import Options
+from pytest_torchexport.config.validate import nearest
+from pytest_torchexport.inputs import domains
+from pytest_torchexport.inputs.axes import Axes, find_axes
+from pytest_torchexport.inputs.domains import Domain
+from pytest_torchexport.inputs.pytrees import (
+    Leaf,
+    Structure,
+    copy_argument,
+    copy_tensor,
+    describe,
+    flatten,
+    tree_map,
+)
+from pytest_torchexport.results.failures import SpecError
+
+__all__ = ["Call", "InputSpec", "TensorLeaf", "ValueLeaf", "build_spec"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One concrete call of ``forward``."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def clone(self) -> Call:
+        """The same call on detached clones."""
+        return Call(copy_argument(self.args), copy_argument(dict(self.kwargs)))
+
+    def flatten(self, path: str = "") -> tuple[list[Leaf], Structure]:
+        """The leaves of ``(args, kwargs)`` in the order in which every exporter sees them, and the
+        structure of the pair.
+        """
+        return flatten((self.args, dict(self.kwargs)), path)
+
+    def leaves(self) -> list[Any]:
+        """The leaves alone."""
+        return [leaf for _, leaf in self.flatten()[0]]
+
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """The tensors among them."""
+        return tuple(leaf for leaf in self.leaves() if isinstance(leaf, torch.Tensor))
+
+    def to(self, device: str) -> Call:
+        """The same call on another device."""
+
+        def move(leaf: Any) -> Any:
+            return leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf
+
+        return Call(tree_map(move, self.args), tree_map(move, dict(self.kwargs)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorLeaf:
+    """A tensor argument: its axes as expressions of dims, and the values it may take."""
+
+    path: str
+    shape: Shape
+    dtype: torch.dtype
+    domain: Domain
+    example: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueLeaf:
+    """A Python argument: the example's value, and what ``values`` lists for it (None: nothing)."""
+
+    path: str
+    example: Any
+    values: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """Which calls are legal. ``assumed`` says in sentences what the user did not say."""
+
+    leaves: tuple[TensorLeaf | ValueLeaf, ...]
+    structure: Structure
+    parameters: tuple[str, ...]
+    variadic: str
+    dims: Mapping[str, Dim]
+    example: Call
+    assumed: tuple[str, ...] = ()
+    map: Callable[..., Any] | None = None
+    filter: Callable[..., Any] | None = None
+    dynamic_shapes: Any = None
+
+    @property
+    def tensors(self) -> tuple[TensorLeaf, ...]:
+        """The tensor leaves."""
+        return tuple(leaf for leaf in self.leaves if isinstance(leaf, TensorLeaf))
+
+    @property
+    def example_sizes(self) -> dict[str, int]:
+        """The size of each dim in the example."""
+        return {name: dim.example for name, dim in self.dims.items()}
+
+    def flatten(self, call: Call) -> list[Leaf]:
+        """The leaves of a call with the paths a user writes (``x``, ``state[0]``, ``batch['mask']``)."""
+        return flatten_call(call, self.parameters, self.variadic)[0]
+
+    def call(self, leaves: Sequence[Any]) -> Call | None:
+        """The call with these leaves after ``map``; None where ``filter`` refuses it."""
+        args, kwargs = self.structure.unflatten(leaves)
+        call = Call(args, kwargs)
+        if self.map is not None:
+            call = self._mapped(call, self.map)
+        return call if self._accepted(call) else None
+
+    def _accepted(self, call: Call) -> bool:
+        if self.filter is None:
+            return True
+        answer = self._apply("filter", self.filter, call)
+        try:
+            return bool(answer)
+        except RuntimeError as error:
+            raise SpecError(f"filter: must return one bool, not {describe(answer)}") from error
+
+    def narrow(self, name: str, sizes: range | tuple[int, ...]) -> InputSpec:
+        """The same spec with fewer sizes for one dim; with a single one it is no dim any more."""
+        if len(sizes) == 1:
+            return self._fixed(name, sizes[0])
+        return dataclasses.replace(
+            self, dims={**self.dims, name: dataclasses.replace(self.dims[name], sizes=sizes)}
+        )
+
+    def _fixed(self, name: str, size: int) -> InputSpec:
+        leaves = tuple(
+            dataclasses.replace(leaf, shape=tuple(axis.fixed(name, size) for axis in leaf.shape))
+            if isinstance(leaf, TensorLeaf)
+            else leaf
+            for leaf in self.leaves
+        )
+        dims = {other: dim for other, dim in self.dims.items() if other != name}
+        return dataclasses.replace(self, leaves=leaves, dims=dims)
+
+    def opt_out(self, names: Sequence[str]) -> str:
+        """What to say where dims that vary were only assumed to."""
+        listed = ", ".join(map(repr, names))
+        return (
+            f"that {listed} varies was only assumed; if it does not: "
+            f'shapes={{{self.tensors[0].path!r}: "..."}}'
+        )
+
+    def resized(self, call: Call, sizes: Mapping[str, int], start: int = 0) -> Call:
+        """The same values at other sizes of the dims: rows from ``start`` on, and from the first again."""
+        named = self.flatten(call)
+        shapes = {leaf.path: leaf.shape for leaf in self.tensors}
+        leaves = [_rows(value, shapes.get(path, ()), sizes, start) for path, value in named]
+        args, kwargs = self.structure.unflatten(leaves)
+        return Call(args, kwargs)
+
+    def numel(self, sizes: Mapping[str, int]) -> int:
+        """Elements of all tensor arguments at these sizes."""
+        return sum(
+            int(torch.Size([axis.evaluate(sizes) for axis in leaf.shape]).numel())
+            for leaf in self.tensors
+        )
+
+    def _arguments(self, call: Call) -> dict[str, Any]:
+        return {**dict(zip(self.parameters, call.args, strict=False)), **call.kwargs}
+
+    def _apply(self, name: str, function: Callable[..., Any], call: Call) -> Any:
+        arguments = self._arguments(call)
+        wanted = _accepted(function, arguments)
+        for key in wanted:
+            if key not in arguments:
+                raise SpecError(
+                    f"{name}: {key!r} is not an argument of this call; legal: "
+                    f"{', '.join(arguments)}.{nearest(key, arguments)}"
+                )
+        try:
+            return function(**{key: arguments[key] for key in wanted})
+        except Exception as error:
+            raise SpecError(f"{name}: raised {type(error).__name__}: {error}") from error
+
+    def _mapped(self, call: Call, function: Callable[..., Any]) -> Call:
+        changed = self._apply("map", function, call)
+        arguments = self._arguments(call)
+        if not isinstance(changed, Mapping) or any(key not in arguments for key in changed):
+            raise SpecError(
+                f"map: must return a dict of changed arguments ({', '.join(arguments)}), "
+                f"not {changed!r:.80}"
+            )
+        names = self.parameters[: len(call.args)]
+        args = tuple(
+            changed.get(name, arg)
+            for name, arg in zip((*names, *[""] * len(call.args)), call.args, strict=False)
+        )
+        return Call(args, {key: changed.get(key, value) for key, value in call.kwargs.items()})
+
+
+def _rows(value: Any, shape: Shape, sizes: Mapping[str, int], start: int) -> Any:
+    for axis, expr in enumerate(shape):
+        if expr.names and expr.names <= sizes.keys() and value.shape[axis]:
+            size = expr.evaluate(sizes)
+            rows = torch.arange(start, start + size, device=value.device) % value.shape[axis]
+            value = value.index_select(axis, rows)
+    return value
+
+
+def flatten_call(
+    call: Call, parameters: Sequence[str], variadic: str
+) -> tuple[list[Leaf], Structure]:
+    """Leaves of ``(args, kwargs)`` under their parameters' names, and the structure of the pair."""
+    _, structure = call.flatten()
+    extra = [f"{variadic}[{i}]" for i in range(len(call.args) - len(parameters))]
+    names = [*parameters[: len(call.args)], *extra, *call.kwargs]
+    leaves: list[Leaf] = []
+    for name, value in zip(names, [*call.args, *call.kwargs.values()], strict=True):
+        leaves += flatten(value, name)[0]
+    return leaves, structure
+
+
+def build_spec(
+    signature: inspect.Signature | None,
+    calls: Sequence[Call],
+    options: Options,
+    annotations: Mapping[str, Any],
+) -> InputSpec:
+    """The spec of the first call; later ones only tell which sizes vary. Raises SpecError."""
+    example = calls[0]
+    parameters = _positional(signature, example)
+    variadic = _variadic(signature)
+    leaves, structure = flatten_call(example, parameters, variadic)
+    for path, leaf in leaves:
+        if isinstance(leaf, torch.Tensor) and leaf.is_meta:
+            raise SpecError(
+                f"{path} is on the meta device: it has no values to compare anything by"
+            )
+    for argument in ("shapes", "values"):
+        _check_paths(argument, getattr(options, argument) or {}, dict(leaves))
+    others = [
+        [leaf for _, leaf in flatten_call(call, parameters, variadic)[0]] for call in calls[1:]
+    ]
+    arguments = {**dict(zip(parameters, example.args, strict=False)), **example.kwargs}
+    if len(example.args) > len(parameters):
+        arguments = {variadic: example.args[len(parameters) :], **arguments}
+    try:
+        axes = find_axes(leaves, others, options, annotations, arguments)
+    except ValueError as error:
+        raise SpecError(str(error)) from None
+    built = tuple(_leaf(path, value, axes, options.values or {}) for path, value in leaves)
+    return InputSpec(
+        leaves=built,
+        structure=structure,
+        parameters=parameters,
+        variadic=variadic,
+        dims=axes.dims,
+        example=example.clone(),
+        assumed=axes.assumed + _assumed_values(built),
+        map=options.map,
+        filter=options.filter,
+        dynamic_shapes=options.dynamic_shapes,
+    )
+
+
+def _positional(signature: inspect.Signature | None, call: Call) -> tuple[str, ...]:
+    if signature is None:
+        return tuple(f"arg{i}" for i in range(len(call.args)))
+    try:
+        signature.bind(*call.args, **call.kwargs)
+    except TypeError as error:
+        raise SpecError(f"the call does not fit forward{signature}: {error}") from None
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(name for name, item in signature.parameters.items() if item.kind in kinds)
+
+
+def _variadic(signature: inspect.Signature | None) -> str:
+    """The name of forward's ``*args``."""
+    kinds = signature.parameters.items() if signature is not None else ()
+    found = [name for name, item in kinds if item.kind is inspect.Parameter.VAR_POSITIONAL]
+    return found[0] if found else "args"
+
+
+def _check_paths(argument: str, given: Mapping[str, Any], leaves: Mapping[str, Any]) -> None:
+    for path, value in given.items():
+        below = [known for known in leaves if known.startswith((f"{path}[", f"{path}."))]
+        if path in leaves:
+            if argument == "shapes" and value and not isinstance(leaves[path], torch.Tensor):
+                raise SpecError(f"shapes: {path!r} is {describe(leaves[path])}, not a tensor")
+        elif below:
+            raise SpecError(
+                f"{argument}: {path!r} is a container; name its leaves: {', '.join(below)}"
+            )
+        else:
+            raise SpecError(
+                f"{argument}: {path!r} is not in this call; legal: {', '.join(leaves) or 'nothing'}."
+                f"{nearest(path, leaves)}"
+            )
+
+
+def _leaf(path: str, value: Any, axes: Axes, values: Mapping[str, Any]) -> TensorLeaf | ValueLeaf:
+    if not isinstance(value, torch.Tensor) or not _is_plain(value):
+        return ValueLeaf(path=path, example=value, values=values.get(path))
+    try:
+        domain = (
+            domains.declared(values[path], value, path) if path in values else domains.infer(value)
+        )
+    except ValueError as error:
+        raise SpecError(f"values: {error}") from None
+    return TensorLeaf(
+        path=path,
+        shape=axes.shapes[path],
+        dtype=value.dtype,
+        domain=domain,
+        example=copy_tensor(value).cpu().requires_grad_(value.requires_grad),
+    )
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether we can make others like it: sparse, nested, quantized and meta tensors stay as they are."""
+    strided = tensor.layout == torch.strided and not tensor.is_nested
+    return strided and not tensor.is_meta and not tensor.is_quantized
+
+
+def _assumed_values(leaves: Sequence[TensorLeaf | ValueLeaf]) -> tuple[str, ...]:
+    lines = []
+    for leaf in leaves:
+        if isinstance(leaf, TensorLeaf) and not leaf.domain.declared:
+            free = leaf.domain.kind == "float" and leaf.domain.low is None
+            if not free:
+                lines.append(
+                    f"values of {leaf.path} are {leaf.domain.describe()}, as in the example"
+                )
+        elif isinstance(leaf, ValueLeaf) and leaf.values is None and leaf.example is not None:
+            lines.append(f"{leaf.path} stays {describe(leaf.example)}")
+    return tuple(lines)
+
+
+def _accepted(function: Callable[..., Any], arguments: Mapping[str, Any]) -> list[str]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return list(arguments)
+    if any(item.kind is inspect.Parameter.VAR_KEYWORD for item in parameters):
+        return list(arguments)
+    required = [item for item in parameters if item.default is inspect.Parameter.empty]
+    optional = [item for item in parameters if item.default is not inspect.Parameter.empty]
+    return [item.name for item in required] + [i.name for i in optional if i.name in arguments]

@@ -1,0 +1,175 @@
+"""The input spec as a Hypothesis strategy of recipes, and the boundary recipes that are always run.
+
+Hypothesis draws recipes and sizes, never elements: numbers behind this choice are in the explanation page.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+
+from pytest_torchexport.config.dims import Dim
+from pytest_torchexport.inputs.recipes import (
+    KINDS,
+    LAYOUTS,
+    MAX_EDITS,
+    SCALES,
+    LeafRecipe,
+    Recipe,
+    example_recipe,
+    plain_recipe,
+)
+from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
+
+# How many elements a generated call may hold: what fits any CI machine, or 16 times the user's example.
+MEMORY_CAP = 2**22
+EXAMPLE_FACTOR = 16
+EDIT_REACH = 4.0
+CORNERS = ("zeros", "ones", "low", "high", "ramp", "uniform")
+
+
+def recipes(spec: InputSpec, known: Sequence[Recipe] = ()) -> st.SearchStrategy[Recipe]:
+    """Recipes of legal calls; some of them are ``known`` ones with a size or some elements changed."""
+    fresh = _fresh(spec)
+    return st.one_of(fresh, fresh, _varied(spec, known)) if known else fresh
+
+
+def _varied(spec: InputSpec, known: Sequence[Recipe]) -> st.SearchStrategy[Recipe]:
+    """Known recipes, with sizes and edits drawn anew for the leaves that have any."""
+
+    def vary(recipe: Recipe, fresh: Recipe, resized: bool) -> Recipe:
+        leaves = tuple(
+            dataclasses.replace(item, edits=other.edits) if isinstance(leaf, TensorLeaf) else item
+            for leaf, item, other in zip(spec.leaves, recipe.leaves, fresh.leaves, strict=True)
+        )
+        sizes = fresh.sizes if resized else recipe.sizes
+        return dataclasses.replace(recipe, sizes=sizes, leaves=leaves)
+
+    return st.builds(vary, st.sampled_from(known), _fresh(spec), st.booleans())
+
+
+def _fresh(spec: InputSpec) -> st.SearchStrategy[Recipe]:
+    sizes = st.fixed_dictionaries({name: _sizes(dim) for name, dim in spec.dims.items()})
+    leaves = st.tuples(*(_leaf(leaf) for leaf in spec.leaves))
+    return st.builds(
+        lambda sizes, leaves, seed: Recipe(sizes=sizes, leaves=leaves, seed=seed),
+        sizes,
+        leaves,
+        st.integers(0, 2**31 - 1),
+    )
+
+
+def boundary_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
+    """Each dim at its boundary sizes one at a time, all at min, all at max; then, at the example's sizes,
+    the corners of the value domains (of declared ones also one low beside another high), and every listed value of a Python argument.
+    """
+    example = spec.example_sizes
+    seen = []
+    for sizes in _boundary_sizes(spec, example):
+        if sizes not in seen:
+            seen.append(sizes)
+            yield plain_recipe(spec, "normal", sizes, seed)
+    if spec.tensors:
+        for kind in CORNERS:
+            yield plain_recipe(spec, kind, example, seed)
+    if sum(leaf.domain.declared for leaf in spec.tensors) > 1:
+        for kinds in (("low", "high"), ("high", "low")):
+            yield plain_recipe(spec, kinds, example, seed)
+    for index, leaf in enumerate(spec.leaves):
+        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple)):
+            base = example_recipe(spec)
+            for value in leaf.values:
+                items = list(base.leaves)
+                items[index] = LeafRecipe(kind="value", data=value)
+                yield Recipe(sizes=base.sizes, leaves=tuple(items), seed=seed)
+
+
+def within_memory(spec: InputSpec, sizes: Mapping[str, int]) -> bool:
+    """Whether a call of these sizes is small enough to make."""
+    cap = max(MEMORY_CAP, EXAMPLE_FACTOR * spec.numel(spec.example_sizes))
+    try:
+        return spec.numel(sizes) <= cap
+    except (ValueError, RuntimeError):
+        return True  # no sizes at all there: recipes.build says so
+
+
+def _boundary_sizes(spec: InputSpec, example: dict[str, int]) -> Iterator[dict[str, int]]:
+    for name, dim in spec.dims.items():
+        for size in dim.boundary():
+            yield {**example, name: size}
+    if spec.dims:
+        yield {name: dim.low for name, dim in spec.dims.items()}
+        yield {name: dim.high for name, dim in spec.dims.items()}
+
+
+def _sizes(dim: Dim) -> st.SearchStrategy[int]:
+    if isinstance(dim.sizes, range) and dim.sizes.step == 1:
+        return st.integers(dim.low, dim.high)
+    return st.sampled_from(dim.sizes)
+
+
+def _leaf(leaf: TensorLeaf | ValueLeaf) -> st.SearchStrategy[LeafRecipe]:
+    if isinstance(leaf, ValueLeaf):
+        return _value(leaf)
+    domain = leaf.domain
+    if domain.elements is not None:
+        points = st.lists(domain.elements, min_size=1, max_size=MAX_EDITS + 1)
+        return points.map(lambda data: LeafRecipe(kind="elements", data=list(data)))
+    scales = SCALES if domain.kind == "float" and not domain.choices else (1.0,)
+    layouts = [
+        layout
+        for layout, dims in zip(LAYOUTS, (0, 2, 4), strict=True)
+        if len(leaf.shape) >= dims and (layout != "channels_last" or len(leaf.shape) == 4)
+    ]
+    # One draw for kind, scale and layout together: a draw costs more than making a small tensor.
+    variants = list(itertools.product(KINDS, scales, layouts))
+    edits = st.lists(st.tuples(st.integers(0, 2**16), _edit(leaf)), max_size=MAX_EDITS)
+    return st.builds(
+        lambda variant, edits: LeafRecipe(
+            kind=variant[0], scale=variant[1], layout=variant[2], edits=tuple(edits)
+        ),
+        st.sampled_from(variants),
+        edits,
+    )
+
+
+def _edit(leaf: TensorLeaf) -> st.SearchStrategy[Any]:
+    domain = leaf.domain
+    if domain.choices:
+        return st.integers(0, len(domain.choices) - 1)
+    if domain.kind != "float":
+        return st.integers(int(domain.low or 0), int(domain.high or 0))
+    reach = min(EDIT_REACH * domain.scale, _largest(leaf.dtype))
+    low = -reach if domain.low is None else float(domain.low)
+    high = max(reach, low) if domain.high is None else float(domain.high)
+    return st.floats(low, high, allow_nan=False)
+
+
+def _largest(dtype: torch.dtype) -> float:
+    """A number that the dtype holds with room to spare; complex numbers are edited in their real part."""
+    return torch.finfo(dtype).max / 2
+
+
+def _value(leaf: ValueLeaf) -> st.SearchStrategy[LeafRecipe]:
+    values = leaf.values
+    if values is None:
+        return st.just(LeafRecipe(kind="example"))
+    if isinstance(values, list):
+        drawn = st.sampled_from(values)
+    elif isinstance(values, tuple):
+        low, high = values
+        whole = isinstance(leaf.example, int) and not isinstance(leaf.example, bool)
+        drawn = (
+            st.integers(math.ceil(low), math.floor(high))
+            if whole
+            else st.floats(float(low), float(high))
+        )
+    else:
+        drawn = values
+    return drawn.map(lambda value: LeafRecipe(kind="value", data=value))

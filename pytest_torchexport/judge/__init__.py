@@ -1,0 +1,1 @@
+"""Eager beside the artifact on one call: do they differ, is it rounding, which failure is it. Decides, never schedules."""

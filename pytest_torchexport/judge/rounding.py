@@ -1,0 +1,516 @@
+"""Eager as another, equally right implementation might have rounded it.
+
+Whoever computes the same formula with other kernels (an ONNX runtime, a fused kernel, another machine) gets
+other last digits. These blocks run eager's own operators and change nothing but what rounding is free to
+change, so what they scatter is eager's own error on that very call, and nothing else:
+
+- ``scattered``: each result that had to be rounded is moved by about one unit in the last place, and the
+  terms of sums and products of matrices by as much (Monte Carlo arithmetic: D. S. Parker, UCLA CSD-970002,
+  1997). What is exact stays exact: moved data, comparisons, ``floor``, ``max``, sums of small integers. A
+  threshold that a computation lands *on* is therefore no excuse, one that it lands *near* is. Equal numbers
+  leave ``sort`` and ``topk`` in any order, as their documentation says.
+- ``sequential``: sums, and the means, norms, variances and products of matrices made of them, are added up
+  one term after the other, as ONNX Runtime does along outer axes, where torch adds pairwise or in double.
+
+Separate from ``calibrate`` because this is about operators, and that about verdicts.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pytest_torchexport.outcomes.operators import dispatched
+
+# Results are moved by a random multiple, up to this, of the dtype's epsilon.
+REACH = 1.5
+# Kernels of half precision compute in float32 and round once: to a neighbor at most.
+REACH_HALF = 0.75
+# Numbers this many epsilons apart may come in any order.
+TIED = 8.0
+# Above this many elements a result is taken for rounded without looking whether it was.
+LOOKED_AT = 1_000_000
+# Longer axes are not added up term by term: a Python loop would cost more than the answer is worth.
+LONGEST = 20_000
+
+# Nor are products of matrices with more single products than this.
+MOST_PRODUCTS = 10_000_000
+
+# Operators with float results that never round. Views are told by torch; these copy, pick or compare.
+EXACT = frozenset(
+    """
+    _reshape_alias _reshape_copy _to_copy _unique2 _unsafe_view abs adaptive_max_pool1d
+    adaptive_max_pool2d adaptive_max_pool3d alias amax amin aminmax bernoulli bucketize cat ceil
+    channel_shuffle clamp clamp_max clamp_min clone col2im constant_pad_nd contiguous copy
+    copysign cummax cummin diag diag_embed diagonal_copy dropout embedding empty empty_like
+    empty_strided expand_copy eye
+    _fake_quantize_per_tensor_affine_cachemask_tensor_qparams fake_quantize_per_channel_affine_cachemask
+    fake_quantize_per_tensor_affine_cachemask histc fill flip floor fmax fmin fractional_max_pool2d full full_like
+    gather glu_backward hardtanh heaviside im2col index index_fill index_select
+    isfinite lift_fresh lift_fresh_copy masked_fill masked_scatter masked_select max max_pool1d
+    max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices maximum min minimum
+    nan_to_num nanmedian narrow_copy neg new_empty new_full new_ones new_zeros normal ones
+    ones_like permute_copy pixel_shuffle pixel_unshuffle positive put rand rand_like randint
+    randn randn_like random reflection_pad1d reflection_pad2d reflection_pad3d relu repeat
+    replication_pad1d replication_pad2d replication_pad3d resize roll round scalar_tensor
+    scatter select_copy select_scatter set sgn sign slice_copy slice_scatter stack take
+    threshold transpose_copy tril triu trunc unfold_copy uniform unique_consecutive unique_dim
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d where zero zeros zeros_like
+    """.split()  # noqa: SIM905  # as a list they would be 130 lines
+)
+# Sums of products, which are exact in every order where all partial sums are. A mean, a variance or a softmax
+# may come out as a round number too, and is still computed otherwise by the next kernel.
+SUMS = frozenset(
+    """
+    addbmm addmm addmv addr baddbmm bmm convolution cumsum dot index_add index_put linear matmul mm mv
+    nansum scatter_add sum trace vdot
+    """.split()  # noqa: SIM905  # as above
+)
+# Their order among equal elements is anybody's choice:
+# https://docs.pytorch.org/docs/stable/generated/torch.topk.html and torch.sort (stable=False).
+ORDERING = frozenset(["topk", "sort", "kthvalue", "median", "mode"])
+# A native kernel writes to these, so it must be given the very tensors.
+_WRITTEN_UNSAID = frozenset(["running_mean", "running_var"])
+
+
+@dataclass
+class Ties:
+    """Whether ``sort``, ``topk`` and their kin met equal numbers, or numbers a rounding apart."""
+
+    met: bool = False
+
+
+def scattered(seed: int, ties: Ties | None = None) -> AbstractContextManager[None]:
+    """Each rounded result a little elsewhere; another seed, another scatter. ``ties`` is told of any."""
+    return dispatched(_Scatter(seed, ties if ties is not None else Ties()).operator)
+
+
+def _has_ties(tensor: torch.Tensor, dim: int) -> bool:
+    values = tensor.sort(dim).values.double()
+    near = TIED * torch.finfo(tensor.dtype).eps if tensor.is_floating_point() else 0.0
+    return bool((values.diff(dim=dim) <= near * values.abs().amax(dim, keepdim=True)).any())
+
+
+def sequential() -> AbstractContextManager[None]:
+    """Sums one term after the other, also those inside means, variances and normalizations."""
+    return dispatched(_one_term_after_the_other)
+
+
+class _Scatter:
+    """Rounds by a random stream of its own."""
+
+    def __init__(self, seed: int, ties: Ties) -> None:
+        self._ties = ties
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one operator."""
+        if not isinstance(func, torch._ops.OpOverload):
+            return func(*args, **kwargs)  # torch.cond and its kin
+        name = name_of(func)
+        if name in ORDERING and not _argument(func, args, kwargs, "stable"):
+            return self._ordered(func, args, kwargs)
+        if name in EXACT or func.is_view or not _floats((args, kwargs)):
+            return func(*args, **kwargs)
+        if name == "_to_copy" or torch.Tag.nondeterministic_seeded in func.tags:
+            return func(*args, **kwargs)
+        return self._rounded(func, args, kwargs)
+
+    def _rounded(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        sums = torch.Tag.pointwise not in func.tags
+        written = _written(func)
+        # An operator that sums and writes cannot be run twice to see what it would have been.
+        known = not sums or (not written and _adds_exactly(func, args, kwargs))
+        exact = _exact_elements(func, args, kwargs) if known else None
+        plain = None
+        if sums:
+            if exact is not None and any(bool(mask.any()) for mask in exact):
+                plain = _floats(func(*args, **kwargs))
+            moved = tuple(
+                arg if item.name in written else _each(self._move_term, arg)
+                for item, arg in zip(func._schema.arguments, args, strict=False)
+            )
+            named = {
+                name: value if name in written else _each(self._move_term, value)
+                for name, value in kwargs.items()
+            }
+            result = func(*moved, **named)
+            if not _floats(result) and not written:
+                return func(
+                    *args, **kwargs
+                )  # an index, a count, a Python number: it picks, or compares
+        else:
+            result = func(*args, **kwargs)
+        outputs = _floats(result)
+        for index, tensor in enumerate(outputs):
+            scattered = self._move(tensor)
+            if exact is not None and len(exact) == len(outputs):
+                kept = tensor if plain is None else plain[index]
+                scattered = torch.where(exact[index], kept, scattered)
+            tensor.copy_(scattered)
+        return result
+
+    def _move_term(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A term of a sum; of half precision none is rounded before the sum is."""
+        return self._move(tensor) if _wide(tensor) is tensor else tensor
+
+    def _move(self, tensor: torch.Tensor) -> torch.Tensor:
+        real = tensor.real if tensor.is_complex() else tensor
+        shift = torch.rand(real.shape, generator=self._generator, dtype=torch.float32)
+        reach = REACH if _wide(real) is real else REACH_HALF
+        shift = ((shift * 2 - 1) * reach * torch.finfo(tensor.dtype).eps).to(real.dtype)
+        return tensor + tensor * shift.to(tensor.device)
+
+    def _ordered(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The operator on its input in another order, with the indices told in the old one."""
+        tensor = args[0]
+        dim = _argument(func, args, kwargs, "dim")
+        if dim is None or not tensor.dim():
+            return func(*args, **kwargs)
+        self._ties.met = self._ties.met or _has_ties(tensor, dim)
+        order = torch.randperm(tensor.shape[dim], generator=self._generator).to(tensor.device)
+        values, places = func(tensor.index_select(dim, order), *args[1:], **kwargs)
+        return values, order[places]
+
+
+def _one_term_after_the_other(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run one operator."""
+    plain = func(*args, **kwargs)
+    rule = _SUMS.get(name_of(func)) if isinstance(func, torch._ops.OpOverload) else None
+    if rule is None or not _is_float(args[0]) or args[0].is_complex():
+        return plain
+    given = {item.name: _argument(func, args, kwargs, item.name) for item in func._schema.arguments}
+    found = rule(**given)
+    first = plain[0] if isinstance(plain, (tuple, list)) else plain
+    if found is None or found.numel() != first.numel():
+        return plain
+    found = found.reshape(first.shape).to(first.dtype)
+    return (found, *plain[1:]) if isinstance(plain, (tuple, list)) else found
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    """Half precision is accumulated in float32, by whatever kernel."""
+    small = tensor.is_floating_point() and tensor.dtype.itemsize < torch.float32.itemsize
+    return tensor.float() if small else tensor
+
+
+def _one_by_one(terms: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
+    """The sum over the axes, kept as size 1."""
+    for axis in axes:
+        total = torch.zeros_like(terms.select(axis, 0))
+        for part in terms.unbind(axis):
+            total = total + part
+        terms = total.unsqueeze(axis)
+    return terms
+
+
+def _axes(tensor: torch.Tensor, dim: Any) -> tuple[int, ...] | None:
+    """The axes that ``dim`` names; None where there is nothing to add up, or too much."""
+    if not tensor.dim():
+        return None
+    dims = dim if isinstance(dim, (list, tuple)) else [dim] if dim is not None else []
+    axes = tuple(axis % tensor.dim() for axis in dims) or tuple(range(tensor.dim()))
+    longest = max((tensor.shape[axis] for axis in axes), default=0)
+    return axes if tensor.numel() and longest <= LONGEST else None
+
+
+def _sum(self: torch.Tensor, dim: Any = None, dtype: Any = None, **_: Any) -> torch.Tensor | None:
+    axes = _axes(self, dim)
+    return None if axes is None else _one_by_one(_wide(self.to(dtype or self.dtype)), axes)
+
+
+def _mean(self: torch.Tensor, dim: Any = None, dtype: Any = None, **_: Any) -> torch.Tensor | None:
+    total = _sum(self, dim, dtype)
+    return None if total is None else total / (self.numel() / total.numel())
+
+
+def _cumsum(self: torch.Tensor, dim: int, dtype: Any = None, **_: Any) -> torch.Tensor | None:
+    axes = _axes(self, dim)
+    if axes is None:
+        return None
+    terms = _wide(self.to(dtype or self.dtype))
+    found, total = [], torch.zeros_like(terms.select(axes[0], 0))
+    for part in terms.unbind(axes[0]):
+        total = total + part
+        found.append(total)
+    return torch.stack(found, axes[0])
+
+
+def _var(
+    self: torch.Tensor, dim: Any = None, correction: Any = None, unbiased: bool = True, **_: Any
+) -> torch.Tensor | None:
+    terms = _wide(self)
+    mean = _mean(terms, dim)
+    squares = _sum((terms - mean) ** 2, dim) if mean is not None else None
+    if squares is None:
+        return None
+    count = self.numel() / squares.numel()
+    return squares / (count - (unbiased if correction is None else float(correction)))
+
+
+def _std(self: torch.Tensor, **arguments: Any) -> torch.Tensor | None:
+    variance = _var(self, **arguments)
+    return None if variance is None else variance.sqrt()
+
+
+def _norm(
+    self: torch.Tensor,
+    ord: Any = 2,  # noqa: A002  # the operator's own name for it
+    dim: Any = None,
+    **_: Any,
+) -> torch.Tensor | None:
+    if ord not in (1, 2):
+        return None
+    terms = _wide(self)
+    total = _sum(terms.abs() if ord == 1 else terms * terms, dim)
+    return total if total is None or ord == 1 else total.sqrt()
+
+
+def _product(self: torch.Tensor, mat2: torch.Tensor, **_: Any) -> torch.Tensor | None:
+    """A product of matrices, or of batches of them, one inner index after the other."""
+    inner = self.shape[-1]
+    if not 0 < inner <= LONGEST or inner * self.shape[-2] * mat2.shape[-1] > MOST_PRODUCTS:
+        return None
+    # Half precision is accumulated in float32 wherever it is multiplied fast.
+    left, right = (item.float() if item.dtype.itemsize < 4 else item for item in (self, mat2))
+    total = torch.zeros_like(left[..., :1] * right[..., :1, :])
+    for index in range(inner):
+        total = total + left[..., index : index + 1] * right[..., index : index + 1, :]
+    return total.to(self.dtype)
+
+
+def _added_product(
+    self: torch.Tensor, left: torch.Tensor, right: torch.Tensor, beta: Any, alpha: Any
+) -> torch.Tensor | None:
+    found = _product(left, right)
+    return None if found is None else beta * self + alpha * found
+
+
+def _addmm(
+    self: torch.Tensor, mat1: torch.Tensor, mat2: torch.Tensor, beta: Any, alpha: Any, **_: Any
+) -> torch.Tensor | None:
+    return _added_product(self, mat1, mat2, beta, alpha)
+
+
+def _baddbmm(
+    self: torch.Tensor, batch1: torch.Tensor, batch2: torch.Tensor, beta: Any, alpha: Any, **_: Any
+) -> torch.Tensor | None:
+    return _added_product(self, batch1, batch2, beta, alpha)
+
+
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    attn_mask: Any = None,
+    scale: Any = None,
+    **_: Any,
+) -> torch.Tensor | None:
+    """Attention in separate steps, each rounded to the dtype, where a fused kernel rounds once."""
+    if dropout_p:
+        return None
+    groups = query.shape[-3] // max(
+        key.shape[-3], 1
+    )  # heads of the query per head of key and value
+    key, value = (item.repeat_interleave(groups, -3) for item in (key, value))
+    factor = float(query.shape[-1] ** -0.5 if scale is None else scale)
+    # As torch's own unfused implementation does, and the ONNX exporter after it.
+    query, key = query * factor**0.5, key * factor**0.5
+    scores = query @ key.transpose(-2, -1)
+    if is_causal:
+        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~allowed, float("-inf"))
+    if attn_mask is not None:
+        scores = scores + attn_mask
+    return scores.softmax(-1) @ value
+
+
+def _normalized(terms: torch.Tensor, axes: Sequence[int], eps: float) -> torch.Tensor | None:
+    terms = _wide(terms)
+    mean = _mean(terms, axes)
+    variance = _var(terms, axes, correction=0)
+    if mean is None or variance is None:
+        return None
+    return (terms - mean) / (variance + eps).sqrt()
+
+
+def _scaled(found: torch.Tensor | None, weight: Any, bias: Any) -> torch.Tensor | None:
+    if found is None:
+        return None
+    found = found * weight if weight is not None else found
+    return found + bias if bias is not None else found
+
+
+def _layer_norm(
+    input: torch.Tensor,  # noqa: A002  # the operator's own name for it
+    normalized_shape: Sequence[int],
+    weight: Any,
+    bias: Any,
+    eps: float,
+) -> torch.Tensor | None:
+    axes = range(input.dim() - len(normalized_shape), input.dim())
+    return _scaled(_normalized(input, list(axes), eps), weight, bias)
+
+
+def _group_norm(
+    input: torch.Tensor,  # noqa: A002  # the operator's own name for it
+    weight: Any,
+    bias: Any,
+    N: int,  # noqa: N803  # the operator's own names
+    C: int,  # noqa: N803
+    HxW: int,  # noqa: N803
+    group: int,
+    eps: float,
+) -> torch.Tensor | None:
+    found = _normalized(input.reshape(N, group, -1), [2], eps)
+    flat = found.reshape(N, C, HxW) if found is not None else None
+    return _scaled(
+        flat, *(None if item is None else item.reshape(-1, 1) for item in (weight, bias))
+    )
+
+
+def _batch_norm(
+    input: torch.Tensor,  # noqa: A002  # the operator's own name for it
+    weight: Any,
+    bias: Any,
+    training: bool = True,
+    eps: float = 0.0,
+    **_: Any,
+) -> torch.Tensor | None:
+    if not training:
+        return None
+    axes = [0, *range(2, input.dim())]
+    shape = (-1, *[1] * (input.dim() - 2))
+    wide = [None if item is None else item.reshape(shape) for item in (weight, bias)]
+    return _scaled(_normalized(input, axes, eps), *wide)
+
+
+# The first output of each operator that adds up what one axis or more hold, in terms of single additions.
+_SUMS: Mapping[str, Callable[..., torch.Tensor | None]] = {
+    "sum": _sum,
+    "mean": _mean,
+    "cumsum": _cumsum,
+    "var": _var,
+    "std": _std,
+    "var_mean": _var,
+    "native_layer_norm": _layer_norm,
+    "native_group_norm": _group_norm,
+    "native_batch_norm": _batch_norm,
+    "_native_batch_norm_legit": _batch_norm,
+    "linalg_vector_norm": _norm,
+    "mm": _product,
+    "bmm": _product,
+    "addmm": _addmm,
+    "baddbmm": _baddbmm,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+}
+
+
+def name_of(func: Any) -> str:
+    """``add`` for ``aten::add_.Tensor``."""
+    return str(func._schema.name).rpartition("::")[2].removesuffix("_")
+
+
+def _argument(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> Any:
+    """The value of an operator's argument: given by place or name, or else its default."""
+    for index, item in enumerate(func._schema.arguments):
+        if item.name == name:
+            if index < len(args) and not item.kwarg_only:
+                return args[index]
+            return kwargs.get(name, item.default_value)
+    return None
+
+
+def _adds_exactly(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether the operator is exact wherever all its partial sums are: a sum of products, or its mean over as
+    many terms as a power of two.
+    """
+    name = name_of(func)
+    if name != "mean":
+        return name in SUMS
+    tensor, dims = args[0], _argument(func, args, kwargs, "dim")
+    axes = _axes(tensor, dims) if tensor.numel() else ()
+    count = math.prod(tensor.shape[axis] for axis in axes or ())
+    return bool(count > 0 and count & (count - 1) == 0)
+
+
+def _written(func: Any) -> frozenset[str]:
+    """Names of the arguments that the operator writes to."""
+    said = {
+        item.name
+        for item in func._schema.arguments
+        if item.alias_info is not None and item.alias_info.is_write
+    }
+    unsaid = {item.name for item in func._schema.arguments} & _WRITTEN_UNSAID
+    return frozenset(said | unsaid)
+
+
+def _is_float(value: Any) -> bool:
+    return (
+        isinstance(value, torch.Tensor)
+        and (value.is_floating_point() or value.is_complex())
+        and value.layout == torch.strided
+        and value.dtype.itemsize > 1
+        and not value.is_quantized
+    )
+
+
+def _floats(value: Any) -> list[torch.Tensor]:
+    if _is_float(value):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return [tensor for item in value for tensor in _floats(item)]
+    return []
+
+
+def _each(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
+    """An operator's argument with each float tensor in it replaced."""
+    if _is_float(value):
+        return function(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_each(function, item) for item in value)
+    return value
+
+
+def _exact_elements(
+    func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[torch.Tensor] | None:
+    """Per float output, which elements needed no rounding: float64's result is one that the dtype holds.
+
+    A sum that comes out as zero may have cancelled in this order only, so it counts as rounded. None where
+    it cannot be told.
+    """
+    narrow = {tensor.dtype for tensor in _floats((args, kwargs))}
+    if torch.float64 in narrow or torch.complex128 in narrow:
+        return None
+    if sum(tensor.numel() for tensor in _floats((args, kwargs))) > LOOKED_AT:
+        return None
+
+    def widen(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+    dtype = functools.reduce(torch.promote_types, narrow)
+    try:
+        wide = func(
+            *(_each(widen, arg) for arg in args),
+            **{name: _each(widen, value) for name, value in kwargs.items()},
+        )
+    except Exception:  # the operator has no kernel for float64
+        return None
+    sums = torch.Tag.pointwise not in func.tags
+    found = []
+    for tensor in _floats(wide):
+        held = tensor.to(dtype.to_complex() if tensor.is_complex() else dtype.to_real())
+        same = held.to(tensor.dtype) == tensor
+        found.append(same & (tensor != 0) if sums else same)
+    return found

@@ -1,0 +1,429 @@
+"""Two outcomes in, all their differences out. Pure: it never raises and knows no target.
+
+Values follow ``torch.testing``'s table per dtype; structure, shape, dtype, device and integers are exact;
+NaN equals NaN and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pytest_torchexport.inputs.pytrees import Structure, describe, flatten, has_state
+from pytest_torchexport.outcomes.observe import (
+    Crashed,
+    NotTransferable,
+    Outcome,
+    Raised,
+    Returned,
+    TimedOut,
+)
+from pytest_torchexport.results.verdict import Difference
+
+# torch.testing._comparison._DTYPE_PRECISIONS, documented at
+# https://docs.pytorch.org/docs/stable/testing.html#torch.testing.assert_close
+DTYPE_TOLERANCES: dict[torch.dtype, tuple[float, float]] = {
+    torch.float16: (1e-3, 1e-5),
+    torch.bfloat16: (1.6e-2, 1e-5),
+    torch.float32: (1.3e-6, 1e-5),
+    torch.float64: (1e-7, 1e-7),
+    torch.complex32: (1e-3, 1e-5),
+    torch.complex64: (1.3e-6, 1e-5),
+    torch.complex128: (1e-7, 1e-7),
+}
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """``|actual - expected| <= atol + rtol * |expected|``; None takes the dtype's own."""
+
+    rtol: float | None = None
+    atol: float | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether it is the user's own, and so the law."""
+        return self.rtol is not None
+
+    def of(self, dtype: torch.dtype) -> tuple[float, float]:
+        """``(rtol, atol)`` for a dtype."""
+        if dtype == torch.bool:
+            return 0.0, 0.0
+        if self.rtol is not None and self.atol is not None:
+            return self.rtol, self.atol
+        return DTYPE_TOLERANCES.get(dtype, (0.0, 0.0))
+
+
+def compare(expected: Outcome, actual: Outcome, tolerance: Tolerance) -> list[Difference]:
+    """Every difference between what eager did and what the artifact did. Eager must have returned."""
+    if not isinstance(expected, Returned):
+        raise TypeError("eager must return for a comparison to mean anything")
+    if isinstance(actual, TimedOut):
+        return [Difference(kind="hung", path="", expected="returned", actual=str(actual))]
+    if isinstance(actual, Crashed):
+        return [
+            Difference(
+                kind="crashed",
+                path="",
+                expected="returned",
+                actual=actual.reason,
+                what=actual.output,
+            )
+        ]
+    if isinstance(actual, (Raised, NotTransferable)):
+        where = actual.where if isinstance(actual, Raised) else ""
+        return [
+            Difference(kind="raised", path="", expected="returned", actual=str(actual), what=where)
+        ]
+    return compare_values(expected.value, actual.value, tolerance) + _inputs(
+        expected, actual, tolerance
+    )
+
+
+def _inputs(expected: Returned, actual: Returned, tolerance: Tolerance) -> list[Difference]:
+    """What the call wrote into its arguments: both sides must have written the same."""
+    left = (expected.inputs.args, dict(expected.inputs.kwargs))
+    right = (actual.inputs.args, dict(actual.inputs.kwargs))
+    found = compare_values(left, right, tolerance, "inputs")
+    return [dataclasses.replace(difference, kind="state") for difference in found]
+
+
+def compare_values(
+    expected: Any,
+    actual: Any,
+    tolerance: Tolerance,
+    path: str = "output",
+    within: frozenset[tuple[int, int]] = frozenset(),
+) -> list[Difference]:
+    """Every difference between two pytrees. Containers must be of one kind (mapping or sequence) with
+    the same keys or length: formats turn namedtuples into tuples and dataclasses into dicts. ``within`` are the pairs
+    of objects that these are part of: some hold themselves.
+    """
+    wanted, structure = flatten(expected, path)
+    found, other = flatten(actual, path)
+    differences = _structure(path, structure, other)
+    if differences:
+        return differences
+    by_path = dict(found)
+    for (leaf_path, leaf), (_, own) in zip(wanted, _aligned(wanted, found, by_path), strict=True):
+        differences += _leaf(leaf_path, leaf, own, tolerance, within)
+    return differences
+
+
+def remarks(expected: Any, actual: Any) -> list[str]:
+    """What is not the same and yet no difference, in sentences: the classes of containers, memory formats,
+    ``requires_grad``. Both must be of one structure.
+    """
+    wanted, structure = flatten(expected, "output")
+    found, other = flatten(actual, "output")
+    texts = _classes("output", structure, other)
+    for (path, left), (_, right) in zip(wanted, _aligned(wanted, found, dict(found)), strict=True):
+        if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
+            texts += [
+                f"{path} is {a} in eager, {b} in the artifact" for a, b in _traits(left, right)
+            ]
+    return texts
+
+
+def _classes(path: str, expected: Structure, actual: Structure) -> list[str]:
+    texts = []
+    if expected.kind != "leaf" and expected.type is not actual.type:
+        names = expected.type.__name__, actual.type.__name__
+        texts.append(f"{path} is a {names[0]} in eager, a {names[1]} in the artifact")
+    others = dict(zip(actual.keys, actual.children, strict=True))
+    for index, (key, child) in enumerate(zip(expected.keys, expected.children, strict=True)):
+        twin = others.get(key, actual.children[index])
+        texts += _classes(f"{path}{key}", child, twin)
+    return texts
+
+
+def _traits(left: torch.Tensor, right: torch.Tensor) -> list[tuple[str, str]]:
+    pairs = [(_memory_format(left), _memory_format(right)), (_grad(left), _grad(right))]
+    return [pair for pair in pairs if pair[0] != pair[1]]
+
+
+def _grad(tensor: torch.Tensor) -> str:
+    return "a tensor that requires grad" if tensor.requires_grad else "one that does not"
+
+
+def _memory_format(tensor: torch.Tensor) -> str:
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_contiguous():
+        return "contiguous"
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    wanted = formats.get(tensor.dim())
+    if wanted is not None and tensor.is_contiguous(memory_format=wanted):
+        return "channels_last"
+    return "strided"
+
+
+def largest_error(expected: Any, actual: Any) -> float | None:
+    """``max |actual - expected|`` over float outputs of equal structure; None where there is none."""
+    left, structure = flatten(expected)
+    right, other = flatten(actual)
+    if _structure("", structure, other):
+        return None
+    errors = [
+        _error(a, b)
+        for (_, a), (_, b) in zip(left, _aligned(left, right, dict(right)), strict=True)
+        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and _shape(a) == _shape(b)
+    ]
+    found = [error for error in errors if error is not None]
+    return max(found) if found else None
+
+
+def _error(a: torch.Tensor, b: torch.Tensor) -> float | None:
+    if (
+        not (a.is_floating_point() or a.is_complex())
+        or not a.numel()
+        or a.is_meta
+        or a.device != b.device
+    ):
+        return None
+    a, b = dense(a.detach()), dense(b.detach())
+    if torch.equal(a, b):
+        return 0.0
+    gap = (_wide(b) - _wide(a)).abs()
+    gap = gap[torch.isfinite(gap)]
+    return float(gap.max()) if gap.numel() else None
+
+
+def _aligned(
+    wanted: list[tuple[str, Any]], found: list[tuple[str, Any]], by_path: dict[str, Any]
+) -> list[tuple[str, Any]]:
+    """The found leaves in the order of the wanted ones: dicts may come back in another order."""
+    if all(path in by_path for path, _ in wanted):
+        return [(path, by_path[path]) for path, _ in wanted]
+    return found
+
+
+def _structure(path: str, expected: Structure, actual: Structure) -> list[Difference]:
+    def differ() -> list[Difference]:
+        return [
+            Difference(
+                kind="structure", path=path, expected=expected.describe(), actual=actual.describe()
+            )
+        ]
+
+    if expected.kind != actual.kind:
+        return differ()
+    if expected.kind == "leaf":
+        return []
+    if expected.kind == "mapping":
+        if set(expected.keys) != set(actual.keys):
+            return differ()
+        others = dict(zip(actual.keys, actual.children, strict=True))
+        pairs = [(k, c, others[k]) for k, c in zip(expected.keys, expected.children, strict=True)]
+    else:
+        if len(expected.children) != len(actual.children):
+            return differ()
+        pairs = list(zip(expected.keys, expected.children, actual.children, strict=True))
+    return [d for key, left, right in pairs for d in _structure(f"{path}{key}", left, right)]
+
+
+def _leaf(
+    path: str,
+    expected: Any,
+    actual: Any,
+    tolerance: Tolerance,
+    within: frozenset[tuple[int, int]],
+) -> list[Difference]:
+    try:
+        return _leaf_differences(path, expected, actual, tolerance, within)
+    except Exception as error:  # a tensor without numbers, which some exporters leave behind
+        what = f"cannot be compared: {type(error).__name__}"
+        kinds = type(expected).__name__, type(actual).__name__
+        return [
+            Difference(kind="structure", path=path, expected=kinds[0], actual=kinds[1], what=what)
+        ]
+
+
+def _leaf_differences(
+    path: str,
+    expected: Any,
+    actual: Any,
+    tolerance: Tolerance,
+    within: frozenset[tuple[int, int]],
+) -> list[Difference]:
+    pair = id(expected), id(actual)
+    if expected is actual or pair in within:
+        return []
+    if type(expected) is type(actual) and has_state(expected) and _has_no_equality(expected):
+        # A cache of keys and values, say: what it holds is what it is.
+        return compare_values(vars(expected), vars(actual), tolerance, path, within | {pair})
+    if not isinstance(expected, torch.Tensor) or not isinstance(actual, torch.Tensor):
+        return _scalar(path, expected, actual, tolerance)
+    for kind, left, right in (
+        ("shape", _shape(expected), _shape(actual)),
+        ("dtype", expected.dtype, actual.dtype),
+        ("device", expected.device.type, actual.device.type),
+        ("layout", expected.layout, actual.layout),
+    ):
+        if left != right:
+            return [
+                Difference(
+                    kind="device" if kind == "layout" else kind,
+                    path=path,
+                    expected=describe(expected),
+                    actual=describe(actual),
+                    what=f"{kind} {_short(left)} became {_short(right)}",
+                )
+            ]
+    return _numbers(path, expected, actual, tolerance)
+
+
+def _has_no_equality(value: Any) -> bool:
+    """Whether nothing but itself is equal to an object of this class."""
+    return not any("__eq__" in vars(cls) for cls in type(value).__mro__[:-1])
+
+
+def _shape(tensor: torch.Tensor) -> tuple[Any, ...]:
+    if tensor.is_nested:
+        return tuple(tuple(part.shape) for part in tensor.unbind())
+    return tuple(tensor.shape)
+
+
+def _short(value: Any) -> str:
+    text = str(value).removeprefix("torch.")
+    return str(list(value)) if isinstance(value, tuple) else text
+
+
+def _scalar(path: str, expected: Any, actual: Any, tolerance: Tolerance) -> list[Difference]:
+    if isinstance(expected, torch.Tensor) or isinstance(actual, torch.Tensor):
+        same = False
+    elif isinstance(expected, (float, complex)) and type(expected) is type(actual):
+        # Held in double, judged as what it was computed from: a number of float32.
+        judged = Tolerance(*tolerance.of(torch.float32))
+        return _numbers(path, as_tensor(expected), as_tensor(actual), judged)
+    else:
+        same = type(expected) is type(actual) and _equal(expected, actual)
+    if same:
+        return []
+    tensors = isinstance(expected, torch.Tensor) or isinstance(actual, torch.Tensor)
+    kinds = tensors or type(expected) is not type(actual)
+    return [
+        Difference(
+            kind="structure" if kinds else "values",
+            path=path,
+            expected=describe(expected),
+            actual=describe(actual),
+        )
+    ]
+
+
+def as_tensor(number: Any) -> torch.Tensor:
+    """A Python number with all its digits, as a tensor of one element."""
+    wide = torch.complex128 if isinstance(number, complex) else torch.float64
+    return torch.tensor([number], dtype=wide)
+
+
+def _equal(expected: Any, actual: Any) -> bool:
+    """Whether two foreign objects say that they are equal; arrays say it per element, some raise."""
+    try:
+        answer = expected == actual
+        return bool(answer.all() if hasattr(answer, "all") else answer)
+    except Exception:
+        return expected is actual
+
+
+def _numbers(
+    path: str, expected: torch.Tensor, actual: torch.Tensor, tolerance: Tolerance
+) -> list[Difference]:
+    if expected.is_meta:
+        return []
+    expected, actual = dense(expected), dense(actual)
+    if torch.equal(expected, actual):
+        return []
+    rtol, atol = tolerance.of(expected.dtype)
+    wanted, found = _wide(expected), _wide(actual)
+    if wanted.is_floating_point() or wanted.is_complex():
+        bad = ~torch.isclose(found, wanted, rtol=rtol, atol=atol, equal_nan=True)
+    else:
+        # Exactly; where the user's tolerance is the law, in double, where extremes do not wrap around.
+        gap = (found.double() - wanted.double()).abs()
+        bad = (found != wanted) & ~((gap > 0) & (gap <= atol + rtol * wanted.double().abs()))
+    count = int(bad.sum())
+    if not count:
+        return []
+    return [number_difference(path, expected, wanted, found, bad, count, rtol, atol)]
+
+
+def number_difference(
+    path: str,
+    tensor: torch.Tensor,
+    wanted: torch.Tensor,
+    found: torch.Tensor,
+    bad: torch.Tensor,
+    count: int,
+    rtol: float,
+    atol: float,
+) -> Difference:
+    """The difference of two tensors in the ``count`` elements that are ``bad``, told by the worst of them."""
+    # In double, where int64 extremes do not wrap around; which element differs was told exactly above.
+    exact = wanted.is_complex() or wanted.is_floating_point()
+    gap = ((found - wanted) if exact else (found.double() - wanted.double())).abs().double()
+    # The worst element is the one furthest beyond what it is allowed, NaN and inf before all others.
+    size = wanted.abs() if exact else wanted.double().abs()
+    excess = torch.where(bad, (gap - rtol * size).nan_to_num(nan=math.inf), -math.inf)
+    flat = int(excess.reshape(-1).argmax())
+    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), bad.shape))
+    left, right = wanted.reshape(-1)[flat], found.reshape(-1)[flat]
+    worst, scale = float(gap.reshape(-1)[flat]), float(size.reshape(-1)[flat])
+    if not exact:
+        worst, scale = (
+            float(abs(_int(right, tensor.dtype) - _int(left, tensor.dtype))),
+            float(abs(_int(left, tensor.dtype))),
+        )
+    return Difference(
+        kind="values",
+        path=path,
+        expected=_number(left, tensor.dtype),
+        actual=_number(right, tensor.dtype),
+        what=describe(tensor),
+        mismatched=count,
+        total=tensor.numel(),
+        max_abs=worst,
+        max_rel=worst / scale if scale else math.inf,
+        index=index,
+        rtol=rtol,
+        atol=atol,
+    )
+
+
+def _number(value: torch.Tensor, dtype: torch.dtype) -> str:
+    if dtype == torch.bool:
+        return str(bool(value))
+    if dtype.is_complex:
+        return f"{complex(value):.7g}"
+    return f"{float(value):.7g}" if dtype.is_floating_point else str(_int(value, dtype))
+
+
+def _int(value: torch.Tensor, dtype: torch.dtype) -> int:
+    """The exact integer: ``_wide`` holds uint64 beyond 2**63 as negative numbers."""
+    number = int(value)
+    return number + 2**64 if number < 0 and dtype == torch.uint64 else number
+
+
+def dense(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers in a plain strided tensor."""
+    if tensor.is_nested:
+        tensor = torch.cat([part.reshape(-1) for part in tensor.unbind()])
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.dtype == torch.complex32:
+        tensor = tensor.to(torch.complex64)  # no operator of ours takes half complex numbers
+    if tensor.is_floating_point() and tensor.dtype.itemsize == 1:
+        tensor = tensor.float()  # nor 8-bit floats
+    return tensor.dequantize() if tensor.is_quantized else tensor
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers in a type in which differences neither overflow nor wrap around."""
+    if tensor.is_complex():
+        return tensor.to(torch.complex128)
+    if tensor.is_floating_point():
+        return tensor.double()
+    return tensor.to(torch.int64)

@@ -1,0 +1,312 @@
+"""What a callable did with a call: the same code path for eager, artifacts and loaded artifacts.
+
+Cloning, seeding, grad mode, state and catching are done here once, so a target only exports, saves and
+loads, and "eager returns, the artifact raises" is just another difference.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pytest_torchexport.inputs.pytrees import clone
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded
+from pytest_torchexport.outcomes.messages import printable, said
+
+
+@dataclass(frozen=True)
+class Returned:
+    """The callable returned ``value`` (cloned), and left its inputs as ``inputs``. ``changed`` names the
+    global settings of torch that it left changed (they are put back).
+    """
+
+    value: Any
+    inputs: Call
+    changed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Raised:
+    """The callable raised. Plain texts: a live exception keeps frames, and frames keep tensors."""
+
+    type: str
+    message: str
+    where: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+@dataclass(frozen=True)
+class TimedOut:
+    """The callable did not return in time."""
+
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"no return within {self.seconds:.3g} s (torchexport_call_limit, or what was left of "
+            "torchexport_time_limit)"
+        )
+
+
+@dataclass(frozen=True)
+class Crashed:
+    """The process that ran the callable is gone. ``output`` is the end of what it had printed; ``from_outside`` where
+    somebody else may have ended it.
+    """
+
+    reason: str
+    output: str = ""
+    from_outside: bool = False
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@dataclass(frozen=True)
+class NotTransferable:
+    """The call, or what came of it, cannot cross to another process and back: where not for its ``own_class``, then
+    because our frames lack the kind of value, which is no fault of the artifact's.
+    """
+
+    reason: str
+    own_class: bool
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+Outcome = Returned | Raised | TimedOut | Crashed | NotTransferable
+
+# A module's parameters and buffers by name.
+Tensors = dict[str, torch.Tensor]
+# How their names begin.
+TENSORS = ("parameter ", "buffer ")
+# The name under which a wrapper (``FunctionModule``, ``FlatModule``) holds the module it hands calls on to.
+WRAPPED = "owner"
+
+
+class State:
+    """Parameters, buffers and random generators of a module, and a way back to how they were.
+
+    A forward that updates buffers would make every later call start elsewhere; copying the whole module
+    per call would cost more than the call. Version counters tell which tensors were written to, except by
+    native kernels (batch norm's running statistics): a module that is known to change its state is looked
+    at ``thorough``-ly, with a copy of every tensor, compared by value.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module | None,
+        *,
+        thorough: bool = False,
+    ) -> None:
+        owners = list(module.modules()) if module is not None else []
+        self.lost = False
+        self._thorough = thorough
+        self._buffers = [(owner, _own_buffers(owner)) for owner in owners]
+        buffers = [t for _, own in self._buffers for t in own.values() if t is not None]
+        parameters = list(module.parameters()) if module is not None else []
+        self._tensors = [t for t in (*buffers, *parameters) if not t.is_inference()]
+        kept = {id(t) for t in (*buffers, *(parameters if thorough else ()))}
+        self._kept = [t.detach().clone() if id(t) in kept else None for t in self._tensors]
+        self._versions = [t._version for t in self._tensors]
+        held = (value for owner in owners for value in vars(owner).values())
+        generators = {value for value in held if isinstance(value, torch.Generator)}
+        self._generators = [(generator, generator.get_state()) for generator in generators]
+
+    def restore(self) -> bool:
+        """Put everything that was written to back as it was; True where something had been.
+
+        ``lost`` becomes True where a tensor was written to of which no copy was kept.
+        """
+        changed = [self._put_back(index) for index in range(len(self._tensors))]
+        changed += [_rebind(owner, own) for owner, own in self._buffers]
+        changed += [_rewind(generator, kept) for generator, kept in self._generators]
+        return any(changed)
+
+    def stale(self) -> bool:
+        """Whether a buffer still differs from its copy, by value: some native kernel wrote to it."""
+        return any(self._differs(index) for index in range(len(self._tensors)))
+
+    def _put_back(self, index: int) -> bool:
+        tensor, kept = self._tensors[index], self._kept[index]
+        written = tensor._version != self._versions[index]
+        if not written and not (self._thorough and self._differs(index)):
+            return False
+        if kept is None:
+            self.lost = True
+        else:
+            with torch.no_grad():
+                # An observer's may be empty until its first call.
+                if tensor.shape != kept.shape:
+                    tensor.resize_(kept.shape)
+                tensor.copy_(kept)
+        self._versions[index] = tensor._version
+        return True
+
+    def _differs(self, index: int) -> bool:
+        kept = self._kept[index]
+        if kept is None:
+            return False
+        return differ(self._tensors[index].detach(), kept)
+
+
+def _rewind(generator: torch.Generator, kept: torch.Tensor) -> bool:
+    moved = not torch.equal(generator.get_state(), kept)
+    if moved:
+        generator.set_state(kept)
+    return moved
+
+
+def differ(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether two tensors of one dtype differ in any number; NaN equals itself."""
+    if left.layout != torch.strided or left.is_quantized or left.is_nested or left.is_meta:
+        return False  # no native kernel writes to such buffers, or they have no numbers
+    if left.shape != right.shape:
+        return True
+    if left.is_floating_point() and left.dtype.itemsize == 1:
+        left, right = left.view(torch.uint8), right.view(torch.uint8)
+    return not bool(((left == right) | ((left != left) & (right != right))).all())
+
+
+@contextmanager
+def untouched(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
+    """Whatever the block does to these modules' tensors is undone after it."""
+    states = [State(module, thorough=True) for module in modules]
+    try:
+        yield
+    finally:
+        for state in states:
+            state.restore()
+
+
+def tensors_of(module: Any) -> Tensors:
+    """Copies of a module's parameters and buffers as ``parameter NAME`` and ``buffer NAME``; none of what is
+    no module. A wrapper that only hands calls on has no place in the names.
+    """
+    if not isinstance(module, torch.nn.Module):
+        return {}
+    kinds = (("parameter", module.named_parameters()), ("buffer", module.named_buffers()))
+    return {
+        f"{kind} {_unwrapped(name)}": tensor.detach().clone()
+        for kind, named in kinds
+        for name, tensor in named
+    }
+
+
+def _unwrapped(name: str) -> str:
+    while name.startswith(f"{WRAPPED}."):
+        name = name.removeprefix(f"{WRAPPED}.")
+    return name
+
+
+def _own_buffers(owner: torch.nn.Module) -> dict[str, torch.Tensor | None]:
+    if isinstance(owner, torch.jit.ScriptModule):
+        return dict(owner.named_buffers(recurse=False))
+    return dict(owner._buffers)  # named_buffers leaves out those that are None
+
+
+def _rebind(owner: torch.nn.Module, own: dict[str, torch.Tensor | None]) -> bool:
+    """Give a module its own buffer objects back; drop those that a call registered."""
+    now = _own_buffers(owner)
+    if now.keys() == own.keys() and all(now[name] is own[name] for name in own):
+        return False
+    for name in now.keys() - own.keys():
+        delattr(owner, name)
+    for name, tensor in own.items():
+        setattr(owner, name, tensor)
+    return True
+
+
+def seed_everything(seed: int) -> None:
+    """torch (all devices), numpy and ``random`` from one number."""
+    # Not torch.manual_seed: while CUDA is not initialized, each call of it formats a stack and queues it.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
+    random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seed % 2**32)
+
+
+def observe(
+    function: Callable[..., Any],
+    call: Call,
+    *,
+    seed: int,
+    run: Callable[[Callable[[], Any]], Any] | None = None,
+) -> Outcome:
+    """Run ``function`` on clones of the call's tensors and say what it did.
+
+    ``run`` may run it elsewhere, with a time limit of its own: then not returning is an outcome too.
+    KeyboardInterrupt passes through.
+    """
+    own = call.clone()
+    seed_everything(seed)
+    before = _globals()
+
+    def go() -> Any:
+        with torch.no_grad():
+            return function(*own.args, **own.kwargs)
+
+    try:
+        value = go() if run is None else run(go)
+    except TimeLimitExceeded:
+        if run is None:
+            raise  # the item's own limit, not this call's
+        return TimedOut(0.0)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # pytest.skip and sys.exit in a forward are outcomes too
+        return raised(error)
+    finally:
+        changed = _put_back(before)
+    return Returned(clone(value), own, changed)
+
+
+def _globals() -> tuple[torch.dtype, bool, int, Any]:
+    return (
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.get_num_threads(),
+        torch.get_default_device(),
+    )
+
+
+def _put_back(before: tuple[torch.dtype, bool, int, Any]) -> tuple[str, ...]:
+    """Restore torch's global settings; the names of those that were changed."""
+    after = _globals()
+    if after == before:
+        return ()
+    dtype, grad, threads, device = before
+    changed = []
+    if after[0] != dtype:
+        torch.set_default_dtype(dtype)
+        changed.append("default dtype")
+    if after[1] != grad:
+        torch.set_grad_enabled(grad)
+        changed.append("grad mode")
+    if after[2] != threads:
+        torch.set_num_threads(threads)
+        changed.append("number of threads")
+    if after[3] != device:
+        # None, not "cpu": a default device is a mode, under which torch leaves its fast paths.
+        torch.set_default_device(None if device.type == "cpu" else device)
+        changed.append("default device")
+    return tuple(changed)
+
+
+def raised(error: BaseException) -> Raised:
+    """The outcome for an exception: its type, its message, and where in the user's code."""
+    message, where = said(error)
+    return Raised(type(error).__name__, printable(message), where)

@@ -1,0 +1,340 @@
+"""The subject: what the user ships. A module, a plain function, a bound method, or a ScriptModule.
+
+Separate because every other room wants the same five answers about it, whatever it is: how to call it,
+where its state lives, what its signature is, how to copy it, and how to hand it to an exporter.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import sys
+import types
+import typing
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_torchexport.eager.fingerprint import reach
+from pytest_torchexport.inputs.pytrees import copy_tensor, is_plain
+from pytest_torchexport.outcomes.messages import is_users
+from pytest_torchexport.results.failures import SpecError
+
+
+@dataclass(frozen=True)
+class Subject:
+    """``function`` is what is called; ``module`` holds its state (None for a plain function)."""
+
+    function: Callable[..., Any]
+    module: torch.nn.Module | None
+    name: str
+
+    @classmethod
+    def of(cls, thing: Any) -> Subject:
+        """The subject for what a user handed over. Raises SpecError for what cannot be called."""
+        thing = uncompiled(thing)
+        if isinstance(thing, torch.nn.Module):
+            return cls(thing, thing, type(thing).__name__)
+        if not callable(thing):
+            raise SpecError(
+                f"{thing!r:.80} cannot be checked; legal: an nn.Module, a ScriptModule, a function, "
+                "or a bound method of a module"
+            )
+        inner = thing.func if isinstance(thing, functools.partial) else thing
+        owner = inner if isinstance(inner, torch.nn.Module) else getattr(inner, "__self__", None)
+        name = getattr(inner, "__qualname__", None) or type(inner).__name__
+        return cls(thing, owner if isinstance(owner, torch.nn.Module) else None, name)
+
+    @property
+    def scripted(self) -> bool:
+        """Whether it is TorchScript already."""
+        return isinstance(self.module, torch.jit.ScriptModule) or isinstance(
+            self.function, torch.jit.ScriptFunction
+        )
+
+    def signature(self) -> inspect.Signature | None:
+        """The signature calls are bound to, or None where Python cannot tell."""
+        if self.scripted:
+            return _schema_signature(self._forward())
+        try:
+            return inspect.signature(self._forward())
+        except (TypeError, ValueError):
+            return None
+
+    def source(self) -> str:
+        """The text its behavior is read from, as far as Python can find it: a key for stored calls."""
+        classes = (
+            [type(module) for module in self.module.modules()] if self.module is not None else []
+        )
+        things: list[Any] = [*dict.fromkeys(classes), self.function]
+        texts = []
+        for thing in things:
+            if (getattr(thing, "__module__", None) or "").startswith("torch."):
+                continue
+            try:
+                texts.append(inspect.getsource(thing))
+            except (OSError, TypeError):
+                texts.append(repr(type(thing)))
+        return "\n".join(texts)
+
+    def annotations(self) -> Mapping[str, Any]:
+        """The annotations of its parameters, as far as they can be evaluated."""
+        try:
+            return typing.get_type_hints(self._forward())
+        except Exception:
+            return getattr(self._forward(), "__annotations__", {})
+
+    def copy(self) -> Subject:
+        """A deep copy that shares nothing with the user's. Raises SpecError where it cannot be copied."""
+        if self.module is None:
+            return Subject(_copied_owner(self.function), None, self.name)
+        try:
+            module = _deepcopy(self.module)
+        except Exception as error:
+            raise SpecError(
+                f"{self.name} cannot be copied ({type(error).__name__}: {error}); "
+                "checks run on copies, so that they never change your module"
+            ) from error
+        if module is self.module:
+            raise SpecError(
+                f"{self.name} cannot be copied: its __deepcopy__ returns the module itself; checks run on copies, so "
+                "that they never change your module"
+            )
+        return self._rebound(module)
+
+    def to(self, device: str) -> Subject:
+        """The same subject with its module moved."""
+        if self.module is not None and any(
+            str(t.device) not in (device, "meta") for t in _tensors(self.module)
+        ):
+            self.module.to(device)
+        return self
+
+    def packages(self) -> tuple[str, ...]:
+        """Top-level packages that its code comes from, torch itself left out."""
+        things: list[Any] = (
+            [type(module) for module in self.module.modules()] if self.module is not None else []
+        )
+        modules = {getattr(thing, "__module__", None) or "" for thing in [*things, self.function]}
+        tops = {name.partition(".")[0] for name in modules}
+        return tuple(sorted(tops - {"", "torch", "builtins"}))
+
+    def _forward(self) -> Callable[..., Any]:
+        if self.module is not None and self.module is self.function:
+            return self.module.forward
+        return self.function
+
+    def _rebound(self, module: torch.nn.Module) -> Subject:
+        function = self.function
+        if isinstance(function, functools.partial):
+            inner = Subject(function.func, self.module, self.name)._rebound(module).function
+            bound = functools.partial(inner, *function.args, **function.keywords)
+            return Subject(bound, module, self.name)
+        if function is self.module:
+            return Subject(module, module, self.name)
+        method = getattr(module, getattr(self.function, "__name__", "forward"))
+        return Subject(method, module, self.name)
+
+
+def weight_of(module: torch.nn.Module | None) -> int:
+    """Bytes of a module's parameters and buffers."""
+    tensors = _tensors(module) if module is not None and not is_lazy(module) else []
+    return sum(tensor.numel() * tensor.itemsize for tensor in tensors if not tensor.is_nested)
+
+
+def is_lazy(module: torch.nn.Module | None) -> bool:
+    """Whether a first call has yet to make parameters or buffers."""
+    tensors = _tensors(module) if module is not None else []
+    return any(torch.nn.parameter.is_lazy(tensor) for tensor in tensors)
+
+
+def local_packages(root: Path) -> list[str]:
+    """Top-level modules of this process that lie below a directory and were not installed: the user's, which a
+    process elsewhere does not have.
+    """
+    own = root.resolve()
+    return sorted(
+        name
+        for name, module in list(sys.modules.items())
+        if "." not in name and name not in _OURS and _lies_below(module, own)
+    )
+
+
+# Ours, as far as the user's root is our own; and what every process has.
+_OURS = frozenset({"__main__", "pytest_torchexport"})
+
+
+def _lies_below(module: Any, root: Path) -> bool:
+    namespace = list(getattr(module, "__path__", ()))
+    file = getattr(module, "__file__", None) or (namespace[0] if namespace else None)
+    return isinstance(file, str) and is_users(file) and Path(file).resolve().is_relative_to(root)
+
+
+def closed_over(thing: Any) -> list[torch.nn.Module]:
+    """The modules that a plain function reaches by its closure, its defaults or its globals: no copy of it
+    has copies of these.
+    """
+    if not isinstance(thing, types.FunctionType):
+        return []
+    return list(reach(thing).modules.values())
+
+
+def _copied_owner(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A bound method or another object that can be called, on a copy of what it holds; a plain function is
+    its own copy.
+    """
+    if isinstance(function, (types.FunctionType, types.BuiltinFunctionType)):
+        return function
+    try:
+        return copy.deepcopy(function)
+    except Exception:
+        return function
+
+
+def uncompiled(thing: Any) -> Any:
+    """What ``torch.compile`` wrapped; told by the wrapper's type, because a module may answer to any name."""
+    cls = type(thing)
+    wrapped = cls.__name__ == "OptimizedModule" and cls.__module__.startswith("torch._dynamo")
+    return thing._orig_mod if wrapped else thing
+
+
+def as_module(thing: Callable[..., Any]) -> torch.nn.Module:
+    """An nn.Module whose forward is the module, function or bound method, for exporters that take
+    nothing else.
+    """
+    if isinstance(thing, torch.nn.Module):
+        return thing
+    return FunctionModule(thing)
+
+
+def spelled_out(thing: Callable[..., Any], keywords: Iterable[str]) -> torch.nn.Module | None:
+    """The same as a module with every keyword of a call in forward's signature: torch.export 2.13 fails an assertion of
+    its own on dynamic shapes of what ``**kwargs`` takes. None where they are all there.
+    """
+    signature = signature_of(thing)
+    parameters = dict(signature.parameters) if signature is not None else {}
+    kinds = {item.kind: name for name, item in parameters.items()}
+    rest = kinds.get(inspect.Parameter.VAR_KEYWORD)
+    more = [name for name in keywords if name not in parameters]
+    if rest is None or not more:
+        return None
+    del parameters[rest]
+    named = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in more]
+    return FunctionModule(thing, inspect.Signature([*parameters.values(), *named]))
+
+
+def signature_of(thing: Callable[..., Any]) -> inspect.Signature | None:
+    """The signature of a module's forward, a function or a bound method."""
+    return Subject.of(thing).signature()
+
+
+class FunctionModule(torch.nn.Module):
+    """A function, a bound method or a module under another signature, as a module. A method's owner is a submodule,
+    so that its parameters stay parameters.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], signature: inspect.Signature | None = None
+    ) -> None:
+        super().__init__()
+        self.training = False
+        owner = (
+            function
+            if isinstance(function, torch.nn.Module)
+            else getattr(function, "__self__", None)
+        )
+        if isinstance(owner, torch.nn.Module):
+            self.owner = owner
+            self.training = owner.training
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        # Exporters match dynamic_shapes and inputs with the names in forward's signature.
+        signature = signature or signature_of(function)
+        if signature is not None:
+            forward.__signature__ = signature  # type: ignore[attr-defined]
+        self.forward = forward
+
+
+def _schema_signature(forward: Any) -> inspect.Signature | None:
+    """The signature of TorchScript's forward: of a trace only its schema knows it, of a script Python knows
+    one that may not be bound.
+    """
+    schema = getattr(forward, "schema", None)
+    if schema is None:
+        return None
+    parameters = [
+        inspect.Parameter(
+            item.name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=item.default_value if item.has_default_value() else inspect.Parameter.empty,
+        )
+        for item in schema.arguments[isinstance(forward, torch.ScriptMethod) :]
+    ]
+    return inspect.Signature(parameters)
+
+
+def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _deepcopy(module: torch.nn.Module) -> torch.nn.Module:
+    """``copy.deepcopy`` that also copies the non-leaf tensors which deepcopy refuses (facts: an attribute
+    that was computed from a parameter).
+    """
+    memo: dict[int, Any] = dict(_copied_together(_tensors(module)))
+    for part in module.modules():
+        for value in vars(part).values():
+            if isinstance(value, torch.Tensor) and value.requires_grad and not value.is_leaf:
+                memo[id(value)] = copy_tensor(value)
+    with torch.no_grad():
+        copied = copy.deepcopy(module, memo)
+    _relink(copied, memo)
+    return copied
+
+
+def _copied_together(tensors: Iterable[torch.Tensor]) -> Iterator[tuple[int, torch.Tensor]]:
+    """Copies, by id, of the parameters that share memory with other tensors, and of these: deepcopy gives each
+    parameter a memory of its own, and what is written to one would no longer be seen in the other.
+    """
+    sharing: dict[int, dict[int, torch.Tensor]] = {}
+    for tensor in tensors:
+        if type(tensor) in (torch.Tensor, torch.nn.Parameter) and is_plain(tensor):
+            sharing.setdefault(tensor.untyped_storage().data_ptr(), {})[id(tensor)] = tensor
+    for memory, group in sharing.items():
+        own = any(isinstance(tensor, torch.nn.Parameter) for tensor in group.values())
+        if not memory or len(group) == 1 or not own:
+            continue
+        storage = next(iter(group.values())).untyped_storage().clone()  # type: ignore[no-untyped-call]
+        for number, tensor in group.items():
+            place = tensor.storage_offset(), tensor.size(), tensor.stride()
+            view = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage, *place)
+            if isinstance(tensor, torch.nn.Parameter):
+                view = torch.nn.Parameter(view, requires_grad=tensor.requires_grad)
+            yield number, view
+
+
+def _relink(copied: torch.nn.Module, memo: Mapping[int, Any]) -> None:
+    """Let weak references to parts lead to the copies' own: deepcopy leaves them as they are."""
+    for part in copied.modules():
+        for name, value in vars(part).items():
+            if isinstance(value, weakref.ReferenceType) and id(value()) in memo:
+                vars(part)[name] = weakref.ref(memo[id(value())])
+
+
+def missing_device(device: str) -> str | None:
+    """Why a device cannot be used here; None where it can."""
+    if device == "cpu":
+        return None
+    if not torch.cuda.is_available():
+        return f"device {device!r}: torch.cuda.is_available() is false here"
+    index = torch.device(device).index or 0
+    if index >= torch.cuda.device_count():
+        return f"device {device!r}: there are only {torch.cuda.device_count()} CUDA devices here"
+    return None

@@ -1,0 +1,237 @@
+"""The state of the process while an item is checked, and its return to how the user had it.
+
+One place for all that is global: random streams, threads, TF32, grad mode, warnings, stdout. A forward or
+an exporter that changes any of it must not reach the user's next test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import linecache
+import logging
+import os
+import random
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from pytest_torchexport.outcomes.messages import is_users, short_path
+
+MAX_WARNINGS = 20
+MAX_OUTPUT = 4000
+
+# torch's own noise about itself: deprecations of what it was asked to do, with no news for the user.
+# jit: https://github.com/pytorch/pytorch/issues/103841; LeafSpec is raised by copyreg on each dynamo export.
+_NOISE = re.compile(
+    r"torch\.jit\.\w+` is (deprecated|not supported)|LeafSpec|legacy TorchScript-based ONNX export"
+    r"|The feature will be removed|is_gradient_checkpointing|onnx.*deprecat|_check_is_size"
+    r"|The axis name: \w+ will not be used|The dynamic axes will not be renamed",
+    re.IGNORECASE,
+)
+_LOGGERS = (
+    "torch.onnx",
+    "torch.export",
+    "torch._export",
+    "torch._dynamo",
+    "torch.fx",
+    "torch.__trace",
+    "onnxscript",
+    "onnx_ir",
+)
+
+
+@dataclass
+class CapturedOutput:
+    """What was said while an item ran: warnings other than torch's noise, and printed text. ``traced`` is the
+    first line of the user's of which torch warned that a trace makes it a constant.
+    """
+
+    warnings: dict[str, None] = field(default_factory=dict)
+    printed: int = 0
+    traced: str = ""
+
+    def warned(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: str | None = None,
+    ) -> None:
+        """Stand in for ``warnings.showwarning``."""
+        text = _first_sentence(" ".join(str(message).split()))
+        if category.__name__ == "TracerWarning" and not self.traced and is_users(filename):
+            source = linecache.getline(filename, lineno).strip()
+            self.traced = f"{short_path(filename)}:{lineno}  {source}"
+        if len(self.warnings) < MAX_WARNINGS and not _NOISE.search(text):
+            self.warnings[f"{category.__name__}: {text:.200} ({short_path(filename)}:{lineno})"] = (
+                None
+            )
+
+
+def _first_sentence(text: str) -> str:
+    return text.partition(". ")[0]
+
+
+class _Bounded(io.TextIOBase):
+    """A stdout that keeps its beginning and counts the rest: a forward may print on each of 300 calls."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.lines = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self.lines += text.count("\n")
+        if len(self.text) < MAX_OUTPUT:
+            self.text += text[: MAX_OUTPUT - len(self.text)]
+        return len(text)
+
+
+@contextmanager
+def quiet(device: str) -> Iterator[CapturedOutput]:
+    """Everything global saved, set for a check, and put back; what was said in the block is kept."""
+    heard = CapturedOutput()
+    output = _Bounded()
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(_random_streams())
+            stack.enter_context(torch_globals(device))
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("always")
+            warnings.showwarning = (
+                heard.warned
+            )  # the documented way to divert without keeping each one
+            stack.enter_context(_silent_loggers())
+            stack.enter_context(contextlib.redirect_stdout(output))
+            stack.enter_context(contextlib.redirect_stderr(output))
+            yield heard
+    finally:
+        heard.printed = output.lines
+        if output.text:
+            sys.stdout.write(output.text)
+
+
+@contextmanager
+def suppress_output() -> Iterator[None]:
+    """Drop what is printed: exporters print their graphs to stderr when they refuse."""
+    output = _Bounded()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        yield
+
+
+@contextmanager
+def _random_streams() -> Iterator[None]:
+    cpu, python = torch.get_rng_state(), random.getstate()
+    initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.get_rng_state_all() if initialized else None
+    numpy = sys.modules.get("numpy")
+    kept = numpy.random.get_state() if numpy is not None else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(cpu)
+        random.setstate(python)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+        if numpy is not None and kept is not None:
+            numpy.random.set_state(kept)
+
+
+Switch = tuple[Callable[[], Any], Callable[[Any], Any], Any]
+
+
+def _attribute(owner: Any, name: str, value: Any) -> Switch:
+    return (lambda: getattr(owner, name), lambda kept: setattr(owner, name, kept), value)
+
+
+def _switches(device: str) -> list[Switch]:
+    """(read, write, value during a check or None to leave it) of what a forward or exporter may change."""
+    found: list[Switch] = [
+        (torch.get_num_threads, torch.set_num_threads, 1),
+        (torch.get_default_dtype, torch.set_default_dtype, None),
+        (torch.is_grad_enabled, torch.set_grad_enabled, None),
+        (_default_device, torch.set_default_device, None),
+        (_deterministic, _set_deterministic, None),
+        (torch.is_anomaly_enabled, torch.set_anomaly_enabled, None),
+        (os.getcwd, os.chdir, None),
+    ]
+    off = device.startswith("cuda")
+    return found + _full_precision(off=off)
+
+
+def _full_precision(*, off: bool) -> list[Switch]:
+    """TF32, which on CUDA is off during a check. Under the names that the user uses: torch refuses to read
+    ``allow_tf32`` once somebody has written the newer ``fp32_precision``, and the reverse would happen to
+    the user after us.
+    """
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    try:
+        legacy = [_attribute(part, "allow_tf32", False if off else None) for part in (cuda, cudnn)]
+        for read, _, _ in legacy:
+            read()
+    except RuntimeError:
+        parts = [cuda, getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None)]
+        value = "ieee" if off else None
+        return [
+            _attribute(p, "fp32_precision", value) for p in parts if hasattr(p, "fp32_precision")
+        ]
+    return legacy
+
+
+def _default_device() -> torch.device | None:
+    """None for the CPU: a default device is a mode, under which torch leaves its fast paths."""
+    device = torch.get_default_device()
+    return None if device.type == "cpu" else device
+
+
+def _deterministic() -> tuple[bool, bool]:
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    return torch.are_deterministic_algorithms_enabled(), warn_only
+
+
+def _set_deterministic(kept: tuple[bool, bool]) -> None:
+    torch.use_deterministic_algorithms(kept[0], warn_only=kept[1])
+
+
+@contextmanager
+def torch_globals(device: str) -> Iterator[None]:
+    """torch's settings as a check wants them, and put back."""
+    switches = _switches(device)
+    kept = [read() for read, _, _ in switches]
+    try:
+        for read, write, value in switches:
+            if value is not None and read() != value:
+                write(value)
+        with ExitStack() as stack:
+            if _default_device() is not None:
+                # Calls are made on the CPU, whatever the user's tests default to.
+                stack.enter_context(torch.device("cpu"))
+            yield
+    finally:
+        for (read, write, _), value in zip(switches, kept, strict=True):
+            if read() != value:
+                write(value)
+
+
+@contextmanager
+def _silent_loggers() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

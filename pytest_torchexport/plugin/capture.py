@@ -1,0 +1,154 @@
+"""Records the outermost module calls of a test body, so that an existing test needs nothing but a marker.
+
+Separate from the plugin because it patches ``torch.nn.Module.__call__``: the one place where keyword
+arguments, outputs and nesting are all visible (global forward hooks do not see keyword arguments).
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from pytest_torchexport.inputs.pytrees import flatten
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.subject import Subject, uncompiled
+from pytest_torchexport.results.failures import SpecError
+
+MAX_CALLS = 8
+# A property-based test may build a module per example: the first ones stand for all.
+MAX_SUBJECTS = 16
+
+
+@dataclass
+class Recording:
+    """One module instance as it was before its first outermost call with these parts, and calls of one structure."""
+
+    module: Any
+    calls: list[Call] = field(default_factory=list)
+    shapes: list[Any] = field(default_factory=list)
+    problem: SpecError | None = None
+
+
+class Recorder:
+    """A context manager around a test body; afterwards ``recordings`` holds what it called."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[Any, Recording] = {}
+        self._copies: dict[Any, tuple[Any, Any, SpecError | None]] = {}
+        self._local = threading.local()
+        self.left_out = 0
+
+    @property
+    def recordings(self) -> list[Recording]:
+        """What was called and returned, in order."""
+        return [recording for recording in self._by_key.values() if recording.calls]
+
+    def __enter__(self) -> Recorder:
+        self._original = original = torch.nn.Module.__call__
+        recorder = self
+
+        def recorded(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if recorder._passes_by(module):
+                return original(module, *args, **kwargs)
+            return recorder._record(module, args, kwargs)
+
+        self._recorded = recorded
+        self._active = True
+        torch.nn.Module.__call__ = recorded  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        # The body may have patched it too, and may put ours back later: by then it does nothing.
+        self._active = False
+        if torch.nn.Module.__call__ is self._recorded:
+            torch.nn.Module.__call__ = self._original  # type: ignore[method-assign]
+
+    def _passes_by(self, module: torch.nn.Module) -> bool:
+        inside = getattr(self._local, "inside", False)
+        return not self._active or inside or _capturing() or _is_torchs_own(module)
+
+    def _record(
+        self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        try:
+            before = self._before(module, args, kwargs)
+        except Exception:
+            # Tensors that cannot be copied (inside torch.func transforms): no call to judge an export by.
+            self.left_out += 1
+            before = None
+        self._local.inside = True
+        try:
+            result = self._original(module, *args, **kwargs)
+        finally:
+            self._local.inside = False
+        if before is not None:
+            recording, call, shapes = before
+            if len(recording.calls) < MAX_CALLS and shapes not in recording.shapes:
+                recording.calls.append(call)
+                recording.shapes.append(shapes)
+        return result
+
+    def _before(
+        self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Recording, Call, Any] | None:
+        own = uncompiled(module)
+        leaves, structure = flatten((args, kwargs))
+        identity = id(own), _parts(own)
+        key = (*identity, str(structure), tuple(_kind(leaf) for _, leaf in leaves))
+        if key not in self._by_key:
+            if len(self._by_key) >= MAX_SUBJECTS:
+                self.left_out += 1
+                return None
+            self._by_key[key] = Recording(*self._copied(own, identity))
+        recording = self._by_key[key]
+        shapes = tuple(tuple(v.shape) for _, v in leaves if isinstance(v, torch.Tensor))
+        return recording, Call(args, kwargs).clone(), shapes
+
+    def _copied(
+        self, module: torch.nn.Module, identity: Any
+    ) -> tuple[Any, list[Call], list[Any], SpecError | None]:
+        if identity not in self._copies:
+            try:
+                copied, problem = Subject.of(module).copy().function, None
+            except SpecError as error:
+                copied, problem = module, error
+            # The original is kept too, so that its id is not given to another module.
+            self._copies[identity] = (module, copied, problem)
+        _, copied, problem = self._copies[identity]
+        return copied, [], [], problem
+
+
+def _parts(module: torch.nn.Module) -> tuple[tuple[str, type], ...]:
+    """What a module is made of: to quantize one in place makes another model of it."""
+    return tuple((path, type(part)) for path, part in module.named_modules())
+
+
+def _capturing() -> bool:
+    """Whether torch itself is looking (trace, script, export, compile): such calls are not the user's."""
+    tracing = torch.jit._trace.is_tracing()  # type: ignore[no-untyped-call]
+    return bool(tracing or torch.compiler.is_compiling())
+
+
+def _is_torchs_own(module: torch.nn.Module) -> bool:
+    """Losses, and what torch calls while it builds a model (the parametrizations of weight norm and its kin) or
+    quantizes one.
+    """
+    made = isinstance(module, torch.nn.utils.parametrize.ParametrizationList)
+    return made or type(module).__module__ in _NOT_SHIPPED
+
+
+_NOT_SHIPPED = (
+    "torch.nn.modules.loss",
+    "torch.nn.utils.parametrizations",
+    "torch.ao.quantization.observer",
+    "torch.ao.quantization.fake_quantize",
+)
+
+
+def _kind(leaf: Any) -> Any:
+    if isinstance(leaf, torch.Tensor):
+        return leaf.dtype, leaf.dim(), leaf.layout
+    return type(leaf), leaf if isinstance(leaf, (bool, int, float, str)) else None

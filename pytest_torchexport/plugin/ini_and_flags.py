@@ -1,0 +1,103 @@
+"""Read the table of settings from pytest's ini file and command line.
+
+Separate from the table, which knows no pytest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from pytest_torchexport.config.settings import TABLE, Setting, Settings
+
+# On the command line these do not replace what ini file and markers say: they narrow it, or go before both.
+_NARROWING = ("targets", "devices", "max_examples")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """The settings of a run, and what only the command line can say.
+
+    ``targets_named``: the ini file names targets. ``only_targets`` and ``only_devices``: keep only these (None: all).
+    ``exact_max_examples``: draw exactly so many calls, whatever profile and marker say. ``active``: ``name=value`` of
+    everything that is set, for the header line.
+    """
+
+    settings: Settings
+    targets_named: bool = False
+    only_targets: tuple[str, ...] | None = None
+    only_devices: tuple[str, ...] | None = None
+    exact_max_examples: int | None = None
+    active: tuple[str, ...] = ()
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register every row with pytest: one option group, each flag with its ini twin."""
+    group = parser.getgroup("torchexport", "PyTorch export parity (pytest-torchexport)")
+    for row in TABLE:
+        # No default here: otherwise a value that repeats the default could not be told from none.
+        parser.addini(row.ini, f"{row.help} Legal: {row.legal}.", type=row.kind, default=None)
+        if not row.flag:
+            continue
+        if row.kind == "bool":
+            group.addoption(row.option, action="store_true", default=None, help=row.help)
+        elif row.kind == "args":
+            group.addoption(
+                row.option, action="append", default=None, metavar=row.metavar, help=row.help
+            )
+        else:
+            group.addoption(row.option, default=None, metavar=row.metavar, help=row.help)
+
+
+def read(config: pytest.Config) -> Given:
+    """Return what ini file and flags say. Raises pytest.UsageError that names the place and the legal values."""
+    values = {row.name: _ini(config, row) for row in TABLE}
+    flags = {row.name: _flag(config, row) for row in TABLE if row.flag}
+    values |= {
+        name: value for name, value in flags.items() if value is not None and name not in _NARROWING
+    }
+    return Given(
+        settings=Settings(**values),
+        targets_named=config.getini("torchexport_targets") is not None,
+        only_targets=flags["targets"],
+        only_devices=flags["devices"],
+        exact_max_examples=flags["max_examples"],
+        active=_active(config),
+    )
+
+
+def _ini(config: pytest.Config, row: Setting) -> Any:
+    try:
+        value = config.getini(row.ini)
+        if value is None:
+            # Not checked: to list the targets costs a look through every installed package's metadata.
+            return row.default
+        if row.kind == "args" and not value and not row.default:
+            return ()
+        return row.check(value)
+    except (ValueError, TypeError, pytest.UsageError) as error:
+        raise pytest.UsageError(f"ini option {row.ini}: {error} Legal: {row.legal}.") from None
+
+
+def _flag(config: pytest.Config, row: Setting) -> Any:
+    value = config.getoption(row.option)
+    if value is None:
+        return None
+    try:
+        return row.check(value)
+    except ValueError as error:
+        raise pytest.UsageError(f"{row.option}: {error} Legal: {row.legal}.") from None
+
+
+def _active(config: pytest.Config) -> tuple[str, ...]:
+    lines = []
+    for row in TABLE:
+        flag = config.getoption(row.option) if row.flag else None
+        value = flag if flag is not None else config.getini(row.ini)
+        if value is None:
+            continue
+        text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        lines.append(f"{row.name.replace('_', '-')}={text}")
+    return tuple(lines)

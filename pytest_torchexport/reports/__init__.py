@@ -1,1 +1,0 @@
-"""Reports: pure text builders over verdicts, one module per format. They know nothing but ``verdict``."""

@@ -1,0 +1,1 @@
+"""What a check found, as plain data, and its texts and files. Imports neither torch nor anything else of ours."""

@@ -1,0 +1,174 @@
+"""The failures a check can raise: one class per kind, so that an xfail masks exactly one thing.
+
+Failure (AssertionError)
+├── SpecError          the input spec is wrong, or eager refuses what it declares legal
+├── ExportRefused      the exporter would not take the module
+├── ArtifactRaised     the artifact raises where eager returns
+├── ArtifactCrashed    the artifact killed its interpreter
+├── ArtifactHung       the artifact did not return within the time limit
+├── StructureDiffers   containers, counts or kinds of outputs differ
+├── OutputsDiffer      shape, dtype, device or values of an output differ
+├── StateDiffers       buffers, parameters or inputs differ after the call
+├── BranchFrozen       the artifact always takes the branch its example took
+├── DimsNarrowed       the artifact accepts fewer sizes than were declared
+├── LoadFailed         the artifact cannot be saved, or not loaded where the source does not exist
+├── RoundTripDiffers   the loaded artifact differs from the one that never left memory
+├── NotRepeatable      eager does not agree with itself
+├── TrainingMode       a part of the module is left in training mode
+└── Ineffective        nothing was really checked (mostly under --torchexport-strict)
+
+This file imports nothing heavy: users name these classes in ``xfail`` at the top of their tests.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pytest_torchexport.results.verdict import Difference, Verdict
+
+__all__ = [
+    "ArtifactCrashed",
+    "ArtifactHung",
+    "ArtifactRaised",
+    "BranchFrozen",
+    "DimsNarrowed",
+    "ExportRefused",
+    "Failure",
+    "Ineffective",
+    "LoadFailed",
+    "NotRepeatable",
+    "OutputsDiffer",
+    "RoundTripDiffers",
+    "SpecError",
+    "StateDiffers",
+    "StructureDiffers",
+    "TrainingMode",
+    "by_name",
+]
+
+
+class Failure(AssertionError):
+    """What a failed check raises; itself only where the fault is ours.
+
+    ``details`` are further lines, ``where`` is ``file:line  source`` in the user's code, ``differences``
+    are the plain data behind it, ``verdicts`` what an item's final failure stands for, ``output`` the end of
+    what the artifact printed in a process of its own.
+    """
+
+    title: ClassVar[str] = "pytest-torchexport itself failed"
+
+    def __init__(
+        self,
+        text: str = "",
+        *,
+        details: tuple[str, ...] = (),
+        where: str = "",
+        differences: tuple[Difference, ...] = (),
+        verdicts: tuple[Verdict, ...] = (),
+        output: str = "",
+    ) -> None:
+        super().__init__(text)
+        self.details = details
+        self.where = where
+        self.differences = differences
+        self.verdicts = verdicts
+        self.output = output
+
+
+class SpecError(Failure):
+    """The input spec is wrong, or eager raises inside a range that the user declared."""
+
+    title = "the input spec does not fit the module"
+
+
+class ExportRefused(Failure):
+    """The exporter refused the module."""
+
+    title = "the exporter refused the module"
+
+
+class ArtifactRaised(Failure):
+    """The artifact raises where eager returns."""
+
+    title = "the artifact raises where eager returns"
+
+
+class ArtifactCrashed(Failure):
+    """The artifact killed its interpreter."""
+
+    title = "the artifact killed its interpreter"
+
+
+class ArtifactHung(Failure):
+    """The artifact did not return within the time limit."""
+
+    title = "the artifact did not return within the time limit"
+
+
+class StructureDiffers(Failure):
+    """Containers, counts or kinds of outputs differ."""
+
+    title = "the structure of the output differs from eager"
+
+
+class OutputsDiffer(Failure):
+    """Shape, dtype, device or values of an output differ."""
+
+    title = "outputs differ from eager"
+
+
+class StateDiffers(Failure):
+    """Buffers, parameters or inputs differ after the call."""
+
+    title = "state after the call differs from eager"
+
+
+class BranchFrozen(Failure):
+    """The artifact always takes the branch that its example took."""
+
+    title = "a branch is frozen"
+
+
+class DimsNarrowed(Failure):
+    """The artifact accepts fewer sizes than were declared."""
+
+    title = "the artifact accepts fewer sizes than were declared"
+
+
+class LoadFailed(Failure):
+    """The artifact cannot be saved, or not loaded where the model's source does not exist."""
+
+    title = "the artifact does not load in a clean process"
+
+
+class RoundTripDiffers(Failure):
+    """The loaded artifact differs from the one that never left memory."""
+
+    title = "the loaded artifact differs from the one in memory"
+
+
+class NotRepeatable(Failure):
+    """Eager does not agree with itself on the same call and seed."""
+
+    title = "eager does not agree with itself"
+
+
+class TrainingMode(Failure):
+    """A part of the module is left in training mode (``mode="as-is"``)."""
+
+    title = "the module is in training mode"
+
+
+class Ineffective(Failure):
+    """Nothing was really checked: a marked test that calls no module, hardly any legal call, and under
+    ``--torchexport-strict`` also what is unavailable, cannot be compared, or says nothing.
+    """
+
+    title = "nothing was really checked"
+
+
+def by_name(name: str) -> type[Failure]:
+    """The class of that name. Raises KeyError for a name that is not in the tree."""
+    classes: list[type[Failure]] = [Failure, *Failure.__subclasses__()]
+    return {cls.__name__: cls for cls in classes}[name]

@@ -1,0 +1,209 @@
+"""The verdict: plain data about one subject x target x device, and all that any report reads.
+
+Separate from the engine because it must outlive it: it rides on the pytest report through xdist and
+ends up in files. Hence no tensors and no live exceptions (they keep frames, and frames keep GPU memory),
+and no import of torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+SCHEMA_VERSION = 1
+
+Status = Literal["passed", "failed", "skipped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """One thing on which two outcomes disagree.
+
+    ``kind`` is one of structure, dtype, shape, device, values, state, raised, hung, crashed; ``path`` says where
+    (``output['logits'][0]``); ``expected`` and ``actual`` are texts, never tensors. ``own_error`` is
+    eager's own error at the worst element, where it was asked for, and ``cause`` what came of it: bug,
+    rounding, tie (an integer or bool that eager itself decides either way) or ambiguous (eager's own
+    error is as large as its output). Empty: not asked for, or no question of rounding.
+    """
+
+    kind: str
+    path: str
+    expected: str
+    actual: str
+    what: str = ""
+    mismatched: int | None = None
+    total: int | None = None
+    max_abs: float | None = None
+    max_rel: float | None = None
+    index: tuple[int, ...] | None = None
+    rtol: float | None = None
+    atol: float | None = None
+    own_error: float | None = None
+    cause: str = ""
+
+    @property
+    def in_own_errors(self) -> float | None:
+        """The worst absolute error in units of eager's own; None where eager has none or was not asked."""
+        return self.max_abs / self.own_error if self.max_abs and self.own_error else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Where a failing call still fails when one dim varies and the rest stays."""
+
+    dim: str
+    example: int
+    ok: tuple[int, ...]
+    failing: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """One condition of the user's code in one module, and what became of each of its outcomes.
+
+    ``counts`` says how often eager took which (``True``, ``False``, or of a loop ``0 iterations``,
+    ``1 iteration``, ``2+ iterations``); ``status`` is per outcome one of verified, diverges, frozen but
+    equal, not judged, unreached, outside the sizes, raises (no
+    legal call gets there) or constant (no input steers it). ``on_values``
+    says whether tensors decide it, and not sizes and Python arguments alone.
+    ``in_artifact`` says whether the artifact has a branch there; None where it does not tell.
+    """
+
+    where: str
+    statement: str
+    text: str
+    module: str
+    kind: str
+    counts: dict[str, int]
+    status: dict[str, str]
+    on_values: bool = False
+    in_artifact: bool | None = None
+
+    @property
+    def steered(self) -> bool:
+        """Whether inputs reach it: a flag of the configuration is the same on every call."""
+        return "constant" not in self.status.values()
+
+    @property
+    def counted(self) -> bool:
+        """Whether its outcomes are to be taken. Loops are listed and not counted: 0 may be no legal size."""
+        return self.steered and self.kind != "for"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The result of checking one subject on one target and device.
+
+    ``calls`` counts by origin: ``example``, ``boundary``, ``stored``, ``explored``, ``drawn``, ``failed``, ``rejected``
+    (eager refused them, outside what was only assumed). ``reached`` lists the sizes each dim took.
+    ``seconds`` splits the time by stage. ``max_error`` is the largest ``|artifact - eager|`` seen.
+    ``explained`` are the worst differences beyond the dtype's tolerance that are no bugs, by their cause;
+    ``ineffective`` says why a pass may mean little; ``self_test`` says per seeded bug whether this item
+    would have caught it. ``branches`` are the conditions of the user's code that were met. ``isolated`` says
+    that the artifact was called in a process of its own, ``output`` is the end of what it printed there, and
+    ``kept`` where its files are to be found after a failure.
+    """
+
+    subject: str
+    target: str
+    device: str
+    status: Status
+    failure: str | None = None
+    reason: str = ""
+    details: tuple[str, ...] = ()
+    where: str = ""
+    differences: tuple[Difference, ...] = ()
+    call: str = ""
+    recipe: dict[str, Any] | None = None
+    shrunk: bool = False
+    sizes: tuple[Sizes, ...] = ()
+    calls: dict[str, int] = dataclasses.field(default_factory=dict)
+    reached: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
+    baked: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    seed: int | None = None
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    max_error: float | None = None
+    explained: tuple[Difference, ...] = ()
+    ineffective: tuple[str, ...] = ()
+    self_test: dict[str, str] = dataclasses.field(default_factory=dict)
+    branches: tuple[Branch, ...] = ()
+    isolated: bool = False
+    output: str = ""
+    kept: str = ""
+
+    @property
+    def branch_coverage(self) -> float | None:
+        """The share in percent of the outcomes that calls took, of all that inputs may steer to."""
+        return coverage_of(self.branches)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists and scalars, as they go over xdist and into JSON."""
+        return {**_plain(dataclasses.asdict(self)), "branch_coverage": self.branch_coverage}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Verdict:
+        """The inverse of ``as_dict``."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        values = {key: _frozen(value) for key, value in data.items() if key in known}
+        for name in ("differences", "explained"):
+            values[name] = tuple(
+                Difference(**{k: _frozen(v) for k, v in item.items()})
+                for item in data.get(name, ())
+            )
+        values["sizes"] = tuple(
+            Sizes(**{k: _frozen(v) for k, v in item.items()}) for item in data["sizes"]
+        )
+        values["branches"] = tuple(Branch(**item) for item in data.get("branches", ()))
+        values["reached"] = {dim: tuple(sizes) for dim, sizes in data["reached"].items()}
+        return cls(**values)
+
+    def raise_for_failure(self) -> None:
+        """Raise the failure this verdict stands for; return if there is none."""
+        from pytest_torchexport.results.failures import by_name
+        from pytest_torchexport.results.text import failure_text
+
+        if self.status == "failed" and self.failure is not None:
+            raise by_name(self.failure)(failure_text(self), verdicts=(self,))
+
+
+def why_skipped(verdicts: Sequence[Verdict]) -> str:
+    """Why an item is a skip; empty where all its subjects were judged. What passed beside one that was not may be a
+    part of it that its constructor called.
+    """
+    skipped = [verdict for verdict in verdicts if verdict.status == "skipped"]
+    if not skipped or len(skipped) == len(verdicts):
+        return skipped[0].reason if skipped else ""
+    first = skipped[0]
+    return f"{len(skipped)} of {len(verdicts)} not judged: {first.subject}: {first.reason}"
+
+
+def coverage_of(branches: Iterable[Branch]) -> float | None:
+    """The share in percent of the outcomes that calls took, of all that inputs may steer to; None where there
+    are none.
+    """
+    counted = [
+        status
+        for branch in branches
+        if branch.counted
+        for status in branch.status.values()
+        if status not in ("raises", "outside the sizes")
+    ]
+    reached = sum(status not in ("unreached", "not judged") for status in counted)
+    return 100.0 * reached / len(counted) if counted else None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,390 @@
+"""What a saved file needs that the process which loads it does not have, and what to do about it.
+
+torch and ONNX Runtime name the operator, the class or the file that they miss; who would have brought it, only
+the process that exported knows. So the words come from there, and this process's registries are asked here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_torchexport.outcomes.messages import short_path
+
+SETTING = "torchexport_runtime_imports"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What is missing. ``kind`` is a key of ``REMEDIES``; ``name`` as reports write it (``mylib::double``,
+    ``mylib.Output``, ``model.onnx.data``), or nothing where the message has none.
+    """
+
+    kind: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where this process got something from: ``myops.py:12``, and what to import for it, where that is known."""
+
+    place: str
+    module: str = ""
+
+
+# Words of torch 2.13 and ONNX Runtime 1.22 and later -> what they miss. The first that is found counts.
+WORDS = (
+    ("operator", r"We failed to resolve torch\.ops\.(\w+\.[\w.]+) to an operator"),
+    ("operator", r"Unknown builtin op: (\w+::\w+(?:\.\w+)*)"),
+    ("class", r"Deserializing (.+?) in pytree is not registered"),
+    ("class", r"Can't deserialize TreeSpec of namedtuple class ([\w.]+)"),
+    ("library", r"Unknown type name '__torch__\.torch\.classes\.([\w.]+)'"),
+    ("pickle", r"Unsupported global: GLOBAL (\S+) was not an allowed global"),
+    ("module", r"ModuleNotFoundError: No module named '([\w.]+)'"),
+    ("function", r"Could not export Python function call '([^']+)'"),
+    ("namedtuple", r"Can't serialize TreeSpec of namedtuple class <class '([^']+)'>"),
+    ("unnamed", r"No registered serialization name for <class '([^']+)'> found"),
+    ("data", r'External data path does not exist: "(?:[^"\n]*[/\\])?([^"/\\\n]+)"'),
+    (
+        "short data",
+        r"External initializer: (\S+) offset: .* are out of bounds or can not be read in full",
+    ),
+    ("custom op", r"Fatal error: (\w[\w.]*:\w+)\(-?\d+\) is not a registered function/op"),
+    ("opset", r"No Op registered for (\w+) with domain_version"),
+    ("ort kernel", r"Could not find an implementation for (\w+\(\d+\)) node"),
+    ("ort version", r"Unsupported model IR version: (\d+)"),
+    ("ort version", r"Opset (\d+) is under development"),
+    ("version", r"Attempted to read a PyTorch file with version (\d+)"),
+    (
+        "version",
+        r"schema version SchemaVersion\(major=(\d+).*?does not match our current schema version",
+    ),
+    ("version", r"Saved archive version (\d+) does not match"),
+    ("kernel", r"Could not run '([\w:.]+)' with arguments from the '\w+' backend"),
+    ("device", r"Attempting to deserialize object on a (\w+) device but"),
+    ("program", r"failed locating file (constants\.pkl|archive_format): file not found"),
+    ("record", r"failed locating file (\S+): file not found"),
+    ("file", r"failed finding central directory|reading zip archive: not a ZIP archive"),
+    ("file", r"invalid header or archive is corrupted|File is not a zip file"),
+    ("file", r"Load model from .* failed:(?:Protobuf parsing failed|No graph was found)"),
+)
+# Where a call or what it returns holds a class of the user's that nobody registered.
+OWN_CLASS = (
+    "remedy: register it as a pytree that has a name in files (torch.export.register_dataclass, serialized_type_name=...) in "
+    f"a module that serving imports, and name that in {SETTING}; else take and return plain tuples, lists and dicts"
+)
+# Operators that come with torch itself: where one is unknown, torch is another one.
+TORCHS = frozenset({"aten", "prim", "prims"})
+
+
+def needs(type: str, text: str) -> Needs | None:  # noqa: A002  # as an exception's type is called in outcomes
+    """What an exception of the process that saved, loaded or ran a file says it misses; None where it
+    says nothing of the kind. ``torch.export.load`` writes its reason to the log: add that to the text.
+    """
+    said = f"{type}: {text}"
+    for kind, words in WORDS:
+        match = re.search(words, said)
+        if match is not None:
+            name = match[1] if match.re.groups else ""
+            return Needs(kind, _qualified(name) if kind == "operator" else name)
+    return None
+
+
+def remedy(missing: Needs) -> tuple[str, ...]:
+    """Lines for the report: who brings it here, as far as this process knows, and the next step."""
+    return REMEDIES[missing.kind](missing.name)
+
+
+def remedies(type: str, text: str) -> tuple[str, ...]:  # noqa: A002  # as in needs
+    """Lines for the report on such an exception: none where it misses nothing that is known."""
+    missing = needs(type, text)
+    return remedy(missing) if missing is not None else ()
+
+
+def _qualified(name: str) -> str:
+    """``mylib::double`` for ``mylib.double.default`` as well."""
+    namespace, _, operator = name.replace("::", ".").partition(".")
+    return f"{namespace}::{operator.removesuffix('.default')}"
+
+
+# -- operators ---------------------------------------------------------------------------------------
+
+
+def _operator(name: str) -> tuple[str, ...]:
+    origin = operator_origin(name)
+    namespace = name.partition("::")[0]
+    if origin is None and namespace in TORCHS:
+        return (
+            f"{name} is torch's own, of another version than this",
+            "remedy: write the file with the torch that serves it",
+        )
+    brought = (
+        f"{name} is registered at {origin.place}"
+        if origin is not None
+        else f"{name} is registered by no module of this process either"
+    )
+    return brought, _import(origin, "write it with torch's own operations")
+
+
+def operator_origin(name: str) -> Origin | None:
+    """Who registered an operator (``mylib::double``, any overload) in this process."""
+    for overload in _overloads(name):
+        definition = _python_definition(overload)
+        if definition is not None:
+            return _of_code(definition)
+        place = _registered_at(overload)
+        if place is not None:
+            path, line = place
+            if path.endswith(".py"):
+                return Origin(f"{short_path(path)}:{line}", _module_of(path))
+            return Origin(f"{Path(path).name}:{line} (C++)", _package(name.partition("::")[0]))
+    return None
+
+
+def _overloads(name: str) -> list[str]:
+    """The registered names under an operator's: ``mylib::double``, ``mylib::double.out``."""
+    namespace, _, operator = name.partition("::")
+    base, _, wanted = operator.partition(".")
+    packet = getattr(getattr(torch.ops, namespace), base, None)
+    found = packet.overloads() if isinstance(packet, torch._ops.OpOverloadPacket) else []  # type: ignore[no-untyped-call]
+    some = [each for each in found if each == wanted] if wanted else found
+    return [f"{namespace}::{base}" + (f".{each}" if each != "default" else "") for each in some]
+
+
+def _python_definition(name: str) -> Any:
+    """The function under ``torch.library.custom_op``, of which the dispatcher knows only torch's own line.
+    Private, so feature-detected.
+    """
+    library = getattr(torch, "_library", None)
+    definitions = getattr(getattr(library, "custom_ops", None), "OPDEFS", {})
+    return getattr(definitions.get(name), "_init_fn", None)
+
+
+def _registered_at(name: str) -> tuple[str, int] | None:
+    """The source line that the dispatcher keeps for an operator, C++ ones included. Private, so
+    feature-detected.
+    """
+    dump = getattr(torch._C, "_dispatch_dump", None)
+    text = dump(name) if dump is not None else ""
+    match = re.search(r"^debug: registered at (.+):(\d+)$", text, re.MULTILINE)
+    return (match[1], int(match[2])) if match is not None else None
+
+
+def _package(name: str) -> str:
+    """The package named as a namespace of operators that has loaded a library of its own: torchvision."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is None:
+        return ""
+    inside = Path(file).resolve().parent
+    loaded = (Path(library).resolve() for library in torch.ops.loaded_libraries)
+    return name if any(library.is_relative_to(inside) for library in loaded) else ""
+
+
+# -- classes and modules -----------------------------------------------------------------------------
+
+
+def _class(name: str) -> tuple[str, ...]:
+    origin = class_origin(name)
+    brought = (
+        f"{name} is a container class, at {origin.place}"
+        if origin is not None
+        else f"{name} is a container that no module of this process registers either"
+    )
+    return brought, _import(origin, "take and return plain tuples, lists and dicts of tensors")
+
+
+def class_origin(name: str) -> Origin | None:
+    """A pytree type of this process, by the name it has in files. What registers it may be the module of the class
+    (``register_dataclass``, a base class that does) or of the function that takes it apart: both are named.
+    """
+    cls, flatten = _pytree_type(name)
+    if cls is None:
+        return None
+    origin = _of_code(cls)
+    registers = getattr(flatten, "__module__", None) or ""
+    modules = [origin.module, registers if registers.partition(".")[0] != "torch" else ""]
+    return Origin(origin.place, " ".join(dict.fromkeys(filter(None, modules))))
+
+
+def _pytree_type(name: str) -> tuple[type | None, Any]:
+    """The class under a name of files, and the function that flattens it. Private, so feature-detected."""
+    pytree = getattr(torch.utils, "_pytree", None)
+    cls = getattr(pytree, "SERIALIZED_TYPE_TO_PYTHON_TYPE", {}).get(name)
+    node = getattr(pytree, "SUPPORTED_NODES", {}).get(cls)
+    return cls, getattr(node, "flatten_fn", None)
+
+
+def _pickle(name: str) -> tuple[str, ...]:
+    return (
+        f"the file holds a pickled {name}: whoever loads it needs the class, and has to trust the file",
+        _import(
+            Origin("", _known(name.rpartition(".")[0])),
+            "take and return plain tuples, lists and dicts",
+        ),
+    )
+
+
+def _module(name: str) -> tuple[str, ...]:
+    return (
+        f"loading imports {name}: the file holds a pickled object of it, or what is imported for it needs it",
+        _import(Origin("", _known(name)), "take and return plain tuples, lists and dicts"),
+    )
+
+
+def _known(module: str) -> str:
+    return module if module in sys.modules else ""
+
+
+# -- whom to import ----------------------------------------------------------------------------------
+
+
+def _import(origin: Origin | None, otherwise: str) -> str:
+    """The next step: the import to declare, or to make possible first."""
+    module = origin.module if origin is not None else ""
+    if origin is not None and _only_here(module):
+        return (
+            f"remedy: no server imports {module}: move it into a module of its own that serving imports, and name "
+            f"that one in {SETTING}; else {otherwise}"
+        )
+    if module:
+        return f"remedy: if the process that serves the file imports it, say so: {SETTING} = {module}; else {otherwise}"
+    return f"remedy: name the module that brings it in {SETTING}, if the process that serves the file imports it; else {otherwise}"
+
+
+def _only_here(modules: str) -> bool:
+    """Whether one of these modules is a script or a file of tests."""
+    names = [module.rpartition(".")[2] for module in modules.split()]
+    return any(
+        name in ("__main__", "conftest") or name.startswith("test_") or name.endswith("_test")
+        for name in names
+    )
+
+
+def _of_code(thing: Any) -> Origin:
+    """Where a function or class is written."""
+    module = getattr(thing, "__module__", "") or ""
+    try:
+        path, line = inspect.getsourcefile(thing), inspect.getsourcelines(thing)[1]
+    except (OSError, TypeError):  # made by exec, or in C
+        return Origin(f"module {module}", _known(module))
+    return Origin(f"{short_path(str(path))}:{line}", _known(module) or _module_of(str(path)))
+
+
+def _module_of(path: str) -> str:
+    """The module that this process imported from a file, or nothing."""
+    wanted = Path(path).resolve()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        # The name first: resolving every path takes a tenth of a second.
+        if (
+            isinstance(file, str)
+            and Path(file).name == wanted.name
+            and Path(file).resolve() == wanted
+        ):
+            return name
+    return ""
+
+
+# -- all the rest ------------------------------------------------------------------------------------
+
+
+def _program(record: str) -> tuple[str, ...]:
+    """A whole archive of another kind: torch.save, torch.jit.save and torch.export.save all write such."""
+    kind, write = (
+        ("TorchScript", "torch.jit.save")
+        if record == "constants.pkl"
+        else ("exported program", "torch.export.save")
+    )
+    return (
+        f"the archive is no {kind}: it has no {record} (torch.save of a module or of its weights writes such a file)",
+        f"remedy: write it with {write}, or give it the ending of the format that it is in (.pt, .pt2, .onnx)",
+    )
+
+
+def _unnamed(name: str) -> tuple[str, ...]:
+    """A container without a name in files: a class of somebody's, or what topk, sort and max(dim) return."""
+    own = name.startswith("torch.return_types.")
+    return (
+        f"torch.export.save has no name for {name}",
+        f"remedy: {'return tuple(...) of it' if own else 'register it with serialized_type_name=...; or use a plain tuple or dict'}",
+    )
+
+
+def _says(*lines: str) -> Callable[[str], tuple[str, ...]]:
+    return lambda name: tuple(line.format(name=name) for line in lines)
+
+
+REMEDIES: dict[str, Callable[[str], tuple[str, ...]]] = {
+    "operator": _operator,
+    "class": _class,
+    "pickle": _pickle,
+    "module": _module,
+    "program": _program,
+    "library": _says(
+        "{name} is a class in C++ (torch.classes), known where its library is loaded",
+        f"remedy: name the module that loads the library in {SETTING} (torch.classes.load_library)",
+    ),
+    "function": _says(
+        "{name} is Python (torch.autograd.Function), which TorchScript cannot save",
+        "remedy: call its forward's operations directly where no gradient is needed; torch.export keeps them as they "
+        "are",
+    ),
+    "namedtuple": _says(
+        "torch.export.save has no name for the namedtuple {name}",
+        "remedy: a plain tuple or dict; or a dataclass given to torch.export.register_dataclass",
+    ),
+    "unnamed": _unnamed,
+    "data": _says(
+        "the weights are in a file beside it, {name}, which is not there",
+        "remedy: keep {name} in the same directory, under this name; or, below 2 GB, one file: "
+        "torch.onnx.export(..., external_data=False)",
+    ),
+    "short data": _says(
+        "{name} lies beyond the end of the external data: cut short, or of another export",
+        "remedy: copy the .onnx and its data together, from one export",
+    ),
+    "custom op": _says(
+        "{name} is no operator of ONNX Runtime: a custom one, or an ONNX function that the file does not define",
+        "remedy: load its kernels where the file is served (SessionOptions.register_custom_ops_library), or export it as "
+        "standard operators (custom_translation_table=... of torch.onnx.export)",
+    ),
+    "opset": _says(
+        "ONNX has no {name} in the opset of the file, as far as this ONNX Runtime knows",
+        "remedy: another opset_version, or the onnxruntime of the process that serves it",
+    ),
+    "ort kernel": _says(
+        "ONNX Runtime has no kernel of {name} for these dtypes and this provider",
+        "remedy: another dtype at this operation (float32), another opset_version, or another version of onnxruntime",
+    ),
+    "ort version": _says(
+        "the file's version {name} (IR or opset) is newer than what this onnxruntime supports",
+        "remedy: export with a lower opset_version, or serve with a newer onnxruntime",
+    ),
+    "version": _says(
+        "the file has version {name} of its format, which this torch does not read",
+        "remedy: write it with the torch that serves it, or serve it with the torch that wrote it",
+    ),
+    "kernel": _says(
+        "{name} is registered, without a kernel for this device",
+        "remedy: register one (torch.library.register_kernel), or load the library that does",
+    ),
+    "device": _says(
+        "the file's tensors are on {name}, which is not available there",
+        "remedy: load with map_location='cpu', or save the model from the CPU",
+    ),
+    "record": _says(
+        "the archive has no {name}: it was changed or is damaged",
+        "remedy: save it again, and copy the file as it is",
+    ),
+    "file": _says(
+        "the file is cut short or of another format",
+        "remedy: compare its size with the one that was saved (an interrupted copy, a pointer of Git LFS), and save it again",
+    ),
+}

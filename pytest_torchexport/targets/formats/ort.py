@@ -1,0 +1,267 @@
+"""ONNX Runtime, and nothing of any exporter: sessions whose provider is the one that was asked for.
+
+Not a target itself. Both ONNX targets run and load their files through it, here with torch's tensors, and in
+the clean process without torch: it is imported where tensors come in, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_torchexport.sandbox.arrays import Array
+from pytest_torchexport.targets.formats import onnx_file
+from pytest_torchexport.targets.formats.branches import of_onnx
+
+if TYPE_CHECKING:
+    import torch
+
+INSTALL = {
+    "cpu": "pip install 'pytest-torchexport[onnx]'",
+    "cuda": "pip install 'pytest-torchexport[onnx-gpu]'",
+}
+# OrtLoggingLevel.FATAL: https://onnxruntime.ai/docs/api/python/api_summary.html
+FATAL = 4
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def unavailable(device: str, needs: Sequence[str]) -> str | None:
+    """Why ONNX cannot be checked on this device, with the line that installs what is missing."""
+    kind = device.partition(":")[0]
+    missing = [name for name in needs if importlib.util.find_spec(name) is None]
+    if missing:
+        return f"{', '.join(missing)} not installed: {INSTALL[kind]}"
+    import onnxruntime
+
+    if PROVIDERS[kind] not in onnxruntime.get_available_providers():
+        return f"this onnxruntime has no {PROVIDERS[kind]}: {INSTALL[kind]}"
+    return None
+
+
+def open_session(path: Path, device: str) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the device. Raises RuntimeError where ONNX Runtime takes another."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    # What fails is raised as well: its logger would write a line per call past everybody.
+    options.log_severity_level = FATAL
+    kind, _, index = device.partition(":")
+    wanted = PROVIDERS[kind]
+    # TF32 is the default of ONNX Runtime's CUDA provider, and off in torch's own check.
+    settings = {"device_id": index or "0", "use_tf32": "0"} if kind == "cuda" else {}
+    session = onnxruntime.InferenceSession(str(path), options, providers=[(wanted, settings)])
+    actual = session.get_providers()[0]
+    if actual != wanted:
+        # ONNX Runtime only warns and falls back, which would check the CPU under another name.
+        raise RuntimeError(f"ONNX Runtime uses {actual}, not the {wanted} that was asked for")
+    return session
+
+
+def run_session(session: Any, feeds: Mapping[str, Any]) -> list[Any]:
+    """The OrtValues that a session returns for OrtValues by input name."""
+    import onnxruntime
+
+    quietly = onnxruntime.RunOptions()
+    quietly.log_severity_level = FATAL
+    found: list[Any] = session.run_with_ort_values(None, dict(feeds), quietly)
+    return found
+
+
+class _Opened:
+    """One ONNX file in ONNX Runtime."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        self.session = open_session(path, device)
+        self.device = device
+        # Those that the file still has: exporters drop unused ones.
+        self.input_names = [item.name for item in self.session.get_inputs()]
+
+    def ordered(self, args: Sequence[Any]) -> dict[str, Any]:
+        """Inputs without names, by the names that they have in the file."""
+        return dict(zip(self.input_names, args, strict=bool(args)))
+
+    def run(self, feeds: Mapping[str, Any], of: Callable[[Any], Any]) -> list[Any]:
+        """The OrtValues for ``feeds``, each made into one by ``of``; names the file does not have are left out."""
+        return run_session(
+            self.session, {name: of(feeds[name]) for name in self.input_names if name in feeds}
+        )
+
+
+class TensorFile(_Opened):
+    """Called with tensors by input name or in order; returns a list of tensors."""
+
+    def __call__(self, *args: Any, **feeds: Any) -> list[torch.Tensor]:
+        """Run the file on these inputs."""
+        values = self.run(feeds | named(self.ordered(args)), _of_tensor)
+        return [_to_tensor(value).to(self.device) for value in values]
+
+
+class ArrayFile(_Opened):
+    """The same without torch: Arrays in, a list of Arrays out."""
+
+    def __call__(self, *args: Any, **feeds: Any) -> list[Array]:
+        """Run the file on these inputs."""
+        return [_to_array(value) for value in self.run(feeds | self.ordered(args), _of_array)]
+
+
+def has_loops(model: Any) -> bool:
+    """Whether an ONNX model (an ``onnx.ModelProto``) holds a loop, which may never end."""
+    return any(node.op_type == "Loop" for graph in _graphs(model.graph) for node in graph.node)
+
+
+def _graphs(graph: Any) -> list[Any]:
+    found = [graph]
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                found += _graphs(attribute.g)
+    return found
+
+
+def named(feeds: Mapping[str, Any]) -> dict[str, Any]:
+    """Feeds as ONNX has them: complex numbers are pairs of reals there."""
+    import torch
+
+    return {
+        name: torch.view_as_real(value)
+        if isinstance(value, torch.Tensor) and value.is_complex()
+        else value
+        for name, value in feeds.items()
+    }
+
+
+# Types that numpy lacks: the integers of their width, and their numbers in the format,
+# https://onnx.ai/onnx/api/mapping.html and onnx.TensorProto.DataType.
+_BITS = {
+    "bfloat16": ("uint16", 16),
+    "float8_e4m3fn": ("uint8", 17),
+    "float8_e4m3fnuz": ("uint8", 18),
+    "float8_e5m2": ("uint8", 19),
+    "float8_e5m2fnuz": ("uint8", 20),
+}
+# torch's names for the types of OrtValues, where they are not ONNX's own.
+_NAMES = {"float": "float32", "double": "float64"} | {
+    name.replace("_", ""): name for name in _BITS if name.startswith("float8")
+}
+
+
+def _of_numpy(array: Any, dtype: str) -> Any:
+    import onnxruntime
+
+    if dtype in _BITS:
+        kind = _BITS[dtype][1]
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, kind)
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+
+def _of_number(value: bool | float) -> Any:
+    import numpy as np
+
+    kinds = {bool: np.bool_, int: np.int64, float: np.float32}
+    return _of_numpy(np.asarray(value, kinds[type(value)]), "")
+
+
+def _of_tensor(value: Any) -> Any:
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return _of_number(value)
+    dtype = str(value.dtype).removeprefix("torch.")
+    tensor = value.detach().cpu().contiguous()
+    if dtype in _BITS:
+        tensor = tensor.view(getattr(torch, _BITS[dtype][0]))
+    return _of_numpy(tensor.numpy(), dtype)
+
+
+def _of_array(value: Any) -> Any:
+    import numpy as np
+
+    if not isinstance(value, Array):
+        return _of_number(value)
+    kind = _BITS[value.dtype][0] if value.dtype in _BITS else value.dtype
+    return _of_numpy(np.frombuffer(value.data, kind).reshape(value.shape), value.dtype)
+
+
+def _dtype(value: Any) -> str:
+    """torch's name for the type of an OrtValue."""
+    text: str = value.data_type()
+    name = text.removeprefix("tensor(").removesuffix(")")
+    return _NAMES.get(name, name)
+
+
+def _to_tensor(value: Any) -> torch.Tensor:
+    import torch
+
+    dtype = _dtype(value)
+    if dtype in _BITS:
+        array = _to_array(value)
+        flat = (
+            torch.frombuffer(array.data, dtype=torch.uint8)
+            if array.data
+            else torch.empty(0, dtype=torch.uint8)
+        )
+        return flat.view(getattr(torch, dtype)).reshape(array.shape)
+    # numpy has two names for 64 bits, of which torch knows one.
+    return torch.from_numpy(value.numpy().view(dtype))
+
+
+def _to_array(value: Any) -> Array:
+    """By its address: numpy lacks some types, and OrtValue has no public way to those."""
+    import numpy as np
+
+    dtype = _dtype(value)
+    shape = tuple(value.shape())
+    width = np.dtype(_BITS[dtype][0] if dtype in _BITS else dtype).itemsize
+    data = bytearray(ctypes.string_at(value.data_ptr(), math.prod(shape) * width))
+    return Array(dtype, shape, data)
+
+
+class Files:
+    """ONNX files for the clean process that has no torch."""
+
+    def load(self, path: Path, device: str) -> ArrayFile:
+        """A session on the device."""
+        return ArrayFile(path, device)
+
+    def inspect(self, path: Path, loaded: ArrayFile) -> dict[str, Any]:
+        """What the file says of itself, and what is wrong with it."""
+        import onnx
+
+        model = onnx.load(path, load_external_data=False)
+        return {
+            "described": onnx_file.described(model),
+            "problems": onnx_file.problems(path),
+            "names": [item.name for item in loaded.session.get_inputs()],
+            "shapes": [_axes(item.shape) for item in loaded.session.get_inputs()],
+            "branches": of_onnx(model).as_plain(),
+        }
+
+
+@dataclass(frozen=True)
+class Read:
+    """Reads an ONNX file without loading it: it may be one that does not load."""
+
+    tell: Callable[[Path], list[str]]
+
+    def load(self, path: Path, device: str) -> None:
+        """Nothing: what is missing is not yet asked for."""
+
+    def inspect(self, path: Path, loaded: None) -> dict[str, Any]:
+        """What is to be told."""
+        return {"told": self.tell(path)}
+
+
+def _axes(shape: Sequence[Any]) -> list[int | None]:
+    return [size if isinstance(size, int) else None for size in shape]
+
+
+FILES = Files()
+# Which files it needs beside itself, and what is wrong with it.
+SIDECARS = Read(onnx_file.external)
+FAULTS = Read(onnx_file.problems)

@@ -1,0 +1,783 @@
+"""What a program's metadata says about sizes, held against what the input spec declares.
+
+Only suspicions come out of here: torch's ranges begin at 2 where 0 and 1 run well, and a guard may be
+stricter than the graph under it. Whether a size really fails is for a call to show.
+
+All that is read of torch beyond its documented interface is read in one function each, under "torch's
+private parts"; where torch has changed they find nothing, and a test says so.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import product
+from math import prod
+from typing import Any
+
+import torch
+
+from pytest_torchexport.config.dims import Dim, Expr
+from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
+from pytest_torchexport.outcomes.messages import is_users, short_path
+
+Sizes = Mapping[str, int]
+
+# How many sizes of one dim are asked, how many of two dims together, and how many are handed on.
+ASKED = 128
+ASKED_EACH = 12
+WITNESSES = 4
+# torch.export takes every dynamic size to be at least this; nothing in the program enforces it:
+# https://docs.pytorch.org/docs/stable/export/programming_model.html#the-0-1-specialization-problem
+TORCHS_LOWEST = 2
+
+STATIC = "the size is static in the file"
+AUTO = "Dim.AUTO turned static: the code makes a number of the size"
+PINNED = "the code was captured for this size alone"
+GUARD = "the code was captured for these sizes only, and a guard says so"
+DROPPED = "the code was captured for these sizes only, and the ONNX file drops the guard"
+TIED = "the two sizes became one in the program"
+LOWEST = "torch.export takes dynamic sizes to be at least 2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspicion:
+    """A dim that an artifact may not accept as declared, or assumed. ``sizes`` are the calls to try: the dims
+    that differ from the example.
+    """
+
+    dim: str
+    path: str
+    axis: int
+    declared: str
+    actual: str
+    why: str
+    where: str
+    sizes: tuple[Sizes, ...]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The range of a symbol, and the user's lines that gave it. None: no bound."""
+
+    low: int | None
+    high: int | None
+    low_at: str = ""
+    high_at: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What one program says, with torch's own symbols. ``axes`` are the shapes of the call's leaves in
+    order (None for what is no tensor); ``sources`` say which axis a symbol was made for, in torch's words
+    (``L['x'].size()[0]``); ``frozen`` at which line the size of such an axis became a number.
+    """
+
+    axes: tuple[tuple[Any, ...] | None, ...] = ()
+    ranges: Mapping[Any, Bounds] = field(default_factory=dict)
+    guards: tuple[tuple[Any, str], ...] = ()
+    sources: Mapping[Any, str] = field(default_factory=dict)
+    frozen: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """Something that must hold for a size to be accepted. ``holds`` answers None where it cannot tell;
+    ``numbers`` are those it compares with.
+    """
+
+    dims: tuple[str, ...]
+    place: tuple[str, int]
+    holds: Callable[[Sizes], bool | None]
+    text: str
+    why: str
+    where: str = ""
+    numbers: tuple[int, ...] = ()
+    static: bool = False
+    lowest: bool = False
+
+
+def suspicions(spec: InputSpec, *facts: Facts, dropped: bool = False) -> tuple[Suspicion, ...]:
+    """What the programs' facts make doubtful about the spec's dims. Never raises."""
+    try:
+        found = [item for each in facts for item in _conditions(spec, each, dropped)]
+        return tuple(_suspected(spec, _failing(spec, found)))
+    except Exception:  # metadata of an odd program is no reason to fail the item
+        return ()
+
+
+# -- from facts to conditions ------------------------------------------------------------------------
+
+
+def _conditions(spec: InputSpec, facts: Facts, dropped: bool) -> Iterator[Condition]:
+    tensors = [
+        (leaf, shape)
+        for leaf, shape in zip(spec.leaves, _fitting(facts, spec), strict=True)
+        if isinstance(leaf, TensorLeaf) and shape is not None and len(shape) == len(leaf.shape)
+    ]
+    places = _places(spec, facts, tensors)
+    why = DROPPED if dropped else GUARD
+    auto = spec.dynamic_shapes is not None and "AUTO" in repr(spec.dynamic_shapes)
+    lines = {_place_of(source, spec): line for source, line in facts.frozen.items()}
+    for leaf, shape in tensors:
+        for axis, (expr, size) in enumerate(zip(leaf.shape, shape, strict=True)):
+            place = (leaf.path, axis)
+            if isinstance(size, int):
+                line = lines.get(place, "")
+                yield from _static(place, expr, size, AUTO if auto else STATIC, line)
+            else:
+                yield from _tied(place, expr, size, places)
+    for symbol, bounds in facts.ranges.items():
+        place_of = places.get(symbol)
+        if place_of is not None and place_of.expr.names:
+            yield from _range(place_of, bounds, AUTO if auto else PINNED, why)
+    for guard, where in facts.guards:
+        condition = _guard(guard, places, why, where)
+        if condition is not None:
+            yield condition
+
+
+def _fitting(facts: Facts, spec: InputSpec) -> tuple[tuple[Any, ...] | None, ...]:
+    known = len(facts.axes) == len(spec.leaves)
+    return facts.axes if known else (None,) * len(spec.leaves)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The axis that a symbol stands for."""
+
+    path: str
+    axis: int
+    expr: Expr
+
+
+def _places(
+    spec: InputSpec, facts: Facts, tensors: Sequence[tuple[TensorLeaf, tuple[Any, ...]]]
+) -> dict[Any, _Place]:
+    places: dict[Any, _Place] = {}
+    leaves = {leaf.path: leaf for leaf in spec.tensors}
+    for symbol, source in facts.sources.items():
+        found = _place_of(source, spec)
+        leaf = leaves.get(found[0]) if found is not None else None
+        if found is not None and leaf is not None and found[1] < len(leaf.shape):
+            places[symbol] = _Place(*found, leaf.shape[found[1]])
+    for leaf, shape in tensors:
+        for axis, size in enumerate(shape):
+            if getattr(size, "is_Symbol", False):
+                places.setdefault(size, _Place(leaf.path, axis, leaf.shape[axis]))
+    return places
+
+
+_SOURCE = re.compile(r"L\['(\w+)'\](.*)\.size\(\)\[(\d+)\]$")
+_FLAT = re.compile(r"\[(\d+)\]$")
+
+
+def _place_of(source: str, spec: InputSpec) -> tuple[str, int] | None:
+    """``("x", 0)`` for torch's ``L['x'].size()[0]``."""
+    match = _SOURCE.match(source)
+    if match is None:
+        return None
+    name, rest, axis = match.groups()
+    flat = _FLAT.match(rest)
+    if name == "flat_args" and flat is not None and int(flat[1]) < len(spec.leaves):
+        # strict=True knows the leaves by their number alone.
+        return spec.leaves[int(flat[1])].path, int(axis)
+    return name + rest, int(axis)
+
+
+def _static(
+    place: tuple[str, int], expr: Expr, size: int, why: str, where: str
+) -> Iterator[Condition]:
+    if expr.names:
+        yield Condition(
+            dims=tuple(sorted(expr.names)),
+            place=place,
+            holds=lambda sizes: expr.evaluate(sizes) == size,
+            text=f"{expr.text} == {size}",
+            why=why,
+            where=where,
+            numbers=(size,),
+            static=True,
+        )
+
+
+def _tied(
+    place: tuple[str, int], expr: Expr, size: Any, places: Mapping[Any, _Place]
+) -> Iterator[Condition]:
+    """An axis whose size the program computes from those of other axes."""
+    value = _value(size, places)
+    if value is None or (size in places and places[size].expr == expr):
+        return
+    dims = tuple(sorted(expr.names | value.names))
+    if dims:
+        yield Condition(
+            dims=dims,
+            place=place,
+            holds=lambda sizes: expr.evaluate(sizes) == value.at(sizes),
+            text=f"{expr.text} == {value.text}",
+            why=TIED,
+        )
+
+
+def _range(place: _Place, bounds: Bounds, pinned: str, why: str) -> Iterator[Condition]:
+    expr, low, high = place.expr, bounds.low, bounds.high
+    if low is not None and low == high:
+        where = bounds.low_at or bounds.high_at
+        yield from _static((place.path, place.axis), expr, low, pinned, where)
+        return
+    # Capture decides branches as if no dynamic size were 0 or 1, whatever range the program shows.
+    low = max(low or 0, TORCHS_LOWEST)
+    plain = Condition(
+        dims=tuple(sorted(expr.names)),
+        place=(place.path, place.axis),
+        holds=lambda sizes: expr.evaluate(sizes) >= low,
+        text=f"{expr.text} >= {low}",
+        why=why,
+        where=bounds.low_at,
+        numbers=tuple(bound for bound in (low, high) if bound is not None),
+    )
+    yield replace(plain, lowest=low <= TORCHS_LOWEST and not bounds.low_at)
+    if high is not None:
+        yield replace(
+            plain,
+            holds=lambda sizes: expr.evaluate(sizes) <= high,
+            text=f"{expr.text} <= {high}",
+            where=bounds.high_at,
+        )
+
+
+def _guard(guard: Any, places: Mapping[Any, _Place], why: str, where: str) -> Condition | None:
+    value = _value(guard, places)
+    if value is None or not value.names:
+        return None
+    first = next(
+        place
+        for symbol, place in places.items()
+        if symbol in guard.free_symbols and place.expr.names
+    )
+    return Condition(
+        dims=tuple(sorted(value.names)),
+        place=(first.path, first.axis),
+        holds=lambda sizes: bool(value.at(sizes)),
+        text=value.text,
+        why=why,
+        where=where,
+        numbers=tuple(int(part) for part in guard.args if getattr(part, "is_Integer", False)),
+    )
+
+
+# -- torch's expressions -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A sympy expression over the spec's dims."""
+
+    expr: Any
+    places: Mapping[Any, _Place]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The dims that occur in it."""
+        return frozenset().union(
+            *(self.places[symbol].expr.names for symbol in self.expr.free_symbols)
+        )
+
+    def at(self, sizes: Sizes) -> Any:
+        """Its value."""
+        known = {
+            symbol: self.places[symbol].expr.evaluate(sizes) for symbol in self.expr.free_symbols
+        }
+        return evaluate(self.expr, known)
+
+    @property
+    def text(self) -> str:
+        """As a user would write it: ``Mod(batch, 2) == 0``."""
+        import sympy  # type: ignore[import-untyped]
+
+        named = {
+            symbol: sympy.Symbol(_grouped(self.places[symbol].expr))
+            for symbol in self.expr.free_symbols
+        }
+        return _text(self.expr.xreplace(named))
+
+
+def _grouped(expr: Expr) -> str:
+    return expr.text if expr.text in expr.names or expr.text.isdigit() else f"({expr.text})"
+
+
+def _text(expr: Any) -> str:
+    sign = _RELATIONS.get(type(expr).__name__)
+    return f"{expr.args[0]} {sign} {expr.args[1]}" if sign is not None else str(expr)
+
+
+def _value(expr: Any, places: Mapping[Any, _Place]) -> _Value | None:
+    symbols = getattr(expr, "free_symbols", None)
+    if not symbols or any(symbol not in places for symbol in symbols):
+        return None
+    return _Value(expr, places)
+
+
+_RELATIONS = {
+    "Equality": "==",
+    "Unequality": "!=",
+    "StrictLessThan": "<",
+    "LessThan": "<=",
+    "StrictGreaterThan": ">",
+    "GreaterThan": ">=",
+}
+# Whole numbers (and fractions of them) in, the same out; what is not here is left out.
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "Add": lambda *parts: sum(parts),
+    "Mul": lambda *parts: prod(parts),
+    "Pow": operator.pow,
+    "FloorDiv": operator.floordiv,
+    "CleanDiv": operator.floordiv,
+    "Mod": operator.mod,
+    "PythonMod": operator.mod,
+    "Max": max,
+    "Min": min,
+    "Equality": operator.eq,
+    "Unequality": operator.ne,
+    "StrictLessThan": operator.lt,
+    "LessThan": operator.le,
+    "StrictGreaterThan": operator.gt,
+    "GreaterThan": operator.ge,
+    "And": lambda *parts: all(parts),
+    "Or": lambda *parts: any(parts),
+    "Not": operator.not_,
+}
+
+
+class UnknownExpression(Exception):
+    """A function of sympy's that ``evaluate`` does not know."""
+
+
+def evaluate(expr: Any, known: Mapping[Any, int]) -> Any:
+    """The value of a sympy expression of sizes. Raises UnknownExpression; ZeroDivisionError as Python."""
+    if expr in known:
+        return known[expr]
+    if getattr(expr, "is_Boolean", False) and not expr.args:
+        return bool(expr)
+    if getattr(expr, "is_Rational", False):
+        return int(expr.p) if expr.q == 1 else Fraction(int(expr.p), int(expr.q))
+    function = _FUNCTIONS.get(type(expr).__name__)
+    if function is None:
+        raise UnknownExpression(type(expr).__name__)
+    parts = [evaluate(part, known) for part in expr.args]
+    if function is operator.pow and not 0 <= parts[1] <= 8:
+        raise UnknownExpression(str(expr))
+    return function(*parts)
+
+
+# -- from conditions to suspicions -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Failing:
+    """A condition with the sizes that break it."""
+
+    condition: Condition
+    sizes: tuple[Sizes, ...]
+    lowest: bool
+
+
+def _failing(spec: InputSpec, conditions: Iterable[Condition]) -> list[_Failing]:
+    found, seen = [], set()
+    # The same thing may be said twice, once with the user's line.
+    for condition in sorted(conditions, key=lambda item: (not item.static, not item.where)):
+        key = (condition.dims, condition.text)
+        if key in seen or any(name not in spec.dims for name in condition.dims):
+            continue
+        seen.add(key)
+        broken = tuple(
+            sizes for sizes in _asked(spec, condition) if _ask(condition, sizes) is False
+        )
+        if broken:
+            tiny = not condition.where and not condition.static and _only_tiny(condition, broken)
+            found.append(_Failing(condition, broken, condition.lowest or tiny))
+    return found
+
+
+def _only_tiny(condition: Condition, broken: Sequence[Sizes]) -> bool:
+    """Whether it is broken at 0 and 1 alone: torch's own specialization, whatever guard expresses it."""
+    return len(condition.dims) == 1 and all(
+        sizes[condition.dims[0]] < TORCHS_LOWEST for sizes in broken
+    )
+
+
+def _ask(condition: Condition, sizes: Sizes) -> bool | None:
+    try:
+        return condition.holds(sizes)
+    except (UnknownExpression, ArithmeticError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _asked(spec: InputSpec, condition: Condition) -> list[dict[str, int]]:
+    """The sizes of its dims at which a condition is asked."""
+    names, dims = condition.dims, [spec.dims[name] for name in condition.dims]
+    if len(dims) == 1:
+        return [{names[0]: size} for size in _some(dims[0], ASKED, condition.numbers)]
+    each = [_some(dim, ASKED_EACH, condition.numbers) for dim in dims]
+    if len(dims) == 2:
+        return [dict(zip(names, sizes, strict=True)) for sizes in product(*each)]
+    example = {dim.name: dim.example for dim in dims}
+    return [
+        {**example, dim.name: size} for dim, sizes in zip(dims, each, strict=True) for size in sizes
+    ]
+
+
+def _some(dim: Dim, most: int, numbers: Iterable[int]) -> list[int]:
+    """Sizes of a dim: all where they are few, else its ends, those about the example and these numbers,
+    and an even spread.
+    """
+    if len(dim.sizes) <= most:
+        return list(dim.sizes)
+    about = (number + step for number in (dim.example, *numbers) for step in (-1, 0, 1))
+    near = {size for size in about if size in dim.sizes}
+    ends = {*dim.sizes[:3], *dim.sizes[-2:]}
+    step = max(len(dim.sizes) // max(most - len(near | ends), 1), 1)
+    return sorted(near | ends | set(dim.sizes[::step]))
+
+
+def _suspected(spec: InputSpec, failing: Sequence[_Failing]) -> list[Suspicion]:
+    """One suspicion per dims and line of the user's, the surest first."""
+    groups: dict[tuple[Any, ...], list[_Failing]] = {}
+    for item in failing:
+        condition = item.condition
+        key = (condition.dims, item.lowest, "" if item.lowest else condition.where)
+        groups.setdefault(key, []).append(item)
+    static = {item.condition.dims for item in failing if item.condition.static}
+    ranked = sorted(groups.values(), key=_rank)
+    return [
+        _suspicion(spec, group, failing)
+        for group in ranked
+        # Of a dim that is one number in the file, there is no more to say.
+        if group[0].condition.dims not in static or any(item.condition.static for item in group)
+    ]
+
+
+def _rank(group: Sequence[_Failing]) -> tuple[bool, ...]:
+    return (
+        not any(item.condition.static for item in group),
+        group[0].lowest,
+        not group[0].condition.where,
+    )
+
+
+def _suspicion(
+    spec: InputSpec, group: Sequence[_Failing], failing: Sequence[_Failing]
+) -> Suspicion:
+    first = next((item for item in group if item.condition.static), group[0])
+    condition = first.condition
+    dim = spec.dims[_subject(spec, condition)]
+    texts = list(dict.fromkeys(item.condition.text for item in group))
+    why = LOWEST if first.lowest else condition.why
+    if not condition.static and not first.lowest:
+        why = f"{why}: {' and '.join(texts[:2])}"
+    return Suspicion(
+        dim=dim.name,
+        path=condition.place[0],
+        axis=condition.place[1],
+        declared=f"{'declared' if dim.declared else 'assumed'} {dim.describe()}",
+        actual=_actual(spec, dim, condition, group, failing),
+        why=why,
+        where=condition.where,
+        sizes=_witnesses(spec, group),
+    )
+
+
+def _subject(spec: InputSpec, condition: Condition) -> str:
+    """The dim to name: the one alone on its axis, if several are concerned."""
+    leaf = next(leaf for leaf in spec.tensors if leaf.path == condition.place[0])
+    own = leaf.shape[condition.place[1]].names & set(condition.dims)
+    return min(own) if own else condition.dims[0]
+
+
+def _actual(
+    spec: InputSpec,
+    dim: Dim,
+    condition: Condition,
+    group: Sequence[_Failing],
+    failing: Sequence[_Failing],
+) -> str:
+    if len(condition.dims) > 1:
+        other = next(name for name in condition.dims if name != dim.name)
+        plain = {f"{dim.name} == {other}", f"{other} == {dim.name}"}
+        texts = [item.condition.text for item in group]
+        return f"equal to {other!r}" if plain & set(texts) else texts[0]
+    # torch prints a range with its lower bound; the sizes that other lines forbid are other suspicions.
+    asked = [item for item in failing if item.condition.dims == condition.dims]
+    bounds = [item.condition for item in (*group, *(i for i in asked if i.condition.lowest))]
+    some = _some(dim, ASKED, [number for bound in bounds for number in bound.numbers])
+    sizes = [
+        size for size in some if all(_ask(bound, {dim.name: size}) is not False for bound in bounds)
+    ]
+    texts = [item.condition.text for item in group]
+    return _listed(dim, some, sizes, " and ".join(texts[:2]))
+
+
+def _listed(dim: Dim, some: Sequence[int], sizes: Sequence[int], otherwise: str) -> str:
+    """``4 only``, ``2..4``, ``2 or more``, or the guard itself."""
+    if not sizes:
+        return "no size that is declared"
+    if len(sizes) == 1:
+        return f"{sizes[0]} only"
+    if [size for size in some if sizes[0] <= size <= sizes[-1]] != list(sizes):
+        return otherwise
+    if sizes[-1] == dim.high:
+        return f"{sizes[0]} or more"
+    return f"{sizes[0]}..{sizes[-1]}"
+
+
+def _witnesses(spec: InputSpec, group: Sequence[_Failing]) -> tuple[Sizes, ...]:
+    """A few of the sizes that break the conditions: next to the example, and the ends."""
+    examples = {name: spec.dims[name].example for name in group[0].condition.dims}
+
+    def changed(sizes: Sizes) -> dict[str, int]:
+        moved = {name: size for name, size in sizes.items() if size != examples[name]}
+        # The exporter's example is another where the user's is 0 or 1, so the user's may be broken too.
+        return moved or dict(sizes)
+
+    def distance(sizes: Sizes) -> tuple[Any, ...]:
+        tiny = any(size < TORCHS_LOWEST for size in sizes.values())
+        off = sum(abs(size - examples[name]) for name, size in sizes.items())
+        return tiny, len(changed(sizes)), off, [-size for size in sizes.values()]
+
+    each = [sorted(item.sizes, key=distance) for item in group]
+    # Several conditions in one line, or in none: the nearest that breaks each.
+    nearest = [sizes[0] for sizes in sorted(each, key=lambda sizes: distance(sizes[0]))]
+    broken = [sizes for item in each for sizes in item]
+    by_size = sorted(broken, key=lambda sizes: sum(sizes.values()))
+    near = sorted(broken, key=distance)
+    picked = [*_unlike(nearest)[:2], near[1 % len(near)], by_size[-1], by_size[0], *near]
+    unique = {tuple(sorted(changed(sizes).items())): changed(sizes) for sizes in picked}
+    return tuple(unique.values())[:WITNESSES]
+
+
+def _unlike(items: Iterable[Sizes]) -> list[Sizes]:
+    return list({tuple(item.items()): item for item in items}.values())
+
+
+# -- from programs to facts --------------------------------------------------------------------------
+
+
+def facts_of(program: Any) -> Facts:
+    """What an ExportedProgram says about the sizes of its inputs. Never raises."""
+    try:
+        environment = shape_environment(program)
+        return Facts(
+            axes=_input_shapes(program),
+            ranges=_ranges(program.range_constraints, environment),
+            guards=tuple(guards_of(environment)),
+            sources=sources_of(environment),
+            frozen=frozen_lines(environment),
+        )
+    except Exception:  # another torch keeps it elsewhere: nothing is known then
+        return Facts()
+
+
+def refused_facts(error: BaseException) -> Facts:
+    """What is known of an export that torch refused: the bounds and guards that have a line of the user's,
+    and where sizes became numbers.
+    """
+    try:
+        environment = environment_of(error)
+        return Facts(
+            ranges={
+                symbol: replace(
+                    bounds,
+                    low=bounds.low if bounds.low_at else None,
+                    high=bounds.high if bounds.high_at else None,
+                )
+                for symbol, bounds in _ranges(ranges_of(environment), environment).items()
+            },
+            guards=tuple((guard, where) for guard, where in guards_of(environment) if where),
+            sources=sources_of(environment),
+            frozen=frozen_lines(environment),
+        )
+    except Exception:  # as above
+        return Facts()
+
+
+def refused_at(error: BaseException) -> str:
+    """The user's line at which a size became a number, where torch refused dims for that; else nothing."""
+    return next(iter(refused_facts(error).frozen.values()), "")
+
+
+def onnx_facts(shapes: Sequence[Sequence[Any] | None], frozen: Mapping[str, str]) -> Facts:
+    """What the inputs of an ONNX graph say: an int on an axis is the only size that is taken there. ``shapes``
+    are those of the call's leaves (None for what the graph does not take).
+    """
+    axes = tuple(
+        None if shape is None else tuple(size if isinstance(size, int) else None for size in shape)
+        for shape in shapes
+    )
+    return Facts(axes=axes, frozen=frozen)
+
+
+def _input_shapes(program: Any) -> tuple[tuple[Any, ...] | None, ...]:
+    """Per leaf of the call its shape in numbers and sympy expressions."""
+    from torch.export.graph_signature import InputKind
+
+    values = {
+        node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"
+    }
+    shapes: list[tuple[Any, ...] | None] = []
+    for item in program.graph_signature.input_specs:
+        if item.kind == InputKind.USER_INPUT:
+            value = values.get(item.arg.name)
+            plain = isinstance(value, torch.Tensor)
+            shapes.append(tuple(_size(size) for size in value.shape) if plain else None)  # type: ignore[union-attr]
+    return tuple(shapes)
+
+
+def _size(size: Any) -> Any:
+    if isinstance(size, int):
+        return size
+    expr = size.node.expr
+    return int(expr) if expr.is_Integer else expr
+
+
+def _ranges(intervals: Mapping[Any, Any], environment: Any) -> dict[Any, Bounds]:
+    return {
+        symbol: Bounds(
+            # Everything is at least 0.
+            _bound(interval.lower) or None,
+            _bound(interval.upper),
+            *range_lines(environment, symbol),
+        )
+        for symbol, interval in intervals.items()
+    }
+
+
+def _bound(value: Any) -> int | None:
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError, AttributeError):
+        return None
+    return number if abs(number) < 2**31 else None
+
+
+class Captures:
+    """What the torch.export calls of one ``torch.onnx.export`` said."""
+
+    def __init__(self) -> None:
+        self.facts = Facts()
+        self.refused: list[Facts] = []
+
+    @property
+    def frozen(self) -> dict[str, str]:
+        """Where sizes became numbers, in any of them."""
+        found: dict[str, str] = {}
+        for facts in (self.facts, *self.refused):
+            found = {**facts.frozen, **found}
+        return found
+
+
+@contextmanager
+def captures() -> Iterator[Captures]:
+    """The ONNX exporter drops guards and the lines at which sizes became numbers; both are there in the
+    programs that it captures on the way, so these are looked at as they are made.
+    """
+    seen = Captures()
+    real = torch.export.export
+
+    def export(*args: Any, **kwargs: Any) -> Any:
+        try:
+            program = real(*args, **kwargs)
+        except Exception as error:
+            seen.refused.append(refused_facts(error))
+            raise
+        seen.facts = facts_of(program)
+        return program
+
+    torch.export.export = export
+    try:
+        yield seen
+    finally:
+        torch.export.export = real
+
+
+# -- torch's private parts ---------------------------------------------------------------------------
+
+
+def shape_environment(program: Any) -> Any:
+    """The ShapeEnv of an ExportedProgram; None where it has no tensor, or torch keeps it elsewhere."""
+    for node in program.graph.nodes:
+        mode = getattr(node.meta.get("val"), "fake_mode", None)
+        if mode is not None:
+            return getattr(mode, "shape_env", None)
+    return None
+
+
+def environment_of(error: BaseException) -> Any:
+    """The ShapeEnv of a refused export, from the frames that its exception went through."""
+    cause: BaseException | None = error
+    while cause is not None:
+        for frame, _ in traceback.walk_tb(cause.__traceback__):
+            for name, value in frame.f_locals.items():
+                if name == "fake_mode" and getattr(value, "shape_env", None) is not None:
+                    return value.shape_env
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def guards_of(environment: Any) -> list[tuple[Any, str]]:
+    """The guards on sizes (sympy relations), each with the user's line; and what the ONNX exporter has
+    instead, assertions, which know no line.
+    """
+    guards = getattr(environment, "guards", None) or ()
+    deferred = getattr(environment, "deferred_runtime_asserts", None) or {}
+    return [(guard.expr, line_of(guard.sloc)) for guard in guards] + [
+        (item.expr, "") for items in deferred.values() for item in items
+    ]
+
+
+def ranges_of(environment: Any) -> dict[Any, Any]:
+    """Symbol -> its interval, of an environment that has no program."""
+    return dict(getattr(environment, "var_to_range", None) or {})
+
+
+def sources_of(environment: Any) -> dict[Any, str]:
+    """Symbol -> the axis it was made for, in torch's words: ``L['x'].size()[0]``."""
+    found = getattr(environment, "var_to_sources", None) or {}
+    names = {symbol: sources[0].name for symbol, sources in found.items() if sources}
+    return {symbol: name() if callable(name) else name for symbol, name in names.items()}
+
+
+def range_lines(environment: Any, symbol: Any) -> tuple[str, str]:
+    """The user's lines that gave a symbol its lower and its upper bound."""
+    lines = (getattr(environment, "var_to_range_sloc", None) or {}).get(symbol)
+    return (line_of(lines.lower), line_of(lines.upper)) if lines is not None else ("", "")
+
+
+def frozen_lines(environment: Any) -> dict[str, str]:
+    """``L['x'].size()[0]`` -> the user's line at which that size became a number."""
+    replaced = getattr(environment, "replacements", None) or {}
+    lines = getattr(environment, "replacements_slocs", None) or {}
+    ranges = ranges_of(environment)
+    found = {}
+    for symbol, source in sources_of(environment).items():
+        if getattr(replaced.get(symbol), "is_Integer", False) and symbol in lines:
+            found[source] = line_of(lines[symbol])
+        elif symbol in ranges and ranges[symbol].lower == ranges[symbol].upper:
+            found[source] = range_lines(environment, symbol)[1]
+    return {source: line for source, line in found.items() if line}
+
+
+_USER_LINE = re.compile(r"(.*)  # (.+):(\d+) in \w+", re.DOTALL)
+
+
+def line_of(sloc: Any) -> str:
+    """``model.py:5  if x.shape[0] > 4:`` for torch's SLoc; '' for a line of torch's own."""
+    frame = getattr(sloc, "framework_loc", None)
+    if isinstance(frame, traceback.FrameSummary) and is_users(frame.filename):
+        return f"{short_path(frame.filename)}:{frame.lineno}  {frame.line or ''}".rstrip()
+    match = _USER_LINE.match(getattr(sloc, "maybe_user_loc", None) or "")
+    return f"{match[2]}:{match[3]}  {match[1].strip()}" if match is not None else ""

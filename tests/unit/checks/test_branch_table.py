@@ -1,0 +1,361 @@
+"""checks/control_flow.py: from calls and their paths to the branch that is to blame, and to the table."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pytest_torchexport.checks.control_flow.outcomes_met import (
+    CONSTANT,
+    DIVERGES,
+    EQUAL,
+    RAISES,
+    UNDECIDED,
+    UNREACHED,
+    VERIFIED,
+    Tried,
+    enough,
+    frozen,
+    guilty,
+    has_branch,
+    may_be_frozen,
+    table,
+    unreached,
+)
+from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, Site
+from pytest_torchexport.explore.search import Explored, Found, Seen
+from pytest_torchexport.inputs.recipes import Recipe
+from pytest_torchexport.results.failures import (
+    ArtifactRaised,
+    BranchFrozen,
+    Ineffective,
+    NotRepeatable,
+    OutputsDiffer,
+)
+from pytest_torchexport.results.verdict import Branch, Difference, coverage_of
+from pytest_torchexport.targets.formats.branches import Branches
+
+A, B, C, LOOP = (1, ""), (2, ""), (3, "inner"), (4, "")
+FILE = "/somewhere/net.py"
+
+
+def site(line=10, kind="if", text="x > 0", **more):
+    statement = f"{kind} {text}:"
+    return Site(
+        file=FILE,
+        first_line=line,
+        line=line,
+        end_line=line,
+        kind=kind,
+        text=text,
+        statement=statement,
+        function="Net.forward",
+        **more,
+    )
+
+
+def found(*decisions, loops=()):
+    """A call with these outcomes in order, and loops that ran so often."""
+    looped = {key for key, _ in loops}
+    taken = {goal for goal in decisions if goal[0] not in looped} | set(loops)
+    return Found(Recipe(sizes={}, leaves=()), tuple(decisions), frozenset(taken))
+
+
+EXAMPLE = found((A, True), (B, True))
+
+
+def passed(*decisions):
+    return Tried(found(*decisions), failed=False)
+
+
+def failed(*decisions):
+    return Tried(found(*decisions), failed=True)
+
+
+# -- guilty ------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_guilty_on_the_examples_own_path():
+    assert guilty(EXAMPLE, EXAMPLE, [failed((A, True), (B, True))]) is None
+
+
+def test_the_only_other_turn_is_guilty():
+    failing = found((A, True), (B, False))
+    assert guilty(EXAMPLE, failing, [Tried(failing, failed=True)]) == (B, False)
+
+
+def test_of_two_turns_the_one_that_passing_calls_never_took_is_guilty():
+    failing = found((A, False), (B, False))
+    spectrum = [
+        Tried(failing, failed=True),
+        passed((A, False), (B, True)),
+        passed((A, False), (B, True)),
+        failed((A, True), (B, False)),
+    ]
+    assert guilty(EXAMPLE, failing, spectrum) == (B, False)
+    mirrored = [
+        Tried(failing, failed=True),
+        passed((A, True), (B, False)),
+        failed((A, False), (B, True)),
+    ]
+    assert guilty(EXAMPLE, failing, mirrored) == (A, False)
+
+
+def test_of_turns_that_tell_as_well_the_first_is_guilty():
+    failing = found((A, False), (B, False))
+    assert guilty(EXAMPLE, failing, [Tried(failing, failed=True)]) == (A, False)
+    assert guilty(EXAMPLE, failing, []) == (A, False)
+
+
+def test_a_turn_that_fails_now_and_then_is_less_guilty_than_one_that_always_does():
+    failing = found((A, False), (B, False))
+    spectrum = [
+        Tried(failing, failed=True),
+        failed((A, False), (B, False)),
+        passed((A, False), (B, True)),
+    ]
+    assert guilty(EXAMPLE, failing, spectrum) == (B, False)
+
+
+def test_a_condition_that_no_other_call_came_to_is_not_guilty():
+    failing = found((A, False), (C, True))
+    spectrum = [Tried(failing, failed=True), passed((A, False), (B, False))]
+    assert guilty(EXAMPLE, failing, spectrum) == (A, False)
+
+
+def test_a_condition_that_passing_calls_came_to_may_be_guilty():
+    """The outer branch is equal on both sides; the inner one is not."""
+    failing = found((A, False), (C, True))
+    spectrum = [Tried(failing, failed=True), passed((A, False), (C, False))]
+    assert guilty(EXAMPLE, failing, spectrum) == (C, True)
+
+
+def test_paths_that_part_at_different_conditions_have_no_guilty_one():
+    failing = found((A, True), (C, True))
+    assert guilty(EXAMPLE, failing, [Tried(failing, failed=True)]) is None
+
+
+@pytest.mark.parametrize(("rounds", "more"), [(3, True), (1, False)])
+def test_a_loop_that_goes_round_another_number_of_times_is_guilty(rounds, more):
+    def looped(times):
+        return found(*[(LOOP, True)] * times, (LOOP, False), (A, True), loops=[(LOOP, MORE)])
+
+    assert guilty(looped(2), looped(rounds), []) == (LOOP, more)
+
+
+# -- has_branch --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("artifact", "inside"),
+    [
+        (None, None),
+        (Branches(), False),
+        (Branches(lines=frozenset({(FILE, 10)})), True),
+        (Branches(lines=frozenset({(FILE, 12)})), True),
+        (Branches(lines=frozenset({(FILE, 9)})), False),
+        (Branches(lines=frozenset({(FILE, 13)})), False),
+        (Branches(lines=frozenset({("/other/net.py", 10)})), False),
+        (Branches(unplaced=1), None),
+        (Branches(lines=frozenset({(FILE, 10)}), unplaced=1), True),
+    ],
+)
+def test_whether_the_artifact_has_a_branch_on_the_lines_of_the_statement(artifact, inside):
+    spread = Site(
+        file=FILE,
+        first_line=10,
+        line=11,
+        end_line=12,
+        kind="if",
+        text="",
+        statement="",
+        function="",
+    )
+    assert has_branch(artifact, spread) is inside
+
+
+# -- the failure -------------------------------------------------------------------------------------------------
+
+
+def test_only_what_an_artifact_does_that_runs_on_may_be_a_frozen_branch():
+    assert may_be_frozen(OutputsDiffer("differ"))
+    assert may_be_frozen(ArtifactRaised("IndexError: index 3 is out of bounds"))
+    assert not may_be_frozen(NotRepeatable("drift"))
+    assert not may_be_frozen(ArtifactRaised("AssertionError: Guard failed: x.size()[0] == 3"))
+
+
+def test_a_frozen_branch_is_named_with_its_symptom_and_proof():
+    difference = Difference(kind="values", path="output", expected="1", actual="2")
+    symptom = OutputsDiffer("output\n differs", details=("more",), differences=(difference,))
+    ways = (EXAMPLE, found((A, False)))
+    failure = frozen(symptom, site(), (A, False), ways, ["proof"])
+    assert isinstance(failure, BranchFrozen)
+    assert "net.py:10  if x > 0: the artifact has no branch here" in str(failure)
+    assert "eager takes False" in str(failure)
+    assert failure.details == ("so output differs", "more", "proof")
+    assert failure.where.endswith("net.py:10  if x > 0:")
+    assert failure.differences == (difference,)
+    ways = (found((LOOP, True), (LOOP, False)), found(*[(LOOP, True)] * 3, (LOOP, False)))
+    looped = frozen(symptom, site(kind="for", text="i in x"), (LOOP, True), ways, [])
+    assert "always goes round once, as on the example; eager 3 times" in str(looped)
+
+
+# -- the table ---------------------------------------------------------------------------------------------------
+
+
+def seen(counts, *, varies=True, on_values=True):
+    made = Seen(counts=dict(counts))
+    marks = [1, 2] if varies else [1, 1]
+    for mark, size in zip(marks, [3, 3] if on_values else [3, 4], strict=True):
+        made.met(mark, {"batch": size})
+    return made
+
+
+def statuses(known, tried, artifact=Branches(), *, where=None, culprit=None, example=EXAMPLE):  # noqa: B008
+    explored = Explored(
+        sites={A[0]: where or site()}, seen={A: known}, corpus=(), calls=9, refused=0
+    )
+    (row,) = table(explored, tried, artifact, example, culprit)
+    return row
+
+
+def test_outcomes_that_calls_took_and_passed_are_verified_where_the_artifact_has_a_branch():
+    inside = Branches(lines=frozenset({(FILE, 10)}))
+    row = statuses(seen({True: 3, False: 2}), [passed((A, True)), passed((A, False))], inside)
+    assert row.status == {"True": VERIFIED, "False": VERIFIED}
+    assert row.counts == {"True": 3, "False": 2}
+    assert row.in_artifact is True
+    assert row.on_values
+    assert (row.where, row.kind, row.module) == (
+        row.where.rpartition("/")[0] + "/net.py:10",
+        "if",
+        "",
+    )
+
+
+def test_an_outcome_that_passes_without_a_branch_is_frozen_but_equal():
+    row = statuses(seen({True: 3, False: 2}), [passed((A, True)), passed((A, False))])
+    assert row.status == {"True": VERIFIED, "False": EQUAL}
+    calls = [passed((A, True)), passed((A, False))]
+    unknown = statuses(seen({True: 3, False: 2}), calls, None)
+    assert unknown.status == {"True": VERIFIED, "False": VERIFIED}
+    assert unknown.in_artifact is None
+
+
+def test_an_outcome_that_only_failing_calls_took_diverges():
+    row = statuses(seen({True: 3, False: 2}), [passed((A, True)), failed((A, False))])
+    assert row.status == {"True": VERIFIED, "False": DIVERGES}
+
+
+def test_an_outcome_that_some_call_passed_with_does_not_diverge_unless_it_is_the_culprit():
+    calls = [failed((A, False), (B, False)), passed((A, False), (B, True))]
+    known = seen({True: 3, False: 2})
+    assert statuses(known, calls).status["False"] == EQUAL
+    assert statuses(known, calls, culprit=(A, False)).status["False"] == DIVERGES
+
+
+def test_the_examples_own_outcome_does_not_diverge_where_something_else_fails():
+    row = statuses(seen({True: 3}), [failed((A, True), (B, False))])
+    assert row.status["True"] != DIVERGES
+
+
+def test_an_outcome_that_no_call_took_is_unreached():
+    row = statuses(seen({True: 3}), [passed((A, True))])
+    assert row.status == {"True": VERIFIED, "False": UNREACHED}
+
+
+def test_an_outcome_of_calls_that_nobody_judged_is_not_verified():
+    row = statuses(seen({True: 3, False: 1}), [])
+    assert row.status == {"True": UNDECIDED, "False": UNDECIDED}
+
+
+def test_an_outcome_that_only_raises_is_no_aim():
+    row = statuses(
+        seen({False: 3}),
+        [passed((A, False))],
+        where=site(raises=frozenset({True})),
+        example=found((A, False)),
+    )
+    assert row.status == {"False": VERIFIED, "True": RAISES}
+    assert coverage_of([row]) == 100.0
+
+
+def test_what_no_input_steers_is_constant():
+    row = statuses(seen({True: 3}, varies=False), [])
+    assert set(row.status.values()) == {CONSTANT}
+    assert not row.steered
+    assert coverage_of([row]) is None
+
+
+def test_a_loop_has_a_row_with_its_rounds():
+    example = found((A, True), (A, False), loops=[(A, ONCE)])
+    row = statuses(
+        seen({ONCE: 4, MORE: 1}, on_values=False),
+        [],
+        where=site(kind="for", text="range(n)"),
+        example=example,
+    )
+    assert set(row.status) == {NONE, ONCE, MORE}
+    assert row.status[NONE] == UNREACHED
+    assert not row.on_values
+
+
+# -- what a pass does not rest on --------------------------------------------------------------------------------
+
+
+def branch(status, *, inside=False, kind="if", module="blocks.1"):
+    return Branch(
+        where="net.py:10",
+        statement="if x > 0:",
+        text="x > 0",
+        module=module,
+        kind=kind,
+        counts={},
+        status=status,
+        in_artifact=inside,
+    )
+
+
+def test_unreached_outcomes_of_frozen_branches_are_told_in_a_sentence():
+    (sentence,) = unreached([branch({"True": VERIFIED, "False": UNREACHED})])
+    assert sentence.startswith("net.py:10  if x > 0 in blocks.1: no call made it False")
+    assert "not verified" in sentence
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        branch({"True": VERIFIED, "False": EQUAL}),
+        branch({"True": VERIFIED, "False": UNREACHED}, inside=True),
+        branch({"True": VERIFIED, "False": UNREACHED}, inside=None),
+        branch({"True": CONSTANT, "False": CONSTANT}),
+        branch({NONE: UNREACHED, MORE: VERIFIED}, kind="for"),
+        branch({"True": VERIFIED, "False": RAISES}),
+    ],
+)
+def test_nothing_is_told_of_what_is_reached_open_or_not_steered(row):
+    assert list(unreached([row])) == []
+
+
+def test_too_little_coverage_is_ineffective_with_the_list():
+    rows = [
+        branch({"True": VERIFIED, "False": UNREACHED}),
+        branch({"True": UNREACHED, "False": VERIFIED}, module="", inside=True),
+        branch({NONE: UNREACHED}, kind="for"),
+    ]
+    with pytest.raises(Ineffective, match=r"branch coverage is 50\.0 %") as caught:
+        enough(coverage_of(rows), 90.0, rows)
+    assert caught.value.details == (
+        "net.py:10  if x > 0 in blocks.1: False unreached",
+        "net.py:10  if x > 0: True unreached",
+    )
+
+
+@pytest.mark.parametrize(("coverage", "wanted"), [(None, 100.0), (50.0, 50.0), (80.0, 0.0)])
+def test_enough_coverage_is_enough(coverage, wanted):
+    enough(coverage, wanted, [branch({"True": UNREACHED})])
+
+
+def test_no_tensor_gets_into_the_table():
+    row = statuses(seen({True: 1}), [])
+    assert not any(isinstance(value, torch.Tensor) for value in vars(row).values())

@@ -1,0 +1,778 @@
+"""Files that somebody else made, judged by all checks: hostile ones are contained and told, healthy ones pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+from pytest_torchexport import engine
+from pytest_torchexport.checks.foreign_file import SUFFIXES, foreign_file
+from pytest_torchexport.config.options import Options
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.config.settings import Settings
+from pytest_torchexport.inputs.spec import Call, build_spec
+from pytest_torchexport.outcomes.observe import Returned
+from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.results.text import failure_text
+from pytest_torchexport.sandbox import answers, landlock
+from tests import hostile
+from tests.hostile import MARKER, exported, scripted, truncated
+
+# What torch says of its own exporters is no news here.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+X = torch.linspace(-1, 1, 12).reshape(4, 3)
+B = torch.export.Dim("b")
+LIMITS = {"call_limit": 15.0, "memory_limit": 2500, "time_limit": 60.0, "max_examples": 2}
+
+
+def judge(path, module, *args, target=None, **plan):
+    """The verdict of the first target that takes such a file."""
+    target = target or SUFFIXES[Path(path).suffix][0]
+    given = {**LIMITS, **plan}
+    plan = Plan(
+        target=target,
+        device="cpu",
+        root=given.pop("root", Path(__file__).parent),
+        max_examples=given.pop("max_examples"),
+        why_isolated="isolate=True" if given.pop("isolate", False) else "",
+        options=given.pop("options", Options()),
+        settings=Settings(**given),
+    )
+    return engine.check_artifact(path, module, Call(args), plan)
+
+
+def text(verdict):
+    return failure_text(verdict)
+
+
+def linear(seed=0):
+    torch.manual_seed(seed)
+    return nn.Linear(3, 2).eval()
+
+
+class Same(nn.Module):
+    def forward(self, x):
+        return x * 1.0
+
+
+# -- hostile files ---------------------------------------------------------------------------------
+
+
+def code_in_a_size(directory):
+    """A ``.pt2`` in which a size is an expression that removes a file: torch evaluates it as Python."""
+    path = directory / "model.pt2"
+
+    class Flat(nn.Module):
+        def forward(self, x):
+            return torch.cat([x, x]).reshape(-1)
+
+    torch.export.save(torch.export.export(Flat(), (X,), dynamic_shapes=({0: B},)), path)
+    (directory / "victim").touch()
+    program = hostile._entry(path, "models/model.json").decode()
+    code = f"__import__('os').remove({str(directory / 'victim')!r}) or Integer(6)"
+    attacked = re.sub(
+        r'"expr_str": "Mul\(Integer\(6\)[^"]*"',
+        lambda _: f'"expr_str": {json.dumps(code)}',
+        program,
+    )
+    assert attacked != program
+    return hostile._rewritten(path, {"models/model.json": attacked.encode()})
+
+
+X86 = platform.machine() in ("x86_64", "AMD64")
+PICKLE = "the file holds a pickle that names __builtin__.eval: loading it would run code"
+OUTSIDE = "outside its directory"
+CUT = "the file is cut short or of another format"
+NO_ONNX = "is no ONNX model"
+MEMORY = "exhausted its memory limit of 2500 MB"
+HOSTILE = [
+    # Code.
+    (hostile.pickle_in_sample_inputs, "LoadFailed", PICKLE),
+    (hostile.pickle_in_weights, "LoadFailed", PICKLE),
+    (hostile.pickle_in_constants, "LoadFailed", PICKLE),
+    (hostile.plain_pickle, "LoadFailed", CUT),
+    (hostile.saved_pickle, "LoadFailed", "the archive is no TorchScript"),
+    (hostile.pickle_in_torchscript, "LoadFailed", "Unknown type name '__builtin__.eval'"),
+    (hostile.pickle_in_torchscript_constants, "LoadFailed", "Unknown type name"),
+    (code_in_a_size, "LoadFailed", "__import__ ('os').remove"),
+    # Paths.
+    (hostile.traversal_pt, "LoadFailed", "an entry that is to be unpacked outside of it"),
+    (hostile.traversal_pt2, "LoadFailed", "an entry that is to be unpacked outside of it"),
+    (hostile.traversal_compiled_pt2, "LoadFailed", "the archive holds a compiled library"),
+    (hostile.external_above, "LoadFailed", OUTSIDE),
+    (hostile.external_absolute, "LoadFailed", OUTSIDE),
+    (hostile.external_symlink, "LoadFailed", OUTSIDE),
+    (hostile.external_symlinked_folder, "LoadFailed", OUTSIDE),
+    (hostile.external_endless, "LoadFailed", OUTSIDE),
+    (hostile.external_pipe, "LoadFailed", "is not beside it"),
+    (hostile.external_missing, "LoadFailed", "is not beside it: move both files together"),
+    (hostile.external_truncated, "LoadFailed", "has 6 bytes, and 'weight' ends at 12"),
+    (hostile.external_offset_beyond, "LoadFailed", "has 64 bytes, and 'weight' ends at"),
+    (hostile.external_offset_negative, "LoadFailed", "no legal offset and length"),
+    (hostile.external_length_beyond, "LoadFailed", "has 64 bytes, and 'weight' ends at"),
+    (hostile.external_length_negative, "LoadFailed", "no legal offset and length"),
+    # No such file.
+    *((truncated(hostile.healthy_pt, kept), "LoadFailed", CUT) for kept in (0.5, 0.999)),
+    *((truncated(hostile.healthy_pt2, kept), "LoadFailed", CUT) for kept in (0.5, 0.999)),
+    *((truncated(hostile.healthy_onnx, kept), "LoadFailed", NO_ONNX) for kept in (0.5, 0.999)),
+    *((hostile.empty(suffix), "LoadFailed", CUT) for suffix in (".pt", ".pt2", ".onnx")),
+    *((hostile.text(suffix), "LoadFailed", CUT) for suffix in (".pt", ".pt2", ".onnx")),
+    *((hostile.folder(suffix), "LoadFailed", "is a directory") for suffix in (".pt2", ".onnx")),
+    *((hostile.symlink_loop(s), "LoadFailed", "a link that leads to no file") for s in SUFFIXES),
+    *((hostile.pipe(suffix), "LoadFailed", "is no regular file") for suffix in SUFFIXES),
+    (hostile.claimed_initializer, "LoadFailed", "ShapeInferenceError"),
+    (hostile.overflowing_initializer, "LoadFailed", "Integer overflow"),
+    (hostile.negative_initializer, "LoadFailed", "Out of bounds dimensions"),
+    # Memory.
+    (hostile.bomb_pt, "ArtifactCrashed", MEMORY),
+    (hostile.bomb_pt2, "ArtifactCrashed", MEMORY),
+    (hostile.boast_pt, "ArtifactCrashed", MEMORY),
+    (hostile.boast_pt2, "ArtifactCrashed", MEMORY),
+    (scripted(hostile.AllocatesAtOnce), "ArtifactCrashed", MEMORY),
+    (exported(hostile.Allocates), "ArtifactCrashed", MEMORY),
+    (hostile.allocates_at_once_onnx, "ArtifactCrashed", MEMORY),
+    # Signals.
+    (hostile.nested_source, "ArtifactCrashed", "while it was loaded: it was killed by SIGSEGV"),
+    (hostile.nested_functions_onnx, "ArtifactCrashed", "while it was loaded: it was killed by"),
+    (scripted(hostile.ReadsBeyondTheEnd), "ArtifactCrashed", "it was killed by SIGSEGV"),
+]
+SIGFPE = [
+    (scripted(hostile.DiesInTheLoad), "ArtifactCrashed", "while it was loaded: it was killed by"),
+    (exported(hostile.Divides), "ArtifactCrashed", "it was killed by SIGFPE"),
+    (scripted(hostile.DividesOutOfRange), "ArtifactCrashed", "it was killed by SIGFPE"),
+    (hostile.divides_out_of_range_onnx, "ArtifactCrashed", "it was killed by SIGFPE"),
+]
+HUNGRY = [scripted(hostile.AllocatesWithoutEnd), hostile.allocates_without_end_onnx]
+ENDLESS = [
+    (scripted(hostile.NeverLoads), "while it was loaded: no return within 2 s"),
+    (scripted(hostile.NeverReturns), "no return within 2 s"),
+    (scripted(hostile.WaitsForAChild), "no return within 2 s"),
+    (hostile.never_returns_onnx, "no return within 2 s"),
+]
+
+
+def name(value):
+    return getattr(value, "__name__", "")
+
+
+@pytest.fixture
+def contained(tmp_path, monkeypatch):
+    """Judge a builder's file; what it could have reached is as it was, and the next file passes."""
+    cwd, directory = tmp_path / "cwd", tmp_path / "files"
+    for each in (cwd, directory):
+        each.mkdir()
+    monkeypatch.chdir(cwd)
+
+    def seen():
+        return {
+            str(path): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+            for path in tmp_path.rglob("*")
+        }
+
+    def go(build, **plan):
+        path = build(directory)
+        before = seen()
+        module = Same() if path.suffix == ".onnx" else linear()
+        verdict = judge(path, module, torch.ones(4, 3), **plan)
+        assert seen() == before
+        assert not list(tmp_path.rglob(MARKER))
+        assert not any(Path(place, MARKER).exists() for place in (path.root, Path.home()))
+        return verdict
+
+    yield go
+    after = tmp_path / "after"
+    after.mkdir()
+    assert judge(hostile.healthy_pt(after), linear(), X).status == "passed"
+
+
+@pytest.mark.parametrize("build", HUNGRY, ids=name)
+def test_what_eats_all_memory_bit_by_bit_comes_to_its_limit(contained, build):
+    verdict = contained(build, memory_limit=800)
+    assert verdict.failure == "ArtifactCrashed"
+    assert "exhausted its memory limit of 800 MB" in verdict.reason
+
+
+@pytest.mark.parametrize(("build", "failure", "words"), HOSTILE, ids=name)
+def test_a_hostile_file_is_contained_and_its_fault_is_named(contained, build, failure, words):
+    verdict = contained(build)
+    assert (verdict.failure, words in text(verdict)) == (failure, True), text(verdict)
+
+
+@pytest.mark.skipif(not X86, reason="other processors divide without a trap")
+@pytest.mark.parametrize(("build", "failure", "words"), SIGFPE, ids=name)
+def test_a_file_that_divides_its_process_to_death(contained, build, failure, words):
+    verdict = contained(build)
+    assert (verdict.failure, words in text(verdict)) == (failure, True), text(verdict)
+
+
+@pytest.mark.parametrize(("build", "words"), ENDLESS, ids=name)
+def test_a_file_that_never_returns_costs_its_limit_once(contained, build, words):
+    verdict = contained(build, call_limit=2.0)
+    assert verdict.failure == "ArtifactHung"
+    assert words in verdict.reason
+    assert sum(verdict.calls.values()) == 0
+
+
+def test_a_file_that_prints_without_end_is_ended(contained):
+    verdict = contained(scripted(hostile.PrintsWithoutEnd), call_limit=3.0)
+    assert verdict.failure in ("ArtifactHung", "ArtifactCrashed")  # whichever limit it meets first
+    assert len(verdict.output) <= 2**13
+
+
+def test_what_is_printed_in_the_load_is_no_answer(tmp_path):
+    path = scripted(hostile.PrintsInTheLoad)(tmp_path)
+    assert judge(path, Same(), X, target="script").status == "passed"
+
+
+# -- the kernel's guard ----------------------------------------------------------------------------
+
+ATTACKS = {
+    "write": "open(outside / 'new', 'w')",
+    "overwrite": "open(victim, 'w')",
+    "remove": "os.remove(victim)",
+    "rename away": "os.rename(victim, home / 'mine')",
+    "rename over": "(home / 'a').touch(); os.rename(home / 'a', victim)",
+    "make a directory": "os.mkdir(outside / 'd')",
+    "remove a directory": "os.rmdir(outside / 'empty')",
+    "link": "os.link(victim, home / 'l')",
+    "symbolic link": "os.symlink('x', outside / 's')",
+    "truncate": "os.truncate(victim, 0)",
+    "open by a path object": "io.FileIO(victim, 'w')",
+}
+BY_DESCRIPTOR = {
+    "remove": "os.remove('victim', dir_fd=there)",
+    "rename away": "os.rename('victim', home / 'mine', src_dir_fd=there)",
+    "rename over": "(home / 'a').touch(); os.rename(home / 'a', 'victim', dst_dir_fd=there)",
+    "make a directory": "os.mkdir('d', dir_fd=there)",
+    "remove a directory": "os.rmdir('empty', dir_fd=there)",
+    "link": "os.link('victim', home / 'l', src_dir_fd=there)",
+    "symbolic link": "os.symlink('x', 's', dir_fd=there)",
+    "a tree": "shutil.rmtree(outside)",
+    "a tree by descriptor": "shutil.rmtree('empty', dir_fd=there)",
+    "change the mode": "os.chmod('victim', 0o777, dir_fd=there)",
+    "by a link": "os.symlink(victim, home / 's'); os.chmod(home / 's', 0o777)",
+    "of what is open": "os.fchmod(os.open(victim, os.O_RDONLY), 0o777)",
+    "an attribute": "os.setxattr(victim, 'user.a', b'1')",
+    "a database": "sqlite3.connect(outside / 'new')",
+    "a database by its address": "sqlite3.connect(f'file:{outside}/new', uri=True)",
+}
+# Past every event of Python's.
+NATIVE = {
+    "remove": "libc.unlink(os.fsencode(victim))",
+    "overwrite": "libc.creat(os.fsencode(victim), 0o600)",
+    "run": "libc.execl(b'/bin/true', b'true', None)",
+}
+SCRIPT = """
+import ctypes, errno, io, os, shutil, sqlite3, sys
+from pathlib import Path
+from pytest_torchexport.sandbox import {room}
+home, outside = Path(sys.argv[1]), Path(sys.argv[2])
+victim = outside / "victim"
+libc = ctypes.CDLL(None)
+there = os.open(outside, os.O_RDONLY)
+{guard}
+open(os.devnull, "w").write("x")
+(home / "own").write_text("x"); os.rename(home / "own", home / "b"); os.remove(home / "b")
+try:
+    result = {attack}
+except OSError as error:
+    # Landlock's words are those of a link across file systems; what no file system has is nobody's work.
+    result = -1 if error.errno in (None, errno.EACCES, errno.EPERM, errno.EXDEV) else error
+print("refused" if result == -1 else "done")
+"""
+
+
+def attacked(tmp_path, room, guarded, attack):
+    home, outside = tmp_path / "home", tmp_path / "outside"
+    home.mkdir()
+    (outside / "empty").mkdir(parents=True)
+    (outside / "victim").write_text("precious")
+    (outside / "victim").chmod(0o600)
+    *first, last = attack.split("; ")
+    code = SCRIPT.format(room=room, guard=guarded, attack=last)
+    if first:
+        code = code.replace("try:\n", f"try:\n    {first[0]}\n")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(home), str(outside)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[3],
+    )
+    assert sorted(path.name for path in outside.iterdir()) == ["empty", "victim"]
+    assert (outside / "victim").read_text() == "precious"
+    assert not (outside / "victim").stat().st_mode & 0o77
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+@pytest.mark.parametrize("trusted", [True, False], ids=["own", "of others"])
+def test_python_code_changes_nothing_outside_its_directory(tmp_path, attack, trusted):
+    guarded = f"guard.forbid(home, trusted={trusted})"
+    assert "refused" in attacked(tmp_path, "guard", guarded, attack)
+
+
+WITHOUT_THE_KERNEL = """
+guard.landlock.confine = lambda home: False
+assert not guard.forbid(home, trusted=False)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a descriptor leads to is read from /proc")
+@pytest.mark.parametrize("attack", [*ATTACKS.values(), *BY_DESCRIPTOR.values()])
+def test_without_landlock_the_rest_holds(tmp_path, attack):
+    assert "refused" in attacked(tmp_path, "guard", WITHOUT_THE_KERNEL, attack)
+
+
+def test_a_kernel_that_knows_no_landlock_is_told(monkeypatch):
+    monkeypatch.setattr(landlock, "_call", lambda *_: -1)
+    assert not landlock.confine(Path("/"))
+
+
+@pytest.mark.skipif(landlock.version() < 1, reason="this kernel has no Landlock")
+@pytest.mark.parametrize("attack", NATIVE.values(), ids=NATIVE)
+def test_nor_does_native_code_where_the_kernel_helps(tmp_path, attack):
+    assert "refused" in attacked(tmp_path, "landlock", "assert landlock.confine(home)", attack)
+
+
+@pytest.mark.skipif(landlock.version() < landlock.SCOPE_SINCE, reason="signals are not confined")
+def test_nor_does_native_code_signal_others(tmp_path):
+    victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        attack = f"libc.kill({victim.pid}, 9)"
+        assert "refused" in attacked(tmp_path, "landlock", "assert landlock.confine(home)", attack)
+        assert victim.poll() is None
+    finally:
+        victim.kill()
+        victim.wait()
+
+
+# -- healthy files ---------------------------------------------------------------------------------
+
+
+def onnx_file(path, module, *args, names=("x",), dynamic=True):
+    axes = {name: {0: "n"} for name in names} if dynamic else None
+    torch.onnx.export(
+        module.eval(), args, str(path), dynamo=False, input_names=list(names), dynamic_axes=axes
+    )
+    return path
+
+
+def traced(path, module, *args):
+    torch.jit.save(torch.jit.trace(module, args, check_trace=False), str(path))
+    return path
+
+
+def scripted_file(path, module):
+    torch.jit.save(torch.jit.script(module), str(path))
+    return path
+
+
+def exported_file(path, module, *args, dynamic=True):
+    shapes = tuple({0: B} for _ in args) if dynamic else None
+    torch.export.save(torch.export.export(module, args, dynamic_shapes=shapes), path)
+    return path
+
+
+WRITERS = {
+    "trace.pt": lambda path, module: traced(path, module, X),
+    "script.pth": scripted_file,
+    "program.pt2": lambda path, module: exported_file(path, module, X),
+    "legacy.onnx": lambda path, module: onnx_file(path, module, X),
+}
+each_kind = pytest.mark.parametrize("kind", WRITERS)
+
+
+@each_kind
+@pytest.mark.parametrize("spelling", ["Path", "str", "relative", "a ünï code"])
+def test_a_healthy_file_passes_under_any_name(tmp_path, monkeypatch, kind, spelling):
+    monkeypatch.chdir(tmp_path)
+    path = WRITERS[kind](
+        tmp_path / (kind if spelling != "a ünï code" else f"a ünï {kind}"), linear()
+    )
+    given = {"str": str(path), "relative": path.name}.get(spelling, path)
+    verdict = judge(given, linear(), X)
+    assert verdict.status == "passed", text(verdict)
+    assert verdict.isolated
+    assert verdict.calls["boundary"]
+
+
+@each_kind
+def test_other_weights_are_told(tmp_path, kind):
+    path = WRITERS[kind](tmp_path / kind, linear(1))
+    assert judge(path, linear(), X).failure == "OutputsDiffer"
+
+
+@pytest.mark.parametrize("target", ["trace", "script", "export", "onnx", "onnx_legacy"])
+def test_a_file_is_judged_by_the_targets_that_it_belongs_to(tmp_path, target):
+    path = WRITERS["trace.pt"](tmp_path / "model.pt", linear())
+    verdict = judge(path, linear(), X, target=target)
+    if target in ("trace", "script"):
+        assert verdict.status == "passed"
+    else:
+        assert verdict.status == "skipped"
+        assert verdict.reason == "not applicable: a .pt file is judged by trace and script"
+
+
+@pytest.mark.parametrize("location", ["model.onnx.data", "data/weights.bin"])
+def test_external_data_comes_along(tmp_path, location):
+    whole = onnx.load(onnx_file(tmp_path / "whole.onnx", linear(), X))
+    (tmp_path / "data").mkdir()
+    onnx.save(
+        whole,
+        tmp_path / "model.onnx",
+        save_as_external_data=True,
+        location=location,
+        size_threshold=0,
+    )
+    assert judge(tmp_path / "model.onnx", linear(), X).status == "passed"
+
+
+def test_a_cache_of_models_may_be_links(tmp_path):
+    for part in ("blobs", "snapshot"):
+        (tmp_path / part).mkdir()
+    whole = onnx.load(onnx_file(tmp_path / "whole.onnx", linear(), X))
+    name = "model.onnx.data"
+    path = tmp_path / "blobs" / "model.onnx"
+    onnx.save(whole, path, save_as_external_data=True, location=name, size_threshold=0)
+    path.rename(tmp_path / "blobs" / "1f")
+    (tmp_path / "blobs" / name).rename(tmp_path / "blobs" / "2e")
+    (tmp_path / "snapshot" / "model.onnx").symlink_to("../blobs/1f")
+    (tmp_path / "snapshot" / name).symlink_to("../blobs/2e")
+    assert judge(tmp_path / "snapshot" / "model.onnx", linear(), X).status == "passed"
+
+
+def test_a_program_of_the_dynamo_exporter(tmp_path):
+    path = tmp_path / "model.onnx"
+    torch.onnx.export(
+        linear(), (X,), str(path), dynamo=True, dynamic_shapes=({0: B},), verbose=False
+    )
+    assert (tmp_path / "model.onnx.data").exists()
+    assert judge(path, linear(), X).status == "passed"
+
+
+class Complex(nn.Module):
+    def forward(self, z):
+        return z * (1 + 2j)
+
+
+def test_complex_numbers_are_pairs_in_onnx(tmp_path):
+    z, path = torch.complex(X, X), tmp_path / "model.onnx"
+    torch.onnx.export(
+        Complex().eval(), (z,), str(path), dynamo=True, dynamic_shapes=({0: B},), verbose=False
+    )
+    verdict = judge(path, Complex().eval(), z)
+    assert verdict.status == "passed", text(verdict)
+
+
+# -- files that do not do what eager does ----------------------------------------------------------
+
+
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("n", torch.zeros(()))
+
+    def forward(self, x):
+        self.n += 1
+        return x + self.n
+
+
+class Stands(Counts):
+    def forward(self, x):
+        return x + self.n + 1
+
+
+class Branches(nn.Module):
+    def forward(self, x):
+        if x.sum() > 0:
+            return x * 2
+        return x - 1
+
+
+class Pair(nn.Module):
+    def forward(self, x):
+        return x * 2, x + 1
+
+
+class Less(nn.Module):
+    def forward(self, a, b):
+        return a - 2 * b
+
+
+def test_state_over_calls_is_followed(tmp_path):
+    scripted_file(tmp_path / "right.pt", Counts())
+    exported_file(tmp_path / "right.pt2", Counts(), X)
+    traced(tmp_path / "wrong.pt", Stands(), X)
+    onnx_file(tmp_path / "wrong.onnx", Stands(), X)
+    for path in sorted(tmp_path.iterdir()):
+        verdict = judge(path, Counts(), X)
+        expected = None if path.stem == "right" else "StateDiffers"
+        assert verdict.failure == expected, text(verdict)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".onnx"])
+def test_a_frozen_branch_in_the_file_is_found(tmp_path, suffix):
+    write = traced if suffix == ".pt" else onnx_file
+    with pytest.warns(torch.jit.TracerWarning):
+        path = write(tmp_path / f"model{suffix}", Branches(), X + 2)
+    verdict = judge(path, Branches(), X + 2)
+    assert verdict.failure == "BranchFrozen"
+    assert "the artifact has no branch here" in verdict.reason
+
+
+def test_a_branch_that_is_still_there_passes(tmp_path):
+    path = scripted_file(tmp_path / "model.pt", Branches())
+    verdict = judge(path, Branches(), X)
+    assert verdict.status == "passed"
+    assert [branch.in_artifact for branch in verdict.branches] == [True]
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_a_frozen_batch_in_the_file_is_found(tmp_path, suffix):
+    write = exported_file if suffix == ".pt2" else onnx_file
+    path = write(tmp_path / f"model{suffix}", linear(), X, dynamic=False)
+    verdict = judge(path, linear(), X)
+    assert verdict.failure == "DimsNarrowed"
+    assert "the program says 4 only: the size is static in the file" in verdict.reason
+
+
+@each_kind
+def test_another_count_of_outputs_is_a_structure(tmp_path, kind):
+    path = WRITERS[kind](tmp_path / kind, Same())
+    verdict = judge(path, Pair(), X)
+    assert verdict.failure == "StructureDiffers"
+    assert f"eager tuple of 2, {verdict.target} Tensor" in text(verdict)
+
+
+def test_another_count_of_inputs_is_named(tmp_path):
+    path = onnx_file(tmp_path / "one.onnx", Same(), X, names=("x",))
+    verdict = judge(path, Less(), X, X)
+    assert verdict.failure == "ArtifactRaised"
+    assert "TypeError: the file takes 1 input (x), the call has 2 tensors" in verdict.reason
+    assert "give its inputs the names of forward's parameters" in verdict.reason
+
+
+# -- inputs by name --------------------------------------------------------------------------------
+
+
+def file_of(names, module, call, shapes=None):
+    """An ONNX file with these inputs, as the clean process tells of it."""
+    subject = Subject.of(module)
+    spec = build_spec(subject.signature(), [call], Options(), subject.annotations())
+    found = {"names": names, "shapes": shapes or [None] * len(names)}
+    path = Path(__file__)
+    made = foreign_file(path.with_suffix(".onnx"), "onnx", Returned(X, call), spec)
+    return spec, dataclasses.replace(made, found=found)
+
+
+@pytest.fixture
+def any_path(monkeypatch):
+    monkeypatch.setattr("pytest_torchexport.checks.foreign_file._look_at", lambda _: None)
+
+
+class Flagged(nn.Module):
+    def forward(self, a, b, times: int = 2):
+        return a * times - b
+
+
+A, C = torch.zeros(4, 3), torch.ones(4, 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "call", "expected"),
+    [
+        (["a", "b"], Call((A, C)), {"a": A, "b": C}),
+        (["b", "a"], Call((A, C)), {"a": A, "b": C}),
+        (["b", "a"], Call((A,), {"b": C}), {"a": A, "b": C}),
+        (["b"], Call((A, C)), {"b": C}),
+        (["input_1", "input_2"], Call((A, C)), {"input_1": A, "input_2": C}),
+        (["b", "other"], Call((A, C)), {"b": C, "other": A}),
+        (["times", "a", "b"], Call((A, C, 3)), {"times": 3, "a": A, "b": C}),
+    ],
+)
+def test_inputs_go_by_name_and_the_rest_in_order(any_path, names, call, expected):
+    _, file = file_of(names, Flagged(), call)
+    lowered = file.lower(call)
+    assert lowered.args == ()
+    assert lowered.kwargs.keys() == expected.keys()
+    assert all(lowered.kwargs[name] is value for name, value in expected.items())
+
+
+def test_names_that_do_not_come_out_even(any_path):
+    _, file = file_of(["p", "q", "r"], Flagged(), Call((A, C)))
+    with pytest.raises(
+        TypeError, match=r"takes 3 inputs \(p, q, r\), the call has 2 tensors \(a, b\)"
+    ):
+        file.lower(Call((A, C)))
+    assert file.audit(file.spec, Call((A, C))) == ()
+
+
+def test_sizes_are_held_against_the_input_of_the_name(any_path):
+    shapes = [[None, 3], [4, 3]]
+    spec, file = file_of(["b", "a"], Flagged(), Call((A, C)), shapes)
+    assert {suspicion.path for suspicion in file.audit(spec, spec.example)} == {"a"}
+
+
+# -- what is no artifact ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("write", "target", "words"),
+    [
+        (
+            lambda d: torch.save(linear(), d / "saved.pt"),
+            "trace",
+            "remedy: write it with torch.jit.save",
+        ),
+        (
+            lambda d: torch.save(linear().state_dict(), d / "sd.pt"),
+            "script",
+            "torch.save of a module",
+        ),
+        (lambda d: torch.save(linear().state_dict(), d / "sd.pt2"), "export", "torch.export.save"),
+        (lambda d: traced(d / "a.pt2", linear(), X), "export", "no exported program"),
+        (
+            lambda d: exported_file(d / "a.pt2", linear(), X).rename(d / "a.pt"),
+            "trace",
+            "no TorchScript",
+        ),
+        (lambda d: traced(d / "a.onnx", linear(), X), "onnx", "a.onnx is no ONNX model"),
+    ],
+    ids=["module", "weights.pt", "weights.pt2", "script.pt2", "program.pt", "script.onnx"],
+)
+def test_a_file_of_another_kind_is_told_with_the_next_step(tmp_path, write, target, words):
+    write(tmp_path)
+    (path,) = tmp_path.iterdir()
+    verdict = judge(path, linear(), X, target=target)
+    assert verdict.failure == "LoadFailed"
+    assert words in text(verdict)
+    assert verdict.kept == str(path)  # where its owner put it
+
+
+@pytest.mark.parametrize(
+    ("given", "failure", "words"),
+    [
+        ("missing.pt", "LoadFailed", "there is no file"),
+        ("model.bin", "SpecError", "'model.bin' is no artifact; legal: .pt, .pth, .pt2, .onnx"),
+        (5, "SpecError", "5 is neither a path nor callable"),
+        (b"model.pt", "SpecError", "b'model.pt' is neither a path nor callable"),
+    ],
+)
+def test_what_is_no_file_is_told(given, failure, words):
+    verdict = judge(given, linear(), X, target="trace")
+    assert verdict.failure == failure
+    assert f"check_artifact: {words}" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), FileNotFoundError(2, "gone")]
+)
+def test_a_file_that_cannot_be_read_or_vanishes(tmp_path, monkeypatch, error):
+    path = WRITERS["trace.pt"](tmp_path / "model.pt", linear())
+
+    def fails(source, copy):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", fails)
+        verdict = judge(path, linear(), X)
+    assert verdict.failure == "LoadFailed"
+    assert str(error) in verdict.reason
+    assert judge(path, linear(), X).status == "passed"
+
+
+def test_what_becomes_of_the_file_later_does_not_matter(tmp_path, monkeypatch):
+    path, copyfile = WRITERS["trace.pt"](tmp_path / "model.pt", linear()), shutil.copyfile
+
+    def and_gone(source, copy):
+        copyfile(source, copy)
+        Path(source).unlink()
+
+    monkeypatch.setattr(shutil, "copyfile", and_gone)
+    assert judge(path, linear(), X).status == "passed"
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("location", ["a" * 300, "a\0b", ""])
+def test_names_of_external_data_that_no_file_can_have(tmp_path, location):
+    path = hostile._external(tmp_path, location)
+    verdict = judge(path, Same(), X)
+    assert verdict.failure == "LoadFailed"
+    assert "wants data from" in verdict.reason
+
+
+def test_a_callable_is_judged_on_any_target():
+    module = linear()
+    for target in ("trace", "export", "onnx"):
+        assert judge(lambda x: module(x) * 1.0, module, X, target=target).status == "passed"
+    assert judge(lambda x: module(x) + 1, module, X, target="trace").failure == "OutputsDiffer"
+
+
+# -- what a process of its own says ----------------------------------------------------------------
+
+
+class Sparse(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x * 2).to_sparse()
+
+
+def test_what_has_no_way_back_is_skipped_with_its_reason(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.jit.script(Sparse()).save(str(path))
+    verdict = judge(path, Sparse(), torch.eye(3))
+    assert verdict.status == "skipped"
+    assert "a torch.sparse_coo tensor of torch.float32 cannot cross" in verdict.reason
+
+
+def test_names_in_a_file_do_not_speak_to_the_terminal(tmp_path):
+    evil = "\x1b[2Jall passed"
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in (evil, "b")]
+    graph = helper.make_graph(
+        [helper.make_node("Add", [evil, "b"], ["y"])],
+        "g",
+        values,
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path
+    )
+    verdict = judge(path, Same(), torch.ones(2))
+    said = "\n".join([verdict.reason, *verdict.details, *(d.actual for d in verdict.differences)])
+    assert "all passed" in said
+    assert "\x1b" not in said
+
+
+@pytest.mark.parametrize(
+    "found", [{"branches": {}}, {"branches": 3}, {"sizes": {}}, {"sizes": {"axes": 1}}]
+)
+def test_a_process_that_says_nonsense_of_its_file_is_told(tmp_path, monkeypatch, found):
+    path = hostile.healthy_pt2(tmp_path)
+    plain = answers.read
+
+    def read(said, asked):
+        answer = plain(said, asked)
+        return dataclasses.replace(answer, found=found) if asked == "load" else answer
+
+    monkeypatch.setattr(answers, "read", read)
+    verdict = judge(path, linear(), X)
+    assert verdict.failure == "LoadFailed"
+    assert "the plugin does not understand" in verdict.reason

@@ -1,0 +1,493 @@
+"""The round trip where something goes wrong on the way: a clear failure, nothing left behind, the next one unaffected."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport import check_export
+from pytest_torchexport.checks.round_trip import saving, serving
+from pytest_torchexport.checks.round_trip.trip import RoundTrip
+from pytest_torchexport.sandbox import process, session, wire
+from pytest_torchexport.sandbox.process import ONNXRUNTIME, TORCH, Server
+from pytest_torchexport.sandbox.session import Session
+from pytest_torchexport.targets.base import DirectArtifact
+from pytest_torchexport.targets.onnx import OnnxArtifact
+from tests import hostile
+
+X = (torch.linspace(-1, 1, 6).reshape(2, 3),)
+
+
+def check(target="trace", **options):
+    return check_export(nn.Linear(3, 2), X, target=target, max_examples=1, **options)
+
+
+def homes():
+    return [server.home for server in Server._shared.values() if server.alive]
+
+
+def rooms():
+    """The directories of artifacts that are still there."""
+    return [path for home in homes() for path in home.glob("artifact-*")]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_and_the_next_item_passes(monkeypatch):
+    yield
+    assert rooms() == []
+    monkeypatch.undo()
+    verdict = check()
+    assert verdict.status == "passed", verdict.reason
+    assert not verdict.isolated
+    assert rooms() == []
+
+
+def failed(verdict, failure, *said):
+    """The verdict's own words."""
+    text = "\n".join([verdict.reason, *verdict.details])
+    assert verdict.failure == failure, text
+    assert "please report it" not in text
+    for part in said:
+        assert part in text
+    return text
+
+
+# -- saving ----------------------------------------------------------------------------------------
+
+
+def _raises(artifact, directory):
+    raise ValueError("a value that cannot be written")
+
+
+def _full(artifact, directory):
+    (directory / "model.pt").write_bytes(b"half")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory / "model.pt"))
+
+
+def _half(artifact, directory):
+    (directory / "parts").mkdir()
+    (directory / "model.pt").write_bytes(b"half")
+    (directory / "parts" / "one.bin").write_bytes(b"half")
+    raise RuntimeError("in the middle")
+
+
+def _none(artifact, directory):
+    torch.jit.save(artifact.program, directory / artifact.filename)
+
+
+def _text(artifact, directory):
+    torch.jit.save(artifact.program, directory / artifact.filename)
+    return str(directory / artifact.filename)
+
+
+def _elsewhere(artifact, directory):
+    path = pathlib.Path(tempfile.gettempdir()) / f"elsewhere-{os.getpid()}.pt"
+    path.write_bytes(b"")
+    try:
+        return path
+    finally:
+        path.unlink()
+
+
+def _nothing(artifact, directory):
+    return directory / "model.pt"
+
+
+def _other_name(artifact, directory):
+    (directory / "other.pt").write_bytes(b"")
+    return directory / "model.pt"
+
+
+def _directory(artifact, directory):
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("save", "said"),
+    [
+        (_raises, ["cannot be saved: ValueError: a value that cannot be written"]),
+        (_full, ["cannot be saved: OSError", "No space left on device", "leaves model.pt behind"]),
+        (
+            _half,
+            [
+                "cannot be saved: RuntimeError: in the middle",
+                "and leaves model.pt, parts/one.bin behind, half-written",
+            ],
+        ),
+        (_none, ["save is to return the path of a file", "returned None", "wrote model.pt there"]),
+        (_text, ["save is to return the path of a file", "it wrote model.pt there"]),
+        (_elsewhere, ["save is to return the path of a file", "it wrote nothing there"]),
+        (_nothing, ["save is to return the path of a file", "it wrote nothing there"]),
+        (_other_name, ["save is to return the path of a file", "it wrote other.pt there"]),
+        (_directory, ["save is to return the path of a file", "it wrote nothing there"]),
+    ],
+)
+def test_a_save_that_goes_wrong_is_told(monkeypatch, save, said):
+    monkeypatch.setattr(DirectArtifact, "save", save)
+    failed(check(), "LoadFailed", *said)
+
+
+def test_a_save_that_goes_wrong_the_second_time_is_told(monkeypatch):
+    plain, saves = DirectArtifact.save, []
+
+    def save(artifact, directory):
+        saves.append(directory)
+        return plain(artifact, directory) if len(saves) == 1 else _full(artifact, directory)
+
+    monkeypatch.setattr(DirectArtifact, "save", save)
+    failed(check(), "LoadFailed", "No space left on device")
+
+
+def test_a_save_that_does_not_return_is_hung(monkeypatch):
+    def save(artifact, directory):
+        while True:
+            pass
+
+    monkeypatch.setattr(DirectArtifact, "save", save)
+    failed(
+        check(time_limit=2), "ArtifactHung", "saving the artifact did not return", "limit of 2 s"
+    )
+
+
+def test_files_in_a_directory_come_along(monkeypatch):
+    plain = DirectArtifact.save
+
+    def save(artifact, directory):
+        (directory / "parts").mkdir()
+        (directory / "parts" / "one.bin").write_bytes(b"one")
+        return plain(artifact, directory)
+
+    monkeypatch.setattr(DirectArtifact, "save", save)
+    assert check().status == "passed"
+
+
+def test_saving_twice_must_give_the_same_files(monkeypatch):
+    plain, saves = DirectArtifact.save, []
+
+    def save(artifact, directory):
+        saves.append(directory)
+        (directory / f"part-{len(saves)}").write_bytes(b"")
+        return plain(artifact, directory)
+
+    monkeypatch.setattr(DirectArtifact, "save", save)
+    failed(
+        check(),
+        "RoundTripDiffers",
+        "saved twice, it wrote model.pt, part-1 and then model.pt, part-2",
+    )
+
+
+def test_what_is_saved_otherwise_than_it_is_in_memory_differs(monkeypatch):
+    def save(artifact, directory):
+        with torch.no_grad():
+            other = torch.jit.trace(nn.Linear(3, 2), X)
+        path = directory / artifact.filename
+        torch.jit.save(other, path)
+        return path
+
+    monkeypatch.setattr(DirectArtifact, "save", save)
+    failed(check(), "RoundTripDiffers", "changed what the program says of itself", "parameter")
+
+
+def test_names_that_saving_changes_are_told(monkeypatch):
+    import onnx
+
+    plain = OnnxArtifact.save
+
+    def save(artifact, directory):
+        path = plain(artifact, directory)
+        model = onnx.load(path)
+        model.graph.output[0].name = model.graph.node[-1].output[0] = "changed"
+        onnx.save(model, path)
+        return path
+
+    monkeypatch.setattr(OnnxArtifact, "save", save)
+    failed(check("onnx"), "RoundTripDiffers", "saving and loading it changed", "changed")
+
+
+# -- between saving and loading --------------------------------------------------------------------
+
+
+def spoil(monkeypatch, how):
+    """Do something to the file after it was moved."""
+    plain = saving.moved
+
+    def moved(case, described):
+        path = plain(case, described)
+        how(path)
+        return path
+
+    monkeypatch.setattr(saving, "moved", moved)
+
+
+@pytest.mark.parametrize("target", ["trace", "export", "onnx"])
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.9])
+def test_a_truncated_file_does_not_load(monkeypatch, target, part):
+    spoil(monkeypatch, lambda path: os.truncate(path, int(path.stat().st_size * part)))
+    failed(check(target), "LoadFailed")
+
+
+@pytest.mark.parametrize("target", ["trace", "export", "onnx"])
+def test_a_file_that_is_gone_does_not_load(monkeypatch, target):
+    spoil(monkeypatch, pathlib.Path.unlink)
+    failed(check(target), "LoadFailed")
+
+
+def test_a_file_that_kills_who_loads_it_is_not_called_here(monkeypatch, tmp_path):
+    """Nobody asked for the round trip; where isolation was asked for, a call here might be the last."""
+    killer = hostile.nested_source(tmp_path)
+    spoil(monkeypatch, lambda path: shutil.copyfile(killer, path))
+    verdict = check(checks=["parity"], isolate=True)
+    failed(verdict, "ArtifactCrashed", "while it was loaded: it was killed by SIGSEGV")
+
+
+def test_a_file_that_does_not_load_is_not_isolated_and_says_why(monkeypatch):
+    spoil(monkeypatch, lambda path: path.write_bytes(b""))
+    verdict = check(checks=["parity"], isolate=True)
+    assert verdict.status == "passed"
+    assert not verdict.isolated
+    (note,) = (note for note in verdict.notes if note.startswith("not isolated: "))
+    assert "not a ZIP archive" in note
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to a limit of memory")
+def test_a_call_that_is_larger_than_the_memory_is_told_with_the_limit():
+    verdict = check_export(
+        nn.Identity(),
+        (torch.ones(60_000_000),),
+        target="trace",
+        checks=["round_trip"],
+        shapes={"input": "..."},
+        max_examples=1,
+        memory_limit=350,
+    )
+    failed(verdict, "ArtifactCrashed", "exhausted its memory limit of 350 MB")
+
+
+# -- devices ---------------------------------------------------------------------------------------
+
+
+class Noisy(nn.Module):
+    def forward(self, x):
+        return x + torch.rand(3)
+
+
+class Sparse(nn.Module):
+    def forward(self, x):
+        return (x * 2).to_sparse()
+
+
+@pytest.fixture
+def second_device(monkeypatch):
+    """Where there is no GPU: a device of that name that is the CPU, with a random stream of its own."""
+    plain = RoundTrip.on
+
+    def on(own, device, call):
+        own._bench.plan = dataclasses.replace(own._bench.plan, seed=own._bench.plan.seed + 1)
+        try:
+            return plain(own, "cpu", call)
+        finally:
+            own._bench.plan = dataclasses.replace(own._bench.plan, seed=own._bench.plan.seed - 1)
+
+    monkeypatch.setattr(serving, "missing_device", lambda _: None)
+    monkeypatch.setattr(RoundTrip, "on", on)
+
+
+@pytest.mark.parametrize("module", [nn.Linear(3, 3), Noisy(), Sparse()])
+def test_what_is_right_on_another_device_passes(second_device, module):
+    verdict = check_export(
+        module,
+        (torch.eye(3),),
+        target="trace",
+        serve_on=["cuda"],
+        shapes={},
+        max_examples=1,
+        mode="train",
+    )
+    assert verdict.status == "passed", (verdict.failure, verdict.reason, verdict.differences)
+
+
+def test_what_is_wrong_on_another_device_fails(second_device, monkeypatch):
+    plain = RoundTrip.on
+
+    def on(own, device, call):
+        outcome = plain(own, device, call)
+        return dataclasses.replace(outcome, value=outcome.value + 1)
+
+    monkeypatch.setattr(RoundTrip, "on", on)
+    verdict = check(serve_on=["cuda"])
+    failed(verdict, "RoundTripDiffers", "loaded on cuda")
+    assert verdict.differences
+
+
+@pytest.mark.parametrize(
+    ("device", "other", "one"),
+    [("cuda", "cuda:0", True), ("cuda:0", "cuda:1", False), ("cpu", "cuda", False)],
+)
+def test_which_names_are_those_of_one_device(device, other, one):
+    assert (serving._indexed(device) == serving._indexed(other)) == one
+
+
+# -- directories -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_server():
+    """As before the first artifact."""
+    for server in list(Server._shared.values()):
+        server.close()
+    Server._shared.clear()
+
+
+def test_without_a_temporary_directory_the_next_step_is_told(monkeypatch, no_server):
+    def mkdtemp(**options):
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+    failed(check(), "LoadFailed", "No usable temporary directory", "next step", "TMPDIR")
+
+
+def test_a_read_only_temporary_directory_is_told(monkeypatch, no_server):
+    def mkdtemp(**options):
+        raise PermissionError(errno.EROFS, "Read-only file system", "/tmp/torchexport-1")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+    failed(check(), "LoadFailed", "Read-only file system", "TMPDIR")
+
+
+def test_a_missing_tmpdir_is_not_used(monkeypatch, no_server, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert check().status == "passed"
+
+
+def test_a_server_that_cannot_be_started_is_told(monkeypatch, no_server):
+    def popen(*arguments, **options):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(process.subprocess, "Popen", popen)
+    failed(
+        check(), "LoadFailed", "the clean process could not be started", "Cannot allocate memory"
+    )
+
+
+def test_a_server_whose_interpreter_ends_at_once_is_told(monkeypatch, no_server):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    failed(check(), "LoadFailed", "the clean process could not be started")
+
+
+def test_a_home_that_somebody_cleaned_away_is_made_again():
+    check()
+    for home in homes():
+        subprocess.run(["rm", "-rf", home], check=True)
+    assert check().status == "passed"
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="only root mounts a small disk"
+)
+@pytest.mark.parametrize("kilobytes", [4, 100, 200])
+def test_a_full_disk_is_told(monkeypatch, no_server, tmp_path, kilobytes):
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", tmp_path], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this container does not let root mount a disk")
+    try:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        verdict = check_export(
+            nn.Linear(300, 100), (torch.zeros(2, 300),), target="trace", max_examples=1
+        )
+        failed(verdict, "LoadFailed", "No space left on device")
+    finally:
+        for server in list(Server._shared.values()):
+            server.close()
+        Server._shared.clear()
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+
+def before_answer(monkeypatch, number, act):
+    """Do something to a session before its answer of that number is asked for: the first is that it is ready, the
+    second that it has loaded.
+    """
+    plain, asked = Session._exchange, []
+
+    def exchange(own, message, about, limit):
+        asked.append(about)
+        if len(asked) == number:
+            act(own)
+        return plain(own, message, about, limit)
+
+    monkeypatch.setattr(Session, "_exchange", exchange)
+
+
+def kill_child(own):
+    os.kill(own._child._pid, signal.SIGKILL)
+
+
+def kill_server(own):
+    server = Server.of(own._source.library)
+    os.kill(server._process.pid, signal.SIGKILL)
+    server._process.wait()
+
+
+@pytest.mark.skipif(not process.FORKS, reason="there is no server where there is no fork")
+@pytest.mark.parametrize("target", ["trace", "onnx"])
+def test_who_is_killed_before_it_loads_is_told(monkeypatch, target):
+    before_answer(monkeypatch, 1, kill_child)
+    failed(check(target), "LoadFailed", "could not be started: it was killed by SIGKILL")
+
+
+@pytest.mark.skipif(not process.FORKS, reason="there is no server where there is no fork")
+@pytest.mark.parametrize("target", ["trace", "onnx"])
+@pytest.mark.parametrize("act", [kill_child, kill_server])
+@pytest.mark.parametrize("number", [3, 4, 6])
+def test_who_is_killed_in_between_is_loaded_again_and_watched(monkeypatch, act, target, number):
+    before_answer(monkeypatch, number, act)
+    verdict = check(target)
+    assert verdict.status == "passed", (verdict.failure, verdict.reason)
+    assert verdict.isolated
+
+
+@pytest.mark.parametrize(("number", "failure"), [(1, "LoadFailed"), (2, "ArtifactCrashed")])
+@pytest.mark.parametrize("target", ["trace", "onnx"])
+def test_an_answer_that_is_none_is_told(monkeypatch, target, number, failure):
+    plain, received = wire.receive, []
+
+    def receive(*arguments, **options):
+        received.append(plain(*arguments, **options))
+        if len(received) == number:
+            raise wire.Malformed("ValueError: nonsense")
+        return received[-1]
+
+    monkeypatch.setattr(session.wire, "receive", receive)
+    failed(check(target), failure, "does not understand (ValueError: nonsense)")
+
+
+@pytest.mark.skipif(not process.FORKS, reason="there is no server where there is no fork")
+@pytest.mark.parametrize("library", [TORCH, ONNXRUNTIME], ids=["torch", "onnxruntime"])
+def test_a_server_that_was_killed_between_items_is_started_again(library):
+    target = "trace" if library is TORCH else "onnx"
+    check(target)
+    server = Server.of(library)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(server._process.pid, signal.SIGKILL)
+    assert check(target).status == "passed"

@@ -1,0 +1,150 @@
+"""self_test.py: seeded bugs are caught where the calls can show them, and said to be missed where not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport import Ineffective, check_export
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x):
+        y = self.layer(x)
+        return {"y": y, "best": y.argmax(-1)}
+
+
+def seeded(module, *args, target="trace", **options):
+    torch.manual_seed(0)
+    verdict = check_export(module, args, target=target, self_test=True, **options)
+    assert verdict.status == "passed", verdict.reason
+    return {name: came.partition(":")[0] for name, came in verdict.self_test.items()}
+
+
+@pytest.mark.parametrize("target", ["trace", "script", "export", "onnx"])
+def test_every_seeded_bug_of_a_plain_model_is_caught(target):
+    assert seeded(Two(), torch.randn(2, 4), target=target) == {
+        "frozen size of batch": "caught",
+        "perturbed weight": "caught",
+        "dropped output": "caught",
+        "cast to half": "caught",
+        "swapped branch": "caught",
+    }
+
+
+def test_what_does_not_apply_says_why():
+    verdict = check_export(torch.relu, (torch.randn(2, 4),), target="trace", self_test=True)
+    assert verdict.self_test["perturbed weight"] == "does not apply: there are no weights"
+    assert verdict.self_test["dropped output"] == (
+        "does not apply: there is one output alone, or a container of its own class"
+    )
+    fixed = seeded(Two(), torch.randn(2, 4), shapes={"x": "..."})
+    assert fixed["frozen size"] == "does not apply"
+
+
+def test_a_tolerance_that_forgives_everything_misses():
+    loose = seeded(Two(), torch.randn(2, 4), rtol=0.5, atol=0.5)
+    assert loose["cast to half"] == "missed"
+    assert loose["dropped output"] == "caught"
+
+
+def test_a_single_value_takes_one_side_of_every_branch():
+    found = seeded(Two(), torch.randn(2, 4), values={"x": [1.0]})
+    assert found["swapped branch"] == "missed"
+
+
+def test_under_strict_a_missed_bug_is_a_failure():
+    verdict = check_export(
+        Two(), (torch.randn(2, 4),), target="trace", self_test=True, strict=True, rtol=0.1, atol=0.1
+    )
+    assert verdict.failure == Ineffective.__name__
+    assert "cast to half" in verdict.reason
+    assert verdict.self_test["dropped output"].startswith("caught")
+
+
+def test_each_dim_is_frozen_on_its_own():
+    found = seeded(
+        nn.ReLU(), torch.randn(2, 4, 5), shapes={"input": "batch 4 time"}, target="export"
+    )
+    assert {"frozen size of batch", "frozen size of time"} <= found.keys()
+    assert found["frozen size of time"] == "caught"
+
+
+class Scaled(nn.Module):
+    def __init__(self, factor, *, loops=False):
+        super().__init__()
+        self.factor = factor
+        self.loops = loops
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        while self.loops and float((self.weight - 1).abs().max()) > 1e-6:
+            x = x * 1.0
+        return x + self.factor * self.weight
+
+
+def test_a_weight_that_does_not_matter_proves_nothing():
+    assert seeded(Scaled(0), torch.randn(2, 3))["perturbed weight"] == "does not apply"
+    assert seeded(Scaled(1), torch.randn(2, 3))["perturbed weight"] == "caught"
+
+
+def test_the_first_weight_that_matters_is_the_one():
+    class First(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.Parameter(torch.ones(3))
+            self.zeros = nn.Parameter(torch.zeros(3))
+
+        def forward(self, x):
+            return x + self.zeros
+
+    assert seeded(First(), torch.randn(2, 3))["perturbed weight"] == "caught"
+
+
+def test_eager_that_does_not_return_with_other_weights_ends_all_the_same(monkeypatch):
+    from pytest_torchexport.checks import self_test
+
+    monkeypatch.setattr(self_test, "SECONDS_EACH", 0.3)
+    found = seeded(Scaled(1, loops=True), torch.randn(2, 3))
+    assert found["perturbed weight"] == "does not apply"
+    assert found["frozen size of batch"] == "caught"
+
+
+def test_a_cast_that_half_precision_survives_proves_nothing():
+    class Signs(nn.Module):
+        def forward(self, x):
+            return (x > 0).float()
+
+    assert seeded(Signs(), torch.randn(2, 3))["cast to half"] == "does not apply"
+
+
+def test_without_calls_there_is_nothing_to_ask():
+    found = seeded(Two(), torch.randn(2, 4), checks=["state"])
+    assert found == {"every bug": "does not apply"}
+
+
+def test_the_module_keeps_its_weights():
+    module = Two()
+    before = module.layer.weight.detach().clone()
+    seeded(module, torch.randn(2, 4))
+    assert torch.equal(module.layer.weight, before)
+
+
+def test_a_failed_item_is_not_asked():
+    class Frozen(nn.Module):
+        def forward(self, x):
+            return x * int(x.shape[0])
+
+    verdict = check_export(Frozen(), (torch.randn(2, 4),), target="trace", self_test=True)
+    assert verdict.status == "failed"
+    assert verdict.self_test == {}
+
+
+def test_a_dim_of_one_declared_size_cannot_be_frozen():
+    found = seeded(Two(), torch.randn(3, 4), shapes={"x": "batch 4"}, dims={"batch": [3]})
+    assert found["frozen size of batch"] == "does not apply"

@@ -1,0 +1,234 @@
+"""spec/dims.py: the language of dims."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from pytest_torchexport.config.dims import Dim, Expr, parse_shape, parse_sizes, solve
+
+
+def texts(shape):
+    return None if shape is None else [axis.text for axis in shape]
+
+
+def shape(text):
+    parsed = parse_shape(text)
+    assert parsed is not None
+    return parsed
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("batch 3 height width", ["batch", "3", "height", "width"]),
+        ("", []),
+        ("   ", []),
+        ("  batch\t3 ", ["batch", "3"]),
+        ("batch 2*time+1", ["batch", "2*time+1"]),
+        ("(a+b)//2", ["(a+b)//2"]),
+        ("_ batch", ["_", "batch"]),
+        ("0 a%4 a-b", ["0", "a%4", "a-b"]),
+        ("größe", ["größe"]),
+        ("...", None),
+        (" ... ", None),
+    ],
+)
+def test_a_shape_is_read_axis_by_axis(text, expected):
+    assert texts(parse_shape(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "blamed"),
+    [
+        ("batch a**2", "a**2"),
+        ("batch a/2", "a/2"),
+        ("-1", "-1"),
+        ("True", "True"),
+        ("1.5", "1.5"),
+        ("f(x)", "f(x)"),
+        ("a[0]", "a[0]"),
+        ("'a'", "'a'"),
+        ("a==b", "a==b"),
+        ("a b,c", "b,c"),
+        ("2*", "2*"),
+        ("class", "class"),
+        ("*batch 3", "*batch"),
+        ("#c=3", "#c=3"),
+        ("a;b", "a;b"),
+        ("__import__('os')", "__import__('os')"),
+        ("lambda:0", "lambda:0"),
+    ],
+)
+def test_a_wrong_axis_is_named_with_what_is_legal(text, blamed):
+    with pytest.raises(ValueError) as caught:
+        parse_shape(text)
+    message = str(caught.value)
+    assert f"in shape {text!r}, {blamed!r} is not" in message
+    assert "a size, a dim's name, or an expression" in message
+
+
+@pytest.mark.parametrize("text", ["batch ...", "... 3", "... ..."])
+def test_dots_stand_alone(text):
+    with pytest.raises(ValueError, match=r"'\.\.\.' must stand alone"):
+        parse_shape(text)
+
+
+@pytest.mark.parametrize("value", [3, None, ["batch", 3], ("batch",), b"batch"])
+def test_a_shape_that_is_no_string_is_refused(value):
+    with pytest.raises(ValueError, match="a shape is a string like"):
+        parse_shape(value)
+
+
+def test_an_axis_of_many_digits_or_brackets_is_refused_or_read_but_does_not_crash():
+    assert texts(parse_shape("9" * 100)) == ["9" * 100]
+    for deep in ("(" * 300 + "a" + ")" * 300, "a" + "+a" * 5000):
+        with contextlib.suppress(ValueError):
+            assert texts(parse_shape(deep)) == [deep]
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes", "value"),
+    [
+        ("7", {}, 7),
+        ("a", {"a": 3}, 3),
+        ("2*a+1", {"a": 3}, 7),
+        ("(a+b)*2", {"a": 1, "b": 2}, 6),
+        ("a//2", {"a": 7}, 3),
+        ("a%4", {"a": 7}, 3),
+        ("a-b", {"a": 7, "b": 2}, 5),
+    ],
+)
+def test_an_expression_has_the_value_python_gives_it(text, sizes, value):
+    assert Expr(text).evaluate(sizes) == value
+    assert Expr(text).names == set(sizes)
+
+
+def test_a_missing_dim_is_a_key_error():
+    with pytest.raises(KeyError, match="b"):
+        Expr("a+b").evaluate({"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "linear"),
+    [
+        ("a", ("a", 1, 0)),
+        ("2*a", ("a", 2, 0)),
+        ("2*a+1", ("a", 2, 1)),
+        ("a-3", ("a", 1, -3)),
+        ("3*(a+1)-a", ("a", 2, 3)),
+        ("a*a", None),
+        ("a//2", None),
+        ("a%7", None),
+        ("a+b", None),
+        ("4", None),
+        ("4//(a-8)", None),
+    ],
+)
+def test_linear_expressions_of_one_dim_are_recognized(text, linear):
+    assert Expr(text).linear() == linear
+
+
+@pytest.mark.parametrize(
+    ("value", "sizes"),
+    [
+        ((1, 4), [1, 2, 3, 4]),
+        ((2, 2), [2]),
+        ((0, 1), [0, 1]),
+        (range(32, 129, 32), [32, 64, 96, 128]),
+        (range(8, 0, -2), [2, 4, 6, 8]),
+        ([7, 2, 2, 1], [1, 2, 7]),
+        ({3, 1}, [1, 3]),
+    ],
+)
+def test_sizes_come_from_a_pair_a_range_or_a_list(value, sizes):
+    assert list(parse_sizes("d", value)) == sizes
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        ((4, 1), "low 4 is above high 1"),
+        ((-1, 4), "size -1 is below 0"),
+        ([-3, 4], "size -3 is below 0"),
+        (range(-2, 3), "size -2 is below 0"),
+        ([], "holds no size at all"),
+        (range(3, 3), "holds no size at all"),
+        (range(3, 0), "holds no size at all"),
+        (5, r"is not \(low, high\), a range, or a list"),
+        (None, "is not"),
+        ("1..4", "is not"),
+        ((1, 2, 3), "is not"),
+        ((1,), "is not"),
+        ((1.0, 4.0), "is not"),
+        ((True, 4), "is not"),
+        ([1, True], "is not"),
+        ([1, "2"], "is not"),
+        ({"low": 1}, "is not"),
+    ],
+)
+def test_wrong_sizes_are_refused_and_the_dim_is_named(value, match):
+    with pytest.raises(ValueError, match=match) as caught:
+        parse_sizes("height", value)
+    assert "dim 'height'" in str(caught.value)
+
+
+def dim(sizes, example):
+    return Dim(name="d", sizes=sizes, example=example, declared=True)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "example", "boundary"),
+    [
+        (range(9), 3, (0, 1, 3, 8)),
+        (range(1, 9), 3, (1, 3, 8)),
+        (range(2, 9), 3, (2, 3, 8)),
+        (range(32, 129, 32), 64, (32, 64, 128)),
+        ((1, 2, 7), 2, (1, 2, 7)),
+        (range(4, 5), 4, (4,)),
+        (range(4, 9), 2, (2, 4, 8)),
+    ],
+)
+def test_boundary_sizes_are_zero_and_one_where_legal_and_both_ends_and_the_example(
+    sizes, example, boundary
+):
+    assert dim(sizes, example).boundary() == boundary
+
+
+def test_a_dim_describes_itself_for_people():
+    assert dim(range(1, 9), 2).describe() == "1..8"
+    assert dim(range(32, 129, 32), 32).describe() == "32..128 by 32"
+    assert dim((1, 2, 7), 1).describe() == "1, 2, 7"
+
+
+def test_solve_finds_plain_names_and_names_inside_expressions():
+    assert solve([(shape("batch 3"), [2, 3])]) == {"batch": 2}
+    assert solve([(shape("n 2*n+1"), [4, 9])]) == {"n": 4}
+    assert solve([(shape("2*t"), [10])]) == {"t": 5}
+    assert solve([(shape("2*t+1 3"), [1, 3])]) == {"t": 0}
+    assert solve([(shape("a"), [4]), (shape("a+b"), [9])]) == {"a": 4, "b": 5}
+    assert solve([(shape("a*b b"), [6, 2])]) == {"a": 3, "b": 2}
+    assert solve([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        ([(shape("n n"), [2, 3])], ["axis 'n' of shape 'n n' is 2 (n=2)", "the example has 3"]),
+        ([(shape("batch 4"), [2, 3])], ["axis '4'", "a constant", "the example has 3"]),
+        ([(shape("2*t"), [5])], ["no size of 't' makes '2*t' equal the example's 5"]),
+        ([(shape("a+b"), [5])], ["leaves 'a' and 'b' open", "name each dim alone on some axis"]),
+        ([(shape("n"), [2]), (shape("2*n"), [5])], ["axis '2*n'", "is 4 (n=2)", "has 5"]),
+    ],
+)
+def test_solve_names_the_axis_that_does_not_fit(given, parts):
+    with pytest.raises(ValueError) as caught:
+        solve(given)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_division_by_a_dim_that_is_zero_is_told_as_a_misfit():
+    with pytest.raises(ValueError):
+        solve([(shape("n 4//n"), [0, 4])])

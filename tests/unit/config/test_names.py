@@ -1,0 +1,99 @@
+"""config/names.py: names without imports, and targets of other packages."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from pytest_torchexport.config import names
+from pytest_torchexport.config.names import entry_point, register_target, targets
+from pytest_torchexport.targets import get
+
+
+class Fake:
+    specializes_0_1 = False
+
+
+@pytest.fixture(autouse=True)
+def _only_for_this_test(monkeypatch):
+    monkeypatch.setattr(names, "_registered", {})
+
+
+def test_ours_come_first_in_a_fixed_order():
+    assert targets()[:5] == ("trace", "script", "export", "onnx", "onnx_legacy")
+    assert "base" not in targets()
+    assert "ort" not in targets()
+
+
+def test_names_are_known_without_torch():
+    code = (
+        "import sys; from pytest_torchexport.config import names; found = names.targets(); "
+        "assert 'onnx' in found; "
+        "print([m for m in ('torch', 'onnx', 'onnxruntime', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_name_of_ours_is_a_target_with_the_three_verbs():
+    for name in targets():
+        target = get(name)
+        assert callable(target.unavailable)
+        assert callable(target.export)
+        assert callable(target.load)
+        assert isinstance(target.specializes_0_1, bool)
+        assert entry_point(name) == f"pytest_torchexport.targets.{name}:TARGET"
+
+
+def test_a_registered_target_is_known_and_lives_only_here():
+    target = Fake()
+    register_target("mine", target)
+    assert targets()[-1] == "mine"
+    assert get("mine") is target
+    assert entry_point("mine") is None
+
+
+def test_registering_the_same_target_again_is_no_error():
+    target = Fake()
+    register_target("mine", target)
+    register_target("mine", target)
+    assert targets().count("mine") == 1
+
+
+@pytest.mark.parametrize("name", ["trace", "onnx", "mine"])
+def test_a_taken_name_is_refused(name):
+    register_target("mine", Fake())
+    with pytest.raises(ValueError, match=f"already a target named '{name}'"):
+        register_target(name, Fake())
+
+
+@pytest.mark.parametrize("name", ["my target", "my-target", "", "1st", "a,b"])
+def test_a_name_that_would_break_an_id_is_refused(name):
+    with pytest.raises(ValueError, match="a target's name is an identifier"):
+        register_target(name, Fake())
+
+
+def test_the_word_that_means_no_target_cannot_be_one():
+    with pytest.raises(ValueError, match="none"):
+        register_target("none", Fake())
+
+
+def test_an_unknown_name_is_a_key_error():
+    with pytest.raises(KeyError, match="nothing"):
+        get("nothing")
+    with pytest.raises(KeyError, match="nothing"):
+        entry_point("nothing")
+
+
+def test_an_entry_point_of_another_package_is_a_target(monkeypatch):
+    import importlib.metadata
+
+    point = importlib.metadata.EntryPoint(
+        "theirs", "pytest_torchexport.targets.trace:TARGET", names.ENTRY_POINT_GROUP
+    )
+    monkeypatch.setattr(names, "entry_points", lambda: {"theirs": point})
+    assert "theirs" in targets()
+    assert get("theirs") is get("trace")
+    assert entry_point("theirs") == "pytest_torchexport.targets.trace:TARGET"

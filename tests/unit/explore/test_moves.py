@@ -1,0 +1,352 @@
+"""moves.py: from a call to others, all of them legal, that come nearer to another branch."""
+
+# ruff: noqa: ARG005  # the parameters are what a spec reads of a function
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from specs import spec_of, within
+
+from pytest_torchexport.explore import moves
+from pytest_torchexport.explore.observed import Probe
+from pytest_torchexport.explore.provenance import Compared, Plain, Reduced
+from pytest_torchexport.inputs.recipes import build, build_leaves, example_recipe, with_leaves
+from pytest_torchexport.inputs.spec import TensorLeaf
+
+SPEC = spec_of(
+    lambda x, ids, mask, choice, own, z, n, f, name, flag, odd: x,
+    torch.randn(2, 3),
+    torch.tensor([[5, 9], [6, 7]]),
+    torch.tensor([[True, False], [True, True]]),
+    torch.tensor([0.5, 2.0]),
+    torch.zeros(2),
+    torch.zeros(2, dtype=torch.complex64),
+    3,
+    0.5,
+    "a",
+    False,
+    object(),
+    shapes={"x": "b w", "ids": "b t", "mask": "b t", "choice": "b", "own": "b", "z": "b"},
+    dims={"b": (1, 4), "w": range(3, 13, 3), "t": [1, 2, 5]},
+    values={
+        "x": (-4.0, 8.0),
+        "ids": (0, 50),
+        "choice": [0.5, 2.0],
+        "own": st.sampled_from([0.0, 1.0]),
+        "n": (1, 6),
+        "f": (-1.0, 1.0),
+        "name": ["a", "b"],
+        "flag": [False, True],
+    },
+)
+CONSTANTS = (512.0, 7, 3.5, -2.25, 40)
+
+
+def legal_leaves(spec, recipe):
+    """The leaves of a recipe, which must be legal."""
+    assert all(recipe.sizes.get(name, d.example) in d.sizes for name, d in spec.dims.items())
+    leaves = build_leaves(spec, recipe)
+    for leaf, value in zip(spec.leaves, leaves, strict=True):
+        if isinstance(leaf, TensorLeaf):
+            assert value.dtype == leaf.dtype
+            if not leaf.dtype.is_complex and leaf.domain.elements is None:
+                plain = value if value.is_floating_point() else value.to(torch.int64)
+                assert within(plain, leaf.domain), (leaf.path, value)
+            if leaf.domain.rows_keep_one and value.numel():
+                assert value.any(-1).all()
+        elif isinstance(leaf.values, list):
+            assert value in leaf.values
+        elif isinstance(leaf.values, tuple):
+            assert leaf.values[0] <= value <= leaf.values[1]
+            assert type(value) is type(leaf.example)
+        else:
+            assert type(value) is type(leaf.example)
+    return leaves
+
+
+def seeds(spec, constants=CONSTANTS, seed=0):
+    return [
+        *moves.plain_seeds(spec, constants, seed),
+        *moves.odd_seeds(spec, constants, seed),
+    ]
+
+
+def test_seeds_are_legal_and_the_same_for_a_seed():
+    first = seeds(SPEC)
+    for recipe in first:
+        legal_leaves(SPEC, recipe)
+    assert first == seeds(SPEC)
+
+
+def test_seeds_hold_every_listed_value_the_ends_of_ranges_and_of_dims():
+    made = seeds(SPEC)
+    values = {6: set(), 7: set(), 8: set(), 9: set()}
+    for recipe in made:
+        for index, leaf in enumerate(build_leaves(SPEC, recipe)):
+            if index in values:
+                values[index].add(leaf)
+    assert values[6] >= {1, 6}
+    assert values[7] >= {-1.0, 1.0}
+    assert values[8] == {"a", "b"}
+    assert values[9] == {True, False}
+    for name, sizes in {"b": {1, 4}, "w": {3, 12}, "t": {1, 5}}.items():
+        assert sizes <= {recipe.sizes.get(name, SPEC.dims[name].example) for recipe in made}
+
+
+def test_seeds_set_two_arguments_at_a_time():
+    pairs = {tuple(build_leaves(SPEC, recipe)[8:10]) for recipe in seeds(SPEC)}
+    assert ("b", True) in pairs
+
+
+def test_seeds_hold_the_constants_of_the_code_where_they_are_legal():
+    made = [build_leaves(SPEC, recipe) for recipe in seeds(SPEC)]
+    assert any(bool((leaves[0] == 3.5).all()) for leaves in made)
+    assert any(bool((leaves[1] == 40).all()) for leaves in made)
+    assert not any(bool((leaves[1] == 512).any()) for leaves in made)
+
+
+def test_sizes_beside_the_constants_of_the_code_are_tried():
+    spec = spec_of(lambda x: x, torch.randn(2, 8), shapes={"x": "2 t"}, dims={"t": (1, 1000)})
+    tried = {recipe.sizes.get("t", 8) for recipe in seeds(spec, (512.0, 3.5))}
+    assert {1, 2, 7, 9, 511, 512, 513, 1000} <= tried
+
+
+def test_inputs_of_one_shape_are_tied():
+    spec = spec_of(lambda x, y: x, torch.randn(2, 3), torch.randn(2, 3))
+    made = [build_leaves(spec, recipe) for recipe in seeds(spec)]
+    assert any(torch.equal(x, y) and x.unique().numel() > 1 for x, y in made)
+    assert any(torch.equal(x, -y) and x.unique().numel() > 1 for x, y in made)
+
+
+# -- written -----------------------------------------------------------------------------------------------------
+
+FREE = spec_of(
+    lambda x, ids: x, torch.arange(6.0).reshape(2, 3) + 0.5, torch.tensor([[5, 9], [6, 7]])
+)
+
+
+def probe_of(origin, inputs=(None, None), missing=1.0, gradients=None, kept=()):
+    return Probe(
+        missing=missing,
+        gradients=gradients or {},
+        kept=kept,
+        origin=origin,
+        inputs=tuple(inputs),
+    )
+
+
+COMPARE = {
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    "==": lambda a, b: a == b,
+    "!=": lambda a, b: a != b,
+}
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("sign", COMPARE)
+def test_a_view_of_an_input_is_written_exactly_there(sign, wanted, mirrored):
+    recipe = example_recipe(FREE)
+    inputs = build_leaves(FREE, recipe)
+    view = inputs[0].t()[1, 1]
+    sides = (40.25, view) if mirrored else (view, 40.25)
+    made = list(moves.written(FREE, recipe, probe_of(Compared(sign, *sides), inputs), wanted))
+    assert made
+    outcomes = []
+    for changed in made:
+        x, ids = build_leaves(FREE, changed)
+        there = x != inputs[0]
+        assert there.sum() <= 1
+        assert not there.sum() or there[1, 1]
+        assert torch.equal(ids, inputs[1])
+        operands = (40.25, x[1, 1]) if mirrored else (x[1, 1], 40.25)
+        outcomes.append(bool(COMPARE[sign](*operands)))
+    assert all(outcome == wanted for outcome in outcomes)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("sign", COMPARE)
+def test_whole_numbers_are_written_too(sign, wanted):
+    recipe = example_recipe(FREE)
+    inputs = build_leaves(FREE, recipe)
+    origin = Reduced("all", Compared(sign, inputs[1][:, -1], 7))
+    values = {"values": {"ids": (0, 90)}}
+    spec = spec_of(lambda x, ids: x, *inputs, **values)
+    made = list(moves.written(spec, recipe, probe_of(origin, inputs), wanted))
+    assert made
+    for changed in made:
+        ids = build_leaves(spec, changed)[1]
+        assert torch.equal(ids[:, 0], inputs[1][:, 0])
+        assert bool(COMPARE[sign](ids[:, -1], 7).all()) == wanted
+
+
+def test_a_region_is_written_as_a_whole():
+    recipe = example_recipe(FREE)
+    inputs = build_leaves(FREE, recipe)
+    head = torch.tensor([2.0, 3.0])
+    origin = Reduced("all", Compared("==", inputs[0][1, :2], head))
+    (changed,) = moves.written(FREE, recipe, probe_of(origin, inputs), True)
+    x = build_leaves(FREE, changed)[0]
+    assert x[1].tolist() == [2.0, 3.0, 5.5]
+    assert torch.equal(x[0], inputs[0][0])
+
+
+def test_two_views_are_written_either_way():
+    recipe = example_recipe(FREE)
+    inputs = build_leaves(FREE, recipe)
+    origin = Compared("==", inputs[0][0, 0], inputs[0][1, 2])
+    made = [
+        build_leaves(FREE, r)[0]
+        for r in moves.written(FREE, recipe, probe_of(origin, inputs), True)
+    ]
+    assert {(float(x[0, 0]), float(x[1, 2])) for x in made} == {(5.5, 5.5), (0.5, 0.5)}
+
+
+def test_a_number_is_written_wherever_it_stands():
+    recipe = example_recipe(FREE)
+    origin = Compared("==", 9, 30)
+    spec = spec_of(lambda x, ids: x, *build_leaves(FREE, recipe), values={"ids": (0, 90)})
+    made = list(moves.written(spec, recipe, probe_of(origin), True))
+    assert [build_leaves(spec, changed)[1].tolist() for changed in made] == [[[5, 30], [6, 7]]]
+
+
+@pytest.mark.parametrize(
+    "origin", [None, Compared("==", "a", "b"), Compared(">", None, 1), Plain(True), Plain("a")]
+)
+def test_nothing_is_written_where_nothing_is_compared(origin):
+    recipe = example_recipe(FREE)
+    inputs = build_leaves(FREE, recipe)
+    assert list(moves.written(FREE, recipe, probe_of(origin, inputs), True)) == []
+
+
+def test_what_is_written_is_legal():
+    recipe = example_recipe(SPEC)
+    inputs = build_leaves(SPEC, recipe)
+    tensors = [leaf if isinstance(leaf, torch.Tensor) else None for leaf in inputs]
+    for index in range(5):
+        for sign in COMPARE:
+            origin = Compared(sign, tensors[index].reshape(-1)[0], 1e6)
+            for wanted in (True, False):
+                for made in moves.written(SPEC, recipe, probe_of(origin, tensors), wanted):
+                    leaves = legal_leaves(SPEC, made)
+                    assert torch.equal(leaves[4], inputs[4])
+
+
+# -- stepped -----------------------------------------------------------------------------------------------------
+
+
+def stepped(x, gradient, missing, kept=(), step=1.1, **options):
+    spec = spec_of(lambda x: x, x, **options)
+    probe = probe_of(
+        None,
+        (x,),
+        missing=missing,
+        gradients={0: gradient},
+        kept=tuple({0: other} for other in kept),
+    )
+    made = moves.stepped(spec, example_recipe(spec), probe, step)
+    return None if made is None else build(spec, made).args[0]
+
+
+def test_a_step_goes_just_beyond_the_threshold():
+    x, slope = torch.tensor([1.0, -2.0, 0.3]), torch.tensor([2.0, 1.0, 0.0])
+    missing = 5.0 + float((slope * x).sum()) - float((slope * x).sum())
+    moved = stepped(x, slope, missing, step=1.1)
+    gained = float((slope * (x - moved)).sum())
+    assert gained == pytest.approx(5.5, rel=1e-4)
+    assert moved[2] == x[2]
+
+
+def test_a_step_leaves_conditions_alone_that_must_stay():
+    x, slope = torch.tensor([1.0, -2.0, 0.3]), torch.tensor([1.0, 1.0, 0.0])
+    keep = torch.tensor([1.0, 0.0, 0.0])
+    moved = stepped(x, slope, 2.0, [keep], step=1.0)
+    assert moved[0] == x[0]
+    assert float((slope * (x - moved)).sum()) == pytest.approx(2.0, rel=1e-4)
+
+
+def test_a_step_is_made_all_the_same_where_it_cannot_leave_them_alone():
+    x, slope = torch.tensor([1.0, -2.0, 0.3]), torch.tensor([1.0, 1.0, 0.0])
+    moved = stepped(x, slope, 2.0, [slope * 3], step=1.0)
+    assert float((slope * (x - moved)).sum()) == pytest.approx(2.0, rel=1e-4)
+
+
+def test_a_step_stays_within_the_domain():
+    moved = stepped(
+        torch.tensor([0.5, 0.75]), torch.tensor([-1.0, 1.0]), 50.0, values={"x": (0.0, 2.0)}
+    )
+    assert moved.tolist() == [2.0, 0.0]
+
+
+@pytest.mark.parametrize("slope", [[0.0, 0.0], [float("nan"), 1.0]])
+def test_there_is_no_step_without_a_way(slope):
+    assert stepped(torch.ones(2), torch.tensor(slope), 1.0) is None
+
+
+# -- neighbours --------------------------------------------------------------------------------------------------
+
+
+def test_neighbours_step_dims_and_numbers_within_their_ranges():
+    base = example_recipe(SPEC)
+    ways = moves.neighbours(SPEC, base)
+    reached = set()
+    for way in ways:
+        for steps in (-100, -2, -1, 1, 2, 100):
+            made = way(steps)
+            if made is not None:
+                leaves = legal_leaves(SPEC, made)
+                reached.add((*made.sizes.values(), leaves[6], leaves[7]))
+    assert len(ways) == 5
+    assert {(3, 3, 2, 3, 0.5), (2, 6, 2, 3, 0.5), (2, 3, 5, 3, 0.5), (2, 3, 2, 4, 0.5)} <= reached
+    assert not any(way(100) for way in ways)
+
+
+# -- mutated -----------------------------------------------------------------------------------------------------
+
+
+@settings(
+    max_examples=120,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+@given(st.integers(0, 2**30))
+def test_mutations_are_legal_and_leave_strategies_alone(seed):
+    rng = random.Random(seed)
+    recipe = example_recipe(SPEC)
+    for _ in range(6):
+        recipe = moves.mutated(SPEC, recipe, rng, CONSTANTS)
+        legal_leaves(SPEC, recipe)
+        assert recipe.leaves[4].kind == "example"
+        assert recipe.leaves[10].kind == "example"
+
+
+def test_mutations_do_not_write_to_what_they_begin_with():
+    base = with_leaves(example_recipe(FREE), {0: torch.ones(2, 3)})
+    for seed in range(60):
+        moves.mutated(FREE, base, random.Random(seed), CONSTANTS)
+    assert base.leaves[0].data.tensor.tolist() == [[1.0] * 3] * 2
+
+
+def test_mutations_reach_every_part_of_a_call():
+    made = [
+        moves.mutated(SPEC, example_recipe(SPEC), random.Random(seed), ()) for seed in range(400)
+    ]
+    base = example_recipe(SPEC)
+    changed = {
+        index
+        for recipe in made
+        for index, (left, right) in enumerate(zip(recipe.leaves, base.leaves, strict=True))
+        if left != right
+    }
+    assert {0, 1, 2, 3, 8, 9} <= changed
+    assert all(len({recipe.sizes[name] for recipe in made}) > 1 for name in SPEC.dims)

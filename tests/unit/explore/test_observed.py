@@ -1,0 +1,602 @@
+"""observed.py: eager tells its conditions, and afterwards everything is as it was."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules import module as torch_module
+from torch.overrides import _get_current_function_mode_stack
+
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.eager.reference import Reference
+from pytest_torchexport.explore.callgraph import functions_of, owner_of
+from pytest_torchexport.explore.observed import Observed, until
+from pytest_torchexport.explore.recorder import MAX_ROUNDS
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
+from pytest_torchexport.outcomes.observe import Raised, Returned
+from pytest_torchexport.outcomes.subject import Subject
+
+
+def eager_of(thing, *example):
+    return Reference(
+        Subject.of(thing), Plan(target="trace", device="cpu"), print, Call(example, {})
+    )
+
+
+def observed_of(thing, *example):
+    return Observed(eager_of(thing, *example), seed=0)
+
+
+def told(observed, *arguments, **named):
+    """``(text, outcome, module)`` of each condition of a call; None where eager raises."""
+    with observed.watching():
+        path = observed.run(Call(arguments, named))
+    if path is None:
+        return None
+    return [(observed.sites[e.key[0]].text, e.outcome, e.key[1]) for e in path.events]
+
+
+def ones(*values):
+    return torch.tensor(values, dtype=torch.float32)
+
+
+def positive(x):
+    return x.sum() > 0
+
+
+def helper(x):
+    return x * 2 if positive(x) and len(x) < 3 else x
+
+
+class Block(nn.Module):
+    def __init__(self, limit):
+        super().__init__()
+        self.register_buffer("limit", torch.tensor(float(limit)))
+
+    def forward(self, x):
+        if x.max() > self.limit:
+            return x - 1
+        return x + 1
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([Block(0), Block(5)])
+        self.shared = nn.Sequential(self.blocks[0], nn.ReLU())
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return helper(self.shared(x))
+
+
+# -- what is told ------------------------------------------------------------------------------------------------
+
+
+def test_conditions_are_told_per_module():
+    net = observed_of(Net(), ones(1, 2))
+    assert told(net, ones(3)) == [
+        ("self.blocks", True, ""),
+        ("x.max() > self.limit", True, "blocks.0"),
+        ("self.blocks", True, ""),
+        ("x.max() > self.limit", False, "blocks.1"),
+        ("self.blocks", False, ""),
+        ("x.max() > self.limit", True, "blocks.0"),
+        ("positive(x)", True, ""),
+        ("len(x) < 3", True, ""),
+    ]
+
+
+def test_a_function_is_told_like_a_module():
+    assert told(observed_of(helper, ones(1)), ones(-1)) == [("positive(x)", False, "")]
+
+
+def test_a_bound_method_is_told_under_its_module():
+    class Other(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Block(0)
+
+        def encode(self, x):
+            return self.inner(x) if x[0] > 1 else self.inner.forward(x)
+
+    other = observed_of(Other().encode, ones(1))
+    assert told(other, ones(2)) == [
+        ("x[0] > 1", True, ""),
+        ("x.max() > self.limit", True, "inner"),
+    ]
+    assert told(other, ones(0)) == [
+        ("x[0] > 1", False, ""),
+        ("x.max() > self.limit", False, "inner"),
+    ]
+
+
+def test_modules_that_call_themselves_or_raise_are_told_apart():
+    class Deep(nn.Module):
+        def __init__(self, depth=2):
+            super().__init__()
+            self.inner = Deep(depth - 1) if depth else None
+
+        def forward(self, x):
+            try:
+                if self.inner is not None:
+                    x = self.inner(x)
+            except ValueError:
+                return self._rest(x)
+            if x.sum() > 3:
+                raise ValueError
+            return x + 1
+
+        def _rest(self, x):
+            return x - 1 if x[0] > 0 else x
+
+    deep = observed_of(Deep(), ones(0))
+    rows = [(text, came, name) for text, came, name in told(deep, ones(3)) if "x" in text[0]]
+    assert rows == [
+        ("x.sum() > 3", False, "inner.inner"),
+        ("x.sum() > 3", True, "inner"),
+        ("x[0] > 0", True, ""),
+    ]
+
+
+def test_a_helper_is_told_under_the_module_that_called_it():
+    class Caller(nn.Module):
+        def forward(self, x):
+            return helper(x)
+
+    found = observed_of(nn.Sequential(Caller(), nn.Tanh(), Caller()), ones(1))
+    assert [name for _, _, name in told(found, ones(1, 1))] == ["0", "0", "2", "2"]
+
+
+def test_hooks_of_the_users_own_are_told_too():
+    def hook(module, args, output):
+        return output * 2 if output.sum() > 0 else None
+
+    block = Block(0)
+    block.register_forward_hook(hook)
+    assert told(observed_of(block, ones(1)), ones(-3)) == [
+        ("x.max() > self.limit", False, ""),
+        ("output.sum() > 0", False, ""),
+    ]
+
+
+def test_decorated_partial_and_imported_functions_are_told():
+    def doubled(function):
+        @functools.wraps(function)
+        def inner(x, **more):
+            return function(x, **more) if x[0] > 0 else x
+
+        return inner
+
+    @doubled
+    @torch.no_grad()
+    def last(x, limit):
+        return x if x[0] > limit else -x
+
+    found = observed_of(functools.partial(last, limit=1), ones(1))
+    assert told(found, ones(2)) == [("x[0] > 0", True, ""), ("x[0] > limit", True, "")]
+
+
+def test_library_code_is_left_alone():
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval()
+    assert not observed_of(layer, torch.randn(1, 2, 4)).sites
+
+
+def test_code_without_source_is_told_by_the_truths_of_tensors():
+    names = {"torch": torch}
+    exec("def f(x):\n    if x.sum() > 0:\n        return x\n    return -x\n", names)
+    found = observed_of(names["f"], ones(1))
+    assert found.unread == ("f",)
+    assert told(found, ones(2)) == [("a tensor's truth", True, "")]
+    assert told(found, ones(-2)) == [("a tensor's truth", False, "")]
+    (site,) = found.sites.values()
+    assert site.coarse
+    assert site.line == 2
+
+
+def test_a_call_that_eager_refuses_has_no_path():
+    def refuses(x):
+        if x.sum() > 0:
+            raise ValueError
+        return x
+
+    found = observed_of(refuses, ones(-1))
+    assert told(found, ones(1)) is None
+    assert told(found, ones(-1)) == [("x.sum() > 0", False, "")]
+
+
+def test_each_call_begins_where_the_first_began():
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, x):
+            self.seen += 1
+            return x if self.seen > 1 else -x
+
+    found = observed_of(Counts(), ones(1))
+    for _ in range(3):
+        assert told(found, ones(1)) == [("self.seen > 1", False, "")]
+
+
+def test_operands_are_told():
+    found = observed_of(helper, ones(1))
+    with found.watching():
+        path = found.run(Call((ones(1, 2),), {}))
+    assert path.events[0].distance == 3.0
+    assert path.events[0].operands == (3.0, 0)
+    assert path.events[0].on_values
+    assert path.events[1].distance == 1.0
+    assert path.events[1].operands == (2, 3)
+    assert not path.events[1].on_values
+
+
+class MadeInALoop(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+
+    def forward(self, x):
+        return self.layers[0](x)
+
+
+def test_the_loops_that_a_module_is_made_in_are_none_of_forwards():
+    assert not observed_of(MadeInALoop(), ones(1, 2)).sites
+
+
+class Span:
+    def __init__(self, x):
+        self.high = x.max() if x.numel() else 0.0
+
+
+class SpanInside(nn.Module):
+    def forward(self, x):
+        return x * Span(x).high
+
+
+def test_what_forward_makes_decides_under_forward():
+    found = observed_of(SpanInside(), ones(1, 2))
+    assert [site.text for site in found.sites.values()] == ["x.numel()"]
+
+
+# -- afterwards --------------------------------------------------------------------------------------------------
+
+
+def state_of_the_world(net):
+    found, _ = functions_of(Subject.of(net), owner_of(Subject.of(net)))
+    functions = [item for item in found if item.__code__.co_filename == __file__]
+    return (
+        {item: item.__code__ for item in functions},
+        dict(torch_module._global_forward_hooks),
+        dict(torch_module._global_forward_pre_hooks),
+        list(_get_current_function_mode_stack()),
+        torch.is_grad_enabled(),
+        sys.gettrace(),
+    )
+
+
+ENDS = (ValueError, KeyboardInterrupt, SystemExit, GeneratorExit)
+
+
+@pytest.mark.parametrize("error", ENDS)
+def test_everything_is_as_it_was_however_the_block_ends(error):
+    net = Net()
+    found, before = observed_of(net, ones(1)), state_of_the_world(net)
+
+    def watched():
+        with found.watching():
+            assert state_of_the_world(net)[0] != before[0]
+            raise error
+
+    with pytest.raises(error):
+        watched()
+    assert state_of_the_world(net) == before
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_everything_is_as_it_was_where_forward_raises(error):
+    class Raises(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Block(0)
+
+        def forward(self, x):
+            self.inner(x)
+            if x[0] > 5:
+                raise error
+            return x
+
+    net = Raises()
+    found, before = observed_of(net, ones(1)), state_of_the_world(net)
+    if error is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            told(found, ones(7))
+    else:
+        assert told(found, ones(7)) is None
+    assert state_of_the_world(net) == before
+    assert told(found, ones(-7)) == [
+        ("x.max() > self.limit", False, "inner"),
+        ("x[0] > 5", False, ""),
+    ]
+
+
+def test_watching_may_be_nested():
+    net = Net()
+    found, before = observed_of(net, ones(1)), state_of_the_world(net)
+    with found.watching():
+        within = state_of_the_world(net)
+        with found.watching():
+            assert len(told(found, ones(3))) == 8
+        assert state_of_the_world(net) == within
+        assert len(told(found, ones(3))) == 8
+    assert state_of_the_world(net) == before
+
+
+def test_two_that_watch_the_same_code_do_not_mix():
+    net = Net()
+    first, second, before = (
+        observed_of(net, ones(1)),
+        observed_of(net, ones(1)),
+        state_of_the_world(net),
+    )
+    with first.watching():
+        assert len(told(second, ones(3))) == 8
+        assert len(told(first, ones(3))) == 8
+    assert state_of_the_world(net) == before
+
+
+def test_the_users_module_is_not_the_one_that_runs():
+    net = Net()
+    found = observed_of(net, ones(1))
+    assert found.module is not net
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    told(found, ones(3))
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert all(item.requires_grad for item in net.parameters())
+
+
+def test_outputs_and_gradients_are_those_of_unobserved_eager():
+    net = nn.Sequential(nn.Linear(3, 3), Block(0), nn.LSTM(3, 2)).eval()
+    x = torch.randn(2, 3)
+    plain = net(x)[0]
+    found = observed_of(net, x)
+    with found.watching():
+        seen = found._subject.function(x)[0]
+        path = found.run(Call((x,), {}))
+    assert torch.equal(plain, seen)
+    assert path.events
+    assert torch.equal(net(x)[0], plain)
+
+
+def test_another_thread_sees_nothing_and_is_not_told():
+    net = Net()
+    found = observed_of(net, ones(1))
+    go, done, results = threading.Event(), threading.Event(), []
+
+    def other():
+        assert go.wait(20)
+        results.extend(net(ones(value)) for value in (3.0, -3.0))
+        done.set()
+
+    expected = [net(ones(value)) for value in (3.0, -3.0)]
+    thread = threading.Thread(target=other)
+    with found.watching():
+        thread.start()
+        before = found.recorder.path
+        found._aside(lambda: (go.set(), done.wait(20)))
+        thread.join(20)
+        assert not thread.is_alive()
+        assert found.recorder.path.events == []
+        assert found.recorder.path is not before
+    assert all(map(torch.equal, results, expected))
+
+
+def test_a_debuggers_tracer_stays_and_sees_the_users_lines():
+    net = Net()
+    found, seen = observed_of(net, ones(1)), set()
+
+    def tracer(frame, event, arg):
+        if frame.f_code.co_filename != __file__:
+            return None
+        if event == "line":
+            seen.add((frame.f_code.co_name, frame.f_lineno - frame.f_code.co_firstlineno))
+        return tracer
+
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        told(found, ones(3))
+        assert sys.gettrace() is tracer
+    finally:
+        sys.settrace(before)
+    assert {("forward", 1), ("forward", 2), ("helper", 1), ("positive", 1)} <= seen
+
+
+# -- what does not end -------------------------------------------------------------------------------------------
+
+
+def halved(x):
+    while x.norm() > 1:
+        x = x / 2
+    return x
+
+
+def forever(x):
+    while True:
+        if x.norm() <= 1:
+            return x
+        x = x / 2
+
+
+def counted(x):
+    import itertools
+
+    for _ in itertools.count():
+        if x.norm() <= 1:
+            break
+        x = x / 2
+    return x
+
+
+@pytest.mark.parametrize("function", [halved, forever, counted])
+def test_an_endless_loop_is_cut_and_never_comes_to_clean_eager(function):
+    eager = eager_of(function, ones(4))
+    found = Observed(eager, seed=0)
+    example, endless = Call((ones(4),), {}), Call((ones(float("inf")),), {})
+    found.learn(example)
+    assert found.loops()
+    assert found.ends(example)
+    assert not found.ends(endless)
+    with found.watching():
+        assert found.run(endless) is None
+        assert found.run(example) is not None
+    eager.guard(found)
+    outcome = eager.on_cpu(endless)
+    assert isinstance(outcome, Raised)
+    assert outcome.type == "Endless"
+    assert isinstance(eager.on_cpu(example), Returned)
+
+
+def test_a_long_example_is_no_endless_one():
+    def long(x):
+        n = 0
+        while n < MAX_ROUNDS * 2:
+            n += 1
+        return x if x.sum() > n else x + n
+
+    found = observed_of(long, ones(1))
+    found.learn(Call((ones(1),), {}))
+    assert found.ends(Call((ones(1),), {}))
+
+
+def test_a_call_is_cut_at_its_deadline():
+    found = observed_of(halved, ones(4))
+    with found.watching():
+        assert found.run(Call((ones(4),), {}), until(-1.0)) is None
+        assert found.run(Call((ones(4),), {}), until(60.0)) is not None
+
+
+def test_code_that_always_ends_asks_nobody():
+    eager = eager_of(helper, ones(1))
+    found = Observed(eager, seed=0)
+    found.learn(Call((ones(1),)))
+    assert not found.loops()
+
+
+def test_endless_is_not_caught_by_the_user():
+    def stubborn(x):
+        while x.norm() > 1:
+            try:
+                while x.norm() > 1:
+                    x = x / 2
+            except Exception:
+                return x
+        return x
+
+    found = observed_of(stubborn, ones(4))
+    found.learn(Call((ones(4),), {}))
+    assert not found.ends(Call((ones(float("inf")),), {}))
+
+
+# -- probes ------------------------------------------------------------------------------------------------------
+
+
+def probed(observed, call, position, wanted):
+    with observed.watching():
+        return observed.probe(call, position, wanted, until(60))
+
+
+def test_a_probe_knows_what_is_missing_and_where_it_comes_from():
+    def f(x, y):
+        if x[0] > 0:
+            x = x * 3
+        return x if (x * y).sum() > 100 else y
+
+    call = Call((ones(2, 1), ones(1, 5)), {})
+    probe = probed(observed_of(f, *call.args), call, 1, True)
+    assert probe.missing == 100 - 3 * (2 + 5)
+    assert probe.gradients[0].tolist() == [-3.0, -15.0]
+    assert probe.gradients[1].tolist() == [-6.0, -3.0]
+    (kept,) = probe.kept
+    assert kept[0].tolist() == [1.0, 0.0]
+
+
+def test_a_probe_does_not_touch_the_call_the_module_or_grad_mode():
+    class Learned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(ones(2, 3))
+            self.frozen = nn.Parameter(ones(1, 1), requires_grad=False)
+
+        def forward(self, x):
+            x.mul_(2)
+            return x if (x * self.weight * self.frozen).sum() > 0 else -x
+
+    call = Call((ones(1, 1),), {})
+    found = observed_of(Learned(), *call.args)
+    probe = probed(found, call, 0, False)
+    assert probe.gradients[0].tolist() == [4.0, 6.0]
+    assert call.args[0].tolist() == [1.0, 1.0]
+    assert found.module.weight.requires_grad
+    assert not found.module.frozen.requires_grad
+    assert found.module.weight.grad is None
+    assert found.recorder.traveler is None
+
+
+def test_a_probe_of_whole_numbers_has_no_gradient():
+    def f(ids):
+        return ids if ids.sum() == 7 else ids + 1
+
+    call = Call((torch.tensor([1, 2]),), {})
+    probe = probed(observed_of(f, *call.args), call, 0, True)
+    assert (probe.missing, probe.gradients) == (4.0, {})
+
+
+def test_a_probe_that_does_not_arrive_is_none():
+    call = Call((ones(1),), {})
+    assert probed(observed_of(helper, *call.args), call, 7, True) is None
+
+
+def test_code_that_is_the_same_in_two_files_is_told_by_its_own_file(tmp_path):
+    text = "def pick(x):\n    return x if x.sum() > 0 else -x\n"
+    parts = []
+    for name in ("one.py", "two.py"):
+        (tmp_path / name).write_text(text)
+        names = {}
+        exec(compile(text, str(tmp_path / name), "exec"), names)
+        parts.append(names["pick"])
+    assert parts[0].__code__ == parts[1].__code__
+
+    def both(x):
+        return parts[0](x) + parts[1](-x)
+
+    found = observed_of(both, ones(1))
+    with found.watching():
+        path = found.run(Call((ones(1),), {}))
+    files = [found.sites[event.key[0]].file.rpartition("/")[2] for event in path.events]
+    assert files == ["one.py", "two.py"]
+
+
+class Sleepy(nn.Module):
+    def forward(self, x):
+        if x.sum() > 0:
+            time.sleep(60)
+        return x
+
+
+@pytest.mark.parametrize("way", ["run", "probe"])
+def test_the_time_of_the_item_ends_an_observed_call(way):
+    observed = observed_of(Sleepy(), ones(1, 2))
+    call = Call((ones(1, 2),))
+    go = {"run": observed.run, "probe": lambda call: observed.probe(call, 5, True, until(60))}[way]
+    with observed.watching(), pytest.raises(TimeLimitExceeded), interrupted_after(0.2):
+        go(call)

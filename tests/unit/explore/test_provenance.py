@@ -1,0 +1,421 @@
+"""origins.py: what a condition was computed from, and how far it is from coming out otherwise."""
+
+# ruff: noqa: ARG005, PLW0108  # a lambda is what runs under the mode, and not before it
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
+
+from pytest_torchexport.explore.provenance import (
+    Combined,
+    Compared,
+    Origins,
+    Plain,
+    Reduced,
+    distance,
+    leaves,
+    origin_of,
+    violation,
+)
+
+QUICK = settings(max_examples=30, deadline=None, database=None, derandomize=True)
+
+
+def watched(function, *arguments):
+    """What a function returns under the mode, and the mode."""
+    origins = Origins(lambda outcome: None)
+    with origins:
+        return function(*arguments), origins
+
+
+def behind(function, *arguments):
+    """The origin of what a function returns: of a tensor, or of the number it drew."""
+    found, origins = watched(function, *arguments)
+    return origin_of(found) if isinstance(found, torch.Tensor) else origins.of_number(found, True)
+
+
+X = torch.tensor([[1.0, -2.0, 0.5], [3.0, 0.0, -1.0]])
+Y = torch.tensor([[0.0, -2.0, 1.0], [3.0, 1.0, -4.0]])
+
+MADE = {
+    "operators": lambda x, y: x > y,
+    "methods": lambda x, y: x.gt(y),
+    "functions": lambda x, y: torch.gt(x, y),
+    "long names": lambda x, y: torch.greater(x, y),
+    "named operands": lambda x, y: torch.gt(x, other=y),
+    "all operands named": lambda x, y: torch.gt(input=x, other=y),
+}
+
+
+@pytest.mark.parametrize("spelled", MADE)
+def test_a_comparison_is_known_however_it_is_spelled(spelled):
+    found = behind(MADE[spelled], X, Y)
+    assert isinstance(found, Compared)
+    assert (found.operator, found.left is X, found.right is Y) == (">", True, True)
+
+
+def test_operators_are_those_of_the_source():
+    functions = {
+        ">": lambda x: x > 1,
+        ">=": lambda x: x >= 1,
+        "<": lambda x: x < 1,
+        "<=": lambda x: x <= 1,
+        "==": lambda x: x == 1,
+        "!=": lambda x: x != 1,
+    }
+    for sign, function in functions.items():
+        assert behind(function, X) == Compared(sign, X, 1)
+    assert behind(lambda x: 1 < x, X) == Compared(">", X, 1)  # noqa: SIM300
+
+
+def test_numbers_drawn_from_tensors_are_known_by_identity():
+    drawn, origins = watched(lambda: [X[0, 0].item(), int(X[1, 0]), float(X[0, 2]), bool(X[1, 1])])
+    for value, truth in zip(drawn, (1.0, 3, 0.5, False), strict=True):
+        assert value == truth
+        origin = origins.of_number(value, True)
+        assert isinstance(origin, Plain)
+        assert origin.value.item() == truth
+    assert origins.of_number(float("7.5"), True) is None
+    assert origins.of_number(1e300 * 0.5 * 2, False) is None
+    assert origins.last().value.item() == 0.0
+    origins.forget()
+    assert origins.of_number(drawn[0], True) is None
+    assert origins.last() is None
+
+
+def test_small_integers_are_taken_for_drawn_only_where_the_source_says_so():
+    drawn, origins = watched(lambda: (X > 0).sum().item())
+    assert drawn == 3
+    assert origins.of_number(3, False) is None
+    assert origins.of_number(3, True) is not None
+    assert origins.of_number(True, True) is None
+
+
+def test_a_truth_that_was_asked_for_is_told():
+    asked: list[bool] = []
+    with Origins(asked.append) as origins:
+        if X.sum() > 1:
+            bool((X > 9).any())
+        with origins.paused():
+            bool(X[0, 0])
+        X[0, 0].item()
+    assert asked == [True, False]
+
+
+def test_nothing_is_remembered_while_paused():
+    with Origins(lambda outcome: None) as origins:
+        with origins.paused():
+            made = X > 0
+            number = X[0, 2].item()
+        after = X > 0
+    assert isinstance(origin_of(made), Plain)
+    assert isinstance(origin_of(after), Compared)
+    assert origins.of_number(number, True) is None
+
+
+def test_what_was_written_to_is_not_what_it_was():
+    def written():
+        mask = X > 0
+        mask &= Y > 0
+        return mask
+
+    def filled():
+        mask = X > 0
+        mask[0] = True
+        return mask
+
+    for function in (written, filled):
+        assert isinstance(behind(function), Plain)
+
+
+def test_bits_are_no_conditions():
+    ids = torch.tensor([2, 4])
+    for function in (lambda: ids & 1, lambda: ids | 1, lambda: ~ids):
+        assert isinstance(behind(function), Plain)
+    found = behind(lambda: (ids & 1) == 0)
+    assert isinstance(found, Compared)
+    assert found.left.tolist() == [0, 0]
+
+
+def test_results_made_in_inference_mode_are_followed_too():
+    with torch.inference_mode():
+        found = behind(lambda: (X > 0).any())
+    assert isinstance(found, Reduced)
+
+
+# Functions of torch, as one may call them: what they return is theirs, whatever is remembered.
+CALLS = {
+    "equal": lambda: torch.equal(X, other=Y),
+    "equal shapes": lambda: torch.equal(X, Y[0]),
+    "equal input": lambda: torch.equal(input=X, other=X),
+    "allclose": lambda: torch.allclose(input=X, other=Y, rtol=0.5, atol=1.0),
+    "allclose bools": lambda: torch.allclose(X > 0, Y > 0),
+    "allclose by position": lambda: torch.allclose(X, X + 0.01, 0.0, 0.1, False),
+    "allclose bytes": lambda: torch.allclose(X.abs().byte(), Y.abs().byte()),
+    "allclose complex": lambda: X.to(torch.complex64).allclose(Y.to(torch.complex64)),
+    "isclose": lambda: torch.isclose(X, other=Y, equal_nan=True).all(),
+    "any input": lambda: torch.any(input=X > 0, dim=1),
+    "any none": lambda: torch.any(X > 0, dim=None),
+    "any tuple": lambda: torch.any(X > 0, (0, 1)),
+    "all keepdim": lambda: (X > 0).all(-1, True),
+    "any out": lambda: torch.any(X > 0, 0, out=torch.empty(3, dtype=torch.bool)),
+    "not input": lambda: torch.logical_not(input=X),
+    "and other": lambda: torch.logical_and(X, other=Y),
+    "of nothing": lambda: torch.empty(0, 3).gt(0).all(0).any(),
+    "sparse": lambda: (X.to_sparse().to_dense() > 0).any(),
+    "a scalar": lambda: X[0, 0] < 2,
+    "is_nonzero": lambda: torch.is_nonzero(X[0, 0]),
+    "index": lambda: [5, 6, 7][torch.tensor(1)],
+    "complex": lambda: bool(X.to(torch.complex64)[0, 0]),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_calls_return_what_they_do_without_being_watched(name):
+    plain, (found, _) = CALLS[name](), watched(CALLS[name])
+    same = torch.equal(plain, found) if isinstance(plain, torch.Tensor) else plain == found
+    assert same
+    assert type(plain) is type(found)
+
+
+def test_what_raises_raises_the_same():
+    def two():
+        return bool(X > 0)
+
+    with pytest.raises(RuntimeError) as plain:
+        two()
+    with pytest.raises(RuntimeError) as caught, Origins(lambda outcome: None) as origins:
+        two()
+    assert str(caught.value) == str(plain.value)
+    assert origins.raised
+
+
+def test_leaves_are_the_operands_at_the_bottom():
+    found = behind(lambda: ((X > 1) & ~(Y < 2)).any())
+    numbers = [leaf for leaf in leaves(found) if isinstance(leaf, int)]
+    assert numbers == [1, 2]
+    assert leaves(Plain(5)) == [5]
+
+
+# -- how far: right by construction ------------------------------------------------------------------------------
+
+# Whole numbers and halves, so that what is compared is exact.
+ENTRIES = st.integers(-6, 6).map(lambda n: n / 2)
+TENSORS = st.lists(ENTRIES, min_size=6, max_size=6).map(lambda n: torch.tensor(n).reshape(2, 3))
+
+MASKS = {
+    ">": lambda x, y: x > y,
+    ">=": lambda x, y: x >= y,
+    "<": lambda x, y: x < y,
+    "<=": lambda x, y: x <= y,
+    "==": lambda x, y: x == y,
+    "!=": lambda x, y: x != y,
+    "number": lambda x, y: x > 0.25,
+    "row": lambda x, y: x > y[0],
+    "and": lambda x, y: (x > y) & (x < 2.25),
+    "or": lambda x, y: torch.logical_or(x > 1.25, y.lt(x)),
+    "not": lambda x, y: ~((x > y) | (y > 1.25)),
+    "isclose": lambda x, y: torch.isclose(x, y, rtol=0.0, atol=0.75),
+    "any kept": lambda x, y: (x > 1.25).any(1, keepdim=True) & (y > x),
+    "all kept": lambda x, y: (x > -1.25).all(dim=0, keepdim=True) | (y > x),
+}
+SCALARS = {
+    "any": lambda mask: mask.any(),
+    "all": lambda mask: mask.all(),
+    "not any": lambda mask: ~mask.any(),
+    "any of all": lambda mask: mask.all(1).any(),
+    "all of any": lambda mask: torch.all(mask.any(dim=0)),
+    "all of any, both": lambda mask: mask.any(dim=(0, 1)),
+    "one": lambda mask: mask.any() & ~mask.all(),
+    "truth": lambda mask: bool(mask.any()),
+    "item": lambda mask: mask.all().item(),
+}
+
+
+@pytest.mark.parametrize("scalar", SCALARS)
+@pytest.mark.parametrize("mask", MASKS)
+def test_a_violation_is_positive_just_where_the_condition_does_not_come_out(mask, scalar):
+    @QUICK
+    @given(TENSORS, TENSORS)
+    def check(x, y):
+        # Nothing is missing on the threshold itself, on neither side; so stay off it.
+        y = y + 0.125 if mask not in ("==", "!=") else y
+        found, origins = watched(lambda: SCALARS[scalar](MASKS[mask](x, y)))
+        origin = (
+            origin_of(found) if isinstance(found, torch.Tensor) else origins.of_number(found, True)
+        )
+        for wanted in (True, False):
+            missing = violation(origin, wanted)
+            assert missing is not None
+            if float(missing) != 0 or mask not in ("==", "!="):
+                assert (float(missing) <= 0) == (bool(found) == wanted)
+
+    check()
+
+
+@pytest.mark.parametrize(
+    ("function", "wanted"),
+    [(torch.equal, True), (torch.equal, False), (torch.allclose, True), (torch.allclose, False)],
+)
+def test_a_violation_of_equal_and_allclose_has_the_right_sign(function, wanted):
+    @QUICK
+    @given(TENSORS, TENSORS, st.booleans())
+    def check(x, y, same):
+        y = x.clone() if same else y
+        truth, origins = watched(function, x, y)
+        missing = violation(origins.of_number(truth, True), wanted)
+        assert float(missing) <= 0 if truth == wanted else float(missing) >= 0
+        if truth != wanted and wanted:
+            assert float(missing) > 0
+
+    check()
+
+
+@QUICK
+@given(ENTRIES, st.booleans())
+def test_a_number_is_true_where_it_is_not_zero(value, wanted):
+    assume(value != 0)
+    missing = violation(Plain(torch.tensor(value)), wanted)
+    assert (float(missing) <= 0) == wanted
+    assert float(violation(Plain(value), wanted)) == float(missing)
+    assert float(violation(Plain(True), wanted)) * (1 if wanted else -1) < 0
+
+
+def test_what_has_no_number_has_no_violation():
+    for origin in (
+        Compared("==", "a", "b"),
+        Compared(">", X, None),
+        Compared(">", torch.ones(3), torch.ones(2)),
+        Compared("in", 1.0, 2.0),
+        Compared("==", X.to(torch.complex64), 1),
+        Compared(">", X, 1),  # six of them
+        Reduced("any", Compared(">", torch.empty(0), 1)),
+        Compared("<", 10**400, 1),
+        Plain(None),
+        Plain("text"),
+    ):
+        assert violation(origin, True) is None
+    assert violation(Combined("and", (Plain(None), Plain(None))), True) is None
+
+
+def test_integers_far_apart_stay_apart():
+    big = torch.tensor(2**40)
+    assert float(violation(Compared("==", big, 2**40 + 1), True)) == 1.0
+    assert float(violation(Compared("<", torch.tensor(3, dtype=torch.uint8), 1), True)) == 2.0
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("sign", [">", ">=", "<", "<=", "==", "!="])
+def test_a_newton_step_takes_a_linear_condition_to_the_other_side(sign, wanted):
+    weight = torch.tensor([2.0, -1.0, 0.5])
+    made = {
+        ">": lambda s: s > 0.7,
+        ">=": lambda s: s >= 0.7,
+        "<": lambda s: s < 0.7,
+        "<=": lambda s: s <= 0.7,
+        "==": lambda s: s == 0.7,
+        "!=": lambda s: s != 0.7,
+    }[sign]
+    for start in (torch.tensor([1.0, 2.0, 3.0]), torch.tensor([-4.0, 0.3, 1.0])):
+        x = start.double().requires_grad_()
+        condition, _ = watched(lambda x=x: made((x * weight).sum()))
+        if bool(condition) == wanted:
+            continue
+        missing = violation(origin_of(condition), wanted)
+        assert float(missing.detach()) > 0
+        (slope,) = torch.autograd.grad(missing, x)
+        exact = sign in ("==", "!=")
+        step = float(missing.detach()) * (1.0 if exact else 1.001) / float(slope.square().sum())
+        moved = (x.detach() - step * slope) * weight
+        truth = torch.isclose(moved.sum(), torch.tensor(0.7).double()) if exact else None
+        if sign == "!=":
+            truth = not truth
+        assert bool(made(moved.sum()) if truth is None else truth) == wanted
+
+
+def test_a_violation_of_every_element_pulls_at_each_that_is_wrong():
+    x = torch.tensor([1.0, -2.0, -3.0], requires_grad=True)
+    condition, _ = watched(lambda x: (x > 0).all(), x)
+    missing = violation(origin_of(condition), True)
+    assert float(missing.detach()) == 5.0
+    missing.backward()
+    assert x.grad.tolist() == [0.0, -1.0, -1.0]
+
+
+def test_what_is_asked_of_a_tensor_subclass_stays_its_own():
+    class Own(torch.Tensor):
+        pass
+
+    own = torch.ones(2).as_subclass(Own)
+    found, _ = watched(lambda own: (own > 0).any(), own)
+    assert type(found) is Own
+    assert isinstance(origin_of(found), Reduced)
+
+
+class Named(TorchFunctionMode):
+    """A mode of forward's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.seen.append(function.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+def test_what_is_computed_aside_passes_by():
+    origins = Origins(lambda outcome: None)
+    with origins:
+        with origins.aside():
+            passed = X > 0
+            with pytest.raises(RuntimeError):
+                X @ X
+        told = X > 0
+    assert (origin_of(passed), origins.raised) == (Plain(passed), False)
+    assert isinstance(origin_of(told), Compared)
+
+
+def test_the_mode_is_back_after_an_error_aside():
+    origins = Origins(lambda outcome: None)
+    with origins:
+        with pytest.raises(KeyboardInterrupt), origins.aside():
+            raise KeyboardInterrupt
+        assert isinstance(origin_of(X > 0), Compared)
+
+
+def test_a_mode_of_forwards_own_stays_where_something_is_computed_aside():
+    origins, own = Origins(lambda outcome: None), Named()
+    with origins, own:
+        with origins.aside():
+            passed = X > 0
+        told = X > 0
+    assert own.seen == ["gt", "gt"]
+    assert origin_of(passed) == Plain(passed)
+    assert isinstance(origin_of(told), Compared)
+
+
+NUMBERS = (0.0, -1.5, 2.5, float("inf"), 3, 2**53 + 1, True)
+SINGLE = (*NUMBERS, *(torch.tensor(number) for number in NUMBERS), torch.tensor([[2.5]]))
+
+
+@pytest.mark.parametrize("sign", ["<", "<=", ">", ">=", "==", "!="])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_distance_is_the_violation_as_a_number(sign, wanted):
+    for left, right in itertools.product(SINGLE, SINGLE):
+        origin = Compared(sign, left, right)
+        expected = float(violation(origin, wanted))
+        assert distance(origin, wanted) == pytest.approx(expected, abs=0, rel=0, nan_ok=True)
+
+
+def test_a_distance_of_more_than_numbers_is_that_of_their_violation():
+    assert distance(Reduced("any", Compared(">", X, 5.0)), True) == 2.0
+    assert distance(Compared(">", X, 5.0), True) is None
+    assert distance(Compared(">", torch.tensor(1j), 5.0), True) is None
+    assert distance(Compared("<", "a", 5.0), True) is None

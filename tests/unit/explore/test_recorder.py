@@ -1,0 +1,302 @@
+"""recorder.py: computes each condition as Python would, once, and tells it."""
+
+from __future__ import annotations
+
+import math
+import operator
+import threading
+import time
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, Site
+from pytest_torchexport.explore.recorder import (
+    MAX_EVENTS,
+    MAX_ROUNDS,
+    OPERATORS,
+    Endless,
+    Event,
+    Path,
+    Recorder,
+)
+
+
+def site(kind="if"):
+    return Site(
+        file="net.py",
+        first_line=1,
+        line=1,
+        end_line=1,
+        kind=kind,
+        text="",
+        statement="",
+        function="",
+    )
+
+
+@pytest.fixture
+def recorder():
+    made = Recorder()
+    made.sites = {1: site(), 2: site("for"), 3: site("while"), 4: site("except")}
+    made.start({})
+    return made
+
+
+def ask(recorder, number, times):
+    for _ in range(times):
+        recorder.truth(number, 1, 0)
+
+
+def told(recorder):
+    return [(event.key[0], event.outcome) for event in recorder.path.events]
+
+
+VALUES = st.one_of(
+    st.integers(-3, 3), st.floats(allow_nan=True), st.booleans(), st.none(), st.text(max_size=2)
+)
+
+
+@settings(max_examples=150, deadline=None, database=None, derandomize=True)
+@given(st.sampled_from(sorted(OPERATORS)), VALUES, st.one_of(VALUES, st.lists(VALUES, max_size=3)))
+def test_comparisons_are_those_of_python(sign, left, right):
+    recorder = Recorder()
+    recorder.sites = {1: site()}
+    recorder.start({})
+
+    def came(compute):
+        try:
+            return compute()
+        except TypeError as error:
+            return str(error)
+
+    names = {"left": left, "right": right}
+    expected = came(lambda: bool(eval(f"left {sign} right", names)))
+    assert came(lambda: recorder.compare(1, sign, left, right, 0)) == expected
+    assert told(recorder) == ([(1, expected)] if isinstance(expected, bool) else [])
+
+
+@pytest.mark.parametrize("method", ["truth", "value"])
+def test_a_truth_is_that_of_python(recorder, method):
+    for value in (0, 1, "", "a", [], [0], None, 0.0, math.nan, torch.tensor(0.5), torch.zeros(1)):
+        found = getattr(recorder, method)(1, value, 0)
+        assert found is (bool(value) if method == "truth" else value)
+        assert recorder.path.events[-1].outcome == bool(value)
+
+
+def test_a_value_that_has_no_truth_goes_on(recorder):
+    many = torch.ones(3)
+    assert recorder.value(1, many, 0) is many
+    assert told(recorder) == []
+
+
+def test_what_raises_is_not_told_and_harms_nothing(recorder):
+    with pytest.raises(RuntimeError, match="ambiguous"):
+        recorder.truth(1, torch.ones(3), 0)
+    with pytest.raises(TypeError):
+        recorder.compare(1, "<", "a", 1, 0)
+    assert told(recorder) == []
+    assert recorder.truth(1, torch.ones(1), 0) is True
+    assert told(recorder) == [(1, True)]
+
+
+@pytest.mark.parametrize(("left", "right", "distance"), [(5, 3, 2.0), (3, 5.5, 2.5), (4, 4, 0.0)])
+def test_numbers_have_a_distance(recorder, left, right, distance):
+    recorder.compare(1, ">", left, right, 0)
+    (event,) = recorder.path.events
+    assert event.distance == distance
+    assert event.operands == (left, right)
+    assert not event.on_values
+
+
+def test_what_has_no_number_has_no_distance(recorder):
+    recorder.compare(1, "==", "a", "b", 0)
+    recorder.compare(1, "is", None, None, 0)
+    recorder.compare(1, "in", 3, [1], 0)
+    assert [event.distance for event in recorder.path.events] == [None] * 3
+    assert all(event.relative == math.inf for event in recorder.path.events)
+    assert recorder.path.events[2].operands[0] == 3
+
+
+def test_operands_are_no_tensors(recorder):
+    with recorder.origins:
+        recorder.compare(1, ">", torch.ones(2, 3).sum(), 2.0, 0)
+        recorder.truth(1, (torch.ones(2, 3) > 0).all(), 0)
+    first, second = recorder.path.events
+    assert first.operands == (6.0, 2.0)
+    assert second.operands == ("tensor[2, 3]", 0)
+    assert first.on_values
+    assert second.on_values
+
+
+def test_the_distance_in_parts_of_what_is_compared(recorder):
+    def relative(left, right):
+        recorder.start({})
+        recorder.compare(1, ">", left, right, 0)
+        return recorder.path.events[0].relative
+
+    assert relative(100.0, 98.0) == 0.02
+    assert relative(0.0, 0.0) == 0.0
+    assert relative(math.inf, 4.0) == math.inf
+    assert relative(1e-6, 2e-6) == 0.5
+
+
+def test_two_calls_that_differ_have_other_marks(recorder):
+    marks = []
+    for numbers in ([1.0, 2.0], [1.0, 3.0], [1.0, 2.0]):
+        recorder.start({})
+        with recorder.origins:
+            recorder.truth(1, (torch.tensor(numbers) > 0).all(), 0)
+        marks.append(recorder.path.marks()[1, ""])
+    assert marks[0] == marks[2] != marks[1]
+
+
+# -- loops and handlers ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rounds", "outcome"), [(0, NONE), (1, ONCE), (2, MORE), (7, MORE)])
+def test_a_loop_tells_its_rounds(recorder, rounds, outcome):
+    assert list(recorder.each(2, range(rounds))) == list(range(rounds))
+    assert recorder.path.loops == {(2, ""): [rounds]}
+    assert recorder.path.taken() == {((2, ""), outcome): 1}
+    assert told(recorder) == [(2, True)] * rounds + [(2, False)]
+
+
+def test_a_loop_that_is_left_early_tells_the_rounds_it_went(recorder):
+    for item in recorder.each(2, range(9)):
+        if item == 2:
+            break
+    assert recorder.path.loops == {(2, ""): [3]}
+    assert told(recorder) == [(2, True)] * 3
+
+
+def test_loops_within_loops_are_counted_apart(recorder):
+    for n in (0, 1, 3):
+        list(recorder.each(2, range(n)))
+    assert recorder.path.loops == {(2, ""): [0, 1, 3]}
+    assert {outcome for _, outcome in recorder.path.taken()} == {NONE, ONCE, MORE}
+
+
+def test_a_handler_takes_back_that_its_try_ended_well(recorder):
+    recorder.mark(4, False)
+    recorder.truth(1, 1, 0)
+    recorder.mark(4, True)
+    recorder.mark(4, False)
+    assert told(recorder) == [(1, True), (4, True), (4, False)]
+
+
+def test_paths_are_equal_where_the_same_came_out():
+    first, second = (
+        Path(events=[Event((1, ""), True, distance), Event((1, "a"), False)])
+        for distance in (1.0, 2.0)
+    )
+    assert first.decisions() == second.decisions()
+    assert first.taken() == {((1, ""), True): 1, ((1, "a"), False): 1}
+
+
+# -- who is listened to ------------------------------------------------------------------------------------------
+
+
+def test_the_module_is_that_of_the_owner_or_the_one_that_runs(recorder):
+    outer, inner, other = object(), object(), object()
+    recorder.start({id(outer): "outer", id(inner): "inner"})
+    recorder.truth(1, 1, 0)
+    recorder.enter(outer, ())
+    recorder.truth(1, 1, 0)
+    recorder.truth(1, 1, 0, inner)
+    recorder.enter(inner, ())
+    recorder.truth(1, 1, 0, other)
+    recorder.leave(inner, (), None)
+    recorder.truth(1, 1, 0)
+    recorder.leave(outer, (), None)
+    recorder.leave(outer, (), None)
+    recorder.truth(1, 1, 0)
+    names = [event.key[1] for event in recorder.path.events]
+    assert names == ["", "outer", "inner", "inner", "outer", ""]
+
+
+def test_another_thread_gets_what_python_would_and_tells_nothing(recorder):
+    results = []
+
+    def other():
+        results.append(recorder.truth(1, [0], 0))
+        results.append(recorder.compare(1, "<", 1, 2, 0))
+        results.append(recorder.value(1, "v", 0))
+        recorder.mark(4, True)
+        items = [1, 2]
+        results.append(recorder.each(2, items) is items)
+        recorder.enter(object(), ())
+        recorder.leave(object(), (), None)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert results == [True, True, "v", True]
+    assert told(recorder) == []
+    assert recorder.path.loops == {}
+    recorder.stop()
+    assert recorder.truth(1, 5, 0) is True
+    assert told(recorder) == []
+
+
+def test_starting_anew_forgets(recorder):
+    recorder.truth(1, 1, 0)
+    list(recorder.each(2, range(2)))
+    before = recorder.path
+    recorder.start({})
+    assert told(recorder) == []
+    assert recorder.path.loops == {}
+    assert before.events
+
+
+# -- where it ends -----------------------------------------------------------------------------------------------
+
+
+def test_too_many_conditions_are_endless_once_it_is_known_how_many_are_usual(recorder):
+    for _ in range(MAX_EVENTS + 5):
+        recorder.truth(1, 1, 0)
+    recorder.start({})
+    recorder.truth(1, 1, 0)
+    recorder.allow(20)
+    recorder.start({})
+    recorder._began -= 1000.0  # seconds ago
+    with pytest.raises(Endless):
+        ask(recorder, 1, MAX_EVENTS + 1)
+    assert len(told(recorder)) == MAX_EVENTS
+
+
+def test_too_many_rounds_of_a_while_are_endless(recorder):
+    recorder.allow(20)
+    recorder._began -= 1000.0  # seconds ago
+    with pytest.raises(Endless):
+        ask(recorder, 3, MAX_ROUNDS + 1)
+    assert len(told(recorder)) <= MAX_ROUNDS
+
+
+def test_an_example_that_goes_on_for_long_allows_others_to(recorder):
+    ask(recorder, 3, MAX_ROUNDS)
+    recorder.allow(20)
+    recorder.start({})
+    recorder._began -= 1000.0
+    ask(recorder, 3, MAX_ROUNDS * 4)
+    assert len(told(recorder)) == MAX_ROUNDS * 4
+
+
+def test_what_is_done_quickly_is_not_endless(recorder):
+    recorder.allow(20)
+    recorder._began += 1000.0
+    ask(recorder, 3, MAX_ROUNDS * 2)
+    assert len(told(recorder)) == MAX_ROUNDS * 2
+
+
+def test_a_deadline_that_has_passed_is_endless(recorder):
+    recorder.deadline = time.perf_counter() - 1
+    with pytest.raises(Endless):
+        recorder.truth(1, 1, 0)
+
+
+def test_endless_is_no_exception_that_users_catch():
+    assert not issubclass(Endless, Exception)
+    assert OPERATORS[">="] is operator.ge

@@ -1,0 +1,331 @@
+"""search.py: calls that take every branch, within the spec and the budget, the same for the same seed."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from hypothesis import strategies as st
+from specs import spec_of, within
+from torch import nn
+
+from pytest_torchexport.config.plan import Plan, silent
+from pytest_torchexport.eager.reference import Reference
+from pytest_torchexport.explore.conditions import MORE, NONE, ONCE
+from pytest_torchexport.explore.observed import Observed
+from pytest_torchexport.explore.search import Search
+from pytest_torchexport.inputs.recipes import (
+    Recipe,
+    build,
+    build_leaves,
+    example_recipe,
+    with_leaves,
+)
+from pytest_torchexport.inputs.spec import TensorLeaf
+from pytest_torchexport.outcomes.subject import Subject
+
+
+def search(thing, *example, calls=200, seed=0, stored=(), seconds=60.0, **options):
+    """A finished search, and its spec."""
+    forward = thing.forward if isinstance(thing, nn.Module) else thing
+    spec = spec_of(forward, *example, **options)
+    eager = Reference(Subject.of(thing), Plan(target="trace", device="cpu"), print, spec.example)
+    observed = Observed(eager, seed)
+    observed.learn(spec.example)
+    made = Search(spec, observed, seed=seed, calls=calls, seconds=seconds, stored=stored)
+    return made.run(functools.partial(silent, "branches")), spec
+
+
+def taken(explored):
+    """``{text: outcomes}`` of everything that was met."""
+    found = {}
+    for (number, _), seen in explored.seen.items():
+        found.setdefault(explored.sites[number].text, set()).update(seen.counts)
+    return found
+
+
+class Learned(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.layer = nn.Linear(4, 4)
+        self.register_buffer("limit", torch.tensor(37.5))
+
+    def forward(self, x):
+        y = self.layer(x)
+        if y[:, 0].mean() > self.limit:
+            if 11.0 < y[:, 1].mean() < 11.5:
+                return y * 2
+            return y + 1
+        return y
+
+
+def token(ids):
+    return ids * 2 if ids[0, -1] == 17 else ids
+
+
+def counts(ids):
+    return ids * 2 if (ids == 7).sum() >= 3 else ids
+
+
+def same(x, y):
+    return x + 1 if torch.equal(x, y) else x - y
+
+
+def wide(x):
+    return x[:, :7] if x.shape[1] > 11 else x * 2
+
+
+def masks(x, mask):
+    if mask.all():
+        return x
+    if mask.sum() == 1:
+        return x + 1
+    return x * 2
+
+
+def drawn(x):
+    k = int(x.abs().max())
+    if k == 42:
+        return x * 0
+    return x
+
+
+def steered(x, n=1, name="a", ratio=0.5):
+    if n > 5 and name == "c":
+        return x * 2
+    return x + 1 if ratio < 0.125 else x
+
+
+def narrow(x):
+    s = x.sum()
+    if s > 100 and x[0, 0] < -50 and (x[1] - x[0]).abs().max() < 70:
+        return x * 2
+    return x
+
+
+def rounds(lengths):
+    total = lengths.new_zeros(())
+    for i in range(int(lengths[0])):
+        total = total + i
+    return total + lengths
+
+
+def iterated(x):
+    n = 0
+    while x.abs().max() > 1:
+        x = x / 2
+        n += 1
+    return x if n < 4 else -x
+
+
+X = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+IDS = torch.tensor([[3, 5, 9], [1, 2, 4]])
+
+MECHANISMS = {
+    "learned and nested": (Learned(), (X,), {}),
+    "a token": (token, (IDS,), {"values": {"ids": (0, 99)}}),
+    "a count": (counts, (IDS,), {"values": {"ids": (0, 99)}}),
+    "two inputs": (same, (X, X + 1), {}),
+    "a size": (
+        wide,
+        (X,),
+        {"shapes": {"x": "b t"}, "dims": {"b": (1, 4), "t": (1, 32)}},
+    ),
+    "a mask": (masks, (X, torch.tensor([True, False])), {"shapes": {"x": "b 4", "mask": "b"}}),
+    "a drawn number": (drawn, (X,), {}),
+    "Python arguments": (
+        steered,
+        (X, 1, "a", 0.5),
+        {"values": {"n": (0, 9), "name": ["a", "b", "c"], "ratio": (0.0, 1.0)}},
+    ),
+    "one after the other": (narrow, (X,), {}),
+    "a while": (iterated, (X,), {}),
+}
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_both_outcomes_of_every_condition_are_taken(name):
+    thing, example, options = MECHANISMS[name]
+    explored, _ = search(thing, *example, **options)
+    assert all(outcomes == {True, False} for outcomes in taken(explored).values()), taken(explored)
+    assert not explored.stopped
+
+
+def test_loops_go_round_never_once_and_often():
+    explored, _ = search(rounds, torch.tensor([2, 3]), values={"lengths": (0, 9)})
+    assert taken(explored) == {"range(int(lengths[0]))": {NONE, ONCE, MORE}}
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_found_calls_are_legal_and_take_what_is_said_of_them(name):
+    thing, example, options = MECHANISMS[name]
+    explored, spec = search(thing, *example, **options)
+    assert explored.corpus[0].recipe == example_recipe(spec)
+    assert {goal for found in explored.corpus for goal in found.taken} == {
+        (key, outcome) for key, seen in explored.seen.items() for outcome in seen.counts
+    }
+    for found in explored.corpus:
+        assert all(found.recipe.sizes[dim] in spec.dims[dim].sizes for dim in spec.dims)
+        assert Recipe.from_dict(found.recipe.as_dict()) == found.recipe
+        leaves = build_leaves(spec, found.recipe)
+        for leaf, value in zip(spec.leaves, leaves, strict=True):
+            if isinstance(leaf, TensorLeaf):
+                plain = value if value.is_floating_point() else value.to(torch.int64)
+                assert within(plain, leaf.domain), (leaf.path, value)
+            elif isinstance(leaf.values, list):
+                assert value in leaf.values
+            elif isinstance(leaf.values, tuple):
+                assert leaf.values[0] <= value <= leaf.values[1]
+                assert type(value) is type(leaf.example)
+            else:
+                assert value == leaf.example
+
+
+@pytest.mark.parametrize("name", ["learned and nested", "a count", "Python arguments"])
+def test_a_search_is_the_same_for_the_same_seed(name):
+    thing, example, options = MECHANISMS[name]
+    first, _ = search(thing, *example, seed=5, **options)
+    torch.rand(7)
+    second, _ = search(thing, *example, seed=5, **options)
+    assert [found.recipe for found in first.corpus] == [found.recipe for found in second.corpus]
+    assert (first.calls, first.refused) == (second.calls, second.refused)
+
+
+@pytest.mark.parametrize("calls", [1, 2, 7, 40])
+def test_no_more_calls_are_made_than_there_may_be(calls):
+    made = []
+
+    def hard(x):
+        made.append(1)
+        if (x * 48271).sum() % 65537 == 4711:
+            return x
+        return -x
+
+    explored, _ = search(hard, torch.tensor([1, 2, 3]), calls=calls, values={"x": (0, 9999)})
+    assert explored.calls <= calls
+    # Three more on the example: eager's own, how long it goes on, whether it differs by itself.
+    assert len(made) <= calls + 3
+
+
+def test_refused_calls_are_counted_and_not_kept():
+    def picky(x):
+        if x.sum() > 0:
+            raise ValueError
+        return x * 2 if x[0, 0] < -5 else x
+
+    explored, spec = search(picky, -X.abs())
+    assert explored.refused > 0
+    for found in explored.corpus:
+        assert build(spec, found.recipe).args[0].sum() <= 0
+
+
+def test_nothing_is_searched_where_the_code_decides_nothing():
+    explored, _ = search(lambda x: x * 2, X)
+    assert (explored.calls, len(explored.corpus), explored.sites) == (1, 1, {})
+
+
+def test_flags_of_the_configuration_end_the_search_early():
+    class Flagged(nn.Module):
+        flag = True
+        size = 3
+
+        def forward(self, x):
+            if self.flag and self.size == 3:
+                return x * 2
+            return x
+
+    explored, _ = search(Flagged(), X)
+    assert explored.calls < 60
+    assert not any(seen.varies for seen in explored.seen.values())
+
+
+def test_sizes_and_values_that_steer_are_told_apart():
+    def both(x):
+        if x.shape[0] > 2:
+            x = x * 2
+        return x if x.sum() > 0 else -x
+
+    explored, _ = search(both, X, dims={"batch": (1, 5)})
+    steers = {explored.sites[key[0]].text: seen for key, seen in explored.seen.items()}
+    assert steers["x.shape[0] > 2"].steers == {"batch"}
+    assert not steers["x.shape[0] > 2"].on_values
+    assert steers["x.sum() > 0"].on_values
+
+
+def test_stored_calls_come_first():
+    def magic(x):
+        return x * 2 if x[0, 0] * 3 - x[0, 1] * 7 == 123456789 else x
+
+    spec = spec_of(magic, torch.tensor([[1, 2], [3, 4]]), values={"x": (0, 2**40)})
+    known = with_leaves(example_recipe(spec), {0: torch.tensor([[41152263, 0], [0, 0]])})
+    explored, _ = search(
+        magic,
+        torch.tensor([[1, 2], [3, 4]]),
+        values={"x": (0, 2**40)},
+        stored=[known],
+        calls=2,
+    )
+    assert [found.recipe for found in explored.corpus][1] == known
+    assert taken(explored) == {"x[0, 0] * 3 - x[0, 1] * 7 == 123456789": {True, False}}
+
+
+def test_a_users_own_strategy_map_and_filter_are_kept_to():
+    def steep(x, y):
+        return x if x.max() > 3 and y.sum() > 5 else y
+
+    explored, spec = search(
+        steep,
+        torch.zeros(2),
+        torch.zeros(2),
+        values={"x": st.sampled_from([0.0, 1.0])},
+        map=lambda y: {"y": y.round()},
+        filter=lambda y: bool((y <= 50).all()),
+    )
+    for found in explored.corpus:
+        x, y = build(spec, found.recipe).args
+        assert torch.equal(y, y.round())
+        assert y.max() <= 50
+        assert found.recipe.leaves[0].kind != "literal"
+        assert x.shape == (2,)
+
+
+def test_masks_keep_one_per_row():
+    def counted(x, mask):
+        return x if mask.sum() > 3 else -x
+
+    explored, spec = search(counted, X, torch.tensor([[True, False], [True, True]]))
+    for found in explored.corpus:
+        assert build(spec, found.recipe).args[1].any(-1).all()
+
+
+def test_calls_that_do_not_end_are_cut():
+    def halved(x):
+        while x.norm() > 1:
+            x = x / 2
+        return x if x.sum() > 0.5 else -x
+
+    explored, spec = search(
+        halved, torch.ones(3), values={"x": [0.5, 1.0, 4.0, float("inf")]}, calls=30
+    )
+    assert explored.refused > 0
+    for found in explored.corpus:
+        assert torch.isfinite(build(spec, found.recipe).args[0]).all()
+
+
+def test_the_clock_stops_a_search_and_it_says_so():
+    explored, _ = search(drawn, X, seconds=-1.0)
+    assert explored.stopped.endswith("of 200 calls in -1 s")
+
+
+def test_progress_is_told():
+    spec = spec_of(drawn, X)
+    eager = Reference(Subject.of(drawn), Plan(target="trace", device="cpu"), print, spec.example)
+    steps = []
+    explored = Search(spec, Observed(eager, 0), seed=0, calls=20, seconds=60.0).run(
+        lambda done, total: steps.append((done, total))
+    )
+    assert [total for _, total in steps] == [20] * len(steps)
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+    assert steps[-1][0] == explored.calls

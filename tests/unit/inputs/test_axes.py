@@ -1,0 +1,397 @@
+"""spec/axes.py: which axes vary, by what was said and by what is assumed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, namedtuple
+
+import pytest
+import torch
+from jaxtyping import Float, Int
+from specs import shapes_of, sizes_of, spec_of
+from torch.export import Dim
+
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.results.failures import SpecError
+
+
+def one(x):
+    return x
+
+
+def two(x, y):
+    return x
+
+
+def refused(*args, **kwargs):
+    with pytest.raises(SpecError) as caught:
+        spec_of(*args, **kwargs)
+    return str(caught.value)
+
+
+# -- the batch rule --------------------------------------------------------------------------------
+
+
+def test_dimension_zero_is_batch_where_all_tensors_agree_on_it():
+    spec = spec_of(two, torch.randn(4, 3), torch.randn(4))
+    assert shapes_of(spec) == {"x": "batch 3", "y": "batch"}
+    assert sizes_of(spec) == {"batch": range(1, 9)}
+    assert any("dim 0 of x and dim 0 of y are 'batch', 1..8" in line for line in spec.assumed)
+
+
+def test_where_they_disagree_nothing_varies():
+    spec = spec_of(two, torch.randn(4, 3), torch.randn(3))
+    assert shapes_of(spec) == {"x": "4 3", "y": "3"}
+    assert spec.dims == {}
+
+
+def test_scalars_do_not_disagree():
+    spec = spec_of(two, torch.randn(4, 3), torch.tensor(1.0))
+    assert shapes_of(spec) == {"x": "batch 3", "y": ""}
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(1, range(1, 3)), (3, range(1, 7)), (0, range(1, 3))])
+def test_an_assumed_dim_goes_from_one_to_twice_the_example(size, sizes):
+    assert sizes_of(spec_of(one, torch.randn(size, 3))) == {"batch": sizes}
+
+
+def test_without_tensors_nothing_varies():
+    spec = spec_of(two, 3, "mode")
+    assert spec.dims == {}
+    assert spec.tensors == ()
+    assert spec_of(lambda: None).leaves == ()
+
+
+# -- shape strings ---------------------------------------------------------------------------------
+
+
+def test_shapes_name_dims_and_ranges_come_from_dims():
+    spec = spec_of(
+        one,
+        torch.randn(2, 3, 32, 64),
+        shapes={"x": "batch 3 height width"},
+        dims={"batch": (1, 16), "height": range(32, 129, 32), "width": [64, 96]},
+    )
+    assert sizes_of(spec) == {
+        "batch": range(1, 17),
+        "height": range(32, 129, 32),
+        "width": (64, 96),
+    }
+    assert all(dim.declared for dim in spec.dims.values())
+    assert [dim.example for dim in spec.dims.values()] == [2, 32, 64]
+
+
+def test_a_dim_without_a_range_is_assumed_and_said():
+    spec = spec_of(one, torch.randn(2, 5), shapes={"x": "batch time"}, dims={"batch": (1, 4)})
+    assert spec.dims["batch"].declared
+    assert not spec.dims["time"].declared
+    assert sizes_of(spec)["time"] == range(1, 11)
+    assert any("'time'" in line for line in spec.assumed)
+    assert not any("'batch'" in line for line in spec.assumed)
+
+
+def test_an_underscore_is_as_in_the_example_and_dots_are_everything_as_in_the_example():
+    spec = spec_of(two, torch.randn(2, 3), torch.randn(2, 4), shapes={"x": "b _", "y": "..."})
+    assert shapes_of(spec) == {"x": "b 3", "y": "2 4"}
+
+
+def test_a_tensor_that_shapes_does_not_name_stays_and_that_is_said():
+    spec = spec_of(two, torch.randn(2, 3), torch.randn(2, 4), shapes={"x": "b _"})
+    assert shapes_of(spec)["y"] == "2 4"
+    assert any(line.startswith("y is exactly as in the example") for line in spec.assumed)
+
+
+def test_derived_dims_follow_the_named_one():
+    spec = spec_of(
+        two,
+        torch.randn(2, 5),
+        torch.randn(2, 11),
+        shapes={"x": "b t", "y": "b 2*t+1"},
+        dims={"t": (3, 6)},
+    )
+    assert set(spec.dims) == {"b", "t"}
+    assert spec.leaves[1].shape[1].evaluate({"t": 6}) == 13
+
+
+def test_a_dim_may_occur_only_in_an_expression():
+    spec = spec_of(one, torch.randn(2, 10), shapes={"x": "b 2*t"})
+    assert spec.dims["t"].example == 5
+
+
+def test_a_scalar_has_the_empty_shape():
+    assert shapes_of(spec_of(one, torch.tensor(1.0), shapes={"x": ""})) == {"x": ""}
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"shapes": {"x": "b"}}, ["shapes:", "'x'", "1 axes ('b')", "has 2: [2, 3]"]),
+        ({"shapes": {"x": ""}}, ["shapes:", "'x'", "0 axes"]),
+        ({"shapes": {"x": "b 4"}}, ["shapes:", "axis '4'", "the example has 3"]),
+        ({"shapes": {"x": "b b"}}, ["shapes:", "axis 'b'", "b=2", "has 3"]),
+        ({"shapes": {"x": "b 2*t"}}, ["shapes:", "no size of 't'"]),
+        ({"shapes": {"z": "b 3"}}, ["shapes:", "'z' is not in this call; legal: x"]),
+        ({"dims": {"bacth": (1, 2)}}, ["dims:", "'bacth'", "batch", "Did you mean 'batch'?"]),
+        (
+            {"dims": {"time": (1, 2)}},
+            ["dims:", "'time' is not a dim of this call; its dims: batch"],
+        ),
+    ],
+)
+def test_what_does_not_fit_the_example_is_a_spec_error(options, parts):
+    message = refused(one, torch.randn(2, 3), **options)
+    for part in parts:
+        assert part in message, message
+
+
+def test_dims_alone_give_the_assumed_batch_its_range():
+    spec = spec_of(one, torch.randn(2, 3), dims={"batch": (1, 100)})
+    assert sizes_of(spec) == {"batch": range(1, 101)}
+    assert spec.dims["batch"].declared
+
+
+# -- several recorded calls ------------------------------------------------------------------------
+
+
+def calls(*shapes):
+    return [Call((torch.randn(*shape),)) for shape in shapes]
+
+
+def test_sizes_that_differed_between_calls_vary():
+    spec = spec_of(one, torch.randn(2, 3, 8), more=calls((4, 3, 16), (1, 3, 8)))
+    assert shapes_of(spec) == {"x": "batch 3 x_2"}
+    assert sizes_of(spec) == {"batch": range(1, 9), "x_2": range(1, 33)}
+    assert any("3 recorded calls" in line for line in spec.assumed)
+
+
+def test_equal_histories_are_one_dim():
+    more = [Call((torch.randn(4, 5), torch.randn(4, 6)))]
+    spec = spec_of(two, torch.randn(2, 3), torch.randn(2, 6), more=more)
+    assert shapes_of(spec) == {"x": "batch x_1", "y": "batch 6"}
+
+
+def test_calls_of_one_shape_fall_back_to_the_batch_rule():
+    spec = spec_of(one, torch.randn(2, 3), more=calls((2, 3)))
+    assert shapes_of(spec) == {"x": "batch 3"}
+
+
+def test_names_of_varying_axes_never_collide():
+    def function(a, a_0):
+        return a
+
+    more = [Call(([torch.randn(2, 4)], torch.randn(4, 9)))]
+    spec = spec_of(function, [torch.randn(2, 3)], torch.randn(4, 5), more=more)
+    assert len(spec.dims) == 2
+    assert [dim.example for dim in spec.dims.values()] == [3, 5]
+
+
+def test_shapes_win_over_recorded_calls():
+    spec = spec_of(one, torch.randn(2, 3), more=calls((2, 7)), shapes={"x": "b _"})
+    assert shapes_of(spec) == {"x": "b 3"}
+
+
+# -- jaxtyping -------------------------------------------------------------------------------------
+
+
+def test_jaxtyping_annotations_name_the_dims():
+    annotations = {
+        "x": Float[torch.Tensor, "batch 3 height width"],
+        "y": Int[torch.Tensor, "batch time"],
+    }
+    spec = spec_of(
+        two, torch.randn(2, 3, 4, 5), torch.zeros(2, 7, dtype=torch.int64), annotations=annotations
+    )
+    assert shapes_of(spec) == {"x": "batch 3 height width", "y": "batch time"}
+    assert any("jaxtyping annotation" in line for line in spec.assumed)
+
+
+def test_jaxtyping_expressions_and_underscores_are_understood():
+    spec = spec_of(one, torch.randn(4, 9), annotations={"x": Float[torch.Tensor, "t 2*t+1"]})
+    assert shapes_of(spec) == {"x": "t 2*t+1"}
+    spec = spec_of(one, torch.randn(4, 9), annotations={"x": Float[torch.Tensor, "t _"]})
+    assert shapes_of(spec) == {"x": "t 9"}
+
+
+@pytest.mark.parametrize("text", ["*batch 3", "... 3", "#batch 3", "b=2 3", "batch"])
+def test_jaxtyping_of_which_we_have_no_word_falls_back_to_the_next_rule(text):
+    spec = spec_of(one, torch.randn(2, 3), annotations={"x": Float[torch.Tensor, text]})
+    assert shapes_of(spec) == {"x": "batch 3"}
+
+
+def test_annotations_that_contradict_the_example_do_not_stop_the_item_with_a_raw_error():
+    annotations = {"x": Float[torch.Tensor, "n n"]}
+    with pytest.raises(SpecError, match="axis 'n'"):
+        spec_of(one, torch.randn(2, 3), annotations=annotations)
+
+
+def test_plain_annotations_are_no_shapes():
+    spec = spec_of(one, torch.randn(2, 3), annotations={"x": torch.Tensor})
+    assert shapes_of(spec) == {"x": "batch 3"}
+
+
+# -- torch's dynamic_shapes ------------------------------------------------------------------------
+
+
+def dynamic(given, *args, function=two, **kwargs):
+    args = args or (torch.randn(2, 3), torch.randn(2, 6))
+    return spec_of(function, *args, dynamic_shapes=given, **kwargs)
+
+
+def test_dims_with_min_and_max_are_declared():
+    batch = Dim("batch", min=2, max=16)
+    for given in (
+        {"x": {0: batch}, "y": {0: batch}},
+        ({0: batch}, {0: batch}),
+        [{0: batch}, {0: batch}],
+        {"x": (batch, None), "y": [batch, None]},
+        {"x": (batch, 3), "y": {0: batch, 1: None}},
+    ):
+        spec = dynamic(given)
+        assert shapes_of(spec) == {"x": "batch 3", "y": "batch 6"}
+        assert sizes_of(spec) == {"batch": range(2, 17)}
+        assert spec.dims["batch"].declared
+
+
+def test_what_is_not_mentioned_is_static():
+    batch = Dim("batch", max=8)
+    assert shapes_of(dynamic({"x": {0: batch}, "y": None})) == {"x": "batch 3", "y": "2 6"}
+    assert shapes_of(dynamic({"x": {0: batch}})) == {"x": "batch 3", "y": "2 6"}
+    assert shapes_of(dynamic((None, None))) == {"x": "2 3", "y": "2 6"}
+
+
+def test_a_dim_without_max_is_assumed_as_ours_are():
+    spec = dynamic({"x": {0: Dim("n")}, "y": None})
+    assert sizes_of(spec) == {"n": range(1, 5)}
+    assert not spec.dims["n"].declared
+
+
+def test_derived_dims_keep_their_relation():
+    time = Dim("time", min=1, max=5)
+    spec = dynamic({"x": {1: time}, "y": {1: 2 * time}})
+    assert shapes_of(spec) == {"x": "2 time", "y": "2 2*time"}
+    spec = dynamic({"x": {1: time}, "y": {1: time + 3}})
+    assert spec.leaves[1].shape[1].evaluate({"time": 5}) == 8
+    spec = dynamic({"x": None, "y": {1: 2 * time}})
+    assert sizes_of(spec) == {"time": range(1, 6)}
+
+
+@pytest.mark.parametrize("hint", [Dim.AUTO, Dim.DYNAMIC])
+def test_hints_vary(hint):
+    spec = dynamic({"x": {0: hint}, "y": {0: hint}})
+    (name,) = spec.dims
+    assert shapes_of(spec) == {"x": f"{name} 3", "y": f"{name} 6"}
+
+
+@pytest.mark.parametrize("hint", [Dim.AUTO, Dim.DYNAMIC])
+def test_hints_with_bounds_vary_within_them(hint):
+    spec = dynamic({"x": {1: hint(min=2, max=8)}, "y": None})
+    (dim,) = spec.dims.values()
+    assert (dim.low, dim.high, dim.declared) == (2, 8, True)
+
+
+def test_static_is_static():
+    spec = dynamic({"x": {0: Dim.STATIC, 1: Dim.DYNAMIC}, "y": None})
+    assert shapes_of(spec)["x"].startswith("2 ")
+    assert len(spec.dims) == 1
+
+
+def test_strings_name_dims():
+    spec = dynamic({"x": {0: "batch"}, "y": {0: "batch", 1: "time"}})
+    assert shapes_of(spec) == {"x": "batch 3", "y": "batch time"}
+
+
+def test_nested_pytrees_follow_the_inputs():
+    state = [torch.randn(2, 3), {"m": torch.randn(2, 4), "k": (torch.randn(2), torch.randn(5))}]
+    b = Dim("b", min=1, max=9)
+
+    def function(state, x):
+        return x
+
+    spec = dynamic(
+        {"state": [{0: b}, {"m": {0: b}, "k": ({0: b}, None)}], "x": {0: b}},
+        state,
+        torch.randn(2, 1),
+        function=function,
+    )
+    assert shapes_of(spec) == {
+        "state[0]": "b 3",
+        "state[1]['m']": "b 4",
+        "state[1]['k'][0]": "b",
+        "state[1]['k'][1]": "5",
+        "x": "b 1",
+    }
+
+
+def test_dicts_are_matched_by_key_and_not_by_order():
+    b = Dim("b", max=9)
+    batch = {"ids": torch.randn(2, 3), "mask": torch.randn(2, 4)}
+    spec = dynamic({"x": {"mask": {0: b}, "ids": None}}, batch, function=one)
+    assert shapes_of(spec) == {"x['ids']": "2 3", "x['mask']": "b 4"}
+
+
+def test_ordered_dicts_and_namedtuples_are_containers_too():
+    pair = namedtuple("pair", "a b")  # noqa: PYI024  # a plain namedtuple is the case
+    b = Dim("b", max=9)
+    spec = dynamic(
+        {"x": {"k": {0: b}}, "y": pair({0: b}, None)},
+        OrderedDict(k=torch.randn(2, 3)),
+        pair(torch.randn(2), torch.randn(3)),
+    )
+    assert set(shapes_of(spec).values()) == {"b 3", "b", "3"}
+
+
+def test_keyword_arguments_are_named():
+    spec = spec_of(
+        two, torch.randn(2, 3), kwargs={"y": torch.randn(2, 4)}, dynamic_shapes={"y": {0: "b"}}
+    )
+    assert shapes_of(spec) == {"x": "2 3", "y": "b 4"}
+
+
+def test_variadic_arguments_are_written_as_torch_wants_them():
+    def variadic(x, *args, **kwargs):
+        return x
+
+    b = Dim("b", max=9)
+    spec = spec_of(
+        variadic,
+        torch.randn(2, 3),
+        torch.randn(2),
+        torch.randn(2, 1),
+        kwargs={"z": torch.randn(2, 5)},
+        dynamic_shapes={
+            "x": {0: b},
+            "args": ({0: b}, {0: b}),
+            "kwargs": {"z": {0: b}},
+        },
+    )
+    assert set(spec.dims) == {"b"}
+    assert all(text.startswith("b") for text in shapes_of(spec).values())
+
+
+def test_python_arguments_have_no_dims():
+    spec = dynamic({"x": {0: "b"}, "y": None}, torch.randn(2, 3), 7)
+    assert shapes_of(spec) == {"x": "b 3"}
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        ({"z": {0: "b"}}, ["'z' is not an argument of this call; legal: x, y"]),
+        (({0: "b"},), ["has 1 entries, but the call has 2 arguments (x, y)"]),
+        ("b", ["'b' is not a dict or a tuple"]),
+        ({"x": {2: "b"}}, ["'x' has 2 dims, so 2 is not one of them"]),
+        ({"x": {"0": "b"}}, ["'x' has 2 dims, so '0' is not one of them"]),
+        ({"x": ("b",)}, ["does not fit 'x' with 2 dims"]),
+        ({"x": "b"}, ["does not fit 'x' with 2 dims"]),
+        ({"x": {0: 3.5}}, ["dynamic_shapes:", "'x'"]),
+    ],
+)
+def test_dynamic_shapes_that_do_not_fit_are_spec_errors(given, parts):
+    with pytest.raises(SpecError) as caught:
+        dynamic(given)
+    for part in ("dynamic_shapes", *parts):
+        assert part in str(caught.value)
+
+
+def test_the_object_given_is_kept_for_the_exporter():
+    given = {"x": {0: Dim("b", max=8)}, "y": None}
+    assert dynamic(given).dynamic_shapes is given

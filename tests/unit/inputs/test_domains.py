@@ -1,0 +1,150 @@
+"""spec/domains.py: which values are legal."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pytest_torchexport.inputs.domains import Domain, declared, infer
+
+INTEGERS = (
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_integers_stay_within_the_examples_own_range(dtype):
+    domain = infer(torch.tensor([3, 9, 4]).to(dtype))
+    assert (domain.kind, domain.low, domain.high) == ("int", 3, 9)
+    assert not domain.rows_keep_one
+
+
+def test_integers_at_the_ends_of_int64():
+    domain = infer(torch.tensor([-(2**63), 2**63 - 1]))
+    assert (domain.low, domain.high) == (-(2**63), 2**63 - 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8, torch.float32], ids=str)
+def test_masks_of_zeros_and_ones_stay_masks(dtype):
+    kept = infer(torch.tensor([[1, 0, 0], [1, 1, 0]]).to(dtype))
+    assert kept.rows_keep_one
+    assert (kept.low, kept.high) == (0, 1)
+    empty_row = infer(torch.tensor([[1, 0, 0], [0, 0, 0]]).to(dtype))
+    assert not empty_row.rows_keep_one
+
+
+def test_all_ones_of_bool_keep_one_too():
+    assert infer(torch.ones(2, 3, dtype=torch.bool)).rows_keep_one
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [
+        ([-1.0, 2.0], None, None),
+        ([0.0, 2.0], 0.0, None),
+        ([0.25, 0.75], 0.0, 1.0),
+        ([-0.0, 0.5], 0.0, 1.0),
+        ([5.0, 7.0], 0.0, None),
+    ],
+)
+def test_floats_keep_their_sign_and_unit_interval(values, low, high):
+    domain = infer(torch.tensor(values))
+    assert (domain.kind, domain.low, domain.high) == ("float", low, high)
+
+
+def test_floats_keep_their_scale():
+    assert infer(torch.full((4,), 300.0)).scale == pytest.approx(300.0)
+    assert infer(torch.zeros(4)).scale == 1.0
+    assert infer(torch.full((4,), 1e30)).scale == pytest.approx(1e30)
+
+
+def test_nan_and_infinity_in_the_example_do_not_reach_the_domain():
+    domain = infer(torch.tensor([math.nan, math.inf, -math.inf, 2.0]))
+    assert (domain.low, domain.high) == (0.0, None)
+    assert domain.scale == pytest.approx(2.0)
+    nothing = infer(torch.full((3,), math.nan))
+    assert (nothing.low, nothing.high, nothing.scale) == (None, None, 1.0)
+
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+RARE = (torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64, torch.complex128)
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, *RARE], ids=str)
+def test_every_float_type_has_a_domain(dtype):
+    domain = infer(torch.tensor([-1.0, 2.0]).to(dtype))
+    assert domain.kind == "float"
+    assert domain.low is None
+    assert math.isfinite(domain.scale)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.bool], ids=str)
+def test_empty_examples_have_a_domain(dtype):
+    domain = infer(torch.empty(0, 3, dtype=dtype))
+    assert not domain.rows_keep_one
+    assert domain.describe()
+
+
+def test_a_pair_is_an_inclusive_range():
+    domain = declared((-1.0, 1.0), torch.randn(3), "x")
+    assert (domain.low, domain.high, domain.declared) == (-1.0, 1.0, True)
+    domain = declared((0, 99), torch.tensor([1]), "x")
+    assert (domain.low, domain.high) == (0, 99)
+    domain = declared((0.0, 99.0), torch.tensor([1]), "x")
+    assert (domain.low, domain.high) == (0, 99)
+    assert isinstance(domain.high, int)
+
+
+def test_an_infinite_end_is_open():
+    domain = declared((0.0, math.inf), torch.randn(3), "x")
+    assert (domain.low, domain.high) == (0.0, None)
+
+
+def test_a_declared_domain_drops_what_was_only_seen():
+    domain = declared([0, 1], torch.ones(2, 3, dtype=torch.int64), "x")
+    assert not domain.rows_keep_one
+    assert domain.choices == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "example", "match"),
+    [
+        ((0, 256), torch.zeros(1, dtype=torch.uint8), "'x' is uint8, which cannot hold 256"),
+        ((-1, 1), torch.zeros(1, dtype=torch.uint8), "cannot hold -1"),
+        ((0.5, 2), torch.zeros(1, dtype=torch.int64), "holds integers"),
+        ((0, math.inf), torch.zeros(1, dtype=torch.int64), "'x'"),
+        ((-math.inf, 0), torch.zeros(1, dtype=torch.int64), "'x'"),
+        ([300], torch.zeros(1, dtype=torch.int8), "cannot hold 300"),
+        ([0.5], torch.zeros(1, dtype=torch.int64), "cannot hold 0.5"),
+        ([math.nan], torch.zeros(1, dtype=torch.int64), "'x'"),
+        ([math.inf], torch.zeros(1, dtype=torch.int64), "'x'"),
+        ([1j], torch.zeros(1, dtype=torch.int64), "'x'"),
+        ([1j], torch.zeros(1), "'x'"),
+        (["a"], torch.zeros(1), "'a' is no number"),
+        ([None], torch.zeros(1), "None is no number"),
+        ([torch.ones(2)], torch.zeros(1), "is no number"),
+    ],
+)
+def test_values_that_the_tensor_cannot_hold_are_refused(value, example, match):
+    with pytest.raises(ValueError, match=match):
+        declared(value, example, "x")
+
+
+def test_domains_describe_themselves():
+    assert Domain(kind="int", low=0, high=99).describe() == "0..99"
+    assert Domain(kind="float", low=0.0, high=1.0).describe() == "[0.0, 1.0]"
+    assert Domain(kind="float", low=0.0).describe() == "not negative"
+    assert Domain(kind="float", choices=(1, 2)).describe() == "one of 1, 2"
+    assert Domain(kind="bool").describe() == "False or True"
+    assert "a True in each row" in Domain(kind="bool", rows_keep_one=True).describe()
+    assert Domain(kind="float", scale=2.5).describe() == "about +-2.5"
+    assert Domain(kind="float", elements=object()).describe() == "from a strategy"

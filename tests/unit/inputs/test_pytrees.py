@@ -1,0 +1,244 @@
+"""tree.py: containers in, leaves with paths out, and back again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict, UserDict, defaultdict, deque, namedtuple
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.utils._pytree as torch_pytree
+
+from pytest_torchexport.inputs.pytrees import (
+    bits_of,
+    clone,
+    copy_tensor,
+    describe,
+    flatten,
+    leaves_of,
+    tree_map,
+)
+
+
+class Pair(NamedTuple):
+    left: object
+    right: object
+
+
+@dataclasses.dataclass
+class Output:
+    logits: object
+    hidden: object = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    value: object
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    value: object
+
+
+@dataclasses.dataclass
+class Checked:
+    value: object
+
+    def __post_init__(self):
+        if self.value is None:
+            raise ValueError("no value")
+
+
+class Registered:
+    def __init__(self, first, second, name):
+        self.first, self.second, self.name = first, second, name
+
+
+torch_pytree.register_pytree_node(
+    Registered,
+    lambda node: ([node.first, node.second], node.name),
+    lambda parts, name: Registered(*parts, name),
+    serialized_type_name="pytest_torchexport_tests.Registered",
+)
+
+
+def paths(value, path="x"):
+    return [where for where, _ in flatten(value, path)[0]]
+
+
+def round_trip(value):
+    leaves, structure = flatten(value, "x")
+    assert structure.count == len(leaves)
+    return structure.unflatten([leaf for _, leaf in leaves])
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1, ["x"]),
+        (None, ["x"]),
+        ("text", ["x"]),
+        (b"bytes", ["x"]),
+        ((1, 2), ["x[0]", "x[1]"]),
+        ([1, [2]], ["x[0]", "x[1][0]"]),
+        ({"a": 1, "b": {"c": 2}}, ["x['a']", "x['b']['c']"]),
+        ({1: 1, (2, 3): 2}, ["x[1]", "x[(2, 3)]"]),
+        (OrderedDict(b=1, a=2), ["x['b']", "x['a']"]),
+        (defaultdict(list, a=1), ["x['a']"]),
+        (UserDict(a=1), ["x['a']"]),
+        (deque([1, 2]), ["x[0]", "x[1]"]),
+        (Pair(1, 2), ["x[0]", "x[1]"]),
+        (Output(1, [2]), ["x['logits']", "x['hidden'][0]"]),
+        (Registered(1, 2, "n"), ["x[0]", "x[1]"]),
+        ((), []),
+        ({}, []),
+        ([{}, ()], []),
+        (range(3), ["x"]),
+        ({1, 2}, ["x"]),
+        (torch.float32, ["x"]),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_leaves_have_paths_as_a_user_writes_them(value, expected):
+    assert paths(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        1,
+        None,
+        (1, 2),
+        [1, [2, (3,)]],
+        {"a": 1, "b": {"c": 2}},
+        {1: 1, None: 2, (3, 4): 5},
+        OrderedDict(b=1, a=2),
+        defaultdict(list, a=1, b=[2]),
+        UserDict(a=1),
+        deque([1, 2], maxlen=5),
+        Pair(1, Pair(2, None)),
+        namedtuple("nt", "a b")(1, 2),  # noqa: PYI024  # a plain namedtuple is the case
+        Output([1], {"h": 2}),
+        Frozen((1, 2)),
+        Slotted([1]),
+        Checked(3),
+        torch.Size([2, 3]),
+        (),
+        {},
+        [{}, (), None],
+    ],
+    ids=lambda value: f"{type(value).__name__}-{value}"[:40],
+)
+def test_what_was_flattened_comes_back(value):
+    back = round_trip(value)
+    assert type(back) is type(value)
+    assert back == value
+    if isinstance(value, defaultdict):
+        assert back.default_factory is list
+    if isinstance(value, deque):
+        assert back.maxlen == value.maxlen
+
+
+def test_registered_nodes_come_back_with_their_context():
+    back = round_trip(Registered([1], 2, "name"))
+    assert (back.first, back.second, back.name) == ([1], 2, "name")
+
+
+def test_a_dataclass_is_rebuilt_without_its_checks_because_leaves_may_be_anything():
+    _, structure = flatten(Checked(1))
+    assert structure.unflatten([None]).value is None
+
+
+def test_a_tensor_is_a_leaf_even_where_its_subclass_looks_like_a_container():
+    parameter = torch.nn.Parameter(torch.ones(2))
+    assert paths(parameter) == ["x"]
+    assert leaves_of([parameter])[0] is parameter
+
+
+def test_tree_map_keeps_containers():
+    mapped = tree_map(lambda leaf: leaf + 1, {"a": (1, [2]), "b": Output(3, 4)})
+    assert mapped == {"a": (2, [3]), "b": Output(4, 5)}
+    assert tree_map(lambda leaf: leaf + 1, torch.zeros(1)).item() == 1
+
+
+def test_clone_shares_no_memory_and_leaves_the_rest_alone():
+    marker = object()
+    value = {"a": torch.zeros(2), "b": [torch.zeros(1), marker]}
+    copied = clone(value)
+    copied["a"] += 1
+    assert value["a"].tolist() == [0, 0]
+    assert copied["b"][1] is marker
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.arange(6).reshape(2, 3).t(),
+        torch.zeros(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
+        torch.zeros(1).expand(4),
+        torch.tensor(1.0),
+        torch.empty(0, 3),
+        torch.tensor([1 + 2j]).conj(),
+        torch.eye(3).to_sparse(),
+        torch.ones(2, dtype=torch.bool),
+        torch.ones(2, dtype=torch.uint64),
+        torch.ones(2).to(torch.float8_e5m2),
+    ],
+    ids=lambda tensor: f"{tensor.dtype}-{tensor.layout}-{tuple(tensor.shape)}",
+)
+def test_copied_tensors_are_equal_and_keep_their_layout(tensor):
+    copied = copy_tensor(tensor)
+    assert copied.dtype == tensor.dtype
+    assert copied.layout == tensor.layout
+    if tensor.layout == torch.strided:
+        assert copied.tolist() == tensor.tolist()
+    else:
+        assert torch.equal(copied.to_dense(), tensor.to_dense())
+
+
+def test_copied_tensors_keep_strides_that_do_not_overlap():
+    tensor = torch.arange(6).reshape(2, 3).t()
+    assert copy_tensor(tensor).stride() == tensor.stride()
+
+
+def test_copied_tensors_keep_requires_grad_and_lose_their_graph():
+    for dtype in (torch.float32, torch.complex64):
+        tensor = torch.ones(2, dtype=dtype, requires_grad=True)
+        assert copy_tensor(tensor).requires_grad
+        assert copy_tensor(tensor * 2).grad_fn is None
+    assert not copy_tensor(torch.ones(2)).requires_grad
+
+
+def test_values_are_described_in_a_word():
+    assert describe(torch.zeros(2, 3)) == "float32[2, 3]"
+    assert describe(torch.zeros((), dtype=torch.bool)) == "bool[]"
+    assert describe(None) == "None"
+    assert describe("a") == "'a'"
+    assert describe(1.5) == "1.5"
+    assert describe(Output(1)) == "Output"
+    assert "meta" in describe(torch.zeros(1, device="meta"))
+
+
+def test_structures_are_described_for_people():
+    assert flatten((1, 2))[1].describe() == "tuple of 2"
+    assert flatten({"a": 1, "b": 2})[1].describe() == "dict with ['a'], ['b']"
+    assert flatten({})[1].describe() == "dict with nothing"
+    assert flatten(None)[1].describe() == "NoneType"
+
+
+def test_the_bits_of_a_tensor_follow_its_elements_and_not_its_strides():
+    x = torch.arange(6, dtype=torch.bfloat16).reshape(2, 3)
+    assert bits_of(x.T) == bits_of(x.T.contiguous()) != bits_of(x)
+    assert bits_of(x, 2) == bits_of(torch.tensor([0, 1], dtype=torch.bfloat16))
+    assert bits_of(x[:0]) == b""
+    complex_ = torch.tensor([1 + 2j])
+    assert bits_of(complex_.conj()) == bits_of(torch.tensor([1 - 2j]))
+
+
+def test_a_tensor_whose_bits_were_read_can_still_be_resized():
+    tensor = torch.ones(2)
+    assert bits_of(tensor) == b"\x00\x00\x80\x3f" * 2
+    tensor.resize_(3)
+    assert tensor.shape == (3,)

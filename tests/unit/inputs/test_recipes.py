@@ -1,0 +1,441 @@
+"""recipes.py: a recipe makes a legal call, always the same one, and survives JSON."""
+
+# ruff: noqa: ARG005  # the parameters are what a spec reads of a function
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+
+import pytest
+import torch
+from specs import spec_of, within
+
+from pytest_torchexport.inputs.recipes import (
+    KINDS,
+    LAYOUTS,
+    SCALES,
+    LeafRecipe,
+    Literal,
+    Recipe,
+    build,
+    build_leaves,
+    describe_recipe,
+    example_recipe,
+    plain_recipe,
+    readable,
+    with_leaves,
+)
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def one(x):
+    return x
+
+
+def make(spec, item, sizes=None, seed=3):
+    """The only argument of the call of one leaf recipe."""
+    sizes = sizes or {name: dim.example for name, dim in spec.dims.items()}
+    call = build(spec, Recipe(sizes=sizes, leaves=(item,), seed=seed))
+    assert call is not None
+    return call.args[0]
+
+
+DOMAINS = {
+    "free": {},
+    "range": {"values": {"x": (-0.5, 2.0)}},
+    "negative": {"values": {"x": (-3.0, -1.0)}},
+    "point": {"values": {"x": (0.7, 0.7)}},
+    "half-open": {"values": {"x": (5.0, math.inf)}},
+    "half-open below": {"values": {"x": (-math.inf, -5.0)}},
+    "choices": {"values": {"x": [0.25, 7.0]}},
+}
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_every_kind_of_float_recipe_is_legal(dtype, domain):
+    spec = spec_of(one, torch.tensor([[-1.0, 2.0], [0.5, 0.0]]).to(dtype), **DOMAINS[domain])
+    for kind, scale, size in itertools.product(KINDS, SCALES, (1, 2, 4)):
+        tensor = make(spec, LeafRecipe(kind=kind, scale=scale), {"batch": size})
+        assert tensor.dtype == dtype
+        assert tensor.shape == (size, 2)
+        assert within(tensor, spec.leaves[0].domain), (kind, scale, tensor)
+
+
+@pytest.mark.parametrize(
+    "example", [[0.0, 3.0], [0.25, 0.5], [0.0, 1.0]], ids=["non-negative", "unit", "mask"]
+)
+def test_inferred_float_domains_hold_for_every_kind(example):
+    spec = spec_of(one, torch.tensor([example, example]))
+    for kind, scale in itertools.product(KINDS, SCALES):
+        assert within(make(spec, LeafRecipe(kind=kind, scale=scale)), spec.leaves[0].domain)
+
+
+@pytest.mark.parametrize("values", [None, (0, 5), (2, 2), [1, 4], [5]])
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_every_kind_of_integer_recipe_is_legal(dtype, values):
+    options = {} if values is None else {"values": {"x": values}}
+    spec = spec_of(one, torch.tensor([[2, 5], [3, 3]]).to(dtype), **options)
+    for kind, size in itertools.product(KINDS, (1, 3)):
+        tensor = make(spec, LeafRecipe(kind=kind), {"batch": size})
+        assert tensor.dtype == dtype
+        assert within(tensor, spec.leaves[0].domain), (kind, tensor)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64], ids=str)
+def test_wide_unsigned_integers_are_made_too(dtype):
+    spec = spec_of(one, torch.tensor([[2, 5], [3, 3]]).to(dtype))
+    for kind in KINDS:
+        tensor = make(spec, LeafRecipe(kind=kind))
+        assert tensor.dtype == dtype
+        assert within(tensor.to(torch.int64), spec.leaves[0].domain)
+
+
+@pytest.mark.parametrize("low_high", [(-(2**63), 2**63 - 1), (2**62, 2**63 - 1), (-(2**63), -1)])
+def test_the_whole_of_int64_is_made_without_overflow(low_high):
+    spec = spec_of(one, torch.tensor([*low_high, low_high[0]]))
+    for kind in KINDS:
+        tensor = make(spec, LeafRecipe(kind=kind))
+        assert all(low_high[0] <= value <= low_high[1] for value in tensor.tolist())
+    edited = make(spec, LeafRecipe(kind="low", edits=((1, low_high[1]),)))
+    assert edited.tolist() == [low_high[0], low_high[1], low_high[0]]
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128, torch.complex32], ids=str)
+def test_every_kind_of_complex_recipe_is_made(dtype):
+    spec = spec_of(one, torch.tensor([1 + 2j, -3j]).to(dtype))
+    for kind in KINDS:
+        tensor = make(spec, LeafRecipe(kind=kind))
+        assert tensor.dtype == dtype
+        assert bool(torch.isfinite(torch.view_as_real(tensor).float()).all())
+
+
+def test_large_scales_stay_finite_in_half_precision():
+    spec = spec_of(one, torch.tensor([[60000.0, -60000.0]], dtype=torch.float16))
+    for kind, scale in itertools.product(KINDS, SCALES):
+        tensor = make(spec, LeafRecipe(kind=kind, scale=scale))
+        assert bool(torch.isfinite(tensor).all()), (kind, scale)
+    edited = make(spec, LeafRecipe(kind="zeros", edits=((0, 200000.0),)))
+    assert bool(torch.isfinite(edited).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32], ids=str)
+def test_mask_rows_keep_one_whatever_the_recipe(dtype):
+    spec = spec_of(one, torch.tensor([[1, 0, 0], [1, 1, 0]]).to(dtype))
+    edits = ((0, 0), (1, 0), (2, 0))
+    for kind, size in itertools.product(KINDS, (1, 2, 4)):
+        for item in (LeafRecipe(kind=kind), LeafRecipe(kind=kind, edits=edits)):
+            mask = make(spec, item, {"batch": size})
+            assert mask.dtype == dtype
+            assert bool((mask != 0).any(-1).all()), (kind, mask)
+            assert within(mask.to(torch.int64), spec.leaves[0].domain)
+
+
+def test_a_mask_without_columns_is_made():
+    spec = spec_of(one, torch.ones(2, 3, dtype=torch.bool), shapes={"x": "b n"}, dims={"n": (0, 3)})
+    assert make(spec, LeafRecipe(kind="zeros"), {"b": 2, "n": 0}).shape == (2, 0)
+
+
+def test_edits_are_put_at_their_place_modulo_the_size_and_stay_legal():
+    spec = spec_of(one, torch.zeros(2, 3), values={"x": (-1.0, 1.0)})
+    tensor = make(spec, LeafRecipe(kind="zeros", edits=((1, 0.5), (6 + 4, 99.0), (2, -99.0))))
+    assert tensor.tolist() == [[0.0, 0.5, -1.0], [0.0, 1.0, 0.0]]
+
+
+def test_edits_of_listed_values_are_positions_in_the_list():
+    spec = spec_of(one, torch.zeros(3), values={"x": [5.0, 7.0]})
+    tensor = make(spec, LeafRecipe(kind="low", edits=((0, 1), (1, 0))))
+    assert tensor.tolist()[:2] == [7.0, 5.0]
+
+
+def test_edits_of_nothing_do_nothing():
+    spec = spec_of(one, torch.zeros(2, 3), dims={"batch": (0, 4)})
+    tensor = make(spec, LeafRecipe(kind="ramp", edits=((3, 1.0),)), {"batch": 0})
+    assert tensor.shape == (0, 3)
+
+
+def test_the_example_comes_back_bit_for_bit_and_is_a_copy():
+    x = torch.randn(2, 3)
+    spec = spec_of(one, x)
+    first = build(spec, example_recipe(spec)).args[0]
+    assert torch.equal(first, x)
+    first.zero_()
+    assert torch.equal(build(spec, example_recipe(spec)).args[0], x)
+
+
+def test_the_example_is_tiled_to_other_sizes():
+    x = torch.arange(6.0).reshape(2, 3)
+    spec = spec_of(one, x)
+    assert make(spec, LeafRecipe(kind="example"), {"batch": 5}).tolist() == [
+        x[i % 2].tolist() for i in range(5)
+    ]
+    assert make(spec, LeafRecipe(kind="example"), {"batch": 1}).tolist() == [x[0].tolist()]
+
+
+def test_an_empty_example_is_tiled_to_zeros():
+    spec = spec_of(one, torch.zeros(0, 3), dims={"batch": (0, 4)})
+    assert make(spec, LeafRecipe(kind="example"), {"batch": 2}).tolist() == [[0.0] * 3] * 2
+
+
+def test_scalars_are_made():
+    spec = spec_of(one, torch.tensor(2.5))
+    for kind in KINDS:
+        assert make(spec, LeafRecipe(kind=kind)).shape == ()
+
+
+def test_elements_come_from_the_drawn_points_and_the_fill():
+    spec = spec_of(one, torch.zeros(2, 4))
+    tensor = make(spec, LeafRecipe(kind="elements", data=[1.5, 2.5, 9.0]))
+    flat = tensor.reshape(-1).tolist()
+    assert set(flat) <= {1.5, 2.5, 9.0}
+    assert flat.count(9.0) == 6
+    assert make(spec, LeafRecipe(kind="elements", data=[4.0])).unique().tolist() == [4.0]
+
+
+def test_layouts_change_strides_and_never_values():
+    x = torch.randn(2, 3, 4, 5)
+    spec = spec_of(one, x)
+    for kind in KINDS:
+        plain, strided, last = (make(spec, LeafRecipe(kind=kind, layout=name)) for name in LAYOUTS)
+        assert plain.is_contiguous()
+        assert not strided.is_contiguous()
+        assert last.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(plain, strided)
+        assert torch.equal(plain, last)
+
+
+def test_layouts_that_a_rank_does_not_have_are_left_out():
+    for x in (torch.tensor(1.0), torch.zeros(3), torch.zeros(2, 3)):
+        spec = spec_of(one, x)
+        for name in LAYOUTS:
+            assert make(spec, LeafRecipe(kind="ones", layout=name)).shape == x.shape
+
+
+def test_python_arguments_take_their_value_or_the_examples():
+    spec = spec_of(lambda n, flag: n, 3, True, values={"n": [3, 4]})
+    leaves = (LeafRecipe(kind="value", data=4), LeafRecipe(kind="example"))
+    call = build(spec, Recipe(sizes={}, leaves=leaves))
+    assert call.args == (4, True)
+
+
+def test_the_same_recipe_makes_the_same_call_whatever_the_global_seed():
+    spec = spec_of(lambda x, y: x, torch.randn(2, 3), torch.randn(2, 3))
+    recipe = plain_recipe(spec, "normal", {"batch": 4}, 5)
+    torch.manual_seed(0)
+    first = build(spec, recipe)
+    state = torch.get_rng_state()
+    torch.manual_seed(99)
+    second = build(spec, recipe)
+    for left, right in zip(first.args, second.args, strict=True):
+        assert torch.equal(left, right)
+    assert not torch.equal(first.args[0], first.args[1])
+    torch.manual_seed(0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(sizes={}, leaves=()),
+        Recipe(sizes={"batch": 3}, leaves=(LeafRecipe(kind="zeros"),), seed=2**31),
+        Recipe(
+            sizes={"a": 0, "b": 7},
+            leaves=(
+                LeafRecipe(kind="normal", scale=0.1, edits=((3, 1.5), (0, -2)), layout="strided"),
+                LeafRecipe(kind="value", data=None),
+                LeafRecipe(kind="value", data="name"),
+                LeafRecipe(kind="elements", data=[1.0, 2.0]),
+                LeafRecipe(kind="value", data=True),
+            ),
+        ),
+    ],
+)
+def test_recipes_survive_json(recipe):
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
+
+
+def test_recipes_with_infinite_edits_survive_json():
+    recipe = Recipe(sizes={}, leaves=(LeafRecipe(kind="zeros", edits=((0, math.inf),)),))
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
+
+
+@pytest.mark.parametrize("data", [{}, {"sizes": {}, "seed": 0}, {"leaves": [{"x": 1}]}, {"a": 1}])
+def test_what_is_no_recipe_is_a_key_or_type_error(data):
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        Recipe.from_dict(data)
+
+
+def test_a_recipe_prints_on_a_line():
+    spec = spec_of(lambda x, y, n: x, torch.randn(2, 3), torch.randn(2), 5)
+    recipe = Recipe(
+        sizes={"batch": 4},
+        leaves=(
+            LeafRecipe(kind="zeros", edits=((3, 1.5),), layout="strided"),
+            LeafRecipe(kind="normal", scale=0.1),
+            LeafRecipe(kind="example"),
+        ),
+        seed=7,
+    )
+    text = describe_recipe(spec, recipe, build(spec, recipe))
+    assert text == (
+        "x=float32[4, 3] zeros with [1, 0]=1.5 strided, y=float32[4] normal x 0.1 (seed 7), n=5"
+    )
+    nothing = spec_of(lambda: None)
+    empty = example_recipe(nothing)
+    assert describe_recipe(nothing, empty, build(nothing, empty)) == "no arguments"
+
+
+def test_recipes_of_rare_values_are_described_too():
+    spec = spec_of(one, torch.zeros(2))
+    recipe = Recipe(sizes={"batch": 2}, leaves=(LeafRecipe(kind="elements", data=[1.0, 2.0]),))
+    assert "of 1.0, 2.0" in describe_recipe(spec, recipe, build(spec, recipe))
+
+
+# -- literals ----------------------------------------------------------------------------------------------------
+
+LITERALS = {
+    "floats": torch.tensor([[1.5, math.nan], [-0.0, math.inf]]),
+    "halves": torch.tensor([1.0, 65504.0]).half(),
+    "bfloats": torch.tensor([1.0, 3e38]).bfloat16(),
+    "doubles": torch.tensor([0.1], dtype=torch.float64),
+    "integers": torch.tensor([[2**60, -1]]),
+    "bytes": torch.tensor([0, 255], dtype=torch.uint8),
+    "bools": torch.tensor([True, False]),
+    "a scalar": torch.tensor(7),
+    "nothing": torch.empty(0, 3),
+    "a view": torch.arange(12.0).reshape(3, 4).t()[1:],
+    "differentiable": torch.tensor([1.0], requires_grad=True),
+}
+
+
+@pytest.mark.parametrize("name", LITERALS)
+def test_a_literal_survives_json_bit_by_bit(name):
+    tensor = LITERALS[name]
+    again = Literal.from_dict(json.loads(json.dumps(Literal(tensor).as_dict())))
+    assert again == Literal(tensor)
+    assert hash(again) == hash(Literal(tensor))
+    assert (again.tensor.dtype, again.tensor.shape) == (tensor.dtype, tensor.shape)
+    same = [repr(value) for value in tensor.detach().flatten().tolist()]
+    assert [repr(value) for value in again.tensor.flatten().tolist()] == same
+
+
+def test_literals_of_other_numbers_shapes_or_dtypes_differ():
+    ones = torch.ones(2, 2)
+    others = [ones * 2, ones.reshape(4), ones.double(), ones.int(), torch.empty(0, 2)]
+    assert len({Literal(tensor) for tensor in [ones, *others]}) == 6
+    assert len({repr(Literal(tensor)) for tensor in [ones, *others]}) == 6
+    assert Literal(ones) == Literal(ones.t().clone())
+    assert Literal(ones) != "ones"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"dtype": "float32", "shape": [2], "base64": ""},
+        {"dtype": "nothing", "shape": [0], "base64": ""},
+        {"dtype": "nn", "shape": [0], "base64": ""},
+        {"dtype": "float32", "shape": [1], "base64": "????"},
+        {"dtype": "float32", "shape": [2], "base64": "AAAAAA=="},
+    ],
+)
+def test_what_is_no_literal_is_a_value_error(data):
+    with pytest.raises(ValueError):
+        Literal.from_dict(data)
+
+
+def test_a_recipe_with_literals_survives_json_and_makes_the_same_call():
+    spec = spec_of(lambda x, ids, n: x, torch.randn(2, 3), torch.tensor([1, 2]), 4)
+    made = with_leaves(
+        example_recipe(spec),
+        {0: torch.tensor([[1.0, 2, 3], [4, 5, 6]]), 1: torch.tensor([2, 1]), 2: 9},
+    )
+    again = Recipe.from_dict(json.loads(json.dumps(made.as_dict())))
+    assert again == made
+    for recipe in (made, again):
+        x, ids, n = build(spec, recipe).args
+        assert x.tolist() == [[1, 2, 3], [4, 5, 6]]
+        assert (ids.tolist(), n) == ([2, 1], 9)
+
+
+def test_only_the_leaves_that_are_named_are_replaced():
+    spec = spec_of(lambda x, n: x, torch.randn(2), 4)
+    base = plain_recipe(spec, "ones", {"batch": 2}, 7)
+    made = with_leaves(base, {1: 5})
+    assert made.leaves[0] is base.leaves[0]
+    assert made.leaves[1] == LeafRecipe(kind="value", data=5)
+    assert (made.sizes, made.seed) == (base.sizes, 7)
+    assert base.leaves[1].kind == "example"
+
+
+def test_a_literal_is_tiled_to_other_sizes():
+    spec = spec_of(one, torch.randn(2, 3))
+    item = LeafRecipe(kind="literal", data=Literal(torch.arange(6.0).reshape(2, 3)))
+    assert make(spec, item, {"batch": 3}).tolist() == [[0, 1, 2], [3, 4, 5], [0, 1, 2]]
+    assert make(spec, item, {"batch": 1}).tolist() == [[0, 1, 2]]
+    assert make(spec, item, {"batch": 1}).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("example", "values", "literal", "legal"),
+    [
+        (torch.rand(3), (-1.0, 2.0), [-5.0, 0.5, 7.0], [-1.0, 0.5, 2.0]),
+        (torch.rand(3), [0.25, 7.0], [-5.0, 3.0, 7.5], [0.25, 0.25, 7.0]),
+        (torch.tensor([1, 2, 3]), (0, 9), [-5, 4, 70], [0, 4, 9]),
+        (torch.tensor([1, 2, 3]), [1, 4], [0, 3, 9], [1, 4, 4]),
+    ],
+)
+def test_a_literal_is_made_legal(example, values, literal, legal):
+    spec = spec_of(one, example, values={"x": values})
+    item = LeafRecipe(kind="literal", data=Literal(torch.tensor(literal, dtype=example.dtype)))
+    assert make(spec, item).tolist() == legal
+    assert within(make(spec, item), spec.leaves[0].domain)
+
+
+def test_a_literal_of_a_mask_keeps_one_per_row():
+    spec = spec_of(one, torch.tensor([[True, False], [True, True]]))
+    item = LeafRecipe(kind="literal", data=Literal(torch.zeros(2, 2, dtype=torch.bool)))
+    assert make(spec, item).any(-1).all()
+
+
+def test_a_literal_is_not_written_to_by_what_is_made_of_it():
+    spec = spec_of(one, torch.randn(2, 3))
+    literal = Literal(torch.zeros(2, 3))
+    item = LeafRecipe(kind="literal", data=literal, edits=((0, 5.0),))
+    make(spec, item).add_(1)
+    assert literal.tensor.abs().sum() == 0
+
+
+def test_leaves_are_built_before_the_users_map():
+    spec = spec_of(one, torch.ones(2), map=lambda x: {"x": x * 10})
+    assert build_leaves(spec, example_recipe(spec))[0].tolist() == [1, 1]
+    assert build(spec, example_recipe(spec)).args[0].tolist() == [10, 10]
+
+
+def test_a_literal_is_described_by_its_numbers():
+    spec = spec_of(one, torch.randn(4))
+    texts = {}
+    for numbers in ([1.0, 2.0], [3.0] * 4, list(range(10))):
+        recipe = with_leaves(example_recipe(spec), {0: torch.tensor(numbers, dtype=torch.float32)})
+        recipe = Recipe(sizes={"batch": len(numbers)}, leaves=recipe.leaves)
+        texts[len(numbers)] = describe_recipe(spec, recipe, build(spec, recipe))
+    assert texts[2] == "x=float32[2] of 1, 2"
+    assert texts[4] == "x=float32[4] all 3"
+    assert texts[10] == "x=float32[10] of 0, 1, 2, 3, 4, 5, 6, 7, ..."
+
+
+def test_stored_recipes_of_another_version_or_spec_are_left_out():
+    spec = spec_of(lambda x, n: x, torch.randn(2), 4, dims={"batch": (1, 5)})
+    good = with_leaves(example_recipe(spec), {0: torch.ones(2)})
+    fewer = Recipe(sizes={"batch": 2}, leaves=good.leaves[:1])
+    larger = Recipe(sizes={"batch": 6}, leaves=good.leaves)
+    literal = good.as_dict()
+    literal["leaves"][0]["data"]["literal"]["base64"] = "broken"
+    described = with_leaves(example_recipe(spec), {1: object()})
+    stored = [{}, {"sizes": 3}, fewer.as_dict(), literal, larger.as_dict(), described.as_dict()]
+    assert readable(spec, [*stored, good.as_dict()]) == [good]

@@ -1,0 +1,233 @@
+"""spec/inputs.py: paths, Python arguments, map and filter, and what is said to be assumed."""
+
+# ruff: noqa: ARG005  # the parameters are what a spec reads of a function
+
+from __future__ import annotations
+
+import pytest
+import torch
+from specs import shapes_of, spec_of
+
+from pytest_torchexport.config.options import Options
+from pytest_torchexport.inputs.recipes import build, example_recipe
+from pytest_torchexport.inputs.spec import Call, ValueLeaf, build_spec
+from pytest_torchexport.results.failures import SpecError
+
+
+def model(x, state, *, batch=None, scale=1.0):
+    return x
+
+
+def model_spec(**options):
+    return spec_of(
+        model,
+        torch.randn(2, 3),
+        [torch.randn(2, 4), torch.randn(2, 5)],
+        kwargs={"batch": {"mask": torch.ones(2, 3, dtype=torch.bool)}, "scale": 2.0},
+        **options,
+    )
+
+
+def test_leaves_have_the_paths_a_user_writes():
+    spec = model_spec()
+    assert [leaf.path for leaf in spec.leaves] == [
+        "x",
+        "state[0]",
+        "state[1]",
+        "batch['mask']",
+        "scale",
+    ]
+
+
+def test_paths_are_understood_in_shapes_and_values():
+    spec = model_spec(
+        shapes={"state[0]": "b time", "batch['mask']": "b 3"},
+        values={"x": (0, 1), "scale": [1.0, 2.0]},
+    )
+    assert shapes_of(spec)["state[0]"] == "b time"
+    assert spec.leaves[0].domain.declared
+    assert isinstance(spec.leaves[-1], ValueLeaf)
+    assert spec.leaves[-1].values == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"shapes": {"state": "b 3"}}, ["'state' is a container", "state[0], state[1]"]),
+        ({"values": {"batch": [1]}}, ["'batch' is a container", "batch['mask']"]),
+        ({"shapes": {"state[2]": "b"}}, ["'state[2]' is not in this call; legal: x, state[0]"]),
+        ({"values": {"scal": [1]}}, ["values:", "'scal' is not in this call", "mean 'scale'?"]),
+        ({"shapes": {'batch["mask"]': "b"}}, ["Did you mean \"batch['mask']\"?"]),
+        ({"shapes": {"scale": "b"}}, ["'scale' is 2.0, not a tensor"]),
+        ({"values": {"x": ["a"]}}, ["values:", "'x' is a tensor, and 'a' is no number"]),
+        ({"values": {"batch['mask']": (0, 7)}}, ["values:", "\"batch['mask']\" is bool"]),
+    ],
+)
+def test_paths_that_do_not_exist_are_spec_errors(options, parts):
+    with pytest.raises(SpecError) as caught:
+        model_spec(**options)
+    text = str(caught.value)
+    for part in parts:
+        assert part in text
+
+
+def test_arguments_in_args_and_kwargs_have_paths():
+    def variadic(x, *args, **kwargs):
+        return x
+
+    spec = spec_of(
+        variadic, torch.randn(2), torch.randn(2), torch.randn(3), kwargs={"z": torch.randn(4)}
+    )
+    assert [leaf.path for leaf in spec.leaves] == ["x", "args[0]", "args[1]", "z"]
+
+
+def test_variadic_arguments_are_called_as_forward_calls_them():
+    def variadic(*xs):
+        return xs
+
+    spec = spec_of(variadic, torch.randn(2), torch.randn(2), shapes={"xs[1]": "n"})
+    assert [leaf.path for leaf in spec.leaves] == ["xs[0]", "xs[1]"]
+
+
+def test_a_call_that_does_not_fit_the_signature_is_a_spec_error():
+    with pytest.raises(SpecError, match="the call does not fit forward"):
+        spec_of(model, torch.randn(2))
+
+
+def test_without_a_signature_arguments_are_numbered():
+    spec = build_spec(None, [Call((torch.randn(2), 3))], Options(), {})
+    assert [leaf.path for leaf in spec.leaves] == ["arg0", "arg1"]
+
+
+def test_the_call_is_rebuilt_from_its_leaves():
+    spec = model_spec()
+    call = build(spec, example_recipe(spec))
+    assert call is not None
+    assert list(call.kwargs) == ["batch", "scale"]
+    assert call.kwargs["scale"] == 2.0
+    assert isinstance(call.args[1], list)
+    flat = [leaf for _, leaf in spec.flatten(call)]
+    wanted = [leaf for _, leaf in spec.flatten(spec.example)]
+    for left, right in zip(flat, wanted, strict=True):
+        assert left is right or torch.equal(torch.as_tensor(left), torch.as_tensor(right))
+
+
+def test_the_example_is_a_copy():
+    x = torch.randn(2, 3)
+    spec = spec_of(lambda x: x, x)
+    before = x.clone()
+    x.zero_()
+    assert torch.equal(spec.example.args[0], before)
+    assert torch.equal(spec.leaves[0].example, before)
+
+
+def test_what_is_assumed_is_said_in_sentences():
+    spec = spec_of(
+        lambda ids, x, n, name, nothing: x,
+        torch.tensor([[3, 9]]),
+        torch.tensor([[-1.0, 2.0]]),
+        5,
+        "fast",
+        None,
+    )
+    text = "\n".join(spec.assumed)
+    assert "dim 0 of ids and dim 0 of x are 'batch', 1..2" in text
+    assert "values of ids are 3..9, as in the example" in text
+    assert "n stays 5" in text
+    assert "name stays 'fast'" in text
+    assert "nothing" not in text
+    assert "values of x" not in text
+
+
+def test_map_changes_arguments_by_name():
+    def function(x, lengths):
+        return x
+
+    spec = spec_of(
+        function,
+        torch.randn(2, 3),
+        torch.tensor([9, 1]),
+        map=lambda x, lengths: {"lengths": lengths.clamp(max=x.shape[1])},
+    )
+    call = build(spec, example_recipe(spec))
+    assert call.args[1].tolist() == [3, 1]
+
+
+def test_map_reaches_keyword_arguments_and_takes_only_what_it_names():
+    def function(x, y=None):
+        return x
+
+    spec = spec_of(
+        function,
+        torch.ones(2),
+        kwargs={"y": torch.ones(2)},
+        map=lambda y: {"y": y * 3, "x": y * 0},
+    )
+    call = build(spec, example_recipe(spec))
+    assert call.args[0].tolist() == [0, 0]
+    assert call.kwargs["y"].tolist() == [3, 3]
+
+
+def test_map_and_filter_may_take_keyword_arguments_or_have_defaults():
+    seen = []
+
+    def everything(**arguments):
+        seen.append(sorted(arguments))
+        return {}
+
+    def some(x, extra=7):
+        return extra == 7
+
+    spec = spec_of(lambda x, y: x, torch.ones(2), torch.ones(2), map=everything, filter=some)
+    assert build(spec, example_recipe(spec)) is not None
+    assert seen == [["x", "y"]]
+
+
+def test_filter_refuses_calls():
+    spec = spec_of(lambda x: x, torch.ones(2), filter=lambda x: bool(x.sum() < 0))
+    assert build(spec, example_recipe(spec)) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"map": lambda z: {}}, ["map: 'z' is not an argument of this call; legal: x"]),
+        ({"filter": lambda y: True}, ["filter: 'y' is not an argument"]),
+        ({"map": lambda x: x}, ["map: must return a dict of changed arguments (x)"]),
+        ({"map": lambda x: None}, ["map: must return a dict"]),
+        ({"map": lambda x: {"y": x}}, ["map: must return a dict of changed arguments (x)"]),
+        ({"map": lambda x: {"x": x.nope}}, ["map: raised AttributeError"]),
+        ({"filter": lambda x: 1 / 0}, ["filter: raised ZeroDivisionError: division by zero"]),
+        ({"map": lambda x: {}["k"]}, ["map: raised KeyError"]),
+        ({"filter": lambda x: x > 0}, ["filter:"]),
+    ],
+)
+def test_map_and_filter_that_are_wrong_are_spec_errors(options, parts):
+    spec = spec_of(lambda x: x, torch.ones(2), **options)
+    with pytest.raises(SpecError) as caught:
+        build(spec, example_recipe(spec))
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_a_dim_can_be_narrowed():
+    spec = spec_of(lambda x: x, torch.ones(2, 3))
+    narrow = spec.narrow("batch", range(2, 4))
+    assert narrow.dims["batch"].sizes == range(2, 4)
+    assert spec.dims["batch"].sizes == range(1, 5)
+
+
+def test_numel_counts_all_tensors_at_given_sizes():
+    spec = spec_of(lambda x, y, n: x, torch.ones(2, 3), torch.ones(2), 7)
+    assert spec.numel({"batch": 10}) == 40
+
+
+def test_requires_grad_is_kept():
+    spec = spec_of(lambda x: x, torch.ones(2, requires_grad=True))
+    call = build(spec, example_recipe(spec, {"batch": 3}))
+    assert call.args[0].requires_grad
+
+
+def test_a_parameter_and_a_keyword_of_equal_leaf_paths_stay_apart():
+    with pytest.raises(SpecError):
+        spec_of(lambda x: x, torch.ones(2), kwargs={"x": torch.ones(2)})

@@ -1,0 +1,364 @@
+"""calibrate.py: rounding and ties are explained, bugs are kept."""
+
+# ruff: noqa: ARG005  # an artifact may ignore what eager returned
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.calibrate import Calibration, leaves_after
+from pytest_torchexport.outcomes.compare import Tolerance, compare
+from pytest_torchexport.outcomes.observe import Returned, observe
+from pytest_torchexport.outcomes.subject import Subject
+
+
+def judged(function, call, actual):
+    """What calibration makes of the differences between eager's value and ``actual(value)``."""
+    subject = Subject.of(function)
+    expected = observe(subject.function, call, seed=0)
+    assert isinstance(expected, Returned), expected
+    found = Returned(actual(expected.value), call)
+    differences = compare(expected, found, Tolerance())
+    assert differences, "the table of tolerances must fail first"
+    leaves = leaves_after(expected, {}), leaves_after(found, {})
+    return Calibration(subject, 0).judge(differences, [call], *leaves)
+
+
+def kept(function, call, actual):
+    """The differences that are bugs."""
+    return judged(function, call, actual).bugs
+
+
+def causes(function, call, actual):
+    """The causes of the differences that are no bugs."""
+    found = judged(function, call, actual)
+    assert found.bugs == []
+    return [difference.cause for difference in found.explained]
+
+
+def cancelling(x):
+    """Loses most of float32's digits: (1e4 + x) - 1e4."""
+    return (x + 1e4) - 1e4
+
+
+CALL = Call((torch.linspace(0.1, 1.0, 50),))
+
+
+def test_a_difference_within_eagers_own_error_is_rounding():
+    truth = CALL.args[0]
+    assert kept(cancelling, CALL, lambda value: truth.clone()) == []
+
+
+def test_a_difference_beyond_it_is_kept_and_eagers_error_is_told():
+    (difference,) = kept(cancelling, CALL, lambda value: value + 0.1)
+    assert 0 < difference.own_error < 1e-2
+    assert difference.max_abs == pytest.approx(0.1, rel=0.1)
+
+
+def test_an_exact_computation_explains_nothing():
+    (difference,) = kept(lambda x: x * 2, CALL, lambda value: value + 1e-3)
+    assert difference.own_error == 0.0
+
+
+def test_nan_against_a_number_is_never_rounding():
+    def poison(value):
+        value = value.clone()
+        value[3] = math.nan
+        return value
+
+    assert len(kept(cancelling, CALL, poison)) == 1
+
+
+def test_infinity_against_a_number_is_never_rounding():
+    def overflow(value):
+        value = value.clone()
+        value[3] = math.inf
+        return value
+
+    assert len(kept(cancelling, CALL, overflow)) == 1
+
+
+def test_a_number_or_the_other_infinity_against_infinity_is_never_rounding():
+    call = Call((torch.tensor([0.0, 1.0]),))
+    assert len(kept(torch.log, call, lambda value: value.abs())) == 1
+    assert len(kept(torch.log, call, lambda value: value.clamp(min=-3e38))) == 1
+
+
+def test_an_element_that_is_infinite_in_eager_does_not_excuse_the_others():
+    call = Call((torch.tensor([1e38, 1.0]),))
+    (difference,) = kept(lambda x: x * 10, call, lambda v: v + torch.tensor([0.0, 1.0]))
+    assert difference.mismatched == 1
+
+
+def test_an_integer_that_float64_decides_otherwise_is_a_tie():
+    # float32 has no 1e8 + 1: there the sum is below the threshold, in float64 above it.
+    def index(x):
+        return ((x + 1e8) - 1e8 > 0.5).to(torch.int64)
+
+    call = Call((torch.ones(1),))
+    assert index(call.args[0]).item() == 0
+    assert index(call.args[0].double()).item() == 1
+    assert kept(index, call, lambda value: 1 - value) == []
+
+
+def test_an_integer_that_float64_decides_the_same_way_is_a_bug():
+    assert len(kept(lambda x: x.argmax().reshape(1), CALL, lambda value: value - 1)) == 1
+
+
+def test_a_bool_is_judged_like_an_integer():
+    call = Call((torch.tensor([0.2, 0.9]),))
+    assert len(kept(lambda x: x > 0.5, call, lambda value: ~value)) == 1
+
+
+def test_other_kinds_than_values_are_never_explained():
+    assert len(kept(lambda x: x, CALL, lambda value: value[:3])) == 1
+    assert len(kept(lambda x: x, CALL, lambda value: (value,))) == 1
+
+
+def test_where_float64_cannot_run_scattered_rounding_still_explains():
+    def fussy(x):
+        if x.dtype != torch.float32:
+            raise TypeError("only float32")
+        return cancelling(x)
+
+    assert causes(fussy, CALL, lambda value: CALL.args[0].clone()) == ["rounding"]
+    assert len(kept(fussy, CALL, lambda value: value + 0.1)) == 1
+
+
+def test_where_no_other_run_returns_nothing_is_explained():
+    calls = iter(range(100))
+
+    def once(x):
+        if next(calls):
+            raise RuntimeError("not again")
+        return cancelling(x)
+
+    assert len(kept(once, CALL, lambda value: CALL.args[0].clone())) == 1
+
+
+def test_the_cause_is_told_with_the_error_in_units_of_eagers_own():
+    (difference,) = judged(cancelling, CALL, lambda value: CALL.args[0].clone()).explained
+    assert difference.cause == "rounding"
+    assert 0 < difference.in_own_errors <= 4.0
+    (bug,) = kept(cancelling, CALL, lambda value: value + 1.0)
+    assert bug.cause == "bug"
+    assert bug.in_own_errors > 100
+
+
+def chaotic(x):
+    for _ in range(60):
+        x = 3.9 * x * (1 - x)
+    return x
+
+
+def test_where_eagers_error_is_as_large_as_its_output_the_call_cannot_tell():
+    inside = Call((torch.linspace(0.1, 0.9, 50),))
+    assert causes(chaotic, inside, lambda value: value.flip(0)) == ["ambiguous"]
+
+
+def test_a_chaotic_element_does_not_excuse_a_stable_one_beside_it():
+    def both(x):
+        return torch.cat([chaotic(x), x * 3])
+
+    def wrong(value):
+        value = value.clone()
+        value[-1] += 0.01
+        return value
+
+    assert len(kept(both, CALL, wrong)) == 1
+
+
+def test_long_sums_in_another_order_are_rounding():
+    long = Call((torch.full((2, 900, 3), 0.1),))
+
+    def one_by_one(value):
+        total = torch.zeros(2, 3)
+        for _ in range(900):
+            total = total + 0.1
+        return total
+
+    assert causes(lambda x: x.sum(1), long, one_by_one) == ["rounding"]
+    assert len(kept(lambda x: x.sum(1), long, lambda value: value + 1)) == 1
+
+
+def test_a_tie_among_computed_scores_may_fall_any_way():
+    layer = nn.Linear(3, 1, bias=False)
+
+    def best(x):
+        return layer(x).squeeze(1).argmax(0, keepdim=True)
+
+    equal = Call((torch.ones(6, 3),))
+    assert causes(best, equal, lambda value: (value + 4) % 6) == ["tie"]
+
+
+def test_equal_inputs_are_no_excuse_for_argmax_which_takes_the_first():
+    equal = Call((torch.ones(2, 6),))
+    assert len(kept(lambda x: x.argmax(1), equal, lambda value: value + 5)) == 1
+
+
+def test_equal_inputs_leave_topk_in_any_order_and_what_is_gathered_by_it():
+    call = Call((torch.ones(6), torch.arange(6.0)))
+
+    def boxes(scores, boxes):
+        return boxes[scores.topk(2).indices]
+
+    assert causes(boxes, call, lambda value: torch.tensor([4.0, 1.0]))
+    assert len(kept(boxes, call, lambda value: torch.tensor([4.5, 1.0]) + 90)) == 1
+
+
+def test_a_threshold_that_the_input_lies_on_exactly_is_no_tie():
+    half = Call((torch.tensor([0.5, 1.5, 2.5]),))
+    assert len(kept(lambda x: x.round().long(), half, lambda value: value + 1)) == 1
+    assert len(kept(lambda x: (x > 0.5).long(), half, lambda value: torch.ones(3).long())) == 1
+
+
+def test_counts_of_a_mask_are_exact():
+    mask = Call((torch.ones(2, 7),))
+    assert len(kept(lambda x: x.sum(1).long(), mask, lambda value: value - 1)) == 1
+
+
+def test_an_integer_far_from_where_eagers_own_runs_fall_is_a_bug():
+    def quantized(x):
+        return (x * 12345.678 * 1e3).long()
+
+    near = judged(quantized, CALL, lambda value: value + 1)
+    assert [difference.cause for difference in near.explained] == ["tie"]
+    assert len(kept(quantized, CALL, lambda value: value + 10**6)) == 1
+
+
+def test_log_of_one_plus_x_is_no_rounding_of_log1p():
+    small = Call((torch.linspace(1e-6, 2e-6, 20),))
+
+    def right(x):
+        return torch.log1p(x) * 1e6
+
+    def wrong(value):
+        return torch.log(1 + small.args[0]) * 1e6
+
+    assert len(kept(right, small, wrong)) == 1
+
+
+def test_the_users_module_stays_in_float32():
+    module = nn.Linear(3, 2)
+    module.weight.data.mul_(1e4)
+    kept(module, Call((torch.randn(4, 3),)), lambda value: value + 100.0)
+    assert module.weight.dtype == torch.float32
+
+
+def test_each_output_is_judged_on_its_own():
+    def two(x):
+        return {"exact": x * 2, "lossy": cancelling(x)}
+
+    truth = CALL.args[0]
+    differences = kept(two, CALL, lambda v: {"exact": v["exact"] + 1e-3, "lossy": truth.clone()})
+    assert [difference.path for difference in differences] == ["output['exact']"]
+
+
+def test_half_precision_is_calibrated_too():
+    def lossy(x):
+        return (x + 1000) - 1000
+
+    x = torch.linspace(0.1, 1.0, 20).half()
+    assert kept(lossy, Call((x,)), lambda value: x.clone()) == []
+    assert len(kept(lossy, Call((x,)), lambda value: value + 5)) == 1
+
+
+def test_complex_outputs_are_calibrated_too():
+    def lossy(x):
+        return (x + 1e4) - 1e4
+
+    x = torch.complex(CALL.args[0], CALL.args[0])
+    assert kept(lossy, Call((x,)), lambda value: x.clone()) == []
+    assert len(kept(lossy, Call((x,)), lambda value: value + 1)) == 1
+
+
+def test_code_that_asks_for_the_dtype_is_not_excused_by_float64():
+    def eps(x):
+        return torch.log(x.relu() + torch.finfo(x.dtype).eps)
+
+    signs = Call((torch.tensor([-1.0, 0.5, 2.0]),))
+    assert len(kept(eps, signs, lambda value: value.clamp(min=-13.8))) == 1
+
+    def masked(x):
+        return x.masked_fill(x < 0, torch.finfo(x.dtype).min)
+
+    assert len(kept(masked, signs, lambda value: value.clamp(min=-1e4))) == 1
+
+
+def test_half_precision_does_not_stagnate():
+    many = Call((torch.ones(2, 4096, dtype=torch.bfloat16),))
+    assert len(kept(lambda x: x.mean(1), many, lambda value: value * 1.3)) == 1
+
+
+def test_a_mean_over_a_power_of_two_is_exact_where_its_sum_is():
+    whole = Call((torch.tensor([[0.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 4.0]]),))
+    assert len(kept(lambda x: x.mean(1).round(), whole, lambda value: value + 1)) == 1
+
+
+def test_eager_that_leaves_traces_explains_nothing():
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return x * self.calls
+
+    subject = Subject.of(Counts())
+    calibration = Calibration(subject, 0, stateful=False)
+    expected = Returned(CALL.args[0] * 5, CALL)
+    found = Returned(CALL.args[0] * 6, CALL)
+    differences = compare(expected, found, Tolerance())
+    judged_ = calibration.judge(
+        differences, [CALL], leaves_after(expected, {}), leaves_after(found, {})
+    )
+    assert len(judged_.bugs) == 1
+
+
+def test_what_a_tie_may_pick_it_may_pick_anywhere():
+    boxes = torch.full((20,), 480.0)
+    boxes[0] = 0.0
+    call = Call((torch.zeros(20), boxes))
+
+    def picked(scores, boxes):
+        return boxes[scores.topk(5).indices]
+
+    def first_elsewhere(value):
+        value = torch.full_like(value, 480.0)
+        value[3] = 0.0
+        return value
+
+    eager = picked(*call.args)
+    if torch.equal(eager, first_elsewhere(eager)):
+        call = Call((call.args[0], boxes.flip(0)))
+    assert causes(picked, call, first_elsewhere) == ["tie"]
+    ordered = Call((torch.arange(20.0), boxes))
+    assert len(kept(picked, ordered, first_elsewhere)) == 1
+
+
+def test_the_report_tells_the_element_that_nothing_explains():
+    def both(x):
+        return torch.cat([chaotic(x), x * 3])
+
+    def wrong(value):
+        value = value.clone()
+        value[:10] += 0.5
+        value[-1] += 0.01
+        return value
+
+    (bug,) = kept(both, Call((torch.linspace(0.1, 0.9, 50),)), wrong)
+    assert bug.index == (99,)
+    assert bug.mismatched == 11
+    assert bug.in_own_errors > 1000
+
+
+def test_half_precision_excuses_its_own_digits_alone():
+    norm = nn.LayerNorm(1024).bfloat16()
+    x = (torch.randn(2, 1024, generator=torch.Generator().manual_seed(0)) + 1).bfloat16()
+    assert len(kept(norm, Call((x,)), lambda value: value * 1.05)) == 1

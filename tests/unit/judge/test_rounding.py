@@ -1,0 +1,209 @@
+"""rounding.py: the scatter moves what was rounded, and nothing that was exact."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pytest_torchexport.judge.rounding import EXACT, LONGEST, name_of, scattered, sequential
+
+EPS = torch.finfo(torch.float32).eps
+
+
+def rand(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def wide(tensor):
+    return tensor.to(torch.complex128) if tensor.is_complex() else tensor.double()
+
+
+def scatter(function, *args, runs=6):
+    """The largest distance between the plain result and scattered ones, per element."""
+    plain = function(*args)
+    gaps = []
+    for seed in range(runs):
+        with scattered(seed):
+            moved = function(*args)
+        assert moved.dtype == plain.dtype
+        assert moved.shape == plain.shape
+        gaps.append((wide(moved) - wide(plain)).abs())
+    return torch.stack(gaps).amax(0)
+
+
+ROUNDED = {
+    "product": lambda x: x * 3,
+    "quotient": lambda x: x / 3,
+    "exponential": torch.exp,
+    "sum": lambda x: x.sum(1),
+    "product of matrices": lambda x: x @ x.T,
+    "softmax": lambda x: x.softmax(1),
+    "convolution": lambda x: F.conv1d(x[:, None], torch.tensor([[[0.3, 0.7]]])),
+    "norm": lambda x: F.layer_norm(x, (5,)),
+    "in place": lambda x: x.clone().mul_(3),
+    "half": lambda x: x.half() * 3,
+    "mean that comes out even": lambda x: (x * 0 + torch.arange(5)).mean(1),
+    "complex": lambda x: torch.complex(x, x) * (1.1 + 0.3j),
+}
+KEPT = {
+    "moved data": lambda x: torch.cat([x.T.flip(0), x.T], 1)[1:, ::2].reshape(-1),
+    "doubled": lambda x: x * 2,
+    "compared": lambda x: (x > x.roll(1, 0)).float(),
+    "picked": lambda x: x.max(1).values,
+    "rounded by floor": torch.floor,
+    "rectified": F.relu,
+    "clamped": lambda x: x.clamp(-0.5, 0.5),
+    "looked up": lambda x: x[torch.tensor([2, 0])],
+    "counted": lambda x: (x > 0).float().sum(1),
+    "place of the largest": lambda x: x.argmax(1),
+    "a number for Python": lambda x: torch.tensor(x[0, 0].item()),
+    "whole numbers": lambda x: (x * 100).round() @ torch.ones(5),
+    "zeros": lambda x: (x * 0) @ torch.ones(5),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_what_is_rounded_is_moved_by_about_one_unit_in_the_last_place(name):
+    x = rand(4, 5)
+    gaps = scatter(ROUNDED[name], x)
+    eps = 1e-3 if name == "half" else EPS
+    assert 0 < float(gaps.max()) < 40 * eps * max(1.0, float(ROUNDED[name](x).abs().max()))
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_is_exact_is_not_moved(name):
+    assert float(scatter(KEPT[name], rand(4, 5)).max()) == 0
+
+
+def test_the_scatter_is_the_same_for_the_same_seed():
+    x = rand(4, 5)
+    with scattered(3):
+        first = x @ x.T
+    with scattered(3):
+        second = x @ x.T
+    assert torch.equal(first, second)
+
+
+def test_the_random_stream_of_the_forward_is_not_touched():
+    x = torch.ones(50)
+
+    def drops():
+        torch.manual_seed(0)
+        return F.dropout(x) > 0
+
+    plain = drops()
+    with scattered(1):
+        assert torch.equal(drops(), plain)
+
+
+def test_the_users_tensors_are_not_written_to():
+    layer = nn.Linear(5, 3)
+    x = rand(4, 5)
+    before = x.clone(), layer.weight.detach().clone()
+    scatter(layer, x, runs=2)
+    assert torch.equal(x, before[0])
+    assert torch.equal(layer.weight, before[1])
+
+
+def test_running_statistics_are_updated_once():
+    def after(mode):
+        norm = nn.BatchNorm1d(5)
+        with mode:
+            norm(rand(4, 5))
+        return norm.running_mean
+
+    import contextlib
+
+    plain = after(contextlib.nullcontext())
+    assert torch.allclose(after(scattered(0)), plain, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        lambda x: x.topk(3, 1).indices,
+        lambda x: x.sort(1).indices,
+        lambda x: x.argsort(1),
+        lambda x: x.kthvalue(2, 1).indices,
+    ],
+)
+def test_equal_numbers_may_come_in_any_order_and_unlike_ones_may_not(order):
+    assert float(scatter(order, torch.zeros(2, 6)).max()) > 0
+    assert float(scatter(order, rand(2, 6)).max()) == 0
+
+
+def test_a_stable_sort_has_one_order():
+    assert (
+        float(scatter(lambda x: x.sort(dim=1, stable=True).indices, torch.zeros(2, 6)).max()) == 0
+    )
+
+
+def test_sums_one_term_after_the_other():
+    terms = torch.full((2, 3, 700), 0.1)
+    total = torch.tensor(0.0)
+    for _ in range(700):
+        total = total + 0.1
+    with sequential():
+        assert torch.equal(terms.sum(2), total.expand(2, 3))
+        assert torch.equal(terms.sum(-1, keepdim=True), total.expand(2, 3, 1))
+        assert torch.equal(terms.mean(2), (total / 700).expand(2, 3))
+        assert torch.equal(terms.cumsum(2)[..., -1], total.expand(2, 3))
+        assert terms.sum().shape == ()
+        assert terms.long().sum(2).tolist() == [[0, 0, 0]] * 2
+
+
+NORMS = {
+    "variance": lambda x: x.var((0, 2)),
+    "deviation": lambda x: x.std(1, correction=0),
+    "variance and mean": lambda x: torch.var_mean(x, 2)[0],
+    "layer norm": nn.LayerNorm([5, 6]),
+    "group norm": nn.GroupNorm(2, 4),
+    "batch norm": nn.BatchNorm1d(4),
+    "instance norm": nn.InstanceNorm1d(4, affine=True),
+    "plain mean": torch.mean,
+    "length": lambda x: x.norm(dim=1),
+    "sum of sizes": lambda x: torch.linalg.vector_norm(x, 1, (0, 2)),
+    "product of matrices": lambda x: x[0] @ x[1].T,
+    "product of batches": lambda x: x @ x.transpose(1, 2),
+    "linear layer": nn.Linear(6, 2),
+    "sum and product of batches": lambda x: torch.baddbmm(x.sum(), x, x.mT, beta=0.5, alpha=2),
+    "attention": lambda x: F.scaled_dot_product_attention(
+        x[None], x[None], x[None], is_causal=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_other_orders_of_summation_are_the_same_function(name):
+    x = rand(3, 4, 5, 6)[..., 0, :] if "norm" in name and "layer" not in name else rand(3, 5, 6)
+    for parameter in getattr(NORMS[name], "parameters", list)():
+        nn.init.uniform_(parameter)
+    plain = NORMS[name](x)
+    with sequential():
+        other = NORMS[name](x)
+    torch.testing.assert_close(other, plain)
+    assert other.shape == plain.shape
+
+
+def test_axes_too_long_for_a_loop_are_left_to_torch():
+    terms = torch.full((LONGEST + 1,), 0.1)
+    plain = terms.sum()
+    with sequential():
+        assert torch.equal(terms.sum(), plain)
+
+
+def test_every_exact_operator_is_one_that_torch_has():
+    known = {name.rpartition("::")[2].partition(".")[0] for name in _operators()}
+    unknown = {name for name in EXACT if name not in known and f"{name}_" not in known}
+    assert unknown == set()
+
+
+def _operators():
+    return torch._C._dispatch_get_all_op_names()
+
+
+def test_names_of_operators_are_told_without_overload_and_mark_of_place():
+    assert name_of(torch.ops.aten.add_.Tensor) == "add"
+    assert name_of(torch.ops.aten.add.Tensor) == "add"

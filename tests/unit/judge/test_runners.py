@@ -1,0 +1,250 @@
+"""Calling an artifact here and in a process of its own: the same outcomes, and a process that is had again."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.runners import InProcess, Isolated, IsolatedRaised, elsewhere
+from pytest_torchexport.outcomes.observe import Crashed, NotTransferable, Raised, Returned, TimedOut
+
+X = torch.tensor([1.0, 2.0])
+
+
+class Session:
+    """A session whose outcomes are given; after one that died or hung it is over."""
+
+    def __init__(self, outcomes, state=None):
+        self.over = False
+        self.calls = []
+        self.limits = []
+        self._outcomes = list(outcomes)
+        self._state = state or {}
+
+    def run(self, call, *, seed, limit, anew=True, state=False):
+        outcome = self._outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        self.calls.append((call, seed, anew, state))
+        self.limits.append(limit)
+        self.over = isinstance(outcome, (Crashed, TimedOut))
+        return outcome, self._state if state else {}
+
+    def tensors(self, limit):
+        return self._state
+
+    def printed(self):
+        return f"said in {len(self.calls)} calls"
+
+    def close(self):
+        self.over = True
+
+
+class Artifact:
+    """Lowers by handing the tensors on, lifts into a list."""
+
+    baked = ("flag=True",)
+    program = "the program"
+    module = None
+    native_loops = True
+
+    def lower(self, call):
+        return Call(call.tensors())
+
+    def lift(self, value):
+        return [value]
+
+    def save(self, directory):
+        return directory / "model"
+
+
+def isolated(*sessions, artifact=None):
+    waiting = list(sessions)
+    return Isolated(
+        inner=artifact or Artifact(),
+        open=lambda: waiting.pop(0),
+        device="cpu",
+        seed=7,
+        left=lambda: 3.0,
+    )
+
+
+def returned(value, *left):
+    return Returned(value, Call(left or (X,)))
+
+
+# -- elsewhere -------------------------------------------------------------------------------------
+
+
+def test_the_value_is_lifted_and_the_inputs_are_those_of_the_call():
+    session = Session([returned(X * 2, X + 1)])
+    call = Call((), {"given": {"x": X}})
+    outcome, state = elsewhere(session, Artifact(), call, device="cpu", seed=0, limit=1.0)
+    assert isinstance(outcome, Returned)
+    assert outcome.value[0].tolist() == [2, 4]
+    assert outcome.inputs.kwargs["given"]["x"].tolist() == [2, 3]
+    assert state == {}
+    assert X.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Crashed("gone"),
+        TimedOut(3.0),
+        Raised("ValueError", "no"),
+        NotTransferable("a sparse tensor", own_class=False),
+    ],
+)
+def test_what_did_not_return_is_handed_on(outcome):
+    found, _ = elsewhere(
+        Session([outcome]), Artifact(), Call((X,)), device="cpu", seed=0, limit=1.0
+    )
+    assert found is outcome
+
+
+@pytest.mark.parametrize("method", ["lower", "lift"])
+def test_a_translation_that_raises_is_an_outcome(method):
+    def fails(value):
+        raise TypeError("not this kind")
+
+    artifact = Artifact()
+    setattr(artifact, method, fails)
+    found, _ = elsewhere(
+        Session([returned(X)]), artifact, Call((X,)), device="cpu", seed=0, limit=1.0
+    )
+    assert isinstance(found, Raised)
+    assert (found.type, found.message) == ("TypeError", "not this kind")
+
+
+# -- isolated --------------------------------------------------------------------------------------
+
+
+def test_one_process_serves_all_calls():
+    session = Session([returned(X), returned(X), returned(X)])
+    artifact = isolated(session)
+    for _ in range(3):
+        assert isinstance(artifact.run(Call((X,)), 0), Returned)
+    assert [anew for _, _, anew, _ in session.calls] == [True] * 3
+    assert session.limits == [3.0] * 3
+
+
+@pytest.mark.parametrize("end", [Crashed("gone"), TimedOut(3.0)], ids=["died", "hung"])
+def test_after_each_death_there_is_a_new_process(end):
+    first, second = Session([returned(X), end]), Session([returned(X)])
+    artifact = isolated(first, second)
+    outcomes = [artifact.run(Call((X,)), 0) for _ in range(3)]
+    assert [type(outcome) for outcome in outcomes] == [Returned, type(end), Returned]
+    assert len(second.calls) == 1
+
+
+def test_calls_in_a_row_go_on_from_each_other():
+    session = Session([returned(X), returned(X)], {"buffer count": X})
+    found = isolated(session).in_a_row([Call((X,)), Call((X,))], 0)
+    assert [anew for _, _, anew, _ in session.calls] == [True, False]
+    assert all(state == {"buffer count": X} for _, state in found)
+
+
+def test_a_death_in_a_row_ends_the_row():
+    first, second = Session([returned(X), Crashed("gone")]), Session([returned(X)])
+    found = isolated(first, second).in_a_row([Call((X,))] * 4, 0)
+    assert [type(outcome) for outcome, _ in found] == [Returned, Crashed, Crashed, Crashed]
+    assert second.calls == []
+
+
+def test_it_can_be_called_like_the_artifact_it_stands_for():
+    session = Session([returned(X * 2), Crashed("it was killed by SIGSEGV")])
+    artifact = isolated(session)
+    assert artifact(X)[0].tolist() == [2, 4]
+    assert session.calls[0][1] == 7
+    with pytest.raises(IsolatedRaised, match="it was killed by SIGSEGV"):
+        artifact(X)
+
+
+def test_what_it_does_not_do_itself_the_artifact_does(tmp_path):
+    artifact = isolated()
+    assert (artifact.program, artifact.baked) == ("the program", ("flag=True",))
+    assert artifact.save(tmp_path) == tmp_path / "model"
+    assert artifact.module is None
+    assert not artifact.native_loops
+    assert artifact.branches() is None
+    assert artifact.devices() == ()
+    assert artifact.lift(1) == [1]
+
+
+def test_what_it_printed_is_known_after_its_process_has_ended():
+    session = Session([returned(X)])
+    artifact = isolated(session)
+    assert artifact.printed() == ""
+    artifact.run(Call((X,)), 0)
+    assert artifact.printed() == "said in 1 calls"
+    artifact.close()
+    assert session.over
+    assert artifact.printed() == "said in 1 calls"
+
+
+def test_its_tensors_are_those_that_were_loaded():
+    assert isolated(Session([], {"parameter w": X})).tensors() == {"parameter w": X}
+
+
+# -- in this process -------------------------------------------------------------------------------
+
+
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x):
+        self.count += 1
+        return x + self.count
+
+
+class Holds:
+    """An artifact of a module."""
+
+    native_loops = False
+
+    def __init__(self, module):
+        self.module = module
+
+    def __call__(self, *args, **kwargs):
+        return self.module(*args, **kwargs)
+
+
+def in_process(module, **options):
+    options = {"stateful": True, "fresh_each_call": False, "left": lambda: 30.0, **options}
+    return InProcess(Holds(module), device="cpu", **options)
+
+
+def test_here_each_call_starts_from_the_state_of_the_export():
+    runner = in_process(Counts())
+    values = [runner.run(Call((X,)), 0).value.tolist() for _ in range(3)]
+    assert values == [[2, 3]] * 3
+
+
+def test_here_calls_in_a_row_go_on_from_each_other_and_are_undone():
+    runner = in_process(Counts())
+    found = runner.in_a_row([Call((X,))] * 2, 0)
+    assert [outcome.value.tolist() for outcome, _ in found] == [[2, 3], [3, 4]]
+    assert [state["buffer count"].item() for _, state in found] == [1, 2]
+    assert runner.tensors()["buffer count"].item() == 0
+
+
+def test_here_native_code_that_does_not_return_is_hung():
+    class Waits:
+        module = None
+        native_loops = True
+
+        def __call__(self, x):
+            time.sleep(2)  # what ends, so that the tests do
+            return x
+
+    runner = InProcess(
+        Waits(), device="cpu", stateful=False, fresh_each_call=False, left=lambda: 0.1
+    )
+    assert isinstance(runner.run(Call((X,)), 0), TimedOut)

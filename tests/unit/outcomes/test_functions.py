@@ -1,0 +1,108 @@
+"""Subjects that only hold a module: checking them changes nothing of the user's."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport import check_export
+from pytest_torchexport.outcomes.subject import Subject, closed_over
+
+
+class Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, x, scale=1.0):
+        return self.norm(x) * scale
+
+
+class Service:
+    """An ordinary object with a module in it."""
+
+    def __init__(self):
+        self.net = Normed().train()
+
+    def predict(self, x):
+        return self.net(x)
+
+
+X = torch.randn(4, 3)
+
+
+def tracked(net):
+    return int(net.norm.num_batches_tracked)
+
+
+def test_a_partial_is_copied_with_its_module():
+    net = Normed().train()
+    subject = Subject.of(functools.partial(net, scale=2.0))
+    copied = subject.copy()
+    assert copied.module is not net
+    assert copied.function.keywords == {"scale": 2.0}
+    assert copied.function.func is copied.module
+
+
+def test_checking_a_partial_leaves_its_module_alone():
+    net = Normed().train()
+    verdict = check_export(
+        functools.partial(net, scale=2.0), (X,), target="export", checks=("parity",), max_examples=5
+    )
+    assert verdict.status == "passed", verdict.reason
+    assert tracked(net) == 0
+    assert net.training
+
+
+def test_checking_a_method_of_a_plain_object_leaves_its_module_alone():
+    service = Service()
+    check_export(service.predict, (X,), target="trace", checks=("parity",), max_examples=5)
+    assert tracked(service.net) == 0
+
+
+def test_checking_a_closure_leaves_its_module_alone():
+    net = Normed().train()
+
+    def predict(x):
+        return net(x)
+
+    assert net in closed_over(predict)
+    check_export(predict, (X,), target="trace", checks=("parity",), max_examples=5)
+    assert tracked(net) == 0
+
+
+LATER = nn.BatchNorm1d(3)
+
+
+def of_a_global(x):
+    return LATER(x)
+
+
+def of_a_default(x, norm=LATER):
+    return norm(x)
+
+
+@pytest.mark.parametrize("function", [of_a_global, of_a_default])
+def test_checking_a_function_leaves_the_modules_it_reaches_alone(function):
+    before = {name: tensor.clone() for name, tensor in LATER.state_dict().items()}
+    options = {"shapes": {"x": "n 3"}, "dims": {"n": (2, 5)}}
+    check_export(function, (torch.randn(4, 3),), target="export", **options)
+    for name, tensor in LATER.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_checking_an_object_that_can_be_called_leaves_it_alone():
+    class Scaled:
+        def __init__(self):
+            self.calls = 0
+
+        def __call__(self, x):
+            self.calls += 1
+            return x * self.calls
+
+    scaled = Scaled()
+    check_export(scaled, (torch.randn(4, 3),), target="export")
+    assert scaled.calls == 0

@@ -1,0 +1,142 @@
+"""limits.py: time runs out, and the interpreter is as it was."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from pytest_torchexport.outcomes.limits import (
+    Deadline,
+    TimeLimitExceeded,
+    in_thread,
+    interrupted_after,
+)
+
+SHORT = 0.05
+
+
+def spin():
+    while True:
+        pass
+
+
+def test_python_code_that_does_not_end_is_interrupted():
+    with (
+        pytest.raises(TimeLimitExceeded, match=r"no return within 0\.05 s"),
+        interrupted_after(SHORT),
+    ):
+        spin()
+
+
+def test_a_block_that_ends_in_time_is_left_alone():
+    with interrupted_after(60):
+        value = 1
+    assert value == 1
+
+
+def test_no_interrupt_is_left_over_for_the_code_that_follows():
+    for _ in range(20):
+        with contextlib.suppress(TimeLimitExceeded), interrupted_after(0.002):
+            time.sleep(0.002)
+    end = time.monotonic() + 0.1
+    while time.monotonic() < end:
+        pass
+
+
+def test_the_blocks_own_exception_wins():
+    with pytest.raises(ValueError, match="mine"), interrupted_after(60):
+        raise ValueError("mine")
+
+
+def test_ctrl_c_of_the_user_stays_ctrl_c():
+    def press():
+        _thread.interrupt_main()
+        spin()
+
+    with pytest.raises(KeyboardInterrupt), interrupted_after(60):
+        press()
+
+
+SWALLOWS = """
+import time
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
+try:
+    with interrupted_after(0.1):
+        try:
+            time.sleep(60)
+        except BaseException:
+            pass
+except TimeLimitExceeded:
+    print("over")
+"""
+
+
+def test_a_block_that_swallows_the_interrupt_is_over_time_and_nothing_waits_for_ever():
+    # A process of its own: what this guards against is a run that never ends.
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWS], capture_output=True, text=True, timeout=40, check=False
+    )
+    assert (done.stdout.strip(), done.stderr) == ("over", "")
+
+
+def test_limits_nest():
+    with interrupted_after(60):
+        with pytest.raises(TimeLimitExceeded), interrupted_after(SHORT):
+            spin()
+        value = "the outer block goes on"
+    assert value
+
+
+def test_in_another_thread_it_is_no_limit_and_no_error():
+    done = []
+
+    def work():
+        with interrupted_after(SHORT):
+            time.sleep(2 * SHORT)
+        done.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done
+
+
+def test_no_timer_stays_behind():
+    before = threading.active_count()
+    for _ in range(10):
+        with interrupted_after(60):
+            pass
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
+def test_a_function_in_a_thread_returns_or_raises_as_it_does():
+    assert in_thread(lambda: 7, 60) == 7
+    assert in_thread(lambda: None, 60) is None
+    with pytest.raises(ZeroDivisionError):
+        in_thread(lambda: 1 / 0, 60)
+    with pytest.raises(SystemExit):
+        in_thread(lambda: exec("raise SystemExit(3)"), 60)
+
+
+def test_a_function_that_does_not_return_is_left_behind():
+    release = threading.Event()
+    with pytest.raises(TimeLimitExceeded, match="no return within"):
+        in_thread(release.wait, SHORT)
+    release.set()
+
+
+def test_a_deadline_counts_down_to_zero_and_no_further():
+    deadline = Deadline(60)
+    assert 0 < deadline.left <= 60
+    assert deadline.elapsed >= 0
+    over = Deadline(0.0)
+    assert over.left == 0.0

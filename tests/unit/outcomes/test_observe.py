@@ -1,0 +1,328 @@
+"""observe.py: what a callable did, without a trace of it left behind."""
+
+# ruff: noqa: NPY002  # the legacy global stream is what a user's forward draws from
+
+from __future__ import annotations
+
+import random
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded
+from pytest_torchexport.outcomes.messages import short_path, user_frame
+from pytest_torchexport.outcomes.observe import (
+    Raised,
+    Returned,
+    State,
+    TimedOut,
+    observe,
+    seed_everything,
+)
+
+
+def returned(function, *args, seed=0, **kwargs):
+    outcome = observe(function, Call(args, kwargs), seed=seed)
+    assert isinstance(outcome, Returned), outcome
+    return outcome
+
+
+# -- clones ----------------------------------------------------------------------------------------
+
+
+def test_the_callers_tensors_are_never_touched():
+    x, state = torch.ones(2), [torch.ones(2)]
+
+    def function(x, state):
+        x.zero_()
+        state[0].zero_()
+        state.append(1)
+        return x
+
+    outcome = returned(function, x, state)
+    assert x.tolist() == [1, 1]
+    assert [item.tolist() for item in state] == [[1, 1]]
+    assert outcome.inputs.args[0].tolist() == [0, 0]
+
+
+def test_the_value_is_a_clone_so_that_later_calls_cannot_change_it():
+    buffer = torch.zeros(2)
+
+    def function():
+        buffer.add_(1)
+        return {"b": buffer}
+
+    first = returned(function)
+    returned(function)
+    assert first.value["b"].tolist() == [1, 1]
+
+
+def test_calls_run_without_grad_and_the_mode_comes_back():
+    parameter = nn.Parameter(torch.ones(1))
+    assert not returned(lambda: parameter * 2).value.requires_grad
+    assert torch.is_grad_enabled()
+
+
+# -- seeding ---------------------------------------------------------------------------------------
+
+
+def rolls():
+    return torch.rand(2), random.random(), float(np.random.rand())
+
+
+def test_torch_numpy_and_random_are_seeded_alike_before_each_call():
+    first, second = returned(rolls, seed=5).value, returned(rolls, seed=5).value
+    assert torch.equal(first[0], second[0])
+    assert first[1:] == second[1:]
+    other = returned(rolls, seed=6).value
+    assert not torch.equal(first[0], other[0])
+    assert first[1] != other[1]
+    assert first[2] != other[2]
+
+
+def test_large_seeds_are_taken():
+    for seed in (0, 2**31, 2**32 + 5, 2**63 - 1):
+        seed_everything(seed)
+
+
+# -- raising and hanging ---------------------------------------------------------------------------
+
+
+class Broken(nn.Module):
+    def forward(self, x):
+        return x.view(7, 7)  # the line to be shown
+
+
+def test_an_exception_is_told_by_type_message_and_the_users_line():
+    outcome = observe(Broken(), Call((torch.ones(3),)), seed=0)
+    assert isinstance(outcome, Raised)
+    assert outcome.type == "RuntimeError"
+    assert "shape" in outcome.message
+    assert "test_observe.py" in outcome.where
+    assert outcome.where.endswith("return x.view(7, 7)  # the line to be shown")
+    assert str(outcome).startswith("RuntimeError: ")
+
+
+def test_an_exception_without_a_message_is_its_type():
+    def function():
+        raise KeyError
+
+    outcome = observe(function, Call(), seed=0)
+    assert str(outcome) == "KeyError"
+
+
+def test_the_deepest_frame_of_the_user_is_shown_not_torchs():
+    def function(x):
+        return torch.nn.functional.linear(x, torch.ones(5, 5))
+
+    outcome = observe(function, Call((torch.ones(2, 3),)), seed=0)
+    assert "functional.linear" in outcome.where
+
+
+def test_an_exception_from_nowhere_has_no_frame():
+    assert user_frame(ValueError("never raised")) == ""
+
+
+def test_no_exception_is_kept_alive():
+    outcome = observe(Broken(), Call((torch.ones(3),)), seed=0)
+    assert all(isinstance(value, str) for value in vars(outcome).values())
+
+
+def test_ctrl_c_passes_through():
+    def function():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        observe(function, Call(), seed=0)
+
+
+@pytest.mark.parametrize("leave", [lambda: sys.exit(3), lambda: pytest.skip("not today")])
+def test_a_forward_that_leaves_the_test_is_an_outcome(leave):
+    outcome = observe(leave, Call(), seed=0)
+    assert isinstance(outcome, Raised)
+    assert outcome.type in ("SystemExit", "Skipped")
+
+
+def test_an_exception_without_a_text_says_so():
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError("no")
+
+    def function():
+        raise Mute
+
+    outcome = observe(function, Call(), seed=0)
+    assert str(outcome) == "Mute: (its text cannot be shown: RuntimeError)"
+
+
+def test_a_runner_that_says_time_is_up_makes_it_hung():
+    def run(go):
+        raise TimeLimitExceeded("no")
+
+    assert isinstance(observe(lambda: 1, Call(), seed=0, run=run), TimedOut)
+
+
+def test_a_runner_may_run_it_elsewhere():
+    outcome = observe(lambda: 1, Call(), seed=0, run=lambda go: go() + 1)
+    assert outcome.value == 2
+
+
+# -- global state ----------------------------------------------------------------------------------
+
+
+def rude():
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(True)
+    torch.set_num_threads(2)
+    torch.set_default_device("meta")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_global_settings_of_torch_are_put_back(fails):
+    threads = torch.get_num_threads()
+
+    def function():
+        rude()
+        if fails:
+            raise ValueError("after the damage")
+
+    try:
+        outcome = observe(function, Call(), seed=0)
+        assert torch.get_default_dtype() == torch.float32
+        assert torch.get_num_threads() == threads
+        assert torch.get_default_device() == torch.device("cpu")
+        assert torch.is_grad_enabled()
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+        torch.set_num_threads(threads)
+    if not fails:
+        assert {"default dtype", "number of threads", "default device"} <= set(outcome.changed)
+
+
+def test_a_polite_call_changes_nothing():
+    assert returned(lambda: torch.ones(1)).changed == ()
+
+
+def test_putting_back_the_default_device_leaves_no_device_mode_behind():
+    returned(lambda: torch.set_default_device("meta"))
+    assert torch.ones(1).device.type == "cpu"
+
+
+# -- state -----------------------------------------------------------------------------------------
+
+
+class Counter(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("last", None)
+        self.norm = nn.BatchNorm1d(2)
+
+    def forward(self, x):
+        return x
+
+
+def snapshot(module):
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def same(module, before):
+    after = module.state_dict()
+    return list(after) == list(before) and all(torch.equal(after[k], before[k]) for k in before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.count.add_(1),
+        lambda m: setattr(m, "count", torch.tensor(5.0)),
+        lambda m: m.norm(torch.randn(4, 2)),
+        lambda m: setattr(m, "last", torch.ones(1)),
+        lambda m: m.weight.data.add_(1),
+        lambda m: m.weight.add_(1),
+        lambda m: m.norm.weight.mul_(2),
+    ],
+    ids=["in place", "rebound", "batch norm", "from None", "data", "parameter", "nested parameter"],
+)
+def test_every_written_tensor_is_put_back(change):
+    module = Counter()
+    before = snapshot(module)
+    state = State(module, thorough=True)
+    with torch.no_grad():
+        change(module)
+    assert state.restore()
+    assert same(module, before), snapshot(module)
+    assert not state.restore()
+
+
+def test_the_objects_of_the_module_stay_the_same_ones():
+    module = Counter()
+    count, weight = module.count, module.weight
+    state = State(module)
+    module.count = torch.tensor(5.0)
+    state.restore()
+    assert module.count is count
+    assert module.weight is weight
+
+
+def test_nothing_written_is_nothing_to_restore():
+    module = Counter()
+    state = State(module)
+    module(torch.ones(2))
+    assert not state.restore()
+
+
+def test_a_buffer_registered_by_forward_goes_away_again():
+    module = Counter()
+    state = State(module)
+    module.register_buffer("late", torch.ones(1))
+    assert state.restore()
+    assert "late" not in dict(module.named_buffers())
+
+
+def test_a_quick_look_says_what_it_missed():
+    module = Counter()
+    state = State(module)
+    module.norm(torch.randn(4, 2))
+    state.restore()
+    assert state.stale()  # batch norm's kernel moves no version counter
+    with torch.no_grad():
+        module.weight.add_(1)
+    assert state.restore()
+    assert state.lost  # parameters are copied only for a thorough look
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_state_of_nothing_of_scripted_and_of_frozen_modules():
+    assert not State(None).restore()
+    scripted = torch.jit.trace(nn.BatchNorm1d(2).train(), torch.randn(4, 2), check_trace=False)
+    state = State(scripted, thorough=True)
+    before = snapshot(scripted)
+    scripted(torch.randn(4, 2))
+    state.restore()
+    assert same(scripted, before)
+    with torch.inference_mode():
+        inference = nn.Linear(2, 2)
+    assert not State(inference).restore()
+
+
+def test_state_can_be_restored_again_and_again():
+    module = Counter()
+    state = State(module)
+    for _ in range(3):
+        with torch.no_grad():
+            module.count.add_(1)
+        assert state.restore()
+        assert module.count.item() == 0
+
+
+def test_paths_are_as_the_user_would_type_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert short_path(str(tmp_path / "sub" / "net.py")) in ("sub/net.py", "sub\\net.py")
+    assert short_path("/elsewhere/net.py") == "/elsewhere/net.py"

@@ -1,0 +1,226 @@
+"""quiet.py: what a check may change, and that the user never notices."""
+
+# ruff: noqa: NPY002  # the legacy global stream is what a user's forward draws from
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pytest_torchexport.outcomes.torch_state import MAX_OUTPUT, MAX_WARNINGS, quiet, suppress_output
+
+
+def world():
+    """Everything global that a check may touch."""
+    return {
+        "torch rng": torch.get_rng_state().tolist(),
+        "random": random.getstate(),
+        "numpy": str(np.random.get_state()),
+        "threads": torch.get_num_threads(),
+        "dtype": torch.get_default_dtype(),
+        "device": str(torch.get_default_device()),
+        "grad": torch.is_grad_enabled(),
+        "tf32 matmul": torch.backends.cuda.matmul.allow_tf32,
+        "tf32 cudnn": torch.backends.cudnn.allow_tf32,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "filters": list(warnings.filters),
+        "showwarning": warnings.showwarning,
+        "stdout": sys.stdout,
+        "stderr": sys.stderr,
+        "levels": [logging.getLogger(name).level for name in ("torch.onnx", "torch.export")],
+    }
+
+
+def rude():
+    torch.manual_seed(5)
+    random.seed(5)
+    np.random.seed(5)
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(2)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    warnings.simplefilter("error")
+    logging.getLogger("torch.onnx").setLevel(logging.DEBUG)
+    random.random()
+    torch.rand(3)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_everything_is_restored(fails):
+    logging.getLogger("torch.onnx").setLevel(logging.WARNING)
+    before = world()
+    try:
+        with quiet("cpu"):
+            rude()
+            if fails:
+                raise ValueError("in the block")
+    except ValueError:
+        assert fails
+    assert world() == before
+
+
+def test_the_users_own_settings_come_back_and_not_the_defaults():
+    threads = torch.get_num_threads()
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(2)
+    try:
+        with quiet("cpu"):
+            torch.set_default_dtype(torch.float32)
+        assert torch.get_default_dtype() == torch.float64
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_num_threads(threads)
+
+
+def test_checks_run_on_one_thread_and_without_tf32():
+    torch.set_num_threads(2)
+    try:
+        with quiet("cpu"):
+            assert torch.get_num_threads() == 1
+        allowed = torch.backends.cudnn.allow_tf32
+        with quiet("cuda"):
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.allow_tf32 == allowed
+    finally:
+        torch.set_num_threads(1)
+
+
+NEWER = """
+import torch
+from pytest_torchexport.outcomes.torch_state import quiet
+torch.backends.cuda.matmul.fp32_precision = "tf32"
+torch.backends.cudnn.conv.fp32_precision = "tf32"
+for device in ("cpu", "cuda"):
+    with quiet(device):
+        print(torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision)
+    print(torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision)
+"""
+
+
+def test_tf32_by_its_newer_names_is_read_and_put_back_by_them():
+    # A process of its own: torch never forgets which of the two APIs has been used.
+    done = subprocess.run([sys.executable, "-c", NEWER], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["tf32"] * 4 + ["ieee"] * 2 + ["tf32"] * 2
+
+
+def test_what_a_forward_sets_while_it_is_exported_is_put_back(tmp_path):
+    where = Path.cwd()
+    with quiet("cpu"):
+        torch.set_default_device("meta")
+        torch.use_deterministic_algorithms(True)
+        os.chdir(tmp_path)
+    assert torch.ones(1).device.type == "cpu"
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert Path.cwd() == where
+
+
+def test_under_a_default_device_of_the_user_calls_are_made_on_the_cpu():
+    torch.set_default_device("meta")
+    try:
+        with quiet("cpu"):
+            assert torch.ones(1).device.type == "cpu"
+        assert torch.ones(1).device.type == "meta"
+    finally:
+        torch.set_default_device(None)
+
+
+def test_a_random_forward_does_not_move_the_users_stream():
+    torch.manual_seed(1)
+    wanted = torch.rand(2)
+    torch.manual_seed(1)
+    with quiet("cpu"):
+        torch.rand(100)
+    assert torch.equal(torch.rand(2), wanted)
+
+
+def test_warnings_are_kept_in_a_sentence_with_their_place():
+    with quiet("cpu") as heard:
+        warnings.warn("first sentence. Second one.", UserWarning, stacklevel=1)
+    (text,) = heard.warnings
+    assert text.startswith("UserWarning: first sentence (")
+    assert "test_quiet.py:" in text
+    assert "Second" not in text
+
+
+def test_equal_warnings_are_kept_once_and_never_too_many():
+    with quiet("cpu") as heard:
+        for number in range(5 * MAX_WARNINGS):
+            warnings.warn(f"number {number}", UserWarning, stacklevel=1)
+            warnings.warn("the same", UserWarning, stacklevel=1)
+    assert len(heard.warnings) == MAX_WARNINGS
+
+
+def test_an_error_filter_of_the_user_does_not_turn_a_check_into_an_exception():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with quiet("cpu") as heard:
+            warnings.warn("would have raised", UserWarning, stacklevel=1)
+    assert len(heard.warnings) == 1
+
+
+def test_torchs_noise_about_itself_is_no_news():
+    with quiet("cpu") as heard:
+        warnings.warn("`torch.jit.trace` is deprecated", DeprecationWarning, stacklevel=1)
+        warnings.warn("`torch.jit.script` is not supported in 3.14+", FutureWarning, stacklevel=1)
+    assert heard.warnings == {}
+
+
+def test_what_was_printed_reaches_stdout_afterwards_and_is_bounded(capsys):
+    with quiet("cpu") as heard:
+        for _ in range(3):
+            print("hello")
+        print("x" * 10 * MAX_OUTPUT)
+    out = capsys.readouterr().out
+    assert out.startswith("hello\nhello\nhello\n")
+    assert len(out) <= MAX_OUTPUT
+    assert heard.printed == 4
+
+
+def test_what_was_printed_before_an_error_is_not_lost(capsys):
+    def speak():
+        print("the last words")
+        raise ValueError("after printing")
+
+    with pytest.raises(ValueError, match="after printing"), quiet("cpu"):
+        speak()
+    assert "the last words" in capsys.readouterr().out
+
+
+def test_nothing_printed_is_nothing_written(capsys):
+    with quiet("cpu"):
+        pass
+    assert capsys.readouterr().out == ""
+
+
+def test_unheard_drops_what_is_printed(capsys):
+    with suppress_output():
+        print("graph")
+        print("graph", file=sys.stderr)
+    captured = capsys.readouterr()
+    assert captured.out + captured.err == ""
+
+
+def test_loggers_of_the_exporters_are_silent_and_others_are_not(caplog):
+    with quiet("cpu"):
+        logging.getLogger("torch.onnx").error("exporter's own log")
+        logging.getLogger("users.model").warning("my log")
+    assert "my log" in caplog.text
+    assert "exporter's own log" not in caplog.text
+
+
+def test_quiet_nests():
+    before = world()
+    with quiet("cpu"), quiet("cpu"):
+        rude()
+    assert world() == before

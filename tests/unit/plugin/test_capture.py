@@ -1,0 +1,315 @@
+"""capture.py and subject.py: what a test body called, as it was before it was called."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.subject import Subject, as_module
+from pytest_torchexport.plugin.capture import MAX_CALLS, MAX_SUBJECTS, Recorder
+from pytest_torchexport.results.failures import SpecError
+
+
+class Inner(nn.Module):
+    def forward(self, x, scale=1.0):
+        return x * scale
+
+
+class Outer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = Inner()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x):
+        self.count += 1
+        return self.inner(x)
+
+
+def recorded(body):
+    with Recorder() as recorder:
+        body()
+    return recorder.recordings
+
+
+def test_only_the_outermost_call_is_recorded():
+    (recording,) = recorded(lambda: Outer()(torch.ones(2)))
+    assert type(recording.module).__name__ == "Outer"
+    assert len(recording.calls) == 1
+
+
+def test_the_module_is_a_copy_from_before_its_first_call():
+    net = Outer()
+    (recording,) = recorded(lambda: (net(torch.ones(2)), net(torch.ones(3))))
+    assert net.count.item() == 2
+    assert recording.module is not net
+    assert recording.module.count.item() == 0
+
+
+def test_calls_are_detached_clones():
+    x = torch.ones(2, requires_grad=True)
+    (recording,) = recorded(lambda: Inner()(x))
+    with torch.no_grad():
+        x.zero_()
+    assert recording.calls[0].args[0].tolist() == [1, 1]
+    assert recording.calls[0].args[0].is_leaf
+
+
+def test_one_call_per_shape_and_never_too_many():
+    net = Inner()
+
+    def body():
+        for size in (2, 2, *range(1, 3 * MAX_CALLS)):
+            net(torch.ones(size))
+
+    (recording,) = recorded(body)
+    sizes = [len(call.args[0]) for call in recording.calls]
+    assert sizes[:2] == [2, 1]
+    assert len(sizes) == len(set(sizes)) == MAX_CALLS
+
+
+def test_calls_of_another_structure_or_python_value_are_recorded_apart():
+    net = Inner()
+
+    def body():
+        net(torch.ones(2))
+        net(torch.ones(2), scale=2.0)
+        net(torch.ones(2), scale=3.0)
+        net(torch.ones(2, 2))
+        net(torch.ones(2, dtype=torch.float64))
+
+    assert len(recorded(body)) == 5
+
+
+def test_keyword_arguments_are_kept_as_such():
+    (recording,) = recorded(lambda: Inner()(x=torch.ones(2), scale=2.0))
+    assert recording.calls[0].args == ()
+    assert list(recording.calls[0].kwargs) == ["x", "scale"]
+
+
+def test_calls_that_raised_and_losses_are_left_out():
+    def body():
+        with pytest.raises(RuntimeError):
+            nn.Linear(3, 2)(torch.ones(7))
+        nn.MSELoss()(torch.ones(2), torch.ones(2))
+
+    assert recorded(body) == []
+
+
+def test_a_call_after_one_that_raised_is_recorded():
+    net = nn.Linear(3, 2)
+
+    def body():
+        with pytest.raises(RuntimeError):
+            net(torch.ones(7))
+        net(torch.ones(1, 3))
+
+    (recording,) = recorded(body)
+    assert [tuple(call.args[0].shape) for call in recording.calls] == [(1, 3)]
+
+
+def test_what_torch_itself_calls_is_not_the_users():
+    def body():
+        torch.jit.trace(Inner(), torch.ones(2), check_trace=False)
+        torch.export.export(Inner(), (torch.ones(2),))
+
+    assert recorded(body) == []
+
+
+def test_a_compiled_module_is_recorded_as_what_it_wraps():
+    net = Inner()
+    compiled = torch.compile(net, backend="eager")
+    (recording,) = recorded(lambda: compiled(torch.ones(2)))
+    assert type(recording.module) is Inner
+
+
+def test_two_instances_are_two_recordings_and_there_is_a_limit():
+    with Recorder() as recorder:
+        for _ in range(MAX_SUBJECTS + 3):
+            Inner()(torch.ones(2))
+    assert len(recorder.recordings) == MAX_SUBJECTS
+    assert recorder.left_out == 3
+
+
+def test_the_call_of_modules_is_put_back_whatever_happens():
+    original = nn.Module.__call__
+    with Recorder():
+        assert nn.Module.__call__ is not original
+    assert nn.Module.__call__ is original
+
+    def body():
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"), Recorder():
+        body()
+    assert nn.Module.__call__ is original
+
+
+def test_a_thread_of_the_body_is_recorded_too():
+    def body():
+        thread = threading.Thread(target=lambda: Outer()(torch.ones(2)))
+        thread.start()
+        thread.join()
+
+    (recording,) = recorded(body)
+    assert type(recording.module) is Outer
+
+
+class Uncopyable(Inner):
+    def __deepcopy__(self, memo):
+        raise TypeError("mine alone")
+
+
+def test_a_module_that_cannot_be_copied_is_a_problem_and_the_body_goes_on():
+    (recording,) = recorded(lambda: Uncopyable()(torch.ones(2)))
+    assert isinstance(recording.problem, SpecError)
+    assert "mine alone" in str(recording.problem)
+
+
+# -- subjects --------------------------------------------------------------------------------------
+
+
+def double(x):
+    return x * 2
+
+
+def test_modules_functions_and_bound_methods_are_subjects():
+    net = Outer()
+    assert Subject.of(net).name == "Outer"
+    assert Subject.of(net).module is net
+    assert Subject.of(double).module is None
+    assert Subject.of(net.inner.forward).module is net.inner
+    assert list(Subject.of(net.inner).signature().parameters) == ["x", "scale"]
+
+
+@pytest.mark.parametrize("thing", [3, "net", None, torch.ones(2)])
+def test_what_cannot_be_called_is_no_subject(thing):
+    with pytest.raises(SpecError, match=r"cannot be checked; legal: an nn\.Module"):
+        Subject.of(thing)
+
+
+def test_a_copy_shares_nothing_and_a_bound_method_moves_with_its_module():
+    net = nn.Linear(2, 2)
+    copied = Subject.of(net).copy()
+    with torch.no_grad():
+        copied.module.weight.zero_()
+    assert net.weight.abs().sum() > 0
+    method = Subject.of(net.forward).copy()
+    assert method.module is not net
+    assert method.function.__self__ is method.module
+
+
+def test_an_attribute_computed_from_a_parameter_is_copied_too():
+    net = nn.Linear(2, 2)
+    net.cached = net.weight * 2
+    assert torch.equal(Subject.of(net).copy().module.cached, net.cached)
+
+
+def test_scripted_subjects_are_known():
+    assert Subject.of(torch.jit.trace(Inner(), torch.ones(2), check_trace=False)).scripted
+    assert not Subject.of(Inner()).scripted
+
+
+def test_a_function_becomes_a_module_for_exporters_that_take_nothing_else():
+    assert as_module(double)(torch.ones(1)).item() == 2
+    net = nn.Linear(2, 2)
+    assert as_module(net) is net
+    wrapped = as_module(net.forward)
+    assert [name for name, _ in wrapped.named_parameters()] == ["owner.weight", "owner.bias"]
+
+
+def test_the_packages_of_a_subject_are_those_its_code_comes_from():
+    assert Subject.of(nn.Linear(2, 2)).packages() == ()
+    assert __name__.partition(".")[0] in Subject.of(Outer()).packages()
+
+
+def test_what_torch_calls_while_a_model_is_built_is_none_of_the_users():
+    with Recorder() as recorder:
+        layer = torch.nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
+        layer(torch.ones(1, 3))
+    assert [type(item.module).__name__ for item in recorder.recordings] == [type(layer).__name__]
+
+
+class Wrapped(torch.nn.Module):
+    """What quantizing in place does to a model: another part under the same name."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.part = part
+
+    def forward(self, x):
+        return self.part(x) * 2
+
+
+def test_a_module_whose_parts_were_exchanged_is_another_one():
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2))
+
+    def body():
+        module(torch.ones(1, 2))
+        module[0] = Wrapped(module[0])
+        module(torch.ones(1, 2))
+
+    first, second = recorded(body)
+    assert type(first.module[0]) is torch.nn.Linear
+    assert type(second.module[0]) is Wrapped
+
+
+def test_what_torch_calls_to_quantize_is_none_of_the_users():
+    def body():
+        observer = torch.ao.quantization.MinMaxObserver()
+        observer(torch.ones(2))
+        torch.ao.quantization.FakeQuantize()(torch.ones(2))
+
+    assert recorded(body) == []
+
+
+def test_a_copy_of_parameters_of_one_memory_has_one_memory_too():
+    module = torch.nn.Linear(3, 3)
+    module.register_buffer("first", module.weight.data[:1])
+    copied = Subject.of(module).copy().module
+    copied.first.add_(1)
+    assert torch.equal(copied.weight[:1], copied.first)
+    assert not torch.equal(copied.weight[:1], module.weight[:1])
+    assert isinstance(copied.weight, torch.nn.Parameter)
+    assert copied.weight.requires_grad
+
+
+def test_a_weak_reference_of_a_copy_leads_to_its_own_part():
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    module.looks_at = weakref.ref(module[0])
+    copied = Subject.of(module).copy().module
+    assert copied.looks_at() is copied[0]
+
+
+def test_a_module_that_is_its_own_copy_is_refused():
+    class Single(torch.nn.Linear):
+        def __deepcopy__(self, memo):
+            return self
+
+    with pytest.raises(SpecError, match="its __deepcopy__ returns the module itself"):
+        Subject.of(Single(2, 2)).copy()
+
+
+class Cache:
+    def __init__(self):
+        self.seen = [torch.zeros(2)]
+
+
+class Uncopied(Cache):
+    def __deepcopy__(self, memo):
+        raise RuntimeError("never")
+
+
+def test_a_call_has_objects_that_forward_may_write_to_of_its_own():
+    cache, uncopied, module = Cache(), Uncopied(), torch.nn.Linear(2, 2)
+    call = Call((cache, uncopied, module, len, Cache, torch.float32))
+    own, shared, *rest = call.clone().args
+    assert own is not cache
+    assert own.seen[0] is not cache.seen[0]
+    assert shared is uncopied
+    assert rest == [module, len, Cache, torch.float32]

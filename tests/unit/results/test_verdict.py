@@ -1,0 +1,176 @@
+"""verdict.py: plain data that survives every trip."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+
+import pytest
+
+from pytest_torchexport.inputs.recipes import LeafRecipe, Recipe
+from pytest_torchexport.results import failures
+from pytest_torchexport.results.verdict import Branch, Difference, Sizes, Verdict, coverage_of
+
+FULL = Verdict(
+    subject="Net",
+    target="onnx",
+    device="cuda:1",
+    status="failed",
+    failure="OutputsDiffer",
+    reason="why",
+    details=("one", "two"),
+    where="net.py:3  x",
+    differences=(
+        Difference(
+            kind="values",
+            path="output['a'][0]",
+            expected="1",
+            actual="2",
+            what="float32[2]",
+            mismatched=1,
+            total=2,
+            max_abs=1.0,
+            max_rel=math.inf,
+            index=(0, 1),
+            rtol=1e-6,
+            atol=0.0,
+            own_error=1e-7,
+        ),
+        Difference(kind="structure", path="output", expected="tuple of 2", actual="Tensor"),
+    ),
+    call="x=float32[2]",
+    recipe=json.loads(
+        json.dumps(
+            Recipe(
+                sizes={"batch": 2}, leaves=(LeafRecipe(kind="zeros", edits=((1, 2.0),)),)
+            ).as_dict()
+        )
+    ),
+    shrunk=True,
+    sizes=(Sizes(dim="batch", example=2, ok=(2,), failing=(1, 3)),),
+    calls={"example": 1, "failed": 3},
+    reached={"batch": (1, 2, 3)},
+    assumed=("dim 0 of x",),
+    baked=("n",),
+    notes=("note",),
+    warnings=("UserWarning: w",),
+    seed=7,
+    seconds={"export": 0.5},
+    max_error=1e-3,
+    branches=(
+        Branch(
+            where="net.py:3",
+            statement="if x.sum() > 0:",
+            text="x.sum() > 0",
+            module="blocks.0",
+            kind="if",
+            counts={"True": 3},
+            status={"True": "verified", "False": "unreached"},
+            on_values=True,
+            in_artifact=False,
+        ),
+    ),
+)
+EMPTY = Verdict(subject="f", target="trace", device="cpu", status="passed")
+
+
+def plain(value):
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and plain(v) for k, v in value.items())
+    if isinstance(value, list):
+        return all(map(plain, value))
+    return value is None or type(value) in (bool, int, float, str)
+
+
+@pytest.mark.parametrize("verdict", [FULL, EMPTY], ids=["full", "empty"])
+def test_a_verdict_survives_dicts_json_and_pickle(verdict):
+    data = verdict.as_dict()
+    assert plain(data)
+    assert Verdict.from_dict(data) == verdict
+    assert Verdict.from_dict(json.loads(json.dumps(data))) == verdict
+    assert pickle.loads(pickle.dumps(verdict)) == verdict
+
+
+def test_a_verdict_of_a_recipe_as_the_engine_writes_it_is_plain_too():
+    recipe = Recipe(
+        sizes={"batch": 2},
+        leaves=(LeafRecipe(kind="normal", edits=((1, 2.0),)), LeafRecipe(kind="value", data=3)),
+    )
+    verdict = Verdict(
+        subject="f", target="trace", device="cpu", status="failed", recipe=recipe.as_dict()
+    )
+    assert plain(verdict.as_dict())
+    assert Recipe.from_dict(Verdict.from_dict(verdict.as_dict()).recipe) == recipe
+
+
+def test_fields_of_a_later_version_are_left_out():
+    assert Verdict.from_dict({**EMPTY.as_dict(), "later": 1}) == EMPTY
+
+
+def test_the_dict_has_every_field():
+    assert set(EMPTY.as_dict()) == set(FULL.as_dict())
+    assert FULL.as_dict()["differences"][0]["index"] == [0, 1]
+
+
+def test_a_failed_verdict_raises_its_own_class_with_its_text():
+    with pytest.raises(failures.OutputsDiffer, match="outputs differ from eager") as caught:
+        FULL.raise_for_failure()
+    assert caught.value.verdicts == (FULL,)
+
+
+def test_passed_and_skipped_verdicts_raise_nothing():
+    EMPTY.raise_for_failure()
+    Verdict(subject="f", target="trace", device="cpu", status="skipped").raise_for_failure()
+
+
+def test_every_failure_has_a_title_and_is_found_by_its_name():
+    names = [name for name in failures.__all__ if name not in ("Failure", "by_name")]
+    for name in names:
+        cls = failures.by_name(name)
+        assert cls is getattr(failures, name)
+        assert cls.title
+        assert issubclass(cls, AssertionError)
+        assert name in failures.__doc__
+    assert len({failures.by_name(name).title for name in names}) == len(names)
+
+
+def test_an_unknown_failure_is_a_key_error():
+    with pytest.raises(KeyError):
+        failures.by_name("Nothing")
+
+
+def branch(kind="if", **status):
+    return Branch(
+        where="net.py:3", statement="", text="", module="", kind=kind, counts={}, status=status
+    )
+
+
+@pytest.mark.parametrize(
+    ("branches", "share"),
+    [
+        ([], None),
+        ([branch(True_="verified", False_="unreached")], 50.0),
+        ([branch(True_="diverges", False_="frozen but equal")], 100.0),
+        ([branch(True_="unreached", False_="raises")], 0.0),
+        ([branch(True_="raises")], None),
+        ([branch(True_="constant", False_="constant")], None),
+        ([branch("for", none="unreached", more="verified")], None),
+        ([branch(a="verified", b="unreached"), branch(a="verified", b="verified")], 75.0),
+        ([branch(a="unreached"), branch(a="constant", b="unreached")], 0.0),
+    ],
+)
+def test_branch_coverage_is_the_share_of_outcomes_that_inputs_steer_to(branches, share):
+    assert coverage_of(branches) == share
+    verdict = Verdict(
+        subject="f", target="trace", device="cpu", status="passed", branches=tuple(branches)
+    )
+    assert verdict.branch_coverage == share
+    assert verdict.as_dict()["branch_coverage"] == share
+
+
+def test_loops_and_constants_are_not_counted():
+    assert branch(True_="unreached").counted
+    assert branch("for", none="unreached").steered
+    assert not branch("for", none="unreached").counted
+    assert not branch(True_="constant").steered

@@ -1,0 +1,340 @@
+"""ONNX files as files: what they say, what belongs to them and what is wrong with them, without torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+pytestmark = [
+    pytest.mark.skipif(
+        importlib.util.find_spec("onnxscript") is None, reason="needs the extra [onnx]"
+    ),
+    pytest.mark.filterwarnings("ignore"),
+]
+onnx = pytest.importorskip("onnx")
+
+from pytest_torchexport.targets.formats import onnx_file  # noqa: E402
+from pytest_torchexport.targets.formats.onnx_file import described, external, problems, read  # noqa: E402
+
+helper = onnx.helper
+FLOAT = onnx.TensorProto.FLOAT
+X = torch.ones(2, 3)
+
+
+# -- files by hand ---------------------------------------------------------------------------------
+
+
+def tensor(name: str = "w", **entries: str) -> onnx.TensorProto:
+    """A float32 tensor of four elements, its data elsewhere."""
+    made = onnx.TensorProto(name=name, data_type=FLOAT, dims=[4])
+    made.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in {"location": "w.data", "offset": "0", "length": "16", **entries}.items():
+        made.external_data.add(key=key, value=value)
+    return made
+
+
+def model(*nodes: onnx.NodeProto, weights: tuple[onnx.TensorProto, ...] = ()) -> onnx.ModelProto:
+    """``y = x + w``, and these nodes."""
+    values = [helper.make_tensor_value_info(name, FLOAT, ["n"]) for name in ("x", "y")]
+    inner = [helper.make_node("Add", ["x", weights[0].name], ["y"])] if weights else []
+    identity = [] if weights else [helper.make_node("Identity", ["x"], ["y"])]
+    graph = helper.make_graph([*inner, *identity, *nodes], "g", values[:1], values[1:], [*weights])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def written(directory: Path, made: onnx.ModelProto, data: int | None = 16) -> Path:
+    path = directory / "model.onnx"
+    path.write_bytes(made.SerializeToString())
+    if data is not None:
+        (directory / "w.data").write_bytes(bytes(data))
+    return path
+
+
+def constant(value: onnx.TensorProto, output: str) -> onnx.NodeProto:
+    return helper.make_node("Constant", [], [output], value=value)
+
+
+# -- what belongs to it ----------------------------------------------------------------------------
+
+
+def test_external_data_is_found_wherever_a_model_can_hold_a_tensor(tmp_path):
+    branch = helper.make_graph(
+        [constant(tensor(location="branch"), "z")],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("z", FLOAT, [4])],
+        [tensor(location="in branch")],
+    )
+    made = model(
+        constant(tensor(location="attribute"), "a"),
+        helper.make_node("If", ["c"], ["i"], then_branch=branch, else_branch=branch),
+        weights=(tensor(location="initializer"),),
+    )
+    sparse = onnx.SparseTensorProto(dims=[4])
+    sparse.values.CopyFrom(tensor(location="sparse"))
+    made.graph.sparse_initializer.append(sparse)
+    made.functions.append(
+        helper.make_function(
+            "team", "F", [], ["a"], [constant(tensor(location="function"), "a")], []
+        )
+    )
+    path = written(tmp_path, made, data=None)
+    assert external(path) == [
+        "attribute",
+        "branch",
+        "function",
+        "in branch",
+        "initializer",
+        "sparse",
+    ]
+
+
+def test_a_model_that_holds_its_data_names_none(tmp_path):
+    assert external(written(tmp_path, model())) == []
+
+
+# -- what is wrong with it -------------------------------------------------------------------------
+
+
+def test_external_data_beside_the_model_is_no_problem(tmp_path):
+    assert problems(written(tmp_path, model(weights=(tensor(),)))) == []
+
+
+def test_missing_data_is_told_with_what_to_do(tmp_path):
+    path = written(tmp_path, model(weights=(tensor(),)), data=None)
+    (found,) = problems(path)
+    assert found.startswith("external data 'w.data' is missing: move it together with the model")
+
+
+@pytest.mark.parametrize("location", ["../w.data", "inner/../../w.data"])
+def test_data_outside_the_directory_is_told_though_it_is_there(tmp_path, location):
+    inside = tmp_path / "model"
+    (inside / "inner").mkdir(parents=True)
+    (tmp_path / "w.data").write_bytes(bytes(16))
+    path = written(inside, model(weights=(tensor(location=location),)), data=None)
+    (found,) = problems(path)
+    assert "lies outside the model's directory" in found
+
+
+@pytest.mark.parametrize("location", ["/etc/passwd", "C:\\weights\\w.data", "\\\\host\\w.data"])
+def test_an_absolute_path_is_told_whatever_system_it_is_of(tmp_path, location):
+    (found,) = problems(written(tmp_path, model(weights=(tensor(location=location),))))
+    assert "is an absolute path" in found
+
+
+def test_a_link_out_of_the_directory_is_outside(tmp_path):
+    inside = tmp_path / "model"
+    inside.mkdir()
+    (tmp_path / "elsewhere").write_bytes(bytes(16))
+    (inside / "w.data").symlink_to(tmp_path / "elsewhere")
+    (found,) = problems(written(inside, model(weights=(tensor(),)), data=None))
+    assert "lies outside the model's directory" in found
+
+
+def test_a_model_that_is_reached_through_a_link_is_healthy(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    written(tmp_path / "real", model(weights=(tensor(),)))
+    assert problems(tmp_path / "link" / "model.onnx") == []
+
+
+def test_data_that_is_cut_off_is_told_with_its_size(tmp_path):
+    weights = (tensor(), tensor("v", offset="16"))
+    (found,) = problems(written(tmp_path, model(weights=weights), data=20))
+    assert "has 20 bytes, and 'v' ends at 32" in found
+
+
+@pytest.mark.parametrize("entries", [{"offset": "-8"}, {"length": "x"}, {"offset": "9" * 5000}])
+def test_an_offset_that_is_none_is_told(tmp_path, entries):
+    (found,) = problems(written(tmp_path, model(weights=(tensor(**entries),))))
+    assert "has no legal offset and length for 'w'" in found
+
+
+@pytest.mark.parametrize("location", ["", ".", "w\0.data", "w" * 5000, "ring"])
+def test_a_location_that_is_no_file_is_told(tmp_path, location):
+    (tmp_path / "ring").symlink_to(tmp_path / "ring")
+    (found,) = problems(written(tmp_path, model(weights=(tensor(location=location),))))
+    assert found.startswith("external data")
+    assert found.endswith("save the model again") or "is missing" in found
+
+
+TEXTS = {
+    "StringSplit": {"delimiter": "/"},
+    "RegexFullMatch": {"pattern": "/.*"},
+    "Constant": {"value_string": "/start"},
+}
+
+
+@pytest.mark.parametrize(("operator", "attributes"), TEXTS.items(), ids=TEXTS)
+def test_texts_of_onnx_own_operators_are_no_paths(operator, attributes):
+    node = helper.make_node(operator, [], ["c"], **attributes)
+    assert list(onnx_file._absolute_attributes(model(node))) == []
+
+
+def test_an_absolute_path_in_an_attribute_is_told(tmp_path):
+    node = helper.make_node("EPContext", [], ["c"], domain="com.microsoft", source="/home/me/c.bin")
+    made = model(node)
+    made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    (found,) = problems(written(tmp_path, made))
+    assert "has the absolute path '/home/me/c.bin' as its 'source'" in found
+
+
+def test_what_is_no_model_is_told(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"\xff" * 100)
+    assert "is no ONNX model" in problems(path)[0]
+    assert "is no ONNX model" in problems(tmp_path / "absent.onnx")[0]
+    path.write_bytes(b"")
+    assert "onnx.checker refuses model.onnx" in problems(path)[0]
+
+
+def test_a_model_that_breaks_the_format_is_told_in_the_checkers_words(tmp_path):
+    (found,) = problems(written(tmp_path, model(helper.make_node("Nonsense", ["x"], ["z"]))))
+    assert "onnx.checker refuses model.onnx: No Op registered for Nonsense" in found
+    wrong = model()
+    wrong.graph.output[0].type.tensor_type.shape.dim.add(dim_value=7)
+    assert "onnx.checker refuses" in problems(written(tmp_path, wrong))[0]
+
+
+# -- what torch writes -----------------------------------------------------------------------------
+
+
+class Cond(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.block = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return torch.cond(x.sum() > 0, self.block, lambda x: x - 1, (x,))
+
+
+class Loop(nn.Module):
+    def forward(self, x, times: torch.Tensor):
+        for _ in range(int(times)):
+            x = x + 1 if bool(x.sum() > 0) else x * 2
+        return x
+
+
+class Custom(nn.Module):
+    def forward(self, x):
+        return torch.ops.onnx_file_tests.twice(x)
+
+
+@pytest.fixture
+def custom_operator():
+    with torch.library._scoped_library("onnx_file_tests", "DEF") as library:
+        library.define("twice(Tensor x) -> Tensor")
+        library.impl("twice", lambda x: x * 2, "CompositeExplicitAutograd")
+        yield
+
+
+def dynamo(path: Path, module: nn.Module, *args: torch.Tensor, **options: object) -> None:
+    external_data = bool(options.pop("external_data", False))
+    program = torch.onnx.export(module, args, dynamo=True, verbose=False, **options)
+    program.save(path, external_data=external_data)
+
+
+def legacy(path: Path, module: Callable[..., object], *args: torch.Tensor, **options) -> None:
+    torch.onnx.export(module, args, path, dynamo=False, **options)
+
+
+WRITTEN = {
+    "mlp": lambda path: dynamo(path, nn.Linear(3, 3), X),
+    "external data": lambda path: dynamo(
+        path, nn.Linear(300, 30), X[:, :1].expand(2, 300), external_data=True
+    ),
+    "dynamic": lambda path: dynamo(
+        path, nn.Linear(3, 3), X, dynamic_shapes=({0: torch.export.Dim("batch")},)
+    ),
+    "branch": lambda path: dynamo(path, Cond(), X),
+    "bfloat16": lambda path: dynamo(path, nn.Linear(3, 3).bfloat16(), X.bfloat16()),
+    "legacy": lambda path: legacy(path, nn.LSTM(3, 4), torch.ones(5, 2, 3)),
+    "legacy, dynamic": lambda path: legacy(
+        path, nn.Linear(3, 3), X, input_names=["x"], dynamic_axes={"x": {0: "batch"}}
+    ),
+    "legacy loop": lambda path: legacy(path, torch.jit.script(Loop()), X, torch.tensor(2)),
+    "legacy custom operator": lambda path: legacy(
+        path,
+        Custom(),
+        X,
+        operator_export_type=torch.onnx.OperatorExportTypes.ONNX_FALLTHROUGH,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_torch_writes_has_no_problem(tmp_path, name, custom_operator):
+    path = tmp_path / "model.onnx"
+    WRITTEN[name](path)
+    assert problems(path) == []
+    assert described(read(path))["producer"].startswith("pytorch 2.")
+    assert external(path) == (["model.onnx.data"] if name == "external data" else [])
+
+
+def test_a_model_in_memory_says_what_its_file_says(tmp_path):
+    module, args = nn.Linear(300, 30), (torch.ones(2, 300),)
+    shapes = ({0: torch.export.Dim("batch")},)
+    program = torch.onnx.export(module, args, dynamo=True, verbose=False, dynamic_shapes=shapes)
+    program.model.metadata_props["team"] = "vision"
+    before = described(program.model_proto)
+    for whole in (False, True):
+        program.save(tmp_path / "model.onnx", external_data=not whole)
+        assert described(read(tmp_path / "model.onnx")) == before
+    assert before["input input"] == "float[batch, 300]"
+    assert before["metadata team"] == "vision"
+
+
+# -- what it says of itself ------------------------------------------------------------------------
+
+
+def test_names_axes_versions_and_functions_are_said():
+    made = model()
+    made.producer_name, made.producer_version = "exporter", "1.2"
+    made.functions.append(helper.make_function("team", "F", ["a"], ["b"], [], []))
+    made.graph.input.append(helper.make_tensor_value_info("unranked", FLOAT, None))
+    made.graph.input.append(
+        helper.make_tensor_sequence_value_info("parts", onnx.TensorProto.INT64, [None, 2])
+    )
+    assert described(made) == {
+        "inputs": "x, unranked, parts",
+        "outputs": "y",
+        "input x": "float[n]",
+        "input unranked": "float[...]",
+        "input parts": "sequence of int64[?, 2]",
+        "output y": "float[n]",
+        "ir_version": "10",
+        "producer": "exporter 1.2",
+        "opset ai.onnx": "18",
+        "function team::F": "(a) -> (b)",
+    }
+
+
+WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+from pytest_torchexport.targets.formats import onnx_file
+assert not {"torch", "onnx", "onnxruntime", "numpy"} & set(sys.modules), sorted(sys.modules)
+sys.modules["torch"] = None
+path = Path(sys.argv[1])
+print(onnx_file.problems(path), onnx_file.external(path), onnx_file.described(onnx_file.read(path)))
+"""
+
+
+def test_nothing_of_it_needs_torch(tmp_path):
+    path = written(tmp_path, model(weights=(tensor(),)))
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, path],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])},
+    )
+    assert done.stdout.startswith("[] ['w.data'] {'inputs': 'x'"), done.stderr
