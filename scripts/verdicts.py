@@ -57,8 +57,12 @@ def items() -> dict[str, Callable[[], Any]]:
 
 
 def plain(verdict: Any) -> dict[str, Any]:
-    """Return the verdict's data without what varies between runs of the same code."""
-    return {key: value for key, value in verdict.as_dict().items() if key not in VOLATILE}
+    """Return the verdict's data without what varies between runs of the same code.
+
+    Assumptions are their texts, as in dumps of earlier versions.
+    """
+    found = {key: value for key, value in verdict.as_dict().items() if key not in VOLATILE}
+    return {**found, "assumed": [str(item) for item in verdict.assumed]}
 
 
 def dump(path: Path, shard: str, count: int | None, only: str) -> None:

@@ -29,6 +29,7 @@ from pytest_torchexport.inputs.strategies import within_memory
 from pytest_torchexport.outcomes.observe import Outcome, Raised, Returned, TimedOut, observe
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.failures import SpecError
+from pytest_torchexport.results.verdict import Assumption
 
 # Where eager refuses the sizes beside the example's, it may take every so many of them.
 STEPS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64)
@@ -93,7 +94,7 @@ def widen_embeddings(spec: InputSpec, subject: Subject) -> InputSpec:
         for leaf in spec.leaves
     )
     return dataclasses.replace(
-        spec, leaves=leaves, assumed=tuple(_reworded(line, rows) for line in spec.assumed)
+        spec, leaves=leaves, assumed=tuple(_reworded(item, rows) for item in spec.assumed)
     )
 
 
@@ -150,11 +151,12 @@ def _widened(domain: Domain, rows: int) -> Domain:
     return dataclasses.replace(domain, low=0, high=rows - 1, rows_keep_one=False)
 
 
-def _reworded(line: str, rows: dict[str, int]) -> str:
-    for path, count in rows.items():
-        if line.startswith(f"values of {path} are "):
-            return f"values of {path} are 0..{count - 1}, the rows of the nn.Embedding they feed"
-    return line
+def _reworded(assumption: Assumption, rows: dict[str, int]) -> Assumption:
+    path = assumption.path
+    if assumption.kind != "values" or path not in rows:
+        return assumption
+    text = f"values of {path} are 0..{rows[path] - 1}, the rows of the nn.Embedding they feed"
+    return dataclasses.replace(assumption, text=text)
 
 
 @dataclass(frozen=True)

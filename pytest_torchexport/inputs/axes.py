@@ -17,6 +17,7 @@ from pytest_torchexport.config.dims import Dim, Expr, Shape, parse_shape, solve
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.inputs.pytrees import Leaf, flatten
+from pytest_torchexport.results.verdict import Assumption
 
 BATCH = "batch"
 # "from 1 to about twice the example's" (the contract for a dim nobody gave a range for)
@@ -32,7 +33,7 @@ class Axes:
 
     shapes: Mapping[str, Shape]
     dims: Mapping[str, Dim]
-    assumed: tuple[str, ...] = ()
+    assumed: tuple[Assumption, ...] = ()
 
 
 def find_axes(
@@ -48,22 +49,27 @@ def find_axes(
     tensors = {path: leaf for path, leaf in leaves if isinstance(leaf, torch.Tensor)}
     ranges: dict[str, Sizes] = dict(options.dims or {})
     observed: dict[str, list[int]] = {}
-    assumed: list[str] = []
+    assumed: list[Assumption] = []
     if options.dynamic_shapes is not None:
         shapes = _from_torch(options.dynamic_shapes, arguments, tensors, ranges)
     elif options.shapes is not None:
         shapes = _from_strings(options.shapes, tensors)
         unnamed = [path for path in tensors if path not in options.shapes]
         assumed += [
-            f"{path} is exactly as in the example (shapes does not name it)" for path in unnamed
+            Assumption(
+                "shape", f"{path} is exactly as in the example (shapes does not name it)", path
+            )
+            for path in unnamed
         ]
     elif annotated := _from_annotations(annotations, tensors):
         shapes = annotated
         names = ", ".join(shapes)
-        assumed.append(f"dims of {names} are as its jaxtyping annotation says")
+        text = f"dims of {names} are as its jaxtyping annotation says"
+        assumed.append(Assumption("annotations", text))
     elif len(others) and (varied := _from_calls(leaves, others, observed)):
         shapes = varied
-        assumed.append(f"the sizes that differed between {len(others) + 1} recorded calls vary")
+        text = f"the sizes that differed between {len(others) + 1} recorded calls vary"
+        assumed.append(Assumption("recorded calls", text))
     else:
         shapes = _batch_rule(tensors)
     full = {path: shapes.get(path, _as_is(tensor)) for path, tensor in tensors.items()}
@@ -76,7 +82,10 @@ def find_axes(
     assumed += [_assumption(dim, full) for dim in dims.values() if not dim.declared]
     if not dims and any(tensor.dim() for tensor in tensors.values()) and options.shapes is None:
         assumed.append(
-            "no size varies: the tensors disagree on dimension 0; say which do with shapes="
+            Assumption(
+                "no dim",
+                "no size varies: the tensors disagree on dimension 0; say which do with shapes=",
+            )
         )
     return Axes(shapes=full, dims=dims, assumed=tuple(assumed))
 
@@ -92,7 +101,7 @@ def _dim(name: str, size: int, declared: Sizes | None, observed: Sequence[int]) 
     return Dim(name=name, sizes=range(1, high + 1), example=size, declared=False)
 
 
-def _assumption(dim: Dim, shapes: Mapping[str, Shape]) -> str:
+def _assumption(dim: Dim, shapes: Mapping[str, Shape]) -> Assumption:
     places = [
         f"dim {axis} of {path}"
         for path, shape in shapes.items()
@@ -100,7 +109,7 @@ def _assumption(dim: Dim, shapes: Mapping[str, Shape]) -> str:
         if dim.name in expr.names
     ]
     verb = "is" if len(places) == 1 else "are"
-    return f"{' and '.join(places)} {verb} {dim.name!r}, {dim.describe()}"
+    return Assumption("dim", f"{' and '.join(places)} {verb} {dim.name!r}, {dim.describe()}")
 
 
 def _solve(shapes: Mapping[str, Shape], tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:

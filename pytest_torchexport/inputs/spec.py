@@ -30,6 +30,7 @@ from pytest_torchexport.inputs.pytrees import (
     tree_map,
 )
 from pytest_torchexport.results.failures import SpecError
+from pytest_torchexport.results.verdict import Assumption
 
 __all__ = ["Call", "InputSpec", "TensorLeaf", "ValueLeaf", "build_spec"]
 
@@ -90,7 +91,7 @@ class ValueLeaf:
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """Which calls are legal. ``assumed`` says in sentences what the user did not say."""
+    """Which calls are legal, and ``assumed``: what the user did not say about them."""
 
     leaves: tuple[TensorLeaf | ValueLeaf, ...]
     structure: Structure
@@ -98,7 +99,7 @@ class InputSpec:
     variadic: str
     dims: Mapping[str, Dim]
     example: Call
-    assumed: tuple[str, ...] = ()
+    assumed: tuple[Assumption, ...] = ()
     map: Callable[..., Any] | None = None
     filter: Callable[..., Any] | None = None
     dynamic_shapes: Any = None
@@ -332,18 +333,18 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     return strided and not tensor.is_meta and not tensor.is_quantized
 
 
-def _assumed_values(leaves: Sequence[TensorLeaf | ValueLeaf]) -> tuple[str, ...]:
-    lines = []
+def _assumed_values(leaves: Sequence[TensorLeaf | ValueLeaf]) -> tuple[Assumption, ...]:
+    found = []
     for leaf in leaves:
         if isinstance(leaf, TensorLeaf) and not leaf.domain.declared:
             free = leaf.domain.kind == "float" and leaf.domain.low is None
             if not free:
-                lines.append(
-                    f"values of {leaf.path} are {leaf.domain.describe()}, as in the example"
-                )
+                text = f"values of {leaf.path} are {leaf.domain.describe()}, as in the example"
+                found.append(Assumption("values", text, leaf.path))
         elif isinstance(leaf, ValueLeaf) and leaf.values is None and leaf.example is not None:
-            lines.append(f"{leaf.path} stays {describe(leaf.example)}")
-    return tuple(lines)
+            text = f"{leaf.path} stays {describe(leaf.example)}"
+            found.append(Assumption("argument", text, leaf.path))
+    return tuple(found)
 
 
 def _accepted(function: Callable[..., Any], arguments: Mapping[str, Any]) -> list[str]:

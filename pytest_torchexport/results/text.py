@@ -13,8 +13,6 @@ LABEL = 9
 MAX_DIFFERENCES = 5
 MAX_LINES = 10
 
-NOTHING_VARIES = "no size varies"
-
 Style = Callable[..., str]
 
 
@@ -55,7 +53,7 @@ def _failure_lines(verdict: Verdict, test: str, nodeid: str) -> Iterator[str]:
     wrong = [branch for branch in verdict.branches if "diverges" in branch.status.values()]
     yield from _block("branch", map(_branch_line, wrong))
     yield from _block("baked", [", ".join(verdict.baked)] if verdict.baked else [])
-    yield from _block("assumed", verdict.assumed)
+    yield from _block("assumed", map(str, verdict.assumed))
     yield from _block("note", verdict.notes)
     yield from _block("warned", verdict.warnings[:3])
     if verdict.kept:
@@ -170,7 +168,7 @@ def detail_lines(verdict: Verdict) -> Iterator[str]:
         yield from (_labelled("", _outcomes_line(b)) for b in verdict.branches if b.steered)
     yield from _block("rounding", map(_explained_line, verdict.explained))
     yield from _block("baked", [", ".join(verdict.baked)] if verdict.baked else [])
-    yield from _block("assumed", verdict.assumed)
+    yield from _block("assumed", map(str, verdict.assumed))
     yield from _block("weak", verdict.ineffective)
     yield from _block("note", verdict.notes)
     yield from _block("warned", verdict.warnings)
@@ -267,5 +265,5 @@ def _reasons(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if data["status"] == "skipped":
         yield "skip", data["reason"]
     if data["status"] == "passed":
-        yield from (("warn", line) for line in data["assumed"] if line.startswith(NOTHING_VARIES))
+        yield from (("warn", item["text"]) for item in data["assumed"] if item["kind"] == "no dim")
         yield from (("warn", line) for line in data.get("ineffective", ()))

@@ -12,9 +12,35 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Status = Literal["passed", "failed", "skipped"]
+
+AssumptionKind = Literal[
+    "dim",  # a dim varies, in a range that the user did not declare
+    "no dim",  # no size varies at all
+    "shape",  # a tensor keeps the example's shape
+    "annotations",  # the dims come from jaxtyping annotations
+    "recorded calls",  # the dims are the sizes that differed between recorded calls
+    "values",  # the values that a tensor may hold
+    "argument",  # a Python argument keeps the example's value
+]
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """Something that the user did not say and the plugin assumed.
+
+    ``text`` is the sentence that a report prints. Code asks ``kind`` and, if the assumption is
+    about a single leaf, its ``path``.
+    """
+
+    kind: AssumptionKind
+    text: str
+    path: str = ""
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +147,7 @@ class Verdict:
     sizes: tuple[Sizes, ...] = ()
     calls: dict[str, int] = dataclasses.field(default_factory=dict)
     reached: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
-    assumed: tuple[str, ...] = ()
+    assumed: tuple[Assumption, ...] = ()
     baked: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -158,6 +184,7 @@ class Verdict:
         values["sizes"] = tuple(
             Sizes(**{k: _frozen(v) for k, v in item.items()}) for item in data["sizes"]
         )
+        values["assumed"] = tuple(Assumption(**item) for item in data.get("assumed", ()))
         values["branches"] = tuple(Branch(**item) for item in data.get("branches", ()))
         values["reached"] = {dim: tuple(sizes) for dim, sizes in data["reached"].items()}
         return cls(**values)

@@ -23,7 +23,7 @@ def test_plain(): pass
 
 def check_document(document):
     assert document["schema"] == "pytest-torchexport"
-    assert document["version"] == 1
+    assert document["version"] == 2
     assert {"python", "torch", "pytest"} <= set(document["environment"])
     items = {item["nodeid"]: item for item in document["items"]}
     assert {nodeid: item["outcome"] for nodeid, item in items.items()} == {

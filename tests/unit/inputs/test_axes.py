@@ -35,7 +35,9 @@ def test_dimension_zero_is_batch_where_all_tensors_agree_on_it():
     spec = spec_of(two, torch.randn(4, 3), torch.randn(4))
     assert shapes_of(spec) == {"x": "batch 3", "y": "batch"}
     assert sizes_of(spec) == {"batch": range(1, 9)}
-    assert any("dim 0 of x and dim 0 of y are 'batch', 1..8" in line for line in spec.assumed)
+    assert any(
+        "dim 0 of x and dim 0 of y are 'batch', 1..8" in line for line in map(str, spec.assumed)
+    )
 
 
 def test_where_they_disagree_nothing_varies():
@@ -85,8 +87,8 @@ def test_a_dim_without_a_range_is_assumed_and_said():
     assert spec.dims["batch"].declared
     assert not spec.dims["time"].declared
     assert sizes_of(spec)["time"] == range(1, 11)
-    assert any("'time'" in line for line in spec.assumed)
-    assert not any("'batch'" in line for line in spec.assumed)
+    assert any("'time'" in line for line in map(str, spec.assumed))
+    assert not any("'batch'" in line for line in map(str, spec.assumed))
 
 
 def test_an_underscore_is_as_in_the_example_and_dots_are_everything_as_in_the_example():
@@ -97,7 +99,7 @@ def test_an_underscore_is_as_in_the_example_and_dots_are_everything_as_in_the_ex
 def test_a_tensor_that_shapes_does_not_name_stays_and_that_is_said():
     spec = spec_of(two, torch.randn(2, 3), torch.randn(2, 4), shapes={"x": "b _"})
     assert shapes_of(spec)["y"] == "2 4"
-    assert any(line.startswith("y is exactly as in the example") for line in spec.assumed)
+    assert any(line.startswith("y is exactly as in the example") for line in map(str, spec.assumed))
 
 
 def test_derived_dims_follow_the_named_one():
@@ -160,7 +162,7 @@ def test_sizes_that_differed_between_calls_vary():
     spec = spec_of(one, torch.randn(2, 3, 8), more=calls((4, 3, 16), (1, 3, 8)))
     assert shapes_of(spec) == {"x": "batch 3 x_2"}
     assert sizes_of(spec) == {"batch": range(1, 9), "x_2": range(1, 33)}
-    assert any("3 recorded calls" in line for line in spec.assumed)
+    assert any("3 recorded calls" in line for line in map(str, spec.assumed))
 
 
 def test_equal_histories_are_one_dim():
@@ -201,7 +203,7 @@ def test_jaxtyping_annotations_name_the_dims():
         two, torch.randn(2, 3, 4, 5), torch.zeros(2, 7, dtype=torch.int64), annotations=annotations
     )
     assert shapes_of(spec) == {"x": "batch 3 height width", "y": "batch time"}
-    assert any("jaxtyping annotation" in line for line in spec.assumed)
+    assert any("jaxtyping annotation" in line for line in map(str, spec.assumed))
 
 
 def test_jaxtyping_expressions_and_underscores_are_understood():

@@ -130,13 +130,19 @@ def test_what_is_assumed_is_said_in_sentences():
         "fast",
         None,
     )
-    text = "\n".join(spec.assumed)
+    text = "\n".join(map(str, spec.assumed))
     assert "dim 0 of ids and dim 0 of x are 'batch', 1..2" in text
     assert "values of ids are 3..9, as in the example" in text
     assert "n stays 5" in text
     assert "name stays 'fast'" in text
     assert "nothing" not in text
     assert "values of x" not in text
+    assert [(item.kind, item.path) for item in spec.assumed] == [
+        ("dim", ""),
+        ("values", "ids"),
+        ("argument", "n"),
+        ("argument", "name"),
+    ]
 
 
 def test_map_changes_arguments_by_name():

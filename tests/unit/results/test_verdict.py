@@ -10,7 +10,14 @@ import pytest
 
 from pytest_torchexport.inputs.recipes import LeafRecipe, Recipe
 from pytest_torchexport.results import failures
-from pytest_torchexport.results.verdict import Branch, Difference, Sizes, Verdict, coverage_of
+from pytest_torchexport.results.verdict import (
+    Assumption,
+    Branch,
+    Difference,
+    Sizes,
+    Verdict,
+    coverage_of,
+)
 
 FULL = Verdict(
     subject="Net",
@@ -51,7 +58,7 @@ FULL = Verdict(
     sizes=(Sizes(dim="batch", example=2, ok=(2,), failing=(1, 3)),),
     calls={"example": 1, "failed": 3},
     reached={"batch": (1, 2, 3)},
-    assumed=("dim 0 of x",),
+    assumed=(Assumption("dim", "dim 0 of x is 'batch'"), Assumption("argument", "n stays 5", "n")),
     baked=("n",),
     notes=("note",),
     warnings=("UserWarning: w",),
@@ -102,6 +109,11 @@ def test_a_verdict_of_a_recipe_as_the_engine_writes_it_is_plain_too():
     )
     assert plain(verdict.as_dict())
     assert Recipe.from_dict(Verdict.from_dict(verdict.as_dict()).recipe) == recipe
+
+
+def test_an_assumption_prints_as_its_sentence():
+    assert str(Assumption("argument", "n stays 5", "n")) == "n stays 5"
+    assert FULL.as_dict()["assumed"][1] == {"kind": "argument", "text": "n stays 5", "path": "n"}
 
 
 def test_fields_of_a_later_version_are_left_out():
