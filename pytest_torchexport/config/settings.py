@@ -156,7 +156,7 @@ class Settings:
     report: tuple[tuple[str, str], ...] = _row(
         (),
         check=report_specs,
-        legal="json:PATH",
+        legal="FORMAT:PATH, for example json:torchexport.json",
         help="Write the verdicts to a file when the session ends; may be given several times.",
         flag=True,
         metavar="FORMAT:PATH",

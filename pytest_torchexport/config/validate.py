@@ -10,7 +10,6 @@ from typing import Any
 from pytest_torchexport.config import names as known_names
 
 MODES = ("eval", "train", "as-is")
-REPORT_FORMATS = ("json",)
 
 
 def nearest(name: object, legal: Iterable[str]) -> str:
@@ -106,13 +105,15 @@ def mode_name(value: Any) -> str:
 
 def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """``FORMAT:PATH`` pairs. Raises ValueError."""
+    from pytest_torchexport.results.reports import FORMATS
+
     pairs = []
     for value in values:
         form, colon, path = value.partition(":")
-        if form not in REPORT_FORMATS or not colon or not path:
+        if form not in FORMATS or not colon or not path:
             raise ValueError(
-                f"{value!r} is not FORMAT:PATH; legal formats: {', '.join(REPORT_FORMATS)} "
-                f"(json:torchexport.json).{nearest(form, REPORT_FORMATS)}"
+                f"{value!r} is not FORMAT:PATH; legal formats: {', '.join(FORMATS)} "
+                f"(json:torchexport.json).{nearest(form, FORMATS)}"
             )
         pairs.append((form, path))
     return tuple(pairs)

@@ -36,7 +36,6 @@ from pytest_torchexport.plugin.items import (
     variants,
 )
 from pytest_torchexport.plugin.progress import Progress
-from pytest_torchexport.results import json as json_report
 from pytest_torchexport.results.failures import ArtifactCrashed, Failure
 from pytest_torchexport.results.text import (
     detail_lines,
@@ -270,10 +269,15 @@ class Session:
             self._write_reports()
 
     def _write_reports(self) -> None:
-        for _, path in self.given.settings.report:
+        if not self.given.settings.report:
+            return
+        from pytest_torchexport.results import reports
+
+        for form, path in self.given.settings.report:
             target = Path(self.config.invocation_params.dir, path)
+            text = reports.FORMATS[form](self.records, environment())
             try:
-                json_report.write(target, json_report.render(self.records, environment()))
+                reports.write(target, text)
             except OSError as error:
                 raise pytest.UsageError(
                     f"--torchexport-report: cannot write {path}: {error.strerror or error}"

@@ -1,19 +1,17 @@
-"""The verdicts of a run as JSON: the same data that rides on pytest's reports, with a schema version."""
+"""Render the verdicts of a run as JSON: the data that pytest's reports carry, with a schema version."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pytest_torchexport.results.verdict import SCHEMA_VERSION
 
 
-def render(records: Sequence[Mapping[str, Any]], environment: Mapping[str, Any]) -> str:
-    """``records`` are ``{"nodeid", "outcome", "verdicts"}``; ``environment`` says what ran it.
+def render(records: Sequence[Mapping[str, Any]], environment: Mapping[str, str]) -> str:
+    """Return the JSON text of a run's records and of the versions that they depend on.
 
     Numbers that JSON does not have (nan, inf) become the strings "nan", "inf" and "-inf".
     """
@@ -24,19 +22,6 @@ def render(records: Sequence[Mapping[str, Any]], environment: Mapping[str, Any])
         "items": [dict(record) for record in records],
     }
     return json.dumps(_legal(document), indent=2, sort_keys=True, allow_nan=False) + "\n"
-
-
-def write(path: Path, text: str) -> None:
-    """Write the whole file or nothing. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not a temporary file of tempfile's: those only their owner may read, and somebody else uploads the report.
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        half.write_text(text, encoding="utf-8")
-        half.replace(path)
-    except BaseException:
-        half.unlink(missing_ok=True)
-        raise
 
 
 def _legal(value: Any) -> Any:

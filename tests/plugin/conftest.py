@@ -1,5 +1,5 @@
-"""How the plugin is run on small suites: in this process with all of torch loaded, so that a run costs
-little, and with targets that are made up where the exporter is not the point."""
+"""Run the plugin on small suites: in this process, where torch is loaded already, and with fake targets if the
+exporter is not the point of the test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import re
 import pytest
 
 import pytest_torchexport
-from pytest_torchexport import targets
+from pytest_torchexport.config import names
+from pytest_torchexport.results import reports
 
 # Targets whose artifacts do what a test wants to see, without the seconds of a real exporter.
 FAKES = '''
@@ -21,7 +22,7 @@ from pytest_torchexport.targets.base import DirectArtifact
 
 
 class Fake:
-    specializes = False
+    specializes_0_1 = False
 
     def __init__(self, wrap):
         self.wrap = wrap
@@ -91,7 +92,7 @@ def _everything_is_loaded():
     import torch
 
     for info in pkgutil.walk_packages(pytest_torchexport.__path__, "pytest_torchexport."):
-        if not info.name.endswith((".server", ".plugin")):
+        if not info.name.endswith(".server"):
             importlib.import_module(info.name)
     for target in ("trace", "script", "export", "onnx"):
         pytest_torchexport.check_export(
@@ -143,10 +144,11 @@ def library(pytester):
 
 @pytest.fixture
 def run(pytester, monkeypatch):
-    """Run it here with a fixed seed; each run with no other targets than its own."""
+    """Run it here with a fixed seed. What a conftest registers ends with the test."""
 
     def here(*arguments):
-        monkeypatch.setattr(targets, "_registered", {})
+        monkeypatch.setattr(names, "_registered", {})
+        monkeypatch.setattr(reports, "FORMATS", dict(reports.FORMATS))
         return pytester.runpytest_inprocess(
             "-W", "default", "-p", "no:jaxtyping", "--hypothesis-seed=1", *arguments
         )

@@ -6,6 +6,7 @@ import json
 from xml.etree import ElementTree as ET
 
 import pytest
+import torch
 
 SUITE = """
 @pytest.mark.torchexport('mirror', 'liar', 'picky')
@@ -103,6 +104,25 @@ def test_a_report_that_cannot_be_written_is_a_usage_error_after_the_summary(suit
     assert "--torchexport-report: cannot write test_it.py/report.json" in text
     assert "Traceback" not in text
     assert "1 passed" in text
+
+
+TOY_FORMAT = """
+from pytest_torchexport.results.reports import FORMATS
+
+def count(records, environment):
+    return f"{len(records)} items on torch {environment['torch']}"
+
+FORMATS["toy"] = count
+"""
+
+
+def test_a_format_of_a_conftest_is_written_beside_json(suite, run, pytester):
+    suite(SUITE)
+    conftest = pytester.path / "conftest.py"
+    conftest.write_text(conftest.read_text() + TOY_FORMAT)
+    run("--torchexport-report=toy:out.txt", "--torchexport-report=json:out.json")
+    assert (pytester.path / "out.txt").read_text() == f"4 items on torch {torch.__version__}"
+    check_document(json.loads((pytester.path / "out.json").read_text()))
 
 
 def test_a_report_of_a_run_without_verdicts_is_written_too(suite, run, pytester):
