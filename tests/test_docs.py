@@ -1,4 +1,4 @@
-"""README and docs: what they show is in the examples, and what they quote is what really comes out."""
+"""README and docs: shown code runs, quoted outputs are printed, the reference matches the code."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import dataclasses
 import importlib.util
 import os
 import re
-import shlex
-import shutil
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,12 +22,6 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 INCLUDE = re.compile(r'^--8<-- "([^":]+)(?::([\w-]+))?"$', re.MULTILINE)
-OUTPUT = re.compile(
-    r"<!-- output of `pytest (?P<arguments>[^`]+)`(?: in `(?P<folder>[^`]+)`)? -->\n"
-    r"```text\n(?P<text>.*?)```",
-    re.DOTALL,
-)
-NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]\d+)?")
 SECONDS = 300
 
 
@@ -42,27 +33,19 @@ def includes() -> list[tuple[Path, str, str | None]]:
     return [(page, match[1], match[2]) for page in PAGES for match in INCLUDE.finditer(read(page))]
 
 
-def outputs() -> list[tuple[str, str, str, str]]:
-    return [
-        (
-            page.relative_to(ROOT).as_posix(),
-            match["arguments"],
-            match["folder"] or "",
-            match["text"],
-        )
-        for page in PAGES
-        for match in OUTPUT.finditer(read(page))
-    ]
-
-
-def make_reference():
-    spec = importlib.util.spec_from_file_location("make_reference", DOCS / "make_reference.py")
-    module = importlib.util.module_from_spec(spec)
+def load(name: str):
+    """Import a script of docs/, which is not a package."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-# -- what is shown is in a file that runs ------------------------------------------------------------
+make_outputs = load("make_outputs")
+QUOTES = make_outputs.quotes()
+
+
+# -- shown code ------------------------------------------------------------------------------------
 
 
 def test_the_readme_example_is_a_region_of_the_quickstart():
@@ -73,7 +56,7 @@ def test_the_readme_example_is_a_region_of_the_quickstart():
 
 
 def test_the_docs_include_files():
-    assert len(includes()) > 10  # or the pattern no longer finds them
+    assert len(includes()) > 10  # fewer: the pattern no longer finds them
 
 
 @pytest.mark.parametrize(("page", "path", "section"), includes())
@@ -95,11 +78,11 @@ def test_links_between_pages_lead_to_files(page):
         assert (page.parent / link).is_file(), link
 
 
-# -- the reference says what the code says -----------------------------------------------------------
+# -- the reference ---------------------------------------------------------------------------------
 
 
 def test_generated_pages_are_up_to_date():
-    for path, text in make_reference().pages().items():
+    for path, text in load("make_reference").pages().items():
         assert read(path) == text, f"{path.name}: run python docs/make_reference.py"
 
 
@@ -127,40 +110,7 @@ def test_the_json_page_names_every_field(title, cls):
     assert sorted(named) == sorted(field.name for field in dataclasses.fields(cls))
 
 
-# -- what is quoted comes out ------------------------------------------------------------------------
-
-
-@cache
-def run_pytest(arguments: str, folder: str, scratch: Path) -> list[str]:
-    """The lines that pytest prints, in the repository or in a copy of one of its folders."""
-    where = ROOT
-    if folder:
-        where = scratch / Path(folder).name
-        shutil.copytree(
-            ROOT / folder, where, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True
-        )
-    # What would change the output: a CI's own seed, a worker of xdist, options from the environment.
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name != "CI" and not name.startswith(("PYTEST_", "TOX_"))
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *shlex.split(arguments)],
-        cwd=where,
-        env=environment | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert done.returncode in (0, 1), done.stdout + done.stderr
-    return [plain(line) for line in done.stdout.splitlines()]
-
-
-def plain(line: str) -> str:
-    """The line without what differs from run to run and machine to machine: numbers and spaces."""
-    return " ".join(NUMBER.sub("#", line).split())
+# -- quoted outputs --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -169,23 +119,50 @@ def scratch(tmp_path_factory):
 
 
 def test_readme_and_docs_quote_outputs():
-    pages = {page for page, *_ in outputs()}
+    pages = {quote.page.relative_to(ROOT).as_posix() for quote in QUOTES}
     assert {"README.md", "docs/tutorial.md", "docs/howto/read-a-report.md"} <= pages
 
 
-@pytest.mark.parametrize(
-    ("page", "arguments", "folder", "text"),
-    outputs(),
-    ids=[f"{page}-{number}" for number, (page, *_) in enumerate(outputs())],
-)
-def test_quoted_lines_come_out_in_this_order(page, arguments, folder, text, scratch):
-    if "onnx" in text:
+@pytest.mark.parametrize("quote", QUOTES, ids=lambda quote: quote.name)
+def test_quoted_lines_are_printed_in_this_order(quote, scratch):
+    if "onnx" in quote.text:
         pytest.importorskip("onnxruntime", reason="the output shown is that of the extra [onnx]")
-    actual = iter(run_pytest(arguments, folder, scratch))
-    wanted = [plain(line) for line in text.splitlines() if line.strip() not in ("", "...")]
-    assert wanted
-    for line in wanted:
-        assert line in actual, f"{page} quotes {line!r}, which pytest {arguments} does not print"
+    assert quote.wanted
+    missing = make_outputs.missing_line(
+        quote, make_outputs.output_of(quote.command, quote.folder, scratch)
+    )
+    assert missing is None, f"not printed: {missing!r}; run python docs/make_outputs.py"
+
+
+PRINTED = (
+    "x FAILED [ 50%]",
+    "  reason   the artifact raises where eager returns",
+    "  call     zeros",
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("  reason   the artifact raised, and eager returned\n", PRINTED[1] + "\n"),
+        ("x FAILED [ 99%]\n...\n  call     zero\n", f"{PRINTED[0]}\n...\n{PRINTED[2]}\n"),
+    ],
+)
+def test_a_changed_message_is_found_and_rewritten(text, expected):
+    quote = make_outputs.Quote(ROOT / "README.md", "pytest", "", text)
+    assert make_outputs.missing_line(quote, PRINTED) is not None
+    assert make_outputs.rewritten(quote, PRINTED) == expected
+
+
+def test_numbers_and_spaces_are_not_compared():
+    quote = make_outputs.Quote(ROOT / "README.md", "pytest", "", "x  FAILED [ 99%]\n")
+    assert make_outputs.missing_line(quote, PRINTED) is None
+
+
+def test_a_quoted_line_that_nothing_is_like_is_not_rewritten():
+    quote = make_outputs.Quote(ROOT / "README.md", "pytest", "", "6789\n")
+    with pytest.raises(LookupError, match="by hand"):
+        make_outputs.rewritten(quote, PRINTED)
 
 
 def test_check_export_runs_without_pytest(tmp_path):
