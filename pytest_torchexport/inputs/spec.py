@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,54 +19,19 @@ from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.inputs import domains
 from pytest_torchexport.inputs.axes import Axes, find_axes
+from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.domains import Domain
 from pytest_torchexport.inputs.pytrees import (
     Leaf,
     Structure,
-    copy_argument,
     copy_tensor,
     describe,
     flatten,
-    tree_map,
 )
 from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.results.verdict import Assumption
 
 __all__ = ["Call", "InputSpec", "TensorLeaf", "ValueLeaf", "build_spec"]
-
-
-@dataclass(frozen=True)
-class Call:
-    """One concrete call of ``forward``."""
-
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-
-    def clone(self) -> Call:
-        """The same call on detached clones."""
-        return Call(copy_argument(self.args), copy_argument(dict(self.kwargs)))
-
-    def flatten(self, path: str = "") -> tuple[list[Leaf], Structure]:
-        """The leaves of ``(args, kwargs)`` in the order in which every exporter sees them, and the
-        structure of the pair.
-        """
-        return flatten((self.args, dict(self.kwargs)), path)
-
-    def leaves(self) -> list[Any]:
-        """The leaves alone."""
-        return [leaf for _, leaf in self.flatten()[0]]
-
-    def tensors(self) -> tuple[torch.Tensor, ...]:
-        """The tensors among them."""
-        return tuple(leaf for leaf in self.leaves() if isinstance(leaf, torch.Tensor))
-
-    def to(self, device: str) -> Call:
-        """The same call on another device."""
-
-        def move(leaf: Any) -> Any:
-            return leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf
-
-        return Call(tree_map(move, self.args), tree_map(move, dict(self.kwargs)))
 
 
 @dataclass(frozen=True, kw_only=True)

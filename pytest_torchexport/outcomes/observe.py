@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import clone
-from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import printable, said
 

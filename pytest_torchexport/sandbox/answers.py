@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.messages import printable, short_path
 from pytest_torchexport.outcomes.observe import NotTransferable, Raised, Tensors
 from pytest_torchexport.sandbox.tensors import are_tensors

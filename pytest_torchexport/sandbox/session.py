@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.messages import printable
 from pytest_torchexport.outcomes.observe import (
     Crashed,

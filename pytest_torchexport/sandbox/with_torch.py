@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import tree_map
-from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.observe import Raised, Returned, State, observe, tensors_of
 from pytest_torchexport.outcomes.torch_state import torch_globals
 from pytest_torchexport.sandbox import child, guard, tensors

@@ -1,0 +1,65 @@
+"""Fixtures of the clean process: its servers know the loaders of ``sandbox_targets``."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+
+import pytest
+from in_sandbox import close, source
+
+from pytest_torchexport.sandbox import process
+from pytest_torchexport.sandbox.process import TORCH, Server
+from pytest_torchexport.sandbox.session import Session
+
+
+@pytest.fixture
+def load(tmp_path):
+    """A session on a file with a target of ``sandbox_targets``; ended with the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda target, text="1", *, limit=60.0, **options: stack.enter_context(
+            Session(source(tmp_path, target, text, **options), limit)
+        )
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _servers_that_find_the_targets():
+    """The clean process sees no path of ours, so that its server is started with one on purpose."""
+    here = str(pathlib.Path(__file__).parent)
+    monkeypatch = pytest.MonkeyPatch()
+    original = process.subprocess.Popen
+
+    def popen(command, **options):
+        if "-I" not in command:
+            return original(command, **options)
+        code = command[-1].replace("sys; ", f"sys; sys.path.append({here!r}); ", 1)
+        return original([*command[:-1], code], **options)
+
+    close()
+    monkeypatch.setattr(process.subprocess, "Popen", popen)
+    yield
+    monkeypatch.undo()
+    close()
+
+
+@pytest.fixture(params=[True, False], ids=["fork", "no fork"])
+def ways(request, monkeypatch):
+    """Both ways to have a process: a child of the server's, and an interpreter of its own."""
+    if request.param and not process.FORKS:
+        pytest.skip("this system does not fork safely")
+    if not request.param:
+        monkeypatch.setattr(process, "FORKS", False)
+        monkeypatch.setattr(Server, "_shared", {})
+    yield
+    if not request.param:
+        close()
+
+
+@pytest.fixture
+def forks():
+    """A server of its own, where there is one at all."""
+    if not process.FORKS:
+        pytest.skip("there is no server where there is no fork")
+    server = Server(TORCH)
+    yield server
+    server.close()

@@ -1,0 +1,41 @@
+"""sandbox/answers.py: answers are read with distrust."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_torchexport.outcomes.messages import printable
+from pytest_torchexport.sandbox import answers, wire
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("load", None),
+        ("load", []),
+        ("load", {}),
+        ("load", {"returned": 1, "state": {}}),
+        ("load", {"found": [], "confined": True}),
+        ("load", {"found": {1: 2}, "confined": True}),
+        ("load", {"raised": "text"}),
+        ("load", {"raised": ["one", "two"]}),
+        ("load", {"raised": ["one", "two", None]}),
+        ("load", {"exhausted": 3}),
+        ("run", {"returned": 1}),
+        ("run", {"returned": 1, "state": {"weight": 3}}),
+        ("run", {"returned": 1, "state": {}, "inputs": [1]}),
+        ("run", {"returned": 1, "state": {}, "inputs": [[], {1: 2}]}),
+        ("run", {"returned": 1, "state": {}, "inputs": [{}, {}]}),
+        ("look", {"found": {}}),
+    ],
+)
+def test_what_is_no_answer_is_told(asked, said):
+    with pytest.raises(wire.Malformed):
+        answers.read(said, asked)
+
+
+def test_what_an_artifact_says_cannot_steer_a_terminal():
+    said = "\x1b[2J\x1b[1;1Hall\ttests\rpassed\r\n\u202eümlaut ✓\x00\x9b1m"
+    assert printable(said) == "�[2J�[1;1Hall\ttests\npassed\n�ümlaut ✓��1m"
+    raised = answers.read({"raised": [said, said, said]}, "run").raised
+    assert "\x1b" not in f"{raised}{raised.where}"

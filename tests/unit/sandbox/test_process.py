@@ -1,0 +1,195 @@
+"""sandbox/process.py: servers, from the side of the test session."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from in_sandbox import children_of, close, lives, run, where_it_forks
+
+from pytest_torchexport.outcomes.observe import Crashed, Returned
+from pytest_torchexport.sandbox import process
+from pytest_torchexport.sandbox.process import TORCH, Server, ServerUnavailable
+
+
+def test_where_sockets_are_forbidden_the_next_step_is_told(monkeypatch):
+    def forbidden(*kind):
+        raise RuntimeError("A test tried to use socket.socket.")  # as pytest-socket does
+
+    monkeypatch.setattr(socket, "socketpair", forbidden)
+    with pytest.raises(
+        ServerUnavailable, match=r"tried to use socket\.socket.*--allow-unix-socket"
+    ):
+        Server(TORCH)
+
+
+def test_a_copy_of_the_test_process_leaves_its_server_alone(forks):
+    child = forks.start()
+    pid = os.fork()
+    if not pid:
+        forks.close()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert forks.alive
+    child.end()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(forks, "_owner", -1)
+        with pytest.raises(process.ServerUnavailable, match="belongs to who forked"):
+            forks.start()
+
+
+@pytest.mark.parametrize("where", ["_tell", "_answer"])
+def test_an_interrupt_between_question_and_answer_shifts_none(forks, monkeypatch, where):
+    """The alarm of a time limit comes between any two lines."""
+    plain, first = getattr(Server, where), []
+
+    def interrupted(self, *arguments):
+        if where == "_tell":
+            plain(self, *arguments)
+        if not first:
+            first.append(self)
+            raise KeyboardInterrupt
+        return plain(self, *arguments) if where == "_answer" else None
+
+    monkeypatch.setattr(Server, where, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        forks.start()
+    children = [forks.start() for _ in range(3)]
+    assert len({child._pid for child in children}) == 3
+    assert all(lives(child._pid) for child in children)
+    assert sorted(children_of(forks._process.pid)) == sorted(child._pid for child in children)
+    for child in children:
+        child.end()
+    assert not list(children_of(forks._process.pid))
+
+
+def test_threads_share_a_server(forks):
+    with ThreadPoolExecutor(8) as pool:
+        children = list(pool.map(lambda _: forks.start(), range(40)))
+        assert len({child._pid for child in children}) == 40
+        list(pool.map(lambda child: child.end(), children))
+    assert not list(children_of(forks._process.pid))
+
+
+def test_who_was_waited_for_is_not_killed_again(forks, monkeypatch):
+    forks._process.kill()
+    forks._process.wait()
+    monkeypatch.setattr(process.os, "killpg", lambda *_: pytest.fail("it may be another's"))
+    forks.close()
+
+
+def test_a_server_leaves_no_files_and_no_process_behind(ways, load):
+    session = load("HANG_IN_CALL")
+    server = Server.of(TORCH)
+    home, own = server.home, server.room()
+    assert own.is_dir()
+    run(session, limit=0.2)
+    close()
+    assert not home.exists()
+    assert server._process is None or server._process.poll() is not None
+    server.close()
+
+
+PARENT = """
+import os, signal, sys, torch
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from pytest_torchexport.sandbox import process
+from pytest_torchexport.sandbox.session import Session, Source
+from pytest_torchexport.inputs.spec import Call
+original = process.subprocess.Popen
+def popen(command, **options):
+    code = command[-1].replace("sys; ", "sys; sys.path.append({here!r}); ", 1)
+    return original([*command[:-1], code], **options)
+process.subprocess.Popen = popen
+server = process.Server.of(process.TORCH)
+source = Source(loader="sandbox_targets:HANG_IN_CALL", path=Path({path!r}), home=server.room(), device="cpu", memory=2048)
+session = Session(source, 60.0)
+print(server.home, server._process.pid, session._child._pid, flush=True)
+session.run(Call((torch.zeros(1),)), seed=0, limit=600.0)
+"""
+
+
+@where_it_forks
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=str)
+def test_a_killed_parent_leaves_nothing_behind(tmp_path, number):
+    path = tmp_path / "artifact.txt"
+    path.write_text("1")
+    code = textwrap.dedent(PARENT).format(here=str(pathlib.Path(__file__).parent), path=str(path))
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as parent:
+        home, *pids = parent.stdout.readline().split()
+        parent.send_signal(number)
+        parent.wait()
+    for _ in range(1000):
+        if not pathlib.Path(home).exists() and not any(lives(int(pid)) for pid in pids):
+            return
+        time.sleep(0.01)
+    pytest.fail(f"left: {home} {pids}")
+
+
+@where_it_forks
+def test_a_thousand_artifacts_through_one_server_leave_it_as_it_was(load):
+    run(load("ADD"))
+    server = Server.of(TORCH)
+    before = _open_files(server), _megabytes(server)
+    for _ in range(1000):
+        session = load("ADD")
+        assert isinstance(run(session), Returned)
+        session.close()
+    assert Server.of(TORCH) is server
+    files, megabytes = _open_files(server), _megabytes(server)
+    assert files == before[0]
+    assert megabytes < before[1] * 1.5  # of what torch alone takes
+
+
+def _open_files(server):
+    return len(os.listdir(f"/proc/{server._process.pid}/fd"))  # noqa: PTH208  # as the kernel lists them
+
+
+def _megabytes(server):
+    pages = pathlib.Path(f"/proc/{server._process.pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@where_it_forks
+def test_the_death_of_the_server_is_told_and_the_next_artifact_is_loaded(load):
+    run(load("ADD"))
+    killed = threading.Timer(1.0, Server.of(TORCH)._process.kill)
+    killed.start()
+    problem = load("HANG").problem
+    killed.join()
+    assert isinstance(problem, Crashed)
+    assert isinstance(run(load("ADD")), Returned)
+
+
+@where_it_forks
+def test_a_server_that_was_killed_between_artifacts_is_started_again(load):
+    run(load("ADD"))
+    server = Server.of(TORCH)
+    server._process.kill()
+    server._process.wait()
+    assert isinstance(run(load("ADD")), Returned)
+    assert Server.of(TORCH) is not server
+
+
+@where_it_forks
+def test_a_server_that_dies_while_an_artifact_is_loaded_takes_it_along(load):
+    session = load("ADD")
+    Server.of(TORCH)._process.kill()
+    Server.of(TORCH)._process.wait()
+    deadline = time.monotonic() + 20
+    while isinstance(outcome := run(session), Returned) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert isinstance(outcome, Crashed)
+    assert isinstance(run(load("ADD")), Returned)

@@ -1,0 +1,189 @@
+"""sandbox/session.py: artifacts that answer, raise, crash, hang and run out of memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+from in_sandbox import Own, children_of, close, run, where_it_forks
+
+from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.outcomes.observe import Crashed, NotTransferable, Raised, Returned, TimedOut
+from pytest_torchexport.sandbox import process, wire
+from pytest_torchexport.sandbox.process import TORCH, Server
+from pytest_torchexport.sandbox.session import Source
+
+
+def test_an_artifact_runs_there_and_its_values_come_back(ways, load):
+    session = load("ADD", "2.5")
+    for _ in range(3):
+        outcome = run(session, Call((torch.ones(2),), {"scale": 3}))
+        assert isinstance(outcome, Returned), outcome
+        assert outcome.value["y"].tolist() == [3.5, 3.5]
+        assert outcome.value["kwargs"] == {"scale": 3}
+
+
+def test_each_load_is_fresh(load):
+    first, second = load("COUNTS"), load("COUNTS")
+    assert [run(first).value.tolist() for _ in range(3)] == [[1, 1], [2, 2], [3, 3]]
+    assert run(second).value.tolist() == [1, 1]
+
+
+def test_state_is_put_back_before_a_call_unless_it_goes_on(load):
+    session = load("STATEFUL")
+    assert [run(session).value.item() for _ in range(2)] == [1, 1]
+    assert [run(session, anew=False).value.item() for _ in range(2)] == [2, 3]
+    assert session.tensors(60.0)["buffer count"].item() == 0
+    _, state = session.run(Call((torch.zeros(2),)), seed=0, limit=60.0, state=True)
+    assert state["buffer count"].item() == 1
+
+
+def test_what_a_call_writes_into_its_inputs_comes_back(load):
+    outcome = run(load("STATEFUL"), Call((torch.zeros(2),)))
+    assert outcome.inputs.args[0].tolist() == [1, 1]
+
+
+def test_a_load_that_raises_is_told(ways, load):
+    session = load("RAISES", "this")
+    assert str(session.problem) == "ValueError: cannot load this"
+    assert run(session) == session.problem
+
+
+def test_a_call_that_raises_is_an_outcome(load):
+    session = load("CALL_RAISES")
+    assert [str(run(session)) for _ in range(2)] == ["ValueError: cannot run"] * 2
+    assert isinstance(run(session), Raised)
+
+
+@pytest.mark.parametrize("target", ["CRASH_IN_CALL", "NULL"])
+def test_a_crash_is_told_by_its_signal_and_its_last_words(ways, load, target):
+    session = load(target)
+    outcome = run(session)
+    assert isinstance(outcome, Crashed)
+    assert outcome.reason == "it was killed by SIGSEGV"
+    assert session.over
+    assert run(session) == outcome
+
+
+def test_what_was_printed_before_is_told(load):
+    assert "last words of the artifact" in run(load("CRASH_IN_CALL")).output
+
+
+def test_a_crash_while_loading_is_told(ways, load):
+    problem = load("CRASH").problem
+    assert isinstance(problem, Crashed)
+    assert "SIGSEGV" in problem.reason
+
+
+def test_an_abort_is_told(load):
+    assert run(load("ABORT")).reason == "it was killed by SIGABRT"
+
+
+def test_an_artifact_that_ends_its_interpreter_died(ways, load):
+    assert run(load("EXITS_AT_ONCE")).reason == "it ended its process with exit status 3"
+    assert str(load("EXITS").problem) == "SystemExit: 3"
+
+
+def test_a_load_that_does_not_return_is_hung(ways, load):
+    run(load("ADD"))  # the server is up
+    session = load("HANG", limit=5.0)
+    assert session.problem == TimedOut(5.0)
+    assert session.over
+
+
+def test_a_call_that_does_not_return_is_hung_and_its_process_gone(ways, load):
+    session = load("HANG_IN_CALL")
+    assert run(session, limit=0.3) == TimedOut(0.3)
+    assert session.over
+
+
+def test_memory_without_end_is_told_with_the_limit(ways, load):
+    outcome = run(load("ALLOCATES", memory=1024))
+    assert isinstance(outcome, Crashed)
+    assert "exhausted its memory limit of 1024 MB (torchexport_memory_limit)" in outcome.reason
+
+
+def test_a_limit_is_named_only_where_there_is_one(load, monkeypatch):
+    """On CUDA nothing limits the process: the device has no more."""
+    monkeypatch.setattr(Source, "most", None)
+    session = load("NO_MEMORY")
+    assert session.problem is None
+    assert run(session).reason == "it ran out of memory: CUDA out of memory. Tried to allocate"
+
+
+def test_output_without_end_is_told_with_the_limit(ways, load):
+    outcome = run(load("PRINTS"))
+    assert isinstance(outcome, Crashed)
+    assert outcome.reason == "it was killed by SIGXFSZ (it wrote more than 64 MB)"
+    assert set(outcome.output) == {"x"}
+
+
+@pytest.mark.parametrize("text", ["no frame", "not json", "closed"])
+def test_an_artifact_that_speaks_in_the_place_of_its_process_is_not_believed(load, text):
+    problem = load("NONSENSE", text, limit=20.0).problem
+    assert isinstance(problem, Crashed), problem
+
+
+def test_a_value_that_cannot_come_back_is_told_and_does_not_crash(load):
+    outcome = run(load("OBJECT"))
+    assert isinstance(outcome, NotTransferable)
+    assert not outcome.own_class
+    assert "cannot cross" in outcome.reason
+
+
+def test_a_call_that_cannot_cross_is_told_before_anything_is_sent(load):
+    session = load("ADD")
+    outcome, _ = session.run(Call((Own(),)), seed=0, limit=1.0)
+    assert outcome == NotTransferable(
+        "in_sandbox.Own cannot cross to a process that does not know the class", own_class=True
+    )
+    assert isinstance(run(session), Returned)
+
+
+@where_it_forks
+def test_a_child_that_is_killed_between_calls_died(load):
+    session = load("ADD")
+    os.kill(session._child._pid, signal.SIGKILL)
+    outcome = run(session)
+    assert outcome.reason.startswith("it was killed by SIGKILL")
+
+
+def test_a_server_that_cannot_be_started_is_told(load, monkeypatch):
+    close()
+    monkeypatch.setattr(process.tempfile, "mkdtemp", _refuse)
+    problem = load("ADD").problem
+    assert problem.reason == (
+        "the clean process could not be started: [Errno 28] No space left on device"
+    )
+
+
+def _refuse(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+def test_an_interrupt_in_a_call_ends_its_process_and_nothing_else(load, monkeypatch):
+    session, other = load("ADD"), load("ADD")
+    with monkeypatch.context() as patched:
+        patched.setattr(wire, "receive", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(session)
+    assert session.over
+    assert isinstance(run(other), Returned)
+
+
+@where_it_forks
+def test_an_interrupt_while_an_artifact_is_loaded_ends_its_process(load, monkeypatch):
+    run(load("ADD"))
+    server = Server.of(TORCH)
+    before = sorted(children_of(server._process.pid))
+    with monkeypatch.context() as patched:
+        patched.setattr(wire, "receive", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            load("ADD")
+    assert sorted(children_of(server._process.pid)) == before
+
+
+def _interrupted(*args, **kwargs):
+    raise KeyboardInterrupt

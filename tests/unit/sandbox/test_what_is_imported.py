@@ -1,0 +1,97 @@
+"""What the clean process imports: nothing of the test session, and of this package no more than answering needs.
+
+What else lies in ``sys.modules`` there would hide that an artifact needs it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from pytest_torchexport.config import names
+from pytest_torchexport.sandbox.session import Session, Source
+
+# Neither the libraries of tests, nor what loading an artifact has no use for.
+NEVER = {"pytest", "_pytest", "pluggy", "hypothesis", "xdist", "sympy"}
+
+# results.failures, because the package's own __init__ lists its public names from there.
+EVERY_CHILD = {
+    "results.failures",
+    "sandbox.arrays",
+    "sandbox.child",
+    "sandbox.guard",
+    "sandbox.landlock",
+    "sandbox.server",
+    "sandbox.wire",
+}
+CHILDREN = {
+    True: EVERY_CHILD
+    | {
+        "inputs.call",
+        "inputs.pytrees",
+        "outcomes.limits",
+        "outcomes.messages",
+        "outcomes.observe",
+        "outcomes.torch_state",
+        "sandbox.tensors",
+        "sandbox.with_torch",
+    },
+    False: EVERY_CHILD | {"sandbox.with_onnxruntime"},
+}
+
+
+def of_ours(modules):
+    """The files of this package among modules; its rooms are packages and hold nothing."""
+    own = {name.partition(".")[2] for name in modules if name.startswith("pytest_torchexport.")}
+    return {name for name in own if "." in name or name == "engine"}
+
+
+@pytest.mark.parametrize("torch", CHILDREN)
+def test_a_child_has_imported_what_it_answers_with_and_nothing_else(tmp_path, torch):
+    path = tmp_path / "artifact.txt"
+    path.write_text("")
+    source = Source(
+        loader="modules_probe:PROBE",
+        path=path,
+        home=tmp_path,
+        device="cpu",
+        memory=4096,
+        torch=torch,
+    )
+    with Session(source, 60.0) as session:
+        assert session.problem is None
+        modules = session.found["modules"]
+    assert not NEVER & {name.partition(".")[0] for name in modules}
+    assert of_ours(modules) == CHILDREN[torch]
+    if not torch:
+        assert "torch" not in modules
+
+
+def imported(module):
+    """What a fresh interpreter has imported after a module."""
+    code = f"import {module}, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    "loader", [*names.BUILT_IN.values(), "pytest_torchexport.targets.formats.ort:FILES"]
+)
+def test_a_loader_brings_no_room_that_judges(loader):
+    modules = imported(loader.partition(":")[0])
+    assert not NEVER & {name.partition(".")[0] for name in modules}
+    rooms = {name.partition(".")[0] for name in of_ours(modules)}
+    assert not rooms & {"plugin", "engine", "checks", "judge", "explore"}
+
+
+def test_the_engine_needs_no_pytest():
+    modules = imported("pytest_torchexport.engine")
+    assert not {"pytest", "_pytest", "pluggy"} & {name.partition(".")[0] for name in modules}
+    assert not {name for name in of_ours(modules) if name.startswith("plugin")}
+
+
+def test_that_these_checks_can_fail():
+    assert "pytest" in imported("pytest_torchexport.plugin")
+    assert "engine" in of_ours(imported("pytest_torchexport.engine"))
