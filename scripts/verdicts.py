@@ -59,10 +59,21 @@ def items() -> dict[str, Callable[[], Any]]:
 def plain(verdict: Any) -> dict[str, Any]:
     """Return the verdict's data without what varies between runs of the same code.
 
-    Assumptions are their texts, as in dumps of earlier versions.
+    Assumptions and source lines are texts, as in dumps of earlier versions.
     """
     found = {key: value for key, value in verdict.as_dict().items() if key not in VOLATILE}
-    return {**found, "assumed": [str(item) for item in verdict.assumed]}
+    found["assumed"] = [str(item) for item in verdict.assumed]
+    found["where"] = _as_text(found["where"])
+    for difference in (*found["differences"], *found["explained"]):
+        difference["what"] += _as_text(difference.pop("where"))
+    for branch in found["branches"]:
+        branch["where"] = _as_text(branch["where"])
+    return found
+
+
+def _as_text(where: dict[str, Any] | None) -> str:
+    """Return a source line as text, as dumps of schema 1 have it."""
+    return f"{where['file']}:{where['line']}  {where['text']}".rstrip() if where else ""
 
 
 def dump(path: Path, shard: str, count: int | None, only: str) -> None:

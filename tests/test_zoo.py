@@ -73,7 +73,7 @@ def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
         assert verdict.failure == expected, _told(verdict)
         assert verdict.status == ("passed" if expected is None else "failed"), _told(verdict)
     if verdict.failure == "BranchFrozen":
-        assert row.line in verdict.where, _told(verdict)
+        assert row.line in str(verdict.where), _told(verdict)
     if verdict.status == "passed":
         said = "; ".join(verdict.ineffective)
         weak = row.weak if isinstance(row.weak, str) else row.weak.get(target, "")

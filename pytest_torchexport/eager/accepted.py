@@ -263,7 +263,7 @@ class AcceptedCalls:
                 f"declared: {self._declarations()}",
                 "narrow the range, or say what ties the inputs together with map= or filter=",
             ),
-            where=refused.where if isinstance(refused, Raised) else "",
+            where=refused.where if isinstance(refused, Raised) else None,
         )
 
     def _declarations(self) -> str:

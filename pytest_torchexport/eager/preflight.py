@@ -24,13 +24,14 @@ import torch
 
 from pytest_torchexport.eager import set_order
 from pytest_torchexport.eager.fingerprint import Reached, changed, fingerprint, reach
-from pytest_torchexport.eager.watch import Fill, Op, Watched, place, streams, watch
+from pytest_torchexport.eager.watch import Fill, Op, Watched, streams, watch
 from pytest_torchexport.inputs.spec import Call, flatten_call
 from pytest_torchexport.outcomes.compare import Tolerance, compare
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
-from pytest_torchexport.outcomes.messages import is_users
+from pytest_torchexport.outcomes.messages import is_users, source_line
 from pytest_torchexport.outcomes.observe import Outcome, Returned, differ, observe
 from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.results.source_line import SourceLine
 
 __all__ = ["Findings", "changed", "examine", "fingerprint"]
 
@@ -70,7 +71,7 @@ class Findings:
     random: tuple[str, ...] = ()
     uninitialized: tuple[str, ...] = ()
     unrepeatable: str | None = None
-    where: str = ""
+    where: SourceLine | None = None
     writes_inputs: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
@@ -254,7 +255,7 @@ class _Examination:
         elif suspect is not None:
             text += f"; forward calls {suspect[0]}"
         self.found["unrepeatable"] = text
-        self.found["where"] = (op.line if op is not None else "") or (suspect or ("", ""))[1]
+        self.found["where"] = (op and op.line) or (suspect and suspect[1])
 
     def _first_difference(self) -> Op | None:
         """The first operator whose output differs between two runs while those before it agree."""
@@ -288,7 +289,7 @@ class _Examination:
         self.found["where"] = ops[0].line
         return True
 
-    def _depends(self, line: str | None) -> bool:
+    def _depends(self, line: SourceLine | None) -> bool:
         """Whether what such memory held (that of one line, or all of it) changes what eager does."""
         one, other = (
             self._watch(self.subject.copy(), fill=Fill(number, whole, line)).outcome
@@ -382,7 +383,8 @@ def _draws(ops: Sequence[Op], modules: Mapping[str, torch.nn.Module]) -> Iterato
 
 
 def _is_dropout(op: Op) -> bool:
-    return "dropout" in op.via or (not op.via and "dropout" in op.line.partition("  ")[2])
+    text = op.line.text if op.line is not None else ""
+    return "dropout" in op.via or (not op.via and "dropout" in text)
 
 
 def _aliases(pairs: Sequence[tuple[str, str]]) -> list[str]:
@@ -519,7 +521,7 @@ def _stored(subject: Subject, reached: Reached, name: str) -> str:
         for function in functions
         for line in _store_lines(function.__code__, bare)
     }
-    return f", {place(*lines.pop())}" if len(lines) == 1 else ""
+    return f", {source_line(*lines.pop())}" if len(lines) == 1 else ""
 
 
 @functools.lru_cache(maxsize=1024)
@@ -587,7 +589,7 @@ class _StreamFinder:
         for name in self._watched:
             if now.get(name) != self._last.get(name) and self._place is not None:
                 filename, number, module = self._place
-                where = (f" in {module}" if module else "") + f", {place(filename, number)}"
+                where = (f" in {module}" if module else "") + f", {source_line(filename, number)}"
                 if (name, where) not in self.found:
                     self.found.append((name, where))
         self._last = now
@@ -617,9 +619,9 @@ def _profiled(handle: Callable[[FrameType, str, Any], None]) -> Iterator[None]:
         sys.setprofile(before)
 
 
-def _suspect(subject: Subject, example: Call, seed: int) -> tuple[str, str] | None:
+def _suspect(subject: Subject, example: Call, seed: int) -> tuple[str, SourceLine] | None:
     """The first call of a clock, of the system's randomness or of ``id`` from the user's own lines."""
-    found: list[tuple[str, str]] = []
+    found: list[tuple[str, SourceLine]] = []
 
     def handle(frame: FrameType, event: str, function: Any) -> None:
         if event != "c_call" or found:
@@ -636,7 +638,7 @@ def _suspect(subject: Subject, example: Call, seed: int) -> tuple[str, str] | No
             if user is not None:
                 shown = f"os.{name}" if home in ("posix", "nt") else f"{home}.{name}"
                 shown = shown.removeprefix("builtins.")
-                found.append((shown, place(user.f_code.co_filename, user.f_lineno)))
+                found.append((shown, source_line(user.f_code.co_filename, user.f_lineno)))
 
     copy = subject.copy()
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from pytest_torchexport.eager.fingerprint import names_in
 from pytest_torchexport.outcomes.messages import is_users, short_path
+from pytest_torchexport.results.source_line import SourceLine
 
 MAX_METHODS = 50
 # What comes out of these does not depend on the order that goes in.
@@ -31,7 +32,7 @@ _SET_CODES = frozenset(
 )
 
 
-def in_function(function: Any, attributes: Mapping[str, Any]) -> list[str]:
+def in_function(function: Any, attributes: Mapping[str, Any]) -> list[SourceLine]:
     """``file:line  source`` of each place where a function iterates such a set. ``attributes`` is what ``self``
     holds.
     """
@@ -49,11 +50,11 @@ def methods(cls: type) -> Mapping[str, types.FunctionType]:
     }
 
 
-def in_class(cls: type, attributes: Mapping[str, Any], start: str = "forward") -> list[str]:
+def in_class(cls: type, attributes: Mapping[str, Any], start: str = "forward") -> list[SourceLine]:
     """The same for a method of a class and the methods it calls."""
     known = methods(cls)
     todo, seen = [start], {start}
-    found: list[str] = []
+    found: list[SourceLine] = []
     while todo and len(seen) <= MAX_METHODS:
         function = known.get(todo.pop())
         if function is None:
@@ -65,13 +66,13 @@ def in_class(cls: type, attributes: Mapping[str, Any], start: str = "forward") -
     return list(dict.fromkeys(found))
 
 
-def _in_function(function: types.FunctionType, attributes: Mapping[str, Any]) -> list[str]:
+def _in_function(function: types.FunctionType, attributes: Mapping[str, Any]) -> list[SourceLine]:
     code = function.__code__
     sets = frozenset(name for name, value in attributes.items() if _unstable(value))
     if not is_users(code.co_filename) or not (_makes_sets(code) or sets & set(names_in(code))):
         return []
     path = short_path(code.co_filename)
-    return [f"{path}:{number}  {source}" for number, source in _scan(code, sets)]
+    return [SourceLine(path, number, source) for number, source in _scan(code, sets)]
 
 
 def _unstable(value: Any) -> bool:

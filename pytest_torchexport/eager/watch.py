@@ -8,7 +8,6 @@ given. A watched run only explains: verdicts come from clean runs.
 from __future__ import annotations
 
 import contextlib
-import linecache
 import random
 import sys
 import zlib
@@ -22,10 +21,11 @@ import torch
 
 from pytest_torchexport.inputs.pytrees import bits_of, flatten
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.messages import is_users, short_path
+from pytest_torchexport.outcomes.messages import is_users, source_line
 from pytest_torchexport.outcomes.observe import Outcome, observe
 from pytest_torchexport.outcomes.operators import dispatched
 from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.results.source_line import SourceLine
 
 # A forward that loops a million times is understood after its first rounds.
 MAX_OPS = 50_000
@@ -42,13 +42,13 @@ _HARMLESS_WRITES = frozenset({"detach_", "requires_grad_", "rename_"})
 class Op:
     """One operator that a forward reached.
 
-    ``line`` is ``file:line  source`` of the user's innermost frame, ``module`` the path of the submodule
+    ``line`` is that of the user's innermost frame, ``module`` the path of the submodule
     that ran, ``via`` the library's Python function that called the operator (``dropout``), ``writes`` the
     names of the inputs and the state that it wrote to. ``digest`` stands for its output, bit by bit.
     """
 
     name: str
-    line: str = ""
+    line: SourceLine | None = None
     module: str = ""
     via: str = ""
     draws: bool = False
@@ -86,7 +86,7 @@ class Fill:
 
     number: float
     whole: int
-    line: str | None = None
+    line: SourceLine | None = None
 
 
 def watch(
@@ -165,12 +165,6 @@ def digest(value: Any) -> int | None:
     return total
 
 
-def place(filename: str, number: int) -> str:
-    """``model.py:12  x.view(2, -1)``, as ``messages.user_frame`` says it."""
-    source = linecache.getline(filename, number).strip()
-    return f"{short_path(filename)}:{number}  {source}".rstrip()
-
-
 def _bytes(item: Any) -> Any:
     if not isinstance(item, torch.Tensor):
         return repr(item).encode()
@@ -217,7 +211,7 @@ class _Record:
         self._known.pop(0, None)
         self._stack: list[str] = []
         self._streams: dict[str, Any] = {}
-        self._lines: dict[tuple[str, int], str] = {}
+        self._lines: dict[tuple[str, int], SourceLine] = {}
         self._files: dict[str, bool] = {}
 
     def begin(self, call: Call, names: Sequence[str] | None) -> None:
@@ -293,7 +287,7 @@ class _Record:
             ]
         return tuple(dict.fromkeys(name for name in found if name))
 
-    def _where(self, frame: FrameType | None) -> tuple[str, str]:
+    def _where(self, frame: FrameType | None) -> tuple[SourceLine | None, str]:
         """The user's innermost line below our own frame, and the library's function in between."""
         via = ""
         for step in range(MAX_FRAMES):
@@ -306,12 +300,12 @@ class _Record:
             if users:
                 key = (filename, frame.f_lineno)
                 if key not in self._lines:
-                    self._lines[key] = place(*key)
+                    self._lines[key] = source_line(*key)
                 return self._lines[key], via
             if step == 0:
                 via = frame.f_code.co_name
             frame = frame.f_back
-        return "", via
+        return None, via
 
 
 _ZEROS = Fill(0.0, 0)

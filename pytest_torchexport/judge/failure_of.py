@@ -45,5 +45,5 @@ def check(differences: Sequence[Difference]) -> None:
         raise cls(first.actual, output=first.what)
     text = first.actual if cls is ArtifactRaised else ""
     raise cls(
-        text, where=first.what if cls is ArtifactRaised else "", differences=tuple(differences)
+        text, where=first.where if cls is ArtifactRaised else None, differences=tuple(differences)
     )

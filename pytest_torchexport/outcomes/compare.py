@@ -75,9 +75,9 @@ def compare(expected: Outcome, actual: Outcome, tolerance: Tolerance) -> list[Di
             )
         ]
     if isinstance(actual, (Raised, NotTransferable)):
-        where = actual.where if isinstance(actual, Raised) else ""
+        where = actual.where if isinstance(actual, Raised) else None
         return [
-            Difference(kind="raised", path="", expected="returned", actual=str(actual), what=where)
+            Difference(kind="raised", path="", expected="returned", actual=str(actual), where=where)
         ]
     return compare_values(expected.value, actual.value, tolerance) + _inputs(
         expected, actual, tolerance

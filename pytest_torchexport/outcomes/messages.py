@@ -11,6 +11,8 @@ import os
 import re
 import traceback
 
+from pytest_torchexport.results.source_line import SourceLine
+
 MAX_REASON = 600
 _CAUSED_BY = re.compile(r'File "([^"]+)", line (\d+), in (\w+)\s*\n\s*([^\n]*)')
 # A refusal of torch.jit.script: the place first, then who called it. Python's own frames go on with ", in".
@@ -49,7 +51,7 @@ def text_of(error: BaseException) -> str:
         return f"(its text cannot be shown: {type(other).__name__})"
 
 
-def said(error: BaseException) -> tuple[str, str]:
+def said(error: BaseException) -> tuple[str, SourceLine | None]:
     """``(message, where)`` of an exception from running code, TorchScript's own traceback taken apart."""
     text = text_of(error)
     if _TORCHSCRIPT not in text:
@@ -61,15 +63,14 @@ def said(error: BaseException) -> tuple[str, str]:
     return prefix + message.strip(), _torchscript_frame(trace) or user_frame(error)
 
 
-def _torchscript_frame(trace: str) -> str:
+def _torchscript_frame(trace: str) -> SourceLine | None:
     """The user's innermost line in a TorchScript traceback: a script's lists it last, a trace's first."""
     scripted = [(path, number) for path, number, _, _ in _CAUSED_BY.findall(trace)]
     frames = scripted[::-1] + _TRACED.findall(trace)
     for path, number in frames:
         if is_users(path):
-            source = linecache.getline(path, int(number)).strip()
-            return f"{short_path(path)}:{number}  {source}".rstrip()
-    return ""
+            return source_line(path, int(number))
+    return None
 
 
 def is_about_dims(error: BaseException) -> bool:
@@ -106,8 +107,8 @@ def _causes(error: BaseException) -> list[BaseException]:
     return causes
 
 
-def condense(error: BaseException) -> tuple[str, str]:
-    """``(reason, where)``: the first meaningful lines of the innermost cause, and ``file:line  source``."""
+def condense(error: BaseException) -> tuple[str, SourceLine | None]:
+    """``(reason, where)``: the first meaningful lines of the innermost cause, and the user's line."""
     causes = _causes(error)
     innermost = causes[-1]
     text = _NUMBERS.sub("tensor(...)", text_of(innermost)) or type(innermost).__name__
@@ -121,25 +122,30 @@ def condense(error: BaseException) -> tuple[str, str]:
     return reason[:MAX_REASON], _where(causes)
 
 
-def _where(causes: list[BaseException]) -> str:
+def _where(causes: list[BaseException]) -> SourceLine | None:
     for error in causes:
         scripted = _SCRIPTED.search(text_of(error))
         if scripted is not None and is_users(scripted[1]):
-            source = linecache.getline(scripted[1], int(scripted[2])).strip()
-            return f"{short_path(scripted[1])}:{scripted[2]}  {source}".rstrip()
+            return source_line(scripted[1], int(scripted[2]))
     for error in causes:
         for path, number, _, source in reversed(_CAUSED_BY.findall(text_of(error))):
             if is_users(path):
-                return f"{short_path(path)}:{number}  {source.strip()}"
-    return next((frame for frame in map(user_frame, causes) if frame), "")
+                return source_line(path, int(number), source)
+    return next(filter(None, map(user_frame, causes)), None)
 
 
-def user_frame(error: BaseException) -> str:
-    """``model.py:12  x.view(2, -1)``: the deepest frame outside torch and this package, or nothing."""
+def user_frame(error: BaseException) -> SourceLine | None:
+    """Return the line of the deepest frame outside torch and this package, or None."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if is_users(frame.filename):
-            return f"{short_path(frame.filename)}:{frame.lineno}  {frame.line or ''}".rstrip()
-    return ""
+            return source_line(frame.filename, frame.lineno or 0, frame.line or "")
+    return None
+
+
+def source_line(path: str, number: int, text: str | None = None) -> SourceLine:
+    """Return line ``number`` of the file; ``text`` is its source, which else is looked up."""
+    source = linecache.getline(path, number) if text is None else text
+    return SourceLine(short_path(path), number, source.strip())
 
 
 def is_users(path: str) -> bool:

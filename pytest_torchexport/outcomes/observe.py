@@ -19,6 +19,7 @@ from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import clone
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import printable, said
+from pytest_torchexport.results.source_line import SourceLine
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Raised:
 
     type: str
     message: str
-    where: str = ""
+    where: SourceLine | None = None
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type

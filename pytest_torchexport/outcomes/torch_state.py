@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import linecache
 import logging
 import os
 import random
@@ -22,7 +21,8 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.outcomes.messages import is_users, short_path
+from pytest_torchexport.outcomes.messages import is_users, short_path, source_line
+from pytest_torchexport.results.source_line import SourceLine
 
 MAX_WARNINGS = 20
 MAX_OUTPUT = 4000
@@ -55,7 +55,7 @@ class CapturedOutput:
 
     warnings: dict[str, None] = field(default_factory=dict)
     printed: int = 0
-    traced: str = ""
+    traced: SourceLine | None = None
 
     def warned(
         self,
@@ -69,8 +69,7 @@ class CapturedOutput:
         """Stand in for ``warnings.showwarning``."""
         text = _first_sentence(" ".join(str(message).split()))
         if category.__name__ == "TracerWarning" and not self.traced and is_users(filename):
-            source = linecache.getline(filename, lineno).strip()
-            self.traced = f"{short_path(filename)}:{lineno}  {source}"
+            self.traced = source_line(filename, lineno)
         if len(self.warnings) < MAX_WARNINGS and not _NOISE.search(text):
             self.warnings[f"{category.__name__}: {text:.200} ({short_path(filename)}:{lineno})"] = (
                 None

@@ -25,6 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from pytest_torchexport.results.source_line import SourceLine
     from pytest_torchexport.results.verdict import Difference, Verdict
 
 __all__ = [
@@ -51,7 +52,7 @@ __all__ = [
 class Failure(AssertionError):
     """What a failed check raises; itself only where the fault is ours.
 
-    ``details`` are further lines, ``where`` is ``file:line  source`` in the user's code, ``differences``
+    ``details`` are further lines, ``where`` is the line in the user's code, ``differences``
     are the plain data behind it, ``verdicts`` what an item's final failure stands for, ``output`` the end of
     what the artifact printed in a process of its own.
     """
@@ -63,7 +64,7 @@ class Failure(AssertionError):
         text: str = "",
         *,
         details: tuple[str, ...] = (),
-        where: str = "",
+        where: SourceLine | None = None,
         differences: tuple[Difference, ...] = (),
         verdicts: tuple[Verdict, ...] = (),
         output: str = "",

@@ -49,7 +49,7 @@ def _failure_lines(verdict: Verdict, test: str, nodeid: str) -> Iterator[str]:
     for sizes in verdict.sizes:
         yield from _size_lines(sizes)
     if verdict.where:
-        yield _labelled("where", verdict.where)
+        yield _labelled("where", str(verdict.where))
     wrong = [branch for branch in verdict.branches if "diverges" in branch.status.values()]
     yield from _block("branch", map(_branch_line, wrong))
     yield from _block("baked", [", ".join(verdict.baked)] if verdict.baked else [])

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pytest_torchexport.results.source_line import SourceLine
+
 SCHEMA_VERSION = 2
 
 Status = Literal["passed", "failed", "skipped"]
@@ -48,7 +50,7 @@ class Difference:
     """One thing on which two outcomes disagree.
 
     ``kind`` is one of structure, dtype, shape, device, values, state, raised, hung, crashed; ``path`` says where
-    (``output['logits'][0]``); ``expected`` and ``actual`` are texts, never tensors. ``own_error`` is
+    (``output['logits'][0]``); ``expected`` and ``actual`` are texts, never tensors; ``where`` is the user's line that raised. ``own_error`` is
     eager's own error at the worst element, where it was asked for, and ``cause`` what came of it: bug,
     rounding, tie (an integer or bool that eager itself decides either way) or ambiguous (eager's own
     error is as large as its output). Empty: not asked for, or no question of rounding.
@@ -59,6 +61,7 @@ class Difference:
     expected: str
     actual: str
     what: str = ""
+    where: SourceLine | None = None
     mismatched: int | None = None
     total: int | None = None
     max_abs: float | None = None
@@ -97,7 +100,7 @@ class Branch:
     ``in_artifact`` says whether the artifact has a branch there; None where it does not tell.
     """
 
-    where: str
+    where: SourceLine
     statement: str
     text: str
     module: str
@@ -139,7 +142,7 @@ class Verdict:
     failure: str | None = None
     reason: str = ""
     details: tuple[str, ...] = ()
-    where: str = ""
+    where: SourceLine | None = None
     differences: tuple[Difference, ...] = ()
     call: str = ""
     recipe: dict[str, Any] | None = None
@@ -178,16 +181,16 @@ class Verdict:
         values = {key: _frozen(value) for key, value in data.items() if key in known}
         for name in ("differences", "explained"):
             values[name] = tuple(
-                Difference(**{k: _frozen(v) for k, v in item.items()})
+                Difference(**_with_line({k: _frozen(v) for k, v in item.items()}))
                 for item in data.get(name, ())
             )
         values["sizes"] = tuple(
             Sizes(**{k: _frozen(v) for k, v in item.items()}) for item in data["sizes"]
         )
         values["assumed"] = tuple(Assumption(**item) for item in data.get("assumed", ()))
-        values["branches"] = tuple(Branch(**item) for item in data.get("branches", ()))
+        values["branches"] = tuple(Branch(**_with_line(item)) for item in data.get("branches", ()))
         values["reached"] = {dim: tuple(sizes) for dim, sizes in data["reached"].items()}
-        return cls(**values)
+        return cls(**_with_line(values))
 
     def raise_for_failure(self) -> None:
         """Raise the failure this verdict stands for; return if there is none."""
@@ -230,6 +233,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
+
+
+def _with_line(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with the plain dict at ``where`` made a SourceLine again."""
+    where = values.get("where")
+    return values | {"where": SourceLine(**where)} if where is not None else values
 
 
 def _frozen(value: Any) -> Any:

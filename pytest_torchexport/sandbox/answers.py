@@ -12,6 +12,7 @@ from typing import Any
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.messages import printable, short_path
 from pytest_torchexport.outcomes.observe import NotTransferable, Raised, Tensors
+from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.sandbox.tensors import are_tensors
 from pytest_torchexport.sandbox.wire import Malformed
 
@@ -51,9 +52,17 @@ def read(said: Any, asked: str) -> Answer:
 
 
 def _raised(said: Any) -> Raised:
-    kind, message, where = (_text(item) for item in _list(said, 3))
-    path, colon, rest = where.partition(":")
-    return Raised(kind, message, f"{short_path(path)}{colon}{rest}")
+    kind, message, where = _list(said, 3)
+    return Raised(_text(kind), _text(message), _source_line(where))
+
+
+def _source_line(said: Any) -> SourceLine | None:
+    if said is None:
+        return None
+    file, line, text = _list(said, 3)
+    if type(line) is not int:
+        raise Malformed(f"a {type(line).__name__} is no line number")
+    return SourceLine(short_path(_text(file)), line, _text(text))
 
 
 def _uncarried(said: Any) -> NotTransferable:

@@ -82,7 +82,7 @@ def _answer(library: Answers, message: dict[str, Any]) -> wire.Frame:
     try:
         answer = asked[message["do"]](message)
         raised = answer.get("raised")
-        if raised is not None and guard.is_exhausted(": ".join(raised)):
+        if raised is not None and guard.is_exhausted(": ".join(raised[:2])):
             answer = {"exhausted": raised[1]}
         return wire.packed(answer, library.codec)
     except (Exception, SystemExit) as error:
@@ -91,7 +91,7 @@ def _answer(library: Answers, message: dict[str, Any]) -> wire.Frame:
 
 def _failed(error: BaseException) -> wire.Frame:
     kind, text = type(error).__name__, str(error)
-    answer: dict[str, Any] = {"raised": [kind, text, ""]}
+    answer: dict[str, Any] = {"raised": [kind, text, None]}
     if isinstance(error, wire.CannotCross):
         answer = {"uncarried": [text, error.own_class]}
     elif guard.is_exhausted(f"{kind}: {text}"):

@@ -58,7 +58,9 @@ class WithTorch:
         outcome = observe(self._loaded, call, seed=message["seed"])
         state = tensors_of(_module(self._loaded)) if message["state"] else {}
         if isinstance(outcome, Raised):
-            return {"raised": [outcome.type, outcome.message, outcome.where], "state": state}
+            line = outcome.where
+            where = [line.file, line.line, line.text] if line is not None else None
+            return {"raised": [outcome.type, outcome.message, where], "state": state}
         assert isinstance(outcome, Returned)  # nobody limits its time here but who asked
         left = outcome.inputs
         written = any(tensor._version for tensor in left.tensors())

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from pytest_torchexport.outcomes.messages import condense, text_of
+from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.formats.sizes import refused_facts
 
 WHILE = "torch.while_loop" if hasattr(torch, "while_loop") else "torch._higher_order_ops.while_loop"
@@ -63,7 +64,7 @@ _UNDECIDED = re.compile(
     r"|Data-dependent (?:branching|assertion)|dynamic control flow is not supported",
     re.IGNORECASE,
 )
-_WHERE = re.compile(r"(?P<path>.+?):(?P<line>\d+)(?:  |$)")
+
 _SUGGESTED = re.compile(r"Suggested fixes:\n((?:  .+\n?)+)")
 _RELATION = re.compile(r"[<>]|\b(?:Eq|Ne)\(")
 # torch's names for a tensor's truth value and for a tensor's number: nothing that a reader knows.
@@ -142,7 +143,7 @@ def _suggested(text: str) -> str:
     return f", e.g. {', '.join(lines)}" if any("Dim(" in line for line in lines) else ""
 
 
-def _constructs(places: Iterable[str], *, truth: bool) -> list[Construct]:
+def _constructs(places: Iterable[SourceLine | None], *, truth: bool) -> list[Construct]:
     found = (_construct_at(where, truth=truth) for where in dict.fromkeys(places))
     return [item for item in found if item is not None]
 
@@ -170,16 +171,12 @@ class Construct:
     place: str
 
 
-def _construct_at(where: str, *, truth: bool) -> Construct | None:
-    """Of a place as reports write it: ``model.py:12  if x.sum() > 0:``. ``truth``: torch was asked whether
-    something holds, not for a number.
-    """
-    match = _WHERE.match(where)
-    if match is None:
+def _construct_at(where: SourceLine | None, *, truth: bool) -> Construct | None:
+    """Return what decides on a line. ``truth``: torch was asked if something holds, not for a number."""
+    if where is None:
         return None
-    path, line = match["path"], int(match["line"])
-    source = linecache.getlines(str(Path(path).resolve()))
-    place = f"{path}:{line}"
+    line, place = where.line, where.place
+    source = linecache.getlines(str(Path(where.file).resolve()))
     plain = source[line - 1].strip() if 0 < line <= len(source) else ""
     found = [item for item in _asked("".join(source)) if item.first <= line <= item.last]
     if not found:

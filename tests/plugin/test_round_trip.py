@@ -37,7 +37,7 @@ def verdicts(pytester):
 
 
 def words(verdict):
-    return "\n".join([verdict.reason, *verdict.details, verdict.where])
+    return "\n".join([verdict.reason, *verdict.details, str(verdict.where)])
 
 
 # -- what serving imports --------------------------------------------------------------------------
@@ -138,8 +138,8 @@ def test_a_trace_that_is_tied_to_its_device_fails_with_the_line(
     verdict = verdicts()["trace"]
     assert verdict.failure == "RoundTripDiffers"
     assert "it will not run on cuda" in verdict.reason
-    assert verdict.where.endswith(line)
-    assert re.match(r"test_it\.py:\d+  ", verdict.where)
+    assert verdict.where.text.endswith(line)
+    assert re.match(r"test_it\.py:\d+  ", str(verdict.where))
     assert "remedy: make it from an input" in words(verdict)
     assert "remedy: make it from an input" in text_of(result)
 

@@ -63,7 +63,7 @@ def test_a_library_model_itself_is_followed_and_nothing_is_warned_of(transformer
     assert verdict.status == "passed", verdict.reason
     assert not verdict.ineffective
     assert not [note for note in verdict.notes if "no source" in note or "more functions" in note]
-    assert any("modeling_bert.py" in row.where and not row.module for row in verdict.branches)
+    assert any("modeling_bert.py" in row.where.file and not row.module for row in verdict.branches)
 
 
 def test_rotary_embeddings_that_grow_beyond_the_trained_length(transformers):
@@ -75,7 +75,7 @@ def test_rotary_embeddings_that_grow_beyond_the_trained_length(transformers):
     )
     verdict = traced(transformers.LlamaForCausalLM(config), (), ids(), **TEXT)
     assert verdict.failure == "BranchFrozen", verdict.reason
-    assert "if seq_len > max_seq_len_cached" in verdict.where
+    assert "if seq_len > max_seq_len_cached" in verdict.where.text
 
 
 def test_a_scan_written_as_a_loop_is_frozen_at_its_length(transformers):
@@ -90,7 +90,7 @@ def test_a_scan_written_as_a_loop_is_frozen_at_its_length(transformers):
     options = {**TEXT, "dims": {"batch": (1, 2), "sequence": (1, 9)}}
     verdict = traced(transformers.MambaModel(config), (), ids(), **options)
     assert verdict.failure == "BranchFrozen", verdict.reason
-    assert "for index in range(seq_len)" in verdict.where
+    assert "for index in range(seq_len)" in verdict.where.text
 
 
 def test_position_embeddings_that_are_resampled_for_other_sizes(timm):
@@ -105,7 +105,7 @@ def test_position_embeddings_that_are_resampled_for_other_sizes(timm):
         dims={"batch": (1, 2), "h": [16, 32, 48], "w": [16, 32, 48]},
     )
     assert verdict.failure == "BranchFrozen", verdict.reason
-    assert "num_new_tokens == num_pos_tokens" in verdict.where
+    assert "num_new_tokens == num_pos_tokens" in verdict.where.text
 
 
 def test_flags_of_a_network_with_auxiliary_heads_are_steered_by_nothing(torchvision):

@@ -24,6 +24,7 @@ from pytest_torchexport.results.failures import (
     StateDiffers,
     StructureDiffers,
 )
+from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Branch
 from pytest_torchexport.targets.formats.branches import Branches
 
@@ -103,7 +104,7 @@ def frozen(
         else f"the artifact has no branch here, and eager takes {goal[1]} on the call below"
     )
     return BranchFrozen(
-        f"{place(site).rstrip(':')}: {frozen_as}",
+        f"{str(place(site)).rstrip(':')}: {frozen_as}",
         details=(f"so {symptom}", *failure.details, *proof),
         where=place(site),
         differences=failure.differences,
@@ -175,7 +176,7 @@ def _branch(
 
     outcomes: tuple[Outcome, ...] = (*site.outcomes, *(o for o in seen.counts if o in site.raises))
     return Branch(
-        where=f"{short_path(site.file)}:{site.line}",
+        where=SourceLine(short_path(site.file), site.line),
         statement=site.statement,
         text=site.text,
         module=key[1],
@@ -232,6 +233,6 @@ def _named(branch: Branch) -> str:
     return f"{branch.where}  {branch.statement.rstrip(':')}{module}"
 
 
-def place(site: Site) -> str:
-    """``net.py:38  if x.sum() > 0:``."""
-    return f"{short_path(site.file)}:{site.line}  {site.statement}".rstrip()
+def place(site: Site) -> SourceLine:
+    """Return the line of a condition, with the statement that it decides."""
+    return SourceLine(short_path(site.file), site.line, site.statement)

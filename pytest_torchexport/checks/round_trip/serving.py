@@ -92,7 +92,7 @@ def _tied(device: str, tied: list[Baked]) -> RoundTripDiffers:
 
 
 def _listed(tied: list[Baked]) -> str:
-    places = list(dict.fromkeys(item.where.partition("  ")[0] for item in tied))
+    places = list(dict.fromkeys(item.where.place if item.where else "" for item in tied))
     more = f" and {len(places) - NAMED} more lines" if len(places) > NAMED else ""
     return f"{tied[0].op} at {', '.join(places[:NAMED])}{more}"
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import linecache
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +17,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from pytest_torchexport.outcomes.messages import short_path
+from pytest_torchexport.outcomes.messages import source_line
+from pytest_torchexport.results.source_line import SourceLine
 
 Place = tuple[str, int]
 
@@ -242,13 +242,9 @@ class _Step:
         return f"{self.kind}({owner})" if owner else self.kind
 
     @property
-    def where(self) -> str:
-        """``model.py:12  return torch.relu(x)``."""
-        if self.place is None:
-            return ""
-        path, number = self.place
-        source = linecache.getline(path, number).strip()
-        return f"{short_path(path)}:{number}  {source}".rstrip()
+    def where(self) -> SourceLine | None:
+        """The user's line of the step."""
+        return source_line(*self.place) if self.place is not None else None
 
 
 # What only names, packs or holds values; operations are compared by what is inside.
@@ -343,6 +339,6 @@ def _in_common(old: Sequence[_Step], new: Sequence[_Step]) -> int:
 def _shown(changed: Sequence[tuple[str, _Step]]) -> tuple[str, ...]:
     some = changed[:MAX_LINES]
     width = max((len(step.name) for _, step in some), default=0)
-    lines = [f"{sign} {step.name:{width}}  {step.where}".rstrip() for sign, step in some]
+    lines = [f"{sign} {step.name:{width}}  {step.where or ''}".rstrip() for sign, step in some]
     more = len(changed) - len(some)
     return (*lines, f"... and {more} more") if more else tuple(lines)

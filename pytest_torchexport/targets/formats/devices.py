@@ -8,7 +8,6 @@ understood here too.
 
 from __future__ import annotations
 
-import linecache
 import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,8 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.pytrees import flatten
-from pytest_torchexport.outcomes.messages import short_path
+from pytest_torchexport.outcomes.messages import source_line
+from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.formats import branches
 
 # What a constant device does in a program that was moved, the worst first. A tensor of no dimensions and an index
@@ -54,12 +54,12 @@ _BY_NAME = {"aten::cpu": "cpu", "aten::cuda": "cuda"}
 @dataclass(frozen=True, kw_only=True)
 class Baked:
     """A device that is a constant of a program: the operation that makes or moves a tensor there, the user's line
-    (``model.py:12  y = torch.zeros(3)``), and one of ``EFFECTS``.
+    and one of ``EFFECTS``.
     """
 
     device: str
     op: str
-    where: str
+    where: SourceLine | None
     effect: str
 
 
@@ -121,7 +121,7 @@ class _Operation:
     """
 
     op: str
-    where: str
+    where: SourceLine | None
     inputs: tuple[Hashable, ...]
     outputs: tuple[tuple[Hashable, int | None], ...]
     device: str | None = None
@@ -220,11 +220,8 @@ def _together(op: str, arguments: Sequence[Any]) -> list[Any]:
     return [item for i, item in enumerate(arguments) if i != _ELSEWHERE.get(op)]
 
 
-def _shown(place: branches.Place | None) -> str:
-    if place is None:
-        return ""
-    path, number = place
-    return f"{short_path(path)}:{number}  {linecache.getline(path, number).strip()}".rstrip()
+def _shown(place: branches.Place | None) -> SourceLine | None:
+    return source_line(*place) if place is not None else None
 
 
 # -- TorchScript -------------------------------------------------------------------------------------
@@ -250,7 +247,7 @@ def _operation(program: Any, node: Any) -> _Operation:
     return _Operation(
         op=kind,
         # Reading a place costs more than all the rest, and most are never asked for.
-        where=_shown(branches._traced_at(node.sourceRange())) if device is not None else "",
+        where=_shown(branches._traced_at(node.sourceRange())) if device is not None else None,
         inputs=tuple(leaf.debugName() for leaf in leaves if _is_tensors(leaf)),
         outputs=tuple((value.debugName(), _dims(value)) for value in node.outputs()),
         device=device,
@@ -261,7 +258,7 @@ def _operation(program: Any, node: Any) -> _Operation:
 def _returned(graph: Any) -> _Operation:
     leaves = [leaf for value in graph.outputs() for leaf in branches._unpacked(value)]
     return _Operation(
-        op="return", where="", inputs=tuple(leaf.debugName() for leaf in leaves), outputs=()
+        op="return", where=None, inputs=tuple(leaf.debugName() for leaf in leaves), outputs=()
     )
 
 
@@ -308,7 +305,7 @@ def _exported(graph: Any, constants: dict[str, str]) -> Iterator[_Operation]:
         if node.op == "placeholder" and node.name in constants and tensor is not None:
             yield _Operation(
                 op=f"constant {constants[node.name]}",
-                where=next(filter(None, map(_where, node.users)), ""),
+                where=next(filter(None, map(_where, node.users)), None),
                 inputs=(),
                 outputs=outputs,
                 device=str(tensor.device),
@@ -317,14 +314,16 @@ def _exported(graph: Any, constants: dict[str, str]) -> Iterator[_Operation]:
             device = _device_argument(node)
             yield _Operation(
                 op=_name(node),
-                where=_where(node) if device is not None else "",
+                where=_where(node) if device is not None else None,
                 inputs=tuple(_operands(node)),
                 outputs=outputs,
                 device=device,
                 opaque=isinstance(node.target, torch._ops.HigherOrderOperator),
             )
         elif node.op == "output":
-            yield _Operation(op="return", where="", inputs=tuple(node.all_input_nodes), outputs=())
+            yield _Operation(
+                op="return", where=None, inputs=tuple(node.all_input_nodes), outputs=()
+            )
 
 
 def _name(node: Any) -> str:
@@ -358,6 +357,6 @@ def _device_argument(node: Any) -> str | None:
     return next((str(leaf) for leaf in leaves if isinstance(leaf, torch.device)), None)
 
 
-def _where(node: Any) -> str:
+def _where(node: Any) -> SourceLine | None:
     frames = branches._stack(node.meta.get("stack_trace"))
     return _shown(next((place for place in frames if not branches._is_torchs(place[0])), None))

@@ -24,7 +24,8 @@ import torch
 
 from pytest_torchexport.config.dims import Dim, Expr
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
-from pytest_torchexport.outcomes.messages import is_users, short_path
+from pytest_torchexport.outcomes.messages import is_users, source_line
+from pytest_torchexport.results.source_line import SourceLine
 
 Sizes = Mapping[str, int]
 
@@ -57,7 +58,7 @@ class Suspicion:
     declared: str
     actual: str
     why: str
-    where: str
+    where: SourceLine | None
     sizes: tuple[Sizes, ...]
 
 
@@ -67,8 +68,8 @@ class Bounds:
 
     low: int | None
     high: int | None
-    low_at: str = ""
-    high_at: str = ""
+    low_at: SourceLine | None = None
+    high_at: SourceLine | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +81,9 @@ class Facts:
 
     axes: tuple[tuple[Any, ...] | None, ...] = ()
     ranges: Mapping[Any, Bounds] = field(default_factory=dict)
-    guards: tuple[tuple[Any, str], ...] = ()
+    guards: tuple[tuple[Any, SourceLine | None], ...] = ()
     sources: Mapping[Any, str] = field(default_factory=dict)
-    frozen: Mapping[str, str] = field(default_factory=dict)
+    frozen: Mapping[str, SourceLine] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,7 @@ class Condition:
     holds: Callable[[Sizes], bool | None]
     text: str
     why: str
-    where: str = ""
+    where: SourceLine | None = None
     numbers: tuple[int, ...] = ()
     static: bool = False
     lowest: bool = False
@@ -128,7 +129,7 @@ def _conditions(spec: InputSpec, facts: Facts, dropped: bool) -> Iterator[Condit
         for axis, (expr, size) in enumerate(zip(leaf.shape, shape, strict=True)):
             place = (leaf.path, axis)
             if isinstance(size, int):
-                line = lines.get(place, "")
+                line = lines.get(place)
                 yield from _static(place, expr, size, AUTO if auto else STATIC, line)
             else:
                 yield from _tied(place, expr, size, places)
@@ -191,7 +192,7 @@ def _place_of(source: str, spec: InputSpec) -> tuple[str, int] | None:
 
 
 def _static(
-    place: tuple[str, int], expr: Expr, size: int, why: str, where: str
+    place: tuple[str, int], expr: Expr, size: int, why: str, where: SourceLine | None
 ) -> Iterator[Condition]:
     if expr.names:
         yield Condition(
@@ -251,7 +252,9 @@ def _range(place: _Place, bounds: Bounds, pinned: str, why: str) -> Iterator[Con
         )
 
 
-def _guard(guard: Any, places: Mapping[Any, _Place], why: str, where: str) -> Condition | None:
+def _guard(
+    guard: Any, places: Mapping[Any, _Place], why: str, where: SourceLine | None
+) -> Condition | None:
     value = _value(guard, places)
     if value is None or not value.names:
         return None
@@ -450,7 +453,7 @@ def _suspected(spec: InputSpec, failing: Sequence[_Failing]) -> list[Suspicion]:
     groups: dict[tuple[Any, ...], list[_Failing]] = {}
     for item in failing:
         condition = item.condition
-        key = (condition.dims, item.lowest, "" if item.lowest else condition.where)
+        key = (condition.dims, item.lowest, None if item.lowest else condition.where)
         groups.setdefault(key, []).append(item)
     static = {item.condition.dims for item in failing if item.condition.static}
     ranked = sorted(groups.values(), key=_rank)
@@ -605,12 +608,12 @@ def refused_facts(error: BaseException) -> Facts:
         return Facts()
 
 
-def refused_at(error: BaseException) -> str:
+def refused_at(error: BaseException) -> SourceLine | None:
     """The user's line at which a size became a number, where torch refused dims for that; else nothing."""
-    return next(iter(refused_facts(error).frozen.values()), "")
+    return next(iter(refused_facts(error).frozen.values()), None)
 
 
-def onnx_facts(shapes: Sequence[Sequence[Any] | None], frozen: Mapping[str, str]) -> Facts:
+def onnx_facts(shapes: Sequence[Sequence[Any] | None], frozen: Mapping[str, SourceLine]) -> Facts:
     """What the inputs of an ONNX graph say: an int on an axis is the only size that is taken there. ``shapes``
     are those of the call's leaves (None for what the graph does not take).
     """
@@ -672,9 +675,9 @@ class Captures:
         self.refused: list[Facts] = []
 
     @property
-    def frozen(self) -> dict[str, str]:
+    def frozen(self) -> dict[str, SourceLine]:
         """Where sizes became numbers, in any of them."""
-        found: dict[str, str] = {}
+        found: dict[str, SourceLine] = {}
         for facts in (self.facts, *self.refused):
             found = {**facts.frozen, **found}
         return found
@@ -728,14 +731,14 @@ def environment_of(error: BaseException) -> Any:
     return None
 
 
-def guards_of(environment: Any) -> list[tuple[Any, str]]:
+def guards_of(environment: Any) -> list[tuple[Any, SourceLine | None]]:
     """The guards on sizes (sympy relations), each with the user's line; and what the ONNX exporter has
     instead, assertions, which know no line.
     """
     guards = getattr(environment, "guards", None) or ()
     deferred = getattr(environment, "deferred_runtime_asserts", None) or {}
     return [(guard.expr, line_of(guard.sloc)) for guard in guards] + [
-        (item.expr, "") for items in deferred.values() for item in items
+        (item.expr, None) for items in deferred.values() for item in items
     ]
 
 
@@ -751,33 +754,33 @@ def sources_of(environment: Any) -> dict[Any, str]:
     return {symbol: name() if callable(name) else name for symbol, name in names.items()}
 
 
-def range_lines(environment: Any, symbol: Any) -> tuple[str, str]:
+def range_lines(environment: Any, symbol: Any) -> tuple[SourceLine | None, SourceLine | None]:
     """The user's lines that gave a symbol its lower and its upper bound."""
     lines = (getattr(environment, "var_to_range_sloc", None) or {}).get(symbol)
-    return (line_of(lines.lower), line_of(lines.upper)) if lines is not None else ("", "")
+    return (line_of(lines.lower), line_of(lines.upper)) if lines is not None else (None, None)
 
 
-def frozen_lines(environment: Any) -> dict[str, str]:
+def frozen_lines(environment: Any) -> dict[str, SourceLine]:
     """``L['x'].size()[0]`` -> the user's line at which that size became a number."""
     replaced = getattr(environment, "replacements", None) or {}
     lines = getattr(environment, "replacements_slocs", None) or {}
     ranges = ranges_of(environment)
-    found = {}
+    found: dict[str, SourceLine | None] = {}
     for symbol, source in sources_of(environment).items():
         if getattr(replaced.get(symbol), "is_Integer", False) and symbol in lines:
             found[source] = line_of(lines[symbol])
         elif symbol in ranges and ranges[symbol].lower == ranges[symbol].upper:
             found[source] = range_lines(environment, symbol)[1]
-    return {source: line for source, line in found.items() if line}
+    return {source: line for source, line in found.items() if line is not None}
 
 
 _USER_LINE = re.compile(r"(.*)  # (.+):(\d+) in \w+", re.DOTALL)
 
 
-def line_of(sloc: Any) -> str:
-    """``model.py:5  if x.shape[0] > 4:`` for torch's SLoc; '' for a line of torch's own."""
+def line_of(sloc: Any) -> SourceLine | None:
+    """Return the user's line of torch's SLoc; None for a line of torch's own."""
     frame = getattr(sloc, "framework_loc", None)
     if isinstance(frame, traceback.FrameSummary) and is_users(frame.filename):
-        return f"{short_path(frame.filename)}:{frame.lineno}  {frame.line or ''}".rstrip()
+        return source_line(frame.filename, frame.lineno or 0, frame.line or "")
     match = _USER_LINE.match(getattr(sloc, "maybe_user_loc", None) or "")
-    return f"{match[2]}:{match[3]}  {match[1].strip()}" if match is not None else ""
+    return SourceLine(match[2], int(match[3]), match[1].strip()) if match is not None else None

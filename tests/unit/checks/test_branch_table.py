@@ -32,6 +32,7 @@ from pytest_torchexport.results.failures import (
     NotRepeatable,
     OutputsDiffer,
 )
+from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Branch, Difference, coverage_of
 from pytest_torchexport.targets.formats.branches import Branches
 
@@ -193,7 +194,7 @@ def test_a_frozen_branch_is_named_with_its_symptom_and_proof():
     assert "net.py:10  if x > 0: the artifact has no branch here" in str(failure)
     assert "eager takes False" in str(failure)
     assert failure.details == ("so output differs", "more", "proof")
-    assert failure.where.endswith("net.py:10  if x > 0:")
+    assert str(failure.where).endswith("net.py:10  if x > 0:")
     assert failure.differences == (difference,)
     ways = (found((LOOP, True), (LOOP, False)), found(*[(LOOP, True)] * 3, (LOOP, False)))
     looped = frozen(symptom, site(kind="for", text="i in x"), (LOOP, True), ways, [])
@@ -227,7 +228,7 @@ def test_outcomes_that_calls_took_and_passed_are_verified_where_the_artifact_has
     assert row.in_artifact is True
     assert row.on_values
     assert (row.where, row.kind, row.module) == (
-        row.where.rpartition("/")[0] + "/net.py:10",
+        SourceLine(row.where.file.rpartition("/")[0] + "/net.py", 10),
         "if",
         "",
     )
@@ -305,7 +306,7 @@ def test_a_loop_has_a_row_with_its_rounds():
 
 def branch(status, *, inside=False, kind="if", module="blocks.1"):
     return Branch(
-        where="net.py:10",
+        where=SourceLine("net.py", 10),
         statement="if x > 0:",
         text="x > 0",
         module=module,

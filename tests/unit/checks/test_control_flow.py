@@ -42,7 +42,7 @@ class Routed(nn.Module):
 def test_a_condition_that_only_another_expert_has_is_not_to_blame():
     found = verdict_of(Routed(), -torch.rand(3, 4), values={"x": (-5.0, 5.0)})
     assert found.failure == "OutputsDiffer"
-    assert "self.experts[int(" in found.where
+    assert "self.experts[int(" in found.where.text
 
 
 class Stop(nn.Module):
@@ -120,7 +120,7 @@ def test_a_failing_call_that_cannot_be_traced_has_a_name_and_no_proof():
     options = {"values": {"more": [False, True]}}
     found = verdict_of(Mixed(), torch.randn(3, 4), kwargs={"more": False}, **options)
     assert found.failure == "BranchFrozen"
-    assert "if more" in found.where
+    assert "if more" in found.where.text
     assert any("exported at this call it is refused" in line for line in found.details)
     assert found.baked == ("more=False",)
 
@@ -137,7 +137,7 @@ def test_a_loop_that_ran_another_number_of_times_is_shrunk_and_listed():
     options = {"shapes": {"x": "2 5", "lengths": "2"}, "values": {"lengths": (0, 5)}}
     found = verdict_of(Lengths(), torch.randn(2, 5), torch.tensor([3, 2]), **options)
     assert found.failure == "BranchFrozen"
-    assert "for t in range(int(lengths.max()))" in found.where
+    assert "for t in range(int(lengths.max()))" in found.where.text
     assert "normal" not in found.call
     assert any("diverges" in row.status.values() for row in found.branches if row.kind == "for")
 
@@ -163,7 +163,7 @@ def test_what_a_call_leaves_behind_does_not_reach_the_next_one_in_the_search():
     options = {"shapes": {"x": "batch time"}, "dims": {"time": (1, 12)}}
     found = verdict_of(Growing(), torch.randn(2, 4), **options)
     assert found.failure == "BranchFrozen"
-    assert "if x.shape[1] > self.longest" in found.where
+    assert "if x.shape[1] > self.longest" in found.where.text
 
 
 class Configured(nn.Module):

@@ -20,6 +20,7 @@ from pytest_torchexport.results.failures import (
     OutputsDiffer,
     StateDiffers,
 )
+from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Difference
 from pytest_torchexport.targets.formats.sizes import LOWEST, Suspicion
 
@@ -32,7 +33,7 @@ def suspicion(**fields):
         "declared": "declared 1..8",
         "actual": "1..4",
         "why": "a guard says so",
-        "where": "net.py:3  if x.shape[0] > 4:",
+        "where": SourceLine("net.py", 3, "if x.shape[0] > 4:"),
         "sizes": ({"batch": 5}, {"batch": 8}),
     }
     return Suspicion(**given | fields)
@@ -65,7 +66,7 @@ def test_a_suspicion_that_a_call_confirms_is_a_failure_with_the_line():
     ) as info:
         dims.check([suspicion()], witness)
     assert asked == [{"batch": 5}, {"batch": 8}]
-    assert info.value.where.startswith("net.py:3")
+    assert str(info.value.where).startswith("net.py:3")
     assert info.value.details[0] == "at batch = 8: outputs differ from eager"
 
 
@@ -193,7 +194,7 @@ class Late(nn.Module):
 def test_state_that_the_example_does_not_change_is_found_out():
     found = verdict_of(Late(), X(2, 3))
     assert found.failure == "BranchFrozen"
-    assert found.where.endswith("if x.shape[0] > 3:")
+    assert found.where.text.endswith("if x.shape[0] > 3:")
     assert any("attribute calls on some calls" in note for note in found.notes)
 
 

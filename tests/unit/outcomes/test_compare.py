@@ -19,6 +19,7 @@ from pytest_torchexport.outcomes.compare import (
     remarks,
 )
 from pytest_torchexport.outcomes.observe import Raised, Returned, TimedOut
+from pytest_torchexport.results.source_line import SourceLine
 
 NAN, INF = math.nan, math.inf
 
@@ -42,10 +43,10 @@ def test_equal_outcomes_do_not_differ():
 
 def test_an_artifact_that_raises_is_one_difference():
     (difference,) = compare(
-        Returned(1, Call()), Raised("ValueError", "no", "net.py:3  x"), Tolerance()
+        Returned(1, Call()), Raised("ValueError", "no", SourceLine("net.py", 3, "x")), Tolerance()
     )
     assert (difference.kind, difference.actual) == ("raised", "ValueError: no")
-    assert difference.what == "net.py:3  x"
+    assert str(difference.where) == "net.py:3  x"
 
 
 def test_an_artifact_that_hangs_is_one_difference():

@@ -149,7 +149,7 @@ def test_warnings_are_kept_in_a_sentence_with_their_place():
         warnings.warn("first sentence. Second one.", UserWarning, stacklevel=1)
     (text,) = heard.warnings
     assert text.startswith("UserWarning: first sentence (")
-    assert "test_quiet.py:" in text
+    assert "test_torch_state.py:" in text
     assert "Second" not in text
 
 

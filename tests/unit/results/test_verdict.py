@@ -10,6 +10,7 @@ import pytest
 
 from pytest_torchexport.inputs.recipes import LeafRecipe, Recipe
 from pytest_torchexport.results import failures
+from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import (
     Assumption,
     Branch,
@@ -27,7 +28,7 @@ FULL = Verdict(
     failure="OutputsDiffer",
     reason="why",
     details=("one", "two"),
-    where="net.py:3  x",
+    where=SourceLine("net.py", 3, "x"),
     differences=(
         Difference(
             kind="values",
@@ -67,7 +68,7 @@ FULL = Verdict(
     max_error=1e-3,
     branches=(
         Branch(
-            where="net.py:3",
+            where=SourceLine("net.py", 3),
             statement="if x.sum() > 0:",
             text="x.sum() > 0",
             module="blocks.0",
@@ -154,7 +155,13 @@ def test_an_unknown_failure_is_a_key_error():
 
 def branch(kind="if", **status):
     return Branch(
-        where="net.py:3", statement="", text="", module="", kind=kind, counts={}, status=status
+        where=SourceLine("net.py", 3),
+        statement="",
+        text="",
+        module="",
+        kind=kind,
+        counts={},
+        status=status,
     )
 
 

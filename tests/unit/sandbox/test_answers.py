@@ -19,7 +19,8 @@ from pytest_torchexport.sandbox import answers, wire
         ("load", {"found": {1: 2}, "confined": True}),
         ("load", {"raised": "text"}),
         ("load", {"raised": ["one", "two"]}),
-        ("load", {"raised": ["one", "two", None]}),
+        ("load", {"raised": ["one", "two", "three"]}),
+        ("load", {"raised": ["one", "two", ["net.py", "3", "x"]]}),
         ("load", {"exhausted": 3}),
         ("run", {"returned": 1}),
         ("run", {"returned": 1, "state": {"weight": 3}}),
@@ -37,5 +38,5 @@ def test_what_is_no_answer_is_told(asked, said):
 def test_what_an_artifact_says_cannot_steer_a_terminal():
     said = "\x1b[2J\x1b[1;1Hall\ttests\rpassed\r\n\u202eümlaut ✓\x00\x9b1m"
     assert printable(said) == "�[2J�[1;1Hall\ttests\npassed\n�ümlaut ✓��1m"
-    raised = answers.read({"raised": [said, said, said]}, "run").raised
+    raised = answers.read({"raised": [said, said, [said, 3, said]]}, "run").raised
     assert "\x1b" not in f"{raised}{raised.where}"

@@ -713,7 +713,7 @@ def test_torchscripts_refusals_of_control_flow_have_a_remedy_that_it_takes(bad, 
     (advice,) = remedy(error)
     (instead,) = [text for pattern, text in SCRIPT.items() if words in pattern]
     assert advice == f"remedy: {instead}"
-    assert condense(error)[1].startswith(f"{place_of(bad, '# here')}  ")
+    assert str(condense(error)[1]).startswith(f"{place_of(bad, '# here')}  ")
     x = torch.rand(2, 2)
     torch.testing.assert_close(script(good())(x), good()(x))
 

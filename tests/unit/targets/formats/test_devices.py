@@ -300,7 +300,7 @@ def test_the_users_line_is_named_also_of_what_torchs_modules_make(read):
         for word in ("ones", "lstm")
         if line.endswith(f"# {word}\n")
     }
-    found = {item.op: item.where for item in read(Placed().eval())}
+    found = {item.op: str(item.where) for item in read(Placed().eval())}
     assert found["aten::ones"].endswith(expected["ones"])
     assert found["aten::zeros"].endswith(expected["lstm"])
     assert linecache.getline(__file__, first).startswith("class Placed")

@@ -126,9 +126,8 @@ def certain(found: tuple[Suspicion, ...]) -> list[Suspicion]:
 
 def line(item: Suspicion) -> str:
     """The source in ``where``, which must be a line of this file."""
-    place, _, source = item.where.partition("  ")
-    assert "test_sizes.py:" in place, item
-    return source
+    assert item.where.file.endswith("test_sizes.py"), item
+    return item.where.text
 
 
 # -- one program, one suspicion ----------------------------------------------------------------------
@@ -143,7 +142,7 @@ def test_a_branch_on_a_size_narrows_the_range_and_names_the_line():
     assert line(first).startswith("if x.shape[0] > 4:")
     assert first.sizes[0] == {"batch": 5}
     assert {"batch": 16} in first.sizes
-    assert (lowest.actual, lowest.sizes, lowest.where) == ("2 or more", ({"batch": 1},), "")
+    assert (lowest.actual, lowest.sizes, lowest.where) == ("2 or more", ({"batch": 1},), None)
 
 
 def test_strict_capture_names_the_line_as_well():
@@ -410,7 +409,7 @@ def test_torch_still_tells_guards_their_lines_and_their_sources():
     (symbol,) = guard.free_symbols
     assert sizes.evaluate(guard, {symbol: 4}) is True
     assert sizes.evaluate(guard, {symbol: 5}) is False
-    assert "if x.shape[0] % 2 == 0:" in where
+    assert "if x.shape[0] % 2 == 0:" in where.text
     assert sizes.sources_of(environment) == {symbol: "L['x'].size()[0]"}
 
 
@@ -419,8 +418,8 @@ def test_torch_still_tells_at_which_line_a_range_was_narrowed():
     environment = sizes.shape_environment(program)
     (symbol,) = program.range_constraints
     low, high = sizes.range_lines(environment, symbol)
-    assert low == ""
-    assert "if x.shape[0] > 4:" in high
+    assert low is None
+    assert "if x.shape[0] > 4:" in high.text
     assert symbol in sizes.ranges_of(environment)
 
 
@@ -428,14 +427,14 @@ def test_torch_still_tells_at_which_line_a_size_became_a_number():
     program = exported(Number(), torch.ones(4, 8), x={0: Dim.AUTO})
     lines = sizes.frozen_lines(sizes.shape_environment(program))
     assert list(lines) == ["L['x'].size()[0]"]
-    assert "rows = int(x.shape[0])" in lines["L['x'].size()[0]"]
+    assert "rows = int(x.shape[0])" in lines["L['x'].size()[0]"].text
 
 
 @pytest.mark.parametrize("dim", [Dim("batch"), Dim.DYNAMIC], ids=["named", "DYNAMIC"])
 def test_torch_still_tells_the_line_of_a_refusal(dim):
     with pytest.raises(Exception, match=r"(?i)constraints violated|conflicts") as caught:
         exported(Number(), torch.ones(4, 8), x={0: dim})
-    assert "rows = int(x.shape[0])" in sizes.refused_at(caught.value)
+    assert "rows = int(x.shape[0])" in str(sizes.refused_at(caught.value))
 
 
 @needs_onnx
@@ -453,4 +452,4 @@ def test_torch_still_tells_what_the_onnx_exporter_asserts():
 def test_another_exception_has_no_line_of_a_size():
     with pytest.raises(ValueError, match="anything") as caught:
         raise ValueError("anything")
-    assert sizes.refused_at(caught.value) == ""
+    assert sizes.refused_at(caught.value) is None
