@@ -1,13 +1,14 @@
-"""The zoo: small models, and for each of them what is true about each way out of eager.
+"""The zoo: small models, and for each of them the verdict that is true of each target.
 
-ONE table. ``expect`` says per target which Failure is right (None: the artifact is faithful and must pass).
-The truth is torch's and ONNX Runtime's, established by running eager beside the artifact by hand; where a
-row is surprising, its comment says why. Not what the plugin says: a row that fails is a bug of the engine
-or news from torch.
+``expect`` names the failure that is right on each target; None means that the artifact is faithful
+and must pass. The truth is that of torch and ONNX Runtime: it was established by running eager and
+the artifact by hand, not by asking the plugin. A surprising row has a comment that says why it is
+true. If a row's test fails, either the engine has a bug or torch has changed.
 
-Several models per mechanism, so that no check can be written to fit one model.
+There are several models per mechanism, so that no check can be written to fit one model.
 
-One file per family of mechanisms; ``row.py`` is what the rows are written with.
+Each file holds one family of mechanisms; ``row.py`` holds the helpers that rows are written with.
+``in_ci.py`` says which rows CI checks on which targets.
 """
 
 from __future__ import annotations
@@ -37,33 +38,39 @@ from zoo.state import STATEFUL
 from zoo.training import TRAINING
 from zoo.writes import WRITES
 
-__all__ = ["ABOUT_FILES", "BRANCH", "BRANCHES", "SKIPPED", "TARGETS", "ZOO", "Row"]
+__all__ = ["ABOUT_FILES", "BRANCH", "BRANCHES", "MECHANISMS", "SKIPPED", "TARGETS", "ZOO", "Row"]
 
-# Models that branch, with calls that take the other sides, and those with branches that do no harm.
+# Models that branch: some are frozen, and some have branches that do no harm.
 BRANCHES = (*VALUE_BRANCHES, *PLACE_BRANCHES, *SIZE_BRANCHES, *MODEL_BRANCHES)
 
-# Models that are right here, and elsewhere are not.
+# Models whose artifact can be right in this process and wrong in another.
 ABOUT_FILES = (*FILES, *DANGEROUS)
 
-ZOO = (
-    *SIZES,
-    *CONTROL,
-    *BRANCHES,
-    *DIMS,
-    *DOMAIN,
-    *BAKED,
-    *STATEFUL,
-    *WRITES,
-    *REPEATABLE,
-    *CHANCE,
-    *TRAINING,
-    *INPUTS,
-    *OUTPUTS,
-    *DTYPES,
-    *NUMERICS,
-    *CONVERTERS,
-    *LAYERS,
-    *SEQUENCES,
-    *CALLABLES,
-    *ABOUT_FILES,
-)
+# The rows of each file.
+MECHANISMS: dict[str, tuple[Row, ...]] = {
+    "sizes": SIZES,
+    "control": CONTROL,
+    "branches_values": VALUE_BRANCHES,
+    "branches_places": PLACE_BRANCHES,
+    "branches_sizes": SIZE_BRANCHES,
+    "branches_models": MODEL_BRANCHES,
+    "dims": DIMS,
+    "domain": DOMAIN,
+    "baked": BAKED,
+    "state": STATEFUL,
+    "writes": WRITES,
+    "repeatable": REPEATABLE,
+    "chance": CHANCE,
+    "training": TRAINING,
+    "inputs": INPUTS,
+    "outputs": OUTPUTS,
+    "dtypes": DTYPES,
+    "numerics": NUMERICS,
+    "converters": CONVERTERS,
+    "layers": LAYERS,
+    "sequences": SEQUENCES,
+    "callables": CALLABLES,
+    "files": ABOUT_FILES,
+}
+
+ZOO = tuple(row for rows in MECHANISMS.values() for row in rows)

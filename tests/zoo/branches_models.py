@@ -511,6 +511,7 @@ MODEL_BRANCHES = (
         call(N, torch.tensor(3)),
         line="for _ in range(int(n))",
         values={"n": (0, 3)},
+        ci="script onnx_legacy",
     ),
     row(
         "repeat by mask",
@@ -518,6 +519,7 @@ MODEL_BRANCHES = (
         call(N, torch.tensor(2)),
         witnesses=(call(N, torch.tensor(0)), call(N, torch.tensor(3))),
         values={"n": (0, 3)},
+        ci="script",
     ),
     branch(
         "layers by tensor",
@@ -554,13 +556,21 @@ MODEL_BRANCHES = (
         call(N - 3),
         line="while bool(halted < 0.9) and steps < 8",
     ),
-    row("halve in script", HalveInScript, call(N * 1.5), EQUAL, witnesses=(X, call(N * 4))),
+    row(
+        "halve in script",
+        HalveInScript,
+        call(N * 1.5),
+        EQUAL,
+        witnesses=(X, call(N * 4)),
+        round_trip=True,
+    ),
     branch(
         "resetting step",
         ResettingStep,
         call(N, *STATE),
         call(N, STATE[0], STATE[1] * 5),
         line="if c.abs().amax() > 1.2",
+        ci="trace script",
     ),
     branch(
         "resetting over time",
@@ -600,8 +610,17 @@ MODEL_BRANCHES = (
         EQUAL,
         values={"x": (-4.0, 4.0)},
         weak=UNVERIFIED,
+        ci="onnx_legacy",
+        round_trip=True,
     ),
-    row("block by where", lambda: BlockByWhere(1.0), call(WORDS), witnesses=(call(WORDS * 6),)),
+    row(
+        "block by where",
+        lambda: BlockByWhere(1.0),
+        call(WORDS),
+        witnesses=(call(WORDS * 6),),
+        ci="export",
+        round_trip=True,
+    ),
     branch(
         "early exit",
         EarlyExit,
@@ -613,7 +632,12 @@ MODEL_BRANCHES = (
         values={"x": (-12.0, 12.0)},
     ),
     branch(
-        "fallback head", FallbackHead, X, call(N * 6), line="if bool((out.amax(1) < 0.4).any())"
+        "fallback head",
+        FallbackHead,
+        X,
+        call(N * 6),
+        line="if bool((out.amax(1) < 0.4).any())",
+        ci="trace script",
     ),
     row(
         "expert by index",
@@ -621,10 +645,11 @@ MODEL_BRANCHES = (
         X,
         truth(trace=DIFFERS, script=REFUSED, export=REFUSED, onnx=REFUSED, onnx_legacy=DIFFERS),
         witnesses=(call(-N), call(N + 3)),
+        ci="trace script onnx_legacy",
     ),
     branch("expert by branch", ExpertByBranch, X, call(-N), call(N + 3), line="best == "),
     branch("sparse experts", SparseExperts, X, call(-N), call(N + 3), line="if chosen.any()"),
-    row("dense experts", DenseExperts, X, witnesses=(call(-N),)),
+    row("dense experts", DenseExperts, X, witnesses=(call(-N),), ci="onnx", round_trip=True),
     branch("small update", SmallUpdate, X, call(N - 4), line="if update.norm() < 0.4 * x.norm()"),
     branch(
         "recall",
@@ -633,9 +658,22 @@ MODEL_BRANCHES = (
         call(normal(5, 3, seed=7)[:4]),
         line="if bool((likeness.amax(1) > 0.98).all())",
     ),
-    branch("codebook", Codebook, X, call(N * 6), line="if distances.amin(1).amax() > 6.0"),
+    branch(
+        "codebook",
+        Codebook,
+        X,
+        call(N * 6),
+        line="if distances.amin(1).amax() > 6.0",
+        ci="trace script",
+        round_trip=True,
+    ),
     row(
-        "detections", Detections, call(BOXES, SCORES), EQUAL, witnesses=(call(BOXES, SCORES * 0.5),)
+        "detections",
+        Detections,
+        call(BOXES, SCORES),
+        EQUAL,
+        witnesses=(call(BOXES, SCORES * 0.5),),
+        ci="script",
     ),
     branch(
         "detections, from none",
@@ -670,6 +708,7 @@ MODEL_BRANCHES = (
         call(torch.tensor([[6], [6]])),
         line="if (new == 2).all()",
         values={"ids": (0, 7)},
+        ci="trace onnx",
     ),
     row(
         "generate, masked",
@@ -696,5 +735,6 @@ MODEL_BRANCHES = (
         call(labels(0, 0, 0, 0)),
         line="if label != 0 and label != previous",
         shapes={"logits": "4 4"},
+        ci="trace script export",
     ),
 )

@@ -344,7 +344,9 @@ N = normal(4, 3)
 GRID = torch.tensor([[-1.0, 0.0, 2.0], [2.0, -1.0, -1.0], [0.0, 2.0, -1.0], [-1.0, 2.0, 2.0]])
 
 PLACE_BRANCHES = (
-    branch("ternary", Ternary, X, call(N + 1), line="1.0 if x.sum() > 0 else -1.0"),
+    branch(
+        "ternary", Ternary, X, call(N + 1), line="1.0 if x.sum() > 0 else -1.0", ci="onnx_legacy"
+    ),
     branch(
         "ternary in call",
         TernaryInCall,
@@ -361,6 +363,7 @@ PLACE_BRANCHES = (
         line="if one.sum() > 0",
         expect=PYTHON,
         shapes=FIXED,
+        ci="trace script",
     ),
     branch(
         "ternary rows",
@@ -380,8 +383,15 @@ PLACE_BRANCHES = (
         shapes=FIXED,
     ),
     # The capture that torch.onnx.export falls back on takes assertions.
-    row("positive, asserted", PositiveAsserted, call(N.abs()), truth(export=REFUSED)),
-    branch("asserted, then branch", AssertedThenBranch, X, call(N + 1), line="if x.mean() > 0.4"),
+    row("positive, asserted", PositiveAsserted, call(N.abs()), truth(export=REFUSED), ci="script"),
+    branch(
+        "asserted, then branch",
+        AssertedThenBranch,
+        X,
+        call(N + 1),
+        line="if x.mean() > 0.4",
+        ci="trace script",
+    ),
     branch("in helper", InHelper, X, call(N * 2), line="if x.max() > 2.2"),
     branch(
         "in helper, twice",
@@ -403,7 +413,13 @@ PLACE_BRANCHES = (
     branch("without grad", WithoutGrad, X, call(N + 1), line="if x.mean() > 0.25"),
     branch("in method", InMethod, X, call(N * 2), line="if self.excited(x)"),
     branch(
-        "in property", InProperty, X, call(N * 2), line="if x.amax() - x.mean() > 2 * self.limit"
+        "in property",
+        InProperty,
+        X,
+        call(N * 2),
+        line="if x.amax() - x.mean() > 2 * self.limit",
+        ci="trace script",
+        round_trip=True,
     ),
     branch("in static method", InStaticMethod, X, call(N - 1), line="if x.sum() < -6"),
     branch(
@@ -414,7 +430,15 @@ PLACE_BRANCHES = (
         line="x.relu() if x.sum() > 1 else x.neg()",
         expect=PYTHON,
     ),
-    branch("early return", EarlyReturn, X, call(-N.abs()), call(N.abs() + 1), line=".all()"),
+    branch(
+        "early return",
+        EarlyReturn,
+        X,
+        call(-N.abs()),
+        call(N.abs() + 1),
+        line=".all()",
+        ci="trace onnx",
+    ),
     branch(
         "two gates",
         TwoGates,
@@ -432,8 +456,8 @@ PLACE_BRANCHES = (
         call(N * 4),
         line="if x.abs().amax() > self.limit",
     ),
-    row("harmless gate", lambda: Gate(2.0, 1.0), X, EQUAL, witnesses=(call(N * 0.5),)),
-    row("same sides", SameSides, X, EQUAL, witnesses=(call(N + 1),)),
+    row("harmless gate", lambda: Gate(2.0, 1.0), X, EQUAL, witnesses=(call(N * 0.5),), ci="script"),
+    row("same sides", SameSides, X, EQUAL, witnesses=(call(N + 1),), ci="script"),
     row(
         "stable softmax",
         StableSoftmax,
@@ -441,6 +465,7 @@ PLACE_BRANCHES = (
         EQUAL,
         witnesses=(call(N * 6 + 5),),
         values={"x": (-15.0, 15.0)},
+        round_trip=True,
     ),
     row("relu where needed", ReluWhereNeeded, X, EQUAL, witnesses=(call(N.abs()),)),
     branch(
@@ -450,14 +475,15 @@ PLACE_BRANCHES = (
         call(N),
         line="if x.min() < 0",
         values=WIDE,
+        ci="trace script",
     ),
-    row("on attributes", lambda: OnAttributes(bias=True), X),
+    row("on attributes", lambda: OnAttributes(bias=True), X, ci="onnx_legacy", round_trip=True),
     row("on attributes, off", lambda: OnAttributes(bias=False), X),
-    row("on kind", OnKind, X),
+    row("on kind", OnKind, X, ci="script"),
     row("on training", OnTraining, X),
-    row("on parameter", OnParameter, X, EQUAL),
+    row("on parameter", OnParameter, X, EQUAL, ci="script"),
     row("sign by where", SignByWhere, X, witnesses=(call(N + 1),)),
-    row("max by where", MaxByWhere, X, witnesses=(call(N * 1.75),), values=WIDE),
+    row("max by where", MaxByWhere, X, witnesses=(call(N * 1.75),), values=WIDE, ci="onnx_legacy"),
     row(
         "nan by where",
         NanByWhere,
@@ -472,6 +498,8 @@ PLACE_BRANCHES = (
         truth(REFUSED, export=None, onnx=None),
         witnesses=(call(N * 1.75),),
         values=WIDE,
+        ci="export",
+        round_trip=True,
     ),
     row(
         "buffer by cond",
@@ -479,8 +507,17 @@ PLACE_BRANCHES = (
         X,
         truth(REFUSED, export=None, onnx=None),
         witnesses=(call(N * 1.75),),
+        ci="trace onnx",
+        round_trip=True,
     ),
-    row("in scripted helper", InScriptedHelper, X, EQUAL, witnesses=(call(N * 2),)),
+    row(
+        "in scripted helper",
+        InScriptedHelper,
+        X,
+        EQUAL,
+        witnesses=(call(N * 2),),
+        ci="script export",
+    ),
     # The old exporter traces submodules of its own only.
     row(
         "through scripted gate",
@@ -488,5 +525,6 @@ PLACE_BRANCHES = (
         X,
         truth(export=REFUSED, onnx=REFUSED, onnx_legacy=REFUSED),
         witnesses=(call(N * 1.5),),
+        ci="script onnx_legacy",
     ),
 )

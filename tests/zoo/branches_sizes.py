@@ -423,6 +423,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes=B_T_3,
         dims=TIME,
+        ci="trace export",
     ),
     # The slice of a short time is all of it: the file without the guard is right.
     row(
@@ -433,8 +434,17 @@ SIZE_BRANCHES = (
         witnesses=(call(time(6)),),
         shapes=B_T_3,
         dims=TIME,
+        ci="export",
     ),
-    row("long time, kept short", LongTime, call(time(6)), shapes=B_T_3, dims={"time": (2, 12)}),
+    row(
+        "long time, kept short",
+        LongTime,
+        call(time(6)),
+        shapes=B_T_3,
+        dims={"time": (2, 12)},
+        ci="script",
+        round_trip=True,
+    ),
     row(
         "long time, sliced",
         LongTimeSliced,
@@ -452,9 +462,18 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes=B_T_3,
         dims=TIME,
+        ci="trace export",
     ),
     # A size as a number of Python's is static for good.
-    branch("only row", OnlyRow, X, call(normal(1, 3)), line="if len(x) == 1", expect=STATIC),
+    branch(
+        "only row",
+        OnlyRow,
+        X,
+        call(normal(1, 3)),
+        line="if len(x) == 1",
+        expect=STATIC,
+        ci="trace onnx",
+    ),
     branch(
         "many elements",
         ManyElements,
@@ -464,6 +483,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes=B_T_3,
         dims=TIME,
+        ci="trace export",
     ),
     branch(
         "large grid",
@@ -474,6 +494,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes={"x": "batch 3 height width"},
         dims={"height": (4, 12), "width": (4, 12)},
+        ci="trace script export",
     ),
     branch(
         "portrait",
@@ -484,6 +505,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes={"x": "batch 3 height width"},
         dims={"height": (3, 8), "width": (3, 8)},
+        ci="trace export",
     ),
     branch(
         "same times",
@@ -494,6 +516,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes={"q": "batch n 3", "k": "batch m 3"},
         dims={"n": (2, 8), "m": (2, 8)},
+        ci="trace export",
     ),
     row(
         "halved",
@@ -503,6 +526,7 @@ SIZE_BRANCHES = (
         witnesses=(call(time(12)),),
         shapes=B_T_3,
         dims=TIME,
+        ci="export",
     ),
     branch(
         "no rows",
@@ -513,6 +537,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         dims={"batch": (0, 6)},
         shapes={"x": "batch 3"},
+        ci="trace export",
     ),
     branch(
         "long and positive",
@@ -524,6 +549,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes=B_T_3,
         dims=TIME,
+        ci="trace script export",
     ),
     branch(
         "long and positive, from long",
@@ -545,6 +571,7 @@ SIZE_BRANCHES = (
         expect=STATIC,
         shapes=B_T_3,
         dims=TIME,
+        ci="trace onnx",
     ),
     branch(
         "view that fits",
@@ -553,6 +580,7 @@ SIZE_BRANCHES = (
         call(normal(5, 3)),
         line="except RuntimeError",
         expect=SIZE | {"script": REFUSED},
+        ci="trace export",
     ),
     branch(
         "match shape",
@@ -565,9 +593,10 @@ SIZE_BRANCHES = (
         expect=STATIC | {"script": REFUSED},
         shapes=B_T,
         dims={"time": (1, 6)},
+        ci="trace onnx",
     ),
-    row("kind of shape", KindOfShape, X),
-    row("number of parts", NumberOfParts, call([N, N + 1])),
+    row("kind of shape", KindOfShape, X, round_trip=True),
+    row("number of parts", NumberOfParts, call([N, N + 1]), ci="onnx_legacy", round_trip=True),
     branch(
         "prompt prefix",
         PromptPrefix,
@@ -587,7 +616,14 @@ SIZE_BRANCHES = (
         shapes=IDS_TIME,
         dims={"time": (2, 8)},
     ),
-    branch("begins with bos", BeginsWithBos, TOKENS, call(ids(1)), line="if ids[0, 0] == 1"),
+    branch(
+        "begins with bos",
+        BeginsWithBos,
+        TOKENS,
+        call(ids(1)),
+        line="if ids[0, 0] == 1",
+        ci="trace script",
+    ),
     branch(
         "pair somewhere",
         PairSomewhere,
@@ -636,6 +672,7 @@ SIZE_BRANCHES = (
         TOKENS,
         call(ids(1)),
         line="if int((ids * self.factors).sum()) % 11 == 4",
+        ci="trace script",
     ),
     branch(
         "bytes or shares",
@@ -645,13 +682,21 @@ SIZE_BRANCHES = (
         line="if image.max() > 1",
         values={"image": (0.0, 255.0)},
     ),
-    row("token count by where", TokenCountByWhere, TOKENS, witnesses=(call(ids(5, 5, 5, 5)),)),
+    row(
+        "token count by where",
+        TokenCountByWhere,
+        TOKENS,
+        witnesses=(call(ids(5, 5, 5, 5)),),
+        ci="onnx_legacy",
+    ),
     row(
         "pair by cond",
         PairByCond,
         TOKENS,
         truth(REFUSED, export=None, onnx=None),
         witnesses=(call(ids(7, 4, at=2)),),
+        ci="trace onnx onnx_legacy",
+        round_trip=True,
     ),
     branch(
         "nothing kept",
@@ -660,6 +705,7 @@ SIZE_BRANCHES = (
         call(N, MASK & False),
         line="if not mask.any()",
         values={"mask": [True, False]},
+        ci="onnx_legacy",
     ),
     row(
         "nothing kept by where",
@@ -701,6 +747,7 @@ SIZE_BRANCHES = (
         call(normal(3, 5), torch.tensor([5, 3, 1])),
         line="if int(lengths.min()) < x.shape[1]",
         **LENGTHS,
+        ci="trace onnx",
     ),
     row(
         "padded by mask",
@@ -717,6 +764,7 @@ SIZE_BRANCHES = (
         call(normal(3, 5), torch.tensor([1, 2, 4])),
         line="if bool(short.all()) or int(short.sum()) == 2",
         **LENGTHS,
+        ci="trace script",
     ),
     row("many steps", ManySteps, X),
     row(
@@ -727,6 +775,7 @@ SIZE_BRANCHES = (
         witnesses=(call(N, 0), call(N, 3)),
         line="for _ in range(steps)",
         values={"steps": [0, 1, 2, 3]},
+        ci="trace export",
     ),
     row(
         "step limit",
@@ -736,6 +785,7 @@ SIZE_BRANCHES = (
         witnesses=(call(N, 5), call(N, 18)),
         line="if k",
         values={"k": [3, 4, 5, 18]},
+        ci="trace export",
     ),
     row(
         "match kind",
@@ -745,6 +795,7 @@ SIZE_BRANCHES = (
         witnesses=(call(N, 1), call(N, 2), call(N, 3)),
         line="case",
         values={"kind": [0, 1, 2, 3]},
+        ci="export onnx",
     ),
     row(
         "reduction",
@@ -754,8 +805,9 @@ SIZE_BRANCHES = (
         witnesses=(call(N, "sum"), call(N, "max")),
         line="reduction == ",
         values={"reduction": ["mean", "sum", "max"]},
+        ci="trace export",
     ),
-    row("reduction, always the same", Reduction, call(N, "sum")),
+    row("reduction, always the same", Reduction, call(N, "sum"), ci="export", round_trip=True),
     branch(
         "flag, then value",
         FlagThenValue,
@@ -771,8 +823,16 @@ SIZE_BRANCHES = (
         witnesses=(call(N, 1), call(N, 2)),
         line="if top is None",
         values={"top": [None, 1, 2]},
+        ci="script export",
     ),
-    branch("limit given", LimitGiven, call(N, 0.25), call(N + 1, 0.25), line="if x.mean() > limit"),
+    branch(
+        "limit given",
+        LimitGiven,
+        call(N, 0.25),
+        call(N + 1, 0.25),
+        line="if x.mean() > limit",
+        ci="trace export",
+    ),
     branch(
         "match item",
         MatchItem,
@@ -782,5 +842,6 @@ SIZE_BRANCHES = (
         line="case",
         expect=PYTHON,
         values={"kind": (0, 2)},
+        ci="trace script",
     ),
 )

@@ -378,6 +378,8 @@ VALUE_BRANCHES = (
         call(N + 1),
         call(N),
         line="if x.mean() > 0",
+        ci="trace script",
+        round_trip=True,
     ),
     row(
         "sign of mean, positive inputs",
@@ -386,6 +388,7 @@ VALUE_BRANCHES = (
         EQUAL,
         values={"x": (0.25, 4.0)},
         weak=UNVERIFIED,
+        ci="script",
     ),
     branch(
         "max above literal",
@@ -402,6 +405,8 @@ VALUE_BRANCHES = (
         EQUAL,
         values={"x": (-2.25, 2.25)},
         weak=UNVERIFIED,
+        ci="onnx_legacy",
+        round_trip=True,
     ),
     branch("min by item", MinByItem, X, call(N * 1.5), line="if lowest < -3.0"),
     branch(
@@ -430,6 +435,7 @@ VALUE_BRANCHES = (
         call(N * 2),
         line="if norm > self.config.clip.norm",
         expect=PYTHON,
+        ci="trace script",
     ),
     branch(
         "learned limit",
@@ -437,6 +443,7 @@ VALUE_BRANCHES = (
         X,
         call(N * 1.5),
         line="if x.square().mean().sqrt() > self.limit + 0.5",
+        ci="trace script",
     ),
     branch(
         "learned limit per feature",
@@ -486,6 +493,7 @@ VALUE_BRANCHES = (
         call(N - N.mean() + 0.3),
         call(N + 2),
         line="if 0.2 < x.mean() < 0.4",
+        ci="trace script",
     ),
     branch(
         "chained numbers",
@@ -505,6 +513,7 @@ VALUE_BRANCHES = (
         call(N * 1.5),
         call(N + 1),
         line="if x.max() > 1.8 and x.min() < -2.4",
+        ci="onnx_legacy",
     ),
     branch(
         "either extreme",
@@ -523,6 +532,7 @@ VALUE_BRANCHES = (
         call(N * 1.75),
         call(N * 1.75 * torch.tensor([0.0, 1.0, 1.0]) + torch.tensor([0.5, 0.0, 0.0])),
         line="if wide and (x.mean() > 0.5 or not bool((x[:, 0] < 0).any()))",
+        ci="trace script",
     ),
     branch(
         "three deep",
@@ -564,6 +574,7 @@ VALUE_BRANCHES = (
         call(N, normal(4, 3, seed=1)),
         call(N, N.clone()),
         line="if torch.equal(x, y)",
+        ci="trace script",
     ),
     branch(
         "close tensor",
@@ -580,6 +591,7 @@ VALUE_BRANCHES = (
         EQUAL,
         witnesses=(call(SYMMETRIC),),
         shapes=FIXED,
+        round_trip=True,
     ),
     branch(
         "symmetric, from a symmetric one",
@@ -598,7 +610,12 @@ VALUE_BRANCHES = (
         line="if torch.count_nonzero(x) == 0",
     ),
     branch(
-        "ascending", Ascending, X, call(N.sort(1).values), line="if (x[:, 1:] >= x[:, :-1]).all()"
+        "ascending",
+        Ascending,
+        X,
+        call(N.sort(1).values),
+        line="if (x[:, 1:] >= x[:, :-1]).all()",
+        ci="trace script",
     ),
     branch(
         "strongest column",
@@ -608,7 +625,12 @@ VALUE_BRANCHES = (
         line="if int(x.sum(0).argmax()) == 2",
     ),
     branch(
-        "rounded sum", RoundedSum, X, call(N - N.mean() + 1.5 / 12), line="if int(x.sum()) % 3 == 1"
+        "rounded sum",
+        RoundedSum,
+        X,
+        call(N - N.mean() + 1.5 / 12),
+        line="if int(x.sum()) % 3 == 1",
+        ci="trace onnx",
     ),
     branch("item arithmetic", ItemArithmetic, X, call(N * 1.5), line="if spread * 2 + 1 > 10"),
     branch(
@@ -636,5 +658,6 @@ VALUE_BRANCHES = (
         call(torch.where(GRID == 0, torch.inf, GRID)),
         line="if not torch.isfinite(x).all()",
         values={"x": [-1.0, 0.0, 2.0, torch.inf]},
+        ci="trace script export",
     ),
 )

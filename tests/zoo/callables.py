@@ -38,18 +38,27 @@ def clip_if_large(x: Tensor) -> Tensor:
 
 
 CALLABLES = (
-    row("function", lambda: standardize, call(normal(4, 3))),
+    row("function", lambda: standardize, call(normal(4, 3)), round_trip=True),
     row(
         "function with a branch",
         lambda: clip_if_large,
         call(normal(4, 3)),
         truth(trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN),
+        ci="trace export onnx onnx_legacy",
     ),
-    row("bound method", lambda: Encoder().eval().encode, call(normal(3, 4))),
+    row(
+        "bound method",
+        lambda: Encoder().eval().encode,
+        call(normal(3, 4)),
+        ci="export onnx",
+        round_trip=True,
+    ),
     row(
         "bound method, not decorated",
         lambda: Encoder().eval().decode,
         call(normal(3, 2)),
+        ci="script",
+        round_trip=True,
     ),
     # A ScriptModule keeps its branches under trace and in the legacy exporter.
     row(
@@ -57,5 +66,7 @@ CALLABLES = (
         lambda: torch.jit.script(SumBranch()),
         call(normal(4, 3)),
         truth(export=SKIPPED, onnx=SKIPPED),
+        ci="export onnx onnx_legacy",
+        round_trip=True,
     ),
 )

@@ -175,13 +175,13 @@ X = call(normal(4, 3))
 STREAM = truth(onnx=SKIPPED, onnx_legacy=SKIPPED)
 
 CHANCE = (
-    row("adds noise", AddsNoise, X, STREAM),
+    row("adds noise", AddsNoise, X, STREAM, round_trip=True),
     row("normal noise", NormalNoise, X, STREAM),
-    row("sampled", Sampled, X, STREAM),
-    row("drops by default", DropsByDefault, X, STREAM),
-    row("noise beside", NoiseBeside, X, STREAM),
-    row("noise into nothing", NoiseIntoNothing, X),
-    row("random shape only", RandomShapeOnly, X),
+    row("sampled", Sampled, X, STREAM, ci="script", round_trip=True),
+    row("drops by default", DropsByDefault, X, STREAM, ci="export", round_trip=True),
+    row("noise beside", NoiseBeside, X, STREAM, ci="trace onnx_legacy"),
+    row("noise into nothing", NoiseIntoNothing, X, ci="onnx", round_trip=True),
+    row("random shape only", RandomShapeOnly, X, ci="onnx_legacy", round_trip=True),
     row("drops, eval", Drops, call(normal(4, 6))),
     # The legacy exporter puts the model into eval: constant, where eager varies with the seed.
     row(
@@ -191,6 +191,7 @@ CHANCE = (
         truth(onnx=SKIPPED, onnx_legacy=DIFFERS),
         train=True,
         mode="train",
+        ci="onnx_legacy",
     ),
     row(
         "drops, train unmeant",
@@ -199,24 +200,44 @@ CHANCE = (
         truth("TrainingMode"),
         train=True,
         mode="as-is",
+        ci="trace script export onnx onnx_legacy",
     ),
     # Exporters leave the seed out; a script keeps it.
     row("seeds itself with 0", lambda: SeedsItself(0), X, truth(DIFFERS, script=None)),
     row("seeds itself with 7", lambda: SeedsItself(7), X, truth(DIFFERS, script=None)),
     row("python chance", PythonChance, X, truth(DIFFERS, script=REFUSED)),
     row("python choice", PythonChoice, X, truth(DIFFERS, script=REFUSED)),
-    row("numpy chance", NumpyChance, X, truth(DIFFERS, script=REFUSED)),
-    row("drawn once", DrawnOnce, X, truth(trace=DIFFERS, onnx=SKIPPED, onnx_legacy=DIFFERS)),
-    row("frozen noise", FrozenNoise, X, truth(DIFFERS)),
+    row("numpy chance", NumpyChance, X, truth(DIFFERS, script=REFUSED), ci="onnx"),
+    row(
+        "drawn once",
+        DrawnOnce,
+        X,
+        truth(trace=DIFFERS, onnx=SKIPPED, onnx_legacy=DIFFERS),
+        ci="trace export",
+    ),
+    row("frozen noise", FrozenNoise, X, truth(DIFFERS), ci="export"),
     row("noise in double", NoiseInDouble, X, truth(DIFFERS)),
-    row("noise one column short", NoiseOneColumnShort, X, truth(DIFFERS)),
+    row("noise one column short", NoiseOneColumnShort, X, truth(DIFFERS), ci="onnx_legacy"),
     row("noise beside, wrong", NoiseBesideWrong, X, truth(DIFFERS)),
-    row("noise as a pair", NoiseAsAPair, X, truth(STRUCTURE, script=REFUSED)),
-    row("wider noise", WiderNoise, X, truth(DIFFERS, onnx=SKIPPED, onnx_legacy=SKIPPED)),
+    row(
+        "noise as a pair",
+        NoiseAsAPair,
+        X,
+        truth(STRUCTURE, script=REFUSED),
+        ci="trace script export onnx onnx_legacy",
+    ),
+    row(
+        "wider noise",
+        WiderNoise,
+        X,
+        truth(DIFFERS, onnx=SKIPPED, onnx_legacy=SKIPPED),
+        ci="script onnx_legacy",
+    ),
     row(
         "other kind of noise",
         OtherKindOfNoise,
         X,
         truth(DIFFERS, onnx=SKIPPED, onnx_legacy=SKIPPED),
+        ci="trace onnx",
     ),
 )

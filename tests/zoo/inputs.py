@@ -135,6 +135,7 @@ INPUTS = (
         call(normal(4, 3), k=2),
         truth(DIFFERS, script=None, export=RAISES),
         values={"k": [1, 2, 3]},
+        ci="trace export onnx_legacy",
     ),
     row(
         "float argument varies",
@@ -142,26 +143,41 @@ INPUTS = (
         call(normal(4, 3), 0.5),
         truth(DIFFERS, script=None, export=RAISES),
         values={"scale": (0.25, 1.0)},
+        ci="export onnx",
     ),
-    row("flag argument", FlagArgument, call(normal(4, 3), double=True)),
+    row(
+        "flag argument", FlagArgument, call(normal(4, 3), double=True), ci="export", round_trip=True
+    ),
     row(
         "flag argument varies",
         FlagArgument,
         call(normal(4, 3), double=True),
         truth(FROZEN, script=None, export=RAISES),
         values={"double": [True, False]},
+        ci="trace export onnx onnx_legacy",
     ),
-    row("mode argument", ModeArgument, call(normal(4, 3), "mean")),
-    row("keyword only", KeywordOnly, call(normal(4, 3), bias=normal(4, 3, seed=1))),
+    row(
+        "mode argument", ModeArgument, call(normal(4, 3), "mean"), ci="onnx_legacy", round_trip=True
+    ),
+    row(
+        "keyword only", KeywordOnly, call(normal(4, 3), bias=normal(4, 3, seed=1)), round_trip=True
+    ),
     row(
         "keywords out of order",
         KeywordOutOfOrder,
         call(normal(4, 3), c=normal(4, 3, seed=1), b=normal(4, 3, seed=2)),
+        ci="script",
+        round_trip=True,
     ),
     row("dict in", TypedDictIn, call({"x": normal(4, 3), "y": normal(4, 3, seed=1)})),
-    row("dict in, other order", TypedDictIn, call({"y": normal(4, 3), "x": normal(4, 3, seed=1)})),
+    row(
+        "dict in, other order",
+        TypedDictIn,
+        call({"y": normal(4, 3), "x": normal(4, 3, seed=1)}),
+        ci="export",
+    ),
     row("tensor, then dict", TensorThenDict, call(normal(4, 3), {"y": normal(4, 3, seed=1)})),
-    row("tuple in", TupleIn, call((normal(4, 3), normal(4, 3, seed=1)))),
+    row("tuple in", TupleIn, call((normal(4, 3), normal(4, 3, seed=1))), ci="onnx_legacy"),
     row("list in", ListIn, call([normal(4, 3), normal(4, 2)])),
     # The classes of these containers do not exist where the file is loaded.
     row(
@@ -169,6 +185,7 @@ INPUTS = (
         NamedTupleIn,
         call(TypedPair(normal(4, 3), normal(4, 3, seed=1))),
         truth(export=UNLOADABLE),
+        ci="export",
     ),
     row(
         "dataclass in",
@@ -181,12 +198,15 @@ INPUTS = (
         DataclassIn,
         call(Known(normal(4, 3), normal(4, 3, seed=1))),
         truth(script=REFUSED, export=UNLOADABLE),
+        ci="export",
     ),
     row(
         "nested in",
         NestedIn,
         call({"a": (normal(4, 3), {"b": normal(4, 3, seed=1)}), "c": [normal(4, 3, seed=2)]}),
         truth(script=REFUSED),
+        ci="onnx",
+        round_trip=True,
     ),
     row("variadic", Variadic, call(normal(4, 3), normal(4, 2)), truth(script=REFUSED)),
     # torch 2.13 loses dynamic_shapes of **kwargs ("Must provide a tree_name …"): a wrapper names them.
@@ -203,13 +223,26 @@ INPUTS = (
         truth(script=REFUSED),
     ),
     row("asks for gradients", AsksForGradients, call(normal(4, 3).requires_grad_())),
-    row("a cache is given", GivenCache, call(normal(4, 3), Cache()), CACHED),
-    row("a cache is read", ReadsCache, call(normal(4, 3), Cache()), READ),
+    row(
+        "a cache is given",
+        GivenCache,
+        call(normal(4, 3), Cache()),
+        CACHED,
+        ci="trace script export onnx_legacy",
+    ),
+    row(
+        "a cache is read",
+        ReadsCache,
+        call(normal(4, 3), Cache()),
+        READ,
+        ci="script onnx onnx_legacy",
+    ),
     row(
         "any keywords, fixed sizes",
         AnyKeywords,
         call(normal(4, 3), bias=normal(4, 3, seed=1)),
         truth(script=REFUSED),
         shapes={"x": "..."},
+        ci="trace script",
     ),
 )

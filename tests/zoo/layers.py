@@ -110,6 +110,8 @@ LAYERS = (
         call(normal(4, 6)),
         shapes={"input": "batch 6"},
         dims={"batch": (0, 5)},
+        ci="export",
+        round_trip=True,
     ),
     row("mlp, from one row", mlp, call(normal(1, 6))),
     row(
@@ -118,6 +120,8 @@ LAYERS = (
         call(normal(2, 6)),
         shapes={"input": "batch 6"},
         dims={"batch": [1, 2, 7]},
+        ci="onnx_legacy",
+        round_trip=True,
     ),
     row(
         "conv net",
@@ -131,6 +135,8 @@ LAYERS = (
         lambda: nn.ConvTranspose2d(2, 3, 2, stride=2),
         call(normal(2, 2, 3, 5)),
         shapes={"input": "batch 2 height width"},
+        ci="script",
+        round_trip=True,
     ),
     row(
         "fixed pool",
@@ -139,14 +145,23 @@ LAYERS = (
         truth(DIFFERS, script=None, export=REFUSED, onnx=NARROWED),
         shapes=B_2_H_W,
         dims={"height": (4, 8), "width": (4, 8)},
+        ci="trace script export onnx onnx_legacy",
     ),
-    row("adaptive pool", AdaptivePool, call(normal(2, 2, 4, 4)), shapes=B_2_H_W),
+    row(
+        "adaptive pool",
+        AdaptivePool,
+        call(normal(2, 2, 4, 4)),
+        shapes=B_2_H_W,
+        ci="onnx",
+        round_trip=True,
+    ),
     row(
         "ceil pool",
         lambda: nn.MaxPool2d(2, ceil_mode=True),
         call(normal(2, 2, 5, 6)),
         truth(export=NARROWED),
         shapes={"input": "batch 2 height width"},
+        ci="export",
     ),
     row(
         "ceil pool from three",
@@ -154,24 +169,29 @@ LAYERS = (
         call(normal(2, 2, 5, 6)),
         shapes={"input": "batch 2 height width"},
         dims={"height": (3, 8), "width": (3, 8)},
+        ci="onnx_legacy",
     ),
-    row("upsample twice", UpsampleTwice, call(normal(2, 2, 3, 4)), shapes=B_2_H_W),
+    row("upsample twice", UpsampleTwice, call(normal(2, 2, 3, 4)), shapes=B_2_H_W, round_trip=True),
     row(
         "upsample to size",
         UpsampleToSize,
         call(normal(2, 2, 3, 4), normal(2, 1, 6, 7)),
         shapes={"x": "batch 2 3 4", "like": "batch 1 height width"},
+        ci="script",
     ),
     row("norms", Norms, call(normal(4, 6))),
-    row("ranks", Ranks, call(normal(4, 6))),
+    row("ranks", Ranks, call(normal(4, 6)), ci="export"),
     row("einsum", Einsum, call(normal(2, 5, 3)), shapes=B_T_3),
-    row("gather and scatter", GatherScatter, call(normal(3, 4), whole(0, 3, 3, 4))),
+    row(
+        "gather and scatter", GatherScatter, call(normal(3, 4), whole(0, 3, 3, 4)), ci="onnx_legacy"
+    ),
     row("lower triangle", LowerTriangle, call(normal(2, 5, 3)), shapes=B_T_3),
     row(
         "pairwise distance",
         PairwiseDistance,
         call(normal(3, 4), normal(5, 4, seed=1)),
         shapes={"x": "rows 4", "y": "columns 4"},
+        ci="script",
     ),
     # Saving numbers the names of a trace's arguments: x, x, x.
     row(
@@ -183,6 +203,7 @@ LAYERS = (
         "symbolically traced",
         lambda: torch.fx.symbolic_trace(nn.Sequential(nn.Linear(3, 4), nn.ReLU())),
         call(normal(4, 3)),
+        ci="export",
     ),
     row(
         "tied batches",

@@ -159,21 +159,37 @@ class EmptyOut(nn.Module):
 
 
 OUTPUTS = (
-    row("dict out", DictOut, call(normal(4, 3))),
-    row("mixed dict out", MixedDictOut, call(normal(4, 3)), truth(trace=REFUSED)),
+    row("dict out", DictOut, call(normal(4, 3)), round_trip=True),
+    row(
+        "mixed dict out",
+        MixedDictOut,
+        call(normal(4, 3)),
+        truth(trace=REFUSED),
+        ci="onnx_legacy",
+        round_trip=True,
+    ),
     row("tuple out", TupleOut, call(normal(4, 3))),
-    row("list out", ListOut, call(normal(4, 3))),
+    row("list out", ListOut, call(normal(4, 3)), ci="export", round_trip=True),
     row("nested out", NestedOut, call(normal(4, 3))),
-    row("namedtuple out", NamedTupleOut, call(normal(4, 3)), truth(export=UNLOADABLE)),
-    row("dataclass out", DataclassOut, call(normal(4, 3)), truth(REFUSED)),
+    row("namedtuple out", NamedTupleOut, call(normal(4, 3)), truth(export=UNLOADABLE), ci="export"),
+    row(
+        "dataclass out",
+        DataclassOut,
+        call(normal(4, 3)),
+        truth(REFUSED),
+        ci="trace export onnx_legacy",
+    ),
     row(
         "known dataclass out",
         KnownDataclassOut,
         call(normal(4, 3)),
         truth(REFUSED, export=UNLOADABLE, onnx=None),
+        ci="export",
     ),
-    row("none out", NoneOut, call(normal(4, 3)), truth(trace=REFUSED)),
-    row("int out", IntOut, call(normal(4, 3)), truth(REFUSED, script=None, export=None)),
+    row("none out", NoneOut, call(normal(4, 3)), truth(trace=REFUSED), ci="onnx", round_trip=True),
+    row(
+        "int out", IntOut, call(normal(4, 3)), truth(REFUSED, script=None, export=None), ci="script"
+    ),
     # A trace returns a tensor where eager returns an int; ONNX knows nothing but tensors.
     row("size out", SizeOut, call(normal(4, 3)), truth(trace=STRUCTURE)),
     row(
@@ -181,36 +197,46 @@ OUTPUTS = (
         StructureByValue,
         call(normal(4, 3)),
         truth(REFUSED, trace=FROZEN, onnx_legacy=FROZEN),
+        ci="trace script",
     ),
     row(
         "structure by size",
         StructureBySize,
         call(normal(4, 3)),
         truth(FROZEN, script=None, export=REFUSED, onnx=NARROWED),
+        ci="onnx onnx_legacy",
     ),
-    row("keys by mode", KeysByMode, call(normal(4, 3))),
+    row("keys by mode", KeysByMode, call(normal(4, 3)), ci="script", round_trip=True),
     row("same twice", SameTwice, call(normal(4, 3))),
-    row("input out", InputOut, call(normal(4, 3))),
+    row("input out", InputOut, call(normal(4, 3)), ci="export"),
     row(
         "sparse out",
         SparseOut,
         call(normal(4, 3)),
         truth(export=REFUSED, onnx=REFUSED, onnx_legacy=REFUSED),
     ),
-    row("sparse out, dense", SparseOutDense, call(normal(4, 3)), truth(DIFFERS)),
+    row(
+        "sparse out, dense",
+        SparseOutDense,
+        call(normal(4, 3)),
+        truth(DIFFERS),
+        ci="export onnx onnx_legacy",
+    ),
     # torch.export cannot save it, and the legacy exporter makes three outputs of a quantized one.
     row(
         "quantized out",
         QuantizedOut,
         call(normal(4, 3)),
         truth(export=UNLOADABLE, onnx=REFUSED, onnx_legacy=STRUCTURE),
+        ci="script export onnx_legacy",
     ),
     row(
         "quantized elsewhere",
         QuantizedElsewhere,
         call(normal(4, 3)),
         truth(DIFFERS, onnx=REFUSED, onnx_legacy=STRUCTURE),
+        ci="trace script onnx onnx_legacy",
     ),
     row("channels last out", ChannelsLastOut, call(normal(2, 3, 4, 5))),
-    row("empty out", EmptyOut, call(normal(4, 3))),
+    row("empty out", EmptyOut, call(normal(4, 3)), ci="export"),
 )

@@ -1,4 +1,4 @@
-"""One row of the zoo, and what rows are written with."""
+"""The type of a row, and the helpers that rows are written with."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ REFUSED = "ExportRefused"
 STRUCTURE = "StructureDiffers"
 STATE = "StateDiffers"
 UNLOADABLE = "LoadFailed"
-# The artifact took one side of a branch for good, or goes round a loop as often as its example did.
+# The artifact always takes the example's side of a branch, or its number of passes of a loop.
 FROZEN = BRANCH = "BranchFrozen"
-# The artifact takes fewer sizes than eager: by a guard of torch's own, or because an axis became static.
+# The artifact takes fewer sizes than eager: a guard refuses them, or an axis became static.
 NARROWED = "DimsNarrowed"
 NOT_REPEATABLE = "NotRepeatable"
 INEFFECTIVE = "Ineffective"
 SPEC = "SpecError"
-# Not a failure: the target has no meaning for the subject, or its random stream is not eager's.
+# Not a failure: the target cannot take this kind of subject, or draws other random numbers.
 SKIPPED = "skipped"
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
@@ -33,37 +33,46 @@ Example = tuple[tuple[Any, ...], dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One model, the call it is exported with, the marker's arguments, and the truth per target. ``weak``
-    is what a pass is said to rest on where that is little, on all targets or by target.
-
-    Of a model that branches: ``witnesses`` are legal calls that together take every reachable outcome of
-    its conditions that the example does not take; ``line`` is the source of the condition that a frozen
-    artifact is to be blamed on.
-    """
+    """One model, the call it is exported with, and the verdict that is true of each target."""
 
     name: str
+    # Returns the module or function, with the same weights at every call.
     build: Callable[[], Any]
+    # Returns (args, kwargs) of the call that the model is exported with.
     example: Callable[[], Example]
+    # The marker's arguments: shapes, dims, values, ...
     options: Mapping[str, Any] = field(default_factory=dict)
+    # For each target the failure's class, None for a pass, or SKIPPED.
     expect: Mapping[str, str | None] = field(default_factory=dict)
+    # Words of the warning that a pass comes with; empty for none. On all targets, or by target.
     weak: str | Mapping[str, str] = ""
+    # Legal calls that together take every reachable outcome that the example does not take.
     witnesses: tuple[Callable[[], Example], ...] = ()
+    # Source of the condition that a BranchFrozen names; empty if there is none.
     line: str = ""
+    # The targets on which CI checks this row; `tox -e zoo` checks it on all.
+    ci: tuple[str, ...] = ("trace",)
+    # Whether CI also runs the round_trip check: save, load in a clean process, call there. It always
+    # does on rows about files, and on targets whose truth is LoadFailed or RoundTripDiffers.
+    round_trip: bool = False
 
 
-# An outcome that no call took: only a trace, and what is made like one, have no branch there.
+# The warning of a pass in which no call took some outcome. Script keeps the branch and needs none.
 UNVERIFIED = dict.fromkeys(
     ("trace", "export", "onnx", "onnx_legacy"), "that outcome is not verified"
 )
 
 
 def truth(everywhere: str | None = None, **by_target: str | None) -> dict[str, str | None]:
-    """What is expected of every target: ``everywhere``, and what is said of single ones."""
+    """Return the truth per target: ``everywhere``, but for the targets named."""
     return dict.fromkeys(TARGETS, everywhere) | by_target
 
 
 def seeded(factory: Callable[[], Any], *, train: bool | None = False) -> Callable[[], Any]:
-    """A factory with the same weights at every call, in eval mode; ``train=None`` leaves the mode alone."""
+    """Return a factory that gives the same weights each time, in eval mode.
+
+    ``train=None`` leaves the mode alone.
+    """
 
     def build() -> Any:
         torch.manual_seed(0)
@@ -76,24 +85,24 @@ def seeded(factory: Callable[[], Any], *, train: bool | None = False) -> Callabl
 
 
 def call(*args: Any, **kwargs: Any) -> Callable[[], Example]:
-    """The example call, copied each time: some models write to their inputs."""
+    """Return a factory of the example call: a new copy each time, as some models write to it."""
     return lambda: copy.deepcopy((args, kwargs))
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    """Standard normal numbers."""
+    """Return standard normal numbers."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def whole(low: int, high: int, *shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
-    """Integers from low to high, both reached."""
+    """Return integers from low to high; both ends occur."""
     flat = torch.randint(low, high + 1, shape, generator=torch.Generator().manual_seed(0))
     flat.view(-1)[0], flat.view(-1)[-1] = low, high
     return flat.to(dtype)
 
 
 def coins(*shape: int) -> Tensor:
-    """Booleans of both kinds; every row keeps a True."""
+    """Return booleans of both kinds; every row has a True."""
     tensor = torch.rand(shape, generator=torch.Generator().manual_seed(0)) > 0.5
     tensor[..., 0] = True
     tensor.view(-1)[-1] = False
@@ -110,8 +119,11 @@ def row(
     weak: str | Mapping[str, str] = "",
     witnesses: tuple[Callable[[], Example], ...] = (),
     line: str = "",
+    ci: str = "trace",
+    round_trip: bool = False,
     **options: Any,
 ) -> Row:
+    """Return a row; ``ci`` names the targets that CI checks, as ``"trace export"``."""
     return Row(
         name=name,
         build=seeded(factory, train=train),
@@ -121,6 +133,8 @@ def row(
         weak=weak,
         witnesses=witnesses,
         line=line,
+        ci=tuple(ci.split()),
+        round_trip=round_trip,
     )
 
 

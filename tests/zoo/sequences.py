@@ -139,9 +139,18 @@ SEQUENCES = (
         call(normal(2, 9)),
         shapes={"x": "batch samples"},
         dims={"samples": (6, 20)},
+        ci="onnx_legacy",
     ),
-    row("lstm", LastState, call(normal(3, 5, 3))),
-    row("lstm over time", LastState, call(normal(3, 5, 3)), truth(export=REFUSED), shapes=B_T_3),
+    row("lstm", LastState, call(normal(3, 5, 3)), round_trip=True),
+    row(
+        "lstm over time",
+        LastState,
+        call(normal(3, 5, 3)),
+        truth(export=REFUSED),
+        shapes=B_T_3,
+        ci="onnx",
+        round_trip=True,
+    ),
     row("gru, two ways", lambda: LastState(nn.GRU, bidirectional=True), call(normal(3, 5, 3))),
     row(
         "gru over time",
@@ -149,17 +158,25 @@ SEQUENCES = (
         call(normal(3, 5, 3)),
         truth(export=REFUSED),
         shapes=B_T_3,
+        ci="trace export",
     ),
     row("given state", GivenState, call(normal(3, 5, 3), normal(3, 4))),
-    row("attention", Attention, call(normal(2, 5, 4))),
+    row("attention", Attention, call(normal(2, 5, 4)), ci="onnx_legacy", round_trip=True),
     row(
         "attention over time",
         Attention,
         call(normal(2, 5, 4)),
         truth(onnx_legacy=RAISES),
         shapes=B_T_4,
+        ci="onnx_legacy",
     ),
-    row("padded attention", PaddedAttention, call(normal(2, 5, 4), coins(2, 5))),
+    row(
+        "padded attention",
+        PaddedAttention,
+        call(normal(2, 5, 4), coins(2, 5)),
+        ci="script",
+        round_trip=True,
+    ),
     row("padded encoder", lambda: PaddedEncoder(nested=False), call(normal(2, 5, 4), coins(2, 5))),
     row(
         "padded encoder, nested",
@@ -167,6 +184,7 @@ SEQUENCES = (
         call(normal(2, 5, 4), coins(2, 5)),
         # The branch is torch's own: only what comes of it is seen.
         truth(DIFFERS, script=None),
+        ci="trace export onnx_legacy",
     ),
     row(
         "causal attention",
@@ -178,6 +196,7 @@ SEQUENCES = (
         lambda: ScaledAttention(causal=False),
         call(normal(2, 2, 3, 4), normal(2, 2, 5, 4), normal(2, 2, 5, 4, seed=1)),
         shapes={"q": "batch 2 queries 4", "k": "batch 2 keys 4", "v": "batch 2 keys 4"},
+        ci="onnx_legacy",
     ),
     row("masked attention", MaskedAttention, call(normal(2, 2, 5, 4), coins(2, 5, 5))),
     # A row with nothing to attend to: zero in eager, the mean in the new exporter's graph.
@@ -187,6 +206,7 @@ SEQUENCES = (
         call(normal(2, 2, 3, 4), coins(2, 3, 3)),
         truth(onnx=DIFFERS),
         values={"mask": [True, False]},
+        ci="onnx",
     ),
     # torch's own symbolic hands is_causal on as a tensor.
     row(
@@ -194,6 +214,7 @@ SEQUENCES = (
         lambda: nn.TransformerEncoderLayer(4, 2, 6, batch_first=True),
         call(normal(2, 5, 4)),
         truth(onnx_legacy=REFUSED),
+        ci="script onnx_legacy",
     ),
     row(
         "token classifier",
@@ -201,6 +222,8 @@ SEQUENCES = (
         call(whole(0, 5, 3, 4), coins(3, 4).long()),
         shapes={"ids": "batch time", "mask": "batch time"},
         dims={"time": (2, 16)},
+        ci="export",
+        round_trip=True,
     ),
     row("embedding bag", lambda: nn.EmbeddingBag(20, 4, mode="mean"), call(whole(0, 5, 3, 4))),
     row(
@@ -209,6 +232,7 @@ SEQUENCES = (
         call(normal(2, 5, 4)),
         shapes=B_T_4,
         dims={"time": (1, 16)},
+        ci="onnx_legacy",
     ),
     row(
         "positions too short",
@@ -217,6 +241,7 @@ SEQUENCES = (
         truth("SpecError"),
         shapes=B_T_4,
         dims={"time": (1, 20)},
+        ci="trace script export onnx onnx_legacy",
     ),
     row(
         "lengths, mapped",
@@ -225,6 +250,7 @@ SEQUENCES = (
         shapes={"x": "batch time", "lengths": "batch"},
         values={"lengths": (1, 9)},
         map=lambda x, lengths: {"lengths": lengths.clamp(max=x.shape[1])},
+        ci="script",
     ),
     row(
         "halves time",
@@ -232,6 +258,7 @@ SEQUENCES = (
         call(normal(2, 6), normal(2, 3)),
         truth(export=NARROWED),
         shapes={"samples": "batch 2*time", "frames": "batch time"},
+        ci="script export",
     ),
     row(
         "halves time from two",
@@ -239,5 +266,6 @@ SEQUENCES = (
         call(normal(2, 6), normal(2, 3)),
         shapes={"samples": "batch 2*time", "frames": "batch time"},
         dims={"time": (2, 6)},
+        ci="export",
     ),
 )
