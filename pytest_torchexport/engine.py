@@ -268,7 +268,7 @@ class _Item:
         if isinstance(made, NotApplicable):
             raise CannotJudge(f"not applicable: {made.reason}")
         self.artifact = made
-        for note in getattr(made, "notes", ()):
+        for note in made.facts.notes:
             self.log.note(note)
         self.case = Case(
             plan=self.plan,
@@ -332,12 +332,12 @@ class _Item:
         assert self.spec is not None
         spec = self.spec
         target = targets.get(self.plan.target)
-        example = self._export_example() if target.specializes_0_1 else self.spec.example
+        example = self._export_example() if target.traits.specializes_0_1 else self.spec.example
 
         def go() -> Artifact | NotApplicable:
             return exported(self.eager, self.plan, spec, example)
 
-        fatal: str = getattr(target, "crashes_on_caught_errors", "")
+        fatal = target.traits.crashes_on_caught_errors
         if fatal and self.observed is not None and self.observed.example_catches:
             # A copy of a process that has begun with CUDA cannot go on with it.
             begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
@@ -397,7 +397,7 @@ class _Item:
         """Have the clean process ready by the time there is something to load."""
         wanted = self.made is not None or self._checks("round_trip") or bool(self.plan.why_isolated)
         if wanted and names.entry_point(self.plan.target) is not None:
-            preload = getattr(targets.get(self.plan.target), "preload", ())
+            preload = targets.get(self.plan.target).traits.preload
             warm_up(torch=loader_of(self.plan.target).torch, preload=preload)
 
     def _export_example(self) -> Call:

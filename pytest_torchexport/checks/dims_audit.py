@@ -24,8 +24,7 @@ WINDOWS = 8
 
 def audit(case: Case) -> None:
     """Raise DimsNarrowed where a call shows that the artifact takes fewer sizes than declared."""
-    ask = getattr(case.artifact, "audit", None)
-    suspicions = ask(case.spec, case.spec.example) if ask is not None else ()
+    suspicions = case.artifact.facts.suspicions(case.spec, case.spec.example)
     if not suspicions:
         return
     tried: list[Recipe] = []

@@ -24,8 +24,8 @@ from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.formats.missing_dependencies import remedies
 
 # What tells of an ONNX file without running it.
-SIDECARS = "pytest_torchexport.targets.formats.ort:SIDECARS"
-FAULTS = "pytest_torchexport.targets.formats.ort:FAULTS"
+SIDECARS = "pytest_torchexport.targets.formats.onnx_runtime:SIDECARS"
+FAULTS = "pytest_torchexport.targets.formats.onnx_runtime:FAULTS"
 
 
 UNCONFINED = (
@@ -39,7 +39,6 @@ class Opened(Isolated):
     """A file in the clean process. ``room`` has its copy, and goes when it is closed."""
 
     room: Path
-    notes: tuple[str, ...] = ()
 
     def close(self) -> None:
         """End its process and remove the copy."""
@@ -79,14 +78,19 @@ def artifact(
             _not_loaded(session, source, plan)
         raising.sound(session.found.get("problems", ()))
         opened = Opened(
-            inner=_understood(dataclasses.replace(file, found=session.found)),
+            inner=_understood(
+                dataclasses.replace(
+                    file,
+                    found=session.found,
+                    notes=() if session.confined else (UNCONFINED,),
+                )
+            ),
             open=lambda: loading.opened(source, plan),
             device=plan.device,
             seed=plan.seed,
             left=left,
             session=session,
             room=room,
-            notes=() if session.confined else (UNCONFINED,),
         )
         uncarried = _try_the_example(opened, example)
         if uncarried is not None:
@@ -125,8 +129,8 @@ def _understood(file: ForeignFile) -> ForeignFile:
     file that runs code of its own may have spoken in its place.
     """
     try:
-        file.branches()
-        file.audit(file.spec, file.spec.example)
+        file.facts.branches()
+        file.facts.suspicions(file.spec, file.spec.example)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise LoadFailed(
             f"what was loaded says of itself what the plugin does not understand ({error!r:.200})"

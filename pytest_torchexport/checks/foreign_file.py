@@ -19,9 +19,10 @@ from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
 from pytest_torchexport.targets.formats.branches import Branches
 from pytest_torchexport.targets.formats.contents import facts_from
-from pytest_torchexport.targets.formats.ort import named
+from pytest_torchexport.targets.formats.facts import ProgramFacts
+from pytest_torchexport.targets.formats.onnx_runtime import named
 from pytest_torchexport.targets.formats.sizes import Suspicion, onnx_facts, suspicions
-from pytest_torchexport.targets.script import has_loops
+from pytest_torchexport.targets.formats.torchscript import has_loops
 
 # Which targets' items judge a file: a .pt may come from either side of TorchScript.
 SUFFIXES: dict[str, tuple[str, ...]] = {
@@ -50,6 +51,7 @@ class ForeignFile:
     module: Any = None
     baked: tuple[str, ...] = ()
     native_loops: bool = False
+    notes: tuple[str, ...] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Never here."""
@@ -59,12 +61,12 @@ class ForeignFile:
         """The file itself: it is where its owner put it."""
         return self.program
 
-    def lower(self, call: Call) -> Call:
+    def pack_inputs(self, call: Call) -> Call:
         """ONNX takes tensors by name; everything else takes the call."""
         if self.target not in FLAT:
             return call
         values = dict(self.spec.flatten(call))
-        paths = self._paths(values)
+        paths = self.paths(values)
         if paths is None:
             raise TypeError(
                 f"the file takes {_listed('input', self.found['names'])}, the call has "
@@ -73,7 +75,7 @@ class ForeignFile:
             )
         return Call((), named({name: values[path] for name, path in paths.items()}))
 
-    def lift(self, value: Any) -> Any:
+    def unpack_outputs(self, value: Any) -> Any:
         """ONNX returns a flat list: eager's pytree is put round it, where it has as many tensors."""
         if self.target not in FLAT:
             return value
@@ -86,20 +88,16 @@ class ForeignFile:
         ]
         return self.structure.unflatten(leaves)
 
-    def audit(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
-        """What the file says of its inputs' sizes."""
-        if self.target in FLAT:
-            shapes = dict(zip(self.found["names"], self.found["shapes"], strict=True))
-            paths = self._paths(dict(spec.flatten(example)))
-            by_path = {path: tuple(shapes[name]) for name, path in (paths or {}).items()}
-            own = [by_path.get(leaf.path) for leaf in spec.leaves]
-            return suspicions(spec, onnx_facts(own, {}), dropped=True)
-        sizes = self.found.get("sizes")
-        return suspicions(spec, facts_from(sizes)) if sizes is not None else ()
+    @property
+    def facts(self) -> ForeignFacts:
+        """What the clean process found in it."""
+        return ForeignFacts(file=self, notes=self.notes)
 
-    def _paths(self, values: Mapping[str, Any]) -> dict[str, str] | None:
-        """Which of a call's values each input takes: the one of its name; the tensors that are left, in order.
-        None where that does not come out even.
+    def paths(self, values: Mapping[str, Any]) -> dict[str, str] | None:
+        """Return the path of the call's value that each input takes, by the input's name.
+
+        An input takes the value of its own name, the others take the remaining tensors in order.
+        None if there are not as many tensors as inputs.
         """
         names = list(self.found["names"])
         agreed = {name: name for name in names if name in values}
@@ -109,9 +107,28 @@ class ForeignFile:
             return None
         return agreed | dict(zip(others, left, strict=False))
 
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignFacts(ProgramFacts):
+    """What the clean process found in a file."""
+
+    file: ForeignFile
+
+    def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
+        """Return what the file's own sizes make doubtful."""
+        found = self.file.found
+        if self.file.target in FLAT:
+            shapes = dict(zip(found["names"], found["shapes"], strict=True))
+            paths = self.file.paths(dict(spec.flatten(example)))
+            by_path = {path: tuple(shapes[name]) for name, path in (paths or {}).items()}
+            own = [by_path.get(leaf.path) for leaf in spec.leaves]
+            return suspicions(spec, onnx_facts(own, {}), dropped=True)
+        sizes = found.get("sizes")
+        return suspicions(spec, facts_from(sizes)) if sizes is not None else ()
+
     def branches(self) -> Branches | None:
-        """The branches and loops that the file still has."""
-        plain = self.found.get("branches")
+        """Return the branches and loops that the file still has."""
+        plain = self.file.found.get("branches")
         return Branches.from_plain(plain) if plain is not None else None
 
 
@@ -170,7 +187,7 @@ def foreign_callable(thing: Callable[..., Any]) -> DirectArtifact:
     if not callable(thing):
         raise ValueError(f"{thing!r:.80} is neither a path nor callable")
 
-    def refuse(program: Any, path: Path, extra_files: Any) -> None:
+    def refuse(path: Path) -> None:
         raise NotImplementedError("a callable has no file")
 
     state = thing if isinstance(thing, torch.nn.Module) else None

@@ -34,8 +34,8 @@ class Loader:
 
 def loader_of(target: str) -> Loader:
     """The loader of a target's files."""
-    torch_free_loader = getattr(targets.get(target), "torch_free_loader", None)
-    if torch_free_loader is not None:
+    torch_free_loader = targets.get(target).traits.torch_free_loader
+    if torch_free_loader:
         return Loader(torch_free_loader, torch=False)
     return Loader(str(names.entry_point(target)), torch=True)
 

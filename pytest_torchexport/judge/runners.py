@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from pytest_torchexport.inputs.pytrees import tree_map
-from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import in_thread
 from pytest_torchexport.outcomes.observe import (
     Crashed,
@@ -28,9 +28,7 @@ from pytest_torchexport.outcomes.observe import (
 )
 from pytest_torchexport.sandbox.session import Session
 from pytest_torchexport.targets.base import Artifact
-from pytest_torchexport.targets.formats.branches import Branches
-from pytest_torchexport.targets.formats.devices import Baked
-from pytest_torchexport.targets.formats.sizes import Suspicion
+from pytest_torchexport.targets.formats.facts import ProgramFacts
 
 
 class Runnable(Protocol):
@@ -202,28 +200,18 @@ class Isolated:
         """As the one it stands for."""
         return self.inner.save(directory)
 
-    def lower(self, call: Call) -> Call:
+    def pack_inputs(self, call: Call) -> Call:
         """As the one it stands for."""
-        return self.inner.lower(call)
+        return self.inner.pack_inputs(call)
 
-    def lift(self, value: Any) -> Any:
+    def unpack_outputs(self, value: Any) -> Any:
         """As the one it stands for."""
-        return self.inner.lift(value)
+        return self.inner.unpack_outputs(value)
 
-    def audit(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
+    @property
+    def facts(self) -> ProgramFacts:
         """As the one it stands for."""
-        ask = getattr(self.inner, "audit", None)
-        return ask(spec, example) if ask is not None else ()
-
-    def devices(self) -> tuple[Baked, ...]:
-        """As the one it stands for."""
-        ask = getattr(self.inner, "devices", None)
-        return ask() if ask is not None else ()
-
-    def branches(self) -> Branches | None:
-        """As the one it stands for."""
-        ask = getattr(self.inner, "branches", None)
-        return ask() if ask is not None else None
+        return self.inner.facts
 
 
 def elsewhere(
@@ -237,23 +225,23 @@ def elsewhere(
     anew: bool = True,
     state: bool = False,
 ) -> tuple[Outcome, Tensors]:
-    """What a loaded artifact does with a call, in eager's terms: its value lifted and on the item's device, its
+    """What a loaded artifact does with a call, in eager's terms: its value unpacked and on the item's device, its
     inputs those of the call.
     """
     own = call.to("cpu")
     try:
-        lowered = artifact.lower(own)
+        packed = artifact.pack_inputs(own)
     except Exception as error:
         return raised(error), {}
-    outcome, tensors = session.run(lowered, seed=seed, limit=limit, anew=anew, state=state)
+    outcome, tensors = session.run(packed, seed=seed, limit=limit, anew=anew, state=state)
     if not isinstance(outcome, Returned):
         return outcome, tensors
     try:
-        value = artifact.lift(outcome.value)
+        value = artifact.unpack_outputs(outcome.value)
     except Exception as error:
         return raised(error), tensors
     here = Call((value,)).to(device).args[0]
-    return Returned(here, _left(own, lowered, outcome.inputs).to(device)), tensors
+    return Returned(here, _left(own, packed, outcome.inputs).to(device)), tensors
 
 
 def is_scripted(module: Any) -> bool:
@@ -261,9 +249,9 @@ def is_scripted(module: Any) -> bool:
     return isinstance(module, torch.jit.ScriptModule)
 
 
-def _left(call: Call, lowered: Call, left: Call) -> Call:
-    """The call with what its lowered form was left with. Lowering hands on the call's own tensors."""
-    after = {id(a): b for a, b in zip(lowered.tensors(), left.tensors(), strict=True)}
+def _left(call: Call, packed: Call, left: Call) -> Call:
+    """The call with what its packed form was left with. Packing hands on the call's own tensors."""
+    after = {id(a): b for a, b in zip(packed.tensors(), left.tensors(), strict=True)}
 
     def own(leaf: Any) -> Any:
         return after.get(id(leaf), leaf)

@@ -18,7 +18,7 @@ class WithOnnxruntime:
         files, confined = child.opened(message)
         path = Path(message["path"])
         self._loaded = files.load(path, message["device"])
-        return {"found": files.inspect(path, self._loaded), "confined": confined}
+        return {"found": files.read(path, self._loaded).as_plain(), "confined": confined}
 
     def look(self, message: dict[str, Any]) -> dict[str, Any]:
         """A session has no state."""

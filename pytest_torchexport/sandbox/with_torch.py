@@ -38,8 +38,7 @@ class WithTorch:
         self._pristine = self._loaded = _told(lambda: target.load(path, self._device))
         self._fresh = message["fresh"]
         self._state = State(_module(self._loaded), thorough=message["thorough"])
-        inspect = getattr(target, "inspect", None)
-        found = inspect(path, self._loaded) if inspect is not None else {}
+        found = target.traits.read(path, self._loaded).as_plain()
         return {"found": {**found, "pickled": guard.named_by_pickles()}, "confined": confined}
 
     def look(self, message: dict[str, Any]) -> dict[str, Any]:

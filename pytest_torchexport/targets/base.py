@@ -1,22 +1,20 @@
-"""The boundary every target stands behind: two protocols, and what both sides of it share.
+"""The boundary between the plugin and every way out of eager: the protocols Target and Artifact.
 
-Protocols rather than base classes: a target in somebody else's package needs nothing of ours to inherit.
+Protocols rather than base classes: a target in another package inherits nothing. What is optional
+has a default, in ``TargetTraits`` and in ``ProgramFacts``.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.targets.formats.branches import Branches
-from pytest_torchexport.targets.formats.contents import given_extras
-from pytest_torchexport.targets.formats.devices import Baked
-from pytest_torchexport.targets.formats.sizes import Suspicion
+from pytest_torchexport.targets.formats.facts import ProgramFacts
 
 
 @dataclass(frozen=True)
@@ -26,133 +24,147 @@ class NotApplicable:
     reason: str
 
 
+def no_facts(path: Path, loaded: Any) -> ProgramFacts:
+    """Return the facts of a file that says nothing of itself."""
+    return ProgramFacts()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetTraits:
+    """What is special about a target. The defaults are those of a target that has nothing special.
+
+    ``specializes_0_1``: the exporter makes a dim static if the example's size is 0 or 1. It is then
+    given an example of size 2.
+
+    ``crashes_on_caught_errors``: a sentence if the exporter kills its process when ``forward``
+    catches what an operation raises. Such an export is first tried in a copy of the process, and
+    the sentence is the reason of the refusal if that copy dies.
+
+    ``preload``: modules that ``load`` imports and that are slow to import. The clean process imports
+    them once, ahead of time.
+
+    ``torch_free_loader``: ``package.module:attribute`` of an object with ``load(path, device)`` and
+    ``read(path, loaded)`` that does not import torch, if the files are served without torch. The
+    clean process then calls that instead of the target.
+
+    ``moved_by``: the function that moves a loaded program to another device, if a plain ``.to()``
+    does not.
+
+    ``read``: returns the facts of a loaded file; it gets the path and what ``load`` returned. Called
+    in the clean process, whose answer is compared with the artifact's own facts.
+    """
+
+    specializes_0_1: bool = False
+    crashes_on_caught_errors: str = ""
+    preload: tuple[str, ...] = ()
+    torch_free_loader: str = ""
+    moved_by: str = ""
+    read: Callable[[Path, Any], ProgramFacts] = no_facts
+
+
 class Artifact(Protocol):
-    """What a target produced. Called with eager's signature; returns eager's pytree as far as the format
-    can. ``lower`` and ``lift`` translate a call and a returned value between eager's terms and the saved file's
-    own. An artifact may have besides: ``described()``, what it says of itself, to be the same after loading;
-    ``devices()``, what ties it to its device; and ``notes``.
+    """What a target produced, called with eager's arguments.
+
+    It returns eager's pytree as far as the format can. ``pack_inputs`` and ``unpack_outputs``
+    translate a call and a returned value between eager's form and the form of the saved file.
     """
 
     @property
     def program(self) -> Any:
-        """The format's own object."""
+        """The format's own object, for asserts of the user's own."""
 
     @property
     def module(self) -> Any:
-        """What holds state that calls may change, or None."""
+        """The ``nn.Module`` that holds state which calls may change, or None."""
 
     @property
     def baked(self) -> tuple[str, ...]:
-        """The arguments that became constants."""
+        """The arguments that became constants, each as ``name=value``."""
 
     @property
     def native_loops(self) -> bool:
-        """Whether a call may run for ever in code that Python cannot interrupt."""
+        """True if a call may never return and runs in code that Python cannot interrupt."""
+
+    @property
+    def facts(self) -> ProgramFacts:
+        """What the program says of itself. ``ProgramFacts()`` says nothing."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""
 
     def save(self, directory: Path) -> Path:
-        """Write it into the directory, with all that belongs to it; the path to load."""
+        """Write all its files into the directory, and return the path of the one to load."""
 
-    def lower(self, call: Call) -> Call:
-        """The call as the loaded file wants it."""
+    def pack_inputs(self, call: Call) -> Call:
+        """Return the call in the form that the loaded file takes."""
 
-    def lift(self, value: Any) -> Any:
-        """Eager's pytree for what the loaded file returned."""
-
-    def audit(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
-        """Where its metadata says that it does not take the dims as declared. Runs nothing, never raises."""
-
-    def branches(self) -> Branches | None:
-        """The branches and loops that its program still has; None where it cannot tell."""
+    def unpack_outputs(self, value: Any) -> Any:
+        """Return eager's pytree for a value that the loaded file returned."""
 
 
 class Target(Protocol):
-    """One way out of eager.
+    """One way out of eager."""
 
-    ``specializes`` says that the exporter freezes dims whose example is 0 or 1, so that it is given an
-    example at 2 instead. A target may have besides: ``inspect(path, loaded)``, plain data about a loaded file
-    (``described``, ``problems``, ``branches``); ``preload``, modules that loading needs; ``torch_free_loader``, a
-    ``package.module:attribute`` that loads without torch; ``moves``, how a file is moved to another device; and
-    ``crashes_on_caught_errors``, why the exporter does not survive what a forward catches.
-    """
-
-    specializes_0_1: bool
+    @property
+    def traits(self) -> TargetTraits:
+        """What is special about it. ``TargetTraits()`` if nothing is."""
 
     def unavailable(self, device: str) -> str | None:
-        """Why the target cannot run here, with the next step; None where it can."""
+        """Return why it cannot run here, with the next step; None if it can."""
 
     def export(
         self, module: Callable[..., Any], example: Call, spec: InputSpec, **options: Any
     ) -> Artifact | NotApplicable:
-        """Export a copy of the subject (a module, a function or a bound method of a module)."""
+        """Export the subject: a copy of a module, a function, or a bound method of a module.
+
+        ``spec`` says which dims vary; ``options`` are the user's ``export_options``. Any exception
+        counts as a refusal.
+        """
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
-        """Load what an artifact saved. Also called where the model's source does not exist."""
+        """Load a file that an artifact saved. Called where the model's source does not exist."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DirectArtifact:
-    """An artifact that takes and returns what eager does, saved by one function. ``extra_files`` are the user's own
-    that go into the archive, by name.
+    """An artifact that takes and returns what eager does, and is one file.
+
+    ``write`` saves it to the path that it is given.
     """
 
     program: Any
     module: Any
     run: Callable[..., Any]
-    write: Callable[..., None]
+    write: Callable[[Path], None]
     filename: str
-    extra_files: Mapping[str, str | bytes] = field(default_factory=dict)
     baked: tuple[str, ...] = ()
     native_loops: bool = False
-    notes: tuple[str, ...] = ()
-    auditor: Callable[[InputSpec], tuple[Suspicion, ...]] | None = None
-    reader: Callable[[Any], Branches] | None = None
-    locator: Callable[[Any], tuple[Baked, ...]] | None = None
-    describer: Callable[[Any], dict[str, str]] | None = None
+    facts: ProgramFacts = field(default_factory=ProgramFacts)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""
         return self.run(*args, **kwargs)
 
     def save(self, directory: Path) -> Path:
-        """Write the one file; nothing half-written stays behind."""
+        """Write the one file; if that fails, nothing half-written stays behind."""
         with whole_file(directory / self.filename) as path:
-            self.write(self.program, path, self.extra_files)
+            self.write(path)
         return path
 
-    def lower(self, call: Call) -> Call:
-        """The call itself."""
+    def pack_inputs(self, call: Call) -> Call:
+        """Return the call itself."""
         return call
 
-    def lift(self, value: Any) -> Any:
-        """The value itself."""
+    def unpack_outputs(self, value: Any) -> Any:
+        """Return the value itself."""
         return value
-
-    def audit(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
-        """What the target's own auditor says; most formats say nothing of sizes."""
-        return self.auditor(spec) if self.auditor is not None else ()
-
-    def devices(self) -> tuple[Baked, ...]:
-        """What the target's own locator finds to be tied to a device."""
-        return self.locator(self.program) if self.locator is not None else ()
-
-    def described(self) -> dict[str, str]:
-        """What the target's own describer says of the program; a format may say nothing of itself."""
-        own = self.describer(self.program) if self.describer is not None else {}
-        return own | given_extras(self.extra_files)
-
-    def branches(self) -> Branches | None:
-        """What the target's own reader finds in the program."""
-        return self.reader(self.program) if self.reader is not None else None
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Whoever fails to write ``path`` leaves nothing there.
+    """Remove ``path`` if the block raises.
 
-    torch.export.save leaves a truncated archive behind when it refuses a type.
+    ``torch.export.save`` leaves a truncated archive behind when it refuses a type.
     """
     try:
         yield path

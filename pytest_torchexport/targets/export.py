@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,21 +14,20 @@ from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes, without_nam
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.messages import is_about_dims
 from pytest_torchexport.outcomes.subject import as_module, signature_of, spelled_out
-from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
-from pytest_torchexport.targets.formats import contents, devices
-from pytest_torchexport.targets.formats.branches import of_exported
-from pytest_torchexport.targets.formats.sizes import facts_of, suspicions
-
-FILENAME = "model.pt2"
+from pytest_torchexport.targets.base import DirectArtifact, NotApplicable, TargetTraits
+from pytest_torchexport.targets.formats import contents, exported_program
 
 
 class Export:
     """The target."""
 
-    specializes_0_1 = True
-    # 1.4 s that every child would pay: torch.export.load needs it.
-    preload = ("torch._dynamo",)
-    moves = "torch.export.passes.move_to_device_pass moves it"
+    traits = TargetTraits(
+        specializes_0_1=True,
+        # 1.4 s that every child would pay: torch.export.load needs it.
+        preload=("torch._dynamo",),
+        moved_by="torch.export.passes.move_to_device_pass",
+        read=exported_program.read,
+    )
 
     def unavailable(self, device: str) -> str | None:
         """Part of every supported torch."""
@@ -66,42 +64,8 @@ class Export:
         raise first
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
-        """``torch.export.load``, moved to the device. The file must be one this run made: it can hold code."""
-        program = torch.export.load(path)
-        if device != "cpu":
-            from torch.export.passes import move_to_device_pass
-
-            program = move_to_device_pass(program, device)
-        return LoadedProgram(program)
-
-    def inspect(self, path: Path, loaded: LoadedProgram) -> dict[str, Any]:
-        """What a loaded program says of itself, as plain data."""
-        return {
-            "described": contents.of_exported(loaded.program) | contents.extras_of(path),
-            "sizes": contents.sizes_of(loaded.program),
-            "branches": of_exported(loaded.program).as_plain(),
-        }
-
-
-class LoadedProgram:
-    """An ExportedProgram that can be called."""
-
-    def __init__(self, program: torch.export.ExportedProgram) -> None:
-        self.program = program
-        self.module = program.module()
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it."""
-        return self.module(*args, **kwargs)
-
-
-def _save(
-    program: torch.export.ExportedProgram, path: Path, extra_files: Mapping[str, str | bytes]
-) -> None:
-    """``torch.export.save`` by way of memory: given a path, its C++ writer aborts the process on a full disk."""
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files=dict(extra_files))
-    path.write_bytes(buffer.getbuffer())
+        """``torch.export.load``, moved to the device."""
+        return exported_program.load(path, device)
 
 
 def _artifact(
@@ -114,14 +78,11 @@ def _artifact(
         program=program,
         module=module,
         run=module,
-        write=_save,
-        filename=FILENAME,
-        extra_files=extra_files,
-        notes=notes,
-        auditor=lambda spec: suspicions(spec, facts_of(program)),
-        reader=of_exported,
-        describer=contents.of_exported,
-        locator=devices.of_exported,
+        write=lambda path: exported_program.save(program, path, extra_files),
+        filename=exported_program.FILENAME,
+        facts=exported_program.ExportedProgramFacts(
+            program=program, extras=contents.given_extras(extra_files), notes=notes
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,18 @@ import torch
 from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.messages import is_about_dims
-from pytest_torchexport.targets.base import NotApplicable, whole_file
+from pytest_torchexport.targets.base import NotApplicable, TargetTraits, whole_file
 from pytest_torchexport.targets.export import forget_earlier_exports, with_names
-from pytest_torchexport.targets.formats import onnx_file
+from pytest_torchexport.targets.formats import onnx_model
 from pytest_torchexport.targets.formats.branches import Branches, of_onnx
-from pytest_torchexport.targets.formats.ort import TensorFile, has_loops, named, unavailable
+from pytest_torchexport.targets.formats.facts import ProgramFacts
+from pytest_torchexport.targets.formats.onnx_runtime import (
+    LOADER,
+    TensorFile,
+    has_loops,
+    named,
+    unavailable,
+)
 from pytest_torchexport.targets.formats.sizes import (
     Captures,
     Suspicion,
@@ -46,14 +53,13 @@ class OnnxArtifact:
     device: str
     external_data: bool
     native_loops: bool
+    facts: ProgramFacts
     baked: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
     module: Any = None
-    captured: Captures = field(default_factory=Captures)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""
-        return self.lift(self.session(**self.lower(Call(args, kwargs)).kwargs))
+        return self.unpack_outputs(self.session(**self.pack_inputs(Call(args, kwargs)).kwargs))
 
     def save(self, directory: Path) -> Path:
         """Write ``model.onnx`` and, as torch does by default, ``model.onnx.data`` beside it."""
@@ -61,13 +67,13 @@ class OnnxArtifact:
             self.program.save(path, external_data=self.external_data)
         return path
 
-    def lower(self, call: Call) -> Call:
+    def pack_inputs(self, call: Call) -> Call:
         """Tensors by input name. Python arguments are constants of the graph: they vanish."""
         kept = _graph_inputs(self.program, call.leaves())
         names = [value.name for value in self.program.model.graph.inputs]
         return Call((), named(dict(zip(names, kept, strict=True))))
 
-    def lift(self, value: Any) -> Any:
+    def unpack_outputs(self, value: Any) -> Any:
         """Eager's pytree: what the graph returned, and the constants it does not carry."""
         import torch.utils._pytree as torch_pytree
         from torch.export.graph_signature import ConstantArgument, OutputKind, SymIntArgument
@@ -91,9 +97,18 @@ class OnnxArtifact:
                 leaves.append(tensor)
         return torch_pytree.tree_unflatten(leaves, program.call_spec.out_spec)
 
-    def audit(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
-        """The sizes of the graph's inputs; and the ranges and guards of the program it was made from, of
-        which the file keeps none.
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxProgramFacts(ProgramFacts):
+    """The facts of an ONNXProgram, and of the ExportedPrograms it was made from."""
+
+    program: Any
+    captured: Captures
+
+    def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
+        """Return what the sizes of the graph's inputs make doubtful.
+
+        And what the ranges and guards of the captured programs do: the file keeps none of those.
         """
         inside = {path for path, _ in _graph_inputs(self.program, spec.flatten(example))}
         values = iter(self.program.model.graph.inputs)
@@ -109,20 +124,19 @@ class OnnxArtifact:
             dropped=True,
         )
 
-    def described(self) -> dict[str, str]:
-        """What the model says of itself."""
-        return onnx_file.described(self.program.model_proto)
-
     def branches(self) -> Branches | None:
-        """``If``, ``Loop`` and ``Scan`` of the model."""
+        """Return its ``If``, ``Loop`` and ``Scan``."""
         return of_onnx(self.program.model_proto)
+
+    def contents(self) -> dict[str, str]:
+        """Return its inputs, outputs, versions, metadata and functions."""
+        return onnx_model.contents(self.program.model_proto)
 
 
 class Onnx:
     """The target."""
 
-    specializes_0_1 = True
-    torch_free_loader = "pytest_torchexport.targets.formats.ort:FILES"
+    traits = TargetTraits(specializes_0_1=True, torch_free_loader=LOADER)
 
     def unavailable(self, device: str) -> str | None:
         """Needs the extra ``onnx`` (or ``onnx-gpu``)."""
@@ -235,8 +249,7 @@ def _artifact(
         external_data=external_data,
         native_loops=has_loops(program.model_proto),
         baked=_baked(program),
-        notes=notes,
-        captured=captured,
+        facts=OnnxProgramFacts(program=program, captured=captured, notes=notes),
     )
 
 

@@ -17,10 +17,17 @@ import torch
 from pytest_torchexport.inputs.pytrees import Structure, describe, flatten
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
 from pytest_torchexport.outcomes.subject import as_module
-from pytest_torchexport.targets.base import NotApplicable, whole_file
-from pytest_torchexport.targets.formats import onnx_file
+from pytest_torchexport.targets.base import NotApplicable, TargetTraits, whole_file
+from pytest_torchexport.targets.formats import onnx_model
 from pytest_torchexport.targets.formats.branches import Branches, of_onnx
-from pytest_torchexport.targets.formats.ort import TensorFile, has_loops, named, unavailable
+from pytest_torchexport.targets.formats.facts import ProgramFacts
+from pytest_torchexport.targets.formats.onnx_runtime import (
+    LOADER,
+    TensorFile,
+    has_loops,
+    named,
+    unavailable,
+)
 from pytest_torchexport.targets.formats.sizes import Suspicion, onnx_facts, suspicions
 from pytest_torchexport.targets.onnx import device_of
 from pytest_torchexport.targets.trace import CAUGHT, FlatModule
@@ -42,13 +49,13 @@ class LegacyArtifact:
     structure: Structure
     constants: tuple[Any, ...]
     native_loops: bool
+    facts: ProgramFacts
     baked: tuple[str, ...] = ()
     module: Any = None
-    shapes: tuple[tuple[int | None, ...], ...] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""
-        return self.lift(self.session(**self.lower(Call(args, kwargs)).kwargs))
+        return self.unpack_outputs(self.session(**self.pack_inputs(Call(args, kwargs)).kwargs))
 
     def save(self, directory: Path) -> Path:
         """Write the model, and its data where that is apart."""
@@ -57,11 +64,11 @@ class LegacyArtifact:
                 path.write_bytes(data)
         return directory / FILENAME
 
-    def lower(self, call: Call) -> Call:
+    def pack_inputs(self, call: Call) -> Call:
         """Tensors (and numbers, where a ScriptModule takes them) by input name."""
         return Call((), named(dict(zip(self.names, _inputs(call, self._scripted), strict=True))))
 
-    def lift(self, value: Any) -> Any:
+    def unpack_outputs(self, value: Any) -> Any:
         """Eager's pytree: tensors from the graph, everything else as it was on the example."""
         in_graph = [isinstance(leaf, torch.Tensor) for leaf in self.constants]
         if sum(in_graph) != len(value):
@@ -76,38 +83,50 @@ class LegacyArtifact:
         ]
         return self.structure.unflatten(leaves)
 
-    def audit(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
-        """The sizes of the graph's inputs; the format has no guards."""
-        kinds = _kinds(self._scripted)
-        waiting = iter(self.shapes)
-        shapes = [
-            next(waiting, None) if isinstance(leaf.example, kinds) else None for leaf in spec.leaves
-        ]
-        return suspicions(spec, onnx_facts(shapes, {}))
-
-    def described(self) -> dict[str, str]:
-        """What the model says of itself."""
-        import onnx
-
-        return onnx_file.described(onnx.load_from_string(self.files[FILENAME]))
-
-    def branches(self) -> Branches | None:
-        """``If``, ``Loop`` and ``Scan`` of the model."""
-        import onnx
-
-        return of_onnx(onnx.load_from_string(self.files[FILENAME]))
-
     @property
     def _scripted(self) -> bool:
         return isinstance(self.program, torch.jit.ScriptModule)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LegacyFacts(ProgramFacts):
+    """The facts of an ONNX file kept as bytes. ``shapes`` are those of its inputs, None for an open size.
+
+    The leaves of a call that are inputs have one of the types in ``kinds``.
+    """
+
+    data: bytes
+    shapes: tuple[tuple[int | None, ...], ...]
+    kinds: tuple[type, ...]
+
+    def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
+        """Return what the sizes of the graph's inputs make doubtful; the format has no guards."""
+        waiting = iter(self.shapes)
+        shapes = [
+            next(waiting, None) if isinstance(leaf.example, self.kinds) else None
+            for leaf in spec.leaves
+        ]
+        return suspicions(spec, onnx_facts(shapes, {}))
+
+    def branches(self) -> Branches | None:
+        """Return its ``If``, ``Loop`` and ``Scan``."""
+        return of_onnx(self._model)
+
+    def contents(self) -> dict[str, str]:
+        """Return its inputs, outputs, versions, metadata and functions."""
+        return onnx_model.contents(self._model)
+
+    @property
+    def _model(self) -> Any:
+        import onnx
+
+        return onnx.load_from_string(self.data)
+
+
 class OnnxLegacy:
     """The target."""
 
-    specializes_0_1 = False
-    crashes_on_caught_errors = CAUGHT
-    torch_free_loader = "pytest_torchexport.targets.formats.ort:FILES"
+    traits = TargetTraits(crashes_on_caught_errors=CAUGHT, torch_free_loader=LOADER)
 
     def unavailable(self, device: str) -> str | None:
         """Needs the extra ``onnx`` (or ``onnx-gpu``), and a torch that still has the exporter."""
@@ -147,7 +166,9 @@ class OnnxLegacy:
             structure=structure,
             constants=outputs,
             native_loops=has_loops(proto),
-            shapes=_input_shapes(proto, names),
+            facts=LegacyFacts(
+                data=files[FILENAME], shapes=_input_shapes(proto, names), kinds=_kinds(scripted)
+            ),
             baked=baked,
         )
 

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
-from pytest_torchexport.targets.formats import contents, devices
-from pytest_torchexport.targets.formats.branches import of_torchscript
-
-FILENAME = "model.pt"
-# The trip count that TorchScript gives a loop of which it knows none.
-UNBOUNDED = 2**63 - 1
+from pytest_torchexport.targets.base import DirectArtifact, NotApplicable, TargetTraits
+from pytest_torchexport.targets.formats import contents, torchscript
 
 
 class Script:
     """The target."""
 
-    specializes_0_1 = False
+    traits = TargetTraits(read=torchscript.read)
 
     def unavailable(self, device: str) -> str | None:
         """Gone with torch versions that no longer have TorchScript."""
@@ -39,15 +31,11 @@ class Script:
         if isinstance(owner, torch.nn.Module) and not isinstance(module, torch.nn.Module):
             module = _with_forward(owner, module.__name__)
         extra = options.pop("_extra_files", {})
-        return artifact(torch.jit.script(module, **options), extra)
+        return DirectArtifact(**script_fields(torch.jit.script(module, **options), extra))
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         """``torch.jit.load`` on the device."""
-        return load_script(path, device)
-
-    def inspect(self, path: Path, loaded: Any) -> dict[str, Any]:
-        """What a loaded program says of itself."""
-        return inspect_script(path, loaded)
+        return torchscript.load(path, device)
 
 
 def _forget_types() -> None:
@@ -69,65 +57,19 @@ def _with_forward(owner: torch.nn.Module, name: str) -> torch.nn.Module:
     return module
 
 
-def artifact(program: Any, extra_files: Mapping[str, str | bytes]) -> DirectArtifact:
-    """The artifact for a ScriptModule or ScriptFunction."""
-    return DirectArtifact(
-        program=program,
-        module=program if isinstance(program, torch.nn.Module) else None,
-        run=program,
-        write=save_script,
-        filename=FILENAME,
-        extra_files=extra_files,
-        native_loops=has_loops(program),
-        reader=of_torchscript,
-        describer=contents.of_torchscript,
-        locator=devices.of_torchscript,
-    )
-
-
-def save_script(program: Any, path: Path, extra_files: Mapping[str, str | bytes]) -> None:
-    """``torch.jit.save`` by way of memory: given a path, its C++ writer aborts the process on a full disk."""
-    buffer = io.BytesIO()
-    with _without_deprecations():
-        torch.jit.save(program, buffer, _extra_files=dict(extra_files))
-    path.write_bytes(buffer.getbuffer())
-
-
-def load_script(path: Path, device: str) -> Callable[..., Any]:
-    """``torch.jit.load`` on the device."""
-    with _without_deprecations():
-        return torch.jit.load(path, map_location=device)  # type: ignore[no-any-return,no-untyped-call]
-
-
-def inspect_script(path: Path, loaded: Any) -> dict[str, Any]:
-    """What a loaded program and its archive say of themselves, as plain data."""
+def script_fields(program: Any, extra_files: Mapping[str, str | bytes]) -> dict[str, Any]:
+    """Return the fields of a DirectArtifact for a ScriptModule or ScriptFunction."""
     return {
-        "described": contents.of_torchscript(loaded) | contents.extras_of(path),
-        "branches": of_torchscript(loaded).as_plain(),
+        "program": program,
+        "module": program if isinstance(program, torch.nn.Module) else None,
+        "run": program,
+        "write": lambda path: torchscript.save(program, path, extra_files),
+        "filename": torchscript.FILENAME,
+        "native_loops": torchscript.has_loops(program),
+        "facts": torchscript.TorchScriptFacts(
+            program=program, extras=contents.given_extras(extra_files)
+        ),
     }
-
-
-@contextmanager
-def _without_deprecations() -> Iterator[None]:
-    """Saving and loading happen on the user's time too, maybe under ``-W error``: torch's advice about
-    torch.jit as such is no news there. The class differs between versions, the words do not.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message=r"`torch\.jit\.\w+` is (deprecated|not supported)"
-        )
-        yield
-
-
-def has_loops(program: Any) -> bool:
-    """Whether a TorchScript program has a ``while``: such a call may never return, and Python cannot
-    interrupt it. A ``for`` ends by itself: its loop node knows the number of trips.
-    """
-    if not isinstance(program, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
-        return False
-    graph = getattr(program, "inlined_graph", None)
-    loops = graph.findAllNodes("prim::Loop") if graph is not None else []
-    return any(next(iter(loop.inputs())).toIValue() == UNBOUNDED for loop in loops)
 
 
 TARGET = Script()

@@ -13,12 +13,10 @@ import torch
 from pytest_torchexport.inputs.pytrees import Structure, describe
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.subject import as_module, signature_of
-from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
-from pytest_torchexport.targets.formats import contents, devices
-from pytest_torchexport.targets.formats.branches import of_torchscript
-from pytest_torchexport.targets.script import has_loops, inspect_script, load_script, save_script
+from pytest_torchexport.targets.base import DirectArtifact, NotApplicable, TargetTraits
+from pytest_torchexport.targets.formats import torchscript
+from pytest_torchexport.targets.script import script_fields
 
-FILENAME = "model.pt"
 # A minimal case: try: x.view(7) except RuntimeError: ... (seen with torch 2.13: SIGSEGV).
 CAUGHT = (
     "forward catches what an operation raises on the example, and torch.jit.trace does not survive that: tried in "
@@ -56,10 +54,10 @@ class FlatArtifact(DirectArtifact):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it on the call's tensors."""
-        flat = self.lower(Call(args, kwargs))
+        flat = self.pack_inputs(Call(args, kwargs))
         return self.run(*flat.args)
 
-    def lower(self, call: Call) -> Call:
+    def pack_inputs(self, call: Call) -> Call:
         """The call's tensors, in order."""
         return Call(call.tensors())
 
@@ -72,10 +70,10 @@ class PositionalArtifact(DirectArtifact):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it with the keyword arguments in their places."""
-        flat = self.lower(Call(args, kwargs))
+        flat = self.pack_inputs(Call(args, kwargs))
         return self.run(*flat.args)
 
-    def lower(self, call: Call) -> Call:
+    def pack_inputs(self, call: Call) -> Call:
         """The call with its keyword arguments in their places."""
         return Call((*call.args, *(call.kwargs[name] for name in self.names)))
 
@@ -83,8 +81,7 @@ class PositionalArtifact(DirectArtifact):
 class Trace:
     """The target."""
 
-    specializes_0_1 = False
-    crashes_on_caught_errors = CAUGHT
+    traits = TargetTraits(crashes_on_caught_errors=CAUGHT, read=torchscript.read)
 
     def unavailable(self, device: str) -> str | None:
         """Gone with torch versions that no longer have TorchScript."""
@@ -101,7 +98,7 @@ class Trace:
         if names is not None and all(map(_traceable, [*example.args, *example.kwargs.values()])):
             inputs = (*example.args, *(example.kwargs[name] for name in names))
             program = _trace(_traceable_subject(module), inputs, arguments)
-            return _artifact(PositionalArtifact, program, names=names, extra_files=extra)
+            return PositionalArtifact(names=names, **script_fields(program, extra))
         baked = tuple(
             f"{path}={describe(leaf)}"
             for path, leaf in leaves
@@ -112,15 +109,11 @@ class Trace:
         flat = FlatModule(as_module(module), structure, _without_tensors(values))
         tensors = tuple(leaf for leaf in values if isinstance(leaf, torch.Tensor))
         program = _trace(flat, tensors, arguments)
-        return _artifact(FlatArtifact, program, baked=baked, extra_files=extra)
+        return FlatArtifact(baked=baked, **script_fields(program, extra))
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         """``torch.jit.load`` on the device."""
-        return load_script(path, device)
-
-    def inspect(self, path: Path, loaded: Any) -> dict[str, Any]:
-        """What a loaded program says of itself."""
-        return inspect_script(path, loaded)
+        return torchscript.load(path, device)
 
 
 def _traceable_subject(module: Callable[..., Any]) -> Callable[..., Any]:
@@ -131,21 +124,6 @@ def _traceable_subject(module: Callable[..., Any]) -> Callable[..., Any]:
 
 def _trace(module: Callable[..., Any], inputs: tuple[Any, ...], arguments: dict[str, Any]) -> Any:
     return torch.jit.trace(module, inputs, **arguments)  # type: ignore[no-untyped-call]
-
-
-def _artifact(cls: type[DirectArtifact], program: Any, **fields: Any) -> DirectArtifact:
-    return cls(
-        program=program,
-        module=program if isinstance(program, torch.nn.Module) else None,
-        run=program,
-        write=save_script,
-        filename=FILENAME,
-        native_loops=has_loops(program),
-        reader=of_torchscript,
-        describer=contents.of_torchscript,
-        locator=devices.of_torchscript,
-        **fields,
-    )
 
 
 def _traceable(value: Any) -> bool:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pytest_torchexport import check_export, targets
+from pytest_torchexport.config import names
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.inputs.spec import Call, InputSpec, build_spec
 from pytest_torchexport.outcomes.observe import Returned, observe
@@ -34,7 +35,7 @@ class Affine(torch.nn.Module):
         return self.linear(x) + self.shift
 
 
-@pytest.fixture(params=targets.names())
+@pytest.fixture(params=names.targets())
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -101,9 +102,9 @@ def test_what_is_saved_loads_and_returns_the_same(name: str, device: str, tmp_pa
     path = artifact.save(tmp_path)
     assert path.parent == tmp_path
     loaded = targets.get(name).load(path, device)
-    lowered = artifact.lower(call)
+    packed = artifact.pack_inputs(call)
     with torch.no_grad():
-        again = artifact.lift(loaded(*lowered.args, **lowered.kwargs))
+        again = artifact.unpack_outputs(loaded(*packed.args, **packed.kwargs))
         torch.testing.assert_close(again, artifact(*call.args), rtol=0, atol=0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -178,13 +178,12 @@ def explore(case: Case, key: str) -> BranchResults | None:
     if explored.stopped:
         log.note(f"the search for branches stopped after {explored.stopped}")
     plan.corpus.store(key, _kept(explored), shared=True)
-    read: Callable[[], Branches | None] | None = getattr(case.artifact, "branches", None)
     return BranchResults(
         case=case,
         observed=observed,
         explored=explored,
         example=explored.corpus[0],
-        artifact=read() if read is not None else None,
+        artifact=case.artifact.facts.branches(),
     )
 
 
@@ -366,7 +365,7 @@ def _exported_at(
 
 def _proof(branch_results: BranchResults, recipe: Recipe) -> Iterator[str]:
     """A second trace, made at the failing call: it agrees with eager there, and is another program."""
-    program = getattr(branch_results.case.artifact, "program", None)
+    program = branch_results.case.artifact.program
     call = build(branch_results.case.spec, recipe)
     scripts = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
     if not isinstance(program, scripts) or call is None:

@@ -11,7 +11,7 @@ from pytest_torchexport.judge.log import ItemLog
 from pytest_torchexport.outcomes.observe import Crashed, NotTransferable, Raised, Returned, TimedOut
 from pytest_torchexport.outcomes.subject import missing_device
 from pytest_torchexport.results.failures import RoundTripDiffers
-from pytest_torchexport.targets.formats.devices import RAISES, RETURNED, Baked, about_devices
+from pytest_torchexport.targets.formats.devices import RAISES, RETURNED, BakedDevice, about_devices
 
 # How many of the constants are named.
 NAMED = 3
@@ -23,14 +23,11 @@ def serve(case: Case, trip: RoundTrip) -> None:
 
     What is only tied to its device is a note: most files are served on the kind of device they were made on.
     """
-    find = getattr(case.artifact, "devices", None)
-    tied = [
-        item for item in (find() if find is not None else ()) if item.effect in (RAISES, RETURNED)
-    ]
+    tied = [item for item in case.artifact.facts.devices() if item.effect in (RAISES, RETURNED)]
     others = [d for d in case.plan.settings.serve_on if _indexed(d) != _indexed(case.plan.device)]
-    moved_by_a_pass = getattr(targets.get(case.plan.target), "moves", "")
+    moved_by = targets.get(case.plan.target).traits.moved_by
     if tied:
-        moved = f"; {moved_by_a_pass}" if moved_by_a_pass else ""
+        moved = f"; {moved_by} moves it" if moved_by else ""
         case.log.note(f"tied to {case.plan.device}: {_listed(tied)}{moved}")
     for device in others:
         reason = missing_device(device) or targets.get(case.plan.target).unavailable(device)
@@ -38,7 +35,7 @@ def serve(case: Case, trip: RoundTrip) -> None:
             _call_on(case, trip, device)
             continue
         case.log.ineffective.append(f"not loaded on {device}, where it is to be served: {reason}")
-        if tied and not moved_by_a_pass:
+        if tied and not moved_by:
             trip.hold(_tied(device, tied))
         said = _on_meta(case, trip)
         if said:
@@ -79,7 +76,7 @@ def _call_on(case: Case, trip: RoundTrip, device: str) -> None:
         trip.hold(RoundTripDiffers(f"loaded on {device}", differences=tuple(differences)))
 
 
-def _tied(device: str, tied: list[Baked]) -> RoundTripDiffers:
+def _tied(device: str, tied: list[BakedDevice]) -> RoundTripDiffers:
     first = tied[0]
     return RoundTripDiffers(
         f"it will not run on {device}: {first.op} gives a tensor on {first.device}, wherever the inputs are",
@@ -91,7 +88,7 @@ def _tied(device: str, tied: list[Baked]) -> RoundTripDiffers:
     )
 
 
-def _listed(tied: list[Baked]) -> str:
+def _listed(tied: list[BakedDevice]) -> str:
     places = list(dict.fromkeys(item.where.place if item.where else "" for item in tied))
     more = f" and {len(places) - NAMED} more lines" if len(places) > NAMED else ""
     return f"{tied[0].op} at {', '.join(places[:NAMED])}{more}"

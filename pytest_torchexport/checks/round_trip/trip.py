@@ -189,7 +189,7 @@ class RoundTrip:
         with self._open(path=path) as session:
             if session.problem is not None:
                 raising.not_loaded(session.problem, session.printed(), self._blocked)
-            said: Mapping[str, str] = session.found.get("described", {})
+            said: Mapping[str, str] = session.found.get("contents", {})
             return said
 
     def _load(self) -> None:
@@ -200,15 +200,14 @@ class RoundTrip:
         self._judge_file(session.found)
 
     def _judge_file(self, found: Mapping[str, Any]) -> None:
-        describe = getattr(self._bench.artifact, "described", None)
-        own = describe() if describe is not None else {}
+        own = self._bench.artifact.facts.contents()
         pickled = found.get("pickled", ())
         if pickled:
             self._bench.log.note(
                 f"the file holds pickles that name {', '.join(pickled)}: whoever loads it runs code of these"
             )
         raising.sound(found.get("problems", ()))
-        raising.same_names(own, found.get("described", own))
+        raising.same_names(own, found.get("contents", own))
 
     def _isolated(self) -> bool:
         return isinstance(self._bench.artifact, Isolated)

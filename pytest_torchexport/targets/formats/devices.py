@@ -52,7 +52,7 @@ _BY_NAME = {"aten::cpu": "cpu", "aten::cuda": "cuda"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Baked:
+class BakedDevice:
     """A device that is a constant of a program: the operation that makes or moves a tensor there, the user's line
     and one of ``EFFECTS``.
     """
@@ -63,7 +63,7 @@ class Baked:
     effect: str
 
 
-def of_torchscript(program: Any) -> tuple[Baked, ...]:
+def of_torchscript(program: Any) -> tuple[BakedDevice, ...]:
     """Those of a trace or script. A script keeps ``x.device``; what it makes without naming a device is made on the
     default one, as in eager, and is not listed. Parameters, buffers and constant tensors move with ``map_location``.
     """
@@ -75,7 +75,7 @@ def of_torchscript(program: Any) -> tuple[Baked, ...]:
     return _judged(operations, moved)
 
 
-def of_exported(program: Any) -> tuple[Baked, ...]:
+def of_exported(program: Any) -> tuple[BakedDevice, ...]:
     """Those of an ExportedProgram, its constant tensors included, as they are where only ``program.module()`` is
     moved: ``torch.export.passes.move_to_device_pass`` rewrites them all.
     """
@@ -83,7 +83,7 @@ def of_exported(program: Any) -> tuple[Baked, ...]:
     if not isinstance(root, torch.nn.Module):
         return ()
     constants = getattr(program.graph_signature, "inputs_to_lifted_tensor_constants", {})
-    found: list[Baked] = []
+    found: list[BakedDevice] = []
     for module in root.modules():
         if isinstance(module, torch.fx.GraphModule):
             # What a branch's operands are, only the outer graph knows.
@@ -199,12 +199,12 @@ class _Whereabouts:
 
 def _judged(
     operations: Iterable[_Operation], moved: dict[Hashable, int | None]
-) -> tuple[Baked, ...]:
+) -> tuple[BakedDevice, ...]:
     program = _Whereabouts(moved=moved)
     for step in operations:
         program.follow(step)
     found = [
-        Baked(
+        BakedDevice(
             device=str(step.device),
             op=step.op,
             where=step.where,

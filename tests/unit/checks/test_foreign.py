@@ -610,10 +610,10 @@ A, C = torch.zeros(4, 3), torch.ones(4, 3)
 )
 def test_inputs_go_by_name_and_the_rest_in_order(any_path, names, call, expected):
     _, file = file_of(names, Flagged(), call)
-    lowered = file.lower(call)
-    assert lowered.args == ()
-    assert lowered.kwargs.keys() == expected.keys()
-    assert all(lowered.kwargs[name] is value for name, value in expected.items())
+    packed = file.pack_inputs(call)
+    assert packed.args == ()
+    assert packed.kwargs.keys() == expected.keys()
+    assert all(packed.kwargs[name] is value for name, value in expected.items())
 
 
 def test_names_that_do_not_come_out_even(any_path):
@@ -621,14 +621,14 @@ def test_names_that_do_not_come_out_even(any_path):
     with pytest.raises(
         TypeError, match=r"takes 3 inputs \(p, q, r\), the call has 2 tensors \(a, b\)"
     ):
-        file.lower(Call((A, C)))
-    assert file.audit(file.spec, Call((A, C))) == ()
+        file.pack_inputs(Call((A, C)))
+    assert file.facts.suspicions(file.spec, Call((A, C))) == ()
 
 
 def test_sizes_are_held_against_the_input_of_the_name(any_path):
     shapes = [[None, 3], [4, 3]]
     spec, file = file_of(["b", "a"], Flagged(), Call((A, C)), shapes)
-    assert {suspicion.path for suspicion in file.audit(spec, spec.example)} == {"a"}
+    assert {suspicion.path for suspicion in file.facts.suspicions(spec, spec.example)} == {"a"}
 
 
 # -- what is no artifact ---------------------------------------------------------------------------

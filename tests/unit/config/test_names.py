@@ -9,11 +9,11 @@ import pytest
 
 from pytest_torchexport.config import names
 from pytest_torchexport.config.names import entry_point, register_target, targets
-from pytest_torchexport.targets import get
+from pytest_torchexport.targets import TargetTraits, get
 
 
 class Fake:
-    specializes_0_1 = False
+    traits = TargetTraits()
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_every_name_of_ours_is_a_target_with_the_three_verbs():
         assert callable(target.unavailable)
         assert callable(target.export)
         assert callable(target.load)
-        assert isinstance(target.specializes_0_1, bool)
+        assert isinstance(target.traits, TargetTraits)
         assert entry_point(name) == f"pytest_torchexport.targets.{name}:TARGET"
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.runners import InProcess, Isolated, IsolatedRaised, elsewhere
 from pytest_torchexport.outcomes.observe import Crashed, NotTransferable, Raised, Returned, TimedOut
+from pytest_torchexport.targets import ProgramFacts
 
 X = torch.tensor([1.0, 2.0])
 
@@ -45,17 +46,18 @@ class Session:
 
 
 class Artifact:
-    """Lowers by handing the tensors on, lifts into a list."""
+    """Packs a call into its tensors, unpacks a value into a list."""
 
     baked = ("flag=True",)
     program = "the program"
     module = None
     native_loops = True
+    facts = ProgramFacts()
 
-    def lower(self, call):
+    def pack_inputs(self, call):
         return Call(call.tensors())
 
-    def lift(self, value):
+    def unpack_outputs(self, value):
         return [value]
 
     def save(self, directory):
@@ -80,7 +82,7 @@ def returned(value, *left):
 # -- elsewhere -------------------------------------------------------------------------------------
 
 
-def test_the_value_is_lifted_and_the_inputs_are_those_of_the_call():
+def test_the_value_is_unpacked_and_the_inputs_are_those_of_the_call():
     session = Session([returned(X * 2, X + 1)])
     call = Call((), {"given": {"x": X}})
     outcome, state = elsewhere(session, Artifact(), call, device="cpu", seed=0, limit=1.0)
@@ -107,7 +109,7 @@ def test_what_did_not_return_is_handed_on(outcome):
     assert found is outcome
 
 
-@pytest.mark.parametrize("method", ["lower", "lift"])
+@pytest.mark.parametrize("method", ["pack_inputs", "unpack_outputs"])
 def test_a_translation_that_raises_is_an_outcome(method):
     def fails(value):
         raise TypeError("not this kind")
@@ -171,9 +173,8 @@ def test_what_it_does_not_do_itself_the_artifact_does(tmp_path):
     assert artifact.save(tmp_path) == tmp_path / "model"
     assert artifact.module is None
     assert not artifact.native_loops
-    assert artifact.branches() is None
-    assert artifact.devices() == ()
-    assert artifact.lift(1) == [1]
+    assert artifact.facts == ProgramFacts()
+    assert artifact.unpack_outputs(1) == [1]
 
 
 def test_what_it_printed_is_known_after_its_process_has_ended():

@@ -19,9 +19,13 @@ from pathlib import Path
 
 import torch
 
+from pytest_torchexport.targets import TargetTraits
+
 
 class Loads:
     """A target whose ``load`` is a function of the file's text."""
+
+    traits = TargetTraits()
 
     def __init__(self, load):
         self._load = load

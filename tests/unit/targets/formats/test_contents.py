@@ -497,7 +497,7 @@ def test_extra_files_are_saved_and_told(target, option, tmp_path):
     with quiet("cpu"), torch.no_grad():
         artifact = targets.get(target).export(module, example, spec, **{option: EXTRAS})
         path = artifact.save(tmp_path)
-    told = {key: text for key, text in artifact.described().items() if "extra" in key}
+    told = {key: text for key, text in artifact.facts.contents().items() if "extra" in key}
     assert list(told) == ["extra file labels.json", "extra file deep/notes.txt"]
     assert contents.extras_of(path) == told
     assert contents.given_extras(EXTRAS | {"labels.json": b"[]"}) != told

@@ -104,7 +104,7 @@ def audited(
     spec = spec_of(module.forward, *args, **options)
     with quiet("cpu"), torch.no_grad():
         artifact = target.export(module, spec.example, spec, **(given or {}))
-    return artifact.audit(spec, spec.example)
+    return artifact.facts.suspicions(spec, spec.example)
 
 
 def onnx() -> Any:
@@ -223,7 +223,7 @@ def test_a_nested_input_is_named_by_its_path():
 def test_where_the_users_example_is_not_the_exporters_its_own_size_is_tried():
     spec = spec_of(Number().forward, torch.ones(1, 8), dynamic_shapes={"x": {0: Dim.AUTO}})
     exported = spec_of(Number().forward, torch.ones(2, 8)).example
-    (found,) = EXPORT.export(Number(), exported, spec).audit(spec, exported)
+    (found,) = EXPORT.export(Number(), exported, spec).facts.suspicions(spec, exported)
     assert (found.actual, found.sizes) == ("2 only", ({"x_0": 1},))
 
 
@@ -308,7 +308,7 @@ def test_a_static_axis_of_a_legacy_file_is_named():
     fixed = spec_of(Branch().forward, torch.ones(4, 8), shapes={"x": "..."})
     with quiet("cpu"), torch.no_grad():
         artifact = legacy().export(Branch(), fixed.example, fixed)
-    (found,) = artifact.audit(spec, spec.example)
+    (found,) = artifact.facts.suspicions(spec, spec.example)
     assert (found.dim, found.actual, found.why) == ("batch", "4 only", sizes.STATIC)
 
 
@@ -327,10 +327,10 @@ def test_torch_export_is_itself_again_after_an_onnx_export():
 
 def test_an_artifact_without_metadata_says_nothing():
     artifact = DirectArtifact(
-        program=None, module=None, run=abs, write=lambda *_: None, filename="model"
+        program=None, module=None, run=abs, write=lambda _: None, filename="model"
     )
     spec = spec_of(Branch().forward, torch.ones(4, 8))
-    assert artifact.audit(spec, spec.example) == ()
+    assert artifact.facts.suspicions(spec, spec.example) == ()
 
 
 def spec_and_symbol() -> tuple[InputSpec, Any]:

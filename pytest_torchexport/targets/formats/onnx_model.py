@@ -27,7 +27,7 @@ def read(path: Path) -> Any:
 # -- what it says of itself ----------------------------------------------------------------------------
 
 
-def described(model: Any) -> dict[str, str]:
+def contents(model: Any) -> dict[str, str]:
     """Inputs, outputs, versions, metadata and functions of an ``onnx.ModelProto``."""
     graph = model.graph
     return {

@@ -21,8 +21,8 @@ pytestmark = [
 ]
 onnx = pytest.importorskip("onnx")
 
-from pytest_torchexport.targets.formats import onnx_file  # noqa: E402
-from pytest_torchexport.targets.formats.onnx_file import described, external, problems, read  # noqa: E402
+from pytest_torchexport.targets.formats import onnx_model  # noqa: E402
+from pytest_torchexport.targets.formats.onnx_model import contents, external, problems, read  # noqa: E402
 
 helper = onnx.helper
 FLOAT = onnx.TensorProto.FLOAT
@@ -176,7 +176,7 @@ TEXTS = {
 @pytest.mark.parametrize(("operator", "attributes"), TEXTS.items(), ids=TEXTS)
 def test_texts_of_onnx_own_operators_are_no_paths(operator, attributes):
     node = helper.make_node(operator, [], ["c"], **attributes)
-    assert list(onnx_file._absolute_attributes(model(node))) == []
+    assert list(onnx_model._absolute_attributes(model(node))) == []
 
 
 def test_an_absolute_path_in_an_attribute_is_told(tmp_path):
@@ -275,7 +275,7 @@ def test_what_torch_writes_has_no_problem(tmp_path, name, custom_operator):
     path = tmp_path / "model.onnx"
     WRITTEN[name](path)
     assert problems(path) == []
-    assert described(read(path))["producer"].startswith("pytorch 2.")
+    assert contents(read(path))["producer"].startswith("pytorch 2.")
     assert external(path) == (["model.onnx.data"] if name == "external data" else [])
 
 
@@ -284,10 +284,10 @@ def test_a_model_in_memory_says_what_its_file_says(tmp_path):
     shapes = ({0: torch.export.Dim("batch")},)
     program = torch.onnx.export(module, args, dynamo=True, verbose=False, dynamic_shapes=shapes)
     program.model.metadata_props["team"] = "vision"
-    before = described(program.model_proto)
+    before = contents(program.model_proto)
     for whole in (False, True):
         program.save(tmp_path / "model.onnx", external_data=not whole)
-        assert described(read(tmp_path / "model.onnx")) == before
+        assert contents(read(tmp_path / "model.onnx")) == before
     assert before["input input"] == "float[batch, 300]"
     assert before["metadata team"] == "vision"
 
@@ -303,7 +303,7 @@ def test_names_axes_versions_and_functions_are_said():
     made.graph.input.append(
         helper.make_tensor_sequence_value_info("parts", onnx.TensorProto.INT64, [None, 2])
     )
-    assert described(made) == {
+    assert contents(made) == {
         "inputs": "x, unranked, parts",
         "outputs": "y",
         "input x": "float[n]",
@@ -320,11 +320,11 @@ def test_names_axes_versions_and_functions_are_said():
 WITHOUT_TORCH = """
 import sys
 from pathlib import Path
-from pytest_torchexport.targets.formats import onnx_file
+from pytest_torchexport.targets.formats import onnx_model
 assert not {"torch", "onnx", "onnxruntime", "numpy"} & set(sys.modules), sorted(sys.modules)
 sys.modules["torch"] = None
 path = Path(sys.argv[1])
-print(onnx_file.problems(path), onnx_file.external(path), onnx_file.described(onnx_file.read(path)))
+print(onnx_model.problems(path), onnx_model.external(path), onnx_model.contents(onnx_model.read(path)))
 """
 
 

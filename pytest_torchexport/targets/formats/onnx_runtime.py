@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_torchexport.sandbox.arrays import Array
-from pytest_torchexport.targets.formats import onnx_file
-from pytest_torchexport.targets.formats.branches import of_onnx
+from pytest_torchexport.targets.formats import onnx_model
+from pytest_torchexport.targets.formats.branches import Branches, of_onnx
+from pytest_torchexport.targets.formats.facts import ProgramFacts
 
 if TYPE_CHECKING:
     import torch
 
+# Where the clean process finds what loads an ONNX file without torch.
+LOADER = "pytest_torchexport.targets.formats.onnx_runtime:FILES"
 INSTALL = {
     "cpu": "pip install 'pytest-torchexport[onnx]'",
     "cuda": "pip install 'pytest-torchexport[onnx-gpu]'",
@@ -222,6 +225,33 @@ def _to_array(value: Any) -> Array:
     return Array(dtype, shape, data)
 
 
+@dataclass(frozen=True, kw_only=True)
+class OnnxFileFacts(ProgramFacts):
+    """The facts of a file: of its model, of the session's inputs, and what is wrong with it."""
+
+    path: Path
+    model: Any
+    session: Any
+
+    def branches(self) -> Branches | None:
+        """Return its ``If``, ``Loop`` and ``Scan``."""
+        return of_onnx(self.model)
+
+    def contents(self) -> dict[str, str]:
+        """Return its inputs, outputs, versions, metadata and functions."""
+        return onnx_model.contents(self.model)
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return contents, branches, problems, and names and shapes of the inputs as JSON."""
+        inputs = self.session.get_inputs()
+        return {
+            **super().as_plain(),
+            "problems": onnx_model.problems(self.path),
+            "names": [item.name for item in inputs],
+            "shapes": [_axes(item.shape) for item in inputs],
+        }
+
+
 class Files:
     """ONNX files for the clean process that has no torch."""
 
@@ -229,18 +259,20 @@ class Files:
         """A session on the device."""
         return ArrayFile(path, device)
 
-    def inspect(self, path: Path, loaded: ArrayFile) -> dict[str, Any]:
+    def read(self, path: Path, loaded: ArrayFile) -> OnnxFileFacts:
         """What the file says of itself, and what is wrong with it."""
-        import onnx
+        return OnnxFileFacts(path=path, model=onnx_model.read(path), session=loaded.session)
 
-        model = onnx.load(path, load_external_data=False)
-        return {
-            "described": onnx_file.described(model),
-            "problems": onnx_file.problems(path),
-            "names": [item.name for item in loaded.session.get_inputs()],
-            "shapes": [_axes(item.shape) for item in loaded.session.get_inputs()],
-            "branches": of_onnx(model).as_plain(),
-        }
+
+@dataclass(frozen=True)
+class Told:
+    """What is to be told of a file."""
+
+    told: list[str]
+
+    def as_plain(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return {"told": self.told}
 
 
 @dataclass(frozen=True)
@@ -252,9 +284,9 @@ class Read:
     def load(self, path: Path, device: str) -> None:
         """Nothing: what is missing is not yet asked for."""
 
-    def inspect(self, path: Path, loaded: None) -> dict[str, Any]:
+    def read(self, path: Path, loaded: None) -> Told:
         """What is to be told."""
-        return {"told": self.tell(path)}
+        return Told(self.tell(path))
 
 
 def _axes(shape: Sequence[Any]) -> list[int | None]:
@@ -263,5 +295,5 @@ def _axes(shape: Sequence[Any]) -> list[int | None]:
 
 FILES = Files()
 # Which files it needs beside itself, and what is wrong with it.
-SIDECARS = Read(onnx_file.external)
-FAULTS = Read(onnx_file.problems)
+SIDECARS = Read(onnx_model.external)
+FAULTS = Read(onnx_model.problems)

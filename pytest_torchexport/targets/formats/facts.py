@@ -1,0 +1,48 @@
+"""What a program says of itself: the one class that checks ask, and that each format fills in.
+
+Free of torch: the process that loads ONNX files has none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_torchexport.inputs.spec import Call, InputSpec
+    from pytest_torchexport.targets.formats.branches import Branches
+    from pytest_torchexport.targets.formats.devices import BakedDevice
+    from pytest_torchexport.targets.formats.sizes import Suspicion
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramFacts:
+    """What a program says of itself; this class says nothing.
+
+    A format overrides the methods that it can answer. None of them runs the program, and none
+    raises. ``notes`` are sentences about the export that a report shows.
+    """
+
+    notes: tuple[str, ...] = ()
+
+    def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
+        """Return the dims that the program may not accept as the spec has them."""
+        return ()
+
+    def branches(self) -> Branches | None:
+        """Return the branches and loops that the program still has, None if it cannot tell."""
+        return None
+
+    def devices(self) -> tuple[BakedDevice, ...]:
+        """Return the devices that are constants of the program."""
+        return ()
+
+    def contents(self) -> dict[str, str]:
+        """Return texts by name that saving and loading must not change."""
+        return {}
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return contents and branches as JSON for another process, without those not known."""
+        contents, branches = self.contents(), self.branches()
+        found: dict[str, Any] = {"contents": contents} if contents else {}
+        return found if branches is None else {**found, "branches": branches.as_plain()}
