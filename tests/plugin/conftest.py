@@ -18,11 +18,11 @@ FAKES = '''
 import pytest, torch
 from torch import nn
 from pytest_torchexport import NotApplicable, register_target
-from pytest_torchexport.targets.base import DirectArtifact
+from pytest_torchexport.targets import DirectArtifact, TargetTraits
 
 
 class Fake:
-    specializes_0_1 = False
+    traits = TargetTraits()
 
     def __init__(self, wrap):
         self.wrap = wrap
@@ -35,7 +35,7 @@ class Fake:
         if isinstance(run, NotApplicable):
             return run
         return DirectArtifact(
-            program=run, module=run if isinstance(run, nn.Module) else None, run=run, write=lambda program, path: None, filename="fake"
+            program=run, module=run if isinstance(run, nn.Module) else None, run=run, write=lambda path: None, filename="fake"
         )
 
     def load(self, path, device):

@@ -442,7 +442,7 @@ def test_torch_still_tells_what_the_onnx_exporter_asserts():
     spec = spec_of(Even().forward, torch.ones(4, 8))
     with quiet("cpu"), torch.no_grad():
         artifact = onnx().export(Even().eval(), spec.example, spec)
-    guards = artifact.captured.facts.guards
+    guards = artifact.facts.captured.facts.guards
     assert len(guards) == 1, guards
     ((guard, _),) = guards
     (symbol,) = guard.free_symbols
