@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from pytest_torchexport.judge.failure_of import failure_class
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
-from pytest_torchexport.outcomes.observe import TENSORS
 from pytest_torchexport.results.failures import ArtifactCrashed, ArtifactHung, StateDiffers
 from pytest_torchexport.results.verdict import Difference
 
@@ -35,12 +34,14 @@ def followed(
     changes: Sequence[str],
     *,
     stateful: bool,
+    state: Container[str] = (),
 ) -> None:
     """Raise where the artifact parts from eager (``stateful``, where its forward changes its module) at call
-    ``number`` of ``length`` in a row, in what it returns or in the state it leaves. What the first call returns is
+    ``number`` of ``length`` in a row, in what it returns or in the state it leaves
+    (tensors of the names ``state``). What the first call returns is
     parity's.
     """
-    found = [item for item in differences if number > 1 or item.path.startswith(TENSORS)]
+    found = [item for item in differences if number > 1 or item.path in state]
     if not found:
         return
     row = f"call {number} of {length} in a row"

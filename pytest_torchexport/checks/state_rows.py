@@ -70,7 +70,7 @@ def _follow(case: Case, calls: Sequence[Call]) -> None:
             return
         more = state.carried_differences(left, right, judge.tolerance)
         differences = judge.differences(calls[:number], wanted, found, (left, right), more)
-        state.followed(number, len(calls), differences, eager.changes, stateful=True)
+        state.followed(number, len(calls), differences, eager.changes, stateful=True, state=left)
         dropped = state.not_carried(before, left, right)
         if dropped:
             case.log.note(

@@ -21,10 +21,11 @@ import types
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from pytest_torchexport.eager.state_ref import Change, StateRef
 from pytest_torchexport.inputs.pytrees import bits_of, is_plain
 from pytest_torchexport.outcomes.messages import is_users
 
@@ -62,6 +63,10 @@ _HOOKS = (
     "_load_state_dict_pre_hooks",
     "_load_state_dict_post_hooks",
 )
+_REGISTERS: tuple[tuple[Literal["parameter", "buffer"], str], ...] = (
+    ("parameter", "_parameters"),
+    ("buffer", "_buffers"),
+)
 _OWN = frozenset(
     {
         *_HOOKS,
@@ -88,14 +93,14 @@ class Reached:
     that are in none of their parents' registers (``.to()`` and ``state_dict`` do not know them).
     """
 
-    tokens: dict[str, Any] = field(default_factory=dict)
-    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    tokens: dict[StateRef, Any] = field(default_factory=dict)
+    tensors: dict[StateRef, torch.Tensor] = field(default_factory=dict)
     parts: dict[int, str] = field(default_factory=dict)
     modules: dict[str, torch.nn.Module] = field(default_factory=dict)
     unregistered: tuple[str, ...] = ()
 
 
-def fingerprint(thing: Any, *, values: bool = False) -> Mapping[str, Any]:
+def fingerprint(thing: Any, *, values: bool = False) -> Mapping[StateRef, Any]:
     """Names of everything that a module (or a function's closure) reaches, with tokens that are equal as long
     as it did not change. Cheap: tensors are told by identity, version and shape; with ``values`` those
     that are no parameters also by their numbers, which native kernels change without a trace.
@@ -105,17 +110,15 @@ def fingerprint(thing: Any, *, values: bool = False) -> Mapping[str, Any]:
     return reach(thing, values=values).tokens
 
 
-def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names whose tokens differ: ``buffer bn.running_mean``, ``attribute steps``, ``hooks of block``; with
-    ``(new)`` or ``(gone)`` where only one side has them. A container that grew is named once.
-    """
-    found: list[str] = []
-    for name in dict.fromkeys((*after, *before)):
-        if name in before and name in after and _same(before[name], after[name]):
+def changed(before: Mapping[StateRef, Any], after: Mapping[StateRef, Any]) -> tuple[Change, ...]:
+    """Return the places whose tokens differ, or that only one side has. A container that grew is named once."""
+    found: list[StateRef] = []
+    for ref in dict.fromkeys((*after, *before)):
+        if ref in before and ref in after and _same(before[ref], after[ref]):
             continue
-        if not any(name.startswith((f"{known}[", f"{known}.")) for known in found):
-            found.append(name)
-    return tuple(_labelled(name, before, after) for name in found)
+        if not any(known.contains(ref) for known in found):
+            found.append(ref)
+    return tuple(_change(ref, before, after) for ref in found)
 
 
 def reach(thing: Any, *, values: bool = False) -> Reached:
@@ -125,15 +128,15 @@ def reach(thing: Any, *, values: bool = False) -> Reached:
         walk.registered = {id(part) for part in thing.modules()}
         walk.module(thing, "")
     else:
-        walk.function(thing, "", 0)
+        walk.function(thing, 0)
     walk.found.unregistered = tuple(walk.unregistered)
     return walk.found
 
 
-def _labelled(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    if name not in before:
-        return f"{name} (new)"
-    return name if name in after else f"{name} (gone)"
+def _change(ref: StateRef, before: Mapping[StateRef, Any], after: Mapping[StateRef, Any]) -> Change:
+    if ref not in before:
+        return Change(ref, "new")
+    return Change(ref) if ref in after else Change(ref, "gone")
 
 
 def _same(left: Any, right: Any) -> bool:
@@ -193,8 +196,8 @@ class _Walk:
     def full(self) -> bool:
         return len(self.found.tokens) >= MAX_NODES
 
-    def put(self, name: str, token: Any) -> None:
-        self.found.tokens.setdefault(name, token)
+    def put(self, ref: StateRef, token: Any) -> None:
+        self.found.tokens.setdefault(ref, token)
 
     def first(self, thing: Any) -> bool:
         """Whether this object is met for the first time."""
@@ -211,48 +214,48 @@ class _Walk:
             return
         self.found.parts[id(module)] = path
         self.found.modules[path] = module
-        of = f" of {path}" if path else ""
         prefix = f"{path}." if path else ""
         if isinstance(module, torch.jit.ScriptModule):
-            children = self._script(module, of, prefix)
+            children = self._script(module, path, prefix)
         else:
-            children = self._eager(module, of, prefix)
-        self.put(f"submodules{of}", tuple((name, _Held(child)) for name, child in children))
+            children = self._eager(module, path, prefix)
+        held = tuple((name, _Held(child)) for name, child in children)
+        self.put(StateRef("submodules", path), held)
         for name, child in children:
             if child is not None:
                 self.module(child, f"{prefix}{name}", depth + 1)
 
-    def _eager(self, module: torch.nn.Module, of: str, prefix: str) -> list[tuple[str, Any]]:
+    def _eager(self, module: torch.nn.Module, path: str, prefix: str) -> list[tuple[str, Any]]:
         own = vars(module)
         tokens = self.found.tokens
-        tokens[f"training flag{of}"] = own.get("training")
-        tokens[f"hooks{of}"] = tuple([(name, tuple(own[name])) for name in _HOOKS if own.get(name)])
-        for kind, register in (("parameter", "_parameters"), ("buffer", "_buffers")):
+        tokens[StateRef("training flag", path)] = own.get("training")
+        hooks = tuple([(name, tuple(own[name])) for name in _HOOKS if own.get(name)])
+        tokens[StateRef("hooks", path)] = hooks
+        for kind, register in _REGISTERS:
             for name, tensor in own.get(register, {}).items():
-                self.value(tensor, f"{kind} {prefix}{name}", 0)
+                self.value(tensor, StateRef(kind, prefix + name), 0)
         for name, value in own.items():
             if type(value) in _PLAIN:
                 if name not in _OWN:
-                    tokens[f"attribute {prefix}{name}"] = value
+                    tokens[StateRef("attribute", prefix + name)] = value
             elif name not in _OWN:
-                self.value(value, f"attribute {prefix}{name}", 0)
+                self.value(value, StateRef("attribute", prefix + name), 0)
         if not type(module).__module__.startswith("torch."):
             self.cls(type(module))
         return list(own.get("_modules", {}).items())
 
-    def _script(self, module: Any, of: str, prefix: str) -> list[tuple[str, Any]]:
-        self.put(f"training flag{of}", getattr(module, "training", None))
+    def _script(self, module: Any, path: str, prefix: str) -> list[tuple[str, Any]]:
+        self.put(StateRef("training flag", path), getattr(module, "training", None))
         names = set()
-        for kind, named in (
-            ("parameter", module.named_parameters(recurse=False)),
-            ("buffer", module.named_buffers(recurse=False)),
-        ):
-            for name, tensor in named:
-                names.add(name)
-                self.value(tensor, f"{kind} {prefix}{name}", 0)
+        for name, tensor in module.named_parameters(recurse=False):
+            names.add(name)
+            self.value(tensor, StateRef("parameter", prefix + name), 0)
+        for name, tensor in module.named_buffers(recurse=False):
+            names.add(name)
+            self.value(tensor, StateRef("buffer", prefix + name), 0)
         for name, value in _script_attributes(module):
             if name not in names and name not in _OWN:
-                self.value(value, f"attribute {prefix}{name}", 0)
+                self.value(value, StateRef("attribute", prefix + name), 0)
         return list(module.named_children())
 
     def cls(self, cls: type) -> None:
@@ -265,33 +268,33 @@ class _Walk:
                 if isinstance(value, types.FunctionType):
                     self.globals(value, 0)
                 elif not name.startswith(("__", "_abc")) and _is_data(value):
-                    self.value(value, f"class attribute {one.__name__}.{name}", 0)
+                    self.value(value, StateRef("class attribute", f"{one.__name__}.{name}"), 0)
 
     # -- functions ---------------------------------------------------------------------------------
 
-    def function(self, thing: Any, path: str, depth: int) -> None:
+    def function(self, thing: Any, depth: int) -> None:
         """What a plain function, a partial or a bound method of some object holds."""
         if depth > MAX_DEPTH or not self.first(thing):
             return
         if isinstance(thing, functools.partial):
-            self.function(thing.func, path, depth + 1)
-            self.value(thing.args, f"argument{path}", depth + 1)
-            self.value(thing.keywords, f"argument{path}", depth + 1)
+            self.function(thing.func, depth + 1)
+            self.value(thing.args, StateRef("argument"), depth + 1)
+            self.value(thing.keywords, StateRef("argument"), depth + 1)
         elif isinstance(thing, types.MethodType):
-            self.value(thing.__self__, "attribute self", depth + 1)
-            self.function(thing.__func__, path, depth + 1)
+            self.value(thing.__self__, StateRef("attribute", "self"), depth + 1)
+            self.function(thing.__func__, depth + 1)
         elif isinstance(thing, types.FunctionType):
             for name, cell in zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True):
                 try:
-                    self.value(cell.cell_contents, f"closure {name}", depth + 1)
+                    self.value(cell.cell_contents, StateRef("closure", name), depth + 1)
                 except ValueError:  # not yet filled
                     continue
             for index, value in enumerate(thing.__defaults__ or ()):
-                self.value(value, f"default[{index}] of {thing.__name__}", depth + 1)
-            self.value(vars(thing), f"attribute {thing.__name__}", depth + 1)
+                self.value(value, StateRef("default", f"[{index}] of {thing.__name__}"), depth + 1)
+            self.value(vars(thing), StateRef("attribute", thing.__name__), depth + 1)
             self.globals(thing, depth)
         elif isinstance(thing, torch.nn.Module):
-            self.module(thing, path)
+            self.module(thing, "")
 
     def globals(self, function: types.FunctionType, depth: int) -> None:
         """The module-level data that a user's function names, and those that its functions name."""
@@ -305,82 +308,82 @@ class _Walk:
             if isinstance(value, types.FunctionType):
                 self.globals(value, depth + 1)
             elif value is not scope and _is_data(value):
-                self.value(value, f"global {name}", 0)
+                self.value(value, StateRef("global", name), 0)
 
     # -- values ------------------------------------------------------------------------------------
 
-    def value(self, value: Any, path: str, depth: int) -> None:
+    def value(self, value: Any, ref: StateRef, depth: int) -> None:
         if type(value) in _PLAIN:
-            self.put(path, value)
+            self.put(ref, value)
         elif self.full() or depth > MAX_DEPTH:
             return
         elif isinstance(value, torch.Tensor):
-            self._tensor(value, path)
+            self._tensor(value, ref)
         elif isinstance(value, torch.nn.Module):
-            self._module_found(value, path, depth)
+            self._module_found(value, ref, depth)
         elif isinstance(value, _VALUES):
-            self.put(path, value)
+            self.put(ref, value)
         elif not self.first(value):
-            self.put(path, _Held(value))
+            self.put(ref, _Held(value))
         else:
-            self._content(value, path, depth)
+            self._content(value, ref, depth)
 
-    def _tensor(self, tensor: torch.Tensor, path: str) -> None:
-        if not self.first(tensor) and not path.startswith(("parameter ", "buffer ")):
-            self.put(path, _Held(tensor))  # another name for it
+    def _tensor(self, tensor: torch.Tensor, ref: StateRef) -> None:
+        if not self.first(tensor) and not ref.is_tensor_of_module:
+            self.put(ref, _Held(tensor))  # another name for it
             return
-        self.found.tensors.setdefault(path, tensor)
+        self.found.tensors.setdefault(ref, tensor)
         try:
             facts, version = _tensor_facts(tensor)
             if self._values and not isinstance(tensor, torch.nn.Parameter):
-                self.put(path, _Numbers(tensor, (*facts, _crc(tensor)), version))
+                self.put(ref, _Numbers(tensor, (*facts, _crc(tensor)), version))
             else:
-                self.put(path, _Held(tensor, (*facts, version, _pointer(tensor))))
+                self.put(ref, _Held(tensor, (*facts, version, _pointer(tensor))))
         except Exception:
-            self.put(path, _Held(tensor))
+            self.put(ref, _Held(tensor))
 
-    def _module_found(self, module: torch.nn.Module, path: str, depth: int) -> None:
+    def _module_found(self, module: torch.nn.Module, ref: StateRef, depth: int) -> None:
         if id(module) in self.registered:
-            self.put(path, _Held(module))
+            self.put(ref, _Held(module))
             return
-        name = path.partition(" ")[2] or path
+        name = str(ref) if ref.kind in ("argument", "default") else ref.path
         if id(module) not in self._seen:
             self.unregistered.append(name)
         self.module(module, name, depth + 1)
 
-    def _content(self, value: Any, path: str, depth: int) -> None:
+    def _content(self, value: Any, ref: StateRef, depth: int) -> None:
         if isinstance(value, Mapping) and _is_known_container(value):
-            self._mapping(value, path, depth)
+            self._mapping(value, ref, depth)
         elif isinstance(value, (list, tuple, collections.deque)):
-            self.put(path, (type(value), len(value)))
+            self.put(ref, (type(value), len(value)))
             for index, item in enumerate(itertools.islice(value, MAX_ITEMS)):
-                self.value(item, f"{path}[{index}]", depth + 1)
+                self.value(item, ref.item(index), depth + 1)
         elif isinstance(value, (set, frozenset)):
             plain = all(type(item) in _PLAIN for item in itertools.islice(value, MAX_ITEMS))
-            self.put(path, frozenset(value) if plain else (type(value), len(value)))
+            self.put(ref, frozenset(value) if plain else (type(value), len(value)))
             if not plain:
                 for item in itertools.islice(value, MAX_ITEMS):
                     if isinstance(item, torch.nn.Module):
-                        self.value(item, f"{path}[{type(item).__name__}]", depth + 1)
+                        self.value(item, ref.item(type(item).__name__), depth + 1)
         else:
-            self._object(value, path, depth)
+            self._object(value, ref, depth)
 
-    def _mapping(self, value: Mapping[Any, Any], path: str, depth: int) -> None:
+    def _mapping(self, value: Mapping[Any, Any], ref: StateRef, depth: int) -> None:
         items = list(itertools.islice(value.items(), MAX_ITEMS))
         keys = [key if type(key) in _PLAIN else type(key) for key, _ in items]
-        self.put(path, (type(value), len(value), tuple(keys)))
+        self.put(ref, (type(value), len(value), tuple(keys)))
         for index, (key, item) in enumerate(items):
             shown = repr(key) if type(key) in _PLAIN else str(index)
-            self.value(item, f"{path}[{shown}]", depth + 1)
+            self.value(item, ref.item(shown), depth + 1)
 
-    def _object(self, value: Any, path: str, depth: int) -> None:
+    def _object(self, value: Any, ref: StateRef, depth: int) -> None:
         opaque = _opaque_token(value)
         if opaque is not None:
-            self.put(path, opaque)
+            self.put(ref, opaque)
             return
-        self.put(path, (type(value),))
+        self.put(ref, (type(value),))
         for name, item in _attributes(value):
-            self.value(item, f"{path}.{name}", depth + 1)
+            self.value(item, ref.attribute(name), depth + 1)
 
 
 def _tensor_facts(tensor: torch.Tensor) -> tuple[tuple[Any, ...], int | None]:

@@ -24,6 +24,7 @@ import torch
 
 from pytest_torchexport.eager import set_order
 from pytest_torchexport.eager.fingerprint import Reached, changed, fingerprint, reach
+from pytest_torchexport.eager.state_ref import Change, StateRef
 from pytest_torchexport.eager.watch import Fill, Op, Watched, streams, watch
 from pytest_torchexport.inputs.spec import Call, flatten_call
 from pytest_torchexport.outcomes.compare import Tolerance, compare
@@ -63,8 +64,8 @@ class Findings:
     """What there is to say about eager, in sentences; nothing where all is well.
 
     ``unrepeatable`` is set where eager does not agree with itself, with ``where`` it first does not;
-    ``uninitialized`` says that memory nobody initialized is why. ``changed`` are the bare names behind
-    ``changes`` (``buffer steps``, ``attribute cache (new)``), ``written`` those behind ``writes_inputs``.
+    ``uninitialized`` says that memory nobody initialized is why. ``changed`` are the places behind
+    ``changes``, ``written`` the paths of the inputs behind ``writes_inputs``.
     ``complete`` is False where a run raised (or the subject cannot be copied): the rest was not looked at.
     """
 
@@ -75,7 +76,7 @@ class Findings:
     writes_inputs: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
+    changed: tuple[Change, ...] = ()
     aliases: tuple[str, ...] = ()
     warm_up: str | None = None
     training: tuple[str, ...] = ()
@@ -167,7 +168,7 @@ class _Examination:
         lines = _first_writes(self.watched.ops)
         names = self.names or []
         before, after = self.example.leaves(), outcome.inputs.leaves()
-        written = [name.removeprefix("input ") for name in lines if name.startswith("input ")]
+        written = [ref.path for ref in lines if ref.kind == "input"]
         if len(names) == len(before) == len(after):
             for name, old, new in zip(names, before, after, strict=True):
                 if name not in written and _moved(old, new):
@@ -175,29 +176,33 @@ class _Examination:
         self.found["written"] = tuple(written)
         self._say(
             "writes_inputs",
-            [f"writes to {name}{_at(lines.get(f'input {name}'))}" for name in written],
+            [f"writes to {name}{_at(lines.get(StateRef('input', name)))}" for name in written],
         )
 
-    def _changes(self, names: Sequence[str]) -> None:
+    def _changes(self, changes: Sequence[Change]) -> None:
         lines = _first_writes(self.watched.ops)
+        seen = {change.ref for change in changes}
         # A write by way of .data leaves no trace in the parameter itself.
-        state = [name for name in lines if not name.startswith("input ") and name not in names]
-        every = (*names, *state)
+        state = [Change(ref) for ref in lines if ref.kind != "input" and ref not in seen]
+        every = (*changes, *state)
         self.found["changed"] = every
-        self._say("changes", [f"{name}{self._written(name, lines.get(name))}" for name in every])
+        self._say(
+            "changes", [f"{item}{self._written(item, lines.get(item.ref))}" for item in every]
+        )
 
-    def _written(self, name: str, op: Op | None) -> str:
+    def _written(self, change: Change, op: Op | None) -> str:
         """Where a change was made: by the operator that said so, or by the only line that could."""
-        op = op or self._kernel(name)
+        op = op or self._kernel(change.ref)
         if op is not None:
             return _at(op)
-        return _stored(self.subject, self.reached, name.removesuffix(" (new)"))
+        if change.happened == "gone":
+            return ""
+        return _stored(self.subject, self.reached, change.ref)
 
-    def _kernel(self, name: str) -> Op | None:
+    def _kernel(self, ref: StateRef) -> Op | None:
         """The operator that may have written a buffer without saying so (batch norm's statistics)."""
-        kind, _, path = name.partition(" ")
-        owner = path.rpartition(".")[0]
-        if kind != "buffer":
+        owner = ref.path.rpartition(".")[0]
+        if ref.kind != "buffer":
             return None
         inside = [op for op in self.watched.ops if op.module == owner]
         normed = [op for op in inside if "norm" in op.name]
@@ -226,7 +231,7 @@ class _Examination:
         if not self._repeats(row[0], again):
             self._unrepeatable()
         elif steady and _differ(row[0], row[1]):
-            causes = [name for name in self.found["changed"] if not name.startswith("hooks")]
+            causes = [str(item) for item in self.found["changed"] if item.ref.kind != "hooks"]
             said = f": it changed {', '.join(causes[:4])}" if causes else ""
             self.found["warm_up"] = f"the first call differs from the later ones{said}"
         return self.found.get("unrepeatable") is None or self._bare() != []
@@ -243,9 +248,9 @@ class _Examination:
         text = "two calls on equal inputs, from equal state and seed, differ"
         op = self._first_difference()
         causes = [
-            name
-            for name in self.found["changed"]
-            if name.startswith(("global ", "class attribute "))
+            str(item)
+            for item in self.found["changed"]
+            if item.ref.kind in ("global", "class attribute")
         ]
         suspect = _suspect(self.subject, self.example, self.seed)
         if op is not None:
@@ -355,12 +360,12 @@ def _unique(ops: Sequence[Op]) -> list[Op]:
     return list({(op.name, op.line, op.module): op for op in reversed(ops)}.values())[::-1]
 
 
-def _first_writes(ops: Sequence[Op]) -> dict[str, Op]:
-    """The first operator that writes to each name."""
-    found: dict[str, Op] = {}
+def _first_writes(ops: Sequence[Op]) -> dict[StateRef, Op]:
+    """Return for each place that operators write to the first one that does."""
+    found: dict[StateRef, Op] = {}
     for op in ops:
-        for name in op.writes:
-            found.setdefault(name, op)
+        for ref in op.writes:
+            found.setdefault(ref, op)
     return found
 
 
@@ -387,8 +392,11 @@ def _is_dropout(op: Op) -> bool:
     return "dropout" in op.via or (not op.via and "dropout" in text)
 
 
-def _aliases(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    return [f"{output} shares memory with {name.removeprefix('input ')}" for output, name in pairs]
+def _aliases(pairs: Sequence[tuple[str, StateRef]]) -> list[str]:
+    return [
+        f"{output} shares memory with {ref.path if ref.kind == 'input' else ref}"
+        for output, ref in pairs
+    ]
 
 
 def _training(module: torch.nn.Module | None, reached: Reached) -> list[str]:
@@ -495,11 +503,10 @@ def _named(subject: Subject) -> list[tuple[str, torch.nn.Module]]:
 # -- the line that changes a Python attribute ----
 
 
-def _stored(subject: Subject, reached: Reached, name: str) -> str:
+def _stored(subject: Subject, reached: Reached, ref: StateRef) -> str:
     """``, net.py:12  self.steps += 1`` for a Python attribute or a global, where only one line stores it."""
-    kind, _, path = name.rpartition(" ")
-    path = path.partition("[")[0]
-    owner, _, bare = path.rpartition(".")
+    kind = ref.kind
+    owner, _, bare = ref.path.partition("[")[0].rpartition(".")
     if kind not in ("attribute", "buffer", "class attribute", "global"):
         return ""
     while owner and owner not in reached.modules and kind != "class attribute":

@@ -18,7 +18,6 @@ from pytest_torchexport.inputs.pytrees import describe, is_plain, leaves_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import Tolerance, compare
 from pytest_torchexport.outcomes.observe import (
-    TENSORS,
     Outcome,
     Raised,
     Returned,
@@ -96,7 +95,8 @@ class Reference:
             return False
         stale = self._state.stale() or self._state.lost or self._weights_moved()
         before, self._fingerprint = self._fingerprint, fingerprint(self._root())
-        moved = [n for n in changed(before, self._fingerprint) if not n.startswith(TENSORS)]
+        changes = changed(before, self._fingerprint)
+        moved = [str(item) for item in changes if not item.ref.is_tensor_of_module]
         if not moved and not stale:
             return False
         named = moved or ["buffers or parameters"]
@@ -210,7 +210,7 @@ class Reference:
             )
         self.draws, self.changes = findings.random, findings.changes
         self.stateful = bool(findings.changed)
-        self.fresh_each_call = any(not name.startswith(TENSORS) for name in findings.changed)
+        self.fresh_each_call = any(not item.ref.is_tensor_of_module for item in findings.changed)
         if self.stateful:
             self._begin()
         if not findings.complete:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.inputs.pytrees import bits_of, flatten
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.messages import is_users, source_line
@@ -53,7 +54,7 @@ class Op:
     via: str = ""
     draws: bool = False
     uninitialized: bool = False
-    writes: tuple[str, ...] = ()
+    writes: tuple[StateRef, ...] = ()
     digest: int | None = None
 
     @property
@@ -73,7 +74,7 @@ class Watched:
 
     outcome: Outcome
     ops: tuple[Op, ...] = ()
-    aliases: tuple[tuple[str, str], ...] = ()
+    aliases: tuple[tuple[str, StateRef], ...] = ()
     streams: tuple[str, ...] = ()
     cut: bool = False
 
@@ -95,7 +96,7 @@ def watch(
     seed: int,
     *,
     names: Sequence[str] | None = None,
-    known: Mapping[str, torch.Tensor] | None = None,
+    known: Mapping[StateRef, torch.Tensor] | None = None,
     parts: Mapping[int, str] | None = None,
     fill: Fill | None = None,
     digests: bool = False,
@@ -174,11 +175,13 @@ def _bytes(item: Any) -> Any:
         return None  # sparse, nested, quantized, meta
 
 
-def _state(module: torch.nn.Module | None) -> dict[str, torch.Tensor]:
+def _state(module: torch.nn.Module | None) -> dict[StateRef, torch.Tensor]:
     if module is None:
         return {}
-    found = {f"parameter {name}": tensor for name, tensor in module.named_parameters()}
-    return found | {f"buffer {name}": tensor for name, tensor in module.named_buffers()}
+    found: dict[StateRef, torch.Tensor] = {
+        StateRef("parameter", name): tensor for name, tensor in module.named_parameters()
+    }
+    return found | {StateRef("buffer", name): tensor for name, tensor in module.named_buffers()}
 
 
 def _paths(module: torch.nn.Module | None) -> dict[int, str]:
@@ -190,13 +193,13 @@ class _Record:
 
     def __init__(
         self,
-        known: Mapping[str, torch.Tensor],
+        known: Mapping[StateRef, torch.Tensor],
         parts: Mapping[int, str],
         fill: Fill | None,
         digests: bool,
     ) -> None:
         self.ops: list[Op] = []
-        self.aliases: list[tuple[str, str]] = []
+        self.aliases: list[tuple[str, StateRef]] = []
         self.streams: tuple[str, ...] = ()
         self.cut = False
         self.boundary: CodeType | None = None
@@ -205,9 +208,9 @@ class _Record:
         self._digests = digests
         # The tensors are held on to: freed memory would be given to others and take their names.
         self._held = list(known.values())
-        self._known: dict[int, str] = {}
-        for name, tensor in known.items():
-            self._known.setdefault(storage_of(tensor), name)
+        self._known: dict[int, StateRef] = {}
+        for ref, tensor in known.items():
+            self._known.setdefault(storage_of(tensor), ref)
         self._known.pop(0, None)
         self._stack: list[str] = []
         self._streams: dict[str, Any] = {}
@@ -220,7 +223,7 @@ class _Record:
         for path, (_, leaf) in zip(paths, leaves, strict=True):
             if isinstance(leaf, torch.Tensor):
                 self._held.append(leaf)
-                self._known[storage_of(leaf)] = f"input {path}"
+                self._known[storage_of(leaf)] = StateRef("input", path)
         self._known.pop(0, None)
         self._streams = streams()
 
@@ -275,17 +278,17 @@ class _Record:
 
     def _names(
         self, facts: _Facts, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[str, ...]:
-        found: list[str] = []
+    ) -> tuple[StateRef, ...]:
+        found: list[StateRef | None] = []
         for index, name in facts.writes:
             value = args[index] if index < len(args) else kwargs.get(name)
             items = value if isinstance(value, (list, tuple)) else (value,)
             found += [
-                self._known.get(storage_of(item), "")
+                self._known.get(storage_of(item))
                 for item in items
                 if isinstance(item, torch.Tensor)
             ]
-        return tuple(dict.fromkeys(name for name in found if name))
+        return tuple(dict.fromkeys(ref for ref in found if ref is not None))
 
     def _where(self, frame: FrameType | None) -> tuple[SourceLine | None, str]:
         """The user's innermost line below our own frame, and the library's function in between."""

@@ -35,7 +35,6 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import is_users
 from pytest_torchexport.outcomes.observe import (
-    TENSORS,
     Raised,
     State,
     TimedOut,
@@ -198,7 +197,7 @@ class Observed:
             return
         self._ways.add(way)
         moved = changed(self._before, fingerprint(self._root()))
-        if any(not name.startswith(TENSORS) for name in moved):
+        if any(not change.ref.is_tensor_of_module for change in moved):
             self.fresh_each_call = self._leaked = True
 
     def _root(self) -> Any:

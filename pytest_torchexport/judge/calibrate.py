@@ -29,7 +29,6 @@ from pytest_torchexport.outcomes.compare import (
     number_difference,
 )
 from pytest_torchexport.outcomes.observe import (
-    TENSORS,
     Outcome,
     Returned,
     observe,
@@ -235,9 +234,7 @@ class Calibration:
             outcome = observe(rounded, call, seed=self._seed)
         if not isinstance(outcome, Returned):
             return []
-        # Copies of all weights, so only where they are in question.
-        state = any(path.startswith(TENSORS) for path in paths)
-        return [leaves_after(outcome, tensors_of(subject.module) if state else {})]
+        return [leaves_after(outcome, tensors_of(subject.module, only=paths))]
 
 
 @dataclass

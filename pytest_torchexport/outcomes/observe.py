@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -89,8 +89,6 @@ Outcome = Returned | Raised | TimedOut | Crashed | NotTransferable
 
 # A module's parameters and buffers by name.
 Tensors = dict[str, torch.Tensor]
-# How their names begin.
-TENSORS = ("parameter ", "buffer ")
 # The name under which a wrapper (``FunctionModule``, ``FlatModule``) holds the module it hands calls on to.
 WRAPPED = "owner"
 
@@ -190,18 +188,17 @@ def untouched(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
             state.restore()
 
 
-def tensors_of(module: Any) -> Tensors:
-    """Copies of a module's parameters and buffers as ``parameter NAME`` and ``buffer NAME``; none of what is
-    no module. A wrapper that only hands calls on has no place in the names.
+def tensors_of(module: Any, only: Container[str] | None = None) -> Tensors:
+    """Return copies of a module's parameters and buffers by name: ``parameter NAME``, ``buffer NAME``.
+
+    ``only`` are the names to copy; without it, all. The names leave out a wrapper that only hands calls on.
+    Returns nothing for an object that is no module.
     """
     if not isinstance(module, torch.nn.Module):
         return {}
     kinds = (("parameter", module.named_parameters()), ("buffer", module.named_buffers()))
-    return {
-        f"{kind} {_unwrapped(name)}": tensor.detach().clone()
-        for kind, named in kinds
-        for name, tensor in named
-    }
+    tensors = [(f"{kind} {_unwrapped(path)}", t) for kind, named in kinds for path, t in named]
+    return {name: t.detach().clone() for name, t in tensors if only is None or name in only}
 
 
 def _unwrapped(name: str) -> str:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.eager.watch import Fill, streams, watch
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.observe import Raised, Returned, observe
@@ -199,7 +200,7 @@ def test_without_operators_the_rest_is_still_seen():
         operators=False,
     )
     assert (plain.ops, plain.aliases) == ((), found.aliases)
-    assert plain.aliases == (("output", "input x"),)
+    assert plain.aliases == (("output", StateRef("input", "x")),)
 
 
 def test_what_ran_before_an_exception_is_kept():
@@ -281,9 +282,9 @@ def test_writes_are_told_by_the_name_of_what_is_written_to():
     found = watched(Writing(), torch.ones(2), torch.ones(2), names=["x", "y"])
     writes = [(op.short, op.writes) for op in found.ops if op.writes]
     assert writes == [
-        ("torch.add_", ("buffer steps",)),
-        ("torch.mul_", ("parameter weight",)),
-        ("torch.relu_", ("input y",)),
+        ("torch.add_", (StateRef("buffer", "steps"),)),
+        ("torch.mul_", (StateRef("parameter", "weight"),)),
+        ("torch.relu_", (StateRef("input", "y"),)),
     ]
 
 
@@ -293,7 +294,7 @@ def test_a_list_of_tensors_that_is_written_to_is_looked_into():
         return x + y
 
     found = watched(function, torch.ones(2), torch.ones(2), names=["x", "y"])
-    assert found.ops[0].writes == ("input x", "input y")
+    assert found.ops[0].writes == (StateRef("input", "x"), StateRef("input", "y"))
 
 
 @pytest.mark.parametrize(
@@ -311,9 +312,9 @@ def test_writes_to_what_the_forward_made_are_not_told(healthy):
 def test_outputs_that_share_memory_are_paired_with_what_they_share_it_with():
     net = Writing()
     found = watched(net, torch.ones(2), torch.ones(2), names=["x", "y"])
-    assert found.aliases == (("output", "input x"),)
+    assert found.aliases == (("output", StateRef("input", "x")),)
     found = watched(lambda x: {"a": x[0], "b": x + 1}, torch.ones(2, 2), names=["x"])
-    assert found.aliases == (("output['a']", "input x"),)
+    assert found.aliases == (("output['a']", StateRef("input", "x")),)
 
 
 def test_memory_that_was_freed_meanwhile_lends_its_name_to_nobody():
