@@ -1,4 +1,4 @@
-"""What every test here may use: pytester, and one torch thread."""
+"""Give every test pytester, and torch one thread."""
 
 from __future__ import annotations
 

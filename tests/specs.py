@@ -1,4 +1,4 @@
-"""Input specs of plain functions, as short as a test wants to write them."""
+"""Short ways to write and read input specs of plain functions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def spec_of(
     annotations: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> InputSpec:
-    """The spec of ``function(*args, **kwargs)``; ``more`` are further recorded calls."""
+    """Return the spec of ``function(*args, **kwargs)``; ``more`` are further recorded calls."""
     example = Call(args, dict(kwargs or {}))
     return build_spec(
         inspect.signature(function),
@@ -33,27 +33,27 @@ def spec_of(
 
 
 def shapes_of(spec: InputSpec) -> dict[str, str]:
-    """``{"x": "batch 3"}``."""
+    """Return the shapes of the tensors, as ``{"x": "batch 3"}``."""
     return {leaf.path: " ".join(axis.text for axis in leaf.shape) for leaf in spec.tensors}
 
 
 def sizes_of(spec: InputSpec) -> dict[str, Any]:
-    """``{"batch": range(1, 5)}``."""
+    """Return the sizes of the dims, as ``{"batch": range(1, 5)}``."""
     return {name: dim.sizes for name, dim in spec.dims.items()}
 
 
 def within(tensor: torch.Tensor, domain: Domain) -> bool:
-    """Whether each number is one that the domain allows, in the tensor's own precision."""
+    """Return True if the domain allows each number, rounded to the tensor's precision."""
 
-    def held(number: Any) -> Any:
+    def rounded(number: Any) -> Any:
         return torch.tensor(number, dtype=torch.float64).to(tensor.dtype).double().item()
 
     if domain.choices:
-        allowed = torch.tensor([held(choice) for choice in domain.choices], dtype=torch.float64)
+        allowed = torch.tensor([rounded(choice) for choice in domain.choices], dtype=torch.float64)
         return bool(torch.isin(tensor.double(), allowed).all())
     wide = tensor.double() if tensor.is_floating_point() else tensor.to(torch.int64)
     low = -math.inf if domain.low is None else domain.low
     high = math.inf if domain.high is None else domain.high
     if tensor.is_floating_point():
-        low, high = held(low), held(high)
+        low, high = rounded(low), rounded(high)
     return bool(((wide >= low) & (wide <= high)).all()) and bool(torch.isfinite(wide).all())

@@ -1,4 +1,4 @@
-"""Models of the zoo on their targets: the verdict is the true one, and the user's objects are unchanged.
+"""Models of the zoo on targets: the verdict is the true one, and the check changes no argument.
 
 A miss (an artifact that differs and passes) and a false alarm (a faithful one that fails) both fail
 here. ``test_zoo_table.py`` tests the table itself.

@@ -1,4 +1,4 @@
-"""What a check must leave as it was: the user's module, the call's tensors, and the process."""
+"""Record the user's module, the call's tensors and the process, which a check must not change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Facts = dict[str, Any]
 
 
 def facts_of(subject: Any, call: Any) -> Facts:
-    """All that can be told of a subject (a module, a function, a bound method), a call, and the process."""
+    """Return facts of a subject (a module, function or bound method), a call and the process."""
     module = getattr(subject, "__self__", subject)
     found = dict(_values("call", call))
     if isinstance(module, nn.Module):
@@ -31,7 +31,7 @@ def facts_of(subject: Any, call: Any) -> Facts:
 
 
 def changed(before: Facts, after: Facts) -> list[str]:
-    """Names of the facts that are not as they were."""
+    """Return the names of the facts that have changed."""
     names = [*before, *(name for name in after if name not in before)]
     return [name for name in names if before.get(name) != after.get(name)]
 
@@ -51,7 +51,7 @@ def _module(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _values(name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """A value as comparable facts: tensors by identity, content and flags, containers by what they hold."""
+    """Yield facts of a value: of tensors identity, content and flags; of containers their items."""
     if isinstance(value, Tensor):
         yield name, (id(value), value.dtype, tuple(value.shape), _bytes(value))
         yield f"{name}: flags", (value.requires_grad, value.grad is None, value.is_inference())
@@ -78,7 +78,7 @@ def _bytes(tensor: Tensor) -> bytes:
 def _process() -> Facts:
     return {
         "torch's random state": bytes(torch.get_rng_state().numpy()),
-        "numpy's random state": repr(np.random.get_state()),  # noqa: NPY002  # the global one
+        "numpy's random state": repr(np.random.get_state()),  # noqa: NPY002  # the global state
         "Python's random state": hash(random.getstate()),
         "default dtype": torch.get_default_dtype(),
         "default device": str(torch.get_default_device()),
@@ -92,6 +92,6 @@ def _process() -> Facts:
         "warning filters": list(warnings.filters),
         "working directory": Path.cwd(),
         "sys.path": list(sys.path),
-        # Importing inductor names its cache folder there; a check does not.
+        # The import of inductor sets its cache folder there; a check sets nothing.
         "environment": {k: v for k, v in os.environ.items() if not k.startswith("TORCHINDUCTOR")},
     }

@@ -1,7 +1,7 @@
-"""Well-known models, tiny and randomly initialized: other people's code, and nothing is downloaded.
+"""Well-known models of libraries, tiny and randomly initialized; nothing is downloaded.
 
-Each entry of MODELS builds one model and its example. Libraries are imported inside the builders, so that
-this file loads without them.
+Each entry of MODELS builds one model and its example. Libraries are imported inside the builders,
+so that this file loads without them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Nothing below asks the hub; should a library change its mind, it fails instead of downloading.
+# Nothing below needs the hub. If a library starts to ask it, it fails instead of downloading.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 VOCABULARY = 32
@@ -29,9 +29,10 @@ IMAGE = 32
 def stub_torchvision() -> torch.library.Library | None:
     """Make ``import torchvision`` work beside a CPU build of torch.
 
-    PyPI's torchvision is built for CUDA: next to a CPU torch its library does not load, and its import dies
-    on two operators that it expects there. Nothing here uses them, so declaring them is enough. timm and
-    the models of transformers import torchvision. The result is kept: operators vanish with their Library.
+    PyPI's torchvision is built for CUDA: beside a CPU torch its library does not load, and its
+    import fails on two operators that it expects there. Nothing here uses them, so declaring them
+    is enough. timm and the models of transformers import torchvision. The result is cached, because
+    operators vanish with their Library.
     """
     spec = importlib.util.find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations:
@@ -47,7 +48,7 @@ def stub_torchvision() -> torch.library.Library | None:
 
 
 class Text(nn.Module):
-    """A transformers model as deployed: two tensors in, one tensor of its output out."""
+    """A transformers model as deployed: it takes two tensors and returns one of its outputs."""
 
     def __init__(self, model: nn.Module, field: str) -> None:
         super().__init__()
@@ -60,7 +61,7 @@ class Text(nn.Module):
 
 
 class Pixels(nn.Module):
-    """A transformers vision model: pixels in, hidden states out."""
+    """A transformers vision model: it takes pixels and returns hidden states."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -142,14 +143,14 @@ def torchvision_model(name: str) -> nn.Module:
 
 
 def text_example(batch: int = 2) -> tuple[Tensor, ...]:
-    """Token ids, and a mask that pads on the right; no row is masked as a whole."""
+    """Return token ids and a mask that pads on the right; no row is masked entirely."""
     ids = torch.randint(0, VOCABULARY, (batch, 7))
     lengths = torch.tensor([7, 4]).repeat(batch // 2)
     return ids, (torch.arange(7) < lengths[:, None]).long()
 
 
 def padded_on_the_right(attention_mask: Tensor) -> dict[str, Tensor]:
-    """The same number of ones per row, in front."""
+    """Return the mask with the ones of each row moved to the front."""
     return {"attention_mask": attention_mask.sort(dim=1, descending=True).values}
 
 
@@ -166,9 +167,10 @@ class Model:
     text: bool = False
 
     def build(self, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """The model in eval mode and its example, the same in every process.
+        """Return the model in eval mode and its example, the same in every process.
 
-        Half precision is float32 rounded, as deployed: batch norms have the statistics of float32.
+        Half-precision weights are rounded from float32, as in deployment; batch norms have the
+        statistics of float32.
         """
         stub_torchvision()
         example = text_example if self.text else image_example
@@ -181,7 +183,7 @@ class Model:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The input spec: batch varies, and for text the sequence length up to the position table's end."""
+        """The input spec: batch varies, and for text the length, up to the number of positions."""
         if not self.text:
             return {"dims": {"batch": (1, 4)}}
         return {
@@ -194,13 +196,13 @@ class Model:
 def calibrate(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """Give batch norms the statistics of one batch.
 
-    With the initial ones some of these networks ignore their input in eval mode: everything shrinks to
-    nothing on the way. The batch must be large: the last maps are 1 x 1 here, and statistics of a few
-    samples are so near singular that eager drifts from its own float64 run by 1e-3.
+    With the initial statistics some of these networks ignore their input in eval mode: activations
+    shrink to nothing. The batch must be large: the last maps are 1 x 1 here, and statistics of a
+    few samples are so near singular that eager drifts from its own float64 run by 1e-3.
     """
     norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
     for norm in norms:
-        norm.momentum = None  # the cumulative mean: of one batch, that batch's
+        norm.momentum = None  # the cumulative mean, which for one batch is that batch's
         norm.reset_running_stats()
         norm.train()
     with torch.no_grad():

@@ -1,7 +1,7 @@
-"""Branches of other people's models: what steers them is followed, what does not is not warned of.
+"""Branches of library models: those that depend on the input are explored, others cause no warning.
 
-Each truth was established by running eager and the artifact by hand. Needs transformers and timm; skipped
-where they are missing.
+Each truth was established by running eager and the artifact by hand. Needs transformers, timm and
+torchvision; skipped if they are missing.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def ids():
     return {"input_ids": torch.randint(3, 32, (2, 7), generator=generator)}
 
 
-def test_a_library_model_itself_is_followed_and_nothing_is_warned_of(transformers):
+def test_branches_inside_a_library_model_are_explored_without_a_warning(transformers):
     model = transformers.BertModel(transformers.BertConfig(**TINY))
     verdict = traced(model, (), ids(), **TEXT)
     assert verdict.status == "passed", verdict.reason
@@ -94,7 +94,7 @@ def test_a_scan_written_as_a_loop_is_frozen_at_its_length(transformers):
 
 
 def test_position_embeddings_that_are_resampled_for_other_sizes(timm):
-    """What runs only behind the question whether there are as many tokens as trained is not to blame."""
+    """The verdict names the branch on the number of tokens, not one that runs only on its side."""
     model = timm.create_model(
         "vit_tiny_patch16_224", num_classes=4, img_size=32, depth=1, dynamic_img_size=True
     )
@@ -108,7 +108,7 @@ def test_position_embeddings_that_are_resampled_for_other_sizes(timm):
     assert "num_new_tokens == num_pos_tokens" in verdict.where.text
 
 
-def test_flags_of_a_network_with_auxiliary_heads_are_steered_by_nothing(torchvision):
+def test_flags_of_a_network_with_auxiliary_heads_depend_on_no_input(torchvision):
     model = torchvision.models.get_model(
         "googlenet", num_classes=4, aux_logits=True, init_weights=False, transform_input=True
     ).eval()

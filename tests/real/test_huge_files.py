@@ -1,6 +1,6 @@
-"""Files of more than 2 GB: the formats change there (external data, 64-bit offsets), and memory must hold them.
+"""Files of more than 2 GB, for which formats change: external data, 64-bit offsets.
 
-Minutes and some 12 GB per target, so only where they are asked for: TORCHEXPORT_HUGE=1.
+They take minutes and some 12 GB of memory per target, so they run only with TORCHEXPORT_HUGE=1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Numbers read off a tensor while capturing, and branches on what kind of capture is going on."""
+"""Python numbers read from a tensor during capture, and branches on the kind of capture."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class OnnxBranch(nn.Module):
 
 
 class FriendlyTracingBranch(nn.Module):
-    """Another way to the same numbers."""
+    """Computes the same numbers in another way while it is traced."""
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_tracing():
@@ -81,7 +81,7 @@ class FriendlyTracingBranch(nn.Module):
 
 
 BAKED = (
-    # torch.onnx.export falls back to strict capture, which takes float(tensor) and numpy.
+    # torch.onnx.export falls back to strict capture, which accepts float(tensor) and numpy.
     row(
         "float of max",
         FloatOfMax,

@@ -1,7 +1,8 @@
-"""What rows of models that branch are written with: their usual truths, and a row in one breath.
+"""Helpers for rows of models that branch: their usual truths, and ``branch``, which writes a row.
 
-The models are in one file per family: ``branches_values`` (on what float tensors hold), ``branches_sizes``
-(on sizes, ids, masks, lengths and Python arguments) and ``branches_models`` (loops, and whole models).
+The models are in one file per family: ``branches_values`` (conditions on float tensors),
+``branches_places`` (by the place of the condition in the source), ``branches_sizes`` (sizes, ids,
+masks, lengths and Python arguments) and ``branches_models`` (loops, and whole models).
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from torch import Tensor
 
 from zoo.row import BRANCH, NARROWED, REFUSED, Example, Row, row, truth
 
-# What torch.export and the exporter on it refuse, script takes, and a trace takes one side of.
+# torch.export and the exporter built on it refuse the branch, script keeps it, a trace freezes it.
 VALUE = truth(trace=BRANCH, export=REFUSED, onnx=REFUSED, onnx_legacy=BRANCH)
-# The same, where TorchScript has no words for it.
+# The same, but TorchScript cannot compile it.
 PYTHON = truth(BRANCH, script=REFUSED, export=REFUSED, onnx=REFUSED)
-# A trace takes one side, and torch.export keeps to the sizes of that side.
+# A trace freezes the branch, and torch.export narrows the sizes to those of the side taken.
 SIZE = truth(trace=BRANCH, export=NARROWED, onnx=NARROWED, onnx_legacy=BRANCH)
-# Frozen, and right on every legal call.
+# Frozen, but right on every legal call.
 EQUAL = truth(export=REFUSED, onnx=REFUSED)
 
 
@@ -33,12 +34,12 @@ def branch(
     expect: Mapping[str, str | None] = VALUE,
     **options: Any,
 ) -> Row:
-    """A row whose trace has frozen the condition on ``line``, as some witness shows."""
+    """Return a row whose trace has frozen the condition on ``line``, as some witness shows."""
     return row(name, factory, example, expect, witnesses=witnesses, line=line, **options)
 
 
 def rows(*numbers: float) -> Tensor:
-    """Four times the same row."""
+    """Return four times the same row."""
     return torch.tensor([numbers]).repeat(4, 1)
 
 

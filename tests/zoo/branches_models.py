@@ -1,4 +1,4 @@
-"""Branches as whole models have them: loops whose end is in the data, early exits, routing, decoding, detection."""
+"""Branches of whole models: loops ended by data, early exits, routing, decoding, detection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from zoo.branches import EQUAL, branch, filled, rows
 from zoo.row import DIFFERS, REFUSED, UNVERIFIED, call, normal, row, truth
 
-# -- loops ----------------------------------------------------------------------------------------------
+# -- loops -----------------------------------------------------------------------------------------
 
 
 class HalveWhileLarge(nn.Module):
@@ -103,7 +103,7 @@ class UntilLengths(nn.Module):
 
 
 class Ponder(nn.Module):
-    """Adaptive computation: steps until enough probability has halted."""
+    """Adaptive computation: steps until the halting probabilities add up to enough."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class HalveInScript(nn.Module):
         return halved(x) + 1
 
 
-# -- recurrent steps ------------------------------------------------------------------------------------
+# -- recurrent steps -------------------------------------------------------------------------------
 
 
 class ResettingStep(nn.Module):
@@ -184,11 +184,11 @@ class RollingCache(nn.Module):
         return torch.where((torch.arange(4) == position).unsqueeze(1), new, cache)
 
 
-# -- attention ------------------------------------------------------------------------------------------
+# -- attention -------------------------------------------------------------------------------------
 
 
 class Block(nn.Module):
-    """Attention whose scores are cut where one grows too large: each block has a limit of its own."""
+    """Attention that clips its scores if one is too large; each block has a limit of its own."""
 
     def __init__(self, limit: float) -> None:
         super().__init__()
@@ -229,7 +229,7 @@ class BlockByWhere(Block):
         return x + torch.relu(self.inner(self.norm(mixed)))
 
 
-# -- exits and routes -----------------------------------------------------------------------------------
+# -- exits and routes ------------------------------------------------------------------------------
 
 
 class Exit(nn.Module):
@@ -275,7 +275,7 @@ class FallbackHead(nn.Module):
 
 
 class ExpertByIndex(nn.Module):
-    """No branch: the index is a number that is baked in."""
+    """No branch: the index is a Python number, which the artifact holds as a constant."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -329,7 +329,7 @@ class SmallUpdate(nn.Module):
 
 
 class Recall(nn.Module):
-    """A key that is close to a stored one gives what is stored."""
+    """Returns the stored value if the key is close to a stored one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -356,11 +356,11 @@ class Codebook(nn.Module):
         return self.codes[distances.argmin(1)]
 
 
-# -- detection and decoding -----------------------------------------------------------------------------
+# -- detection and decoding ------------------------------------------------------------------------
 
 
 class Detections(nn.Module):
-    """Without the branch an empty result would be empty too."""
+    """The branch changes nothing: without it an empty result would be empty too."""
 
     def forward(self, boxes: Tensor, scores: Tensor) -> Tensor:
         kept = scores > 0.6
@@ -470,7 +470,7 @@ OVERLAP = (torch.tensor([0.0, 0.5, 1.5, 2.0]), torch.tensor([1.0, 1.25, 3.0, 2.5
 
 
 def labels(*numbers: int) -> Tensor:
-    """Logits whose largest entries are these."""
+    """Return logits whose largest entries are these."""
     return F.one_hot(torch.tensor(numbers), 4) * 2.0 - 1.0 + normal(len(numbers), 4) * 0.1
 
 

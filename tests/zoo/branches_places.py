@@ -1,5 +1,5 @@
-"""Branches on what float tensors hold, by where in the source the condition stands: ternaries, comprehensions,
-helpers, closures, methods, several instances of one class. And those that do no harm.
+"""Branches on float tensors, by where the condition stands: ternaries, comprehensions, helpers,
+closures, methods, several instances of one class. Also frozen branches that change no output.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zoo.branches import EQUAL, PYTHON, branch
 from zoo.row import REFUSED, call, normal, row, truth
 
-# -- where the condition stands -------------------------------------------------------------------------
+# -- where the condition stands --------------------------------------------------------------------
 
 
 class Ternary(nn.Module):
@@ -47,7 +47,7 @@ class AnyOfRows(nn.Module):
 
 
 class PositiveAsserted(nn.Module):
-    """Where the assertion does not hold, eager raises: there is nothing to be equal to."""
+    """If the assertion fails, eager raises, and the artifact has nothing to be equal to."""
 
     def forward(self, x: Tensor) -> Tensor:
         assert x.min() >= 0, "negative"
@@ -172,7 +172,7 @@ class EarlyReturn(nn.Module):
         return x
 
 
-# -- several instances of one class ---------------------------------------------------------------------
+# -- several instances of one class ----------------------------------------------------------------
 
 
 class Gate(nn.Module):
@@ -188,7 +188,7 @@ class Gate(nn.Module):
 
 
 class TwoGates(nn.Module):
-    """The first gate's sides are the same numbers: that it is frozen does no harm."""
+    """Both sides of the first gate give the same numbers, so freezing it changes nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -210,7 +210,7 @@ class ThreeGates(nn.Module):
         return x
 
 
-# -- frozen, and yet the same ---------------------------------------------------------------------------
+# -- frozen, but with the same outputs -------------------------------------------------------------
 
 
 class SameSides(nn.Module):
@@ -228,7 +228,7 @@ class StableSoftmax(nn.Module):
 
 
 class ReluWhereNeeded(nn.Module):
-    """Traced where something is negative it is faithful; traced where nothing is, it has lost the relu."""
+    """Faithful if the example has a negative number; otherwise the trace has lost the relu."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.min() < 0:
@@ -236,7 +236,7 @@ class ReluWhereNeeded(nn.Module):
         return x * 2
 
 
-# -- conditions on no value at all ----------------------------------------------------------------------
+# -- conditions that depend on no tensor -----------------------------------------------------------
 
 
 class OnAttributes(nn.Module):
@@ -270,7 +270,7 @@ class OnTraining(nn.Module):
 
 
 class OnParameter(nn.Module):
-    """Which side is taken depends on what was learned, and on nothing else."""
+    """The side taken depends on a parameter only, so it is the same at every call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -282,7 +282,7 @@ class OnParameter(nn.Module):
         return x
 
 
-# -- the same semantics without Python's branches -------------------------------------------------------
+# -- the same semantics without Python's branches --------------------------------------------------
 
 
 class SignByWhere(nn.Module):
@@ -382,7 +382,7 @@ PLACE_BRANCHES = (
         line="if any(float(one) > 1.2 for one in x.mean(1))",
         shapes=FIXED,
     ),
-    # The capture that torch.onnx.export falls back on takes assertions.
+    # The strict capture that torch.onnx.export falls back to accepts assertions.
     row("positive, asserted", PositiveAsserted, call(N.abs()), truth(export=REFUSED), ci="script"),
     branch(
         "asserted, then branch",
@@ -518,7 +518,7 @@ PLACE_BRANCHES = (
         witnesses=(call(N * 2),),
         ci="script export",
     ),
-    # The old exporter traces submodules of its own only.
+    # The legacy exporter traces only submodules that belong to the module.
     row(
         "through scripted gate",
         ThroughScriptedGate,

@@ -1,4 +1,4 @@
-"""Branches on sizes, ids, masks, lengths and Python arguments: whole numbers, where one step is a whole step."""
+"""Branches on sizes, ids, masks, lengths and Python arguments: all of them are whole numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from zoo.row import (
     truth,
 )
 
-# -- sizes ----------------------------------------------------------------------------------------------
+# -- sizes -----------------------------------------------------------------------------------------
 
 
 class LongTime(nn.Module):
@@ -77,7 +77,7 @@ class SameTimes(nn.Module):
 
 
 class Halved(nn.Module):
-    """In two halves where it is long: the same numbers."""
+    """Sums a long input in two halves, which gives the same numbers."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] > 8:
@@ -128,7 +128,7 @@ class MatchShape(nn.Module):
 
 
 class KindOfShape(nn.Module):
-    """Which side is taken does not vary."""
+    """The side taken is the same at every call."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 2 and x.shape[1] == 3:
@@ -149,7 +149,7 @@ class LongTimeSliced(nn.Module):
         return (x * kept.unsqueeze(1)).sum(1) / kept.sum()
 
 
-# -- ids ------------------------------------------------------------------------------------------------
+# -- ids -------------------------------------------------------------------------------------------
 
 
 class PromptPrefix(nn.Module):
@@ -240,7 +240,7 @@ class CheckDigit(nn.Module):
 
 
 class BytesOrShares(nn.Module):
-    """An image in 0..255 is scaled to 0..1; one that already is, is not."""
+    """Scales an image in 0..255 to 0..1, and leaves one that is already in 0..1."""
 
     def forward(self, image: Tensor) -> Tensor:
         if image.max() > 1:
@@ -259,7 +259,7 @@ class PairByCond(nn.Module):
         return torch.cond(found, lambda ids: ids + 100, lambda ids: ids.clone(), (ids,))
 
 
-# -- masks and lengths ----------------------------------------------------------------------------------
+# -- masks and lengths -----------------------------------------------------------------------------
 
 
 class NothingKept(nn.Module):
@@ -284,7 +284,7 @@ class SameMasks(nn.Module):
 
 
 class Padded(nn.Module):
-    """The general side is right where nothing is padded; the other one is not where something is."""
+    """The general side is right without padding too; the other one is wrong with padding."""
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         if int(lengths.min()) < x.shape[1]:
@@ -310,7 +310,7 @@ class PaddedByMask(nn.Module):
         return (x * (torch.arange(x.shape[1]) < lengths.unsqueeze(1))).sum(1)
 
 
-# -- Python arguments -----------------------------------------------------------------------------------
+# -- Python arguments ------------------------------------------------------------------------------
 
 
 class ManySteps(nn.Module):
@@ -389,10 +389,10 @@ MASK = coins(4, 3)
 IDS_FIXED = {"ids": "..."}
 IDS_TIME = {"ids": "batch time"}
 TIME = {"time": (2, 16)}
-# A loop over a size, or a size as a number: static, or refused where it is declared to vary.
+# A loop over a size, or a size as a number: static, or refused if the size is declared to vary.
 STATIC = truth(trace=BRANCH, export=REFUSED, onnx=NARROWED, onnx_legacy=BRANCH)
-# A Python argument is a constant of what is captured, and so is the side it takes; torch.export says so
-# where it is given another one.
+# A Python argument is a constant of the program, and so is the side it takes. torch.export raises
+# if a call passes another one.
 BAKED = truth(BRANCH, script=None, export=RAISES)
 LENGTHS = {
     "shapes": {"x": "batch time", "lengths": "batch"},
@@ -407,7 +407,7 @@ def time(size: int) -> Tensor:
 
 
 def ids(*numbers: int, at: int = 0) -> Tensor:
-    """The example's ids with these numbers in the first row, from this place on."""
+    """Return the example's ids with these numbers in the first row, from this place on."""
     made = IDS.clone()
     made[0, at : at + len(numbers)] = torch.tensor(numbers)
     return made
@@ -425,7 +425,7 @@ SIZE_BRANCHES = (
         dims=TIME,
         ci="trace export",
     ),
-    # The slice of a short time is all of it: the file without the guard is right.
+    # Slicing a short time returns all of it, so the ONNX file, which has no guard, is right.
     row(
         "long time, from long",
         LongTime,
@@ -464,7 +464,7 @@ SIZE_BRANCHES = (
         dims=TIME,
         ci="trace export",
     ),
-    # A size as a number of Python's is static for good.
+    # len(x) is a Python number: the size becomes static.
     branch(
         "only row",
         OnlyRow,

@@ -1,5 +1,5 @@
-"""Branches on what float tensors hold: where the threshold lives, how parts are joined, and where in the
-source the condition stands.
+"""Branches on float tensors: by where the threshold is stored, how the parts of the condition are
+joined, and what is compared.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zoo.branches import EQUAL, PYTHON, branch, filled, rows
 from zoo.row import UNVERIFIED, call, normal, row
 
-# -- where the threshold lives --------------------------------------------------------------------------
+# -- where the threshold lives ---------------------------------------------------------------------
 
 
 class SignOfMean(nn.Module):
@@ -115,7 +115,7 @@ class LearnedLimitPerFeature(nn.Module):
 
 
 class LearnedBand(nn.Module):
-    """A narrow band on a learned projection: random inputs hardly ever fall into it."""
+    """A narrow band on a learned projection: few random inputs fall into it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class CosineBand(nn.Module):
         return x + y
 
 
-# -- parts, chains, nesting -----------------------------------------------------------------------------
+# -- parts, chains, nesting ------------------------------------------------------------------------
 
 
 class ChainedMean(nn.Module):
@@ -248,7 +248,7 @@ class Elif(nn.Module):
         return out
 
 
-# -- what is compared -----------------------------------------------------------------------------------
+# -- what is compared ------------------------------------------------------------------------------
 
 
 class LargerMean(nn.Module):
@@ -266,7 +266,7 @@ class Dominates(nn.Module):
 
 
 class SameTensor(nn.Module):
-    """``torch.equal`` is folded into the trace without a warning."""
+    """A trace makes ``torch.equal`` a constant, without a warning."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         if torch.equal(x, y):
@@ -289,7 +289,7 @@ class Symmetric(nn.Module):
 
 
 class Standardize(nn.Module):
-    """A constant input has no deviation to divide by."""
+    """Tests for a constant input, whose standard deviation of 0 would be divided by."""
 
     def forward(self, x: Tensor) -> Tensor:
         deviation = x.std()
@@ -356,7 +356,7 @@ class AllFinite(nn.Module):
 
 
 def tilted(x: Tensor, degrees: float) -> Tensor:
-    """Another tensor of the same norm at this angle."""
+    """Return another tensor of the same norm, at this angle."""
     angle = torch.deg2rad(torch.tensor(degrees))
     other = normal(*x.shape, seed=9)
     across = other - (other * x).sum() / x.square().sum() * x
@@ -583,7 +583,7 @@ VALUE_BRANCHES = (
         call(N, N + 0.001),
         line="if torch.allclose(x, y, atol=1e-2)",
     ),
-    # Of a symmetric matrix the general side is right too.
+    # The general side is right for a symmetric matrix too.
     row(
         "symmetric",
         Symmetric,
@@ -649,7 +649,7 @@ VALUE_BRANCHES = (
         line="if torch.isnan(x).any()",
         values={"x": [-1.0, 0.0, 2.0, torch.nan]},
     ),
-    # Where NaN is no legal value, nothing tells the two apart.
+    # NaN is no legal value here, so no legal call tells the two sides apart.
     row("any nan, without nan", AnyNan, X, EQUAL, weak=UNVERIFIED),
     branch(
         "all finite",

@@ -1,4 +1,4 @@
-"""What is not a plain module: functions, bound methods, ScriptModules."""
+"""Subjects that are not plain modules: functions, bound methods, ScriptModules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zoo.row import FROZEN, REFUSED, SKIPPED, call, normal, row, truth
 
 
 class Encoder(nn.Module):
-    """A method that is not forward."""
+    """Has methods to export beside forward."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Random numbers: on eager's stream, on another, or frozen when the artifact was made."""
+"""Random numbers: from eager's stream, from another one, or frozen during the export."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zoo.converters import captured
 from zoo.row import DIFFERS, REFUSED, SKIPPED, STRUCTURE, call, normal, row, truth
 
-# -- faithful: the artifact draws what eager draws --------------------------------------------------
+# -- faithful: the artifact draws what eager draws -------------------------------------------------
 
 
 class AddsNoise(nn.Module):
@@ -32,7 +32,7 @@ class Sampled(nn.Module):
 
 
 class DropsByDefault(nn.Module):
-    """The functional's own default is training=True: random in eval mode too, in eager as in the artifact."""
+    """F.dropout defaults to training=True: random in eval mode too, in eager and artifact."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, 0.5)
@@ -56,7 +56,7 @@ class NoiseBeside(nn.Module):
 
 
 class NoiseIntoNothing(nn.Module):
-    """Draws, and what it draws cancels out."""
+    """Draws random numbers that cancel out."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x + 0.0 * torch.rand_like(x)
@@ -67,11 +67,11 @@ class RandomShapeOnly(nn.Module):
         return x * torch.ones_like(torch.rand_like(x))
 
 
-# -- frozen: a number that was drawn while exporting ---------------------------------------------------
+# -- frozen: a number that was drawn during the export ---------------------------------------------
 
 
 class SeedsItself(nn.Module):
-    """Random numbers that are always the same: a projection that nobody wants to store."""
+    """Always draws the same numbers: a random projection that need not be stored."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -98,14 +98,14 @@ class NumpyChance(nn.Module):
 
 
 class DrawnOnce(nn.Module):
-    """``item()`` makes a number of what was drawn: a constant of the trace."""
+    """``item()`` makes a Python number of a draw: a constant of the trace."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.rand(1).item()
 
 
 class FrozenNoise(nn.Module):
-    """A converter that keeps the numbers it met."""
+    """A converter that keeps the numbers drawn during the export."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class FrozenNoise(nn.Module):
         return x + torch.rand(1, 3)
 
 
-# -- random, and wrong in something that chance does not excuse -----------------------------------------
+# -- random, and wrong in a way that randomness does not explain -----------------------------------
 
 
 class NoiseInDouble(nn.Module):
@@ -137,7 +137,7 @@ class NoiseOneColumnShort(nn.Module):
 
 
 class NoiseBesideWrong(nn.Module):
-    """The second output is not random, and not right either."""
+    """The second output is not random, and wrong."""
 
     def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
         noisy = x + torch.rand_like(x)
@@ -155,7 +155,7 @@ class NoiseAsAPair(nn.Module):
 
 
 class WiderNoise(nn.Module):
-    """The same stream, other numbers: seen where the stream is eager's."""
+    """Other numbers from the same stream: visible if the artifact uses eager's stream."""
 
     def forward(self, x: Tensor) -> Tensor:
         if captured():
@@ -171,7 +171,7 @@ class OtherKindOfNoise(nn.Module):
 
 
 X = call(normal(4, 3))
-# ONNX Runtime draws from a stream of its own: nothing to compare by value.
+# ONNX Runtime has its own random stream, so values cannot be compared.
 STREAM = truth(onnx=SKIPPED, onnx_legacy=SKIPPED)
 
 CHANCE = (
@@ -183,7 +183,7 @@ CHANCE = (
     row("noise into nothing", NoiseIntoNothing, X, ci="onnx", round_trip=True),
     row("random shape only", RandomShapeOnly, X, ci="onnx_legacy", round_trip=True),
     row("drops, eval", Drops, call(normal(4, 6))),
-    # The legacy exporter puts the model into eval: constant, where eager varies with the seed.
+    # The legacy exporter puts the model into eval mode: constant, but eager varies with the seed.
     row(
         "drops, train",
         Drops,
@@ -202,7 +202,7 @@ CHANCE = (
         mode="as-is",
         ci="trace script export onnx onnx_legacy",
     ),
-    # Exporters leave the seed out; a script keeps it.
+    # Exporters drop the call that seeds; a script keeps it.
     row("seeds itself with 0", lambda: SeedsItself(0), X, truth(DIFFERS, script=None)),
     row("seeds itself with 7", lambda: SeedsItself(7), X, truth(DIFFERS, script=None)),
     row("python chance", PythonChance, X, truth(DIFFERS, script=REFUSED)),

@@ -1,4 +1,4 @@
-"""Containers that go in and come out."""
+"""Container types for inputs and outputs."""
 
 from __future__ import annotations
 

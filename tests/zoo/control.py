@@ -1,4 +1,4 @@
-"""Loops and branches: over sizes, and over values."""
+"""Loops and branches on sizes and on values."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class CellOverTime(nn.Module):
 
 
 class Unrolled(nn.Module):
-    """A loop whose count is the model's own."""
+    """A loop whose count is a constant of the model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class LastThree(nn.Module):
 
 
 class SqueezeAll(nn.Module):
-    """At batch 1 the batch goes too. Exporters that assume 'not 1' keep it."""
+    """Drops the batch axis too if it is 1. Exporters that assume a size above 1 keep it."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.squeeze() * 2
@@ -113,7 +113,7 @@ class SumBranch(nn.Module):
 
 
 class EquivalentBranch(nn.Module):
-    """Where nothing is masked, both sides are the same."""
+    """If nothing is masked, both sides are the same."""
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         if bool(mask.all()):
@@ -154,7 +154,7 @@ class CondInstead(nn.Module):
 
 
 class PresentMask(nn.Module):
-    """A branch on what the call is, not on what it holds."""
+    """A branch on whether an argument is given, not on its values."""
 
     def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
         if mask is not None:
@@ -204,7 +204,7 @@ CONTROL = (
         shapes={"x": "batch 3"},
         dims={"batch": (5, 8)},
     ),
-    # 0/1 specialization: torch takes a dynamic size to be none of them, and keeps the other side.
+    # 0/1 specialization: torch assumes that a dynamic size is neither 0 nor 1, and keeps that side.
     row(
         "one row branch",
         OneRowBranch,
@@ -219,7 +219,7 @@ CONTROL = (
         truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
         ci="trace export",
     ),
-    # The ONNX file has lost the guard, and what it does with an even time is a Reshape that cannot be.
+    # The ONNX file has no guard: it pads an even time too, and its Reshape then fails.
     row(
         "odd time pad",
         OddTimePad,

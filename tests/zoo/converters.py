@@ -1,8 +1,8 @@
-"""What converters get wrong, and what they may do: a module that computes one thing in eager and another while it
-is captured stands for an exporter that translates it so.
+"""Translations, wrong and right: a module that computes one thing in eager and another during
+capture stands for an exporter that translates it so.
 
-Each pair of functions is an operation and its translation. The wrong ones are bugs that exporters and runtimes
-have had; the right ones are other ways to the same numbers, which any of them may choose.
+Each pair of functions is an operation and its translation. The wrong ones are bugs that exporters
+and runtimes have had; the right ones compute the same numbers in another way, which is legal.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from zoo.row import (
 
 
 def captured() -> bool:
-    """Whether a trace, a script or an export is being made of what calls this."""
+    """Return True if the caller is being traced, scripted or exported."""
     return torch.jit.is_scripting() or torch.jit.is_tracing() or torch.compiler.is_compiling()
 
 
@@ -47,7 +47,7 @@ class Translated(nn.Module):
         return self.operation(x)
 
 
-# -- numbers near zero, one, and the ends -------------------------------------------------------------
+# -- numbers near zero, one, and the ends ----------------------------------------------------------
 
 
 def log1p_of_small(x: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def logsigmoid(x: Tensor) -> Tensor:
 
 
 def log_of_sigmoid(x: Tensor) -> Tensor:
-    """-inf where the sigmoid is too small to be held."""
+    """Return -inf if the sigmoid underflows."""
     return torch.log(torch.sigmoid(x * 40))
 
 
@@ -94,7 +94,7 @@ def logsumexp_of_large(x: Tensor) -> Tensor:
 
 
 def log_of_summed_exps(x: Tensor) -> Tensor:
-    """Overflows where the maximum is not taken off first."""
+    """Overflow, as the maximum is not subtracted first."""
     return (x * 60).exp().sum(1).log()
 
 
@@ -109,7 +109,7 @@ def log_of_value(x: Tensor) -> Tensor:
 
 
 def log_without_sign(x: Tensor) -> Tensor:
-    """The infinity of log(0) on the other side."""
+    """Return +inf for log(0)."""
     return torch.where(x == 0, torch.full_like(x, math.inf), torch.log(x))
 
 
@@ -126,7 +126,7 @@ def exp_of_large(x: Tensor) -> Tensor:
 
 
 def exp_clamped(x: Tensor) -> Tensor:
-    """The largest number instead of infinity."""
+    """Return the largest finite number instead of infinity."""
     return torch.exp(x * 60).clamp(max=3e38)
 
 
@@ -139,7 +139,7 @@ def clamped(x: Tensor) -> Tensor:
 
 
 def clamped_numbers(x: Tensor) -> Tensor:
-    """NaN becomes 0."""
+    """Turn NaN into 0."""
     return torch.nan_to_num(x).clamp(-1.0, 1.0)
 
 
@@ -152,11 +152,11 @@ def maximum_of_row(x: Tensor) -> Tensor:
 
 
 def maximum_of_numbers(x: Tensor) -> Tensor:
-    """NaN loses against any number."""
+    """Ignore NaN."""
     return torch.where(x != x, torch.full_like(x, -1e30), x).amax(1)
 
 
-# -- integers ------------------------------------------------------------------------------------------
+# -- integers --------------------------------------------------------------------------------------
 
 
 def tripled(x: Tensor) -> Tensor:
@@ -221,7 +221,7 @@ def flipped_maximum(x: Tensor) -> Tensor:
 
 
 def flipped_maximum_in_double(x: Tensor) -> Tensor:
-    """2**63 - 1 is no double."""
+    """Lose 2**63 - 1, which float64 cannot hold."""
     y = x.double()
     return torch.maximum(y, y.flip(1)).clamp(-9e18, 9e18).long()
 
@@ -236,7 +236,7 @@ def parity(x: Tensor) -> Tensor:
 
 
 def parity_in_float(x: Tensor) -> Tensor:
-    """Beyond 2**24 every float32 is even."""
+    """Find every number above 2**24 even, as every float32 there is."""
     return (x.float() % 2).long()
 
 
@@ -248,7 +248,7 @@ def parity_by_and(x: Tensor) -> Tensor:
     return x & 1
 
 
-# -- division and rounding ----------------------------------------------------------------------------
+# -- division and rounding -------------------------------------------------------------------------
 
 
 def rounded(x: Tensor) -> Tensor:
@@ -256,7 +256,7 @@ def rounded(x: Tensor) -> Tensor:
 
 
 def rounded_away(x: Tensor) -> Tensor:
-    """Half away from zero; torch rounds half to even."""
+    """Round half away from zero; torch rounds half to even."""
     return torch.sign(x) * torch.floor(x.abs() + 0.5)
 
 
@@ -277,7 +277,7 @@ def rounded_up_half_of_int(x: Tensor) -> Tensor:
 
 
 def rounded_by_remainder(x: Tensor) -> Tensor:
-    """Half to even by hand."""
+    """Round half to even by hand."""
     low = torch.floor(x)
     gap = x - low
     up = (gap > 0.5) | ((gap == 0.5) & (torch.remainder(low, 2.0) == 1.0))
@@ -313,7 +313,7 @@ def truncated(x: Tensor) -> Tensor:
 
 
 def floored(x: Tensor) -> Tensor:
-    """A cast truncates; this goes down."""
+    """Round down, while a cast truncates."""
     return torch.floor(x * 4).to(torch.int64)
 
 
@@ -322,7 +322,7 @@ def truncated_by_sign(x: Tensor) -> Tensor:
     return (torch.sign(y) * torch.floor(y.abs())).to(torch.int64)
 
 
-# -- indices -------------------------------------------------------------------------------------------
+# -- indices ---------------------------------------------------------------------------------------
 
 
 def looked_up(x: Tensor) -> Tensor:
@@ -391,11 +391,11 @@ def reversed_order_of_equals(x: Tensor) -> Tensor:
 
 
 def stable_order_by_place(x: Tensor) -> Tensor:
-    """Each key made distinct by its place."""
+    """Sort keys that the place makes distinct."""
     return torch.sort(x * 5 + torch.arange(5), dim=1).indices
 
 
-# -- single elements ---------------------------------------------------------------------------------
+# -- single elements -------------------------------------------------------------------------------
 
 
 def doubled(x: Tensor) -> Tensor:
@@ -407,7 +407,7 @@ def doubled_but_first(x: Tensor) -> Tensor:
 
 
 def doubled_but_one(x: Tensor) -> Tensor:
-    """Wrong at the last element of the last row alone, by a thousandth."""
+    """Be wrong only at the last element of the last row, by a thousandth."""
     rows = torch.arange(x.shape[0]).unsqueeze(1) == x.shape[0] - 1
     columns = torch.arange(x.shape[1]).unsqueeze(0) == x.shape[1] - 1
     return torch.where(rows & columns, x * 2.002, x * 2)
@@ -434,7 +434,7 @@ def two_by_hand(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     return x @ torch.ones(5, 5).triu(), 2 * torch.sigmoid(2 * x) - 1
 
 
-# -- formulas ------------------------------------------------------------------------------------------
+# -- formulas --------------------------------------------------------------------------------------
 
 
 def products(x: Tensor) -> Tensor:
@@ -536,7 +536,7 @@ def padded_average(x: Tensor) -> Tensor:
 
 
 def padded_average_of_present(x: Tensor) -> Tensor:
-    """Whether the padding counts."""
+    """Divide by the number of elements without padding."""
     return F.avg_pool2d(x, 3, 1, 1, False, False)
 
 
@@ -580,7 +580,7 @@ def accumulated_in_double(x: Tensor) -> Tensor:
     return (x.double() * 0.7).sum(1).float()
 
 
-# -- what an output is ----------------------------------------------------------------------------------
+# -- what an output is -----------------------------------------------------------------------------
 
 
 def no_columns(x: Tensor) -> Tensor:
@@ -636,7 +636,7 @@ def kept_axis(x: Tensor) -> Tensor:
 
 
 def dropped_axis(x: Tensor) -> Tensor:
-    """Broadcasts against what is right."""
+    """Drop an axis; the result still broadcasts against the right one."""
     return x.sum(1)
 
 
@@ -682,7 +682,7 @@ def spectrum_by_parts(x: Tensor) -> Tensor:
     return torch.complex(x * x - 2 * x * (1 - x), 2 * x * x + x * (1 - x))
 
 
-# -- the table -----------------------------------------------------------------------------------------
+# -- the table -------------------------------------------------------------------------------------
 
 X = call(normal(4, 5))
 IMAGE = call(normal(2, 1, 3, 4))
@@ -800,7 +800,7 @@ WRONG = (
     wrong("sum without itself", inclusive_sum, exclusive_sum, ci="onnx_legacy"),
     wrong("last of equal maxima", first_of_equals, last_of_equals, call(whole(0, 3, 4, 5))),
     wrong("last of equal rounded maxima", first_of_rounded, last_of_rounded, ci="script"),
-    # Neither ONNX exporter knows a stable sort.
+    # Neither ONNX exporter supports a stable sort.
     wrong(
         "equals in reverse order",
         stable_order,
@@ -858,7 +858,7 @@ RIGHT = (
     right(summed, summed_by_cumsum, call(whole(0, 2**40, 4, 5))),
     right(bytes_up, bytes_up_wrapping, call(whole(0, 255, 4, 5, dtype=torch.uint8)), ci="export"),
     right(flipped_maximum, flipped_maximum_by_choice, call(whole(-9, 9, 4, 5)), values=EDGES),
-    # The new exporter itself divides integers by way of float32.
+    # The new exporter itself divides integers through float32.
     right(
         parity, parity_by_division, call(whole(2**24, 2**25, 4, 5)), truth(onnx=DIFFERS), ci="onnx"
     ),

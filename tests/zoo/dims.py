@@ -1,4 +1,4 @@
-"""Sizes that were declared, and what artifacts make of them: guards, static axes, sizes that became one."""
+"""Declared sizes, and what artifacts make of them: guards, static axes, two sizes tied into one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from zoo.row import (
 )
 from zoo.sizes import FlattenBySize, ViewByInt
 
-# -- branches and numbers of sizes ----------------------------------------------------------------------
+# -- branches and numbers of sizes -----------------------------------------------------------------
 
 
 class LongBranch(nn.Module):
@@ -50,7 +50,7 @@ class WiderThanHigh(nn.Module):
 
 
 class SameLengthBranch(nn.Module):
-    """Two sizes that are equal in the example, and need not be."""
+    """Two sizes that are equal in the example but need not be."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         if x.shape[0] == y.shape[0]:
@@ -80,7 +80,7 @@ class LogOfSize(nn.Module):
 
 
 class SingleRowSqueezed(nn.Module):
-    """A sequence of one is another case."""
+    """Treats a sequence of length 1 differently."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] == 1:
@@ -88,11 +88,11 @@ class SingleRowSqueezed(nn.Module):
         return x.sum(1)
 
 
-# -- sizes that stay sizes -------------------------------------------------------------------------------
+# -- sizes that stay sizes -------------------------------------------------------------------------
 
 
 class FirstFive(nn.Module):
-    """A slice clamps."""
+    """A slice clamps: shorter inputs are legal."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x[:, :5].sum(1)
@@ -129,7 +129,7 @@ class EqualSides(nn.Module):
 
 
 class MeanOfRows(nn.Module):
-    """Of no rows: nan."""
+    """The mean of no rows is NaN."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(0)
@@ -141,7 +141,7 @@ class RowsThenSum(nn.Module):
 
 
 class MaximumOfRows(nn.Module):
-    """Of no rows there is none, and eager says so."""
+    """Eager raises for no rows."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.amax(0)
@@ -151,7 +151,7 @@ X = call(normal(4, 3))
 EMPTY = {"shapes": {"x": "batch 3"}, "dims": {"batch": (0, 6)}}
 TWO = call(normal(3, 4), normal(3, 4, seed=1))
 FREE = {"x": "rows 4", "y": "columns 4"}
-# torch keeps one side under a guard; the ONNX file drops the guard and keeps the side.
+# torch.export keeps one side under a guard; the ONNX file keeps that side without the guard.
 ONE_SIDE = truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED)
 
 DIMS = (
@@ -285,7 +285,7 @@ DIMS = (
         dims={"time": range(8, 17, 4)},
         ci="onnx_legacy",
     ),
-    # ONNX Runtime: zero. Whether capture or the runtime makes it so, only sizes under 2 show it.
+    # Zero in ONNX Runtime. Only sizes under 2 show it, whether capture or the runtime is the cause.
     row(
         "mean of no rows",
         MeanOfRows,

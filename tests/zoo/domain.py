@@ -1,5 +1,5 @@
-"""Which calls eager takes: ranges declared too wide, calls that hardly any generator finds, and outputs that say
-nothing.
+"""Legal calls: ranges that are declared too wide, conditions that few drawn calls satisfy, and
+outputs that no comparison can find wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from zoo.converters import captured
 from zoo.row import B_T, INEFFECTIVE, NARROWED, SPEC, call, normal, row, truth, whole
 from zoo.sequences import SlicedPositions
 
-# -- eager raises ---------------------------------------------------------------------------------------
+# -- eager raises ----------------------------------------------------------------------------------
 
 
 class WindowOfFive(nn.Module):
@@ -45,7 +45,7 @@ class OneHot(nn.Module):
         return F.one_hot(ids, 6).float() * 0.5
 
 
-# -- eager takes hardly anything -------------------------------------------------------------------------
+# -- eager accepts few drawn calls -----------------------------------------------------------------
 
 
 class CheckSum(nn.Module):
@@ -65,7 +65,7 @@ class Rotation(nn.Module):
 
 
 class Permutation(nn.Module):
-    """One that leaves nothing in its place."""
+    """Accepts only permutations without a fixed point."""
 
     def forward(self, order: Tensor) -> Tensor:
         places = torch.arange(8)
@@ -90,7 +90,7 @@ class Ordered(nn.Module):
         return y - x
 
 
-# -- outputs that say nothing ----------------------------------------------------------------------------
+# -- outputs that no comparison can find wrong -----------------------------------------------------
 
 
 class Nothing(nn.Module):
@@ -176,7 +176,7 @@ DOMAIN = (
         ci="onnx_legacy",
         round_trip=True,
     ),
-    # Nobody declared how short: eager takes five or more, and that is reported.
+    # The shortest length is not declared: eager accepts five or more, and the verdict reports that.
     row(
         "window, assumed",
         WindowOfFive,
@@ -253,7 +253,7 @@ DOMAIN = (
         ci="trace onnx",
     ),
     row("shares", Shares, call(shares(4, 3)), truth(INEFFECTIVE), shapes=FIXED, ci="onnx_legacy"),
-    # The example's own rows are legal at every number of them.
+    # Any number of copies of the example's rows is legal.
     row("shares, of any number", Shares, call(shares(4, 3)), weak="only sizes varied"),
     row(
         "shares, mapped",
@@ -278,7 +278,7 @@ DOMAIN = (
         ci="onnx",
         round_trip=True,
     ),
-    # What follows passes, with a warning: parity of nothing is no proof of anything.
+    # The next rows pass with a warning: their outputs could not have differed.
     row("nothing", Nothing, X, weak="zero on every call"),
     row("constant", Constant, X, weak="not depend on the input", ci="onnx_legacy"),
     row("all nan", AllNan, X, weak="nan or infinite"),

@@ -1,4 +1,4 @@
-"""Dtypes, and values at their ends."""
+"""Dtypes, and values at the ends of their ranges."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BoolSums(nn.Module):
 
 
 class FloorDivision(nn.Module):
-    """Negative numbers: towards minus infinity, and the remainder has the divisor's sign."""
+    """Rounds towards minus infinity, and the remainder has the divisor's sign."""
 
     def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
         return x // 3, x % 3
@@ -71,7 +71,7 @@ class BitTricks(nn.Module):
 
 
 class LargeNumbers(nn.Module):
-    """Cancellation: float32 has few digits left, on every runtime other ones."""
+    """Cancellation leaves few digits of float32, and each runtime has other ones."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = (x * 1000).cumsum(1)
@@ -89,7 +89,7 @@ class Relu(nn.Module):
 
 
 DTYPES = (
-    # The legacy exporter keeps cumsum's int32, and divides integers towards zero.
+    # The legacy exporter keeps int32 in cumsum, and rounds integer division towards zero.
     row(
         "integer sums",
         IntegerSums,

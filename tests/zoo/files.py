@@ -1,7 +1,7 @@
-"""What works here and fails elsewhere: artifacts that need what only this process has, and healthy ones beside them.
+"""Artifacts that work in this process and fail in a clean one, and healthy ones beside them.
 
-Elsewhere is another process on the same machine that has torch and nothing of ours, with the file moved to
-another directory. Every truth was found by hand: saved, moved, loaded by a plain ``python -I``, called three times.
+The clean process has torch but not the model's source, and the file was moved before. Each truth
+was found by hand: saved, moved, loaded by a plain ``python -I``, called three times.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import types
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple  # noqa: UP035  # TorchScript's words
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple  # noqa: UP035  # for TorchScript
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ MOVED = "RoundTripDiffers"
 
 X = call(normal(4, 3))
 
-# -- operators that only this process knows -------------------------------------------------------------
+# -- operators that only this process has ----------------------------------------------------------
 
 LIBRARY = torch.library.Library("zoo_files", "DEF")
 LIBRARY.define("double(Tensor x) -> Tensor")
@@ -91,7 +91,7 @@ class CustomOperatorOfTwo(nn.Module):
 
 
 class CustomOperatorComposed(nn.Module):
-    """Made of torch's own operators, and registered as such."""
+    """A custom operator that is registered as a composition of torch's own operators."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.zoo_files.composed(x, 0.1)
@@ -103,7 +103,7 @@ class CustomOperatorDecorated(nn.Module):
 
 
 class CustomOperatorUnused(nn.Module):
-    """Only called where a flag is set, and it is not; TorchScript keeps both sides."""
+    """Called only if a flag is set, which it is not; TorchScript keeps both sides."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,13 +116,13 @@ class CustomOperatorUnused(nn.Module):
 
 
 class CustomOperatorUnusedForGood(CustomOperatorUnused):
-    """The flag is constant, so TorchScript keeps one."""
+    """The flag is a constant, so TorchScript keeps one side."""
 
     __constants__ = ("fast",)
 
 
 class PlainFunction(nn.Module):
-    """The same numbers without an operator of its own."""
+    """The same numbers without a custom operator."""
 
     def forward(self, x: Tensor) -> Tensor:
         return plain_double(x) + 1
@@ -132,11 +132,11 @@ def plain_double(x: Tensor) -> Tensor:
     return x * 2
 
 
-# -- Python in the middle of the graph ------------------------------------------------------------------
+# -- Python in the middle of the graph -------------------------------------------------------------
 
 
 class Clip(torch.autograd.Function):
-    """A gradient of its own."""
+    """An autograd function with its own gradient."""
 
     @staticmethod
     def forward(_: Any, x: Tensor) -> Tensor:
@@ -187,8 +187,8 @@ class StraightThroughByDetach(nn.Module):
 
 
 class IgnoredHelper(nn.Module):
-    """TorchScript calls back into Python here, and no file has Python in it. The helpers here have no
-    annotations: as strings TorchScript would not know them.
+    """TorchScript calls back into Python here, and no file has Python in it. The helpers here have
+    no annotations: TorchScript cannot resolve them as strings.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -200,7 +200,7 @@ class IgnoredHelper(nn.Module):
 
 
 class UnusedHelper(nn.Module):
-    """A helper that is left out of the file, and not called."""
+    """A helper that is not called and not saved."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -217,7 +217,7 @@ class UnusedHelper(nn.Module):
 
 
 class ExportedHelper(nn.Module):
-    """A second way in, kept in the file."""
+    """A second method, kept in the file by ``torch.jit.export``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -250,7 +250,7 @@ class LambdaInside(nn.Module):
         return self.act(x)
 
 
-# -- types that only this process knows -----------------------------------------------------------------
+# -- types that only this process has --------------------------------------------------------------
 
 
 class Span(NamedTuple):
@@ -271,14 +271,14 @@ class Anonymous:
 
 
 class Bag:
-    """No dataclass: a class that only its registration makes a container."""
+    """Not a dataclass: only its registration makes this class a container."""
 
     def __init__(self, items: list[Any]) -> None:
         self.items = items
 
 
 torch.export.register_dataclass(Boxes, serialized_type_name="zoo.files.Boxes")
-# Without a name a type can be exported, and not be saved.
+# A type without a serialized name can be exported but not saved.
 torch.export.register_dataclass(Anonymous)
 pytree.register_pytree_node(
     Bag,
@@ -298,7 +298,7 @@ class SpanIn(nn.Module):
 
 
 class SpanInside(nn.Module):
-    """A namedtuple that goes no further than the model."""
+    """A namedtuple that is used only inside the model."""
 
     def forward(self, x: Tensor) -> Tensor:
         span = Span(x * 2, x * 3)
@@ -321,7 +321,7 @@ class BoxesOut(nn.Module):
 
 
 class BoxesInside(nn.Module):
-    """A dataclass that goes no further than the model."""
+    """A dataclass that is used only inside the model."""
 
     def forward(self, x):
         boxes = Boxes(x * 2, x.sum(1))
@@ -344,7 +344,7 @@ class BagIn(nn.Module):
 
 
 class PairOut(nn.Module):
-    """The same as plain types, which every process knows."""
+    """The same with plain types, which every process has."""
 
     def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
         return x * 2, x.sum(1)
@@ -355,7 +355,7 @@ class PairsInDict(nn.Module):
         return {"span": (x * 2, x + 1)}
 
 
-# -- devices --------------------------------------------------------------------------------------------
+# -- devices ---------------------------------------------------------------------------------------
 
 
 class DeviceConstant(nn.Module):
@@ -382,7 +382,7 @@ class DeviceKept(nn.Module):
         return x + torch.ones(3, device=self.device)
 
 
-# -- weights and state ----------------------------------------------------------------------------------
+# -- weights and state -----------------------------------------------------------------------------
 
 
 class Counter(nn.Module):
@@ -480,7 +480,7 @@ class TransposedWeight(nn.Module):
 
 
 class ExpandedBuffer(nn.Module):
-    """One number of which a buffer of twelve is made."""
+    """One number, expanded to a buffer of twelve."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -491,7 +491,7 @@ class ExpandedBuffer(nn.Module):
 
 
 class SlicedBuffer(nn.Module):
-    """Three numbers of a large tensor, of which a file needs no more."""
+    """Three numbers of a large tensor; the file needs only these."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -502,7 +502,7 @@ class SlicedBuffer(nn.Module):
 
 
 class TensorAttribute(nn.Module):
-    """No buffer: a tensor as an attribute like any other."""
+    """Not a buffer: a tensor in a plain attribute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -522,7 +522,7 @@ class TensorsInList(nn.Module):
 
 
 class Words(nn.Module):
-    """Attributes that are no tensors."""
+    """Attributes that are not tensors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -537,7 +537,7 @@ class Words(nn.Module):
 
 
 class ExtraState(nn.Module):
-    """State that state_dict has and no file of an artifact needs."""
+    """State that state_dict has but an artifact does not need."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -562,7 +562,7 @@ class ExtraStateOfTensor(ExtraState):
 
 
 class OwnState(nn.Module):
-    """What TorchScript writes and reads is the model's own business here. Copies are made without it."""
+    """The model itself says what TorchScript writes and reads. Copies do not use that code."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -588,7 +588,7 @@ class OwnState(nn.Module):
 
 
 class OwnStateForgotten(OwnState):
-    """Comes back with a scale of ones."""
+    """Loads with a scale of ones."""
 
     @torch.jit.export
     def __setstate__(self, state: Tuple[Tensor, bool]) -> None:  # noqa: UP006
@@ -597,7 +597,7 @@ class OwnStateForgotten(OwnState):
 
 
 class OwnStateRounded(OwnState):
-    """Saves memory by keeping whole numbers."""
+    """Saves rounded numbers, to use less memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -614,7 +614,7 @@ class OwnStateRounded(OwnState):
 
 
 class OwnStateRefused(OwnState):
-    """Raises where it is loaded."""
+    """Raises while it is loaded."""
 
     @torch.jit.export
     def __setstate__(self, state: Tuple[Tensor, bool]) -> None:  # noqa: UP006
@@ -624,7 +624,7 @@ class OwnStateRefused(OwnState):
 
 
 class ByteWeights(nn.Module):
-    """Quantized by hand: bytes and a step."""
+    """Quantized by hand: bytes and a step size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -645,9 +645,9 @@ class ComplexBuffer(nn.Module):
 
 
 def quantized_dynamically() -> nn.Module:
-    """Weights packed for the processor, in an object that only torch's own code can read."""
+    """Return a model whose weights are packed for the processor, readable by torch's code only."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's advice on its own future
+        warnings.simplefilter("ignore")  # a deprecation warning of torch
         return torch.ao.quantization.quantize_dynamic(
             nn.Sequential(nn.Linear(3, 4), nn.ReLU()), {nn.Linear}, dtype=torch.qint8
         )
@@ -657,7 +657,7 @@ def wide() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 90_000), nn.Linear(90_000, 2))
 
 
-# -- files beside the model -----------------------------------------------------------------------------
+# -- files beside the model ------------------------------------------------------------------------
 
 
 # Any file will do: the first three bytes of this one.
@@ -665,7 +665,7 @@ HERE = str(Path(__file__).resolve())
 
 
 class ReadsFile(nn.Module):
-    """Maps a file at each call: the file's name is in the artifact, the file is not."""
+    """Maps a file at each call: the artifact holds the name of the file, not the file."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -676,14 +676,14 @@ class ReadsFile(nn.Module):
 
 
 class ReadsWithNumpy(nn.Module):
-    """The numbers are in the artifact, whatever becomes of the file."""
+    """The artifact holds the numbers and does not need the file."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.from_numpy(np.fromfile(HERE, dtype=np.uint8, count=3))
 
 
 class ReadOnce(nn.Module):
-    """Read where a model should read."""
+    """Reads the file in ``__init__``, as a model should."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -693,21 +693,21 @@ class ReadOnce(nn.Module):
         return x * self.scale
 
 
-# -- classes from nowhere -------------------------------------------------------------------------------
+# -- classes that cannot be imported ---------------------------------------------------------------
 
 
 def of_a_notebook() -> nn.Module:
-    """A class whose module cannot be imported, by anybody."""
+    """Return a model whose class is in a module that cannot be imported."""
     namespace: dict[str, Any] = {"__name__": "__main__", "torch": torch}
-    exec(  # what a notebook's cell is
-        "class Net(torch.nn.Module):\n    def forward(self, x):\n        return torch.relu(x) + 1\n",
+    exec(  # as the cell of a notebook is
+        "class Net(torch.nn.Module):\n  def forward(self, x):\n    return torch.relu(x) + 1\n",
         namespace,
     )
     return namespace["Net"]()
 
 
 def of_a_function() -> nn.Module:
-    """A class that has no name at the top of its module."""
+    """Return a model whose class is local to a function."""
 
     class Local(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -717,15 +717,15 @@ def of_a_function() -> nn.Module:
 
 
 def patched() -> nn.Module:
-    """A forward that belongs to this one object."""
+    """Return a model whose forward was replaced on the object."""
     model = nn.Linear(3, 3)
     model.forward = types.MethodType(lambda self, x: torch.relu(x) @ self.weight, model)
     return model
 
 
-# -- artifacts that do harm -----------------------------------------------------------------------------
+# -- artifacts that do harm ------------------------------------------------------------------------
 #
-# Eager is harmless in all of them: what is exported does something else, as a bug of an exporter would have it.
+# Eager is harmless in all of them; the artifact does something else, as if the exporter had a bug.
 
 
 class DiesScripted(nn.Module):
@@ -739,7 +739,7 @@ class DiesScripted(nn.Module):
 
 
 class ReadsBeyondScripted(nn.Module):
-    """Lengths that torch is told not to check: SIGSEGV."""
+    """Passes lengths with ``unsafe=True``, so that torch does not check them: SIGSEGV."""
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():
@@ -782,7 +782,7 @@ class AllocatesAtOnceScripted(nn.Module):
 
 
 class AllocatesLittleScripted(nn.Module):
-    """A hundred megabytes, given back."""
+    """Allocates a hundred megabytes and frees them."""
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():
@@ -798,7 +798,7 @@ class ChattersScripted(nn.Module):
 
 
 class SaysScripted(nn.Module):
-    """Ten thousand lines, and the right numbers."""
+    """Prints ten thousand lines, and returns the right numbers."""
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():
@@ -808,7 +808,7 @@ class SaysScripted(nn.Module):
 
 
 class SaysAnAnswer(nn.Module):
-    """What a protocol on stdout would take for an answer."""
+    """Prints what a protocol on stdout would read as an answer."""
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():
@@ -817,7 +817,7 @@ class SaysAnAnswer(nn.Module):
 
 
 class Counts(nn.Module):
-    """A counter that eager does not touch."""
+    """A counter that the artifact changes and eager does not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -833,7 +833,7 @@ class KeepsCountScripted(Counts):
 
 
 class CountsUnseenScripted(Counts):
-    """The same, and nobody sees it."""
+    """The same, but the counter does not affect the output."""
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():
@@ -842,7 +842,7 @@ class CountsUnseenScripted(Counts):
 
 
 class KeepsANumberScripted(nn.Module):
-    """A counter that is no tensor."""
+    """A counter that is not a tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -856,7 +856,7 @@ class KeepsANumberScripted(nn.Module):
 
 
 class KeepsTheLastScripted(nn.Module):
-    """Adds what the call before was given."""
+    """Adds the input of the previous call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -871,7 +871,7 @@ class KeepsTheLastScripted(nn.Module):
 
 
 class DiesLaterScripted(Counts):
-    """Dies the second time it is called."""
+    """Crashes at the second call."""
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():
@@ -891,7 +891,7 @@ class KeepsCountCompiled(Counts):
 
 
 class OwnStateDies(OwnState):
-    """Dies where it is loaded."""
+    """Crashes while it is loaded."""
 
     @torch.jit.export
     def __setstate__(self, state: Tuple[Tensor, bool]) -> None:  # noqa: UP006
@@ -901,7 +901,7 @@ class OwnStateDies(OwnState):
 
 
 class OwnStateHangs(OwnState):
-    """Never comes back from where it is loaded."""
+    """Never finishes loading."""
 
     @torch.jit.export
     def __setstate__(self, state: Tuple[Tensor, bool]) -> None:  # noqa: UP006
@@ -912,7 +912,7 @@ class OwnStateHangs(OwnState):
 
 
 class OwnStateSays(OwnState):
-    """Says where it is loaded that all is well, and it is."""
+    """Prints an answer of success while it is loaded; it is faithful."""
 
     @torch.jit.export
     def __setstate__(self, state: Tuple[Tensor, bool]) -> None:  # noqa: UP006
@@ -922,7 +922,7 @@ class OwnStateSays(OwnState):
 
 
 class Lengths(nn.Module):
-    """Looks before it adds up what torch is told not to look at. A trace does not look."""
+    """Checks lengths that torch is told not to check. A trace has lost the check."""
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         if int(lengths.sum()) != x.size(0):
@@ -973,7 +973,7 @@ def soon_over(x: Tensor) -> Tensor:
 
 
 class AllocatesCompiled(nn.Module):
-    """Four terabytes at once."""
+    """Allocates four terabytes at once."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.jit.is_scripting() and torch.compiler.is_compiling():
@@ -981,11 +981,11 @@ class AllocatesCompiled(nn.Module):
         return x * 2
 
 
-# -- more than a protobuf, or 31 bits, can hold ---------------------------------------------------------
+# -- more than a protobuf, or 31 bits, can hold ----------------------------------------------------
 
 
 class Table(nn.Module):
-    """2**29 + 16 numbers, of which the last row is not zero."""
+    """2**29 + 16 numbers, all zero but for the last row."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -998,7 +998,7 @@ class Table(nn.Module):
 
 
 class ExpandedTable(Table):
-    """As many, of one number: torch's files hold that one, an ONNX file all of them."""
+    """One number, expanded to as many: torch's files hold one number, an ONNX file all."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1006,7 +1006,7 @@ class ExpandedTable(Table):
 
 
 class Kept:
-    """A cache without a word on when two are equal, as libraries have them."""
+    """A cache class without ``__eq__``, as libraries have them."""
 
     def __init__(self, keys: Tensor) -> None:
         self.keys = keys
@@ -1014,25 +1014,25 @@ class Kept:
 
 
 class CacheOut(nn.Module):
-    """Returns what no exporter knows; eager agrees with itself."""
+    """Returns an object that no exporter supports."""
 
     def forward(self, x: Tensor) -> Any:
         return x * 2, Kept(x + 1)
 
 
 class CacheInside(nn.Module):
-    """Uses one on the way."""
+    """Uses such an object inside forward only."""
 
     def forward(self, x: Tensor) -> Tensor:
         return Kept(x + 1).keys * 2
 
 
-# The operator's name is in the file, what it does is not; and ONNX has no such operator.
+# The file holds the operator's name but not its code; and ONNX has no such operator.
 UNKNOWN = truth(UNLOADABLE, onnx=REFUSED, onnx_legacy=REFUSED)
-# ``Clip.apply`` is Python to TorchScript, which refuses to save it; the other exporters look inside.
+# ``Clip.apply`` is Python code, which TorchScript cannot save; other exporters capture its body.
 PYTHON = truth(trace=UNLOADABLE, script=UNLOADABLE)
 COUNTED = truth(trace=STATE, onnx=STATE, onnx_legacy=DIFFERS)
-# TorchScript alone has the model's own way to save; a trace has it too.
+# Only TorchScript, a trace included, uses the model's own code to save.
 OWN = truth(trace=MOVED, script=MOVED)
 READ = truth(export=REFUSED, onnx=REFUSED)
 
@@ -1040,7 +1040,7 @@ FILES = (
     row("custom operator", CustomOperator, X, UNKNOWN),
     row("custom operator in a part", CustomOperatorInPart, X, UNKNOWN),
     row("custom operator of two", CustomOperatorOfTwo, X, UNKNOWN, ci="script"),
-    # The exporter to ONNX takes it apart.
+    # The exporter to ONNX decomposes the operator.
     row(
         "custom operator, composed",
         CustomOperatorComposed,
@@ -1059,8 +1059,8 @@ FILES = (
     row("ignored helper", IgnoredHelper, X, truth(script=UNLOADABLE), ci="script"),
     row("unused helper", UnusedHelper, X),
     row("exported helper", ExportedHelper, X, ci="onnx_legacy"),
-    # torch.export does not know a ScriptModule's parameters for such; a trace copies the module, and
-    # the legacy exporter finds its part not among its own.
+    # torch.export does not see a ScriptModule's parameters; a trace copies the module, and the
+    # legacy exporter then does not find the part among its submodules.
     row(
         "scripted part",
         ScriptedPart,
@@ -1069,7 +1069,7 @@ FILES = (
         ci="script",
     ),
     row("lambda inside", LambdaInside, X, truth(script=REFUSED)),
-    # -- types that only this process knows
+    # -- types that only this process has
     row(
         "span in",
         SpanIn,
@@ -1105,7 +1105,7 @@ FILES = (
         ci="export",
     ),
     row("pair out", PairOut, X),
-    # TorchScript compiles the class; Python elsewhere cannot make an object of it.
+    # TorchScript compiles the class; Python in the clean process cannot build an object of it.
     row("cache out", CacheOut, X, truth(REFUSED, script=MOVED), ci="script"),
     row("cache inside", CacheInside, X),
     # -- devices: the CPU is everywhere
@@ -1113,7 +1113,7 @@ FILES = (
     row("device move", DeviceMove, X),
     row("device of the input", DeviceOfInput, X, ci="onnx_legacy"),
     row("device kept", DeviceKept, X),
-    # -- weights and state: all of it is saved, whether state_dict has it or not
+    # -- weights and state: all of it is saved, also if state_dict does not have it
     row(
         "counter that is kept", lambda: Counter(persistent=True), X, COUNTED, ci="trace onnx_legacy"
     ),
@@ -1137,7 +1137,7 @@ FILES = (
     row("tensor attribute", TensorAttribute, X, ci="script"),
     row("tensors in a list", TensorsInList, X),
     row("words", Words, X, ci="export"),
-    # The legacy exporter takes every entry of a state_dict for a tensor.
+    # The legacy exporter assumes that every entry of a state_dict is a tensor.
     row("extra state", ExtraState, X, truth(onnx_legacy=REFUSED), ci="onnx"),
     row("extra state of a tensor", ExtraStateOfTensor, X, ci="onnx_legacy"),
     row("own state", OwnState, X),
@@ -1164,7 +1164,7 @@ FILES = (
     row("large weights in two", wide, X, shapes={"input": "batch 3"}),
     # -- files beside the model: an absolute path is right on the same machine
     row("reads a file", lambda: ReadsFile(HERE), X, READ, ci="trace export"),
-    # Right in every directory from which this one's path is not the same as from the root.
+    # The relative path is right only in directories from which it leads to the same file.
     row(
         "reads a file beside",
         lambda: ReadsFile(os.path.relpath(HERE)),
@@ -1173,13 +1173,13 @@ FILES = (
     ),
     row("reads a file with numpy", ReadsWithNumpy, X, truth(script=REFUSED)),
     row("read once", ReadOnce, X),
-    # -- classes from nowhere
+    # -- classes that cannot be imported
     row("of a notebook", of_a_notebook, X, truth(script=REFUSED)),
     row("of a function", of_a_function, X),
     row("patched forward", patched, X, truth(script=REFUSED), ci="trace script"),
 )
 
-# Not for a process that is needed afterwards: to be called under limits, in a process of its own.
+# These crash, hang or fill memory: call their artifacts only under limits, in their own process.
 DANGEROUS = (
     row("dies, scripted", DiesScripted, X, truth(script=CRASHED), ci="script"),
     row("reads beyond, scripted", ReadsBeyondScripted, X, truth(script=CRASHED), ci="trace script"),
@@ -1202,11 +1202,11 @@ DANGEROUS = (
         ci="script",
     ),
     row("allocates little, scripted", AllocatesLittleScripted, X, memory_limit=1024),
-    # Its output would fill a disk: that has a limit.
+    # Its output would fill a disk; the sandbox limits it.
     row("chatters, scripted", ChattersScripted, X, truth(script=CRASHED), ci="script"),
     row("says much, scripted", SaysScripted, X),
     row("says an answer, scripted", SaysAnAnswer, X, ci="script"),
-    # In memory all three are right: they do it while they are loaded.
+    # In memory all three are right: they do harm only while they are loaded.
     row("keeps count, scripted", KeepsCountScripted, X, truth(script=STATE), ci="script"),
     row(
         "keeps a number, scripted", KeepsANumberScripted, X, truth(script=STATE), ci="trace script"
@@ -1225,7 +1225,7 @@ DANGEROUS = (
         ci="trace script onnx_legacy",
     ),
     row("own state, says an answer", OwnStateSays, X),
-    # Only a trace is blind: SIGSEGV where the lengths are not those of x. A script keeps the branch.
+    # A trace has lost the check: SIGSEGV if the lengths are not those of x. A script keeps it.
     row(
         "lengths",
         Lengths,
@@ -1237,7 +1237,7 @@ DANGEROUS = (
         values={"lengths": (0, 1 << 38)},
         ci="trace onnx_legacy",
     ),
-    # The exporter to ONNX divides as floating point.
+    # The exporter to ONNX divides in floating point.
     row("dies, compiled", DiesCompiled, X, truth(export=CRASHED, onnx=DIFFERS), ci="export onnx"),
     row(
         "reads beyond, compiled",
@@ -1268,9 +1268,10 @@ DANGEROUS = (
 IDS = call(torch.tensor([[0, 5, 2**25], [1, 2, 3]]))
 TABLE = {"shapes": {"ids": "batch 3"}, "values": {"ids": (0, 2**25)}}
 
-# 2.0 GB each: 5 to 30 s to export and save on a quiet machine, with 2.3 GB of memory (trace, script, onnx) or
-# 6.5 GB (export, onnx_legacy) by torch alone; to load 5 s and 2.3 GB (.pt), 3 s and 6.5 GB (.pt2), 0.1 s (.onnx).
-# Expanded, the .pt and .pt2 are a few kilobytes, and loaded in no time. Copies that a judge makes come on top.
+# 2.0 GB each. Without the plugin, on an idle machine: export and save take 5 to 30 s and 2.3 GB of
+# memory (trace, script, onnx) or 6.5 GB (export, onnx_legacy); loading takes 5 s and 2.3 GB (.pt),
+# 3 s and 6.5 GB (.pt2), 0.1 s (.onnx). Expanded, the .pt and .pt2 have a few kilobytes and load at
+# once. The plugin's own copies come on top.
 HUGE = (
     row("table", Table, IDS, **TABLE),
     row("table, expanded", ExpandedTable, IDS, **TABLE),

@@ -1,7 +1,7 @@
 """Which rows CI checks on which targets, and the rules that this selection keeps.
 
 Checking every row on every target takes half an hour (`tox -e zoo`). CI checks a row on the targets
-that its ``ci`` names. ``test_zoo_table.py`` holds that these targets cover what ``gaps`` looks for.
+that its ``ci`` names. ``test_zoo_table.py`` asserts that this leaves no gaps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ABOUT_LOADING = (UNLOADABLE, "RoundTripDiffers")
 
 
 def gaps(mechanisms: Mechanisms) -> list[str]:
-    """Return a line for each thing that is true of some row and that CI does not check."""
+    """Return a line for each verdict that is true of a row and that CI does not check enough."""
     return [*_of_rows(mechanisms), *_of_mechanisms(mechanisms), *_of_failures(mechanisms)]
 
 
@@ -40,7 +40,7 @@ def round_trip_gaps(mechanisms: Mechanisms, about_files: Iterable[Row]) -> list[
 
 
 def _of_rows(mechanisms: Mechanisms) -> Iterator[str]:
-    """Each row, for each of its failures but a refusal; if it has none, for its pass."""
+    """Yield the failures of rows that CI does not check, but for refusals; of sound rows: passes."""
     for rows in mechanisms.values():
         for row in rows:
             truths = set(row.expect.values())
@@ -50,7 +50,7 @@ def _of_rows(mechanisms: Mechanisms) -> Iterator[str]:
 
 
 def _of_mechanisms(mechanisms: Mechanisms) -> Iterator[str]:
-    """Each mechanism on each target for each verdict that is true of one of its rows."""
+    """Yield each verdict of a mechanism on a target that CI checks on none of its rows."""
     true = {(name, target, row.expect[target]) for name, row, target in _items(mechanisms)}
     checked = {
         (name, target, row.expect[target])
@@ -62,7 +62,7 @@ def _of_mechanisms(mechanisms: Mechanisms) -> Iterator[str]:
 
 
 def _of_failures(mechanisms: Mechanisms) -> Iterator[str]:
-    """Each failure on each target, twice."""
+    """Yield each verdict on a target that CI checks less than twice, though more rows have it."""
     true: Counter[tuple[str | None, str]] = Counter()
     checked: Counter[tuple[str | None, str]] = Counter()
     for _, row, target in _items(mechanisms):

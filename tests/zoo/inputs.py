@@ -1,4 +1,4 @@
-"""What goes in: Python arguments, keywords, containers."""
+"""Inputs: Python arguments, keywords, containers."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class AsksForGradients(nn.Module):
 
 
 class Cache:
-    """As transformers have one: an object that forward writes to."""
+    """A cache object that forward writes to, as transformers models take one."""
 
     def __init__(self) -> None:
         self.seen = torch.zeros(3)
@@ -117,13 +117,13 @@ class GivenCache(nn.Module):
 
 
 class ReadsCache(nn.Module):
-    """And leaves it as it is."""
+    """Reads the cache and does not change it."""
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
         return x + cache.seen
 
 
-# No artifact writes to the object, and torch.export takes none; a script wants the very class, which is nowhere else.
+# No artifact writes to the object, torch.export refuses it, and a script needs the class itself.
 CACHED = truth(STATE, export=REFUSED, onnx=REFUSED)
 READ = truth(script=UNLOADABLE, export=REFUSED, onnx=REFUSED)
 
@@ -179,7 +179,7 @@ INPUTS = (
     row("tensor, then dict", TensorThenDict, call(normal(4, 3), {"y": normal(4, 3, seed=1)})),
     row("tuple in", TupleIn, call((normal(4, 3), normal(4, 3, seed=1))), ci="onnx_legacy"),
     row("list in", ListIn, call([normal(4, 3), normal(4, 2)])),
-    # The classes of these containers do not exist where the file is loaded.
+    # The clean process that loads the file does not have the classes of these containers.
     row(
         "namedtuple in",
         NamedTupleIn,
@@ -209,7 +209,7 @@ INPUTS = (
         round_trip=True,
     ),
     row("variadic", Variadic, call(normal(4, 3), normal(4, 2)), truth(script=REFUSED)),
-    # torch 2.13 loses dynamic_shapes of **kwargs ("Must provide a tree_name …"): a wrapper names them.
+    # torch 2.13 loses dynamic_shapes of **kwargs ("Must provide a tree_name"): a wrapper names them
     row(
         "any keywords",
         AnyKeywords,

@@ -1,4 +1,4 @@
-"""Layers of torch.nn and small networks of them, on images and on features."""
+"""Layers of torch.nn, and small networks of them, on images and features."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ConvNet(nn.Module):
 
 
 class FixedPool(nn.Module):
-    """The window is the example's: the classic of hand-made backbones."""
+    """The pooling window is the size of the example: a common mistake in hand-made backbones."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(x, kernel_size=[int(x.shape[2]), int(x.shape[3])]).flatten(1)
@@ -193,7 +193,7 @@ LAYERS = (
         shapes={"x": "rows 4", "y": "columns 4"},
         ci="script",
     ),
-    # Saving numbers the names of a trace's arguments: x, x, x.
+    # Saving a trace renames equal argument names: x, x, x.
     row(
         "attention with a flag",
         lambda: nn.MultiheadAttention(8, 2, batch_first=True),

@@ -1,5 +1,5 @@
-"""Healthy models whose numbers float32 does not pin down: no runtime agrees with eager to the last digits, and
-none of them is wrong. Wherever a target takes them, they pass.
+"""Healthy models whose float32 outputs depend on the order of operations: no runtime agrees with
+eager to the last digits, and none is wrong. They pass on every target that accepts them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zoo.row import DIFFERS, REFUSED, call, normal, row, truth, whole
 
-# -- long sums ------------------------------------------------------------------------------------------
+# -- long sums -------------------------------------------------------------------------------------
 
 
 class LinearThenSum(nn.Module):
@@ -34,7 +34,7 @@ class LinearThenCumsum(nn.Module):
 
 
 class SumOfSine(nn.Module):
-    """Terms of both signs that cancel: what is left is small."""
+    """Terms of both signs that cancel: the sum is small."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.sin(x * 3).sum(1)
@@ -56,7 +56,7 @@ class DotOfLong(nn.Module):
 
 
 class CumsumOfMean(nn.Module):
-    """A walk about zero, and how far it is at its end."""
+    """Returns the end of a walk about zero."""
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - x.mean(1, keepdim=True)).cumsum(1)[:, -1]
@@ -76,7 +76,7 @@ class GlobalPool(nn.Module):
         return self.conv(x).sum((2, 3))
 
 
-# -- deep stacks ---------------------------------------------------------------------------------------
+# -- deep stacks -----------------------------------------------------------------------------------
 
 
 def stack(nonlinearity: type[nn.Module], depth: int, gain: float) -> nn.Module:
@@ -107,7 +107,7 @@ class Residual(nn.Module):
 
 
 class LogisticMap(nn.Module):
-    """Chaos: after forty steps the last bit of the input has become the first."""
+    """Chaos: after forty steps the last bit of the input decides the first bit of the output."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.sigmoid(x)
@@ -136,11 +136,11 @@ class PowerIteration(nn.Module):
         return x
 
 
-# -- ill-conditioned -----------------------------------------------------------------------------------
+# -- ill-conditioned -------------------------------------------------------------------------------
 
 
 class NormalizedFarAway(nn.Module):
-    """A mean of a thousand, a spread of a few: three digits are gone before the division."""
+    """Mean 1000, spread of a few: the subtraction loses three digits before the division."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = x + 1000.0
@@ -148,7 +148,7 @@ class NormalizedFarAway(nn.Module):
 
 
 class LayerNormNoEps(nn.Module):
-    """At constant inputs rounding is divided by rounding."""
+    """At constant inputs one rounding error is divided by another."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x * 0.1 + 100.0, (8,), eps=1e-12)
@@ -161,7 +161,7 @@ class VarianceByMoments(nn.Module):
 
 
 class DistancesByProducts(nn.Module):
-    """Each row is at distance 0 from itself, which the expanded square does not know."""
+    """Each row has distance 0 to itself; the expanded square gives a rounding error."""
 
     def forward(self, x: Tensor) -> Tensor:
         square = (x * x).sum(1)
@@ -197,13 +197,13 @@ class LargeLogits(nn.Module):
 
 
 class SharpAttention(nn.Module):
-    """Keys of great length: attention is nearly an argmax."""
+    """Large keys: attention is nearly an argmax."""
 
     def forward(self, q: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q * 30.0, q * 30.0, q)
 
 
-# -- half precisions ------------------------------------------------------------------------------------
+# -- half precisions -------------------------------------------------------------------------------
 
 
 class HalfSum(nn.Module):
@@ -235,11 +235,11 @@ class HalfSoftmax(nn.Module):
         return torch.softmax(x * 4, dim=-1)
 
 
-# -- choices among what is nearly equal -----------------------------------------------------------------
+# -- choices among nearly equal numbers ------------------------------------------------------------
 
 
 class Scored(nn.Module):
-    """Scores that are computed, and so equal only up to rounding."""
+    """Computed scores: equal only up to rounding."""
 
     def __init__(self, out: int = 6) -> None:
         super().__init__()
@@ -277,7 +277,7 @@ class MedianScore(Scored):
 
 
 class EqualScores(nn.Module):
-    """All weights are the same: every score is equal, up to the order of its sum."""
+    """All weights are the same: the scores are equal up to rounding."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -315,7 +315,7 @@ class BestBoxes(nn.Module):
         return self.box(x).gather(1, index), best.values
 
 
-# -- numbers that jump ------------------------------------------------------------------------------
+# -- numbers that jump -----------------------------------------------------------------------------
 
 
 class IsPositive(nn.Module):
@@ -324,7 +324,7 @@ class IsPositive(nn.Module):
 
 
 class AboveThird(nn.Module):
-    """At constant inputs each of the three shares is a third: whether above, rounding says."""
+    """At constant inputs each of the three shares is a third, so rounding decides."""
 
     def forward(self, x: Tensor) -> Tensor:
         return (x.softmax(1) > 1 / 3).sum(1)
@@ -341,14 +341,14 @@ class RoundedScores(Scored):
 
 
 class IntOfProduct(nn.Module):
-    """A tenth, ten times: one, or just below."""
+    """A tenth, summed ten times: one, or just below."""
 
     def forward(self, x: Tensor) -> Tensor:
         return (x * 0.1 * 10.0 + x.cumsum(1) * 0.3).to(torch.int32)
 
 
 class Quantized(Scored):
-    """To a grid of 0.05 and back."""
+    """Rounds to a grid of 0.05."""
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.scores(x) / 0.05).round().clamp(-128.0, 127.0) * 0.05
@@ -362,7 +362,7 @@ class QuantizedToBytes(Scored):
 
 
 class HardGate(Scored):
-    """A jump that the output carries: where the gate flips, so does the number."""
+    """A jump: if rounding flips the gate, the output changes by a lot."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.scores(x)
@@ -376,14 +376,14 @@ class CellOfGrid(nn.Module):
 
 
 class NormalizedDirections(nn.Module):
-    """The zero vector has none; what comes out there is a matter of epsilon."""
+    """The zero vector has no direction; epsilon decides the output there."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.normalize(x, dim=1)
         return y @ y.t()
 
 
-# ONNX Runtime has no bfloat16 kernels on the CPU, and says so when the session is made.
+# ONNX Runtime has no bfloat16 kernels on the CPU, and raises when the session is created.
 NO_KERNEL = truth(onnx=REFUSED, onnx_legacy=REFUSED)
 
 LONG = call(normal(3, 700))
@@ -436,7 +436,7 @@ NUMERICS = (
     row("difference of close numbers", DifferenceOfClose, X, ci="export"),
     row("large logits", LargeLogits, X),
     row("sharp attention", SharpAttention, call(normal(2, 2, 5, 4)), ci="onnx_legacy"),
-    # The new exporter's sum of half numbers is a float32: another dtype than eager's.
+    # The new exporter sums float16 to float32: another dtype than eager's.
     row(
         "half sum",
         HalfSum,

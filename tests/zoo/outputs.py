@@ -1,4 +1,4 @@
-"""What comes out: containers, Python numbers, None."""
+"""Outputs: containers, Python numbers, None."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class StructureBySize(nn.Module):
 
 
 class KeysByMode(nn.Module):
-    """The structure hangs on a flag of the model's own: constant, so faithful."""
+    """The keys depend on a flag of the model: a constant, so the artifact is faithful."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class QuantizedOut(nn.Module):
 
 
 class QuantizedElsewhere(nn.Module):
-    """Another zero point: the numbers agree, the bytes do not, and both ends are others."""
+    """Another zero point: the numbers agree, but the bytes and both ends of the range differ."""
 
     def forward(self, x: Tensor) -> Tensor:
         if captured():
@@ -144,7 +144,7 @@ class QuantizedElsewhere(nn.Module):
 
 
 class ChannelsLastOut(nn.Module):
-    """Other strides, the same numbers: told, and no difference."""
+    """The same numbers with other strides: a note, not a difference."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = x * 2
@@ -190,7 +190,7 @@ OUTPUTS = (
     row(
         "int out", IntOut, call(normal(4, 3)), truth(REFUSED, script=None, export=None), ci="script"
     ),
-    # A trace returns a tensor where eager returns an int; ONNX knows nothing but tensors.
+    # A trace returns a tensor and eager an int; ONNX has only tensors.
     row("size out", SizeOut, call(normal(4, 3)), truth(trace=STRUCTURE)),
     row(
         "structure by value",
@@ -222,7 +222,7 @@ OUTPUTS = (
         truth(DIFFERS),
         ci="export onnx onnx_legacy",
     ),
-    # torch.export cannot save it, and the legacy exporter makes three outputs of a quantized one.
+    # torch.export cannot save a quantized tensor; the legacy exporter makes three outputs of it.
     row(
         "quantized out",
         QuantizedOut,

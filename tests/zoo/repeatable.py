@@ -1,8 +1,8 @@
-"""Does eager agree with itself: memory nobody wrote, clocks, globals; and what only looks like that."""
+"""Models whose eager does not repeat (uninitialized memory, clocks, globals), and look-alikes."""
 
 from __future__ import annotations
 
-# ruff: noqa: PLW0603  # globals that change are what this file is about
+# ruff: noqa: PLW0603  # this file is about globals that change
 import itertools
 import time
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zoo.row import NOT_REPEATABLE, REFUSED, call, normal, row, truth
 
-# -- not repeatable ----------------------------------------------------------------------------------
+# -- not repeatable --------------------------------------------------------------------------------
 
 _clock = itertools.count(1)
 _steps = 0
@@ -45,7 +45,7 @@ class GlobalDict(nn.Module):
 
 
 class ClassCounter(nn.Module):
-    """On the class, where no copy of the instance has a count of its own."""
+    """The count is on the class, so copies of the instance share it."""
 
     calls = 0
 
@@ -65,7 +65,7 @@ class Nanoseconds(nn.Module):
 
 
 class FreshIdentity(nn.Module):
-    """A new object at every call, all of them kept: no two have one id."""
+    """Keeps a new object at every call, so all ids differ."""
 
     def forward(self, x):
         _kept.append(object())
@@ -76,7 +76,7 @@ _kept: list[object] = []
 
 
 class FreshHash(nn.Module):
-    """The default hash of an object is its place in memory."""
+    """The default hash of an object depends on its address."""
 
     def forward(self, x):
         _kept.append(Anything())
@@ -93,7 +93,7 @@ class Unwritten(nn.Module):
 
 
 class ForgottenColumn(nn.Module):
-    """Everything is written but the last column."""
+    """Writes every column but the last."""
 
     def forward(self, x: Tensor) -> Tensor:
         out = torch.empty(x.shape[0], 4, dtype=x.dtype)
@@ -111,7 +111,7 @@ class UnwrittenMean(nn.Module):
 
 
 class LeftByAnother(nn.Module):
-    """What the allocator hands out still holds what was last written there, another number at every call."""
+    """Uninitialized memory still holds what was written last: another number at every call."""
 
     def forward(self, x):
         global _steps
@@ -121,7 +121,7 @@ class LeftByAnother(nn.Module):
         return x + torch.empty(64, 64)[32:33, :3]
 
 
-# -- repeatable, however it looks ---------------------------------------------------------------------
+# -- repeatable, against appearances ---------------------------------------------------------------
 
 
 class EmptyZeroed(nn.Module):
@@ -142,7 +142,7 @@ class EmptyCopied(nn.Module):
 
 
 class EmptyUnused(nn.Module):
-    """Nobody sees what was in it: it is multiplied away by the mask that chooses the other side."""
+    """The mask chooses the other side, so the uninitialized memory has no effect."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.where(torch.ones_like(x) > 0, x * 3, torch.empty_like(x))
@@ -181,7 +181,7 @@ _tables: dict[int, Tensor] = {}
 
 
 class GlobalTable(nn.Module):
-    """A memo in a global: made once, always the same numbers."""
+    """A cached table in a global: made once, always the same numbers."""
 
     def forward(self, x):
         if 3 not in _tables:
@@ -190,14 +190,14 @@ class GlobalTable(nn.Module):
 
 
 class IdentityOfItself(nn.Module):
-    """An id that is the same at every call decides nothing."""
+    """An id that is the same at every call."""
 
     def forward(self, x):
         return x * 2 if id(self) == id(self) else x
 
 
 class SetOfNames(nn.Module):
-    """The order of a set of strings hangs on the process, a sum over it does not."""
+    """The order of a set of strings depends on the process; a sum over it does not."""
 
     def forward(self, x):
         scales = {"a": 1.0, "b": 2.0, "c": 4.0}
@@ -226,7 +226,7 @@ REPEATABLE = (
     row("memory left by another tensor", LeftByAnother, X, NO, ci="onnx_legacy"),
     row("empty, zeroed", EmptyZeroed, X),
     row("empty, filled", EmptyFilled, X, ci="script", round_trip=True),
-    # The legacy exporter has no aten::copy.
+    # The legacy exporter does not support aten::copy.
     row("empty, copied to", EmptyCopied, X, truth(onnx_legacy=REFUSED), ci="trace onnx_legacy"),
     row("empty, not chosen", EmptyUnused, X, ci="export", round_trip=True),
     row("empty, written by part", EmptyWrittenByPart, X, round_trip=True),

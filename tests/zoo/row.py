@@ -52,8 +52,8 @@ class Row:
     line: str = ""
     # The targets on which CI checks this row; `tox -e zoo` checks it on all.
     ci: tuple[str, ...] = ("trace",)
-    # Whether CI also runs the round_trip check: save, load in a clean process, call there. It always
-    # does on rows about files, and on targets whose truth is LoadFailed or RoundTripDiffers.
+    # Whether CI also runs the round_trip check: save, load in a clean process, call there. It
+    # always does so on rows about files, and if the truth is LoadFailed or RoundTripDiffers.
     round_trip: bool = False
 
 

@@ -1,4 +1,4 @@
-"""Recurrent layers, attention, tokens, lengths: whatever has a time axis."""
+"""Models with a time axis: recurrent layers, attention, tokens, lengths."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class PaddedAttention(nn.Module):
 
 
 class PaddedEncoder(nn.Module):
-    """With nested tensors torch itself branches on the mask: where the kept tokens come first, the fast path
-    leaves zeros in the place of the others.
+    """With nested tensors torch itself branches on the mask: if the kept tokens come first, the
+    fast path writes zeros at the others.
     """
 
     def __init__(self, *, nested: bool) -> None:
@@ -182,7 +182,7 @@ SEQUENCES = (
         "padded encoder, nested",
         lambda: PaddedEncoder(nested=True),
         call(normal(2, 5, 4), coins(2, 5)),
-        # The branch is torch's own: only what comes of it is seen.
+        # The branch is in torch's own code, so the verdict names the difference and not the branch.
         truth(DIFFERS, script=None),
         ci="trace export onnx_legacy",
     ),
@@ -199,7 +199,7 @@ SEQUENCES = (
         ci="onnx_legacy",
     ),
     row("masked attention", MaskedAttention, call(normal(2, 2, 5, 4), coins(2, 5, 5))),
-    # A row with nothing to attend to: zero in eager, the mean in the new exporter's graph.
+    # A row whose mask is all False: eager gives zero, the new exporter's graph gives the mean.
     row(
         "attention, all masked",
         MaskedAttention,
@@ -208,7 +208,7 @@ SEQUENCES = (
         values={"mask": [True, False]},
         ci="onnx",
     ),
-    # torch's own symbolic hands is_causal on as a tensor.
+    # The symbolic function of torch passes is_causal as a tensor.
     row(
         "encoder layer",
         lambda: nn.TransformerEncoderLayer(4, 2, 6, batch_first=True),

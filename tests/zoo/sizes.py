@@ -28,7 +28,7 @@ class ViewByInt(nn.Module):
 
 
 class ReshapeByLiteral(nn.Module):
-    """Looks frozen and is not: eager's own meaning is 'two rows'."""
+    """Looks frozen and is not: eager itself always returns two rows."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.reshape(2, -1).sum(1)
@@ -97,7 +97,7 @@ class MeanBySize(nn.Module):
 
 
 class SpatialSoftmax(nn.Module):
-    """Height and width flattened and put back, by size."""
+    """Flattens height and width, and restores them by their sizes."""
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
@@ -105,8 +105,8 @@ class SpatialSoftmax(nn.Module):
 
 
 SIZES = (
-    # torch.onnx.export makes named dims static here, silently; Dim.DYNAMIC goes by strict capture and is
-    # faithful. A pass is right where the spelling is ours to choose.
+    # torch.onnx.export makes named dims static here, without a warning. With Dim.DYNAMIC it uses
+    # strict capture and is faithful: a pass is right if the plugin chooses how to write the dims.
     row(
         "view by int",
         ViewByInt,

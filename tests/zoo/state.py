@@ -1,4 +1,4 @@
-"""State that forward changes: buffers, and attributes that are frozen where the artifact is made."""
+"""State that forward changes: buffers, and attributes that the export freezes."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ class PythonCounterUsed(nn.Module):
         return x * self.calls
 
 
-# -- buffers ------------------------------------------------------------------------------------------
+# -- buffers ---------------------------------------------------------------------------------------
 
 
 class RunningMean(nn.Module):
-    """An exponential average that is subtracted: what batch norm does in training, by hand."""
+    """Subtracts an exponential average, as batch norm does in training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class RolledBuffer(nn.Module):
 
 
 class KeyValueCache(nn.Module):
-    """A cache of fixed size and the place of the next entry, as a decoder keeps it."""
+    """A cache of fixed size and the index of the next entry, as decoders have."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Momentum(nn.Module):
 
 
 class CountsInPart(nn.Module):
-    """The state is a submodule's."""
+    """The state belongs to a submodule."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class CountsInPart(nn.Module):
 
 
 class OfOneMemory(nn.Module):
-    """A buffer that is a view of a parameter: whoever writes to one writes to the other."""
+    """A buffer that is a view of a parameter: a write to one changes the other."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class ReadsParametersMemory(OfOneMemory):
 
 
 class TwoOfOneMemory(nn.Module):
-    """Tied the other way round: one is the other's transpose."""
+    """One parameter is the transpose of the other, in the same memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class TwoOfOneMemory(nn.Module):
 
 
 class WithoutNumbers(nn.Module):
-    """Not loaded, and not read."""
+    """A buffer on the meta device, which forward does not read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ class WeaklyReferred(nn.Module):
 
 
 class SilentBuffer(nn.Module):
-    """Nothing of it is in the output: the artifact's state tells, where it has one."""
+    """The output does not depend on the buffer; only the artifact's own state can differ."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -228,7 +228,7 @@ class MovingParameter(nn.Module):
 
 
 class WarmsUp(nn.Module):
-    """The first call is another one: it measures the scale that all later ones use."""
+    """The first call measures the scale that all later calls use."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -240,7 +240,7 @@ class WarmsUp(nn.Module):
         return x / scale
 
 
-# -- attributes -----------------------------------------------------------------------------------------
+# -- attributes ------------------------------------------------------------------------------------
 
 
 class GrowingList(nn.Module):
@@ -311,7 +311,7 @@ class CountsInDict(nn.Module):
 
 
 class StaleCache(nn.Module):
-    """Keyed by shape, filled with values: eager answers every later call of that shape from the first."""
+    """A cache of values with the shape as key: eager returns the first result for that shape."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -332,7 +332,7 @@ class RegistersBuffer(nn.Module):
 
 
 class Config:
-    """An object of the user's own, reachable from the module."""
+    """An object of the user's class, reachable from the module."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -348,11 +348,11 @@ class CountsInObject(nn.Module):
         return x * self.config.calls
 
 
-# -- what only looks like state ------------------------------------------------------------------------
+# -- models that only seem to have state -----------------------------------------------------------
 
 
 class MaskCache(nn.Module):
-    """Memoization: the mask is a function of the size alone."""
+    """Caches a mask that depends on the size only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -366,7 +366,7 @@ class MaskCache(nn.Module):
 
 
 class LazyTable(nn.Module):
-    """Made at the first call, the same ever after."""
+    """Makes a table at the first call, and never changes it."""
 
     table: Optional[Tensor]  # noqa: UP045
 
@@ -383,7 +383,7 @@ class LazyTable(nn.Module):
 
 
 class SortedNames(nn.Module):
-    """Looks at its own attributes and changes none."""
+    """Reads its own attributes and changes none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -406,7 +406,7 @@ class HistoryUnused(nn.Module):
 
 
 class RewritesSame(nn.Module):
-    """Writes into its buffer what is already there."""
+    """Writes the same numbers into its buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -418,7 +418,7 @@ class RewritesSame(nn.Module):
 
 
 class RebindsSame(nn.Module):
-    """The buffer gets a new tensor of the same numbers."""
+    """Replaces its buffer by a new tensor with the same numbers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -442,8 +442,8 @@ class WritesCopyOfBuffer(nn.Module):
 
 
 X = call(normal(4, 3))
-# Tracing runs forward: what it saves has already counted once. ONNX graphs carry no state back, and the legacy
-# exporter, which traces, keeps the state of after its run as a constant.
+# Tracing runs forward, so a saved trace has counted once already. ONNX graphs return no state, and
+# the legacy exporter, which traces, keeps the state after its run as a constant.
 COUNTED = truth(trace=STATE, onnx=STATE, onnx_legacy=DIFFERS)
 
 STATEFUL = (
@@ -478,7 +478,7 @@ STATEFUL = (
     row("batchnorm, eval", lambda: nn.BatchNorm1d(3), X),
     row("running mean", RunningMean, X, COUNTED, ci="trace onnx_legacy"),
     row("steps as integer", StepsAsInteger, X, COUNTED, ci="trace onnx_legacy"),
-    # The legacy exporter has no aten::copy.
+    # The legacy exporter does not support aten::copy.
     row("ring buffer", RingBuffer, X, COUNTED | {"onnx_legacy": REFUSED}, ci="trace onnx_legacy"),
     row("rolled buffer", RolledBuffer, X, COUNTED, ci="trace onnx_legacy"),
     row("key-value cache", KeyValueCache, X, COUNTED, ci="trace onnx_legacy"),
@@ -508,7 +508,7 @@ STATEFUL = (
     row(
         "registers a buffer", RegistersBuffer, X, truth(STATE, script=REFUSED, onnx_legacy=REFUSED)
     ),
-    # TorchScript compiles the class of the object too, and counts.
+    # TorchScript compiles the class of the object too, so the artifact counts.
     row("counts in an object", CountsInObject, X, truth(STATE, script=None)),
     row("mask cache", MaskCache, X, truth(script=REFUSED)),
     row("lazy table", LazyTable, X, truth(script=REFUSED), ci="onnx", round_trip=True),

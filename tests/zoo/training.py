@@ -1,4 +1,4 @@
-"""Training mode: put off for the check, meant, or a mistake."""
+"""Training mode: left on by mistake, wanted, or without effect."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zoo.row import call, normal, row, truth
 
 
 def with_part(part: Callable[[], nn.Module], *, training: bool) -> Callable[[], nn.Module]:
-    """A model in eval mode, of which one part may not be."""
+    """Return a model in eval mode; ``training`` sets the mode of one part."""
 
     def make() -> nn.Module:
         model = nn.Sequential(nn.Linear(6, 3), part()).eval()
@@ -31,7 +31,7 @@ def drop() -> nn.Module:
 X = call(normal(4, 6))
 UNMEANT = truth("TrainingMode")
 
-# ``train=None`` leaves the flags as the factory set them.
+# ``train=None`` keeps the flags that the factory set.
 TRAINING = (
     row(
         "dropout left training",
@@ -85,7 +85,7 @@ TRAINING = (
         round_trip=True,
     ),
     row("part put into eval", with_part(drop, training=True), X, train=None, round_trip=True),
-    # Nothing in it cares about the mode.
+    # No part of it depends on the mode.
     row(
         "training without consequence",
         lambda: nn.Linear(6, 3),

@@ -1,4 +1,4 @@
-"""Writes into the inputs: faithful where the artifact writes too, a difference where the caller's tensor stays."""
+"""Writes into the inputs: faithful only if the artifact changes the caller's tensor too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from zoo.converters import captured
 from zoo.row import DIFFERS, REFUSED, STATE, call, normal, row, truth, whole
 
-# -- into the caller's tensor ----------------------------------------------------------------------------
+# -- into the caller's tensor ----------------------------------------------------------------------
 
 
 class WritesInput(nn.Module):
@@ -43,7 +43,7 @@ class MasksInPlace(nn.Module):
 
 
 class InPlaceActivation(nn.Module):
-    """``nn.ReLU(inplace=True)`` as the first layer: the classic."""
+    """``nn.ReLU(inplace=True)`` as the first layer, a common mistake."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class InPlaceActivation(nn.Module):
 
 
 class WritesSecond(nn.Module):
-    """Accumulates into a tensor that the caller hands over for that."""
+    """Accumulates into a tensor that the caller passes for that."""
 
     def forward(self, x: Tensor, total: Tensor) -> Tensor:
         total += x
@@ -68,7 +68,7 @@ class WritesDictEntry(nn.Module):
 
 
 class WritesAfterUse(nn.Module):
-    """The output does not tell: it was made before."""
+    """The output does not show the write: it was computed before."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = x * 2
@@ -82,7 +82,7 @@ class FillsRows(nn.Module):
         return x.sum(1)
 
 
-# -- a converter that writes too much, too little, or elsewhere ----------------------------------------
+# -- a converter that writes too much, too little, or to another tensor ----------------------------
 
 
 class ForgetsToWrite(nn.Module):
@@ -111,7 +111,7 @@ class WritesOther(nn.Module):
         return out
 
 
-# -- into the model's own tensors ----------------------------------------------------------------------
+# -- into the model's own tensors ------------------------------------------------------------------
 
 
 class WritesClone(nn.Module):
@@ -129,7 +129,7 @@ class WritesContiguousCopy(nn.Module):
 
 
 class WritesSometimesCopy(nn.Module):
-    """Where the caller's tensor is the transpose of a contiguous one there is no copy, and it changes."""
+    """contiguous() copies unless the caller's tensor is transposed; then that tensor changes."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = x.t().contiguous()
@@ -145,7 +145,7 @@ class WritesFlippedCopy(nn.Module):
 
 
 class WritesFloatCopy(nn.Module):
-    """The conversion copies: the integers of the caller stay."""
+    """The conversion copies, so the caller's integers do not change."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = x.to(torch.float32)
@@ -168,7 +168,7 @@ class WritesIntoDiagonal(nn.Module):
 
 
 class InPlaceLater(nn.Module):
-    """In-place activations behind a layer write into what the layer made."""
+    """In-place activations after a layer write into the output of that layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class InPlaceLater(nn.Module):
 
 
 class WritesAndUndoes(nn.Module):
-    """Multiplied by two and by a half: exact in binary, so the caller sees nothing."""
+    """Multiplies by two and then by a half, which is exact: the caller's tensor is unchanged."""
 
     def forward(self, x: Tensor) -> Tensor:
         x.mul_(2.0)
@@ -189,14 +189,14 @@ class WritesAndUndoes(nn.Module):
 
 
 class ReturnsView(nn.Module):
-    """An alias of the input goes out, nothing is written."""
+    """Returns a view of the input and writes nothing."""
 
     def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
         return x[:, 1:], x.t() * 1.5
 
 
 X = call(normal(4, 3))
-# An ONNX graph takes its inputs by value.
+# An ONNX graph does not write to its inputs.
 BY_VALUE = truth(onnx=STATE, onnx_legacy=STATE)
 
 WRITES = (
@@ -250,7 +250,7 @@ WRITES = (
     row("writes a flipped copy", WritesFlippedCopy, X, ci="export", round_trip=True),
     row("writes a float copy", WritesFloatCopy, call(whole(-9, 9, 4, 3)), round_trip=True),
     row("writes into a result", WritesIntoResult, X, ci="onnx_legacy", round_trip=True),
-    # A write through a view: the new exporter stumbles over it, the legacy one loses it.
+    # A write through a view: the new exporter fails, the legacy one drops the write.
     row(
         "writes into a diagonal",
         WritesIntoDiagonal,
