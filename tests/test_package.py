@@ -1,0 +1,81 @@
+"""Build the sdist and the wheel, and hold what they contain."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from email import message_from_string
+from pathlib import Path
+
+import pytest
+
+import pytest_torchexport
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "pytest_torchexport"
+NAME = f"pytest_torchexport-{pytest_torchexport.__version__}"
+# What a packager needs beside the package, to run the tests and to build the documentation.
+BESIDE = {"benchmarks", "docs", "examples", "scripts", "tests"}
+FILES = {
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "README.md",
+    "constraints.txt",
+    "mkdocs.yml",
+    "pyproject.toml",
+    "tox.ini",
+}
+ADDED_BY_HATCHLING = {"PKG-INFO", ".gitignore"}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder with a sdist and a wheel of this checkout; needs no network."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "hatchling", "build", "--directory", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def sources() -> set[str]:
+    return {
+        path.relative_to(ROOT).as_posix()
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def test_the_wheel_is_the_package_with_its_types_and_its_licence(built):
+    with zipfile.ZipFile(built / f"{NAME}-py3-none-any.whl") as wheel:
+        names = set(wheel.namelist())
+        metadata = message_from_string(wheel.read(f"{NAME}.dist-info/METADATA").decode())
+        entry_points = wheel.read(f"{NAME}.dist-info/entry_points.txt").decode()
+    assert {name for name in names if not name.startswith(f"{NAME}.dist-info/")} == sources()
+    assert "pytest_torchexport/py.typed" in names
+    assert f"{NAME}.dist-info/licenses/LICENSE" in names
+    assert metadata["Version"] == pytest_torchexport.__version__
+    assert "torchexport = pytest_torchexport.plugin" in entry_points
+
+
+def test_the_sdist_has_what_its_tests_and_its_documentation_need(built):
+    with tarfile.open(built / f"{NAME}.tar.gz") as sdist:
+        names = {member.name.removeprefix(f"{NAME}/") for member in sdist if member.isfile()}
+    assert {name for name in names if name.startswith("pytest_torchexport/")} == sources()
+    assert {name for name in names if "/" not in name} >= FILES
+    assert {name.partition("/")[0] for name in names if "/" in name} == BESIDE | {PACKAGE.name}
+    assert {"tests/test_package.py", "docs/index.md", "examples/test_quickstart.py"} <= names
+    hidden = {name for name in names if re.search(r"(^|/)(\.|__pycache__)", name)}
+    assert hidden <= ADDED_BY_HATCHLING
+
+
+def test_the_version_stands_once():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["dynamic"] == ["version"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", pytest_torchexport.__version__)
