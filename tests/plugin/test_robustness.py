@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_torchexport import targets
+from pytest_torchexport.config import names
 
 FORWARDS = """
 import random, warnings
@@ -192,7 +193,7 @@ def test_a_healthy_module_passes_every_target_with_warnings_as_errors(suite, run
         fakes=False,
     )
     result = run_apart("-W", "error", "--torchexport-max-examples=10")
-    missing = [name for name in targets.names() if targets.get(name).unavailable("cpu")]
+    missing = [name for name in names.targets() if targets.get(name).unavailable("cpu")]
     result.assert_outcomes(passed=5 - len(missing), skipped=len(missing))
     assert result.ret == 0
 
