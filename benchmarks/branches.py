@@ -1,11 +1,11 @@
-"""What the search for branches reaches, beside random calls: prints the table.
+"""Print a table that compares the search for branches with random calls.
 
-`python benchmarks/branches.py --seeds 0,1,2` (`--rows WORDS`: only models whose names hold the words)
+`python benchmarks/branches.py --seeds 0,1,2` (`--rows WORDS`: only models with WORDS in the name)
 
-Over the models of the zoo that branch, three ways to choose calls, each with the same budgets, the same
-legal calls (those of the input spec) and the example as the first of them. What is counted are outcomes
-that the example and the model's hand-written witnesses take: True and False of each condition in each
-module, and of loops none, one or many rounds.
+The models are those of the zoo that branch. The table compares three ways to choose calls. Each has
+the same budgets, chooses among the legal calls of the input spec, and starts with the example.
+Counted are the outcomes that the example and the model's hand-written witnesses take: True and
+False of each condition in each module; of loops no round, one round, or many.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.outcomes.torch_state import quiet
 
 BUDGETS = (50, 200)
-# As the plugin's: the search of a model is stopped after so many seconds per call of its budget.
+# The search of a model is stopped after this many seconds per call of its budget, as in the plugin.
 SECONDS_PER_CALL = 0.025
 
 
 @dataclass(frozen=True)
 class Model:
-    """A row of the zoo under observation, and what is to be reached."""
+    """A row of the zoo under observation, and the outcomes that a search should reach."""
 
     name: str
     spec: InputSpec
@@ -70,17 +70,17 @@ class Model:
 
 @dataclass(frozen=True)
 class Reached:
-    """What a way took of a model's outcomes, in so many calls at most, and how long each of them took."""
+    """The outcomes of a model that one way missed within a budget, and its seconds per call."""
 
     missed: frozenset[Goal]
     seconds_per_call: float
 
 
-# -- the models ----------------------------------------------------------------------------------------
+# -- the models ------------------------------------------------------------------------------------
 
 
 def models(rows: Sequence[Row]) -> Iterator[Model]:
-    """Those where a witness takes what the example does not: on the others there is nothing to find."""
+    """Yield the models of which a witness takes an outcome that the example does not take."""
     for row in rows:
         model = observe(row)
         if model.wanted - model.example:
@@ -88,7 +88,7 @@ def models(rows: Sequence[Row]) -> Iterator[Model]:
 
 
 def observe(row: Row) -> Model:
-    """A row as the plugin sees it before it searches."""
+    """Return the row's model, prepared as the plugin prepares it before a search."""
     example = _call(row.example)
     options = parse_check_options(dict(row.options))
     subject = Subject.of(row.build())
@@ -114,7 +114,7 @@ def _taken(row: Row, observed: Observed, make: Callable[[], Any]) -> frozenset[G
 
 
 def _silent(*_: object) -> None:
-    """Notes and progress are the plugin's affair."""
+    """Ignore notes and progress."""
 
 
 def _call(make: Callable[[], Any]) -> Call:
@@ -122,11 +122,11 @@ def _call(make: Callable[[], Any]) -> Call:
     return Call(tuple(args), dict(kwargs))
 
 
-# -- the ways ------------------------------------------------------------------------------------------
+# -- the ways --------------------------------------------------------------------------------------
 
 
 class Tally:
-    """Calls one by one, and what they take."""
+    """Runs calls one by one, and collects the outcomes that they take."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -135,7 +135,7 @@ class Tally:
         self.add(example_recipe(model.spec))
 
     def add(self, recipe: Recipe) -> None:
-        """Run a call; one that is not legal counts too, as in the search."""
+        """Run a call. An illegal one counts too, as in the search."""
         self.calls += 1
         call = build(self.model.spec, recipe)
         path = self.model.observed.run(call) if call is not None else None
@@ -144,7 +144,7 @@ class Tally:
 
 
 def plain_random(model: Model, seed: int, calls: int) -> tuple[set[Goal], int]:
-    """Normal numbers as large as the example's, sizes and listed Python arguments drawn evenly."""
+    """Draw normal numbers of the example's scale, and sizes and Python arguments uniformly."""
     chooser = random.Random(seed)
     with model.observed.watching():
         tally = Tally(model)
@@ -175,7 +175,7 @@ def _argument(values: list[Any] | tuple[Any, Any], chooser: random.Random) -> An
 
 
 def plain_hypothesis(model: Model, seed: int, calls: int) -> tuple[set[Goal], int]:
-    """The strategy that the plugin gives to Hypothesis for its own draws, without what a search found."""
+    """Draw with the plugin's strategy for Hypothesis, without the calls that a search found."""
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
@@ -196,7 +196,7 @@ def plain_hypothesis(model: Model, seed: int, calls: int) -> tuple[set[Goal], in
 
 
 def search(model: Model, seed: int, calls: int) -> tuple[set[Goal], int]:
-    """The plugin's own. It ends early where nothing is left to find."""
+    """Run the plugin's search. It ends early if every outcome was taken."""
     seconds = SECONDS_PER_CALL * calls
     found = Search(model.spec, model.observed, seed=seed, calls=calls, seconds=seconds).run(_silent)
     taken = {(key, outcome) for key, seen in found.seen.items() for outcome in seen.counts}
@@ -205,15 +205,15 @@ def search(model: Model, seed: int, calls: int) -> tuple[set[Goal], int]:
 
 WAYS = {"plain random": plain_random, "plain Hypothesis": plain_hypothesis, "search": search}
 
-# By way, seed and budget: one per model, in the order of the models.
+# The results by way, seed and budget: one per model, in the order of the models.
 Records = dict[tuple[str, int, int], list[Reached]]
 
 
-def run(found: Sequence[Model], seeds: Sequence[int], told: Callable[[str], None]) -> Records:
-    """Every way on every model, one after the other on each."""
+def run(found: Sequence[Model], seeds: Sequence[int], report: Callable[[str], None]) -> Records:
+    """Return the results of every way on every model; the ways take turns on each model."""
     records: Records = {}
     for model in found:
-        told(model.name)
+        report(model.name)
         for seed in seeds:
             for way, choose in WAYS.items():
                 for budget in BUDGETS:
@@ -225,7 +225,7 @@ def run(found: Sequence[Model], seeds: Sequence[int], told: Callable[[str], None
     return records
 
 
-# -- the table -----------------------------------------------------------------------------------------
+# -- the table -------------------------------------------------------------------------------------
 
 HEAD = (
     "way",
@@ -237,7 +237,7 @@ HEAD = (
 
 
 def table(found: Sequence[Model], seeds: Sequence[int], records: Records) -> str:
-    """Markdown: one row per way, the mean of its seeds, and the least of them in brackets."""
+    """Return a Markdown table: per way the mean of its seeds and, in brackets, the least."""
     rows = [f"| {' | '.join(HEAD)} |", "|" + " --- |" * len(HEAD)]
     rows += [_row_of(way, found, seeds, records) for way in WAYS]
     return "\n".join(rows)
@@ -273,7 +273,7 @@ def _row_of(way: str, found: Sequence[Model], seeds: Sequence[int], records: Rec
 
 
 def misses(found: Sequence[Model], seeds: Sequence[int], records: Records) -> Iterator[str]:
-    """What the search did not reach, and with which seeds."""
+    """Yield a line per outcome that the search did not reach, with the seeds."""
     for position, model in enumerate(found):
         for goal in sorted(model.wanted, key=str):
             without = [
@@ -287,7 +287,7 @@ def misses(found: Sequence[Model], seeds: Sequence[int], records: Records) -> It
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", default="", help="only models whose names hold this")
+    parser.add_argument("--rows", default="", help="only models whose names contain this")
     parser.add_argument("--seeds", default="0,1,2", help="default: 0,1,2")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

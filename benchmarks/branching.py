@@ -1,4 +1,4 @@
-"""Models with conditions inside, of a size that people ship, for the rows on what observing costs."""
+"""Models with conditions, as large as deployed ones, for the rows on the cost of observing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zoo.row import Row, seeded
 
 
 class GatedBlock(nn.Module):
-    """Attention and an MLP, each kept from extremes where a condition sees them."""
+    """Attention and an MLP; conditions limit large scores and skip small outputs."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -44,14 +44,14 @@ class GatedBlock(nn.Module):
 
 
 class GatedTransformer(nn.Sequential):
-    """Six blocks, 1.8 M parameters."""
+    """Six blocks with 1.8 M parameters."""
 
     def __init__(self) -> None:
         super().__init__(*(GatedBlock(192, 4) for _ in range(6)))
 
 
 class GatedCnn(Cnn):
-    """The CNN of the other rows, with an early exit after each of its blocks."""
+    """The CNN of ``models``, with an early exit after each block."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -70,7 +70,7 @@ BRANCHING: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 
 def row(name: str) -> Row:
-    """A model and its example, the same each time, as a row of the zoo."""
+    """Return a model and its example as a row of the zoo, the same each time."""
     make, shape = BRANCHING[name]
     return Row(
         name=name,

@@ -1,4 +1,4 @@
-"""The exporters called by hand, as a user would: what they make of a module, without the plugin."""
+"""Call torch's exporters by hand, as a user would without the plugin."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _onnx(network: Network, module: nn.Module) -> Callable[..., Any]:
     keys = _keys(module, network)
 
     def call(*args: Tensor) -> Any:
-        # An input that no output depends on may be gone from the file.
+        # The file may lack inputs that no output depends on.
         given = dict(zip(network.shapes, args, strict=True))
         outputs = session.run(None, {name: given[name].numpy() for name in names})
         tensors = [torch.from_numpy(output) for output in outputs]
@@ -63,7 +63,7 @@ def _onnx(network: Network, module: nn.Module) -> Callable[..., Any]:
 
 
 def _keys(module: nn.Module, network: Network) -> list[str]:
-    """The names of eager's outputs: ONNX has a list of them."""
+    """Return the keys of eager's outputs: a dict's keys, none for a tuple, one for a tensor."""
     output = copy.deepcopy(module)(*network.example())
     if isinstance(output, dict):
         return list(output)

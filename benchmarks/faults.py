@@ -1,12 +1,12 @@
-"""Random healthy networks must pass, the same with one known fault must fail: prints the table.
+"""Print how many random healthy networks pass, and how many with one known fault fail.
 
 `python benchmarks/faults.py --networks 200 --targets trace,script,export,onnx --seed 0 --jobs 2`
 
-A fault lives only in what is captured; eager stays healthy. It counts only where an independent draw
-shows an effect of more than 100 times eager's own float32 error, measured against float64.
+Only the artifact has the fault; eager stays healthy. A fault counts only if independent draws show
+an effect of more than 100 times eager's own float32 error, measured against float64.
 
-A healthy pair that fails is a false alarm unless the exporter itself broke it: exported by hand, without
-the plugin, and called with the same independent draws, the artifact raises or is as far off as above.
+A healthy network that fails is a false alarm, unless the exporter itself broke it: exported by hand
+and called with the same independent draws, the artifact raises or differs by as much as above.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ IN_A_ROW = 3
 Record = dict[str, Any]
 
 
-# -- does the fault matter ---------------------------------------------------------------------------
+# -- effect of a fault -----------------------------------------------------------------------------
 
 
 def effect(network: Network, healthy: nn.Module, faulty: nn.Module) -> bool:
-    """Whether calls drawn here, in rows of three, tell the faulty forward from the healthy one."""
-    return _told_apart(network, healthy, lambda: copy.deepcopy(faulty).faulty)
+    """Return True if sequences of calls drawn here show a difference of the faulty forward."""
+    return _differs_on_draws(network, healthy, lambda: copy.deepcopy(faulty).faulty)
 
 
 def broken(network: Network, healthy: nn.Module, target: str) -> str:
-    """What shows without the plugin that the exporter does not keep this healthy module; empty: nothing."""
+    """Return how the exporter breaks this module without the plugin; empty if it does not."""
     try:
         exported(network, healthy, target)
-    except Exception as error:  # whatever an exporter raises
+    except Exception as error:  # exporters raise many types
         return f"refuses by hand: {type(error).__name__}"
-    apart = _told_apart(network, healthy, lambda: exported(network, healthy, target))
+    apart = _differs_on_draws(network, healthy, lambda: exported(network, healthy, target))
     return "raises or differs by hand" if apart else ""
 
 
-def _told_apart(
+def _differs_on_draws(
     network: Network, healthy: nn.Module, fresh: Callable[[], Callable[..., Any]]
 ) -> bool:
     chooser = random.Random(f"effect {network.seed}")
@@ -88,14 +88,14 @@ def _row(
     calls: list[tuple[Tensor, ...]],
     dtype: torch.dtype = torch.float32,
 ) -> list[dict[str, Tensor]] | None:
-    """The outputs of each call by name, from a pristine start; None where one raises."""
+    """Return the outputs of each call by name; None if a call raises."""
     rows = []
     try:
         with torch.no_grad():
             for call in calls:
                 given = [x.to(dtype) if x.is_floating_point() else x for x in call]
                 rows.append(_leaves(function(*given)))
-    except Exception:  # torch, TorchScript and ONNX Runtime have their own
+    except Exception:  # torch, TorchScript and ONNX Runtime raise different types
         return None
     return rows
 
@@ -129,17 +129,17 @@ def _far(mine: Tensor, other: Tensor, true: Tensor) -> bool:
     if not torch.equal(mine.isnan(), other.isnan()):
         return True
     off = (mine.double() - other.double()).abs().nan_to_num(0.0, float("inf")).max()
-    # No output is nearer to the truth than half a unit in the last place, however lucky the draw.
+    # An output may happen to be exact; assume an error of half a unit in the last place at least.
     least = float(torch.finfo(mine.dtype).eps / 2 * true.abs().nan_to_num(0.0).max())
     own = max(float((mine.double() - true).abs().nan_to_num(0.0).max()), least)
     return float(off) > TIMES_OWN_ERROR * own
 
 
-# -- one network -------------------------------------------------------------------------------------
+# -- one network -----------------------------------------------------------------------------------
 
 
 def judge(seed: int, targets: list[str], directory: str) -> list[Record]:
-    """One record per target."""
+    """Return one record per target."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     network = draw(seed)
@@ -188,11 +188,11 @@ def _verdict(network: Network, module: nn.Module, target: str) -> Any:
     )
 
 
-# -- all of them -------------------------------------------------------------------------------------
+# -- all of them -----------------------------------------------------------------------------------
 
 
 def run(seeds: list[int], targets: list[str], jobs: int, minutes: float | None) -> Iterator[Record]:
-    """The records of each network as it is done; no new ones are begun when the time is up."""
+    """Yield the records of each network when it is done; start no new one after ``minutes``."""
     end = time.monotonic() + 60 * minutes if minutes else float("inf")
     with tempfile.TemporaryDirectory() as directory:
         if jobs == 1:
@@ -205,12 +205,12 @@ def run(seeds: list[int], targets: list[str], jobs: int, minutes: float | None) 
             waiting = [pool.apply_async(judge, (seed, targets, directory)) for seed in seeds]
             for result in waiting:
                 if time.monotonic() > end:
-                    return  # leaving ends the workers
+                    return  # leaving the block ends the workers
                 yield from result.get()
 
 
 def table(records: list[Record], targets: list[str]) -> str:
-    """Markdown: healthy pairs first, then one row per kind of fault."""
+    """Return Markdown tables: the healthy networks, then one row per kind of fault."""
     heads = "| | " + " | ".join(targets) + " | all |\n|" + " --- |" * (len(targets) + 2)
     rows = ["Healthy networks:", "", heads]
     rows += [
@@ -243,7 +243,7 @@ def _found(records: list[Record]) -> str:
 
 
 def _misses(records: list[Record]) -> Iterator[str]:
-    """A line per target for what should not be, with the seeds, and for what was left out."""
+    """Yield lines with the seeds of false alarms, misses and networks that did not count."""
     lines: dict[str, list[str]] = collections.defaultdict(list)
     for record in records:
         if record["healthy"] == "false alarm":

@@ -1,4 +1,4 @@
-"""The four models that every timing row uses, each with an example of batch 2."""
+"""Build the four models that the timing rows use, each with an example of batch 2."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 class Mlp(nn.Sequential):
-    """16 -> 64 -> 64 -> 10."""
+    """An MLP with 16 -> 64 -> 64 -> 10 features."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -75,7 +75,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 
 def build(name: str) -> tuple[nn.Module, torch.Tensor]:
-    """A model in eval mode and its example, the same each time."""
+    """Return a model in eval mode and its example, the same each time."""
     torch.manual_seed(0)
     make, shape = MODELS[name]
     return make().eval(), torch.randn(shape)

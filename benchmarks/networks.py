@@ -1,7 +1,7 @@
-"""Random networks of torch.nn layers, drawn by a seed and written as source, each with one known fault.
+"""Draw random networks of torch.nn layers from a seed, as source, each with one known fault.
 
-Source, because TorchScript compiles source, and because a network that shows something must be readable:
-`python benchmarks/faults.py --show 17`.
+They are source, because TorchScript compiles source, and so that a person can read a network that
+was judged wrongly: `python benchmarks/faults.py --show 17`.
 """
 
 from __future__ import annotations
@@ -63,16 +63,16 @@ ACTIVATIONS = [
 
 @dataclasses.dataclass
 class Step:
-    """Lines of forward, and the lines that a fault puts in their place."""
+    """Lines of forward, and the lines that replace them in the faulty network."""
 
     text: str
     faulty: dict[str, str] = dataclasses.field(default_factory=dict)
-    layer: str = ""  # the one whose weight may be off
+    layer: str = ""  # the layer whose weight the fault may change
 
 
 @dataclasses.dataclass
 class Network:
-    """A healthy network, the same with its fault, and what is legal for both."""
+    """A healthy network, the same one with a fault, and the legal calls of both."""
 
     seed: int
     fault: str
@@ -92,7 +92,7 @@ class Network:
         return options
 
     def call(self, seed: int, sizes: dict[str, int], scale: float = 1.0) -> tuple[Tensor, ...]:
-        """Arguments drawn here, by a generator that the plugin does not know."""
+        """Return arguments that are drawn without the plugin."""
         generator = torch.Generator().manual_seed(seed)
         made = []
         for name, text in self.shapes.items():
@@ -111,7 +111,7 @@ class Network:
         return self.call(1_000_003 + self.seed, EXAMPLE)
 
     def load(self, directory: Path) -> tuple[nn.Module, nn.Module]:
-        """The healthy module, and the one that is faulty while it is captured; equal weights."""
+        """Return the healthy module, and one that is faulty during capture; weights are equal."""
         name = f"drawn_network_{self.seed}"
         path = directory / f"{name}.py"
         path.write_text(self.source)
@@ -139,7 +139,7 @@ def draw(seed: int) -> Network:
 
 
 def _trained(module: nn.Module) -> None:
-    """Statistics and affine weights as after training: at their defaults many norms do nothing."""
+    """Set statistics and affine weights as after training; by default many norms do nothing."""
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         owner, _, last = name.rpartition(".")
         norm = "Norm" in type(module.get_submodule(owner)).__name__
@@ -150,7 +150,7 @@ def _trained(module: nn.Module) -> None:
 
 
 def _nudge(module: nn.Module, seed: int) -> None:
-    """One element of the copied layer's weight by one percent: not among the smallest of them."""
+    """Change one element of the copied layer's weight by one percent; not one of the small ones."""
     module.bad.load_state_dict(module.get_submodule(module.nudged).state_dict())
     matrices = [p for p in module.bad.parameters() if p.dim() > 1]
     chooser = random.Random(seed)
@@ -171,7 +171,7 @@ class _Draft:
         self.shapes: dict[str, str] = {}
         self.values: dict[str, tuple[float, float]] = {}
 
-    # -- words ----------------------------------------------------------------------------------------
+    # -- words -------------------------------------------------------------------------------------
 
     def chance(self, share: float) -> bool:
         return self.random.random() < share
@@ -183,7 +183,7 @@ class _Draft:
         return name
 
     def apply(self, made: str, text: str = "x = self.{}(x)") -> None:
-        """A step that calls a new layer."""
+        """Return a step that calls a new layer."""
         name = self.layer(made)
         self.steps.append(Step(text.format(name), layer=name))
 
@@ -191,11 +191,11 @@ class _Draft:
         self.steps.append(Step(text, faulty))
 
     def fork(self, kind: str, pairs: list[tuple[str, str]]) -> None:
-        """One of some ways to be healthy, with its own way to be faulty."""
+        """Return one of several healthy steps, each with its own fault."""
         text, faulty = self.random.choice(pairs)
         self.steps.append(Step(text, {kind: faulty}))
 
-    # -- the network ----------------------------------------------------------------------------------
+    # -- the network -------------------------------------------------------------------------------
 
     def network(self) -> Network:
         kinds: dict[str, Callable[[], None]] = {
@@ -247,7 +247,7 @@ class _Draft:
         self.shapes["x"] = f"batch {self.width} {sizes}"
         self.spatial(2, dynamic=sizes == "height width")
 
-    # -- (batch, width) -------------------------------------------------------------------------------
+    # -- (batch, width) ----------------------------------------------------------------------------
 
     def flat(self) -> None:
         for _ in range(self.random.randint(1, 3)):
@@ -321,7 +321,7 @@ class _Draft:
             "0",
         )
 
-    # -- (batch, time, width) -------------------------------------------------------------------------
+    # -- (batch, time, width) ----------------------------------------------------------------------
 
     def sequence(self) -> None:
         if self.fault == MASK or self.chance(0.2):
@@ -343,7 +343,7 @@ class _Draft:
             )
 
     def recurrent(self) -> None:
-        # torch.export unrolls these over time; most networks let it, so that something is exported.
+        # torch.export unrolls these over time: three of four networks fix it, and can be exported.
         if self.seed % 4:
             for name, shape in self.shapes.items():
                 self.shapes[name] = shape.replace("time", str(EXAMPLE["time"]))
@@ -380,7 +380,7 @@ class _Draft:
         self.width = 6
 
     def heads(self) -> None:
-        """Halves of the width interleaved, as heads are: without the transpose nothing moves."""
+        """Interleave halves of the width, as heads do; without the transpose nothing moves."""
         shape = f"x = x.reshape(x.shape[0], x.shape[1], 2, {self.width // 2})"
         self.step(f"{shape}\nx = x.transpose(2, 3).flatten(2)")
 
@@ -438,11 +438,11 @@ class _Draft:
             "(0, 1)",
         )
 
-    # -- (batch, width, ...) --------------------------------------------------------------------------
+    # -- (batch, width, ...) -----------------------------------------------------------------------
 
     def spatial(self, dims: int, dynamic: bool) -> None:
         if self.fault == FROZEN and dynamic and self.chance(0.8):
-            self.site_spatial(dims)  # first, where the size is the example's
+            self.site_spatial(dims)  # first, while the size is the example's
         for _ in range(self.random.randint(1, 3)):
             self.random.choice([self.conv, self.conv, self.spatial_norm, self.block])(dims)
             self.activation()
@@ -507,7 +507,7 @@ class _Draft:
             "(0, 2, 3)" if dims == 2 else "(0, 2)",
         )
 
-    # -- sites of faults that fit any rank --------------------------------------------------------------
+    # -- sites of faults that fit any rank ---------------------------------------------------------
 
     def site_size(self, ways: dict[str, list[tuple[str, str]]], axes: str) -> None:
         self.fork(FROZEN, ways[FROZEN])
@@ -530,7 +530,7 @@ class _Draft:
 
     def site_epsilon(self, ways: dict[str, list[tuple[str, str]]], axes: str) -> None:
         size = self.random.choice(["1e-3", "1e-5"])
-        # The channels: last, or second where sizes of an image or a signal follow.
+        # The axis of the channels: the last, or the second of images and signals.
         axis = "1" if axes in ("(0, 2, 3)", "(0, 2)") else "-1"
         self.fork(
             EPSILON,
@@ -547,7 +547,8 @@ class _Draft:
                 (
                     (
                         f"m = x.mean({axis}, keepdim=True)\n"
-                        f"x = (x - m) / torch.sqrt((x - m).pow(2).mean({axis}, keepdim=True) + {size})"
+                        f"x = (x - m) / torch.sqrt((x - m).pow(2).mean({axis}, keepdim=True)"
+                        f" + {size})"
                     ),
                     (
                         f"m = x.mean({axis}, keepdim=True)\n"
@@ -582,10 +583,10 @@ class _Draft:
             ],
         )
 
-    # -- outputs ----------------------------------------------------------------------------------------
+    # -- outputs -----------------------------------------------------------------------------------
 
     def head(self) -> tuple[str, str]:
-        """The return statement, healthy and faulty."""
+        """Return the return statement, healthy and faulty."""
         two = self.fault in (DROPPED, EXCHANGED) or self.chance(0.3)
         self.apply(f"Linear({self.width}, 5)", "y = self.{}(x)")
         self.step(
@@ -604,7 +605,7 @@ class _Draft:
         faulty = {DROPPED: dropped, EXCHANGED: exchanged}.get(self.fault, healthy)
         return f"return {healthy}", f"return {faulty}"
 
-    # -- source -----------------------------------------------------------------------------------------
+    # -- source ------------------------------------------------------------------------------------
 
     def source(self, outputs: tuple[str, str]) -> str:
         healthy = [step.text for step in self.steps]
@@ -662,7 +663,7 @@ class _Draft:
         return any(kind in made for kind in kinds)
 
 
-# In TorchScript the first condition is known when it compiles, and the rest is left out.
+# TorchScript evaluates the first condition when it compiles, and leaves the rest out.
 DISPATCH = """
 if torch.jit.is_scripting():
     return self.faulty({0})

@@ -1,7 +1,7 @@
-"""Prints the table of benchmarks: `python benchmarks/run.py [ROW ...] [--runs N]`.
+"""Print the table of benchmarks: `python benchmarks/run.py [ROW ...] [--runs N]`.
 
-Every figure is a ratio (or a difference) of interleaved runs in one sitting, the median of at least 7:
-the machine's own speed cancels out. Goals are the project's; nothing here is asserted.
+Each figure is a ratio (or a difference) of runs that take turns, the median of at least 7, so that
+the machine's speed cancels out. Goals are printed and not asserted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 CALLS = 50
 COPIES = 4
-# Calls under one observation: a search enters it once for all of its own.
+# Calls under one observation: a search enters an observation once for all its calls.
 IN_A_ROW = 5
 
 Row = tuple[str, str, str]
@@ -48,7 +48,7 @@ def interleaved(
     runs: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[float, float, float]:
-    """Medians of both and of their ratio, pair by pair, after one warm-up of each."""
+    """Return the medians of both times and of their ratios, after one warm-up of each."""
     first(), second()
     pairs = [(seconds(first, clock), seconds(second, clock)) for _ in range(runs)]
     ratio = statistics.median(a / b for a, b in pairs)
@@ -57,12 +57,12 @@ def interleaved(
 
 def pytest_run(directory: str, *arguments: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    # 0: all passed; anything else would time something else.
+    # If a test fails, the time is not that of the suite.
     subprocess.run(command, cwd=directory, check=True, stdout=subprocess.DEVNULL)
 
 
 def startup(runs: int) -> Iterator[Row]:
-    """pytest with the plugin installed but unused, against pytest without it."""
+    """Compare pytest with the plugin installed but unused to pytest without it."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "test_nothing.py").write_text("def test_nothing():\n    pass\n")
         with_it, without, ratio = interleaved(
@@ -78,7 +78,7 @@ def startup(runs: int) -> Iterator[Row]:
 
 
 def overhead(runs: int) -> Iterator[Row]:
-    """Engine time per drawn call beyond both forwards and an empty @given of the same strategy."""
+    """Time the engine per drawn call, less both forwards and an empty @given of the strategy."""
     import inspect
 
     import hypothesis
@@ -139,7 +139,7 @@ def overhead(runs: int) -> Iterator[Row]:
 
 
 def parity(runs: int) -> Iterator[Row]:
-    """trace + script + export of one model, against the loop a user would write."""
+    """Compare items of one model to the loop that a user would write."""
     import torch
     from models import MODELS, build
 
@@ -187,9 +187,9 @@ def parity(runs: int) -> Iterator[Row]:
 
 
 class Clock:
-    """Times functions of the package while it is entered, each by the name of its stage.
+    """Context manager that times functions of the package, each under the name of a stage.
 
-    Time inside two of them belongs to the outer one, so the stages add up.
+    If one function calls another, the time counts for the outer one, so that the stages add up.
     """
 
     def __init__(self, functions: dict[str, tuple[object, str]]) -> None:
@@ -223,10 +223,10 @@ class Clock:
 
 
 def shares(runs: int) -> Iterator[Row]:
-    """Preflight, calibration and audit of an item, as shares of its time without the round trip."""
+    """Give preflight, calibration and audit as shares of an item's time without the round trip."""
     import torch
 
-    # Trace, script and export add up as eager does; ONNX Runtime in float16 does not, and is calibrated.
+    # Trace, script and export round as eager does; ONNX Runtime in float16 does not: it calibrates.
     for targets, dtype in (
         (["trace", "script", "export"], torch.float32),
         (["onnx"], torch.float16),
@@ -243,20 +243,24 @@ def shares(runs: int) -> Iterator[Row]:
             yield f"{stage} / item, {what}", figure, goal
 
 
-def once(targets: list[str], dtype: object) -> tuple[float, dict[str, float]]:
-    """Seconds of passing CNN items on these targets, and of their stages."""
-    from models import build
-
-    from pytest_torchexport import check_export
+def stages() -> dict[str, tuple[object, str]]:
+    """Return the functions that are stages of an item, as (owner, name)."""
     from pytest_torchexport.checks import dims_audit
     from pytest_torchexport.eager import reference
     from pytest_torchexport.judge import calibrate
 
-    stages = {
+    return {
         "preflight": (reference, "examine"),
         "calibration": (calibrate.Calibration, "judge"),
         "audit": (dims_audit, "audit"),
     }
+
+
+def once(targets: list[str], dtype: object) -> tuple[float, dict[str, float]]:
+    """Return the seconds of passing CNN items on these targets, and of their stages."""
+    from models import build
+
+    from pytest_torchexport import check_export
 
     def items() -> None:
         for target in targets:
@@ -270,7 +274,7 @@ def once(targets: list[str], dtype: object) -> tuple[float, dict[str, float]]:
             )
             assert verdict.status == "passed", verdict
 
-    with Clock(stages) as clock:
+    with Clock(stages()) as clock:
         whole = seconds(items)
     return whole, clock.seconds
 
@@ -308,13 +312,13 @@ def test_model(name, seed):
 
 
 def xdist(runs: int) -> Iterator[Row]:
-    """A suite of at least a minute in two workers, against one process."""
+    """Compare a suite of at least a minute in two workers to one process."""
     from models import MODELS
 
     with tempfile.TemporaryDirectory() as directory:
         text = SUITE.format(models=str(ROOT / "benchmarks"), copies=COPIES)
         Path(directory, "test_models.py").write_text(text)
-        # Minutes per run: the pairs are counted, not the seven runs of the other rows.
+        # A run takes minutes, so there are fewer pairs than in other rows; the label has the count.
         pairs = [
             [seconds(lambda n=n: pytest_run(directory, "-n", n)) for n in ("0", "2")]
             for _ in range(max(1, runs // 7))
@@ -325,7 +329,7 @@ def xdist(runs: int) -> Iterator[Row]:
 
 
 def memory(runs: int) -> Iterator[Row]:
-    """Peak memory of an item with 500 calls, against one with 50."""
+    """Compare the peak memory of an item with 500 calls to one with 50."""
 
     def peak(count: int) -> int:
         code = (
@@ -353,8 +357,9 @@ def memory(runs: int) -> Iterator[Row]:
 
 
 def observing(runs: int) -> Iterator[Row]:
-    """A call whose conditions are told, and one that is differentiated up to a condition, against a plain
-    one; in seconds of the processor, for other work on the machine hits calls of milliseconds unevenly.
+    """Compare an observed call, and a gradient step of the search, to a plain call.
+
+    The seconds are processor time: other work on the machine disturbs calls of milliseconds.
     """
     import torch
     from branches import observe
@@ -365,7 +370,7 @@ def observing(runs: int) -> Iterator[Row]:
         observed, call = model.observed, model.spec.example
         with observed.watching():
             path = observed.run(call)
-        # The last condition on a number: most of forward lies before it.
+        # The last condition on a number, as most of forward runs before it.
         place, event = [(i, e) for i, e in enumerate(path.events) if e.distance is not None][-1]
         module = row(name).build()
 
@@ -374,7 +379,7 @@ def observing(runs: int) -> Iterator[Row]:
                 for _ in range(IN_A_ROW):
                     module(*call.args)
 
-        def told(observed=observed, call=call) -> None:
+        def watched(observed=observed, call=call) -> None:
             with observed.watching():
                 for _ in range(IN_A_ROW):
                     observed.run(call)
@@ -385,7 +390,7 @@ def observing(runs: int) -> Iterator[Row]:
                     observed.probe(call, place, wanted, float("inf"))
 
         for what, other, goal in (
-            ("observed call", told, "<= 1.3"),
+            ("observed call", watched, "<= 1.3"),
             ("gradient step", step, ""),
         ):
             mine, bare, ratio = interleaved(other, plain, 3 * runs, time.process_time)
@@ -395,7 +400,7 @@ def observing(runs: int) -> Iterator[Row]:
 
 
 def explore(runs: int) -> Iterator[Row]:
-    """Seconds of the search per module, with the default budget."""
+    """Time the search per module, with the default budget."""
     import branches
     from branching import BRANCHING, row
 
@@ -418,7 +423,7 @@ def explore(runs: int) -> Iterator[Row]:
 
 
 def unconditional(runs: int) -> Iterator[Row]:
-    """An item of a model without a condition, with the check for branches and without."""
+    """Compare an item with the control_flow check to one without, on models without conditions."""
     from models import MODELS, build
 
     from pytest_torchexport import check_export
@@ -438,7 +443,7 @@ def unconditional(runs: int) -> Iterator[Row]:
         yield label, f"{ratio:.3f} ({mine:.2f} s / {without:.2f} s)", "1.0"
 
 
-# What somebody writes who wants to know whether a file loads elsewhere: a fresh interpreter, three runs.
+# What a user would write to test if a file loads in another process: a new interpreter, three runs.
 FRESH = {
     ".pt": "import torch; run = torch.jit.load({path!r}); x = torch.ones({shape})\n",
     ".pt2": "import torch; run = torch.export.load({path!r}).module(); x = torch.ones({shape})\n",
@@ -452,8 +457,9 @@ MEMORY = 8192  # megabytes
 
 
 def round_trip(runs: int) -> Iterator[Row]:
-    """Loading and three runs in the clean process, against a fresh interpreter that does just that; the
-    start of its servers apart; and the stage of an item, with saving and the other calls, beside its export.
+    """Compare loading and three runs in a new interpreter to the same in the clean process.
+
+    Further rows time the start of the clean process, and an item's round trip beside its export.
     """
     from models import build
 
@@ -476,7 +482,7 @@ def round_trip(runs: int) -> Iterator[Row]:
             label = f"fresh interpreter / clean process, {name}, {path.suffix}"
             yield label, f"{ratio:.1f} ({fresh:.2f} s / {ours:.3f} s)", goal
 
-    def stages(name: str, target: str) -> tuple[float, float]:
+    def trip_and_export(name: str, target: str) -> tuple[float, float]:
         module, x = build(name)
         verdict = check_export(module, (x,), target=target, max_examples=CALLS)
         assert verdict.status == "passed", verdict
@@ -484,8 +490,8 @@ def round_trip(runs: int) -> Iterator[Row]:
 
     for name in ("MLP", "CNN"):
         for target in ("trace", "export", "onnx"):
-            stages(name, target)
-            found = [stages(name, target) for _ in range(runs)]
+            trip_and_export(name, target)
+            found = [trip_and_export(name, target) for _ in range(runs)]
             share = statistics.median(trip / export for trip, export in found)
             trip, export = (statistics.median(column) for column in zip(*found, strict=True))
             goal = "<= 10 %" if target == "onnx" else ""
@@ -495,11 +501,11 @@ def round_trip(runs: int) -> Iterator[Row]:
 
 @contextlib.contextmanager
 def saved(name: str, target: str) -> Iterator[tuple[Path, object]]:
-    """A file of one of the models, in a directory of its own, and the example's input."""
+    """Yield the file of a model, in its own directory, and the example's input."""
     import torch
     from models import build
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which packages torch would also know
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # lists packages that are not installed
     module, x = build(name)
     with tempfile.TemporaryDirectory() as directory, torch.no_grad():
         if target == "trace":
@@ -540,7 +546,7 @@ def elsewhere(target: str, path: Path, x: object) -> None:
 
 
 def started(target: str) -> float:
-    """Seconds until a server that is not there yet has answered."""
+    """Return the seconds until a new server has answered."""
     from pytest_torchexport.sandbox.process import Server
 
     with saved("MLP", target) as (path, x):
@@ -550,8 +556,9 @@ def started(target: str) -> float:
 
 
 def isolation(runs: int) -> Iterator[Row]:
-    """An item whose artifact is called in a process of its own, against the same in this one; its export
-    left out, which is the same.
+    """Compare items whose artifact is called in its own process to the same in this process.
+
+    The time of the export, which is the same, is subtracted.
     """
     from models import build
 

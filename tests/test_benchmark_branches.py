@@ -1,4 +1,4 @@
-"""The benchmark of the search for branches still runs: on a model of the zoo."""
+"""Run the benchmark of the search for branches on one model of the zoo."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_table_has_a_row_per_way(printed: list[str]) -> None:
 
 def test_the_search_finds_what_normal_numbers_do_not(printed: list[str]) -> None:
     by_way = {cells(line)[0]: cells(line)[1:] for line in printed if line.startswith("|")}
-    assert by_way["plain random"][1] == "50.0% (50.0%)"  # the example alone
+    assert by_way["plain random"][1] == "50.0% (50.0%)"  # only those of the example
     assert by_way["search"][1] == "100.0% (100.0%)"
     assert printed[-1] == "nothing"
 

@@ -1,4 +1,4 @@
-"""The benchmark of random networks still runs: two of them, traced."""
+"""Run the benchmark of random networks on two networks, traced."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_same_networks_with_a_fault_fail(records: list[dict[str, object]]) -
 
 
 def test_another_process_draws_the_same_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seeds in a table name networks only if no hash order or global state has a say."""
+    """A seed names a network only if the draw depends on no hash order and no global state."""
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     from networks import draw
 

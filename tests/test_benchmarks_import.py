@@ -1,4 +1,4 @@
-"""The benchmarks import what there is: they run seldom, and part of their imports stands inside functions."""
+"""Hold that the benchmarks, which run seldom, name only modules and functions that exist."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BENCHMARKS = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py"))
 
 
 def imported(path: Path) -> list[tuple[str, str]]:
-    """``(module, name)`` of everything that a file takes from the package."""
+    """Return ``(module, name)`` of each import from the package, those in functions included."""
     return [
         (node.module, alias.name)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
@@ -22,7 +22,13 @@ def imported(path: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.name)
-def test_what_a_benchmark_takes_from_the_package_is_there(path):
+def test_a_benchmark_imports_only_names_that_exist(path):
     for module, name in imported(path):
-        there = importlib.import_module(module)
-        assert hasattr(there, name) or importlib.import_module(f"{module}.{name}"), (module, name)
+        found = importlib.import_module(module)
+        assert hasattr(found, name) or importlib.import_module(f"{module}.{name}"), (module, name)
+
+
+def test_the_stages_that_a_benchmark_times_are_functions(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS[0].parent))
+    for stage, (owner, name) in importlib.import_module("run").stages().items():
+        assert callable(getattr(owner, name, None)), stage

@@ -40,7 +40,7 @@ def round_trip_gaps(mechanisms: Mechanisms, about_files: Iterable[Row]) -> list[
 
 
 def _of_rows(mechanisms: Mechanisms) -> Iterator[str]:
-    """Yield the failures of rows that CI does not check, but for refusals; of sound rows: passes."""
+    """Yield failures of rows that CI does not check, but for refusals; of sound rows, passes."""
     for rows in mechanisms.values():
         for row in rows:
             truths = set(row.expect.values())
