@@ -24,6 +24,24 @@ MAX_EXAMPLES = 20
 # All rows on all targets take half an hour on two cores: `tox -e zoo` sets TORCHEXPORT_ZOO=all.
 # Otherwise each row runs on the targets that its `ci` names.
 EVERYTHING = os.environ.get("TORCHEXPORT_ZOO") == "all"
+# Rows that also run with the artifact in its own process, and the targets on which CI checks them:
+# dtypes, NaN, state, writes, random numbers and containers have to cross between the processes.
+ISOLATED = {
+    "bool sums": ("trace",),
+    "bfloat16": ("export",),
+    "relu of nan": ("onnx",),
+    "buffer counter": ("trace", "export"),
+    "ring buffer": ("script",),
+    "writes input": ("script", "onnx"),
+    "adds noise": ("trace", "export"),
+    "mixed dict out": ("script", "export"),
+    "int out": ("script",),
+    "empty out": ("trace",),
+    "namedtuple in": ("script", "onnx"),
+    "bound method": ("export",),
+}
+ISOLATED_TARGETS = ("trace", "script", "export", "onnx")
+ISOLATED_EXAMPLES = 3
 # Models that come with calls that take the other outcomes of their branches.
 WITNESSED = tuple(row for row in zoo.ZOO if row.witnesses)
 
@@ -64,6 +82,28 @@ def _checks(row: zoo.Row, target: str) -> tuple[str, ...]:
     if EVERYTHING or round_trips(row, target, zoo.ABOUT_FILES):
         return names.checks()
     return tuple(name for name in names.checks() if name != "round_trip")
+
+
+def _isolated_cases() -> list[Any]:
+    rows = {row.name: row for row in zoo.ZOO}
+    return [
+        pytest.param(rows[name], target, id=f"{name.replace(' ', '-')}-{target}")
+        for name, in_ci in ISOLATED.items()
+        for target in (ISOLATED_TARGETS if EVERYTHING else in_ci)
+    ]
+
+
+@pytest.mark.parametrize(("row", "target"), _isolated_cases())
+def test_an_isolated_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
+    args, kwargs = row.example()
+    options = {"max_examples": ISOLATED_EXAMPLES, "isolate": True, **row.options}
+    verdict = pytest_torchexport.check_export(row.build(), args, kwargs, target=target, **options)
+    expected = row.expect[target]
+    if expected == zoo.SKIPPED:
+        assert verdict.status == "skipped", _text_of(verdict)
+        return
+    assert verdict.failure == expected, _text_of(verdict)
+    assert verdict.isolated or expected in ("ExportRefused", "LoadFailed"), _text_of(verdict)
 
 
 @pytest.mark.filterwarnings("ignore")

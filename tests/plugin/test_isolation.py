@@ -14,9 +14,7 @@ import time
 
 import pytest
 import torch
-import zoo
 
-import pytest_torchexport
 from pytest_torchexport.results.verdict import Verdict
 
 pytestmark = pytest.mark.skipif(
@@ -555,46 +553,3 @@ def test_after_the_first_failure_nothing_is_left_behind(suite, run_apart, own_tm
     suite(SUITE, fakes=False, **LIMITS)
     run_apart("-x").assert_outcomes(failed=1)
     assert left_behind(own_tmp) == []
-
-
-# -- the same verdicts -----------------------------------------------------------------------------
-
-# Healthy and broken: what the zoo knows to be true of them is found out elsewhere as well as here.
-SAME = (
-    "bool sums",
-    "bfloat16",
-    "relu of nan",
-    "buffer counter",
-    "ring buffer",
-    "writes input",
-    "adds noise",
-    "mixed dict out",
-    "int out",
-    "empty out",
-    "namedtuple in",
-    "bound method",
-)
-ROWS = {row.name: row for row in zoo.ZOO}
-
-
-@pytest.mark.parametrize("target", ["trace", "script", "export", "onnx"])
-@pytest.mark.parametrize("name", SAME)
-def test_isolated_verdicts_are_the_true_ones(name, target):
-    row = ROWS[name]
-    args, kwargs = row.example()
-    verdict = pytest_torchexport.check_export(
-        row.build(),
-        args,
-        kwargs,
-        target=target,
-        max_examples=3,
-        isolate=True,
-        **row.options,
-    )
-    expected = row.expect[target]
-    told = (verdict.reason, verdict.differences, verdict.notes)
-    if expected == zoo.SKIPPED:
-        assert verdict.status == "skipped", told
-        return
-    assert verdict.failure == expected, told
-    assert verdict.isolated or expected in ("ExportRefused", "LoadFailed"), told
