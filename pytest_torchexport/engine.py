@@ -68,7 +68,7 @@ from pytest_torchexport.results.failures import (
     RoundTripDiffers,
     SpecError,
 )
-from pytest_torchexport.results.verdict import Verdict
+from pytest_torchexport.results.verdict import SkipKind, Verdict
 from pytest_torchexport.sandbox.session import warm_up
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.formats.sizes import refused_at
@@ -158,7 +158,11 @@ def export(thing: Any, example: Call, plan: Plan) -> Artifact:
 
 
 class CannotJudge(Exception):
-    """The item cannot be judged here; the text says why and what to do. A skip, not a failure."""
+    """The item cannot be judged here: a skip and not a failure. The text says why and what to do."""
+
+    def __init__(self, text: str, kind: SkipKind = "not judged") -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 class _Item:
@@ -208,7 +212,7 @@ class _Item:
                 self_test.seed_bugs(case)  # and so does this
             following.gate(case)
         except CannotJudge as reason:
-            return self._verdict("skipped", reason=printable(str(reason)))
+            return self._verdict("skipped", skip=reason.kind, reason=printable(str(reason)))
         except TimeLimitExceeded:
             if self.log.failed:
                 return self._failed(self.log.failed[0][1])
@@ -266,7 +270,7 @@ class _Item:
         self.log.waiting_for = "the exporter"
         made = self._export() if self.made is None else self._foreign()
         if isinstance(made, NotApplicable):
-            raise CannotJudge(f"not applicable: {made.reason}")
+            raise CannotJudge(f"not applicable: {made.reason}", "not applicable")
         self.artifact = made
         for note in made.facts.notes:
             self.log.note(note)
@@ -391,7 +395,7 @@ class _Item:
         if reason and self.plan.settings.strict:
             raise Ineffective(f"unavailable: {reason}")
         if reason:
-            raise CannotJudge(f"unavailable: {reason}")
+            raise CannotJudge(f"unavailable: {reason}", "unavailable")
 
     def _warm_up(self) -> None:
         """Have the clean process ready by the time there is something to load."""
@@ -423,7 +427,8 @@ class _Item:
             details.insert(0, self.spec.opt_out([dim.name for dim in assumed]))
         if not self.plan.named:
             hint = f" ({details[0]})" if details else ""
-            raise CannotJudge(f"{self.plan.target} refused the module: {reason}{hint}") from None
+            text = f"{self.plan.target} refused the module: {reason}{hint}"
+            raise CannotJudge(text, "refused") from None
         raise ExportRefused(reason, details=tuple(details), where=where) from None
 
     # -- bookkeeping -------------------------------------------------------------------------------
@@ -493,7 +498,7 @@ class _Item:
             explained=tuple(self.log.explained.values()),
             ineffective=tuple(self.log.ineffective),
             branches=self.log.branches,
-            self_test=self.log.self_test,
+            self_test=tuple(self.log.self_test),
             isolated=isolated,
             output=output or self._printed(),
             kept=self.kept,

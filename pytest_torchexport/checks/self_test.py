@@ -1,7 +1,7 @@
-"""The self-test: would this very item have caught a bug? Known ones are seeded into its own artifact.
+"""The self-test: seed known bugs into an item's artifact and find out if the item's calls catch them.
 
-Separate from the engine because it judges the gate, not the model: the calls are those that the item has
-just passed with, and green is what must not come out.
+It checks the item and not the model: the calls are those that the item has just passed with, and a
+pass with a bug is the bad result.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.case import Case
-from pytest_torchexport.judge.judge import Judge
 from pytest_torchexport.judge.log import ItemLog
 from pytest_torchexport.judge.runners import Runnable
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
@@ -25,15 +24,15 @@ from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_af
 from pytest_torchexport.outcomes.observe import Outcome, Returned, observe
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.failures import Ineffective
+from pytest_torchexport.results.verdict import SeededBug
 
 # How far a seeded bug moves the weights: the error of a weight stored in eight bits.
 WEIGHT_NOISE = 0.01
-# How many weights are tried for one that matters, and how long one bug may take.
+# How many weights are tried until the output depends on one.
 WEIGHTS = 20
+# The most time for one bug, in seconds and as a share of the item's time limit.
 SECONDS_EACH = 20.0
 SHARE_EACH = 0.1
-
-CAUGHT, MISSED, NOT_APPLICABLE = "caught", "missed", "does not apply"
 
 Run = Callable[[Call], Any]
 Sabotage = Callable[[Call, Run], Any]
@@ -48,22 +47,22 @@ class Mutant:
 
     @property
     def module(self) -> Any:
-        """The artifact's."""
+        """The artifact's own."""
         return self.inner.module
 
     @property
     def native_loops(self) -> bool:
-        """The artifact's."""
+        """The artifact's own."""
         return self.inner.native_loops
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the artifact, wrongly."""
+        """Run the artifact with the bug."""
         return self.sabotage(Call(args, kwargs), lambda call: self.inner(*call.args, **call.kwargs))
 
 
 @dataclass(frozen=True)
 class _Eager:
-    """A copy of the subject with other weights in the artifact's place."""
+    """A copy of the subject with other weights, in place of the artifact."""
 
     function: Callable[..., Any]
     module: Any
@@ -74,65 +73,89 @@ class _Eager:
 
 
 def seed_bugs(case: Case) -> None:
-    """Note per seeded bug ``caught: ...``, ``missed: ...`` or ``does not apply: ...``; under strict a missed
-    one is raised. Keeps its own time: a mutant that does not return is not tried further.
+    """Log each seeded bug as caught, missed or not applicable.
+
+    Raises Ineffective under strict if one is missed. Has time limits of its own: a bug that makes the
+    artifact not return does not apply.
     """
     case.plan.progress("self-test")
     example = case.eager.on_cpu(case.spec.example)
-    calls, found = case.log.ran, case.log.self_test
+    calls = case.log.ran
     if not isinstance(example, Returned) or not calls:
-        found["every bug"] = f"{NOT_APPLICABLE}: the check parity made no calls"
+        case.log.self_test.append(_not_applicable("every bug", "the check parity made no calls"))
         return
     with case.log.timed("self-test"):
-        for name, mutant in _mutants(case, example):
-            if isinstance(mutant, str):
-                found[name] = f"{NOT_APPLICABLE}: {mutant}"
-                continue
-            try:
-                with interrupted_after(_seconds(case)):
-                    found[name] = _caught(case.judge_of(mutant, ItemLog()), calls)
-            except TimeLimitExceeded:
-                found[name] = f"{NOT_APPLICABLE}: no answer within {_seconds(case):g} s"
-    missed = [name for name, came in found.items() if came.startswith(MISSED)]
+        for bug in _bugs(case, example):
+            case.log.self_test.append(_tried(case, bug, calls))
+    missed = [bug.name for bug in case.log.self_test if bug.result == "missed"]
     if missed and case.plan.settings.strict:
         raise Ineffective(f"self-test: this item would miss a {', a '.join(missed)}")
 
 
-def _caught(judge: Judge, calls: Sequence[tuple[str, Recipe]]) -> str:
-    for number, (origin, recipe) in enumerate(calls, start=1):
-        failure = judge.quietly(recipe)
-        if failure is not None:
-            return f"{CAUGHT}: call {number} of {len(calls)} ({origin}), {type(failure).__name__}"
-    return f"{MISSED}: {len(calls)} calls agree"
+@dataclass(frozen=True)
+class _Bug:
+    """A bug, and the artifact with it; or why there is no such artifact."""
+
+    kind: str
+    mutant: Runnable | str
+    dim: str = ""
 
 
-def _mutants(case: Case, example: Returned) -> Iterator[tuple[str, Runnable | str]]:
-    artifact, spec, outputs = case.artifact, case.spec, example.value
+def _tried(case: Case, bug: _Bug, calls: Sequence[tuple[str, Recipe]]) -> SeededBug:
+    if isinstance(bug.mutant, str):
+        return _not_applicable(bug.kind, bug.mutant, bug.dim)
+    judge = case.judge_of(bug.mutant, ItemLog())
+    try:
+        with interrupted_after(_seconds(case)):
+            for number, (origin, recipe) in enumerate(calls, start=1):
+                failure = judge.quietly(recipe)
+                if failure is not None:
+                    name = type(failure).__name__
+                    why = f"call {number} of {len(calls)} ({origin}), {name}"
+                    return SeededBug(kind=bug.kind, dim=bug.dim, result="caught", explanation=why)
+    except TimeLimitExceeded:
+        return _not_applicable(bug.kind, f"no answer within {_seconds(case):g} s", bug.dim)
+    why = f"{len(calls)} calls agree"
+    return SeededBug(kind=bug.kind, dim=bug.dim, result="missed", explanation=why)
+
+
+def _not_applicable(kind: str, why: str, dim: str = "") -> SeededBug:
+    return SeededBug(kind=kind, dim=dim, result="does not apply", explanation=why)
+
+
+def _bugs(case: Case, example: Returned) -> Iterator[_Bug]:
+    artifact, spec = case.artifact, case.spec
     if not spec.dims:
-        yield "frozen size", "no size varies"
+        yield _Bug("frozen size", "no size varies")
     for name, dim in spec.dims.items():
         one = len(dim.sizes) == 1
-        mutant = "one size alone was declared" if one else Mutant(artifact, _frozen(spec, dim))
-        yield f"frozen size of {name}", mutant
-    yield "perturbed weight", _perturbed(case, example)
+        mutant = "only one size was declared" if one else Mutant(artifact, _frozen(spec, dim))
+        yield _Bug("frozen size", mutant, dim=name)
+    yield _Bug("perturbed weight", _perturbed(case, example))
+    yield _Bug("dropped output", _dropped(artifact, example.value))
+    yield _Bug("cast to half", _cast(artifact, example.value))
+    yield _Bug("swapped branch", _branch(artifact, spec))
+
+
+def _dropped(artifact: Runnable, outputs: Any) -> Runnable | str:
     if isinstance(outputs, (tuple, list, Mapping)) and len(outputs) > 1:
-        yield "dropped output", Mutant(artifact, lambda call, run: _without_last(run(call)))
-    else:
-        yield "dropped output", "there is one output alone, or a container of its own class"
+        return Mutant(artifact, lambda call, run: _without_last(run(call)))
+    return "there is only one output, or a container of a class of its own"
+
+
+def _cast(artifact: Runnable, outputs: Any) -> Runnable | str:
     if compare_values(outputs, tree_map(_through_half, outputs), Tolerance()):
-        yield "cast to half", Mutant(artifact, lambda call, run: tree_map(_through_half, run(call)))
-    else:
-        yield "cast to half", "half precision holds the output"
-    yield "swapped branch", _branch(artifact, spec)
+        return Mutant(artifact, lambda call, run: tree_map(_through_half, run(call)))
+    return "half precision holds the output"
 
 
 def _frozen(spec: InputSpec, dim: Dim) -> Sabotage:
-    """The artifact as it would be had the exporter taken the example's size for a constant."""
+    """Return the bug of an exporter that took the example's size for a constant."""
     return lambda call, run: run(spec.resized(call, {dim.name: dim.example}))
 
 
 def _perturbed(case: Case, example: Returned) -> Runnable | str:
-    """Eager with noise on the first weight that matters to the example."""
+    """Return eager with noise on the first weight that the example's output depends on."""
     names = [name for name, _ in _floats(case.eager.pristine)]
     if not names:
         return "there are no weights"
@@ -156,7 +179,7 @@ def _perturbed(case: Case, example: Returned) -> Runnable | str:
 
 
 def _quickly(subject: Subject, case: Case) -> Outcome | None:
-    """Eager with other weights may loop for ever: an iteration that no longer converges."""
+    """Run eager with other weights; None if it does not return (an iteration may not converge)."""
     try:
         with interrupted_after(_seconds(case)):
             return observe(subject.function, case.spec.example, seed=case.plan.seed)
@@ -188,7 +211,7 @@ def _through_half(leaf: Any) -> Any:
 
 
 def _branch(artifact: Runnable, spec: InputSpec) -> Runnable | str:
-    """The artifact with a branch on its first input of numbers, taken on the example's side for good."""
+    """Return the artifact with a branch on its first numeric input that always takes the example's side."""
     leaf = next((item for item in spec.tensors if item.dtype != torch.bool), None)
     if leaf is None or not leaf.example.numel() or leaf.dtype.is_complex:
         return "no input holds numbers"

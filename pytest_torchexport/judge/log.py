@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.results.failures import Failure
-from pytest_torchexport.results.verdict import Branch, Difference, Sizes
+from pytest_torchexport.results.verdict import Branch, Difference, SeededBug, Sizes
 
 ORIGINS = ("example", "boundary", "stored", "explored", "drawn", "failed", "rejected")
 
@@ -40,7 +40,7 @@ class ItemLog:
     failed: list[tuple[Recipe, Failure]] = field(default_factory=list)
     shrunk: Shrunk | None = None
     ineffective: list[str] = field(default_factory=list)
-    self_test: dict[str, str] = field(default_factory=dict)
+    self_test: list[SeededBug] = field(default_factory=list)
     branches: tuple[Branch, ...] = ()
     waiting_for: str = "eager"
     trying: Recipe | None = None

@@ -1,6 +1,7 @@
-"""The only file that knows pytest's hooks. Each hook delegates; nothing here imports torch.
+"""Drives pytest: the hooks, each of which delegates to ``Run``. The only room that knows pytest.
 
-pytest loads this at every start, also in suites that never heard of us.
+pytest loads this file at every start, also for suites that do not use the plugin. Nothing that it
+loads then imports torch.
 """
 
 from __future__ import annotations
@@ -14,70 +15,68 @@ from pytest_torchexport.plugin import ini_and_flags
 
 if TYPE_CHECKING:
     from pytest_torchexport.plugin.fixture import TorchExport
-    from pytest_torchexport.plugin.session import Session
+    from pytest_torchexport.plugin.run import Run
 
-NAME = "torchexport-session"
+RUN = "torchexport-run"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """One option group, each flag with its ini twin."""
+    """Add the ini options and flags."""
     ini_and_flags.add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker, read the settings, keep the session's state on an instance."""
+    """Register the marker, read the settings, register the run's state as a plugin."""
     config.addinivalue_line(
         "markers",
-        "torchexport(*targets, **options): export the modules this test calls and compare the artifacts "
-        "with eager on generated shapes and values",
+        "torchexport(*targets, **options): export the modules this test calls and compare the "
+        "artifacts with eager on generated shapes and values",
     )
-    from pytest_torchexport.plugin.session import Session
+    from pytest_torchexport.plugin.run import Run
 
-    config.pluginmanager.register(Session(config, ini_and_flags.read(config)), NAME)
+    config.pluginmanager.register(Run(config, ini_and_flags.read(config)), RUN)
 
 
-def _session(config: pytest.Config) -> Session:
-    return config.pluginmanager.get_plugin(NAME)  # type: ignore[return-value]
+def _run(config: pytest.Config) -> Run:
+    return config.pluginmanager.get_plugin(RUN)  # type: ignore[return-value]
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """One line, only where an option or ini is set."""
-    active = _session(config).given.active
+    """Return a line with the settings that are set, or None if none is."""
+    active = _run(config).configuration.active
     return f"torchexport: {' '.join(active)}" if active else None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A marked test becomes one item per target and device."""
-    _session(metafunc.config).generate(metafunc)
+    """Make one item per target and device of a marked test."""
+    _run(metafunc.config).generate(metafunc)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Refuse markers that are wrong and made no items."""
-    _session(config).refuse_markers(items)
+    _run(config).refuse_markers(items)
 
 
 @pytest.fixture
 def torchexport(request: pytest.FixtureRequest) -> Generator[TorchExport]:
-    """Export and check modules on this item's target and device: ``check``, ``export``, ``using``."""
-    session = _session(request.config)
+    """Export and check modules on the item's target and device: ``check``, ``export``, ``using``."""
+    run = _run(request.config)
     if not hasattr(request, "param"):
-        pytest.skip(
-            "no target is left for this test (--torchexport-targets, --torchexport-devices)"
-        )
-    yield from session.fixture(request.node, request.param)
+        pytest.skip("--torchexport-targets or --torchexport-devices leaves no target for this test")
+    yield from run.fixture(request.node, request.param)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
-    """Record the body of a marked test, then check what it called."""
-    return (yield from _session(pyfuncitem.config).around_body(pyfuncitem))
+    """Record the body of a marked test, then check the modules that it called."""
+    return (yield from _run(pyfuncitem.config).around_body(pyfuncitem))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """unittest methods cannot be parametrized: all targets run after the body."""
-    _session(item.config).wrap_method(item)
+    """Wrap a marked ``unittest`` method: it cannot be parametrized, so one item has all targets."""
+    _run(item.config).wrap_method(item)
     return (yield)
 
 
@@ -87,5 +86,5 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put the verdicts and the failure's own text on the report."""
     report = yield
-    _session(item.config).finish_report(item, call, report)
+    _run(item.config).finish_report(item, call, report)
     return report

@@ -32,7 +32,7 @@ class Recording:
     problem: SpecError | None = None
 
 
-class Recorder:
+class CallRecorder:
     """A context manager around a test body; afterwards ``recordings`` holds what it called."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Recorder:
         """What was called and returned, in order."""
         return [recording for recording in self._by_key.values() if recording.calls]
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> CallRecorder:
         self._original = original = torch.nn.Module.__call__
         recorder = self
 

@@ -17,7 +17,7 @@ _NARROWING = ("targets", "devices", "max_examples")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class Configuration:
     """The settings of a run, and what only the command line can say.
 
     ``targets_named``: the ini file names targets. ``only_targets`` and ``only_devices``: keep only these (None: all).
@@ -51,14 +51,14 @@ def add_options(parser: pytest.Parser) -> None:
             group.addoption(row.option, default=None, metavar=row.metavar, help=row.help)
 
 
-def read(config: pytest.Config) -> Given:
+def read(config: pytest.Config) -> Configuration:
     """Return what ini file and flags say. Raises pytest.UsageError that names the place and the legal values."""
     values = {row.name: _ini(config, row) for row in TABLE}
     flags = {row.name: _flag(config, row) for row in TABLE if row.flag}
     values |= {
         name: value for name, value in flags.items() if value is not None and name not in _NARROWING
     }
-    return Given(
+    return Configuration(
         settings=Settings(**values),
         targets_named=config.getini("torchexport_targets") is not None,
         only_targets=flags["targets"],

@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_torchexport.results.verdict import SCHEMA_VERSION
+from pytest_torchexport.results.verdict import SCHEMA_VERSION, ItemResult
 
 
-def render(records: Sequence[Mapping[str, Any]], environment: Mapping[str, str]) -> str:
-    """Return the JSON text of a run's records and of the versions that they depend on.
+def render(results: Sequence[ItemResult], environment: Mapping[str, str]) -> str:
+    """Return the JSON text of a run's results and of the versions that they depend on.
 
     Numbers that JSON does not have (nan, inf) become the strings "nan", "inf" and "-inf".
     """
@@ -19,7 +19,14 @@ def render(records: Sequence[Mapping[str, Any]], environment: Mapping[str, str])
         "schema": "pytest-torchexport",
         "version": SCHEMA_VERSION,
         "environment": dict(environment),
-        "items": [dict(record) for record in records],
+        "items": [
+            {
+                "nodeid": result.nodeid,
+                "outcome": result.outcome,
+                "verdicts": [verdict.as_dict() for verdict in result.verdicts],
+            }
+            for result in results
+        ],
     }
     return json.dumps(_legal(document), indent=2, sort_keys=True, allow_nan=False) + "\n"
 

@@ -1,20 +1,22 @@
 """The formats of a run's report, and how a report is written to its file.
 
-A format is a function from the records of a run to a text. A new one is a file beside this one and a row in
-``FORMATS``; a conftest may add a row too.
+A format is a function from the results of a run to a text. A new one is a file beside this one and
+a row in ``FORMATS``; a conftest may add a row too.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from pytest_torchexport.results import json
+from pytest_torchexport.results.verdict import ItemResult
 
-# The records ({"nodeid", "outcome", "verdicts"}, one per item) and the versions of what ran them -> the text.
-Render = Callable[[Sequence[Mapping[str, Any]], Mapping[str, str]], str]
+# Takes the results of a run's items, and the versions of the packages that they depend on.
+Render = Callable[[Sequence[ItemResult], Mapping[str, str]], str]
 
 FORMATS: dict[str, Render] = {
     "json": json.render,
@@ -32,3 +34,14 @@ def write(path: Path, text: str) -> None:
     except BaseException:
         half.unlink(missing_ok=True)
         raise
+
+
+def environment() -> dict[str, str]:
+    """Return the versions of the packages that a verdict depends on, as far as installed."""
+    found = {"python": platform.python_version()}
+    for name in ("torch", "onnx", "onnxruntime", "onnxruntime-gpu", "hypothesis", "pytest"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,9 +1,8 @@
-"""What a person reads: the text of a failure, the details of a pass, the table at the end."""
+"""The text of a verdict: the report of a failure, and the details of any verdict for ``-v``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from pytest_torchexport.results.failures import by_name
 from pytest_torchexport.results.verdict import Branch, Difference, Sizes, Verdict
@@ -13,28 +12,17 @@ LABEL = 9
 MAX_DIFFERENCES = 5
 MAX_LINES = 10
 
-Style = Callable[..., str]
-
-
-def plain(text: str, **markup: bool) -> str:
-    """No colors: for files, JUnit and pipes."""
-    return text
-
 
 def failure_text(verdict: Verdict, test: str = "", nodeid: str = "") -> str:
-    """The report of one failed verdict. ``test`` is its name as pytest shows it."""
+    """Return the report of a failed verdict.
+
+    ``test`` is the test's name as pytest shows it, ``nodeid`` what runs it again.
+    """
     return "\n".join(_failure_lines(verdict, test, nodeid))
 
 
 def _failure_lines(verdict: Verdict, test: str, nodeid: str) -> Iterator[str]:
-    name = verdict.failure or "Failure"
-    head = test or f"{verdict.subject}[{verdict.target}-{verdict.device}]"
-    if test and f"[{verdict.target}-" not in test:
-        head = f"{test}[{verdict.target}-{verdict.device}]"  # a unittest method: one item for all targets
-    if test and verdict.subject not in test:
-        head = f"{head} {verdict.subject}"
-    title = f"{head}: {by_name(name).title}"
-    yield f"{title}{f'[{name}]':>{max(WIDTH - len(title), len(name) + 4)}}"
+    yield _title_line(verdict, test)
     yield ""
     if verdict.reason:
         yield from _block("reason", verdict.reason.splitlines())
@@ -62,31 +50,44 @@ def _failure_lines(verdict: Verdict, test: str, nodeid: str) -> Iterator[str]:
         yield _labelled("rerun", f'pytest "{nodeid}" --hypothesis-seed={verdict.seed}')
 
 
+def _title_line(verdict: Verdict, test: str) -> str:
+    name = verdict.failure or "Failure"
+    variant = f"[{verdict.target}-{verdict.device}]"
+    head = test or f"{verdict.subject}{variant}"
+    if test and f"[{verdict.target}-" not in test:
+        head = f"{test}{variant}"  # a unittest method is one item for all targets
+    if test and verdict.subject not in test:
+        head = f"{head} {verdict.subject}"
+    title = f"{head}: {by_name(name).title}"
+    return f"{title}{f'[{name}]':>{max(WIDTH - len(title), len(name) + 4)}}"
+
+
 HAS_BRANCH = {
     True: "the artifact has a branch there",
     False: "the artifact has no branch there",
-    None: "the artifact does not tell whether it has a branch there",
+    None: "it is not known if the artifact has a branch there",
 }
 
 
 def _branch_line(branch: Branch) -> str:
     counts = ", ".join(f"{outcome} {count}x" for outcome, count in branch.counts.items())
-    return f"{_condition(branch)}    eager took {counts} in the search; {HAS_BRANCH[branch.in_artifact]}"
+    artifact = HAS_BRANCH[branch.in_artifact]
+    return f"{_condition(branch)}    eager took {counts} in the search; {artifact}"
 
 
 def _outcomes_line(branch: Branch) -> str:
-    """``net.py:38  if x.sum() > 0:    True 61x verified, False unreached``."""
-    said = (
+    """Return ``net.py:38  if x.sum() > 0:    True 61x verified, False unreached``."""
+    outcomes = (
         f"{outcome} {branch.counts[outcome]}x {status}"
         if outcome in branch.counts
         else f"{outcome} {status}"
         for outcome, status in branch.status.items()
     )
-    return f"{_condition(branch)}    {', '.join(said)}"
+    return f"{_condition(branch)}    {', '.join(outcomes)}"
 
 
 def _condition(branch: Branch) -> str:
-    """The line, with the part of it that is meant and the module where those are not the whole story."""
+    """Return the line; then the condition if it is a part of the line, and the module if it is no root."""
     whole = branch.statement.rstrip(":").partition(" ")[2] == branch.text
     part = "" if whole or branch.kind in ("for", "case", "except") else f"  [{branch.text}]"
     module = f"  in {branch.module}" if branch.module else ""
@@ -122,10 +123,15 @@ def _difference_lines(difference: Difference, target: str) -> Iterator[str]:
         what = f" ({difference.what})" if difference.what else ""
         yield f"  {difference.path}  eager {difference.expected}, {target} {difference.actual}{what}"
         return
-    share = 100 * (difference.mismatched or 0) / max(difference.total, 1)
+    yield from _element_lines(difference, target)
+
+
+def _element_lines(difference: Difference, target: str) -> Iterator[str]:
+    total = difference.total or 0
+    share = 100 * (difference.mismatched or 0) / max(total, 1)
     yield (
         f"  {difference.path}  {difference.what}   "
-        f"{difference.mismatched} of {difference.total} elements differ ({share:.1f}%)"
+        f"{difference.mismatched} of {total} elements differ ({share:.1f}%)"
     )
     worst = "" if difference.max_abs is None else f"|{difference.max_abs:.4g}| "
     yield (
@@ -135,7 +141,8 @@ def _difference_lines(difference: Difference, target: str) -> Iterator[str]:
     if difference.own_error is not None and difference.cause == "bug":
         times = difference.in_own_errors
         many = f", {times:.2g} times smaller" if times is not None else ""
-        yield f"    eager's own rounding error here is {difference.own_error:.2g}{many}: this is not rounding"
+        error = f"{difference.own_error:.2g}{many}"
+        yield f"    eager's own rounding error here is {error}: this is not rounding"
 
 
 def _allowed(difference: Difference) -> str:
@@ -153,7 +160,7 @@ def _size_lines(sizes: Sizes) -> Iterator[str]:
 
 
 def detail_lines(verdict: Verdict) -> Iterator[str]:
-    """What a verdict rests on, for ``-v``: calls, shapes reached, worst error, what was assumed."""
+    """Yield the details of a verdict for ``-v``: calls, sizes, worst error, assumptions, time."""
     counts = {key: value for key, value in verdict.calls.items() if value}
     calls = ", ".join(f"{value} {key}" for key, value in counts.items()) or "none"
     error = "" if verdict.max_error is None else f"; worst |difference| {verdict.max_error:.2g}"
@@ -179,91 +186,15 @@ def detail_lines(verdict: Verdict) -> Iterator[str]:
 CAUSES = {
     "rounding": "within a small multiple of eager's own rounding error",
     "tie": "eager's own rounding decides these either way",
-    "ambiguous": "eager's own rounding error is as large as the output: the call cannot tell",
+    "ambiguous": "eager's own rounding error is as large as the output",
 }
 
 
 def _explained_line(difference: Difference) -> str:
-    """A difference beyond the dtype's tolerance that is no bug, with the numbers."""
+    """Return the line of a difference beyond the dtype's tolerance that is no bug."""
     error = "" if difference.max_abs is None else f"|{difference.max_abs:.2g}|"
     times = difference.in_own_errors
     units = f" = {times:.2g} x eager's own" if times is not None else ""
     at = f" at {list(difference.index)}" if difference.index is not None else ""
     why = CAUSES.get(difference.cause, difference.cause)
     return f"{difference.path}: worst {error}{units}{at}: {difference.cause}, {why}"
-
-
-MARKS = {
-    "passed": ("ok", {"green": True}),
-    "failed": ("FAILED", {"red": True}),
-    "skipped": ("skip", {"yellow": True}),
-    "xfailed": ("xfail", {"yellow": True}),
-    "xpassed": ("XPASS", {"red": True}),
-    "caught": ("caught", {"green": True}),
-    "missed": ("MISSED", {"red": True}),
-}
-
-
-def summary_lines(
-    rows: Mapping[str, Mapping[str, str]], columns: Sequence[str], style: Style = plain
-) -> Iterator[str]:
-    """The table at the end: tests x targets. ``rows`` maps a test to its outcome per column."""
-    width = max([len(test) for test in rows] + [4])
-    widths = [max(len(column), 6) for column in columns]
-    heads = "  ".join(f"{column:<{size}}" for column, size in zip(columns, widths, strict=True))
-    yield f"{'':<{width}}  {heads}".rstrip()
-    for test, outcomes in rows.items():
-        cells = [
-            _cell(outcomes.get(column, ""), size, style)
-            for column, size in zip(columns, widths, strict=True)
-        ]
-        yield f"{test:<{width}}  {'  '.join(cells)}".rstrip()
-
-
-def _cell(outcome: str, size: int, style: Style) -> str:
-    text, markup = MARKS.get(outcome, (outcome, {}))
-    # Padded before it is colored: escape codes have no width on the screen.
-    return style(f"{text:<{size}}", **markup) if text else " " * size
-
-
-def self_test_lines(records: Sequence[Mapping[str, Any]], style: Style = plain) -> Iterator[str]:
-    """What became of the bugs seeded into artifacts: a table of items x bugs, and each one that was missed."""
-    rows: dict[str, dict[str, str]] = {}
-    missed, caught = [], 0
-    for record in records:
-        for data in record["verdicts"]:
-            row = rows.setdefault(record["nodeid"], {}) if data["self_test"] else {}
-            for name, came in data["self_test"].items():
-                bug, outcome = name.partition(" of ")[0], came.partition(":")[0]
-                caught += outcome == "caught"
-                if outcome == "missed":
-                    missed.append(f"missed: {record['nodeid']}: {name}: {came.partition(': ')[2]}")
-                if outcome != "does not apply" and row.get(bug) != "missed":
-                    row[bug] = outcome
-    if not rows:
-        return
-    columns = list(dict.fromkeys(bug for row in rows.values() for bug in row))
-    yield f"self-test: {caught} of {caught + len(missed)} seeded bugs would be caught"
-    yield from summary_lines(rows, columns, style)
-    yield from missed
-
-
-def reason_lines(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Why items were skipped or failed, one line per reason, with how many items share it."""
-    counts: dict[tuple[str, str], list[str]] = {}
-    for record in records:
-        for data in record["verdicts"]:
-            for kind, reason in _reasons(data):
-                counts.setdefault((kind, reason), []).append(record["nodeid"])
-    for (kind, reason), nodeids in counts.items():
-        more = f" (and {len(nodeids) - 1} more)" if len(nodeids) > 1 else ""
-        yield f"{kind}: {nodeids[0]}{more}: {reason}"
-
-
-def _reasons(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What a reader must know who looks at the table alone: a skip, and an ok that means little."""
-    if data["status"] == "skipped":
-        yield "skip", data["reason"]
-    if data["status"] == "passed":
-        yield from (("warn", item["text"]) for item in data["assumed"] if item["kind"] == "no dim")
-        yield from (("warn", line) for line in data.get("ineffective", ()))

@@ -1,8 +1,7 @@
-"""The verdict: plain data about one subject x target x device, and all that any report reads.
+"""The verdict: plain data about one subject on one target and device. All reports are made from it.
 
-Separate from the engine because it must outlive it: it rides on the pytest report through xdist and
-ends up in files. Hence no tensors and no live exceptions (they keep frames, and frames keep GPU memory),
-and no import of torch.
+pytest's reports carry it through xdist, and it is written to files. Hence it holds no tensors and no
+live exceptions (they keep frames, and frames keep GPU memory).
 """
 
 from __future__ import annotations
@@ -17,6 +16,15 @@ from pytest_torchexport.results.source_line import SourceLine
 SCHEMA_VERSION = 2
 
 Status = Literal["passed", "failed", "skipped"]
+
+SkipKind = Literal[
+    "not applicable",  # the target does not take such a subject
+    "unavailable",  # the device or a package is not there
+    "refused",  # the exporter refused the module, and the user did not name the target
+    "not judged",  # the calls cannot be compared
+]
+
+SeededBugResult = Literal["caught", "missed", "does not apply"]
 
 AssumptionKind = Literal[
     "dim",  # a dim varies, in a range that the user did not declare
@@ -89,15 +97,35 @@ class Sizes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Branch:
-    """One condition of the user's code in one module, and what became of each of its outcomes.
+class SeededBug:
+    """A bug that the self-test put into the artifact, and whether the item's calls catch it.
 
-    ``counts`` says how often eager took which (``True``, ``False``, or of a loop ``0 iterations``,
-    ``1 iteration``, ``2+ iterations``); ``status`` is per outcome one of verified, diverges, frozen but
-    equal, not judged, unreached, outside the sizes, raises (no
-    legal call gets there) or constant (no input steers it). ``on_values``
-    says whether tensors decide it, and not sizes and Python arguments alone.
-    ``in_artifact`` says whether the artifact has a branch there; None where it does not tell.
+    ``kind``: "frozen size", "perturbed weight", "dropped output", "cast to half", "swapped branch"
+    or "every bug". ``dim``: the dim whose size is frozen, else empty. ``explanation``: the call that
+    catches the bug, the number of calls that miss it, or why it does not apply.
+    """
+
+    kind: str
+    dim: str = ""
+    result: SeededBugResult
+    explanation: str
+
+    @property
+    def name(self) -> str:
+        """``perturbed weight``, or ``frozen size of batch``."""
+        return f"{self.kind} of {self.dim}" if self.dim else self.kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """One condition of the user's code in one module, and the status of each of its outcomes.
+
+    ``counts``: outcome to how often eager took it. Outcomes are ``True`` and ``False``, or of a loop
+    ``0 iterations``, ``1 iteration`` and ``2+ iterations``. ``status``: outcome to one of verified,
+    diverges, frozen but equal, not judged, unreached, outside the sizes, raises (no legal call takes
+    it) or constant (no input steers the condition). ``on_values``: tensors decide the condition, and
+    not only sizes and Python arguments. ``in_artifact``: the artifact has a branch there; None if
+    that is not known.
     """
 
     where: SourceLine
@@ -112,12 +140,12 @@ class Branch:
 
     @property
     def steered(self) -> bool:
-        """Whether inputs reach it: a flag of the configuration is the same on every call."""
+        """True if inputs steer it. A flag of the configuration is the same on every call."""
         return "constant" not in self.status.values()
 
     @property
     def counted(self) -> bool:
-        """Whether its outcomes are to be taken. Loops are listed and not counted: 0 may be no legal size."""
+        """True if its outcomes count for the coverage. Those of a loop do not: 0 may be no legal size."""
         return self.steered and self.kind != "for"
 
 
@@ -125,14 +153,15 @@ class Branch:
 class Verdict:
     """The result of checking one subject on one target and device.
 
-    ``calls`` counts by origin: ``example``, ``boundary``, ``stored``, ``explored``, ``drawn``, ``failed``, ``rejected``
-    (eager refused them, outside what was only assumed). ``reached`` lists the sizes each dim took.
-    ``seconds`` splits the time by stage. ``max_error`` is the largest ``|artifact - eager|`` seen.
-    ``explained`` are the worst differences beyond the dtype's tolerance that are no bugs, by their cause;
-    ``ineffective`` says why a pass may mean little; ``self_test`` says per seeded bug whether this item
-    would have caught it. ``branches`` are the conditions of the user's code that were met. ``isolated`` says
-    that the artifact was called in a process of its own, ``output`` is the end of what it printed there, and
-    ``kept`` where its files are to be found after a failure.
+    ``failure``: the name of the failure's class. ``skip``: the kind of skip, None if it is none.
+    ``calls``: number of calls by origin: ``example``, ``boundary``, ``stored``, ``explored``,
+    ``drawn``; and those that ``failed``, and those that eager ``rejected``, outside an assumed range.
+    ``reached``: dim to the sizes that were run. ``seconds``: step to seconds. ``max_error``: the
+    largest ``|artifact - eager|``. ``explained``: differences beyond the dtype's tolerance that are no
+    bugs, the worst per output and cause. ``ineffective``: why a pass may mean little. ``branches``:
+    the conditions of the user's code that calls met. ``isolated``: the artifact was called in a
+    process of its own. ``output``: the end of what it printed there. ``kept``: the artifact's file
+    after a failure.
     """
 
     subject: str
@@ -140,6 +169,7 @@ class Verdict:
     device: str
     status: Status
     failure: str | None = None
+    skip: SkipKind | None = None
     reason: str = ""
     details: tuple[str, ...] = ()
     where: SourceLine | None = None
@@ -159,7 +189,7 @@ class Verdict:
     max_error: float | None = None
     explained: tuple[Difference, ...] = ()
     ineffective: tuple[str, ...] = ()
-    self_test: dict[str, str] = dataclasses.field(default_factory=dict)
+    self_test: tuple[SeededBug, ...] = ()
     branches: tuple[Branch, ...] = ()
     isolated: bool = False
     output: str = ""
@@ -167,16 +197,16 @@ class Verdict:
 
     @property
     def branch_coverage(self) -> float | None:
-        """The share in percent of the outcomes that calls took, of all that inputs may steer to."""
+        """The percentage of outcomes that calls took, of those that inputs can steer to."""
         return coverage_of(self.branches)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists and scalars, as they go over xdist and into JSON."""
+        """Return plain dicts, lists and scalars, for xdist and JSON."""
         return {**_plain(dataclasses.asdict(self)), "branch_coverage": self.branch_coverage}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Verdict:
-        """The inverse of ``as_dict``."""
+        """Return the verdict that ``as_dict`` made the data from. Unknown keys are left out."""
         known = {field.name for field in dataclasses.fields(cls)}
         values = {key: _frozen(value) for key, value in data.items() if key in known}
         for name in ("differences", "explained"):
@@ -189,11 +219,12 @@ class Verdict:
         )
         values["assumed"] = tuple(Assumption(**item) for item in data.get("assumed", ()))
         values["branches"] = tuple(Branch(**_with_line(item)) for item in data.get("branches", ()))
+        values["self_test"] = tuple(SeededBug(**item) for item in data.get("self_test", ()))
         values["reached"] = {dim: tuple(sizes) for dim, sizes in data["reached"].items()}
         return cls(**_with_line(values))
 
     def raise_for_failure(self) -> None:
-        """Raise the failure this verdict stands for; return if there is none."""
+        """Raise the failure; return if the verdict is none."""
         from pytest_torchexport.results.failures import by_name
         from pytest_torchexport.results.text import failure_text
 
@@ -201,9 +232,23 @@ class Verdict:
             raise by_name(self.failure)(failure_text(self), verdicts=(self,))
 
 
+@dataclass(frozen=True)
+class ItemResult:
+    """The result of one pytest item: one verdict per module and, for unittest methods, target.
+
+    ``outcome`` is pytest's: passed, failed, skipped, xfailed or xpassed.
+    """
+
+    nodeid: str
+    outcome: str
+    verdicts: tuple[Verdict, ...]
+
+
 def why_skipped(verdicts: Sequence[Verdict]) -> str:
-    """Why an item is a skip; empty where all its subjects were judged. What passed beside one that was not may be a
-    part of it that its constructor called.
+    """Return why an item is a skip; empty if all its subjects were judged.
+
+    One subject that was not judged makes the item a skip: one that passed may be a part of it, which
+    its constructor called.
     """
     skipped = [verdict for verdict in verdicts if verdict.status == "skipped"]
     if not skipped or len(skipped) == len(verdicts):
@@ -213,8 +258,9 @@ def why_skipped(verdicts: Sequence[Verdict]) -> str:
 
 
 def coverage_of(branches: Iterable[Branch]) -> float | None:
-    """The share in percent of the outcomes that calls took, of all that inputs may steer to; None where there
-    are none.
+    """Return the percentage of outcomes that calls took, of those that inputs can steer to.
+
+    None if there are none.
     """
     counted = [
         status

@@ -102,7 +102,7 @@ def test_a_body_without_calls_fails_with_its_own_marker_and_passes_with_an_inher
     result.stdout.fnmatch_lines(
         ["*the test's body calls no torch.nn.Module: there is nothing to export*"]
     )
-    result.stdout.no_fnmatch_line("*session.py*")
+    result.stdout.no_fnmatch_line("*run.py*")
     strict = run("--torchexport-strict", "-k", "inherited")
     strict.assert_outcomes(failed=1)
     strict.stdout.fnmatch_lines(["*Ineffective*"])
@@ -321,7 +321,7 @@ def test_unittest_methods_run_all_targets_after_the_body(suite, run, text_of):
     assert "too many rows" in text
     assert "AssertionError: torch.Size([2, 2]) != (7, 7)" in text
     assert "the test's body calls no torch.nn.Module" in text
-    for frame in ("session.py", "fixture.py", "engine.py"):
+    for frame in ("run.py", "fixture.py", "engine.py"):
         assert frame not in text
     row = next(
         line for line in result.outlines if "TestNets::test_marked " in line and "ok" in line
@@ -373,7 +373,7 @@ def test_a_wrong_marker_stops_collection_with_a_message_and_no_frames(
     assert "test_net: @pytest.mark.torchexport: " in text
     for part in parts:
         assert part in text
-    for frame in ("items.py", "session.py", "plugin.py", "Traceback"):
+    for frame in ("items.py", "run.py", "plugin/__init__.py", "Traceback"):
         assert frame not in text
 
 
@@ -388,7 +388,7 @@ def test_a_wrong_marker_on_a_unittest_method_stops_collection_too(suite, run, te
     assert result.ret in (2, 4)
     text = text_of(result)
     assert "'onx' is not a target" in text
-    for frame in ("items.py", "session.py", "plugin.py", "Traceback"):
+    for frame in ("items.py", "run.py", "plugin/__init__.py", "Traceback"):
         assert frame not in text
 
 

@@ -28,10 +28,10 @@ def test_the_text_of_a_failure(suite, run, text_of):
     )
     text = text_of(result)
     for frame in (
-        "session.py",
+        "run.py",
         "fixture.py",
         "engine.py",
-        "plugin.py",
+        "plugin/__init__.py",
         "Traceback",
         "def test_net",
     ):
@@ -166,4 +166,4 @@ def test_full_traces_and_short_ones_show_the_same_text(suite, run):
     for style in ("long", "short", "line", "native", "no"):
         result = run(f"--tb={style}")
         result.assert_outcomes(failed=1, passed=1)
-        result.stdout.no_fnmatch_line("*session.py*")
+        result.stdout.no_fnmatch_line("*run.py*")

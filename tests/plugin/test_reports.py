@@ -43,6 +43,7 @@ def check_document(document):
     assert [verdict["subject"] for verdict in captured] == ["Net", "Flatten"]
     (picky,) = items["test_it.py::test_net[picky-cpu]"]["verdicts"]
     assert picky["reason"] == "not applicable: only for functions"
+    assert picky["skip"] == "not applicable"
 
 
 def test_the_json_report_holds_every_verdict(suite, run, pytester):
@@ -109,8 +110,10 @@ def test_a_report_that_cannot_be_written_is_a_usage_error_after_the_summary(suit
 TOY_FORMAT = """
 from pytest_torchexport.results.reports import FORMATS
 
-def count(records, environment):
-    return f"{len(records)} items on torch {environment['torch']}"
+def count(results, environment):
+    verdicts = [verdict for result in results for verdict in result.verdicts]
+    failed = sum(verdict.status == "failed" for verdict in verdicts)
+    return f"{failed} of {len(verdicts)} verdicts failed on torch {environment['torch']}"
 
 FORMATS["toy"] = count
 """
@@ -121,7 +124,9 @@ def test_a_format_of_a_conftest_is_written_beside_json(suite, run, pytester):
     conftest = pytester.path / "conftest.py"
     conftest.write_text(conftest.read_text() + TOY_FORMAT)
     run("--torchexport-report=toy:out.txt", "--torchexport-report=json:out.json")
-    assert (pytester.path / "out.txt").read_text() == f"4 items on torch {torch.__version__}"
+    assert (
+        pytester.path / "out.txt"
+    ).read_text() == f"1 of 5 verdicts failed on torch {torch.__version__}"
     check_document(json.loads((pytester.path / "out.json").read_text()))
 
 
@@ -151,7 +156,7 @@ def test_junit_has_the_verdicts_and_the_text(suite, run, pytester):
     assert "[OutputsDiffer]" in text
     assert "2 of 2 elements differ" in text
     assert "not applicable: only for functions" in text
-    assert "session.py" not in text
+    assert "run.py" not in text
 
 
 def test_last_failed_runs_only_the_target_that_failed(suite, run):

@@ -1,12 +1,15 @@
-"""self_test.py: seeded bugs are caught where the calls can show them, and said to be missed where not."""
+"""self_test.py: seeded bugs are caught if the calls can show them, else they are missed."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 import torch
 from torch import nn
 
 from pytest_torchexport import Ineffective, check_export
+from pytest_torchexport.results.verdict import SeededBug
 
 
 class Two(nn.Module):
@@ -23,7 +26,7 @@ def seeded(module, *args, target="trace", **options):
     torch.manual_seed(0)
     verdict = check_export(module, args, target=target, self_test=True, **options)
     assert verdict.status == "passed", verdict.reason
-    return {name: came.partition(":")[0] for name, came in verdict.self_test.items()}
+    return {bug.name: bug.result for bug in verdict.self_test}
 
 
 @pytest.mark.parametrize("target", ["trace", "script", "export", "onnx"])
@@ -39,12 +42,27 @@ def test_every_seeded_bug_of_a_plain_model_is_caught(target):
 
 def test_what_does_not_apply_says_why():
     verdict = check_export(torch.relu, (torch.randn(2, 4),), target="trace", self_test=True)
-    assert verdict.self_test["perturbed weight"] == "does not apply: there are no weights"
-    assert verdict.self_test["dropped output"] == (
-        "does not apply: there is one output alone, or a container of its own class"
+    bugs = {bug.kind: bug for bug in verdict.self_test}
+    assert bugs["perturbed weight"] == SeededBug(
+        kind="perturbed weight", result="does not apply", explanation="there are no weights"
+    )
+    assert bugs["dropped output"].result == "does not apply"
+    assert bugs["dropped output"].explanation == (
+        "there is only one output, or a container of a class of its own"
     )
     fixed = seeded(Two(), torch.randn(2, 4), shapes={"x": "..."})
     assert fixed["frozen size"] == "does not apply"
+
+
+def test_what_caught_a_bug_or_how_many_calls_missed_it_is_explained():
+    verdict = check_export(
+        Two(), (torch.randn(2, 4),), target="trace", self_test=True, rtol=0.5, atol=0.5
+    )
+    bugs = {bug.name: bug for bug in verdict.self_test}
+    frozen, half = bugs["frozen size of batch"], bugs["cast to half"]
+    assert (frozen.kind, frozen.dim, frozen.result) == ("frozen size", "batch", "caught")
+    assert re.fullmatch(r"call \d+ of \d+ \(\w+\), \w+", frozen.explanation)
+    assert re.fullmatch(r"\d+ calls agree", half.explanation)
 
 
 def test_a_tolerance_that_forgives_everything_misses():
@@ -64,7 +82,9 @@ def test_under_strict_a_missed_bug_is_a_failure():
     )
     assert verdict.failure == Ineffective.__name__
     assert "cast to half" in verdict.reason
-    assert verdict.self_test["dropped output"].startswith("caught")
+    results = {bug.name: bug.result for bug in verdict.self_test}
+    assert results["dropped output"] == "caught"
+    assert results["cast to half"] == "missed"
 
 
 def test_each_dim_is_frozen_on_its_own():
@@ -142,7 +162,7 @@ def test_a_failed_item_is_not_asked():
 
     verdict = check_export(Frozen(), (torch.randn(2, 4),), target="trace", self_test=True)
     assert verdict.status == "failed"
-    assert verdict.self_test == {}
+    assert verdict.self_test == ()
 
 
 def test_a_dim_of_one_declared_size_cannot_be_frozen():

@@ -11,7 +11,7 @@ from torch import nn
 
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.subject import Subject, as_module
-from pytest_torchexport.plugin.capture import MAX_CALLS, MAX_SUBJECTS, Recorder
+from pytest_torchexport.plugin.capture import MAX_CALLS, MAX_SUBJECTS, CallRecorder
 from pytest_torchexport.results.failures import SpecError
 
 
@@ -32,7 +32,7 @@ class Outer(nn.Module):
 
 
 def recorded(body):
-    with Recorder() as recorder:
+    with CallRecorder() as recorder:
         body()
     return recorder.recordings
 
@@ -129,7 +129,7 @@ def test_a_compiled_module_is_recorded_as_what_it_wraps():
 
 
 def test_two_instances_are_two_recordings_and_there_is_a_limit():
-    with Recorder() as recorder:
+    with CallRecorder() as recorder:
         for _ in range(MAX_SUBJECTS + 3):
             Inner()(torch.ones(2))
     assert len(recorder.recordings) == MAX_SUBJECTS
@@ -138,14 +138,14 @@ def test_two_instances_are_two_recordings_and_there_is_a_limit():
 
 def test_the_call_of_modules_is_put_back_whatever_happens():
     original = nn.Module.__call__
-    with Recorder():
+    with CallRecorder():
         assert nn.Module.__call__ is not original
     assert nn.Module.__call__ is original
 
     def body():
         raise ValueError("mine")
 
-    with pytest.raises(ValueError, match="mine"), Recorder():
+    with pytest.raises(ValueError, match="mine"), CallRecorder():
         body()
     assert nn.Module.__call__ is original
 
@@ -229,7 +229,7 @@ def test_the_packages_of_a_subject_are_those_its_code_comes_from():
 
 
 def test_what_torch_calls_while_a_model_is_built_is_none_of_the_users():
-    with Recorder() as recorder:
+    with CallRecorder() as recorder:
         layer = torch.nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
         layer(torch.ones(1, 3))
     assert [type(item.module).__name__ for item in recorder.recordings] == [type(layer).__name__]

@@ -15,6 +15,7 @@ from pytest_torchexport.results.verdict import (
     Assumption,
     Branch,
     Difference,
+    SeededBug,
     Sizes,
     Verdict,
     coverage_of,
@@ -66,6 +67,10 @@ FULL = Verdict(
     seed=7,
     seconds={"export": 0.5},
     max_error=1e-3,
+    self_test=(
+        SeededBug(kind="frozen size", dim="batch", result="caught", explanation="call 1 of 2"),
+        SeededBug(kind="cast to half", result="missed", explanation="2 calls agree"),
+    ),
     branches=(
         Branch(
             where=SourceLine("net.py", 3),
@@ -80,6 +85,14 @@ FULL = Verdict(
         ),
     ),
 )
+SKIPPED = Verdict(
+    subject="f",
+    target="script",
+    device="cpu",
+    status="skipped",
+    skip="refused",
+    reason="script refused the module",
+)
 EMPTY = Verdict(subject="f", target="trace", device="cpu", status="passed")
 
 
@@ -91,7 +104,7 @@ def plain(value):
     return value is None or type(value) in (bool, int, float, str)
 
 
-@pytest.mark.parametrize("verdict", [FULL, EMPTY], ids=["full", "empty"])
+@pytest.mark.parametrize("verdict", [FULL, SKIPPED, EMPTY], ids=["full", "skipped", "empty"])
 def test_a_verdict_survives_dicts_json_and_pickle(verdict):
     data = verdict.as_dict()
     assert plain(data)
@@ -115,6 +128,10 @@ def test_a_verdict_of_a_recipe_as_the_engine_writes_it_is_plain_too():
 def test_an_assumption_prints_as_its_sentence():
     assert str(Assumption("argument", "n stays 5", "n")) == "n stays 5"
     assert FULL.as_dict()["assumed"][1] == {"kind": "argument", "text": "n stays 5", "path": "n"}
+
+
+def test_a_seeded_bug_is_named_by_its_kind_and_dim():
+    assert [bug.name for bug in FULL.self_test] == ["frozen size of batch", "cast to half"]
 
 
 def test_fields_of_a_later_version_are_left_out():

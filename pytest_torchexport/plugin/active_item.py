@@ -1,0 +1,172 @@
+"""A pytest item while its modules are checked: its plans, its seed, its stored calls, its verdicts.
+
+Separate from the collection of items, so that a suite that does not use the plugin does not load it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_torchexport.config.options import of_a_check
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.plugin.crash_marker import CrashMarker
+from pytest_torchexport.plugin.ini_and_flags import Configuration
+from pytest_torchexport.plugin.items import MARKER, VERDICTS, Variant
+from pytest_torchexport.plugin.progress import Progress
+from pytest_torchexport.results.failures import ArtifactCrashed
+from pytest_torchexport.results.verdict import Verdict
+
+# The directory below pytest's rootdir for artifacts that a person wants to see after a failure.
+KEPT = ".torchexport"
+# File systems take names of up to 255 bytes.
+MAX_NAME = 120
+
+
+class ActiveItem:
+    """A pytest item while its modules are checked."""
+
+    def __init__(
+        self,
+        item: pytest.Item,
+        configuration: Configuration,
+        progress: Progress,
+        why_isolated: str,
+    ) -> None:
+        self._item = item
+        self._configuration = configuration
+        self._progress = progress
+        isolate = configuration.settings.isolate
+        self._why_isolated = "torchexport_isolate" if isolate else why_isolated
+
+    @property
+    def name(self) -> str:
+        """The test's name as pytest shows it."""
+        return self._item.name
+
+    @property
+    def nodeid(self) -> str:
+        """The node id as one types it in the directory in which pytest was started.
+
+        pytest's own is relative to rootdir.
+        """
+        _, colons, rest = self._item.nodeid.partition("::")
+        try:
+            path = os.path.relpath(self._item.path, self._item.config.invocation_params.dir)
+        except ValueError:  # on another drive
+            path = str(self._item.path)
+        return f"{path}{colons}{rest}"
+
+    @property
+    def has_own_marker(self) -> bool:
+        """True if the marker is on the test itself, False if it is inherited."""
+        return any(mark.name == MARKER for mark in self._item.own_markers)
+
+    def plan(self, variant: Variant) -> Plan:
+        """Return the plan for one target and device."""
+        config, nodeid = self._item.config, self._item.nodeid
+        return Plan(
+            target=variant.target,
+            device=variant.device,
+            options=of_a_check(variant.options),
+            settings=self._configuration.settings,
+            named=variant.named,
+            seed=seed_of(config, nodeid),
+            max_examples=self._configuration.exact_max_examples,
+            why_isolated=self._why_isolated,
+            corpus=CacheCorpus(_cache(config), nodeid),
+            progress=self._progress,
+            root=config.rootpath,
+            keep=_kept_for(config.rootpath, nodeid, variant),
+        )
+
+    def add(self, verdict: Verdict) -> None:
+        """Add a verdict to the item, and to its properties in JUnit."""
+        self._item.stash.setdefault(VERDICTS, []).append(verdict)
+        if verdict.kept:
+            # As pytest does for its cache: the files are for a person, not for the repository.
+            ignore = self._item.config.rootpath / KEPT / ".gitignore"
+            if ignore.parent.is_dir():
+                ignore.write_text("*\n")
+        self._item.user_properties.append(
+            ("torchexport", f"{verdict.target}-{verdict.device} {verdict.status}")
+        )
+
+
+@contextmanager
+def active(item: pytest.Item, configuration: Configuration) -> Iterator[ActiveItem]:
+    """Surround all checks of an item: delete what its last failure kept, mark it as running."""
+    shutil.rmtree(kept_in(item.config.rootpath, item.nodeid), ignore_errors=True)
+    marker = CrashMarker(_cache(item.config), item.nodeid)
+    progress = Progress(item.config)
+    marker.begin()
+    try:
+        yield ActiveItem(item, configuration, progress, marker.why_isolated)
+    finally:
+        progress.close()
+        failures = {verdict.failure for verdict in item.stash.get(VERDICTS, [])}
+        marker.end(crashed=ArtifactCrashed.__name__ in failures)
+
+
+def kept_in(root: Path, nodeid: str) -> Path:
+    """Return the directory for the files of a test's artifacts after its failure."""
+    name = re.sub(r"[^\w.-]+", "-", nodeid).strip("-")
+    short = name.encode()[:MAX_NAME].decode(errors="ignore")
+    # A checksum tells apart names that differ only in other characters, or only at their ends.
+    plain = re.fullmatch(r"[\w./-]*(::\w+)*(\[[\w-]*\])?", nodeid)
+    checksum = "" if plain and short == name else f"-{zlib.crc32(nodeid.encode()):08x}"
+    return root / KEPT / f"{short}{checksum}"
+
+
+def _kept_for(root: Path, nodeid: str, variant: Variant) -> Path:
+    directory = kept_in(root, nodeid)
+    # A unittest method is one item for all targets.
+    return directory if variant.id in nodeid else directory / variant.id
+
+
+def seed_of(config: pytest.Config, nodeid: str) -> int:
+    """Return ``--hypothesis-seed`` if it is a number; in CI the node id's checksum; else a random seed."""
+    given = config.getoption("--hypothesis-seed", default=None, skip=False)
+    if given is not None and str(given).lstrip("-").isdigit():
+        return abs(int(given)) % 2**31
+    if os.environ.get("CI") and str(given) != "random":
+        return zlib.crc32(nodeid.encode())
+    return random.SystemRandom().randrange(2**31)
+
+
+def _cache(config: pytest.Config) -> pytest.Cache | None:
+    """Return pytest's cache, which ``-p no:cacheprovider`` takes away."""
+    return getattr(config, "cache", None)
+
+
+class CacheCorpus:
+    """Calls in pytest's cache, so that the next run replays them first."""
+
+    def __init__(self, cache: pytest.Cache | None, nodeid: str) -> None:
+        self._cache = cache
+        self._name = f"{zlib.crc32(nodeid.encode()):08x}"
+
+    def load(self, key: str, *, shared: bool = False) -> Sequence[dict[str, Any]]:
+        """Return the recipes stored under the key; none if the cache cannot be read."""
+        if self._cache is None:
+            return ()
+        found = self._cache.get(self._path(key, shared), [])
+        return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else ()
+
+    def store(self, key: str, recipes: Sequence[dict[str, Any]], *, shared: bool = False) -> None:
+        """Replace the stored recipes. An empty list is written only over a list that is not empty."""
+        if self._cache is None or (not recipes and not self.load(key, shared=shared)):
+            return
+        self._cache.set(self._path(key, shared), list(recipes))
+
+    def _path(self, key: str, shared: bool) -> str:
+        return f"torchexport/{'branches' if shared else self._name}-{key}"

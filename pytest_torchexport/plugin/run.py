@@ -1,0 +1,257 @@
+"""One run of pytest: collects and runs marked items, puts their verdicts on reports, writes the summary.
+
+State is kept on an instance and not in module globals: pytester runs several sessions in one
+process. Under xdist only the controller writes files; verdicts reach it on pytest's own reports.
+
+pytest loads this file at every start: what only a marked test needs is imported once there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_torchexport.plugin.ini_and_flags import Configuration
+from pytest_torchexport.plugin.items import (
+    FIXTURE,
+    MARKER,
+    VERDICTS,
+    Variant,
+    is_marked,
+    options_of,
+    parameters,
+    variants,
+)
+
+if TYPE_CHECKING:
+    from pytest_torchexport.plugin.capture import CallRecorder
+    from pytest_torchexport.plugin.fixture import TorchExport
+    from pytest_torchexport.results.verdict import ItemResult
+
+# The attribute that carries verdicts on a pytest report, through xdist to the controller.
+ATTRIBUTE = "torchexport"
+
+
+class Run:
+    """One run of pytest: what the hooks do, and the results of its items."""
+
+    def __init__(self, config: pytest.Config, configuration: Configuration) -> None:
+        self.config = config
+        self.configuration = configuration
+        self.results: list[ItemResult] = []
+        self._has_checked = False
+
+    # -- collection --------------------------------------------------------------------------------
+
+    def generate(self, metafunc: pytest.Metafunc) -> None:
+        """Parametrize a test that is marked or requests the fixture."""
+        requested = FIXTURE in metafunc.fixturenames
+        if not requested and not is_marked(metafunc.definition):
+            return
+        from pytest_torchexport.config.options import Options
+
+        options = options_of(metafunc.definition) or Options()
+        found = variants(options, self.configuration)
+        if not found:
+            return
+        if not requested:
+            metafunc.fixturenames.append(FIXTURE)
+        metafunc.parametrize(FIXTURE, parameters(found), indirect=True)
+
+    def refuse_markers(self, items: list[pytest.Item]) -> None:
+        """Raise UsageError for a marker that made no items, so that none is ignored.
+
+        A marker inside ``pytest.param`` comes too late to make items. A ``unittest`` method makes
+        none, so its marker has not been checked yet.
+        """
+        for item in items:
+            if not isinstance(item, pytest.Function) or not is_marked(item):
+                continue
+            if is_unittest(item):
+                _check_marker_of_method(item)
+            all_own = [mark for mark in item.own_markers if mark.name == MARKER]
+            on_function = [m for m in getattr(item.obj, "pytestmark", []) if m.name == MARKER]
+            if len(all_own) > len(on_function):
+                raise pytest.UsageError(
+                    f"{item.nodeid}: a torchexport marker inside pytest.param(marks=...) comes too "
+                    "late to make items; put it on the test function"
+                )
+
+    # -- running -----------------------------------------------------------------------------------
+
+    def fixture(self, item: pytest.Item, variant: Variant) -> Iterator[TorchExport]:
+        """Yield the fixture's value for one item."""
+        from pytest_torchexport.plugin.active_item import active
+        from pytest_torchexport.plugin.fixture import TorchExport
+
+        self._has_checked = True
+        with active(item, self.configuration) as active_item:
+            yield TorchExport(active_item.plan(variant), active_item)
+
+    def around_body(self, item: pytest.Function) -> Generator[None, Any, Any]:
+        """Record a marked body that does not use the fixture, then check the modules that it called."""
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        variant = parameters.get(FIXTURE)
+        if not isinstance(variant, Variant) or FIXTURE in item.funcargs:
+            return (yield)
+        from pytest_torchexport.plugin.capture import CallRecorder
+
+        with CallRecorder() as recorder:
+            result = yield
+        self._check(item, recorder, [variant])
+        return result
+
+    def wrap_method(self, item: pytest.Item) -> None:
+        """Wrap a marked ``unittest`` method so that all targets run after its body."""
+        item.stash[VERDICTS] = []  # an item may be run again
+        if not isinstance(item, pytest.Function) or not is_marked(item) or not is_unittest(item):
+            return
+        options = options_of(item)
+        found = variants(options, self.configuration) if options is not None else []
+        if found:
+            item.obj = self._wrapped(item, item.obj, found)
+
+    def _wrapped(
+        self, item: pytest.Function, body: Callable[..., Any], found: Sequence[Variant]
+    ) -> Callable[..., Any]:
+        import functools
+        import inspect
+
+        from pytest_torchexport.plugin.capture import CallRecorder
+
+        @functools.wraps(body)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with CallRecorder() as recorder:
+                result = body(*args, **kwargs)
+            self._check(item, recorder, found)
+            return result
+
+        @functools.wraps(body)
+        async def awaited(*args: Any, **kwargs: Any) -> Any:
+            with CallRecorder() as recorder:
+                result = await body(*args, **kwargs)
+            self._check(item, recorder, found)
+            return result
+
+        return awaited if inspect.iscoroutinefunction(body) else wrapped
+
+    def _check(
+        self, item: pytest.Function, recorder: CallRecorder, found: Sequence[Variant]
+    ) -> None:
+        from pytest_torchexport.plugin.active_item import active
+        from pytest_torchexport.plugin.fixture import check_recorded
+
+        self._has_checked = True
+        with active(item, self.configuration) as active_item:
+            check_recorded(recorder, [active_item.plan(variant) for variant in found], active_item)
+
+    # -- reporting ---------------------------------------------------------------------------------
+
+    def finish_report(
+        self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport
+    ) -> None:
+        """Put the verdicts on the report as plain data, and the failure's own text in place of our traceback."""
+        if call.when != "call":
+            return
+        text = failure_text_of(call.excinfo.value) if call.excinfo is not None else None
+        if text is not None and report.outcome == "failed":
+            report.longrepr = text
+        verdicts = item.stash.get(VERDICTS, [])
+        if not verdicts:
+            return
+        from pytest_torchexport.results.verdict import why_skipped
+
+        setattr(report, ATTRIBUTE, [verdict.as_dict() for verdict in verdicts])
+        reason = why_skipped(verdicts)
+        if reason and report.outcome == "skipped" and not hasattr(report, "wasxfail"):
+            path, line, _ = item.reportinfo()
+            report.longrepr = (str(path), (line or 0) + 1, f"Skipped: {reason}")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect the verdicts of the reports (on the controller: of all workers)."""
+        verdicts = getattr(report, ATTRIBUTE, None)
+        if verdicts is None:
+            return
+        from pytest_torchexport.results.verdict import ItemResult, Verdict
+
+        self.results.append(
+            ItemResult(report.nodeid, _outcome(report), tuple(map(Verdict.from_dict, verdicts)))
+        )
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Write the table of tests x targets; with ``-v`` also the details of each verdict."""
+        if not self.results or self.config.get_verbosity() < 0:
+            return
+        from pytest_torchexport.results.summary import detail_lines, summary_lines
+
+        terminalreporter.ensure_newline()
+        terminalreporter.section("torchexport")
+        for line in summary_lines(self.results, self.config.get_terminal_writer().markup):
+            terminalreporter.write_line(line)
+        if self.config.get_verbosity() > 0:
+            for line in detail_lines(self.results):
+                terminalreporter.write_line(line)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, exitstatus: int) -> Generator[None]:
+        """Write the reports, once, on the controller, after the hooks of all other plugins."""
+        if self._has_checked:
+            from pytest_torchexport.outcomes.limits import set_exit_status
+
+            set_exit_status(int(exitstatus))
+        yield
+        if self.configuration.settings.report and not hasattr(self.config, "workerinput"):
+            self._write_reports()
+
+    def _write_reports(self) -> None:
+        from pytest_torchexport.results import reports
+
+        for name, path in self.configuration.settings.report:
+            text = reports.FORMATS[name](self.results, reports.environment())
+            try:
+                reports.write(Path(self.config.invocation_params.dir, path), text)
+            except OSError as error:
+                raise pytest.UsageError(
+                    f"--torchexport-report: cannot write {path}: {error.strerror or error}"
+                ) from None
+
+
+def is_unittest(item: pytest.Function) -> bool:
+    """Return True if the item is a method of a ``unittest.TestCase``."""
+    import unittest
+
+    cls = item.parent.obj if isinstance(item.parent, pytest.Class) else None
+    return isinstance(cls, type) and issubclass(cls, unittest.TestCase)
+
+
+def _check_marker_of_method(item: pytest.Function) -> None:
+    try:
+        options = options_of(item)
+    except pytest.Collector.CollectError as error:
+        raise pytest.UsageError(str(error)) from None
+    if options is not None and options.xfail:
+        raise pytest.UsageError(
+            f"{item.nodeid}: xfail: a unittest method is one item for all targets; use "
+            "unittest.expectedFailure, or a plain test function"
+        )
+
+
+def failure_text_of(error: BaseException) -> str | None:
+    """Return the text of our failures; None if another exception is among them."""
+    from pytest_torchexport.results.failures import Failure
+
+    if isinstance(error, Failure):
+        return str(error)
+    if isinstance(error, ExceptionGroup):
+        texts = [failure_text_of(item) for item in error.exceptions]
+        return None if None in texts else "\n\n".join(filter(None, texts))
+    return None
+
+
+def _outcome(report: pytest.TestReport) -> str:
+    if hasattr(report, "wasxfail"):
+        return "xfailed" if report.outcome == "skipped" else "xpassed"
+    return str(report.outcome)

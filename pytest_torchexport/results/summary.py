@@ -1,0 +1,139 @@
+"""The summary at the end of a run: the table of tests x targets, reasons, the self-test's table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from pytest_torchexport.results import text
+from pytest_torchexport.results.verdict import ItemResult, Verdict
+
+# The worst first: what a cell of the table shows if several items share it.
+OUTCOMES = ("failed", "error", "xpassed", "xfailed", "skipped", "passed")
+
+MARKS = {
+    "passed": ("ok", {"green": True}),
+    "failed": ("FAILED", {"red": True}),
+    "skipped": ("skip", {"yellow": True}),
+    "xfailed": ("xfail", {"yellow": True}),
+    "xpassed": ("XPASS", {"red": True}),
+    "caught": ("caught", {"green": True}),
+    "missed": ("MISSED", {"red": True}),
+}
+
+NAME_TARGETS = (
+    "name the targets you ship (marker or torchexport_targets): then a refusal is a failure"
+)
+
+Style = Callable[..., str]
+
+
+def plain(line: str, **markup: bool) -> str:
+    """Return the text without colors."""
+    return line
+
+
+def summary_lines(results: Sequence[ItemResult], style: Style = plain) -> Iterator[str]:
+    """Yield the summary of a run. ``style`` colors a text, as pytest's ``TerminalWriter.markup``."""
+    rows, columns = table(results)
+    yield from _table_lines(rows, columns, style)
+    yield from _reason_lines(results)
+    yield from _self_test_lines(results, style)
+    if any(verdict.skip == "refused" for result in results for verdict in result.verdicts):
+        yield NAME_TARGETS
+
+
+def detail_lines(results: Sequence[ItemResult]) -> Iterator[str]:
+    """Yield the details of every verdict, for ``-v``."""
+    for result in results:
+        for verdict in result.verdicts:
+            yield f"{result.nodeid} {verdict.subject}: {verdict.status}"
+            yield from text.detail_lines(verdict)
+
+
+def table(results: Sequence[ItemResult]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Return the outcome per test and column (``trace-cpu``), and the columns; both in order of arrival."""
+    rows: dict[str, dict[str, str]] = {}
+    columns: dict[str, None] = {}
+    for result in results:
+        for verdict in result.verdicts:
+            column = f"{verdict.target}-{verdict.device}"
+            columns[column] = None
+            single = len(result.verdicts) == 1
+            outcome = result.outcome if single else verdict.status
+            row = rows.setdefault(_without_variant(result.nodeid, column), {})
+            row[column] = min(row.get(column, outcome), outcome, key=_severity)
+    return rows, list(columns)
+
+
+def _severity(outcome: str) -> int:
+    return OUTCOMES.index(outcome) if outcome in OUTCOMES else len(OUTCOMES)
+
+
+def _without_variant(nodeid: str, column: str) -> str:
+    variant = column.replace(":", "")
+    for part, rest in ((f"[{variant}]", ""), (f"[{variant}-", "["), (f"-{variant}]", "]")):
+        if part in nodeid:
+            return nodeid.replace(part, rest, 1)
+    return nodeid
+
+
+def _table_lines(
+    rows: Mapping[str, Mapping[str, str]], columns: Sequence[str], style: Style
+) -> Iterator[str]:
+    width = max([len(test) for test in rows] + [4])
+    widths = [max(len(column), 6) for column in columns]
+    heads = "  ".join(f"{column:<{size}}" for column, size in zip(columns, widths, strict=True))
+    yield f"{'':<{width}}  {heads}".rstrip()
+    for test, outcomes in rows.items():
+        cells = [
+            _cell(outcomes.get(column, ""), size, style)
+            for column, size in zip(columns, widths, strict=True)
+        ]
+        yield f"{test:<{width}}  {'  '.join(cells)}".rstrip()
+
+
+def _cell(outcome: str, size: int, style: Style) -> str:
+    mark, markup = MARKS.get(outcome, (outcome, {}))
+    # Padded before it is colored: escape codes have no width on the screen.
+    return style(f"{mark:<{size}}", **markup) if mark else " " * size
+
+
+def _self_test_lines(results: Sequence[ItemResult], style: Style) -> Iterator[str]:
+    """Yield a table of items x seeded bugs, and a line per bug that was missed."""
+    rows: dict[str, dict[str, str]] = {}
+    missed, caught = [], 0
+    for result in results:
+        for bug in (bug for verdict in result.verdicts for bug in verdict.self_test):
+            row = rows.setdefault(result.nodeid, {})
+            caught += bug.result == "caught"
+            if bug.result == "missed":
+                missed.append(f"missed: {result.nodeid}: {bug.name}: {bug.explanation}")
+            if bug.result != "does not apply" and row.get(bug.kind) != "missed":
+                row[bug.kind] = bug.result
+    if not rows:
+        return
+    columns = list(dict.fromkeys(kind for row in rows.values() for kind in row))
+    yield f"self-test: {caught} of {caught + len(missed)} seeded bugs would be caught"
+    yield from _table_lines(rows, columns, style)
+    yield from missed
+
+
+def _reason_lines(results: Sequence[ItemResult]) -> Iterator[str]:
+    """Yield a line per reason of a skip or of a weak pass, with the number of items that share it."""
+    nodeids: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        for verdict in result.verdicts:
+            for label, reason in _reasons(verdict):
+                nodeids.setdefault((label, reason), []).append(result.nodeid)
+    for (label, reason), found in nodeids.items():
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        yield f"{label}: {found[0]}{more}: {reason}"
+
+
+def _reasons(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    """Yield what the table alone does not show: why a skip, and why a pass means little."""
+    if verdict.status == "skipped":
+        yield "skip", verdict.reason
+    if verdict.status == "passed":
+        yield from (("warn", item.text) for item in verdict.assumed if item.kind == "no dim")
+        yield from (("warn", line) for line in verdict.ineffective)

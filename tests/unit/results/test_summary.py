@@ -1,0 +1,85 @@
+"""summary.py: the table, the reasons, the self-test's table, without running any test."""
+
+from __future__ import annotations
+
+from pytest_torchexport.results.summary import NAME_TARGETS, summary_lines, table
+from pytest_torchexport.results.verdict import Assumption, ItemResult, SeededBug, Verdict
+
+
+def verdict(target="trace", status="passed", device="cpu", **fields):
+    return Verdict(subject="Net", target=target, device=device, status=status, **fields)
+
+
+def result(nodeid, *verdicts, outcome=None):
+    return ItemResult(nodeid, outcome or verdicts[0].status, verdicts)
+
+
+def test_rows_are_tests_and_columns_are_variants():
+    results = [
+        result("t.py::test_a[trace-cpu-1]", verdict()),
+        result("t.py::test_a[1-script-cuda1]", verdict("script", device="cuda:1")),
+        result("t.py::test_b[trace-cpu]", verdict(status="failed"), outcome="xfailed"),
+    ]
+    assert table(results) == (
+        {
+            "t.py::test_a[1]": {"trace-cpu": "passed", "script-cuda:1": "passed"},
+            "t.py::test_b": {"trace-cpu": "xfailed"},
+        },
+        ["trace-cpu", "script-cuda:1"],
+    )
+
+
+def test_a_cell_shows_the_worst_of_its_verdicts():
+    both = result("t.py::T::test_a", verdict(), verdict(status="failed"), outcome="failed")
+    assert table([both])[0] == {"t.py::T::test_a": {"trace-cpu": "failed"}}
+
+
+def test_a_reason_that_items_share_is_one_line():
+    skipped = verdict(status="skipped", skip="unavailable", reason="unavailable: no onnx")
+    lines = list(summary_lines([result("t.py::a", skipped), result("t.py::b", skipped)]))
+    assert lines[-1] == "skip: t.py::a (and 1 more): unavailable: no onnx"
+
+
+def test_a_refusal_by_a_target_that_nobody_named_says_how_to_make_it_a_failure():
+    refused = verdict(status="skipped", skip="refused", reason="script refused the module: x")
+    assert NAME_TARGETS in summary_lines([result("t.py::a", refused)])
+    # The kind decides, and not the words of the reason.
+    other = verdict(status="skipped", skip="not judged", reason="it refused the module: x")
+    assert NAME_TARGETS not in summary_lines([result("t.py::a", other)])
+
+
+def test_a_pass_on_one_size_and_a_weak_pass_are_warnings():
+    weak = verdict(
+        assumed=(Assumption("no dim", "no size varies: x"), Assumption("values", "x in [0, 1]")),
+        ineffective=("the output is constant",),
+    )
+    assert list(summary_lines([result("t.py::a", weak)]))[2:] == [
+        "warn: t.py::a: no size varies: x",
+        "warn: t.py::a: the output is constant",
+    ]
+
+
+def bug(kind, outcome, dim=""):
+    return SeededBug(kind=kind, dim=dim, result=outcome, explanation="why")
+
+
+def test_the_self_test_counts_what_applies_and_names_what_was_missed():
+    bugs = (
+        bug("frozen size", "missed", "batch"),
+        bug("frozen size", "caught", "time"),
+        bug("cast to half", "caught"),
+        bug("swapped branch", "does not apply"),
+    )
+    lines = list(summary_lines([result("t.py::a", verdict(self_test=bugs))]))
+    assert lines[2] == "self-test: 2 of 3 seeded bugs would be caught"
+    assert lines[3].split() == ["frozen", "size", "cast", "to", "half"]
+    assert lines[4].split() == ["t.py::a", "MISSED", "caught"]
+    assert lines[5:] == ["missed: t.py::a: frozen size of batch: why"]
+
+
+def test_only_what_has_a_color_is_styled():
+    def style(text, **markup):
+        return f"<{text}:{','.join(markup)}>"
+
+    lines = list(summary_lines([result("t.py::a", verdict())], style))
+    assert lines[1] == "t.py::a  <ok       :green>"
