@@ -70,7 +70,7 @@ def test_pytest_starts_with_nothing_heavy():
         for name in files()
         if name.partition(".")[0] in STARTING_ROOMS and name not in LOADED_BY_ITEMS
     ]
-    assert {"plugin.session", "results.verdict", "config.names"} <= set(started)
+    assert {"plugin.run", "results.verdict", "config.names"} <= set(started)
     imports = "\n".join(f"import pytest_torchexport.{name}" for name in started)
     assert loaded_by(imports) == set()
 
