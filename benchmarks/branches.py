@@ -63,9 +63,9 @@ class Model:
     wanted: frozenset[Goal]
 
     def words(self, goal: Goal) -> str:
-        (number, module), outcome = goal
+        (condition, module), outcome = goal
         where = f" in {module}" if module else ""
-        return f"{self.name}: `{self.observed.sites[number].text}`{where} never {outcome}"
+        return f"{self.name}: `{self.observed.conditions[condition].text}`{where} never {outcome}"
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def observe(row: Row) -> Model:
 
 
 def _taken(row: Row, observed: Observed, make: Callable[[], Any]) -> frozenset[Goal]:
-    with observed.watching():
+    with observed.installed():
         path = observed.run(_call(make))
     assert path is not None, f"{row.name}: eager refuses a witness"
     return frozenset(path.taken())
@@ -146,7 +146,7 @@ class Tally:
 def plain_random(model: Model, seed: int, calls: int) -> tuple[set[Goal], int]:
     """Draw normal numbers of the example's scale, and sizes and Python arguments uniformly."""
     chooser = random.Random(seed)
-    with model.observed.watching():
+    with model.observed.installed():
         tally = Tally(model)
         while tally.calls < calls:
             tally.add(_random_recipe(model.spec, chooser))
@@ -189,7 +189,7 @@ def plain_hypothesis(model: Model, seed: int, calls: int) -> tuple[set[Goal], in
     def draw(recipe: Recipe) -> None:
         tally.add(recipe)
 
-    with model.observed.watching():
+    with model.observed.installed():
         tally = Tally(model)
         draw()
     return tally.taken, tally.calls

@@ -368,7 +368,7 @@ def observing(runs: int) -> Iterator[Row]:
     for name in BRANCHING:
         model = observe(row(name))
         observed, call = model.observed, model.spec.example
-        with observed.watching():
+        with observed.installed():
             path = observed.run(call)
         # The last condition on a number, as most of forward runs before it.
         place, event = [(i, e) for i, e in enumerate(path.events) if e.distance is not None][-1]
@@ -380,12 +380,12 @@ def observing(runs: int) -> Iterator[Row]:
                     module(*call.args)
 
         def watched(observed=observed, call=call) -> None:
-            with observed.watching():
+            with observed.installed():
                 for _ in range(IN_A_ROW):
                     observed.run(call)
 
         def step(observed=observed, call=call, place=place, wanted=not event.outcome) -> None:
-            with observed.watching():
+            with observed.installed():
                 for _ in range(IN_A_ROW):
                     observed.probe(call, place, wanted, float("inf"))
 

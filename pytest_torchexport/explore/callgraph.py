@@ -1,8 +1,9 @@
-"""Which functions run, or may run, under a subject's forward: those of owned files.
+"""Find the functions in the user's files that may run under a subject's forward.
 
-Separate from ``fingerprint``'s walk, which looks for state: this one looks for code. From ``forward`` on it
-follows what functions mention: globals, closures, and methods of that name in any class at hand. More than
-can run, far less than everything a library's classes lead to.
+Separate from the walk in ``fingerprint``, which looks for state: this one looks for code. From
+``forward`` on it follows the names that functions mention: globals, closures, and methods of that
+name in any class that was found. This gives more functions than can run, but far fewer than all
+that the classes of a library lead to.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from pytest_torchexport.outcomes.messages import is_users
 from pytest_torchexport.outcomes.subject import Subject
 
 MAX_OBJECTS = 20_000
-# Submodules in ``package.part.inner.helper``.
+# Submodules to follow, as in ``package.part.inner.helper``.
 MAX_DOTS = 3
-_UNREAD = (
+# Values of these types lead to no code.
+_LEAVES = (
     str,
     bytes,
     int,
@@ -37,18 +39,19 @@ _UNREAD = (
     torch.dtype,
     torch.device,
 )
-# A module was made before forward runs.
-_MAKING = frozenset({"__init__", "__new__"})
+# These ran when the module was built, before forward.
+_CONSTRUCTORS = frozenset({"__init__", "__new__"})
 
-# What functools.cache makes of a function.
+# The type of a function decorated with functools.cache.
 _CACHED = type(functools.cache(len))
 
 Owns = Callable[[str], bool]
 
 
 def owner_of(subject: Subject, packages: tuple[str, ...] = ()) -> Owns:
-    """Whose code is followed, by file name: the user's own files, the named packages, and the package that
-    the subject itself comes from, which is what is shipped.
+    """Return a predicate of file names: True if the code in a file is followed.
+
+    That is the user's own files, the named packages, and the package of the subject.
     """
     folders = tuple(_folder(name) for name in (*packages, home_of(subject)) if name)
 
@@ -61,16 +64,14 @@ def owner_of(subject: Subject, packages: tuple[str, ...] = ()) -> Owns:
 
 
 def home_of(subject: Subject) -> str:
-    """The package that the subject itself comes from; empty for torch."""
+    """Return the package that the subject comes from; empty for torch."""
     thing = type(subject.module) if subject.module is not None else subject.function
     home = (getattr(thing, "__module__", None) or "").partition(".")[0]
     return "" if home in ("torch", "builtins") else home
 
 
 def files_of(subject: Subject) -> frozenset[str]:
-    """The files that the classes of the subject's parts are written in: its own code, and not that of helpers in the
-    same package.
-    """
+    """Return the files that define the classes of the subject's modules, and their bases."""
     parts = subject.module.modules() if subject.module is not None else ()
     names = {cls.__module__ for part in parts for cls in type(part).__mro__}
     files = (getattr(sys.modules.get(name), "__file__", None) for name in names)
@@ -78,7 +79,7 @@ def files_of(subject: Subject) -> frozenset[str]:
 
 
 def not_followed(subject: Subject, owns: Owns) -> tuple[str, ...]:
-    """Packages, torch left out, that parts of the subject come from and whose code is left alone."""
+    """Return the packages, except torch, that define parts of the subject and are not followed."""
     classes = (
         {type(part) for part in subject.module.modules()} if subject.module is not None else set()
     )
@@ -96,8 +97,9 @@ def _folder(package: str) -> str:
 
 
 def functions_of(subject: Subject, owns: Owns) -> tuple[tuple[types.FunctionType, ...], bool]:
-    """The functions of owned files that can be reached from the subject, each once; and whether all were
-    found before there were too many.
+    """Return the functions of owned files that the subject leads to, each once.
+
+    The second value is False if the walk stopped after ``MAX_OBJECTS``.
     """
     walk = _Walk(owns)
     walk.mention("forward")
@@ -119,20 +121,20 @@ class _Walk:
         self._classes: list[type] = []
 
     def mention(self, name: str) -> None:
-        """From here on methods of this name may run."""
+        """Follow methods of this name, in the classes found so far and in later ones."""
         if name not in self._names:
             self._names.add(name)
             self._waiting += [vars(cls)[name] for cls in self._classes if name in vars(cls)]
 
     def look(self, things: Any) -> None:
-        """Follow everything that can be reached from these, breadth first."""
+        """Follow these objects and all that they lead to, breadth first."""
         self._waiting += things
         while self._waiting:
             if len(self._seen) >= MAX_OBJECTS:
                 self.complete = False
                 return
             thing = self._waiting.popleft()
-            if not isinstance(thing, _UNREAD) and id(thing) not in self._seen:
+            if not isinstance(thing, _LEAVES) and id(thing) not in self._seen:
                 self._seen[id(thing)] = thing
                 self._waiting += self._of(thing)
 
@@ -171,8 +173,8 @@ class _Walk:
         yield getattr(function, "__wrapped__", None)
         yield from getattr(function, "registry", {}).values()  # functools.singledispatch
         file = function.__code__.co_filename
-        # Code without a file is followed where its module has none either: typed in, or run by exec. What
-        # dataclasses and their like generate belongs to a file.
+        # Code without a file is followed if its module has no file either: it was typed in or run
+        # by exec. Methods that dataclasses and the like generate belong to a module with a file.
         typed_in = file.startswith("<") and "__file__" not in function.__globals__
         if not typed_in and not self._owns(file):
             return
@@ -186,7 +188,9 @@ class _Walk:
         for base in cls.__mro__:
             if base not in self._classes and self._made_by_the_user(base):
                 self._classes.append(base)
-                made_before = _MAKING if issubclass(base, torch.nn.Module) else frozenset[str]()
+                made_before = (
+                    _CONSTRUCTORS if issubclass(base, torch.nn.Module) else frozenset[str]()
+                )
                 yield from [
                     item
                     for name, item in vars(base).items()
@@ -202,7 +206,7 @@ class _Walk:
 
 
 def _is_special(name: str) -> bool:
-    """Whether Python calls a method of this name by itself: for an operator, a ``with``, a truth."""
+    """Return True for methods that Python calls itself: for an operator, ``with``, a truth."""
     return name.startswith("__") and name.endswith("__")
 
 
@@ -222,7 +226,7 @@ def _filled(cell: types.CellType) -> bool:
 
 
 def _mentioned(code: types.CodeType, names: dict[str, Any]) -> Iterator[Any]:
-    """What a code and those within it may mean by the names they look up; of a module its attributes."""
+    """Yield the globals that a code looks up; of a module the attributes that it looks up."""
     looked_up = set(names_in(code))
     for name in looked_up:
         value = names.get(name)
@@ -233,7 +237,7 @@ def _mentioned(code: types.CodeType, names: dict[str, Any]) -> Iterator[Any]:
 
 
 def _attributes(module: types.ModuleType, names: set[str], dots: int) -> Iterator[Any]:
-    """Attributes of these names, also behind a submodule: ``package.part.helper``."""
+    """Yield the attributes of these names, also of submodules (``package.part.helper``)."""
     for name in names:
         value = inspect.getattr_static(module, name, None)
         if isinstance(value, types.ModuleType) and dots:

@@ -1,26 +1,31 @@
-"""Sites: the conditions in the user's source, and what can come out of each.
+"""Conditions in the user's source, and the outcomes that each can have.
 
-Plain data, so that reports may read it; separate from the rewriting because a condition of code without
-source is a site too, only a coarser one.
+Plain data, so that reports can read it. Separate from the rewriting, because a condition in code
+without source is a condition too, only known less precisely.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# What a loop did: a count of its own, because a trace unrolls it.
+# The outcomes of a loop: how often it ran. They count because a trace unrolls the loop.
 NONE, ONCE, MORE = "0 iterations", "1 iteration", "2+ iterations"
 
-Outcome = bool | str
+ConditionOutcome = bool | str
+
+# A file name, and a number that is unique among the conditions of that file.
+ConditionId = tuple[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Site:
-    """One condition, as small as it can be: a part of ``a and b`` is a site of its own.
+class Condition:
+    """One condition, as small as possible: each part of ``a and b`` is a condition of its own.
 
-    ``kind`` is the statement it steers (if, while, for, assert, case, except, cond, expression), ``text`` the condition's
-    own source, ``statement`` the line it begins on, ``first_line`` that of the statement it is in. ``raises`` are the outcomes after which the code only
-    raises: no legal call takes them. ``coarse`` where there was no source to read.
+    ``kind`` is the statement that it decides: if, while, for, assert, case, except, cond or
+    expression. ``text`` is the condition's own source, and ``statement`` is the line on which it
+    begins. ``first_line`` is the line on which the whole statement begins. After an outcome in
+    ``raises`` the code only raises, so that no legal call takes it. ``coarse`` is True if there is
+    no source to read.
     """
 
     file: str
@@ -36,12 +41,12 @@ class Site:
 
     @property
     def loops(self) -> bool:
-        """Whether its outcomes are numbers of iterations."""
+        """Return True if the outcomes are numbers of iterations."""
         return self.kind == "for"
 
     @property
-    def outcomes(self) -> tuple[Outcome, ...]:
-        """Everything that can come out of it."""
+    def outcomes(self) -> tuple[ConditionOutcome, ...]:
+        """Return every outcome that a legal call may take."""
         if self.loops:
             return (NONE, ONCE, MORE)
         return tuple(outcome for outcome in (True, False) if outcome not in self.raises)

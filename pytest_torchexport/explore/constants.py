@@ -1,7 +1,7 @@
-"""Constants: numbers that the user's code may compare with, mined before anything has run.
+"""Find the numbers that the user's code may compare with, before anything has run.
 
-A threshold hides in the code, in an attribute, a config object or a small buffer, and random numbers do not
-meet ``ids[:, -1] == 50256``.
+A threshold is a constant of the code, an attribute, a field of a config object, or an element of a
+small buffer. Random numbers do not meet a condition like ``ids[:, -1] == 50256``.
 """
 
 from __future__ import annotations
@@ -12,23 +12,25 @@ from typing import Any
 
 import torch
 
-# More numbers than that are a table, not thresholds.
+# A container or tensor with more numbers is a table and not a threshold.
 MAX_NUMEL = 16
 MAX_CONSTANTS = 48
 MAX_DEPTH = 3
-# What every code holds, and what boundary calls hold anyway.
-_EVERYWHERE = (0, 1, -1, 2)
+# Nearly all code has these, and boundary calls use them already.
+_UBIQUITOUS = (0, 1, -1, 2)
 
 
-def mined(code: Iterable[Any], module: torch.nn.Module | None) -> tuple[float, ...]:
-    """Finite numbers from the code's constants, the modules' attributes, and small buffers and parameters,
-    those of the code first.
+def constants_of(code: Iterable[Any], module: torch.nn.Module | None) -> tuple[float, ...]:
+    """Return the finite numbers among the code's constants and in the modules, without duplicates.
+
+    ``code`` yields the constants of the code; they come first. Of the modules, attributes and
+    small buffers and parameters are read.
     """
     found: dict[float, None] = {}
     for value in [*code, *_of_modules(module)]:
-        plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
         # The range first: an integer may be too large for a float.
-        if plain and abs(value) < 2**53 and math.isfinite(value) and value not in _EVERYWHERE:
+        if number and abs(value) < 2**53 and math.isfinite(value) and value not in _UBIQUITOUS:
             found[value] = None
     return tuple(found)[:MAX_CONSTANTS]
 
@@ -44,7 +46,7 @@ def _of_modules(module: torch.nn.Module | None) -> Iterator[Any]:
 
 
 def _numbers(value: Any, depth: int) -> Iterator[Any]:
-    """The numbers in an attribute: also of a config object or a container."""
+    """Yield the numbers in an attribute, also in a container or a config object."""
     if isinstance(value, (int, float)):
         yield value
     elif isinstance(value, torch.Tensor):
@@ -56,11 +58,11 @@ def _numbers(value: Any, depth: int) -> Iterator[Any]:
         for item in list(dict.values(value))[: 4 * MAX_NUMEL]:
             yield from _numbers(item, depth - 1)
     elif depth and hasattr(value, "__dict__") and not callable(value):
-        yield from _numbers(dict(vars(value)), depth)  # the dict counts
+        yield from _numbers(dict(vars(value)), depth)  # the dict takes one level of depth
 
 
 def _elements(tensor: torch.Tensor) -> Iterator[Any]:
-    """The numbers of a small dense tensor."""
+    """Yield the numbers of a small dense tensor."""
     dense = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_quantized
     if dense and tensor.numel() <= MAX_NUMEL and not tensor.is_complex() and not tensor.is_meta:
         yield from tensor.detach().flatten().tolist()

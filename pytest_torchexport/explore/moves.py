@@ -1,22 +1,23 @@
-"""Moves: from a call to others that may take another branch.
+"""Moves from a call to other calls that may take another branch.
 
-Each is a pure function of the spec, a recipe and what is known of a condition, and gives recipes; which
-moves to make, and whether they came out, is the search's business.
+Each is a pure function of the spec, a recipe and what is known of a condition, and gives recipes.
+The search decides which moves to make, and whether they helped.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore.observed import Probe
-from pytest_torchexport.explore.provenance import Compared
+from pytest_torchexport.explore.probe import Probe
+from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
 from pytest_torchexport.inputs.recipes import (
     Recipe,
     build_leaves,
@@ -27,32 +28,33 @@ from pytest_torchexport.inputs.recipes import (
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
 from pytest_torchexport.inputs.strategies import within_memory
 
-# A step beyond the threshold, in parts of what is missing: safely over it, just over it, half the way where beyond is
-# another condition's threshold, and where curved, far.
+# Lengths of a gradient step, in parts of the distance: safely beyond the threshold, just beyond it,
+# half the way (the threshold of another condition may follow), and far for a distance that is
+# curved.
 STEPS = (1.1, 1.001, 0.5, 3.0)
-# How far, in the example's scale, a float whose range nobody said may be moved.
-REACH = 100.0
-# Positions of a leaf that are worth writing to one by one.
-FEW = 8
+# How far a float without a declared range may be moved, in multiples of the example's scale.
+MAX_SCALE = 100.0
+# A value that occurs at more positions of the input than this is not written to.
+MAX_POSITIONS = 8
 # Seeds that set two Python arguments.
-MOST_PAIRS = 24
+MAX_PAIRS = 24
 
 
-# -- where to begin --------------------------------------------------------------------------------------
+# -- seeds --------------------------------------------------------------------------------------
 
 
 def plain_seeds(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
-    """Calls as unlike each other as can be: fills, listed values, sizes."""
+    """Yield diverse calls: fills, listed values, sizes."""
     example = spec.example_sizes
     for kind in ("normal", "zeros", "ones", "low", "high", "uniform", "ramp", "sparse"):
         yield plain_recipe(spec, kind, example, seed)
     yield from _listed(spec, seed)
     yield from _sizes(spec, constants, seed)
-    yield from itertools.islice(_paired(spec, seed), MOST_PAIRS)
+    yield from itertools.islice(_paired(spec, seed), MAX_PAIRS)
 
 
 def odd_seeds(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
-    """Calls that conditions ask for: other scales, tied inputs, the code's own constants."""
+    """Yield calls that a condition may need: other scales, equal inputs, the code's constants."""
     example = spec.example_sizes
     for scale in (0.1, 3.0, 10.0, 30.0, -1.0):
         yield _scaled(plain_recipe(spec, "normal", example, seed + 1), scale)
@@ -70,7 +72,7 @@ def _scaled(recipe: Recipe, scale: float) -> Recipe:
 
 
 def _listed(spec: InputSpec, seed: int) -> Iterator[Recipe]:
-    """Each value of a Python argument that was listed, or the ends of its range."""
+    """Yield each listed value of a Python argument, or the ends of its range."""
     base = example_recipe(spec)
     for index, values in _choices(spec).items():
         for value in values:
@@ -78,7 +80,7 @@ def _listed(spec: InputSpec, seed: int) -> Iterator[Recipe]:
 
 
 def _paired(spec: InputSpec, seed: int) -> Iterator[Recipe]:
-    """Two Python arguments at a time: behind a condition on one may be another on the other."""
+    """Yield pairs of two Python arguments' values: conditions on both may be nested."""
     base = example_recipe(spec)
     for pair in itertools.combinations(_choices(spec).items(), 2):
         (first, some), (second, others) = pair
@@ -95,7 +97,7 @@ def _choices(spec: InputSpec) -> dict[int, Sequence[Any]]:
 
 
 def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
-    """Each dim at its ends, beside the example's, and at and beside the constants of the code."""
+    """Yield sizes: the ends of each dim, beside the example's, and around the code's constants."""
     example = spec.example_sizes
     near = {int(c) + way for c in constants if c == int(c) for way in (-1, 0, 1)}
     seen = {name: {dim.example} for name, dim in spec.dims.items()}
@@ -111,13 +113,13 @@ def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[R
     if spec.dims:
         yield plain_recipe(spec, "normal", {n: d.low for n, d in spec.dims.items()}, seed)
         yield plain_recipe(spec, "normal", {n: d.high for n, d in spec.dims.items()}, seed)
-    # Last, so that many constants leave no dim untouched.
+    # Last, so that many constants do not keep another dim from its turn.
     for name in spec.dims:
         yield from at(name, sorted(near))
 
 
 def _filled(spec: InputSpec, number: float, seed: int) -> Iterator[Recipe]:
-    """Every tensor of a kind filled with the constant, or half of it, or what just exceeds it."""
+    """Yield all tensors filled with a constant, half filled with it, and filled with a bit more."""
     example = spec.example_sizes
     base = plain_recipe(spec, "normal", example, seed)
     built = build_leaves(spec, base)
@@ -141,7 +143,7 @@ def _holds(leaf: Any, value: float) -> bool:
 
 
 def _tied(spec: InputSpec, seed: int) -> Iterator[Recipe]:
-    """Inputs of one shape and dtype that are equal, and that are opposite."""
+    """Yield calls in which two inputs of one shape are equal, and in which they are opposite."""
     example = spec.example_sizes
     base = plain_recipe(spec, "normal", example, seed)
     built = build_leaves(spec, base)
@@ -154,45 +156,47 @@ def _tied(spec: InputSpec, seed: int) -> Iterator[Recipe]:
             yield with_leaves(base, {second: -built[first].detach()})
 
 
-# -- towards one condition ---------------------------------------------------------------------------------
+# -- towards one outcome ------------------------------------------------------------------------
 
 
 def written(spec: InputSpec, recipe: Recipe, probe: Probe, wanted: bool) -> Iterator[Recipe]:
-    """What is compared written back to where it came from: an operand that is a part of an input, or a
-    number that stands in one.
+    """Write compared values to the positions of the input that the other operand was read from.
+
+    The operand is a part of an input, or a number that an input contains.
     """
     built = build_leaves(spec, recipe)
-    if built is None or probe.origin is None:
+    if built is None or probe.provenance is None:
         return
-    for compared in _comparisons(probe.origin):
+    for compared in _comparisons(probe.provenance):
         for mine, other, mirrored in (
             (compared.left, compared.right, False),
             (compared.right, compared.left, True),
         ):
-            for index, positions in _places(mine, probe.inputs, built, spec):
-                for value in _values(
-                    compared.operator, other, wanted, mirrored, spec.leaves[index]
-                ):
-                    made = _put(spec.leaves[index], built[index], positions, value)
+            for index, positions in _positions_read(mine, probe.inputs, built, spec):
+                leaf = spec.leaves[index]
+                for value in _values(compared.operator, other, wanted, mirrored, leaf):
+                    made = _put(leaf, built[index], positions, value)
                     if made is not None:
                         yield with_leaves(recipe, {index: made})
 
 
-def _comparisons(origin: Any) -> list[Compared]:
-    if isinstance(origin, Compared):
-        return [origin]
-    if hasattr(origin, "parts"):
-        return [item for part in origin.parts for item in _comparisons(part)]
-    if hasattr(origin, "inner"):
-        return _comparisons(origin.inner)
-    return [Compared("!=", origin.value, False)]
+def _comparisons(provenance: Any) -> list[Compared]:
+    if isinstance(provenance, Compared):
+        return [provenance]
+    if isinstance(provenance, Combined):
+        return [item for part in provenance.parts for item in _comparisons(part)]
+    if isinstance(provenance, (Reduced, Computed)):
+        return _comparisons(provenance.inner)
+    return [Compared("!=", provenance.value, False)]
 
 
-def _places(
+def _positions_read(
     operand: Any, inputs: Sequence[Tensor | None], built: Sequence[Any], spec: InputSpec
 ) -> Iterator[tuple[int, Tensor]]:
-    """The positions in the leaves where an operand is read from: exactly where it is a view of an input, else
-    wherever its value stands.
+    """Yield leaves, by index, and the flat positions in them that an operand was read from.
+
+    The positions are exact if the operand is a view of an input; else they are those that contain
+    its value.
     """
     for index, given in enumerate(inputs):
         if (
@@ -210,14 +214,14 @@ def _places(
     for index, leaf in enumerate(spec.leaves):
         if _may_change(leaf) and not built[index].is_complex():
             found = (built[index].detach().double().reshape(-1) == number).nonzero().reshape(-1)
-            if 0 < len(found) <= FEW:
+            if 0 < len(found) <= MAX_POSITIONS:
                 yield index, found
 
 
 def _one_number(operand: Any) -> float | None:
     if isinstance(operand, Tensor):
-        plain = operand.numel() == 1 and not operand.is_complex()
-        return float(operand.detach()) if plain else None
+        number = operand.numel() == 1 and not operand.is_complex()
+        return float(operand.detach()) if number else None
     if isinstance(operand, (int, float)) and not isinstance(operand, bool):
         return float(operand)
     return None
@@ -231,16 +235,16 @@ def _is_view(operand: Tensor, given: Tensor) -> bool:
 
 
 def _positions(operand: Tensor, given: Tensor) -> Tensor:
-    """The flat positions of a view's elements in its input, in the view's shape."""
+    """Return the flat positions of a view's elements in its input, in the view's shape."""
     length = given.untyped_storage().nbytes() // given.element_size()
-    places = torch.zeros(length, dtype=torch.int64)
+    flat = torch.zeros(length, dtype=torch.int64)
     own = torch.arange(given.numel()).reshape(given.shape)
-    places.as_strided(given.shape, given.stride(), given.storage_offset()).copy_(own)
-    return places.as_strided(operand.shape, operand.stride(), operand.storage_offset())
+    flat.as_strided(given.shape, given.stride(), given.storage_offset()).copy_(own)
+    return flat.as_strided(operand.shape, operand.stride(), operand.storage_offset())
 
 
 def _values(operator: str, other: Any, wanted: bool, mirrored: bool, leaf: Any) -> Iterator[Tensor]:
-    """What to write so that ``<written> operator other`` comes out as wanted."""
+    """Yield values for which ``<value> operator other`` has the wanted outcome."""
     if isinstance(other, Tensor):
         base = other.detach().double()
     elif isinstance(other, (bool, int, float)):
@@ -265,31 +269,33 @@ def _put(known: Any, leaf: Tensor, positions: Tensor, value: Tensor) -> Tensor |
         value = legal(known, value.double())
     try:
         flat[positions.reshape(-1)] = value.expand(positions.shape).reshape(-1).to(flat.dtype)
-    except RuntimeError:  # shapes that do not fit after map, numbers that the dtype does not hold
+    except RuntimeError:  # ``map`` changed the shape, or the dtype does not hold the number
         return None
     return flat.reshape(leaf.shape)
 
 
 def stepped(spec: InputSpec, recipe: Recipe, probe: Probe, step: float) -> Recipe | None:
-    """All float leaves moved along the gradient of what is missing, and not along those of the conditions
-    that must stay; None where there is no way.
+    """Move all float leaves against the gradient of the distance, by ``step`` Newton steps.
+
+    The direction is orthogonal to the gradients of the earlier conditions, which are to keep their
+    outcomes. Return None if no direction is left.
     """
     built = build_leaves(spec, recipe)
-    way = {
+    direction = {
         index: gradient.double()
         for index, gradient in probe.gradients.items()
         if _may_change(spec.leaves[index])
     }
-    for other in probe.kept:
-        before, way = way, _orthogonal(way, other)
-        if _square(way) < 1e-6 * _square(before):
-            way = before
-    square = _square(way)
+    for other in probe.earlier:
+        before, direction = direction, _orthogonal(direction, other)
+        if _square(direction) < 1e-6 * _square(before):
+            direction = before
+    square = _square(direction)
     if built is None or not square > 0:
         return None
     missing = max(probe.missing, 0.0) * step + 1e-6
     moved = {}
-    for index, gradient in way.items():
+    for index, gradient in direction.items():
         leaf = built[index].detach()
         if leaf.shape != gradient.shape:
             return None
@@ -298,72 +304,76 @@ def stepped(spec: InputSpec, recipe: Recipe, probe: Probe, step: float) -> Recip
     return with_leaves(recipe, moved)
 
 
-def _orthogonal(way: Mapping[int, Tensor], other: Mapping[int, Tensor]) -> dict[int, Tensor]:
-    along = sum(float((way[i] * other[i].double()).sum()) for i in way.keys() & other.keys())
+def _orthogonal(direction: Mapping[int, Tensor], other: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    """Return the part of a direction that is orthogonal to the other one."""
+    common = direction.keys() & other.keys()
+    along = sum(float((direction[i] * other[i].double()).sum()) for i in common)
     square = _square({index: value.double() for index, value in other.items()})
     if not square > 0:
-        return dict(way)
+        return dict(direction)
     return {
         index: value - along / square * other[index].double() if index in other else value
-        for index, value in way.items()
+        for index, value in direction.items()
     }
 
 
-def _square(way: Mapping[int, Tensor]) -> float:
-    return sum(float(value.square().sum()) for value in way.values())
+def _square(direction: Mapping[int, Tensor]) -> float:
+    return sum(float(value.square().sum()) for value in direction.values())
 
 
 def legal(leaf: Any, values: Tensor) -> Tensor:
-    """Within the domain, and where it has no bounds within ``REACH`` times the example's scale."""
+    """Clamp values to the domain, or to ``MAX_SCALE`` times the example's scale."""
     domain = leaf.domain
-    reach = min(REACH * domain.scale, torch.finfo(leaf.dtype).max / 2)
-    low = -reach if domain.low is None else float(domain.low)
-    high = max(reach, low) if domain.high is None else float(domain.high)
+    largest = min(MAX_SCALE * domain.scale, torch.finfo(leaf.dtype).max / 2)
+    low = -largest if domain.low is None else float(domain.low)
+    high = max(largest, low) if domain.high is None else float(domain.high)
     return values.nan_to_num(0.0).clamp(low, high)
 
 
 def neighbours(spec: InputSpec, recipe: Recipe) -> list[Callable[[int], Recipe | None]]:
-    """For each dim and each Python number with a range, the recipe so many steps further; None beyond it."""
-    found: list[Callable[[int], Recipe | None]] = []
-    for name, dim in spec.dims.items():
+    """Return a function per dim and per Python number with a range.
 
-        def resized(
-            steps: int, name: str = name, sizes: Sequence[int] = dim.sizes
-        ) -> Recipe | None:
-            own = recipe.sizes.get(name, spec.dims[name].example)
-            place = sizes.index(own) + steps if own in sizes else -1
-            if not 0 <= place < len(sizes):
-                return None
-            changed = {**recipe.sizes, name: sizes[place]}
-            return (
-                dataclasses.replace(recipe, sizes=changed) if within_memory(spec, changed) else None
-            )
-
-        found.append(resized)
-    for index, leaf in enumerate(spec.leaves):
-        if not isinstance(leaf, ValueLeaf) or not isinstance(leaf.values, tuple):
-            continue
-        if isinstance(leaf.example, bool) or not isinstance(leaf.example, (int, float)):
-            continue
-
-        def moved(steps: int, index: int = index, leaf: ValueLeaf = leaf) -> Recipe | None:
-            item = recipe.leaves[index]
-            own = item.data if item.kind == "value" else leaf.example
-            low, high = leaf.values
-            value = own + steps * (1 if isinstance(leaf.example, int) else (high - low) / 64)
-            return with_leaves(recipe, {index: value}) if low <= value <= high else None
-
-        found.append(moved)
-    return found
+    Called with a number of steps, it returns the recipe moved by so many, or None beyond the range.
+    """
+    numbers = [
+        index
+        for index, leaf in enumerate(spec.leaves)
+        if isinstance(leaf, ValueLeaf)
+        and isinstance(leaf.values, tuple)
+        and isinstance(leaf.example, (int, float))
+        and not isinstance(leaf.example, bool)
+    ]
+    return [
+        *(functools.partial(_resized, spec, recipe, name) for name in spec.dims),
+        *(functools.partial(_moved, spec, recipe, index) for index in numbers),
+    ]
 
 
-# -- at random ---------------------------------------------------------------------------------------------
+def _resized(spec: InputSpec, recipe: Recipe, name: str, steps: int) -> Recipe | None:
+    dim = spec.dims[name]
+    own = recipe.sizes.get(name, dim.example)
+    position = dim.sizes.index(own) + steps if own in dim.sizes else -1
+    if not 0 <= position < len(dim.sizes):
+        return None
+    changed = {**recipe.sizes, name: dim.sizes[position]}
+    return dataclasses.replace(recipe, sizes=changed) if within_memory(spec, changed) else None
+
+
+def _moved(spec: InputSpec, recipe: Recipe, index: int, steps: int) -> Recipe | None:
+    leaf, item = cast(ValueLeaf, spec.leaves[index]), recipe.leaves[index]
+    own = item.data if item.kind == "value" else leaf.example
+    low, high = leaf.values
+    value = own + steps * (1 if isinstance(leaf.example, int) else (high - low) / 64)
+    return with_leaves(recipe, {index: value}) if low <= value <= high else None
+
+
+# -- at random ----------------------------------------------------------------------------------
 
 
 def mutated(
     spec: InputSpec, recipe: Recipe, rng: random.Random, constants: Sequence[float]
 ) -> Recipe:
-    """The recipe with something about it changed: a size, a Python argument, or the values of a leaf."""
+    """Change a size, a Python argument, or some values of a leaf, at random."""
     choices = [i for i, leaf in enumerate(spec.leaves) if _may_change(leaf)]
     listed = [
         i
@@ -433,7 +443,7 @@ def _whole(leaf: Any, rng: random.Random, constants: Sequence[float]) -> int:
 
 
 def _may_change(leaf: TensorLeaf | ValueLeaf) -> bool:
-    """Whether the search may choose a leaf's numbers: not those of a strategy, which knows what is legal."""
+    """Return True if the search may choose a leaf's numbers: if no strategy of the user's does."""
     return (
         isinstance(leaf, TensorLeaf) and leaf.domain.elements is None and not leaf.dtype.is_complex
     )

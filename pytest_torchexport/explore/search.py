@@ -1,9 +1,10 @@
-"""The search: calls, within the input spec, that take each outcome of each condition.
+"""Search for calls within the input spec that take each outcome of each condition.
 
-Diverse seeds first, then every outcome that is still open is gone for from the call that came nearest to
-it: by writing what is compared into the input, by stepping sizes and numbers, along the gradient of the
-distance, by climbing. Each is weak where another is strong (control-flow study: with neither gradient nor
-written operands 90 % of outcomes at 200 calls, with both 98 %; feedback from coverage added nothing).
+First come diverse seeds. Then, for each outcome that no call took, the search starts from the call
+with the smallest branch distance and applies four moves: write a compared value into the input,
+step sizes and numbers, follow the gradient of the distance, climb at random. Each is weak where
+another is strong: in a study of 53 modules, 200 calls took 90 % of the outcomes with neither
+gradient nor written operands, and 98 % with both (docs/decisions/branch-search.md).
 """
 
 from __future__ import annotations
@@ -16,33 +17,43 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_torchexport.explore import moves
-from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, Outcome, Site
-from pytest_torchexport.explore.constants import mined
-from pytest_torchexport.explore.observed import Observed, Probe
-from pytest_torchexport.explore.recorder import Event, Key, Path
+from pytest_torchexport.explore.conditions import (
+    MORE,
+    NONE,
+    ONCE,
+    Condition,
+    ConditionId,
+    ConditionOutcome,
+)
+from pytest_torchexport.explore.constants import constants_of
+from pytest_torchexport.explore.observed import Observed
+from pytest_torchexport.explore.paths import ConditionKey, Event, Path
+from pytest_torchexport.explore.probe import Probe
 from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe
 from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.inputs.strategies import within_memory
 
-# The share of the calls that seeds may take, and how often and with how many calls an outcome is gone for.
+# The share of the budget that seeds may use.
 SEED_SHARE = 0.3
+# How often each outcome is pursued, and with how many calls per move.
 ROUNDS = 3
 CLIMB = 25
 GRADIENT_STEPS = 10
-MOST_WRITTEN = 12
-# Calls kept per outcome, and in all: the first shows it, another guards against luck.
+MAX_WRITTEN = 12
+# Calls kept per outcome, and in all: the first shows the outcome, a second guards against chance.
 KEPT_PER_OUTCOME = 2
 KEPT = 96
+# Calls per outcome that the moves may start from.
 BASES = 3
-# What steers a condition that is not decided by sizes.
+# Stands among names of dims for the values of any argument.
 VALUES = "values"
 
-Goal = tuple[Key, Outcome]
+Goal = tuple[ConditionKey, ConditionOutcome]
 
 
 @dataclass(frozen=True)
 class Found:
-    """A call that eager takes, and the path it took; ``searched`` where no seed made it."""
+    """A call that eager accepts, and its path. ``searched`` is True unless a seed made the call."""
 
     recipe: Recipe
     decisions: tuple[Goal, ...]
@@ -51,14 +62,16 @@ class Found:
 
 
 def found_on(recipe: Recipe, path: Path, *, searched: bool = False) -> Found:
-    """A call by its path."""
+    """Return the call with its path."""
     return Found(recipe, path.decisions(), frozenset(path.taken()), searched)
 
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """A call to go for an outcome from: how far it was from it, and where on its path it came nearest (None:
-    at no condition).
+    """A call to start from towards an outcome.
+
+    ``far`` is its distance to the outcome, and ``position`` the place on its path where it came
+    nearest (None: at no condition).
     """
 
     recipe: Recipe
@@ -68,26 +81,28 @@ class Base:
 
 @dataclass
 class Seen:
-    """What is known of one condition in one module: how often it came out how, and what steers it: names of
-    dims, and ``VALUES`` for values of any argument.
+    """What is known of one condition in one module.
+
+    ``counts`` says how often each outcome was taken. ``steers`` are the names of the dims that
+    decide it, and ``VALUES`` if values do.
     """
 
-    counts: dict[Outcome, int] = field(default_factory=dict)
+    counts: dict[ConditionOutcome, int] = field(default_factory=dict)
     steers: set[str] = field(default_factory=set)
-    # What it was made of, each time it came, on the first call that met it, and that call's sizes.
+    # The marks of the condition on the first call that evaluated it, and the sizes of that call.
     first: tuple[object, Mapping[str, int]] | None = None
-    # Whether inputs reach it at all: a flag of the configuration is the same on every call.
+    # Whether it depends on the input: a flag of the configuration is the same on every call.
     varies: bool = False
-    # Whether tensors are compared: what never varied so far may do so yet.
+    # Whether it compares tensors. Then it may depend on the input even if it never varied.
     on_tensors: bool = False
 
     @property
     def on_values(self) -> bool:
-        """Whether sizes alone do not decide it."""
+        """Return True if values decide it, and not sizes alone."""
         return VALUES in self.steers
 
-    def met(self, marks: object, sizes: Mapping[str, int]) -> None:
-        """See what a call changed about it: its values alone, or one of its sizes."""
+    def compare(self, marks: object, sizes: Mapping[str, int]) -> None:
+        """Learn from another call what decides the condition: values, or the one size changed."""
         if self.first is None:
             self.first = marks, sizes
         known, at = self.first
@@ -99,13 +114,16 @@ class Seen:
 
 @dataclass(frozen=True)
 class Explored:
-    """What a search came to. ``stopped`` says why it ended early, where it did; ``below`` are outcomes that only
-    sizes below the smallest could take: what came nearest had these (``x.numel() == 0``). ``seeded`` where values and
-    sizes of all kinds were tried before it ended.
+    """The result of a search.
+
+    ``refused`` counts calls that eager refuses. ``below`` are outcomes that only a size below the
+    dim's minimum could take, such as ``x.numel() == 0``: the nearest calls had the minimum.
+    ``stopped`` says why the search ended early, or is empty. ``seeded`` is True if all kinds of
+    seeds were run before it ended.
     """
 
-    sites: dict[int, Site]
-    seen: dict[Key, Seen]
+    conditions: dict[ConditionId, Condition]
+    seen: dict[ConditionKey, Seen]
     corpus: tuple[Found, ...]
     calls: int
     refused: int
@@ -115,9 +133,9 @@ class Explored:
 
 
 class Search:
-    """One search, in so many calls and at most so many seconds; the same for the same seed."""
+    """One search with a budget of calls and seconds. It is the same for the same seed."""
 
-    def __init__(
+    def __init__(  # keyword-only configuration
         self,
         spec: InputSpec,
         observed: Observed,
@@ -134,33 +152,36 @@ class Search:
         self._seconds = seconds
         self._stored = stored
         self._rng = random.Random(seed)
-        self._constants = mined(observed.constants, observed.module)
+        self._constants = constants_of(observed.code.constants, observed.module)
         self._spent = 0
         self._refused = 0
-        self._seen: dict[Key, Seen] = {}
+        self._seen: dict[ConditionKey, Seen] = {}
         self._corpus: list[Found] = []
         self._paths: set[object] = set()
         self._bases: dict[Goal, list[Base]] = {}
         self._tries: dict[Goal, int] = {}
         self._searching = False
         self._seeded = False
-        self._unsteady: frozenset[Key] = frozenset()
+        self._unsteady: frozenset[ConditionKey] = frozenset()
 
-    def run(self, told: Callable[[int, int], None]) -> Explored:
-        """Search until every outcome was taken, nothing is left to try, or the budget is spent."""
+    def run(self, progress: Callable[[int, int], None]) -> Explored:
+        """Search until every outcome was taken, nothing is left to try, or the budget is spent.
+
+        ``progress`` is called with the number of calls made and the budget.
+        """
         self._deadline = time.perf_counter() + self._seconds
         stopped = ""
-        with self._observed.watching():
+        with self._observed.installed():
             steps = itertools.chain(self._begin(), self._pursue())
             for _ in steps:
-                told(self._spent, self._calls)
+                progress(self._spent, self._calls)
                 if time.perf_counter() > self._deadline:
                     stopped = f"{self._spent} of {self._calls} calls in {self._seconds:g} s"
                     break
                 if self._spent >= self._calls:
                     break
         return Explored(
-            sites=dict(self._observed.sites),
+            conditions=dict(self._observed.conditions),
             seen=self._seen,
             corpus=tuple(self._corpus),
             calls=self._spent,
@@ -170,15 +191,15 @@ class Search:
             seeded=self._seeded,
         )
 
-    # -- what to try -----------------------------------------------------------------------------------
+    # -- the order of calls ---------------------------------------------------------------------
 
     def _begin(self) -> Iterator[None]:
-        """The example, what was found before, and seeds. Ends at once where the code decides nothing."""
+        """Run the example, stored calls, and seeds; the example alone if there is no condition."""
         deadline, self._deadline = self._deadline, math.inf
-        self._unsteady = self._differs_by_itself(self._try(example_recipe(self._spec)))
+        self._unsteady = self._not_repeatable(self._try(example_recipe(self._spec)))
         self._deadline = deadline
         yield
-        if not self._observed.sites:
+        if not self._observed.conditions:
             return
         self._searching = True
         for recipe in self._stored:
@@ -194,11 +215,14 @@ class Search:
                 self._try(recipe)
                 yield
             if not any(seen.varies or seen.on_tensors for seen in self._seen.values()):
-                break  # other values of the same kind will not change that
+                break  # nothing depends on the input, and odder values will not change that
         self._seeded = True
 
-    def _differs_by_itself(self, first: Path | None) -> frozenset[Key]:
-        """Conditions that are otherwise on the very same call: a clock or a counter steers them, no input."""
+    def _not_repeatable(self, first: Path | None) -> frozenset[ConditionKey]:
+        """Return the conditions that differ when the same call is repeated.
+
+        A clock or a counter decides them, and no input does.
+        """
         call = build(self._spec, example_recipe(self._spec))
         again = self._observed.run(call) if call is not None else None
         if first is None or again is None:
@@ -207,7 +231,7 @@ class Search:
         return frozenset(key for key, mark in first.marks().items() if mark != marks.get(key))
 
     def _pursue(self) -> Iterator[None]:
-        """Every outcome that is still open, one after the other, and round again."""
+        """Pursue each outcome that is still open, in up to ``ROUNDS`` rounds; then mutate calls."""
         self._searching = True
         while True:
             goals = [goal for goal in self._open() if self._tries.get(goal, 0) < ROUNDS]
@@ -216,20 +240,21 @@ class Search:
             for goal in goals:
                 if not self._done(goal):
                     self._tries[goal] = self._tries.get(goal, 0) + 1
-                    yield from self._go_for(goal)
+                    yield from self._pursue_one(goal)
         while any(True for _ in self._open()):
             self._try(moves.mutated(self._spec, self._any(), self._rng, self._constants))
             yield
 
     def _open(self) -> Iterator[Goal]:
-        """Outcomes that no call has taken, of conditions that the inputs may reach."""
+        """Yield the outcomes that no call took, of conditions that may depend on the input."""
         for key, seen in list(self._seen.items()):
             if seen.varies or seen.on_tensors:
-                for outcome in self._observed.sites[key[0]].outcomes:
+                for outcome in self._observed.conditions[key[0]].outcomes:
                     if outcome not in seen.counts:
                         yield key, outcome
 
     def _below(self, goal: Goal) -> bool:
+        """Return True if only a size below the minimum could take the outcome."""
         seen, bases = self._seen[goal[0]], self._bases.get(goal, [])
         dims = [self._spec.dims[name] for name in seen.steers & self._spec.dims.keys()]
         if not dims or seen.on_values or not bases or not math.isfinite(bases[0].far):
@@ -243,10 +268,10 @@ class Search:
     def _any(self) -> Recipe:
         return self._rng.choice(self._corpus).recipe if self._corpus else example_recipe(self._spec)
 
-    # -- one outcome -----------------------------------------------------------------------------------
+    # -- one outcome ----------------------------------------------------------------------------
 
-    def _go_for(self, goal: Goal) -> Iterator[None]:
-        """All moves, from a call that came near. Other rounds begin at other calls."""
+    def _pursue_one(self, goal: Goal) -> Iterator[None]:
+        """Make all moves from a near call. Each round starts from another call."""
         bases = self._bases.get(goal) or [Base(self._any())]
         base = bases[(self._tries[goal] - 1) % len(bases)]
         for move in (self._write, self._step_sizes, self._descend, self._climb):
@@ -260,12 +285,12 @@ class Search:
         if probe is not None:
             yield
             written = moves.written(self._spec, base.recipe, probe, bool(goal[1]))
-            for recipe in itertools.islice(written, MOST_WRITTEN):
+            for recipe in itertools.islice(written, MAX_WRITTEN):
                 self._try(recipe)
                 yield
 
     def _step_sizes(self, goal: Goal, base: Base) -> Iterator[None]:
-        """One size or number at a time, faster as long as it gets nearer."""
+        """Step one size or number at a time, and double the step as long as it gets nearer."""
         for neighbour in moves.neighbours(self._spec, base.recipe):
             for way in (1, -1):
                 steps, best = way, base.far
@@ -281,7 +306,7 @@ class Search:
                     best, steps = now, steps * 2
 
     def _descend(self, goal: Goal, base: Base) -> Iterator[None]:
-        """Newton's steps on what is missing; where one does not help, a shorter and a longer one."""
+        """Make Newton steps on the distance; if one does not help, try other step lengths."""
         for _ in range(GRADIENT_STEPS):
             probe = self._probe(goal, base)
             if probe is None or not probe.gradients:
@@ -301,7 +326,7 @@ class Search:
                 return
 
     def _climb(self, goal: Goal, base: Base) -> Iterator[None]:
-        """Changes at random, kept where they come nearer."""
+        """Change the call at random, and keep changes that do not get further away."""
         recipe, best = base.recipe, base.far
         for _ in range(CLIMB):
             changed = moves.mutated(self._spec, recipe, self._rng, self._constants)
@@ -312,7 +337,7 @@ class Search:
                 recipe, best = changed, now
 
     def _probe(self, goal: Goal, base: Base) -> Probe | None:
-        """What the base knows where it came nearest; one more call of eager."""
+        """Probe the base where it came nearest. It takes one more call of eager."""
         if base.position is None or not isinstance(goal[1], bool):
             return None
         call = build(self._spec, base.recipe)
@@ -321,10 +346,10 @@ class Search:
         self._spent += 1
         return self._observed.probe(call, base.position, goal[1], self._deadline)
 
-    # -- one call --------------------------------------------------------------------------------------
+    # -- one call -------------------------------------------------------------------------------
 
     def _try(self, recipe: Recipe) -> Path | None:
-        """Run a call and keep what it shows; None where eager refuses it."""
+        """Run a call and learn from its path. Return None if eager refuses the call."""
         self._spent += 1
         call = build(self._spec, recipe) if within_memory(self._spec, recipe.sizes) else None
         path = self._observed.run(call, self._deadline) if call is not None else None
@@ -333,11 +358,11 @@ class Search:
             return None
         sizes = self._spec.example_sizes | dict(recipe.sizes)
         for position, event in enumerate(path.events):
-            self._saw(event, position, recipe)
+            self._learn(event, position, recipe)
         for key, marks in path.marks().items():
             seen = self._seen.setdefault(key, Seen())
             if key not in self._unsteady:
-                seen.met(marks, sizes)
+                seen.compare(marks, sizes)
         for key, lengths in path.loops.items():
             for wanted in (NONE, ONCE, MORE):
                 self._keep_base((key, wanted), Base(recipe, _loop_missing(lengths, wanted)))
@@ -347,7 +372,7 @@ class Search:
         self._keep(recipe, path)
         return path
 
-    def _saw(self, event: Event, position: int, recipe: Recipe) -> None:
+    def _learn(self, event: Event, position: int, recipe: Recipe) -> None:
         if event.on_values:
             self._seen.setdefault(event.key, Seen()).on_tensors = True
         if isinstance(event.outcome, bool):
@@ -367,10 +392,11 @@ class Search:
         del kept[BASES:]
 
     def _keep(self, recipe: Recipe, path: Path) -> None:
+        """Add a call to the corpus if its path or one of its outcomes is new or rare."""
         found = found_on(recipe, path, searched=self._searching)
         rare = any(self._kept(goal) < KEPT_PER_OUTCOME for goal in found.taken)
-        room = len(self._corpus) < KEPT
-        if rare or (room and found.decisions not in self._paths):
+        new = found.decisions not in self._paths and len(self._corpus) < KEPT
+        if rare or new:
             self._paths.add(found.decisions)
             self._corpus.append(found)
 
@@ -379,7 +405,7 @@ class Search:
 
 
 def _nearest(path: Path, goal: Goal) -> int | None:
-    """Where on a path the condition came nearest to coming out as wanted."""
+    """Return the position on a path at which the condition was nearest to the outcome."""
     key, wanted = goal
     places = [
         (event.distance if event.distance is not None else math.inf, position)
@@ -390,7 +416,7 @@ def _nearest(path: Path, goal: Goal) -> int | None:
 
 
 def _missing(path: Path, goal: Goal) -> float:
-    """How far a path is from an outcome: 0 where it takes it."""
+    """Return the distance of a path to an outcome; 0 if it takes the outcome."""
     key, wanted = goal
     if isinstance(wanted, str):
         return _loop_missing(path.loops.get(key, []), wanted)
@@ -402,7 +428,7 @@ def _missing(path: Path, goal: Goal) -> float:
     return min((item for item in far if item is not None), default=math.inf)
 
 
-def _loop_missing(lengths: Sequence[int], wanted: Outcome) -> float:
+def _loop_missing(lengths: Sequence[int], wanted: ConditionOutcome) -> float:
     aim = {NONE: 0, ONCE: 1, MORE: 2}[str(wanted)]
     return min(
         (0 if wanted == MORE and length > aim else abs(length - aim) for length in lengths),

@@ -13,8 +13,9 @@ import torch
 
 from pytest_torchexport.checks.control_flow import outcomes_met
 from pytest_torchexport.checks.control_flow.outcomes_met import Tried
+from pytest_torchexport.explore.conditions import ConditionId
 from pytest_torchexport.explore.observed import Observed
-from pytest_torchexport.explore.recorder import Event, Path
+from pytest_torchexport.explore.paths import Event, Path
 from pytest_torchexport.explore.search import Explored, Found, Goal, Search, found_on
 from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.inputs.recipes import (
@@ -75,7 +76,7 @@ class BranchResults:
         call = build(self.case.spec, recipe)
         if call is None:
             return None
-        with self.observed.watching():
+        with self.observed.installed():
             return self.observed.run(call)
 
     def found(self, recipe: Recipe) -> Found | None:
@@ -112,8 +113,10 @@ class BranchResults:
         ]
         return bool(near) and self._does_beside(call, max(COARSE * max(near), COARSE * eps))
 
-    def _branches_there(self, number: int) -> bool:
-        return outcomes_met.has_branch(self.artifact, self.explored.sites[number]) is not False
+    def _branches_there(self, condition: ConditionId) -> bool:
+        return (
+            outcomes_met.has_branch(self.artifact, self.explored.conditions[condition]) is not False
+        )
 
     def _does_beside(self, call: Call, way: float) -> bool:
         """Whether the artifact does with a call what eager does beside it."""
@@ -152,19 +155,21 @@ class BranchResults:
 def explore(case: Case, key: str) -> BranchResults | None:
     """Search for calls; None where there is nothing to search, or eager cannot be observed."""
     observed = case.observed
-    if observed is None or not (observed.sites or observed.unread or observed.elsewhere):
+    if observed is None or not (
+        observed.conditions or observed.code.unread or observed.code.not_followed
+    ):
         return None
     log, plan = case.log, case.plan
-    for name in observed.unread:
+    for name in observed.code.unread:
         log.note(f"no source of {name}: of its conditions only those on tensors are seen")
     for name in plan.settings.follow:
         if name not in sys.modules:
             log.note(f"torchexport_follow: nothing has imported {name}")
-    if not observed.complete:
+    if not observed.code.complete:
         log.note("forward leads to more functions than are followed: not all branches are known")
-    if observed.elsewhere:
+    if observed.code.not_followed:
         log.note(
-            f"branches in {', '.join(observed.elsewhere)} are not followed; torchexport_follow does"
+            f"branches in {', '.join(observed.code.not_followed)} are not followed; torchexport_follow does"
         )
     with log.timed("explore"):
         explored = _search(case, observed, key)
@@ -227,7 +232,7 @@ class Fault:
         if path is None:
             return False
         key, _ = self.goal
-        if self.branch_results.explored.sites[key[0]].loops:
+        if self.branch_results.explored.conditions[key[0]].loops:
             return path.loops.get(key) != self.rounds
         events = [event for event in path.events if (event.key, event.outcome) == self.goal]
         return bool(events) and not any(e.rounded and e.relative < CLEAR for e in events)
@@ -241,14 +246,14 @@ class Fault:
     def failure(self, failure: Failure, recipe: Recipe) -> Failure:
         """The failure under its right name, where the artifact has no branch there."""
         branch_results = self.branch_results
-        site = branch_results.explored.sites[self.goal[0][0]]
+        condition = branch_results.explored.conditions[self.goal[0][0]]
         branch_results.case.log.branches = branch_results.table(self.goal)
-        if outcomes_met.has_branch(branch_results.artifact, site) is not False:
+        if outcomes_met.has_branch(branch_results.artifact, condition) is not False:
             return failure
         way = branch_results.found(recipe) or branch_results.example
         return outcomes_met.frozen(
             failure,
-            site,
+            condition,
             self.goal,
             (branch_results.example, way),
             tuple(_proof(branch_results, recipe)),
@@ -386,9 +391,9 @@ def weigh(branch_results: BranchResults) -> None:
     """Say what a pass does not rest on: outcomes that no call took, where the artifact has made up its mind."""
     branch_results.told()
     rows = zip(branch_results.explored.seen, branch_results.case.log.branches, strict=True)
-    sites, own = branch_results.explored.sites, branch_results.observed.is_of_parts
+    conditions, own = branch_results.explored.conditions, branch_results.observed.code.is_of_model
     # Of what a library does around its models (transformers' outputs look at their own fields) nobody needs to hear.
-    near = [row for key, row in rows if own(sites[key[0]])]
+    near = [row for key, row in rows if own(conditions[key[0]])]
     branch_results.case.log.ineffective += outcomes_met.unreached(near)
 
 

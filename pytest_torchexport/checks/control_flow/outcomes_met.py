@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pytest_torchexport.explore.conditions import Outcome, Site
-from pytest_torchexport.explore.recorder import Key
+from pytest_torchexport.explore.conditions import Condition, ConditionOutcome
+from pytest_torchexport.explore.paths import ConditionKey
 from pytest_torchexport.explore.search import Explored, Found, Goal, Seen
 from pytest_torchexport.outcomes.messages import refuses_its_inputs, short_path
 from pytest_torchexport.results.failures import (
@@ -70,7 +70,7 @@ def guilty(example: Found, failing: Found, tried: Sequence[Tried]) -> Goal | Non
     return max(suspects, key=tells)  # the first of equals
 
 
-def _met(example: Found, tried: Sequence[Tried]) -> set[Key]:
+def _met(example: Found, tried: Sequence[Tried]) -> set[ConditionKey]:
     """The conditions that the example or a passing call came to."""
     right = [example, *(item.found for item in tried if not item.failed)]
     return {key for found in right for key, _ in found.decisions}
@@ -91,7 +91,11 @@ def may_be_frozen(failure: Failure) -> bool:
 
 
 def frozen(
-    failure: Failure, site: Site, goal: Goal, ways: tuple[Found, Found], proof: Sequence[str]
+    failure: Failure,
+    condition: Condition,
+    goal: Goal,
+    ways: tuple[Found, Found],
+    proof: Sequence[str],
 ) -> BranchFrozen:
     """BranchFrozen for a failure whose branch is known, and eager's outcome there on the failing call.
     ``ways`` are those of the example and of the failing call.
@@ -100,13 +104,13 @@ def frozen(
     symptom = " ".join(str(failure).split()) or failure.title
     frozen_as = (
         f"the artifact always goes round {_times(there)}, as on the example; eager {_times(here)} on the call below"
-        if site.kind in ("for", "while") and there != here
+        if condition.kind in ("for", "while") and there != here
         else f"the artifact has no branch here, and eager takes {goal[1]} on the call below"
     )
     return BranchFrozen(
-        f"{str(place(site)).rstrip(':')}: {frozen_as}",
+        f"{str(place(condition)).rstrip(':')}: {frozen_as}",
         details=(f"so {symptom}", *failure.details, *proof),
-        where=place(site),
+        where=place(condition),
         differences=failure.differences,
     )
 
@@ -130,7 +134,7 @@ def table(
     failed = {goal for item in tried if item.failed for goal in item.found.taken} - passed
     met = _met(example, tried)
     wrong = {goal for goal in failed - example.taken if goal[0] in met}
-    if culprit is not None and explored.sites[culprit[0][0]].loops:
+    if culprit is not None and explored.conditions[culprit[0][0]].loops:
         # It may have gone round four times instead of three: both are many.
         wrong |= {
             goal
@@ -148,7 +152,7 @@ def table(
 
 
 def _branch(
-    key: Key,
+    key: ConditionKey,
     seen: Seen,
     explored: Explored,
     artifact: Branches | None,
@@ -157,12 +161,12 @@ def _branch(
     example: Found,
     declared: frozenset[str],
 ) -> Branch:
-    site = explored.sites[key[0]]
-    inside = has_branch(artifact, site)
+    condition = explored.conditions[key[0]]
+    inside = has_branch(artifact, condition)
     # A search that was cut short among its seeds cannot tell a flag from a size that it did not get to.
     unvaried = UNDECIDED if explored.stopped and not explored.seeded else CONSTANT
 
-    def status(outcome: Outcome) -> str:
+    def status(outcome: ConditionOutcome) -> str:
         if (key, outcome) in wrong:
             return DIVERGES
         if not seen.varies:
@@ -174,26 +178,29 @@ def _branch(
             return UNDECIDED
         return EQUAL if inside is False and (key, outcome) not in example.taken else VERIFIED
 
-    outcomes: tuple[Outcome, ...] = (*site.outcomes, *(o for o in seen.counts if o in site.raises))
+    outcomes: tuple[ConditionOutcome, ...] = (
+        *condition.outcomes,
+        *(o for o in seen.counts if o in condition.raises),
+    )
     return Branch(
-        where=SourceLine(short_path(site.file), site.line),
-        statement=site.statement,
-        text=site.text,
+        where=SourceLine(short_path(condition.file), condition.line),
+        statement=condition.statement,
+        text=condition.text,
         module=key[1],
-        kind=site.kind,
+        kind=condition.kind,
         on_values=seen.on_values,
         counts={str(outcome): count for outcome, count in seen.counts.items()},
         status={str(outcome): status(outcome) for outcome in outcomes}
-        | {str(outcome): RAISES for outcome in site.raises if outcome not in seen.counts},
+        | {str(outcome): RAISES for outcome in condition.raises if outcome not in seen.counts},
         in_artifact=inside,
     )
 
 
-def has_branch(artifact: Branches | None, site: Site) -> bool | None:
+def has_branch(artifact: Branches | None, condition: Condition) -> bool | None:
     """Whether the artifact has a branch where the condition stands; None where it does not tell."""
     if artifact is None:
         return None
-    if artifact.covers(site.file, site.first_line, site.end_line):
+    if artifact.covers(condition.file, condition.first_line, condition.end_line):
         return True
     return None if artifact.unplaced else False
 
@@ -233,6 +240,6 @@ def _named(branch: Branch) -> str:
     return f"{branch.where}  {branch.statement.rstrip(':')}{module}"
 
 
-def place(site: Site) -> SourceLine:
+def place(condition: Condition) -> SourceLine:
     """Return the line of a condition, with the statement that it decides."""
-    return SourceLine(short_path(site.file), site.line, site.statement)
+    return SourceLine(short_path(condition.file), condition.line, condition.statement)

@@ -22,7 +22,7 @@ from pytest_torchexport.checks.control_flow.outcomes_met import (
     table,
     unreached,
 )
-from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, Site
+from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, Condition
 from pytest_torchexport.explore.search import Explored, Found, Seen
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.results.failures import (
@@ -40,9 +40,9 @@ A, B, C, LOOP = (1, ""), (2, ""), (3, "inner"), (4, "")
 FILE = "/somewhere/net.py"
 
 
-def site(line=10, kind="if", text="x > 0", **more):
+def condition(line=10, kind="if", text="x > 0", **more):
     statement = f"{kind} {text}:"
-    return Site(
+    return Condition(
         file=FILE,
         first_line=line,
         line=line,
@@ -162,7 +162,7 @@ def test_a_loop_that_goes_round_another_number_of_times_is_guilty(rounds, more):
     ],
 )
 def test_whether_the_artifact_has_a_branch_on_the_lines_of_the_statement(artifact, inside):
-    spread = Site(
+    spread = Condition(
         file=FILE,
         first_line=10,
         line=11,
@@ -189,7 +189,7 @@ def test_a_frozen_branch_is_named_with_its_symptom_and_proof():
     difference = Difference(kind="values", path="output", expected="1", actual="2")
     symptom = OutputsDiffer("output\n differs", details=("more",), differences=(difference,))
     ways = (EXAMPLE, found((A, False)))
-    failure = frozen(symptom, site(), (A, False), ways, ["proof"])
+    failure = frozen(symptom, condition(), (A, False), ways, ["proof"])
     assert isinstance(failure, BranchFrozen)
     assert "net.py:10  if x > 0: the artifact has no branch here" in str(failure)
     assert "eager takes False" in str(failure)
@@ -197,7 +197,7 @@ def test_a_frozen_branch_is_named_with_its_symptom_and_proof():
     assert str(failure.where).endswith("net.py:10  if x > 0:")
     assert failure.differences == (difference,)
     ways = (found((LOOP, True), (LOOP, False)), found(*[(LOOP, True)] * 3, (LOOP, False)))
-    looped = frozen(symptom, site(kind="for", text="i in x"), (LOOP, True), ways, [])
+    looped = frozen(symptom, condition(kind="for", text="i in x"), (LOOP, True), ways, [])
     assert "always goes round once, as on the example; eager 3 times" in str(looped)
 
 
@@ -208,13 +208,13 @@ def seen(counts, *, varies=True, on_values=True):
     made = Seen(counts=dict(counts))
     marks = [1, 2] if varies else [1, 1]
     for mark, size in zip(marks, [3, 3] if on_values else [3, 4], strict=True):
-        made.met(mark, {"batch": size})
+        made.compare(mark, {"batch": size})
     return made
 
 
 def statuses(known, tried, artifact=Branches(), *, where=None, culprit=None, example=EXAMPLE):  # noqa: B008
     explored = Explored(
-        sites={A[0]: where or site()}, seen={A: known}, corpus=(), calls=9, refused=0
+        conditions={A[0]: where or condition()}, seen={A: known}, corpus=(), calls=9, refused=0
     )
     (row,) = table(explored, tried, artifact, example, culprit)
     return row
@@ -274,7 +274,7 @@ def test_an_outcome_that_only_raises_is_no_aim():
     row = statuses(
         seen({False: 3}),
         [passed((A, False))],
-        where=site(raises=frozenset({True})),
+        where=condition(raises=frozenset({True})),
         example=found((A, False)),
     )
     assert row.status == {"False": VERIFIED, "True": RAISES}
@@ -293,7 +293,7 @@ def test_a_loop_has_a_row_with_its_rounds():
     row = statuses(
         seen({ONCE: 4, MORE: 1}, on_values=False),
         [],
-        where=site(kind="for", text="range(n)"),
+        where=condition(kind="for", text="range(n)"),
         example=example,
     )
     assert set(row.status) == {NONE, ONCE, MORE}

@@ -7,6 +7,7 @@ import importlib
 import sys
 import textwrap
 
+import hypothesis
 import pytest
 import torch
 from torch import nn
@@ -249,7 +250,7 @@ def test_the_package_of_the_subject_is_owned_and_others_are_not():
     assert home_of(subject) == ""
     owns = owner_of(subject, ("hypothesis",))
     assert owns(__file__)
-    assert owns(sys.modules["hypothesis"].__file__)
+    assert owns(hypothesis.__file__)
     assert not owns(torch.__file__)
     assert not owns(pytest.__file__)
     assert not owns("<string>")

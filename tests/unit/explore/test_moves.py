@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from specs import spec_of, within
 
 from pytest_torchexport.explore import moves
-from pytest_torchexport.explore.observed import Probe
-from pytest_torchexport.explore.provenance import Compared, Plain, Reduced
+from pytest_torchexport.explore.probe import Probe
+from pytest_torchexport.explore.provenance import Compared, Reduced, Uncompared
 from pytest_torchexport.inputs.recipes import build, build_leaves, example_recipe, with_leaves
 from pytest_torchexport.inputs.spec import TensorLeaf
 
@@ -134,8 +134,8 @@ def probe_of(origin, inputs=(None, None), missing=1.0, gradients=None, kept=()):
     return Probe(
         missing=missing,
         gradients=gradients or {},
-        kept=kept,
-        origin=origin,
+        earlier=kept,
+        provenance=origin,
         inputs=tuple(inputs),
     )
 
@@ -219,7 +219,8 @@ def test_a_number_is_written_wherever_it_stands():
 
 
 @pytest.mark.parametrize(
-    "origin", [None, Compared("==", "a", "b"), Compared(">", None, 1), Plain(True), Plain("a")]
+    "origin",
+    [None, Compared("==", "a", "b"), Compared(">", None, 1), Uncompared(True), Uncompared("a")],
 )
 def test_nothing_is_written_where_nothing_is_compared(origin):
     recipe = example_recipe(FREE)

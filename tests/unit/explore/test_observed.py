@@ -36,11 +36,11 @@ def observed_of(thing, *example):
 
 def told(observed, *arguments, **named):
     """``(text, outcome, module)`` of each condition of a call; None where eager raises."""
-    with observed.watching():
+    with observed.installed():
         path = observed.run(Call(arguments, named))
     if path is None:
         return None
-    return [(observed.sites[e.key[0]].text, e.outcome, e.key[1]) for e in path.events]
+    return [(observed.conditions[e.key[0]].text, e.outcome, e.key[1]) for e in path.events]
 
 
 def ones(*values):
@@ -187,19 +187,19 @@ def test_decorated_partial_and_imported_functions_are_told():
 
 def test_library_code_is_left_alone():
     layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval()
-    assert not observed_of(layer, torch.randn(1, 2, 4)).sites
+    assert not observed_of(layer, torch.randn(1, 2, 4)).conditions
 
 
 def test_code_without_source_is_told_by_the_truths_of_tensors():
     names = {"torch": torch}
     exec("def f(x):\n    if x.sum() > 0:\n        return x\n    return -x\n", names)
     found = observed_of(names["f"], ones(1))
-    assert found.unread == ("f",)
+    assert found.code.unread == ("f",)
     assert told(found, ones(2)) == [("a tensor's truth", True, "")]
     assert told(found, ones(-2)) == [("a tensor's truth", False, "")]
-    (site,) = found.sites.values()
-    assert site.coarse
-    assert site.line == 2
+    (condition,) = found.conditions.values()
+    assert condition.coarse
+    assert condition.line == 2
 
 
 def test_a_call_that_eager_refuses_has_no_path():
@@ -230,7 +230,7 @@ def test_each_call_begins_where_the_first_began():
 
 def test_operands_are_told():
     found = observed_of(helper, ones(1))
-    with found.watching():
+    with found.installed():
         path = found.run(Call((ones(1, 2),), {}))
     assert path.events[0].distance == 3.0
     assert path.events[0].operands == (3.0, 0)
@@ -250,7 +250,7 @@ class MadeInALoop(nn.Module):
 
 
 def test_the_loops_that_a_module_is_made_in_are_none_of_forwards():
-    assert not observed_of(MadeInALoop(), ones(1, 2)).sites
+    assert not observed_of(MadeInALoop(), ones(1, 2)).conditions
 
 
 class Span:
@@ -265,7 +265,7 @@ class SpanInside(nn.Module):
 
 def test_what_forward_makes_decides_under_forward():
     found = observed_of(SpanInside(), ones(1, 2))
-    assert [site.text for site in found.sites.values()] == ["x.numel()"]
+    assert [condition.text for condition in found.conditions.values()] == ["x.numel()"]
 
 
 # -- afterwards --------------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def test_everything_is_as_it_was_however_the_block_ends(error):
     found, before = observed_of(net, ones(1)), state_of_the_world(net)
 
     def watched():
-        with found.watching():
+        with found.installed():
             assert state_of_the_world(net)[0] != before[0]
             raise error
 
@@ -329,12 +329,12 @@ def test_everything_is_as_it_was_where_forward_raises(error):
     ]
 
 
-def test_watching_may_be_nested():
+def test_blocks_may_be_nested():
     net = Net()
     found, before = observed_of(net, ones(1)), state_of_the_world(net)
-    with found.watching():
+    with found.installed():
         within = state_of_the_world(net)
-        with found.watching():
+        with found.installed():
             assert len(told(found, ones(3))) == 8
         assert state_of_the_world(net) == within
         assert len(told(found, ones(3))) == 8
@@ -348,7 +348,7 @@ def test_two_that_watch_the_same_code_do_not_mix():
         observed_of(net, ones(1)),
         state_of_the_world(net),
     )
-    with first.watching():
+    with first.installed():
         assert len(told(second, ones(3))) == 8
         assert len(told(first, ones(3))) == 8
     assert state_of_the_world(net) == before
@@ -369,7 +369,7 @@ def test_outputs_and_gradients_are_those_of_unobserved_eager():
     x = torch.randn(2, 3)
     plain = net(x)[0]
     found = observed_of(net, x)
-    with found.watching():
+    with found.installed():
         seen = found._subject.function(x)[0]
         path = found.run(Call((x,), {}))
     assert torch.equal(plain, seen)
@@ -389,10 +389,10 @@ def test_another_thread_sees_nothing_and_is_not_told():
 
     expected = [net(ones(value)) for value in (3.0, -3.0)]
     thread = threading.Thread(target=other)
-    with found.watching():
+    with found.installed():
         thread.start()
         before = found.recorder.path
-        found._aside(lambda: (go.set(), done.wait(20)))
+        found._recorded(lambda: (go.set(), done.wait(20)))
         thread.join(20)
         assert not thread.is_alive()
         assert found.recorder.path.events == []
@@ -456,7 +456,7 @@ def test_an_endless_loop_is_cut_and_never_comes_to_clean_eager(function):
     assert found.loops()
     assert found.ends(example)
     assert not found.ends(endless)
-    with found.watching():
+    with found.installed():
         assert found.run(endless) is None
         assert found.run(example) is not None
     eager.guard(found)
@@ -480,7 +480,7 @@ def test_a_long_example_is_no_endless_one():
 
 def test_a_call_is_cut_at_its_deadline():
     found = observed_of(halved, ones(4))
-    with found.watching():
+    with found.installed():
         assert found.run(Call((ones(4),), {}), until(-1.0)) is None
         assert found.run(Call((ones(4),), {}), until(60.0)) is not None
 
@@ -511,7 +511,7 @@ def test_endless_is_not_caught_by_the_user():
 
 
 def probed(observed, call, position, wanted):
-    with observed.watching():
+    with observed.installed():
         return observed.probe(call, position, wanted, until(60))
 
 
@@ -526,7 +526,7 @@ def test_a_probe_knows_what_is_missing_and_where_it_comes_from():
     assert probe.missing == 100 - 3 * (2 + 5)
     assert probe.gradients[0].tolist() == [-3.0, -15.0]
     assert probe.gradients[1].tolist() == [-6.0, -3.0]
-    (kept,) = probe.kept
+    (kept,) = probe.earlier
     assert kept[0].tolist() == [1.0, 0.0]
 
 
@@ -549,7 +549,7 @@ def test_a_probe_does_not_touch_the_call_the_module_or_grad_mode():
     assert found.module.weight.requires_grad
     assert not found.module.frozen.requires_grad
     assert found.module.weight.grad is None
-    assert found.recorder.traveler is None
+    assert found.recorder.listener is None
 
 
 def test_a_probe_of_whole_numbers_has_no_gradient():
@@ -580,9 +580,9 @@ def test_code_that_is_the_same_in_two_files_is_told_by_its_own_file(tmp_path):
         return parts[0](x) + parts[1](-x)
 
     found = observed_of(both, ones(1))
-    with found.watching():
+    with found.installed():
         path = found.run(Call((ones(1),), {}))
-    files = [found.sites[event.key[0]].file.rpartition("/")[2] for event in path.events]
+    files = [found.conditions[event.key[0]].file.rpartition("/")[2] for event in path.events]
     assert files == ["one.py", "two.py"]
 
 
@@ -598,5 +598,5 @@ def test_the_time_of_the_item_ends_an_observed_call(way):
     observed = observed_of(Sleepy(), ones(1, 2))
     call = Call((ones(1, 2),))
     go = {"run": observed.run, "probe": lambda call: observed.probe(call, 5, True, until(60))}[way]
-    with observed.watching(), pytest.raises(TimeLimitExceeded), interrupted_after(0.2):
+    with observed.installed(), pytest.raises(TimeLimitExceeded), interrupted_after(0.2):
         go(call)

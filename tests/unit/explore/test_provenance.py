@@ -1,4 +1,4 @@
-"""origins.py: what a condition was computed from, and how far it is from coming out otherwise."""
+"""mode.py: what a condition was computed from, and how far it is from coming out otherwise."""
 
 # ruff: noqa: ARG005, PLW0108  # a lambda is what runs under the mode, and not before it
 
@@ -12,16 +12,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
 
+from pytest_torchexport.explore.distance import distance, operands_of, violation
 from pytest_torchexport.explore.provenance import (
     Combined,
     Compared,
-    Origins,
-    Plain,
+    ProvenanceMode,
     Reduced,
-    distance,
-    leaves,
-    origin_of,
-    violation,
+    Uncompared,
+    provenance_of,
 )
 
 QUICK = settings(max_examples=30, deadline=None, database=None, derandomize=True)
@@ -29,15 +27,15 @@ QUICK = settings(max_examples=30, deadline=None, database=None, derandomize=True
 
 def watched(function, *arguments):
     """What a function returns under the mode, and the mode."""
-    origins = Origins(lambda outcome: None)
-    with origins:
-        return function(*arguments), origins
+    mode = ProvenanceMode(lambda outcome: None)
+    with mode:
+        return function(*arguments), mode
 
 
 def behind(function, *arguments):
-    """The origin of what a function returns: of a tensor, or of the number it drew."""
-    found, origins = watched(function, *arguments)
-    return origin_of(found) if isinstance(found, torch.Tensor) else origins.of_number(found, True)
+    """The provenance of what a function returns: of a tensor, or of the number it drew."""
+    found, mode = watched(function, *arguments)
+    return provenance_of(found) if isinstance(found, torch.Tensor) else mode.of_number(found, True)
 
 
 X = torch.tensor([[1.0, -2.0, 0.5], [3.0, 0.0, -1.0]])
@@ -75,48 +73,48 @@ def test_operators_are_those_of_the_source():
 
 
 def test_numbers_drawn_from_tensors_are_known_by_identity():
-    drawn, origins = watched(lambda: [X[0, 0].item(), int(X[1, 0]), float(X[0, 2]), bool(X[1, 1])])
+    drawn, mode = watched(lambda: [X[0, 0].item(), int(X[1, 0]), float(X[0, 2]), bool(X[1, 1])])
     for value, truth in zip(drawn, (1.0, 3, 0.5, False), strict=True):
         assert value == truth
-        origin = origins.of_number(value, True)
-        assert isinstance(origin, Plain)
-        assert origin.value.item() == truth
-    assert origins.of_number(float("7.5"), True) is None
-    assert origins.of_number(1e300 * 0.5 * 2, False) is None
-    assert origins.last().value.item() == 0.0
-    origins.forget()
-    assert origins.of_number(drawn[0], True) is None
-    assert origins.last() is None
+        provenance = mode.of_number(value, True)
+        assert isinstance(provenance, Uncompared)
+        assert provenance.value.item() == truth
+    assert mode.of_number(float("7.5"), True) is None
+    assert mode.of_number(1e300 * 0.5 * 2, False) is None
+    assert mode.last().value.item() == 0.0
+    mode.forget()
+    assert mode.of_number(drawn[0], True) is None
+    assert mode.last() is None
 
 
 def test_small_integers_are_taken_for_drawn_only_where_the_source_says_so():
-    drawn, origins = watched(lambda: (X > 0).sum().item())
+    drawn, mode = watched(lambda: (X > 0).sum().item())
     assert drawn == 3
-    assert origins.of_number(3, False) is None
-    assert origins.of_number(3, True) is not None
-    assert origins.of_number(True, True) is None
+    assert mode.of_number(3, False) is None
+    assert mode.of_number(3, True) is not None
+    assert mode.of_number(True, True) is None
 
 
 def test_a_truth_that_was_asked_for_is_told():
     asked: list[bool] = []
-    with Origins(asked.append) as origins:
+    with ProvenanceMode(asked.append) as mode:
         if X.sum() > 1:
             bool((X > 9).any())
-        with origins.paused():
+        with mode.paused():
             bool(X[0, 0])
         X[0, 0].item()
     assert asked == [True, False]
 
 
 def test_nothing_is_remembered_while_paused():
-    with Origins(lambda outcome: None) as origins:
-        with origins.paused():
+    with ProvenanceMode(lambda outcome: None) as mode:
+        with mode.paused():
             made = X > 0
             number = X[0, 2].item()
         after = X > 0
-    assert isinstance(origin_of(made), Plain)
-    assert isinstance(origin_of(after), Compared)
-    assert origins.of_number(number, True) is None
+    assert isinstance(provenance_of(made), Uncompared)
+    assert isinstance(provenance_of(after), Compared)
+    assert mode.of_number(number, True) is None
 
 
 def test_what_was_written_to_is_not_what_it_was():
@@ -131,13 +129,13 @@ def test_what_was_written_to_is_not_what_it_was():
         return mask
 
     for function in (written, filled):
-        assert isinstance(behind(function), Plain)
+        assert isinstance(behind(function), Uncompared)
 
 
 def test_bits_are_no_conditions():
     ids = torch.tensor([2, 4])
     for function in (lambda: ids & 1, lambda: ids | 1, lambda: ~ids):
-        assert isinstance(behind(function), Plain)
+        assert isinstance(behind(function), Uncompared)
     found = behind(lambda: (ids & 1) == 0)
     assert isinstance(found, Compared)
     assert found.left.tolist() == [0, 0]
@@ -190,17 +188,17 @@ def test_what_raises_raises_the_same():
 
     with pytest.raises(RuntimeError) as plain:
         two()
-    with pytest.raises(RuntimeError) as caught, Origins(lambda outcome: None) as origins:
+    with pytest.raises(RuntimeError) as caught, ProvenanceMode(lambda outcome: None) as mode:
         two()
     assert str(caught.value) == str(plain.value)
-    assert origins.raised
+    assert mode.raised
 
 
 def test_leaves_are_the_operands_at_the_bottom():
     found = behind(lambda: ((X > 1) & ~(Y < 2)).any())
-    numbers = [leaf for leaf in leaves(found) if isinstance(leaf, int)]
+    numbers = [leaf for leaf in operands_of(found) if isinstance(leaf, int)]
     assert numbers == [1, 2]
-    assert leaves(Plain(5)) == [5]
+    assert operands_of(Uncompared(5)) == [5]
 
 
 # -- how far: right by construction ------------------------------------------------------------------------------
@@ -246,12 +244,12 @@ def test_a_violation_is_positive_just_where_the_condition_does_not_come_out(mask
     def check(x, y):
         # Nothing is missing on the threshold itself, on neither side; so stay off it.
         y = y + 0.125 if mask not in ("==", "!=") else y
-        found, origins = watched(lambda: SCALARS[scalar](MASKS[mask](x, y)))
-        origin = (
-            origin_of(found) if isinstance(found, torch.Tensor) else origins.of_number(found, True)
+        found, mode = watched(lambda: SCALARS[scalar](MASKS[mask](x, y)))
+        provenance = (
+            provenance_of(found) if isinstance(found, torch.Tensor) else mode.of_number(found, True)
         )
         for wanted in (True, False):
-            missing = violation(origin, wanted)
+            missing = violation(provenance, wanted)
             assert missing is not None
             if float(missing) != 0 or mask not in ("==", "!="):
                 assert (float(missing) <= 0) == (bool(found) == wanted)
@@ -268,8 +266,8 @@ def test_a_violation_of_equal_and_allclose_has_the_right_sign(function, wanted):
     @given(TENSORS, TENSORS, st.booleans())
     def check(x, y, same):
         y = x.clone() if same else y
-        truth, origins = watched(function, x, y)
-        missing = violation(origins.of_number(truth, True), wanted)
+        truth, mode = watched(function, x, y)
+        missing = violation(mode.of_number(truth, True), wanted)
         assert float(missing) <= 0 if truth == wanted else float(missing) >= 0
         if truth != wanted and wanted:
             assert float(missing) > 0
@@ -281,14 +279,14 @@ def test_a_violation_of_equal_and_allclose_has_the_right_sign(function, wanted):
 @given(ENTRIES, st.booleans())
 def test_a_number_is_true_where_it_is_not_zero(value, wanted):
     assume(value != 0)
-    missing = violation(Plain(torch.tensor(value)), wanted)
+    missing = violation(Uncompared(torch.tensor(value)), wanted)
     assert (float(missing) <= 0) == wanted
-    assert float(violation(Plain(value), wanted)) == float(missing)
-    assert float(violation(Plain(True), wanted)) * (1 if wanted else -1) < 0
+    assert float(violation(Uncompared(value), wanted)) == float(missing)
+    assert float(violation(Uncompared(True), wanted)) * (1 if wanted else -1) < 0
 
 
 def test_what_has_no_number_has_no_violation():
-    for origin in (
+    for provenance in (
         Compared("==", "a", "b"),
         Compared(">", X, None),
         Compared(">", torch.ones(3), torch.ones(2)),
@@ -297,11 +295,11 @@ def test_what_has_no_number_has_no_violation():
         Compared(">", X, 1),  # six of them
         Reduced("any", Compared(">", torch.empty(0), 1)),
         Compared("<", 10**400, 1),
-        Plain(None),
-        Plain("text"),
+        Uncompared(None),
+        Uncompared("text"),
     ):
-        assert violation(origin, True) is None
-    assert violation(Combined("and", (Plain(None), Plain(None))), True) is None
+        assert violation(provenance, True) is None
+    assert violation(Combined("and", (Uncompared(None), Uncompared(None))), True) is None
 
 
 def test_integers_far_apart_stay_apart():
@@ -327,7 +325,7 @@ def test_a_newton_step_takes_a_linear_condition_to_the_other_side(sign, wanted):
         condition, _ = watched(lambda x=x: made((x * weight).sum()))
         if bool(condition) == wanted:
             continue
-        missing = violation(origin_of(condition), wanted)
+        missing = violation(provenance_of(condition), wanted)
         assert float(missing.detach()) > 0
         (slope,) = torch.autograd.grad(missing, x)
         exact = sign in ("==", "!=")
@@ -342,7 +340,7 @@ def test_a_newton_step_takes_a_linear_condition_to_the_other_side(sign, wanted):
 def test_a_violation_of_every_element_pulls_at_each_that_is_wrong():
     x = torch.tensor([1.0, -2.0, -3.0], requires_grad=True)
     condition, _ = watched(lambda x: (x > 0).all(), x)
-    missing = violation(origin_of(condition), True)
+    missing = violation(provenance_of(condition), True)
     assert float(missing.detach()) == 5.0
     missing.backward()
     assert x.grad.tolist() == [0.0, -1.0, -1.0]
@@ -355,7 +353,7 @@ def test_what_is_asked_of_a_tensor_subclass_stays_its_own():
     own = torch.ones(2).as_subclass(Own)
     found, _ = watched(lambda own: (own > 0).any(), own)
     assert type(found) is Own
-    assert isinstance(origin_of(found), Reduced)
+    assert isinstance(provenance_of(found), Reduced)
 
 
 class Named(TorchFunctionMode):
@@ -371,34 +369,34 @@ class Named(TorchFunctionMode):
 
 
 def test_what_is_computed_aside_passes_by():
-    origins = Origins(lambda outcome: None)
-    with origins:
-        with origins.aside():
+    mode = ProvenanceMode(lambda outcome: None)
+    with mode:
+        with mode.disabled():
             passed = X > 0
             with pytest.raises(RuntimeError):
                 X @ X
         told = X > 0
-    assert (origin_of(passed), origins.raised) == (Plain(passed), False)
-    assert isinstance(origin_of(told), Compared)
+    assert (provenance_of(passed), mode.raised) == (Uncompared(passed), False)
+    assert isinstance(provenance_of(told), Compared)
 
 
 def test_the_mode_is_back_after_an_error_aside():
-    origins = Origins(lambda outcome: None)
-    with origins:
-        with pytest.raises(KeyboardInterrupt), origins.aside():
+    mode = ProvenanceMode(lambda outcome: None)
+    with mode:
+        with pytest.raises(KeyboardInterrupt), mode.disabled():
             raise KeyboardInterrupt
-        assert isinstance(origin_of(X > 0), Compared)
+        assert isinstance(provenance_of(X > 0), Compared)
 
 
 def test_a_mode_of_forwards_own_stays_where_something_is_computed_aside():
-    origins, own = Origins(lambda outcome: None), Named()
-    with origins, own:
-        with origins.aside():
+    mode, own = ProvenanceMode(lambda outcome: None), Named()
+    with mode, own:
+        with mode.disabled():
             passed = X > 0
         told = X > 0
     assert own.seen == ["gt", "gt"]
-    assert origin_of(passed) == Plain(passed)
-    assert isinstance(origin_of(told), Compared)
+    assert provenance_of(passed) == Uncompared(passed)
+    assert isinstance(provenance_of(told), Compared)
 
 
 NUMBERS = (0.0, -1.5, 2.5, float("inf"), 3, 2**53 + 1, True)
@@ -409,9 +407,9 @@ SINGLE = (*NUMBERS, *(torch.tensor(number) for number in NUMBERS), torch.tensor(
 @pytest.mark.parametrize("wanted", [True, False])
 def test_a_distance_is_the_violation_as_a_number(sign, wanted):
     for left, right in itertools.product(SINGLE, SINGLE):
-        origin = Compared(sign, left, right)
-        expected = float(violation(origin, wanted))
-        assert distance(origin, wanted) == pytest.approx(expected, abs=0, rel=0, nan_ok=True)
+        provenance = Compared(sign, left, right)
+        expected = float(violation(provenance, wanted))
+        assert distance(provenance, wanted) == pytest.approx(expected, abs=0, rel=0, nan_ok=True)
 
 
 def test_a_distance_of_more_than_numbers_is_that_of_their_violation():

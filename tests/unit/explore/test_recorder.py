@@ -12,20 +12,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, Site
+from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, Condition
+from pytest_torchexport.explore.paths import Event, Path
 from pytest_torchexport.explore.recorder import (
     MAX_EVENTS,
     MAX_ROUNDS,
     OPERATORS,
+    ConditionRecorder,
     Endless,
-    Event,
-    Path,
-    Recorder,
 )
 
 
-def site(kind="if"):
-    return Site(
+def condition(kind="if"):
+    return Condition(
         file="net.py",
         first_line=1,
         line=1,
@@ -39,8 +38,13 @@ def site(kind="if"):
 
 @pytest.fixture
 def recorder():
-    made = Recorder()
-    made.sites = {1: site(), 2: site("for"), 3: site("while"), 4: site("except")}
+    made = ConditionRecorder()
+    made.conditions = {
+        1: condition(),
+        2: condition("for"),
+        3: condition("while"),
+        4: condition("except"),
+    }
     made.start({})
     return made
 
@@ -62,8 +66,8 @@ VALUES = st.one_of(
 @settings(max_examples=150, deadline=None, database=None, derandomize=True)
 @given(st.sampled_from(sorted(OPERATORS)), VALUES, st.one_of(VALUES, st.lists(VALUES, max_size=3)))
 def test_comparisons_are_those_of_python(sign, left, right):
-    recorder = Recorder()
-    recorder.sites = {1: site()}
+    recorder = ConditionRecorder()
+    recorder.conditions = {1: condition()}
     recorder.start({})
 
     def came(compute):
@@ -121,7 +125,7 @@ def test_what_has_no_number_has_no_distance(recorder):
 
 
 def test_operands_are_no_tensors(recorder):
-    with recorder.origins:
+    with recorder.mode:
         recorder.compare(1, ">", torch.ones(2, 3).sum(), 2.0, 0)
         recorder.truth(1, (torch.ones(2, 3) > 0).all(), 0)
     first, second = recorder.path.events
@@ -147,7 +151,7 @@ def test_two_calls_that_differ_have_other_marks(recorder):
     marks = []
     for numbers in ([1.0, 2.0], [1.0, 3.0], [1.0, 2.0]):
         recorder.start({})
-        with recorder.origins:
+        with recorder.mode:
             recorder.truth(1, (torch.tensor(numbers) > 0).all(), 0)
         marks.append(recorder.path.marks()[1, ""])
     assert marks[0] == marks[2] != marks[1]
@@ -259,17 +263,17 @@ def test_too_many_conditions_are_endless_once_it_is_known_how_many_are_usual(rec
         recorder.truth(1, 1, 0)
     recorder.start({})
     recorder.truth(1, 1, 0)
-    recorder.allow(20)
+    recorder.limit(20)
     recorder.start({})
-    recorder._began -= 1000.0  # seconds ago
+    recorder._started -= 1000.0  # seconds ago
     with pytest.raises(Endless):
         ask(recorder, 1, MAX_EVENTS + 1)
     assert len(told(recorder)) == MAX_EVENTS
 
 
 def test_too_many_rounds_of_a_while_are_endless(recorder):
-    recorder.allow(20)
-    recorder._began -= 1000.0  # seconds ago
+    recorder.limit(20)
+    recorder._started -= 1000.0  # seconds ago
     with pytest.raises(Endless):
         ask(recorder, 3, MAX_ROUNDS + 1)
     assert len(told(recorder)) <= MAX_ROUNDS
@@ -277,16 +281,16 @@ def test_too_many_rounds_of_a_while_are_endless(recorder):
 
 def test_an_example_that_goes_on_for_long_allows_others_to(recorder):
     ask(recorder, 3, MAX_ROUNDS)
-    recorder.allow(20)
+    recorder.limit(20)
     recorder.start({})
-    recorder._began -= 1000.0
+    recorder._started -= 1000.0
     ask(recorder, 3, MAX_ROUNDS * 4)
     assert len(told(recorder)) == MAX_ROUNDS * 4
 
 
 def test_what_is_done_quickly_is_not_endless(recorder):
-    recorder.allow(20)
-    recorder._began += 1000.0
+    recorder.limit(20)
+    recorder._started += 1000.0
     ask(recorder, 3, MAX_ROUNDS * 2)
     assert len(told(recorder)) == MAX_ROUNDS * 2
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from pytest_torchexport.explore.callgraph import functions_of
 from pytest_torchexport.explore.conditions import MORE, NONE, ONCE
-from pytest_torchexport.explore.recorder import Recorder
-from pytest_torchexport.explore.rewrite import placed, rewritten
+from pytest_torchexport.explore.recorder import ConditionRecorder
+from pytest_torchexport.explore.twins import twins_of, with_recorder
 from pytest_torchexport.outcomes.subject import Subject
 
 # What every program may use: it logs what is evaluated, and in which order.
@@ -80,20 +80,20 @@ class Program:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             exec(compile(text, str(path), "exec", dont_inherit=True), self.names)
-        self.file, self.twin, self.recorder = str(path), twin, Recorder()
+        self.file, self.twin, self.recorder = str(path), twin, ConditionRecorder()
         functions, _ = functions_of(Subject.of(self.names["f"]), lambda file: file == self.file)
         self.functions = [item for item in functions if item.__code__.co_name not in OURS]
         codes = frozenset(item.__code__ for item in self.functions)
-        self.rewritten = rewritten(self.file, codes)
-        self.recorder.sites |= self.rewritten.sites
+        self.file_twins = twins_of(self.file, codes)
+        self.recorder.conditions |= self.file_twins.conditions
 
     @contextmanager
     def in_place(self):
         """The recorder in the code, as long as the block lasts."""
         before = {function: function.__code__ for function in self.functions}
         for function, code in before.items():
-            if self.twin and code in self.rewritten.codes:
-                function.__code__ = placed(self.rewritten.codes[code], self.recorder)
+            if self.twin and code in self.file_twins.twins:
+                function.__code__ = with_recorder(self.file_twins.twins[code], self.recorder)
         try:
             yield
         finally:
@@ -104,7 +104,7 @@ class Program:
         """What a call gives or raises and where, and everything it evaluates on the way."""
         self.names["LOG"].clear()
         self.recorder.start({})
-        with self.in_place(), self.recorder.origins:
+        with self.in_place(), self.recorder.mode:
             try:
                 came = ("returns", repr(self.names["f"](*arguments)))
             except Exception as error:
@@ -117,7 +117,9 @@ class Program:
     def said(self, *arguments):
         """``(text, outcome)`` of each condition of a call, in order."""
         self.does(*arguments)
-        return [(self.recorder.sites[e.key[0]].text, e.outcome) for e in self.recorder.path.events]
+        return [
+            (self.recorder.conditions[e.key[0]].text, e.outcome) for e in self.recorder.path.events
+        ]
 
 
 OURS = ("say", "__init__", "__bool__", "__repr__", "_by", "__lt__", "__gt__", "__le__", "__eq__")
@@ -825,8 +827,8 @@ PROGRAMS = {
 def test_a_rewritten_program_does_what_it_did(tmp_path, name):
     plain = program(tmp_path, PROGRAMS[name], twin=False)
     twin = program(tmp_path, PROGRAMS[name])
-    assert twin.rewritten.codes
-    assert not twin.rewritten.unread
+    assert twin.file_twins.twins
+    assert not twin.file_twins.unread
     for value in INTS:
         assert twin.does(value) == plain.does(value), value
         assert twin.recorder.path.events, value
@@ -950,7 +952,7 @@ def squeezed(log):
 def test_a_random_program_does_what_it_did(tmp_path, body):
     source = "\n".join(["def f(x):", "    n, rounds = 2, 6", *_block(body), "    return n"])
     plain, twin = program(tmp_path, source, twin=False), program(tmp_path, source)
-    assert not twin.rewritten.unread
+    assert not twin.file_twins.unread
     for value in (0, 1, 5, 10, 22, 31):
         (came, told), (expected, log) = twin.does(value), plain.does(value)
         assert (came, squeezed(told)) == (expected, squeezed(log)), (source, value)
@@ -1006,7 +1008,7 @@ def test_conditions_are_told_in_order(tmp_path, name):
     assert program(tmp_path, f"def f(x):\n    {body}\n").said(value) == told
 
 
-def test_a_site_says_where_it_is(tmp_path):
+def test_a_condition_says_where_it_is(tmp_path):
     found = program(
         tmp_path,
         """
@@ -1018,26 +1020,30 @@ def test_a_site_says_where_it_is(tmp_path):
             return Net().forward(x)
         """,
     )
-    (site,) = found.rewritten.sites.values()
+    (condition,) = found.file_twins.conditions.values()
     lines = (tmp_path / "program.py").read_text().splitlines()
-    assert lines[site.line - 1] == "        return (1 if x"
-    assert (site.first_line, site.end_line) == (site.line, site.line + 1)
-    assert (site.kind, site.text, site.statement) == ("expression", "x > 2", "return (1 if x")
-    assert (site.function, site.file) == ("Net.forward", str(tmp_path / "program.py"))
-    assert site.outcomes == (True, False)
+    assert lines[condition.line - 1] == "        return (1 if x"
+    assert (condition.first_line, condition.end_line) == (condition.line, condition.line + 1)
+    assert (condition.kind, condition.text, condition.statement) == (
+        "expression",
+        "x > 2",
+        "return (1 if x",
+    )
+    assert (condition.function, condition.file) == ("Net.forward", str(tmp_path / "program.py"))
+    assert condition.outcomes == (True, False)
 
 
 def test_a_form_feed_ends_no_line(tmp_path):
     found = program(tmp_path, "\fX = 1\n\f\ndef f(x):\n    if x: return 'ä\u2028', 1 if X else 2\n")
-    assert [(s.text, s.statement) for s in found.rewritten.sites.values()] == [
+    assert [(s.text, s.statement) for s in found.file_twins.conditions.values()] == [
         (text, "if x: return 'ä\u2028', 1 if X else 2") for text in ("x", "X")
     ]
 
 
 def test_a_loop_counts_its_rounds(tmp_path):
     found = program(tmp_path, "def f(x):\n    for i in range(x):\n        pass\n")
-    (number,) = found.rewritten.sites
-    assert found.rewritten.sites[number].outcomes == (NONE, ONCE, MORE)
+    (number,) = found.file_twins.conditions
+    assert found.file_twins.conditions[number].outcomes == (NONE, ONCE, MORE)
     for rounds, outcome in ((0, NONE), (1, ONCE), (2, MORE), (5, MORE)):
         found.does(rounds)
         assert found.recorder.path.taken() == {((number, ""), outcome): 1}
@@ -1058,7 +1064,7 @@ def test_a_loop_counts_its_rounds(tmp_path):
 )
 def test_an_outcome_after_which_the_code_only_raises_is_no_aim(tmp_path, body, outcomes):
     found = program(tmp_path, f"def f(x, y=0):\n    {body}\n")
-    assert next(iter(found.rewritten.sites.values())).outcomes == outcomes
+    assert next(iter(found.file_twins.conditions.values())).outcomes == outcomes
 
 
 @pytest.mark.parametrize(
@@ -1071,7 +1077,7 @@ def test_an_outcome_after_which_the_code_only_raises_is_no_aim(tmp_path, body, o
 )
 def test_which_part_of_a_test_raises_is_known(tmp_path, test, outcomes):
     found = program(tmp_path, f"def f(a, b=1):\n    if {test}: raise ValueError\n")
-    assert [site.outcomes for site in found.rewritten.sites.values()] == outcomes
+    assert [condition.outcomes for condition in found.file_twins.conditions.values()] == outcomes
 
 
 # -- what is not rewritten -----------------------------------------------------------------------------------
@@ -1079,7 +1085,7 @@ def test_which_part_of_a_test_raises_is_known(tmp_path, test, outcomes):
 
 def test_code_without_conditions_has_no_twin(tmp_path):
     found = program(tmp_path, "def f(x):\n    y = [x, x + 1]\n    return not y, x is y, x < 3\n")
-    assert (dict(found.rewritten.codes), found.rewritten.unread) == ({}, ())
+    assert (dict(found.file_twins.twins), found.file_twins.unread) == ({}, ())
 
 
 def test_only_what_is_asked_for_is_rewritten(tmp_path):
@@ -1093,7 +1099,7 @@ def test_only_what_is_asked_for_is_rewritten(tmp_path):
                 return 3 if x else 4
         """,
     )
-    assert {site.function for site in found.rewritten.sites.values()} == {"f"}
+    assert {condition.function for condition in found.file_twins.conditions.values()} == {"f"}
 
 
 CHANGES = {
@@ -1118,18 +1124,18 @@ def test_a_file_changed_since_it_was_imported_is_not_trusted(tmp_path, name):
     names = {}
     exec(compile(text, str(path), "exec"), names)
     code = names["f"].__code__
-    assert rewritten(str(path), frozenset([code])).codes.keys() == {code}
+    assert twins_of(str(path), frozenset([code])).twins.keys() == {code}
     path.write_text(after if before is None else text.replace(before, after) + "# changed\n")
-    found = rewritten(str(path), frozenset([code]))
-    assert (dict(found.codes), found.unread) == ({}, (code,))
+    found = twins_of(str(path), frozenset([code]))
+    assert (dict(found.twins), found.unread) == ({}, (code,))
 
 
 def test_code_without_a_file_is_unread_where_it_decides_something():
     names = {}
     exec("def f(x):\n    return 1 if x else 2\ndef g(x):\n    return x\n", names)
-    found = rewritten("<string>", frozenset([names["f"].__code__, names["g"].__code__]))
+    found = twins_of("<string>", frozenset([names["f"].__code__, names["g"].__code__]))
     assert found.unread == (names["f"].__code__,)
-    assert not found.sites
+    assert not found.conditions
 
 
 def test_source_nested_too_deeply_is_unread(tmp_path):
@@ -1140,8 +1146,8 @@ def test_source_nested_too_deeply_is_unread(tmp_path):
     path.write_text(source)
     names = {}
     exec(compile(source, str(path), "exec"), names)
-    found = rewritten(str(path), frozenset([names["f"].__code__]))
-    assert found.codes or found.unread == (names["f"].__code__,)
+    found = twins_of(str(path), frozenset([names["f"].__code__]))
+    assert found.twins or found.unread == (names["f"].__code__,)
 
 
 def test_what_python_warns_of_in_the_users_source_is_not_said_again(tmp_path):
@@ -1153,7 +1159,7 @@ def test_what_python_warns_of_in_the_users_source_is_not_said_again(tmp_path):
         path = tmp_path / "other.py"
         path.write_text((tmp_path / "program.py").read_text())
         codes = frozenset(item.__code__ for item in found.functions)
-        assert rewritten(str(path), codes).codes
+        assert twins_of(str(path), codes).twins
 
 
 def test_lambdas_on_a_line_are_told_apart_also_after_many_calls(tmp_path):
@@ -1168,15 +1174,15 @@ def test_lambdas_on_a_line_are_told_apart_also_after_many_calls(tmp_path):
     )
     for _ in range(300):
         assert found.names["f"](2) == [3, 0]
-    again = rewritten(found.file, frozenset(part.__code__ for part in found.names["pair"]))
-    assert len(again.codes) == 2
+    again = twins_of(found.file, frozenset(part.__code__ for part in found.names["pair"]))
+    assert len(again.twins) == 2
     assert not again.unread
 
 
 def test_asserts_that_pytest_rewrote_are_read_all_the_same(pytester):
     pytester.makepyfile(
         test_inner="""
-        from pytest_torchexport.explore.rewrite import rewritten
+        from pytest_torchexport.explore.twins import twins_of
 
         def checked(x):
             assert x != 3, "three"
@@ -1185,10 +1191,10 @@ def test_asserts_that_pytest_rewrote_are_read_all_the_same(pytester):
             return 1 if x > 4 else 0
 
         def test_here():
-            found = rewritten(__file__, frozenset([checked.__code__]))
-            assert checked.__code__ in found.codes
+            found = twins_of(__file__, frozenset([checked.__code__]))
+            assert checked.__code__ in found.twins
             assert "@py_builtins" in checked.__code__.co_names
-            assert [site.text for site in found.sites.values()] == [
+            assert [condition.text for condition in found.conditions.values()] == [
                 "x != 3", "range(x)", "i < 2", "x in (5, 6)", "x > 4"]
         """
     )
@@ -1255,7 +1261,7 @@ def test_a_function_keeps_what_can_be_asked_of_its_code(tmp_path):
             return (1 if f else 2)
         """,
     )
-    for code, twin in found.rewritten.codes.items():
+    for code, twin in found.file_twins.twins.items():
         for name in ("argcount", "posonlyargcount", "kwonlyargcount", "flags", "name", "qualname"):
             assert getattr(code, f"co_{name}") == getattr(twin, f"co_{name}")
         for name in ("varnames", "freevars", "filename", "firstlineno", "cellvars"):
@@ -1267,13 +1273,13 @@ def test_the_recorder_is_put_into_inner_functions_too(tmp_path):
         tmp_path,
         "def f(x):\n    return [(lambda z: z or 1)(y) for y in range(2) if y > x]\n",
     )
-    (twin,) = found.rewritten.codes.values()
+    (twin,) = found.file_twins.twins.values()
 
     def constants(code):
         for item in code.co_consts:
             yield from constants(item) if isinstance(item, types.CodeType) else [item]
 
-    placed_in = list(constants(placed(twin, found.recorder)))
+    placed_in = list(constants(with_recorder(twin, found.recorder)))
     assert not any(isinstance(item, str) and "torchexport" in item for item in placed_in)
     assert sum(item is found.recorder for item in placed_in) == 3
     assert not any(item is found.recorder for item in constants(twin))

@@ -41,7 +41,7 @@ def taken(explored):
     """``{text: outcomes}`` of everything that was met."""
     found = {}
     for (number, _), seen in explored.seen.items():
-        found.setdefault(explored.sites[number].text, set()).update(seen.counts)
+        found.setdefault(explored.conditions[number].text, set()).update(seen.counts)
     return found
 
 
@@ -223,7 +223,7 @@ def test_refused_calls_are_counted_and_not_kept():
 
 def test_nothing_is_searched_where_the_code_decides_nothing():
     explored, _ = search(lambda x: x * 2, X)
-    assert (explored.calls, len(explored.corpus), explored.sites) == (1, 1, {})
+    assert (explored.calls, len(explored.corpus), explored.conditions) == (1, 1, {})
 
 
 def test_flags_of_the_configuration_end_the_search_early():
@@ -248,7 +248,7 @@ def test_sizes_and_values_that_steer_are_told_apart():
         return x if x.sum() > 0 else -x
 
     explored, _ = search(both, X, dims={"batch": (1, 5)})
-    steers = {explored.sites[key[0]].text: seen for key, seen in explored.seen.items()}
+    steers = {explored.conditions[key[0]].text: seen for key, seen in explored.seen.items()}
     assert steers["x.shape[0] > 2"].steers == {"batch"}
     assert not steers["x.shape[0] > 2"].on_values
     assert steers["x.sum() > 0"].on_values

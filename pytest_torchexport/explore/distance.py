@@ -1,0 +1,150 @@
+"""Measure how far a condition is from the other outcome.
+
+The measure is called branch distance in search-based testing. It is positive as long as the
+condition does not have the wanted outcome, in the units of the operands, and differentiable if they
+are.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
+
+_Number = TypeVar("_Number", float, Tensor)
+
+# Python integers beyond this do not fit a float64.
+LARGEST = 2**1000
+_NEGATED = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "==": "!=", "!=": "=="}
+
+
+def violation(provenance: Any, wanted: bool) -> Tensor | None:
+    """Return the distance to the wanted outcome as a scalar tensor, or None if there is none."""
+    found = _violation(provenance, wanted)
+    return found.reshape(()) if found is not None and found.numel() == 1 else None
+
+
+def distance(provenance: Any, wanted: bool) -> float | None:
+    """Return the violation as a float.
+
+    Two numbers are compared without torch, which would take ten times as long.
+    """
+    if isinstance(provenance, Compared):
+        left, right = _single(provenance.left), _single(provenance.right)
+        if left is not None and right is not None:
+            return _missing(provenance.operator, left - right, wanted)
+    missing = violation(provenance, wanted)
+    return float(missing) if missing is not None else None
+
+
+def is_order(provenance: Any) -> bool:
+    """Return True if a condition consists of ``<``, ``<=``, ``>`` and ``>=`` only."""
+    if isinstance(provenance, Compared):
+        return provenance.operator in ("<", "<=", ">", ">=")
+    if isinstance(provenance, Combined):
+        return all(map(is_order, provenance.parts))
+    return isinstance(provenance, Reduced) and is_order(provenance.inner)
+
+
+def operands_of(provenance: Any) -> list[Any]:
+    """Return the values that a condition compares in the end."""
+    if isinstance(provenance, Compared):
+        return [provenance.left, provenance.right]
+    if isinstance(provenance, Combined):
+        return [operand for part in provenance.parts for operand in operands_of(part)]
+    if isinstance(provenance, (Reduced, Computed)):
+        return operands_of(provenance.inner)
+    return [provenance.value]
+
+
+def _violation(provenance: Any, wanted: bool) -> Tensor | None:
+    """Return the distance per element."""
+    if isinstance(provenance, Compared):
+        return _compared(provenance, wanted)
+    if isinstance(provenance, Combined):
+        return _combined(provenance, wanted)
+    if isinstance(provenance, Reduced):
+        return _reduced(provenance, wanted)
+    if isinstance(provenance, Computed):
+        return None
+    value = provenance.value
+    if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool):
+        number = _number(value)
+        return None if number is None else (1.0 - number if wanted else number) - 0.5
+    number = _number(value)
+    return None if number is None else (-number.abs() if wanted else number.abs())
+
+
+def _compared(provenance: Compared, wanted: bool) -> Tensor | None:
+    left, right = _number(provenance.left), _number(provenance.right)
+    if left is None or right is None:
+        return None
+    try:
+        difference = left - right
+    except RuntimeError:  # shapes that do not broadcast
+        return None
+    return _missing(provenance.operator, difference, wanted)
+
+
+def _missing(operator: str, difference: _Number, wanted: bool) -> _Number | None:
+    """Return how far ``difference <operator> 0`` is from the wanted outcome."""
+    operator = operator if wanted else _NEGATED.get(operator, "")
+    if operator in (">", ">="):
+        return -difference
+    if operator in ("<", "<="):
+        return difference
+    if operator == "==":
+        return abs(difference)
+    return -abs(difference) if operator == "!=" else None
+
+
+def _combined(provenance: Combined, wanted: bool) -> Tensor | None:
+    if provenance.operator == "not":
+        return _violation(provenance.parts[0], not wanted)
+    found = [_violation(part, wanted) for part in provenance.parts]
+    known = [item for item in found if item is not None]
+    if len(known) < len(found):
+        return known[0] if known else None
+    every = (provenance.operator == "and") == wanted
+    try:
+        return torch.maximum(*known) if every else torch.minimum(*known)
+    except RuntimeError:  # shapes that do not broadcast
+        return None
+
+
+def _reduced(provenance: Reduced, wanted: bool) -> Tensor | None:
+    inner = _violation(provenance.inner, wanted)
+    if inner is None or not inner.numel():
+        return None
+    every = (provenance.operator == "all") == wanted
+    if provenance.dims and inner.dim():
+        along = inner.amax if every else inner.amin
+        return along(provenance.dims, provenance.keepdim)
+    if every:
+        missing = inner.relu().sum()
+        return missing if bool(missing > 0) else inner.max()
+    return inner.min()
+
+
+def _number(value: Any) -> Tensor | None:
+    """Return a value as float64, in which large integers stay apart; None if it is no number."""
+    if isinstance(value, Tensor):
+        real = value.layout == torch.strided and not value.is_complex() and not value.is_quantized
+        return value.double() if real else None
+    if isinstance(value, (bool, int, float)) and (isinstance(value, float) or abs(value) < LARGEST):
+        return torch.tensor(float(value), dtype=torch.float64)
+    return None
+
+
+def _single(value: Any) -> float | None:
+    """Return a number, or that of a tensor with one element, as ``_number`` has it."""
+    if isinstance(value, Tensor):
+        if value.numel() != 1 or value.is_meta or value.is_complex() or value.is_quantized:
+            return None
+        return float(value.item()) if value.layout == torch.strided else None
+    if isinstance(value, (bool, int, float)) and (isinstance(value, float) or abs(value) < LARGEST):
+        return float(value)
+    return None

@@ -1,0 +1,121 @@
+"""Differentiate the distance of one condition of a call with respect to the call's float inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from pytest_torchexport.explore.conditions import ConditionOutcome
+from pytest_torchexport.explore.distance import violation
+from pytest_torchexport.explore.provenance import Provenance
+from pytest_torchexport.inputs.spec import Call
+
+# How many conditions before the probed one are to keep their outcome.
+MAX_EARLIER = 3
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is known at a condition that is to have the other outcome.
+
+    ``missing`` is its distance to that outcome, and ``gradients`` those of the distance per float
+    leaf of the call, by position. ``earlier`` are the gradients of the last conditions before it,
+    which are to keep their outcomes. ``inputs`` are the tensors that forward got.
+    """
+
+    missing: float
+    gradients: dict[int, Tensor]
+    earlier: tuple[dict[int, Tensor], ...]
+    provenance: Provenance | None
+    inputs: tuple[Tensor | None, ...]
+
+
+class ProbeListener:
+    """Makes the probe when ``call``, a copy with inputs to differentiate, reaches ``position``."""
+
+    def __init__(self, call: Call, position: int, wanted: ConditionOutcome) -> None:
+        self.found: Probe | None = None
+        self._position = position
+        self._wanted = wanted
+        self._earlier: list[tuple[Provenance, ConditionOutcome]] = []
+        self._sources: dict[int, Tensor] = {}
+        self._given: list[Any] = []
+        own = call.clone()
+        for index, leaf in enumerate(own.leaves()):
+            if (
+                isinstance(leaf, Tensor)
+                and leaf.is_floating_point()
+                and leaf.layout == torch.strided
+            ):
+                source = self._sources[index] = leaf.detach().requires_grad_()
+                # Forward gets a copy: autograd forbids writing to the source itself.
+                self._given.append(source.clone())
+            else:
+                self._given.append(leaf)
+        _, structure = own.flatten()
+        args, kwargs = structure.unflatten(self._given)
+        self.call = Call(args, kwargs)
+
+    def evaluated(
+        self, position: int, provenance: Provenance | None, outcome: ConditionOutcome
+    ) -> None:
+        """Keep the last conditions before the probed one, and make the probe there.
+
+        The call goes on afterwards: one that was cut might leave state that the next call sees.
+        """
+        if position == self._position:
+            self._make(provenance)
+        elif position < self._position and provenance is not None:
+            self._earlier = [*self._earlier, (provenance, outcome)][-MAX_EARLIER:]
+
+    def _make(self, provenance: Provenance | None) -> None:
+        missing = violation(provenance, bool(self._wanted)) if provenance is not None else None
+        gradients = self._gradients(missing)
+        earlier = []
+        for before, outcome in self._earlier if gradients else ():
+            found = self._gradients(violation(before, not outcome))
+            if found:
+                earlier.append(found)
+        self.found = Probe(
+            missing=float(missing.detach()) if missing is not None else 0.0,
+            gradients=gradients,
+            earlier=tuple(earlier),
+            provenance=provenance,
+            inputs=tuple(item if isinstance(item, Tensor) else None for item in self._given),
+        )
+
+    def _gradients(self, of: Tensor | None) -> dict[int, Tensor]:
+        if of is None or not of.requires_grad or not self._sources:
+            return {}
+        try:
+            found = torch.autograd.grad(
+                of, list(self._sources.values()), retain_graph=True, allow_unused=True
+            )
+        except RuntimeError:  # an operator without a backward
+            return {}
+        pairs = zip(self._sources, cast(Sequence[Tensor | None], found), strict=True)
+        return {
+            index: gradient.nan_to_num(0.0, 0.0, 0.0)
+            for index, gradient in pairs
+            if gradient is not None  # else the condition does not depend on this input
+        }
+
+
+@contextmanager
+def frozen_parameters(module: torch.nn.Module | None) -> Iterator[None]:
+    """Differentiate no parameter in the block: it would cost as much again as the inputs."""
+    learned = (
+        [item for item in module.parameters() if item.requires_grad] if module is not None else []
+    )
+    for item in learned:
+        item.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for item in learned:
+            item.requires_grad_(True)

@@ -1,0 +1,83 @@
+"""Find the expressions of a source file that read a Python number out of a tensor.
+
+Examples are ``x.item()``, ``int(x.max())`` and a local name that one of these was assigned to.
+CPython keeps one object for each small integer and each bool. The recorder therefore cannot tell by
+identity whether such a value was read from a tensor, and the source has to say so.
+"""
+
+from __future__ import annotations
+
+import ast
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+
+# Functions and methods that may return a Python number or bool for a tensor.
+READERS = frozenset(
+    [
+        "bool",
+        "int",
+        "float",
+        "item",
+        "tolist",
+        "equal",
+        "allclose",
+        "is_nonzero",
+        "len",
+        "max",
+        "min",
+        "any",
+        "all",
+        "sum",
+    ]
+)
+# A value may be computed from one that was read, which takes a second pass to see.
+PASSES = 2
+
+
+def readers_in(tree: ast.AST) -> frozenset[str]:
+    """Return ``READERS`` and the file's functions that return what a reader returns."""
+    functions = [item for item in ast.walk(tree) if isinstance(item, ast.FunctionDef)]
+    readers = READERS
+    for _ in range(PASSES):
+        readers |= {
+            function.name
+            for function in functions
+            for item in ast.walk(function)
+            if isinstance(item, ast.Return)
+            and item.value is not None
+            and reads_tensor(item.value, names_read(function, readers), readers)
+        }
+    return readers
+
+
+def reads_tensor(node: ast.AST, names: set[str], readers: frozenset[str]) -> bool:
+    """Return True if an expression calls one of ``readers`` or contains one of ``names``.
+
+    A property of the file's own classes is a reader too; it is accessed without a call.
+    """
+    own = readers - READERS
+    return any(
+        (isinstance(item, ast.Call) and _last_name(item.func) in readers)
+        or (isinstance(item, ast.Attribute) and item.attr in own)
+        or (isinstance(item, ast.Name) and item.id in names)
+        for item in ast.walk(node)
+    )
+
+
+def names_read(function: Function, readers: frozenset[str]) -> set[str]:
+    """Return the local names to which a function assigns what it reads from tensors."""
+    names: set[str] = set()
+    assigned = [
+        (target.id, item.value)
+        for item in ast.walk(function)
+        if isinstance(item, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr))
+        for target in getattr(item, "targets", [getattr(item, "target", None)])
+        if isinstance(target, ast.Name) and item.value is not None
+    ]
+    for _ in range(PASSES):
+        names |= {name for name, value in assigned if reads_tensor(value, names, readers)}
+    return names
+
+
+def _last_name(function: ast.expr) -> str:
+    return str(getattr(function, "attr", "") or getattr(function, "id", ""))
