@@ -1,27 +1,96 @@
-"""Dims: the artifact accepts the sizes that were declared.
+"""The check ``dims``: the artifact accepts the sizes that were declared.
 
-What a program's metadata says is only a suspicion: torch's ranges begin at 2 where 0 and 1 run well, and a
-guard may be stricter than the graph under it. A failure is what a call shows that eager takes.
+A program's metadata gives only a suspicion: torch's ranges begin at 2 although 0 and 1 run well, and a guard may be
+stricter than the graph under it. Raises DimsNarrowed if a call that eager takes confirms a suspicion.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pytest_torchexport.outcomes.messages import is_guard
-from pytest_torchexport.results.failures import ArtifactRaised, DimsNarrowed, Failure
+from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT, specialized_dims
+from pytest_torchexport.inputs.recipes import (
+    Recipe,
+    build,
+    describe_recipe,
+    example_recipe,
+    plain_recipe,
+)
+from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.explain import sweep
+from pytest_torchexport.judge.log import Shrunk
+from pytest_torchexport.results.failures import DimsNarrowed, Failure
 from pytest_torchexport.targets.formats.sizes import LOWEST, Suspicion
 
+# How many parts of a larger call are tried at the example's sizes.
+WINDOWS = 8
 # How much of an expression a report shows, in characters.
 READ = 160
 Witness = Callable[[Mapping[str, int]], Failure | None]
 
 
-def check(suspicions: Sequence[Suspicion], witness: Witness) -> list[str]:
-    """Raise DimsNarrowed for the first suspicion that a call confirms. ``witness`` makes a legal call at the
-    given sizes and returns its failure.
+def audit(case: Case) -> None:
+    """Raise DimsNarrowed if a call shows that the artifact takes fewer sizes than declared."""
+    suspicions = case.artifact.facts.suspicions(case.spec, case.spec.example)
+    if not suspicions:
+        return
+    tried: list[Recipe] = []
+    otherwise: list[Recipe] = []
 
-    Returns what was suspected and not confirmed, in sentences.
+    def witness(sizes: Mapping[str, int]) -> Failure | None:
+        normal = plain_recipe(
+            case.spec, "normal", {**case.spec.example_sizes, **sizes}, case.plan.seed
+        )
+        for recipe in (normal, example_recipe(case.spec, sizes)):
+            failure = case.judge.quietly(recipe)
+            if failure is None:
+                continue
+            if not _fails_elsewhere(case, recipe):
+                tried.append(recipe)
+                return failure
+            otherwise.append(recipe)
+        return None
+
+    with case.log.timed("dims"):
+        try:
+            cleared = check(suspicions, witness)
+            if not otherwise:  # a model that fails at every size clears none
+                for sentence in cleared:
+                    case.log.note(sentence)
+        except DimsNarrowed as failure:
+            assumed = [name for name, dim in case.spec.dims.items() if not dim.declared]
+            if assumed and case.plan.options.shapes is None:
+                failure.details += (case.spec.opt_out(assumed),)
+            recipe = tried[-1]
+            call = build(case.spec, recipe)
+            text = describe_recipe(case.spec, recipe, call) if call is not None else ""
+            case.log.shrunk = Shrunk(recipe, text, sweep(case.judge, recipe), searched=False)
+            raise
+
+
+def _fails_elsewhere(case: Case, recipe: Recipe) -> bool:
+    """Return True if the values of a call fail at the example's sizes too, or at those that the exporter was given
+    instead: then the values are at fault, and not the sizes.
+    """
+    found = case.accepted.call(recipe)
+    if found is None:
+        return False
+    tried = {**case.spec.example_sizes, **found.recipe.sizes}
+    sizes = case.spec.example_sizes
+    if tried == sizes:
+        sizes |= {dim.name: EXPORTED_AT for dim in specialized_dims(case.spec)}
+    windows = max(-(-tried[name] // max(size, 1)) for name, size in sizes.items())
+    return any(
+        case.judge.fails(case.spec.resized(found.call, sizes, window * max(sizes.values())))
+        for window in range(min(windows, WINDOWS))
+    )
+
+
+def check(suspicions: Sequence[Suspicion], witness: Witness) -> list[str]:
+    """Raise DimsNarrowed for the first suspicion that a call confirms.
+
+    ``witness`` makes a legal call at the given sizes and returns its failure. Return the suspicions that no call
+    confirmed, in sentences.
     """
     cleared = []
     for suspicion in suspicions:
@@ -29,24 +98,12 @@ def check(suspicions: Sequence[Suspicion], witness: Witness) -> list[str]:
             failure = witness(sizes)
             if failure is not None:
                 raise _narrowed(suspicion, sizes, failure)
-        if suspicion.why != LOWEST:  # which is said of every program, and mostly means nothing
+        if suspicion.why != LOWEST:  # torch says so of every program
             cleared.append(
                 f"{suspicion.dim}: {suspicion.declared}, the program says {_cut(suspicion.actual)} "
                 f"({_cut(suspicion.why)}); and yet it was right at {_listed(suspicion)}"
             )
     return cleared
-
-
-def as_narrowed(failure: Failure) -> Failure:
-    """DimsNarrowed for an artifact that raised because a guard of its own on sizes failed."""
-    if type(failure) is not ArtifactRaised or not is_guard(str(failure)):
-        return failure
-    return DimsNarrowed(
-        " ".join(str(failure).split()),
-        details=failure.details,
-        where=failure.where,
-        differences=failure.differences,
-    )
 
 
 def _narrowed(suspicion: Suspicion, sizes: Mapping[str, int], failure: Failure) -> DimsNarrowed:
@@ -61,7 +118,7 @@ def _narrowed(suspicion: Suspicion, sizes: Mapping[str, int], failure: Failure) 
 
 
 def _cut(text: str) -> str:
-    """An expression of sizes as far as a reader follows it: of windows and their shifts they grow to pages."""
+    """Cut an expression of sizes: those of windows and their shifts grow to pages."""
     return text if len(text) <= READ else f"{text[:READ]}..."
 
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pytest_torchexport.checks.foreign_file import FLAT, ForeignFile, foreign_callable, foreign_file
-from pytest_torchexport.checks.round_trip import raising
 from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.judge import loading
-from pytest_torchexport.judge.runners import Isolated, elsewhere
+from pytest_torchexport.judge.case import Case, Prepared
+from pytest_torchexport.judge.load_failures import raise_if_unsound, raise_not_loaded
+from pytest_torchexport.judge.runners import InSandbox, Runner
 from pytest_torchexport.outcomes.observe import NotTransferable, Raised, Returned, TimedOut
-from pytest_torchexport.results.failures import ArtifactHung, LoadFailed
+from pytest_torchexport.results.failures import ArtifactHung, LoadFailed, SpecError
 from pytest_torchexport.sandbox.session import Session, Source
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.formats.missing_dependencies import remedies
@@ -34,88 +33,84 @@ UNCONFINED = (
 )
 
 
-@dataclass(kw_only=True)
-class Opened(Isolated):
-    """A file in the clean process. ``room`` has its copy, and goes when it is closed."""
+@dataclass(frozen=True, kw_only=True)
+class Adopted:
+    """Somebody else's artifact, and what calls it."""
 
-    room: Path
-
-    def close(self) -> None:
-        """End its process and remove the copy."""
-        super().close()
-        shutil.rmtree(self.room, ignore_errors=True)
+    artifact: Artifact
+    runner: Runner
 
 
-def artifact(
-    thing: Any,
-    plan: Plan,
-    example: Returned,
-    blocked: Sequence[str],
-    left: Callable[[], float],
-    spec: InputSpec,
-    *,
-    fresh: bool,
-) -> Artifact | Isolated | NotApplicable:
-    """The artifact for a path or a callable; ``fresh`` where calls change more than tensors. Raises OSError or
-    ValueError for a wrong one, LoadFailed for a file that does not load, ArtifactCrashed for one that kills the
-    process, ArtifactHung.
+def take(prepared: Prepared, made: Any) -> Case:
+    """Take an artifact that somebody else made: a path, or a callable."""
+    prepared.plan.progress("export")
+    example = prepared.reference.on_cpu(prepared.spec.example)
+    if not isinstance(example, Returned):
+        raise SpecError(f"eager does not return from the example: {example}")
+    try:
+        adopted = adopt(made, prepared, example)
+    except OSError as error:
+        raise LoadFailed(f"check_artifact: {error}") from None
+    except ValueError as error:
+        raise SpecError(f"check_artifact: {error}") from None
+    if isinstance(adopted, NotApplicable):
+        return Case.of(prepared, adopted)
+    return Case.of(prepared, adopted.artifact, adopted.runner)
+
+
+def adopt(thing: Any, prepared: Prepared, example: Returned) -> Adopted | NotApplicable:
+    """Return the artifact for a path or a callable. ``example`` is what eager returned for the example.
+
+    Raises OSError or ValueError if it is neither; LoadFailed if the file does not load, ArtifactCrashed if it kills its
+    process, ArtifactHung if it does not return.
     """
     if not isinstance(thing, (str, os.PathLike)):
-        return foreign_callable(thing)
-    # Not resolved: in a cache of models, a link alone has the model's name.
-    file = foreign_file(Path(thing).absolute(), plan.target, example, spec)
+        artifact = foreign_callable(thing)
+        return Adopted(artifact=artifact, runner=prepared.runner_of(artifact))
+    plan = prepared.plan
+    # Not resolved: in a cache of models, only the link has the model's name.
+    file = foreign_file(Path(thing).absolute(), plan.target, example, prepared.spec)
     if isinstance(file, NotApplicable):
         return file
-    with ExitStack() as stack:
-        room = loading.room(plan.target)
-        stack.callback(shutil.rmtree, room, ignore_errors=True)
-        source = loading.source_of(
-            plan, room / file.program.name, blocked, trusted=False, thorough=True, fresh=fresh
-        )
-        _copy(file, source, plan)
-        session = stack.enter_context(loading.opened(source, plan))
-        if session.problem is not None:
-            _not_loaded(session, source, plan)
-        raising.sound(session.found.get("problems", ()))
-        opened = Opened(
-            inner=_understood(
-                dataclasses.replace(
-                    file,
-                    found=session.found,
-                    notes=() if session.confined else (UNCONFINED,),
-                )
-            ),
-            open=lambda: loading.opened(source, plan),
-            device=plan.device,
-            seed=plan.seed,
-            left=left,
-            session=session,
-            room=room,
-        )
-        uncarried = _try_the_example(opened, example)
-        if uncarried is not None:
-            return uncarried
-        stack.pop_all()
-        return opened
-
-
-def _try_the_example(opened: Opened, example: Returned) -> NotApplicable | None:
-    """Raise ArtifactHung where it does not even return from that: each further call would take as long. What it
-    returns may have no way back to here: then nothing can be said of it.
-    """
-    assert opened.session is not None
-    outcome, _ = elsewhere(
-        opened.session,
-        opened.inner,
-        example.inputs,
-        device=opened.device,
-        seed=opened.seed,
-        limit=opened.left(),
+    directory = loading.room(plan.target)
+    prepared.resources.callback(shutil.rmtree, directory, ignore_errors=True)
+    source = loading.source_of(
+        plan,
+        directory / file.program.name,
+        prepared.blocked,
+        trusted=False,
+        thorough=True,
+        fresh=prepared.reference.fresh_each_call,
     )
-    if isinstance(outcome, TimedOut):
-        raise ArtifactHung(
-            str(outcome), details=("call: the example",), output=opened.session.printed()
+    _copy(file, source, plan)
+    session = prepared.resources.enter_context(loading.opened(source, plan))
+    if session.problem is not None:
+        _raise_not_loaded(session, source, plan)
+    raise_if_unsound(session.found.get("problems", ()))
+    understood = _understood(
+        dataclasses.replace(
+            file, found=session.found, notes=() if session.confined else (UNCONFINED,)
         )
+    )
+    runner = InSandbox(
+        artifact=understood,
+        open=lambda: loading.opened(source, plan),
+        device=plan.device,
+        left=prepared.call_limit,
+        session=session,
+    )
+    prepared.resources.callback(runner.close)
+    return _untransferable(runner, plan, example) or Adopted(artifact=understood, runner=runner)
+
+
+def _untransferable(runner: InSandbox, plan: Plan, example: Returned) -> NotApplicable | None:
+    """Return why the example's call or what it returns cannot be sent to another process; None if it can.
+
+    Raises ArtifactHung if the call does not return: each further call would take as long.
+    """
+    outcome = runner.run(example.inputs, plan.seed)
+    if isinstance(outcome, TimedOut):
+        raise ArtifactHung(str(outcome), details=("call: the example",), output=runner.printed())
     if not isinstance(outcome, NotTransferable):
         return None
     return NotApplicable(
@@ -141,7 +136,7 @@ def _understood(file: ForeignFile) -> ForeignFile:
 # -- what is wrong with it -------------------------------------------------------------------------
 
 
-def _not_loaded(session: Session, source: Source, plan: Plan) -> None:
+def _raise_not_loaded(session: Session, source: Source, plan: Plan) -> None:
     """Raise what it amounts to, and first what is wrong with the file as such, where that is known."""
     problem = session.problem
     assert problem is not None
@@ -149,7 +144,7 @@ def _not_loaded(session: Session, source: Source, plan: Plan) -> None:
         details = (*faults[1:], *remedies(problem.type, problem.message), str(problem))
         raise LoadFailed(faults[0], details=details, output=session.printed())
     # Without torch nothing of the user's is imported anyway.
-    raising.not_loaded(problem, session.printed(), source.blocked if source.torch else ())
+    raise_not_loaded(problem, session.printed(), source.blocked if source.torch else ())
 
 
 def _told(loader: str, source: Source, plan: Plan) -> Sequence[str]:
@@ -157,7 +152,7 @@ def _told(loader: str, source: Source, plan: Plan) -> Sequence[str]:
     asked = dataclasses.replace(source, loader=loader, device="cpu", blocked=(), imports=())
     with loading.opened(asked, plan) as session:
         if session.problem is not None and not isinstance(session.problem, Raised):
-            raising.not_loaded(session.problem, session.printed(), ())
+            raise_not_loaded(session.problem, session.printed(), ())
         told = session.found.get("told", ())
         return [text for text in told if isinstance(text, str)]
 

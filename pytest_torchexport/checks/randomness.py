@@ -1,6 +1,11 @@
-"""Chance: where forward is random, does the artifact vary with the seed, and as eager does."""
+"""Randomness: the artifact varies with the random seed if eager does, and only then.
+
+Raises OutputsDiffer. If the artifact draws from another random stream than eager, its random outputs are not compared.
+"""
 
 from __future__ import annotations
+
+import dataclasses
 
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
@@ -9,20 +14,21 @@ from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.results.failures import OutputsDiffer
 
 
-def streams(case: Case) -> None:
-    """Raise where the artifact is constant and eager is not. Where it draws from a stream of its own, its
-    random outputs are not compared from here on.
+def compare_streams(case: Case) -> Case | None:
+    """Raise OutputsDiffer if the artifact is constant and eager is not.
+
+    Return a case that knows which outputs the artifact draws from a stream of its own.
     """
-    eager, example, seed = case.eager, case.spec.example, case.plan.seed
+    eager, example, seed = case.reference, case.spec.example, case.plan.seed
     if not eager.random:
-        return
+        return None
     wanted = eager.on_cpu(example)
     first, again, other = (case.judge.run(example, at) for at in (seed, seed, seed + 1))
     if not isinstance(first, Returned) or not isinstance(wanted, Returned):
-        return  # parity tells what it raises
+        return None  # what it raises is a matter of parity
     returned = Call((first.value,)).to("cpu").args[0]
     if any(d.kind != "values" for d in compare_values(wanted.value, returned, Tolerance())):
-        return  # and what it returns
+        return None  # and so is another structure
     own = eager.differing(first, again)
     constant = eager.random - own - eager.differing(first, other)
     if constant:
@@ -30,14 +36,16 @@ def streams(case: Case) -> None:
             f"the artifact is constant where eager varies with the random seed: {', '.join(sorted(constant))}",
             details=eager.draws,
         )
-    case.judge.random_paths = own
+    return dataclasses.replace(case, random_paths=own)
 
 
-def settled(case: Case) -> None:
-    """Raise where eager is the same with all seeds and the artifact is not: forward may set a seed of its own, which
-    exporters leave out. With the plan's alone the two would agree where both are the same number.
+def check_seeds(case: Case) -> None:
+    """Raise OutputsDiffer if the artifact varies with the seed and eager does not.
+
+    A forward may set a seed of its own, which exporters leave out. With one seed alone, the two agree if both seeds are
+    the same number.
     """
-    if case.eager.random:
+    if case.reference.random:
         return
     example, seed = case.spec.example, case.plan.seed
     first, other = (case.judge.run(example, at) for at in (seed, seed + 1))
@@ -49,12 +57,3 @@ def settled(case: Case) -> None:
             "the artifact varies with the random seed, and eager does not",
             differences=tuple(differences),
         )
-
-
-def unjudged(case: Case) -> str:
-    """Why what is random cannot be compared; empty where it can, or where nothing is."""
-    paths = ", ".join(sorted(case.judge.random_paths))
-    return paths and (
-        f"forward is random, and {case.plan.target} draws from another random stream than eager: "
-        f"the values of {paths} cannot be compared"
-    )

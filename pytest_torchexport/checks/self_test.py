@@ -18,7 +18,7 @@ from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.log import ItemLog
-from pytest_torchexport.judge.runners import Runnable
+from pytest_torchexport.judge.runners import AsFunction, Runnable
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.observe import Outcome, Returned, observe
@@ -78,8 +78,10 @@ def seed_bugs(case: Case) -> None:
     Raises Ineffective under strict if one is missed. Has time limits of its own: a bug that makes the
     artifact not return does not apply.
     """
+    if not case.plan.settings.self_test:
+        return
     case.plan.progress("self-test")
-    example = case.eager.on_cpu(case.spec.example)
+    example = case.reference.on_cpu(case.spec.example)
     calls = case.log.ran
     if not isinstance(example, Returned) or not calls:
         case.log.self_test.append(_not_applicable("every bug", "the check parity made no calls"))
@@ -104,7 +106,7 @@ class _Bug:
 def _tried(case: Case, bug: _Bug, calls: Sequence[tuple[str, Recipe]]) -> SeededBug:
     if isinstance(bug.mutant, str):
         return _not_applicable(bug.kind, bug.mutant, bug.dim)
-    judge = case.judge_of(bug.mutant, ItemLog())
+    judge = case.judge_of(case.runner_of(bug.mutant), ItemLog())
     try:
         with interrupted_after(_seconds(case)):
             for number, (origin, recipe) in enumerate(calls, start=1):
@@ -124,7 +126,10 @@ def _not_applicable(kind: str, why: str, dim: str = "") -> SeededBug:
 
 
 def _bugs(case: Case, example: Returned) -> Iterator[_Bug]:
-    artifact, spec = case.artifact, case.spec
+    spec = case.spec
+    # In the sandbox an artifact is called through its runner.
+    isolated = case.runner.isolated
+    artifact: Runnable = AsFunction(case.runner, case.plan.seed) if isolated else case.artifact
     if not spec.dims:
         yield _Bug("frozen size", "no size varies")
     for name, dim in spec.dims.items():
@@ -156,11 +161,11 @@ def _frozen(spec: InputSpec, dim: Dim) -> Sabotage:
 
 def _perturbed(case: Case, example: Returned) -> Runnable | str:
     """Return eager with noise on the first weight that the example's output depends on."""
-    names = [name for name, _ in _floats(case.eager.pristine)]
+    names = [name for name, _ in _floats(case.reference.pristine)]
     if not names:
         return "there are no weights"
     for name in names[:WEIGHTS]:
-        subject = case.eager.pristine.copy()
+        subject = case.reference.pristine.copy()
         weight = dict(_floats(subject))[name]
         noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)).to(weight)
         size = weight.detach().abs()

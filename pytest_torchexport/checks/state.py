@@ -1,33 +1,112 @@
-"""State: calls in a row, where a forward changes its module: what the artifact carries must follow eager."""
+"""The check ``state``: over calls in a row, the artifact's state follows eager's.
+
+Raises StateDiffers: the artifact keeps a state that forward does not have, does not start in the module's state, or parts
+from eager in a row of calls. Raises ArtifactCrashed or ArtifactHung if it does not survive a row.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.inputs.strategies import boundary_recipes
+from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.failure_of import failure_class
+from pytest_torchexport.judge.state_differences import carried_differences
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
+from pytest_torchexport.outcomes.observe import Returned, tensors_of
 from pytest_torchexport.results.failures import ArtifactCrashed, ArtifactHung, StateDiffers
 from pytest_torchexport.results.verdict import Difference
 
+# Calls in a row. The first may differ from the second (a warm-up), and the second from the third (a counter).
 LENGTH = 3
 
 Tensors = Mapping[str, Any]
 
 
-def exported(pristine: Tensors, carried: Tensors, changes: Sequence[str]) -> None:
-    """Raise where exporting itself has moved the state on: tracing runs forward, and keeps what it left."""
+def check_stateless(case: Case) -> None:
+    """Raise StateDiffers if the artifact carries state between calls and forward does not.
+
+    State that never changes an output is ignored.
+    """
+    if case.reference.stateful:
+        return
+    example = case.spec.example
+    with case.log.timed("state"):
+        wanted = case.reference.on_device(example, case.reference.on_cpu(example))
+        if not isinstance(wanted, Returned):
+            return
+        row = case.judge.in_a_row([example] * LENGTH)
+        for number, (found, _) in enumerate(row, start=1):
+            differences = case.judge.differences([example], wanted, found)
+            if differences and number == 1:
+                return  # a matter of parity, which tries more calls
+            raise_if_parted(number, LENGTH, differences, (), stateful=False)
+
+
+def check_start(case: Case) -> None:
+    """Raise StateDiffers if the artifact does not start in the state in which the module was."""
+    if case.foreign or not case.reference.stateful:
+        return
+    pristine = case.reference.pristine.copy().to(case.plan.device)
+    raise_if_moved_on(tensors_of(pristine.module), case.judge.tensors(), case.reference.changes)
+
+
+def check_rows(case: Case) -> None:
+    """Raise StateDiffers if the artifact parts from eager over calls from the pristine state, none undone.
+
+    The calls: the example again and again, then calls of other values and sizes.
+    """
+    if not case.reference.stateful:
+        return
+    with case.log.timed("state"):
+        for calls in _rows(case):
+            _check_row(case, calls)
+
+
+def _rows(case: Case) -> list[list[Call]]:
+    example = case.spec.example
+    others = [
+        found.call
+        for recipe in boundary_recipes(case.spec, case.plan.seed)
+        if (found := case.accepted.call(recipe)) is not None
+    ]
+    step = max(1, len(others) // LENGTH)
+    return [[example] * LENGTH, [example, *others[::step][:LENGTH]]]
+
+
+def _check_row(case: Case, calls: Sequence[Call]) -> None:
+    eager, judge = case.reference, case.judge
+    before = tensors_of(eager.pristine.module)
+    pairs = zip(eager.in_a_row(calls), judge.in_a_row(calls), strict=True)
+    for number, ((wanted, left), (found, right)) in enumerate(pairs, start=1):
+        if not isinstance(wanted, Returned):
+            case.log.note(f"eager does not return from call {number} in a row: {wanted}")
+            return
+        more = carried_differences(left, right, judge.tolerance)
+        differences = judge.differences(calls[:number], wanted, found, (left, right), more)
+        raise_if_parted(number, len(calls), differences, eager.changes, stateful=True, state=left)
+        dropped = not_carried(before, left, right)
+        if dropped:
+            case.log.note(
+                f"the artifact does not carry {', '.join(dropped)}, which forward changes"
+            )
+
+
+def raise_if_moved_on(pristine: Tensors, carried: Tensors, changes: Sequence[str]) -> None:
+    """Raise StateDiffers if exporting itself moved the state on: tracing runs forward, and keeps what it left."""
     found = carried_differences(pristine, carried, Tolerance(0.0, 0.0))
     if found:
         raise StateDiffers(
             "exporting ran forward and kept what that changed: the artifact does not start where the "
             "module does",
-            details=_said(changes),
+            details=_changes(changes),
             differences=tuple(found),
         )
 
 
-def followed(
+def raise_if_parted(
     number: int,
     length: int,
     differences: Sequence[Difference],
@@ -36,10 +115,10 @@ def followed(
     stateful: bool,
     state: Container[str] = (),
 ) -> None:
-    """Raise where the artifact parts from eager (``stateful``, where its forward changes its module) at call
-    ``number`` of ``length`` in a row, in what it returns or in the state it leaves
-    (tensors of the names ``state``). What the first call returns is
-    parity's.
+    """Raise if the artifact parts from eager at call ``number`` of ``length`` in a row.
+
+    ``stateful``: forward changes its module; ``state`` are the names of its tensors. The outputs of the first call are
+    a matter of parity.
     """
     found = [item for item in differences if number > 1 or item.path in state]
     if not found:
@@ -53,23 +132,11 @@ def followed(
         if stateful
         else "the artifact keeps something from call to call, and forward does not"
     )
-    raise StateDiffers(f"{row}: {what}", details=_said(changes), differences=tuple(found))
-
-
-def carried_differences(
-    eager: Tensors, artifact: Tensors, tolerance: Tolerance
-) -> list[Difference]:
-    """Differences in the parameters and buffers that both have under one name."""
-    return [
-        difference
-        for name in eager
-        if name in artifact
-        for difference in compare_values(eager[name], artifact[name], tolerance, name)
-    ]
+    raise StateDiffers(f"{row}: {what}", details=_changes(changes), differences=tuple(found))
 
 
 def not_carried(eager: Tensors, changed: Tensors, artifact: Tensors) -> list[str]:
-    """Names of the tensors that forward changes and that the artifact does not have."""
+    """Return the names of the tensors that forward changes and that the artifact does not have."""
     exact = Tolerance(0.0, 0.0)
     return [
         name
@@ -80,5 +147,5 @@ def not_carried(eager: Tensors, changed: Tensors, artifact: Tensors) -> list[str
     ]
 
 
-def _said(changes: Sequence[str]) -> tuple[str, ...]:
+def _changes(changes: Sequence[str]) -> tuple[str, ...]:
     return (f"forward changes {', '.join(changes)}",) if changes else ()

@@ -10,6 +10,8 @@ import importlib.metadata
 from functools import lru_cache
 from typing import Any
 
+from pytest_torchexport.config import flow
+
 ENTRY_POINT_GROUP = "pytest_torchexport.targets"
 # Our own targets in the order of reports, and where another process can import each.
 BUILT_IN = {
@@ -19,7 +21,6 @@ BUILT_IN = {
     "onnx": "pytest_torchexport.targets.onnx:TARGET",
     "onnx_legacy": "pytest_torchexport.targets.onnx_legacy:TARGET",
 }
-CHECKS = ("control_flow", "dims", "parity", "round_trip", "state")
 _registered: dict[str, Any] = {}
 
 
@@ -41,7 +42,7 @@ def targets() -> tuple[str, ...]:
 
 def checks() -> tuple[str, ...]:
     """Return every check."""
-    return CHECKS
+    return flow.checks()
 
 
 def registered_target(name: str) -> Any | None:

@@ -144,6 +144,7 @@ class Search:
         calls: int,
         seconds: float,
         stored: Sequence[Recipe] = (),
+        before_call: Callable[[Recipe], None] | None = None,
     ) -> None:
         self._spec = spec
         self._observed = observed
@@ -151,6 +152,7 @@ class Search:
         self._calls = calls
         self._seconds = seconds
         self._stored = stored
+        self._before_call = before_call
         self._rng = random.Random(seed)
         self._constants = constants_of(observed.code.constants, observed.module)
         self._spent = 0
@@ -351,6 +353,8 @@ class Search:
     def _try(self, recipe: Recipe) -> Path | None:
         """Run a call and learn from its path. Return None if eager refuses the call."""
         self._spent += 1
+        if self._before_call is not None:
+            self._before_call(recipe)
         call = build(self._spec, recipe) if within_memory(self._spec, recipe.sizes) else None
         path = self._observed.run(call, self._deadline) if call is not None else None
         if path is None:

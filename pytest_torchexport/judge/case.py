@@ -1,9 +1,13 @@
-"""What every stage works with, once there is an artifact."""
+"""The case: all that a step of an item gets, complete and immutable."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -12,88 +16,147 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.observed import Observed
-from pytest_torchexport.inputs.recipes import build, describe_recipe
+from pytest_torchexport.inputs.recipes import Recipe, build, describe_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.judge.branch_results import NOT_EXPLORED, BranchResults, NotExplored
 from pytest_torchexport.judge.judge import Judge
-from pytest_torchexport.judge.log import ItemLog, Shrunk
-from pytest_torchexport.judge.runners import Isolated, Runnable
+from pytest_torchexport.judge.log import Activity, ItemLog, Shrunk
+from pytest_torchexport.judge.runners import InProcess, Runnable, Runner
+from pytest_torchexport.judge.saved_artifact import SavedArtifact
 from pytest_torchexport.outcomes.limits import Deadline
 from pytest_torchexport.outcomes.torch_state import suppress_output
+from pytest_torchexport.results.failures import CannotJudge, Failure
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 
 
-def exported(eager: Reference, plan: Plan, spec: InputSpec, call: Call) -> Artifact | NotApplicable:
-    """What the item's target makes of a fresh copy of the subject at a call; the exporter's own exception
-    where it refuses.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """Eager, examined: the reference, the calls it takes, and how its conditions are observed.
+
+    ``observed`` is None if control flow is not checked. What ``resources`` holds is closed when the item ends.
     """
-    options = dict((plan.options.export_options or {}).get(plan.target, {}))
-    subject = eager.pristine.copy().to(plan.device)
-    with torch.no_grad(), suppress_output():
-        return targets.get(plan.target).export(
-            subject.function, call.clone().to(plan.device), spec, **options
-        )
-
-
-@dataclass(kw_only=True, eq=False)
-class Case:
-    """One artifact beside eager. Its form may change on the way (``isolate``), and with it who judges it."""
 
     plan: Plan
-    eager: Reference
-    legal: AcceptedCalls
-    artifact: Artifact
+    reference: Reference
+    accepted: AcceptedCalls
+    observed: Observed | None
     log: ItemLog
     deadline: Deadline
-    observed: Observed | None = None
-    judge: Judge = dataclasses.field(init=False)
-
-    def __post_init__(self) -> None:
-        self.judge = self.judge_of(self.artifact, self.log)
+    blocked: tuple[str, ...]
+    resources: ExitStack
 
     @property
     def spec(self) -> InputSpec:
         """Which calls are legal."""
-        return self.legal.spec
+        return self.accepted.spec
 
     def call_limit(self) -> float:
-        """Seconds that a call may take in a process of its own."""
+        """Return the seconds that a call may take in the sandbox."""
         return self.deadline.for_a_call(self.plan.settings.call_limit)
 
-    def judge_of(self, artifact: Runnable, log: ItemLog) -> Judge:
-        """A judge of another artifact, or one who keeps other books."""
-        return Judge(
+    def exported(self, call: Call) -> Artifact | NotApplicable:
+        """Export a fresh copy of the subject at a call. Raises whatever the exporter raises."""
+        plan = self.plan
+        options = dict((plan.options.export_options or {}).get(plan.target, {}))
+        subject = self.reference.pristine.copy().to(plan.device)
+        with self.log.during(Activity.EXPORTER), torch.no_grad(), suppress_output():
+            return targets.get(plan.target).export(
+                subject.function, call.clone().to(plan.device), self.spec, **options
+            )
+
+    def runner_of(self, artifact: Runnable) -> InProcess:
+        """Return what calls an artifact in this process."""
+        return InProcess(
             artifact,
-            plan=self.plan,
-            eager=self.eager,
-            legal=self.legal,
-            log=log,
-            deadline=self.deadline,
+            device=self.plan.device,
+            stateful=self.reference.stateful,
+            fresh_each_call=self.reference.fresh_each_call,
+            left=self.deadline.for_a_call,
         )
 
-    def attempt(self) -> Shrunk | None:
-        """The call that is being made, as a report shows it."""
-        recipe = self.log.trying
-        call = build(self.spec, recipe) if recipe is not None else None
-        if recipe is None or call is None:
-            return None
-        return Shrunk(recipe, describe_recipe(self.spec, recipe, call), (), searched=False)
+    def judge_of(
+        self, runner: Runner, log: ItemLog, random_paths: frozenset[str] = frozenset()
+    ) -> Judge:
+        """Return a judge of another artifact, with a log of its own."""
+        return Judge(
+            runner,
+            plan=self.plan,
+            reference=self.reference,
+            accepted=self.accepted,
+            log=log,
+            deadline=self.deadline,
+            random_paths=random_paths,
+        )
 
-    def attempted(self) -> tuple[str, ...]:
-        """The same as a line for a failure that has no better way to tell its call."""
-        attempt = self.attempt()
-        return (f"call: {attempt.text}",) if attempt is not None else ()
 
-    def isolate(self, artifact: Isolated) -> None:
-        """Judge another form of the same artifact from here on: one that runs in a process of its own."""
-        self.artifact = artifact
-        self._judge_anew()
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Case(Prepared):
+    """One artifact beside eager.
 
-    def start_anew(self) -> None:
-        """Forget what was judged, where eager turned out to be no reference on the way."""
-        self.log.forget()
-        self._judge_anew()
+    ``foreign``: somebody else made the artifact. ``random_paths``: outputs that the artifact draws from a random
+    stream of its own, so that their values are not compared. ``branches``: the calls that the branch search found.
+    ``saved``: the artifact's files; None if it was not to be saved, or could not be.
+    """
 
-    def _judge_anew(self) -> None:
-        random_paths = self.judge.random_paths
-        self.judge = self.judge_of(self.artifact, self.log)
-        self.judge.random_paths = random_paths
+    artifact: Artifact
+    runner: Runner
+    foreign: bool = False
+    random_paths: frozenset[str] = frozenset()
+    branches: BranchResults | NotExplored = NOT_EXPLORED
+    saved: SavedArtifact | None = None
+
+    @classmethod
+    def of(
+        cls, prepared: Prepared, artifact: Artifact | NotApplicable, runner: Runner | None = None
+    ) -> Case:
+        """Return the case of an artifact. ``runner`` is what calls a foreign one.
+
+        Raises CannotJudge if the target has no meaning for the subject.
+        """
+        if isinstance(artifact, NotApplicable):
+            raise CannotJudge(f"not applicable: {artifact.reason}", "not applicable")
+        for note in artifact.facts.notes:
+            prepared.log.note(note)
+        return cls(
+            **vars(prepared),
+            artifact=artifact,
+            runner=runner or prepared.runner_of(artifact),
+            foreign=runner is not None,
+        )
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The judge of this artifact as it is run now."""
+        return self.judge_of(self.runner, self.log, self.random_paths)
+
+    @cached_property
+    def key(self) -> str:
+        """What a stored call depends on: the source of the subject and the shapes that calls are made for."""
+        shapes = [(leaf.path, str(getattr(leaf, "shape", ""))) for leaf in self.spec.leaves]
+        source = self.reference.pristine.source()
+        text = json.dumps([source, shapes, sorted(self.spec.dims)], default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def anew(self) -> Case:
+        """Return the case with a judge that has learned nothing yet: eager turned out to be no reference so far."""
+        runner = self.runner if self.runner.isolated else self.runner_of(self.artifact)
+        return dataclasses.replace(self, runner=runner)
+
+    def failure_of(self, artifact: Artifact, recipe: Recipe) -> Failure | None:
+        """Return the failure of another artifact of the subject on a call, or None."""
+        return self.judge_of(self.runner_of(artifact), ItemLog()).quietly(recipe)
+
+
+def attempt(prepared: Prepared) -> Shrunk | None:
+    """Return the call that is being made, as a report shows it."""
+    recipe, spec = prepared.log.trying, prepared.spec
+    call = build(spec, recipe) if recipe is not None else None
+    if recipe is None or call is None:
+        return None
+    return Shrunk(recipe, describe_recipe(spec, recipe, call), (), searched=False)
+
+
+def attempted(prepared: Prepared) -> tuple[str, ...]:
+    """Return the same as a line for a failure that shows its call in no other way."""
+    found = attempt(prepared)
+    return (f"call: {found.text}",) if found is not None else ()

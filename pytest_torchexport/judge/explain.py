@@ -1,6 +1,6 @@
-"""From the first failing call to one that a person can read, and to the sizes at which it fails.
+"""Shrink a failing call to one that a person can read, and find the sizes at which it fails.
 
-Separate from the engine because nothing here changes the verdict's class: it only explains it.
+The failure's class never changes here: this only explains it.
 """
 
 from __future__ import annotations
@@ -10,38 +10,55 @@ from collections.abc import Callable, Mapping
 
 from pytest_torchexport.inputs.recipes import Recipe, build, describe_recipe
 from pytest_torchexport.inputs.shrink import shrink
+from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.judge import Judge
 from pytest_torchexport.judge.log import Shrunk
-from pytest_torchexport.results.failures import Failure, SpecError
+from pytest_torchexport.results.failures import ArtifactCrashed, ArtifactHung, Failure, SpecError
 from pytest_torchexport.results.verdict import Sizes
 
 # How many sizes of a dim a failing call is tried at.
 SWEEP = 8
+# Shrinking stops at this share of the time limit.
+SHRINKING_SHARE = 0.9
+# After these the artifact is loaded anew, which takes long: shrinking stops after this further share.
+DEADLY = (ArtifactCrashed, ArtifactHung)
+DEADLY_SHARE = 0.1
 
 
 def explained(
-    judge: Judge,
+    case: Case,
     recipe: Recipe,
-    cls: type[Failure],
-    may_go_on: Callable[[], bool],
-    as_well: Callable[[Recipe], bool],
-) -> tuple[Shrunk, Failure | None]:
-    """The smallest call found that fails with the same class, and its failure. ``as_well`` is what else must
-    be true of it.
+    failure: Failure,
+    as_well: Callable[[Recipe], bool] | None = None,
+) -> Failure:
+    """Put the smallest call found that fails with the same class into the log, and return its failure.
+
+    ``as_well`` is what else must be true of that call.
     """
+    case.plan.progress("shrinking")
+    share = SHRINKING_SHARE
+    if isinstance(failure, DEADLY):
+        share = case.deadline.elapsed / case.plan.settings.time_limit + DEADLY_SHARE
+    judge = case.judge
 
     def still_fails(candidate: Recipe) -> bool:
-        return may_go_on() and type(judge.quietly(candidate)) is cls and as_well(candidate)
+        return (
+            case.deadline.elapsed <= share * case.plan.settings.time_limit
+            and type(judge.quietly(candidate)) is type(failure)
+            and (as_well is None or as_well(candidate))
+        )
 
-    recipe = shrink(judge.spec, recipe, still_fails)
-    final = judge.quietly(recipe)
-    call = build(judge.spec, recipe)
-    text = describe_recipe(judge.spec, recipe, call) if call is not None else ""
-    return Shrunk(recipe, text, sweep(judge, recipe)), final
+    with case.log.timed("shrinking"):
+        recipe = shrink(judge.spec, recipe, still_fails)
+        final = judge.quietly(recipe)
+        call = build(judge.spec, recipe)
+        text = describe_recipe(judge.spec, recipe, call) if call is not None else ""
+        case.log.shrunk = Shrunk(recipe, text, sweep(judge, recipe))
+    return final if final is not None and type(final) is type(failure) else failure
 
 
 def sweep(judge: Judge, recipe: Recipe) -> tuple[Sizes, ...]:
-    """At which sizes of each dim the call fails: the others as in the example, or else as in the call."""
+    """Return the sizes of each dim at which the call fails: the others as in the example, or else as in the call."""
     example = judge.spec.example_sizes
     found = []
     for name in judge.spec.dims:

@@ -1,13 +1,15 @@
-"""Parity: on a call that eager takes, the artifact does what eager does."""
+"""Which failure some differences amount to: a pure function of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pytest_torchexport.outcomes.messages import is_guard
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
     ArtifactRaised,
+    DimsNarrowed,
     Failure,
     OutputsDiffer,
     StateDiffers,
@@ -15,7 +17,7 @@ from pytest_torchexport.results.failures import (
 )
 from pytest_torchexport.results.verdict import Difference
 
-# The first kind that occurs names the failure: what keeps the rest from meaning anything comes first.
+# The first kind that occurs names the failure: a kind that makes the others meaningless comes before them.
 KINDS: tuple[tuple[str, type[Failure]], ...] = (
     ("hung", ArtifactHung),
     ("crashed", ArtifactCrashed),
@@ -30,20 +32,22 @@ KINDS: tuple[tuple[str, type[Failure]], ...] = (
 
 
 def failure_class(differences: Sequence[Difference]) -> type[Failure] | None:
-    """The failure these differences amount to; None where there are none."""
+    """Return the class of failure that these differences amount to, or None if there are none."""
     present = {difference.kind for difference in differences}
     return next((cls for kind, cls in KINDS if kind in present), None)
 
 
-def check(differences: Sequence[Difference]) -> None:
-    """Raise the failure these differences amount to."""
+def failure_of(differences: Sequence[Difference]) -> Failure | None:
+    """Return the failure that these differences amount to, or None if there are none."""
     cls = failure_class(differences)
     if cls is None:
-        return
+        return None
     first = differences[0]
     if cls in (ArtifactCrashed, ArtifactHung):
-        raise cls(first.actual, output=first.what)
-    text = first.actual if cls is ArtifactRaised else ""
-    raise cls(
-        text, where=first.where if cls is ArtifactRaised else None, differences=tuple(differences)
-    )
+        return cls(first.actual, output=first.what)
+    if cls is not ArtifactRaised:
+        return cls(differences=tuple(differences))
+    text, where = first.actual, first.where
+    if is_guard(text):  # the program's own guard on a size
+        cls, text = DimsNarrowed, " ".join(text.split())
+    return cls(text, where=where, differences=tuple(differences))

@@ -10,17 +10,15 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_torchexport.checks import dims
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls
 from pytest_torchexport.eager.reference import Reference, has_nan
 from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.judge import failure_of
 from pytest_torchexport.judge.calibrate import Calibration, leaves_after
-from pytest_torchexport.judge.log import ItemLog
-from pytest_torchexport.judge.runners import InProcess, Isolated, Runnable, Runner
-from pytest_torchexport.judge.vacuity import OutputActivity
+from pytest_torchexport.judge.failure_of import failure_of
+from pytest_torchexport.judge.log import Activity, ItemLog
+from pytest_torchexport.judge.runners import Runner
 from pytest_torchexport.outcomes.compare import Tolerance, compare, largest_error
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import (
@@ -50,74 +48,59 @@ class Judge:
 
     def __init__(
         self,
-        artifact: Runnable,
+        runner: Runner,
         *,
         plan: Plan,
-        eager: Reference,
-        legal: AcceptedCalls,
+        reference: Reference,
+        accepted: AcceptedCalls,
         log: ItemLog,
         deadline: Deadline,
+        random_paths: frozenset[str],
     ) -> None:
-        self.artifact = artifact
         self.tolerance = Tolerance(plan.options.rtol, plan.options.atol)
-        self.effects = OutputActivity(self.tolerance)
-        # Outputs whose values the artifact draws from a random stream of its own: nothing to compare.
-        self.random_paths: frozenset[str] = frozenset()
+        self.random_paths = random_paths
+        self._runner = runner
         self._plan = plan
-        self._eager = eager
-        self._legal = legal
-        self._ledger = log
-        self._deadline = deadline
+        self._reference = reference
+        self._accepted = accepted
+        self._log = log
         self._calibration = Calibration(
-            eager.pristine,
+            reference.pristine,
             plan.seed,
-            stateful=eager.stateful,
+            stateful=reference.stateful,
             device=plan.device,
             may_go_on=lambda: deadline.elapsed < CALIBRATING_SHARE * plan.settings.time_limit,
-        )
-        self._runner: Runner = (
-            artifact
-            if isinstance(artifact, Isolated)
-            else InProcess(
-                artifact,
-                device=plan.device,
-                stateful=eager.stateful,
-                fresh_each_call=eager.fresh_each_call,
-                left=deadline.for_a_call,
-            )
         )
 
     @property
     def spec(self) -> InputSpec:
         """Which calls are legal."""
-        return self._legal.spec
+        return self._accepted.spec
 
     def call(self, recipe: Recipe, repeats: int = 1, *, counted: bool = True) -> Judgment | None:
         """The judgment on a call, run so many times on the artifact; None where it is not legal. Where
         ``counted``, what eager returned is part of what the verdict rests on.
         """
-        self._ledger.waiting_for, self._ledger.trying = "eager", recipe
-        found = self._legal.call(recipe)
+        self._log.trying = recipe
+        found = self._accepted.call(recipe)
         if found is None:
             return None
-        expected = self._eager.on_device(found.call, found.outcome)
+        expected = self._reference.on_device(found.call, found.outcome)
         if not isinstance(expected, Returned):
             return None
         if counted:
-            self.effects.saw(found.call, expected)
+            self._log.outputs.saw(found.call, expected)
         for _ in range(repeats):
             actual = self.run(found.call)
             if isinstance(actual, NotTransferable) and not actual.own_class:
-                self._ledger.note(f"left out, because it is isolated: {actual}")
+                self._log.note(f"left out, because it is isolated: {actual}")
                 return None
             differences = self.differences([found.call], expected, actual)
             if differences and self._no_answer(found.recipe, differences):
                 return None
-            try:
-                failure_of.check(differences)
-            except Failure as failure:
-                # Without its traceback: the frames hold the tensors of the call.
-                return Judgment(found.recipe, dims.as_narrowed(failure).with_traceback(None))
+            failure = failure_of(differences)
+            if failure is not None:
+                return Judgment(found.recipe, failure)
         return Judgment(found.recipe, None)
 
     def quietly(self, recipe: Recipe) -> Failure | None:
@@ -130,26 +113,25 @@ class Judge:
 
     def fails(self, call: Call) -> bool:
         """Whether the artifact parts from eager on a call that no recipe made; False where eager refuses it."""
-        outcome = self._eager.on_cpu(call)
+        outcome = self._reference.on_cpu(call)
         expected = (
-            self._eager.on_device(call, outcome) if isinstance(outcome, Returned) else outcome
+            self._reference.on_device(call, outcome) if isinstance(outcome, Returned) else outcome
         )
         return isinstance(expected, Returned) and bool(
             self.differences([call], expected, self.run(call))
         )
 
     def run(self, call: Call, seed: int | None = None) -> Outcome:
-        """What the artifact does with the call, from its state as it was exported."""
-        self._ledger.waiting_for = "the artifact"
-        return self._in_time(self._runner.run(call, self._plan.seed if seed is None else seed))
+        """Return what the artifact does with the call, from its state as exported."""
+        with self._log.during(Activity.ARTIFACT):
+            seed = self._plan.seed if seed is None else seed
+            return self._in_time(self._runner.run(call, seed))
 
     def in_a_row(self, calls: Sequence[Call]) -> list[tuple[Outcome, Tensors]]:
-        """What the artifact does with each call and the state it leaves, each from where the one before
-        ended.
-        """
-        self._ledger.waiting_for = "the artifact"
-        found = self._runner.in_a_row(calls, self._plan.seed)
-        return [(self._in_time(outcome), tensors) for outcome, tensors in found]
+        """Return each call's outcome and the state after it; each call starts where the one before ended."""
+        with self._log.during(Activity.ARTIFACT):
+            found = self._runner.in_a_row(calls, self._plan.seed)
+            return [(self._in_time(outcome), tensors) for outcome, tensors in found]
 
     def tensors(self) -> Tensors:
         """The parameters and buffers that the artifact starts with, by name."""
@@ -173,22 +155,21 @@ class Judge:
         ]
         if isinstance(actual, Returned):
             if not self.random_paths and all(item.kind == "values" for item in differences):
-                self._ledger.met(largest_error(expected.value, actual.value))
+                self._log.met(largest_error(expected.value, actual.value))
             if differences and not self.tolerance.given:
-                self._ledger.waiting_for = "eager"
                 judged = self._calibration.judge(
                     differences,
                     calls,
                     leaves_after(expected, states[0]),
                     leaves_after(actual, states[1]),
                 )
-                self._ledger.explain(judged.explained)
+                self._log.explain(judged.explained)
                 differences = judged.bugs
         return [self._named(item) for item in differences]
 
     def _in_time(self, outcome: Outcome) -> Outcome:
         """A call that hangs here has used up the item's time; elsewhere it is an outcome like others."""
-        if isinstance(outcome, TimedOut) and not isinstance(self._runner, Isolated):
+        if isinstance(outcome, TimedOut) and not self._runner.isolated:
             raise TimeLimitExceeded
         return outcome
 
@@ -200,15 +181,15 @@ class Judge:
         declared = any(leaf.domain.declared for leaf in self.spec.tensors)
         if declared or any(d.expected != "nan" for d in differences):
             return False
-        if self._eager.returns_nan or self._nan_of_the_example(recipe):
+        if self._reference.returns_nan or self._nan_of_the_example(recipe):
             return False
-        self._ledger.note("eager returns nan on some generated calls, which are left out")
+        self._log.note("eager returns nan on some generated calls, which are left out")
         return True
 
     def _nan_of_the_example(self, recipe: Recipe) -> bool:
         """Whether eager returns nan at these sizes on the example's values too: it is the sizes that do it."""
         call = build(self.spec, example_recipe(self.spec, recipe.sizes))
-        outcome = self._eager.on_cpu(call) if call is not None else None
+        outcome = self._reference.on_cpu(call) if call is not None else None
         return isinstance(outcome, Returned) and has_nan(outcome.value)
 
     def _named(self, difference: Difference) -> Difference:

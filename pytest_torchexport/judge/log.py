@@ -1,4 +1,4 @@
-"""What happened to an item so far, in numbers: flat in memory, whatever the number of calls."""
+"""What happened to an item so far. Its size does not depend on the number of calls."""
 
 from __future__ import annotations
 
@@ -6,17 +6,30 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 
 from pytest_torchexport.inputs.recipes import Recipe
+from pytest_torchexport.judge.vacuity import OutputActivity
+from pytest_torchexport.outcomes.compare import Tolerance
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.results.failures import Failure
-from pytest_torchexport.results.verdict import Branch, Difference, SeededBug, Sizes
+from pytest_torchexport.results.verdict import Assumption, Branch, Difference, SeededBug, Sizes
 
 ORIGINS = ("example", "boundary", "stored", "explored", "drawn", "failed", "rejected")
 
 
+class Activity(Enum):
+    """Who is at work: whom to blame when the item's time is up."""
+
+    EAGER = "eager"
+    EXPORTER = "the exporter"
+    ARTIFACT = "the artifact"
+    SAVING = "saving the artifact"
+
+
 @dataclass(frozen=True)
 class Shrunk:
-    """A failing call for the report; ``searched`` where it is the smallest that was found."""
+    """A failing call for the report; ``searched`` if it is the smallest that was found."""
 
     recipe: Recipe
     text: str
@@ -26,10 +39,13 @@ class Shrunk:
 
 @dataclass
 class ItemLog:
-    """Counts by origin, sizes reached, notes, seconds per stage, errors, the first failures, whom the item is
-    waiting for (with the call that is being made).
+    """What is assumed, counts of calls by origin, sizes reached, notes, seconds per step, errors, failing calls.
+
+    ``activity`` is who is at work, and ``trying`` the call that is being made. ``ran`` keeps the calls for the
+    self-test, if one is asked for. ``outputs`` is what eager returned over all calls. ``held`` are failures that are raised only if no other step raises one.
     """
 
+    assumed: tuple[Assumption, ...] = ()
     calls: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ORIGINS, 0))
     reached: dict[str, set[int]] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
@@ -38,16 +54,26 @@ class ItemLog:
     explained: dict[tuple[str, str], Difference] = field(default_factory=dict)
     ran: list[tuple[str, Recipe]] = field(default_factory=list)
     failed: list[tuple[Recipe, Failure]] = field(default_factory=list)
+    held: list[Failure] = field(default_factory=list)
     shrunk: Shrunk | None = None
     ineffective: list[str] = field(default_factory=list)
     self_test: list[SeededBug] = field(default_factory=list)
     branches: tuple[Branch, ...] = ()
-    waiting_for: str = "eager"
+    outputs: OutputActivity = field(default_factory=lambda: OutputActivity(Tolerance()))
+    activity: Activity = Activity.EAGER
     trying: Recipe | None = None
 
     def note(self, text: str) -> None:
         """Keep a sentence for the reader, once."""
         self.notes[" ".join(text.split())] = None
+
+    def try_call(self, recipe: Recipe) -> None:
+        """Record the call that is made next."""
+        self.trying = recipe
+
+    def hold(self, failure: Failure) -> None:
+        """Keep a failure for later, without the frames that hold tensors."""
+        self.held.append(failure.with_traceback(None))
 
     def met(self, error: float | None) -> None:
         """Keep the largest ``|artifact - eager|``."""
@@ -61,12 +87,26 @@ class ItemLog:
             if kept is None or (item.max_abs or 0.0) > (kept.max_abs or 0.0):
                 self.explained[item.path, item.cause] = item
 
-    def forget(self) -> None:
-        """Strike out every call."""
+    def forget_calls(self) -> None:
+        """Drop everything that calls have shown."""
         self.calls = dict.fromkeys(ORIGINS, 0)
         for kept in (self.reached, self.explained, self.ran, self.failed):
             kept.clear()
         self.max_error = None
+        self.outputs = OutputActivity(self.outputs.tolerance)
+
+    @contextmanager
+    def during(self, activity: Activity) -> Iterator[None]:
+        """Record who is at work in the block. If the time runs out in it, the record stays."""
+        before, self.activity = self.activity, activity
+        try:
+            yield
+        except (KeyboardInterrupt, TimeLimitExceeded):
+            raise
+        except BaseException:
+            self.activity = before
+            raise
+        self.activity = before
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

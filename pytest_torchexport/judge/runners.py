@@ -1,6 +1,6 @@
-"""How an artifact is called: in this process, or in one of its own that may crash.
+"""How an artifact is called: in this process, or in the sandbox, where it may crash.
 
-Separate from the judge, who only wants to know what came of a call.
+Separate from the judge, which only wants to know what came of a call.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from pytest_torchexport.outcomes.observe import (
 )
 from pytest_torchexport.sandbox.session import Session
 from pytest_torchexport.targets.base import Artifact
-from pytest_torchexport.targets.formats.facts import ProgramFacts
 
 
 class Runnable(Protocol):
@@ -36,11 +35,11 @@ class Runnable(Protocol):
 
     @property
     def module(self) -> Any:
-        """What holds state that calls may change, or None."""
+        """The module that holds state which calls may change, or None."""
 
     @property
     def native_loops(self) -> bool:
-        """Whether a call may run for ever in code that Python cannot interrupt."""
+        """True if a call may run for ever in code that Python cannot interrupt."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""
@@ -49,18 +48,30 @@ class Runnable(Protocol):
 class Runner(Protocol):
     """One way to call an artifact."""
 
+    @property
+    def isolated(self) -> bool:
+        """True if calls are made in the sandbox."""
+
     def run(self, call: Call, seed: int) -> Outcome:
-        """What it does with the call, from its state as it was exported."""
+        """Return the outcome of the call, made from the state as exported."""
 
     def in_a_row(self, calls: Sequence[Call], seed: int) -> list[tuple[Outcome, Tensors]]:
-        """What it does with each call and the state it leaves, each from where the one before ended."""
+        """Return each call's outcome and the state after it; each call starts where the one before ended."""
 
     def tensors(self) -> Tensors:
-        """The parameters and buffers that it starts with, by name."""
+        """Return the parameters and buffers that the artifact starts with, by name."""
+
+    def printed(self) -> str:
+        """Return the end of what the artifact printed in the sandbox."""
+
+    def close(self) -> None:
+        """End its process, if it has one."""
 
 
 class InProcess:
-    """Calls an artifact here."""
+    """Call an artifact in this process."""
+
+    isolated = False
 
     def __init__(
         self,
@@ -75,17 +86,17 @@ class InProcess:
         self._device = device
         self._left = left
         self._state = State(artifact.module, thorough=stateful)
-        # A ScriptModule has attributes of its own, of any type, which only a copy of it keeps as they were.
+        # A ScriptModule has attributes of any type, which only a copy of it keeps as they were.
         self._fresh_each_call = fresh_each_call and is_scripted(artifact.module)
 
     def run(self, call: Call, seed: int) -> Outcome:
-        """What it does with the call, from its state as it was exported."""
+        """Return the outcome of the call, made from the state as exported."""
         outcome = self._observe(self._artifact(), call, seed)
         self._state.restore()
         return outcome
 
     def in_a_row(self, calls: Sequence[Call], seed: int) -> list[tuple[Outcome, Tensors]]:
-        """What it does with each call and the state it leaves, each from where the one before ended."""
+        """Return each call's outcome and the state after it; each call starts where the one before ended."""
         artifact = self._artifact()
         found = [
             (self._observe(artifact, call, seed), tensors_of(artifact.module)) for call in calls
@@ -94,8 +105,15 @@ class InProcess:
         return found
 
     def tensors(self) -> Tensors:
-        """The parameters and buffers that it starts with, by name."""
+        """Return the parameters and buffers that the artifact starts with, by name."""
         return tensors_of(self._pristine.module)
+
+    def printed(self) -> str:
+        """Return nothing: what is printed in this process is captured by pytest."""
+        return ""
+
+    def close(self) -> None:
+        """Do nothing: there is no process to end."""
 
     def _artifact(self) -> Runnable:
         return copy.deepcopy(self._pristine) if self._fresh_each_call else self._pristine
@@ -108,62 +126,56 @@ class InProcess:
         return observe(artifact, call.to(self._device), seed=seed, run=run)
 
 
-class IsolatedRaised(RuntimeError):
-    """What an isolated artifact did instead of returning, for those who call it like a function."""
-
-
 @dataclass
-class Isolated:
-    """An artifact of which each call is made in a clean process, loaded once and again after each death.
+class InSandbox:
+    """Call an artifact in the clean process: loaded once, and loaded again after each crash.
 
-    An Artifact like the one it stands for: what it does not do itself, ``inner`` does.
+    ``open`` starts a session that has it loaded; ``left`` tells how many seconds a call may take.
     """
 
-    inner: Artifact
+    artifact: Artifact
     open: Callable[[], Session]
     device: str
-    seed: int
     left: Callable[[], float]
     session: Session | None = field(default=None, repr=False)
-    module: Any = None
-    native_loops: bool = False
-    said: str = ""
+    isolated: bool = True
+    _printed: str = ""
 
     def run(self, call: Call, seed: int) -> Outcome:
-        """What it does with the call, from how it was loaded."""
+        """Return the outcome of the call, made from how the artifact was loaded."""
         return self._run(call, seed)[0]
 
     def in_a_row(self, calls: Sequence[Call], seed: int) -> list[tuple[Outcome, Tensors]]:
-        """What it does with each call and the state it leaves, each from where the one before ended."""
+        """Return each call's outcome and the state after it; each call starts where the one before ended."""
         found: list[tuple[Outcome, Tensors]] = []
         for call in calls:
             if found and isinstance(found[-1][0], (Crashed, TimedOut)):
-                found.append(found[-1])  # where that one ended there is nothing to go on from
+                found.append(found[-1])  # the process is gone, and the state with it
             else:
                 found.append(self._run(call, seed, anew=not found, state=True))
         return found
 
     def tensors(self) -> Tensors:
-        """The parameters and buffers that it was loaded with, by name."""
+        """Return the parameters and buffers that the artifact was loaded with, by name."""
         return self._opened().tensors(self.left())
 
     def close(self) -> None:
         """End its process."""
         if self.session is not None:
-            self.said = self.session.printed()
+            self._printed = self.session.printed()
             self.session.close()
             self.session = None
 
     def printed(self) -> str:
-        """The end of what it has printed."""
-        return self.session.printed() if self.session is not None else self.said
+        """Return the end of what the artifact printed."""
+        return self.session.printed() if self.session is not None else self._printed
 
     def _run(
         self, call: Call, seed: int, *, anew: bool = True, state: bool = False
     ) -> tuple[Outcome, Tensors]:
-        return elsewhere(
+        return call_in_sandbox(
             self._opened(),
-            self.inner,
+            self.artifact,
             call,
             device=self.device,
             seed=seed,
@@ -177,44 +189,29 @@ class Isolated:
             self.session = self.open()
         return self.session
 
-    # -- an Artifact -------------------------------------------------------------------------------
 
-    @property
-    def program(self) -> Any:
-        """The one it stands for."""
-        return self.inner.program
+class SandboxRaised(RuntimeError):
+    """What an artifact in the sandbox did instead of returning, for a caller of ``AsFunction``."""
 
-    @property
-    def baked(self) -> tuple[str, ...]:
-        """The arguments that became constants."""
-        return self.inner.baked
+
+@dataclass(frozen=True)
+class AsFunction:
+    """An artifact as a plain function, however it is run."""
+
+    runner: Runner
+    seed: int
+    module: Any = None
+    native_loops: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it there, as if it were here."""
-        outcome = self.run(Call(args, kwargs), self.seed)
+        """Run it. Raises SandboxRaised if it does not return."""
+        outcome = self.runner.run(Call(args, kwargs), self.seed)
         if not isinstance(outcome, Returned):
-            raise IsolatedRaised(str(outcome))
+            raise SandboxRaised(str(outcome))
         return outcome.value
 
-    def save(self, directory: Any) -> Any:
-        """As the one it stands for."""
-        return self.inner.save(directory)
 
-    def pack_inputs(self, call: Call) -> Call:
-        """As the one it stands for."""
-        return self.inner.pack_inputs(call)
-
-    def unpack_outputs(self, value: Any) -> Any:
-        """As the one it stands for."""
-        return self.inner.unpack_outputs(value)
-
-    @property
-    def facts(self) -> ProgramFacts:
-        """As the one it stands for."""
-        return self.inner.facts
-
-
-def elsewhere(
+def call_in_sandbox(
     session: Session,
     artifact: Artifact,
     call: Call,
@@ -225,8 +222,10 @@ def elsewhere(
     anew: bool = True,
     state: bool = False,
 ) -> tuple[Outcome, Tensors]:
-    """What a loaded artifact does with a call, in eager's terms: its value unpacked and on the item's device, its
-    inputs those of the call.
+    """Return the outcome of a call of a loaded artifact in eager's terms, and its state if ``state``.
+
+    The returned value is unpacked and on ``device``; its inputs are those of ``call``. ``limit`` is in seconds;
+    ``anew``: the call starts from how the artifact was loaded.
     """
     own = call.to("cpu")
     try:
@@ -241,19 +240,19 @@ def elsewhere(
     except Exception as error:
         return raised(error), tensors
     here = Call((value,)).to(device).args[0]
-    return Returned(here, _left(own, packed, outcome.inputs).to(device)), tensors
+    return Returned(here, _inputs_after(own, packed, outcome.inputs).to(device)), tensors
 
 
 def is_scripted(module: Any) -> bool:
-    """Whether what holds an artifact's state is TorchScript."""
+    """Return True if the module that holds an artifact's state is TorchScript."""
     return isinstance(module, torch.jit.ScriptModule)
 
 
-def _left(call: Call, packed: Call, left: Call) -> Call:
-    """The call with what its packed form was left with. Packing hands on the call's own tensors."""
-    after = {id(a): b for a, b in zip(packed.tensors(), left.tensors(), strict=True)}
+def _inputs_after(call: Call, packed: Call, after: Call) -> Call:
+    """Return the call with its inputs as they were left. Packing hands on the call's own tensors."""
+    left = {id(a): b for a, b in zip(packed.tensors(), after.tensors(), strict=True)}
 
     def own(leaf: Any) -> Any:
-        return after.get(id(leaf), leaf)
+        return left.get(id(leaf), leaf)
 
     return Call(tree_map(own, call.args), tree_map(own, dict(call.kwargs)))

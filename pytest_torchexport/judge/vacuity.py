@@ -64,7 +64,7 @@ class OutputActivity:
     """Watches eager's outputs over the calls of one item."""
 
     def __init__(self, tolerance: Tolerance) -> None:
-        self._tolerance = tolerance
+        self.tolerance = tolerance
         self._leaves: dict[str, _Leaf] = {}
         self._calls: set[tuple[Any, ...]] = set()
 
@@ -101,7 +101,7 @@ class OutputActivity:
         if not leaf.numbers:
             yield f"{path} is {'nan or infinite' if leaf.elements else 'empty'} on every call"
             return
-        rtol, atol = self._tolerance.of(leaf.dtype)
+        rtol, atol = self.tolerance.of(leaf.dtype)
         if leaf.compared <= ENOUGH:
             return
         if leaf.largest == 0.0:

@@ -17,7 +17,7 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.plugin.active_item import ActiveItem
 from pytest_torchexport.plugin.capture import CallRecorder, Recording
-from pytest_torchexport.results.failures import Failure, Ineffective, by_name
+from pytest_torchexport.results.failures import CannotJudge, Failure, Ineffective, by_name
 from pytest_torchexport.results.text import failure_text
 from pytest_torchexport.results.verdict import Verdict, why_skipped
 from pytest_torchexport.targets.base import Artifact
@@ -71,7 +71,7 @@ class TorchExport:
         """Return the artifact, for asserts of your own. Raises ExportRefused."""
         try:
             return engine.export(module, Call(args, kwargs), self._plan)
-        except engine.CannotJudge as reason:
+        except CannotJudge as reason:
             pytest.skip(str(reason))
 
 

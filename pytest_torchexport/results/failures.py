@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from pytest_torchexport.results.source_line import SourceLine
-    from pytest_torchexport.results.verdict import Difference, Verdict
+    from pytest_torchexport.results.verdict import Difference, SkipKind, Verdict
 
 __all__ = [
     "ArtifactCrashed",
@@ -167,6 +167,14 @@ class Ineffective(Failure):
     """
 
     title = "nothing was really checked"
+
+
+class CannotJudge(Exception):
+    """The item cannot be judged here: a skip and not a failure. The text says why and what to do."""
+
+    def __init__(self, text: str, kind: SkipKind = "not judged") -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 def by_name(name: str) -> type[Failure]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pytest_torchexport.checks.control_flow.outcomes_met import (
+from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, Condition
+from pytest_torchexport.explore.search import Explored, Found, Seen
+from pytest_torchexport.inputs.recipes import Recipe
+from pytest_torchexport.judge.branch_table import (
     CONSTANT,
     DIVERGES,
     EQUAL,
@@ -22,9 +25,6 @@ from pytest_torchexport.checks.control_flow.outcomes_met import (
     table,
     unreached,
 )
-from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, Condition
-from pytest_torchexport.explore.search import Explored, Found, Seen
-from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.results.failures import (
     ArtifactRaised,
     BranchFrozen,

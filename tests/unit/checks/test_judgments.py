@@ -10,6 +10,8 @@ from torch import nn
 
 from pytest_torchexport import check_export
 from pytest_torchexport.checks import dims, state
+from pytest_torchexport.judge.failure_of import failure_class, failure_of
+from pytest_torchexport.judge.state_differences import carried_differences
 from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.messages import is_guard
 from pytest_torchexport.results.failures import (
@@ -92,12 +94,15 @@ def test_torchs_own_lower_bound_is_no_news():
 )
 def test_guards_on_sizes_are_told_from_other_exceptions(text, guard):
     assert is_guard(text) == guard
-    assert isinstance(dims.as_narrowed(ArtifactRaised(text)), DimsNarrowed) == guard
+    raised = Difference(kind="raised", path="output", expected="a value", actual=text)
+    assert failure_class([raised]) is ArtifactRaised
+    assert type(failure_of([raised])) is (DimsNarrowed if guard else ArtifactRaised)
 
 
 def test_only_a_raise_can_be_a_guard():
-    failure = OutputsDiffer("Guard failed: x.size()[0] == 4")
-    assert dims.as_narrowed(failure) is failure
+    text = "Guard failed: x.size()[0] == 4"
+    differs = Difference(kind="values", path="output", expected="1", actual=text)
+    assert type(failure_of([differs])) is OutputsDiffer
 
 
 class OnlyLarge(nn.Module):
@@ -161,21 +166,21 @@ def test_tensors_of_one_name_are_compared_and_others_are_listed():
     before = {"buffer a": torch.zeros(2), "buffer b": torch.zeros(2)}
     after = {"buffer a": torch.ones(2), "buffer b": torch.ones(2)}
     exact = Tolerance(0.0, 0.0)
-    assert state.carried_differences(after, {"buffer a": torch.ones(2)}, exact) == []
-    (difference,) = state.carried_differences(after, {"buffer a": torch.zeros(2)}, exact)
+    assert carried_differences(after, {"buffer a": torch.ones(2)}, exact) == []
+    (difference,) = carried_differences(after, {"buffer a": torch.zeros(2)}, exact)
     assert difference.path == "buffer a"
     assert state.not_carried(before, after, {"buffer a": torch.ones(2)}) == ["buffer b"]
     with pytest.raises(StateDiffers, match="does not start where"):
-        state.exported(before, {"buffer a": torch.ones(2)}, ["buffer a, net.py:3"])
+        state.raise_if_moved_on(before, {"buffer a": torch.ones(2)}, ["buffer a, net.py:3"])
 
 
 def test_what_the_first_call_returns_is_not_states_business():
-    (difference,) = state.carried_differences(
+    (difference,) = carried_differences(
         {"output": torch.ones(1)}, {"output": torch.zeros(1)}, Tolerance()
     )
-    state.followed(1, 3, [difference], [], stateful=True)
+    state.raise_if_parted(1, 3, [difference], [], stateful=True)
     with pytest.raises(StateDiffers, match="call 2 of 3"):
-        state.followed(2, 3, [difference], [], stateful=True)
+        state.raise_if_parted(2, 3, [difference], [], stateful=True)
 
 
 class Late(nn.Module):
@@ -377,5 +382,5 @@ def test_an_expression_of_pages_is_cut():
 def test_a_death_in_a_row_is_told_as_such_with_its_place(kind, failure):
     died = Difference(kind=kind, path="", expected="returned", actual="it died", what="said")
     with pytest.raises(failure, match="it died") as caught:
-        state.followed(2, 3, [died], [], stateful=True)
+        state.raise_if_parted(2, 3, [died], [], stateful=True)
     assert caught.value.details == ("call 2 of 3 in a row",)

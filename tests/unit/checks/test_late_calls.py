@@ -7,6 +7,7 @@ import torch
 
 from pytest_torchexport import check_export
 from pytest_torchexport.checks import parity
+from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 
 TRIAL = parity._trial
@@ -14,11 +15,11 @@ TRIAL = parity._trial
 
 @pytest.mark.parametrize("drawn", [1, 5])
 def test_a_drawn_call_that_does_not_return_is_no_pass(monkeypatch, drawn):
-    def trial(case, branch_results, origin, recipe, repeats):
+    def trial(case, origin, recipe, repeats):
         if origin == "drawn" and case.log.calls["drawn"] >= drawn - 1:
-            case.log.waiting_for = "the artifact"
-            raise TimeLimitExceeded
-        return TRIAL(case, branch_results, origin, recipe, repeats)
+            with case.log.during(Activity.ARTIFACT):
+                raise TimeLimitExceeded
+        return TRIAL(case, origin, recipe, repeats)
 
     monkeypatch.setattr(parity, "_trial", trial)
     verdict = check_export(

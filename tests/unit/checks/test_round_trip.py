@@ -18,8 +18,7 @@ import torch
 from torch import nn
 
 from pytest_torchexport import check_export
-from pytest_torchexport.checks.round_trip import saving, serving
-from pytest_torchexport.checks.round_trip.trip import RoundTrip
+from pytest_torchexport.checks import round_trip, serving
 from pytest_torchexport.sandbox import process, session, wire
 from pytest_torchexport.sandbox.process import ONNXRUNTIME, TORCH, Server
 from pytest_torchexport.sandbox.session import Session
@@ -222,14 +221,14 @@ def test_names_that_saving_changes_are_told(monkeypatch):
 
 def spoil(monkeypatch, how):
     """Do something to the file after it was moved."""
-    plain = saving.moved
+    plain = round_trip._moved
 
-    def moved(case, described):
-        path = plain(case, described)
-        how(path)
-        return path
+    def moved(case):
+        saved = plain(case)
+        how(saved.path)
+        return saved
 
-    monkeypatch.setattr(saving, "moved", moved)
+    monkeypatch.setattr(round_trip, "_moved", moved)
 
 
 @pytest.mark.parametrize("target", ["trace", "export", "onnx"])
@@ -295,17 +294,14 @@ class Sparse(nn.Module):
 @pytest.fixture
 def second_device(monkeypatch):
     """Where there is no GPU: a device of that name that is the CPU, with a random stream of its own."""
-    plain = RoundTrip.on
+    plain = serving._outcome_on
 
-    def on(own, device, call):
-        own._bench.plan = dataclasses.replace(own._bench.plan, seed=own._bench.plan.seed + 1)
-        try:
-            return plain(own, "cpu", call)
-        finally:
-            own._bench.plan = dataclasses.replace(own._bench.plan, seed=own._bench.plan.seed - 1)
+    def on(case, device, call):
+        other = dataclasses.replace(case.plan, seed=case.plan.seed + 1)
+        return plain(dataclasses.replace(case, plan=other), "cpu", call)
 
     monkeypatch.setattr(serving, "missing_device", lambda _: None)
-    monkeypatch.setattr(RoundTrip, "on", on)
+    monkeypatch.setattr(serving, "_outcome_on", on)
 
 
 @pytest.mark.parametrize("module", [nn.Linear(3, 3), Noisy(), Sparse()])
@@ -323,13 +319,13 @@ def test_what_is_right_on_another_device_passes(second_device, module):
 
 
 def test_what_is_wrong_on_another_device_fails(second_device, monkeypatch):
-    plain = RoundTrip.on
+    plain = serving._outcome_on
 
-    def on(own, device, call):
-        outcome = plain(own, device, call)
+    def on(case, device, call):
+        outcome = plain(case, device, call)
         return dataclasses.replace(outcome, value=outcome.value + 1)
 
-    monkeypatch.setattr(RoundTrip, "on", on)
+    monkeypatch.setattr(serving, "_outcome_on", on)
     verdict = check(serve_on=["cuda"])
     failed(verdict, "RoundTripDiffers", "loaded on cuda")
     assert verdict.differences

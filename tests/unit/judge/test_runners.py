@@ -9,7 +9,11 @@ import torch
 from torch import nn
 
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.runners import InProcess, Isolated, IsolatedRaised, elsewhere
+from pytest_torchexport.judge.runners import (
+    InProcess,
+    InSandbox,
+    call_in_sandbox,
+)
 from pytest_torchexport.outcomes.observe import Crashed, NotTransferable, Raised, Returned, TimedOut
 from pytest_torchexport.targets import ProgramFacts
 
@@ -66,11 +70,10 @@ class Artifact:
 
 def isolated(*sessions, artifact=None):
     waiting = list(sessions)
-    return Isolated(
-        inner=artifact or Artifact(),
+    return InSandbox(
+        artifact=artifact or Artifact(),
         open=lambda: waiting.pop(0),
         device="cpu",
-        seed=7,
         left=lambda: 3.0,
     )
 
@@ -85,7 +88,7 @@ def returned(value, *left):
 def test_the_value_is_unpacked_and_the_inputs_are_those_of_the_call():
     session = Session([returned(X * 2, X + 1)])
     call = Call((), {"given": {"x": X}})
-    outcome, state = elsewhere(session, Artifact(), call, device="cpu", seed=0, limit=1.0)
+    outcome, state = call_in_sandbox(session, Artifact(), call, device="cpu", seed=0, limit=1.0)
     assert isinstance(outcome, Returned)
     assert outcome.value[0].tolist() == [2, 4]
     assert outcome.inputs.kwargs["given"]["x"].tolist() == [2, 3]
@@ -103,7 +106,7 @@ def test_the_value_is_unpacked_and_the_inputs_are_those_of_the_call():
     ],
 )
 def test_what_did_not_return_is_handed_on(outcome):
-    found, _ = elsewhere(
+    found, _ = call_in_sandbox(
         Session([outcome]), Artifact(), Call((X,)), device="cpu", seed=0, limit=1.0
     )
     assert found is outcome
@@ -116,7 +119,7 @@ def test_a_translation_that_raises_is_an_outcome(method):
 
     artifact = Artifact()
     setattr(artifact, method, fails)
-    found, _ = elsewhere(
+    found, _ = call_in_sandbox(
         Session([returned(X)]), artifact, Call((X,)), device="cpu", seed=0, limit=1.0
     )
     assert isinstance(found, Raised)
@@ -158,23 +161,13 @@ def test_a_death_in_a_row_ends_the_row():
     assert second.calls == []
 
 
-def test_it_can_be_called_like_the_artifact_it_stands_for():
+def test_a_runner_can_be_called_like_a_function():
     session = Session([returned(X * 2), Crashed("it was killed by SIGSEGV")])
-    artifact = isolated(session)
-    assert artifact(X)[0].tolist() == [2, 4]
+    function = AsFunction(isolated(session), seed=7)
+    assert function(X)[0].tolist() == [2, 4]
     assert session.calls[0][1] == 7
-    with pytest.raises(IsolatedRaised, match="it was killed by SIGSEGV"):
-        artifact(X)
-
-
-def test_what_it_does_not_do_itself_the_artifact_does(tmp_path):
-    artifact = isolated()
-    assert (artifact.program, artifact.baked) == ("the program", ("flag=True",))
-    assert artifact.save(tmp_path) == tmp_path / "model"
-    assert artifact.module is None
-    assert not artifact.native_loops
-    assert artifact.facts == ProgramFacts()
-    assert artifact.unpack_outputs(1) == [1]
+    with pytest.raises(SandboxRaised, match="it was killed by SIGSEGV"):
+        function(X)
 
 
 def test_what_it_printed_is_known_after_its_process_has_ended():

@@ -1,14 +1,26 @@
-"""Devices: does what was saved here run where the team serves it, and what in it is tied to this device."""
+"""Part of the check ``round_trip``: does the saved artifact run on the devices on which the team serves it.
+
+Separate because it loads the file on other devices, and reads which constants tie it to this one. Raises nothing itself:
+RoundTripDiffers is held back for the end.
+"""
 
 from __future__ import annotations
 
 import torch
 
 from pytest_torchexport import targets
-from pytest_torchexport.checks.round_trip.trip import RoundTrip
+from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.log import ItemLog
-from pytest_torchexport.outcomes.observe import Crashed, NotTransferable, Raised, Returned, TimedOut
+from pytest_torchexport.judge.runners import call_in_sandbox
+from pytest_torchexport.outcomes.observe import (
+    Crashed,
+    NotTransferable,
+    Outcome,
+    Raised,
+    Returned,
+    TimedOut,
+)
 from pytest_torchexport.outcomes.subject import missing_device
 from pytest_torchexport.results.failures import RoundTripDiffers
 from pytest_torchexport.targets.formats.devices import RAISES, RETURNED, BakedDevice, about_devices
@@ -17,12 +29,14 @@ from pytest_torchexport.targets.formats.devices import RAISES, RETURNED, BakedDe
 NAMED = 3
 
 
-def serve(case: Case, trip: RoundTrip) -> None:
-    """Load the artifact on the devices that the team serves on and make the example's call there; where a device
-    is missing here, its constants tell.
+def serve(case: Case) -> None:
+    """Load the artifact on each device of ``torchexport_serve_on`` and make the example's call there.
 
-    What is only tied to its device is a note: most files are served on the kind of device they were made on.
+    If a device is missing here, the constants of the program tell. A program that is only tied to its own device is a
+    note: most files are served on the kind of device they were made on.
     """
+    if case.saved is None:
+        return
     tied = [item for item in case.artifact.facts.devices() if item.effect in (RAISES, RETURNED)]
     others = [d for d in case.plan.settings.serve_on if _indexed(d) != _indexed(case.plan.device)]
     moved_by = targets.get(case.plan.target).traits.moved_by
@@ -32,48 +46,67 @@ def serve(case: Case, trip: RoundTrip) -> None:
     for device in others:
         reason = missing_device(device) or targets.get(case.plan.target).unavailable(device)
         if reason is None:
-            _call_on(case, trip, device)
+            _call_on(case, device)
             continue
         case.log.ineffective.append(f"not loaded on {device}, where it is to be served: {reason}")
         if tied and not moved_by:
-            trip.hold(_tied(device, tied))
-        said = _on_meta(case, trip)
+            case.log.hold(_tied(device, tied))
+        said = _on_meta(case)
         if said:
-            trip.hold(
+            case.log.hold(
                 RoundTripDiffers(f"it will not run on {device}: moved to meta, it raises {said}")
             )
 
 
-def _on_meta(case: Case, trip: RoundTrip) -> str | None:
-    """What a copy says that was moved to the one other device that is always there, if it is about devices. That it
-    says nothing proves nothing: some operations accept there what they refuse on a GPU.
+def _on_meta(case: Case) -> str | None:
+    """Return what a copy raises about devices if it is moved to ``meta``, the one other device that is always there.
+
+    None proves nothing: some operations accept on ``meta`` what they refuse on a GPU.
     """
     if not isinstance(case.artifact.program, torch.nn.Module | torch.export.ExportedProgram):
         return None  # ONNX Runtime has no such device
-    outcome = trip.on("meta", case.spec.example)
+    outcome = _outcome_on(case, "meta", case.spec.example)
     return about_devices(outcome.message) if isinstance(outcome, Raised) else None
 
 
-def _call_on(case: Case, trip: RoundTrip, device: str) -> None:
+def _call_on(case: Case, device: str) -> None:
     example = case.spec.example
-    outcome = trip.on(device, example)
+    outcome = _outcome_on(case, device, example)
     if outcome is None:
         return
     if isinstance(outcome, (Raised, Crashed, TimedOut)):
-        trip.hold(RoundTripDiffers(f"loaded on {device}: {outcome}"))
+        case.log.hold(RoundTripDiffers(f"loaded on {device}: {outcome}"))
         return
     if isinstance(outcome, NotTransferable):
         case.log.note(f"loaded on {device}, and not compared: {outcome}")
         return
-    expected = case.eager.on_device(example, case.eager.on_cpu(example))
+    expected = case.reference.on_device(example, case.reference.on_cpu(example))
     if not isinstance(expected, Returned):
         return
-    # In books of its own, because another device rounds otherwise; and draws from another stream.
-    judge = case.judge_of(case.artifact, ItemLog())
-    judge.random_paths = case.judge.random_paths | case.eager.random
+    # With a log of its own: another device rounds otherwise, and draws from another stream.
+    random_paths = case.random_paths | case.reference.random
+    judge = case.judge_of(case.runner, ItemLog(), random_paths)
     differences = judge.differences([example], expected, outcome)
     if differences:
-        trip.hold(RoundTripDiffers(f"loaded on {device}", differences=tuple(differences)))
+        case.log.hold(RoundTripDiffers(f"loaded on {device}", differences=tuple(differences)))
+
+
+def _outcome_on(case: Case, device: str, call: Call) -> Outcome | None:
+    """Return what the artifact does with a call when loaded on another device; None if there is no file."""
+    if case.saved is None:
+        return None
+    with case.log.timed("round trip"), case.saved.open(device) as session:
+        if session.problem is not None:
+            return session.problem
+        outcome, _ = call_in_sandbox(
+            session,
+            case.artifact,
+            call,
+            device=case.plan.device,
+            seed=case.plan.seed,
+            limit=case.call_limit(),
+        )
+        return outcome
 
 
 def _tied(device: str, tied: list[BakedDevice]) -> RoundTripDiffers:

@@ -1,0 +1,330 @@
+"""The check ``control_flow``: whichever branch eager takes, the artifact takes it too.
+
+Calls are searched that together take every outcome of every condition. They are made with the other calls; a failing
+call off the example's path is blamed on the branch that best tells failing calls from passing ones.
+Raises BranchFrozen; Ineffective if the branch coverage that was asked for is not reached.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from pytest_torchexport.explore.observed import Observed
+from pytest_torchexport.explore.search import Explored, Found, Goal, Search
+from pytest_torchexport.inputs.recipes import (
+    Recipe,
+    build,
+    build_leaves,
+    example_recipe,
+    readable,
+    with_leaves,
+)
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge import branch_table
+from pytest_torchexport.judge.branch_results import BranchResults
+from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.explain import explained
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded
+from pytest_torchexport.outcomes.messages import condense
+from pytest_torchexport.results.failures import Failure
+from pytest_torchexport.results.verdict import coverage_of
+from pytest_torchexport.targets.base import Artifact, NotApplicable
+from pytest_torchexport.targets.formats.branches import difference
+
+# Seconds per call of the budget: a stop for slow models, 5 s for the default 200.
+SECONDS_PER_CALL = 0.025
+# Numbers in the literals of a search that are kept for the next run.
+MAX_STORED_NUMBERS = 500_000
+MAX_STORED = 32
+# A shrunk call stays further from the threshold than this part of the compared value.
+CLEAR = 1e-3
+# How often the way between the example and a failing call is halved to find where the branch turns.
+HALVINGS = 12
+
+
+# -- the search ------------------------------------------------------------------------------------
+
+
+def explore(case: Case) -> Case | None:
+    """Search for calls; return a case that knows them. None if there is nothing to search."""
+    observed = case.observed
+    if observed is None or not (
+        observed.conditions or observed.code.unread or observed.code.not_followed
+    ):
+        return None
+    log, plan = case.log, case.plan
+    _note_what_is_not_followed(case, observed)
+    with log.timed("explore"):
+        explored = _search(case, observed)
+        if observed.drifted():
+            explored = _search(case, observed)
+    if not explored.corpus or explored.corpus[0].recipe != example_recipe(case.spec):
+        log.note("eager could not be observed on the example: its branches were not followed")
+        if plan.settings.min_branch_coverage:
+            log.ineffective.append("branch coverage is not known: eager could not be observed")
+        return None
+    if explored.stopped:
+        log.note(f"the search for branches stopped after {explored.stopped}")
+    plan.corpus.store(case.key, _kept(explored), shared=True)
+    found = BranchResults(
+        spec=case.spec,
+        observed=observed,
+        explored=explored,
+        artifact=case.artifact.facts.branches(),
+    )
+    return dataclasses.replace(case, branches=found)
+
+
+def _note_what_is_not_followed(case: Case, observed: Observed) -> None:
+    note = case.log.note
+    for name in observed.code.unread:
+        note(f"no source of {name}: of its conditions only those on tensors are seen")
+    for name in case.plan.settings.follow:
+        if name not in sys.modules:
+            note(f"torchexport_follow: nothing has imported {name}")
+    if not observed.code.complete:
+        note("forward leads to more functions than are followed: not all branches are known")
+    if observed.code.not_followed:
+        note(
+            f"branches in {', '.join(observed.code.not_followed)} are not followed; torchexport_follow does"
+        )
+
+
+def _search(case: Case, observed: Observed) -> Explored:
+    plan, settings = case.plan, case.plan.settings
+    return Search(
+        case.spec,
+        observed,
+        seed=plan.seed,
+        calls=settings.explore_calls,
+        seconds=min(SECONDS_PER_CALL * settings.explore_calls, 0.25 * settings.time_limit),
+        stored=readable(case.spec, plan.corpus.load(case.key, shared=True)),
+        before_call=case.log.try_call,
+    ).run(lambda done, total: plan.progress("branches", done, total))
+
+
+def _kept(explored: Explored) -> list[dict[str, object]]:
+    """Return the calls worth finding again: those that no seed is."""
+    kept: list[dict[str, object]] = []
+    numbers = 0
+    for found in filter(lambda found: found.searched, explored.corpus):
+        numbers += sum(
+            leaf.data.tensor.numel() for leaf in found.recipe.leaves if leaf.kind == "literal"
+        )
+        if numbers <= MAX_STORED_NUMBERS and len(kept) < MAX_STORED:
+            kept.append(found.recipe.as_dict())
+    return kept
+
+
+# -- whose fault a failing call is -----------------------------------------------------------------
+
+
+def attribute(case: Case) -> None:
+    """Raise BranchFrozen if a branch is to blame for the failing calls.
+
+    Otherwise put the failing call first that is to be explained: the first on the example's own path.
+    """
+    branches = case.branches
+    if not isinstance(branches, BranchResults) or not case.log.failed:
+        return
+    case.log.branches = branches.table()
+    recipe, failure, goal = _to_explain(case, branches)
+    if goal is None:
+        case.log.failed.insert(0, (recipe, failure))
+        return
+    fault = Fault(case, branches, goal)
+    failure = explained(case, recipe, failure, as_well=fault.takes_the_same_turn)
+    raise fault.failure(failure)
+
+
+def _to_explain(case: Case, branches: BranchResults) -> tuple[Recipe, Failure, Goal | None]:
+    """Return the failing call to explain, its failure, and the outcome of a condition that is to blame.
+
+    It is the first call that no branch is to blame for; else the first, with its branch.
+    """
+    first: tuple[Recipe, Failure, Goal | None] | None = None
+    for recipe, failure in case.log.failed:
+        found = branches.found(recipe)
+        if found is None or not branch_table.may_be_frozen(failure):
+            return recipe, failure, None
+        goal = branch_table.guilty(branches.example, found, branches.tried)
+        if goal is None:
+            return recipe, failure, None
+        if first is None and not _explains(case, branches, recipe, found):
+            return recipe, failure, None
+        first = first or (recipe, failure, goal)
+    assert first is not None, "called only if calls failed"
+    return _on_the_examples_path(case, branches, first[0]) or first
+
+
+def _on_the_examples_path(
+    case: Case, branches: BranchResults, recipe: Recipe
+) -> tuple[Recipe, Failure, None] | None:
+    """Return the example's own values at the failing call's sizes, if they fail without leaving its path."""
+    other = example_recipe(case.spec, recipe.sizes)
+    path = branches.path(other)
+    if path is None or path.decisions() != branches.example.decisions:
+        return None
+    failure = case.judge.quietly(other)
+    return (other, failure, None) if failure is not None else None
+
+
+def _explains(case: Case, branches: BranchResults, failing: Recipe, found: Found) -> bool:
+    """Return True if the branch explains the failure: an artifact exported at another call on the same path agrees
+    on this call. False means that a value was baked in, and no condition is to blame.
+    """
+    other = _passing_twin(branches, failing, found) or _on_the_verge(branches, failing, found)
+    second = _exported_at(case, branches, other) if other is not None else None
+    if isinstance(second, NotApplicable | str | None):
+        return True  # nothing speaks against it
+    return case.failure_of(second, failing) is None
+
+
+def _passing_twin(branches: BranchResults, failing: Recipe, found: Found) -> Recipe | None:
+    """Return a call on the same path on which the artifact is right.
+
+    Its sizes are the same, because an exporter may bake in sizes behind a branch as well.
+    """
+    passing = (item.found for item in branches.tried if not item.failed)
+    return next(
+        (
+            twin.recipe
+            for twin in passing
+            if twin.decisions == found.decisions and twin.recipe.sizes == failing.sizes
+        ),
+        None,
+    )
+
+
+def _on_the_verge(branches: BranchResults, failing: Recipe, found: Found) -> Recipe | None:
+    """Return, between the example's values and the failing call's, the last on the failing call's path; None if no
+    float lies between them.
+    """
+    far = build_leaves(branches.spec, failing)
+    near = build_leaves(branches.spec, example_recipe(branches.spec, failing.sizes))
+    if far is None or near is None:
+        return None
+    floats = [
+        index
+        for index, leaf in enumerate(far)
+        if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+    ]
+    taken, missed, verge = 1.0, 0.0, None
+    for _ in range(HALVINGS if floats else 0):
+        share = (taken + missed) / 2
+        mixed = {i: torch.lerp(near[i].double(), far[i].double(), share) for i in floats}
+        recipe = with_leaves(failing, {i: mixed[i].to(far[i].dtype) for i in floats})
+        path = branches.path(recipe)
+        if path is not None and path.decisions() == found.decisions:
+            taken, verge = share, recipe
+        else:
+            missed = share
+    return verge
+
+
+def _exported_at(
+    case: Case, branches: BranchResults, recipe: Recipe
+) -> Artifact | NotApplicable | str | None:
+    """Return the artifact made at another call; the exporter's reason if it refuses, None if it is not asked."""
+    call: Call | None = build(case.spec, recipe)
+    # torch.jit.trace does not survive an operation that raises: see targets.trace.CAUGHT.
+    if call is None or branches.path(recipe) is None or branches.observed.catches:
+        return None
+    try:
+        return case.exported(call)
+    except TimeLimitExceeded:
+        raise
+    except Exception as error:
+        return condense(error)[0]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The outcome of a condition that failing calls take, and the artifact does not."""
+
+    case: Case
+    branches: BranchResults
+    goal: Goal
+
+    def takes_the_same_turn(self, recipe: Recipe) -> bool:
+        """Return True if a call takes the same outcome, clear of the condition's threshold."""
+        path = self.branches.path(recipe)
+        if path is None:
+            return False
+        key, _ = self.goal
+        if self.branches.explored.conditions[key[0]].loops:
+            return path.loops.get(key) != self._rounds
+        events = [event for event in path.events if (event.key, event.outcome) == self.goal]
+        return bool(events) and not any(e.rounded and e.relative < CLEAR for e in events)
+
+    @cached_property
+    def _rounds(self) -> list[int] | None:
+        """How often the loop at fault goes round on the example."""
+        path = self.branches.path(self.branches.example.recipe)
+        return path.loops.get(self.goal[0]) if path is not None else None
+
+    def failure(self, failure: Failure) -> Failure:
+        """Return BranchFrozen for the failure of the shrunk call, if the artifact has no branch there."""
+        branches, log = self.branches, self.case.log
+        condition = branches.explored.conditions[self.goal[0][0]]
+        log.branches = branches.table(self.goal)
+        if branches.has_branch(self.goal[0][0]) is not False:
+            return failure
+        recipe = log.shrunk.recipe if log.shrunk is not None else branches.example.recipe
+        way = branches.found(recipe) or branches.example
+        return branch_table.frozen(
+            failure,
+            condition,
+            self.goal,
+            (branches.example, way),
+            tuple(_proof(self.case, branches, recipe)),
+        )
+
+
+def _proof(case: Case, branches: BranchResults, recipe: Recipe) -> Iterator[str]:
+    """Yield how a second trace, made at the failing call, differs as a program."""
+    scripts = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
+    program = case.artifact.program
+    if not isinstance(program, scripts):
+        return
+    second = _exported_at(case, branches, recipe)
+    if isinstance(second, str):
+        yield f"exported at this call it is refused: {second}"
+    if isinstance(second, NotApplicable | str | None):
+        return
+    lines = difference(program.inlined_graph, second.program.inlined_graph)
+    if lines:
+        agrees = ", and agrees with eager" if case.failure_of(second, recipe) is None else ""
+        yield f"exported at this call it is another program{agrees}:"
+        yield from lines
+
+
+# -- what a pass rests on --------------------------------------------------------------------------
+
+
+def weigh(case: Case) -> None:
+    """Keep the outcomes that no call took although the artifact has no branch there."""
+    branches, log = case.branches, case.log
+    if not isinstance(branches, BranchResults):
+        return
+    log.branches = branches.table()
+    rows = zip(branches.explored.seen, log.branches, strict=True)
+    conditions, own = branches.explored.conditions, branches.observed.code.is_of_model
+    # Conditions of a library around its models (transformers' outputs look at their own fields) are no news.
+    near = [row for key, row in rows if own(conditions[key[0]])]
+    log.ineffective += branch_table.unreached(near)
+
+
+def require(case: Case) -> None:
+    """Raise Ineffective if the branch coverage that was asked for is not reached.
+
+    The last step, so that it hides no other failure.
+    """
+    rows, wanted = case.log.branches, case.plan.settings.min_branch_coverage
+    branch_table.enough(coverage_of(rows), wanted, rows)

@@ -1,0 +1,39 @@
+"""What a pass is worth: were there calls that could fail, and can every output be judged?
+
+Raises Ineffective if hardly anything was checked, and under strict for every reason why a pass says little. Raises
+CannotJudge if the artifact's random outputs cannot be compared.
+"""
+
+from __future__ import annotations
+
+from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.vacuity import weighed
+from pytest_torchexport.results.failures import CannotJudge, Ineffective
+
+
+def weigh(case: Case) -> None:
+    """Raise Ineffective if hardly anything was checked; else keep the reasons why a pass says little."""
+    log, accepted = case.log, case.accepted
+    log.ineffective += weighed(
+        log.outputs,
+        refused=log.calls["rejected"],
+        refusal=accepted.refusal,
+        only_the_examples_values=accepted.fell_back and not accepted.takes_other_values,
+        fixed=accepted.fixed,
+    )
+    for text in log.outputs.partial():
+        log.note(text)
+
+
+def require(case: Case) -> None:
+    """Raise CannotJudge if random outputs cannot be compared; under strict, Ineffective for any weak pass."""
+    paths = ", ".join(sorted(case.random_paths))
+    unjudged = paths and (
+        f"forward is random, and {case.plan.target} draws from another random stream than eager: "
+        f"the values of {paths} cannot be compared"
+    )
+    if case.plan.settings.strict and (case.log.ineffective or unjudged):
+        first, *more = [unjudged] if unjudged else case.log.ineffective
+        raise Ineffective(first, details=tuple(more))
+    if unjudged:
+        raise CannotJudge(unjudged)

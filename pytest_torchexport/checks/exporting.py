@@ -1,0 +1,84 @@
+"""Export the subject.
+
+Raises ExportRefused, or CannotJudge if nobody named the target or the target has no meaning for the subject.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import torch
+
+from pytest_torchexport import targets
+from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT, specialized_dims
+from pytest_torchexport.inputs.recipes import build, example_recipe
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.case import Case, Prepared
+from pytest_torchexport.judge.log import Activity
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded, survived
+from pytest_torchexport.outcomes.messages import condense, is_about_dims
+from pytest_torchexport.outcomes.observe import Returned
+from pytest_torchexport.results.failures import CannotJudge, ExportRefused
+from pytest_torchexport.targets.formats.sizes import refused_at
+from pytest_torchexport.targets.refusals import remedy
+
+# An exporter that may kill the interpreter is tried in a copy of it, for so long.
+TRYING_SECONDS = 60.0
+
+
+def export(prepared: Prepared) -> Case:
+    """Export a copy of the subject."""
+    prepared.plan.progress("export")
+    example = _example(prepared)
+    with prepared.log.during(Activity.EXPORTER):
+        _raise_if_fatal(prepared, example)
+        try:
+            with prepared.log.timed("export"):
+                artifact = prepared.exported(example)
+        except TimeLimitExceeded:
+            raise
+        except Exception as error:
+            _refuse(prepared, error)
+    return Case.of(prepared, artifact)
+
+
+def _example(prepared: Prepared) -> Call:
+    """Return the example, at size 2 of each dim that varies and whose own size exporters would freeze."""
+    spec, target = prepared.spec, targets.get(prepared.plan.target)
+    dims = specialized_dims(spec) if target.traits.specializes_0_1 else ()
+    recipe = example_recipe(spec, {dim.name: EXPORTED_AT for dim in dims})
+    call = build(spec, recipe) if dims else None
+    if call is None or not isinstance(prepared.reference.on_cpu(call), Returned):
+        return spec.example
+    names = ", ".join(f"{dim.name} (the example's is {dim.example})" for dim in dims)
+    prepared.log.note(f"exported at size {EXPORTED_AT} of {names}: exporters freeze sizes 0 and 1")
+    return call
+
+
+def _raise_if_fatal(prepared: Prepared, example: Call) -> None:
+    """Raise ExportRefused if the exporter does not survive a forward that catches what an operation raises."""
+    observed = prepared.observed
+    fatal = targets.get(prepared.plan.target).traits.crashes_on_caught_errors
+    if not fatal or observed is None or not observed.example_catches:
+        return
+    # A copy of a process that has begun with CUDA cannot go on with it.
+    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    if begun or not survived(lambda: prepared.exported(example), TRYING_SECONDS):
+        raise ExportRefused(fatal)
+
+
+def _refuse(prepared: Prepared, error: Exception) -> NoReturn:
+    """Raise ExportRefused if the user named the target, else CannotJudge."""
+    plan, spec = prepared.plan, prepared.spec
+    reason, where = condense(error)
+    where = refused_at(error) or where
+    details = [*remedy(error)]
+    said = plan.options.shapes is not None or plan.options.dynamic_shapes is not None
+    assumed = [dim.name for dim in spec.dims.values() if not dim.declared and not said]
+    if assumed and is_about_dims(error):
+        details.insert(0, spec.opt_out(assumed))
+    if not plan.named:
+        hint = f" ({details[0]})" if details else ""
+        text = f"{plan.target} refused the module: {reason}{hint}"
+        raise CannotJudge(text, "refused") from None
+    raise ExportRefused(reason, details=tuple(details), where=where) from None

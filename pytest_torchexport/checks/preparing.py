@@ -1,0 +1,110 @@
+"""Before anything is exported: can the item be judged here, is eager a reference, and which calls does it take.
+
+Raises CannotJudge if target or device are unavailable; SpecError, NotRepeatable and TrainingMode about eager alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from pytest_torchexport import targets
+from pytest_torchexport.config import names
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.eager.accepted import AcceptedCalls
+from pytest_torchexport.eager.reference import Reference
+from pytest_torchexport.explore.observed import Observed
+from pytest_torchexport.inputs.spec import Call, build_spec
+from pytest_torchexport.inputs.strategies import boundary_recipes
+from pytest_torchexport.judge.case import Prepared
+from pytest_torchexport.judge.loading import loader_of
+from pytest_torchexport.judge.log import ItemLog
+from pytest_torchexport.outcomes.limits import Deadline
+from pytest_torchexport.outcomes.subject import Subject, local_packages, missing_device
+from pytest_torchexport.results.failures import CannotJudge, Ineffective
+from pytest_torchexport.sandbox.session import warm_up
+
+# Eager's calls before the export stop at this share of the time limit.
+REHEARSAL_SHARE = 0.25
+
+
+def prepare(
+    subject: Subject,
+    given: Sequence[Call],
+    plan: Plan,
+    *,
+    foreign: bool,
+    log: ItemLog,
+    deadline: Deadline,
+    resources: ExitStack,
+) -> Prepared:
+    """Examine eager. ``given[0]`` is the example; further calls tell which sizes vary.
+
+    ``foreign``: somebody else made the artifact.
+    """
+    plan.progress("eager")
+    _raise_if_unavailable(plan)
+    _start_clean_process(plan, foreign=foreign)
+    with log.timed("eager"):
+        reference = Reference(subject, plan, log.note, given[0])
+        spec = build_spec(subject.signature(), given, plan.options, subject.annotations())
+        log.assumed = spec.assumed
+        reference.prepare(spec.example, [leaf.path for leaf in spec.leaves])
+        observed: Observed | None = None
+        if plan.checks("control_flow"):
+            observed = Observed(reference, plan.seed, plan.settings.follow)
+            observed.learn(spec.example)
+            reference.guard(observed)
+        prepared = Prepared(
+            plan=plan,
+            reference=reference,
+            accepted=AcceptedCalls(spec, reference, log.note),
+            observed=observed,
+            log=log,
+            deadline=deadline,
+            blocked=_blocked(subject, plan),
+            resources=resources,
+        )
+        log.assumed = prepared.spec.assumed
+        _rehearse(prepared)
+        log.assumed = prepared.spec.assumed
+    return prepared
+
+
+def _raise_if_unavailable(plan: Plan) -> None:
+    reason = missing_device(plan.device) or targets.get(plan.target).unavailable(plan.device)
+    if reason and plan.settings.strict:
+        raise Ineffective(f"unavailable: {reason}")
+    if reason:
+        raise CannotJudge(f"unavailable: {reason}", "unavailable")
+
+
+def _start_clean_process(plan: Plan, *, foreign: bool) -> None:
+    """Start the clean process now, so that it is ready when there is something to load. Does not wait."""
+    wanted = foreign or plan.checks("round_trip") or bool(plan.why_isolated)
+    if wanted and names.entry_point(plan.target) is not None:
+        preload = targets.get(plan.target).traits.preload
+        warm_up(torch=loader_of(plan.target).torch, preload=preload)
+
+
+def _blocked(subject: Subject, plan: Plan) -> tuple[str, ...]:
+    """Return the packages of the model's source, which the clean process does not have."""
+    allowed = {name.partition(".")[0] for name in plan.settings.runtime_imports}
+    own = {*subject.packages(), *local_packages(plan.root or Path.cwd())}
+    return tuple(sorted(own - allowed))
+
+
+def _rehearse(prepared: Prepared) -> None:
+    """Make the boundary calls in eager alone.
+
+    A wrong declaration ends here as a SpecError, and a forward that changes its module only on other calls than the
+    example is found out before an artifact is judged by it.
+    """
+    plan = prepared.plan
+    for recipe in boundary_recipes(prepared.spec, plan.seed):
+        if prepared.deadline.elapsed > REHEARSAL_SHARE * plan.settings.time_limit:
+            return
+        prepared.log.try_call(recipe)
+        prepared.accepted.call(recipe)
+    prepared.reference.drifted()

@@ -1,1 +1,0 @@
-"""The check ``round_trip``: a saved, moved and loaded artifact does what it did in memory."""

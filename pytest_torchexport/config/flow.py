@@ -1,0 +1,62 @@
+"""The order of an item's steps, as data: from the exported artifact to the verdict.
+
+``docs/explanation/how-an-item-runs.md`` says the same in prose. Before the first step, eager is examined and the subject is
+exported. A step is a function in ``checks``: it gets the item's Case, raises a Failure, and may return another Case.
+Plain strings, so that the names of checks are known without importing torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step.
+
+    ``run`` is ``module:function`` below ``checks``. ``checks``: the step runs if one of these is asked for; empty: it
+    always runs. ``own_time``: the step keeps limits of its own, because it waits for other processes or because the
+    item's verdict is already known; other steps share the item's time limit.
+    """
+
+    name: str
+    run: str
+    checks: tuple[str, ...] = ()
+    own_time: bool = False
+
+
+CALLS = ("parity", "control_flow")
+
+FLOW = (
+    # First of all: an artifact that crashes is to crash the clean process, not pytest's.
+    Step(name="save", run="round_trip:save", own_time=True),
+    Step(name="load in the clean process", run="round_trip:load", own_time=True),
+    Step(name="first calls there", run="round_trip:run_example", own_time=True),
+    Step(name="random streams", run="randomness:compare_streams"),
+    Step(name="branch search", run="control_flow:explore", checks=("control_flow",)),
+    Step(name="state in single calls", run="state:check_stateless", checks=("state",)),
+    Step(name="seeds", run="randomness:check_seeds"),
+    # Before the same calls are made in this process.
+    Step(name="calls after loading", run="round_trip:compare", checks=("round_trip",)),
+    Step(name="devices", run="serving:serve", checks=("round_trip",)),
+    Step(name="state at the start", run="state:check_start", checks=("state",)),
+    Step(name="sizes of the program", run="dims:audit", checks=("dims",)),
+    Step(name="calls", run="parity:run", checks=CALLS),
+    Step(name="frozen branches", run="control_flow:attribute", checks=("control_flow",)),
+    Step(name="smallest failing call", run="parity:explain", checks=CALLS),
+    Step(name="worth of a pass", run="effect:weigh", checks=("parity",)),
+    Step(name="branches not taken", run="control_flow:weigh", checks=("control_flow",)),
+    Step(name="state in rows of calls", run="state:check_rows", checks=("state",)),
+    Step(name="what cannot be judged", run="effect:require"),
+    # What the loaded artifact does differently is raised last: parity explains the same bug better.
+    Step(name="result of the round trip", run="round_trip:raise_held", own_time=True),
+    Step(name="seeded bugs", run="self_test:seed_bugs", own_time=True),
+    Step(
+        name="branch coverage", run="control_flow:require", checks=("control_flow",), own_time=True
+    ),
+)
+
+
+def checks() -> tuple[str, ...]:
+    """Return the names of the checks: what a marker's ``checks=`` may name."""
+    return tuple(sorted({name for step in FLOW for name in step.checks}))

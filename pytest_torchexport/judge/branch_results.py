@@ -1,0 +1,98 @@
+"""What the branch search found, and what the artifact did on each path of eager."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pytest_torchexport.explore.conditions import ConditionId
+from pytest_torchexport.explore.observed import Observed
+from pytest_torchexport.explore.paths import Path
+from pytest_torchexport.explore.search import Explored, Found, Goal, found_on
+from pytest_torchexport.inputs.recipes import Recipe, build
+from pytest_torchexport.inputs.spec import InputSpec
+from pytest_torchexport.judge import branch_table
+from pytest_torchexport.judge.branch_table import Tried
+from pytest_torchexport.results.verdict import Branch
+from pytest_torchexport.targets.formats.branches import Branches
+
+
+class NotExplored:
+    """Stands for the results if branches are not checked, or there is nothing to search."""
+
+    recipes: Sequence[Recipe] = ()
+
+    def begin(self) -> None:
+        """Do nothing."""
+
+    def book(self, recipe: Recipe, *, failed: bool) -> None:
+        """Do nothing."""
+
+
+NOT_EXPLORED = NotExplored()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BranchResults:
+    """The paths through eager that are known, and on which of their calls the artifact failed.
+
+    ``artifact`` are the branches that its program still has; None if it does not tell. ``tried`` grows with the calls.
+    """
+
+    spec: InputSpec
+    observed: Observed
+    explored: Explored
+    artifact: Branches | None
+    tried: list[Tried] = field(default_factory=list)
+
+    @property
+    def example(self) -> Found:
+        """The example and its path."""
+        return self.explored.corpus[0]
+
+    @property
+    def recipes(self) -> Sequence[Recipe]:
+        """The calls that together take every path that was found, besides the example."""
+        return [found.recipe for found in self.explored.corpus[1:]]
+
+    def path(self, recipe: Recipe) -> Path | None:
+        """Return the path of a call; None if eager does not take it while it is observed."""
+        call = build(self.spec, recipe)
+        if call is None:
+            return None
+        with self.observed.installed():
+            return self.observed.run(call)
+
+    def found(self, recipe: Recipe) -> Found | None:
+        """Return the call with its path, likewise."""
+        path = self.path(recipe)
+        return found_on(recipe, path) if path is not None else None
+
+    def begin(self) -> None:
+        """Forget what calls have shown."""
+        self.tried.clear()
+
+    def book(self, recipe: Recipe, *, failed: bool) -> None:
+        """Remember the result of a call if its path is known, or if it failed."""
+        corpus = self.explored.corpus
+        found = next((known for known in corpus if known.recipe == recipe), None)
+        if found is None and failed:
+            found = self.found(recipe)
+        if found is not None:
+            self.tried.append(Tried(found, failed))
+
+    def has_branch(self, condition: ConditionId) -> bool | None:
+        """Return True if the artifact branches at a condition; None if it does not tell."""
+        return branch_table.has_branch(self.artifact, self.explored.conditions[condition])
+
+    def table(self, culprit: Goal | None = None) -> tuple[Branch, ...]:
+        """Return every condition that was met, and what became of each of its outcomes."""
+        dims = self.spec.dims
+        return branch_table.table(
+            self.explored,
+            self.tried,
+            self.artifact,
+            self.example,
+            culprit,
+            frozenset(name for name, dim in dims.items() if dim.declared),
+        )

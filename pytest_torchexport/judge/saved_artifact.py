@@ -1,0 +1,76 @@
+"""An artifact's files: saved, moved to a directory of the sandbox, opened there, kept after a failure."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.judge import loading
+from pytest_torchexport.outcomes.observe import Outcome, Tensors
+from pytest_torchexport.sandbox.session import Session
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SavedArtifact:
+    """A file in a directory of its own, and the session that has it loaded (None: it did not load).
+
+    ``blocked`` are the packages that the process does not have; ``thorough`` and ``fresh`` say how carefully the
+    process puts its state back after a call. ``first_runs`` are the calls of the example that were made there.
+    """
+
+    path: Path
+    plan: Plan
+    blocked: Sequence[str]
+    thorough: bool
+    fresh: bool
+    session: Session | None = None
+    first_runs: tuple[tuple[Outcome, Tensors], ...] = ()
+
+    def open(self, device: str | None = None) -> Session:
+        """Load it in a new process, on the item's device or another. Raises LoadFailed if there is no process."""
+        return self.open_file(self.path, device)
+
+    def open_file(self, path: Path, device: str | None = None) -> Session:
+        """Load a file of the same artifact."""
+        source = loading.source_of(
+            self.plan,
+            path,
+            self.blocked,
+            device=device or self.plan.device,
+            thorough=self.thorough,
+            fresh=self.fresh,
+        )
+        return loading.opened(source, self.plan)
+
+    def printed(self) -> str:
+        """Return the end of what the artifact printed in its process."""
+        return self.session.printed() if self.session is not None else ""
+
+    def keep(self, directory: Path) -> Path:
+        """Move the files to ``directory``, or to one with a number behind its name if that exists.
+
+        Returns the path of the file. Raises OSError.
+        """
+        self.end()
+        # The end of what it printed is in the verdict; the rest may be as long as the limit allows.
+        for output in self.path.parent.glob("*.output"):
+            output.unlink()
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        number, free = 1, directory
+        while free.exists():
+            number, free = number + 1, directory.with_name(f"{directory.name}-{number + 1}")
+        shutil.move(self.path.parent, free)
+        return free / self.path.name
+
+    def end(self) -> None:
+        """End its process."""
+        if self.session is not None:
+            self.session.close()
+
+    def close(self) -> None:
+        """End its process, and remove the files that were not kept."""
+        self.end()
+        shutil.rmtree(self.path.parent, ignore_errors=True)
