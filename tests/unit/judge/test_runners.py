@@ -10,8 +10,10 @@ from torch import nn
 
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.runners import (
+    AsFunction,
     InProcess,
     InSandbox,
+    SandboxRaised,
     call_in_sandbox,
 )
 from pytest_torchexport.outcomes.observe import Crashed, NotTransferable, Raised, Returned, TimedOut
