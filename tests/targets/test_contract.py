@@ -124,6 +124,8 @@ def test_an_unavailable_device_has_a_reason(name: str) -> None:
 
 
 def test_a_script_module_is_not_applicable_or_exported(name: str) -> None:
+    if reason := targets.get(name).unavailable("cpu"):
+        pytest.skip(reason)
     scripted = torch.jit.script(Affine().eval())
     verdict = check_export(scripted, (torch.randn(2, 4),), target=name, max_examples=5)
     if name in ("export", "onnx"):
