@@ -1,4 +1,4 @@
-"""Only for test_bert.py: transformers imports torchvision, which some installations cannot load."""
+"""Make transformers importable for test_bert.py: some installations cannot load torchvision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny BERT, made from a config (nothing is downloaded): batch and sequence length vary."""
+"""A small BERT with varying batch and sequence length; made from a config, without a download."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ transformers = pytest.importorskip("transformers", reason="needs transformers")
 
 
 class Encoder(nn.Module):
-    """Tensors in, one tensor out: what a serving stack wants of a transformers model."""
+    """Takes tensors and returns one tensor, as a serving stack expects."""
 
     def __init__(self):
         super().__init__()
@@ -28,8 +28,8 @@ class Encoder(nn.Module):
         return self.bert(input_ids, attention_mask=attention_mask).last_hidden_state
 
 
-# The vocabulary is found by itself (the ids feed an embedding), and so is the mask: it stays 0/1, and every row
-# keeps at least one 1. The positions end at 64, and only the user can know that.
+# The plugin infers the legal ids from the embedding that they feed. It keeps the mask 0/1 with at
+# least one 1 in each row. It cannot infer that there are only 64 positions, so `dims` declares it.
 @pytest.mark.torchexport(
     "trace",
     "export",

@@ -1,8 +1,8 @@
-"""Branches, loops, writes and random numbers: what becomes of them on the way out.
+"""Check branches, loops, writes and random numbers on each target.
 
-Most of these functions are the classics of the TorchScript documentation.
+Most of these functions come from the TorchScript documentation.
 https://docs.pytorch.org/docs/stable/jit.html
-Where the truth is "this target breaks it", the example says so as a strict xfail of exactly that failure.
+If a target breaks a function, the example has a strict xfail of exactly that failure.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from pytest_torchexport import (
 
 ALL = ("trace", "script", "export", "onnx")
 
-# A branch on data: a trace (and an ONNX file made from one) keeps the side of its example; the two exporters
-# that look ahead refuse; script compiles both sides.
+# A branch on data: a trace (and an ONNX file made from one) keeps the branch that its example took.
+# The exporters `export` and `onnx` refuse the module. `script` compiles both branches.
 FROZEN = {
-    "trace": (BranchFrozen, "the side that the example took, for ever"),
+    "trace": (BranchFrozen, "always the branch that the example took"),
     "export": (ExportRefused, "a branch on data"),
     "onnx": (ExportRefused, "a branch on data"),
 }
@@ -45,14 +45,14 @@ class MyModule(nn.Module):
         return output
 
 
-# Here the two sides even return different shapes.
+# The two branches return different shapes.
 @pytest.mark.torchexport(*ALL, xfail=FROZEN)
 def test_branch_on_the_sum():
     assert MyModule(4, 3)(torch.ones(3)).shape == (4,)
 
 
 def foo(length: int) -> Tensor:
-    """An integer bounds the loop, and a condition inside it looks at the loop's own variable."""
+    """A loop with an integer as bound, and a condition on the loop variable."""
     rv = torch.zeros(3, 4)
     for i in range(length):
         if i < 10:
@@ -62,13 +62,14 @@ def foo(length: int) -> Tensor:
     return rv
 
 
-# A Python number stays as in the example unless `values` says which others are legal. Only script still counts.
+# A Python number keeps the example's value unless `values` declares others. Only `script` keeps the
+# loop.
 @pytest.mark.torchexport(
     *ALL,
     values={"length": (0, 20)},
     xfail={
         "trace": (BranchFrozen, "as many steps as the example had"),
-        "export": (ArtifactRaised, "the same, but torch.export's own guard says so"),
+        "export": (ArtifactRaised, "the same, but a guard of torch.export raises"),
         "onnx": (BranchFrozen, "as many steps as the example had"),
     },
 )
@@ -84,15 +85,16 @@ def loop_in_traced_fn(x: Tensor) -> Tensor:
     return result
 
 
-# torch.export sees that the number of rows became a constant; the ONNX exporter makes it one without a word.
+# torch.export reports that the number of rows became a constant; the ONNX exporter does not report
+# it.
 @pytest.mark.torchexport(
     *ALL,
     shapes={"x": "rows 4 5"},
     dims={"rows": (1, 6)},
     xfail={
-        "trace": (BranchFrozen, "three rows, always: fewer do not have the third"),
+        "trace": (BranchFrozen, "always three rows: with fewer, there is no third"),
         "export": (ExportRefused, "the number of rows became a constant"),
-        "onnx": (DimsNarrowed, "the file has three rows, always"),
+        "onnx": (DimsNarrowed, "the file always has three rows"),
     },
 )
 def test_loop_over_rows(torchexport):
@@ -105,15 +107,15 @@ def fill_row(x: Tensor) -> Tensor:
     return x
 
 
-# Random and faithful is no contradiction: the random streams are seeded alike before each call, and these
-# three draw the same numbers from them and write them to the same place.
+# A random function can be checked: the random generators get the same seed before each call. These
+# three targets draw the same numbers as eager and write them to the same place.
 @pytest.mark.torchexport("trace", "script", "export")
 def test_random_values_in_a_row(torchexport):
     torchexport.check(fill_row, torch.rand(3, 4))
 
 
-# ONNX Runtime has a random stream of its own. Nobody can tell its numbers from wrong ones: the item is skipped
-# and says so.
+# ONNX Runtime has a random generator of its own, so its numbers cannot be compared. The onnx item
+# is skipped with this reason.
 class Jitter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x + 0.1 * torch.rand_like(x)
@@ -126,20 +128,19 @@ def test_random_numbers():
 
 
 def zero_row(x: Tensor) -> Tensor:
-    """Changes its input, which its caller may or may not know."""
+    """Writes to its input."""
     x[0] = 0
     return x * 2
 
 
-# An ONNX graph cannot write into its inputs: what it returns is right, and the caller's tensor stays as it was.
-@pytest.mark.torchexport(
-    *ALL, xfail={"onnx": (StateDiffers, "ONNX graphs do not write into inputs")}
-)
+# An ONNX graph cannot write to its inputs: its output is correct, but the caller's tensor is
+# unchanged.
+@pytest.mark.torchexport(*ALL, xfail={"onnx": (StateDiffers, "ONNX graphs do not write to inputs")})
 def test_write_into_a_row(torchexport):
     torchexport.check(zero_row, torch.rand(3, 4))
 
 
-# A branch on data in a helper that torch.jit.trace compiles when it meets it: the `if` stays an `if`.
+# A branch on data in a helper that torch.jit.trace compiles: the artifact keeps the `if`.
 @torch.jit.script_if_tracing
 def larger(x: Tensor, y: Tensor) -> Tensor:
     if x.max() > y.max():
@@ -159,7 +160,7 @@ def test_scripted_helper_in_a_traced_module():
     assert Larger()(torch.rand(3), torch.rand(3), torch.rand(3)).shape == (3,)
 
 
-# The same branch written out in forward is frozen.
+# The same branch directly in forward is frozen.
 class LargerInline(nn.Module):
     def forward(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         r = x if x.max() > y.max() else y

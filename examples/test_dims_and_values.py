@@ -1,4 +1,4 @@
-"""Saying which inputs are legal: sizes, values, and what ties the inputs of one call together."""
+"""Declare which inputs are legal: sizes, values, and dependencies between inputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.export import Dim
 
 
 class Downsample(nn.Module):
-    """Halves height and width twice; legal from 4 x 4 pixels on."""
+    """Halves height and width twice; takes images of 4 x 4 pixels or more."""
 
     def __init__(self):
         super().__init__()
@@ -20,8 +20,8 @@ class Downsample(nn.Module):
         return self.pool(torch.relu(self.conv(self.pool(x))))
 
 
-# `shapes` names the axes that vary (numbers are fixed), `dims` says how far each goes: (low, high) inclusive,
-# a range, or a list. Every size in there is legal: eager must take it, and so must the artifact.
+# `shapes` names the axes that vary (numbers are fixed). `dims` gives the range of each: (low, high)
+# inclusive, a range, or a list. Eager and the artifact must take every size in the range.
 @pytest.mark.torchexport(
     shapes={"x": "batch 3 height width"},
     dims={"batch": (1, 8), "height": range(16, 65, 16), "width": [16, 24, 32]},
@@ -32,7 +32,7 @@ def test_sizes():
 
 
 class Embed(nn.Module):
-    """Looks words up and mixes in a temperature that must not be zero."""
+    """Embeds words and divides by a temperature that must not be zero."""
 
     def __init__(self):
         super().__init__()
@@ -42,8 +42,8 @@ class Embed(nn.Module):
         return torch.softmax(self.words(ids) / temperature, dim=-1)
 
 
-# Without `values`, numbers stay in the range that the example shows. Here they are said: word ids up to the
-# end of the table, and a temperature that no call may set to 0. "" is the shape of a scalar.
+# Without `values`, numbers stay in the range of the example. Here, all ids of the embedding are
+# legal, and no call sets the temperature to 0. "" is the shape of a scalar.
 @pytest.mark.torchexport(
     shapes={"ids": "batch time", "temperature": ""},
     dims={"batch": (1, 4), "time": (1, 12)},
@@ -55,7 +55,7 @@ def test_values():
 
 
 class MaskedMean(nn.Module):
-    """The mean of each sequence up to its own length."""
+    """Returns the mean of each sequence up to its length."""
 
     def forward(self, x, lengths):
         steps = torch.arange(x.shape[1], device=x.device)
@@ -63,8 +63,8 @@ class MaskedMean(nn.Module):
         return (x * keep).sum(dim=1) / lengths[:, None].to(x.dtype)
 
 
-# `lengths` depends on `x`: `map` mends a generated call. It is called with forward's arguments by name and
-# returns the ones it changes.
+# `lengths` depends on `x`, so `map` changes each generated call. It is called with forward's
+# arguments by name and returns the changed ones.
 @pytest.mark.torchexport(
     shapes={"x": "batch time 4", "lengths": "batch"},
     dims={"batch": (1, 6), "time": (1, 9)},
@@ -77,7 +77,7 @@ def test_lengths_within_the_time_axis():
 
 
 class Cosine(nn.Module):
-    """The angle between two vectors; a vector of zeros has none."""
+    """Returns the cosine of the angle between two vectors; undefined for a vector of zeros."""
 
     def forward(self, a, b):
         lengths = torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(b, dim=-1)
@@ -88,14 +88,13 @@ def both_are_vectors(a, b):
     return all(bool((v.norm(dim=-1) > 0.1).all()) for v in (a, b))
 
 
-# `filter` refuses a call. It is for what happens now and then: what happens often is better said with `values`
-# or mended with `map`.
+# `filter` rejects a call. Use it if few calls are rejected; otherwise use `values` or `map`.
 @pytest.mark.torchexport(values={"a": (-2.0, 2.0), "b": (-2.0, 2.0)}, filter=both_are_vectors)
 def test_no_vector_of_zeros():
     assert Cosine()(torch.randn(3, 8), torch.randn(3, 8)).shape == (3,)
 
 
-# Teams that already have the object for torch.export.export give exactly that, instead of shapes and dims.
+# If you already have an object for torch.export.export, pass it instead of shapes and dims.
 @pytest.mark.torchexport(
     dynamic_shapes={"x": {0: Dim("batch", min=1, max=8), 2: Dim("height", min=8, max=64)}},
 )

@@ -1,4 +1,4 @@
-"""The fixture, for tests that are about exporting: ``check``, ``export`` and ``using``."""
+"""Use the fixture: ``check``, ``export`` and ``using``."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ class Encoder(nn.Module):
 
 @pytest.mark.torchexport("trace", "export", "onnx")
 def test_check(torchexport):
-    # What follows the module is forward's own. A failure is raised; a Verdict says what the pass rests on.
+    # The arguments after the module are the example call. A failure raises; a pass returns a
+    # Verdict.
     verdict = torchexport.check(Encoder(), torch.randn(2, 10))
     assert verdict.status == "passed"
-    assert 1 in verdict.reached["batch"]  # the size that exporters freeze was run
+    assert 1 in verdict.reached["batch"]  # batch size 1, which exporters often freeze, was run
 
 
 @pytest.mark.torchexport("trace", "export")
@@ -35,7 +36,7 @@ def test_check_a_method_and_a_function(torchexport):
 
 @pytest.mark.torchexport("trace", "export", "onnx")
 def test_export(torchexport):
-    # The artifact itself, for asserts of your own: it is called like the module.
+    # Get the artifact for asserts of your own. Call it like the module.
     encoder, x = Encoder().eval(), torch.randn(2, 10)
     artifact = torchexport.export(encoder, x)
     torch.testing.assert_close(artifact(x), encoder(x))
@@ -43,7 +44,7 @@ def test_export(torchexport):
 
 @pytest.mark.torchexport("onnx")
 def test_the_graph_is_small(torchexport):
-    # `program` is the format's own object; for onnx, torch's ONNXProgram.
+    # `program` is the format's own object; for onnx it is torch's ONNXProgram.
     artifact = torchexport.export(Encoder(), torch.randn(2, 10))
     operators = [node.op_type for node in artifact.program.model.graph]
     assert operators == ["Gemm", "Tanh"]
@@ -51,7 +52,7 @@ def test_the_graph_is_small(torchexport):
 
 @pytest.mark.torchexport("trace", "export", "onnx", dims={"batch": (1, 16)})
 def test_using(torchexport):
-    # `using` gives the same fixture with other options; the marker's others stay.
+    # `using` returns the fixture with other options. The other options of the marker stay.
     torchexport.check(Encoder(), torch.randn(2, 10))
     bounded = torchexport.using(values={"x": (-1.0, 1.0)}, rtol=1e-4, atol=1e-6)
     bounded.check(Encoder(), torch.randn(2, 10))
@@ -59,7 +60,7 @@ def test_using(torchexport):
 
 @pytest.mark.parametrize("width", [4, 32])
 def test_without_a_marker(torchexport, width):
-    # The default targets; the user's own parameters come after ours: [onnx-cpu-32].
+    # Runs on the default targets. The test's own parameters come last: [onnx-cpu-32].
     model = nn.Sequential(nn.Linear(10, width), nn.ReLU())
     verdict = torchexport.check(model, torch.randn(3, 10))
     assert verdict.target == torchexport.target

@@ -1,4 +1,4 @@
-"""Keyword arguments, Python arguments, and containers on both sides of forward."""
+"""Check modules with keyword arguments, Python arguments, and containers as inputs and outputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class Scale(nn.Module):
         return x * weight + bias
 
 
-# A Python argument stays at the example's value: every target but script bakes it in, and the report says so.
+# A Python argument keeps the example's value. All targets except `script` make it a constant; the
+# report says so.
 @pytest.mark.torchexport
 def test_keyword_arguments():
     y = Scale()(torch.randn(4, 3), weight=torch.randn(4, 3), bias=0.5)
@@ -24,7 +25,7 @@ def test_keyword_arguments():
 
 
 class Layers(nn.Module):
-    """A list of tensors in, a dict of tensors out."""
+    """Takes a list of tensors and returns a dict of tensors."""
 
     def __init__(self):
         super().__init__()
@@ -52,7 +53,7 @@ class Attend(nn.Module):
         return torch.softmax(scores, dim=-1)
 
 
-# A mask of zeros and ones stays one, and rows in which something was kept keep something.
+# A generated mask has only zeros and ones too, and at least one 1 in each row, as in the example.
 @pytest.mark.torchexport(
     shapes={"batch['scores']": "size time", "batch['mask']": "size time"},
     dims={"size": (1, 4), "time": (2, 8)},
@@ -72,14 +73,15 @@ class Describe(nn.Module):
         return Stats(x.mean(dim=-1), x.std(dim=-1))
 
 
-# Formats turn a namedtuple into a plain tuple; its values are compared all the same. torch.export runs this
-# module, but torch.export.save does not take the class: an artifact that cannot be shipped is a failure.
+# The formats turn a namedtuple into a plain tuple; the values are compared. torch.export exports
+# this module, but torch.export.save does not take the class. An artifact that cannot be saved is a
+# failure.
 @pytest.mark.torchexport(
     "trace",
     "script",
     "export",
     "onnx",
-    xfail={"export": (LoadFailed, "torch.export cannot save a namedtuple it does not know")},
+    xfail={"export": (LoadFailed, "torch.export cannot save an unregistered namedtuple")},
 )
 def test_named_tuple():
     stats = Describe()(torch.randn(2, 5))

@@ -1,4 +1,4 @@
-"""ONNX from a plain module, and from TorchScript with the exporter that still takes it."""
+"""Export to ONNX from a plain module, and from TorchScript with the legacy exporter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-# torch says that torch.jit is deprecated.
+# torch.jit is deprecated, and this suite turns warnings into errors.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 
 
@@ -19,15 +19,15 @@ class Scores(nn.Module):
         return torch.softmax(self.linear(x), dim=-1)
 
 
-# Both exporters: `onnx` is torch.onnx.export as it is today, `onnx_legacy` is dynamo=False. What is exported is
-# run by ONNX Runtime. `export_options` go to the exporter as they are.
+# `onnx` is torch.onnx.export with its default exporter, `onnx_legacy` is dynamo=False. ONNX Runtime
+# runs the artifacts. `export_options` are passed to the exporter.
 @pytest.mark.torchexport("onnx", "onnx_legacy", export_options={"onnx": {"opset_version": 20}})
 def test_plain_module():
     assert Scores()(torch.randn(2, 6)).shape == (2, 4)
 
 
 class Refine(nn.Module):
-    """As many steps as the input is long, and a branch on data in each of them."""
+    """Makes one step per row of the input, with a branch on data in each."""
 
     def __init__(self):
         super().__init__()
@@ -44,8 +44,8 @@ class Refine(nn.Module):
         return state
 
 
-# A ScriptModule keeps its loop and its branches, as Loop and If in the graph. Only the legacy exporter takes
-# one; for the others it is "not applicable", a skip with that reason.
+# A ScriptModule keeps its loop and its branches, as Loop and If in the graph. Only the legacy
+# exporter takes a ScriptModule. On `onnx` and `export` the item is skipped as not applicable.
 @pytest.mark.torchexport(
     "onnx_legacy", "script", shapes={"x": "time batch 4"}, dims={"time": (1, 6), "batch": (1, 4)}
 )
@@ -61,7 +61,7 @@ def test_loops_stay_loops(torchexport):
         torch.testing.assert_close(artifact(x), artifact.program(x))
 
 
-# What a trace of a plain module has frozen, a trace around a scripted part has not.
+# A trace of a plain module freezes the loop. A trace around a scripted part keeps it.
 @pytest.mark.torchexport("onnx_legacy")
 def test_traced_module_around_a_scripted_one(torchexport):
     model = nn.Sequential(nn.Linear(4, 4), torch.jit.script(Refine()))

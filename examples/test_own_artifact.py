@@ -1,4 +1,4 @@
-"""Files that the team's own export script wrote, judged as they are: `torchexport.check_artifact`."""
+"""Check the files that an export script of your own writes: ``torchexport.check_artifact``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-# torch's exporters warn of themselves, and this suite makes warnings errors.
+# torch's exporters emit warnings, and this suite turns warnings into errors.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -21,7 +21,7 @@ class Head(nn.Module):
 
 # --8<-- [start:export]
 def our_export(model, directory):
-    """Stands for the script that the team has."""
+    """Stands for your own export script."""
     x = torch.randn(2, 400)
     torch.jit.trace(model, x).save(str(directory / "model.pt"))
     batch = {"x": {0: torch.export.Dim("batch")}}

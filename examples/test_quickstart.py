@@ -1,7 +1,8 @@
-"""The marker on tests you already have: their bodies stay as they are.
+"""Mark existing tests; their bodies stay as they are.
 
-Each test becomes one item per target: ``test_net[trace-cpu]``, ``test_net[onnx-cpu]``, ... The body runs
-first and must pass; then the module it called is exported and compared with eager on other inputs.
+Each test becomes one item per target: ``test_net[trace-cpu]``, ``test_net[onnx-cpu]``, ... The body
+runs first and must pass. Then the module that it called is exported and compared with eager on
+other inputs.
 """
 
 from __future__ import annotations
@@ -36,29 +37,30 @@ def test_net():
 
 # --8<-- [start:frozen]
 class FrozenBatch(nn.Module):
-    """Right in eager. But len() is a Python number, and all that is not a tensor becomes a constant."""
+    """Correct in eager. But len() returns a Python number, and a trace makes it a constant."""
 
     def __init__(self):
         super().__init__()
         self.head = nn.Linear(12, 10)
 
     def forward(self, x):
-        return self.head(x.reshape(len(x), -1))  # x.flatten(1) would be right everywhere
+        return self.head(x.reshape(len(x), -1))  # x.flatten(1) works for any batch
 
 
 # --8<-- [end:frozen]
 
 
 # --8<-- [start:xfail]
-# A strict xfail masks exactly the failure it names: another one is still red, and so is the day on which the
-# model is mended. The same line breaks two targets, each in its own way, and script not at all.
+# A strict xfail expects exactly the failure that it names. The item fails if another failure
+# occurs, and also if the target starts to pass. The same line breaks two targets in different ways;
+# `script` works.
 @pytest.mark.torchexport(
     "trace",
     "script",
     "export",
     xfail={
         "trace": (ArtifactRaised, "the batch of the example is baked in"),
-        "export": (ExportRefused, "torch.export sees that the batch cannot vary"),
+        "export": (ExportRefused, "torch.export reports that the batch cannot vary"),
     },
 )
 def test_frozen_batch():

@@ -1,4 +1,4 @@
-"""A small residual network whose example has a batch of one: the size that exporters freeze."""
+"""A small residual network whose example has batch size 1, a size that exporters freeze."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class ResNet(nn.Module):
         return self.head(x.mean(dim=(2, 3)))
 
 
-# In deployment the example is one image. A dim that varies is exported at size 2 and checked at 1, 2 and more;
-# the report says so.
+# The example is one image. The plugin exports a dim that varies at size 2 and checks sizes 1, 2 and
+# more; the report says so.
 @pytest.mark.torchexport("trace", "script", "export", "onnx", "onnx_legacy", dims={"batch": (1, 4)})
 def test_one_image():
     assert ResNet().eval()(torch.randn(1, 3, 8, 8)).shape == (1, 10)
 
 
-# Where one image at a time is all that is ever sent, say it: "..." is exactly the example's shape.
+# If your service gets only one image at a time, declare it: "..." is exactly the example's shape.
 @pytest.mark.torchexport("export", "onnx", shapes={"x": "..."})
 def test_always_one_image():
     assert ResNet().eval()(torch.randn(1, 3, 8, 8)).shape == (1, 10)

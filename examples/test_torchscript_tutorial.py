@@ -1,4 +1,4 @@
-"""The cell of the official TorchScript tutorial: a decision gate, traced, scripted, and both mixed.
+"""Check the cell of the official TorchScript tutorial, traced, scripted, and mixed.
 
 https://docs.pytorch.org/tutorials/beginner/Intro_to_TorchScript_tutorial.html
 """
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from pytest_torchexport import BranchFrozen, ExportRefused
 
-# torch says that torch.jit is deprecated and that a trace may not generalize. The second is what we test here.
+# torch.jit is deprecated, and tracing warns that a trace may not generalize, which these tests
+# check.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
@@ -40,8 +41,9 @@ def example() -> tuple[Tensor, Tensor]:
     return torch.randn(3, 4), torch.randn(3, 4)
 
 
-# A trace keeps the side of the `if` that its example took, and gives wrong numbers on the other side.
-# torch.export and the ONNX exporter refuse: the condition depends on the data. Only script keeps the `if`.
+# A trace keeps the branch of the `if` that its example took, and gives wrong numbers on the other
+# branch. torch.export and the ONNX exporter refuse, because the condition depends on data. Only
+# `script` keeps the `if`.
 @pytest.mark.torchexport(
     "trace",
     "script",
@@ -56,13 +58,14 @@ def example() -> tuple[Tensor, Tensor]:
     },
 )
 def test_cell():
-    torch.manual_seed(0)  # weights with which both sides of the gate are common
+    torch.manual_seed(0)  # with these weights, both outcomes of the gate are frequent
     h, _ = MyCell(MyDecisionGate())(*example())
     assert h.shape == (3, 4)
 
 
-# Scripted in traced: the trace calls the compiled gate, and its `if` stays an `if`. The legacy ONNX exporter
-# does not take a plain module around a scripted one (test_onnx.py shows what it does take).
+# A scripted gate in a traced cell: the trace calls the compiled gate, which keeps its `if`. The
+# legacy ONNX exporter does not take a plain module around a scripted one (test_onnx.py shows a form
+# that it takes).
 @pytest.mark.torchexport(
     "trace",
     "script",
@@ -75,7 +78,7 @@ def test_scripted_gate_in_a_traced_cell(torchexport):
 
 
 class MyRNNLoop(nn.Module):
-    """Scripted, because the number of steps differs from call to call; its cell was traced."""
+    """A loop over time around a traced cell; scripted, because the number of steps varies."""
 
     def __init__(self, cell: nn.Module):
         super().__init__()
@@ -90,7 +93,7 @@ class MyRNNLoop(nn.Module):
 
 
 class WrapRNN(nn.Module):
-    """Traced around the scripted loop: the last step of the sequence, through a relu."""
+    """Returns the relu of the last step; traced around the scripted loop."""
 
     def __init__(self, loop: nn.Module):
         super().__init__()
@@ -105,24 +108,24 @@ SEQUENCES = {"shapes": {"xs": "time batch 4"}, "dims": {"time": (1, 8), "batch":
 
 
 def traced_cell() -> torch.jit.ScriptModule:
-    """The tutorial's way to mix: trace the cell around its scripted gate."""
+    """Trace the cell around its scripted gate, as the tutorial does."""
     cell = MyCell(torch.jit.script(MyDecisionGate()))
     return torch.jit.trace(cell, example(), check_trace=False)
 
 
-# Traced in scripted: the loop over time is compiled, so every length is right.
+# A traced cell in a scripted loop: the loop is compiled, so all lengths work.
 @pytest.mark.torchexport("script", **SEQUENCES)
 def test_traced_cell_in_a_scripted_loop(torchexport):
     torchexport.check(MyRNNLoop(traced_cell()), torch.randn(5, 3, 4))
 
 
-# A trace of the same loop has as many steps as its example. It raises on a shorter sequence, which somebody
-# will notice, and drops the end of a longer one, which nobody will.
+# A trace of the same loop always makes as many steps as its example. It raises on a shorter
+# sequence, and ignores the end of a longer one without an error.
 @pytest.mark.torchexport(
     "trace",
     shapes={"xs": "time batch 4"},
     dims={"time": (1, 5), "batch": (1, 4)},
-    xfail={"trace": (BranchFrozen, "5 steps, always: a shorter sequence has no fifth")},
+    xfail={"trace": (BranchFrozen, "always 5 steps: a shorter sequence has no fifth")},
 )
 def test_traced_loop_on_shorter_sequences(torchexport):
     torchexport.check(MyRNNLoop(traced_cell()), torch.randn(5, 3, 4))
@@ -132,13 +135,13 @@ def test_traced_loop_on_shorter_sequences(torchexport):
     "trace",
     shapes={"xs": "time batch 4"},
     dims={"time": (5, 9), "batch": (1, 4)},
-    xfail={"trace": (BranchFrozen, "5 steps, always: the rest is not read")},
+    xfail={"trace": (BranchFrozen, "always 5 steps: the rest is not read")},
 )
 def test_traced_loop_on_longer_sequences(torchexport):
     torchexport.check(MyRNNLoop(traced_cell()), torch.randn(5, 3, 4))
 
 
-# And once more around: a traced wrapper of a scripted loop of a traced cell of a scripted gate.
+# A traced wrapper around a scripted loop around a traced cell around a scripted gate.
 @pytest.mark.torchexport("trace", "script", **SEQUENCES)
 def test_scripted_loop_in_a_traced_wrapper(torchexport):
     loop = torch.jit.script(MyRNNLoop(traced_cell()))
@@ -146,7 +149,7 @@ def test_scripted_loop_in_a_traced_wrapper(torchexport):
 
 
 class TracedConvolutions(nn.Module):
-    """The tutorial's other mix: a scripted module whose convolutions were traced one by one."""
+    """A scripted module whose convolutions were traced, as in the tutorial."""
 
     def __init__(self):
         super().__init__()

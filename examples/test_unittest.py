@@ -1,4 +1,4 @@
-"""The marker on ``unittest`` methods. They cannot be parametrized: all targets run after the body."""
+"""Mark ``unittest`` methods. pytest cannot parametrize them: all targets run after the body."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from torch import nn
 
 
 class SumsOfParts(nn.Module):
-    """Sums of consecutive parts of x, with the check of the lengths done once, by hand."""
+    """Sums consecutive parts of x, after its own check of the lengths."""
 
     def forward(self, x, lengths):
         if int(lengths.sum()) != len(x):

@@ -15,7 +15,7 @@ class Head(nn.Module):
 
 
 def our_export(model, path):
-    """Stands for the script that the team has."""
+    """Stands for your own export script."""
     torch.onnx.export(
         model, (torch.randn(2, 4),), path, dynamo=True, dynamic_shapes={"x": {0: "batch"}}
     )

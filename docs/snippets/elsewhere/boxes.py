@@ -1,4 +1,4 @@
-"""A container of a team's own, registered where its class is."""
+"""A container class, registered in the module that defines it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A library of operators, as a team has one: known where it was imported, and nowhere else."""
+"""A library that registers an operator; other processes must import it to have the operator."""
 
 from __future__ import annotations
 

@@ -42,5 +42,5 @@ def test_weights_left_behind(torchexport, tmp_path):
     torch.onnx.export(model, (torch.randn(2, 400),), path, dynamo=True, external_data=True)
     served = tmp_path / "served" / "model.onnx"
     served.parent.mkdir()
-    path.rename(served)  # and model.onnx.data stays where it was
+    path.rename(served)  # model.onnx.data is not moved
     torchexport.check_artifact(served, model, torch.randn(2, 400))
