@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pytest_torchexport.config import names
+from pytest_torchexport.config.flow import FLOW
 from pytest_torchexport.config.options import NAMES
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.verdict import Difference, Verdict
@@ -68,7 +69,7 @@ def test_every_included_file_and_section_exists(page, path, section):
 
 
 def test_every_page_is_in_the_navigation_and_nothing_else():
-    listed = re.findall(r": ([\w/-]+\.md)$", read(ROOT / "mkdocs.yml"), re.MULTILINE)
+    listed = re.findall(r"[:-] ([\w/-]+\.md)$", read(ROOT / "mkdocs.yml"), re.MULTILINE)
     assert sorted(listed) == sorted(page.relative_to(DOCS).as_posix() for page in PAGES[1:])
 
 
@@ -98,6 +99,18 @@ def test_the_marker_page_names_every_argument_target_and_check():
 def test_the_failures_page_names_every_class():
     page = read(DOCS / "reference/failures.md")
     assert all(f"| `{cls.__name__}` |" in page for cls in Failure.__subclasses__())
+
+
+def test_the_page_on_items_lists_the_steps_of_flow_in_their_order():
+    page = read(DOCS / "explanation/how-an-item-runs.md")
+    steps = re.findall(r"^(\d+)\. \*\*([^*]+)\*\*([^:]*):", page, re.MULTILINE)
+    assert [(int(number), name) for number, name, _ in steps] == [
+        (number, step.name) for number, step in enumerate(FLOW, 1)
+    ]
+    for (_, name, checks), step in zip(steps, FLOW, strict=True):
+        # FLOW has no check for the steps that begin the round trip: an isolated item needs them too.
+        if step.checks:
+            assert re.findall(r"`(\w+)`", checks) == list(step.checks), name
 
 
 @pytest.mark.parametrize(
