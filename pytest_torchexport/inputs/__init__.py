@@ -1,1 +1,1 @@
-"""Which calls are legal; how they are made, drawn and shrunk. Runs nothing."""
+"""Says which calls are legal; makes, draws and shrinks them. Runs nothing."""

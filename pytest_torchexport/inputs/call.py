@@ -26,7 +26,7 @@ class Call:
         return Call(copy_argument(self.args), copy_argument(dict(self.kwargs)))
 
     def flatten(self, path: str = "") -> tuple[list[Leaf], Structure]:
-        """Return the leaves of ``(args, kwargs)`` in the exporters' order, and the pair's structure."""
+        """Return the leaves of ``(args, kwargs)`` in the exporters' order, and the structure."""
         return flatten((self.args, dict(self.kwargs)), path)
 
     def leaves(self) -> list[Any]:

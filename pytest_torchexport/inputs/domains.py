@@ -1,4 +1,4 @@
-"""What values a leaf may take: read off the example, or given by the user's ``values``.
+"""The values that a leaf may take: inferred from the example, or given by the user's ``values``.
 
 Separate from shapes, as in Hypothesis: the same domain serves every size.
 """
@@ -17,11 +17,13 @@ Kind = Literal["float", "int", "bool"]
 
 @dataclass(frozen=True, kw_only=True)
 class Domain:
-    """Legal values of one tensor. ``low`` and ``high`` are inclusive; None is unbounded (floats only).
+    """Legal values of one tensor.
 
-    ``scale`` is the root mean square of the example (1 where that is zero); ``choices`` are the only
-    values, where given; ``elements`` is a Hypothesis strategy for single elements; ``rows_keep_one``
-    says that each row along the last axis keeps at least one nonzero (an attention mask).
+    ``low`` and ``high`` are inclusive; None means unbounded (floats only). ``scale`` is the root
+    mean square of the example, or 1 if that is zero. ``choices``, if not empty, are the only legal
+    values. ``elements`` is a Hypothesis strategy for single elements. ``rows_keep_one`` says that
+    each row along the last axis keeps at least one nonzero, as in an attention mask. ``declared``
+    says that the user gave the values.
     """
 
     kind: Kind
@@ -34,7 +36,7 @@ class Domain:
     declared: bool = False
 
     def describe(self) -> str:
-        """``0..99``, ``[0, 1]``, ``not negative``, ``one of 1, 2``."""
+        """Return words like ``0..99``, ``[0, 1]``, ``not negative`` or ``one of 1, 2``."""
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
         if self.elements is not None:
@@ -47,12 +49,16 @@ class Domain:
             return "not negative"
         if self.low is None and self.high is None:
             return f"about +-{self.scale:.3g}"
-        return f"[{'-inf' if self.low is None else self.low}, {'inf' if self.high is None else self.high}]"
+        low = "-inf" if self.low is None else self.low
+        high = "inf" if self.high is None else self.high
+        return f"[{low}, {high}]"
 
 
 def infer(example: torch.Tensor) -> Domain:
-    """The domain that an example alone suggests (design: integers within its own range; bool and 0/1
-    masks stay so, and rows that all had a 1 keep one; non-negative and [0, 1] floats stay so).
+    """Return the domain that an example alone suggests.
+
+    Integers stay between the example's minimum and maximum. Bools and 0/1 masks stay such, and
+    rows that all have a 1 keep one. Non-negative floats and floats in [0, 1] stay such.
     """
     value = example.detach().resolve_conj()
     if value.dtype == torch.bool:
@@ -63,35 +69,42 @@ def infer(example: torch.Tensor) -> Domain:
 
 
 def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
-    """The domain that the user's ``values`` give for this leaf. Raises ValueError where it cannot hold."""
+    """Return the domain that the user's ``values`` give for a leaf.
+
+    Raises ValueError if the leaf's dtype cannot hold them.
+    """
     inferred = infer(example)
     base = dataclasses.replace(inferred, declared=True, rows_keep_one=False)
     if isinstance(value, tuple):
         low, high = value
-        if base.kind == "bool" and not 0 <= low <= high <= 1:
-            raise ValueError(f"{path!r} is bool, which cannot hold all of {low}..{high}")
-        whole = math.isfinite(low) and math.isfinite(high) and low == int(low) and high == int(high)
-        if base.kind == "int" and not whole:
-            raise ValueError(f"{path!r} holds integers, but its range is ({low}, {high})")
-        if base.kind == "int":
-            _check_fits(int(low), example.dtype, path)
-            _check_fits(int(high), example.dtype, path)
-            return dataclasses.replace(base, low=int(low), high=int(high))
-        bounded = math.isfinite(low) and math.isfinite(high)
-        scale = max(abs(low), abs(high)) or 1.0 if bounded else base.scale
-        bounds = {"low": _finite(low), "high": _finite(high)}
-        return dataclasses.replace(base, scale=float(scale), **bounds)  # type: ignore[arg-type]
+        return _between(low, high, base, example, path)
     if isinstance(value, list):
-        for choice in value:
-            kinds = (bool, int, float, complex) if example.is_complex() else (bool, int, float)
-            if not isinstance(choice, kinds):
-                raise ValueError(
-                    f"{path!r} is a tensor, and {choice!r} is no number to fill it with"
-                )
-            if base.kind == "int":
-                _check_fits(choice, example.dtype, path)
-        return dataclasses.replace(base, choices=tuple(value))
+        return _one_of(value, base, example, path)
     return dataclasses.replace(base, elements=value)
+
+
+def _between(low: Any, high: Any, base: Domain, example: torch.Tensor, path: str) -> Domain:
+    if base.kind == "bool" and not 0 <= low <= high <= 1:
+        raise ValueError(f"{path!r} is bool, which cannot hold all of {low}..{high}")
+    bounded = math.isfinite(low) and math.isfinite(high)
+    if base.kind == "int":
+        if not bounded or low != int(low) or high != int(high):
+            raise ValueError(f"{path!r} holds integers, but its range is ({low}, {high})")
+        _check_fits(int(low), example.dtype, path)
+        _check_fits(int(high), example.dtype, path)
+        return dataclasses.replace(base, low=int(low), high=int(high))
+    scale = max(abs(low), abs(high)) or 1.0 if bounded else base.scale
+    return dataclasses.replace(base, scale=float(scale), low=_finite(low), high=_finite(high))
+
+
+def _one_of(choices: list[Any], base: Domain, example: torch.Tensor, path: str) -> Domain:
+    kinds = (bool, int, float, complex) if example.is_complex() else (bool, int, float)
+    for choice in choices:
+        if not isinstance(choice, kinds):
+            raise ValueError(f"{path!r} is a tensor, and {choice!r} is no number to fill it with")
+        if base.kind == "int":
+            _check_fits(choice, example.dtype, path)
+    return dataclasses.replace(base, choices=tuple(choices))
 
 
 def _check_fits(choice: Any, dtype: torch.dtype, path: str) -> None:

@@ -1,6 +1,6 @@
-"""The input spec in the exporters' own words: ``dynamic_shapes`` of torch.export and of the ONNX exporter.
+"""Write an input spec as ``dynamic_shapes`` for torch.export and for the ONNX exporter.
 
-Separate from ``inputs`` because these are the quirks of torch's exporters, not the user's intention.
+Separate from ``spec``, because this holds the quirks of torch's exporters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXPORTED_AT = 2
 
 
 def specialized_dims(spec: InputSpec) -> tuple[Dim, ...]:
-    """Dims that vary but whose example size an exporter would freeze, and that may be exported at 2."""
+    """Return the dims that an exporter would freeze at the example's size, and that may be 2."""
     return tuple(
         dim
         for dim in spec.dims.values()
@@ -33,8 +33,10 @@ def specialized_dims(spec: InputSpec) -> tuple[Dim, ...]:
 def dynamic_shapes(
     spec: InputSpec, example: Call, signature: inspect.Signature | None
 ) -> Iterator[tuple[str, Any]]:
-    """What to try in turn, each with its name: the user's own object; named ``Dim(min, max)``; and, where
-    torch refuses a relation between these, ``Dim.DYNAMIC``. Never ``Dim.AUTO``.
+    """Yield objects to try in turn, each with a name for it.
+
+    These are the user's own, or else named ``Dim(min, max)`` and, for relations between dims that
+    torch refuses, ``Dim.DYNAMIC``. Never ``Dim.AUTO``.
     """
     if spec.dynamic_shapes is not None:
         yield "dynamic_shapes as given", spec.dynamic_shapes
@@ -47,7 +49,7 @@ def dynamic_shapes(
 
 
 def without_names(given: Any) -> Any:
-    """The same ``dynamic_shapes`` with strings (which only the ONNX exporter takes) as ``Dim.DYNAMIC``."""
+    """Replace strings, which only the ONNX exporter takes, by ``Dim.DYNAMIC``."""
     if isinstance(given, str):
         return torch.export.Dim.DYNAMIC
     if isinstance(given, Mapping):
@@ -109,18 +111,18 @@ def _shaped(
 
 
 def _like(structure: Structure, entries: Sequence[Any]) -> Any:
-    """The entries in containers of the structure; torch wants a plain list for a registered class."""
+    """Put the entries in containers of the structure; for a registered class torch takes a list."""
     if structure.kind == "leaf":
         return entries[0]
     parts, start = [], 0
     for child in structure.children:
         parts.append(_like(child, entries[start : start + child.count]))
         start += child.count
-    plain = issubclass(structure.type, (dict, list, tuple))
+    builtin = issubclass(structure.type, (dict, list, tuple))
     if structure.type is torch.Size:
-        return tuple(parts)  # it holds nothing but numbers
+        return tuple(parts)  # a Size takes nothing but numbers
     assert structure.rebuild is not None
-    return structure.rebuild(parts) if plain else parts
+    return structure.rebuild(parts) if builtin else parts
 
 
 def _keywords(example: Call, signature: inspect.Signature | None, one: Any) -> dict[str, Any]:

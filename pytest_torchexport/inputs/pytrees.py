@@ -1,8 +1,8 @@
 """Pytrees as modules use them: containers in, leaves with paths out, and back again.
 
-torch's own pytree does not know dataclasses that nobody registered, and registering a user's class would
-change what the exporters do with it. So this is the one place that walks containers: dicts and other
-mappings, lists, tuples, namedtuples, dataclasses, and whatever is registered with torch.
+torch's own pytree does not know dataclasses that are not registered, and registering a user's class
+would change what the exporters do with it. So this is the only place that walks containers: dicts
+and other mappings, lists, tuples, namedtuples, dataclasses, and what is registered with torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Kind = Literal["leaf", "mapping", "sequence", "node"]
 
 @dataclass(frozen=True)
 class Structure:
-    """The shape of a pytree without its leaves. ``keys`` are path suffixes (``['a']``, ``[0]``, ``.b``)."""
+    """A pytree without its leaves. ``keys`` are path suffixes (``['a']``, ``[0]``, ``.b``)."""
 
     kind: Kind
     type: type
@@ -34,11 +34,11 @@ class Structure:
 
     @property
     def count(self) -> int:
-        """How many leaves it has."""
+        """Return the number of leaves."""
         return 1 if self.kind == "leaf" else sum(child.count for child in self.children)
 
     def unflatten(self, leaves: Sequence[Any]) -> Any:
-        """The pytree with these leaves, in the order that ``flatten`` gave them."""
+        """Return the pytree with these leaves, in the order of ``flatten``."""
         if self.kind == "leaf":
             return leaves[0]
         parts, start = [], 0
@@ -49,7 +49,7 @@ class Structure:
         return self.rebuild(parts)
 
     def describe(self) -> str:
-        """``tuple of 2``, ``dict with 'a', 'b'``."""
+        """Return words like ``tuple of 2`` or ``dict with ['a'], ['b']``."""
         if self.kind == "leaf":
             return self.type.__name__
         if self.kind == "mapping":
@@ -61,18 +61,18 @@ Leaf = tuple[str, Any]
 
 
 def flatten(value: Any, path: str = "") -> tuple[list[Leaf], Structure]:
-    """Leaves with their paths, and the structure that puts them back."""
+    """Return the leaves with their paths, and the structure that puts them back."""
     leaves: list[Leaf] = []
     return leaves, _walk(value, path, leaves)
 
 
 def leaves_of(value: Any) -> list[Any]:
-    """The leaves alone."""
+    """Return the leaves alone."""
     return [leaf for _, leaf in flatten(value)[0]]
 
 
 def tree_map(function: Callable[[Any], Any], value: Any) -> Any:
-    """The same pytree with ``function`` applied to each leaf."""
+    """Return the pytree with ``function`` applied to each leaf."""
     if isinstance(value, torch.Tensor):
         return function(value)
     leaves, structure = flatten(value)
@@ -80,15 +80,16 @@ def tree_map(function: Callable[[Any], Any], value: Any) -> Any:
 
 
 def clone(value: Any) -> Any:
-    """The same pytree with every tensor detached and cloned, strides kept."""
+    """Return the pytree with every tensor detached and cloned; strides are kept."""
     return tree_map(
         lambda leaf: copy_tensor(leaf) if isinstance(leaf, torch.Tensor) else leaf, value
     )
 
 
 def copy_argument(value: Any) -> Any:
-    """The same for what a call is given, where an object with a state of its own (a cache of keys and values) is
-    copied too: a forward may write to it. What cannot be copied, or is a module or code, is shared.
+    """Clone an argument of a call, and copy objects that have state, such as a key-value cache.
+
+    Forward may write to such an object. Objects that cannot be copied, modules and code are shared.
     """
 
     def own(leaf: Any) -> Any:
@@ -105,13 +106,13 @@ def copy_argument(value: Any) -> Any:
 
 
 def has_state(leaf: Any) -> bool:
-    """Whether an object is what it holds: an enum's member, a class and a function are themselves."""
+    """Return True if an object has attributes, and is no module, class, enum or callable."""
     fixed = isinstance(leaf, (torch.nn.Module, type, enum.Enum)) or callable(leaf)
     return bool(getattr(leaf, "__dict__", None)) and not fixed
 
 
 def copy_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """A detached clone that keeps strides, memory format and ``requires_grad``."""
+    """Return a detached clone that keeps strides, memory format and ``requires_grad``."""
     strided = tensor.layout == torch.strided and not tensor.is_nested
     keep = {"memory_format": torch.preserve_format} if strided else {}
     copied = tensor.detach().clone(**keep)
@@ -123,7 +124,7 @@ def copy_tensor(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def describe(value: Any) -> str:
-    """``float32[3, 10]`` for a tensor, the repr of a scalar, the type's name of anything else."""
+    """Return ``float32[3, 10]`` for a tensor, the repr of a scalar, else the name of the type."""
     if isinstance(value, torch.Tensor):
         dtype = str(value.dtype).removeprefix("torch.")
         device = "" if value.device.type == "cpu" else f" on {value.device}"
@@ -135,21 +136,21 @@ def describe(value: Any) -> str:
 
 
 def is_plain(leaf: Any) -> bool:
-    """Whether a leaf is a strided tensor of plain numbers, which every operator takes."""
+    """Return True for a dense strided tensor with readable numbers, which every operator takes."""
     if not isinstance(leaf, torch.Tensor) or leaf.is_meta or leaf.is_nested:
         return False
     return leaf.layout == torch.strided and not leaf.is_quantized
 
 
 def bits_of(tensor: torch.Tensor, most: int | None = None) -> bytes:
-    """The bytes of a plain tensor's first ``most`` elements, or of all, in their order."""
+    """Return the bytes of a plain tensor's first ``most`` elements, or of all, in their order."""
     # Not by way of numpy: a tensor that has lent it its memory can never be resized again.
     flat = packed(tensor, most)
     return ctypes.string_at(flat.data_ptr(), flat.numel()) if flat.numel() else b""
 
 
 def packed(tensor: torch.Tensor, most: int | None = None) -> torch.Tensor:
-    """The same as a tensor of bytes on the CPU; without a copy where the numbers lie in their order."""
+    """Return the same as a uint8 tensor on the CPU; a contiguous one is not copied."""
     flat = tensor.detach().resolve_conj().resolve_neg().reshape(-1)[:most].cpu()
     # A single number is contiguous with any stride, and view wants 1.
     straight = flat if flat.stride() == (1,) else flat.clone(memory_format=torch.contiguous_format)
@@ -234,13 +235,13 @@ def _open_mapping(value: Any) -> _Opened | None:
         try:
             return type(value)(dict(pairs))  # type: ignore[call-arg]  # OrderedDict, UserDict, ...
         except TypeError:
-            return dict(zip(names, new, strict=True))  # nobody but its author can make another
+            return dict(zip(names, new, strict=True))  # its constructor takes something else
 
     return "mapping", _keys(names), [value[name] for name in names], rebuild
 
 
 def _registry() -> Mapping[type, Any]:
-    """torch's table of registered pytree nodes. Private, and the only way to ask without registering."""
+    """Return torch's table of registered pytree nodes, which is private."""
     import torch.utils._pytree as torch_pytree
 
     return getattr(torch_pytree, "SUPPORTED_NODES", {})

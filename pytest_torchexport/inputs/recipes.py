@@ -1,8 +1,9 @@
-"""Recipes: calls as plain data, and the calls that are made from them.
+"""Recipes: calls as plain data, and the calls that are built from them.
 
-Elementwise drawing dies at a few thousand elements and a bare seed shrinks to noise. A recipe (a kind x
-scale x seed, plus at most three point edits) is JSON, prints on a line, and shrinks to something a person
-can read. Separate from the Hypothesis strategy because stored, boundary and shrunk calls are recipes too.
+A recipe (a kind, a scale, a seed, and at most three edits of single elements) is JSON, prints on a
+line, and shrinks to something a person can read. Drawing elements fails beyond a few thousand of
+them, and a bare seed shrinks to noise (docs/decisions/recipes-and-shrinker.md). Separate from the
+Hypothesis strategy, because stored, boundary and shrunk calls are recipes too.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ SHOWN_NUMBERS = 8
 
 @dataclass(frozen=True, eq=False)
 class Literal:
-    """A leaf's very numbers, of a call that was searched for and that no simple recipe makes."""
+    """The numbers of a leaf themselves, for an explored call that no simpler recipe describes."""
 
     tensor: torch.Tensor
 
     @cached_property
     def digest(self) -> str:
-        """Another one for other numbers."""
+        """Return a hash of the dtype, shape and numbers."""
         facts = f"{self.tensor.dtype} {tuple(self.tensor.shape)} ".encode()
         return hashlib.sha256(facts + _bytes(self.tensor)).hexdigest()[:16]
 
@@ -52,7 +53,7 @@ class Literal:
         return f"Literal({self.digest})"
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able data."""
+        """Return data that JSON can hold."""
         return {
             "dtype": str(self.tensor.dtype).removeprefix("torch."),
             "shape": list(self.tensor.shape),
@@ -61,7 +62,7 @@ class Literal:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Literal:
-        """The inverse of ``as_dict``. Raises ValueError for data that is no tensor's."""
+        """Return the inverse of ``as_dict``. Raises ValueError if the data is no tensor's."""
         if not isinstance(data, Mapping):
             raise ValueError("the recipe holds no tensor where it should")
         dtype = getattr(torch, str(data.get("dtype")), None)
@@ -82,9 +83,11 @@ def _bytes(tensor: torch.Tensor) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class LeafRecipe:
-    """How to make one leaf. ``kind`` is one of KINDS, ``example`` (the example's own values, tiled to the
-    size), ``elements`` (a few drawn ones and the last as fill), ``literal`` (a Literal) or ``value`` (a
-    Python argument).
+    """How to make one leaf.
+
+    ``kind`` is one of KINDS, ``example`` (the example's own values, tiled to the size),
+    ``elements`` (a few drawn ones, the last of which fills the rest), ``literal`` (a Literal) or
+    ``value`` (a Python argument).
     """
 
     kind: str
@@ -103,7 +106,7 @@ class Recipe:
     seed: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able data."""
+        """Return data that JSON can hold."""
         return {
             "sizes": dict(self.sizes),
             "seed": self.seed,
@@ -114,7 +117,10 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
-        """The inverse of ``as_dict``; also of its JSON. Raises ValueError where that could not hold a value."""
+        """Return the inverse of ``as_dict``, also of its JSON.
+
+        Raises ValueError if a value was an object that JSON does not have.
+        """
         leaves = tuple(
             LeafRecipe(
                 **{
@@ -129,7 +135,7 @@ class Recipe:
 
 
 def _plain(data: Any) -> Any:
-    """The data of a leaf as JSON has it: an object that it does not have is only described."""
+    """Return the data of a leaf for JSON; of an object that JSON does not have, the repr."""
     if isinstance(data, (list, tuple)):
         return [_plain(item) for item in data]
     if data is None or isinstance(data, (bool, int, float, str)):
@@ -146,7 +152,7 @@ def _object(data: Any) -> Any:
 
 
 def example_recipe(spec: InputSpec, sizes: Mapping[str, int] | None = None) -> Recipe:
-    """The example's own values, at its own sizes or tiled to the given ones."""
+    """Return the recipe of the example's values, at its own sizes or tiled to the given ones."""
     return Recipe(
         sizes=spec.example_sizes | dict(sizes or {}),
         leaves=tuple(LeafRecipe(kind="example") for _ in spec.leaves),
@@ -156,7 +162,10 @@ def example_recipe(spec: InputSpec, sizes: Mapping[str, int] | None = None) -> R
 def plain_recipe(
     spec: InputSpec, kind: str | Sequence[str], sizes: Mapping[str, int], seed: int
 ) -> Recipe:
-    """One kind for every tensor, or some in turn; the example's value for every Python argument."""
+    """Return a recipe with one kind for every tensor, or several in turn.
+
+    Python arguments keep the example's value.
+    """
     kinds = itertools.cycle([kind] if isinstance(kind, str) else kind)
     return Recipe(
         sizes=dict(sizes),
@@ -169,15 +178,17 @@ def plain_recipe(
 
 
 def build(spec: InputSpec, recipe: Recipe) -> Call | None:
-    """The call of a recipe; None where the user's ``filter`` refuses it, or where an expression of dims
-    has no size (``4//n`` at 0, ``n-2`` at 1).
+    """Return the call of a recipe.
+
+    None if the user's ``filter`` refuses it, or if an expression of dims has no size (``4//n`` at
+    0, ``n-2`` at 1).
     """
     leaves = build_leaves(spec, recipe)
     return spec.call(leaves) if leaves is not None else None
 
 
 def build_leaves(spec: InputSpec, recipe: Recipe) -> list[Any] | None:
-    """The leaves of a recipe's call, before ``map`` and ``filter``; None where it has no sizes."""
+    """Return the leaves of a recipe before ``map`` and ``filter``, or None if it has no sizes."""
     sizes = spec.example_sizes | dict(recipe.sizes)
     if not _makes_sense(spec, sizes):
         return None
@@ -188,7 +199,7 @@ def build_leaves(spec: InputSpec, recipe: Recipe) -> list[Any] | None:
 
 
 def with_leaves(recipe: Recipe, values: Mapping[int, Any]) -> Recipe:
-    """The recipe with some leaves, by their position, replaced by these very values."""
+    """Return the recipe with the leaves at some positions replaced by these values."""
     leaves = list(recipe.leaves)
     for index, value in values.items():
         leaves[index] = (
@@ -207,7 +218,7 @@ def _makes_sense(spec: InputSpec, sizes: Mapping[str, int]) -> bool:
 
 
 def readable(spec: InputSpec, stored: Iterable[Mapping[str, Any]]) -> list[Recipe]:
-    """Stored recipes, those that another version or another spec wrote left out."""
+    """Return the stored recipes that fit the spec; another version may have written others."""
     found = []
     for data in stored:
         try:
@@ -215,13 +226,13 @@ def readable(spec: InputSpec, stored: Iterable[Mapping[str, Any]]) -> list[Recip
             legal = all(recipe.sizes.get(n, d.example) in d.sizes for n, d in spec.dims.items())
             if legal and build_leaves(spec, recipe) is not None:
                 found.append(recipe)
-        except Exception:  # noqa: S112  # whatever it is: as good as nothing stored
+        except Exception:  # noqa: S112  # stored data may be anything
             continue
     return found
 
 
 def describe_recipe(spec: InputSpec, recipe: Recipe, call: Call) -> str:
-    """``x=float32[3, 4] zeros, mask=bool[3]`` for people; what the user's ``map`` makes of it is not told."""
+    """Return a line like ``x=float32[3, 4] zeros, mask=bool[3]``, before the user's ``map``."""
     parts = []
     built = dict(spec.flatten(call))
     for leaf, item in zip(spec.leaves, recipe.leaves, strict=True):
@@ -253,7 +264,7 @@ def _describe_leaf(item: LeafRecipe, seed: int, value: Any) -> str:
 
 
 def _place(value: Any, position: int) -> str:
-    """Which element an edit writes to, as it would be indexed."""
+    """Return the index of the element that an edit writes to, as text."""
     if not isinstance(value, torch.Tensor) or not value.numel():
         return f"[{position}]"
     place = torch.unravel_index(torch.tensor(position % value.numel()), value.shape)
@@ -261,7 +272,7 @@ def _place(value: Any, position: int) -> str:
 
 
 def _numbers(value: Any) -> str:
-    """A literal's numbers as far as a line holds them."""
+    """Return the first numbers of a literal as text."""
     if not isinstance(value, torch.Tensor):
         return ""
     flat = value.detach().flatten()
@@ -270,8 +281,9 @@ def _numbers(value: Any) -> str:
 
 
 def _constant(value: Any) -> str:
-    """``zeros``, ``ones`` or ``all 3`` for a tensor of equal numbers: what it holds, not what was asked for
-    before the domain had its say.
+    """Return ``zeros``, ``ones`` or ``all 3`` for a tensor of equal numbers, else nothing.
+
+    Read off the tensor: the domain may have changed what the recipe asks for.
     """
     if not isinstance(value, torch.Tensor) or not value.numel() or value.is_complex():
         return ""
@@ -301,7 +313,7 @@ def _leaf(
 
 
 def _cast(tensor: torch.Tensor, leaf: TensorLeaf) -> torch.Tensor:
-    """In the leaf's dtype; a narrow one saturates instead of overflowing to inf, which nobody asked for."""
+    """Cast to the leaf's dtype; a narrow one saturates, because inf may not be legal."""
     narrow = leaf.dtype.is_floating_point and leaf.dtype.itemsize < tensor.dtype.itemsize
     if narrow and tensor.is_floating_point() and leaf.domain.elements is None:
         limit = torch.finfo(leaf.dtype).max
@@ -370,7 +382,7 @@ def _clamp(values: torch.Tensor, domain: Domain) -> torch.Tensor:
 
 
 def _within(values: torch.Tensor, domain: Domain) -> torch.Tensor:
-    """The nearest legal values. Those of a user's strategy are taken as they are."""
+    """Return the nearest legal values. Values of a user's strategy stay the same."""
     if domain.choices:
         choices = torch.tensor(domain.choices, dtype=torch.float64)
         nearest = (values.double().unsqueeze(-1) - choices).abs().argmin(-1)

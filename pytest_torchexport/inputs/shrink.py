@@ -1,6 +1,7 @@
-"""One shrinker for all calls: stored, boundary and drawn ones become something a person can read.
+"""Shrink a failing call of any origin to one that a person can read.
 
-Hypothesis's own shrink phase is off, because it only knows the calls it drew.
+Hypothesis's own shrink phase is off, because it only knows the calls that it drew, and stored,
+boundary and explored calls need shrinking too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pytest_torchexport.config.dims import Dim
 from pytest_torchexport.inputs.recipes import LeafRecipe, Literal, Recipe, build_leaves, with_leaves
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
 
-# Simplest first: what a person reads at a glance.
+# Kinds of leaves, the easiest to read first.
 RANK = (
     "zeros",
     "ones",
@@ -30,14 +31,15 @@ RANK = (
     "literal",
 )
 MAX_TRIES = 150
-# Into how many parts a literal's numbers are cut, each tried at zero.
+# A literal's numbers are cut into so many parts, and each part is replaced by zeros.
 PARTS = (2, 4, 8)
 
 
 def shrink(spec: InputSpec, recipe: Recipe, still_fails: Callable[[Recipe], bool]) -> Recipe:
-    """A recipe, no less simple than the given one, for which ``still_fails`` is true.
+    """Return a simpler recipe for which ``still_fails`` is true, or the given one.
 
-    ``still_fails`` must ask for the same failure class, so that one bug never slips into another.
+    ``still_fails`` must test for the same failure class, so that shrinking does not lead to another
+    bug.
     """
     budget = _Budget(still_fails)
     seen: set[str] = set()
@@ -51,7 +53,7 @@ def shrink(spec: InputSpec, recipe: Recipe, still_fails: Callable[[Recipe], bool
 
 
 def _cropped(spec: InputSpec, recipe: Recipe) -> Recipe:
-    """The recipe with its literals at the sizes of the call: what lies beyond says nothing."""
+    """Crop the literals to the sizes of the call; numbers beyond those are not used."""
     built = build_leaves(spec, recipe)
     if built is None:
         return recipe
@@ -64,7 +66,7 @@ def _cropped(spec: InputSpec, recipe: Recipe) -> Recipe:
 
 
 class _Budget:
-    """Asks ``still_fails`` once per recipe, and says no when it has asked often enough."""
+    """Calls ``still_fails`` once per recipe, and answers False after ``MAX_TRIES`` recipes."""
 
     def __init__(self, still_fails: Callable[[Recipe], bool]) -> None:
         self._still_fails = still_fails
@@ -80,7 +82,7 @@ class _Budget:
 
 
 def _smaller_dim(name: str, dim: Dim, recipe: Recipe, budget: _Budget) -> Recipe:
-    """The least size at which the call still fails, as far as halving finds it."""
+    """Return the recipe with the smallest size that bisection finds to fail."""
 
     def at(index: int) -> Recipe:
         return dataclasses.replace(recipe, sizes={**recipe.sizes, name: dim.sizes[index]})
@@ -111,7 +113,7 @@ def _simpler(spec: InputSpec, recipe: Recipe) -> Iterator[Recipe]:
 
 
 def _simpler_numbers(values: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Numbers that a person reads more easily: parts of them zero, all of them alike, fewer digits."""
+    """Yield numbers that are easier to read: with zeros, all equal, or with fewer digits."""
     if not values.numel():
         return
     flat = values.reshape(-1)
@@ -123,7 +125,7 @@ def _simpler_numbers(values: torch.Tensor) -> Iterator[torch.Tensor]:
             fewer[start : start + width] = 0
             if not torch.equal(fewer, flat):
                 yield fewer.reshape(values.shape)
-    # Only where nothing is zero yet: else what one way takes away the other brings back.
+    # Only if nothing is zero yet, because this would undo the zeros.
     if values.dtype != torch.bool and bool((flat != 0).all()):
         alike = torch.full_like(values, flat[flat.abs().argmax()].item())
         if not torch.equal(alike, values):
@@ -142,27 +144,35 @@ def _simpler_leaf(leaf: object, item: LeafRecipe) -> Iterator[LeafRecipe]:
             yield LeafRecipe(kind="example")
         return
     if leaf.domain.elements is None:
-        for kind in RANK[: RANK.index(item.kind)]:
-            if kind != "elements":
-                yield LeafRecipe(kind=kind)
-                yield LeafRecipe(kind=kind, edits=item.edits)
-                yield dataclasses.replace(item, kind=kind, scale=1.0, data=None)
-        if item.kind == "literal":
-            for numbers in _simpler_numbers(item.data.tensor):
-                yield dataclasses.replace(item, data=Literal(numbers))
+        yield from _simpler_kinds(item)
     elif item.data and len(item.data) > 1:
         yield dataclasses.replace(item, data=item.data[-1:])
+    yield from _simpler_edits(item)
+    if item.layout != "contiguous":
+        yield dataclasses.replace(item, layout="contiguous")
+    if item.scale != 1.0:
+        yield dataclasses.replace(item, scale=1.0)
+
+
+def _simpler_kinds(item: LeafRecipe) -> Iterator[LeafRecipe]:
+    for kind in RANK[: RANK.index(item.kind)]:
+        if kind != "elements":
+            yield LeafRecipe(kind=kind)
+            yield LeafRecipe(kind=kind, edits=item.edits)
+            yield dataclasses.replace(item, kind=kind, scale=1.0, data=None)
+    if item.kind == "literal":
+        for numbers in _simpler_numbers(item.data.tensor):
+            yield dataclasses.replace(item, data=Literal(numbers))
+
+
+def _simpler_edits(item: LeafRecipe) -> Iterator[LeafRecipe]:
+    """Yield the leaf without one of its edits, and with an edit of a rounder number or position."""
     for position in range(len(item.edits)):
         edits = (*item.edits[:position], *item.edits[position + 1 :])
         yield dataclasses.replace(item, edits=edits)
     for position, (index, value) in enumerate(item.edits):
         for rounder in (0.0, 1.0, float(round(value))):
             if abs(rounder) < abs(value) or (rounder != value and rounder == round(value)):
-                edit = ((0, rounder), (index, rounder))
-                for choice in edit:
-                    edits = (*item.edits[:position], choice, *item.edits[position + 1 :])
+                for edit in ((0, rounder), (index, rounder)):
+                    edits = (*item.edits[:position], edit, *item.edits[position + 1 :])
                     yield dataclasses.replace(item, edits=edits)
-    if item.layout != "contiguous":
-        yield dataclasses.replace(item, layout="contiguous")
-    if item.scale != 1.0:
-        yield dataclasses.replace(item, scale=1.0)

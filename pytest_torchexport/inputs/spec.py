@@ -1,4 +1,4 @@
-"""The input spec of one subject: per leaf its shape, dtype and values, and how the leaves make a call.
+"""The input spec of one subject: the shape, dtype and values of each leaf, and the call they make.
 
 One spec feeds both the exporters (dynamic dims, dynamic axes) and the generator of calls; it must
 therefore be neither a Hypothesis strategy nor a ``dynamic_shapes`` dict.
@@ -27,6 +27,7 @@ from pytest_torchexport.inputs.pytrees import (
     copy_tensor,
     describe,
     flatten,
+    is_plain,
 )
 from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.results.verdict import Assumption
@@ -56,7 +57,10 @@ class ValueLeaf:
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """Which calls are legal, and ``assumed``: what the user did not say about them."""
+    """The legal calls, and in ``assumed`` what the user did not say about them.
+
+    ``parameters`` are the names of forward's positional parameters, ``variadic`` that of ``*args``.
+    """
 
     leaves: tuple[TensorLeaf | ValueLeaf, ...]
     structure: Structure
@@ -71,20 +75,20 @@ class InputSpec:
 
     @property
     def tensors(self) -> tuple[TensorLeaf, ...]:
-        """The tensor leaves."""
+        """Return the tensor leaves."""
         return tuple(leaf for leaf in self.leaves if isinstance(leaf, TensorLeaf))
 
     @property
     def example_sizes(self) -> dict[str, int]:
-        """The size of each dim in the example."""
+        """Return the size of each dim in the example."""
         return {name: dim.example for name, dim in self.dims.items()}
 
     def flatten(self, call: Call) -> list[Leaf]:
-        """The leaves of a call with the paths a user writes (``x``, ``state[0]``, ``batch['mask']``)."""
+        """Return the leaves of a call with paths like ``x``, ``state[0]``, ``batch['mask']``."""
         return flatten_call(call, self.parameters, self.variadic)[0]
 
     def call(self, leaves: Sequence[Any]) -> Call | None:
-        """The call with these leaves after ``map``; None where ``filter`` refuses it."""
+        """Return the call with these leaves after ``map``, or None if ``filter`` refuses it."""
         args, kwargs = self.structure.unflatten(leaves)
         call = Call(args, kwargs)
         if self.map is not None:
@@ -101,7 +105,7 @@ class InputSpec:
             raise SpecError(f"filter: must return one bool, not {describe(answer)}") from error
 
     def narrow(self, name: str, sizes: range | tuple[int, ...]) -> InputSpec:
-        """The same spec with fewer sizes for one dim; with a single one it is no dim any more."""
+        """Return the spec with fewer sizes for one dim; with a single size, without the dim."""
         if len(sizes) == 1:
             return self._fixed(name, sizes[0])
         return dataclasses.replace(
@@ -119,7 +123,7 @@ class InputSpec:
         return dataclasses.replace(self, leaves=leaves, dims=dims)
 
     def opt_out(self, names: Sequence[str]) -> str:
-        """What to say where dims that vary were only assumed to."""
+        """Return the sentence on how to keep dims from varying that were assumed to vary."""
         listed = ", ".join(map(repr, names))
         return (
             f"that {listed} varies was only assumed; if it does not: "
@@ -127,7 +131,10 @@ class InputSpec:
         )
 
     def resized(self, call: Call, sizes: Mapping[str, int], start: int = 0) -> Call:
-        """The same values at other sizes of the dims: rows from ``start`` on, and from the first again."""
+        """Return the call at other sizes of its dims.
+
+        Its rows from ``start`` on are repeated as often as needed.
+        """
         named = self.flatten(call)
         shapes = {leaf.path: leaf.shape for leaf in self.tensors}
         leaves = [_rows(value, shapes.get(path, ()), sizes, start) for path, value in named]
@@ -186,7 +193,7 @@ def _rows(value: Any, shape: Shape, sizes: Mapping[str, int], start: int) -> Any
 def flatten_call(
     call: Call, parameters: Sequence[str], variadic: str
 ) -> tuple[list[Leaf], Structure]:
-    """Leaves of ``(args, kwargs)`` under their parameters' names, and the structure of the pair."""
+    """Return the leaves of ``(args, kwargs)`` by parameter, and the structure of the pair."""
     _, structure = call.flatten()
     extra = [f"{variadic}[{i}]" for i in range(len(call.args) - len(parameters))]
     names = [*parameters[: len(call.args)], *extra, *call.kwargs]
@@ -202,26 +209,21 @@ def build_spec(
     options: Options,
     annotations: Mapping[str, Any],
 ) -> InputSpec:
-    """The spec of the first call; later ones only tell which sizes vary. Raises SpecError."""
+    """Return the spec of the first call; the others show which sizes vary. Raises SpecError."""
     example = calls[0]
     parameters = _positional(signature, example)
     variadic = _variadic(signature)
     leaves, structure = flatten_call(example, parameters, variadic)
-    for path, leaf in leaves:
-        if isinstance(leaf, torch.Tensor) and leaf.is_meta:
-            raise SpecError(
-                f"{path} is on the meta device: it has no values to compare anything by"
-            )
-    for argument in ("shapes", "values"):
-        _check_paths(argument, getattr(options, argument) or {}, dict(leaves))
-    others = [
-        [leaf for _, leaf in flatten_call(call, parameters, variadic)[0]] for call in calls[1:]
-    ]
-    arguments = {**dict(zip(parameters, example.args, strict=False)), **example.kwargs}
-    if len(example.args) > len(parameters):
-        arguments = {variadic: example.args[len(parameters) :], **arguments}
+    _check_leaves(dict(leaves), options)
+    others = [flatten_call(call, parameters, variadic)[0] for call in calls[1:]]
     try:
-        axes = find_axes(leaves, others, options, annotations, arguments)
+        axes = find_axes(
+            leaves,
+            [[leaf for _, leaf in other] for other in others],
+            options,
+            annotations,
+            _arguments(example, parameters, variadic),
+        )
     except ValueError as error:
         raise SpecError(str(error)) from None
     built = tuple(_leaf(path, value, axes, options.values or {}) for path, value in leaves)
@@ -239,6 +241,14 @@ def build_spec(
     )
 
 
+def _arguments(example: Call, parameters: Sequence[str], variadic: str) -> dict[str, Any]:
+    """Return the example's arguments by name; ``*args`` are one argument, and come first."""
+    arguments = {**dict(zip(parameters, example.args, strict=False)), **example.kwargs}
+    if len(example.args) > len(parameters):
+        return {variadic: example.args[len(parameters) :], **arguments}
+    return arguments
+
+
 def _positional(signature: inspect.Signature | None, call: Call) -> tuple[str, ...]:
     if signature is None:
         return tuple(f"arg{i}" for i in range(len(call.args)))
@@ -251,10 +261,20 @@ def _positional(signature: inspect.Signature | None, call: Call) -> tuple[str, .
 
 
 def _variadic(signature: inspect.Signature | None) -> str:
-    """The name of forward's ``*args``."""
+    """Return the name of forward's ``*args``."""
     kinds = signature.parameters.items() if signature is not None else ()
     found = [name for name, item in kinds if item.kind is inspect.Parameter.VAR_POSITIONAL]
     return found[0] if found else "args"
+
+
+def _check_leaves(leaves: Mapping[str, Any], options: Options) -> None:
+    for path, leaf in leaves.items():
+        if isinstance(leaf, torch.Tensor) and leaf.is_meta:
+            raise SpecError(
+                f"{path} is on the meta device: it has no values to compare anything by"
+            )
+    _check_paths("shapes", options.shapes or {}, leaves)
+    _check_paths("values", options.values or {}, leaves)
 
 
 def _check_paths(argument: str, given: Mapping[str, Any], leaves: Mapping[str, Any]) -> None:
@@ -269,13 +289,13 @@ def _check_paths(argument: str, given: Mapping[str, Any], leaves: Mapping[str, A
             )
         else:
             raise SpecError(
-                f"{argument}: {path!r} is not in this call; legal: {', '.join(leaves) or 'nothing'}."
-                f"{nearest(path, leaves)}"
+                f"{argument}: {path!r} is not in this call; "
+                f"legal: {', '.join(leaves) or 'nothing'}.{nearest(path, leaves)}"
             )
 
 
 def _leaf(path: str, value: Any, axes: Axes, values: Mapping[str, Any]) -> TensorLeaf | ValueLeaf:
-    if not isinstance(value, torch.Tensor) or not _is_plain(value):
+    if not isinstance(value, torch.Tensor) or not is_plain(value):
         return ValueLeaf(path=path, example=value, values=values.get(path))
     try:
         domain = (
@@ -290,12 +310,6 @@ def _leaf(path: str, value: Any, axes: Axes, values: Mapping[str, Any]) -> Tenso
         domain=domain,
         example=copy_tensor(value).cpu().requires_grad_(value.requires_grad),
     )
-
-
-def _is_plain(tensor: torch.Tensor) -> bool:
-    """Whether we can make others like it: sparse, nested, quantized and meta tensors stay as they are."""
-    strided = tensor.layout == torch.strided and not tensor.is_nested
-    return strided and not tensor.is_meta and not tensor.is_quantized
 
 
 def _assumed_values(leaves: Sequence[TensorLeaf | ValueLeaf]) -> tuple[Assumption, ...]:

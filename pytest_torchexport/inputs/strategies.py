@@ -1,6 +1,6 @@
 """The input spec as a Hypothesis strategy of recipes, and the boundary recipes that are always run.
 
-Hypothesis draws recipes and sizes, never elements: numbers behind this choice are in the explanation page.
+Hypothesis draws recipes and sizes, never elements (docs/decisions/recipes-and-shrinker.md).
 """
 
 from __future__ import annotations
@@ -27,21 +27,23 @@ from pytest_torchexport.inputs.recipes import (
 )
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
 
-# How many elements a generated call may hold: what fits any CI machine, or 16 times the user's example.
+# A generated call has at most so many elements, which fit any CI machine, or so many times as many
+# as the user's example.
 MEMORY_CAP = 2**22
 EXAMPLE_FACTOR = 16
-EDIT_REACH = 4.0
+# Edits of floats without a range go up to so many times the example's scale.
+EDIT_SCALE = 4.0
 CORNERS = ("zeros", "ones", "low", "high", "ramp", "uniform")
 
 
 def recipes(spec: InputSpec, known: Sequence[Recipe] = ()) -> st.SearchStrategy[Recipe]:
-    """Recipes of legal calls; some of them are ``known`` ones with a size or some elements changed."""
+    """Return recipes of legal calls; some are ``known`` ones with other sizes or elements."""
     fresh = _fresh(spec)
     return st.one_of(fresh, fresh, _varied(spec, known)) if known else fresh
 
 
 def _varied(spec: InputSpec, known: Sequence[Recipe]) -> st.SearchStrategy[Recipe]:
-    """Known recipes, with sizes and edits drawn anew for the leaves that have any."""
+    """Return known recipes with new edits and, for some, new sizes."""
 
     def vary(recipe: Recipe, fresh: Recipe, resized: bool) -> Recipe:
         leaves = tuple(
@@ -66,8 +68,11 @@ def _fresh(spec: InputSpec) -> st.SearchStrategy[Recipe]:
 
 
 def boundary_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
-    """Each dim at its boundary sizes one at a time, all at min, all at max; then, at the example's sizes,
-    the corners of the value domains (of declared ones also one low beside another high), and every listed value of a Python argument.
+    """Yield the recipes that are always run.
+
+    First each dim at its boundary sizes, one at a time, then all at min and all at max. Then, at
+    the example's sizes: the extremes of the value domains, of declared ones also one low beside
+    another high, and every listed value of a Python argument.
     """
     example = spec.example_sizes
     seen = []
@@ -91,12 +96,12 @@ def boundary_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
 
 
 def within_memory(spec: InputSpec, sizes: Mapping[str, int]) -> bool:
-    """Whether a call of these sizes is small enough to make."""
+    """Return True if a call of these sizes is small enough to make."""
     cap = max(MEMORY_CAP, EXAMPLE_FACTOR * spec.numel(spec.example_sizes))
     try:
         return spec.numel(sizes) <= cap
     except (ValueError, RuntimeError):
-        return True  # no sizes at all there: recipes.build says so
+        return True  # an expression of dims has no size; ``recipes.build`` returns None
 
 
 def _boundary_sizes(spec: InputSpec, example: dict[str, int]) -> Iterator[dict[str, int]]:
@@ -145,15 +150,12 @@ def _edit(leaf: TensorLeaf) -> st.SearchStrategy[Any]:
         return st.integers(0, len(domain.choices) - 1)
     if domain.kind != "float":
         return st.integers(int(domain.low or 0), int(domain.high or 0))
-    reach = min(EDIT_REACH * domain.scale, _largest(leaf.dtype))
-    low = -reach if domain.low is None else float(domain.low)
-    high = max(reach, low) if domain.high is None else float(domain.high)
+    # Half the dtype's maximum, so that sums do not overflow. Of complex numbers the real part is
+    # edited.
+    largest = min(EDIT_SCALE * domain.scale, torch.finfo(leaf.dtype).max / 2)
+    low = -largest if domain.low is None else float(domain.low)
+    high = max(largest, low) if domain.high is None else float(domain.high)
     return st.floats(low, high, allow_nan=False)
-
-
-def _largest(dtype: torch.dtype) -> float:
-    """A number that the dtype holds with room to spare; complex numbers are edited in their real part."""
-    return torch.finfo(dtype).max / 2
 
 
 def _value(leaf: ValueLeaf) -> st.SearchStrategy[LeafRecipe]:

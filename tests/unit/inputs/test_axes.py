@@ -1,4 +1,4 @@
-"""spec/axes.py: which axes vary, by what was said and by what is assumed."""
+"""axes.py: which axes vary, by what was said and by what is assumed."""
 
 from __future__ import annotations
 
