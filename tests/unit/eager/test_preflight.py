@@ -14,7 +14,6 @@ import random
 import sys
 import time
 import uuid
-import warnings
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -104,13 +103,6 @@ def test_there_is_nothing_to_say_about_healthy_modules(healthy):
 
 def test_there_is_nothing_to_say_about_an_lstm():
     assert silent(findings(nn.LSTM(4, 5, batch_first=True), X))
-
-
-def test_there_is_nothing_to_say_about_a_healthy_script_module():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        scripted = torch.jit.script(Healthy().eval())
-    assert silent(findings(scripted, X))
 
 
 def test_there_is_nothing_to_say_about_a_function_a_partial_and_a_bound_method():
@@ -659,22 +651,6 @@ def test_running_statistics_that_a_native_kernel_writes_are_named():
         "buffer block.num_batches_tracked",
     )
     assert "return self.block(x) + 1" in found.changes[0]
-
-
-def test_an_attribute_of_a_script_module_is_named():
-    class Counting(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.steps = 0
-
-        def forward(self, x):
-            self.steps += 1
-            return x * self.steps
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        scripted = torch.jit.script(Counting())
-    assert tuple(map(str, findings(scripted, X).changed)) == ("attribute steps",)
 
 
 def test_a_closure_and_a_mutable_default_of_a_function_are_named():

@@ -244,33 +244,6 @@ def words(files):
     return {path.rpartition("/")[2]: said for path, said in found.items()}
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("double.pt", Needs("operator", "shiplib::double")),
-        ("scripted.pt", Needs("operator", "shiplib::double")),
-        ("double.pt2", Needs("operator", "shiplib::double")),
-        ("quad.pt", Needs("operator", "shiplib2::quad")),
-        ("quad.pt2", Needs("operator", "shiplib2::quad.var")),
-        ("aten.pt", Needs("operator", "aten::linnew")),
-        ("output.pt2", Needs("class", "shiplib.Output")),
-        ("box.pt2", Needs("class", "boxed")),
-        ("bound.pt", Needs("library", "shiplib.Counter")),
-        ("module.pt", Needs("program", "constants.pkl")),
-        ("weights.pt2", Needs("program", "archive_format")),
-        ("hole.pt", Needs("record", "data/0")),
-        ("newer.pt", Needs("version", "99")),
-        *(
-            (f"{name}.{ending}", Needs("file"))
-            for name in ("half", "end", "empty", "pointer")
-            for ending in ("pt", "pt2")
-        ),
-    ],
-)
-def test_what_is_missing_is_read_from_the_words_of_the_process_that_loads(words, name, expected):
-    assert needs(*words[name]) == expected
-
-
 def test_another_version_of_the_format_of_exported_programs(words):
     assert needs(*words["schema.pt2"]).kind == "version"
 
@@ -298,17 +271,6 @@ def test_the_remedy_names_who_registers_it_here_and_the_setting(words, shiplib, 
         for word in ("custom_op", "define(", "class Output", "class Box")
     )
     assert f"{SETTING} = shiplib;" in step
-
-
-def test_the_import_that_the_remedy_names_is_enough(words, files, shiplib):
-    """Advice is tried: with the module imported the same files load."""
-    directory = str(Path(shiplib.__file__).parent)
-    paths = [str(files / name) for name in ("double.pt", "quad.pt2", "output.pt2", "box.pt2")]
-    code = f"import sys; sys.path.insert(0, {directory!r})\nimport shiplib\n" + LOADER
-    answer = subprocess.run(
-        [sys.executable, "-I", "-c", code, *paths], capture_output=True, text=True, check=True
-    )
-    assert set(json.loads(answer.stdout.splitlines()[-1]).values()) == {None}
 
 
 def test_a_class_that_another_module_registers_needs_both(shiplib):
@@ -354,29 +316,6 @@ def test_what_only_a_file_of_tests_registers_has_to_move_first():
     assert Path(__file__).name in fact
     assert "move it into a module of its own" in step
     assert SETTING in step
-
-
-@pytest.mark.parametrize(
-    ("name", "save", "expected"),
-    [
-        ("PYTHON", save_trace, Needs("function", "Python")),
-        ("PAIR", save_export, Needs("namedtuple", "shiplib.Pair")),
-        ("UNNAMED", save_export, Needs("unnamed", "shiplib.Unnamed")),
-    ],
-)
-def test_what_cannot_be_saved_says_what_it_misses(shiplib, tmp_path, name, save, expected):
-    with pytest.raises((RuntimeError, NotImplementedError)) as caught:
-        save(getattr(shiplib, name), tmp_path / "file")
-    found = needs(type(caught.value).__name__, str(caught.value))
-    assert found == expected
-    assert expected.name in remedy(found)[0]
-
-
-def test_torch_export_keeps_what_a_python_function_does(shiplib):
-    """As the remedy for a trace says."""
-    with quiet("cpu"), suppress_output():
-        program = torch.export.export(shiplib.PYTHON, EXAMPLE)
-    assert torch.equal(program.module()(*EXAMPLE), EXAMPLE[0] * 5)
 
 
 def test_a_kernel_for_another_device_is_told_from_a_missing_operator():
