@@ -35,7 +35,7 @@ from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.verdict import coverage_of
 from pytest_torchexport.targets.base import Artifact, NotApplicable
-from pytest_torchexport.targets.formats.branches import difference
+from pytest_torchexport.targets.formats.trace_diff import difference
 
 # Seconds per call of the budget: a stop for slow models, 5 s for the default 200.
 SECONDS_PER_CALL = 0.025
@@ -233,7 +233,7 @@ def _exported_at(
 ) -> Artifact | NotApplicable | str | None:
     """Return the artifact made at another call; the exporter's reason if it refuses, None if it is not asked."""
     call: Call | None = build(case.spec, recipe)
-    # torch.jit.trace does not survive an operation that raises: see targets.trace.CAUGHT.
+    # torch.jit.trace does not survive an operation that raises: see CRASHES_ON_CAUGHT_ERRORS.
     if call is None or branches.path(recipe) is None or branches.observed.catches:
         return None
     try:

@@ -19,7 +19,7 @@ from pytest_torchexport.outcomes.limits import TimeLimitExceeded, survived
 from pytest_torchexport.outcomes.messages import condense, is_about_dims
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.results.failures import CannotJudge, ExportRefused
-from pytest_torchexport.targets.formats.sizes import refused_at
+from pytest_torchexport.targets.formats.shape_env import refused_at
 from pytest_torchexport.targets.refusals import remedy
 
 # An exporter that may kill the interpreter is tried in a copy of it, for so long.

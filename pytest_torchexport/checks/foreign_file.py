@@ -18,10 +18,9 @@ from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
 from pytest_torchexport.targets.formats.branches import Branches
-from pytest_torchexport.targets.formats.contents import facts_from
 from pytest_torchexport.targets.formats.facts import ProgramFacts
 from pytest_torchexport.targets.formats.onnx_runtime import named
-from pytest_torchexport.targets.formats.sizes import Suspicion, onnx_facts, suspicions
+from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 from pytest_torchexport.targets.formats.torchscript import has_loops
 
 # Which targets' items judge a file: a .pt may come from either side of TorchScript.
@@ -122,9 +121,9 @@ class ForeignFacts(ProgramFacts):
             paths = self.file.paths(dict(spec.flatten(example)))
             by_path = {path: tuple(shapes[name]) for name, path in (paths or {}).items()}
             own = [by_path.get(leaf.path) for leaf in spec.leaves]
-            return suspicions(spec, onnx_facts(own, {}), dropped=True)
+            return suspicions(spec, SizeFacts.of_inputs(own), dropped=True)
         sizes = found.get("sizes")
-        return suspicions(spec, facts_from(sizes)) if sizes is not None else ()
+        return suspicions(spec, SizeFacts.from_plain(sizes)) if sizes is not None else ()
 
     def branches(self) -> Branches | None:
         """Return the branches and loops that the file still has."""

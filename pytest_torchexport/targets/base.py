@@ -174,3 +174,9 @@ def whole_file(path: Path) -> Iterator[Path]:
         else:
             path.unlink(missing_ok=True)
         raise
+
+
+def device_of(call: Call) -> str:
+    """Return the device of a call's tensors, the CPU if it has none."""
+    tensors = call.tensors()
+    return str(tensors[0].device) if tensors else "cpu"

@@ -1,10 +1,10 @@
-"""``torch.onnx.export`` (the torch.export-based exporter), run by ONNX Runtime."""
+"""``torch.onnx.export``, the exporter on top of ``torch.export``, run by ONNX Runtime."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +13,31 @@ import torch
 from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.messages import is_about_dims
-from pytest_torchexport.targets.base import NotApplicable, TargetTraits, whole_file
-from pytest_torchexport.targets.export import forget_earlier_exports, with_names
-from pytest_torchexport.targets.formats import onnx_model
-from pytest_torchexport.targets.formats.branches import Branches, of_onnx
-from pytest_torchexport.targets.formats.facts import ProgramFacts
+from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
+from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, has_loops
 from pytest_torchexport.targets.formats.onnx_runtime import (
-    LOADER,
+    LOADER_PATH,
     TensorFile,
-    has_loops,
     named,
     unavailable,
 )
-from pytest_torchexport.targets.formats.sizes import (
-    Captures,
-    Suspicion,
-    captures,
-    facts_of,
-    onnx_facts,
-    suspicions,
-)
+from pytest_torchexport.targets.formats.shape_env import Captures, captured_sizes, captures
+from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
+from pytest_torchexport.targets.torch_export_shared import Capturable, forget_earlier_exports
 
-FILENAME = "model.onnx"
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
 FROZEN = (
-    "the exporter silently made a dim static that varies ({dims}): forward makes a Python number of a size "
-    "(int(x.shape[0]), a loop, a fixed view); the target export names the line"
+    "the exporter silently made a dim static that varies ({dims}): forward makes a Python number "
+    "of a size (int(x.shape[0]), a loop, a fixed view); the target export names the line"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxArtifact:
-    """An ONNXProgram with its session. The graph takes tensors alone and returns a flat list; the
-    ExportedProgram it was made from tells which leaf is which.
+    """An ONNXProgram with its session.
+
+    The graph takes tensors alone and returns a flat list; the ExportedProgram that it was made from
+    says which leaf each of them is.
     """
 
     program: Any
@@ -53,7 +45,7 @@ class OnnxArtifact:
     device: str
     external_data: bool
     native_loops: bool
-    facts: ProgramFacts
+    facts: OnnxProgramFacts
     baked: tuple[str, ...] = ()
     module: Any = None
 
@@ -68,13 +60,13 @@ class OnnxArtifact:
         return path
 
     def pack_inputs(self, call: Call) -> Call:
-        """Tensors by input name. Python arguments are constants of the graph: they vanish."""
+        """Return the tensors by input name. Python arguments are constants, and vanish."""
         kept = _graph_inputs(self.program, call.leaves())
         names = [value.name for value in self.program.model.graph.inputs]
         return Call((), named(dict(zip(names, kept, strict=True))))
 
     def unpack_outputs(self, value: Any) -> Any:
-        """Eager's pytree: what the graph returned, and the constants it does not carry."""
+        """Return eager's pytree of what the graph returned and of the constants it leaves out."""
         import torch.utils._pytree as torch_pytree
         from torch.export.graph_signature import ConstantArgument, OutputKind, SymIntArgument
 
@@ -99,8 +91,8 @@ class OnnxArtifact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnnxProgramFacts(ProgramFacts):
-    """The facts of an ONNXProgram, and of the ExportedPrograms it was made from."""
+class OnnxProgramFacts(OnnxModelFacts):
+    """The facts of an ONNXProgram, and of the ExportedPrograms that it was made from."""
 
     program: Any
     captured: Captures
@@ -108,7 +100,7 @@ class OnnxProgramFacts(ProgramFacts):
     def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
         """Return what the sizes of the graph's inputs make doubtful.
 
-        And what the ranges and guards of the captured programs do: the file keeps none of those.
+        So do the ranges and guards of the captured programs, of which the file keeps none.
         """
         inside = {path for path, _ in _graph_inputs(self.program, spec.flatten(example))}
         values = iter(self.program.model.graph.inputs)
@@ -117,70 +109,75 @@ class OnnxProgramFacts(ProgramFacts):
         ]
         return suspicions(
             spec,
-            onnx_facts(shapes, self.captured.frozen),
-            self.captured.facts,
+            SizeFacts.of_inputs(shapes, self.captured.frozen),
+            self.captured.kept,
             *self.captured.refused,
-            facts_of(self.program.exported_program),
+            captured_sizes(self.program.exported_program),
             dropped=True,
         )
 
-    def branches(self) -> Branches | None:
-        """Return its ``If``, ``Loop`` and ``Scan``."""
-        return of_onnx(self.program.model_proto)
-
-    def contents(self) -> dict[str, str]:
-        """Return its inputs, outputs, versions, metadata and functions."""
-        return onnx_model.contents(self.program.model_proto)
-
 
 class Onnx:
-    """The target."""
+    """The target ``onnx``."""
 
-    traits = TargetTraits(specializes_0_1=True, torch_free_loader=LOADER)
+    traits = TargetTraits(specializes_0_1=True, torch_free_loader=LOADER_PATH)
 
     def unavailable(self, device: str) -> str | None:
-        """Needs the extra ``onnx`` (or ``onnx-gpu``)."""
+        """Return what is missing of the extra ``onnx`` (or ``onnx-gpu``), None if nothing is."""
         return unavailable(device, NEEDS)
 
     def export(
         self, module: Callable[..., Any], example: Call, spec: InputSpec, **options: Any
     ) -> OnnxArtifact | NotApplicable:
-        """Export with the spec's dims; where torch refuses their relation, with ``Dim.DYNAMIC``."""
+        """Export with the spec's dims; if torch refuses their relation, with ``Dim.DYNAMIC``."""
         if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
             return NotApplicable(
-                "torch.onnx.export(dynamo=True) does not take TorchScript; the target onnx_legacy does"
+                "torch.onnx.export(dynamo=True) does not take TorchScript; "
+                "the target onnx_legacy does"
             )
         external = bool(options.pop("external_data", True))
-        device = device_of(example)
-        first: Exception | None = None
-        program: Any = None
-        captured = Captures()
-        subject, signature, notes = with_names(module, example, spec)
-        for spelling, shapes in dynamic_shapes(spec, example, signature):
-            try:
-                with captures() as seen:
-                    found = _export(subject, example, shapes, options)
-            except Exception as error:
-                first = first or error
-                if not is_about_dims(error):
-                    break
-                continue
-            if _keeps_dims(found, spec):
-                program, captured = found, seen
-                break
-            if program is None:
-                program, captured = found, seen
-            notes += (f"with {spelling} the exporter silently makes a dim static that varies",)
-        if program is None:
-            assert first is not None
-            raise first
-        if not _keeps_dims(program, spec):
-            notes += (FROZEN.format(dims=", ".join(spec.dims)),)
-        return _artifact(program, device, external, notes, captured)
+        made = _made(Capturable.of(module, example, spec), example, spec, options)
+        return _artifact(made, device_of(example), external_data=external)
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
-        """A session on the device; takes tensors by input name."""
+        """Return a session on the device; it takes tensors by input name."""
         return TensorFile(path, device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """An ONNXProgram, what was captured on the way, and notes."""
+
+    program: Any
+    captured: Captures
+    notes: tuple[str, ...]
+
+
+def _made(subject: Capturable, example: Call, spec: InputSpec, options: dict[str, Any]) -> _Made:
+    """Export with each spelling of the dims until one keeps them; else the first program made.
+
+    Raises the exporter's first exception if no spelling gives a program.
+    """
+    first: Exception | None = None
+    made: _Made | None = None
+    notes = subject.notes
+    for spelling, shapes in dynamic_shapes(spec, example, subject.signature):
+        try:
+            with captures() as seen:
+                program = _export(subject.module, example, shapes, options)
+        except Exception as error:
+            first = first or error
+            if not is_about_dims(error):
+                break
+            continue
+        if _keeps_dims(program, spec):
+            return _Made(program=program, captured=seen, notes=notes)
+        made = made or _Made(program=program, captured=seen, notes=())
+        notes += (f"with {spelling} the exporter silently makes a dim static that varies",)
+    if made is None:
+        assert first is not None
+        raise first
+    return replace(made, notes=(*notes, FROZEN.format(dims=", ".join(spec.dims))))
 
 
 def _export(module: torch.nn.Module, example: Call, shapes: Any, options: dict[str, Any]) -> Any:
@@ -204,9 +201,10 @@ def _export(module: torch.nn.Module, example: Call, shapes: Any, options: dict[s
 
 
 def _keeps_dims(program: Any, spec: InputSpec) -> bool:
-    """Whether every axis that varies is symbolic in the graph. On a constraint error the exporter applies
-    torch.export's "suggested fixes", which make dims static, and carries on without a word; with another
-    spelling of the same dims it may not.
+    """Return True if every axis that varies is symbolic in the graph.
+
+    On a constraint error the exporter applies torch.export's "suggested fixes", which make dims
+    static, and goes on without a warning; with another spelling of the same dims it may not.
     """
     shapes = [getattr(leaf, "shape", ()) for leaf in spec.leaves]
     kept = _graph_inputs(program, shapes)
@@ -219,7 +217,7 @@ def _keeps_dims(program: Any, spec: InputSpec) -> bool:
 
 
 def _graph_inputs(program: Any, leaves: Sequence[Any]) -> list[Any]:
-    """Of things in the order of the call's leaves, those whose leaf is an input of the graph."""
+    """Return those of some things in the order of the call's leaves that are inputs of the graph."""
     from torch.export.graph_signature import ConstantArgument, InputKind
 
     signature = program.exported_program.graph_signature
@@ -231,13 +229,8 @@ def _graph_inputs(program: Any, leaves: Sequence[Any]) -> list[Any]:
     ]
 
 
-def _artifact(
-    program: Any,
-    device: str,
-    external_data: bool,
-    notes: tuple[str, ...],
-    captured: Captures,
-) -> OnnxArtifact:
+def _artifact(made: _Made, device: str, *, external_data: bool) -> OnnxArtifact:
+    program = made.program
     with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
         path = Path(directory, FILENAME)
         program.save(path)
@@ -249,7 +242,12 @@ def _artifact(
         external_data=external_data,
         native_loops=has_loops(program.model_proto),
         baked=_baked(program),
-        facts=OnnxProgramFacts(program=program, captured=captured, notes=notes),
+        facts=OnnxProgramFacts(
+            model=lambda: program.model_proto,
+            program=program,
+            captured=made.captured,
+            notes=made.notes,
+        ),
     )
 
 
@@ -271,12 +269,6 @@ def _output_dtypes(program: Any) -> dict[str, torch.dtype]:
         for node in program.graph.nodes
         if isinstance(node.meta.get("val"), torch.Tensor)
     }
-
-
-def device_of(example: Call) -> str:
-    """The device of the call's tensors; the CPU where it has none."""
-    tensors = example.tensors()
-    return str(tensors[0].device) if tensors else "cpu"
 
 
 TARGET = Onnx()

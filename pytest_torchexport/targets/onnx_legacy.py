@@ -1,5 +1,6 @@
-"""``torch.onnx.export(dynamo=False)``: a trace (or a ScriptModule) as ONNX. Off by default, still what
-many pipelines ship, and the only exporter that takes a ScriptModule.
+"""``torch.onnx.export(dynamo=False)``: a trace (or a ScriptModule) as ONNX.
+
+Off by default. Many pipelines still ship it, and no other exporter takes a ScriptModule.
 """
 
 from __future__ import annotations
@@ -14,32 +15,33 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.pytrees import Structure, describe, flatten
+from pytest_torchexport.inputs.pytrees import Structure, flatten
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
-from pytest_torchexport.outcomes.subject import as_module
-from pytest_torchexport.targets.base import NotApplicable, TargetTraits, whole_file
-from pytest_torchexport.targets.formats import onnx_model
-from pytest_torchexport.targets.formats.branches import Branches, of_onnx
-from pytest_torchexport.targets.formats.facts import ProgramFacts
+from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
+from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, has_loops
 from pytest_torchexport.targets.formats.onnx_runtime import (
-    LOADER,
+    LOADER_PATH,
     TensorFile,
-    has_loops,
     named,
     unavailable,
 )
-from pytest_torchexport.targets.formats.sizes import Suspicion, onnx_facts, suspicions
-from pytest_torchexport.targets.onnx import device_of
-from pytest_torchexport.targets.trace import CAUGHT, FlatModule
+from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
+from pytest_torchexport.targets.torchscript_shared import (
+    CRASHES_ON_CAUGHT_ERRORS,
+    FlatModule,
+    constant_arguments,
+)
 
-FILENAME = "model.onnx"
 NEEDS = ("onnx", "onnxruntime")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LegacyArtifact:
-    """An ONNX file kept as bytes, with its session; takes the call's tensors by the names we gave them. Beside
-    the model, ``files`` has the data that the exporter put into files of their own: of models over 2 GB.
+    """An ONNX model kept as bytes, with its session.
+
+    ``files`` are the model and the external data that the exporter writes for models over 2 GB, by
+    name. ``names`` are those that we gave the inputs; ``constants`` are the leaves that eager
+    returned on the example, in the order of ``structure``.
     """
 
     program: Any
@@ -49,7 +51,7 @@ class LegacyArtifact:
     structure: Structure
     constants: tuple[Any, ...]
     native_loops: bool
-    facts: ProgramFacts
+    facts: LegacyFacts
     baked: tuple[str, ...] = ()
     module: Any = None
 
@@ -58,24 +60,24 @@ class LegacyArtifact:
         return self.unpack_outputs(self.session(**self.pack_inputs(Call(args, kwargs)).kwargs))
 
     def save(self, directory: Path) -> Path:
-        """Write the model, and its data where that is apart."""
+        """Write the model, and its external data."""
         for name, data in self.files.items():
             with whole_file(directory / name) as path:
                 path.write_bytes(data)
         return directory / FILENAME
 
     def pack_inputs(self, call: Call) -> Call:
-        """Tensors (and numbers, where a ScriptModule takes them) by input name."""
+        """Return the tensors by input name; for a ScriptModule the numbers too."""
         return Call((), named(dict(zip(self.names, _inputs(call, self._scripted), strict=True))))
 
     def unpack_outputs(self, value: Any) -> Any:
-        """Eager's pytree: tensors from the graph, everything else as it was on the example."""
+        """Return eager's pytree: tensors of the graph, everything else as it was on the example."""
         in_graph = [isinstance(leaf, torch.Tensor) for leaf in self.constants]
         if sum(in_graph) != len(value):
             # A size among the outputs is a tensor in the graph.
             in_graph = [isinstance(leaf, (torch.Tensor, int)) for leaf in self.constants]
         if sum(in_graph) != len(value):
-            return tuple(value)  # another structure than eager's: as it is, for all to see
+            return tuple(value)  # another structure than eager's: shown as it is
         waiting = iter(value)
         leaves = [
             _as_eager(next(waiting), leaf) if inside else leaf
@@ -89,47 +91,35 @@ class LegacyArtifact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LegacyFacts(ProgramFacts):
-    """The facts of an ONNX file kept as bytes. ``shapes`` are those of its inputs, None for an open size.
+class LegacyFacts(OnnxModelFacts):
+    """The facts of an ONNX file that has no guards.
 
-    The leaves of a call that are inputs have one of the types in ``kinds``.
+    ``shapes`` are those of its inputs, None for an open size; a leaf of the call is an input if it
+    has one of the types in ``kinds``.
     """
 
-    data: bytes
     shapes: tuple[tuple[int | None, ...], ...]
     kinds: tuple[type, ...]
 
     def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
-        """Return what the sizes of the graph's inputs make doubtful; the format has no guards."""
+        """Return what the sizes of the graph's inputs make doubtful."""
         waiting = iter(self.shapes)
         shapes = [
             next(waiting, None) if isinstance(leaf.example, self.kinds) else None
             for leaf in spec.leaves
         ]
-        return suspicions(spec, onnx_facts(shapes, {}))
-
-    def branches(self) -> Branches | None:
-        """Return its ``If``, ``Loop`` and ``Scan``."""
-        return of_onnx(self._model)
-
-    def contents(self) -> dict[str, str]:
-        """Return its inputs, outputs, versions, metadata and functions."""
-        return onnx_model.contents(self._model)
-
-    @property
-    def _model(self) -> Any:
-        import onnx
-
-        return onnx.load_from_string(self.data)
+        return suspicions(spec, SizeFacts.of_inputs(shapes))
 
 
 class OnnxLegacy:
-    """The target."""
+    """The target ``onnx_legacy``."""
 
-    traits = TargetTraits(crashes_on_caught_errors=CAUGHT, torch_free_loader=LOADER)
+    traits = TargetTraits(
+        crashes_on_caught_errors=CRASHES_ON_CAUGHT_ERRORS, torch_free_loader=LOADER_PATH
+    )
 
     def unavailable(self, device: str) -> str | None:
-        """Needs the extra ``onnx`` (or ``onnx-gpu``), and a torch that still has the exporter."""
+        """Return what is missing of the extra ``onnx`` (or ``onnx-gpu``), None if nothing is."""
         return unavailable(device, NEEDS)
 
     def export(
@@ -141,7 +131,7 @@ class OnnxLegacy:
         scripted = isinstance(module, torch.jit.ScriptModule)
         names = tuple(f"input_{i}" for i in range(len(_inputs(example, scripted))))
         outputs, structure = _outputs(module, example)
-        exported, args, baked = _flat(module, example, spec, scripted)
+        exported, args, baked = _flat(module, example, spec, scripted=scripted)
         with tempfile.TemporaryDirectory(prefix="torchexport-") as directory, _plain_attention():
             path = Path(directory, FILENAME)
             torch.onnx.export(
@@ -155,9 +145,7 @@ class OnnxLegacy:
             )
             files = {file.name: file.read_bytes() for file in path.parent.iterdir()}
             session = TensorFile(path, device_of(example))
-            import onnx
-
-            proto = onnx.load_model_from_string(files[FILENAME])
+        proto = _model(files)
         return LegacyArtifact(
             program=module if scripted else files[FILENAME],
             files=files,
@@ -167,14 +155,23 @@ class OnnxLegacy:
             constants=outputs,
             native_loops=has_loops(proto),
             facts=LegacyFacts(
-                data=files[FILENAME], shapes=_input_shapes(proto, names), kinds=_kinds(scripted)
+                model=lambda: _model(files),
+                shapes=_input_shapes(proto, names),
+                kinds=_kinds(scripted),
             ),
             baked=baked,
         )
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
-        """A session on the device; takes tensors by input name."""
+        """Return a session on the device; it takes tensors by input name."""
         return TensorFile(path, device)
+
+
+def _model(files: Mapping[str, bytes]) -> Any:
+    """Return the ``onnx.ModelProto``, without its external data."""
+    import onnx
+
+    return onnx.load_model_from_string(files[FILENAME])
 
 
 def _as_eager(value: torch.Tensor, example: Any) -> Any:
@@ -186,12 +183,12 @@ def _inputs(call: Call, scripted: bool) -> list[Any]:
 
 
 def _kinds(scripted: bool) -> tuple[type, ...]:
-    """Of which types a leaf is an input of the graph."""
+    """Return the types of the leaves that are inputs of the graph."""
     return (torch.Tensor, bool, int, float) if scripted else (torch.Tensor,)
 
 
 def _input_shapes(proto: Any, names: Sequence[str]) -> tuple[tuple[int | None, ...], ...]:
-    """Per input its sizes, None where the size is open. An input that the graph does not use is left out of it."""
+    """Return the sizes of each input, None for an open one; () for an input that the graph lacks."""
     shapes = {
         value.name: tuple(
             dim.dim_value if dim.HasField("dim_value") else None
@@ -212,24 +209,17 @@ def _outputs(module: Callable[..., Any], example: Call) -> tuple[tuple[Any, ...]
 
 
 def _flat(
-    module: Callable[..., Any], example: Call, spec: InputSpec, scripted: bool
+    module: Callable[..., Any], example: Call, spec: InputSpec, *, scripted: bool
 ) -> tuple[Any, tuple[Any, ...], tuple[str, ...]]:
-    plain = not example.kwargs and all(isinstance(arg, torch.Tensor) for arg in example.args)
+    """Return what to export, with which arguments, and which arguments become constants."""
     if scripted:
         return module, (*example.args, *example.kwargs.values()), ()
-    leaves, structure = example.flatten()
-    values = tuple(leaf for _, leaf in leaves)
-    # torch.onnx takes whatever has a ``graph`` for a ScriptModule.
+    plain = not example.kwargs and all(isinstance(arg, torch.Tensor) for arg in example.args)
+    # torch.onnx takes anything that has a ``graph`` for a ScriptModule.
     graph = isinstance(module, torch.fx.GraphModule)
     if plain and not graph and isinstance(module, torch.nn.Module):
         return module, example.args, ()
-    baked = tuple(
-        f"{path}={describe(leaf)}"
-        for path, leaf in spec.flatten(example)
-        if not isinstance(leaf, torch.Tensor)
-    )
-    flat = FlatModule(as_module(module), structure, values)
-    return flat, tuple(leaf for leaf in values if isinstance(leaf, torch.Tensor)), baked
+    return FlatModule.of(module, example), example.tensors(), constant_arguments(spec, example)
 
 
 def _dynamic_axes(
@@ -252,7 +242,7 @@ def _dynamic_axes(
 
 @contextmanager
 def _plain_attention() -> Iterator[None]:
-    """The fused attention of eval mode has no ONNX translation in this exporter."""
+    """Disable the fused attention of eval mode: this exporter has no ONNX translation of it."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -17,7 +17,7 @@ import torch
 
 from pytest_torchexport.outcomes.messages import condense, text_of
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.targets.formats.sizes import refused_facts
+from pytest_torchexport.targets.formats.shape_env import refused_sizes
 
 WHILE = "torch.while_loop" if hasattr(torch, "while_loop") else "torch._higher_order_ops.while_loop"
 REMEDIES = {
@@ -126,7 +126,7 @@ def _tensor_test(text: str) -> list[str]:
 
 def _of_sizes(error: BaseException, text: str) -> tuple[str, ...]:
     """The branches among the lines at which torch narrowed the declared dims, or made numbers of them."""
-    facts = refused_facts(error)
+    facts = refused_sizes(error)
     bounds = [at for each in facts.ranges.values() for at in (each.low_at, each.high_at)]
     decided = _constructs([*(where for _, where in facts.guards), *bounds], truth=True)
     branches = [item for item in decided if item.kind in BRANCHES]

@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.targets.formats import branches, contents, devices
-from pytest_torchexport.targets.formats.branches import Branches
-from pytest_torchexport.targets.formats.devices import BakedDevice
+from pytest_torchexport.outcomes.messages import source_line
+from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.targets.formats.branches import Branches, frames_of_fx, users_place
+from pytest_torchexport.targets.formats.contents import (
+    TensorTexts,
+    Texts,
+    collected,
+    extras_of,
+    shape_text,
+)
+from pytest_torchexport.targets.formats.devices import (
+    BakedDevice,
+    Operation,
+    baked_devices,
+    must_be_together,
+)
 from pytest_torchexport.targets.formats.facts import ProgramFacts
-from pytest_torchexport.targets.formats.sizes import Suspicion, facts_of, suspicions
+from pytest_torchexport.targets.formats.shape_env import captured_sizes
+from pytest_torchexport.targets.formats.sizes import Suspicion, suspicions
 
 FILENAME = "model.pt2"
+# torch's higher-order operators that decide or repeat, by name: some are classes of private modules.
+BRANCHES = frozenset(
+    {"cond", "while_loop", "while_loop_stack_output", "scan", "associative_scan", "map", "map_impl"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,23 +49,46 @@ class ExportedProgramFacts(ProgramFacts):
 
     def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
         """Return what its ranges and guards make doubtful."""
-        return suspicions(spec, facts_of(self.program))
+        return suspicions(spec, captured_sizes(self.program))
 
-    def branches(self) -> Branches | None:
-        """Return its ``torch.cond``, ``while_loop``, ``scan`` and ``map``."""
-        return branches.of_exported(self.program)
+    def branches(self) -> Branches:
+        """Return its ``torch.cond``, ``while_loop``, ``scan`` and ``map``.
+
+        torch keeps only the frames of ``forward`` (unless ``strict``): a ``torch.cond`` in a helper
+        function is placed at the line where a ``forward`` calls it, and one inside another's branch
+        has no place.
+        """
+        return Branches.at(
+            frames_of_fx(node.meta.get("stack_trace"))
+            for graph in _graphs(self.program)
+            for node in graph.nodes
+            if _is_branch(node.target)
+        )
 
     def devices(self) -> tuple[BakedDevice, ...]:
-        """Return the devices that are constants of its graphs."""
-        return devices.of_exported(self.program)
+        """Return the devices that are constants of its graphs, its constant tensors included.
+
+        That is what they are if only ``program.module()`` is moved:
+        ``torch.export.passes.move_to_device_pass`` rewrites them all.
+        """
+        constants = _constants(self.program)
+        found: list[BakedDevice] = []
+        for number, graph in enumerate(_graphs(self.program)):
+            # What the operands of a branch are, only the outer graph says.
+            moved = _inputs(graph, constants) if number == 0 else {}
+            found += baked_devices(_operations(graph, constants), moved)
+        return tuple(dict.fromkeys(found))
 
     def contents(self) -> dict[str, str]:
         """Return its signature, ranges, tensors and module calls, and the extra files."""
-        return {**contents.of_exported(self.program), **self.extras}
+        return {**_contents(self.program), **self.extras}
 
     def as_plain(self) -> dict[str, Any]:
         """Return contents, branches and sizes as JSON."""
-        return {**super().as_plain(), "sizes": contents.sizes_of(self.program)}
+        return {**super().as_plain(), "sizes": captured_sizes(self.program).as_plain()}
+
+
+# -- files -----------------------------------------------------------------------------------------
 
 
 class LoadedProgram:
@@ -72,7 +115,7 @@ def load(path: Path, device: str) -> LoadedProgram:
 
 def read(path: Path, loaded: LoadedProgram) -> ExportedProgramFacts:
     """Return the facts of a loaded program and of its archive."""
-    return ExportedProgramFacts(program=loaded.program, extras=contents.extras_of(path))
+    return ExportedProgramFacts(program=loaded.program, extras=extras_of(path))
 
 
 def save(
@@ -85,3 +128,165 @@ def save(
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files=dict(extra_files))
     path.write_bytes(buffer.getbuffer())
+
+
+# -- graphs ----------------------------------------------------------------------------------------
+
+
+def _graphs(program: Any) -> list[Any]:
+    """Return the graph of a program, and those of all modules inside it."""
+    root = getattr(program, "graph_module", None)
+    modules = root.modules() if isinstance(root, torch.nn.Module) else ()
+    return [module.graph for module in modules if isinstance(module, torch.fx.GraphModule)]
+
+
+def _is_branch(target: Any) -> bool:
+    operator = isinstance(target, torch._ops.HigherOrderOperator)
+    return operator and getattr(target, "__name__", "") in BRANCHES
+
+
+def _tensor(node: Any, *, lists: bool = False) -> Any:
+    """Return torch's stand-in for a node's value if it is a tensor (or, with ``lists``, several)."""
+    value = node.meta.get("val")
+    if lists and isinstance(value, (tuple, list)):
+        value = next((item for item in value if isinstance(item, torch.Tensor)), None)
+    return value if isinstance(value, torch.Tensor) else None
+
+
+# -- devices ---------------------------------------------------------------------------------------
+
+
+def _constants(program: Any) -> dict[str, str]:
+    """Return the names of the constant tensors by the names of their placeholders."""
+    signature = getattr(program, "graph_signature", None)
+    return getattr(signature, "inputs_to_lifted_tensor_constants", {})
+
+
+def _inputs(graph: Any, constants: Mapping[str, str]) -> dict[Hashable, int | None]:
+    """Return the inputs, parameters and buffers, each with its number of dimensions.
+
+    They move with the program.
+    """
+    found = [node for node in graph.nodes if node.op == "placeholder"]
+    tensors = ((node, _tensor(node)) for node in found if node.name not in constants)
+    return {node: tensor.dim() for node, tensor in tensors if tensor is not None}
+
+
+def _operations(graph: Any, constants: Mapping[str, str]) -> Iterator[Operation]:
+    """Yield the operations of a graph. A constant is one that makes a tensor on its device."""
+    for node in graph.nodes:
+        tensor = _tensor(node)
+        outputs = ((node, tensor.dim() if tensor is not None else None),)
+        if node.op == "placeholder" and node.name in constants and tensor is not None:
+            yield Operation(
+                op=f"constant {constants[node.name]}",
+                where=next(filter(None, map(_where, node.users)), None),
+                inputs=(),
+                outputs=outputs,
+                device=str(tensor.device),
+            )
+        elif node.op == "call_function":
+            device = _device_argument(node)
+            yield Operation(
+                op=_name(node),
+                where=_where(node) if device is not None else None,
+                inputs=tuple(_operands(node)),
+                outputs=outputs,
+                device=device,
+                opaque=isinstance(node.target, torch._ops.HigherOrderOperator),
+            )
+        elif node.op == "output":
+            inputs = tuple(node.all_input_nodes)
+            yield Operation(op="return", where=None, inputs=inputs, outputs=())
+
+
+def _name(node: Any) -> str:
+    """Return ``aten::zeros``, the name that TorchScript uses too."""
+    schema = getattr(node.target, "_schema", None)
+    return str(schema.name if schema is not None else getattr(node.target, "__name__", node.target))
+
+
+def _operands(node: Any) -> Iterator[Any]:
+    """Yield the tensors among the arguments that have to be on one device, also those in lists."""
+    arguments = [*must_be_together(_name(node), node.args), *node.kwargs.values()]
+    for _, leaf in flatten(arguments)[0]:
+        if isinstance(leaf, torch.fx.Node) and _tensor(leaf, lists=True) is not None:
+            yield leaf
+
+
+def _device_argument(node: Any) -> str | None:
+    leaves = [*node.args, *node.kwargs.values()]
+    return next((str(leaf) for leaf in leaves if isinstance(leaf, torch.device)), None)
+
+
+def _where(node: Any) -> SourceLine | None:
+    place = users_place(frames_of_fx(node.meta.get("stack_trace")))
+    return source_line(*place) if place is not None else None
+
+
+# -- contents --------------------------------------------------------------------------------------
+
+
+def _contents(program: Any) -> dict[str, str]:
+    tensors = TensorTexts()
+    return collected(
+        inputs=lambda: _spec_texts("input", program, program.graph_signature.input_specs),
+        outputs=lambda: _spec_texts("output", program, program.graph_signature.output_specs),
+        structures=lambda: (
+            ("structure of inputs", _on_one_line(program.call_spec.in_spec)),
+            ("structure of outputs", _on_one_line(program.call_spec.out_spec)),
+        ),
+        ranges=lambda: (
+            (f"range of {symbol}", _interval_text(interval))
+            for symbol, interval in program.range_constraints.items()
+        ),
+        state=lambda: (
+            pair
+            for name, value in program.state_dict.items()
+            for pair in tensors.of(_kind(value), [(name, value)])
+        ),
+        constants=lambda: tensors.of("constant", program.constants.items()),
+        modules=lambda: (
+            # No names are written as None.
+            (
+                f"module {entry.fqn}",
+                _on_one_line(entry.signature).replace("arg_names=[]", "arg_names=None"),
+            )
+            for entry in program.module_call_graph
+        ),
+    )
+
+
+def _kind(value: torch.Tensor) -> str:
+    return "parameter" if isinstance(value, torch.nn.Parameter) else "buffer"
+
+
+def _spec_texts(kind: str, program: Any, specs: Iterable[Any]) -> Texts:
+    from torch.export.graph_signature import InputKind
+
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    for number, item in enumerate(specs):
+        name = getattr(item.arg, "name", "")
+        # The capture's stand-in for an object of C++ (TorchBind, a generator) is not saved.
+        held = getattr(item.arg, "class_fqn", values.get(name))
+        value = getattr(item.arg, "value", held)
+        facts = (item.kind.name, type(item.arg).__name__, name, item.target, _value_text(value))
+        # A constant has the field in memory only.
+        buffer = item.kind == InputKind.BUFFER
+        kept = f" persistent={item.persistent}" if buffer else ""
+        yield f"{kind} {number}", " ".join(map(str, facts)) + kept
+
+
+def _interval_text(interval: Any) -> str:
+    # torch has two infinities, and a range of a float comes back with the other.
+    return f"{interval.lower} to {interval.upper}".replace("int_oo", "oo")
+
+
+def _value_text(value: Any) -> str:
+    # The layout of a tensor is not saved.
+    return shape_text(value) if isinstance(value, torch.Tensor) else repr(value)
+
+
+def _on_one_line(thing: Any) -> str:
+    """Return the repr on one line, without addresses."""
+    return re.sub(r" at 0x[0-9a-f]+", "", " ".join(repr(thing).split()))

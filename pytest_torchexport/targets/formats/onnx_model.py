@@ -1,34 +1,97 @@
-"""ONNX files as files: what they say of themselves, what belongs to them, what is wrong with them.
+"""ONNX files (``.onnx``) as files: what they say of themselves, belongs to them, is wrong with them.
 
-Separate because nothing here knows torch: the process that loads ONNX files must not have it. Nor is any data
-read but the model's own; which files it names is found without opening them.
+Free of torch: the process that loads ONNX files has none. Only the model itself is read; the files
+of external data that it names are found without opening them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from pytest_torchexport.targets.formats.branches import Branches, Place, frames_in, frames_of_fx
+from pytest_torchexport.targets.formats.facts import ProgramFacts
+
+FILENAME = "model.onnx"
 # The longest text of the checker's that is passed on.
 MESSAGE = 400
 # The domains of ONNX's own operators.
 _STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 
 
+@dataclass(frozen=True, kw_only=True)
+class OnnxModelFacts(ProgramFacts):
+    """The facts of an ONNX model. ``model`` returns the ``onnx.ModelProto``, maybe anew each time."""
+
+    model: Callable[[], Any]
+
+    def branches(self) -> Branches:
+        """Return its ``If``, ``Loop`` and ``Scan``, nested ones and those in functions.
+
+        The exporter of ``dynamo=False`` writes no places (unless ``verbose``), and translates a few
+        operators to such nodes as well.
+        """
+        nodes = nodes_of(self.model())
+        return Branches.at(_frames(n) for n in nodes if n.op_type in ("If", "Loop", "Scan"))
+
+    def contents(self) -> dict[str, str]:
+        """Return its inputs, outputs, versions, metadata and functions."""
+        return contents(self.model())
+
+
 def read(path: Path) -> Any:
-    """The ``onnx.ModelProto`` of a file, without its external data."""
+    """Return the ``onnx.ModelProto`` of a file, without its external data."""
     import onnx
 
     return onnx.load(str(path), format="protobuf", load_external_data=False)
 
 
-# -- what it says of itself ----------------------------------------------------------------------------
+# -- the graph -------------------------------------------------------------------------------------
+
+
+def nodes_of(model: Any) -> Iterator[Any]:
+    """Yield every node of a model, those of subgraphs and functions included."""
+    import onnx
+
+    yield from messages_of(model, onnx.NodeProto)
+
+
+def messages_of(message: Any, wanted: type) -> Iterator[Any]:
+    """Yield the protobuf messages of a type, wherever in a model a message may be.
+
+    That is in subgraphs, functions, sparse tensors, and in what a later ONNX adds. Tensors are not
+    looked into.
+    """
+    import onnx
+
+    if isinstance(message, wanted):
+        yield message
+    if isinstance(message, onnx.TensorProto):
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for item in [value] if hasattr(value, "ListFields") else value:
+                yield from messages_of(item, wanted)
+
+
+def has_loops(model: Any) -> bool:
+    """Return True if a model holds a ``Loop``, which may never end."""
+    return any(node.op_type == "Loop" for node in nodes_of(model))
+
+
+def _frames(node: Any) -> list[Place]:
+    metadata = {item.key: item.value for item in getattr(node, "metadata_props", ())}
+    stack = metadata.get("pkg.torch.onnx.stack_trace")
+    return frames_of_fx(stack) if stack is not None else frames_in(node.doc_string)[:1]
+
+
+# -- contents --------------------------------------------------------------------------------------
 
 
 def contents(model: Any) -> dict[str, str]:
-    """Inputs, outputs, versions, metadata and functions of an ``onnx.ModelProto``."""
+    """Return inputs, outputs, versions, metadata and functions of an ``onnx.ModelProto``."""
     graph = model.graph
     return {
         "inputs": ", ".join(value.name for value in graph.input),
@@ -44,7 +107,7 @@ def contents(model: Any) -> dict[str, str]:
 
 
 def _type(type_: Any) -> str:
-    """``float[batch, 3]``; ``?`` for an axis of which nothing is said."""
+    """Return ``float[batch, 3]``, with ``?`` for an axis of unknown size."""
     import onnx
 
     kind = type_.WhichOneof("value")
@@ -73,17 +136,17 @@ def _signature(function: Any) -> str:
     return f"({', '.join(function.input)}) -> ({', '.join(function.output)})"
 
 
-# -- what belongs to it --------------------------------------------------------------------------------
+# -- external data ---------------------------------------------------------------------------------
 
 
 def external(path: Path) -> list[str]:
-    """The locations of external data that the model names anywhere, each once. Raises where it is no model."""
+    """Return the locations of external data that the model names, sorted. Raises if it is no model."""
     return sorted({piece.location for piece in _pieces(read(path))})
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Where a tensor's data lies. ``end`` is None where it is no number or a negative one."""
+    """Where a tensor's data lies. ``end`` is None if its offset or length is not legal."""
 
     tensor: str
     location: str
@@ -93,7 +156,7 @@ class _Piece:
 def _pieces(model: Any) -> Iterator[_Piece]:
     import onnx
 
-    for tensor in _messages(model, onnx.TensorProto):
+    for tensor in messages_of(model, onnx.TensorProto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             entries = {entry.key: entry.value for entry in tensor.external_data}
             yield _Piece(tensor.name, entries.get("location", ""), _end(entries))
@@ -107,29 +170,13 @@ def _end(entries: dict[str, str]) -> int | None:
     return offset + length if min(offset, length) >= 0 else None
 
 
-def _messages(message: Any, wanted: type) -> Iterator[Any]:
-    """The messages of a type anywhere in a model: subgraphs, functions, sparse tensors and what a later ONNX
-    adds. Tensors are not looked into.
-    """
-    import onnx
-
-    if isinstance(message, wanted):
-        yield message
-    if isinstance(message, onnx.TensorProto):
-        return
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for item in [value] if hasattr(value, "ListFields") else value:
-                yield from _messages(item, wanted)
-
-
-# -- what is wrong with it -----------------------------------------------------------------------------
+# -- problems --------------------------------------------------------------------------------------
 
 
 def problems(path: Path) -> list[str]:
-    """What is wrong with the file, each in a sentence with the next step; nothing of a healthy one.
+    """Return what is wrong with the file, each a sentence with the next step.
 
-    The checker runs only where the external data is all right: it stops at the first piece that is not.
+    The checker runs only if the external data is right: it stops at the first piece that is not.
     """
     try:
         model = read(path)
@@ -161,11 +208,8 @@ def _misplaced(directory: Path, location: str) -> str | None:
             return "lies outside the model's directory: save it beside the model"
         if not file.exists():
             return "is missing: move it together with the model, or save with external_data=False"
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # too long, with a null byte, links in a ring
+    # Too long, with a null byte, links in a ring.
+    except (OSError, ValueError, RuntimeError) as error:
         return f"is no legal name ({_line(error)}): save the model again"
     return None if file.is_file() else "is no file: save the model again"
 
@@ -188,10 +232,10 @@ def _overrun(file: Path, pieces: Iterable[_Piece]) -> str | None:
 
 
 def _absolute_attributes(model: Any) -> Iterator[str]:
-    """Paths in the attributes of custom operators; ONNX's own have none, and take any text."""
+    """Yield the absolute paths in attributes of custom operators; ONNX's own take no paths."""
     import onnx
 
-    for node in _messages(model, onnx.NodeProto):
+    for node in nodes_of(model):
         if node.domain in _STANDARD:
             continue
         for attribute in node.attribute:
@@ -205,17 +249,17 @@ def _absolute_attributes(model: Any) -> Iterator[str]:
 
 
 def _format_problems(path: Path) -> list[str]:
-    """What ``onnx.checker`` says, shapes included. By path: a model may be larger than a message can be. Of
-    domains that it does not know it says nothing.
+    """Return what ``onnx.checker`` finds, shapes included. It knows only ONNX's own domains.
+
+    It gets the path: a model may be larger than a protobuf message can be.
     """
     import onnx
 
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:
-        return [
-            f"onnx.checker refuses {path.name}: {_line(error)}; correct the export, or save it again"
-        ]
+        step = "correct the export, or save it again"
+        return [f"onnx.checker refuses {path.name}: {_line(error)}; {step}"]
     return []
 
 

@@ -1,7 +1,6 @@
-"""ONNX Runtime, and nothing of any exporter: sessions whose provider is the one that was asked for.
+"""ONNX Runtime: run an ONNX file, here with torch's tensors, in the clean process without torch.
 
-Not a target itself. Both ONNX targets run and load their files through it, here with torch's tensors, and in
-the clean process without torch: it is imported where tensors come in, and nowhere else.
+torch is imported only by the functions that take or make tensors.
 """
 
 from __future__ import annotations
@@ -16,14 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_torchexport.sandbox.arrays import Array
 from pytest_torchexport.targets.formats import onnx_model
-from pytest_torchexport.targets.formats.branches import Branches, of_onnx
-from pytest_torchexport.targets.formats.facts import ProgramFacts
 
 if TYPE_CHECKING:
     import torch
 
-# Where the clean process finds what loads an ONNX file without torch.
-LOADER = "pytest_torchexport.targets.formats.onnx_runtime:FILES"
+# The path of LOADER, for a process without torch.
+LOADER_PATH = "pytest_torchexport.targets.formats.onnx_runtime:LOADER"
 INSTALL = {
     "cpu": "pip install 'pytest-torchexport[onnx]'",
     "cuda": "pip install 'pytest-torchexport[onnx-gpu]'",
@@ -34,7 +31,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 def unavailable(device: str, needs: Sequence[str]) -> str | None:
-    """Why ONNX cannot be checked on this device, with the line that installs what is missing."""
+    """Return why ONNX cannot be checked on this device, with the command that helps; else None."""
     kind = device.partition(":")[0]
     missing = [name for name in needs if importlib.util.find_spec(name) is None]
     if missing:
@@ -47,12 +44,12 @@ def unavailable(device: str, needs: Sequence[str]) -> str | None:
 
 
 def open_session(path: Path, device: str) -> Any:
-    """An ``onnxruntime.InferenceSession`` on the device. Raises RuntimeError where ONNX Runtime takes another."""
+    """Return an ``onnxruntime.InferenceSession``. Raises RuntimeError if it runs on another device."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    # What fails is raised as well: its logger would write a line per call past everybody.
+    # A failure is raised as well: the logger would write a line per call past pytest's capture.
     options.log_severity_level = FATAL
     kind, _, index = device.partition(":")
     wanted = PROVIDERS[kind]
@@ -67,7 +64,7 @@ def open_session(path: Path, device: str) -> Any:
 
 
 def run_session(session: Any, feeds: Mapping[str, Any]) -> list[Any]:
-    """The OrtValues that a session returns for OrtValues by input name."""
+    """Return the OrtValues that a session returns for OrtValues by input name."""
     import onnxruntime
 
     quietly = onnxruntime.RunOptions()
@@ -76,27 +73,30 @@ def run_session(session: Any, feeds: Mapping[str, Any]) -> list[Any]:
     return found
 
 
-class _Opened:
+class _OnnxFile:
     """One ONNX file in ONNX Runtime."""
 
     def __init__(self, path: Path, device: str) -> None:
         self.session = open_session(path, device)
         self.device = device
-        # Those that the file still has: exporters drop unused ones.
+        # Exporters drop unused inputs.
         self.input_names = [item.name for item in self.session.get_inputs()]
 
     def ordered(self, args: Sequence[Any]) -> dict[str, Any]:
-        """Inputs without names, by the names that they have in the file."""
+        """Return the inputs by the names that they have in the file."""
         return dict(zip(self.input_names, args, strict=bool(args)))
 
     def run(self, feeds: Mapping[str, Any], of: Callable[[Any], Any]) -> list[Any]:
-        """The OrtValues for ``feeds``, each made into one by ``of``; names the file does not have are left out."""
+        """Run the file on ``feeds``, each made an OrtValue by ``of``, and return OrtValues.
+
+        Names that the file does not have are left out.
+        """
         return run_session(
             self.session, {name: of(feeds[name]) for name in self.input_names if name in feeds}
         )
 
 
-class TensorFile(_Opened):
+class TensorFile(_OnnxFile):
     """Called with tensors by input name or in order; returns a list of tensors."""
 
     def __call__(self, *args: Any, **feeds: Any) -> list[torch.Tensor]:
@@ -105,30 +105,16 @@ class TensorFile(_Opened):
         return [_to_tensor(value).to(self.device) for value in values]
 
 
-class ArrayFile(_Opened):
-    """The same without torch: Arrays in, a list of Arrays out."""
+class ArrayFile(_OnnxFile):
+    """Called with Arrays by input name or in order; returns a list of Arrays. Needs no torch."""
 
     def __call__(self, *args: Any, **feeds: Any) -> list[Array]:
         """Run the file on these inputs."""
         return [_to_array(value) for value in self.run(feeds | self.ordered(args), _of_array)]
 
 
-def has_loops(model: Any) -> bool:
-    """Whether an ONNX model (an ``onnx.ModelProto``) holds a loop, which may never end."""
-    return any(node.op_type == "Loop" for graph in _graphs(model.graph) for node in graph.node)
-
-
-def _graphs(graph: Any) -> list[Any]:
-    found = [graph]
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                found += _graphs(attribute.g)
-    return found
-
-
 def named(feeds: Mapping[str, Any]) -> dict[str, Any]:
-    """Feeds as ONNX has them: complex numbers are pairs of reals there."""
+    """Return feeds in ONNX's form: complex numbers become pairs of reals."""
     import torch
 
     return {
@@ -192,7 +178,7 @@ def _of_array(value: Any) -> Any:
 
 
 def _dtype(value: Any) -> str:
-    """torch's name for the type of an OrtValue."""
+    """Return torch's name for the type of an OrtValue."""
     text: str = value.data_type()
     name = text.removeprefix("tensor(").removesuffix(")")
     return _NAMES.get(name, name)
@@ -215,7 +201,7 @@ def _to_tensor(value: Any) -> torch.Tensor:
 
 
 def _to_array(value: Any) -> Array:
-    """By its address: numpy lacks some types, and OrtValue has no public way to those."""
+    """Copy by address: numpy lacks some types, and OrtValue has no public way to read those."""
     import numpy as np
 
     dtype = _dtype(value)
@@ -225,21 +211,15 @@ def _to_array(value: Any) -> Array:
     return Array(dtype, shape, data)
 
 
+# -- the clean process -----------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, kw_only=True)
-class OnnxFileFacts(ProgramFacts):
-    """The facts of a file: of its model, of the session's inputs, and what is wrong with it."""
+class OnnxFileFacts(onnx_model.OnnxModelFacts):
+    """The facts of a file that was loaded: with what is wrong with it, and the session's inputs."""
 
     path: Path
-    model: Any
     session: Any
-
-    def branches(self) -> Branches | None:
-        """Return its ``If``, ``Loop`` and ``Scan``."""
-        return of_onnx(self.model)
-
-    def contents(self) -> dict[str, str]:
-        """Return its inputs, outputs, versions, metadata and functions."""
-        return onnx_model.contents(self.model)
 
     def as_plain(self) -> dict[str, Any]:
         """Return contents, branches, problems, and names and shapes of the inputs as JSON."""
@@ -248,20 +228,25 @@ class OnnxFileFacts(ProgramFacts):
             **super().as_plain(),
             "problems": onnx_model.problems(self.path),
             "names": [item.name for item in inputs],
-            "shapes": [_axes(item.shape) for item in inputs],
+            "shapes": [_open_sizes(item.shape) for item in inputs],
         }
 
 
-class Files:
-    """ONNX files for the clean process that has no torch."""
+def _open_sizes(shape: Sequence[Any]) -> list[int | None]:
+    return [size if isinstance(size, int) else None for size in shape]
+
+
+class TorchFreeLoader:
+    """Loads ONNX files without torch."""
 
     def load(self, path: Path, device: str) -> ArrayFile:
-        """A session on the device."""
+        """Return a session on the device."""
         return ArrayFile(path, device)
 
     def read(self, path: Path, loaded: ArrayFile) -> OnnxFileFacts:
-        """What the file says of itself, and what is wrong with it."""
-        return OnnxFileFacts(path=path, model=onnx_model.read(path), session=loaded.session)
+        """Return the facts of a loaded file."""
+        model = onnx_model.read(path)
+        return OnnxFileFacts(model=lambda: model, path=path, session=loaded.session)
 
 
 @dataclass(frozen=True)
@@ -289,11 +274,7 @@ class Read:
         return Told(self.tell(path))
 
 
-def _axes(shape: Sequence[Any]) -> list[int | None]:
-    return [size if isinstance(size, int) else None for size in shape]
-
-
-FILES = Files()
+LOADER = TorchFreeLoader()
 # Which files it needs beside itself, and what is wrong with it.
 SIDECARS = Read(onnx_model.external)
 FAULTS = Read(onnx_model.problems)

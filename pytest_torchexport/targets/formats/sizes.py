@@ -1,35 +1,26 @@
-"""What a program's metadata says about sizes, held against what the input spec declares.
+"""What a program says about sizes, compared with the sizes that the input spec declares.
 
-Only suspicions come out of here: torch's ranges begin at 2 where 0 and 1 run well, and a guard may be
-stricter than the graph under it. Whether a size really fails is for a call to show.
-
-All that is read of torch beyond its documented interface is read in one function each, under "torch's
-private parts"; where torch has changed they find nothing, and a test says so.
+The result is suspicions only: torch's ranges begin at 2 for programs that run well at 0 and 1, and a
+guard may be stricter than the graph under it. A call has to show that a size really fails.
 """
 
 from __future__ import annotations
 
-import operator
 import re
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import product
-from math import prod
 from typing import Any
-
-import torch
 
 from pytest_torchexport.config.dims import Dim, Expr
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
-from pytest_torchexport.outcomes.messages import is_users, source_line
 from pytest_torchexport.results.source_line import SourceLine
 
 Sizes = Mapping[str, int]
 
-# How many sizes of one dim are asked, how many of two dims together, and how many are handed on.
+# How many sizes of one dim are evaluated, how many of each of several dims, and how many calls a
+# suspicion proposes.
 ASKED = 128
 ASKED_EACH = 12
 WITNESSES = 4
@@ -48,8 +39,11 @@ LOWEST = "torch.export takes dynamic sizes to be at least 2"
 
 @dataclass(frozen=True, kw_only=True)
 class Suspicion:
-    """A dim that an artifact may not accept as declared, or assumed. ``sizes`` are the calls to try: the dims
-    that differ from the example.
+    """A dim that an artifact may not accept as it was declared or assumed.
+
+    ``path`` and ``axis`` say where it is in the call; ``declared``, ``actual`` and ``why`` are parts
+    of a sentence; ``where`` is the user's line that caused it. ``sizes`` are the calls to try, each
+    as the dims that differ from the example.
     """
 
     dim: str
@@ -64,7 +58,7 @@ class Suspicion:
 
 @dataclass(frozen=True)
 class Bounds:
-    """The range of a symbol, and the user's lines that gave it. None: no bound."""
+    """The range of a symbol, and the user's lines that gave it. None means no bound."""
 
     low: int | None
     high: int | None
@@ -73,10 +67,12 @@ class Bounds:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What one program says, with torch's own symbols. ``axes`` are the shapes of the call's leaves in
-    order (None for what is no tensor); ``sources`` say which axis a symbol was made for, in torch's words
-    (``L['x'].size()[0]``); ``frozen`` at which line the size of such an axis became a number.
+class SizeFacts:
+    """What one program says about sizes, in torch's own symbols.
+
+    ``axes`` are the shapes of the call's leaves in order (None for a leaf that is no tensor).
+    ``sources`` say which axis a symbol was made for, in torch's words (``L['x'].size()[0]``), and
+    ``frozen`` at which line the size of such an axis became a number.
     """
 
     axes: tuple[tuple[Any, ...] | None, ...] = ()
@@ -85,11 +81,77 @@ class Facts:
     sources: Mapping[Any, str] = field(default_factory=dict)
     frozen: Mapping[str, SourceLine] = field(default_factory=dict)
 
+    @classmethod
+    def of_inputs(
+        cls,
+        shapes: Sequence[Sequence[Any] | None],
+        frozen: Mapping[str, SourceLine] | None = None,
+    ) -> SizeFacts:
+        """Return the facts of a format that has either one size per axis or an open one.
+
+        ``shapes`` are those of the call's leaves (None for a leaf that is no input); on an axis with
+        an int, that size alone is taken.
+        """
+        axes = tuple(
+            None if shape is None else tuple(_whole(size) for size in shape) for shape in shapes
+        )
+        return cls(axes=axes, frozen=frozen or {})
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return axes and ranges as JSON, for another process.
+
+        An axis of which only an expression is known becomes None.
+        """
+        return {
+            "axes": [
+                None if shape is None else [_plain_size(size) for size in shape]
+                for shape in self.axes
+            ],
+            "ranges": {
+                str(symbol): [bounds.low, bounds.high]
+                for symbol, bounds in self.ranges.items()
+                if symbol.is_Symbol
+            },
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> SizeFacts:
+        """Return what ``as_plain`` kept. Names become symbols, and nothing is evaluated.
+
+        A file may have written the data itself.
+        """
+        import sympy  # type: ignore[import-untyped]
+
+        def size(value: Any) -> Any:
+            return sympy.Symbol(value) if isinstance(value, str) else _whole(value)
+
+        return cls(
+            axes=tuple(
+                None if shape is None else tuple(size(value) for value in shape)
+                for shape in plain["axes"]
+            ),
+            ranges={
+                sympy.Symbol(str(name)): Bounds(_whole(low), _whole(high))
+                for name, (low, high) in plain["ranges"].items()
+            },
+        )
+
+
+def _plain_size(size: Any) -> int | str | None:
+    if isinstance(size, int):
+        return size
+    return str(size) if getattr(size, "is_Symbol", False) else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """Something that must hold for a size to be accepted. ``holds`` answers None where it cannot tell;
-    ``numbers`` are those it compares with.
+    """Something that must hold for a size to be accepted.
+
+    ``holds`` returns None if it cannot tell; ``numbers`` are those that it compares sizes with.
     """
 
     dims: tuple[str, ...]
@@ -103,19 +165,22 @@ class Condition:
     lowest: bool = False
 
 
-def suspicions(spec: InputSpec, *facts: Facts, dropped: bool = False) -> tuple[Suspicion, ...]:
-    """What the programs' facts make doubtful about the spec's dims. Never raises."""
+def suspicions(spec: InputSpec, *facts: SizeFacts, dropped: bool = False) -> tuple[Suspicion, ...]:
+    """Return what the facts of programs make doubtful about the spec's dims. Never raises.
+
+    ``dropped`` says that the file keeps none of the guards.
+    """
     try:
         found = [item for each in facts for item in _conditions(spec, each, dropped)]
         return tuple(_suspected(spec, _failing(spec, found)))
-    except Exception:  # metadata of an odd program is no reason to fail the item
+    except Exception:  # the metadata of an odd program is no reason to fail the item
         return ()
 
 
 # -- from facts to conditions ------------------------------------------------------------------------
 
 
-def _conditions(spec: InputSpec, facts: Facts, dropped: bool) -> Iterator[Condition]:
+def _conditions(spec: InputSpec, facts: SizeFacts, dropped: bool) -> Iterator[Condition]:
     tensors = [
         (leaf, shape)
         for leaf, shape in zip(spec.leaves, _fitting(facts, spec), strict=True)
@@ -143,7 +208,7 @@ def _conditions(spec: InputSpec, facts: Facts, dropped: bool) -> Iterator[Condit
             yield condition
 
 
-def _fitting(facts: Facts, spec: InputSpec) -> tuple[tuple[Any, ...] | None, ...]:
+def _fitting(facts: SizeFacts, spec: InputSpec) -> tuple[tuple[Any, ...] | None, ...]:
     known = len(facts.axes) == len(spec.leaves)
     return facts.axes if known else (None,) * len(spec.leaves)
 
@@ -158,7 +223,7 @@ class _Place:
 
 
 def _places(
-    spec: InputSpec, facts: Facts, tensors: Sequence[tuple[TensorLeaf, tuple[Any, ...]]]
+    spec: InputSpec, facts: SizeFacts, tensors: Sequence[tuple[TensorLeaf, tuple[Any, ...]]]
 ) -> dict[Any, _Place]:
     places: dict[Any, _Place] = {}
     leaves = {leaf.path: leaf for leaf in spec.tensors}
@@ -179,7 +244,7 @@ _FLAT = re.compile(r"\[(\d+)\]$")
 
 
 def _place_of(source: str, spec: InputSpec) -> tuple[str, int] | None:
-    """``("x", 0)`` for torch's ``L['x'].size()[0]``."""
+    """Return ``("x", 0)`` for torch's ``L['x'].size()[0]``."""
     match = _SOURCE.match(source)
     if match is None:
         return None
@@ -210,7 +275,7 @@ def _static(
 def _tied(
     place: tuple[str, int], expr: Expr, size: Any, places: Mapping[Any, _Place]
 ) -> Iterator[Condition]:
-    """An axis whose size the program computes from those of other axes."""
+    """Yield the condition of an axis whose size the program computes from those of other axes."""
     value = _value(size, places)
     if value is None or (size in places and places[size].expr == expr):
         return
@@ -292,7 +357,7 @@ class _Value:
         )
 
     def at(self, sizes: Sizes) -> Any:
-        """Its value."""
+        """Return its value. Raises UnknownValue and ZeroDivisionError."""
         known = {
             symbol: self.places[symbol].expr.evaluate(sizes) for symbol in self.expr.free_symbols
         }
@@ -300,8 +365,8 @@ class _Value:
 
     @property
     def text(self) -> str:
-        """As a user would write it: ``Mod(batch, 2) == 0``."""
-        import sympy  # type: ignore[import-untyped]
+        """The expression as a user would write it: ``Mod(batch, 2) == 0``."""
+        import sympy
 
         named = {
             symbol: sympy.Symbol(_grouped(self.places[symbol].expr))
@@ -334,48 +399,25 @@ _RELATIONS = {
     "StrictGreaterThan": ">",
     "GreaterThan": ">=",
 }
-# Whole numbers (and fractions of them) in, the same out; what is not here is left out.
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "Add": lambda *parts: sum(parts),
-    "Mul": lambda *parts: prod(parts),
-    "Pow": operator.pow,
-    "FloorDiv": operator.floordiv,
-    "CleanDiv": operator.floordiv,
-    "Mod": operator.mod,
-    "PythonMod": operator.mod,
-    "Max": max,
-    "Min": min,
-    "Equality": operator.eq,
-    "Unequality": operator.ne,
-    "StrictLessThan": operator.lt,
-    "LessThan": operator.le,
-    "StrictGreaterThan": operator.gt,
-    "GreaterThan": operator.ge,
-    "And": lambda *parts: all(parts),
-    "Or": lambda *parts: any(parts),
-    "Not": operator.not_,
-}
 
 
-class UnknownExpression(Exception):
-    """A function of sympy's that ``evaluate`` does not know."""
+class UnknownValue(Exception):
+    """A sympy expression that is no number, and neither true nor false."""
 
 
-def evaluate(expr: Any, known: Mapping[Any, int]) -> Any:
-    """The value of a sympy expression of sizes. Raises UnknownExpression; ZeroDivisionError as Python."""
-    if expr in known:
-        return known[expr]
-    if getattr(expr, "is_Boolean", False) and not expr.args:
-        return bool(expr)
-    if getattr(expr, "is_Rational", False):
-        return int(expr.p) if expr.q == 1 else Fraction(int(expr.p), int(expr.q))
-    function = _FUNCTIONS.get(type(expr).__name__)
-    if function is None:
-        raise UnknownExpression(type(expr).__name__)
-    parts = [evaluate(part, known) for part in expr.args]
-    if function is operator.pow and not 0 <= parts[1] <= 8:
-        raise UnknownExpression(str(expr))
-    return function(*parts)
+def evaluate(expr: Any, sizes: Mapping[Any, int]) -> int | Fraction | bool:
+    """Return the value of a sympy expression of sizes.
+
+    Raises UnknownValue if sympy finds none, ZeroDivisionError as Python does.
+    """
+    import sympy
+
+    found = expr.xreplace({symbol: sympy.Integer(size) for symbol, size in sizes.items()})
+    if found in (sympy.true, sympy.false):
+        return bool(found)
+    if not found.is_Rational:
+        raise UnknownValue(str(expr))
+    return int(found) if found.is_Integer else Fraction(int(found.p), int(found.q))
 
 
 # -- from conditions to suspicions -------------------------------------------------------------------
@@ -392,7 +434,7 @@ class _Failing:
 
 def _failing(spec: InputSpec, conditions: Iterable[Condition]) -> list[_Failing]:
     found, seen = [], set()
-    # The same thing may be said twice, once with the user's line.
+    # A condition may occur twice, once with the user's line.
     for condition in sorted(conditions, key=lambda item: (not item.static, not item.where)):
         key = (condition.dims, condition.text)
         if key in seen or any(name not in spec.dims for name in condition.dims):
@@ -408,7 +450,7 @@ def _failing(spec: InputSpec, conditions: Iterable[Condition]) -> list[_Failing]
 
 
 def _only_tiny(condition: Condition, broken: Sequence[Sizes]) -> bool:
-    """Whether it is broken at 0 and 1 alone: torch's own specialization, whatever guard expresses it."""
+    """Return True if it is broken at 0 and 1 alone: torch's own specialization of these sizes."""
     return len(condition.dims) == 1 and all(
         sizes[condition.dims[0]] < TORCHS_LOWEST for sizes in broken
     )
@@ -417,12 +459,12 @@ def _only_tiny(condition: Condition, broken: Sequence[Sizes]) -> bool:
 def _ask(condition: Condition, sizes: Sizes) -> bool | None:
     try:
         return condition.holds(sizes)
-    except (UnknownExpression, ArithmeticError, ValueError, KeyError, TypeError):
+    except (UnknownValue, ArithmeticError, ValueError, KeyError, TypeError):
         return None
 
 
 def _asked(spec: InputSpec, condition: Condition) -> list[dict[str, int]]:
-    """The sizes of its dims at which a condition is asked."""
+    """Return the sizes of its dims at which to evaluate a condition."""
     names, dims = condition.dims, [spec.dims[name] for name in condition.dims]
     if len(dims) == 1:
         return [{names[0]: size} for size in _some(dims[0], ASKED, condition.numbers)]
@@ -436,8 +478,9 @@ def _asked(spec: InputSpec, condition: Condition) -> list[dict[str, int]]:
 
 
 def _some(dim: Dim, most: int, numbers: Iterable[int]) -> list[int]:
-    """Sizes of a dim: all where they are few, else its ends, those about the example and these numbers,
-    and an even spread.
+    """Return all sizes of a dim if they are few.
+
+    Else its ends, the sizes next to the example and to these numbers, and an even spread.
     """
     if len(dim.sizes) <= most:
         return list(dim.sizes)
@@ -449,7 +492,7 @@ def _some(dim: Dim, most: int, numbers: Iterable[int]) -> list[int]:
 
 
 def _suspected(spec: InputSpec, failing: Sequence[_Failing]) -> list[Suspicion]:
-    """One suspicion per dims and line of the user's, the surest first."""
+    """Return one suspicion per dims and line of the user's, the surest first."""
     groups: dict[tuple[Any, ...], list[_Failing]] = {}
     for item in failing:
         condition = item.condition
@@ -460,7 +503,7 @@ def _suspected(spec: InputSpec, failing: Sequence[_Failing]) -> list[Suspicion]:
     return [
         _suspicion(spec, group, failing)
         for group in ranked
-        # Of a dim that is one number in the file, there is no more to say.
+        # A dim that is one number in the file gets no second suspicion.
         if group[0].condition.dims not in static or any(item.condition.static for item in group)
     ]
 
@@ -496,7 +539,7 @@ def _suspicion(
 
 
 def _subject(spec: InputSpec, condition: Condition) -> str:
-    """The dim to name: the one alone on its axis, if several are concerned."""
+    """Return the dim to name; of several, the one that is alone on its axis."""
     leaf = next(leaf for leaf in spec.tensors if leaf.path == condition.place[0])
     own = leaf.shape[condition.place[1]].names & set(condition.dims)
     return min(own) if own else condition.dims[0]
@@ -514,7 +557,7 @@ def _actual(
         plain = {f"{dim.name} == {other}", f"{other} == {dim.name}"}
         texts = [item.condition.text for item in group]
         return f"equal to {other!r}" if plain & set(texts) else texts[0]
-    # torch prints a range with its lower bound; the sizes that other lines forbid are other suspicions.
+    # Sizes that other lines forbid are other suspicions, except torch's lowest: it is in each range.
     asked = [item for item in failing if item.condition.dims == condition.dims]
     bounds = [item.condition for item in (*group, *(i for i in asked if i.condition.lowest))]
     some = _some(dim, ASKED, [number for bound in bounds for number in bound.numbers])
@@ -526,7 +569,7 @@ def _actual(
 
 
 def _listed(dim: Dim, some: Sequence[int], sizes: Sequence[int], otherwise: str) -> str:
-    """``4 only``, ``2..4``, ``2 or more``, or the guard itself."""
+    """Return ``4 only``, ``2..4``, ``2 or more``, or ``otherwise``."""
     if not sizes:
         return "no size that is declared"
     if len(sizes) == 1:
@@ -539,12 +582,12 @@ def _listed(dim: Dim, some: Sequence[int], sizes: Sequence[int], otherwise: str)
 
 
 def _witnesses(spec: InputSpec, group: Sequence[_Failing]) -> tuple[Sizes, ...]:
-    """A few of the sizes that break the conditions: next to the example, and the ends."""
+    """Return a few of the sizes that break the conditions: next to the example, and the ends."""
     examples = {name: spec.dims[name].example for name in group[0].condition.dims}
 
     def changed(sizes: Sizes) -> dict[str, int]:
         moved = {name: size for name, size in sizes.items() if size != examples[name]}
-        # The exporter's example is another where the user's is 0 or 1, so the user's may be broken too.
+        # If the user's example is 0 or 1, the exporter got another one, so the user's may fail too.
         return moved or dict(sizes)
 
     def distance(sizes: Sizes) -> tuple[Any, ...]:
@@ -565,222 +608,3 @@ def _witnesses(spec: InputSpec, group: Sequence[_Failing]) -> tuple[Sizes, ...]:
 
 def _unlike(items: Iterable[Sizes]) -> list[Sizes]:
     return list({tuple(item.items()): item for item in items}.values())
-
-
-# -- from programs to facts --------------------------------------------------------------------------
-
-
-def facts_of(program: Any) -> Facts:
-    """What an ExportedProgram says about the sizes of its inputs. Never raises."""
-    try:
-        environment = shape_environment(program)
-        return Facts(
-            axes=_input_shapes(program),
-            ranges=_ranges(program.range_constraints, environment),
-            guards=tuple(guards_of(environment)),
-            sources=sources_of(environment),
-            frozen=frozen_lines(environment),
-        )
-    except Exception:  # another torch keeps it elsewhere: nothing is known then
-        return Facts()
-
-
-def refused_facts(error: BaseException) -> Facts:
-    """What is known of an export that torch refused: the bounds and guards that have a line of the user's,
-    and where sizes became numbers.
-    """
-    try:
-        environment = environment_of(error)
-        return Facts(
-            ranges={
-                symbol: replace(
-                    bounds,
-                    low=bounds.low if bounds.low_at else None,
-                    high=bounds.high if bounds.high_at else None,
-                )
-                for symbol, bounds in _ranges(ranges_of(environment), environment).items()
-            },
-            guards=tuple((guard, where) for guard, where in guards_of(environment) if where),
-            sources=sources_of(environment),
-            frozen=frozen_lines(environment),
-        )
-    except Exception:  # as above
-        return Facts()
-
-
-def refused_at(error: BaseException) -> SourceLine | None:
-    """The user's line at which a size became a number, where torch refused dims for that; else nothing."""
-    return next(iter(refused_facts(error).frozen.values()), None)
-
-
-def onnx_facts(shapes: Sequence[Sequence[Any] | None], frozen: Mapping[str, SourceLine]) -> Facts:
-    """What the inputs of an ONNX graph say: an int on an axis is the only size that is taken there. ``shapes``
-    are those of the call's leaves (None for what the graph does not take).
-    """
-    axes = tuple(
-        None if shape is None else tuple(size if isinstance(size, int) else None for size in shape)
-        for shape in shapes
-    )
-    return Facts(axes=axes, frozen=frozen)
-
-
-def _input_shapes(program: Any) -> tuple[tuple[Any, ...] | None, ...]:
-    """Per leaf of the call its shape in numbers and sympy expressions."""
-    from torch.export.graph_signature import InputKind
-
-    values = {
-        node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"
-    }
-    shapes: list[tuple[Any, ...] | None] = []
-    for item in program.graph_signature.input_specs:
-        if item.kind == InputKind.USER_INPUT:
-            value = values.get(item.arg.name)
-            plain = isinstance(value, torch.Tensor)
-            shapes.append(tuple(_size(size) for size in value.shape) if plain else None)  # type: ignore[union-attr]
-    return tuple(shapes)
-
-
-def _size(size: Any) -> Any:
-    if isinstance(size, int):
-        return size
-    expr = size.node.expr
-    return int(expr) if expr.is_Integer else expr
-
-
-def _ranges(intervals: Mapping[Any, Any], environment: Any) -> dict[Any, Bounds]:
-    return {
-        symbol: Bounds(
-            # Everything is at least 0.
-            _bound(interval.lower) or None,
-            _bound(interval.upper),
-            *range_lines(environment, symbol),
-        )
-        for symbol, interval in intervals.items()
-    }
-
-
-def _bound(value: Any) -> int | None:
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError, AttributeError):
-        return None
-    return number if abs(number) < 2**31 else None
-
-
-class Captures:
-    """What the torch.export calls of one ``torch.onnx.export`` said."""
-
-    def __init__(self) -> None:
-        self.facts = Facts()
-        self.refused: list[Facts] = []
-
-    @property
-    def frozen(self) -> dict[str, SourceLine]:
-        """Where sizes became numbers, in any of them."""
-        found: dict[str, SourceLine] = {}
-        for facts in (self.facts, *self.refused):
-            found = {**facts.frozen, **found}
-        return found
-
-
-@contextmanager
-def captures() -> Iterator[Captures]:
-    """The ONNX exporter drops guards and the lines at which sizes became numbers; both are there in the
-    programs that it captures on the way, so these are looked at as they are made.
-    """
-    seen = Captures()
-    real = torch.export.export
-
-    def export(*args: Any, **kwargs: Any) -> Any:
-        try:
-            program = real(*args, **kwargs)
-        except Exception as error:
-            seen.refused.append(refused_facts(error))
-            raise
-        seen.facts = facts_of(program)
-        return program
-
-    torch.export.export = export
-    try:
-        yield seen
-    finally:
-        torch.export.export = real
-
-
-# -- torch's private parts ---------------------------------------------------------------------------
-
-
-def shape_environment(program: Any) -> Any:
-    """The ShapeEnv of an ExportedProgram; None where it has no tensor, or torch keeps it elsewhere."""
-    for node in program.graph.nodes:
-        mode = getattr(node.meta.get("val"), "fake_mode", None)
-        if mode is not None:
-            return getattr(mode, "shape_env", None)
-    return None
-
-
-def environment_of(error: BaseException) -> Any:
-    """The ShapeEnv of a refused export, from the frames that its exception went through."""
-    cause: BaseException | None = error
-    while cause is not None:
-        for frame, _ in traceback.walk_tb(cause.__traceback__):
-            for name, value in frame.f_locals.items():
-                if name == "fake_mode" and getattr(value, "shape_env", None) is not None:
-                    return value.shape_env
-        cause = cause.__cause__ or cause.__context__
-    return None
-
-
-def guards_of(environment: Any) -> list[tuple[Any, SourceLine | None]]:
-    """The guards on sizes (sympy relations), each with the user's line; and what the ONNX exporter has
-    instead, assertions, which know no line.
-    """
-    guards = getattr(environment, "guards", None) or ()
-    deferred = getattr(environment, "deferred_runtime_asserts", None) or {}
-    return [(guard.expr, line_of(guard.sloc)) for guard in guards] + [
-        (item.expr, None) for items in deferred.values() for item in items
-    ]
-
-
-def ranges_of(environment: Any) -> dict[Any, Any]:
-    """Symbol -> its interval, of an environment that has no program."""
-    return dict(getattr(environment, "var_to_range", None) or {})
-
-
-def sources_of(environment: Any) -> dict[Any, str]:
-    """Symbol -> the axis it was made for, in torch's words: ``L['x'].size()[0]``."""
-    found = getattr(environment, "var_to_sources", None) or {}
-    names = {symbol: sources[0].name for symbol, sources in found.items() if sources}
-    return {symbol: name() if callable(name) else name for symbol, name in names.items()}
-
-
-def range_lines(environment: Any, symbol: Any) -> tuple[SourceLine | None, SourceLine | None]:
-    """The user's lines that gave a symbol its lower and its upper bound."""
-    lines = (getattr(environment, "var_to_range_sloc", None) or {}).get(symbol)
-    return (line_of(lines.lower), line_of(lines.upper)) if lines is not None else (None, None)
-
-
-def frozen_lines(environment: Any) -> dict[str, SourceLine]:
-    """``L['x'].size()[0]`` -> the user's line at which that size became a number."""
-    replaced = getattr(environment, "replacements", None) or {}
-    lines = getattr(environment, "replacements_slocs", None) or {}
-    ranges = ranges_of(environment)
-    found: dict[str, SourceLine | None] = {}
-    for symbol, source in sources_of(environment).items():
-        if getattr(replaced.get(symbol), "is_Integer", False) and symbol in lines:
-            found[source] = line_of(lines[symbol])
-        elif symbol in ranges and ranges[symbol].lower == ranges[symbol].upper:
-            found[source] = range_lines(environment, symbol)[1]
-    return {source: line for source, line in found.items() if line is not None}
-
-
-_USER_LINE = re.compile(r"(.*)  # (.+):(\d+) in \w+", re.DOTALL)
-
-
-def line_of(sloc: Any) -> SourceLine | None:
-    """Return the user's line of torch's SLoc; None for a line of torch's own."""
-    frame = getattr(sloc, "framework_loc", None)
-    if isinstance(frame, traceback.FrameSummary) and is_users(frame.filename):
-        return source_line(frame.filename, frame.lineno or 0, frame.line or "")
-    match = _USER_LINE.match(getattr(sloc, "maybe_user_loc", None) or "")
-    return SourceLine(match[2], int(match[3]), match[1].strip()) if match is not None else None

@@ -1,25 +1,62 @@
-"""TorchScript files (``.pt``): load and save them, and read what a program says of itself."""
+"""TorchScript files (``.pt``): load and save them, and read what a program says of itself.
+
+The one place that walks TorchScript graphs. torch has no documented interface to them; what is
+private in torch is looked up, and a test says if it is gone.
+"""
 
 from __future__ import annotations
 
 import io
+import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pytest_torchexport.targets.formats import branches, contents, devices
-from pytest_torchexport.targets.formats.branches import Branches
-from pytest_torchexport.targets.formats.devices import BakedDevice
+from pytest_torchexport.inputs.pytrees import flatten
+from pytest_torchexport.outcomes.messages import source_line
+from pytest_torchexport.targets.formats.branches import (
+    FRAME,
+    Branches,
+    Place,
+    frames_in,
+    is_users,
+    real_path,
+)
+from pytest_torchexport.targets.formats.contents import (
+    TensorTexts,
+    Texts,
+    collected,
+    extras_of,
+    shortened,
+)
+from pytest_torchexport.targets.formats.devices import (
+    BakedDevice,
+    Operation,
+    baked_devices,
+    must_be_together,
+)
 from pytest_torchexport.targets.formats.facts import ProgramFacts
 
 FILENAME = "model.pt"
 # The trip count that TorchScript gives a loop of which it knows none.
 UNBOUNDED = 2**63 - 1
+# Nodes that put values into a container, or make a tensor of a number.
+PACKING = (
+    "prim::ListConstruct",
+    "prim::TupleConstruct",
+    "prim::DictConstruct",
+    "prim::NumToTensor",
+)
+# Operators that name a device by themselves.
+DEVICE_BY_NAME = {"aten::cpu": "cpu", "aten::cuda": "cuda"}
+# Values of attributes that are compared as text; of other types only the type is.
+PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +66,38 @@ class TorchScriptFacts(ProgramFacts):
     program: Any
     extras: Mapping[str, str] = field(default_factory=dict)
 
-    def branches(self) -> Branches | None:
-        """Return its ``prim::If`` and ``prim::Loop``."""
-        return branches.of_torchscript(self.program)
+    def branches(self) -> Branches:
+        """Return its ``prim::If`` and ``prim::Loop``.
+
+        An ``assert``, a comprehension and an ``and`` are such nodes too.
+        """
+        graph = _graph_of(self.program)
+        nodes = nodes_of(graph) if graph is not None else ()
+        return Branches.at(
+            frames_in(node.sourceRange())[:1]
+            for node in nodes
+            if node.kind() in ("prim::If", "prim::Loop")
+        )
 
     def devices(self) -> tuple[BakedDevice, ...]:
-        """Return the devices that are constants of its graph."""
-        return devices.of_torchscript(self.program)
+        """Return the devices that are constants of its graph.
+
+        A script keeps ``x.device``; what it makes without naming a device is made on the default
+        one, as in eager, and is not listed. Parameters, buffers and constant tensors move with
+        ``map_location``.
+        """
+        graph = _graph_of(self.program)
+        if graph is None:
+            return ()
+        moved = {v.debugName(): _dimensions(v) for v in graph.inputs() if _is_tensors(v)}
+        return baked_devices([*_operations(self.program, graph, moved), _returned(graph)], moved)
 
     def contents(self) -> dict[str, str]:
         """Return its methods, modes, tensors and other attributes, and the extra files."""
-        return {**contents.of_torchscript(self.program), **self.extras}
+        return {**_contents(self.program), **self.extras}
+
+
+# -- files -----------------------------------------------------------------------------------------
 
 
 def load(path: Path, device: str) -> Callable[..., Any]:
@@ -50,7 +108,7 @@ def load(path: Path, device: str) -> Callable[..., Any]:
 
 def read(path: Path, loaded: Any) -> TorchScriptFacts:
     """Return the facts of a loaded program and of its archive."""
-    return TorchScriptFacts(program=loaded, extras=contents.extras_of(path))
+    return TorchScriptFacts(program=loaded, extras=extras_of(path))
 
 
 def save(program: Any, path: Path, extra_files: Mapping[str, str | bytes]) -> None:
@@ -77,6 +135,9 @@ def _without_deprecations() -> Iterator[None]:
         yield
 
 
+# -- graphs ----------------------------------------------------------------------------------------
+
+
 def has_loops(program: Any) -> bool:
     """Return True if a TorchScript program has a ``while``, whose call may never return.
 
@@ -84,6 +145,290 @@ def has_loops(program: Any) -> bool:
     """
     if not isinstance(program, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         return False
-    graph = getattr(program, "inlined_graph", None)
+    graph = _graph_of(program)
     loops = graph.findAllNodes("prim::Loop") if graph is not None else []
     return any(next(iter(loop.inputs())).toIValue() == UNBOUNDED for loop in loops)
+
+
+def _graph_of(program: Any) -> Any:
+    """Return the graph of ``forward`` with all calls inlined, None if there is none."""
+    return getattr(program, "inlined_graph", None)
+
+
+def nodes_of(graph: Any) -> Iterator[Any]:
+    """Yield every node of a graph, those in blocks and in the graphs of forks included."""
+    for node in graph.nodes():
+        yield node
+        for block in node.blocks():
+            yield from nodes_of(block)
+        for name in node.attributeNames():
+            if node.kindOf(name) == "g":
+                yield from nodes_of(_inlined(node.g(name)))
+
+
+def _inlined(graph: Any) -> Any:
+    """Return a fork's graph with its calls inlined, as ``inlined_graph`` does for the outer one."""
+    inline = getattr(torch._C, "_jit_pass_inline", None)
+    if inline is None:
+        return graph
+    copy = graph.copy()
+    inline(copy)
+    return copy
+
+
+def unpacked(value: Any) -> list[Any]:
+    """Return the elements of a list or tuple, or the value itself."""
+    node = value.node()
+    if node.kind() not in PACKING:
+        return [value]
+    return [leaf for item in node.inputs() for leaf in unpacked(item)]
+
+
+def attribute_path(value: Any) -> str:
+    """Return ``experts.0.weight`` for an attribute of the module, an empty text for other values."""
+    names: list[str] = []
+    node = value.node()
+    while node.kind() == "prim::GetAttr":
+        names.append(node.s("name"))
+        node = next(iter(node.inputs())).node()
+    return ".".join(reversed(names))
+
+
+_TRACED = re.compile(r"^(\S[^\n]*?)\((\d+)\): ", re.MULTILINE)
+# Here the frames of the model end, and those of the code that traced it begin.
+_TRACER = re.compile(r"torch[/\\]jit[/\\]_trace\.py\(")
+
+
+def traced_at(text: str) -> Place | None:
+    """Return the user's innermost line under a node, given the text of its source range.
+
+    A trace lists its frames there, a script has one place.
+    """
+    tracer = _TRACER.search(text)
+    traced = _TRACED.finditer(text[: tracer.start()] if tracer else text)
+    found = next((match for match in traced if is_users(match[1])), None) or FRAME.search(text)
+    if found is None or not is_users(found[1]):
+        return None
+    return real_path(found[1]), int(found[2])
+
+
+# -- devices ---------------------------------------------------------------------------------------
+
+
+def _operations(program: Any, graph: Any, moved: dict[Hashable, int | None]) -> Iterator[Operation]:
+    """Yield the operations of a graph, and add the tensors that move with it to ``moved``."""
+    for node in nodes_of(graph):
+        kind = node.kind()
+        if kind in ("prim::Constant", "prim::GetAttr"):
+            tensors = (value for value in node.outputs() if _is_tensors(value))
+            moved.update((value.debugName(), _dimensions(value)) for value in tensors)
+        elif kind not in PACKING:
+            yield _operation(program, node)
+
+
+def _operation(program: Any, node: Any) -> Operation:
+    kind, inputs = node.kind(), list(node.inputs())
+    leaves = [leaf for value in must_be_together(kind, inputs) for leaf in unpacked(value)]
+    constants = filter(None, (_constant_device(program, value) for value in inputs))
+    device = DEVICE_BY_NAME.get(kind) or next(constants, None)
+    # Reading a place costs more than all the rest, and most are never asked for.
+    place = traced_at(node.sourceRange()) if device is not None else None
+    return Operation(
+        op=kind,
+        where=source_line(*place) if place is not None else None,
+        inputs=tuple(leaf.debugName() for leaf in leaves if _is_tensors(leaf)),
+        outputs=tuple((value.debugName(), _dimensions(value)) for value in node.outputs()),
+        device=device,
+        opaque=any(True for _ in node.blocks()),
+    )
+
+
+def _returned(graph: Any) -> Operation:
+    leaves = [leaf for value in graph.outputs() for leaf in unpacked(value)]
+    names = tuple(leaf.debugName() for leaf in leaves)
+    return Operation(op="return", where=None, inputs=names, outputs=())
+
+
+def _is_tensors(value: Any) -> bool:
+    """Return True if a value is a tensor, holds tensors, or is the device of one."""
+    kind = value.type().annotation_str
+    return "Tensor" in kind or (kind == "Device" and value.node().kind() == "prim::device")
+
+
+def _constant_device(program: Any, value: Any) -> str | None:
+    """Return the device if a value is one that is written in the program or kept as an attribute."""
+    if value.type().annotation_str != "Device":
+        return None
+    if value.node().kind() == "prim::Constant":
+        return str(value.toIValue())
+    names = attribute_path(value).split(".")
+    held = reduce(lambda owner, name: getattr(owner, name, None), names, program)
+    return str(held) if isinstance(held, torch.device) else None
+
+
+def _dimensions(value: Any) -> int | None:
+    """Return a tensor's number of dimensions. A trace knows it, a script does not."""
+    kind = value.type()
+    return kind.dim() if isinstance(kind, torch._C.TensorType) else None
+
+
+# -- contents --------------------------------------------------------------------------------------
+
+
+def _contents(program: Any) -> dict[str, str]:
+    if not isinstance(program, torch.nn.Module):
+        return collected(methods=lambda: _function_texts(program))
+    tensors = TensorTexts()
+    return collected(
+        parameters=lambda: tensors.of(
+            "parameter", program.named_parameters(remove_duplicate=False)
+        ),
+        buffers=lambda: tensors.of("buffer", program.named_buffers(remove_duplicate=False)),
+        modes=lambda: _mode_texts(program),
+        methods=lambda: _method_texts(program, tensors),
+        attributes=lambda: _attribute_texts(program, tensors),
+    )
+
+
+def _function_texts(function: Any) -> Texts:
+    # torch.jit.save makes a function the only method of a new module, which is in training mode
+    # and has lost the defaults.
+    yield "training", "True"
+    yield _method_text("forward", function.schema.arguments, function, defaults=False)
+    yield from _constant_texts("forward", function, TensorTexts())
+
+
+def _parts(program: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield the module and all modules inside it, by path."""
+    yield from program.named_modules(remove_duplicate=False)
+
+
+def _mode_texts(program: torch.nn.Module) -> Texts:
+    for path, part in _parts(program):
+        mode = getattr(part, "training", None)  # a frozen one has none
+        if mode is not None:
+            yield f"training of {path}" if path else "training", str(mode)
+
+
+def _joined(*names: str) -> str:
+    return ".".join(filter(None, names))
+
+
+def _method_texts(program: torch.nn.Module, tensors: TensorTexts) -> Texts:
+    for path, part in _parts(program):
+        for name, method in _compiled(part):
+            yield _method_text(_joined(path, name), method.schema.arguments[1:], method)
+            yield from _constant_texts(_joined(path, name), method, tensors)
+
+
+def _method_text(
+    name: str, arguments: Iterable[Any], method: Any, *, defaults: bool = True
+) -> tuple[str, str]:
+    taken = ", ".join(_argument_text(item, defaults=defaults) for item in arguments)
+    returned = ", ".join(_type_text(item.type) for item in method.schema.returns)
+    return f"method {name}", f"({taken}) -> {returned}"
+
+
+def _argument_text(argument: Any, *, defaults: bool) -> str:
+    given = defaults and argument.has_default_value()
+    default = f" = {argument.default_value!r}" if given else ""
+    # Saving numbers arguments that have one name twice (an attention's x, x, x), and counts those
+    # without a name anew when it makes a module of a function.
+    name = re.sub(r"_?\d+$", "", argument.name)
+    return f"{name}: {_type_text(argument.type)}{default}"
+
+
+def _constant_texts(name: str, method: Any, tensors: TensorTexts) -> Texts:
+    # Printing numbers them anew, and one that occurs twice may become one: they make one text.
+    texts = sorted({tensors.text(value) for value in _constants(method)})
+    if texts:
+        yield f"constants of {name}", shortened("; ".join(texts))
+
+
+def _type_text(kind: Any) -> str:
+    return _unmangled(kind.annotation_str)
+
+
+def _unmangled(text: str) -> str:
+    """Return a type's name without the numbers that tell the types of one process apart."""
+    return re.sub(r"___torch_mangle_\d+\.", "", text).replace("__torch__.", "")
+
+
+def _attribute_texts(program: torch.nn.Module, tensors: TensorTexts) -> Texts:
+    for path, part in _parts(program):
+        registered = _registered(part)
+        for name, kind in _declared(part):
+            if name not in registered and name != "training":
+                value = _value_text(_attribute(part, name), tensors)
+                yield f"attribute {_joined(path, name)}", f"{kind}{value}"
+
+
+def _registered(part: torch.nn.Module) -> set[str]:
+    parameters = part.named_parameters(recurse=False, remove_duplicate=False)
+    buffers = part.named_buffers(recurse=False, remove_duplicate=False)
+    return {name for name, _ in (*parameters, *buffers)}
+
+
+def _value_text(value: Any, tensors: TensorTexts) -> str:
+    """Return `` = 3`` for plain values and tensors, an empty text for anything else."""
+    leaves, _ = flatten(value)
+    # By its very type: a member of an enumeration may be a str too, and is not one in a process
+    # that does not know its class.
+    if not all(type(leaf) in PLAIN or isinstance(leaf, torch.Tensor) for _, leaf in leaves):
+        return ""
+    texts = (
+        f"{path}{' ' if path else ''}"
+        f"{tensors.text(leaf) if isinstance(leaf, torch.Tensor) else repr(leaf)}"
+        for path, leaf in leaves
+    )
+    return f" = {shortened(', '.join(texts))}"
+
+
+# -- torch's private parts -------------------------------------------------------------------------
+
+_DECLARED = re.compile(r'^  (?:(\w+)|__annotations__\["(.+?)"\]) [:=] (.+)$')
+
+
+def _declared(part: Any) -> Iterator[tuple[str, str]]:
+    """Yield the attributes and constants of a compiled module with their types.
+
+    They stand in its printed class, which a loaded module has as well. Nothing if torch prints none.
+    """
+    for line in getattr(getattr(part, "_c", None), "code", "").splitlines():
+        if line.startswith("  def "):
+            return
+        found = _DECLARED.match(line)
+        if found is not None and found[1] not in ("__parameters__", "__buffers__"):
+            yield found[1] or found[2], _unmangled(found[3])
+
+
+def _attribute(part: Any, name: str) -> Any:
+    """Return an attribute's value, or a bare object if Python has no type for it.
+
+    There is none for a member of an enum whose class does not exist in this process.
+    """
+    try:
+        return part._c.getattr(name)
+    except Exception:
+        return object()
+
+
+def _compiled(part: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the compiled methods of a module by name."""
+    list_names = getattr(getattr(part, "_c", None), "_method_names", None)
+    for name in list_names() if list_names is not None else ():
+        yield name, part._c._get_method(name)
+
+
+def _constants(method: Any) -> list[torch.Tensor]:
+    """Return the tensors that are constants of a method, as are the weights of a frozen module.
+
+    Without scalars: a number in a trace becomes a tensor when the trace is loaded.
+    """
+    values = [
+        node.t("value")
+        for node in method.graph.findAllNodes("prim::Constant")
+        # A constant that nothing uses is not saved.
+        if node.hasAttribute("value") and node.kindOf("value") == "t" and node.output().uses()
+    ]
+    return [value for value in values if value.dim() > 0]

@@ -77,7 +77,7 @@ def imported(module):
 
 
 @pytest.mark.parametrize(
-    "loader", [*names.BUILT_IN.values(), "pytest_torchexport.targets.formats.ort:FILES"]
+    "loader", [*names.BUILT_IN.values(), "pytest_torchexport.targets.formats.onnx_runtime:LOADER"]
 )
 def test_a_loader_brings_no_room_that_judges(loader):
     modules = imported(loader.partition(":")[0])

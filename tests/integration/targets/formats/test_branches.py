@@ -13,17 +13,27 @@ import torch
 from torch import nn
 
 from pytest_torchexport.outcomes.torch_state import quiet
-from pytest_torchexport.targets.formats.branches import (
-    Branches,
-    difference,
-    of_exported,
-    of_onnx,
-    of_torchscript,
-)
+from pytest_torchexport.targets.formats.branches import Branches
+from pytest_torchexport.targets.formats.exported_program import ExportedProgramFacts
+from pytest_torchexport.targets.formats.onnx_model import OnnxModelFacts
+from pytest_torchexport.targets.formats.torchscript import TorchScriptFacts
+from pytest_torchexport.targets.formats.trace_diff import difference
 
 needs_onnx = pytest.mark.skipif(
     importlib.util.find_spec("onnxscript") is None, reason="needs the extra [onnx]"
 )
+
+
+def of_torchscript(program):
+    return TorchScriptFacts(program=program).branches()
+
+
+def of_exported(program):
+    return ExportedProgramFacts(program=program).branches()
+
+
+def of_onnx(model):
+    return OnnxModelFacts(model=lambda: model).branches()
 
 
 def helper(x):

@@ -22,15 +22,20 @@ from pytest_torchexport.config.options import Options
 from pytest_torchexport.inputs.spec import Call, build_spec
 from pytest_torchexport.outcomes.torch_state import quiet
 from pytest_torchexport.targets.formats import contents
-from pytest_torchexport.targets.formats.contents import (
-    facts_from,
-    of_exported,
-    of_torchscript,
-    sizes_of,
-)
-from pytest_torchexport.targets.formats.sizes import Bounds, facts_of, suspicions
+from pytest_torchexport.targets.formats.exported_program import ExportedProgramFacts
+from pytest_torchexport.targets.formats.shape_env import captured_sizes
+from pytest_torchexport.targets.formats.sizes import Bounds, SizeFacts, suspicions
+from pytest_torchexport.targets.formats.torchscript import TorchScriptFacts
 
 X = torch.ones(2, 3)
+
+
+def of_torchscript(program):
+    return TorchScriptFacts(program=program).contents()
+
+
+def of_exported(program):
+    return ExportedProgramFacts(program=program).contents()
 
 
 # -- TorchScript -----------------------------------------------------------------------------------
@@ -231,9 +236,11 @@ def test_a_healthy_script_says_the_same_after_loading(name):
 
 ELSEWHERE = """
 import json, sys, torch
-from pytest_torchexport.targets.formats.contents import of_exported, of_torchscript
-script, exported = sys.argv[1:]
-print(json.dumps([of_torchscript(torch.jit.load(script)), of_exported(torch.export.load(exported))]))
+from pathlib import Path
+from pytest_torchexport.targets.formats import exported_program, torchscript
+formats = (torchscript, exported_program)
+files = [(format, Path(path)) for format, path in zip(formats, sys.argv[1:])]
+print(json.dumps([format.read(path, format.load(path, "cpu")).contents() for format, path in files]))
 """
 
 
@@ -401,7 +408,11 @@ def test_a_healthy_program_says_the_same_after_loading(name):
     loaded = reloaded_export(program)
     assert before == of_exported(loaded)
     assert not [text for text in before.values() if "not readable" in text]
-    assert sizes_of(program) == sizes_of(loaded) == json.loads(json.dumps(sizes_of(program)))
+    assert (
+        captured_sizes(program).as_plain()
+        == captured_sizes(loaded).as_plain()
+        == json.loads(json.dumps(captured_sizes(program).as_plain()))
+    )
 
 
 def test_weights_names_and_ranges_that_change_are_told_by_name():
@@ -429,24 +440,31 @@ class Narrowing(nn.Module):
 def test_suspicions_are_the_same_from_a_loaded_files_sizes():
     program = torch.export.export(Narrowing(), (X,), dynamic_shapes={"x": {0: Dim.DYNAMIC}})
     spec = spec_of(Narrowing().forward, X, shapes={"x": "rows 3"}, dims={"rows": (1, 64)})
-    told = json.loads(json.dumps(sizes_of(reloaded_export(program))))
-    here, there = suspicions(spec, facts_of(program)), suspicions(spec, facts_from(told))
+    told = json.loads(json.dumps(captured_sizes(reloaded_export(program)).as_plain()))
+    here, there = (
+        suspicions(spec, captured_sizes(program)),
+        suspicions(spec, SizeFacts.from_plain(told)),
+    )
     assert [(item.dim, item.actual) for item in there] == [(item.dim, item.actual) for item in here]
     assert "4" in there[0].actual
 
 
 def test_sizes_come_back_as_symbols_and_text_is_not_evaluated():
-    facts = facts_from({"axes": [["s0", 3, None], None], "ranges": {"__import__('os')": [2, None]}})
+    facts = SizeFacts.from_plain(
+        {"axes": [["s0", 3, None], None], "ranges": {"__import__('os')": [2, None]}}
+    )
     assert facts.axes == ((sympy.Symbol("s0"), 3, None), None)
     assert facts.ranges == {sympy.Symbol("__import__('os')"): Bounds(2, None)}
-    assert facts_from(sizes_of(object())) == facts_from({"axes": [], "ranges": {}})
+    assert SizeFacts.from_plain(captured_sizes(object()).as_plain()) == SizeFacts.from_plain(
+        {"axes": [], "ranges": {}}
+    )
 
 
 # -- tensors ---------------------------------------------------------------------------------------
 
 
 def text(tensor):
-    return contents._Tensors().text(tensor)
+    return contents.TensorTexts().text(tensor)
 
 
 def test_equal_values_have_equal_texts_whatever_their_strides(monkeypatch):

@@ -21,11 +21,19 @@ from pytest_torchexport.targets.formats.devices import (
     RETURNED,
     UNKNOWN,
     about_devices,
-    of_exported,
-    of_torchscript,
 )
+from pytest_torchexport.targets.formats.exported_program import ExportedProgramFacts
+from pytest_torchexport.targets.formats.torchscript import TorchScriptFacts
 
 X = torch.arange(6.0).reshape(2, 3)
+
+
+def of_torchscript(program):
+    return TorchScriptFacts(program=program).devices()
+
+
+def of_exported(program):
+    return ExportedProgramFacts(program=program).devices()
 
 
 def breaks_elsewhere(load, args, kwargs):

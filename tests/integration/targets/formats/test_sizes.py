@@ -16,8 +16,8 @@ from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.outcomes.torch_state import quiet
 from pytest_torchexport.targets.base import DirectArtifact
 from pytest_torchexport.targets.export import TARGET as EXPORT
-from pytest_torchexport.targets.formats import sizes
-from pytest_torchexport.targets.formats.sizes import Facts, Suspicion, suspicions
+from pytest_torchexport.targets.formats import shape_env, sizes
+from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 
 needs_onnx = pytest.mark.skipif(
     importlib.util.find_spec("onnxscript") is None, reason="needs the extra [onnx]"
@@ -317,7 +317,7 @@ def test_torch_export_is_itself_again_after_an_onnx_export():
     before = torch.export.export
     audited(onnx(), Branch(), torch.ones(4, 8))
     assert torch.export.export is before
-    with pytest.raises(RuntimeError, match="inside"), sizes.captures():
+    with pytest.raises(RuntimeError, match="inside"), shape_env.captures():
         raise RuntimeError("inside")
     assert torch.export.export is before
 
@@ -349,13 +349,13 @@ def spec_and_symbol() -> tuple[InputSpec, Any]:
 )
 def test_expressions_that_cannot_be_told_are_left_out(guard):
     spec, symbol = spec_and_symbol()
-    facts = Facts(axes=((symbol, 8),), guards=((guard(symbol), ""),))
+    facts = SizeFacts(axes=((symbol, 8),), guards=((guard(symbol), ""),))
     assert suspicions(spec, facts) == ()
 
 
 def test_a_guard_that_divides_by_zero_somewhere_is_told_elsewhere():
     spec, symbol = spec_and_symbol()
-    facts = Facts(axes=((symbol, 8),), guards=((sympy.Ne(sympy.Mod(7, symbol - 1), 1), ""),))
+    facts = SizeFacts(axes=((symbol, 8),), guards=((sympy.Ne(sympy.Mod(7, symbol - 1), 1), ""),))
     (found,) = suspicions(spec, facts)
     assert all(7 % (size["batch"] - 1) == 1 for size in found.sizes)
 
@@ -363,14 +363,14 @@ def test_a_guard_that_divides_by_zero_somewhere_is_told_elsewhere():
 @pytest.mark.parametrize(
     "facts",
     [
-        Facts(),
-        Facts(axes=()),
-        Facts(axes=((4, 8), (4, 8))),
-        Facts(axes=((4, 8, 1),)),
-        Facts(axes=(None,)),
-        Facts(sources={"s0": "L['other'].size()[0]"}, guards=((False, ""),)),
-        Facts(sources={"s0": "L['x'].stride()[0]", "s1": "L['x'].size()[9]"}),
-        Facts(axes=7),  # type: ignore[arg-type]
+        SizeFacts(),
+        SizeFacts(axes=()),
+        SizeFacts(axes=((4, 8), (4, 8))),
+        SizeFacts(axes=((4, 8, 1),)),
+        SizeFacts(axes=(None,)),
+        SizeFacts(sources={"s0": "L['other'].size()[0]"}, guards=((False, ""),)),
+        SizeFacts(sources={"s0": "L['x'].stride()[0]", "s1": "L['x'].size()[9]"}),
+        SizeFacts(axes=7),  # type: ignore[arg-type]
     ],
 )
 def test_facts_that_do_not_fit_the_call_say_nothing(facts):
@@ -380,7 +380,7 @@ def test_facts_that_do_not_fit_the_call_say_nothing(facts):
 
 @pytest.mark.parametrize("program", [None, object(), 7])
 def test_what_is_no_program_has_no_facts(program):
-    assert sizes.facts_of(program) == Facts()
+    assert shape_env.captured_sizes(program) == SizeFacts()
 
 
 def test_evaluation_is_exact():
@@ -388,7 +388,7 @@ def test_evaluation_is_exact():
     assert sizes.evaluate(s * t - 3, {s: 4, t: 5}) == 17
     assert sizes.evaluate(sympy.Eq(s / 2, sympy.Rational(3, 2)), {s: 3}) is True
     assert sizes.evaluate(sympy.Max(s, t) >= 5, {s: 4, t: 5}) is True
-    with pytest.raises(sizes.UnknownExpression):
+    with pytest.raises(sizes.UnknownValue):
         sizes.evaluate(sympy.sin(s), {s: 1})
 
 
@@ -401,31 +401,31 @@ def exported(module: nn.Module, *args: torch.Tensor, **shapes: Any) -> Any:
 
 def test_torch_still_tells_guards_their_lines_and_their_sources():
     program = exported(Even(), torch.ones(4, 8), x={0: Dim.DYNAMIC})
-    environment = sizes.shape_environment(program)
+    environment = shape_env.shape_environment(program)
     assert environment is not None
-    guards = sizes.guards_of(environment)
+    guards = shape_env.guards_of(environment)
     assert len(guards) == 1, guards
     guard, where = guards[0]
     (symbol,) = guard.free_symbols
     assert sizes.evaluate(guard, {symbol: 4}) is True
     assert sizes.evaluate(guard, {symbol: 5}) is False
     assert "if x.shape[0] % 2 == 0:" in where.text
-    assert sizes.sources_of(environment) == {symbol: "L['x'].size()[0]"}
+    assert shape_env.sources_of(environment) == {symbol: "L['x'].size()[0]"}
 
 
 def test_torch_still_tells_at_which_line_a_range_was_narrowed():
     program = exported(Branch(), torch.ones(4, 8), x={0: Dim.DYNAMIC})
-    environment = sizes.shape_environment(program)
+    environment = shape_env.shape_environment(program)
     (symbol,) = program.range_constraints
-    low, high = sizes.range_lines(environment, symbol)
+    low, high = shape_env.range_lines(environment, symbol)
     assert low is None
     assert "if x.shape[0] > 4:" in high.text
-    assert symbol in sizes.ranges_of(environment)
+    assert symbol in shape_env.ranges_of(environment)
 
 
 def test_torch_still_tells_at_which_line_a_size_became_a_number():
     program = exported(Number(), torch.ones(4, 8), x={0: Dim.AUTO})
-    lines = sizes.frozen_lines(sizes.shape_environment(program))
+    lines = shape_env.frozen_lines(shape_env.shape_environment(program))
     assert list(lines) == ["L['x'].size()[0]"]
     assert "rows = int(x.shape[0])" in lines["L['x'].size()[0]"].text
 
@@ -434,7 +434,7 @@ def test_torch_still_tells_at_which_line_a_size_became_a_number():
 def test_torch_still_tells_the_line_of_a_refusal(dim):
     with pytest.raises(Exception, match=r"(?i)constraints violated|conflicts") as caught:
         exported(Number(), torch.ones(4, 8), x={0: dim})
-    assert "rows = int(x.shape[0])" in str(sizes.refused_at(caught.value))
+    assert "rows = int(x.shape[0])" in str(shape_env.refused_at(caught.value))
 
 
 @needs_onnx
@@ -442,7 +442,7 @@ def test_torch_still_tells_what_the_onnx_exporter_asserts():
     spec = spec_of(Even().forward, torch.ones(4, 8))
     with quiet("cpu"), torch.no_grad():
         artifact = onnx().export(Even().eval(), spec.example, spec)
-    guards = artifact.facts.captured.facts.guards
+    guards = artifact.facts.captured.kept.guards
     assert len(guards) == 1, guards
     ((guard, _),) = guards
     (symbol,) = guard.free_symbols
@@ -452,4 +452,4 @@ def test_torch_still_tells_what_the_onnx_exporter_asserts():
 def test_another_exception_has_no_line_of_a_size():
     with pytest.raises(ValueError, match="anything") as caught:
         raise ValueError("anything")
-    assert sizes.refused_at(caught.value) is None
+    assert shape_env.refused_at(caught.value) is None

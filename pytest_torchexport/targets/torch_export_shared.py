@@ -1,0 +1,53 @@
+"""What the exporters on top of ``torch.export`` share: ``export`` and ``onnx``."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.outcomes.subject import as_module, signature_of, spelled_out
+
+
+@dataclass(frozen=True)
+class Capturable:
+    """A subject in the form that ``torch.export`` takes, with notes on how it differs from it."""
+
+    module: torch.nn.Module
+    signature: inspect.Signature | None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, subject: Callable[..., Any], example: Call, spec: InputSpec) -> Capturable:
+        """Return the form of a subject, wrapped if ``**kwargs`` are to have dynamic shapes."""
+        varies = spec.dims and spec.dynamic_shapes is None
+        named = spelled_out(subject, example.kwargs) if varies else None
+        if named is None:
+            return cls(as_module(subject), signature_of(subject))
+        note = (
+            "exported through a wrapper that names all keywords of the call: torch.export has no "
+            "dynamic shapes for **kwargs"
+        )
+        return cls(named, signature_of(named), (note,))
+
+
+def forget_earlier_exports() -> None:
+    """Forget what earlier exports in this process left behind and would change the next one.
+
+    torch.onnx.export swaps the decomposition of ``aten.lstm`` and ``aten.gru`` without clearing the
+    operator's dispatch cache, and dynamo remembers which sizes of a loop's body were static: either
+    makes a declared dynamic time axis static in the next export. The caches are private, so
+    feature-detected.
+    """
+    for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+        overload = getattr(getattr(torch.ops.aten, name, None), "input", None)
+        cache = getattr(overload, "_dispatch_cache", None)
+        if cache is not None:
+            cache.clear()
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
