@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import importlib.metadata
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pytest_torchexport.config import flow
+
+if TYPE_CHECKING:
+    from pytest_torchexport.targets.base import Target
 
 ENTRY_POINT_GROUP = "pytest_torchexport.targets"
 # Our own targets in the order of reports, and where another process can import each.
@@ -21,10 +24,10 @@ BUILT_IN = {
     "onnx": "pytest_torchexport.targets.onnx:TARGET",
     "onnx_legacy": "pytest_torchexport.targets.onnx_legacy:TARGET",
 }
-_registered: dict[str, Any] = {}
+_registered: dict[str, Target] = {}
 
 
-def register_target(name: str, target: Any) -> None:
+def register_target(name: str, target: Target) -> None:
     """Add a Target under ``name`` (from a conftest). Raises ValueError if the name is taken or no identifier."""
     if not name.isidentifier():
         raise ValueError(f"a target's name is an identifier, not {name!r}")
@@ -45,7 +48,7 @@ def checks() -> tuple[str, ...]:
     return flow.checks()
 
 
-def registered_target(name: str) -> Any | None:
+def registered_target(name: str) -> Target | None:
     """Return the Target that a conftest registered under the name, or None."""
     return _registered.get(name)
 

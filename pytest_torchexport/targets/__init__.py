@@ -54,7 +54,7 @@ def get(name: str) -> Target:
     """Return the target of that name, imported when first used. Raises KeyError if unknown."""
     registered = names.registered_target(name)
     if registered is not None:
-        return cast("Target", registered)
+        return registered
     if name in names.BUILT_IN:
         module, _, attribute = names.BUILT_IN[name].partition(":")
         return cast("Target", getattr(importlib.import_module(module), attribute))

@@ -1,7 +1,7 @@
 """The boundary between the plugin and every way out of eager: the protocols Target and Artifact.
 
 Protocols rather than base classes: a target in another package inherits nothing. What is optional
-has a default, in ``TargetTraits`` and in ``ProgramFacts``.
+has a default, in ``TargetTraits`` and in ``ProgramFacts``. Free of torch.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.targets.formats.facts import ProgramFacts
+
+if TYPE_CHECKING:
+    from pytest_torchexport.inputs.spec import Call, InputSpec
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class DirectArtifact:
     program: Any
     module: Any
     run: Callable[..., Any]
-    write: Callable[[Path], None]
+    write: Callable[[Path], object]
     filename: str
     baked: tuple[str, ...] = ()
     native_loops: bool = False

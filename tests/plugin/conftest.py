@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from pathlib import Path
 
 import pytest
 
@@ -13,77 +14,7 @@ import pytest_torchexport
 from pytest_torchexport.config import names
 from pytest_torchexport.results import reports
 
-# Targets whose artifacts do what a test wants to see, without the seconds of a real exporter.
-FAKES = '''
-import pytest, torch
-from torch import nn
-from pytest_torchexport import NotApplicable, register_target
-from pytest_torchexport.targets import DirectArtifact, TargetTraits
-
-
-class Fake:
-    traits = TargetTraits()
-
-    def __init__(self, wrap):
-        self.wrap = wrap
-
-    def unavailable(self, device):
-        return None
-
-    def export(self, module, example, spec, **options):
-        run = self.wrap(module, **options)
-        if isinstance(run, NotApplicable):
-            return run
-        return DirectArtifact(
-            program=run, module=run if isinstance(run, nn.Module) else None, run=run, write=lambda path: None, filename="fake"
-        )
-
-    def load(self, path, device):
-        raise NotImplementedError
-
-
-def mirror(module):
-    return module
-
-
-def liar(module):
-    """Wrong by one at batch size 1."""
-    return lambda x: module(x) + float(len(x) == 1)
-
-
-def raiser(module):
-    def run(x):
-        if len(x) > 2:
-            raise RuntimeError("too many rows")
-        return module(x)
-    return run
-
-
-def refuser(module):
-    raise ValueError("no such operator: frobnicate")
-
-
-def picky(module):
-    return NotApplicable("only for functions")
-
-
-for fake in (mirror, liar, raiser, refuser, picky):
-    register_target(fake.__name__, Fake(fake))
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(3, 2))
-
-    def forward(self, x):
-        return x @ self.weight
-
-
-@pytest.fixture
-def x():
-    return torch.linspace(-1, 1, 6).reshape(2, 3)
-'''
+FAKES = Path(__file__).with_name("fake_targets.py").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session", autouse=True)

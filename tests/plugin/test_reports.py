@@ -88,7 +88,7 @@ def test_values_that_json_does_not_have_do_not_end_the_run(suite, run, pytester)
     conftest = pytester.path / "conftest.py"
     conftest.write_text(
         conftest.read_text()
-        + "\nregister_target('liarcast', Fake(lambda f: lambda x, dtype: f(x, dtype) + 1))\n"
+        + "\nregister_target('liarcast', FakeTarget(lambda f: lambda x, dtype: f(x, dtype) + 1))\n"
     )
     result = run("--torchexport-report=json:report.json")
     result.assert_outcomes(failed=1)
@@ -184,7 +184,7 @@ def test_a_failing_call_is_stored_and_replayed_first_whatever_the_seed(suite, ru
     )
     conftest = pytester.path / "conftest.py"
     conftest.write_text(
-        conftest.read_text() + "\nregister_target('rare', Fake(lambda module:"
+        conftest.read_text() + "\nregister_target('rare', FakeTarget(lambda module:"
         " lambda x: module(x) + float(100 < len(x) < 200)))\n"
     )
     first = run("-k", "test_net", "--torchexport-report=json:a.json")

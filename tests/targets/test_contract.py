@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 import itertools
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from pytest_torchexport import check_export, targets
 from pytest_torchexport.config import names
-from pytest_torchexport.config.options import Options
-from pytest_torchexport.inputs.spec import Call, InputSpec, build_spec
-from pytest_torchexport.outcomes.observe import Returned, observe
-from pytest_torchexport.outcomes.torch_state import quiet
-from pytest_torchexport.targets.base import NotApplicable
+from pytest_torchexport.targets import NotApplicable
+from pytest_torchexport.testing import TargetContract
 
 DEVICES = ["cpu", "cuda"]
 
@@ -40,79 +33,23 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest, name: str) -> str:
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("torch.cuda.is_available() is false here")
-    reason = targets.get(name).unavailable(request.param)
-    if reason:
-        pytest.skip(reason)
-    return request.param
+class TestEveryTarget(TargetContract):
+    @pytest.fixture
+    def target(self, name: str) -> targets.Target:
+        return targets.get(name)
 
+    @pytest.fixture(params=DEVICES)
+    def device(self, request: pytest.FixtureRequest, target: targets.Target) -> str:
+        if request.param == "cuda" and not torch.cuda.is_available():
+            pytest.skip("torch.cuda.is_available() is false here")
+        reason = target.unavailable(request.param)
+        if reason:
+            pytest.skip(reason)
+        return request.param
 
-def spec_of(module: torch.nn.Module, *calls: Call) -> InputSpec:
-    return build_spec(inspect.signature(module.forward), calls, Options(), {})
-
-
-def exported(name: str, module: torch.nn.Module, device: str) -> Any:
-    example = Call((torch.randn(2, 4),))
-    spec = spec_of(module, example)
-    with quiet("cpu"), torch.no_grad():
-        return targets.get(name).export(
-            copy.deepcopy(module).to(device).eval(), example.to(device), spec
-        )
-
-
-def test_the_artifact_agrees_with_eager_on_another_batch(name: str, device: str) -> None:
-    module = Affine().eval()
-    artifact = exported(name, module, device)
-    call = Call((torch.randn(5, 4),))
-    outcome = observe(artifact, call.to(device), seed=0)
-    assert isinstance(outcome, Returned), outcome
-    assert outcome.value.device.type == device
-    torch.testing.assert_close(outcome.value.cpu(), module(*call.args).detach())
-
-
-def test_calling_twice_gives_the_same_and_leaves_the_inputs(name: str, device: str) -> None:
-    artifact = exported(name, Affine(), device)
-    x = torch.randn(3, 4, device=device)
-    before = x.clone()
-    with torch.no_grad():
-        first, second = artifact(x), artifact(x)
-    torch.testing.assert_close(first, second, rtol=0, atol=0)
-    assert torch.equal(x, before)
-
-
-def test_exporting_does_not_change_the_module(name: str, device: str) -> None:
-    module = Affine().to(device).train()
-    before = {key: value.clone() for key, value in module.state_dict().items()}
-    example = Call((torch.randn(2, 4, device=device),))
-    with quiet("cpu"), torch.no_grad():
-        targets.get(name).export(module, example, spec_of(module, example.to("cpu")))
-    assert module.training
-    assert not module._forward_hooks
-    assert all(parameter.requires_grad for parameter in module.parameters())
-    for key, value in module.state_dict().items():
-        assert torch.equal(value, before[key]), key
-
-
-def test_what_is_saved_loads_and_returns_the_same(name: str, device: str, tmp_path: Path) -> None:
-    artifact = exported(name, Affine(), device)
-    call = Call((torch.randn(3, 4),)).to(device)
-    path = artifact.save(tmp_path)
-    assert path.parent == tmp_path
-    loaded = targets.get(name).load(path, device)
-    packed = artifact.pack_inputs(call)
-    with torch.no_grad():
-        again = artifact.unpack_outputs(loaded(*packed.args, **packed.kwargs))
-        torch.testing.assert_close(again, artifact(*call.args), rtol=0, atol=0)
-
-
-def test_the_artifact_says_what_it_is(name: str, device: str) -> None:
-    artifact = exported(name, Affine(), device)
-    assert artifact.program is not None
-    assert artifact.baked == ()
-    assert artifact.native_loops is False
+    @pytest.fixture
+    def module(self) -> torch.nn.Module:
+        return Affine().eval()
 
 
 def test_an_unavailable_device_has_a_reason(name: str) -> None:

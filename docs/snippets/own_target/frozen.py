@@ -10,7 +10,7 @@ import torch
 
 from pytest_torchexport import NotApplicable
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.targets import ProgramFacts, TargetTraits
+from pytest_torchexport.targets import ProgramFacts, Target, TargetTraits
 
 
 class FrozenTrace:
@@ -59,4 +59,4 @@ class Frozen:
         return torch.jit.load(path, map_location=device)
 
 
-TARGET = Frozen()
+TARGET: Target = Frozen()
