@@ -1,4 +1,4 @@
-"""reach.py: the user's functions that may run under a subject's forward."""
+"""callgraph.py: the user's functions that may run under a subject's forward."""
 
 from __future__ import annotations
 

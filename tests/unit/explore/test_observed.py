@@ -1,4 +1,4 @@
-"""observed.py: eager tells its conditions, and afterwards everything is as it was."""
+"""observed.py: conditions are recorded, and afterwards everything is as it was."""
 
 from __future__ import annotations
 

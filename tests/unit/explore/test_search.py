@@ -1,4 +1,4 @@
-"""search.py: calls that take every branch, within the spec and the budget, the same for the same seed."""
+"""search.py: calls that take every branch, within spec and budget, repeatably."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""spec/domains.py: which values are legal."""
+"""domains.py: which values are legal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tree.py: containers in, leaves with paths out, and back again."""
+"""pytrees.py: containers in, leaves with paths out, and back again."""
 
 from __future__ import annotations
 

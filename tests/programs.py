@@ -1,0 +1,815 @@
+"""Source files that are rewritten, and what runs them with and without the recorder."""
+
+from __future__ import annotations
+
+import linecache
+import textwrap
+import traceback
+import warnings
+from contextlib import contextmanager
+
+from pytest_torchexport.explore.callgraph import functions_of
+from pytest_torchexport.explore.recorder import ConditionRecorder
+from pytest_torchexport.explore.twins import twins_of, with_recorder
+from pytest_torchexport.outcomes.subject import Subject
+
+# What every program may use: it logs what is evaluated, and in which order.
+PRELUDE = """
+LOG = []
+
+def say(value, name=""):
+    LOG.append(f"say {name}{value!r}")
+    return value
+
+class Truth:
+    def __init__(self, truth, name="t"):
+        self.truth, self.name = truth, name
+
+    def __bool__(self):
+        LOG.append(f"bool {self.name}")
+        if isinstance(self.truth, Exception):
+            raise self.truth
+        return self.truth
+
+    def __repr__(self):
+        return f"Truth({self.name})"
+
+class Number:
+    def __init__(self, value):
+        self.value = value
+
+    def _by(self, sign, other, truth):
+        LOG.append(f"{self.value} {sign} {other.value}")
+        return Truth(truth, f"{self.value}{sign}{other.value}")
+
+    def __lt__(self, other):
+        return self._by("<", other, self.value < other.value)
+
+    def __gt__(self, other):
+        return self._by(">", other, self.value > other.value)
+
+    def __le__(self, other):
+        return self._by("<=", other, self.value <= other.value)
+
+    def __eq__(self, other):
+        return self._by("==", other, self.value == other.value)
+
+    def __ne__(self, other):
+        return self._by("!=", other, self.value != other.value)
+
+    __hash__ = None
+"""
+
+
+class Program:
+    """A source file, and what its ``f`` does; ``twin`` says whether with the recorder in it."""
+
+    def __init__(self, path, source, twin):
+        text = PRELUDE + textwrap.dedent(source)
+        path.write_text(text)
+        linecache.checkcache(str(path))
+        self.names = {"__name__": "program", "__builtins__": __builtins__}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exec(compile(text, str(path), "exec", dont_inherit=True), self.names)
+        self.file, self.twin, self.recorder = str(path), twin, ConditionRecorder()
+        functions, _ = functions_of(Subject.of(self.names["f"]), lambda file: file == self.file)
+        self.functions = [item for item in functions if item.__code__.co_name not in OURS]
+        codes = frozenset(item.__code__ for item in self.functions)
+        self.file_twins = twins_of(self.file, codes)
+        self.recorder.conditions |= self.file_twins.conditions
+
+    @contextmanager
+    def in_place(self):
+        """The recorder in the code, as long as the block lasts."""
+        before = {function: function.__code__ for function in self.functions}
+        for function, code in before.items():
+            if self.twin and code in self.file_twins.twins:
+                function.__code__ = with_recorder(self.file_twins.twins[code], self.recorder)
+        try:
+            yield
+        finally:
+            for function, code in before.items():
+                function.__code__ = code
+
+    def does(self, *arguments):
+        """What a call gives or raises and where, and everything it evaluates on the way."""
+        self.names["LOG"].clear()
+        self.recorder.start({})
+        with self.in_place(), self.recorder.mode:
+            try:
+                came = ("returns", repr(self.names["f"](*arguments)))
+            except Exception as error:
+                frames = traceback.extract_tb(error.__traceback__)
+                lines = [frame.lineno for frame in frames if frame.filename == self.file]
+                came = ("raises", type(error).__name__, str(error), lines)
+        self.recorder.stop()
+        return came, list(self.names["LOG"])
+
+    def said(self, *arguments):
+        """``(text, outcome)`` of each condition of a call, in order."""
+        self.does(*arguments)
+        return [
+            (self.recorder.conditions[e.key[0]].text, e.outcome) for e in self.recorder.path.events
+        ]
+
+
+OURS = ("say", "__init__", "__bool__", "__repr__", "_by", "__lt__", "__gt__", "__le__", "__eq__")
+OURS += ("__ne__",)
+
+
+def program(tmp_path, source, twin=True):
+    return Program(tmp_path / "program.py", source, twin)
+
+
+INTS = (-3, -1, 0, 1, 2, 3, 7)
+
+PROGRAMS = {
+    "if, elif, else": """
+        def f(x):
+            if say(x) > 3:
+                return say("a")
+            elif say(x) > 1:
+                say("b")
+            elif not say(x):
+                return "c"
+            else:
+                say("d")
+            return x
+    """,
+    "short circuits in a test": """
+        def f(x):
+            if Truth(x > 0, "a") and Truth(x > 1, "b") or not Truth(x > 2, "c"):
+                return 1
+            while not (Truth(x < 0, "d") or Truth(x > -9, "e")):
+                return 2
+            return 3
+    """,
+    "short circuits as values": """
+        def f(x):
+            y = Truth(x > 0, "a") and Truth(x > 1, "b") and say("last")
+            z = say(x) or Truth(False, "c") or say([]) or say("end")
+            return y, z, (Truth(x > 2, "d") and 1) or 2, not (say(x) and say(x - 1))
+    """,
+    "a value is asked for its truth once": """
+        class Once:
+            def __init__(self, asked):
+                self.asked = asked
+            def __repr__(self):
+                return "once"
+            def __bool__(self):
+                self.asked += 1
+                return self.asked == 1
+        def f(x):
+            once = Once(x)
+            return (once and "first") , once.asked, (once or "second"), once.asked
+    """,
+    "chained comparisons": """
+        def f(x):
+            if say(0) < say(x) <= say(2) != say(5):
+                return "in"
+            if not -2 < x < 9 < say(10):
+                return "out"
+            return [say(1) < say(x) < say(3), -1 < x < 1 and "zero"]
+    """,
+    "comparisons that return objects": """
+        def f(x):
+            n = Number
+            if n(x) < n(2):
+                say("less")
+            if n(0) < n(x) < n(3):
+                say("within")
+            if n(x) == n(2) or n(x) != n(3) and n(x) <= n(7):
+                say("so")
+            return n(x) > n(1) and 5
+    """,
+    "a comparison whose truth raises": """
+        def f(x):
+            class Array:
+                def __eq__(self, other):
+                    say("eq")
+                    return Truth(ValueError("ambiguous"), "array")
+                __hash__ = None
+            try:
+                if Array() == x:
+                    return 1
+            except ValueError as error:
+                say(str(error))
+            if x > 1 and Truth(KeyError(x), "k"):
+                return 2
+            return 3
+    """,
+    "a comparison that raises": """
+        def f(x):
+            try:
+                if "a" < x:
+                    return 1
+            except TypeError as error:
+                say(str(error))
+            return None < x < say(3)
+    """,
+    "operands come before operators": """
+        def f(x):
+            def boom(value):
+                say(value)
+                raise RuntimeError(str(value))
+            if say(x) > (say(1) if x > 0 else boom(2)):
+                return say("yes")
+            assert say(x) != 2, boom("never built unless it fails")
+            return say(x) in [say(1), say(3)] and say("found")
+    """,
+    "walrus": """
+        def f(x):
+            if (y := say(x + 1)) > 2 and (z := y * 2) > 7:
+                return y, z
+            while (y := y - 1) > 0:
+                say(y)
+            return y, [w for v in range(3) if (w := v * x) > 1], (u := x) and u
+    """,
+    "nested ternaries": """
+        def f(x):
+            return say(1) if say(x) > 2 else say(2) if not say(x) else (say(3) if x < -2 else say(4))
+    """,
+    "comprehensions": """
+        def f(x):
+            a = [say(i) for i in range(5) if say(i) > x if i % 2 == 0]
+            b = {i: j for i in say([1, 2]) for j in say([i, 3]) if i < j or x > 1}
+            c = {i if i > x else -i for i in range(3)}
+            d = tuple(i for i in range(4) if 0 < i < 3)
+            return a, b, sorted(c), d, any(say(i) > x for i in range(4)), all(i < x for i in ())
+    """,
+    "a generator expression takes its iterator at once": """
+        class Log:
+            def __iter__(self):
+                say("iter")
+                return iter([1, 2, 3])
+        def f(x):
+            made = (i for i in Log() if i > x)
+            say("made")
+            first = next(made, None)
+            if x > 1:
+                return first, (i for i in x)
+            return first, list(made)
+    """,
+    "what is iterated may grow meanwhile": """
+        def f(x):
+            table = {1: 2, 2: 3}
+            made = (key for key in table)
+            if x > 0:
+                table[9] = 9
+            items = [1, 2]
+            for item in items:
+                if len(items) < x:
+                    items.append(item)
+            for key in {1: 1, 2: 2} if x < 2 else table:
+                if x > 2:
+                    table[key + 20] = 0
+            return items, list(made)
+    """,
+    "an iterator consumed in part": """
+        def f(x):
+            numbers = iter(range(10))
+            for n in numbers:
+                if n > x:
+                    break
+                if n == 1:
+                    continue
+                say(n)
+            else:
+                say("else")
+            return list(numbers)
+    """,
+    "loops with else": """
+        def f(x):
+            for i in range(3):
+                if i == x:
+                    break
+            else:
+                say("no break")
+            n = 4
+            while n > 0:
+                n -= 1
+                if n == x:
+                    break
+            else:
+                say("ran out")
+            for i in range(3):
+                for j in range(i):
+                    if i * j > x:
+                        break
+                else:
+                    continue
+                say((i, j))
+            while True:
+                n += 1
+                if n > 5:
+                    return i, n
+    """,
+    "what cannot be iterated": """
+        def f(x):
+            try:
+                for i in (x if x < 2 else [x]):
+                    say(i)
+            except TypeError as error:
+                say(str(error))
+            return [i for i in x]
+    """,
+    "an __iter__ that stops": """
+        class Stops:
+            def __iter__(self):
+                raise StopIteration(7)
+        def f(x):
+            for i in Stops() if x > 0 else ():
+                say(i)
+            return "end"
+    """,
+    "a custom iterator": """
+        class Steps:
+            def __init__(self, n):
+                self.n = n
+            def __iter__(self):
+                say("iter")
+                return self
+            def __next__(self):
+                say("next")
+                if self.n <= 0:
+                    raise StopIteration
+                if self.n == 7:
+                    raise ValueError("seven")
+                self.n -= 1
+                return self.n
+        class Old:
+            def __getitem__(self, index):
+                if index > 2:
+                    raise IndexError
+                return say(index)
+        def f(x):
+            steps = Steps(x)
+            for n in steps:
+                if n == 1:
+                    break
+            a, *b = Old()
+            return steps.n, [i for i in Old() if i != x], a, b
+    """,
+    "generators": """
+        def made(x):
+            got = 0
+            try:
+                while got is not None and got < 5:
+                    got = yield (got if got > x else -got)
+                for i in range(x):
+                    yield from ([i] if i > 1 else ())
+            except KeyError:
+                yield "caught"
+            finally:
+                say("closed")
+            return "value"
+        def whole(x):
+            result = yield from made(x)
+            if result:
+                yield result
+        def f(x):
+            g = whole(x)
+            found = [next(g), g.send(2), g.send(1 if x > 0 else 7)]
+            if x > 2:
+                found.append(g.throw(KeyError("k")))
+            if x < 0:
+                g.close()
+            return found, list(g), [(yield_ or 1) for yield_ in made(1)]
+    """,
+    "async": """
+        import asyncio
+        class Ticks:
+            def __init__(self, n):
+                self.n = n
+            def __aiter__(self):
+                return self
+            async def __anext__(self):
+                if self.n <= 0:
+                    raise StopAsyncIteration
+                self.n -= 1
+                return self.n
+        class Held:
+            async def __aenter__(self):
+                say("enter")
+                return 3
+            async def __aexit__(self, *of):
+                say("exit")
+                return of[0] is KeyError
+        async def one(n):
+            return n if n > 1 else -n
+        async def whole(x):
+            found = []
+            async with Held() as held:
+                async for n in Ticks(x):
+                    if n > 1 and await one(n) > 2:
+                        found.append(n)
+                    elif n == 0:
+                        raise KeyError(n)
+                else:
+                    found.append("else")
+            return found, [n async for n in Ticks(3) if 0 < n < held], [i for i in range(3) if await one(i) > x]
+        def f(x):
+            return asyncio.run(whole(x))
+    """,
+    "match": """
+        class Point:
+            __match_args__ = ("x", "y")
+            def __init__(self, x, y):
+                self.x, self.y = x, y
+        def f(x):
+            subject = [x, [x, 2], {"k": x}, Point(x, 1), "text", None, (1, 2, 3)][abs(x) % 7]
+            match subject:
+                case int() as n if say(n) > 0:
+                    return "positive", n
+                case 0 | -1:
+                    return "small"
+                case [a, b] if a < b < 9:
+                    return a, b
+                case [first, *rest]:
+                    return first, rest
+                case {"k": value, **others}:
+                    return value, others
+                case Point(px, py) if not px:
+                    return "origin"
+                case Point(x=px):
+                    say(px)
+            return "fell through"
+    """,
+    "match with a default": """
+        def f(x):
+            match say(x):
+                case 1:
+                    y = "one"
+                case other if other > 2:
+                    y = other
+                case _:
+                    y = "rest"
+            match x:
+                case 7:
+                    pass
+            match x, y:
+                case (0, z) | (z, "one"):
+                    return z
+                case whole:
+                    return whole
+    """,
+    "match whose last case is an or of everything": """
+        def f(x):
+            match x:
+                case 3:
+                    return "three"
+                case 1 | _:
+                    say("any")
+            match x:
+                case ((0 | _) as z):
+                    return z if x else "zero"
+    """,
+    "try": """
+        def f(x):
+            try:
+                say("body")
+                if x == 0:
+                    raise KeyError("k")
+                if x == 1:
+                    raise ValueError
+                if x == 2:
+                    return say("returned")
+                if x == 3:
+                    raise IndexError
+            except KeyError as error:
+                say(error.args)
+            except (ValueError, IndexError):
+                if x == 3:
+                    raise
+                say("value")
+            else:
+                say("else")
+            finally:
+                say("finally")
+                if x == 7:
+                    return "finally wins"
+            try:
+                say(error)
+            except UnboundLocalError:
+                say("error is gone")
+            for i in range(3):
+                try:
+                    if i == 1:
+                        continue
+                    say(i)
+                finally:
+                    say("f")
+    """,
+    "exception groups": """
+        def f(x):
+            try:
+                if x > 0:
+                    raise ExceptionGroup("g", [KeyError(1), ValueError(x)])
+            except* KeyError as group:
+                say(len(group.exceptions))
+            except* ValueError:
+                if x > 2:
+                    raise
+                say("value")
+            return x
+    """,
+    "exceptions keep cause and context": """
+        def f(x):
+            try:
+                try:
+                    raise KeyError("inner")
+                except KeyError as error:
+                    if x > 0:
+                        raise ValueError("outer") from (error if x > 1 else None)
+                    raise TypeError("other")
+            except Exception as error:
+                return type(error.__cause__), type(error.__context__), error.__suppress_context__
+    """,
+    "with": """
+        class Held:
+            def __enter__(self):
+                return say("enter")
+            def __exit__(self, kind, value, trace):
+                say(kind)
+                return kind is KeyError
+        def f(x):
+            with Held() as held, Held():
+                if x > 1:
+                    raise KeyError(x)
+                if x < 0:
+                    raise ValueError(x)
+                if x == 1:
+                    return held
+            return "after"
+    """,
+    "decorators": """
+        import functools
+        def twice(function):
+            @functools.wraps(function)
+            def inner(x, *more):
+                if x > 1:
+                    return function(x, *more), function(-x, *more)
+                return function(x, *more)
+            return inner
+        def by(n):
+            def decorate(function):
+                return lambda x: function(x, n) if x != n else "n"
+            return decorate
+        @by(2)
+        @twice
+        def f(x, n):
+            if n < x:
+                return "less"
+            return x
+    """,
+    "closures": """
+        def outer(limit):
+            count = 0
+            def inner(x):
+                nonlocal count
+                if x > limit:
+                    count += 1
+                    return count
+                return -count
+            return inner
+        GLOBAL = 0
+        inner = outer(1)
+        def f(x):
+            global GLOBAL
+            GLOBAL += 1 if x > 0 else 10
+            own = outer(x)
+            return inner(x), GLOBAL, own(3), own(-5), own(4)
+    """,
+    "classes": """
+        class Base:
+            limit = 2
+            def go(self, x):
+                return "base" if x > self.limit else "low"
+            @property
+            def size(self):
+                return self.__private if self.__private > 1 else -1
+            @size.setter
+            def size(self, value):
+                self.__private = value if value else 5
+            @staticmethod
+            def still(x):
+                return x if x > 1 else 0
+            @classmethod
+            def made(cls, x):
+                self = cls()
+                self.size = x
+                return self if x > -2 else None
+            def __hidden(self, x):
+                return x > 0 and "hidden"
+            def show(self, x):
+                return self.__hidden(x) or "shown"
+        class Derived(Base):
+            limit = 1
+            def go(self, x):
+                if x == 3:
+                    return super(Derived, self).go(x), __class__.__name__
+                return super().go(x) + [super().go(i) if i else "z" for i in range(1)][0] if x < 3 else 1
+            def __getattr__(self, name):
+                if name == "missing":
+                    return 0
+                raise AttributeError(name)
+            def __len__(self):
+                return 0 if self.missing or self.size < 3 else 1
+            def __contains__(self, x):
+                return Truth(x > 2, "contains")
+        def f(x):
+            made = Derived.made(x)
+            if made is None:
+                return "none"
+            try:
+                found = made.go(x)
+            except TypeError as error:
+                found = str(error)
+            if x in made or not made:
+                say("in")
+            return found, made.size, made.still(x), made.show(x), bool(made)
+    """,
+    "self is another": """
+        class A:
+            def take(self, x):
+                if x > 0:
+                    self = x
+                return self if x > 0 else 1
+            def drop(self, x):
+                if x:
+                    del self
+                return x if x > 1 else -1
+            def caught(self, x):
+                try:
+                    if x > 1:
+                        raise KeyError(x)
+                except KeyError as self:
+                    say(self.args)
+                return 2 if x > 2 else 1
+            def matched(self, x):
+                match x:
+                    case 1:
+                        pass
+                    case self:
+                        pass
+                return self if x > 1 else 0
+            def imported(self, x):
+                if x:
+                    import math as self
+                return self.pi if x else x
+            def none(*args):
+                return 1 if args[1] > 1 else 2
+            def inner(self, x):
+                def self(y):
+                    return y if y > 1 else 0
+                return self(x) if x else x
+        def f(x):
+            a = A()
+            parts = a.take, a.drop, a.caught, a.matched, a.imported, a.none, a.inner
+            return [part(x) for part in parts]
+    """,
+    "lambdas on a line": """
+        a, b = (lambda x: x if x > 1 else 0), (lambda x: x if x > 2 else 1)
+        c, d = lambda x, y=1: x > y and x, lambda x, y=2: x > y and x
+        def f(x):
+            g = lambda y: (lambda z: z if z > y else y)(x)
+            return a(x), b(x), c(x), d(x), g(2), sorted([3, 1, 2], key=lambda i: -i if x > 0 else i)
+    """,
+    "default arguments": """
+        def f(x, y=say(1) if True else 2, *args, k=(lambda v: v if v > 1 else 9)(3), **more):
+            def inner(z=x if x > 0 else 0, *, w=say(x) and 4):
+                return z if w else -1
+            return inner(), y if x > y else k
+    """,
+    "recursion": """
+        def f(x):
+            if x <= 0:
+                return 0
+            return 1 + f(x - 1) if x % 2 else 2 + f(x - 2)
+    """,
+    "membership in odd containers": """
+        class Box:
+            def __contains__(self, item):
+                say(item)
+                if item == 7:
+                    raise LookupError(item)
+                return [] if item > 1 else "yes"
+        class Walked:
+            def __iter__(self):
+                for i in range(9):
+                    yield say(i)
+        def f(x):
+            if x in Box():
+                say("in")
+            if x not in Walked():
+                say("not in")
+            if x is not None and x is x and (x is True) is False:
+                return x in "a" if x > 2 else x in range(3)
+            return x in {1: 2}
+    """,
+    "asserts": """
+        def f(x):
+            assert x > -2
+            assert x != 2, f"bad {x if x > 1 else 0}"
+            assert say(x) < 3 or say(x) == 7, say("message")
+            assert Truth(True, "t")
+            return x
+    """,
+    "numbers like numpy's": """
+        import numpy
+        def f(x):
+            array = numpy.array([x, 1])
+            if array[0] > 1 and array.sum() < 9:
+                say(type(array[0]).__name__)
+            if array.all() if x else array[:1]:
+                say("all")
+            if x < 3:
+                return bool(array[:1]) or 5
+            if array > 1:
+                return "ambiguous"
+    """,
+    "del, augmented and starred": """
+        def f(x):
+            table = {i: i * x for i in range(4) if i != x}
+            del table[0 if x else 1]
+            table[1 if x < 3 else 2] = 5
+            a, *b = (table.get(i) or i for i in range(4))
+            table[2 if x > 1 else 3] = table.get(3, 0) + (b[0] if b[0] > 1 else 4)
+            return a, b, table, f"{x if x > 1 else 'low'!r:>{4 if x else 6}} {x > 1 and x}"
+    """,
+    "f-strings over lines": '''
+        def f(x):
+            return f"""
+              {x if x > 1
+                else 0} and {
+                "a" if 0 < x < 3 else "b"}
+            """
+    ''',
+    "a class inside a method": """
+        class Maker:
+            def make(self, x):
+                class Inner:
+                    size = 3 if x > 1 else 2
+                    if 0 < x < 3:
+                        kind = "near"
+                    else:
+                        kind = "far"
+                    picked = [i for i in range(4) if 0 < i < 3]
+                    both = x and size
+                    def go(self, y):
+                        return self.size if 0 < y < 2 else self.kind
+                return Inner
+        def f(x):
+            made = Maker().make(x)
+            names = sorted(name for name in vars(made) if not name.startswith("__"))
+            return names, made().go(x), made.picked, made.both
+    """,
+    "what is local stays what it was": """
+        def f(x):
+            y = x > 0 and x
+            if 0 < x < 3:
+                z = 1
+            return sorted(locals()), [sorted(vars()) for i in range(1) if x < i < 9]
+    """,
+    "names of the module": """
+        import sys
+        def f(x):
+            if 0 < x < 2 or x > 2:
+                exec("made_here = 1" if x else "pass", globals())
+            return sorted(name for name in globals() if "torch" in name.lower()), sys._getframe().f_code.co_name
+    """,
+    "return annotations are strings or not": """
+        def f(x: "int" = 3, y: int if True else str = 1):
+            z: int = x if x > y else y
+            w: str
+            return z, f.__annotations__
+    """,
+    "long chains": "def f(x):\n    if x == 100:\n        return 0\n"
+    + "".join(f"    elif x == {i}:\n        return {i * 7}\n" for i in range(40))
+    + "    return None\n",
+    "semicolons and one-liners": """
+        def f(x):
+            if x > 2: say(1); return 2
+            for i in range(2): say(i) if i else None
+            while x < 0: x += 1; say(x)
+            else: say("e")
+            return x; say("never")
+    """,
+    "tensors": """
+        import torch
+        def f(x):
+            t = torch.full((2, 2), float(x))
+            if t.sum() > 3 and not (t < 0).any():
+                say("big")
+            if torch.equal(t, t.t()) and torch.allclose(t, t + 1e-9):
+                say("equal")
+            for row in t:
+                if -1 < row[0] < 2:
+                    say(row.tolist())
+            if t[0, 0].item() == 7:
+                if t:
+                    return "ambiguous"
+            return (t.sum() > 0 and t.max()) or t.min()
+    """,
+}
