@@ -1,0 +1,67 @@
+"""config/flow.py: the order of an item's steps, and what each row names."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from pytest_torchexport import check_export, engine
+from pytest_torchexport.config import flow, names
+from pytest_torchexport.config.flow import FLOW, Step
+from pytest_torchexport.judge.case import Case
+from pytest_torchexport.results.failures import OutputsDiffer
+
+
+def function_of(step):
+    module, _, name = step.run.partition(":")
+    return getattr(importlib.import_module(f"pytest_torchexport.checks.{module}"), name)
+
+
+@pytest.mark.parametrize("step", FLOW, ids=lambda step: step.name)
+def test_a_step_is_a_documented_function_of_a_case(step):
+    function = function_of(step)
+    assert list(inspect.signature(function).parameters) == ["case"]
+    assert re.fullmatch(r"(Case|Case \| None|None)", function.__annotations__["return"])
+    assert function.__doc__
+
+
+def test_names_of_steps_are_unique():
+    assert len({step.name for step in FLOW}) == len(FLOW)
+
+
+def test_the_names_of_checks_are_those_of_the_table():
+    assert names.checks() == flow.checks()
+    assert set(flow.checks()) == {"control_flow", "dims", "parity", "round_trip", "state"}
+
+
+def test_each_check_is_a_file_that_says_so():
+    checks = Path(importlib.import_module("pytest_torchexport.checks").__file__).parent
+    for name in flow.checks():
+        text = (checks / f"{name}.py").read_text()
+        assert text.startswith(f'"""The check ``{name}``: ')
+
+
+def test_a_check_of_ones_own_is_a_function_and_a_row(monkeypatch):
+    """The recipe "add a check" of CONTRIBUTING.md."""
+    import torch
+
+    from pytest_torchexport.checks import parity
+
+    def refuse(case: Case) -> None:
+        """Raise OutputsDiffer for every artifact."""
+        raise OutputsDiffer(f"{case.plan.target} never passes")
+
+    monkeypatch.setattr(parity, "refuse", refuse, raising=False)
+    row = Step(name="refuse", run="parity:refuse", checks=("refuse",))
+    table = (*FLOW, row)
+    monkeypatch.setattr(flow, "FLOW", table)
+    monkeypatch.setattr(engine, "FLOW", table)
+    linear = torch.nn.Linear(3, 2)
+    example = (torch.randn(2, 3),)
+    verdict = check_export(linear, example, target="trace", checks=["refuse"])
+    assert (verdict.failure, verdict.reason) == ("OutputsDiffer", "trace never passes")
+    assert check_export(linear, example, target="trace", checks=["dims"]).status == "passed"
