@@ -1,7 +1,8 @@
 """Artifacts that somebody else made: a file from the team's own export script, or any callable.
 
 Not a target itself. A file is never loaded in this process: loading can run code that it holds
-(torch.export.load of a tampered .pt2 does), so what is known of it here is what a clean process told.
+(torch.export.load of a tampered .pt2 does), so what is known of it here is what a clean process
+told.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ class TargetTraits:
     catches what an operation raises. Such an export is first tried in a copy of the process, and
     the sentence is the reason of the refusal if that copy dies.
 
-    ``preload``: modules that ``load`` imports and that are slow to import. The clean process imports
-    them once, ahead of time.
+    ``preload``: modules that ``load`` imports and that are slow to import. The clean process
+    imports them once, ahead of time.
 
     ``torch_free_loader``: ``package.module:attribute`` of an object with ``load(path, device)`` and
     ``read(path, loaded)`` that does not import torch, if the files are served without torch. The
@@ -52,8 +52,8 @@ class TargetTraits:
     ``moved_by``: the function that moves a loaded program to another device, if a plain ``.to()``
     does not.
 
-    ``read``: returns the facts of a loaded file; it gets the path and what ``load`` returned. Called
-    in the clean process, whose answer is compared with the artifact's own facts.
+    ``read``: returns the facts of a loaded file; it gets the path and what ``load`` returned.
+    Called in the clean process, whose answer is compared with the artifact's own facts.
     """
 
     specializes_0_1: bool = False

@@ -1,7 +1,8 @@
 """What to do about a refusal that is about control flow: the line, its condition, and the usual way out.
 
-An exporter says in its own words and symbols that it could not decide something (``Eq(u0, 1)``); the reader
-wants to know which ``if``. The line is torch's to tell; what stands there is read from its source.
+An exporter says in its own words and symbols that it could not decide something (``Eq(u0, 1)``);
+the reader wants to know which ``if``. The line is torch's to tell; what stands there is read from
+its source.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
-# -- values ------------------------------------------------------------------------------------------
+# -- values ----------------------------------------------------------------------------------------
 
 
 def _of_values(error: BaseException, *, expression: str = "") -> tuple[str, ...]:
@@ -121,7 +122,7 @@ def _tensor_test(text: str) -> list[str]:
     return [hint for name, hint in TENSOR_TESTS.items() if text.startswith(name)]
 
 
-# -- sizes -------------------------------------------------------------------------------------------
+# -- sizes -----------------------------------------------------------------------------------------
 
 
 def _of_sizes(error: BaseException, text: str) -> tuple[str, ...]:
@@ -154,10 +155,10 @@ def _conditions(found: Iterable[Construct]) -> Iterator[str]:
         yield f"{what}: {item.text}  ({item.place})"
 
 
-# -- TorchScript -------------------------------------------------------------------------------------
+# -- TorchScript -----------------------------------------------------------------------------------
 
 
-# -- what stands on a line ---------------------------------------------------------------------------
+# -- what stands on a line -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

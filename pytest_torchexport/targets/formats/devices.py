@@ -1,8 +1,8 @@
 """Devices that became constants of a program, and what they do after the program was moved.
 
-In eager ``torch.zeros(3, device=x.device)`` follows its input; a trace or an exported program has the
-example's device as a constant. That is read from the program, because the other device is often not
-there to try. Each format lists its program as ``Operation``s; the rules are here.
+In eager ``torch.zeros(3, device=x.device)`` follows its input; a trace or an exported program has
+the example's device as a constant. That is read from the program, because the other device is often
+not there to try. Each format lists its program as ``Operation``s; the rules are here.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ class _Sides:
     """On which side the tensors of a moved program are.
 
     Those in ``moved`` went with it, each with its number of dimensions if known. Those in ``stuck``
-    stayed, each with the indices (into ``found``) of the constants that it comes from. Of all others
-    nothing is known.
+    stayed, each with the indices (into ``found``) of the constants that it comes from. Of all
+    others nothing is known.
     """
 
     moved: dict[Hashable, int | None]
@@ -161,7 +161,8 @@ class _Sides:
             self.moved.update(step.outputs)
         elif stuck and all(name in self.moved for name in rest):
             if rest:
-                # Numbers: in a trace they are tensors that map_location moves, and to(device) does not.
+                # Numbers: in a trace they are tensors that map_location moves, and to(device) does
+                # not.
                 self._meet(stuck, UNKNOWN)
             held = frozenset[int]().union(*(self.stuck[name] for name in stuck))
             self.stuck.update(dict.fromkeys(outputs, held))

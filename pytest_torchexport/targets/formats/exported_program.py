@@ -34,7 +34,8 @@ from pytest_torchexport.targets.formats.shape_env import captured_sizes
 from pytest_torchexport.targets.formats.sizes import Suspicion, suspicions
 
 FILENAME = "model.pt2"
-# torch's higher-order operators that decide or repeat, by name: some are classes of private modules.
+# torch's higher-order operators that decide or repeat, by name: some are classes of private
+# modules.
 BRANCHES = frozenset(
     {"cond", "while_loop", "while_loop_stack_output", "scan", "associative_scan", "map", "map_impl"}
 )

@@ -1,7 +1,8 @@
 """What a saved file needs that the process which loads it does not have, and what to do about it.
 
-torch and ONNX Runtime name the operator, the class or the file that they miss; who would have brought it, only
-the process that exported knows. So the words come from there, and this process's registries are asked here.
+torch and ONNX Runtime name the operator, the class or the file that they miss; who would have
+brought it, only the process that exported knows. So the words come from there, and this process's
+registries are asked here.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Origin:
     module: str = ""
 
 
-# Words of torch 2.13 and ONNX Runtime 1.22 and later -> what they miss. The first that is found counts.
+# Words of torch 2.13 and ONNX Runtime 1.22 and later -> what they miss. The first that is found
+# counts.
 WORDS = (
     ("operator", r"We failed to resolve torch\.ops\.(\w+\.[\w.]+) to an operator"),
     ("operator", r"Unknown builtin op: (\w+::\w+(?:\.\w+)*)"),
@@ -86,7 +88,8 @@ TORCHS = frozenset({"aten", "prim", "prims"})
 
 def needs(type: str, text: str) -> Needs | None:  # noqa: A002  # as an exception's type is called in outcomes
     """What an exception of the process that saved, loaded or ran a file says it misses; None where it
-    says nothing of the kind. ``torch.export.load`` writes its reason to the log: add that to the text.
+    says nothing of the kind. ``torch.export.load`` writes its reason to the log: add that to the
+    text.
     """
     said = f"{type}: {text}"
     for kind, words in WORDS:
@@ -114,7 +117,7 @@ def _qualified(name: str) -> str:
     return f"{namespace}::{operator.removesuffix('.default')}"
 
 
-# -- operators ---------------------------------------------------------------------------------------
+# -- operators -------------------------------------------------------------------------------------
 
 
 def _operator(name: str) -> tuple[str, ...]:
@@ -187,7 +190,7 @@ def _package(name: str) -> str:
     return name if any(library.is_relative_to(inside) for library in loaded) else ""
 
 
-# -- classes and modules -----------------------------------------------------------------------------
+# -- classes and modules ---------------------------------------------------------------------------
 
 
 def _class(name: str) -> tuple[str, ...]:
@@ -202,7 +205,8 @@ def _class(name: str) -> tuple[str, ...]:
 
 def class_origin(name: str) -> Origin | None:
     """A pytree type of this process, by the name it has in files. What registers it may be the module of the class
-    (``register_dataclass``, a base class that does) or of the function that takes it apart: both are named.
+    (``register_dataclass``, a base class that does) or of the function that takes it apart: both
+    are named.
     """
     cls, flatten = _pytree_type(name)
     if cls is None:
@@ -242,7 +246,7 @@ def _known(module: str) -> str:
     return module if module in sys.modules else ""
 
 
-# -- whom to import ----------------------------------------------------------------------------------
+# -- whom to import --------------------------------------------------------------------------------
 
 
 def _import(origin: Origin | None, otherwise: str) -> str:
@@ -292,7 +296,7 @@ def _module_of(path: str) -> str:
     return ""
 
 
-# -- all the rest ------------------------------------------------------------------------------------
+# -- all the rest ----------------------------------------------------------------------------------
 
 
 def _program(record: str) -> tuple[str, ...]:

@@ -1,16 +1,18 @@
 """What a program says about sizes, compared with the sizes that the input spec declares.
 
-The result is suspicions only: torch's ranges begin at 2 for programs that run well at 0 and 1, and a
-guard may be stricter than the graph under it. A call has to show that a size really fails.
+The result is suspicions only: torch's ranges begin at 2 for programs that run well at 0 and 1, and
+a guard may be stricter than the graph under it. A call has to show that a size really fails.
 """
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import product
+from math import prod
 from typing import Any
 
 from pytest_torchexport.config.dims import Dim, Expr
@@ -41,9 +43,9 @@ LOWEST = "torch.export takes dynamic sizes to be at least 2"
 class Suspicion:
     """A dim that an artifact may not accept as it was declared or assumed.
 
-    ``path`` and ``axis`` say where it is in the call; ``declared``, ``actual`` and ``why`` are parts
-    of a sentence; ``where`` is the user's line that caused it. ``sizes`` are the calls to try, each
-    as the dims that differ from the example.
+    ``path`` and ``axis`` say where it is in the call; ``declared``, ``actual`` and ``why`` are
+    parts of a sentence; ``where`` is the user's line that caused it. ``sizes`` are the calls to
+    try, each as the dims that differ from the example.
     """
 
     dim: str
@@ -89,8 +91,8 @@ class SizeFacts:
     ) -> SizeFacts:
         """Return the facts of a format that has either one size per axis or an open one.
 
-        ``shapes`` are those of the call's leaves (None for a leaf that is no input); on an axis with
-        an int, that size alone is taken.
+        ``shapes`` are those of the call's leaves (None for a leaf that is no input); on an axis
+        with an int, that size alone is taken.
         """
         axes = tuple(
             None if shape is None else tuple(_whole(size) for size in shape) for shape in shapes
@@ -177,7 +179,7 @@ def suspicions(spec: InputSpec, *facts: SizeFacts, dropped: bool = False) -> tup
         return ()
 
 
-# -- from facts to conditions ------------------------------------------------------------------------
+# -- from facts to conditions ----------------------------------------------------------------------
 
 
 def _conditions(spec: InputSpec, facts: SizeFacts, dropped: bool) -> Iterator[Condition]:
@@ -339,7 +341,7 @@ def _guard(
     )
 
 
-# -- torch's expressions -----------------------------------------------------------------------------
+# -- torch's expressions ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -357,7 +359,7 @@ class _Value:
         )
 
     def at(self, sizes: Sizes) -> Any:
-        """Return its value. Raises UnknownValue and ZeroDivisionError."""
+        """Return its value. Raises UnknownExpression and ZeroDivisionError."""
         known = {
             symbol: self.places[symbol].expr.evaluate(sizes) for symbol in self.expr.free_symbols
         }
@@ -401,26 +403,56 @@ _RELATIONS = {
 }
 
 
-class UnknownValue(Exception):
-    """A sympy expression that is no number, and neither true nor false."""
+# The functions of sizes that occur in guards. They take and return whole numbers, fractions and
+# truth values; a condition with any other function is left out. Python's own operators, because
+# sympy takes some ms per guard.
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "Add": lambda *parts: sum(parts),
+    "Mul": lambda *parts: prod(parts),
+    "Pow": operator.pow,
+    "FloorDiv": operator.floordiv,
+    "CleanDiv": operator.floordiv,
+    "Mod": operator.mod,
+    "PythonMod": operator.mod,
+    "Max": max,
+    "Min": min,
+    "Equality": operator.eq,
+    "Unequality": operator.ne,
+    "StrictLessThan": operator.lt,
+    "LessThan": operator.le,
+    "StrictGreaterThan": operator.gt,
+    "GreaterThan": operator.ge,
+    "And": lambda *parts: all(parts),
+    "Or": lambda *parts: any(parts),
+    "Not": operator.not_,
+}
 
 
-def evaluate(expr: Any, sizes: Mapping[Any, int]) -> int | Fraction | bool:
-    """Return the value of a sympy expression of sizes.
+class UnknownExpression(Exception):
+    """A function of sympy's that ``evaluate`` does not know."""
 
-    Raises UnknownValue if sympy finds none, ZeroDivisionError as Python does.
+
+def evaluate(expr: Any, known: Mapping[Any, int]) -> Any:
+    """Return the value of a sympy expression, given those of its symbols.
+
+    Raises UnknownExpression for a function that is not known, ZeroDivisionError as Python does.
     """
-    import sympy
+    if expr in known:
+        return known[expr]
+    if getattr(expr, "is_Boolean", False) and not expr.args:
+        return bool(expr)
+    if getattr(expr, "is_Rational", False):
+        return int(expr.p) if expr.q == 1 else Fraction(int(expr.p), int(expr.q))
+    function = _FUNCTIONS.get(type(expr).__name__)
+    if function is None:
+        raise UnknownExpression(type(expr).__name__)
+    parts = [evaluate(part, known) for part in expr.args]
+    if function is operator.pow and not 0 <= parts[1] <= 8:
+        raise UnknownExpression(str(expr))
+    return function(*parts)
 
-    found = expr.xreplace({symbol: sympy.Integer(size) for symbol, size in sizes.items()})
-    if found in (sympy.true, sympy.false):
-        return bool(found)
-    if not found.is_Rational:
-        raise UnknownValue(str(expr))
-    return int(found) if found.is_Integer else Fraction(int(found.p), int(found.q))
 
-
-# -- from conditions to suspicions -------------------------------------------------------------------
+# -- from conditions to suspicions -----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -459,7 +491,7 @@ def _only_tiny(condition: Condition, broken: Sequence[Sizes]) -> bool:
 def _ask(condition: Condition, sizes: Sizes) -> bool | None:
     try:
         return condition.holds(sizes)
-    except (UnknownValue, ArithmeticError, ValueError, KeyError, TypeError):
+    except (UnknownExpression, ArithmeticError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -557,7 +589,8 @@ def _actual(
         plain = {f"{dim.name} == {other}", f"{other} == {dim.name}"}
         texts = [item.condition.text for item in group]
         return f"equal to {other!r}" if plain & set(texts) else texts[0]
-    # Sizes that other lines forbid are other suspicions, except torch's lowest: it is in each range.
+    # Sizes that other lines forbid are other suspicions, except torch's lowest: it is in each
+    # range.
     asked = [item for item in failing if item.condition.dims == condition.dims]
     bounds = [item.condition for item in (*group, *(i for i in asked if i.condition.lowest))]
     some = _some(dim, ASKED, [number for bound in bounds for number in bound.numbers])

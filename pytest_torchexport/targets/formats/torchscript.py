@@ -392,7 +392,8 @@ _DECLARED = re.compile(r'^  (?:(\w+)|__annotations__\["(.+?)"\]) [:=] (.+)$')
 def _declared(part: Any) -> Iterator[tuple[str, str]]:
     """Yield the attributes and constants of a compiled module with their types.
 
-    They stand in its printed class, which a loaded module has as well. Nothing if torch prints none.
+    They stand in its printed class, which a loaded module has as well. Nothing if torch prints
+    none.
     """
     for line in getattr(getattr(part, "_c", None), "code", "").splitlines():
         if line.startswith("  def "):

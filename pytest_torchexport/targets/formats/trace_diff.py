@@ -46,8 +46,8 @@ def difference(first: Any, second: Any) -> tuple[str, ...]:
 class _Step:
     """One operation of a trace.
 
-    ``weights`` are the paths of the module's attributes that it takes; ``operands`` name the step or
-    the input that each of its tensors comes from.
+    ``weights`` are the paths of the module's attributes that it takes; ``operands`` name the step
+    or the input that each of its tensors comes from.
     """
 
     kind: str

@@ -11,7 +11,14 @@ class Probe:
     def load(self, path, device):
         return None
 
-    def inspect(self, path, loaded):
+    @property
+    def traits(self):
+        return self
+
+    def read(self, path, loaded):
+        return self
+
+    def as_plain(self):
         return {"modules": sorted(sys.modules)}
 
 
