@@ -4,7 +4,7 @@ First come diverse seeds. Then, for each outcome that no call took, the search s
 with the smallest branch distance and applies four moves: write a compared value into the input,
 step sizes and numbers, follow the gradient of the distance, climb at random. Each is weak where
 another is strong: in a study of 53 modules, 200 calls took 90 % of the outcomes with neither
-gradient nor written operands, and 98 % with both (docs/decisions/branch-search.md).
+gradient nor written operands, and 98 % with both (docs/decisions/002-rewriting.md).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The input spec as a Hypothesis strategy of recipes, and the boundary recipes that are always run.
 
-Hypothesis draws recipes and sizes, never elements (docs/decisions/recipes-and-shrinker.md).
+Hypothesis draws recipes and sizes, never elements (docs/decisions/003-recipes.md).
 """
 
 from __future__ import annotations
