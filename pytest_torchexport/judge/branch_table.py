@@ -1,8 +1,8 @@
-"""Control flow: whichever branch eager takes, the artifact takes it too.
+"""Tell which branch failing calls are the fault of, and tabulate what became of each condition.
 
-Nothing here runs anything: calls were made, their paths are known, and so is what became of them. A call
-that fails off the example's path is the fault of the branch on which failing calls and passing ones part;
-one that fails on the example's own path is none of a branch.
+Nothing here runs a call: calls, their paths and their results are given. A call that fails off the example's path is the
+fault of the branch that best tells failing calls from passing ones. A call that fails on the example's own path is not the
+fault of a branch.
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ from pytest_torchexport.targets.formats.branches import Branches
 
 VERIFIED, DIVERGES, EQUAL = "verified", "diverges", "frozen but equal"
 UNDECIDED = "not judged"
-# A condition on sizes alone has shown inside the declared ones what it can, and that nothing is empty is no
-# news.
+# A condition on sizes alone whose other outcome needs sizes outside the declared ones, or an empty tensor.
 OUTSIDE = "outside the sizes"
 UNREACHED, RAISES, CONSTANT = "unreached", "raises", "constant"
-# What an artifact does that runs on where eager has turned off. Refusing the call is something else.
+# What an artifact does if it takes another branch than eager. If it refuses the call, that is not a branch.
 SYMPTOMS = (OutputsDiffer, StructureDiffers, StateDiffers, ArtifactRaised)
 
 
@@ -47,12 +46,11 @@ class Tried:
 
 
 def guilty(example: Found, failing: Found, tried: Sequence[Tried]) -> Goal | None:
-    """The outcome that best tells failing calls from passing ones, of those that this failing call took and
-    the example did not; the earlier one where two tell as well. None on the example's own path.
+    """Return the outcome that best tells failing calls from passing ones, or None on the example's own path.
 
-    Only conditions that the example or a passing call came to: what nobody else was asked cannot tell.
-    Best: Ochiai's coefficient, failing calls with the outcome over the root of all failing calls times all
-    calls with it (https://doi.org/10.1109/TAICPART.2007.13).
+    Candidates are the outcomes that this failing call took and the example did not, of conditions that the example or a
+    passing call also met. The measure is Ochiai's coefficient: failing calls with the outcome, over the root of all
+    failing calls times all calls with it (https://doi.org/10.1109/TAICPART.2007.13). Of equals, the earlier one.
     """
     if failing.decisions == example.decisions:
         return None
@@ -71,14 +69,15 @@ def guilty(example: Found, failing: Found, tried: Sequence[Tried]) -> Goal | Non
 
 
 def _met(example: Found, tried: Sequence[Tried]) -> set[ConditionKey]:
-    """The conditions that the example or a passing call came to."""
+    """Return the conditions that the example or a passing call met."""
     right = [example, *(item.found for item in tried if not item.failed)]
     return {key for found in right for key, _ in found.decisions}
 
 
 def _parting(example: Found, failing: Found) -> Goal | None:
-    """Where two paths part that took the same outcomes: a loop that ran another number of times. None where
-    they part at no condition: a number that was baked in chose another module.
+    """Return where two paths part that took the same outcomes: at a loop that ran another number of times.
+
+    None if they part at no condition: a number that was baked in chose another module.
     """
     pairs = zip(example.decisions, failing.decisions, strict=False)
     left, right = next((pair for pair in pairs if pair[0] != pair[1]), (None, None))
@@ -86,7 +85,7 @@ def _parting(example: Found, failing: Found) -> Goal | None:
 
 
 def may_be_frozen(failure: Failure) -> bool:
-    """Whether a failure is what a frozen branch looks like."""
+    """Return True if a failure may be caused by a frozen branch."""
     return isinstance(failure, SYMPTOMS) and not refuses_its_inputs(str(failure))
 
 
@@ -97,8 +96,10 @@ def frozen(
     ways: tuple[Found, Found],
     proof: Sequence[str],
 ) -> BranchFrozen:
-    """BranchFrozen for a failure whose branch is known, and eager's outcome there on the failing call.
-    ``ways`` are those of the example and of the failing call.
+    """Return BranchFrozen for a failure whose branch is known.
+
+    ``goal`` is the condition and eager's outcome on the failing call; ``ways`` are the paths of the example and of the
+    failing call.
     """
     there, here = (way.decisions.count((goal[0], True)) for way in ways)
     symptom = " ".join(str(failure).split()) or failure.title
@@ -127,15 +128,16 @@ def table(
     culprit: Goal | None = None,
     declared: frozenset[str] = frozenset(),
 ) -> tuple[Branch, ...]:
-    """Every condition that was met, and what became of each of its outcomes. ``declared`` are the dims of which
-    the user said the sizes.
+    """Return every condition that was met, and what became of each of its outcomes.
+
+    ``declared`` are the dims whose sizes the user declared.
     """
     passed = {goal for item in tried if not item.failed for goal in item.found.taken}
     failed = {goal for item in tried if item.failed for goal in item.found.taken} - passed
     met = _met(example, tried)
     wrong = {goal for goal in failed - example.taken if goal[0] in met}
     if culprit is not None and explored.conditions[culprit[0][0]].loops:
-        # It may have gone round four times instead of three: both are many.
+        # The loop may have run four times instead of three: both are the outcome "2+ iterations".
         wrong |= {
             goal
             for item in tried
@@ -145,39 +147,41 @@ def table(
         }
     elif culprit is not None:
         wrong.add(culprit)
-    return tuple(
-        _branch(key, seen, explored, artifact, passed, wrong, example, declared)
-        for key, seen in explored.seen.items()
-    )
+    statuses = _Statuses(explored, artifact, passed, wrong, example, declared)
+    return tuple(_branch(key, seen, statuses) for key, seen in explored.seen.items())
 
 
-def _branch(
-    key: ConditionKey,
-    seen: Seen,
-    explored: Explored,
-    artifact: Branches | None,
-    passed: set[Goal],
-    wrong: set[Goal],
-    example: Found,
-    declared: frozenset[str],
-) -> Branch:
-    condition = explored.conditions[key[0]]
-    inside = has_branch(artifact, condition)
-    # A search that was cut short among its seeds cannot tell a flag from a size that it did not get to.
-    unvaried = UNDECIDED if explored.stopped and not explored.seeded else CONSTANT
+@dataclass(frozen=True)
+class _Statuses:
+    """What decides the status of an outcome."""
 
-    def status(outcome: ConditionOutcome) -> str:
-        if (key, outcome) in wrong:
+    explored: Explored
+    artifact: Branches | None
+    passed: set[Goal]
+    wrong: set[Goal]
+    example: Found
+    declared: frozenset[str]
+
+    def of(self, key: ConditionKey, seen: Seen, outcome: ConditionOutcome) -> str:
+        """Return the status of one outcome of a condition."""
+        goal = (key, outcome)
+        if goal in self.wrong:
             return DIVERGES
         if not seen.varies:
-            return unvaried
+            # A search that was cut short among its seeds cannot tell a flag from a size that it did not reach.
+            cut_short = self.explored.stopped and not self.explored.seeded
+            return UNDECIDED if cut_short else CONSTANT
         if outcome not in seen.counts:
-            declares = bool(seen.steers) and seen.steers <= declared
-            return OUTSIDE if declares or (key, outcome) in explored.below else UNREACHED
-        if (key, outcome) not in passed:
+            declares = bool(seen.steers) and seen.steers <= self.declared
+            return OUTSIDE if declares or goal in self.explored.below else UNREACHED
+        if goal not in self.passed:
             return UNDECIDED
-        return EQUAL if inside is False and (key, outcome) not in example.taken else VERIFIED
+        inside = has_branch(self.artifact, self.explored.conditions[key[0]])
+        return EQUAL if inside is False and goal not in self.example.taken else VERIFIED
 
+
+def _branch(key: ConditionKey, seen: Seen, statuses: _Statuses) -> Branch:
+    condition = statuses.explored.conditions[key[0]]
     outcomes: tuple[ConditionOutcome, ...] = (
         *condition.outcomes,
         *(o for o in seen.counts if o in condition.raises),
@@ -190,14 +194,14 @@ def _branch(
         kind=condition.kind,
         on_values=seen.on_values,
         counts={str(outcome): count for outcome, count in seen.counts.items()},
-        status={str(outcome): status(outcome) for outcome in outcomes}
+        status={str(outcome): statuses.of(key, seen, outcome) for outcome in outcomes}
         | {str(outcome): RAISES for outcome in condition.raises if outcome not in seen.counts},
-        in_artifact=inside,
+        in_artifact=has_branch(statuses.artifact, condition),
     )
 
 
 def has_branch(artifact: Branches | None, condition: Condition) -> bool | None:
-    """Whether the artifact has a branch where the condition stands; None where it does not tell."""
+    """Return True if the artifact has a branch at the condition; None if it does not tell."""
     if artifact is None:
         return None
     if artifact.covers(condition.file, condition.first_line, condition.end_line):
@@ -206,7 +210,7 @@ def has_branch(artifact: Branches | None, condition: Condition) -> bool | None:
 
 
 def unreached(branches: Iterable[Branch]) -> Iterator[str]:
-    """What no call took although the artifact has made up its mind there, in sentences."""
+    """Yield, in sentences, the outcomes that no call took although the artifact has no branch there."""
     for branch in branches:
         if not branch.counted or branch.in_artifact is not False:
             continue
@@ -219,7 +223,7 @@ def unreached(branches: Iterable[Branch]) -> Iterator[str]:
 
 
 def enough(coverage: float | None, wanted: float, branches: Sequence[Branch]) -> None:
-    """Raise Ineffective where calls took less than the share of outcomes that was asked for."""
+    """Raise Ineffective if calls took less than the wanted share of outcomes, in percent."""
     if coverage is None or coverage >= wanted:
         return
     missing = [

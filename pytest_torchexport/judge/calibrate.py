@@ -1,10 +1,9 @@
-"""Is a difference rounding, a tie, or a bug? Asked only where the dtype's table of tolerances fails.
+"""Decide whether a difference is rounding, a tie, or a bug; used only if the dtype's table of tolerances fails.
 
-Eager in float64, and eager with every rounding fallen elsewhere (``rounding``), tell how far eager itself is
-from the truth on this very call. A difference within a small multiple of that is rounding; an integer or
-bool output that falls elsewhere there too is a tie; where eager's own error is as large as its output, the
-call cannot tell, and that is ambiguous. Everything else is a bug. An ``rtol``/``atol`` of the user's is the
-law and never comes here.
+Eager in float64, and eager with its results rounded differently (``rounding``), tell how far eager itself is from the
+exact result on this call. A difference within a small multiple of that error is rounding. An integer or bool output that
+also flips between eager's own runs is a tie. If eager's own error is as large as its output, the call is ambiguous.
+Everything else is a bug. Differences under the user's own ``rtol``/``atol`` are never calibrated.
 """
 
 from __future__ import annotations
@@ -41,31 +40,31 @@ from pytest_torchexport.results.verdict import Difference
 
 # ONNX Runtime was measured within about 3x of |eager - float64| and 1.1x of the largest of a few moved runs.
 MULTIPLE = 4.0
-# An element is excused by eager's error on elements of its own size or smaller, up to this factor: one number
-# for the whole tensor lets large elements excuse errors of small ones, and one per element is a matter of luck.
+# An element is excused by eager's error on elements of up to this many times its own size. One error for the whole
+# tensor would let large elements excuse errors of small ones; one per element would depend on luck.
 SAME_SIZE = 64.0
 # ... but by no more than this multiple of its own: a chaotic element does not excuse a stable one beside it.
 SAME_ERROR = 16.0
-# Scattered runs: a few settle most questions, and what they do not explain is asked of more.
+# Scattered runs: a few decide most differences; more are made if those do not explain one.
 FEW, MANY = 2, 12
-# ... and a tie of more than that: what is picked seldom must be seen picked.
+# ... and still more for a tie: a value that is rarely picked must occur in one of them.
 MANY_TIED = 60
-# Runs on the item's own device where that is no CPU: its kernels may add up in another order each time.
+# Runs on the item's own device if that is not the CPU: its kernels may add up in another order each time.
 NOISE_RUNS = 3
-# Further off than this many times the scattered runs, float64 answers another question: code that asks for the
-# dtype (``torch.finfo(x.dtype).eps``) computes something else in it.
+# If float64 is this many times further off than the scattered runs, the code computes something else in float64: it
+# depends on the dtype (``torch.finfo(x.dtype).eps``).
 OTHER_QUESTION = 64.0
 # From this share of the output's own spread on, eager's error is as large as what it computes.
 DROWNED = 0.1
 
-# What a call left behind, by path: outputs, inputs after the call, parameters and buffers after it.
+# Values after a call, by path: outputs, inputs, parameters and buffers.
 Leaves = Mapping[str, Any]
-# A block in which eager rounds otherwise.
+# A block in which eager rounds differently.
 Rounding = Callable[[], AbstractContextManager[Any]]
 
 
 def leaves_after(outcome: Returned, state: Leaves) -> Leaves:
-    """All that a call returned and left (its inputs, the module's tensors), under ``compare``'s paths."""
+    """Return the outputs, the inputs and the module's tensors after a call, under ``compare``'s paths."""
     inputs = (outcome.inputs.args, dict(outcome.inputs.kwargs))
     return {
         **dict(flatten(outcome.value, "output")[0]),
@@ -83,7 +82,7 @@ class Judged:
 
 
 class Calibration:
-    """Eager's own error on a call, asked of as many runs as the question needs."""
+    """Eager's own error on a call, measured with as many runs as a decision needs."""
 
     def __init__(
         self,
@@ -94,9 +93,7 @@ class Calibration:
         device: str = "cpu",
         may_go_on: Callable[[], bool] = lambda: True,
     ) -> None:
-        """``stateful`` says that runs leave traces in the subject; ``may_go_on`` whether there is time for
-        more than the cheapest runs.
-        """
+        """``stateful``: runs change the subject. ``may_go_on``: there is time for more than the cheapest runs."""
         self._subject = subject
         self._stateful = stateful
         self._seed = seed
@@ -140,7 +137,7 @@ class Calibration:
         return found
 
     def _runs(self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves) -> _Runs:
-        """Eager's other runs of these calls: kept, because an artifact is called several times alike."""
+        """Return eager's other runs of these calls; they are kept, because the same call is judged several times."""
         last = self._last
         if last is not None and last[1] == tuple(paths) and _same_calls(last[0], calls):
             return last[2]
@@ -159,10 +156,10 @@ class Calibration:
     def _repeats(
         self, calls: Sequence[Call], expected: Leaves, paths: Sequence[str]
     ) -> tuple[bool, bool]:
-        """Whether a plain run gives what eager gave, and whether it draws random numbers (which float64
-        draws otherwise). Where it does not, runs leave traces, and how they differ says nothing of rounding.
+        """Return two facts: a plain run gives what eager gave, and a run draws random numbers.
 
-        Raises NotRepeatable where not even two fresh copies agree.
+        If a plain run gives something else, runs change the subject, and their differences are not rounding. Random
+        numbers are drawn differently in float64. Raises NotRepeatable if not even two fresh copies agree.
         """
         seed_everything(self._seed)
         before = torch.get_rng_state()
@@ -178,7 +175,7 @@ class Calibration:
     def _references(
         self, calls: Sequence[Call], paths: Sequence[str], ties: Ties
     ) -> Iterator[list[Leaves]]:
-        """What eager leaves otherwise, in batches, the cheap and telling ones first."""
+        """Yield the results of eager's other runs in batches, the cheapest first."""
         scatters: list[Rounding] = [partial(scattered, number, ties) for number in range(MANY)]
         first = [sequential, *scatters[:FEW]]
         yield [*self._under(first, calls, paths), *self._noise(calls, paths)]
@@ -212,7 +209,7 @@ class Calibration:
         ]
 
     def _copy(self, where: torch.dtype | str) -> Subject:
-        """The subject in float64 or on a device: a fresh one where runs leave traces in it."""
+        """Return the subject in float64 or on a device: a fresh one if runs change it."""
         if self._stateful or where not in self._copies:
             copy = self._subject.copy()
             if isinstance(where, str):
@@ -239,9 +236,7 @@ class Calibration:
 
 @dataclass
 class _Runs:
-    """Eager's other runs of one call: whether a plain one repeats it, the one in float64, and the rest, made
-    as they are asked for.
-    """
+    """Eager's other runs of one call: does a plain run repeat it, the run in float64, and the rest, made when needed."""
 
     repeats: bool
     truth: Leaves
@@ -250,7 +245,7 @@ class _Runs:
     made: list[list[Leaves]] = field(default_factory=list)
 
     def batches(self) -> Iterator[list[Leaves]]:
-        """The rest in batches."""
+        """Yield the rest in batches."""
         yield from self.made
         for batch in self.rest:
             self.made.append(batch)
@@ -259,7 +254,7 @@ class _Runs:
 
 @dataclass
 class _Seen:
-    """One output in eager's other runs: in float64, and rounded otherwise."""
+    """One output in eager's other runs: in float64, and rounded differently."""
 
     truth: torch.Tensor | None = None
     others: list[torch.Tensor] = field(default_factory=list)
@@ -267,7 +262,7 @@ class _Seen:
 
 
 def _agree(left: Sequence[Leaves], right: Sequence[Leaves], paths: Sequence[str]) -> bool:
-    """Whether two runs, if both returned, left the same."""
+    """Return True if two runs that both returned gave the same."""
     return all(
         not compare_values(one.get(path), other.get(path), Tolerance())
         for one, other in zip(left, right, strict=False)
@@ -280,14 +275,14 @@ def _same_calls(left: Sequence[Call], right: Sequence[Call]) -> bool:
 
 
 def _plain(leaf: Any) -> torch.Tensor | None:
-    """Numbers as a dense tensor on the CPU."""
+    """Return numbers as a dense tensor on the CPU, or None."""
     if isinstance(leaf, torch.Tensor):
         return dense(leaf.detach().cpu())
     return as_tensor(leaf) if isinstance(leaf, (float, complex)) else None
 
 
 def _like(other: Any, wanted: Any) -> torch.Tensor | None:
-    """``other`` as a plain tensor, if it can be held against ``wanted``."""
+    """Return ``other`` as a plain tensor if it can be compared with ``wanted``, else None."""
     left, right = _plain(other), _plain(wanted)
     return left if left is not None and right is not None and left.shape == right.shape else None
 
@@ -310,7 +305,7 @@ BUG, ROUNDING, TIE, AMBIGUOUS = "bug", "rounding", "tie", "ambiguous"
 
 
 def _judged(difference: Difference, seen: _Seen, wanted: Any, found: Any) -> Difference:
-    """The difference with its cause and eager's own error at the worst element."""
+    """Return the difference with its cause and eager's own error at the worst element."""
     wanted, found = _plain(wanted), _plain(found)
     unknown = not seen.others and seen.truth is None
     if wanted is None or found is None or unknown:
@@ -324,7 +319,7 @@ def _judged(difference: Difference, seen: _Seen, wanted: Any, found: Any) -> Dif
     allowed = (difference.atol or 0.0) + (difference.rtol or 0.0) * wanted.abs()
     own = _own_error(seen, wanted, allowed, eps)
     gap = (found - wanted).abs()
-    # Infinity is neither close to anything nor a scale for what is.
+    # Infinity is neither close to anything nor a scale.
     finite = torch.isfinite(wanted) & torch.isfinite(found)
     within = finite & (gap <= allowed + MULTIPLE * own)
     within |= (wanted == found) | (wanted.isnan() & found.isnan())
@@ -340,7 +335,7 @@ def _judged(difference: Difference, seen: _Seen, wanted: Any, found: Any) -> Dif
 def _at_the_worst(
     difference: Difference, wanted: torch.Tensor, found: torch.Tensor, bad: torch.Tensor
 ) -> Difference:
-    """The same difference, told by the worst of the elements that nothing explains."""
+    """Return the same difference, described by the worst of the elements that nothing explains."""
     count = difference.mismatched or 0
     rtol, atol = difference.rtol or 0.0, difference.atol or 0.0
     other = number_difference(difference.path, wanted, wanted, found, bad, count, rtol, atol)
@@ -350,12 +345,12 @@ def _at_the_worst(
 def _own_error(
     seen: _Seen, wanted: torch.Tensor, allowed: torch.Tensor, eps: float
 ) -> torch.Tensor:
-    """Per element, how far eager's other runs are from this one."""
+    """Return per element how far eager's other runs are from this one."""
 
     def furthest(runs: Sequence[torch.Tensor]) -> torch.Tensor:
         gaps = torch.stack([_finite((wanted - run.to(wanted.dtype)).abs()) for run in runs])
         own = gaps.amax(dim=0)
-        # What is picked by a tie may be picked anywhere, however seldom it was in a dozen runs.
+        # A tie may pick any of its values, however rarely it did so in a dozen runs.
         tied = seen.ties.met and bool((own > allowed + DROWNED * wanted.abs()).any())
         return own.max().expand_as(own) if tied else _among_equals(own, wanted.abs(), eps)
 
@@ -373,7 +368,7 @@ def _own_error(
 def _falls_elsewhere(
     others: Sequence[torch.Tensor], wanted: torch.Tensor, found: torch.Tensor
 ) -> bool:
-    """Whether each element that differs also differs among eager's own runs, and about as far."""
+    """Return True if each element that differs also differs among eager's own runs, and about as far."""
     runs = torch.stack([run.to(torch.float64) for run in (*others, wanted)])
     low, high = runs.amin(dim=0), runs.amax(dim=0)
     reach = high - low
@@ -383,14 +378,16 @@ def _falls_elsewhere(
 
 
 def _drowned(own: torch.Tensor, wanted: torch.Tensor) -> bool:
-    """Whether eager's error is as large as what its output says."""
+    """Return True if eager's error is as large as its output."""
     finite = wanted[torch.isfinite(wanted)].abs()
     return bool(finite.numel()) and float(own.max()) >= DROWNED * float(finite.max())
 
 
 def _among_equals(error: torch.Tensor, size: torch.Tensor, eps: float) -> torch.Tensor:
-    """Per element, the largest error among elements that are at most SAME_SIZE times as large, and no more
-    than SAME_ERROR times its own (which is at least half a unit in the last place: a run may miss it).
+    """Return per element the largest error among elements that are at most SAME_SIZE times as large.
+
+    It is at most SAME_ERROR times the element's own error, which counts as at least half a unit in the last place: the
+    runs may miss it.
     """
     flat = size.reshape(-1).nan_to_num()
     order = flat.argsort()

@@ -1,7 +1,6 @@
-"""One call at a time: is it legal, and does the artifact do with it what eager does.
+"""Judge one call: is it legal, and does the artifact do with it what eager does.
 
-Separate from the engine because every stage asks exactly this: parity, the audit of dims, the search for a
-smaller call, the self-test.
+Parity, the audit of sizes, the shrinker and the self-test all ask this.
 """
 
 from __future__ import annotations
@@ -31,20 +30,20 @@ from pytest_torchexport.outcomes.observe import (
 from pytest_torchexport.results.failures import Failure, SpecError
 from pytest_torchexport.results.verdict import Difference
 
-# From this share of the time limit on, eager is asked for the cheapest of its other runs alone.
+# From this share of the time limit on, a difference is calibrated with eager's cheapest other runs only.
 CALIBRATING_SHARE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Judgment:
-    """A legal call: the recipe it was made from in the end, and its failure if it has one."""
+    """A legal call: the recipe it was made from (a strided call may have been made contiguous), and its failure."""
 
     recipe: Recipe
     failure: Failure | None
 
 
 class Judge:
-    """Runs eager and one artifact on calls, each from its pristine state."""
+    """Run eager and one artifact on calls, each from its pristine state."""
 
     def __init__(
         self,
@@ -74,12 +73,13 @@ class Judge:
 
     @property
     def spec(self) -> InputSpec:
-        """Which calls are legal."""
+        """The legal calls."""
         return self._accepted.spec
 
     def call(self, recipe: Recipe, repeats: int = 1, *, counted: bool = True) -> Judgment | None:
-        """The judgment on a call, run so many times on the artifact; None where it is not legal. Where
-        ``counted``, what eager returned is part of what the verdict rests on.
+        """Return the judgment on a call, run ``repeats`` times on the artifact; None if the call is not legal.
+
+        ``counted``: eager's outputs of the call count for what a pass is worth.
         """
         self._log.trying = recipe
         found = self._accepted.call(recipe)
@@ -104,7 +104,7 @@ class Judge:
         return Judgment(found.recipe, None)
 
     def quietly(self, recipe: Recipe) -> Failure | None:
-        """The failure of a call that is tried only to explain another."""
+        """Return the failure of a call that is tried only to explain another, or None."""
         try:
             judgment = self.call(recipe, counted=False)
         except SpecError:
@@ -112,7 +112,7 @@ class Judge:
         return judgment.failure if judgment is not None else None
 
     def fails(self, call: Call) -> bool:
-        """Whether the artifact parts from eager on a call that no recipe made; False where eager refuses it."""
+        """Return True if the artifact differs from eager on a call that no recipe made; False if eager refuses it."""
         outcome = self._reference.on_cpu(call)
         expected = (
             self._reference.on_device(call, outcome) if isinstance(outcome, Returned) else outcome
@@ -134,7 +134,7 @@ class Judge:
             return [(self._in_time(outcome), tensors) for outcome, tensors in found]
 
     def tensors(self) -> Tensors:
-        """The parameters and buffers that the artifact starts with, by name."""
+        """Return the parameters and buffers that the artifact starts with, by name."""
         return self._runner.tensors()
 
     def differences(
@@ -145,7 +145,8 @@ class Judge:
         states: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
         more: Sequence[Difference] = (),
     ) -> list[Difference]:
-        """What differs after the last of ``calls`` in a row and is not explained by eager's own error.
+        """Return what differs after the last of ``calls`` in a row and is not explained by eager's own error.
+
         ``states`` are eager's and the artifact's tensors by name, ``more`` their differences.
         """
         differences = [
@@ -168,15 +169,15 @@ class Judge:
         return [self._named(item) for item in differences]
 
     def _in_time(self, outcome: Outcome) -> Outcome:
-        """A call that hangs here has used up the item's time; elsewhere it is an outcome like others."""
+        """Raise TimeLimitExceeded if a call in this process hung: it has used up the item's time."""
         if isinstance(outcome, TimedOut) and not self._runner.isolated:
             raise TimeLimitExceeded
         return outcome
 
     def _no_answer(self, recipe: Recipe, differences: Sequence[Difference]) -> bool:
-        """Whether eager itself returns nan wherever the artifact differs, on values that were only assumed:
-        a fully masked row has no right answer. On the example's values, or on declared ones, it is a
-        difference.
+        """Return True if eager itself returns nan wherever the artifact differs, on values that were only assumed.
+
+        A fully masked row has no right answer. On the example's values, or on declared ones, it is a difference.
         """
         declared = any(leaf.domain.declared for leaf in self.spec.tensors)
         if declared or any(d.expected != "nan" for d in differences):
@@ -187,13 +188,13 @@ class Judge:
         return True
 
     def _nan_of_the_example(self, recipe: Recipe) -> bool:
-        """Whether eager returns nan at these sizes on the example's values too: it is the sizes that do it."""
+        """Return True if eager returns nan at these sizes on the example's values too: then the sizes cause it."""
         call = build(self.spec, example_recipe(self.spec, recipe.sizes))
         outcome = self._reference.on_cpu(call) if call is not None else None
         return isinstance(outcome, Returned) and has_nan(outcome.value)
 
     def _named(self, difference: Difference) -> Difference:
-        """A difference in the inputs under the name that the user gave the input."""
+        """Return a difference in the inputs under the name that the user gave the input."""
         if difference.kind != "state":
             return difference
         raw, _ = self.spec.example.flatten("inputs")

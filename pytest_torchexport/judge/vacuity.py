@@ -1,8 +1,7 @@
-"""Do eager's outputs say anything at all? What always agrees is checked by nobody.
+"""Detect vacuous passes: outputs that are constant, all NaN, or below tolerance, so that parity cannot fail.
 
-Separate from ``compare`` because this looks at eager alone, over all calls: outputs that do not depend on
-the input, that are all nan or zero, or that are smaller than what the tolerance forgives; and whether there
-were calls worth the name.
+Separate from ``compare`` because this looks at eager alone, over all calls. Also tells whether there were enough different
+calls.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.results.failures import Ineffective
 
-# An item whose eager takes a smaller share of the generated calls, and fewer different ones than this, checked
-# hardly anything; and so did one that ran no more than these few, because eager refused the others.
+# An item checked hardly anything if eager takes a smaller share of the generated calls than ACCEPTED_SHARE, and fewer
+# different calls than HARDLY_ANY; or if eager refused calls and took no more than TOO_FEW.
 ACCEPTED_SHARE = 0.1
 HARDLY_ANY = 10
 TOO_FEW = 3
@@ -29,15 +28,15 @@ _HOW_TO_DECLARE = (
     "say which calls are legal: values= for what an input may hold, map= for what ties inputs",
     "together, dims= for sizes; filter= only for what these cannot say",
 )
-# Elements of a tensor by which a call is told from another.
+# Bytes of a tensor by which a call is distinguished from another.
 DIGESTED = 4096
-# Fewer calls with other values of the same sizes prove nothing about what an output depends on.
+# So few calls with other values of the same sizes do not show what an output depends on.
 ENOUGH = 3
 
 
 @dataclass
 class _Leaf:
-    """One output over all calls: its first value, and in numbers how it moved."""
+    """One output over all calls: its first value, and how far it moved."""
 
     first: torch.Tensor
     dtype: torch.dtype
@@ -49,7 +48,10 @@ class _Leaf:
 
     def saw(self, tensor: torch.Tensor) -> None:
         if tensor.numel() and not self.first.numel():
-            self.first, self.compared = tensor, 0  # an empty one says nothing of the others
+            self.first, self.compared = (
+                tensor,
+                0,
+            )  # an empty tensor cannot be compared with the others
         if tensor.shape == self.first.shape:
             self.compared += 1
             self.moved = max(self.moved, _gap(tensor, self.first))
@@ -61,7 +63,7 @@ class _Leaf:
 
 
 class OutputActivity:
-    """Watches eager's outputs over the calls of one item."""
+    """Eager's outputs over the calls of one item."""
 
     def __init__(self, tolerance: Tolerance) -> None:
         self.tolerance = tolerance
@@ -70,11 +72,11 @@ class OutputActivity:
 
     @property
     def calls(self) -> int:
-        """How many different calls there were."""
+        """The number of different calls."""
         return len(self._calls)
 
     def saw(self, call: Call, outcome: Returned) -> None:
-        """Take note of one outcome."""
+        """Record one outcome."""
         key = tuple(_digest(leaf) for leaf in call.leaves())
         if key in self._calls:
             return
@@ -88,12 +90,12 @@ class OutputActivity:
             self._leaves[path].saw(tensor)
 
     def complaints(self) -> list[str]:
-        """Why parity says little, in sentences; nothing where at least one output says something."""
+        """Return why parity can hardly fail, in sentences; nothing if at least one output varies."""
         said = {path: next(self._about(path, leaf), "") for path, leaf in self._leaves.items()}
         return [text for text in said.values() if text] if said and all(said.values()) else []
 
     def partial(self) -> list[str]:
-        """The same of single outputs, where others do say something."""
+        """Return the same for single outputs, if others vary."""
         said = [text for path, leaf in self._leaves.items() for text in self._about(path, leaf)]
         return [] if self.complaints() else said
 
@@ -121,43 +123,43 @@ class OutputActivity:
 
 
 def weighed(
-    effects: OutputActivity,
+    outputs: OutputActivity,
     *,
     refused: int,
     refusal: str,
     only_the_examples_values: bool,
     fixed: Collection[str],
 ) -> list[str]:
-    """Why these calls say little, in sentences. ``refused`` counts the generated calls that eager or ``filter``
-    did not take, ``refusal`` is what eager said to the first that it refused, ``fixed`` are the dims that were to vary and
-    of which eager takes one size alone.
+    """Return why these calls prove little, in sentences.
 
-    Raises Ineffective where they are hardly any.
+    ``refused`` counts the generated calls that eager or ``filter`` did not take; ``refusal`` is what eager raised for the
+    first of them; ``fixed`` are the dims that were to vary and of which eager takes only one size.
+    Raises Ineffective if hardly any call was made.
     """
     said = (f"the first that it refused: {refusal:.200}",) if refusal else ()
-    share = effects.calls / (effects.calls + refused)
-    few = share < ACCEPTED_SHARE and effects.calls < HARDLY_ANY
-    if few or ((refused or only_the_examples_values) and effects.calls <= TOO_FEW):
-        text = f"eager takes {effects.calls} different calls of all that were generated"
+    share = outputs.calls / (outputs.calls + refused)
+    few = share < ACCEPTED_SHARE and outputs.calls < HARDLY_ANY
+    if few or ((refused or only_the_examples_values) and outputs.calls <= TOO_FEW):
+        text = f"eager takes {outputs.calls} different calls of all that were generated"
         raise Ineffective(text, details=(*said, *_HOW_TO_DECLARE))
     weak = [f"eager takes only one size of {name}" for name in fixed]
     if share < ACCEPTED_SHARE:
-        weak.append(f"eager takes {effects.calls} of {effects.calls + refused} generated calls")
+        weak.append(f"eager takes {outputs.calls} of {outputs.calls + refused} generated calls")
     if only_the_examples_values:
         weak = ["eager takes no other values than the example's: only sizes varied"]
-    return [*weak, *effects.complaints()]
+    return [*weak, *outputs.complaints()]
 
 
 def _gap(left: torch.Tensor, right: torch.Tensor) -> float:
     gap = (left - right).abs()
     gap = gap[torch.isfinite(gap)]
-    # An element that is a number on one side alone has moved as well.
+    # An element that is a number on one side only has moved as well.
     parted = bool((torch.isfinite(left) != torch.isfinite(right)).any())
     return max(float(gap.max()) if gap.numel() else 0.0, float("inf") if parted else 0.0)
 
 
 def _digest(leaf: Any) -> Any:
-    """What tells one argument from another: the shape and the first bytes of a tensor."""
+    """Return what distinguishes one argument from another: the shape and the first bytes of a tensor."""
     if not isinstance(leaf, torch.Tensor):
         return repr(leaf)
     if not is_plain(leaf):
