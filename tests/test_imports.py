@@ -6,7 +6,6 @@ Who may import whom stands in pyproject.toml, `[tool.importlinter]`; `tox -e lin
 from __future__ import annotations
 
 import ast
-import importlib
 import re
 import subprocess
 import sys
@@ -189,30 +188,3 @@ def _alternatives(pattern: str) -> list[str]:
     if match is None:
         return [pattern]
     return [pattern.replace(match[0], choice) for choice in match[1].split(",")]
-
-
-# -- the public names ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", pytest_torchexport.__all__)
-def test_every_public_name_resolves(name):
-    value = getattr(pytest_torchexport, name)
-    assert value is getattr(pytest_torchexport, name)
-    assert getattr(value, "__doc__", None)
-
-
-def test_all_is_sorted_complete_and_what_dir_shows():
-    assert sorted(pytest_torchexport.__all__) == sorted(set(pytest_torchexport.__all__))
-    assert set(pytest_torchexport.__all__) == set(pytest_torchexport._HOMES)
-    assert dir(pytest_torchexport) == sorted(pytest_torchexport.__all__)
-
-
-def test_every_failure_is_public():
-    failures = importlib.import_module("pytest_torchexport.results.failures")
-    classes = {cls.__name__ for cls in failures.Failure.__subclasses__()} | {"Failure"}
-    assert classes <= set(pytest_torchexport.__all__)
-
-
-def test_a_name_that_does_not_exist_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="has no attribute 'check_exports'"):
-        _ = pytest_torchexport.check_exports

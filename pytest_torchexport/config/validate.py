@@ -1,8 +1,10 @@
-"""Check single values that a user gave: names, numbers, devices. Each function returns the value or raises ValueError."""
+"""Check values that a user gave: names, numbers, devices.
+
+Each function returns the value or raises ValueError.
+"""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -13,7 +15,9 @@ MODES = ("eval", "train", "as-is")
 
 
 def nearest(name: object, legal: Iterable[str]) -> str:
-    """`` Did you mean 'x'?`` for the nearest legal name, or nothing."""
+    """Return `` Did you mean 'x'?`` for the nearest legal name, or nothing."""
+    import difflib  # not at the top: pytest loads this file at every start
+
     match = difflib.get_close_matches(str(name), list(legal), n=1)
     return f" Did you mean {match[0]!r}?" if match else ""
 

@@ -45,7 +45,6 @@ __all__ = [
     "StateDiffers",
     "StructureDiffers",
     "TrainingMode",
-    "by_name",
 ]
 
 
