@@ -1,8 +1,7 @@
-"""Artifacts that somebody else made: a file from the team's own export script, or any callable.
+"""Artifacts from elsewhere: a file of the team's own export script, or any callable.
 
-Not a target itself. A file is never loaded in this process: loading can run code that it holds
-(torch.export.load of a tampered .pt2 does), so what is known of it here is what a clean process
-told.
+A file is never loaded in this process, because loading can run code that it holds
+(``torch.export.load`` of a tampered ``.pt2`` does): its facts come from the clean process.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from pytest_torchexport.targets.formats.onnx_runtime import named
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 from pytest_torchexport.targets.formats.torchscript import has_loops
 
-# Which targets' items judge a file: a .pt may come from either side of TorchScript.
+# The targets that judge a file, by its suffix: a .pt may be a trace or a script.
 SUFFIXES: dict[str, tuple[str, ...]] = {
     ".pt": ("trace", "script"),
     ".pth": ("trace", "script"),
@@ -35,12 +34,12 @@ FLAT = ("onnx", "onnx_legacy")
 
 
 class NeverHere(RuntimeError):
-    """Somebody wants to call such a file in this process."""
+    """Such a file was called in this process."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignFile:
-    """A file as an artifact: how eager's calls are its calls, and what the clean process found in it."""
+    """A file as an artifact. ``found`` are its facts from the clean process, as plain data."""
 
     program: Path
     target: str
@@ -54,15 +53,15 @@ class ForeignFile:
     notes: tuple[str, ...] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Never here."""
+        """Raise NeverHere."""
         raise NeverHere("a file that this run did not make is called in a clean process only")
 
     def save(self, directory: Path) -> Path:
-        """The file itself: it is where its owner put it."""
+        """Return the file's own path; nothing is written."""
         return self.program
 
     def pack_inputs(self, call: Call) -> Call:
-        """ONNX takes tensors by name; everything else takes the call."""
+        """Return the tensors by input name for ONNX, else the call itself."""
         if self.target not in FLAT:
             return call
         values = dict(self.spec.flatten(call))
@@ -70,13 +69,13 @@ class ForeignFile:
         if paths is None:
             raise TypeError(
                 f"the file takes {_listed('input', self.found['names'])}, the call has "
-                f"{_listed('tensor', _tensors(values))}: give its inputs the names of forward's parameters "
-                "(input_names=...), or export it with all of them"
+                f"{_listed('tensor', _tensors(values))}: give its inputs the names of forward's "
+                "parameters (input_names=...), or export it with all of them"
             )
         return Call((), named({name: values[path] for name, path in paths.items()}))
 
     def unpack_outputs(self, value: Any) -> Any:
-        """ONNX returns a flat list: eager's pytree is put round it, where it has as many tensors."""
+        """Return eager's pytree of an ONNX file's flat list, if it has as many tensors."""
         if self.target not in FLAT:
             return value
         waiting = iter(value)
@@ -133,7 +132,7 @@ class ForeignFacts(ProgramFacts):
 
 
 def _as(example: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """A tensor as eager has it: ONNX has complex numbers as pairs of reals."""
+    """Return a tensor in eager's form: ONNX has complex numbers as pairs of reals."""
     pairs = example.is_complex() and value.is_floating_point() and value.shape[-1:] == (2,)
     return torch.view_as_complex(value) if pairs else value
 
@@ -153,7 +152,7 @@ def _listed(what: str, names: Sequence[str]) -> str:
 def foreign_file(
     path: Path, target: str, example: Returned, spec: InputSpec
 ) -> ForeignFile | NotApplicable:
-    """The artifact for a path, of which nothing is known yet. Raises OSError or ValueError for a wrong path."""
+    """Return the artifact for a path, without its facts. Raises OSError or ValueError if wrong."""
     owners = SUFFIXES.get(path.suffix.lower())
     if owners is None:
         raise ValueError(f"{path.name!r} is no artifact; legal: {', '.join(SUFFIXES)}")
@@ -171,7 +170,7 @@ def foreign_file(
 
 
 def _look_at(path: Path) -> None:
-    """Raise OSError where it is no file. Nothing is opened: who opens a pipe waits for ever."""
+    """Raise OSError if it is no file. Nothing is opened: opening a pipe may never return."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory: give the file in it")
     if path.is_symlink() and not path.exists():
@@ -183,7 +182,7 @@ def _look_at(path: Path) -> None:
 
 
 def foreign_callable(thing: Callable[..., Any]) -> DirectArtifact:
-    """The artifact for something that can be called. Raises ValueError where it cannot."""
+    """Return the artifact for a callable. Raises ValueError if it is not callable."""
     if not callable(thing):
         raise ValueError(f"{thing!r:.80} is neither a path nor callable")
 

@@ -217,7 +217,7 @@ def _keeps_dims(program: Any, spec: InputSpec) -> bool:
 
 
 def _graph_inputs(program: Any, leaves: Sequence[Any]) -> list[Any]:
-    """Return those of some things in the order of the call's leaves that are inputs of the graph."""
+    """Return those of ``leaves``, in the order of the call's, that are inputs of the graph."""
     from torch.export.graph_signature import ConstantArgument, InputKind
 
     signature = program.exported_program.graph_signature

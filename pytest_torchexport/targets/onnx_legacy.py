@@ -188,7 +188,7 @@ def _kinds(scripted: bool) -> tuple[type, ...]:
 
 
 def _input_shapes(proto: Any, names: Sequence[str]) -> tuple[tuple[int | None, ...], ...]:
-    """Return the sizes of each input, None for an open one; () for an input that the graph lacks."""
+    """Return the sizes of each input, None for an open one; () if the graph lacks the input."""
     shapes = {
         value.name: tuple(
             dim.dim_value if dim.HasField("dim_value") else None

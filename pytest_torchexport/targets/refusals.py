@@ -1,8 +1,7 @@
-"""What to do about a refusal that is about control flow: the line, its condition, and the usual way out.
+"""What to do about an exporter's refusal: the line, its condition, and the usual way out.
 
-An exporter says in its own words and symbols that it could not decide something (``Eq(u0, 1)``);
-the reader wants to know which ``if``. The line is torch's to tell; what stands there is read from
-its source.
+Only refusals that are about control flow. torch says in its own symbols what it could not decide
+(``Eq(u0, 1)``) and on which line; the ``if`` on that line is read from its source.
 """
 
 from __future__ import annotations
@@ -22,41 +21,57 @@ from pytest_torchexport.targets.formats.shape_env import refused_sizes
 
 WHILE = "torch.while_loop" if hasattr(torch, "while_loop") else "torch._higher_order_ops.while_loop"
 REMEDIES = {
-    "if": "torch.cond(pred, true_fn, false_fn, operands), or torch.where(pred, a, b) where both sides may be "
-    "computed",
+    "if": (
+        "torch.cond(pred, true_fn, false_fn, operands), or torch.where(pred, a, b) where both "
+        "sides may be computed"
+    ),
     "while": f"{WHILE}(cond_fn, body_fn, inputs), or a fixed number of steps with torch.where",
-    "for": f"{WHILE}(cond_fn, body_fn, inputs), or as many steps as there can be, each under "
-    "torch.where(i < n, ...)",
+    "for": (
+        f"{WHILE}(cond_fn, body_fn, inputs), or as many steps as there can be, each under "
+        "torch.where(i < n, ...)"
+    ),
     "assert": "torch._assert_async(condition, message), or leave the check to who calls the model",
-    "number": "keep it a tensor; or take it by .item() (an int by .long().item()), as a size bounded by "
-    "torch._check(n >= 0)",
+    "number": (
+        "keep it a tensor; or take it by .item() (an int by .long().item()), as a size bounded by "
+        "torch._check(n >= 0)"
+    ),
 }
 BRANCHES = ("if", "while", "assert")
 SIZE = "a torch.export.Dim that keeps to one side of it{example}, or torch.cond"
 STATIC = "keep the size symbolic (no int(), no Python loop over it), or declare it fixed"
-DRAFT = "torch.export.draft_export does not stop at the first such line: it lists all that the example meets"
-# These give a Python bool; what gives the same as a tensor.
+DRAFT = (
+    "torch.export.draft_export does not stop at the first such line: "
+    "it lists all that the example meets"
+)
+# These operators give a Python bool; the hint names what gives the same as a tensor.
 TENSOR_TESTS = {
     "aten.equal": "torch.equal gives a Python bool, (a == b).all() a tensor",
     "aten.allclose": "torch.allclose gives a Python bool, torch.isclose(a, b).all() a tensor",
 }
-# torch.jit.script's words -> what it compiles instead.
+# A pattern in torch.jit.script's message, and what TorchScript compiles instead.
 SCRIPT = {
     r"is not defined in the (true|false) branch": "give it a value before the if, or on both sides",
-    r"is set to type .* in the true branch and type": "the same type on both sides: a tensor rather than a "
-    "number (torch.zeros(()))",
-    r"Previous return statement returned a value of type": "the same type in every return; or annotate what "
-    "forward returns (-> typing.Union[...])",
-    r"ModuleList/Sequential indexing is only supported with integer literals": "for i, layer in "
-    "enumerate(self.layers): if i == index: ...",
+    r"is set to type .* in the true branch and type": (
+        "the same type on both sides: a tensor rather than a number (torch.zeros(()))"
+    ),
+    r"Previous return statement returned a value of type": (
+        "the same type in every return; or annotate what forward returns (-> typing.Union[...])"
+    ),
+    r"ModuleList/Sequential indexing is only supported with integer literals": (
+        "for i, layer in enumerate(self.layers): if i == index: ..."
+    ),
     r"Comprehension ifs are not supported": "a for loop that appends under an if",
     r"try blocks aren't supported": "an if that asks beforehand whether it would raise",
     r"Match aren't supported": "if and elif",
     r"NamedExpr aren't supported": "assign on a line of its own",
     r"else branches of for loops aren't supported": "a flag that the loop sets, and an if after it",
-    r"do not support break or continue inside the body": "a flag, and the rest of the body under an if",
-    r"previously had type NoneType but is now being assigned": "annotate it where it becomes None "
-    "(y: Optional[Tensor] = None) and assert y is not None before use",
+    r"do not support break or continue inside the body": (
+        "a flag, and the rest of the body under an if"
+    ),
+    r"previously had type NoneType but is now being assigned": (
+        "annotate it where it becomes None (y: Optional[Tensor] = None) and assert y is not None "
+        "before use"
+    ),
 }
 
 _UNDECIDED = re.compile(
@@ -68,13 +83,14 @@ _UNDECIDED = re.compile(
 
 _SUGGESTED = re.compile(r"Suggested fixes:\n((?:  .+\n?)+)")
 _RELATION = re.compile(r"[<>]|\b(?:Eq|Ne)\(")
-# torch's names for a tensor's truth value and for a tensor's number: nothing that a reader knows.
+# torch's names for a tensor's truth value and number, which say nothing to a reader.
 _NAMELESS = re.compile(r"|Eq\(z?u\w*, 1\)|z?u\w*|TruncToInt\(\w+\)")
 
 
 def remedy(error: BaseException) -> tuple[str, ...]:
-    """Lines for the report where an exporter refused because of control flow: the condition with its place, and
-    the usual remedy. Nothing for any other refusal.
+    """Return lines for the report: the condition with its place, and the usual remedy.
+
+    Empty if the refusal is not about control flow.
     """
     for cause in _causes(error):
         text = text_of(cause)
@@ -82,7 +98,7 @@ def remedy(error: BaseException) -> tuple[str, ...]:
             return (*_of_values(error), *_tensor_test(text))
         undecided = _UNDECIDED.search(text)
         if undecided is not None:
-            # It fails as export does where a size itself comes from values.
+            # draft_export fails as export does if a size itself comes from values.
             drafts = hasattr(torch.export, "draft_export") and "Size-like symbols: u" not in text
             found = _of_values(error, expression=undecided["expression"] or "")
             return (*found, DRAFT) if found and drafts else found
@@ -105,12 +121,12 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _of_values(error: BaseException, *, expression: str = "") -> tuple[str, ...]:
-    # Only of a branch torch may give no expression.
+    # torch gives no expression for some branches, but for all numbers.
     truth = not expression or bool(_RELATION.search(expression))
     found = _construct_at(condense(error)[1], truth=truth)
     if found is None:
         return ()
-    # A truth value that no branch asks for is a choice as well: layers[int(x.sum() > 0)].
+    # A truth value may also be used without a branch: layers[int(x.sum() > 0)].
     choice = "if" if truth else "number"
     kind = found.kind if found.kind not in ("number", "") else choice
     symbolic = f", to torch {expression}" if not _NAMELESS.fullmatch(expression) else ""
@@ -126,7 +142,7 @@ def _tensor_test(text: str) -> list[str]:
 
 
 def _of_sizes(error: BaseException, text: str) -> tuple[str, ...]:
-    """The branches among the lines at which torch narrowed the declared dims, or made numbers of them."""
+    """Return the branches, else the numbers, with which torch narrowed the declared dims."""
     facts = refused_sizes(error)
     bounds = [at for each in facts.ranges.values() for at in (each.low_at, each.high_at)]
     decided = _constructs([*(where for _, where in facts.guards), *bounds], truth=True)
@@ -138,7 +154,7 @@ def _of_sizes(error: BaseException, text: str) -> tuple[str, ...]:
 
 
 def _suggested(text: str) -> str:
-    """``, e.g. batch = Dim('batch', min=5)``: torch's own suggestion, where it has one."""
+    """Return torch's own suggestion, ``, e.g. batch = Dim('batch', min=5)``, if it has one."""
     match = _SUGGESTED.search(text)
     lines = [line.strip() for line in match[1].splitlines()] if match is not None else []
     return f", e.g. {', '.join(lines)}" if any("Dim(" in line for line in lines) else ""
@@ -155,16 +171,15 @@ def _conditions(found: Iterable[Construct]) -> Iterator[str]:
         yield f"{what}: {item.text}  ({item.place})"
 
 
-# -- TorchScript -----------------------------------------------------------------------------------
-
-
-# -- what stands on a line -------------------------------------------------------------------------
+# -- what is on a line -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Construct:
-    """What decides on a line of source. ``kind`` is a key of ``REMEDIES``, or nothing where only the line is
-    known; ``text`` is the condition, or the line; ``place`` is ``model.py:12``.
+    """The statement or expression on a line of source that decides something.
+
+    ``kind`` is a key of ``REMEDIES``, empty if only the line is known; ``text`` is the condition,
+    or the line; ``place`` is ``model.py:12``.
     """
 
     kind: str
@@ -173,7 +188,7 @@ class Construct:
 
 
 def _construct_at(where: SourceLine | None, *, truth: bool) -> Construct | None:
-    """Return what decides on a line. ``truth``: torch was asked if something holds, not for a number."""
+    """Return what decides on a line. ``truth``: torch needed a truth value, not a number."""
     if where is None:
         return None
     line, place = where.line, where.place
@@ -183,7 +198,7 @@ def _construct_at(where: SourceLine | None, *, truth: bool) -> Construct | None:
     if not found:
         return Construct("", plain, place)
     best = min(found, key=lambda item: (item.rank(truth=truth), item.last - item.first))
-    # Which of several conditions on one line torch means, it does not say.
+    # torch does not say which of several conditions on one line it means.
     same = {item.text for item in found if (item.kind, item.first) == (best.kind, best.first)}
     unsure = len(same) > 1 and best.kind != "number"
     return Construct(best.kind, plain if unsure else best.text, place)
@@ -199,7 +214,7 @@ class _Asked:
     last: int
 
     def rank(self, *, truth: bool) -> int:
-        """How well it fits what torch was asked: 0 is best."""
+        """Return how well it fits what torch needed: 0 is best."""
         if self.kind in BRANCHES:
             return 1
         if self.kind == "number":
@@ -209,7 +224,7 @@ class _Asked:
 
 
 def _asked(source: str) -> Iterator[_Asked]:
-    """Every condition, loop and conversion to a number in a file's source; nothing where it does not parse."""
+    """Yield every condition, loop and conversion to a number; none if the source has an error."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):  # generated, or another language than this Python's

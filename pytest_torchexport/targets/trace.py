@@ -1,4 +1,4 @@
-"""``torch.jit.trace``: the operations of one call, with all that Python decided in it as constants."""
+"""``torch.jit.trace``: the operations of one call; what Python decided in it is constant."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class FlatArtifact(DirectArtifact):
 
 @dataclass(frozen=True, kw_only=True)
 class PositionalArtifact(DirectArtifact):
-    """A trace of a subject that takes all arguments by position. ``names`` are those of keywords."""
+    """A trace of a subject called by position. ``names`` are those of its keyword arguments."""
 
     names: tuple[str, ...] = ()
 

@@ -147,7 +147,7 @@ def _is_branch(target: Any) -> bool:
 
 
 def _tensor(node: Any, *, lists: bool = False) -> Any:
-    """Return torch's stand-in for a node's value if it is a tensor (or, with ``lists``, several)."""
+    """Return torch's stand-in for a node's value if it is a tensor (``lists``: or several)."""
     value = node.meta.get("val")
     if lists and isinstance(value, (tuple, list)):
         value = next((item for item in value if isinstance(item, torch.Tensor)), None)

@@ -1,8 +1,7 @@
 """What a saved file needs that the process which loads it does not have, and what to do about it.
 
-torch and ONNX Runtime name the operator, the class or the file that they miss; who would have
-brought it, only the process that exported knows. So the words come from there, and this process's
-registries are asked here.
+torch and ONNX Runtime name the missing operator, class or file in their messages, which are read
+here. Which module registers it, only the process that exported knows: its registries are asked.
 """
 
 from __future__ import annotations
@@ -24,8 +23,10 @@ SETTING = "torchexport_runtime_imports"
 
 @dataclass(frozen=True)
 class Needs:
-    """What is missing. ``kind`` is a key of ``REMEDIES``; ``name`` as reports write it (``mylib::double``,
-    ``mylib.Output``, ``model.onnx.data``), or nothing where the message has none.
+    """What is missing.
+
+    ``kind`` is a key of ``REMEDIES``; ``name`` is in the form of reports (``mylib::double``,
+    ``mylib.Output``, ``model.onnx.data``), empty if the message has none.
     """
 
     kind: str
@@ -34,14 +35,14 @@ class Needs:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where this process got something from: ``myops.py:12``, and what to import for it, where that is known."""
+    """Where this process got something from, ``myops.py:12``, and the module to import if known."""
 
     place: str
     module: str = ""
 
 
-# Words of torch 2.13 and ONNX Runtime 1.22 and later -> what they miss. The first that is found
-# counts.
+# Patterns in messages of torch 2.13 and ONNX Runtime 1.22 and later, with what they miss. The first
+# that is found counts.
 WORDS = (
     ("operator", r"We failed to resolve torch\.ops\.(\w+\.[\w.]+) to an operator"),
     ("operator", r"Unknown builtin op: (\w+::\w+(?:\.\w+)*)"),
@@ -77,19 +78,21 @@ WORDS = (
     ("file", r"invalid header or archive is corrupted|File is not a zip file"),
     ("file", r"Load model from .* failed:(?:Protobuf parsing failed|No graph was found)"),
 )
-# Where a call or what it returns holds a class of the user's that nobody registered.
+# For a call or a returned value that holds a class of the user's without a name in files.
 OWN_CLASS = (
-    "remedy: register it as a pytree that has a name in files (torch.export.register_dataclass, serialized_type_name=...) in "
-    f"a module that serving imports, and name that in {SETTING}; else take and return plain tuples, lists and dicts"
+    "remedy: register it as a pytree that has a name in files (torch.export.register_dataclass, "
+    "serialized_type_name=...) in a module that serving imports, and name that in "
+    f"{SETTING}; else take and return plain tuples, lists and dicts"
 )
-# Operators that come with torch itself: where one is unknown, torch is another one.
+# Operators that come with torch itself: one that is unknown belongs to another version of torch.
 TORCHS = frozenset({"aten", "prim", "prims"})
 
 
 def needs(type: str, text: str) -> Needs | None:  # noqa: A002  # as an exception's type is called in outcomes
-    """What an exception of the process that saved, loaded or ran a file says it misses; None where it
-    says nothing of the kind. ``torch.export.load`` writes its reason to the log: add that to the
-    text.
+    """Return what an exception says is missing, None if it says nothing of the kind.
+
+    It was raised in the process that saved, loaded or ran a file. ``torch.export.load`` writes its
+    reason to the log: add that to the text.
     """
     said = f"{type}: {text}"
     for kind, words in WORDS:
@@ -101,18 +104,18 @@ def needs(type: str, text: str) -> Needs | None:  # noqa: A002  # as an exceptio
 
 
 def remedy(missing: Needs) -> tuple[str, ...]:
-    """Lines for the report: who brings it here, as far as this process knows, and the next step."""
+    """Return lines for the report: what brings it in this process, if known, and the next step."""
     return REMEDIES[missing.kind](missing.name)
 
 
 def remedies(type: str, text: str) -> tuple[str, ...]:  # noqa: A002  # as in needs
-    """Lines for the report on such an exception: none where it misses nothing that is known."""
+    """Return lines for the report on an exception, none if it misses nothing that is known."""
     missing = needs(type, text)
     return remedy(missing) if missing is not None else ()
 
 
 def _qualified(name: str) -> str:
-    """``mylib::double`` for ``mylib.double.default`` as well."""
+    """Return ``mylib::double``, for ``mylib.double.default`` too."""
     namespace, _, operator = name.replace("::", ".").partition(".")
     return f"{namespace}::{operator.removesuffix('.default')}"
 
@@ -137,7 +140,7 @@ def _operator(name: str) -> tuple[str, ...]:
 
 
 def operator_origin(name: str) -> Origin | None:
-    """Who registered an operator (``mylib::double``, any overload) in this process."""
+    """Return where an operator (``mylib::double``, any overload) was registered in this process."""
     for overload in _overloads(name):
         definition = _python_definition(overload)
         if definition is not None:
@@ -152,7 +155,7 @@ def operator_origin(name: str) -> Origin | None:
 
 
 def _overloads(name: str) -> list[str]:
-    """The registered names under an operator's: ``mylib::double``, ``mylib::double.out``."""
+    """Return the registered overloads of an operator: ``mylib::double``, ``mylib::double.out``."""
     namespace, _, operator = name.partition("::")
     base, _, wanted = operator.partition(".")
     packet = getattr(getattr(torch.ops, namespace), base, None)
@@ -162,8 +165,9 @@ def _overloads(name: str) -> list[str]:
 
 
 def _python_definition(name: str) -> Any:
-    """The function under ``torch.library.custom_op``, of which the dispatcher knows only torch's own line.
-    Private, so feature-detected.
+    """Return the function under ``torch.library.custom_op``, None if there is none.
+
+    The dispatcher knows only torch's own line of it. Private, so feature-detected.
     """
     library = getattr(torch, "_library", None)
     definitions = getattr(getattr(library, "custom_ops", None), "OPDEFS", {})
@@ -171,8 +175,9 @@ def _python_definition(name: str) -> Any:
 
 
 def _registered_at(name: str) -> tuple[str, int] | None:
-    """The source line that the dispatcher keeps for an operator, C++ ones included. Private, so
-    feature-detected.
+    """Return the source line that the dispatcher keeps for an operator, also one in C++.
+
+    Private, so feature-detected.
     """
     dump = getattr(torch._C, "_dispatch_dump", None)
     text = dump(name) if dump is not None else ""
@@ -181,7 +186,7 @@ def _registered_at(name: str) -> tuple[str, int] | None:
 
 
 def _package(name: str) -> str:
-    """The package named as a namespace of operators that has loaded a library of its own: torchvision."""
+    """Return the package of a namespace, if it has loaded a library of operators; else ''."""
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None:
         return ""
@@ -204,9 +209,10 @@ def _class(name: str) -> tuple[str, ...]:
 
 
 def class_origin(name: str) -> Origin | None:
-    """A pytree type of this process, by the name it has in files. What registers it may be the module of the class
-    (``register_dataclass``, a base class that does) or of the function that takes it apart: both
-    are named.
+    """Return where a pytree type of this process comes from, by its name in files.
+
+    The module of the class may register it (``register_dataclass``, a base class that does), or
+    that of the function that flattens it: both are named.
     """
     cls, flatten = _pytree_type(name)
     if cls is None:
@@ -218,7 +224,10 @@ def class_origin(name: str) -> Origin | None:
 
 
 def _pytree_type(name: str) -> tuple[type | None, Any]:
-    """The class under a name of files, and the function that flattens it. Private, so feature-detected."""
+    """Return the class with a name in files, and the function that flattens it.
+
+    Private, so feature-detected.
+    """
     pytree = getattr(torch.utils, "_pytree", None)
     cls = getattr(pytree, "SERIALIZED_TYPE_TO_PYTHON_TYPE", {}).get(name)
     node = getattr(pytree, "SUPPORTED_NODES", {}).get(cls)
@@ -227,7 +236,10 @@ def _pytree_type(name: str) -> tuple[type | None, Any]:
 
 def _pickle(name: str) -> tuple[str, ...]:
     return (
-        f"the file holds a pickled {name}: whoever loads it needs the class, and has to trust the file",
+        (
+            f"the file holds a pickled {name}: "
+            "whoever loads it needs the class, and has to trust the file"
+        ),
         _import(
             Origin("", _known(name.rpartition(".")[0])),
             "take and return plain tuples, lists and dicts",
@@ -237,7 +249,10 @@ def _pickle(name: str) -> tuple[str, ...]:
 
 def _module(name: str) -> tuple[str, ...]:
     return (
-        f"loading imports {name}: the file holds a pickled object of it, or what is imported for it needs it",
+        (
+            f"loading imports {name}: "
+            "the file holds a pickled object of it, or what is imported for it needs it"
+        ),
         _import(Origin("", _known(name)), "take and return plain tuples, lists and dicts"),
     )
 
@@ -250,20 +265,26 @@ def _known(module: str) -> str:
 
 
 def _import(origin: Origin | None, otherwise: str) -> str:
-    """The next step: the import to declare, or to make possible first."""
+    """Return the next step: the import to declare, or to make possible first."""
     module = origin.module if origin is not None else ""
     if origin is not None and _only_here(module):
         return (
-            f"remedy: no server imports {module}: move it into a module of its own that serving imports, and name "
-            f"that one in {SETTING}; else {otherwise}"
+            f"remedy: no server imports {module}: move it into a module of its own that serving "
+            f"imports, and name that one in {SETTING}; else {otherwise}"
         )
     if module:
-        return f"remedy: if the process that serves the file imports it, say so: {SETTING} = {module}; else {otherwise}"
-    return f"remedy: name the module that brings it in {SETTING}, if the process that serves the file imports it; else {otherwise}"
+        return (
+            "remedy: if the process that serves the file imports it, say so: "
+            f"{SETTING} = {module}; else {otherwise}"
+        )
+    return (
+        f"remedy: name the module that brings it in {SETTING}, if the process that serves the file "
+        f"imports it; else {otherwise}"
+    )
 
 
 def _only_here(modules: str) -> bool:
-    """Whether one of these modules is a script or a file of tests."""
+    """Return True if one of these modules is a script or a file of tests."""
     names = [module.rpartition(".")[2] for module in modules.split()]
     return any(
         name in ("__main__", "conftest") or name.startswith("test_") or name.endswith("_test")
@@ -272,7 +293,7 @@ def _only_here(modules: str) -> bool:
 
 
 def _of_code(thing: Any) -> Origin:
-    """Where a function or class is written."""
+    """Return where a function or class is written."""
     module = getattr(thing, "__module__", "") or ""
     try:
         path, line = inspect.getsourcefile(thing), inspect.getsourcelines(thing)[1]
@@ -282,7 +303,7 @@ def _of_code(thing: Any) -> Origin:
 
 
 def _module_of(path: str) -> str:
-    """The module that this process imported from a file, or nothing."""
+    """Return the module that this process imported from a file, or an empty text."""
     wanted = Path(path).resolve()
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
@@ -300,25 +321,35 @@ def _module_of(path: str) -> str:
 
 
 def _program(record: str) -> tuple[str, ...]:
-    """A whole archive of another kind: torch.save, torch.jit.save and torch.export.save all write such."""
+    """Return lines for an archive of another kind; torch.save and both others write zip files."""
     kind, write = (
         ("TorchScript", "torch.jit.save")
         if record == "constants.pkl"
         else ("exported program", "torch.export.save")
     )
     return (
-        f"the archive is no {kind}: it has no {record} (torch.save of a module or of its weights writes such a file)",
-        f"remedy: write it with {write}, or give it the ending of the format that it is in (.pt, .pt2, .onnx)",
+        (
+            f"the archive is no {kind}: it has no {record} "
+            "(torch.save of a module or of its weights writes such a file)"
+        ),
+        (
+            f"remedy: write it with {write}, "
+            "or give it the ending of the format that it is in (.pt, .pt2, .onnx)"
+        ),
     )
 
 
 def _unnamed(name: str) -> tuple[str, ...]:
-    """A container without a name in files: a class of somebody's, or what topk, sort and max(dim) return."""
-    own = name.startswith("torch.return_types.")
-    return (
-        f"torch.export.save has no name for {name}",
-        f"remedy: {'return tuple(...) of it' if own else 'register it with serialized_type_name=...; or use a plain tuple or dict'}",
+    """Return lines for a container without a name in files.
+
+    It is a class of somebody's, or what topk, sort and max(dim) return.
+    """
+    step = (
+        "return tuple(...) of it"
+        if name.startswith("torch.return_types.")
+        else "register it with serialized_type_name=...; or use a plain tuple or dict"
     )
+    return f"torch.export.save has no name for {name}", f"remedy: {step}"
 
 
 def _says(*lines: str) -> Callable[[str], tuple[str, ...]]:
@@ -337,8 +368,8 @@ REMEDIES: dict[str, Callable[[str], tuple[str, ...]]] = {
     ),
     "function": _says(
         "{name} is Python (torch.autograd.Function), which TorchScript cannot save",
-        "remedy: call its forward's operations directly where no gradient is needed; torch.export keeps them as they "
-        "are",
+        "remedy: call its forward's operations directly where no gradient is needed; "
+        "torch.export keeps them as they are",
     ),
     "namedtuple": _says(
         "torch.export.save has no name for the namedtuple {name}",
@@ -355,9 +386,11 @@ REMEDIES: dict[str, Callable[[str], tuple[str, ...]]] = {
         "remedy: copy the .onnx and its data together, from one export",
     ),
     "custom op": _says(
-        "{name} is no operator of ONNX Runtime: a custom one, or an ONNX function that the file does not define",
-        "remedy: load its kernels where the file is served (SessionOptions.register_custom_ops_library), or export it as "
-        "standard operators (custom_translation_table=... of torch.onnx.export)",
+        "{name} is no operator of ONNX Runtime: "
+        "a custom one, or an ONNX function that the file does not define",
+        "remedy: load its kernels where the file is served "
+        "(SessionOptions.register_custom_ops_library), or export it as standard operators "
+        "(custom_translation_table=... of torch.onnx.export)",
     ),
     "opset": _says(
         "ONNX has no {name} in the opset of the file, as far as this ONNX Runtime knows",
@@ -365,7 +398,8 @@ REMEDIES: dict[str, Callable[[str], tuple[str, ...]]] = {
     ),
     "ort kernel": _says(
         "ONNX Runtime has no kernel of {name} for these dtypes and this provider",
-        "remedy: another dtype at this operation (float32), another opset_version, or another version of onnxruntime",
+        "remedy: another dtype at this operation (float32), another opset_version, "
+        "or another version of onnxruntime",
     ),
     "ort version": _says(
         "the file's version {name} (IR or opset) is newer than what this onnxruntime supports",
@@ -389,6 +423,7 @@ REMEDIES: dict[str, Callable[[str], tuple[str, ...]]] = {
     ),
     "file": _says(
         "the file is cut short or of another format",
-        "remedy: compare its size with the one that was saved (an interrupted copy, a pointer of Git LFS), and save it again",
+        "remedy: compare its size with the one that was saved "
+        "(an interrupted copy, a pointer of Git LFS), and save it again",
     ),
 }

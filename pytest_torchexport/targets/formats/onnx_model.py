@@ -1,4 +1,4 @@
-"""ONNX files (``.onnx``) as files: what they say of themselves, belongs to them, is wrong with them.
+"""ONNX files (``.onnx``): what a model says of itself, which files it needs, what is wrong with it.
 
 Free of torch: the process that loads ONNX files has none. Only the model itself is read; the files
 of external data that it names are found without opening them.
@@ -23,7 +23,7 @@ _STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxModelFacts(ProgramFacts):
-    """The facts of an ONNX model. ``model`` returns the ``onnx.ModelProto``, maybe anew each time."""
+    """The facts of an ONNX model. ``model`` returns its ``onnx.ModelProto``."""
 
     model: Callable[[], Any]
 
@@ -140,7 +140,7 @@ def _signature(function: Any) -> str:
 
 
 def external(path: Path) -> list[str]:
-    """Return the locations of external data that the model names, sorted. Raises if it is no model."""
+    """Return the locations of external data in the model, sorted. Raises if it is no model."""
     return sorted({piece.location for piece in _pieces(read(path))})
 
 

@@ -44,7 +44,7 @@ def unavailable(device: str, needs: Sequence[str]) -> str | None:
 
 
 def open_session(path: Path, device: str) -> Any:
-    """Return an ``onnxruntime.InferenceSession``. Raises RuntimeError if it runs on another device."""
+    """Return an ``onnxruntime.InferenceSession``. Raises RuntimeError if on another device."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -61,7 +61,7 @@ def refused_sizes(error: BaseException) -> SizeFacts:
 
 
 def refused_at(error: BaseException) -> SourceLine | None:
-    """Return the user's line at which a size became a number, if torch refused the dims for that."""
+    """Return the user's line that made a number of a size, if torch refused the dims for that."""
     return next(iter(refused_sizes(error).frozen.values()), None)
 
 

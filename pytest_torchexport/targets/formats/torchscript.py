@@ -185,7 +185,7 @@ def unpacked(value: Any) -> list[Any]:
 
 
 def attribute_path(value: Any) -> str:
-    """Return ``experts.0.weight`` for an attribute of the module, an empty text for other values."""
+    """Return ``experts.0.weight`` for an attribute of the module, else an empty text."""
     names: list[str] = []
     node = value.node()
     while node.kind() == "prim::GetAttr":
@@ -256,7 +256,7 @@ def _is_tensors(value: Any) -> bool:
 
 
 def _constant_device(program: Any, value: Any) -> str | None:
-    """Return the device if a value is one that is written in the program or kept as an attribute."""
+    """Return the device that is written in the program, or kept as an attribute."""
     if value.type().annotation_str != "Device":
         return None
     if value.node().kind() == "prim::Constant":
