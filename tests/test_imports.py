@@ -133,7 +133,6 @@ def test_every_room_says_what_it_is_for():
         assert purpose.partition("\n\n")[0].endswith("."), purpose
 
 
-@pytest.mark.xfail(reason="dims and session are each the name of two files")
 def test_no_two_files_have_the_same_name():
     names = Counter(path.stem for path in files().values())
     assert {name for name, count in names.items() if count > 1} == {"__init__"}
@@ -166,6 +165,14 @@ NAMING = [
 def test_every_module_that_is_named_exists(path):
     named = {name.removesuffix(".py") for name in DOTTED.findall(path.read_text(encoding="utf-8"))}
     assert {name for name in named if not exists(name)} == set()
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_every_file_that_a_page_for_contributors_names_exists(page):
+    named = re.findall(r"`([\w/]+\.py)`", (ROOT / page).read_text(encoding="utf-8"))
+    assert len(named) >= 5
+    missing = [name for name in named if not ((ROOT / name).exists() or (PACKAGE / name).exists())]
+    assert missing == []
 
 
 def test_that_check_can_fail():

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.config.dims import Dim
+from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_torchexport.config import names as known_names
-from pytest_torchexport.config.dims import Shape, parse_shape, parse_sizes
+from pytest_torchexport.config.named_dims import Shape, parse_shape, parse_sizes
 from pytest_torchexport.config.validate import (
     device_names,
     mode_name,

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.config.dims import Dim
+from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.inputs.domains import Domain
 from pytest_torchexport.inputs.recipes import (

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.config.dims import Dim, Expr, Shape, parse_shape, solve
+from pytest_torchexport.config.named_dims import Dim, Expr, Shape, parse_shape, solve
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.inputs.given_dynamic_shapes import (

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.config.dims import Dim, Expr
+from pytest_torchexport.config.named_dims import Dim, Expr
 from pytest_torchexport.inputs.pytrees import Structure, flatten
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.config.dims import Expr, Shape
+from pytest_torchexport.config.named_dims import Expr, Shape
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.inputs.pytrees import Structure, flatten
 

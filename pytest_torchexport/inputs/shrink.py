@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from pytest_torchexport.config.dims import Dim
+from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.inputs.recipes import LeafRecipe, Literal, Recipe, build_leaves, with_leaves
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
 

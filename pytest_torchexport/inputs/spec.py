@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.config.dims import Dim, Shape
+from pytest_torchexport.config.named_dims import Dim, Shape
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.inputs import domains

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
-from pytest_torchexport.config.dims import Dim
+from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.inputs.recipes import (
     KINDS,
     LAYOUTS,

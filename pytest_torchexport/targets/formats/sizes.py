@@ -15,7 +15,7 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from pytest_torchexport.config.dims import Dim, Expr
+from pytest_torchexport.config.named_dims import Dim, Expr
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
 from pytest_torchexport.results.source_line import SourceLine
 

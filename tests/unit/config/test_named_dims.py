@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 
-from pytest_torchexport.config.dims import Dim, Expr, parse_shape, parse_sizes, solve
+from pytest_torchexport.config.named_dims import Dim, Expr, parse_shape, parse_sizes, solve
 
 
 def texts(shape):
