@@ -522,23 +522,24 @@ def saved(name: str, target: str) -> Iterator[tuple[Path, object]]:
 
 def elsewhere(target: str, path: Path, x: object) -> None:
     """Load a file in the clean process and run it three times there."""
-    from pytest_torchexport import targets
-    from pytest_torchexport.inputs.spec import Call
-    from pytest_torchexport.judge.loading import loader_of
+    from pytest_torchexport.inputs.call import Call
+    from pytest_torchexport.judge.loading import loader_of, warm_up
     from pytest_torchexport.outcomes.observe import Returned
-    from pytest_torchexport.sandbox.session import Session, Source, warm_up
+    from pytest_torchexport.sandbox.session import SandboxSession, Source
 
     loader = loader_of(target)
-    warm_up(torch=loader.torch, preload=getattr(targets.get(target), "preload", ()))
+    assert loader is not None
+    warm_up(target)
     source = Source(
-        loader=loader.path,
-        torch=loader.torch,
+        load=loader.load,
+        read=loader.read,
+        library=loader.library,
         path=path,
         home=path.parent,
         device="cpu",
         memory=MEMORY,
     )
-    with Session(source, 60.0) as session:
+    with SandboxSession(source, 60.0) as session:
         assert session.problem is None, session.problem
         for number in range(3):
             outcome, _ = session.run(Call((x,)), seed=0, limit=60.0, anew=not number)
@@ -550,8 +551,7 @@ def started(target: str) -> float:
     from pytest_torchexport.sandbox.process import Server
 
     with saved("MLP", target) as (path, x):
-        while Server._shared:
-            Server._shared.popitem()[1].close()
+        Server.close_all()
         return seconds(lambda: elsewhere(target, path, x))
 
 

@@ -10,6 +10,7 @@ import torch
 
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.sandbox import process, tensors, wire
+from pytest_torchexport.sandbox.libraries import LIBRARIES
 from pytest_torchexport.sandbox.process import Server
 from pytest_torchexport.sandbox.session import Source
 
@@ -19,6 +20,7 @@ where_it_forks = pytest.mark.skipif(
 
 
 MEMORY = 2048
+TORCH, ONNXRUNTIME = LIBRARIES["torch"], LIBRARIES["onnxruntime"]
 
 
 def source(tmp_path, target, text="1", **options):
@@ -26,7 +28,13 @@ def source(tmp_path, target, text="1", **options):
     path.write_text(text)
     options = {"blocked": (), "imports": (), "memory": MEMORY, **options}
     return Source(
-        loader=f"sandbox_targets:{target}", path=path, home=tmp_path, device="cpu", **options
+        load=f"sandbox_targets:{target}.load",
+        read=f"sandbox_targets:{target}.traits.read",
+        library="torch",
+        path=path,
+        home=tmp_path,
+        device="cpu",
+        **options,
     )
 
 
@@ -36,9 +44,7 @@ def run(session, call=None, *, limit=60.0, **options):
 
 
 def close():
-    for server in list(Server._shared.values()):
-        server.close()
-    Server._shared.clear()
+    Server.close_all()
 
 
 def children_of(pid):

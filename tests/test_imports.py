@@ -24,7 +24,7 @@ HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript", "numpy", "hypothesis")
 # Loaded by the first marked item; every other module of these rooms is loaded when pytest starts.
 LOADED_BY_ITEMS = {"plugin.capture", "plugin.fixture"}
 STARTING_ROOMS = ("results", "config", "plugin")
-SANDBOX = ("sandbox.with_torch", "sandbox.with_onnxruntime", "sandbox.server", "targets.trace")
+SANDBOX = ("sandbox.with_torch", "sandbox.with_arrays", "sandbox.server", "targets.trace")
 
 
 def files() -> dict[str, Path]:

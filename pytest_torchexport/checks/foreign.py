@@ -1,4 +1,4 @@
-"""A file that somebody else made: copied with what belongs to it, and opened in a clean process only."""
+"""A file from elsewhere: copied with the files it needs, and opened in the sandbox only."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ from pytest_torchexport.judge.load_failures import raise_if_unsound, raise_not_l
 from pytest_torchexport.judge.runners import InSandbox, Runner
 from pytest_torchexport.outcomes.observe import NotTransferable, Raised, Returned, TimedOut
 from pytest_torchexport.results.failures import ArtifactHung, LoadFailed, SpecError
-from pytest_torchexport.sandbox.session import Session, Source
+from pytest_torchexport.sandbox.session import SandboxSession, Source
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.formats.missing_dependencies import remedies
 
-# What tells of an ONNX file without running it.
-SIDECARS = "pytest_torchexport.targets.formats.onnx_runtime:SIDECARS"
-FAULTS = "pytest_torchexport.targets.formats.onnx_runtime:FAULTS"
-
+# Functions that read an ONNX file without loading it, called in the sandbox: both return texts.
+SIDECARS = "pytest_torchexport.targets.formats.onnx_model:external"
+PROBLEMS = "pytest_torchexport.targets.formats.onnx_model:problems"
 
 UNCONFINED = (
-    "this system does not keep native code of a file from writing where it wants (Linux has Landlock for that): "
-    "load files of strangers in a container"
+    "this system does not keep native code of a file from writing where it wants (Linux has "
+    "Landlock for that): load files of strangers in a container"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adopted:
-    """Somebody else's artifact, and what calls it."""
+    """An artifact from elsewhere, and what calls it."""
 
     artifact: Artifact
     runner: Runner
@@ -59,10 +58,10 @@ def take(prepared: Prepared, made: Any) -> Case:
 
 
 def adopt(thing: Any, prepared: Prepared, example: Returned) -> Adopted | NotApplicable:
-    """Return the artifact for a path or a callable. ``example`` is what eager returned for the example.
+    """Return the artifact for a path or a callable. ``example`` is eager's outcome of the example.
 
-    Raises OSError or ValueError if it is neither; LoadFailed if the file does not load, ArtifactCrashed if it kills its
-    process, ArtifactHung if it does not return.
+    Raises OSError or ValueError if it is neither; LoadFailed if the file does not load,
+    ArtifactCrashed if it kills its process, ArtifactHung if it does not return.
     """
     if not isinstance(thing, (str, os.PathLike)):
         artifact = foreign_callable(thing)
@@ -72,7 +71,7 @@ def adopt(thing: Any, prepared: Prepared, example: Returned) -> Adopted | NotApp
     file = foreign_file(Path(thing).absolute(), plan.target, example, prepared.spec)
     if isinstance(file, NotApplicable):
         return file
-    directory = loading.room(plan.target)
+    directory = loading.artifact_directory(plan.target)
     prepared.resources.callback(shutil.rmtree, directory, ignore_errors=True)
     source = loading.source_of(
         plan,
@@ -87,24 +86,24 @@ def adopt(thing: Any, prepared: Prepared, example: Returned) -> Adopted | NotApp
     if session.problem is not None:
         _raise_not_loaded(session, source, plan)
     raise_if_unsound(session.found.get("problems", ()))
-    understood = _understood(
+    checked = _checked(
         dataclasses.replace(
             file, found=session.found, notes=() if session.confined else (UNCONFINED,)
         )
     )
     runner = InSandbox(
-        artifact=understood,
+        artifact=checked,
         open=lambda: loading.opened(source, plan),
         device=plan.device,
         left=prepared.call_limit,
         session=session,
     )
     prepared.resources.callback(runner.close)
-    return _untransferable(runner, plan, example) or Adopted(artifact=understood, runner=runner)
+    return _untransferable(runner, plan, example) or Adopted(artifact=checked, runner=runner)
 
 
 def _untransferable(runner: InSandbox, plan: Plan, example: Returned) -> NotApplicable | None:
-    """Return why the example's call or what it returns cannot be sent to another process; None if it can.
+    """Return why the example's call or its value cannot be sent to another process, if so.
 
     Raises ArtifactHung if the call does not return: each further call would take as long.
     """
@@ -114,21 +113,22 @@ def _untransferable(runner: InSandbox, plan: Plan, example: Returned) -> NotAppl
     if not isinstance(outcome, NotTransferable):
         return None
     return NotApplicable(
-        f"a file of others is called in a process of its own, and {outcome}; check the module itself, or have the "
-        "file take and return plain tuples, lists and dicts of dense tensors"
+        f"a file from elsewhere is called in a process of its own, and {outcome}; check the module "
+        "itself, or have the file take and return plain tuples, lists and dicts of dense tensors"
     )
 
 
-def _understood(file: ForeignFile) -> ForeignFile:
-    """The file, if what the process that loaded it says of it has the form that was agreed. Raises LoadFailed: a
-    file that runs code of its own may have spoken in its place.
+def _checked(file: ForeignFile) -> ForeignFile:
+    """Return the file if its facts from the sandbox are well-formed. Raises LoadFailed if not.
+
+    A file that runs code of its own may have sent them.
     """
     try:
         file.facts.branches()
         file.facts.suspicions(file.spec, file.spec.example)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise LoadFailed(
-            f"what was loaded says of itself what the plugin does not understand ({error!r:.200})"
+            f"the facts about the loaded file are malformed ({error!r:.200})"
         ) from None
     return file
 
@@ -136,48 +136,53 @@ def _understood(file: ForeignFile) -> ForeignFile:
 # -- what is wrong with it -------------------------------------------------------------------------
 
 
-def _raise_not_loaded(session: Session, source: Source, plan: Plan) -> None:
-    """Raise what it amounts to, and first what is wrong with the file as such, where that is known."""
+def _raise_not_loaded(session: SandboxSession, source: Source, plan: Plan) -> None:
+    """Raise what is wrong with the file as such, if that is known, else what loading it raised."""
     problem = session.problem
     assert problem is not None
-    if isinstance(problem, Raised) and not source.torch and (faults := _told(FAULTS, source, plan)):
-        details = (*faults[1:], *remedies(problem.type, problem.message), str(problem))
-        raise LoadFailed(faults[0], details=details, output=session.printed())
-    # Without torch nothing of the user's is imported anyway.
-    raise_not_loaded(problem, session.printed(), source.blocked if source.torch else ())
+    if isinstance(problem, Raised) and plan.target in FLAT:
+        faults = _texts(PROBLEMS, source, plan)
+        if faults:
+            details = (*faults[1:], *remedies(problem.type, problem.message), str(problem))
+            raise LoadFailed(faults[0], details=details, output=session.printed())
+    # A process without torch imports nothing of the user's anyway.
+    blocked = source.blocked if source.library == "torch" else ()
+    raise_not_loaded(problem, session.printed(), blocked)
 
 
-def _told(loader: str, source: Source, plan: Plan) -> Sequence[str]:
-    """What is found in an ONNX file that need not load; nothing where it cannot be read at all."""
-    asked = dataclasses.replace(source, loader=loader, device="cpu", blocked=(), imports=())
-    with loading.opened(asked, plan) as session:
-        if session.problem is not None and not isinstance(session.problem, Raised):
-            raise_not_loaded(session.problem, session.printed(), ())
-        told = session.found.get("told", ())
-        return [text for text in told if isinstance(text, str)]
+def _texts(function: str, source: Source, plan: Plan) -> Sequence[str]:
+    """Return the texts that a function finds in the file; none if it raises."""
+    plain = dataclasses.replace(source, device="cpu", blocked=(), imports=())
+    with loading.function_called(function, plain, plan) as called:
+        if called.problem is not None and not isinstance(called.problem, Raised):
+            raise_not_loaded(called.problem, called.printed(), ())
+        texts = called.value if isinstance(called.value, list) else []
+        return [text for text in texts if isinstance(text, str)]
 
 
-# -- what belongs to it ----------------------------------------------------------------------------
+# -- the files beside it
+# ----------------------------------------------------------------------------
 
 
 def _copy(file: ForeignFile, source: Source, plan: Plan) -> None:
-    """Copy it with the sidecars that it names: whoever serves it moves it too."""
+    """Copy it with its sidecars, as whoever serves it moves them too."""
     shutil.copyfile(file.program, source.path)
     if file.target in FLAT:
-        for name in _told(SIDECARS, source, plan):
+        for name in _texts(SIDECARS, source, plan):
             _copy_sidecar(file.program, name, source.home)
 
 
-def _copy_sidecar(path: Path, name: str, room: Path) -> None:
+def _copy_sidecar(path: Path, name: str, directory: Path) -> None:
     sidecar = _beside(path, name)
-    copy = room / name
+    copy = directory / name
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(sidecar, copy)
 
 
 def _beside(path: Path, name: str) -> Path:
-    """The sidecar of that name. Raises LoadFailed where it is no file beside the model, or beside what a link to the
-    model leads to.
+    """Return the sidecar of that name. Raises LoadFailed if it is no file beside the model.
+
+    If the model is a link, beside the file that it leads to is as good.
     """
     try:
         sidecar = (path.parent / name).resolve()
@@ -192,12 +197,12 @@ def _beside(path: Path, name: str) -> Path:
         ) from None
     if outside:
         raise LoadFailed(
-            f"{path.name} wants data from {name}, outside its directory: it loads on this machine at best. "
-            "Save it again with its data beside it"
+            f"{path.name} wants data from {name}, outside its directory: it loads on this machine at "
+            "best. Save it again with its data beside it"
         )
     if not there:
         raise LoadFailed(
-            f"{path.name} wants data from {name}, which is not beside it: move both files together, or save with "
-            "external_data=False"
+            f"{path.name} wants data from {name}, which is not beside it: move both files together, "
+            "or save with external_data=False"
         )
     return sidecar

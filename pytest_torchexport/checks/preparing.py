@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pytest_torchexport import targets
-from pytest_torchexport.config import names
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls
 from pytest_torchexport.eager.reference import Reference
@@ -18,12 +17,11 @@ from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.inputs.spec import Call, build_spec
 from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.case import Prepared
-from pytest_torchexport.judge.loading import loader_of
+from pytest_torchexport.judge.loading import warm_up
 from pytest_torchexport.judge.log import ItemLog
 from pytest_torchexport.outcomes.limits import Deadline
 from pytest_torchexport.outcomes.subject import Subject, local_packages, missing_device
 from pytest_torchexport.results.failures import CannotJudge, Ineffective
-from pytest_torchexport.sandbox.session import warm_up
 
 # Eager's calls before the export stop at this share of the time limit.
 REHEARSAL_SHARE = 0.25
@@ -83,9 +81,8 @@ def _raise_if_unavailable(plan: Plan) -> None:
 def _start_clean_process(plan: Plan, *, foreign: bool) -> None:
     """Start the clean process now, so that it is ready when there is something to load. Does not wait."""
     wanted = foreign or plan.checks("round_trip") or bool(plan.why_isolated)
-    if wanted and names.entry_point(plan.target) is not None:
-        preload = targets.get(plan.target).traits.preload
-        warm_up(torch=loader_of(plan.target).torch, preload=preload)
+    if wanted:
+        warm_up(plan.target)
 
 
 def _blocked(subject: Subject, plan: Plan) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from pytest_torchexport.config import names
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import boundary_recipes
@@ -71,7 +70,7 @@ def save(case: Case) -> Case | None:
     plan = case.plan
     if case.foreign or not (plan.checks("round_trip") or plan.why_isolated):
         return None
-    if names.entry_point(plan.target) is None:
+    if loading.loader_of(plan.target) is None:
         case.log.note(
             f"round trip not checked: target {plan.target!r} is registered only in this process"
         )
@@ -95,7 +94,7 @@ def _moved(case: Case) -> SavedArtifact:
         files = _below(there)
         if sum(file.stat().st_size for file in files.values()) < SAVED_TWICE * 2**20:
             _compare_second_save(case, stack, path, files)
-        home = loading.room(case.plan.target)
+        home = loading.artifact_directory(case.plan.target)
         for file in there.iterdir():
             file.rename(home / file.name)
         return _artifact_at(case, home / path.name)
@@ -136,7 +135,7 @@ def _described(case: Case, path: Path) -> Mapping[str, str]:
 
 
 def _directory(case: Case, stack: ExitStack) -> Path:
-    directory = loading.room(case.plan.target)
+    directory = loading.artifact_directory(case.plan.target)
     stack.callback(shutil.rmtree, directory, ignore_errors=True)
     return directory
 

@@ -1,6 +1,6 @@
-"""Loading a file in a clean process: which loader it wants, and what a failure to load it amounts to.
+"""Loads a file in the sandbox: with which loader, and which failure it is if that fails.
 
-The one way to open a session, for what this run saved and for what somebody else made.
+The one way to open a session, for files that this run saved and for files from elsewhere.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pytest_torchexport import targets
 from pytest_torchexport.config import names
@@ -18,34 +18,53 @@ from pytest_torchexport.outcomes.limits import share_of_memory
 from pytest_torchexport.results.failures import LoadFailed
 from pytest_torchexport.sandbox import session as sandbox
 from pytest_torchexport.sandbox.process import ServerUnavailable
-from pytest_torchexport.sandbox.session import Session, Source
+from pytest_torchexport.sandbox.session import SandboxFunctionCall, SandboxSession, Source
 
-# What systems say where there is no place for files.
+_Process = TypeVar("_Process", bound=sandbox.SandboxProcess)
+# Errors of a system that has no place for files.
 NO_PLACE = (errno.EACCES, errno.EDQUOT, errno.ENOENT, errno.ENOSPC, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True)
 class Loader:
-    """What loads a target's files (``package.module:attribute``), and whether with torch."""
+    """How a target's files are loaded in the sandbox: two functions by name, and the library."""
 
-    path: str
-    torch: bool
+    load: str
+    read: str
+    library: str
 
 
-def loader_of(target: str) -> Loader:
-    """The loader of a target's files."""
-    torch_free_loader = targets.get(target).traits.torch_free_loader
-    if torch_free_loader:
-        return Loader(torch_free_loader, torch=False)
-    return Loader(str(names.entry_point(target)), torch=True)
+def loader_of(target: str) -> Loader | None:
+    """Return the loader of a target's files; None if another process cannot import any.
+
+    That is so for a target that a conftest registers and that names no loader.
+    """
+    traits = targets.get(target).traits
+    if traits.loader:
+        return Loader(f"{traits.loader}.load", f"{traits.loader}.read", traits.library)
+    path = names.entry_point(target)
+    if path is None:
+        return None
+    return Loader(f"{path}.load", f"{path}.traits.read", traits.library)
+
+
+def warm_up(target: str) -> None:
+    """Have the sandbox ready by the time there is a file to load. Does not wait."""
+    loader = loader_of(target)
+    if loader is not None:
+        sandbox.warm_up(loader.library, targets.get(target).traits.preload)
 
 
 def source_of(plan: Plan, path: Path, blocked: Sequence[str], **fields: Any) -> Source:
-    """A file in a directory of its own, as the item's target loads it; ``fields`` are further ones of Source."""
-    loader = loader_of(plan.target)
+    """Return the source of a file in a directory of its own, loaded as the item's target loads it.
+
+    ``fields`` are further ones of Source, or replace those of the plan.
+    """
+    loader = _known_loader_of(plan.target)
     given = {
-        "loader": loader.path,
-        "torch": loader.torch,
+        "load": loader.load,
+        "read": loader.read,
+        "library": loader.library,
         "device": plan.device,
         "blocked": blocked,
         "imports": plan.settings.runtime_imports,
@@ -55,20 +74,26 @@ def source_of(plan: Plan, path: Path, blocked: Sequence[str], **fields: Any) -> 
     return Source(path=path, home=path.parent, memory=memory, **given)
 
 
-def opened(source: Source, plan: Plan) -> Session:
-    """A session, of which ``problem`` tells whether the file was loaded. Raises LoadFailed where there was no process
-    for it, which is not the artifact's fault.
+def opened(source: Source, plan: Plan) -> SandboxSession:
+    """Load a file; the session's ``problem`` is why it was not loaded.
+
+    Raises LoadFailed if there was no process for it: that is not the artifact's fault.
     """
-    session = Session(source, plan.settings.call_limit)
-    if not session.started:
-        raise LoadFailed(str(session.problem))
-    return session
+    return _started(SandboxSession(source, plan.settings.call_limit))
 
 
-def room(target: str) -> Path:
-    """A new directory for one file. Raises LoadFailed where there is none to be had."""
+def function_called(function: str, source: Source, plan: Plan) -> SandboxFunctionCall:
+    """Call a function of this package (``package.module:name``) in the sandbox, with a file's path.
+
+    Raises LoadFailed if there was no process for it.
+    """
+    return _started(SandboxFunctionCall(function, source, plan.settings.call_limit))
+
+
+def artifact_directory(target: str) -> Path:
+    """Return a new directory for one file. Raises LoadFailed if there is none to be had."""
     try:
-        return sandbox.room(torch=loader_of(target).torch)
+        return sandbox.artifact_directory(_known_loader_of(target).library)
     except ServerUnavailable as error:
         raise LoadFailed(f"the clean process could not be started: {error}") from None
     except OSError as error:
@@ -77,3 +102,15 @@ def room(target: str) -> Path:
             f"the clean process could not be started: {error}",
             details=(step,) if error.errno in NO_PLACE else (),
         ) from None
+
+
+def _known_loader_of(target: str) -> Loader:
+    loader = loader_of(target)
+    assert loader is not None, f"no process loads files of {target}"
+    return loader
+
+
+def _started(process: _Process) -> _Process:
+    if not process.started:
+        raise LoadFailed(str(process.problem))
+    return process

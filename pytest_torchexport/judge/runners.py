@@ -26,7 +26,7 @@ from pytest_torchexport.outcomes.observe import (
     raised,
     tensors_of,
 )
-from pytest_torchexport.sandbox.session import Session
+from pytest_torchexport.sandbox.session import SandboxSession
 from pytest_torchexport.targets.base import Artifact
 
 
@@ -134,10 +134,10 @@ class InSandbox:
     """
 
     artifact: Artifact
-    open: Callable[[], Session]
+    open: Callable[[], SandboxSession]
     device: str
     left: Callable[[], float]
-    session: Session | None = field(default=None, repr=False)
+    session: SandboxSession | None = field(default=None, repr=False)
     isolated: bool = True
     _printed: str = ""
 
@@ -184,7 +184,7 @@ class InSandbox:
             state=state,
         )
 
-    def _opened(self) -> Session:
+    def _opened(self) -> SandboxSession:
         if self.session is None or self.session.over:
             self.session = self.open()
         return self.session
@@ -212,7 +212,7 @@ class AsFunction:
 
 
 def call_in_sandbox(
-    session: Session,
+    session: SandboxSession,
     artifact: Artifact,
     call: Call,
     *,

@@ -10,7 +10,7 @@ from pathlib import Path
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.judge import loading
 from pytest_torchexport.outcomes.observe import Outcome, Tensors
-from pytest_torchexport.sandbox.session import Session
+from pytest_torchexport.sandbox.session import SandboxSession
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,14 +26,14 @@ class SavedArtifact:
     blocked: Sequence[str]
     thorough: bool
     fresh: bool
-    session: Session | None = None
+    session: SandboxSession | None = None
     first_runs: tuple[tuple[Outcome, Tensors], ...] = ()
 
-    def open(self, device: str | None = None) -> Session:
+    def open(self, device: str | None = None) -> SandboxSession:
         """Load it in a new process, on the item's device or another. Raises LoadFailed if there is no process."""
         return self.open_file(self.path, device)
 
-    def open_file(self, path: Path, device: str | None = None) -> Session:
+    def open_file(self, path: Path, device: str | None = None) -> SandboxSession:
         """Load a file of the same artifact."""
         source = loading.source_of(
             self.plan,

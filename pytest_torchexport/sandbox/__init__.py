@@ -1,12 +1,13 @@
-"""The clean process: an interpreter that has never seen the model's code, and runs what was saved.
+"""The sandbox: a process without the model's source, which loads and calls saved artifacts.
 
-In-process round trips miss everything that only this process knows: classes, custom ops, pytree types; and
-an artifact that kills its interpreter would end the test session. Nothing is imported here: of the two
-servers one has no torch, and its code comes from this package too.
+A round trip in one process misses what only that process knows (classes, custom operators, pytree
+types), and an artifact that kills its interpreter would end the test session.
 
-``session`` is for the rooms above: load an artifact there, call it, and hear what became of it. ``process`` starts and
-ends the servers, ``server`` and ``child`` run inside them, ``guard`` takes away what a child must not have,
-(``landlock``: by the kernel), ``wire`` is what both sides write to each other, with ``tensors`` and ``arrays`` for its data,
-``answers`` reads with distrust what comes back. ``with_torch`` and ``with_onnxruntime`` are what a child answers with, ``installed`` says where
-it finds torch.
+``session`` is the interface for the rooms above: load an artifact, call it, get an outcome.
+``process`` starts and ends servers, which ``server`` and ``child`` run in; ``libraries`` lists what
+artifacts are run with, and ``with_torch`` and ``with_arrays`` answer for them. ``wire`` is the
+protocol, ``tensors`` and ``arrays`` are its two codecs, ``answers`` validates what comes back.
+``guard`` and ``landlock`` take away what a child must not have. ``installed`` finds torch.
+
+This file imports nothing: one of the servers has no torch, and it imports this package too.
 """

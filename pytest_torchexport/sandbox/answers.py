@@ -1,6 +1,7 @@
-"""What a child of a clean process says, read with distrust: a hostile file may speak in its place.
+"""Validates what a child answers: a hostile file may write in its place.
 
-Separate from asking: what comes out of here has the types that it claims, and texts that a terminal can show.
+Separate from asking, so that everything behind it may rely on the types, and on texts that a
+terminal can show.
 """
 
 from __future__ import annotations
@@ -16,96 +17,111 @@ from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.sandbox.tensors import are_tensors
 from pytest_torchexport.sandbox.wire import Malformed
 
-# What the answer to a question has, unless that failed.
-_HAS = {
+# The fields of an answer by request. "start" is the child's first message, which nobody requests.
+_FIELDS = {
     "start": {"ready"},
     "load": {"found", "confined"},
     "run": {"returned", "state"},
-    "look": {"state"},
+    "state": {"state"},
+    "call": {"value"},
 }
-_FAILED = {"raised", "uncarried", "exhausted"}
+# A failed request has one of these instead.
+_FAILED = {"raised", "not_transferable", "exhausted"}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to one question; what it is not about is empty. ``confined``: the kernel guards the process."""
+    """The answer to one request; fields of other requests are empty.
+
+    ``confined``: the kernel guards the process. ``value``: what a called function returned.
+    """
 
     raised: Raised | None = None
-    uncarried: NotTransferable | None = None
+    not_transferable: NotTransferable | None = None
     exhausted: str | None = None
     found: Mapping[str, Any] = field(default_factory=dict)
     confined: bool = False
+    value: Any = None
     returned: Any = None
     inputs: Call | None = None
     state: Tensors = field(default_factory=dict)
 
+    @property
+    def failure(self) -> Raised | NotTransferable | None:
+        """Why the request failed, if it did."""
+        return self.raised or self.not_transferable
 
-def read(said: Any, asked: str) -> Answer:
-    """The answer to ``start`` (which nobody asks for), ``load``, ``run`` or ``look``. Raises Malformed for what is none."""
-    if not isinstance(said, dict):
-        raise Malformed(f"a {type(said).__name__} is no answer")
-    missing = _HAS[asked] - said.keys()
-    if missing and not said.keys() & _FAILED:
+
+def read(message: Any, request: str) -> Answer:
+    """Return the answer in a message. Raises Malformed if the request cannot have that answer."""
+    if not isinstance(message, dict):
+        raise Malformed(f"a {type(message).__name__} is no answer")
+    missing = _FIELDS[request] - message.keys()
+    if missing and not message.keys() & _FAILED:
         raise Malformed(f"an answer without {', '.join(sorted(missing))}")
-    known = {name: reads(said[name]) for name, reads in _READS.items() if name in said}
-    return Answer(**known)
+    return Answer(
+        **{name: read(message[name]) for name, read in _READERS.items() if name in message}
+    )
 
 
-def _raised(said: Any) -> Raised:
-    kind, message, where = _list(said, 3)
+def _raised(value: Any) -> Raised:
+    kind, message, where = _list(value, 3)
     return Raised(_text(kind), _text(message), _source_line(where))
 
 
-def _source_line(said: Any) -> SourceLine | None:
-    if said is None:
+def _source_line(value: Any) -> SourceLine | None:
+    if value is None:
         return None
-    file, line, text = _list(said, 3)
+    file, line, text = _list(value, 3)
     if type(line) is not int:
         raise Malformed(f"a {type(line).__name__} is no line number")
     return SourceLine(short_path(_text(file)), line, _text(text))
 
 
-def _uncarried(said: Any) -> NotTransferable:
-    reason, own_class = _list(said, 2)
+def _not_transferable(value: Any) -> NotTransferable:
+    reason, own_class = _list(value, 2)
     return NotTransferable(_text(reason), bool(own_class))
 
 
-def _inputs(said: Any) -> Call:
-    args, kwargs = _list(said, 2)
-    return Call(tuple(_list(args)), _named(kwargs))
+def _inputs(value: Any) -> Call:
+    args, kwargs = _list(value, 2)
+    return Call(tuple(_list(args)), _by_name(kwargs))
 
 
-def _state(said: Any) -> Tensors:
-    if not are_tensors(_named(said).values()):
-        raise Malformed("a state of something else than tensors")
-    return _named(said)
+def _state(value: Any) -> Tensors:
+    if not are_tensors(_by_name(value).values()):
+        raise Malformed("a state with values that are no tensors")
+    return _by_name(value)
 
 
-def _text(said: Any) -> str:
-    if not isinstance(said, str):
-        raise Malformed(f"a {type(said).__name__} is no text")
-    return printable(said)
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise Malformed(f"a {type(value).__name__} is no text")
+    return printable(value)
 
 
-def _list(said: Any, length: int | None = None) -> list[Any]:
-    if not isinstance(said, list) or len(said) != (len(said) if length is None else length):
-        raise Malformed(f"a {type(said).__name__} is no list as agreed")
-    return said
+def _list(value: Any, length: int | None = None) -> list[Any]:
+    if not isinstance(value, list):
+        raise Malformed(f"a {type(value).__name__} is no list")
+    if length is not None and len(value) != length:
+        raise Malformed(f"a list of {len(value)} instead of {length}")
+    return value
 
 
-def _named(said: Any) -> dict[str, Any]:
-    if not isinstance(said, dict) or not all(isinstance(name, str) for name in said):
-        raise Malformed(f"a {type(said).__name__} has no names")
-    return said
+def _by_name(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise Malformed(f"a {type(value).__name__} is no dict with names")
+    return value
 
 
-_READS: Mapping[str, Callable[[Any], Any]] = {
+_READERS: Mapping[str, Callable[[Any], Any]] = {
     "raised": _raised,
-    "uncarried": _uncarried,
+    "not_transferable": _not_transferable,
     "exhausted": _text,
-    "found": _named,
+    "found": _by_name,
     "confined": bool,
-    "returned": lambda said: said,
+    "value": lambda value: value,
+    "returned": lambda value: value,
     "inputs": _inputs,
     "state": _state,
 }

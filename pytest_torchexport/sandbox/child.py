@@ -1,17 +1,20 @@
-"""What runs in a process of its own for one artifact: load it, answer calls, end with the connection.
+"""The main loop of a child: load one artifact, answer calls, end when the connection ends.
 
-Free of torch at module level: which library answers is in the first message.
+Free of torch at module level: the first message names the library that answers.
 """
 
 from __future__ import annotations
 
 import importlib
+import operator
 import os
 import socket
 import sys
 import tempfile
 import traceback
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,40 +22,49 @@ from pytest_torchexport.sandbox import arrays, guard, wire
 
 
 class Answers(Protocol):
-    """A library that runs artifacts: ``sandbox.with_torch`` or ``sandbox.with_onnxruntime``."""
+    """What a library's module (``sandbox.libraries``) answers with. Each answer is plain data."""
 
     codec: wire.Codec
 
     def load(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Load what the message names; what is known of it, as plain data."""
+        """Load the message's file. Returns ``found`` (facts about it) and ``confined``."""
 
     def run(self, message: dict[str, Any]) -> dict[str, Any]:
-        """One call: ``returned``, ``inputs`` where they were written to, ``state`` where asked for."""
+        """Make one call. Returns ``returned`` and ``state``, and ``inputs`` if it changed them."""
 
-    def look(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Its ``state`` as it was loaded."""
+    def state(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Return ``state``: the parameters and buffers as they were loaded."""
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """Functions that a message names, imported before the process was confined."""
+
+    functions: tuple[Callable[..., Any], ...]
+    confined: bool
+    pickled: list[str]
 
 
 def main(channel: socket.socket) -> None:
     """Serve one connection to its end, and end this process with it."""
     code = 1
     try:
-        guard.deaf_to_the_terminal()
+        guard.ignore_interrupts()
         _serve(channel)
         code = 0
     except (EOFError, ConnectionError):
-        code = 0  # who asked has gone
+        code = 0  # the test session closed the connection, or is gone
     except BaseException:
-        traceback.print_exc()  # who asked shows the end of what was printed
+        traceback.print_exc()  # the session shows the end of this process's output
     finally:
-        # Not sys.exit: the interpreter's teardown costs 0.25 s and is nobody's business.
+        # Not sys.exit: the teardown of an interpreter with torch costs 0.25 s.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
 
 def _serve(channel: socket.socket) -> None:
-    # The first message has no tensors.
+    # The first message has no tensors, so that any codec reads it.
     message = wire.receive(channel, arrays.CODEC)
     home = Path(message["home"])
     _redirect(Path(message["output"]))
@@ -62,25 +74,31 @@ def _serve(channel: socket.socket) -> None:
     guard.die_with_parent()
     guard.limit(message["memory"])
     library: Answers = importlib.import_module(message["library"]).ANSWERS
-    # From here on it is the artifact's time that passes.
+    # The session's time limits count from here on.
     wire.send(channel, wire.packed({"ready": True}, arrays.CODEC))
     answer = _answer(library, message)
     while True:
         wire.send(channel, answer)
         try:
             answer = _answer(library, wire.receive(channel, library.codec))
-        except wire.CannotCross as error:
+        except wire.TransferError as error:
             answer = _failed(error)
         except (wire.Malformed, MemoryError) as error:
-            # Who asks writes no nonsense: there is no memory for it, and what is left of it would be taken for more.
+            # The session sends no malformed frames: memory ran out while one was read. The rest of
+            # it is still in the channel and would be taken for the next, so this process ends.
             wire.send(channel, _failed(error))
             return
 
 
 def _answer(library: Answers, message: dict[str, Any]) -> wire.Frame:
-    asked = {"load": library.load, "run": library.run, "look": library.look}
+    requests = {
+        "load": library.load,
+        "run": library.run,
+        "state": library.state,
+        "call": _call_function,
+    }
     try:
-        answer = asked[message["do"]](message)
+        answer = requests[message["do"]](message)
         raised = answer.get("raised")
         if raised is not None and guard.is_exhausted(": ".join(raised[:2])):
             answer = {"exhausted": raised[1]}
@@ -89,29 +107,35 @@ def _answer(library: Answers, message: dict[str, Any]) -> wire.Frame:
         return _failed(error)
 
 
+def _call_function(message: dict[str, Any]) -> dict[str, Any]:
+    """Call a function of ours with the file's path."""
+    (function,) = guarded(message, message["function"]).functions
+    return {"value": function(Path(message["path"]))}
+
+
 def _failed(error: BaseException) -> wire.Frame:
     kind, text = type(error).__name__, str(error)
     answer: dict[str, Any] = {"raised": [kind, text, None]}
-    if isinstance(error, wire.CannotCross):
-        answer = {"uncarried": [text, error.own_class]}
+    if isinstance(error, wire.TransferError):
+        answer = {"not_transferable": [text, error.own_class]}
     elif guard.is_exhausted(f"{kind}: {text}"):
         answer = {"exhausted": text}
     return wire.packed(answer, arrays.CODEC)
 
 
 def _redirect(output: Path) -> None:
-    """What is printed from here on goes to a file, also by native code; nothing is to be read."""
+    """Send all output from here on to a file, also that of native code; make stdin empty."""
     written = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for descriptor, stream in ((nothing, 0), (written, 1), (written, 2)):
         os.dup2(descriptor, stream)
-    # Line by line: of a process that is killed, what it said last is to be seen.
+    # Line by line: the last line of a process that is killed must be in the file.
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
 
 def _imported(name: str) -> None:
-    """Import what serving imports. Raises ImportError that names the setting: it is no fault of the file."""
+    """Import what serving imports. Raises ImportError that names the setting, not the artifact."""
     try:
         importlib.import_module(name)
     except Exception as error:
@@ -120,14 +144,21 @@ def _imported(name: str) -> None:
         ) from None
 
 
-def opened(message: dict[str, Any]) -> tuple[Any, bool]:
-    """What the message's ``loader`` (``package.module:attribute``) names, with the process shut behind it: the
-    loader's own imports and those that serving has anyway come before, the user's packages are gone. And whether the
-    kernel helped to shut it.
+def _function(path: str) -> Callable[..., Any]:
+    module, _, attribute = path.partition(":")
+    function: Callable[..., Any] = operator.attrgetter(attribute)(importlib.import_module(module))
+    return function
+
+
+def guarded(message: dict[str, Any], *paths: str) -> Guarded:
+    """Import functions (``package.module:name.name``) and confine this process.
+
+    In this order: import the functions with all that they import, block the user's packages, import
+    the modules that serving imports anyway, and forbid what ``guard.forbid`` forbids.
     """
-    module, _, attribute = message["loader"].partition(":")
-    loader = getattr(importlib.import_module(module), attribute)
+    functions = tuple(map(_function, paths))
     sys.meta_path.insert(0, guard.Blocker(message["blocked"], message["imports"]))
     for name in message["imports"]:
         _imported(name)
-    return loader, guard.forbid(Path(message["home"]), trusted=message["trusted"])
+    confinement = guard.forbid(Path(message["home"]), trusted=message["trusted"])
+    return Guarded(functions, confinement.by_kernel, confinement.pickled)

@@ -1,9 +1,9 @@
-"""What a child of a clean process must not have: the user's packages, the network, other programs, files
-outside its directory, code in pickles, memory and output without end.
+"""What a child must not have: the user's packages, the network, other programs, files outside its
+directory, code in pickles, memory and output without end.
 
-Python's own audit events, the kernel's limits, and Landlock where the kernel has it: the events do not see native code,
-nor what ``os.open`` is told of ``dir_fd``, nor ``os.mkfifo``. It is no jail: code that an artifact brings along can still read what the user
-can read; what it cannot find is a credential. Free of torch.
+By Python's audit events, by the kernel's resource limits, and by Landlock if the kernel has it:
+audit events do not see native code, nor the ``dir_fd`` of ``os.open``, nor ``os.mkfifo``. This is
+no jail: code in an artifact can still read what the user can read. Free of torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from pytest_torchexport.sandbox import landlock
 
-# What an artifact may print, and write to files, in bytes.
+# How much an artifact may print or write to a file, in bytes.
 OUTPUT_LIMIT = 64 * 2**20
 
 # https://docs.python.org/3/library/audit_events.html
@@ -38,14 +38,24 @@ _NETWORK = frozenset(
     }
 )
 _PROGRAMS = frozenset(
-    {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "pty.spawn"}
+    {
+        "os.exec",
+        "os.fork",
+        "os.forkpty",
+        "os.posix_spawn",
+        "os.spawn",
+        "os.system",
+        "pty.spawn",
+        "subprocess.Popen",
+    }
 )
 
 
 @dataclass(frozen=True)
 class _Path:
-    """Which arguments of an event are a path that is changed and the directory that it begins at (``dir_fd``); and
-    whether it is what a link leads to that is changed.
+    """Which arguments of an audit event are a changed path and its directory (``dir_fd``).
+
+    ``followed``: if the path is a link, the file that it leads to is changed.
     """
 
     path: int
@@ -53,7 +63,7 @@ class _Path:
     followed: bool = False
 
 
-# A link to a file is another way to write to it.
+# os.link counts as a change of the file: the link is another way to write to it.
 _CHANGES = {
     "os.chmod": (_Path(0, 2, followed=True),),
     "os.chown": (_Path(0, 3, followed=True),),
@@ -74,8 +84,11 @@ _PARENT_DEATH_SIGNAL = 1
 
 
 class Blocker(importlib.abc.MetaPathFinder):
-    """Makes packages look as if they were not installed, but for those that serving imports: these are found
-    even where only the test session has them on its path.
+    """Makes packages look as if they were not installed.
+
+    ``served`` are the modules that serving imports, each with the directory in which the test
+    session finds it: they are not blocked, and found even if only the session has that directory
+    on its path.
     """
 
     def __init__(self, blocked: Sequence[str], served: Mapping[str, str | None]) -> None:
@@ -85,7 +98,7 @@ class Blocker(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Any = None, target: Any = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Refuse the blocked ones; leave all others to the next finder."""
+        """Refuse blocked packages and find served ones; leave all others to the next finder."""
         if fullname.partition(".")[0] in self._blocked:
             raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
         directory = self._served.get(fullname)
@@ -95,16 +108,19 @@ class Blocker(importlib.abc.MetaPathFinder):
 
 
 def die_with_parent() -> None:
-    """Be killed where the server is, also inside native code. Linux only; elsewhere the server ends its
-    children when it ends itself.
+    """Have the kernel kill this process when the server ends, even inside native code.
+
+    Linux only. Without it, a server that ends normally ends its children.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def limit(memory: int | None) -> None:
-    """Let the kernel end what writes or allocates without end. ``memory`` in bytes counts what the process
-    can write to: files mapped into memory and addresses only reserved (CUDA) do not count.
+    """Have the kernel end this process if it writes or allocates without end.
+
+    ``memory`` in bytes counts memory that the process can write to, not files mapped into memory
+    and not addresses that are only reserved (as CUDA does). None is no limit.
     """
     try:
         import resource
@@ -126,7 +142,7 @@ def limit(memory: int | None) -> None:
 
 
 def is_exhausted(text: str) -> bool:
-    """Whether an exception says that there is no memory left, in Python's, torch's or C++'s words."""
+    """Return True if an error says, in words of Python, torch or C++, that no memory is left."""
     words = (
         "MemoryError",
         "allocate memory",
@@ -137,68 +153,107 @@ def is_exhausted(text: str) -> bool:
     return any(word in text for word in words)
 
 
-def forbid(home: Path, *, trusted: bool) -> bool:
-    """From now on, refuse network, other programs, signals to others and changing files outside ``home``; and unless
-    the file is ``trusted``, every class or function that a pickle wants to name. There are other ways to hide code in
-    a file, so the kernel is asked too: False where it does not help.
-    """
-    own, places, pid = _Own(home), _Places(), os.getpid()
-    writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
+@dataclass(frozen=True)
+class Confinement:
+    """How this process is confined.
 
-    def hook(event: str, args: tuple[Any, ...]) -> None:
+    ``by_kernel``: Landlock holds native code too. ``pickled``: grows by each class or function
+    that a pickle names, which ``weights_only`` would not load.
+    """
+
+    by_kernel: bool
+    pickled: list[str]
+
+
+def forbid(home: Path, *, trusted: bool) -> Confinement:
+    """Refuse, from now on, network, programs, signals to others and changes outside of ``home``.
+
+    If the file is not ``trusted``, a pickle may not name any class or function either. There are
+    ways to hide code that audit events do not see, so the kernel is asked too.
+    """
+    hook = _Hook(home, trusted=trusted)
+    sys.addaudithook(hook)
+    return Confinement(by_kernel=landlock.confine(home), pickled=hook.pickled)
+
+
+class _Hook:
+    """The audit hook. It cannot be removed again."""
+
+    def __init__(self, home: Path, *, trusted: bool) -> None:
+        self.pickled: list[str] = []
+        self._trusted = trusted
+        self._own = _OwnDirectory(home)
+        self._places = _Places()
+        self._pid = os.getpid()
+        self._writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
+
+    def __call__(self, event: str, args: tuple[Any, ...]) -> None:
+        """Raise PermissionError if the event is refused."""
         if event in _NETWORK:
             raise PermissionError(f"{event}: there is no network in the clean process")
-        if event in _PROGRAMS or event == "subprocess.Popen":
+        if event in _PROGRAMS:
             raise PermissionError(f"{event}: the clean process starts no other program")
-        if event == "os.killpg" or (event == "os.kill" and args[0] != pid):
+        if event == "os.killpg" or (event == "os.kill" and args[0] != self._pid):
             raise PermissionError(f"{event}: the clean process signals nobody else")
         if event == "pickle.find_class":
-            named = f"{args[0]}.{args[1]}"
-            if not trusted:
-                raise PermissionError(
-                    f"the file holds a pickle that names {named}: loading it would run code. Of a .pt2, the example "
-                    "inputs may hold it: program.example_inputs = None before torch.export.save leaves them out"
-                )
-            _named.setdefault(named)
-        if event == "open" and not isinstance(args[0], int) and _writes(args, writing):
-            own.check(places.of(args[0], None, followed=True))
+            self._unpickled(f"{args[0]}.{args[1]}")
+        self._check_changes(event, args)
+
+    def _unpickled(self, name: str) -> None:
+        if not self._trusted:
+            raise PermissionError(
+                f"the file holds a pickle that names {name}: loading it would run code. Of a .pt2, "
+                "the example inputs may hold it: program.example_inputs = None before "
+                "torch.export.save leaves them out"
+            )
+        if name not in self.pickled:
+            self.pickled.append(name)
+
+    def _check_changes(self, event: str, args: tuple[Any, ...]) -> None:
+        if event == "open" and not isinstance(args[0], int) and self._writes(args[1], args[2]):
+            self._own.check(self._places.of(args[0], None, followed=True))
         if event == "sqlite3.connect":
-            own.check(places.of_database(args[0]))
+            self._own.check(self._places.of_database(args[0]))
         for change in _CHANGES.get(event, ()):
             number = change.directory
             directory = args[number] if number is not None and number < len(args) else None
-            own.check(places.of(args[change.path], directory, followed=change.followed))
+            self._own.check(self._places.of(args[change.path], directory, followed=change.followed))
 
-    sys.addaudithook(hook)
-    return landlock.confine(home)
+    def _writes(self, mode: Any, flags: Any) -> bool:
+        if isinstance(mode, str):
+            return any(letter in mode for letter in "wax+")
+        return isinstance(flags, int) and bool(flags & self._writing)
 
 
-class _Own:
-    """What may be changed: a directory and what is below it, and the device that forgets."""
+class _OwnDirectory:
+    """What may be changed: a directory with everything below it, and the null device."""
 
     def __init__(self, home: Path) -> None:
         self._join = os.path.join  # kept: an artifact could put something else there
         self._root = self._join(os.path.realpath(home), "")
 
     def check(self, path: str) -> None:
+        """Raise PermissionError if the path is outside."""
         if path != os.devnull and not self._join(path, "").startswith(self._root):
             raise PermissionError(f"{path}: the clean process writes in its own directory only")
 
 
 class _Places:
-    """Where paths lead. What is asked of modules is kept: an artifact could put something else there."""
+    """Where paths lead. Keeps the functions it needs: an artifact could put others in ``os``."""
 
     def __init__(self) -> None:
         self._real, self._join, self._split = os.path.realpath, os.path.join, os.path.split
         self._text, self._link = os.fsdecode, os.readlink
 
     def of(self, path: Any, directory: Any, *, followed: bool) -> str:
-        """The place of a path below an open directory, or of an open file."""
+        """Return the real path of ``path`` below an open directory, or of an open file."""
         if isinstance(path, int):
-            return self._open(path)
+            return self._of_descriptor(path)
         relative = isinstance(directory, int) and directory >= 0
         whole = (
-            self._join(self._open(directory), self._text(path)) if relative else self._text(path)
+            self._join(self._of_descriptor(directory), self._text(path))
+            if relative
+            else self._text(path)
         )
         above, name = self._split(whole)
         if followed or name in ("", ".", ".."):
@@ -206,36 +261,21 @@ class _Places:
         return self._join(self._real(above), name)
 
     def of_database(self, name: Any) -> str:
-        """As SQLite reads it: some names are no files, and what looks like an URI may lead anywhere."""
+        """Return the path of an SQLite database. Some names are no files; a URI is refused."""
         text = self._text(name)
         if text in ("", ":memory:"):
             return os.devnull
         return text if text.startswith("file:") else self._real(text)
 
-    def _open(self, descriptor: int) -> str:
-        """Where the system does not tell what is open, that is nowhere."""
+    def _of_descriptor(self, descriptor: int) -> str:
+        """Return the path of an open file, or what is no path if the system does not say."""
         try:
             return self._link(f"/proc/self/fd/{descriptor}")
         except OSError:
             return f"descriptor {descriptor}"
 
 
-def named_by_pickles() -> list[str]:
-    """The classes and functions that pickles have named since: those that ``weights_only`` does not load."""
-    return list(_named)
-
-
-_named: dict[str, None] = {}
-
-
-def _writes(args: tuple[Any, ...], writing: int) -> bool:
-    mode, flags = args[1], args[2]
-    if isinstance(mode, str):
-        return any(letter in mode for letter in "wax+")
-    return isinstance(flags, int) and bool(flags & writing)
-
-
-def deaf_to_the_terminal() -> None:
-    """Ctrl-C in the terminal is the test session's, which ends its children itself."""
+def ignore_interrupts() -> None:
+    """Ignore Ctrl-C in the terminal: it is for the test session, which ends its children itself."""
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)

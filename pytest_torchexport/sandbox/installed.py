@@ -1,6 +1,6 @@
-"""Where the clean process finds torch that is not where its interpreter looks: on PYTHONPATH, in the user's site.
+"""The directories of torch outside of its interpreter's own, as with PYTHONPATH or a user's site.
 
-Separate because it is about how packages are installed. Free of torch.
+Separate because it is about how packages are installed.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ import sysconfig
 from importlib import metadata
 
 _LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu")
-# A requirement begins with a name: https://packaging.python.org/en/latest/specifications/dependency-specifiers/
+# A requirement begins with a name:
+# https://packaging.python.org/en/latest/specifications/dependency-specifiers/
 _NAME = re.compile(r"[\w.-]+")
 
 
 @functools.cache
-def elsewhere() -> tuple[str, ...]:
-    """The directories that the libraries of artifacts, and what these require, are installed in, where an isolated
-    interpreter would not look. What else lies there comes along: it was installed beside torch.
+def library_directories() -> tuple[str, ...]:
+    """Return where torch and its like are installed, unless an isolated interpreter looks there.
+
+    What they require is included. Other packages in such a directory become importable too: they
+    were installed beside torch.
     """
     usual = {os.path.realpath(path) for path in (*site.getsitepackages(), *_own())}
     found: dict[str, None] = {}
@@ -32,7 +35,7 @@ def elsewhere() -> tuple[str, ...]:
             continue
         directory = os.path.realpath(str(distribution.locate_file("")))
         if directory in usual:
-            continue  # with what it requires, by the same installer
+            continue  # and so is what it requires, which the same installer put there
         found.setdefault(directory)
         for requirement in distribution.requires or ():
             required = _NAME.match(requirement)

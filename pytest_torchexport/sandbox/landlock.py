@@ -1,7 +1,7 @@
-"""Linux's own word on where a process may write, for code that Python's audit events do not see: Landlock.
+"""Landlock: the Linux kernel limits where a process writes, native code included.
 
-Separate because it is the kernel's interface, https://docs.kernel.org/userspace-api/landlock.html, by number: glibc
-has no names for it. Free of torch.
+Separate because it calls the kernel by number
+(https://docs.kernel.org/userspace-api/landlock.html): glibc has no names for it. Free of torch.
 """
 
 from __future__ import annotations
@@ -17,24 +17,26 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION, _BENEATH = 1, 1
 _NO_NEW_PRIVILEGES = 38
 
-# What can be done to files, with the version of Landlock that has a word for it.
+# What can be done to files; a bit that the kernel does not know yet makes the call fail.
 _EXECUTE, _WRITE_FILE = 1 << 0, 1 << 1
 _REMOVE_AND_MAKE = sum(1 << bit for bit in range(4, 13))
 _REFER, _TRUNCATE = 1 << 13, 1 << 14
 _ANY_TCP, _ANY_SCOPE = 0b11, 0b11
 _NETWORK_SINCE = 4
-# Signals to others are its matter since then.
+# Landlock limits signals to other processes since this version.
 SCOPE_SINCE = 6
 
 
 def version() -> int:
-    """Which version of Landlock the kernel has; below 1 where it has none."""
+    """Return the version of Landlock that the kernel has; below 1 if it has none."""
     return _call(_CREATE_RULESET, None, 0, _VERSION) if sys.platform == "linux" else -1
 
 
 def confine(home: Path) -> bool:
-    """Let this process and its threads to come write below ``home`` alone, start no program, open no TCP
-    connection and signal nobody outside, for good; False where the kernel does not know how.
+    """Confine this process and all its later threads, for good. Returns False if the kernel cannot.
+
+    It may write below ``home`` only, start no program, open no TCP connection and, if the kernel's
+    version knows these, signal no other process.
     """
     number = version()
     if number < 1:
@@ -62,7 +64,7 @@ def confine(home: Path) -> bool:
 
 
 def _devices() -> Iterator[Path]:
-    """What is written to and is no file."""
+    """Yield the devices that an artifact may write to."""
     yield Path(os.devnull)
     yield from Path("/dev").glob("nvidia*")
 

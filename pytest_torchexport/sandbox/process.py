@@ -1,7 +1,7 @@
-"""The processes of the sandbox, seen from the test session: started when needed, ended with us, whatever ends us.
+"""Starts the servers of the sandbox on demand, and ends them with the session, also after SIGKILL.
 
-Where forking is safe, a server with its imports done forks a child per artifact, and one server per library serves
-the whole session; elsewhere each artifact gets an interpreter of its own.
+One server per library imports that library once and forks a child per artifact. Systems that do not
+fork safely start an interpreter per artifact instead.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from pytest_torchexport.sandbox.installed import elsewhere
+from pytest_torchexport.sandbox.installed import library_directories
+from pytest_torchexport.sandbox.libraries import Library
 
-# A server that has begun to import torch on a busy machine gets so long to answer.
+# How long a server may take to answer: it may be importing torch on a busy machine.
 PATIENCE_SECONDS = 120.0
-# Not on macOS: its system libraries do not survive a fork, https://github.com/python/cpython/issues/77906.
+# Not on macOS: its system libraries do not survive a fork,
+# https://github.com/python/cpython/issues/77906.
 FORKS = sys.platform == "linux"
-# Nobody's credentials, no paths of modules: what an interpreter needs to start, which GPUs it may see, and what changes
-# the numbers that come out.
-_ENVIRONMENT = (
+# Variables that a server inherits: what an interpreter needs to start, which GPUs it may see, and
+# what changes results. No credentials, and no paths of modules.
+_INHERITED = (
     "ATEN_CPU_CAPABILITY",
     "CUBLAS_WORKSPACE_CONFIG",
     "CUDA_DEVICE_ORDER",
@@ -49,35 +50,20 @@ _ENVIRONMENT = (
     "SYSTEMROOT",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
 )
-# Where a system's libraries look for a directory to write to.
+# One thread, as in the session; and no telemetry: ONNX Runtime would write an identifier and
+# connect to the network, and warns on stderr if it cannot
+# (https://github.com/microsoft/onnxruntime/pull/27379).
+_SET = {"OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
+# Variables in which libraries look for a directory to write to.
 _HOMES = ("HOME", "TEMP", "TMP", "TMPDIR", "USERPROFILE")
-# The number of a server's first request, to import what nothing goes without.
-_LIBRARY = 1
-
-
-# What a server says when it fails, in its directory.
+# The number of a server's first request, which imports its library.
+_FIRST = 1
+# The file in a server's directory with its stderr.
 LOG = "server.log"
 
 
 class ServerUnavailable(RuntimeError):
-    """The server does not answer any more."""
-
-
-@dataclass(frozen=True)
-class Library:
-    """What artifacts of a kind are run with: the child's module, and what a server imports beforehand."""
-
-    answers: str
-    preload: tuple[str, ...]
-
-
-TORCH = Library(
-    "pytest_torchexport.sandbox.with_torch", ("torch", "pytest_torchexport.sandbox.with_torch")
-)
-ONNXRUNTIME = Library(
-    "pytest_torchexport.sandbox.with_onnxruntime",
-    ("onnxruntime", "onnx", "pytest_torchexport.sandbox.with_onnxruntime"),
-)
+    """There is no server, or it does not answer."""
 
 
 class Child(Protocol):
@@ -86,16 +72,18 @@ class Child(Protocol):
     channel: socket.socket
 
     def end(self) -> int:
-        """End it, where it has not ended by itself; its wait status."""
+        """End it if it has not ended by itself. Returns its wait status."""
 
 
 class Server:
-    """A server process and its directory, in which everything lies that its children need. Threads may share it.
+    """A server process, and its directory with the files of its children. Threads may share it.
 
-    Its answers bear the number of the request: one that nobody waits for any more, because an interrupt came between,
-    is never taken for the next.
+    Its answers bear the number of their request: the answer to a request that an interrupt cut
+    short is never taken for the answer to the next.
     """
 
+    # State of the process on purpose: a start costs seconds, and items share nothing else through
+    # it.
     _shared: ClassVar[dict[Library, Server]] = {}
     _sharing: ClassVar[threading.RLock] = threading.RLock()
 
@@ -103,22 +91,23 @@ class Server:
         self.home = home or Path(tempfile.mkdtemp(prefix="torchexport-"))
         self._library = library
         self._owner = os.getpid()
-        self._said: frozenset[str] = frozenset()
+        self._preloaded: frozenset[str] = frozenset()
         self._process: subprocess.Popen[bytes] | None = None
-        self._asking = threading.RLock()
+        self._exchanging = threading.RLock()
         self._number = 0
         self._broken = ""
         atexit.register(self.close)
         if FORKS:
-            # Of whole messages: half of one that was interrupted would garble the next.
+            # Whole messages: half of an interrupted one would garble the next.
             self._control, theirs = _pair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._process = _python(self.home, "server", theirs, str(self.home))
-            self._tell(self._next(), {"preload": library.preload})
+            self._send(self._next(), {"preload": [*library.preload, library.answers]})
 
     @classmethod
     def of(cls, library: Library) -> Server:
-        """The one server of this process for a library, started again where it is gone: in its directory, because
-        of the artifacts there. Does not wait for it.
+        """Return this process's server for a library. Does not wait until it is ready.
+
+        One that is gone is started again in its directory, because artifacts lie there.
         """
         with cls._sharing:
             server, home = cls._shared.get(library), None
@@ -131,26 +120,33 @@ class Server:
             cls._shared[library] = cls(library, home)
             return cls._shared[library]
 
+    @classmethod
+    def close_all(cls) -> None:
+        """Close every server of this process."""
+        with cls._sharing:
+            while cls._shared:
+                cls._shared.popitem()[1].close()
+
     @property
     def alive(self) -> bool:
-        """Whether it can still be asked: one that lacks its library never will."""
+        """False if it has ended, or could not import its library."""
         running = self._process is None or self._process.poll() is None
         return running and not self._broken and self.home.is_dir()
 
-    def room(self) -> Path:
-        """A new directory for one artifact."""
+    def artifact_directory(self) -> Path:
+        """Return a new directory for one artifact. Raises OSError."""
         return Path(tempfile.mkdtemp(prefix="artifact-", dir=self.home))
 
     def preload(self, modules: Sequence[str]) -> None:
-        """Import modules that children will need, once, in the background of what we do."""
-        if not FORKS or self._said.issuperset(modules):
+        """Have the server import modules that its children will need. Does not wait."""
+        if not FORKS or self._preloaded.issuperset(modules):
             return
-        with self._asking:
-            self._tell(self._next(), {"preload": list(modules)})
-            self._said |= frozenset(modules)
+        with self._exchanging:
+            self._send(self._next(), {"preload": list(modules)})
+            self._preloaded |= frozenset(modules)
 
     def start(self) -> Child:
-        """A child. Raises Gone where the server does not answer, or cannot start one."""
+        """Return a new child. Raises ServerUnavailable."""
         ours, theirs = _pair()
         try:
             if FORKS:
@@ -163,23 +159,27 @@ class Server:
             theirs.close()
 
     def end(self, child: int) -> int:
-        """The wait status of a child that has ended, or is ended now; by the number of the request that started it.
-        Raises Gone.
+        """End a child, named by the number of the request that started it. Returns its wait status.
+
+        Raises ServerUnavailable.
         """
-        with self._asking:
+        with self._exchanging:
             number = self._next()
-            self._tell(number, {"end": child})
-            return int(self._hear(number)["status"])
+            self._send(number, {"end": child})
+            return int(self._receive(number)["status"])
 
     def close(self) -> None:
-        """End the process with its children and remove the directory; in a forked copy of who started it, let go."""
+        """End the process with its children, and remove the directory.
+
+        In a forked copy of the session it only closes its own end.
+        """
         atexit.unregister(self.close)
         self._end()
         if self._owner == os.getpid():
             shutil.rmtree(self.home, ignore_errors=True)
 
     def hand_over(self) -> Path | None:
-        """End the process; its directory, where it still is, is the caller's from now on."""
+        """End the process and give its directory to the caller; None if that is gone."""
         atexit.unregister(self.close)
         self._end()
         return self.home if self.home.is_dir() else None
@@ -188,47 +188,48 @@ class Server:
         process = self._process
         if process is None:
             return
-        # Of one that was waited for, the number may be another's by now.
+        # After a wait, another process may have its number.
         if self._owner == os.getpid() and process.poll() is None:
             with contextlib.suppress(OSError):
-                # Children that sit in native code do not hear that we are gone; all are of one group.
+                # With its children, which are of its group: native code does not notice a closed
+                # socket.
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        self._control.close()  # only now: who hears that we are gone removes the directory
+        self._control.close()  # last: a server that sees it closed removes the directory
 
     def _forked(self, ours: socket.socket, theirs: socket.socket) -> Child:
-        with self._asking:
+        with self._exchanging:
             number = self._next()
             try:
-                self._tell(number, {"start": True}, theirs)
-                return _Forked(self, ours, number, self._hear(number)["pid"])
+                self._send(number, {"start": True}, theirs)
+                return _Forked(self, ours, number, self._receive(number)["pid"])
             except ServerUnavailable:
                 raise
             except BaseException:
-                self._tell(self._next(), {"end": number})  # nobody else knows of it
+                self._send(self._next(), {"end": number})  # no other code knows of that child
                 raise
 
     def _next(self) -> int:
         self._number += 1
         return self._number
 
-    def _tell(
+    def _send(
         self, number: int, message: dict[str, Any], passed: socket.socket | None = None
     ) -> None:
         if self._owner != os.getpid():
-            raise ServerUnavailable("the clean process belongs to who forked this one")
+            raise ServerUnavailable("the clean process belongs to the parent of this process")
         data = json.dumps({**message, "number": number}).encode()
         try:
             socket.send_fds(self._control, [data], [passed.fileno()] if passed is not None else [])
         except OSError as error:
             self._give_up(error)
 
-    def _hear(self, number: int) -> dict[str, Any]:
-        """The answer to a request. Raises Gone also where the server could not do what it was asked."""
+    def _receive(self, number: int) -> dict[str, Any]:
+        """Return the answer to a request. Raises ServerUnavailable, also if the request failed."""
         answer: dict[str, Any] = {"number": 0}
         while answer["number"] != number:
             answer = self._answer()
-            if answer["number"] == _LIBRARY:
+            if answer["number"] == _FIRST:
                 self._broken = answer.get("error", "")
         failed = self._broken or answer.get("error", "")
         if failed:
@@ -250,31 +251,31 @@ class Server:
     def _give_up(self, error: Exception) -> None:
         assert self._process is not None
         code = self._process.poll()
-        said = f"it ended with status {code}" if code is not None else type(error).__name__
-        said = ": ".join([said, *self._last_words()])
+        reason = f"it ended with status {code}" if code is not None else type(error).__name__
+        reason = ": ".join([reason, *self._last_line()])
         self._end()
-        raise ServerUnavailable(f"the clean process does not answer: {said}") from None
+        raise ServerUnavailable(f"the clean process does not answer: {reason}") from None
 
-    def _last_words(self) -> list[str]:
-        """The last line that the server wrote before it ended."""
+    def _last_line(self) -> list[str]:
+        """Return the last line of the server's log, if there is one."""
         with contextlib.suppress(OSError):
             return (self.home / LOG).read_text(errors="replace").splitlines()[-1:]
         return []
 
 
 def _pair(*kind: int) -> tuple[socket.socket, socket.socket]:
-    """Two ends that are connected. Raises OSError, and Gone where something in this process forbids sockets."""
+    """Return two connected sockets. Raises OSError, ServerUnavailable if those are forbidden."""
     try:
         return socket.socketpair(*kind)
     except RuntimeError as error:  # pytest-socket's, https://github.com/miketheman/pytest-socket
         raise ServerUnavailable(
-            f"this process may not have sockets ({error}); with --allow-unix-socket, pytest-socket forbids only those "
-            "that leave the machine"
+            f"sockets are forbidden in the test process ({error}); with --allow-unix-socket, "
+            "pytest-socket forbids only those to other machines"
         ) from None
 
 
 class _Forked:
-    """A child of the server's."""
+    """A child that a server forked."""
 
     def __init__(self, server: Server, channel: socket.socket, number: int, pid: int) -> None:
         self.channel = channel
@@ -283,20 +284,20 @@ class _Forked:
         self._pid = pid
 
     def end(self) -> int:
-        """Ended by its parent, which alone hears its status."""
+        """Have the server end it: only a parent can wait for a process."""
         self.channel.close()
         return self._server.end(self._number)
 
 
 class _Spawned:
-    """A child of our own."""
+    """A child that this process started."""
 
     def __init__(self, channel: socket.socket, process: subprocess.Popen[bytes]) -> None:
         self.channel = channel
         self._process = process
 
     def end(self) -> int:
-        """Its status as ``os.waitpid`` would give it."""
+        """End it. Returns its status in the form of ``os.waitpid``."""
         self.channel.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(0.05)  # it may be about to end by itself, and say why
@@ -305,9 +306,10 @@ class _Spawned:
         return -code if code < 0 else code << 8
 
 
-def _python(home: Path, room: str, theirs: socket.socket, *arguments: str) -> Any:
-    """An isolated interpreter that runs ``main`` of a room of ours: of the user's paths and site, those alone
-    where torch is.
+def _python(home: Path, module: str, theirs: socket.socket, *arguments: str) -> Any:
+    """Start an isolated interpreter that runs ``main`` of a module of the sandbox.
+
+    Of the user's paths it gets only those in which the libraries of artifacts are installed.
     """
     root = str(Path(__file__).resolve().parents[2])
     windows = sys.platform == "win32"
@@ -318,11 +320,13 @@ def _python(home: Path, room: str, theirs: socket.socket, *arguments: str) -> An
     )
     given = ", ".join([end, *map(repr, arguments)])
     code = (
-        # First, because another version may be installed; and gone again: what lies beside us is not for them.
-        f"import socket, sys; sys.path.insert(0, {root!r}); from pytest_torchexport.sandbox import {room}; "
-        f"sys.path.remove({root!r}); sys.path.extend({elsewhere()!r}); {room}.main({given})"
+        # Our own directory comes first, because another version may be installed; and is removed
+        # again, because artifacts must not find what lies beside this package.
+        f"import socket, sys; sys.path.insert(0, {root!r}); "
+        f"from pytest_torchexport.sandbox import {module}; sys.path.remove({root!r}); "
+        f"sys.path.extend({library_directories()!r}); {module}.main({given})"
     )
-    kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     log = (home / LOG).open("ab")
     try:
         process = subprocess.Popen(  # noqa: S603  # our own interpreter and code
@@ -331,9 +335,9 @@ def _python(home: Path, room: str, theirs: socket.socket, *arguments: str) -> An
             stdout=subprocess.DEVNULL,
             stderr=log,
             cwd=home,
-            env=kept | dict.fromkeys(_HOMES, str(home)) | {"OMP_NUM_THREADS": "1"},
+            env=inherited | dict.fromkeys(_HOMES, str(home)) | _SET,
             pass_fds=() if windows else [theirs.fileno()],
-            # Ctrl-C in the terminal is for the test session, which ends its children itself.
+            # Ctrl-C in the terminal is for the session, which ends its children itself.
             start_new_session=True,
         )
         if process.stdin is not None:

@@ -1,5 +1,6 @@
-"""The loop inside a clean process: one forked child per artifact. It imports what children need and never runs
-an operation itself, so they start clean, in milliseconds.
+"""The loop of a server: import the library once, then fork a child per artifact.
+
+It never runs an operation itself, so that each child starts clean, within milliseconds.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from typing import Any
 
 from pytest_torchexport.sandbox import child, guard
 
-# How much is told of an error: a message has to arrive whole.
-_MOST = 2000
+# How much of an error's text is sent, in characters: one message has to hold it.
+_ERROR_LENGTH = 2000
 
 
 def main(control: socket.socket, home: str) -> None:
-    """Serve requests, a message of JSON each, until whoever asks is gone; then leave nothing behind."""
-    guard.deaf_to_the_terminal()
+    """Serve requests (one JSON message each) until the session is gone; then remove ``home``."""
+    guard.ignore_interrupts()
     children: dict[int, int] = {}
-    with contextlib.suppress(ConnectionError):  # whoever asked was killed
+    with contextlib.suppress(ConnectionError):  # the session was killed
         while (request := _receive(control)) is not None:
             message, descriptors = request
             answer = _answer(message, descriptors, control, children)
@@ -45,11 +46,11 @@ def _answer(
     control: socket.socket,
     children: dict[int, int],
 ) -> dict[str, Any]:
-    """What came of a request. One that fails is told and leaves the others as they are: artifacts lie here."""
+    """Return the answer to a request. A failed one gets its error: the server serves on."""
     try:
         return _serve(message, descriptors, control, children)
     except (Exception, SystemExit) as error:
-        return {"error": f"{type(error).__name__}: {error}"[:_MOST]}
+        return {"error": f"{type(error).__name__}: {error}"[:_ERROR_LENGTH]}
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
@@ -84,7 +85,7 @@ def _become_child(control: socket.socket, channel: int) -> None:
 
 
 def _end(pid: int) -> int:
-    """The child's wait status, killed where it has not ended."""
+    """Return a child's wait status; kill it first if it has not ended."""
     done, status = os.waitpid(pid, os.WNOHANG)
     if not done:
         os.kill(pid, signal.SIGKILL)

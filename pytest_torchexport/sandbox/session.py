@@ -1,7 +1,7 @@
-"""One artifact in a clean process: loaded there, called there, and what became of it.
+"""One artifact in the sandbox: load it, call it, and get an Outcome.
 
-What the rooms above know of the sandbox. Every way in which a process can fail to answer ends here as an
-outcome: it died, it hung, or it could not be had.
+Every way in which a process can fail (a crash, a time limit, no process at all) ends here as an
+Outcome.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.messages import printable
@@ -28,31 +28,32 @@ from pytest_torchexport.outcomes.observe import (
 )
 from pytest_torchexport.sandbox import answers, guard, tensors, wire
 from pytest_torchexport.sandbox.answers import Answer
-from pytest_torchexport.sandbox.process import (
-    ONNXRUNTIME,
-    PATIENCE_SECONDS,
-    TORCH,
-    Child,
-    Library,
-    Server,
-    ServerUnavailable,
-)
+from pytest_torchexport.sandbox.libraries import Library, library_named
+from pytest_torchexport.sandbox.process import PATIENCE_SECONDS, Child, Server, ServerUnavailable
 
-# How much of what an artifact printed is kept: its end, in bytes.
+# How much of an artifact's output is kept: its end, in bytes.
 OUTPUT_TAIL = 4000
 MEGABYTE = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What to load, and how. ``loader`` is ``package.module:attribute`` with a ``load(path, device)``; ``home`` is the
-    directory that the artifact may write to; ``blocked`` are packages that must not be importable there, ``imports``
-    those that serving imports anyway; ``memory`` is in megabytes; ``trusted`` that this run made the file itself.
-    ``thorough`` and ``fresh`` say how calls are undone (``observe.State``, a copy per call). Without ``torch`` ONNX
-    Runtime alone answers.
+    """A file to load, and how.
+
+    - ``load`` and ``read``: the functions ``load(path, device)``, which returns a callable, and
+      ``read(path, loaded)``, which returns its facts; each as ``package.module:name.name``.
+    - ``library``: a name in ``sandbox.libraries``.
+    - ``home``: the one directory that the artifact may write to.
+    - ``memory``: its limit in megabytes.
+    - ``blocked``: packages that must not be importable.
+    - ``imports``: modules that serving imports anyway.
+    - ``trusted``: this run made the file itself.
+    - ``thorough``, ``fresh``: how calls are undone (``observe.State``; a copy per call).
     """
 
-    loader: str
+    load: str
+    read: str
+    library: str
     path: Path
     home: Path
     device: str
@@ -62,57 +63,52 @@ class Source:
     trusted: bool = True
     thorough: bool = False
     fresh: bool = False
-    torch: bool = True
 
     @property
-    def library(self) -> Library:
-        """What answers for it."""
-        return TORCH if self.torch else ONNXRUNTIME
+    def memory_bytes(self) -> int | None:
+        """The limit that the kernel enforces, in bytes; None on CUDA.
 
-    @property
-    def most(self) -> int | None:
-        """How much memory it may have, in bytes; None where none is kept to: addresses that CUDA reserves are no
-        memory, but kernels do not agree on how they count.
+        CUDA reserves addresses that are no memory, and kernels do not agree on how they count.
         """
         return self.memory * MEGABYTE if self.device == "cpu" else None
 
 
-def warm_up(*, torch: bool, preload: Sequence[str] = ()) -> None:
-    """Start the server, so that it is ready by the time something has been exported. Does not wait."""
+def warm_up(library: str, preload: Sequence[str] = ()) -> None:
+    """Start the server, so that it is ready once something has been exported. Does not wait."""
     try:
-        Server.of(TORCH if torch else ONNXRUNTIME).preload(preload)
+        Server.of(library_named(library)).preload(preload)
     except (ServerUnavailable, OSError):
-        return  # who needs it will start it again, and be told why not
+        return  # the first session will try again, and report why it cannot
 
 
-def room(*, torch: bool) -> Path:
-    """A directory for one artifact, beside its server; gone with it at the latest. Raises OSError."""
-    return Server.of(TORCH if torch else ONNXRUNTIME).room()
+def artifact_directory(library: str) -> Path:
+    """Return a new directory for one artifact; it goes with its server at the latest.
+
+    Raises OSError and ServerUnavailable.
+    """
+    return Server.of(library_named(library)).artifact_directory()
 
 
-class Session:
-    """A loaded artifact. ``problem`` is why it was not loaded within ``limit`` seconds, ``started`` whether there was
-    a process for it at all, ``found`` what its loader says of it, ``confined`` that the kernel keeps it from writing
-    elsewhere.
+class SandboxProcess:
+    """A child process, and the first request that was made of it.
 
-    As a context it ends its process. After a call that died or hung it is over.
+    ``started``: there was a process at all. ``problem``: the Outcome of the first request if it
+    failed. As a context manager it ends its process. After a crash or a time limit it is over.
     """
 
-    def __init__(self, source: Source, limit: float) -> None:
+    def __init__(self, source: Source, first: Mapping[str, Any], limit: float) -> None:
         self._source = source
         self._child: Child | None = None
-        self._over: Outcome | None = None
+        self._ended: Outcome | None = None
         self._output = source.home / f"{source.path.name}.output"
-        self.found: Mapping[str, Any] = {}
-        self.confined = False
         self.started = False
         try:
-            self.problem = self._load(limit)
+            self._first, self.problem = self._begin(first, limit)
         except BaseException:
-            self.close()  # nobody has this session
+            self.close()  # the caller has no session that it could close
             raise
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -125,20 +121,162 @@ class Session:
 
     @property
     def over(self) -> bool:
-        """Whether its process is gone."""
+        """True if its process is gone."""
         return self._child is None
+
+    def printed(self) -> str:
+        """Return the end of what the artifact has printed so far."""
+        try:
+            with self._output.open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(max(size - OUTPUT_TAIL, 0))
+                return printable(file.read().decode(errors="replace"))
+        except OSError:
+            return ""
+
+    def close(self) -> int | None:
+        """End the process. Returns its wait status, None if that is not known."""
+        child, self._child = self._child, None
+        if child is None:
+            return None
+        try:
+            return child.end()
+        except ServerUnavailable:
+            return None
+
+    def _begin(self, first: Mapping[str, Any], limit: float) -> tuple[Answer, Outcome | None]:
+        source = self._source
+        library = library_named(source.library)
+        message = {
+            **first,
+            "library": library.answers,
+            "path": str(source.path),
+            "home": str(source.home),
+            "output": str(self._output),
+            "blocked": list(source.blocked),
+            "imports": {name: _directory_of(name) for name in source.imports},
+            "trusted": source.trusted,
+            "memory": source.memory_bytes,
+        }
+        try:
+            self._child = _started(library)
+        except (ServerUnavailable, OSError) as error:
+            return self._not_started(error)
+        # Until it is ready, the plugin's own time passes, not the artifact's.
+        ready = self._exchange(message, "start", PATIENCE_SECONDS)
+        if not isinstance(ready, Answer):
+            return self._not_started(ready)
+        self.started = True
+        answer = self._exchange(None, first["do"], limit)
+        if not isinstance(answer, Answer):
+            return Answer(), answer
+        if answer.failure is not None:
+            self._ended = answer.failure
+            self.close()
+        return answer, answer.failure
+
+    def _not_started(self, reason: object) -> tuple[Answer, Crashed]:
+        crashed = Crashed(f"the clean process could not be started: {reason}")
+        self._ended = crashed
+        return Answer(), crashed
+
+    # -- one request, one answer -------------------------------------------------------------------
+
+    def _exchange(
+        self, message: dict[str, Any] | None, request: str, limit: float
+    ) -> Answer | Crashed | TimedOut:
+        """Send a message, if there is one, and return the next answer."""
+        assert self._child is not None
+        channel = self._child.channel
+        codec = tensors.CODEC if self._source.trusted else tensors.STRICT
+        most = float(self._source.memory * MEGABYTE)
+        try:
+            if message is not None:
+                frame = wire.packed(message, tensors.CODEC)
+                channel.settimeout(limit)
+                # A process that is gone may have sent why before.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    wire.send(channel, frame)
+            received = wire.receive(channel, codec, most=most, seconds=limit)
+            answer = answers.read(received, request)
+        except TimeoutError:
+            return self._end(TimedOut(limit))
+        except wire.TransferError as error:
+            return Answer(not_transferable=NotTransferable(str(error), error.own_class))
+        except wire.Malformed as error:
+            return self._end_malformed(str(error))
+        except (EOFError, OSError):
+            return self._end(None)
+        except BaseException:
+            self.close()  # its answer may still come, and would be taken for the next one
+            raise
+        if answer.exhausted is not None:
+            text = f": {answer.exhausted}" if answer.exhausted else ""
+            return self._end(Crashed(f"it {self._out_of_memory()}{text}"))
+        return answer
+
+    def _end_malformed(self, what: str) -> Crashed | TimedOut:
+        return self._end(
+            Crashed(
+                f"it sent a malformed answer ({printable(what)}): a file that runs code of its own "
+                "can do that"
+            )
+        )
+
+    def _out_of_memory(self) -> str:
+        if self._source.memory_bytes is None:
+            return "ran out of memory"
+        return f"exhausted its memory limit of {self._source.memory} MB (torchexport_memory_limit)"
+
+    def _end(self, known: Crashed | TimedOut | None) -> Crashed | TimedOut:
+        status = self.close()
+        ended = known or Crashed(_reason(status), from_outside=_is_from_outside(status))
+        if isinstance(ended, Crashed):
+            ended = dataclasses.replace(ended, output=self.printed())
+        self._ended = ended
+        return ended
+
+
+class SandboxSession(SandboxProcess):
+    """A loaded artifact.
+
+    ``found``: the facts that were read in the file. ``confined``: the kernel keeps it from writing
+    outside of its directory.
+    """
+
+    def __init__(self, source: Source, limit: float) -> None:
+        """Load the file within ``limit`` seconds; ``problem`` is why it was not loaded."""
+        first = {
+            "do": "load",
+            "load": source.load,
+            "read": source.read,
+            "device": source.device,
+            "thorough": source.thorough,
+            "fresh": source.fresh,
+        }
+        super().__init__(source, first, limit)
+
+    @property
+    def found(self) -> Mapping[str, Any]:
+        """The facts that were read in the file, as plain data."""
+        return self._first.found
+
+    @property
+    def confined(self) -> bool:
+        """True if the kernel confines the process."""
+        return self._first.confined
 
     def run(
         self, call: Call, *, seed: int, limit: float, anew: bool = True, state: bool = False
     ) -> tuple[Outcome, Tensors]:
-        """What the artifact does with the call (tensors on the CPU) within ``limit`` seconds: from how it was
-        loaded where ``anew``, else from where the call before ended. With its tensors by name where
-        ``state``.
+        """Call the artifact (tensors on the CPU) and return its outcome, within ``limit`` seconds.
 
-        A call that cannot cross is Uncarried before anything is sent.
+        It starts from its loaded state if ``anew``, else from where the last call ended. If
+        ``state``, its tensors after the call are returned by name. A call that cannot be sent is
+        NotTransferable.
         """
-        if self._over is not None:
-            return self._over, {}
+        if self._ended is not None:
+            return self._ended, {}
         message = {
             "do": "run",
             "args": list(call.args),
@@ -152,145 +290,42 @@ class Session:
         answer = self._exchange(message, "run", limit)
         if not isinstance(answer, Answer):
             return answer, {}
-        failed = answer.raised or answer.uncarried
-        if failed is not None:
-            return failed, answer.state
+        if answer.failure is not None:
+            return answer.failure, answer.state
         left = answer.inputs or call
         if len(list(left.tensors())) != len(list(call.tensors())):
-            return self._misspoke("inputs that were not given"), {}
+            return self._end_malformed("inputs that were not given"), {}
         return Returned(answer.returned, left), answer.state
 
     def tensors(self, limit: float) -> Tensors:
-        """Its parameters and buffers as it was loaded, by name; none where its process is gone."""
-        answer = self._exchange({"do": "look"}, "look", limit) if self._over is None else None
+        """Return its parameters and buffers as loaded, by name; none if its process is gone."""
+        answer = self._exchange({"do": "state"}, "state", limit) if self._ended is None else None
         return answer.state if isinstance(answer, Answer) else {}
 
-    def printed(self) -> str:
-        """The end of what the artifact has printed so far."""
-        try:
-            with self._output.open("rb") as file:
-                size = file.seek(0, 2)
-                file.seek(max(size - OUTPUT_TAIL, 0))
-                return printable(file.read().decode(errors="replace"))
-        except OSError:
-            return ""
 
-    def close(self) -> int | None:
-        """End the process; its wait status, None where that is not known."""
-        child, self._child = self._child, None
-        if child is None:
-            return None
-        try:
-            return child.end()
-        except ServerUnavailable:
-            return None
+class SandboxFunctionCall(SandboxProcess):
+    """A function of this package (``package.module:name``), called with a file's path."""
 
-    # -- one message, one answer -------------------------------------------------------------------
+    def __init__(self, function: str, source: Source, limit: float) -> None:
+        """Call it within ``limit`` seconds; ``problem`` is why it returned nothing."""
+        super().__init__(source, {"do": "call", "function": function}, limit)
 
-    def _load(self, limit: float) -> Outcome | None:
-        source = self._source
-        message = {
-            "do": "load",
-            "library": source.library.answers,
-            "loader": source.loader,
-            "path": str(source.path),
-            "home": str(source.home),
-            "output": str(self._output),
-            "device": source.device,
-            "blocked": list(source.blocked),
-            "imports": {name: _directory_of(name) for name in source.imports},
-            "trusted": source.trusted,
-            "thorough": source.thorough,
-            "fresh": source.fresh,
-            "memory": source.most,
-        }
-        try:
-            self._child = _started(source.library)
-        except (ServerUnavailable, OSError) as error:
-            self._over = Crashed(f"the clean process could not be started: {error}")
-            return self._over
-        # Until it is ready it is our time that passes, not the artifact's.
-        ready = self._exchange(message, "start", PATIENCE_SECONDS)
-        if not isinstance(ready, Answer):
-            self._over = Crashed(f"the clean process could not be started: {ready}")
-            return self._over
-        self.started = True
-        answer = self._exchange(None, "load", limit)
-        if not isinstance(answer, Answer):
-            return answer
-        failed = answer.raised or answer.uncarried
-        if failed is not None:
-            self._over = failed
-            self.close()
-            return self._over
-        self.found, self.confined = answer.found, answer.confined
-        return None
-
-    def _exchange(
-        self, message: dict[str, Any] | None, about: str, limit: float
-    ) -> Answer | Crashed | TimedOut:
-        """What it says next, after it was told something, or without."""
-        assert self._child is not None
-        channel = self._child.channel
-        codec = tensors.CODEC if self._source.trusted else tensors.STRICT
-        most = float(self._source.memory * MEGABYTE)
-        try:
-            if message is not None:
-                frame = wire.packed(message, tensors.CODEC)
-                channel.settimeout(limit)
-                # It may have said why before it went.
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    wire.send(channel, frame)
-            said = wire.receive(channel, codec, most=most, seconds=limit)
-            answer = answers.read(said, about)
-        except TimeoutError:
-            return self._end(TimedOut(limit))
-        except wire.CannotCross as error:
-            return Answer(uncarried=NotTransferable(str(error), error.own_class))
-        except wire.Malformed as error:
-            return self._misspoke(str(error))
-        except (EOFError, OSError):
-            return self._end(None)
-        except BaseException:
-            self.close()  # its answer may still come: nobody must take it for another's
-            raise
-        if answer.exhausted is not None:
-            said = f": {answer.exhausted}" if answer.exhausted else ""
-            return self._end(Crashed(f"it {self._ran_out()}{said}"))
-        return answer
-
-    def _misspoke(self, what: str) -> Crashed | TimedOut:
-        return self._end(
-            Crashed(
-                f"it answered with what the plugin does not understand ({printable(what)}): a file that runs code of "
-                "its own can do that"
-            )
-        )
-
-    def _ran_out(self) -> str:
-        if self._source.most is None:
-            return "ran out of memory"
-        return f"exhausted its memory limit of {self._source.memory} MB (torchexport_memory_limit)"
-
-    def _end(self, known: Crashed | TimedOut | None) -> Crashed | TimedOut:
-        status = self.close()
-        died = known or Crashed(_fate(status), from_outside=_is_from_outside(status))
-        if isinstance(died, Crashed):
-            died = dataclasses.replace(died, output=self.printed())
-        self._over = died
-        return died
+    @property
+    def value(self) -> Any:
+        """What it returned, as plain data; None if there is a problem."""
+        return self._first.value
 
 
 def _started(library: Library) -> Child:
-    """A child; of a new server, where the one there was turns out to have died since. Raises Gone, OSError."""
+    """Return a child, of a new server if the old one died. Raises ServerUnavailable, OSError."""
     try:
         return Server.of(library).start()
     except ServerUnavailable:
         return Server.of(library).start()
 
 
-def _fate(status: int | None) -> str:
-    """How a process ended, in words."""
+def _reason(status: int | None) -> str:
+    """Return how a process ended, as a sentence of a report."""
     if status is None:
         return "its process is gone, and its server with it"
     number = status & 0x7F
@@ -306,12 +341,12 @@ def _fate(status: int | None) -> str:
 
 
 def _is_from_outside(status: int | None) -> bool:
-    """Whether the system or somebody else may have ended a process."""
+    """Return True if the system or another process may have ended it."""
     return status is None or status & 0x7F == getattr(signal, "SIGKILL", 0)
 
 
 def _directory_of(name: str) -> str | None:
-    """Where the test session finds a package that serving imports: maybe only its own path leads there."""
+    """Return the directory in which this process finds a package; None if it does not."""
     top = name.partition(".")[0]
     try:
         spec = importlib.util.find_spec(top)

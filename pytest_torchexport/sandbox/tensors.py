@@ -11,30 +11,36 @@ import torch
 import torch.utils._pytree as torch_pytree
 
 from pytest_torchexport.inputs.pytrees import packed
-from pytest_torchexport.sandbox.wire import NotCarried, OwnClass
+from pytest_torchexport.sandbox.wire import UnknownClass, UnsupportedValue
 
 
 @dataclass(frozen=True)
-class Tensors:
-    """The codec of this process and of the server that has torch. To rebuild a registered class may import what its
-    structure names, so what may be hostile has no ``nodes``.
+class TensorCodec:
+    """The codec of the test session and of the server with torch.
+
+    To rebuild a registered class, torch may import what its structure names. So ``nodes`` is False
+    for answers of a file that this run did not make.
     """
 
     nodes: bool
 
     def raw(self, leaf: Any) -> tuple[str, Sequence[int], Any] | None:
-        """The tensor's numbers in their order, on the CPU. Raises NotCarried for layouts that have none."""
+        """Return a tensor's dtype, shape and numbers in row-major order, on the CPU.
+
+        Raises UnsupportedValue for a layout that has no such order.
+        """
         if not isinstance(leaf, torch.Tensor):
             return None
         if leaf.is_meta or leaf.is_nested or leaf.layout != torch.strided or leaf.is_quantized:
-            raise NotCarried(
-                f"a {_layout(leaf)} tensor of {leaf.dtype} cannot cross to another process"
+            raise UnsupportedValue(
+                f"a {_layout(leaf)} tensor of {leaf.dtype} cannot be sent to another process"
             )
         return str(leaf.dtype).removeprefix("torch."), leaf.shape, packed(leaf).numpy()
 
     def node(self, value: Any) -> tuple[str, Sequence[Any]] | None:
-        """A value of a class that torch's pytrees know under a name: ``torch.export.register_dataclass``, or a
-        registration with ``serialized_type_name``.
+        """Return the structure and leaves of a value whose class torch's pytrees know under a name.
+
+        That is by ``torch.export.register_dataclass``, or with ``serialized_type_name``.
         """
         if isinstance(value, _NAMED):
             return f"{_BY_NAME}{value}", ()
@@ -47,19 +53,19 @@ class Tensors:
             return None  # it has no name
 
     def rebuilt(self, structure: str, leaves: Sequence[Any]) -> Any:
-        """The value, where its class is registered under that name here too."""
+        """Return the value. Raises UnknownClass if its class has no such name here."""
         if structure.startswith(_BY_NAME):
             return _named(structure.removeprefix(_BY_NAME))
         if not self.nodes:
-            raise OwnClass("a value of a class of its own cannot cross from a file of others")
+            raise UnknownClass("a file that this run did not make cannot return classes of its own")
         try:
             spec = torch_pytree.treespec_loads(structure)
         except (NotImplementedError, KeyError) as error:
-            raise OwnClass(f"{error}") from None
+            raise UnknownClass(f"{error}") from None
         return torch_pytree.tree_unflatten(list(leaves), spec)
 
     def tensor(self, dtype: str, shape: Sequence[int], data: memoryview) -> torch.Tensor:
-        """A tensor of its own memory."""
+        """Return a tensor with its own memory. Raises ValueError."""
         kind = _BY_TEXT.get(f"torch.{dtype}")
         if not isinstance(kind, torch.dtype) or kind in _QUANTIZED:
             raise ValueError(f"{dtype!r} is no dtype of torch")
@@ -72,13 +78,13 @@ class Tensors:
 
 
 def layout_of(tensor: torch.Tensor) -> list[int] | None:
-    """Strides in elements; None where the numbers lie in their order, as they come out of a frame."""
+    """Return strides in elements; None if the tensor is contiguous, as in a frame."""
     plain = tensor.layout == torch.strided and not tensor.is_nested
     return list(tensor.stride()) if plain and not tensor.is_contiguous() else None
 
 
 def laid_out(tensor: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
-    """The same numbers with these strides. An axis of stride 0 is one element, shown many times."""
+    """Return the same numbers with these strides. An axis of stride 0 repeats one element."""
     once = tensor
     for axis, stride in enumerate(strides):
         if not stride and tensor.shape[axis]:
@@ -87,30 +93,33 @@ def laid_out(tensor: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
     return there.copy_(once).expand(tensor.shape)
 
 
-# What every torch has by name: a script may take them as arguments. In a table, because to look a text up in torch
-# itself may import what it names.
+# Values that torch has by name, and that a script may take as arguments. In a table, because
+# looking a name up in torch itself may import what it names.
 _NAMED = (torch.dtype, torch.layout, torch.memory_format, torch.device)
 _BY_TEXT = {str(value): value for value in vars(torch).values() if isinstance(value, _NAMED)}
 _BY_NAME = "by name: "
 
 
-# Their numbers mean nothing without a quantizer.
+# A quantized tensor is more than its numbers.
 _QUANTIZED = {torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4}
 
 
 def are_tensors(values: Iterable[Any]) -> bool:
-    """Whether what came out of a frame is tensors alone."""
+    """Return True if all values of a frame are tensors."""
     return all(isinstance(value, torch.Tensor) for value in values)
 
 
 def _named(text: str) -> Any:
-    """``torch.float32``, or a device (``cuda:1``). Raises ValueError."""
+    """Return torch's value of that name (``torch.float32``), or a device (``cuda:1``).
+
+    Raises ValueError.
+    """
     if text in _BY_TEXT:
         return _BY_TEXT[text]
     try:
         return torch.device(text)
     except RuntimeError as error:
-        raise ValueError(f"{text!r:.80} is nothing of torch's") from error
+        raise ValueError(f"{text!r:.80} is no name of torch's") from error
 
 
 def _layout(tensor: torch.Tensor) -> str:
@@ -118,5 +127,5 @@ def _layout(tensor: torch.Tensor) -> str:
     return next((name for name, true in named.items() if true), str(tensor.layout))
 
 
-CODEC = Tensors(nodes=True)
-STRICT = Tensors(nodes=False)
+CODEC = TensorCodec(nodes=True)
+STRICT = TensorCodec(nodes=False)

@@ -1,4 +1,4 @@
-"""Frames between this process and a clean one, without pickle: JSON for the containers, raw bytes for tensors.
+"""The protocol of the sandbox: frames of JSON for containers and raw bytes for tensors, no pickle.
 
 Free of torch, because one of the servers has none: a codec says what a tensor is.
 """
@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from socket import socket
 from typing import Any, ClassVar, Protocol
 
-# Two lengths in bytes, each of 64 bits: of the JSON, and of the data after it.
+# Two lengths in bytes, each an integer of 64 bits: of the JSON, and of the data after it.
 _HEAD = struct.Struct(">QQ")
-# In bytes: nothing that we make has as many containers, and what claims more is not ours.
+# In bytes. No frame of this package has a header this long.
 MAX_HEADER = 2**24
+_NOT_SENT = "cannot be sent to another process"
 _PLAIN = (bool, int, float, str, type(None))
-# What it raises to take bytes for what they are not.
-_NONSENSE = (
+# What decoding arbitrary bytes may raise.
+_DECODING_ERRORS = (
     ArithmeticError,
     AttributeError,
     LookupError,
@@ -32,67 +33,67 @@ _NONSENSE = (
     ValueError,
 )
 
-# Whose classes every process knows.
+# Packages whose classes every process can import: it is our protocol that lacks such a value.
 _EVERYWHERE = sys.stdlib_module_names | {"torch", "numpy"}
 
 
-class CannotCross(TypeError):
-    """A value that has no way to the other process."""
+class TransferError(TypeError):
+    """A value cannot be sent to the other process."""
 
     own_class: ClassVar[bool]
 
 
-class NotCarried(CannotCross):
-    """A kind of value that these frames do not have: a gap of ours, not of the artifact's."""
+class UnsupportedValue(TransferError):
+    """The protocol has no form for this type of value: a gap of ours, not of the artifact's."""
 
     own_class = False
 
 
-class OwnClass(CannotCross):
-    """A value of a class that the other process does not know."""
+class UnknownClass(TransferError):
+    """The other process does not know the value's class."""
 
     own_class = True
 
 
 class Malformed(ValueError):
-    """Bytes that are no frame. What answers is not trusted: a hostile file may speak in its place."""
+    """The bytes are no frame. A child is not trusted: a hostile file may write in its place."""
 
 
 class Codec(Protocol):
-    """How one library's tensors become bytes and come back."""
+    """How tensors and registered classes are encoded in one process."""
 
     def raw(self, leaf: Any) -> tuple[str, Sequence[int], Any] | None:
-        """``(dtype, shape, bytes-like)`` of a tensor, the dtype as torch calls it; None of anything else."""
+        """Return a tensor's dtype (torch's name), shape and bytes; None for any other value."""
 
     def node(self, value: Any) -> tuple[str, Sequence[Any]] | None:
-        """``(structure, leaves)`` of a value of a class that is registered as a pytree; None of anything else."""
+        """Return ``(structure, leaves)`` of a value of a registered class; None for any other."""
 
     def rebuilt(self, structure: str, leaves: Sequence[Any]) -> Any:
-        """The inverse. Raises OwnClass where the class is not registered here."""
+        """Return the value for a result of ``node``. Raises UnknownClass if it is unknown here."""
 
     def tensor(self, dtype: str, shape: Sequence[int], data: memoryview) -> Any:
-        """The inverse, sharing no memory with ``data``. Raises ValueError for a dtype that it does not know."""
+        """Return a tensor with a copy of ``data``. Raises ValueError for an unknown dtype."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What is ready to cross: the containers as JSON, and the bytes of the tensors in the order in which they come."""
+    """A value ready to be sent: its containers as JSON, and the bytes of its tensors."""
 
     header: bytes
     blobs: Sequence[memoryview]
 
 
 def packed(value: Any, codec: Codec) -> Frame:
-    """The frame of a value. Raises NotCarried or OwnClass for what cannot cross."""
+    """Return the frame of a value. Raises UnsupportedValue or UnknownClass."""
     blobs: list[memoryview] = []
     try:
         header = json.dumps(_encode(value, codec, blobs)).encode()
     except RecursionError:
-        raise NotCarried("containers so deep in one another cannot cross") from None
+        raise UnsupportedValue(f"containers nested this deep {_NOT_SENT}") from None
     except ValueError as error:  # a number of thousands of digits
-        raise NotCarried(f"cannot cross to another process: {error}") from None
+        raise UnsupportedValue(f"a value {_NOT_SENT}: {error}") from None
     if len(header) > MAX_HEADER:
-        raise NotCarried(f"a value of {len(header)} bytes of containers cannot cross")
+        raise UnsupportedValue(f"{len(header)} bytes of containers {_NOT_SENT}")
     return Frame(header, blobs)
 
 
@@ -107,9 +108,10 @@ def send(channel: socket, frame: Frame) -> None:
 def receive(
     channel: socket, codec: Codec, *, most: float = math.inf, seconds: float | None = None
 ) -> Any:
-    """Read one frame of at most so many bytes of data, whole within so many seconds. Raises EOFError where the
-    other side is gone, TimeoutError, OwnClass for what only the other side knows, and Malformed for what is no
-    frame.
+    """Return the value of the next frame, of at most ``most`` bytes, within ``seconds``.
+
+    Raises EOFError if the other side is gone, TimeoutError, UnknownClass for a class that is not
+    known here, and Malformed for bytes that are no frame.
     """
     until = None if seconds is None else time.monotonic() + seconds
     header_size, data_size = _HEAD.unpack(_read(channel, _HEAD.size, until))
@@ -119,21 +121,21 @@ def receive(
     rest = _Data(data)
     try:
         value = _decode(json.loads(header), codec, rest)
-    except (OwnClass, Malformed):
+    except (UnknownClass, Malformed):
         raise
-    except _NONSENSE as error:
+    except _DECODING_ERRORS as error:
         raise Malformed(f"{type(error).__name__}: {error}") from None
     if rest.left:
-        raise Malformed(f"{rest.left} bytes that are nobody's")
+        raise Malformed(f"{rest.left} trailing bytes after the last tensor")
     return value
 
 
 def _read(channel: socket, size: int, until: float | None) -> bytearray:
-    # Grown by what has come: what the other side only claims would be had before it is there.
+    # Grown as bytes arrive: a length that is only claimed must not be allocated.
     data = bytearray()
     while len(data) < size:
         if until is not None:
-            # Each time anew: who sends a byte now and then would never be late.
+            # Set before each read: else a byte now and then would keep the deadline away for ever.
             channel.settimeout(max(until - time.monotonic(), 0.001))
         part = channel.recv(min(size - len(data), 2**20))
         if not part:
@@ -143,7 +145,7 @@ def _read(channel: socket, size: int, until: float | None) -> bytearray:
 
 
 class _Data:
-    """The bytes of a frame's tensors, each of which belongs to one."""
+    """The bytes of a frame's tensors, taken one tensor at a time."""
 
     def __init__(self, data: bytearray) -> None:
         self._view = memoryview(data)
@@ -154,7 +156,7 @@ class _Data:
 
     def take(self, length: int) -> memoryview:
         if not _is_size(length) or length > self.left:
-            raise Malformed("a tensor outside its frame")
+            raise Malformed("a tensor longer than its frame")
         taken, self._view = self._view[:length], self._view[length:]
         return taken
 
@@ -177,10 +179,7 @@ def _encode(value: Any, codec: Codec, blobs: list[memoryview]) -> Any:
     if isinstance(value, bytes):
         return {"bytes": value.decode("latin-1")}
     if isinstance(value, defaultdict):
-        factory = next((n for n, known in _FACTORIES.items() if known is value.default_factory), "")
-        if not factory:
-            raise NotCarried("a defaultdict cannot cross to another process: its factory is code")
-        return {"default": [factory, _encode(dict(value), codec, blobs)]}
+        return {"default": [_factory(value), _encode(dict(value), codec, blobs)]}
     if isinstance(value, Mapping):
         kind = "ordered" if isinstance(value, OrderedDict) else "dict"
         pairs = value.items()
@@ -189,40 +188,56 @@ def _encode(value: Any, codec: Codec, blobs: list[memoryview]) -> Any:
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [_encode(item, codec, blobs) for item in value]}
     opened = codec.node(value)
-    if opened is not None:
-        structure, leaves = opened
-        return {"node": [structure, [_encode(leaf, codec, blobs) for leaf in leaves]]}
+    if opened is None:
+        raise _not_sent(value)
+    structure, leaves = opened
+    return {"node": [structure, [_encode(leaf, codec, blobs) for leaf in leaves]]}
+
+
+def _factory(value: defaultdict[Any, Any]) -> str:
+    """Return the name of a defaultdict's factory. Raises UnsupportedValue for one of the user's."""
+    for name, known in _FACTORIES.items():
+        if known is value.default_factory:
+            return name
+    raise UnsupportedValue(f"a defaultdict {_NOT_SENT}: its factory is code")
+
+
+def _not_sent(value: Any) -> TransferError:
     if type(value).__module__.partition(".")[0] in _EVERYWHERE:
-        raise NotCarried(f"a {type(value).__name__} cannot cross to another process")
+        return UnsupportedValue(f"a {type(value).__name__} {_NOT_SENT}")
     name = f"{type(value).__module__}.{type(value).__qualname__}"
-    raise OwnClass(f"{name} cannot cross to a process that does not know the class")
+    return UnknownClass(f"{name} cannot be sent to a process that does not know the class")
 
 
 def _decode(node: Any, codec: Codec, data: _Data) -> Any:
     ((kind, body),) = node.items()
-    if kind == "tensor":
-        dtype, shape, length = body
-        if not isinstance(dtype, str) or not all(map(_is_size, shape)):
-            raise Malformed("no dtype and shape")
-        return codec.tensor(dtype, shape, data.take(length))
     if kind == "value" and isinstance(body, _PLAIN):
         return body
     if kind == "complex":
         return complex(*body)
     if kind == "bytes":
         return body.encode("latin-1")
-    if kind == "default":
-        factory, held = body
-        return defaultdict(_FACTORIES[factory], _decode(held, codec, data))
+    if kind == "tensor":
+        dtype, shape, length = body
+        if not isinstance(dtype, str) or not all(map(_is_size, shape)):
+            raise Malformed("a tensor without dtype and shape")
+        return codec.tensor(dtype, shape, data.take(length))
+    return _decode_container(kind, body, codec, data)
+
+
+def _decode_container(kind: str, body: Any, codec: Codec, data: _Data) -> Any:
     if kind in _MAPPINGS:
         pairs = ((_decode(k, codec, data), _decode(v, codec, data)) for k, v in body)
         return _MAPPINGS[kind](pairs)
     if kind in _SEQUENCES:
         return _SEQUENCES[kind](_decode(item, codec, data) for item in body)
+    if kind == "default":
+        factory, held = body
+        return defaultdict(_FACTORIES[factory], _decode(held, codec, data))
     if kind == "node":
         structure, leaves = body
         return codec.rebuilt(structure, [_decode(leaf, codec, data) for leaf in leaves])
-    raise Malformed("a kind of value that there is not")
+    raise Malformed(f"unknown value tag {kind!r:.40}")
 
 
 _MAPPINGS: Mapping[str, type[dict[Any, Any]]] = {"dict": dict, "ordered": OrderedDict}

@@ -1,4 +1,4 @@
-"""A child that answers with torch: eager's own way of observing a call, on what was loaded."""
+"""Answers of a child with torch: a loaded artifact is observed exactly as eager is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.outcomes.observe import Raised, Returned, State, observe, tensors_of
 from pytest_torchexport.outcomes.torch_state import torch_globals
-from pytest_torchexport.sandbox import child, guard, tensors
+from pytest_torchexport.sandbox import child, tensors
 
 
 class WithTorch:
@@ -25,34 +25,35 @@ class WithTorch:
     codec = tensors.CODEC
 
     def __init__(self) -> None:
-        self._settings = ExitStack()  # never left: they hold for as long as the process lives
+        self._settings = ExitStack()  # never left: the settings hold for the life of the process
 
     def load(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Load it, and say what its target finds in it."""
+        """Load the file and return the facts that its format reads in it."""
         self._device = message["device"]
         self._settings.enter_context(torch_globals(self._device))
-        target, confined = child.opened(message)
+        opened = child.guarded(message, message["load"], message["read"])
+        load, read = opened.functions
         path = Path(message["path"])
         if not message["trusted"]:
             _refuse_entries(path)
-        self._pristine = self._loaded = _told(lambda: target.load(path, self._device))
+        self._pristine = self._loaded = _loaded(lambda: load(path, self._device))
         self._fresh = message["fresh"]
         self._state = State(_module(self._loaded), thorough=message["thorough"])
-        found = target.traits.read(path, self._loaded).as_plain()
-        return {"found": {**found, "pickled": guard.named_by_pickles()}, "confined": confined}
+        found = read(path, self._loaded).as_plain()
+        return {"found": {**found, "pickled": opened.pickled}, "confined": opened.confined}
 
-    def look(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Its parameters and buffers as they were loaded."""
+    def state(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Return the parameters and buffers as they were loaded."""
         self._state.restore()
         return {"state": tensors_of(_module(self._pristine))}
 
     def run(self, message: dict[str, Any]) -> dict[str, Any]:
-        """One call, from how it was loaded where ``anew``, else from where the call before ended."""
+        """Make one call, from the loaded state if ``anew``, else from where the last call ended."""
         if message["anew"]:
             self._state.restore()
             self._loaded = copy.deepcopy(self._pristine) if self._fresh else self._pristine
         call = Call(message["args"], message["kwargs"])
-        call = _as_it_was(call, zip(message["layouts"], message["gradients"], strict=True))
+        call = _with_traits(call, zip(message["layouts"], message["gradients"], strict=True))
         call = call.to(self._device)
         outcome = observe(self._loaded, call, seed=message["seed"])
         state = tensors_of(_module(self._loaded)) if message["state"] else {}
@@ -60,7 +61,7 @@ class WithTorch:
             line = outcome.where
             where = [line.file, line.line, line.text] if line is not None else None
             return {"raised": [outcome.type, outcome.message, where], "state": state}
-        assert isinstance(outcome, Returned)  # nobody limits its time here but who asked
+        assert isinstance(outcome, Returned)  # the test session limits the time, not this process
         left = outcome.inputs
         written = any(tensor._version for tensor in left.tensors())
         inputs = {"inputs": [list(left.args), dict(left.kwargs)]} if written else {}
@@ -68,12 +69,12 @@ class WithTorch:
 
 
 def _refuse_entries(path: Path) -> None:
-    """Raise PermissionError for what no program of torch's needs, and who unpacks the archive is attacked with."""
+    """Raise PermissionError for entries that are no part of a program and dangerous to unpack."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except zipfile.BadZipFile:
-        return  # torch says what it is
+        return  # loading raises torch's own error
     for name in names:
         where = PurePosixPath(name.replace("\\", "/"))
         if where.is_absolute() or ".." in where.parts:
@@ -82,14 +83,15 @@ def _refuse_entries(path: Path) -> None:
             )
         if "aotinductor" in where.parts:
             raise PermissionError(
-                f"the archive holds a compiled library, which would run unseen: {name!r:.100}; save the exported "
-                "program alone"
+                f"the archive holds a compiled library, which would run unseen: {name!r:.100}; "
+                "save the exported program alone"
             )
 
 
-def _told(load: Callable[[], Any]) -> Any:
-    """What loading gives; or why it failed, which torch.export.load logs, to raise something else: it goes on with
-    an older format then.
+def _loaded(load: Callable[[], Any]) -> Any:
+    """Return what ``load`` returns, or raise the first error on the way to its failure.
+
+    torch.export.load logs that error, tries an older format, and raises what is wrong there.
     """
     reasons = _Reasons()
     logger = logging.getLogger(torch.export.__name__)
@@ -103,14 +105,14 @@ def _told(load: Callable[[], Any]) -> Any:
 
 
 def _root(error: BaseException) -> BaseException:
-    """What an exception goes back to: torch wraps its own, text and traceback, in others."""
+    """Return the exception at the beginning of a chain: torch wraps errors in others."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 class _Reasons(logging.Filter):
-    """Keeps the exceptions that were logged, and has them not printed: they are raised."""
+    """Keeps logged exceptions instead of printing them: they are raised."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,9 +125,10 @@ class _Reasons(logging.Filter):
         return False
 
 
-def _as_it_was(call: Call, traits: Iterator[tuple[Sequence[int] | None, bool]]) -> Call:
-    """The call as whoever made it had its tensors: where they lay in memory, and whether they wanted gradients. Some
-    programs ask.
+def _with_traits(call: Call, traits: Iterator[tuple[Sequence[int] | None, bool]]) -> Call:
+    """Return the call with its tensors' original strides and ``requires_grad``.
+
+    Some programs read these.
     """
 
     def own(leaf: Any) -> Any:
@@ -139,7 +142,7 @@ def _as_it_was(call: Call, traits: Iterator[tuple[Sequence[int] | None, bool]]) 
 
 
 def _module(loaded: Any) -> torch.nn.Module | None:
-    """What holds state that calls may change."""
+    """Return the module whose state calls may change, or None."""
     holder = loaded if isinstance(loaded, torch.nn.Module) else getattr(loaded, "module", None)
     return holder if isinstance(holder, torch.nn.Module) else None
 

@@ -45,9 +45,12 @@ class TargetTraits:
     ``preload``: modules that ``load`` imports and that are slow to import. The clean process
     imports them once, ahead of time.
 
-    ``torch_free_loader``: ``package.module:attribute`` of an object with ``load(path, device)`` and
-    ``read(path, loaded)`` that does not import torch, if the files are served without torch. The
-    clean process then calls that instead of the target.
+    ``loader``: ``package.module:attribute`` of an object with ``load(path, device)`` and
+    ``read(path, loaded)``, which the clean process imports instead of the target. Needed if the files
+    are served without torch, or if another process cannot import the target.
+
+    ``library``: what the files are run with in the clean process, ``torch`` or ``onnxruntime``. With
+    the latter, that process has no torch.
 
     ``moved_by``: the function that moves a loaded program to another device, if a plain ``.to()``
     does not.
@@ -59,7 +62,8 @@ class TargetTraits:
     specializes_0_1: bool = False
     crashes_on_caught_errors: str = ""
     preload: tuple[str, ...] = ()
-    torch_free_loader: str = ""
+    loader: str = ""
+    library: str = "torch"
     moved_by: str = ""
     read: Callable[[Path, Any], ProgramFacts] = no_facts
 

@@ -120,7 +120,7 @@ class OnnxProgramFacts(OnnxModelFacts):
 class Onnx:
     """The target ``onnx``."""
 
-    traits = TargetTraits(specializes_0_1=True, torch_free_loader=LOADER_PATH)
+    traits = TargetTraits(specializes_0_1=True, loader=LOADER_PATH, library="onnxruntime")
 
     def unavailable(self, device: str) -> str | None:
         """Return what is missing of the extra ``onnx`` (or ``onnx-gpu``), None if nothing is."""

@@ -115,7 +115,9 @@ class OnnxLegacy:
     """The target ``onnx_legacy``."""
 
     traits = TargetTraits(
-        crashes_on_caught_errors=CRASHES_ON_CAUGHT_ERRORS, torch_free_loader=LOADER_PATH
+        crashes_on_caught_errors=CRASHES_ON_CAUGHT_ERRORS,
+        loader=LOADER_PATH,
+        library="onnxruntime",
     )
 
     def unavailable(self, device: str) -> str | None:

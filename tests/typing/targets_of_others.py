@@ -53,7 +53,8 @@ class Complete:
         specializes_0_1=True,
         crashes_on_caught_errors="it does not survive that",
         preload=("json",),
-        torch_free_loader="my_package.loader:LOADER",
+        loader="my_package.loader:LOADER",
+        library="onnxruntime",
         moved_by="my_package.move",
         read=read,
     )

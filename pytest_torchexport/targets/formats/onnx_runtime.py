@@ -249,32 +249,4 @@ class TorchFreeLoader:
         return OnnxFileFacts(model=lambda: model, path=path, session=loaded.session)
 
 
-@dataclass(frozen=True)
-class Told:
-    """What is to be told of a file."""
-
-    told: list[str]
-
-    def as_plain(self) -> dict[str, Any]:
-        """The same as JSON."""
-        return {"told": self.told}
-
-
-@dataclass(frozen=True)
-class Read:
-    """Reads an ONNX file without loading it: it may be one that does not load."""
-
-    tell: Callable[[Path], list[str]]
-
-    def load(self, path: Path, device: str) -> None:
-        """Nothing: what is missing is not yet asked for."""
-
-    def read(self, path: Path, loaded: None) -> Told:
-        """What is to be told."""
-        return Told(self.tell(path))
-
-
 LOADER = TorchFreeLoader()
-# Which files it needs beside itself, and what is wrong with it.
-SIDECARS = Read(onnx_model.external)
-FAULTS = Read(onnx_model.problems)

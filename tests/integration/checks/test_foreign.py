@@ -775,4 +775,4 @@ def test_a_process_that_says_nonsense_of_its_file_is_told(tmp_path, monkeypatch,
     monkeypatch.setattr(answers, "read", read)
     verdict = judge(path, linear(), X)
     assert verdict.failure == "LoadFailed"
-    assert "the plugin does not understand" in verdict.reason
+    assert "malformed" in verdict.reason

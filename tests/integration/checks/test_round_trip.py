@@ -20,8 +20,9 @@ from torch import nn
 from pytest_torchexport import check_export
 from pytest_torchexport.checks import round_trip, serving
 from pytest_torchexport.sandbox import process, session, wire
-from pytest_torchexport.sandbox.process import ONNXRUNTIME, TORCH, Server
-from pytest_torchexport.sandbox.session import Session
+from pytest_torchexport.sandbox.libraries import LIBRARIES
+from pytest_torchexport.sandbox.process import Server
+from pytest_torchexport.sandbox.session import SandboxSession
 from pytest_torchexport.targets.base import DirectArtifact
 from pytest_torchexport.targets.onnx import OnnxArtifact
 from tests import hostile
@@ -345,9 +346,7 @@ def test_which_names_are_those_of_one_device(device, other, one):
 @pytest.fixture
 def no_server():
     """As before the first artifact."""
-    for server in list(Server._shared.values()):
-        server.close()
-    Server._shared.clear()
+    Server.close_all()
 
 
 def test_without_a_temporary_directory_the_next_step_is_told(monkeypatch, no_server):
@@ -411,9 +410,7 @@ def test_a_full_disk_is_told(monkeypatch, no_server, tmp_path, kilobytes):
         )
         failed(verdict, "LoadFailed", "No space left on device")
     finally:
-        for server in list(Server._shared.values()):
-            server.close()
-        Server._shared.clear()
+        Server.close_all()
         subprocess.run(["umount", tmp_path], check=True)
 
 
@@ -424,7 +421,7 @@ def before_answer(monkeypatch, number, act):
     """Do something to a session before its answer of that number is asked for: the first is that it is ready, the
     second that it has loaded.
     """
-    plain, asked = Session._exchange, []
+    plain, asked = SandboxSession._exchange, []
 
     def exchange(own, message, about, limit):
         asked.append(about)
@@ -432,7 +429,7 @@ def before_answer(monkeypatch, number, act):
             act(own)
         return plain(own, message, about, limit)
 
-    monkeypatch.setattr(Session, "_exchange", exchange)
+    monkeypatch.setattr(SandboxSession, "_exchange", exchange)
 
 
 def kill_child(own):
@@ -475,15 +472,15 @@ def test_an_answer_that_is_none_is_told(monkeypatch, target, number, failure):
         return received[-1]
 
     monkeypatch.setattr(session.wire, "receive", receive)
-    failed(check(target), failure, "does not understand (ValueError: nonsense)")
+    failed(check(target), failure, "a malformed answer (ValueError: nonsense)")
 
 
 @pytest.mark.skipif(not process.FORKS, reason="there is no server where there is no fork")
-@pytest.mark.parametrize("library", [TORCH, ONNXRUNTIME], ids=["torch", "onnxruntime"])
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_a_server_that_was_killed_between_items_is_started_again(library):
-    target = "trace" if library is TORCH else "onnx"
+    target = "trace" if library == "torch" else "onnx"
     check(target)
-    server = Server.of(library)
+    server = Server.of(LIBRARIES[library])
     with contextlib.suppress(ProcessLookupError):
         os.kill(server._process.pid, signal.SIGKILL)
     assert check(target).status == "passed"

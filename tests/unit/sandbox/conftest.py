@@ -6,11 +6,11 @@ import contextlib
 import pathlib
 
 import pytest
-from in_sandbox import close, source
+from in_sandbox import TORCH, close, source
 
 from pytest_torchexport.sandbox import process
-from pytest_torchexport.sandbox.process import TORCH, Server
-from pytest_torchexport.sandbox.session import Session
+from pytest_torchexport.sandbox.process import Server
+from pytest_torchexport.sandbox.session import SandboxSession
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def load(tmp_path):
     """A session on a file with a target of ``sandbox_targets``; ended with the test."""
     with contextlib.ExitStack() as stack:
         yield lambda target, text="1", *, limit=60.0, **options: stack.enter_context(
-            Session(source(tmp_path, target, text, **options), limit)
+            SandboxSession(source(tmp_path, target, text, **options), limit)
         )
 
 

@@ -27,7 +27,8 @@ from pytest_torchexport.sandbox import answers, wire
         ("run", {"returned": 1, "state": {}, "inputs": [1]}),
         ("run", {"returned": 1, "state": {}, "inputs": [[], {1: 2}]}),
         ("run", {"returned": 1, "state": {}, "inputs": [{}, {}]}),
-        ("look", {"found": {}}),
+        ("state", {"found": {}}),
+        ("call", {"found": {}}),
     ],
 )
 def test_what_is_no_answer_is_told(asked, said):

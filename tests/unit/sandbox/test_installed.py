@@ -21,7 +21,8 @@ def test_a_torch_that_no_isolated_interpreter_finds_is_there_all_the_same(tmp_pa
         )
     own.mkdir()
     code = (
-        "from pytest_torchexport.sandbox.installed import elsewhere; print(*elsewhere(), sep='\\n')"
+        "from pytest_torchexport.sandbox.installed import library_directories; "
+        "print(*library_directories(), sep='\\n')"
     )
     root = pathlib.Path(process.__file__).parents[2]
     paths = [site / "torch", site / "other", site / "beside", own, root]

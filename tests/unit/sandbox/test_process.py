@@ -14,11 +14,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from in_sandbox import children_of, close, lives, run, where_it_forks
+from in_sandbox import TORCH, children_of, close, lives, run, where_it_forks
 
 from pytest_torchexport.outcomes.observe import Crashed, Returned
 from pytest_torchexport.sandbox import process
-from pytest_torchexport.sandbox.process import TORCH, Server, ServerUnavailable
+from pytest_torchexport.sandbox.process import Server, ServerUnavailable
 
 
 def test_where_sockets_are_forbidden_the_next_step_is_told(monkeypatch):
@@ -43,17 +43,17 @@ def test_a_copy_of_the_test_process_leaves_its_server_alone(forks):
     child.end()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(forks, "_owner", -1)
-        with pytest.raises(process.ServerUnavailable, match="belongs to who forked"):
+        with pytest.raises(process.ServerUnavailable, match="belongs to the parent"):
             forks.start()
 
 
-@pytest.mark.parametrize("where", ["_tell", "_answer"])
+@pytest.mark.parametrize("where", ["_send", "_answer"])
 def test_an_interrupt_between_question_and_answer_shifts_none(forks, monkeypatch, where):
     """The alarm of a time limit comes between any two lines."""
     plain, first = getattr(Server, where), []
 
     def interrupted(self, *arguments):
-        if where == "_tell":
+        if where == "_send":
             plain(self, *arguments)
         if not first:
             first.append(self)
@@ -90,7 +90,7 @@ def test_who_was_waited_for_is_not_killed_again(forks, monkeypatch):
 def test_a_server_leaves_no_files_and_no_process_behind(ways, load):
     session = load("HANG_IN_CALL")
     server = Server.of(TORCH)
-    home, own = server.home, server.room()
+    home, own = server.home, server.artifact_directory()
     assert own.is_dir()
     run(session, limit=0.2)
     close()
@@ -104,16 +104,25 @@ import os, signal, sys, torch
 sys.path.insert(0, {here!r})
 from pathlib import Path
 from pytest_torchexport.sandbox import process
-from pytest_torchexport.sandbox.session import Session, Source
+from pytest_torchexport.sandbox.libraries import LIBRARIES
+from pytest_torchexport.sandbox.session import SandboxSession, Source
 from pytest_torchexport.inputs.spec import Call
 original = process.subprocess.Popen
 def popen(command, **options):
     code = command[-1].replace("sys; ", "sys; sys.path.append({here!r}); ", 1)
     return original([*command[:-1], code], **options)
 process.subprocess.Popen = popen
-server = process.Server.of(process.TORCH)
-source = Source(loader="sandbox_targets:HANG_IN_CALL", path=Path({path!r}), home=server.room(), device="cpu", memory=2048)
-session = Session(source, 60.0)
+server = process.Server.of(LIBRARIES["torch"])
+source = Source(
+    load="sandbox_targets:HANG_IN_CALL.load",
+    read="sandbox_targets:HANG_IN_CALL.traits.read",
+    library="torch",
+    path=Path({path!r}),
+    home=server.artifact_directory(),
+    device="cpu",
+    memory=2048,
+)
+session = SandboxSession(source, 60.0)
 print(server.home, server._process.pid, session._child._pid, flush=True)
 session.run(Call((torch.zeros(1),)), seed=0, limit=600.0)
 """

@@ -5,18 +5,19 @@ from __future__ import annotations
 import pathlib
 
 import pytest
-from in_sandbox import where_it_forks
+from in_sandbox import ONNXRUNTIME, where_it_forks
 
 from pytest_torchexport.sandbox import process
-from pytest_torchexport.sandbox.process import ONNXRUNTIME, Server
+from pytest_torchexport.sandbox.libraries import Library
+from pytest_torchexport.sandbox.process import Server
 
 
 def test_what_a_server_cannot_import_is_told_and_nothing_else_is_lost(forks):
-    own = forks.room()
+    own = forks.artifact_directory()
     forks.preload(["no_such_module"])
     forks.start().end()
     assert own.is_dir()
-    broken = Server(process.Library("no.answers", ("no_such_library",)))
+    broken = Server(Library("no.answers", ("no_such_library",)))
     try:
         for _ in range(2):
             with pytest.raises(

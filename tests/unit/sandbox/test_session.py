@@ -7,12 +7,12 @@ import signal
 
 import pytest
 import torch
-from in_sandbox import Own, children_of, close, run, where_it_forks
+from in_sandbox import TORCH, Own, children_of, close, run, where_it_forks
 
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.observe import Crashed, NotTransferable, Raised, Returned, TimedOut
 from pytest_torchexport.sandbox import process, wire
-from pytest_torchexport.sandbox.process import TORCH, Server
+from pytest_torchexport.sandbox.process import Server
 from pytest_torchexport.sandbox.session import Source
 
 
@@ -107,7 +107,7 @@ def test_memory_without_end_is_told_with_the_limit(ways, load):
 
 def test_a_limit_is_named_only_where_there_is_one(load, monkeypatch):
     """On CUDA nothing limits the process: the device has no more."""
-    monkeypatch.setattr(Source, "most", None)
+    monkeypatch.setattr(Source, "memory_bytes", None)
     session = load("NO_MEMORY")
     assert session.problem is None
     assert run(session).reason == "it ran out of memory: CUDA out of memory. Tried to allocate"
@@ -130,14 +130,14 @@ def test_a_value_that_cannot_come_back_is_told_and_does_not_crash(load):
     outcome = run(load("OBJECT"))
     assert isinstance(outcome, NotTransferable)
     assert not outcome.own_class
-    assert "cannot cross" in outcome.reason
+    assert "cannot be sent" in outcome.reason
 
 
 def test_a_call_that_cannot_cross_is_told_before_anything_is_sent(load):
     session = load("ADD")
     outcome, _ = session.run(Call((Own(),)), seed=0, limit=1.0)
     assert outcome == NotTransferable(
-        "in_sandbox.Own cannot cross to a process that does not know the class", own_class=True
+        "in_sandbox.Own cannot be sent to a process that does not know the class", own_class=True
     )
     assert isinstance(run(session), Returned)
 

@@ -89,7 +89,7 @@ def test_what_is_registered_by_name_crosses_between_those_who_know_it():
 
 @pytest.mark.parametrize("codec", [tensors.STRICT, arrays.CODEC])
 def test_what_is_registered_does_not_cross_to_those_who_do_not(codec):
-    with pytest.raises(wire.OwnClass):
+    with pytest.raises(wire.UnknownClass):
         across([Named(torch.ones(2), [])], other=codec)
 
 

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from pytest_torchexport.config import names
-from pytest_torchexport.sandbox.session import Session, Source
+from pytest_torchexport.sandbox.session import SandboxSession, Source
 
 # Neither the libraries of tests, nor what loading an artifact has no use for.
 NEVER = {"pytest", "_pytest", "pluggy", "hypothesis", "xdist", "sympy"}
@@ -27,7 +27,7 @@ EVERY_CHILD = {
     "sandbox.wire",
 }
 CHILDREN = {
-    True: EVERY_CHILD
+    "torch": EVERY_CHILD
     | {
         "inputs.call",
         "inputs.pytrees",
@@ -35,10 +35,11 @@ CHILDREN = {
         "outcomes.messages",
         "outcomes.observe",
         "outcomes.torch_state",
+        "results.source_line",
         "sandbox.tensors",
         "sandbox.with_torch",
     },
-    False: EVERY_CHILD | {"sandbox.with_onnxruntime"},
+    "onnxruntime": EVERY_CHILD | {"sandbox.with_arrays"},
 }
 
 
@@ -48,25 +49,25 @@ def of_ours(modules):
     return {name for name in own if "." in name or name == "engine"}
 
 
-@pytest.mark.parametrize("torch", CHILDREN)
-def test_a_child_has_imported_what_it_answers_with_and_nothing_else(tmp_path, torch):
+@pytest.mark.parametrize("library", CHILDREN)
+def test_a_child_has_imported_what_it_answers_with_and_nothing_else(tmp_path, library):
     path = tmp_path / "artifact.txt"
     path.write_text("")
     source = Source(
-        loader="modules_probe:PROBE",
+        load="modules_probe:load",
+        read="modules_probe:read",
+        library=library,
         path=path,
         home=tmp_path,
         device="cpu",
         memory=4096,
-        torch=torch,
     )
-    with Session(source, 60.0) as session:
+    with SandboxSession(source, 60.0) as session:
         assert session.problem is None
         modules = session.found["modules"]
     assert not NEVER & {name.partition(".")[0] for name in modules}
-    assert of_ours(modules) == CHILDREN[torch]
-    if not torch:
-        assert "torch" not in modules
+    assert of_ours(modules) == CHILDREN[library]
+    assert ("torch" in modules) == (library == "torch")
 
 
 def imported(module):
@@ -90,6 +91,10 @@ def test_the_engine_needs_no_pytest():
     modules = imported("pytest_torchexport.engine")
     assert not {"pytest", "_pytest", "pluggy"} & {name.partition(".")[0] for name in modules}
     assert not {name for name in of_ours(modules) if name.startswith("plugin")}
+
+
+def test_an_onnx_file_is_read_without_torch():
+    assert "torch" not in imported("pytest_torchexport.targets.formats.onnx_model")
 
 
 def test_that_these_checks_can_fail():

@@ -1,0 +1,38 @@
+"""Answers of a child without torch, as many processes that serve ONNX files have none.
+
+The file's loader knows the library; what it returns takes and gives Arrays (``sandbox.arrays``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pytest_torchexport.sandbox import arrays, child
+
+
+class WithArrays:
+    """One file of a library that runs without torch."""
+
+    codec = arrays.CODEC
+
+    def load(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Load the file and return the facts that its format reads in it."""
+        opened = child.guarded(message, message["load"], message["read"])
+        load, read = opened.functions
+        path = Path(message["path"])
+        self._loaded = load(path, message["device"])
+        found = read(path, self._loaded).as_plain()
+        return {"found": found, "confined": opened.confined}
+
+    def state(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Return no tensors: such a file has no state."""
+        return {"state": {}}
+
+    def run(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Make one call."""
+        returned = self._loaded(*message["args"], **message["kwargs"])
+        return {"returned": returned, "state": {}}
+
+
+ANSWERS = WithArrays()

@@ -1,0 +1,70 @@
+"""sandbox/with_arrays.py: a file of ONNX Runtime in a process without torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from in_sandbox import MEMORY, ONNXRUNTIME, close, run
+
+from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.outcomes.observe import Returned
+from pytest_torchexport.sandbox.process import Server
+from pytest_torchexport.sandbox.session import SandboxFunctionCall, SandboxSession, Source
+from pytest_torchexport.targets.formats.onnx_runtime import LOADER_PATH
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A healthy ONNX file: ``relu(x)``."""
+    axes = onnx.TensorProto.FLOAT, ["n"]
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [value("x", *axes)], [value("y", *axes)]
+    )
+    opset = onnx.helper.make_opsetid("", 18)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9)
+    onnx.save(model, tmp_path / "m.onnx")
+    return Source(
+        load=f"{LOADER_PATH}.load",
+        read=f"{LOADER_PATH}.read",
+        library="onnxruntime",
+        path=tmp_path / "m.onnx",
+        home=tmp_path,
+        device="cpu",
+        memory=MEMORY,
+    )
+
+
+def test_a_healthy_file_prints_nothing_and_leaves_no_identifier(source):
+    """ONNX Runtime's telemetry would write one, and warn on stderr if it cannot."""
+    close()
+    with SandboxSession(source, 60.0) as session:
+        assert session.problem is None
+        assert session.found["names"] == ["x"]
+        outcome = run(session, Call((), {"x": torch.tensor([-1.0, 1.0])}))
+        assert isinstance(outcome, Returned)
+        assert outcome.value[0].tolist() == [0, 1]
+        assert session.printed() == ""
+    home = Server.of(ONNXRUNTIME).home
+    assert not list(home.rglob("deviceid*"))
+    assert (home / "server.log").read_text() == ""
+
+
+FUNCTIONS = "pytest_torchexport.targets.formats.onnx_model"
+
+
+@pytest.mark.parametrize("name", ["external", "problems"])
+def test_a_function_is_called_with_the_path_of_a_file(source, name):
+    with SandboxFunctionCall(f"{FUNCTIONS}:{name}", source, 60.0) as called:
+        assert called.problem is None
+        assert called.value == []
+
+
+def test_a_function_that_raises_has_a_problem_and_no_value(source):
+    source.path.write_bytes(b"no model")
+    with SandboxFunctionCall(f"{FUNCTIONS}:external", source, 60.0) as called:
+        assert called.value is None
+        assert "DecodeError" in str(called.problem)
