@@ -1,4 +1,4 @@
-"""The self-test: seed known bugs into an item's artifact and find out if the item's calls catch them.
+"""The self-test: seed known bugs into an item's artifact and see if the item's calls catch them.
 
 It checks the item and not the model: the calls are those that the item has just passed with, and a
 pass with a bug is the bad result.
@@ -75,8 +75,8 @@ class _Eager:
 def seed_bugs(case: Case) -> None:
     """Log each seeded bug as caught, missed or not applicable.
 
-    Raises Ineffective under strict if one is missed. Has time limits of its own: a bug that makes the
-    artifact not return does not apply.
+    Raises Ineffective under strict if one is missed. Has time limits of its own: a bug
+    with which the artifact does not return does not apply.
     """
     if not case.plan.settings.self_test:
         return
@@ -216,7 +216,7 @@ def _through_half(leaf: Any) -> Any:
 
 
 def _branch(artifact: Runnable, spec: InputSpec) -> Runnable | str:
-    """Return the artifact with a branch on its first numeric input that always takes the example's side."""
+    """Return the artifact with a frozen branch on its first numeric input."""
     leaf = next((item for item in spec.tensors if item.dtype != torch.bool), None)
     if leaf is None or not leaf.example.numel() or leaf.dtype.is_complex:
         return "no input holds numbers"

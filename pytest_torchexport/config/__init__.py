@@ -1,1 +1,4 @@
-"""What the user said, validated: names, dims, options, settings, the plan of an item. Imports neither torch nor pytest."""
+"""What the user asked for, validated: names, dims, options, settings, the plan of an item.
+
+Imports neither torch nor pytest.
+"""

@@ -1,6 +1,6 @@
 """The language of dims: named sizes, expressions of them, and the sizes they may take.
 
-Free of torch, so that a marker's ``shapes`` and ``dims`` are judged while pytest collects.
+Imports no torch: a marker's ``shapes`` and ``dims`` are checked while pytest collects.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ class Expr:
 
     @property
     def names(self) -> frozenset[str]:
-        """The dims that occur in it."""
+        """The dims in the expression."""
         return _names(self.text)
 
     def evaluate(self, sizes: Mapping[str, int]) -> int:
-        """The size for the given sizes of dims. Raises KeyError for a dim that is missing, ValueError
-        where the expression has no value there.
+        """Return the axis's size for the given sizes of dims.
+
+        Raises KeyError for a dim that is missing, ValueError if the expression divides by zero.
         """
         try:
             return _evaluate(_parse(self.text), sizes)
@@ -46,14 +47,14 @@ class Expr:
             raise ValueError(f"{self.text!r} divides by zero at {at}") from None
 
     def fixed(self, name: str, size: int) -> Expr:
-        """The expression with a number in the place of one dim."""
+        """Return the expression with a size in place of one dim."""
         if name not in self.names:
             return self
         text = re.sub(rf"\b{re.escape(name)}\b", str(size), self.text)
         return Expr(text if _names(text) else str(_evaluate(_parse(text), {})))
 
     def linear(self) -> tuple[str, int, int] | None:
-        """``(dim, factor, offset)`` where the expression is that of one dim, else None.
+        """Return ``(dim, factor, offset)`` if the expression is linear in one dim, else None.
 
         >>> Expr("2*time+1").linear()
         ('time', 2, 1)
@@ -75,7 +76,7 @@ Shape = tuple[Expr, ...]
 
 
 def parse_shape(text: str) -> Shape | None:
-    """``"batch 3 2*time"`` as expressions; None for ``"..."``. Raises ValueError that says why not.
+    """Return ``"batch 3 2*time"`` as expressions; None for ``"..."``. Raises ValueError.
 
     >>> [axis.text for axis in parse_shape("batch 3 2*time")]
     ['batch', '3', '2*time']
@@ -87,7 +88,8 @@ def parse_shape(text: str) -> Shape | None:
     axes = text.split()
     if ELLIPSIS in axes:
         raise ValueError(
-            f"in shape {text!r} '...' must stand alone; write the axes out, '_' for one as in the example"
+            f"in shape {text!r} '...' must stand alone; write the axes out, "
+            "'_' for one as in the example"
         )
     for axis in axes:
         if axis != "_":
@@ -96,7 +98,7 @@ def parse_shape(text: str) -> Shape | None:
 
 
 def parse_sizes(name: str, value: Any) -> range | tuple[int, ...]:
-    """The sizes a dim may take, from ``(low, high)``, a ``range`` or a list. Raises ValueError."""
+    """Return a dim's sizes from ``(low, high)``, a ``range`` or a list. Raises ValueError."""
     if isinstance(value, range):
         sizes: range | tuple[int, ...] = value if value.step > 0 else value[::-1]
     elif isinstance(value, tuple) and len(value) == 2 and all(map(_is_size, value)):
@@ -107,7 +109,8 @@ def parse_sizes(name: str, value: Any) -> range | tuple[int, ...]:
         sizes = tuple(sorted(set(value)))
     else:
         raise ValueError(
-            f"dim {name!r}: {value!r} is not (low, high), a range, or a list of whole sizes of at least 0"
+            f"dim {name!r}: {value!r} is not (low, high), a range, or a list of whole sizes "
+            "of at least 0"
         )
     if not sizes:
         raise ValueError(f"dim {name!r}: {value!r} holds no size at all")
@@ -118,7 +121,7 @@ def parse_sizes(name: str, value: Any) -> range | tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Dim:
-    """A named size that varies. ``declared`` says whether its range is the user's or assumed."""
+    """A named size that varies. ``declared``: the user gave its range, else it is assumed."""
 
     name: str
     sizes: range | tuple[int, ...]
@@ -136,14 +139,14 @@ class Dim:
         return self.sizes[-1]
 
     def boundary(self) -> tuple[int, ...]:
-        """The sizes that are always executed: 0 and 1 where legal, min, max, the example's."""
+        """Return the sizes that are always run: 0 and 1 if legal, min, max, the example's."""
         wanted = (0, 1, self.low, self.high, self.example)
         return tuple(
             sorted({size for size in wanted if size in self.sizes or size == self.example})
         )
 
     def describe(self) -> str:
-        """``1..8``, ``32..128 by 32`` or ``1, 2, 7``."""
+        """Return ``1..8``, ``32..128 by 32`` or ``1, 2, 7``."""
         if isinstance(self.sizes, range):
             step = f" by {self.sizes.step}" if self.sizes.step > 1 else ""
             return f"{self.low}..{self.high}{step}"
@@ -151,10 +154,10 @@ class Dim:
 
 
 def solve(shapes: Sequence[tuple[Shape, Sequence[int]]]) -> dict[str, int]:
-    """The sizes of dims for which every shape evaluates to its actual sizes.
+    """Return the sizes of dims for which every shape evaluates to its actual sizes.
 
-    Plain names first; a dim that occurs only in expressions is found by trying sizes up to the axis's
-    own. Raises ValueError that names the axis which fits no size.
+    Axes that are a single name go first. For a dim that occurs only in expressions, sizes are tried
+    one by one. Raises ValueError that names the axis that no size fits.
     """
     found: dict[str, int] = {}
     axes = [

@@ -1,7 +1,7 @@
-"""The names that a user may give: targets and checks, known without importing torch, because pytest collects with them.
+"""The names of targets and checks. pytest collects with them, so they are known without torch.
 
-Others add targets by an entry point in the group ``pytest_torchexport.targets``, or with ``register_target`` in a
-conftest.
+Others add targets by an entry point in the group ``pytest_torchexport.targets``, or with
+``register_target`` in a conftest.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 from functools import lru_cache
 from typing import TYPE_CHECKING
-
-from pytest_torchexport.config import flow
 
 if TYPE_CHECKING:
     from pytest_torchexport.targets.base import Target
@@ -28,7 +26,10 @@ _registered: dict[str, Target] = {}
 
 
 def register_target(name: str, target: Target) -> None:
-    """Add a Target under ``name`` (from a conftest). Raises ValueError if the name is taken or no identifier."""
+    """Add a Target under a name, from a conftest.
+
+    Raises ValueError if the name is taken or no identifier.
+    """
     if not name.isidentifier():
         raise ValueError(f"a target's name is an identifier, not {name!r}")
     if name == "none":
@@ -45,6 +46,8 @@ def targets() -> tuple[str, ...]:
 
 def checks() -> tuple[str, ...]:
     """Return every check."""
+    from pytest_torchexport.config import flow  # not at the top: pytest's start needs no checks
+
     return flow.checks()
 
 
@@ -54,9 +57,9 @@ def registered_target(name: str) -> Target | None:
 
 
 def entry_point(name: str) -> str | None:
-    """Return ``package.module:attribute``, from which another process can import the target; None if there is none.
+    """Return ``package.module:attribute``, with which another process can import the target.
 
-    Raises KeyError for an unknown name.
+    None for a target that a conftest registered. Raises KeyError for an unknown name.
     """
     if name in _registered:
         return None

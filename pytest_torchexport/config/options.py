@@ -1,7 +1,7 @@
 """The marker's arguments: validated, merged marker by marker, frozen.
 
-Free of torch: what the marker alone shows to be wrong stops the collection, before any model is built.
-What needs the module's signature is judged in ``inputs``.
+Imports no torch: an error that the marker alone shows stops the collection, before any model is
+built. Errors that need the module's signature are found in ``inputs``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pytest_torchexport.results.failures import Failure, SpecError
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The arguments of ``@pytest.mark.torchexport``, ``using`` and ``check_export``; None = not given."""
+    """The arguments of the marker, ``using`` and ``check_export``; None: not given."""
 
     targets: tuple[str, ...] | None = None
     shapes: Mapping[str, Shape | None] | None = None
@@ -46,7 +46,7 @@ class Options:
     xfail: Mapping[str, tuple[type[Failure], str]] | None = None
 
     def over(self, outer: Options) -> Options:
-        """These options, and the outer ones where these are silent. Dicts replace, they do not merge."""
+        """Return these options, completed by the outer ones. Dicts replace, they do not merge."""
         given = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
@@ -63,7 +63,7 @@ NAMES = tuple(field.name for field in dataclasses.fields(Options) if field.name 
 
 
 def parse_options(targets: tuple[Any, ...], arguments: Mapping[str, Any]) -> Options:
-    """Validated options. Raises SpecError that names the argument, the legal values, the nearest match."""
+    """Return the arguments, checked. Raises SpecError that names argument and legal values."""
     for name in arguments:
         if name not in NAMES:
             raise SpecError(
@@ -81,10 +81,10 @@ def parse_options(targets: tuple[Any, ...], arguments: Mapping[str, Any]) -> Opt
 
 
 def parse_check_options(arguments: Mapping[str, Any]) -> Options:
-    """The same for one check on one target: what decides which items a test has has no meaning there."""
+    """Return the options of one check. Raises SpecError for options that decide on items too."""
     for name in ("devices", "xfail"):
         if name in arguments:
-            raise SpecError(f"{name}: decides which items a test has; say it in the marker")
+            raise SpecError(f"{name}: decides which items a test has; give it to the marker")
     return parse_options((), arguments)
 
 
@@ -173,7 +173,7 @@ def _one_value(value: Any) -> Any:
 
 
 def _is_strategy(value: Any) -> bool:
-    # A strategy can only exist where its library is loaded: ask without importing it.
+    # A strategy exists only if Hypothesis is loaded: look without importing it.
     hypothesis = sys.modules.get("hypothesis.strategies")
     return hypothesis is not None and isinstance(value, hypothesis.SearchStrategy)
 
@@ -234,8 +234,8 @@ def _xfail_key(key: str, item: Any) -> Any:
     target, dash, device = key.partition("-")
     if target not in known:
         raise ValueError(
-            f"{key!r} does not start with a target; legal: {', '.join(known)}, each alone or with a "
-            f"device ('onnx-cuda').{nearest(target, known)}"
+            f"{key!r} does not start with a target; legal: {', '.join(known)}, each alone or with "
+            f"a device ('onnx-cuda').{nearest(target, known)}"
         )
     if dash:
         device_names((device,))
@@ -269,5 +269,5 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
 
 
 def of_a_check(options: Options) -> Options:
-    """Return the options without what only concerns collection: targets, devices and xfail."""
+    """Return the options without those that decide on items: targets, devices and xfail."""
     return dataclasses.replace(options, targets=None, devices=None, xfail=None)

@@ -1,4 +1,4 @@
-"""The plan of one item: everything the engine needs to know and pytest knew, decided once, frozen."""
+"""The plan of one item: all that the engine gets from pytest, or from a caller without pytest."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from pytest_torchexport.config.settings import Settings
 
 
 class Corpus(Protocol):
-    """Where calls are kept between runs: those that failed by item, those that a search found (``shared``) for
-    all items of one source and spec.
+    """Keeps calls between runs.
+
+    Failing calls belong to an item. Calls that a search found (``shared``) belong to all items of
+    one source and spec.
     """
 
     def load(self, key: str, *, shared: bool = False) -> Sequence[dict[str, Any]]:
-        """Recipes stored under the key."""
+        """Return the recipes stored under the key."""
 
     def store(self, key: str, recipes: Sequence[dict[str, Any]], *, shared: bool = False) -> None:
         """Replace what is stored under the key."""
@@ -27,11 +29,11 @@ class NoCorpus:
     """Keeps nothing."""
 
     def load(self, key: str, *, shared: bool = False) -> Sequence[dict[str, Any]]:
-        """Nothing."""
+        """Return nothing."""
         return ()
 
     def store(self, key: str, recipes: Sequence[dict[str, Any]], *, shared: bool = False) -> None:
-        """Forget."""
+        """Store nothing."""
 
 
 def silent(stage: str, done: int = 0, total: int = 0) -> None:
@@ -42,10 +44,10 @@ def silent(stage: str, done: int = 0, total: int = 0) -> None:
 class Plan:
     """One test x target x device.
 
-    ``named``: the user asked for this target by name. ``why_isolated``: why the artifact is called in a process of its
-    own; empty if it is not. ``max_examples``: so many calls are drawn, whatever profile and options say; None if
-    nothing says so. ``root``: the directory below which the user's own packages are. ``keep``: where an artifact's
-    files go after a failure.
+    ``named``: the user asked for this target by name. ``why_isolated``: why the artifact is called
+    in a process of its own; empty if it is not. ``max_examples``: the number of drawn calls, before
+    profile and options; None: theirs. ``root``: the directory of the user's own packages.
+    ``keep``: the directory for an artifact's files after a failure.
     """
 
     target: str

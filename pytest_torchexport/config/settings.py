@@ -1,6 +1,6 @@
-"""One table of settings: each field of ``Settings`` is a row with its default, check, legal values and help.
+"""The table of settings: each field of ``Settings`` is a row with default, check and help.
 
-Everything else reads the rows: pytest's ini options and flags, ``check_export``'s keywords, the reference page.
+pytest's ini options and flags, ``check_export`` and the reference page read the rows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ROW = "row"
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One row: ``torchexport_<name>`` in the ini file and, if ``flag``, ``--torchexport-<name>``."""
+    """A row: ``torchexport_<name>`` in the ini file; if ``flag``, also ``--torchexport-<name>``."""
 
     name: str
     default: Any
@@ -82,7 +82,7 @@ def _row(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What ini file and command line say, validated. Limits are in seconds and megabytes."""
+    """The settings of ini file and command line. Limits are in seconds and megabytes."""
 
     targets: tuple[str, ...] = _row(
         ("trace", "script", "export", "onnx"),
@@ -97,7 +97,7 @@ class Settings:
         (),
         check=device_names,
         legal="cpu, cuda, cuda:N",
-        help="Devices for tests whose marker names none (default: cpu, and cuda where torch has one). "
+        help="Devices for tests whose marker names none (default: cpu, and cuda if torch has one). "
         "On the command line: keep only these.",
         flag=True,
         metavar="NAMES",
@@ -106,8 +106,8 @@ class Settings:
         50,
         check=positive_int,
         legal="a whole number of at least 1",
-        help="Calls drawn per item: the Hypothesis profile's max_examples, but never more than this. "
-        "On the command line: exactly this, whatever profile and marker say.",
+        help="Calls drawn per item: the Hypothesis profile's max_examples, but at most this many. "
+        "On the command line: exactly this many, before profile and marker.",
         flag=True,
         metavar="N",
     )
@@ -115,8 +115,8 @@ class Settings:
         200,
         check=positive_int,
         legal="a whole number of at least 1",
-        help="Calls of eager that the search for branches may take per item (more for a nightly run); it ends "
-        "earlier where every branch was taken, or after 5 seconds per 200 calls.",
+        help="Calls of eager that the search for branches may make per item (more for a nightly "
+        "run). It ends earlier if every branch was taken, or after 5 seconds per 200 calls.",
         flag=True,
         metavar="N",
     )
@@ -124,8 +124,8 @@ class Settings:
         0.0,
         check=percent,
         legal="a percentage from 0 to 100",
-        help="Fail an item whose calls took less than this share of the outcomes of the conditions that its "
-        "inputs steer.",
+        help="Fail an item whose calls took less than this share of the outcomes of the conditions "
+        "that its inputs steer.",
         flag=True,
         metavar="PERCENT",
     )
@@ -133,24 +133,24 @@ class Settings:
         (),
         check=followed,
         legal="names of modules other than torch",
-        help="Packages whose branches are followed too, besides your own files and the package that the "
-        "checked module's class comes from.",
+        help="Packages whose branches are followed, besides your own files and the package of the "
+        "checked module's class.",
     )
     strict: bool = _row(
         False,
         check=bool,
         legal="true, false",
-        help="Fail where a target or device is unavailable or nothing was really checked, instead of "
-        "skipping or warning.",
+        help="Fail, instead of skipping or warning, if a target or device is unavailable or "
+        "nothing was really checked.",
         flag=True,
     )
     self_test: bool = _row(
         False,
         check=bool,
         legal="true, false",
-        help="After each item that passes, seed known bugs into its artifact (a frozen size, a perturbed "
-        "weight, a dropped output, a cast, a swapped branch) and say which of them the item's calls catch; "
-        "with --torchexport-strict a missed one is a failure.",
+        help="After each item that passes, seed known bugs into its artifact (a frozen size, a "
+        "perturbed weight, a dropped output, a cast, a swapped branch) and report which of them "
+        "the item's calls catch. With --torchexport-strict a missed one is a failure.",
         flag=True,
     )
     report: tuple[tuple[str, str], ...] = _row(
@@ -165,52 +165,53 @@ class Settings:
         300.0,
         check=seconds,
         legal="a positive number of seconds",
-        help="Seconds that checking one module on one target may take. Drawing stops at half of it; an "
-        "artifact that does not return by then is a failure (ArtifactHung).",
+        help="Seconds for one module on one target. Drawing stops at half of them; an artifact "
+        "that does not return in time is a failure (ArtifactHung).",
     )
     isolate: bool = _row(
         False,
         check=bool,
         legal="true, false",
-        help="Make every call of an artifact in a process of its own, so that one that crashes, hangs or takes "
-        "all memory fails its item and nothing else. Without it an item is isolated where its artifact "
-        "killed the clean process, or the last run.",
+        help="Make every call of an artifact in a process of its own: an artifact that crashes, "
+        "hangs or takes all memory then fails only its item. Without it an item is isolated if its "
+        "artifact killed the clean process, or the last run.",
         flag=True,
     )
     call_limit: float = _row(
         60.0,
         check=seconds,
         legal="a positive number of seconds",
-        help="Seconds that loading an artifact in the clean process may take, and each call of it there; one that "
-        "does not return by then is a failure (ArtifactHung).",
+        help="Seconds for loading an artifact in the clean process, and for each call of it there. "
+        "An artifact that does not return in time is a failure (ArtifactHung).",
     )
     memory_limit: int | None = _row(
         None,
         check=megabytes,
         legal="a whole number of megabytes, or auto",
-        help="Megabytes that an artifact's process may allocate; one that wants more is a failure "
+        help="Megabytes that an artifact's process may allocate; more is a failure "
         "(ArtifactCrashed). 'auto': three quarters of the memory of this machine or its container.",
     )
     mode: str = _row(
         "eval",
         check=mode_name,
         legal=", ".join(MODES),
-        help="'eval': modules are put into eval mode for the check and restored; 'train': training mode "
-        "is meant; 'as-is': a module left in training mode is a failure.",
+        help="'eval': modules are put into eval mode for the check and restored; 'train': training "
+        "mode is meant; 'as-is': a module left in training mode is a failure.",
     )
     runtime_imports: tuple[str, ...] = _row(
         (),
         check=module_names,
         legal="names of modules",
-        help="Modules that the process which serves your artifacts imports anyway (custom op libraries, pytree "
-        "registrations): imported before an artifact is loaded in the clean process.",
+        help="Modules that the process that serves your artifacts imports too (libraries of custom "
+        "operators, pytree registrations): the clean process imports them before an artifact.",
     )
     serve_on: tuple[str, ...] = _row(
         (),
         check=served_on,
         legal="cpu, cuda, cuda:N",
-        help="Devices that your artifacts are served on: what was saved on another is loaded there as well. Where "
-        "such a device is missing, constants that tie an artifact to its own are a failure all the same.",
+        help="Devices that serve your artifacts: an artifact that was saved on another device is "
+        "loaded there too. If such a device is missing here, constants that tie an artifact to "
+        "its own device are still a failure.",
     )
 
 
@@ -218,12 +219,12 @@ TABLE = tuple(
     Setting(name=field.name, default=field.default, **field.metadata[_ROW])
     for field in dataclasses.fields(Settings)
 )
-# Rows that are about a run of pytest and mean nothing for one check.
+# Rows that have no meaning for one check without pytest.
 OF_A_RUN = ("targets", "devices", "report")
 
 
 def settings_from(values: Mapping[str, Any]) -> Settings:
-    """Return settings with these values, each checked by its row. Raises ValueError that names the setting."""
+    """Return settings with these values, checked. Raises ValueError that names the setting."""
     rows = {row.name: row for row in TABLE}
     checked = {}
     for name, value in values.items():

@@ -23,7 +23,7 @@ def nearest(name: object, legal: Iterable[str]) -> str:
 
 
 def target_names(values: Iterable[str]) -> tuple[str, ...]:
-    """Known target names, or ``none`` alone. Raises ValueError."""
+    """Return known target names; none for ``none`` alone."""
     names = tuple(dict.fromkeys(name for value in values for name in value.split(",") if name))
     if names == ("none",):
         return ()
@@ -39,7 +39,7 @@ def target_names(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def device_names(values: Iterable[str]) -> tuple[str, ...]:
-    """``cpu``, ``cuda`` or ``cuda:N``. Raises ValueError."""
+    """Return ``cpu``, ``cuda`` or ``cuda:N``, at least one."""
     names = tuple(dict.fromkeys(name for value in values for name in str(value).split(",") if name))
     for name in names:
         kind, colon, index = name.partition(":")
@@ -54,13 +54,13 @@ def device_names(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def served_on(values: Iterable[str]) -> tuple[str, ...]:
-    """As device names, or none at all. Raises ValueError."""
+    """Return device names, or none at all."""
     names = tuple(values)
     return device_names(names) if names else ()
 
 
 def positive_int(value: Any) -> int:
-    """An int of at least 1, given as such or as text. Raises ValueError."""
+    """Return an int of at least 1, given as an int or as text."""
     if isinstance(value, bool) or (
         not isinstance(value, int) and not re.fullmatch("[0-9]+", str(value))
     ):
@@ -72,7 +72,7 @@ def positive_int(value: Any) -> int:
 
 
 def percent(value: Any) -> float:
-    """A number from 0 to 100. Raises ValueError."""
+    """Return a number from 0 to 100."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -83,7 +83,7 @@ def percent(value: Any) -> float:
 
 
 def seconds(value: Any) -> float:
-    """A positive finite number of seconds. Raises ValueError."""
+    """Return a positive finite number of seconds."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -94,12 +94,12 @@ def seconds(value: Any) -> float:
 
 
 def megabytes(value: Any) -> int | None:
-    """A whole number of megabytes, or None for ``auto``. Raises ValueError."""
+    """Return a whole number of megabytes, or None for ``auto``."""
     return None if value == "auto" else positive_int(value)
 
 
 def mode_name(value: Any) -> str:
-    """One of MODES. Raises ValueError."""
+    """Return one of MODES."""
     if value not in MODES:
         raise ValueError(
             f"{value!r} is not a mode; legal: {', '.join(MODES)}.{nearest(value, MODES)}"
@@ -108,7 +108,7 @@ def mode_name(value: Any) -> str:
 
 
 def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """``FORMAT:PATH`` pairs. Raises ValueError."""
+    """Return pairs of format and path, from ``FORMAT:PATH``."""
     from pytest_torchexport.results.reports import FORMATS
 
     pairs = []
@@ -124,7 +124,7 @@ def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
 
 
 def module_names(values: Iterable[str]) -> tuple[str, ...]:
-    """Dotted module names. Raises ValueError."""
+    """Return dotted names of modules."""
     names = tuple(values)
     for name in names:
         if not all(part.isidentifier() for part in name.split(".")):
@@ -133,7 +133,7 @@ def module_names(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def followed(values: Iterable[str]) -> tuple[str, ...]:
-    """Names of modules, torch's left out. Raises ValueError."""
+    """Return names of modules; torch is not legal."""
     names = module_names(values)
     if any(name.partition(".")[0] == "torch" for name in names):
         raise ValueError("'torch' cannot be followed: its code runs while a forward is observed.")

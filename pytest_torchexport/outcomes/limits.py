@@ -157,30 +157,34 @@ def _physical() -> int:
     return UNKNOWN_MEMORY
 
 
-_left_behind: list[threading.Thread] = []
-_exit_status = 1
+class LeftBehind:
+    """Threads of calls that did not return: they may still be in native code when the process ends.
 
-
-def set_exit_status(status: int) -> None:
-    """What the process is to end with, should it have to end with threads left behind."""
-    global _exit_status  # noqa: PLW0603  # read by the one function that runs after everything else
-    _exit_status = status
-
-
-def _leave_behind(thread: threading.Thread) -> None:
-    if not _left_behind:
-        atexit.register(_end_without_teardown)
-    _left_behind.append(thread)
-
-
-def _end_without_teardown() -> None:
-    """End the process with threads still in native code: CPython's own teardown would abort it
-    ("terminate called without an active exception").
+    ``exit_status``: the status that the process then ends with.
     """
-    if any(thread.is_alive() for thread in _left_behind):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(_exit_status)
+
+    def __init__(self) -> None:
+        self.exit_status = 1
+        self._threads: list[threading.Thread] = []
+
+    def add(self, thread: threading.Thread) -> None:
+        """Add a thread that goes on after its call was given up."""
+        if not self._threads:
+            atexit.register(self._end_process)
+        self._threads.append(thread)
+
+    def _end_process(self) -> None:
+        """End the process without CPython's teardown, which would abort it.
+
+        With a thread in native code it prints "terminate called without an active exception".
+        """
+        if any(thread.is_alive() for thread in self._threads):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self.exit_status)
+
+
+left_behind = LeftBehind()
 
 
 def in_thread(function: Callable[[], Any], seconds: float) -> Any:
@@ -200,7 +204,7 @@ def in_thread(function: Callable[[], Any], seconds: float) -> Any:
     thread.start()
     thread.join(seconds)
     if not result:
-        _leave_behind(thread)
+        left_behind.add(thread)
         raise TimeLimitExceeded(f"no return within {seconds:.3g} s")
     returned, value = result[0]
     if returned:

@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def torchexport(request: pytest.FixtureRequest) -> Generator[TorchExport]:
-    """Export and check modules on the item's target and device: ``check``, ``export``, ``using``."""
+    """Check and export modules on the item's target and device."""
     run = _run(request.config)
     if not hasattr(request, "param"):
         pytest.skip("--torchexport-targets or --torchexport-devices leaves no target for this test")
@@ -75,7 +75,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Wrap a marked ``unittest`` method: it cannot be parametrized, so one item has all targets."""
+    """Wrap a marked ``unittest`` method, which is one item for all targets."""
     _run(item.config).wrap_method(item)
     return (yield)
 

@@ -1,6 +1,6 @@
 """A pytest item while its modules are checked: its plans, its seed, its stored calls, its verdicts.
 
-Separate from the collection of items, so that a suite that does not use the plugin does not load it.
+Separate from the collection of items: a suite that does not use the plugin does not load this file.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _kept_for(root: Path, nodeid: str, variant: Variant) -> Path:
 
 
 def seed_of(config: pytest.Config, nodeid: str) -> int:
-    """Return ``--hypothesis-seed`` if it is a number; in CI the node id's checksum; else a random seed."""
+    """Return ``--hypothesis-seed`` if it is a number; in CI the node id's checksum; else random."""
     given = config.getoption("--hypothesis-seed", default=None, skip=False)
     if given is not None and str(given).lstrip("-").isdigit():
         return abs(int(given)) % 2**31
@@ -163,7 +163,7 @@ class CacheCorpus:
         return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else ()
 
     def store(self, key: str, recipes: Sequence[dict[str, Any]], *, shared: bool = False) -> None:
-        """Replace the stored recipes. An empty list is written only over a list that is not empty."""
+        """Replace the stored recipes. Nothing is written if old and new ones are empty."""
         if self._cache is None or (not recipes and not self.load(key, shared=shared)):
             return
         self._cache.set(self._path(key, shared), list(recipes))

@@ -1,7 +1,7 @@
-"""Records the outermost module calls of a test body, so that an existing test needs nothing but a marker.
+"""Record the outermost module calls of a test body, so that an existing test needs only a marker.
 
-Separate from the plugin because it patches ``torch.nn.Module.__call__``: the one place where keyword
-arguments, outputs and nesting are all visible (global forward hooks do not see keyword arguments).
+Patches ``torch.nn.Module.__call__``: keyword arguments, outputs and nesting are all visible there,
+and global forward hooks do not see keyword arguments.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from pytest_torchexport.outcomes.subject import Subject, uncompiled
 from pytest_torchexport.results.failures import SpecError
 
 MAX_CALLS = 8
-# A property-based test may build a module per example: the first ones stand for all.
+# A property-based test may build a module per example: only the first ones are recorded.
 MAX_SUBJECTS = 16
 
 
 @dataclass
 class Recording:
-    """One module instance as it was before its first outermost call with these parts, and calls of one structure."""
+    """A module as it was before its first outermost call, and its calls of one structure.
+
+    ``problem``: why the module could not be copied.
+    """
 
     module: Any
     calls: list[Call] = field(default_factory=list)
@@ -33,7 +36,10 @@ class Recording:
 
 
 class CallRecorder:
-    """A context manager around a test body; afterwards ``recordings`` holds what it called."""
+    """A context manager around a test body that records its module calls.
+
+    ``recordings``: the modules and their calls. ``left_out``: how many calls were not.
+    """
 
     def __init__(self) -> None:
         self._by_key: dict[Any, Recording] = {}
@@ -43,7 +49,7 @@ class CallRecorder:
 
     @property
     def recordings(self) -> list[Recording]:
-        """What was called and returned, in order."""
+        """The modules that were called and returned, in order."""
         return [recording for recording in self._by_key.values() if recording.calls]
 
     def __enter__(self) -> CallRecorder:
@@ -51,7 +57,7 @@ class CallRecorder:
         recorder = self
 
         def recorded(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if recorder._passes_by(module):
+            if recorder._ignores(module):
                 return original(module, *args, **kwargs)
             return recorder._record(module, args, kwargs)
 
@@ -61,14 +67,14 @@ class CallRecorder:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        # The body may have patched it too, and may put ours back later: by then it does nothing.
+        # The body may have patched it too, and may restore our patch later: then it does nothing.
         self._active = False
         if torch.nn.Module.__call__ is self._recorded:
             torch.nn.Module.__call__ = self._original  # type: ignore[method-assign]
 
-    def _passes_by(self, module: torch.nn.Module) -> bool:
+    def _ignores(self, module: torch.nn.Module) -> bool:
         inside = getattr(self._local, "inside", False)
-        return not self._active or inside or _capturing() or _is_torchs_own(module)
+        return not self._active or inside or _capturing() or _is_of_torch(module)
 
     def _record(
         self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -76,7 +82,7 @@ class CallRecorder:
         try:
             before = self._before(module, args, kwargs)
         except Exception:
-            # Tensors that cannot be copied (inside torch.func transforms): no call to judge an export by.
+            # Tensors inside torch.func transforms cannot be copied.
             self.left_out += 1
             before = None
         self._local.inside = True
@@ -115,26 +121,27 @@ class CallRecorder:
                 copied, problem = Subject.of(module).copy().function, None
             except SpecError as error:
                 copied, problem = module, error
-            # The original is kept too, so that its id is not given to another module.
+            # The original is kept too, so that no other module gets its id.
             self._copies[identity] = (module, copied, problem)
         _, copied, problem = self._copies[identity]
         return copied, [], [], problem
 
 
 def _parts(module: torch.nn.Module) -> tuple[tuple[str, type], ...]:
-    """What a module is made of: to quantize one in place makes another model of it."""
+    """Return paths and types of all submodules. Quantizing in place changes them."""
     return tuple((path, type(part)) for path, part in module.named_modules())
 
 
 def _capturing() -> bool:
-    """Whether torch itself is looking (trace, script, export, compile): such calls are not the user's."""
+    """Return True inside torch's trace, script, export or compile, which call modules too."""
     tracing = torch.jit._trace.is_tracing()  # type: ignore[no-untyped-call]
     return bool(tracing or torch.compiler.is_compiling())
 
 
-def _is_torchs_own(module: torch.nn.Module) -> bool:
-    """Losses, and what torch calls while it builds a model (the parametrizations of weight norm and its kin) or
-    quantizes one.
+def _is_of_torch(module: torch.nn.Module) -> bool:
+    """Return True for losses, and for modules that torch calls to build or quantize a model.
+
+    The parametrization of a weight norm is one of these.
     """
     made = isinstance(module, torch.nn.utils.parametrize.ParametrizationList)
     return made or type(module).__module__ in _NOT_SHIPPED

@@ -1,6 +1,6 @@
-"""Which item a test session was in when it died: in the next one its artifact is called in a process of its own.
+"""Mark the item that runs. If pytest dies in it, the next session isolates the item's artifact.
 
-A crash in a call that nobody had tried in the clean process takes pytest with it; it must not do so twice.
+A crash in a call that was not tried in the clean process ends pytest; it must not do so twice.
 """
 
 from __future__ import annotations
@@ -12,27 +12,28 @@ from typing import IO
 
 import pytest
 
-# What a mark says: while the item runs, and after its artifact crashed in a process of its own.
+# The content of a mark: while the item runs, and after its artifact crashed in another process.
 RUNNING, CRASHED = "running", "crashed"
 
 
 class CrashMarker:
-    """A mark in pytest's cache for as long as an item runs, locked so that others see that it does. Without a cache
-    there is none.
+    """A file in pytest's cache while an item runs, locked so that other sessions see that it runs.
+
+    Without a cache there is no file. ``why_isolated``: why the item is isolated, or empty.
     """
 
     def __init__(self, cache: pytest.Cache | None, nodeid: str) -> None:
         self._mark: Path | None = None
         self._lock: IO[str] | None = None
         if cache is not None:
-            with contextlib.suppress(OSError):  # a cache that cannot be written to is none
+            with contextlib.suppress(OSError):  # the cache may be read-only
                 self._mark = (
                     cache.mkdir("torchexport-running") / f"{zlib.crc32(nodeid.encode()):08x}"
                 )
-        said = _said(self._mark) if self._mark is not None else None
-        self._died = said is not None and said != CRASHED
+        left = _left_behind(self._mark) if self._mark is not None else None
+        self._died = left is not None and left != CRASHED
         self.why_isolated = ""
-        if said is not None:
+        if left is not None:
             self.why_isolated = (
                 "an earlier run did not survive this item"
                 if self._died
@@ -40,7 +41,7 @@ class CrashMarker:
             )
 
     def begin(self) -> None:
-        """The item is begun."""
+        """Write and lock the mark."""
         if self._mark is not None:
             with contextlib.suppress(OSError):
                 self._lock = self._mark.open("w")
@@ -49,9 +50,10 @@ class CrashMarker:
                 _locked(self._lock)
 
     def end(self, *, crashed: bool) -> None:
-        """The item is done. Where its artifact crashed in a process of its own, the next session is to be as
-        careful; and every session, where one did not survive it: what happens only in pytest's own process, a pass
-        in another says nothing about.
+        """Unlock the mark, and delete it unless the next session must isolate the item too.
+
+        It must if the artifact crashed in a process of its own. An item that ended pytest stays
+        isolated in all later sessions: a pass in another process proves nothing about this one.
         """
         if self._mark is not None:
             with contextlib.suppress(OSError):
@@ -63,8 +65,8 @@ class CrashMarker:
             self._lock.close()
 
 
-def _said(mark: Path) -> str | None:
-    """What the last session left behind; None where there is no mark, or where its session goes on."""
+def _left_behind(mark: Path) -> str | None:
+    """Return the mark of the last session; None if there is none, or if its session still runs."""
     try:
         with mark.open("r+") as file:
             return file.read() if _locked(file) else None
@@ -73,8 +75,9 @@ def _said(mark: Path) -> str | None:
 
 
 def _locked(file: IO[str]) -> bool:
-    """Whether nobody else has the file locked: it is locked from here on, until it is closed or its process ends. A
-    process id would tell less: in a container the next session has the same.
+    """Lock the file until it is closed or this process ends; False if another process has it.
+
+    A process id would not do: in a container the next session may have the same one.
     """
     try:
         import fcntl

@@ -1,4 +1,4 @@
-"""Check modules inside an item: those that the fixture is given, and those that a marked body called.
+"""Check modules inside an item: those given to the fixture, and those that a marked body called.
 
 Separate from the plugin's hooks, which pytest loads at its start: this file imports torch.
 """
@@ -41,14 +41,14 @@ class TorchExport:
         return self._plan.device
 
     def using(self, **options: Any) -> TorchExport:
-        """Return the same object with other options (the marker's arguments, except targets and devices)."""
+        """Return a fixture with other options: the marker's, except targets, devices and xfail."""
         merged = parse_check_options(options).over(self._plan.options)
         return TorchExport(dataclasses.replace(self._plan, options=merged), self._item)
 
     def check(self, module: Any, /, *args: Any, **kwargs: Any) -> Verdict:
-        """Check a module, function or bound method; the arguments after it are those of ``forward``.
+        """Check a module, function or bound method. The other arguments are those of ``forward``.
 
-        Returns the Verdict; raises its Failure; skips the test if the target cannot judge the module.
+        Returns the Verdict; raises its Failure; skips the test if the module cannot be judged.
         """
         return self._finished(engine.check(module, [Call(args, kwargs)], self._plan))
 

@@ -12,17 +12,17 @@ import pytest
 
 from pytest_torchexport.config.settings import TABLE, Setting, Settings
 
-# On the command line these do not replace what ini file and markers say: they narrow it, or go before both.
+# Flags of these do not replace ini options: they narrow them, or go before markers too.
 _NARROWING = ("targets", "devices", "max_examples")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """The settings of a run, and what only the command line can say.
+    """The settings of a run, and those that only the command line can give.
 
-    ``targets_named``: the ini file names targets. ``only_targets`` and ``only_devices``: keep only these (None: all).
-    ``exact_max_examples``: draw exactly so many calls, whatever profile and marker say. ``active``: ``name=value`` of
-    everything that is set, for the header line.
+    ``targets_named``: the ini file names targets. ``only_targets`` and ``only_devices``: keep only
+    these; None keeps all. ``exact_max_examples``: the number of drawn calls, before profile and
+    marker. ``active``: ``name=value`` of each setting that is set, for the header line.
     """
 
     settings: Settings
@@ -52,7 +52,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def read(config: pytest.Config) -> Configuration:
-    """Return what ini file and flags say. Raises pytest.UsageError that names the place and the legal values."""
+    """Return the settings of ini file and flags. Raises UsageError that names the option."""
     values = {row.name: _ini(config, row) for row in TABLE}
     flags = {row.name: _flag(config, row) for row in TABLE if row.flag}
     values |= {
@@ -72,7 +72,7 @@ def _ini(config: pytest.Config, row: Setting) -> Any:
     try:
         value = config.getini(row.ini)
         if value is None:
-            # Not checked: to list the targets costs a look through every installed package's metadata.
+            # Not checked: a list of all targets needs the metadata of every installed package.
             return row.default
         if row.kind == "args" and not value and not row.default:
             return ()

@@ -43,9 +43,9 @@ def is_marked(node: pytest.Item | pytest.Collector) -> bool:
 
 
 def options_of(node: pytest.Item | pytest.Collector) -> Options | None:
-    """Return the arguments of all markers on a node, merged, the closest first; None without a marker.
+    """Return the arguments of all markers on a node, merged; None without a marker.
 
-    Raises CollectError with a message that names the test, the argument and its legal values.
+    The closest marker goes first. Raises CollectError that names the test and the argument.
     """
     if not is_marked(node):
         return None
@@ -82,14 +82,14 @@ def variants(options: Options, configuration: Configuration) -> list[Variant]:
 
 
 def default_devices() -> tuple[str, ...]:
-    """Return cpu, and cuda if torch has one. Imports torch: call it for a test that uses the plugin."""
+    """Return cpu, and cuda if torch has one. Imports torch."""
     import torch
 
     return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
 
 def parameters(found: Sequence[Variant]) -> list[Any]:
-    """Return parameters for ``metafunc.parametrize``, with the strict xfails of the marker's ``xfail``."""
+    """Return parameters for ``metafunc.parametrize``, with the marker's xfails as strict marks."""
     return [pytest.param(variant, id=variant.id, marks=_xfails(variant)) for variant in found]
 
 

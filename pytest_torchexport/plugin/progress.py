@@ -1,4 +1,4 @@
-"""Live progress of long items: a few words behind the cursor of a terminal, gone when the item ends."""
+"""Show the progress of long items: a few words behind the terminal's cursor."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import TextIO
 
 import pytest
 
-# An item that is quicker than this says nothing: most are.
+# No progress is shown for an item that is quicker: most are.
 QUIET_SECONDS = 2.0
 REFRESH_SECONDS = 0.2
-# pytest's own line goes on from where it was: few words, so that they fit behind most lines.
+# The words stand behind pytest's own line and must fit there.
 MAX_WORDS = 40
 SAVE, RESTORE, ERASE = "\x1b7", "\x1b8", "\x1b[K"
-# While a test runs, pytest captures stdout: the terminal itself is the way round it that needs no
-# private API. Elsewhere (Windows, no terminal) there is no progress.
+# pytest captures stdout while a test runs. To write to the terminal itself needs no private API.
+# Without one (Windows, CI) no progress is shown.
 TERMINAL = Path("/dev/tty")
 
 
 class Progress:
-    """Shows what an item is doing, on a terminal and in the process that owns it."""
+    """Show the step of an item on a terminal."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._wanted = _wanted(config)
@@ -56,7 +56,7 @@ class Progress:
 
 
 def _wanted(config: pytest.Config) -> bool:
-    """Whether somebody is looking: a terminal with markup, no worker of xdist, not ``-q``."""
+    """Return True on a terminal with markup; False in a worker of xdist and with ``-q``."""
     if hasattr(config, "workerinput") or config.get_verbosity() < 0:
         return False
     reporter = config.pluginmanager.hasplugin("terminalreporter")

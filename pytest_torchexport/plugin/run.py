@@ -1,4 +1,4 @@
-"""One run of pytest: collects and runs marked items, puts their verdicts on reports, writes the summary.
+"""One run of pytest: collect and run marked items, report their verdicts, write the summary.
 
 State is kept on an instance and not in module globals: pytester runs several sessions in one
 process. Under xdist only the controller writes files; verdicts reach it on pytest's own reports.
@@ -92,7 +92,7 @@ class Run:
             yield TorchExport(active_item.plan(variant), active_item)
 
     def around_body(self, item: pytest.Function) -> Generator[None, Any, Any]:
-        """Record a marked body that does not use the fixture, then check the modules that it called."""
+        """Record a marked body that does not use the fixture, then check the modules it called."""
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         variant = parameters.get(FIXTURE)
         if not isinstance(variant, Variant) or FIXTURE in item.funcargs:
@@ -153,7 +153,7 @@ class Run:
     def finish_report(
         self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport
     ) -> None:
-        """Put the verdicts on the report as plain data, and the failure's own text in place of our traceback."""
+        """Put the verdicts on the report, and the failure's own text in place of a traceback."""
         if call.when != "call":
             return
         text = failure_text_of(call.excinfo.value) if call.excinfo is not None else None
@@ -199,9 +199,9 @@ class Run:
     def pytest_sessionfinish(self, exitstatus: int) -> Generator[None]:
         """Write the reports, once, on the controller, after the hooks of all other plugins."""
         if self._has_checked:
-            from pytest_torchexport.outcomes.limits import set_exit_status
+            from pytest_torchexport.outcomes.limits import left_behind
 
-            set_exit_status(int(exitstatus))
+            left_behind.exit_status = int(exitstatus)
         yield
         if self.configuration.settings.report and not hasattr(self.config, "workerinput"):
             self._write_reports()

@@ -1,1 +1,4 @@
-"""What a check found, as plain data, and its texts and files. Imports neither torch nor anything else of ours."""
+"""What a check found, as plain data, and its texts and files.
+
+Imports neither torch nor another room.
+"""

@@ -3,7 +3,7 @@
 Failure (AssertionError)
 ├── SpecError          the input spec is wrong, or eager refuses what it declares legal
 ├── ExportRefused      the exporter would not take the module
-├── ArtifactRaised     the artifact raises where eager returns
+├── ArtifactRaised     the artifact raises and eager returns
 ├── ArtifactCrashed    the artifact killed its interpreter
 ├── ArtifactHung       the artifact did not return within the time limit
 ├── StructureDiffers   containers, counts or kinds of outputs differ
@@ -11,7 +11,7 @@ Failure (AssertionError)
 ├── StateDiffers       buffers, parameters or inputs differ after the call
 ├── BranchFrozen       the artifact always takes the branch its example took
 ├── DimsNarrowed       the artifact accepts fewer sizes than were declared
-├── LoadFailed         the artifact cannot be saved, or not loaded where the source does not exist
+├── LoadFailed         the artifact cannot be saved, or not loaded without the model's source
 ├── RoundTripDiffers   the loaded artifact differs from the one that never left memory
 ├── NotRepeatable      eager does not agree with itself
 ├── TrainingMode       a part of the module is left in training mode
@@ -49,11 +49,11 @@ __all__ = [
 
 
 class Failure(AssertionError):
-    """What a failed check raises; itself only where the fault is ours.
+    """The base of all failures of checks. Raised itself only for an error of the plugin.
 
-    ``details`` are further lines, ``where`` is the line in the user's code, ``differences``
-    are the plain data behind it, ``verdicts`` what an item's final failure stands for, ``output`` the end of
-    what the artifact printed in a process of its own.
+    ``details``: further lines of its text. ``where``: the line of the user's code. ``differences``:
+    the data behind it. ``verdicts``: the verdicts that an item's final failure is raised for.
+    ``output``: the end of what the artifact printed in a process of its own.
     """
 
     title: ClassVar[str] = "pytest-torchexport itself failed"
@@ -89,7 +89,7 @@ class ExportRefused(Failure):
 
 
 class ArtifactRaised(Failure):
-    """The artifact raises where eager returns."""
+    """The artifact raises on a call on which eager returns."""
 
     title = "the artifact raises where eager returns"
 
@@ -137,7 +137,7 @@ class DimsNarrowed(Failure):
 
 
 class LoadFailed(Failure):
-    """The artifact cannot be saved, or not loaded where the model's source does not exist."""
+    """The artifact cannot be saved, or cannot be loaded without the model's source."""
 
     title = "the artifact does not load in a clean process"
 
@@ -161,15 +161,17 @@ class TrainingMode(Failure):
 
 
 class Ineffective(Failure):
-    """Nothing was really checked: a marked test that calls no module, hardly any legal call, and under
-    ``--torchexport-strict`` also what is unavailable, cannot be compared, or says nothing.
+    """Nothing was really checked: a marked test calls no module, or hardly any call is legal.
+
+    Under ``--torchexport-strict`` also if the target or device is unavailable, if the calls cannot
+    be compared, or if a pass would mean little.
     """
 
     title = "nothing was really checked"
 
 
 class CannotJudge(Exception):
-    """The item cannot be judged here: a skip and not a failure. The text says why and what to do."""
+    """The item cannot be judged here: a skip, not a failure. Its text gives reason and remedy."""
 
     def __init__(self, text: str, kind: SkipKind = "not judged") -> None:
         super().__init__(text)
@@ -177,6 +179,6 @@ class CannotJudge(Exception):
 
 
 def by_name(name: str) -> type[Failure]:
-    """The class of that name. Raises KeyError for a name that is not in the tree."""
+    """Return the class of that name. Raises KeyError for an unknown name."""
     classes: list[type[Failure]] = [Failure, *Failure.__subclasses__()]
     return {cls.__name__: cls for cls in classes}[name]

@@ -1,4 +1,4 @@
-"""Render the verdicts of a run as JSON: the data that pytest's reports carry, with a schema version."""
+"""Render the verdicts of a run as JSON, with a schema version."""
 
 from __future__ import annotations
 

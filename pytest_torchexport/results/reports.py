@@ -26,7 +26,7 @@ FORMATS: dict[str, Render] = {
 def write(path: Path, text: str) -> None:
     """Write the whole file or nothing; make its directory if needed. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not a file of tempfile: those only their owner may read, and another user may upload the report.
+    # No file of tempfile: only its owner may read it, and another user may upload the report.
     half = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         half.write_text(text, encoding="utf-8")

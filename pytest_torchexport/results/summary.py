@@ -33,7 +33,7 @@ def plain(line: str, **markup: bool) -> str:
 
 
 def summary_lines(results: Sequence[ItemResult], style: Style = plain) -> Iterator[str]:
-    """Yield the summary of a run. ``style`` colors a text, as pytest's ``TerminalWriter.markup``."""
+    """Yield the summary of a run. ``style`` colors a text, like ``TerminalWriter.markup``."""
     rows, columns = table(results)
     yield from _table_lines(rows, columns, style)
     yield from _reason_lines(results)
@@ -51,7 +51,7 @@ def detail_lines(results: Sequence[ItemResult]) -> Iterator[str]:
 
 
 def table(results: Sequence[ItemResult]) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Return the outcome per test and column (``trace-cpu``), and the columns; both in order of arrival."""
+    """Return the outcome per test and column (``trace-cpu``), and the columns, as they came."""
     rows: dict[str, dict[str, str]] = {}
     columns: dict[str, None] = {}
     for result in results:
@@ -119,7 +119,7 @@ def _self_test_lines(results: Sequence[ItemResult], style: Style) -> Iterator[st
 
 
 def _reason_lines(results: Sequence[ItemResult]) -> Iterator[str]:
-    """Yield a line per reason of a skip or of a weak pass, with the number of items that share it."""
+    """Yield a line per reason of a skip or a weak pass, with the number of items that share it."""
     nodeids: dict[tuple[str, str], list[str]] = {}
     for result in results:
         for verdict in result.verdicts:

@@ -87,7 +87,7 @@ def _outcomes_line(branch: Branch) -> str:
 
 
 def _condition(branch: Branch) -> str:
-    """Return the line; then the condition if it is a part of the line, and the module if it is no root."""
+    """Return the line, with the condition if it is a part of it, and the path of a submodule."""
     whole = branch.statement.rstrip(":").partition(" ")[2] == branch.text
     part = "" if whole or branch.kind in ("for", "case", "except") else f"  [{branch.text}]"
     module = f"  in {branch.module}" if branch.module else ""
@@ -121,7 +121,8 @@ def _difference_lines(difference: Difference, target: str) -> Iterator[str]:
         return
     if difference.total is None:
         what = f" ({difference.what})" if difference.what else ""
-        yield f"  {difference.path}  eager {difference.expected}, {target} {difference.actual}{what}"
+        sides = f"eager {difference.expected}, {target} {difference.actual}"
+        yield f"  {difference.path}  {sides}{what}"
         return
     yield from _element_lines(difference, target)
 

@@ -1,7 +1,7 @@
 """The verdict: plain data about one subject on one target and device. All reports are made from it.
 
-pytest's reports carry it through xdist, and it is written to files. Hence it holds no tensors and no
-live exceptions (they keep frames, and frames keep GPU memory).
+pytest's reports carry it through xdist, and it is written to files. Hence it holds no tensors and
+no live exceptions (they keep frames, and frames keep GPU memory).
 """
 
 from __future__ import annotations
@@ -57,11 +57,12 @@ class Assumption:
 class Difference:
     """One thing on which two outcomes disagree.
 
-    ``kind`` is one of structure, dtype, shape, device, values, state, raised, hung, crashed; ``path`` says where
-    (``output['logits'][0]``); ``expected`` and ``actual`` are texts, never tensors; ``where`` is the user's line that raised. ``own_error`` is
-    eager's own error at the worst element, where it was asked for, and ``cause`` what came of it: bug,
-    rounding, tie (an integer or bool that eager itself decides either way) or ambiguous (eager's own
-    error is as large as its output). Empty: not asked for, or no question of rounding.
+    ``kind``: structure, dtype, shape, device, values, state, raised, hung or crashed. ``path``: the
+    leaf, ``output['logits'][0]``. ``expected``: eager's side, ``actual``: the artifact's, as texts.
+    ``where``: the user's line that raised. ``own_error``: eager's own error at the worst element.
+    ``cause``: bug, rounding, tie (an integer or bool that eager's own rounding decides) or
+    ambiguous (eager's own error is as large as its output). Both are empty if rounding was not
+    measured.
     """
 
     kind: str
@@ -82,13 +83,13 @@ class Difference:
 
     @property
     def in_own_errors(self) -> float | None:
-        """The worst absolute error in units of eager's own; None where eager has none or was not asked."""
+        """The worst absolute error in units of eager's own; None if that is 0 or not measured."""
         return self.max_abs / self.own_error if self.max_abs and self.own_error else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Where a failing call still fails when one dim varies and the rest stays."""
+    """The sizes of one dim at which a failing call fails or agrees; other dims keep their sizes."""
 
     dim: str
     example: int
@@ -101,8 +102,8 @@ class SeededBug:
     """A bug that the self-test put into the artifact, and whether the item's calls catch it.
 
     ``kind``: "frozen size", "perturbed weight", "dropped output", "cast to half", "swapped branch"
-    or "every bug". ``dim``: the dim whose size is frozen, else empty. ``explanation``: the call that
-    catches the bug, the number of calls that miss it, or why it does not apply.
+    or "every bug". ``dim``: the dim whose size is frozen, else empty. ``explanation``: the call
+    that catches the bug, the number of calls that miss it, or why it does not apply.
     """
 
     kind: str
@@ -120,12 +121,12 @@ class SeededBug:
 class Branch:
     """One condition of the user's code in one module, and the status of each of its outcomes.
 
-    ``counts``: outcome to how often eager took it. Outcomes are ``True`` and ``False``, or of a loop
-    ``0 iterations``, ``1 iteration`` and ``2+ iterations``. ``status``: outcome to one of verified,
-    diverges, frozen but equal, not judged, unreached, outside the sizes, raises (no legal call takes
-    it) or constant (no input steers the condition). ``on_values``: tensors decide the condition, and
-    not only sizes and Python arguments. ``in_artifact``: the artifact has a branch there; None if
-    that is not known.
+    ``counts``: outcome to how often eager took it. Outcomes are ``True`` and ``False``, or of a
+    loop ``0 iterations``, ``1 iteration`` and ``2+ iterations``. ``status``: outcome to one of
+    verified, diverges, frozen but equal, not judged, unreached, outside the sizes, raises (no legal
+    call takes it) or constant (no input steers the condition). ``on_values``: tensors decide the
+    condition, and not only sizes and Python arguments. ``in_artifact``: the artifact has a branch
+    there; None if that is not known.
     """
 
     where: SourceLine
@@ -145,7 +146,7 @@ class Branch:
 
     @property
     def counted(self) -> bool:
-        """True if its outcomes count for the coverage. Those of a loop do not: 0 may be no legal size."""
+        """True if its outcomes count for the coverage. Loops do not: 0 may be no legal size."""
         return self.steered and self.kind != "for"
 
 
@@ -155,13 +156,13 @@ class Verdict:
 
     ``failure``: the name of the failure's class. ``skip``: the kind of skip, None if it is none.
     ``calls``: number of calls by origin: ``example``, ``boundary``, ``stored``, ``explored``,
-    ``drawn``; and those that ``failed``, and those that eager ``rejected``, outside an assumed range.
+    ``drawn``; those that ``failed``; and those that eager ``rejected``, outside an assumed range.
     ``reached``: dim to the sizes that were run. ``seconds``: step to seconds. ``max_error``: the
-    largest ``|artifact - eager|``. ``explained``: differences beyond the dtype's tolerance that are no
-    bugs, the worst per output and cause. ``ineffective``: why a pass may mean little. ``branches``:
-    the conditions of the user's code that calls met. ``isolated``: the artifact was called in a
-    process of its own. ``output``: the end of what it printed there. ``kept``: the artifact's file
-    after a failure.
+    largest ``|artifact - eager|``. ``explained``: differences beyond the dtype's tolerance that are
+    not bugs, the worst per output and cause. ``ineffective``: why a pass may mean little.
+    ``branches``: the conditions of the user's code that calls met. ``isolated``: the artifact was
+    called in a process of its own. ``output``: the end of what it printed there. ``kept``: the
+    artifact's file after a failure.
     """
 
     subject: str
@@ -247,8 +248,8 @@ class ItemResult:
 def why_skipped(verdicts: Sequence[Verdict]) -> str:
     """Return why an item is a skip; empty if all its subjects were judged.
 
-    One subject that was not judged makes the item a skip: one that passed may be a part of it, which
-    its constructor called.
+    One subject that was not judged makes the item a skip: a subject that passed may be a part of
+    it, which its constructor called.
     """
     skipped = [verdict for verdict in verdicts if verdict.status == "skipped"]
     if not skipped or len(skipped) == len(verdicts):
