@@ -1,4 +1,4 @@
-"""What an item is judged by besides its values: sizes, state, chance, legal calls. Each seen failing."""
+"""Verdicts on sizes, state, randomness and legal calls, of artifacts that exporters made."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""preflight.py: what there is to say about eager before anything is exported.
-
-For each mechanism modules that have it, and look-alikes that do not.
-"""
-
-# the habits that are judged here
+"""preflight.py with ScriptModules."""
 
 from __future__ import annotations
 

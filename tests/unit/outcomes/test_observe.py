@@ -299,20 +299,6 @@ def test_a_quick_look_says_what_it_missed():
     assert state.lost  # parameters are copied only for a thorough look
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_state_of_nothing_of_scripted_and_of_frozen_modules():
-    assert not State(None).restore()
-    scripted = torch.jit.trace(nn.BatchNorm1d(2).train(), torch.randn(4, 2), check_trace=False)
-    state = State(scripted, thorough=True)
-    before = snapshot(scripted)
-    scripted(torch.randn(4, 2))
-    state.restore()
-    assert same(scripted, before)
-    with torch.inference_mode():
-        inference = nn.Linear(2, 2)
-    assert not State(inference).restore()
-
-
 def test_state_can_be_restored_again_and_again():
     module = Counter()
     state = State(module)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -94,24 +93,6 @@ def test_checks_run_on_one_thread_and_without_tf32():
         assert torch.backends.cudnn.allow_tf32 == allowed
     finally:
         torch.set_num_threads(1)
-
-
-NEWER = """
-import torch
-from pytest_torchexport.outcomes.torch_state import quiet
-torch.backends.cuda.matmul.fp32_precision = "tf32"
-torch.backends.cudnn.conv.fp32_precision = "tf32"
-for device in ("cpu", "cuda"):
-    with quiet(device):
-        print(torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision)
-    print(torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision)
-"""
-
-
-def test_tf32_by_its_newer_names_is_read_and_put_back_by_them():
-    # A process of its own: torch never forgets which of the two APIs has been used.
-    done = subprocess.run([sys.executable, "-c", NEWER], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["tf32"] * 4 + ["ieee"] * 2 + ["tf32"] * 2
 
 
 def test_what_a_forward_sets_while_it_is_exported_is_put_back(tmp_path):

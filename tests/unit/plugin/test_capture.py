@@ -113,14 +113,6 @@ def test_a_call_after_one_that_raised_is_recorded():
     assert [tuple(call.args[0].shape) for call in recording.calls] == [(1, 3)]
 
 
-def test_what_torch_itself_calls_is_not_the_users():
-    def body():
-        torch.jit.trace(Inner(), torch.ones(2), check_trace=False)
-        torch.export.export(Inner(), (torch.ones(2),))
-
-    assert recorded(body) == []
-
-
 def test_a_compiled_module_is_recorded_as_what_it_wraps():
     net = Inner()
     compiled = torch.compile(net, backend="eager")
@@ -208,11 +200,6 @@ def test_an_attribute_computed_from_a_parameter_is_copied_too():
     net = nn.Linear(2, 2)
     net.cached = net.weight * 2
     assert torch.equal(Subject.of(net).copy().module.cached, net.cached)
-
-
-def test_scripted_subjects_are_known():
-    assert Subject.of(torch.jit.trace(Inner(), torch.ones(2), check_trace=False)).scripted
-    assert not Subject.of(Inner()).scripted
 
 
 def test_a_function_becomes_a_module_for_exporters_that_take_nothing_else():

@@ -1,4 +1,4 @@
-"""What loading elsewhere misses: torch's and ONNX Runtime's real words, from interpreters without the source."""
+"""missing_dependencies.py with real messages of torch and ONNX Runtime, from a clean process."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from pytest_torchexport.targets.formats.missing_dependencies import (
     needs,
     remedy,
 )
+
+SETTING = "torchexport_runtime_imports"
 
 # A library of the user's: imported here, unknown to the process that loads.
 SOURCE = """
@@ -238,6 +240,129 @@ def words(files):
     )
     found = json.loads(answer.stdout.splitlines()[-1])
     return {path.rpartition("/")[2]: said for path, said in found.items()}
+
+
+def test_another_version_of_the_format_of_exported_programs(words):
+    assert needs(*words["schema.pt2"]).kind == "version"
+
+
+def test_a_file_that_loads_misses_nothing(words):
+    assert words["good.pt"] is None
+    assert words["good.pt2"] is None
+
+
+def test_a_pickled_class_is_missed_as_its_module_or_by_its_name(words):
+    """Which of both depends on whether this torch falls back on plain pickle."""
+    found = needs(*words["input.pt2"])
+    assert found in (Needs("module", "shiplib"), Needs("pickle", "shiplib.Output"))
+    assert f"{SETTING} = shiplib;" in remedy(found)[-1]
+
+
+@pytest.mark.parametrize(
+    "name", ["double.pt", "double.pt2", "quad.pt", "quad.pt2", "output.pt2", "box.pt2"]
+)
+def test_the_remedy_names_who_registers_it_here_and_the_setting(words, shiplib, name):
+    fact, step = remedy(needs(*words[name]))
+    line = int(fact.partition("shiplib.py:")[2].split()[0])
+    assert any(
+        word in "".join(SOURCE.splitlines()[line - 1 : line + 2])
+        for word in ("custom_op", "define(", "class Output", "class Box")
+    )
+    assert f"{SETTING} = shiplib;" in step
+
+
+def test_a_class_that_another_module_registers_needs_both(shiplib):
+    """transformers registers its outputs in one module and takes them apart in another."""
+    source = (
+        "import shiplib\nfrom torch.utils import _pytree\n"
+        "_pytree.register_pytree_node(shiplib.Late, lambda late: ([late.y], None), "
+        "lambda leaves, _: shiplib.Late(*leaves), serialized_type_name='late')\n"
+    )
+    Path(shiplib.__file__).with_name("shipreg.py").write_text(source)
+    importlib.import_module("shipreg")
+    fact, step = remedy(Needs("class", "late"))
+    assert "shiplib.py:" in fact
+    assert f"{SETTING} = shiplib shipreg;" in step
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the file asks for")
+def test_a_device_that_is_not_there(files):
+    with suppress_output(), pytest.raises(RuntimeError) as caught:
+        torch.jit.load(files / "good.pt", map_location="cuda")
+    assert needs("RuntimeError", str(caught.value)) == Needs("device", "CUDA")
+
+
+# -- ONNX Runtime ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def onnx_files(tmp_path_factory):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    home = tmp_path_factory.mktemp("onnx")
+    make = onnx.helper
+
+    def model(op, *, domain="", opset=20, kind=onnx.TensorProto.FLOAT, ir=10, weights=()):
+        values = [make.make_tensor_value_info(name, kind, [2, 3]) for name in "xy"]
+        inputs = ["x", *(item.name for item in weights)]
+        node = make.make_node(op, inputs, ["y"], domain=domain)
+        graph = make.make_graph([node], "g", values[:1], values[1:], list(weights))
+        opsets = [make.make_opsetid("", opset), make.make_opsetid("my.domain", 1)]
+        return make.make_model(graph, opset_imports=opsets, ir_version=ir)
+
+    import numpy as np
+
+    weight = onnx.numpy_helper.from_array(np.ones((2, 3), np.float32), "w")
+    onnx.save(model("Double", domain="my.domain"), home / "custom.onnx")
+    onnx.save(model("Reluu"), home / "opset.onnx")
+    onnx.save(model("Round", opset=22, kind=onnx.TensorProto.BFLOAT16), home / "kernel.onnx")
+    onnx.save(model("Relu", ir=99), home / "ir.onnx")
+    onnx.save(model("Relu", opset=99), home / "newer.onnx")
+    for name in ("alone", "short"):
+        onnx.save(
+            model("Add", weights=[weight]),
+            home / f"{name}.onnx",
+            save_as_external_data=True,
+            location=f"{name}.onnx.data",
+            size_threshold=0,
+        )
+    (home / "alone.onnx.data").unlink()
+    (home / "short.onnx.data").write_bytes(b"12345")
+    data = (home / "custom.onnx").read_bytes()
+    (home / "half.onnx").write_bytes(data[: len(data) // 2])
+    (home / "empty.onnx").write_bytes(b"")
+    return home
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("custom", Needs("custom op", "my.domain:Double")),
+        ("opset", Needs("opset", "Reluu")),
+        ("kernel", Needs("ort kernel", "Round(22)")),
+        ("ir", Needs("ort version", "99")),
+        ("newer", Needs("ort version", "99")),
+        ("alone", Needs("data", "alone.onnx.data")),
+        ("short", Needs("short data", "w")),
+        ("half", Needs("file")),
+        ("empty", Needs("file")),
+    ],
+)
+def test_what_onnx_runtime_misses(onnx_files, name, expected):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    with pytest.raises(Exception, match="ONNXRuntimeError") as caught:
+        onnxruntime.InferenceSession(
+            onnx_files / f"{name}.onnx", options, providers=["CPUExecutionProvider"]
+        )
+    found = needs(type(caught.value).__name__, str(caught.value))
+    assert found == expected
+    assert expected.name in remedy(found)[0]
+
+
+# -- nothing else ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""ONNX files as files: what they say, what belongs to them and what is wrong with them, without torch."""
+"""onnx_model.py with files that torch's exporters write."""
 
 from __future__ import annotations
 
