@@ -54,10 +54,6 @@ def test_a_script_module_is_watched_too():
     assert "torch.mul" in {op.short for op in watched(scripted, torch.ones(2, 3)).ops}
 
 
-def branching(x):
-    return torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))
-
-
 def test_watching_what_loads_dynamo_itself_does_no_harm_to_later_runs():
     code = (
         "import torch\n"
