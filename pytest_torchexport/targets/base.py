@@ -46,11 +46,11 @@ class TargetTraits:
     imports them once, ahead of time.
 
     ``loader``: ``package.module:attribute`` of an object with ``load(path, device)`` and
-    ``read(path, loaded)``, which the clean process imports instead of the target. Needed if the files
-    are served without torch, or if another process cannot import the target.
+    ``read(path, loaded)``, which the clean process imports instead of the target. Needed if the
+    files are served without torch, or if another process cannot import the target.
 
-    ``library``: what the files are run with in the clean process, ``torch`` or ``onnxruntime``. With
-    the latter, that process has no torch.
+    ``library``: what the files are run with in the clean process, ``torch`` or ``onnxruntime``.
+    With the latter, that process has no torch.
 
     ``moved_by``: the function that moves a loaded program to another device, if a plain ``.to()``
     does not.
