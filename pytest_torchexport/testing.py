@@ -123,12 +123,14 @@ class TargetContract:
         """The exporter leaves mode, hooks, gradients and weights of the module as they were."""
         import torch
 
+        from pytest_torchexport.outcomes.torch_private import hooks_of
+
         own = copy.deepcopy(module).to(device).train()
         before = {key: value.clone() for key, value in own.state_dict().items()}
         gradients = [parameter.requires_grad for parameter in own.parameters()]
         export_with(target, own, call(2), device, copied=False)
         assert own.training
-        assert not own._forward_hooks
+        assert not hooks_of(own)
         assert [parameter.requires_grad for parameter in own.parameters()] == gradients
         for key, value in own.state_dict().items():
             torch.testing.assert_close(value, before[key], rtol=0, atol=0, msg=key)

@@ -21,12 +21,13 @@ import types
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from pytest_torchexport.eager.state_ref import Change, StateRef
 from pytest_torchexport.inputs.pytrees import bits_of, is_plain
+from pytest_torchexport.outcomes import torch_private
 from pytest_torchexport.outcomes.messages import is_users
 
 MAX_NODES = 10_000
@@ -53,38 +54,6 @@ _VALUES = (
 # Told by what they are, never looked into.
 _OPAQUE = (types.ModuleType, type, types.BuiltinFunctionType, types.CodeType, types.FrameType)
 _COUNTERS = (itertools.count, itertools.cycle)
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
-)
-_REGISTERS: tuple[tuple[Literal["parameter", "buffer"], str], ...] = (
-    ("parameter", "_parameters"),
-    ("buffer", "_buffers"),
-)
-_OWN = frozenset(
-    {
-        *_HOOKS,
-        "_parameters",
-        "_buffers",
-        "_modules",
-        "training",
-        "_non_persistent_buffers_set",
-        "_is_full_backward_hook",
-        "_forward_hooks_with_kwargs",
-        "_forward_hooks_always_called",
-        "_forward_pre_hooks_with_kwargs",
-        "_initializing",
-        "_compiled_call_impl",
-        "_c",
-        "_concrete_type",
-    }
-)
 
 
 @dataclass
@@ -229,20 +198,20 @@ class _Walk:
         own = vars(module)
         tokens = self.found.tokens
         tokens[StateRef("training flag", path)] = own.get("training")
-        hooks = tuple([(name, tuple(own[name])) for name in _HOOKS if own.get(name)])
-        tokens[StateRef("hooks", path)] = hooks
-        for kind, register in _REGISTERS:
-            for name, tensor in own.get(register, {}).items():
-                self.value(tensor, StateRef(kind, prefix + name), 0)
+        tokens[StateRef("hooks", path)] = torch_private.hooks_of(module)
+        for name, tensor in torch_private.parameters_of(module).items():
+            self.value(tensor, StateRef("parameter", prefix + name), 0)
+        for name, tensor in torch_private.buffers_of(module).items():
+            self.value(tensor, StateRef("buffer", prefix + name), 0)
         for name, value in own.items():
             if type(value) in _PLAIN:
-                if name not in _OWN:
+                if name not in torch_private.MODULE_FIELDS:
                     tokens[StateRef("attribute", prefix + name)] = value
-            elif name not in _OWN:
+            elif name not in torch_private.MODULE_FIELDS:
                 self.value(value, StateRef("attribute", prefix + name), 0)
         if not type(module).__module__.startswith("torch."):
             self.cls(type(module))
-        return list(own.get("_modules", {}).items())
+        return list(torch_private.children_of(module).items())
 
     def _script(self, module: Any, path: str, prefix: str) -> list[tuple[str, Any]]:
         self.put(StateRef("training flag", path), getattr(module, "training", None))
@@ -253,8 +222,8 @@ class _Walk:
         for name, tensor in module.named_buffers(recurse=False):
             names.add(name)
             self.value(tensor, StateRef("buffer", prefix + name), 0)
-        for name, value in _script_attributes(module):
-            if name not in names and name not in _OWN:
+        for name, value in torch_private.script_attributes(module):
+            if name not in names and name not in torch_private.MODULE_FIELDS:
                 self.value(value, StateRef("attribute", prefix + name), 0)
         return list(module.named_children())
 
@@ -387,7 +356,7 @@ class _Walk:
 
 
 def _tensor_facts(tensor: torch.Tensor) -> tuple[tuple[Any, ...], int | None]:
-    version = None if tensor.is_inference() else tensor._version
+    version = torch_private.times_written(tensor)
     facts = (tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad)
     return (("nested",) if tensor.is_nested else facts), version
 
@@ -401,18 +370,6 @@ def _pointer(tensor: torch.Tensor) -> int:
 
 def _crc(tensor: torch.Tensor) -> int | None:
     return zlib.crc32(bits_of(tensor)) if is_plain(tensor) else None
-
-
-def _script_attributes(module: Any) -> Iterator[tuple[str, Any]]:
-    try:
-        names = list(module._concrete_type.get_attributes())
-    except Exception:
-        return  # a loaded one: only its tensors are known
-    for name in names:
-        try:
-            yield name, module._c.getattr(name)
-        except Exception:  # noqa: S112  # of a type that Python does not see
-            continue
 
 
 def _opaque_token(value: Any) -> Any:

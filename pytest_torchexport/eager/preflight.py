@@ -59,6 +59,16 @@ _CLOCKS = {
 }
 
 
+_DROPOUT = (
+    torch.nn.Dropout,
+    torch.nn.Dropout1d,
+    torch.nn.Dropout2d,
+    torch.nn.Dropout3d,
+    torch.nn.AlphaDropout,
+    torch.nn.FeatureAlphaDropout,
+)
+
+
 @dataclass(frozen=True)
 class Findings:
     """What there is to say about eager, in sentences; nothing where all is well.
@@ -376,7 +386,7 @@ def _draws(ops: Sequence[Op], modules: Mapping[str, torch.nn.Module]) -> Iterato
         part = modules.get(op.module)
         if not _is_dropout(op):
             yield f"{op.short}{_at(op)}"
-        elif isinstance(part, torch.nn.modules.dropout._DropoutNd):
+        elif isinstance(part, _DROPOUT):
             left = ", left in training mode" if evaluating else ""
             name = f"{op.module or 'the module'} ({type(part).__name__}{left})"
             yield f"{name} drops at random" + (f", {op.line}" if op.line else "")
@@ -422,8 +432,14 @@ def _hidden(reached: Reached) -> frozenset[str]:
 
 
 _HEEDING = (
-    torch.nn.modules.dropout._DropoutNd,
-    torch.nn.modules.batchnorm._NormBase,
+    *_DROPOUT,
+    torch.nn.BatchNorm1d,
+    torch.nn.BatchNorm2d,
+    torch.nn.BatchNorm3d,
+    torch.nn.SyncBatchNorm,
+    torch.nn.InstanceNorm1d,
+    torch.nn.InstanceNorm2d,
+    torch.nn.InstanceNorm3d,
     torch.nn.RReLU,
     torch.nn.RNNBase,
     torch.nn.MultiheadAttention,
@@ -634,7 +650,7 @@ def _suspect(subject: Subject, example: Call, seed: int) -> tuple[str, SourceLin
         if event != "c_call" or found:
             return
         home, name = _home(function), getattr(function, "__name__", "")
-        if getattr(function, "__self__", None) is random._inst:
+        if getattr(function, "__self__", None) is getattr(random.random, "__self__", None):
             return  # the global stream, which is seeded
         if home in _CLOCKS and name in (_CLOCKS[home] or (name,)):
             user: FrameType | None = frame

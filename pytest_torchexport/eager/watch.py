@@ -22,6 +22,7 @@ import torch
 from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.inputs.pytrees import bits_of, flatten
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes import torch_private
 from pytest_torchexport.outcomes.messages import is_users, source_line
 from pytest_torchexport.outcomes.observe import Outcome, observe
 from pytest_torchexport.outcomes.operators import dispatched
@@ -337,7 +338,7 @@ def _facts(function: Any) -> _Facts:
 
 def _read_facts(function: Any) -> _Facts:
     name = str(function)
-    schema = getattr(function, "_schema", None)
+    schema = torch_private.schema_of(function)
     if schema is None:  # torch.cond and its kin have none
         return _Facts(name)
     base = name.split(".")[1] if "." in name else name

@@ -23,9 +23,8 @@ from pytest_torchexport.explore.conditions import Condition
 from pytest_torchexport.explore.recorder import ConditionRecorder
 from pytest_torchexport.explore.twins import constants_in, twins_of, with_recorder
 from pytest_torchexport.outcomes.messages import is_users
-from pytest_torchexport.outcomes.operators import compiling_nothing
 from pytest_torchexport.outcomes.subject import Subject
-from pytest_torchexport.outcomes.torch_state import suppress_output
+from pytest_torchexport.outcomes.torch_state import compiling_nothing, suppress_output
 
 # The code of a function belongs to the process: a second thread would take a twin for the original.
 _ONE_AT_A_TIME = threading.RLock()

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from pytest_torchexport.outcomes.torch_private import innermost_function_mode, times_written
+
 # How many of the numbers last read from tensors are remembered.
 REMEMBERED = 64
 # CPython keeps one object for each integer from -5 up to 256.
@@ -121,7 +123,7 @@ class ProvenanceMode(TorchFunctionMode):
 
         Meant for arithmetic that is not forward's. If another mode is on top, pauses instead.
         """
-        if _innermost_mode() is not self:
+        if innermost_function_mode() is not self:
             with self.paused():
                 yield
             return
@@ -161,7 +163,7 @@ class ProvenanceMode(TorchFunctionMode):
         elif isinstance(result, Tensor) and result.dtype == torch.bool:
             provenance = _of_condition(name, args, kwargs)
             if provenance is not None:
-                setattr(result, _ATTRIBUTE, (provenance, _version(result)))
+                setattr(result, _ATTRIBUTE, (provenance, times_written(result)))
 
     def of_number(self, value: object, read: bool) -> Provenance | None:
         """Return what a Python number was read from, or None if no tensor returned this object.
@@ -186,21 +188,10 @@ class ProvenanceMode(TorchFunctionMode):
         return self._numbers[-1][1] if self._numbers else None
 
 
-def _innermost_mode() -> Any:
-    """Return the torch function mode that sees an operation first, or None if torch hides it."""
-    current = getattr(torch.overrides, "_get_current_function_mode", None)
-    return current() if current is not None else None
-
-
 def provenance_of(value: Any) -> Provenance:
     """Return the comparison behind a tensor, or the tensor itself if it was written to since."""
     found: tuple[Provenance, int] | None = getattr(value, _ATTRIBUTE, None)
-    return found[0] if found is not None and found[1] == _version(value) else Uncompared(value)
-
-
-def _version(tensor: Tensor) -> int:
-    """Return how often a tensor was written to; tensors made in inference mode do not count it."""
-    return 0 if tensor.is_inference() else tensor._version
+    return found[0] if found is not None and found[1] == times_written(value) else Uncompared(value)
 
 
 def _operands(

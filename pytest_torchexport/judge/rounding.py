@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.outcomes import torch_private
 from pytest_torchexport.outcomes.operators import dispatched
 
 # Results are moved by a random multiple, up to this, of the dtype's epsilon.
@@ -111,7 +112,7 @@ class _Scatter:
 
     def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operator."""
-        if not isinstance(func, torch._ops.OpOverload):
+        if not torch_private.is_operator(func):
             return func(*args, **kwargs)  # torch.cond and its kin
         name = name_of(func)
         if name in ORDERING and not _argument(func, args, kwargs, "stable"):
@@ -134,7 +135,7 @@ class _Scatter:
                 plain = _floats(func(*args, **kwargs))
             moved = tuple(
                 arg if item.name in written else _each(self._move_term, arg)
-                for item, arg in zip(func._schema.arguments, args, strict=False)
+                for item, arg in zip(torch_private.schema_of(func).arguments, args, strict=False)
             )
             named = {
                 name: value if name in written else _each(self._move_term, value)
@@ -182,10 +183,13 @@ class _Scatter:
 def _one_term_after_the_other(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run one operator."""
     plain = func(*args, **kwargs)
-    rule = _SUMS.get(name_of(func)) if isinstance(func, torch._ops.OpOverload) else None
+    rule = _SUMS.get(name_of(func)) if torch_private.is_operator(func) else None
     if rule is None or not _is_float(args[0]) or args[0].is_complex():
         return plain
-    given = {item.name: _argument(func, args, kwargs, item.name) for item in func._schema.arguments}
+    given = {
+        item.name: _argument(func, args, kwargs, item.name)
+        for item in torch_private.schema_of(func).arguments
+    }
     found = rule(**given)
     first = plain[0] if isinstance(plain, (tuple, list)) else plain
     if found is None or found.numel() != first.numel():
@@ -416,12 +420,12 @@ _SUMS: Mapping[str, Callable[..., torch.Tensor | None]] = {
 
 def name_of(func: Any) -> str:
     """``add`` for ``aten::add_.Tensor``."""
-    return str(func._schema.name).rpartition("::")[2].removesuffix("_")
+    return str(torch_private.schema_of(func).name).rpartition("::")[2].removesuffix("_")
 
 
 def _argument(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> Any:
     """The value of an operator's argument: given by place or name, or else its default."""
-    for index, item in enumerate(func._schema.arguments):
+    for index, item in enumerate(torch_private.schema_of(func).arguments):
         if item.name == name:
             if index < len(args) and not item.kwarg_only:
                 return args[index]
@@ -446,10 +450,10 @@ def _written(func: Any) -> frozenset[str]:
     """Names of the arguments that the operator writes to."""
     said = {
         item.name
-        for item in func._schema.arguments
+        for item in torch_private.schema_of(func).arguments
         if item.alias_info is not None and item.alias_info.is_write
     }
-    unsaid = {item.name for item in func._schema.arguments} & _WRITTEN_UNSAID
+    unsaid = {item.name for item in torch_private.schema_of(func).arguments} & _WRITTEN_UNSAID
     return frozenset(said | unsaid)
 
 

@@ -19,6 +19,7 @@ from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import clone
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import printable, said
+from pytest_torchexport.outcomes.torch_private import buffers_of, times_written
 from pytest_torchexport.results.source_line import SourceLine
 
 
@@ -111,13 +112,13 @@ class State:
         owners = list(module.modules()) if module is not None else []
         self.lost = False
         self._thorough = thorough
-        self._buffers = [(owner, _own_buffers(owner)) for owner in owners]
+        self._buffers = [(owner, dict(buffers_of(owner))) for owner in owners]
         buffers = [t for _, own in self._buffers for t in own.values() if t is not None]
         parameters = list(module.parameters()) if module is not None else []
         self._tensors = [t for t in (*buffers, *parameters) if not t.is_inference()]
         kept = {id(t) for t in (*buffers, *(parameters if thorough else ()))}
         self._kept = [t.detach().clone() if id(t) in kept else None for t in self._tensors]
-        self._versions = [t._version for t in self._tensors]
+        self._versions = [times_written(t) for t in self._tensors]
         held = (value for owner in owners for value in vars(owner).values())
         generators = {value for value in held if isinstance(value, torch.Generator)}
         self._generators = [(generator, generator.get_state()) for generator in generators]
@@ -138,7 +139,7 @@ class State:
 
     def _put_back(self, index: int) -> bool:
         tensor, kept = self._tensors[index], self._kept[index]
-        written = tensor._version != self._versions[index]
+        written = times_written(tensor) != self._versions[index]
         if not written and not (self._thorough and self._differs(index)):
             return False
         if kept is None:
@@ -149,7 +150,7 @@ class State:
                 if tensor.shape != kept.shape:
                     tensor.resize_(kept.shape)
                 tensor.copy_(kept)
-        self._versions[index] = tensor._version
+        self._versions[index] = times_written(tensor)
         return True
 
     def _differs(self, index: int) -> bool:
@@ -207,15 +208,9 @@ def _unwrapped(name: str) -> str:
     return name
 
 
-def _own_buffers(owner: torch.nn.Module) -> dict[str, torch.Tensor | None]:
-    if isinstance(owner, torch.jit.ScriptModule):
-        return dict(owner.named_buffers(recurse=False))
-    return dict(owner._buffers)  # named_buffers leaves out those that are None
-
-
 def _rebind(owner: torch.nn.Module, own: dict[str, torch.Tensor | None]) -> bool:
     """Give a module its own buffer objects back; drop those that a call registered."""
-    now = _own_buffers(owner)
+    now = dict(buffers_of(owner))
     if now.keys() == own.keys() and all(now[name] is own[name] for name in own):
         return False
     for name in now.keys() - own.keys():

@@ -23,6 +23,7 @@ import torch
 from pytest_torchexport.eager.fingerprint import reach
 from pytest_torchexport.inputs.pytrees import copy_tensor, is_plain
 from pytest_torchexport.outcomes.messages import is_users
+from pytest_torchexport.outcomes.torch_private import uncompiled
 from pytest_torchexport.results.failures import SpecError
 
 
@@ -194,13 +195,6 @@ def _copied_owner(function: Callable[..., Any]) -> Callable[..., Any]:
         return copy.deepcopy(function)
     except Exception:
         return function
-
-
-def uncompiled(thing: Any) -> Any:
-    """What ``torch.compile`` wrapped; told by the wrapper's type, because a module may answer to any name."""
-    cls = type(thing)
-    wrapped = cls.__name__ == "OptimizedModule" and cls.__module__.startswith("torch._dynamo")
-    return thing._orig_mod if wrapped else thing
 
 
 def as_module(thing: Callable[..., Any]) -> torch.nn.Module:

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.outcomes import torch_private
 from pytest_torchexport.outcomes.messages import is_users, short_path, source_line
 from pytest_torchexport.results.source_line import SourceLine
 
@@ -234,3 +235,21 @@ def _silent_loggers() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def compiling_nothing() -> Iterator[None]:
+    """Run as written what torch.compile compiled.
+
+    Code that was compiled while a mode sees its operators would be used again without the mode, and fail. For the
+    same reason drop what the block compiled if it loaded torch.compile's machinery.
+    """
+    if torch_private.dynamo_is_loaded():
+        with torch.compiler.set_stance("force_eager"):
+            yield
+        return
+    try:
+        yield
+    finally:
+        if torch_private.dynamo_is_loaded():
+            torch.compiler.reset()

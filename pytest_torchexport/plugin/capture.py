@@ -14,7 +14,8 @@ import torch
 
 from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.subject import Subject, uncompiled
+from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.outcomes.torch_private import is_tracing, uncompiled
 from pytest_torchexport.results.failures import SpecError
 
 MAX_CALLS = 8
@@ -134,8 +135,7 @@ def _parts(module: torch.nn.Module) -> tuple[tuple[str, type], ...]:
 
 def _capturing() -> bool:
     """Return True inside torch's trace, script, export or compile, which call modules too."""
-    tracing = torch.jit._trace.is_tracing()  # type: ignore[no-untyped-call]
-    return bool(tracing or torch.compiler.is_compiling())
+    return bool(is_tracing() or torch.compiler.is_compiling())
 
 
 def _is_of_torch(module: torch.nn.Module) -> bool:

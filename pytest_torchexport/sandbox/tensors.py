@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.utils._pytree as torch_pytree
 
 from pytest_torchexport.inputs.pytrees import packed
+from pytest_torchexport.outcomes import torch_private
 from pytest_torchexport.sandbox.wire import UnknownClass, UnsupportedValue
 
 
@@ -44,13 +44,9 @@ class TensorCodec:
         """
         if isinstance(value, _NAMED):
             return f"{_BY_NAME}{value}", ()
-        leaves, structure = torch_pytree.tree_flatten(value)
-        if structure.is_leaf():
-            return None
-        try:
-            return torch_pytree.treespec_dumps(structure), leaves
-        except (NotImplementedError, TypeError, ValueError):
-            return None  # it has no name
+        found = torch_private.flatten_registered(value)
+        name = torch_private.text_of_structure(found[1]) if found is not None else None
+        return (name, found[0]) if found is not None and name is not None else None
 
     def rebuilt(self, structure: str, leaves: Sequence[Any]) -> Any:
         """Return the value. Raises UnknownClass if its class has no such name here."""
@@ -59,10 +55,10 @@ class TensorCodec:
         if not self.nodes:
             raise UnknownClass("a file that this run did not make cannot return classes of its own")
         try:
-            spec = torch_pytree.treespec_loads(structure)
-        except (NotImplementedError, KeyError) as error:
+            spec = torch_private.structure_of_text(structure)
+        except KeyError as error:
             raise UnknownClass(f"{error}") from None
-        return torch_pytree.tree_unflatten(list(leaves), spec)
+        return torch_private.unflatten(leaves, spec)
 
     def tensor(self, dtype: str, shape: Sequence[int], data: memoryview) -> torch.Tensor:
         """Return a tensor with its own memory. Raises ValueError."""

@@ -15,6 +15,7 @@ import torch
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.outcomes.observe import Raised, Returned, State, observe, tensors_of
+from pytest_torchexport.outcomes.torch_private import times_written
 from pytest_torchexport.outcomes.torch_state import torch_globals
 from pytest_torchexport.sandbox import child, tensors
 
@@ -63,7 +64,7 @@ class WithTorch:
             return {"raised": [outcome.type, outcome.message, where], "state": state}
         assert isinstance(outcome, Returned)  # the test session limits the time, not this process
         left = outcome.inputs
-        written = any(tensor._version for tensor in left.tensors())
+        written = any(times_written(tensor) for tensor in left.tensors())
         inputs = {"inputs": [list(left.args), dict(left.kwargs)]} if written else {}
         return {"returned": outcome.value, "state": state, **inputs}
 

@@ -12,6 +12,7 @@ import torch
 
 from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes
 from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.outcomes import torch_private
 from pytest_torchexport.outcomes.messages import is_about_dims
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
 from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, has_loops
@@ -67,7 +68,6 @@ class OnnxArtifact:
 
     def unpack_outputs(self, value: Any) -> Any:
         """Return eager's pytree of what the graph returned and of the constants it leaves out."""
-        import torch.utils._pytree as torch_pytree
         from torch.export.graph_signature import ConstantArgument, OutputKind, SymIntArgument
 
         program = self.program.exported_program
@@ -87,7 +87,7 @@ class OnnxArtifact:
                 leaves.append(torch.view_as_complex(tensor.contiguous()))
             else:
                 leaves.append(tensor)
-        return torch_pytree.tree_unflatten(leaves, program.call_spec.out_spec)
+        return torch_private.unflatten(leaves, program.call_spec.out_spec)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.outcomes import torch_private
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable, TargetTraits
 from pytest_torchexport.targets.formats import torchscript
 from pytest_torchexport.targets.torchscript_shared import artifact_fields
@@ -27,7 +28,7 @@ class Script:
         self, module: Callable[..., Any], example: Call, spec: InputSpec, **options: Any
     ) -> DirectArtifact | NotApplicable:
         """Compile the subject; a subject that is TorchScript stays as it is."""
-        _forget_types()
+        torch_private.forget_script_types()
         owner = getattr(module, "__self__", None)
         if isinstance(owner, torch.nn.Module) and not isinstance(module, torch.nn.Module):
             module = _with_forward(owner, module.__name__)
@@ -37,18 +38,6 @@ class Script:
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         """Load the file onto the device."""
         return torchscript.load(path, device)
-
-
-def _forget_types() -> None:
-    """Drop TorchScript's cache of compiled module types.
-
-    A class whose compilation failed stays there half made, and its next compilation fails for
-    another reason. Private in torch, so feature-detected.
-    """
-    recursive = getattr(torch.jit, "_recursive", None)
-    store = getattr(getattr(recursive, "concrete_type_store", None), "type_store", None)
-    if store is not None:
-        store.clear()
 
 
 def _with_forward(owner: torch.nn.Module, name: str) -> torch.nn.Module:

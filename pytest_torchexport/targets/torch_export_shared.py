@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.outcomes import torch_private
 from pytest_torchexport.outcomes.subject import as_module, signature_of, spelled_out
 
 
@@ -41,13 +41,10 @@ def forget_earlier_exports() -> None:
 
     torch.onnx.export swaps the decomposition of ``aten.lstm`` and ``aten.gru`` without clearing the
     operator's dispatch cache, and dynamo remembers which sizes of a loop's body were static: either
-    makes a declared dynamic time axis static in the next export. The caches are private, so
-    feature-detected.
+    makes a declared dynamic time axis static in the next export.
     """
     for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
         overload = getattr(getattr(torch.ops.aten, name, None), "input", None)
-        cache = getattr(overload, "_dispatch_cache", None)
-        if cache is not None:
-            cache.clear()
-    if "torch._dynamo" in sys.modules:
+        torch_private.forget_decompositions(overload)
+    if torch_private.dynamo_is_loaded():
         torch.compiler.reset()

@@ -13,6 +13,7 @@ import torch
 
 from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.outcomes import torch_private
 from pytest_torchexport.outcomes.messages import source_line
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.formats.branches import Branches, frames_of_fx, users_place
@@ -142,7 +143,7 @@ def _graphs(program: Any) -> list[Any]:
 
 
 def _is_branch(target: Any) -> bool:
-    operator = isinstance(target, torch._ops.HigherOrderOperator)
+    operator = torch_private.is_higher_order(target)
     return operator and getattr(target, "__name__", "") in BRANCHES
 
 
@@ -194,7 +195,7 @@ def _operations(graph: Any, constants: Mapping[str, str]) -> Iterator[Operation]
                 inputs=tuple(_operands(node)),
                 outputs=outputs,
                 device=device,
-                opaque=isinstance(node.target, torch._ops.HigherOrderOperator),
+                opaque=torch_private.is_higher_order(node.target),
             )
         elif node.op == "output":
             inputs = tuple(node.all_input_nodes)
@@ -203,7 +204,7 @@ def _operations(graph: Any, constants: Mapping[str, str]) -> Iterator[Operation]
 
 def _name(node: Any) -> str:
     """Return ``aten::zeros``, the name that TorchScript uses too."""
-    schema = getattr(node.target, "_schema", None)
+    schema = torch_private.schema_of(node.target)
     return str(schema.name if schema is not None else getattr(node.target, "__name__", node.target))
 
 

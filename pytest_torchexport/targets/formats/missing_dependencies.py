@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.outcomes import torch_private
 from pytest_torchexport.outcomes.messages import short_path
 
 SETTING = "torchexport_runtime_imports"
@@ -142,10 +143,10 @@ def _operator(name: str) -> tuple[str, ...]:
 def operator_origin(name: str) -> Origin | None:
     """Return where an operator (``mylib::double``, any overload) was registered in this process."""
     for overload in _overloads(name):
-        definition = _python_definition(overload)
+        definition = torch_private.python_definition(overload)
         if definition is not None:
             return _of_code(definition)
-        place = _registered_at(overload)
+        place = torch_private.registered_at(overload)
         if place is not None:
             path, line = place
             if path.endswith(".py"):
@@ -158,31 +159,9 @@ def _overloads(name: str) -> list[str]:
     """Return the registered overloads of an operator: ``mylib::double``, ``mylib::double.out``."""
     namespace, _, operator = name.partition("::")
     base, _, wanted = operator.partition(".")
-    packet = getattr(getattr(torch.ops, namespace), base, None)
-    found = packet.overloads() if isinstance(packet, torch._ops.OpOverloadPacket) else []  # type: ignore[no-untyped-call]
+    found = torch_private.overloads_of(namespace, base)
     some = [each for each in found if each == wanted] if wanted else found
     return [f"{namespace}::{base}" + (f".{each}" if each != "default" else "") for each in some]
-
-
-def _python_definition(name: str) -> Any:
-    """Return the function under ``torch.library.custom_op``, None if there is none.
-
-    The dispatcher knows only torch's own line of it. Private, so feature-detected.
-    """
-    library = getattr(torch, "_library", None)
-    definitions = getattr(getattr(library, "custom_ops", None), "OPDEFS", {})
-    return getattr(definitions.get(name), "_init_fn", None)
-
-
-def _registered_at(name: str) -> tuple[str, int] | None:
-    """Return the source line that the dispatcher keeps for an operator, also one in C++.
-
-    Private, so feature-detected.
-    """
-    dump = getattr(torch._C, "_dispatch_dump", None)
-    text = dump(name) if dump is not None else ""
-    match = re.search(r"^debug: registered at (.+):(\d+)$", text, re.MULTILINE)
-    return (match[1], int(match[2])) if match is not None else None
 
 
 def _package(name: str) -> str:
@@ -214,24 +193,13 @@ def class_origin(name: str) -> Origin | None:
     The module of the class may register it (``register_dataclass``, a base class that does), or
     that of the function that flattens it: both are named.
     """
-    cls, flatten = _pytree_type(name)
+    cls, flatten = torch_private.class_of_files(name)
     if cls is None:
         return None
     origin = _of_code(cls)
     registers = getattr(flatten, "__module__", None) or ""
     modules = [origin.module, registers if registers.partition(".")[0] != "torch" else ""]
     return Origin(origin.place, " ".join(dict.fromkeys(filter(None, modules))))
-
-
-def _pytree_type(name: str) -> tuple[type | None, Any]:
-    """Return the class with a name in files, and the function that flattens it.
-
-    Private, so feature-detected.
-    """
-    pytree = getattr(torch.utils, "_pytree", None)
-    cls = getattr(pytree, "SERIALIZED_TYPE_TO_PYTHON_TYPE", {}).get(name)
-    node = getattr(pytree, "SUPPORTED_NODES", {}).get(cls)
-    return cls, getattr(node, "flatten_fn", None)
 
 
 def _pickle(name: str) -> tuple[str, ...]:

@@ -1,13 +1,11 @@
 """torch's ShapeEnv: the sizes, ranges and guards of what ``torch.export`` captured, or refused.
 
-Separate because it is private in torch. Each attribute is read in one function, under "torch's
-private parts"; if torch has changed, nothing is known then, and a test fails.
+Separate from sizes.py because it is about torch. outcomes/torch_private.py reads the attributes, none of
+which torch documents; if torch has changed, nothing is known then, and a test fails.
 """
 
 from __future__ import annotations
 
-import re
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.outcomes.messages import is_users, source_line
+from pytest_torchexport.outcomes import torch_private
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.formats.sizes import Bounds, SizeFacts
 
@@ -23,13 +21,13 @@ from pytest_torchexport.targets.formats.sizes import Bounds, SizeFacts
 def captured_sizes(program: Any) -> SizeFacts:
     """Return what an ExportedProgram says about the sizes of its inputs. Never raises."""
     try:
-        environment = shape_environment(program)
+        environment = torch_private.shape_environment(program)
         return SizeFacts(
             axes=_input_shapes(program),
             ranges=_ranges(program.range_constraints, environment),
-            guards=tuple(guards_of(environment)),
-            sources=sources_of(environment),
-            frozen=frozen_lines(environment),
+            guards=tuple(torch_private.guards_of(environment)),
+            sources=torch_private.sources_of(environment),
+            frozen=torch_private.frozen_lines(environment),
         )
     except Exception:  # another torch keeps it elsewhere: nothing is known then
         return SizeFacts()
@@ -42,7 +40,7 @@ def refused_sizes(error: BaseException) -> SizeFacts:
     sizes became numbers.
     """
     try:
-        environment = environment_of(error)
+        environment = torch_private.environment_of(error)
         return SizeFacts(
             ranges={
                 symbol: replace(
@@ -50,11 +48,15 @@ def refused_sizes(error: BaseException) -> SizeFacts:
                     low=bounds.low if bounds.low_at else None,
                     high=bounds.high if bounds.high_at else None,
                 )
-                for symbol, bounds in _ranges(ranges_of(environment), environment).items()
+                for symbol, bounds in _ranges(
+                    torch_private.ranges_of(environment), environment
+                ).items()
             },
-            guards=tuple((guard, where) for guard, where in guards_of(environment) if where),
-            sources=sources_of(environment),
-            frozen=frozen_lines(environment),
+            guards=tuple(
+                (guard, where) for guard, where in torch_private.guards_of(environment) if where
+            ),
+            sources=torch_private.sources_of(environment),
+            frozen=torch_private.frozen_lines(environment),
         )
     except Exception:  # as above
         return SizeFacts()
@@ -136,7 +138,7 @@ def _ranges(intervals: Mapping[Any, Any], environment: Any) -> dict[Any, Bounds]
             # Everything is at least 0.
             _bound(interval.lower) or None,
             _bound(interval.upper),
-            *range_lines(environment, symbol),
+            *torch_private.range_lines(environment, symbol),
         )
         for symbol, interval in intervals.items()
     }
@@ -148,83 +150,3 @@ def _bound(value: Any) -> int | None:
     except (TypeError, ValueError, OverflowError, AttributeError):
         return None
     return number if abs(number) < 2**31 else None
-
-
-# -- torch's private parts -------------------------------------------------------------------------
-
-
-def shape_environment(program: Any) -> Any:
-    """Return the ShapeEnv of an ExportedProgram, None if it has no tensor."""
-    for node in program.graph.nodes:
-        mode = getattr(node.meta.get("val"), "fake_mode", None)
-        if mode is not None:
-            return getattr(mode, "shape_env", None)
-    return None
-
-
-def environment_of(error: BaseException) -> Any:
-    """Return the ShapeEnv of a refused export, from the frames that its exception went through."""
-    cause: BaseException | None = error
-    while cause is not None:
-        for frame, _ in traceback.walk_tb(cause.__traceback__):
-            for name, value in frame.f_locals.items():
-                if name == "fake_mode" and getattr(value, "shape_env", None) is not None:
-                    return value.shape_env
-        cause = cause.__cause__ or cause.__context__
-    return None
-
-
-def guards_of(environment: Any) -> list[tuple[Any, SourceLine | None]]:
-    """Return the guards on sizes (sympy relations), each with the user's line.
-
-    The ONNX exporter has assertions instead, which know no line.
-    """
-    guards = getattr(environment, "guards", None) or ()
-    deferred = getattr(environment, "deferred_runtime_asserts", None) or {}
-    return [(guard.expr, line_of(guard.sloc)) for guard in guards] + [
-        (item.expr, None) for items in deferred.values() for item in items
-    ]
-
-
-def ranges_of(environment: Any) -> dict[Any, Any]:
-    """Return the interval of each symbol, of an environment that has no program."""
-    return dict(getattr(environment, "var_to_range", None) or {})
-
-
-def sources_of(environment: Any) -> dict[Any, str]:
-    """Return the axis that each symbol was made for, in torch's words: ``L['x'].size()[0]``."""
-    found = getattr(environment, "var_to_sources", None) or {}
-    names = {symbol: sources[0].name for symbol, sources in found.items() if sources}
-    return {symbol: name() if callable(name) else name for symbol, name in names.items()}
-
-
-def range_lines(environment: Any, symbol: Any) -> tuple[SourceLine | None, SourceLine | None]:
-    """Return the user's lines that gave a symbol its lower and its upper bound."""
-    lines = (getattr(environment, "var_to_range_sloc", None) or {}).get(symbol)
-    return (line_of(lines.lower), line_of(lines.upper)) if lines is not None else (None, None)
-
-
-def frozen_lines(environment: Any) -> dict[str, SourceLine]:
-    """Return the user's line at which each size became a number, by ``L['x'].size()[0]``."""
-    replaced = getattr(environment, "replacements", None) or {}
-    lines = getattr(environment, "replacements_slocs", None) or {}
-    ranges = ranges_of(environment)
-    found: dict[str, SourceLine | None] = {}
-    for symbol, source in sources_of(environment).items():
-        if getattr(replaced.get(symbol), "is_Integer", False) and symbol in lines:
-            found[source] = line_of(lines[symbol])
-        elif symbol in ranges and ranges[symbol].lower == ranges[symbol].upper:
-            found[source] = range_lines(environment, symbol)[1]
-    return {source: line for source, line in found.items() if line is not None}
-
-
-_USER_LINE = re.compile(r"(.*)  # (.+):(\d+) in \w+", re.DOTALL)
-
-
-def line_of(sloc: Any) -> SourceLine | None:
-    """Return the user's line of torch's SLoc; None for a line of torch's own."""
-    frame = getattr(sloc, "framework_loc", None)
-    if isinstance(frame, traceback.FrameSummary) and is_users(frame.filename):
-        return source_line(frame.filename, frame.lineno or 0, frame.line or "")
-    match = _USER_LINE.match(getattr(sloc, "maybe_user_loc", None) or "")
-    return SourceLine(match[2], int(match[3]), match[1].strip()) if match is not None else None

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.pytrees import flatten
+from pytest_torchexport.outcomes import torch_private
 from pytest_torchexport.outcomes.messages import source_line
 from pytest_torchexport.targets.formats.branches import (
     FRAME,
@@ -163,17 +164,7 @@ def nodes_of(graph: Any) -> Iterator[Any]:
             yield from nodes_of(block)
         for name in node.attributeNames():
             if node.kindOf(name) == "g":
-                yield from nodes_of(_inlined(node.g(name)))
-
-
-def _inlined(graph: Any) -> Any:
-    """Return a fork's graph with its calls inlined, as ``inlined_graph`` does for the outer one."""
-    inline = getattr(torch._C, "_jit_pass_inline", None)
-    if inline is None:
-        return graph
-    copy = graph.copy()
-    inline(copy)
-    return copy
+                yield from nodes_of(torch_private.with_calls_inlined(node.g(name)))
 
 
 def unpacked(value: Any) -> list[Any]:
@@ -269,7 +260,7 @@ def _constant_device(program: Any, value: Any) -> str | None:
 def _dimensions(value: Any) -> int | None:
     """Return a tensor's number of dimensions. A trace knows it, a script does not."""
     kind = value.type()
-    return kind.dim() if isinstance(kind, torch._C.TensorType) else None
+    return kind.dim() if torch_private.is_tensor_type(kind) else None
 
 
 # -- contents --------------------------------------------------------------------------------------
@@ -316,7 +307,7 @@ def _joined(*names: str) -> str:
 
 def _method_texts(program: torch.nn.Module, tensors: TensorTexts) -> Texts:
     for path, part in _parts(program):
-        for name, method in _compiled(part):
+        for name, method in torch_private.script_methods(part):
             yield _method_text(_joined(path, name), method.schema.arguments[1:], method)
             yield from _constant_texts(_joined(path, name), method, tensors)
 
@@ -395,7 +386,7 @@ def _declared(part: Any) -> Iterator[tuple[str, str]]:
     They stand in its printed class, which a loaded module has as well. Nothing if torch prints
     none.
     """
-    for line in getattr(getattr(part, "_c", None), "code", "").splitlines():
+    for line in torch_private.script_code(part).splitlines():
         if line.startswith("  def "):
             return
         found = _DECLARED.match(line)
@@ -409,16 +400,9 @@ def _attribute(part: Any, name: str) -> Any:
     There is none for a member of an enum whose class does not exist in this process.
     """
     try:
-        return part._c.getattr(name)
+        return torch_private.script_attribute(part, name)
     except Exception:
         return object()
-
-
-def _compiled(part: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the compiled methods of a module by name."""
-    list_names = getattr(getattr(part, "_c", None), "_method_names", None)
-    for name in list_names() if list_names is not None else ():
-        yield name, part._c._get_method(name)
 
 
 def _constants(method: Any) -> list[torch.Tensor]:

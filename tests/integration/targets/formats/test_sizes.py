@@ -399,37 +399,6 @@ def exported(module: nn.Module, *args: torch.Tensor, **shapes: Any) -> Any:
     return torch.export.export(module.eval(), args, dynamic_shapes=shapes)
 
 
-def test_torch_still_tells_guards_their_lines_and_their_sources():
-    program = exported(Even(), torch.ones(4, 8), x={0: Dim.DYNAMIC})
-    environment = shape_env.shape_environment(program)
-    assert environment is not None
-    guards = shape_env.guards_of(environment)
-    assert len(guards) == 1, guards
-    guard, where = guards[0]
-    (symbol,) = guard.free_symbols
-    assert sizes.evaluate(guard, {symbol: 4}) is True
-    assert sizes.evaluate(guard, {symbol: 5}) is False
-    assert "if x.shape[0] % 2 == 0:" in where.text
-    assert shape_env.sources_of(environment) == {symbol: "L['x'].size()[0]"}
-
-
-def test_torch_still_tells_at_which_line_a_range_was_narrowed():
-    program = exported(Branch(), torch.ones(4, 8), x={0: Dim.DYNAMIC})
-    environment = shape_env.shape_environment(program)
-    (symbol,) = program.range_constraints
-    low, high = shape_env.range_lines(environment, symbol)
-    assert low is None
-    assert "if x.shape[0] > 4:" in high.text
-    assert symbol in shape_env.ranges_of(environment)
-
-
-def test_torch_still_tells_at_which_line_a_size_became_a_number():
-    program = exported(Number(), torch.ones(4, 8), x={0: Dim.AUTO})
-    lines = shape_env.frozen_lines(shape_env.shape_environment(program))
-    assert list(lines) == ["L['x'].size()[0]"]
-    assert "rows = int(x.shape[0])" in lines["L['x'].size()[0]"].text
-
-
 @pytest.mark.parametrize("dim", [Dim("batch"), Dim.DYNAMIC], ids=["named", "DYNAMIC"])
 def test_torch_still_tells_the_line_of_a_refusal(dim):
     with pytest.raises(Exception, match=r"(?i)constraints violated|conflicts") as caught:

@@ -1,0 +1,402 @@
+"""The one door to what torch does not document: each use of a private name is a function of this file.
+
+Separate so that a new release of torch breaks one file and its tests. Every function is named for what it
+answers, looks first if torch has the name, and says what it returns if not. The names are those of torch 2.9 to
+2.13. Nothing here is imported lazily except what costs a second to import.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from pytest_torchexport.outcomes.messages import is_users, source_line
+from pytest_torchexport.results.source_line import SourceLine
+
+# -- tensors and modules -----------------------------------------------------------------------------
+
+
+def times_written(tensor: torch.Tensor) -> int | None:
+    """Return how often a tensor was written to in place, by any view of it.
+
+    None for a tensor of inference mode, which does not count, and if torch has no ``Tensor._version``. Native
+    kernels (batch norm's running statistics) and writes by way of ``.data`` are not counted.
+    https://docs.pytorch.org/docs/stable/notes/autograd.html#in-place-correctness-checks
+    """
+    return None if tensor.is_inference() else getattr(tensor, "_version", None)
+
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
+# What torch.nn.Module keeps in vars() for itself, beside its hooks.
+_BOOKKEEPING = (
+    "_parameters",
+    "_buffers",
+    "_modules",
+    "training",
+    "_non_persistent_buffers_set",
+    "_is_full_backward_hook",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks_with_kwargs",
+    "_initializing",
+    "_compiled_call_impl",
+    "_c",
+    "_concrete_type",
+)
+# The names in a module's vars() that are torch's and not its author's.
+MODULE_FIELDS = frozenset({*_HOOKS, *_BOOKKEEPING})
+
+
+def hooks_of(module: torch.nn.Module) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Return the ids of a module's hooks, by register. Empty if torch names its registers otherwise.
+
+    Reads ``vars()`` alone: no code of the module's class runs.
+    """
+    own = vars(module)
+    return tuple([(name, tuple(own[name])) for name in _HOOKS if own.get(name)])
+
+
+def parameters_of(module: torch.nn.Module) -> Mapping[str, torch.Tensor | None]:
+    """Return a module's own parameters; those that are None too, which ``named_parameters`` leaves out."""
+    found: Mapping[str, torch.Tensor | None] = vars(module).get("_parameters", {})
+    return found
+
+
+def buffers_of(module: torch.nn.Module) -> Mapping[str, torch.Tensor | None]:
+    """Return a module's own buffers; those that are None too, which ``named_buffers`` leaves out."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return dict(module.named_buffers(recurse=False))
+    found: Mapping[str, torch.Tensor | None] = vars(module).get("_buffers", {})
+    return found
+
+
+def children_of(module: torch.nn.Module) -> Mapping[str, torch.nn.Module | None]:
+    """Return a module's own submodules; those that are None too, which ``named_children`` leaves out."""
+    found: Mapping[str, torch.nn.Module | None] = vars(module).get("_modules", {})
+    return found
+
+
+def uncompiled(thing: Any) -> Any:
+    """Return what ``torch.compile`` wrapped, or the thing itself.
+
+    Told by the wrapper's type, because a module may answer to any name.
+    """
+    cls = type(thing)
+    wrapped = cls.__name__ == "OptimizedModule" and cls.__module__.startswith("torch._dynamo")
+    return getattr(thing, "_orig_mod", thing) if wrapped else thing
+
+
+# -- operators ---------------------------------------------------------------------------------------
+
+
+def is_operator(function: Any) -> bool:
+    """Return True for an operator of the dispatcher (``aten.add.Tensor``), which has a schema."""
+    return isinstance(function, torch._ops.OpOverload)
+
+
+def is_higher_order(function: Any) -> bool:
+    """Return True for torch.cond and its kin, which take functions and have no schema."""
+    return isinstance(function, torch._ops.HigherOrderOperator)
+
+
+def schema_of(operator: Any) -> Any:
+    """Return an operator's schema: its name, its arguments, and which of them it writes to. None without one."""
+    return getattr(operator, "_schema", None)
+
+
+def overloads_of(namespace: str, name: str) -> list[str]:
+    """Return the overloads of an operator that this process knows, "default" among them."""
+    packet = getattr(getattr(torch.ops, namespace), name, None)
+    if not isinstance(packet, torch._ops.OpOverloadPacket):
+        return []
+    return list(packet.overloads())  # type: ignore[no-untyped-call]
+
+
+def python_definition(name: str) -> Callable[..., Any] | None:
+    """Return the function under ``torch.library.custom_op``, or None.
+
+    The dispatcher knows only torch's own line of such an operator.
+    """
+    custom_ops = getattr(getattr(torch, "_library", None), "custom_ops", None)
+    definition = getattr(custom_ops, "OPDEFS", {}).get(name)
+    found: Callable[..., Any] | None = getattr(definition, "_init_fn", None)
+    return found
+
+
+def registered_at(name: str) -> tuple[str, int] | None:
+    """Return the file and line that registered an operator, C++ ones included; None if torch does not say."""
+    dump = getattr(torch._C, "_dispatch_dump", None)
+    text = dump(name) if dump is not None else ""
+    match = re.search(r"^debug: registered at (.+):(\d+)$", text, re.MULTILINE)
+    return (match[1], int(match[2])) if match is not None else None
+
+
+def forget_decompositions(operator: Any) -> None:
+    """Clear what an operator's overload remembers of how it is decomposed.
+
+    torch.onnx.export swaps decompositions without clearing it. Does nothing if torch has no such cache.
+    """
+    cache = getattr(operator, "_dispatch_cache", None)
+    if cache is not None:
+        cache.clear()
+
+
+# -- modes -------------------------------------------------------------------------------------------
+
+Handle = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+def dispatch_mode(handle: Handle) -> Any:
+    """Return a context manager that hands each ATen operator of its block to ``handle``; None if torch has none.
+
+    https://docs.pytorch.org/docs/stable/notes/extending.html documents the mode, and imports it from a private
+    module.
+    """
+    try:
+        from torch.utils._python_dispatch import TorchDispatchMode
+    except ImportError:
+        return None
+
+    class Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        # torch.cond and its kin refuse a mode that does not say so.
+        supports_higher_order_operators = True
+
+        @classmethod
+        def _should_skip_dynamo(cls) -> bool:
+            return False  # else the first operator imports torch._dynamo: more than a second
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        ) -> Any:
+            return handle(func, args, kwargs or {})
+
+    return Mode()  # type: ignore[no-untyped-call]
+
+
+def innermost_function_mode() -> Any:
+    """Return the torch function mode that sees an operation first; None if there is none, or torch does not say."""
+    current = getattr(torch.overrides, "_get_current_function_mode", None)
+    return current() if current is not None else None
+
+
+def is_tracing() -> bool:
+    """Return True within torch.jit.trace. Always False if torch does not say."""
+    answer = getattr(torch.jit, "is_tracing", None)
+    return answer is not None and bool(answer())
+
+
+def dynamo_is_loaded() -> bool:
+    """Return True if this process has imported torch.compile's machinery."""
+    return "torch._dynamo" in sys.modules
+
+
+# -- pytrees -----------------------------------------------------------------------------------------
+
+
+def flatten_registered(value: Any) -> tuple[list[Any], Any] | None:
+    """Return the leaves of a value and its structure, as torch's own pytrees see it; None for a leaf.
+
+    Public only as ``torch.utils._pytree``: https://github.com/pytorch/pytorch/issues/65761
+    """
+    import torch.utils._pytree as torch_pytree
+
+    leaves, structure = torch_pytree.tree_flatten(value)
+    return None if structure.is_leaf() else (leaves, structure)
+
+
+def unflatten(leaves: Sequence[Any], structure: Any) -> Any:
+    """Return the value of this structure with these leaves."""
+    import torch.utils._pytree as torch_pytree
+
+    return torch_pytree.tree_unflatten(list(leaves), structure)
+
+
+def text_of_structure(structure: Any) -> str | None:
+    """Return a structure as text; None if a class of it is registered without a name."""
+    import torch.utils._pytree as torch_pytree
+
+    try:
+        return torch_pytree.treespec_dumps(structure)
+    except (NotImplementedError, TypeError, ValueError):
+        return None
+
+
+def structure_of_text(text: str) -> Any:
+    """Return the structure that a text describes. Raises KeyError if a class of it is not registered here.
+
+    May import what the text names: call it for texts of our own alone.
+    """
+    import torch.utils._pytree as torch_pytree
+
+    try:
+        return torch_pytree.treespec_loads(text)
+    except NotImplementedError as error:
+        raise KeyError(str(error)) from None
+
+
+def class_of_files(name: str) -> tuple[type | None, Any]:
+    """Return the class that files hold under this name, and the function that flattens it; else None, None."""
+    pytree = getattr(torch.utils, "_pytree", None)
+    cls = getattr(pytree, "SERIALIZED_TYPE_TO_PYTHON_TYPE", {}).get(name)
+    node = getattr(pytree, "SUPPORTED_NODES", {}).get(cls)
+    return cls, getattr(node, "flatten_fn", None)
+
+
+# -- TorchScript -------------------------------------------------------------------------------------
+
+
+def script_attributes(module: Any) -> Iterator[tuple[str, Any]]:
+    """Yield a ScriptModule's attributes by name. Nothing for a loaded one, of which only the tensors are known."""
+    try:
+        names = list(module._concrete_type.get_attributes())
+    except Exception:
+        return
+    for name in names:
+        try:
+            yield name, module._c.getattr(name)
+        except Exception:  # noqa: S112  # of a type that Python does not see
+            continue
+
+
+def script_attribute(module: Any, name: str) -> Any:
+    """Return one attribute of a ScriptModule. Raises if Python has no type for it, as for an unknown enum."""
+    return module._c.getattr(name)
+
+
+def script_code(module: Any) -> str:
+    """Return the declarations of a ScriptModule as TorchScript prints them; empty for another module."""
+    code: str = getattr(getattr(module, "_c", None), "code", "")
+    return code
+
+
+def script_methods(module: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the compiled methods of a ScriptModule by name; none for another module."""
+    list_names = getattr(getattr(module, "_c", None), "_method_names", None)
+    for name in list_names() if list_names is not None else ():
+        yield name, module._c._get_method(name)
+
+
+def with_calls_inlined(graph: Any) -> Any:
+    """Return a graph with its calls resolved, as ``inlined_graph`` is; the graph itself if torch cannot.
+
+    For the graph of a fork, which ``inlined_graph`` leaves as it is.
+    """
+    inline = getattr(torch._C, "_jit_pass_inline", None)
+    if inline is None:
+        return graph
+    copy = graph.copy()
+    inline(copy)
+    return copy
+
+
+def is_tensor_type(kind: Any) -> bool:
+    """Return True for the type of a tensor in a TorchScript graph, which may know its dims."""
+    return isinstance(kind, torch._C.TensorType)
+
+
+def forget_script_types() -> None:
+    """Drop TorchScript's cache of compiled module types, if torch has it.
+
+    A class whose compilation failed stays there half made, and its next compilation fails for another reason.
+    """
+    recursive = getattr(torch.jit, "_recursive", None)
+    store = getattr(getattr(recursive, "concrete_type_store", None), "type_store", None)
+    if store is not None:
+        store.clear()
+
+
+# -- sizes: the ShapeEnv of a torch.export -----------------------------------------------------------
+# https://github.com/pytorch/pytorch/blob/main/torch/fx/experimental/symbolic_shapes.py documents its fields in
+# comments. Of a ShapeEnv without one of them, the answer is empty.
+
+
+def shape_environment(program: Any) -> Any:
+    """Return the ShapeEnv of an ExportedProgram; None if no node of it has a tensor."""
+    for node in program.graph.nodes:
+        mode = getattr(node.meta.get("val"), "fake_mode", None)
+        if mode is not None:
+            return getattr(mode, "shape_env", None)
+    return None
+
+
+def environment_of(error: BaseException) -> Any:
+    """Return the ShapeEnv of a refused export, from the frames that its exception went through; else None."""
+    cause: BaseException | None = error
+    while cause is not None:
+        for frame, _ in traceback.walk_tb(cause.__traceback__):
+            mode = frame.f_locals.get("fake_mode")
+            if getattr(mode, "shape_env", None) is not None:
+                return mode.shape_env  # type: ignore[union-attr]
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def guards_of(environment: Any) -> list[tuple[Any, SourceLine | None]]:
+    """Return the guards on sizes (sympy relations), each with the user's line.
+
+    And the assertions that the ONNX exporter has in their place, which know no line.
+    """
+    guards = getattr(environment, "guards", None) or ()
+    deferred = getattr(environment, "deferred_runtime_asserts", None) or {}
+    return [(guard.expr, _line_of(guard.sloc)) for guard in guards] + [
+        (item.expr, None) for items in deferred.values() for item in items
+    ]
+
+
+def ranges_of(environment: Any) -> dict[Any, Any]:
+    """Return the interval of each symbol, for an environment that has no program."""
+    return dict(getattr(environment, "var_to_range", None) or {})
+
+
+def sources_of(environment: Any) -> dict[Any, str]:
+    """Return for each symbol the axis it was made for, in torch's words: ``L['x'].size()[0]``."""
+    found = getattr(environment, "var_to_sources", None) or {}
+    names = {symbol: sources[0].name for symbol, sources in found.items() if sources}
+    # A method until torch 2.9, an attribute since.
+    return {symbol: name() if callable(name) else name for symbol, name in names.items()}
+
+
+def range_lines(environment: Any, symbol: Any) -> tuple[SourceLine | None, SourceLine | None]:
+    """Return the user's lines that gave a symbol its lower and its upper bound."""
+    lines = (getattr(environment, "var_to_range_sloc", None) or {}).get(symbol)
+    return (_line_of(lines.lower), _line_of(lines.upper)) if lines is not None else (None, None)
+
+
+def frozen_lines(environment: Any) -> dict[str, SourceLine]:
+    """Return for each axis (``L['x'].size()[0]``) the user's line at which its size became a number."""
+    replaced = getattr(environment, "replacements", None) or {}
+    lines = getattr(environment, "replacements_slocs", None) or {}
+    ranges = ranges_of(environment)
+    found: dict[str, SourceLine | None] = {}
+    for symbol, source in sources_of(environment).items():
+        if getattr(replaced.get(symbol), "is_Integer", False) and symbol in lines:
+            found[source] = _line_of(lines[symbol])
+        elif symbol in ranges and ranges[symbol].lower == ranges[symbol].upper:
+            found[source] = range_lines(environment, symbol)[1]
+    return {source: line for source, line in found.items() if line is not None}
+
+
+_USER_LINE = re.compile(r"(.*)  # (.+):(\d+) in \w+", re.DOTALL)
+
+
+def _line_of(sloc: Any) -> SourceLine | None:
+    """Return the user's line of torch's SLoc; None for a line of torch's own."""
+    frame = getattr(sloc, "framework_loc", None)
+    if isinstance(frame, traceback.FrameSummary) and is_users(frame.filename):
+        return source_line(frame.filename, frame.lineno or 0, frame.line or "")
+    match = _USER_LINE.match(getattr(sloc, "maybe_user_loc", None) or "")
+    return SourceLine(match[2], int(match[3]), match[1].strip()) if match is not None else None

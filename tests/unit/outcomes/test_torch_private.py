@@ -1,0 +1,379 @@
+"""Every door of torch_private.py answers on the torch that is installed.
+
+A test that fails here means that torch renamed or dropped something private: look at the door of that name, find
+what torch has instead, and keep the old way for the versions that pyproject.toml declares.
+"""
+
+import ast
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+import pytest_torchexport
+from pytest_torchexport.outcomes import torch_private as private
+
+ROOT = Path(pytest_torchexport.__file__).parent
+ADD = torch.ops.aten.add.Tensor
+
+
+# -- tensors and modules -----------------------------------------------------------------------------
+
+
+def test_writes_to_a_tensor_are_counted_through_its_views():
+    tensor = torch.zeros(3)
+    before = private.times_written(tensor)
+    tensor[1:].add_(1)
+    assert (before, private.times_written(tensor)) == (0, 1)
+
+
+def test_a_tensor_of_inference_mode_does_not_count_its_writes():
+    with torch.inference_mode():
+        tensor = torch.zeros(3)
+    assert private.times_written(tensor) is None
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Linear(2, 2)
+        self.absent = None
+        self.register_module("no_block", None)
+        self.register_buffer("steps", torch.zeros(1))
+        self.register_buffer("empty", None)
+        self.register_parameter("weight", nn.Parameter(torch.ones(1)))
+        self.own = 3
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.block(x)
+
+
+def test_the_registers_of_a_module_are_read_with_what_is_none():
+    net = Net()
+    assert list(private.buffers_of(net)) == ["steps", "empty"]
+    assert list(private.parameters_of(net)) == ["weight"]
+    assert list(private.children_of(net)) == ["block", "no_block"]
+
+
+def test_the_hooks_of_a_module_are_seen():
+    net = Net()
+    before = private.hooks_of(net)
+    net.register_forward_hook(print)
+    net.register_forward_pre_hook(print)
+    net.register_full_backward_hook(print)
+    net.register_state_dict_post_hook(print)
+    net.register_state_dict_pre_hook(print)
+    net.register_load_state_dict_post_hook(print)
+    net.register_load_state_dict_pre_hook(print)
+    assert before == ()
+    assert len(private.hooks_of(net)) == 7
+
+
+def test_no_field_of_a_plain_module_is_taken_for_its_authors():
+    left = vars(nn.Linear(2, 2)).keys() - private.MODULE_FIELDS
+    assert left == {"in_features", "out_features"}
+
+
+def test_a_compiled_module_gives_back_the_one_that_was_compiled():
+    net = Net()
+    assert private.uncompiled(torch.compile(net)) is net
+    assert private.uncompiled(net) is net
+
+
+# -- operators ---------------------------------------------------------------------------------------
+
+
+def test_operators_are_told_from_functions():
+    assert private.is_operator(ADD)
+    assert not private.is_operator(torch.add)
+    assert private.is_higher_order(torch.ops.higher_order.cond)
+    assert not private.is_higher_order(ADD)
+
+
+def test_an_operator_has_a_schema_with_what_it_writes_to():
+    schema = private.schema_of(torch.ops.aten.add_.Tensor)
+    assert schema.name == "aten::add_"
+    written = [
+        item.name for item in schema.arguments if item.alias_info and item.alias_info.is_write
+    ]
+    assert written == ["self"]
+    assert private.schema_of(torch.ops.higher_order.cond) is None
+
+
+def test_overloads_are_listed():
+    assert {"Tensor", "Scalar"} <= set(private.overloads_of("aten", "add"))
+    assert private.overloads_of("aten", "no_such_operator") == []
+
+
+def test_the_function_of_a_custom_operator_is_found():
+    @torch.library.custom_op("torch_private_test::double", mutates_args=())
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    assert private.python_definition("torch_private_test::double").__name__ == "double"
+    assert private.python_definition("torch_private_test::absent") is None
+
+
+def test_the_dispatcher_says_where_an_operator_was_registered():
+    path, line = private.registered_at("aten::add.Tensor")
+    assert path.endswith(".cpp")
+    assert line > 0
+
+
+def test_what_an_operator_remembers_of_its_decomposition_is_forgotten():
+    lstm = torch.ops.aten.lstm.input
+    lstm._dispatch_cache["a key of ours"] = None
+    private.forget_decompositions(lstm)
+    assert not lstm._dispatch_cache
+
+
+# -- modes -------------------------------------------------------------------------------------------
+
+
+def test_a_dispatch_mode_sees_the_operators_of_its_block():
+    seen = []
+
+    def handle(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        seen.append(str(operator))
+        return operator(*args, **kwargs)
+
+    with private.dispatch_mode(handle):
+        torch.zeros(2) + 1
+    assert seen == ["aten.zeros.default", "aten.add.Tensor"]
+
+
+def test_the_innermost_function_mode_is_known():
+    assert private.innermost_function_mode() is None
+    with torch.device("cpu") as device:
+        assert private.innermost_function_mode() is not None
+    assert device is not None
+
+
+def test_tracing_is_known():
+    seen = []
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        seen.append(private.is_tracing())
+        return x + 1
+
+    torch.jit.trace(function, torch.ones(1), check_trace=False)
+    assert seen == [True]
+    assert not private.is_tracing()
+
+
+def test_dynamo_is_known_to_be_loaded():
+    importlib.import_module("torch._dynamo")
+    assert private.dynamo_is_loaded()
+
+
+# -- pytrees -----------------------------------------------------------------------------------------
+
+
+def test_a_value_of_containers_is_flattened_named_and_made_again():
+    leaves, structure = private.flatten_registered({"a": [1, 2]})
+    text = private.text_of_structure(structure)
+    assert private.unflatten(leaves, private.structure_of_text(text)) == {"a": [1, 2]}
+    assert private.flatten_registered(3) is None
+
+
+def test_a_class_that_is_registered_without_a_name_has_no_text():
+    class Own:
+        pass
+
+    torch.utils._pytree.register_pytree_node(Own, lambda _: ([1], None), lambda *_: Own())
+    assert private.text_of_structure(private.flatten_registered(Own())[1]) is None
+
+
+def test_a_structure_of_a_class_that_is_not_registered_is_a_key_error():
+    unknown = '[1, {"type": "no.such.Class", "context": "null", "children_spec": []}]'
+    with pytest.raises(KeyError):
+        private.structure_of_text(unknown)
+
+
+def test_a_class_is_found_by_its_name_in_files():
+    cls, flatten = private.class_of_files("collections.OrderedDict")
+    assert cls.__name__ == "OrderedDict"
+    assert callable(flatten)
+    assert private.class_of_files("no.such.Class") == (None, None)
+
+
+# -- TorchScript -------------------------------------------------------------------------------------
+
+
+class Scripted(nn.Module):
+    scale: float
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = 2.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.jit.wait(torch.jit.fork(self.scaled, x))
+
+    def scaled(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x) * self.scale
+
+
+def test_a_script_shows_its_attributes_methods_and_code():
+    script = torch.jit.script(Scripted())
+    assert dict(private.script_attributes(script))["scale"] == 2.0
+    assert private.script_attribute(script, "scale") == 2.0
+    assert {name for name, _ in private.script_methods(script)} == {"forward", "scaled"}
+    assert "scale : float" in private.script_code(script)
+
+
+def test_a_module_of_eager_is_no_script():
+    assert list(private.script_methods(Net())) == []
+    assert private.script_code(Net()) == ""
+
+
+def test_calls_are_inlined_in_the_graph_of_a_fork():
+    fork = torch.jit.script(Scripted()).inlined_graph.findNode("prim::fork")
+    graph = private.with_calls_inlined(fork.g("Subgraph"))
+    assert "prim::CallMethod" in str(fork.g("Subgraph"))
+    assert "prim::CallMethod" not in str(graph)
+    assert "aten::relu" in str(graph)
+
+
+def test_a_tensors_type_is_told_from_a_numbers():
+    graph = torch.jit.trace(lambda x: x + 1, torch.ones(2, 3), check_trace=False).graph
+    (x,) = graph.inputs()
+    constant = graph.findNode("prim::Constant").output()
+    assert private.is_tensor_type(x.type())
+    assert x.type().dim() == 2
+    assert not private.is_tensor_type(constant.type())
+
+
+def test_the_types_of_scripts_are_forgotten():
+    store = torch.jit._recursive.concrete_type_store.type_store
+    torch.jit.script(Scripted())
+    assert store
+    private.forget_script_types()
+    assert not store
+
+
+# -- sizes -------------------------------------------------------------------------------------------
+
+
+class Even(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[0] % 2 == 0:
+            return x + 1
+        return x
+
+
+class Narrows(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[0] > 4:
+            return x + 1
+        return x
+
+
+class Number(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = int(x.shape[0])
+        return x.reshape(rows, 4, 2) + torch.ones(4, 4, 2)
+
+
+def exported(module: nn.Module, dim: Any) -> Any:
+    example = (torch.ones(4, 8),)
+    return torch.export.export(module.eval(), example, dynamic_shapes={"x": {0: dim}})
+
+
+def test_guards_have_their_lines_and_their_sources():
+    environment = private.shape_environment(exported(Even(), Dim.DYNAMIC))
+    ((guard, where),) = private.guards_of(environment)
+    (symbol,) = guard.free_symbols
+    assert [bool(guard.subs(symbol, size)) for size in (4, 5)] == [True, False]
+    assert "if x.shape[0] % 2 == 0:" in where.text
+    assert private.sources_of(environment) == {symbol: "L['x'].size()[0]"}
+
+
+def test_a_range_has_the_line_at_which_it_was_narrowed():
+    program = exported(Narrows(), Dim.DYNAMIC)
+    environment = private.shape_environment(program)
+    (symbol,) = program.range_constraints
+    low, high = private.range_lines(environment, symbol)
+    assert low is None
+    assert "if x.shape[0] > 4:" in high.text
+    assert symbol in private.ranges_of(environment)
+
+
+def test_a_size_that_became_a_number_has_its_line():
+    lines = private.frozen_lines(private.shape_environment(exported(Number(), Dim.AUTO)))
+    assert list(lines) == ["L['x'].size()[0]"]
+    assert ".reshape(" in str(lines) or "rows = int(x.shape[0])" in str(lines)
+
+
+def test_a_refusal_gives_its_environment():
+    with pytest.raises(Exception, match=r"(?i)constraints violated|conflicts") as caught:
+        exported(Number(), Dim("batch"))
+    environment = private.environment_of(caught.value)
+    assert list(private.frozen_lines(environment)) == ["L['x'].size()[0]"]
+    assert private.environment_of(ValueError("of another kind")) is None
+
+
+# -- no other door -----------------------------------------------------------------------------------
+
+# What is not torch's: the fields of a namedtuple, and Python's own.
+NOT_TORCHS = {"_exit", "_fields", "_getframe"}
+# inputs/ stands below outcomes/, and asks torch's table of pytrees alone.
+ALLOWED = {"outcomes/torch_private.py": "the door", "inputs/pytrees.py": "stands below the door"}
+
+
+def private_uses(path: Path) -> list[str]:
+    """Return the uses of names with one leading underscore that the file does not define itself."""
+    tree = ast.parse(path.read_text())
+    own: set[str] = set()
+    ours: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                own.add(name)
+            case ast.Attribute(attr=name, ctx=ast.Store()) | ast.Name(id=name, ctx=ast.Store()):
+                own.add(name)
+            case ast.ImportFrom(module=module) if str(module).startswith("pytest_torchexport"):
+                ours.update(alias.asname or alias.name for alias in node.names)
+    found = [name for node in ast.walk(tree) for name in _private_names(node, own, ours)]
+    return [f"{path.relative_to(ROOT).as_posix()}: {name}" for name in found]
+
+
+def _private_names(node: ast.AST, own: set[str], ours: set[str]) -> list[str]:
+    match node:
+        case ast.Attribute(attr=name, value=ast.Name(id=owner)) if owner in {"self", "cls", *ours}:
+            names = []
+        case ast.Attribute(attr=name):
+            names = [name] if name not in own else []
+        case ast.Call(
+            func=ast.Name(id="getattr" | "hasattr"), args=[_, ast.Constant(value=name), *_]
+        ):
+            names = [str(name)]
+        case ast.Import(names=aliases):
+            names = [part for alias in aliases for part in alias.name.split(".")]
+        case ast.ImportFrom(module=str(module), names=aliases) if module.startswith("torch"):
+            names = [*module.split("."), *(alias.name for alias in aliases)]
+        case _:
+            names = []
+    hidden = [name for name in names if name.startswith("_") and not name.startswith("__")]
+    return [name for name in hidden if name not in NOT_TORCHS and name != "_thread"]
+
+
+def test_no_other_file_uses_private_torch():
+    found = [
+        use
+        for path in sorted(ROOT.rglob("*.py"))
+        if path.relative_to(ROOT).as_posix() not in ALLOWED
+        for use in private_uses(path)
+    ]
+    assert found == []
+
+
+def test_the_search_for_private_torch_finds_it():
+    found = private_uses(ROOT / "outcomes" / "torch_private.py")
+    assert {"_schema", "_ops", "_C", "_pytree", "_python_dispatch"} <= {
+        use.partition(": ")[2] for use in found
+    }
