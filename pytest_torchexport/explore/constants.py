@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.inputs.pytrees import is_plain
+
 # A container or tensor with more numbers is a table and not a threshold.
 MAX_NUMEL = 16
 MAX_CONSTANTS = 48
@@ -63,6 +65,5 @@ def _numbers(value: Any, depth: int) -> Iterator[Any]:
 
 def _elements(tensor: torch.Tensor) -> Iterator[Any]:
     """Yield the numbers of a small dense tensor."""
-    dense = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_quantized
-    if dense and tensor.numel() <= MAX_NUMEL and not tensor.is_complex() and not tensor.is_meta:
+    if is_plain(tensor) and tensor.numel() <= MAX_NUMEL and not tensor.is_complex():
         yield from tensor.detach().flatten().tolist()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
+from pytest_torchexport.inputs.pytrees import is_plain
 
 _Number = TypeVar("_Number", float, Tensor)
 
@@ -132,8 +133,7 @@ def _reduced(provenance: Reduced, wanted: bool) -> Tensor | None:
 def _number(value: Any) -> Tensor | None:
     """Return a value as float64, in which large integers stay apart; None if it is no number."""
     if isinstance(value, Tensor):
-        real = value.layout == torch.strided and not value.is_complex() and not value.is_quantized
-        return value.double() if real else None
+        return value.double() if is_plain(value) and not value.is_complex() else None
     if isinstance(value, (bool, int, float)) and (isinstance(value, float) or abs(value) < LARGEST):
         return torch.tensor(float(value), dtype=torch.float64)
     return None
@@ -142,9 +142,8 @@ def _number(value: Any) -> Tensor | None:
 def _single(value: Any) -> float | None:
     """Return a number, or that of a tensor with one element, as ``_number`` has it."""
     if isinstance(value, Tensor):
-        if value.numel() != 1 or value.is_meta or value.is_complex() or value.is_quantized:
-            return None
-        return float(value.item()) if value.layout == torch.strided else None
+        real = is_plain(value) and not value.is_complex()
+        return float(value.item()) if real and value.numel() == 1 else None
     if isinstance(value, (bool, int, float)) and (isinstance(value, float) or abs(value) < LARGEST):
         return float(value)
     return None

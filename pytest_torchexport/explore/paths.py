@@ -13,6 +13,7 @@ from torch import Tensor
 from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, ConditionId, ConditionOutcome
 from pytest_torchexport.explore.distance import distance, is_order, operands_of
 from pytest_torchexport.explore.provenance import Provenance
+from pytest_torchexport.inputs.pytrees import is_plain
 
 # Items of a list that are told apart between two calls.
 MAX_ITEMS = 64
@@ -146,9 +147,7 @@ def _kind(value: Any) -> Any:
 
 def _digest(tensor: Tensor) -> float:
     """Return a number that nearly always differs between different tensors."""
-    if tensor.layout != torch.strided or tensor.is_meta or not tensor.numel():
-        return 0.0
-    if tensor.is_complex() or tensor.is_quantized:
+    if not is_plain(tensor) or tensor.is_complex() or not tensor.numel():
         return 0.0
     digest = math.nan
     if tensor.numel() == 1:

@@ -13,7 +13,7 @@ import dataclasses
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import torch
 
@@ -135,7 +135,7 @@ def describe(value: Any) -> str:
     return type(value).__name__
 
 
-def is_plain(leaf: Any) -> bool:
+def is_plain(leaf: Any) -> TypeGuard[torch.Tensor]:
     """Return True for a dense strided tensor with readable numbers, which every operator takes."""
     if not isinstance(leaf, torch.Tensor) or leaf.is_meta or leaf.is_nested:
         return False

@@ -295,7 +295,7 @@ def _check_paths(argument: str, given: Mapping[str, Any], leaves: Mapping[str, A
 
 
 def _leaf(path: str, value: Any, axes: Axes, values: Mapping[str, Any]) -> TensorLeaf | ValueLeaf:
-    if not isinstance(value, torch.Tensor) or not is_plain(value):
+    if not is_plain(value):
         return ValueLeaf(path=path, example=value, values=values.get(path))
     try:
         domain = (

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.pytrees import packed
+from pytest_torchexport.inputs.pytrees import is_plain, packed
 from pytest_torchexport.outcomes import torch_private
 from pytest_torchexport.sandbox.wire import UnknownClass, UnsupportedValue
 
@@ -31,7 +31,7 @@ class TensorCodec:
         """
         if not isinstance(leaf, torch.Tensor):
             return None
-        if leaf.is_meta or leaf.is_nested or leaf.layout != torch.strided or leaf.is_quantized:
+        if not is_plain(leaf):
             raise UnsupportedValue(
                 f"a {_layout(leaf)} tensor of {leaf.dtype} cannot be sent to another process"
             )

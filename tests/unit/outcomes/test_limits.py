@@ -134,6 +134,20 @@ def test_a_function_that_does_not_return_is_left_behind():
     release.set()
 
 
+def test_a_process_with_an_abandoned_thread_ends_with_the_status_that_was_set():
+    code = (
+        "import time\n"
+        "from pytest_torchexport.outcomes.limits import left_behind, TimeLimitExceeded, in_thread\n"
+        "try:\n"
+        "    in_thread(lambda: time.sleep(60), 0.1)\n"
+        "except TimeLimitExceeded:\n"
+        "    print('left behind')\n"
+        "left_behind.exit_status = 7\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (7, "left behind\n")
+
+
 def test_a_deadline_counts_down_to_zero_and_no_further():
     deadline = Deadline(60)
     assert 0 < deadline.left <= 60
