@@ -24,9 +24,10 @@ _OF_MODULES = ("hooks", "training flag", "submodules")
 class StateRef(NamedTuple):
     """One place that holds state: what kind of place it is, and the path to it.
 
-    ``path`` starts at the checked module (``block.bn.running_mean``, ``cache['k'][0]``), for a class attribute at the
-    class, and for ``argument`` and ``default`` at an index. It is empty for the hooks, the training flag and the
-    submodules of the checked module itself. A tuple, because a large module has thousands of places.
+    ``path`` starts at the checked module (``block.bn.running_mean``, ``cache['k'][0]``), for a
+    class attribute at the class, and for ``argument`` and ``default`` at an index. It is empty for
+    the hooks, the training flag and the submodules of the checked module itself. A NamedTuple,
+    because a large module has thousands of places, and these are made faster than dataclasses.
     """
 
     kind: Kind
@@ -41,7 +42,7 @@ class StateRef(NamedTuple):
 
     @property
     def is_tensor_of_module(self) -> bool:
-        """True for a parameter or a buffer: these are put back after a call without copying the module."""
+        """Return True for a parameter or a buffer, which is put back without copying the module."""
         return self.kind in ("parameter", "buffer")
 
     def item(self, key: object) -> StateRef:

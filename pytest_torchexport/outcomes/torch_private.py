@@ -1,8 +1,8 @@
-"""The one door to what torch does not document: each use of a private name is a function of this file.
+"""Private torch: every name that torch does not document is used in a function of this file.
 
-Separate so that a new release of torch breaks one file and its tests. Every function is named for what it
-answers, looks first if torch has the name, and says what it returns if not. The names are those of torch 2.9 to
-2.13. Nothing here is imported lazily except what costs a second to import.
+Separate so that a new release of torch breaks one file and its tests. Each function is named for
+the question it answers, looks for the name first, and says what it returns if torch lacks it. The
+names are those of torch 2.13.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ import torch
 from pytest_torchexport.outcomes.messages import is_users, source_line
 from pytest_torchexport.results.source_line import SourceLine
 
-# -- tensors and modules -----------------------------------------------------------------------------
+# -- tensors and modules -------------------------------------------------------------------------
 
 
 def times_written(tensor: torch.Tensor) -> int | None:
     """Return how often a tensor was written to in place, by any view of it.
 
-    None for a tensor of inference mode, which does not count, and if torch has no ``Tensor._version``. Native
-    kernels (batch norm's running statistics) and writes by way of ``.data`` are not counted.
+    None for a tensor of inference mode, which does not count, and if torch has no
+    ``Tensor._version``. Native kernels (batch norm's running statistics) and writes by way of
+    ``.data`` are not counted.
     https://docs.pytorch.org/docs/stable/notes/autograd.html#in-place-correctness-checks
     """
     return None if tensor.is_inference() else getattr(tensor, "_version", None)
@@ -62,22 +63,23 @@ MODULE_FIELDS = frozenset({*_HOOKS, *_BOOKKEEPING})
 
 
 def hooks_of(module: torch.nn.Module) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Return the ids of a module's hooks, by register. Empty if torch names its registers otherwise.
+    """Return the ids of a module's hooks, by register.
 
-    Reads ``vars()`` alone: no code of the module's class runs.
+    Empty if torch names its registers otherwise. Reads ``vars()`` alone: no code of the module's
+    class runs.
     """
     own = vars(module)
     return tuple([(name, tuple(own[name])) for name in _HOOKS if own.get(name)])
 
 
 def parameters_of(module: torch.nn.Module) -> Mapping[str, torch.Tensor | None]:
-    """Return a module's own parameters; those that are None too, which ``named_parameters`` leaves out."""
+    """Return a module's own parameters, also those that are None."""
     found: Mapping[str, torch.Tensor | None] = vars(module).get("_parameters", {})
     return found
 
 
 def buffers_of(module: torch.nn.Module) -> Mapping[str, torch.Tensor | None]:
-    """Return a module's own buffers; those that are None too, which ``named_buffers`` leaves out."""
+    """Return a module's own buffers, also those that are None (not of a ScriptModule)."""
     if isinstance(module, torch.jit.ScriptModule):
         return dict(module.named_buffers(recurse=False))
     found: Mapping[str, torch.Tensor | None] = vars(module).get("_buffers", {})
@@ -85,7 +87,7 @@ def buffers_of(module: torch.nn.Module) -> Mapping[str, torch.Tensor | None]:
 
 
 def children_of(module: torch.nn.Module) -> Mapping[str, torch.nn.Module | None]:
-    """Return a module's own submodules; those that are None too, which ``named_children`` leaves out."""
+    """Return a module's own submodules, also those that are None."""
     found: Mapping[str, torch.nn.Module | None] = vars(module).get("_modules", {})
     return found
 
@@ -100,7 +102,7 @@ def uncompiled(thing: Any) -> Any:
     return getattr(thing, "_orig_mod", thing) if wrapped else thing
 
 
-# -- operators ---------------------------------------------------------------------------------------
+# -- operators -----------------------------------------------------------------------------------
 
 
 def is_operator(function: Any) -> bool:
@@ -114,7 +116,10 @@ def is_higher_order(function: Any) -> bool:
 
 
 def schema_of(operator: Any) -> Any:
-    """Return an operator's schema: its name, its arguments, and which of them it writes to. None without one."""
+    """Return an operator's schema: its name, its arguments, which of them it writes to.
+
+    None if it has no schema.
+    """
     return getattr(operator, "_schema", None)
 
 
@@ -138,7 +143,7 @@ def python_definition(name: str) -> Callable[..., Any] | None:
 
 
 def registered_at(name: str) -> tuple[str, int] | None:
-    """Return the file and line that registered an operator, C++ ones included; None if torch does not say."""
+    """Return the file and line that registered an operator, also in C++; None if unknown."""
     dump = getattr(torch._C, "_dispatch_dump", None)
     text = dump(name) if dump is not None else ""
     match = re.search(r"^debug: registered at (.+):(\d+)$", text, re.MULTILINE)
@@ -148,23 +153,24 @@ def registered_at(name: str) -> tuple[str, int] | None:
 def forget_decompositions(operator: Any) -> None:
     """Clear what an operator's overload remembers of how it is decomposed.
 
-    torch.onnx.export swaps decompositions without clearing it. Does nothing if torch has no such cache.
+    torch.onnx.export swaps decompositions without clearing that cache. Does nothing if torch has
+    no such cache.
     """
     cache = getattr(operator, "_dispatch_cache", None)
     if cache is not None:
         cache.clear()
 
 
-# -- modes -------------------------------------------------------------------------------------------
+# -- modes ---------------------------------------------------------------------------------------
 
 Handle = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
 def dispatch_mode(handle: Handle) -> Any:
-    """Return a context manager that hands each ATen operator of its block to ``handle``; None if torch has none.
+    """Return a context manager that hands each ATen operator of its block to ``handle``.
 
-    https://docs.pytorch.org/docs/stable/notes/extending.html documents the mode, and imports it from a private
-    module.
+    None if torch has no such mode. https://docs.pytorch.org/docs/stable/notes/extending.html
+    documents the mode, and imports it from a private module.
     """
     try:
         from torch.utils._python_dispatch import TorchDispatchMode
@@ -188,7 +194,7 @@ def dispatch_mode(handle: Handle) -> Any:
 
 
 def innermost_function_mode() -> Any:
-    """Return the torch function mode that sees an operation first; None if there is none, or torch does not say."""
+    """Return the torch function mode that sees an operation first; None if none is known."""
     current = getattr(torch.overrides, "_get_current_function_mode", None)
     return current() if current is not None else None
 
@@ -204,14 +210,11 @@ def dynamo_is_loaded() -> bool:
     return "torch._dynamo" in sys.modules
 
 
-# -- pytrees -----------------------------------------------------------------------------------------
+# -- pytrees -------------------------------------------------------------------------------------
 
 
 def flatten_registered(value: Any) -> tuple[list[Any], Any] | None:
-    """Return the leaves of a value and its structure, as torch's own pytrees see it; None for a leaf.
-
-    Public only as ``torch.utils._pytree``: https://github.com/pytorch/pytorch/issues/65761
-    """
+    """Return the leaves of a value and its structure as torch's pytrees see it; None for a leaf."""
     import torch.utils._pytree as torch_pytree
 
     leaves, structure = torch_pytree.tree_flatten(value)
@@ -236,9 +239,10 @@ def text_of_structure(structure: Any) -> str | None:
 
 
 def structure_of_text(text: str) -> Any:
-    """Return the structure that a text describes. Raises KeyError if a class of it is not registered here.
+    """Return the structure that a text describes.
 
-    May import what the text names: call it for texts of our own alone.
+    Raises KeyError if a class of it is not registered in this process. May import what the text
+    names: pass only texts that this package wrote.
     """
     import torch.utils._pytree as torch_pytree
 
@@ -249,18 +253,18 @@ def structure_of_text(text: str) -> Any:
 
 
 def class_of_files(name: str) -> tuple[type | None, Any]:
-    """Return the class that files hold under this name, and the function that flattens it; else None, None."""
+    """Return the class with this name in files, and the function that flattens it, or Nones."""
     pytree = getattr(torch.utils, "_pytree", None)
     cls = getattr(pytree, "SERIALIZED_TYPE_TO_PYTHON_TYPE", {}).get(name)
     node = getattr(pytree, "SUPPORTED_NODES", {}).get(cls)
     return cls, getattr(node, "flatten_fn", None)
 
 
-# -- TorchScript -------------------------------------------------------------------------------------
+# -- TorchScript ---------------------------------------------------------------------------------
 
 
 def script_attributes(module: Any) -> Iterator[tuple[str, Any]]:
-    """Yield a ScriptModule's attributes by name. Nothing for a loaded one, of which only the tensors are known."""
+    """Yield a ScriptModule's attributes by name; nothing for a loaded one, which hides them."""
     try:
         names = list(module._concrete_type.get_attributes())
     except Exception:
@@ -273,12 +277,15 @@ def script_attributes(module: Any) -> Iterator[tuple[str, Any]]:
 
 
 def script_attribute(module: Any, name: str) -> Any:
-    """Return one attribute of a ScriptModule. Raises if Python has no type for it, as for an unknown enum."""
+    """Return one attribute of a ScriptModule.
+
+    Raises RuntimeError if Python has no type for it, as for an enum that is not imported.
+    """
     return module._c.getattr(name)
 
 
 def script_code(module: Any) -> str:
-    """Return the declarations of a ScriptModule as TorchScript prints them; empty for another module."""
+    """Return the source that TorchScript prints of a ScriptModule; empty for another module."""
     code: str = getattr(getattr(module, "_c", None), "code", "")
     return code
 
@@ -291,9 +298,9 @@ def script_methods(module: Any) -> Iterator[tuple[str, Any]]:
 
 
 def with_calls_inlined(graph: Any) -> Any:
-    """Return a graph with its calls resolved, as ``inlined_graph`` is; the graph itself if torch cannot.
+    """Return a graph with its calls resolved, or the graph itself if torch cannot do it.
 
-    For the graph of a fork, which ``inlined_graph`` leaves as it is.
+    For the graph of a fork, whose calls ``inlined_graph`` leaves as they are.
     """
     inline = getattr(torch._C, "_jit_pass_inline", None)
     if inline is None:
@@ -311,7 +318,8 @@ def is_tensor_type(kind: Any) -> bool:
 def forget_script_types() -> None:
     """Drop TorchScript's cache of compiled module types, if torch has it.
 
-    A class whose compilation failed stays there half made, and its next compilation fails for another reason.
+    A class whose compilation failed stays there half made, and its next compilation fails for
+    another reason.
     """
     recursive = getattr(torch.jit, "_recursive", None)
     store = getattr(getattr(recursive, "concrete_type_store", None), "type_store", None)
@@ -319,9 +327,9 @@ def forget_script_types() -> None:
         store.clear()
 
 
-# -- sizes: the ShapeEnv of a torch.export -----------------------------------------------------------
-# https://github.com/pytorch/pytorch/blob/main/torch/fx/experimental/symbolic_shapes.py documents its fields in
-# comments. Of a ShapeEnv without one of them, the answer is empty.
+# -- sizes: the ShapeEnv of a torch.export -------------------------------------------------------
+# Its fields have comments in torch/fx/experimental/symbolic_shapes.py. If one is missing, the
+# answer is empty.
 
 
 def shape_environment(program: Any) -> Any:
@@ -334,7 +342,7 @@ def shape_environment(program: Any) -> Any:
 
 
 def environment_of(error: BaseException) -> Any:
-    """Return the ShapeEnv of a refused export, from the frames that its exception went through; else None."""
+    """Return the ShapeEnv of a refused export, from the frames of its exception, or None."""
     cause: BaseException | None = error
     while cause is not None:
         for frame, _ in traceback.walk_tb(cause.__traceback__):
@@ -348,7 +356,7 @@ def environment_of(error: BaseException) -> Any:
 def guards_of(environment: Any) -> list[tuple[Any, SourceLine | None]]:
     """Return the guards on sizes (sympy relations), each with the user's line.
 
-    And the assertions that the ONNX exporter has in their place, which know no line.
+    Includes the assertions that the ONNX exporter makes in their place, which know no line.
     """
     guards = getattr(environment, "guards", None) or ()
     deferred = getattr(environment, "deferred_runtime_asserts", None) or {}
@@ -366,7 +374,7 @@ def sources_of(environment: Any) -> dict[Any, str]:
     """Return for each symbol the axis it was made for, in torch's words: ``L['x'].size()[0]``."""
     found = getattr(environment, "var_to_sources", None) or {}
     names = {symbol: sources[0].name for symbol, sources in found.items() if sources}
-    # A method until torch 2.9, an attribute since.
+    # A method in some versions of torch, an attribute in others.
     return {symbol: name() if callable(name) else name for symbol, name in names.items()}
 
 
@@ -377,7 +385,7 @@ def range_lines(environment: Any, symbol: Any) -> tuple[SourceLine | None, Sourc
 
 
 def frozen_lines(environment: Any) -> dict[str, SourceLine]:
-    """Return for each axis (``L['x'].size()[0]``) the user's line at which its size became a number."""
+    """Return the user's line at which each axis (``L['x'].size()[0]``) became a number."""
     replaced = getattr(environment, "replacements", None) or {}
     lines = getattr(environment, "replacements_slocs", None) or {}
     ranges = ranges_of(environment)

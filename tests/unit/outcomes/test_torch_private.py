@@ -1,7 +1,8 @@
 """Every door of torch_private.py answers on the torch that is installed.
 
-A test that fails here means that torch renamed or dropped something private: look at the door of that name, find
-what torch has instead, and keep the old way for the versions that pyproject.toml declares.
+A test that fails here means that torch renamed or dropped something private: look at the function
+of that name, find what torch has instead, and keep the old way for the versions that pyproject.toml
+declares.
 """
 
 import ast
@@ -21,7 +22,7 @@ ROOT = Path(pytest_torchexport.__file__).parent
 ADD = torch.ops.aten.add.Tensor
 
 
-# -- tensors and modules -----------------------------------------------------------------------------
+# -- tensors and modules -------------------------------------------------------------------------
 
 
 def test_writes_to_a_tensor_are_counted_through_its_views():
@@ -84,7 +85,7 @@ def test_a_compiled_module_gives_back_the_one_that_was_compiled():
     assert private.uncompiled(net) is net
 
 
-# -- operators ---------------------------------------------------------------------------------------
+# -- operators -----------------------------------------------------------------------------------
 
 
 def test_operators_are_told_from_functions():
@@ -131,7 +132,7 @@ def test_what_an_operator_remembers_of_its_decomposition_is_forgotten():
     assert not lstm._dispatch_cache
 
 
-# -- modes -------------------------------------------------------------------------------------------
+# -- modes ---------------------------------------------------------------------------------------
 
 
 def test_a_dispatch_mode_sees_the_operators_of_its_block():
@@ -170,7 +171,7 @@ def test_dynamo_is_known_to_be_loaded():
     assert private.dynamo_is_loaded()
 
 
-# -- pytrees -----------------------------------------------------------------------------------------
+# -- pytrees -------------------------------------------------------------------------------------
 
 
 def test_a_value_of_containers_is_flattened_named_and_made_again():
@@ -201,7 +202,7 @@ def test_a_class_is_found_by_its_name_in_files():
     assert private.class_of_files("no.such.Class") == (None, None)
 
 
-# -- TorchScript -------------------------------------------------------------------------------------
+# -- TorchScript ---------------------------------------------------------------------------------
 
 
 class Scripted(nn.Module):
@@ -256,7 +257,7 @@ def test_the_types_of_scripts_are_forgotten():
     assert not store
 
 
-# -- sizes -------------------------------------------------------------------------------------------
+# -- sizes ---------------------------------------------------------------------------------------
 
 
 class Even(nn.Module):
@@ -317,7 +318,7 @@ def test_a_refusal_gives_its_environment():
     assert private.environment_of(ValueError("of another kind")) is None
 
 
-# -- no other door -----------------------------------------------------------------------------------
+# -- no other door -------------------------------------------------------------------------------
 
 # What is not torch's: the fields of a namedtuple, and Python's own.
 NOT_TORCHS = {"_exit", "_fields", "_getframe"}
