@@ -23,6 +23,7 @@ from pytest_torchexport.config.options import NAMES, parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import OF_A_RUN, TABLE, settings_from
 from pytest_torchexport.config.validate import device_names, target_names
+from pytest_torchexport.eager.fingerprint import closed_over
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, Prepared, attempted
 from pytest_torchexport.judge.log import Activity, ItemLog
@@ -31,7 +32,7 @@ from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.messages import printable, short_path, text_of
 from pytest_torchexport.outcomes.observe import untouched
-from pytest_torchexport.outcomes.subject import Subject, closed_over, weight_of
+from pytest_torchexport.outcomes.subject import Subject, weight_of
 from pytest_torchexport.outcomes.torch_state import CapturedOutput, quiet
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,

@@ -336,10 +336,14 @@ def _at_the_worst(
     difference: Difference, wanted: torch.Tensor, found: torch.Tensor, bad: torch.Tensor
 ) -> Difference:
     """Return the same difference, described by the worst of the elements that nothing explains."""
-    count = difference.mismatched or 0
-    rtol, atol = difference.rtol or 0.0, difference.atol or 0.0
-    other = number_difference(difference.path, wanted, wanted, found, bad, count, rtol, atol)
-    return dataclasses.replace(other, kind=difference.kind, what=difference.what)
+    allowed = difference.rtol or 0.0, difference.atol or 0.0
+    other = number_difference(difference.path, wanted, wanted, found, bad, allowed)
+    return dataclasses.replace(
+        other,
+        kind=difference.kind,
+        what=difference.what,
+        mismatched=difference.mismatched or 0,
+    )
 
 
 def _own_error(

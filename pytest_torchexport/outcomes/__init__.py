@@ -1,1 +1,5 @@
-"""Runs a callable on a call and says what it did; compares two outcomes. The only room that touches torch's globals and private API."""
+"""Run a callable on a call and return its outcome; compare two outcomes.
+
+The only room that touches torch's global state (``torch_state``) and its private names
+(``torch_private``).
+"""

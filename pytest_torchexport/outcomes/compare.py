@@ -1,7 +1,7 @@
-"""Two outcomes in, all their differences out. Pure: it never raises and knows no target.
+"""Compare two outcomes, and return all their differences. Pure: knows no target.
 
-Values follow ``torch.testing``'s table per dtype; structure, shape, dtype, device and integers are exact;
-NaN equals NaN and nothing else.
+Values follow ``torch.testing``'s table per dtype; structure, shape, dtype, device and integers are
+exact; NaN equals NaN and nothing else.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Tolerance:
 
     @property
     def given(self) -> bool:
-        """Whether it is the user's own, and so the law."""
+        """Return True if the user gave it: then nothing is excused as rounding."""
         return self.rtol is not None
 
     def of(self, dtype: torch.dtype) -> tuple[float, float]:
-        """``(rtol, atol)`` for a dtype."""
+        """Return ``(rtol, atol)`` for a dtype."""
         if dtype == torch.bool:
             return 0.0, 0.0
         if self.rtol is not None and self.atol is not None:
@@ -59,7 +59,7 @@ class Tolerance:
 
 
 def compare(expected: Outcome, actual: Outcome, tolerance: Tolerance) -> list[Difference]:
-    """Every difference between what eager did and what the artifact did. Eager must have returned."""
+    """Return every difference between eager's outcome, a Returned, and the artifact's."""
     if not isinstance(expected, Returned):
         raise TypeError("eager must return for a comparison to mean anything")
     if isinstance(actual, TimedOut):
@@ -85,7 +85,7 @@ def compare(expected: Outcome, actual: Outcome, tolerance: Tolerance) -> list[Di
 
 
 def _inputs(expected: Returned, actual: Returned, tolerance: Tolerance) -> list[Difference]:
-    """What the call wrote into its arguments: both sides must have written the same."""
+    """Compare the arguments after the call: both sides must have written the same to them."""
     left = (expected.inputs.args, dict(expected.inputs.kwargs))
     right = (actual.inputs.args, dict(actual.inputs.kwargs))
     found = compare_values(left, right, tolerance, "inputs")
@@ -99,9 +99,11 @@ def compare_values(
     path: str = "output",
     within: frozenset[tuple[int, int]] = frozenset(),
 ) -> list[Difference]:
-    """Every difference between two pytrees. Containers must be of one kind (mapping or sequence) with
-    the same keys or length: formats turn namedtuples into tuples and dataclasses into dicts. ``within`` are the pairs
-    of objects that these are part of: some hold themselves.
+    """Return every difference between two pytrees.
+
+    Containers must be of one kind (mapping or sequence) with the same keys or length: formats turn
+    namedtuples into tuples and dataclasses into dicts. ``within`` are the pairs of objects that
+    contain these, because an object may hold itself.
     """
     wanted, structure = flatten(expected, path)
     found, other = flatten(actual, path)
@@ -115,8 +117,10 @@ def compare_values(
 
 
 def remarks(expected: Any, actual: Any) -> list[str]:
-    """What is not the same and yet no difference, in sentences: the classes of containers, memory formats,
-    ``requires_grad``. Both must be of one structure.
+    """Return, in sentences, what is not the same and yet no difference.
+
+    These are classes of containers, memory formats and ``requires_grad``. Both pytrees must have
+    one structure.
     """
     wanted, structure = flatten(expected, "output")
     found, other = flatten(actual, "output")
@@ -161,7 +165,7 @@ def _memory_format(tensor: torch.Tensor) -> str:
 
 
 def largest_error(expected: Any, actual: Any) -> float | None:
-    """``max |actual - expected|`` over float outputs of equal structure; None where there is none."""
+    """Return ``max |actual - expected|`` over float outputs of equal structure, or None."""
     left, structure = flatten(expected)
     right, other = flatten(actual)
     if _structure("", structure, other):
@@ -194,7 +198,7 @@ def _error(a: torch.Tensor, b: torch.Tensor) -> float | None:
 def _aligned(
     wanted: list[tuple[str, Any]], found: list[tuple[str, Any]], by_path: dict[str, Any]
 ) -> list[tuple[str, Any]]:
-    """The found leaves in the order of the wanted ones: dicts may come back in another order."""
+    """Return the found leaves in the order of the wanted ones: dicts may change theirs."""
     if all(path in by_path for path, _ in wanted):
         return [(path, by_path[path]) for path, _ in wanted]
     return found
@@ -252,7 +256,7 @@ def _leaf_differences(
     if expected is actual or pair in within:
         return []
     if type(expected) is type(actual) and has_state(expected) and _has_no_equality(expected):
-        # A cache of keys and values, say: what it holds is what it is.
+        # For example a cache of keys and values: compare its attributes.
         return compare_values(vars(expected), vars(actual), tolerance, path, within | {pair})
     if not isinstance(expected, torch.Tensor) or not isinstance(actual, torch.Tensor):
         return _scalar(path, expected, actual, tolerance)
@@ -276,7 +280,7 @@ def _leaf_differences(
 
 
 def _has_no_equality(value: Any) -> bool:
-    """Whether nothing but itself is equal to an object of this class."""
+    """Return True if an object of this class equals only itself."""
     return not any("__eq__" in vars(cls) for cls in type(value).__mro__[:-1])
 
 
@@ -315,13 +319,13 @@ def _scalar(path: str, expected: Any, actual: Any, tolerance: Tolerance) -> list
 
 
 def as_tensor(number: Any) -> torch.Tensor:
-    """A Python number with all its digits, as a tensor of one element."""
+    """Return a Python number with all its digits, as a tensor of one element."""
     wide = torch.complex128 if isinstance(number, complex) else torch.float64
     return torch.tensor([number], dtype=wide)
 
 
 def _equal(expected: Any, actual: Any) -> bool:
-    """Whether two foreign objects say that they are equal; arrays say it per element, some raise."""
+    """Return True if two foreign objects are equal; arrays answer per element, some raise."""
     try:
         answer = expected == actual
         return bool(answer.all() if hasattr(answer, "all") else answer)
@@ -342,13 +346,12 @@ def _numbers(
     if wanted.is_floating_point() or wanted.is_complex():
         bad = ~torch.isclose(found, wanted, rtol=rtol, atol=atol, equal_nan=True)
     else:
-        # Exactly; where the user's tolerance is the law, in double, where extremes do not wrap around.
+        # Exactly, or within the tolerance that the user gave: in double, which does not wrap around.
         gap = (found.double() - wanted.double()).abs()
         bad = (found != wanted) & ~((gap > 0) & (gap <= atol + rtol * wanted.double().abs()))
-    count = int(bad.sum())
-    if not count:
+    if not bad.any():
         return []
-    return [number_difference(path, expected, wanted, found, bad, count, rtol, atol)]
+    return [number_difference(path, expected, wanted, found, bad, (rtol, atol))]
 
 
 def number_difference(
@@ -357,15 +360,18 @@ def number_difference(
     wanted: torch.Tensor,
     found: torch.Tensor,
     bad: torch.Tensor,
-    count: int,
-    rtol: float,
-    atol: float,
+    allowed: tuple[float, float],
 ) -> Difference:
-    """The difference of two tensors in the ``count`` elements that are ``bad``, told by the worst of them."""
-    # In double, where int64 extremes do not wrap around; which element differs was told exactly above.
+    """Return the difference of two tensors in the ``bad`` elements, shown by the worst of them.
+
+    ``tensor`` has the output's own dtype; ``wanted`` and ``found`` hold its numbers as ``_wide``
+    has them. ``allowed`` is (rtol, atol).
+    """
+    rtol, atol = allowed
+    # In double, so that extremes of int64 do not wrap around; ``bad`` was computed exactly.
     exact = wanted.is_complex() or wanted.is_floating_point()
     gap = ((found - wanted) if exact else (found.double() - wanted.double())).abs().double()
-    # The worst element is the one furthest beyond what it is allowed, NaN and inf before all others.
+    # The worst element is the one furthest beyond its tolerance; NaN and inf come first.
     size = wanted.abs() if exact else wanted.double().abs()
     excess = torch.where(bad, (gap - rtol * size).nan_to_num(nan=math.inf), -math.inf)
     flat = int(excess.reshape(-1).argmax())
@@ -383,7 +389,7 @@ def number_difference(
         expected=_number(left, tensor.dtype),
         actual=_number(right, tensor.dtype),
         what=describe(tensor),
-        mismatched=count,
+        mismatched=int(bad.sum()),
         total=tensor.numel(),
         max_abs=worst,
         max_rel=worst / scale if scale else math.inf,
@@ -402,13 +408,13 @@ def _number(value: torch.Tensor, dtype: torch.dtype) -> str:
 
 
 def _int(value: torch.Tensor, dtype: torch.dtype) -> int:
-    """The exact integer: ``_wide`` holds uint64 beyond 2**63 as negative numbers."""
+    """Return the exact integer: ``_wide`` holds uint64 beyond 2**63 as negative numbers."""
     number = int(value)
     return number + 2**64 if number < 0 and dtype == torch.uint64 else number
 
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:
-    """The same numbers in a plain strided tensor."""
+    """Return the same numbers in a plain strided tensor."""
     if tensor.is_nested:
         tensor = torch.cat([part.reshape(-1) for part in tensor.unbind()])
     if tensor.layout != torch.strided:
@@ -421,7 +427,7 @@ def dense(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    """The same numbers in a type in which differences neither overflow nor wrap around."""
+    """Return the same numbers in a dtype in which differences do not overflow or wrap around."""
     if tensor.is_complex():
         return tensor.to(torch.complex128)
     if tensor.is_floating_point():

@@ -1,8 +1,8 @@
-"""Time limits: how a call that does not return becomes an exception and the run goes on.
+"""Time limits: turn a call that does not return into an exception, so that the run goes on.
 
-Python code is interrupted; native code (a TorchScript or ONNX loop) does not listen, so what may loop
-there runs in a thread of its own that is left behind. Separate because both need care about who owns
-the interpreter's signals, and nobody else should.
+Python code is interrupted. Native code (a TorchScript or ONNX loop) cannot be: a call that may loop
+there runs in a thread of its own, which is abandoned. Separate because only this file may touch the
+interpreter's signals.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-# Python delivers an interrupt between two bytecodes of the main thread: at once, unless it is swallowed.
+# Python delivers an interrupt between two bytecodes of the main thread: at once, unless swallowed.
 DELIVERY_SECONDS = 0.2
 RING_AGAIN_SECONDS = 1.0
 
 
-# What an artifact's process may have of the machine's memory, unless a limit is set.
+# The share of the machine's memory that an artifact's process may take, unless a limit is set.
 MEMORY_SHARE = 0.75
-# Where the system does not tell how much there is.
+# For a system that does not report its memory.
 UNKNOWN_MEMORY = 16 * 2**30
-# The limit of a container, as its kernel tells it: https://docs.kernel.org/admin-guide/cgroup-v2.html
+# The memory limit of a container: https://docs.kernel.org/admin-guide/cgroup-v2.html
 _CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -59,12 +59,12 @@ class Deadline:
         return max(self.seconds - self.elapsed, 0.0)
 
     def for_a_call(self, most: float = math.inf) -> float:
-        """Seconds that one call may take, of at most so many: a little is left to say that it took too long."""
+        """Return the seconds for one call, at most ``most``; one second is left to report it."""
         return min(most, max(self.left - 1.0, 0.5))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """A block whose time does not count: it keeps limits of its own."""
+        """Do not count the time of the block, which has limits of its own."""
         start = time.monotonic()
         try:
             yield
@@ -76,7 +76,7 @@ class Deadline:
 def interrupted_after(seconds: float) -> Iterator[None]:
     """Raise TimeLimitExceeded in the block's Python code after so many seconds.
 
-    Works in the main thread only, where an interrupt can reach it; elsewhere it is no limit.
+    Works in the main thread only, which an interrupt can reach; in another thread it does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -108,12 +108,13 @@ class _Alarm:
         self._thread = threading.Thread(target=self._watch, daemon=True, name="torchexport-alarm")
 
     def start(self) -> None:
-        """From now on an interrupt may come, also before this returns."""
+        """Start to wait; the interrupt may come before this returns."""
         self._thread.start()
 
     def cancel(self) -> None:
-        """After this no interrupt is on its way: one already sent is waited for, but not for ever, because
-        the block may have swallowed it.
+        """Make sure that no interrupt comes any more.
+
+        One already sent is waited for, but not for ever: the block may have swallowed it.
         """
         with self._lock:
             self._cancelled.set()
@@ -134,7 +135,7 @@ class _Alarm:
 
 
 def _interrupt() -> None:
-    """Ctrl-C in the main thread: as a real signal where there are such, because only that ends a sleep."""
+    """Interrupt the main thread, by a real signal if possible: only that ends a sleep."""
     if hasattr(signal, "pthread_kill"):
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
     else:
@@ -143,7 +144,7 @@ def _interrupt() -> None:
 
 @lru_cache(maxsize=1)
 def share_of_memory() -> int:
-    """Three quarters of this machine's memory, or of its container's, in megabytes."""
+    """Return three quarters of this machine's memory, or of its container's, in MiB."""
     known = [_physical()]
     for path in _CONTAINER:
         with contextlib.suppress(OSError, ValueError):  # not there, or "max"
@@ -188,9 +189,10 @@ left_behind = LeftBehind()
 
 
 def in_thread(function: Callable[[], Any], seconds: float) -> Any:
-    """``function()`` in a daemon thread; TimeLimitExceeded if it has not returned after so many seconds.
+    """Run ``function()`` in a daemon thread, and return or raise as it does.
 
-    The thread cannot be killed: native code that loops goes on until the process ends.
+    Raises TimeLimitExceeded after so many seconds. The thread cannot be killed: native code that
+    loops goes on until the process ends.
     """
     result: list[tuple[bool, Any]] = []
 
@@ -213,22 +215,23 @@ def in_thread(function: Callable[[], Any], seconds: float) -> Any:
 
 
 def survived(action: Callable[[], object], seconds: float) -> bool:
-    """Whether a copy of this process lives through an action: it may return or raise, and must not be killed
-    or hang. False where processes cannot be copied.
+    """Return True if a fork of this process survives an action: it returns or raises in time.
+
+    False if it is killed or hangs, and on systems without fork.
     """
     if not hasattr(os, "fork"):
         return False
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch has threads, which the copy has no use for
+        warnings.simplefilter("ignore")  # about torch's threads, which the fork does not need
         child = os.fork()
     if not child:
         try:
-            faulthandler.disable()  # how the copy died is no news
+            faulthandler.disable()  # nobody reads how the fork died
             null = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):
                 os.dup2(null, stream)
             action()
-        except BaseException:  # what it raises, the process itself will see
+        except BaseException:  # the process itself will meet the exception again
             os._exit(0)
         os._exit(0)
     end = time.monotonic() + seconds

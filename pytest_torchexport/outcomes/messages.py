@@ -1,7 +1,7 @@
-"""What exceptions say, in a few lines: torch's reason without its logs, and where in the user's code.
+"""Condense exceptions: torch's reason without its logs, and the line in the user's code.
 
-torch wraps its reasons in pages of advice for its own developers, and TorchScript puts its whole traceback
-into the message; the reader of a report wants two lines.
+torch wraps its reasons in pages of advice for its own developers, and TorchScript puts its whole
+traceback into the message; the reader of a report wants two lines.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from pytest_torchexport.results.source_line import SourceLine
 
 MAX_REASON = 600
 _CAUSED_BY = re.compile(r'File "([^"]+)", line (\d+), in (\w+)\s*\n\s*([^\n]*)')
-# A refusal of torch.jit.script: the place first, then who called it. Python's own frames go on with ", in".
+# A refusal of torch.jit.script: the line, then its callers. Frames of Python go on with ", in".
 _SCRIPTED = re.compile(r'File "([^"\n]+)", line (\d+)\n')
 _TRACED = re.compile(r"^(\S[^\n]*?)\((\d+)\): \w+", re.MULTILINE)
 _DROP = re.compile(
-    r"^(The above exception|The error above|Set TORCH|For more information|For C\+\+|User code traceback|"
-    r"Caused by|Arguments to call|Traceback|This is likely|To debug|\(refer to|from user code|Failed to export"
+    r"^(The above exception|The error above|Set TORCH|For more information|For C\+\+"
+    r"|User code traceback|Caused by|Arguments to call|Traceback|This is likely|To debug"
+    r"|\(refer to|from user code|Failed to export"
     r"|For extended logs|If you suspect the guard|For more debugging help|For verbose|Unfortunately"
-    r"|Potential framework code|- ?(Please|The model|Debug|Summary)|\s*at async|\s+\^|Here |The following call"
-    r"|##|<class|⬇|⬆)",
+    r"|Potential framework code|- ?(Please|The model|Debug|Summary)|\s*at async|\s+\^|Here "
+    r"|The following call|##|<class|⬇|⬆)",
     re.IGNORECASE,
 )
 
-# Advice about torch's own switches, which do not apply to somebody who did not call torch himself.
+# Advice about torch's own switches, useless to a user who did not call torch.export.
 _ADVICE = re.compile(
     r"For more information, run with TORCH_LOGS=\S+\s*-?"
     r"|If you're using mark_dynamic, either remove it or use maybe_mark_dynamic\."
@@ -35,7 +36,7 @@ _ADVICE = re.compile(
 )
 
 
-# A tensor's numbers, which torch prints where it names a value.
+# A tensor's numbers, which torch prints if it names a value.
 _NUMBERS = re.compile(
     r"tensor\(\[.*?\](?:, (?:dtype|device|size|grad_fn|requires_grad)=[^)]*)?\)", re.DOTALL
 )
@@ -44,15 +45,18 @@ _LAST_WORD = re.compile(r"^(\w+(?:Error|Exception)): (.*)", re.MULTILINE | re.DO
 
 
 def text_of(error: BaseException) -> str:
-    """``str(error)``, which an exception of the user may refuse."""
+    """Return ``str(error)``; an exception class of the user may raise there."""
     try:
         return str(error).strip()
     except Exception as other:
         return f"(its text cannot be shown: {type(other).__name__})"
 
 
-def said(error: BaseException) -> tuple[str, SourceLine | None]:
-    """``(message, where)`` of an exception from running code, TorchScript's own traceback taken apart."""
+def message_and_line(error: BaseException) -> tuple[str, SourceLine | None]:
+    """Return the message of an exception from running code, and the user's line that raised it.
+
+    TorchScript puts its traceback into the message: that is taken apart.
+    """
     text = text_of(error)
     if _TORCHSCRIPT not in text:
         return text, user_frame(error)
@@ -64,7 +68,7 @@ def said(error: BaseException) -> tuple[str, SourceLine | None]:
 
 
 def _torchscript_frame(trace: str) -> SourceLine | None:
-    """The user's innermost line in a TorchScript traceback: a script's lists it last, a trace's first."""
+    """Return the user's innermost line in a traceback: a script has it last, a trace first."""
     scripted = [(path, number) for path, number, _, _ in _CAUSED_BY.findall(trace)]
     frames = scripted[::-1] + _TRACED.findall(trace)
     for path, number in frames:
@@ -74,12 +78,12 @@ def _torchscript_frame(trace: str) -> SourceLine | None:
 
 
 def is_about_dims(error: BaseException) -> bool:
-    """Whether torch refused the dims rather than the module (told by its words: one class serves both)."""
+    """Return True if torch refused the dims, not the module; both raise the same class."""
     words = ("Constraints violated", "Suggested fixes", "dynamic_shapes")
     return any(word in text_of(cause) for cause in _causes(error) for word in words)
 
 
-# torch: the checks that torch.export puts before a program's own code. ONNX Runtime: a static axis.
+# The checks that torch.export puts before a program's own code; a static axis in ONNX Runtime.
 _GUARD = re.compile(
     r"Guard failed: [^\n]*(size\(|\.shape\b)|Expected input at [^\n]*\.shape\["
     r"|Got invalid dimensions for input"
@@ -87,16 +91,16 @@ _GUARD = re.compile(
 
 
 def is_guard(text: str) -> bool:
-    """Whether an artifact's exception says that it does not take the sizes of a call."""
+    """Return True if an artifact's exception refuses the sizes of a call."""
     return bool(_GUARD.search(text))
 
 
-# Also of arguments that are no sizes: torch.export's words for a constant that another call changed.
+# Not of sizes alone: torch.export's words for a constant argument that a call changed.
 _REFUSAL = re.compile(r"Guard failed: |Expected input at ")
 
 
 def refuses_its_inputs(text: str) -> bool:
-    """Whether an artifact's exception says that it does not take such a call at all."""
+    """Return True if an artifact's exception refuses the inputs of a call."""
     return is_guard(text) or bool(_REFUSAL.search(text))
 
 
@@ -108,7 +112,7 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def condense(error: BaseException) -> tuple[str, SourceLine | None]:
-    """``(reason, where)``: the first meaningful lines of the innermost cause, and the user's line."""
+    """Return the first meaningful lines of the innermost cause, and the user's line."""
     causes = _causes(error)
     innermost = causes[-1]
     text = _NUMBERS.sub("tensor(...)", text_of(innermost)) or type(innermost).__name__
@@ -143,21 +147,22 @@ def user_frame(error: BaseException) -> SourceLine | None:
 
 
 def source_line(path: str, number: int, text: str | None = None) -> SourceLine:
-    """Return line ``number`` of the file; ``text`` is its source, which else is looked up."""
+    """Return line ``number`` of the file; without ``text``, its source is looked up."""
     source = linecache.getline(path, number) if text is None else text
     return SourceLine(short_path(path), number, source.strip())
 
 
 def is_users(path: str) -> bool:
-    """Whether a file is the user's: not torch's, not ours, not any other library's."""
+    """Return True if a file is the user's: not torch's, not ours, not any other library's."""
     plain = path.replace("\\", "/")
     library = ("/site-packages/", "/pytest_torchexport/", "/lib/python", "/__torch__")
     return not plain.startswith(("<", "code/")) and not any(part in plain for part in library)
 
 
 def short_path(path: str) -> str:
-    """The path as the user would type it: relative where it lies below the working directory, of an installed
-    package from its name on.
+    """Return the path as the user would type it.
+
+    Relative if it lies below the working directory; from the package's name on if installed.
     """
     _, library, within = path.replace("\\", "/").rpartition("/site-packages/")
     if library:
@@ -170,7 +175,7 @@ def short_path(path: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text without what a terminal would obey: escape codes, and marks that turn the direction of reading."""
+    """Replace what a terminal would obey: escape codes, and marks of the writing direction."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
     return "".join(
         c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in lines

@@ -1,7 +1,7 @@
-"""What a callable did with a call: the same code path for eager, artifacts and loaded artifacts.
+"""Run a callable on a call and return its outcome: for eager, artifacts and loaded artifacts alike.
 
-Cloning, seeding, grad mode, state and catching are done here once, so a target only exports, saves and
-loads, and "eager returns, the artifact raises" is just another difference.
+Cloning, seeding, grad mode, state and catching are done here once, so a target only exports, saves
+and loads, and "eager returns, the artifact raises" is just another difference.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ import torch
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import clone, is_plain
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
-from pytest_torchexport.outcomes.messages import printable, said
+from pytest_torchexport.outcomes.messages import message_and_line, printable
 from pytest_torchexport.outcomes.torch_private import buffers_of, times_written
 from pytest_torchexport.results.source_line import SourceLine
 
 
 @dataclass(frozen=True)
 class Returned:
-    """The callable returned ``value`` (cloned), and left its inputs as ``inputs``. ``changed`` names the
-    global settings of torch that it left changed (they are put back).
+    """The callable returned ``value`` (cloned), and left its inputs as ``inputs``.
+
+    ``changed`` names the global settings of torch that it changed; they have been put back.
     """
 
     value: Any
@@ -61,8 +62,10 @@ class TimedOut:
 
 @dataclass(frozen=True)
 class Crashed:
-    """The process that ran the callable is gone. ``output`` is the end of what it had printed; ``from_outside`` where
-    somebody else may have ended it.
+    """The process that ran the callable is gone.
+
+    ``output`` is the end of what it printed. ``from_outside`` is True if the system or a person may
+    have killed it, as after a SIGKILL.
     """
 
     reason: str
@@ -75,8 +78,10 @@ class Crashed:
 
 @dataclass(frozen=True)
 class NotTransferable:
-    """The call, or what came of it, cannot cross to another process and back: where not for its ``own_class``, then
-    because our frames lack the kind of value, which is no fault of the artifact's.
+    """The call or its result cannot be sent to another process.
+
+    ``own_class`` is True if that is because of a class of the user's. Else the protocol lacks the
+    kind of value, which is no fault of the artifact's.
     """
 
     reason: str
@@ -90,17 +95,17 @@ Outcome = Returned | Raised | TimedOut | Crashed | NotTransferable
 
 # A module's parameters and buffers by name.
 Tensors = dict[str, torch.Tensor]
-# The name under which a wrapper (``FunctionModule``, ``FlatModule``) holds the module it hands calls on to.
+# The attribute in which a wrapper (``FunctionModule``, ``FlatModule``) holds the module it calls.
 WRAPPED = "owner"
 
 
 class State:
-    """Parameters, buffers and random generators of a module, and a way back to how they were.
+    """The parameters, buffers and random generators of a module as they were, to be restored.
 
-    A forward that updates buffers would make every later call start elsewhere; copying the whole module
-    per call would cost more than the call. Version counters tell which tensors were written to, except by
-    native kernels (batch norm's running statistics): a module that is known to change its state is looked
-    at ``thorough``-ly, with a copy of every tensor, compared by value.
+    A forward that updates buffers would make every later call start elsewhere; copying the whole
+    module per call would cost more than the call. Version counters show which tensors were written
+    to, except by native kernels (batch norm's running statistics). ``thorough`` is for a module
+    that is known to change its state: every tensor is copied, and compared by value.
     """
 
     def __init__(
@@ -124,9 +129,9 @@ class State:
         self._generators = [(generator, generator.get_state()) for generator in generators]
 
     def restore(self) -> bool:
-        """Put everything that was written to back as it was; True where something had been.
+        """Put back everything that was written to. Return True if anything was.
 
-        ``lost`` becomes True where a tensor was written to of which no copy was kept.
+        ``lost`` becomes True if a tensor was written to of which there is no copy.
         """
         changed = [self._put_back(index) for index in range(len(self._tensors))]
         changed += [_rebind(owner, own) for owner, own in self._buffers]
@@ -134,7 +139,7 @@ class State:
         return any(changed)
 
     def stale(self) -> bool:
-        """Whether a buffer still differs from its copy, by value: some native kernel wrote to it."""
+        """Return True if a buffer differs from its copy in value: a native kernel wrote to it."""
         return any(self._differs(index) for index in range(len(self._tensors)))
 
     def _put_back(self, index: int) -> bool:
@@ -168,7 +173,7 @@ def _rewind(generator: torch.Generator, kept: torch.Tensor) -> bool:
 
 
 def differ(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Whether two tensors of one dtype differ in any number; NaN equals itself."""
+    """Return True if two tensors of one dtype differ in any number; NaN equals itself."""
     if not is_plain(left):
         return False  # no native kernel writes to such buffers, or they have no numbers
     if left.shape != right.shape:
@@ -180,7 +185,7 @@ def differ(left: torch.Tensor, right: torch.Tensor) -> bool:
 
 @contextmanager
 def untouched(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
-    """Whatever the block does to these modules' tensors is undone after it."""
+    """Undo after the block what it did to the tensors of these modules."""
     states = [State(module, thorough=True) for module in modules]
     try:
         yield
@@ -190,10 +195,10 @@ def untouched(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
 
 
 def tensors_of(module: Any, only: Container[str] | None = None) -> Tensors:
-    """Return copies of a module's parameters and buffers by name: ``parameter NAME``, ``buffer NAME``.
+    """Return copies of a module's tensors by name: ``parameter NAME``, ``buffer NAME``.
 
-    ``only`` are the names to copy; without it, all. The names leave out a wrapper that only hands calls on.
-    Returns nothing for an object that is no module.
+    ``only`` are the names to copy; without it, all. The names leave out a wrapper's attribute
+    (``WRAPPED``). Empty for an object that is no module.
     """
     if not isinstance(module, torch.nn.Module):
         return {}
@@ -209,7 +214,7 @@ def _unwrapped(name: str) -> str:
 
 
 def _rebind(owner: torch.nn.Module, own: dict[str, torch.Tensor | None]) -> bool:
-    """Give a module its own buffer objects back; drop those that a call registered."""
+    """Restore a module's own buffer objects, and drop buffers that a call registered."""
     now = dict(buffers_of(owner))
     if now.keys() == own.keys() and all(now[name] is own[name] for name in own):
         return False
@@ -221,8 +226,8 @@ def _rebind(owner: torch.nn.Module, own: dict[str, torch.Tensor | None]) -> bool
 
 
 def seed_everything(seed: int) -> None:
-    """torch (all devices), numpy and ``random`` from one number."""
-    # Not torch.manual_seed: while CUDA is not initialized, each call of it formats a stack and queues it.
+    """Seed torch on all devices, numpy and ``random``."""
+    # Not torch.manual_seed: while CUDA is not initialized, each call formats and queues a stack.
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)
@@ -239,10 +244,10 @@ def observe(
     seed: int,
     run: Callable[[Callable[[], Any]], Any] | None = None,
 ) -> Outcome:
-    """Run ``function`` on clones of the call's tensors and say what it did.
+    """Run ``function`` on clones of the call's tensors, and return the outcome.
 
-    ``run`` may run it elsewhere, with a time limit of its own: then not returning is an outcome too.
-    KeyboardInterrupt passes through.
+    ``run`` may run it with a time limit of its own (in a thread); if that limit passes, the outcome
+    is TimedOut. KeyboardInterrupt passes through.
     """
     own = call.clone()
     seed_everything(seed)
@@ -256,7 +261,7 @@ def observe(
         value = go() if run is None else run(go)
     except TimeLimitExceeded:
         if run is None:
-            raise  # the item's own limit, not this call's
+            raise  # the limit of the whole item
         return TimedOut(0.0)
     except KeyboardInterrupt:
         raise
@@ -277,7 +282,7 @@ def _globals() -> tuple[torch.dtype, bool, int, Any]:
 
 
 def _put_back(before: tuple[torch.dtype, bool, int, Any]) -> tuple[str, ...]:
-    """Restore torch's global settings; the names of those that were changed."""
+    """Restore torch's global settings. Return the names of those that had changed."""
     after = _globals()
     if after == before:
         return ()
@@ -300,6 +305,6 @@ def _put_back(before: tuple[torch.dtype, bool, int, Any]) -> tuple[str, ...]:
 
 
 def raised(error: BaseException) -> Raised:
-    """The outcome for an exception: its type, its message, and where in the user's code."""
-    message, where = said(error)
+    """Return the outcome for an exception: its type, its message, and the user's line."""
+    message, where = message_and_line(error)
     return Raised(type(error).__name__, printable(message), where)

@@ -15,8 +15,9 @@ from pytest_torchexport.outcomes.torch_state import compiling_nothing
 def dispatched(handle: Handle) -> Iterator[None]:
     """Replace each operator of the block by ``handle(operator, args, kwargs)``.
 
-    If torch has no dispatch mode, the block runs as it is. Run the function once without it before: if its first
-    call loads torch._dynamo (``torch.cond`` does), the operators of that call are not seen.
+    If torch has no dispatch mode, the block runs as it is. Run the function once without this
+    before: if its first call loads torch._dynamo (``torch.cond`` does), the operators of that call
+    are not seen.
     """
     mode = torch_private.dispatch_mode(handle)
     if mode is None:

@@ -1,7 +1,7 @@
-"""The subject: what the user ships. A module, a plain function, a bound method, or a ScriptModule.
+"""The subject of a check: a module, a plain function, a bound method, or a ScriptModule.
 
-Separate because every other room wants the same five answers about it, whatever it is: how to call it,
-where its state lives, what its signature is, how to copy it, and how to hand it to an exporter.
+Answers five questions for all of them: how to call it, which module holds its state, what its
+signature is, how to copy it, and how to hand it to an exporter.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.eager.fingerprint import reach
 from pytest_torchexport.inputs.pytrees import copy_tensor, is_plain
 from pytest_torchexport.outcomes.messages import is_users
 from pytest_torchexport.outcomes.torch_private import uncompiled
@@ -37,14 +36,14 @@ class Subject:
 
     @classmethod
     def of(cls, thing: Any) -> Subject:
-        """The subject for what a user handed over. Raises SpecError for what cannot be called."""
+        """Return the subject for a user's object. Raises SpecError if it cannot be called."""
         thing = uncompiled(thing)
         if isinstance(thing, torch.nn.Module):
             return cls(thing, thing, type(thing).__name__)
         if not callable(thing):
             raise SpecError(
-                f"{thing!r:.80} cannot be checked; legal: an nn.Module, a ScriptModule, a function, "
-                "or a bound method of a module"
+                f"{thing!r:.80} cannot be checked; legal: an nn.Module, a ScriptModule, a "
+                "function, or a bound method of a module"
             )
         inner = thing.func if isinstance(thing, functools.partial) else thing
         owner = inner if isinstance(inner, torch.nn.Module) else getattr(inner, "__self__", None)
@@ -53,13 +52,13 @@ class Subject:
 
     @property
     def scripted(self) -> bool:
-        """Whether it is TorchScript already."""
+        """Return True if it is TorchScript already."""
         return isinstance(self.module, torch.jit.ScriptModule) or isinstance(
             self.function, torch.jit.ScriptFunction
         )
 
     def signature(self) -> inspect.Signature | None:
-        """The signature calls are bound to, or None where Python cannot tell."""
+        """Return the signature that calls are bound to, or None if Python cannot tell."""
         if self.scripted:
             return _schema_signature(self._forward())
         try:
@@ -68,7 +67,7 @@ class Subject:
             return None
 
     def source(self) -> str:
-        """The text its behavior is read from, as far as Python can find it: a key for stored calls."""
+        """Return its source code, as far as Python can find it: a key for stored calls."""
         classes = (
             [type(module) for module in self.module.modules()] if self.module is not None else []
         )
@@ -84,14 +83,14 @@ class Subject:
         return "\n".join(texts)
 
     def annotations(self) -> Mapping[str, Any]:
-        """The annotations of its parameters, as far as they can be evaluated."""
+        """Return the annotations of its parameters, evaluated if possible."""
         try:
             return typing.get_type_hints(self._forward())
         except Exception:
             return getattr(self._forward(), "__annotations__", {})
 
     def copy(self) -> Subject:
-        """A deep copy that shares nothing with the user's. Raises SpecError where it cannot be copied."""
+        """Return a deep copy, which shares nothing with the user's. Raises SpecError."""
         if self.module is None:
             return Subject(_copied_owner(self.function), None, self.name)
         try:
@@ -103,13 +102,13 @@ class Subject:
             ) from error
         if module is self.module:
             raise SpecError(
-                f"{self.name} cannot be copied: its __deepcopy__ returns the module itself; checks run on copies, so "
-                "that they never change your module"
+                f"{self.name} cannot be copied: its __deepcopy__ returns the module itself; "
+                "checks run on copies, so that they never change your module"
             )
         return self._rebound(module)
 
     def to(self, device: str) -> Subject:
-        """The same subject with its module moved."""
+        """Move its module to the device, and return the subject itself."""
         if self.module is not None and any(
             str(t.device) not in (device, "meta") for t in _tensors(self.module)
         ):
@@ -117,7 +116,7 @@ class Subject:
         return self
 
     def packages(self) -> tuple[str, ...]:
-        """Top-level packages that its code comes from, torch itself left out."""
+        """Return the top-level packages of its code, without torch."""
         things: list[Any] = (
             [type(module) for module in self.module.modules()] if self.module is not None else []
         )
@@ -143,20 +142,21 @@ class Subject:
 
 
 def weight_of(module: torch.nn.Module | None) -> int:
-    """Bytes of a module's parameters and buffers."""
+    """Return the size of a module's parameters and buffers, in bytes."""
     tensors = _tensors(module) if module is not None and not is_lazy(module) else []
     return sum(tensor.numel() * tensor.itemsize for tensor in tensors if not tensor.is_nested)
 
 
 def is_lazy(module: torch.nn.Module | None) -> bool:
-    """Whether a first call has yet to make parameters or buffers."""
+    """Return True if a first call has yet to make parameters or buffers."""
     tensors = _tensors(module) if module is not None else []
     return any(torch.nn.parameter.is_lazy(tensor) for tensor in tensors)
 
 
 def local_packages(root: Path) -> list[str]:
-    """Top-level modules of this process that lie below a directory and were not installed: the user's, which a
-    process elsewhere does not have.
+    """Return the top-level modules of this process that lie below a directory, uninstalled.
+
+    They are the user's, and a process on another machine does not have them.
     """
     own = root.resolve()
     return sorted(
@@ -166,7 +166,7 @@ def local_packages(root: Path) -> list[str]:
     )
 
 
-# Ours, as far as the user's root is our own; and what every process has.
+# Every process has these; the package itself lies below the root in its own repository.
 _OURS = frozenset({"__main__", "pytest_torchexport"})
 
 
@@ -176,19 +176,8 @@ def _lies_below(module: Any, root: Path) -> bool:
     return isinstance(file, str) and is_users(file) and Path(file).resolve().is_relative_to(root)
 
 
-def closed_over(thing: Any) -> list[torch.nn.Module]:
-    """The modules that a plain function reaches by its closure, its defaults or its globals: no copy of it
-    has copies of these.
-    """
-    if not isinstance(thing, types.FunctionType):
-        return []
-    return list(reach(thing).modules.values())
-
-
 def _copied_owner(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A bound method or another object that can be called, on a copy of what it holds; a plain function is
-    its own copy.
-    """
+    """Return a bound method or a callable object on a copy of its owner; a function as it is."""
     if isinstance(function, (types.FunctionType, types.BuiltinFunctionType)):
         return function
     try:
@@ -198,17 +187,16 @@ def _copied_owner(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def as_module(thing: Callable[..., Any]) -> torch.nn.Module:
-    """An nn.Module whose forward is the module, function or bound method, for exporters that take
-    nothing else.
-    """
+    """Return a function or a bound method as a module, for exporters that take nothing else."""
     if isinstance(thing, torch.nn.Module):
         return thing
     return FunctionModule(thing)
 
 
 def spelled_out(thing: Callable[..., Any], keywords: Iterable[str]) -> torch.nn.Module | None:
-    """The same as a module with every keyword of a call in forward's signature: torch.export 2.13 fails an assertion of
-    its own on dynamic shapes of what ``**kwargs`` takes. None where they are all there.
+    """Return a module whose forward names every keyword of a call; None if it does already.
+
+    torch.export 2.13 fails an assertion of its own on dynamic shapes of what ``**kwargs`` takes.
     """
     signature = signature_of(thing)
     parameters = dict(signature.parameters) if signature is not None else {}
@@ -223,13 +211,14 @@ def spelled_out(thing: Callable[..., Any], keywords: Iterable[str]) -> torch.nn.
 
 
 def signature_of(thing: Callable[..., Any]) -> inspect.Signature | None:
-    """The signature of a module's forward, a function or a bound method."""
+    """Return the signature of a module's forward, a function or a bound method."""
     return Subject.of(thing).signature()
 
 
 class FunctionModule(torch.nn.Module):
-    """A function, a bound method or a module under another signature, as a module. A method's owner is a submodule,
-    so that its parameters stay parameters.
+    """A function, a bound method, or a module under another signature, as a module.
+
+    The owner of a method is a submodule, so that its parameters stay parameters.
     """
 
     def __init__(
@@ -257,8 +246,9 @@ class FunctionModule(torch.nn.Module):
 
 
 def _schema_signature(forward: Any) -> inspect.Signature | None:
-    """The signature of TorchScript's forward: of a trace only its schema knows it, of a script Python knows
-    one that may not be bound.
+    """Return the signature of TorchScript's forward, from its schema.
+
+    Python knows none of a trace, and of a script one that calls may not fit.
     """
     schema = getattr(forward, "schema", None)
     if schema is None:
@@ -279,8 +269,9 @@ def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:
 
 
 def _deepcopy(module: torch.nn.Module) -> torch.nn.Module:
-    """``copy.deepcopy`` that also copies the non-leaf tensors which deepcopy refuses (facts: an attribute
-    that was computed from a parameter).
+    """Deep-copy a module, with the non-leaf tensors that ``copy.deepcopy`` refuses.
+
+    Such a tensor is an attribute that was computed from a parameter.
     """
     memo: dict[int, Any] = dict(_copied_together(_tensors(module)))
     for part in module.modules():
@@ -294,8 +285,10 @@ def _deepcopy(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _copied_together(tensors: Iterable[torch.Tensor]) -> Iterator[tuple[int, torch.Tensor]]:
-    """Copies, by id, of the parameters that share memory with other tensors, and of these: deepcopy gives each
-    parameter a memory of its own, and what is written to one would no longer be seen in the other.
+    """Yield the id and a copy of each tensor that shares memory with a parameter.
+
+    The copies share memory too: deepcopy gives each parameter a memory of its own, and a write to
+    one would no longer show in the other.
     """
     sharing: dict[int, dict[int, torch.Tensor]] = {}
     for tensor in tensors:
@@ -305,7 +298,8 @@ def _copied_together(tensors: Iterable[torch.Tensor]) -> Iterator[tuple[int, tor
         own = any(isinstance(tensor, torch.nn.Parameter) for tensor in group.values())
         if not memory or len(group) == 1 or not own:
             continue
-        storage = next(iter(group.values())).untyped_storage().clone()  # type: ignore[no-untyped-call]
+        first = next(iter(group.values()))
+        storage = first.untyped_storage().clone()  # type: ignore[no-untyped-call]
         for number, tensor in group.items():
             place = tensor.storage_offset(), tensor.size(), tensor.stride()
             view = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage, *place)
@@ -315,7 +309,7 @@ def _copied_together(tensors: Iterable[torch.Tensor]) -> Iterator[tuple[int, tor
 
 
 def _relink(copied: torch.nn.Module, memo: Mapping[int, Any]) -> None:
-    """Let weak references to parts lead to the copies' own: deepcopy leaves them as they are."""
+    """Point weak references at the copied parts: deepcopy leaves them at the originals."""
     for part in copied.modules():
         for name, value in vars(part).items():
             if isinstance(value, weakref.ReferenceType) and id(value()) in memo:
@@ -323,7 +317,7 @@ def _relink(copied: torch.nn.Module, memo: Mapping[int, Any]) -> None:
 
 
 def missing_device(device: str) -> str | None:
-    """Why a device cannot be used here; None where it can."""
+    """Return why a device cannot be used here, or None."""
     if device == "cpu":
         return None
     if not torch.cuda.is_available():

@@ -1,7 +1,8 @@
-"""The state of the process while an item is checked, and its return to how the user had it.
+"""Set the global state of the process for a check, and restore the user's.
 
-One place for all that is global: random streams, threads, TF32, grad mode, warnings, stdout. A forward or
-an exporter that changes any of it must not reach the user's next test.
+All global changes are here: random streams, threads, TF32, grad mode, warnings, stdout, and the
+functions of torch that are replaced for a while. A forward or an exporter that changes any of it
+must not reach the user's next test.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from pytest_torchexport.results.source_line import SourceLine
 MAX_WARNINGS = 20
 MAX_OUTPUT = 4000
 
-# torch's own noise about itself: deprecations of what it was asked to do, with no news for the user.
-# jit: https://github.com/pytorch/pytorch/issues/103841; LeafSpec is raised by copyreg on each dynamo export.
+# What torch warns about itself, of no use to the user: deprecations of what the exporters call.
+# jit: https://github.com/pytorch/pytorch/issues/103841; copyreg warns of LeafSpec on each export.
 _NOISE = re.compile(
     r"torch\.jit\.\w+` is (deprecated|not supported)|LeafSpec|legacy TorchScript-based ONNX export"
     r"|The feature will be removed|is_gradient_checkpointing|onnx.*deprecat|_check_is_size"
@@ -50,8 +51,9 @@ _LOGGERS = (
 
 @dataclass
 class CapturedOutput:
-    """What was said while an item ran: warnings other than torch's noise, and printed text. ``traced`` is the
-    first line of the user's of which torch warned that a trace makes it a constant.
+    """Warnings (without torch's noise) and the number of printed lines while an item ran.
+
+    ``traced`` is the first line of the user's that a trace makes a constant, as torch warned.
     """
 
     warnings: dict[str, None] = field(default_factory=dict)
@@ -82,7 +84,7 @@ def _first_sentence(text: str) -> str:
 
 
 class _Bounded(io.TextIOBase):
-    """A stdout that keeps its beginning and counts the rest: a forward may print on each of 300 calls."""
+    """A stdout that keeps the beginning: a forward may print on each of 300 calls."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -100,7 +102,7 @@ class _Bounded(io.TextIOBase):
 
 @contextmanager
 def quiet(device: str) -> Iterator[CapturedOutput]:
-    """Everything global saved, set for a check, and put back; what was said in the block is kept."""
+    """Save everything global, set it for a check, restore it after; collect warnings and output."""
     heard = CapturedOutput()
     output = _Bounded()
     try:
@@ -124,7 +126,7 @@ def quiet(device: str) -> Iterator[CapturedOutput]:
 
 @contextmanager
 def suppress_output() -> Iterator[None]:
-    """Drop what is printed: exporters print their graphs to stderr when they refuse."""
+    """Drop what the block prints: exporters print their graphs to stderr if they refuse."""
     output = _Bounded()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         yield
@@ -156,7 +158,7 @@ def _attribute(owner: Any, name: str, value: Any) -> Switch:
 
 
 def _switches(device: str) -> list[Switch]:
-    """(read, write, value during a check or None to leave it) of what a forward or exporter may change."""
+    """Return (read, write, value during a check, or None to leave it) of each global setting."""
     found: list[Switch] = [
         (torch.get_num_threads, torch.set_num_threads, 1),
         (torch.get_default_dtype, torch.set_default_dtype, None),
@@ -171,9 +173,10 @@ def _switches(device: str) -> list[Switch]:
 
 
 def _full_precision(*, off: bool) -> list[Switch]:
-    """TF32, which on CUDA is off during a check. Under the names that the user uses: torch refuses to read
-    ``allow_tf32`` once somebody has written the newer ``fp32_precision``, and the reverse would happen to
-    the user after us.
+    """Return the switches of TF32, which on CUDA is off during a check.
+
+    Under the names that the user uses: torch refuses to read ``allow_tf32`` once the newer
+    ``fp32_precision`` was written, and the reverse would happen to the user after the check.
     """
     cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     try:
@@ -190,7 +193,7 @@ def _full_precision(*, off: bool) -> list[Switch]:
 
 
 def _default_device() -> torch.device | None:
-    """None for the CPU: a default device is a mode, under which torch leaves its fast paths."""
+    """Return None for the CPU: a default device is a mode, under which torch is slower."""
     device = torch.get_default_device()
     return None if device.type == "cpu" else device
 
@@ -206,7 +209,7 @@ def _set_deterministic(kept: tuple[bool, bool]) -> None:
 
 @contextmanager
 def torch_globals(device: str) -> Iterator[None]:
-    """torch's settings as a check wants them, and put back."""
+    """Set torch for a check during the block, and restore it."""
     switches = _switches(device)
     kept = [read() for read, _, _ in switches]
     try:
@@ -241,8 +244,8 @@ def _silent_loggers() -> Iterator[None]:
 def compiling_nothing() -> Iterator[None]:
     """Run as written what torch.compile compiled.
 
-    Code that was compiled while a mode sees its operators would be used again without the mode, and fail. For the
-    same reason drop what the block compiled if it loaded torch.compile's machinery.
+    Code that was compiled while a mode sees its operators would be used again without the mode, and
+    fail. For the same reason, if the block loads torch.compile's machinery, drop what it compiled.
     """
     if torch_private.dynamo_is_loaded():
         with torch.compiler.set_stance("force_eager"):

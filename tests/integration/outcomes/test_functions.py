@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from pytest_torchexport import check_export
-from pytest_torchexport.outcomes.subject import Subject, closed_over
+from pytest_torchexport.eager.fingerprint import closed_over
+from pytest_torchexport.outcomes.subject import Subject
 
 
 class Normed(nn.Module):

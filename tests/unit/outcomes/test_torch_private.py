@@ -61,17 +61,20 @@ def test_the_registers_of_a_module_are_read_with_what_is_none():
 
 
 def test_the_hooks_of_a_module_are_seen():
+    def hook(*_: Any) -> None: ...
+
     net = Net()
     before = private.hooks_of(net)
-    net.register_forward_hook(print)
-    net.register_forward_pre_hook(print)
-    net.register_full_backward_hook(print)
-    net.register_state_dict_post_hook(print)
-    net.register_state_dict_pre_hook(print)
-    net.register_load_state_dict_post_hook(print)
-    net.register_load_state_dict_pre_hook(print)
+    net.register_forward_hook(hook)
+    net.register_forward_pre_hook(hook)
+    net.register_full_backward_hook(hook)
+    net.register_full_backward_pre_hook(hook)
+    net.register_state_dict_post_hook(hook)
+    net.register_state_dict_pre_hook(hook)
+    net.register_load_state_dict_post_hook(hook)
+    net.register_load_state_dict_pre_hook(hook)
     assert before == ()
-    assert len(private.hooks_of(net)) == 7
+    assert len(private.hooks_of(net)) == 8
 
 
 def test_no_field_of_a_plain_module_is_taken_for_its_authors():
@@ -233,9 +236,10 @@ def test_a_module_of_eager_is_no_script():
 
 
 def test_calls_are_inlined_in_the_graph_of_a_fork():
-    fork = torch.jit.script(Scripted()).inlined_graph.findNode("prim::fork")
-    graph = private.with_calls_inlined(fork.g("Subgraph"))
-    assert "prim::CallMethod" in str(fork.g("Subgraph"))
+    whole = torch.jit.script(Scripted()).inlined_graph  # owns the nodes
+    fork = whole.findNode("prim::fork").g("Subgraph")
+    graph = private.with_calls_inlined(fork)
+    assert "prim::CallMethod" in str(fork)
     assert "prim::CallMethod" not in str(graph)
     assert "aten::relu" in str(graph)
 
@@ -243,10 +247,10 @@ def test_calls_are_inlined_in_the_graph_of_a_fork():
 def test_a_tensors_type_is_told_from_a_numbers():
     graph = torch.jit.trace(lambda x: x + 1, torch.ones(2, 3), check_trace=False).graph
     (x,) = graph.inputs()
-    constant = graph.findNode("prim::Constant").output()
+    number = graph.insertConstant(3)
     assert private.is_tensor_type(x.type())
     assert x.type().dim() == 2
-    assert not private.is_tensor_type(constant.type())
+    assert not private.is_tensor_type(number.type())
 
 
 def test_the_types_of_scripts_are_forgotten():
