@@ -102,6 +102,14 @@ def reach(thing: Any, *, values: bool = False) -> Reached:
     return walk.found
 
 
+def closed_over(thing: Any) -> list[torch.nn.Module]:
+    """Return the modules that a plain function reaches: in its closure, defaults and globals.
+
+    A copy of the function shares them.
+    """
+    return list(reach(thing).modules.values()) if isinstance(thing, types.FunctionType) else []
+
+
 def _change(ref: StateRef, before: Mapping[StateRef, Any], after: Mapping[StateRef, Any]) -> Change:
     if ref not in before:
         return Change(ref, "new")

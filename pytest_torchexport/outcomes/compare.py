@@ -346,7 +346,7 @@ def _numbers(
     if wanted.is_floating_point() or wanted.is_complex():
         bad = ~torch.isclose(found, wanted, rtol=rtol, atol=atol, equal_nan=True)
     else:
-        # Exactly, or within the tolerance that the user gave: in double, which does not wrap around.
+        # Exactly, or within the user's own tolerance: in double, which does not wrap around.
         gap = (found.double() - wanted.double()).abs()
         bad = (found != wanted) & ~((gap > 0) & (gap <= atol + rtol * wanted.double().abs()))
     if not bad.any():
