@@ -159,7 +159,7 @@ def _physical() -> int:
 
 
 class LeftBehind:
-    """Threads of calls that did not return: they may still be in native code when the process ends.
+    """Threads of calls that did not return: some may be in native code when the process ends.
 
     ``exit_status``: the status that the process then ends with.
     """
