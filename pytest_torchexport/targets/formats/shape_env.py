@@ -1,7 +1,7 @@
 """torch's ShapeEnv: the sizes, ranges and guards of what ``torch.export`` captured, or refused.
 
-Separate from sizes.py because it is about torch. outcomes/torch_private.py reads the attributes, none of
-which torch documents; if torch has changed, nothing is known then, and a test fails.
+Separate from sizes.py because it is about torch. ``outcomes/torch_private.py`` reads the
+attributes, none of which torch documents; if torch has changed, nothing is known, and a test fails.
 """
 
 from __future__ import annotations
