@@ -1,4 +1,4 @@
-"""Check one subject on one target: prepare eager, export, run the steps of FLOW, return the verdict.
+"""Check one subject on one target: prepare, export, run the steps of FLOW, return the verdict.
 
 A library call: it knows nothing of pytest, so it works in a notebook and in a script too.
 """
@@ -47,10 +47,10 @@ from pytest_torchexport.results.verdict import Verdict
 from pytest_torchexport.targets.base import Artifact
 
 SHOWN_FRAMES = 2
-# Copies of weights of so many bytes are collected after each item: the collector counts objects, not bytes. It takes
-# some 50 ms.
+# After an item with more bytes of weights, garbage is collected at once (some 50 ms): the collector
+# itself counts objects, not bytes.
 LARGE = 2**24
-# After these failures a person wants the artifact's file.
+# The artifact's files are kept after these failures.
 KEPT_AFTER = (ArtifactCrashed, ArtifactHung, LoadFailed, RoundTripDiffers)
 # The settings of one check, besides the marker's arguments.
 SETTINGS = tuple(row.name for row in TABLE if row.name not in (*OF_A_RUN, *NAMES))
@@ -71,11 +71,12 @@ def check_export(
 ) -> Verdict:
     """Check a module, function or bound method on one target, without pytest.
 
-    ``args`` and ``kwargs`` are the example call of ``forward``. ``options`` are the marker's arguments and the settings
-    of a check by their names (``strict=True``, ``time_limit=60``; seconds, megabytes). ``keep`` is a directory, made if
-    needed, for the artifact's files after a failure of theirs.
-    Returns a Verdict, whose ``raise_for_failure()`` raises. Raises SpecError for an option that is wrong in itself,
-    ValueError for an unknown target or device or a wrong setting.
+    ``args`` and ``kwargs`` are the example call of ``forward``. ``options`` are the marker's
+    arguments and the settings of a check by their names (``strict=True``, ``time_limit=60``;
+    seconds, megabytes). ``keep`` is a directory, made if needed, for the artifact's files after a
+    failure that concerns them.
+    Returns a Verdict, whose ``raise_for_failure()`` raises. Raises SpecError for an option that is
+    wrong in itself, ValueError for an unknown target or device or a wrong setting.
     """
     target_names((target,))
     device_names((device,))
@@ -93,7 +94,10 @@ def check_export(
 
 
 def check(thing: Any, given: Sequence[Call], plan: Plan) -> Verdict:
-    """Return the verdict on one subject. ``given[0]`` is the example; further calls tell which sizes vary."""
+    """Return the verdict on one subject.
+
+    ``given[0]`` is the example; further calls show which sizes vary.
+    """
     return _checked(thing, given, plan, exporting.export)
 
 
@@ -107,14 +111,17 @@ def check_artifact(made: Any, thing: Any, example: Call, plan: Plan) -> Verdict:
 
 
 def export(thing: Any, example: Call, plan: Plan) -> Artifact:
-    """Return the artifact alone, for asserts of the user's own. Raises ExportRefused, SpecError, CannotJudge."""
+    """Return the artifact alone, for asserts of the user's own.
+
+    Raises ExportRefused, SpecError, CannotJudge.
+    """
     with _started(thing, plan) as item:
         return exporting.export(item.prepare([example])).artifact
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Item:
-    """What there is before anything has run."""
+    """The parts of an item that exist before anything has run."""
 
     subject: Subject
     plan: Plan
@@ -139,7 +146,7 @@ class _Item:
 
 @contextmanager
 def _started(thing: Any, plan: Plan, *, foreign: bool = False) -> Iterator[_Item]:
-    """Set torch's state for an item; afterwards put it back, and undo what the item did to the user's tensors."""
+    """Set torch's state for an item; afterwards restore it, and the user's tensors."""
     with quiet(plan.device) as output, untouched(closed_over(thing)), ExitStack() as resources:
         tolerance = Tolerance(plan.options.rtol, plan.options.atol)
         item = _Item(
@@ -168,31 +175,18 @@ def _checked(
 
 
 def _verdict(item: _Item, given: Sequence[Call], make: Make) -> Verdict:
-    """Run every step, and say what came of it."""
+    """Prepare, export and run every step; return the verdict."""
     case: Case | None = None
-    error: BaseException | None = None
     try:
-        for case in _cases(item, given, make):  # noqa: B007  # the last one is asked below
-            pass
-    except Exception as raised:
-        error = raised
-    if isinstance(error, CannotJudge):
-        return _described(
-            item, case, status="skipped", skip=error.kind, reason=printable(str(error))
-        )
-    if error is None:
-        return _described(item, case, status="passed")
-    return _failed(item, case, _failure_of(error, item, case))
-
-
-def _cases(item: _Item, given: Sequence[Call], make: Make) -> Iterator[Case]:
-    """Yield the case as exported, and the case after each step."""
-    with interrupted_after(item.plan.settings.time_limit):
-        case = make(item.prepare(given))
-    yield case
-    for step in FLOW:
-        case = _run(step, case)
-        yield case
+        with interrupted_after(item.plan.settings.time_limit):
+            case = make(item.prepare(given))
+        for step in FLOW:
+            case = _run(step, case)
+    except CannotJudge as skip:
+        return _described(item, case, status="skipped", skip=skip.kind, reason=printable(str(skip)))
+    except Exception as error:
+        return _failed(item, case, _failure_of(error, item, case))
+    return _described(item, case, status="passed")
 
 
 def _run(step: Step, case: Case) -> Case:
@@ -207,8 +201,8 @@ def _run(step: Step, case: Case) -> Case:
         return run(case) or case
 
 
-def _failure_of(error: BaseException, item: _Item, case: Case | None) -> Failure:
-    """Return the failure that an exception amounts to."""
+def _failure_of(error: Exception, item: _Item, case: Case | None) -> Failure:
+    """Return the failure that stands for an exception."""
     if isinstance(error, Failure):
         return error
     if isinstance(error, TimeLimitExceeded):
@@ -218,14 +212,14 @@ def _failure_of(error: BaseException, item: _Item, case: Case | None) -> Failure
         cls = SpecError if activity is Activity.EAGER else ArtifactHung
         text = f"{activity.value} did not return within {item.plan.limit()}"
         return cls(text, details=attempted(case) if case is not None else ())
-    # Not the model's fault, but no reason to lose this verdict and those of the other subjects.
+    # A bug of the plugin or of torch: the verdicts on the other subjects are still wanted.
     frames = traceback.format_exception(error)[-1 - SHOWN_FRAMES :]
     text = f"{type(error).__name__}: {text_of(error)}; please report it with the model"
     return Failure(text, details=tuple("".join(frames).splitlines()))
 
 
 def _failed(item: _Item, case: Case | None, failure: Failure) -> Verdict:
-    printed = _printed(case)
+    printed = _printed(case)  # before the files are kept, which ends the process
     kept = _kept(item, case) if isinstance(failure, KEPT_AFTER) else ""
     shrunk = item.log.shrunk
     return _described(
@@ -254,7 +248,7 @@ def _printed(case: Case | None) -> str:
 
 
 def _kept(item: _Item, case: Case | None) -> str:
-    """Move the artifact's file to where the user can find it. Return its path."""
+    """Move the artifact's file to the directory for kept files. Return its path, or nothing."""
     directory = item.plan.keep
     if case is None or case.saved is None or directory is None:
         return ""

@@ -1,7 +1,9 @@
 """The check ``control_flow``: whichever branch eager takes, the artifact takes it too.
 
-Calls are searched that together take every outcome of every condition. They are made with the other calls; a failing
-call off the example's path is blamed on the branch that best tells failing calls from passing ones.
+Calls are searched that together take every outcome of every condition. They are made with the other
+calls; a failing call off the example's path is blamed on
+the branch that best tells failing calls
+from passing ones.
 Raises BranchFrozen; Ineffective if the branch coverage that was asked for is not reached.
 """
 
@@ -92,7 +94,8 @@ def _note_what_is_not_followed(case: Case, observed: Observed) -> None:
         note("forward leads to more functions than are followed: not all branches are known")
     if observed.code.not_followed:
         note(
-            f"branches in {', '.join(observed.code.not_followed)} are not followed; torchexport_follow does"
+            f"branches in {', '.join(observed.code.not_followed)} are not followed; "
+            "to follow them, name these packages in torchexport_follow"
         )
 
 
@@ -110,7 +113,7 @@ def _search(case: Case, observed: Observed) -> Explored:
 
 
 def _kept(explored: Explored) -> list[dict[str, object]]:
-    """Return the calls worth finding again: those that no seed is."""
+    """Return the calls to store for the next run: those that the search found."""
     kept: list[dict[str, object]] = []
     numbers = 0
     for found in filter(lambda found: found.searched, explored.corpus):
@@ -128,7 +131,8 @@ def _kept(explored: Explored) -> list[dict[str, object]]:
 def attribute(case: Case) -> None:
     """Raise BranchFrozen if a branch is to blame for the failing calls.
 
-    Otherwise put the failing call first that is to be explained: the first on the example's own path.
+    Otherwise put the failing call first that is to be explained: the first on the example's own
+    path.
     """
     branches = case.branches
     if not isinstance(branches, BranchResults) or not case.log.failed:
@@ -144,29 +148,26 @@ def attribute(case: Case) -> None:
 
 
 def _to_explain(case: Case, branches: BranchResults) -> tuple[Recipe, Failure, Goal | None]:
-    """Return the failing call to explain, its failure, and the outcome of a condition that is to blame.
+    """Return the failing call to explain, its failure, and the condition's outcome to blame.
 
     It is the first call that no branch is to blame for; else the first, with its branch.
     """
-    first: tuple[Recipe, Failure, Goal | None] | None = None
+    blamed: list[tuple[Recipe, Failure, Goal]] = []
     for recipe, failure in case.log.failed:
         found = branches.found(recipe)
         if found is None or not branch_table.may_be_frozen(failure):
             return recipe, failure, None
         goal = branch_table.guilty(branches.example, found, branches.tried)
-        if goal is None:
+        if goal is None or not (blamed or _explains(case, branches, recipe, found)):
             return recipe, failure, None
-        if first is None and not _explains(case, branches, recipe, found):
-            return recipe, failure, None
-        first = first or (recipe, failure, goal)
-    assert first is not None, "called only if calls failed"
-    return _on_the_examples_path(case, branches, first[0]) or first
+        blamed.append((recipe, failure, goal))
+    return _on_the_examples_path(case, branches, blamed[0][0]) or blamed[0]
 
 
 def _on_the_examples_path(
     case: Case, branches: BranchResults, recipe: Recipe
 ) -> tuple[Recipe, Failure, None] | None:
-    """Return the example's own values at the failing call's sizes, if they fail without leaving its path."""
+    """Return the example's values at the failing call's sizes, if they fail on its path."""
     other = example_recipe(case.spec, recipe.sizes)
     path = branches.path(other)
     if path is None or path.decisions() != branches.example.decisions:
@@ -176,8 +177,10 @@ def _on_the_examples_path(
 
 
 def _explains(case: Case, branches: BranchResults, failing: Recipe, found: Found) -> bool:
-    """Return True if the branch explains the failure: an artifact exported at another call on the same path agrees
-    on this call. False means that a value was baked in, and no condition is to blame.
+    """Return True if the branch explains the failure.
+
+    That is so if an artifact exported at another call on the same path agrees on this call. Else a
+    value was baked in, and no condition is to blame.
     """
     other = _passing_twin(branches, failing, found) or _on_the_verge(branches, failing, found)
     second = _exported_at(case, branches, other) if other is not None else None
@@ -203,8 +206,9 @@ def _passing_twin(branches: BranchResults, failing: Recipe, found: Found) -> Rec
 
 
 def _on_the_verge(branches: BranchResults, failing: Recipe, found: Found) -> Recipe | None:
-    """Return, between the example's values and the failing call's, the last on the failing call's path; None if no
-    float lies between them.
+    """Return the mixture nearest to the example's values that stays on the failing call's path.
+
+    None if no float lies between the two calls.
     """
     far = build_leaves(branches.spec, failing)
     near = build_leaves(branches.spec, example_recipe(branches.spec, failing.sizes))
@@ -231,7 +235,10 @@ def _on_the_verge(branches: BranchResults, failing: Recipe, found: Found) -> Rec
 def _exported_at(
     case: Case, branches: BranchResults, recipe: Recipe
 ) -> Artifact | NotApplicable | str | None:
-    """Return the artifact made at another call; the exporter's reason if it refuses, None if it is not asked."""
+    """Return the artifact made at another call.
+
+    If the exporter refuses, return its reason; if it is not asked, None.
+    """
     call: Call | None = build(case.spec, recipe)
     # torch.jit.trace does not survive an operation that raises: see CRASHES_ON_CAUGHT_ERRORS.
     if call is None or branches.path(recipe) is None or branches.observed.catches:
@@ -270,7 +277,7 @@ class Fault:
         return path.loops.get(self.goal[0]) if path is not None else None
 
     def failure(self, failure: Failure) -> Failure:
-        """Return BranchFrozen for the failure of the shrunk call, if the artifact has no branch there."""
+        """Return BranchFrozen for the shrunk call's failure if the artifact has no branch there."""
         branches, log = self.branches, self.case.log
         condition = branches.explored.conditions[self.goal[0][0]]
         log.branches = branches.table(self.goal)
@@ -305,18 +312,19 @@ def _proof(case: Case, branches: BranchResults, recipe: Recipe) -> Iterator[str]
         yield from lines
 
 
-# -- what a pass rests on --------------------------------------------------------------------------
+# -- which branches a pass covers ------------------------------------------------------------------
 
 
 def weigh(case: Case) -> None:
-    """Keep the outcomes that no call took although the artifact has no branch there."""
+    """Log the outcomes that no call took although the artifact has no branch there."""
     branches, log = case.branches, case.log
     if not isinstance(branches, BranchResults):
         return
     log.branches = branches.table()
     rows = zip(branches.explored.seen, log.branches, strict=True)
     conditions, own = branches.explored.conditions, branches.observed.code.is_of_model
-    # Conditions of a library around its models (transformers' outputs look at their own fields) are no news.
+    # Conditions of a library around its models are left out: transformers' outputs look at their
+    # own fields.
     near = [row for key, row in rows if own(conditions[key[0]])]
     log.ineffective += branch_table.unreached(near)
 

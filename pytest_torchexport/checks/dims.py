@@ -1,7 +1,8 @@
 """The check ``dims``: the artifact accepts the sizes that were declared.
 
-A program's metadata gives only a suspicion: torch's ranges begin at 2 although 0 and 1 run well, and a guard may be
-stricter than the graph under it. Raises DimsNarrowed if a call that eager takes confirms a suspicion.
+A program's metadata gives only a suspicion: torch's ranges begin at 2 although 0 and 1 run well,
+and a guard may be stricter than the graph under it. Raises DimsNarrowed if a call that eager takes
+confirms a suspicion.
 """
 
 from __future__ import annotations
@@ -69,8 +70,9 @@ def audit(case: Case) -> None:
 
 
 def _fails_elsewhere(case: Case, recipe: Recipe) -> bool:
-    """Return True if the values of a call fail at the example's sizes too, or at those that the exporter was given
-    instead: then the values are at fault, and not the sizes.
+    """Return True if a call's values also fail at the sizes that the artifact was exported at.
+
+    Then the values are at fault, and not the sizes.
     """
     found = case.accepted.call(recipe)
     if found is None:
@@ -89,8 +91,8 @@ def _fails_elsewhere(case: Case, recipe: Recipe) -> bool:
 def check(suspicions: Sequence[Suspicion], witness: Witness) -> list[str]:
     """Raise DimsNarrowed for the first suspicion that a call confirms.
 
-    ``witness`` makes a legal call at the given sizes and returns its failure. Return the suspicions that no call
-    confirmed, in sentences.
+    ``witness`` makes a legal call at the given sizes and returns its failure. Return the suspicions
+    that no call confirmed, in sentences.
     """
     cleared = []
     for suspicion in suspicions:
@@ -118,7 +120,7 @@ def _narrowed(suspicion: Suspicion, sizes: Mapping[str, int], failure: Failure) 
 
 
 def _cut(text: str) -> str:
-    """Cut an expression of sizes: those of windows and their shifts grow to pages."""
+    """Cut an expression of sizes: expressions of shifted windows can be pages long."""
     return text if len(text) <= READ else f"{text[:READ]}..."
 
 

@@ -1,7 +1,7 @@
-"""What a pass is worth: were there calls that could fail, and can every output be judged?
+"""Judge whether a pass means anything: could calls fail, and can every output be compared?
 
-Raises Ineffective if hardly anything was checked, and under strict for every reason why a pass says little. Raises
-CannotJudge if the artifact's random outputs cannot be compared.
+Raises Ineffective if hardly anything was checked, and under strict for every reason why a pass says
+little. Raises CannotJudge if the artifact's random outputs cannot be compared.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pytest_torchexport.results.failures import CannotJudge, Ineffective
 
 
 def weigh(case: Case) -> None:
-    """Raise Ineffective if hardly anything was checked; else keep the reasons why a pass says little."""
+    """Raise Ineffective if hardly anything was checked; else log why a pass says little."""
     log, accepted = case.log, case.accepted
     log.ineffective += weighed(
         log.outputs,
@@ -26,7 +26,10 @@ def weigh(case: Case) -> None:
 
 
 def require(case: Case) -> None:
-    """Raise CannotJudge if random outputs cannot be compared; under strict, Ineffective for any weak pass."""
+    """Raise CannotJudge if random outputs cannot be compared.
+
+    Raises Ineffective under strict for any reason why a pass says little.
+    """
     paths = ", ".join(sorted(case.random_paths))
     unjudged = paths and (
         f"forward is random, and {case.plan.target} draws from another random stream than eager: "

@@ -1,6 +1,7 @@
 """Export the subject.
 
-Raises ExportRefused, or CannotJudge if nobody named the target or the target has no meaning for the subject.
+Raises ExportRefused, or CannotJudge if nobody named the target or the target has no meaning for the
+subject.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def export(prepared: Prepared) -> Case:
 
 
 def _example(prepared: Prepared) -> Call:
-    """Return the example, at size 2 of each dim that varies and whose own size exporters would freeze."""
+    """Return the example, at size 2 of each varying dim whose own size exporters would freeze."""
     spec, target = prepared.spec, targets.get(prepared.plan.target)
     dims = specialized_dims(spec) if target.traits.specializes_0_1 else ()
     recipe = example_recipe(spec, {dim.name: EXPORTED_AT for dim in dims})
@@ -56,12 +57,12 @@ def _example(prepared: Prepared) -> Call:
 
 
 def _raise_if_fatal(prepared: Prepared, example: Call) -> None:
-    """Raise ExportRefused if the exporter does not survive a forward that catches what an operation raises."""
+    """Raise ExportRefused if exporting a forward that catches exceptions kills the interpreter."""
     observed = prepared.observed
     fatal = targets.get(prepared.plan.target).traits.crashes_on_caught_errors
     if not fatal or observed is None or not observed.example_catches:
         return
-    # A copy of a process that has begun with CUDA cannot go on with it.
+    # CUDA cannot be used in a fork of a process that has initialized it.
     begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     if begun or not survived(lambda: prepared.exported(example), TRYING_SECONDS):
         raise ExportRefused(fatal)

@@ -1,10 +1,10 @@
 """The check ``parity``: on every call that eager takes, the artifact does what eager does.
 
-Runs the example, the calls stored by an earlier run, the boundary calls, the calls that the branch search found, and those
-that Hypothesis draws. If only ``control_flow`` is asked for, the example and the searched calls alone. The package's only
-``@given`` is here.
-Raises the failure of the smallest failing call: ArtifactRaised, OutputsDiffer, StructureDiffers, StateDiffers,
-DimsNarrowed, ArtifactCrashed, ArtifactHung.
+Runs the example, the calls stored by an earlier run, the boundary calls, the calls that the branch
+search found, and those that Hypothesis draws. If only ``control_flow`` is asked for, the example
+and the searched calls alone. The package's only ``@given`` is here.
+Raises the failure of the smallest failing call: ArtifactRaised, OutputsDiffer, StructureDiffers,
+StateDiffers, DimsNarrowed, ArtifactCrashed, ArtifactHung.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.results.failures import SpecError
 
-# An artifact's first run may differ from its later ones: https://github.com/pytorch/pytorch/issues/80606
+# An artifact's first run may differ from its later ones:
+# https://github.com/pytorch/pytorch/issues/80606
 REPEATS = 3
 # Drawing stops at this share of the time limit: the rest is for shrinking and other steps.
 DRAWING_SHARE = 0.5
@@ -32,19 +33,25 @@ DEADLY_CALLS = 3
 
 
 class _OutOfTime(BaseException):
-    """Raised inside ``@given`` to stop drawing. A BaseException: Hypothesis takes an Exception for a failing example."""
+    """Raised inside ``@given`` to stop drawing.
+
+    A BaseException, because Hypothesis takes an Exception for a failing example.
+    """
 
 
 class _Enough(BaseException):
-    """Raised inside ``@given`` to stop drawing after too many crashes, or when the item's time is up."""
+    """Raised inside ``@given`` to stop drawing after too many crashes or a timeout."""
 
 
 def run(case: Case) -> Case:
-    """Run every call, and keep those that fail in the log. Return a new case if eager turned out to be no reference."""
+    """Run every call, and keep those that fail in the log.
+
+    Return a new case if eager turned out to change between calls.
+    """
     with case.log.timed("parity"):
         _every(case)
         if case.reference.drifted():
-            # Eager was no reference so far: forget what was judged.
+            # Results of eager so far depended on earlier calls: discard what was judged by them.
             case.log.forget_calls()
             case = case.anew()
             _every(case)
@@ -154,7 +161,7 @@ def _half_is_over(case: Case) -> bool:
 
 
 def _is_deadly(case: Case) -> bool:
-    """Return True if enough calls have killed the artifact, or let it hang."""
+    """Return True if enough calls have crashed the artifact or made it hang."""
     deaths = [failure for _, failure in case.log.failed if isinstance(failure, DEADLY)]
     return len(deaths) >= DEADLY_CALLS
 
@@ -167,7 +174,7 @@ def _max_examples(case: Case, profile: int) -> int:
 
 
 def _trial(case: Case, origin: str, recipe: Recipe, repeats: int) -> bool:
-    """Run one call and book it. Return False if it is not legal."""
+    """Run one call and count it. Return False if it is not legal."""
     log = case.log
     judgment = case.judge.call(recipe, repeats)
     if judgment is None:

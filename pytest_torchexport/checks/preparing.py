@@ -1,6 +1,7 @@
-"""Before anything is exported: can the item be judged here, is eager a reference, and which calls does it take.
+"""Examine eager before the export: is it a reference, and which calls does it take.
 
-Raises CannotJudge if target or device are unavailable; SpecError, NotRepeatable and TrainingMode about eager alone.
+Raises CannotJudge if the target or the device is unavailable; SpecError, NotRepeatable and
+TrainingMode about eager alone.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def _raise_if_unavailable(plan: Plan) -> None:
 
 
 def _start_clean_process(plan: Plan, *, foreign: bool) -> None:
-    """Start the clean process now, so that it is ready when there is something to load. Does not wait."""
+    """Start the clean process without waiting, so that it is ready when a file is to be loaded."""
     wanted = foreign or plan.checks("round_trip") or bool(plan.why_isolated)
     if wanted:
         warm_up(plan.target)
@@ -95,8 +96,8 @@ def _blocked(subject: Subject, plan: Plan) -> tuple[str, ...]:
 def _rehearse(prepared: Prepared) -> None:
     """Make the boundary calls in eager alone.
 
-    A wrong declaration ends here as a SpecError, and a forward that changes its module only on other calls than the
-    example is found out before an artifact is judged by it.
+    A wrong declaration raises a SpecError here. A forward that changes its module only on other
+    calls than the example is detected before an artifact is compared with it.
     """
     plan = prepared.plan
     for recipe in boundary_recipes(prepared.spec, plan.seed):

@@ -1,6 +1,7 @@
-"""Randomness: the artifact varies with the random seed if eager does, and only then.
+"""Check that the artifact varies with the random seed if eager does, and only then.
 
-Raises OutputsDiffer. If the artifact draws from another random stream than eager, its random outputs are not compared.
+Raises OutputsDiffer. If the artifact draws from another random stream than eager, its random
+outputs are not compared.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ def compare_streams(case: Case) -> Case | None:
     wanted = eager.on_cpu(example)
     first, again, other = (case.judge.run(example, at) for at in (seed, seed, seed + 1))
     if not isinstance(first, Returned) or not isinstance(wanted, Returned):
-        return None  # what it raises is a matter of parity
+        return None  # parity judges what it raises
     returned = Call((first.value,)).to("cpu").args[0]
     if any(d.kind != "values" for d in compare_values(wanted.value, returned, Tolerance())):
-        return None  # and so is another structure
+        return None  # parity judges another structure too
     own = eager.differing(first, again)
     constant = eager.random - own - eager.differing(first, other)
     if constant:
         raise OutputsDiffer(
-            f"the artifact is constant where eager varies with the random seed: {', '.join(sorted(constant))}",
+            "the artifact is constant where eager varies with the random seed: "
+            + ", ".join(sorted(constant)),
             details=eager.draws,
         )
     return dataclasses.replace(case, random_paths=own)
@@ -42,8 +44,8 @@ def compare_streams(case: Case) -> Case | None:
 def check_seeds(case: Case) -> None:
     """Raise OutputsDiffer if the artifact varies with the seed and eager does not.
 
-    A forward may set a seed of its own, which exporters leave out. With one seed alone, the two agree if both seeds are
-    the same number.
+    A forward may set a seed of its own, which exporters leave out. With one seed alone, the two
+    agree if both seeds are the same number.
     """
     if case.reference.random:
         return

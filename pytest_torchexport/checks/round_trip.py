@@ -1,9 +1,10 @@
-"""The check ``round_trip``: an artifact that is saved, moved and loaded without the model's source does what it did.
+"""The check ``round_trip``: the artifact, loaded without the model's source, does the same.
 
-Its first calls are made in the clean process before any is made in this process, so that an artifact that crashes takes
-down the child and not pytest. Other differences are held back, and raised only if every other step passed.
-Raises LoadFailed and RoundTripDiffers, ArtifactCrashed and ArtifactHung. Also switches the item to the sandbox: if the
-user asked for it, after a crash, and for artifacts with native loops.
+Its first calls are made in the clean process before any is made in this process, so that an
+artifact that crashes takes down the child and not pytest. Other differences are held back, and
+raised only if every other step passed. Also switches the item to the sandbox: if the user asked
+for it, after a crash, and for artifacts with native loops.
+Raises LoadFailed, RoundTripDiffers, ArtifactCrashed and ArtifactHung.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pytest_torchexport.judge import loading
 from pytest_torchexport.judge.case import Case, attempt, attempted
 from pytest_torchexport.judge.load_failures import raise_if_unsound, raise_not_loaded
 from pytest_torchexport.judge.log import Activity
-from pytest_torchexport.judge.runners import InSandbox, call_in_sandbox, is_scripted
+from pytest_torchexport.judge.runners import InSandbox, LoadedArtifact, is_scripted
 from pytest_torchexport.judge.saved_artifact import SavedArtifact
 from pytest_torchexport.judge.state_differences import carried_differences
 from pytest_torchexport.outcomes.limits import interrupted_after
@@ -44,6 +45,7 @@ from pytest_torchexport.results.failures import (
     LoadFailed,
     RoundTripDiffers,
 )
+from pytest_torchexport.sandbox.session import SandboxSession
 from pytest_torchexport.targets.formats.missing_dependencies import OWN_CLASS, remedies
 
 # Calls of the example that are made in a row after loading.
@@ -51,7 +53,7 @@ FIRST_RUNS = 3
 # Calls beyond the example stop at this share of the time limit, and at this number.
 SHARE = 0.25
 CALLS = 24
-# All sizes of a dim that has no more than so many are tried in the clean process before they are in this one.
+# A dim with at most this many sizes is tried at each of them, in the clean process first.
 FEW_SIZES = 8
 # Files of more megabytes are not saved twice.
 SAVED_TWICE = 64
@@ -65,7 +67,8 @@ State = tuple[Outcome, Tensors]
 def save(case: Case) -> Case | None:
     """Save the artifact twice and move it. Return a case with the moved file.
 
-    A failure is held back: LoadFailed if it cannot be saved, RoundTripDiffers if saving twice gives different files.
+    A failure is held back: LoadFailed if it cannot be saved, RoundTripDiffers if saving twice gives
+    different files.
     """
     plan = case.plan
     if case.foreign or not (plan.checks("round_trip") or plan.why_isolated):
@@ -110,7 +113,7 @@ def _compare_second_save(
         raise RoundTripDiffers(
             f"saved twice, it wrote {', '.join(first_names)} and then {', '.join(second_names)}"
         )
-    # Two files that are not the same bytes may be the same program: a format may write a time of day.
+    # Files with different bytes may be the same program: a format may write a time of day.
     if _digests(files) != _digests(_below(again)):
         raise_if_renamed(_described(case, path), _described(case, second), "saving it again")
 
@@ -126,7 +129,7 @@ def _artifact_at(case: Case, path: Path) -> SavedArtifact:
 
 
 def _described(case: Case, path: Path) -> Mapping[str, str]:
-    """Return what the program in a file says of itself."""
+    """Return what the program in a file contains, by name."""
     with _artifact_at(case, path).open() as session:
         if session.problem is not None:
             raise_not_loaded(session.problem, session.printed(), case.blocked)
@@ -151,8 +154,8 @@ def _saved(case: Case, directory: Path) -> Path:
         return path
     wrote = ", ".join(_below(directory)) or "nothing"
     raise LoadFailed(
-        "cannot be saved: save is to return the path of a file in the directory that it is given, and returned "
-        f"{path!r}; it wrote {wrote} there"
+        "cannot be saved: save is to return the path of a file in the directory that it is given, "
+        f"and returned {path!r}; it wrote {wrote} there"
     )
 
 
@@ -184,8 +187,8 @@ def _below(directory: Path) -> dict[str, Path]:
 def load(case: Case) -> Case | None:
     """Load the file in the clean process. Return a case with the session.
 
-    A failure is held back, LoadFailed or RoundTripDiffers, unless the item is to be isolated and the file crashes or
-    hangs while it loads: a call in this process might be the last.
+    A failure is held back, LoadFailed or RoundTripDiffers, unless the item is to be isolated and
+    the file crashes or hangs while it loads: a call in this process might be the last.
     """
     if case.saved is None:
         return None
@@ -204,7 +207,7 @@ def load(case: Case) -> Case | None:
 
 
 def _not_isolated(case: Case, failure: Failure) -> None:
-    """Raise a failure that keeps the item from being isolated; note it if a call in this process does no harm."""
+    """Raise a failure that prevents isolation; note it if calls in this process do no harm."""
     if not case.plan.why_isolated or (case.saved is not None and case.saved.session is not None):
         return
     if case.plan.checks("round_trip") or not isinstance(failure, LoadFailed):
@@ -217,7 +220,7 @@ def _judge_file(case: Case, found: Mapping[str, Any]) -> None:
     pickled = found.get("pickled", ())
     if pickled:
         case.log.note(
-            f"the file holds pickles that name {', '.join(pickled)}: whoever loads it runs code of these"
+            f"the file holds pickles that name {', '.join(pickled)}: loading it runs code of these"
         )
     raise_if_unsound(found.get("problems", ()))
     raise_if_renamed(own, found.get("contents", own), "saving and loading it")
@@ -229,32 +232,34 @@ def _judge_file(case: Case, found: Mapping[str, Any]) -> None:
 def run_example(case: Case) -> Case | None:
     """Make the example's calls in the clean process, or isolate the item if that is asked for.
 
-    Return a case that knows what came of them. Raises ArtifactHung.
+    Return a case that has their outcomes. Raises ArtifactHung.
     """
-    if case.saved is None or case.saved.session is None:
+    saved = case.saved
+    if saved is None or saved.session is None:
         return None
+    loaded = _loaded(case, saved.session)
     case.log.trying = example_recipe(case.spec)
     if case.plan.why_isolated:
-        outcome, _ = _call_there(case, case.spec.example)
+        outcome, _ = _call_there(case, loaded, case.spec.example)
         if isinstance(outcome, NotTransferable):
             case.log.note(f"not isolated: {outcome}")
             return None
-        return _isolated(case, case.plan.why_isolated)
+        return _isolated(case, saved, case.plan.why_isolated)
     with case.log.timed("round trip"):
-        return _first_runs(case, case.saved)
+        return _first_runs(case, saved, loaded)
 
 
-def _first_runs(case: Case, saved: SavedArtifact) -> Case:
+def _first_runs(case: Case, saved: SavedArtifact, loaded: LoadedArtifact) -> Case:
     calls = [case.spec.example] * FIRST_RUNS
     with interrupted_after(case.deadline.left):
         eager = [outcome for outcome, _ in case.reference.in_a_row(calls)]
-    # Some forwards do not survive being called again.
+    # Some forwards cannot be called twice.
     survived = next((n for n, o in enumerate(eager) if not isinstance(o, Returned)), len(eager))
     runs: list[State] = []
     for number, call in enumerate(calls[:survived]):
-        found = _call_there(case, call, anew=not number, state=True)
+        found = _call_there(case, loaded, call, anew=not number, state=True)
         if isinstance(found[0], Crashed):
-            return _crashed(case, calls[: number + 1], found[0], "the example")
+            return _crashed(case, saved, calls[: number + 1], found[0], "the example")
         runs.append(found)
     return dataclasses.replace(case, saved=dataclasses.replace(saved, first_runs=tuple(runs)))
 
@@ -263,21 +268,23 @@ def _first_runs(case: Case, saved: SavedArtifact) -> Case:
 
 
 def compare(case: Case) -> Case | None:
-    """Compare the example's calls, then other calls, with those in this process, as long as time allows.
+    """Compare the calls in the clean process with those in this one, while there is time.
 
-    Return a case whose artifact is isolated if it crashed, or if it has native loops: in this process, a loop without
-    end would go on in its thread.
+    Return a case whose artifact is isolated if it crashed, or if it has native loops: in this
+    process, a loop without end would go on in its thread.
     """
     saved = case.saved
     if saved is None or saved.session is None or case.runner.isolated:
         return None
     with case.log.timed("round trip"):
         _compare_example(case, saved)
-        case = _compare_others(case)
+        case = _compare_others(case, saved, _loaded(case, saved.session))
     returned = all(isinstance(outcome, Returned) for outcome, _ in saved.first_runs)
     loops = case.artifact.native_loops and saved.first_runs and returned
     if loops and not case.log.held and not case.runner.isolated:
-        case = _isolated(case, "it has loops, and one that does not end is ended with its process")
+        case = _isolated(
+            case, saved, "it has loops, and one that does not end is ended with its process"
+        )
     return case
 
 
@@ -288,7 +295,7 @@ def _compare_example(case: Case, saved: SavedArtifact) -> None:
         _compare(case, calls[:number], ours, theirs, f"run {number} after loading")
 
 
-def _compare_others(case: Case) -> Case:
+def _compare_others(case: Case, saved: SavedArtifact, loaded: LoadedArtifact) -> Case:
     chosen = [*boundary_recipes(case.spec, case.plan.seed), *case.branches.recipes, *_sizes(case)]
     chosen = chosen[:CALLS]
     for number, recipe in enumerate(chosen):
@@ -297,7 +304,7 @@ def _compare_others(case: Case) -> Case:
         if case.deadline.elapsed > SHARE * case.plan.settings.time_limit:
             case.log.note(f"the round trip made {number} of {len(chosen)} other calls in its time")
             return case
-        case = _compare_call(case, recipe)
+        case = _compare_call(case, saved, loaded, recipe)
     return case
 
 
@@ -311,14 +318,14 @@ def _sizes(case: Case) -> list[Recipe]:
     ]
 
 
-def _compare_call(case: Case, recipe: Recipe) -> Case:
+def _compare_call(case: Case, saved: SavedArtifact, loaded: LoadedArtifact, recipe: Recipe) -> Case:
     case.log.trying = recipe
     found = case.accepted.call(recipe)
     if found is None:
         return case
-    there, _ = _call_there(case, found.call)
+    there, _ = _call_there(case, loaded, found.call)
     if isinstance(there, Crashed):
-        return _crashed(case, [found.call], there, "another call")
+        return _crashed(case, saved, [found.call], there, "another call")
     here = case.judge.run(found.call)
     sizes = ", ".join(f"{name} = {size}" for name, size in found.recipe.sizes.items())
     what = f"a call at {sizes or 'the example'} after loading"
@@ -342,36 +349,28 @@ def _compare(case: Case, calls: Sequence[Call], ours: State, theirs: State, what
         case.log.note(note)
 
 
+def _loaded(case: Case, session: SandboxSession) -> LoadedArtifact:
+    return LoadedArtifact(session=session, artifact=case.artifact, device=case.plan.device)
+
+
 def _call_there(
-    case: Case, call: Call, *, anew: bool = True, state: bool = False
-) -> tuple[Outcome, Tensors]:
-    """Return what the loaded artifact does with a call. Raises ArtifactHung."""
-    session = case.saved.session if case.saved is not None else None
-    assert session is not None, "called only after loading"
+    case: Case, loaded: LoadedArtifact, call: Call, *, anew: bool = True, state: bool = False
+) -> State:
+    """Return the loaded artifact's outcome of a call, and its state. Raises ArtifactHung."""
+    seed, limit = case.plan.seed, case.call_limit()
     with case.log.during(Activity.ARTIFACT):
-        outcome, tensors = call_in_sandbox(
-            session,
-            case.artifact,
-            call,
-            device=case.plan.device,
-            seed=case.plan.seed,
-            limit=case.call_limit(),
-            anew=anew,
-            state=state,
-        )
+        outcome, tensors = loaded.run(call, seed=seed, limit=limit, anew=anew, state=state)
     if isinstance(outcome, TimedOut):
         case.log.shrunk = attempt(case)
-        raise ArtifactHung(f"the loaded artifact: {outcome}", output=session.printed())
+        raise ArtifactHung(f"the loaded artifact: {outcome}", output=loaded.session.printed())
     return outcome, tensors
 
 
 # -- isolation -------------------------------------------------------------------------------------
 
 
-def _isolated(case: Case, why: str) -> Case:
+def _isolated(case: Case, saved: SavedArtifact, why: str) -> Case:
     """Return a case whose further calls of the artifact are all made in the clean process."""
-    saved = case.saved
-    assert saved is not None
     case.log.note(f"isolated: every call of the artifact is made in a process of its own ({why})")
     runner = InSandbox(
         artifact=case.artifact,
@@ -384,13 +383,15 @@ def _isolated(case: Case, why: str) -> Case:
     return dataclasses.replace(case, runner=runner)
 
 
-def _crashed(case: Case, calls: Sequence[Call], crash: Crashed, where: str) -> Case:
+def _crashed(
+    case: Case, saved: SavedArtifact, calls: Sequence[Call], crash: Crashed, where: str
+) -> Case:
     """Return an isolated case after a crash, and hold the crash back.
 
-    If parity reproduces it, parity reports it with a shrunk call; otherwise the held failure is raised. A SIGKILL, maybe
-    of the OOM killer, counts only if it recurs.
+    If parity reproduces it, parity reports it with a shrunk call; otherwise the held failure is
+    raised. A SIGKILL, maybe of the OOM killer, counts only if it recurs.
     """
-    case = _isolated(case, f"it killed its process on {where}")
+    case = _isolated(case, saved, f"it killed its process on {where}")
     if crash.from_outside:
         again, _ = case.judge.in_a_row(calls)[-1]
         if not isinstance(again, Crashed):
@@ -411,13 +412,13 @@ def raise_held(case: Case) -> None:
 
 
 def _hold(case: Case, failure: Failure) -> None:
-    """Keep a failure for later; an item that is only isolated has not asked for this check."""
+    """Keep a failure for later, unless the item is only isolated and not checked for this."""
     if case.plan.checks("round_trip"):
         case.log.hold(failure)
 
 
 def raise_if_renamed(before: Mapping[str, str], after: Mapping[str, str], done: str) -> None:
-    """Raise RoundTripDiffers if a program says something else of itself after something was ``done`` to it."""
+    """Raise RoundTripDiffers if what a program contains was changed by what was ``done`` to it."""
     changed = [
         f"{key}: {before.get(key, 'nothing')} before, {after.get(key, 'nothing')} after"
         for key in (*before, *(key for key in after if key not in before))
@@ -425,15 +426,16 @@ def raise_if_renamed(before: Mapping[str, str], after: Mapping[str, str], done: 
     ]
     if changed:
         raise RoundTripDiffers(
-            f"{done} changed what the program says of itself: {changed[0]}",
+            f"{done} changed what the program contains: {changed[0]}",
             details=tuple(changed[1:]),
         )
 
 
 def raise_if_not_callable(wanted: Outcome, found: Outcome, what: str) -> str | None:
-    """Raise RoundTripDiffers if the loaded artifact raises and the one in memory (``wanted``) does not.
+    """Raise RoundTripDiffers if only the loaded artifact raises, not the one in memory.
 
-    Raises LoadFailed if it cannot be called at all. Return why it could not be judged, or None.
+    ``wanted`` is the outcome in memory. Raises LoadFailed if the loaded artifact cannot be called
+    at all. Return why it could not be judged, or None.
     """
     if isinstance(found, NotTransferable):
         if found.own_class:
@@ -444,4 +446,4 @@ def raise_if_not_callable(wanted: Outcome, found: Outcome, what: str) -> str | N
     if isinstance(found, Raised) and isinstance(wanted, Returned):
         details = remedies(found.type, found.message)
         raise RoundTripDiffers(f"{what} raises {found}", details=details, where=found.where)
-    return None  # what it did in this process is a matter of parity
+    return None  # parity judges what it did in this process

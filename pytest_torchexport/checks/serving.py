@@ -1,7 +1,7 @@
-"""Part of the check ``round_trip``: does the saved artifact run on the devices on which the team serves it.
+"""Part of the check ``round_trip``: does the saved artifact run on the devices that serve it.
 
-Separate because it loads the file on other devices, and reads which constants tie it to this one. Raises nothing itself:
-RoundTripDiffers is held back for the end.
+Separate because it loads the file on other devices, and reads which constants tie it to this one.
+Raises nothing itself: RoundTripDiffers is held back for the end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pytest_torchexport import targets
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.log import ItemLog
-from pytest_torchexport.judge.runners import call_in_sandbox
+from pytest_torchexport.judge.runners import LoadedArtifact
 from pytest_torchexport.outcomes.observe import (
     Crashed,
     NotTransferable,
@@ -27,13 +27,18 @@ from pytest_torchexport.targets.formats.devices import RAISES, RETURNED, BakedDe
 
 # How many of the constants are named.
 NAMED = 3
+REMEDY = (
+    "remedy: make it from an input (torch.zeros_like(x), x.new_zeros(...)) or a registered buffer; "
+    "or export it there"
+)
 
 
 def serve(case: Case) -> None:
-    """Load the artifact on each device of ``torchexport_serve_on`` and make the example's call there.
+    """Load the artifact on each device of ``torchexport_serve_on``, and run the example there.
 
-    If a device is missing here, the constants of the program tell. A program that is only tied to its own device is a
-    note: most files are served on the kind of device they were made on.
+    If a device is missing here, the program's constants are inspected instead. A program that is
+    only tied to its own device is a note: most files are served on the kind of device they were
+    made on.
     """
     if case.saved is None:
         return
@@ -59,9 +64,10 @@ def serve(case: Case) -> None:
 
 
 def _on_meta(case: Case) -> str | None:
-    """Return what a copy raises about devices if it is moved to ``meta``, the one other device that is always there.
+    """Return what a copy of the artifact on ``meta``, which every machine has, raises about
+    devices.
 
-    None proves nothing: some operations accept on ``meta`` what they refuse on a GPU.
+    None is no proof: some operations accept on ``meta`` what they refuse on a GPU.
     """
     if not isinstance(case.artifact.program, torch.nn.Module | torch.export.ExportedProgram):
         return None  # ONNX Runtime has no such device
@@ -83,7 +89,7 @@ def _call_on(case: Case, device: str) -> None:
     expected = case.reference.on_device(example, case.reference.on_cpu(example))
     if not isinstance(expected, Returned):
         return
-    # With a log of its own: another device rounds otherwise, and draws from another stream.
+    # A log of its own: another device rounds differently, and has another random stream.
     random_paths = case.random_paths | case.reference.random
     judge = case.judge_of(case.runner, ItemLog(), random_paths)
     differences = judge.differences([example], expected, outcome)
@@ -92,30 +98,25 @@ def _call_on(case: Case, device: str) -> None:
 
 
 def _outcome_on(case: Case, device: str, call: Call) -> Outcome | None:
-    """Return what the artifact does with a call when loaded on another device; None if there is no file."""
+    """Return the outcome of a call on another device; None if there is no file to load."""
     if case.saved is None:
         return None
     with case.log.timed("round trip"), case.saved.open(device) as session:
         if session.problem is not None:
             return session.problem
-        outcome, _ = call_in_sandbox(
-            session,
-            case.artifact,
-            call,
-            device=case.plan.device,
-            seed=case.plan.seed,
-            limit=case.call_limit(),
-        )
+        loaded = LoadedArtifact(session=session, artifact=case.artifact, device=case.plan.device)
+        outcome, _ = loaded.run(call, seed=case.plan.seed, limit=case.call_limit())
         return outcome
 
 
 def _tied(device: str, tied: list[BakedDevice]) -> RoundTripDiffers:
     first = tied[0]
     return RoundTripDiffers(
-        f"it will not run on {device}: {first.op} gives a tensor on {first.device}, wherever the inputs are",
+        f"it will not run on {device}: {first.op} gives a tensor on {first.device}, "
+        "wherever the inputs are",
         details=(
             *(f"also {item.op} at {item.where}" for item in tied[1:NAMED]),
-            "remedy: make it from an input (torch.zeros_like(x), x.new_zeros(...)) or a registered buffer; or export it there",
+            REMEDY,
         ),
         where=first.where,
     )
@@ -128,6 +129,6 @@ def _listed(tied: list[BakedDevice]) -> str:
 
 
 def _indexed(device: str) -> torch.device:
-    """``cuda`` and ``cuda:0`` are one."""
+    """Return the device with its index: ``cuda`` is ``cuda:0``."""
     named = torch.device(device)
     return torch.device(named.type, named.index or 0)

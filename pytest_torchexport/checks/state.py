@@ -1,7 +1,8 @@
 """The check ``state``: over calls in a row, the artifact's state follows eager's.
 
-Raises StateDiffers: the artifact keeps a state that forward does not have, does not start in the module's state, or parts
-from eager in a row of calls. Raises ArtifactCrashed or ArtifactHung if it does not survive a row.
+Raises StateDiffers: the artifact keeps a state that forward does not have, does not start in the
+module's state, or parts from eager in a row of calls. Raises ArtifactCrashed or ArtifactHung if it
+does not survive a row.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pytest_torchexport.outcomes.observe import Returned, tensors_of
 from pytest_torchexport.results.failures import ArtifactCrashed, ArtifactHung, StateDiffers
 from pytest_torchexport.results.verdict import Difference
 
-# Calls in a row. The first may differ from the second (a warm-up), and the second from the third (a counter).
+# Calls in a row: the first may differ from the second (a warm-up), the second from the third (a
+# counter).
 LENGTH = 3
 
 Tensors = Mapping[str, Any]
@@ -41,12 +43,12 @@ def check_stateless(case: Case) -> None:
         for number, (found, _) in enumerate(row, start=1):
             differences = case.judge.differences([example], wanted, found)
             if differences and number == 1:
-                return  # a matter of parity, which tries more calls
+                return  # parity judges this, on more calls
             raise_if_parted(number, LENGTH, differences, (), stateful=False)
 
 
 def check_start(case: Case) -> None:
-    """Raise StateDiffers if the artifact does not start in the state in which the module was."""
+    """Raise StateDiffers if the artifact does not start in the module's state."""
     if case.foreign or not case.reference.stateful:
         return
     pristine = case.reference.pristine.copy().to(case.plan.device)
@@ -54,9 +56,10 @@ def check_start(case: Case) -> None:
 
 
 def check_rows(case: Case) -> None:
-    """Raise StateDiffers if the artifact parts from eager over calls from the pristine state, none undone.
+    """Raise StateDiffers if the artifact and eager part in a row of calls, none of them undone.
 
-    The calls: the example again and again, then calls of other values and sizes.
+    First a row of the example's calls, then one with other values and sizes. Both sides start in
+    the pristine state.
     """
     if not case.reference.stateful:
         return
@@ -95,12 +98,12 @@ def _check_row(case: Case, calls: Sequence[Call]) -> None:
 
 
 def raise_if_moved_on(pristine: Tensors, carried: Tensors, changes: Sequence[str]) -> None:
-    """Raise StateDiffers if exporting itself moved the state on: tracing runs forward, and keeps what it left."""
+    """Raise StateDiffers if the export itself changed the state: tracing runs forward."""
     found = carried_differences(pristine, carried, Tolerance(0.0, 0.0))
     if found:
         raise StateDiffers(
-            "exporting ran forward and kept what that changed: the artifact does not start where the "
-            "module does",
+            "exporting ran forward and kept the changed state: the artifact does not start in the "
+            "module's state",
             details=_changes(changes),
             differences=tuple(found),
         )
@@ -117,8 +120,8 @@ def raise_if_parted(
 ) -> None:
     """Raise if the artifact parts from eager at call ``number`` of ``length`` in a row.
 
-    ``stateful``: forward changes its module; ``state`` are the names of its tensors. The outputs of the first call are
-    a matter of parity.
+    ``stateful``: forward changes its module; ``state`` are the names of its tensors. Parity judges
+    the outputs of the first call.
     """
     found = [item for item in differences if number > 1 or item.path in state]
     if not found:
@@ -130,7 +133,7 @@ def raise_if_parted(
     what = (
         "forward changes its module, and the artifact does not follow"
         if stateful
-        else "the artifact keeps something from call to call, and forward does not"
+        else "the artifact keeps state between calls, and forward does not"
     )
     raise StateDiffers(f"{row}: {what}", details=_changes(changes), differences=tuple(found))
 

@@ -1,1 +1,4 @@
-"""Eager beside the artifact on one call: do they differ, is it rounding, which failure is it. Decides, never schedules."""
+"""Compare eager and the artifact on one call: do they differ, is it rounding, which failure is it.
+
+Decides, never schedules.
+"""

@@ -36,7 +36,8 @@ NOT_EXPLORED = NotExplored()
 class BranchResults:
     """The paths through eager that are known, and on which of their calls the artifact failed.
 
-    ``artifact`` are the branches that its program still has; None if it does not tell. ``tried`` grows with the calls.
+    ``artifact`` are the branches that its program still has; None if it does not tell. ``tried``
+    grows with the calls.
     """
 
     spec: InputSpec

@@ -1,8 +1,8 @@
 """Tell which branch failing calls are the fault of, and tabulate what became of each condition.
 
-Nothing here runs a call: calls, their paths and their results are given. A call that fails off the example's path is the
-fault of the branch that best tells failing calls from passing ones. A call that fails on the example's own path is not the
-fault of a branch.
+Nothing here runs a call: calls, their paths and their results are given. A call that fails off the
+example's path is the fault of the branch that best tells failing calls from passing ones. A call
+that fails on the example's own path is not the fault of a branch.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ from pytest_torchexport.targets.formats.branches import Branches
 
 VERIFIED, DIVERGES, EQUAL = "verified", "diverges", "frozen but equal"
 UNDECIDED = "not judged"
-# A condition on sizes alone whose other outcome needs sizes outside the declared ones, or an empty tensor.
+# A condition on sizes alone whose other outcome needs sizes outside the declared ones, or an empty
+# tensor.
 OUTSIDE = "outside the sizes"
 UNREACHED, RAISES, CONSTANT = "unreached", "raises", "constant"
-# What an artifact does if it takes another branch than eager. If it refuses the call, that is not a branch.
+# What an artifact does if it takes another branch than eager. If it refuses the call, that is not a
+# branch.
 SYMPTOMS = (OutputsDiffer, StructureDiffers, StateDiffers, ArtifactRaised)
 
 
@@ -46,11 +48,14 @@ class Tried:
 
 
 def guilty(example: Found, failing: Found, tried: Sequence[Tried]) -> Goal | None:
-    """Return the outcome that best tells failing calls from passing ones, or None on the example's own path.
+    """Return the outcome that best tells failing calls from passing ones.
 
-    Candidates are the outcomes that this failing call took and the example did not, of conditions that the example or a
-    passing call also met. The measure is Ochiai's coefficient: failing calls with the outcome, over the root of all
-    failing calls times all calls with it (https://doi.org/10.1109/TAICPART.2007.13). Of equals, the earlier one.
+    None if the failing call is on the example's own path.
+
+    Candidates are the outcomes that this failing call took and the example did not, of conditions
+    that the example or a passing call also met. The measure is Ochiai's coefficient: failing calls
+    with the outcome, over the root of all failing calls times all calls with it
+    (https://doi.org/10.1109/TAICPART.2007.13). Of equals, the earlier one.
     """
     if failing.decisions == example.decisions:
         return None
@@ -75,7 +80,7 @@ def _met(example: Found, tried: Sequence[Tried]) -> set[ConditionKey]:
 
 
 def _parting(example: Found, failing: Found) -> Goal | None:
-    """Return where two paths part that took the same outcomes: at a loop that ran another number of times.
+    """Return the loop that two paths with the same outcomes ran a different number of times.
 
     None if they part at no condition: a number that was baked in chose another module.
     """
@@ -98,13 +103,16 @@ def frozen(
 ) -> BranchFrozen:
     """Return BranchFrozen for a failure whose branch is known.
 
-    ``goal`` is the condition and eager's outcome on the failing call; ``ways`` are the paths of the example and of the
-    failing call.
+    ``goal`` is the condition and eager's outcome on the failing call; ``ways`` are the paths of the
+    example and of the failing call.
     """
     there, here = (way.decisions.count((goal[0], True)) for way in ways)
     symptom = " ".join(str(failure).split()) or failure.title
     frozen_as = (
-        f"the artifact always goes round {_times(there)}, as on the example; eager {_times(here)} on the call below"
+        (
+            f"the artifact always goes round {_times(there)}, as on the example; "
+            f"eager {_times(here)} on the call below"
+        )
         if condition.kind in ("for", "while") and there != here
         else f"the artifact has no branch here, and eager takes {goal[1]} on the call below"
     )
@@ -168,7 +176,8 @@ class _Statuses:
         if goal in self.wrong:
             return DIVERGES
         if not seen.varies:
-            # A search that was cut short among its seeds cannot tell a flag from a size that it did not reach.
+            # A search that was cut short among its seeds cannot tell a flag from a size that it did
+            # not reach.
             cut_short = self.explored.stopped and not self.explored.seeded
             return UNDECIDED if cut_short else CONSTANT
         if outcome not in seen.counts:
@@ -210,15 +219,15 @@ def has_branch(artifact: Branches | None, condition: Condition) -> bool | None:
 
 
 def unreached(branches: Iterable[Branch]) -> Iterator[str]:
-    """Yield, in sentences, the outcomes that no call took although the artifact has no branch there."""
+    """Yield, in sentences, the outcomes that no call took and the artifact has no branch for."""
     for branch in branches:
         if not branch.counted or branch.in_artifact is not False:
             continue
         for outcome, status in branch.status.items():
             if status == UNREACHED:
                 yield (
-                    f"{_named(branch)}: no call made it {outcome}, and the artifact has no branch there: "
-                    "that outcome is not verified"
+                    f"{_named(branch)}: no call made it {outcome}, and the artifact has no branch "
+                    "there: that outcome is not verified"
                 )
 
 
@@ -234,7 +243,8 @@ def enough(coverage: float | None, wanted: float, branches: Sequence[Branch]) ->
         if status in (UNREACHED, UNDECIDED)
     ]
     raise Ineffective(
-        f"branch coverage is {coverage:.1f} %, torchexport_min_branch_coverage asks for {wanted:g} %",
+        f"branch coverage is {coverage:.1f} %, "
+        f"torchexport_min_branch_coverage asks for {wanted:g} %",
         details=tuple(missing),
     )
 

@@ -1,9 +1,10 @@
-"""Decide whether a difference is rounding, a tie, or a bug; used only if the dtype's table of tolerances fails.
+"""Decide whether a difference is rounding, a tie, or a bug, if the table of tolerances fails.
 
-Eager in float64, and eager with its results rounded differently (``rounding``), tell how far eager itself is from the
-exact result on this call. A difference within a small multiple of that error is rounding. An integer or bool output that
-also flips between eager's own runs is a tie. If eager's own error is as large as its output, the call is ambiguous.
-Everything else is a bug. Differences under the user's own ``rtol``/``atol`` are never calibrated.
+Eager in float64, and eager with its results rounded differently (``rounding``), tell how far eager
+itself is from the exact result on this call. A difference within a small multiple of that error is
+rounding. An integer or bool output that also flips between eager's own runs is a tie. If eager's
+own error is as large as its output, the call is ambiguous. Everything else is a bug. Differences
+under the user's own ``rtol``/``atol`` are never calibrated.
 """
 
 from __future__ import annotations
@@ -38,21 +39,24 @@ from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.failures import NotRepeatable
 from pytest_torchexport.results.verdict import Difference
 
-# ONNX Runtime was measured within about 3x of |eager - float64| and 1.1x of the largest of a few moved runs.
+# ONNX Runtime was measured within about 3x of |eager - float64| and 1.1x of the largest of a few
+# scattered runs.
 MULTIPLE = 4.0
-# An element is excused by eager's error on elements of up to this many times its own size. One error for the whole
-# tensor would let large elements excuse errors of small ones; one per element would depend on luck.
+# An element is excused by eager's error on elements of up to this many times its own size. One
+# error for the whole tensor would let large elements excuse errors of small ones; one per element
+# would depend on luck.
 SAME_SIZE = 64.0
-# ... but by no more than this multiple of its own: a chaotic element does not excuse a stable one beside it.
+# It is excused by at most this multiple of its own error: a chaotic element does not excuse a
+# stable one beside it.
 SAME_ERROR = 16.0
 # Scattered runs: a few decide most differences; more are made if those do not explain one.
 FEW, MANY = 2, 12
-# ... and still more for a tie: a value that is rarely picked must occur in one of them.
+# Still more runs are made for a tie: a value that is rarely picked must occur in one of them.
 MANY_TIED = 60
-# Runs on the item's own device if that is not the CPU: its kernels may add up in another order each time.
+# Runs on the item's device if that is not the CPU: its kernels may add up in a new order each time.
 NOISE_RUNS = 3
-# If float64 is this many times further off than the scattered runs, the code computes something else in float64: it
-# depends on the dtype (``torch.finfo(x.dtype).eps``).
+# If float64 is this many times further off than the scattered runs, the code computes something
+# else in float64: it depends on the dtype (``torch.finfo(x.dtype).eps``).
 OTHER_QUESTION = 64.0
 # From this share of the output's own spread on, eager's error is as large as what it computes.
 DROWNED = 0.1
@@ -64,7 +68,7 @@ Rounding = Callable[[], AbstractContextManager[Any]]
 
 
 def leaves_after(outcome: Returned, state: Leaves) -> Leaves:
-    """Return the outputs, the inputs and the module's tensors after a call, under ``compare``'s paths."""
+    """Return outputs, inputs and the module's tensors after a call, under ``compare``'s paths."""
     inputs = (outcome.inputs.args, dict(outcome.inputs.kwargs))
     return {
         **dict(flatten(outcome.value, "output")[0]),
@@ -93,7 +97,11 @@ class Calibration:
         device: str = "cpu",
         may_go_on: Callable[[], bool] = lambda: True,
     ) -> None:
-        """``stateful``: runs change the subject. ``may_go_on``: there is time for more than the cheapest runs."""
+        """Measure nothing yet.
+
+        ``stateful``: runs change the subject. ``may_go_on`` tells whether there is time for more
+        than the cheapest runs.
+        """
         self._subject = subject
         self._stateful = stateful
         self._seed = seed
@@ -137,7 +145,7 @@ class Calibration:
         return found
 
     def _runs(self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves) -> _Runs:
-        """Return eager's other runs of these calls; they are kept, because the same call is judged several times."""
+        """Return eager's other runs of these calls, the last ones if the calls are the same."""
         last = self._last
         if last is not None and last[1] == tuple(paths) and _same_calls(last[0], calls):
             return last[2]
@@ -156,10 +164,11 @@ class Calibration:
     def _repeats(
         self, calls: Sequence[Call], expected: Leaves, paths: Sequence[str]
     ) -> tuple[bool, bool]:
-        """Return two facts: a plain run gives what eager gave, and a run draws random numbers.
+        """Return whether a plain run gives what eager gave, and whether it draws random numbers.
 
-        If a plain run gives something else, runs change the subject, and their differences are not rounding. Random
-        numbers are drawn differently in float64. Raises NotRepeatable if not even two fresh copies agree.
+        If a plain run gives something else, runs change the subject, and their differences are not
+        rounding. Random numbers are drawn differently in float64. Raises NotRepeatable if not even
+        two fresh copies agree.
         """
         seed_everything(self._seed)
         before = torch.get_rng_state()
@@ -236,7 +245,11 @@ class Calibration:
 
 @dataclass
 class _Runs:
-    """Eager's other runs of one call: does a plain run repeat it, the run in float64, and the rest, made when needed."""
+    """Eager's other runs of one call.
+
+    ``repeats``: a plain run gave the same. ``truth`` is the run in float64. ``rest`` are batches of
+    further runs, made when needed.
+    """
 
     repeats: bool
     truth: Leaves
@@ -372,7 +385,7 @@ def _own_error(
 def _falls_elsewhere(
     others: Sequence[torch.Tensor], wanted: torch.Tensor, found: torch.Tensor
 ) -> bool:
-    """Return True if each element that differs also differs among eager's own runs, and about as far."""
+    """Return True if each differing element also differs among eager's own runs, about as far."""
     runs = torch.stack([run.to(torch.float64) for run in (*others, wanted)])
     low, high = runs.amin(dim=0), runs.amax(dim=0)
     reach = high - low
@@ -388,10 +401,10 @@ def _drowned(own: torch.Tensor, wanted: torch.Tensor) -> bool:
 
 
 def _among_equals(error: torch.Tensor, size: torch.Tensor, eps: float) -> torch.Tensor:
-    """Return per element the largest error among elements that are at most SAME_SIZE times as large.
+    """Return per element the largest error of elements that are at most SAME_SIZE times as large.
 
-    It is at most SAME_ERROR times the element's own error, which counts as at least half a unit in the last place: the
-    runs may miss it.
+    It is at most SAME_ERROR times the element's own error, which counts as at least half a unit in
+    the last place: the runs may miss it.
     """
     flat = size.reshape(-1).nan_to_num()
     order = flat.argsort()

@@ -1,4 +1,4 @@
-"""The case: all that a step of an item gets, complete and immutable."""
+"""The Case that each step of an item gets, complete and immutable."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ from pytest_torchexport.targets.base import Artifact, NotApplicable
 class Prepared:
     """Eager, examined: the reference, the calls it takes, and how its conditions are observed.
 
-    ``observed`` is None if control flow is not checked. What ``resources`` holds is closed when the item ends.
+    ``observed`` is None if control flow is not checked. ``blocked`` are the packages that the clean
+    process does not have. ``resources`` is closed when the item ends.
     """
 
     plan: Plan
@@ -65,7 +66,7 @@ class Prepared:
             )
 
     def runner_of(self, artifact: Runnable) -> InProcess:
-        """Return what calls an artifact in this process."""
+        """Return a runner that calls an artifact in this process."""
         return InProcess(
             artifact,
             device=self.plan.device,
@@ -93,9 +94,10 @@ class Prepared:
 class Case(Prepared):
     """One artifact beside eager.
 
-    ``foreign``: somebody else made the artifact. ``random_paths``: outputs that the artifact draws from a random
-    stream of its own, so that their values are not compared. ``branches``: the calls that the branch search found.
-    ``saved``: the artifact's files; None if it was not to be saved, or could not be.
+    ``foreign``: somebody else made the artifact. ``random_paths``: outputs that the artifact draws
+    from a random stream of its own, so that their values are not compared. ``branches``: the calls
+    that the branch search found. ``saved``: the artifact's files; None if it was not to be saved,
+    or could not be.
     """
 
     artifact: Artifact
@@ -109,7 +111,7 @@ class Case(Prepared):
     def of(
         cls, prepared: Prepared, artifact: Artifact | NotApplicable, runner: Runner | None = None
     ) -> Case:
-        """Return the case of an artifact. ``runner`` is what calls a foreign one.
+        """Return the case of an artifact. ``runner`` calls it if it is foreign.
 
         Raises CannotJudge if the target has no meaning for the subject.
         """
@@ -131,14 +133,14 @@ class Case(Prepared):
 
     @cached_property
     def key(self) -> str:
-        """What a stored call depends on: the source of the subject and the shapes that calls are made for."""
+        """The key of stored calls: a hash of the subject's source, input shapes and dims."""
         shapes = [(leaf.path, str(getattr(leaf, "shape", ""))) for leaf in self.spec.leaves]
         source = self.reference.pristine.source()
         text = json.dumps([source, shapes, sorted(self.spec.dims)], default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def anew(self) -> Case:
-        """Return the case with a judge that has learned nothing yet: eager turned out to be no reference so far."""
+        """Return the case with a fresh judge, after eager turned out to change between calls."""
         runner = self.runner if self.runner.isolated else self.runner_of(self.artifact)
         return dataclasses.replace(self, runner=runner)
 
@@ -148,7 +150,7 @@ class Case(Prepared):
 
 
 def attempt(prepared: Prepared) -> Shrunk | None:
-    """Return the call that is being made, as a report shows it."""
+    """Return the call that is being made, for a report; None if there is none."""
     recipe, spec = prepared.log.trying, prepared.spec
     call = build(spec, recipe) if recipe is not None else None
     if recipe is None or call is None:
@@ -157,6 +159,6 @@ def attempt(prepared: Prepared) -> Shrunk | None:
 
 
 def attempted(prepared: Prepared) -> tuple[str, ...]:
-    """Return the same as a line for a failure that shows its call in no other way."""
+    """Return the call that is being made as a line of a failure's details."""
     found = attempt(prepared)
     return (f"call: {found.text}",) if found is not None else ()

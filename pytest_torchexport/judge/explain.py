@@ -16,11 +16,11 @@ from pytest_torchexport.judge.log import Shrunk
 from pytest_torchexport.results.failures import ArtifactCrashed, ArtifactHung, Failure, SpecError
 from pytest_torchexport.results.verdict import Sizes
 
-# How many sizes of a dim a failing call is tried at.
+# A failing call is tried at this many sizes of each dim.
 SWEEP = 8
 # Shrinking stops at this share of the time limit.
 SHRINKING_SHARE = 0.9
-# After these the artifact is loaded anew, which takes long: shrinking stops after this further share.
+# After these the artifact is loaded again, which is slow: shrinking gets this further share only.
 DEADLY = (ArtifactCrashed, ArtifactHung)
 DEADLY_SHARE = 0.1
 
@@ -31,9 +31,9 @@ def explained(
     failure: Failure,
     as_well: Callable[[Recipe], bool] | None = None,
 ) -> Failure:
-    """Put the smallest call found that fails with the same class into the log, and return its failure.
+    """Log the smallest call found that fails with the same class, and return its failure.
 
-    ``as_well`` is what else must be true of that call.
+    ``as_well`` is a further condition on that call.
     """
     case.plan.progress("shrinking")
     share = SHRINKING_SHARE
@@ -58,7 +58,10 @@ def explained(
 
 
 def sweep(judge: Judge, recipe: Recipe) -> tuple[Sizes, ...]:
-    """Return the sizes of each dim at which the call fails: the others as in the example, or else as in the call."""
+    """Return the sizes of each dim at which the call fails.
+
+    The other dims are as in the example; if no size fails then, as in the call.
+    """
     example = judge.spec.example_sizes
     found = []
     for name in judge.spec.dims:

@@ -17,7 +17,8 @@ from pytest_torchexport.results.failures import (
 )
 from pytest_torchexport.results.verdict import Difference
 
-# The first kind that occurs names the failure: a kind that makes the others meaningless comes before them.
+# The first kind that occurs names the failure: a kind that makes the others meaningless comes
+# before them.
 KINDS: tuple[tuple[str, type[Failure]], ...] = (
     ("hung", ArtifactHung),
     ("crashed", ArtifactCrashed),

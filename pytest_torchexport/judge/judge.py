@@ -30,13 +30,14 @@ from pytest_torchexport.outcomes.observe import (
 from pytest_torchexport.results.failures import Failure, SpecError
 from pytest_torchexport.results.verdict import Difference
 
-# From this share of the time limit on, a difference is calibrated with eager's cheapest other runs only.
+# From this share of the time limit on, a difference is calibrated with eager's cheapest other runs
+# only.
 CALIBRATING_SHARE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Judgment:
-    """A legal call: the recipe it was made from (a strided call may have been made contiguous), and its failure."""
+    """The failure of a legal call, and its recipe: a strided call may have been made contiguous."""
 
     recipe: Recipe
     failure: Failure | None
@@ -77,7 +78,7 @@ class Judge:
         return self._accepted.spec
 
     def call(self, recipe: Recipe, repeats: int = 1, *, counted: bool = True) -> Judgment | None:
-        """Return the judgment on a call, run ``repeats`` times on the artifact; None if the call is not legal.
+        """Return the judgment on a call, run ``repeats`` times on the artifact; None if not legal.
 
         ``counted``: eager's outputs of the call count for what a pass is worth.
         """
@@ -112,7 +113,7 @@ class Judge:
         return judgment.failure if judgment is not None else None
 
     def fails(self, call: Call) -> bool:
-        """Return True if the artifact differs from eager on a call that no recipe made; False if eager refuses it."""
+        """Return True if the artifact differs from eager on a call; False if eager refuses it."""
         outcome = self._reference.on_cpu(call)
         expected = (
             self._reference.on_device(call, outcome) if isinstance(outcome, Returned) else outcome
@@ -128,7 +129,7 @@ class Judge:
             return self._in_time(self._runner.run(call, seed))
 
     def in_a_row(self, calls: Sequence[Call]) -> list[tuple[Outcome, Tensors]]:
-        """Return each call's outcome and the state after it; each call starts where the one before ended."""
+        """Return each call's outcome and state; a call starts where the one before ended."""
         with self._log.during(Activity.ARTIFACT):
             found = self._runner.in_a_row(calls, self._plan.seed)
             return [(self._in_time(outcome), tensors) for outcome, tensors in found]
@@ -145,7 +146,7 @@ class Judge:
         states: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
         more: Sequence[Difference] = (),
     ) -> list[Difference]:
-        """Return what differs after the last of ``calls`` in a row and is not explained by eager's own error.
+        """Return the differences after the last of ``calls`` that eager's error does not explain.
 
         ``states`` are eager's and the artifact's tensors by name, ``more`` their differences.
         """
@@ -169,15 +170,16 @@ class Judge:
         return [self._named(item) for item in differences]
 
     def _in_time(self, outcome: Outcome) -> Outcome:
-        """Raise TimeLimitExceeded if a call in this process hung: it has used up the item's time."""
+        """Raise TimeLimitExceeded if a call in this process hung, which used up the item's time."""
         if isinstance(outcome, TimedOut) and not self._runner.isolated:
             raise TimeLimitExceeded
         return outcome
 
     def _no_answer(self, recipe: Recipe, differences: Sequence[Difference]) -> bool:
-        """Return True if eager itself returns nan wherever the artifact differs, on values that were only assumed.
+        """Return True if eager returns nan wherever the artifact differs, on assumed values.
 
-        A fully masked row has no right answer. On the example's values, or on declared ones, it is a difference.
+        A fully masked row has no right answer. On the example's values, or on declared ones, it is
+        a difference.
         """
         declared = any(leaf.domain.declared for leaf in self.spec.tensors)
         if declared or any(d.expected != "nan" for d in differences):
@@ -188,7 +190,7 @@ class Judge:
         return True
 
     def _nan_of_the_example(self, recipe: Recipe) -> bool:
-        """Return True if eager returns nan at these sizes on the example's values too: then the sizes cause it."""
+        """Return True if eager returns nan at these sizes on the example's values too."""
         call = build(self.spec, example_recipe(self.spec, recipe.sizes))
         outcome = self._reference.on_cpu(call) if call is not None else None
         return isinstance(outcome, Returned) and has_nan(outcome.value)

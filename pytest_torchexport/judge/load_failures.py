@@ -11,7 +11,10 @@ from pytest_torchexport.targets.formats.missing_dependencies import remedies
 
 
 def raise_not_loaded(problem: Outcome, printed: str, blocked: Sequence[str]) -> None:
-    """Raise the failure for a file that was not loaded. ``blocked`` are the packages that the process does not have."""
+    """Raise the failure for a file that was not loaded.
+
+    ``blocked`` are the packages that the process does not have.
+    """
     if isinstance(problem, Crashed):
         raise ArtifactCrashed(f"while it was loaded: {problem.reason}", output=printed)
     if isinstance(problem, TimedOut):
@@ -25,7 +28,10 @@ def raise_not_loaded(problem: Outcome, printed: str, blocked: Sequence[str]) -> 
 
 
 def _names(text: str, package: str) -> bool:
-    """Return True if a text names a package, something in it or its operators; not a path or a file of that name."""
+    """Return True if a text names a package, a part of it or its operators.
+
+    Paths and files of that name do not count.
+    """
     begins, ends = r"(?:(?<![\w./\\-])|(?<=ops\.))", r"(?![\w/\\-]|\.(?:pt2?|pth|onnx)\b)"
     return re.search(begins + re.escape(package) + ends, text) is not None
 

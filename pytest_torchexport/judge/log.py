@@ -39,10 +39,12 @@ class Shrunk:
 
 @dataclass
 class ItemLog:
-    """What is assumed, counts of calls by origin, sizes reached, notes, seconds per step, errors, failing calls.
+    """What the steps of an item record for its verdict.
 
-    ``activity`` is who is at work, and ``trying`` the call that is being made. ``ran`` keeps the calls for the
-    self-test, if one is asked for. ``outputs`` is what eager returned over all calls. ``held`` are failures that are raised only if no other step raises one.
+    ``calls`` counts calls by origin; ``reached`` are the sizes that were run, by dim. ``activity``
+    is what runs now, and ``trying`` the call that is being made. ``ran`` keeps the calls for the
+    self-test, if one is asked for. ``outputs`` is what eager returned over all calls.
+    ``held`` are failures that are raised only if no other step raises one.
     """
 
     assumed: tuple[Assumption, ...] = ()

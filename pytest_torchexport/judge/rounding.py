@@ -1,18 +1,19 @@
-"""Eager as another, equally right implementation might have rounded it.
+"""Run eager with the last digits that another, equally correct implementation might give.
 
-Whoever computes the same formula with other kernels (an ONNX runtime, a fused kernel, another machine) gets
-other last digits. These blocks run eager's own operators and change nothing but what rounding is free to
-change, so what they scatter is eager's own error on that very call, and nothing else:
+An implementation of the same formula with other kernels (an ONNX runtime, a fused kernel, another
+machine) gets other last digits. The two blocks here run eager's own operators and change only what
+rounding may change. How far the results scatter is eager's own error on that call:
 
-- ``scattered``: each result that had to be rounded is moved by about one unit in the last place, and the
-  terms of sums and products of matrices by as much (Monte Carlo arithmetic: D. S. Parker, UCLA CSD-970002,
-  1997). What is exact stays exact: moved data, comparisons, ``floor``, ``max``, sums of small integers. A
-  threshold that a computation lands *on* is therefore no excuse, one that it lands *near* is. Equal numbers
-  leave ``sort`` and ``topk`` in any order, as their documentation says.
-- ``sequential``: sums, and the means, norms, variances and products of matrices made of them, are added up
-  one term after the other, as ONNX Runtime does along outer axes, where torch adds pairwise or in double.
+- ``scattered`` moves each result that had to be rounded by about one unit in the last place, and
+  the terms of sums and products of matrices by as much (Monte Carlo arithmetic: D. S. Parker, UCLA
+  CSD-970002, 1997). Exact results stay as they are: moved data, comparisons, ``floor``, ``max``,
+  sums of small integers. So a value that lies exactly *on* a threshold stays there, and one *near*
+  it may cross it. Equal numbers leave ``sort`` and ``topk`` in any order, as documented.
+- ``sequential`` adds up sums, and the means, norms, variances and products of matrices made of
+  them, one term after the other. ONNX Runtime does so along outer axes; torch adds pairwise or in
+  double precision.
 
-Separate from ``calibrate`` because this is about operators, and that about verdicts.
+Separate from ``calibrate``, which compares the results: this file is about operators.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ import torch
 from pytest_torchexport.outcomes import torch_private
 from pytest_torchexport.outcomes.operators import dispatched
 
-# Results are moved by a random multiple, up to this, of the dtype's epsilon.
+# Results are moved by a random multiple of the dtype's epsilon, up to this.
 REACH = 1.5
-# Kernels of half precision compute in float32 and round once: to a neighbor at most.
+# Kernels of half precision compute in float32 and round once, so to a neighboring number at most.
 REACH_HALF = 0.75
-# Numbers this many epsilons apart may come in any order.
+# Numbers this many epsilons apart may be sorted in any order.
 TIED = 8.0
-# Above this many elements a result is taken for rounded without looking whether it was.
+# Results with more elements count as rounded; whether they were is not computed.
 LOOKED_AT = 1_000_000
-# Longer axes are not added up term by term: a Python loop would cost more than the answer is worth.
+# Longer axes are not added up term by term: a Python loop would be too slow.
 LONGEST = 20_000
-
-# Nor are products of matrices with more single products than this.
+# Matrices with more multiplications are not multiplied step by step, for the same reason.
 MOST_PRODUCTS = 10_000_000
 
-# Operators with float results that never round. Views are told by torch; these copy, pick or compare.
+# Operators with float results that never round: they copy, pick or compare. torch itself marks
+# views.
 EXACT = frozenset(
     """
     _reshape_alias _reshape_copy _to_copy _unique2 _unsafe_view abs adaptive_max_pool1d
@@ -51,10 +52,11 @@ EXACT = frozenset(
     channel_shuffle clamp clamp_max clamp_min clone col2im constant_pad_nd contiguous copy
     copysign cummax cummin diag diag_embed diagonal_copy dropout embedding empty empty_like
     empty_strided expand_copy eye
-    _fake_quantize_per_tensor_affine_cachemask_tensor_qparams fake_quantize_per_channel_affine_cachemask
-    fake_quantize_per_tensor_affine_cachemask histc fill flip floor fmax fmin fractional_max_pool2d full full_like
-    gather glu_backward hardtanh heaviside im2col index index_fill index_select
-    isfinite lift_fresh lift_fresh_copy masked_fill masked_scatter masked_select max max_pool1d
+    _fake_quantize_per_tensor_affine_cachemask_tensor_qparams
+    fake_quantize_per_channel_affine_cachemask fake_quantize_per_tensor_affine_cachemask
+    fill flip floor fmax fmin fractional_max_pool2d full full_like gather glu_backward hardtanh
+    heaviside histc im2col index index_fill index_select isfinite lift_fresh
+    lift_fresh_copy masked_fill masked_scatter masked_select max max_pool1d
     max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices maximum min minimum
     nan_to_num nanmedian narrow_copy neg new_empty new_full new_ones new_zeros normal ones
     ones_like permute_copy pixel_shuffle pixel_unshuffle positive put rand rand_like randint
@@ -65,30 +67,34 @@ EXACT = frozenset(
     upsample_nearest1d upsample_nearest2d upsample_nearest3d where zero zeros zeros_like
     """.split()  # noqa: SIM905  # as a list they would be 130 lines
 )
-# Sums of products, which are exact in every order where all partial sums are. A mean, a variance or a softmax
-# may come out as a round number too, and is still computed otherwise by the next kernel.
+# Sums of products: if all partial sums are exact, the result is exact in any order. A mean, a
+# variance or a softmax may look exact by chance, and another kernel still computes it differently.
 SUMS = frozenset(
     """
-    addbmm addmm addmv addr baddbmm bmm convolution cumsum dot index_add index_put linear matmul mm mv
-    nansum scatter_add sum trace vdot
+    addbmm addmm addmv addr baddbmm bmm convolution cumsum dot index_add index_put linear matmul
+    mm mv nansum scatter_add sum trace vdot
     """.split()  # noqa: SIM905  # as above
 )
-# Their order among equal elements is anybody's choice:
+# The order of equal elements is not defined for these:
 # https://docs.pytorch.org/docs/stable/generated/torch.topk.html and torch.sort (stable=False).
 ORDERING = frozenset(["topk", "sort", "kthvalue", "median", "mode"])
-# A native kernel writes to these, so it must be given the very tensors.
-_WRITTEN_UNSAID = frozenset(["running_mean", "running_var"])
+# A native kernel writes to these arguments although its schema does not say so, so it must get the
+# original tensors.
+_WRITTEN_UNDECLARED = frozenset(["running_mean", "running_var"])
 
 
 @dataclass
 class Ties:
-    """Whether ``sort``, ``topk`` and their kin met equal numbers, or numbers a rounding apart."""
+    """Whether ``sort``, ``topk`` and the like met numbers that are equal but for rounding."""
 
     met: bool = False
 
 
 def scattered(seed: int, ties: Ties | None = None) -> AbstractContextManager[None]:
-    """Each rounded result a little elsewhere; another seed, another scatter. ``ties`` is told of any."""
+    """Move each rounded result a little within the block, differently for each seed.
+
+    Record in ``ties`` if an operator met equal numbers.
+    """
     return dispatched(_Scatter(seed, ties if ties is not None else Ties()).operator)
 
 
@@ -99,12 +105,12 @@ def _has_ties(tensor: torch.Tensor, dim: int) -> bool:
 
 
 def sequential() -> AbstractContextManager[None]:
-    """Sums one term after the other, also those inside means, variances and normalizations."""
+    """Add up sums one term after the other, also in means, variances and normalizations."""
     return dispatched(_one_term_after_the_other)
 
 
 class _Scatter:
-    """Rounds by a random stream of its own."""
+    """Move rounded results by a random stream of its own."""
 
     def __init__(self, seed: int, ties: Ties) -> None:
         self._ties = ties
@@ -113,7 +119,7 @@ class _Scatter:
     def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operator."""
         if not torch_private.is_operator(func):
-            return func(*args, **kwargs)  # torch.cond and its kin
+            return func(*args, **kwargs)  # torch.cond and other higher-order operators
         name = name_of(func)
         if name in ORDERING and not _argument(func, args, kwargs, "stable"):
             return self._ordered(func, args, kwargs)
@@ -126,7 +132,7 @@ class _Scatter:
     def _rounded(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         sums = torch.Tag.pointwise not in func.tags
         written = _written(func)
-        # An operator that sums and writes cannot be run twice to see what it would have been.
+        # An operator that sums and writes cannot be run twice to learn its exact result.
         known = not sums or (not written and _adds_exactly(func, args, kwargs))
         exact = _exact_elements(func, args, kwargs) if known else None
         plain = None
@@ -143,9 +149,8 @@ class _Scatter:
             }
             result = func(*moved, **named)
             if not _floats(result) and not written:
-                return func(
-                    *args, **kwargs
-                )  # an index, a count, a Python number: it picks, or compares
+                # An index, a count or a Python number: the operator picks or compares.
+                return func(*args, **kwargs)
         else:
             result = func(*args, **kwargs)
         outputs = _floats(result)
@@ -158,7 +163,7 @@ class _Scatter:
         return result
 
     def _move_term(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A term of a sum; of half precision none is rounded before the sum is."""
+        """Move a term of a sum, except in half precision, where only the sum is rounded."""
         return self._move(tensor) if _wide(tensor) is tensor else tensor
 
     def _move(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -169,7 +174,7 @@ class _Scatter:
         return tensor + tensor * shift.to(tensor.device)
 
     def _ordered(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """The operator on its input in another order, with the indices told in the old one."""
+        """Run an operator on its input in another order; return indices into the given order."""
         tensor = args[0]
         dim = _argument(func, args, kwargs, "dim")
         if dim is None or not tensor.dim():
@@ -199,13 +204,13 @@ def _one_term_after_the_other(func: Any, args: tuple[Any, ...], kwargs: dict[str
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    """Half precision is accumulated in float32, by whatever kernel."""
+    """Return half precision as float32, in which every kernel accumulates it."""
     small = tensor.is_floating_point() and tensor.dtype.itemsize < torch.float32.itemsize
     return tensor.float() if small else tensor
 
 
 def _one_by_one(terms: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
-    """The sum over the axes, kept as size 1."""
+    """Return the sum over the axes, which keep size 1."""
     for axis in axes:
         total = torch.zeros_like(terms.select(axis, 0))
         for part in terms.unbind(axis):
@@ -215,7 +220,7 @@ def _one_by_one(terms: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
 
 
 def _axes(tensor: torch.Tensor, dim: Any) -> tuple[int, ...] | None:
-    """The axes that ``dim`` names; None where there is nothing to add up, or too much."""
+    """Return the axes that ``dim`` names; None if there is nothing to add up, or too much."""
     if not tensor.dim():
         return None
     dims = dim if isinstance(dim, (list, tuple)) else [dim] if dim is not None else []
@@ -277,12 +282,11 @@ def _norm(
 
 
 def _product(self: torch.Tensor, mat2: torch.Tensor, **_: Any) -> torch.Tensor | None:
-    """A product of matrices, or of batches of them, one inner index after the other."""
+    """Multiply matrices, or batches of them, one inner index after the other."""
     inner = self.shape[-1]
     if not 0 < inner <= LONGEST or inner * self.shape[-2] * mat2.shape[-1] > MOST_PRODUCTS:
         return None
-    # Half precision is accumulated in float32 wherever it is multiplied fast.
-    left, right = (item.float() if item.dtype.itemsize < 4 else item for item in (self, mat2))
+    left, right = _wide(self), _wide(mat2)
     total = torch.zeros_like(left[..., :1] * right[..., :1, :])
     for index in range(inner):
         total = total + left[..., index : index + 1] * right[..., index : index + 1, :]
@@ -318,15 +322,14 @@ def _attention(
     scale: Any = None,
     **_: Any,
 ) -> torch.Tensor | None:
-    """Attention in separate steps, each rounded to the dtype, where a fused kernel rounds once."""
+    """Compute attention in separate steps, each rounded; a fused kernel rounds once."""
     if dropout_p:
         return None
-    groups = query.shape[-3] // max(
-        key.shape[-3], 1
-    )  # heads of the query per head of key and value
+    # Heads of the query per head of key and value.
+    groups = query.shape[-3] // max(key.shape[-3], 1)
     key, value = (item.repeat_interleave(groups, -3) for item in (key, value))
     factor = float(query.shape[-1] ** -0.5 if scale is None else scale)
-    # As torch's own unfused implementation does, and the ONNX exporter after it.
+    # As torch's own unfused implementation and the ONNX exporter do.
     query, key = query * factor**0.5, key * factor**0.5
     scores = query @ key.transpose(-2, -1)
     if is_causal:
@@ -364,7 +367,7 @@ def _layer_norm(
     return _scaled(_normalized(input, list(axes), eps), weight, bias)
 
 
-def _group_norm(
+def _group_norm(  # the operator's own signature
     input: torch.Tensor,  # noqa: A002  # the operator's own name for it
     weight: Any,
     bias: Any,
@@ -397,7 +400,7 @@ def _batch_norm(
     return _scaled(_normalized(input, axes, eps), *wide)
 
 
-# The first output of each operator that adds up what one axis or more hold, in terms of single additions.
+# How to compute the first output of each operator that sums over axes, with single additions.
 _SUMS: Mapping[str, Callable[..., torch.Tensor | None]] = {
     "sum": _sum,
     "mean": _mean,
@@ -419,12 +422,12 @@ _SUMS: Mapping[str, Callable[..., torch.Tensor | None]] = {
 
 
 def name_of(func: Any) -> str:
-    """``add`` for ``aten::add_.Tensor``."""
+    """Return an operator's plain name: ``add`` for ``aten::add_.Tensor``."""
     return str(torch_private.schema_of(func).name).rpartition("::")[2].removesuffix("_")
 
 
 def _argument(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> Any:
-    """The value of an operator's argument: given by place or name, or else its default."""
+    """Return an operator's argument, given by place or by name, or its default."""
     for index, item in enumerate(torch_private.schema_of(func).arguments):
         if item.name == name:
             if index < len(args) and not item.kwarg_only:
@@ -434,8 +437,9 @@ def _argument(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], name:
 
 
 def _adds_exactly(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether the operator is exact wherever all its partial sums are: a sum of products, or its mean over as
-    many terms as a power of two.
+    """Return True if the operator is exact whenever all its partial sums are.
+
+    True for sums of products, and for a mean if its number of terms is a power of two.
     """
     name = name_of(func)
     if name != "mean":
@@ -447,14 +451,16 @@ def _adds_exactly(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 
 
 def _written(func: Any) -> frozenset[str]:
-    """Names of the arguments that the operator writes to."""
-    said = {
+    """Return the names of the arguments that the operator writes to."""
+    declared = {
         item.name
         for item in torch_private.schema_of(func).arguments
         if item.alias_info is not None and item.alias_info.is_write
     }
-    unsaid = {item.name for item in torch_private.schema_of(func).arguments} & _WRITTEN_UNSAID
-    return frozenset(said | unsaid)
+    undeclared = {
+        item.name for item in torch_private.schema_of(func).arguments
+    } & _WRITTEN_UNDECLARED
+    return frozenset(declared | undeclared)
 
 
 def _is_float(value: Any) -> bool:
@@ -478,7 +484,7 @@ def _floats(value: Any) -> list[torch.Tensor]:
 
 
 def _each(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
-    """An operator's argument with each float tensor in it replaced."""
+    """Return an operator's argument with each float tensor in it replaced."""
     if _is_float(value):
         return function(value)
     if isinstance(value, (list, tuple)):
@@ -489,10 +495,12 @@ def _each(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
 def _exact_elements(
     func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> list[torch.Tensor] | None:
-    """Per float output, which elements needed no rounding: float64's result is one that the dtype holds.
+    """Return per float output a mask of the elements that needed no rounding; None if unknown.
 
-    A sum that comes out as zero may have cancelled in this order only, so it counts as rounded. None where
-    it cannot be told.
+    These are the elements whose result in float64 is a number of the dtype.
+
+    A sum of zero counts as rounded:
+    its terms may cancel in this order only.
     """
     narrow = {tensor.dtype for tensor in _floats((args, kwargs))}
     if torch.float64 in narrow or torch.complex128 in narrow:

@@ -1,6 +1,6 @@
-"""How an artifact is called: in this process, or in the sandbox, where it may crash.
+"""Call an artifact in this process, or in the sandbox, where it may crash.
 
-Separate from the judge, which only wants to know what came of a call.
+Separate from the judge, which looks at outcomes only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pytest_torchexport.targets.base import Artifact
 
 
 class Runnable(Protocol):
-    """What can be called in this process."""
+    """An artifact that can be called in this process."""
 
     @property
     def module(self) -> Any:
@@ -56,7 +56,7 @@ class Runner(Protocol):
         """Return the outcome of the call, made from the state as exported."""
 
     def in_a_row(self, calls: Sequence[Call], seed: int) -> list[tuple[Outcome, Tensors]]:
-        """Return each call's outcome and the state after it; each call starts where the one before ended."""
+        """Return each call's outcome and state; a call starts where the one before ended."""
 
     def tensors(self) -> Tensors:
         """Return the parameters and buffers that the artifact starts with, by name."""
@@ -96,7 +96,7 @@ class InProcess:
         return outcome
 
     def in_a_row(self, calls: Sequence[Call], seed: int) -> list[tuple[Outcome, Tensors]]:
-        """Return each call's outcome and the state after it; each call starts where the one before ended."""
+        """Return each call's outcome and state; a call starts where the one before ended."""
         artifact = self._artifact()
         found = [
             (self._observe(artifact, call, seed), tensors_of(artifact.module)) for call in calls
@@ -126,11 +126,43 @@ class InProcess:
         return observe(artifact, call.to(self._device), seed=seed, run=run)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoadedArtifact:
+    """An artifact that a session of the sandbox has loaded. Its results are put on ``device``."""
+
+    session: SandboxSession
+    artifact: Artifact
+    device: str
+
+    def run(
+        self, call: Call, *, seed: int, limit: float, anew: bool = True, state: bool = False
+    ) -> tuple[Outcome, Tensors]:
+        """Return the outcome of a call as eager would give it, and the state after it if ``state``.
+
+        The returned value is unpacked; its inputs are those of ``call``. ``limit`` is in seconds;
+        ``anew``: the call starts from the state as loaded.
+        """
+        own = call.to("cpu")
+        try:
+            packed = self.artifact.pack_inputs(own)
+        except Exception as error:
+            return raised(error), {}
+        outcome, tensors = self.session.run(packed, seed=seed, limit=limit, anew=anew, state=state)
+        if not isinstance(outcome, Returned):
+            return outcome, tensors
+        try:
+            value = self.artifact.unpack_outputs(outcome.value)
+        except Exception as error:
+            return raised(error), tensors
+        here = Call((value,)).to(self.device).args[0]
+        return Returned(here, _inputs_after(own, packed, outcome.inputs).to(self.device)), tensors
+
+
 @dataclass
 class InSandbox:
     """Call an artifact in the clean process: loaded once, and loaded again after each crash.
 
-    ``open`` starts a session that has it loaded; ``left`` tells how many seconds a call may take.
+    ``open`` starts a session that has it loaded; ``left`` returns the seconds that a call may take.
     """
 
     artifact: Artifact
@@ -142,11 +174,11 @@ class InSandbox:
     _printed: str = ""
 
     def run(self, call: Call, seed: int) -> Outcome:
-        """Return the outcome of the call, made from how the artifact was loaded."""
+        """Return the outcome of the call, made from the state as loaded."""
         return self._run(call, seed)[0]
 
     def in_a_row(self, calls: Sequence[Call], seed: int) -> list[tuple[Outcome, Tensors]]:
-        """Return each call's outcome and the state after it; each call starts where the one before ended."""
+        """Return each call's outcome and state; a call starts where the one before ended."""
         found: list[tuple[Outcome, Tensors]] = []
         for call in calls:
             if found and isinstance(found[-1][0], (Crashed, TimedOut)):
@@ -173,16 +205,8 @@ class InSandbox:
     def _run(
         self, call: Call, seed: int, *, anew: bool = True, state: bool = False
     ) -> tuple[Outcome, Tensors]:
-        return call_in_sandbox(
-            self._opened(),
-            self.artifact,
-            call,
-            device=self.device,
-            seed=seed,
-            limit=self.left(),
-            anew=anew,
-            state=state,
-        )
+        loaded = LoadedArtifact(session=self._opened(), artifact=self.artifact, device=self.device)
+        return loaded.run(call, seed=seed, limit=self.left(), anew=anew, state=state)
 
     def _opened(self) -> SandboxSession:
         if self.session is None or self.session.over:
@@ -191,12 +215,12 @@ class InSandbox:
 
 
 class SandboxRaised(RuntimeError):
-    """What an artifact in the sandbox did instead of returning, for a caller of ``AsFunction``."""
+    """Raised by ``AsFunction`` if the artifact did not return."""
 
 
 @dataclass(frozen=True)
 class AsFunction:
-    """An artifact as a plain function, however it is run."""
+    """A runner as a plain function."""
 
     runner: Runner
     seed: int
@@ -211,45 +235,16 @@ class AsFunction:
         return outcome.value
 
 
-def call_in_sandbox(
-    session: SandboxSession,
-    artifact: Artifact,
-    call: Call,
-    *,
-    device: str,
-    seed: int,
-    limit: float,
-    anew: bool = True,
-    state: bool = False,
-) -> tuple[Outcome, Tensors]:
-    """Return the outcome of a call of a loaded artifact in eager's terms, and its state if ``state``.
-
-    The returned value is unpacked and on ``device``; its inputs are those of ``call``. ``limit`` is in seconds;
-    ``anew``: the call starts from how the artifact was loaded.
-    """
-    own = call.to("cpu")
-    try:
-        packed = artifact.pack_inputs(own)
-    except Exception as error:
-        return raised(error), {}
-    outcome, tensors = session.run(packed, seed=seed, limit=limit, anew=anew, state=state)
-    if not isinstance(outcome, Returned):
-        return outcome, tensors
-    try:
-        value = artifact.unpack_outputs(outcome.value)
-    except Exception as error:
-        return raised(error), tensors
-    here = Call((value,)).to(device).args[0]
-    return Returned(here, _inputs_after(own, packed, outcome.inputs).to(device)), tensors
-
-
 def is_scripted(module: Any) -> bool:
     """Return True if the module that holds an artifact's state is TorchScript."""
     return isinstance(module, torch.jit.ScriptModule)
 
 
 def _inputs_after(call: Call, packed: Call, after: Call) -> Call:
-    """Return the call with its inputs as they were left. Packing hands on the call's own tensors."""
+    """Return the call with its inputs as they were left.
+
+    ``packed`` holds the call's own tensors, and ``after`` the same inputs in the same order.
+    """
     left = {id(a): b for a, b in zip(packed.tensors(), after.tensors(), strict=True)}
 
     def own(leaf: Any) -> Any:

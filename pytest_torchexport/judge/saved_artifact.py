@@ -1,4 +1,4 @@
-"""An artifact's files: saved, moved to a directory of the sandbox, opened there, kept after a failure."""
+"""Open an artifact's files in the sandbox, and keep them after a failure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from pytest_torchexport.sandbox.session import SandboxSession
 class SavedArtifact:
     """A file in a directory of its own, and the session that has it loaded (None: it did not load).
 
-    ``blocked`` are the packages that the process does not have; ``thorough`` and ``fresh`` say how carefully the
-    process puts its state back after a call. ``first_runs`` are the calls of the example that were made there.
+    ``blocked`` are the packages that the process does not have; ``thorough`` and ``fresh`` say how
+    carefully the process puts its state back after a call. ``first_runs`` are the calls of the
+    example that were made there.
     """
 
     path: Path
@@ -30,7 +31,10 @@ class SavedArtifact:
     first_runs: tuple[tuple[Outcome, Tensors], ...] = ()
 
     def open(self, device: str | None = None) -> SandboxSession:
-        """Load it in a new process, on the item's device or another. Raises LoadFailed if there is no process."""
+        """Load it in a new process, on the item's device or another.
+
+        Raises LoadFailed if no process can be started.
+        """
         return self.open_file(self.path, device)
 
     def open_file(self, path: Path, device: str | None = None) -> SandboxSession:

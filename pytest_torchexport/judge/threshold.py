@@ -17,19 +17,21 @@ from pytest_torchexport.judge.branch_results import BranchResults
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.observe import Returned
 
-# Nearer to its threshold than so many units in the last place, a sum of floats decides either way. Measured: branches
-# flip up to a relative margin of 1e-7 in float32, and none from 1e-6 on. In half precision only a few units are that
-# little.
+# A sum of floats this near to a threshold, in units in the last place, may fall on either side.
+# Measured: branches flip up to a relative margin of 1e-7 in float32, and none from 1e-6 on. In half
+# precision that margin is only a few units.
 UNITS = 100
 FINE = 1e-4
 COARSE = 4
-# How many calls beside one on a threshold are tried.
+# How many calls near one on a threshold are tried.
 BESIDE = 8
 
 
 def rounding_decides(case: Case, recipe: Recipe) -> bool:
-    """Return True if a failing call stands on the threshold of a branch that the artifact has too, and the artifact
-    does there what eager does on a call that differs by a few units in the last place.
+    """Return True if rounding alone decides which branch a failing call takes.
+
+    That is so if the artifact has the branch too, and does what eager does on a call that differs
+    by a few units in the last place.
 
     An operand that is an element of the input does not count: it was not rounded.
     """
@@ -68,7 +70,7 @@ def _agrees_beside(case: Case, call: Call, distance: float) -> bool:
 
 
 def _beside(call: Call, distance: float) -> Iterator[Call]:
-    """Yield the call with its floats moved by a part of themselves: up, down, and at random."""
+    """Yield the call with its floats moved by a relative ``distance``: up, down, at random."""
     generator = torch.Generator().manual_seed(0)
 
     def moved(leaf: Any, way: int) -> Any:
@@ -83,9 +85,7 @@ def _beside(call: Call, distance: float) -> Iterator[Call]:
 
 
 def _is_of_the_input(call: Call, event: Event) -> bool:
-    """Return True if every float that a condition compared is an element of the call's inputs, bit for bit, or a
-    constant of the code.
-    """
+    """Return True if a condition compared only constants and unchanged elements of the inputs."""
     compared = [item for item in event.operands if isinstance(item, float)]
     floats = [item for item in call.tensors() if item.is_floating_point()]
     computed = [
@@ -97,6 +97,6 @@ def _is_of_the_input(call: Call, event: Event) -> bool:
 
 
 def _precision(call: Call) -> float:
-    """Return the coarsest unit in the last place among a call's floats."""
+    """Return the largest epsilon among a call's float dtypes."""
     floats = [item.dtype for item in call.tensors() if item.is_floating_point()]
     return max([torch.finfo(dtype).eps for dtype in floats or [torch.float32]])

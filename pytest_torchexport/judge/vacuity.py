@@ -1,7 +1,7 @@
-"""Detect vacuous passes: outputs that are constant, all NaN, or below tolerance, so that parity cannot fail.
+"""Detect vacuous passes: outputs so constant, NaN or small that parity cannot fail.
 
-Separate from ``compare`` because this looks at eager alone, over all calls. Also tells whether there were enough different
-calls.
+Separate from ``compare`` because this looks at eager alone, over all calls. Also tells whether
+there were enough different calls.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.results.failures import Ineffective
 
-# An item checked hardly anything if eager takes a smaller share of the generated calls than ACCEPTED_SHARE, and fewer
-# different calls than HARDLY_ANY; or if eager refused calls and took no more than TOO_FEW.
+# An item checked hardly anything if eager takes a smaller share of the generated calls than
+# ACCEPTED_SHARE, and fewer different calls than HARDLY_ANY; or if eager refused calls and took no
+# more than TOO_FEW.
 ACCEPTED_SHARE = 0.1
 HARDLY_ANY = 10
 TOO_FEW = 3
@@ -90,7 +91,7 @@ class OutputActivity:
             self._leaves[path].saw(tensor)
 
     def complaints(self) -> list[str]:
-        """Return why parity can hardly fail, in sentences; nothing if at least one output varies."""
+        """Return reasons why parity can hardly fail; none if at least one output varies."""
         said = {path: next(self._about(path, leaf), "") for path, leaf in self._leaves.items()}
         return [text for text in said.values() if text] if said and all(said.values()) else []
 
@@ -112,13 +113,13 @@ class OutputActivity:
             yield f"{path} does not depend on the input"
         elif max(leaf.largest, leaf.moved) <= atol:
             yield (
-                f"{path} is never larger than {leaf.largest:.2g}, and {atol:g} is forgiven: give rtol and "
-                "atol of your own"
+                f"{path} is never larger than {leaf.largest:.2g}, and differences up to {atol:g} "
+                "pass: give rtol and atol of your own"
             )
         elif leaf.moved <= atol + rtol * leaf.largest:
             yield (
-                f"{path} hardly depends on the input: it moves by {leaf.moved:.2g} at most, and "
-                f"{atol + rtol * leaf.largest:.2g} is forgiven"
+                f"{path} hardly depends on the input: it changes by {leaf.moved:.2g} at most, and "
+                f"differences up to {atol + rtol * leaf.largest:.2g} pass"
             )
 
 
@@ -132,9 +133,9 @@ def weighed(
 ) -> list[str]:
     """Return why these calls prove little, in sentences.
 
-    ``refused`` counts the generated calls that eager or ``filter`` did not take; ``refusal`` is what eager raised for the
-    first of them; ``fixed`` are the dims that were to vary and of which eager takes only one size.
-    Raises Ineffective if hardly any call was made.
+    ``refused`` counts the generated calls that eager or ``filter`` did not take; ``refusal`` is
+    what eager raised for the first of them; ``fixed`` are the dims that were to vary and of which
+    eager takes only one size. Raises Ineffective if hardly any call was made.
     """
     said = (f"the first that it refused: {refusal:.200}",) if refusal else ()
     share = outputs.calls / (outputs.calls + refused)
@@ -159,7 +160,7 @@ def _gap(left: torch.Tensor, right: torch.Tensor) -> float:
 
 
 def _digest(leaf: Any) -> Any:
-    """Return what distinguishes one argument from another: the shape and the first bytes of a tensor."""
+    """Return a key of an argument: of a tensor, its shape and its first bytes."""
     if not isinstance(leaf, torch.Tensor):
         return repr(leaf)
     if not is_plain(leaf):

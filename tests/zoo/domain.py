@@ -282,7 +282,7 @@ DOMAIN = (
     row("nothing", Nothing, X, weak="zero on every call"),
     row("constant", Constant, X, weak="not depend on the input", ci="onnx_legacy"),
     row("all nan", AllNan, X, weak="nan or infinite"),
-    row("tiny", Tiny, X, weak="1e-05 is forgiven", ci="script"),
+    row("tiny", Tiny, X, weak="differences up to 1e-05 pass", ci="script"),
     row("saturated", Saturated, X, weak="not depend on the input"),
     row("dead relu", DeadReLU, X, weak="zero on every call", ci="export", round_trip=True),
 )

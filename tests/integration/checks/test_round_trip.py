@@ -21,6 +21,7 @@ from pytest_torchexport import check_export
 from pytest_torchexport.checks import round_trip, serving
 from pytest_torchexport.sandbox import process, session, wire
 from pytest_torchexport.sandbox.libraries import LIBRARIES
+from pytest_torchexport.sandbox.libraries import library_named
 from pytest_torchexport.sandbox.process import Server
 from pytest_torchexport.sandbox.session import SandboxSession
 from pytest_torchexport.targets.base import DirectArtifact
@@ -198,7 +199,7 @@ def test_what_is_saved_otherwise_than_it_is_in_memory_differs(monkeypatch):
         return path
 
     monkeypatch.setattr(DirectArtifact, "save", save)
-    failed(check(), "RoundTripDiffers", "changed what the program says of itself", "parameter")
+    failed(check(), "RoundTripDiffers", "changed what the program contains", "parameter")
 
 
 def test_names_that_saving_changes_are_told(monkeypatch):
@@ -437,7 +438,7 @@ def kill_child(own):
 
 
 def kill_server(own):
-    server = Server.of(own._source.library)
+    server = Server.of(library_named(own._source.library))
     os.kill(server._process.pid, signal.SIGKILL)
     server._process.wait()
 

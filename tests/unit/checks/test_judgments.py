@@ -114,7 +114,7 @@ def test_tensors_of_one_name_are_compared_and_others_are_listed():
     (difference,) = carried_differences(after, {"buffer a": torch.zeros(2)}, exact)
     assert difference.path == "buffer a"
     assert state.not_carried(before, after, {"buffer a": torch.ones(2)}) == ["buffer b"]
-    with pytest.raises(StateDiffers, match="does not start where"):
+    with pytest.raises(StateDiffers, match="does not start in the module"):
         state.raise_if_moved_on(before, {"buffer a": torch.ones(2)}, ["buffer a, net.py:3"])
 
 

@@ -13,8 +13,8 @@ from pytest_torchexport.judge.runners import (
     AsFunction,
     InProcess,
     InSandbox,
+    LoadedArtifact,
     SandboxRaised,
-    call_in_sandbox,
 )
 from pytest_torchexport.outcomes.observe import Crashed, NotTransferable, Raised, Returned, TimedOut
 from pytest_torchexport.targets import ProgramFacts
@@ -84,13 +84,17 @@ def returned(value, *left):
     return Returned(value, Call(left or (X,)))
 
 
-# -- elsewhere -------------------------------------------------------------------------------------
+def loaded(session, artifact):
+    return LoadedArtifact(session=session, artifact=artifact, device="cpu")
+
+
+# -- loaded ----------------------------------------------------------------------------------------
 
 
 def test_the_value_is_unpacked_and_the_inputs_are_those_of_the_call():
     session = Session([returned(X * 2, X + 1)])
     call = Call((), {"given": {"x": X}})
-    outcome, state = call_in_sandbox(session, Artifact(), call, device="cpu", seed=0, limit=1.0)
+    outcome, state = loaded(session, Artifact()).run(call, seed=0, limit=1.0)
     assert isinstance(outcome, Returned)
     assert outcome.value[0].tolist() == [2, 4]
     assert outcome.inputs.kwargs["given"]["x"].tolist() == [2, 3]
@@ -108,9 +112,7 @@ def test_the_value_is_unpacked_and_the_inputs_are_those_of_the_call():
     ],
 )
 def test_what_did_not_return_is_handed_on(outcome):
-    found, _ = call_in_sandbox(
-        Session([outcome]), Artifact(), Call((X,)), device="cpu", seed=0, limit=1.0
-    )
+    found, _ = loaded(Session([outcome]), Artifact()).run(Call((X,)), seed=0, limit=1.0)
     assert found is outcome
 
 
@@ -121,9 +123,7 @@ def test_a_translation_that_raises_is_an_outcome(method):
 
     artifact = Artifact()
     setattr(artifact, method, fails)
-    found, _ = call_in_sandbox(
-        Session([returned(X)]), artifact, Call((X,)), device="cpu", seed=0, limit=1.0
-    )
+    found, _ = loaded(Session([returned(X)]), artifact).run(Call((X,)), seed=0, limit=1.0)
     assert isinstance(found, Raised)
     assert (found.type, found.message) == ("TypeError", "not this kind")
 
