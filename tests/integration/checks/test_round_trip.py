@@ -20,8 +20,7 @@ from torch import nn
 from pytest_torchexport import check_export
 from pytest_torchexport.checks import round_trip, serving
 from pytest_torchexport.sandbox import process, session, wire
-from pytest_torchexport.sandbox.libraries import LIBRARIES
-from pytest_torchexport.sandbox.libraries import library_named
+from pytest_torchexport.sandbox.libraries import LIBRARIES, library_named
 from pytest_torchexport.sandbox.process import Server
 from pytest_torchexport.sandbox.session import SandboxSession
 from pytest_torchexport.targets.base import DirectArtifact
