@@ -1,8 +1,8 @@
-"""Which calls are legal: what the spec says, as far as eager agrees.
+"""Find the legal calls: those that fit the spec and that eager takes.
 
-Sizes and values that were only assumed are the plugin's guess: where eager refuses them they are outside
-the domain, which is reported and is nobody's fault. Where eager refuses what the user declared, the
-declaration is wrong: a SpecError. Integers are widened by what is known for sure.
+Assumed sizes and values are the plugin's guess: if eager refuses them, they are left out of the
+domain, and the report says so. If eager refuses what the user declared, the declaration is wrong: a
+SpecError. Integers that index an ``nn.Embedding`` may be any of its rows.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.results.verdict import Assumption
 
-# Where eager refuses the sizes beside the example's, it may take every so many of them.
+# If eager refuses the sizes next to the example's, it may take sizes at one of these distances.
 STEPS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64)
 
 
 def narrow_assumed(
     spec: InputSpec, eager: Callable[[Call], Outcome], note: Callable[[str], None]
 ) -> InputSpec:
-    """The spec with each assumed dim cut down to the sizes that eager takes, on the example's own values.
+    """Return the spec with each assumed dim cut down to the sizes that eager takes.
 
-    Each end of a range is asked; where eager refuses one, the limit is found by bisection.
+    On the example's own values. Tries each end of a range; if eager refuses it, finds the limit by
+    bisection.
     """
     for dim in spec.dims.values():
         if not dim.declared:
@@ -67,10 +68,10 @@ def _narrowed(
 
 
 def _accepted(dim: Dim, takes: Callable[[int], bool]) -> range:
-    """The sizes around the example's that eager takes: all of an interval, or every so many of it."""
+    """Return the sizes around the example's that eager takes: an interval, with a step."""
     for step in STEPS:
         near = [dim.example + way for way in (-step, step) if dim.example + way in dim.sizes]
-        # A smaller size alone may be taken for another reason: 1, by broadcasting.
+        # A smaller size alone may be taken for another reason: size 1, because it broadcasts.
         if step > 1 and dim.example + step not in near:
             continue
         if any(map(takes, near)) if step == 1 else near and all(map(takes, near)):
@@ -81,7 +82,7 @@ def _accepted(dim: Dim, takes: Callable[[int], bool]) -> range:
 
 
 def widen_embeddings(spec: InputSpec, subject: Subject) -> InputSpec:
-    """Integers that feed an ``nn.Embedding`` may be any of its rows."""
+    """Return the spec in which integers that index an ``nn.Embedding`` may be any of its rows."""
     if subject.module is None or not any(
         isinstance(part, torch.nn.Embedding) for part in subject.module.modules()
     ):
@@ -99,7 +100,7 @@ def widen_embeddings(spec: InputSpec, subject: Subject) -> InputSpec:
 
 
 def _limit(good: int, bound: int, step: int, takes: Callable[[int], bool]) -> int:
-    """The size furthest from ``good`` towards ``bound``, in steps, that is taken."""
+    """Return the size that is taken furthest from ``good`` towards ``bound``, in steps."""
     way = step if bound > good else -step
     taken, refused = 0, abs(bound - good) // step
     if takes(good + refused * way):
@@ -125,7 +126,7 @@ def _interval(dim: Dim, sizes: range) -> str:
 
 
 def _embedded(spec: InputSpec, subject: Subject) -> dict[str, int]:
-    """Leaf path -> rows of the smallest embedding that looked its values up on the example."""
+    """Return for each leaf that indexes embeddings on the example the rows of the smallest one."""
     integers = {leaf.path: leaf.example for leaf in spec.tensors if leaf.domain.kind == "int"}
     found: dict[str, int] = {}
 
@@ -161,7 +162,7 @@ def _reworded(assumption: Assumption, rows: dict[str, int]) -> Assumption:
 
 @dataclass(frozen=True)
 class ReferenceCall:
-    """A call that eager takes, the recipe it was made from in the end, and eager's outcome on the CPU."""
+    """A call that eager takes, the recipe that made it, and eager's outcome on the CPU."""
 
     recipe: Recipe
     call: Call
@@ -169,16 +170,16 @@ class ReferenceCall:
 
 
 class AcceptedCalls:
-    """Makes calls from recipes and asks eager whether it takes them."""
+    """Makes calls from recipes, and keeps those that eager takes."""
 
     def __init__(self, spec: InputSpec, eager: Reference, note: Callable[[str], None]) -> None:
         self.spec = narrow_assumed(widen_embeddings(spec, eager.pristine), eager.on_cpu, note)
-        # Dims that were to vary and of which eager takes one size alone.
+        # Dims that were assumed to vary, of which eager takes one size alone.
         self.fixed = tuple(name for name in spec.dims if name not in self.spec.dims)
-        # Whether eager took any generated values, or only the example's own at other sizes.
+        # True once eager took a call with generated values, and not the example's own alone.
         self.takes_other_values = False
         self.fell_back = False
-        # What eager said to the first call that it refused.
+        # Eager's outcome on the first call that it refused, as text.
         self.refusal = ""
         self._eager = eager
         self._note = note
@@ -186,10 +187,10 @@ class AcceptedCalls:
         self._refused_before = False
 
     def call(self, recipe: Recipe) -> ReferenceCall | None:
-        """The recipe's call; None where it is not legal.
+        """Return the recipe's call, or None if it is not legal.
 
-        Where eager refuses a layout, or all generated values, which were only assumed, the call is made
-        without them. Raises SpecError where eager refuses what the user declared.
+        If eager refuses a layout, or all generated values, and they were only assumed, the call is
+        made without them. Raises SpecError if eager refuses what the user declared.
         """
         if not within_memory(self.spec, recipe.sizes):
             self._note("calls too large to make were left out")
@@ -218,8 +219,9 @@ class AcceptedCalls:
         return found
 
     def _with_values_of_the_example(self, recipe: Recipe) -> ReferenceCall | None:
-        """The call with the example's own values for those that were only assumed, as long as eager has not
-        taken any others.
+        """Return the call with the example's own values in place of assumed ones.
+
+        Only as long as eager has not taken any generated values.
         """
         if self.takes_other_values:
             return None
@@ -242,7 +244,7 @@ class AcceptedCalls:
         return dataclasses.replace(recipe, leaves=leaves)
 
     def _blame(self, recipe: Recipe, outcome: Outcome) -> None:
-        """SpecError if eager still refuses when all that was only assumed is as in the example."""
+        """Raise SpecError if eager refuses the call with everything assumed as in the example."""
         declared = self._declared_part(recipe)
         call = build(self.spec, declared) if declared is not None else None
         refused = self._eager.on_cpu(call) if call is not None else None
@@ -251,7 +253,8 @@ class AcceptedCalls:
                 self._refused_before = True
                 what = str(outcome) if isinstance(outcome, Raised) else "no return"
                 self._note(
-                    f"eager refuses some generated calls, which are left out; the first: {what:.200}"
+                    "eager refuses some generated calls, which are left out; the first: "
+                    f"{what:.200}"
                 )
             return
         hung = isinstance(refused, TimedOut)
@@ -276,7 +279,7 @@ class AcceptedCalls:
         return "; ".join(dims + values)
 
     def _declared_part(self, recipe: Recipe) -> Recipe | None:
-        """The same call with everything assumed as in the example; None where nothing was declared."""
+        """Return the recipe with all assumptions as in the example; None if nothing was declared."""
         sizes = {
             name: recipe.sizes.get(name, dim.example) if dim.declared else dim.example
             for name, dim in self.spec.dims.items()
@@ -291,11 +294,11 @@ class AcceptedCalls:
 
 
 def _declared(leaf: TensorLeaf | ValueLeaf) -> bool:
-    """Whether the user said which values the leaf may take."""
+    """Return True if the user declared the values of the leaf."""
     return leaf.domain.declared if isinstance(leaf, TensorLeaf) else leaf.values is not None
 
 
 def contiguous(recipe: Recipe) -> Recipe:
-    """The same recipe with every tensor contiguous."""
+    """Return the recipe with every tensor contiguous."""
     leaves = tuple(dataclasses.replace(leaf, layout="contiguous") for leaf in recipe.leaves)
     return dataclasses.replace(recipe, leaves=leaves)

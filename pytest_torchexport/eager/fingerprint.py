@@ -1,7 +1,8 @@
-"""Everything that can be reached from a module, as names and tokens: two of them say what a forward changed.
+"""Take fingerprints of a module: everything reachable from it, by place, with a token each.
 
-Separate because it is a walk over other people's objects: it reads ``vars()`` and nothing that could run
-their code, meets cycles, and ends after ``MAX_NODES``.
+Two fingerprints show what a forward changed. Separate because it walks over other people's objects:
+it reads ``vars()`` and nothing that could run their code, meets cycles, and ends after
+``MAX_NODES``.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ MAX_DEPTH = 12
 MAX_ITEMS = 1000
 
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None), type(Ellipsis)})
-# Immutable objects that are the same where they are equal.
+# Immutable types: equal objects are the same.
 _VALUES = (
     torch.device,
     torch.dtype,
@@ -51,15 +52,17 @@ _VALUES = (
     dt.timedelta,
     enum.Enum,
 )
-# Told by what they are, never looked into.
+# Compared by identity, never walked into.
 _OPAQUE = (types.ModuleType, type, types.BuiltinFunctionType, types.CodeType, types.FrameType)
 _COUNTERS = (itertools.count, itertools.cycle)
 
 
 @dataclass
 class Reached:
-    """What was found: a token by name, the tensors by name, each module's path by its id, and the modules
-    that are in none of their parents' registers (``.to()`` and ``state_dict`` do not know them).
+    """What was found: tokens and tensors by place, the path of each module by its id.
+
+    ``unregistered`` are the paths of modules that no register of their parent has: ``.to()`` and
+    ``state_dict`` pass them by.
     """
 
     tokens: dict[StateRef, Any] = field(default_factory=dict)
@@ -70,17 +73,17 @@ class Reached:
 
 
 def fingerprint(thing: Any, *, values: bool = False) -> Mapping[StateRef, Any]:
-    """Names of everything that a module (or a function's closure) reaches, with tokens that are equal as long
-    as it did not change. Cheap: tensors are told by identity, version and shape; with ``values`` those
-    that are no parameters also by their numbers, which native kernels change without a trace.
+    """Return a token for each place that a module or a function reaches; equal tokens: no change.
 
-    A fingerprint holds on to the tensors it names: keep it no longer than the comparison takes.
+    Cheap: tensors are compared by identity, version and shape. With ``values``, those that are no
+    parameters also by their numbers, which native kernels change without a trace. A fingerprint
+    keeps its tensors alive: hold it no longer than the comparison takes.
     """
     return reach(thing, values=values).tokens
 
 
 def changed(before: Mapping[StateRef, Any], after: Mapping[StateRef, Any]) -> tuple[Change, ...]:
-    """Return the places whose tokens differ, or that only one side has. A container that grew is named once."""
+    """Return the places whose tokens differ, or that only one side has; a grown container once."""
     found: list[StateRef] = []
     for ref in dict.fromkeys((*after, *before)):
         if ref in before and ref in after and _same(before[ref], after[ref]):
@@ -91,7 +94,7 @@ def changed(before: Mapping[StateRef, Any], after: Mapping[StateRef, Any]) -> tu
 
 
 def reach(thing: Any, *, values: bool = False) -> Reached:
-    """The walk itself."""
+    """Walk over everything that a module or a function reaches."""
     walk = _Walk(values)
     if isinstance(thing, torch.nn.Module):
         walk.registered = {id(part) for part in thing.modules()}
@@ -128,7 +131,7 @@ def _same(left: Any, right: Any) -> bool:
 
 
 class _Held:
-    """A token for what is told by identity. Holds on to it, so that no other object gets its address."""
+    """A token that compares by identity. Keeps the object alive: its address stays its own."""
 
     __slots__ = ("facts", "thing")
 
@@ -143,7 +146,7 @@ class _Held:
 
 
 class _Numbers(_Held):
-    """A token for a tensor by its numbers: an equal one in its place is no change, a write is."""
+    """A token for a tensor's numbers: an equal tensor in its place is no change, a write is."""
 
     __slots__ = ("version",)
 
@@ -177,7 +180,7 @@ class _Walk:
         self.found.tokens.setdefault(ref, token)
 
     def first(self, thing: Any) -> bool:
-        """Whether this object is met for the first time."""
+        """Return True if this object is met for the first time."""
         if id(thing) in self._seen:
             return False
         self._seen.add(id(thing))
@@ -236,7 +239,7 @@ class _Walk:
         return list(module.named_children())
 
     def cls(self, cls: type) -> None:
-        """What a user's classes hold, and the globals that their methods name."""
+        """Walk over the attributes of a user's class, and the globals that its methods name."""
         for one in cls.__mro__:
             if one in self._classes or one is object or one.__module__.startswith("torch."):
                 continue
@@ -250,7 +253,7 @@ class _Walk:
     # -- functions ---------------------------------------------------------------------------------
 
     def function(self, thing: Any, depth: int) -> None:
-        """What a plain function, a partial or a bound method of some object holds."""
+        """Walk over what a function, a partial or a bound method holds."""
         if depth > MAX_DEPTH or not self.first(thing):
             return
         if isinstance(thing, functools.partial):
@@ -274,7 +277,7 @@ class _Walk:
             self.module(thing, "")
 
     def globals(self, function: types.FunctionType, depth: int) -> None:
-        """The module-level data that a user's function names, and those that its functions name."""
+        """Walk over the globals that a user's function names, and those of functions it calls."""
         code = function.__code__
         if code in self._code or depth > MAX_DEPTH or not is_users(code.co_filename):
             return
@@ -381,7 +384,7 @@ def _crc(tensor: torch.Tensor) -> int | None:
 
 
 def _opaque_token(value: Any) -> Any:
-    """A token for what is not looked into; None for an object with attributes of its own."""
+    """Return a token for an object that is not walked into; None for one with attributes."""
     if isinstance(value, _COUNTERS):
         return repr(value)
     if isinstance(value, random.Random):
@@ -405,7 +408,7 @@ def _opaque_token(value: Any) -> Any:
 
 
 def _is_open(value: Any) -> bool:
-    """Whether an object is somebody's record of things, and no machinery (a logger, a thread, a lock)."""
+    """Return True for an object that records data; False for a logger, a thread, a lock."""
     home = (type(value).__module__ or "").partition(".")[0]
     simple = isinstance(value, types.SimpleNamespace)
     machinery = home in sys.stdlib_module_names and home != "__main__"
@@ -436,25 +439,25 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
     for name in _slots(value):
         try:
             yield name, object.__getattribute__(value, name)
-        except Exception:  # noqa: S112  # a slot that nobody filled
+        except Exception:  # noqa: S112  # an empty slot
             continue
 
 
 def _is_known_container(value: Any) -> bool:
-    """Whether iterating it runs no code of the user's."""
+    """Return True if iterating a container runs no code of the user's."""
     return type(value).__module__ in ("builtins", "collections") or isinstance(
         value, (dict, types.MappingProxyType)
     )
 
 
 def _is_data(value: Any) -> bool:
-    """What of a class or of a module's globals is state, and no code."""
+    """Return True if an attribute of a class or a global is data, not code."""
     holders = (list, dict, set, collections.deque, itertools.count)
     return type(value) in _PLAIN or isinstance(value, (*holders, torch.Tensor, torch.nn.Module))
 
 
 @functools.lru_cache(maxsize=1024)
 def names_in(code: types.CodeType) -> tuple[str, ...]:
-    """The global names that a function's code, and the functions inside it, mention."""
+    """Return the names that a function's code, and the functions inside it, mention."""
     inner = [name for const in code.co_consts if inspect.iscode(const) for name in names_in(const)]
     return tuple(dict.fromkeys((*code.co_names, *inner)))

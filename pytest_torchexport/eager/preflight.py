@@ -1,35 +1,29 @@
-"""Is eager a reference at all? Run before anything is exported, and say what the reader should know of it.
+"""Examine eager before anything is exported: does it repeat itself, and what does it change?
 
-Some five forwards on copies of the subject: three in a row on one, a watched and a clean one on another;
-more only where those show a reason. Each finding names the submodule and the user's line where they are known.
+Takes some five forwards on copies of the subject: three in a row on one, a watched and a clean one
+on another; more only if those show a reason. Each finding names the submodule and the user's line,
+if they are known.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dis
-import functools
 import inspect
-import random
-import sys
-import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 import torch
 
-from pytest_torchexport.eager import set_order
+from pytest_torchexport.eager import parts
 from pytest_torchexport.eager.fingerprint import Reached, changed, fingerprint, reach
+from pytest_torchexport.eager.line_finders import clock_call, draws_from, stored_at
 from pytest_torchexport.eager.state_ref import Change, StateRef
-from pytest_torchexport.eager.watch import Fill, Op, Watched, streams, watch
+from pytest_torchexport.eager.watch import Fill, Op, Recorded, Watched, watch
 from pytest_torchexport.inputs.spec import Call, flatten_call
 from pytest_torchexport.outcomes.compare import Tolerance, compare
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
-from pytest_torchexport.outcomes.messages import is_users, source_line
 from pytest_torchexport.outcomes.observe import Outcome, Returned, differ, observe
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.source_line import SourceLine
@@ -38,45 +32,22 @@ __all__ = ["Findings", "changed", "examine", "fingerprint"]
 
 MAX_SENTENCES = 8
 MAX_CANDIDATES = 4
-MAX_EVENTS = 20_000
 # Pairs of runs after which a difference that comes and goes is left without a line.
 PAIRS = 3
 
-# Two fillings under which whatever reads such memory differs: nan shows in products with zero, one in
-# comparisons and clamps; as an index both stay in bounds.
+# Two fillings of uninitialized memory under which whatever reads it differs: nan shows in products
+# with zero, one in comparisons and clamps; as an index both stay in bounds.
 _FILLS = ((1.0, 1), (float("nan"), 0))
-
-# What makes a run differ from the next without any state: C functions by module and name.
-_CLOCKS = {
-    "time": None,
-    "posix": ("urandom", "getpid", "times"),
-    "nt": ("urandom", "getpid", "times"),
-    "datetime": None,
-    "_uuid": None,
-    "builtins": ("id",),
-    "random": ("seed", "random", "getrandbits"),
-    "torch._C": ("seed",),
-}
-
-
-_DROPOUT = (
-    torch.nn.Dropout,
-    torch.nn.Dropout1d,
-    torch.nn.Dropout2d,
-    torch.nn.Dropout3d,
-    torch.nn.AlphaDropout,
-    torch.nn.FeatureAlphaDropout,
-)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What there is to say about eager, in sentences; nothing where all is well.
+    """What was found about eager, in sentences; empty if all is well.
 
-    ``unrepeatable`` is set where eager does not agree with itself, with ``where`` it first does not;
-    ``uninitialized`` says that memory nobody initialized is why. ``changed`` are the places behind
-    ``changes``, ``written`` the paths of the inputs behind ``writes_inputs``.
-    ``complete`` is False where a run raised (or the subject cannot be copied): the rest was not looked at.
+    ``unrepeatable`` is set if eager does not agree with itself, and ``where`` is the first line at
+    which it does not; ``uninitialized`` is set if uninitialized memory is the reason. ``changed``
+    are the places behind ``changes``, ``written`` the paths of the inputs behind ``writes_inputs``.
+    ``complete`` is False if a run raised or the subject cannot be copied: the rest is unknown then.
     """
 
     random: tuple[str, ...] = ()
@@ -98,14 +69,14 @@ class Findings:
 def examine(
     subject: Subject, example: Call, seed: int, names: Sequence[str] | None = None
 ) -> Findings:
-    """What eager does with the example besides returning. ``subject`` is never run: only copies of it.
+    """Return what eager does with the example besides returning. Only copies of the subject run.
 
-    ``names`` are the paths of the call's leaves; without, forward's own signature says them. Never raises
-    for an odd model: what is known by then is returned.
+    ``names`` are the paths of the call's leaves; without, they are taken from forward's signature.
+    Never raises for an odd model: what is known by then is returned.
     """
     examination = _Examination(subject, example, seed, names)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the clean runs of the check say them once
+        warnings.simplefilter("ignore")  # the clean runs of the check report them
         for step in examination.steps():
             try:
                 more = step()
@@ -132,7 +103,7 @@ class _Examination:
     row: list[Outcome] = field(init=False)
 
     def steps(self) -> list[Callable[[], bool]]:
-        """In this order; one that returns False is the last."""
+        """Return the steps in their order; one that returns False is the last."""
         return [self.look, self.run, self.watch, self.repeat, self.fill]
 
     # -- without running it ------------------------------------------------------------------------
@@ -142,14 +113,14 @@ class _Examination:
             self.names = _leaf_names(self.subject, self.example)
         self.first = self.subject.copy()
         self.reached = reach(self._root(self.first), values=True)
-        self._say("training", _training(self.first.module, self.reached))
-        self._say("unregistered", _unregistered(self.first.module, self.reached))
+        self._say("training", parts.left_in_training(self.first.module, self.reached))
+        self._say("unregistered", parts.unregistered(self.first.module, self.reached))
         with contextlib.suppress(Exception):
-            self._say("set_order", _set_order(self.first, self.reached))
+            self._say("set_order", parts.iterated_sets(self.first, self.reached))
         return True
 
     def run(self) -> bool:
-        """Three clean calls in a row. Before anything is watched: a first call may load torch._dynamo."""
+        """Call it three times in a row, unwatched: the first call may load torch._dynamo."""
         copy = self.subject.copy()
         self.row = [self._run(copy) for _ in range(3)]
         self.complete = all(isinstance(outcome, Returned) for outcome in self.row)
@@ -160,10 +131,10 @@ class _Examination:
     def watch(self) -> bool:
         self.watched = self._watch(self.first, self.reached)
         if not isinstance(self.watched.outcome, Returned):
-            # It cannot bear being watched: without its operators, the rest is still known.
+            # It fails if it is watched. Without its operators, the rest is still known.
             self.first = self.subject.copy()
             self.reached = reach(self._root(self.first), values=True)
-            self.watched = self._watch(self.first, self.reached, operators=False)
+            self.watched = self._watch(self.first, self.reached, record="nothing")
         if not isinstance(self.watched.outcome, Returned):
             self.complete = False
             return False
@@ -201,16 +172,16 @@ class _Examination:
         )
 
     def _written(self, change: Change, op: Op | None) -> str:
-        """Where a change was made: by the operator that said so, or by the only line that could."""
+        """Return the line of a change, in words: of an operator, or the only line that could."""
         op = op or self._kernel(change.ref)
         if op is not None:
             return _at(op)
-        if change.happened == "gone":
-            return ""
-        return _stored(self.subject, self.reached, change.ref)
+        gone = change.happened == "gone"
+        line = None if gone else stored_at(self.subject, self.reached, change.ref)
+        return f", {line}" if line is not None else ""
 
     def _kernel(self, ref: StateRef) -> Op | None:
-        """The operator that may have written a buffer without saying so (batch norm's statistics)."""
+        """Return the operator that may write a buffer without declaring it, as batch norm does."""
         owner = ref.path.rpartition(".")[0]
         if ref.kind != "buffer":
             return None
@@ -219,16 +190,13 @@ class _Examination:
         return normed[0] if normed else None
 
     def _streams(self) -> list[str]:
-        """Draws from Python's and numpy's global streams: one more run tells their lines."""
+        """Return the draws from Python's and numpy's global streams; one more run finds lines."""
         if not self.watched.streams:
             return []
-        subject = self.subject.copy()
-        parts = {id(part): path for path, part in _named(subject)}
-        finder = _StreamFinder(self.watched.streams, parts)
-        observe(_traced(subject.function, finder), self.example, seed=self.seed)
-        known = {stream for stream, _ in finder.found}
+        draws = draws_from(self.subject, self.example, self.seed, self.watched.streams)
+        known = {draw.stream for draw in draws}
         return [
-            *(f"{stream}{where}" for stream, where in finder.found),
+            *(f"{draw.stream}{_in(draw.module)}, {draw.line}" for draw in draws),
             *(stream for stream in self.watched.streams if stream not in known),
         ]
 
@@ -247,9 +215,7 @@ class _Examination:
         return self.found.get("unrepeatable") is None or self._bare() != []
 
     def _repeats(self, clean: Outcome, again: Outcome) -> bool:
-        """What differs on a copy that ran before, or in a watched run, may be their doing: fresh copies
-        decide.
-        """
+        """Return True if fresh copies agree: a used copy, or watching, may cause a difference."""
         if not _differ(clean, again) and not _differ(self.watched.outcome, clean):
             return True
         return not any(_differ(clean, self._run(self.subject.copy())) for _ in range(2))
@@ -262,21 +228,21 @@ class _Examination:
             for item in self.found["changed"]
             if item.ref.kind in ("global", "class attribute")
         ]
-        suspect = _suspect(self.subject, self.example, self.seed)
+        clock = clock_call(self.subject, self.example, self.seed)
         if op is not None:
-            text += f", first at {op.short}" + (f" in {op.module}" if op.module else "")
+            text += f", first at {op.short}{_in(op.module)}"
         if causes:
             text += f"; forward changes {', '.join(causes[:3])}, which copies share"
-        elif suspect is not None:
-            text += f"; forward calls {suspect[0]}"
+        elif clock is not None:
+            text += f"; forward calls {clock[0]}"
         self.found["unrepeatable"] = text
-        self.found["where"] = (op and op.line) or (suspect and suspect[1])
+        self.found["where"] = (op and op.line) or (clock and clock[1])
 
     def _first_difference(self) -> Op | None:
-        """The first operator whose output differs between two runs while those before it agree."""
+        """Return the first operator whose output differs between two runs."""
         for _ in range(PAIRS):
             left, right = (
-                self._watch(self.subject.copy(), fill=Fill(*_FILLS[0]), digests=True).ops
+                self._watch(self.subject.copy(), fill=Fill(*_FILLS[0]), record="digests").ops
                 for _ in range(2)
             )
             for one, other in zip(left, right, strict=False):
@@ -299,19 +265,19 @@ class _Examination:
         self._say("uninitialized", [f"{op.short} is never initialized{_at(op)}" for op in ops])
         self.found["unrepeatable"] = (
             f"the output depends on memory that {ops[0].short} left uninitialized"
-            + (f" in {ops[0].module}" if ops[0].module else "")
+            f"{_in(ops[0].module)}"
         )
         self.found["where"] = ops[0].line
         return True
 
     def _depends(self, line: SourceLine | None) -> bool:
-        """Whether what such memory held (that of one line, or all of it) changes what eager does."""
+        """Return True if the content of uninitialized memory (of a line, or all) has an effect."""
         one, other = (
             self._watch(self.subject.copy(), fill=Fill(number, whole, line)).outcome
             for number, whole in _FILLS
         )
         if self.found.get("unrepeatable") is not None:
-            # What differs under one filling alike has another reason.
+            # A difference between two runs with the same filling has another reason.
             again = self._watch(self.subject.copy(), fill=Fill(*_FILLS[0], line)).outcome
             if _differ(one, again):
                 return False
@@ -331,20 +297,16 @@ class _Examination:
         reached: Reached | None = None,
         *,
         fill: Fill | None = None,
-        digests: bool = False,
-        operators: bool = True,
+        record: Recorded = "operators",
     ) -> Watched:
-        reached = reached if reached is not None else reach(self._root(subject))
         return watch(
             subject,
             self.example,
             self.seed,
             names=self.names,
-            known=reached.tensors,
-            parts=reached.parts,
+            reached=reached,
             fill=fill,
-            digests=digests,
-            operators=operators,
+            record=record,
         )
 
     def _modules(self) -> Mapping[str, torch.nn.Module]:
@@ -360,10 +322,14 @@ class _Examination:
 
 
 def _at(op: Op | None) -> str:
-    """`` in block, net.py:12  x = ...``, as far as it is known."""
+    """Return `` in block, net.py:12  x = ...``, as far as it is known."""
     if op is None:
         return ""
-    return (f" in {op.module}" if op.module else "") + (f", {op.line}" if op.line else "")
+    return _in(op.module) + (f", {op.line}" if op.line else "")
+
+
+def _in(module: str) -> str:
+    return f" in {module}" if module else ""
 
 
 def _unique(ops: Sequence[Op]) -> list[Op]:
@@ -386,7 +352,7 @@ def _draws(ops: Sequence[Op], modules: Mapping[str, torch.nn.Module]) -> Iterato
         part = modules.get(op.module)
         if not _is_dropout(op):
             yield f"{op.short}{_at(op)}"
-        elif isinstance(part, _DROPOUT):
+        elif isinstance(part, parts.DROPOUT):
             left = ", left in training mode" if evaluating else ""
             name = f"{op.module or 'the module'} ({type(part).__name__}{left})"
             yield f"{name} drops at random" + (f", {op.line}" if op.line else "")
@@ -409,96 +375,6 @@ def _aliases(pairs: Sequence[tuple[str, StateRef]]) -> list[str]:
     ]
 
 
-def _training(module: torch.nn.Module | None, reached: Reached) -> list[str]:
-    """Parts still in training mode in a module that is not."""
-    if module is None or getattr(module, "training", True):
-        return []
-    hidden = _hidden(reached)
-    return [
-        f"{path} ({type(part).__name__}) is still in training mode"
-        for path, part in reached.modules.items()
-        if getattr(part, "training", False) and (path not in hidden or _heeds_training(part))
-    ]
-
-
-def _hidden(reached: Reached) -> frozenset[str]:
-    """Paths of the unregistered modules and of their parts."""
-    return frozenset(
-        path
-        for path in reached.modules
-        for root in reached.unregistered
-        if path == root or path.startswith(f"{root}.")
-    )
-
-
-_HEEDING = (
-    *_DROPOUT,
-    torch.nn.BatchNorm1d,
-    torch.nn.BatchNorm2d,
-    torch.nn.BatchNorm3d,
-    torch.nn.SyncBatchNorm,
-    torch.nn.InstanceNorm1d,
-    torch.nn.InstanceNorm2d,
-    torch.nn.InstanceNorm3d,
-    torch.nn.RReLU,
-    torch.nn.RNNBase,
-    torch.nn.MultiheadAttention,
-)
-
-
-def _heeds_training(part: torch.nn.Module) -> bool:
-    """Whether the flag can make a difference to it: an activation in a list does not care."""
-    if isinstance(part, _HEEDING):
-        return True
-    method = getattr(type(part), "forward", None)
-    code = getattr(method, "__code__", None)
-    own = not type(part).__module__.startswith("torch.")
-    return own and code is not None and "training" in code.co_names
-
-
-def _unregistered(module: torch.nn.Module | None, reached: Reached) -> list[str]:
-    """Modules with state that only a plain container or object holds."""
-    if module is None:
-        return []
-    return [
-        f"{path} ({type(part).__name__}) is in no register of its parent: .to(), .eval() and state_dict "
-        "pass it by"
-        for path in reached.unregistered
-        if (part := reached.modules.get(path)) is not None
-        and (_has_state(part) or any(map(_heeds_training, part.modules())))
-    ]
-
-
-def _has_state(part: torch.nn.Module) -> bool:
-    return any(True for _ in part.parameters()) or any(True for _ in part.buffers())
-
-
-def _set_order(subject: Subject, reached: Reached) -> list[str]:
-    note = "iterates a set, whose order differs between processes"
-    found: list[str] = []
-    seen: set[tuple[type, frozenset[str]]] = set()
-    for path, part in reached.modules.items():
-        cls = type(part)
-        own = {k: v for k, v in vars(part).items() if isinstance(v, (set, frozenset))}
-        key = (cls, frozenset(own))
-        if cls.__module__.startswith("torch.") or (key in seen and not own):
-            continue
-        seen.add(key)
-        inside = f" in {path}" if path else ""
-        start = "forward" if path or subject.function is part else _method_name(subject)
-        found += [f"{note}{inside}, {line}" for line in set_order.in_class(cls, own, start)]
-    if subject.module is None:
-        holder = getattr(subject.function, "__self__", None)
-        own = dict(vars(holder)) if hasattr(holder, "__dict__") else {}
-        found += [f"{note}, {line}" for line in set_order.in_function(subject.function, own)]
-    return found
-
-
-def _method_name(subject: Subject) -> str:
-    inner = getattr(subject.function, "func", subject.function)
-    return getattr(inner, "__name__", "forward")
-
-
 def _leaf_names(subject: Subject, example: Call) -> list[str] | None:
     try:
         signature = subject.signature()
@@ -512,61 +388,11 @@ def _leaf_names(subject: Subject, example: Call) -> list[str] | None:
         return None
 
 
-def _named(subject: Subject) -> list[tuple[str, torch.nn.Module]]:
-    return list(subject.module.named_modules()) if subject.module is not None else []
-
-
-# -- the line that changes a Python attribute ----
-
-
-def _stored(subject: Subject, reached: Reached, ref: StateRef) -> str:
-    """``, net.py:12  self.steps += 1`` for a Python attribute or a global, where only one line stores it."""
-    kind = ref.kind
-    owner, _, bare = ref.path.partition("[")[0].rpartition(".")
-    if kind not in ("attribute", "buffer", "class attribute", "global"):
-        return ""
-    while owner and owner not in reached.modules and kind != "class attribute":
-        owner = owner.rpartition(".")[0]  # an attribute of an object that the module holds
-    parts = list(reached.modules.values())
-    if kind in ("attribute", "buffer") and owner in reached.modules:
-        parts = [reached.modules[owner]]
-    classes = [type(part) for part in parts]
-    functions = [
-        function
-        for cls in dict.fromkeys(classes)
-        for label, function in set_order.methods(cls).items()
-        if label != "__init__"
-    ]
-    if isinstance(subject.function, types.FunctionType):
-        functions.append(subject.function)
-    lines = {
-        (function.__code__.co_filename, line)
-        for function in functions
-        for line in _store_lines(function.__code__, bare)
-    }
-    return f", {source_line(*lines.pop())}" if len(lines) == 1 else ""
-
-
-@functools.lru_cache(maxsize=1024)
-def _store_lines(code: types.CodeType, name: str) -> tuple[int, ...]:
-    """The lines that store an attribute or a global of this name; else those that mention it."""
-    stores, loads = set(), set()
-    for instruction in dis.get_instructions(code):
-        line = instruction.positions.lineno if instruction.positions is not None else None
-        if line is None or instruction.argval != name:
-            continue
-        if instruction.opname in ("STORE_ATTR", "STORE_GLOBAL"):
-            stores.add(line)
-        elif instruction.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL", "LOAD_DEREF"):
-            loads.add(line)
-    return tuple(stores or loads)
-
-
 # -- comparing -------------------------------------------------------------------------------------
 
 
 def _differ(expected: Outcome, actual: Outcome) -> bool:
-    """Whether eager did two different things; beyond rounding, which memory's alignment may change."""
+    """Return True if outcomes differ by more than rounding, which may depend on alignment."""
     if not isinstance(expected, Returned):
         return False
     return bool(compare(expected, actual, Tolerance()))
@@ -578,104 +404,3 @@ def _moved(old: Any, new: Any) -> bool:
     if old.shape != new.shape:
         return True
     return old.device == new.device and differ(old, new)
-
-
-# -- who drew, who looked at the clock -------------------------------------------------------------
-
-
-class _StreamFinder:
-    """A trace function: at each of the user's lines, did the line before it draw from a watched stream."""
-
-    def __init__(self, watched: Sequence[str], parts: Mapping[int, str]) -> None:
-        self.found: list[tuple[str, str]] = []
-        self._watched = watched
-        self._parts = parts
-        self._last = streams()
-        self._place: tuple[str, int, str] | None = None
-        self._events = 0
-
-    def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if not is_users(frame.f_code.co_filename) or self._events > MAX_EVENTS:
-            return None
-        self._events += 1
-        self.check()
-        back = frame.f_back
-        at = back if event == "return" and back is not None else frame
-        if is_users(at.f_code.co_filename):
-            owner = at.f_locals.get("self")
-            self._place = (at.f_code.co_filename, at.f_lineno, self._parts.get(id(owner), ""))
-        return self
-
-    def check(self) -> None:
-        """Who drew since the last time."""
-        now = streams()
-        for name in self._watched:
-            if now.get(name) != self._last.get(name) and self._place is not None:
-                filename, number, module = self._place
-                where = (f" in {module}" if module else "") + f", {source_line(filename, number)}"
-                if (name, where) not in self.found:
-                    self.found.append((name, where))
-        self._last = now
-
-
-def _traced(function: Callable[..., Any], finder: _StreamFinder) -> Callable[..., Any]:
-    def run(*args: Any, **kwargs: Any) -> Any:
-        finder._last = streams()
-        before = sys.gettrace()
-        sys.settrace(finder)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            sys.settrace(before)
-            finder.check()
-
-    return run
-
-
-@contextmanager
-def _profiled(handle: Callable[[FrameType, str, Any], None]) -> Iterator[None]:
-    before = sys.getprofile()
-    sys.setprofile(handle)
-    try:
-        yield
-    finally:
-        sys.setprofile(before)
-
-
-def _suspect(subject: Subject, example: Call, seed: int) -> tuple[str, SourceLine] | None:
-    """The first call of a clock, of the system's randomness or of ``id`` from the user's own lines."""
-    found: list[tuple[str, SourceLine]] = []
-
-    def handle(frame: FrameType, event: str, function: Any) -> None:
-        if event != "c_call" or found:
-            return
-        home, name = _home(function), getattr(function, "__name__", "")
-        if getattr(function, "__self__", None) is getattr(random.random, "__self__", None):
-            return  # the global stream, which is seeded
-        if home in _CLOCKS and name in (_CLOCKS[home] or (name,)):
-            user: FrameType | None = frame
-            while user is not None and not is_users(user.f_code.co_filename):
-                if user.f_code is run.__code__:
-                    return
-                user = user.f_back
-            if user is not None:
-                shown = f"os.{name}" if home in ("posix", "nt") else f"{home}.{name}"
-                shown = shown.removeprefix("builtins.")
-                found.append((shown, source_line(user.f_code.co_filename, user.f_lineno)))
-
-    copy = subject.copy()
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with _profiled(handle):
-            return copy.function(*args, **kwargs)
-
-    observe(run, example, seed=seed)
-    return found[0] if found else None
-
-
-def _home(function: Any) -> str:
-    module = getattr(function, "__module__", None)
-    if isinstance(module, str):
-        return module
-    owner = getattr(function, "__self__", None)
-    return (type(owner) if not isinstance(owner, type) else owner).__module__

@@ -1,12 +1,12 @@
-"""Eager: the reference. One copy of the user's module in the right mode, run from the same state each time.
+"""Run the subject in eager mode, the reference: in the right mode, from the same state each time.
 
-Separate from the engine because every stage asks it, and because what a forward does to its own module
-(buffers, parameters, Python attributes) is undone here and nowhere else.
+Separate because every check asks it, and because only this file undoes what a forward does to its
+own module (buffers, parameters, Python attributes).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -33,13 +33,13 @@ from pytest_torchexport.results.verdict import Difference
 
 
 class TerminationOracle(Protocol):
-    """Who knows whether calls end."""
+    """Predicts if a call of eager terminates."""
 
     def loops(self) -> bool:
-        """Whether calls came to a loop that may not."""
+        """Return True if a call has reached a loop that may not end."""
 
     def ends(self, call: Call) -> bool:
-        """Whether this call does."""
+        """Return True if this call ends."""
 
 
 class Reference:
@@ -50,11 +50,11 @@ class Reference:
     ) -> None:
         self.pristine = original.copy()
         if is_lazy(self.pristine.module):
-            # Its first call makes its parameters, for us as it did for the user.
+            # Its first call makes its parameters.
             observe(self.pristine.function, example, seed=plan.seed)
         self.fresh_each_call = False
-        self._watchman: TerminationOracle | None = None
-        # Paths of the outputs that vary with the random seed, where they are drawn, and what forward changes.
+        self._oracle: TerminationOracle | None = None
+        # The paths of outputs that vary with the seed; in words, their draws and forward's changes.
         self.random: frozenset[str] = frozenset()
         self.draws: tuple[str, ...] = ()
         self.changes: tuple[str, ...] = ()
@@ -69,17 +69,15 @@ class Reference:
         self._fingerprint = fingerprint(self._root())
         self._there: tuple[Subject, State] | None = None
 
-    def guard(self, watchman: TerminationOracle) -> None:
-        """Ask first whether a call ends, once calls have come to a loop of the user's that may not. The
-        example's does.
-        """
-        self._watchman = watchman
+    def guard(self, oracle: TerminationOracle) -> None:
+        """Ask the oracle before each call, once a call has reached a loop that may not end."""
+        self._oracle = oracle
 
     def on_cpu(self, call: Call, seed: int | None = None) -> Outcome:
-        """What eager does with the call, from its pristine state."""
+        """Return eager's outcome on the call, from the pristine state."""
         seed = self._plan.seed if seed is None else seed
-        watchman = self._watchman
-        if watchman is not None and watchman.loops() and not watchman.ends(call):
+        oracle = self._oracle
+        if oracle is not None and oracle.loops() and not oracle.ends(call):
             return Raised("Endless", "a while loop of forward does not come to an end on this call")
         if self.fresh_each_call:
             return observe(self.pristine.copy().function, call, seed=seed)
@@ -88,8 +86,9 @@ class Reference:
         return outcome
 
     def drifted(self) -> bool:
-        """Whether calls changed more of the module than was put back after each: then what they gave counts
-        for nothing, and from here on it is.
+        """Return True if calls changed more of the module than is put back after each.
+
+        If so, earlier outcomes are to be discarded, and every later call starts from a fresh copy.
         """
         if self.fresh_each_call:
             return False
@@ -107,7 +106,7 @@ class Reference:
         return True
 
     def _weights_moved(self) -> bool:
-        """By value: a write by way of ``.data`` leaves no trace."""
+        """Compare the weights by value: a write by way of ``.data`` leaves no trace."""
         if self.pristine.module is None or self._here.module is None:
             return False
         pairs = zip(self.pristine.module.parameters(), self._here.module.parameters(), strict=False)
@@ -116,7 +115,7 @@ class Reference:
         )
 
     def _begin(self) -> None:
-        """A fresh copy, every tensor of which is looked at after each call."""
+        """Take a fresh copy, every tensor of which is compared after each call."""
         self._here = self.pristine.copy()
         self._state = State(self._here.module, thorough=True)
         self._fingerprint = fingerprint(self._root())
@@ -126,8 +125,9 @@ class Reference:
         return self._here.module if self._here.module is not None else self._here.function
 
     def in_a_row(self, calls: Sequence[Call]) -> list[tuple[Outcome, Tensors]]:
-        """What eager does with each call on the item's device and the state it leaves, each from where the
-        one before ended.
+        """Return eager's outcome on each call on the item's device, and the state after it.
+
+        Each call starts from the state that the one before left.
         """
         subject = self.pristine.copy().to(self._plan.device)
         found = []
@@ -138,8 +138,10 @@ class Reference:
         return found
 
     def on_device(self, call: Call, outcome: Outcome) -> Outcome:
-        """The same on the item's device, for a call that eager returned from on the CPU with ``outcome``:
-        an out-of-range index on CUDA would poison the process.
+        """Return eager's outcome on the item's device, for a call that returned on the CPU.
+
+        ``outcome`` is the one on the CPU. The call is made there first because an index out of
+        range would leave CUDA unusable for the rest of the process.
         """
         device, seed = self._plan.device, self._plan.seed
         if device == "cpu":
@@ -155,10 +157,10 @@ class Reference:
         return outcome
 
     def prepare(self, example: Call, names: Sequence[str]) -> None:
-        """Run the example and look at what it does: does eager return, return something to compare, and
-        repeat itself. ``names`` are the paths of the call's leaves.
+        """Run the example and examine eager; ``names`` are the paths of the call's leaves.
 
-        Raises SpecError, NotRepeatable or TrainingMode.
+        Raises SpecError if eager does not return something to compare, NotRepeatable, or
+        TrainingMode.
         """
         first = self._returned(self.on_cpu(example))
         self.returns_nan = has_nan(first.value)
@@ -180,7 +182,7 @@ class Reference:
             )
 
     def _same_as(self, example: Call, first: Returned) -> None:
-        """Is it the seed that makes outputs vary, or a call before, or the time? Raises NotRepeatable."""
+        """Raise NotRepeatable if outputs vary although seed and state are the same."""
         if not self._moved(first, self.on_cpu(example)):
             return
         moved = self._moved(
@@ -191,7 +193,7 @@ class Reference:
                 "calls on equal inputs, from equal state and seed, drift apart",
                 differences=tuple(moved),
             )
-        # Copies agree: it is state, in some place that no fingerprint reaches.
+        # Copies agree: there is state in a place that no fingerprint reaches.
         self.stateful = self.fresh_each_call = True
         self._note("forward changes its module where we do not see it; each call starts anew")
 
@@ -199,7 +201,7 @@ class Reference:
         return compare(first, again, Tolerance(0.0, 0.0)) if isinstance(again, Returned) else []
 
     def _heed(self, findings: Findings) -> None:
-        """Fail where eager is no reference; note the rest, and how to run it from the same state each time."""
+        """Raise if eager is no reference; else note findings, and choose how to restore state."""
         if findings.unrepeatable is not None:
             raise NotRepeatable(
                 findings.unrepeatable, details=findings.uninitialized, where=findings.where
@@ -215,25 +217,11 @@ class Reference:
             self._begin()
         if not findings.complete:
             self._note("eager could not be watched to the end: not all that it does is known")
-        self._note_each(findings)
-
-    def _note_each(self, findings: Findings) -> None:
-        if findings.changes:
-            self._note(f"forward changes {'; '.join(findings.changes)}; each call starts anew")
-        for sentence in findings.writes_inputs:
-            self._note(f"forward {sentence}")
-        for sentence in (
-            *findings.aliases,
-            *findings.training,
-            *findings.unregistered,
-            *findings.set_order,
-        ):
+        for sentence in _sentences(findings):
             self._note(sentence)
-        if findings.warm_up is not None:
-            self._note(findings.warm_up)
 
     def differing(self, first: Outcome, second: Outcome) -> frozenset[str]:
-        """The outputs that are random in eager and on which two outcomes differ."""
+        """Return the paths of outputs that are random in eager and differ between two outcomes."""
         if not isinstance(first, Returned):
             return frozenset()
         return self.random & {item.path for item in compare(first, second, Tolerance())}
@@ -267,6 +255,19 @@ class Reference:
         self._note("put into eval mode for the check")
 
 
+def _sentences(findings: Findings) -> Iterator[str]:
+    """Yield the notes of a verdict on what was found about eager."""
+    if findings.changes:
+        yield f"forward changes {'; '.join(findings.changes)}; each call starts anew"
+    yield from (f"forward {sentence}" for sentence in findings.writes_inputs)
+    yield from findings.aliases
+    yield from findings.training
+    yield from findings.unregistered
+    yield from findings.set_order
+    if findings.warm_up is not None:
+        yield findings.warm_up
+
+
 def has_nan(value: Any) -> bool:
-    """Whether any float in an output is nan."""
+    """Return True if any float in an output is nan."""
     return any(is_plain(leaf) and bool(leaf.isnan().any()) for leaf in leaves_of(value))

@@ -1,7 +1,7 @@
-"""Does a forward iterate a set whose order differs between processes?
+"""Find lines of a forward that iterate a set whose order differs between processes.
 
-Strings hash differently in each process and objects by their address, so what is summed, stacked or named
-in such an order is another artifact each time. One process cannot show it; the source can.
+Strings hash differently in each process, and objects by their address: what is summed, stacked or
+named in such an order makes another artifact each time. One process cannot show it; the source can.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pytest_torchexport.outcomes.messages import is_users, short_path
 from pytest_torchexport.results.source_line import SourceLine
 
 MAX_METHODS = 50
-# What comes out of these does not depend on the order that goes in.
+# Functions whose result does not depend on the order of their argument.
 _ORDERLESS = frozenset({"sorted", "set", "frozenset", "len", "any", "all", "min", "max", "dict"})
-# These hand the order on.
+# Functions that keep the order of their argument.
 _PASSING = frozenset({"list", "tuple", "enumerate", "iter", "zip", "map", "reversed", "filter"})
-# Words in whose company the elements are numbers, which hash alike everywhere.
+# Names in an expression whose elements are numbers, which hash alike in every process.
 _NUMERIC = frozenset({"shape", "size", "range", "len", "tolist", "item", "numel", "ndim", "dim"})
 _SET_CODES = frozenset(
     dis.opmap[name] for name in ("BUILD_SET", "SET_ADD", "SET_UPDATE") if name in dis.opmap
@@ -33,15 +33,13 @@ _SET_CODES = frozenset(
 
 
 def in_function(function: Any, attributes: Mapping[str, Any]) -> list[SourceLine]:
-    """``file:line  source`` of each place where a function iterates such a set. ``attributes`` is what ``self``
-    holds.
-    """
+    """Return the lines of a function that iterate such a set, given the attributes of ``self``."""
     function = getattr(function, "__func__", function)
     return _in_function(function, attributes) if isinstance(function, types.FunctionType) else []
 
 
 def methods(cls: type) -> Mapping[str, types.FunctionType]:
-    """The user's methods of a class by name."""
+    """Return the user's methods of a class by name."""
     return {
         name: item
         for one in reversed(cls.__mro__)
@@ -51,7 +49,7 @@ def methods(cls: type) -> Mapping[str, types.FunctionType]:
 
 
 def in_class(cls: type, attributes: Mapping[str, Any], start: str = "forward") -> list[SourceLine]:
-    """The same for a method of a class and the methods it calls."""
+    """Return such lines of the method ``start`` of a class, and of the methods it calls."""
     known = methods(cls)
     todo, seen = [start], {start}
     found: list[SourceLine] = []
@@ -76,7 +74,7 @@ def _in_function(function: types.FunctionType, attributes: Mapping[str, Any]) ->
 
 
 def _unstable(value: Any) -> bool:
-    """Whether it is a set with an order that this process alone has."""
+    """Return True for a set with an order that only this process has."""
     if not isinstance(value, (set, frozenset)) or len(value) < 2:
         return False
     return any(not _stable(item) for item in itertools.islice(value, 100))
@@ -90,7 +88,7 @@ def _stable(item: Any) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _makes_sets(code: types.CodeType) -> bool:
-    """Whether the source is worth reading: reading costs a thousand times more than this."""
+    """Return True if the source is worth parsing, which takes a thousand times as long as this."""
     if {"set", "frozenset"} & set(code.co_names):
         return True
     if any(isinstance(const, frozenset) for const in code.co_consts):
@@ -112,7 +110,7 @@ def _scan(code: types.CodeType, sets: frozenset[str]) -> tuple[tuple[int, str], 
 
 
 def _iterated(tree: ast.AST, sets: frozenset[str]) -> Iterator[ast.expr]:
-    """The expressions that are iterated in an order that matters, and are such sets."""
+    """Yield the expressions that are such sets, and are iterated in an order that matters."""
     local = _locals(tree, sets)
     for node, orderless in _walk(tree, orderless=False):
         for expression in () if orderless else _iterables(node):
@@ -144,7 +142,7 @@ def _iterables(node: ast.AST) -> list[ast.expr]:
 
 
 def _locals(tree: ast.AST, sets: frozenset[str]) -> frozenset[str]:
-    """Local names that are given such a set, and nothing else."""
+    """Return the local names that are assigned such sets, and nothing else."""
     given: dict[str, list[bool]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign):
@@ -173,7 +171,7 @@ def _is_set(node: ast.expr, sets: frozenset[str], local: frozenset[str]) -> bool
 
 
 def _numeric(node: ast.expr) -> bool:
-    """Whether an element, or what elements are taken from, is evidently a number."""
+    """Return True if an element, or the source of elements, is evidently a number."""
     if isinstance(node, ast.Constant):
         return isinstance(node.value, (bool, int, float, complex))
     if isinstance(node, (ast.List, ast.Tuple, ast.Set)):

@@ -1,8 +1,8 @@
-"""What a forward does besides returning, seen in one watched run.
+"""Watch one run of a forward: what does it do besides returning?
 
-A dispatch mode sees each ATen operator that the forward reaches: where in the user's code, in which
-submodule, whether it draws random numbers, makes memory that nobody initialized, or writes to what it was
-given. A watched run only explains: verdicts come from clean runs.
+A dispatch mode sees each ATen operator that the forward reaches: the user's line, the submodule,
+and if it draws random numbers, allocates memory without initializing it, or writes to an argument.
+A watched run only explains: verdicts come from runs that are not watched.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import contextlib
 import random
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from pytest_torchexport.eager.fingerprint import Reached, reach
 from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.inputs.pytrees import bits_of, flatten
 from pytest_torchexport.inputs.spec import Call
@@ -29,7 +30,7 @@ from pytest_torchexport.outcomes.operators import dispatched
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.source_line import SourceLine
 
-# A forward that loops a million times is understood after its first rounds.
+# A forward that loops a million times is known after its first rounds.
 MAX_OPS = 50_000
 MAX_FRAMES = 200
 
@@ -44,9 +45,9 @@ _HARMLESS_WRITES = frozenset({"detach_", "requires_grad_", "rename_"})
 class Op:
     """One operator that a forward reached.
 
-    ``line`` is that of the user's innermost frame, ``module`` the path of the submodule
-    that ran, ``via`` the library's Python function that called the operator (``dropout``), ``writes`` the
-    names of the inputs and the state that it wrote to. ``digest`` stands for its output, bit by bit.
+    ``line`` is that of the user's innermost frame, ``module`` the path of the submodule that ran,
+    ``via`` the library's Python function that called the operator (``dropout``), ``writes`` the
+    inputs and the state that it wrote to. ``digest`` is a checksum of its output's bits.
     """
 
     name: str
@@ -60,7 +61,7 @@ class Op:
 
     @property
     def short(self) -> str:
-        """``torch.bernoulli_`` for ``aten.bernoulli_.float``."""
+        """Return ``torch.bernoulli_`` for ``aten.bernoulli_.float``."""
         space, _, rest = self.name.partition(".")
         base = rest.partition(".")[0] or space
         return f"torch.{base}" if space == "aten" else self.name.removesuffix(".default")
@@ -68,9 +69,11 @@ class Op:
 
 @dataclass(frozen=True)
 class Watched:
-    """What one run did. ``aliases`` pairs the path of an output with what it shares memory with;
-    ``streams`` are the global random streams outside torch that it drew from; ``cut`` says that operators
-    after the first ``MAX_OPS`` were not recorded.
+    """What one run did.
+
+    ``aliases`` pairs the path of an output with the place it shares memory with; ``streams`` are
+    the global random streams outside torch that it drew from; ``cut`` is True if operators after
+    the first ``MAX_OPS`` were not recorded.
     """
 
     outcome: Outcome
@@ -82,13 +85,18 @@ class Watched:
 
 @dataclass(frozen=True)
 class Fill:
-    """What memory that nobody initialized is to hold: floats ``number``, integers and booleans ``whole``. With a
-    ``line``, only what is made there; the rest holds zeros.
+    """What to write into uninitialized memory: ``number`` for floats, else ``whole``.
+
+    With a ``line``, only memory allocated there; the rest is filled with zeros.
     """
 
     number: float
     whole: int
     line: SourceLine | None = None
+
+
+# How much of the operators to record: nothing, all but digests, or digests of their outputs too.
+Recorded = Literal["nothing", "operators", "digests"]
 
 
 def watch(
@@ -97,48 +105,39 @@ def watch(
     seed: int,
     *,
     names: Sequence[str] | None = None,
-    known: Mapping[StateRef, torch.Tensor] | None = None,
-    parts: Mapping[int, str] | None = None,
+    reached: Reached | None = None,
     fill: Fill | None = None,
-    digests: bool = False,
-    operators: bool = True,
+    record: Recorded = "operators",
 ) -> Watched:
-    """Run the subject (the given one: hand over a copy) on a clone of the call and record what it does.
+    """Run the subject itself, not a copy, on a clone of the call, and record what it does.
 
-    Run it clean once before: where its first call loads torch._dynamo (``torch.cond`` does), that call cannot
-    be watched. ``names`` are the paths of the call's leaves, ``known`` tensors by the name to tell them by (else the
-    module's parameters and buffers), ``parts`` the path of each module by its id.
-    Without ``operators`` only inputs, outputs and random streams are looked at.
+    Run it once unwatched before: if its first call loads torch._dynamo (``torch.cond`` does), the
+    operators of that call cannot be seen. ``names`` are the paths of the call's leaves; ``reached``
+    is what ``fingerprint.reach`` found from the subject, and names its tensors and modules.
     """
-    record = _Record(
-        known=known if known is not None else _state(subject.module),
-        parts=parts if parts is not None else _paths(subject.module),
-        fill=fill,
-        digests=digests,
-    )
+    root = subject.module if subject.module is not None else subject.function
+    log = _Log(reached or reach(root), fill, digests=record == "digests")
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        record.begin(Call(args, kwargs), names)
+        log.begin(Call(args, kwargs), names)
         try:
             with ExitStack() as stack:
-                if operators:
-                    stack.enter_context(_submodules(record.enter, record.leave))
-                    stack.enter_context(dispatched(record.op))
+                if record != "nothing":
+                    stack.enter_context(_submodules(log.enter, log.leave))
+                    stack.enter_context(dispatched(log.op))
                 value = subject.function(*args, **kwargs)
         finally:
-            record.end()
-        record.returned(value)
+            log.end()
+        log.returned(value)
         return value
 
-    record.boundary = run.__code__
+    log.boundary = run.__code__
     outcome = observe(run, call, seed=seed)
-    return Watched(
-        outcome, tuple(record.ops), tuple(record.aliases), record.streams, cut=record.cut
-    )
+    return Watched(outcome, tuple(log.ops), tuple(log.aliases), log.streams, cut=log.cut)
 
 
 def streams() -> dict[str, Any]:
-    """The states of the global random streams outside torch."""
+    """Return the states of the global random streams outside torch."""
     found: dict[str, Any] = {"Python's random": random.getstate()}
     numpy = sys.modules.get("numpy")
     if numpy is not None:
@@ -148,7 +147,7 @@ def streams() -> dict[str, Any]:
 
 
 def storage_of(tensor: torch.Tensor) -> int:
-    """The address of a tensor's memory; 0 where it has none that could be shared."""
+    """Return the address of a tensor's memory; 0 if it has none that could be shared."""
     try:
         return tensor.untyped_storage().data_ptr()
     except Exception:
@@ -156,7 +155,7 @@ def storage_of(tensor: torch.Tensor) -> int:
 
 
 def digest(value: Any) -> int | None:
-    """A number for the bits of an operator's output; None where they cannot be read."""
+    """Return a checksum of the bits of an operator's output; None if they cannot be read."""
     items = value if isinstance(value, (tuple, list)) else (value,)
     total = 0
     for item in items:
@@ -176,41 +175,22 @@ def _bytes(item: Any) -> Any:
         return None  # sparse, nested, quantized, meta
 
 
-def _state(module: torch.nn.Module | None) -> dict[StateRef, torch.Tensor]:
-    if module is None:
-        return {}
-    found: dict[StateRef, torch.Tensor] = {
-        StateRef("parameter", name): tensor for name, tensor in module.named_parameters()
-    }
-    return found | {StateRef("buffer", name): tensor for name, tensor in module.named_buffers()}
+class _Log:
+    """Records what happens while the forward runs."""
 
-
-def _paths(module: torch.nn.Module | None) -> dict[int, str]:
-    return {id(part): name for name, part in module.named_modules()} if module is not None else {}
-
-
-class _Record:
-    """What is being written down while the forward runs."""
-
-    def __init__(
-        self,
-        known: Mapping[StateRef, torch.Tensor],
-        parts: Mapping[int, str],
-        fill: Fill | None,
-        digests: bool,
-    ) -> None:
+    def __init__(self, reached: Reached, fill: Fill | None, *, digests: bool) -> None:
         self.ops: list[Op] = []
         self.aliases: list[tuple[str, StateRef]] = []
         self.streams: tuple[str, ...] = ()
         self.cut = False
         self.boundary: CodeType | None = None
-        self._parts = parts
+        self._parts = reached.parts
         self._fill = fill
         self._digests = digests
-        # The tensors are held on to: freed memory would be given to others and take their names.
-        self._held = list(known.values())
+        # Keeps the tensors alive: another tensor in their freed memory would get their names.
+        self._held = list(reached.tensors.values())
         self._known: dict[int, StateRef] = {}
-        for ref, tensor in known.items():
+        for ref, tensor in reached.tensors.items():
             self._known.setdefault(storage_of(tensor), ref)
         self._known.pop(0, None)
         self._stack: list[str] = []
@@ -269,7 +249,7 @@ class _Record:
                 draws=before is not None and _drew(before, out, kwargs),
                 uninitialized=bare,
                 writes=writes,
-                # What is in such memory is nobody's doing, unless it was filled.
+                # The content of uninitialized memory is arbitrary, unless it was filled.
                 digest=digest(out)
                 if self._digests and (not bare or self._fill is not None)
                 else None,
@@ -292,7 +272,7 @@ class _Record:
         return tuple(dict.fromkeys(ref for ref in found if ref is not None))
 
     def _where(self, frame: FrameType | None) -> tuple[SourceLine | None, str]:
-        """The user's innermost line below our own frame, and the library's function in between."""
+        """Return the user's innermost line, and the library's function that it called."""
         via = ""
         for step in range(MAX_FRAMES):
             if frame is None or frame.f_code is self.boundary:
@@ -317,7 +297,7 @@ _ZEROS = Fill(0.0, 0)
 
 @dataclass(frozen=True)
 class _Facts:
-    """What an operator's schema and tags say about it."""
+    """The facts about an operator in its schema and tags."""
 
     name: str
     base: str = ""
@@ -365,7 +345,7 @@ def _numel(out: Any) -> int:
 
 
 def _drew(before: torch.Tensor, out: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether an operator that may draw did: attention without dropout is tagged alike."""
+    """Return True if an operator that may draw did draw: attention without dropout does not."""
     if kwargs.get("generator") is not None:
         return True
     if isinstance(out, torch.Tensor) and out.device.type != "cpu":
@@ -384,8 +364,10 @@ def _fill(out: torch.Tensor, start: int, fill: Fill) -> None:
 def _submodules(
     enter: Callable[[torch.nn.Module], None], leave: Callable[[], None]
 ) -> Iterator[None]:
-    """Tell which module begins and ends. Global hooks: a module that sees hooks on its parts may take
-    another path (``TransformerEncoderLayer``'s fused one), and a ScriptModule takes none.
+    """Call ``enter`` when a module's call begins, and ``leave`` when it ends.
+
+    By global hooks: a module that sees hooks on its parts may take another path (the fused one of
+    ``TransformerEncoderLayer``), and a ScriptModule takes no hooks.
     """
     from torch.nn.modules.module import (
         register_module_forward_hook,

@@ -240,6 +240,59 @@ def _silent_loggers() -> Iterator[None]:
             logger.setLevel(level)
 
 
+ModuleCallHandler = Callable[
+    [Callable[..., Any], torch.nn.Module, tuple[Any, ...], dict[str, Any]], Any
+]
+
+
+@contextmanager
+def exports_observed(
+    exported: Callable[[Any], None], refused: Callable[[Exception], None]
+) -> Iterator[None]:
+    """Call ``exported(program)`` or ``refused(error)`` for each export in the block.
+
+    By replacing ``torch.export.export``: torch.onnx.export hides the programs that it captures.
+    """
+    real = torch.export.export
+
+    def export(*args: Any, **kwargs: Any) -> Any:
+        try:
+            program = real(*args, **kwargs)
+        except Exception as error:
+            refused(error)
+            raise
+        exported(program)
+        return program
+
+    torch.export.export = export
+    try:
+        yield
+    finally:
+        torch.export.export = real
+
+
+@contextmanager
+def module_calls_through(handle: ModuleCallHandler) -> Iterator[None]:
+    """Replace each call of a module in the block by ``handle(real, module, args, kwargs)``.
+
+    ``real`` is the call itself. By replacing ``Module.__call__``: a hook could not run the call.
+    """
+    real: Callable[..., Any] = torch.nn.Module.__call__
+    active = True
+
+    def call(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return handle(real, module, args, kwargs) if active else real(module, *args, **kwargs)
+
+    torch.nn.Module.__call__ = call  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        # The block may have replaced it too, and may restore ours later: then ours does nothing.
+        active = False
+        if torch.nn.Module.__call__ is call:
+            torch.nn.Module.__call__ = real  # type: ignore[method-assign]
+
+
 @contextmanager
 def compiling_nothing() -> Iterator[None]:
     """Run as written what torch.compile compiled.

@@ -7,6 +7,8 @@ and global forward hooks do not see keyword arguments.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +18,7 @@ from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.outcomes.torch_private import is_tracing, uncompiled
+from pytest_torchexport.outcomes.torch_state import module_calls_through
 from pytest_torchexport.results.failures import SpecError
 
 MAX_CALLS = 8
@@ -46,6 +49,7 @@ class CallRecorder:
         self._by_key: dict[Any, Recording] = {}
         self._copies: dict[Any, tuple[Any, Any, SpecError | None]] = {}
         self._local = threading.local()
+        self._stack = ExitStack()
         self.left_out = 0
 
     @property
@@ -54,32 +58,25 @@ class CallRecorder:
         return [recording for recording in self._by_key.values() if recording.calls]
 
     def __enter__(self) -> CallRecorder:
-        self._original = original = torch.nn.Module.__call__
-        recorder = self
-
-        def recorded(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if recorder._ignores(module):
-                return original(module, *args, **kwargs)
-            return recorder._record(module, args, kwargs)
-
-        self._recorded = recorded
-        self._active = True
-        torch.nn.Module.__call__ = recorded  # type: ignore[method-assign]
+        self._stack.enter_context(module_calls_through(self._record))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        # The body may have patched it too, and may restore our patch later: then it does nothing.
-        self._active = False
-        if torch.nn.Module.__call__ is self._recorded:
-            torch.nn.Module.__call__ = self._original  # type: ignore[method-assign]
+        self._stack.close()
 
     def _ignores(self, module: torch.nn.Module) -> bool:
         inside = getattr(self._local, "inside", False)
-        return not self._active or inside or _capturing() or _is_of_torch(module)
+        return inside or _capturing() or _is_of_torch(module)
 
     def _record(
-        self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        real: Callable[..., Any],
+        module: torch.nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
+        if self._ignores(module):
+            return real(module, *args, **kwargs)
         try:
             before = self._before(module, args, kwargs)
         except Exception:
@@ -88,7 +85,7 @@ class CallRecorder:
             before = None
         self._local.inside = True
         try:
-            result = self._original(module, *args, **kwargs)
+            result = real(module, *args, **kwargs)
         finally:
             self._local.inside = False
         if before is not None:

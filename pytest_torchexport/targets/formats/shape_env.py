@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.outcomes import torch_private
+from pytest_torchexport.outcomes.torch_state import exports_observed
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.formats.sizes import Bounds, SizeFacts
 
@@ -91,22 +92,15 @@ def captures() -> Iterator[Captures]:
     captures on the way have both.
     """
     seen = Captures()
-    real = torch.export.export
 
-    def export(*args: Any, **kwargs: Any) -> Any:
-        try:
-            program = real(*args, **kwargs)
-        except Exception as error:
-            seen.refused.append(refused_sizes(error))
-            raise
+    def exported(program: Any) -> None:
         seen.kept = captured_sizes(program)
-        return program
 
-    torch.export.export = export
-    try:
+    def refused(error: Exception) -> None:
+        seen.refused.append(refused_sizes(error))
+
+    with exports_observed(exported, refused):
         yield seen
-    finally:
-        torch.export.export = real
 
 
 def _input_shapes(program: Any) -> tuple[tuple[Any, ...] | None, ...]:

@@ -161,7 +161,7 @@ def test_without_operators_the_rest_is_still_seen():
         lambda x: x * random.random() if x.sum() < 0 else x,
         torch.ones(2),
         names=["x"],
-        operators=False,
+        record="nothing",
     )
     assert (plain.ops, plain.aliases) == ((), found.aliases)
     assert plain.aliases == (("output", StateRef("input", "x")),)
@@ -353,17 +353,17 @@ def test_digests_line_two_runs_up():
         z = y * factor[0]
         return z - 1
 
-    one = watched(function, torch.ones(2), digests=True).ops
-    same = watched(function, torch.ones(2), digests=True).ops
+    one = watched(function, torch.ones(2), record="digests").ops
+    same = watched(function, torch.ones(2), record="digests").ops
     factor[0] = 3.0
-    other = watched(function, torch.ones(2), digests=True).ops
+    other = watched(function, torch.ones(2), record="digests").ops
     assert [op.digest for op in one] == [op.digest for op in same]
     assert [a.digest == b.digest for a, b in zip(one, other, strict=True)] == [True, False, False]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.complex64, torch.bool, torch.float8_e5m2])
 def test_digests_read_every_dtype(dtype):
-    found = watched(lambda x: x.to(dtype), torch.ones(2), digests=True)
+    found = watched(lambda x: x.to(dtype), torch.ones(2), record="digests")
     assert found.ops[-1].digest is not None
 
 
