@@ -279,7 +279,7 @@ class AcceptedCalls:
         return "; ".join(dims + values)
 
     def _declared_part(self, recipe: Recipe) -> Recipe | None:
-        """Return the recipe with all assumptions as in the example; None if nothing was declared."""
+        """Return the recipe with all assumed as in the example; None if nothing was declared."""
         sizes = {
             name: recipe.sizes.get(name, dim.example) if dim.declared else dim.example
             for name, dim in self.spec.dims.items()
