@@ -59,7 +59,7 @@ _COUNTERS = (itertools.count, itertools.cycle)
 
 @dataclass
 class Reached:
-    """What was found: tokens and tensors by place, the path of each module by its id.
+    """The result of a walk: tokens and tensors by place, the path of each module by its id.
 
     ``unregistered`` are the paths of modules that no register of their parent has: ``.to()`` and
     ``state_dict`` pass them by.

@@ -42,7 +42,7 @@ _FILLS = ((1.0, 1), (float("nan"), 0))
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found about eager, in sentences; empty if all is well.
+    """The findings about eager, in sentences; empty if all is well.
 
     ``unrepeatable`` is set if eager does not agree with itself, and ``where`` is the first line at
     which it does not; ``uninitialized`` is set if uninitialized memory is the reason. ``changed``
@@ -250,7 +250,7 @@ class _Examination:
                     return one
         return None
 
-    # -- memory that nobody initialized ------------------------------------------------------------
+    # -- uninitialized memory ----------------------------------------------------------------------
 
     def _bare(self) -> list[Op]:
         return [op for op in self.watched.ops if op.uninitialized]

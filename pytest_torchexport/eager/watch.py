@@ -69,7 +69,7 @@ class Op:
 
 @dataclass(frozen=True)
 class Watched:
-    """What one run did.
+    """The result of one watched run.
 
     ``aliases`` pairs the path of an output with the place it shares memory with; ``streams`` are
     the global random streams outside torch that it drew from; ``cut`` is True if operators after
@@ -85,7 +85,7 @@ class Watched:
 
 @dataclass(frozen=True)
 class Fill:
-    """What to write into uninitialized memory: ``number`` for floats, else ``whole``.
+    """Two values to write into uninitialized memory: ``number`` into floats, else ``whole``.
 
     With a ``line``, only memory allocated there; the rest is filled with zeros.
     """

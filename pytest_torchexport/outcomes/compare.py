@@ -420,9 +420,9 @@ def dense(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.layout != torch.strided:
         tensor = tensor.to_dense()
     if tensor.dtype == torch.complex32:
-        tensor = tensor.to(torch.complex64)  # no operator of ours takes half complex numbers
+        tensor = tensor.to(torch.complex64)  # which the operators below do not take
     if tensor.is_floating_point() and tensor.dtype.itemsize == 1:
-        tensor = tensor.float()  # nor 8-bit floats
+        tensor = tensor.float()  # likewise
     return tensor.dequantize() if tensor.is_quantized else tensor
 
 

@@ -153,7 +153,7 @@ def source_line(path: str, number: int, text: str | None = None) -> SourceLine:
 
 
 def is_users(path: str) -> bool:
-    """Return True if a file is the user's: not torch's, not ours, not any other library's."""
+    """Return True if a file is the user's: not this package's, nor any library's."""
     plain = path.replace("\\", "/")
     library = ("/site-packages/", "/pytest_torchexport/", "/lib/python", "/__torch__")
     return not plain.startswith(("<", "code/")) and not any(part in plain for part in library)

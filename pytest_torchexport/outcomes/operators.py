@@ -1,4 +1,4 @@
-"""Run a block with each ATen operator it reaches going through a function of ours."""
+"""Run a block so that each ATen operator it reaches goes through a function."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def dispatched(handle: Handle) -> Iterator[None]:
 
 
 def available() -> bool:
-    """Return True if this torch lets us see its operators."""
+    """Return True if this torch has a dispatch mode."""
 
     def run(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return operator(*args, **kwargs)

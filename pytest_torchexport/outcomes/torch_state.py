@@ -287,7 +287,7 @@ def module_calls_through(handle: ModuleCallHandler) -> Iterator[None]:
     try:
         yield
     finally:
-        # The block may have replaced it too, and may restore ours later: then ours does nothing.
+        # The block may have replaced it too, and may restore this one later: then it does nothing.
         active = False
         if torch.nn.Module.__call__ is call:
             torch.nn.Module.__call__ = real  # type: ignore[method-assign]
