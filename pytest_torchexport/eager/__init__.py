@@ -1,4 +1,4 @@
-"""Eager as the reference: does it repeat, what does it change, which calls does it take?
+"""Eager as the reference: if it repeats, what it changes, which calls it takes.
 
 Knows no artifact.
 """
