@@ -40,12 +40,12 @@ class TargetContract:
 
     @pytest.fixture
     def target(self) -> Target:
-        """The target under test."""
+        """Return the target under test."""
         raise NotImplementedError(f"{type(self).__name__} defines no fixture named 'target'")
 
     @pytest.fixture
     def device(self, target: Target) -> str:
-        """The device to export on; a test of an unavailable one is skipped."""
+        """Return the device to export on; skip the test if it is unavailable."""
         reason = target.unavailable("cpu")
         if reason is not None:
             pytest.skip(reason)
@@ -53,7 +53,7 @@ class TargetContract:
 
     @pytest.fixture
     def module(self) -> torch.nn.Module:
-        """A module that any target can export, in eval mode on the CPU."""
+        """Return a module that any target can export, in eval mode on the CPU."""
         import torch
 
         torch.manual_seed(0)
@@ -76,7 +76,7 @@ class TargetContract:
         module: torch.nn.Module,
         call: Callable[[int], Call],
     ) -> Artifact:
-        """The module, exported at batch size 2."""
+        """Return the module, exported at batch size 2."""
         made = export_with(target, module, call(2), device)
         assert not isinstance(made, NotApplicable), made.reason
         return made

@@ -197,12 +197,12 @@ def _beside(path: Path, name: str) -> Path:
         ) from None
     if outside:
         raise LoadFailed(
-            f"{path.name} wants data from {name}, outside its directory: it loads on this machine at "
-            "best. Save it again with its data beside it"
+            f"{path.name} wants data from {name}, outside its directory: it loads on this machine "
+            "at best. Save it again with its data beside it"
         )
     if not there:
         raise LoadFailed(
-            f"{path.name} wants data from {name}, which is not beside it: move both files together, "
-            "or save with external_data=False"
+            f"{path.name} wants data from {name}, which is not beside it: move both files "
+            "together, or save with external_data=False"
         )
     return sidecar

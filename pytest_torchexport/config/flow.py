@@ -1,8 +1,9 @@
 """The order of an item's steps, as data: from the exported artifact to the verdict.
 
-``docs/explanation/how-an-item-runs.md`` says the same in prose. Before the first step, eager is examined and the subject is
-exported. A step is a function in ``checks``: it gets the item's Case, raises a Failure, and may return another Case.
-Plain strings, so that the names of checks are known without importing torch.
+``docs/explanation/how-an-item-runs.md`` says the same in prose. Before the first step, eager is
+examined and the subject is exported. A step is a function in ``checks``: it gets the item's Case,
+raises a Failure, and may return another Case. Plain strings, so that the names of checks are known
+without importing torch.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from dataclasses import dataclass
 class Step:
     """One step.
 
-    ``run`` is ``module:function`` below ``checks``. ``checks``: the step runs if one of these is asked for; empty: it
-    always runs. ``own_time``: the step keeps limits of its own, because it waits for other processes or because the
-    item's verdict is already known; other steps share the item's time limit.
+    ``run`` is ``module:function`` below ``checks``. ``checks``: the step runs if one of these is
+    asked for; empty: it always runs. ``own_time``: the step keeps limits of its own, because it
+    waits for other processes or because the item's verdict is already known; other steps share the
+    item's time limit.
     """
 
     name: str

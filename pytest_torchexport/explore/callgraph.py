@@ -138,7 +138,7 @@ class _Walk:
                 self._seen[id(thing)] = thing
                 self._waiting += self._of(thing)
 
-    def _of(self, thing: Any) -> Iterator[Any]:
+    def _of(self, thing: Any) -> Iterator[Any]:  # noqa: C901  # one line for each type
         if isinstance(thing, types.FunctionType):
             yield from self._function(thing)
         elif isinstance(thing, types.MethodType):

@@ -367,7 +367,7 @@ def _layer_norm(
     return _scaled(_normalized(input, list(axes), eps), weight, bias)
 
 
-def _group_norm(  # the operator's own signature
+def _group_norm(  # noqa: PLR0913, PLR0917  # the operator's own signature
     input: torch.Tensor,  # noqa: A002  # the operator's own name for it
     weight: Any,
     bias: Any,
