@@ -46,7 +46,7 @@ MAX_STORED_NUMBERS = 500_000
 MAX_STORED = 32
 # A shrunk call stays further from the threshold than this part of the compared value.
 CLEAR = 1e-3
-# How often the way between the example and a failing call is halved to find where the branch turns.
+# How often the interval between the example and a failing call is halved to find the threshold.
 HALVINGS = 12
 
 

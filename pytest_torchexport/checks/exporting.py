@@ -74,8 +74,8 @@ def _refuse(prepared: Prepared, error: Exception) -> NoReturn:
     reason, where = condense(error)
     where = refused_at(error) or where
     details = [*remedy(error)]
-    said = plan.options.shapes is not None or plan.options.dynamic_shapes is not None
-    assumed = [dim.name for dim in spec.dims.values() if not dim.declared and not said]
+    declared = plan.options.shapes is not None or plan.options.dynamic_shapes is not None
+    assumed = [dim.name for dim in spec.dims.values() if not dim.declared and not declared]
     if assumed and is_about_dims(error):
         details.insert(0, spec.opt_out(assumed))
     if not plan.named:

@@ -28,7 +28,7 @@ REPEATS = 3
 DRAWING_SHARE = 0.5
 # How many failing calls are kept for the next run.
 STORED = 10
-# An artifact is loaded anew after each call that kills it or hangs: so many are enough.
+# Drawing stops after this many calls that crash or hang: the artifact is loaded again each time.
 DEADLY_CALLS = 3
 
 

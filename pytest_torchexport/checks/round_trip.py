@@ -133,8 +133,8 @@ def _described(case: Case, path: Path) -> Mapping[str, str]:
     with _artifact_at(case, path).open() as session:
         if session.problem is not None:
             raise_not_loaded(session.problem, session.printed(), case.blocked)
-        said: Mapping[str, str] = session.found.get("contents", {})
-        return said
+        contents: Mapping[str, str] = session.found.get("contents", {})
+        return contents
 
 
 def _directory(case: Case, stack: ExitStack) -> Path:

@@ -56,10 +56,10 @@ def serve(case: Case) -> None:
         case.log.ineffective.append(f"not loaded on {device}, where it is to be served: {reason}")
         if tied and not moved_by:
             case.log.hold(_tied(device, tied))
-        said = _on_meta(case)
-        if said:
+        raised = _on_meta(case)
+        if raised:
             case.log.hold(
-                RoundTripDiffers(f"it will not run on {device}: moved to meta, it raises {said}")
+                RoundTripDiffers(f"it will not run on {device}: moved to meta, it raises {raised}")
             )
 
 

@@ -92,13 +92,13 @@ class OutputActivity:
 
     def complaints(self) -> list[str]:
         """Return reasons why parity can hardly fail; none if at least one output varies."""
-        said = {path: next(self._about(path, leaf), "") for path, leaf in self._leaves.items()}
-        return [text for text in said.values() if text] if said and all(said.values()) else []
+        first = [next(self._about(path, leaf), "") for path, leaf in self._leaves.items()]
+        return first if all(first) else []
 
     def partial(self) -> list[str]:
         """Return the same for single outputs, if others vary."""
-        said = [text for path, leaf in self._leaves.items() for text in self._about(path, leaf)]
-        return [] if self.complaints() else said
+        found = [text for path, leaf in self._leaves.items() for text in self._about(path, leaf)]
+        return [] if self.complaints() else found
 
     def _about(self, path: str, leaf: _Leaf) -> Iterator[str]:
         if not leaf.numbers:
@@ -137,12 +137,12 @@ def weighed(
     what eager raised for the first of them; ``fixed`` are the dims that were to vary and of which
     eager takes only one size. Raises Ineffective if hardly any call was made.
     """
-    said = (f"the first that it refused: {refusal:.200}",) if refusal else ()
+    first = (f"the first that it refused: {refusal:.200}",) if refusal else ()
     share = outputs.calls / (outputs.calls + refused)
     few = share < ACCEPTED_SHARE and outputs.calls < HARDLY_ANY
     if few or ((refused or only_the_examples_values) and outputs.calls <= TOO_FEW):
         text = f"eager takes {outputs.calls} different calls of all that were generated"
-        raise Ineffective(text, details=(*said, *_HOW_TO_DECLARE))
+        raise Ineffective(text, details=(*first, *_HOW_TO_DECLARE))
     weak = [f"eager takes only one size of {name}" for name in fixed]
     if share < ACCEPTED_SHARE:
         weak.append(f"eager takes {outputs.calls} of {outputs.calls + refused} generated calls")
