@@ -739,7 +739,7 @@ def test_what_has_no_way_back_is_skipped_with_its_reason(tmp_path):
     torch.jit.script(Sparse()).save(str(path))
     verdict = judge(path, Sparse(), torch.eye(3))
     assert verdict.status == "skipped"
-    assert "a torch.sparse_coo tensor of torch.float32 cannot cross" in verdict.reason
+    assert "a torch.sparse_coo tensor of torch.float32 cannot be sent" in verdict.reason
 
 
 def test_names_in_a_file_do_not_speak_to_the_terminal(tmp_path):
