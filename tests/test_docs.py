@@ -15,6 +15,7 @@ import pytest
 from pytest_torchexport.config import names
 from pytest_torchexport.config.flow import FLOW
 from pytest_torchexport.config.options import NAMES
+from pytest_torchexport.engine import SETTINGS
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.verdict import Difference, Verdict
 
@@ -91,9 +92,16 @@ def test_the_marker_page_names_every_argument_target_and_check():
     rows = read(DOCS / "reference/marker.md")
     for name in NAMES:
         assert re.search(rf"^\| [^|]*`{name}`", rows, re.MULTILINE), name
-    for name in ("trace", "script", "export", "onnx", "onnx_legacy", *names.checks()):
+    for name in (*names.BUILT_IN, *names.checks()):
         assert f'`"{name}"`' in rows
-    assert set(names.targets()) >= {"trace", "script", "export", "onnx", "onnx_legacy"}
+    calls = read(DOCS / "reference/check-export.md")
+    assert all(f'`"{name}"`' in calls for name in names.BUILT_IN)
+
+
+def test_the_page_of_check_export_names_every_setting_that_it_takes():
+    page = read(DOCS / "reference/check-export.md")
+    listed = re.findall(r"`(\w+)`", page.partition("The settings are ")[2].partition(". ")[0])
+    assert sorted(listed) == sorted(SETTINGS)
 
 
 def test_the_failures_page_names_every_class():

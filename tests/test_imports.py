@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import pytest_torchexport
+from pytest_torchexport.config.names import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(pytest_torchexport.__file__).parent
@@ -180,6 +181,24 @@ def test_that_check_can_fail():
     assert not exists("pytest_torchexport.baseline")
     assert not exists("pytest_torchexport.config.baseline")
     assert not exists("pytest_torchexport.config.names.baseline")
+
+
+def test_every_exporter_is_in_the_contracts_of_import_linter():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+        "importlinter"
+    ]["contracts"]
+    (forbidden,) = (
+        set(contract["forbidden_modules"])
+        for contract in contracts
+        if contract["type"] == "forbidden"
+        and contract["source_modules"] == ["pytest_torchexport.targets.formats"]
+    )
+    beside = {path.stem for path in (PACKAGE / "targets").glob("*.py")} - {"__init__"}
+    assert forbidden == {f"pytest_torchexport.targets.{name}" for name in beside}
+    exporters = {place.partition(":")[0] for place in BUILT_IN.values()}
+    assert exporters in [
+        set(contract["modules"]) for contract in contracts if contract["type"] == "independence"
+    ]
 
 
 def test_every_exception_to_a_lint_rule_names_files_that_exist():

@@ -1,4 +1,4 @@
-"""The public names, signatures, settings and report keys, compared with a snapshot.
+"""The public names, signatures, legal values, settings and report keys, compared with a snapshot.
 
 A change of the snapshot is a change for users: it needs a line in the changelog. Write it anew with
 
@@ -11,13 +11,15 @@ import ast
 import dataclasses
 import inspect
 import json
+import re
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import pytest_torchexport
-from pytest_torchexport.config.names import ENTRY_POINT_GROUP
+from pytest_torchexport.config import flow
+from pytest_torchexport.config.names import BUILT_IN, ENTRY_POINT_GROUP
 from pytest_torchexport.config.options import NAMES
 from pytest_torchexport.config.settings import TABLE
 from pytest_torchexport.results import verdict
@@ -55,6 +57,8 @@ def public_api():
     return {
         "names": {name: described(value) for name, value in names.items()},
         "marker": list(NAMES),
+        "targets": list(BUILT_IN),
+        "checks": list(flow.checks()),
         "settings": [
             {
                 "name": row.name,
@@ -121,6 +125,8 @@ def test_every_failure_is_public():
     failures = pytest_torchexport.results.failures
     classes = {cls.__name__ for cls in failures.Failure.__subclasses__()} | {"Failure"}
     assert classes <= set(pytest_torchexport.__all__)
+    tree = failures.__doc__.partition("\n\n")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^[├└]── (\w+)", tree, re.MULTILINE)) == classes - {"Failure"}
 
 
 def test_a_name_that_does_not_exist_is_an_attribute_error():

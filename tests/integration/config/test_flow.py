@@ -2,30 +2,56 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
+import pytest
+
 from pytest_torchexport import check_export, engine
 from pytest_torchexport.config import flow
 from pytest_torchexport.config.flow import FLOW, Step
 from pytest_torchexport.judge.case import Case
-from pytest_torchexport.results.failures import OutputsDiffer
+from pytest_torchexport.results.failures import OutputsDiffer, SpecError
 
 
-def test_a_check_of_ones_own_is_a_function_and_a_row(monkeypatch):
-    """The recipe "add a check" of CONTRIBUTING.md."""
-    import torch
+def refuse(case: Case) -> None:
+    """Raise OutputsDiffer for every artifact."""
+    raise OutputsDiffer(f"{case.plan.target} never passes")
 
-    from pytest_torchexport.checks import parity
 
-    def refuse(case: Case) -> None:
-        """Raise OutputsDiffer for every artifact."""
-        raise OutputsDiffer(f"{case.plan.target} never passes")
+@pytest.fixture
+def _check_named_toy(monkeypatch):
+    """Follow the recipe "a check" of CONTRIBUTING.md: a file below ``checks``, and a row of FLOW.
 
-    monkeypatch.setattr(parity, "refuse", refuse, raising=False)
-    row = Step(name="refuse", run="parity:refuse", checks=("refuse",))
-    table = (*FLOW, row)
+    The file is a module in memory, because the package may be installed read-only.
+    """
+    module = types.ModuleType("pytest_torchexport.checks.toy", "The check ``toy``: none passes.")
+    module.refuse = refuse
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    table = (*FLOW, Step(name="refusal", run="toy:refuse", checks=("toy",)))
     monkeypatch.setattr(flow, "FLOW", table)
     monkeypatch.setattr(engine, "FLOW", table)
-    linear = torch.nn.Linear(3, 2)
+
+
+@pytest.mark.usefixtures("_check_named_toy")
+@pytest.mark.parametrize(
+    ("chosen", "failure", "reason"),
+    [
+        ({"checks": ["toy"]}, "OutputsDiffer", "trace never passes"),
+        ({}, "OutputsDiffer", "trace never passes"),
+        ({"checks": ["dims"]}, None, ""),
+    ],
+)
+def test_a_check_is_a_file_and_a_row(chosen, failure, reason):
+    import torch
+
     example = (torch.randn(2, 3),)
-    verdict = check_export(linear, example, target="trace", checks=["refuse"])
-    assert (verdict.failure, verdict.reason) == ("OutputsDiffer", "trace never passes")
-    assert check_export(linear, example, target="trace", checks=["dims"]).status == "passed"
+    verdict = check_export(torch.nn.Linear(3, 2), example, target="trace", **chosen)
+    assert (verdict.failure, verdict.reason) == (failure, reason)
+
+
+def test_without_its_row_the_name_of_a_check_is_wrong():
+    import torch
+
+    with pytest.raises(SpecError, match="'toy'"):
+        check_export(torch.nn.Linear(3, 2), (torch.randn(2, 3),), target="trace", checks=["toy"])
