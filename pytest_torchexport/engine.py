@@ -52,6 +52,8 @@ SHOWN_FRAMES = 2
 LARGE = 2**24
 # The artifact's files are kept after these failures.
 KEPT_AFTER = (ArtifactCrashed, ArtifactHung, LoadFailed, RoundTripDiffers)
+# The failure if the item's time is up; of an activity of the artifact's, ArtifactHung.
+_BLAMED: dict[Activity, type[Failure]] = {Activity.PLUGIN: Failure, Activity.EAGER: SpecError}
 # The settings of one check, besides the marker's arguments.
 SETTINGS = tuple(row.name for row in TABLE if row.name not in (*OF_A_RUN, *NAMES))
 
@@ -190,8 +192,8 @@ def _verdict(item: _Item, given: Sequence[Call], make: Make) -> Verdict:
 
 
 def _run(step: Step, case: Case) -> Case:
-    """Run one step if one of its checks is asked for. Return the case for the next step."""
-    if step.checks and not any(map(case.plan.checks, step.checks)):
+    """Run one step if it is asked for. Return the case for the next step."""
+    if not _asked_for(step, case.plan):
         return case
     module, _, function = step.run.partition(":")
     run = getattr(importlib.import_module(f"pytest_torchexport.checks.{module}"), function)
@@ -199,6 +201,13 @@ def _run(step: Step, case: Case) -> Case:
         return run(case) or case
     with interrupted_after(case.deadline.left):
         return run(case) or case
+
+
+def _asked_for(step: Step, plan: Plan) -> bool:
+    if step.setting and not getattr(plan.settings, step.setting):
+        return False
+    asked = not step.checks or any(map(plan.checks, step.checks))
+    return asked or (step.or_isolated and bool(plan.why_isolated))
 
 
 def _failure_of(error: Exception, item: _Item, case: Case | None) -> Failure:
@@ -209,7 +218,7 @@ def _failure_of(error: Exception, item: _Item, case: Case | None) -> Failure:
         if item.log.failed:
             return item.log.failed[0][1]
         activity = item.log.activity
-        cls = SpecError if activity is Activity.EAGER else ArtifactHung
+        cls = _BLAMED.get(activity, ArtifactHung)
         text = f"{activity.value} did not return within {item.plan.limit()}"
         return cls(text, details=attempted(case) if case is not None else ())
     # A bug of the plugin or of torch: the verdicts on the other subjects are still wanted.

@@ -32,6 +32,7 @@ from pytest_torchexport.judge import branch_table
 from pytest_torchexport.judge.branch_results import BranchResults
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.explain import explained
+from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.results.failures import Failure
@@ -62,7 +63,7 @@ def explore(case: Case) -> Case | None:
         return None
     log, plan = case.log, case.plan
     _note_what_is_not_followed(case, observed)
-    with log.timed("explore"):
+    with log.timed("explore"), log.during(Activity.EAGER):
         explored = _search(case, observed)
         if observed.drifted():
             explored = _search(case, observed)
@@ -138,13 +139,14 @@ def attribute(case: Case) -> None:
     if not isinstance(branches, BranchResults) or not case.log.failed:
         return
     case.log.branches = branches.table()
-    recipe, failure, goal = _to_explain(case, branches)
-    if goal is None:
-        case.log.failed.insert(0, (recipe, failure))
-        return
-    fault = Fault(case, branches, goal)
-    failure = explained(case, recipe, failure, as_well=fault.takes_the_same_turn)
-    raise fault.failure(failure)
+    with case.log.during(Activity.EAGER):  # observed calls; the judge says when the artifact runs
+        recipe, failure, goal = _to_explain(case, branches)
+        if goal is None:
+            case.log.failed.insert(0, (recipe, failure))
+            return
+        fault = Fault(case, branches, goal)
+        failure = explained(case, recipe, failure, as_well=fault.takes_the_same_turn)
+        raise fault.failure(failure)
 
 
 def _to_explain(case: Case, branches: BranchResults) -> tuple[Recipe, Failure, Goal | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from pytest_torchexport import targets
@@ -19,7 +20,7 @@ from pytest_torchexport.inputs.spec import Call, build_spec
 from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.case import Prepared
 from pytest_torchexport.judge.loading import warm_up
-from pytest_torchexport.judge.log import ItemLog
+from pytest_torchexport.judge.log import Activity, ItemLog
 from pytest_torchexport.outcomes.limits import Deadline
 from pytest_torchexport.outcomes.subject import Subject, local_packages, missing_device
 from pytest_torchexport.results.failures import CannotJudge, Ineffective
@@ -45,8 +46,9 @@ def prepare(
     plan.progress("eager")
     _raise_if_unavailable(plan)
     _start_clean_process(plan, foreign=foreign)
-    with log.timed("eager"):
-        reference = Reference(subject, plan, log.note, given[0])
+    eager = partial(log.during, Activity.EAGER)
+    with log.timed("eager"), eager():
+        reference = Reference(subject, plan, log.note, given[0], running=eager)
         spec = build_spec(subject.signature(), given, plan.options, subject.annotations())
         log.assumed = spec.assumed
         reference.prepare(spec.example, [leaf.path for leaf in spec.leaves])

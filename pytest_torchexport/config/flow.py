@@ -16,14 +16,17 @@ class Step:
     """One step.
 
     ``run`` is ``module:function`` below ``checks``. ``checks``: the step runs if one of these is
-    asked for; empty: it always runs. ``own_time``: the step keeps limits of its own, because it
-    waits for other processes or because the item's verdict is already known; other steps share the
-    item's time limit.
+    asked for; empty: it always runs. ``or_isolated``: it also runs if the item is to be isolated.
+    ``setting``: it runs only if this setting is on. ``own_time``: the step keeps limits of its own,
+    because it waits for other processes or because the item's verdict is already known; other steps
+    share the item's time limit.
     """
 
     name: str
     run: str
     checks: tuple[str, ...] = ()
+    or_isolated: bool = False
+    setting: str = ""
     own_time: bool = False
 
 
@@ -31,9 +34,27 @@ CALLS = ("parity", "control_flow")
 
 FLOW = (
     # First of all: an artifact that crashes is to crash the clean process, not pytest's.
-    Step(name="save", run="round_trip:save", own_time=True),
-    Step(name="load in the clean process", run="round_trip:load", own_time=True),
-    Step(name="first calls there", run="round_trip:run_example", own_time=True),
+    Step(
+        name="save",
+        run="round_trip:save",
+        checks=("round_trip",),
+        or_isolated=True,
+        own_time=True,
+    ),
+    Step(
+        name="load in the clean process",
+        run="round_trip:load",
+        checks=("round_trip",),
+        or_isolated=True,
+        own_time=True,
+    ),
+    Step(
+        name="first calls there",
+        run="round_trip:run_example",
+        checks=("round_trip",),
+        or_isolated=True,
+        own_time=True,
+    ),
     Step(name="random streams", run="randomness:compare_streams"),
     Step(name="branch search", run="control_flow:explore", checks=("control_flow",)),
     Step(name="state in single calls", run="state:check_stateless", checks=("state",)),
@@ -51,8 +72,13 @@ FLOW = (
     Step(name="state in rows of calls", run="state:check_rows", checks=("state",)),
     Step(name="what cannot be judged", run="effect:require"),
     # What the loaded artifact does differently is raised last: parity explains the same bug better.
-    Step(name="result of the round trip", run="round_trip:raise_held", own_time=True),
-    Step(name="seeded bugs", run="self_test:seed_bugs", own_time=True),
+    Step(
+        name="result of the round trip",
+        run="round_trip:raise_held",
+        checks=("round_trip",),
+        own_time=True,
+    ),
+    Step(name="seeded bugs", run="self_test:seed_bugs", setting="self_test", own_time=True),
     Step(
         name="branch coverage", run="control_flow:require", checks=("control_flow",), own_time=True
     ),

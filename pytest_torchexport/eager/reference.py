@@ -7,6 +7,7 @@ own module (buffers, parameters, Python attributes).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -46,12 +47,19 @@ class Reference:
     """The subject in eager mode, on the CPU and on the item's device."""
 
     def __init__(
-        self, original: Subject, plan: Plan, note: Callable[[str], None], example: Call
+        self,
+        original: Subject,
+        plan: Plan,
+        note: Callable[[str], None],
+        example: Call,
+        running: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        """Copy the subject. ``running`` is entered around each call of eager."""
+        self._running = running
         self.pristine = original.copy()
         if is_lazy(self.pristine.module):
             # Its first call makes its parameters.
-            observe(self.pristine.function, example, seed=plan.seed)
+            self._observe(self.pristine.function, example, seed=plan.seed)
         self.fresh_each_call = False
         self._oracle: TerminationOracle | None = None
         # The paths of outputs that vary with the seed; in words, their draws and forward's changes.
@@ -69,6 +77,10 @@ class Reference:
         self._fingerprint = fingerprint(self._root())
         self._there: tuple[Subject, State] | None = None
 
+    def _observe(self, function: Callable[..., Any], call: Call, seed: int) -> Outcome:
+        with self._running():
+            return observe(function, call, seed=seed)
+
     def guard(self, oracle: TerminationOracle) -> None:
         """Ask the oracle before each call, once a call has reached a loop that may not end."""
         self._oracle = oracle
@@ -80,8 +92,8 @@ class Reference:
         if oracle is not None and oracle.loops() and not oracle.ends(call):
             return Raised("Endless", "a while loop of forward does not come to an end on this call")
         if self.fresh_each_call:
-            return observe(self.pristine.copy().function, call, seed=seed)
-        outcome = observe(self._here.function, call, seed=seed)
+            return self._observe(self.pristine.copy().function, call, seed=seed)
+        outcome = self._observe(self._here.function, call, seed=seed)
         self.stateful = self._state.restore() or self.stateful
         return outcome
 
@@ -133,7 +145,7 @@ class Reference:
         found = []
         for call in calls:
             moved = call.to(self._plan.device)
-            outcome = observe(subject.function, moved, seed=self._plan.seed)
+            outcome = self._observe(subject.function, moved, seed=self._plan.seed)
             found.append((outcome, tensors_of(subject.module)))
         return found
 
@@ -147,12 +159,14 @@ class Reference:
         if device == "cpu":
             return outcome
         if self.fresh_each_call:
-            return observe(self.pristine.copy().to(device).function, call.to(device), seed=seed)
+            return self._observe(
+                self.pristine.copy().to(device).function, call.to(device), seed=seed
+            )
         if self._there is None:
             moved = self.pristine.copy().to(device)
             self._there = moved, State(moved.module, thorough=self.stateful)
         subject, state = self._there
-        outcome = observe(subject.function, call.to(device), seed=seed)
+        outcome = self._observe(subject.function, call.to(device), seed=seed)
         state.restore()
         return outcome
 
@@ -186,7 +200,7 @@ class Reference:
         if not self._moved(first, self.on_cpu(example)):
             return
         moved = self._moved(
-            first, observe(self.pristine.copy().function, example, seed=self._plan.seed)
+            first, self._observe(self.pristine.copy().function, example, seed=self._plan.seed)
         )
         if moved:
             raise NotRepeatable(

@@ -159,12 +159,13 @@ class Judge:
             if not self.random_paths and all(item.kind == "values" for item in differences):
                 self._log.met(largest_error(expected.value, actual.value))
             if differences and not self.tolerance.given:
-                judged = self._calibration.judge(
-                    differences,
-                    calls,
-                    leaves_after(expected, states[0]),
-                    leaves_after(actual, states[1]),
-                )
+                with self._log.during(Activity.EAGER):
+                    judged = self._calibration.judge(
+                        differences,
+                        calls,
+                        leaves_after(expected, states[0]),
+                        leaves_after(actual, states[1]),
+                    )
                 self._log.explain(judged.explained)
                 differences = judged.bugs
         return [self._named(item) for item in differences]

@@ -21,6 +21,7 @@ ORIGINS = ("example", "boundary", "stored", "explored", "drawn", "failed", "reje
 class Activity(Enum):
     """Who is at work: whom to blame when the item's time is up."""
 
+    PLUGIN = "the plugin itself"
     EAGER = "eager"
     EXPORTER = "the exporter"
     ARTIFACT = "the artifact"
@@ -62,7 +63,7 @@ class ItemLog:
     self_test: list[SeededBug] = field(default_factory=list)
     branches: tuple[Branch, ...] = ()
     outputs: OutputActivity = field(default_factory=lambda: OutputActivity(Tolerance()))
-    activity: Activity = Activity.EAGER
+    activity: Activity = Activity.PLUGIN
     trying: Recipe | None = None
 
     def note(self, text: str) -> None:

@@ -15,6 +15,7 @@ from pytest_torchexport.inputs.recipes import Recipe, build
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.branch_results import BranchResults
 from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes.observe import Returned
 
 # A sum of floats this near to a threshold, in units in the last place, may fall on either side.
@@ -38,7 +39,9 @@ def rounding_decides(case: Case, recipe: Recipe) -> bool:
     branches = case.branches
     if not isinstance(branches, BranchResults) or branches.artifact is None:
         return False
-    path, call = branches.path(recipe), build(case.spec, recipe)
+    with case.log.during(Activity.EAGER):
+        path = branches.path(recipe)
+    call = build(case.spec, recipe)
     if path is None or call is None:
         return False
     eps = _precision(call)
