@@ -17,6 +17,7 @@ import pytest
 
 import pytest_torchexport
 from pytest_torchexport.config.names import BUILT_IN
+from pytest_torchexport.results import failures
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(pytest_torchexport.__file__).parent
@@ -77,8 +78,8 @@ def test_pytest_starts_with_nothing_heavy():
 
 def test_the_public_package_loads_nothing_heavy_until_it_is_used():
     assert loaded_by("import pytest_torchexport; dir(pytest_torchexport)") == set()
-    failures = "from pytest_torchexport import ExportRefused, OutputsDiffer, Verdict"
-    assert loaded_by(failures) == set()
+    imported = "from pytest_torchexport import ExportRefused, OutputsDiffer, Verdict"
+    assert loaded_by(imported) == set()
 
 
 def test_a_suite_that_does_not_use_the_plugin_does_not_notice_it(tmp_path):
@@ -174,6 +175,33 @@ def test_every_file_that_a_page_for_contributors_names_exists(page):
     assert len(named) >= 5
     missing = [name for name in named if not ((ROOT / name).exists() or (PACKAGE / name).exists())]
     assert missing == []
+
+
+TABLE_OF_FAILURES = re.compile(r"^\| ([^|]*\[\w+\][^|]*) \| (.*) \|$", re.MULTILINE)
+
+
+def places_of_failures() -> dict[str, set[str]]:
+    """Return the files that ARCHITECTURE.md names for each failure class."""
+    places: dict[str, set[str]] = {}
+    for shown, where in TABLE_OF_FAILURES.findall((ROOT / "ARCHITECTURE.md").read_text("utf-8")):
+        for name in re.findall(r"\[(\w+)\]", shown):
+            places.setdefault(name, set()).update(re.findall(r"`([\w/]+\.py)`", where))
+    return places
+
+
+@pytest.mark.parametrize("name", sorted({*failures.__all__} - {"Failure"}))
+def test_the_map_names_the_files_that_raise_a_failure(name):
+    named = places_of_failures()[name]
+    using, making = (
+        {
+            path.relative_to(PACKAGE).as_posix()
+            for path in files().values()
+            if re.search(pattern, path.read_text(encoding="utf-8"))
+        }
+        for pattern in (rf"\b{name}\b", rf"\b{name}\(")
+    )
+    assert named & using - {"results/failures.py"}
+    assert making - {"results/failures.py"} <= named
 
 
 def test_that_check_can_fail():
