@@ -169,12 +169,54 @@ def test_every_module_that_is_named_exists(path):
     assert {name for name in named if not exists(name)} == set()
 
 
-@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+PAGES = ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/decisions/*.md"]
+# A file, or a folder: with a slash at its end, or below tests/ or docs/.
+PATHS = re.compile(r"`([\w/-]+\.\w{2,4}|[\w/-]+/|(?:tests|docs)/[\w/-]+)`")
+
+
+def missing_files(text: str) -> list[str]:
+    """Return the files and folders in a text of Markdown that do not exist."""
+    named = [name for name in PATHS.findall(text) if "/" in name or name.endswith(".py")]
+    return [name for name in named if not ((ROOT / name).exists() or (PACKAGE / name).exists())]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [path for pattern in PAGES for path in sorted(ROOT.glob(pattern))],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
 def test_every_file_that_a_page_for_contributors_names_exists(page):
-    named = re.findall(r"`([\w/]+\.py)`", (ROOT / page).read_text(encoding="utf-8"))
-    assert len(named) >= 5
-    missing = [name for name in named if not ((ROOT / name).exists() or (PACKAGE / name).exists())]
-    assert missing == []
+    assert missing_files(page.read_text(encoding="utf-8")) == []
+
+
+def test_a_page_that_names_a_file_that_is_gone_is_found():
+    text = "`tests/unit/gone`, `gone/`, `gone.py`, `tests/unit/gone.py`; `tests/unit`, `engine.py`"
+    assert missing_files(text) == ["tests/unit/gone", "gone/", "gone.py", "tests/unit/gone.py"]
+    assert PATHS.findall((ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"))
+
+
+# A file of tests is named after a file of the package, except these.
+OF_A_WHOLE_ROOM = {"sandbox/test_what_is_imported.py"}
+MIRRORS = [
+    (path, path.relative_to(ROOT / "tests" / kind).as_posix())
+    for kind in ("unit", "integration")
+    for path in sorted((ROOT / "tests" / kind).rglob("test_*.py"))
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "mirrored"), MIRRORS, ids=[path.relative_to(ROOT).as_posix() for path, _ in MIRRORS]
+)
+def test_tests_mirror_the_package_and_begin_with_the_name_of_their_file(path, mirrored):
+    if mirrored in OF_A_WHOLE_ROOM:
+        return
+    tested = mirrored.replace("test_", "")
+    assert (PACKAGE / tested).is_file()
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert docstring
+    assert re.match(rf"{tested}[: ]", docstring)
+    named = re.findall(r"[\w/]+\.py", docstring.splitlines()[0])
+    assert [name for name in named if not (PACKAGE / name).is_file()] == []
 
 
 TABLE_OF_FAILURES = re.compile(r"^\| ([^|]*\[\w+\][^|]*) \| (.*) \|$", re.MULTILINE)

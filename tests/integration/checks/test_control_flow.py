@@ -1,4 +1,4 @@
-"""What the control-flow check says of whole models: the class, the line, the call, and what it does not say."""
+"""checks/control_flow.py on whole models: the failure class, the line and the call; and healthy look-alikes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that somebody else made, judged by all checks: hostile ones are contained and told, healthy ones pass."""
+"""checks/foreign.py: hostile files are contained and reported, healthy ones pass all checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The round trip where something goes wrong on the way: a clear failure, nothing left behind, the next one unaffected."""
+"""checks/round_trip.py if a step fails: a clear failure, nothing left behind, the next item unaffected."""
 
 from __future__ import annotations
 

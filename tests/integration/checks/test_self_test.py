@@ -1,4 +1,4 @@
-"""self_test.py: seeded bugs are caught if the calls can show them, else they are missed."""
+"""checks/self_test.py: seeded bugs are caught if the calls can show them, else they are missed."""
 
 from __future__ import annotations
 

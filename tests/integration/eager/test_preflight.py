@@ -1,4 +1,4 @@
-"""preflight.py with ScriptModules."""
+"""eager/preflight.py with ScriptModules."""
 
 from __future__ import annotations
 

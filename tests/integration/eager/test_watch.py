@@ -1,4 +1,4 @@
-"""watch.py with ScriptModules, and what it loads in a new interpreter."""
+"""eager/watch.py with ScriptModules, and what it loads in a new interpreter."""
 
 from __future__ import annotations
 

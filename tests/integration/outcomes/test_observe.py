@@ -1,4 +1,4 @@
-"""observe.py with scripted and frozen modules."""
+"""outcomes/observe.py with scripted and frozen modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every door of torch_private.py answers on the torch that is installed.
+"""outcomes/torch_private.py: every function works with the torch that is installed.
 
 A test that fails here means that torch renamed or dropped something private: look at the function
 of that name, find what torch has instead, and keep the old way for the versions that pyproject.toml

@@ -1,4 +1,4 @@
-"""torch_state.py in a new interpreter, for settings that torch reads once."""
+"""outcomes/torch_state.py in a new interpreter, for settings that torch reads once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""capture.py with exporters: calls that torch itself makes, and scripted subjects."""
+"""plugin/capture.py with exporters: calls that torch itself makes, and scripted subjects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tensors.py: the layout of tensors in the clean process."""
+"""sandbox/tensors.py: the layout of tensors in the clean process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to do about torch's refusals: real ones, and that what is advised is really taken."""
+"""targets/refusals.py: remedies for real refusals of torch, and that following them helps."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def refusal(make, *args, **options):
 
 
 def place_of(subject, words):
-    """``tests/unit/test_remedies.py:12``: where in the source of the subject these words stand."""
+    """``tests/integration/targets/test_refusals.py:12``: where in the source of the subject these words stand."""
     lines, first = inspect.getsourcelines(subject)
     number = next(i for i, line in enumerate(lines, first) if words in line)
     path = Path(__file__)

@@ -1,4 +1,4 @@
-"""spec/dims.py: the language of dims."""
+"""config/named_dims.py: the language of dims."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""spec/options.py: every argument of the marker, right and wrong."""
+"""config/options.py: every argument of the marker, right and wrong."""
 
 # ruff: noqa: ARG005  # the parameters are what a spec reads of a function
 

@@ -1,4 +1,4 @@
-"""preflight.py: what there is to say about eager before anything is exported.
+"""eager/preflight.py: what there is to say about eager before anything is exported.
 
 For each mechanism modules that have it, and look-alikes that do not.
 """

@@ -1,3 +1,7 @@
+"""eager/state_ref.py: how a piece of state is named in a report."""
+
+from __future__ import annotations
+
 import pytest
 
 from pytest_torchexport.eager.state_ref import Change, StateRef

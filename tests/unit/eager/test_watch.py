@@ -1,4 +1,4 @@
-"""watch.py: what a forward does besides returning, operator by operator."""
+"""eager/watch.py: what a forward does besides returning, operator by operator."""
 
 # ruff: noqa: ARG005, PLW0108  # forwards in one line
 

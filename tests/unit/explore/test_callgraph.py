@@ -1,4 +1,4 @@
-"""callgraph.py: the user's functions that may run under a subject's forward."""
+"""explore/callgraph.py: the user's functions that may run under a subject's forward."""
 
 from __future__ import annotations
 

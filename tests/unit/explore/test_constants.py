@@ -1,4 +1,4 @@
-"""constants.py: numbers that code may compare with."""
+"""explore/constants.py: numbers that code may compare with."""
 
 from __future__ import annotations
 

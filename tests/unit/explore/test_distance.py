@@ -1,4 +1,4 @@
-"""distance.py: how far a condition is from the other outcome."""
+"""explore/distance.py: how far a condition is from the other outcome."""
 
 # ruff: noqa: ARG005, PLW0108  # a lambda is what runs under the mode, and not before it
 

@@ -1,4 +1,4 @@
-"""moves.py: from a call to others, all of them legal, that come nearer to an outcome."""
+"""explore/moves.py: from a call to others, all of them legal, that come nearer to an outcome."""
 
 # ruff: noqa: ARG005  # the parameters are what a spec reads of a function
 

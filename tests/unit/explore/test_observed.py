@@ -1,4 +1,4 @@
-"""observed.py: conditions are recorded, and afterwards everything is as it was."""
+"""explore/observed.py: conditions are recorded, and afterwards everything is as it was."""
 
 from __future__ import annotations
 

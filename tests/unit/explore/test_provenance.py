@@ -1,4 +1,4 @@
-"""provenance.py: what a condition was computed from."""
+"""explore/provenance.py: what a condition was computed from."""
 
 # ruff: noqa: ARG005, PLW0108  # a lambda is what runs under the mode, and not before it
 

@@ -1,4 +1,4 @@
-"""recorder.py: evaluates each condition as Python would, once, and records it."""
+"""explore/recorder.py: evaluates each condition as Python would, once, and records it."""
 
 from __future__ import annotations
 

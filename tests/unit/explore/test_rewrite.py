@@ -1,4 +1,4 @@
-"""rewrite.py: rewritten code does the same as the original, and reports its conditions."""
+"""explore/rewrite.py: rewritten code does the same as the original, and reports its conditions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""search.py: calls that take every branch, within spec and budget, repeatably."""
+"""explore/search.py: calls that take every branch, within spec and budget, repeatably."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""twins.py: which code has a twin, and what others see of it."""
+"""explore/twins.py: which code has a twin, and what others see of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""axes.py: which axes vary, by what was said and by what is assumed."""
+"""inputs/axes.py: which axes vary, by what was said and by what is assumed."""
 
 from __future__ import annotations
 

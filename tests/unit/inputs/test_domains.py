@@ -1,4 +1,4 @@
-"""domains.py: which values are legal."""
+"""inputs/domains.py: which values are legal."""
 
 from __future__ import annotations
 

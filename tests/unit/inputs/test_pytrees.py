@@ -1,4 +1,4 @@
-"""pytrees.py: containers in, leaves with paths out, and back again."""
+"""inputs/pytrees.py: containers in, leaves with paths out, and back again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""recipes.py: a recipe makes a legal call, always the same one, and survives JSON."""
+"""inputs/recipes.py: a recipe makes a legal call, always the same one, and survives JSON."""
 
 # ruff: noqa: ARG005  # the parameters are what a spec reads of a function
 

@@ -1,4 +1,4 @@
-"""shrink.py: what comes back still fails, and is as simple as a person would write it."""
+"""inputs/shrink.py: what comes back still fails, and is as simple as a person would write it."""
 
 # ruff: noqa: ARG005  # the parameters are what a spec reads of a function
 

@@ -1,4 +1,4 @@
-"""spec.py: paths, Python arguments, map and filter, and what is said to be assumed."""
+"""inputs/spec.py: paths, Python arguments, map and filter, and what is said to be assumed."""
 
 # ruff: noqa: ARG005  # the parameters are what a spec reads of a function
 

@@ -1,4 +1,4 @@
-"""strategies.py: whatever is drawn is legal, and the boundary is always there."""
+"""inputs/strategies.py: whatever is drawn is legal, and the boundary is always there."""
 
 # ruff: noqa: ARG005  # the parameters are what a spec reads of a function
 

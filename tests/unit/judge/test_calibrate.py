@@ -1,4 +1,4 @@
-"""calibrate.py: rounding and ties are explained, bugs are kept."""
+"""judge/calibrate.py: rounding and ties are explained, bugs are kept."""
 
 # ruff: noqa: ARG005  # an artifact may ignore what eager returned
 

@@ -1,4 +1,4 @@
-"""rounding.py: the scatter moves what was rounded, and nothing that was exact."""
+"""judge/rounding.py: the scatter moves what was rounded, and nothing that was exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calling an artifact here and in a process of its own: the same outcomes, and a process that is had again."""
+"""judge/runners.py: an artifact has the same outcomes in this process and in the sandbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""effect.py: outputs that agree whatever happens are named, and outputs that say something are not."""
+"""judge/vacuity.py: outputs that agree whatever happens are named, and outputs that say something are not."""
 
 from __future__ import annotations
 

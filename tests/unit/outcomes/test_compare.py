@@ -1,4 +1,4 @@
-"""compare.py: every difference, nothing but differences, and never an exception."""
+"""outcomes/compare.py: every difference, nothing but differences, and never an exception."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""limits.py: time runs out, and the interpreter is as it was."""
+"""outcomes/limits.py: time runs out, and the interpreter is as it was."""
 
 from __future__ import annotations
 

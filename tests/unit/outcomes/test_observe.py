@@ -1,4 +1,4 @@
-"""observe.py: what a callable did, without a trace of it left behind."""
+"""outcomes/observe.py: what a callable did, without a trace of it left behind."""
 
 # ruff: noqa: NPY002  # the legacy global stream is what a user's forward draws from
 

@@ -1,4 +1,4 @@
-"""quiet.py: what a check may change, and that the user never notices."""
+"""outcomes/torch_state.py: what a check may change, and that the user never notices."""
 
 # ruff: noqa: NPY002  # the legacy global stream is what a user's forward draws from
 

@@ -1,4 +1,4 @@
-"""capture.py and subject.py: what a test body called, as it was before it was called."""
+"""plugin/capture.py: what a test body called, as it was before it was called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mark of an item that runs: who left it, and what that means for the next session."""
+"""plugin/crash_marker.py: the mark of a running item, and what it means for the next session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""summary.py: the table, the reasons, the self-test's table, without running any test."""
+"""results/summary.py: the table, the reasons, the self-test's table, without running any test."""
 
 from __future__ import annotations
 

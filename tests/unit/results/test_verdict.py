@@ -1,4 +1,4 @@
-"""verdict.py: plain data that survives every trip."""
+"""results/verdict.py: plain data that survives every trip."""
 
 from __future__ import annotations
 

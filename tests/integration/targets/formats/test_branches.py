@@ -1,4 +1,4 @@
-"""Which branches a program still has, by the user's lines; and how two traces differ."""
+"""targets/formats/branches.py and targets/formats/trace_diff.py: which branches a program still has, and how two traces differ."""
 
 from __future__ import annotations
 
@@ -378,7 +378,7 @@ def differing(module, first, second):
 
 
 def here(source):
-    """``tests/unit/test_branches.py:12  source``, as a report shows it."""
+    """``tests/integration/targets/formats/test_branches.py:12  source``, as a report shows it."""
     lines = inspect.getsource(inspect.getmodule(here)).splitlines()
     number = next(i for i, line in enumerate(lines, 1) if line.strip() == source)
     path = Path(__file__)

@@ -1,4 +1,4 @@
-"""What programs say of themselves: the same before saving and after loading, and not after a change."""
+"""targets/formats/contents.py: texts that saving and loading keep, and that a change of the program changes."""
 
 from __future__ import annotations
 

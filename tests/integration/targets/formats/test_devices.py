@@ -1,4 +1,4 @@
-"""Devices that a program has as constants: which, from which line, and what they do where it is moved."""
+"""targets/formats/devices.py: which devices are constants, from which line, and what they do once moved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""missing_dependencies.py with real messages of torch and ONNX Runtime, from a clean process."""
+"""targets/formats/missing_dependencies.py with real messages of torch and ONNX Runtime, from a clean process."""
 
 from __future__ import annotations
 

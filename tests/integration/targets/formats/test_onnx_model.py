@@ -1,4 +1,4 @@
-"""onnx_model.py with files that torch's exporters write."""
+"""targets/formats/onnx_model.py with files that torch's exporters write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What metadata says about sizes: suspicions, on models that narrow a dim and on healthy look-alikes."""
+"""targets/formats/sizes.py: suspicions on models that narrow a dim, and none on healthy look-alikes."""
 
 from __future__ import annotations
 

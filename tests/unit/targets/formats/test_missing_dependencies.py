@@ -1,4 +1,4 @@
-"""missing_dependencies.py: remedies for operators, and messages that miss nothing."""
+"""targets/formats/missing_dependencies.py: remedies for operators, and messages that miss nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX files as files: what they say, what belongs to them and what is wrong with them, without torch."""
+"""targets/formats/onnx_model.py without torch: what a file contains, needs, and has wrong."""
 
 from __future__ import annotations
 

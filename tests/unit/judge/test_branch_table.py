@@ -1,4 +1,4 @@
-"""checks/control_flow.py: from calls and their paths to the branch that is to blame, and to the table."""
+"""judge/branch_table.py: from calls and their paths to the branch to blame, and to the table of conditions."""
 
 from __future__ import annotations
 

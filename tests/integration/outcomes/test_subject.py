@@ -1,4 +1,4 @@
-"""Subjects that only hold a module: checking them changes nothing of the user's."""
+"""outcomes/subject.py: subjects that only hold a module are copied, and a check changes nothing of the user's."""
 
 from __future__ import annotations
 

@@ -1,0 +1,61 @@
+"""checks/parity.py: differences at every size, and calls that use up the time of the item."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport import check_export
+from pytest_torchexport.checks import parity
+from pytest_torchexport.judge.log import Activity
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded
+
+TRIAL = parity._trial
+
+
+@pytest.mark.parametrize("drawn", [1, 5])
+def test_a_drawn_call_that_does_not_return_is_no_pass(monkeypatch, drawn):
+    def trial(case, origin, recipe, repeats):
+        if origin == "drawn" and case.log.calls["drawn"] >= drawn - 1:
+            with case.log.during(Activity.ARTIFACT):
+                raise TimeLimitExceeded
+        return TRIAL(case, origin, recipe, repeats)
+
+    monkeypatch.setattr(parity, "_trial", trial)
+    verdict = check_export(
+        torch.nn.Linear(3, 2), (torch.randn(2, 3),), target="script", checks=["parity"]
+    )
+    assert verdict.failure == "ArtifactHung", verdict
+    assert verdict.calls["drawn"] == drawn - 1
+
+
+def X(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def verdict_of(module, *args, target="trace", **options):
+    return check_export(module, args, target=target, max_examples=10, **options)
+
+
+class OnlyLarge(nn.Module):
+    """Values decide, at every size."""
+
+    def forward(self, x):
+        captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        return torch.where(x > 2, x * 2, x) if captured else x
+
+
+def test_a_failure_at_every_size_is_not_blamed_on_a_size():
+    found = verdict_of(OnlyLarge(), X(2, 3), target="export", values={"x": (-4.0, 4.0)})
+    assert found.failure == "OutputsDiffer"
+
+
+def test_nan_at_a_declared_size_is_a_difference():
+    class Mean(nn.Module):
+        def forward(self, x):
+            return x.nan_to_num().mean(0).nan_to_num() if torch.jit.is_tracing() else x.mean(0)
+
+    found = verdict_of(Mean(), X(2, 3), shapes={"x": "n 3"}, dims={"n": (0, 4)})
+    assert found.failure == "OutputsDiffer"
+    assert found.differences[0].expected == "nan"

@@ -1,0 +1,60 @@
+"""checks/dims.py: a suspicion about sizes is a failure if a call confirms it, else a note."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_torchexport.checks import dims
+from pytest_torchexport.results.failures import DimsNarrowed, OutputsDiffer
+from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.targets.formats.sizes import LOWEST, Suspicion
+
+
+def suspicion(**fields):
+    given = {
+        "dim": "batch",
+        "path": "x",
+        "axis": 0,
+        "declared": "declared 1..8",
+        "actual": "1..4",
+        "why": "a guard says so",
+        "where": SourceLine("net.py", 3, "if x.shape[0] > 4:"),
+        "sizes": ({"batch": 5}, {"batch": 8}),
+    }
+    return Suspicion(**given | fields)
+
+
+def passes(sizes):
+    assert sizes
+
+
+def test_a_suspicion_that_a_call_confirms_is_a_failure_with_the_line():
+    asked = []
+
+    def witness(sizes):
+        asked.append(dict(sizes))
+        return OutputsDiffer() if sizes["batch"] == 8 else None
+
+    with pytest.raises(
+        DimsNarrowed, match=r"batch \(axis 0 of x\): declared 1..8, the program says 1..4"
+    ) as info:
+        dims.check([suspicion()], witness)
+    assert asked == [{"batch": 5}, {"batch": 8}]
+    assert str(info.value.where).startswith("net.py:3")
+    assert info.value.details[0] == "at batch = 8: outputs differ from eager"
+
+
+def test_a_suspicion_that_no_call_confirms_is_a_note():
+    (note,) = dims.check([suspicion()], passes)
+    assert "and yet it was right at batch = 5; batch = 8" in note
+
+
+def test_torchs_own_lower_bound_is_no_news():
+    assert dims.check([suspicion(why=LOWEST)], passes) == []
+
+
+def test_an_expression_of_pages_is_cut():
+    long = suspicion(actual="Mod(h, 4) + " * 200)
+    with pytest.raises(DimsNarrowed) as caught:
+        dims.check([long], lambda _: OutputsDiffer("x"))
+    assert len(str(caught.value)) < 400
