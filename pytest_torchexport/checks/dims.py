@@ -21,7 +21,7 @@ from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.explain import sweep
 from pytest_torchexport.judge.log import Shrunk
 from pytest_torchexport.results.failures import DimsNarrowed, Failure
-from pytest_torchexport.targets.formats.sizes import LOWEST, Suspicion
+from pytest_torchexport.targets.formats.sizes import Suspicion
 
 # How many parts of a larger call are tried at the example's sizes.
 WINDOWS = 8
@@ -100,7 +100,7 @@ def check(suspicions: Sequence[Suspicion], witness: Witness) -> list[str]:
             failure = witness(sizes)
             if failure is not None:
                 raise _narrowed(suspicion, sizes, failure)
-        if suspicion.why != LOWEST:  # torch says so of every program
+        if not suspicion.is_torchs_minimum:
             cleared.append(
                 f"{suspicion.dim}: {suspicion.declared}, the program says {_cut(suspicion.actual)} "
                 f"({_cut(suspicion.why)}); and yet it was right at {_listed(suspicion)}"

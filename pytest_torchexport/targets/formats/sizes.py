@@ -45,7 +45,8 @@ class Suspicion:
 
     ``path`` and ``axis`` say where it is in the call; ``declared``, ``actual`` and ``why`` are
     parts of a sentence; ``where`` is the user's line that caused it. ``sizes`` are the calls to
-    try, each as the dims that differ from the example.
+    try, each as the dims that differ from the example. ``is_torchs_minimum`` if the reason is only
+    that torch.export takes dynamic sizes to be at least 2, as it does in every program.
     """
 
     dim: str
@@ -56,6 +57,7 @@ class Suspicion:
     why: str
     where: SourceLine | None
     sizes: tuple[Sizes, ...]
+    is_torchs_minimum: bool = False
 
 
 @dataclass(frozen=True)
@@ -567,6 +569,7 @@ def _suspicion(
         why=why,
         where=condition.where,
         sizes=_witnesses(spec, group),
+        is_torchs_minimum=first.lowest,
     )
 
 

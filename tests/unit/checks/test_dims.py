@@ -7,7 +7,7 @@ import pytest
 from pytest_torchexport.checks import dims
 from pytest_torchexport.results.failures import DimsNarrowed, OutputsDiffer
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.targets.formats.sizes import LOWEST, Suspicion
+from pytest_torchexport.targets.formats.sizes import Suspicion
 
 
 def suspicion(**fields):
@@ -50,7 +50,7 @@ def test_a_suspicion_that_no_call_confirms_is_a_note():
 
 
 def test_torchs_own_lower_bound_is_no_news():
-    assert dims.check([suspicion(why=LOWEST)], passes) == []
+    assert dims.check([suspicion(is_torchs_minimum=True)], passes) == []
 
 
 def test_an_expression_of_pages_is_cut():

@@ -121,7 +121,7 @@ def legacy() -> Any:
 
 def certain(found: tuple[Suspicion, ...]) -> list[Suspicion]:
     """Those that are not torch's own lower bound of 2."""
-    return [item for item in found if item.why != sizes.LOWEST]
+    return [item for item in found if not item.is_torchs_minimum]
 
 
 def line(item: Suspicion) -> str:
