@@ -84,8 +84,8 @@ def users_place(frames: Iterable[Place]) -> Place | None:
     return next((place for place in frames if not _is_torchs(place[0])), None)
 
 
-def is_users(path: str) -> bool:
-    """Return True if a path is a real file of the user's."""
+def is_outside_torch(path: str) -> bool:
+    """Return True if a path is a real file that is neither torch's nor this package's."""
     return is_file(path) and not _is_torchs(real_path(path))
 
 

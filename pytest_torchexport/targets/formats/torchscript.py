@@ -26,7 +26,7 @@ from pytest_torchexport.targets.formats.branches import (
     Branches,
     Place,
     frames_in,
-    is_users,
+    is_outside_torch,
     real_path,
 )
 from pytest_torchexport.targets.formats.contents import (
@@ -197,8 +197,9 @@ def traced_at(text: str) -> Place | None:
     """
     tracer = _TRACER.search(text)
     traced = _TRACED.finditer(text[: tracer.start()] if tracer else text)
-    found = next((match for match in traced if is_users(match[1])), None) or FRAME.search(text)
-    if found is None or not is_users(found[1]):
+    outside = (match for match in traced if is_outside_torch(match[1]))
+    found = next(outside, None) or FRAME.search(text)
+    if found is None or not is_outside_torch(found[1]):
         return None
     return real_path(found[1]), int(found[2])
 
