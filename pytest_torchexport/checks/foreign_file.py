@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.pytrees import Structure, flatten
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
 from pytest_torchexport.targets.formats.branches import Branches
 from pytest_torchexport.targets.formats.facts import ProgramFacts
-from pytest_torchexport.targets.formats.onnx_runtime import named
+from pytest_torchexport.targets.formats.onnx_values import EagerValue, packed
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 from pytest_torchexport.targets.formats.torchscript import has_loops
 
@@ -39,12 +38,15 @@ class NeverHere(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignFile:
-    """A file as an artifact. ``found`` are its facts from the clean process, as plain data."""
+    """A file as an artifact.
+
+    ``returned`` is eager's value of the example. ``found`` are the facts of the file from the clean
+    process, as plain data.
+    """
 
     program: Path
     target: str
-    constants: tuple[Any, ...]
-    structure: Structure
+    returned: EagerValue
     spec: InputSpec
     found: Mapping[str, Any] = field(default_factory=dict)
     module: Any = None
@@ -72,20 +74,13 @@ class ForeignFile:
                 f"{_listed('tensor', _tensors(values))}: give its inputs the names of forward's "
                 "parameters (input_names=...), or export it with all of them"
             )
-        return Call((), named({name: values[path] for name, path in paths.items()}))
+        return packed(paths, [values[path] for path in paths.values()])
 
     def unpack_outputs(self, value: Any) -> Any:
-        """Return eager's pytree of an ONNX file's flat list, if it has as many tensors."""
+        """Return eager's pytree of an ONNX file's flat list, if it has as many outputs."""
         if self.target not in FLAT:
             return value
-        waiting = iter(value)
-        if sum(isinstance(leaf, torch.Tensor) for leaf in self.constants) != len(value):
-            return value[0] if len(value) == 1 else tuple(value)
-        leaves = [
-            _as(leaf, next(waiting)) if isinstance(leaf, torch.Tensor) else leaf
-            for leaf in self.constants
-        ]
-        return self.structure.unflatten(leaves)
+        return self.returned.outputs(len(value)).unpack(value)
 
     @property
     def facts(self) -> ForeignFacts:
@@ -131,12 +126,6 @@ class ForeignFacts(ProgramFacts):
         return Branches.from_plain(plain) if plain is not None else None
 
 
-def _as(example: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Return a tensor in eager's form: ONNX has complex numbers as pairs of reals."""
-    pairs = example.is_complex() and value.is_floating_point() and value.shape[-1:] == (2,)
-    return torch.view_as_complex(value) if pairs else value
-
-
 def _tensors(values: Mapping[str, Any]) -> list[str]:
     return [path for path, value in values.items() if isinstance(value, torch.Tensor)]
 
@@ -159,14 +148,8 @@ def foreign_file(
     _look_at(path)
     if target not in owners:
         return NotApplicable(f"a {path.suffix} file is judged by {' and '.join(owners)}")
-    leaves, structure = flatten(example.value)
-    constants = tuple(
-        torch.empty(0, dtype=leaf.dtype) if isinstance(leaf, torch.Tensor) else leaf
-        for _, leaf in leaves
-    )
-    return ForeignFile(
-        program=path, target=target, constants=constants, structure=structure, spec=spec
-    )
+    returned = EagerValue.of(example.value)
+    return ForeignFile(program=path, target=target, returned=returned, spec=spec)
 
 
 def _look_at(path: Path) -> None:

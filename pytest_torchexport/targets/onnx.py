@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFac
 from pytest_torchexport.targets.formats.onnx_runtime import (
     LOADER_PATH,
     TensorFile,
-    named,
     unavailable,
 )
+from pytest_torchexport.targets.formats.onnx_values import OnnxOutputs, Output, packed
 from pytest_torchexport.targets.formats.shape_env import Captures, captured_sizes, captures
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 from pytest_torchexport.targets.torch_export_shared import Capturable, forget_earlier_exports
@@ -43,6 +44,7 @@ class OnnxArtifact:
 
     program: Any
     session: TensorFile
+    outputs: OnnxOutputs
     device: str
     external_data: bool
     native_loops: bool
@@ -62,32 +64,12 @@ class OnnxArtifact:
 
     def pack_inputs(self, call: Call) -> Call:
         """Return the tensors by input name. Python arguments are constants, and vanish."""
-        kept = _graph_inputs(self.program, call.leaves())
         names = [value.name for value in self.program.model.graph.inputs]
-        return Call((), named(dict(zip(names, kept, strict=True))))
+        return packed(names, _graph_inputs(self.program, call.leaves()))
 
     def unpack_outputs(self, value: Any) -> Any:
         """Return eager's pytree of what the graph returned and of the constants it leaves out."""
-        from torch.export.graph_signature import ConstantArgument, OutputKind, SymIntArgument
-
-        program = self.program.exported_program
-        dtypes = _output_dtypes(program)
-        waiting = iter(value)
-        leaves: list[Any] = []
-        for item in program.graph_signature.output_specs:
-            if item.kind != OutputKind.USER_OUTPUT:
-                continue
-            if isinstance(item.arg, ConstantArgument):
-                leaves.append(item.arg.value)
-                continue
-            tensor = next(waiting).to(self.device)
-            if isinstance(item.arg, SymIntArgument):
-                leaves.append(tensor.item())
-            elif dtypes.get(item.arg.name, tensor.dtype).is_complex:
-                leaves.append(torch.view_as_complex(tensor.contiguous()))
-            else:
-                leaves.append(tensor)
-        return torch_private.unflatten(leaves, program.call_spec.out_spec)
+        return self.outputs.unpack([tensor.to(self.device) for tensor in value])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +220,7 @@ def _artifact(made: _Made, device: str, *, external_data: bool) -> OnnxArtifact:
     return OnnxArtifact(
         program=program,
         session=session,
+        outputs=_outputs(program.exported_program),
         device=device,
         external_data=external_data,
         native_loops=has_loops(program.model_proto),
@@ -263,12 +246,28 @@ def _baked(program: Any) -> tuple[str, ...]:
     )
 
 
-def _output_dtypes(program: Any) -> dict[str, torch.dtype]:
-    return {
-        node.name: node.meta["val"].dtype
+def _outputs(program: torch.export.ExportedProgram) -> OnnxOutputs:
+    from torch.export.graph_signature import ConstantArgument, OutputKind, SymIntArgument
+
+    complexes = {
+        node.name
         for node in program.graph.nodes
-        if isinstance(node.meta.get("val"), torch.Tensor)
+        if isinstance(node.meta.get("val"), torch.Tensor) and node.meta["val"].is_complex()
     }
+    args = [
+        item.arg
+        for item in program.graph_signature.output_specs
+        if item.kind == OutputKind.USER_OUTPUT
+    ]
+    return OnnxOutputs(
+        leaves=tuple(
+            arg.value
+            if isinstance(arg, ConstantArgument)
+            else Output(is_number=isinstance(arg, SymIntArgument), is_complex=arg.name in complexes)
+            for arg in args
+        ),
+        rebuild=partial(torch_private.unflatten, structure=program.call_spec.out_spec),
+    )
 
 
 TARGET = Onnx()

@@ -15,16 +15,20 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.pytrees import Structure, flatten
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
-from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, has_loops
+from pytest_torchexport.targets.formats.onnx_model import (
+    FILENAME,
+    OnnxModelFacts,
+    has_loops,
+    input_shapes,
+)
 from pytest_torchexport.targets.formats.onnx_runtime import (
     LOADER_PATH,
     TensorFile,
-    named,
     unavailable,
 )
+from pytest_torchexport.targets.formats.onnx_values import EagerValue, OnnxOutputs, packed
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 from pytest_torchexport.targets.torchscript_shared import (
     CRASHES_ON_CAUGHT_ERRORS,
@@ -40,16 +44,14 @@ class LegacyArtifact:
     """An ONNX model kept as bytes, with its session.
 
     ``files`` are the model and the external data that the exporter writes for models over 2 GB, by
-    name. ``names`` are those that we gave the inputs; ``constants`` are the leaves that eager
-    returned on the example, in the order of ``structure``.
+    name. ``names`` are those that we gave the inputs.
     """
 
     program: Any
     files: Mapping[str, bytes]
     session: TensorFile
     names: tuple[str, ...]
-    structure: Structure
-    constants: tuple[Any, ...]
+    outputs: OnnxOutputs
     native_loops: bool
     facts: LegacyFacts
     baked: tuple[str, ...] = ()
@@ -68,22 +70,11 @@ class LegacyArtifact:
 
     def pack_inputs(self, call: Call) -> Call:
         """Return the tensors by input name; for a ScriptModule the numbers too."""
-        return Call((), named(dict(zip(self.names, _inputs(call, self._scripted), strict=True))))
+        return packed(self.names, _inputs(call, self._scripted))
 
     def unpack_outputs(self, value: Any) -> Any:
         """Return eager's pytree: tensors of the graph, everything else as it was on the example."""
-        in_graph = [isinstance(leaf, torch.Tensor) for leaf in self.constants]
-        if sum(in_graph) != len(value):
-            # A size among the outputs is a tensor in the graph.
-            in_graph = [isinstance(leaf, (torch.Tensor, int)) for leaf in self.constants]
-        if sum(in_graph) != len(value):
-            return tuple(value)  # another structure than eager's: shown as it is
-        waiting = iter(value)
-        leaves = [
-            _as_eager(next(waiting), leaf) if inside else leaf
-            for leaf, inside in zip(self.constants, in_graph, strict=True)
-        ]
-        return self.structure.unflatten(leaves)
+        return self.outputs.unpack(value)
 
     @property
     def _scripted(self) -> bool:
@@ -132,7 +123,7 @@ class OnnxLegacy:
             return NotApplicable("torch.onnx.export takes ScriptModules, not ScriptFunctions")
         scripted = isinstance(module, torch.jit.ScriptModule)
         names = tuple(f"input_{i}" for i in range(len(_inputs(example, scripted))))
-        outputs, structure = _outputs(module, example)
+        value = _value(module, example)
         exported, args, baked = _flat(module, example, spec, scripted=scripted)
         with tempfile.TemporaryDirectory(prefix="torchexport-") as directory, _plain_attention():
             path = Path(directory, FILENAME)
@@ -153,12 +144,11 @@ class OnnxLegacy:
             files=files,
             session=session,
             names=names,
-            structure=structure,
-            constants=outputs,
+            outputs=value.outputs(len(proto.graph.output)),
             native_loops=has_loops(proto),
             facts=LegacyFacts(
                 model=lambda: _model(files),
-                shapes=_input_shapes(proto, names),
+                shapes=input_shapes(proto, names),
                 kinds=_kinds(scripted),
             ),
             baked=baked,
@@ -176,10 +166,6 @@ def _model(files: Mapping[str, bytes]) -> Any:
     return onnx.load_model_from_string(files[FILENAME])
 
 
-def _as_eager(value: torch.Tensor, example: Any) -> Any:
-    return value if isinstance(example, torch.Tensor) else value.item()
-
-
 def _inputs(call: Call, scripted: bool) -> list[Any]:
     return [leaf for leaf in call.leaves() if isinstance(leaf, _kinds(scripted))]
 
@@ -189,25 +175,13 @@ def _kinds(scripted: bool) -> tuple[type, ...]:
     return (torch.Tensor, bool, int, float) if scripted else (torch.Tensor,)
 
 
-def _input_shapes(proto: Any, names: Sequence[str]) -> tuple[tuple[int | None, ...], ...]:
-    """Return the sizes of each input, None for an open one; () if the graph lacks the input."""
-    shapes = {
-        value.name: tuple(
-            dim.dim_value if dim.HasField("dim_value") else None
-            for dim in value.type.tensor_type.shape.dim
-        )
-        for value in proto.graph.input
-    }
-    return tuple(shapes.get(name, ()) for name in names)
-
-
-def _outputs(module: Callable[..., Any], example: Call) -> tuple[tuple[Any, ...], Structure]:
+def _value(module: Callable[..., Any], example: Call) -> EagerValue:
+    """Return what a copy of the module returns on a copy of the example."""
     own = example.clone()
     owner = module if isinstance(module, torch.nn.Module) else getattr(module, "__self__", None)
     twin = copy.deepcopy(module) if owner is module else module
     with torch.no_grad():
-        leaves, structure = flatten(twin(*own.args, **own.kwargs))
-    return tuple(torch.empty(0) if isinstance(v, torch.Tensor) else v for _, v in leaves), structure
+        return EagerValue.of(twin(*own.args, **own.kwargs))
 
 
 def _flat(

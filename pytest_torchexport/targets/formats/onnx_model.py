@@ -6,7 +6,7 @@ of external data that it names are found without opening them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -134,6 +134,21 @@ def _name(function: Any) -> str:
 
 def _signature(function: Any) -> str:
     return f"({', '.join(function.input)}) -> ({', '.join(function.output)})"
+
+
+def input_shapes(model: Any, names: Sequence[str]) -> tuple[tuple[int | None, ...], ...]:
+    """Return the sizes of each input, None for an open one; () if the graph lacks the input.
+
+    ONNX Runtime takes a negative size for an open one.
+    """
+    shapes = {
+        value.name: tuple(
+            dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
+            for dim in value.type.tensor_type.shape.dim
+        )
+        for value in model.graph.input
+    }
+    return tuple(shapes.get(name, ()) for name in names)
 
 
 # -- external data ---------------------------------------------------------------------------------

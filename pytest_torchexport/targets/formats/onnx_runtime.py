@@ -223,17 +223,13 @@ class OnnxFileFacts(onnx_model.OnnxModelFacts):
 
     def as_plain(self) -> dict[str, Any]:
         """Return contents, branches, problems, and names and shapes of the inputs as JSON."""
-        inputs = self.session.get_inputs()
+        names = [item.name for item in self.session.get_inputs()]
         return {
             **super().as_plain(),
             "problems": onnx_model.problems(self.path),
-            "names": [item.name for item in inputs],
-            "shapes": [_open_sizes(item.shape) for item in inputs],
+            "names": names,
+            "shapes": onnx_model.input_shapes(self.model(), names),
         }
-
-
-def _open_sizes(shape: Sequence[Any]) -> list[int | None]:
-    return [size if isinstance(size, int) else None for size in shape]
 
 
 class TorchFreeLoader:

@@ -482,6 +482,36 @@ def test_complex_numbers_are_pairs_in_onnx(tmp_path):
     assert verdict.status == "passed", text(verdict)
 
 
+class Tensors(nn.Module):
+    def forward(self, x):
+        return x * 2, x.shape[0]
+
+
+class WithSize(nn.Module):
+    def forward(self, x):
+        return {"twice": x * 2, "rows": x.shape[0], "name": "rows"}
+
+
+@pytest.mark.parametrize("target", ["onnx", "onnx_legacy"])
+def test_a_size_among_the_outputs_is_a_tensor_in_onnx(tmp_path, target):
+    path = onnx_file(tmp_path / "model.onnx", Tensors(), X)
+    assert len(onnx.load(path).graph.output) == 2
+    verdict = judge(path, WithSize(), X, target=target)
+    assert verdict.status == "passed", text(verdict)
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return x * 2, x.shape[0] * 2
+
+
+def test_a_wrong_size_among_the_outputs_is_an_error_of_that_leaf(tmp_path):
+    path = onnx_file(tmp_path / "model.onnx", Doubled(), X)
+    verdict = judge(path, WithSize(), X, target="onnx")
+    assert verdict.failure == "OutputsDiffer", text(verdict)
+    assert [difference.path for difference in verdict.differences] == ["output['rows']"]
+
+
 # -- files that do not do what eager does ----------------------------------------------------------
 
 
