@@ -11,7 +11,7 @@ import importlib
 import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -68,7 +68,7 @@ def check_export(
     target: str,
     device: str = "cpu",
     seed: int = 0,
-    keep: Path | None = None,
+    keep: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Verdict:
     """Check a module, function or bound method on one target, without pytest.
@@ -80,8 +80,7 @@ def check_export(
     Returns a Verdict, whose ``raise_for_failure()`` raises. Raises SpecError for an option that is
     wrong in itself, ValueError for an unknown target or device or a wrong setting.
     """
-    target_names((target,))
-    device_names((device,))
+    _refuse_wrong_arguments(target, device, seed, args)
     settings = settings_from({name: options.pop(name) for name in SETTINGS if name in options})
     plan = Plan(
         target=target,
@@ -90,9 +89,23 @@ def check_export(
         settings=settings,
         seed=seed,
         why_isolated="isolate=True" if settings.isolate else "",
-        keep=keep,
+        keep=None if keep is None else Path(keep),
     )
     return check(module, [Call(tuple(args), dict(kwargs or {}))], plan)
+
+
+def _refuse_wrong_arguments(target: Any, device: Any, seed: Any, args: Any) -> None:
+    if not isinstance(target, str) or target_names((target,)) != (target,):
+        raise ValueError(f"target: {target!r} is not the name of one target")
+    if not isinstance(device, str) or device_names((device,)) != (device,):
+        raise ValueError(f"device: {device!r} is not the name of one device")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed: {seed!r} is not a whole number from 0 to 2**63 - 1")
+    if not isinstance(args, (tuple, list)):
+        raise SpecError(
+            f"args: {type(args).__name__} is not a tuple; give forward's positional arguments "
+            "as one, args=(x,)"
+        )
 
 
 def check(thing: Any, given: Sequence[Call], plan: Plan) -> Verdict:
@@ -106,9 +119,11 @@ def check(thing: Any, given: Sequence[Call], plan: Plan) -> Verdict:
 def check_artifact(made: Any, thing: Any, example: Call, plan: Plan) -> Verdict:
     """Return the verdict on an artifact that somebody else made: a path, or a callable."""
     verdict = _checked(thing, [example], plan, partial(foreign.take, made=made), foreign=True)
-    there = isinstance(made, (str, os.PathLike)) and Path(made).is_file()
-    if there and verdict.failure in {cls.__name__ for cls in KEPT_AFTER}:
-        return dataclasses.replace(verdict, kept=short_path(str(made)))
+    if verdict.failure not in {cls.__name__ for cls in KEPT_AFTER}:
+        return verdict
+    with suppress(OSError):  # a name that is too long, a directory that cannot be searched
+        if isinstance(made, (str, os.PathLike)) and Path(made).is_file():
+            return dataclasses.replace(verdict, kept=short_path(str(made)))
     return verdict
 
 
@@ -215,8 +230,9 @@ def _failure_of(error: Exception, item: _Item, case: Case | None) -> Failure:
     if isinstance(error, Failure):
         return error
     if isinstance(error, TimeLimitExceeded):
-        if item.log.failed:
-            return item.log.failed[0][1]
+        known = [*(failure for _, failure in item.log.failed), *item.log.held]
+        if known:
+            return known[0]
         activity = item.log.activity
         cls = _BLAMED.get(activity, ArtifactHung)
         text = f"{activity.value} did not return within {item.plan.limit()}"

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_torchexport.targets import DirectArtifact, NotApplicable, Target, TargetTraits
+from pytest_torchexport.targets import (
+    DirectArtifact,
+    NotApplicable,
+    ProgramFacts,
+    Target,
+    TargetTraits,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -165,7 +171,11 @@ class TargetContract:
 
     def test_the_artifact_has_a_program_and_no_surprises(self, artifact: Artifact) -> None:
         """A healthy module has no argument that became a constant, and no loop."""
+        import torch
+
         assert artifact.program is not None
+        assert isinstance(artifact.facts, ProgramFacts)
+        assert artifact.module is None or isinstance(artifact.module, torch.nn.Module)
         assert artifact.baked == ()
         assert artifact.native_loops is False
 

@@ -105,6 +105,5 @@ def _rehearse(prepared: Prepared) -> None:
     for recipe in boundary_recipes(prepared.spec, plan.seed):
         if prepared.deadline.elapsed > REHEARSAL_SHARE * plan.settings.time_limit:
             return
-        prepared.log.try_call(recipe)
         prepared.accepted.call(recipe)
     prepared.reference.drifted()

@@ -57,6 +57,7 @@ CALLS = 24
 FEW_SIZES = 8
 # Files of more megabytes are not saved twice.
 SAVED_TWICE = 64
+KILLED = "it killed its process on {}"
 
 State = tuple[Outcome, Tensors]
 
@@ -244,6 +245,8 @@ def run_example(case: Case) -> Case | None:
         if isinstance(outcome, NotTransferable):
             case.log.note(f"not isolated: {outcome}")
             return None
+        if isinstance(outcome, Crashed):
+            return _crashed(case, saved, [case.spec.example], outcome, case.plan.why_isolated)
         return _isolated(case, saved, case.plan.why_isolated)
     with case.log.timed("round trip"):
         return _first_runs(case, saved, loaded)
@@ -259,7 +262,9 @@ def _first_runs(case: Case, saved: SavedArtifact, loaded: LoadedArtifact) -> Cas
     for number, call in enumerate(calls[:survived]):
         found = _call_there(case, loaded, call, anew=not number, state=True)
         if isinstance(found[0], Crashed):
-            return _crashed(case, saved, calls[: number + 1], found[0], "the example")
+            return _crashed(
+                case, saved, calls[: number + 1], found[0], KILLED.format("the example")
+            )
         runs.append(found)
     return dataclasses.replace(case, saved=dataclasses.replace(saved, first_runs=tuple(runs)))
 
@@ -325,7 +330,7 @@ def _compare_call(case: Case, saved: SavedArtifact, loaded: LoadedArtifact, reci
         return case
     there, _ = _call_there(case, loaded, found.call)
     if isinstance(there, Crashed):
-        return _crashed(case, saved, [found.call], there, "another call")
+        return _crashed(case, saved, [found.call], there, KILLED.format("another call"))
     here = case.judge.run(found.call)
     sizes = ", ".join(f"{name} = {size}" for name, size in found.recipe.sizes.items())
     what = f"a call at {sizes or 'the example'} after loading"
@@ -384,14 +389,14 @@ def _isolated(case: Case, saved: SavedArtifact, why: str) -> Case:
 
 
 def _crashed(
-    case: Case, saved: SavedArtifact, calls: Sequence[Call], crash: Crashed, where: str
+    case: Case, saved: SavedArtifact, calls: Sequence[Call], crash: Crashed, why: str
 ) -> Case:
-    """Return an isolated case after a crash, and hold the crash back.
+    """Return a case isolated for the reason ``why`` after a crash, and hold the crash back.
 
     If parity reproduces it, parity reports it with a shrunk call; otherwise the held failure is
     raised. A SIGKILL, maybe of the OOM killer, counts only if it recurs.
     """
-    case = _isolated(case, saved, f"it killed its process on {where}")
+    case = _isolated(case, saved, why)
     if crash.from_outside:
         again, _ = case.judge.in_a_row(calls)[-1]
         if not isinstance(again, Crashed):

@@ -28,8 +28,10 @@ _registered: dict[str, Target] = {}
 def register_target(name: str, target: Target) -> None:
     """Add a Target under a name, from a conftest.
 
-    Raises ValueError if the name is taken or no identifier.
+    Raises ValueError if the name is taken or no identifier, or if the target is a class.
     """
+    if isinstance(target, type):
+        raise ValueError(f"target {name!r} is a class; register an instance: {target.__name__}()")
     if not name.isidentifier():
         raise ValueError(f"a target's name is an identifier, not {name!r}")
     if name == "none":

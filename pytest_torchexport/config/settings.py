@@ -23,6 +23,7 @@ from pytest_torchexport.config.validate import (
     seconds,
     served_on,
     target_names,
+    truth,
 )
 
 _ROW = "row"
@@ -138,7 +139,7 @@ class Settings:
     )
     strict: bool = _row(
         False,
-        check=bool,
+        check=truth,
         legal="true, false",
         help="Fail, instead of skipping or warning, if a target or device is unavailable or "
         "nothing was really checked.",
@@ -146,7 +147,7 @@ class Settings:
     )
     self_test: bool = _row(
         False,
-        check=bool,
+        check=truth,
         legal="true, false",
         help="After each item that passes, seed known bugs into its artifact (a frozen size, a "
         "perturbed weight, a dropped output, a cast, a swapped branch) and report which of them "
@@ -170,7 +171,7 @@ class Settings:
     )
     isolate: bool = _row(
         False,
-        check=bool,
+        check=truth,
         legal="true, false",
         help="Make every call of an artifact in a process of its own: an artifact that crashes, "
         "hangs or takes all memory then fails only its item. Without it an item is isolated if its "
@@ -229,7 +230,19 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     checked = {}
     for name, value in values.items():
         try:
-            checked[name] = value if value == rows[name].default else rows[name].check(value)
+            checked[name] = _checked(rows[name], value)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{name}: {error} Legal: {rows[name].legal}.") from None
     return Settings(**checked)
+
+
+def _checked(row: Setting, value: Any) -> Any:
+    if value is None and row.default is None:
+        return None
+    if row.kind != "args":
+        return row.check(value)
+    if isinstance(value, str):
+        raise ValueError(f"{value!r} is not a list of names.")
+    if any(not isinstance(name, str) for name in value):
+        raise ValueError(f"{value!r:.80} holds something else than names.")
+    return row.check(value) if value or row.default else ()

@@ -123,6 +123,13 @@ def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
+def truth(value: Any) -> bool:
+    """Return a bool given as such."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r:.80} is neither true nor false.")
+    return value
+
+
 def module_names(values: Iterable[str]) -> tuple[str, ...]:
     """Return dotted names of modules."""
     names = tuple(values)

@@ -25,8 +25,11 @@ from pytest_torchexport.judge.runners import InProcess, Runnable, Runner
 from pytest_torchexport.judge.saved_artifact import SavedArtifact
 from pytest_torchexport.outcomes.limits import Deadline
 from pytest_torchexport.outcomes.torch_state import suppress_output
-from pytest_torchexport.results.failures import CannotJudge, Failure
+from pytest_torchexport.results.failures import CannotJudge, ExportRefused, Failure
 from pytest_torchexport.targets.base import Artifact, NotApplicable
+
+# The members of an Artifact that are not methods: what somebody else's target may have forgotten.
+_MEMBERS = ("program", "module", "baked", "native_loops", "facts", "save")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,6 +120,13 @@ class Case(Prepared):
         """
         if isinstance(artifact, NotApplicable):
             raise CannotJudge(f"not applicable: {artifact.reason}", "not applicable")
+        missing = [name for name in _MEMBERS if not hasattr(artifact, name)]
+        if missing:
+            raise ExportRefused(
+                f"target {prepared.plan.target!r} breaks the contract of targets: its "
+                f"{type(artifact).__name__} has no {', '.join(missing)}",
+                details=("remedy: return an Artifact, see docs/howto/own-target.md",),
+            )
         for note in artifact.facts.notes:
             prepared.log.note(note)
         return cls(

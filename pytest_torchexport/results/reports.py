@@ -25,6 +25,10 @@ FORMATS: dict[str, Render] = {
 
 def write(path: Path, text: str) -> None:
     """Write the whole file or nothing; make its directory if needed. Raises OSError."""
+    path = path.resolve()  # a link is kept, and the file that it leads to is written
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")  # a pipe or a device such as /dev/stdout
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     # No file of tempfile: only its owner may read it, and another user may upload the report.
     half = path.with_name(f".{path.name}.{os.getpid()}")

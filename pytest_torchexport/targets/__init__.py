@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 from pytest_torchexport.config import names
 
 if TYPE_CHECKING:
+    from pytest_torchexport.inputs.call import Call
+    from pytest_torchexport.inputs.spec import InputSpec
     from pytest_torchexport.targets.base import (
         Artifact,
         DirectArtifact,
@@ -28,7 +30,9 @@ __all__ = [
     "Artifact",
     "BakedDevice",
     "Branches",
+    "Call",
     "DirectArtifact",
+    "InputSpec",
     "NotApplicable",
     "ProgramFacts",
     "Suspicion",
@@ -38,15 +42,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Artifact": "base",
-    "BakedDevice": "formats.devices",
-    "Branches": "formats.branches",
-    "DirectArtifact": "base",
-    "NotApplicable": "base",
-    "ProgramFacts": "formats.facts",
-    "Suspicion": "formats.sizes",
-    "Target": "base",
-    "TargetTraits": "base",
+    "Artifact": "targets.base",
+    "BakedDevice": "targets.formats.devices",
+    "Branches": "targets.formats.branches",
+    "Call": "inputs.call",
+    "DirectArtifact": "targets.base",
+    "InputSpec": "inputs.spec",
+    "NotApplicable": "targets.base",
+    "ProgramFacts": "targets.formats.facts",
+    "Suspicion": "targets.formats.sizes",
+    "Target": "targets.base",
+    "TargetTraits": "targets.base",
 }
 
 
@@ -64,6 +70,6 @@ def get(name: str) -> Target:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(importlib.import_module(f"pytest_torchexport.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

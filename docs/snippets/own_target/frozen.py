@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport import NotApplicable
-from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.targets import ProgramFacts, Target, TargetTraits
+from pytest_torchexport.targets import Call, InputSpec, ProgramFacts, Target, TargetTraits
 
 
 class FrozenTrace:
