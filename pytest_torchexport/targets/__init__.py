@@ -13,6 +13,7 @@ from pytest_torchexport.config import names
 
 if TYPE_CHECKING:
     from pytest_torchexport.inputs.call import Call
+    from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes
     from pytest_torchexport.inputs.spec import InputSpec
     from pytest_torchexport.targets.base import (
         Artifact,
@@ -38,6 +39,7 @@ __all__ = [
     "Suspicion",
     "Target",
     "TargetTraits",
+    "dynamic_shapes",
     "get",
 ]
 
@@ -53,6 +55,7 @@ _HOMES = {
     "Suspicion": "targets.formats.sizes",
     "Target": "targets.base",
     "TargetTraits": "targets.base",
+    "dynamic_shapes": "inputs.dynamic_shapes",
 }
 
 
