@@ -101,6 +101,8 @@ def test_a_server_leaves_no_files_and_no_process_behind(ways, load):
 
 PARENT = """
 import os, signal, sys, torch
+# A process that a shell starts in the background ignores SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {here!r})
 from pathlib import Path
 from pytest_torchexport.sandbox import process
@@ -139,7 +141,7 @@ def test_a_killed_parent_leaves_nothing_behind(tmp_path, number):
     ) as parent:
         home, *pids = parent.stdout.readline().split()
         parent.send_signal(number)
-        parent.wait()
+        parent.wait(timeout=60)
     for _ in range(1000):
         if not pathlib.Path(home).exists() and not any(lives(int(pid)) for pid in pids):
             return
