@@ -245,14 +245,14 @@ def shares(runs: int) -> Iterator[Row]:
 
 def stages() -> dict[str, tuple[object, str]]:
     """Return the functions that are stages of an item, as (owner, name)."""
-    from pytest_torchexport.checks import dims_audit
+    from pytest_torchexport.checks import dims
     from pytest_torchexport.eager import reference
     from pytest_torchexport.judge import calibrate
 
     return {
         "preflight": (reference, "examine"),
         "calibration": (calibrate.Calibration, "judge"),
-        "audit": (dims_audit, "audit"),
+        "audit": (dims, "audit"),
     }
 
 
