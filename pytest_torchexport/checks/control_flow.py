@@ -1,8 +1,7 @@
 """The check ``control_flow``: whichever branch eager takes, the artifact takes it too.
 
 Calls are searched that together take every outcome of every condition. They are made with the other
-calls; a failing call off the example's path is blamed on
-the branch that best tells failing calls
+calls; a failing call off the example's path is blamed on the branch that best tells failing calls
 from passing ones.
 Raises BranchFrozen; Ineffective if the branch coverage that was asked for is not reached.
 """

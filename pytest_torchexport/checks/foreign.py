@@ -160,8 +160,7 @@ def _texts(function: str, source: Source, plan: Plan) -> Sequence[str]:
         return [text for text in texts if isinstance(text, str)]
 
 
-# -- the files beside it
-# ----------------------------------------------------------------------------
+# -- the files beside it ---------------------------------------------------------------------------
 
 
 def _copy(file: ForeignFile, source: Source, plan: Plan) -> None:

@@ -84,7 +84,7 @@ class ForeignFile:
 
     @property
     def facts(self) -> ForeignFacts:
-        """What the clean process found in it."""
+        """The facts that the clean process found in it."""
         return ForeignFacts(file=self, notes=self.notes)
 
     def paths(self, values: Mapping[str, Any]) -> dict[str, str] | None:
@@ -104,7 +104,7 @@ class ForeignFile:
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignFacts(ProgramFacts):
-    """What the clean process found in a file."""
+    """The facts that the clean process found in a file."""
 
     file: ForeignFile
 

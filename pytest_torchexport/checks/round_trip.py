@@ -109,13 +109,13 @@ def _compare_second_save(
 ) -> None:
     again = _directory(case, stack)
     second = _saved(case, again)
-    first_names, second_names = list(files), list(_below(again))
-    if first_names != second_names:
+    others = _below(again)
+    if list(files) != list(others):
         raise RoundTripDiffers(
-            f"saved twice, it wrote {', '.join(first_names)} and then {', '.join(second_names)}"
+            f"saved twice, it wrote {', '.join(files)} and then {', '.join(others)}"
         )
     # Files with different bytes may be the same program: a format may write a time of day.
-    if _digests(files) != _digests(_below(again)):
+    if _digests(files) != _digests(others):
         raise_if_renamed(_described(case, path), _described(case, second), "saving it again")
 
 

@@ -1,4 +1,4 @@
-"""What the user asked for, validated: names, dims, options, settings, the plan of an item.
+"""The user's settings and options, validated: names, dims, options, settings, the plan of an item.
 
 Imports neither torch nor pytest.
 """

@@ -21,7 +21,7 @@ MAX_EARLIER = 3
 
 @dataclass(frozen=True)
 class Probe:
-    """What is known at a condition that is to have the other outcome.
+    """The state of a call at a condition that is to have the other outcome.
 
     ``missing`` is its distance to that outcome, and ``gradients`` those of the distance per float
     leaf of the call, by position. ``earlier`` are the gradients of the last conditions before it,

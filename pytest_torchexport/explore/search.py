@@ -81,7 +81,7 @@ class Base:
 
 @dataclass
 class Seen:
-    """What is known of one condition in one module.
+    """The facts about one condition in one module.
 
     ``counts`` says how often each outcome was taken. ``steers`` are the names of the dims that
     decide it, and ``VALUES`` if values do.

@@ -1,4 +1,4 @@
-"""What the branch search found, and what the artifact did on each path of eager."""
+"""The calls that the branch search found, and the artifact's result on each path of eager."""
 
 from __future__ import annotations
 

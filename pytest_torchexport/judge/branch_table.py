@@ -161,7 +161,7 @@ def table(
 
 @dataclass(frozen=True)
 class _Statuses:
-    """What decides the status of an outcome."""
+    """The facts that decide the status of an outcome."""
 
     explored: Explored
     artifact: Branches | None

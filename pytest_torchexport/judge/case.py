@@ -51,7 +51,7 @@ class Prepared:
 
     @property
     def spec(self) -> InputSpec:
-        """Which calls are legal."""
+        """The legal calls."""
         return self.accepted.spec
 
     def call_limit(self) -> float:

@@ -64,9 +64,6 @@ class Runner(Protocol):
     def printed(self) -> str:
         """Return the end of what the artifact printed in the sandbox."""
 
-    def close(self) -> None:
-        """End its process, if it has one."""
-
 
 class InProcess:
     """Call an artifact in this process."""
@@ -111,9 +108,6 @@ class InProcess:
     def printed(self) -> str:
         """Return nothing: what is printed in this process is captured by pytest."""
         return ""
-
-    def close(self) -> None:
-        """Do nothing: there is no process to end."""
 
     def _artifact(self) -> Runnable:
         return copy.deepcopy(self._pristine) if self._fresh_each_call else self._pristine
