@@ -14,40 +14,21 @@ import random
 import sys
 import time
 import uuid
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from preflights import Healthy, findings, silent
 from torch import nn
 
 from pytest_torchexport.eager.fingerprint import MAX_NODES
-from pytest_torchexport.eager.preflight import Findings, changed, examine, fingerprint
+from pytest_torchexport.eager.preflight import changed, examine, fingerprint
 from pytest_torchexport.eager.state_ref import Change, StateRef
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.subject import Subject
-
-
-def findings(thing, *args, mode="eval", seed=0, complete=True, **kwargs):
-    if isinstance(thing, nn.Module) and mode == "eval":
-        thing.eval()
-    found = examine(Subject.of(thing), Call(args, kwargs), seed)
-    assert found.complete is complete
-    return found
-
-
-def silent(found, *ignored):
-    """Whether there is nothing to say but in the fields that are ignored."""
-    empty = Findings()
-    return {
-        item.name: getattr(found, item.name)
-        for item in fields(Findings)
-        if item.name not in (*ignored, "complete")
-        and getattr(found, item.name) != getattr(empty, item.name)
-    } == {}
-
 
 X = torch.linspace(-1, 1, 12).reshape(1, 3, 4)
 
@@ -73,19 +54,6 @@ def module(forward, **attributes):
 
 
 # -- nothing to say --------------------------------------------------------------------------------
-
-
-class Healthy(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv1d(3, 4, 3, padding=1)
-        self.bn = nn.BatchNorm1d(4)
-        self.drop = nn.Dropout()
-        self.register_buffer("scale", torch.ones(1))
-        self.sizes = [1, 2]
-
-    def forward(self, x):
-        return self.drop(F.relu(self.bn(self.conv(x)))) * self.scale
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 import pytest
 
@@ -15,40 +14,12 @@ pytestmark = [
 ]
 onnx = pytest.importorskip("onnx")
 
+from onnx_by_hand import FLOAT, model, tensor, written  # noqa: E402
+
 from pytest_torchexport.targets.formats import onnx_model  # noqa: E402
 from pytest_torchexport.targets.formats.onnx_model import contents, external, problems  # noqa: E402
 
 helper = onnx.helper
-FLOAT = onnx.TensorProto.FLOAT
-
-
-# -- files by hand ---------------------------------------------------------------------------------
-
-
-def tensor(name: str = "w", **entries: str) -> onnx.TensorProto:
-    """A float32 tensor of four elements, its data elsewhere."""
-    made = onnx.TensorProto(name=name, data_type=FLOAT, dims=[4])
-    made.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in {"location": "w.data", "offset": "0", "length": "16", **entries}.items():
-        made.external_data.add(key=key, value=value)
-    return made
-
-
-def model(*nodes: onnx.NodeProto, weights: tuple[onnx.TensorProto, ...] = ()) -> onnx.ModelProto:
-    """``y = x + w``, and these nodes."""
-    values = [helper.make_tensor_value_info(name, FLOAT, ["n"]) for name in ("x", "y")]
-    inner = [helper.make_node("Add", ["x", weights[0].name], ["y"])] if weights else []
-    identity = [] if weights else [helper.make_node("Identity", ["x"], ["y"])]
-    graph = helper.make_graph([*inner, *identity, *nodes], "g", values[:1], values[1:], [*weights])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-
-
-def written(directory: Path, made: onnx.ModelProto, data: int | None = 16) -> Path:
-    path = directory / "model.onnx"
-    path.write_bytes(made.SerializeToString())
-    if data is not None:
-        (directory / "w.data").write_bytes(bytes(data))
-    return path
 
 
 def constant(value: onnx.TensorProto, output: str) -> onnx.NodeProto:
