@@ -6,12 +6,12 @@ here. ``test_zoo_table.py`` tests the table itself.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
 import torch
 import zoo
+from slow import EVERYTHING
 from torch import Tensor, nn
 from untouched import changed, facts_of
 from zoo.in_ci import round_trips
@@ -21,9 +21,6 @@ from pytest_torchexport.config import names
 
 # Few drawn calls: each model shows its fault on the boundary calls or on any draw.
 MAX_EXAMPLES = 20
-# All rows on all targets take half an hour on two cores: `tox -e zoo` sets TORCHEXPORT_ZOO=all.
-# Otherwise each row runs on the targets that its `ci` names.
-EVERYTHING = os.environ.get("TORCHEXPORT_ZOO") == "all"
 # Rows that also run with the artifact in its own process, and the targets on which CI checks them:
 # dtypes, NaN, state, writes, random numbers and containers have to cross between the processes.
 ISOLATED = {

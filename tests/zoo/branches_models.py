@@ -482,6 +482,7 @@ MODEL_BRANCHES = (
         X,
         call(N * 4),
         line="while x.norm() > 4.0",
+        ci="",
     ),
     branch(
         "newton root",
@@ -491,8 +492,11 @@ MODEL_BRANCHES = (
         call(N * 0.2),
         call(N * 4),
         line="while bool((guess * guess - target).abs() > 0.05)",
+        ci="",
     ),
-    branch("fixed point", FixedPoint, X, call(N * 0.05), call(N * 3), line="if change < 0.2"),
+    branch(
+        "fixed point", FixedPoint, X, call(N * 0.05), call(N * 3), line="if change < 0.2", ci=""
+    ),
     branch(
         "collatz steps",
         CollatzSteps,
@@ -501,6 +505,7 @@ MODEL_BRANCHES = (
         call(torch.tensor(2)),
         line="int(n)",
         values={"n": (1, 16)},
+        ci="",
     ),
     branch(
         "repeat by tensor",
@@ -529,6 +534,7 @@ MODEL_BRANCHES = (
         call(N, torch.tensor(4)),
         line="if place < int(depth)",
         values={"depth": (0, 4)},
+        ci="",
     ),
     branch(
         "over lengths",
@@ -539,6 +545,7 @@ MODEL_BRANCHES = (
         call(TIMED, torch.tensor([5, 0, 1])),
         line="for t in range(int(lengths.max()))",
         **LENGTHS,
+        ci="",
     ),
     branch(
         "until lengths",
@@ -548,14 +555,9 @@ MODEL_BRANCHES = (
         call(TIMED, torch.tensor([5, 0, 1])),
         line="if bool((t >= lengths).all())",
         **LENGTHS,
+        ci="",
     ),
-    branch(
-        "ponder",
-        Ponder,
-        X,
-        call(N - 3),
-        line="while bool(halted < 0.9) and steps < 8",
-    ),
+    branch("ponder", Ponder, X, call(N - 3), line="while bool(halted < 0.9) and steps < 8", ci=""),
     row(
         "halve in script",
         HalveInScript,
@@ -570,7 +572,7 @@ MODEL_BRANCHES = (
         call(N, *STATE),
         call(N, STATE[0], STATE[1] * 5),
         line="if c.abs().amax() > 1.2",
-        ci="trace script",
+        ci="",
     ),
     branch(
         "resetting over time",
@@ -579,6 +581,7 @@ MODEL_BRANCHES = (
         call(normal(2, 4, 3) + 2),
         line="if x[:, t].mean() > 1.0",
         shapes={"x": "batch 4 3"},
+        ci="",
     ),
     branch(
         "controller",
@@ -586,6 +589,7 @@ MODEL_BRANCHES = (
         call(N * 0.25, N * 0),
         call(N * 2, N * 0),
         line="if drive.abs().amax() > 2.0",
+        ci="",
     ),
     branch(
         "rolling cache",
@@ -602,6 +606,7 @@ MODEL_BRANCHES = (
         call(WORDS * 6),
         call(WORDS * 0.5),
         line="if scores.max() > self.limit",
+        ci="",
     ),
     row(
         "six blocks, out of reach",
@@ -630,6 +635,7 @@ MODEL_BRANCHES = (
         call(rows(7.0, -7.0, 5.0, -2.0, -4.0, 6.0)),
         line="if level.sure(out)",
         values={"x": (-12.0, 12.0)},
+        ci="",
     ),
     branch(
         "fallback head",
@@ -637,7 +643,7 @@ MODEL_BRANCHES = (
         X,
         call(N * 6),
         line="if bool((out.amax(1) < 0.4).any())",
-        ci="trace script",
+        ci="script",
     ),
     row(
         "expert by index",
@@ -647,16 +653,21 @@ MODEL_BRANCHES = (
         witnesses=(call(-N), call(N + 3)),
         ci="trace script onnx_legacy",
     ),
-    branch("expert by branch", ExpertByBranch, X, call(-N), call(N + 3), line="best == "),
-    branch("sparse experts", SparseExperts, X, call(-N), call(N + 3), line="if chosen.any()"),
+    branch("expert by branch", ExpertByBranch, X, call(-N), call(N + 3), line="best == ", ci=""),
+    branch(
+        "sparse experts", SparseExperts, X, call(-N), call(N + 3), line="if chosen.any()", ci=""
+    ),
     row("dense experts", DenseExperts, X, witnesses=(call(-N),), ci="onnx", round_trip=True),
-    branch("small update", SmallUpdate, X, call(N - 4), line="if update.norm() < 0.4 * x.norm()"),
+    branch(
+        "small update", SmallUpdate, X, call(N - 4), line="if update.norm() < 0.4 * x.norm()", ci=""
+    ),
     branch(
         "recall",
         Recall,
         X,
         call(normal(5, 3, seed=7)[:4]),
         line="if bool((likeness.amax(1) > 0.98).all())",
+        ci="",
     ),
     branch(
         "codebook",
@@ -664,7 +675,7 @@ MODEL_BRANCHES = (
         X,
         call(N * 6),
         line="if distances.amin(1).amax() > 6.0",
-        ci="trace script",
+        ci="script",
         round_trip=True,
     ),
     row(
@@ -699,6 +710,7 @@ MODEL_BRANCHES = (
         call(OVERLAP[0] * 2, OVERLAP[1]),
         line="if float(starts[i]) >= last",
         shapes={"starts": "4", "ends": "4"},
+        ci="",
     ),
     branch(
         "generate",
@@ -726,6 +738,7 @@ MODEL_BRANCHES = (
         call(torch.tensor([0]), normal(1, 8, seed=14) * 3),
         line="while steps < 5 and bool((token != 3).any())",
         values={"first": (0, 5)},
+        ci="",
     ),
     branch(
         "collapse repeats",
@@ -735,6 +748,6 @@ MODEL_BRANCHES = (
         call(labels(0, 0, 0, 0)),
         line="if label != 0 and label != previous",
         shapes={"logits": "4 4"},
-        ci="trace script export",
+        ci="script export",
     ),
 )

@@ -353,6 +353,7 @@ PLACE_BRANCHES = (
         X,
         call(N + 1),
         line="x.neg() if x.max() > 1.9 else x.exp()",
+        ci="",
     ),
     branch(
         "filtered rows",
@@ -363,7 +364,7 @@ PLACE_BRANCHES = (
         line="if one.sum() > 0",
         expect=PYTHON,
         shapes=FIXED,
-        ci="trace script",
+        ci="script",
     ),
     branch(
         "ternary rows",
@@ -373,6 +374,7 @@ PLACE_BRANCHES = (
         call(N + 4),
         line="one if bool(one.max() < 1.8) else one * 0.5",
         shapes=FIXED,
+        ci="",
     ),
     branch(
         "any of rows",
@@ -381,6 +383,7 @@ PLACE_BRANCHES = (
         call(N + 1.5),
         line="if any(float(one) > 1.2 for one in x.mean(1))",
         shapes=FIXED,
+        ci="",
     ),
     # The strict capture that torch.onnx.export falls back to accepts assertions.
     row("positive, asserted", PositiveAsserted, call(N.abs()), truth(export=REFUSED), ci="script"),
@@ -392,7 +395,7 @@ PLACE_BRANCHES = (
         line="if x.mean() > 0.4",
         ci="trace script",
     ),
-    branch("in helper", InHelper, X, call(N * 2), line="if x.max() > 2.2"),
+    branch("in helper", InHelper, X, call(N * 2), line="if x.max() > 2.2", ci=""),
     branch(
         "in helper, twice",
         InHelperTwice,
@@ -400,6 +403,7 @@ PLACE_BRANCHES = (
         call(N * 2, N),
         call(N, N * 2),
         line="if x.max() > 2.2",
+        ci="",
     ),
     branch(
         "in closure",
@@ -418,10 +422,10 @@ PLACE_BRANCHES = (
         X,
         call(N * 2),
         line="if x.amax() - x.mean() > 2 * self.limit",
-        ci="trace script",
+        ci="script",
         round_trip=True,
     ),
-    branch("in static method", InStaticMethod, X, call(N - 1), line="if x.sum() < -6"),
+    branch("in static method", InStaticMethod, X, call(N - 1), line="if x.sum() < -6", ci=""),
     branch(
         "in lambda",
         InLambda,
@@ -437,7 +441,7 @@ PLACE_BRANCHES = (
         call(-N.abs()),
         call(N.abs() + 1),
         line=".all()",
-        ci="trace onnx",
+        ci="onnx",
     ),
     branch(
         "two gates",
@@ -446,6 +450,7 @@ PLACE_BRANCHES = (
         call(N * 0.5),
         call(N * 1.5),
         line="if x.abs().amax() > self.limit",
+        ci="",
     ),
     branch(
         "three gates",
@@ -455,6 +460,7 @@ PLACE_BRANCHES = (
         call(N * 2),
         call(N * 4),
         line="if x.abs().amax() > self.limit",
+        ci="",
     ),
     row("harmless gate", lambda: Gate(2.0, 1.0), X, EQUAL, witnesses=(call(N * 0.5),), ci="script"),
     row("same sides", SameSides, X, EQUAL, witnesses=(call(N + 1),), ci="script"),
@@ -475,7 +481,7 @@ PLACE_BRANCHES = (
         call(N),
         line="if x.min() < 0",
         values=WIDE,
-        ci="trace script",
+        ci="script",
     ),
     row("on attributes", lambda: OnAttributes(bias=True), X, ci="onnx_legacy", round_trip=True),
     row("on attributes, off", lambda: OnAttributes(bias=False), X),

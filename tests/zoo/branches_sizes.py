@@ -423,7 +423,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes=B_T_3,
         dims=TIME,
-        ci="trace export",
+        ci="export",
     ),
     # Slicing a short time returns all of it, so the ONNX file, which has no guard, is right.
     row(
@@ -462,7 +462,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes=B_T_3,
         dims=TIME,
-        ci="trace export",
+        ci="export",
     ),
     # len(x) is a Python number: the size becomes static.
     branch(
@@ -472,7 +472,7 @@ SIZE_BRANCHES = (
         call(normal(1, 3)),
         line="if len(x) == 1",
         expect=STATIC,
-        ci="trace onnx",
+        ci="trace",
     ),
     branch(
         "many elements",
@@ -494,7 +494,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes={"x": "batch 3 height width"},
         dims={"height": (4, 12), "width": (4, 12)},
-        ci="trace script export",
+        ci="script export",
     ),
     branch(
         "portrait",
@@ -505,7 +505,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes={"x": "batch 3 height width"},
         dims={"height": (3, 8), "width": (3, 8)},
-        ci="trace export",
+        ci="export",
     ),
     branch(
         "same times",
@@ -516,7 +516,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes={"q": "batch n 3", "k": "batch m 3"},
         dims={"n": (2, 8), "m": (2, 8)},
-        ci="trace export",
+        ci="export",
     ),
     row(
         "halved",
@@ -549,7 +549,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes=B_T_3,
         dims=TIME,
-        ci="trace script export",
+        ci="script export",
     ),
     branch(
         "long and positive, from long",
@@ -560,6 +560,7 @@ SIZE_BRANCHES = (
         line="if x.shape[1] > 6 and x.sum() > 0",
         shapes=B_T_3,
         dims=TIME,
+        ci="",
     ),
     branch(
         "windows",
@@ -571,7 +572,7 @@ SIZE_BRANCHES = (
         expect=STATIC,
         shapes=B_T_3,
         dims=TIME,
-        ci="trace onnx",
+        ci="onnx",
     ),
     branch(
         "view that fits",
@@ -657,6 +658,7 @@ SIZE_BRANCHES = (
         line="if torch.equal(ids, ids.flip(1))",
         shapes=IDS_TIME,
         dims={"time": (2, 8)},
+        ci="",
     ),
     branch(
         "outside vocabulary",
@@ -665,6 +667,7 @@ SIZE_BRANCHES = (
         call(ids(11)),
         line="if int(ids.max()) > 9",
         values={"ids": (0, 12)},
+        ci="",
     ),
     branch(
         "check digit",
@@ -713,6 +716,7 @@ SIZE_BRANCHES = (
         call(N, MASK),
         witnesses=(call(N, MASK & False),),
         values={"mask": [True, False]},
+        ci="",
     ),
     row(
         "something masked", SomethingMasked, call(N, MASK), EQUAL, witnesses=(call(N, MASK | True),)
@@ -723,6 +727,7 @@ SIZE_BRANCHES = (
         call(N, MASK | True),
         call(N, MASK),
         line="if bool((~mask).any())",
+        ci="",
     ),
     branch(
         "same masks",
@@ -747,7 +752,7 @@ SIZE_BRANCHES = (
         call(normal(3, 5), torch.tensor([5, 3, 1])),
         line="if int(lengths.min()) < x.shape[1]",
         **LENGTHS,
-        ci="trace onnx",
+        ci="onnx",
     ),
     row(
         "padded by mask",
@@ -764,7 +769,7 @@ SIZE_BRANCHES = (
         call(normal(3, 5), torch.tensor([1, 2, 4])),
         line="if bool(short.all()) or int(short.sum()) == 2",
         **LENGTHS,
-        ci="trace script",
+        ci="script",
     ),
     row("many steps", ManySteps, X),
     row(
@@ -775,7 +780,7 @@ SIZE_BRANCHES = (
         witnesses=(call(N, 0), call(N, 3)),
         line="for _ in range(steps)",
         values={"steps": [0, 1, 2, 3]},
-        ci="trace export",
+        ci="export",
     ),
     row(
         "step limit",
@@ -785,7 +790,7 @@ SIZE_BRANCHES = (
         witnesses=(call(N, 5), call(N, 18)),
         line="if k",
         values={"k": [3, 4, 5, 18]},
-        ci="trace export",
+        ci="export",
     ),
     row(
         "match kind",
@@ -842,6 +847,6 @@ SIZE_BRANCHES = (
         line="case",
         expect=PYTHON,
         values={"kind": (0, 2)},
-        ci="trace script",
+        ci="script",
     ),
 )

@@ -371,14 +371,14 @@ SYMMETRIC = normal(3, 3) + normal(3, 3).t()
 GRID = torch.tensor([[-1.0, 0.0, 2.0], [2.0, -1.0, -1.0], [0.0, 2.0, -1.0], [-1.0, 2.0, 2.0]])
 
 VALUE_BRANCHES = (
-    branch("sign of mean", SignOfMean, X, call(N + 1), line="if x.mean() > 0"),
+    branch("sign of mean", SignOfMean, X, call(N + 1), line="if x.mean() > 0", ci=""),
     branch(
         "sign of mean, from the other side",
         SignOfMean,
         call(N + 1),
         call(N),
         line="if x.mean() > 0",
-        ci="trace script",
+        ci="script",
         round_trip=True,
     ),
     row(
@@ -397,6 +397,7 @@ VALUE_BRANCHES = (
         call(N * 1.75),
         line="if x.max() > 2.5",
         values=WIDE,
+        ci="",
     ),
     row(
         "max above literal, out of reach",
@@ -417,7 +418,12 @@ VALUE_BRANCHES = (
         line="if x.abs().amax() >= self.limit",
     ),
     branch(
-        "limit in buffer", LimitInBuffer, X, call(N * 1.75), line="if bool(x.std() > self.limit)"
+        "limit in buffer",
+        LimitInBuffer,
+        X,
+        call(N * 1.75),
+        line="if bool(x.std() > self.limit)",
+        ci="",
     ),
     branch(
         "limit in config",
@@ -435,7 +441,7 @@ VALUE_BRANCHES = (
         call(N * 2),
         line="if norm > self.config.clip.norm",
         expect=PYTHON,
-        ci="trace script",
+        ci="script",
     ),
     branch(
         "learned limit",
@@ -460,6 +466,7 @@ VALUE_BRANCHES = (
         call(rows(-2.5, 2.5, -2.5)),
         line="if 1.05 < score < 1.07",
         values=WIDE,
+        ci="",
     ),
     branch(
         "deep band",
@@ -469,6 +476,7 @@ VALUE_BRANCHES = (
         call(rows(2.0, -3.75, 2.5)),
         line="if score",
         values=WIDE,
+        ci="",
     ),
     branch(
         "norm band",
@@ -542,6 +550,7 @@ VALUE_BRANCHES = (
         call(N + 1.5),
         call(rows(-1.0, 2.5, 0.5)),
         line="if x.sum() > 0",
+        ci="",
     ),
     branch(
         "three deep, learned",
@@ -552,14 +561,16 @@ VALUE_BRANCHES = (
         call(rows(3.0, 0.25, -3.75)),
         line="if self.first(x).mean() > 0.5",
         values=WIDE,
+        ci="",
     ),
-    branch("elif", Elif, X, call(N - 2), call(N + 1), call(N + 2), line="if level <"),
+    branch("elif", Elif, X, call(N - 2), call(N + 1), call(N + 2), line="if level <", ci=""),
     branch(
         "larger mean",
         LargerMean,
         call(N, N.flip(0) + 0.5),
         call(N + 1, N.flip(0)),
         line="if x.mean() > y.mean()",
+        ci="",
     ),
     branch(
         "dominates",
@@ -582,6 +593,7 @@ VALUE_BRANCHES = (
         call(N, normal(4, 3, seed=1)),
         call(N, N + 0.001),
         line="if torch.allclose(x, y, atol=1e-2)",
+        ci="",
     ),
     # The general side is right for a symmetric matrix too.
     row(
@@ -600,6 +612,7 @@ VALUE_BRANCHES = (
         call(normal(3, 3)),
         line="if torch.equal(x, x.t())",
         shapes=FIXED,
+        ci="",
     ),
     branch("standardize", Standardize, X, call(filled(0.5, 4, 3)), line="if deviation < 1e-6"),
     branch(
@@ -615,7 +628,7 @@ VALUE_BRANCHES = (
         X,
         call(N.sort(1).values),
         line="if (x[:, 1:] >= x[:, :-1]).all()",
-        ci="trace script",
+        ci="script",
     ),
     branch(
         "strongest column",
@@ -623,6 +636,7 @@ VALUE_BRANCHES = (
         X,
         call(N.flip(1)),
         line="if int(x.sum(0).argmax()) == 2",
+        ci="",
     ),
     branch(
         "rounded sum",
@@ -632,7 +646,9 @@ VALUE_BRANCHES = (
         line="if int(x.sum()) % 3 == 1",
         ci="trace onnx",
     ),
-    branch("item arithmetic", ItemArithmetic, X, call(N * 1.5), line="if spread * 2 + 1 > 10"),
+    branch(
+        "item arithmetic", ItemArithmetic, X, call(N * 1.5), line="if spread * 2 + 1 > 10", ci=""
+    ),
     branch(
         "bool tensor",
         BoolTensor,
@@ -640,6 +656,7 @@ VALUE_BRANCHES = (
         call(N, torch.tensor(False)),
         line="if bool(flag)",
         values={"flag": [True, False]},
+        ci="",
     ),
     branch(
         "any nan",
@@ -648,6 +665,7 @@ VALUE_BRANCHES = (
         call(torch.where(GRID == 0, torch.nan, GRID)),
         line="if torch.isnan(x).any()",
         values={"x": [-1.0, 0.0, 2.0, torch.nan]},
+        ci="",
     ),
     # NaN is no legal value here, so no legal call tells the two sides apart.
     row("any nan, without nan", AnyNan, X, EQUAL, weak=UNVERIFIED),
@@ -658,6 +676,6 @@ VALUE_BRANCHES = (
         call(torch.where(GRID == 0, torch.inf, GRID)),
         line="if not torch.isfinite(x).all()",
         values={"x": [-1.0, 0.0, 2.0, torch.inf]},
-        ci="trace script export",
+        ci="script export",
     ),
 )

@@ -170,7 +170,7 @@ CONTROL = (
         truth(FROZEN, script=None, export=REFUSED, onnx=NARROWED),
         shapes=B_T_3,
         dims={"time": (5, 9)},
-        ci="trace onnx",
+        ci="onnx",
     ),
     row(
         "loop over rows",
@@ -185,7 +185,7 @@ CONTROL = (
         call(normal(2, 4, 3)),
         truth(FROZEN, script=None, export=REFUSED, onnx=NARROWED),
         shapes=B_T_3,
-        ci="trace onnx",
+        ci="",
     ),
     row("cell over fixed time", CellOverTime, call(normal(2, 4, 3)), ci="script"),
     row("unrolled", Unrolled, call(normal(3, 4)), round_trip=True),
@@ -194,7 +194,7 @@ CONTROL = (
         ManyRowsBranch,
         call(normal(4, 3)),
         truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
-        ci="trace script export",
+        ci="trace script",
         round_trip=True,
     ),
     row(
@@ -226,7 +226,7 @@ CONTROL = (
         call(normal(2, 5)),
         truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
         shapes=B_T,
-        ci="trace export",
+        ci="trace",
     ),
     # torch.export excludes the size at which half the time is 1.
     row(
@@ -262,6 +262,7 @@ CONTROL = (
         SumBranch,
         call(normal(4, 3)),
         truth(trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN),
+        ci="",
     ),
     row(
         "sum branch, one side filtered",
@@ -306,7 +307,7 @@ CONTROL = (
         WhileLarge,
         call(normal(4, 3)),
         truth(trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN),
-        ci="trace export",
+        ci="export",
     ),
     row("where instead", WhereInstead, call(normal(4, 3))),
     row(

@@ -174,7 +174,7 @@ DIMS = (
         call(normal(2, 5), normal(2, 3, seed=1)),
         ONE_SIDE,
         shapes={"x": "batch long", "y": "batch short"},
-        ci="trace script export",
+        ci="script export",
     ),
     row(
         "pads to four",
@@ -182,9 +182,9 @@ DIMS = (
         call(normal(2, 6)),
         truth(export=NARROWED),
         shapes=B_T,
-        ci="export",
+        ci="",
     ),
-    row("log of the size", LogOfSize, call(normal(2, 6)), ONE_SIDE, shapes=B_T, ci="trace export"),
+    row("log of the size", LogOfSize, call(normal(2, 6)), ONE_SIDE, shapes=B_T, ci="export"),
     row(
         "a sequence of one",
         SingleRowSqueezed,
@@ -259,6 +259,7 @@ DIMS = (
         call(normal(2, 8)),
         shapes=B_T,
         dims={"time": (6, 12)},
+        ci="",
     ),
     row(
         "same length branch, tied",
@@ -275,7 +276,7 @@ DIMS = (
         truth(export=NARROWED),
         shapes=B_T,
         dims={"time": range(4, 17, 4)},
-        ci="export",
+        ci="",
     ),
     row(
         "pads to four, from eight",

@@ -1038,7 +1038,7 @@ READ = truth(export=REFUSED, onnx=REFUSED)
 
 FILES = (
     row("custom operator", CustomOperator, X, UNKNOWN),
-    row("custom operator in a part", CustomOperatorInPart, X, UNKNOWN),
+    row("custom operator in a part", CustomOperatorInPart, X, UNKNOWN, ci=""),
     row("custom operator of two", CustomOperatorOfTwo, X, UNKNOWN, ci="script"),
     # The exporter to ONNX decomposes the operator.
     row(
@@ -1049,12 +1049,12 @@ FILES = (
     ),
     row("custom operator, decorated", CustomOperatorDecorated, X, UNKNOWN, ci="script"),
     row("custom operator, unused", CustomOperatorUnused, X, truth(script=UNLOADABLE), ci="script"),
-    row("custom operator, unused for good", CustomOperatorUnusedForGood, X, ci="export"),
-    row("no custom operator", PlainFunction, X),
+    row("custom operator, unused for good", CustomOperatorUnusedForGood, X, ci=""),
+    row("no custom operator", PlainFunction, X, ci=""),
     # -- Python in the middle of the graph
     row("own gradient", OwnGradient, X, PYTHON),
     row("own gradient in a part", OwnGradientInPart, X, PYTHON, ci="script"),
-    row("straight through", StraightThrough, X, PYTHON, ci="script onnx_legacy"),
+    row("straight through", StraightThrough, X, PYTHON, ci="script"),
     row("straight through by detach", StraightThroughByDetach, X),
     row("ignored helper", IgnoredHelper, X, truth(script=UNLOADABLE), ci="script"),
     row("unused helper", UnusedHelper, X),
@@ -1068,7 +1068,7 @@ FILES = (
         truth(export=REFUSED, onnx=REFUSED, onnx_legacy=REFUSED),
         ci="script",
     ),
-    row("lambda inside", LambdaInside, X, truth(script=REFUSED)),
+    row("lambda inside", LambdaInside, X, truth(script=REFUSED), ci=""),
     # -- types that only this process has
     row(
         "span in",
@@ -1079,7 +1079,7 @@ FILES = (
     ),
     row("span inside", SpanInside, X, ci="export"),
     row("span in a dict", SpanInDict, X, truth(script=REFUSED, export=UNLOADABLE), ci="export"),
-    row("pairs in a dict", PairsInDict, X, ci="onnx_legacy"),
+    row("pairs in a dict", PairsInDict, X, ci=""),
     row(
         "boxes in",
         BoxesIn,
@@ -1087,7 +1087,7 @@ FILES = (
         truth(script=REFUSED, export=UNLOADABLE),
         ci="export",
     ),
-    row("boxes out", BoxesOut, X, truth(REFUSED, export=UNLOADABLE, onnx=None), ci="export onnx"),
+    row("boxes out", BoxesOut, X, truth(REFUSED, export=UNLOADABLE, onnx=None), ci="onnx"),
     row("boxes inside", BoxesInside, X, truth(script=REFUSED)),
     row(
         "dataclass without a name",
@@ -1096,7 +1096,7 @@ FILES = (
         truth(REFUSED, export=UNLOADABLE, onnx=None),
         ci="export",
     ),
-    row("bag out", BagOut, X, truth(REFUSED, export=UNLOADABLE, onnx=None), ci="trace export"),
+    row("bag out", BagOut, X, truth(REFUSED, export=UNLOADABLE, onnx=None), ci="trace"),
     row(
         "bag in",
         BagIn,
@@ -1124,19 +1124,19 @@ FILES = (
         COUNTED,
         ci="onnx onnx_legacy",
     ),
-    row("buffer that is kept", lambda: Scaled(torch.arange(3.0)), X, ci="export"),
+    row("buffer that is kept", lambda: Scaled(torch.arange(3.0)), X, ci=""),
     row("buffer that is not kept", lambda: Scaled(torch.arange(3.0), persistent=False), X),
-    row("tied layers", TiedLayers, X, ci="onnx_legacy"),
+    row("tied layers", TiedLayers, X, ci=""),
     row("tied embedding", TiedEmbedding, call(whole(0, 10, 2, 5))),
     row("tied modules", TiedModules, X, ci="script"),
     row("buffer of a parameter", BufferOfParameter, X),
-    row("buffers in one storage", BuffersInOneStorage, X, ci="export"),
-    row("transposed weight", TransposedWeight, X),
+    row("buffers in one storage", BuffersInOneStorage, X, ci=""),
+    row("transposed weight", TransposedWeight, X, ci=""),
     row("expanded buffer", ExpandedBuffer, X, ci="onnx_legacy"),
     row("sliced buffer", SlicedBuffer, X),
     row("tensor attribute", TensorAttribute, X, ci="script"),
     row("tensors in a list", TensorsInList, X),
-    row("words", Words, X, ci="export"),
+    row("words", Words, X, ci=""),
     # The legacy exporter assumes that every entry of a state_dict is a tensor.
     row("extra state", ExtraState, X, truth(onnx_legacy=REFUSED), ci="onnx"),
     row("extra state of a tensor", ExtraStateOfTensor, X, ci="onnx_legacy"),
@@ -1182,16 +1182,16 @@ FILES = (
 # These crash, hang or fill memory: call their artifacts only under limits, in their own process.
 DANGEROUS = (
     row("dies, scripted", DiesScripted, X, truth(script=CRASHED), ci="script"),
-    row("reads beyond, scripted", ReadsBeyondScripted, X, truth(script=CRASHED), ci="trace script"),
+    row("reads beyond, scripted", ReadsBeyondScripted, X, truth(script=CRASHED), ci="trace"),
     row("hangs, scripted", HangsScripted, X, truth(script=HUNG), call_limit=3, ci="script"),
-    row("ends, scripted", EndsScripted, X, ci="script"),
+    row("ends, scripted", EndsScripted, X, ci=""),
     row(
         "allocates, scripted",
         AllocatesScripted,
         X,
         truth(script=CRASHED),
         memory_limit=1024,
-        ci="script",
+        ci="",
     ),
     row(
         "allocates at once, scripted",
@@ -1199,15 +1199,15 @@ DANGEROUS = (
         X,
         truth(script=CRASHED),
         memory_limit=1024,
-        ci="script",
+        ci="",
     ),
     row("allocates little, scripted", AllocatesLittleScripted, X, memory_limit=1024),
     # Its output would fill a disk; the sandbox limits it.
-    row("chatters, scripted", ChattersScripted, X, truth(script=CRASHED), ci="script"),
+    row("chatters, scripted", ChattersScripted, X, truth(script=CRASHED), ci=""),
     row("says much, scripted", SaysScripted, X),
     row("says an answer, scripted", SaysAnAnswer, X, ci="script"),
     # In memory all three are right: they do harm only while they are loaded.
-    row("keeps count, scripted", KeepsCountScripted, X, truth(script=STATE), ci="script"),
+    row("keeps count, scripted", KeepsCountScripted, X, truth(script=STATE), ci=""),
     row(
         "keeps a number, scripted", KeepsANumberScripted, X, truth(script=STATE), ci="trace script"
     ),
@@ -1254,7 +1254,7 @@ DANGEROUS = (
         call_limit=3,
         ci="export onnx",
     ),
-    row("ends, compiled", EndsCompiled, X, ci="export"),
+    row("ends, compiled", EndsCompiled, X, ci=""),
     row(
         "allocates, compiled",
         AllocatesCompiled,

@@ -184,7 +184,7 @@ OUTPUTS = (
         KnownDataclassOut,
         call(normal(4, 3)),
         truth(REFUSED, export=UNLOADABLE, onnx=None),
-        ci="export",
+        ci="",
     ),
     row("none out", NoneOut, call(normal(4, 3)), truth(trace=REFUSED), ci="onnx", round_trip=True),
     row(

@@ -201,8 +201,8 @@ BY_VALUE = truth(onnx=STATE, onnx_legacy=STATE)
 
 WRITES = (
     row("writes input", WritesInput, X, BY_VALUE, ci="script onnx_legacy"),
-    row("writes row", WritesRow, X, BY_VALUE, ci="onnx_legacy"),
-    row("writes through a view", WritesThroughView, X, BY_VALUE, ci="onnx_legacy"),
+    row("writes row", WritesRow, X, BY_VALUE, ci=""),
+    row("writes through a view", WritesThroughView, X, BY_VALUE, ci=""),
     row("writes out=", WritesOut, X, BY_VALUE | {"onnx_legacy": REFUSED}, ci="onnx onnx_legacy"),
     row("masks in place", MasksInPlace, X, BY_VALUE, ci="onnx_legacy"),
     row("in-place activation first", InPlaceActivation, X, BY_VALUE, ci="script onnx_legacy"),
@@ -211,14 +211,14 @@ WRITES = (
         WritesSecond,
         call(normal(4, 3), normal(4, 3, seed=1)),
         BY_VALUE,
-        ci="onnx_legacy",
+        ci="",
     ),
     row(
         "writes a dict's entry",
         WritesDictEntry,
         call({"x": normal(4, 3), "y": normal(4, 3, seed=1)}),
         BY_VALUE,
-        ci="onnx_legacy",
+        ci="",
     ),
     row("writes after use", WritesAfterUse, X, BY_VALUE, ci="onnx_legacy"),
     row(
