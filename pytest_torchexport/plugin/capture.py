@@ -1,7 +1,8 @@
 """Record the outermost module calls of a test body, so that an existing test needs only a marker.
 
 Patches ``torch.nn.Module.__call__``: keyword arguments, outputs and nesting are all visible there,
-and global forward hooks do not see keyword arguments.
+and global forward hooks do not see keyword arguments. A body that calls ``forward`` itself passes
+that by: ``direct_forward`` finds it when its first layer is called.
 """
 
 from __future__ import annotations
@@ -14,29 +15,53 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.outcomes.torch_private import is_tracing, uncompiled
 from pytest_torchexport.outcomes.torch_state import module_calls_through
+from pytest_torchexport.plugin import direct_forward
+from pytest_torchexport.plugin.direct_forward import DirectForward
 from pytest_torchexport.results.failures import SpecError
 
 MAX_CALLS = 8
 # A property-based test may build a module per example: only the first ones are recorded.
 MAX_SUBJECTS = 16
+UNKNOWN_ARGUMENTS = (
+    "the test calls forward itself, and forward assigns to its arguments before it calls its first "
+    "layer: what it was called with is not known. Call the module, net(x) instead of net.forward(x)"
+)
 
 
 @dataclass
 class Recording:
     """A module as it was before its first outermost call, and its calls of one structure.
 
-    ``problem``: why the module could not be copied.
+    ``problem``: why the module cannot be checked. ``returned``: if one of the calls returned.
     """
 
     module: Any
     calls: list[Call] = field(default_factory=list)
     shapes: list[Any] = field(default_factory=list)
     problem: SpecError | None = None
+    returned: bool = False
+
+
+@dataclass(frozen=True)
+class _Started:
+    """A call that has not returned yet. ``call`` is None if its arguments are not known."""
+
+    recording: Recording
+    call: Call | None
+
+    def returned(self) -> None:
+        """Record the call, unless its recording has one of these shapes or enough of them."""
+        self.recording.returned = True
+        if self.call is None:
+            return
+        shapes = tuple(tuple(tensor.shape) for tensor in self.call.tensors())
+        if len(self.recording.calls) < MAX_CALLS and shapes not in self.recording.shapes:
+            self.recording.calls.append(self.call)
+            self.recording.shapes.append(shapes)
 
 
 class CallRecorder:
@@ -49,13 +74,15 @@ class CallRecorder:
         self._by_key: dict[Any, Recording] = {}
         self._copies: dict[Any, tuple[Any, Any, SpecError | None]] = {}
         self._local = threading.local()
+        # By thread: the forward that the body called itself last, and its call.
+        self._direct: dict[int, tuple[DirectForward, _Started | None]] = {}
         self._stack = ExitStack()
         self.left_out = 0
 
     @property
     def recordings(self) -> list[Recording]:
         """The modules that were called and returned, in order."""
-        return [recording for recording in self._by_key.values() if recording.calls]
+        return [recording for recording in self._by_key.values() if recording.returned]
 
     def __enter__(self) -> CallRecorder:
         self._stack.enter_context(module_calls_through(self._record))
@@ -63,6 +90,8 @@ class CallRecorder:
 
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
+        for thread in list(self._direct):
+            self._end_direct(thread)
 
     def _ignores(self, module: torch.nn.Module) -> bool:
         inside = getattr(self._local, "inside", False)
@@ -77,29 +106,55 @@ class CallRecorder:
     ) -> Any:
         if self._ignores(module):
             return real(module, *args, **kwargs)
-        try:
-            before = self._before(module, args, kwargs)
-        except Exception:
-            # Tensors inside torch.func transforms cannot be copied.
-            self.left_out += 1
-            before = None
+        direct = direct_forward.find()
+        if direct is None:
+            started = self._started(module, Call(args, kwargs))
+        else:
+            started = None
+            self._start_direct(direct)
         self._local.inside = True
         try:
             result = real(module, *args, **kwargs)
         finally:
             self._local.inside = False
-        if before is not None:
-            recording, call, shapes = before
-            if len(recording.calls) < MAX_CALLS and shapes not in recording.shapes:
-                recording.calls.append(call)
-                recording.shapes.append(shapes)
+        if started is not None:
+            started.returned()
         return result
 
-    def _before(
-        self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Recording, Call, Any] | None:
+    def _start_direct(self, direct: DirectForward) -> None:
+        """Record a forward that the body calls itself, when it makes its first call of a module."""
+        thread = threading.get_ident()
+        if thread in self._direct and self._direct[thread][0].frame is direct.frame:
+            return
+        self._end_direct(thread)
+        if _is_of_torch(direct.module):
+            return
+        call = direct.call
+        if call is not None:
+            self._direct[thread] = direct, self._started(direct.module, call)
+            return
+        key = id(direct.module), "forward"
+        recording = Recording(direct.module, problem=SpecError(UNKNOWN_ARGUMENTS))
+        self._direct[thread] = direct, _Started(self._by_key.setdefault(key, recording), None)
+
+    def _end_direct(self, thread: int) -> None:
+        if thread in self._direct:
+            direct, started = self._direct.pop(thread)
+            if started is not None and direct.returned():
+                started.returned()
+
+    def _started(self, module: torch.nn.Module, call: Call) -> _Started | None:
+        """Return the call with its recording; None if one of them cannot be kept."""
+        try:
+            return self._before(module, call)
+        except Exception:
+            # Tensors inside torch.func transforms cannot be copied.
+            self.left_out += 1
+            return None
+
+    def _before(self, module: torch.nn.Module, call: Call) -> _Started | None:
         own = uncompiled(module)
-        leaves, structure = flatten((args, kwargs))
+        leaves, structure = call.flatten()
         identity = id(own), _parts(own)
         key = (*identity, str(structure), tuple(_kind(leaf) for _, leaf in leaves))
         if key not in self._by_key:
@@ -107,9 +162,7 @@ class CallRecorder:
                 self.left_out += 1
                 return None
             self._by_key[key] = Recording(*self._copied(own, identity))
-        recording = self._by_key[key]
-        shapes = tuple(tuple(v.shape) for _, v in leaves if isinstance(v, torch.Tensor))
-        return recording, Call(args, kwargs).clone(), shapes
+        return _Started(self._by_key[key], call.clone())
 
     def _copied(
         self, module: torch.nn.Module, identity: Any

@@ -88,7 +88,7 @@ def check_recorded(recorder: CallRecorder, plans: Sequence[Plan], item: ActiveIt
 
 NO_MODULE = (
     "the test's body calls no torch.nn.Module: there is nothing to export. Call the module in the "
-    "body, or request the torchexport fixture"
+    "body (net(x), not net.forward(x)), or request the torchexport fixture"
 )
 
 

@@ -1,0 +1,183 @@
+"""plugin/direct_forward.py: a test body that calls ``net.forward(x)`` has called ``net``."""
+
+from __future__ import annotations
+
+import functools
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport.plugin.capture import UNKNOWN_ARGUMENTS, CallRecorder
+
+X = torch.arange(6.0).reshape(2, 3)
+
+
+class Base(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.others = nn.ModuleList([nn.Linear(3, 3), nn.ReLU()])
+
+
+class Plain(Base):
+    def forward(self, x):
+        x = self.linear(x)
+        for other in self.others:
+            x = other(x)
+        return x
+
+
+class Looping(Base):
+    def forward(self, x):
+        for other in self.others:
+            x = other(x)
+        return x
+
+
+class Super(Plain):
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+class Decorated(Base):
+    @torch.no_grad()
+    def forward(self, x):
+        return self.linear(x)
+
+
+class Wrapped(Base):
+    def forward(self, x):
+        return self.linear(x)
+
+    @functools.wraps(forward)
+    def forward(self, x, inner=forward):
+        return inner(self, x)
+
+
+class InPart(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.part = Plain()
+
+    def forward(self, x):
+        return self.part.forward(x) * 2
+
+
+class Keywords(Base):
+    def forward(self, x, /, y, *more, scale=1.0, bias=None, **rest):
+        return self.linear(x + y + sum(more) + sum(rest.values())) * scale
+
+    def predict(self, x):
+        return self.forward(x, x)
+
+
+class Assigns(Base):
+    def forward(self, x, y=0.0):
+        x = x.flatten(1)
+        return self.linear(x) + y
+
+
+class Deletes(Base):
+    def forward(self, x):
+        kept = x.flatten(1)
+        del x
+        return self.linear(kept)
+
+
+class Closes(Base):
+    def forward(self, x):
+        x = x * 2
+        return self.linear(x) + sum(x for _ in self.others)
+
+
+class Raises(Base):
+    def forward(self, x):
+        x = self.linear(x)
+        if x.shape[0] > 1:
+            raise ValueError("only one")
+        return x
+
+
+def recorded(body):
+    with CallRecorder() as recorder:
+        body()
+    return recorder.recordings
+
+
+@pytest.mark.parametrize(
+    "cls", [Plain, Looping, Super, Decorated, Wrapped, InPart], ids=lambda cls: cls.__name__
+)
+def test_the_module_is_recorded_and_not_its_layers(cls):
+    net = cls()
+    (recording,) = recorded(lambda: (net.forward(X), net.forward(X[:1]), net(X[:, :])))
+    assert type(recording.module) is cls
+    assert [call.args[0].shape for call in recording.calls] == [X.shape, X[:1].shape]
+    torch.testing.assert_close(recording.calls[0].args[0], X)
+    assert recording.problem is None
+
+
+def test_arguments_are_those_of_the_signature():
+    net = Keywords()
+    (recording,) = recorded(lambda: net.forward(X, X + 1, X + 2, scale=2.0, z=X + 3))
+    call = recording.calls[0]
+    assert [tensor[0, 0].item() for tensor in call.args] == [0, 1, 2]
+    assert call.kwargs["scale"] == 2.0
+    assert call.kwargs["z"][0, 0].item() == 3
+    assert list(call.kwargs) in (["scale", "z"], ["z", "scale"])
+    torch.testing.assert_close(
+        recording.module(*call.args, **call.kwargs), net(*call.args, **call.kwargs)
+    )
+
+
+def test_defaults_are_left_out():
+    (recording,) = recorded(lambda: Keywords().forward(X, X))
+    assert len(recording.calls[0].args) == 2
+    assert recording.calls[0].kwargs == {}
+
+
+def test_a_forward_that_another_method_calls_is_recorded():
+    (recording,) = recorded(lambda: Keywords().predict(X))
+    assert type(recording.module) is Keywords
+    assert len(recording.calls[0].args) == 2
+
+
+@pytest.mark.parametrize("cls", [Assigns, Deletes, Closes], ids=lambda cls: cls.__name__)
+def test_arguments_that_forward_has_assigned_are_not_guessed(cls):
+    (recording,) = recorded(lambda: cls().forward(X))
+    assert str(recording.problem) == UNKNOWN_ARGUMENTS
+    assert recording.calls == []
+
+
+def test_a_call_that_raised_is_left_out():
+    def body():
+        net = Raises()
+        with pytest.raises(ValueError, match="only one"):
+            net.forward(X)
+        net.forward(X[:1])
+
+    (recording,) = recorded(body)
+    assert [call.args[0].shape for call in recording.calls] == [X[:1].shape]
+
+
+def test_threads_are_told_apart():
+    net, other = Plain(), Looping()
+
+    def body():
+        thread = threading.Thread(target=other.forward, args=(X,))
+        thread.start()
+        net.forward(X)
+        thread.join()
+
+    assert sorted(type(item.module).__name__ for item in recorded(body)) == ["Looping", "Plain"]
+
+
+def test_a_function_of_that_name_is_no_forward_of_a_module():
+    def forward(net, x):
+        return net(x)
+
+    (recording,) = recorded(lambda: forward(Plain(), X))
+    assert type(recording.module) is Plain
+    (recording,) = recorded(lambda: forward(nn.Linear(3, 2), X))
+    assert type(recording.module) is nn.Linear
