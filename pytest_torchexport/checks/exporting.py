@@ -11,7 +11,7 @@ from typing import NoReturn
 import torch
 
 from pytest_torchexport import targets
-from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT, specialized_dims
+from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT
 from pytest_torchexport.inputs.recipes import build, example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, Prepared
@@ -45,8 +45,7 @@ def export(prepared: Prepared) -> Case:
 
 def _example(prepared: Prepared) -> Call:
     """Return the example, at size 2 of each varying dim whose own size exporters would freeze."""
-    spec, target = prepared.spec, targets.get(prepared.plan.target)
-    dims = specialized_dims(spec) if target.traits.specializes_0_1 else ()
+    spec, dims = prepared.spec, prepared.frozen_sizes
     recipe = example_recipe(spec, {dim.name: EXPORTED_AT for dim in dims})
     call = build(spec, recipe) if dims else None
     if call is None or not isinstance(prepared.reference.on_cpu(call), Returned):

@@ -4,7 +4,8 @@ Runs the example, the calls stored by an earlier run, the boundary calls, the ca
 search found, and those that Hypothesis draws. If only ``control_flow`` is asked for, the example
 and the searched calls alone. The package's only ``@given`` is here.
 Raises the failure of the smallest failing call: ArtifactRaised, OutputsDiffer, StructureDiffers,
-StateDiffers, DimsNarrowed, ArtifactCrashed, ArtifactHung.
+StateDiffers, DimsNarrowed, ArtifactCrashed, ArtifactHung. Raises CannotJudge if nobody named the
+target and the artifact raises on the example itself.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pytest_torchexport.judge.threshold import rounding_decides
 from pytest_torchexport.outcomes.compare import remarks
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned
-from pytest_torchexport.results.failures import SpecError
+from pytest_torchexport.results.failures import ArtifactRaised, CannotJudge, SpecError
 
 # An artifact's first run may differ from its later ones:
 # https://github.com/pytorch/pytorch/issues/80606
@@ -62,7 +63,17 @@ def run(case: Case) -> Case:
 
 
 def explain(case: Case) -> None:
-    """Shrink the failing call that is to be explained, and raise its failure."""
+    """Shrink the failing call that is to be explained, and raise its failure.
+
+    Raises CannotJudge if nobody named the target and its artifact raises on the example itself:
+    then it is as good as refused, also if it could not be saved.
+    """
+    if _refused(case):
+        raise CannotJudge(
+            f"{case.plan.target} made an artifact that raises on the example itself: "
+            f"{case.log.failed[0][1]}",
+            "refused",
+        )
     if case.log.failed:
         recipe, failure = case.log.failed[0]
         raise explained(case, recipe, failure)
@@ -72,6 +83,8 @@ def _every(case: Case) -> None:
     case.branches.begin()
     if not _trial(case, "example", example_recipe(case.spec), repeats=REPEATS):
         raise SpecError("filter refuses the example itself, or eager does on this device")
+    if _refused(case):
+        return
     if not case.log.failed:
         _note_remarks(case)
     if case.plan.checks("parity"):
@@ -82,6 +95,15 @@ def _every(case: Case) -> None:
     _explicit(case, "explored", case.branches.recipes, repeats=1)
     if case.plan.checks("parity"):
         _draw(case)
+
+
+def _refused(case: Case) -> bool:
+    """Return True if a target that nobody named raises on the example, at which it was exported."""
+    exported = not case.frozen_sizes and not case.foreign and not case.plan.named
+    return exported and any(
+        isinstance(failure, ArtifactRaised) and recipe == example_recipe(case.spec)
+        for recipe, failure in case.log.failed[:1]
+    )
 
 
 def _note_remarks(case: Case) -> None:

@@ -47,6 +47,7 @@ class Findings:
     ``unrepeatable`` is set if eager does not agree with itself, and ``where`` is the first line at
     which it does not; ``uninitialized`` is set if uninitialized memory is the reason. ``changed``
     are the places behind ``changes``, ``written`` the paths of the inputs behind ``writes_inputs``.
+    ``rebuilt`` are the paths at which containers of the call no longer hold what they held.
     ``complete`` is False if a run raised or the subject cannot be copied: the rest is unknown then.
     """
 
@@ -56,6 +57,7 @@ class Findings:
     where: SourceLine | None = None
     writes_inputs: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
+    rebuilt: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
     changed: tuple[Change, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -155,6 +157,7 @@ class _Examination:
                 if name not in written and _moved(old, new):
                     written.append(name)
         self.found["written"] = tuple(written)
+        self.found["rebuilt"] = outcome.rebuilt
         self._say(
             "writes_inputs",
             [f"writes to {name}{_at(lines.get(StateRef('input', name)))}" for name in written],

@@ -274,6 +274,9 @@ def _sentences(findings: Findings) -> Iterator[str]:
     if findings.changes:
         yield f"forward changes {'; '.join(findings.changes)}; each call starts anew"
     yield from (f"forward {sentence}" for sentence in findings.writes_inputs)
+    if findings.rebuilt:
+        paths = ", ".join(findings.rebuilt)
+        yield f"forward changes a container that it was given ({paths}); an artifact need not"
     yield from findings.aliases
     yield from findings.training
     yield from findings.unregistered

@@ -12,10 +12,12 @@ from functools import cached_property
 import torch
 
 from pytest_torchexport import targets
+from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.observed import Observed
+from pytest_torchexport.inputs.dynamic_shapes import specialized_dims
 from pytest_torchexport.inputs.recipes import Recipe, build, describe_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.branch_results import NOT_EXPLORED, BranchResults, NotExplored
@@ -53,6 +55,12 @@ class Prepared:
     def spec(self) -> InputSpec:
         """The legal calls."""
         return self.accepted.spec
+
+    @property
+    def frozen_sizes(self) -> tuple[Dim, ...]:
+        """Return the varying dims whose example size the target's exporter would freeze."""
+        freezes = targets.get(self.plan.target).traits.specializes_0_1
+        return tuple(specialized_dims(self.spec)) if freezes else ()
 
     def call_limit(self) -> float:
         """Return the seconds that a call may take in the sandbox."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.call import Call
-from pytest_torchexport.inputs.pytrees import clone, is_plain
+from pytest_torchexport.inputs.pytrees import Leaf, clone, is_plain
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import message_and_line, printable
 from pytest_torchexport.outcomes.torch_private import buffers_of, times_written
@@ -27,12 +27,15 @@ from pytest_torchexport.results.source_line import SourceLine
 class Returned:
     """The callable returned ``value`` (cloned), and left its inputs as ``inputs``.
 
+    ``inputs`` are the objects that it was given, in the containers that it was given: a dict that
+    it extended is as before, and ``rebuilt`` names what it added, removed or replaced there.
     ``changed`` names the global settings of torch that it changed; they have been put back.
     """
 
     value: Any
     inputs: Call
     changed: tuple[str, ...] = ()
+    rebuilt: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -250,6 +253,7 @@ def observe(
     is TimedOut. KeyboardInterrupt passes through.
     """
     own = call.clone()
+    given, structure = own.flatten("inputs")
     seed_everything(seed)
     before = _globals()
 
@@ -269,7 +273,17 @@ def observe(
         return raised(error)
     finally:
         changed = _put_back(before)
-    return Returned(clone(value), own, changed)
+    args, kwargs = structure.unflatten([leaf for _, leaf in given])
+    rebuilt = _rebuilt(given, own.flatten("inputs")[0])
+    return Returned(clone(value), Call(args, kwargs), changed, rebuilt)
+
+
+def _rebuilt(before: Sequence[Leaf], after: Sequence[Leaf]) -> tuple[str, ...]:
+    """Return the paths at which containers of a call no longer hold what they held."""
+    old, new = dict(before), dict(after)
+    return tuple(
+        path for path in dict.fromkeys((*old, *new)) if old.get(path, old) is not new.get(path, new)
+    )
 
 
 def _globals() -> tuple[torch.dtype, bool, int, Any]:

@@ -454,3 +454,34 @@ def test_a_body_whose_forward_hides_its_arguments_is_told_to_call_the_module(sui
     result = run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*net(x) instead of net.forward(x)*"])
+
+
+RAISES_AT_ONCE = """
+class Scaled(nn.Module):
+    def forward(self, x, mask=None):
+        return x if mask is None else x * mask
+
+{mark}
+def test_lstm(): nn.LSTM(3, 2, batch_first=True).eval()(torch.randn(2, 5, 3))
+
+{mark}
+def test_mask(): Scaled()(torch.randn(2, 3), mask=None)
+"""
+
+
+def test_a_default_target_whose_artifact_raises_on_the_example_is_skipped_as_a_refusal(suite, run):
+    suite(RAISES_AT_ONCE.format(mark="@pytest.mark.torchexport"), fakes=False)
+    result = run("-k", "script")
+    result.assert_outcomes(skipped=2)
+    result.stdout.fnmatch_lines(
+        [
+            "skip: *test_lstm*: script made an artifact that raises on the example itself: *forward*",
+            "skip: *test_mask*: script made an artifact that raises on the example itself: *None*",
+            "name the targets you ship*",
+        ]
+    )
+
+
+def test_a_named_target_whose_artifact_raises_on_the_example_fails(suite, run):
+    suite(RAISES_AT_ONCE.format(mark="@pytest.mark.torchexport('script')"), fakes=False)
+    run().assert_outcomes(failed=2)

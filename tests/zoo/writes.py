@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, Tuple  # noqa: UP035  # TorchScript's words
+from typing import Dict, List, Tuple  # noqa: UP035  # TorchScript's words
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,40 @@ class WritesDictEntry(nn.Module):
     def forward(self, batch: Dict[str, Tensor]) -> Tensor:  # noqa: UP006
         batch["x"].sub_(1.0)
         return batch["x"] * batch["y"]
+
+
+class ReturnsItsDict(nn.Module):
+    """Adds an entry to the dict that it was given, and returns it, as detectors do."""
+
+    def forward(self, batch: Dict[str, Tensor]) -> Dict[str, Tensor]:  # noqa: UP006
+        batch["y"] = batch["x"] * 2
+        return batch
+
+
+class ReturnsItsList(nn.Module):
+    def forward(self, states: List[Tensor]) -> List[Tensor]:  # noqa: UP006
+        states.append(states[0] * 2)
+        return states
+
+
+class ReplacesAnEntry(nn.Module):
+    def forward(self, batch: Dict[str, Tensor]) -> Tensor:  # noqa: UP006
+        batch["x"] = batch["x"] * 2
+        return batch["x"] + 1
+
+
+class PopsAnEntry(nn.Module):
+    def forward(self, batch: Dict[str, Tensor]) -> Tensor:  # noqa: UP006
+        return batch.pop("x") * 2
+
+
+class ExtendsAndWrites(nn.Module):
+    """Its caller's tensor is other than before, which the new entry does not hide."""
+
+    def forward(self, batch: Dict[str, Tensor]) -> Tensor:  # noqa: UP006
+        batch["y"] = batch["x"] * 2
+        batch["x"].sub_(1.0)
+        return batch["y"]
 
 
 class WritesAfterUse(nn.Module):
@@ -219,6 +253,20 @@ WRITES = (
         call({"x": normal(4, 3), "y": normal(4, 3, seed=1)}),
         BY_VALUE,
         ci="",
+    ),
+    row(
+        "returns its dict, extended",
+        ReturnsItsDict,
+        call({"x": normal(4, 3)}),
+        ci="trace script export onnx",
+    ),
+    row(
+        "returns its list, extended", ReturnsItsList, call([normal(4, 3)]), ci="export onnx_legacy"
+    ),
+    row("replaces an entry", ReplacesAnEntry, call({"x": normal(4, 3)}), ci="trace export onnx"),
+    row("pops an entry", PopsAnEntry, call({"x": normal(4, 3)}), ci="script export"),
+    row(
+        "extends and writes", ExtendsAndWrites, call({"x": normal(4, 3)}), BY_VALUE, ci="trace onnx"
     ),
     row("writes after use", WritesAfterUse, X, BY_VALUE, ci="onnx_legacy"),
     row(

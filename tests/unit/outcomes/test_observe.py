@@ -313,3 +313,48 @@ def test_paths_are_as_the_user_would_type_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert short_path(str(tmp_path / "sub" / "net.py")) in ("sub/net.py", "sub\\net.py")
     assert short_path("/elsewhere/net.py") == "/elsewhere/net.py"
+
+
+# -- what a call leaves of its arguments -----------------------------------------------------------
+
+
+def extends(batch):
+    batch["y"] = batch["x"] * 2
+
+
+def replaces(batch):
+    batch["x"] = batch["x"] * 2
+
+
+def removes(batch):
+    batch.pop("x")
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        (extends, "inputs[0][0]['y']"),
+        (replaces, "inputs[0][0]['x']"),
+        (removes, "inputs[0][0]['x']"),
+    ],
+)
+def test_a_container_is_left_as_it_was_given_and_what_changed_is_named(change, path):
+    found = observe(change, Call(({"x": torch.ones(2)},)), seed=0)
+    assert found.rebuilt == (path,)
+    assert list(found.inputs.args[0]) == ["x"]
+    assert found.inputs.args[0]["x"].tolist() == [1, 1]
+
+
+def test_what_was_written_into_a_given_tensor_is_seen_in_a_changed_container_too():
+    def both(states):
+        states[0].zero_()
+        states.append(states[0] + 1)
+
+    found = observe(both, Call(([torch.ones(2)],)), seed=0)
+    assert found.rebuilt == ("inputs[0][0][1]",)
+    assert [tensor.tolist() for tensor in found.inputs.args[0]] == [[0, 0]]
+
+
+def test_a_call_that_leaves_its_containers_alone_has_none_rebuilt():
+    found = observe(lambda batch, n: batch["x"] * n, Call(({"x": torch.ones(2)}, 3)), seed=0)
+    assert found.rebuilt == ()
