@@ -23,7 +23,8 @@ from pytest_torchexport.config.options import NAMES, parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import OF_A_RUN, TABLE, settings_from
 from pytest_torchexport.config.validate import device_names, target_names
-from pytest_torchexport.eager.fingerprint import closed_over
+from pytest_torchexport.eager.fingerprint import changed, closed_over, fingerprint
+from pytest_torchexport.eager.state_ref import Change
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, Prepared, attempted
 from pytest_torchexport.judge.log import Activity, ItemLog
@@ -33,6 +34,7 @@ from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded, inte
 from pytest_torchexport.outcomes.messages import printable, short_path, text_of
 from pytest_torchexport.outcomes.observe import untouched
 from pytest_torchexport.outcomes.subject import Subject, weight_of
+from pytest_torchexport.outcomes.torch_private import uncompiled
 from pytest_torchexport.outcomes.torch_state import CapturedOutput, quiet
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
@@ -47,6 +49,7 @@ from pytest_torchexport.results.verdict import Verdict
 from pytest_torchexport.targets.base import Artifact
 
 SHOWN_FRAMES = 2
+SHOWN_CHANGES = 3
 # After an item with more bytes of weights, garbage is collected at once (some 50 ms): the collector
 # itself counts objects, not bytes.
 LARGE = 2**24
@@ -182,13 +185,26 @@ def _checked(
     thing: Any, given: Sequence[Call], plan: Plan, make: Make, *, foreign: bool = False
 ) -> Verdict:
     size = 0
+    before = fingerprint(uncompiled(thing), values=True)
     try:
         with _started(thing, plan, foreign=foreign) as item:
             size = weight_of(item.subject.module)
-            return _verdict(item, given, make)
+            verdict = _verdict(item, given, make)
     finally:
         if size > LARGE:
             gc.collect()
+    return _verified(verdict, changed(before, fingerprint(uncompiled(thing), values=True)))
+
+
+def _verified(verdict: Verdict, changes: Sequence[Change]) -> Verdict:
+    """Return the verdict; with a warning if the check changed the user's own module."""
+    if not changes:
+        return verdict
+    named = ", ".join(map(str, changes[:SHOWN_CHANGES]))
+    text = f"checking changed the module that the test has: {named}; please report it"
+    if verdict.status == "passed":
+        return dataclasses.replace(verdict, ineffective=(*verdict.ineffective, text))
+    return dataclasses.replace(verdict, notes=(*verdict.notes, text))
 
 
 def _verdict(item: _Item, given: Sequence[Call], make: Make) -> Verdict:

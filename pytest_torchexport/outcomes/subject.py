@@ -12,15 +12,14 @@ import inspect
 import sys
 import types
 import typing
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.pytrees import copy_tensor, is_plain
+from pytest_torchexport.outcomes.copying import copied_module, tensors_in
 from pytest_torchexport.outcomes.messages import is_users
 from pytest_torchexport.outcomes.torch_private import uncompiled
 from pytest_torchexport.results.failures import SpecError
@@ -94,7 +93,7 @@ class Subject:
         if self.module is None:
             return Subject(_copied_owner(self.function), None, self.name)
         try:
-            module = _deepcopy(self.module)
+            module = copied_module(self.module)
         except Exception as error:
             raise SpecError(
                 f"{self.name} cannot be copied ({type(error).__name__}: {error}); "
@@ -110,7 +109,7 @@ class Subject:
     def to(self, device: str) -> Subject:
         """Move its module to the device, and return the subject itself."""
         if self.module is not None and any(
-            str(t.device) not in (device, "meta") for t in _tensors(self.module)
+            str(t.device) not in (device, "meta") for t in tensors_in(self.module)
         ):
             self.module.to(device)
         return self
@@ -143,13 +142,13 @@ class Subject:
 
 def weight_of(module: torch.nn.Module | None) -> int:
     """Return the size of a module's parameters and buffers, in bytes."""
-    tensors = _tensors(module) if module is not None and not is_lazy(module) else []
+    tensors = tensors_in(module) if module is not None and not is_lazy(module) else []
     return sum(tensor.numel() * tensor.itemsize for tensor in tensors if not tensor.is_nested)
 
 
 def is_lazy(module: torch.nn.Module | None) -> bool:
     """Return True if a first call has yet to make parameters or buffers."""
-    tensors = _tensors(module) if module is not None else []
+    tensors = tensors_in(module) if module is not None else []
     return any(torch.nn.parameter.is_lazy(tensor) for tensor in tensors)
 
 
@@ -262,58 +261,6 @@ def _schema_signature(forward: Any) -> inspect.Signature | None:
         for item in schema.arguments[isinstance(forward, torch.ScriptMethod) :]
     ]
     return inspect.Signature(parameters)
-
-
-def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:
-    return [*module.parameters(), *module.buffers()]
-
-
-def _deepcopy(module: torch.nn.Module) -> torch.nn.Module:
-    """Deep-copy a module, with the non-leaf tensors that ``copy.deepcopy`` refuses.
-
-    Such a tensor is an attribute that was computed from a parameter.
-    """
-    memo: dict[int, Any] = dict(_copied_together(_tensors(module)))
-    for part in module.modules():
-        for value in vars(part).values():
-            if isinstance(value, torch.Tensor) and value.requires_grad and not value.is_leaf:
-                memo[id(value)] = copy_tensor(value)
-    with torch.no_grad():
-        copied = copy.deepcopy(module, memo)
-    _relink(copied, memo)
-    return copied
-
-
-def _copied_together(tensors: Iterable[torch.Tensor]) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield the id and a copy of each tensor that shares memory with a parameter.
-
-    The copies share memory too: deepcopy gives each parameter a memory of its own, and a write to
-    one would no longer show in the other.
-    """
-    sharing: dict[int, dict[int, torch.Tensor]] = {}
-    for tensor in tensors:
-        if type(tensor) in (torch.Tensor, torch.nn.Parameter) and is_plain(tensor):
-            sharing.setdefault(tensor.untyped_storage().data_ptr(), {})[id(tensor)] = tensor
-    for memory, group in sharing.items():
-        own = any(isinstance(tensor, torch.nn.Parameter) for tensor in group.values())
-        if not memory or len(group) == 1 or not own:
-            continue
-        first = next(iter(group.values()))
-        storage = first.untyped_storage().clone()  # type: ignore[no-untyped-call]
-        for number, tensor in group.items():
-            place = tensor.storage_offset(), tensor.size(), tensor.stride()
-            view = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage, *place)
-            if isinstance(tensor, torch.nn.Parameter):
-                view = torch.nn.Parameter(view, requires_grad=tensor.requires_grad)
-            yield number, view
-
-
-def _relink(copied: torch.nn.Module, memo: Mapping[int, Any]) -> None:
-    """Point weak references at the copied parts: deepcopy leaves them at the originals."""
-    for part in copied.modules():
-        for name, value in vars(part).items():
-            if isinstance(value, weakref.ReferenceType) and id(value()) in memo:
-                vars(part)[name] = weakref.ref(memo[id(value())])
 
 
 def missing_device(device: str) -> str | None:

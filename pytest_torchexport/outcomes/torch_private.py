@@ -72,6 +72,12 @@ def hooks_of(module: torch.nn.Module) -> tuple[tuple[str, tuple[int, ...]], ...]
     return tuple([(name, tuple(own[name])) for name in _HOOKS if own.get(name)])
 
 
+def hook_registers(module: torch.nn.Module) -> list[dict[int, Any]]:
+    """Return the registers of a module's hooks; none if torch names them otherwise."""
+    own = vars(module)
+    return [own[name] for name in _HOOKS if isinstance(own.get(name), dict)]
+
+
 def parameters_of(module: torch.nn.Module) -> Mapping[str, torch.Tensor | None]:
     """Return a module's own parameters, also those that are None."""
     found: Mapping[str, torch.Tensor | None] = vars(module).get("_parameters", {})

@@ -108,6 +108,7 @@ def quiet(device: str) -> Iterator[CapturedOutput]:
     try:
         with ExitStack() as stack:
             stack.enter_context(_random_streams())
+            stack.enter_context(_import_path())
             stack.enter_context(torch_globals(device))
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("always")
@@ -130,6 +131,15 @@ def suppress_output() -> Iterator[None]:
     output = _Bounded()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         yield
+
+
+@contextmanager
+def _import_path() -> Iterator[None]:
+    kept = list(sys.path)
+    try:
+        yield
+    finally:
+        sys.path[:] = kept
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import time
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize
 
 from pytest_torchexport import SpecError, check_export, register_target
 from pytest_torchexport.config import names
@@ -174,3 +176,73 @@ def test_a_skip_does_not_hide_what_the_round_trip_found(monkeypatch):
     monkeypatch.setattr(round_trip, "_moved", moved)
     verdict = check_export(Noise(), EXAMPLE, target="onnx", max_examples=1)
     assert verdict.failure == "LoadFailed"
+
+
+# -- the user's own module -------------------------------------------------------------------------
+
+
+class PreparesItself(nn.Module):
+    """As audio models do it: torch.jit.script calls ``__prepare_scriptable__`` on what it is given,
+    and removing a parametrization changes the class of the convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = parametrizations.weight_norm(nn.Conv1d(3, 4, 2))
+
+    def __prepare_scriptable__(self):
+        if parametrize.is_parametrized(self.conv):
+            parametrize.remove_parametrizations(self.conv, "weight")
+        return self
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+def test_an_exporter_that_prepares_the_module_leaves_the_users_alone():
+    net, x = PreparesItself().eval(), torch.randn(2, 3, 7)
+    expected = net(x)
+    verdict = check_export(net, (x,), target="script", max_examples=3)
+    assert verdict.status == "passed", verdict.reason
+    assert verdict.ineffective == ()
+    torch.testing.assert_close(net(x), expected)
+
+
+CALLS = []
+
+
+class Remembers(nn.Module):
+    """Writes to an object of its own that no copy reaches."""
+
+    def __init__(self):
+        super().__init__()
+        self.note = Shared()
+
+    def forward(self, x):
+        self.note.calls.append(1)
+        return x * 2
+
+
+class Shared:
+    def __init__(self):
+        self.calls = CALLS
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+def test_a_check_that_changed_the_users_module_says_so():
+    verdict = check_export(Remembers(), (torch.randn(2, 3),), target="trace", max_examples=3)
+    lines = (*verdict.ineffective, *verdict.notes)
+    assert [
+        line for line in lines if "checking changed the module" in line and "note.calls" in line
+    ]
+
+
+@pytest.mark.parametrize("target", ["trace", "script", "export"])
+def test_a_healthy_module_is_as_it_was(target):
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.ReLU())
+    before = copy.deepcopy(net.state_dict())
+    verdict = check_export(net, (torch.randn(4, 3),), target=target, max_examples=3)
+    assert "checking changed" not in " ".join((*verdict.ineffective, *verdict.notes))
+    torch.testing.assert_close(net.state_dict(), before)
+    assert net.training

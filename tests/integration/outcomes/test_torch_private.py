@@ -38,6 +38,17 @@ def test_a_tensor_of_inference_mode_does_not_count_its_writes():
     assert private.times_written(tensor) is None
 
 
+def test_the_registers_of_hooks_are_those_that_calls_run():
+    net, seen = nn.Linear(2, 2), []
+    net.register_forward_hook(lambda *_: seen.append("after"))
+    net.register_forward_pre_hook(lambda *_: seen.append("before"))
+    for register in private.hook_registers(net):
+        for name in register:
+            register[name] = lambda *_: seen.append("replaced")
+    net(torch.ones(1, 2))
+    assert seen == ["replaced", "replaced"]
+
+
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -36,6 +36,7 @@ def world():
         "stdout": sys.stdout,
         "stderr": sys.stderr,
         "levels": [logging.getLogger(name).level for name in ("torch.onnx", "torch.export")],
+        "path": list(sys.path),
     }
 
 
@@ -52,6 +53,7 @@ def rude():
     logging.getLogger("torch.onnx").setLevel(logging.DEBUG)
     random.random()
     torch.rand(3)
+    sys.path.insert(0, "somewhere")
 
 
 @pytest.mark.parametrize("fails", [False, True])
