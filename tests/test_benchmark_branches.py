@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from slow import slow
+
+pytestmark = slow
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "branches.py"
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from slow import slow
 
 from pytest_torchexport.config import names
 from pytest_torchexport.config.flow import FLOW
@@ -140,7 +141,14 @@ def test_readme_and_docs_quote_outputs():
     assert {"README.md", "docs/tutorial.md", "docs/howto/read-a-report.md"} <= pages
 
 
-@pytest.mark.parametrize(("command", "folder"), COMMANDS)
+# CI runs the commands of the pages that a new user reads first.
+FIRST_READ = {quote.command for quote in QUOTES if quote.page.name in ("README.md", "tutorial.md")}
+
+
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [pytest.param(*each, marks=() if each[0] in FIRST_READ else slow) for each in COMMANDS],
+)
 def test_quoted_lines_are_printed_in_this_order(command, folder, tmp_path):
     quotes = [quote for quote in QUOTES if (quote.command, quote.folder) == (command, folder)]
     if any("onnx" in quote.text for quote in quotes):

@@ -71,15 +71,11 @@ class Subject:
             [type(module) for module in self.module.modules()] if self.module is not None else []
         )
         things: list[Any] = [*dict.fromkeys(classes), self.function]
-        texts = []
-        for thing in things:
-            if (getattr(thing, "__module__", None) or "").startswith("torch."):
-                continue
-            try:
-                texts.append(inspect.getsource(thing))
-            except (OSError, TypeError):
-                texts.append(repr(type(thing)))
-        return "\n".join(texts)
+        return "\n".join(
+            _source_of_class(thing) if isinstance(thing, type) else _source_of(thing)
+            for thing in things
+            if not (getattr(thing, "__module__", None) or "").startswith("torch.")
+        )
 
     def annotations(self) -> Mapping[str, Any]:
         """Return the annotations of its parameters, evaluated if possible."""
@@ -163,6 +159,18 @@ def local_packages(root: Path) -> list[str]:
         for name, module in list(sys.modules.items())
         if "." not in name and name not in _OURS and _lies_below(module, own)
     )
+
+
+def _source_of(thing: Any) -> str:
+    """Return the source of a class or a function; of other things, the name of their type."""
+    try:
+        return inspect.getsource(thing)
+    except (OSError, TypeError):
+        return repr(type(thing))
+
+
+# Python parses the whole file for each class.
+_source_of_class = functools.lru_cache(maxsize=1024)(_source_of)
 
 
 # Every process has these; the package itself lies below the root in its own repository.

@@ -14,6 +14,7 @@ import time
 
 import pytest
 import torch
+from slow import slow
 
 from pytest_torchexport.results.verdict import Verdict
 
@@ -438,6 +439,7 @@ def test_an_item_that_killed_the_session_is_isolated_in_the_next(
     assert not any(verdict.isolated for verdict in verdicts().values())
 
 
+@slow
 def test_an_item_that_killed_its_worker_is_isolated_in_the_next_session(
     suite, run_apart, pytester, verdicts, own_tmp
 ):
@@ -453,6 +455,7 @@ def test_an_item_that_killed_its_worker_is_isolated_in_the_next_session(
     assert not verdicts()["test_other"].isolated
 
 
+@slow
 def test_without_a_cache_nothing_is_remembered_and_nothing_breaks(
     suite, run_apart, pytester, verdicts
 ):
@@ -522,10 +525,10 @@ def wait_for_output(own_tmp, process):
     ("where", "sent"),
     [
         ("call", signal.SIGINT),
-        ("call", signal.SIGTERM),
-        ("call", signal.SIGKILL),
+        pytest.param("call", signal.SIGTERM, marks=slow),
+        pytest.param("call", signal.SIGKILL, marks=slow),
         ("isolated call", signal.SIGINT),
-        ("save", signal.SIGINT),
+        pytest.param("save", signal.SIGINT, marks=slow),
         ("save", signal.SIGTERM),
     ],
 )

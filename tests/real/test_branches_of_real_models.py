@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 from real.models import calibrate, stub_torchvision
+from slow import slow
 
 from pytest_torchexport import check_export
 
@@ -66,6 +67,7 @@ def test_branches_inside_a_library_model_are_explored_without_a_warning(transfor
     assert any("modeling_bert.py" in row.where.file and not row.module for row in verdict.branches)
 
 
+@slow
 def test_rotary_embeddings_that_grow_beyond_the_trained_length(transformers):
     config = transformers.LlamaConfig(
         **{**TINY, "max_position_embeddings": 16},

@@ -598,6 +598,7 @@ MODEL_BRANCHES = (
         call(normal(4, 3), normal(1, 3, seed=1), torch.tensor(4)),
         line="if int(position) >= 4",
         values={"position": (0, 7)},
+        ci="",
     ),
     branch(
         "six blocks",

@@ -675,7 +675,7 @@ SIZE_BRANCHES = (
         TOKENS,
         call(ids(1)),
         line="if int((ids * self.factors).sum()) % 11 == 4",
-        ci="trace script",
+        ci="script",
     ),
     branch(
         "bytes or shares",
@@ -810,7 +810,7 @@ SIZE_BRANCHES = (
         witnesses=(call(N, "sum"), call(N, "max")),
         line="reduction == ",
         values={"reduction": ["mean", "sum", "max"]},
-        ci="trace export",
+        ci="export",
     ),
     row("reduction, always the same", Reduction, call(N, "sum"), ci="export", round_trip=True),
     branch(

@@ -540,7 +540,7 @@ VALUE_BRANCHES = (
         call(N * 1.75),
         call(N * 1.75 * torch.tensor([0.0, 1.0, 1.0]) + torch.tensor([0.5, 0.0, 0.0])),
         line="if wide and (x.mean() > 0.5 or not bool((x[:, 0] < 0).any()))",
-        ci="trace script",
+        ci="script",
     ),
     branch(
         "three deep",

@@ -191,7 +191,7 @@ DIMS = (
         call(normal(2, 4, 3)),
         ONE_SIDE,
         shapes=B_T_3,
-        ci="trace export",
+        ci="trace",
     ),
     row(
         "auto, made static",

@@ -1047,7 +1047,7 @@ FILES = (
         X,
         truth(UNLOADABLE, onnx=None, onnx_legacy=REFUSED),
     ),
-    row("custom operator, decorated", CustomOperatorDecorated, X, UNKNOWN, ci="script"),
+    row("custom operator, decorated", CustomOperatorDecorated, X, UNKNOWN, ci=""),
     row("custom operator, unused", CustomOperatorUnused, X, truth(script=UNLOADABLE), ci="script"),
     row("custom operator, unused for good", CustomOperatorUnusedForGood, X, ci=""),
     row("no custom operator", PlainFunction, X, ci=""),
@@ -1057,7 +1057,7 @@ FILES = (
     row("straight through", StraightThrough, X, PYTHON, ci="script"),
     row("straight through by detach", StraightThroughByDetach, X),
     row("ignored helper", IgnoredHelper, X, truth(script=UNLOADABLE), ci="script"),
-    row("unused helper", UnusedHelper, X),
+    row("unused helper", UnusedHelper, X, ci=""),
     row("exported helper", ExportedHelper, X, ci="onnx_legacy"),
     # torch.export does not see a ScriptModule's parameters; a trace copies the module, and the
     # legacy exporter then does not find the part among its submodules.
@@ -1127,7 +1127,7 @@ FILES = (
     row("buffer that is kept", lambda: Scaled(torch.arange(3.0)), X, ci=""),
     row("buffer that is not kept", lambda: Scaled(torch.arange(3.0), persistent=False), X),
     row("tied layers", TiedLayers, X, ci=""),
-    row("tied embedding", TiedEmbedding, call(whole(0, 10, 2, 5))),
+    row("tied embedding", TiedEmbedding, call(whole(0, 10, 2, 5)), ci=""),
     row("tied modules", TiedModules, X, ci="script"),
     row("buffer of a parameter", BufferOfParameter, X),
     row("buffers in one storage", BuffersInOneStorage, X, ci=""),
@@ -1176,7 +1176,7 @@ FILES = (
     # -- classes that cannot be imported
     row("of a notebook", of_a_notebook, X, truth(script=REFUSED)),
     row("of a function", of_a_function, X),
-    row("patched forward", patched, X, truth(script=REFUSED), ci="trace script"),
+    row("patched forward", patched, X, truth(script=REFUSED), ci="script"),
 )
 
 # These crash, hang or fill memory: call their artifacts only under limits, in their own process.

@@ -139,7 +139,7 @@ SEQUENCES = (
         call(normal(2, 9)),
         shapes={"x": "batch samples"},
         dims={"samples": (6, 20)},
-        ci="onnx_legacy",
+        ci="",
     ),
     row("lstm", LastState, call(normal(3, 5, 3)), round_trip=True),
     row(

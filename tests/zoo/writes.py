@@ -234,12 +234,12 @@ X = call(normal(4, 3))
 BY_VALUE = truth(onnx=STATE, onnx_legacy=STATE)
 
 WRITES = (
-    row("writes input", WritesInput, X, BY_VALUE, ci="script onnx_legacy"),
+    row("writes input", WritesInput, X, BY_VALUE, ci="script"),
     row("writes row", WritesRow, X, BY_VALUE, ci=""),
     row("writes through a view", WritesThroughView, X, BY_VALUE, ci=""),
     row("writes out=", WritesOut, X, BY_VALUE | {"onnx_legacy": REFUSED}, ci="onnx onnx_legacy"),
     row("masks in place", MasksInPlace, X, BY_VALUE, ci="onnx_legacy"),
-    row("in-place activation first", InPlaceActivation, X, BY_VALUE, ci="script onnx_legacy"),
+    row("in-place activation first", InPlaceActivation, X, BY_VALUE, ci="script"),
     row(
         "writes second",
         WritesSecond,
@@ -276,7 +276,7 @@ WRITES = (
         BY_VALUE,
         shapes={"x": "4 3", "rows": "2"},
         values={"rows": (0, 3)},
-        ci="onnx_legacy",
+        ci="",
     ),
     row("forgets to write", ForgetsToWrite, X, truth(STATE)),
     row(
