@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.call import Call
-from pytest_torchexport.inputs.pytrees import Leaf, clone, is_plain
+from pytest_torchexport.inputs.pytrees import clone, is_plain
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import message_and_line, printable
 from pytest_torchexport.outcomes.torch_private import buffers_of, times_written
@@ -253,7 +253,7 @@ def observe(
     is TimedOut. KeyboardInterrupt passes through.
     """
     own = call.clone()
-    given, structure = own.flatten("inputs")
+    given = _Given(own)
     seed_everything(seed)
     before = _globals()
 
@@ -273,17 +273,31 @@ def observe(
         return raised(error)
     finally:
         changed = _put_back(before)
-    args, kwargs = structure.unflatten([leaf for _, leaf in given])
-    rebuilt = _rebuilt(given, own.flatten("inputs")[0])
-    return Returned(clone(value), Call(args, kwargs), changed, rebuilt)
+    inputs, rebuilt = given.left()
+    return Returned(clone(value), inputs, changed, rebuilt)
 
 
-def _rebuilt(before: Sequence[Leaf], after: Sequence[Leaf]) -> tuple[str, ...]:
-    """Return the paths at which containers of a call no longer hold what they held."""
-    old, new = dict(before), dict(after)
-    return tuple(
-        path for path in dict.fromkeys((*old, *new)) if old.get(path, old) is not new.get(path, new)
-    )
+class _Given:
+    """The objects of a call before it is made, if it has containers that a callable may change."""
+
+    def __init__(self, call: Call) -> None:
+        arguments = (*call.args, *call.kwargs.values())
+        self._call = call
+        self._fixed = all(isinstance(item, (torch.Tensor, *_FIXED)) for item in arguments)
+        if not self._fixed:
+            self._leaves, self._structure = call.flatten("inputs")
+
+    def left(self) -> tuple[Call, tuple[str, ...]]:
+        """Return these objects in their own containers, and the paths where others are now."""
+        if self._fixed:
+            return self._call, ()
+        args, kwargs = self._structure.unflatten([leaf for _, leaf in self._leaves])
+        old, new = dict(self._leaves), dict(self._call.flatten("inputs")[0])
+        moved = (path for path in {**old, **new} if old.get(path, old) is not new.get(path, new))
+        return Call(args, kwargs), tuple(moved)
+
+
+_FIXED = (bool, int, float, complex, str, bytes, type(None))
 
 
 def _globals() -> tuple[torch.dtype, bool, int, Any]:
