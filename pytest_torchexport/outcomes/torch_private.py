@@ -29,7 +29,10 @@ def times_written(tensor: torch.Tensor) -> int | None:
     ``.data`` are not counted.
     https://docs.pytorch.org/docs/stable/notes/autograd.html#in-place-correctness-checks
     """
-    return None if tensor.is_inference() else getattr(tensor, "_version", None)
+    try:  # asked of every tensor after every call: no look first
+        return tensor._version
+    except (AttributeError, RuntimeError):
+        return None
 
 
 _HOOKS = (
