@@ -34,7 +34,7 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.observed import Observed
-from pytest_torchexport.explore.search import Goal, Search
+from pytest_torchexport.explore.search import Budget, Goal, Search
 from pytest_torchexport.inputs.recipes import (
     Recipe,
     build,
@@ -198,7 +198,8 @@ def plain_hypothesis(model: Model, seed: int, calls: int) -> tuple[set[Goal], in
 def search(model: Model, seed: int, calls: int) -> tuple[set[Goal], int]:
     """Run the plugin's search. It ends early if every outcome was taken."""
     seconds = SECONDS_PER_CALL * calls
-    found = Search(model.spec, model.observed, seed=seed, calls=calls, seconds=seconds).run(_silent)
+    budget = Budget(calls=calls, seconds=seconds)
+    found = Search(model.spec, model.observed, seed=seed, budget=budget).run(_silent)
     taken = {(key, outcome) for key, seen in found.seen.items() for outcome in seen.counts}
     return taken, found.calls
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 # torch.jit is deprecated, and this suite turns warnings into errors.
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit")
 
 
 class Scores(nn.Module):

@@ -14,7 +14,7 @@ from pytest_torchexport import BranchFrozen, ExportRefused
 # torch.jit is deprecated, and tracing warns that a trace may not generalize, which these tests
 # check.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.torch.jit"),
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
 ]
 

@@ -17,7 +17,7 @@ from functools import cached_property
 import torch
 
 from pytest_torchexport.explore.observed import Observed
-from pytest_torchexport.explore.search import Explored, Found, Goal, Search
+from pytest_torchexport.explore.search import Budget, Explored, Found, Goal, Search
 from pytest_torchexport.inputs.recipes import (
     Recipe,
     build,
@@ -39,8 +39,10 @@ from pytest_torchexport.results.verdict import coverage_of
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.formats.trace_diff import difference
 
-# Seconds per call of the budget: a stop for slow models, 5 s for the default 200.
+# Processor seconds per call of the budget: a stop for slow models, 5 s for the default 200.
 SECONDS_PER_CALL = 0.025
+# The share of the item's time limit that no search takes longer.
+SHARE_OF_TIME = 0.25
 # Numbers in the literals of a search that are kept for the next run.
 MAX_STORED_NUMBERS = 500_000
 MAX_STORED = 32
@@ -72,7 +74,10 @@ def explore(case: Case) -> Case | None:
             log.ineffective.append("branch coverage is not known: eager could not be observed")
         return None
     if explored.stopped:
-        log.note(f"the search for branches stopped after {explored.stopped}")
+        log.ineffective.append(
+            f"the search for branches stopped after {explored.stopped}: not every outcome was "
+            "looked for (torchexport_explore_calls gives calls and time)"
+        )
     plan.corpus.store(case.key, _kept(explored), shared=True)
     found = BranchResults(
         spec=case.spec,
@@ -101,12 +106,16 @@ def _note_what_is_not_followed(case: Case, observed: Observed) -> None:
 
 def _search(case: Case, observed: Observed) -> Explored:
     plan, settings = case.plan, case.plan.settings
+    budget = Budget(
+        calls=settings.explore_calls,
+        seconds=SECONDS_PER_CALL * settings.explore_calls,
+        patience=SHARE_OF_TIME * settings.time_limit,
+    )
     return Search(
         case.spec,
         observed,
         seed=plan.seed,
-        calls=settings.explore_calls,
-        seconds=min(SECONDS_PER_CALL * settings.explore_calls, 0.25 * settings.time_limit),
+        budget=budget,
         stored=readable(case.spec, plan.corpus.load(case.key, shared=True)),
         before_call=case.log.try_call,
     ).run(lambda done, total: plan.progress("branches", done, total))

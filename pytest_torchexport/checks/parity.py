@@ -120,8 +120,8 @@ def _explicit(case: Case, origin: str, items: Sequence[Recipe], repeats: int) ->
         if _is_deadly(case):
             return
         if number and _half_is_over(case):
-            case.log.note(
-                f"ran {number} of {len(items)} {origin} calls in half of {case.plan.limit()}"
+            case.log.ineffective.append(
+                f"ran {number} of {len(items)} {origin} calls: half of {case.plan.limit()} was used"
             )
             return
         case.plan.progress(origin, number, len(items))
@@ -172,7 +172,7 @@ def _draw(case: Case) -> None:
             raise late[0] from None
         case.log.note(f"no more calls after {DEADLY_CALLS} that the artifact did not survive")
     except _OutOfTime:
-        case.log.note(
+        case.log.ineffective.append(
             f"stopped drawing after {case.log.calls['drawn']} of {wanted} calls: half of "
             f"{case.plan.limit()} was used"
         )

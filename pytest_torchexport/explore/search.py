@@ -132,8 +132,21 @@ class Explored:
     seeded: bool = True
 
 
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """The most that a search may take.
+
+    ``seconds`` are those of the processor, so that a forward that waits, or other work on the
+    machine, changes nothing. ``patience`` are seconds by the clock.
+    """
+
+    calls: int
+    seconds: float
+    patience: float = math.inf
+
+
 class Search:
-    """One search with a budget of calls and seconds. It is the same for the same seed."""
+    """One search with a budget. It is the same for the same seed."""
 
     def __init__(  # keyword-only configuration
         self,
@@ -141,16 +154,15 @@ class Search:
         observed: Observed,
         *,
         seed: int,
-        calls: int,
-        seconds: float,
+        budget: Budget,
         stored: Sequence[Recipe] = (),
         before_call: Callable[[Recipe], None] | None = None,
     ) -> None:
         self._spec = spec
         self._observed = observed
         self._seed = seed
-        self._calls = calls
-        self._seconds = seconds
+        self._budget = budget
+        self._calls = budget.calls
         self._stored = stored
         self._before_call = before_call
         self._rng = random.Random(seed)
@@ -171,14 +183,19 @@ class Search:
 
         ``progress`` is called with the number of calls made and the budget.
         """
-        self._deadline = time.perf_counter() + self._seconds
+        self._deadline = time.perf_counter() + self._budget.patience
+        busy_until = time.process_time() + self._budget.seconds
         stopped = ""
         with self._observed.installed():
             steps = itertools.chain(self._begin(), self._pursue())
             for _ in steps:
                 progress(self._spent, self._calls)
+                made = f"{self._spent} of {self._calls} calls"
                 if time.perf_counter() > self._deadline:
-                    stopped = f"{self._spent} of {self._calls} calls in {self._seconds:g} s"
+                    stopped = f"{made}, in {self._budget.patience:g} s"
+                    break
+                if time.process_time() > busy_until:
+                    stopped = f"{made}, in {self._budget.seconds:g} s of processor time"
                     break
                 if self._spent >= self._calls:
                     break

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_torchexport import check_export
+from pytest_torchexport.checks import control_flow
 
 CHECKS = ("parity", "control_flow")
 
@@ -322,3 +323,27 @@ def test_that_nothing_is_empty_is_no_news_and_that_nothing_is_long_is():
     said = verdict_of(LongGuard(), torch.randn(3, 4)).ineffective
     assert len(said) == 1
     assert "if x.shape[0] > 512: no call made it True" in said[0]
+
+
+class TwoSides(nn.Module):
+    """Both sides are the same: no call can fail, and only the search knows what it has not seen."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 1e6:
+            return x * 2
+        return x + x
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_search_that_time_ended_is_a_warning_and_a_failure_under_strict(monkeypatch, strict):
+    monkeypatch.setattr(control_flow, "SECONDS_PER_CALL", 0.0)
+    found = verdict_of(TwoSides(), torch.rand(3, 4), values={"x": (0.0, 1.0)}, strict=strict)
+    assert [
+        line for line in found.ineffective if line.startswith("the search for branches stopped")
+    ]
+    assert found.failure == ("Ineffective" if strict else None)
+
+
+def test_a_search_that_came_to_its_end_is_no_warning():
+    found = verdict_of(TwoSides(), torch.rand(3, 4), values={"x": (0.0, 1.0)})
+    assert not [line for line in found.ineffective if line.startswith("the search for branches")]

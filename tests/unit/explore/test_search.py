@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from pytest_torchexport.config.plan import Plan, silent
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.conditions import MORE, NONE, ONCE
 from pytest_torchexport.explore.observed import Observed
-from pytest_torchexport.explore.search import Search
+from pytest_torchexport.explore.search import Budget, Search
 from pytest_torchexport.inputs.recipes import (
     Recipe,
     build,
@@ -26,14 +27,15 @@ from pytest_torchexport.inputs.spec import TensorLeaf
 from pytest_torchexport.outcomes.subject import Subject
 
 
-def search(thing, *example, calls=200, seed=0, stored=(), seconds=60.0, **options):
+def search(thing, *example, calls=200, seed=0, stored=(), seconds=60.0, patience=600.0, **options):
     """A finished search, and its spec."""
     forward = thing.forward if isinstance(thing, nn.Module) else thing
     spec = spec_of(forward, *example, **options)
     eager = Reference(Subject.of(thing), Plan(target="trace", device="cpu"), print, spec.example)
     observed = Observed(eager, seed)
     observed.learn(spec.example)
-    made = Search(spec, observed, seed=seed, calls=calls, seconds=seconds, stored=stored)
+    budget = Budget(calls=calls, seconds=seconds, patience=patience)
+    made = Search(spec, observed, seed=seed, budget=budget, stored=stored)
     return made.run(functools.partial(silent, "branches")), spec
 
 
@@ -314,16 +316,32 @@ def test_calls_that_do_not_end_are_cut():
         assert torch.isfinite(build(spec, found.recipe).args[0]).all()
 
 
-def test_the_clock_stops_a_search_and_it_says_so():
-    explored, _ = search(drawn, X, seconds=-1.0)
-    assert explored.stopped.endswith("of 200 calls in -1 s")
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [({"seconds": -1.0}, "in -1 s of processor time"), ({"patience": -1.0}, "in -1 s")],
+)
+def test_time_stops_a_search_and_it_says_so(limit, words):
+    explored, _ = search(drawn, X, **limit)
+    assert explored.stopped.endswith(f"of 200 calls, {words}")
+
+
+def test_a_forward_that_waits_has_the_calls_of_one_that_does_not():
+    def waiting(x):
+        time.sleep(0.03)
+        return narrow(x)
+
+    # By the clock the calls take longer than the budget's seconds.
+    found = [search(forward, X, calls=100, seconds=1.5)[0] for forward in (narrow, waiting)]
+    assert not any(explored.stopped for explored in found)
+    first, second = ([each.recipe for each in explored.corpus] for explored in found)
+    assert first == second
 
 
 def test_progress_is_told():
     spec = spec_of(drawn, X)
     eager = Reference(Subject.of(drawn), Plan(target="trace", device="cpu"), print, spec.example)
     steps = []
-    explored = Search(spec, Observed(eager, 0), seed=0, calls=20, seconds=60.0).run(
+    explored = Search(spec, Observed(eager, 0), seed=0, budget=Budget(calls=20, seconds=60.0)).run(
         lambda done, total: steps.append((done, total))
     )
     assert [total for _, total in steps] == [20] * len(steps)
