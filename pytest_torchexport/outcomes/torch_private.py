@@ -96,7 +96,9 @@ def buffers_of(module: torch.nn.Module) -> Mapping[str, torch.Tensor | None]:
 
 
 def children_of(module: torch.nn.Module) -> Mapping[str, torch.nn.Module | None]:
-    """Return a module's own submodules, also those that are None."""
+    """Return a module's own submodules, also those that are None (not of a ScriptModule)."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return dict(module.named_children())
     found: Mapping[str, torch.nn.Module | None] = vars(module).get("_modules", {})
     return found
 
