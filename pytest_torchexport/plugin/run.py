@@ -8,6 +8,8 @@ pytest loads this file at every start: what only a marked test needs is imported
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,16 @@ if TYPE_CHECKING:
     from pytest_torchexport.plugin.fixture import TorchExport
     from pytest_torchexport.results.verdict import ItemResult
 
+# While items run, the reports are written at most so often, and again only after so
+# many times the time that it took. A run that is killed keeps its verdicts.
+SECONDS_BETWEEN_WRITES = 1.0
+TIMES_A_WRITE = 20.0
+# The exit statuses of a run that came to its end.
+COMPLETE = (
+    pytest.ExitCode.OK,
+    pytest.ExitCode.TESTS_FAILED,
+    pytest.ExitCode.NO_TESTS_COLLECTED,
+)
 # The attribute that carries verdicts on a pytest report, through xdist to the controller.
 ATTRIBUTE = "torchexport"
 
@@ -43,6 +55,8 @@ class Run:
         self.configuration = configuration
         self.results: list[ItemResult] = []
         self._has_checked = False
+        # A value of time.monotonic: from then on the reports are written again while items run.
+        self._write_from = 0.0
 
     # -- collection --------------------------------------------------------------------------------
 
@@ -170,6 +184,14 @@ class Run:
             path, line, _ = item.reportinfo()
             report.longrepr = (str(path), (line or 0) + 1, f"Skipped: {reason}")
 
+    def pytest_sessionstart(self) -> None:
+        """Write reports without verdicts: that of an earlier run is not to be taken for this one.
+
+        Raises UsageError if a report cannot be written.
+        """
+        if self._reports_here() and not self.config.option.collectonly:
+            self._write_reports(complete=False)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect the verdicts of the reports (on the controller: of all workers)."""
         verdicts = getattr(report, ATTRIBUTE, None)
@@ -180,6 +202,13 @@ class Run:
         self.results.append(
             ItemResult(report.nodeid, _outcome(report), tuple(map(Verdict.from_dict, verdicts)))
         )
+        start = time.monotonic()
+        if self._reports_here() and start >= self._write_from:
+            # What cannot be written now is an error when the run ends.
+            with contextlib.suppress(pytest.UsageError):
+                self._write_reports(complete=False)
+            now = time.monotonic()
+            self._write_from = now + max(SECONDS_BETWEEN_WRITES, TIMES_A_WRITE * (now - start))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the table of tests x targets; with ``-v`` also the details of each verdict."""
@@ -203,16 +232,26 @@ class Run:
 
             left_behind.exit_status = int(exitstatus)
         yield
-        if self.configuration.settings.report and not hasattr(self.config, "workerinput"):
-            self._write_reports()
+        if self._reports_here():
+            self._write_reports(complete=exitstatus in COMPLETE)
 
-    def _write_reports(self) -> None:
+    def _reports_here(self) -> bool:
+        """Return True if this process writes reports: under xdist only the controller does."""
+        return bool(self.configuration.settings.report) and not hasattr(self.config, "workerinput")
+
+    def _write_reports(self, *, complete: bool) -> None:
         from pytest_torchexport.results import reports
+        from pytest_torchexport.results.verdict import RunResults
 
+        results = RunResults(
+            items=tuple(self.results), environment=reports.environment(), complete=complete
+        )
         for name, path in self.configuration.settings.report:
-            text = reports.FORMATS[name](self.results, reports.environment())
+            place = Path(self.config.invocation_params.dir, path)
+            if not complete and place.exists() and not place.is_file():
+                continue  # a pipe or a device takes the text once
             try:
-                reports.write(Path(self.config.invocation_params.dir, path), text)
+                reports.write(place, reports.FORMATS[name](results))
             except OSError as error:
                 raise pytest.UsageError(
                     f"--torchexport-report: cannot write {path}: {error.strerror or error}"

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from pytest_torchexport.results.verdict import SCHEMA_VERSION, ItemResult
+from pytest_torchexport.results.verdict import SCHEMA_VERSION, RunResults
 
 
-def render(results: Sequence[ItemResult], environment: Mapping[str, str]) -> str:
-    """Return the JSON text of a run's results and of the versions that they depend on.
+def render(results: RunResults) -> str:
+    """Return the JSON text of a run's results.
 
     Numbers that JSON does not have (nan, inf) become the strings "nan", "inf" and "-inf".
     """
     document = {
         "schema": "pytest-torchexport",
         "version": SCHEMA_VERSION,
-        "environment": dict(environment),
+        "complete": results.complete,
+        "environment": dict(results.environment),
         "items": [
             {
                 "nodeid": result.nodeid,
                 "outcome": result.outcome,
                 "verdicts": [verdict.as_dict() for verdict in result.verdicts],
             }
-            for result in results
+            for result in results.items
         ],
     }
     return json.dumps(_legal(document), indent=2, sort_keys=True, allow_nan=False) + "\n"

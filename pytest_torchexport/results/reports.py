@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 from pytest_torchexport.results import json
-from pytest_torchexport.results.verdict import ItemResult
+from pytest_torchexport.results.verdict import RunResults
 
-# Takes the results of a run's items, and the versions of the packages that they depend on.
-Render = Callable[[Sequence[ItemResult], Mapping[str, str]], str]
+Render = Callable[[RunResults], str]
 
 FORMATS: dict[str, Render] = {
     "json": json.render,

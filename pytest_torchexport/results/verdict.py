@@ -7,7 +7,7 @@ no live exceptions (they keep frames, and frames keep GPU memory).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -243,6 +243,19 @@ class ItemResult:
     nodeid: str
     outcome: str
     verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResults:
+    """The results of a run's items, and the versions of the packages that they depend on.
+
+    ``complete``: the run came to its end. False while it runs, so that the report of a run that was
+    killed says so.
+    """
+
+    items: Sequence[ItemResult]
+    environment: Mapping[str, str]
+    complete: bool
 
 
 def why_skipped(verdicts: Sequence[Verdict]) -> str:

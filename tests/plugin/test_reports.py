@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -25,6 +27,7 @@ def test_plain(): pass
 def check_document(document):
     assert document["schema"] == "pytest-torchexport"
     assert document["version"] == 2
+    assert document["complete"] is True
     assert {"python", "torch", "pytest"} <= set(document["environment"])
     items = {item["nodeid"]: item for item in document["items"]}
     assert {nodeid: item["outcome"] for nodeid, item in items.items()} == {
@@ -97,23 +100,25 @@ def test_values_that_json_does_not_have_do_not_end_the_run(suite, run, pytester)
     assert item["verdicts"][0]["failure"] == "OutputsDiffer"
 
 
-def test_a_report_that_cannot_be_written_is_a_usage_error_after_the_summary(suite, run, text_of):
+def test_a_report_that_cannot_be_written_is_a_usage_error_before_the_first_test(
+    suite, run, text_of
+):
     suite("def test_plain(): pass\n")
     result = run("--torchexport-report=json:test_it.py/report.json")
     assert result.ret == 4
     text = text_of(result)
     assert "--torchexport-report: cannot write test_it.py/report.json" in text
     assert "Traceback" not in text
-    assert "1 passed" in text
+    assert "1 passed" not in text
 
 
 TOY_FORMAT = """
 from pytest_torchexport.results.reports import FORMATS
 
-def count(results, environment):
-    verdicts = [verdict for result in results for verdict in result.verdicts]
+def count(results):
+    verdicts = [verdict for result in results.items for verdict in result.verdicts]
     failed = sum(verdict.status == "failed" for verdict in verdicts)
-    return f"{failed} of {len(verdicts)} verdicts failed on torch {environment['torch']}"
+    return f"{failed} of {len(verdicts)} verdicts failed on torch {results.environment['torch']}"
 
 FORMATS["toy"] = count
 """
@@ -255,3 +260,64 @@ def test_the_self_test_shows_which_seeded_bugs_would_be_caught(suite, run):
     assert "self-test" not in run().stdout.str()
     strict = run("--torchexport-self-test", "--torchexport-strict")
     strict.assert_outcomes(passed=1, failed=1)
+
+
+# -- runs that do not come to their end ------------------------------------------------------------
+
+ENDS = """
+@pytest.mark.torchexport('mirror')
+def test_first(x): Net()(x)
+
+def test_end():
+    import time
+    time.sleep(1.1)
+
+@pytest.mark.torchexport('mirror')
+def test_second(x): Net()(x)
+
+def test_killed():
+    import os, signal
+    os.kill(os.getpid(), signal.SIGNAL)
+
+@pytest.mark.torchexport('mirror')
+def test_third(x): Net()(x)
+"""
+
+
+@pytest.mark.parametrize("signal", ["SIGTERM", "SIGKILL", "SIGINT"])
+def test_a_run_that_is_killed_keeps_its_verdicts_and_is_not_complete(
+    suite, run_apart, pytester, signal
+):
+    suite(ENDS.replace("SIGNAL", signal))
+    report = pytester.path / "report.json"
+    report.write_text("the report of an earlier run")
+    assert run_apart("--torchexport-report=json:report.json").ret != 0
+    document = json.loads(report.read_text())
+    assert document["complete"] is False
+    assert [item["nodeid"].partition("::")[2] for item in document["items"]] == [
+        "test_first[mirror-cpu]",
+        "test_second[mirror-cpu]",
+    ]
+
+
+def test_a_run_that_is_killed_before_its_first_verdict_leaves_no_report_of_an_earlier_one(
+    suite, run_apart, pytester
+):
+    suite("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    report = pytester.path / "report.json"
+    report.write_text("the report of an earlier run")
+    run_apart("--torchexport-report=json:report.json")
+    assert json.loads(report.read_text())["items"] == []
+    assert json.loads(report.read_text())["complete"] is False
+
+
+def test_a_pipe_is_written_once(suite, run, pytester):
+    suite(SUITE)
+    pipe = pytester.path / "pipe"
+    os.mkfifo(pipe)
+    read = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
+    reader.start()
+    run("--torchexport-report=json:pipe")  # a second write would wait for a second reader
+    reader.join(timeout=60)
+    check_document(json.loads(read[0]))
