@@ -37,6 +37,7 @@ class Recording:
     """A module as it was before its first outermost call, and its calls of one structure.
 
     ``problem``: why the module cannot be checked. ``returned``: if one of the calls returned.
+    ``inside``: the method of another module that called it, which the test called; or empty.
     """
 
     module: Any
@@ -44,6 +45,7 @@ class Recording:
     shapes: list[Any] = field(default_factory=list)
     problem: SpecError | None = None
     returned: bool = False
+    inside: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ class CallRecorder:
         direct = direct_forward.find()
         if direct is None:
             started = self._started(module, Call(args, kwargs))
+            if started is not None:
+                started.recording.inside = direct_forward.method_around(module)
         else:
             started = None
             self._start_direct(direct)

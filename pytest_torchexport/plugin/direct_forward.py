@@ -10,6 +10,7 @@ import dis
 import functools
 import inspect
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.messages import is_users, short_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,22 +65,42 @@ class DirectForward:
 def find() -> DirectForward | None:
     """Return the outermost ``forward`` of a module among the callers; None if there is none."""
     found: DirectForward | None = None
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == "forward" and frame.f_code.co_argcount:
-            module = frame.f_locals.get(frame.f_code.co_varnames[0])
-            if isinstance(module, torch.nn.Module) and frame.f_code in _codes(type(module)):
-                found = DirectForward(module, frame)
-        frame = frame.f_back
+    for frame, module in _methods(sys._getframe(1)):
+        if frame.f_code.co_name == "forward":
+            found = DirectForward(module, frame)
     return found
 
 
-def _codes(cls: type) -> frozenset[CodeType]:
-    """Return the code of every ``forward`` of a class and its bases, without their decorators."""
-    found = (
-        inspect.unwrap(vars(base)["forward"]) for base in cls.__mro__ if "forward" in vars(base)
-    )
-    return frozenset(code for one in found if (code := getattr(one, "__code__", None)) is not None)
+def method_around(called: torch.nn.Module) -> str:
+    """Return the outermost method of another module among the callers, with its place; or nothing.
+
+    Such as ``Net.encode, net.py:12``: a test that calls it has called one of its layers.
+    """
+    found = ""
+    for frame, module in _methods(sys._getframe(1)):
+        code = frame.f_code
+        if code.co_name != "forward" and module is not called and is_users(code.co_filename):
+            place = f"{short_path(code.co_filename)}:{code.co_firstlineno}"
+            found = f"{type(module).__name__}.{code.co_name}, {place}"
+    return found
+
+
+def _methods(frame: FrameType | None) -> Iterator[tuple[FrameType, torch.nn.Module]]:
+    """Yield the frames that run a method of a module, from this one outwards, and the module."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_argcount and code.co_varnames[0] == "self":
+            module = frame.f_locals.get("self")
+            if isinstance(module, torch.nn.Module) and code in _codes(type(module), code.co_name):
+                yield frame, module
+        frame = frame.f_back
+
+
+def _codes(cls: type, name: str) -> frozenset[CodeType]:
+    """Return the code of a method of a class and of its bases, without their decorators."""
+    own = [vars(base)[name] for base in cls.__mro__ if name in vars(base)]
+    codes = [getattr(inspect.unwrap(method), "__code__", None) for method in own]
+    return frozenset(code for code in codes if code is not None)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -92,10 +92,22 @@ NO_MODULE = (
 )
 
 
+INSIDE = (
+    "only {part} was checked, which {method} calls: that method itself was not. Request the "
+    "torchexport fixture: torchexport.check(net.method, ...)"
+)
+
+
 def _verdict_on(recording: Recording, plan: Plan) -> Verdict:
     if recording.problem is not None:
         return _failed(plan, type(recording.module).__name__, recording.problem)
-    return engine.check(recording.module, recording.calls, plan)
+    verdict = engine.check(recording.module, recording.calls, plan)
+    if not recording.inside or verdict.status != "passed":
+        return verdict
+    text = INSIDE.format(part=verdict.subject, method=recording.inside)
+    if plan.settings.strict:
+        return _failed(plan, verdict.subject, Ineffective(text))
+    return dataclasses.replace(verdict, ineffective=(*verdict.ineffective, text))
 
 
 def _failed(plan: Plan, subject: str, failure: Failure) -> Verdict:

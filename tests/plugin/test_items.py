@@ -485,3 +485,31 @@ def test_a_default_target_whose_artifact_raises_on_the_example_is_skipped_as_a_r
 def test_a_named_target_whose_artifact_raises_on_the_example_fails(suite, run):
     suite(RAISES_AT_ONCE.format(mark="@pytest.mark.torchexport('script')"), fakes=False)
     run().assert_outcomes(failed=2)
+
+
+ENCODES = """
+class Auto(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def encode(self, x):
+        return self.linear(x)
+
+@pytest.mark.torchexport('mirror')
+def test_net(): Auto().encode(torch.randn(2, 3))
+"""
+
+
+def test_a_method_whose_layers_alone_were_checked_is_named_in_a_warning(suite, run):
+    suite(ENCODES)
+    result = run()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["warn: *only Linear was checked, which Auto.encode, test_it.py:*"])
+
+
+def test_a_method_whose_layers_alone_were_checked_fails_under_strict(suite, run):
+    suite(ENCODES)
+    result = run("--torchexport-strict")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*only Linear was checked, which Auto.encode*"])

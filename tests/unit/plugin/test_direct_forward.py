@@ -181,3 +181,35 @@ def test_a_function_of_that_name_is_no_forward_of_a_module():
     assert type(recording.module) is Plain
     (recording,) = recorded(lambda: forward(nn.Linear(3, 2), X))
     assert type(recording.module) is nn.Linear
+
+
+class Encodes(Base):
+    def encode(self, x):
+        return -self.linear(x) if x.mean() > 0 else self.linear(x)
+
+    def twice(self, x):
+        return self(self(x))
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+def test_a_layer_that_another_method_calls_is_recorded_with_that_method():
+    (recording,) = recorded(lambda: Encodes().encode(X))
+    assert type(recording.module) is nn.Linear
+    assert recording.inside.startswith("Encodes.encode, ")
+    assert "test_direct_forward.py:" in recording.inside
+
+
+BODIES = {
+    "a method that calls the module": lambda: Encodes().twice(X),
+    "the module": lambda: Encodes()(X),
+    "its forward": lambda: Encodes().forward(X),
+    "a layer": lambda: nn.Linear(3, 2)(X),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_what_the_test_called_itself_is_inside_nothing(name):
+    (recording,) = recorded(BODIES[name])
+    assert recording.inside == ""
