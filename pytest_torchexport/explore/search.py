@@ -184,7 +184,7 @@ class Search:
         ``progress`` is called with the number of calls made and the budget.
         """
         self._deadline = time.perf_counter() + self._budget.patience
-        busy_until = time.process_time() + self._budget.seconds
+        busy_until = time.thread_time() + self._budget.seconds
         stopped = ""
         with self._observed.installed():
             steps = itertools.chain(self._begin(), self._pursue())
@@ -194,7 +194,7 @@ class Search:
                 if time.perf_counter() > self._deadline:
                     stopped = f"{made}, in {self._budget.patience:g} s"
                     break
-                if time.process_time() > busy_until:
+                if time.thread_time() > busy_until:
                     stopped = f"{made}, in {self._budget.seconds:g} s of processor time"
                     break
                 if self._spent >= self._calls:

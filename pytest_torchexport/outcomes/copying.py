@@ -33,6 +33,8 @@ def copied_module(module: torch.nn.Module) -> torch.nn.Module:
     with torch.no_grad():
         copied = copy.deepcopy(module, memo)
         if copied is not module:
+            own = [*copied.modules(), *tensors_in(copied)]
+            memo.update((id(item), item) for item in own)  # these are not to be copied again
             for part in copied.modules():
                 _unshare(part, memo)
     return copied
@@ -81,7 +83,7 @@ def _unshare(part: torch.nn.Module, memo: Memo) -> None:
         for name, value in held.items():
             if isinstance(value, weakref.ReferenceType) and id(value()) in memo:
                 held[name] = weakref.ref(memo[id(value())])
-            elif isinstance(value, types.FunctionType):
+            elif isinstance(value, (types.FunctionType, functools.partial)):
                 held[name] = _own_value(value, memo)
 
 
@@ -95,9 +97,18 @@ def _own_value(value: Any, memo: Memo) -> Any:
     As in ``net.forward = lambda x: forward(x)``: deepcopy shares the lambda, and that calls the
     original's forward.
     """
+    if id(value) in memo:
+        return memo[id(value)]
     if isinstance(value, types.FunctionType):
-        return _own_function(value, memo) if value.__closure__ or value.__defaults__ else value
-    owner = getattr(value, "__self__", None) if isinstance(value, types.MethodType) else value
+        holds = value.__closure__ or value.__defaults__ or value.__kwdefaults__
+        return _own_function(value, memo) if holds else value
+    if type(value) is functools.partial:
+        keywords = {name: _own_value(item, memo) for name, item in value.keywords.items()}
+        arguments = [_own_value(item, memo) for item in value.args]
+        return functools.partial(_own_value(value.func, memo), *arguments, **keywords)
+    if type(value) in (tuple, list, dict):
+        return _own_container(value, memo)
+    owner = value.__self__ if isinstance(value, types.MethodType) else value
     if not isinstance(owner, _CHANGEABLE):
         return value
     try:
@@ -107,13 +118,22 @@ def _own_value(value: Any, memo: Memo) -> Any:
 
 
 # Not any object: a closure may hold a trainer, or the test itself.
-_CHANGEABLE = (torch.nn.Module, torch.Tensor, list, dict, set, collections.deque)
+_CHANGEABLE = (torch.nn.Module, torch.Tensor, set, collections.deque)
+
+
+def _own_container(value: Any, memo: Memo) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_own_value(item, memo) for item in value)
+    own: Any = type(value)()
+    memo[id(value)] = own  # before it is filled: it may hold itself
+    if isinstance(value, list):
+        own.extend(_own_value(item, memo) for item in value)
+    else:
+        own.update({key: _own_value(item, memo) for key, item in value.items()})
+    return own
 
 
 def _own_function(function: types.FunctionType, memo: Memo) -> types.FunctionType:
-    if id(function) in memo:
-        found: types.FunctionType = memo[id(function)]
-        return found
     cells = tuple(types.CellType() for _ in function.__closure__ or ())
     own = types.FunctionType(
         function.__code__, function.__globals__, function.__name__, None, cells or None
@@ -127,7 +147,6 @@ def _own_function(function: types.FunctionType, memo: Memo) -> types.FunctionTyp
             cell.cell_contents = _own_value(given.cell_contents, memo)
         except ValueError:  # not yet filled
             continue
-    defaults = function.__defaults__
-    own.__defaults__ = defaults and tuple(_own_value(value, memo) for value in defaults)
-    own.__kwdefaults__ = function.__kwdefaults__
+    own.__defaults__ = _own_value(function.__defaults__, memo)
+    own.__kwdefaults__ = _own_value(function.__kwdefaults__, memo)
     return own

@@ -27,7 +27,7 @@ MAX_CALLS = 8
 # A property-based test may build a module per example: only the first ones are recorded.
 MAX_SUBJECTS = 16
 UNKNOWN_ARGUMENTS = (
-    "the test calls forward itself, and forward assigns to its arguments before it calls its first "
+    "the test calls forward itself, and forward may change its arguments before it calls its first "
     "layer: what it was called with is not known. Call the module, net(x) instead of net.forward(x)"
 )
 
@@ -110,7 +110,7 @@ class CallRecorder:
             return real(module, *args, **kwargs)
         direct = direct_forward.find()
         if direct is None:
-            started = self._started(module, Call(args, kwargs))
+            started = self._started(module, lambda: Call(args, kwargs))
             if started is not None:
                 started.recording.inside = direct_forward.method_around(module)
         else:
@@ -131,15 +131,8 @@ class CallRecorder:
         if thread in self._direct and self._direct[thread][0].frame is direct.frame:
             return
         self._end_direct(thread)
-        if _is_of_torch(direct.module):
-            return
-        call = direct.call
-        if call is not None:
-            self._direct[thread] = direct, self._started(direct.module, call)
-            return
-        key = id(direct.module), "forward"
-        recording = Recording(direct.module, problem=SpecError(UNKNOWN_ARGUMENTS))
-        self._direct[thread] = direct, _Started(self._by_key.setdefault(key, recording), None)
+        if not _is_of_torch(direct.module):
+            self._direct[thread] = direct, self._started(direct.module, lambda: direct.call)
 
     def _end_direct(self, thread: int) -> None:
         if thread in self._direct:
@@ -147,14 +140,21 @@ class CallRecorder:
             if started is not None and direct.returned():
                 started.returned()
 
-    def _started(self, module: torch.nn.Module, call: Call) -> _Started | None:
-        """Return the call with its recording; None if one of them cannot be kept."""
+    def _started(self, module: torch.nn.Module, call: Callable[[], Call | None]) -> _Started | None:
+        """Return a call with its recording; None if one of them cannot be kept.
+
+        ``call`` returns None if its arguments are not known.
+        """
         try:
-            return self._before(module, call)
+            known = call()
+            if known is not None:
+                return self._before(module, known)
         except Exception:
             # Tensors inside torch.func transforms cannot be copied.
             self.left_out += 1
             return None
+        recording = Recording(module, problem=SpecError(UNKNOWN_ARGUMENTS))
+        return _Started(self._by_key.setdefault((id(module), "forward"), recording), None)
 
     def _before(self, module: torch.nn.Module, call: Call) -> _Started | None:
         own = uncompiled(module)

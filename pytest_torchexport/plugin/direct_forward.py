@@ -1,7 +1,7 @@
 """Find the module whose ``forward`` a test body called itself: ``net.forward(x)``.
 
-Such a call does not go through ``Module.__call__``, where calls are recorded: only the layers
-inside do. Separate because it reads the frames of running functions.
+Such a call, and that of another method, does not go through ``Module.__call__``, where calls are
+recorded: only the layers inside do. Separate because it reads the frames of running functions.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import dis
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import CodeType, FrameType
+from types import CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -20,41 +21,37 @@ import torch
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.messages import is_users, short_path
 
+# The files that run a test: no caller of these is looked at.
+_RUNNERS = ("/_pytest/", "/pluggy/")
+
 
 @dataclass(frozen=True, eq=False)
 class DirectForward:
-    """A running ``forward`` of a module that was not called by way of ``__call__``."""
+    """A running ``forward`` of a module that was not called by way of ``__call__``.
+
+    ``function`` is that of the class, without its decorators.
+    """
 
     module: torch.nn.Module
+    function: FunctionType
     frame: FrameType
 
     @property
     def call(self) -> Call | None:
-        """Return the arguments of the call; None if forward has given one of them another value.
+        """Return the arguments of the call; None if forward may have changed them.
 
-        To be asked when forward makes its first call of a module. Arguments that equal a default
+        To be asked when forward makes its first call of a module. Arguments that are their default
         are left out where that is possible.
         """
-        code, values = self.frame.f_code, self.frame.f_locals
-        signature = inspect.signature(inspect.unwrap(type(self.module).forward))
-        names = list(signature.parameters)[1:]
-        changed = _assigned(code, self.frame.f_lasti)
-        if any(name in changed or name not in values for name in names):
+        parameters = list(inspect.signature(self.function).parameters.values())[1:]
+        values = self.frame.f_locals
+        if _is_wrapped(self.module) or any(item.name not in values for item in parameters):
             return None
-        args: list[Any] = []
-        kwargs: dict[str, Any] = {}
-        for name in reversed(names):
-            parameter, value = signature.parameters[name], values[name]
-            if parameter.kind is parameter.VAR_POSITIONAL:
-                args[:0] = value
-            elif parameter.kind is parameter.VAR_KEYWORD:
-                kwargs |= value
-            elif parameter.kind is parameter.KEYWORD_ONLY:
-                if value is not parameter.default:
-                    kwargs[name] = value
-            elif args or value is not parameter.default:
-                args.insert(0, value)
-        return Call(tuple(args), kwargs)
+        given = {item.name: values[item.name] for item in parameters}
+        seen = _seen_before(self.frame.f_code, self.frame.f_lasti)
+        if seen.writes or seen.assigned.intersection(given):
+            return None
+        return _call_of(parameters, given)
 
     def returned(self) -> bool:
         """Return True if forward has ended without an exception."""
@@ -65,9 +62,10 @@ class DirectForward:
 def find() -> DirectForward | None:
     """Return the outermost ``forward`` of a module among the callers; None if there is none."""
     found: DirectForward | None = None
-    for frame, module in _methods(sys._getframe(1)):
-        if frame.f_code.co_name == "forward":
-            found = DirectForward(module, frame)
+    for frame, module in _callers(sys._getframe(1)):
+        function = _unwrapped(_forward_of(module))
+        if function is not None and function.__code__ is frame.f_code:
+            found = DirectForward(module, function, frame)
     return found
 
 
@@ -77,51 +75,143 @@ def method_around(called: torch.nn.Module) -> str:
     Such as ``Net.encode, net.py:12``: a test that calls it has called one of its layers.
     """
     found = ""
-    for frame, module in _methods(sys._getframe(1)):
+    for frame, module in _callers(sys._getframe(1)):
         code = frame.f_code
-        if code.co_name != "forward" and module is not called and is_users(code.co_filename):
+        method = _unwrapped(getattr(type(module), code.co_name, None))
+        own = method is not None and method.__code__ is code and is_users(code.co_filename)
+        if own and module is not called:
             place = f"{short_path(code.co_filename)}:{code.co_firstlineno}"
             found = f"{type(module).__name__}.{code.co_name}, {place}"
     return found
 
 
-def _methods(frame: FrameType | None) -> Iterator[tuple[FrameType, torch.nn.Module]]:
-    """Yield the frames that run a method of a module, from this one outwards, and the module."""
-    while frame is not None:
+def _callers(frame: FrameType | None) -> Iterator[tuple[FrameType, torch.nn.Module]]:
+    """Yield the frames whose first argument is a module, from this one outwards, and the module."""
+    while frame is not None and not any(part in frame.f_code.co_filename for part in _RUNNERS):
         code = frame.f_code
-        if code.co_argcount and code.co_varnames[0] == "self":
-            module = frame.f_locals.get("self")
-            if isinstance(module, torch.nn.Module) and code in _codes(type(module), code.co_name):
-                yield frame, module
+        if code.co_argcount:
+            first = frame.f_locals.get(code.co_varnames[0])
+            if isinstance(first, torch.nn.Module):
+                yield frame, first
         frame = frame.f_back
 
 
-def _codes(cls: type, name: str) -> frozenset[CodeType]:
-    """Return the code of a method of a class and of its bases, without their decorators."""
-    own = [vars(base)[name] for base in cls.__mro__ if name in vars(base)]
-    codes = [getattr(inspect.unwrap(method), "__code__", None) for method in own]
-    return frozenset(code for code in codes if code is not None)
+def _forward_of(module: torch.nn.Module) -> Any:
+    return vars(module).get("forward") or getattr(type(module), "forward", None)
+
+
+def _unwrapped(function: Any) -> FunctionType | None:
+    """Return the function inside decorators; None if there is none."""
+    try:
+        inner = inspect.unwrap(function.__func__ if isinstance(function, MethodType) else function)
+    except ValueError:  # decorators that lead to themselves
+        return None
+    return inner if isinstance(inner, FunctionType) else None
+
+
+def _is_wrapped(module: torch.nn.Module) -> bool:
+    """Return True if forward has decorators that may change its arguments: not torch's own."""
+    function = _forward_of(module)
+    while hasattr(function, "__wrapped__"):
+        if "/torch/" not in getattr(getattr(function, "__code__", None), "co_filename", ""):
+            return True
+        function = function.__wrapped__
+    return False
+
+
+def _call_of(parameters: list[inspect.Parameter], given: dict[str, Any]) -> Call:
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for parameter in reversed(parameters):
+        value = given[parameter.name]
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            args[:0] = value
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            kwargs |= value
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            if value is not parameter.default:
+                kwargs[parameter.name] = value
+        elif args or value is not parameter.default:
+            args.insert(0, value)
+    return Call(tuple(args), kwargs)
+
+
+_IN_PLACE = re.compile("[a-z]_$")
+# The methods that change a list, a dict or a set.
+_MUTATORS = frozenset(
+    [
+        "append",
+        "extend",
+        "insert",
+        "remove",
+        "reverse",
+        "sort",
+        "clear",
+        "pop",
+        "popitem",
+        "setdefault",
+        "update",
+        "add",
+        "discard",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a function's code may have done before an instruction.
+
+    ``assigned``: the names that it gave a value. ``writes``: it wrote to an item, or named a method
+    that changes a tensor (``x.add_``) or a container (``batch.pop``).
+    """
+
+    assigned: frozenset[str]
+    writes: bool
 
 
 @functools.lru_cache(maxsize=1024)
-def _assigned(code: CodeType, before: int) -> frozenset[str]:
-    """Return the names that a function's code assigns ahead of an instruction.
-
-    Not those that a loop around the instruction assigns behind it: forward has made no call of a
-    module yet, so the loop is in its first pass.
-    """
-    names: list[str] = []
-    for instruction in dis.get_instructions(code):
-        if instruction.offset >= before:
-            break
-        # From Python 3.13 on, one instruction may do what two did: STORE_FAST_LOAD_FAST.
-        operations = [part for part in instruction.opname.split("_") if part in _VERBS]
-        several = isinstance(instruction.argval, tuple)
-        arguments = instruction.argval if several else (instruction.argval,)
-        if "FAST" in instruction.opname or "DEREF" in instruction.opname:
-            pairs = zip(operations, arguments, strict=False)
-            names += [name for verb, name in pairs if verb != "LOAD"]
-    return frozenset(names)
+def _seen_before(code: CodeType, offset: int) -> _Seen:
+    instructions = list(dis.get_instructions(code))
+    before = [item for item in instructions if item.offset < offset]
+    earlier = [*before, *_in_earlier_rounds(instructions, offset)]
+    names = [str(item.argval) for item in earlier if item.opname.startswith("LOAD_")]
+    return _Seen(
+        assigned=frozenset(name for item in earlier for name in _stored(item)) | _nonlocals(code),
+        writes=any(item.opname in ("STORE_SUBSCR", "DELETE_SUBSCR") for item in earlier)
+        or any(name in _MUTATORS or _IN_PLACE.search(name) for name in names),
+    )
 
 
-_VERBS = ("STORE", "DELETE", "LOAD")
+def _in_earlier_rounds(
+    instructions: list[dis.Instruction], offset: int
+) -> Iterator[dis.Instruction]:
+    """Yield the instructions behind one in its loops, if a round may not have come to it."""
+    for jump in instructions:
+        if "JUMP_BACKWARD" not in jump.opname or not jump.argval <= offset < jump.offset:
+            continue
+        inside = [item for item in instructions if jump.argval <= item.offset <= jump.offset]
+        if any("POP_JUMP" in item.opname for item in inside if item.offset < offset):
+            yield from (item for item in inside if item.offset > offset)
+
+
+def _stored(instruction: dis.Instruction) -> list[str]:
+    """Return the local names that an instruction assigns or deletes."""
+    if "FAST" not in instruction.opname and "DEREF" not in instruction.opname:
+        return []
+    # From Python 3.13 on, one instruction may do what two did: STORE_FAST_LOAD_FAST.
+    verbs = [part for part in instruction.opname.split("_") if part in ("STORE", "DELETE", "LOAD")]
+    several = isinstance(instruction.argval, tuple)
+    names = instruction.argval if several else (instruction.argval,)
+    return [name for verb, name in zip(verbs, names, strict=False) if verb != "LOAD"]
+
+
+def _nonlocals(code: CodeType) -> frozenset[str]:
+    """Return the names that functions inside a function assign to it (``nonlocal``)."""
+    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
+    own = {
+        str(item.argval)
+        for each in inner
+        for item in dis.get_instructions(each)
+        if item.opname == "STORE_DEREF" and item.argval in each.co_freevars
+    }
+    return frozenset(own.union(*map(_nonlocals, inner)))

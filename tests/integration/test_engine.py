@@ -246,3 +246,20 @@ def test_a_healthy_module_is_as_it_was(target):
     assert "checking changed" not in " ".join((*verdict.ineffective, *verdict.notes))
     torch.testing.assert_close(net.state_dict(), before)
     assert net.training
+
+
+class CachesInItsClass(nn.Module):
+    """Writes to its class, which every copy shares: forward does that, and not the check."""
+
+    ranges = {}  # noqa: RUF012  # as users write it
+
+    def forward(self, x):
+        size = x.shape[1]
+        if size not in self.ranges:
+            self.ranges[size] = torch.arange(size).float()
+        return x + self.ranges[size]
+
+
+def test_a_forward_that_writes_to_its_class_is_no_warning():
+    verdict = check_export(CachesInItsClass(), (torch.randn(2, 3),), target="trace", max_examples=3)
+    assert "checking changed" not in " ".join((*verdict.ineffective, *verdict.notes))

@@ -97,7 +97,42 @@ def recursive():
     return net
 
 
+def partial_of_a_closure():
+    net = Counting()
+    plain = net.forward
+    net.forward = functools.partial(lambda factor, x: plain(x) * factor, 2.0)
+    return net
+
+
+def keyword_default():
+    net = Counting()
+
+    def forward(x, *, plain=net.forward):
+        return plain(x)
+
+    net.forward = forward
+    return net
+
+
+def in_a_tuple_of_a_closure():
+    net = Counting()
+    parts = (net.linear, net)
+    net.forward = lambda x: Counting.forward(parts[1], x)
+    return net
+
+
+def function_in_a_list_of_a_closure():
+    net = Counting()
+    inner = [lambda x: Counting.forward(net, x)]
+    net.forward = lambda x: inner[0](x) + 0
+    return net
+
+
 BUILDERS = [
+    partial_of_a_closure,
+    keyword_default,
+    in_a_tuple_of_a_closure,
+    function_in_a_list_of_a_closure,
     Counting,
     overridden_by_a_closure,
     overridden_in_two_steps,

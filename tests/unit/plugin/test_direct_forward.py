@@ -92,6 +92,76 @@ class Closes(Base):
         return self.linear(x) + sum(x for _ in self.others)
 
 
+class Pops(Base):
+    def forward(self, x):
+        return self.linear(x.pop("x")) if isinstance(x, dict) else self.linear(x)
+
+
+class WritesItem(Base):
+    def forward(self, x):
+        x[:] = x * 2
+        return self.linear(x)
+
+
+class InPlace(Base):
+    def forward(self, x):
+        x.clamp_(0)
+        return self.linear(x)
+
+
+class SecondRound(Base):
+    def forward(self, x):
+        for number in range(2):
+            if number:
+                return self.linear(x)
+            x = x * 2
+        return x
+
+
+class Nonlocal(Base):
+    def forward(self, x):
+        def double():
+            nonlocal x
+            x = x * 2
+
+        double()
+        return self.linear(x)
+
+
+class Alias(Base):
+    def run(self, x):
+        return self.linear(x)
+
+    forward = run
+
+
+class InLoop(Base):
+    def forward(self, x):
+        for other in self.others:
+            x = other(x)
+            if x.sum() > 1e9:
+                break
+        return x
+
+
+class WrapsItself(Base):
+    def forward(self, x):
+        return self.linear(x)
+
+
+WrapsItself.forward.__wrapped__ = WrapsItself.forward
+
+
+class Features(Plain):
+    """Its forward takes other arguments than its base class's, which another method calls."""
+
+    def forward(self, image, text):
+        return super().forward(image) + text
+
+    def features(self, x):
+        return super().forward(x)
+
+
 class Raises(Base):
     def forward(self, x):
         x = self.linear(x)
@@ -107,7 +177,7 @@ def recorded(body):
 
 
 @pytest.mark.parametrize(
-    "cls", [Plain, Looping, Super, Decorated, Wrapped, InPart], ids=lambda cls: cls.__name__
+    "cls", [Plain, Looping, Super, Decorated, InPart, Alias, InLoop], ids=lambda cls: cls.__name__
 )
 def test_the_module_is_recorded_and_not_its_layers(cls):
     net = cls()
@@ -143,7 +213,11 @@ def test_a_forward_that_another_method_calls_is_recorded():
     assert len(recording.calls[0].args) == 2
 
 
-@pytest.mark.parametrize("cls", [Assigns, Deletes, Closes], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "cls",
+    [Assigns, Deletes, Closes, Wrapped, Pops, WritesItem, InPlace, SecondRound, Nonlocal],
+    ids=lambda cls: cls.__name__,
+)
 def test_arguments_that_forward_has_assigned_are_not_guessed(cls):
     (recording,) = recorded(lambda: cls().forward(X))
     assert str(recording.problem) == UNKNOWN_ARGUMENTS
@@ -213,3 +287,13 @@ BODIES = {
 def test_what_the_test_called_itself_is_inside_nothing(name):
     (recording,) = recorded(BODIES[name])
     assert recording.inside == ""
+
+
+def test_the_forward_of_a_base_class_is_not_that_of_the_module():
+    found = recorded(lambda: Features().features(X))
+    assert {type(each.module) for each in found} <= {nn.Linear, nn.ReLU}
+    assert all(each.inside.startswith("Features.features, ") for each in found)
+
+
+def test_decorators_that_lead_to_themselves_raise_nothing_in_the_test():
+    assert [type(each.module) for each in recorded(lambda: WrapsItself().forward(X))] == [nn.Linear]
