@@ -136,6 +136,8 @@ def _call_of(parameters: list[inspect.Parameter], given: dict[str, Any]) -> Call
     return Call(tuple(args), kwargs)
 
 
+# STORE_SLICE since Python 3.12.
+_ITEM_WRITES = ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE")
 _IN_PLACE = re.compile("[a-z]_$")
 # The methods that change a list, a dict or a set.
 _MUTATORS = frozenset(
@@ -177,7 +179,7 @@ def _seen_before(code: CodeType, offset: int) -> _Seen:
     names = [str(item.argval) for item in earlier if item.opname.startswith("LOAD_")]
     return _Seen(
         assigned=frozenset(name for item in earlier for name in _stored(item)) | _nonlocals(code),
-        writes=any(item.opname in ("STORE_SUBSCR", "DELETE_SUBSCR") for item in earlier)
+        writes=any(item.opname in _ITEM_WRITES for item in earlier)
         or any(name in _MUTATORS or _IN_PLACE.search(name) for name in names),
     )
 
