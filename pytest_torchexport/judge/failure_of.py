@@ -1,4 +1,4 @@
-"""Which failure some differences amount to: a pure function of them."""
+"""Name the failure that some differences amount to: a pure function of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which failure it is that a file does not load in the clean process."""
+"""Name the failure of a file that does not load in the clean process."""
 
 from __future__ import annotations
 

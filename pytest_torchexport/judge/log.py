@@ -1,4 +1,4 @@
-"""What happened to an item so far. Its size does not depend on the number of calls."""
+"""The log of an item so far. Its size does not depend on the number of calls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ORIGINS = ("example", "boundary", "stored", "explored", "drawn", "failed", "reje
 
 
 class Activity(Enum):
-    """Who is at work: whom to blame when the item's time is up."""
+    """The party at work: the one to blame when the item's time is up."""
 
     PLUGIN = "the plugin itself"
     EAGER = "eager"
@@ -40,7 +40,7 @@ class Shrunk:
 
 @dataclass
 class ItemLog:
-    """What the steps of an item record for its verdict.
+    """The facts that the steps of an item record for its verdict.
 
     ``calls`` counts calls by origin; ``reached`` are the sizes that were run, by dim. ``activity``
     is what runs now, and ``trying`` the call that is being made. ``ran`` keeps the calls for the

@@ -85,7 +85,7 @@ _WRITTEN_UNDECLARED = frozenset(["running_mean", "running_var"])
 
 @dataclass
 class Ties:
-    """Whether ``sort``, ``topk`` and the like met numbers that are equal but for rounding."""
+    """A record of whether ``sort`` and the like met numbers that are equal but for rounding."""
 
     met: bool = False
 

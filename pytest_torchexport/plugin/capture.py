@@ -108,11 +108,11 @@ class CallRecorder:
     ) -> Any:
         if self._ignores(module):
             return real(module, *args, **kwargs)
-        direct = direct_forward.find()
+        direct, method = direct_forward.around(module)
         if direct is None:
             started = self._started(module, lambda: Call(args, kwargs))
             if started is not None:
-                started.recording.inside = direct_forward.method_around(module)
+                started.recording.inside = method
         else:
             started = None
             self._start_direct(direct)

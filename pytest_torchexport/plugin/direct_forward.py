@@ -59,30 +59,27 @@ class DirectForward:
         return dis.opname[opcode].startswith("RETURN")
 
 
-def find() -> DirectForward | None:
-    """Return the outermost ``forward`` of a module among the callers; None if there is none."""
-    found: DirectForward | None = None
-    for frame, module in _callers(sys._getframe(1)):
-        function = _unwrapped(_forward_of(module))
-        if function is not None and function.__code__ is frame.f_code:
-            found = DirectForward(module, function, frame)
-    return found
+def around(called: torch.nn.Module) -> tuple[DirectForward | None, str]:
+    """Return what the test called to get to this call of a module, looking at the callers once.
 
-
-def method_around(called: torch.nn.Module) -> str:
-    """Return the outermost method of another module among the callers, with its place; or nothing.
-
-    Such as ``Net.encode, net.py:12``: a test that calls it has called one of its layers.
+    First the outermost ``forward`` of a module; None if there is none. Then the outermost method of
+    another module, with its place (``Net.encode, net.py:12``: a test that calls it has called one
+    of its layers); empty if there is none.
     """
-    found = ""
+    direct: DirectForward | None = None
+    method = ""
     for frame, module in _callers(sys._getframe(1)):
         code = frame.f_code
-        method = _unwrapped(getattr(type(module), code.co_name, None))
-        own = method is not None and method.__code__ is code and is_users(code.co_filename)
-        if own and module is not called:
+        function = _unwrapped(_forward_of(module))
+        if function is not None and function.__code__ is code:
+            direct = DirectForward(module, function, frame)
+        if code.co_name == "forward" or module is called or not is_users(code.co_filename):
+            continue
+        own = _unwrapped(getattr(type(module), code.co_name, None))
+        if own is not None and own.__code__ is code:
             place = f"{short_path(code.co_filename)}:{code.co_firstlineno}"
-            found = f"{type(module).__name__}.{code.co_name}, {place}"
-    return found
+            method = f"{type(module).__name__}.{code.co_name}, {place}"
+    return direct, method
 
 
 def _callers(frame: FrameType | None) -> Iterator[tuple[FrameType, torch.nn.Module]]:
@@ -161,7 +158,7 @@ _MUTATORS = frozenset(
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a function's code may have done before an instruction.
+    """The changes that a function's code may have made before an instruction.
 
     ``assigned``: the names that it gave a value. ``writes``: it wrote to an item, or named a method
     that changes a tensor (``x.add_``) or a container (``batch.pop``).

@@ -1,4 +1,4 @@
-"""What a check found, as plain data, and its texts and files.
+"""The findings of a check as plain data, and their texts and files.
 
 Imports neither torch nor another room.
 """
