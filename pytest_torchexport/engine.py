@@ -31,10 +31,9 @@ from pytest_torchexport.judge.log import Activity, ItemLog
 from pytest_torchexport.judge.vacuity import OutputActivity
 from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded, interrupted_after
-from pytest_torchexport.outcomes.messages import printable, short_path, text_of
+from pytest_torchexport.outcomes.messages import printable, text_of
 from pytest_torchexport.outcomes.observe import untouched
 from pytest_torchexport.outcomes.subject import Subject, weight_of
-from pytest_torchexport.outcomes.torch_private import uncompiled
 from pytest_torchexport.outcomes.torch_state import CapturedOutput, quiet
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
@@ -45,8 +44,10 @@ from pytest_torchexport.results.failures import (
     RoundTripDiffers,
     SpecError,
 )
+from pytest_torchexport.results.source_line import short_path
 from pytest_torchexport.results.verdict import Verdict
 from pytest_torchexport.targets.base import Artifact
+from pytest_torchexport.torch_private import uncompiled
 
 SHOWN_FRAMES = 2
 SHOWN_CHANGES = 3

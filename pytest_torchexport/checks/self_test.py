@@ -24,7 +24,7 @@ from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_af
 from pytest_torchexport.outcomes.observe import Outcome, Returned, observe
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.failures import Ineffective
-from pytest_torchexport.results.verdict import SeededBug
+from pytest_torchexport.results.verdict import SeededBug, SeededBugKind
 
 # How far a seeded bug moves the weights: the error of a weight stored in eight bits.
 WEIGHT_NOISE = 0.01
@@ -97,7 +97,7 @@ def seed_bugs(case: Case) -> None:
 class _Bug:
     """A bug, and the artifact with it; or why there is no such artifact."""
 
-    kind: str
+    kind: SeededBugKind
     mutant: Runnable | str
     dim: str = ""
 
@@ -120,7 +120,7 @@ def _tried(case: Case, bug: _Bug, calls: Sequence[tuple[str, Recipe]]) -> Seeded
     return SeededBug(kind=bug.kind, dim=bug.dim, result="missed", explanation=why)
 
 
-def _not_applicable(kind: str, why: str, dim: str = "") -> SeededBug:
+def _not_applicable(kind: SeededBugKind, why: str, dim: str = "") -> SeededBug:
     return SeededBug(kind=kind, dim=dim, result="does not apply", explanation=why)
 
 

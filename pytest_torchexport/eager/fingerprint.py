@@ -26,10 +26,10 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport import torch_private
 from pytest_torchexport.eager.state_ref import Change, StateRef
 from pytest_torchexport.inputs.pytrees import bits_of, is_plain
-from pytest_torchexport.outcomes import torch_private
-from pytest_torchexport.outcomes.messages import is_users
+from pytest_torchexport.results.source_line import is_users
 
 MAX_NODES = 10_000
 MAX_DEPTH = 12

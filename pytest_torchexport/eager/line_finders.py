@@ -22,10 +22,9 @@ from pytest_torchexport.eager.fingerprint import Reached
 from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.eager.watch import streams
 from pytest_torchexport.inputs.call import Call
-from pytest_torchexport.outcomes.messages import is_users, source_line
 from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.outcomes.subject import Subject
-from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
 
 # Lines of the user's that are traced in search of a draw.
 MAX_EVENTS = 20_000

@@ -17,8 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pytest_torchexport.eager.fingerprint import names_in
-from pytest_torchexport.outcomes.messages import is_users, short_path
-from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.source_line import SourceLine, is_users, short_path
 
 MAX_METHODS = 50
 # Functions whose result does not depend on the order of their argument.

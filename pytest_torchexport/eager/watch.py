@@ -19,16 +19,15 @@ from typing import Any, Literal
 
 import torch
 
+from pytest_torchexport import torch_private
 from pytest_torchexport.eager.fingerprint import Reached, reach
 from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.inputs.pytrees import bits_of, flatten
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes import torch_private
-from pytest_torchexport.outcomes.messages import is_users, source_line
 from pytest_torchexport.outcomes.observe import Outcome, observe
 from pytest_torchexport.outcomes.operators import dispatched
 from pytest_torchexport.outcomes.subject import Subject
-from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
 
 # A forward that loops a million times is known after its first rounds.
 MAX_OPS = 50_000

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from pytest_torchexport.eager.fingerprint import names_in
-from pytest_torchexport.outcomes.messages import is_users
 from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.results.source_line import is_users
 
 MAX_OBJECTS = 20_000
 # Submodules to follow, as in ``package.part.inner.helper``.

@@ -22,9 +22,9 @@ from pytest_torchexport.explore.callgraph import files_of, functions_of, not_fol
 from pytest_torchexport.explore.conditions import Condition
 from pytest_torchexport.explore.recorder import ConditionRecorder
 from pytest_torchexport.explore.twins import constants_in, twins_of, with_recorder
-from pytest_torchexport.outcomes.messages import is_users
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.outcomes.torch_state import compiling_nothing, suppress_output
+from pytest_torchexport.results.source_line import is_users
 
 # The code of a function belongs to the process: a second thread would take a twin for the original.
 _ONE_AT_A_TIME = threading.RLock()

@@ -17,6 +17,8 @@ from typing import Any, Literal, TypeGuard
 
 import torch
 
+from pytest_torchexport import torch_private
+
 Kind = Literal["leaf", "mapping", "sequence", "node"]
 
 
@@ -199,7 +201,7 @@ def _keys(names: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _open_registered(value: Any) -> _Opened | None:
-    node = _registry().get(type(value))
+    node = torch_private.registered_nodes().get(type(value))
     if node is None:
         return None
     parts, context = node.flatten_fn(value)
@@ -238,10 +240,3 @@ def _open_mapping(value: Any) -> _Opened | None:
             return dict(zip(names, new, strict=True))  # its constructor takes something else
 
     return "mapping", _keys(names), [value[name] for name in names], rebuild
-
-
-def _registry() -> Mapping[type, Any]:
-    """Return torch's table of registered pytree nodes, which is private."""
-    import torch.utils._pytree as torch_pytree
-
-    return getattr(torch_pytree, "SUPPORTED_NODES", {})

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pytest_torchexport.explore.conditions import Condition, ConditionOutcome
 from pytest_torchexport.explore.paths import ConditionKey
 from pytest_torchexport.explore.search import Explored, Found, Goal, Seen
-from pytest_torchexport.outcomes.messages import refuses_its_inputs, short_path
+from pytest_torchexport.outcomes.messages import refuses_its_inputs
 from pytest_torchexport.results.failures import (
     ArtifactRaised,
     BranchFrozen,
@@ -24,16 +25,20 @@ from pytest_torchexport.results.failures import (
     StateDiffers,
     StructureDiffers,
 )
-from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.results.verdict import Branch
+from pytest_torchexport.results.source_line import SourceLine, short_path
+from pytest_torchexport.results.verdict import Branch, BranchStatus
 from pytest_torchexport.targets.formats.branches import Branches
 
-VERIFIED, DIVERGES, EQUAL = "verified", "diverges", "frozen but equal"
-UNDECIDED = "not judged"
+VERIFIED: Final = "verified"
+DIVERGES: Final = "diverges"
+EQUAL: Final = "frozen but equal"
+UNDECIDED: Final = "not judged"
 # A condition on sizes alone whose other outcome needs sizes outside the declared ones, or an empty
 # tensor.
-OUTSIDE = "outside the sizes"
-UNREACHED, RAISES, CONSTANT = "unreached", "raises", "constant"
+OUTSIDE: Final = "outside the sizes"
+UNREACHED: Final = "unreached"
+RAISES: Final = "raises"
+CONSTANT: Final = "constant"
 # What an artifact does if it takes another branch than eager. If it refuses the call, that is not a
 # branch.
 SYMPTOMS = (OutputsDiffer, StructureDiffers, StateDiffers, ArtifactRaised)
@@ -170,7 +175,7 @@ class _Statuses:
     example: Found
     declared: frozenset[str]
 
-    def of(self, key: ConditionKey, seen: Seen, outcome: ConditionOutcome) -> str:
+    def of(self, key: ConditionKey, seen: Seen, outcome: ConditionOutcome) -> BranchStatus:
         """Return the status of one outcome of a condition."""
         goal = (key, outcome)
         if goal in self.wrong:

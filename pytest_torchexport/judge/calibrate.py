@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -37,7 +37,7 @@ from pytest_torchexport.outcomes.observe import (
 )
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.failures import NotRepeatable
-from pytest_torchexport.results.verdict import Difference
+from pytest_torchexport.results.verdict import Difference, DifferenceCause
 
 # ONNX Runtime was measured within about 3x of |eager - float64| and 1.1x of the largest of a few
 # scattered runs.
@@ -314,7 +314,10 @@ def _sort(
     return found
 
 
-BUG, ROUNDING, TIE, AMBIGUOUS = "bug", "rounding", "tie", "ambiguous"
+BUG: Final = "bug"
+ROUNDING: Final = "rounding"
+TIE: Final = "tie"
+AMBIGUOUS: Final = "ambiguous"
 
 
 def _judged(difference: Difference, seen: _Seen, wanted: Any, found: Any) -> Difference:
@@ -324,8 +327,8 @@ def _judged(difference: Difference, seen: _Seen, wanted: Any, found: Any) -> Dif
     if wanted is None or found is None or unknown:
         return difference
     if not (wanted.is_floating_point() or wanted.is_complex()):
-        cause = TIE if _falls_elsewhere(seen.others, wanted, found) else BUG
-        return dataclasses.replace(difference, cause=cause)
+        whole: DifferenceCause = TIE if _falls_elsewhere(seen.others, wanted, found) else BUG
+        return dataclasses.replace(difference, cause=whole)
     eps = torch.finfo(wanted.dtype).eps
     wide = torch.complex128 if wanted.is_complex() else torch.float64
     wanted, found = wanted.to(wide), found.to(wide)
@@ -336,7 +339,7 @@ def _judged(difference: Difference, seen: _Seen, wanted: Any, found: Any) -> Dif
     finite = torch.isfinite(wanted) & torch.isfinite(found)
     within = finite & (gap <= allowed + MULTIPLE * own)
     within |= (wanted == found) | (wanted.isnan() & found.isnan())
-    cause = BUG
+    cause: DifferenceCause = BUG
     if bool(within.all()):
         cause = TIE if seen.ties.met else AMBIGUOUS if _drowned(own, wanted) else ROUNDING
     else:

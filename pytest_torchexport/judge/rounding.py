@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.outcomes import torch_private
+from pytest_torchexport import torch_private
 from pytest_torchexport.outcomes.operators import dispatched
 
 # Results are moved by a random multiple of the dtype's epsilon, up to this.

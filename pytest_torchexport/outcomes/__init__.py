@@ -1,5 +1,4 @@
 """Run a callable on a call and return its outcome; compare two outcomes.
 
-The only room that touches torch's global state (``torch_state``) and its private names
-(``torch_private``).
+The only room that touches torch's global state (``torch_state``).
 """

@@ -22,7 +22,7 @@ from pytest_torchexport.outcomes.observe import (
     Returned,
     TimedOut,
 )
-from pytest_torchexport.results.verdict import Difference
+from pytest_torchexport.results.verdict import Difference, DifferenceKind
 
 # torch.testing._comparison._DTYPE_PRECISIONS, documented at
 # https://docs.pytorch.org/docs/stable/testing.html#torch.testing.assert_close
@@ -260,20 +260,21 @@ def _leaf_differences(
         return compare_values(vars(expected), vars(actual), tolerance, path, within | {pair})
     if not isinstance(expected, torch.Tensor) or not isinstance(actual, torch.Tensor):
         return _scalar(path, expected, actual, tolerance)
-    for kind, left, right in (
-        ("shape", _shape(expected), _shape(actual)),
-        ("dtype", expected.dtype, actual.dtype),
-        ("device", expected.device.type, actual.device.type),
-        ("layout", expected.layout, actual.layout),
-    ):
+    facts: tuple[tuple[DifferenceKind, str, Any, Any], ...] = (
+        ("shape", "shape", _shape(expected), _shape(actual)),
+        ("dtype", "dtype", expected.dtype, actual.dtype),
+        ("device", "device", expected.device.type, actual.device.type),
+        ("device", "layout", expected.layout, actual.layout),
+    )
+    for kind, fact, left, right in facts:
         if left != right:
             return [
                 Difference(
-                    kind="device" if kind == "layout" else kind,
+                    kind=kind,
                     path=path,
                     expected=describe(expected),
                     actual=describe(actual),
-                    what=f"{kind} {_short(left)} became {_short(right)}",
+                    what=f"{fact} {_short(left)} became {_short(right)}",
                 )
             ]
     return _numbers(path, expected, actual, tolerance)

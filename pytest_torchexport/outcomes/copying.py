@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.pytrees import copy_tensor, is_plain
-from pytest_torchexport.outcomes.torch_private import children_of, hook_registers
+from pytest_torchexport.torch_private import children_of, hook_registers
 
 Memo = dict[int, Any]
 

@@ -6,12 +6,10 @@ traceback into the message; the reader of a report wants two lines.
 
 from __future__ import annotations
 
-import linecache
-import os
 import re
 import traceback
 
-from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
 
 MAX_REASON = 600
 _CAUSED_BY = re.compile(r'File "([^"]+)", line (\d+), in (\w+)\s*\n\s*([^\n]*)')
@@ -144,34 +142,6 @@ def user_frame(error: BaseException) -> SourceLine | None:
         if is_users(frame.filename):
             return source_line(frame.filename, frame.lineno or 0, frame.line or "")
     return None
-
-
-def source_line(path: str, number: int, text: str | None = None) -> SourceLine:
-    """Return line ``number`` of the file; without ``text``, its source is looked up."""
-    source = linecache.getline(path, number) if text is None else text
-    return SourceLine(short_path(path), number, source.strip())
-
-
-def is_users(path: str) -> bool:
-    """Return True if a file is the user's: not this package's, nor any library's."""
-    plain = path.replace("\\", "/")
-    library = ("/site-packages/", "/pytest_torchexport/", "/lib/python", "/__torch__")
-    return not plain.startswith(("<", "code/")) and not any(part in plain for part in library)
-
-
-def short_path(path: str) -> str:
-    """Return the path as the user would type it.
-
-    Relative if it lies below the working directory; from the package's name on if installed.
-    """
-    _, library, within = path.replace("\\", "/").rpartition("/site-packages/")
-    if library:
-        return within
-    try:
-        relative = os.path.relpath(path)
-    except ValueError:
-        return path
-    return path if relative.startswith("..") else relative
 
 
 def printable(text: str) -> str:

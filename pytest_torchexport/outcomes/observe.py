@@ -19,8 +19,8 @@ from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import clone, is_plain
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import message_and_line, printable
-from pytest_torchexport.outcomes.torch_private import buffers_of, times_written
 from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.torch_private import buffers_of, times_written
 
 
 @dataclass(frozen=True)

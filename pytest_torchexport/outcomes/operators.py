@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pytest_torchexport.outcomes import torch_private
-from pytest_torchexport.outcomes.torch_private import Handle
+from pytest_torchexport import torch_private
 from pytest_torchexport.outcomes.torch_state import compiling_nothing
+from pytest_torchexport.torch_private import Handle
 
 
 @contextmanager

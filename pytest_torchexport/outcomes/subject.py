@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from pytest_torchexport.outcomes.copying import copied_module, tensors_in
-from pytest_torchexport.outcomes.messages import is_users
-from pytest_torchexport.outcomes.torch_private import uncompiled
 from pytest_torchexport.results.failures import SpecError
+from pytest_torchexport.results.source_line import is_users
+from pytest_torchexport.torch_private import uncompiled
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,8 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.outcomes import torch_private
-from pytest_torchexport.outcomes.messages import is_users, short_path, source_line
-from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport import torch_private
+from pytest_torchexport.results.source_line import SourceLine, is_users, short_path, source_line
 
 MAX_WARNINGS = 20
 MAX_OUTPUT = 4000

@@ -17,11 +17,11 @@ import torch
 
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.subject import Subject
-from pytest_torchexport.outcomes.torch_private import is_tracing, uncompiled
 from pytest_torchexport.outcomes.torch_state import module_calls_through
 from pytest_torchexport.plugin import direct_forward
 from pytest_torchexport.plugin.direct_forward import DirectForward
 from pytest_torchexport.results.failures import SpecError
+from pytest_torchexport.torch_private import is_tracing, uncompiled
 
 MAX_CALLS = 8
 # A property-based test may build a module per example: only the first ones are recorded.

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.messages import is_users, short_path
+from pytest_torchexport.results.source_line import is_users, short_path
 
 # The files that run a test: no caller of these is looked at.
 _RUNNERS = ("/_pytest/", "/pluggy/")

@@ -24,7 +24,39 @@ SkipKind = Literal[
     "not judged",  # the calls cannot be compared
 ]
 
+SeededBugKind = Literal[
+    "frozen size",
+    "perturbed weight",
+    "dropped output",
+    "cast to half",
+    "swapped branch",
+    "every bug",
+]
+
 SeededBugResult = Literal["caught", "missed", "does not apply"]
+
+DifferenceKind = Literal[
+    "structure", "dtype", "shape", "device", "values", "state", "raised", "hung", "crashed"
+]
+
+DifferenceCause = Literal[
+    "",  # rounding was not measured
+    "bug",
+    "rounding",
+    "tie",  # an integer or bool that eager's own rounding decides
+    "ambiguous",  # eager's own error is as large as its output
+]
+
+BranchStatus = Literal[
+    "verified",
+    "diverges",
+    "frozen but equal",
+    "not judged",
+    "unreached",
+    "outside the sizes",
+    "raises",  # no legal call takes it
+    "constant",  # no input steers the condition
+]
 
 AssumptionKind = Literal[
     "dim",  # a dim varies, in a range that the user did not declare
@@ -57,15 +89,12 @@ class Assumption:
 class Difference:
     """One thing on which two outcomes disagree.
 
-    ``kind``: structure, dtype, shape, device, values, state, raised, hung or crashed. ``path``: the
-    leaf, ``output['logits'][0]``. ``expected``: eager's side, ``actual``: the artifact's, as texts.
-    ``where``: the user's line that raised. ``own_error``: eager's own error at the worst element.
-    ``cause``: bug, rounding, tie (an integer or bool that eager's own rounding decides) or
-    ambiguous (eager's own error is as large as its output). Both are empty if rounding was not
-    measured.
+    ``path``: the leaf, ``output['logits'][0]``. ``expected``: eager's side, ``actual``: the
+    artifact's, as texts. ``where``: the user's line that raised. ``own_error``: eager's own error
+    at the worst element, None if rounding was not measured.
     """
 
-    kind: str
+    kind: DifferenceKind
     path: str
     expected: str
     actual: str
@@ -79,7 +108,7 @@ class Difference:
     rtol: float | None = None
     atol: float | None = None
     own_error: float | None = None
-    cause: str = ""
+    cause: DifferenceCause = ""
 
     @property
     def in_own_errors(self) -> float | None:
@@ -101,12 +130,11 @@ class Sizes:
 class SeededBug:
     """A bug that the self-test put into the artifact, and whether the item's calls catch it.
 
-    ``kind``: "frozen size", "perturbed weight", "dropped output", "cast to half", "swapped branch"
-    or "every bug". ``dim``: the dim whose size is frozen, else empty. ``explanation``: the call
-    that catches the bug, the number of calls that miss it, or why it does not apply.
+    ``dim``: the dim whose size is frozen, else empty. ``explanation``: the call that catches the
+    bug, the number of calls that miss it, or why it does not apply.
     """
 
-    kind: str
+    kind: SeededBugKind
     dim: str = ""
     result: SeededBugResult
     explanation: str
@@ -122,11 +150,9 @@ class Branch:
     """One condition of the user's code in one module, and the status of each of its outcomes.
 
     ``counts``: outcome to how often eager took it. Outcomes are ``True`` and ``False``, or of a
-    loop ``0 iterations``, ``1 iteration`` and ``2+ iterations``. ``status``: outcome to one of
-    verified, diverges, frozen but equal, not judged, unreached, outside the sizes, raises (no legal
-    call takes it) or constant (no input steers the condition). ``on_values``: tensors decide the
-    condition, and not only sizes and Python arguments. ``in_artifact``: the artifact has a branch
-    there; None if that is not known.
+    loop ``0 iterations``, ``1 iteration`` and ``2+ iterations``; ``status`` has the same keys.
+    ``on_values``: tensors decide the condition, and not only sizes and Python arguments.
+    ``in_artifact``: the artifact has a branch there; None if that is not known.
     """
 
     where: SourceLine
@@ -135,7 +161,7 @@ class Branch:
     module: str
     kind: str
     counts: dict[str, int]
-    status: dict[str, str]
+    status: dict[str, BranchStatus]
     on_values: bool = False
     in_artifact: bool | None = None
 

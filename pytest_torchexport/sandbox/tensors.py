@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.pytrees import is_plain, packed
-from pytest_torchexport.outcomes import torch_private
 from pytest_torchexport.sandbox.wire import UnknownClass, UnsupportedValue
 
 

@@ -15,9 +15,9 @@ import torch
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.outcomes.observe import Raised, Returned, State, observe, tensors_of
-from pytest_torchexport.outcomes.torch_private import times_written
 from pytest_torchexport.outcomes.torch_state import torch_globals
 from pytest_torchexport.sandbox import child, tensors
+from pytest_torchexport.torch_private import times_written
 
 
 class WithTorch:

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.outcomes import torch_private
 from pytest_torchexport.outcomes.messages import is_about_dims
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
 from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, has_loops

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.outcomes import torch_private
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable, TargetTraits
 from pytest_torchexport.targets.formats import torchscript
 from pytest_torchexport.targets.torchscript_shared import artifact_fields

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.outcomes import torch_private
 from pytest_torchexport.outcomes.subject import as_module, signature_of, spelled_out
 
 

@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.outcomes import torch_private
-from pytest_torchexport.outcomes.messages import source_line
-from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.source_line import SourceLine, source_line
 from pytest_torchexport.targets.formats.branches import Branches, frames_of_fx, users_place
 from pytest_torchexport.targets.formats.contents import (
     TensorTexts,

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.outcomes import torch_private
-from pytest_torchexport.outcomes.messages import short_path
+from pytest_torchexport import torch_private
+from pytest_torchexport.results.source_line import short_path
 
 SETTING = "torchexport_runtime_imports"
 

@@ -1,6 +1,6 @@
 """torch's ShapeEnv: the sizes, ranges and guards of what ``torch.export`` captured, or refused.
 
-Separate from sizes.py because it is about torch. ``outcomes/torch_private.py`` reads the
+Separate from sizes.py because it is about torch. ``torch_private.py`` reads the
 attributes, none of which torch documents; if torch has changed, nothing is known, and a test fails.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.outcomes import torch_private
+from pytest_torchexport import torch_private
 from pytest_torchexport.outcomes.torch_state import exports_observed
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.formats.sizes import Bounds, SizeFacts

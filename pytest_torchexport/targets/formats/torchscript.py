@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.pytrees import flatten
-from pytest_torchexport.outcomes import torch_private
-from pytest_torchexport.outcomes.messages import source_line
+from pytest_torchexport.results.source_line import source_line
 from pytest_torchexport.targets.formats.branches import (
     FRAME,
     Branches,

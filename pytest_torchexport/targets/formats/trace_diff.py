@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from pytest_torchexport.outcomes.messages import source_line
-from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.source_line import SourceLine, source_line
 from pytest_torchexport.targets.formats.branches import Place
 from pytest_torchexport.targets.formats.torchscript import (
     PACKING,

@@ -34,7 +34,7 @@ CHILDREN = {
         "outcomes.limits",
         "outcomes.messages",
         "outcomes.observe",
-        "outcomes.torch_private",
+        "torch_private",
         "outcomes.torch_state",
         "results.source_line",
         "sandbox.tensors",

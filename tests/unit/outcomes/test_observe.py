@@ -14,7 +14,7 @@ from torch import nn
 
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
-from pytest_torchexport.outcomes.messages import short_path, user_frame
+from pytest_torchexport.outcomes.messages import user_frame
 from pytest_torchexport.outcomes.observe import (
     Raised,
     Returned,
@@ -23,7 +23,7 @@ from pytest_torchexport.outcomes.observe import (
     observe,
     seed_everything,
 )
-from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.source_line import SourceLine, short_path
 
 
 def returned(function, *args, seed=0, **kwargs):

@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.outcomes.messages import is_users, source_line
-from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
 
 # -- tensors and modules -------------------------------------------------------------------------
 
@@ -222,6 +221,13 @@ def dynamo_is_loaded() -> bool:
 
 
 # -- pytrees -------------------------------------------------------------------------------------
+
+
+def registered_nodes() -> Mapping[type, Any]:
+    """Return torch's table of registered pytree nodes; empty if torch has none."""
+    import torch.utils._pytree as torch_pytree
+
+    return getattr(torch_pytree, "SUPPORTED_NODES", {})
 
 
 def flatten_registered(value: Any) -> tuple[list[Any], Any] | None:

@@ -1,4 +1,4 @@
-"""outcomes/torch_private.py: every function works with the torch that is installed.
+"""torch_private.py: every function works with the torch that is installed.
 
 A test that fails here means that torch renamed or dropped something private: look at the function
 of that name, find what torch has instead, and keep the old way for the versions that pyproject.toml
@@ -16,9 +16,10 @@ from torch import nn
 from torch.export import Dim
 
 import pytest_torchexport
-from pytest_torchexport.outcomes import torch_private as private
+from pytest_torchexport import torch_private as private
 
 ROOT = Path(pytest_torchexport.__file__).parent
+DOOR = ROOT / "torch_private.py"
 ADD = torch.ops.aten.add.Tensor
 
 
@@ -337,8 +338,6 @@ def test_a_refusal_gives_its_environment():
 
 # What is not torch's: the fields of a namedtuple, and Python's own.
 NOT_TORCHS = {"_exit", "_fields", "_getframe"}
-# inputs/ stands below outcomes/, and asks torch's table of pytrees alone.
-ALLOWED = {"outcomes/torch_private.py": "the door", "inputs/pytrees.py": "stands below the door"}
 
 
 def private_uses(path: Path) -> list[str]:
@@ -380,16 +379,13 @@ def _private_names(node: ast.AST, own: set[str], ours: set[str]) -> list[str]:
 
 def test_no_other_file_uses_private_torch():
     found = [
-        use
-        for path in sorted(ROOT.rglob("*.py"))
-        if path.relative_to(ROOT).as_posix() not in ALLOWED
-        for use in private_uses(path)
+        use for path in sorted(ROOT.rglob("*.py")) if path != DOOR for use in private_uses(path)
     ]
     assert found == []
 
 
 def test_the_search_for_private_torch_finds_it():
-    found = private_uses(ROOT / "outcomes" / "torch_private.py")
+    found = private_uses(DOOR)
     assert {"_schema", "_ops", "_C", "_pytree", "_python_dispatch"} <= {
         use.partition(": ")[2] for use in found
     }
