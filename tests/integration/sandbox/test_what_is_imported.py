@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import pytest_torchexport
 from pytest_torchexport.config import names
 from pytest_torchexport.sandbox.session import SandboxSession, Source
 
+ROOT = Path(pytest_torchexport.__file__).parent
 # Neither the libraries of tests, nor what loading an artifact has no use for.
 NEVER = {"pytest", "_pytest", "pluggy", "hypothesis", "xdist", "sympy"}
 
@@ -34,11 +37,11 @@ CHILDREN = {
         "outcomes.limits",
         "outcomes.messages",
         "outcomes.observe",
-        "torch_private",
         "outcomes.torch_state",
         "results.source_line",
         "sandbox.tensors",
         "sandbox.with_torch",
+        "torch_private",
     },
     "onnxruntime": EVERY_CHILD | {"sandbox.with_arrays"},
 }
@@ -47,7 +50,7 @@ CHILDREN = {
 def of_ours(modules):
     """The files of this package among modules; its rooms are packages and hold nothing."""
     own = {name.partition(".")[2] for name in modules if name.startswith("pytest_torchexport.")}
-    return {name for name in own if "." in name or name == "engine"}
+    return {name for name in own if "." in name or (ROOT / f"{name}.py").is_file()}
 
 
 @pytest.mark.parametrize("library", CHILDREN)
