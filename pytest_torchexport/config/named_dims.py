@@ -14,6 +14,8 @@ from functools import lru_cache
 from typing import Any
 
 ELLIPSIS = "..."
+# torch counts sizes in signed integers of 64 bits; offsets must fit beside them.
+MAX_SIZE = 2**62
 
 _OPERATORS: dict[type[ast.operator], Any] = {
     ast.Add: operator.add,
@@ -116,6 +118,10 @@ def parse_sizes(name: str, value: Any) -> range | tuple[int, ...]:
         raise ValueError(f"dim {name!r}: {value!r} holds no size at all")
     if sizes[0] < 0:
         raise ValueError(f"dim {name!r}: size {sizes[0]} is below 0")
+    if sizes[-1] > MAX_SIZE:
+        raise ValueError(
+            f"dim {name!r}: size {sizes[-1]} is above 2**62; legal are sizes from 0 to 2**62"
+        )
     return sizes
 
 

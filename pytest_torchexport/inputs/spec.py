@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -143,10 +144,8 @@ class InputSpec:
 
     def numel(self, sizes: Mapping[str, int]) -> int:
         """Elements of all tensor arguments at these sizes."""
-        return sum(
-            int(torch.Size([axis.evaluate(sizes) for axis in leaf.shape]).numel())
-            for leaf in self.tensors
-        )
+        # In Python's integers: torch's overflow, and a call too large to make would look small.
+        return sum(math.prod(axis.evaluate(sizes) for axis in leaf.shape) for leaf in self.tensors)
 
     def _arguments(self, call: Call) -> dict[str, Any]:
         return {**dict(zip(self.parameters, call.args, strict=False)), **call.kwargs}

@@ -6,7 +6,7 @@ The one way to open a session, for files that this run saved and for files from 
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from pytest_torchexport import targets
 from pytest_torchexport.config import names
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.outcomes.limits import share_of_memory
+from pytest_torchexport.outcomes.observe import killed_from_outside
 from pytest_torchexport.results.failures import LoadFailed
 from pytest_torchexport.sandbox import session as sandbox
 from pytest_torchexport.sandbox.process import ServerUnavailable
@@ -79,7 +80,7 @@ def opened(source: Source, plan: Plan) -> SandboxSession:
 
     Raises LoadFailed if there was no process for it: that is not the artifact's fault.
     """
-    return _started(SandboxSession(source, plan.settings.call_limit))
+    return _started(lambda: SandboxSession(source, plan.settings.call_limit))
 
 
 def function_called(function: str, source: Source, plan: Plan) -> SandboxFunctionCall:
@@ -87,7 +88,7 @@ def function_called(function: str, source: Source, plan: Plan) -> SandboxFunctio
 
     Raises LoadFailed if there was no process for it.
     """
-    return _started(SandboxFunctionCall(function, source, plan.settings.call_limit))
+    return _started(lambda: SandboxFunctionCall(function, source, plan.settings.call_limit))
 
 
 def artifact_directory(target: str) -> Path:
@@ -110,7 +111,11 @@ def _known_loader_of(target: str) -> Loader:
     return loader
 
 
-def _started(process: _Process) -> _Process:
+def _started(start: Callable[[], _Process]) -> _Process:
+    """Return the process; one that something else may have killed is started once more."""
+    process = start()
+    if killed_from_outside(process.problem):
+        process = start()
     if not process.started:
         raise LoadFailed(str(process.problem))
     return process

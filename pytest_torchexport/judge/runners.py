@@ -22,6 +22,7 @@ from pytest_torchexport.outcomes.observe import (
     State,
     Tensors,
     TimedOut,
+    killed_from_outside,
     observe,
     raised,
     tensors_of,
@@ -169,17 +170,11 @@ class InSandbox:
 
     def run(self, call: Call, seed: int) -> Outcome:
         """Return the outcome of the call, made from the state as loaded."""
-        return self._run(call, seed)[0]
+        return self._row([call], seed, state=False)[0][0]
 
     def in_a_row(self, calls: Sequence[Call], seed: int) -> list[tuple[Outcome, Tensors]]:
         """Return each call's outcome and state; a call starts where the one before ended."""
-        found: list[tuple[Outcome, Tensors]] = []
-        for call in calls:
-            if found and isinstance(found[-1][0], (Crashed, TimedOut)):
-                found.append(found[-1])  # the process is gone, and the state with it
-            else:
-                found.append(self._run(call, seed, anew=not found, state=True))
-        return found
+        return self._row(calls, seed, state=True)
 
     def tensors(self) -> Tensors:
         """Return the parameters and buffers that the artifact was loaded with, by name."""
@@ -196,11 +191,28 @@ class InSandbox:
         """Return the end of what the artifact printed."""
         return self.session.printed() if self.session is not None else self._printed
 
-    def _run(
-        self, call: Call, seed: int, *, anew: bool = True, state: bool = False
-    ) -> tuple[Outcome, Tensors]:
-        loaded = LoadedArtifact(session=self._opened(), artifact=self.artifact, device=self.device)
-        return loaded.run(call, seed=seed, limit=self.left(), anew=anew, state=state)
+    def _row(
+        self, calls: Sequence[Call], seed: int, *, state: bool
+    ) -> list[tuple[Outcome, Tensors]]:
+        """Make the calls; once more if something else may have killed the process."""
+        found = self._try(calls, seed, state=state)
+        if found and killed_from_outside(found[-1][0]):
+            found = self._try(calls, seed, state=state)
+        return found
+
+    def _try(
+        self, calls: Sequence[Call], seed: int, *, state: bool
+    ) -> list[tuple[Outcome, Tensors]]:
+        found: list[tuple[Outcome, Tensors]] = []
+        for call in calls:
+            if found and isinstance(found[-1][0], (Crashed, TimedOut)):
+                found.append(found[-1])  # the process is gone, and the state with it
+                continue
+            session = self._opened()
+            loaded = LoadedArtifact(session=session, artifact=self.artifact, device=self.device)
+            limit = self.left()
+            found.append(loaded.run(call, seed=seed, limit=limit, anew=not found, state=state))
+        return found
 
     def _opened(self) -> SandboxSession:
         if self.session is None or self.session.over:

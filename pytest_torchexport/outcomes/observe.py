@@ -96,6 +96,12 @@ class NotTransferable:
 
 Outcome = Returned | Raised | TimedOut | Crashed | NotTransferable
 
+
+def killed_from_outside(outcome: Outcome | None) -> bool:
+    """Return True if not the callable but the system or a person may have ended its process."""
+    return isinstance(outcome, Crashed) and outcome.from_outside
+
+
 # A module's parameters and buffers by name.
 Tensors = dict[str, torch.Tensor]
 # The attribute in which a wrapper (``FunctionModule``, ``FlatModule``) holds the module it calls.

@@ -25,6 +25,7 @@ from pytest_torchexport.outcomes.observe import (
     Returned,
     Tensors,
     TimedOut,
+    killed_from_outside,
 )
 from pytest_torchexport.sandbox import answers, guard, tensors, wire
 from pytest_torchexport.sandbox.answers import Answer
@@ -33,6 +34,10 @@ from pytest_torchexport.sandbox.process import PATIENCE_SECONDS, Child, Server, 
 
 # How much of an artifact's output is kept: its end, in bytes.
 OUTPUT_TAIL = 4000
+# Signals that no fault of an artifact raises: the system or a person sends them.
+_FROM_OUTSIDE = {
+    getattr(signal, name) for name in ("SIGHUP", "SIGKILL", "SIGTERM") if hasattr(signal, name)
+}
 MEGABYTE = 2**20
 
 
@@ -175,8 +180,11 @@ class SandboxProcess:
             self.close()
         return answer, answer.failure
 
-    def _not_started(self, reason: object) -> tuple[Answer, Crashed]:
-        crashed = Crashed(f"the clean process could not be started: {reason}")
+    def _not_started(self, reason: Outcome | Exception) -> tuple[Answer, Crashed]:
+        crashed = Crashed(
+            f"the clean process could not be started: {reason}",
+            from_outside=not isinstance(reason, Exception) and killed_from_outside(reason),
+        )
         self._ended = crashed
         return Answer(), crashed
 
@@ -342,7 +350,7 @@ def _reason(status: int | None) -> str:
 
 def _is_from_outside(status: int | None) -> bool:
     """Return True if the system or another process may have ended it."""
-    return status is None or status & 0x7F == getattr(signal, "SIGKILL", 0)
+    return status is None or status & 0x7F in _FROM_OUTSIDE
 
 
 def _directory_of(name: str) -> str | None:

@@ -417,15 +417,15 @@ def test_a_full_disk_is_told(monkeypatch, no_server, tmp_path, kilobytes):
 # -- processes -------------------------------------------------------------------------------------
 
 
-def before_answer(monkeypatch, number, act):
-    """Do something to a session before its answer of that number is asked for: the first is that it is ready, the
+def before_answer(monkeypatch, numbers, act):
+    """Do something to a session before its answers of these numbers are asked for: the first is that it is ready, the
     second that it has loaded.
     """
     plain, asked = SandboxSession._exchange, []
 
     def exchange(own, message, about, limit):
         asked.append(about)
-        if len(asked) == number:
+        if len(asked) in numbers:
             act(own)
         return plain(own, message, about, limit)
 
@@ -444,9 +444,21 @@ def kill_server(own):
 
 @pytest.mark.skipif(not process.FORKS, reason="there is no server where there is no fork")
 @pytest.mark.parametrize("target", ["trace", "onnx"])
-def test_who_is_killed_before_it_loads_is_told(monkeypatch, target):
-    before_answer(monkeypatch, 1, kill_child)
+@pytest.mark.parametrize("act", [kill_child, kill_server])
+@pytest.mark.parametrize("number", [1, 2])
+def test_who_is_killed_before_or_while_it_loads_is_loaded_again(monkeypatch, act, target, number):
+    before_answer(monkeypatch, {number}, act)
+    verdict = check(target)
+    assert verdict.status == "passed", (verdict.failure, verdict.reason)
+
+
+@pytest.mark.skipif(not process.FORKS, reason="there is no server where there is no fork")
+@pytest.mark.parametrize("target", ["trace", "onnx"])
+def test_who_is_killed_each_time_it_loads_is_told(monkeypatch, target):
+    before_answer(monkeypatch, {1, 2}, kill_child)
     failed(check(target), "LoadFailed", "could not be started: it was killed by SIGKILL")
+    before_answer(monkeypatch, {2, 4}, kill_child)
+    failed(check(target), "ArtifactCrashed", "while it was loaded: it was killed by SIGKILL")
 
 
 @pytest.mark.skipif(not process.FORKS, reason="there is no server where there is no fork")
@@ -454,7 +466,7 @@ def test_who_is_killed_before_it_loads_is_told(monkeypatch, target):
 @pytest.mark.parametrize("act", [kill_child, kill_server])
 @pytest.mark.parametrize("number", [3, 4, 6])
 def test_who_is_killed_in_between_is_loaded_again_and_watched(monkeypatch, act, target, number):
-    before_answer(monkeypatch, number, act)
+    before_answer(monkeypatch, {number}, act)
     verdict = check(target)
     assert verdict.status == "passed", (verdict.failure, verdict.reason)
     assert verdict.isolated

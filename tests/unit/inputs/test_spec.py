@@ -226,6 +226,7 @@ def test_a_dim_can_be_narrowed():
 def test_numel_counts_all_tensors_at_given_sizes():
     spec = spec_of(lambda x, y, n: x, torch.ones(2, 3), torch.ones(2), 7)
     assert spec.numel({"batch": 10}) == 40
+    assert spec.numel({"batch": 2**62}) == 2**64
 
 
 def test_requires_grad_is_kept():

@@ -149,6 +149,21 @@ def test_after_each_death_there_is_a_new_process(end):
     assert len(second.calls) == 1
 
 
+KILLED = Crashed("it was killed by SIGKILL", from_outside=True)
+
+
+def test_calls_of_a_process_that_something_else_killed_are_made_once_more():
+    first, second = Session([returned(X), KILLED]), Session([returned(X), returned(X + 1)])
+    found = isolated(first, second).in_a_row([Call((X,))] * 2, 0)
+    assert [outcome.value[0].tolist() for outcome, _ in found] == [[1, 2], [2, 3]]
+    assert [anew for _, _, anew, _ in second.calls] == [True, False]
+
+
+def test_calls_of_a_process_that_is_killed_each_time_died():
+    artifact = isolated(Session([KILLED]), Session([KILLED]))
+    assert artifact.run(Call((X,)), 0) == KILLED
+
+
 def test_calls_in_a_row_go_on_from_each_other():
     session = Session([returned(X), returned(X)], {"buffer count": X})
     found = isolated(session).in_a_row([Call((X,)), Call((X,))], 0)
