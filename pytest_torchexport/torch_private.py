@@ -94,6 +94,14 @@ def buffers_of(module: torch.nn.Module) -> Mapping[str, torch.Tensor | None]:
     return found
 
 
+def non_persistent_of(module: torch.nn.Module) -> frozenset[str]:
+    """Return the names of a module's own buffers that ``state_dict`` leaves out.
+
+    Empty for a ScriptModule, which knows none, and if torch keeps them elsewhere.
+    """
+    return frozenset(vars(module).get("_non_persistent_buffers_set", ()))
+
+
 def children_of(module: torch.nn.Module) -> Mapping[str, torch.nn.Module | None]:
     """Return a module's own submodules, also those that are None (not of a ScriptModule)."""
     if isinstance(module, torch.jit.ScriptModule):

@@ -2,7 +2,8 @@
 
 Raises StateDiffers: the artifact keeps a state that forward does not have, does not start in the
 module's state, or parts from eager in a row of calls. Raises ArtifactCrashed or ArtifactHung if it
-does not survive a row.
+does not survive a row. A buffer with ``persistent=False`` is a cache: if it alone differs, and the
+outputs of each row agree, that is a note.
 """
 
 from __future__ import annotations
@@ -49,10 +50,22 @@ def check_stateless(case: Case) -> None:
 
 def check_start(case: Case) -> None:
     """Raise StateDiffers if the artifact does not start in the module's state."""
-    if case.foreign or not case.reference.stateful:
+    eager, judge = case.reference, case.judge
+    if case.foreign or not eager.stateful:
         return
-    pristine = case.reference.pristine.copy().to(case.plan.device)
-    raise_if_moved_on(tensors_of(pristine.module), case.judge.tensors(), case.reference.changes)
+    tensors = tensors_of(eager.pristine.copy().to(case.plan.device).module)
+    carried = judge.tensors()
+    registers, caches = _split(tensors, eager.caches)
+    raise_if_moved_on(registers, carried, eager.changes)
+    moved = carried_differences(caches, carried, Tolerance(0.0, 0.0))
+    if not moved:
+        return
+    row = [case.spec.example] * LENGTH
+    pairs = zip(eager.in_a_row(row), judge.in_a_row(row), strict=True)
+    for number, ((wanted, _), (found, _)) in enumerate(pairs, start=1):
+        if isinstance(wanted, Returned) and judge.differences(row[:number], wanted, found):
+            raise_if_moved_on(caches, carried, eager.changes)
+    case.log.note(_of_caches("exporting ran forward and changed", moved))
 
 
 def check_rows(case: Case) -> None:
@@ -82,12 +95,14 @@ def _rows(case: Case) -> list[list[Call]]:
 def _check_row(case: Case, calls: Sequence[Call]) -> None:
     eager, judge = case.reference, case.judge
     before = tensors_of(eager.pristine.module)
+    hidden: list[Difference] = []
     pairs = zip(eager.in_a_row(calls), judge.in_a_row(calls), strict=True)
     for number, ((wanted, left), (found, right)) in enumerate(pairs, start=1):
         if not isinstance(wanted, Returned):
             case.log.note(f"eager does not return from call {number} in a row: {wanted}")
             return
-        more = carried_differences(left, right, judge.tolerance)
+        registers, caches = _split(left, eager.caches)
+        more = carried_differences(registers, right, judge.tolerance)
         differences = judge.differences(calls[:number], wanted, found, (left, right), more)
         raise_if_parted(number, len(calls), differences, eager.changes, stateful=True, state=left)
         dropped = not_carried(before, left, right)
@@ -95,6 +110,9 @@ def _check_row(case: Case, calls: Sequence[Call]) -> None:
             case.log.note(
                 f"the artifact does not carry {', '.join(dropped)}, which forward changes"
             )
+        hidden += carried_differences(caches, right, judge.tolerance)
+    if hidden:
+        case.log.note(_of_caches("calls in a row leave other numbers than eager's in", hidden))
 
 
 def raise_if_moved_on(pristine: Tensors, carried: Tensors, changes: Sequence[str]) -> None:
@@ -148,6 +166,18 @@ def not_carried(eager: Tensors, changed: Tensors, artifact: Tensors) -> list[str
         and name in changed
         and compare_values(before, changed[name], exact, name)
     ]
+
+
+def _split(tensors: Tensors, names: Container[str]) -> tuple[Tensors, Tensors]:
+    """Return the tensors under other names, and those under these."""
+    others = {name: tensor for name, tensor in tensors.items() if name not in names}
+    return others, {name: tensor for name, tensor in tensors.items() if name in names}
+
+
+def _of_caches(what: str, differences: Sequence[Difference]) -> str:
+    """Return the note on caches that differ although the outputs agree."""
+    names = ", ".join(dict.fromkeys(item.path for item in differences))
+    return f"{what} {names} (persistent=False); no output shows it"
 
 
 def _changes(changes: Sequence[str]) -> tuple[str, ...]:

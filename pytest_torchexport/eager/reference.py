@@ -24,6 +24,7 @@ from pytest_torchexport.outcomes.observe import (
     Returned,
     State,
     Tensors,
+    caches_of,
     differ,
     observe,
     tensors_of,
@@ -67,6 +68,8 @@ class Reference:
         self.draws: tuple[str, ...] = ()
         self.changes: tuple[str, ...] = ()
         self.stateful = False
+        # Buffers with persistent=False, also those that calls in a row register.
+        self.caches = caches_of(self.pristine.module)
         self.returns_nan = False
         self._plan = plan
         self._note = note
@@ -147,6 +150,7 @@ class Reference:
             moved = call.to(self._plan.device)
             outcome = self._observe(subject.function, moved, seed=self._plan.seed)
             found.append((outcome, tensors_of(subject.module)))
+        self.caches |= caches_of(subject.module)
         return found
 
     def on_device(self, call: Call, outcome: Outcome) -> Outcome:

@@ -20,7 +20,7 @@ from pytest_torchexport.inputs.pytrees import clone, is_plain
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import message_and_line, printable
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.torch_private import buffers_of, times_written
+from pytest_torchexport.torch_private import buffers_of, non_persistent_of, times_written
 
 
 @dataclass(frozen=True)
@@ -214,6 +214,17 @@ def tensors_of(module: Any, only: Container[str] | None = None) -> Tensors:
     kinds = (("parameter", module.named_parameters()), ("buffer", module.named_buffers()))
     tensors = [(f"{kind} {_unwrapped(path)}", t) for kind, named in kinds for path, t in named]
     return {name: t.detach().clone() for name, t in tensors if only is None or name in only}
+
+
+def caches_of(module: Any) -> frozenset[str]:
+    """Return the names, as in ``tensors_of``, of the buffers with ``persistent=False``."""
+    if not isinstance(module, torch.nn.Module):
+        return frozenset()
+    return frozenset(
+        f"buffer {_unwrapped(f'{path}.{name}' if path else name)}"
+        for path, part in module.named_modules()
+        for name in non_persistent_of(part)
+    )
 
 
 def _unwrapped(name: str) -> str:

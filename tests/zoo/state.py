@@ -8,7 +8,20 @@ from typing import Dict, List, Optional  # noqa: UP035  # TorchScript's words
 import torch
 from torch import Tensor, nn
 
-from zoo.row import DIFFERS, REFUSED, STATE, call, normal, row, truth
+from zoo.row import (
+    B_T_4,
+    DIFFERS,
+    FROZEN,
+    NARROWED,
+    RAISES,
+    REFUSED,
+    STATE,
+    UNVERIFIED,
+    call,
+    normal,
+    row,
+    truth,
+)
 
 
 class BufferCounter(nn.Module):
@@ -441,6 +454,95 @@ class WritesCopyOfBuffer(nn.Module):
         return x + state
 
 
+# -- caches: buffers with persistent=False ---------------------------------------------------------
+
+
+class RotaryTable(nn.Module):
+    """A table that grows when a longer input comes."""
+
+    def __init__(self, size: int = 0) -> None:
+        super().__init__()
+        frequencies = 1.0 / (100 ** (torch.arange(0, 4, 2).float() / 4))
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.register_buffer("table", self.rows(size), persistent=False)
+
+    def rows(self, size: int) -> Tensor:
+        return torch.outer(torch.arange(size).float(), self.frequencies).cos()
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[1]
+        if self.table.shape[0] < size:
+            self.table = self.rows(size)
+        table = self.table[:size]
+        return x * torch.cat([table, table], -1)
+
+
+class RegistersMask(nn.Module):
+    """Registers its mask when it is first needed, or too small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", None, persistent=False)
+
+    def forward(self, x):
+        size = x.shape[1]
+        if self.mask is None or self.mask.shape[-1] < size:
+            mask = torch.ones(size, size, dtype=torch.bool).triu(1)
+            self.register_buffer("mask", mask, persistent=False)
+        scores = x @ x.transpose(1, 2)
+        return scores.masked_fill(self.mask[:size, :size], -1e9).softmax(-1) @ x
+
+
+class Scratch(nn.Module):
+    """Writes before it reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scratch", torch.zeros(2, 3), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.scratch.copy_(x.mean(0).expand(2, 3))
+        return x - self.scratch[0]
+
+
+class SilentCache(nn.Module):
+    """As SilentBuffer, and nobody asks for the count after loading."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x * 2
+
+
+class CountsInCache(nn.Module):
+    """As BufferCounter: an output shows the count, so it is state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x * self.calls
+
+
+class StaleScale(nn.Module):
+    """As WarmsUp: the first call decides about all later ones, and tracing is a call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.zeros(()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = torch.where(self.scale == 0, x.abs().max() + 1, self.scale)
+        self.scale.copy_(scale)
+        return x / scale
+
+
+TIMES_4 = call(normal(2, 5, 4))
 X = call(normal(4, 3))
 # Tracing runs forward, so a saved trace has counted once already. ONNX graphs return no state, and
 # the legacy exporter, which traces, keeps the state after its run as a constant.
@@ -514,6 +616,43 @@ STATEFUL = (
     ),
     # TorchScript compiles the class of the object too, so the artifact counts.
     row("counts in an object", CountsInObject, X, truth(STATE, script=None)),
+    # torch.export copies the new table into the old one, of another size.
+    row(
+        "rotary table",
+        RotaryTable,
+        TIMES_4,
+        truth(export=RAISES, onnx=REFUSED),
+        shapes=B_T_4,
+    ),
+    row(
+        "rotary table, grown",
+        lambda: RotaryTable(5),
+        TIMES_4,
+        truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
+        shapes=B_T_4,
+        line="if self.table.shape[0] < size:",
+    ),
+    row(
+        "rotary table, large",
+        lambda: RotaryTable(64),
+        TIMES_4,
+        shapes=B_T_4,
+        weak=UNVERIFIED,
+        ci="",
+    ),
+    row(
+        "registers its mask",
+        RegistersMask,
+        TIMES_4,
+        truth(script=REFUSED, export=RAISES, onnx=REFUSED),
+        shapes=B_T_4,
+        ci="",
+    ),
+    # The legacy exporter does not support aten::copy.
+    row("scratch", Scratch, X, truth(onnx_legacy=REFUSED), ci=""),
+    row("silent cache", SilentCache, X, ci="trace"),
+    row("counts in a cache", CountsInCache, X, COUNTED),
+    row("stale scale", StaleScale, X, COUNTED | {"trace": DIFFERS}, ci=""),
     row("mask cache", MaskCache, X, truth(script=REFUSED)),
     row("lazy table", LazyTable, X, truth(script=REFUSED), ci="onnx", round_trip=True),
     row("sorted names", SortedNames, X, truth(script=REFUSED)),
