@@ -1,4 +1,4 @@
-"""Generate the reference pages of the settings and the failures from the code.
+"""Generate the reference pages of the settings, the failures and the versions from the code.
 
 ``python docs/make_reference.py`` writes them; tests/test_docs.py checks that they are up to date.
 """
@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest_torchexport
+from pytest_torchexport.config import tested
 from pytest_torchexport.config.settings import TABLE, Setting
 from pytest_torchexport.results.failures import Failure
 
@@ -63,6 +66,81 @@ classes are raised as an `ExceptionGroup`.
 [switch one target off](../howto/one-target-off.md#expect-a-failure) shows how to expect one.
 """
 
+COMPATIBILITY = """# Compatibility
+
+This page lists the versions on which the plugin's own tests have run, and what is different there.
+The lowest and the newest versions of every dependency are among them. On other versions, a run with
+`--torchexport-strict` names what is untested in its summary.
+
+## Runs
+
+Each run is one of the whole suite, but for the models of transformers, timm and torchvision, whose
+releases each need one version of torch. *verdicts* is the number of small models on a target whose
+verdict was the true one; CI's selection of them. A skipped test needs something that is missing,
+for example a GPU.
+
+"""
+
+DIFFERENCES = """
+## Truths that depend on the version
+
+The same model can be exported well with one version of torch and badly with another. The table has
+the small models of the plugin's tests whose true verdict differs between the versions above. *-*:
+the run did not check this model on this target.
+
+"""
+
+NO_DIFFERENCES = (
+    "No model of the plugin's tests has another true verdict on one of these versions.\n"
+)
+
+PACKAGES = ("python", "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "pytest", "hypothesis")
+COUNTS = ("passed", "failed", "skipped", "xfailed")
+
+
+def compatibility_page() -> str:
+    """Return the page of versions: the recorded runs, and the zoo rows whose truth differs."""
+    runs = tested.runs()
+    heads = [*PACKAGES, *COUNTS, "verdicts", "date"]
+    rows = [
+        [
+            *(run.versions.get(name, "-") for name in PACKAGES),
+            *(str(run.tests.get(count, 0)) for count in COUNTS),
+            str(run.verdicts),
+            run.date,
+        ]
+        for run in runs
+    ]
+    differing = list(_differing(runs))
+    names = [run.name.replace(" with ", ", ") for run in runs]
+    differences = (
+        _table(["model", "target", *names, "why"], differing) if differing else NO_DIFFERENCES
+    )
+    return GENERATED + COMPATIBILITY + _table(heads, rows) + DIFFERENCES + differences
+
+
+def _differing(runs: Sequence[tested.Run]) -> Iterator[list[str]]:
+    """Yield a row per model and target whose truth depends on the version."""
+    import zoo
+
+    for row in zoo.ZOO:
+        for target in row.changed():
+            cells = [_truth(run.zoo.get(row.name, {}), target) for run in runs]
+            changes = [change for change, truths in row.elsewhere.items() if target in truths]
+            why = "; ".join(f"[{c.words}]({c.link}) (`{c.versions}`)" for c in changes)
+            yield [row.name, f"`{target}`", *cells, why]
+
+
+def _truth(truths: dict[str, str | None], target: str) -> str:
+    if target not in truths:
+        return "-"
+    return f"`{truths[target]}`" if truths[target] else "passes"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
 
 def settings_page() -> str:
     """Return the page of settings, one section per row of the table."""
@@ -77,7 +155,11 @@ def failures_page() -> str:
 
 def pages() -> dict[Path, str]:
     """Return the text of every generated page by its path."""
-    return {REFERENCE / "settings.md": settings_page(), REFERENCE / "failures.md": failures_page()}
+    return {
+        REFERENCE / "settings.md": settings_page(),
+        REFERENCE / "failures.md": failures_page(),
+        REFERENCE / "compatibility.md": compatibility_page(),
+    }
 
 
 def _setting(row: Setting) -> str:
@@ -108,5 +190,6 @@ def _used(name: str) -> bool:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the zoo
     for path, text in pages().items():
         path.write_text(text, encoding="utf-8")

@@ -12,6 +12,8 @@ from email import message_from_string
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import pytest_torchexport
 
@@ -73,6 +75,17 @@ def test_the_sdist_has_what_its_tests_and_its_documentation_need(built):
     assert {"tests/test_package.py", "docs/index.md", "examples/test_quickstart.py"} <= names
     hidden = {name for name in names if re.search(r"(^|/)(\.|__pycache__)", name)}
     assert hidden <= ADDED_BY_HATCHLING
+
+
+def test_tox_tests_the_lowest_versions_that_are_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = map(Requirement, project["dependencies"] + project["optional-dependencies"]["onnx"])
+    lowest = {one.name: Version(str(one.specifier).removeprefix(">=")) for one in declared}
+    tox = (ROOT / "tox.ini").read_text(encoding="utf-8")
+    pinned = dict(re.findall(r"^    torch29: ([\w-]+)==(\S+)$", tox, re.MULTILINE))
+    assert {name: Version(version) for name, version in pinned.items()} == lowest
+    assert project["requires-python"] == ">=3.11"
+    assert "py{311-torch29," in tox
 
 
 def test_the_version_stands_once():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import zoo
@@ -12,6 +14,7 @@ from zoo.in_ci import gaps, round_trip_gaps
 
 import pytest_torchexport
 
+ROOT = Path(__file__).parents[1]
 # How many models the zoo has at least that must pass, and that must fail, per target.
 HEALTHY = {"trace": 290, "script": 335, "export": 290, "onnx": 275, "onnx_legacy": 265}
 BROKEN = {"trace": 160, "script": 110, "export": 160, "onnx": 165, "onnx_legacy": 180}
@@ -38,6 +41,22 @@ def test_every_row_says_what_is_true_of_every_target() -> None:
     for row in zoo.ZOO:
         assert tuple(row.expect) == zoo.TARGETS, row.name
         assert set(row.expect.values()) - {None, zoo.SKIPPED} <= failures, row.name
+
+
+def test_a_change_is_explained_by_a_link_and_is_not_about_the_versions_of_ci() -> None:
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    pinned = dict(re.findall(r"^([\w-]+)==(\S+)$", constraints, re.MULTILINE))
+    for change in {change for row in zoo.ZOO for change in row.elsewhere}:
+        assert re.fullmatch(r"https://\S+", change.link), change
+        assert change.words, change
+        assert not change.applies(pinned), change
+
+
+def test_a_truth_elsewhere_is_another_one_of_a_known_target() -> None:
+    for row in zoo.ZOO:
+        for differing in row.elsewhere.values():
+            assert {*differing} <= {*zoo.TARGETS}, row.name
+            assert all(row.expect[target] != truth for target, truth in differing.items()), row.name
 
 
 def test_a_line_is_of_the_models_own_source() -> None:

@@ -142,7 +142,8 @@ class Settings:
         check=truth,
         legal="true, false",
         help="Fail, instead of skipping or warning, if a target or device is unavailable or "
-        "nothing was really checked.",
+        "nothing was really checked. The summary names the versions of Python, torch and ONNX on "
+        "which the plugin's own tests have not run.",
         flag=True,
     )
     self_test: bool = _row(

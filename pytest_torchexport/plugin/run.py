@@ -220,6 +220,12 @@ class Run:
         terminalreporter.section("torchexport")
         for line in summary_lines(self.results, self.config.get_terminal_writer().markup):
             terminalreporter.write_line(line)
+        if self.configuration.settings.strict:
+            from pytest_torchexport.config import tested
+            from pytest_torchexport.results import reports
+
+            if line := tested.untested(reports.environment(), tested.runs()):
+                terminalreporter.write_line(line)
         if self.config.get_verbosity() > 0:
             for line in detail_lines(self.results):
                 terminalreporter.write_line(line)

@@ -21,6 +21,18 @@ FORMATS: dict[str, Render] = {
     "json": json.render,
 }
 
+# The packages that a verdict depends on.
+PACKAGES = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "numpy",
+    "hypothesis",
+    "pytest",
+)
+
 
 def write(path: Path, text: str) -> None:
     """Write the whole file or nothing; make its directory if needed. Raises OSError."""
@@ -42,7 +54,7 @@ def write(path: Path, text: str) -> None:
 def environment() -> dict[str, str]:
     """Return the versions of the packages that a verdict depends on, as far as installed."""
     found = {"python": platform.python_version()}
-    for name in ("torch", "onnx", "onnxruntime", "onnxruntime-gpu", "hypothesis", "pytest"):
+    for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

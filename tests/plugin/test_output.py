@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pytest_torchexport.config import tested
+
 LIAR = """
 @pytest.mark.torchexport('liar', 'mirror')
 def test_net(x): Net()(x)
@@ -100,6 +102,16 @@ def test_quiet_has_no_table_and_an_unrelated_run_neither(suite, run):
     suite(TABLE)
     run("-q").stdout.no_fnmatch_line("*= torchexport =*")
     run("-k", "test_plain").stdout.no_fnmatch_line("*= torchexport =*")
+
+
+def test_strict_names_the_versions_on_which_the_plugin_is_untested(suite, run, monkeypatch):
+    suite("@pytest.mark.torchexport('mirror')\ndef test_net(x): Net()(x)\n")
+    monkeypatch.setattr(tested, "runs", tuple)
+    result = run("--torchexport-strict")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["untested: torch * with Python 3.*; tested: nothing"])
+    monkeypatch.setattr(tested, "untested", lambda *_: "")
+    run("--torchexport-strict").stdout.no_fnmatch_line("untested: *")
 
 
 def test_verbose_says_what_a_verdict_rests_on(suite, run):

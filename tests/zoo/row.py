@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from versions import INSTALLED, Change
 
 TARGETS = ("trace", "script", "export", "onnx", "onnx_legacy")
 
@@ -55,6 +56,21 @@ class Row:
     # Whether CI also runs the round_trip check: save, load in a clean process, call there. It
     # always does so on rows about files, and if the truth is LoadFailed or RoundTripDiffers.
     round_trip: bool = False
+    # The truth on other versions of torch or ONNX's packages, for the targets where it differs.
+    elsewhere: Mapping[Change, Mapping[str, str | None]] = field(default_factory=dict)
+
+    def truth(self, installed: Mapping[str, str] = INSTALLED) -> dict[str, str | None]:
+        """Return the truth by target on these versions; by default, on those of this run."""
+        found = dict(self.expect)
+        for change, differing in self.elsewhere.items():
+            if change.applies(installed):
+                found |= differing
+        return found
+
+    def changed(self) -> tuple[str, ...]:
+        """Return the targets whose truth depends on the version."""
+        named = {target for differing in self.elsewhere.values() for target in differing}
+        return tuple(target for target in TARGETS if target in named)
 
 
 # The warning of a pass in which no call took some outcome. Script keeps the branch and needs none.
@@ -121,6 +137,7 @@ def row(
     line: str = "",
     ci: str = "trace",
     round_trip: bool = False,
+    elsewhere: Mapping[Change, Mapping[str, str | None]] | None = None,
     **options: Any,
 ) -> Row:
     """Return a row; ``ci`` names the targets that CI checks, as ``"trace export"``."""
@@ -135,6 +152,7 @@ def row(
         line=line,
         ci=tuple(ci.split()),
         round_trip=round_trip,
+        elsewhere=elsewhere or {},
     )
 
 

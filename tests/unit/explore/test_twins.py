@@ -211,9 +211,14 @@ def test_the_recorder_is_put_into_inner_functions_too(tmp_path):
         for item in code.co_consts:
             yield from constants(item) if isinstance(item, types.CodeType) else [item]
 
+    def functions(code):
+        inner = [item for item in code.co_consts if isinstance(item, types.CodeType)]
+        return 1 + sum(map(functions, inner))
+
     placed_in = list(constants(with_recorder(twin, found.recorder)))
     assert not any(isinstance(item, str) and "torchexport" in item for item in placed_in)
-    assert sum(item is found.recorder for item in placed_in) == 3
+    # Python 3.11 makes a function of the comprehension too.
+    assert sum(item is found.recorder for item in placed_in) == functions(twin) >= 2
     assert not any(item is found.recorder for item in constants(twin))
 
 

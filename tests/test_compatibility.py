@@ -1,0 +1,81 @@
+"""scripts/compatibility.py: what is recorded of a run is what the run's own report says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+import zoo
+from versions import INSTALLED, Change
+
+from pytest_torchexport.config import tested
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts/compatibility.py"
+REPORT = """<testsuites><testsuite timestamp="2026-11-22T20:39:52">
+<testcase classname="tests.test_zoo" name="test_verdict_is_the_truth[{row}-trace]"/>
+<testcase classname="tests.test_zoo" name="test_verdict_is_the_truth[{row}-onnx]"><failure/></testcase>
+<testcase classname="tests.test_zoo" name="test_an_isolated_verdict_is_the_truth[int-out-script]"/>
+<testcase classname="tests.targets.test_contract.TestEveryTarget" name="test_it[trace]"/>
+<testcase classname="tests.targets.test_contract" name="test_gpu"><skipped type="pytest.skip"/></testcase>
+<testcase classname="examples.test_quickstart" name="test_bug"><skipped type="pytest.xfail"/></testcase>
+<testcase classname="examples.test_quickstart" name="test_error"><error/></testcase>
+</testsuite></testsuites>"""
+ROW = zoo.ZOO[0]
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import compatibility
+
+    return compatibility
+
+
+def report() -> ET.Element:
+    return ET.fromstring(REPORT.format(row=ROW.name.replace(" ", "-")))
+
+
+def test_a_run_is_recorded_with_its_versions_counts_and_what_it_left_out(script):
+    run = script.run_of(report())
+    assert run.date == "2026-11-22"
+    assert run.versions == INSTALLED
+    assert run.tests == {"failed": 2, "passed": 3, "skipped": 1, "xfailed": 1}
+    assert run.verdicts == 1
+    assert "tests/test_docs.py" in run.left_out
+    ran = {"tests/test_zoo.py", "tests/targets/test_contract.py", "examples/test_quickstart.py"}
+    assert not ran & {*run.left_out}
+    assert not run.passed
+
+
+def test_of_the_rows_whose_truth_depends_on_versions_only_what_passed_is_recorded(
+    script, monkeypatch
+):
+    change = Change(versions="torch>=2", link="https://example.org/1", words="words")
+    elsewhere = {change: {"trace": "ExportRefused", "onnx": "ExportRefused"}}
+    monkeypatch.setattr(zoo, "ZOO", (replace(ROW, elsewhere=elsewhere), *zoo.ZOO[1:]))
+    found = script.run_of(report()).zoo
+    assert found[ROW.name] == {"trace": "ExportRefused"}
+
+
+def test_a_report_without_tests_is_refused(script):
+    with pytest.raises(ValueError, match="no tests"):
+        script.run_of(ET.fromstring("<testsuites/>"))
+
+
+def test_a_run_replaces_the_one_on_the_same_torch_and_python(tmp_path):
+    path, into = tmp_path / "run.xml", tmp_path / "tested.json"
+    path.write_text(REPORT.format(row="any"), encoding="utf-8")
+    into.write_text("[]", encoding="utf-8")
+    for _ in range(2):
+        command = [sys.executable, SCRIPT, path, "--into", into]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    (run,) = tested.runs(into)
+    assert run.versions == INSTALLED
+    assert json.loads(into.read_text(encoding="utf-8"))[0]["tests"] == run.tests

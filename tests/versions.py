@@ -1,0 +1,37 @@
+"""Changes in torch and in ONNX's packages after which a zoo row has another truth.
+
+The truth of a row (``expect``) is that of the versions in ``constraints.txt``. Where it differs on
+other versions, ``elsewhere`` names the change and the truth there. ``docs/reference/compatibility.md``
+lists all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from packaging.requirements import Requirement
+
+from pytest_torchexport.results import reports
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A change in another package, with the upstream issue, pull request or release note.
+
+    ``versions``: those on which the truth is another one, as a requirement: ``"torch<2.12"``.
+    ``words``: what the package does on these versions.
+    """
+
+    versions: str
+    link: str
+    words: str
+
+    def applies(self, installed: Mapping[str, str]) -> bool:
+        """Return True if the versions are among those that the change is about."""
+        needed = Requirement(self.versions)
+        found = installed.get(needed.name)
+        return found is not None and needed.specifier.contains(found, prereleases=True)
+
+
+INSTALLED = reports.environment()
