@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from slow import slow
 
 SUITE = """
 @pytest.fixture
@@ -122,7 +123,7 @@ def test_file(torchexport, tmp_path, x):
 """
 
 
-@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("declared", [pytest.param(True, marks=slow), False])
 def test_a_custom_operator_is_there_where_it_is_declared(
     library, suite, run_apart, text_of, declared
 ):

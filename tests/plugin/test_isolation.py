@@ -220,6 +220,7 @@ def _is_kept(path):
     assert "-> Tensor:" in torch.jit.load(path).code
 
 
+@slow
 def test_with_xdist_it_is_the_same_and_nothing_is_left_behind(
     suite, run_apart, pytester, verdicts, own_tmp
 ):
@@ -527,7 +528,7 @@ def wait_for_output(own_tmp, process):
         ("call", signal.SIGINT),
         pytest.param("call", signal.SIGTERM, marks=slow),
         pytest.param("call", signal.SIGKILL, marks=slow),
-        ("isolated call", signal.SIGINT),
+        pytest.param("isolated call", signal.SIGINT, marks=slow),
         pytest.param("save", signal.SIGINT, marks=slow),
         ("save", signal.SIGTERM),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from slow import slow
 
 from pytest_torchexport import targets
 from pytest_torchexport.config import names
@@ -232,7 +233,9 @@ def test_after():
 """
 
 
-@pytest.mark.parametrize("option", [(), ("-n", "1")], ids=["alone", "xdist"])
+@pytest.mark.parametrize(
+    "option", [(), pytest.param(("-n", "1"), marks=slow)], ids=["alone", "xdist"]
+)
 def test_a_loop_that_never_ends_is_a_failure_and_the_run_goes_on(suite, run_apart, text_of, option):
     suite(LOOP, fakes=False, torchexport_time_limit="4")
     result = run_apart("-v", *option, timeout=90)

@@ -101,6 +101,7 @@ BAKED = (
         ToList,
         call(normal(4, 3)),
         truth(trace=DIFFERS, script=REFUSED, onnx_legacy=DIFFERS),
+        ci="",
     ),
     row(
         "through numpy",

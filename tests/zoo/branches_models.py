@@ -516,7 +516,7 @@ MODEL_BRANCHES = (
         call(N, torch.tensor(3)),
         line="for _ in range(int(n))",
         values={"n": (0, 3)},
-        ci="script onnx_legacy",
+        ci="onnx_legacy",
     ),
     row(
         "repeat by mask",
@@ -644,7 +644,7 @@ MODEL_BRANCHES = (
         X,
         call(N * 6),
         line="if bool((out.amax(1) < 0.4).any())",
-        ci="script",
+        ci="",
     ),
     row(
         "expert by index",
@@ -685,7 +685,7 @@ MODEL_BRANCHES = (
         call(BOXES, SCORES),
         EQUAL,
         witnesses=(call(BOXES, SCORES * 0.5),),
-        ci="script",
+        ci="",
     ),
     branch(
         "detections, from none",
@@ -703,6 +703,7 @@ MODEL_BRANCHES = (
         call(BOXES, filled(0.7, 5)),
         line="kept.",
         values=SHARES,
+        ci="",
     ),
     branch(
         "suppression",
@@ -721,7 +722,7 @@ MODEL_BRANCHES = (
         call(torch.tensor([[6], [6]])),
         line="if (new == 2).all()",
         values={"ids": (0, 7)},
-        ci="trace onnx",
+        ci="onnx",
     ),
     row(
         "generate, masked",
@@ -749,6 +750,6 @@ MODEL_BRANCHES = (
         call(labels(0, 0, 0, 0)),
         line="if label != 0 and label != previous",
         shapes={"logits": "4 4"},
-        ci="script export",
+        ci="export",
     ),
 )

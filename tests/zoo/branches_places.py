@@ -386,14 +386,14 @@ PLACE_BRANCHES = (
         ci="",
     ),
     # The strict capture that torch.onnx.export falls back to accepts assertions.
-    row("positive, asserted", PositiveAsserted, call(N.abs()), truth(export=REFUSED), ci="script"),
+    row("positive, asserted", PositiveAsserted, call(N.abs()), truth(export=REFUSED), ci=""),
     branch(
         "asserted, then branch",
         AssertedThenBranch,
         X,
         call(N + 1),
         line="if x.mean() > 0.4",
-        ci="trace script",
+        ci="trace",
     ),
     branch("in helper", InHelper, X, call(N * 2), line="if x.max() > 2.2", ci=""),
     branch(
@@ -412,10 +412,11 @@ PLACE_BRANCHES = (
         call(N + 1),
         line="value * 2 if value.mean() > limit else value.neg()",
         expect=PYTHON,
+        ci="",
     ),
-    branch("decorated", Decorated, X, call(N * 2), line="if x.var() > 2.0"),
-    branch("without grad", WithoutGrad, X, call(N + 1), line="if x.mean() > 0.25"),
-    branch("in method", InMethod, X, call(N * 2), line="if self.excited(x)"),
+    branch("decorated", Decorated, X, call(N * 2), line="if x.var() > 2.0", ci=""),
+    branch("without grad", WithoutGrad, X, call(N + 1), line="if x.mean() > 0.25", ci=""),
+    branch("in method", InMethod, X, call(N * 2), line="if self.excited(x)", ci=""),
     branch(
         "in property",
         InProperty,
@@ -433,6 +434,7 @@ PLACE_BRANCHES = (
         call(N + 1),
         line="x.relu() if x.sum() > 1 else x.neg()",
         expect=PYTHON,
+        ci="",
     ),
     branch(
         "early return",
@@ -462,8 +464,8 @@ PLACE_BRANCHES = (
         line="if x.abs().amax() > self.limit",
         ci="",
     ),
-    row("harmless gate", lambda: Gate(2.0, 1.0), X, EQUAL, witnesses=(call(N * 0.5),), ci="script"),
-    row("same sides", SameSides, X, EQUAL, witnesses=(call(N + 1),), ci="script"),
+    row("harmless gate", lambda: Gate(2.0, 1.0), X, EQUAL, witnesses=(call(N * 0.5),), ci=""),
+    row("same sides", SameSides, X, EQUAL, witnesses=(call(N + 1),), ci=""),
     row(
         "stable softmax",
         StableSoftmax,
@@ -473,7 +475,7 @@ PLACE_BRANCHES = (
         values={"x": (-15.0, 15.0)},
         round_trip=True,
     ),
-    row("relu where needed", ReluWhereNeeded, X, EQUAL, witnesses=(call(N.abs()),)),
+    row("relu where needed", ReluWhereNeeded, X, EQUAL, witnesses=(call(N.abs()),), ci=""),
     branch(
         "relu where needed, from positive",
         ReluWhereNeeded,
@@ -486,9 +488,9 @@ PLACE_BRANCHES = (
     row("on attributes", lambda: OnAttributes(bias=True), X, ci="onnx_legacy", round_trip=True),
     row("on attributes, off", lambda: OnAttributes(bias=False), X),
     row("on kind", OnKind, X, ci="script"),
-    row("on training", OnTraining, X),
-    row("on parameter", OnParameter, X, EQUAL, ci="script"),
-    row("sign by where", SignByWhere, X, witnesses=(call(N + 1),)),
+    row("on training", OnTraining, X, ci=""),
+    row("on parameter", OnParameter, X, EQUAL, ci=""),
+    row("sign by where", SignByWhere, X, witnesses=(call(N + 1),), ci=""),
     row("max by where", MaxByWhere, X, witnesses=(call(N * 1.75),), values=WIDE, ci="onnx_legacy"),
     row(
         "nan by where",
@@ -522,7 +524,7 @@ PLACE_BRANCHES = (
         X,
         EQUAL,
         witnesses=(call(N * 2),),
-        ci="script export",
+        ci="export",
     ),
     # The legacy exporter traces only submodules that belong to the module.
     row(
@@ -531,6 +533,6 @@ PLACE_BRANCHES = (
         X,
         truth(export=REFUSED, onnx=REFUSED, onnx_legacy=REFUSED),
         witnesses=(call(N * 1.5),),
-        ci="script onnx_legacy",
+        ci="onnx_legacy",
     ),
 )

@@ -423,7 +423,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes=B_T_3,
         dims=TIME,
-        ci="export",
+        ci="",
     ),
     # Slicing a short time returns all of it, so the ONNX file, which has no guard, is right.
     row(
@@ -434,7 +434,7 @@ SIZE_BRANCHES = (
         witnesses=(call(time(6)),),
         shapes=B_T_3,
         dims=TIME,
-        ci="export",
+        ci="",
     ),
     row(
         "long time, kept short",
@@ -452,6 +452,7 @@ SIZE_BRANCHES = (
         witnesses=(call(time(14)),),
         shapes=B_T_3,
         dims=TIME,
+        ci="",
     ),
     branch(
         "odd time",
@@ -462,7 +463,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes=B_T_3,
         dims=TIME,
-        ci="export",
+        ci="",
     ),
     # len(x) is a Python number: the size becomes static.
     branch(
@@ -472,7 +473,7 @@ SIZE_BRANCHES = (
         call(normal(1, 3)),
         line="if len(x) == 1",
         expect=STATIC,
-        ci="trace",
+        ci="",
     ),
     branch(
         "many elements",
@@ -483,7 +484,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes=B_T_3,
         dims=TIME,
-        ci="trace export",
+        ci="",
     ),
     branch(
         "large grid",
@@ -494,7 +495,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes={"x": "batch 3 height width"},
         dims={"height": (4, 12), "width": (4, 12)},
-        ci="script export",
+        ci="",
     ),
     branch(
         "portrait",
@@ -505,7 +506,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes={"x": "batch 3 height width"},
         dims={"height": (3, 8), "width": (3, 8)},
-        ci="export",
+        ci="",
     ),
     branch(
         "same times",
@@ -516,7 +517,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes={"q": "batch n 3", "k": "batch m 3"},
         dims={"n": (2, 8), "m": (2, 8)},
-        ci="export",
+        ci="",
     ),
     row(
         "halved",
@@ -526,7 +527,7 @@ SIZE_BRANCHES = (
         witnesses=(call(time(12)),),
         shapes=B_T_3,
         dims=TIME,
-        ci="export",
+        ci="",
     ),
     branch(
         "no rows",
@@ -537,7 +538,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         dims={"batch": (0, 6)},
         shapes={"x": "batch 3"},
-        ci="trace export",
+        ci="export",
     ),
     branch(
         "long and positive",
@@ -549,7 +550,7 @@ SIZE_BRANCHES = (
         expect=SIZE,
         shapes=B_T_3,
         dims=TIME,
-        ci="script export",
+        ci="",
     ),
     branch(
         "long and positive, from long",
@@ -581,7 +582,7 @@ SIZE_BRANCHES = (
         call(normal(5, 3)),
         line="except RuntimeError",
         expect=SIZE | {"script": REFUSED},
-        ci="trace export",
+        ci="",
     ),
     branch(
         "match shape",
@@ -594,7 +595,7 @@ SIZE_BRANCHES = (
         expect=STATIC | {"script": REFUSED},
         shapes=B_T,
         dims={"time": (1, 6)},
-        ci="trace onnx",
+        ci="",
     ),
     row("kind of shape", KindOfShape, X, round_trip=True),
     row("number of parts", NumberOfParts, call([N, N + 1]), ci="onnx_legacy", round_trip=True),
@@ -606,7 +607,12 @@ SIZE_BRANCHES = (
         line="if torch.equal(ids[0, :3], self.prompt)",
     ),
     branch(
-        "token count", TokenCount, TOKENS, call(ids(5, 5, 5, 5)), line="if (ids == 5).sum() > 3"
+        "token count",
+        TokenCount,
+        TOKENS,
+        call(ids(5, 5, 5, 5)),
+        line="if (ids == 5).sum() > 3",
+        ci="",
     ),
     branch(
         "ends in eos",
@@ -616,6 +622,7 @@ SIZE_BRANCHES = (
         line="if (ids[:, -1] == 2).all()",
         shapes=IDS_TIME,
         dims={"time": (2, 8)},
+        ci="",
     ),
     branch(
         "begins with bos",
@@ -623,7 +630,7 @@ SIZE_BRANCHES = (
         TOKENS,
         call(ids(1)),
         line="if ids[0, 0] == 1",
-        ci="trace script",
+        ci="script",
     ),
     branch(
         "pair somewhere",
@@ -631,6 +638,7 @@ SIZE_BRANCHES = (
         TOKENS,
         call(ids(7, 4, at=2)),
         line="if ((ids[:, :-1] == 7) & (ids[:, 1:] == 4)).any()",
+        ci="",
     ),
     branch(
         "distinct ids",
@@ -640,6 +648,7 @@ SIZE_BRANCHES = (
         line="if ids.unique().numel() == ids.numel()",
         expect=PYTHON,
         shapes=IDS_FIXED,
+        ci="",
     ),
     branch(
         "stuck tail",
@@ -649,6 +658,7 @@ SIZE_BRANCHES = (
         line="if torch.equal(ids[:, -1], ids[:, -2])",
         shapes=IDS_TIME,
         dims={"time": (2, 8)},
+        ci="",
     ),
     branch(
         "palindrome",
@@ -675,7 +685,7 @@ SIZE_BRANCHES = (
         TOKENS,
         call(ids(1)),
         line="if int((ids * self.factors).sum()) % 11 == 4",
-        ci="script",
+        ci="",
     ),
     branch(
         "bytes or shares",
@@ -684,6 +694,7 @@ SIZE_BRANCHES = (
         call(normal(2, 4, 5).sigmoid()),
         line="if image.max() > 1",
         values={"image": (0.0, 255.0)},
+        ci="",
     ),
     row(
         "token count by where",
@@ -736,6 +747,7 @@ SIZE_BRANCHES = (
         call(N, MASK, MASK.clone()),
         line="if torch.equal(left, right)",
         values={"left": [True, False], "right": [True, False]},
+        ci="",
     ),
     row(
         "padded",
@@ -744,6 +756,7 @@ SIZE_BRANCHES = (
         EQUAL,
         witnesses=(call(normal(3, 5), torch.tensor([5, 5, 5])),),
         **LENGTHS,
+        ci="",
     ),
     branch(
         "padded, from full",
@@ -760,6 +773,7 @@ SIZE_BRANCHES = (
         call(normal(3, 5), torch.tensor([5, 3, 1])),
         witnesses=(call(normal(3, 5), torch.tensor([5, 5, 5])),),
         **LENGTHS,
+        ci="",
     ),
     branch(
         "short lengths",
@@ -769,9 +783,9 @@ SIZE_BRANCHES = (
         call(normal(3, 5), torch.tensor([1, 2, 4])),
         line="if bool(short.all()) or int(short.sum()) == 2",
         **LENGTHS,
-        ci="script",
+        ci="",
     ),
-    row("many steps", ManySteps, X),
+    row("many steps", ManySteps, X, ci=""),
     row(
         "many steps, varied",
         ManySteps,
@@ -790,7 +804,7 @@ SIZE_BRANCHES = (
         witnesses=(call(N, 5), call(N, 18)),
         line="if k",
         values={"k": [3, 4, 5, 18]},
-        ci="export",
+        ci="",
     ),
     row(
         "match kind",
@@ -800,7 +814,7 @@ SIZE_BRANCHES = (
         witnesses=(call(N, 1), call(N, 2), call(N, 3)),
         line="case",
         values={"kind": [0, 1, 2, 3]},
-        ci="export onnx",
+        ci="onnx",
     ),
     row(
         "reduction",
@@ -810,7 +824,7 @@ SIZE_BRANCHES = (
         witnesses=(call(N, "sum"), call(N, "max")),
         line="reduction == ",
         values={"reduction": ["mean", "sum", "max"]},
-        ci="export",
+        ci="",
     ),
     row("reduction, always the same", Reduction, call(N, "sum"), ci="export", round_trip=True),
     branch(
@@ -819,6 +833,7 @@ SIZE_BRANCHES = (
         call(N, True),
         call(N + 1, True),
         line="if clip and x.max() > 2.0",
+        ci="",
     ),
     row(
         "optional top",
@@ -828,7 +843,7 @@ SIZE_BRANCHES = (
         witnesses=(call(N, 1), call(N, 2)),
         line="if top is None",
         values={"top": [None, 1, 2]},
-        ci="script export",
+        ci="export",
     ),
     branch(
         "limit given",
@@ -836,7 +851,7 @@ SIZE_BRANCHES = (
         call(N, 0.25),
         call(N + 1, 0.25),
         line="if x.mean() > limit",
-        ci="trace export",
+        ci="export",
     ),
     branch(
         "match item",

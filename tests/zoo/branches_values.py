@@ -388,7 +388,7 @@ VALUE_BRANCHES = (
         EQUAL,
         values={"x": (0.25, 4.0)},
         weak=UNVERIFIED,
-        ci="script",
+        ci="",
     ),
     branch(
         "max above literal",
@@ -409,13 +409,14 @@ VALUE_BRANCHES = (
         ci="onnx_legacy",
         round_trip=True,
     ),
-    branch("min by item", MinByItem, X, call(N * 1.5), line="if lowest < -3.0"),
+    branch("min by item", MinByItem, X, call(N * 1.5), line="if lowest < -3.0", ci=""),
     branch(
         "limit in attribute",
         LimitInAttribute,
         X,
         call(N * 1.5),
         line="if x.abs().amax() >= self.limit",
+        ci="",
     ),
     branch(
         "limit in buffer",
@@ -433,6 +434,7 @@ VALUE_BRANCHES = (
         call(N + 2),
         line="self.config",
         expect=PYTHON,
+        ci="",
     ),
     branch(
         "limit in namespace",
@@ -449,7 +451,7 @@ VALUE_BRANCHES = (
         X,
         call(N * 1.5),
         line="if x.square().mean().sqrt() > self.limit + 0.5",
-        ci="trace script",
+        ci="script",
     ),
     branch(
         "learned limit per feature",
@@ -457,6 +459,7 @@ VALUE_BRANCHES = (
         X,
         call(N + 2),
         line="if (x.mean(0) > self.limits).any()",
+        ci="",
     ),
     branch(
         "learned band",
@@ -485,6 +488,7 @@ VALUE_BRANCHES = (
         call(N / N.norm() * 5.05),
         call(N * 2),
         line="if norm > 5.0 and norm < 5.1",
+        ci="",
     ),
     branch(
         "cosine band",
@@ -493,6 +497,7 @@ VALUE_BRANCHES = (
         call(N, tilted(N, 44.7)),
         call(N, tilted(N, 10)),
         line="if 0.70 < cosine < 0.72",
+        ci="",
     ),
     branch(
         "chained mean",
@@ -501,7 +506,7 @@ VALUE_BRANCHES = (
         call(N - N.mean() + 0.3),
         call(N + 2),
         line="if 0.2 < x.mean() < 0.4",
-        ci="trace script",
+        ci="",
     ),
     branch(
         "chained numbers",
@@ -530,8 +535,11 @@ VALUE_BRANCHES = (
         call(N + 1),
         call(N - 0.5),
         line="if x.max() > 2.0 or x.min() < -2.5",
+        ci="",
     ),
-    branch("not small", NotSmall, X, call(N * 0.25), line="if not bool((x.abs() < 1.0).all())"),
+    branch(
+        "not small", NotSmall, X, call(N * 0.25), line="if not bool((x.abs() < 1.0).all())", ci=""
+    ),
     branch(
         "mixed parts",
         MixedParts,
@@ -540,7 +548,7 @@ VALUE_BRANCHES = (
         call(N * 1.75),
         call(N * 1.75 * torch.tensor([0.0, 1.0, 1.0]) + torch.tensor([0.5, 0.0, 0.0])),
         line="if wide and (x.mean() > 0.5 or not bool((x[:, 0] < 0).any()))",
-        ci="script",
+        ci="",
     ),
     branch(
         "three deep",
@@ -578,6 +586,7 @@ VALUE_BRANCHES = (
         call(N, normal(4, 3, seed=1)),
         call(N, N - 0.5),
         line="if (x > y).all()",
+        ci="",
     ),
     branch(
         "same tensor",
@@ -585,7 +594,7 @@ VALUE_BRANCHES = (
         call(N, normal(4, 3, seed=1)),
         call(N, N.clone()),
         line="if torch.equal(x, y)",
-        ci="trace script",
+        ci="",
     ),
     branch(
         "close tensor",
@@ -614,13 +623,16 @@ VALUE_BRANCHES = (
         shapes=FIXED,
         ci="",
     ),
-    branch("standardize", Standardize, X, call(filled(0.5, 4, 3)), line="if deviation < 1e-6"),
+    branch(
+        "standardize", Standardize, X, call(filled(0.5, 4, 3)), line="if deviation < 1e-6", ci=""
+    ),
     branch(
         "nothing there",
         NothingThere,
         X,
         call(filled(0.0, 4, 3)),
         line="if torch.count_nonzero(x) == 0",
+        ci="",
     ),
     branch(
         "ascending",
@@ -628,7 +640,7 @@ VALUE_BRANCHES = (
         X,
         call(N.sort(1).values),
         line="if (x[:, 1:] >= x[:, :-1]).all()",
-        ci="script",
+        ci="",
     ),
     branch(
         "strongest column",
@@ -644,7 +656,7 @@ VALUE_BRANCHES = (
         X,
         call(N - N.mean() + 1.5 / 12),
         line="if int(x.sum()) % 3 == 1",
-        ci="trace onnx",
+        ci="onnx",
     ),
     branch(
         "item arithmetic", ItemArithmetic, X, call(N * 1.5), line="if spread * 2 + 1 > 10", ci=""
@@ -668,7 +680,7 @@ VALUE_BRANCHES = (
         ci="",
     ),
     # NaN is no legal value here, so no legal call tells the two sides apart.
-    row("any nan, without nan", AnyNan, X, EQUAL, weak=UNVERIFIED),
+    row("any nan, without nan", AnyNan, X, EQUAL, weak=UNVERIFIED, ci=""),
     branch(
         "all finite",
         AllFinite,
@@ -676,6 +688,6 @@ VALUE_BRANCHES = (
         call(torch.where(GRID == 0, torch.inf, GRID)),
         line="if not torch.isfinite(x).all()",
         values={"x": [-1.0, 0.0, 2.0, torch.inf]},
-        ci="script export",
+        ci="export",
     ),
 )

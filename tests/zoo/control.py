@@ -170,14 +170,14 @@ CONTROL = (
         truth(FROZEN, script=None, export=REFUSED, onnx=NARROWED),
         shapes=B_T_3,
         dims={"time": (5, 9)},
-        ci="onnx",
+        ci="",
     ),
     row(
         "loop over rows",
         LoopOverRows,
         call(normal(4, 3)),
         truth(FROZEN, script=None, export=REFUSED, onnx=NARROWED),
-        ci="trace onnx",
+        ci="onnx",
     ),
     row(
         "cell over time",
@@ -194,7 +194,7 @@ CONTROL = (
         ManyRowsBranch,
         call(normal(4, 3)),
         truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
-        ci="trace script",
+        ci="script",
         round_trip=True,
     ),
     row(
@@ -210,14 +210,14 @@ CONTROL = (
         OneRowBranch,
         call(normal(4, 3)),
         truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
-        ci="trace export",
+        ci="export",
     ),
     row(
         "one row branch, from one row",
         OneRowBranch,
         call(normal(1, 3)),
         truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
-        ci="trace export",
+        ci="export",
     ),
     # The ONNX file has no guard: it pads an even time too, and its Reshape then fails.
     row(
@@ -236,7 +236,7 @@ CONTROL = (
         truth(export=NARROWED),
         shapes=B_T,
         dims={"time": range(2, 11, 2)},
-        ci="export",
+        ci="",
     ),
     row(
         "even time from four",
@@ -253,7 +253,7 @@ CONTROL = (
         call(normal(2, 5)),
         truth(export=NARROWED),
         shapes=B_T,
-        ci="export onnx_legacy",
+        ci="onnx_legacy",
     ),
     row("squeeze all", SqueezeAll, call(normal(4, 3, 1)), ci="onnx_legacy"),
     row("squeeze last", SqueezeLast, call(normal(4, 3, 1))),
@@ -271,7 +271,7 @@ CONTROL = (
         truth(export=REFUSED, onnx=REFUSED),
         filter=lambda x: bool(x.sum() > 0),
         weak=UNVERIFIED,
-        ci="script",
+        ci="",
     ),
     row(
         "sum branch, one side by values",
@@ -280,20 +280,21 @@ CONTROL = (
         truth(export=REFUSED, onnx=REFUSED),
         values={"x": (0.5, 2.0)},
         weak=UNVERIFIED,
+        ci="",
     ),
     row(
         "equivalent branch",
         EquivalentBranch,
         call(normal(4, 3), coins(4, 3)),
         truth(export=REFUSED, onnx=REFUSED),
-        ci="script",
+        ci="",
     ),
     row(
         "all mask branch",
         AllMaskBranch,
         call(normal(4, 3), coins(4, 3)),
         truth(trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN),
-        ci="trace onnx",
+        ci="onnx",
     ),
     row(
         "token branch",
@@ -318,7 +319,7 @@ CONTROL = (
         ci="trace script onnx onnx_legacy",
         round_trip=True,
     ),
-    row("present mask, absent", PresentMask, call(normal(4, 3))),
+    row("present mask, absent", PresentMask, call(normal(4, 3)), ci=""),
     row(
         "present mask, given",
         PresentMask,

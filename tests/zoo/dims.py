@@ -155,26 +155,24 @@ FREE = {"x": "rows 4", "y": "columns 4"}
 ONE_SIDE = truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED)
 
 DIMS = (
-    row("long branch", LongBranch, call(normal(2, 4)), ONE_SIDE, shapes=B_T, ci="trace export"),
-    row("even branch", EvenBranch, X, ONE_SIDE, ci="trace export"),
+    row("long branch", LongBranch, call(normal(2, 4)), ONE_SIDE, shapes=B_T, ci=""),
+    row("even branch", EvenBranch, X, ONE_SIDE, ci=""),
     row(
         "wider than high",
         WiderThanHigh,
         call(normal(2, 2, 3, 5)),
         ONE_SIDE,
         shapes=B_2_H_W,
-        ci="trace export",
+        ci="trace",
     ),
-    row(
-        "same length branch", SameLengthBranch, TWO, ONE_SIDE, shapes=FREE, ci="export onnx_legacy"
-    ),
+    row("same length branch", SameLengthBranch, TWO, ONE_SIDE, shapes=FREE, ci="onnx_legacy"),
     row(
         "longer first",
         LongerFirst,
         call(normal(2, 5), normal(2, 3, seed=1)),
         ONE_SIDE,
         shapes={"x": "batch long", "y": "batch short"},
-        ci="script export",
+        ci="export",
     ),
     row(
         "pads to four",
@@ -184,14 +182,14 @@ DIMS = (
         shapes=B_T,
         ci="",
     ),
-    row("log of the size", LogOfSize, call(normal(2, 6)), ONE_SIDE, shapes=B_T, ci="export"),
+    row("log of the size", LogOfSize, call(normal(2, 6)), ONE_SIDE, shapes=B_T, ci=""),
     row(
         "a sequence of one",
         SingleRowSqueezed,
         call(normal(2, 4, 3)),
         ONE_SIDE,
         shapes=B_T_3,
-        ci="trace",
+        ci="",
     ),
     row(
         "auto, made static",
@@ -199,7 +197,7 @@ DIMS = (
         call(normal(4, 5)),
         truth(RAISES, script=None, export=NARROWED, onnx=NARROWED),
         dynamic_shapes={"x": {0: Dim.AUTO}},
-        ci="trace export onnx_legacy",
+        ci="trace onnx_legacy",
     ),
     row(
         "auto, one side",
@@ -207,7 +205,7 @@ DIMS = (
         X,
         ONE_SIDE,
         dynamic_shapes={"x": {0: Dim.AUTO}},
-        ci="trace export",
+        ci="export",
     ),
     row(
         "auto, kept",
@@ -238,7 +236,7 @@ DIMS = (
         call(normal(2, 7)),
         truth(export=NARROWED),
         shapes=B_T,
-        ci="script export",
+        ci="",
     ),
     row("twice as long", TwiceAsLong, call(normal(2, 4)), shapes=B_T, ci="export", round_trip=True),
     row("sizes in numbers", SizesInNumbers, call(normal(3, 4)), shapes=B_T),
@@ -251,8 +249,8 @@ DIMS = (
         ci="onnx",
         round_trip=True,
     ),
-    row("outer", Outer, TWO, shapes=FREE),
-    row("equal sides", EqualSides, X, truth(export=NARROWED), ci="export"),
+    row("outer", Outer, TWO, shapes=FREE, ci=""),
+    row("equal sides", EqualSides, X, truth(export=NARROWED), ci=""),
     row(
         "long branch, long side declared",
         LongBranch,

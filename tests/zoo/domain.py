@@ -183,7 +183,7 @@ DOMAIN = (
         call(normal(2, 9)),
         truth(export=NARROWED),
         shapes=B_T,
-        ci="trace export",
+        ci="",
     ),
     row(
         "words too many",

@@ -1039,26 +1039,27 @@ READ = truth(export=REFUSED, onnx=REFUSED)
 FILES = (
     row("custom operator", CustomOperator, X, UNKNOWN),
     row("custom operator in a part", CustomOperatorInPart, X, UNKNOWN, ci=""),
-    row("custom operator of two", CustomOperatorOfTwo, X, UNKNOWN, ci="script"),
+    row("custom operator of two", CustomOperatorOfTwo, X, UNKNOWN, ci=""),
     # The exporter to ONNX decomposes the operator.
     row(
         "custom operator, composed",
         CustomOperatorComposed,
         X,
         truth(UNLOADABLE, onnx=None, onnx_legacy=REFUSED),
+        ci="",
     ),
     row("custom operator, decorated", CustomOperatorDecorated, X, UNKNOWN, ci=""),
-    row("custom operator, unused", CustomOperatorUnused, X, truth(script=UNLOADABLE), ci="script"),
+    row("custom operator, unused", CustomOperatorUnused, X, truth(script=UNLOADABLE), ci=""),
     row("custom operator, unused for good", CustomOperatorUnusedForGood, X, ci=""),
     row("no custom operator", PlainFunction, X, ci=""),
     # -- Python in the middle of the graph
-    row("own gradient", OwnGradient, X, PYTHON),
-    row("own gradient in a part", OwnGradientInPart, X, PYTHON, ci="script"),
+    row("own gradient", OwnGradient, X, PYTHON, ci=""),
+    row("own gradient in a part", OwnGradientInPart, X, PYTHON, ci=""),
     row("straight through", StraightThrough, X, PYTHON, ci="script"),
-    row("straight through by detach", StraightThroughByDetach, X),
-    row("ignored helper", IgnoredHelper, X, truth(script=UNLOADABLE), ci="script"),
+    row("straight through by detach", StraightThroughByDetach, X, ci=""),
+    row("ignored helper", IgnoredHelper, X, truth(script=UNLOADABLE), ci=""),
     row("unused helper", UnusedHelper, X, ci=""),
-    row("exported helper", ExportedHelper, X, ci="onnx_legacy"),
+    row("exported helper", ExportedHelper, X, ci=""),
     # torch.export does not see a ScriptModule's parameters; a trace copies the module, and the
     # legacy exporter then does not find the part among its submodules.
     row(
@@ -1066,7 +1067,7 @@ FILES = (
         ScriptedPart,
         X,
         truth(export=REFUSED, onnx=REFUSED, onnx_legacy=REFUSED),
-        ci="script",
+        ci="",
     ),
     row("lambda inside", LambdaInside, X, truth(script=REFUSED), ci=""),
     # -- types that only this process has
@@ -1075,20 +1076,20 @@ FILES = (
         SpanIn,
         call(Span(normal(4, 3), normal(4, 3, seed=1))),
         truth(export=UNLOADABLE),
-        ci="export",
+        ci="",
     ),
-    row("span inside", SpanInside, X, ci="export"),
-    row("span in a dict", SpanInDict, X, truth(script=REFUSED, export=UNLOADABLE), ci="export"),
+    row("span inside", SpanInside, X, ci=""),
+    row("span in a dict", SpanInDict, X, truth(script=REFUSED, export=UNLOADABLE), ci=""),
     row("pairs in a dict", PairsInDict, X, ci=""),
     row(
         "boxes in",
         BoxesIn,
         call(Boxes(normal(4, 3), normal(4))),
         truth(script=REFUSED, export=UNLOADABLE),
-        ci="export",
+        ci="",
     ),
     row("boxes out", BoxesOut, X, truth(REFUSED, export=UNLOADABLE, onnx=None), ci="onnx"),
-    row("boxes inside", BoxesInside, X, truth(script=REFUSED)),
+    row("boxes inside", BoxesInside, X, truth(script=REFUSED), ci=""),
     row(
         "dataclass without a name",
         AnonymousOut,
@@ -1102,21 +1103,19 @@ FILES = (
         BagIn,
         call(Bag([normal(4, 3), normal(4, 3, seed=1)])),
         truth(script=REFUSED, export=UNLOADABLE),
-        ci="export",
+        ci="",
     ),
-    row("pair out", PairOut, X),
+    row("pair out", PairOut, X, ci=""),
     # TorchScript compiles the class; Python in the clean process cannot build an object of it.
     row("cache out", CacheOut, X, truth(REFUSED, script=MOVED), ci="script"),
-    row("cache inside", CacheInside, X),
+    row("cache inside", CacheInside, X, ci=""),
     # -- devices: the CPU is everywhere
     row("device constant", DeviceConstant, X, ci="export"),
     row("device move", DeviceMove, X),
     row("device of the input", DeviceOfInput, X, ci="onnx_legacy"),
-    row("device kept", DeviceKept, X),
+    row("device kept", DeviceKept, X, ci=""),
     # -- weights and state: all of it is saved, also if state_dict does not have it
-    row(
-        "counter that is kept", lambda: Counter(persistent=True), X, COUNTED, ci="trace onnx_legacy"
-    ),
+    row("counter that is kept", lambda: Counter(persistent=True), X, COUNTED, ci="trace"),
     row(
         "counter that is not kept",
         lambda: Counter(persistent=False),
@@ -1135,23 +1134,23 @@ FILES = (
     row("expanded buffer", ExpandedBuffer, X, ci="onnx_legacy"),
     row("sliced buffer", SlicedBuffer, X),
     row("tensor attribute", TensorAttribute, X, ci="script"),
-    row("tensors in a list", TensorsInList, X),
+    row("tensors in a list", TensorsInList, X, ci=""),
     row("words", Words, X, ci=""),
     # The legacy exporter assumes that every entry of a state_dict is a tensor.
-    row("extra state", ExtraState, X, truth(onnx_legacy=REFUSED), ci="onnx"),
+    row("extra state", ExtraState, X, truth(onnx_legacy=REFUSED), ci=""),
     row("extra state of a tensor", ExtraStateOfTensor, X, ci="onnx_legacy"),
     row("own state", OwnState, X),
-    row("own state, forgotten", OwnStateForgotten, X, OWN, ci="script onnx_legacy"),
+    row("own state, forgotten", OwnStateForgotten, X, OWN, ci="script"),
     row("own state, rounded", OwnStateRounded, X, OWN),
     row("own state, refused", OwnStateRefused, X, truth(trace=UNLOADABLE, script=UNLOADABLE)),
-    row("byte weights", ByteWeights, X),
-    row("complex buffer", ComplexBuffer, X, truth(onnx_legacy=REFUSED), ci="script"),
+    row("byte weights", ByteWeights, X, ci=""),
+    row("complex buffer", ComplexBuffer, X, truth(onnx_legacy=REFUSED), ci=""),
     row(
         "quantized dynamically",
         quantized_dynamically,
         X,
         truth(REFUSED, trace=None, script=None),
-        ci="script",
+        ci="",
     ),
     # -- more than a megabyte: ONNX puts the weights into a second file
     row(
@@ -1161,9 +1160,9 @@ FILES = (
         shapes={"input": "batch 600"},
         ci="script",
     ),
-    row("large weights in two", wide, X, shapes={"input": "batch 3"}),
+    row("large weights in two", wide, X, shapes={"input": "batch 3"}, ci=""),
     # -- files beside the model: an absolute path is right on the same machine
-    row("reads a file", lambda: ReadsFile(HERE), X, READ, ci="trace export"),
+    row("reads a file", lambda: ReadsFile(HERE), X, READ, ci="export"),
     # The relative path is right only in directories from which it leads to the same file.
     row(
         "reads a file beside",
@@ -1171,18 +1170,18 @@ FILES = (
         X,
         READ | {"trace": MOVED, "script": MOVED},
     ),
-    row("reads a file with numpy", ReadsWithNumpy, X, truth(script=REFUSED)),
-    row("read once", ReadOnce, X),
+    row("reads a file with numpy", ReadsWithNumpy, X, truth(script=REFUSED), ci=""),
+    row("read once", ReadOnce, X, ci=""),
     # -- classes that cannot be imported
     row("of a notebook", of_a_notebook, X, truth(script=REFUSED)),
-    row("of a function", of_a_function, X),
+    row("of a function", of_a_function, X, ci=""),
     row("patched forward", patched, X, truth(script=REFUSED), ci="script"),
 )
 
 # These crash, hang or fill memory: call their artifacts only under limits, in their own process.
 DANGEROUS = (
     row("dies, scripted", DiesScripted, X, truth(script=CRASHED), ci="script"),
-    row("reads beyond, scripted", ReadsBeyondScripted, X, truth(script=CRASHED), ci="trace"),
+    row("reads beyond, scripted", ReadsBeyondScripted, X, truth(script=CRASHED), ci=""),
     row("hangs, scripted", HangsScripted, X, truth(script=HUNG), call_limit=3, ci="script"),
     row("ends, scripted", EndsScripted, X, ci=""),
     row(
@@ -1201,18 +1200,16 @@ DANGEROUS = (
         memory_limit=1024,
         ci="",
     ),
-    row("allocates little, scripted", AllocatesLittleScripted, X, memory_limit=1024),
+    row("allocates little, scripted", AllocatesLittleScripted, X, memory_limit=1024, ci=""),
     # Its output would fill a disk; the sandbox limits it.
     row("chatters, scripted", ChattersScripted, X, truth(script=CRASHED), ci=""),
-    row("says much, scripted", SaysScripted, X),
-    row("says an answer, scripted", SaysAnAnswer, X, ci="script"),
+    row("says much, scripted", SaysScripted, X, ci=""),
+    row("says an answer, scripted", SaysAnAnswer, X, ci=""),
     # In memory all three are right: they do harm only while they are loaded.
     row("keeps count, scripted", KeepsCountScripted, X, truth(script=STATE), ci=""),
-    row(
-        "keeps a number, scripted", KeepsANumberScripted, X, truth(script=STATE), ci="trace script"
-    ),
-    row("keeps the last, scripted", KeepsTheLastScripted, X, truth(script=STATE), ci="script"),
-    row("counts unseen, scripted", CountsUnseenScripted, X, truth(), ci="onnx_legacy"),
+    row("keeps a number, scripted", KeepsANumberScripted, X, truth(script=STATE), ci="script"),
+    row("keeps the last, scripted", KeepsTheLastScripted, X, truth(script=STATE), ci=""),
+    row("counts unseen, scripted", CountsUnseenScripted, X, truth(), ci=""),
     row("keeps count, compiled", KeepsCountCompiled, X, truth(export=STATE), ci="export"),
     row("dies later, scripted", DiesLaterScripted, X, truth(script=CRASHED), ci="script"),
     row("own state, dies", OwnStateDies, X, truth(trace=CRASHED, script=CRASHED)),

@@ -177,7 +177,7 @@ LAYERS = (
         UpsampleToSize,
         call(normal(2, 2, 3, 4), normal(2, 1, 6, 7)),
         shapes={"x": "batch 2 3 4", "like": "batch 1 height width"},
-        ci="script",
+        ci="",
     ),
     row("norms", Norms, call(normal(4, 6))),
     row("ranks", Ranks, call(normal(4, 6)), ci="export"),
@@ -198,6 +198,7 @@ LAYERS = (
         "attention with a flag",
         lambda: nn.MultiheadAttention(8, 2, batch_first=True),
         call(normal(2, 5, 8), normal(2, 7, 8, seed=1), normal(2, 7, 8, seed=1), need_weights=True),
+        ci="",
     ),
     row(
         "symbolically traced",

@@ -227,10 +227,10 @@ REPEATABLE = (
     row("empty, zeroed", EmptyZeroed, X),
     row("empty, filled", EmptyFilled, X, ci="script", round_trip=True),
     # The legacy exporter does not support aten::copy.
-    row("empty, copied to", EmptyCopied, X, truth(onnx_legacy=REFUSED), ci="trace onnx_legacy"),
+    row("empty, copied to", EmptyCopied, X, truth(onnx_legacy=REFUSED), ci="onnx_legacy"),
     row("empty, not chosen", EmptyUnused, X, ci="export", round_trip=True),
     row("empty, written by part", EmptyWrittenByPart, X, round_trip=True),
-    row("global number, unused", GlobalNumberUnused, X, truth(script=REFUSED)),
+    row("global number, unused", GlobalNumberUnused, X, truth(script=REFUSED), ci=""),
     row(
         "global list, unused",
         GlobalListUnused,

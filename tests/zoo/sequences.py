@@ -158,9 +158,9 @@ SEQUENCES = (
         call(normal(3, 5, 3)),
         truth(export=REFUSED),
         shapes=B_T_3,
-        ci="trace export",
+        ci="export",
     ),
-    row("given state", GivenState, call(normal(3, 5, 3), normal(3, 4))),
+    row("given state", GivenState, call(normal(3, 5, 3), normal(3, 4)), ci=""),
     row("attention", Attention, call(normal(2, 5, 4)), ci="onnx_legacy", round_trip=True),
     row(
         "attention over time",
@@ -177,7 +177,12 @@ SEQUENCES = (
         ci="script",
         round_trip=True,
     ),
-    row("padded encoder", lambda: PaddedEncoder(nested=False), call(normal(2, 5, 4), coins(2, 5))),
+    row(
+        "padded encoder",
+        lambda: PaddedEncoder(nested=False),
+        call(normal(2, 5, 4), coins(2, 5)),
+        ci="",
+    ),
     row(
         "padded encoder, nested",
         lambda: PaddedEncoder(nested=True),
@@ -214,7 +219,7 @@ SEQUENCES = (
         lambda: nn.TransformerEncoderLayer(4, 2, 6, batch_first=True),
         call(normal(2, 5, 4)),
         truth(onnx_legacy=REFUSED),
-        ci="script onnx_legacy",
+        ci="onnx_legacy",
     ),
     row(
         "token classifier",

@@ -112,7 +112,7 @@ SIZES = (
         ViewByInt,
         call(normal(4, 5)),
         truth(RAISES, script=None, export=REFUSED, onnx=None),
-        ci="trace script",
+        ci="script",
     ),
     row(
         "view by int, named by the user",
@@ -160,7 +160,7 @@ SIZES = (
         TokenByInt,
         call(normal(3, 5, 4)),
         truth(RAISES, script=None, export=REFUSED, onnx=None),
-        ci="trace script",
+        ci="script",
     ),
     row("token by size", TokenBySize, call(normal(3, 5, 4)), shapes=B_T_4, ci="onnx_legacy"),
     row(
@@ -175,7 +175,7 @@ SIZES = (
         call(normal(3, 5)),
         truth(DIFFERS, script=None, export=REFUSED, onnx=NARROWED),
         shapes=B_T,
-        ci="trace export onnx",
+        ci="export",
     ),
     row("mean by size", MeanBySize, call(normal(3, 5)), shapes=B_T, round_trip=True),
     row(

@@ -238,7 +238,7 @@ WRITES = (
     row("writes row", WritesRow, X, BY_VALUE, ci=""),
     row("writes through a view", WritesThroughView, X, BY_VALUE, ci=""),
     row("writes out=", WritesOut, X, BY_VALUE | {"onnx_legacy": REFUSED}, ci="onnx onnx_legacy"),
-    row("masks in place", MasksInPlace, X, BY_VALUE, ci="onnx_legacy"),
+    row("masks in place", MasksInPlace, X, BY_VALUE, ci=""),
     row("in-place activation first", InPlaceActivation, X, BY_VALUE, ci="script"),
     row(
         "writes second",
@@ -258,17 +258,13 @@ WRITES = (
         "returns its dict, extended",
         ReturnsItsDict,
         call({"x": normal(4, 3)}),
-        ci="trace script export onnx",
+        ci="export",
     ),
-    row(
-        "returns its list, extended", ReturnsItsList, call([normal(4, 3)]), ci="export onnx_legacy"
-    ),
-    row("replaces an entry", ReplacesAnEntry, call({"x": normal(4, 3)}), ci="trace export onnx"),
-    row("pops an entry", PopsAnEntry, call({"x": normal(4, 3)}), ci="script export"),
-    row(
-        "extends and writes", ExtendsAndWrites, call({"x": normal(4, 3)}), BY_VALUE, ci="trace onnx"
-    ),
-    row("writes after use", WritesAfterUse, X, BY_VALUE, ci="onnx_legacy"),
+    row("returns its list, extended", ReturnsItsList, call([normal(4, 3)]), ci="onnx_legacy"),
+    row("replaces an entry", ReplacesAnEntry, call({"x": normal(4, 3)}), ci="onnx"),
+    row("pops an entry", PopsAnEntry, call({"x": normal(4, 3)}), ci="script"),
+    row("extends and writes", ExtendsAndWrites, call({"x": normal(4, 3)}), BY_VALUE, ci="trace"),
+    row("writes after use", WritesAfterUse, X, BY_VALUE, ci=""),
     row(
         "fills rows",
         FillsRows,

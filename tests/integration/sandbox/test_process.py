@@ -132,7 +132,11 @@ session.run(Call((torch.zeros(1),)), seed=0, limit=600.0)
 
 
 @where_it_forks
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=str)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, *(pytest.param(one, marks=slow) for one in (signal.SIGTERM, signal.SIGINT))],
+    ids=str,
+)
 def test_a_killed_parent_leaves_nothing_behind(tmp_path, number):
     path = tmp_path / "artifact.txt"
     path.write_text("1")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from slow import slow
 
 from pytest_torchexport.outcomes.torch_state import quiet, suppress_output
 from pytest_torchexport.targets.formats.missing_dependencies import (
@@ -242,6 +243,7 @@ def words(files):
     return {path.rpartition("/")[2]: said for path, said in found.items()}
 
 
+@slow
 def test_another_version_of_the_format_of_exported_programs(words):
     assert needs(*words["schema.pt2"]).kind == "version"
 
