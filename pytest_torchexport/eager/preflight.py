@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,225 +76,61 @@ def examine(
     ``names`` are the paths of the call's leaves; without, they are taken from forward's signature.
     Never raises for an odd model: what is known by then is returned.
     """
-    examination = _Examination(subject, example, seed, names)
+    found = _Found()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the clean runs of the check report them
-        for step in examination.steps():
-            try:
-                more = step()
-            except (KeyboardInterrupt, TimeLimitExceeded):
-                raise
-            except BaseException:
-                more, examination.complete = False, False
-            if not more:
-                break
-    return Findings(**examination.found, complete=examination.complete)
+        try:
+            names = _leaf_names(subject, example) if names is None else names
+            runs = _Runs(subject, example, seed, names)
+            _examine(runs, found)
+        except (KeyboardInterrupt, TimeLimitExceeded):
+            raise
+        except BaseException:
+            found.complete = False
+    return Findings(**found.by_name, complete=found.complete)
 
 
-@dataclass
-class _Examination:
+def _examine(runs: _Runs, found: _Found) -> None:
+    """Add what each run shows to ``found``, until one shows that there is no more to learn."""
+    start = _start(runs)
+    module, reached = start.subject.module, start.reached
+    found.say("training", parts.left_in_training(module, reached))
+    found.say("unregistered", parts.unregistered(module, reached))
+    with contextlib.suppress(Exception):
+        found.say("set_order", parts.iterated_sets(start.subject, reached))
+    # Three times in a row, unwatched: the first call may load torch._dynamo.
+    copy = runs.subject.copy()
+    row = [runs.run(copy) for _ in range(3)]
+    found.complete = all(isinstance(outcome, Returned) for outcome in row)
+    if not isinstance(row[0], Returned):
+        return
+    watched = runs.watch(start.subject, start.reached)
+    if not isinstance(watched.outcome, Returned):
+        # It fails if it is watched. Without its operators, the rest is still known.
+        start = _start(runs)
+        watched = runs.watch(start.subject, start.reached, record="nothing")
+    if not isinstance(watched.outcome, Returned):
+        found.complete = False
+        return
+    examination = _Examination(runs, found, start, row, watched, watched.outcome)
+    examination.changes()
+    examination.repetition()
+    examination.memory()
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Make the runs of an examination: the example call, always from the same seed."""
+
     subject: Subject
     example: Call
     seed: int
     names: Sequence[str] | None
-    found: dict[str, Any] = field(default_factory=dict)
-    complete: bool = True
-    watched: Watched = field(init=False)
-    reached: Reached = field(init=False)
-    first: Subject = field(init=False)
-    row: list[Outcome] = field(init=False)
 
-    def steps(self) -> list[Callable[[], bool]]:
-        """Return the steps in their order; one that returns False is the last."""
-        return [self.look, self.run, self.watch, self.repeat, self.fill]
-
-    # -- without running it ------------------------------------------------------------------------
-
-    def look(self) -> bool:
-        if self.names is None:
-            self.names = _leaf_names(self.subject, self.example)
-        self.first = self.subject.copy()
-        self.reached = reach(self._root(self.first), values=True)
-        self._say("training", parts.left_in_training(self.first.module, self.reached))
-        self._say("unregistered", parts.unregistered(self.first.module, self.reached))
-        with contextlib.suppress(Exception):
-            self._say("set_order", parts.iterated_sets(self.first, self.reached))
-        return True
-
-    def run(self) -> bool:
-        """Call it three times in a row, unwatched: the first call may load torch._dynamo."""
-        copy = self.subject.copy()
-        self.row = [self._run(copy) for _ in range(3)]
-        self.complete = all(isinstance(outcome, Returned) for outcome in self.row)
-        return isinstance(self.row[0], Returned)
-
-    # -- one watched run ---------------------------------------------------------------------------
-
-    def watch(self) -> bool:
-        self.watched = self._watch(self.first, self.reached)
-        if not isinstance(self.watched.outcome, Returned):
-            # It fails if it is watched. Without its operators, the rest is still known.
-            self.first = self.subject.copy()
-            self.reached = reach(self._root(self.first), values=True)
-            self.watched = self._watch(self.first, self.reached, record="nothing")
-        if not isinstance(self.watched.outcome, Returned):
-            self.complete = False
-            return False
-        after = reach(self._root(self.first), values=True)
-        self._say("random", [*_draws(self.watched.ops, self._modules()), *self._streams()])
-        self._inputs(self.watched.outcome)
-        self._changes(changed(self.reached.tokens, after.tokens))
-        self._say("aliases", _aliases(self.watched.aliases))
-        return True
-
-    def _inputs(self, outcome: Returned) -> None:
-        lines = _first_writes(self.watched.ops)
-        names = self.names or []
-        before, after = self.example.leaves(), outcome.inputs.leaves()
-        written = [ref.path for ref in lines if ref.kind == "input"]
-        if len(names) == len(before) == len(after):
-            for name, old, new in zip(names, before, after, strict=True):
-                if name not in written and _moved(old, new):
-                    written.append(name)
-        self.found["written"] = tuple(written)
-        self.found["rebuilt"] = outcome.rebuilt
-        self._say(
-            "writes_inputs",
-            [f"writes to {name}{_at(lines.get(StateRef('input', name)))}" for name in written],
-        )
-
-    def _changes(self, changes: Sequence[Change]) -> None:
-        lines = _first_writes(self.watched.ops)
-        seen = {change.ref for change in changes}
-        # A write by way of .data leaves no trace in the parameter itself.
-        state = [Change(ref) for ref in lines if ref.kind != "input" and ref not in seen]
-        every = (*changes, *state)
-        self.found["changed"] = every
-        self._say(
-            "changes", [f"{item}{self._written(item, lines.get(item.ref))}" for item in every]
-        )
-
-    def _written(self, change: Change, op: Op | None) -> str:
-        """Return the line of a change, in words: of an operator, or the only line that could."""
-        op = op or self._kernel(change.ref)
-        if op is not None:
-            return _at(op)
-        gone = change.happened == "gone"
-        line = None if gone else stored_at(self.subject, self.reached, change.ref)
-        return f", {line}" if line is not None else ""
-
-    def _kernel(self, ref: StateRef) -> Op | None:
-        """Return the operator that may write a buffer without declaring it, as batch norm does."""
-        owner = ref.path.rpartition(".")[0]
-        if ref.kind != "buffer":
-            return None
-        inside = [op for op in self.watched.ops if op.module == owner]
-        normed = [op for op in inside if "norm" in op.name]
-        return normed[0] if normed else None
-
-    def _streams(self) -> list[str]:
-        """Return the draws from Python's and numpy's global streams; one more run finds lines."""
-        if not self.watched.streams:
-            return []
-        draws = draws_from(self.subject, self.example, self.seed, self.watched.streams)
-        known = {draw.stream for draw in draws}
-        return [
-            *(f"{draw.stream}{_in(draw.module)}, {draw.line}" for draw in draws),
-            *(stream for stream in self.watched.streams if stream not in known),
-        ]
-
-    # -- again, and again --------------------------------------------------------------------------
-
-    def repeat(self) -> bool:
-        row = self.row
-        again = self._run(self.first if not self.found["changed"] else self.subject.copy())
-        steady = not _differ(row[1], row[2])
-        if not self._repeats(row[0], again):
-            self._unrepeatable()
-        elif steady and _differ(row[0], row[1]):
-            causes = [str(item) for item in self.found["changed"] if item.ref.kind != "hooks"]
-            said = f": it changed {', '.join(causes[:4])}" if causes else ""
-            self.found["warm_up"] = f"the first call differs from the later ones{said}"
-        return self.found.get("unrepeatable") is None or self._bare() != []
-
-    def _repeats(self, clean: Outcome, again: Outcome) -> bool:
-        """Return True if fresh copies agree: a used copy, or watching, may cause a difference."""
-        if not _differ(clean, again) and not _differ(self.watched.outcome, clean):
-            return True
-        return not any(_differ(clean, self._run(self.subject.copy())) for _ in range(2))
-
-    def _unrepeatable(self) -> None:
-        text = "two calls on equal inputs, from equal state and seed, differ"
-        op = self._first_difference()
-        causes = [
-            str(item)
-            for item in self.found["changed"]
-            if item.ref.kind in ("global", "class attribute")
-        ]
-        clock = clock_call(self.subject, self.example, self.seed)
-        if op is not None:
-            text += f", first at {op.short}{_in(op.module)}"
-        if causes:
-            text += f"; forward changes {', '.join(causes[:3])}, which copies share"
-        elif clock is not None:
-            text += f"; forward calls {clock[0]}"
-        self.found["unrepeatable"] = text
-        self.found["where"] = (op and op.line) or (clock and clock[1])
-
-    def _first_difference(self) -> Op | None:
-        """Return the first operator whose output differs between two runs."""
-        for _ in range(PAIRS):
-            left, right = (
-                self._watch(self.subject.copy(), fill=Fill(*_FILLS[0]), record="digests").ops
-                for _ in range(2)
-            )
-            for one, other in zip(left, right, strict=False):
-                if (one.name, one.line, one.digest) != (other.name, other.line, other.digest):
-                    return one
-        return None
-
-    # -- uninitialized memory ----------------------------------------------------------------------
-
-    def _bare(self) -> list[Op]:
-        return [op for op in self.watched.ops if op.uninitialized]
-
-    def fill(self) -> bool:
-        bare = self._bare()
-        if not bare or not self._depends(None):
-            return False
-        lines = list(dict.fromkeys(op.line for op in bare if op.line))
-        guilty = [line for line in lines[:MAX_CANDIDATES] if len(lines) == 1 or self._depends(line)]
-        ops = [op for op in _unique(bare) if op.line in guilty] or bare[:1]
-        self._say("uninitialized", [f"{op.short} is never initialized{_at(op)}" for op in ops])
-        self.found["unrepeatable"] = (
-            f"the output depends on memory that {ops[0].short} left uninitialized"
-            f"{_in(ops[0].module)}"
-        )
-        self.found["where"] = ops[0].line
-        return True
-
-    def _depends(self, line: SourceLine | None) -> bool:
-        """Return True if the content of uninitialized memory (of a line, or all) has an effect."""
-        one, other = (
-            self._watch(self.subject.copy(), fill=Fill(number, whole, line)).outcome
-            for number, whole in _FILLS
-        )
-        if self.found.get("unrepeatable") is not None:
-            # A difference between two runs with the same filling has another reason.
-            again = self._watch(self.subject.copy(), fill=Fill(*_FILLS[0], line)).outcome
-            if _differ(one, again):
-                return False
-        return _differ(one, other) or (isinstance(other, Returned) and _differ(other, one))
-
-    # -- helpers -----------------------------------------------------------------------------------
-
-    def _root(self, subject: Subject) -> Any:
-        return subject.module if subject.module is not None else subject.function
-
-    def _run(self, subject: Subject) -> Outcome:
+    def run(self, subject: Subject) -> Outcome:
         return observe(subject.function, self.example, seed=self.seed)
 
-    def _watch(
+    def watch(
         self,
         subject: Subject,
         reached: Reached | None = None,
@@ -312,13 +148,198 @@ class _Examination:
             record=record,
         )
 
-    def _modules(self) -> Mapping[str, torch.nn.Module]:
-        return self.reached.modules
 
-    def _say(self, name: str, sentences: Sequence[str]) -> None:
+@dataclass
+class _Found:
+    """The findings so far, by the names of the fields of ``Findings``."""
+
+    by_name: dict[str, Any] = field(default_factory=dict)
+    complete: bool = True
+
+    def say(self, name: str, sentences: Sequence[str]) -> None:
         kept = list(dict.fromkeys(sentences))
         more = len(kept) - MAX_SENTENCES
-        self.found[name] = (*kept[:MAX_SENTENCES], *([f"and {more} more"] if more > 0 else ()))
+        self.by_name[name] = (*kept[:MAX_SENTENCES], *([f"and {more} more"] if more > 0 else ()))
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A copy of the subject that nothing has run yet, and what it reaches."""
+
+    subject: Subject
+    reached: Reached
+
+
+def _start(runs: _Runs) -> _Start:
+    copy = runs.subject.copy()
+    return _Start(copy, reach(_root(copy), values=True))
+
+
+@dataclass(frozen=True)
+class _Examination:
+    """Say what the runs show: three in a row on one copy, and a watched one on another."""
+
+    runs: _Runs
+    found: _Found
+    start: _Start
+    row: Sequence[Outcome]
+    watched: Watched
+    outcome: Returned  # of the watched run
+
+    # -- the watched run ---------------------------------------------------------------------------
+
+    def changes(self) -> None:
+        after = reach(_root(self.start.subject), values=True)
+        draws = _draws(self.watched.ops, self.start.reached.modules)
+        self.found.say("random", [*draws, *self._streams()])
+        self._inputs(self.outcome)
+        self._changes(changed(self.start.reached.tokens, after.tokens))
+        self.found.say("aliases", _aliases(self.watched.aliases))
+
+    def _inputs(self, outcome: Returned) -> None:
+        lines = _first_writes(self.watched.ops)
+        names = self.runs.names or []
+        before, after = self.runs.example.leaves(), outcome.inputs.leaves()
+        written = [ref.path for ref in lines if ref.kind == "input"]
+        if len(names) == len(before) == len(after):
+            for name, old, new in zip(names, before, after, strict=True):
+                if name not in written and _moved(old, new):
+                    written.append(name)
+        self.found.by_name["written"] = tuple(written)
+        self.found.by_name["rebuilt"] = outcome.rebuilt
+        self.found.say(
+            "writes_inputs",
+            [f"writes to {name}{_at(lines.get(StateRef('input', name)))}" for name in written],
+        )
+
+    def _changes(self, changes: Sequence[Change]) -> None:
+        lines = _first_writes(self.watched.ops)
+        seen = {change.ref for change in changes}
+        # A write by way of .data leaves no trace in the parameter itself.
+        state = [Change(ref) for ref in lines if ref.kind != "input" and ref not in seen]
+        every = (*changes, *state)
+        self.found.by_name["changed"] = every
+        self.found.say(
+            "changes", [f"{item}{self._written(item, lines.get(item.ref))}" for item in every]
+        )
+
+    def _written(self, change: Change, op: Op | None) -> str:
+        """Return the line of a change, in words: of an operator, or the only line that could."""
+        op = op or self._kernel(change.ref)
+        if op is not None:
+            return _at(op)
+        gone = change.happened == "gone"
+        line = None if gone else stored_at(self.runs.subject, self.start.reached, change.ref)
+        return f", {line}" if line is not None else ""
+
+    def _kernel(self, ref: StateRef) -> Op | None:
+        """Return the operator that may write a buffer without declaring it, as batch norm does."""
+        owner = ref.path.rpartition(".")[0]
+        if ref.kind != "buffer":
+            return None
+        inside = [op for op in self.watched.ops if op.module == owner]
+        normed = [op for op in inside if "norm" in op.name]
+        return normed[0] if normed else None
+
+    def _streams(self) -> list[str]:
+        """Return the draws from Python's and numpy's global streams; one more run finds lines."""
+        runs = self.runs
+        if not self.watched.streams:
+            return []
+        draws = draws_from(runs.subject, runs.example, runs.seed, self.watched.streams)
+        known = {draw.stream for draw in draws}
+        return [
+            *(f"{draw.stream}{_in(draw.module)}, {draw.line}" for draw in draws),
+            *(stream for stream in self.watched.streams if stream not in known),
+        ]
+
+    # -- again, and again --------------------------------------------------------------------------
+
+    def repetition(self) -> None:
+        """Say if eager does not agree with itself, or only its first call differs."""
+        row, by_name = self.row, self.found.by_name
+        again = self.runs.run(
+            self.runs.subject.copy() if by_name["changed"] else self.start.subject
+        )
+        steady = not _differ(row[1], row[2])
+        if not self._agree(row[0], again):
+            self._unrepeatable()
+        elif steady and _differ(row[0], row[1]):
+            causes = [str(item) for item in by_name["changed"] if item.ref.kind != "hooks"]
+            said = f": it changed {', '.join(causes[:4])}" if causes else ""
+            by_name["warm_up"] = f"the first call differs from the later ones{said}"
+
+    def _agree(self, clean: Outcome, again: Outcome) -> bool:
+        """Return True if fresh copies agree: a used copy, or watching, may cause a difference."""
+        if not _differ(clean, again) and not _differ(self.outcome, clean):
+            return True
+        return not any(_differ(clean, self.runs.run(self.runs.subject.copy())) for _ in range(2))
+
+    def _unrepeatable(self) -> None:
+        text = "two calls on equal inputs, from equal state and seed, differ"
+        op = self._first_difference()
+        causes = [
+            str(item)
+            for item in self.found.by_name["changed"]
+            if item.ref.kind in ("global", "class attribute")
+        ]
+        clock = clock_call(self.runs.subject, self.runs.example, self.runs.seed)
+        if op is not None:
+            text += f", first at {op.short}{_in(op.module)}"
+        if causes:
+            text += f"; forward changes {', '.join(causes[:3])}, which copies share"
+        elif clock is not None:
+            text += f"; forward calls {clock[0]}"
+        self.found.by_name["unrepeatable"] = text
+        self.found.by_name["where"] = (op and op.line) or (clock and clock[1])
+
+    def _first_difference(self) -> Op | None:
+        """Return the first operator whose output differs between two runs."""
+        for _ in range(PAIRS):
+            left, right = (
+                self.runs.watch(
+                    self.runs.subject.copy(), fill=Fill(*_FILLS[0]), record="digests"
+                ).ops
+                for _ in range(2)
+            )
+            for one, other in zip(left, right, strict=False):
+                if (one.name, one.line, one.digest) != (other.name, other.line, other.digest):
+                    return one
+        return None
+
+    # -- uninitialized memory ----------------------------------------------------------------------
+
+    def memory(self) -> None:
+        """Say if the output depends on memory that was left uninitialized, and at which line."""
+        bare = [op for op in self.watched.ops if op.uninitialized]
+        if not bare or not self._depends(None):
+            return
+        lines = list(dict.fromkeys(op.line for op in bare if op.line))
+        guilty = [line for line in lines[:MAX_CANDIDATES] if len(lines) == 1 or self._depends(line)]
+        ops = [op for op in _unique(bare) if op.line in guilty] or bare[:1]
+        self.found.say("uninitialized", [f"{op.short} is never initialized{_at(op)}" for op in ops])
+        self.found.by_name["unrepeatable"] = (
+            f"the output depends on memory that {ops[0].short} left uninitialized"
+            f"{_in(ops[0].module)}"
+        )
+        self.found.by_name["where"] = ops[0].line
+
+    def _depends(self, line: SourceLine | None) -> bool:
+        """Return True if the content of uninitialized memory (of a line, or all) has an effect."""
+        one, other = (
+            self.runs.watch(self.runs.subject.copy(), fill=Fill(number, whole, line)).outcome
+            for number, whole in _FILLS
+        )
+        if self.found.by_name.get("unrepeatable") is not None:
+            # A difference between two runs with the same filling has another reason.
+            again = self.runs.watch(self.runs.subject.copy(), fill=Fill(*_FILLS[0], line)).outcome
+            if _differ(one, again):
+                return False
+        return _differ(one, other) or (isinstance(other, Returned) and _differ(other, one))
+
+
+def _root(subject: Subject) -> Any:
+    return subject.module if subject.module is not None else subject.function
 
 
 # -- sentences -------------------------------------------------------------------------------------
