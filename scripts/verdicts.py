@@ -6,6 +6,14 @@ that mixes targets and mechanisms, so that ``--count`` takes a fair sample.
     python scripts/verdicts.py dump before.jsonl --shard 1/2 &
     python scripts/verdicts.py dump before.jsonl --shard 2/2
     python scripts/verdicts.py compare before.jsonl after.jsonl
+
+A verdict must not depend on how fast the machine is. ``--sleep`` slows each forward, ``--busy`` starts processes
+that compute without end beside the check, and ``--frozen`` takes only the models whose trace freezes a branch:
+
+    python scripts/verdicts.py dump idle.jsonl --frozen
+    python scripts/verdicts.py dump busy.jsonl --frozen --busy 4
+    python scripts/verdicts.py dump slow.jsonl --frozen --sleep 0.01
+    python scripts/verdicts.py compare idle.jsonl busy.jsonl --fields status failure where sizes
 """
 
 from __future__ import annotations
@@ -13,10 +21,14 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import subprocess
 import sys
+import threading
+import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +40,8 @@ VOLATILE = ("seconds", "max_error", "warnings")
 ADDED = ("skip", "self_test")
 
 
-def items() -> dict[str, Callable[[], Any]]:
-    """Return for each item's name the function that checks it."""
+def items(*, frozen: bool = False) -> dict[str, Callable[[], Any]]:
+    """Return for each item's name the function that checks it; if ``frozen``, of models that a trace freezes."""
     import zoo
     from real.models import MODELS, stub_torchvision
 
@@ -50,9 +62,11 @@ def items() -> dict[str, Callable[[], Any]]:
 
     found: dict[str, Callable[[], Any]] = {}
     for row in zoo.ZOO:
+        if frozen and row.expect["trace"] != zoo.BRANCH:
+            continue
         for target in zoo.TARGETS:
             found[f"zoo/{row.name}/{target}"] = lambda row=row, target=target: of_zoo(row, target)
-    for name in MODELS:
+    for name in () if frozen else MODELS:
         for target in ("trace", "script", "export", "onnx"):
             found[f"real/{name}/{target}"] = lambda name=name, target=target: of_real(name, target)
     return dict(sorted(found.items(), key=lambda item: zlib.crc32(item[0].encode())))
@@ -80,16 +94,51 @@ def _as_text(where: dict[str, Any] | None) -> str:
     return f"{where['file']}:{where['line']}  {where['text']}".rstrip() if where else ""
 
 
-def dump(path: Path, shard: str, count: int | None, only: str) -> None:
+@contextmanager
+def slowed(seconds: float) -> Iterator[None]:
+    """Wait before each outermost call of a module."""
+    from pytest_torchexport.outcomes.torch_state import module_calls_through
+
+    inside = threading.local()
+
+    def call(
+        real: Callable[..., Any], module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if getattr(inside, "yes", False):
+            return real(module, *args, **kwargs)
+        inside.yes = True
+        try:
+            time.sleep(seconds)
+            return real(module, *args, **kwargs)
+        finally:
+            inside.yes = False
+
+    with module_calls_through(call):
+        yield
+
+
+@contextmanager
+def beside(processes: int) -> Iterator[None]:
+    """Let so many processes compute for the duration of the block."""
+    started = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)
+    ]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def dump(path: Path, checks: dict[str, Callable[[], Any]], shard: str) -> None:
     """Append one line per item; items that the file already has are left out."""
     import torch
 
     torch.set_num_threads(1)
     number, shards = map(int, shard.split("/"))
     done = set(read(path)) if path.exists() else set()
-    chosen = [name for name in items() if re.search(only, name)][:count]
-    checks = items()
-    for index, name in enumerate(chosen):
+    for index, name in enumerate(checks):
         if index % shards != number - 1 or name in done:
             continue
         with warnings.catch_warnings():
@@ -124,13 +173,25 @@ def main() -> int:
     dumping.add_argument("--shard", default="1/1", help="this process's share, as NUMBER/OF")
     dumping.add_argument("--count", type=int, help="check only the first items")
     dumping.add_argument("--only", default="", help="check only the items whose name matches")
+    dumping.add_argument(
+        "--frozen", action="store_true", help="check only models that a trace freezes"
+    )
+    dumping.add_argument(
+        "--sleep", type=float, default=0.0, help="wait so many seconds before each forward"
+    )
+    dumping.add_argument(
+        "--busy", type=int, default=0, help="let so many processes compute beside the checks"
+    )
     comparing = commands.add_parser("compare")
     comparing.add_argument("before", type=Path)
     comparing.add_argument("after", type=Path)
     comparing.add_argument("--fields", nargs="*", help="compare only these fields of a verdict")
     given = parser.parse_args()
     if given.command == "dump":
-        dump(given.path, given.shard, given.count, given.only)
+        every = items(frozen=given.frozen)
+        chosen = [name for name in every if re.search(given.only, name)][: given.count]
+        with beside(given.busy), slowed(given.sleep) if given.sleep else nullcontext():
+            dump(given.path, {name: every[name] for name in chosen}, given.shard)
         return 0
     before, after = read(given.before), read(given.after)
     if given.fields:
