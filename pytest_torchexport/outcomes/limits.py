@@ -98,6 +98,33 @@ def interrupted_after(seconds: float) -> Iterator[None]:
         raise TimeLimitExceeded(f"no return within {seconds:.3g} s")
 
 
+@contextmanager
+def before_termination(action: Callable[[], object]) -> Iterator[None]:
+    """Call ``action()`` before SIGTERM ends this process, or the user's handler takes it.
+
+    Works in the main thread only, where signals arrive; in another thread it does nothing.
+    """
+    users = signal.getsignal(signal.SIGTERM)
+    own_thread = threading.current_thread() is threading.main_thread()
+    if not own_thread or users in (None, signal.SIG_IGN):
+        yield
+        return
+    process = os.getpid()
+
+    def handle(number: int, frame: object) -> None:
+        if os.getpid() == process:  # and not a fork of it
+            action()
+        signal.signal(number, users)
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is handle:  # the block may have set its own
+            signal.signal(signal.SIGTERM, users)
+
+
 class _Alarm:
     def __init__(self, seconds: float) -> None:
         self.rang = False

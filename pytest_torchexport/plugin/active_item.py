@@ -19,6 +19,7 @@ import pytest
 
 from pytest_torchexport.config.options import of_a_check
 from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.outcomes.limits import before_termination
 from pytest_torchexport.plugin.crash_marker import CrashMarker
 from pytest_torchexport.plugin.ini_and_flags import Configuration
 from pytest_torchexport.plugin.items import MARKER, VERDICTS, Variant
@@ -109,12 +110,19 @@ def active(item: pytest.Item, configuration: Configuration) -> Iterator[ActiveIt
     marker = CrashMarker(_cache(item.config), item.nodeid)
     progress = Progress(item.config)
     marker.begin()
+    passed = False
     try:
-        yield ActiveItem(item, configuration, progress, marker.why_isolated)
+        with before_termination(marker.cancel):
+            yield ActiveItem(item, configuration, progress, marker.why_isolated)
+        passed = all(verdict.status == "passed" for verdict in item.stash.get(VERDICTS, []))
     finally:
         progress.close()
-        failures = {verdict.failure for verdict in item.stash.get(VERDICTS, [])}
-        marker.end(crashed=ArtifactCrashed.__name__ in failures)
+        crashes = [
+            verdict.reason
+            for verdict in item.stash.get(VERDICTS, [])
+            if verdict.failure == ArtifactCrashed.__name__
+        ]
+        marker.end(crash=crashes[0] if crashes else "", passed=passed)
 
 
 def kept_in(root: Path, nodeid: str) -> Path:

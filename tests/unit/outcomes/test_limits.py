@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import pytest
 from pytest_torchexport.outcomes.limits import (
     Deadline,
     TimeLimitExceeded,
+    before_termination,
     in_thread,
     interrupted_after,
 )
@@ -154,3 +157,51 @@ def test_a_deadline_counts_down_to_zero_and_no_further():
     assert deadline.elapsed >= 0
     over = Deadline(0.0)
     assert over.left == 0.0
+
+
+TERMINATED = """
+import os, signal, sys
+from pytest_torchexport.outcomes.limits import before_termination
+
+signal.signal(signal.SIGTERM, USERS)
+with before_termination(lambda: print("action", flush=True)):
+    if not os.fork():
+        os.kill(os.getpid(), signal.SIGTERM)  # of a child of the user's
+        os._exit(0)
+    os.wait()
+    print("the child is gone", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("survived", flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="signals as POSIX has them")
+@pytest.mark.parametrize(
+    ("users", "status", "then"),
+    [
+        ("signal.SIG_DFL", -signal.SIGTERM, "action"),
+        ("lambda *_: os._exit(7)", 7, "action"),
+        ("signal.SIG_IGN", 0, "survived"),
+    ],
+    ids=["no handler", "a handler", "ignored"],
+)
+def test_the_action_runs_before_sigterm_ends_this_process(users, status, then):
+    script = TERMINATED.replace("USERS", users)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout.split("\n")) == (status, ["the child is gone", then, ""])
+
+
+def test_a_handler_that_the_block_sets_stays():
+    users = signal.getsignal(signal.SIGTERM)
+    try:
+        with before_termination(lambda: None):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        signal.signal(signal.SIGTERM, users)
+        with before_termination(lambda: None):
+            assert signal.getsignal(signal.SIGTERM) is not users
+        assert signal.getsignal(signal.SIGTERM) is users
+    finally:
+        signal.signal(signal.SIGTERM, users)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 
 import pytest
 
-from pytest_torchexport.plugin.crash_marker import CrashMarker
+from pytest_torchexport.plugin.crash_marker import PASSES, CrashMarker
 
 NODE = "test_it.py::test_net[trace-cpu]"
 
@@ -49,8 +50,8 @@ running.begin()
 print("begun", flush=True)
 sys.stdin.read()
 """
-DIED = "an earlier run did not survive this item"
-CRASHED = "its artifact crashed in the last run"
+DIED = "a run ended while the item ran"
+CRASHED = "its artifact crashed: it was killed by SIGSEGV"
 
 
 @contextlib.contextmanager
@@ -63,7 +64,7 @@ def begun_elsewhere(cache):
     ) as other:
         try:
             assert other.stdout.readline().strip() == b"begun"
-            yield
+            yield other.pid
         finally:
             other.kill()
 
@@ -81,19 +82,28 @@ def test_an_item_that_was_never_run_has_not_died(cache):
     assert not CrashMarker(cache, NODE).why_isolated
 
 
+def run(cache, *, crash="", passed=True):
+    """Run the item in this session; return why it was isolated."""
+    running = CrashMarker(cache, NODE)
+    running.begin()
+    running.end(crash=crash, passed=passed)
+    return running.why_isolated
+
+
 def test_an_item_that_ended_leaves_nothing(cache):
     running = CrashMarker(cache, NODE)
     running.begin()
     assert len(marks(cache)) == 1
-    running.end(crashed=False)
+    running.end(crash="", passed=True)
     assert marks(cache) == []
     assert not CrashMarker(cache, NODE).why_isolated
 
 
-def test_an_item_whose_session_is_gone_died(cache):
-    with begun_elsewhere(cache):
+def test_an_item_whose_session_is_gone_is_isolated_and_its_mark_names_the_process(cache):
+    with begun_elsewhere(cache) as process:
         pass
-    assert CrashMarker(cache, NODE).why_isolated == DIED
+    why = CrashMarker(cache, NODE).why_isolated
+    assert re.fullmatch(rf"{DIED} \(20\d\d-\d\d-\d\d .*, process {process}\)", why)
     assert not CrashMarker(cache, NODE + "x").why_isolated
 
 
@@ -101,40 +111,56 @@ def test_an_item_whose_session_is_gone_died(cache):
 def test_an_item_that_another_session_runs_now_has_not_died(cache):
     with begun_elsewhere(cache):
         assert not CrashMarker(cache, NODE).why_isolated
-    assert CrashMarker(cache, NODE).why_isolated == DIED
+    assert DIED in CrashMarker(cache, NODE).why_isolated
 
 
-def test_what_a_session_did_not_survive_is_not_forgotten_when_it_passes_elsewhere(cache):
+def test_three_passes_lift_the_mark_of_a_run_that_ended(cache):
     with begun_elsewhere(cache):
         pass
-    for _ in range(2):
-        again = CrashMarker(cache, NODE)
-        assert again.why_isolated == DIED
-        again.begin()
-        again.end(crashed=False)
+    assert all(DIED in run(cache) for _ in range(PASSES))
+    assert marks(cache) == []
+    assert not run(cache)
 
 
-def test_an_item_whose_artifact_crashed_elsewhere_is_remembered_until_it_does_not(cache):
-    CrashMarker(cache, NODE).end(crashed=True)
-    again = CrashMarker(cache, NODE)
-    assert again.why_isolated == CRASHED
-    again.begin()
-    again.end(crashed=False)
-    assert not CrashMarker(cache, NODE).why_isolated
+def test_three_passes_lift_the_mark_of_a_crash(cache):
+    assert not run(cache, crash="it was killed by SIGSEGV", passed=False)
+    assert all(CRASHED in run(cache) for _ in range(PASSES))
+    assert not run(cache)
 
 
-@pytest.mark.parametrize("text", ["nonsense", "", "-1", "12 34"])
-def test_a_mark_that_nobody_can_read_is_one_of_the_dead(cache, text):
+def test_a_failure_lifts_nothing_and_a_crash_starts_anew(cache):
+    run(cache, crash="it was killed by SIGSEGV", passed=False)
+    for _ in range(PASSES - 1):
+        run(cache)
+    for _ in range(PASSES):
+        assert CRASHED in run(cache, passed=False)
+    run(cache, crash="it exited with status 3", passed=False)
+    assert all("it exited with status 3" in run(cache) for _ in range(PASSES))
+    assert not run(cache)
+
+
+@pytest.mark.parametrize("before", ["", "it was killed by SIGSEGV"])
+def test_a_run_that_is_cancelled_leaves_what_was_there(cache, before):
+    run(cache, crash=before, passed=not before)
+    left = [mark.read_text() for mark in marks(cache)]
+    running = CrashMarker(cache, NODE)
+    running.begin()
+    running.cancel()
+    assert [mark.read_text() for mark in marks(cache)] == left
+
+
+@pytest.mark.parametrize(
+    "text", ["running", "crashed", "nonsense", "", "-1", "[]", "{}", '{"happened": 1}']
+)
+def test_a_mark_of_an_earlier_version_is_one_of_a_run_that_ended(cache, text):
     leave(cache, text)
-    assert CrashMarker(cache, NODE).why_isolated == DIED
+    assert all(run(cache) == DIED for _ in range(PASSES))
+    assert not run(cache)
 
 
 def test_without_a_cache_nothing_is_remembered():
-    running = CrashMarker(None, NODE)
-    running.begin()
-    assert not running.why_isolated
-    running.end(crashed=True)
-    assert not CrashMarker(None, NODE).why_isolated
+    assert not run(None, crash="it was killed by SIGSEGV", passed=False)
+    assert not run(None)
 
 
 def test_a_cache_that_cannot_be_written_to_is_none(cache, monkeypatch):
@@ -142,10 +168,8 @@ def test_a_cache_that_cannot_be_written_to_is_none(cache, monkeypatch):
         raise PermissionError(name)
 
     monkeypatch.setattr(cache, "mkdir", mkdir)
-    running = CrashMarker(cache, NODE)
-    running.begin()
-    running.end(crashed=True)
-    assert not running.why_isolated
+    assert not run(cache, crash="it was killed by SIGSEGV", passed=False)
+    assert not run(cache)
 
 
 def test_a_cache_that_is_full_or_cleared_meanwhile_is_no_error(cache):
@@ -155,6 +179,6 @@ def test_a_cache_that_is_full_or_cleared_meanwhile_is_no_error(cache):
     mark.unlink()
     mark.parent.rmdir()
     running.begin()
-    running.end(crashed=True)
-    running.end(crashed=False)
+    running.end(crash="it was killed by SIGSEGV", passed=False)
+    running.end(crash="", passed=True)
     assert marks(cache) == []
