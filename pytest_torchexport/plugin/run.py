@@ -9,6 +9,7 @@ pytest loads this file at every start: what only a marked test needs is imported
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -33,9 +34,8 @@ if TYPE_CHECKING:
     from pytest_torchexport.plugin.fixture import TorchExport
     from pytest_torchexport.results.verdict import ItemResult
 
-# While items run, the reports are written at most so often, and again only after so
-# many times the time that it took. A run that is killed keeps its verdicts.
-SECONDS_BETWEEN_WRITES = 1.0
+# While items run, the reports are written again only after so many times the time that it took. A
+# run that is killed keeps its verdicts.
 TIMES_A_WRITE = 20.0
 # The exit statuses of a run that came to its end.
 COMPLETE = (
@@ -43,7 +43,8 @@ COMPLETE = (
     pytest.ExitCode.TESTS_FAILED,
     pytest.ExitCode.NO_TESTS_COLLECTED,
 )
-# The attribute that carries verdicts on a pytest report, through xdist to the controller.
+# The attribute of a pytest report that carries an item's target, device and verdicts, through
+# xdist to the controller.
 ATTRIBUTE = "torchexport"
 
 
@@ -54,6 +55,7 @@ class Run:
         self.config = config
         self.configuration = configuration
         self.results: list[ItemResult] = []
+        self._running: dict[str, ItemResult] = {}
         self._has_checked = False
         # A value of time.monotonic: from then on the reports are written again while items run.
         self._write_from = 0.0
@@ -107,9 +109,8 @@ class Run:
 
     def around_body(self, item: pytest.Function) -> Generator[None, Any, Any]:
         """Record a marked body that does not use the fixture, then check the modules it called."""
-        parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        variant = parameters.get(FIXTURE)
-        if not isinstance(variant, Variant) or FIXTURE in item.funcargs:
+        variant = variant_of(item)
+        if variant is None or FIXTURE in item.funcargs:
             return (yield)
         from pytest_torchexport.plugin.capture import CallRecorder
 
@@ -121,12 +122,16 @@ class Run:
     def wrap_method(self, item: pytest.Item) -> None:
         """Wrap a marked ``unittest`` method so that all targets run after its body."""
         item.stash[VERDICTS] = []  # an item may be run again
-        if not isinstance(item, pytest.Function) or not is_marked(item) or not is_unittest(item):
-            return
-        options = options_of(item)
-        found = variants(options, self.configuration) if options is not None else []
-        if found:
+        found = self._of_method(item)
+        if found and isinstance(item, pytest.Function):
             item.obj = self._wrapped(item, item.obj, found)
+
+    def _of_method(self, item: pytest.Item) -> list[Variant]:
+        """Return the variants of a marked ``unittest`` method; none for any other item."""
+        if not isinstance(item, pytest.Function) or not is_marked(item) or not is_unittest(item):
+            return []
+        options = options_of(item)
+        return variants(options, self.configuration) if options is not None else []
 
     def _wrapped(
         self, item: pytest.Function, body: Callable[..., Any], found: Sequence[Variant]
@@ -168,6 +173,12 @@ class Run:
         self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport
     ) -> None:
         """Put the verdicts on the report, and the failure's own text in place of a traceback."""
+        variant = variant_of(item)
+        if variant is None and not self._of_method(item):
+            return
+        target, device = (variant.target, variant.device) if variant is not None else ("", "")
+        carried: dict[str, Any] = {"target": target, "device": device, "verdicts": []}
+        setattr(report, ATTRIBUTE, carried)
         if call.when != "call":
             return
         text = failure_text_of(call.excinfo.value) if call.excinfo is not None else None
@@ -175,10 +186,12 @@ class Run:
             report.longrepr = text
         verdicts = item.stash.get(VERDICTS, [])
         if not verdicts:
+            words = [variant.id] if variant is not None else []
+            item.user_properties.append(("torchexport", " ".join([*words, "no verdict"])))
             return
         from pytest_torchexport.results.verdict import why_skipped
 
-        setattr(report, ATTRIBUTE, [verdict.as_dict() for verdict in verdicts])
+        carried["verdicts"] = [verdict.as_dict() for verdict in verdicts]
         reason = why_skipped(verdicts)
         if reason and report.outcome == "skipped" and not hasattr(report, "wasxfail"):
             path, line, _ = item.reportinfo()
@@ -193,32 +206,50 @@ class Run:
             self._write_reports(complete=False)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Collect the verdicts of the reports (on the controller: of all workers)."""
-        verdicts = getattr(report, ATTRIBUTE, None)
-        if verdicts is None:
+        """Collect the results of items (on the controller: of all workers)."""
+        carried = getattr(report, ATTRIBUTE, None)
+        started = self._running.pop(report.nodeid, None)
+        if carried is None and started is not None:
+            # xdist's own report of an item whose worker died.
+            carried = {"target": started.target, "device": started.device, "verdicts": []}
+        if carried is None or report.when == "teardown":
             return
         from pytest_torchexport.results.verdict import ItemResult, Verdict
 
-        self.results.append(
-            ItemResult(report.nodeid, _outcome(report), tuple(map(Verdict.from_dict, verdicts)))
+        verdicts = tuple(map(Verdict.from_dict, carried["verdicts"]))
+        result = ItemResult(
+            report.nodeid,
+            _outcome(report),
+            verdicts,
+            target=carried["target"],
+            device=carried["device"],
+            reason="" if verdicts else _reason(report),
         )
+        if report.when == "setup" and report.passed:
+            self._running[report.nodeid] = dataclasses.replace(result, outcome="running")
+        else:
+            self.results.append(result)
+        self._write_now_and_then()
+
+    def _write_now_and_then(self) -> None:
         start = time.monotonic()
         if self._reports_here() and start >= self._write_from:
             # What cannot be written now is an error when the run ends.
             with contextlib.suppress(pytest.UsageError):
                 self._write_reports(complete=False)
             now = time.monotonic()
-            self._write_from = now + max(SECONDS_BETWEEN_WRITES, TIMES_A_WRITE * (now - start))
+            self._write_from = now + TIMES_A_WRITE * (now - start)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the table of tests x targets; with ``-v`` also the details of each verdict."""
-        if not self.results or self.config.get_verbosity() < 0:
+        judged = [result for result in self.results if result.verdicts]
+        if not judged or self.config.get_verbosity() < 0:
             return
         from pytest_torchexport.results.summary import detail_lines, summary_lines
 
         terminalreporter.ensure_newline()
         terminalreporter.section("torchexport")
-        for line in summary_lines(self.results, self.config.get_terminal_writer().markup):
+        for line in summary_lines(judged, self.config.get_terminal_writer().markup):
             terminalreporter.write_line(line)
         if self.configuration.settings.strict:
             from pytest_torchexport.config import tested
@@ -227,7 +258,7 @@ class Run:
             if line := tested.untested(reports.environment(), tested.runs()):
                 terminalreporter.write_line(line)
         if self.config.get_verbosity() > 0:
-            for line in detail_lines(self.results):
+            for line in detail_lines(judged):
                 terminalreporter.write_line(line)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -250,12 +281,12 @@ class Run:
         from pytest_torchexport.results.verdict import RunResults
 
         results = RunResults(
-            items=tuple(self.results), environment=reports.environment(), complete=complete
+            items=(*self.results, *self._running.values()),
+            environment=reports.environment(),
+            complete=complete,
         )
         for name, path in self.configuration.settings.report:
             place = Path(self.config.invocation_params.dir, path)
-            if not complete and place.exists() and not place.is_file():
-                continue  # a pipe or a device takes the text once
             try:
                 reports.write(place, reports.FORMATS[name](results))
             except OSError as error:
@@ -294,6 +325,25 @@ def failure_text_of(error: BaseException) -> str | None:
         texts = [failure_text_of(item) for item in error.exceptions]
         return None if None in texts else "\n\n".join(filter(None, texts))
     return None
+
+
+def variant_of(item: pytest.Item) -> Variant | None:
+    """Return the variant that an item of the plugin is; None for others and unittest methods."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    variant = parameters.get(FIXTURE)
+    return variant if isinstance(variant, Variant) else None
+
+
+def _reason(report: pytest.TestReport) -> str:
+    """Return in a line what pytest says of an item that did not pass."""
+    if report.passed:
+        return ""
+    if isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2]).removeprefix("Skipped: ")
+    crash = getattr(report.longrepr, "reprcrash", None)
+    lines = (crash.message if crash is not None else str(report.longrepr)).strip().splitlines()
+    errors = [line.removeprefix("E ").strip() for line in lines if line.startswith("E ")]
+    return next(iter(errors or lines), "")
 
 
 def _outcome(report: pytest.TestReport) -> str:

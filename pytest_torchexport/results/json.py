@@ -24,6 +24,9 @@ def render(results: RunResults) -> str:
             {
                 "nodeid": result.nodeid,
                 "outcome": result.outcome,
+                "target": result.target,
+                "device": result.device,
+                "reason": result.reason,
                 "verdicts": [verdict.as_dict() for verdict in result.verdicts],
             }
             for result in results.items

@@ -35,11 +35,14 @@ PACKAGES = (
 
 
 def write(path: Path, text: str) -> None:
-    """Write the whole file or nothing; make its directory if needed. Raises OSError."""
-    path = path.resolve()  # a link is kept, and the file that it leads to is written
-    if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8")  # a pipe or a device such as /dev/stdout
-        return
+    """Write the whole file or nothing; make its directory if needed.
+
+    A link is kept, and the file that it leads to is written. Raises OSError, also if something else
+    than a regular file is there: a device, a pipe, a directory, a link that leads to itself.
+    """
+    path = Path(os.path.realpath(path))
+    if os.path.lexists(path) and not path.is_file():
+        raise OSError("it is not a regular file")
     path.parent.mkdir(parents=True, exist_ok=True)
     # No file of tempfile: only its owner may read it, and another user may upload the report.
     half = path.with_name(f".{path.name}.{os.getpid()}")

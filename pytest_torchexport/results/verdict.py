@@ -263,12 +263,18 @@ class Verdict:
 class ItemResult:
     """The result of one pytest item: one verdict per module and, for unittest methods, target.
 
-    ``outcome`` is pytest's: passed, failed, skipped, xfailed or xpassed.
+    ``outcome`` is pytest's: passed, failed, skipped, xfailed or xpassed; or running, if the item
+    has not ended yet. ``target`` and ``device`` are the item's; empty for a unittest method, which
+    is one item for all. ``reason`` is pytest's for an item that ended without a verdict: its body
+    failed, or the process of the item is gone.
     """
 
     nodeid: str
     outcome: str
     verdicts: tuple[Verdict, ...]
+    target: str = ""
+    device: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

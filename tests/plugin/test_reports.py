@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -100,14 +99,16 @@ def test_values_that_json_does_not_have_do_not_end_the_run(suite, run, pytester)
     assert item["verdicts"][0]["failure"] == "OutputsDiffer"
 
 
+@pytest.mark.parametrize("path", ["test_it.py/report.json", "pipe"])
 def test_a_report_that_cannot_be_written_is_a_usage_error_before_the_first_test(
-    suite, run, text_of
+    suite, run, text_of, pytester, path
 ):
     suite("def test_plain(): pass\n")
-    result = run("--torchexport-report=json:test_it.py/report.json")
+    os.mkfifo(pytester.path / "pipe")
+    result = run(f"--torchexport-report=json:{path}")
     assert result.ret == 4
     text = text_of(result)
-    assert "--torchexport-report: cannot write test_it.py/report.json" in text
+    assert f"--torchexport-report: cannot write {path}: " in text
     assert "Traceback" not in text
     assert "1 passed" not in text
 
@@ -311,13 +312,88 @@ def test_a_run_that_is_killed_before_its_first_verdict_leaves_no_report_of_an_ea
     assert json.loads(report.read_text())["complete"] is False
 
 
-def test_a_pipe_is_written_once(suite, run, pytester):
-    suite(SUITE)
-    pipe = pytester.path / "pipe"
-    os.mkfifo(pipe)
-    read = []
-    reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
-    reader.start()
-    run("--torchexport-report=json:pipe")  # a second write would wait for a second reader
-    reader.join(timeout=60)
-    check_document(json.loads(read[0]))
+# -- items without a verdict -----------------------------------------------------------------------
+
+NO_VERDICT = """
+import os, unittest
+
+@pytest.mark.torchexport('mirror')
+def test_body(x):
+    Net()(x)
+    assert len(x) == 3
+
+@pytest.mark.torchexport('mirror')
+def test_left_out(torchexport):
+    pytest.skip('not today')
+
+@pytest.mark.torchexport('mirror')
+@pytest.mark.skip(reason='not here')
+def test_not_run(x): Net()(x)
+
+@pytest.mark.torchexport('mirror')
+def test_setup(absent): pass
+
+@pytest.mark.torchexport('mirror')
+class TestMethods(unittest.TestCase):
+    def test_method(self):
+        self.fail('of the body')
+
+@pytest.mark.torchexport('mirror')
+def test_ends(x):
+    Net()(x)
+    END
+"""
+WITHOUT = {
+    "test_body[mirror-cpu]": ("failed", "mirror", "cpu", "assert 2 == 3"),
+    "test_left_out[mirror-cpu]": ("skipped", "mirror", "cpu", "not today"),
+    "test_not_run[mirror-cpu]": ("skipped", "mirror", "cpu", "not here"),
+    "TestMethods::test_method": ("failed", "", "", "AssertionError: of the body"),
+}
+
+
+def described(pytester):
+    """The outcome, target, device and reason of each item of the report."""
+    document = json.loads((pytester.path / "report.json").read_text())
+    assert all(item["verdicts"] == [] for item in document["items"])
+    return document["complete"], {
+        item["nodeid"].partition("::")[2]: tuple(
+            item[key] for key in ("outcome", "target", "device", "reason")
+        )
+        for item in document["items"]
+    }
+
+
+def test_items_without_a_verdict_are_in_the_report_with_their_reason(suite, run, pytester):
+    suite(NO_VERDICT.replace("END", "pytest.fail('the end')"))
+    run("--torchexport-report=json:report.json", "--junitxml=junit.xml")
+    complete, found = described(pytester)
+    assert complete
+    outcome, _, _, reason = found.pop("test_setup[mirror-cpu]")
+    assert (outcome, "fixture 'absent' not found" in reason) == ("failed", True)
+    assert found == {
+        **WITHOUT,
+        "test_ends[mirror-cpu]": ("failed", "mirror", "cpu", "Failed: the end"),
+    }
+    junit = properties(pytester)
+    assert junit["test_body[mirror-cpu]"] == {"torchexport": "mirror-cpu no verdict"}
+    assert junit["test_method"] == {"torchexport": "no verdict"}
+
+
+def test_an_item_that_ends_pytest_is_in_the_report_as_running(suite, run_apart, pytester):
+    suite(NO_VERDICT.replace("END", "os._exit(3)"))
+    # Alone: later items may start too soon after the last time that the report was written.
+    assert run_apart("-k", "ends", "--torchexport-report=json:report.json").ret == 3
+    complete, found = described(pytester)
+    assert not complete
+    assert found == {"test_ends[mirror-cpu]": ("running", "mirror", "cpu", "")}
+
+
+def test_an_item_whose_worker_died_is_in_the_report(suite, run_apart, pytester):
+    suite(NO_VERDICT.replace("END", "os._exit(3)"))
+    run_apart("-n", "1", "--torchexport-report=json:report.json")
+    complete, found = described(pytester)
+    assert complete
+    outcome, target, device, reason = found["test_ends[mirror-cpu]"]
+    assert (outcome, target, device) == ("failed", "mirror", "cpu")
+    assert reason.startswith("worker 'gw0' crashed while running")
+    assert WITHOUT.items() <= found.items()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+import pytest
 
 from pytest_torchexport.results import reports
 
@@ -15,15 +18,32 @@ def test_a_file_is_replaced_and_nothing_half_written_stays(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_link_and_a_pipe_stay_what_they_are(tmp_path):
-    real, link = tmp_path / "real.json", tmp_path / "link.json"
-    link.symlink_to(real)
-    reports.write(link, "text")
-    assert link.is_symlink()
-    assert real.read_text() == "text"
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    reports.write(pipe, "text")
-    assert os.read(reader, 10) == b"text"
-    os.close(reader)
+def test_a_link_is_kept_and_its_target_is_written(tmp_path):
+    real, link, second = (tmp_path / name for name in ("real.json", "link.json", "second.json"))
+    link.symlink_to("real.json")
+    second.symlink_to(link)
+    for text in ("first", "second"):
+        reports.write(second, text)
+        assert (link.is_symlink(), second.is_symlink()) == (True, True)
+        assert real.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        os.mkfifo,
+        Path.mkdir,
+        lambda path: path.symlink_to(path),
+        lambda path: path.symlink_to("/dev/null"),
+        lambda path: path.symlink_to(path.parent),
+    ],
+    ids=["pipe", "directory", "link to itself", "link to a device", "link to a directory"],
+)
+def test_what_is_no_regular_file_is_refused_and_stays(tmp_path, make):
+    path = tmp_path / "report.json"
+    make(path)
+    before = path.lstat()
+    with pytest.raises(OSError, match="it is not a regular file"):
+        reports.write(path, "text")
+    assert path.lstat().st_ino == before.st_ino
+    assert list(tmp_path.iterdir()) == [path]
