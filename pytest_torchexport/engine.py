@@ -23,8 +23,9 @@ from pytest_torchexport.config.options import NAMES, parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import OF_A_RUN, TABLE, settings_from
 from pytest_torchexport.config.validate import device_names, target_names
-from pytest_torchexport.eager.fingerprint import changed, closed_over, fingerprint
-from pytest_torchexport.eager.state_ref import Change
+from pytest_torchexport.eager.fingerprint import Reached, changed, closed_over, fingerprint, reach
+from pytest_torchexport.eager.shared import put_back
+from pytest_torchexport.eager.state_ref import SHARED, Change
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, Prepared, attempted
 from pytest_torchexport.judge.log import Activity, ItemLog
@@ -43,6 +44,7 @@ from pytest_torchexport.results.failures import (
     LoadFailed,
     RoundTripDiffers,
     SpecError,
+    ends_the_test,
 )
 from pytest_torchexport.results.source_line import short_path
 from pytest_torchexport.results.verdict import Verdict
@@ -51,8 +53,6 @@ from pytest_torchexport.torch_private import uncompiled
 
 SHOWN_FRAMES = 2
 SHOWN_CHANGES = 3
-# The kinds of state that a check never shares with the user's module.
-OF_THE_MODULE = ("parameter", "buffer", "attribute", "hooks", "training flag", "submodules")
 # After an item with more bytes of weights, garbage is collected at once (some 50 ms): the collector
 # itself counts objects, not bytes.
 LARGE = 2**24
@@ -138,7 +138,7 @@ def export(thing: Any, example: Call, plan: Plan) -> Artifact:
 
     Raises ExportRefused, SpecError, CannotJudge.
     """
-    with _started(thing, plan) as item:
+    with _started(thing, plan, reach(uncompiled(thing))) as item:
         return exporting.export(item.prepare([example])).artifact
 
 
@@ -168,9 +168,14 @@ class _Item:
 
 
 @contextmanager
-def _started(thing: Any, plan: Plan, *, foreign: bool = False) -> Iterator[_Item]:
-    """Set torch's state for an item; afterwards restore it, and the user's tensors."""
-    with quiet(plan.device) as output, untouched(closed_over(thing)), ExitStack() as resources:
+def _started(thing: Any, plan: Plan, reached: Reached, *, foreign: bool = False) -> Iterator[_Item]:
+    """Set torch's state for an item; afterwards restore it, and all that the subject reaches."""
+    with (
+        quiet(plan.device) as output,
+        put_back(reached),
+        untouched(closed_over(thing, reached)),
+        ExitStack() as resources,
+    ):
         tolerance = Tolerance(plan.options.rtol, plan.options.atol)
         item = _Item(
             subject=Subject.of(thing),
@@ -188,21 +193,29 @@ def _checked(
     thing: Any, given: Sequence[Call], plan: Plan, make: Make, *, foreign: bool = False
 ) -> Verdict:
     size = 0
-    before = fingerprint(uncompiled(thing), values=True)
+    before = reach(uncompiled(thing), values=True, writes=False)
     try:
-        with _started(thing, plan, foreign=foreign) as item:
+        with _started(thing, plan, before, foreign=foreign) as item:
             size = weight_of(item.subject.module)
             verdict = _verdict(item, given, make)
     finally:
         if size > LARGE:
             gc.collect()
-    return _verified(verdict, changed(before, fingerprint(uncompiled(thing), values=True)))
+    after = fingerprint(uncompiled(thing), values=True, writes=False)
+    return _verified(verdict, changed(before.tokens, after))
 
 
 def _verified(verdict: Verdict, changes: Sequence[Change]) -> Verdict:
-    """Return the verdict; with a warning if the check changed the user's own module."""
-    # Classes and globals are shared with every copy, and forward itself may write to them.
-    own = [change for change in changes if change.ref.kind in OF_THE_MODULE]
+    """Return the verdict; with a warning if the check changed the user's own module.
+
+    What forward itself changed elsewhere, and could not be put back, is a note.
+    """
+    shared = [change for change in changes if change.ref.kind in SHARED]
+    if shared:
+        named = ", ".join(map(str, shared[:SHOWN_CHANGES]))
+        note = f"forward changes {named}, and the check could not put that back"
+        verdict = dataclasses.replace(verdict, notes=(*verdict.notes, note))
+    own = [change for change in changes if change.ref.kind not in SHARED]
     if not own:
         return verdict
     named = ", ".join(map(str, own[:SHOWN_CHANGES]))
@@ -223,6 +236,8 @@ def _verdict(item: _Item, given: Sequence[Call], make: Make) -> Verdict:
     except CannotJudge as skip:
         return _described(item, case, status="skipped", skip=skip.kind, reason=printable(str(skip)))
     except Exception as error:
+        if ends_the_test(error):
+            raise
         return _failed(item, case, _failure_of(error, item, case))
     return _described(item, case, status="passed")
 

@@ -19,7 +19,7 @@ from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, survived
 from pytest_torchexport.outcomes.messages import condense, is_about_dims
 from pytest_torchexport.outcomes.observe import Returned
-from pytest_torchexport.results.failures import CannotJudge, ExportRefused
+from pytest_torchexport.results.failures import CannotJudge, ExportRefused, ends_the_test
 from pytest_torchexport.targets.formats.shape_env import refused_at
 from pytest_torchexport.targets.refusals import remedy
 
@@ -39,6 +39,8 @@ def export(prepared: Prepared) -> Case:
         except TimeLimitExceeded:
             raise
         except Exception as error:
+            if ends_the_test(error):
+                raise
             _refuse(prepared, error)
     return Case.of(prepared, artifact)
 

@@ -20,14 +20,14 @@ import random
 import sys
 import types
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from pytest_torchexport import torch_private
-from pytest_torchexport.eager.state_ref import Change, StateRef
+from pytest_torchexport.eager.state_ref import Change, Kind, StateRef
 from pytest_torchexport.inputs.pytrees import bits_of, is_plain
 from pytest_torchexport.results.source_line import is_users
 
@@ -54,6 +54,8 @@ _VALUES = (
 )
 # Compared by identity, never walked into.
 _OPAQUE = (types.ModuleType, type, types.BuiltinFunctionType, types.CodeType, types.FrameType)
+# Attributes of a class that run code.
+_CODE = (types.FunctionType, staticmethod, classmethod, property)
 _COUNTERS = (itertools.count, itertools.cycle)
 
 
@@ -62,7 +64,8 @@ class Reached:
     """The result of a walk: tokens and tensors by place, the path of each module by its id.
 
     ``unregistered`` are the paths of modules that no register of their parent has: ``.to()`` and
-    ``state_dict`` pass them by.
+    ``state_dict`` pass them by. ``classes``, ``scopes`` (globals, and the names of them that a
+    function mentions), ``cells`` and ``containers`` are the objects that hold the places.
     """
 
     tokens: dict[StateRef, Any] = field(default_factory=dict)
@@ -70,16 +73,21 @@ class Reached:
     parts: dict[int, str] = field(default_factory=dict)
     modules: dict[str, torch.nn.Module] = field(default_factory=dict)
     unregistered: tuple[str, ...] = ()
+    classes: list[type] = field(default_factory=list)
+    scopes: list[tuple[dict[str, Any], tuple[str, ...]]] = field(default_factory=list)
+    cells: list[types.CellType] = field(default_factory=list)
+    containers: list[Any] = field(default_factory=list)
 
 
-def fingerprint(thing: Any, *, values: bool = False) -> Mapping[StateRef, Any]:
+def fingerprint(thing: Any, *, values: bool = False, writes: bool = True) -> Mapping[StateRef, Any]:
     """Return a token for each place that a module or a function reaches; equal tokens: no change.
 
     Cheap: tensors are compared by identity, version and shape. With ``values``, those that are no
-    parameters also by their numbers, which native kernels change without a trace. A fingerprint
-    keeps its tensors alive: hold it no longer than the comparison takes.
+    parameters also by their numbers, which native kernels change without a trace; without
+    ``writes``, these by their numbers alone, so that a tensor that was put back is as it was. A
+    fingerprint keeps its tensors alive: hold it no longer than the comparison takes.
     """
-    return reach(thing, values=values).tokens
+    return reach(thing, values=values, writes=writes).tokens
 
 
 def changed(before: Mapping[StateRef, Any], after: Mapping[StateRef, Any]) -> tuple[Change, ...]:
@@ -93,9 +101,9 @@ def changed(before: Mapping[StateRef, Any], after: Mapping[StateRef, Any]) -> tu
     return tuple(_change(ref, before, after) for ref in found)
 
 
-def reach(thing: Any, *, values: bool = False) -> Reached:
-    """Walk over everything that a module or a function reaches."""
-    walk = _Walk(values)
+def reach(thing: Any, *, values: bool = False, writes: bool = True) -> Reached:
+    """Walk over everything that a module or a function reaches; ``fingerprint`` says how."""
+    walk = _Walk(values, writes)
     if isinstance(thing, torch.nn.Module):
         walk.registered = {id(part) for part in thing.modules()}
         walk.module(thing, "")
@@ -105,12 +113,15 @@ def reach(thing: Any, *, values: bool = False) -> Reached:
     return walk.found
 
 
-def closed_over(thing: Any) -> list[torch.nn.Module]:
-    """Return the modules that a plain function reaches: in its closure, defaults and globals.
+def closed_over(thing: Any, reached: Reached) -> list[torch.nn.Module]:
+    """Return the modules that a function or a module reaches in closures, defaults and globals.
 
-    A copy of the function shares them.
+    A copy of it may share them.
     """
-    return list(reach(thing).modules.values()) if isinstance(thing, types.FunctionType) else []
+    if isinstance(thing, types.FunctionType):
+        return list(reached.modules.values())
+    modules = isinstance(thing, torch.nn.Module)
+    return [reached.modules[path] for path in reached.unregistered] if modules else []
 
 
 def _change(ref: StateRef, before: Mapping[StateRef, Any], after: Mapping[StateRef, Any]) -> Change:
@@ -163,11 +174,12 @@ class _Numbers(_Held):
 
 
 class _Walk:
-    def __init__(self, values: bool) -> None:
+    def __init__(self, values: bool, writes: bool) -> None:
         self.found = Reached()
         self.unregistered: list[str] = []
         self.registered: set[int] = set()
         self._values = values
+        self._writes = writes
         self._seen: set[int] = set()
         self._kept: list[Any] = []
         self._classes: set[type] = set()
@@ -244,9 +256,10 @@ class _Walk:
             if one in self._classes or one is object or one.__module__.startswith("torch."):
                 continue
             self._classes.add(one)
+            self.found.classes.append(one)
             for name, value in list(vars(one).items()):
-                if isinstance(value, types.FunctionType):
-                    self.globals(value, 0)
+                if isinstance(value, _CODE):
+                    self.code(value, 0)
                 elif not name.startswith(("__", "_abc")) and _is_data(value):
                     self.value(value, StateRef("class attribute", f"{one.__name__}.{name}"), 0)
 
@@ -264,31 +277,51 @@ class _Walk:
             self.value(thing.__self__, StateRef("attribute", "self"), depth + 1)
             self.function(thing.__func__, depth + 1)
         elif isinstance(thing, types.FunctionType):
-            for name, cell in zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True):
-                try:
-                    self.value(cell.cell_contents, StateRef("closure", name), depth + 1)
-                except ValueError:  # not yet filled
-                    continue
-            for index, value in enumerate(thing.__defaults__ or ()):
-                self.value(value, StateRef("default", f"[{index}] of {thing.__name__}"), depth + 1)
+            for name, value in self.closure(thing):
+                self.value(value, StateRef("closure", name), depth + 1)
+            for name, value in _defaults_of(thing):
+                self.value(value, StateRef("default", name), depth + 1)
             self.value(vars(thing), StateRef("attribute", thing.__name__), depth + 1)
-            self.globals(thing, depth)
+            self.code(thing, depth)
         elif isinstance(thing, torch.nn.Module):
             self.module(thing, "")
 
-    def globals(self, function: types.FunctionType, depth: int) -> None:
-        """Walk over the globals that a user's function names, and those of functions it calls."""
-        code = function.__code__
-        if code in self._code or depth > MAX_DEPTH or not is_users(code.co_filename):
+    def closure(self, function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+        """Yield the names and values of a function's closure."""
+        self.found.cells += function.__closure__ or ()
+        cells = function.__closure__ or ()
+        for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
+            try:
+                yield name, cell.cell_contents
+            except ValueError:  # not yet filled
+                continue
+
+    def code(self, thing: Any, depth: int) -> None:
+        """Walk over the data that a user's function names, and that of functions it calls.
+
+        That is data in its globals, its closure and its defaults. ``thing`` may be a method of any
+        kind, or a property.
+        """
+        function = _function_of(thing)
+        code = getattr(function, "__code__", None)
+        if code is None or code in self._code or depth > MAX_DEPTH:
+            return
+        if not is_users(code.co_filename):
             return
         self._code.add(code)
         scope = function.__globals__
-        for name in names_in(code):
-            value = scope.get(name, scope)
+        self.found.scopes.append((scope, names_in(code)))
+        named = ((name, scope[name]) for name in names_in(code) if name in scope)
+        self._data("global", named, depth)
+        self._data("closure", self.closure(function), depth)
+        self._data("default", _defaults_of(function), depth)
+
+    def _data(self, kind: Kind, items: Iterable[tuple[str, Any]], depth: int) -> None:
+        for name, value in items:
             if isinstance(value, types.FunctionType):
-                self.globals(value, depth + 1)
-            elif value is not scope and _is_data(value):
-                self.value(value, StateRef("global", name), 0)
+                self.code(value, depth + 1)
+            elif _is_data(value):
+                self.value(value, StateRef(kind, name), 0)
 
     # -- values ------------------------------------------------------------------------------------
 
@@ -316,7 +349,8 @@ class _Walk:
         try:
             facts, version = _tensor_facts(tensor)
             if self._values and not isinstance(tensor, torch.nn.Parameter):
-                self.put(ref, _Numbers(tensor, (*facts, _crc(tensor)), version))
+                counted = version if self._writes else None
+                self.put(ref, _Numbers(tensor, (*facts, _crc(tensor)), counted))
             else:
                 self.put(ref, _Held(tensor, (*facts, version, _pointer(tensor))))
         except Exception:
@@ -332,6 +366,7 @@ class _Walk:
         self.module(module, name, depth + 1)
 
     def _content(self, value: Any, ref: StateRef, depth: int) -> None:
+        self.found.containers.append(value)
         if isinstance(value, Mapping) and _is_known_container(value):
             self._mapping(value, ref, depth)
         elif isinstance(value, (list, tuple, collections.deque)):
@@ -362,6 +397,8 @@ class _Walk:
             self.put(ref, opaque)
             return
         self.put(ref, (type(value),))
+        if _has_dict(value):
+            self.found.containers.append(vars(value))
         for name, item in _attributes(value):
             self.value(item, ref.attribute(name), depth + 1)
 
@@ -448,6 +485,18 @@ def _is_known_container(value: Any) -> bool:
     return type(value).__module__ in ("builtins", "collections") or isinstance(
         value, (dict, types.MappingProxyType)
     )
+
+
+def _defaults_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    for index, value in enumerate(function.__defaults__ or ()):
+        yield f"[{index}] of {function.__name__}", value
+
+
+def _function_of(thing: Any) -> Any:
+    """Return the function of a method or a property; None if it is not written in Python."""
+    function = thing.fget if isinstance(thing, property) else thing
+    function = getattr(function, "__func__", function)
+    return function if isinstance(function, types.FunctionType) else None
 
 
 def _is_data(value: Any) -> bool:

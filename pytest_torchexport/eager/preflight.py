@@ -26,6 +26,7 @@ from pytest_torchexport.outcomes.compare import Tolerance, compare
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Outcome, Returned, differ, observe
 from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.results.failures import ends_the_test
 from pytest_torchexport.results.source_line import SourceLine
 
 __all__ = ["Findings", "changed", "examine", "fingerprint"]
@@ -83,9 +84,11 @@ def examine(
             names = _leaf_names(subject, example) if names is None else names
             runs = _Runs(subject, example, seed, names)
             _examine(runs, found)
-        except (KeyboardInterrupt, TimeLimitExceeded):
+        except TimeLimitExceeded:
             raise
-        except BaseException:
+        except BaseException as error:
+            if ends_the_test(error):
+                raise
             found.complete = False
     return Findings(**found.by_name, complete=found.complete)
 

@@ -18,6 +18,8 @@ Kind = Literal[
     "training flag",
     "submodules",
 ]
+# What a copy of a module shares with the module.
+SHARED: tuple[Kind, ...] = ("class attribute", "closure", "global", "default")
 _OF_MODULES = ("hooks", "training flag", "submodules")
 
 

@@ -30,7 +30,7 @@ from pytest_torchexport.inputs.pytrees import (
     flatten,
     is_plain,
 )
-from pytest_torchexport.results.failures import SpecError
+from pytest_torchexport.results.failures import SpecError, ends_the_test
 from pytest_torchexport.results.verdict import Assumption
 
 __all__ = ["Call", "InputSpec", "TensorLeaf", "ValueLeaf", "build_spec"]
@@ -162,6 +162,8 @@ class InputSpec:
         try:
             return function(**{key: arguments[key] for key in wanted})
         except Exception as error:
+            if ends_the_test(error):
+                raise
             raise SpecError(f"{name}: raised {type(error).__name__}: {error}") from error
 
     def _mapped(self, call: Call, function: Callable[..., Any]) -> Call:

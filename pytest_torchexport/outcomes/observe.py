@@ -19,6 +19,7 @@ from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import clone, is_plain
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import message_and_line, printable
+from pytest_torchexport.results.failures import ends_the_test
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.torch_private import buffers_of, non_persistent_of, times_written
 
@@ -267,7 +268,7 @@ def observe(
     """Run ``function`` on clones of the call's tensors, and return the outcome.
 
     ``run`` may run it with a time limit of its own (in a thread); if that limit passes, the outcome
-    is TimedOut. KeyboardInterrupt passes through.
+    is TimedOut. What ends the test (Ctrl-C, pytest.skip) passes through.
     """
     own = call.clone()
     given = _Given(own)
@@ -284,9 +285,9 @@ def observe(
         if run is None:
             raise  # the limit of the whole item
         return TimedOut(0.0)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # pytest.skip and sys.exit in a forward are outcomes too
+    except BaseException as error:  # sys.exit in a forward is an outcome too
+        if ends_the_test(error):
+            raise
         return raised(error)
     finally:
         changed = _put_back(before)

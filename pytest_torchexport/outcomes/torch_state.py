@@ -107,7 +107,7 @@ def quiet(device: str) -> Iterator[CapturedOutput]:
     try:
         with ExitStack() as stack:
             stack.enter_context(_random_streams())
-            stack.enter_context(_import_path())
+            stack.enter_context(_process_settings())
             stack.enter_context(torch_globals(device))
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("always")
@@ -133,12 +133,16 @@ def suppress_output() -> Iterator[None]:
 
 
 @contextmanager
-def _import_path() -> Iterator[None]:
-    kept = list(sys.path)
+def _process_settings() -> Iterator[None]:
+    path, environment = list(sys.path), dict(os.environ)
     try:
         yield
     finally:
-        sys.path[:] = kept
+        sys.path[:] = path
+        if dict(os.environ) != environment:
+            for name in os.environ.keys() - environment.keys():
+                del os.environ[name]
+            os.environ.update(environment)
 
 
 @contextmanager

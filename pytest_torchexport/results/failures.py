@@ -22,6 +22,7 @@ This file imports nothing heavy: users name these classes in ``xfail`` at the to
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -182,3 +183,17 @@ def by_name(name: str) -> type[Failure]:
     """Return the class of that name. Raises KeyError for an unknown name."""
     classes: list[type[Failure]] = [Failure, *Failure.__subclasses__()]
     return {cls.__name__: cls for cls in classes}[name]
+
+
+def ends_the_test(error: BaseException) -> bool:
+    """Return True for an exception that ends the test or the run, whoever raises it.
+
+    That is Ctrl-C, and the exceptions of pytest.skip, fail, xfail and exit and of unittest's skips.
+    """
+    ends: list[type[BaseException]] = [KeyboardInterrupt]
+    pytest, unittest = sys.modules.get("pytest"), sys.modules.get("unittest")
+    if pytest is not None:  # that of xfail is a subclass of that of fail
+        ends += [end.Exception for end in (pytest.skip, pytest.fail, pytest.exit)]
+    if unittest is not None:
+        ends.append(unittest.SkipTest)
+    return isinstance(error, tuple(ends))

@@ -207,24 +207,23 @@ def test_an_exporter_that_prepares_the_module_leaves_the_users_alone():
     torch.testing.assert_close(net(x), expected)
 
 
-CALLS = []
-
-
 class Remembers(nn.Module):
-    """Writes to an object of its own that no copy reaches."""
+    """Writes to an object of its own that copies share, and that cannot be put back."""
 
     def __init__(self):
         super().__init__()
         self.note = Shared()
 
     def forward(self, x):
-        self.note.calls.append(1)
+        self.note.calls += 1
         return x * 2
 
 
 class Shared:
+    __slots__ = ("calls",)
+
     def __init__(self):
-        self.calls = CALLS
+        self.calls = 0
 
     def __deepcopy__(self, memo):
         return self
@@ -260,6 +259,29 @@ class CachesInItsClass(nn.Module):
         return x + self.ranges[size]
 
 
-def test_a_forward_that_writes_to_its_class_is_no_warning():
+def test_a_forward_that_writes_to_its_class_leaves_the_class_as_it_was():
     verdict = check_export(CachesInItsClass(), (torch.randn(2, 3),), target="trace", max_examples=3)
-    assert "checking changed" not in " ".join((*verdict.ineffective, *verdict.notes))
+    lines = " ".join((*verdict.ineffective, *verdict.notes))
+    assert "checking changed" not in lines
+    assert "put that back" not in lines
+    assert CachesInItsClass.ranges == {}
+
+
+@pytest.mark.parametrize("end", [pytest.skip, pytest.fail, pytest.xfail, pytest.exit])
+@pytest.mark.parametrize("size", [2, 3], ids=["on the example", "on a boundary call"])
+def test_a_forward_that_ends_the_test_ends_the_check(end, size):
+    class Ends(nn.Module):
+        def forward(self, x):
+            if len(x) == size:
+                end("not here")
+            return x * 2
+
+    with pytest.raises(end.Exception, match="not here"):
+        check_export(Ends(), EXAMPLE, target="trace")
+
+
+@pytest.mark.parametrize("option", ["map", "filter"])
+@pytest.mark.parametrize("end", [pytest.skip, pytest.exit])
+def test_a_constraint_that_ends_the_test_ends_the_check(end, option):
+    with pytest.raises(end.Exception, match="not here"):
+        check_export(Frozen(), EXAMPLE, target="trace", **{option: lambda x: end(f"not here: {x}")})

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pytest_torchexport import check_export
-from pytest_torchexport.eager.fingerprint import closed_over
+from pytest_torchexport.eager.fingerprint import closed_over, reach
 from pytest_torchexport.outcomes.subject import Subject
 
 
@@ -70,7 +70,7 @@ def test_checking_a_closure_leaves_its_module_alone():
     def predict(x):
         return net(x)
 
-    assert net in closed_over(predict)
+    assert net in closed_over(predict, reach(predict))
     check_export(predict, (X,), target="trace", checks=("parity",), max_examples=5)
     assert tracked(net) == 0
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 import sys
+import unittest
 
 import numpy as np
 import pytest
@@ -141,11 +142,21 @@ def test_ctrl_c_passes_through():
         observe(function, Call(), seed=0)
 
 
-@pytest.mark.parametrize("leave", [lambda: sys.exit(3), lambda: pytest.skip("not today")])
-def test_a_forward_that_leaves_the_test_is_an_outcome(leave):
-    outcome = observe(leave, Call(), seed=0)
+@pytest.mark.parametrize("end", [pytest.skip, pytest.fail, pytest.xfail, pytest.exit])
+def test_what_ends_the_test_passes_through(end):
+    with pytest.raises(end.Exception, match="not today"):
+        observe(lambda: end("not today"), Call(), seed=0)
+
+
+def test_a_skip_of_unittest_passes_through():
+    with pytest.raises(unittest.SkipTest):
+        observe(lambda: unittest.TestCase().skipTest("not today"), Call(), seed=0)
+
+
+def test_a_forward_that_ends_the_process_is_an_outcome():
+    outcome = observe(lambda: sys.exit(3), Call(), seed=0)
     assert isinstance(outcome, Raised)
-    assert outcome.type in ("SystemExit", "Skipped")
+    assert outcome.type == "SystemExit"
 
 
 def test_an_exception_without_a_text_says_so():

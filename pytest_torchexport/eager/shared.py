@@ -1,0 +1,131 @@
+"""Put back what a module shares with its copies: class attributes, globals, closures, defaults.
+
+Separate from ``fingerprint``, which finds these places and compares them: this file undoes what
+calls did there. Containers are put back in place, because other code holds the same objects.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import types
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+
+from pytest_torchexport.eager.fingerprint import Reached
+from pytest_torchexport.eager.state_ref import SHARED
+from pytest_torchexport.inputs.pytrees import is_plain
+from pytest_torchexport.outcomes.observe import differ
+
+# Larger tensors, in bytes, are not copied before each item.
+LARGEST = 2**24
+_OF_NAMES = (dict, OrderedDict, defaultdict, Counter)
+_CONTAINERS = (*_OF_NAMES, list, set, deque)
+
+Restore = Callable[[], None]
+
+
+@contextmanager
+def put_back(reached: Reached) -> Iterator[None]:
+    """Undo after the block what it did to the places that a walk has reached."""
+    restores = [
+        *map(_class, reached.classes),
+        *itertools.starmap(_scope, reached.scopes),
+        *map(_cell, reached.cells),
+        *map(_content, reached.containers),
+        *(_numbers(t) for ref, t in reached.tensors.items() if ref.kind in SHARED and _small(t)),
+    ]
+    try:
+        yield
+    finally:
+        for restore in restores:
+            restore()
+
+
+def _names(
+    read: Callable[[], Mapping[str, Any]],
+    write: Callable[[str, Any], None],
+    delete: Callable[[str], None],
+) -> Restore:
+    """Remember the objects that names stand for. A name that an import adds is kept."""
+    kept = read()
+
+    def restore() -> None:
+        now = read()
+        for name, value in now.items():
+            if name not in kept and not isinstance(value, types.ModuleType):
+                delete(name)
+        for name, value in kept.items():
+            if name not in now or now[name] is not value:
+                write(name, value)
+
+    return restore
+
+
+def _class(cls: type) -> Restore:
+    def read() -> dict[str, Any]:
+        return {name: v for name, v in vars(cls).items() if not name.startswith(("__", "_abc"))}
+
+    return _names(read, partial(type.__setattr__, cls), partial(type.__delattr__, cls))
+
+
+def _scope(scope: dict[str, Any], names: tuple[str, ...]) -> Restore:
+    def read() -> dict[str, Any]:
+        return {name: scope[name] for name in names if name in scope}
+
+    return _names(read, scope.__setitem__, scope.__delitem__)
+
+
+def _cell(cell: types.CellType) -> Restore:
+    def read() -> dict[str, Any]:
+        try:
+            return {"cell_contents": cell.cell_contents}
+        except ValueError:  # not filled
+            return {}
+
+    return _names(read, partial(setattr, cell), partial(delattr, cell))
+
+
+def _content(container: Any) -> Restore:
+    if type(container) not in _CONTAINERS:  # to fill another might run the user's code
+        return lambda: None
+    kept = copy.copy(container)
+
+    def restore() -> None:
+        if _items(container) != _items(kept):
+            container.clear()
+            fill = container.extend if isinstance(container, (list, deque)) else container.update
+            fill(kept)
+
+    return restore
+
+
+def _items(container: Any) -> Any:
+    """Return the identities of a container's items, so that nobody's ``__eq__`` is called."""
+    if isinstance(container, set):
+        return frozenset(map(id, container))
+    if isinstance(container, dict):
+        return [(id(key), id(value)) for key, value in container.items()]
+    return list(map(id, container))
+
+
+def _small(tensor: torch.Tensor) -> bool:
+    return is_plain(tensor) and not tensor.is_inference() and tensor.nbytes <= LARGEST
+
+
+def _numbers(tensor: torch.Tensor) -> Restore:
+    kept = tensor.detach().clone()
+
+    def restore() -> None:
+        with torch.no_grad():
+            if differ(tensor, kept):
+                if tensor.shape != kept.shape:
+                    tensor.resize_(kept.shape)
+                tensor.copy_(kept)
+
+    return restore

@@ -1,0 +1,193 @@
+"""eager/shared.py: what a forward writes outside its module is as it was after the check."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections import Counter, OrderedDict, defaultdict, deque
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport import check_export
+from pytest_torchexport.eager.fingerprint import reach
+from pytest_torchexport.eager.shared import put_back
+
+EXAMPLE = (torch.full((2, 3), 0.5),)
+CACHE: dict = {}
+HISTORY: list = []
+CALLS = 0
+SCALE = torch.ones(3)
+HELPER = nn.BatchNorm1d(3).requires_grad_(requires_grad=False)
+IDS = itertools.count()
+WEIGHTS = nn.Linear(3, 3).requires_grad_(requires_grad=False)
+
+
+class InItsClass(nn.Module):
+    calls = 0
+    seen = []  # noqa: RUF012  # as users write it
+    table = torch.zeros(3)
+
+    def forward(self, x):
+        type(self).calls += 1
+        type(self).latest = len(x)
+        self.seen.append(len(x))
+        self.table.add_(1)
+        return x * 2
+
+
+class InGlobals(nn.Module):
+    def forward(self, x):
+        return noted(x) * 2
+
+
+def noted(x):
+    global CALLS, CREATED  # noqa: PLW0603  # as users write it
+    CALLS += 1
+    CREATED = x.shape  # a name that nobody has before
+    CACHE[len(x)] = CALLS
+    HISTORY.append(CALLS)
+    SCALE.mul_(2)
+    HELPER(x)
+    return x
+
+
+class InDefaults(nn.Module):
+    def forward(self, x, cache={}):  # noqa: B006  # as users write it
+        cache[len(x)] = True
+        return x * 2
+
+
+class InTheEnvironment(nn.Module):
+    def forward(self, x):
+        os.environ["OF_FORWARD"] = "1"
+        os.environ.pop("OF_THE_USER", None)
+        sys.path.append("of forward")
+        return x * 2
+
+
+def checked(module):
+    """The verdict on a trace; the check makes few calls."""
+    verdict = check_export(module, EXAMPLE, target="trace", checks=("parity",), max_examples=2)
+    assert verdict.status == "passed", verdict.reason
+    said = " ".join((*verdict.ineffective, *verdict.notes))
+    assert "checking changed" not in said
+    return said
+
+
+def test_class_attributes_are_put_back():
+    seen, table = InItsClass.seen, InItsClass.table
+    assert "could not put that back" not in checked(InItsClass())
+    assert (InItsClass.calls, InItsClass.seen, hasattr(InItsClass, "latest")) == (0, [], False)
+    assert InItsClass.seen is seen
+    assert InItsClass.table is table
+    assert table.tolist() == [0, 0, 0]
+
+
+def test_globals_are_put_back_also_those_of_a_helper():
+    state = {name: tensor.clone() for name, tensor in HELPER.state_dict().items()}
+    assert "could not put that back" not in checked(InGlobals())
+    assert (CALLS, CACHE, HISTORY, "CREATED" in globals()) == (0, {}, [], False)
+    assert SCALE.tolist() == [1, 1, 1]
+    torch.testing.assert_close(HELPER.state_dict(), state)
+
+
+def test_closures_and_defaults_are_put_back():
+    calls, count = [], 0
+
+    class InAClosure(nn.Module):
+        def forward(self, x):
+            nonlocal count
+            count += 1
+            calls.append(count)
+            return x * 2
+
+    checked(InAClosure())
+    assert (count, calls) == (0, [])
+    checked(InDefaults())
+    assert InDefaults.forward.__defaults__ == ({},)
+
+
+def test_the_environment_and_the_import_path_are_put_back(monkeypatch):
+    monkeypatch.setenv("OF_THE_USER", "yes")
+    environment, path = dict(os.environ), list(sys.path)
+    checked(InTheEnvironment())
+    assert (dict(os.environ), sys.path) == (environment, path)
+
+
+def test_what_cannot_be_put_back_is_a_note():
+    class Draws(nn.Module):
+        def forward(self, x):
+            next(IDS)
+            return x * 2
+
+    assert "forward changes global IDS, and the check could not put that back" in checked(Draws())
+
+
+def test_nothing_is_put_back_that_did_not_change():
+    class Healthy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weights = WEIGHTS
+
+        def forward(self, x):
+            return self.weights(x) * SCALE
+
+    before = SCALE._version
+    assert "put that back" not in checked(Healthy())
+    assert SCALE._version == before
+
+
+@pytest.mark.parametrize(
+    ("made", "change"),
+    [
+        ({"a": 1, "b": 2}, lambda held: held.update(a=3)),
+        ({"a": 1, "b": 2}, dict.clear),
+        (OrderedDict(a=1, b=2), lambda held: held.move_to_end("a")),
+        (defaultdict(list, a=[]), lambda held: held["new"]),
+        (Counter("aab"), lambda held: held.update("a")),
+        ([1, 2], list.reverse),
+        ({1, 2}, lambda held: held.add(3)),
+        (deque([1, 2], maxlen=2), lambda held: held.append(3)),
+        ({"inner": {"list": [1]}}, lambda held: held["inner"]["list"].append(2)),
+    ],
+    ids=repr,
+)
+def test_a_container_is_put_back_in_place(made, change):
+    class Holds(nn.Module):
+        held = made
+
+    before = repr(made)
+    with put_back(reach(Holds())):
+        change(made)
+        assert repr(made) != before
+    assert repr(made) == before
+    assert Holds.held is made
+
+
+def test_an_exception_undoes_too():
+    class Holds(nn.Module):
+        count = 0
+
+    def raises():
+        Holds.count = 1
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), put_back(reach(Holds())):
+        raises()
+    assert Holds.count == 0
+
+
+def test_a_module_that_an_import_adds_stays():
+    """Python puts a submodule into its package's globals once, when it is first imported."""
+    scope: dict = {"torch": torch}
+    exec("def forward(x):\n    global part\n    return part(x)", scope)
+
+    class Imports(nn.Module):
+        forward = scope["forward"]
+
+    with put_back(reach(Imports())):
+        scope["part"] = sys
+    assert scope["part"] is sys
