@@ -13,6 +13,8 @@ from typing import Any, Literal
 import torch
 
 Kind = Literal["float", "int", "bool"]
+# How many values of a user's strategy are drawn for the calls that Hypothesis does not draw.
+SOME = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +23,10 @@ class Domain:
 
     ``low`` and ``high`` are inclusive; None means unbounded (floats only). ``scale`` is the root
     mean square of the example, or 1 if that is zero. ``choices``, if not empty, are the only legal
-    values. ``elements`` is a Hypothesis strategy for single elements. ``rows_keep_one`` says that
-    each row along the last axis keeps at least one nonzero, as in an attention mask. ``declared``
-    says that the user gave the values.
+    values. ``elements`` is a Hypothesis strategy for single elements; ``choices`` are then some of
+    them, for the calls that Hypothesis does not draw. ``rows_keep_one`` says that each row along
+    the last axis keeps at least one nonzero, as in an attention mask. ``declared`` says that the
+    user gave the values.
     """
 
     kind: Kind
@@ -37,10 +40,10 @@ class Domain:
 
     def describe(self) -> str:
         """Return words like ``0..99``, ``[0, 1]``, ``not negative`` or ``one of 1, 2``."""
-        if self.choices:
-            return f"one of {', '.join(map(str, self.choices))}"
         if self.elements is not None:
             return "from a strategy"
+        if self.choices:
+            return f"one of {', '.join(map(str, self.choices))}"
         if self.kind == "bool":
             return "False or True" + (", a True in each row" if self.rows_keep_one else "")
         if self.kind == "int":
@@ -80,7 +83,31 @@ def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
         return _between(low, high, base, example, path)
     if isinstance(value, list):
         return _one_of(value, base, example, path)
-    return dataclasses.replace(base, elements=value)
+    return dataclasses.replace(base, elements=value, choices=_some(value))
+
+
+def _some(strategy: Any) -> tuple[Any, ...]:
+    """Return some values of a strategy, the same ones each time."""
+    import hypothesis
+
+    found: dict[str, Any] = {}
+
+    @hypothesis.seed(0)
+    @hypothesis.settings(
+        max_examples=SOME,
+        database=None,
+        deadline=None,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+        verbosity=hypothesis.Verbosity.quiet,
+        backend="hypothesis",
+    )
+    @hypothesis.given(strategy)
+    def keep(value: Any) -> None:
+        found[repr(value)] = value
+
+    keep()
+    return tuple(found.values())
 
 
 def _between(low: Any, high: Any, base: Domain, example: torch.Tensor, path: str) -> Domain:

@@ -382,10 +382,13 @@ def _clamp(values: torch.Tensor, domain: Domain) -> torch.Tensor:
 
 
 def _within(values: torch.Tensor, domain: Domain) -> torch.Tensor:
-    """Return the nearest legal values. Values of a user's strategy stay the same."""
-    if domain.choices:
+    """Return the nearest legal values."""
+    if domain.choices and not values.is_complex():
         choices = torch.tensor(domain.choices, dtype=torch.float64)
-        nearest = (values.double().unsqueeze(-1) - choices).abs().argmin(-1)
+        distances = (values.double().unsqueeze(-1) - choices).abs()
+        # Of infinity and itself the difference is NaN, of NaN and any other number too.
+        alike = values.double().unsqueeze(-1) == choices
+        nearest = distances.nan_to_num(torch.inf).masked_fill(alike, -1.0).argmin(-1)
         return torch.tensor(domain.choices)[nearest].to(values.dtype)
     if domain.kind == "bool":
         return values != 0
