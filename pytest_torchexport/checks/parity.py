@@ -1,8 +1,9 @@
 """The check ``parity``: on every call that eager takes, the artifact does what eager does.
 
-Runs the example, the calls stored by an earlier run, the boundary calls, the calls that the branch
-search found, and those that Hypothesis draws. If only ``control_flow`` is asked for, the example
-and the searched calls alone. The package's only ``@given`` is here.
+Runs the example, the other calls that the test made, the calls stored by an earlier run, the
+boundary calls, the calls that the branch search found, and those that Hypothesis draws. If only
+``control_flow`` is asked for, the example and the searched calls alone. The package's only
+``@given`` of calls is here.
 Raises the failure of the smallest failing call: ArtifactRaised, OutputsDiffer, StructureDiffers,
 StateDiffers, DimsNarrowed, ArtifactCrashed, ArtifactHung. Raises CannotJudge if nobody named the
 target and the artifact raises on the example itself.
@@ -12,7 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_torchexport.inputs.recipes import Recipe, example_recipe, readable
+from pytest_torchexport.inputs.recipes import (
+    Recipe,
+    example_recipe,
+    readable,
+    recorded_recipes,
+)
 from pytest_torchexport.inputs.strategies import boundary_recipes, recipes
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.explain import DEADLY, explained
@@ -88,6 +94,7 @@ def _every(case: Case) -> None:
     if not case.log.failed:
         _note_remarks(case)
     if case.plan.checks("parity"):
+        _explicit(case, "recorded", recorded_recipes(case.spec), repeats=1)
         stored = readable(case.spec, case.plan.corpus.load(case.key))
         _explicit(case, "stored", stored, repeats=1)
         boundary = list(boundary_recipes(case.spec, case.plan.seed))

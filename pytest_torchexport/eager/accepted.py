@@ -18,6 +18,7 @@ from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.inputs.domains import Domain
 from pytest_torchexport.inputs.recipes import (
+    GIVEN,
     LeafRecipe,
     Recipe,
     build,
@@ -202,7 +203,7 @@ class AcceptedCalls:
             return None
         outcome = self._eager.on_cpu(call)
         if isinstance(outcome, Returned):
-            generated = any(item.kind not in ("example", "value") for item in recipe.leaves)
+            generated = any(item.kind not in (*GIVEN, "value") for item in recipe.leaves)
             self.takes_other_values = self.takes_other_values or generated
             return ReferenceCall(recipe, call, outcome)
         self.refusal = self.refusal or str(outcome)

@@ -23,6 +23,7 @@ from pytest_torchexport.inputs.recipes import (
     build_leaves,
     example_recipe,
     plain_recipe,
+    recorded_recipes,
     with_leaves,
 )
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
@@ -44,7 +45,8 @@ MAX_PAIRS = 24
 
 
 def plain_seeds(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
-    """Yield diverse calls: fills, listed values, sizes."""
+    """Yield diverse calls: those that the test made, fills, listed values, sizes."""
+    yield from recorded_recipes(spec)
     example = spec.example_sizes
     for kind in ("normal", "zeros", "ones", "low", "high", "uniform", "ramp", "sparse"):
         yield plain_recipe(spec, kind, example, seed)

@@ -57,18 +57,20 @@ class Domain:
         return f"[{low}, {high}]"
 
 
-def infer(example: torch.Tensor) -> Domain:
-    """Return the domain that an example alone suggests.
+def infer(*examples: torch.Tensor) -> Domain:
+    """Return the domain that examples alone suggest.
 
-    Integers stay between the example's minimum and maximum. Bools and 0/1 masks stay such, and
+    Integers stay between the examples' minimum and maximum. Bools and 0/1 masks stay such, and
     rows that all have a 1 keep one. Non-negative floats and floats in [0, 1] stay such.
     """
-    value = example.detach().resolve_conj()
-    if value.dtype == torch.bool:
-        return Domain(kind="bool", low=0, high=1, rows_keep_one=_rows_keep_one(value))
-    if not (value.is_floating_point() or value.is_complex()):
-        return _integers(value)
-    return _floats(value)
+    values = [example.detach().resolve_conj().cpu() for example in examples]
+    flat = torch.cat([value.flatten() for value in values])
+    keep_one = all(map(_rows_keep_one, values))
+    if flat.dtype == torch.bool:
+        return Domain(kind="bool", low=0, high=1, rows_keep_one=keep_one)
+    if not (flat.is_floating_point() or flat.is_complex()):
+        return _integers(flat, keep_one)
+    return _floats(flat, keep_one)
 
 
 def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
@@ -148,17 +150,17 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _integers(value: torch.Tensor) -> Domain:
-    if not value.numel():
+def _integers(flat: torch.Tensor, keep_one: bool) -> Domain:
+    if not flat.numel():
         return Domain(kind="int", low=0, high=0)
     # The unsigned types beyond uint8 have no min and max of their own in torch.
-    numbers = value if value.dtype in _ORDERED else value.to(torch.int64)
+    numbers = flat if flat.dtype in _ORDERED else flat.to(torch.int64)
     low, high = int(numbers.min()), int(numbers.max())
     mask = (low, high) == (0, 1)
-    return Domain(kind="int", low=low, high=high, rows_keep_one=mask and _rows_keep_one(value))
+    return Domain(kind="int", low=low, high=high, rows_keep_one=mask and keep_one)
 
 
-def _floats(value: torch.Tensor) -> Domain:
+def _floats(value: torch.Tensor, keep_one: bool) -> Domain:
     flat = torch.view_as_real(value) if value.is_complex() else value
     flat = flat.double()
     flat = flat[torch.isfinite(flat)]
@@ -169,9 +171,7 @@ def _floats(value: torch.Tensor) -> Domain:
         and bool((flat == 0).any())
         and bool((flat == 1).any())
     ):
-        return Domain(
-            kind="float", low=0.0, high=1.0, choices=(0.0, 1.0), rows_keep_one=_rows_keep_one(value)
-        )
+        return Domain(kind="float", low=0.0, high=1.0, choices=(0.0, 1.0), rows_keep_one=keep_one)
     scale = float(flat.square().mean().sqrt()) or 1.0
     low = 0.0 if float(flat.min()) >= 0 and not value.is_complex() else None
     high = 1.0 if low is not None and float(flat.max()) <= 1 else None

@@ -19,11 +19,14 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.config.named_dims import solve
 from pytest_torchexport.inputs.domains import Domain
 from pytest_torchexport.inputs.pytrees import clone, copy_tensor, describe
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf, ValueLeaf
 
 KINDS = ("zeros", "ones", "low", "high", "ramp", "normal", "uniform", "sparse")
+# Kinds of leaves whose values the user's own calls had.
+GIVEN = ("example", "recorded")
 SCALES = (1.0, 0.1, 3.0)
 LAYOUTS = ("contiguous", "strided", "channels_last")
 MAX_EDITS = 3
@@ -86,8 +89,8 @@ class LeafRecipe:
     """How to make one leaf.
 
     ``kind`` is one of KINDS, ``example`` (the example's own values, tiled to the size),
-    ``elements`` (a few drawn ones, the last of which fills the rest), ``literal`` (a Literal) or
-    ``value`` (a Python argument).
+    ``recorded`` (those of a further recorded call, by its number), ``elements`` (a few drawn ones,
+    the last of which fills the rest), ``literal`` (a Literal) or ``value`` (a Python argument).
     """
 
     kind: str
@@ -157,6 +160,21 @@ def example_recipe(spec: InputSpec, sizes: Mapping[str, int] | None = None) -> R
         sizes=spec.example_sizes | dict(sizes or {}),
         leaves=tuple(LeafRecipe(kind="example") for _ in spec.leaves),
     )
+
+
+def recorded_recipes(spec: InputSpec) -> list[Recipe]:
+    """Return recipes of the further recorded calls, with their own values, that fit the spec."""
+    found = []
+    for number in range(max((len(leaf.recorded) for leaf in spec.leaves), default=0)):
+        shapes = [(leaf.shape, list(leaf.recorded[number].shape)) for leaf in spec.tensors]
+        try:
+            sizes = solve(shapes)
+        except ValueError:  # it has a size that shapes= declares to be another
+            continue
+        if all(size in spec.dims[name].sizes for name, size in sizes.items()):
+            item = LeafRecipe(kind="recorded", data=number)
+            found.append(Recipe(sizes=sizes, leaves=(item,) * len(spec.leaves)))
+    return found
 
 
 def plain_recipe(
@@ -246,7 +264,7 @@ def describe_recipe(spec: InputSpec, recipe: Recipe, call: Call) -> str:
 
 
 def _describe_leaf(item: LeafRecipe, seed: int, value: Any) -> str:
-    words = ["as in the example" if item.kind == "example" else item.kind]
+    words = [{"example": "as in the example", "recorded": "as recorded"}.get(item.kind, item.kind)]
     if item.kind in ("zeros", "ones", "low", "high") and not item.edits:
         words = [_constant(value) or item.kind]
     if item.scale != 1.0:
@@ -297,11 +315,13 @@ def _constant(value: Any) -> str:
 def _leaf(
     leaf: TensorLeaf | ValueLeaf, item: LeafRecipe, sizes: Mapping[str, int], seed: int
 ) -> Any:
+    given = leaf.recorded[item.data] if item.kind == "recorded" else leaf.example
     if isinstance(leaf, ValueLeaf):
-        return item.data if item.kind == "value" else clone(leaf.example)
+        return item.data if item.kind == "value" else clone(given)
     shape = tuple(axis.evaluate(sizes) for axis in leaf.shape)
-    if item.kind == "example" and shape == tuple(leaf.example.shape) and not item.edits:
-        return copy_tensor(leaf.example)
+    as_given = item.kind in GIVEN and not item.edits
+    if as_given and shape == tuple(given.shape):
+        return copy_tensor(given).requires_grad_(leaf.example.requires_grad)
     tensor = _fill(item, shape, leaf, seed)
     for position, value in item.edits:
         if tensor.numel():
@@ -325,6 +345,8 @@ def _fill(item: LeafRecipe, shape: tuple[int, ...], leaf: TensorLeaf, seed: int)
     domain = leaf.domain
     if item.kind == "example":
         return _tile(leaf.example, shape)
+    if item.kind == "recorded":
+        return _tile(leaf.recorded[item.data], shape)
     if item.kind == "elements":
         return _elements(item, shape, leaf.dtype)
     if item.kind == "literal":

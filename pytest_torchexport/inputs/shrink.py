@@ -28,6 +28,7 @@ RANK = (
     "sparse",
     "elements",
     "example",
+    "recorded",
     "literal",
 )
 MAX_TRIES = 150
@@ -140,7 +141,7 @@ def _simpler_numbers(values: torch.Tensor) -> Iterator[torch.Tensor]:
 
 def _simpler_leaf(leaf: object, item: LeafRecipe) -> Iterator[LeafRecipe]:
     if not isinstance(leaf, TensorLeaf):
-        if item.kind == "value":
+        if item.kind in ("value", "recorded"):
             yield LeafRecipe(kind="example")
         return
     if leaf.domain.elements is None:

@@ -38,13 +38,17 @@ __all__ = ["Call", "InputSpec", "TensorLeaf", "ValueLeaf", "build_spec"]
 
 @dataclass(frozen=True, kw_only=True)
 class TensorLeaf:
-    """A tensor argument: its axes as expressions of dims, and the values it may take."""
+    """A tensor argument: its axes as expressions of dims, and the values it may take.
+
+    ``recorded`` are its tensors in further recorded calls.
+    """
 
     path: str
     shape: Shape
     dtype: torch.dtype
     domain: Domain
     example: torch.Tensor
+    recorded: tuple[torch.Tensor, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,7 @@ class ValueLeaf:
     path: str
     example: Any
     values: Any = None
+    recorded: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,18 +221,22 @@ def build_spec(
     variadic = _variadic(signature)
     leaves, structure = flatten_call(example, parameters, variadic)
     _check_leaves(dict(leaves), options)
-    others = [flatten_call(call, parameters, variadic)[0] for call in calls[1:]]
+    others = [call.leaves() for call in calls[1:]]
     try:
         axes = find_axes(
             leaves,
-            [[leaf for _, leaf in other] for other in others],
+            others,
             options,
             annotations,
             _arguments(example, parameters, variadic),
         )
     except ValueError as error:
         raise SpecError(str(error)) from None
-    built = tuple(_leaf(path, value, axes, options.values or {}) for path, value in leaves)
+    values = options.values or {}
+    built = tuple(
+        _leaf(path, value, [other[index] for other in others], axes, values)
+        for index, (path, value) in enumerate(leaves)
+    )
     return InputSpec(
         leaves=built,
         structure=structure,
@@ -295,12 +304,16 @@ def _check_paths(argument: str, given: Mapping[str, Any], leaves: Mapping[str, A
             )
 
 
-def _leaf(path: str, value: Any, axes: Axes, values: Mapping[str, Any]) -> TensorLeaf | ValueLeaf:
+def _leaf(
+    path: str, value: Any, others: Sequence[Any], axes: Axes, values: Mapping[str, Any]
+) -> TensorLeaf | ValueLeaf:
     if not is_plain(value):
-        return ValueLeaf(path=path, example=value, values=values.get(path))
+        return ValueLeaf(path=path, example=value, values=values.get(path), recorded=tuple(others))
     try:
         domain = (
-            domains.declared(values[path], value, path) if path in values else domains.infer(value)
+            domains.declared(values[path], value, path)
+            if path in values
+            else domains.infer(value, *others)
         )
     except ValueError as error:
         raise SpecError(f"values: {error}") from None
@@ -310,6 +323,7 @@ def _leaf(path: str, value: Any, axes: Axes, values: Mapping[str, Any]) -> Tenso
         dtype=value.dtype,
         domain=domain,
         example=copy_tensor(value).cpu().requires_grad_(value.requires_grad),
+        recorded=tuple(copy_tensor(other).cpu() for other in others),
     )
 
 

@@ -15,7 +15,16 @@ from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.verdict import Assumption, Branch, Difference, SeededBug, Sizes
 
-ORIGINS = ("example", "boundary", "stored", "explored", "drawn", "failed", "rejected")
+ORIGINS = (
+    "example",
+    "recorded",
+    "boundary",
+    "stored",
+    "explored",
+    "drawn",
+    "failed",
+    "rejected",
+)
 
 
 class Activity(Enum):

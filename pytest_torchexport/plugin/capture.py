@@ -8,6 +8,7 @@ that by: ``direct_forward`` finds it when its first layer is called.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,7 +24,8 @@ from pytest_torchexport.plugin.direct_forward import DirectForward
 from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.torch_private import is_tracing, uncompiled
 
-MAX_CALLS = 8
+MAX_SHAPES = 8
+MAX_CALLS_OF_ONE_SHAPE = 3
 # A property-based test may build a module per example: only the first ones are recorded.
 MAX_SUBJECTS = 16
 UNKNOWN_ARGUMENTS = (
@@ -42,7 +44,7 @@ class Recording:
 
     module: Any
     calls: list[Call] = field(default_factory=list)
-    shapes: list[Any] = field(default_factory=list)
+    shapes: Counter[Any] = field(default_factory=Counter)
     problem: SpecError | None = None
     returned: bool = False
     inside: str = ""
@@ -56,14 +58,15 @@ class _Started:
     call: Call | None
 
     def returned(self) -> None:
-        """Record the call, unless its recording has one of these shapes or enough of them."""
+        """Record the call, unless its recording has enough of these shapes, or enough shapes."""
         self.recording.returned = True
         if self.call is None:
             return
         shapes = tuple(tuple(tensor.shape) for tensor in self.call.tensors())
-        if len(self.recording.calls) < MAX_CALLS and shapes not in self.recording.shapes:
+        known = self.recording.shapes
+        if known[shapes] < MAX_CALLS_OF_ONE_SHAPE and len({*known, shapes}) <= MAX_SHAPES:
             self.recording.calls.append(self.call)
-            self.recording.shapes.append(shapes)
+            known[shapes] += 1
 
 
 class CallRecorder:
@@ -170,7 +173,7 @@ class CallRecorder:
 
     def _copied(
         self, module: torch.nn.Module, identity: Any
-    ) -> tuple[Any, list[Call], list[Any], SpecError | None]:
+    ) -> tuple[Any, list[Call], Counter[Any], SpecError | None]:
         if identity not in self._copies:
             try:
                 copied, problem = Subject.of(module).copy().function, None
@@ -179,7 +182,7 @@ class CallRecorder:
             # The original is kept too, so that no other module gets its id.
             self._copies[identity] = (module, copied, problem)
         _, copied, problem = self._copies[identity]
-        return copied, [], [], problem
+        return copied, [], Counter(), problem
 
 
 def _parts(module: torch.nn.Module) -> tuple[tuple[str, type], ...]:

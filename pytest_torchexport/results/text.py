@@ -107,9 +107,7 @@ def _block(label: str, lines: Iterable[str]) -> Iterator[str]:
 
 
 def _tally(verdict: Verdict) -> str:
-    run = sum(
-        verdict.calls.get(key, 0) for key in ("example", "stored", "boundary", "explored", "drawn")
-    )
+    run = sum(count for key, count in verdict.calls.items() if key not in ("failed", "rejected"))
     shrunk = "shrunk; " if verdict.shrunk else ""
     if not run:
         return ""  # found before the calls began

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_torchexport import check_export
+from pytest_torchexport import check_export, engine
 from pytest_torchexport.checks import parity
+from pytest_torchexport.config.options import parse_options
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 
@@ -59,3 +62,25 @@ def test_nan_at_a_declared_size_is_a_difference():
     found = verdict_of(Mean(), X(2, 3), shapes={"x": "n 3"}, dims={"n": (0, 4)})
     assert found.failure == "OutputsDiffer"
     assert found.differences[0].expected == "nan"
+
+
+class KnowsOneNumber(nn.Module):
+    """No generated call has the number, at which a trace of another call is wrong."""
+
+    def forward(self, x):
+        return x * 2 if bool((x == 0.1234567).any()) else x
+
+
+def made_by_a_test(module, *calls, target="trace"):
+    options = parse_options((), {"checks": ["parity"], "max_examples": 5})
+    plan = Plan(target=target, device="cpu", options=options)
+    return engine.check(module, [Call((x,)) for x in calls], plan)
+
+
+def test_every_call_of_the_body_is_made_with_its_own_values():
+    second = torch.tensor([[0.5, 0.1234567, 2.0]])
+    found = made_by_a_test(KnowsOneNumber(), torch.ones(1, 3), torch.zeros(1, 3), second)
+    assert (found.failure, found.calls["recorded"]) == ("OutputsDiffer", 2)
+    assert "as recorded" in found.call or "0.1234567" in found.call
+    found = made_by_a_test(KnowsOneNumber(), torch.ones(1, 3), second, target="script")
+    assert (found.status, found.calls["recorded"]) == ("passed", 1)

@@ -148,3 +148,11 @@ def test_domains_describe_themselves():
     assert "a True in each row" in Domain(kind="bool", rows_keep_one=True).describe()
     assert Domain(kind="float", scale=2.5).describe() == "about +-2.5"
     assert Domain(kind="float", elements=object()).describe() == "from a strategy"
+
+
+def test_several_examples_have_one_domain():
+    domain = infer(torch.tensor([3, 4]), torch.tensor([[1, 9]]))
+    assert (domain.low, domain.high) == (1, 9)
+    assert infer(torch.rand(3), torch.randn(2, 9)).low is None
+    assert infer(torch.ones(2, 2), torch.tensor([[0.0, 1.0]])).rows_keep_one
+    assert not infer(torch.ones(2, 2), torch.zeros(1, 2)).rows_keep_one

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -25,8 +26,10 @@ from pytest_torchexport.inputs.recipes import (
     example_recipe,
     plain_recipe,
     readable,
+    recorded_recipes,
     with_leaves,
 )
+from pytest_torchexport.inputs.spec import Call
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -439,3 +442,16 @@ def test_stored_recipes_of_another_version_or_spec_are_left_out():
     described = with_leaves(example_recipe(spec), {1: object()})
     stored = [{}, {"sizes": 3}, fewer.as_dict(), literal, larger.as_dict(), described.as_dict()]
     assert readable(spec, [*stored, good.as_dict()]) == [good]
+
+
+def test_recorded_calls_are_made_with_their_own_values_and_sizes():
+    x, y, z = torch.randn(2, 3), torch.randn(4, 3), torch.randn(9, 3)
+    spec = spec_of(one, x, more=[Call((y,)), Call((z,))], dims={"batch": (1, 8)})
+    (recipe,) = recorded_recipes(spec)  # z has a size that the user declared to be illegal
+    assert torch.equal(build(spec, recipe).args[0], y)
+    again = Recipe.from_dict(json.loads(json.dumps(recipe.as_dict())))
+    assert torch.equal(build(spec, again).args[0], y)
+    assert "as recorded" in describe_recipe(spec, recipe, build(spec, recipe))
+    assert recorded_recipes(spec_of(one, x)) == []
+    other = dataclasses.replace(recipe, leaves=(LeafRecipe(kind="recorded", data=5),))
+    assert readable(spec, [other.as_dict()]) == []

@@ -11,7 +11,12 @@ from torch import nn
 
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.subject import Subject, as_module
-from pytest_torchexport.plugin.capture import MAX_CALLS, MAX_SUBJECTS, CallRecorder
+from pytest_torchexport.plugin.capture import (
+    MAX_CALLS_OF_ONE_SHAPE,
+    MAX_SHAPES,
+    MAX_SUBJECTS,
+    CallRecorder,
+)
 from pytest_torchexport.results.failures import SpecError
 
 
@@ -60,17 +65,17 @@ def test_calls_are_detached_clones():
     assert recording.calls[0].args[0].is_leaf
 
 
-def test_one_call_per_shape_and_never_too_many():
+def test_a_few_calls_of_each_shape_and_never_too_many_shapes():
     net = Inner()
 
     def body():
-        for size in (2, 2, *range(1, 3 * MAX_CALLS)):
+        for size in (*[2] * 5, *range(1, 3 * MAX_SHAPES)):
             net(torch.ones(size))
 
     (recording,) = recorded(body)
     sizes = [len(call.args[0]) for call in recording.calls]
-    assert sizes[:2] == [2, 1]
-    assert len(sizes) == len(set(sizes)) == MAX_CALLS
+    assert sizes[:4] == [*[2] * MAX_CALLS_OF_ONE_SHAPE, 1]
+    assert len(set(sizes)) == MAX_SHAPES
 
 
 def test_calls_of_another_structure_or_python_value_are_recorded_apart():
