@@ -68,6 +68,7 @@ FLOW = (
     Step(name="frozen branches", run="control_flow:attribute", checks=("control_flow",)),
     Step(name="smallest failing call", run="parity:explain", checks=CALLS),
     Step(name="worth of a pass", run="effect:weigh", checks=("parity",)),
+    Step(name="guessed sequence", run="sequence:weigh", checks=("parity",)),
     Step(name="branches not taken", run="control_flow:weigh", checks=("control_flow",)),
     Step(name="state in rows of calls", run="state:check_rows", checks=("state",)),
     # Held back until now: parity explains the same bug better. No skip hides it.

@@ -7,6 +7,7 @@ SpecError. Integers that index an ``nn.Embedding`` may be any of its rows.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.config.named_dims import Dim
+from pytest_torchexport.eager.batch_axes import find_batch
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.inputs.domains import Domain
 from pytest_torchexport.inputs.recipes import (
@@ -174,6 +176,9 @@ class AcceptedCalls:
     """Makes calls from recipes, and keeps those that eager takes."""
 
     def __init__(self, spec: InputSpec, eager: Reference, note: Callable[[str], None]) -> None:
+        found = find_batch(spec, eager.on_cpu, eager.pristine.module)
+        spec = found.spec
+        self._with_sequence = found.with_sequence
         self.spec = narrow_assumed(widen_embeddings(spec, eager.pristine), eager.on_cpu, note)
         # Dims that were assumed to vary, of which eager takes one size alone.
         self.fixed = tuple(name for name in spec.dims if name not in self.spec.dims)
@@ -186,6 +191,14 @@ class AcceptedCalls:
         self._note = note
         self._contiguous_only = False
         self._refused_before = False
+
+    def at_any_length(self) -> AcceptedCalls | None:
+        """Return these calls where the length of a guessed sequence varies; None without one."""
+        if self._with_sequence is None:
+            return None
+        other = copy.copy(self)
+        other.spec = self._with_sequence
+        return other
 
     def call(self, recipe: Recipe) -> ReferenceCall | None:
         """Return the recipe's call, or None if it is not legal.

@@ -1,13 +1,14 @@
 """Decide which axes of which leaves vary, and under which names.
 
 The first rule that applies counts: ``dynamic_shapes``, ``shapes``, jaxtyping annotations, sizes
-that differed between recorded calls, and last the batch rule. Separate from ``spec``, because these
-rules grow on their own.
+that differed between recorded calls, and last a guess: the batch. Which tensors have a batch axis
+the shapes alone do not tell; ``eager/batch_axes.py`` asks eager. Separate from ``spec``, because
+these rules grow on their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,15 +28,21 @@ from pytest_torchexport.inputs.pytrees import Leaf
 from pytest_torchexport.results.verdict import Assumption
 
 BATCH = "batch"
+# Axes by the path of their tensor.
+Group = Mapping[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Axes:
-    """Per tensor leaf its shape, per dim its sizes, and what was assumed about both."""
+    """Per tensor leaf its shape, per dim its sizes, and what was assumed about both.
+
+    ``guessed``: nothing but the shapes of one example tells which axes vary.
+    """
 
     shapes: Mapping[str, Shape]
     dims: Mapping[str, Dim]
     assumed: tuple[Assumption, ...] = ()
+    guessed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +53,7 @@ class _Rule:
     assumed: Sequence[Assumption] = ()
     ranges: Mapping[str, DimSizes] = field(default_factory=dict)
     recorded: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    guessed: bool = False
 
 
 def find_axes(
@@ -72,10 +80,63 @@ def find_axes(
     }
     assumed = [*rule.assumed]
     assumed += [_assumption(dim, shapes) for dim in dims.values() if not dim.declared]
-    if not dims and any(tensor.dim() for tensor in tensors.values()) and options.shapes is None:
-        text = "no size varies: the tensors disagree on dimension 0; say which do with shapes="
-        assumed.append(Assumption("no dim", text))
-    return Axes(shapes=shapes, dims=dims, assumed=tuple(assumed))
+    return Axes(shapes=shapes, dims=dims, assumed=tuple(assumed), guessed=rule.guessed)
+
+
+def axes_of(
+    tensors: Mapping[str, torch.Tensor],
+    groups: Mapping[str, Group],
+    ranges: Mapping[str, DimSizes],
+) -> Axes:
+    """Return the axes if each group of axes is a dim of its name.
+
+    A dim without a range goes from 1 to twice its size.
+    """
+    axes = {path: list(unchanged(tensor)) for path, tensor in tensors.items()}
+    dims = {}
+    for name, group in groups.items():
+        for path, axis in group.items():
+            axes[path][axis] = Expr(name)
+            size = tensors[path].shape[axis]
+            dims[name] = _dim(name, size, ranges.get(name), [size])
+    shapes = {path: tuple(shape) for path, shape in axes.items()}
+    assumed = tuple(_assumption(dim, shapes) for dim in dims.values() if not dim.declared)
+    return Axes(shapes=shapes, dims=dims, assumed=assumed, guessed=True)
+
+
+def groups(tensors: Mapping[str, torch.Tensor], axis: int) -> Iterator[Group]:
+    """Yield sets of axes that may be one dim, the likeliest first.
+
+    Those of one size: the first tensor's ``axis`` with the same axis of all tensors of this size;
+    with the other one of the first two axes as well, as a state of an RNN has its batch; or without
+    a tensor that has the size by chance. Then the same with the next tensor as the first.
+    """
+    seen: list[Group] = []
+    for first, tensor in tensors.items():
+        if tensor.dim() > axis:
+            for group in _of_size(tensors, first, axis, tensor.shape[axis]):
+                if group not in seen:
+                    seen.append(group)
+                    yield group
+
+
+def _of_size(
+    tensors: Mapping[str, torch.Tensor], first: str, axis: int, size: int
+) -> Iterator[Group]:
+    def at(where: int) -> Group:
+        return {p: where for p, t in tensors.items() if t.dim() > where and t.shape[where] == size}
+
+    same, other = at(axis), at(1 - axis)
+    states = {path: where for path, where in other.items() if path != first}
+    yield same
+    yield {**states, **same}
+    yield {first: axis}
+    for path in tensors:
+        if path != first and (path in same or path in states):
+            yield {p: a for p, a in {**states, **same}.items() if p != path}
+            yield {p: a for p, a in same.items() if p != path}
+    yield {**same, **states}
+    yield {first: axis, **states}
 
 
 def _apply_rules(
@@ -103,7 +164,8 @@ def _apply_rules(
         text = f"the sizes that differed between {len(others) + 1} recorded calls vary"
         assumed = [Assumption("recorded calls", text)]
         return _Rule(shapes=shapes, assumed=assumed, recorded=recorded)
-    return _Rule(shapes=_batch_rule(tensors))
+    guess = next(groups(tensors, 0), {})
+    return _Rule(shapes=axes_of(tensors, {BATCH: guess}, {}).shapes, guessed=True)
 
 
 def _dim(name: str, size: int, declared: DimSizes | None, recorded: Sequence[int]) -> Dim:
@@ -214,11 +276,3 @@ def _new_name(path: str, axis: int, used: Collection[str]) -> str:
     while name in used:
         name = f"{identifier(path)}_{axis}" if name == BATCH else f"{name}_"
     return name
-
-
-def _batch_rule(tensors: Mapping[str, torch.Tensor]) -> dict[str, Shape]:
-    """Name dimension 0 of every tensor ``batch``, if all have the same size there."""
-    with_axes = {path: tensor for path, tensor in tensors.items() if tensor.dim()}
-    if len({tensor.shape[0] for tensor in with_axes.values()}) != 1:
-        return {}
-    return {path: (Expr(BATCH), *unchanged(tensor)[1:]) for path, tensor in with_axes.items()}

@@ -19,7 +19,7 @@ from pytest_torchexport.config.named_dims import Dim, Shape
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.inputs import domains
-from pytest_torchexport.inputs.axes import Axes, find_axes
+from pytest_torchexport.inputs.axes import Axes, Group, axes_of, find_axes
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.domains import Domain
 from pytest_torchexport.inputs.pytrees import (
@@ -66,6 +66,7 @@ class InputSpec:
     """The legal calls, and in ``assumed`` what the user did not say about them.
 
     ``parameters`` are the names of forward's positional parameters, ``variadic`` that of ``*args``.
+    ``guessed``: which axes vary is a guess from the shapes of one example.
     """
 
     leaves: tuple[TensorLeaf | ValueLeaf, ...]
@@ -78,6 +79,7 @@ class InputSpec:
     map: Callable[..., Any] | None = None
     filter: Callable[..., Any] | None = None
     dynamic_shapes: Any = None
+    guessed: bool = False
 
     @property
     def tensors(self) -> tuple[TensorLeaf, ...]:
@@ -109,6 +111,22 @@ class InputSpec:
             return bool(answer)
         except RuntimeError as error:
             raise SpecError(f"filter: must return one bool, not {describe(answer)}") from error
+
+    def with_dims(self, groups: Mapping[str, Group], *assumed: Assumption) -> InputSpec:
+        """Return the spec with these groups of axes as its dims, in place of those guessed."""
+        tensors = {leaf.path: leaf.example for leaf in self.tensors}
+        declared = {name: dim.sizes for name, dim in self.dims.items() if dim.declared}
+        axes = axes_of(tensors, groups, declared)
+        leaves = tuple(
+            dataclasses.replace(leaf, shape=axes.shapes[leaf.path])
+            if isinstance(leaf, TensorLeaf)
+            else leaf
+            for leaf in self.leaves
+        )
+        others = tuple(item for item in self.assumed if item.kind != "dim")
+        return dataclasses.replace(
+            self, leaves=leaves, dims=axes.dims, assumed=(*axes.assumed, *assumed, *others)
+        )
 
     def narrow(self, name: str, sizes: range | tuple[int, ...]) -> InputSpec:
         """Return the spec with fewer sizes for one dim; with a single size, without the dim."""
@@ -248,6 +266,7 @@ def build_spec(
         map=options.map,
         filter=options.filter,
         dynamic_shapes=options.dynamic_shapes,
+        guessed=axes.guessed,
     )
 
 

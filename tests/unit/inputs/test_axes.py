@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from specs import shapes_of, sizes_of, spec_of
 from torch.export import Dim
 
+from pytest_torchexport.inputs.axes import groups
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.results.failures import SpecError
 
@@ -40,10 +41,22 @@ def test_dimension_zero_is_batch_where_all_tensors_agree_on_it():
     )
 
 
-def test_where_they_disagree_nothing_varies():
+def test_where_they_disagree_it_is_the_first_tensors():
     spec = spec_of(two, torch.randn(4, 3), torch.randn(3))
-    assert shapes_of(spec) == {"x": "4 3", "y": "3"}
-    assert spec.dims == {}
+    assert shapes_of(spec) == {"x": "batch 3", "y": "3"}
+
+
+def listed(axis, **shapes):
+    return list(groups({name: torch.zeros(shape) for name, shape in shapes.items()}, axis))
+
+
+def test_the_likeliest_axes_of_a_batch_come_first():
+    assert listed(0, x=(4, 3), position=(5,)) == [{"x": 0}, {"position": 0}]
+    assert listed(0, x=(4, 3), weight=(4,))[:2] == [{"x": 0, "weight": 0}, {"x": 0}]
+    assert listed(0, x=(3, 5), state=(1, 3))[:2] == [{"x": 0}, {"x": 0, "state": 1}]
+    assert listed(1, x=(5, 3, 8), lengths=(3,))[:2] == [{"x": 1}, {"x": 1, "lengths": 0}]
+    assert {"x": 0, "state": 1} in listed(0, x=(2, 5), state=(2, 2))
+    assert listed(1, x=(4,)) == listed(0, x=()) == []
 
 
 def test_scalars_do_not_disagree():

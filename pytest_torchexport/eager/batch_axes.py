@@ -1,0 +1,211 @@
+"""Find which axes are the batch, by eager: the shapes of one example do not tell.
+
+A mask or position ids have none. A size may be another's by chance. A state of an RNN has its batch
+second, and so have all inputs of a module that takes the sequence first.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pytest_torchexport.inputs.axes import BATCH, Group, groups
+from pytest_torchexport.inputs.pytrees import is_plain, leaves_of
+from pytest_torchexport.inputs.recipes import build, build_leaves, example_recipe, plain_recipe
+from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.inputs.strategies import within_memory
+from pytest_torchexport.outcomes.observe import Outcome, Returned
+from pytest_torchexport.results.verdict import Assumption
+
+SEQUENCE = "sequence"
+# So many groups of axes are tried.
+MAX_GROUPS = 24
+# Rows whose results differ by less, in parts of the largest, do not depend on each other.
+NOISE = 1e-4
+Eager = Callable[[Call], Outcome]
+Outputs = list[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The spec in which the batch varies; ``with_sequence`` the one in which a sequence does too.
+
+    ``with_sequence`` is None if no input takes a sequence first.
+    """
+
+    spec: InputSpec
+    with_sequence: InputSpec | None = None
+
+
+def find_batch(spec: InputSpec, eager: Eager, module: torch.nn.Module | None) -> Found:
+    """Return the spec in which the axes vary that eager takes for a batch.
+
+    That is the first group of axes that eager takes at another size, and preferably one whose size
+    its outputs follow. The spec is the same if the user said which axes vary.
+    """
+    if not spec.guessed or not spec.dims:
+        return Found(spec)
+    tries = _Tries(spec, eager)
+    rows = tries.first(0)
+    said = _says_sequence_first(module)
+    if rows and _may_be_sequences(spec, rows, said=said) and tries.separates(rows) is False:
+        columns = tries.first(1) if said or not tries.takes_any_order(rows) else {}
+        if columns and tries.separates(columns):
+            return _sequence_first(spec, rows, columns)
+    if rows:
+        return Found(spec.with_dims({BATCH: rows}))
+    if spec.dims[BATCH].declared or len({leaf.shape[:1] for leaf in spec.tensors}) == 1:
+        return Found(spec)  # ``accepted`` says that eager takes one size alone
+    text = "no size varies: eager takes no other size of dimension 0; say which do with shapes="
+    return Found(spec.with_dims({}, Assumption("no dim", text)))
+
+
+def _sequence_first(spec: InputSpec, rows: Group, columns: Group) -> Found:
+    path = next(path for path, axis in columns.items() if axis)
+    text = f"dim 0 of {path} is a sequence: eager tells its places apart, and not those of dim 1"
+    said = Assumption("dim", text, path)
+    steps = {path: axis for path, axis in rows.items() if columns.get(path) != axis}
+    return Found(
+        spec.with_dims({BATCH: columns}, said),
+        spec.with_dims({BATCH: columns, SEQUENCE: steps}, said),
+    )
+
+
+def _says_sequence_first(module: torch.nn.Module | None) -> bool:
+    """Return True if a part has ``batch_first=False``, as an nn.LSTM has by default."""
+    parts = module.modules() if module is not None else ()
+    return any(getattr(part, "batch_first", None) is False for part in parts)
+
+
+def _may_be_sequences(spec: InputSpec, rows: Group, *, said: bool) -> bool:
+    """Return True if the first tensor of the group may hold vectors or tokens over time."""
+    leaf = next(leaf for leaf in spec.tensors if leaf.path in rows)
+    dims = leaf.example.dim()
+    tokens = dims == 2 and leaf.domain.kind == "int"
+    return dims >= 2 and (said or dims == 3 or tokens)
+
+
+class _Tries:
+    """Calls of eager with groups of axes at other sizes, and with other rows in them."""
+
+    def __init__(self, spec: InputSpec, eager: Eager) -> None:
+        self._spec = spec
+        self._eager = eager
+        self._tensors = {leaf.path: leaf.example for leaf in spec.tensors}
+        self._example = self._outputs(spec.example)
+
+    def _outputs(self, call: Call | None) -> Outputs | None:
+        """Return eager's output tensors on a call, or None if it does not return."""
+        outcome = self._eager(call) if call is not None else None
+        if not isinstance(outcome, Returned):
+            return None
+        return [leaf.detach() for leaf in leaves_of(outcome.value) if is_plain(leaf)]
+
+    def first(self, axis: int) -> Group:
+        """Return the first group with this axis that eager takes at another size; or none.
+
+        If the outputs follow the size of one of them, return the first of these.
+        """
+        unlike: Group = {}
+        with_axes = [path for path, tensor in self._tensors.items() if tensor.dim()]
+        for group in itertools.islice(groups(self._tensors, axis), MAX_GROUPS):
+            outputs = self._at_another_size(group)
+            if outputs is None:
+                continue
+            all_have_it = all(group.get(path) == axis for path in with_axes)
+            if all_have_it or _shapes(outputs) != _shapes(self._example):
+                return group
+            unlike = unlike or group
+        return unlike
+
+    def _at_another_size(self, group: Group) -> Outputs | None:
+        spec = self._spec.with_dims({BATCH: group})
+        size = spec.dims[BATCH].example
+        for other in dict.fromkeys((2 * size, size + 1, size - 1)):
+            sizes = {BATCH: other}
+            if other > 0 and within_memory(spec, sizes):
+                outputs = self._outputs(build(spec, example_recipe(spec, sizes)))
+                if outputs is not None:
+                    return outputs
+        return None
+
+    def separates(self, group: Group) -> bool | None:
+        """Return True if each row decides the same row of the outputs, and no other.
+
+        None if eager refuses generated values, or if the first row decides nothing.
+        """
+        one, other = self._generated(group, 0), self._generated(group, 1)
+        mixed = [
+            first if axis is None else _with_row(first, second, axis)
+            for first, second, axis in zip(one, other, self._axes(group), strict=True)
+        ]
+        before, after = self._of(one), self._of(mixed)
+        if before is None or after is None or _shapes(before) != _shapes(after):
+            return None
+        changed = [_unlike(*pair) for pair in zip(before, after, strict=True)]
+        if not any(bool(item.any()) for item in changed):
+            return None
+        return all(_in_first_row(item, self._rows(group)) for item in changed)
+
+    def takes_any_order(self, group: Group) -> bool:
+        """Return True if the outputs stay the same or turn with the rows, as for a mean of them."""
+        leaves = self._generated(group, 0)
+        turned = [
+            leaf if axis is None else leaf.roll(1, axis)
+            for leaf, axis in zip(leaves, self._axes(group), strict=True)
+        ]
+        before, after = self._of(leaves), self._of(turned)
+        if before is None or after is None or _shapes(before) != _shapes(after):
+            return False
+        return all(
+            any(not bool(_unlike(expected, new).any()) for expected in (old, *_turned(old)))
+            for old, new in zip(before, after, strict=True)
+        )
+
+    def _rows(self, group: Group) -> int:
+        return max(2, self._spec.with_dims({BATCH: group}).dims[BATCH].example)
+
+    def _axes(self, group: Group) -> list[int | None]:
+        return [group.get(leaf.path) for leaf in self._spec.leaves]
+
+    def _generated(self, group: Group, seed: int) -> list[Any]:
+        spec = self._spec.with_dims({BATCH: group})
+        recipe = plain_recipe(spec, "normal", {BATCH: self._rows(group)}, seed)
+        return build_leaves(spec, recipe) or []
+
+    def _of(self, leaves: list[Any]) -> Outputs | None:
+        return self._outputs(self._spec.call(leaves))
+
+
+def _with_row(tensor: torch.Tensor, other: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return the tensor with the first row of another one."""
+    rest = tensor.narrow(axis, 1, tensor.shape[axis] - 1)
+    return torch.cat([other.narrow(axis, 0, 1), rest], dim=axis)
+
+
+def _unlike(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return which elements differ by more than noise."""
+    if not (left.is_floating_point() or left.is_complex()):
+        return left != right
+    noise = NOISE * float(left.abs().nan_to_num(0.0, 0.0, 0.0).max()) if left.numel() else 0.0
+    return ~torch.isclose(left, right, rtol=NOISE, atol=noise, equal_nan=True)
+
+
+def _in_first_row(changed: torch.Tensor, rows: int) -> bool:
+    """Return True if all that changed is in the first row of one axis of the outputs."""
+    axes = [axis for axis, size in enumerate(changed.shape) if size == rows]
+    return not bool(changed.any()) or any(
+        not bool(changed.narrow(axis, 1, rows - 1).any()) for axis in axes
+    )
+
+
+def _turned(output: torch.Tensor) -> Iterator[torch.Tensor]:
+    return (output.roll(1, axis) for axis in range(output.dim()))
+
+
+def _shapes(outputs: Outputs | None) -> list[torch.Size]:
+    return [output.shape for output in outputs or ()]
