@@ -152,7 +152,7 @@ def _same(given: torch.Tensor, example: torch.Tensor) -> bool:
 
 
 def _widened(domain: Domain, rows: int) -> Domain:
-    return dataclasses.replace(domain, low=0, high=rows - 1, rows_keep_one=False)
+    return dataclasses.replace(domain, low=0, high=rows - 1, rows_keep=None, triangle=None)
 
 
 def _reworded(assumption: Assumption, rows: dict[str, int]) -> Assumption:

@@ -445,7 +445,7 @@ def _whole(leaf: Any, rng: random.Random, constants: Sequence[float]) -> int:
 
 
 def _may_change(leaf: TensorLeaf | ValueLeaf) -> bool:
-    """Return True if the search may choose a leaf's numbers: if no strategy of the user's does."""
-    return (
-        isinstance(leaf, TensorLeaf) and leaf.domain.elements is None and not leaf.dtype.is_complex
-    )
+    """Return True if the search may choose a leaf's numbers: no strategy or triangle does."""
+    if not isinstance(leaf, TensorLeaf) or leaf.dtype.is_complex:
+        return False
+    return leaf.domain.elements is None and leaf.domain.triangle is None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,10 @@ import torch
 Kind = Literal["float", "int", "bool"]
 # How many values of a user's strategy are drawn for the calls that Hypothesis does not draw.
 SOME = 32
+# A smaller triangle may be one by chance.
+CAUSAL = 3
+# A mask that is added leaves out what it adds this or less to.
+ADDED = -1e4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +29,9 @@ class Domain:
     ``low`` and ``high`` are inclusive; None means unbounded (floats only). ``scale`` is the root
     mean square of the example, or 1 if that is zero. ``choices``, if not empty, are the only legal
     values. ``elements`` is a Hypothesis strategy for single elements; ``choices`` are then some of
-    them, for the calls that Hypothesis does not draw. ``rows_keep_one`` says that each row along
-    the last axis keeps at least one nonzero, as in an attention mask. ``declared`` says that the
-    user gave the values.
+    them, for the calls that Hypothesis does not draw. Each row along the last axis of a mask has
+    a nonzero if ``rows_keep`` is True, a zero if it is False. ``triangle`` are the values of a
+    causal mask: up to the diagonal, and above it. ``declared`` says that the user gave the values.
     """
 
     kind: Kind
@@ -35,19 +40,24 @@ class Domain:
     scale: float = 1.0
     choices: tuple[Any, ...] = ()
     elements: Any = None
-    rows_keep_one: bool = False
+    rows_keep: bool | None = None
+    triangle: tuple[Any, Any] | None = None
     declared: bool = False
 
     def describe(self) -> str:
         """Return words like ``0..99``, ``[0, 1]``, ``not negative`` or ``one of 1, 2``."""
+        if self.triangle is not None:
+            below, above = self.triangle
+            return f"{above} above the diagonal and {below} elsewhere"
         if self.elements is not None:
             return "from a strategy"
         if self.choices:
-            return f"one of {', '.join(map(str, self.choices))}"
+            kept = {True: "a nonzero", False: "a zero"}
+            return f"one of {', '.join(map(str, self.choices))}{self._kept(kept)}"
         if self.kind == "bool":
-            return "False or True" + (", a True in each row" if self.rows_keep_one else "")
+            return "False or True" + self._kept({True: "a True", False: "a False"})
         if self.kind == "int":
-            return f"{self.low}..{self.high}" + (", a 1 in each row" if self.rows_keep_one else "")
+            return f"{self.low}..{self.high}" + self._kept({True: "a 1", False: "a 0"})
         if self.low == 0 and self.high is None:
             return "not negative"
         if self.low is None and self.high is None:
@@ -56,21 +66,24 @@ class Domain:
         high = "inf" if self.high is None else self.high
         return f"[{low}, {high}]"
 
+    def _kept(self, words: Mapping[bool, str]) -> str:
+        return "" if self.rows_keep is None else f", {words[self.rows_keep]} in each row"
+
 
 def infer(*examples: torch.Tensor) -> Domain:
     """Return the domain that examples alone suggest.
 
-    Integers stay between the examples' minimum and maximum. Bools and 0/1 masks stay such, and
-    rows that all have a 1 keep one. Non-negative floats and floats in [0, 1] stay such.
+    Integers stay between the examples' minimum and maximum. Masks stay such: of bools, of 0 and 1,
+    and of 0 and a number like -inf that is added to what is left out. A causal mask stays causal,
+    and rows that all keep something keep something. Non-negative floats and floats in [0, 1] stay
+    such.
     """
     values = [example.detach().resolve_conj().cpu() for example in examples]
     flat = torch.cat([value.flatten() for value in values])
-    keep_one = all(map(_rows_keep_one, values))
-    if flat.dtype == torch.bool:
-        return Domain(kind="bool", low=0, high=1, rows_keep_one=keep_one)
-    if not (flat.is_floating_point() or flat.is_complex()):
-        return _integers(flat, keep_one)
-    return _floats(flat, keep_one)
+    # The unsigned types beyond uint8 have no min and max of their own in torch.
+    counts = not (flat.is_floating_point() or flat.is_complex() or flat.dtype == torch.bool)
+    flat = flat.to(torch.int64) if counts and flat.dtype not in _ORDERED else flat
+    return _masks(flat, values) or (_integers(flat) if counts else _floats(flat))
 
 
 def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
@@ -79,7 +92,7 @@ def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
     Raises ValueError if the leaf's dtype cannot hold them.
     """
     inferred = infer(example)
-    base = dataclasses.replace(inferred, declared=True, rows_keep_one=False)
+    base = dataclasses.replace(inferred, declared=True, rows_keep=None, triangle=None)
     if isinstance(value, tuple):
         low, high = value
         return _between(low, high, base, example, path)
@@ -150,33 +163,72 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _integers(flat: torch.Tensor, keep_one: bool) -> Domain:
-    if not flat.numel():
+def _integers(numbers: torch.Tensor) -> Domain:
+    if not numbers.numel():
         return Domain(kind="int", low=0, high=0)
-    # The unsigned types beyond uint8 have no min and max of their own in torch.
-    numbers = flat if flat.dtype in _ORDERED else flat.to(torch.int64)
-    low, high = int(numbers.min()), int(numbers.max())
-    mask = (low, high) == (0, 1)
-    return Domain(kind="int", low=low, high=high, rows_keep_one=mask and keep_one)
+    return Domain(kind="int", low=int(numbers.min()), high=int(numbers.max()))
 
 
-def _floats(value: torch.Tensor, keep_one: bool) -> Domain:
+def _floats(value: torch.Tensor) -> Domain:
     flat = torch.view_as_real(value) if value.is_complex() else value
     flat = flat.double()
     flat = flat[torch.isfinite(flat)]
     if not flat.numel():
         return Domain(kind="float")
-    if (
-        bool(((flat == 0) | (flat == 1)).all())
-        and bool((flat == 0).any())
-        and bool((flat == 1).any())
-    ):
-        return Domain(kind="float", low=0.0, high=1.0, choices=(0.0, 1.0), rows_keep_one=keep_one)
     scale = float(flat.square().mean().sqrt()) or 1.0
     low = 0.0 if float(flat.min()) >= 0 and not value.is_complex() else None
     high = 1.0 if low is not None and float(flat.max()) <= 1 else None
     return Domain(kind="float", low=low, high=high, scale=scale)
 
 
-def _rows_keep_one(mask: torch.Tensor) -> bool:
-    return bool(mask.dim() and mask.numel() and (mask != 0).any(dim=-1).all())
+def _masks(flat: torch.Tensor, examples: Sequence[torch.Tensor]) -> Domain | None:
+    """Return the domain of examples that are masks, else None."""
+    if flat.dtype == torch.bool:
+        out = all(map(_marks_what_is_left_out, examples))
+        domain, kept = Domain(kind="bool", low=0, high=1), not out
+    elif flat.is_complex() or not bool((flat == 0).any()) or bool((flat == 0).all()):
+        return None
+    elif bool(((flat == 0) | (flat == 1)).all()):
+        whole = not flat.is_floating_point()
+        domain = Domain(kind="int" if whole else "float", low=0, high=1)
+        domain = domain if whole else dataclasses.replace(domain, choices=(0.0, 1.0))
+        kept = True
+    else:
+        lowest = float(flat.min()) if flat.is_floating_point() else 0.0
+        if lowest > ADDED or bool(((flat != 0) & (flat != lowest)).any()):
+            return None
+        domain, kept = Domain(kind="float", high=0.0, choices=(0.0, lowest)), False
+    triangle = _triangle(examples)
+    if triangle is not None:
+        return dataclasses.replace(domain, triangle=triangle)
+    rows = all(value.dim() and bool(((value != 0) == kept).any(-1).all()) for value in examples)
+    return dataclasses.replace(domain, rows_keep=kept if rows and flat.numel() else None)
+
+
+def _marks_what_is_left_out(mask: torch.Tensor) -> bool:
+    """Return True if True marks padding: the first of each row is False, or all of some row are.
+
+    The other way round, nothing would be left of such a row.
+    """
+    if mask.dim() < 2 or mask.shape[-1] < 2:
+        return False
+    return not bool(mask[..., 0].any()) or not bool(mask.any(-1).all())
+
+
+def _triangle(examples: Sequence[torch.Tensor]) -> tuple[Any, Any] | None:
+    """Return the values of a causal mask, up to the diagonal and above it; None if it is none."""
+    found = set()
+    for value in examples:
+        if value.dim() < 2 or value.shape[-2] != value.shape[-1] or value.shape[-1] < CAUSAL:
+            return None
+        corners = value.reshape(-1, *value.shape[-2:])[:1]
+        if not len(corners):
+            return None
+        below, above = corners[0, -1, 0], corners[0, 0, -1]
+        inside = torch.ones(value.shape[-2:], dtype=torch.bool).tril()
+        if below == above or not torch.equal(
+            value, torch.where(inside, below, above).expand_as(value)
+        ):
+            return None
+        found.add((below.item(), above.item()))
+    return found.pop() if len(found) == 1 else None

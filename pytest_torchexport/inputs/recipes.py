@@ -326,8 +326,7 @@ def _leaf(
     for position, value in item.edits:
         if tensor.numel():
             tensor.view(-1)[position % tensor.numel()] = _legal(value, leaf.domain)
-    if leaf.domain.rows_keep_one and tensor.dim() and tensor.numel():
-        _keep_one(tensor)
+    _keep_masks(tensor, leaf.domain)
     made = _lay_out(_cast(tensor, leaf), item.layout)
     return made.requires_grad_() if leaf.example.requires_grad else made
 
@@ -481,9 +480,18 @@ def _legal(value: float, domain: Domain) -> float:
     return value if domain.kind == "float" else int(value)
 
 
-def _keep_one(tensor: torch.Tensor) -> None:
-    first = tensor[..., 0]
-    first[~(tensor != 0).any(dim=-1)] = torch.ones((), dtype=tensor.dtype)
+def _keep_masks(tensor: torch.Tensor, domain: Domain) -> None:
+    """Make a causal mask one again, and give rows of a mask what each of them has."""
+    if not tensor.dim() or not tensor.numel():
+        return
+    if domain.triangle is not None:
+        below, above = domain.triangle
+        outside = torch.ones(tensor.shape[-2:], dtype=torch.bool).triu(1)
+        tensor.fill_(below).masked_fill_(outside, above)
+    if domain.rows_keep is not None:
+        first = tensor[..., 0]
+        kept = ((tensor != 0) == domain.rows_keep).any(dim=-1)
+        first[~kept] = torch.full((), float(domain.rows_keep)).to(tensor.dtype)
 
 
 def _lay_out(tensor: torch.Tensor, layout: str) -> torch.Tensor:

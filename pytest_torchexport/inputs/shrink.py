@@ -157,7 +157,7 @@ def _simpler_leaf(leaf: object, item: LeafRecipe) -> Iterator[LeafRecipe]:
 
 def _simpler_kinds(item: LeafRecipe) -> Iterator[LeafRecipe]:
     for kind in RANK[: RANK.index(item.kind)]:
-        if kind != "elements":
+        if kind not in ("elements", "recorded"):
             yield LeafRecipe(kind=kind)
             yield LeafRecipe(kind=kind, edits=item.edits)
             yield dataclasses.replace(item, kind=kind, scale=1.0, data=None)

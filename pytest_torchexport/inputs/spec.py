@@ -350,7 +350,8 @@ def _assumed_values(leaves: Sequence[TensorLeaf | ValueLeaf]) -> tuple[Assumptio
     found = []
     for leaf in leaves:
         if isinstance(leaf, TensorLeaf) and not leaf.domain.declared:
-            free = leaf.domain.kind == "float" and leaf.domain.low is None
+            domain = leaf.domain
+            free = domain.kind == "float" and domain.low is None and not domain.choices
             if not free:
                 text = f"values of {leaf.path} are {leaf.domain.describe()}, as in the example"
                 found.append(Assumption("values", text, leaf.path))

@@ -25,7 +25,7 @@ INTEGERS = (
 def test_integers_stay_within_the_examples_own_range(dtype):
     domain = infer(torch.tensor([3, 9, 4]).to(dtype))
     assert (domain.kind, domain.low, domain.high) == ("int", 3, 9)
-    assert not domain.rows_keep_one
+    assert domain.rows_keep is None
 
 
 def test_integers_at_the_ends_of_int64():
@@ -36,14 +36,14 @@ def test_integers_at_the_ends_of_int64():
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8, torch.float32], ids=str)
 def test_masks_of_zeros_and_ones_stay_masks(dtype):
     kept = infer(torch.tensor([[1, 0, 0], [1, 1, 0]]).to(dtype))
-    assert kept.rows_keep_one
+    assert kept.rows_keep is True
     assert (kept.low, kept.high) == (0, 1)
     empty_row = infer(torch.tensor([[1, 0, 0], [0, 0, 0]]).to(dtype))
-    assert not empty_row.rows_keep_one
+    assert empty_row.rows_keep is not True
 
 
 def test_all_ones_of_bool_keep_one_too():
-    assert infer(torch.ones(2, 3, dtype=torch.bool)).rows_keep_one
+    assert infer(torch.ones(2, 3, dtype=torch.bool)).rows_keep
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_every_float_type_has_a_domain(dtype):
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.bool], ids=str)
 def test_empty_examples_have_a_domain(dtype):
     domain = infer(torch.empty(0, 3, dtype=dtype))
-    assert not domain.rows_keep_one
+    assert domain.rows_keep is None
     assert domain.describe()
 
 
@@ -111,7 +111,7 @@ def test_an_infinite_end_is_open():
 
 def test_a_declared_domain_drops_what_was_only_seen():
     domain = declared([0, 1], torch.ones(2, 3, dtype=torch.int64), "x")
-    assert not domain.rows_keep_one
+    assert domain.rows_keep is None
     assert domain.choices == (0, 1)
 
 
@@ -145,7 +145,7 @@ def test_domains_describe_themselves():
     assert Domain(kind="float", low=0.0).describe() == "not negative"
     assert Domain(kind="float", choices=(1, 2)).describe() == "one of 1, 2"
     assert Domain(kind="bool").describe() == "False or True"
-    assert "a True in each row" in Domain(kind="bool", rows_keep_one=True).describe()
+    assert "a True in each row" in Domain(kind="bool", rows_keep=True).describe()
     assert Domain(kind="float", scale=2.5).describe() == "about +-2.5"
     assert Domain(kind="float", elements=object()).describe() == "from a strategy"
 
@@ -154,5 +154,37 @@ def test_several_examples_have_one_domain():
     domain = infer(torch.tensor([3, 4]), torch.tensor([[1, 9]]))
     assert (domain.low, domain.high) == (1, 9)
     assert infer(torch.rand(3), torch.randn(2, 9)).low is None
-    assert infer(torch.ones(2, 2), torch.tensor([[0.0, 1.0]])).rows_keep_one
-    assert not infer(torch.ones(2, 2), torch.zeros(1, 2)).rows_keep_one
+    assert infer(torch.ones(2, 2), torch.tensor([[0.0, 1.0]])).rows_keep
+    assert infer(torch.ones(2, 2), torch.zeros(1, 2)).rows_keep is None
+
+
+LEFT_OUT = [[False, False, True], [False, True, True]]
+
+
+def test_a_mask_that_is_true_where_something_is_left_out_leaves_something():
+    assert infer(torch.tensor(LEFT_OUT)).rows_keep is False
+    assert infer(torch.zeros(2, 3, dtype=torch.bool)).rows_keep is False
+    assert infer(torch.tensor([[True, False], [False, False]])).rows_keep is False
+    assert infer(~torch.tensor(LEFT_OUT)).rows_keep is True
+    assert infer(torch.zeros(3, dtype=torch.bool)).rows_keep is None  # flags, one per row
+
+
+@pytest.mark.parametrize("low", [-math.inf, -1e9, torch.finfo(torch.float32).min])
+def test_a_mask_that_is_added_stays_one(low):
+    domain = infer(torch.tensor([[0.0, low, 0.0], [0.0, 0.0, low]]))
+    assert (domain.choices, domain.rows_keep) == ((0.0, low), False)
+    assert domain.describe() == f"one of 0.0, {low}, a zero in each row"
+    assert infer(torch.tensor([[0.0, -2.0], [-2.0, 0.0]])).choices == ()
+    assert infer(torch.tensor([[0.0, low], [-1.0, 0.0]])).choices == ()
+
+
+@pytest.mark.parametrize(
+    ("below", "above"), [(0.0, -math.inf), (True, False), (False, True), (1, 0), (1.0, 0.0)]
+)
+def test_a_causal_mask_stays_causal(below, above):
+    inside = torch.ones(4, 4, dtype=torch.bool).tril()
+    mask = torch.where(inside, torch.tensor(below), torch.tensor(above))
+    assert infer(mask.expand(2, 1, 4, 4)).triangle == (below, above)
+    assert infer(mask).describe() == f"{above} above the diagonal and {below} elsewhere"
+    assert infer(mask[:2]).triangle is infer(mask.flip(0)).triangle is None
+    assert infer(mask[:2, :2]).triangle is None  # may be one by chance

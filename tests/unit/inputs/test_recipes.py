@@ -455,3 +455,24 @@ def test_recorded_calls_are_made_with_their_own_values_and_sizes():
     assert recorded_recipes(spec_of(one, x)) == []
     other = dataclasses.replace(recipe, leaves=(LeafRecipe(kind="recorded", data=5),))
     assert readable(spec, [other.as_dict()]) == []
+
+
+MASKS = {
+    "causal": torch.full((4, 4), -math.inf).triu(1),
+    "added": torch.tensor([[0.0, -math.inf, 0.0], [0.0, 0.0, -math.inf]]),
+    "padding": torch.tensor([[False, False, True], [False, True, True]]),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_masks_leave_something_of_each_row_and_stay_causal(name):
+    spec = spec_of(one, MASKS[name], shapes={"x": "n n" if name == "causal" else "b n"})
+    edits = ((0, 1.0), (1, 1.0), (2, -5.0))
+    literal = LeafRecipe(kind="literal", data=Literal(torch.ones(2, 3).to(MASKS[name].dtype)))
+    for item in (*(LeafRecipe(kind=kind, edits=edits) for kind in (*KINDS, "example")), literal):
+        for size in (1, 3, 7):
+            mask = make(spec, item, {"n": size, "b": 2})
+            assert bool((mask == 0).any(-1).all()), (item, mask)
+            assert set(mask.unique().tolist()) <= set(MASKS[name].unique().tolist())
+            if name == "causal":
+                assert torch.equal(mask, torch.full((size, size), -math.inf).triu(1))
