@@ -92,7 +92,7 @@ def widen_embeddings(spec: InputSpec, subject: Subject) -> InputSpec:
         return spec
     rows = _embedded(spec, subject.copy())
     leaves = tuple(
-        dataclasses.replace(leaf, domain=_widened(leaf.domain, rows[leaf.path]))
+        dataclasses.replace(leaf, domain=_widened(leaf.domain, rows[leaf.path]), index=None)
         if isinstance(leaf, TensorLeaf) and leaf.path in rows and not leaf.domain.declared
         else leaf
         for leaf in spec.leaves

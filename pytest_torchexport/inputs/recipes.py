@@ -210,8 +210,9 @@ def build_leaves(spec: InputSpec, recipe: Recipe) -> list[Any] | None:
     sizes = spec.example_sizes | dict(recipe.sizes)
     if not _makes_sense(spec, sizes):
         return None
+    lengths = {leaf.path: leaf.shape[0].evaluate(sizes) for leaf in spec.tensors if leaf.shape}
     return [
-        _leaf(leaf, item, sizes, recipe.seed + index)
+        _leaf(leaf, item, sizes, lengths, recipe.seed + index)
         for index, (leaf, item) in enumerate(zip(spec.leaves, recipe.leaves, strict=True))
     ]
 
@@ -313,13 +314,17 @@ def _constant(value: Any) -> str:
 
 
 def _leaf(
-    leaf: TensorLeaf | ValueLeaf, item: LeafRecipe, sizes: Mapping[str, int], seed: int
+    leaf: TensorLeaf | ValueLeaf,
+    item: LeafRecipe,
+    sizes: Mapping[str, int],
+    lengths: Mapping[str, int],
+    seed: int,
 ) -> Any:
     given = leaf.recorded[item.data] if item.kind == "recorded" else leaf.example
     if isinstance(leaf, ValueLeaf):
         return item.data if item.kind == "value" else clone(given)
     shape = tuple(axis.evaluate(sizes) for axis in leaf.shape)
-    as_given = item.kind in GIVEN and not item.edits
+    as_given = item.kind in GIVEN and not item.edits and leaf.index is None
     if as_given and shape == tuple(given.shape):
         return copy_tensor(given).requires_grad_(leaf.example.requires_grad)
     tensor = _fill(item, shape, leaf, seed)
@@ -327,6 +332,8 @@ def _leaf(
         if tensor.numel():
             tensor.view(-1)[position % tensor.numel()] = _legal(value, leaf.domain)
     _keep_masks(tensor, leaf.domain)
+    if leaf.index is not None:
+        tensor = leaf.index.fitted(tensor, lengths[leaf.index.into])
     made = _lay_out(_cast(tensor, leaf), item.layout)
     return made.requires_grad_() if leaf.example.requires_grad else made
 

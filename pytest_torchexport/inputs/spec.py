@@ -22,6 +22,7 @@ from pytest_torchexport.inputs import domains
 from pytest_torchexport.inputs.axes import Axes, Group, axes_of, find_axes
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.domains import Domain
+from pytest_torchexport.inputs.indices import Index, index_of
 from pytest_torchexport.inputs.pytrees import (
     Leaf,
     Structure,
@@ -40,7 +41,8 @@ __all__ = ["Call", "InputSpec", "TensorLeaf", "ValueLeaf", "build_spec"]
 class TensorLeaf:
     """A tensor argument: its axes as expressions of dims, and the values it may take.
 
-    ``recorded`` are its tensors in further recorded calls.
+    ``recorded`` are its tensors in further recorded calls. ``index``: its integers index another
+    input, if they do.
     """
 
     path: str
@@ -49,6 +51,7 @@ class TensorLeaf:
     domain: Domain
     example: torch.Tensor
     recorded: tuple[torch.Tensor, ...] = ()
+    index: Index | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,8 +254,13 @@ def build_spec(
     except ValueError as error:
         raise SpecError(str(error)) from None
     values = options.values or {}
+    paths = [path for path, _ in leaves]
+    plain = [
+        {path: value for path, value in zip(paths, call, strict=True) if is_plain(value)}
+        for call in ([value for _, value in leaves], *others)
+    ]
     built = tuple(
-        _leaf(path, value, [other[index] for other in others], axes, values)
+        _with_index(_leaf(path, value, [other[index] for other in others], axes, values), plain)
         for index, (path, value) in enumerate(leaves)
     )
     return InputSpec(
@@ -346,6 +354,16 @@ def _leaf(
     )
 
 
+def _with_index(
+    leaf: TensorLeaf | ValueLeaf, calls: Sequence[Mapping[str, torch.Tensor]]
+) -> TensorLeaf | ValueLeaf:
+    """Return the leaf with the input that its integers index in every call, if there is one."""
+    if not isinstance(leaf, TensorLeaf) or leaf.domain.kind != "int" or leaf.domain.declared:
+        return leaf
+    found = {index_of(leaf.path, tensors) for tensors in calls}
+    return dataclasses.replace(leaf, index=found.pop()) if len(found) == 1 else leaf
+
+
 def _assumed_values(leaves: Sequence[TensorLeaf | ValueLeaf]) -> tuple[Assumption, ...]:
     found = []
     for leaf in leaves:
@@ -354,6 +372,9 @@ def _assumed_values(leaves: Sequence[TensorLeaf | ValueLeaf]) -> tuple[Assumptio
             free = domain.kind == "float" and domain.low is None and not domain.choices
             if not free:
                 text = f"values of {leaf.path} are {leaf.domain.describe()}, as in the example"
+                if leaf.index is not None:
+                    ordered = ", in order" if leaf.index.ordered else ""
+                    text += f", and below the size of {leaf.index.into}{ordered}"
                 found.append(Assumption("values", text, leaf.path))
         elif isinstance(leaf, ValueLeaf) and leaf.values is None and leaf.example is not None:
             text = f"{leaf.path} stays {describe(leaf.example)}"
