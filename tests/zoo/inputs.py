@@ -8,7 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from zoo.containers import Batch, Known, TypedPair
-from zoo.row import DIFFERS, FROZEN, RAISES, REFUSED, STATE, UNLOADABLE, call, normal, row, truth
+from zoo.row import (
+    DIFFERS,
+    FROZEN,
+    RAISES,
+    REFUSED,
+    STATE,
+    UNLOADABLE,
+    call,
+    normal,
+    row,
+    truth,
+    whole,
+)
 
 
 class IntArgument(nn.Module):
@@ -122,6 +134,57 @@ class ReadsCache(nn.Module):
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
         return x + cache.seen
 
+
+class Bags(nn.Module):
+    """The offsets rise from 0, and are as many as the bags."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bags = nn.EmbeddingBag(20, 4, mode="sum")
+
+    def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
+        return self.bags(ids, offsets)
+
+
+class Messages(nn.Module):
+    """Edges between the nodes, as a graph network has them."""
+
+    def __init__(self, *, by_int: bool = False) -> None:
+        super().__init__()
+        self.by_int = by_int
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        count = int(x.shape[0]) if self.by_int else x.shape[0]
+        out = torch.zeros(count, x.shape[1])
+        return out.index_add(0, edges[1], x[edges[0]]) + x
+
+
+class Weighted(nn.Module):
+    """The class weights have no batch axis."""
+
+    def __init__(self, *, by_int: bool = False) -> None:
+        super().__init__()
+        self.by_int = by_int
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        count = int(x.shape[0]) if self.by_int else x.shape[0]
+        return (x * weights).sum(1) + torch.arange(count)
+
+
+class Broadcast(nn.Module):
+    """One row of the first for all of the second."""
+
+    def __init__(self, *, by_int: bool = False) -> None:
+        super().__init__()
+        self.by_int = by_int
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        count = int(y.shape[0]) if self.by_int else y.shape[0]
+        return (x * y).sum(1) + torch.arange(count)
+
+
+EDGES = torch.tensor([[0, 1, 4, 2], [1, 2, 0, 3]])
+BY_INT = truth(DIFFERS, script=None, export=REFUSED, onnx=None)
 
 # No artifact writes to the object, torch.export refuses it, and a script needs the class itself.
 CACHED = truth(STATE, export=REFUSED, onnx=REFUSED)
@@ -246,5 +309,29 @@ INPUTS = (
         truth(script=REFUSED),
         shapes={"x": "..."},
         ci="trace script",
+    ),
+    row("bags", Bags, call(whole(0, 19, 9), torch.tensor([0, 2, 2, 7])), ci="export"),
+    # torch's old ONNX exporter writes a scatter that does not add at an index that occurs twice.
+    row(
+        "messages",
+        Messages,
+        call(normal(5, 3), EDGES),
+        truth(onnx_legacy=DIFFERS),
+        ci="script",
+    ),
+    row("messages by int", lambda: Messages(by_int=True), call(normal(5, 3), EDGES), BY_INT),
+    row("class weights", Weighted, call(normal(4, 4), torch.rand(4)), ci="script"),
+    row(
+        "class weights by int",
+        lambda: Weighted(by_int=True),
+        call(normal(4, 3), torch.rand(3)),
+        BY_INT,
+    ),
+    row("a row for all", Broadcast, call(normal(1, 4), normal(6, 4)), ci="export"),
+    row(
+        "a row for all by int",
+        lambda: Broadcast(by_int=True),
+        call(normal(1, 4), normal(6, 4)),
+        BY_INT,
     ),
 )

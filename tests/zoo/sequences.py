@@ -15,6 +15,7 @@ from zoo.row import (
     NARROWED,
     RAISES,
     REFUSED,
+    UNVERIFIED,
     call,
     coins,
     normal,
@@ -131,6 +132,90 @@ class HalvesTime(nn.Module):
     def forward(self, samples: Tensor, frames: Tensor) -> Tensor:
         return samples.reshape(samples.shape[0], -1, 2).sum(-1) + frames
 
+
+# -- inputs without a batch, and with the batch second ---------------------------------------------
+
+
+def padded(x: Tensor) -> Tensor:
+    """Return the rows with a column of zeros; a trace keeps their number."""
+    return torch.cat([x, torch.zeros(int(x.shape[0]), 1)], dim=1)
+
+
+class Positions(nn.Module):
+    """The positions have no batch axis."""
+
+    def __init__(self, *, by_int: bool = False) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(20, 4), nn.Embedding(16, 4)
+        self.by_int = by_int
+
+    def forward(self, ids: Tensor, places: Tensor) -> Tensor:
+        h = (self.words(ids) + self.places(places)).sum(1)
+        return padded(h) if self.by_int else h
+
+
+class AddedMask(nn.Module):
+    """The causal mask has no batch axis. A row without a key would be NaN."""
+
+    def __init__(self, *, by_int: bool = False) -> None:
+        super().__init__()
+        self.by_int = by_int
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        h = ((x @ x.transpose(1, 2) + mask).softmax(-1) @ x).sum(1)
+        return padded(h) if self.by_int else h
+
+
+class NoKeyAtAll(nn.Module):
+    """Eager gives NaN for a row of the mask without a key, and forward then takes another way."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        weights = (x @ x.transpose(1, 2) + mask).softmax(-1)
+        if weights.isnan().any():
+            return x * 0
+        return weights @ x
+
+
+class CarriedState(nn.Module):
+    """The state has its batch second, also if the sequence comes first."""
+
+    def __init__(self, *, batch_first: bool, by_int: bool = False) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(3, 4, batch_first=batch_first)
+        self.by_int = by_int
+
+    def forward(self, x: Tensor, h: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        out, h = self.rnn(x, h)
+        return out, padded(h[0]) if self.by_int else h
+
+
+class SequenceFirst(nn.Module):
+    def __init__(self, *, by_int: bool = False) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(3, 4)
+        self.by_int = by_int
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = self.rnn(x)[0][-1]
+        return padded(last) if self.by_int else last
+
+
+class Scan(nn.Module):
+    """A step for each element of the sequence, which comes first, as in a CRF."""
+
+    def forward(self, x: Tensor, keep: Tensor) -> Tensor:
+        state = x[0]
+        for i in range(1, x.shape[0]):
+            step = torch.tanh(state * 0.5 + x[i])
+            state = torch.where(keep[i].unsqueeze(1), step, state)
+        return state
+
+
+CAUSAL = torch.full((4, 4), -torch.inf).triu(1)
+BY_INT = truth(RAISES, script=None, export=REFUSED, onnx=None)
+LENGTH = "is a sequence of 5: the artifact is not right at 6"
+# Exporters freeze what is not declared.
+FREEZE_LENGTH = dict.fromkeys(("export", "onnx", "onnx_legacy"), LENGTH)
 
 SEQUENCES = (
     row(
@@ -272,5 +357,65 @@ SEQUENCES = (
         shapes={"samples": "batch 2*time", "frames": "batch time"},
         dims={"time": (2, 6)},
         ci="export",
+    ),
+    row(
+        "positions beside tokens", Positions, call(whole(0, 5, 3, 4), torch.arange(4)), ci="script"
+    ),
+    row(
+        "positions as many as rows",
+        lambda: Positions(by_int=True),
+        call(whole(0, 5, 4, 4), torch.arange(4)),
+        BY_INT,
+    ),
+    row("added mask", AddedMask, call(normal(2, 4, 3), CAUSAL), ci="export"),
+    row(
+        "added mask, as many rows",
+        lambda: AddedMask(by_int=True),
+        call(normal(4, 4, 3), CAUSAL),
+        BY_INT,
+        ci="export",
+    ),
+    row(
+        "a key in each row",
+        NoKeyAtAll,
+        call(normal(2, 4, 3), CAUSAL.roll(1, 0)),
+        truth(export=REFUSED, onnx=REFUSED),
+        weak=UNVERIFIED,
+    ),
+    row(
+        "carried state",
+        lambda: CarriedState(batch_first=True),
+        call(normal(3, 5, 3), torch.zeros(1, 3, 4)),
+        ci="onnx",
+    ),
+    row(
+        "carried state by int",
+        lambda: CarriedState(batch_first=True, by_int=True),
+        call(normal(3, 5, 3), torch.zeros(1, 3, 4)),
+        BY_INT,
+        ci="trace",
+    ),
+    row("sequence first", SequenceFirst, call(normal(5, 3, 3)), weak=FREEZE_LENGTH, ci="export"),
+    row(
+        "sequence first by int",
+        lambda: SequenceFirst(by_int=True),
+        call(normal(5, 3, 3)),
+        BY_INT,
+        weak={"onnx": LENGTH},
+        ci="trace",
+    ),
+    row(
+        "sequence first, carried state",
+        lambda: CarriedState(batch_first=False),
+        call(normal(5, 3, 3), torch.zeros(1, 3, 4)),
+        weak=FREEZE_LENGTH,
+        ci="",
+    ),
+    row(
+        "scan",
+        Scan,
+        call(normal(5, 3, 4), coins(5, 3)),
+        weak=FREEZE_LENGTH | {"trace": LENGTH},
+        ci="trace script",
     ),
 )
