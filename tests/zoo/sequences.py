@@ -373,7 +373,7 @@ SEQUENCES = (
         lambda: AddedMask(by_int=True),
         call(normal(4, 4, 3), CAUSAL),
         BY_INT,
-        ci="export",
+        ci="",
     ),
     row(
         "a key in each row",
@@ -381,12 +381,13 @@ SEQUENCES = (
         call(normal(2, 4, 3), CAUSAL.roll(1, 0)),
         truth(export=REFUSED, onnx=REFUSED),
         weak=UNVERIFIED,
+        ci="trace onnx",
     ),
     row(
         "carried state",
         lambda: CarriedState(batch_first=True),
         call(normal(3, 5, 3), torch.zeros(1, 3, 4)),
-        ci="onnx",
+        ci="",
     ),
     row(
         "carried state by int",
@@ -416,6 +417,6 @@ SEQUENCES = (
         Scan,
         call(normal(5, 3, 4), coins(5, 3)),
         weak=FREEZE_LENGTH | {"trace": LENGTH},
-        ci="trace script",
+        ci="trace",
     ),
 )
