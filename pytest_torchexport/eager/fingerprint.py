@@ -184,6 +184,7 @@ class _Walk:
         self._kept: list[Any] = []
         self._classes: set[type] = set()
         self._code: set[types.CodeType] = set()
+        self._scopes: set[tuple[int, tuple[str, ...]]] = set()
 
     def full(self) -> bool:
         return len(self.found.tokens) >= MAX_NODES
@@ -222,6 +223,8 @@ class _Walk:
         tokens = self.found.tokens
         tokens[StateRef("training flag", path)] = own.get("training")
         tokens[StateRef("hooks", path)] = torch_private.hooks_of(module)
+        for function in _functions_in(module):
+            self.code(function, 0)
         for name, tensor in torch_private.parameters_of(module).items():
             self.value(tensor, StateRef("parameter", prefix + name), 0)
         for name, tensor in torch_private.buffers_of(module).items():
@@ -309,12 +312,21 @@ class _Walk:
         if not is_users(code.co_filename):
             return
         self._code.add(code)
-        scope = function.__globals__
-        self.found.scopes.append((scope, names_in(code)))
-        named = ((name, scope[name]) for name in names_in(code) if name in scope)
-        self._data("global", named, depth)
+        self._scope(function.__globals__, names_in(code), depth)
         self._data("closure", self.closure(function), depth)
         self._data("default", _defaults_of(function), depth)
+
+    def _scope(self, scope: dict[str, Any], names: tuple[str, ...], depth: int) -> None:
+        """Walk over the globals of these names, also those of the user's modules among them."""
+        if (id(scope), names) in self._scopes or depth > MAX_DEPTH:
+            return
+        self._scopes.add((id(scope), names))
+        self.found.scopes.append((scope, names))
+        named = {name: scope[name] for name in names if name in scope}
+        self._data("global", named.items(), depth)
+        for value in named.values():
+            if isinstance(value, types.ModuleType) and _is_users_module(value):
+                self._scope(vars(value), names, depth + 1)
 
     def _data(self, kind: Kind, items: Iterable[tuple[str, Any]], depth: int) -> None:
         for name, value in items:
@@ -322,6 +334,21 @@ class _Walk:
                 self.code(value, depth + 1)
             elif _is_data(value):
                 self.value(value, StateRef(kind, name), 0)
+            else:
+                self.held(value)
+
+    def held(self, thing: Any) -> None:
+        """Keep what a user's class or object holds, to be put back; it is not compared."""
+        cls = thing if isinstance(thing, type) else type(thing)
+        if not _is_of_the_user(cls) or not self.first(thing):
+            return
+        self.found.classes.append(cls)
+        places = [vars(cls)]
+        if thing is not cls and _has_dict(thing):
+            places.append(vars(thing))
+            self.found.containers.append(vars(thing))
+        for place in places:
+            self.found.containers += [value for value in place.values() if _is_data(value)]
 
     # -- values ------------------------------------------------------------------------------------
 
@@ -487,6 +514,12 @@ def _is_known_container(value: Any) -> bool:
     )
 
 
+def _functions_in(module: torch.nn.Module) -> Iterator[types.FunctionType]:
+    """Yield a module's hooks, and the functions in its attributes: forward, if it was replaced."""
+    for held in (vars(module), *torch_private.hook_registers(module)):
+        yield from (value for value in held.values() if isinstance(value, types.FunctionType))
+
+
 def _defaults_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     for index, value in enumerate(function.__defaults__ or ()):
         yield f"[{index}] of {function.__name__}", value
@@ -497,6 +530,15 @@ def _function_of(thing: Any) -> Any:
     function = thing.fget if isinstance(thing, property) else thing
     function = getattr(function, "__func__", function)
     return function if isinstance(function, types.FunctionType) else None
+
+
+def _is_users_module(module: types.ModuleType | None) -> bool:
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and is_users(file)
+
+
+def _is_of_the_user(cls: type) -> bool:
+    return _is_users_module(sys.modules.get(cls.__module__))
 
 
 def _is_data(value: Any) -> bool:

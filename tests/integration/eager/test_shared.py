@@ -9,6 +9,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 
 import pytest
 import torch
+import watched
 from torch import nn
 
 from pytest_torchexport import check_export
@@ -108,6 +109,47 @@ def test_closures_and_defaults_are_put_back():
     assert (count, calls) == (0, [])
     checked(InDefaults())
     assert InDefaults.forward.__defaults__ == ({},)
+
+
+def test_what_hooks_and_a_forward_of_the_instance_write_is_put_back():
+    def hook(module, args, output):
+        noted(args[0])
+
+    net = nn.Sequential(nn.Linear(3, 3))
+    net[0].register_forward_hook(hook)
+    checked(net)
+    assert (CALLS, CACHE, HISTORY) == (0, {}, [])
+    replaced = nn.Linear(3, 3)
+    forward = replaced.forward
+    replaced.forward = lambda x: forward(noted(x))
+    checked(replaced)
+    assert (CALLS, CACHE, HISTORY) == (0, {}, [])
+
+
+class Statistics:
+    total = 0
+
+    def __init__(self):
+        self.calls = 0
+        self.sizes = []
+
+
+STATISTICS = Statistics()
+
+
+class InOtherPlaces(nn.Module):
+    def forward(self, x):
+        STATISTICS.calls += 1
+        STATISTICS.sizes.append(len(x))
+        Statistics.total += 1
+        watched.OF_FORWARD = len(x)
+        return x * 2
+
+
+def test_what_other_objects_classes_and_modules_hold_is_put_back():
+    checked(InOtherPlaces())
+    assert (STATISTICS.calls, STATISTICS.sizes, Statistics.total) == (0, [], 0)
+    assert not hasattr(watched, "OF_FORWARD")
 
 
 def test_the_environment_and_the_import_path_are_put_back(monkeypatch):
