@@ -516,7 +516,8 @@ def _is_known_container(value: Any) -> bool:
 
 def _functions_in(module: torch.nn.Module) -> Iterator[types.FunctionType]:
     """Yield a module's hooks, and the functions in its attributes: forward, if it was replaced."""
-    for held in (vars(module), *torch_private.hook_registers(module)):
+    registers: list[dict[Any, Any]] = [vars(module), *torch_private.hook_registers(module)]
+    for held in registers:
         yield from (value for value in held.values() if isinstance(value, types.FunctionType))
 
 
