@@ -7,7 +7,8 @@ types), and an artifact that kills its interpreter would end the test session.
 ``process`` starts and ends servers, which ``server`` and ``child`` run in; ``libraries`` lists what
 artifacts are run with, and ``with_torch`` and ``with_arrays`` answer for them. ``wire`` is the
 protocol, ``tensors`` and ``arrays`` are its two codecs, ``answers`` validates what comes back.
-``guard`` and ``landlock`` take away what a child must not have. ``installed`` finds torch.
+``guard``, ``landlock`` and ``seccomp`` take away what a child must not have,
+and ``disk`` counts what it writes. ``installed`` finds torch.
 
 This file imports nothing: one of the servers has no torch, and it imports this package too.
 """

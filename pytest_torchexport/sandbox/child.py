@@ -71,7 +71,6 @@ def _serve(channel: socket.socket) -> None:
     os.chdir(home)
     os.environ["TMPDIR"] = tempfile.tempdir = str(home)
     warnings.simplefilter("ignore")
-    guard.die_with_parent()
     guard.limit(message["memory"])
     library: Answers = importlib.import_module(message["library"]).ANSWERS
     # The session's time limits count from here on.
@@ -160,5 +159,10 @@ def guarded(message: dict[str, Any], *paths: str) -> Guarded:
     sys.meta_path.insert(0, guard.Blocker(message["blocked"], message["imports"]))
     for name in message["imports"]:
         _imported(name)
-    confinement = guard.forbid(Path(message["home"]), trusted=message["trusted"])
+    confinement = guard.forbid(
+        Path(message["home"]),
+        trusted=message["trusted"],
+        device=message["device"],
+        libraries=[directory for directory in message["imports"].values() if directory],
+    )
     return Guarded(functions, confinement.by_kernel, confinement.pickled)

@@ -1,9 +1,9 @@
 """What a child must not have: the user's packages, the network, other programs, files outside its
 directory, code in pickles, memory and output without end.
 
-By Python's audit events, by the kernel's resource limits, and by Landlock if the kernel has it:
-audit events do not see native code, nor the ``dir_fd`` of ``os.open``, nor ``os.mkfifo``. This is
-no jail: code in an artifact can still read what the user can read. Free of torch.
+By Python's audit events, by the kernel's resource limits, and by Landlock and seccomp if the kernel
+has them: audit events do not see native code, nor the ``dir_fd`` of ``os.open``, nor ``os.mkfifo``.
+Free of torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_torchexport.sandbox import landlock
+from pytest_torchexport.sandbox import landlock, seccomp
 
 # How much an artifact may print or write to a file, in bytes.
 OUTPUT_LIMIT = 64 * 2**20
@@ -107,13 +107,13 @@ class Blocker(importlib.abc.MetaPathFinder):
         return importlib.machinery.PathFinder.find_spec(fullname, [directory])
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the server ends, even inside native code.
+def at_parents_end(number: int) -> None:
+    """Have the kernel send this process a signal when its parent ends, even inside native code.
 
-    Linux only. Without it, a server that ends normally ends its children.
+    Linux only. Elsewhere, a process notices that its connection is closed.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, number)
 
 
 def limit(memory: int | None) -> None:
@@ -157,23 +157,27 @@ def is_exhausted(text: str) -> bool:
 class Confinement:
     """How this process is confined.
 
-    ``by_kernel``: Landlock holds native code too. ``pickled``: grows by each class or function
-    that a pickle names, which ``weights_only`` would not load.
+    ``by_kernel``: Landlock and seccomp hold native code too. ``pickled``: grows by each class or
+    function that a pickle names, which ``weights_only`` would not load.
     """
 
     by_kernel: bool
     pickled: list[str]
 
 
-def forbid(home: Path, *, trusted: bool) -> Confinement:
+def forbid(
+    home: Path, *, trusted: bool, device: str = "cpu", libraries: Sequence[str] = ()
+) -> Confinement:
     """Refuse, from now on, network, programs, signals to others and changes outside of ``home``.
 
-    If the file is not ``trusted``, a pickle may not name any class or function either. There are
-    ways to hide code that audit events do not see, so the kernel is asked too.
+    If the file is not ``trusted``, a pickle may not name any class or function either, and only
+    ``home``, ``libraries`` and the libraries of the system are read. There are ways to hide code
+    that audit events do not see, so the kernel is asked too.
     """
     hook = _Hook(home, trusted=trusted)
     sys.addaudithook(hook)
-    return Confinement(by_kernel=landlock.confine(home), pickled=hook.pickled)
+    files = landlock.confine(home, trusted=trusted, libraries=libraries)
+    return Confinement(by_kernel=seccomp.confine(device) and files, pickled=hook.pickled)
 
 
 class _Hook:

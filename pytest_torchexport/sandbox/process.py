@@ -145,12 +145,12 @@ class Server:
             self._send(self._next(), {"preload": list(modules)})
             self._preloaded |= frozenset(modules)
 
-    def start(self) -> Child:
-        """Return a new child. Raises ServerUnavailable."""
+    def start(self, home: Path) -> Child:
+        """Return a new child, which may write below ``home``. Raises ServerUnavailable."""
         ours, theirs = _pair()
         try:
             if FORKS:
-                return self._forked(ours, theirs)
+                return self._forked(ours, theirs, home)
             return _Spawned(ours, _python(self.home, "child", theirs))
         except BaseException:
             ours.close()
@@ -197,11 +197,11 @@ class Server:
             process.wait()
         self._control.close()  # last: a server that sees it closed removes the directory
 
-    def _forked(self, ours: socket.socket, theirs: socket.socket) -> Child:
+    def _forked(self, ours: socket.socket, theirs: socket.socket, home: Path) -> Child:
         with self._exchanging:
             number = self._next()
             try:
-                self._send(number, {"start": True}, theirs)
+                self._send(number, {"start": str(home)}, theirs)
                 return _Forked(self, ours, number, self._receive(number)["pid"])
             except ServerUnavailable:
                 raise

@@ -9,33 +9,68 @@ import contextlib
 import importlib
 import json
 import os
+import select
 import shutil
 import signal
 import socket
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pytest_torchexport.sandbox import child, guard
+from pytest_torchexport.sandbox.disk import DiskUse
 
 # How much of an error's text is sent, in characters: one message has to hold it.
 _ERROR_LENGTH = 2000
+# How often the disk use of children is looked at.
+_LOOK_SECONDS = 0.2
+
+
+@dataclass
+class _Child:
+    """A child that was forked. ``told``: it was sent a signal because it writes too much."""
+
+    disk: DiskUse
+    told: bool = False
+
+    @property
+    def pid(self) -> int:
+        return self.disk.pid
+
+    def limit_disk(self) -> None:
+        """End it if it has written too much: with the kernel's own signal, or else for sure."""
+        if self.disk.exceeded():
+            os.kill(self.pid, signal.SIGKILL if self.told else signal.SIGXFSZ)
+            self.told = True
+
+
+_Children = dict[int, _Child]
 
 
 def main(control: socket.socket, home: str) -> None:
     """Serve requests (one JSON message each) until the session is gone; then remove ``home``."""
     guard.ignore_interrupts()
-    children: dict[int, int] = {}
+    # It may have been stopped; then it does not notice that the session is gone.
+    guard.at_parents_end(signal.SIGCONT)
+    children: _Children = {}
     with contextlib.suppress(ConnectionError):  # the session was killed
-        while (request := _receive(control)) is not None:
+        while (request := _receive(control, children)) is not None:
             message, descriptors = request
             answer = _answer(message, descriptors, control, children)
             control.sendall(json.dumps({**answer, "number": message["number"]}).encode())
-    for pid in children.values():
-        _end(pid)
+    for each in children.values():
+        _end(each.pid)
     os.chdir("/")
     shutil.rmtree(home, ignore_errors=True)
 
 
-def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+def _receive(
+    control: socket.socket, children: _Children
+) -> tuple[dict[str, Any], list[int]] | None:
+    """Return the next request; None if there will be none. Meanwhile, watch the children."""
+    while children and not select.select([control], [], [], _LOOK_SECONDS)[0]:
+        for each in children.values():
+            each.limit_disk()
     data, descriptors, _, _ = socket.recv_fds(control, 2**16, 1)
     return (json.loads(data), descriptors) if data else None
 
@@ -44,7 +79,7 @@ def _answer(
     message: dict[str, Any],
     descriptors: list[int],
     control: socket.socket,
-    children: dict[int, int],
+    children: _Children,
 ) -> dict[str, Any]:
     """Return the answer to a request. A failed one gets its error: the server serves on."""
     try:
@@ -60,7 +95,7 @@ def _serve(
     message: dict[str, Any],
     descriptors: list[int],
     control: socket.socket,
-    children: dict[int, int],
+    children: _Children,
 ) -> dict[str, Any]:
     if "preload" in message:
         for name in message["preload"]:
@@ -70,14 +105,16 @@ def _serve(
         pid = os.fork()
         if not pid:
             _become_child(control, descriptors[0])
-        children[message["number"]] = pid
+        children[message["number"]] = _Child(DiskUse(pid, Path(message["start"])))
         return {"pid": pid}
-    return {"status": _end(children.pop(message["end"]))}
+    return {"status": _end(children.pop(message["end"]).pid)}
 
 
 def _become_child(control: socket.socket, channel: int) -> None:
     """Never return: this process has the server's stack below it."""
     try:
+        os.setpgid(0, 0)  # its own processes, if it can start any, end with this group
+        guard.at_parents_end(signal.SIGKILL)
         control.close()
         child.main(socket.socket(fileno=channel))
     finally:
@@ -85,9 +122,11 @@ def _become_child(control: socket.socket, channel: int) -> None:
 
 
 def _end(pid: int) -> int:
-    """Return a child's wait status; kill it first if it has not ended."""
-    done, status = os.waitpid(pid, os.WNOHANG)
-    if not done:
+    """Return a child's wait status; kill it first if it has not ended, with its own processes."""
+    # Not waited for yet, so that no other process can have the number of its group.
+    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if ended is None:
         os.kill(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
-    return status
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]

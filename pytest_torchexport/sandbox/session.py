@@ -27,7 +27,7 @@ from pytest_torchexport.outcomes.observe import (
     TimedOut,
     killed_from_outside,
 )
-from pytest_torchexport.sandbox import answers, guard, tensors, wire
+from pytest_torchexport.sandbox import answers, disk, guard, tensors, wire
 from pytest_torchexport.sandbox.answers import Answer
 from pytest_torchexport.sandbox.libraries import Library, library_named
 from pytest_torchexport.sandbox.process import PATIENCE_SECONDS, Child, Server, ServerUnavailable
@@ -155,6 +155,7 @@ class SandboxProcess:
         message = {
             **first,
             "library": library.answers,
+            "device": source.device,
             "path": str(source.path),
             "home": str(source.home),
             "output": str(self._output),
@@ -164,7 +165,7 @@ class SandboxProcess:
             "memory": source.memory_bytes,
         }
         try:
-            self._child = _started(library)
+            self._child = _started(library, source.home)
         except (ServerUnavailable, OSError) as error:
             return self._not_started(error)
         # Until it is ready, the plugin's own time passes, not the artifact's.
@@ -258,7 +259,6 @@ class SandboxSession(SandboxProcess):
             "do": "load",
             "load": source.load,
             "read": source.read,
-            "device": source.device,
             "thorough": source.thorough,
             "fresh": source.fresh,
         }
@@ -324,12 +324,12 @@ class SandboxFunctionCall(SandboxProcess):
         return self._first.value
 
 
-def _started(library: Library) -> Child:
+def _started(library: Library, home: Path) -> Child:
     """Return a child, of a new server if the old one died. Raises ServerUnavailable, OSError."""
     try:
-        return Server.of(library).start()
+        return Server.of(library).start(home)
     except ServerUnavailable:
-        return Server.of(library).start()
+        return Server.of(library).start(home)
 
 
 def _reason(status: int | None) -> str:
@@ -342,7 +342,10 @@ def _reason(status: int | None) -> str:
     known = {item.value: item.name for item in signal.Signals}
     name = known.get(number, f"signal {number}")
     meanings = {
-        "SIGXFSZ": f" (it wrote more than {guard.OUTPUT_LIMIT // MEGABYTE} MB)",
+        "SIGXFSZ": (
+            f" (it wrote a file of more than {guard.OUTPUT_LIMIT // MEGABYTE} MB, "
+            f"or more than {disk.DISK_LIMIT // MEGABYTE} MB in all)"
+        ),
         "SIGKILL": " (by the system, out of memory, or by somebody)",
     }
     return f"it was killed by {name}{meanings.get(name, '')}"

@@ -330,7 +330,7 @@ def test_python_code_changes_nothing_outside_its_directory(tmp_path, attack, tru
 
 
 WITHOUT_THE_KERNEL = """
-guard.landlock.confine = lambda home: False
+guard.landlock.confine = lambda home, **_: False
 assert not guard.forbid(home, trusted=False).by_kernel
 """
 
@@ -343,13 +343,15 @@ def test_without_landlock_the_rest_holds(tmp_path, attack):
 
 def test_a_kernel_that_knows_no_landlock_is_told(monkeypatch):
     monkeypatch.setattr(landlock, "_call", lambda *_: -1)
-    assert not landlock.confine(Path("/"))
+    assert not landlock.confine(Path("/"), trusted=True)
 
 
 @pytest.mark.skipif(landlock.version() < 1, reason="this kernel has no Landlock")
 @pytest.mark.parametrize("attack", NATIVE.values(), ids=NATIVE)
 def test_nor_does_native_code_where_the_kernel_helps(tmp_path, attack):
-    assert "refused" in attacked(tmp_path, "landlock", "assert landlock.confine(home)", attack)
+    assert "refused" in attacked(
+        tmp_path, "landlock", "assert landlock.confine(home, trusted=False)", attack
+    )
 
 
 @pytest.mark.skipif(landlock.version() < landlock.SCOPE_SINCE, reason="signals are not confined")
@@ -357,7 +359,9 @@ def test_nor_does_native_code_signal_others(tmp_path):
     victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
         attack = f"libc.kill({victim.pid}, 9)"
-        assert "refused" in attacked(tmp_path, "landlock", "assert landlock.confine(home)", attack)
+        assert "refused" in attacked(
+            tmp_path, "landlock", "assert landlock.confine(home, trusted=False)", attack
+        )
         assert victim.poll() is None
     finally:
         victim.kill()

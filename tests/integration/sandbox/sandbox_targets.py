@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import pickle
 import shutil
@@ -14,6 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -193,3 +195,69 @@ STATEFUL = Loads(lambda text: Stateful())
 NO_MEMORY = Loads(lambda text: _no_memory)
 NATIVE_WRITE = Loads(lambda text: lambda x: ctypes.CDLL(None).creat(os.fsencode(text), 0o600))
 WHERE = Loads(_where)
+
+
+# -- native code ----------------------------------------------------------------------------------
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+SHARED_MEMORY = 2**20
+
+
+def _native(text):
+    """What becomes of something that native code tries, past every audit event: its result."""
+    what, _, detail = text.partition(" ")
+    attempts = {
+        "fork": LIBC.fork,
+        "vfork": LIBC.vfork,
+        "shared": lambda: LIBC.shmget(0, SHARED_MEMORY, 0o1600),
+        "memfd": lambda: LIBC.memfd_create(b"x", 0),
+        "anonymous": lambda: LIBC.mmap(
+            None, SHARED_MEMORY, 3, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS, -1, 0
+        ),
+        "socket": lambda: LIBC.socket(socket.AF_INET, socket.SOCK_DGRAM, 0),
+        "kill": lambda: LIBC.kill(int(detail), 0),
+        "session": LIBC.setsid,
+        "outlive": lambda: LIBC.prctl(1, 0, 0, 0, 0),
+        "read": lambda: LIBC.open(os.fsencode(detail), os.O_RDONLY),
+        "attach": lambda: LIBC.ptrace(16, int(detail), None, None),
+    }
+    return lambda x: attempts[what]()
+
+
+def _threads(text):
+    """Work in threads of Python and of torch."""
+
+    def call(x):
+        found = []
+        thread = threading.Thread(
+            target=lambda: found.append(torch.ones(300, 300) @ torch.ones(300, 300))
+        )
+        thread.start()
+        thread.join()
+        torch.set_num_threads(2)
+        return found[0].sum() + torch.ones(2**20).sum()
+
+    return call
+
+
+def _many_files(text):
+    """Fill the disk with files that are small each; those that are removed are held open."""
+
+    def call(x):
+        held = []
+        for number in range(64):
+            path = Path(f"part{number}")
+            file = path.open("wb")  # noqa: SIM115  # held open
+            file.write(bytes(2**24))
+            file.flush()
+            if text == "removed":
+                path.unlink()
+            held.append(file)
+        time.sleep(600)
+
+    return call
+
+
+NATIVE = Loads(_native)
+THREADS = Loads(_threads)
+MANY_FILES = Loads(_many_files)

@@ -1,6 +1,9 @@
-"""sandbox/landlock.py: the kernel keeps native code from writing."""
+"""sandbox/landlock.py: the kernel keeps native code from writing, and from reading what it does not need."""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 import pytest
 from in_sandbox import run
@@ -12,8 +15,33 @@ def test_that_the_kernel_helps_is_known(load):
     assert load("ADD").confined == (landlock.version() > 0)
 
 
-@pytest.mark.skipif(landlock.version() < 1, reason="this kernel has no Landlock")
+where_it_is = pytest.mark.skipif(landlock.version() < 1, reason="this kernel has no Landlock")
+
+
+@where_it_is
 def test_native_code_of_own_files_writes_nowhere_else(load, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     assert run(load("NATIVE_WRITE", str(elsewhere / "new"))).value == -1
     assert not list(elsewhere.iterdir())
+
+
+@where_it_is
+@pytest.mark.parametrize("trusted", [True, False], ids=["own", "of others"])
+@pytest.mark.parametrize("process", [os.getpid(), os.getppid()])
+def test_the_environment_of_other_processes_is_not_read(load, process, trusted):
+    assert run(load("NATIVE", f"read /proc/{process}/environ", trusted=trusted)).value == -1
+    assert run(load("NATIVE", "read /proc/self/environ", trusted=trusted)).value > 0
+
+
+@where_it_is
+def test_only_files_of_others_are_kept_from_reading_the_users_files(load, tmp_path_factory):
+    secret = tmp_path_factory.mktemp("elsewhere") / "secret"
+    secret.write_text("token")
+    assert run(load("NATIVE", f"read {secret}", trusted=False)).value == -1
+    assert run(load("NATIVE", f"read {secret}")).value > 0
+
+
+@where_it_is
+def test_files_of_others_read_the_libraries(load):
+    for path in (os.__file__, pytest.__file__, landlock.__file__, "/proc/meminfo", os.devnull):
+        assert run(load("NATIVE", f"read {Path(path).resolve()}", trusted=False)).value > 0

@@ -34,7 +34,7 @@ def test_where_sockets_are_forbidden_the_next_step_is_told(monkeypatch):
 
 
 def test_a_copy_of_the_test_process_leaves_its_server_alone(forks):
-    child = forks.start()
+    child = forks.start(forks.home)
     pid = os.fork()
     if not pid:
         forks.close()
@@ -45,7 +45,7 @@ def test_a_copy_of_the_test_process_leaves_its_server_alone(forks):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(forks, "_owner", -1)
         with pytest.raises(process.ServerUnavailable, match="belongs to the parent"):
-            forks.start()
+            forks.start(forks.home)
 
 
 @pytest.mark.parametrize("where", ["_send", "_answer"])
@@ -63,8 +63,8 @@ def test_an_interrupt_between_question_and_answer_shifts_none(forks, monkeypatch
 
     monkeypatch.setattr(Server, where, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        forks.start()
-    children = [forks.start() for _ in range(3)]
+        forks.start(forks.home)
+    children = [forks.start(forks.home) for _ in range(3)]
     assert len({child._pid for child in children}) == 3
     assert all(lives(child._pid) for child in children)
     assert sorted(children_of(forks._process.pid)) == sorted(child._pid for child in children)
@@ -75,7 +75,7 @@ def test_an_interrupt_between_question_and_answer_shifts_none(forks, monkeypatch
 
 def test_threads_share_a_server(forks):
     with ThreadPoolExecutor(8) as pool:
-        children = list(pool.map(lambda _: forks.start(), range(40)))
+        children = list(pool.map(lambda _: forks.start(forks.home), range(40)))
         assert len({child._pid for child in children}) == 40
         list(pool.map(lambda child: child.end(), children))
     assert not list(children_of(forks._process.pid))
@@ -138,6 +138,16 @@ session.run(Call((torch.zeros(1),)), seed=0, limit=600.0)
     ids=str,
 )
 def test_a_killed_parent_leaves_nothing_behind(tmp_path, number):
+    killed(tmp_path, number)
+
+
+@where_it_forks
+def test_a_stopped_server_ends_with_its_parent(tmp_path):
+    killed(tmp_path, signal.SIGKILL, stop_server=True)
+
+
+def killed(tmp_path, number, *, stop_server=False):
+    """End a process that has a server by a signal, and wait until nothing of it is left."""
     path = tmp_path / "artifact.txt"
     path.write_text("1")
     code = textwrap.dedent(PARENT).format(here=str(pathlib.Path(__file__).parent), path=str(path))
@@ -145,6 +155,8 @@ def test_a_killed_parent_leaves_nothing_behind(tmp_path, number):
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as parent:
         home, *pids = parent.stdout.readline().split()
+        if stop_server:
+            os.kill(int(pids[0]), signal.SIGSTOP)
         parent.send_signal(number)
         parent.wait(timeout=60)
     for _ in range(1000):

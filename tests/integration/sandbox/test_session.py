@@ -116,7 +116,9 @@ def test_a_limit_is_named_only_where_there_is_one(load, monkeypatch):
 def test_output_without_end_is_told_with_the_limit(ways, load):
     outcome = run(load("PRINTS"))
     assert isinstance(outcome, Crashed)
-    assert outcome.reason == "it was killed by SIGXFSZ (it wrote more than 64 MB)"
+    assert outcome.reason == (
+        "it was killed by SIGXFSZ (it wrote a file of more than 64 MB, or more than 256 MB in all)"
+    )
     assert set(outcome.output) == {"x"}
 
 

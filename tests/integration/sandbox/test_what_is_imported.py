@@ -24,8 +24,10 @@ EVERY_CHILD = {
     "results.failures",
     "sandbox.arrays",
     "sandbox.child",
+    "sandbox.disk",
     "sandbox.guard",
     "sandbox.landlock",
+    "sandbox.seccomp",
     "sandbox.server",
     "sandbox.wire",
 }

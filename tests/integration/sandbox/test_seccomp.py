@@ -1,0 +1,62 @@
+"""sandbox/seccomp.py: the kernel refuses native code other processes, the network, and uncounted memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+
+import pytest
+from in_sandbox import run
+
+from pytest_torchexport.outcomes.observe import Returned
+from pytest_torchexport.sandbox import seccomp
+
+where_it_filters = pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() not in seccomp._MACHINES,
+    reason="the calls of this system are not known",
+)
+
+
+@where_it_filters
+@pytest.mark.parametrize("trusted", [True, False], ids=["own", "of others"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "fork",
+        "vfork",
+        "shared",
+        "memfd",
+        "anonymous",
+        "socket",
+        "session",
+        "outlive",
+        f"kill {os.getpid()}",
+        f"attach {os.getpid()}",
+    ],
+)
+def test_native_code_is_refused(load, what, trusted):
+    assert run(load("NATIVE", what, trusted=trusted)).value == -1
+
+
+@where_it_filters
+def test_threads_go_on(load):
+    outcome = run(load("THREADS"))
+    assert isinstance(outcome, Returned), outcome
+    assert outcome.value.item() == 300**3 + 2**20
+
+
+def test_a_processor_whose_calls_are_not_known_is_told(monkeypatch):
+    monkeypatch.setattr(seccomp, "_MACHINES", {})
+    assert not seccomp.confine("cpu")
+
+
+@where_it_filters
+def test_the_numbers_are_those_of_this_kernel():
+    """A call with nonsense arguments fails for another reason than that there is no such call."""
+    calls = seccomp._MACHINES[platform.machine()].calls
+    libc = ctypes.CDLL(None, use_errno=True)
+    ctypes.set_errno(0)
+    assert libc.syscall(calls["kill"], os.getpid(), 0) == 0
+    assert libc.syscall(calls["tgkill"], os.getpid(), os.getpid(), 0) == 0
