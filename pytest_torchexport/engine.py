@@ -30,6 +30,7 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, Prepared, attempted
 from pytest_torchexport.judge.log import Activity, ItemLog
 from pytest_torchexport.judge.vacuity import OutputActivity
+from pytest_torchexport.outcomes import machine
 from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.messages import printable, text_of
@@ -41,6 +42,7 @@ from pytest_torchexport.results.failures import (
     ArtifactHung,
     CannotJudge,
     Failure,
+    Ineffective,
     LoadFailed,
     RoundTripDiffers,
     SpecError,
@@ -263,8 +265,10 @@ def _asked_for(step: Step, plan: Plan) -> bool:
 
 def _failure_of(error: Exception, item: _Item, case: Case | None) -> Failure:
     """Return the failure that stands for an exception."""
-    if isinstance(error, Failure):
+    if isinstance(error, Ineffective):
         return error
+    if isinstance(error, Failure):
+        return machine.fault(f"{error}\n{error.output}") or error
     if isinstance(error, TimeLimitExceeded):
         known = [*(failure for _, failure in item.log.failed), *item.log.held]
         if known:
@@ -273,9 +277,13 @@ def _failure_of(error: Exception, item: _Item, case: Case | None) -> Failure:
         cls = _BLAMED.get(activity, ArtifactHung)
         text = f"{activity.value} did not return within {item.plan.limit()}"
         return cls(text, details=attempted(case) if case is not None else ())
+    described = f"{type(error).__name__}: {text_of(error)}"
+    ran_out = machine.fault(error) or machine.out_of_memory(described)
+    if ran_out is not None:
+        return ran_out
     # A bug of the plugin or of torch: the verdicts on the other subjects are still wanted.
     frames = traceback.format_exception(error)[-1 - SHOWN_FRAMES :]
-    text = f"{type(error).__name__}: {text_of(error)}; please report it with the model"
+    text = f"{described}; please report it with the model"
     return Failure(text, details=tuple("".join(frames).splitlines()))
 
 

@@ -16,6 +16,7 @@ from pytest_torchexport.inputs.recipes import build, example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.log import Activity
+from pytest_torchexport.outcomes import machine
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, survived
 from pytest_torchexport.outcomes.messages import condense, is_about_dims
 from pytest_torchexport.outcomes.observe import Returned
@@ -70,7 +71,11 @@ def _raise_if_fatal(prepared: Prepared, example: Call) -> None:
 
 
 def _refuse(prepared: Prepared, error: Exception) -> NoReturn:
-    """Raise ExportRefused if the user named the target, else CannotJudge."""
+    """Raise ExportRefused if the user named the target, else CannotJudge.
+
+    Raises Ineffective if something of the machine ran out.
+    """
+    machine.raise_fault(error)
     plan, spec = prepared.plan, prepared.spec
     reason, where = condense(error)
     where = refused_at(error) or where

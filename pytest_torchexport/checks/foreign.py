@@ -27,8 +27,8 @@ SIDECARS = "pytest_torchexport.targets.formats.onnx_model:external"
 PROBLEMS = "pytest_torchexport.targets.formats.onnx_model:problems"
 
 UNCONFINED = (
-    "this system does not keep native code of a file from writing where it wants (Linux has "
-    "Landlock for that): load files of strangers in a container"
+    "this system does not keep native code of a file from reading, writing and starting what it "
+    "wants (Linux has Landlock and seccomp for that): load files of strangers in a container"
 )
 
 

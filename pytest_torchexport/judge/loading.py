@@ -5,7 +5,6 @@ The one way to open a session, for files that this run saved and for files from 
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +13,16 @@ from typing import Any, TypeVar
 from pytest_torchexport import targets
 from pytest_torchexport.config import names
 from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.outcomes import machine
 from pytest_torchexport.outcomes.limits import share_of_memory
 from pytest_torchexport.outcomes.observe import killed_from_outside
-from pytest_torchexport.results.failures import LoadFailed
+from pytest_torchexport.results.failures import Ineffective
 from pytest_torchexport.sandbox import session as sandbox
 from pytest_torchexport.sandbox.process import ServerUnavailable
 from pytest_torchexport.sandbox.session import SandboxFunctionCall, SandboxSession, Source
 
+_NO_PROCESS = "the clean process could not be started"
 _Process = TypeVar("_Process", bound=sandbox.SandboxProcess)
-# Errors of a system that has no place for files.
-NO_PLACE = (errno.EACCES, errno.EDQUOT, errno.ENOENT, errno.ENOSPC, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def source_of(plan: Plan, path: Path, blocked: Sequence[str], **fields: Any) -> 
 def opened(source: Source, plan: Plan) -> SandboxSession:
     """Load a file; the session's ``problem`` is why it was not loaded.
 
-    Raises LoadFailed if there was no process for it: that is not the artifact's fault.
+    Raises Ineffective if there was no process for it: that is not the artifact's fault.
     """
     return _started(lambda: SandboxSession(source, plan.settings.call_limit))
 
@@ -86,23 +85,20 @@ def opened(source: Source, plan: Plan) -> SandboxSession:
 def function_called(function: str, source: Source, plan: Plan) -> SandboxFunctionCall:
     """Call a function of this package (``package.module:name``) in the sandbox, with a file's path.
 
-    Raises LoadFailed if there was no process for it.
+    Raises Ineffective if there was no process for it.
     """
     return _started(lambda: SandboxFunctionCall(function, source, plan.settings.call_limit))
 
 
 def artifact_directory(target: str) -> Path:
-    """Return a new directory for one file. Raises LoadFailed if there is none to be had."""
+    """Return a new directory for one file. Raises Ineffective if there is none to be had."""
     try:
         return sandbox.artifact_directory(_known_loader_of(target).library)
     except ServerUnavailable as error:
-        raise LoadFailed(f"the clean process could not be started: {error}") from None
+        raise Ineffective(f"{_NO_PROCESS}: {error}") from None
     except OSError as error:
-        step = "next step: TMPDIR must name a directory that has space and can be written to"
-        raise LoadFailed(
-            f"the clean process could not be started: {error}",
-            details=(step,) if error.errno in NO_PLACE else (),
-        ) from None
+        ran_out = machine.fault(error)
+        raise ran_out or Ineffective(f"{_NO_PROCESS}: {error}", details=(machine.PLACE,)) from None
 
 
 def _known_loader_of(target: str) -> Loader:
@@ -117,5 +113,6 @@ def _started(start: Callable[[], _Process]) -> _Process:
     if killed_from_outside(process.problem):
         process = start()
     if not process.started:
-        raise LoadFailed(str(process.problem))
+        text = str(process.problem)
+        raise machine.fault(text) or Ineffective(text)
     return process

@@ -33,7 +33,7 @@ class SavedArtifact:
     def open(self, device: str | None = None) -> SandboxSession:
         """Load it in a new process, on the item's device or another.
 
-        Raises LoadFailed if no process can be started.
+        Raises Ineffective if no process can be started.
         """
         return self.open_file(self.path, device)
 

@@ -17,6 +17,7 @@ import torch
 
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import clone, is_plain
+from pytest_torchexport.outcomes import machine
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import message_and_line, printable
 from pytest_torchexport.results.failures import ends_the_test
@@ -268,7 +269,8 @@ def observe(
     """Run ``function`` on clones of the call's tensors, and return the outcome.
 
     ``run`` may run it with a time limit of its own (in a thread); if that limit passes, the outcome
-    is TimedOut. What ends the test (Ctrl-C, pytest.skip) passes through.
+    is TimedOut. What ends the test (Ctrl-C, pytest.skip) passes through. Raises Ineffective if
+    something of the machine ran out.
     """
     own = call.clone()
     given = _Given(own)
@@ -288,6 +290,7 @@ def observe(
     except BaseException as error:  # sys.exit in a forward is an outcome too
         if ends_the_test(error):
             raise
+        machine.raise_fault(error)
         return raised(error)
     finally:
         changed = _put_back(before)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from pytest_torchexport.outcomes import machine
 from pytest_torchexport.sandbox import arrays, guard, wire
 
 
@@ -99,7 +100,7 @@ def _answer(library: Answers, message: dict[str, Any]) -> wire.Frame:
     try:
         answer = requests[message["do"]](message)
         raised = answer.get("raised")
-        if raised is not None and guard.is_exhausted(": ".join(raised[:2])):
+        if raised is not None and machine.is_out_of_memory(": ".join(raised[:2])):
             answer = {"exhausted": raised[1]}
         return wire.packed(answer, library.codec)
     except (Exception, SystemExit) as error:
@@ -117,7 +118,7 @@ def _failed(error: BaseException) -> wire.Frame:
     answer: dict[str, Any] = {"raised": [kind, text, None]}
     if isinstance(error, wire.TransferError):
         answer = {"not_transferable": [text, error.own_class]}
-    elif guard.is_exhausted(f"{kind}: {text}"):
+    elif machine.is_out_of_memory(f"{kind}: {text}"):
         answer = {"exhausted": text}
     return wire.packed(answer, arrays.CODEC)
 

@@ -141,18 +141,6 @@ def limit(memory: int | None) -> None:
                 resource.setrlimit(kind, (lower, lower))
 
 
-def is_exhausted(text: str) -> bool:
-    """Return True if an error says, in words of Python, torch or C++, that no memory is left."""
-    words = (
-        "MemoryError",
-        "allocate memory",
-        "bad_alloc",
-        "bad allocation",
-        "not enough memory",
-    )
-    return any(word in text for word in words)
-
-
 @dataclass(frozen=True)
 class Confinement:
     """How this process is confined.

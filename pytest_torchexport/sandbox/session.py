@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.outcomes import machine
 from pytest_torchexport.outcomes.messages import printable
 from pytest_torchexport.outcomes.observe import (
     Crashed,
@@ -219,6 +220,11 @@ class SandboxProcess:
         except BaseException:
             self.close()  # its answer may still come, and would be taken for the next one
             raise
+        if answer.raised is not None:
+            ran_out = machine.fault(str(answer.raised))
+            if ran_out is not None:
+                self.close()
+                raise ran_out
         if answer.exhausted is not None:
             text = f": {answer.exhausted}" if answer.exhausted else ""
             return self._end(Crashed(f"it {self._out_of_memory()}{text}"))

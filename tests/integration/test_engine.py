@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import errno
+import threading
 import time
 
 import pytest
@@ -12,6 +14,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from pytest_torchexport import SpecError, check_export, register_target
 from pytest_torchexport.config import names
+from pytest_torchexport.sandbox import process
 from pytest_torchexport.targets import TargetTraits
 
 
@@ -285,3 +288,55 @@ def test_a_forward_that_ends_the_test_ends_the_check(end, size):
 def test_a_constraint_that_ends_the_test_ends_the_check(end, option):
     with pytest.raises(end.Exception, match="not here"):
         check_export(Frozen(), EXAMPLE, target="trace", **{option: lambda x: end(f"not here: {x}")})
+
+
+# -- the machine -----------------------------------------------------------------------------------
+
+
+class NeedsWhatRanOut(nn.Module):
+    """The exporter meets an error of the system; eager does not."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def forward(self, x):
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+            raise self.error
+        return x * 2
+
+
+@pytest.mark.parametrize("target", ["trace", "export"])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+        (RuntimeError("can't start new thread"), "no further thread or process can be started"),
+    ],
+)
+def test_what_ran_out_on_the_machine_is_not_a_refusal(target, error, said):
+    verdict = check_export(NeedsWhatRanOut(error), (torch.ones(2, 3),), target=target)
+    assert (verdict.status, verdict.failure) == ("failed", "Ineffective"), verdict
+    assert said in verdict.reason
+    assert "next step" in verdict.details[0]
+
+
+@pytest.mark.parametrize("broken", ["process", "thread"])
+def test_a_limit_of_one_process_is_told(monkeypatch, broken):
+    if broken == "process":
+        monkeypatch.setattr(process.Server, "_shared", {})
+        monkeypatch.setattr(process.subprocess, "Popen", _no_process)
+    else:
+        monkeypatch.setattr(threading.Thread, "start", _no_thread)
+    verdict = check_export(nn.Linear(3, 2), (torch.ones(2, 3),), target="trace")
+    assert (verdict.status, verdict.failure) == ("failed", "Ineffective"), verdict
+    assert "no further thread or process can be started" in verdict.reason
+    assert "ulimit -u" in verdict.details[0]
+
+
+def _no_process(*arguments, **options):
+    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+def _no_thread(thread):
+    raise RuntimeError("can't start new thread")

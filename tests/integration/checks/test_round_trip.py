@@ -118,7 +118,6 @@ def _directory(artifact, directory):
     ("save", "said"),
     [
         (_raises, ["cannot be saved: ValueError: a value that cannot be written"]),
-        (_full, ["cannot be saved: OSError", "No space left on device", "leaves model.pt behind"]),
         (
             _half,
             [
@@ -139,6 +138,12 @@ def test_a_save_that_goes_wrong_is_told(monkeypatch, save, said):
     failed(check(), "LoadFailed", *said)
 
 
+def test_a_save_on_a_full_disk_is_the_machines_fault(monkeypatch):
+    monkeypatch.setattr(DirectArtifact, "save", _full)
+    said = ["the disk is full", "cannot be saved: OSError", "TMPDIR"]
+    failed(check(), "Ineffective", *said)
+
+
 def test_a_save_that_goes_wrong_the_second_time_is_told(monkeypatch):
     plain, saves = DirectArtifact.save, []
 
@@ -147,7 +152,7 @@ def test_a_save_that_goes_wrong_the_second_time_is_told(monkeypatch):
         return plain(artifact, directory) if len(saves) == 1 else _full(artifact, directory)
 
     monkeypatch.setattr(DirectArtifact, "save", save)
-    failed(check(), "LoadFailed", "No space left on device")
+    failed(check(), "Ineffective", "the disk is full", "No space left on device")
 
 
 def test_a_save_that_does_not_return_is_hung(monkeypatch):
@@ -354,7 +359,7 @@ def test_without_a_temporary_directory_the_next_step_is_told(monkeypatch, no_ser
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
 
     monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
-    failed(check(), "LoadFailed", "No usable temporary directory", "next step", "TMPDIR")
+    failed(check(), "Ineffective", "No usable temporary directory", "next step", "TMPDIR")
 
 
 def test_a_read_only_temporary_directory_is_told(monkeypatch, no_server):
@@ -362,7 +367,7 @@ def test_a_read_only_temporary_directory_is_told(monkeypatch, no_server):
         raise PermissionError(errno.EROFS, "Read-only file system", "/tmp/torchexport-1")
 
     monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
-    failed(check(), "LoadFailed", "Read-only file system", "TMPDIR")
+    failed(check(), "Ineffective", "Read-only file system", "TMPDIR")
 
 
 def test_a_missing_tmpdir_is_not_used(monkeypatch, no_server, tmp_path):
@@ -376,14 +381,12 @@ def test_a_server_that_cannot_be_started_is_told(monkeypatch, no_server):
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     monkeypatch.setattr(process.subprocess, "Popen", popen)
-    failed(
-        check(), "LoadFailed", "the clean process could not be started", "Cannot allocate memory"
-    )
+    failed(check(), "Ineffective", "no memory is left", "Cannot allocate memory", "next step")
 
 
 def test_a_server_whose_interpreter_ends_at_once_is_told(monkeypatch, no_server):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    failed(check(), "LoadFailed", "the clean process could not be started")
+    failed(check(), "Ineffective", "the clean process could not be started")
 
 
 def test_a_home_that_somebody_cleaned_away_is_made_again():
@@ -408,7 +411,7 @@ def test_a_full_disk_is_told(monkeypatch, no_server, tmp_path, kilobytes):
         verdict = check_export(
             nn.Linear(300, 100), (torch.zeros(2, 300),), target="trace", max_examples=1
         )
-        failed(verdict, "LoadFailed", "No space left on device")
+        failed(verdict, "Ineffective", "on this machine the disk is full", "TMPDIR")
     finally:
         Server.close_all()
         subprocess.run(["umount", tmp_path], check=True)
@@ -456,7 +459,7 @@ def test_who_is_killed_before_or_while_it_loads_is_loaded_again(monkeypatch, act
 @pytest.mark.parametrize("target", ["trace", "onnx"])
 def test_who_is_killed_each_time_it_loads_is_told(monkeypatch, target):
     before_answer(monkeypatch, {1, 2}, kill_child)
-    failed(check(target), "LoadFailed", "could not be started: it was killed by SIGKILL")
+    failed(check(target), "Ineffective", "could not be started: it was killed by SIGKILL")
     before_answer(monkeypatch, {2, 4}, kill_child)
     failed(check(target), "ArtifactCrashed", "while it was loaded: it was killed by SIGKILL")
 
@@ -472,7 +475,7 @@ def test_who_is_killed_in_between_is_loaded_again_and_watched(monkeypatch, act, 
     assert verdict.isolated
 
 
-@pytest.mark.parametrize(("number", "failure"), [(1, "LoadFailed"), (2, "ArtifactCrashed")])
+@pytest.mark.parametrize(("number", "failure"), [(1, "Ineffective"), (2, "ArtifactCrashed")])
 @pytest.mark.parametrize("target", ["trace", "onnx"])
 def test_an_answer_that_is_none_is_told(monkeypatch, target, number, failure):
     plain, received = wire.receive, []

@@ -247,7 +247,7 @@ def _many_files(text):
         held = []
         for number in range(64):
             path = Path(f"part{number}")
-            file = path.open("wb")  # noqa: SIM115  # held open
+            file = path.open("wb")  # held open
             file.write(bytes(2**24))
             file.flush()
             if text == "removed":

@@ -21,7 +21,10 @@ NEVER = {"pytest", "_pytest", "pluggy", "hypothesis", "xdist", "sympy"}
 
 # results.failures, because the package's own __init__ lists its public names from there.
 EVERY_CHILD = {
+    "outcomes.machine",
+    "outcomes.messages",
     "results.failures",
+    "results.source_line",
     "sandbox.arrays",
     "sandbox.child",
     "sandbox.disk",
@@ -37,10 +40,8 @@ CHILDREN = {
         "inputs.call",
         "inputs.pytrees",
         "outcomes.limits",
-        "outcomes.messages",
         "outcomes.observe",
         "outcomes.torch_state",
-        "results.source_line",
         "sandbox.tensors",
         "sandbox.with_torch",
         "torch_private",

@@ -1,0 +1,94 @@
+"""outcomes/machine.py: what runs out on a machine is named, and no model is blamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes import machine
+from pytest_torchexport.outcomes.limits import in_thread
+from pytest_torchexport.outcomes.observe import Raised, observe
+from pytest_torchexport.results.failures import Ineffective
+
+CALL = Call((torch.ones(2),))
+
+
+def of(number, *more):
+    return OSError(number, os.strerror(number), *more)
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "step"),
+    [
+        (of(errno.ENOSPC, "/tmp/x"), "the disk is full: OSError: [Errno 28] No space", "TMPDIR"),
+        (of(errno.EMFILE), "too many files are open", "ulimit -n"),
+        (BlockingIOError(errno.EAGAIN, "fork"), "no further thread or process", "ulimit -u"),
+        (RuntimeError("can't start new thread"), "no further thread or process", "ulimit -u"),
+        (RuntimeError("PytorchStreamWriter failed writing file data/0"), "the disk is full", ""),
+        (FileNotFoundError(2, "No usable temporary directory found in []"), "no directory", ""),
+        (of(errno.ENOMEM), "no memory is left", "free memory"),
+        ("ExportRefused: [Errno 24] Too many open files", "too many files are open", ""),
+    ],
+)
+def test_what_ran_out_is_named_with_the_next_step(error, said, step):
+    failure = machine.fault(error)
+    assert isinstance(failure, Ineffective)
+    assert str(failure).startswith("on this machine ")
+    assert said in str(failure)
+    assert step in "".join(failure.details)
+
+
+def test_the_cause_behind_an_exporters_error_is_found():
+    error = ValueError("the exporter gave up")
+    error.__cause__ = of(errno.ENOSPC)
+    assert "the disk is full" in str(machine.fault(error))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 TB"),
+        MemoryError(),
+        "",
+    ],
+)
+def test_what_a_program_does_itself_is_not_the_machines_fault(error):
+    assert machine.fault(error) is None
+
+
+def test_neither_eager_nor_an_artifact_is_blamed():
+    def forward(x):
+        raise of(errno.EMFILE)
+
+    with pytest.raises(Ineffective, match="too many files are open"):
+        observe(forward, CALL, seed=0)
+
+
+def test_a_program_that_asks_for_too_much_is_an_outcome():
+    outcome = observe(lambda x: x.new_empty(2**60), CALL, seed=0)
+    assert isinstance(outcome, Raised)
+    assert machine.is_out_of_memory(outcome.message)
+
+
+def test_a_call_for_which_there_is_no_thread_is_no_outcome(monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(Ineffective, match="no further thread or process"):
+        observe(nn.ReLU(), CALL, seed=0, run=lambda go: in_thread(go, 1.0))
+
+
+def test_words_for_no_memory_are_known():
+    assert machine.out_of_memory("MemoryError: ") is not None
+    text = "RuntimeError: The size of tensor a must match the size of tensor b"
+    assert machine.out_of_memory(text) is None
