@@ -20,7 +20,7 @@ import torch
 
 from pytest_torchexport.inputs.pytrees import flatten, tree_map
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.rounding import Ties, scattered, sequential
+from pytest_torchexport.judge.rounding import Ties, in_double, scattered, sequential
 from pytest_torchexport.outcomes.compare import (
     Tolerance,
     as_tensor,
@@ -186,7 +186,7 @@ class Calibration:
     ) -> Iterator[list[Leaves]]:
         """Yield the results of eager's other runs in batches, the cheapest first."""
         scatters: list[Rounding] = [partial(scattered, number, ties) for number in range(MANY)]
-        first = [sequential, *scatters[:FEW]]
+        first = [sequential, in_double, *scatters[:FEW]]
         yield [*self._under(first, calls, paths), *self._noise(calls, paths)]
         if self._may_go_on():
             yield self._under(scatters[FEW:], calls, paths)

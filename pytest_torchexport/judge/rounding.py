@@ -1,7 +1,7 @@
 """Run eager with the last digits that another, equally correct implementation might give.
 
 An implementation of the same formula with other kernels (an ONNX runtime, a fused kernel, another
-machine) gets other last digits. The two blocks here run eager's own operators and change only what
+machine) gets other last digits. The three blocks here run eager's own operators and change only what
 rounding may change. How far the results scatter is eager's own error on that call:
 
 - ``scattered`` moves each result that had to be rounded by about one unit in the last place, and
@@ -10,8 +10,11 @@ rounding may change. How far the results scatter is eager's own error on that ca
   sums of small integers. So a value that lies exactly *on* a threshold stays there, and one *near*
   it may cross it. Equal numbers leave ``sort`` and ``topk`` in any order, as documented.
 - ``sequential`` adds up sums, and the means, norms, variances and products of matrices made of
-  them, one term after the other. ONNX Runtime does so along outer axes; torch adds pairwise or in
-  double precision.
+  them, one term after the other, in the dtype itself. ONNX Runtime does so along outer axes and in
+  running sums; torch adds pairwise or in double precision. Of ``n`` equal terms the last digits
+  then go one way: the error grows with ``n``, and no scattered run shows it.
+- ``in_double`` adds up the same sums in double precision and rounds once: it is torch that adds
+  products one after the other, in matrices with few rows.
 
 Separate from ``calibrate``, which compares the results: this file is about operators.
 """
@@ -25,6 +28,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy
 import torch
 
 from pytest_torchexport import torch_private
@@ -38,10 +42,10 @@ REACH_HALF = 0.75
 TIED = 8.0
 # Results with more elements count as rounded; whether they were is not computed.
 LOOKED_AT = 1_000_000
-# Longer axes are not added up term by term: a Python loop would be too slow.
-LONGEST = 20_000
-# Matrices with more multiplications are not multiplied step by step, for the same reason.
-MOST_PRODUCTS = 10_000_000
+# Matrices with more multiplications are not multiplied step by step: it would take seconds.
+MOST_PRODUCTS = 100_000_000
+# Products that are held at a time.
+PRODUCTS_HELD = 4_000_000
 
 # Operators with float results that never round: they copy, pick or compare. torch itself marks
 # views.
@@ -107,6 +111,11 @@ def _has_ties(tensor: torch.Tensor, dim: int) -> bool:
 def sequential() -> AbstractContextManager[None]:
     """Add up sums one term after the other, also in means, variances and normalizations."""
     return dispatched(_one_term_after_the_other)
+
+
+def in_double() -> AbstractContextManager[None]:
+    """Add up sums in double precision, and round each once."""
+    return dispatched(_summed_in_double)
 
 
 class _Scatter:
@@ -203,30 +212,45 @@ def _one_term_after_the_other(func: Any, args: tuple[Any, ...], kwargs: dict[str
     return (found, *plain[1:]) if isinstance(plain, (tuple, list)) else found
 
 
+def _summed_in_double(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run one operator."""
+    plain = func(*args, **kwargs)
+    name = name_of(func) if torch_private.is_operator(func) else ""
+    if (name in _SUMS or name in SUMS) and not _written(func):
+        wide = _floats(_in_float64(func, args, kwargs))
+        for tensor, found in zip(_floats(plain), wide, strict=False):
+            tensor.copy_(found)
+    return plain
+
+
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
     """Return half precision as float32, in which every kernel accumulates it."""
     small = tensor.is_floating_point() and tensor.dtype.itemsize < torch.float32.itemsize
     return tensor.float() if small else tensor
 
 
+def _running(terms: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return the sums of the first one, two, three, ... terms, each rounded.
+
+    numpy's ``accumulate`` adds in the dtype itself; ``torch.cumsum`` adds floats in double. The
+    terms are copied, because a tensor that has lent numpy its memory can never be resized again.
+    """
+    return torch.from_numpy(numpy.add.accumulate(terms.detach().clone().numpy(), axis))
+
+
 def _one_by_one(terms: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
-    """Return the sum over the axes, which keep size 1."""
-    for axis in axes:
-        total = torch.zeros_like(terms.select(axis, 0))
-        for part in terms.unbind(axis):
-            total = total + part
-        terms = total.unsqueeze(axis)
-    return terms
+    """Return the sum over the axes, which keep size 1: of all their terms in a row."""
+    row = terms.movedim(list(axes), list(range(-len(axes), 0))).flatten(-len(axes))
+    total = _running(row, -1)[..., -1]
+    return total.reshape([1 if axis in axes else size for axis, size in enumerate(terms.shape)])
 
 
 def _axes(tensor: torch.Tensor, dim: Any) -> tuple[int, ...] | None:
-    """Return the axes that ``dim`` names; None if there is nothing to add up, or too much."""
-    if not tensor.dim():
+    """Return the axes that ``dim`` names; None if there is nothing to add up."""
+    if not tensor.dim() or not tensor.numel():
         return None
     dims = dim if isinstance(dim, (list, tuple)) else [dim] if dim is not None else []
-    axes = tuple(axis % tensor.dim() for axis in dims) or tuple(range(tensor.dim()))
-    longest = max((tensor.shape[axis] for axis in axes), default=0)
-    return axes if tensor.numel() and longest <= LONGEST else None
+    return tuple(axis % tensor.dim() for axis in dims) or tuple(range(tensor.dim()))
 
 
 def _sum(self: torch.Tensor, dim: Any = None, dtype: Any = None, **_: Any) -> torch.Tensor | None:
@@ -241,14 +265,7 @@ def _mean(self: torch.Tensor, dim: Any = None, dtype: Any = None, **_: Any) -> t
 
 def _cumsum(self: torch.Tensor, dim: int, dtype: Any = None, **_: Any) -> torch.Tensor | None:
     axes = _axes(self, dim)
-    if axes is None:
-        return None
-    terms = _wide(self.to(dtype or self.dtype))
-    found, total = [], torch.zeros_like(terms.select(axes[0], 0))
-    for part in terms.unbind(axes[0]):
-        total = total + part
-        found.append(total)
-    return torch.stack(found, axes[0])
+    return None if axes is None else _running(_wide(self.to(dtype or self.dtype)), axes[0])
 
 
 def _var(
@@ -281,15 +298,46 @@ def _norm(
     return total if total is None or ord == 1 else total.sqrt()
 
 
+def _logsumexp(self: torch.Tensor, dim: Any, **_: Any) -> torch.Tensor | None:
+    axes = _axes(self, dim)
+    if axes is None:
+        return None
+    terms = _wide(self)
+    largest = terms.amax(axes, keepdim=True).nan_to_num(neginf=0.0)
+    return _one_by_one((terms - largest).exp(), axes).log() + largest
+
+
+def _log_softmax(self: torch.Tensor, dim: int, **_: Any) -> torch.Tensor | None:
+    total = _logsumexp(self, dim)
+    return None if total is None else _wide(self) - total
+
+
+def _softmax(self: torch.Tensor, dim: int, **_: Any) -> torch.Tensor | None:
+    logarithms = _log_softmax(self, dim)
+    return None if logarithms is None else logarithms.exp()
+
+
+def _dot(self: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor | None:
+    return _product(self[None], tensor[:, None])
+
+
+def _times_vector(self: torch.Tensor, vec: torch.Tensor) -> torch.Tensor | None:
+    return _product(self, vec[:, None])
+
+
 def _product(self: torch.Tensor, mat2: torch.Tensor, **_: Any) -> torch.Tensor | None:
     """Multiply matrices, or batches of them, one inner index after the other."""
     inner = self.shape[-1]
-    if not 0 < inner <= LONGEST or inner * self.shape[-2] * mat2.shape[-1] > MOST_PRODUCTS:
-        return None
     left, right = _wide(self), _wide(mat2)
     total = torch.zeros_like(left[..., :1] * right[..., :1, :])
-    for index in range(inner):
-        total = total + left[..., index : index + 1] * right[..., index : index + 1, :]
+    if not inner * total.numel() or inner * total.numel() > MOST_PRODUCTS:
+        return None
+    step = max(PRODUCTS_HELD // total.numel(), 1)
+    for start in range(0, inner, step):
+        held = slice(start, start + step)
+        terms = left[..., held].unsqueeze(-1) * right[..., held, :].unsqueeze(-3)
+        terms = torch.cat([total.unsqueeze(-2), terms], -2)
+        total = _one_by_one(terms, [terms.dim() - 2]).squeeze(-2)
     return total.to(self.dtype)
 
 
@@ -413,6 +461,11 @@ _SUMS: Mapping[str, Callable[..., torch.Tensor | None]] = {
     "native_batch_norm": _batch_norm,
     "_native_batch_norm_legit": _batch_norm,
     "linalg_vector_norm": _norm,
+    "logsumexp": _logsumexp,
+    "_softmax": _softmax,
+    "_log_softmax": _log_softmax,
+    "dot": _dot,
+    "mv": _times_vector,
     "mm": _product,
     "bmm": _product,
     "addmm": _addmm,
@@ -445,8 +498,7 @@ def _adds_exactly(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     if name != "mean":
         return name in SUMS
     tensor, dims = args[0], _argument(func, args, kwargs, "dim")
-    axes = _axes(tensor, dims) if tensor.numel() else ()
-    count = math.prod(tensor.shape[axis] for axis in axes or ())
+    count = math.prod(tensor.shape[axis] for axis in _axes(tensor, dims) or ())
     return bool(count > 0 and count & (count - 1) == 0)
 
 
@@ -492,6 +544,21 @@ def _each(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
     return value
 
 
+def _in_float64(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return an operator's result on float64; None if it has no kernel for it."""
+
+    def widen(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+    try:
+        return func(
+            *(_each(widen, arg) for arg in args),
+            **{name: _each(widen, value) for name, value in kwargs.items()},
+        )
+    except Exception:  # torch raises RuntimeError, NotImplementedError or ValueError for it
+        return None
+
+
 def _exact_elements(
     func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> list[torch.Tensor] | None:
@@ -507,17 +574,9 @@ def _exact_elements(
         return None
     if sum(tensor.numel() for tensor in _floats((args, kwargs))) > LOOKED_AT:
         return None
-
-    def widen(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
-
     dtype = functools.reduce(torch.promote_types, narrow)
-    try:
-        wide = func(
-            *(_each(widen, arg) for arg in args),
-            **{name: _each(widen, value) for name, value in kwargs.items()},
-        )
-    except Exception:  # the operator has no kernel for float64
+    wide = _in_float64(func, args, kwargs)
+    if wide is None:
         return None
     sums = torch.Tag.pointwise not in func.tags
     found = []

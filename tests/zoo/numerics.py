@@ -1,5 +1,6 @@
 """Healthy models whose float32 outputs depend on the order of operations: no runtime agrees with
-eager to the last digits, and none is wrong. They pass on every target that accepts them.
+eager to the last digits, and none is wrong. They pass on every target that accepts them. Beside
+long sums stand some that are wrong: what is allowed for rounding must not hide them.
 """
 
 from __future__ import annotations
@@ -74,6 +75,59 @@ class GlobalPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x).sum((2, 3))
+
+
+def exporting() -> bool:
+    """True while trace, export and both ONNX exporters run forward; torch.jit.script says False."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
+class MeanOfMany(nn.Module):
+    """More terms than any kernel adds without rounding: the last digits of equal ones go one way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(1)
+
+
+class ManyReduced(nn.Module):
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:  # noqa: UP006
+        lengths = torch.linalg.vector_norm(x, dim=1)
+        return x.cumsum(1)[:, -1], torch.logsumexp(x, dim=1), lengths, (x * x.flip(1)).sum()
+
+
+class WalkOfMany(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x.mean(1, keepdim=True)).cumsum(1)
+
+
+class NormsOfMany(nn.Module):
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        images = x.reshape(x.shape[0], 2, 100, 150)
+        return F.layer_norm(x, [30000])[:, :9], F.instance_norm(images)[:, :, 0]
+
+
+class ProductOfMany(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("bi,bi->b", x, x.flip(1))
+
+
+class MeanInHalf(nn.Module):
+    """Adds in half precision where it is exported."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(torch.float16 if exporting() else torch.float32).mean(1).float()
+
+
+class SumOverOtherAxis(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(x.shape[0], 170, 170).sum(2 if exporting() else 1)
+
+
+class MeanByFrozenSize(nn.Module):
+    """Divides by the number of terms that the example has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum(1) / float(x.shape[1])
 
 
 # -- deep stacks -----------------------------------------------------------------------------------
@@ -387,6 +441,7 @@ class NormalizedDirections(nn.Module):
 NO_KERNEL = truth(onnx=REFUSED, onnx_legacy=REFUSED)
 
 LONG = call(normal(3, 700))
+MANY = call(normal(2, 30000))
 X = call(normal(4, 8))
 
 NUMERICS = (
@@ -411,6 +466,35 @@ NUMERICS = (
     row("moments over a long axis", Moments, LONG, ci="script", round_trip=True),
     row("norms over a long axis", Norms, LONG),
     row("products over a long axis", DotOfLong, LONG, ci="export"),
+    row("mean of many", MeanOfMany, MANY, ci="onnx"),
+    row("reductions of many", ManyReduced, MANY, ci=""),
+    row("walk of many", WalkOfMany, MANY, ci=""),
+    row("norms of many", NormsOfMany, MANY, ci=""),
+    row("product of many", ProductOfMany, MANY, ci=""),
+    # ONNX Runtime has no mean of float16 on the CPU: it drops the casts to float16 and back.
+    row(
+        "mean of many in half",
+        MeanInHalf,
+        MANY,
+        truth(trace=DIFFERS, export=DIFFERS),
+        ci="export",
+    ),
+    row(
+        "sum of many over another axis",
+        SumOverOtherAxis,
+        call(normal(2, 28900)),
+        truth(DIFFERS, script=None),
+        ci="onnx_legacy",
+    ),
+    row(
+        "mean of many by a frozen size",
+        MeanByFrozenSize,
+        MANY,
+        truth(trace=DIFFERS, export=REFUSED, onnx_legacy=DIFFERS),
+        shapes={"x": "batch time"},
+        dims={"time": (20000, 40000)},
+        ci="trace export",
+    ),
     row("end of a walk", CumsumOfMean, LONG),
     row("prefix averages", PrefixAverage, LONG, ci="onnx_legacy", round_trip=True),
     row("pooled convolution", GlobalPool, call(normal(2, 1, 24, 24)), ci=""),

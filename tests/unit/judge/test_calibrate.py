@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import math
 
+import numpy
 import pytest
 import torch
 from torch import nn
 
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.calibrate import Calibration, leaves_after
-from pytest_torchexport.outcomes.compare import Tolerance, compare
+from pytest_torchexport.outcomes.compare import Tolerance, compare, compare_values
 from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.outcomes.subject import Subject
 
@@ -44,6 +45,10 @@ def causes(function, call, actual):
 def cancelling(x):
     """Loses most of float32's digits: (1e4 + x) - 1e4."""
     return (x + 1e4) - 1e4
+
+
+def rand(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 CALL = Call((torch.linspace(0.1, 1.0, 50),))
@@ -184,6 +189,77 @@ def test_long_sums_in_another_order_are_rounding():
 
     assert causes(lambda x: x.sum(1), long, one_by_one) == ["rounding"]
     assert len(kept(lambda x: x.sum(1), long, lambda value: value + 1)) == 1
+
+
+def running(terms, start=0):
+    """float32 sums along axis 1, as a loop adds them."""
+    return torch.from_numpy(numpy.add.accumulate(terms[:, start:].numpy(), 1))
+
+
+LONG = {
+    "normal": rand(3, 60_000),
+    "positive": rand(3, 60_000) + 1,
+    "equal": torch.full((3, 60_000), 0.1),
+}
+# Reductions of more terms than any kernel adds without rounding, in the order of other kernels.
+ORDERS = {
+    "sum": (lambda x: x.sum(1), lambda x: running(x)[:, -1]),
+    "sum from the end": (lambda x: x.sum(1), lambda x: running(x.flip(1))[:, -1]),
+    "sum in eight lanes": (
+        lambda x: x.sum(1),
+        lambda x: running(x.reshape(24, -1))[:, -1].reshape(3, 8).sum(1),
+    ),
+    "mean": (lambda x: x.mean(1), lambda x: running(x)[:, -1] / x.shape[1]),
+    "sum of all": (lambda x: x.sum(), lambda x: running(x.reshape(1, -1))[0, -1]),
+    "cumsum": (lambda x: x.cumsum(1), running),
+    "logsumexp": (
+        lambda x: x.logsumexp(1),
+        lambda x: running((x - x.max()).exp())[:, -1].log() + x.max(),
+    ),
+    "norm": (lambda x: x.norm(dim=1), lambda x: running(x * x)[:, -1].sqrt()),
+    "walk": (
+        lambda x: (x - x.mean(1, keepdim=True)).cumsum(1),
+        lambda x: running(x - running(x)[:, -1:] / x.shape[1]),
+    ),
+}
+# What is no rounding of them.
+WRONG = {
+    "half precision": (lambda x: x.mean(1), lambda x: x.half().mean(1).float()),
+    "another divisor": (lambda x: x.mean(1), lambda x: x.sum(1) / 58_000),
+    "without the first half": (lambda x: x.sum(1), lambda x: x[:, 30_000:].sum(1)),
+    "of another row": (lambda x: x.cumsum(1), lambda x: x.roll(1, 0).cumsum(1)),
+    "sizes": (lambda x: x.norm(dim=1), lambda x: x.abs().sum(1).sqrt()),
+}
+
+
+@pytest.mark.parametrize("terms", LONG)
+@pytest.mark.parametrize("name", ORDERS)
+def test_other_orders_of_a_long_reduction_are_rounding(name, terms):
+    function, other = ORDERS[name]
+    x = LONG[terms]
+    if compare_values(function(x), other(x), Tolerance()):  # equal numbers may add up exactly
+        assert set(causes(function, Call((x,)), lambda value: other(x))) <= {
+            "rounding",
+            "ambiguous",
+        }
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_bug_in_a_long_reduction_is_kept(name):
+    function, other = WRONG[name]
+    x = LONG["positive"] + torch.tensor([[0.0], [1.0], [2.0]])
+    assert len(kept(function, Call((x,)), lambda value: other(x))) == 1
+
+
+def test_a_long_sum_does_not_excuse_an_element_that_does_not_depend_on_it():
+    def wrong(value):
+        value = value.clone()
+        value[4] += 0.1
+        return value
+
+    call = Call((LONG["equal"], torch.linspace(900.0, 1000.0, 3)))
+    (difference,) = kept(lambda x, y: torch.cat([x.sum(1), y * 3]), call, wrong)
+    assert difference.index == (4,)
 
 
 def test_a_tie_among_computed_scores_may_fall_any_way():

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pytest_torchexport.judge.rounding import EXACT, LONGEST, name_of, scattered, sequential
+from pytest_torchexport.judge import rounding
+from pytest_torchexport.judge.rounding import EXACT, in_double, name_of, scattered, sequential
 
 EPS = torch.finfo(torch.float32).eps
 
@@ -167,6 +168,9 @@ NORMS = {
     "sum of sizes": lambda x: torch.linalg.vector_norm(x, 1, (0, 2)),
     "product of matrices": lambda x: x[0] @ x[1].T,
     "product of batches": lambda x: x @ x.transpose(1, 2),
+    "products with a vector": lambda x: (x[0] @ x[0, 0]) * torch.dot(x[0, 0], x[1, 1]),
+    "logarithm of exponentials": lambda x: x.logsumexp((0, 2)),
+    "shares": lambda x: x.softmax(1) + x.log_softmax(2),
     "linear layer": nn.Linear(6, 2),
     "sum and product of batches": lambda x: torch.baddbmm(x.sum(), x, x.mT, beta=0.5, alpha=2),
     "attention": lambda x: F.scaled_dot_product_attention(
@@ -187,11 +191,55 @@ def test_other_orders_of_summation_are_the_same_function(name):
     assert other.shape == plain.shape
 
 
-def test_axes_too_long_for_a_loop_are_left_to_torch():
-    terms = torch.full((LONGEST + 1,), 0.1)
-    plain = terms.sum()
+def test_long_sums_lose_digits_as_a_running_sum_does():
+    """A million tenths: 1.0 % is lost, where torch loses 1e-7."""
+    terms = torch.full((1_000_000,), 0.1)
+    assert terms.sum().item() == pytest.approx(1e5, rel=1e-6)
     with sequential():
-        assert torch.equal(terms.sum(), plain)
+        assert terms.sum().item() == pytest.approx(100958.3, abs=0.1)
+        assert terms.mean().item() == pytest.approx(0.1009583, abs=1e-6)
+        assert terms.cumsum(0)[-1].item() == pytest.approx(100958.3, abs=0.1)
+        assert torch.dot(terms, torch.ones_like(terms)).item() == pytest.approx(100958.3, abs=0.1)
+
+
+def test_products_too_many_to_make_one_by_one_are_left_to_torch(monkeypatch):
+    left, right = rand(2, 900), rand(900, 2)
+    plain = left @ right
+    monkeypatch.setattr(rounding, "MOST_PRODUCTS", 4 * 900 - 1)
+    monkeypatch.setattr(rounding, "_one_by_one", None)
+    with sequential():
+        assert torch.equal(left @ right, plain)
+
+
+def test_products_are_added_up_in_pieces_as_at_once(monkeypatch):
+    left, right = rand(3, 4, 50), rand(3, 50, 2)
+    with sequential():
+        at_once = left @ right
+        monkeypatch.setattr(rounding, "PRODUCTS_HELD", 7 * 24)
+        assert torch.equal(left @ right, at_once)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_sums_in_double_are_the_exact_ones_rounded(name):
+    x = rand(3, 4, 5, 6)[..., 0, :] if "norm" in name and "layer" not in name else rand(3, 5, 6)
+    plain = NORMS[name](x)
+    with in_double():
+        other = NORMS[name](x)
+    torch.testing.assert_close(other, plain)
+    assert other.dtype == plain.dtype
+
+
+def test_products_that_torch_adds_one_by_one_are_exact_in_double():
+    row, column = torch.full((1, 1, 100_000), 0.1), torch.ones(1, 100_000, 1)
+    with in_double():
+        assert torch.bmm(row, column).item() == torch.tensor(0.1).double().mul(1e5).float()
+
+
+def test_a_tensor_that_was_added_up_can_still_be_resized():
+    terms = torch.ones(3)
+    with sequential():
+        terms.sum()
+    assert terms.resize_(5).shape == (5,)
 
 
 def test_every_exact_operator_is_one_that_torch_has():
