@@ -120,6 +120,10 @@ class ForeignFacts(ProgramFacts):
         sizes = found.get("sizes")
         return suspicions(spec, SizeFacts.from_plain(sizes)) if sizes is not None else ()
 
+    def outputs(self) -> tuple[tuple[int | None, ...], ...]:
+        """Return the sizes that an ONNX file declares for its outputs."""
+        return tuple(map(tuple, self.file.found.get("outputs", ())))
+
     def branches(self) -> Branches | None:
         """Return the branches and loops that the file still has."""
         plain = self.file.found.get("branches")

@@ -1,8 +1,8 @@
 """Run eager with the last digits that another, equally correct implementation might give.
 
 An implementation of the same formula with other kernels (an ONNX runtime, a fused kernel, another
-machine) gets other last digits. The three blocks here run eager's own operators and change only what
-rounding may change. How far the results scatter is eager's own error on that call:
+machine) gets other last digits. The three blocks here run eager's own operators and change only
+what rounding may change. How far the results scatter is eager's own error on that call:
 
 - ``scattered`` moves each result that had to be rounded by about one unit in the last place, and
   the terms of sums and products of matrices by as much (Monte Carlo arithmetic: D. S. Parker, UCLA
@@ -28,7 +28,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
 
 from pytest_torchexport import torch_private
@@ -235,7 +235,7 @@ def _running(terms: torch.Tensor, axis: int) -> torch.Tensor:
     numpy's ``accumulate`` adds in the dtype itself; ``torch.cumsum`` adds floats in double. The
     terms are copied, because a tensor that has lent numpy its memory can never be resized again.
     """
-    return torch.from_numpy(numpy.add.accumulate(terms.detach().clone().numpy(), axis))
+    return torch.from_numpy(np.add.accumulate(terms.detach().clone().numpy(), axis))
 
 
 def _one_by_one(terms: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:

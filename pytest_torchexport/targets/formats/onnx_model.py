@@ -27,6 +27,10 @@ class OnnxModelFacts(ProgramFacts):
 
     model: Callable[[], Any]
 
+    def outputs(self) -> tuple[tuple[int | None, ...], ...]:
+        """Return the sizes of the graph's outputs."""
+        return tuple(map(_sizes, self.model().graph.output))
+
     def branches(self) -> Branches:
         """Return its ``If``, ``Loop`` and ``Scan``, nested ones and those in functions.
 
@@ -137,18 +141,17 @@ def _signature(function: Any) -> str:
 
 
 def input_shapes(model: Any, names: Sequence[str]) -> tuple[tuple[int | None, ...], ...]:
-    """Return the sizes of each input, None for an open one; () if the graph lacks the input.
-
-    ONNX Runtime takes a negative size for an open one.
-    """
-    shapes = {
-        value.name: tuple(
-            dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
-            for dim in value.type.tensor_type.shape.dim
-        )
-        for value in model.graph.input
-    }
+    """Return the sizes of each input, None for an open one; () if the graph lacks the input."""
+    shapes = {value.name: _sizes(value) for value in model.graph.input}
     return tuple(shapes.get(name, ()) for name in names)
+
+
+def _sizes(value: Any) -> tuple[int | None, ...]:
+    """Return the sizes of a value. ONNX Runtime takes a negative one for an open one."""
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
+        for dim in value.type.tensor_type.shape.dim
+    )
 
 
 # -- external data ---------------------------------------------------------------------------------

@@ -222,13 +222,14 @@ class OnnxFileFacts(onnx_model.OnnxModelFacts):
     session: Any
 
     def as_plain(self) -> dict[str, Any]:
-        """Return contents, branches, problems, and names and shapes of the inputs as JSON."""
+        """Return contents, branches, problems, and what the file declares of its values."""
         names = [item.name for item in self.session.get_inputs()]
         return {
             **super().as_plain(),
             "problems": onnx_model.problems(self.path),
             "names": names,
             "shapes": onnx_model.input_shapes(self.model(), names),
+            "outputs": self.outputs(),
         }
 
 

@@ -18,6 +18,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
+import pytest_torchexport
 from pytest_torchexport import engine
 from pytest_torchexport.checks.foreign_file import SUFFIXES, foreign_file
 from pytest_torchexport.config.options import Options
@@ -28,6 +29,7 @@ from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.text import failure_text
 from pytest_torchexport.sandbox import answers, landlock
+from pytest_torchexport.targets.formats.onnx_model import OnnxModelFacts
 from tests import hostile
 from tests.hostile import MARKER, exported, scripted, truncated
 
@@ -810,3 +812,39 @@ def test_a_process_that_says_nonsense_of_its_file_is_told(tmp_path, monkeypatch,
     verdict = judge(path, linear(), X)
     assert verdict.failure == "LoadFailed"
     assert "malformed" in verdict.reason
+
+
+def sized(path, *outputs):
+    """Write an ONNX file of ``y = -x`` that takes any batch and declares this batch of its outputs."""
+    take = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])
+    give = [
+        helper.make_tensor_value_info(f"y{index}", TensorProto.FLOAT, [batch, 3])
+        for index, batch in enumerate(outputs)
+    ]
+    nodes = [helper.make_node("Neg", ["x"], [value.name]) for value in give]
+    graph = helper.make_graph(nodes, "g", [take], give)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path
+    )
+    return path
+
+
+class Negative(nn.Module):
+    def forward(self, x):
+        return -x, -x
+
+
+def test_an_onnx_file_that_declares_the_examples_size_for_an_output_is_narrowed(tmp_path):
+    found = judge(sized(tmp_path / "net.onnx", "batch", 4), Negative(), X)
+    assert found.failure == "DimsNarrowed"
+    assert found.reason.startswith("axis 0 of output[1] is declared as 4 and has 1 at batch = 1")
+    assert judge(sized(tmp_path / "open.onnx", "batch", None), Negative(), X).status == "passed"
+
+
+def test_a_static_size_that_the_exporter_declares_for_an_output_is_a_note(monkeypatch):
+    monkeypatch.setattr(OnnxModelFacts, "outputs", lambda _: ((4, 3), (None, 3)))
+    found = pytest_torchexport.check_export(
+        Negative(), (X,), target="onnx", checks=["dims"], max_examples=1
+    )
+    assert found.status == "passed"
+    assert any(note.startswith("axis 0 of output[0] is declared as 4") for note in found.notes)

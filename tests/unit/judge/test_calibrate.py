@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 
-import numpy
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -193,7 +193,7 @@ def test_long_sums_in_another_order_are_rounding():
 
 def running(terms, start=0):
     """float32 sums along axis 1, as a loop adds them."""
-    return torch.from_numpy(numpy.add.accumulate(terms[:, start:].numpy(), 1))
+    return torch.from_numpy(np.add.accumulate(terms[:, start:].numpy(), 1))
 
 
 LONG = {
