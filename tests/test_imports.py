@@ -219,14 +219,14 @@ def test_tests_mirror_the_package_and_begin_with_the_name_of_their_file(path, mi
     assert [name for name in named if not (PACKAGE / name).is_file()] == []
 
 
-TABLE_OF_FAILURES = re.compile(r"^\| ([^|]*\[\w+\][^|]*) \| (.*) \|$", re.MULTILINE)
+TABLE_OF_FAILURES = re.compile(r"^\| ([^|]*`\w+:`[^|]*) \| (.*) \|$", re.MULTILINE)
 
 
 def places_of_failures() -> dict[str, set[str]]:
     """Return the files that ARCHITECTURE.md names for each failure class."""
     places: dict[str, set[str]] = {}
     for shown, where in TABLE_OF_FAILURES.findall((ROOT / "ARCHITECTURE.md").read_text("utf-8")):
-        for name in re.findall(r"\[(\w+)\]", shown):
+        for name in re.findall(r"`(\w+):`", shown):
             places.setdefault(name, set()).update(re.findall(r"`([\w/]+\.py)`", where))
     return places
 

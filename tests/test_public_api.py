@@ -33,6 +33,7 @@ DATA = (
     verdict.Sizes,
     verdict.Assumption,
     verdict.SeededBug,
+    verdict.Uncovered,
     verdict.Branch,
     SourceLine,
 )

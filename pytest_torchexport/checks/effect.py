@@ -7,12 +7,16 @@ little. Raises CannotJudge if the artifact's random outputs cannot be compared.
 from __future__ import annotations
 
 from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.coverage import uncovered
 from pytest_torchexport.judge.vacuity import weighed
 from pytest_torchexport.results.failures import CannotJudge, Ineffective
 
 
 def weigh(case: Case) -> None:
-    """Raise Ineffective if hardly anything was checked; else log why a pass says little."""
+    """Raise Ineffective if hardly anything was checked; else log why a pass says little.
+
+    Also log what the calls left uncovered.
+    """
     log, accepted = case.log, case.accepted
     log.ineffective += weighed(
         log.outputs,
@@ -23,6 +27,7 @@ def weigh(case: Case) -> None:
     )
     for text in log.outputs.partial():
         log.note(text)
+    log.uncovered = uncovered(log.covered, case.spec, case.plan.options, case.artifact.facts)
 
 
 def require(case: Case) -> None:

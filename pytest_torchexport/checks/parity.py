@@ -212,9 +212,7 @@ def _trial(case: Case, origin: str, recipe: Recipe, repeats: int) -> bool:
     log.calls[origin] += 1
     if case.plan.settings.self_test:
         log.ran.append((origin, recipe))
-    for name, dim in case.spec.dims.items():
-        size = judgment.recipe.sizes.get(name, dim.example)
-        log.reached.setdefault(name, set()).add(size)
+    log.covered.saw(case.spec, judgment.recipe)
     failure = judgment.failure
     if failure is not None and rounding_decides(case, judgment.recipe):
         log.note("on some calls eager's own rounding decides which branch is taken")

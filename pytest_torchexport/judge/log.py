@@ -9,11 +9,19 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from pytest_torchexport.inputs.recipes import Recipe
+from pytest_torchexport.judge.coverage import Covered
 from pytest_torchexport.judge.vacuity import OutputActivity
 from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.results.failures import Failure
-from pytest_torchexport.results.verdict import Assumption, Branch, Difference, SeededBug, Sizes
+from pytest_torchexport.results.verdict import (
+    Assumption,
+    Branch,
+    Difference,
+    SeededBug,
+    Sizes,
+    Uncovered,
+)
 
 ORIGINS = (
     "example",
@@ -51,15 +59,16 @@ class Shrunk:
 class ItemLog:
     """The facts that the steps of an item record for its verdict.
 
-    ``calls`` counts calls by origin; ``reached`` are the sizes that were run, by dim. ``activity``
-    is what runs now, and ``trying`` the call that is being made. ``ran`` keeps the calls for the
-    self-test, if one is asked for. ``outputs`` is what eager returned over all calls.
+    ``calls`` counts calls by origin; ``covered`` is what they reached, ``uncovered`` what they left
+    out. ``activity`` is what runs now, and ``trying`` the call that is made. ``ran`` keeps the
+    calls for the self-test, if one is asked for. ``outputs`` is what eager returned over all calls.
     ``held`` are failures that are raised only if no other step raises one.
     """
 
     assumed: tuple[Assumption, ...] = ()
     calls: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ORIGINS, 0))
-    reached: dict[str, set[int]] = field(default_factory=dict)
+    covered: Covered = field(default_factory=Covered)
+    uncovered: Uncovered = field(default_factory=Uncovered)
     notes: dict[str, None] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     max_error: float | None = None
@@ -102,9 +111,10 @@ class ItemLog:
     def forget_calls(self) -> None:
         """Drop everything that calls have shown."""
         self.calls = dict.fromkeys(ORIGINS, 0)
-        for kept in (self.reached, self.explained, self.ran, self.failed):
+        for kept in (self.explained, self.ran, self.failed):
             kept.clear()
         self.max_error = None
+        self.covered = Covered()
         self.outputs = OutputActivity(self.outputs.tolerance)
 
     @contextmanager

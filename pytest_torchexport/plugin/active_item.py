@@ -50,11 +50,6 @@ class ActiveItem:
         self._why_isolated = "torchexport_isolate" if isolate else why_isolated
 
     @property
-    def name(self) -> str:
-        """The test's name as pytest shows it."""
-        return self._item.name
-
-    @property
     def nodeid(self) -> str:
         """The node id as one types it in the directory in which pytest was started.
 

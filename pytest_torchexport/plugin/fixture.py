@@ -130,7 +130,7 @@ def raise_for(verdicts: Sequence[Verdict], item: ActiveItem) -> None:
             by_class.setdefault(verdict.failure or "Failure", []).append(verdict)
     failures = [
         by_name(name)(
-            "\n\n".join(failure_text(verdict, item.name, item.nodeid) for verdict in alike),
+            "\n\n".join(failure_text(verdict, item.nodeid) for verdict in alike),
             verdicts=tuple(alike),
         )
         for name, alike in by_class.items()

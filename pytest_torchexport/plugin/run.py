@@ -242,24 +242,24 @@ class Run:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the table of tests x targets; with ``-v`` also the details of each verdict."""
-        judged = [result for result in self.results if result.verdicts]
-        if not judged or self.config.get_verbosity() < 0:
+        if not self.results or self.config.get_verbosity() < 0:
             return
         from pytest_torchexport.results.summary import detail_lines, summary_lines
 
-        terminalreporter.ensure_newline()
-        terminalreporter.section("torchexport")
-        for line in summary_lines(judged, self.config.get_terminal_writer().markup):
-            terminalreporter.write_line(line)
+        lines = [*summary_lines(self.results, self.config.get_terminal_writer().markup)]
+        if not lines:
+            return  # no item came to its checks
         if self.configuration.settings.strict:
             from pytest_torchexport.config import tested
             from pytest_torchexport.results import reports
 
-            if line := tested.untested(reports.environment(), tested.runs()):
-                terminalreporter.write_line(line)
+            lines += filter(None, [tested.untested(reports.environment(), tested.runs())])
         if self.config.get_verbosity() > 0:
-            for line in detail_lines(judged):
-                terminalreporter.write_line(line)
+            lines += detail_lines(self.results)
+        terminalreporter.ensure_newline()
+        terminalreporter.section("torchexport")
+        for line in lines:
+            terminalreporter.write_line(line)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, exitstatus: int) -> Generator[None]:

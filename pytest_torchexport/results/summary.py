@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pytest_torchexport.results import text
+from pytest_torchexport.results.not_covered import not_covered_lines
 from pytest_torchexport.results.verdict import ItemResult, Verdict
 
 # The worst first: what a cell of the table shows if several items share it.
@@ -35,11 +36,13 @@ def plain(line: str, **markup: bool) -> str:
 def summary_lines(results: Sequence[ItemResult], style: Style = plain) -> Iterator[str]:
     """Yield the summary of a run. ``style`` colors a text, like ``TerminalWriter.markup``."""
     rows, columns = table(results)
-    yield from _table_lines(rows, columns, style)
+    if rows:
+        yield from _table_lines(rows, columns, style)
     yield from _reason_lines(results)
     yield from _self_test_lines(results, style)
     if any(verdict.skip == "refused" for result in results for verdict in result.verdicts):
         yield NAME_TARGETS
+    yield from not_covered_lines(results)
 
 
 def detail_lines(results: Sequence[ItemResult]) -> Iterator[str]:
@@ -135,5 +138,4 @@ def _reasons(verdict: Verdict) -> Iterator[tuple[str, str]]:
     if verdict.status == "skipped":
         yield "skip", verdict.reason
     if verdict.status == "passed":
-        yield from (("warn", item.text) for item in verdict.assumed if item.kind == "no dim")
         yield from (("warn", line) for line in verdict.ineffective)

@@ -7,22 +7,23 @@ from collections.abc import Iterable, Iterator
 from pytest_torchexport.results.failures import by_name
 from pytest_torchexport.results.verdict import Branch, Difference, Sizes, Verdict
 
-WIDTH = 100
 LABEL = 9
 MAX_DIFFERENCES = 5
 MAX_LINES = 10
 
 
-def failure_text(verdict: Verdict, test: str = "", nodeid: str = "") -> str:
-    """Return the report of a failed verdict.
+def failure_text(verdict: Verdict, nodeid: str = "") -> str:
+    """Return the report of a failed verdict. ``nodeid`` is what runs its test again.
 
-    ``test`` is the test's name as pytest shows it, ``nodeid`` what runs it again.
+    Its first line does not name the test: pytest prints it behind the test's name.
     """
-    return "\n".join(_failure_lines(verdict, test, nodeid))
+    return "\n".join(_failure_lines(verdict, nodeid))
 
 
-def _failure_lines(verdict: Verdict, test: str, nodeid: str) -> Iterator[str]:
-    yield _title_line(verdict, test)
+def _failure_lines(verdict: Verdict, nodeid: str) -> Iterator[str]:
+    name = verdict.failure or "Failure"
+    variant = f"{verdict.target}-{verdict.device}"
+    yield f"{name}: {verdict.subject} on {variant}: {by_name(name).title}"
     yield ""
     if verdict.reason:
         yield from _block("reason", verdict.reason.splitlines())
@@ -48,18 +49,6 @@ def _failure_lines(verdict: Verdict, test: str, nodeid: str) -> Iterator[str]:
         yield _labelled("kept", verdict.kept)
     if nodeid and verdict.seed is not None:
         yield _labelled("rerun", f'pytest "{nodeid}" --hypothesis-seed={verdict.seed}')
-
-
-def _title_line(verdict: Verdict, test: str) -> str:
-    name = verdict.failure or "Failure"
-    variant = f"[{verdict.target}-{verdict.device}]"
-    head = test or f"{verdict.subject}{variant}"
-    if test and f"[{verdict.target}-" not in test:
-        head = f"{test}{variant}"  # a unittest method is one item for all targets
-    if test and verdict.subject not in test:
-        head = f"{head} {verdict.subject}"
-    title = f"{head}: {by_name(name).title}"
-    return f"{title}{f'[{name}]':>{max(WIDTH - len(title), len(name) + 4)}}"
 
 
 HAS_BRANCH = {

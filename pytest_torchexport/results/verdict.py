@@ -177,18 +177,32 @@ class Branch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Uncovered:
+    """What the calls of a verdict left out because nobody declared it.
+
+    ``fixed_sizes``: some axes of the inputs kept the example's size. ``open_dims``: the dims that
+    were run in an assumed range, and of which the artifact takes any size. ``same_scale``: no float
+    was of another order of magnitude than the example's.
+    """
+
+    fixed_sizes: bool = False
+    open_dims: tuple[str, ...] = ()
+    same_scale: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """The result of checking one subject on one target and device.
 
     ``failure``: the name of the failure's class. ``skip``: the kind of skip, None if it is none.
     ``calls``: number of calls by origin: ``example``, ``boundary``, ``stored``, ``explored``,
     ``drawn``; those that ``failed``; and those that eager ``rejected``, outside an assumed range.
-    ``reached``: dim to the sizes that were run. ``seconds``: step to seconds. ``max_error``: the
-    largest ``|artifact - eager|``. ``explained``: differences beyond the dtype's tolerance that are
-    not bugs, the worst per output and cause. ``ineffective``: why a pass may mean little.
-    ``branches``: the conditions of the user's code that calls met. ``isolated``: the artifact was
-    called in a process of its own. ``output``: the end of what it printed there. ``kept``: the
-    artifact's file after a failure.
+    ``reached``: dim to the sizes that were run. ``uncovered``: what the calls left out.
+    ``seconds``: step to seconds. ``max_error``: the largest ``|artifact - eager|``. ``explained``:
+    differences beyond the dtype's tolerance that are not bugs, the worst per output and cause.
+    ``ineffective``: why a pass may mean little. ``branches``: the conditions of the user's code
+    that calls met. ``isolated``: the artifact was called in a process of its own. ``output``: the
+    end of what it printed there. ``kept``: the artifact's file after a failure.
     """
 
     subject: str
@@ -207,6 +221,7 @@ class Verdict:
     sizes: tuple[Sizes, ...] = ()
     calls: dict[str, int] = dataclasses.field(default_factory=dict)
     reached: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    uncovered: Uncovered = Uncovered()
     assumed: tuple[Assumption, ...] = ()
     baked: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -247,6 +262,9 @@ class Verdict:
         values["assumed"] = tuple(Assumption(**item) for item in data.get("assumed", ()))
         values["branches"] = tuple(Branch(**_with_line(item)) for item in data.get("branches", ()))
         values["self_test"] = tuple(SeededBug(**item) for item in data.get("self_test", ()))
+        if "uncovered" in data:
+            left = {key: _frozen(value) for key, value in data["uncovered"].items()}
+            values["uncovered"] = Uncovered(**left)
         values["reached"] = {dim: tuple(sizes) for dim, sizes in data["reached"].items()}
         return cls(**_with_line(values))
 

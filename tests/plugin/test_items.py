@@ -184,7 +184,7 @@ def test_a_named_target_that_refuses_is_red_and_an_unnamed_one_is_skipped(suite,
     result.assert_outcomes(failed=1, skipped=1)
     result.stdout.fnmatch_lines(
         [
-            "test_named[[]refuser-cpu] Net: the exporter refused the module*[[]ExportRefused]",
+            "ExportRefused: Net on refuser-cpu: the exporter refused the module",
             "*reason   ValueError: no such operator: frobnicate",
             "*not applicable: only for functions*",
         ]
@@ -316,8 +316,8 @@ def test_unittest_methods_run_all_targets_after_the_body(suite, run, text_of):
     result = run("-v")
     result.assert_outcomes(passed=2, failed=3)
     text = text_of(result)
-    assert "[OutputsDiffer]" in text
-    assert "[ArtifactRaised]" in text
+    assert "OutputsDiffer: " in text
+    assert "ArtifactRaised: " in text
     assert "too many rows" in text
     assert "AssertionError: torch.Size([2, 2]) != (7, 7)" in text
     assert "the test's body calls no torch.nn.Module" in text
@@ -436,7 +436,7 @@ def test_a_body_that_calls_forward_itself_checks_the_module_and_not_its_layers(s
     )
     result = run()
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["test_net* Frozen: *BranchFrozen*", "*x.shape?0? > 2*"])
+    result.stdout.fnmatch_lines(["BranchFrozen: Frozen on trace-cpu: *", "*x.shape?0? > 2*"])
 
 
 def test_a_body_whose_forward_hides_its_arguments_is_told_to_call_the_module(suite, run):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from pytest_torchexport.config import tested
 
 LIAR = """
@@ -17,7 +19,7 @@ def test_the_text_of_a_failure(suite, run, text_of):
     result.stdout.fnmatch_lines(
         [
             "*_ test_net[[]liar-cpu] _*",
-            "test_net[[]liar-cpu] Net: outputs differ from eager*[[]OutputsDiffer]",
+            "OutputsDiffer: Net on liar-cpu: outputs differ from eager",
             "",
             "  output  float32[[]1, 2]   2 of 2 elements differ (100.0%)",
             "    worst  |1| at [[]0, 0]: eager 0, liar 1   allowed 1e-05 + 1.3e-06[*]|eager|",
@@ -38,8 +40,6 @@ def test_the_text_of_a_failure(suite, run, text_of):
         "def test_net",
     ):
         assert frame not in text
-    title = next(line for line in result.outlines if line.endswith("[OutputsDiffer]"))
-    assert len(title) == 100
     assert all("\x1b" not in line for line in result.outlines)
 
 
@@ -48,9 +48,7 @@ def test_the_failure_is_the_same_with_the_same_seed(suite, run):
 
     def report():
         lines = run("-p", "no:cacheprovider").outlines
-        start = next(
-            i for i, line in enumerate(lines) if line.startswith("test_net[liar-cpu] Net:")
-        )
+        start = next(i for i, line in enumerate(lines) if line.startswith("OutputsDiffer: Net"))
         return lines[start : start + 10]
 
     assert report() == report()
@@ -96,6 +94,26 @@ def test_the_table_at_the_end_is_tests_by_targets(suite, run):
     result.stdout.fnmatch_lines(
         ["skip: *test_other[[]picky-cpu]: not applicable: only for functions"]
     )
+
+
+def test_the_summary_says_what_ok_does_not_cover(suite, run, pytester):
+    suite(
+        "pytestmark = pytest.mark.torchexport('mirror')\n"
+        "def test_net(x): Net()(x)\n"
+        "def test_idle(): pass\n"
+        "def test_exports(torchexport, x): torchexport.export(Net(), x)\n"
+    )
+    result = run("--torchexport-report=json:found.json")
+    result.stdout.fnmatch_lines(
+        [
+            "not covered: only batch varied in 1 of 1 item",
+            "not covered: no float left the example's scale in 1 of 1 item",
+            "not covered: 2 items checked nothing (test_idle, test_exports)",
+        ]
+    )
+    items = json.loads((pytester.path / "found.json").read_text())["items"]
+    left_out = [item["verdicts"][0]["uncovered"] for item in items if item["verdicts"]]
+    assert left_out == [{"fixed_sizes": True, "open_dims": [], "same_scale": True}]
 
 
 def test_quiet_has_no_table_and_an_unrelated_run_neither(suite, run):
@@ -152,9 +170,9 @@ def test_real_targets_say_where_and_why(suite, run):
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(
         [
-            "test_net[[]trace-cpu] Branch: *",
+            "*: Branch on trace-cpu: *",
             "*TracerWarning*test_it.py:*",
-            "test_net[[]export-cpu] Branch: the exporter refused the module*[[]ExportRefused]",
+            "ExportRefused: Branch on export-cpu: the exporter refused the module",
             "*reason *data-dependent*",
             "*where *test_it.py:*if x.sum() > 0:*",
         ]

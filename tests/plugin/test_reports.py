@@ -159,7 +159,7 @@ def test_junit_has_the_verdicts_and_the_text(suite, run, pytester):
     assert found["test_net[picky-cpu]"] == {"torchexport": "picky-cpu skipped"}
     assert found["test_plain"] == {}
     text = (pytester.path / "junit.xml").read_text()
-    assert "[OutputsDiffer]" in text
+    assert "OutputsDiffer: " in text
     assert "2 of 2 elements differ" in text
     assert "not applicable: only for functions" in text
     assert "run.py" not in text

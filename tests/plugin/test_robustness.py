@@ -160,7 +160,7 @@ def test_where_hardly_any_call_is_legal_the_item_fails(suite, run):
     result = run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["*[[]Ineffective]", "*eager takes 1 different calls of all that were generated", "*map=*"]
+        ["Ineffective: *", "*eager takes 1 different calls of all that were generated", "*map=*"]
     )
 
 
@@ -176,7 +176,7 @@ def test_outputs_that_say_nothing_are_a_warning_and_red_under_strict(suite, run)
     result.stdout.fnmatch_lines(["warn: *test_net*: output does not depend on the input"])
     strict = run("--torchexport-strict")
     strict.assert_outcomes(failed=1)
-    strict.stdout.fnmatch_lines(["*[[]Ineffective]", "*output does not depend on the input"])
+    strict.stdout.fnmatch_lines(["Ineffective: *", "*output does not depend on the input"])
 
 
 def test_a_healthy_module_passes_every_target_with_warnings_as_errors(pytester, suite, run_apart):
@@ -241,7 +241,7 @@ def test_a_loop_that_never_ends_is_a_failure_and_the_run_goes_on(suite, run_apar
     result = run_apart("-v", *option, timeout=90)
     result.assert_outcomes(passed=2, failed=1)
     text = text_of(result)
-    assert "[ArtifactHung]" in text
+    assert "ArtifactHung: " in text
     assert "torchexport_time_limit" in text
     assert result.ret == 1
     assert "Fatal Python error" not in text

@@ -17,6 +17,7 @@ from pytest_torchexport.results.verdict import (
     Difference,
     SeededBug,
     Sizes,
+    Uncovered,
     Verdict,
     coverage_of,
 )
@@ -60,6 +61,7 @@ FULL = Verdict(
     sizes=(Sizes(dim="batch", example=2, ok=(2,), failing=(1, 3)),),
     calls={"example": 1, "failed": 3},
     reached={"batch": (1, 2, 3)},
+    uncovered=Uncovered(fixed_sizes=True, open_dims=("batch",), same_scale=True),
     assumed=(Assumption("dim", "dim 0 of x is 'batch'"), Assumption("argument", "n stays 5", "n")),
     baked=("n",),
     notes=("note",),
