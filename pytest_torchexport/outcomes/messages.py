@@ -12,6 +12,7 @@ import traceback
 from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
 
 MAX_REASON = 600
+MAX_OUTER = 200
 _CAUSED_BY = re.compile(r'File "([^"]+)", line (\d+), in (\w+)\s*\n\s*([^\n]*)')
 # A refusal of torch.jit.script: the line, then its callers. Frames of Python go on with ", in".
 _SCRIPTED = re.compile(r'File "([^"\n]+)", line (\d+)\n')
@@ -19,9 +20,9 @@ _TRACED = re.compile(r"^(\S[^\n]*?)\((\d+)\): \w+", re.MULTILINE)
 _DROP = re.compile(
     r"^(The above exception|The error above|Set TORCH|For more information|For C\+\+"
     r"|User code traceback|Caused by|Arguments to call|Traceback|This is likely|To debug"
-    r"|\(refer to|from user code|Failed to export"
+    r"|\(refer to|from user code|Failed to (export|convert the exported|decompose)"
     r"|For extended logs|If you suspect the guard|For more debugging help|For verbose|Unfortunately"
-    r"|Potential framework code|- ?(Please|The model|Debug|Summary)|\s*at async|\s+\^|Here "
+    r"|Potential framework code|- ?(Please|The model|Debug|Summary|If there|Modify|Create)|\s*at async|\s+\^|Here "
     r"|The following call|##|<class|⬇|⬆)",
     re.IGNORECASE,
 )
@@ -110,18 +111,31 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def condense(error: BaseException) -> tuple[str, SourceLine | None]:
-    """Return the first meaningful lines of the innermost cause, and the user's line."""
+    """Return the first meaningful lines of the innermost cause, and the user's line.
+
+    Then what was raised from it, of several exceptions the outermost that says more than torch's
+    advice.
+    """
     causes = _causes(error)
     innermost = causes[-1]
-    text = _NUMBERS.sub("tensor(...)", text_of(innermost)) or type(innermost).__name__
+    text = _telling(innermost) or (text_of(innermost) or type(innermost).__name__).splitlines()[0]
+    reason = f"{type(innermost).__name__}: {text}"[:MAX_REASON]
+    for outer in causes[:-1]:
+        more = _telling(outer).partition(text)[0].strip()  # some repeat their cause
+        if more and more not in text:
+            reason += f"; then {type(outer).__name__}: {more[:MAX_OUTER]}"
+            break
+    return reason, _where(causes)
+
+
+def _telling(error: BaseException) -> str:
+    """Return the first lines of an exception that are no advice of torch's, as one line."""
+    text = _NUMBERS.sub("tensor(...)", text_of(error))
     lines = [line.strip() for line in text.splitlines()]
     kept = [
         line for line in lines if line and not _DROP.match(line) and not line.startswith("File ")
     ]
-    reason = _ADVICE.sub("", " ".join(kept[:6])) or text.splitlines()[0]
-    reason = " ".join(reason.split())
-    reason = f"{type(innermost).__name__}: {reason}"
-    return reason[:MAX_REASON], _where(causes)
+    return " ".join(_ADVICE.sub("", " ".join(kept[:6])).split())
 
 
 def _where(causes: list[BaseException]) -> SourceLine | None:
