@@ -6,6 +6,8 @@ whose order differs between processes.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 
 from pytest_torchexport.eager import set_order
@@ -36,15 +38,22 @@ _READ_TRAINING_FLAG = (
 )
 
 
-def left_in_training(module: torch.nn.Module | None, reached: Reached) -> list[str]:
-    """Return a sentence for each part still in training mode in a module that is not."""
+def left_in_training(
+    module: torch.nn.Module | None, reached: Reached, ran: Collection[str]
+) -> list[str]:
+    """Return a sentence for each part still in training mode in a module that is not.
+
+    ``ran``: the paths of the parts that ran in training mode; a copy that does not run may be.
+    """
     if module is None or getattr(module, "training", True):
         return []
     hidden = _hidden(reached)
     return [
         f"{path} ({type(part).__name__}) is still in training mode"
         for path, part in reached.modules.items()
-        if getattr(part, "training", False) and (path not in hidden or _reads_training_flag(part))
+        if path in ran
+        and getattr(part, "training", False)
+        and (path not in hidden or _reads_training_flag(part))
     ]
 
 

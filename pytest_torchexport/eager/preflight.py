@@ -115,6 +115,8 @@ def _examine(runs: _Runs, found: _Found) -> None:
     if not isinstance(watched.outcome, Returned):
         found.complete = False
         return
+    left = parts.left_in_training(start.subject.module, start.reached, watched.trained)
+    found.say("training", left)
     examination = _Examination(runs, found, start, row, watched, watched.outcome)
     examination.changes()
     examination.repetition()

@@ -71,14 +71,16 @@ class Watched:
     """The result of one watched run.
 
     ``aliases`` pairs the path of an output with the place it shares memory with; ``streams`` are
-    the global random streams outside torch that it drew from; ``cut`` is True if operators after
-    the first ``MAX_OPS`` were not recorded.
+    the global random streams outside torch that it drew from; ``trained`` are the paths of the
+    parts that ran in training mode; ``cut`` is True if operators after the first ``MAX_OPS`` were
+    not recorded.
     """
 
     outcome: Outcome
     ops: tuple[Op, ...] = ()
     aliases: tuple[tuple[str, StateRef], ...] = ()
     streams: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
     cut: bool = False
 
 
@@ -132,7 +134,14 @@ def watch(
 
     log.boundary = run.__code__
     outcome = observe(run, call, seed=seed)
-    return Watched(outcome, tuple(log.ops), tuple(log.aliases), log.streams, cut=log.cut)
+    return Watched(
+        outcome,
+        tuple(log.ops),
+        tuple(log.aliases),
+        log.streams,
+        trained=tuple(log.trained),
+        cut=log.cut,
+    )
 
 
 def streams() -> dict[str, Any]:
@@ -181,6 +190,7 @@ class _Log:
         self.ops: list[Op] = []
         self.aliases: list[tuple[str, StateRef]] = []
         self.streams: tuple[str, ...] = ()
+        self.trained: dict[str, None] = {}
         self.cut = False
         self.boundary: CodeType | None = None
         self._parts = reached.parts
@@ -220,7 +230,10 @@ class _Log:
 
     def enter(self, module: torch.nn.Module) -> None:
         inherited = self._stack[-1] if self._stack else ""
-        self._stack.append(self._parts.get(id(module), inherited))
+        path = self._parts.get(id(module), inherited)
+        self._stack.append(path)
+        if getattr(module, "training", False):
+            self.trained[path] = None
 
     def leave(self) -> None:
         if self._stack:

@@ -7,6 +7,7 @@ For each mechanism modules that have it, and look-alikes that do not.
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import os
@@ -850,6 +851,18 @@ class InDict(InList):
         return self.parts["0"](x)
 
 
+class Averaged(nn.Module):
+    """Beside the net, a copy of it in training mode, which does not run."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+        self.copies = [copy.deepcopy(net)]
+
+    def forward(self, x):
+        return self.net(x)
+
+
 class Holder:
     def __init__(self, parts):
         self.net = parts[0]
@@ -883,9 +896,10 @@ def test_parts_that_eval_did_not_reach_are_told(net, path):
         lambda: InList(nn.Linear(4, 4)),
         lambda: InList(nn.Dropout(), hold=nn.ModuleList),
         lambda: InDict(nn.LayerNorm(4)),
+        lambda: Averaged(nn.Dropout()),
     ],
 )
-def test_parts_that_do_not_heed_the_flag_or_were_reached_are_not_told(healthy):
+def test_parts_that_do_not_heed_the_flag_or_were_reached_or_did_not_run_are_not_told(healthy):
     assert findings(healthy(), X).training == ()
 
 
