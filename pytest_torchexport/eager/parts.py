@@ -39,11 +39,12 @@ _READ_TRAINING_FLAG = (
 
 
 def left_in_training(
-    module: torch.nn.Module | None, reached: Reached, ran: Collection[str]
+    module: torch.nn.Module | None, reached: Reached, ran: Collection[str] | None = None
 ) -> list[str]:
     """Return a sentence for each part still in training mode in a module that is not.
 
-    ``ran``: the paths of the parts that ran in training mode; a copy that does not run may be.
+    ``ran``: the paths of the parts that ran in training mode; None if that is not known. A copy
+    that does not run may be in training mode.
     """
     if module is None or getattr(module, "training", True):
         return []
@@ -51,7 +52,7 @@ def left_in_training(
     return [
         f"{path} ({type(part).__name__}) is still in training mode"
         for path, part in reached.modules.items()
-        if path in ran
+        if (ran is None or path in ran)
         and getattr(part, "training", False)
         and (path not in hidden or _reads_training_flag(part))
     ]

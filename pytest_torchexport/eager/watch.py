@@ -72,15 +72,15 @@ class Watched:
 
     ``aliases`` pairs the path of an output with the place it shares memory with; ``streams`` are
     the global random streams outside torch that it drew from; ``trained`` are the paths of the
-    parts that ran in training mode; ``cut`` is True if operators after the first ``MAX_OPS`` were
-    not recorded.
+    parts that ran in training mode, None if that was not recorded; ``cut`` is True if operators
+    after the first ``MAX_OPS`` were not recorded.
     """
 
     outcome: Outcome
     ops: tuple[Op, ...] = ()
     aliases: tuple[tuple[str, StateRef], ...] = ()
     streams: tuple[str, ...] = ()
-    trained: tuple[str, ...] = ()
+    trained: tuple[str, ...] | None = None
     cut: bool = False
 
 
@@ -139,7 +139,7 @@ def watch(
         tuple(log.ops),
         tuple(log.aliases),
         log.streams,
-        trained=tuple(log.trained),
+        trained=tuple(log.trained) if record != "nothing" else None,
         cut=log.cut,
     )
 

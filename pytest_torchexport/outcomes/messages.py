@@ -22,7 +22,8 @@ _DROP = re.compile(
     r"|User code traceback|Caused by|Arguments to call|Traceback|This is likely|To debug"
     r"|\(refer to|from user code|Failed to (export|convert the exported|decompose)"
     r"|For extended logs|If you suspect the guard|For more debugging help|For verbose|Unfortunately"
-    r"|Potential framework code|- ?(Please|The model|Debug|Summary|If there|Modify|Create)|\s*at async|\s+\^|Here "
+    r"|Potential framework code|\s*at async|\s+\^|Here "
+    r"|- ?(Please|The model|Debug|Summary|If there|Modify|Create)"
     r"|The following call|##|<class|⬇|⬆)",
     re.IGNORECASE,
 )

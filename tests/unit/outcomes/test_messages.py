@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from pytest_torchexport.outcomes.messages import MAX_OUTER, condense
@@ -12,7 +14,7 @@ NODE = "Error when translating node %add. See the stack trace for more informati
 
 def chained(*errors):
     """Return the first error, raised from the second, and so on."""
-    for outer, cause in zip(errors, errors[1:], strict=False):
+    for outer, cause in itertools.pairwise(errors):
         outer.__cause__ = cause
     return errors[0]
 
