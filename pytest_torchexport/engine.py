@@ -35,7 +35,7 @@ from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.messages import printable, text_of
 from pytest_torchexport.outcomes.observe import untouched
-from pytest_torchexport.outcomes.subject import Subject, weight_of
+from pytest_torchexport.outcomes.subject import Subject, unwrapped, weight_of, without
 from pytest_torchexport.outcomes.torch_state import CapturedOutput, quiet
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
@@ -51,7 +51,6 @@ from pytest_torchexport.results.failures import (
 from pytest_torchexport.results.source_line import short_path
 from pytest_torchexport.results.verdict import Verdict
 from pytest_torchexport.targets.base import Artifact
-from pytest_torchexport.torch_private import uncompiled
 
 SHOWN_FRAMES = 2
 SHOWN_CHANGES = 3
@@ -140,7 +139,7 @@ def export(thing: Any, example: Call, plan: Plan) -> Artifact:
 
     Raises ExportRefused, SpecError, CannotJudge.
     """
-    with _started(thing, plan, reach(uncompiled(thing))) as item:
+    with _started(thing, plan, reach(unwrapped(thing)[0])) as item:
         return exporting.export(item.prepare([example])).artifact
 
 
@@ -188,6 +187,8 @@ def _started(thing: Any, plan: Plan, reached: Reached, *, foreign: bool = False)
             resources=resources,
             output=output,
         )
+        if item.subject.wrappers:
+            item.log.note(without(item.subject.wrappers))
         yield item
 
 
@@ -195,7 +196,8 @@ def _checked(
     thing: Any, given: Sequence[Call], plan: Plan, make: Make, *, foreign: bool = False
 ) -> Verdict:
     size = 0
-    before = reach(uncompiled(thing), values=True, writes=False)
+    inside, _ = unwrapped(thing)
+    before = reach(inside, values=True, writes=False)
     try:
         with _started(thing, plan, before, foreign=foreign) as item:
             size = weight_of(item.subject.module)
@@ -203,7 +205,7 @@ def _checked(
     finally:
         if size > LARGE:
             gc.collect()
-    after = fingerprint(uncompiled(thing), values=True, writes=False)
+    after = fingerprint(inside, values=True, writes=False)
     return _verified(verdict, changed(before.tokens, after))
 
 

@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -111,13 +112,20 @@ def children_of(module: torch.nn.Module) -> Mapping[str, torch.nn.Module | None]
 
 
 def uncompiled(thing: Any) -> Any:
-    """Return what ``torch.compile`` wrapped, or the thing itself.
+    """Return the module or function that ``torch.compile`` wrapped, or the thing itself.
 
     Told by the wrapper's type, because a module may answer to any name.
     """
+    if isinstance(thing, FunctionType):
+        return getattr(thing, "_torchdynamo_orig_callable", thing)
     cls = type(thing)
     wrapped = cls.__name__ == "OptimizedModule" and cls.__module__.startswith("torch._dynamo")
     return getattr(thing, "_orig_mod", thing) if wrapped else thing
+
+
+def compiles_itself(thing: Any) -> bool:
+    """Return True for a module whose ``compile()`` was called. Its copies are not compiled."""
+    return isinstance(thing, torch.nn.Module) and vars(thing).get("_compiled_call_impl") is not None
 
 
 # -- operators -----------------------------------------------------------------------------------

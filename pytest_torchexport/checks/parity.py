@@ -12,6 +12,7 @@ target and the artifact raises on the example itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 from pytest_torchexport.inputs.recipes import (
     Recipe,
@@ -88,7 +89,7 @@ def explain(case: Case) -> None:
 def _every(case: Case) -> None:
     case.branches.begin()
     if not _trial(case, "example", example_recipe(case.spec), repeats=REPEATS):
-        raise SpecError("filter refuses the example itself, or eager does on this device")
+        _raise_for_the_example(case)
     if _refused(case):
         return
     if not case.log.failed:
@@ -102,6 +103,20 @@ def _every(case: Case) -> None:
     _explicit(case, "explored", case.branches.recipes, repeats=1)
     if case.plan.checks("parity"):
         _draw(case)
+
+
+def _raise_for_the_example(case: Case) -> NoReturn:
+    """Raise SpecError if filter or eager refuses the example, else CannotJudge."""
+    found = case.accepted.call(example_recipe(case.spec))
+    if found is None and case.spec.filter is not None:
+        raise SpecError("filter refuses the example itself")
+    if found is None:
+        raise SpecError(f"eager refuses the example itself: {case.accepted.refusal}")
+    outcome = case.reference.on_device(found.call, found.outcome)
+    if not isinstance(outcome, Returned):
+        raise SpecError(f"eager refuses the example itself on {case.plan.device}: {outcome}")
+    # Neither: its call or its result cannot be sent to the process in which it is isolated.
+    raise CannotJudge(f"the example cannot be judged: {case.judge.run(found.call)}")
 
 
 def _refused(case: Case) -> bool:
@@ -173,7 +188,8 @@ def _draw(case: Case) -> None:
     try:
         drawn()
     except errors.Unsatisfiable:
-        case.log.note("eager or filter refused every call that was drawn")
+        who = "eager" if case.spec.filter is None else "eager or filter"
+        case.log.note(f"{who} refused every call that was drawn")
     except _Enough:
         if late:
             raise late[0] from None

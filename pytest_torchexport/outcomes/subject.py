@@ -22,23 +22,27 @@ import torch
 from pytest_torchexport.outcomes.copying import copied_module, tensors_in
 from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.results.source_line import is_users
-from pytest_torchexport.torch_private import uncompiled
+from pytest_torchexport.torch_private import compiles_itself, uncompiled
 
 
 @dataclass(frozen=True)
 class Subject:
-    """``function`` is what is called; ``module`` holds its state (None for a plain function)."""
+    """``function`` is what is called; ``module`` holds its state (None for a plain function).
+
+    ``wrappers``: what the user's object wraps around it, and what is not checked.
+    """
 
     function: Callable[..., Any]
     module: torch.nn.Module | None
     name: str
+    wrappers: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, thing: Any) -> Subject:
         """Return the subject for a user's object. Raises SpecError if it cannot be called."""
-        thing = uncompiled(thing)
+        thing, wrappers = unwrapped(thing)
         if isinstance(thing, torch.nn.Module):
-            return cls(thing, thing, type(thing).__name__)
+            return cls(thing, thing, type(thing).__name__, wrappers)
         if not callable(thing):
             raise SpecError(
                 f"{thing!r:.80} cannot be checked; legal: an nn.Module, a ScriptModule, a "
@@ -47,7 +51,7 @@ class Subject:
         inner = thing.func if isinstance(thing, functools.partial) else thing
         owner = inner if isinstance(inner, torch.nn.Module) else getattr(inner, "__self__", None)
         name = getattr(inner, "__qualname__", None) or type(inner).__name__
-        return cls(thing, owner if isinstance(owner, torch.nn.Module) else None, name)
+        return cls(thing, owner if isinstance(owner, torch.nn.Module) else None, name, wrappers)
 
     @property
     def scripted(self) -> bool:
@@ -134,6 +138,27 @@ class Subject:
             return Subject(module, module, self.name)
         method = getattr(module, getattr(self.function, "__name__", "forward"))
         return Subject(method, module, self.name)
+
+
+def unwrapped(thing: Any) -> tuple[Any, tuple[str, ...]]:
+    """Return what torch.compile and DataParallel wrap, and the names of these wrappers."""
+    wrappers = []
+    while True:
+        inner, name = uncompiled(thing), "torch.compile"
+        if type(thing) in _PARALLEL:
+            inner, name = thing.module, type(thing).__name__
+        if inner is thing:
+            return thing, (*wrappers, *(["torch.compile"] if compiles_itself(thing) else []))
+        thing = inner
+        wrappers.append(name)
+
+
+_PARALLEL = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+
+
+def without(wrappers: Iterable[str]) -> str:
+    """Return the sentence on the wrappers without which a subject is checked."""
+    return f"checked without the {' and '.join(wrappers)} around it"
 
 
 def weight_of(module: torch.nn.Module | None) -> int:

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.outcomes.subject import Subject, unwrapped
 from pytest_torchexport.outcomes.torch_state import module_calls_through
 from pytest_torchexport.plugin import direct_forward
 from pytest_torchexport.plugin.direct_forward import DirectForward
 from pytest_torchexport.results.failures import SpecError
-from pytest_torchexport.torch_private import is_tracing, uncompiled
+from pytest_torchexport.torch_private import is_tracing
 
 MAX_SHAPES = 8
 MAX_CALLS_OF_ONE_SHAPE = 3
@@ -40,6 +40,7 @@ class Recording:
 
     ``problem``: why the module cannot be checked. ``returned``: if one of the calls returned.
     ``inside``: the method of another module that called it, which the test called; or empty.
+    ``wrappers``: what the test called it through (``torch.compile``).
     """
 
     module: Any
@@ -48,6 +49,7 @@ class Recording:
     problem: SpecError | None = None
     returned: bool = False
     inside: str = ""
+    wrappers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ class CallRecorder:
         return _Started(self._by_key.setdefault((id(module), "forward"), recording), None)
 
     def _before(self, module: torch.nn.Module, call: Call) -> _Started | None:
-        own = uncompiled(module)
+        own, wrappers = unwrapped(module)
         leaves, structure = call.flatten()
         identity = id(own), _parts(own)
         key = (*identity, str(structure), tuple(_kind(leaf) for _, leaf in leaves))
@@ -168,7 +170,7 @@ class CallRecorder:
             if len(self._by_key) >= MAX_SUBJECTS:
                 self.left_out += 1
                 return None
-            self._by_key[key] = Recording(*self._copied(own, identity))
+            self._by_key[key] = Recording(*self._copied(own, identity), wrappers=wrappers)
         return _Started(self._by_key[key], call.clone())
 
     def _copied(

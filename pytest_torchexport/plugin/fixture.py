@@ -15,6 +15,7 @@ from pytest_torchexport import engine
 from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.subject import without
 from pytest_torchexport.plugin.active_item import ActiveItem
 from pytest_torchexport.plugin.capture import CallRecorder, Recording
 from pytest_torchexport.results.failures import CannotJudge, Failure, Ineffective, by_name
@@ -102,6 +103,9 @@ def _verdict_on(recording: Recording, plan: Plan) -> Verdict:
     if recording.problem is not None:
         return _failed(plan, type(recording.module).__name__, recording.problem)
     verdict = engine.check(recording.module, recording.calls, plan)
+    if recording.wrappers:
+        notes = (*verdict.notes, without(recording.wrappers))
+        verdict = dataclasses.replace(verdict, notes=notes)
     if not recording.inside or verdict.status != "passed":
         return verdict
     text = INSIDE.format(part=verdict.subject, method=recording.inside)

@@ -6,6 +6,7 @@ declares.
 """
 
 import ast
+import copy
 import importlib
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,19 @@ def test_no_field_of_a_plain_module_is_taken_for_its_authors():
     assert left == {"in_features", "out_features"}
 
 
-def test_a_compiled_module_gives_back_the_one_that_was_compiled():
+def test_a_compiled_module_or_function_gives_back_the_one_that_was_compiled():
+    def function(x):
+        return x
+
     net = Net()
     assert private.uncompiled(torch.compile(net)) is net
     assert private.uncompiled(net) is net
+    assert private.uncompiled(torch.compile(function)) is function
+    assert private.uncompiled(function) is function
+    assert not private.compiles_itself(net)
+    net.compile()
+    assert private.compiles_itself(net)
+    assert not private.compiles_itself(copy.deepcopy(net))
 
 
 # -- operators -----------------------------------------------------------------------------------

@@ -11,8 +11,10 @@ from pytest_torchexport.checks import parity
 from pytest_torchexport.config.options import parse_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.judge import Judge
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
+from pytest_torchexport.outcomes.observe import NotTransferable
 
 TRIAL = parity._trial
 
@@ -84,3 +86,13 @@ def test_every_call_of_the_body_is_made_with_its_own_values():
     assert "as recorded" in found.call or "0.1234567" in found.call
     found = made_by_a_test(KnowsOneNumber(), torch.ones(1, 3), second, target="script")
     assert (found.status, found.calls["recorded"]) == ("passed", 1)
+
+
+def test_what_refuses_the_example_is_named(monkeypatch):
+    found = verdict_of(nn.Linear(3, 2), X(2, 3), filter=lambda **_: False)
+    assert (found.failure, found.reason) == ("SpecError", "filter refuses the example itself")
+    cannot = NotTransferable("a nested tensor cannot be sent", own_class=False)
+    monkeypatch.setattr(Judge, "run", lambda *_, **__: cannot)
+    found = verdict_of(nn.Linear(3, 2), X(2, 3), checks=["parity"])
+    assert found.status == "skipped"
+    assert found.reason == f"the example cannot be judged: {cannot}"

@@ -107,3 +107,29 @@ def test_checking_an_object_that_can_be_called_leaves_it_alone():
     scaled = Scaled()
     check_export(scaled, (torch.randn(4, 3),), target="export")
     assert scaled.calls == 0
+
+
+def compiled_in_place():
+    net = Normed()
+    net.compile()
+    return net
+
+
+@pytest.mark.parametrize(
+    ("made", "wrappers"),
+    [
+        (lambda: torch.compile(Normed()), ("torch.compile",)),
+        (lambda: torch.compile(lambda x: x + 1), ("torch.compile",)),
+        (compiled_in_place, ("torch.compile",)),
+        (lambda: nn.DataParallel(torch.compile(Normed())), ("DataParallel", "torch.compile")),
+        (Normed, ()),
+    ],
+)
+def test_wrappers_are_left_out_and_a_note_says_so(made, wrappers):
+    thing = made()
+    subject = Subject.of(thing)
+    assert subject.wrappers == wrappers
+    verdict = check_export(thing, (X,), target="trace", checks=("parity",), max_examples=2)
+    assert verdict.status == "passed", verdict.reason
+    said = [note for note in verdict.notes if note.startswith("checked without the ")]
+    assert said == [f"checked without the {' and '.join(wrappers)} around it"][: len(wrappers)]

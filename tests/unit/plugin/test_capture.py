@@ -123,6 +123,7 @@ def test_a_compiled_module_is_recorded_as_what_it_wraps():
     compiled = torch.compile(net, backend="eager")
     (recording,) = recorded(lambda: compiled(torch.ones(2)))
     assert type(recording.module) is Inner
+    assert recording.wrappers == ("torch.compile",)
 
 
 def test_two_instances_are_two_recordings_and_there_is_a_limit():
