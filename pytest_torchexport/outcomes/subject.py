@@ -142,7 +142,7 @@ class Subject:
 
 def unwrapped(thing: Any) -> tuple[Any, tuple[str, ...]]:
     """Return what torch.compile and DataParallel wrap, and the names of these wrappers."""
-    wrappers = []
+    wrappers: list[str] = []
     while True:
         inner, name = uncompiled(thing), "torch.compile"
         if type(thing) in _PARALLEL:
