@@ -59,15 +59,23 @@ def left_in_training(
 
 
 def unregistered(module: torch.nn.Module | None, reached: Reached) -> list[str]:
-    """Return a sentence for each module with state that only a plain container or object holds."""
+    """Return a sentence for each class of modules with state that only a plain object holds.
+
+    It names the first one: a list may hold the layers of a whole network.
+    """
     if module is None:
         return []
+    paths: dict[type, list[str]] = {}
+    for path in reached.unregistered:
+        part = reached.modules.get(path)
+        if part is not None and (
+            _has_state(part) or any(map(_reads_training_flag, part.modules()))
+        ):
+            paths.setdefault(type(part), []).append(path)
     return [
-        f"{path} ({type(part).__name__}) is in no register of its parent: .to(), .eval() and "
-        "state_dict pass it by"
-        for path in reached.unregistered
-        if (part := reached.modules.get(path)) is not None
-        and (_has_state(part) or any(map(_reads_training_flag, part.modules())))
+        f"{first} ({cls.__name__}) is in no register of its parent: .to(), .eval() and state_dict "
+        f"pass it by{f', and {len(others)} more of its class' if others else ''}"
+        for cls, (first, *others) in paths.items()
     ]
 
 

@@ -920,6 +920,15 @@ def test_modules_with_state_in_plain_containers_are_told(net, path):
     assert told.startswith(f"{path} is in no register of its parent")
 
 
+def test_modules_of_one_class_in_plain_containers_are_told_once():
+    net = InList(nn.Linear(4, 4))
+    net.parts += [nn.Linear(4, 4), nn.Linear(4, 4), nn.LayerNorm(4)]
+    layers, norm = findings(net, X).unregistered
+    assert layers.startswith("parts[0] (Linear) is in no register")
+    assert layers.endswith("pass it by, and 2 more of its class")
+    assert norm.startswith("parts[3] (LayerNorm)")
+
+
 class Twice(nn.Module):
     def __init__(self):
         super().__init__()
