@@ -51,11 +51,9 @@ def find_batch(spec: InputSpec, eager: Eager, module: torch.nn.Module | None) ->
         return Found(spec)
     tries = _Tries(spec, eager)
     rows = tries.first(0)
-    said = _says_sequence_first(module)
-    if rows and _may_be_sequences(spec, rows, said=said) and tries.separates(rows) is False:
-        columns = tries.first(1) if said or not tries.takes_any_order(rows) else {}
-        if columns and tries.separates(columns):
-            return _sequence_first(spec, rows, columns)
+    columns = _second(tries, spec, rows, said=_says_sequence_first(module))
+    if columns:
+        return _sequence_first(spec, rows, columns)
     if rows:
         return Found(spec.with_dims({BATCH: rows}))
     if spec.dims[BATCH].declared or len({leaf.shape[:1] for leaf in spec.tensors}) == 1:
@@ -64,29 +62,36 @@ def find_batch(spec: InputSpec, eager: Eager, module: torch.nn.Module | None) ->
     return Found(spec.with_dims({}, Assumption("no dim", text)))
 
 
+def _second(tries: _Tries, spec: InputSpec, rows: Group, *, said: bool) -> Group:
+    """Return the axes of a batch that comes second, after a sequence; none if it comes first.
+
+    ``rows`` are the first axes, if eager takes another size of them. ``said``: a part of the module
+    says that it takes the sequence first.
+    """
+    leaf = next(leaf for leaf in spec.tensors if leaf.shape and (not rows or leaf.path in rows))
+    dims = leaf.example.dim()
+    tokens = dims == 2 and leaf.domain.kind == "int"
+    if dims < 2 or not (said or dims == 3 or tokens):
+        return {}
+    if rows and not said and (tries.separates(rows) is not False or tries.takes_any_order(rows)):
+        return {}
+    columns = tries.first(1)
+    return columns if columns and tries.separates(columns) else {}
+
+
 def _sequence_first(spec: InputSpec, rows: Group, columns: Group) -> Found:
     path = next(path for path, axis in columns.items() if axis)
-    text = f"dim 0 of {path} is a sequence: eager tells its places apart, and not those of dim 1"
+    text = f"dim 0 of {path} is a sequence: each row of dim 1 decides its own row of outputs alone"
     said = Assumption("dim", text, path)
     steps = {path: axis for path, axis in rows.items() if columns.get(path) != axis}
-    return Found(
-        spec.with_dims({BATCH: columns}, said),
-        spec.with_dims({BATCH: columns, SEQUENCE: steps}, said),
-    )
+    both = spec.with_dims({BATCH: columns, SEQUENCE: steps}, said) if steps else None
+    return Found(spec.with_dims({BATCH: columns}, said), both)
 
 
 def _says_sequence_first(module: torch.nn.Module | None) -> bool:
     """Return True if a part has ``batch_first=False``, as an nn.LSTM has by default."""
     parts = module.modules() if module is not None else ()
     return any(getattr(part, "batch_first", None) is False for part in parts)
-
-
-def _may_be_sequences(spec: InputSpec, rows: Group, *, said: bool) -> bool:
-    """Return True if the first tensor of the group may hold vectors or tokens over time."""
-    leaf = next(leaf for leaf in spec.tensors if leaf.path in rows)
-    dims = leaf.example.dim()
-    tokens = dims == 2 and leaf.domain.kind == "int"
-    return dims >= 2 and (said or dims == 3 or tokens)
 
 
 class _Tries:

@@ -120,6 +120,29 @@ def test_a_module_that_turns_its_input_takes_the_batch_first():
     assert item.with_sequence is None
 
 
+@pytest.mark.parametrize("batch", [3, 5])
+def test_a_mask_of_the_sequence_does_not_hide_the_batch(batch):
+    layer = nn.MultiheadAttention(4, 2)
+
+    def attend(x, mask):
+        return layer(x, x, x, attn_mask=mask)[0]
+
+    item = found(attend, X(5, batch, 4), causal(5), module=layer)
+    assert shapes_of(item.spec) == {"x": "5 batch 4", "mask": "5 5"}
+    assert item.with_sequence is None  # the mask has its length
+
+
+def test_keys_of_another_length_have_their_batch_second_too():
+    layer = nn.MultiheadAttention(4, 2)
+
+    def attend(q, k):
+        return layer(q, k, k)[0]
+
+    item = found(attend, X(5, 3, 4), X(6, 3, 4), module=layer)
+    assert shapes_of(item.spec) == {"q": "5 batch 4", "k": "6 batch 4"}
+    assert shapes_of(item.with_sequence) == {"q": "sequence batch 4", "k": "6 batch 4"}
+
+
 def test_a_scan_takes_the_sequence_first_although_nothing_says_so():
     def scan(x, mask):
         state = x[0]
