@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pytest_torchexport.checks import exporting, foreign, preparing
 from pytest_torchexport.config.flow import FLOW, Step
 from pytest_torchexport.config.options import NAMES, parse_check_options
@@ -30,7 +32,7 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, Prepared, attempted
 from pytest_torchexport.judge.log import Activity, ItemLog
 from pytest_torchexport.judge.vacuity import OutputActivity
-from pytest_torchexport.outcomes import machine
+from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.messages import printable, text_of
@@ -62,6 +64,7 @@ KEPT_AFTER = (ArtifactCrashed, ArtifactHung, LoadFailed, RoundTripDiffers)
 # The failure if the item's time is up; of an activity of the artifact's, ArtifactHung.
 _BLAMED: dict[Activity, type[Failure]] = {Activity.PLUGIN: Failure, Activity.EAGER: SpecError}
 # The settings of one check, besides the marker's arguments.
+LAUNCH_BLOCKING = "next step: with CUDA_LAUNCH_BLOCKING=1 the error names the line"
 SETTINGS = tuple(row.name for row in TABLE if row.name not in (*OF_A_RUN, *NAMES))
 
 Make = Callable[[Prepared], Case]
@@ -205,6 +208,9 @@ def _checked(
     finally:
         if size > LARGE:
             gc.collect()
+        cuda.release()
+    if cuda.lost():
+        return verdict  # nothing that is there can be read
     after = fingerprint(inside, values=True, writes=False)
     return _verified(verdict, changed(before.tokens, after))
 
@@ -239,6 +245,8 @@ def _verdict(item: _Item, given: Sequence[Call], make: Make) -> Verdict:
             case = _run(step, case)
     except CannotJudge as skip:
         return _described(item, case, status="skipped", skip=skip.kind, reason=printable(str(skip)))
+    except torch.OutOfMemoryError as error:
+        return _out_of_memory(item, case, f"{item.plan.device} is out of memory: {text_of(error)}")
     except Exception as error:
         if ends_the_test(error):
             raise
@@ -271,11 +279,15 @@ def _failure_of(error: Exception, item: _Item, case: Case | None) -> Failure:
         return error
     if isinstance(error, Failure):
         return machine.fault(f"{error}\n{error.output}") or error
+    known = _known_failures(item)
+    activity = item.log.activity
+    if isinstance(error, cuda.ContextLost):
+        cls = _BLAMED.get(activity, ArtifactCrashed)
+        text = f"{activity.value} made CUDA unusable for the rest of this process: {error}"
+        return cls(text, details=(*(attempted(case) if case is not None else ()), LAUNCH_BLOCKING))
     if isinstance(error, TimeLimitExceeded):
-        known = [*(failure for _, failure in item.log.failed), *item.log.held]
         if known:
             return known[0]
-        activity = item.log.activity
         cls = _BLAMED.get(activity, ArtifactHung)
         text = f"{activity.value} did not return within {item.plan.limit()}"
         return cls(text, details=attempted(case) if case is not None else ())
@@ -287,6 +299,20 @@ def _failure_of(error: Exception, item: _Item, case: Case | None) -> Failure:
     frames = traceback.format_exception(error)[-1 - SHOWN_FRAMES :]
     text = f"{described}; please report it with the model"
     return Failure(text, details=tuple("".join(frames).splitlines()))
+
+
+def _known_failures(item: _Item) -> list[Failure]:
+    return [*(failure for _, failure in item.log.failed), *item.log.held]
+
+
+def _out_of_memory(item: _Item, case: Case | None, reason: str) -> Verdict:
+    """Return the verdict if the device has no memory for the check, which makes several copies."""
+    known = _known_failures(item)
+    if known:
+        return _failed(item, case, known[0])
+    if item.plan.settings.strict:
+        return _failed(item, case, Ineffective(reason))
+    return _described(item, case, status="skipped", skip="unavailable", reason=printable(reason))
 
 
 def _failed(item: _Item, case: Case | None, failure: Failure) -> Verdict:

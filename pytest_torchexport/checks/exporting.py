@@ -16,7 +16,7 @@ from pytest_torchexport.inputs.recipes import build, example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.log import Activity
-from pytest_torchexport.outcomes import machine
+from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, survived
 from pytest_torchexport.outcomes.messages import condense, is_about_dims
 from pytest_torchexport.outcomes.observe import Returned
@@ -37,11 +37,12 @@ def export(prepared: Prepared) -> Case:
         try:
             with prepared.log.timed("export"):
                 artifact = prepared.exported(example)
-        except TimeLimitExceeded:
+        except (TimeLimitExceeded, torch.OutOfMemoryError):
             raise
         except Exception as error:
             if ends_the_test(error):
                 raise
+            cuda.raise_if_lost()
             _refuse(prepared, error)
     return Case.of(prepared, artifact)
 
@@ -64,9 +65,8 @@ def _raise_if_fatal(prepared: Prepared, example: Call) -> None:
     fatal = targets.get(prepared.plan.target).traits.crashes_on_caught_errors
     if not fatal or observed is None or not observed.example_catches:
         return
-    # CUDA cannot be used in a fork of a process that has initialized it.
-    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    if begun or not survived(lambda: prepared.exported(example), TRYING_SECONDS):
+    # On the CPU: CUDA cannot be used in a fork of a process that has initialized it.
+    if not survived(lambda: prepared.exported(example, "cpu"), TRYING_SECONDS):
         raise ExportRefused(fatal)
 
 

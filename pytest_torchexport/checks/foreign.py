@@ -94,7 +94,6 @@ def adopt(thing: Any, prepared: Prepared, example: Returned) -> Adopted | NotApp
     runner = InSandbox(
         artifact=checked,
         open=lambda: loading.opened(source, plan),
-        device=plan.device,
         left=prepared.call_limit,
         session=session,
     )

@@ -22,7 +22,7 @@ from pytest_torchexport.judge.case import Prepared
 from pytest_torchexport.judge.loading import warm_up
 from pytest_torchexport.judge.log import Activity, ItemLog
 from pytest_torchexport.outcomes.limits import Deadline
-from pytest_torchexport.outcomes.subject import Subject, local_packages, missing_device
+from pytest_torchexport.outcomes.subject import Subject, local_packages, unusable_device
 from pytest_torchexport.results.failures import CannotJudge, Ineffective
 
 # Eager's calls before the export stop at this share of the time limit.
@@ -47,6 +47,7 @@ def prepare(
     _raise_if_unavailable(plan)
     _start_clean_process(plan, foreign=foreign)
     eager = partial(log.during, Activity.EAGER)
+    given = [call.to("cpu") for call in given]
     with log.timed("eager"), eager():
         reference = Reference(subject, plan, log.note, given[0], running=eager)
         spec = build_spec(subject.signature(), given, plan.options, subject.annotations())
@@ -74,7 +75,7 @@ def prepare(
 
 
 def _raise_if_unavailable(plan: Plan) -> None:
-    reason = missing_device(plan.device) or targets.get(plan.target).unavailable(plan.device)
+    reason = unusable_device(plan.device) or targets.get(plan.target).unavailable(plan.device)
     if reason and plan.settings.strict:
         raise Ineffective(f"unavailable: {reason}")
     if reason:

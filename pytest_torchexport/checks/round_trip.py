@@ -355,7 +355,7 @@ def _compare(case: Case, calls: Sequence[Call], ours: State, theirs: State, what
 
 
 def _loaded(case: Case, session: SandboxSession) -> LoadedArtifact:
-    return LoadedArtifact(session=session, artifact=case.artifact, device=case.plan.device)
+    return LoadedArtifact(session=session, artifact=case.artifact)
 
 
 def _call_there(
@@ -380,7 +380,6 @@ def _isolated(case: Case, saved: SavedArtifact, why: str) -> Case:
     runner = InSandbox(
         artifact=case.artifact,
         open=saved.open,
-        device=case.plan.device,
         left=case.call_limit,
         session=None if saved.session is None or saved.session.over else saved.session,
     )

@@ -6,6 +6,8 @@ Raises nothing itself: RoundTripDiffers is held back for the end.
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from pytest_torchexport import targets
@@ -21,9 +23,15 @@ from pytest_torchexport.outcomes.observe import (
     Returned,
     TimedOut,
 )
-from pytest_torchexport.outcomes.subject import missing_device
+from pytest_torchexport.outcomes.subject import unusable_device
 from pytest_torchexport.results.failures import RoundTripDiffers
-from pytest_torchexport.targets.formats.devices import RAISES, RETURNED, BakedDevice, about_devices
+from pytest_torchexport.targets.formats.devices import (
+    RAISES,
+    RETURNED,
+    BakedDevice,
+    about_devices,
+    indexed,
+)
 
 # How many of the constants are named.
 NAMED = 3
@@ -43,13 +51,13 @@ def serve(case: Case) -> None:
     if case.saved is None:
         return
     tied = [item for item in case.artifact.facts.devices() if item.effect in (RAISES, RETURNED)]
-    others = [d for d in case.plan.settings.serve_on if _indexed(d) != _indexed(case.plan.device)]
+    others = [d for d in case.plan.settings.serve_on if indexed(d) != indexed(case.plan.device)]
     moved_by = targets.get(case.plan.target).traits.moved_by
     if tied:
         moved = f"; {moved_by} moves it" if moved_by else ""
         case.log.note(f"tied to {case.plan.device}: {_listed(tied)}{moved}")
     for device in others:
-        reason = missing_device(device) or targets.get(case.plan.target).unavailable(device)
+        reason = unusable_device(device) or targets.get(case.plan.target).unavailable(device)
         if reason is None:
             _call_on(case, device)
             continue
@@ -89,12 +97,19 @@ def _call_on(case: Case, device: str) -> None:
     expected = case.reference.on_device(example, case.reference.on_cpu(example))
     if not isinstance(expected, Returned):
         return
+    expected, outcome = _on_cpu(expected), _on_cpu(outcome)
     # A log of its own: another device rounds differently, and has another random stream.
     random_paths = case.random_paths | case.reference.random
     judge = case.judge_of(case.runner, ItemLog(), random_paths)
     differences = judge.differences([example], expected, outcome)
     if differences:
         case.log.hold(RoundTripDiffers(f"loaded on {device}", differences=tuple(differences)))
+
+
+def _on_cpu(outcome: Returned) -> Returned:
+    """Return the same outcome on the CPU: the two were made on different devices."""
+    (value,) = Call((outcome.value,)).to("cpu").args
+    return dataclasses.replace(outcome, value=value, inputs=outcome.inputs.to("cpu"))
 
 
 def _outcome_on(case: Case, device: str, call: Call) -> Outcome | None:
@@ -104,7 +119,7 @@ def _outcome_on(case: Case, device: str, call: Call) -> Outcome | None:
     with case.log.timed("round trip"), case.saved.open(device) as session:
         if session.problem is not None:
             return session.problem
-        loaded = LoadedArtifact(session=session, artifact=case.artifact, device=case.plan.device)
+        loaded = LoadedArtifact(session=session, artifact=case.artifact)
         outcome, _ = loaded.run(call, seed=case.plan.seed, limit=case.call_limit())
         return outcome
 
@@ -126,9 +141,3 @@ def _listed(tied: list[BakedDevice]) -> str:
     places = list(dict.fromkeys(item.where.place if item.where else "" for item in tied))
     more = f" and {len(places) - NAMED} more lines" if len(places) > NAMED else ""
     return f"{tied[0].op} at {', '.join(places[:NAMED])}{more}"
-
-
-def _indexed(device: str) -> torch.device:
-    """Return the device with its index: ``cuda`` is ``cuda:0``."""
-    named = torch.device(device)
-    return torch.device(named.type, named.index or 0)

@@ -27,6 +27,7 @@ from pytest_torchexport.outcomes.observe import (
     caches_of,
     differ,
     observe,
+    raised,
     tensors_of,
 )
 from pytest_torchexport.outcomes.subject import Subject, is_lazy
@@ -55,9 +56,9 @@ class Reference:
         example: Call,
         running: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """Copy the subject. ``running`` is entered around each call of eager."""
+        """Copy the subject to the CPU. ``running`` is entered around each call of eager."""
         self._running = running
-        self.pristine = original.copy()
+        self.pristine = original.copy().to("cpu")
         if is_lazy(self.pristine.module):
             # Its first call makes its parameters.
             self._observe(self.pristine.function, example, seed=plan.seed)
@@ -159,9 +160,15 @@ class Reference:
         ``outcome`` is the one on the CPU. The call is made there first because an index out of
         range would leave CUDA unusable for the rest of the process.
         """
-        device, seed = self._plan.device, self._plan.seed
+        device = self._plan.device
         if device == "cpu":
             return outcome
+        try:
+            return self._on_device(call, device, self._plan.seed)
+        except torch.OutOfMemoryError as error:
+            return raised(error)
+
+    def _on_device(self, call: Call, device: str, seed: int) -> Outcome:
         if self.fresh_each_call:
             return self._observe(
                 self.pristine.copy().to(device).function, call.to(device), seed=seed
@@ -197,6 +204,17 @@ class Reference:
             drawn = f" ({'; '.join(self.draws)})" if self.draws else ""
             self._note(
                 f"forward is random{drawn}; eager and artifact are seeded alike before each call"
+            )
+        self._raise_if_only_on_cpu(example)
+
+    def _raise_if_only_on_cpu(self, example: Call) -> None:
+        device = self._plan.device
+        if device == "cpu":
+            return
+        there = self._on_device(example, device, self._plan.seed)
+        if isinstance(there, Raised):
+            raise SpecError(
+                f"eager raises on {device}, and not on the CPU: {there}", where=there.where
             )
 
     def _same_as(self, example: Call, first: Returned) -> None:
@@ -246,7 +264,10 @@ class Reference:
 
     def _returned(self, outcome: Outcome) -> Returned:
         if isinstance(outcome, Raised):
-            raise SpecError(f"eager raises on the example: {outcome}", where=outcome.where)
+            where = (
+                "" if self._plan.device == "cpu" else " on the CPU, where each call is made first"
+            )
+            raise SpecError(f"eager raises on the example{where}: {outcome}", where=outcome.where)
         if not isinstance(outcome, Returned):
             raise SpecError("eager did not return on the example within the time limit")
         if not any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(outcome.value)):

@@ -5,8 +5,9 @@ Separate from the input spec, because the sandbox makes calls and needs no spec.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -37,10 +38,15 @@ class Call:
         """Return the tensors among the leaves."""
         return tuple(leaf for leaf in self.leaves() if isinstance(leaf, torch.Tensor))
 
-    def to(self, device: str) -> Call:
-        """Return the same call on another device."""
+    def to(self, device: str, which: Iterable[bool] = repeat(True)) -> Call:
+        """Return the same call on another device; ``which``: if so, for each of its tensors."""
+        moved = iter(which)
 
         def move(leaf: Any) -> Any:
-            return leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf
+            if not isinstance(leaf, torch.Tensor) or not next(moved):
+                return leaf
+            if leaf.device == torch.device(device):
+                return leaf
+            return leaf.detach().to(device).requires_grad_(leaf.requires_grad)
 
         return Call(tree_map(move, self.args), tree_map(move, dict(self.kwargs)))

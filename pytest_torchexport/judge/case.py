@@ -66,14 +66,17 @@ class Prepared:
         """Return the seconds that a call may take in the sandbox."""
         return self.deadline.for_a_call(self.plan.settings.call_limit)
 
-    def exported(self, call: Call) -> Artifact | NotApplicable:
-        """Export a fresh copy of the subject at a call. Raises whatever the exporter raises."""
-        plan = self.plan
+    def exported(self, call: Call, device: str | None = None) -> Artifact | NotApplicable:
+        """Export a fresh copy of the subject at a call, on the item's device or another.
+
+        Raises whatever the exporter raises.
+        """
+        plan, device = self.plan, device or self.plan.device
         options = dict((plan.options.export_options or {}).get(plan.target, {}))
-        subject = self.reference.pristine.copy().to(plan.device)
+        subject = self.reference.pristine.copy().to(device)
         with self.log.during(Activity.EXPORTER), torch.no_grad(), suppress_output():
             return targets.get(plan.target).export(
-                subject.function, call.clone().to(plan.device), self.spec, **options
+                subject.function, call.clone().to(device), self.spec, **options
             )
 
     def runner_of(self, artifact: Runnable) -> InProcess:

@@ -88,6 +88,10 @@ class Judge:
             return None
         expected = self._reference.on_device(found.call, found.outcome)
         if not isinstance(expected, Returned):
+            device = self._plan.device
+            self._log.note(
+                f"calls that eager takes on the CPU only are left out: {device}: {expected}"
+            )
             return None
         if counted:
             self._log.outputs.saw(found.call, expected)

@@ -12,6 +12,7 @@ from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.judge.coverage import Covered
 from pytest_torchexport.judge.vacuity import OutputActivity
 from pytest_torchexport.outcomes.compare import Tolerance
+from pytest_torchexport.outcomes.cuda import ContextLost
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.verdict import (
@@ -119,11 +120,11 @@ class ItemLog:
 
     @contextmanager
     def during(self, activity: Activity) -> Iterator[None]:
-        """Record who is at work in the block. If the time runs out in it, the record stays."""
+        """Record who is at work in the block. It stays if time runs out or CUDA is lost there."""
         before, self.activity = self.activity, activity
         try:
             yield
-        except (KeyboardInterrupt, TimeLimitExceeded):
+        except (KeyboardInterrupt, TimeLimitExceeded, ContextLost):
             raise
         except BaseException:
             self.activity = before

@@ -123,11 +123,10 @@ class InProcess:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedArtifact:
-    """An artifact that a session of the sandbox has loaded. Its results are put on ``device``."""
+    """An artifact that a session of the sandbox has loaded."""
 
     session: SandboxSession
     artifact: Artifact
-    device: str
 
     def run(
         self, call: Call, *, seed: int, limit: float, anew: bool = True, state: bool = False
@@ -149,8 +148,7 @@ class LoadedArtifact:
             value = self.artifact.unpack_outputs(outcome.value)
         except Exception as error:
             return raised(error), tensors
-        here = Call((value,)).to(self.device).args[0]
-        return Returned(here, _inputs_after(own, packed, outcome.inputs).to(self.device)), tensors
+        return Returned(value, _inputs_after(own, packed, outcome.inputs)), tensors
 
 
 @dataclass
@@ -162,7 +160,6 @@ class InSandbox:
 
     artifact: Artifact
     open: Callable[[], SandboxSession]
-    device: str
     left: Callable[[], float]
     session: SandboxSession | None = field(default=None, repr=False)
     isolated: bool = True
@@ -209,7 +206,7 @@ class InSandbox:
                 found.append(found[-1])  # the process is gone, and the state with it
                 continue
             session = self._opened()
-            loaded = LoadedArtifact(session=session, artifact=self.artifact, device=self.device)
+            loaded = LoadedArtifact(session=session, artifact=self.artifact)
             limit = self.left()
             found.append(loaded.run(call, seed=seed, limit=limit, anew=not found, state=state))
         return found

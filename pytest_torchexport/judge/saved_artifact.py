@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.judge import loading
+from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.observe import Outcome, Tensors
 from pytest_torchexport.sandbox.session import SandboxSession
 
@@ -39,6 +40,7 @@ class SavedArtifact:
 
     def open_file(self, path: Path, device: str | None = None) -> SandboxSession:
         """Load a file of the same artifact."""
+        cuda.release()
         source = loading.source_of(
             self.plan,
             path,

@@ -95,6 +95,8 @@ def is_out_of_memory(text: str) -> bool:
         "bad_alloc",
         "bad allocation",
         "not enough memory",
+        "out of memory",  # CUDA's own, and cuBLAS's and cuDNN's:
+        "STATUS_ALLOC_FAILED",
     )
     return any(word in text for word in words)
 

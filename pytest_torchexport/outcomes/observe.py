@@ -17,7 +17,7 @@ import torch
 
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import clone, is_plain
-from pytest_torchexport.outcomes import machine
+from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import message_and_line, printable
 from pytest_torchexport.results.failures import ends_the_test
@@ -251,8 +251,7 @@ def seed_everything(seed: int) -> None:
     """Seed torch on all devices, numpy and ``random``."""
     # Not torch.manual_seed: while CUDA is not initialized, each call formats and queues a stack.
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.manual_seed_all(seed)
+    cuda.seed(seed)
     random.seed(seed)
     numpy = sys.modules.get("numpy")
     if numpy is not None:
@@ -270,7 +269,8 @@ def observe(
 
     ``run`` may run it with a time limit of its own (in a thread); if that limit passes, the outcome
     is TimedOut. What ends the test (Ctrl-C, pytest.skip) passes through. Raises Ineffective if
-    something of the machine ran out.
+    something of the machine ran out, cuda.ContextLost if nothing can be run on CUDA after the call,
+    and torch.OutOfMemoryError if the device is full.
     """
     own = call.clone()
     given = _Given(own)
@@ -279,7 +279,9 @@ def observe(
 
     def go() -> Any:
         with torch.no_grad():
-            return function(*own.args, **own.kwargs)
+            value = function(*own.args, **own.kwargs)
+        cuda.wait_for(own.args, dict(own.kwargs), value)
+        return value
 
     try:
         value = go() if run is None else run(go)
@@ -288,8 +290,9 @@ def observe(
             raise  # the limit of the whole item
         return TimedOut(0.0)
     except BaseException as error:  # sys.exit in a forward is an outcome too
-        if ends_the_test(error):
+        if ends_the_test(error) or isinstance(error, torch.OutOfMemoryError):
             raise
+        cuda.raise_if_lost()
         machine.raise_fault(error)
         return raised(error)
     finally:

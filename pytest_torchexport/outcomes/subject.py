@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.copying import copied_module, tensors_in
 from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.results.source_line import is_users
@@ -296,8 +297,8 @@ def _schema_signature(forward: Any) -> inspect.Signature | None:
     return inspect.Signature(parameters)
 
 
-def missing_device(device: str) -> str | None:
-    """Return why a device cannot be used here, or None."""
+def unusable_device(device: str) -> str | None:
+    """Return why a device cannot be used in this process, or None."""
     if device == "cpu":
         return None
     if not torch.cuda.is_available():
@@ -305,4 +306,8 @@ def missing_device(device: str) -> str | None:
     index = torch.device(device).index or 0
     if index >= torch.cuda.device_count():
         return f"device {device!r}: there are only {torch.cuda.device_count()} CUDA devices here"
+    if cuda.lost():
+        return (
+            f"device {device!r}: an earlier call made CUDA unusable in this process ({cuda.lost()})"
+        )
     return None

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport import torch_private
+from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.results.source_line import SourceLine, is_users, short_path, source_line
 
 MAX_WARNINGS = 20
@@ -106,6 +107,7 @@ def quiet(device: str) -> Iterator[CapturedOutput]:
     output = _Bounded()
     try:
         with ExitStack() as stack:
+            cuda.initialize(device)
             stack.enter_context(_random_streams())
             stack.enter_context(_process_settings())
             stack.enter_context(torch_globals(device))
@@ -148,8 +150,7 @@ def _process_settings() -> Iterator[None]:
 @contextmanager
 def _random_streams() -> Iterator[None]:
     cpu, python = torch.get_rng_state(), random.getstate()
-    initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    cuda = torch.cuda.get_rng_state_all() if initialized else None
+    devices = cuda.random_states()
     numpy = sys.modules.get("numpy")
     kept = numpy.random.get_state() if numpy is not None else None
     try:
@@ -157,22 +158,14 @@ def _random_streams() -> Iterator[None]:
     finally:
         torch.set_rng_state(cpu)
         random.setstate(python)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
+        cuda.set_random_states(devices)
         if numpy is not None and kept is not None:
             numpy.random.set_state(kept)
 
 
-Switch = tuple[Callable[[], Any], Callable[[Any], Any], Any]
-
-
-def _attribute(owner: Any, name: str, value: Any) -> Switch:
-    return (lambda: getattr(owner, name), lambda kept: setattr(owner, name, kept), value)
-
-
-def _switches(device: str) -> list[Switch]:
+def _switches(device: str) -> list[cuda.Switch]:
     """Return (read, write, value during a check, or None to leave it) of each global setting."""
-    found: list[Switch] = [
+    found: list[cuda.Switch] = [
         (torch.get_num_threads, torch.set_num_threads, 1),
         (torch.get_default_dtype, torch.set_default_dtype, None),
         (torch.is_grad_enabled, torch.set_grad_enabled, None),
@@ -181,28 +174,7 @@ def _switches(device: str) -> list[Switch]:
         (torch.is_anomaly_enabled, torch.set_anomaly_enabled, None),
         (os.getcwd, os.chdir, None),
     ]
-    off = device.startswith("cuda")
-    return found + _full_precision(off=off)
-
-
-def _full_precision(*, off: bool) -> list[Switch]:
-    """Return the switches of TF32, which on CUDA is off during a check.
-
-    Under the names that the user uses: torch refuses to read ``allow_tf32`` once the newer
-    ``fp32_precision`` was written, and the reverse would happen to the user after the check.
-    """
-    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    try:
-        legacy = [_attribute(part, "allow_tf32", False if off else None) for part in (cuda, cudnn)]
-        for read, _, _ in legacy:
-            read()
-    except RuntimeError:
-        parts = [cuda, getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None)]
-        value = "ieee" if off else None
-        return [
-            _attribute(p, "fp32_precision", value) for p in parts if hasattr(p, "fp32_precision")
-        ]
-    return legacy
+    return found + cuda.switches(device)
 
 
 def _default_device() -> torch.device | None:

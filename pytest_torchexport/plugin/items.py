@@ -85,7 +85,8 @@ def default_devices() -> tuple[str, ...]:
     """Return cpu, and cuda if torch has one. Imports torch."""
     import torch
 
-    return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    # Not is_available: it initializes the driver, which no fork of this process could use then.
+    return ("cpu", "cuda") if torch.cuda.device_count() else ("cpu",)
 
 
 def parameters(found: Sequence[Variant]) -> list[Any]:

@@ -26,7 +26,7 @@ _FIELDS = {
     "call": {"value"},
 }
 # A failed request has one of these instead.
-_FAILED = {"raised", "not_transferable", "exhausted"}
+_FAILED = {"raised", "not_transferable", "exhausted", "crashed"}
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,19 @@ class Answer:
     """The answer to one request; fields of other requests are empty.
 
     ``confined``: the kernel guards the process. ``value``: what a called function returned.
+    ``crashed``: why the process is of no further use. ``there``: which tensors of ``returned`` are
+    on the device on which the file was loaded; all of them if None.
     """
 
     raised: Raised | None = None
     not_transferable: NotTransferable | None = None
     exhausted: str | None = None
+    crashed: str | None = None
     found: Mapping[str, Any] = field(default_factory=dict)
     confined: bool = False
     value: Any = None
     returned: Any = None
+    there: list[bool] | None = None
     inputs: Call | None = None
     state: Tensors = field(default_factory=dict)
 
@@ -118,10 +122,12 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "raised": _raised,
     "not_transferable": _not_transferable,
     "exhausted": _text,
+    "crashed": _text,
     "found": _by_name,
     "confined": bool,
     "value": lambda value: value,
     "returned": lambda value: value,
+    "there": lambda value: list(map(bool, _list(value))),
     "inputs": _inputs,
     "state": _state,
 }

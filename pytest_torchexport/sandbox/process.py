@@ -35,6 +35,7 @@ _INHERITED = (
     "ATEN_CPU_CAPABILITY",
     "CUBLAS_WORKSPACE_CONFIG",
     "CUDA_DEVICE_ORDER",
+    "CUDA_LAUNCH_BLOCKING",
     "CUDA_VISIBLE_DEVICES",
     "KMP_DUPLICATE_LIB_OK",
     "LANG",
@@ -47,13 +48,21 @@ _INHERITED = (
     "ONEDNN_DEFAULT_FPMATH_MODE",
     "ONEDNN_MAX_CPU_ISA",
     "PATH",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",
     "SYSTEMROOT",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
 )
 # One thread, as in the session; and no telemetry: ONNX Runtime would write an identifier and
 # connect to the network, and warns on stderr if it cannot
 # (https://github.com/microsoft/onnxruntime/pull/27379).
-_SET = {"OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
+# A library that asks for CUDA while a server imports it must not initialize the driver there: the
+# children could not use it.
+_SET = {
+    "OMP_NUM_THREADS": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+}
 # Variables in which libraries look for a directory to write to.
 _HOMES = ("HOME", "TEMP", "TMP", "TMPDIR", "USERPROFILE")
 # The number of a server's first request, which imports its library.

@@ -225,10 +225,19 @@ class SandboxProcess:
             if ran_out is not None:
                 self.close()
                 raise ran_out
-        if answer.exhausted is not None:
-            text = f": {answer.exhausted}" if answer.exhausted else ""
-            return self._end(Crashed(f"it {self._out_of_memory()}{text}"))
-        return answer
+        crashed = self._crashed(answer)
+        return self._end(crashed) if crashed is not None else answer
+
+    def _crashed(self, answer: Answer) -> Crashed | None:
+        """Return the outcome of a process that is of no further use, as it says itself."""
+        if answer.crashed is not None:
+            return Crashed(answer.crashed)
+        if answer.exhausted is None:
+            return None
+        text = f": {answer.exhausted}" if answer.exhausted else ""
+        # A GPU's memory is also taken by others.
+        others = self._source.memory_bytes is None
+        return Crashed(f"it {self._out_of_memory()}{text}", from_outside=others)
 
     def _end_malformed(self, what: str) -> Crashed | TimedOut:
         return self._end(
@@ -285,9 +294,9 @@ class SandboxSession(SandboxProcess):
     ) -> tuple[Outcome, Tensors]:
         """Call the artifact (tensors on the CPU) and return its outcome, within ``limit`` seconds.
 
-        It starts from its loaded state if ``anew``, else from where the last call ended. If
-        ``state``, its tensors after the call are returned by name. A call that cannot be sent is
-        NotTransferable.
+        Its tensors are on the device on which the artifact left them. It starts from its loaded
+        state if ``anew``, else from where the last call ended. If ``state``, its tensors after the
+        call are returned by name. A call that cannot be sent is NotTransferable.
         """
         if self._ended is not None:
             return self._ended, {}
@@ -309,12 +318,21 @@ class SandboxSession(SandboxProcess):
         left = answer.inputs or call
         if len(list(left.tensors())) != len(list(call.tensors())):
             return self._end_malformed("inputs that were not given"), {}
-        return Returned(answer.returned, left), answer.state
+        device = self._source.device
+        outputs = Call((answer.returned,))
+        there = answer.there or [True] * len(outputs.tensors())
+        if len(outputs.tensors()) != len(there):
+            return self._end_malformed("outputs that it did not place"), {}
+        (value,) = outputs.to(device, there).args
+        return Returned(value, left.to(device)), self._placed(answer.state)
 
     def tensors(self, limit: float) -> Tensors:
         """Return its parameters and buffers as loaded, by name; none if its process is gone."""
         answer = self._exchange({"do": "state"}, "state", limit) if self._ended is None else None
-        return answer.state if isinstance(answer, Answer) else {}
+        return self._placed(answer.state) if isinstance(answer, Answer) else {}
+
+    def _placed(self, state: Tensors) -> Tensors:
+        return {name: tensor.to(self._source.device) for name, tensor in state.items()}
 
 
 class SandboxFunctionCall(SandboxProcess):

@@ -14,6 +14,7 @@ import torch
 
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import tree_map
+from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.observe import Raised, Returned, State, observe, tensors_of
 from pytest_torchexport.outcomes.torch_state import torch_globals
 from pytest_torchexport.sandbox import child, tensors
@@ -31,6 +32,8 @@ class WithTorch:
     def load(self, message: dict[str, Any]) -> dict[str, Any]:
         """Load the file and return the facts that its format reads in it."""
         self._device = message["device"]
+        # Now, while the driver may still open what it needs.
+        cuda.initialize(self._device)
         self._settings.enter_context(torch_globals(self._device))
         opened = child.guarded(message, message["load"], message["read"])
         load, read = opened.functions
@@ -56,7 +59,10 @@ class WithTorch:
         call = Call(message["args"], message["kwargs"])
         call = _with_traits(call, zip(message["layouts"], message["gradients"], strict=True))
         call = call.to(self._device)
-        outcome = observe(self._loaded, call, seed=message["seed"])
+        try:
+            outcome = observe(self._loaded, call, seed=message["seed"])
+        except cuda.ContextLost as error:
+            return {"crashed": f"it made CUDA unusable for its process: {error}"}
         state = tensors_of(_module(self._loaded)) if message["state"] else {}
         if isinstance(outcome, Raised):
             line = outcome.where
@@ -66,7 +72,9 @@ class WithTorch:
         left = outcome.inputs
         written = any(times_written(tensor) for tensor in left.tensors())
         inputs = {"inputs": [list(left.args), dict(left.kwargs)]} if written else {}
-        return {"returned": outcome.value, "state": state, **inputs}
+        there = [tensor.device.type != "cpu" for tensor in Call((outcome.value,)).tensors()]
+        placed = {} if self._device == "cpu" else {"there": there}
+        return {"returned": outcome.value, "state": state, **placed, **inputs}
 
 
 def _refuse_entries(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The contract that every target passes, whatever it exports to."""
+"""The contract that every target passes, whatever it exports to; on CUDA: tests/gpu."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from pytest_torchexport import check_export, targets
 from pytest_torchexport.config import names
 from pytest_torchexport.targets import NotApplicable
 from pytest_torchexport.testing import TargetContract
-
-DEVICES = ["cpu", "cuda"]
 
 
 class Affine(torch.nn.Module):
@@ -37,15 +35,6 @@ class TestEveryTarget(TargetContract):
     @pytest.fixture
     def target(self, name: str) -> targets.Target:
         return targets.get(name)
-
-    @pytest.fixture(params=DEVICES)
-    def device(self, request: pytest.FixtureRequest, target: targets.Target) -> str:
-        if request.param == "cuda" and not torch.cuda.is_available():
-            pytest.skip("torch.cuda.is_available() is false here")
-        reason = target.unavailable(request.param)
-        if reason:
-            pytest.skip(reason)
-        return request.param
 
     @pytest.fixture
     def module(self) -> torch.nn.Module:

@@ -51,6 +51,12 @@ _MESSAGES = (
 )
 
 
+def indexed(device: str) -> str:
+    """Return the device with its index: ``cuda`` is ``cuda:0``."""
+    kind, _, index = device.partition(":")
+    return f"{kind}:{index or 0}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class BakedDevice:
     """A device that is a constant of a program.

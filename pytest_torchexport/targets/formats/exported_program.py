@@ -27,6 +27,7 @@ from pytest_torchexport.targets.formats.devices import (
     BakedDevice,
     Operation,
     baked_devices,
+    indexed,
     must_be_together,
 )
 from pytest_torchexport.targets.formats.facts import ProgramFacts
@@ -105,13 +106,23 @@ class LoadedProgram:
 
 
 def load(path: Path, device: str) -> LoadedProgram:
-    """Load the file and move the program to the device. The file can hold code, which this runs."""
+    """Load the file and move the program to the device. The file can hold code, which this runs.
+
+    A program that is there already keeps the operations that it makes on other devices.
+    """
     program = torch.export.load(path)
-    if device != "cpu":
+    if any(home != indexed(device) for home in _homes(program)):
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
     return LoadedProgram(program)
+
+
+def _homes(program: torch.export.ExportedProgram) -> Iterator[str]:
+    """Yield the devices of a program's inputs, weights included; the CPU if it has none."""
+    tensors = [_tensor(node) for node in program.graph.nodes if node.op == "placeholder"]
+    found = [indexed(str(tensor.device)) for tensor in tensors if tensor is not None]
+    yield from found or [indexed("cpu")]
 
 
 def read(path: Path, loaded: LoadedProgram) -> ExportedProgramFacts:

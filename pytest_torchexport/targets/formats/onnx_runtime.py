@@ -29,6 +29,9 @@ INSTALL = {
 FATAL = 4
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
+# As torch is set during a check: without TF32, and without kernels picked by measuring their time.
+CUDA_SETTINGS = {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}
+
 
 def unavailable(device: str, needs: Sequence[str]) -> str | None:
     """Return why ONNX cannot be checked on this device, with the command that helps; else None."""
@@ -53,8 +56,11 @@ def open_session(path: Path, device: str) -> Any:
     options.log_severity_level = FATAL
     kind, _, index = device.partition(":")
     wanted = PROVIDERS[kind]
-    # TF32 is the default of ONNX Runtime's CUDA provider, and off in torch's own check.
-    settings = {"device_id": index or "0", "use_tf32": "0"} if kind == "cuda" else {}
+    settings = {}
+    if kind == "cuda":
+        # Without torch, nothing else has loaded CUDA's libraries from where pip installs them.
+        onnxruntime.preload_dlls()
+        settings = CUDA_SETTINGS | {"device_id": index or "0"}
     session = onnxruntime.InferenceSession(str(path), options, providers=[(wanted, settings)])
     actual = session.get_providers()[0]
     if actual != wanted:

@@ -24,6 +24,7 @@ from pytest_torchexport.sandbox.libraries import LIBRARIES, library_named
 from pytest_torchexport.sandbox.process import Server
 from pytest_torchexport.sandbox.session import SandboxSession
 from pytest_torchexport.targets.base import DirectArtifact
+from pytest_torchexport.targets.formats.devices import indexed
 from pytest_torchexport.targets.onnx import OnnxArtifact
 from tests import hostile
 
@@ -306,7 +307,7 @@ def second_device(monkeypatch):
         other = dataclasses.replace(case.plan, seed=case.plan.seed + 1)
         return plain(dataclasses.replace(case, plan=other), "cpu", call)
 
-    monkeypatch.setattr(serving, "missing_device", lambda _: None)
+    monkeypatch.setattr(serving, "unusable_device", lambda _: None)
     monkeypatch.setattr(serving, "_outcome_on", on)
 
 
@@ -342,7 +343,7 @@ def test_what_is_wrong_on_another_device_fails(second_device, monkeypatch):
     [("cuda", "cuda:0", True), ("cuda:0", "cuda:1", False), ("cpu", "cuda", False)],
 )
 def test_which_names_are_those_of_one_device(device, other, one):
-    assert (serving._indexed(device) == serving._indexed(other)) == one
+    assert (indexed(device) == indexed(other)) == one
 
 
 # -- directories -----------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.targets import TargetTraits
 
 
@@ -153,6 +154,11 @@ def _no_memory(x):
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
 
 
+def _no_cuda(x):
+    cuda._lost.append("CUDA error: device-side assert triggered")
+    raise RuntimeError("CUDA error: device-side assert triggered")
+
+
 class Stateful:
     """Something whose module counts its calls."""
 
@@ -193,6 +199,7 @@ PRINTS = Loads(lambda text: _prints)
 NONSENSE = Loads(_says_nonsense)
 STATEFUL = Loads(lambda text: Stateful())
 NO_MEMORY = Loads(lambda text: _no_memory)
+NO_CUDA = Loads(lambda text: _no_cuda)
 NATIVE_WRITE = Loads(lambda text: lambda x: ctypes.CDLL(None).creat(os.fsencode(text), 0o600))
 WHERE = Loads(_where)
 

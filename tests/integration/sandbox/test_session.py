@@ -110,7 +110,20 @@ def test_a_limit_is_named_only_where_there_is_one(load, monkeypatch):
     monkeypatch.setattr(Source, "memory_bytes", None)
     session = load("NO_MEMORY")
     assert session.problem is None
-    assert run(session).reason == "it ran out of memory: CUDA out of memory. Tried to allocate"
+    outcome = run(session)
+    assert outcome.reason == "it ran out of memory: CUDA out of memory. Tried to allocate"
+    assert outcome.from_outside  # others may have taken it
+
+
+def test_a_process_that_has_lost_cuda_has_crashed(load):
+    session = load("NO_CUDA")
+    outcome = run(session)
+    assert isinstance(outcome, Crashed)
+    assert outcome.reason == (
+        "it made CUDA unusable for its process: CUDA error: device-side assert triggered"
+    )
+    assert not outcome.from_outside
+    assert session.over
 
 
 def test_output_without_end_is_told_with_the_limit(ways, load):

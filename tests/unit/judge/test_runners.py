@@ -75,7 +75,6 @@ def isolated(*sessions, artifact=None):
     return InSandbox(
         artifact=artifact or Artifact(),
         open=lambda: waiting.pop(0),
-        device="cpu",
         left=lambda: 3.0,
     )
 
@@ -85,7 +84,7 @@ def returned(value, *left):
 
 
 def loaded(session, artifact):
-    return LoadedArtifact(session=session, artifact=artifact, device="cpu")
+    return LoadedArtifact(session=session, artifact=artifact)
 
 
 # -- loaded ----------------------------------------------------------------------------------------

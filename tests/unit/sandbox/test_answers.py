@@ -22,6 +22,8 @@ from pytest_torchexport.sandbox import answers, wire
         ("load", {"raised": ["one", "two", "three"]}),
         ("load", {"raised": ["one", "two", ["net.py", "3", "x"]]}),
         ("load", {"exhausted": 3}),
+        ("run", {"crashed": 3}),
+        ("run", {"returned": 1, "state": {}, "there": 3}),
         ("run", {"returned": 1}),
         ("run", {"returned": 1, "state": {"weight": 3}}),
         ("run", {"returned": 1, "state": {}, "inputs": [1]}),

@@ -1,0 +1,162 @@
+"""outcomes/cuda.py: the verdicts on a GPU that is lost or full, with facts that a test makes up."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport import check_export
+from pytest_torchexport.checks import exporting, preparing
+from pytest_torchexport.eager.reference import Reference
+from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.judge.case import Prepared
+from pytest_torchexport.judge.runners import InProcess
+from pytest_torchexport.outcomes import cuda
+from pytest_torchexport.outcomes.subject import Subject
+
+FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB"
+
+
+def check(**options):
+    options = {"target": "trace", "max_examples": 2, "checks": ("parity",), **options}
+    return check_export(nn.Linear(3, 3), (torch.ones(2, 3),), **options)
+
+
+@pytest.fixture
+def artifact_raises(monkeypatch):
+    """Return a function that makes the artifact raise at its second call."""
+
+    def install(error):
+        calls = []
+
+        def run(self, call, seed):
+            calls.append(call)
+            if len(calls) > 1:
+                raise error
+            return plain(self, call, seed)
+
+        plain = InProcess.run
+        monkeypatch.setattr(InProcess, "run", run)
+
+    return install
+
+
+def test_an_artifact_that_loses_the_context_is_red_with_its_call(artifact_raises):
+    artifact_raises(cuda.ContextLost("CUDA error: device-side assert triggered"))
+    verdict = check()
+    assert verdict.failure == "ArtifactCrashed", verdict
+    assert "made CUDA unusable for the rest of this process" in verdict.reason
+    assert any("CUDA_LAUNCH_BLOCKING" in line for line in verdict.details)
+
+
+def test_eager_that_loses_the_context_is_not_a_fault_of_the_artifact(monkeypatch):
+    def lost(self, function, call, seed):
+        with self._running():
+            raise cuda.ContextLost("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(Reference, "_observe", lost)
+    verdict = check()
+    assert verdict.failure == "SpecError"
+    assert verdict.reason.startswith("eager made CUDA unusable")
+
+
+@pytest.mark.parametrize(("strict", "status"), [(False, "skipped"), (True, "failed")])
+def test_a_full_device_judges_nothing(artifact_raises, strict, status):
+    artifact_raises(torch.OutOfMemoryError(FULL))
+    verdict = check(strict=strict)
+    assert verdict.status == status
+    assert "cpu is out of memory: CUDA out of memory" in verdict.reason
+    assert verdict.failure == ("Ineffective" if strict else None)
+
+
+def test_a_failure_that_was_found_before_the_device_was_full_counts(monkeypatch):
+    calls = []
+    plain = InProcess.run
+
+    def run(self, call, seed):
+        calls.append(call)
+        if len(calls) > 8:
+            raise torch.OutOfMemoryError(FULL)
+        outcome = plain(self, call, seed)
+        outcome.value.add_(1)
+        return outcome
+
+    monkeypatch.setattr(InProcess, "run", run)
+    assert check().failure == "OutputsDiffer"
+
+
+def test_eager_that_runs_on_the_cpu_only_is_said_to(monkeypatch):
+    """The device is the CPU under another name, and eager's weights do not fit there."""
+
+    def to(self, device):
+        if device == "cuda":
+            self.module.weight = nn.Parameter(torch.ones(3, 4))
+        return self
+
+    monkeypatch.setattr(Subject, "to", to)
+    monkeypatch.setattr(Call, "to", lambda self, *_: self)
+    monkeypatch.setattr(preparing, "unusable_device", lambda _: None)
+    verdict = check(device="cuda")
+    assert verdict.failure == "SpecError"
+    assert "eager raises on cuda, and not on the CPU" in verdict.reason
+
+
+def test_the_users_module_and_calls_are_examined_on_the_cpu(monkeypatch):
+    moved = []
+    plain = Subject.to, Call.to
+
+    def subject_to(self, device):
+        moved.append((self.name, device))
+        return plain[0](self, device)
+
+    def call_to(self, device, *which):
+        moved.append(("call", device))
+        return plain[1](self, device, *which)
+
+    monkeypatch.setattr(Subject, "to", subject_to)
+    monkeypatch.setattr(Call, "to", call_to)
+    assert check().status == "passed"
+    assert moved[:2] == [("call", "cpu"), ("Linear", "cpu")]
+
+
+def test_calls_for_which_a_device_has_no_memory_are_left_out_with_a_note(monkeypatch):
+    plain = Reference._on_device
+    sizes = []
+
+    def on_device(self, call, device, seed):
+        sizes.append(call.args[0].shape[0])
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError(FULL)
+        return plain(self, call, "cpu", seed)
+
+    monkeypatch.setattr(Reference, "_on_device", on_device)
+    monkeypatch.setattr(Subject, "to", lambda self, *_: self)
+    monkeypatch.setattr(Call, "to", lambda self, *_: self)
+    monkeypatch.setattr(preparing, "unusable_device", lambda _: None)
+    verdict = check(device="cuda")
+    assert verdict.status == "passed", verdict
+    assert max(sizes) > 2
+    assert any("left out: cuda: OutOfMemoryError" in note for note in verdict.notes), verdict.notes
+
+
+def test_only_a_module_on_the_cpu_is_tried_in_a_fork(monkeypatch):
+    """CUDA that another item has initialized cannot be used in a fork."""
+    tried = []
+
+    class Catches(nn.Module):
+        def forward(self, x):
+            try:
+                return x.view(1000)
+            except RuntimeError:
+                return x * 2
+
+    monkeypatch.setattr(Prepared, "exported", lambda *given: tried.extend(given[2:]))
+    monkeypatch.setattr(exporting, "survived", lambda action, _: bool(action()))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", list)
+    verdict = check_export(Catches(), (torch.ones(2, 3),), target="trace", max_examples=2)
+    assert verdict.failure == "ExportRefused", verdict
+    assert tried == ["cpu"]

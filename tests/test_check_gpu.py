@@ -1,0 +1,72 @@
+"""Hold that scripts/check-gpu says where CUDA is missing, what failed, and what it did not run."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "check-gpu"
+
+
+@pytest.fixture(scope="module")
+def script():
+    loader = importlib.machinery.SourceFileLoader("check_gpu", str(SCRIPT))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("check_gpu", loader))
+    sys.modules["check_gpu"] = module
+    loader.exec_module(module)
+    return module
+
+
+def test_without_cuda_it_says_so_and_ends_with_2():
+    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT)], env=hidden, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == ("check-gpu: torch.cuda.is_available() is false: nothing was checked\n")
+
+
+def test_a_part_without_time_is_not_run_and_said_so(script):
+    row = script._run(script.PARTS[0], "cpu", time.monotonic())
+    assert row.result == "not run: out of time"
+
+
+CASES = """<testsuites><testsuite>
+<testcase name="one"/>{}<testcase name="three"><skipped/></testcase>
+</testsuite></testsuites>"""
+RED = '<testcase name="two"><failure>no</failure></testcase>'
+
+
+@pytest.mark.parametrize(
+    ("code", "xml", "output", "result", "trouble"),
+    [
+        (0, CASES.format(""), "", "passed", ()),
+        (1, CASES.format(RED), "", "FAILED", ("two",)),
+        (
+            2,
+            CASES.format(""),
+            "!!! out of time after one",
+            "passed, not to its end",
+            ("out of time after one",),
+        ),
+        (2, CASES.format(""), "interrupted", "FAILED", ("interrupted",)),
+        (None, None, "killed", "FAILED", ("killed",)),
+        (4, None, "usage", "FAILED", ("usage",)),
+        (5, "<testsuites/>", "no tests ran", "FAILED", ("no tests ran",)),
+    ],
+)
+def test_what_a_part_came_to(script, tmp_path, code, xml, output, result, trouble):
+    report = tmp_path / "report.xml"
+    if xml is not None:
+        report.write_text(xml)
+    row = script._row(script.PARTS[0], code, report, output, 1.0)
+    assert (row.result, row.trouble) == (result, trouble)
+    assert any(line.startswith(f"| {row.name} |") for line in script._table([row], "facts"))

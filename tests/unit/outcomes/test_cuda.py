@@ -1,0 +1,169 @@
+"""outcomes/cuda.py: with facts of CUDA that a test makes up, on machines that have none."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.outcomes import cuda
+from pytest_torchexport.outcomes.observe import Raised, Returned, observe
+from pytest_torchexport.outcomes.subject import Subject, unusable_device
+from pytest_torchexport.outcomes.torch_state import quiet
+
+ASSERT = "CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later"
+
+
+class Gpu:
+    """What torch says of a GPU, and what was asked of it. ``error``: why it cannot be used."""
+
+    def __init__(self):
+        self.error = None
+        self.asked = []
+
+    def synchronize(self, device=None):
+        self.asked.append(device)
+        if self.error is not None:
+            raise RuntimeError(self.error)
+
+    def ask(self, name, *_):
+        self.asked.append(name)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    fake = Gpu()
+    monkeypatch.setattr(cuda, "_lost", [])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", fake.synchronize)
+    for name in ("get_rng_state_all", "set_rng_state_all", "manual_seed_all", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, partial(fake.ask, name))
+    return fake
+
+
+class There(torch.Tensor):
+    """A tensor that says it is on CUDA."""
+
+    is_cuda = True
+
+
+# -- settings --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_the_precision_of_products_comes_back_as_the_user_set_it(precision):
+    torch.set_float32_matmul_precision(precision)
+    try:
+        with quiet("cuda"):
+            assert not torch.backends.cuda.matmul.allow_tf32
+        # torch refuses to read this if only a part of what it set was put back.
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize(("device", "inside"), [("cuda:0", (False, True)), ("cpu", (True, False))])
+def test_cudnn_picks_its_kernels_alike_in_each_run(monkeypatch, device, inside):
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "benchmark", True)
+    with quiet(device):
+        assert (cudnn.benchmark, cudnn.deterministic) == inside
+    assert (cudnn.benchmark, cudnn.deterministic) == (True, False)
+
+
+def test_nothing_is_asked_of_a_gpu_that_nobody_uses(gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    with quiet("cpu"):
+        observe(nn.Identity(), Call((torch.ones(2).as_subclass(There),)), seed=0)
+        cuda.release()
+    assert gpu.asked == []
+    assert cuda.lost() == ""
+
+
+# -- errors that arrive late, and a lost context ---------------------------------------------------
+
+
+def test_a_call_waits_for_its_devices(gpu):
+    x = torch.ones(2).as_subclass(There)
+    cuda.wait_for((x,), {"again": [x]}, torch.ones(2))
+    assert gpu.asked == [x.device]
+
+
+def test_an_error_that_arrives_late_is_the_outcome_of_its_call(gpu, monkeypatch):
+    def late(*values):
+        raise RuntimeError("CUDA error: invalid configuration argument")
+
+    monkeypatch.setattr(cuda, "wait_for", late)
+    outcome = observe(nn.Identity(), Call((torch.ones(2),)), seed=0)
+    assert isinstance(outcome, Raised)
+    assert "invalid configuration" in outcome.message
+    assert cuda.in_use()
+
+
+def test_a_call_that_loses_the_context_is_named_and_nothing_is_asked_of_cuda_any_more(gpu):
+    def forward(x):
+        gpu.error = ASSERT
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    assert unusable_device("cuda") is None
+    with pytest.raises(cuda.ContextLost, match=r"^CUDA error: device-side assert triggered$"):
+        observe(forward, Call((torch.ones(2),)), seed=0)
+    assert not cuda.in_use()
+    assert "an earlier call made CUDA unusable in this process" in unusable_device("cuda")
+    assert unusable_device("cpu") is None
+    gpu.asked.clear()
+    with quiet("cpu"):
+        outcome = observe(nn.Identity(), Call((torch.ones(2),)), seed=0)
+        cuda.release()
+    assert isinstance(outcome, Returned)
+    assert gpu.asked == []
+
+
+def test_a_context_that_the_users_own_test_lost_is_recognized_before_an_item(gpu):
+    gpu.error = ASSERT
+    with quiet("cpu"):
+        assert "device-side assert" in unusable_device("cuda")
+    assert "get_rng_state_all" not in gpu.asked
+
+
+def test_the_random_streams_are_put_back_and_unused_memory_is_returned(gpu, monkeypatch):
+    put_back = []
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: ["state"])
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", put_back.append)
+    with quiet("cuda"):
+        cuda.release()
+    assert put_back == [["state"]]
+    assert "empty_cache" in gpu.asked
+
+
+def test_out_of_memory_is_no_outcome_of_a_call():
+    def forward(x):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        observe(forward, Call((torch.ones(2),)), seed=0)
+
+
+# -- devices ---------------------------------------------------------------------------------------
+
+
+def test_a_call_is_moved_as_a_whole_or_in_part():
+    leaf = torch.ones(2, requires_grad=True)
+    call = Call((leaf, 3), {"more": [torch.ones(1, dtype=torch.int64), "text"]})
+    moved = call.to("meta")
+    assert [tensor.device.type for tensor in moved.tensors()] == ["meta", "meta"]
+    assert moved.args[0].requires_grad
+    assert moved.args[0].is_leaf
+    in_part = call.to("meta", [False, True])
+    assert in_part.args[0] is leaf
+    assert in_part.kwargs["more"][0].device.type == "meta"
+
+
+def test_a_subject_is_moved_to_the_device():
+    assert Subject.of(nn.Linear(2, 2)).to("meta").module.weight.device.type == "meta"
