@@ -373,6 +373,7 @@ def _described(item: _Item, case: Case | None, **fields: Any) -> Verdict:
         seconds=dict(log.seconds),
         max_error=log.max_error,
         explained=tuple(log.explained.values()),
+        cautions=tuple(log.cautions),
         ineffective=tuple(log.ineffective),
         self_test=tuple(log.self_test),
         branches=log.branches,

@@ -206,6 +206,8 @@ class Settings:
         legal="names of modules",
         help="Modules that the process that serves your artifacts imports too (libraries of custom "
         "operators, pytree registrations): the clean process imports them before an artifact.",
+        flag=True,
+        metavar="NAMES",
     )
     serve_on: tuple[str, ...] = _row(
         (),

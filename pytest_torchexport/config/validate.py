@@ -131,8 +131,8 @@ def truth(value: Any) -> bool:
 
 
 def module_names(values: Iterable[str]) -> tuple[str, ...]:
-    """Return dotted names of modules."""
-    names = tuple(values)
+    """Return dotted names of modules, also of several in a text with commas."""
+    names = tuple(name for value in values for name in value.split(","))
     for name in names:
         if not all(part.isidentifier() for part in name.split(".")):
             raise ValueError(f"{name!r} is not the name of a module.")

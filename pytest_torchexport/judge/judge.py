@@ -191,7 +191,7 @@ class Judge:
             return False
         if self._reference.returns_nan or self._nan_of_the_example(recipe):
             return False
-        self._log.note("eager returns nan on some generated calls, which are left out")
+        self._log.caution("eager returns nan on some generated calls, which are left out")
         return True
 
     def _nan_of_the_example(self, recipe: Recipe) -> bool:

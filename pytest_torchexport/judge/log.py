@@ -71,6 +71,7 @@ class ItemLog:
     covered: Covered = field(default_factory=Covered)
     uncovered: Uncovered = field(default_factory=Uncovered)
     notes: dict[str, None] = field(default_factory=dict)
+    cautions: dict[str, None] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     max_error: float | None = None
     explained: dict[tuple[str, str], Difference] = field(default_factory=dict)
@@ -88,6 +89,10 @@ class ItemLog:
     def note(self, text: str) -> None:
         """Keep a sentence for the reader, once."""
         self.notes[" ".join(text.split())] = None
+
+    def caution(self, text: str) -> None:
+        """Keep a sentence that the summary shows of a pass, once."""
+        self.cautions[text] = None
 
     def try_call(self, recipe: Recipe) -> None:
         """Record the call that is made next."""

@@ -138,4 +138,4 @@ def _reasons(verdict: Verdict) -> Iterator[tuple[str, str]]:
     if verdict.status == "skipped":
         yield "skip", verdict.reason
     if verdict.status == "passed":
-        yield from (("warn", line) for line in verdict.ineffective)
+        yield from (("warn", line) for line in (*verdict.cautions, *verdict.ineffective))

@@ -43,7 +43,7 @@ def _failure_lines(verdict: Verdict, nodeid: str) -> Iterator[str]:
     yield from _block("branch", map(_branch_line, wrong))
     yield from _block("baked", [", ".join(verdict.baked)] if verdict.baked else [])
     yield from _block("assumed", map(str, verdict.assumed))
-    yield from _block("note", verdict.notes)
+    yield from _block("note", (*verdict.cautions, *verdict.notes))
     yield from _block("warned", verdict.warnings[:3])
     if verdict.kept:
         yield _labelled("kept", verdict.kept)
@@ -165,7 +165,7 @@ def detail_lines(verdict: Verdict) -> Iterator[str]:
     yield from _block("baked", [", ".join(verdict.baked)] if verdict.baked else [])
     yield from _block("assumed", map(str, verdict.assumed))
     yield from _block("weak", verdict.ineffective)
-    yield from _block("note", verdict.notes)
+    yield from _block("note", (*verdict.cautions, *verdict.notes))
     yield from _block("warned", verdict.warnings)
     spent = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in verdict.seconds.items())
     yield _labelled("time", spent)

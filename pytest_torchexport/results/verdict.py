@@ -200,9 +200,10 @@ class Verdict:
     ``reached``: dim to the sizes that were run. ``uncovered``: what the calls left out.
     ``seconds``: step to seconds. ``max_error``: the largest ``|artifact - eager|``. ``explained``:
     differences beyond the dtype's tolerance that are not bugs, the worst per output and cause.
-    ``ineffective``: why a pass may mean little. ``branches``: the conditions of the user's code
-    that calls met. ``isolated``: the artifact was called in a process of its own. ``output``: the
-    end of what it printed there. ``kept``: the artifact's file after a failure.
+    ``cautions``: what to know of a pass; ``ineffective``: why it may mean little. ``branches``: the
+    conditions of the user's code that calls met. ``isolated``: the artifact was called in a process
+    of its own. ``output``: the end of what it printed there. ``kept``: the artifact's file after a
+    failure.
     """
 
     subject: str
@@ -230,6 +231,7 @@ class Verdict:
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     max_error: float | None = None
     explained: tuple[Difference, ...] = ()
+    cautions: tuple[str, ...] = ()
     ineffective: tuple[str, ...] = ()
     self_test: tuple[SeededBug, ...] = ()
     branches: tuple[Branch, ...] = ()

@@ -88,6 +88,22 @@ def test_every_call_of_the_body_is_made_with_its_own_values():
     assert (found.status, found.calls["recorded"]) == ("passed", 1)
 
 
+class Entropy(nn.Module):
+    """Nan at 0, which the example does not have."""
+
+    def forward(self, x):
+        y = x * x.log()
+        return y.nan_to_num() if torch.jit.is_tracing() else y
+
+
+def test_calls_left_out_because_eager_returns_nan_are_a_caution():
+    found = verdict_of(Entropy(), torch.tensor([[0.5, 0.9, 0.2]] * 2), checks=["parity"])
+    assert found.status == "passed", found.reason
+    assert found.cautions == ("eager returns nan on some generated calls, which are left out",)
+    found = verdict_of(nn.Linear(3, 2), X(2, 3), checks=["parity"])
+    assert found.cautions == ()
+
+
 def test_what_refuses_the_example_is_named(monkeypatch):
     found = verdict_of(nn.Linear(3, 2), X(2, 3), filter=lambda **_: False)
     assert (found.failure, found.reason) == ("SpecError", "filter refuses the example itself")

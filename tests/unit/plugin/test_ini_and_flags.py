@@ -84,6 +84,11 @@ def test_flags_may_be_repeated(config_of):
     assert config_of("--torchexport-targets=none").only_targets == ()
 
 
+def test_the_flag_for_imports_takes_commas_and_wins_over_the_ini(config_of):
+    found = config_of("--torchexport-runtime-imports=my.ops,boxes", runtime_imports="other")
+    assert found.settings.runtime_imports == ("my.ops", "boxes")
+
+
 def test_the_flag_for_reports_wins_over_the_ini(config_of):
     found = config_of("--torchexport-report=json:flag.json", report="json:ini.json")
     assert found.settings.report == (("json", "flag.json"),)

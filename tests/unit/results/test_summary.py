@@ -57,6 +57,15 @@ def test_a_weak_pass_is_a_warning():
     ]
 
 
+def test_a_caution_is_a_warning_of_a_pass_alone():
+    careful = verdict(cautions=("eager returns nan",))
+    assert list(summary_lines([result("t.py::a", careful)]))[2:] == [
+        "warn: t.py::a: eager returns nan",
+    ]
+    failed = verdict(status="failed", cautions=("eager returns nan",))
+    assert list(summary_lines([result("t.py::a", failed)]))[2:] == []
+
+
 def test_items_without_a_verdict_have_no_table():
     failed = ItemResult("t.py::a", "failed", ())
     assert list(summary_lines([failed])) == []

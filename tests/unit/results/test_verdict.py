@@ -65,6 +65,7 @@ FULL = Verdict(
     assumed=(Assumption("dim", "dim 0 of x is 'batch'"), Assumption("argument", "n stays 5", "n")),
     baked=("n",),
     notes=("note",),
+    cautions=("caution",),
     warnings=("UserWarning: w",),
     seed=7,
     seconds={"export": 0.5},
