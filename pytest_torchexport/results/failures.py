@@ -132,7 +132,10 @@ class BranchFrozen(Failure):
 
 
 class DimsNarrowed(Failure):
-    """The artifact accepts fewer sizes than were declared."""
+    """The artifact accepts fewer sizes than were declared.
+
+    Or an ONNX file from elsewhere declares a static size for an output that varies.
+    """
 
     title = "the artifact accepts fewer sizes than were declared"
 
