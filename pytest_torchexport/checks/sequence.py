@@ -27,10 +27,11 @@ def weigh(case: Case) -> None:
         failure = other.judge.quietly(recipe) if size in dim.sizes else None
         if failure is not None:
             leaf = next(leaf for leaf in spec.tensors if leaf.shape[0].text == SEQUENCE)
-            shape = " ".join(axis.text for axis in leaf.shape)
+            varies = " ".join(axis.text for axis in leaf.shape)
+            stays = " ".join(axis.fixed(SEQUENCE, dim.example).text for axis in leaf.shape)
             case.log.ineffective.append(
                 f"dim 0 of {leaf.path} is a sequence of {dim.example}: the artifact is not right "
-                f"at {size} ({type(failure).__name__}); if its length varies, declare it: "
-                f'shapes={{{leaf.path!r}: "{shape}"}}'
+                f"at {size} ({type(failure).__name__}); say if its length varies, with "
+                f'shapes={{{leaf.path!r}: "{varies}"}}, or not, with "{stays}"'
             )
             return
