@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from pytest_torchexport.config.named_dims import Expr
 from pytest_torchexport.eager.batch_axes import SEQUENCE
 from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.judge.case import Case
@@ -26,7 +27,7 @@ def weigh(case: Case) -> None:
         recipe = example_recipe(spec, {SEQUENCE: size})
         failure = other.judge.quietly(recipe) if size in dim.sizes else None
         if failure is not None:
-            leaf = next(leaf for leaf in spec.tensors if leaf.shape[0].text == SEQUENCE)
+            leaf = next(leaf for leaf in spec.tensors if leaf.shape[:1] == (Expr(SEQUENCE),))
             varies = " ".join(axis.text for axis in leaf.shape)
             stays = " ".join(axis.fixed(SEQUENCE, dim.example).text for axis in leaf.shape)
             case.log.ineffective.append(
