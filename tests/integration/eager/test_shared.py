@@ -195,7 +195,7 @@ def test_nothing_is_put_back_that_did_not_change():
         (deque([1, 2], maxlen=2), lambda held: held.append(3)),
         ({"inner": {"list": [1]}}, lambda held: held["inner"]["list"].append(2)),
     ],
-    ids=repr,
+    ids=lambda value: getattr(value, "__name__", repr(value)),
 )
 def test_a_container_is_put_back_in_place(made, change):
     class Holds(nn.Module):

@@ -27,7 +27,7 @@ def test_native_code_of_own_files_writes_nowhere_else(load, tmp_path_factory):
 
 @where_it_is
 @pytest.mark.parametrize("trusted", [True, False], ids=["own", "of others"])
-@pytest.mark.parametrize("process", [os.getpid(), os.getppid()])
+@pytest.mark.parametrize("process", [os.getpid(), os.getppid()], ids=["pytest", "its parent"])
 def test_the_environment_of_other_processes_is_not_read(load, process, trusted):
     assert run(load("NATIVE", f"read /proc/{process}/environ", trusted=trusted)).value == -1
     assert run(load("NATIVE", "read /proc/self/environ", trusted=trusted)).value > 0

@@ -32,8 +32,8 @@ where_it_filters = pytest.mark.skipif(
         "socket",
         "session",
         "outlive",
-        f"kill {os.getpid()}",
-        f"attach {os.getpid()}",
+        pytest.param(f"kill {os.getpid()}", id="kill"),
+        pytest.param(f"attach {os.getpid()}", id="attach"),
     ],
 )
 def test_native_code_is_refused(load, what, trusted):
