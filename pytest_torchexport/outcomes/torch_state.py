@@ -42,6 +42,7 @@ _LOGGERS = (
     "torch.export",
     "torch._export",
     "torch._dynamo",
+    "torch._guards",
     "torch.fx",
     "torch.__trace",
     "onnxscript",
@@ -195,21 +196,32 @@ def _set_deterministic(kept: tuple[bool, bool]) -> None:
 @contextmanager
 def torch_globals(device: str) -> Iterator[None]:
     """Set torch for a check during the block, and restore it."""
-    switches = _switches(device)
-    kept = [read() for read, _, _ in switches]
+    with _without_warnings():
+        switches = _switches(device)
+        kept = [read() for read, _, _ in switches]
     try:
-        for read, write, value in switches:
-            if value is not None and read() != value:
-                write(value)
+        with _without_warnings():
+            for read, write, value in switches:
+                if value is not None and read() != value:
+                    write(value)
         with ExitStack() as stack:
             if _default_device() is not None:
                 # Calls are made on the CPU, whatever the user's tests default to.
                 stack.enter_context(torch.device("cpu"))
             yield
     finally:
-        for (read, write, _), value in zip(switches, kept, strict=True):
-            if read() != value:
-                write(value)
+        with _without_warnings():
+            for (read, write, _), value in zip(switches, kept, strict=True):
+                if read() != value:
+                    write(value)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Hide what torch 2.9 says of ``allow_tf32`` whenever it is read, which ``-W error`` would raise."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager
