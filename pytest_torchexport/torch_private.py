@@ -7,6 +7,7 @@ names are those of torch 2.13.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import traceback
@@ -229,6 +230,29 @@ def is_tracing() -> bool:
     """Return True within torch.jit.trace. Always False if torch does not say."""
     answer = getattr(torch.jit, "is_tracing", None)
     return answer is not None and bool(answer())
+
+
+def default_device() -> torch.device | None:
+    """Return the device that the user set as torch's default, None for the CPU.
+
+    torch 2.9 raises if the default was set to None before.
+    """
+    try:
+        device = torch.get_default_device()
+    except AttributeError:
+        return None
+    return None if device.type == "cpu" else device
+
+
+def set_default_device(device: torch.device | None) -> None:
+    """Set torch's default device. None is the CPU, without a mode that makes torch slower.
+
+    Leaves torch as it was before its default was set: torch 2.9 cannot name a default that is None.
+    """
+    torch.set_default_device(device)
+    if device is None and hasattr(torch, "_GLOBAL_DEVICE_CONTEXT"):
+        with contextlib.suppress(AttributeError):
+            del torch._GLOBAL_DEVICE_CONTEXT.device_context
 
 
 def dynamo_is_loaded() -> bool:

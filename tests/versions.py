@@ -35,3 +35,27 @@ class Change:
 
 
 INSTALLED = reports.environment()
+Truth = Mapping[str, str | None]
+
+
+def truth_on(
+    installed: Mapping[str, str], expect: Truth, elsewhere: Mapping[Change, Truth]
+) -> dict[str, str | None]:
+    """Return the truth by target on these versions; of several changes, the last one decides."""
+    found = dict(expect)
+    for change, differing in elsewhere.items():
+        if change.applies(installed):
+            found |= differing
+    return found
+
+
+RNN_UNROLLED = Change(
+    versions="torch<2.13",
+    link="https://github.com/pytorch/pytorch/pull/184872",
+    words="torch.onnx.export unrolls LSTM and GRU over the time steps of the example",
+)
+GUARDS_REFUSED = Change(
+    versions="torch<2.10",
+    link="https://github.com/pytorch/pytorch/pull/165820",
+    words="torch.onnx.export refuses what it can check only when the model runs",
+)

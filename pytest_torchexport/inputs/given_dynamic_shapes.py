@@ -23,7 +23,8 @@ ASSUMED_FACTOR = 2
 UNLIMITED = 2**31
 
 DimSizes = range | tuple[int, ...]
-_HINT = re.compile(r"DimHint\((AUTO|DYNAMIC|STATIC)\b")
+# ``DimHint(AUTO``; in torch 2.9 ``_DimHint(type=<_DimHintType.AUTO: 1>``.
+_HINT = re.compile(r"_?DimHint\((?:type=<_DimHintType\.)?(AUTO|DYNAMIC|STATIC)\b")
 
 
 def read_dynamic_shapes(

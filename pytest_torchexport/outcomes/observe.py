@@ -22,7 +22,13 @@ from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import message_and_line, printable
 from pytest_torchexport.results.failures import ends_the_test
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.torch_private import buffers_of, non_persistent_of, times_written
+from pytest_torchexport.torch_private import (
+    buffers_of,
+    default_device,
+    non_persistent_of,
+    set_default_device,
+    times_written,
+)
 
 
 @dataclass(frozen=True)
@@ -329,7 +335,7 @@ def _globals() -> tuple[torch.dtype, bool, int, Any]:
         torch.get_default_dtype(),
         torch.is_grad_enabled(),
         torch.get_num_threads(),
-        torch.get_default_device(),
+        default_device(),
     )
 
 
@@ -350,8 +356,7 @@ def _put_back(before: tuple[torch.dtype, bool, int, Any]) -> tuple[str, ...]:
         torch.set_num_threads(threads)
         changed.append("number of threads")
     if after[3] != device:
-        # None, not "cpu": a default device is a mode, under which torch leaves its fast paths.
-        torch.set_default_device(None if device.type == "cpu" else device)
+        set_default_device(device)
         changed.append("default device")
     return tuple(changed)
 

@@ -170,18 +170,12 @@ def _switches(device: str) -> list[cuda.Switch]:
         (torch.get_num_threads, torch.set_num_threads, 1),
         (torch.get_default_dtype, torch.set_default_dtype, None),
         (torch.is_grad_enabled, torch.set_grad_enabled, None),
-        (_default_device, torch.set_default_device, None),
+        (torch_private.default_device, torch_private.set_default_device, None),
         (_deterministic, _set_deterministic, None),
         (torch.is_anomaly_enabled, torch.set_anomaly_enabled, None),
         (os.getcwd, os.chdir, None),
     ]
     return found + cuda.switches(device)
-
-
-def _default_device() -> torch.device | None:
-    """Return None for the CPU: a default device is a mode, under which torch is slower."""
-    device = torch.get_default_device()
-    return None if device.type == "cpu" else device
 
 
 def _deterministic() -> tuple[bool, bool]:
@@ -205,7 +199,7 @@ def torch_globals(device: str) -> Iterator[None]:
                 if value is not None and read() != value:
                     write(value)
         with ExitStack() as stack:
-            if _default_device() is not None:
+            if torch_private.default_device() is not None:
                 # Calls are made on the CPU, whatever the user's tests default to.
                 stack.enter_context(torch.device("cpu"))
             yield
@@ -218,7 +212,7 @@ def torch_globals(device: str) -> Iterator[None]:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Hide what torch 2.9 says of ``allow_tf32`` whenever it is read, which ``-W error`` would raise."""
+    """Hide torch 2.9's warning of each read of ``allow_tf32``, which ``-W error`` would raise."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

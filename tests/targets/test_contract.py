@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from versions import GUARDS_REFUSED, INSTALLED, RNN_UNROLLED, truth_on
 
 from pytest_torchexport import check_export, targets
 from pytest_torchexport.config import names
@@ -73,7 +74,11 @@ class Recurrent(torch.nn.Module):
         return self.lstm(x)[0]
 
 
-EXPECTED = {"trace": None, "script": None, "export": "ExportRefused", "onnx": None}
+EXPECTED = truth_on(
+    INSTALLED,
+    {"trace": None, "script": None, "export": "ExportRefused", "onnx": None},
+    {RNN_UNROLLED: {"onnx": "DimsNarrowed"}, GUARDS_REFUSED: {"onnx": "ExportRefused"}},
+)
 
 
 # Each target runs first once, and directly after each other target once.

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from versions import INSTALLED, Change
+from versions import INSTALLED, Change, truth_on
 
 TARGETS = ("trace", "script", "export", "onnx", "onnx_legacy")
 
@@ -61,11 +61,7 @@ class Row:
 
     def truth(self, installed: Mapping[str, str] = INSTALLED) -> dict[str, str | None]:
         """Return the truth by target on these versions; by default, on those of this run."""
-        found = dict(self.expect)
-        for change, differing in self.elsewhere.items():
-            if change.applies(installed):
-                found |= differing
-        return found
+        return truth_on(installed, self.expect, self.elsewhere)
 
     def changed(self) -> tuple[str, ...]:
         """Return the targets whose truth depends on the version."""

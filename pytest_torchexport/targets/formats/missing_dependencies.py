@@ -47,7 +47,7 @@ class Origin:
 WORDS = (
     ("operator", r"We failed to resolve torch\.ops\.(\w+\.[\w.]+) to an operator"),
     ("operator", r"Unknown builtin op: (\w+::\w+(?:\.\w+)*)"),
-    ("class", r"Deserializing (.+?) in pytree is not registered"),
+    ("class", r"Deserializing (.+?) in pytree (?:failed because .+? )?is not registered"),
     ("class", r"Can't deserialize TreeSpec of namedtuple class ([\w.]+)"),
     ("library", r"Unknown type name '__torch__\.torch\.classes\.([\w.]+)'"),
     ("pickle", r"Unsupported global: GLOBAL (\S+) was not an allowed global"),

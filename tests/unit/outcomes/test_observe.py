@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import user_frame
@@ -209,7 +210,7 @@ def test_global_settings_of_torch_are_put_back(fails):
         assert torch.get_default_device() == torch.device("cpu")
         assert torch.is_grad_enabled()
     finally:
-        torch.set_default_device(None)
+        torch_private.set_default_device(None)
         torch.set_default_dtype(torch.float32)
         torch.set_num_threads(threads)
     if not fails:

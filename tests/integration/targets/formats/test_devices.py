@@ -93,7 +93,7 @@ def numbered(self, x):
 
 def put(self, x):
     y = x.clone()
-    y[torch.arange(1)] = 0
+    y[torch.arange(1)] = x[:1]
     return y
 
 
