@@ -6,12 +6,13 @@ calls did there. Containers are put back in place, because other code holds the 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
+import operator
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -30,7 +31,7 @@ _CONTAINERS = (*_OF_NAMES, list, set, deque)
 Restore = Callable[[], None]
 
 
-@contextmanager
+@contextlib.contextmanager
 def put_back(reached: Reached) -> Iterator[None]:
     """Undo after the block what it did to the places that a walk has reached."""
     restores = [
@@ -40,11 +41,10 @@ def put_back(reached: Reached) -> Iterator[None]:
         *map(_content, reached.containers),
         *(_numbers(t) for ref, t in reached.tensors.items() if ref.kind in SHARED and _small(t)),
     ]
-    try:
-        yield
-    finally:
+    with contextlib.ExitStack() as stack:  # runs all of them, also if one raises
         for restore in restores:
-            restore()
+            stack.callback(restore)
+        yield
 
 
 def _names(
@@ -97,7 +97,7 @@ def _content(container: Any) -> Restore:
     kept = copy.copy(container)
 
     def restore() -> None:
-        if _items(container) != _items(kept):
+        if not _alike(container, kept):
             container.clear()
             fill = container.extend if isinstance(container, (list, deque)) else container.update
             fill(kept)
@@ -105,13 +105,18 @@ def _content(container: Any) -> Restore:
     return restore
 
 
-def _items(container: Any) -> Any:
-    """Return the identities of a container's items, so that nobody's ``__eq__`` is called."""
+def _alike(left: Any, right: Any) -> bool:
+    """Return True if two containers hold the same objects; nobody's ``__eq__`` is called."""
+    return len(left) == len(right) and all(map(operator.eq, _items(left), _items(right)))
+
+
+def _items(container: Any) -> Iterator[int]:
+    """Return the identities of a container's items; those of a set, which has no order, sorted."""
     if isinstance(container, set):
-        return frozenset(map(id, container))
+        return iter(sorted(map(id, container)))
     if isinstance(container, dict):
-        return [(id(key), id(value)) for key, value in container.items()]
-    return list(map(id, container))
+        return map(id, itertools.chain.from_iterable(container.items()))
+    return map(id, container)
 
 
 def _small(tensor: torch.Tensor) -> bool:
@@ -122,7 +127,9 @@ def _numbers(tensor: torch.Tensor) -> Restore:
     kept = tensor.detach().clone()
 
     def restore() -> None:
-        with torch.no_grad():
+        # torch refuses to write to an expanded view, or to resize memory that is not its own. If
+        # that is not put back with the tensor's base, the verdict has a note.
+        with torch.no_grad(), contextlib.suppress(RuntimeError):
             if differ(tensor, kept):
                 if tensor.shape != kept.shape:
                     tensor.resize_(kept.shape)

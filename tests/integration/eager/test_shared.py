@@ -168,6 +168,33 @@ def test_what_cannot_be_put_back_is_a_note():
     assert "forward changes global IDS, and the check could not put that back" in checked(Draws())
 
 
+@pytest.mark.parametrize("expanded_first", [True, False])
+def test_an_expanded_tensor_is_put_back_with_its_base_and_all_else_too(expanded_first):
+    """torch refuses to write to the expanded one."""
+    base = torch.zeros(3)
+    tensors = [base.expand(4, 3), base] if expanded_first else [base, base.expand(4, 3)]
+
+    class Holds(nn.Module):
+        one, other = tensors
+        count = 0
+
+    with put_back(reach(Holds())):
+        base.add_(1)
+        Holds.count = 1
+    assert (base.tolist(), Holds.count) == ([0.0] * 3, 0)
+
+
+def test_an_expanded_tensor_whose_base_is_not_reached_is_a_note():
+    class Writes(nn.Module):
+        view = torch.zeros(3).expand(4, 3)
+
+        def forward(self, x):
+            self.view[0].add_(1)
+            return x * 2
+
+    assert "class attribute Writes.view, and the check could not put that back" in checked(Writes())
+
+
 def test_nothing_is_put_back_that_did_not_change():
     class Healthy(nn.Module):
         def __init__(self):
