@@ -27,12 +27,12 @@ def weigh(case: Case) -> None:
         recipe = example_recipe(spec, {SEQUENCE: size})
         failure = other.judge.quietly(recipe) if size in dim.sizes else None
         if failure is not None:
-            leaf = next(leaf for leaf in spec.tensors if leaf.shape[:1] == (Expr(SEQUENCE),))
+            leaf = next(leaf for leaf in spec.tensors if Expr(SEQUENCE) in leaf.shape)
             varies = " ".join(axis.text for axis in leaf.shape)
             stays = " ".join(axis.fixed(SEQUENCE, dim.example).text for axis in leaf.shape)
             case.log.ineffective.append(
-                f"dim 0 of {leaf.path} is a sequence of {dim.example}: the artifact is not right "
-                f"at {size} ({type(failure).__name__}); say if its length varies, with "
+                f"dim {leaf.shape.index(Expr(SEQUENCE))} of {leaf.path} is a sequence of "
+                f"{dim.example}: the artifact is not right at {size} ({type(failure).__name__}); say if its length varies, with "
                 f'shapes={{{leaf.path!r}: "{varies}"}}, or not, with "{stays}"'
             )
             return
