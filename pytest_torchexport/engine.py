@@ -63,8 +63,8 @@ LARGE = 2**24
 KEPT_AFTER = (ArtifactCrashed, ArtifactHung, LoadFailed, RoundTripDiffers)
 # The failure if the item's time is up; of an activity of the artifact's, ArtifactHung.
 _BLAMED: dict[Activity, type[Failure]] = {Activity.PLUGIN: Failure, Activity.EAGER: SpecError}
-# The settings of one check, besides the marker's arguments.
 LAUNCH_BLOCKING = "next step: with CUDA_LAUNCH_BLOCKING=1 the error names the line"
+# The settings of one check, besides the marker's arguments.
 SETTINGS = tuple(row.name for row in TABLE if row.name not in (*OF_A_RUN, *NAMES))
 
 Make = Callable[[Prepared], Case]

@@ -135,6 +135,18 @@ def test_every_room_says_what_it_is_for():
         assert purpose.partition("\n\n")[0].endswith("."), purpose
 
 
+def test_every_docstring_begins_with_a_verb_or_a_noun():
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    riddles = [
+        f"{path.relative_to(PACKAGE)}: {text.splitlines()[0]}"
+        for path in files().values()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, kinds) and (text := ast.get_docstring(node))
+        if re.match(r"(What|Whether|Who|Which|Where|How)\b", text)
+    ]
+    assert riddles == []
+
+
 def test_no_two_files_have_the_same_name():
     names = Counter(path.stem for path in files().values())
     assert {name for name, count in names.items() if count > 1} == {"__init__"}

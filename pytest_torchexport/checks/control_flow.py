@@ -282,7 +282,7 @@ class Fault:
 
     @cached_property
     def _rounds(self) -> list[int] | None:
-        """How often the loop at fault goes round on the example."""
+        """The number of iterations of the loop at fault on the example."""
         path = self.branches.path(self.branches.example.recipe)
         return path.loops.get(self.goal[0]) if path is not None else None
 

@@ -32,7 +32,8 @@ def weigh(case: Case) -> None:
             stays = " ".join(axis.fixed(SEQUENCE, dim.example).text for axis in leaf.shape)
             case.log.ineffective.append(
                 f"dim {leaf.shape.index(Expr(SEQUENCE))} of {leaf.path} is a sequence of "
-                f"{dim.example}: the artifact is not right at {size} ({type(failure).__name__}); say if its length varies, with "
-                f'shapes={{{leaf.path!r}: "{varies}"}}, or not, with "{stays}"'
+                f"{dim.example}: the artifact is not right at {size} ({type(failure).__name__}); "
+                f'say if its length varies, with shapes={{{leaf.path!r}: "{varies}"}}, or not, '
+                f'with "{stays}"'
             )
             return

@@ -86,7 +86,7 @@ def _bytes(tensor: torch.Tensor) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class LeafRecipe:
-    """How to make one leaf.
+    """The recipe of one leaf.
 
     ``kind`` is one of KINDS, ``example`` (the example's own values, tiled to the size),
     ``recorded`` (those of a further recorded call, by its number), ``elements`` (a few drawn ones,
@@ -102,7 +102,7 @@ class LeafRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to make one call: the size of each dim, a seed, and a recipe per leaf."""
+    """The recipe of one call: the size of each dim, a seed, and a recipe per leaf."""
 
     sizes: Mapping[str, int]
     leaves: tuple[LeafRecipe, ...]

@@ -25,7 +25,7 @@ ANY_SIZE = 2**31
 
 @dataclass
 class Covered:
-    """What the calls of an item reached: the sizes by dim, and if a float left its scale."""
+    """The reach of an item's calls: the sizes by dim, and if a float left its scale."""
 
     sizes: dict[str, set[int]] = field(default_factory=dict)
     left_scale: bool = False

@@ -27,7 +27,7 @@ _Process = TypeVar("_Process", bound=sandbox.SandboxProcess)
 
 @dataclass(frozen=True)
 class Loader:
-    """How a target's files are loaded in the sandbox: two functions by name, and the library."""
+    """The loader of a target's files in the sandbox: two functions by name, and the library."""
 
     load: str
     read: str

@@ -24,9 +24,10 @@ RUN_ENDED = "a run ended while the item ran"
 
 @dataclass(frozen=True)
 class Mark:
-    """What happened in the process ``pid`` at ``when``, and how often the item passed since.
+    """The event that isolates an item: what ``happened``, ``when``, and in which process.
 
-    While the item runs, its mark says that the run ended: nobody is left to write it then.
+    ``passes``: how often the item passed since. While the item runs, its mark says that the run
+    ended: nobody is left to write it then.
     """
 
     happened: str

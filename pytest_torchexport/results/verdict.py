@@ -178,7 +178,7 @@ class Branch:
 
 @dataclass(frozen=True, kw_only=True)
 class Uncovered:
-    """What the calls of a verdict left out because nobody declared it.
+    """The sizes and values that a verdict's calls left out because nobody declared them.
 
     ``fixed_sizes``: some axes of the inputs kept the example's size. ``open_dims``: the dims that
     were run in an assumed range, and of which the artifact takes any size. ``same_scale``: no float

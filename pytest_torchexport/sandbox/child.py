@@ -23,7 +23,7 @@ from pytest_torchexport.sandbox import arrays, guard, wire
 
 
 class Answers(Protocol):
-    """What a library's module (``sandbox.libraries``) answers with. Each answer is plain data."""
+    """The answers of a library's module (``sandbox.libraries``), each of plain data."""
 
     codec: wire.Codec
 

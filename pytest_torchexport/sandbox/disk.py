@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 # How much a child may write besides the files that were there, in bytes.
@@ -16,16 +16,18 @@ DISK_LIMIT = 256 * 2**20
 _BLOCK = 512
 
 
-@dataclass
+@dataclass(frozen=True)
 class DiskUse:
-    """What a process has written below a directory since this object was made."""
+    """The disk use of a process below a directory, which had ``before`` bytes when it began."""
 
     pid: int
     directory: Path
-    _before: int = field(init=False)
+    before: int
 
-    def __post_init__(self) -> None:
-        self._before = _size(self.directory)
+    @classmethod
+    def from_now(cls, pid: int, directory: Path) -> DiskUse:
+        """Return the use of a process that begins now."""
+        return cls(pid, directory, _size(directory))
 
     def exceeded(self) -> bool:
         """Return True if it has written more than DISK_LIMIT.
@@ -33,7 +35,7 @@ class DiskUse:
         The directory's size counts where files lie in memory; what the process wrote also counts
         files that it has removed and still holds open.
         """
-        return max(_size(self.directory) - self._before, _written(self.pid)) > DISK_LIMIT
+        return max(_size(self.directory) - self.before, _written(self.pid)) > DISK_LIMIT
 
 
 def _size(directory: Path) -> int:

@@ -1,5 +1,5 @@
-"""What a child must not have: the user's packages, the network, other programs, files outside its
-directory, code in pickles, memory and output without end.
+"""Refuse a child the user's packages, the network, other programs, files outside its directory,
+code in pickles, and memory and output without end.
 
 By Python's audit events, by the kernel's resource limits, and by Landlock and seccomp if the kernel
 has them: audit events do not see native code, nor the ``dir_fd`` of ``os.open``, nor ``os.mkfifo``.
@@ -53,7 +53,7 @@ _PROGRAMS = frozenset(
 
 @dataclass(frozen=True)
 class _Path:
-    """Which arguments of an audit event are a changed path and its directory (``dir_fd``).
+    """The arguments of an audit event that are a changed path and its directory (``dir_fd``).
 
     ``followed``: if the path is a link, the file that it leads to is changed.
     """
@@ -143,7 +143,7 @@ def limit(memory: int | None) -> None:
 
 @dataclass(frozen=True)
 class Confinement:
-    """How this process is confined.
+    """The confinement of this process.
 
     ``by_kernel``: Landlock and seccomp hold native code too. ``pickled``: grows by each class or
     function that a pickle names, which ``weights_only`` would not load.
@@ -218,7 +218,7 @@ class _Hook:
 
 
 class _OwnDirectory:
-    """What may be changed: a directory with everything below it, and the null device."""
+    """The paths that may be changed: a directory with all below it, and the null device."""
 
     def __init__(self, home: Path) -> None:
         self._join = os.path.join  # kept: an artifact could put something else there
@@ -231,7 +231,7 @@ class _OwnDirectory:
 
 
 class _Places:
-    """Where paths lead. Keeps the functions it needs: an artifact could put others in ``os``."""
+    """Resolve paths. Keeps the functions it needs: an artifact could put others in ``os``."""
 
     def __init__(self) -> None:
         self._real, self._join, self._split = os.path.realpath, os.path.join, os.path.split

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Library:
-    """How artifacts of one library are run.
+    """The settings under which artifacts of one library are run.
 
     ``answers`` is the module whose ``ANSWERS`` a child answers with, ``preload`` is what the server
     imports once, before it forks children.

@@ -105,7 +105,7 @@ def _serve(
         pid = os.fork()
         if not pid:
             _become_child(control, descriptors[0])
-        children[message["number"]] = _Child(DiskUse(pid, Path(message["start"])))
+        children[message["number"]] = _Child(DiskUse.from_now(pid, Path(message["start"])))
         return {"pid": pid}
     return {"status": _end(children.pop(message["end"]).pid)}
 

@@ -344,7 +344,7 @@ class SandboxFunctionCall(SandboxProcess):
 
     @property
     def value(self) -> Any:
-        """What it returned, as plain data; None if there is a problem."""
+        """The returned value, as plain data; None if there is a problem."""
         return self._first.value
 
 

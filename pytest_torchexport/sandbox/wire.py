@@ -60,7 +60,7 @@ class Malformed(ValueError):
 
 
 class Codec(Protocol):
-    """How tensors and registered classes are encoded in one process."""
+    """The encoding of tensors and registered classes in one process."""
 
     def raw(self, leaf: Any) -> tuple[str, Sequence[int], Any] | None:
         """Return a tensor's dtype (torch's name), shape and bytes; None for any other value."""

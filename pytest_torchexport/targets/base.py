@@ -33,7 +33,7 @@ def no_facts(path: Path, loaded: Any) -> ProgramFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetTraits:
-    """What is special about a target. The defaults are those of a target that has nothing special.
+    """The traits of a target. The defaults are those of a target that has nothing special.
 
     ``specializes_0_1``: the exporter makes a dim static if the example's size is 0 or 1. It is then
     given an example of size 2.
@@ -69,7 +69,7 @@ class TargetTraits:
 
 
 class Artifact(Protocol):
-    """What a target produced, called with eager's arguments.
+    """The product of a target, called with eager's arguments.
 
     It returns eager's pytree as far as the format can. ``pack_inputs`` and ``unpack_outputs``
     translate a call and a returned value between eager's form and the form of the saved file.
@@ -93,7 +93,7 @@ class Artifact(Protocol):
 
     @property
     def facts(self) -> ProgramFacts:
-        """What the program says of itself. ``ProgramFacts()`` says nothing."""
+        """The facts that the program states. ``ProgramFacts()`` states none."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""
@@ -113,7 +113,7 @@ class Target(Protocol):
 
     @property
     def traits(self) -> TargetTraits:
-        """What is special about it. ``TargetTraits()`` if nothing is."""
+        """Its traits. ``TargetTraits()`` if it has nothing special."""
 
     def unavailable(self, device: str) -> str | None:
         """Return why it cannot run here, with the next step; None if it can."""

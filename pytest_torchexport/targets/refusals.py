@@ -1,4 +1,4 @@
-"""What to do about an exporter's refusal: the line, its condition, and the usual way out.
+"""Tell what to do about an exporter's refusal: the line, its condition, and the usual way out.
 
 Only refusals that are about control flow. torch says in its own symbols what it could not decide
 (``Eq(u0, 1)``) and on which line; the ``if`` on that line is read from its source.

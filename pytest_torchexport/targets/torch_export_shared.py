@@ -1,4 +1,4 @@
-"""What the exporters on top of ``torch.export`` share: ``export`` and ``onnx``."""
+"""Code that the exporters on top of ``torch.export`` share: ``export`` and ``onnx``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the exporters that make TorchScript share: ``trace``, ``script`` and ``onnx_legacy``."""
+"""Code that the exporters of TorchScript share: ``trace``, ``script`` and ``onnx_legacy``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a program contains, as texts by name: saving and loading must not change them.
+"""The contents of a program, as texts by name: saving and loading must not change them.
 
 The artifact in memory and the loaded file are each described on their own, and the texts compared
 by name; so a format may say only what torch keeps for a healthy program. Tensors become digests.

@@ -1,4 +1,4 @@
-"""What a program says of itself: the one class that checks ask, and that each format fills in.
+"""The facts that a program states: the one class that checks ask, and that each format fills in.
 
 Free of torch: the process that loads ONNX files has none.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ProgramFacts:
-    """What a program says of itself; this class says nothing.
+    """The facts that a program states; this class has none.
 
     A format overrides the methods that it can answer. None of them runs the program, and none
     raises. ``notes`` are sentences about the export that a report shows.

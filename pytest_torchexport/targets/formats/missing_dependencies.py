@@ -1,4 +1,4 @@
-"""What a saved file needs that the process which loads it does not have, and what to do about it.
+"""Find what a saved file needs and the process that loads it lacks, and what to do about it.
 
 torch and ONNX Runtime name the missing operator, class or file in their messages, which are read
 here. Which module registers it, only the process that exported knows: its registries are asked.
@@ -24,7 +24,7 @@ SETTING = "torchexport_runtime_imports"
 
 @dataclass(frozen=True)
 class Needs:
-    """What is missing.
+    """A dependency that is missing.
 
     ``kind`` is a key of ``REMEDIES``; ``name`` is in the form of reports (``mylib::double``,
     ``mylib.Output``, ``model.onnx.data``), empty if the message has none.
@@ -36,7 +36,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where this process got something from, ``myops.py:12``, and the module to import if known."""
+    """The place that registered something, ``myops.py:12``, and the module to import if known."""
 
     place: str
     module: str = ""

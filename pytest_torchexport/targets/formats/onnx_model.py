@@ -164,7 +164,7 @@ def external(path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Where a tensor's data lies. ``end`` is None if its offset or length is not legal."""
+    """The place of a tensor's data. ``end`` is None if its offset or length is not legal."""
 
     tensor: str
     location: str

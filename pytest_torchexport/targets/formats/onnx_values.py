@@ -43,7 +43,7 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxOutputs:
-    """How eager's pytree is made of a graph's flat list.
+    """The way from a graph's flat list to eager's pytree.
 
     Each of ``leaves`` is an Output, or a constant that the graph leaves out; ``rebuild`` returns
     the pytree with given leaves.
@@ -65,7 +65,7 @@ class OnnxOutputs:
 
 @dataclass(frozen=True, kw_only=True)
 class EagerValue:
-    """What eager returned on the example: the leaves in the order of ``structure``.
+    """The value that eager returned on the example: the leaves in the order of ``structure``.
 
     The tensors in it are empty.
     """

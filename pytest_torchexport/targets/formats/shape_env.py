@@ -70,7 +70,7 @@ def refused_at(error: BaseException) -> SourceLine | None:
 
 @dataclass
 class Captures:
-    """What the ``torch.export`` calls of one ``torch.onnx.export`` said about sizes."""
+    """The facts on sizes of the ``torch.export`` calls of one ``torch.onnx.export``."""
 
     kept: SizeFacts = field(default_factory=SizeFacts)
     refused: list[SizeFacts] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What a program says about sizes, compared with the sizes that the input spec declares.
+"""Compare what a program says about sizes with the sizes that the input spec declares.
 
 The result is suspicions only: torch's ranges begin at 2 for programs that run well at 0 and 1, and
 a guard may be stricter than the graph under it. A call has to show that a size really fails.
@@ -72,7 +72,7 @@ class Bounds:
 
 @dataclass(frozen=True, kw_only=True)
 class SizeFacts:
-    """What one program says about sizes, in torch's own symbols.
+    """The facts of one program on sizes, in torch's own symbols.
 
     ``axes`` are the shapes of the call's leaves in order (None for a leaf that is no tensor).
     ``sources`` say which axis a symbol was made for, in torch's words (``L['x'].size()[0]``), and

@@ -1,4 +1,4 @@
-"""How two traces of one subject differ: evidence that one of them took another branch."""
+"""Compare two traces of one subject: evidence that one of them took another branch."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class _Step:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What is equal for the same step in two traces."""
+        """The facts that are equal for the same step in two traces."""
         return self.kind, self.place, self.weights
 
     @property
