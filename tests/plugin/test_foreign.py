@@ -49,7 +49,7 @@ GOLDEN = {
         built("pickle_in_weights"),
         "'export'",
         [
-            "the artifact does not load in a clean process*LoadFailed*",
+            "LoadFailed: *the artifact does not load in a clean process",
             (
                 "*reason   PermissionError: the file holds a pickle that names __builtin__.eval: loading it would run code. "
                 "Of a .pt2, the example inputs may hold it: program.example_inputs = None before torch.export.save leaves "
@@ -62,7 +62,7 @@ GOLDEN = {
         built("external_missing"),
         "'onnx'",
         [
-            "the artifact does not load in a clean process*LoadFailed*",
+            "LoadFailed: *the artifact does not load in a clean process",
             (
                 "*reason   model.onnx wants data from model.onnx.data, which is not beside it: move both files together, or "
                 "save with external_data=False"
@@ -74,7 +74,7 @@ GOLDEN = {
         "(torch.save(net.state_dict(), tmp_path / 'net.pt'), tmp_path / 'net.pt')[1]",
         "'script'",
         [
-            "the artifact does not load in a clean process*LoadFailed*",
+            "LoadFailed: *the artifact does not load in a clean process",
             "*reason   RuntimeError: PytorchStreamReader failed locating file constants.pkl: file not found*",
             (
                 "*the archive is no TorchScript: it has no constants.pkl (torch.save of a module or of its weights writes "
