@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import pathlib
+import platform
 import socket
 
 import pytest
 import torch
 
 from pytest_torchexport.inputs.call import Call
-from pytest_torchexport.sandbox import process, tensors, wire
+from pytest_torchexport.sandbox import process, seccomp, tensors, wire
 from pytest_torchexport.sandbox.libraries import LIBRARIES
 from pytest_torchexport.sandbox.process import Server
 from pytest_torchexport.sandbox.session import Source
 
+# The kernel filters system calls, and their numbers are known.
+KERNEL_FILTERS = (
+    pathlib.Path("/proc/sys/kernel/seccomp/actions_avail").exists()
+    and platform.machine() in seccomp._MACHINES
+)
 where_it_forks = pytest.mark.skipif(
     not process.FORKS, reason="children of a server exist only where it forks"
 )
