@@ -69,8 +69,7 @@ classes are raised as an `ExceptionGroup`.
 COMPATIBILITY = """# Compatibility
 
 This page lists the versions on which the plugin's own tests have run, and what is different there.
-The lowest and the newest versions of every dependency are among them. On other versions, a run with
-`--torchexport-strict` names what is untested in its summary.
+On other versions, a run with `--torchexport-strict` names what is untested in its summary.
 
 ## Runs
 
@@ -80,6 +79,8 @@ verdict was the true one; CI's selection of them. A skipped test needs something
 for example a GPU.
 
 """
+
+NO_RUNS = "No run of this version of the plugin has been recorded yet.\n"
 
 DIFFERENCES = """
 ## Truths that depend on the version
@@ -116,7 +117,8 @@ def compatibility_page() -> str:
     differences = (
         _table(["model", "target", *names, "why"], differing) if differing else NO_DIFFERENCES
     )
-    return GENERATED + COMPATIBILITY + _table(heads, rows) + DIFFERENCES + differences
+    recorded = _table(heads, rows) if rows else NO_RUNS
+    return GENERATED + COMPATIBILITY + recorded + DIFFERENCES + differences
 
 
 def _differing(runs: Sequence[tested.Run]) -> Iterator[list[str]]:
