@@ -38,9 +38,10 @@ class Index:
 
 
 def index_of(path: str, tensors: Mapping[str, torch.Tensor]) -> Index | None:
-    """Return what the integers of an input index, or None if they seem to index nothing.
+    """Return the input that the integers of another one index, or None if they seem to index none.
 
-    That is the first other input whose size is just above their largest.
+    That is the first other input whose size is above their largest, but at most about twice it. If
+    both have as many rows, which may be those of a batch, the largest must be the last index.
     """
     values = tensors[path]
     if values.dtype not in DTYPES or not values.numel() or int(values.min()) < 0:

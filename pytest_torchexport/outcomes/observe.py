@@ -105,9 +105,9 @@ class NotTransferable:
 Outcome = Returned | Raised | TimedOut | Crashed | NotTransferable
 
 
-def killed_from_outside(outcome: Outcome | None) -> bool:
-    """Return True if not the callable but the system or a person may have ended its process."""
-    return isinstance(outcome, Crashed) and outcome.from_outside
+def killed_from_outside(found: object) -> bool:
+    """Return True for a Crashed whose process the system or a person may have ended."""
+    return isinstance(found, Crashed) and found.from_outside
 
 
 # A module's parameters and buffers by name.

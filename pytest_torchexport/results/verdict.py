@@ -195,8 +195,9 @@ class Verdict:
     """The result of checking one subject on one target and device.
 
     ``failure``: the name of the failure's class. ``skip``: the kind of skip, None if it is none.
-    ``calls``: number of calls by origin: ``example``, ``boundary``, ``stored``, ``explored``,
-    ``drawn``; those that ``failed``; and those that eager ``rejected``, outside an assumed range.
+    ``calls``: number of calls by origin: ``example``, ``recorded``, ``boundary``, ``stored``,
+    ``explored``, ``drawn``; those that ``failed``; and those that eager ``rejected``, outside an
+    assumed range.
     ``reached``: dim to the sizes that were run. ``uncovered``: what the calls left out.
     ``seconds``: step to seconds. ``max_error``: the largest ``|artifact - eager|``. ``explained``:
     differences beyond the dtype's tolerance that are not bugs, the worst per output and cause.

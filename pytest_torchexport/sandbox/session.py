@@ -185,7 +185,7 @@ class SandboxProcess:
     def _not_started(self, reason: Outcome | Exception) -> tuple[Answer, Crashed]:
         crashed = Crashed(
             f"the clean process could not be started: {reason}",
-            from_outside=not isinstance(reason, Exception) and killed_from_outside(reason),
+            from_outside=killed_from_outside(reason),
         )
         self._ended = crashed
         return Answer(), crashed
