@@ -59,3 +59,8 @@ GUARDS_REFUSED = Change(
     link="https://github.com/pytorch/pytorch/pull/165820",
     words="torch.onnx.export refuses what it can check only when the model runs",
 )
+GRU_RESET = Change(
+    versions="onnxscript<0.7",
+    link="https://github.com/microsoft/onnxscript/issues/2852",
+    words="torch.onnx.export writes a GRU that applies its reset gate before the linear map",
+)
