@@ -57,6 +57,7 @@ _OPAQUE = (types.ModuleType, type, types.BuiltinFunctionType, types.CodeType, ty
 # Attributes of a class that run code.
 _CODE = (types.FunctionType, staticmethod, classmethod, property)
 _COUNTERS = (itertools.count, itertools.cycle)
+_SEQUENCES = (list, tuple, collections.deque)
 
 
 @dataclass
@@ -396,9 +397,9 @@ class _Walk:
         self.found.containers.append(value)
         if isinstance(value, Mapping) and _is_known_container(value):
             self._mapping(value, ref, depth)
-        elif isinstance(value, (list, tuple, collections.deque)):
-            self.put(ref, (type(value), len(value)))
-            for index, item in enumerate(itertools.islice(value, MAX_ITEMS)):
+        elif (sequence := _builtin_base(value, _SEQUENCES)) is not None:
+            self.put(ref, (type(value), sequence.__len__(value)))
+            for index, item in enumerate(itertools.islice(sequence.__iter__(value), MAX_ITEMS)):
                 self.value(item, ref.item(index), depth + 1)
         elif isinstance(value, (set, frozenset)):
             plain = all(type(item) in _PLAIN for item in itertools.islice(value, MAX_ITEMS))
@@ -505,6 +506,11 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
             yield name, object.__getattribute__(value, name)
         except Exception:  # noqa: S112  # an empty slot
             continue
+
+
+def _builtin_base(value: Any, bases: tuple[Any, ...]) -> Any:
+    """Return the type whose own methods read a container: a subclass may replace or refuse them."""
+    return next((base for base in bases if isinstance(value, base)), None)
 
 
 def _is_known_container(value: Any) -> bool:

@@ -15,6 +15,7 @@ import random
 import sys
 import time
 import uuid
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -697,6 +698,21 @@ def test_no_code_of_the_users_runs():
     net.holder = type("Holder", (), {"value": property(lambda self: 1 / 0)})()
     assert changed(fingerprint(net), fingerprint(net)) == ()
     assert silent(findings(net, X))
+
+
+def raises(*_):
+    raise AssertionError("a container's own method was called")
+
+
+@pytest.mark.parametrize("base", [tuple, list, deque])
+def test_a_sequence_that_refuses_to_be_counted_is_read_as_what_it_is(base):
+    refusing = type("Refusing", (base,), {"__len__": raises, "__iter__": raises})
+    net = Healthy()
+    net.held = refusing([1, net])
+    before = fingerprint(net)
+    assert changed(before, fingerprint(net)) == ()
+    net.held = refusing([2, net])
+    assert tuple(map(str, changed(before, fingerprint(net)))) == ("attribute held[0]",)
 
 
 def test_a_walk_ends():
