@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import torch
 
+from pytest_torchexport.results.failures import ends_the_test
+
 Kind = Literal["float", "int", "bool"]
 # How many values of a user's strategy are drawn for the calls that Hypothesis does not draw.
 SOME = 32
@@ -89,7 +91,7 @@ def infer(*examples: torch.Tensor) -> Domain:
 def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
     """Return the domain that the user's ``values`` give for a leaf.
 
-    Raises ValueError if the leaf's dtype cannot hold them.
+    Raises ValueError if the leaf's dtype cannot hold them, or if a strategy gives none.
     """
     inferred = infer(example)
     base = dataclasses.replace(inferred, declared=True, rows_keep=None, triangle=None)
@@ -98,11 +100,11 @@ def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
         return _between(low, high, base, example, path)
     if isinstance(value, list):
         return _one_of(value, base, example, path)
-    return dataclasses.replace(base, elements=value, choices=_some(value))
+    return dataclasses.replace(_one_of(_some(value, path), base, example, path), elements=value)
 
 
-def _some(strategy: Any) -> tuple[Any, ...]:
-    """Return some values of a strategy, the same ones each time."""
+def _some(strategy: Any, path: str) -> list[Any]:
+    """Return some values of a strategy, the same ones each time. Raises ValueError if it raises."""
     import hypothesis
 
     found: dict[str, Any] = {}
@@ -119,10 +121,16 @@ def _some(strategy: Any) -> tuple[Any, ...]:
     )
     @hypothesis.given(strategy)
     def keep(value: Any) -> None:
-        found[repr(value)] = value
+        found[repr(value)] = value.item() if hasattr(value, "item") else value  # numpy's numbers
 
-    keep()
-    return tuple(found.values())
+    try:
+        keep()
+    except Exception as error:
+        if ends_the_test(error):
+            raise
+        text = f"the strategy of {path!r} gives no value: {type(error).__name__}: {error}"
+        raise ValueError(text) from error
+    return list(found.values())
 
 
 def _between(low: Any, high: Any, base: Domain, example: torch.Tensor, path: str) -> Domain:

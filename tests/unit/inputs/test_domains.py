@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import unittest
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import strategies as st
 
 from pytest_torchexport.inputs.domains import Domain, declared, infer
 
@@ -132,11 +135,30 @@ def test_a_declared_domain_drops_what_was_only_seen():
         (["a"], torch.zeros(1), "'a' is no number"),
         ([None], torch.zeros(1), "None is no number"),
         ([torch.ones(2)], torch.zeros(1), "is no number"),
+        (st.text(), torch.zeros(1), "is no number"),
+        (st.integers(200, 300), torch.zeros(1, dtype=torch.int8), "which cannot hold 2"),
+        (st.nothing(), torch.zeros(1), "the strategy of 'x' gives no value"),
+        (st.floats().filter(lambda _: False), torch.zeros(1), "gives no value: Unsatisfiable"),
+        (st.floats(0, 1).map(lambda _: 1 / 0), torch.zeros(1), "gives no value: ZeroDivisionError"),
     ],
 )
 def test_values_that_the_tensor_cannot_hold_are_refused(value, example, match):
     with pytest.raises(ValueError, match=match):
         declared(value, example, "x")
+
+
+@pytest.mark.parametrize("end", [pytest.skip.Exception, unittest.SkipTest])
+def test_a_strategy_may_end_the_test(end):
+    def value(_):
+        raise end("not here")
+
+    with pytest.raises(end, match="not here"):
+        declared(st.floats(0, 1).map(value), torch.zeros(1), "x")
+
+
+def test_a_strategy_may_give_numbers_of_numpy():
+    domain = declared(st.floats(0, 1, width=32).map(np.float32), torch.zeros(1), "x")
+    assert all(isinstance(choice, float) for choice in domain.choices)
 
 
 def test_domains_describe_themselves():
