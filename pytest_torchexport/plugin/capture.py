@@ -2,16 +2,19 @@
 
 Patches ``torch.nn.Module.__call__``: keyword arguments, outputs and nesting are all visible there,
 and global forward hooks do not see keyword arguments. A body that calls ``forward`` itself passes
-that by: ``direct_forward`` finds it when its first layer is called.
+that by: ``direct_forward`` finds it when its first layer is called. So does ``caller`` for another
+function or method that the body called.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import torch
@@ -20,6 +23,7 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.subject import Subject, unwrapped
 from pytest_torchexport.outcomes.torch_state import module_calls_through
 from pytest_torchexport.plugin import direct_forward
+from pytest_torchexport.plugin.caller import Caller, caller_of
 from pytest_torchexport.plugin.direct_forward import DirectForward
 from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.torch_private import is_tracing
@@ -39,7 +43,7 @@ class Recording:
     """A module as it was before its first outermost call, and its calls of one structure.
 
     ``problem``: why the module cannot be checked. ``returned``: if one of the calls returned.
-    ``inside``: the method of another module that called it, which the test called; or empty.
+    ``caller``: the function that called it and was not checked itself; None if there is none.
     ``wrappers``: what the test called it through (``torch.compile``).
     """
 
@@ -48,7 +52,7 @@ class Recording:
     shapes: Counter[Any] = field(default_factory=Counter)
     problem: SpecError | None = None
     returned: bool = False
-    inside: str = ""
+    caller: Caller | None = None
     wrappers: tuple[str, ...] = ()
 
 
@@ -74,10 +78,12 @@ class _Started:
 class CallRecorder:
     """A context manager around a test body that records its module calls.
 
-    ``recordings``: the modules and their calls. ``left_out``: how many calls were not.
+    ``of_tests`` returns True for a file whose functions belong to the tests. ``recordings``: the
+    modules and their calls. ``left_out``: how many calls were not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, of_tests: Callable[[str], bool] = lambda _: True) -> None:
+        self._of_tests = of_tests
         self._by_key: dict[Any, Recording] = {}
         self._copies: dict[Any, tuple[Any, Any, SpecError | None]] = {}
         self._local = threading.local()
@@ -113,11 +119,11 @@ class CallRecorder:
     ) -> Any:
         if self._ignores(module):
             return real(module, *args, **kwargs)
-        direct, method = direct_forward.around(module)
+        frame = sys._getframe(1)
+        direct = direct_forward.outermost(frame)
         if direct is None:
             started = self._started(module, lambda: Call(args, kwargs))
-            if started is not None:
-                started.recording.inside = method
+            self._keep_caller(started, module, frame)
         else:
             started = None
             self._start_direct(direct)
@@ -137,7 +143,15 @@ class CallRecorder:
             return
         self._end_direct(thread)
         if not _is_of_torch(direct.module):
-            self._direct[thread] = direct, self._started(direct.module, lambda: direct.call)
+            started = self._started(direct.module, lambda: direct.call)
+            self._keep_caller(started, direct.module, direct.frame.f_back)
+            self._direct[thread] = direct, started
+
+    def _keep_caller(
+        self, started: _Started | None, module: torch.nn.Module, frame: FrameType | None
+    ) -> None:
+        if started is not None and started.recording.caller is None:
+            started.recording.caller = caller_of(module, frame, self._of_tests)
 
     def _end_direct(self, thread: int) -> None:
         if thread in self._direct:

@@ -10,7 +10,6 @@ import dis
 import functools
 import inspect
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import CodeType, FrameType, FunctionType, MethodType
@@ -19,7 +18,6 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.results.source_line import is_users, short_path
 
 # The files that run a test: no caller of these is looked at.
 _RUNNERS = ("/_pytest/", "/pluggy/")
@@ -59,37 +57,25 @@ class DirectForward:
         return dis.opname[opcode].startswith("RETURN")
 
 
-def around(called: torch.nn.Module) -> tuple[DirectForward | None, str]:
-    """Return what the test called to get to this call of a module, looking at the callers once.
-
-    First the outermost ``forward`` of a module; None if there is none. Then the outermost method of
-    another module, with its place (``Net.encode, net.py:12``: a test that calls it has called one
-    of its layers); empty if there is none.
-    """
+def outermost(frame: FrameType) -> DirectForward | None:
+    """Return the outermost ``forward`` of a module from a frame outwards; None if there is none."""
     direct: DirectForward | None = None
-    method = ""
-    for frame, module in _callers(sys._getframe(1)):
-        code = frame.f_code
-        function = _unwrapped(_forward_of(module))
-        if function is not None and function.__code__ is code:
-            direct = DirectForward(module, function, frame)
-        if code.co_name == "forward" or module is called or not is_users(code.co_filename):
-            continue
-        own = _unwrapped(getattr(type(module), code.co_name, None))
-        if own is not None and own.__code__ is code:
-            place = f"{short_path(code.co_filename)}:{code.co_firstlineno}"
-            method = f"{type(module).__name__}.{code.co_name}, {place}"
-    return direct, method
+    for each, module in callers(frame):
+        function = inside_decorators(_forward_of(module)) if module is not None else None
+        if module is not None and function is not None and function.__code__ is each.f_code:
+            direct = DirectForward(module, function, each)
+    return direct
 
 
-def _callers(frame: FrameType | None) -> Iterator[tuple[FrameType, torch.nn.Module]]:
-    """Yield the frames whose first argument is a module, from this one outwards, and the module."""
+def callers(frame: FrameType | None) -> Iterator[tuple[FrameType, torch.nn.Module | None]]:
+    """Yield the frames from this one outwards, up to what runs the test.
+
+    With each, its first argument if that is a module.
+    """
     while frame is not None and not any(part in frame.f_code.co_filename for part in _RUNNERS):
         code = frame.f_code
-        if code.co_argcount:
-            first = frame.f_locals.get(code.co_varnames[0])
-            if isinstance(first, torch.nn.Module):
-                yield frame, first
+        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        yield frame, first if isinstance(first, torch.nn.Module) else None
         frame = frame.f_back
 
 
@@ -97,7 +83,7 @@ def _forward_of(module: torch.nn.Module) -> Any:
     return vars(module).get("forward") or getattr(type(module), "forward", None)
 
 
-def _unwrapped(function: Any) -> FunctionType | None:
+def inside_decorators(function: Any) -> FunctionType | None:
     """Return the function inside decorators; None if there is none."""
     try:
         inner = inspect.unwrap(function.__func__ if isinstance(function, MethodType) else function)
@@ -135,7 +121,7 @@ def _call_of(parameters: list[inspect.Parameter], given: dict[str, Any]) -> Call
 
 # STORE_SLICE since Python 3.12.
 _ITEM_WRITES = ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE")
-_IN_PLACE = re.compile("[a-z]_$")
+IN_PLACE = re.compile("[a-z]_$")
 # The methods that change a list, a dict or a set.
 _MUTATORS = frozenset(
     [
@@ -177,7 +163,7 @@ def _seen_before(code: CodeType, offset: int) -> _Seen:
     return _Seen(
         assigned=frozenset(name for item in earlier for name in _stored(item)) | _nonlocals(code),
         writes=any(item.opname in _ITEM_WRITES for item in earlier)
-        or any(name in _MUTATORS or _IN_PLACE.search(name) for name in names),
+        or any(name in _MUTATORS or IN_PLACE.search(name) for name in names),
     )
 
 

@@ -93,9 +93,13 @@ NO_MODULE = (
 )
 
 
-INSIDE = (
-    "only {part} was checked, which {method} calls: that method itself was not. Request the "
+INSIDE_METHOD = (
+    "only {part} was checked, which {caller} calls: that method itself was not. Request the "
     "torchexport fixture: torchexport.check(net.method, ...)"
+)
+INSIDE_FUNCTION = (
+    "only {part} was checked, which {caller} calls: that function itself was not. Put it into the "
+    "forward of a module, or request the torchexport fixture: torchexport.check(function, ...)"
 )
 
 
@@ -106,9 +110,12 @@ def _verdict_on(recording: Recording, plan: Plan) -> Verdict:
     if recording.wrappers:
         notes = (*verdict.notes, without(recording.wrappers))
         verdict = dataclasses.replace(verdict, notes=notes)
-    if not recording.inside or verdict.status != "passed":
+    caller = recording.caller
+    if caller is None or verdict.status != "passed":
         return verdict
-    text = INSIDE.format(part=verdict.subject, method=recording.inside)
+    text = (INSIDE_METHOD if caller.of_module else INSIDE_FUNCTION).format(
+        part=verdict.subject, caller=f"{caller.name}, {caller.place}"
+    )
     if plan.settings.strict:
         return _failed(plan, verdict.subject, Ineffective(text))
     return dataclasses.replace(verdict, ineffective=(*verdict.ineffective, text))

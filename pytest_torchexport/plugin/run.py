@@ -112,9 +112,7 @@ class Run:
         variant = variant_of(item)
         if variant is None or FIXTURE in item.funcargs:
             return (yield)
-        from pytest_torchexport.plugin.capture import CallRecorder
-
-        with CallRecorder() as recorder:
+        with _recorder(item) as recorder:
             result = yield
         self._check(item, recorder, [variant])
         return result
@@ -139,18 +137,16 @@ class Run:
         import functools
         import inspect
 
-        from pytest_torchexport.plugin.capture import CallRecorder
-
         @functools.wraps(body)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with CallRecorder() as recorder:
+            with _recorder(item) as recorder:
                 result = body(*args, **kwargs)
             self._check(item, recorder, found)
             return result
 
         @functools.wraps(body)
         async def awaited(*args: Any, **kwargs: Any) -> Any:
-            with CallRecorder() as recorder:
+            with _recorder(item) as recorder:
                 result = await body(*args, **kwargs)
             self._check(item, recorder, found)
             return result
@@ -293,6 +289,16 @@ class Run:
                 raise pytest.UsageError(
                     f"--torchexport-report: cannot write {path}: {error.strerror or error}"
                 ) from None
+
+
+def _recorder(item: pytest.Function) -> CallRecorder:
+    import functools
+
+    from pytest_torchexport.plugin.caller import is_of_tests
+    from pytest_torchexport.plugin.capture import CallRecorder
+
+    root = item.config.rootpath
+    return CallRecorder(functools.partial(is_of_tests, test=item.path, root=root))
 
 
 def is_unittest(item: pytest.Function) -> bool:

@@ -513,3 +513,23 @@ def test_a_method_whose_layers_alone_were_checked_fails_under_strict(suite, run)
     result = run("--torchexport-strict")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*only Linear was checked, which Auto.encode*"])
+
+
+def test_a_function_of_which_only_the_module_was_checked_is_named_in_a_warning(
+    suite, run, pytester
+):
+    suite(
+        "from net import predict\n"
+        "@pytest.mark.torchexport('mirror')\n"
+        "def test_net(): predict(nn.Linear(3, 3), torch.randn(2, 3))\n"
+        "@pytest.mark.torchexport('mirror')\n"
+        "def test_helper(): helper(nn.Linear(3, 3), torch.randn(2, 3))\n"
+        "def helper(net, x): return net(x).argmax()\n"
+    )
+    pytester.makepyfile(net="def predict(net, x): return net(x).argmax()")
+    result = run()
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        ["warn: *test_net*only Linear was checked, which predict, net.py:1 calls*"]
+    )
+    result.stdout.no_fnmatch_line("*helper, test_it.py*")
