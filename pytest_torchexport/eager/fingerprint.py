@@ -28,7 +28,7 @@ import torch
 
 from pytest_torchexport import torch_private
 from pytest_torchexport.eager.state_ref import Change, Kind, StateRef
-from pytest_torchexport.inputs.pytrees import bits_of, is_plain
+from pytest_torchexport.inputs.pytrees import bits_of, builtin_base, is_plain
 from pytest_torchexport.results.source_line import is_users
 
 MAX_NODES = 10_000
@@ -397,7 +397,7 @@ class _Walk:
         self.found.containers.append(value)
         if isinstance(value, Mapping) and _is_known_container(value):
             self._mapping(value, ref, depth)
-        elif (sequence := _builtin_base(value, _SEQUENCES)) is not None:
+        elif (sequence := builtin_base(value, _SEQUENCES)) is not None:
             self.put(ref, (type(value), sequence.__len__(value)))
             for index, item in enumerate(itertools.islice(sequence.__iter__(value), MAX_ITEMS)):
                 self.value(item, ref.item(index), depth + 1)
@@ -506,11 +506,6 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
             yield name, object.__getattribute__(value, name)
         except Exception:  # noqa: S112  # an empty slot
             continue
-
-
-def _builtin_base(value: Any, bases: tuple[Any, ...]) -> Any:
-    """Return the type whose own methods read a container: a subclass may replace or refuse them."""
-    return next((base for base in bases if isinstance(value, base)), None)
 
 
 def _is_known_container(value: Any) -> bool:

@@ -6,13 +6,14 @@ small buffer. Random numbers do not meet a condition like ``ids[:, -1] == 50256`
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.pytrees import is_plain
+from pytest_torchexport.inputs.pytrees import builtin_base, is_plain
 
 # A container or tensor with more numbers is a table and not a threshold.
 MAX_NUMEL = 16
@@ -53,8 +54,8 @@ def _numbers(value: Any, depth: int) -> Iterator[Any]:
         yield value
     elif isinstance(value, torch.Tensor):
         yield from _elements(value)
-    elif depth and isinstance(value, (list, tuple, set, frozenset)):
-        for item in list(value)[:MAX_NUMEL]:
+    elif depth and (base := builtin_base(value, (list, tuple, set, frozenset))) is not None:
+        for item in itertools.islice(base.__iter__(value), MAX_NUMEL):
             yield from _numbers(item, depth - 1)
     elif depth and isinstance(value, dict):
         for item in list(dict.values(value))[: 4 * MAX_NUMEL]:

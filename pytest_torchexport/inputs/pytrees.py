@@ -137,6 +137,14 @@ def describe(value: Any) -> str:
     return type(value).__name__
 
 
+def builtin_base(value: Any, bases: tuple[Any, ...]) -> Any:
+    """Return the one of ``bases`` whose own methods read a container, None if there is none.
+
+    A subclass may replace them, or refuse: ``len()`` of e3nn's irreps raises.
+    """
+    return next((base for base in bases if isinstance(value, base)), None)
+
+
 def is_plain(leaf: Any) -> TypeGuard[torch.Tensor]:
     """Return True for a dense strided tensor with readable numbers, which every operator takes."""
     if not isinstance(leaf, torch.Tensor) or leaf.is_meta or leaf.is_nested:

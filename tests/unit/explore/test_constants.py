@@ -23,6 +23,11 @@ class Holder(nn.Module):
             setattr(self, name, value)
 
 
+class Refusing(list):
+    def __len__(self):
+        raise NotImplementedError
+
+
 def test_numbers_of_the_code_come_first_and_once():
     assert constants_of([512, "text", 0.25, 512, None, (3,)], Holder(limit=7, other=512)) == (
         512,
@@ -48,8 +53,9 @@ def test_what_every_code_holds_is_left_out():
         torch.tensor(9.5),
         torch.tensor([[9.5]], dtype=torch.float64),
         {9.5},
+        Refusing((9.5,)),
     ],
-    ids=["number", "list", "dict", "config", "scalar", "matrix", "set"],
+    ids=["number", "list", "dict", "config", "scalar", "matrix", "set", "refusing"],
 )
 def test_attributes_are_looked_into(value):
     assert constants_of([], Holder(value=value)) == (9.5,)
