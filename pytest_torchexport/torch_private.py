@@ -232,6 +232,12 @@ def is_tracing() -> bool:
     return answer is not None and bool(answer())
 
 
+def is_transforming() -> bool:
+    """Return True within torch.func's grad, vmap and jacrev. Always False if torch does not say."""
+    level = getattr(torch._C._functorch, "maybe_current_level", None)
+    return level is not None and level() is not None
+
+
 def default_device() -> torch.device | None:
     """Return the device that the user set as torch's default, None for the CPU.
 

@@ -26,7 +26,7 @@ from pytest_torchexport.plugin import direct_forward
 from pytest_torchexport.plugin.caller import Caller, caller_of
 from pytest_torchexport.plugin.direct_forward import DirectForward
 from pytest_torchexport.results.failures import SpecError
-from pytest_torchexport.torch_private import is_tracing
+from pytest_torchexport.torch_private import is_tracing, is_transforming
 
 MAX_SHAPES = 8
 MAX_CALLS_OF_ONE_SHAPE = 3
@@ -79,7 +79,8 @@ class CallRecorder:
     """A context manager around a test body that records its module calls.
 
     ``of_tests`` returns True for a file whose functions belong to the tests. ``recordings``: the
-    modules and their calls. ``left_out``: how many calls were not.
+    modules and their calls. ``left_out``: how many calls were not. ``uncopied``: the classes of the
+    modules that were called with tensors that cannot be copied.
     """
 
     def __init__(self, of_tests: Callable[[str], bool] = lambda _: True) -> None:
@@ -91,6 +92,7 @@ class CallRecorder:
         self._direct: dict[int, tuple[DirectForward, _Started | None]] = {}
         self._stack = ExitStack()
         self.left_out = 0
+        self.uncopied: dict[str, None] = {}
 
     @property
     def recordings(self) -> list[Recording]:
@@ -164,16 +166,22 @@ class CallRecorder:
 
         ``call`` returns None if its arguments are not known.
         """
+        if _is_transformed(module):
+            self._leave_out(module)
+            return None
         try:
             known = call()
             if known is not None:
                 return self._before(module, known)
         except Exception:
-            # Tensors inside torch.func transforms cannot be copied.
-            self.left_out += 1
+            self._leave_out(module)
             return None
         recording = Recording(module, problem=SpecError(UNKNOWN_ARGUMENTS))
         return _Started(self._by_key.setdefault((id(module), "forward"), recording), None)
+
+    def _leave_out(self, module: torch.nn.Module) -> None:
+        self.left_out += 1
+        self.uncopied[type(module).__name__] = None
 
     def _before(self, module: torch.nn.Module, call: Call) -> _Started | None:
         own, wrappers = unwrapped(module)
@@ -209,6 +217,14 @@ def _parts(module: torch.nn.Module) -> tuple[tuple[str, type], ...]:
 def _capturing() -> bool:
     """Return True inside torch's trace, script, export or compile, which call modules too."""
     return bool(is_tracing() or torch.compiler.is_compiling())
+
+
+def _is_transformed(module: torch.nn.Module) -> bool:
+    """Return True within grad or vmap, or if functional_call gave the module computed parameters.
+
+    These are no parameters of the user's model, and they cannot be copied.
+    """
+    return is_transforming() or not all(tensor.is_leaf for tensor in module.parameters())
 
 
 def _is_of_torch(module: torch.nn.Module) -> bool:

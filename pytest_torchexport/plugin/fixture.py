@@ -79,6 +79,12 @@ class TorchExport:
 def check_recorded(recorder: CallRecorder, plans: Sequence[Plan], item: ActiveItem) -> None:
     """Check every module that a test body called, on each plan; raise once, when all have run."""
     verdicts = [_verdict_on(recording, plan) for plan in plans for recording in recorder.recordings]
+    if recorder.uncopied:
+        names = list(recorder.uncopied)
+        text = UNCOPIED.format(modules=", ".join(names))
+        verdicts = [
+            dataclasses.replace(verdict, cautions=(*verdict.cautions, text)) for verdict in verdicts
+        ] or [_without_calls(plan, names[0], text) for plan in plans]
     # An inherited marker also reaches tests that call no module: that is no failure.
     if not verdicts and (item.has_own_marker or plans[0].settings.strict):
         verdicts = [_failed(plan, "body", Ineffective(NO_MODULE)) for plan in plans]
@@ -93,6 +99,11 @@ NO_MODULE = (
 )
 
 
+UNCOPIED = (
+    "calls of {modules} were not recorded: tensors and parameters inside torch.func.grad, vmap and "
+    "jacrev, and parameters that are computed for functional_call, cannot be copied. To check the "
+    "module, call it outside of these too: net(x)"
+)
 INSIDE_METHOD = (
     "only {part} was checked, which {caller} calls: that method itself was not. Request the "
     "torchexport fixture: torchexport.check(net.method, ...)"
@@ -119,6 +130,19 @@ def _verdict_on(recording: Recording, plan: Plan) -> Verdict:
     if plan.settings.strict:
         return _failed(plan, verdict.subject, Ineffective(text))
     return dataclasses.replace(verdict, ineffective=(*verdict.ineffective, text))
+
+
+def _without_calls(plan: Plan, subject: str, reason: str) -> Verdict:
+    if plan.settings.strict:
+        return _failed(plan, subject, Ineffective(reason))
+    return Verdict(
+        subject=subject,
+        target=plan.target,
+        device=plan.device,
+        status="skipped",
+        reason=reason,
+        seed=plan.seed,
+    )
 
 
 def _failed(plan: Plan, subject: str, failure: Failure) -> Verdict:

@@ -399,3 +399,10 @@ def test_the_search_for_private_torch_finds_it():
     assert {"_schema", "_ops", "_C", "_pytree", "_python_dispatch"} <= {
         use.partition(": ")[2] for use in found
     }
+
+
+def test_transforms_of_torch_func_are_known():
+    seen = []
+    torch.func.vmap(lambda x: seen.append(private.is_transforming()) or x)(torch.ones(2))
+    assert seen == [True]
+    assert not private.is_transforming()

@@ -533,3 +533,23 @@ def test_a_function_of_which_only_the_module_was_checked_is_named_in_a_warning(
         ["warn: *test_net*only Linear was checked, which predict, net.py:1 calls*"]
     )
     result.stdout.no_fnmatch_line("*helper, test_it.py*")
+
+
+TRANSFORMED = """
+@pytest.mark.torchexport('mirror')
+def test_inside(): torch.func.vmap(nn.Linear(3, 2))(torch.randn(2, 3))
+
+@pytest.mark.torchexport('mirror')
+def test_both():
+    net = nn.Linear(3, 2)
+    torch.testing.assert_close(torch.func.vmap(net)(torch.ones(2, 3)), net(torch.ones(2, 3)))
+"""
+
+
+def test_calls_inside_transforms_are_named_and_fail_only_under_strict(suite, run):
+    suite(TRANSFORMED)
+    result = run("-rs")
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*calls of Linear were not recorded: *"])
+    result.stdout.fnmatch_lines(["warn: *test_both*calls of Linear were not recorded: *"])
+    run("--torchexport-strict", "-k", "inside").assert_outcomes(failed=1)

@@ -306,3 +306,41 @@ def test_a_call_has_objects_that_forward_may_write_to_of_its_own():
     assert own.seen[0] is not cache.seen[0]
     assert shared is uncopied
     assert rest == [module, len, Cache, torch.float32]
+
+
+def functional(net, scale):
+    parameters = {name: value * scale for name, value in net.named_parameters()}
+    return torch.func.functional_call(net, parameters, (torch.ones(2, 3),))
+
+
+TRANSFORMED = {
+    "functional_call with computed parameters": lambda net: functional(net, 2.0),
+    "grad of parameters": lambda net: torch.func.grad(lambda s: functional(net, s).sum())(
+        torch.ones(())
+    ),
+    "grad": lambda net: torch.func.grad(lambda x: net(x).sum())(torch.ones(2, 3)),
+    "vmap": lambda net: torch.func.vmap(net)(torch.ones(2, 3)),
+    "jacrev": lambda net: torch.func.jacrev(net)(torch.ones(2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMED)
+def test_a_call_inside_a_transform_is_left_out_and_one_outside_is_recorded(name):
+    net = nn.Linear(3, 2)
+    with CallRecorder() as recorder:
+        TRANSFORMED[name](net)
+        assert recorder.recordings == []
+        net(torch.ones(2, 3))
+    assert list(recorder.uncopied) == ["Linear"]
+    (recording,) = recorder.recordings
+    assert recording.problem is None
+    torch.testing.assert_close(recording.module.weight, net.weight)
+
+
+def test_functional_call_with_other_parameters_is_recorded_with_them():
+    net, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    parameters = dict(other.named_parameters())
+    body = lambda: torch.func.functional_call(net, parameters, (torch.ones(2, 3),))  # noqa: E731
+    (recording,) = recorded(body)
+    assert recording.problem is None
+    torch.testing.assert_close(recording.module.weight, other.weight)
