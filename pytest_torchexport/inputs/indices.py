@@ -42,9 +42,12 @@ def index_of(path: str, tensors: Mapping[str, torch.Tensor]) -> Index | None:
 
     That is the first other input whose size is above their largest, but at most about twice it. If
     both have as many rows, which may be those of a batch, the largest must be the last index.
+    Zeros and ones alone are the flags of a mask.
     """
     values = tensors[path]
-    if values.dtype not in DTYPES or not values.numel() or int(values.min()) < 0:
+    if values.dtype not in DTYPES or not values.numel():
+        return None
+    if int(values.min()) < 0 or int(values.max()) < 2:
         return None
     largest, ordered = int(values.max()), _are_ordered(values)
     for other, tensor in tensors.items():

@@ -119,9 +119,13 @@ def load(path: Path, device: str) -> LoadedProgram:
 
 
 def _homes(program: torch.export.ExportedProgram) -> Iterator[str]:
-    """Yield the devices of a program's inputs, weights included; the CPU if it has none."""
+    """Yield the devices of a program's inputs, weights included; the CPU if it has none.
+
+    A tensor on ``meta`` has no numbers that could be moved.
+    """
     tensors = [_tensor(node) for node in program.graph.nodes if node.op == "placeholder"]
-    found = [indexed(str(tensor.device)) for tensor in tensors if tensor is not None]
+    devices = [tensor.device for tensor in tensors if tensor is not None and not tensor.is_meta]
+    found = [indexed(str(device)) for device in devices]
     yield from found or [indexed("cpu")]
 
 

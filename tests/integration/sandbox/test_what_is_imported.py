@@ -39,6 +39,7 @@ CHILDREN = {
     | {
         "inputs.call",
         "inputs.pytrees",
+        "outcomes.cuda",
         "outcomes.limits",
         "outcomes.observe",
         "outcomes.torch_state",

@@ -40,6 +40,10 @@ def test_integers_just_below_the_size_of_an_input_index_it(values, expected):
     assert found(values) == expected
 
 
+def test_a_mask_of_two_sequences_indexes_nothing():
+    assert found([[1, 1, 0], [1, 0, 0]], torch.ones(2, 3)) is None
+
+
 def test_a_size_of_one_is_indexed_by_nothing():
     assert found([0, 0], torch.ones(1, 3)) is None
 
