@@ -187,10 +187,11 @@ def _open(value: Any) -> _Opened | None:
         return None
     cls = type(value)
     if isinstance(value, tuple):
-        keys = tuple(f"[{i}]" for i in range(len(value)))
+        parts = [*tuple.__iter__(value)]  # a subclass may refuse to be counted
+        keys = tuple(f"[{i}]" for i in range(len(parts)))
         if hasattr(value, "_fields"):
-            return "sequence", keys, value, lambda parts: cls(*parts)
-        return "sequence", keys, value, (tuple if cls is tuple else cls)
+            return "sequence", keys, parts, lambda parts: cls(*parts)
+        return "sequence", keys, parts, (tuple if cls is tuple else cls)
     if cls is list:
         return "sequence", tuple(f"[{i}]" for i in range(len(value))), value, list
     if cls is dict:

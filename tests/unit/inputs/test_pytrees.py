@@ -151,6 +151,11 @@ def test_a_dataclass_is_rebuilt_without_its_checks_because_leaves_may_be_anythin
     assert structure.unflatten([None]).value is None
 
 
+def test_a_tuple_that_refuses_to_be_counted_is_walked():
+    refusing = type("Refusing", (tuple,), {"__len__": lambda _: 1 / 0})
+    assert [path for path, _ in flatten(refusing((1, (2, 3))))[0]] == ["[0]", "[1][0]", "[1][1]"]
+
+
 def test_a_tensor_is_a_leaf_even_where_its_subclass_looks_like_a_container():
     parameter = torch.nn.Parameter(torch.ones(2))
     assert paths(parameter) == ["x"]
