@@ -55,24 +55,39 @@ def caller_of(
 ) -> Caller | None:
     """Return the outermost function around a call of a module that is not checked itself.
 
-    It is a method of another module; or a function that was given tensors, computes something with
-    the module's result, and is not in a file ``of_tests``. None if there is none.
+    It is a method of another module; a forward that ``direct_forward`` does not find, because it is
+    a partial, or a function of the instance; or a function that was given tensors, computes
+    something with the module's result, and is not in a file ``of_tests``. None if there is none.
     """
     found = None
     for each, module in callers(frame):
         code = each.f_code
         if not is_users(code.co_filename):
             continue
+        place = f"{short_path(code.co_filename)}:{code.co_firstlineno}"
+        for owner in _owners_of_forward(each):
+            found = Caller(f"{type(owner).__name__}.forward", place, of_module=True)
         own = inside_decorators(getattr(type(module), code.co_name, None))
         of_module = module is not None and own is not None and own.__code__ is code
         if of_module and code.co_name in ("__init__", "forward"):
             continue
         ships = not of_tests(code.co_filename) and _is_given_tensors(each) and _computes(each)
         if ships or (of_module and module is not called):
-            place = f"{short_path(code.co_filename)}:{code.co_firstlineno}"
             name = f"{type(module).__name__}.{code.co_name}" if of_module else code.co_qualname
             found = Caller(name, place, of_module)
     return found
+
+
+def _owners_of_forward(frame: FrameType) -> Iterator[torch.nn.Module]:
+    """Yield the modules among a function's names whose forward, inside partials, it is."""
+    for module in frame.f_locals.values():
+        if isinstance(module, torch.nn.Module):
+            function = module.forward
+            while isinstance(function, functools.partial):
+                function = function.func
+            own = inside_decorators(function)
+            if own is not None and own.__code__ is frame.f_code:
+                yield module
 
 
 def _is_given_tensors(frame: FrameType) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import runpy
 from pathlib import Path
@@ -212,3 +213,39 @@ def test_a_file_outside_the_root_is_told_by_its_own_folders():
     known = {"test": ROOT / "test_net.py", "root": ROOT}
     assert not is_of_tests("/home/me/other/net.py", **known)
     assert is_of_tests("/home/me/other/tests/net.py", **known)
+
+
+def scaled(net, scale, x):
+    return net.part(x) * scale
+
+
+class Parted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.part = nn.Linear(3, 3)
+
+
+class ByPartialMethod(Parted):
+    forward = functools.partialmethod(scaled, 2.0)
+
+
+class ByPartial(Parted):
+    def __init__(self):
+        super().__init__()
+        self.forward = functools.partial(scaled, self, 2.0)
+
+
+class ByClosure(Parted):
+    def __init__(self):
+        super().__init__()
+        self.forward = lambda x: self.part(x) * 2.0
+
+
+@pytest.mark.parametrize("cls", [ByPartialMethod, ByPartial, ByClosure])
+def test_a_forward_that_hides_its_module_is_named_and_a_call_of_its_module_is_not(cls):
+    (recording,) = recorded(lambda: cls().forward(X), of_tests=lambda _: True)
+    assert type(recording.module) is nn.Linear
+    assert recording.caller.name == f"{cls.__name__}.forward"
+    (recording,) = recorded(lambda: cls()(X), of_tests=lambda _: True)
+    assert type(recording.module) is cls
+    assert recording.caller is None
