@@ -121,11 +121,16 @@ def load(path: Path, device: str) -> LoadedProgram:
 def _homes(program: torch.export.ExportedProgram) -> Iterator[str]:
     """Yield the devices of a program's inputs, weights included; the CPU if it has none.
 
-    A tensor on ``meta`` has no numbers that could be moved.
+    A weight on ``meta`` has no numbers that could be moved.
     """
-    tensors = [_tensor(node) for node in program.graph.nodes if node.op == "placeholder"]
-    devices = [tensor.device for tensor in tensors if tensor is not None and not tensor.is_meta]
-    found = [indexed(str(device)) for device in devices]
+    inputs = program.graph_signature.user_inputs
+    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
+    tensors = [(_tensor(node), node.name in inputs) for node in placeholders]
+    found = [
+        indexed(str(tensor.device))
+        for tensor, given in tensors
+        if tensor is not None and (given or not tensor.is_meta)
+    ]
     yield from found or [indexed("cpu")]
 
 
