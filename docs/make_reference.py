@@ -69,14 +69,16 @@ classes are raised as an `ExceptionGroup`.
 COMPATIBILITY = """# Compatibility
 
 This page lists the versions on which the plugin's own tests have run, and what is different there.
-On other versions, a run with `--torchexport-strict` names what is untested in its summary.
+On other versions, a run with `--torchexport-strict` names what is untested in its summary. So does
+a run with items on a GPU if the tests have not run on one with these versions.
 
 ## Runs
 
 Each run is one of the whole suite, but for the models of transformers, timm and torchvision, whose
 releases each need one version of torch. *verdicts* is the number of small models on a target whose
-verdict was the true one; CI's selection of them. A skipped test needs something that is missing,
-for example a GPU.
+verdict was the true one; CI's selection of them. *again*: tests that failed at first, and were run
+again after a change to them or to the plugin. A skipped test needs something that is missing,
+for example a GPU. *GPU*: if the tests that need one ran.
 
 """
 
@@ -102,12 +104,14 @@ COUNTS = ("passed", "failed", "skipped", "xfailed")
 def compatibility_page() -> str:
     """Return the page of versions: the recorded runs, and the zoo rows whose truth differs."""
     runs = tested.runs()
-    heads = [*PACKAGES, *COUNTS, "verdicts", "date"]
+    heads = [*PACKAGES, *COUNTS, "again", "verdicts", "GPU", "date"]
     rows = [
         [
             *(run.versions.get(name, "-") for name in PACKAGES),
             *(str(run.tests.get(count, 0)) for count in COUNTS),
+            str(run.again),
             str(run.verdicts),
+            "yes" if run.on_gpu else "no",
             run.date,
         ]
         for run in runs

@@ -42,15 +42,20 @@ from pytest_torchexport.outcomes.torch_state import CapturedOutput, quiet
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
+    ArtifactRaised,
+    BranchFrozen,
     CannotJudge,
+    DimsNarrowed,
     Failure,
     Ineffective,
     LoadFailed,
+    OutputsDiffer,
     RoundTripDiffers,
     SpecError,
+    StructureDiffers,
     ends_the_test,
 )
-from pytest_torchexport.results.source_line import short_path
+from pytest_torchexport.results.source_line import SourceLine, short_path
 from pytest_torchexport.results.verdict import Verdict
 from pytest_torchexport.targets.base import Artifact
 
@@ -61,6 +66,8 @@ SHOWN_CHANGES = 3
 LARGE = 2**24
 # The artifact's files are kept after these failures.
 KEPT_AFTER = (ArtifactCrashed, ArtifactHung, LoadFailed, RoundTripDiffers)
+# What a value or a size that tracing made a constant may lead to.
+FROM_A_CONSTANT = (ArtifactRaised, BranchFrozen, DimsNarrowed, OutputsDiffer, StructureDiffers)
 # The failure if the item's time is up; of an activity of the artifact's, ArtifactHung.
 _BLAMED: dict[Activity, type[Failure]] = {Activity.PLUGIN: Failure, Activity.EAGER: SpecError}
 LAUNCH_BLOCKING = "next step: with CUDA_LAUNCH_BLOCKING=1 the error names the line"
@@ -278,7 +285,9 @@ def _failure_of(error: Exception, item: _Item, case: Case | None) -> Failure:
     if isinstance(error, Ineffective):
         return error
     if isinstance(error, Failure):
-        return machine.fault(f"{error}\n{error.output}") or error
+        # Native code says it when it ends its process. An exception is looked at where it arises.
+        crashed = isinstance(error, ArtifactCrashed)
+        return (machine.fault_in(error.output) if crashed else None) or error
     known = _known_failures(item)
     activity = item.log.activity
     if isinstance(error, cuda.ContextLost):
@@ -292,7 +301,7 @@ def _failure_of(error: Exception, item: _Item, case: Case | None) -> Failure:
         text = f"{activity.value} did not return within {item.plan.limit()}"
         return cls(text, details=attempted(case) if case is not None else ())
     described = f"{type(error).__name__}: {text_of(error)}"
-    ran_out = machine.fault(error) or machine.out_of_memory(described)
+    ran_out = machine.fault(error) or machine.out_of_memory(error)
     if ran_out is not None:
         return ran_out
     # A bug of the plugin or of torch: the verdicts on the other subjects are still wanted.
@@ -326,7 +335,7 @@ def _failed(item: _Item, case: Case | None, failure: Failure) -> Verdict:
         failure=type(failure).__name__,
         reason=printable(str(failure)),
         details=tuple(map(printable, failure.details)),
-        where=failure.where or item.output.traced,
+        where=failure.where or _baked_at(item, failure),
         differences=failure.differences,
         output=failure.output or printed,
         recipe=shrunk.recipe.as_dict() if shrunk else None,
@@ -334,7 +343,14 @@ def _failed(item: _Item, case: Case | None, failure: Failure) -> Verdict:
         shrunk=shrunk is not None and shrunk.searched,
         sizes=shrunk.sizes if shrunk else (),
         kept=kept,
+        imports=failure.imports,
     )
+
+
+def _baked_at(item: _Item, failure: Failure) -> SourceLine | None:
+    """Return the line at which tracing made a constant, if there is one and it may be the cause."""
+    lines = item.output.traced
+    return next(iter(lines)) if isinstance(failure, FROM_A_CONSTANT) and len(lines) == 1 else None
 
 
 def _printed(case: Case | None) -> str:

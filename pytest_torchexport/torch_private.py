@@ -12,7 +12,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FunctionType
+from types import FrameType, FunctionType
 from typing import Any
 
 import torch
@@ -34,6 +34,20 @@ def times_written(tensor: torch.Tensor) -> int | None:
         return tensor._version
     except (AttributeError, RuntimeError):
         return None
+
+
+def is_printing(frame: FrameType | None) -> bool:
+    """Return True if a frame is inside the printing of a tensor.
+
+    No number that this reads gets into a program. The text of an error may hold a tensor, and while
+    a trace runs torch warns of each of its numbers. False if torch has no ``torch._tensor_str``.
+    """
+    printing = getattr(sys.modules.get("torch._tensor_str"), "__file__", None)
+    while frame is not None:
+        if frame.f_code.co_filename == printing:
+            return True
+        frame = frame.f_back
+    return False
 
 
 _HOOKS = (
@@ -169,12 +183,50 @@ def python_definition(name: str) -> Callable[..., Any] | None:
     return found
 
 
+def names_in_tensors() -> frozenset[str]:
+    """Return the classes and functions that the pickle of a plain tensor names.
+
+    These are among those that torch.load(weights_only=True) admits, and run no code of the file's.
+    Before 2.10 torch.export.load reads the example inputs with weights_only=False:
+    https://github.com/pytorch/pytorch/pull/158247
+    """
+    storages = [name for name in vars(torch) if name.endswith("Storage")]
+    rebuild = ("_rebuild_tensor_v2", "_rebuild_parameter")
+    return frozenset(
+        [
+            "collections.OrderedDict",
+            *(f"torch._utils.{name}" for name in rebuild),
+            *(f"torch.{name}" for name in storages),
+        ]
+    )
+
+
 def registered_at(name: str) -> tuple[str, int] | None:
     """Return the file and line that registered an operator, also in C++; None if unknown."""
     dump = getattr(torch._C, "_dispatch_dump", None)
     text = dump(name) if dump is not None else ""
     match = re.search(r"^debug: registered at (.+):(\d+)$", text, re.MULTILINE)
     return (match[1], int(match[2])) if match is not None else None
+
+
+def decomposition_of(operator: Any) -> Callable[..., Any] | None:
+    """Return a function that computes an operator with simpler ones, as torch.compile needs it.
+
+    The function may call itself by way of others, and may return NotImplemented. None if torch
+    knows none.
+    """
+    table = getattr(getattr(torch, "_decomp", None), "decomposition_table", {})
+    found: Callable[..., Any] | None = table.get(operator, getattr(operator, "decompose", None))
+    return found
+
+
+def aten_of_prim(operator: Any) -> Callable[..., Any] | None:
+    """Return the function that computes one of torch's ``prims`` with an ATen operator.
+
+    Decompositions are made of prims. To call one itself imports torch._dynamo: seconds. None for an
+    operator that is no prim.
+    """
+    return getattr(operator, "impl_aten", None)
 
 
 def forget_decompositions(operator: Any) -> None:

@@ -5,6 +5,9 @@ replaces the one with the same versions of torch and Python. Then ``docs/make_re
 
     pytest --junitxml run.xml tests examples
     python scripts/compatibility.py run.xml
+
+If tests failed, and passed when they were run again after the tests or the plugin were mended, give the files of those
+runs too, and those of tests that were added since. The number of tests that were run again is recorded.
 """
 
 from __future__ import annotations
@@ -24,16 +27,22 @@ ZOO = "tests.test_zoo"
 VERDICT = "test_verdict_is_the_truth"
 
 
-def run_of(report: ET.Element) -> Any:
-    """Return the run of a JUnit file as an entry of ``tested.json``. Raises ValueError if it has no tests."""
+def run_of(report: ET.Element, *again: ET.Element) -> Any:
+    """Return the run of a JUnit file as an entry of ``tested.json``.
+
+    ``again`` are later runs of some tests and of new ones; of tests of the same name, the last result counts. Raises
+    ValueError if the run has no tests.
+    """
     import zoo
 
     from pytest_torchexport.config.tested import Run
     from pytest_torchexport.results import reports
 
-    cases = list(report.iter("testcase"))
-    if not cases:
+    by_name = {name_of(case): case for case in report.iter("testcase")}
+    if not by_name:
         raise ValueError("the file has no tests")
+    later = {name_of(case): case for other in again for case in other.iter("testcase")}
+    cases = [*(by_name | later).values()]
     passed = {
         case.get("name")
         for case in cases
@@ -47,10 +56,16 @@ def run_of(report: ET.Element) -> Any:
         date=min(suite.get("timestamp", "") for suite in report.iter("testsuite"))[:10],
         versions=reports.environment(),
         tests=dict(Counter(sorted(map(result, cases)))),
+        again=len(later.keys() & by_name.keys()),
         verdicts=sum(name.startswith(f"{VERDICT}[") for name in passed if name),
         zoo={name: found for name, found in truths.items() if found},
         left_out=sorted(files() - set(map(file_of, cases))),
     )
+
+
+def name_of(case: ET.Element) -> tuple[str, str]:
+    """Return what tells a test from others."""
+    return case.get("classname", ""), case.get("name", "")
 
 
 def result(case: ET.Element) -> str:
@@ -99,9 +114,15 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("report", type=Path, help="the JUnit file of a run on this interpreter")
+    parser.add_argument(
+        "again",
+        type=Path,
+        nargs="*",
+        help="those of later runs: of tests that failed, and of new ones",
+    )
     parser.add_argument("--into", type=Path, default=tested.FILE, help="the file to write")
     given = parser.parse_args()
-    run = run_of(ET.parse(given.report).getroot())
+    run = run_of(*(ET.parse(path).getroot() for path in (given.report, *given.again)))
     entries = list(recorded(run, given.into))
     given.into.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     print(

@@ -119,7 +119,7 @@ def plain_pickle(directory: Path) -> Path:
 
 
 def saved_pickle(directory: Path) -> Path:
-    """What ``torch.save`` writes of an object that is code. As above."""
+    """Save an object that is code with ``torch.save``. As above."""
     path = directory / "model.pt"
     path.write_bytes(_saved(Payload(directory / MARKER, "{}")))
     return path
@@ -226,7 +226,7 @@ def empty(suffix: str) -> Builder:
 
 
 def text(suffix: str) -> Builder:
-    """What a Git checkout without large files has in a model's place."""
+    """Build what a Git checkout without large files has in a model's place."""
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1\n"
     return _written(f"text{suffix}", pointer, suffix)
 

@@ -1,4 +1,4 @@
-"""What tests of the clean process share: files for its fake loaders, and calls of them."""
+"""Helpers that tests of the clean process share: files for its fake loaders, and calls of them."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ DATA = (
     verdict.Verdict,
     verdict.Difference,
     verdict.Sizes,
+    verdict.Recorded,
     verdict.Assumption,
     verdict.SeededBug,
     verdict.Uncovered,

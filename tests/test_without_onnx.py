@@ -1,4 +1,4 @@
-"""What a user sees who has not installed the extra ``[onnx]``: ``tox -e no-onnx`` runs this."""
+"""Show what a user sees who has not installed the extra ``[onnx]``: ``tox -e no-onnx`` runs this."""
 
 from __future__ import annotations
 

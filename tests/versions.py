@@ -64,3 +64,38 @@ GRU_RESET = Change(
     link="https://github.com/microsoft/onnxscript/issues/2852",
     words="torch.onnx.export writes a GRU that applies its reset gate before the linear map",
 )
+FUNCTION_TYPED = Change(
+    versions="torch>=2.15",
+    link="https://github.com/pytorch/pytorch/pull/196491",
+    words="torch.jit.script refuses an autograd.Function, a property of which has a type with dots",
+)
+CALL_DEPTH = Change(
+    versions="onnxruntime>=1.32",
+    link="https://github.com/microsoft/onnxruntime/pull/32339",
+    words="ONNX Runtime refuses local functions that call each other more than 100 deep",
+)
+FROZEN_THAWED = Change(
+    versions="torch<2.10",
+    link="https://github.com/pytorch/pytorch/pull/164290",
+    words="torch.export.load gives every parameter requires_grad, frozen ones too",
+)
+NESTED_REFUSED = Change(
+    versions="torch<2.10",
+    link="https://github.com/pytorch/pytorch/pull/163773",
+    words="torch.export refuses nn.TransformerEncoder with a padding mask and nested tensors",
+)
+WHILE_REFUSED = Change(
+    versions="torch<2.11",
+    link="https://github.com/pytorch/pytorch/pull/162645",
+    words="torch.onnx.export refuses torch.while_loop",
+)
+NEGATIVE_LATE = Change(
+    versions="onnxruntime<1.24",
+    link="https://github.com/microsoft/onnxruntime/releases/tag/v1.24.1",
+    words="ONNX Runtime finds a dim below zero only when it makes the tensor, in other words",
+)
+QUANTIZE_UNKNOWN = Change(
+    versions="torch<2.13",
+    link="https://github.com/pytorch/pytorch/issues/157729",
+    words="torch.export refuses quantize_per_tensor, which has no kernel for fake tensors",
+)

@@ -32,8 +32,6 @@ from pytest_torchexport.judge.branch_results import BranchResults
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.explain import explained
 from pytest_torchexport.judge.log import Activity
-from pytest_torchexport.outcomes.limits import TimeLimitExceeded
-from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.verdict import coverage_of
 from pytest_torchexport.targets.base import Artifact, NotApplicable
@@ -253,12 +251,7 @@ def _exported_at(
     # torch.jit.trace does not survive an operation that raises: see CRASHES_ON_CAUGHT_ERRORS.
     if call is None or branches.path(recipe) is None or branches.observed.catches:
         return None
-    try:
-        return case.exported(call)
-    except TimeLimitExceeded:
-        raise
-    except Exception as error:
-        return condense(error)[0]
+    return case.exported_or_refused(call)
 
 
 @dataclass(frozen=True)

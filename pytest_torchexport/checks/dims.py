@@ -157,7 +157,7 @@ def check(suspicions: Sequence[Suspicion], witness: Witness) -> list[str]:
         for sizes in suspicion.sizes:
             failure = witness(sizes)
             if failure is not None:
-                raise _narrowed(suspicion, sizes, failure)
+                raise _beyond(suspicion, witness) or _narrowed(suspicion, sizes, failure)
         if not suspicion.is_torchs_minimum:
             cleared.append(
                 f"{suspicion.dim}: {suspicion.declared}, the program says {_cut(suspicion.actual)} "
@@ -166,15 +166,35 @@ def check(suspicions: Sequence[Suspicion], witness: Witness) -> list[str]:
     return cleared
 
 
+def _beyond(suspicion: Suspicion, witness: Witness) -> DimsNarrowed | None:
+    """Return the failure at sizes from torch's minimum on: then that minimum is not the cause."""
+    failure = witness(suspicion.taken) if suspicion.taken else None
+    if failure is None:
+        return None
+    text = f"the program fails at {_at(suspicion.taken)} too, which its range of sizes includes"
+    return _failure(suspicion, suspicion.taken, failure, text)
+
+
 def _narrowed(suspicion: Suspicion, sizes: Mapping[str, int], failure: Failure) -> DimsNarrowed:
-    at = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+    text = f"the program says {_cut(suspicion.actual)}: {_cut(suspicion.why)}"
+    return _failure(suspicion, sizes, failure, text)
+
+
+def _failure(
+    suspicion: Suspicion, sizes: Mapping[str, int], failure: Failure, text: str
+) -> DimsNarrowed:
+    said = " ".join(str(failure).split()) or failure.title
+    place = f"{suspicion.dim} (axis {suspicion.axis} of {suspicion.path})"
     return DimsNarrowed(
-        f"{suspicion.dim} (axis {suspicion.axis} of {suspicion.path}): {suspicion.declared}, the "
-        f"program says {_cut(suspicion.actual)}: {_cut(suspicion.why)}",
-        details=(f"at {at}: {' '.join(str(failure).split()) or failure.title}", *failure.details),
+        f"{place}: {suspicion.declared}, {text}",
+        details=(f"at {_at(sizes)}: {said}", *failure.details),
         where=suspicion.where or failure.where,
         differences=failure.differences,
     )
+
+
+def _at(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} = {size}" for name, size in sizes.items())
 
 
 def _cut(text: str) -> str:
@@ -183,5 +203,4 @@ def _cut(text: str) -> str:
 
 
 def _listed(suspicion: Suspicion) -> str:
-    calls = (", ".join(f"{n} = {s}" for n, s in sizes.items()) for sizes in suspicion.sizes)
-    return "; ".join(calls)
+    return "; ".join(map(_at, suspicion.sizes))

@@ -12,15 +12,13 @@ import torch
 
 from pytest_torchexport import targets
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT
-from pytest_torchexport.inputs.recipes import build, example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, survived
 from pytest_torchexport.outcomes.messages import condense, is_about_dims
-from pytest_torchexport.outcomes.observe import Returned
-from pytest_torchexport.results.failures import CannotJudge, ExportRefused, ends_the_test
+from pytest_torchexport.results.failures import ExportRefused, ends_the_test
 from pytest_torchexport.targets.formats.shape_env import refused_at
 from pytest_torchexport.targets.refusals import remedy
 
@@ -48,14 +46,14 @@ def export(prepared: Prepared) -> Case:
 
 
 def _example(prepared: Prepared) -> Call:
-    """Return the example, at size 2 of each varying dim whose own size exporters would freeze."""
-    spec, dims = prepared.spec, prepared.frozen_sizes
-    recipe = example_recipe(spec, {dim.name: EXPORTED_AT for dim in dims})
-    call = build(spec, recipe) if dims else None
-    if call is None or not isinstance(prepared.reference.on_cpu(call), Returned):
-        return spec.example
-    names = ", ".join(f"{dim.name} (the example's is {dim.example})" for dim in dims)
-    prepared.log.note(f"exported at size {EXPORTED_AT} of {names}: exporters freeze sizes 0 and 1")
+    """Return the call to export at; note it if it is not the example itself."""
+    call = prepared.call_to_export()
+    if call is not prepared.spec.example:
+        dims = prepared.frozen_sizes
+        names = ", ".join(f"{dim.name} (the example's is {dim.example})" for dim in dims)
+        prepared.log.note(
+            f"exported at size {EXPORTED_AT} of {names}: exporters freeze sizes 0 and 1"
+        )
     return call
 
 
@@ -71,7 +69,7 @@ def _raise_if_fatal(prepared: Prepared, example: Call) -> None:
 
 
 def _refuse(prepared: Prepared, error: Exception) -> NoReturn:
-    """Raise ExportRefused if the user named the target, else CannotJudge.
+    """Raise ExportRefused, or CannotJudge if nobody named the target.
 
     Raises Ineffective if something of the machine ran out.
     """
@@ -84,8 +82,6 @@ def _refuse(prepared: Prepared, error: Exception) -> NoReturn:
     assumed = [dim.name for dim in spec.dims.values() if not dim.declared and not declared]
     if assumed and is_about_dims(error):
         details.insert(0, spec.opt_out(assumed))
-    if not plan.named:
-        hint = f" ({details[0]})" if details else ""
-        text = f"{plan.target} refused the module: {reason}{hint}"
-        raise CannotJudge(text, "refused") from None
+    hint = f" ({details[0]})" if details else ""
+    prepared.refused(f"refused the module: {reason}{hint}")
     raise ExportRefused(reason, details=tuple(details), where=where) from None

@@ -20,7 +20,7 @@ from pytest_torchexport.outcomes.observe import NotTransferable, Raised, Returne
 from pytest_torchexport.results.failures import ArtifactHung, LoadFailed, SpecError
 from pytest_torchexport.sandbox.session import SandboxSession, Source
 from pytest_torchexport.targets.base import Artifact, NotApplicable
-from pytest_torchexport.targets.formats.missing_dependencies import remedies
+from pytest_torchexport.targets.formats.missing_dependencies import remedy_of
 
 # Functions that read an ONNX file without loading it, called in the sandbox: both return texts.
 SIDECARS = "pytest_torchexport.targets.formats.onnx_model:external"
@@ -143,8 +143,11 @@ def _raise_not_loaded(session: SandboxSession, source: Source, plan: Plan) -> No
     if isinstance(problem, Raised) and plan.target in FLAT:
         faults = _texts(PROBLEMS, source, plan)
         if faults:
-            details = (*faults[1:], *remedies(problem.type, problem.message), str(problem))
-            raise LoadFailed(faults[0], details=details, output=session.printed())
+            remedy = remedy_of(problem.type, problem.message)
+            details = (*faults[1:], *remedy.lines, str(problem))
+            raise LoadFailed(
+                faults[0], details=details, output=session.printed(), imports=remedy.imports
+            )
     # A process without torch imports nothing of the user's anyway.
     blocked = source.blocked if source.library == "torch" else ()
     raise_not_loaded(problem, session.printed(), blocked)

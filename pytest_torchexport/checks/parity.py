@@ -1,9 +1,9 @@
 """The check ``parity``: on every call that eager takes, the artifact does what eager does.
 
 Runs the example, the other calls that the test made, the calls stored by an earlier run, the
-boundary calls, the calls that the branch search found, and those that Hypothesis draws. If only
-``control_flow`` is asked for, the example and the searched calls alone. The package's only
-``@given`` of calls is here.
+boundary calls, the calls that the branch search found, those that Hypothesis draws, and those that
+reach thresholds of operators. If only ``control_flow`` is asked for, the example and the calls of
+the branch search alone. The package's only ``@given`` of calls is here.
 Raises the failure of the smallest failing call: ArtifactRaised, OutputsDiffer, StructureDiffers,
 StateDiffers, DimsNarrowed, ArtifactCrashed, ArtifactHung. Raises CannotJudge if nobody named the
 target and the artifact raises on the example itself.
@@ -14,6 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
+import hypothesis
+from hypothesis import errors
+
+from pytest_torchexport.inputs.drawing import for_each
 from pytest_torchexport.inputs.recipes import (
     Recipe,
     example_recipe,
@@ -22,7 +26,9 @@ from pytest_torchexport.inputs.recipes import (
 )
 from pytest_torchexport.inputs.strategies import boundary_recipes, recipes
 from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.causes import causes
 from pytest_torchexport.judge.explain import DEADLY, explained
+from pytest_torchexport.judge.searched import searched
 from pytest_torchexport.judge.threshold import rounding_decides
 from pytest_torchexport.outcomes.compare import remarks
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
@@ -72,25 +78,24 @@ def run(case: Case) -> Case:
 def explain(case: Case) -> None:
     """Shrink the failing call that is to be explained, and raise its failure.
 
-    Raises CannotJudge if nobody named the target and its artifact raises on the example itself:
-    then it is as good as refused, also if it could not be saved.
+    Raises CannotJudge if nobody named the target and its artifact raises on the example itself.
     """
-    if _refused(case):
-        raise CannotJudge(
-            f"{case.plan.target} made an artifact that raises on the example itself: "
-            f"{case.log.failed[0][1]}",
-            "refused",
-        )
+    if _fails_as_exported(case):
+        failure = case.log.failed[0][1]
+        case.refused(f"made an artifact that raises on the example itself: {failure}")
     if case.log.failed:
         recipe, failure = case.log.failed[0]
-        raise explained(case, recipe, failure)
+        failure = explained(case, recipe, failure)
+        shrunk = case.log.shrunk
+        failure.details += causes(case, shrunk.recipe if shrunk is not None else recipe, failure)
+        raise failure
 
 
 def _every(case: Case) -> None:
     case.branches.begin()
     if not _trial(case, "example", example_recipe(case.spec), repeats=REPEATS):
         _raise_for_the_example(case)
-    if _refused(case):
+    if _fails_as_exported(case) and not case.plan.named:
         return
     if not case.log.failed:
         _note_remarks(case)
@@ -103,6 +108,8 @@ def _every(case: Case) -> None:
     _explicit(case, "explored", case.branches.recipes, repeats=1)
     if case.plan.checks("parity"):
         _draw(case)
+        if not case.log.failed:
+            _explicit(case, "searched", searched(case), repeats=1)
 
 
 def _raise_for_the_example(case: Case) -> NoReturn:
@@ -119,9 +126,9 @@ def _raise_for_the_example(case: Case) -> NoReturn:
     raise CannotJudge(f"the example cannot be judged: {case.judge.run(found.call)}")
 
 
-def _refused(case: Case) -> bool:
-    """Return True if a target that nobody named raises on the example, at which it was exported."""
-    exported = not case.frozen_sizes and not case.foreign and not case.plan.named
+def _fails_as_exported(case: Case) -> bool:
+    """Return True if the artifact raises on the example, at which it was exported."""
+    exported = not case.frozen_sizes and not case.foreign
     return exported and any(
         isinstance(failure, ArtifactRaised) and recipe == example_recipe(case.spec)
         for recipe, failure in case.log.failed[:1]
@@ -151,26 +158,11 @@ def _explicit(case: Case, origin: str, items: Sequence[Recipe], repeats: int) ->
 
 
 def _draw(case: Case) -> None:
-    import hypothesis
-    from hypothesis import errors
-
     wanted = _max_examples(case, hypothesis.settings().max_examples)
     if not case.spec.leaves or _is_deadly(case):
         return
     late: list[TimeLimitExceeded] = []
 
-    @hypothesis.seed(case.plan.seed)
-    @hypothesis.settings(
-        max_examples=wanted,
-        database=None,
-        deadline=None,
-        derandomize=False,
-        phases=[hypothesis.Phase.generate],
-        suppress_health_check=list(hypothesis.HealthCheck),
-        verbosity=hypothesis.Verbosity.quiet,
-        backend="hypothesis",
-    )
-    @hypothesis.given(recipes(case.spec, case.branches.recipes))
     def drawn(recipe: Recipe) -> None:
         if _half_is_over(case):
             raise _OutOfTime
@@ -186,7 +178,7 @@ def _draw(case: Case) -> None:
         hypothesis.assume(legal)
 
     try:
-        drawn()
+        for_each(recipes(case.spec, case.branches.recipes), drawn, seed=case.plan.seed, most=wanted)
     except errors.Unsatisfiable:
         who = "eager" if case.spec.filter is None else "eager or filter"
         case.log.note(f"{who} refused every call that was drawn")

@@ -16,14 +16,15 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.observed import Observed
+from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.inputs.spec import Call, build_spec
 from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.case import Prepared
 from pytest_torchexport.judge.loading import warm_up
-from pytest_torchexport.judge.log import Activity, ItemLog
+from pytest_torchexport.judge.log import Activity, ItemLog, Shrunk
 from pytest_torchexport.outcomes.limits import Deadline
 from pytest_torchexport.outcomes.subject import Subject, local_packages, unusable_device
-from pytest_torchexport.results.failures import CannotJudge, Ineffective
+from pytest_torchexport.results.failures import CannotJudge, Ineffective, NotRepeatable
 
 # Eager's calls before the export stop at this share of the time limit.
 REHEARSAL_SHARE = 0.25
@@ -52,7 +53,11 @@ def prepare(
         reference = Reference(subject, plan, log.note, given[0], running=eager)
         spec = build_spec(subject.signature(), given, plan.options, subject.annotations())
         log.assumed = spec.assumed
-        reference.prepare(spec.example, [leaf.path for leaf in spec.leaves])
+        try:
+            reference.prepare(spec.example, [leaf.path for leaf in spec.leaves])
+        except NotRepeatable:
+            log.shrunk = Shrunk.as_made(spec, example_recipe(spec), spec.example)
+            raise
         observed: Observed | None = None
         if plan.checks("control_flow"):
             observed = Observed(reference, plan.seed, plan.settings.follow)

@@ -4,7 +4,8 @@ Its first calls are made in the clean process before any is made in this process
 artifact that crashes takes down the child and not pytest. Other differences are held back, and
 raised only if every other step passed. Also switches the item to the sandbox: if the user asked
 for it, after a crash, and for artifacts with native loops.
-Raises LoadFailed, RoundTripDiffers, ArtifactCrashed and ArtifactHung.
+Raises LoadFailed, RoundTripDiffers, ArtifactCrashed and ArtifactHung; CannotJudge if the artifact
+cannot be saved and nobody named the target.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import boundary_recipes
@@ -27,6 +30,7 @@ from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.judge.runners import InSandbox, LoadedArtifact, is_scripted
 from pytest_torchexport.judge.saved_artifact import SavedArtifact
 from pytest_torchexport.judge.state_differences import carried_differences
+from pytest_torchexport.outcomes import machine
 from pytest_torchexport.outcomes.limits import interrupted_after
 from pytest_torchexport.outcomes.observe import (
     Crashed,
@@ -42,11 +46,12 @@ from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
     Failure,
+    Ineffective,
     LoadFailed,
     RoundTripDiffers,
 )
 from pytest_torchexport.sandbox.session import SandboxSession
-from pytest_torchexport.targets.formats.missing_dependencies import OWN_CLASS, remedies
+from pytest_torchexport.targets.formats.missing_dependencies import OWN_CLASS, remedy_of
 
 # Calls of the example that are made in a row after loading.
 FIRST_RUNS = 3
@@ -69,7 +74,7 @@ def save(case: Case) -> Case | None:
     """Save the artifact twice and move it. Return a case with the moved file.
 
     A failure is held back: LoadFailed if it cannot be saved, RoundTripDiffers if saving twice gives
-    different files.
+    different files. Raises Ineffective if something of the machine ran out.
     """
     plan = case.plan
     if case.foreign:
@@ -83,6 +88,8 @@ def save(case: Case) -> Case | None:
     with case.log.timed("round trip"), case.deadline.paused():
         try:
             saved = _moved(case)
+        except Ineffective:
+            raise  # the machine's fault, which no skip of a later step is to hide
         except Failure as failure:
             _not_isolated(case, failure)
             _hold(case, failure)
@@ -149,7 +156,10 @@ def _saved(case: Case, directory: Path) -> Path:
     with case.log.during(Activity.SAVING), interrupted_after(case.plan.settings.time_limit):
         try:
             path: Any = case.artifact.save(directory)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
+            machine.raise_fault(error)
             raise _not_saved(error, directory) from None
     if isinstance(path, Path) and path.parent == directory and path.exists():
         return path
@@ -164,7 +174,7 @@ def _not_saved(error: Exception, directory: Path) -> LoadFailed:
     reason = raised(error)
     left = ", ".join(_below(directory))
     details = (f"and leaves {left} behind, half-written",) if left else ()
-    lines = (*remedies(reason.type, reason.message), *details)
+    lines = (*remedy_of(reason.type, reason.message).lines, *details)
     return LoadFailed(f"cannot be saved: {reason}", details=lines, where=reason.where)
 
 
@@ -201,6 +211,8 @@ def load(case: Case) -> Case | None:
                 raise_not_loaded(session.problem, session.printed(), case.blocked)
             case = dataclasses.replace(case, saved=dataclasses.replace(case.saved, session=session))
             _judge_file(case, session.found)
+        except Ineffective:
+            raise  # the machine's fault, which no skip of a later step is to hide
         except Failure as failure:
             _not_isolated(case, failure)
             _hold(case, failure)
@@ -410,9 +422,14 @@ def _crashed(
 
 
 def raise_held(case: Case) -> None:
-    """Raise the first failure that was held back, if there is one."""
-    if case.log.held:
-        raise case.log.held[0]
+    """Raise the first failure that was held back, if there is one.
+
+    Raises CannotJudge if the artifact cannot be saved and nobody named the target.
+    """
+    for failure in case.log.held[:1]:
+        if case.saved is None and isinstance(failure, LoadFailed):
+            case.refused(f"made an artifact that {failure}")
+        raise failure
 
 
 def _hold(case: Case, failure: Failure) -> None:
@@ -448,6 +465,11 @@ def raise_if_not_callable(wanted: Outcome, found: Outcome, what: str) -> str | N
             )
         return f"round trip not checked: {found}"
     if isinstance(found, Raised) and isinstance(wanted, Returned):
-        details = remedies(found.type, found.message)
-        raise RoundTripDiffers(f"{what} raises {found}", details=details, where=found.where)
+        remedy = remedy_of(found.type, found.message)
+        raise RoundTripDiffers(
+            f"{what} raises {found}",
+            details=remedy.lines,
+            where=found.where,
+            imports=remedy.imports,
+        )
     return None  # parity judges what it did in this process

@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
+from pytest_torchexport.explore.paths import Path
+from pytest_torchexport.explore.search import Goal
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.failure_of import failure_class
-from pytest_torchexport.judge.state_differences import carried_differences
+from pytest_torchexport.judge.log import Activity
+from pytest_torchexport.judge.state_differences import Lines, carried_differences, written_at
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.observe import Returned, tensors_of
 from pytest_torchexport.results.failures import ArtifactCrashed, ArtifactHung, StateDiffers
@@ -24,6 +27,8 @@ from pytest_torchexport.results.verdict import Difference
 # Calls in a row: the first may differ from the second (a warm-up), the second from the third (a
 # counter).
 LENGTH = 3
+# More calls if conditions of forward depend on what it changes.
+LONGEST = 12
 
 Tensors = Mapping[str, Any]
 
@@ -45,7 +50,7 @@ def check_stateless(case: Case) -> None:
             differences = case.judge.differences([example], wanted, found)
             if differences and number == 1:
                 return  # parity judges this, on more calls
-            raise_if_parted(number, LENGTH, differences, (), stateful=False)
+            raise_if_parted(number, LENGTH, differences, {}, stateful=False)
 
 
 def check_start(case: Case) -> None:
@@ -56,7 +61,7 @@ def check_start(case: Case) -> None:
     tensors = tensors_of(eager.pristine.copy().to(case.plan.device).module)
     carried = judge.tensors()
     registers, caches = _split(tensors, eager.caches)
-    raise_if_moved_on(registers, carried, eager.changes)
+    raise_if_moved_on(registers, carried, eager.written_at)
     moved = carried_differences(caches, carried, Tolerance(0.0, 0.0))
     if not moved:
         return
@@ -64,7 +69,7 @@ def check_start(case: Case) -> None:
     pairs = zip(eager.in_a_row(row), judge.in_a_row(row), strict=True)
     for number, ((wanted, _), (found, _)) in enumerate(pairs, start=1):
         if isinstance(wanted, Returned) and judge.differences(row[:number], wanted, found):
-            raise_if_moved_on(caches, carried, eager.changes)
+            raise_if_moved_on(caches, carried, eager.written_at)
     case.log.note(_of_caches("exporting ran forward and changed", moved))
 
 
@@ -72,16 +77,31 @@ def check_rows(case: Case) -> None:
     """Raise StateDiffers if the artifact and eager part in a row of calls, none of them undone.
 
     First a row of the example's calls, then one with other values and sizes. Both sides start in
-    the pristine state.
+    the pristine state. The first row is as long as conditions change in it, up to ``LONGEST``; log
+    what a still longer one might take.
     """
     if not case.reference.stateful:
         return
     with case.log.timed("state"):
-        for calls in _rows(case):
+        with case.log.during(Activity.EAGER):
+            row = case.branches.row(LENGTH, LONGEST)
+        for calls in _rows(case, max(LENGTH, _last_news(row))):
             _check_row(case, calls)
+    case.log.ineffective += case.branches.unsettled(row)
 
 
-def _rows(case: Case) -> list[list[Call]]:
+def _last_news(row: Sequence[Path]) -> int:
+    """Return the number of the last call in a row that took an outcome for the first time."""
+    known: set[Goal] = set()
+    last = 0
+    for number, path in enumerate(row, start=1):
+        taken = set(path.taken())
+        last = last if taken <= known else number
+        known |= taken
+    return last
+
+
+def _rows(case: Case, length: int) -> list[list[Call]]:
     example = case.spec.example
     others = [
         found.call
@@ -89,7 +109,7 @@ def _rows(case: Case) -> list[list[Call]]:
         if (found := case.accepted.call(recipe)) is not None
     ]
     step = max(1, len(others) // LENGTH)
-    return [[example] * LENGTH, [example, *others[::step][:LENGTH]]]
+    return [[example] * length, [example, *others[::step][:LENGTH]]]
 
 
 def _check_row(case: Case, calls: Sequence[Call]) -> None:
@@ -104,7 +124,9 @@ def _check_row(case: Case, calls: Sequence[Call]) -> None:
         registers, caches = _split(left, eager.caches)
         more = carried_differences(registers, right, judge.tolerance)
         differences = judge.differences(calls[:number], wanted, found, (left, right), more)
-        raise_if_parted(number, len(calls), differences, eager.changes, stateful=True, state=left)
+        raise_if_parted(
+            number, len(calls), differences, eager.written_at, stateful=True, state=left
+        )
         dropped = not_carried(before, left, right)
         if dropped:
             case.log.note(
@@ -115,14 +137,14 @@ def _check_row(case: Case, calls: Sequence[Call]) -> None:
         case.log.note(_of_caches("calls in a row leave other numbers than eager's in", hidden))
 
 
-def raise_if_moved_on(pristine: Tensors, carried: Tensors, changes: Sequence[str]) -> None:
+def raise_if_moved_on(pristine: Tensors, carried: Tensors, lines: Lines) -> None:
     """Raise StateDiffers if the export itself changed the state: tracing runs forward."""
     found = carried_differences(pristine, carried, Tolerance(0.0, 0.0))
     if found:
         raise StateDiffers(
             "exporting ran forward and kept the changed state: the artifact does not start in the "
             "module's state",
-            details=_changes(changes),
+            where=written_at(found, lines),
             differences=tuple(found),
         )
 
@@ -131,15 +153,15 @@ def raise_if_parted(
     number: int,
     length: int,
     differences: Sequence[Difference],
-    changes: Sequence[str],
+    lines: Lines,
     *,
     stateful: bool,
     state: Container[str] = (),
 ) -> None:
     """Raise if the artifact parts from eager at call ``number`` of ``length`` in a row.
 
-    ``stateful``: forward changes its module; ``state`` are the names of its tensors. Parity judges
-    the outputs of the first call.
+    ``stateful``: forward changes its module, in ``lines`` as far as they are known; ``state`` are
+    the names of its tensors. Parity judges the outputs of the first call.
     """
     found = [item for item in differences if number > 1 or item.path in state]
     if not found:
@@ -153,7 +175,8 @@ def raise_if_parted(
         if stateful
         else "the artifact keeps state between calls, and forward does not"
     )
-    raise StateDiffers(f"{row}: {what}", details=_changes(changes), differences=tuple(found))
+    text = f"{row}: {what}"
+    raise StateDiffers(text, where=written_at(found, lines), differences=tuple(found))
 
 
 def not_carried(eager: Tensors, changed: Tensors, artifact: Tensors) -> list[str]:
@@ -178,7 +201,3 @@ def _of_caches(what: str, differences: Sequence[Difference]) -> str:
     """Return the note on caches that differ although the outputs agree."""
     names = ", ".join(dict.fromkeys(item.path for item in differences))
     return f"{what} {names} (persistent=False); no output shows it"
-
-
-def _changes(changes: Sequence[str]) -> tuple[str, ...]:
-    return (f"forward changes {', '.join(changes)}",) if changes else ()

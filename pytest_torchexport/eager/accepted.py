@@ -44,10 +44,10 @@ def narrow_assumed(
     """Return the spec with each assumed dim cut down to the sizes that eager takes.
 
     On the example's own values. Tries each end of a range; if eager refuses it, finds the limit by
-    bisection.
+    bisection. Sizes that are no range are those that recorded calls had: eager took them.
     """
     for dim in spec.dims.values():
-        if not dim.declared:
+        if not dim.declared and isinstance(dim.sizes, range):
             spec = _narrowed(spec, dim, eager, note)
     return spec
 

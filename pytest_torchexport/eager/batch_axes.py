@@ -100,7 +100,7 @@ class _Tries:
     def __init__(self, spec: InputSpec, eager: Eager) -> None:
         self._spec = spec
         self._eager = eager
-        self._tensors = {leaf.path: leaf.example for leaf in spec.tensors}
+        self._tensors = spec.free
         self._example = self._outputs(spec.example)
 
     def _outputs(self, call: Call | None) -> Outputs | None:

@@ -66,7 +66,8 @@ class Reached:
 
     ``unregistered`` are the paths of modules that no register of their parent has: ``.to()`` and
     ``state_dict`` pass them by. ``classes``, ``scopes`` (globals, and the names of them that a
-    function mentions), ``cells`` and ``containers`` are the objects that hold the places.
+    function mentions), ``cells``, ``containers`` and ``slotted`` (objects, and the names of their
+    ``__slots__``) are the objects that hold the places.
     """
 
     tokens: dict[StateRef, Any] = field(default_factory=dict)
@@ -78,6 +79,7 @@ class Reached:
     scopes: list[tuple[dict[str, Any], tuple[str, ...]]] = field(default_factory=list)
     cells: list[types.CellType] = field(default_factory=list)
     containers: list[Any] = field(default_factory=list)
+    slotted: list[tuple[Any, tuple[str, ...]]] = field(default_factory=list)
 
 
 def fingerprint(thing: Any, *, values: bool = False, writes: bool = True) -> Mapping[StateRef, Any]:
@@ -344,12 +346,19 @@ class _Walk:
         if not _is_of_the_user(cls) or not self.first(thing):
             return
         self.found.classes.append(cls)
-        places = [vars(cls)]
-        if thing is not cls and _has_dict(thing):
-            places.append(vars(thing))
+        values = list(vars(cls).values())
+        if thing is not cls:
+            self._fields(thing)
+            values += [value for _, value in _attributes(thing)]
+        self.found.containers += filter(_is_data, values)
+
+    def _fields(self, thing: Any) -> None:
+        """Keep where an object has its attributes, to be put back."""
+        if _has_dict(thing):
             self.found.containers.append(vars(thing))
-        for place in places:
-            self.found.containers += [value for value in place.values() if _is_data(value)]
+        slots = tuple(_slots(thing))
+        if slots:
+            self.found.slotted.append((thing, slots))
 
     # -- values ------------------------------------------------------------------------------------
 
@@ -425,8 +434,7 @@ class _Walk:
             self.put(ref, opaque)
             return
         self.put(ref, (type(value),))
-        if _has_dict(value):
-            self.found.containers.append(vars(value))
+        self._fields(value)
         for name, item in _attributes(value):
             self.value(item, ref.attribute(name), depth + 1)
 

@@ -11,7 +11,7 @@ import contextlib
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,12 +22,15 @@ from pytest_torchexport.eager.line_finders import clock_call, draws_from, stored
 from pytest_torchexport.eager.state_ref import Change, StateRef
 from pytest_torchexport.eager.watch import Fill, Op, Recorded, Watched, watch
 from pytest_torchexport.inputs.spec import Call, flatten_call
+from pytest_torchexport.outcomes import machine
 from pytest_torchexport.outcomes.compare import Tolerance, compare
+from pytest_torchexport.outcomes.cuda import ContextLost
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Outcome, Returned, differ, observe
 from pytest_torchexport.outcomes.subject import Subject
-from pytest_torchexport.results.failures import ends_the_test
+from pytest_torchexport.results.failures import Ineffective, ends_the_test
 from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.verdict import Difference
 
 __all__ = ["Findings", "changed", "examine", "fingerprint"]
 
@@ -35,6 +38,15 @@ MAX_SENTENCES = 8
 MAX_CANDIDATES = 4
 # Pairs of runs after which a difference that comes and goes is left without a line.
 PAIRS = 3
+
+# What ends an examination and says nothing about the model.
+NOT_THE_MODELS = (
+    TimeLimitExceeded,
+    Ineffective,
+    ContextLost,
+    MemoryError,
+    torch.OutOfMemoryError,
+)
 
 # Two fillings of uninitialized memory under which whatever reads it differs: nan shows in products
 # with zero, one in comparisons and clamps; as an index both stay in bounds.
@@ -46,8 +58,10 @@ class Findings:
     """The findings about eager, in sentences; empty if all is well.
 
     ``unrepeatable`` is set if eager does not agree with itself, and ``where`` is the first line at
-    which it does not; ``uninitialized`` is set if uninitialized memory is the reason. ``changed``
-    are the places behind ``changes``, ``written`` the paths of the inputs behind ``writes_inputs``.
+    which it does not; ``differences`` are those of its outputs. ``uninitialized`` is set if
+    uninitialized memory is the reason. ``changed`` are the places behind ``changes``, ``written``
+    the paths of the inputs behind ``writes_inputs``, ``written_at`` the lines that write to either,
+    as far as they are known.
     ``rebuilt`` are the paths at which containers of the call no longer hold what they held.
     ``complete`` is False if a run raised or the subject cannot be copied: the rest is unknown then.
     """
@@ -56,8 +70,10 @@ class Findings:
     uninitialized: tuple[str, ...] = ()
     unrepeatable: str | None = None
     where: SourceLine | None = None
+    differences: tuple[Difference, ...] = ()
     writes_inputs: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
+    written_at: Mapping[StateRef, SourceLine] = field(default_factory=dict)
     rebuilt: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
     changed: tuple[Change, ...] = ()
@@ -75,7 +91,8 @@ def examine(
     """Return what eager does with the example besides returning. Only copies of the subject run.
 
     ``names`` are the paths of the call's leaves; without, they are taken from forward's signature.
-    Never raises for an odd model: what is known by then is returned.
+    Never raises for an odd model: what is known by then is returned. What ran out does pass through
+    (time, memory, a thing of the machine), and so does cuda.ContextLost.
     """
     found = _Found()
     with warnings.catch_warnings():
@@ -84,13 +101,14 @@ def examine(
             names = _leaf_names(subject, example) if names is None else names
             runs = _Runs(subject, example, seed, names)
             _examine(runs, found)
-        except TimeLimitExceeded:
+        except NOT_THE_MODELS:
             raise
         except BaseException as error:
             if ends_the_test(error):
                 raise
-            found.complete = False
-    return Findings(**found.by_name, complete=found.complete)
+            machine.raise_fault(error)
+            found.add(complete=False)
+    return found.so_far
 
 
 def _examine(runs: _Runs, found: _Found) -> None:
@@ -104,7 +122,7 @@ def _examine(runs: _Runs, found: _Found) -> None:
     # Three times in a row, unwatched: the first call may load torch._dynamo.
     copy = runs.subject.copy()
     row = [runs.run(copy) for _ in range(3)]
-    found.complete = all(isinstance(outcome, Returned) for outcome in row)
+    found.add(complete=all(isinstance(outcome, Returned) for outcome in row))
     if not isinstance(row[0], Returned):
         return
     watched = runs.watch(start.subject, start.reached)
@@ -113,7 +131,7 @@ def _examine(runs: _Runs, found: _Found) -> None:
         start = _start(runs)
         watched = runs.watch(start.subject, start.reached, record="nothing")
     if not isinstance(watched.outcome, Returned):
-        found.complete = False
+        found.add(complete=False)
         return
     left = parts.left_in_training(start.subject.module, start.reached, watched.trained)
     found.say("training", left)
@@ -156,15 +174,17 @@ class _Runs:
 
 @dataclass
 class _Found:
-    """The findings so far, by the names of the fields of ``Findings``."""
+    """The findings so far."""
 
-    by_name: dict[str, Any] = field(default_factory=dict)
-    complete: bool = True
+    so_far: Findings = field(default_factory=Findings)
+
+    def add(self, **fields: Any) -> None:
+        self.so_far = replace(self.so_far, **fields)
 
     def say(self, name: str, sentences: Sequence[str]) -> None:
         kept = list(dict.fromkeys(sentences))
         more = len(kept) - MAX_SENTENCES
-        self.by_name[name] = (*kept[:MAX_SENTENCES], *([f"and {more} more"] if more > 0 else ()))
+        self.add(**{name: (*kept[:MAX_SENTENCES], *([f"and {more} more"] if more > 0 else ()))})
 
 
 @dataclass(frozen=True)
@@ -210,8 +230,7 @@ class _Examination:
             for name, old, new in zip(names, before, after, strict=True):
                 if name not in written and _moved(old, new):
                     written.append(name)
-        self.found.by_name["written"] = tuple(written)
-        self.found.by_name["rebuilt"] = outcome.rebuilt
+        self.found.add(written=tuple(written), rebuilt=outcome.rebuilt)
         self.found.say(
             "writes_inputs",
             [f"writes to {name}{_at(lines.get(StateRef('input', name)))}" for name in written],
@@ -223,19 +242,20 @@ class _Examination:
         # A write by way of .data leaves no trace in the parameter itself.
         state = [Change(ref) for ref in lines if ref.kind != "input" and ref not in seen]
         every = (*changes, *state)
-        self.found.by_name["changed"] = every
-        self.found.say(
-            "changes", [f"{item}{self._written(item, lines.get(item.ref))}" for item in every]
-        )
+        at = {ref: op.line for ref, op in lines.items()}
+        modules: dict[Change, str] = {}
+        for item in every:
+            op = lines.get(item.ref) or self._kernel(item.ref)
+            at[item.ref] = op.line if op is not None else self._stored(item)
+            modules[item] = op.module if op is not None else ""
+        self.found.add(changed=every, written_at={ref: line for ref, line in at.items() if line})
+        self.found.say("changes", [f"{i}{_place(modules[i], at[i.ref])}" for i in every])
 
-    def _written(self, change: Change, op: Op | None) -> str:
-        """Return the line of a change, in words: of an operator, or the only line that could."""
-        op = op or self._kernel(change.ref)
-        if op is not None:
-            return _at(op)
-        gone = change.happened == "gone"
-        line = None if gone else stored_at(self.runs.subject, self.start.reached, change.ref)
-        return f", {line}" if line is not None else ""
+    def _stored(self, change: Change) -> SourceLine | None:
+        """Return the only line that could change a place without an operator."""
+        if change.happened == "gone":
+            return None
+        return stored_at(self.runs.subject, self.start.reached, change.ref)
 
     def _kernel(self, ref: StateRef) -> Op | None:
         """Return the operator that may write a buffer without declaring it, as batch norm does."""
@@ -262,17 +282,18 @@ class _Examination:
 
     def repetition(self) -> None:
         """Say if eager does not agree with itself, or only its first call differs."""
-        row, by_name = self.row, self.found.by_name
-        again = self.runs.run(
-            self.runs.subject.copy() if by_name["changed"] else self.start.subject
-        )
+        row, changes = self.row, self.found.so_far.changed
+        again = self.runs.run(self.runs.subject.copy() if changes else self.start.subject)
         steady = not _differ(row[1], row[2])
         if not self._agree(row[0], again):
-            self._unrepeatable()
+            first = row[0]
+            self._unrepeatable(
+                compare(first, again, Tolerance()) if isinstance(first, Returned) else []
+            )
         elif steady and _differ(row[0], row[1]):
-            causes = [str(item) for item in by_name["changed"] if item.ref.kind != "hooks"]
+            causes = [str(item) for item in changes if item.ref.kind != "hooks"]
             said = f": it changed {', '.join(causes[:4])}" if causes else ""
-            by_name["warm_up"] = f"the first call differs from the later ones{said}"
+            self.found.add(warm_up=f"the first call differs from the later ones{said}")
 
     def _agree(self, clean: Outcome, again: Outcome) -> bool:
         """Return True if fresh copies agree: a used copy, or watching, may cause a difference."""
@@ -280,12 +301,12 @@ class _Examination:
             return True
         return not any(_differ(clean, self.runs.run(self.runs.subject.copy())) for _ in range(2))
 
-    def _unrepeatable(self) -> None:
+    def _unrepeatable(self, differences: Sequence[Difference]) -> None:
         text = "two calls on equal inputs, from equal state and seed, differ"
         op = self._first_difference()
         causes = [
             str(item)
-            for item in self.found.by_name["changed"]
+            for item in self.found.so_far.changed
             if item.ref.kind in ("global", "class attribute")
         ]
         clock = clock_call(self.runs.subject, self.runs.example, self.runs.seed)
@@ -295,8 +316,8 @@ class _Examination:
             text += f"; forward changes {', '.join(causes[:3])}, which copies share"
         elif clock is not None:
             text += f"; forward calls {clock[0]}"
-        self.found.by_name["unrepeatable"] = text
-        self.found.by_name["where"] = (op and op.line) or (clock and clock[1])
+        where = (op and op.line) or (clock and clock[1])
+        self.found.add(unrepeatable=text, where=where, differences=tuple(differences))
 
     def _first_difference(self) -> Op | None:
         """Return the first operator whose output differs between two runs."""
@@ -323,11 +344,8 @@ class _Examination:
         guilty = [line for line in lines[:MAX_CANDIDATES] if len(lines) == 1 or self._depends(line)]
         ops = [op for op in _unique(bare) if op.line in guilty] or bare[:1]
         self.found.say("uninitialized", [f"{op.short} is never initialized{_at(op)}" for op in ops])
-        self.found.by_name["unrepeatable"] = (
-            f"the output depends on memory that {ops[0].short} left uninitialized"
-            f"{_in(ops[0].module)}"
-        )
-        self.found.by_name["where"] = ops[0].line
+        text = f"the output depends on memory that {ops[0].short} left uninitialized"
+        self.found.add(unrepeatable=text + _in(ops[0].module), where=ops[0].line)
 
     def _depends(self, line: SourceLine | None) -> bool:
         """Return True if the content of uninitialized memory (of a line, or all) has an effect."""
@@ -335,7 +353,7 @@ class _Examination:
             self.runs.watch(self.runs.subject.copy(), fill=Fill(number, whole, line)).outcome
             for number, whole in _FILLS
         )
-        if self.found.by_name.get("unrepeatable") is not None:
+        if self.found.so_far.unrepeatable is not None:
             # A difference between two runs with the same filling has another reason.
             again = self.runs.watch(self.runs.subject.copy(), fill=Fill(*_FILLS[0], line)).outcome
             if _differ(one, again):
@@ -352,9 +370,11 @@ def _root(subject: Subject) -> Any:
 
 def _at(op: Op | None) -> str:
     """Return `` in block, net.py:12  x = ...``, as far as it is known."""
-    if op is None:
-        return ""
-    return _in(op.module) + (f", {op.line}" if op.line else "")
+    return _place(op.module, op.line) if op is not None else ""
+
+
+def _place(module: str, line: SourceLine | None) -> str:
+    return _in(module) + (f", {line}" if line else "")
 
 
 def _in(module: str) -> str:

@@ -6,7 +6,7 @@ own module (buffers, parameters, Python attributes).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ import torch
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.fingerprint import changed, fingerprint
 from pytest_torchexport.eager.preflight import Findings, examine
+from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.inputs.pytrees import describe, is_plain, leaves_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import Tolerance, compare
@@ -32,6 +33,7 @@ from pytest_torchexport.outcomes.observe import (
 )
 from pytest_torchexport.outcomes.subject import Subject, is_lazy
 from pytest_torchexport.results.failures import NotRepeatable, SpecError, TrainingMode
+from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Difference
 
 
@@ -64,10 +66,11 @@ class Reference:
             self._observe(self.pristine.function, example, seed=plan.seed)
         self.fresh_each_call = False
         self._oracle: TerminationOracle | None = None
-        # The paths of outputs that vary with the seed; in words, their draws and forward's changes.
+        # The paths of outputs that vary with the seed; in words, their draws.
         self.random: frozenset[str] = frozenset()
         self.draws: tuple[str, ...] = ()
-        self.changes: tuple[str, ...] = ()
+        # The lines of forward that write to its module and its inputs, as far as they are known.
+        self.written_at: Mapping[StateRef, SourceLine] = {}
         self.stateful = False
         # Buffers with persistent=False, also those that calls in a row register.
         self.caches = caches_of(self.pristine.module)
@@ -88,6 +91,10 @@ class Reference:
     def guard(self, oracle: TerminationOracle) -> None:
         """Ask the oracle before each call, once a call has reached a loop that may not end."""
         self._oracle = oracle
+
+    def may_not_end(self) -> bool:
+        """Return True if a call has reached a loop that may not end."""
+        return self._oracle is not None and self._oracle.loops()
 
     def on_cpu(self, call: Call, seed: int | None = None) -> Outcome:
         """Return eager's outcome on the call, from the pristine state."""
@@ -116,7 +123,6 @@ class Reference:
             return False
         named = moved or ["buffers or parameters"]
         self.stateful, self.fresh_each_call = True, bool(moved)
-        self.changes += tuple(named)
         self._note(f"forward changes {', '.join(named)} on some calls; each call starts anew")
         self._begin()
         return True
@@ -240,13 +246,16 @@ class Reference:
         """Raise if eager is no reference; else note findings, and choose how to restore state."""
         if findings.unrepeatable is not None:
             raise NotRepeatable(
-                findings.unrepeatable, details=findings.uninitialized, where=findings.where
+                findings.unrepeatable,
+                details=findings.uninitialized,
+                where=findings.where,
+                differences=findings.differences,
             )
         if findings.training and self._mode == "as-is":
             raise TrainingMode(
                 f"{'; '.join(findings.training[:3])}: say mode='train' if it is meant"
             )
-        self.draws, self.changes = findings.random, findings.changes
+        self.draws, self.written_at = findings.random, findings.written_at
         self.stateful = bool(findings.changed)
         self.fresh_each_call = any(not item.ref.is_tensor_of_module for item in findings.changed)
         if self.stateful:

@@ -59,13 +59,14 @@ def odd_seeds(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterato
     """Yield calls that a condition may need: other scales, equal inputs, the code's constants."""
     example = spec.example_sizes
     for scale in (0.1, 3.0, 10.0, 30.0, -1.0):
-        yield _scaled(plain_recipe(spec, "normal", example, seed + 1), scale)
+        yield scaled(plain_recipe(spec, "normal", example, seed + 1), scale)
     yield from _tied(spec, seed)
     for number in constants:
         yield from _filled(spec, number, seed)
 
 
-def _scaled(recipe: Recipe, scale: float) -> Recipe:
+def scaled(recipe: Recipe, scale: float) -> Recipe:
+    """Return the recipe with this scale of its normal numbers."""
     leaves = tuple(
         dataclasses.replace(leaf, scale=scale) if leaf.kind == "normal" else leaf
         for leaf in recipe.leaves
@@ -182,6 +183,47 @@ def written(spec: InputSpec, recipe: Recipe, probe: Probe, wanted: bool) -> Iter
                         yield with_leaves(recipe, {index: made})
 
 
+def placed(spec: InputSpec, recipe: Recipe, probe: Probe) -> Iterator[Recipe]:
+    """Write a compared number to one position of the input that the other operand was read from.
+
+    The last position comes first, then the first, and one between them.
+    """
+    built = build_leaves(spec, recipe)
+    if built is None or probe.provenance is None:
+        return
+    for compared in _comparisons(probe.provenance):
+        value = _one_number(compared.right)
+        if value is None:
+            continue
+        number = torch.tensor(value, dtype=torch.float64)
+        for index, positions in _positions_read(compared.left, probe.inputs, built, spec):
+            flat = positions.reshape(-1)
+            for place in dict.fromkeys((len(flat) - 1, 0, len(flat) // 2)):
+                made = _put(spec.leaves[index], built[index], flat[place : place + 1], number)
+                if made is not None:
+                    yield with_leaves(recipe, {index: made})
+
+
+def cornered(spec: InputSpec, recipe: Recipe, gradients: Mapping[int, Tensor]) -> Recipe | None:
+    """Move each element of the float leaves to the end of its range, against the gradient.
+
+    Return None if no leaf that may change has a range, or none has a gradient.
+    """
+    built = build_leaves(spec, recipe)
+    moved = {}
+    for index, gradient in gradients.items():
+        leaf = spec.leaves[index]
+        if built is None or not _may_change(leaf) or built[index].shape != gradient.shape:
+            continue
+        domain = cast(TensorLeaf, leaf).domain
+        if domain.low is None or domain.high is None or not bool(gradient.any()):
+            continue
+        value = built[index].detach()
+        ends = torch.where(gradient > 0, float(domain.low), float(domain.high))
+        moved[index] = torch.where(gradient == 0, value, ends.to(value.dtype))
+    return with_leaves(recipe, moved) if moved else None
+
+
 def _comparisons(provenance: Any) -> list[Compared]:
     if isinstance(provenance, Compared):
         return [provenance]
@@ -282,7 +324,6 @@ def stepped(spec: InputSpec, recipe: Recipe, probe: Probe, step: float) -> Recip
     The direction is orthogonal to the gradients of the earlier conditions, which are to keep their
     outcomes. Return None if no direction is left.
     """
-    built = build_leaves(spec, recipe)
     direction = {
         index: gradient.double()
         for index, gradient in probe.gradients.items()
@@ -292,16 +333,32 @@ def stepped(spec: InputSpec, recipe: Recipe, probe: Probe, step: float) -> Recip
         before, direction = direction, _orthogonal(direction, other)
         if _square(direction) < 1e-6 * _square(before):
             direction = before
+    missing = max(probe.missing, 0.0) * step + 1e-6
+    return against(spec, recipe, direction, missing)
+
+
+def against(
+    spec: InputSpec, recipe: Recipe, gradients: Mapping[int, Tensor], amount: float
+) -> Recipe | None:
+    """Move float leaves against a gradient until its quantity falls by ``amount``, to first order.
+
+    Return None if the gradient is zero, or if ``map`` gave forward other shapes than the recipe's.
+    """
+    built = build_leaves(spec, recipe)
+    direction = {
+        index: gradient.double()
+        for index, gradient in gradients.items()
+        if _may_change(spec.leaves[index])
+    }
     square = _square(direction)
     if built is None or not square > 0:
         return None
-    missing = max(probe.missing, 0.0) * step + 1e-6
     moved = {}
     for index, gradient in direction.items():
         leaf = built[index].detach()
         if leaf.shape != gradient.shape:
             return None
-        target = leaf.double() - missing / square * gradient
+        target = leaf.double() - amount / square * gradient
         moved[index] = legal(spec.leaves[index], target).to(leaf.dtype)
     return with_leaves(recipe, moved)
 

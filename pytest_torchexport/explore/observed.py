@@ -5,9 +5,10 @@ It has its own copy of the module. Verdicts come from another one, which is neve
 
 from __future__ import annotations
 
+import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -24,13 +25,15 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import (
     Raised,
+    Returned,
     State,
     TimedOut,
     observe,
     seed_everything,
 )
 
-# The seconds after which a call with a ``while`` counts as endless; more if the example is slow.
+# The seconds of the processor after which a call with a ``while`` counts as endless (on a busy
+# machine too); more if the example is slow.
 ENDLESS_SECONDS = 10.0
 # A call may take so many times as many conditions, rounds and seconds as the example.
 PATIENCE = 20
@@ -56,9 +59,8 @@ class Observed:
         self._patience = ENDLESS_SECONDS
         self._eager = eager
         self._seed = seed
-        self._subject = eager.pristine.copy()
+        self._begin()
         self.code = InstrumentedCode(self._subject, packages, self.recorder)
-        self._look_at_state()
 
     @property
     def conditions(self) -> Mapping[ConditionId, Condition]:
@@ -90,6 +92,26 @@ class Observed:
         self._loops = self._loops or any(map(self._may_not_end, self.recorder.path.marks()))
         self._look_for_drift(self.recorder.path)
         return None if isinstance(outcome, Raised) else self.recorder.path
+
+    def in_a_row(
+        self, call: Call, most: int, goes_on: Callable[[Sequence[Path]], bool]
+    ) -> list[Path]:
+        """Return the paths of equal calls, each of which starts where the one before ended.
+
+        At most ``most`` of them. Ends before that if eager raises, or if ``goes_on`` says so of the
+        paths so far. The row starts in the pristine state.
+        """
+        paths: list[Path] = []
+        self._begin()
+        try:
+            while len(paths) < most and goes_on(paths):
+                outcome = observe(self._subject.function, call, seed=self._seed, run=self._recorded)
+                if not isinstance(outcome, Returned):
+                    break
+                paths.append(self.recorder.path)
+        finally:
+            self._begin()
+        return paths
 
     def probe(
         self, call: Call, position: int, wanted: ConditionOutcome, deadline: float
@@ -139,8 +161,12 @@ class Observed:
     def _renew(self) -> None:
         """Take a fresh copy of the module, if calls change state that cannot be restored."""
         if self.fresh_each_call:
-            self._subject = self._eager.pristine.copy()
-            self._look_at_state()
+            self._begin()
+
+    def _begin(self) -> None:
+        """Take a fresh copy of the module."""
+        self._subject = self._eager.pristine.copy()
+        self._look_at_state()
 
     def _look_at_state(self) -> None:
         module = self._subject.module
@@ -171,10 +197,10 @@ class Observed:
 
     def learn(self, example: Call) -> None:
         """Measure the example: later calls may take ``PATIENCE`` times as long."""
-        start = time.perf_counter()
+        start = time.thread_time()
         with self.installed():
             self.run(example)
-        self._patience = max(ENDLESS_SECONDS, PATIENCE * (time.perf_counter() - start))
+        self._patience = max(ENDLESS_SECONDS, PATIENCE * (time.thread_time() - start))
         self.recorder.limit(PATIENCE)
         self.example_catches = self.catches
 
@@ -189,8 +215,12 @@ class Observed:
 
     def ends(self, call: Call) -> bool:
         """Return True if a call returns or raises within the limits."""
-        with self.installed():
-            self.run(call, until(self._patience))
+        self.recorder.seconds = self._patience
+        try:
+            with self.installed():
+                self.run(call)
+        finally:
+            self.recorder.seconds = math.inf
         return not self._endless
 
     def _may_not_end(self, key: ConditionKey) -> bool:
@@ -198,8 +228,3 @@ class Observed:
         return condition.kind == "while" or bool(
             condition.loops and _ENDLESS.search(condition.text)
         )
-
-
-def until(seconds: float) -> float:
-    """Return the time so many seconds from now, as the recorder reads the clock."""
-    return time.perf_counter() + seconds

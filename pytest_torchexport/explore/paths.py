@@ -84,6 +84,28 @@ class Path:
         return tuple((event.key, event.outcome) for event in self.events)
 
 
+def moving(paths: Sequence[Path]) -> frozenset[ConditionKey]:
+    """Return the conditions that still change from call to call, at the end of a row of calls.
+
+    Not those that go away from the outcome that they do not have.
+    """
+    if len(paths) < 2:
+        return frozenset()
+    before, last = paths[-2:]
+    marks, earlier = last.marks(), before.marks()
+    return frozenset(
+        key
+        for key in marks.keys() & earlier.keys()
+        if marks[key] != earlier[key] and not _farthest(before, key) < _farthest(last, key)
+    )
+
+
+def _farthest(path: Path, key: ConditionKey) -> float:
+    """Return the largest distance of a condition on a path; nan if it has none."""
+    known = [event.distance for event in path.events if event.key == key]
+    return max((far for far in known if far is not None), default=math.nan)
+
+
 def event_of(
     key: ConditionKey, outcome: bool, provenance: Provenance | None, operands: tuple[Any, ...]
 ) -> Event:

@@ -14,6 +14,7 @@ from pytest_torchexport.explore.conditions import ConditionOutcome
 from pytest_torchexport.explore.distance import violation
 from pytest_torchexport.explore.provenance import Provenance
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 
 # How many conditions before the probed one are to keep their outcome.
 MAX_EARLIER = 3
@@ -35,16 +36,12 @@ class Probe:
     inputs: tuple[Tensor | None, ...]
 
 
-class ProbeListener:
-    """Makes the probe when ``call``, a copy with inputs to differentiate, reaches ``position``."""
+class Differentiable:
+    """A copy of a call whose float inputs can be differentiated with respect to."""
 
-    def __init__(self, call: Call, position: int, wanted: ConditionOutcome) -> None:
-        self.found: Probe | None = None
-        self._position = position
-        self._wanted = wanted
-        self._earlier: list[tuple[Provenance, ConditionOutcome]] = []
+    def __init__(self, call: Call) -> None:
         self._sources: dict[int, Tensor] = {}
-        self._given: list[Any] = []
+        self.given: list[Any] = []
         own = call.clone()
         for index, leaf in enumerate(own.leaves()):
             if (
@@ -54,12 +51,54 @@ class ProbeListener:
             ):
                 source = self._sources[index] = leaf.detach().requires_grad_()
                 # Forward gets a copy: autograd forbids writing to the source itself.
-                self._given.append(source.clone())
+                self.given.append(source.clone())
             else:
-                self._given.append(leaf)
+                self.given.append(leaf)
         _, structure = own.flatten()
-        args, kwargs = structure.unflatten(self._given)
+        args, kwargs = structure.unflatten(self.given)
         self.call = Call(args, kwargs)
+
+    @property
+    def inputs(self) -> tuple[Tensor | None, ...]:
+        """The tensors that forward gets, None for other arguments."""
+        return tuple(item if isinstance(item, Tensor) else None for item in self.given)
+
+    def gradients(
+        self, outputs: Sequence[Any], pulls: Sequence[Tensor] | None = None
+    ) -> dict[int, Tensor]:
+        """Return the gradients of tensors, or of edges with ``pulls``, per float leaf."""
+        if not outputs or not self._sources:
+            return {}
+        try:
+            found = torch.autograd.grad(
+                outputs,
+                list(self._sources.values()),
+                pulls,
+                retain_graph=True,
+                allow_unused=True,
+            )
+        except TimeLimitExceeded:
+            raise
+        except Exception:  # an operator without a backward, or one whose backward is broken
+            return {}
+        pairs = zip(self._sources, cast(Sequence[Tensor | None], found), strict=True)
+        return {
+            index: gradient.nan_to_num(0.0, 0.0, 0.0)
+            for index, gradient in pairs
+            if gradient is not None  # else nothing depends on this input
+        }
+
+
+class ProbeListener:
+    """Makes the probe when ``call``, a copy with inputs to differentiate, reaches ``position``."""
+
+    def __init__(self, call: Call, position: int, wanted: ConditionOutcome) -> None:
+        self.found: Probe | None = None
+        self._position = position
+        self._wanted = wanted
+        self._earlier: list[tuple[Provenance, ConditionOutcome]] = []
+        self._inputs = Differentiable(call)
+        self.call = self._inputs.call
 
     def evaluated(
         self, position: int, provenance: Provenance | None, outcome: ConditionOutcome
@@ -86,24 +125,11 @@ class ProbeListener:
             gradients=gradients,
             earlier=tuple(earlier),
             provenance=provenance,
-            inputs=tuple(item if isinstance(item, Tensor) else None for item in self._given),
+            inputs=self._inputs.inputs,
         )
 
     def _gradients(self, of: Tensor | None) -> dict[int, Tensor]:
-        if of is None or not of.requires_grad or not self._sources:
-            return {}
-        try:
-            found = torch.autograd.grad(
-                of, list(self._sources.values()), retain_graph=True, allow_unused=True
-            )
-        except RuntimeError:  # an operator without a backward
-            return {}
-        pairs = zip(self._sources, cast(Sequence[Tensor | None], found), strict=True)
-        return {
-            index: gradient.nan_to_num(0.0, 0.0, 0.0)
-            for index, gradient in pairs
-            if gradient is not None  # else the condition does not depend on this input
-        }
+        return self._inputs.gradients([of]) if of is not None and of.requires_grad else {}
 
 
 @contextmanager

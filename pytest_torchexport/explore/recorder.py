@@ -69,7 +69,8 @@ class ConditionRecorder:
     def __init__(self) -> None:
         self.conditions: dict[ConditionId, Condition] = {}
         self.path = Path()
-        self.deadline = float("inf")
+        # A call is cut after so many seconds of the processor, and at this time of the clock.
+        self.seconds = self.deadline = math.inf
         self.listener: ConditionListener | None = None
         self.mode = ProvenanceMode(self._truth_read)
         # Codes without source: a condition shows when a tensor is asked for its truth in them.
@@ -219,7 +220,8 @@ class ConditionRecorder:
         events = self.path.events
         self.rounds += event.outcome is True and self.conditions[event.key[0]].kind == "while"
         many = len(events) >= self._max_events or self.rounds >= self._max_rounds
-        slow = many and time.thread_time() > self._started + QUICK_SECONDS
+        limit = min(QUICK_SECONDS, self.seconds) if many else self.seconds
+        slow = time.thread_time() > self._started + limit
         if slow or time.perf_counter() > self.deadline:
             self.cut = True
             raise Endless

@@ -62,20 +62,24 @@ def find_axes(
     options: Options,
     annotations: Mapping[str, Any],
     arguments: Mapping[str, Any],
+    tied: Collection[str] = (),
 ) -> Axes:
     """Return the axes of the example's leaves.
 
     ``others`` are the leaves of further recorded calls of the same structure, and ``arguments`` are
-    forward's by name. Raises ValueError if what the user gave does not fit the example.
+    forward's by name. The tensors at the paths ``tied`` have only sizes that were recorded. Raises
+    ValueError if what the user gave does not fit the example.
     """
     tensors = {path: leaf for path, leaf in leaves if isinstance(leaf, torch.Tensor)}
-    rule = _apply_rules(leaves, tensors, others, options, annotations, arguments)
+    free = {path: tensor for path, tensor in tensors.items() if path not in tied}
+    rule = _apply_rules(leaves, tensors, free, others, options, annotations, arguments)
     shapes = {path: rule.shapes.get(path, unchanged(tensor)) for path, tensor in tensors.items()}
     sizes = _solve(shapes, tensors)
     _check_ranges(options.dims or {}, sizes)
     ranges = {**(options.dims or {}), **rule.ranges}
+    only = {name for path in tied if path in shapes for axis in shapes[path] for name in axis.names}
     dims = {
-        name: _dim(name, size, ranges.get(name), rule.recorded.get(name, [size]))
+        name: _dim(name, size, ranges.get(name), rule.recorded.get(name, [size]), name in only)
         for name, size in sizes.items()
     }
     assumed = [*rule.assumed]
@@ -98,7 +102,7 @@ def axes_of(
         for path, axis in group.items():
             axes[path][axis] = Expr(name)
             size = tensors[path].shape[axis]
-            dims[name] = _dim(name, size, ranges.get(name), [size])
+            dims[name] = _dim(name, size, ranges.get(name), [size], only=False)
     shapes = {path: tuple(shape) for path, shape in axes.items()}
     assumed = tuple(_assumption(dim, shapes) for dim in dims.values() if not dim.declared)
     return Axes(shapes=shapes, dims=dims, assumed=assumed, guessed=True)
@@ -142,6 +146,7 @@ def _of_size(
 def _apply_rules(
     leaves: Sequence[Leaf],
     tensors: Mapping[str, torch.Tensor],
+    free: Mapping[str, torch.Tensor],
     others: Sequence[Sequence[Any]],
     options: Options,
     annotations: Mapping[str, Any],
@@ -164,13 +169,19 @@ def _apply_rules(
         text = f"the sizes that differed between {len(others) + 1} recorded calls vary"
         assumed = [Assumption("recorded calls", text)]
         return _Rule(shapes=shapes, assumed=assumed, recorded=recorded)
-    guess = next(groups(tensors, 0), {})
+    guess = next(groups(free, 0), {})
     return _Rule(shapes=axes_of(tensors, {BATCH: guess}, {}).shapes, guessed=True)
 
 
-def _dim(name: str, size: int, declared: DimSizes | None, recorded: Sequence[int]) -> Dim:
+def _dim(
+    name: str, size: int, declared: DimSizes | None, recorded: Sequence[int], only: bool
+) -> Dim:
+    """Return the dim; ``only``: it has no sizes but those that were recorded."""
     if declared is not None:
         return Dim(name=name, sizes=declared, example=size, declared=True)
+    if only:
+        sizes = tuple(sorted({size, *recorded}))
+        return Dim(name=name, sizes=sizes, example=size, declared=False)
     high = ASSUMED_FACTOR * max(*recorded, size, 1)
     return Dim(name=name, sizes=range(1, high + 1), example=size, declared=False)
 

@@ -12,7 +12,14 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.pytrees import Leaf, Structure, copy_argument, flatten, tree_map
+from pytest_torchexport.inputs.pytrees import (
+    Leaf,
+    Structure,
+    copy_argument,
+    describe,
+    flatten,
+    tree_map,
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,15 @@ class Call:
     def tensors(self) -> tuple[torch.Tensor, ...]:
         """Return the tensors among the leaves."""
         return tuple(leaf for leaf in self.leaves() if isinstance(leaf, torch.Tensor))
+
+    def describe(self) -> str:
+        """Return a line like ``float32[3, 4], scale=2.0``."""
+        given = [describe(leaf) for _, leaf in flatten(self.args)[0]]
+        given += [f"{path}={describe(leaf)}" for path, leaf in self._named()]
+        return ", ".join(given) or "no arguments"
+
+    def _named(self) -> list[Leaf]:
+        return [leaf for name, value in self.kwargs.items() for leaf in flatten(value, name)[0]]
 
     def to(self, device: str, which: Iterable[bool] = repeat(True)) -> Call:
         """Return the same call on another device; ``which``: if so, for each of its tensors."""

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from types import NoneType
 from typing import Any, Literal
 
 import torch
 
-from pytest_torchexport.results.failures import ends_the_test
+from pytest_torchexport.results.failures import SpecError
 
 Kind = Literal["float", "int", "bool"]
 # How many values of a user's strategy are drawn for the calls that Hypothesis does not draw.
@@ -91,77 +94,107 @@ def infer(*examples: torch.Tensor) -> Domain:
 def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
     """Return the domain that the user's ``values`` give for a leaf.
 
-    Raises ValueError if the leaf's dtype cannot hold them, or if a strategy gives none.
+    Raises SpecError if the leaf's dtype cannot hold them, or if a strategy raises or gives none;
+    drawing from the domain's ``elements`` does too.
     """
     inferred = infer(example)
     base = dataclasses.replace(inferred, declared=True, rows_keep=None, triangle=None)
     if isinstance(value, tuple):
         low, high = value
         return _between(low, high, base, example, path)
+    held = partial(_held, example=example, path=path)
     if isinstance(value, list):
-        return _one_of(value, base, example, path)
-    return dataclasses.replace(_one_of(_some(value, path), base, example, path), elements=value)
+        return dataclasses.replace(base, choices=tuple(map(held, value)))
+    elements, some = _drawn(value, path, held)
+    return dataclasses.replace(base, choices=tuple(some), elements=elements)
 
 
-def _some(strategy: Any, path: str) -> list[Any]:
-    """Return some values of a strategy, the same ones each time. Raises ValueError if it raises."""
-    import hypothesis
+def of_argument(value: Any, example: Any, path: str) -> Any:
+    """Return the user's ``values`` for a Python argument: a list, a range or a strategy.
 
-    found: dict[str, Any] = {}
+    Raises SpecError if they hold no value for it; drawing from the strategy does too.
+    """
+    if isinstance(value, (list, NoneType)):
+        return value
+    if not isinstance(value, tuple):
+        return _drawn(value, path, lambda one: one)[0]
+    low, high = value
+    if isinstance(example, int) and not isinstance(example, bool):
+        whole = _is_finite(low) and _is_finite(high) and math.ceil(low) <= math.floor(high)
+        if not whole:
+            raise SpecError(f"values: {path!r} is an int, and ({low}, {high}) is no range of these")
+    elif not (_is_within(low, sys.float_info.max) and _is_within(high, sys.float_info.max)):
+        raise SpecError(f"values: {path!r} is no int, and a float cannot hold ({low}, {high})")
+    return value
 
-    @hypothesis.seed(0)
-    @hypothesis.settings(
-        max_examples=SOME,
-        database=None,
-        deadline=None,
-        phases=[hypothesis.Phase.generate],
-        suppress_health_check=list(hypothesis.HealthCheck),
-        verbosity=hypothesis.Verbosity.quiet,
-        backend="hypothesis",
-    )
-    @hypothesis.given(strategy)
-    def keep(value: Any) -> None:
-        found[repr(value)] = value.item() if hasattr(value, "item") else value  # numpy's numbers
 
-    try:
-        keep()
-    except Exception as error:
-        if ends_the_test(error):
-            raise
-        text = f"the strategy of {path!r} gives no value: {type(error).__name__}: {error}"
-        raise ValueError(text) from error
-    return list(found.values())
+def _drawn(strategy: Any, path: str, taken: Callable[[Any], Any]) -> tuple[Any, list[Any]]:
+    """Return a user's strategy with ``taken`` called on each value, and some of its values."""
+    # Targets import this file, and the clean process them: it has no Hypothesis.
+    from pytest_torchexport.inputs import drawing
+
+    values = drawing.given_by_the_user(strategy, path, taken)
+    return values, drawing.some(values, path, SOME)
 
 
 def _between(low: Any, high: Any, base: Domain, example: torch.Tensor, path: str) -> Domain:
     if base.kind == "bool" and not 0 <= low <= high <= 1:
-        raise ValueError(f"{path!r} is bool, which cannot hold all of {low}..{high}")
-    bounded = math.isfinite(low) and math.isfinite(high)
+        raise SpecError(f"values: {path!r} is bool, which cannot hold all of {low}..{high}")
+    bounded = _is_finite(low) and _is_finite(high)
+    if base.kind == "int" and (not bounded or low != int(low) or high != int(high)):
+        raise SpecError(f"values: {path!r} holds integers, but its range is ({low}, {high})")
+    low, high = (_held(end, example=example, path=path) for end in (low, high))
     if base.kind == "int":
-        if not bounded or low != int(low) or high != int(high):
-            raise ValueError(f"{path!r} holds integers, but its range is ({low}, {high})")
-        _check_fits(int(low), example.dtype, path)
-        _check_fits(int(high), example.dtype, path)
         return dataclasses.replace(base, low=int(low), high=int(high))
     scale = max(abs(low), abs(high)) or 1.0 if bounded else base.scale
     return dataclasses.replace(base, scale=float(scale), low=_finite(low), high=_finite(high))
 
 
-def _one_of(choices: list[Any], base: Domain, example: torch.Tensor, path: str) -> Domain:
+def _held(value: Any, *, example: torch.Tensor, path: str) -> Any:
+    """Return a user's number as the leaf's dtype takes it. Raises SpecError if it does not."""
+    of_numpy = hasattr(value, "item") and not isinstance(value, torch.Tensor)
+    number = value.item() if of_numpy else value
     kinds = (bool, int, float, complex) if example.is_complex() else (bool, int, float)
-    for choice in choices:
-        if not isinstance(choice, kinds):
-            raise ValueError(f"{path!r} is a tensor, and {choice!r} is no number to fill it with")
-        if base.kind == "int":
-            _check_fits(choice, example.dtype, path)
-    return dataclasses.replace(base, choices=tuple(choices))
+    if not isinstance(number, kinds):
+        raise SpecError(
+            f"values: {path!r} is a tensor, and {number!r} is no number to fill it with"
+        )
+    fractions = example.is_floating_point() or example.is_complex()
+    return (_as_float if fractions else _as_whole)(number, example.dtype, path)
 
 
-def _check_fits(choice: Any, dtype: torch.dtype, path: str) -> None:
-    info = torch.iinfo(dtype)
-    if not math.isfinite(choice) or choice != int(choice) or not info.min <= choice <= info.max:
-        name = str(dtype).removeprefix("torch.")
-        raise ValueError(f"{path!r} is {name}, which cannot hold {choice!r}")
+def _as_whole(number: Any, dtype: torch.dtype, path: str) -> Any:
+    info = None if dtype == torch.bool else torch.iinfo(dtype)
+    low, high = (0, 1) if info is None else (info.min, info.max)
+    if not (_is_finite(number) and number == int(number) and low <= number <= high):
+        raise _not_held(number, dtype, path, f"{low}..{high}")
+    return number
+
+
+def _as_float(number: Any, dtype: torch.dtype, path: str) -> Any:
+    most = torch.finfo(dtype).max
+    parts = (number.real, number.imag) if isinstance(number, complex) else (number,)
+    if not all(_is_within(part, most) for part in parts):
+        raise _not_held(number, dtype, path, f"{-most}..{most}, infinity and nan")
+    # torch takes whole numbers for floats only as far as int64 goes.
+    return float(number) if isinstance(number, int) and abs(number) >= 2**63 else number
+
+
+def _not_held(number: Any, dtype: torch.dtype, path: str, legal: str) -> SpecError:
+    name = str(dtype).removeprefix("torch.")
+    return SpecError(
+        f"values: {path!r} is {name}, which cannot hold {number!r:.60}; legal: {legal}"
+    )
+
+
+def _is_within(number: float, most: float) -> bool:
+    """Return True for numbers up to ``most``, infinity and nan."""
+    return not _is_finite(number) or abs(number) <= most
+
+
+def _is_finite(number: float) -> bool:
+    # math.isfinite raises for ints that are too large for a float.
+    return isinstance(number, int) or math.isfinite(number)
 
 
 _ORDERED = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)

@@ -32,20 +32,36 @@ def specialized_dims(spec: InputSpec) -> tuple[Dim, ...]:
 
 def dynamic_shapes(
     spec: InputSpec, example: Call, signature: inspect.Signature | None
-) -> Iterator[tuple[str, Any]]:
-    """Yield objects to try in turn, each with a name for it.
+) -> Iterator[Any]:
+    """Yield objects to try in turn.
 
     These are the user's own, or else named ``Dim(min, max)`` and, for relations between dims that
-    torch refuses, ``Dim.DYNAMIC``. Never ``Dim.AUTO``.
+    torch refuses, ``Dim.DYNAMIC``. Never ``Dim.AUTO``. None if nothing varies, or if torch cannot
+    describe the shapes of an argument: it calls the class of each container with them.
     """
     if spec.dynamic_shapes is not None:
-        yield "dynamic_shapes as given", spec.dynamic_shapes
-    elif not spec.dims:
-        yield "no dynamic dims", None
+        yield spec.dynamic_shapes
+    elif not spec.dims or spec.holders:
+        yield None
     else:
         named = _named_dims(spec)
-        yield "named dims", _shaped(spec, example, signature, lambda axis: _named(axis, named))
-        yield "Dim.DYNAMIC", _shaped(spec, example, signature, _dynamic)
+        yield _shaped(spec, example, signature, lambda axis: _named(axis, named))
+        yield _shaped(spec, example, signature, _dynamic)
+
+
+def spelled(given: Any) -> str:
+    """Return ``dynamic_shapes`` as code: ``{'x': {0: Dim.DYNAMIC}}``."""
+    if isinstance(given, Mapping):
+        return f"{{{', '.join(f'{key!r}: {spelled(item)}' for key, item in given.items())}}}"
+    if isinstance(given, (list, tuple)):
+        inside = ", ".join(map(spelled, given))
+        brackets = "[{}]" if isinstance(given, list) else "({},)" if len(given) == 1 else "({})"
+        return brackets.format(inside)
+    if given is torch.export.Dim.DYNAMIC:
+        return "Dim.DYNAMIC"
+    # A multiple or a sum of a Dim has a name like ``2*batch``.
+    name = getattr(given, "__name__", None)
+    return repr(given) if name is None else f"Dim({name!r})" if name.isidentifier() else name
 
 
 def without_names(given: Any) -> Any:
@@ -56,7 +72,7 @@ def without_names(given: Any) -> Any:
         return {key: without_names(item) for key, item in given.items()}
     if isinstance(given, (list, tuple)):
         items = [without_names(item) for item in given]
-        return type(given)(*items) if hasattr(given, "_fields") else type(given)(items)
+        return tuple.__new__(type(given), items) if isinstance(given, tuple) else items
     return given
 
 

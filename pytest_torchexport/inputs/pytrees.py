@@ -73,6 +73,18 @@ def leaves_of(value: Any) -> list[Any]:
     return [leaf for _, leaf in flatten(value)[0]]
 
 
+def holders(structure: Structure) -> tuple[type | None, ...]:
+    """Return per leaf the class of the container that ties it to the others in it, or None.
+
+    Such a class checks its parts: ``PackedSequence`` refuses what is no tensor.
+    """
+    if structure.kind == "leaf":
+        return (None,)
+    if _checks_its_parts(structure.type, len(structure.children)):
+        return (structure.type,) * structure.count
+    return tuple(holder for child in structure.children for holder in holders(child))
+
+
 def tree_map(function: Callable[[Any], Any], value: Any) -> Any:
     """Return the pytree with ``function`` applied to each leaf."""
     if isinstance(value, torch.Tensor):
@@ -190,7 +202,8 @@ def _open(value: Any) -> _Opened | None:
         parts = [*tuple.__iter__(value)]  # a subclass may refuse to be counted
         keys = tuple(f"[{i}]" for i in range(len(parts)))
         if hasattr(value, "_fields"):
-            return "sequence", keys, parts, lambda parts: cls(*parts)
+            # Not cls(*parts), which may check its parts, or take others than it has fields.
+            return "sequence", keys, parts, lambda parts: tuple.__new__(cls, parts)
         return "sequence", keys, parts, (tuple if cls is tuple else cls)
     if cls is list:
         return "sequence", tuple(f"[{i}]" for i in range(len(value))), value, list
@@ -203,6 +216,18 @@ def _open(value: Any) -> _Opened | None:
             lambda p: dict(zip(names, p, strict=True)),
         )
     return _open_registered(value) or _open_dataclass(value) or _open_mapping(value)
+
+
+def _checks_its_parts(cls: type, count: int) -> bool:
+    """Return True for a subclass of a namedtuple that refuses parts of any type."""
+    if not (issubclass(cls, tuple) and hasattr(cls, "_fields")):
+        return False
+    parts: list[Any] = [object()] * count
+    try:
+        cls(*parts)
+    except Exception:  # a user's class raises anything
+        return True
+    return False
 
 
 def _keys(names: Sequence[Any]) -> tuple[str, ...]:

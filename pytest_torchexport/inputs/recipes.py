@@ -24,13 +24,37 @@ from pytest_torchexport.inputs.domains import Domain
 from pytest_torchexport.inputs.pytrees import clone, copy_tensor, describe
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf, ValueLeaf
 
-KINDS = ("zeros", "ones", "low", "high", "ramp", "normal", "uniform", "sparse")
+KINDS = (
+    "zeros",
+    "ones",
+    "low",
+    "high",
+    "ramp",
+    "normal",
+    "uniform",
+    "sparse",
+    "ladder",
+    "offset",
+    "grid",
+    "flat",
+    "twins",
+)
+# Kinds that draw numbers by a seed.
+RANDOM = KINDS[KINDS.index("normal") :]
 # Kinds of leaves whose values the user's own calls had.
 GIVEN = ("example", "recorded")
 SCALES = (1.0, 0.1, 3.0)
 LAYOUTS = ("contiguous", "strided", "channels_last")
 MAX_EDITS = 3
 SPARSE_SHARE = 0.1
+# Rows of a ladder are this many powers of ten apart at most.
+RUNGS = 7
+# The noise on an offset, in parts of the scale.
+NOISE = 1e-3
+# Numbers of a grid are multiples of this, so that some lie half way between integers.
+GRID = 0.5
+# Different integers in a grid: so few that they collide.
+FEW = 2
 SHOWN_NUMBERS = 8
 
 
@@ -210,11 +234,37 @@ def build_leaves(spec: InputSpec, recipe: Recipe) -> list[Any] | None:
     sizes = spec.example_sizes | dict(recipe.sizes)
     if not _makes_sense(spec, sizes):
         return None
+    number = _recorded_number(spec, recipe, sizes)
+    if number is None:
+        return None
     lengths = {leaf.path: leaf.shape[0].evaluate(sizes) for leaf in spec.tensors if leaf.shape}
     return [
-        _leaf(leaf, item, sizes, lengths, recipe.seed + index)
+        copy_tensor(leaf.given[number])
+        if isinstance(leaf, TensorLeaf) and leaf.kept
+        else _leaf(leaf, item, sizes, lengths, recipe.seed + index)
         for index, (leaf, item) in enumerate(zip(spec.leaves, recipe.leaves, strict=True))
     ]
+
+
+def _recorded_number(spec: InputSpec, recipe: Recipe, sizes: Mapping[str, int]) -> int | None:
+    """Return the number of the recorded call of which a recipe keeps what is tied together.
+
+    0 is the example. None if no call has these sizes.
+    """
+    held = [leaf for leaf in spec.tensors if leaf.holder is not None]
+    if not held:
+        return 0
+    wanted = [tuple(axis.evaluate(sizes) for axis in leaf.shape) for leaf in held]
+    fitting = [
+        number
+        for number, tensors in enumerate(zip(*(leaf.given for leaf in held), strict=True))
+        if [tuple(tensor.shape) for tensor in tensors] == wanted
+    ]
+    if not fitting:
+        return None
+    kinds = {item.kind: item.data for item in recipe.leaves}
+    asked = kinds["recorded"] + 1 if "recorded" in kinds else 0 if "example" in kinds else None
+    return asked if asked in fitting else fitting[recipe.seed % len(fitting)]
 
 
 def with_leaves(recipe: Recipe, values: Mapping[int, Any]) -> Recipe:
@@ -258,7 +308,8 @@ def describe_recipe(spec: InputSpec, recipe: Recipe, call: Call) -> str:
         value = built.get(leaf.path)
         words = [f"{leaf.path}={describe(value)}"]
         if isinstance(leaf, TensorLeaf):
-            words.append(_describe_leaf(item, recipe.seed, value))
+            kept = leaf.kept and isinstance(value, torch.Tensor)
+            words.append(_numbers(value) if kept else _describe_leaf(item, recipe.seed, value))
         parts.append(" ".join(word for word in words if word))
     mapped = " (then map)" if spec.map is not None else ""
     return (", ".join(parts) or "no arguments") + mapped
@@ -270,7 +321,7 @@ def _describe_leaf(item: LeafRecipe, seed: int, value: Any) -> str:
         words = [_constant(value) or item.kind]
     if item.scale != 1.0:
         words.append(f"x {item.scale:g}")
-    if item.kind in ("normal", "uniform", "sparse"):
+    if item.kind in RANDOM:
         words.append(f"(seed {seed})")
     if item.kind == "literal":
         words = [_numbers(value)]
@@ -398,9 +449,37 @@ def _float_fill(
     if kind == "sparse":
         keep = torch.rand(shape, generator=generator) < SPARSE_SHARE
         return torch.where(keep, normal, torch.zeros((), dtype=dtype))
-    if domain.low is not None and domain.high is None:
-        return normal.abs() + low
-    return normal
+    if kind == "offset":
+        return high - NOISE * normal.abs()
+    special = _special(normal, kind, generator)
+    return special.abs() + low if domain.low is not None and domain.high is None else special
+
+
+def _special(normal: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
+    """Return normal numbers with rows of very different scales, on a grid, or repeated."""
+    if kind == "ladder":
+        rows = normal.shape[:-1] if normal.dim() > 1 else normal.shape
+        rungs = torch.randint(RUNGS, rows, generator=generator)
+        scales = 10.0**-rungs
+        return normal * (scales.unsqueeze(-1) if normal.dim() > 1 else scales)
+    if kind == "grid":
+        return (normal / GRID).round() * GRID
+    if kind == "twins":
+        apart = NOISE * torch.randint(2, (), generator=generator)
+        noise = apart * torch.rand(normal.shape, generator=generator, dtype=normal.dtype)
+        return _repeated(normal, kind) * (1 + noise)
+    return _repeated(normal, kind) if kind == "flat" else normal
+
+
+def _repeated(values: torch.Tensor, kind: str) -> torch.Tensor:
+    """Repeat the first element of each row (``flat``), or each first of two rows (``twins``)."""
+    if not values.dim():
+        return values
+    if kind == "flat":
+        return values[..., :1].expand(values.shape).clone()
+    axis = next((axis for axis, size in enumerate(values.shape) if size > 1), 0)
+    first = torch.arange(values.shape[axis]) // 2 * 2
+    return values.index_select(axis, first)
 
 
 def _clamp(values: torch.Tensor, domain: Domain) -> torch.Tensor:
@@ -436,6 +515,10 @@ def _int_fill(
         count = int(torch.Size(shape).numel())
         return (torch.arange(count, dtype=torch.int64) % span + low).reshape(shape)
     drawn = torch.randint(0, span, shape, generator=generator, dtype=torch.int64) + low
+    if kind == "grid" and drawn.numel():
+        return drawn.reshape(-1)[torch.randint(0, FEW, shape, generator=generator) % drawn.numel()]
+    if kind in ("flat", "twins"):
+        return _repeated(drawn, kind)
     if kind == "sparse":
         keep = torch.rand(shape, generator=generator) < SPARSE_SHARE
         return torch.where(keep, drawn, torch.full((), low, dtype=torch.int64))

@@ -29,6 +29,7 @@ from pytest_torchexport.inputs.pytrees import (
     copy_tensor,
     describe,
     flatten,
+    holders,
     is_plain,
 )
 from pytest_torchexport.results.failures import SpecError, ends_the_test
@@ -42,7 +43,8 @@ class TensorLeaf:
     """A tensor argument: its axes as expressions of dims, and the values it may take.
 
     ``recorded`` are its tensors in further recorded calls. ``index``: its integers index another
-    input, if they do.
+    input, if they do. ``holder`` is the class of the container that ties it to other leaves: all of
+    them have sizes, and integers their values, of one recorded call.
     """
 
     path: str
@@ -52,6 +54,17 @@ class TensorLeaf:
     example: torch.Tensor
     recorded: tuple[torch.Tensor, ...] = ()
     index: Index | None = None
+    holder: type | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Return True if its values are always those of a recorded call."""
+        return self.holder is not None and not self.domain.declared and self.domain.kind != "float"
+
+    @property
+    def given(self) -> tuple[torch.Tensor, ...]:
+        """Return its tensors in the example and in the further recorded calls."""
+        return (self.example, *self.recorded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +101,17 @@ class InputSpec:
     def tensors(self) -> tuple[TensorLeaf, ...]:
         """Return the tensor leaves."""
         return tuple(leaf for leaf in self.leaves if isinstance(leaf, TensorLeaf))
+
+    @property
+    def holders(self) -> tuple[type, ...]:
+        """Return the classes of containers that tie their leaves to each other."""
+        held = [leaf.holder for leaf in self.tensors if leaf.holder is not None]
+        return tuple(dict.fromkeys(held))
+
+    @property
+    def free(self) -> Mapping[str, torch.Tensor]:
+        """Return the example's tensors whose sizes may be guessed to vary, by path."""
+        return {leaf.path: leaf.example for leaf in self.tensors if leaf.holder is None}
 
     @property
     def example_sizes(self) -> dict[str, int]:
@@ -241,6 +265,7 @@ def build_spec(
     parameters = _positional(signature, example)
     variadic = _variadic(signature)
     leaves, structure = flatten_call(example, parameters, variadic)
+    held_by = holders(structure)
     _check_leaves(dict(leaves), options)
     others = [call.leaves() for call in calls[1:]]
     try:
@@ -250,6 +275,7 @@ def build_spec(
             options,
             annotations,
             _arguments(example, parameters, variadic),
+            tied=[path for (path, _), cls in zip(leaves, held_by, strict=True) if cls is not None],
         )
     except ValueError as error:
         raise SpecError(str(error)) from None
@@ -260,7 +286,10 @@ def build_spec(
         for call in ([value for _, value in leaves], *others)
     ]
     built = tuple(
-        _with_index(_leaf(path, value, [other[index] for other in others], axes, values), plain)
+        _with_index(
+            _leaf(path, value, [other[index] for other in others], axes, values, held_by[index]),
+            plain,
+        )
         for index, (path, value) in enumerate(leaves)
     )
     return InputSpec(
@@ -332,18 +361,21 @@ def _check_paths(argument: str, given: Mapping[str, Any], leaves: Mapping[str, A
 
 
 def _leaf(
-    path: str, value: Any, others: Sequence[Any], axes: Axes, values: Mapping[str, Any]
+    path: str,
+    value: Any,
+    others: Sequence[Any],
+    axes: Axes,
+    values: Mapping[str, Any],
+    holder: type | None,
 ) -> TensorLeaf | ValueLeaf:
     if not is_plain(value):
-        return ValueLeaf(path=path, example=value, values=values.get(path), recorded=tuple(others))
-    try:
-        domain = (
-            domains.declared(values[path], value, path)
-            if path in values
-            else domains.infer(value, *others)
-        )
-    except ValueError as error:
-        raise SpecError(f"values: {error}") from None
+        given = domains.of_argument(values.get(path), value, path)
+        return ValueLeaf(path=path, example=value, values=given, recorded=tuple(others))
+    domain = (
+        domains.declared(values[path], value, path)
+        if path in values
+        else domains.infer(value, *others)
+    )
     return TensorLeaf(
         path=path,
         shape=axes.shapes[path],
@@ -351,6 +383,7 @@ def _leaf(
         domain=domain,
         example=copy_tensor(value).cpu().requires_grad_(value.requires_grad),
         recorded=tuple(copy_tensor(other).cpu() for other in others),
+        holder=holder,
     )
 
 
@@ -360,6 +393,8 @@ def _with_index(
     """Return the leaf with the input that its integers index in every call, if there is one."""
     if not isinstance(leaf, TensorLeaf) or leaf.domain.kind != "int" or leaf.domain.declared:
         return leaf
+    if leaf.kept:
+        return leaf
     found = {index_of(leaf.path, tensors) for tensors in calls}
     return dataclasses.replace(leaf, index=found.pop()) if len(found) == 1 else leaf
 
@@ -367,7 +402,11 @@ def _with_index(
 def _assumed_values(leaves: Sequence[TensorLeaf | ValueLeaf]) -> tuple[Assumption, ...]:
     found = []
     for leaf in leaves:
-        if isinstance(leaf, TensorLeaf) and not leaf.domain.declared:
+        if isinstance(leaf, TensorLeaf) and leaf.kept:
+            assert leaf.holder is not None
+            text = f"{leaf.path} stays as recorded: it is part of a {leaf.holder.__name__}"
+            found.append(Assumption("values", text, leaf.path))
+        elif isinstance(leaf, TensorLeaf) and not leaf.domain.declared:
             domain = leaf.domain
             free = domain.kind == "float" and domain.low is None and not domain.choices
             if not free:

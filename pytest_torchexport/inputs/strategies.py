@@ -5,6 +5,7 @@ Hypothesis draws recipes and sizes, never elements (docs/decisions/003-recipes.m
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import itertools
 import math
@@ -31,6 +32,9 @@ from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
 # as the user's example.
 MEMORY_CAP = 2**22
 EXAMPLE_FACTOR = 16
+# So many of a call that is drawn, of which there are many: a large one that fails takes seconds,
+# because its rounding is weighed. The ends of a range are run in any case.
+DRAWN_CAP = 2**18
 # Edits of floats without a range go up to so many times the example's scale.
 EDIT_SCALE = 4.0
 CORNERS = ("zeros", "ones", "low", "high", "ramp", "uniform")
@@ -57,7 +61,7 @@ def _varied(spec: InputSpec, known: Sequence[Recipe]) -> st.SearchStrategy[Recip
 
 
 def _fresh(spec: InputSpec) -> st.SearchStrategy[Recipe]:
-    sizes = st.fixed_dictionaries({name: _sizes(dim) for name, dim in spec.dims.items()})
+    sizes = st.fixed_dictionaries({name: _sizes(spec, dim) for name, dim in spec.dims.items()})
     leaves = st.tuples(*(_leaf(leaf) for leaf in spec.leaves))
     return st.builds(
         lambda sizes, leaves, seed: Recipe(sizes=sizes, leaves=leaves, seed=seed),
@@ -97,9 +101,13 @@ def boundary_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
 
 def within_memory(spec: InputSpec, sizes: Mapping[str, int]) -> bool:
     """Return True if a call of these sizes is small enough to make."""
-    cap = max(MEMORY_CAP, EXAMPLE_FACTOR * spec.numel(spec.example_sizes))
+    return _has_at_most(MEMORY_CAP, spec, sizes)
+
+
+def _has_at_most(cap: int, spec: InputSpec, sizes: Mapping[str, int]) -> bool:
+    """Return True if a call has so many elements at most, or not many more than the example."""
     try:
-        return spec.numel(sizes) <= cap
+        return spec.numel(sizes) <= max(cap, EXAMPLE_FACTOR * spec.numel(spec.example_sizes))
     except (ValueError, RuntimeError):
         return True  # an expression of dims has no size; ``recipes.build`` returns None
 
@@ -113,10 +121,16 @@ def _boundary_sizes(spec: InputSpec, example: dict[str, int]) -> Iterator[dict[s
         yield {name: dim.high for name, dim in spec.dims.items()}
 
 
-def _sizes(dim: Dim) -> st.SearchStrategy[int]:
-    if isinstance(dim.sizes, range) and dim.sizes.step == 1:
-        return st.integers(dim.low, dim.high)
-    return st.sampled_from(dim.sizes)
+def _sizes(spec: InputSpec, dim: Dim) -> st.SearchStrategy[int]:
+    """Return the sizes of a dim at which a call is small enough to be drawn, or the smallest."""
+
+    def is_large(size: int) -> bool:
+        return not _has_at_most(DRAWN_CAP, spec, {**spec.example_sizes, dim.name: size})
+
+    sizes = dim.sizes[: max(bisect.bisect_left(dim.sizes, True, key=is_large), 1)]
+    if isinstance(sizes, range) and sizes.step == 1:
+        return st.integers(sizes[0], sizes[-1])
+    return st.sampled_from(sizes)
 
 
 def _leaf(leaf: TensorLeaf | ValueLeaf) -> st.SearchStrategy[LeafRecipe]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pytest_torchexport.explore.conditions import ConditionId
 from pytest_torchexport.explore.observed import Observed
-from pytest_torchexport.explore.paths import Path
-from pytest_torchexport.explore.search import Explored, Found, Goal, found_on
+from pytest_torchexport.explore.paths import ConditionKey, Path, moving
+from pytest_torchexport.explore.search import Explored, Found, Goal, Seen, found_on
 from pytest_torchexport.inputs.recipes import Recipe, build
 from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.judge import branch_table
@@ -21,6 +21,14 @@ class NotExplored:
     """Stands for the results if branches are not checked, or there is nothing to search."""
 
     recipes: Sequence[Recipe] = ()
+
+    def row(self, least: int, most: int) -> Sequence[Path]:
+        """Return nothing."""
+        return ()
+
+    def unsettled(self, row: Sequence[Path]) -> Iterable[str]:
+        """Return nothing."""
+        return ()
 
     def begin(self) -> None:
         """Do nothing."""
@@ -68,6 +76,36 @@ class BranchResults:
         """Return the call with its path, likewise."""
         path = self.path(recipe)
         return found_on(recipe, path) if path is not None else None
+
+    def row(self, least: int, most: int) -> Sequence[Path]:
+        """Return the paths of the example's calls in a row.
+
+        Between ``least`` and ``most`` of them: as many as conditions of the model change in.
+        """
+
+        def goes_on(paths: Sequence[Path]) -> bool:
+            return len(paths) < least or bool(self._moving(paths))
+
+        with self.observed.installed():
+            return self.observed.in_a_row(self.spec.example, most, goes_on)
+
+    def unsettled(self, row: Sequence[Path]) -> Iterable[str]:
+        """Return, in sentences, the outcomes that a longer row of calls might take."""
+        taken = {goal for path in row for goal in path.taken()}
+        seen = self.explored.seen
+        open_goals = [
+            (key, outcome)
+            for key in self._moving(row)
+            for outcome in self.observed.conditions[key[0]].outcomes
+            if (key, outcome) not in taken and outcome not in seen.get(key, Seen()).counts
+        ]
+        return branch_table.unsettled(
+            open_goals, self.observed.conditions, self.artifact, length=len(row)
+        )
+
+    def _moving(self, row: Sequence[Path]) -> list[ConditionKey]:
+        own, conditions = self.observed.code.is_of_model, self.observed.conditions
+        return [key for key in moving(row) if own(conditions[key[0]])]
 
     def begin(self) -> None:
         """Forget what calls have shown."""

@@ -8,11 +8,11 @@ that fails on the example's own path is not the fault of a branch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_torchexport.explore.conditions import Condition, ConditionOutcome
+from pytest_torchexport.explore.conditions import Condition, ConditionId, ConditionOutcome
 from pytest_torchexport.explore.paths import ConditionKey
 from pytest_torchexport.explore.search import Explored, Found, Goal, Seen
 from pytest_torchexport.outcomes.messages import refuses_its_inputs
@@ -234,6 +234,27 @@ def unreached(branches: Iterable[Branch]) -> Iterator[str]:
                     f"{_named(branch)}: no call made it {outcome}, and the artifact has no branch "
                     "there: that outcome is not verified"
                 )
+
+
+def unsettled(
+    goals: Iterable[Goal],
+    conditions: Mapping[ConditionId, Condition],
+    artifact: Branches | None,
+    *,
+    length: int,
+) -> Iterator[str]:
+    """Yield, in sentences, the outcomes that a longer row of calls than ``length`` might take.
+
+    Not those of loops, nor those for which the artifact has a branch.
+    """
+    for key, outcome in goals:
+        condition = conditions[key[0]]
+        if not condition.loops and has_branch(artifact, condition) is False:
+            yield (
+                f"{str(place(condition)).rstrip(':')}: it depends on what forward changes, and no "
+                f"call in a row of {length} made it {outcome}: the artifact has no branch there, "
+                "and that outcome is not verified"
+            )
 
 
 def enough(coverage: float | None, wanted: float, branches: Sequence[Branch]) -> None:

@@ -10,6 +10,7 @@ under the user's own ``rtol``/``atol`` are never calibrated.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ from typing import Any, Final
 
 import torch
 
-from pytest_torchexport.inputs.pytrees import flatten, tree_map
+from pytest_torchexport.eager.preflight import examine
+from pytest_torchexport.inputs.pytrees import flatten, is_plain, tree_map
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.rounding import Ties, in_double, scattered, sequential
 from pytest_torchexport.outcomes.compare import (
@@ -155,7 +157,7 @@ class Calibration:
         runs = _Runs(
             repeats=repeats,
             truth=truths[0] if truths else {},
-            rest=self._references(calls, paths, ties),
+            rest=self._references(calls, paths, ties, truths[0] if truths else {}),
             ties=ties,
         )
         self._last = list(calls), tuple(paths), runs
@@ -177,35 +179,70 @@ class Calibration:
         if self._device != "cpu" or _agree(plain, [expected], paths):
             return True, draws
         one, other = (self._run(self._subject.copy(), calls, nullcontext, paths) for _ in range(2))
-        if not _agree(one, other, paths):
-            raise NotRepeatable("calls on equal inputs, from equal state and seed, differ")
+        parted = _parted(one, other, paths)
+        if parted:
+            raise self._not_repeatable(calls, parted)
         return False, draws
 
+    def _not_repeatable(
+        self, calls: Sequence[Call], differences: Sequence[Difference]
+    ) -> NotRepeatable:
+        """Return the failure, with the first operation that differs if it is found."""
+        found = examine(self._subject, calls[-1], self._seed)
+        return NotRepeatable(
+            found.unrepeatable or "calls on equal inputs, from equal state and seed, differ",
+            details=found.uninitialized,
+            where=found.where,
+            differences=tuple(differences),
+        )
+
     def _references(
-        self, calls: Sequence[Call], paths: Sequence[str], ties: Ties
+        self, calls: Sequence[Call], paths: Sequence[str], ties: Ties, truth: Leaves
     ) -> Iterator[list[Leaves]]:
-        """Yield the results of eager's other runs in batches, the cheapest first."""
+        """Yield the results of eager's other runs in batches, the cheapest first.
+
+        Every second run is on contiguous inputs: torch has other kernels for them, and an artifact
+        may use those on strided inputs too.
+        """
+        strided = any(
+            is_plain(t) and not t.is_contiguous() for call in calls for t in call.tensors()
+        )
+        ways = [calls]
+        if strided and truth:
+            ways = [self._contiguous(calls, paths, truth), calls]
         scatters: list[Rounding] = [partial(scattered, number, ties) for number in range(MANY)]
         first = [sequential, in_double, *scatters[:FEW]]
-        yield [*self._under(first, calls, paths), *self._noise(calls, paths)]
+        yield [*self._under(first, ways, paths), *self._noise(calls, paths)]
         if self._may_go_on():
-            yield self._under(scatters[FEW:], calls, paths)
+            yield self._under(scatters[FEW:], ways, paths)
         if ties.met and self._may_go_on():
             more = [partial(scattered, number, ties) for number in range(MANY, MANY_TIED)]
-            yield self._under(more, calls, paths)
+            yield self._under(more, ways, paths)
 
     def _in_float64(self, calls: Sequence[Call], paths: Sequence[str]) -> list[Leaves]:
         wide = [Call(_double(call.args), _double(dict(call.kwargs))) for call in calls]
         return self._run(self._copy(torch.float64), wide, nullcontext, paths)
 
     def _under(
-        self, roundings: Sequence[Rounding], calls: Sequence[Call], paths: Sequence[str]
+        self, roundings: Sequence[Rounding], ways: Sequence[Sequence[Call]], paths: Sequence[str]
     ) -> list[Leaves]:
+        """Run the calls under each rounding, given in one of these ways in turn."""
         return [
             leaves
-            for rounding in roundings
-            for leaves in self._run(self._copy("cpu"), calls, rounding, paths)
+            for rounding, given in zip(roundings, itertools.cycle(ways), strict=False)
+            for leaves in self._run(self._copy("cpu"), given, rounding, paths)
         ]
+
+    def _contiguous(
+        self, calls: Sequence[Call], paths: Sequence[str], truth: Leaves
+    ) -> Sequence[Call]:
+        """Return the calls with contiguous inputs if that changes nothing but rounding.
+
+        Forward may write to a strided input where it writes to a copy of a contiguous one.
+        """
+        packed = [Call(_packed(call.args), _packed(dict(call.kwargs))) for call in calls]
+        found = self._in_float64(packed, paths)
+        return packed if found and _agree(found, [truth], paths) else calls
 
     def _noise(self, calls: Sequence[Call], paths: Sequence[str]) -> list[Leaves]:
         if self._device == "cpu":
@@ -276,11 +313,19 @@ class _Seen:
 
 def _agree(left: Sequence[Leaves], right: Sequence[Leaves], paths: Sequence[str]) -> bool:
     """Return True if two runs that both returned gave the same."""
-    return all(
-        not compare_values(one.get(path), other.get(path), Tolerance())
+    return not _parted(left, right, paths)
+
+
+def _parted(
+    left: Sequence[Leaves], right: Sequence[Leaves], paths: Sequence[str]
+) -> list[Difference]:
+    """Return the differences between two runs that both returned."""
+    return [
+        difference
         for one, other in zip(left, right, strict=False)
         for path in paths
-    )
+        for difference in compare_values(one.get(path), other.get(path), Tolerance(), path)
+    ]
 
 
 def _same_calls(left: Sequence[Call], right: Sequence[Call]) -> bool:
@@ -427,6 +472,13 @@ def _double(value: Any) -> Any:
         return leaf.to(torch.complex128) if leaf.is_complex() else leaf
 
     return tree_map(widen, value)
+
+
+def _packed(value: Any) -> Any:
+    def contiguous(leaf: Any) -> Any:
+        return leaf.contiguous() if is_plain(leaf) else leaf
+
+    return tree_map(contiguous, value)
 
 
 def _finite(error: torch.Tensor) -> torch.Tensor:

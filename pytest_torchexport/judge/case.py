@@ -17,15 +17,17 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.observed import Observed
-from pytest_torchexport.inputs.dynamic_shapes import specialized_dims
-from pytest_torchexport.inputs.recipes import Recipe, build, describe_recipe
+from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT, specialized_dims
+from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.branch_results import NOT_EXPLORED, BranchResults, NotExplored
 from pytest_torchexport.judge.judge import Judge
 from pytest_torchexport.judge.log import Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.runners import InProcess, Runnable, Runner
 from pytest_torchexport.judge.saved_artifact import SavedArtifact
-from pytest_torchexport.outcomes.limits import Deadline
+from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded
+from pytest_torchexport.outcomes.messages import condense
+from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.outcomes.torch_state import suppress_output
 from pytest_torchexport.results.failures import CannotJudge, ExportRefused, Failure
 from pytest_torchexport.targets.base import Artifact, NotApplicable
@@ -66,6 +68,16 @@ class Prepared:
         """Return the seconds that a call may take in the sandbox."""
         return self.deadline.for_a_call(self.plan.settings.call_limit)
 
+    def refused(self, reason: str) -> None:
+        """Raise CannotJudge if nobody named the target, which makes no artifact that can be used.
+
+        That is so if the exporter raises, if the artifact cannot be saved, or if it raises on the
+        example. If the user named the target, it is a failure, which the caller raises. What runs
+        out on the machine (``outcomes/machine.py``) is neither: Ineffective.
+        """
+        if not self.plan.named:
+            raise CannotJudge(f"{self.plan.target} {reason}", "refused") from None
+
     def exported(self, call: Call, device: str | None = None) -> Artifact | NotApplicable:
         """Export a fresh copy of the subject at a call, on the item's device or another.
 
@@ -78,6 +90,27 @@ class Prepared:
             return targets.get(plan.target).export(
                 subject.function, call.clone().to(device), self.spec, **options
             )
+
+    def call_to_export(self) -> Call:
+        """Return the example, at size 2 of each varying dim whose own size exporters would freeze.
+
+        The example as it is if eager does not take that size.
+        """
+        dims = self.frozen_sizes
+        recipe = example_recipe(self.spec, {dim.name: EXPORTED_AT for dim in dims})
+        call = build(self.spec, recipe) if dims else None
+        if call is None or not isinstance(self.reference.on_cpu(call), Returned):
+            return self.spec.example
+        return call
+
+    def exported_or_refused(self, call: Call) -> Artifact | NotApplicable | str:
+        """Return an artifact made at a call like ``exported``, or the reason of a refusal."""
+        try:
+            return self.exported(call)
+        except TimeLimitExceeded:
+            raise
+        except Exception as error:
+            return condense(error)[0]
 
     def runner_of(self, artifact: Runnable) -> InProcess:
         """Return a runner that calls an artifact in this process."""
@@ -140,6 +173,8 @@ class Case(Prepared):
             )
         for note in artifact.facts.notes:
             prepared.log.note(note)
+        for caution in artifact.facts.cautions:
+            prepared.log.caution(caution)
         return cls(
             **vars(prepared),
             artifact=artifact,
@@ -176,7 +211,7 @@ def attempt(prepared: Prepared) -> Shrunk | None:
     call = build(spec, recipe) if recipe is not None else None
     if recipe is None or call is None:
         return None
-    return Shrunk(recipe, describe_recipe(spec, recipe, call), (), searched=False)
+    return Shrunk.as_made(spec, recipe, call)
 
 
 def attempted(prepared: Prepared) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pytest_torchexport.judge.state_differences import Lines, written_at
 from pytest_torchexport.outcomes.messages import is_guard
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
@@ -38,14 +39,20 @@ def failure_class(differences: Sequence[Difference]) -> type[Failure] | None:
     return next((cls for kind, cls in KINDS if kind in present), None)
 
 
-def failure_of(differences: Sequence[Difference]) -> Failure | None:
-    """Return the failure that these differences amount to, or None if there are none."""
+def failure_of(differences: Sequence[Difference], lines: Lines) -> Failure | None:
+    """Return the failure that these differences amount to, or None if there are none.
+
+    ``lines`` are those of forward's writes.
+    """
     cls = failure_class(differences)
     if cls is None:
         return None
     first = differences[0]
     if cls in (ArtifactCrashed, ArtifactHung):
         return cls(first.actual, output=first.what)
+    if cls is StateDiffers:
+        where = written_at(differences, lines)
+        return cls(where=where, differences=tuple(differences))
     if cls is not ArtifactRaised:
         return cls(differences=tuple(differences))
     text, where = first.actual, first.where

@@ -16,8 +16,9 @@ from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.calibrate import Calibration, leaves_after
 from pytest_torchexport.judge.failure_of import failure_of
-from pytest_torchexport.judge.log import Activity, ItemLog
+from pytest_torchexport.judge.log import Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.runners import Runner
+from pytest_torchexport.judge.state_differences import input_after_the_call
 from pytest_torchexport.outcomes.compare import Tolerance, compare, largest_error
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import (
@@ -27,7 +28,7 @@ from pytest_torchexport.outcomes.observe import (
     Tensors,
     TimedOut,
 )
-from pytest_torchexport.results.failures import Failure, SpecError
+from pytest_torchexport.results.failures import Failure, NotRepeatable, SpecError
 from pytest_torchexport.results.verdict import Difference
 
 # From this share of the time limit on, a difference is calibrated with eager's cheapest other runs
@@ -80,7 +81,8 @@ class Judge:
     def call(self, recipe: Recipe, repeats: int = 1, *, counted: bool = True) -> Judgment | None:
         """Return the judgment on a call, run ``repeats`` times on the artifact; None if not legal.
 
-        ``counted``: eager's outputs of the call count for what a pass is worth.
+        ``counted``: eager's outputs of the call count for what a pass is worth. Raises
+        NotRepeatable if eager does not agree with itself on the call.
         """
         self._log.trying = recipe
         found = self._accepted.call(recipe)
@@ -100,10 +102,14 @@ class Judge:
             if isinstance(actual, NotTransferable) and not actual.own_class:
                 self._log.note(f"left out, because it is isolated: {actual}")
                 return None
-            differences = self.differences([found.call], expected, actual)
+            try:
+                differences = self.differences([found.call], expected, actual)
+            except NotRepeatable:
+                self._log.shrunk = Shrunk.as_made(self.spec, found.recipe, found.call)
+                raise
             if differences and self._no_answer(found.recipe, differences):
                 return None
-            failure = failure_of(differences)
+            failure = failure_of(differences, self._reference.written_at)
             if failure is not None:
                 return Judgment(found.recipe, failure)
         return Judgment(found.recipe, None)
@@ -207,5 +213,5 @@ class Judge:
         raw, _ = self.spec.example.flatten("inputs")
         names = dict(zip((path for path, _ in raw), self.spec.leaves, strict=True))
         leaf = names.get(difference.path)
-        path = f"input {leaf.path} after the call" if leaf is not None else difference.path
+        path = input_after_the_call(leaf.path) if leaf is not None else difference.path
         return dataclasses.replace(difference, path=path)

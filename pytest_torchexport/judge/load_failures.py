@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pytest_torchexport.outcomes.observe import Crashed, Outcome, Raised, TimedOut
 from pytest_torchexport.results.failures import ArtifactCrashed, ArtifactHung, LoadFailed
-from pytest_torchexport.targets.formats.missing_dependencies import remedies
+from pytest_torchexport.targets.formats.missing_dependencies import remedy_of
 
 
 def raise_not_loaded(problem: Outcome, printed: str, blocked: Sequence[str]) -> None:
@@ -23,8 +23,14 @@ def raise_not_loaded(problem: Outcome, printed: str, blocked: Sequence[str]) -> 
         raise LoadFailed(str(problem), output=printed)
     wanted = [name for name in blocked if _names(problem.message, name)]
     gone = (f"not importable there: {', '.join(wanted)}",) if wanted else ()
-    details = (*remedies(problem.type, problem.message), *gone)
-    raise LoadFailed(str(problem), details=details, where=problem.where, output=printed)
+    remedy = remedy_of(problem.type, problem.message)
+    raise LoadFailed(
+        str(problem),
+        details=(*remedy.lines, *gone),
+        where=problem.where,
+        output=printed,
+        imports=remedy.imports,
+    )
 
 
 def _names(text: str, package: str) -> bool:

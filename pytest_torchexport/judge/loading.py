@@ -114,5 +114,5 @@ def _started(start: Callable[[], _Process]) -> _Process:
         process = start()
     if not process.started:
         text = str(process.problem)
-        raise machine.fault(text) or Ineffective(text)
+        raise machine.fault_in(text) or Ineffective(text)
     return process

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
-from pytest_torchexport.inputs.recipes import Recipe
+from pytest_torchexport.inputs.recipes import Recipe, describe_recipe
+from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.coverage import Covered
 from pytest_torchexport.judge.vacuity import OutputActivity
 from pytest_torchexport.outcomes.compare import Tolerance
@@ -31,6 +32,7 @@ ORIGINS = (
     "stored",
     "explored",
     "drawn",
+    "searched",
     "failed",
     "rejected",
 )
@@ -54,6 +56,11 @@ class Shrunk:
     text: str
     sizes: tuple[Sizes, ...]
     searched: bool = True
+
+    @classmethod
+    def as_made(cls, spec: InputSpec, recipe: Recipe, call: Call) -> Shrunk:
+        """Return a call as it was made: no smaller one was looked for."""
+        return cls(recipe, describe_recipe(spec, recipe, call), (), searched=False)
 
 
 @dataclass

@@ -9,8 +9,8 @@ what rounding may change. How far the results scatter is eager's own error on th
   CSD-970002, 1997). Exact results stay as they are: moved data, comparisons, ``floor``, ``max``,
   sums of small integers. So a value that lies exactly *on* a threshold stays there, and one *near*
   it may cross it. Equal numbers leave ``sort`` and ``topk`` in any order, as documented.
-- ``sequential`` adds up sums, and the means, norms, variances and products of matrices made of
-  them, one term after the other, in the dtype itself. ONNX Runtime does so along outer axes and in
+- ``sequential`` adds up sums, and the means, norms, losses and products of matrices made of them,
+  one term after the other, in the dtype itself. ONNX Runtime does so along outer axes and in
   running sums; torch adds pairwise or in double precision. Of ``n`` equal terms the last digits
   then go one way: the error grows with ``n``, and no scattered run shows it.
 - ``in_double`` adds up the same sums in double precision and rounds once: it is torch that adds
@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from pytest_torchexport import torch_private
-from pytest_torchexport.outcomes.operators import dispatched
+from pytest_torchexport.outcomes.operators import argument_of, dispatched, name_of
 
 # Results are moved by a random multiple of the dtype's epsilon, up to this.
 REACH = 1.5
@@ -82,6 +82,8 @@ SUMS = frozenset(
 # The order of equal elements is not defined for these:
 # https://docs.pytorch.org/docs/stable/generated/torch.topk.html and torch.sort (stable=False).
 ORDERING = frozenset(["topk", "sort", "kthvalue", "median", "mode"])
+# These round once, where other implementations round each of their steps.
+FUSED = frozenset(["_scaled_dot_product_flash_attention_for_cpu"])
 # A native kernel writes to these arguments although its schema does not say so, so it must get the
 # original tensors.
 _WRITTEN_UNDECLARED = frozenset(["running_mean", "running_var"])
@@ -110,7 +112,7 @@ def _has_ties(tensor: torch.Tensor, dim: int) -> bool:
 
 def sequential() -> AbstractContextManager[None]:
     """Add up sums one term after the other, also in means, variances and normalizations."""
-    return dispatched(_one_term_after_the_other)
+    return dispatched(_Sequential().operator)
 
 
 def in_double() -> AbstractContextManager[None]:
@@ -130,12 +132,14 @@ class _Scatter:
         if not torch_private.is_operator(func):
             return func(*args, **kwargs)  # torch.cond and other higher-order operators
         name = name_of(func)
-        if name in ORDERING and not _argument(func, args, kwargs, "stable"):
+        if name in ORDERING and not argument_of(func, args, kwargs, "stable"):
             return self._ordered(func, args, kwargs)
-        if name in EXACT or func.is_view or not _floats((args, kwargs)):
+        if not _rounds(func, args, kwargs):
             return func(*args, **kwargs)
-        if name == "_to_copy" or torch.Tag.nondeterministic_seeded in func.tags:
-            return func(*args, **kwargs)
+        if name in FUSED:
+            plain = func(*args, **kwargs)
+            with dispatched(self.operator):
+                return _filled(plain, _by_rule(func, args, kwargs))
         return self._rounded(func, args, kwargs)
 
     def _rounded(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -185,7 +189,7 @@ class _Scatter:
     def _ordered(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run an operator on its input in another order; return indices into the given order."""
         tensor = args[0]
-        dim = _argument(func, args, kwargs, "dim")
+        dim = argument_of(func, args, kwargs, "dim")
         if dim is None or not tensor.dim():
             return func(*args, **kwargs)
         self._ties.met = self._ties.met or _has_ties(tensor, dim)
@@ -194,33 +198,88 @@ class _Scatter:
         return values, order[places]
 
 
-def _one_term_after_the_other(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run one operator."""
-    plain = func(*args, **kwargs)
-    rule = _SUMS.get(name_of(func)) if torch_private.is_operator(func) else None
-    if rule is None or not _is_float(args[0]) or args[0].is_complex():
-        return plain
-    given = {
-        item.name: _argument(func, args, kwargs, item.name)
-        for item in torch_private.schema_of(func).arguments
-    }
-    found = rule(**given)
-    first = plain[0] if isinstance(plain, (tuple, list)) else plain
-    if found is None or found.numel() != first.numel():
-        return plain
-    found = found.reshape(first.shape).to(first.dtype)
-    return (found, *plain[1:]) if isinstance(plain, (tuple, list)) else found
+class _Sequential:
+    """Compute sums with single additions.
+
+    An operator that ``_SUMS`` does not know is taken apart, as torch does it for torch.compile and
+    torch.export: the sums of a loss or a normalization are among its parts.
+    """
+
+    def __init__(self) -> None:
+        # Operators that are being taken apart. One that occurs among its own parts runs as it is.
+        self._open: set[Any] = set()
+
+    def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one operator."""
+        of_prim = torch_private.aten_of_prim(func)
+        if of_prim is not None:
+            with dispatched(self.operator):
+                return of_prim(*args, **kwargs)
+        found = self._one_by_one(func, args, kwargs) if torch_private.is_operator(func) else None
+        return _filled(func(*args, **kwargs), found)
+
+    def _one_by_one(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the results of an operator; None if nothing is known about its sums."""
+        if any(tensor.is_complex() for tensor in _floats((args, kwargs))):
+            return None
+        schema = torch_private.schema_of(func)
+        if schema.name in _SUMS:
+            return _by_rule(func, args, kwargs) if _is_float(args[0]) else None
+        parts = torch_private.decomposition_of(func)
+        if parts is None or func in self._open or not _adds(func, args, kwargs):
+            return None
+        if _written(func):  # once, by the operator itself
+            args = _each(torch.clone, args)
+            kwargs = {name: _each(torch.clone, value) for name, value in kwargs.items()}
+        self._open.add(func)
+        try:
+            with dispatched(self.operator):
+                return parts(*args, **kwargs)
+        except Exception:  # parts are written for compilers, and raise anything on a rare argument
+            return None
+        finally:
+            self._open.discard(func)
+
+
+def _by_rule(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return an operator's results as ``_SUMS`` has them; None if it cannot."""
+    schema = torch_private.schema_of(func)
+    names = [item.name for item in schema.arguments]
+    return _SUMS[schema.name](**{name: argument_of(func, args, kwargs, name) for name in names})
+
+
+def _filled(plain: Any, found: Any) -> Any:
+    """Write other results, as far as there are any, to those of an operator."""
+    for tensor, other in zip(_floats(plain), _floats(found), strict=False):
+        if tensor.numel() == other.numel():
+            tensor.copy_(other.reshape(tensor.shape))
+    return plain
 
 
 def _summed_in_double(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run one operator."""
     plain = func(*args, **kwargs)
-    name = name_of(func) if torch_private.is_operator(func) else ""
-    if (name in _SUMS or name in SUMS) and not _written(func):
+    if _adds(func, args, kwargs) and not _written(func):
         wide = _floats(_in_float64(func, args, kwargs))
         for tensor, found in zip(_floats(plain), wide, strict=False):
             tensor.copy_(found)
     return plain
+
+
+def _rounds(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Return True if the operator computes with floats, and may have to round its results."""
+    if name_of(func) in EXACT or func.is_view or not _floats((args, kwargs)):
+        return False
+    # Attention without dropout draws nothing.
+    draws = torch.Tag.nondeterministic_seeded in func.tags
+    return not draws or argument_of(func, args, kwargs, "dropout_p") == 0.0
+
+
+def _adds(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Return True if the operator may add up more than two numbers."""
+    if not torch_private.is_operator(func) or torch.Tag.pointwise in func.tags:
+        return False
+    return _rounds(func, args, kwargs)
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
@@ -280,49 +339,9 @@ def _var(
     return squares / (count - (unbiased if correction is None else float(correction)))
 
 
-def _std(self: torch.Tensor, **arguments: Any) -> torch.Tensor | None:
-    variance = _var(self, **arguments)
-    return None if variance is None else variance.sqrt()
-
-
-def _norm(
-    self: torch.Tensor,
-    ord: Any = 2,  # noqa: A002  # the operator's own name for it
-    dim: Any = None,
-    **_: Any,
-) -> torch.Tensor | None:
-    if ord not in (1, 2):
-        return None
-    terms = _wide(self)
-    total = _sum(terms.abs() if ord == 1 else terms * terms, dim)
-    return total if total is None or ord == 1 else total.sqrt()
-
-
-def _logsumexp(self: torch.Tensor, dim: Any, **_: Any) -> torch.Tensor | None:
-    axes = _axes(self, dim)
-    if axes is None:
-        return None
-    terms = _wide(self)
-    largest = terms.amax(axes, keepdim=True).nan_to_num(neginf=0.0)
-    return _one_by_one((terms - largest).exp(), axes).log() + largest
-
-
-def _log_softmax(self: torch.Tensor, dim: int, **_: Any) -> torch.Tensor | None:
-    total = _logsumexp(self, dim)
-    return None if total is None else _wide(self) - total
-
-
-def _softmax(self: torch.Tensor, dim: int, **_: Any) -> torch.Tensor | None:
-    logarithms = _log_softmax(self, dim)
-    return None if logarithms is None else logarithms.exp()
-
-
-def _dot(self: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor | None:
-    return _product(self[None], tensor[:, None])
-
-
-def _times_vector(self: torch.Tensor, vec: torch.Tensor) -> torch.Tensor | None:
-    return _product(self, vec[:, None])
+def _var_mean(self: torch.Tensor, **given: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    mean, variance = _mean(self, given["dim"]), _var(self, **given)
+    return (variance, mean) if mean is not None and variance is not None else None
 
 
 def _product(self: torch.Tensor, mat2: torch.Tensor, **_: Any) -> torch.Tensor | None:
@@ -339,25 +358,6 @@ def _product(self: torch.Tensor, mat2: torch.Tensor, **_: Any) -> torch.Tensor |
         terms = torch.cat([total.unsqueeze(-2), terms], -2)
         total = _one_by_one(terms, [terms.dim() - 2]).squeeze(-2)
     return total.to(self.dtype)
-
-
-def _added_product(
-    self: torch.Tensor, left: torch.Tensor, right: torch.Tensor, beta: Any, alpha: Any
-) -> torch.Tensor | None:
-    found = _product(left, right)
-    return None if found is None else beta * self + alpha * found
-
-
-def _addmm(
-    self: torch.Tensor, mat1: torch.Tensor, mat2: torch.Tensor, beta: Any, alpha: Any, **_: Any
-) -> torch.Tensor | None:
-    return _added_product(self, mat1, mat2, beta, alpha)
-
-
-def _baddbmm(
-    self: torch.Tensor, batch1: torch.Tensor, batch2: torch.Tensor, beta: Any, alpha: Any, **_: Any
-) -> torch.Tensor | None:
-    return _added_product(self, batch1, batch2, beta, alpha)
 
 
 def _attention(
@@ -388,105 +388,19 @@ def _attention(
     return scores.softmax(-1) @ value
 
 
-def _normalized(terms: torch.Tensor, axes: Sequence[int], eps: float) -> torch.Tensor | None:
-    terms = _wide(terms)
-    mean = _mean(terms, axes)
-    variance = _var(terms, axes, correction=0)
-    if mean is None or variance is None:
-        return None
-    return (terms - mean) / (variance + eps).sqrt()
-
-
-def _scaled(found: torch.Tensor | None, weight: Any, bias: Any) -> torch.Tensor | None:
-    if found is None:
-        return None
-    found = found * weight if weight is not None else found
-    return found + bias if bias is not None else found
-
-
-def _layer_norm(
-    input: torch.Tensor,  # noqa: A002  # the operator's own name for it
-    normalized_shape: Sequence[int],
-    weight: Any,
-    bias: Any,
-    eps: float,
-) -> torch.Tensor | None:
-    axes = range(input.dim() - len(normalized_shape), input.dim())
-    return _scaled(_normalized(input, list(axes), eps), weight, bias)
-
-
-def _group_norm(  # noqa: PLR0913, PLR0917  # the operator's own signature
-    input: torch.Tensor,  # noqa: A002  # the operator's own name for it
-    weight: Any,
-    bias: Any,
-    N: int,  # noqa: N803  # the operator's own names
-    C: int,  # noqa: N803
-    HxW: int,  # noqa: N803
-    group: int,
-    eps: float,
-) -> torch.Tensor | None:
-    found = _normalized(input.reshape(N, group, -1), [2], eps)
-    flat = found.reshape(N, C, HxW) if found is not None else None
-    return _scaled(
-        flat, *(None if item is None else item.reshape(-1, 1) for item in (weight, bias))
-    )
-
-
-def _batch_norm(
-    input: torch.Tensor,  # noqa: A002  # the operator's own name for it
-    weight: Any,
-    bias: Any,
-    training: bool = True,
-    eps: float = 0.0,
-    **_: Any,
-) -> torch.Tensor | None:
-    if not training:
-        return None
-    axes = [0, *range(2, input.dim())]
-    shape = (-1, *[1] * (input.dim() - 2))
-    wide = [None if item is None else item.reshape(shape) for item in (weight, bias)]
-    return _scaled(_normalized(input, axes, eps), *wide)
-
-
-# How to compute the first output of each operator that sums over axes, with single additions.
-_SUMS: Mapping[str, Callable[..., torch.Tensor | None]] = {
-    "sum": _sum,
-    "mean": _mean,
-    "cumsum": _cumsum,
-    "var": _var,
-    "std": _std,
-    "var_mean": _var,
-    "native_layer_norm": _layer_norm,
-    "native_group_norm": _group_norm,
-    "native_batch_norm": _batch_norm,
-    "_native_batch_norm_legit": _batch_norm,
-    "linalg_vector_norm": _norm,
-    "logsumexp": _logsumexp,
-    "_softmax": _softmax,
-    "_log_softmax": _log_softmax,
-    "dot": _dot,
-    "mv": _times_vector,
-    "mm": _product,
-    "bmm": _product,
-    "addmm": _addmm,
-    "baddbmm": _baddbmm,
-    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+# How to compute the operators of which torch makes the others, with single additions. Mean and
+# variance are here because torch's own parts of them import torch._dynamo, which takes seconds;
+# attention, because torch takes it apart in float32 alone.
+_SUMS: Mapping[str, Callable[..., Any]] = {
+    "aten::sum": _sum,
+    "aten::mean": _mean,
+    "aten::cumsum": _cumsum,
+    "aten::var": _var,
+    "aten::var_mean": _var_mean,
+    "aten::mm": _product,
+    "aten::bmm": _product,
+    "aten::_scaled_dot_product_flash_attention_for_cpu": _attention,
 }
-
-
-def name_of(func: Any) -> str:
-    """Return an operator's plain name: ``add`` for ``aten::add_.Tensor``."""
-    return str(torch_private.schema_of(func).name).rpartition("::")[2].removesuffix("_")
-
-
-def _argument(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> Any:
-    """Return an operator's argument, given by place or by name, or its default."""
-    for index, item in enumerate(torch_private.schema_of(func).arguments):
-        if item.name == name:
-            if index < len(args) and not item.kwarg_only:
-                return args[index]
-            return kwargs.get(name, item.default_value)
-    return None
 
 
 def _adds_exactly(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
@@ -497,7 +411,7 @@ def _adds_exactly(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     name = name_of(func)
     if name != "mean":
         return name in SUMS
-    tensor, dims = args[0], _argument(func, args, kwargs, "dim")
+    tensor, dims = args[0], argument_of(func, args, kwargs, "dim")
     count = math.prod(tensor.shape[axis] for axis in _axes(tensor, dims) or ())
     return bool(count > 0 and count & (count - 1) == 0)
 

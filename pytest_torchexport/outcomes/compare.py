@@ -342,17 +342,22 @@ def _numbers(
     expected, actual = dense(expected), dense(actual)
     if torch.equal(expected, actual):
         return []
+    bad = unequal(expected, actual, tolerance)
+    if not bad.any():
+        return []
+    allowed = tolerance.of(expected.dtype)
+    return [number_difference(path, expected, _wide(expected), _wide(actual), bad, allowed)]
+
+
+def unequal(expected: torch.Tensor, actual: torch.Tensor, tolerance: Tolerance) -> torch.Tensor:
+    """Return a bool per element of two dense tensors of one shape: True if it differs too much."""
     rtol, atol = tolerance.of(expected.dtype)
     wanted, found = _wide(expected), _wide(actual)
     if wanted.is_floating_point() or wanted.is_complex():
-        bad = ~torch.isclose(found, wanted, rtol=rtol, atol=atol, equal_nan=True)
-    else:
-        # Exactly, or within the user's own tolerance: in double, which does not wrap around.
-        gap = (found.double() - wanted.double()).abs()
-        bad = (found != wanted) & ~((gap > 0) & (gap <= atol + rtol * wanted.double().abs()))
-    if not bad.any():
-        return []
-    return [number_difference(path, expected, wanted, found, bad, (rtol, atol))]
+        return ~torch.isclose(found, wanted, rtol=rtol, atol=atol, equal_nan=True)
+    # Exactly, or within the user's own tolerance: in double, which does not wrap around.
+    gap = (found.double() - wanted.double()).abs()
+    return (found != wanted) & ~((gap > 0) & (gap <= atol + rtol * wanted.double().abs()))
 
 
 def number_difference(

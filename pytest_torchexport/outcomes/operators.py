@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,3 +34,18 @@ def available() -> bool:
         return operator(*args, **kwargs)
 
     return torch_private.dispatch_mode(run) is not None
+
+
+def name_of(func: Any) -> str:
+    """Return an operator's plain name: ``add`` for ``aten::add_.Tensor``."""
+    return str(torch_private.schema_of(func).name).rpartition("::")[2].removesuffix("_")
+
+
+def argument_of(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> Any:
+    """Return an operator's argument, given by place or by name, or its default."""
+    for index, item in enumerate(torch_private.schema_of(func).arguments):
+        if item.name == name:
+            if index < len(args) and not item.kwarg_only:
+                return args[index]
+            return kwargs.get(name, item.default_value)
+    return None

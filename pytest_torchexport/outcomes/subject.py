@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.outcomes import cuda
+from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.copying import copied_module, tensors_in
 from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.results.source_line import is_users
@@ -90,13 +90,20 @@ class Subject:
             return getattr(self._forward(), "__annotations__", {})
 
     def copy(self) -> Subject:
-        """Return a deep copy, which shares nothing with the user's. Raises SpecError."""
+        """Return a deep copy, which shares nothing with the user's.
+
+        Raises SpecError; Ineffective if something of the machine ran out, and
+        torch.OutOfMemoryError.
+        """
         if self.module is None:
             return Subject(_copied_owner(self.function), None, self.name)
         try:
             module = copied_module(self.module)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
-            raise SpecError(
+            ran_out = machine.fault(error) or machine.out_of_memory(error)
+            raise ran_out or SpecError(
                 f"{self.name} cannot be copied ({type(error).__name__}: {error}); "
                 "checks run on copies, so that they never change your module"
             ) from error

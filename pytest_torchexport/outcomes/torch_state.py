@@ -54,12 +54,12 @@ _LOGGERS = (
 class CapturedOutput:
     """Warnings (without torch's noise) and the number of printed lines while an item ran.
 
-    ``traced`` is the first line of the user's that a trace makes a constant, as torch warned.
+    ``traced`` are the lines of the user's at which a trace makes a constant, as torch warned.
     """
 
     warnings: dict[str, None] = field(default_factory=dict)
     printed: int = 0
-    traced: SourceLine | None = None
+    traced: dict[SourceLine, None] = field(default_factory=dict)
 
     def warned(
         self,
@@ -71,9 +71,12 @@ class CapturedOutput:
         line: str | None = None,
     ) -> None:
         """Stand in for ``warnings.showwarning``."""
+        traced = category.__name__ == "TracerWarning"
+        if traced and torch_private.is_printing(sys._getframe(1)):
+            return
         text = _first_sentence(" ".join(str(message).split()))
-        if category.__name__ == "TracerWarning" and not self.traced and is_users(filename):
-            self.traced = source_line(filename, lineno)
+        if traced and is_users(filename):
+            self.traced[source_line(filename, lineno)] = None
         if len(self.warnings) < MAX_WARNINGS and not _NOISE.search(text):
             self.warnings[f"{category.__name__}: {text:.200} ({short_path(filename)}:{lineno})"] = (
                 None
@@ -190,11 +193,12 @@ def _set_deterministic(kept: tuple[bool, bool]) -> None:
 @contextmanager
 def torch_globals(device: str) -> Iterator[None]:
     """Set torch for a check during the block, and restore it."""
-    with _without_warnings():
+    # torch 2.9 warns at each read of allow_tf32.
+    with without_warnings():
         switches = _switches(device)
         kept = [read() for read, _, _ in switches]
     try:
-        with _without_warnings():
+        with without_warnings():
             for read, write, value in switches:
                 if value is not None and read() != value:
                     write(value)
@@ -204,15 +208,15 @@ def torch_globals(device: str) -> Iterator[None]:
                 stack.enter_context(torch.device("cpu"))
             yield
     finally:
-        with _without_warnings():
+        with without_warnings():
             for (read, write, _), value in zip(switches, kept, strict=True):
                 if read() != value:
                     write(value)
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Hide torch 2.9's warning of each read of ``allow_tf32``, which ``-W error`` would raise."""
+def without_warnings() -> Iterator[None]:
+    """Ignore all warnings in the block, also with ``-W error``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -300,3 +304,14 @@ def compiling_nothing() -> Iterator[None]:
     finally:
         if torch_private.dynamo_is_loaded():
             torch.compiler.reset()
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Keep attention from its fast path, the fused kernels and nested tensors of eval mode."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)

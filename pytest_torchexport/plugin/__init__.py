@@ -76,8 +76,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Wrap a marked ``unittest`` method, which is one item for all targets."""
-    _run(item.config).wrap_method(item)
-    return (yield)
+    return (yield from _run(item.config).around_call(item))
 
 
 @pytest.hookimpl(wrapper=True)

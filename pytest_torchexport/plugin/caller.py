@@ -14,15 +14,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from itertools import islice
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 
 import torch
 
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.plugin.direct_forward import IN_PLACE, callers, inside_decorators
-from pytest_torchexport.results.source_line import is_users, short_path
+from pytest_torchexport.results.source_line import SourceLine, is_users, short_path, source_line
 
 _TEST_FILE = re.compile("test_.*|.*_test|conftest")
 _TEST_FOLDERS = frozenset(["test", "tests", "testing"])
@@ -30,16 +31,21 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _LOOPS = (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.SetComp, ast.DictComp)
 
 
+class CallerKind(Enum):
+    """The way to check such a function, which the warning says, depends on this."""
+
+    FORWARD = auto()  # of an instance, or a partial: no call of the module was recorded
+    METHOD = auto()
+    FUNCTION = auto()
+
+
 @dataclass(frozen=True)
 class Caller:
-    """A function that the test called; ``of_module``: if it is a method of a module.
-
-    ``place``: file and line.
-    """
+    """A function that the test called. ``place``: file and line."""
 
     name: str
     place: str
-    of_module: bool
+    kind: CallerKind
 
 
 def is_of_tests(path: str, *, test: Path, root: Path) -> bool:
@@ -66,7 +72,7 @@ def caller_of(
             continue
         place = f"{short_path(code.co_filename)}:{code.co_firstlineno}"
         for owner in _owners_of_forward(each):
-            found = Caller(f"{type(owner).__name__}.forward", place, of_module=True)
+            found = Caller(f"{type(owner).__name__}.forward", place, CallerKind.FORWARD)
         own = inside_decorators(getattr(type(module), code.co_name, None))
         of_module = module is not None and own is not None and own.__code__ is code
         if of_module and code.co_name in ("__init__", "forward"):
@@ -74,7 +80,24 @@ def caller_of(
         ships = not of_tests(code.co_filename) and _is_given_tensors(each) and _computes(each)
         if ships or (of_module and module is not called):
             name = f"{type(module).__name__}.{code.co_name}" if of_module else code.co_qualname
-            found = Caller(name, place, of_module)
+            kind = CallerKind.METHOD if of_module else CallerKind.FUNCTION
+            found = Caller(name, place, kind)
+    return found
+
+
+def line_of_test(
+    frame: FrameType | None, of_tests: Callable[[str], bool], body: CodeType | None
+) -> SourceLine | None:
+    """Return the line of the test's function that led to a frame.
+
+    ``body`` is the code of that function; if it is not running, the innermost line ``of_tests``.
+    """
+    found = None
+    for each, _ in callers(frame):
+        if each.f_code is body:
+            return source_line(each.f_code.co_filename, each.f_lineno)
+        if found is None and is_users(file := each.f_code.co_filename) and of_tests(file):
+            found = source_line(file, each.f_lineno)
     return found
 
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -23,9 +23,10 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.subject import Subject, unwrapped
 from pytest_torchexport.outcomes.torch_state import module_calls_through
 from pytest_torchexport.plugin import direct_forward
-from pytest_torchexport.plugin.caller import Caller, caller_of
+from pytest_torchexport.plugin.caller import Caller, caller_of, line_of_test
 from pytest_torchexport.plugin.direct_forward import DirectForward
 from pytest_torchexport.results.failures import SpecError
+from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.torch_private import is_tracing, is_transforming
 
 MAX_SHAPES = 8
@@ -44,7 +45,8 @@ class Recording:
 
     ``problem``: why the module cannot be checked. ``returned``: if one of the calls returned.
     ``caller``: the function that called it and was not checked itself; None if there is none.
-    ``wrappers``: what the test called it through (``torch.compile``).
+    ``wrappers``: what the test called it through (``torch.compile``). ``line``: the test's line of
+    the first call; None if it is not known.
     """
 
     module: Any
@@ -54,6 +56,7 @@ class Recording:
     returned: bool = False
     caller: Caller | None = None
     wrappers: tuple[str, ...] = ()
+    line: SourceLine | None = None
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,17 @@ class _Started:
 class CallRecorder:
     """A context manager around a test body that records its module calls.
 
-    ``of_tests`` returns True for a file whose functions belong to the tests. ``recordings``: the
-    modules and their calls. ``left_out``: how many calls were not. ``uncopied``: the classes of the
-    modules that were called with tensors that cannot be copied.
+    ``of_tests`` returns True for a file whose functions belong to the tests, ``body`` is the code
+    of the test's function. ``recordings``: the modules and their calls. ``left_out``: how many
+    calls were not. ``uncopied``: the classes of the modules that were called with tensors that
+    cannot be copied.
     """
 
-    def __init__(self, of_tests: Callable[[str], bool] = lambda _: True) -> None:
+    def __init__(
+        self, of_tests: Callable[[str], bool] = lambda _: True, body: CodeType | None = None
+    ) -> None:
         self._of_tests = of_tests
+        self._body = body
         self._by_key: dict[Any, Recording] = {}
         self._copies: dict[Any, tuple[Any, Any, SpecError | None]] = {}
         self._local = threading.local()
@@ -152,8 +159,13 @@ class CallRecorder:
     def _keep_caller(
         self, started: _Started | None, module: torch.nn.Module, frame: FrameType | None
     ) -> None:
-        if started is not None and started.recording.caller is None:
-            started.recording.caller = caller_of(module, frame, self._of_tests)
+        if started is None:
+            return
+        recording = started.recording
+        if recording.line is None:
+            recording.line = line_of_test(frame, self._of_tests, self._body)
+        if recording.caller is None:
+            recording.caller = caller_of(module, frame, self._of_tests)
 
     def _end_direct(self, thread: int) -> None:
         if thread in self._direct:

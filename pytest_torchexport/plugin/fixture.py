@@ -6,6 +6,7 @@ Separate from the plugin's hooks, which pytest loads at its start: this file imp
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,10 +18,11 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.subject import without
 from pytest_torchexport.plugin.active_item import ActiveItem
+from pytest_torchexport.plugin.caller import CallerKind
 from pytest_torchexport.plugin.capture import CallRecorder, Recording
 from pytest_torchexport.results.failures import CannotJudge, Failure, Ineffective, by_name
-from pytest_torchexport.results.text import failure_text
-from pytest_torchexport.results.verdict import Verdict, why_skipped
+from pytest_torchexport.results.text import failure_texts
+from pytest_torchexport.results.verdict import Recorded, Verdict, why_skipped
 from pytest_torchexport.targets.base import Artifact
 
 
@@ -78,7 +80,13 @@ class TorchExport:
 
 def check_recorded(recorder: CallRecorder, plans: Sequence[Plan], item: ActiveItem) -> None:
     """Check every module that a test body called, on each plan; raise once, when all have run."""
-    verdicts = [_verdict_on(recording, plan) for plan in plans for recording in recorder.recordings]
+    numbered = _numbered(recorder.recordings)
+    ways = Counter(id(recording.module) for recording, _ in numbered)
+    verdicts = [
+        _noted(_verdict_on(recording, plan), recorded, ways[id(recording.module)])
+        for plan in plans
+        for recording, recorded in numbered
+    ]
     if recorder.uncopied:
         names = list(recorder.uncopied)
         text = UNCOPIED.format(modules=", ".join(names))
@@ -99,19 +107,45 @@ NO_MODULE = (
 )
 
 
+APART = (
+    "the test calls this module in {ways} ways (other dtypes, numbers of axes, containers or "
+    "Python values); each has an export of its own, which was not run on the calls of another"
+)
 UNCOPIED = (
     "calls of {modules} were not recorded: tensors and parameters inside torch.func.grad, vmap and "
     "jacrev, and parameters that are computed for functional_call, cannot be copied. To check the "
     "module, call it outside of these too: net(x)"
 )
-INSIDE_METHOD = (
-    "only {part} was checked, which {caller} calls: that method itself was not. Request the "
-    "torchexport fixture: torchexport.check(net.method, ...)"
-)
-INSIDE_FUNCTION = (
-    "only {part} was checked, which {caller} calls: that function itself was not. Put it into the "
-    "forward of a module, or request the torchexport fixture: torchexport.check(function, ...)"
-)
+INSIDE = "only {part} was checked, which {caller} calls: that {kind} itself was not. {step}"
+# What to write instead, by the kind of the caller.
+STEPS = {
+    CallerKind.FORWARD: "Call the module in the body: net(x), not net.forward(x)",
+    CallerKind.METHOD: "Request the torchexport fixture: torchexport.check(net.{method}, ...)",
+    CallerKind.FUNCTION: (
+        "Put it into the forward of a module, or request the torchexport fixture: "
+        "torchexport.check(function, ...)"
+    ),
+}
+
+
+def _numbered(recordings: Sequence[Recording]) -> list[tuple[Recording, Recorded]]:
+    """Return each recording with its number among those of its class."""
+    counts = Counter(type(recording.module) for recording in recordings)
+    numbers: Counter[type] = Counter()
+    found = []
+    for recording in recordings:
+        cls = type(recording.module)
+        numbers[cls] += 1
+        call = recording.calls[0].describe() if recording.calls else "unknown arguments"
+        recorded = Recorded(number=numbers[cls], count=counts[cls], call=call, where=recording.line)
+        found.append((recording, recorded))
+    return found
+
+
+def _noted(verdict: Verdict, recorded: Recorded, ways: int) -> Verdict:
+    """Return the verdict with its number, and a note if its module has others."""
+    apart = (APART.format(ways=ways),) if ways > 1 else ()
+    return dataclasses.replace(verdict, recorded=recorded, notes=(*verdict.notes, *apart))
 
 
 def _verdict_on(recording: Recording, plan: Plan) -> Verdict:
@@ -124,8 +158,11 @@ def _verdict_on(recording: Recording, plan: Plan) -> Verdict:
     caller = recording.caller
     if caller is None or verdict.status != "passed":
         return verdict
-    text = (INSIDE_METHOD if caller.of_module else INSIDE_FUNCTION).format(
-        part=verdict.subject, caller=f"{caller.name}, {caller.place}"
+    text = INSIDE.format(
+        part=verdict.subject,
+        caller=f"{caller.name}, {caller.place}",
+        kind=caller.kind.name.lower(),
+        step=STEPS[caller.kind].format(method=caller.name.rpartition(".")[2]),
     )
     if plan.settings.strict:
         return _failed(plan, verdict.subject, Ineffective(text))
@@ -165,7 +202,7 @@ def raise_for(verdicts: Sequence[Verdict], item: ActiveItem) -> None:
             by_class.setdefault(verdict.failure or "Failure", []).append(verdict)
     failures = [
         by_name(name)(
-            "\n\n".join(failure_text(verdict, item.nodeid) for verdict in alike),
+            "\n\n".join(failure_texts(alike, item.nodeid)),
             verdicts=tuple(alike),
         )
         for name, alike in by_class.items()

@@ -117,12 +117,21 @@ class Run:
         self._check(item, recorder, [variant])
         return result
 
-    def wrap_method(self, item: pytest.Item) -> None:
-        """Wrap a marked ``unittest`` method so that all targets run after its body."""
+    def around_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Wrap a marked ``unittest`` method so that all targets run after its body.
+
+        Afterwards, note in the item's properties that it has no verdict.
+        """
         item.stash[VERDICTS] = []  # an item may be run again
-        found = self._of_method(item)
+        variant, found = variant_of(item), self._of_method(item)
         if found and isinstance(item, pytest.Function):
             item.obj = self._wrapped(item, item.obj, found)
+        try:
+            return (yield)
+        finally:
+            if (variant is not None or found) and not item.stash[VERDICTS]:
+                words = [variant.id] if variant is not None else []
+                item.user_properties.append(("torchexport", " ".join([*words, "no verdict"])))
 
     def _of_method(self, item: pytest.Item) -> list[Variant]:
         """Return the variants of a marked ``unittest`` method; none for any other item."""
@@ -182,8 +191,6 @@ class Run:
             report.longrepr = text
         verdicts = item.stash.get(VERDICTS, [])
         if not verdicts:
-            words = [variant.id] if variant is not None else []
-            item.user_properties.append(("torchexport", " ".join([*words, "no verdict"])))
             return
         from pytest_torchexport.results.verdict import why_skipped
 
@@ -203,6 +210,8 @@ class Run:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect the results of items (on the controller: of all workers)."""
+        if isinstance(report, pytest.SubtestReport):
+            return  # the item's own report follows
         carried = getattr(report, ATTRIBUTE, None)
         started = self._running.pop(report.nodeid, None)
         if carried is None and started is not None:
@@ -242,14 +251,20 @@ class Run:
             return
         from pytest_torchexport.results.summary import detail_lines, summary_lines
 
-        lines = [*summary_lines(self.results, self.config.get_terminal_writer().markup)]
+        settings = self.configuration.settings
+        style = self.config.get_terminal_writer().markup
+        lines = [
+            *summary_lines(self.results, style, runtime_imports=settings.runtime_imports),
+        ]
         if not lines:
             return  # no item came to its checks
-        if self.configuration.settings.strict:
+        if settings.strict:
             from pytest_torchexport.config import tested
             from pytest_torchexport.results import reports
 
-            lines += filter(None, [tested.untested(reports.environment(), tested.runs())])
+            devices = {verdict.device for item in self.results for verdict in item.verdicts}
+            line = tested.untested(reports.environment(), tested.runs(), devices)
+            lines += filter(None, [line])
         if self.config.get_verbosity() > 0:
             lines += detail_lines(self.results)
         terminalreporter.ensure_newline()
@@ -296,9 +311,13 @@ def _recorder(item: pytest.Function) -> CallRecorder:
 
     from pytest_torchexport.plugin.caller import is_of_tests
     from pytest_torchexport.plugin.capture import CallRecorder
+    from pytest_torchexport.plugin.direct_forward import inside_decorators
 
-    root = item.config.rootpath
-    return CallRecorder(functools.partial(is_of_tests, test=item.path, root=root))
+    root, body = item.config.rootpath, inside_decorators(item.obj)
+    return CallRecorder(
+        functools.partial(is_of_tests, test=item.path, root=root),
+        body.__code__ if body is not None else None,
+    )
 
 
 def is_unittest(item: pytest.Function) -> bool:

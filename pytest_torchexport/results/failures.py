@@ -54,7 +54,8 @@ class Failure(AssertionError):
 
     ``details``: further lines of its text. ``where``: the line of the user's code. ``differences``:
     the data behind it. ``verdicts``: the verdicts that an item's final failure is raised for.
-    ``output``: the end of what the artifact printed in a process of its own.
+    ``output``: the end of what the artifact printed in a process of its own. ``imports``: the
+    modules that a process has to import before it can load or run the file.
     """
 
     title: ClassVar[str] = "pytest-torchexport itself failed"
@@ -68,6 +69,7 @@ class Failure(AssertionError):
         differences: tuple[Difference, ...] = (),
         verdicts: tuple[Verdict, ...] = (),
         output: str = "",
+        imports: tuple[str, ...] = (),
     ) -> None:
         super().__init__(text)
         self.details = details
@@ -75,6 +77,7 @@ class Failure(AssertionError):
         self.differences = differences
         self.verdicts = verdicts
         self.output = output
+        self.imports = imports
 
 
 class SpecError(Failure):

@@ -48,18 +48,20 @@ def _sizes(passed: _Passed) -> str:
 
 
 def _ranges(passed: _Passed) -> str:
-    run = Counter(
-        (name, min(verdict.reached[name]), max(verdict.reached[name]))
-        for verdicts in passed.values()
-        for verdict in verdicts
-        for name in verdict.uncovered.open_dims
-        if verdict.reached.get(name)
-    )
+    run: dict[tuple[str, int, int], set[str]] = {}
+    for nodeid, verdicts in passed.items():
+        for verdict in verdicts:
+            for name in verdict.uncovered.open_dims:
+                if sizes := verdict.reached.get(name):
+                    run.setdefault((name, min(sizes), max(sizes)), set()).add(nodeid)
     if not run:
         return ""
-    ((name, low, high), count), *others = run.most_common()
-    more = f", {sum(number for _, number in others)} more with other sizes" if others else ""
-    return f"{name} was run at {low}..{high}, the file takes any size ({_items(count)}{more})"
+    most = max(run, key=lambda sizes: len(run[sizes]))
+    name, low, high = most
+    others = set().union(*run.values()) - run[most]
+    more = f", {len(others)} more with other sizes" if others else ""
+    count = _items(len(run[most]))
+    return f"{name} was run at {low}..{high}, the file takes any size ({count}{more})"
 
 
 def _values(passed: _Passed) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import linecache
 import os
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,29 @@ def is_users(path: str) -> bool:
     """Return True if a file is the user's: not this package's, nor any library's."""
     plain = path.replace("\\", "/")
     library = ("/site-packages/", "/pytest_torchexport/", "/lib/python", "/__torch__")
-    return not plain.startswith(("<", "code/")) and not any(part in plain for part in library)
+    if plain.startswith(("<", "code/")) or any(part in plain for part in library):
+        return False
+    return not any(_is_installed_in(folder.rstrip("/"), plain) for folder in sys.path if folder)
+
+
+def _is_installed_in(folder: str, path: str) -> bool:
+    if not path.startswith(f"{folder}/"):
+        return False
+    return path[len(folder) + 1 :].partition("/")[0] in _installed(folder)
+
+
+@functools.lru_cache(maxsize=256)
+def _installed(folder: str) -> frozenset[str]:
+    """Return the packages and files that installers put into a folder (``pip install --target``).
+
+    Empty for the folder of an editable install, which its owner works on.
+    """
+    found: set[str] = set()
+    with suppress(OSError):
+        for record in Path(folder).glob("*.dist-info/RECORD"):
+            lines = record.read_text(encoding="utf-8", errors="replace").splitlines()
+            found.update(line.partition(",")[0].partition("/")[0] for line in lines)
+    return frozenset(found)
 
 
 def short_path(path: str) -> str:

@@ -33,8 +33,13 @@ def plain(line: str, **markup: bool) -> str:
     return line
 
 
-def summary_lines(results: Sequence[ItemResult], style: Style = plain) -> Iterator[str]:
-    """Yield the summary of a run. ``style`` colors a text, like ``TerminalWriter.markup``."""
+def summary_lines(
+    results: Sequence[ItemResult], style: Style = plain, *, runtime_imports: Sequence[str] = ()
+) -> Iterator[str]:
+    """Yield the summary of a run. ``style`` colors a text, like ``TerminalWriter.markup``.
+
+    ``runtime_imports``: the setting of that name.
+    """
     rows, columns = table(results)
     if rows:
         yield from _table_lines(rows, columns, style)
@@ -42,6 +47,7 @@ def summary_lines(results: Sequence[ItemResult], style: Style = plain) -> Iterat
     yield from _self_test_lines(results, style)
     if any(verdict.skip == "refused" for result in results for verdict in result.verdicts):
         yield NAME_TARGETS
+    yield from _import_lines(results, runtime_imports)
     yield from not_covered_lines(results)
 
 
@@ -49,7 +55,7 @@ def detail_lines(results: Sequence[ItemResult]) -> Iterator[str]:
     """Yield the details of every verdict, for ``-v``."""
     for result in results:
         for verdict in result.verdicts:
-            yield f"{result.nodeid} {verdict.subject}: {verdict.status}"
+            yield f"{result.nodeid} {verdict.name}: {verdict.status}"
             yield from text.detail_lines(verdict)
 
 
@@ -106,11 +112,13 @@ def _self_test_lines(results: Sequence[ItemResult], style: Style) -> Iterator[st
     rows: dict[str, dict[str, str]] = {}
     missed, caught = [], 0
     for result in results:
-        for bug in (bug for verdict in result.verdicts for bug in verdict.self_test):
+        bugs = [(verdict, bug) for verdict in result.verdicts for bug in verdict.self_test]
+        for verdict, bug in bugs:
             row = rows.setdefault(result.nodeid, {})
             caught += bug.result == "caught"
             if bug.result == "missed":
-                missed.append(f"missed: {result.nodeid}: {bug.name}: {bug.explanation}")
+                place = f"{result.nodeid}{_which([verdict])}"
+                missed.append(f"missed: {place}: {bug.name}: {bug.explanation}")
             if bug.result != "does not apply" and row.get(bug.kind) != "missed":
                 row[bug.kind] = bug.result
     if not rows:
@@ -121,16 +129,42 @@ def _self_test_lines(results: Sequence[ItemResult], style: Style) -> Iterator[st
     yield from missed
 
 
+def _import_lines(results: Sequence[ItemResult], given: Sequence[str]) -> Iterator[str]:
+    """Yield the setting for all modules that files of several items need; else nothing.
+
+    The report of a single item names its own.
+    """
+    needed = {
+        result.nodeid: {name for verdict in result.verdicts for name in verdict.imports}
+        for result in results
+        if result.outcome == "failed"
+    }
+    lacking = [names for names in needed.values() if names.difference(given)]
+    if len(lacking) > 1:
+        setting = " ".join([*given, *sorted(set().union(*lacking).difference(given))])
+        yield (
+            f"imports: the files of {len(lacking)} items need modules; if the process that serves "
+            f"them imports these too, set torchexport_runtime_imports = {setting}"
+        )
+
+
 def _reason_lines(results: Sequence[ItemResult]) -> Iterator[str]:
     """Yield a line per reason of a skip or a weak pass, with the number of items that share it."""
-    nodeids: dict[tuple[str, str], list[str]] = {}
+    found: dict[tuple[str, str], dict[str, list[Verdict]]] = {}
     for result in results:
         for verdict in result.verdicts:
-            for label, reason in _reasons(verdict):
-                nodeids.setdefault((label, reason), []).append(result.nodeid)
-    for (label, reason), found in nodeids.items():
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        yield f"{label}: {found[0]}{more}: {reason}"
+            for line in _reasons(verdict):
+                found.setdefault(line, {}).setdefault(result.nodeid, []).append(verdict)
+    for (label, reason), verdicts in found.items():
+        nodeid, first = next(iter(verdicts.items()))
+        more = f" (and {len(verdicts) - 1} more)" if len(verdicts) > 1 else ""
+        yield f"{label}: {nodeid}{_which(first)}{more}: {reason}"
+
+
+def _which(verdicts: Sequence[Verdict]) -> str:
+    """Return `` Net (2nd of 3)`` if the verdicts of an item are about this recorded module only."""
+    names = {verdict.name for verdict in verdicts if verdict.name != verdict.subject}
+    return f" {names.pop()}" if len(names) == 1 else ""
 
 
 def _reasons(verdict: Verdict) -> Iterator[tuple[str, str]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-from pytest_torchexport.results.failures import by_name
-from pytest_torchexport.results.verdict import Branch, Difference, Sizes, Verdict
+from pytest_torchexport.results.failures import NotRepeatable, by_name
+from pytest_torchexport.results.verdict import Branch, Difference, Recorded, Sizes, Verdict
 
 LABEL = 9
 MAX_DIFFERENCES = 5
 MAX_LINES = 10
+EAGER_AGAIN = "eager again"
 
 
 def failure_text(verdict: Verdict, nodeid: str = "") -> str:
@@ -17,18 +19,42 @@ def failure_text(verdict: Verdict, nodeid: str = "") -> str:
 
     Its first line does not name the test: pytest prints it behind the test's name.
     """
-    return "\n".join(_failure_lines(verdict, nodeid))
+    return "\n".join(_failure_lines([verdict], nodeid))
 
 
-def _failure_lines(verdict: Verdict, nodeid: str) -> Iterator[str]:
+def failure_texts(verdicts: Iterable[Verdict], nodeid: str = "") -> list[str]:
+    """Return the reports of failed verdicts: one for recorded modules that fail alike."""
+    groups: dict[Any, list[Verdict]] = {}
+    for verdict in verdicts:
+        groups.setdefault(_said(verdict), []).append(verdict)
+    return ["\n".join(_failure_lines(alike, nodeid)) for alike in groups.values()]
+
+
+def _said(verdict: Verdict) -> tuple[Any, ...]:
+    """Return what a report says of a failure, beside which module failed."""
+    return (
+        *(verdict.failure, verdict.subject, verdict.target, verdict.device),
+        *(verdict.reason, verdict.details, verdict.where, verdict.differences, verdict.call),
+    )
+
+
+def _failure_lines(alike: Sequence[Verdict], nodeid: str) -> Iterator[str]:
+    """Yield the report of verdicts of which it says the same."""
+    verdict = alike[0]
     name = verdict.failure or "Failure"
-    variant = f"{verdict.target}-{verdict.device}"
-    yield f"{name}: {verdict.subject} on {variant}: {by_name(name).title}"
+    recorded = [each.recorded for each in alike if each.recorded and each.recorded.count > 1]
+    subject = verdict.name
+    if len(recorded) > 1:
+        some, every = len(recorded), recorded[0].count
+        subject = f"{verdict.subject} ({f'all {every}' if some == every else f'{some} of {every}'})"
+    yield f"{name}: {subject} on {verdict.target}-{verdict.device}: {by_name(name).title}"
     yield ""
+    yield from _block("subject", (_recorded_line(each, verdict.subject) for each in recorded))
     if verdict.reason:
         yield from _block("reason", verdict.reason.splitlines())
+    other = EAGER_AGAIN if name == NotRepeatable.__name__ else verdict.target
     for difference in verdict.differences[:MAX_DIFFERENCES]:
-        yield from _difference_lines(difference, verdict.target)
+        yield from _difference_lines(difference, other)
     if len(verdict.differences) > MAX_DIFFERENCES:
         yield f"  ... and {len(verdict.differences) - MAX_DIFFERENCES} more differences"
     yield from _block("", verdict.details)
@@ -49,6 +75,12 @@ def _failure_lines(verdict: Verdict, nodeid: str) -> Iterator[str]:
         yield _labelled("kept", verdict.kept)
     if nodeid and verdict.seed is not None:
         yield _labelled("rerun", f'pytest "{nodeid}" --hypothesis-seed={verdict.seed}')
+
+
+def _recorded_line(recorded: Recorded, subject: str) -> str:
+    """Return ``2nd of 3 recorded Net, called with float32[2, 3]: test_net.py:12  Net()(x)``."""
+    where = f": {recorded.where}" if recorded.where is not None else ""
+    return f"{recorded.which} recorded {subject}, called with {recorded.call}{where}"
 
 
 HAS_BRANCH = {
@@ -98,23 +130,24 @@ def _block(label: str, lines: Iterable[str]) -> Iterator[str]:
 def _tally(verdict: Verdict) -> str:
     run = sum(count for key, count in verdict.calls.items() if key not in ("failed", "rejected"))
     shrunk = "shrunk; " if verdict.shrunk else ""
-    if not run:
-        return ""  # found before the calls began
-    return f"   {shrunk}{verdict.calls.get('failed', 0)} of {run} calls fail"
+    failed = verdict.calls.get("failed", 0)
+    if not failed:
+        return ""  # found before the calls began, or in a call that cannot be judged
+    return f"   {shrunk}{failed} of {run} calls fail"
 
 
-def _difference_lines(difference: Difference, target: str) -> Iterator[str]:
+def _difference_lines(difference: Difference, other: str) -> Iterator[str]:
     if difference.kind == "raised":
         return
     if difference.total is None:
         what = f" ({difference.what})" if difference.what else ""
-        sides = f"eager {difference.expected}, {target} {difference.actual}"
+        sides = f"eager {difference.expected}, {other} {difference.actual}"
         yield f"  {difference.path}  {sides}{what}"
         return
-    yield from _element_lines(difference, target)
+    yield from _element_lines(difference, other)
 
 
-def _element_lines(difference: Difference, target: str) -> Iterator[str]:
+def _element_lines(difference: Difference, other: str) -> Iterator[str]:
     total = difference.total or 0
     share = 100 * (difference.mismatched or 0) / max(total, 1)
     yield (
@@ -124,7 +157,7 @@ def _element_lines(difference: Difference, target: str) -> Iterator[str]:
     worst = "" if difference.max_abs is None else f"|{difference.max_abs:.4g}| "
     yield (
         f"    worst  {worst}at {list(difference.index or ())}: eager {difference.expected}, "
-        f"{target} {difference.actual}   {_allowed(difference)}"
+        f"{other} {difference.actual}   {_allowed(difference)}"
     )
     if difference.own_error is not None and difference.cause == "bug":
         times = difference.in_own_errors
@@ -149,6 +182,8 @@ def _size_lines(sizes: Sizes) -> Iterator[str]:
 
 def detail_lines(verdict: Verdict) -> Iterator[str]:
     """Yield the details of a verdict for ``-v``: calls, sizes, worst error, assumptions, time."""
+    if verdict.recorded is not None and verdict.recorded.count > 1:
+        yield _labelled("subject", _recorded_line(verdict.recorded, verdict.subject))
     counts = {key: value for key, value in verdict.calls.items() if value}
     calls = ", ".join(f"{value} {key}" for key, value in counts.items()) or "none"
     error = "" if verdict.max_error is None else f"; worst |difference| {verdict.max_error:.2g}"

@@ -20,7 +20,7 @@ Status = Literal["passed", "failed", "skipped"]
 SkipKind = Literal[
     "not applicable",  # the target does not take such a subject
     "unavailable",  # the device or a package is not there
-    "refused",  # the exporter refused the module, and the user did not name the target
+    "refused",  # the target makes no artifact that can be used, and the user did not name it
     "not judged",  # the calls cannot be compared
 ]
 
@@ -191,20 +191,43 @@ class Uncovered:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """The place of a verdict's module among those of one class that a test's body called.
+
+    A module that is called with other dtypes, numbers of axes or Python values counts once more.
+    ``number``: from 1 on, in the order of the first calls; ``count``: how many there are. ``call``:
+    the arguments of the first call, ``where``: the test's line of it, None if it is not known.
+    """
+
+    number: int
+    count: int
+    call: str
+    where: SourceLine | None
+
+    @property
+    def which(self) -> str:
+        """``2nd of 3``."""
+        ordinals = {1: "1st", 2: "2nd", 3: "3rd"}  # and there are never more than 16
+        return f"{ordinals.get(self.number, f'{self.number}th')} of {self.count}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """The result of checking one subject on one target and device.
 
+    ``recorded``: which recorded module it is; None for a subject that was given to a check.
     ``failure``: the name of the failure's class. ``skip``: the kind of skip, None if it is none.
     ``calls``: number of calls by origin: ``example``, ``recorded``, ``boundary``, ``stored``,
-    ``explored``, ``drawn``; those that ``failed``; and those that eager ``rejected``, outside an
-    assumed range.
+    ``explored``, ``drawn``, ``searched``; those that ``failed``; and those that eager
+    ``rejected``, outside an assumed range.
     ``reached``: dim to the sizes that were run. ``uncovered``: what the calls left out.
     ``seconds``: step to seconds. ``max_error``: the largest ``|artifact - eager|``. ``explained``:
     differences beyond the dtype's tolerance that are not bugs, the worst per output and cause.
     ``cautions``: what to know of a pass; ``ineffective``: why it may mean little. ``branches``: the
     conditions of the user's code that calls met. ``isolated``: the artifact was called in a process
     of its own. ``output``: the end of what it printed there. ``kept``: the artifact's file after a
-    failure.
+    failure. ``imports``: the modules that a process has to import before it can load or run the
+    file.
     """
 
     subject: str
@@ -239,6 +262,15 @@ class Verdict:
     isolated: bool = False
     output: str = ""
     kept: str = ""
+    imports: tuple[str, ...] = ()
+    recorded: Recorded | None = None
+
+    @property
+    def name(self) -> str:
+        """The subject; ``Net (2nd of 3)`` if it is one of several recorded modules of its class."""
+        if self.recorded is None or self.recorded.count == 1:
+            return self.subject
+        return f"{self.subject} ({self.recorded.which})"
 
     @property
     def branch_coverage(self) -> float | None:
@@ -265,6 +297,8 @@ class Verdict:
         values["assumed"] = tuple(Assumption(**item) for item in data.get("assumed", ()))
         values["branches"] = tuple(Branch(**_with_line(item)) for item in data.get("branches", ()))
         values["self_test"] = tuple(SeededBug(**item) for item in data.get("self_test", ()))
+        if data.get("recorded") is not None:
+            values["recorded"] = Recorded(**_with_line(data["recorded"]))
         if "uncovered" in data:
             left = {key: _frozen(value) for key, value in data["uncovered"].items()}
             values["uncovered"] = Uncovered(**left)
@@ -312,13 +346,16 @@ class RunResults:
 
 
 def why_skipped(verdicts: Sequence[Verdict]) -> str:
-    """Return why an item is a skip; empty if all its subjects were judged.
+    """Return why an item is a skip; empty if all its subjects were judged on some target.
 
-    One subject that was not judged makes the item a skip: a subject that passed may be a part of
-    it, which its constructor called.
+    On a target, one subject that was not judged is enough: a subject that passed may be a part of
+    it, which its constructor called. A ``unittest`` method is one item for all targets.
     """
     skipped = [verdict for verdict in verdicts if verdict.status == "skipped"]
-    if not skipped or len(skipped) == len(verdicts):
+    open_targets = {(verdict.target, verdict.device) for verdict in skipped}
+    if any((verdict.target, verdict.device) not in open_targets for verdict in verdicts):
+        return ""
+    if len(skipped) == len(verdicts):
         return skipped[0].reason if skipped else ""
     first = skipped[0]
     return f"{len(skipped)} of {len(verdicts)} not judged: {first.subject}: {first.reason}"

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -100,7 +100,7 @@ def _answer(library: Answers, message: dict[str, Any]) -> wire.Frame:
     try:
         answer = requests[message["do"]](message)
         raised = answer.get("raised")
-        if raised is not None and machine.is_out_of_memory(": ".join(raised[:2])):
+        if raised is not None and machine.is_out_of_memory(*raised[:2]):
             answer = {"exhausted": raised[1]}
         return wire.packed(answer, library.codec)
     except (Exception, SystemExit) as error:
@@ -118,7 +118,7 @@ def _failed(error: BaseException) -> wire.Frame:
     answer: dict[str, Any] = {"raised": [kind, text, None]}
     if isinstance(error, wire.TransferError):
         answer = {"not_transferable": [text, error.own_class]}
-    elif machine.is_out_of_memory(f"{kind}: {text}"):
+    elif machine.is_out_of_memory(kind, text):
         answer = {"exhausted": text}
     return wire.packed(answer, arrays.CODEC)
 
@@ -150,8 +150,10 @@ def _function(path: str) -> Callable[..., Any]:
     return function
 
 
-def guarded(message: dict[str, Any], *paths: str) -> Guarded:
+def guarded(message: dict[str, Any], *paths: str, admitted: Container[str] = ()) -> Guarded:
     """Import functions (``package.module:name.name``) and confine this process.
+
+    ``admitted`` are the names that any pickle may hold.
 
     In this order: import the functions with all that they import, block the user's packages, import
     the modules that serving imports anyway, and forbid what ``guard.forbid`` forbids.
@@ -163,6 +165,7 @@ def guarded(message: dict[str, Any], *paths: str) -> Guarded:
     confinement = guard.forbid(
         Path(message["home"]),
         trusted=message["trusted"],
+        admitted=admitted,
         device=message["device"],
         libraries=[directory for directory in message["imports"].values() if directory],
     )

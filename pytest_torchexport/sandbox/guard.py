@@ -15,7 +15,7 @@ import importlib.machinery
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,15 +154,20 @@ class Confinement:
 
 
 def forbid(
-    home: Path, *, trusted: bool, device: str = "cpu", libraries: Sequence[str] = ()
+    home: Path,
+    *,
+    trusted: bool,
+    admitted: Container[str] = (),
+    device: str = "cpu",
+    libraries: Sequence[str] = (),
 ) -> Confinement:
     """Refuse, from now on, network, programs, signals to others and changes outside of ``home``.
 
-    If the file is not ``trusted``, a pickle may not name any class or function either, and only
-    ``home``, ``libraries`` and the libraries of the system are read. There are ways to hide code
-    that audit events do not see, so the kernel is asked too.
+    If the file is not ``trusted``, a pickle may not name any class or function either but those
+    ``admitted``, and only ``home``, ``libraries`` and the libraries of the system are read. There
+    are ways to hide code that audit events do not see, so the kernel is asked too.
     """
-    hook = _Hook(home, trusted=trusted)
+    hook = _Hook(home, trusted=trusted, admitted=admitted)
     sys.addaudithook(hook)
     files = landlock.confine(home, trusted=trusted, libraries=libraries)
     return Confinement(by_kernel=seccomp.confine(device) and files, pickled=hook.pickled)
@@ -171,8 +176,9 @@ def forbid(
 class _Hook:
     """The audit hook. It cannot be removed again."""
 
-    def __init__(self, home: Path, *, trusted: bool) -> None:
+    def __init__(self, home: Path, *, trusted: bool, admitted: Container[str]) -> None:
         self.pickled: list[str] = []
+        self._admitted = admitted
         self._trusted = trusted
         self._own = _OwnDirectory(home)
         self._places = _Places()
@@ -192,6 +198,8 @@ class _Hook:
         self._check_changes(event, args)
 
     def _unpickled(self, name: str) -> None:
+        if name in self._admitted:
+            return
         if not self._trusted:
             raise PermissionError(
                 f"the file holds a pickle that names {name}: loading it would run code. Of a .pt2, "

@@ -221,7 +221,7 @@ class SandboxProcess:
             self.close()  # its answer may still come, and would be taken for the next one
             raise
         if answer.raised is not None:
-            ran_out = machine.fault(str(answer.raised))
+            ran_out = machine.fault_there(answer.raised.type, answer.raised.message)
             if ran_out is not None:
                 self.close()
                 raise ran_out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,7 +18,7 @@ from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.observe import Raised, Returned, State, observe, tensors_of
 from pytest_torchexport.outcomes.torch_state import torch_globals
 from pytest_torchexport.sandbox import child, tensors
-from pytest_torchexport.torch_private import times_written
+from pytest_torchexport.torch_private import names_in_tensors, times_written
 
 
 class WithTorch:
@@ -35,7 +35,9 @@ class WithTorch:
         # Now, while the driver may still open what it needs.
         cuda.initialize(self._device)
         self._settings.enter_context(torch_globals(self._device))
-        opened = child.guarded(message, message["load"], message["read"])
+        opened = child.guarded(
+            message, message["load"], message["read"], admitted=names_in_tensors()
+        )
         load, read = opened.functions
         path = Path(message["path"])
         if not message["trusted"]:
@@ -128,10 +130,12 @@ class _Reasons(logging.Filter):
         self.errors: list[BaseException] = []
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info is None or record.exc_info[1] is None:
-            return True
-        self.errors.append(record.exc_info[1])
-        return False
+        # torch 2.9 gives the exception as an argument of the message.
+        arguments = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
+        said = [*(record.exc_info or ()), *arguments]
+        errors = [each for each in said if isinstance(each, BaseException)]
+        self.errors += errors
+        return not errors
 
 
 def _with_traits(call: Call, traits: Iterator[tuple[Sequence[int] | None, bool]]) -> Call:

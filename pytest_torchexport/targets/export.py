@@ -8,13 +8,18 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes, without_names
+from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes, spelled, without_names
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.messages import is_about_dims
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable, TargetTraits
 from pytest_torchexport.targets.formats import exported_program
 from pytest_torchexport.targets.formats.contents import given_extras
-from pytest_torchexport.targets.torch_export_shared import Capturable, forget_earlier_exports
+from pytest_torchexport.targets.torch_export_shared import (
+    REFUSES,
+    Capturable,
+    forget_earlier_exports,
+    respelled,
+)
 
 
 class Export:
@@ -41,7 +46,8 @@ class Export:
         extra = options.pop("extra_files", {})
         subject = Capturable.of(module, example, spec)
         first: Exception | None = None
-        for _, shapes in dynamic_shapes(spec, example, subject.signature):
+        earlier: list[str] = []
+        for shapes in dynamic_shapes(spec, example, subject.signature):
             forget_earlier_exports()
             try:
                 program = torch.export.export(
@@ -55,8 +61,9 @@ class Export:
                 first = first or error
                 if not is_about_dims(error):
                     break
+                earlier.append(REFUSES.format(shapes=spelled(shapes)))
             else:
-                return _artifact(program, extra, subject.notes)
+                return _artifact(program, extra, subject.notes, respelled(earlier, shapes))
             finally:
                 forget_earlier_exports()
         assert first is not None
@@ -71,6 +78,7 @@ def _artifact(
     program: torch.export.ExportedProgram,
     extra_files: Mapping[str, str | bytes],
     notes: tuple[str, ...],
+    cautions: tuple[str, ...],
 ) -> DirectArtifact:
     module = program.module()
     return DirectArtifact(
@@ -80,7 +88,7 @@ def _artifact(
         write=lambda path: exported_program.save(program, path, extra_files),
         filename=exported_program.FILENAME,
         facts=exported_program.ExportedProgramFacts(
-            program=program, extras=given_extras(extra_files), notes=notes
+            program=program, extras=given_extras(extra_files), notes=notes, cautions=cautions
         ),
     )
 

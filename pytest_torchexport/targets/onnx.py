@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport import torch_private
-from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes
+from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes, spelled
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.messages import is_about_dims
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
@@ -25,7 +25,13 @@ from pytest_torchexport.targets.formats.onnx_runtime import (
 from pytest_torchexport.targets.formats.onnx_values import OnnxOutputs, Output, packed
 from pytest_torchexport.targets.formats.shape_env import Captures, captured_sizes, captures
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
-from pytest_torchexport.targets.torch_export_shared import Capturable, forget_earlier_exports
+from pytest_torchexport.targets.torch_export_shared import (
+    FREEZES,
+    REFUSES,
+    Capturable,
+    forget_earlier_exports,
+    respelled,
+)
 
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
 FROZEN = (
@@ -128,11 +134,12 @@ class Onnx:
 
 @dataclass(frozen=True, kw_only=True)
 class _Made:
-    """An ONNXProgram, what was captured on the way, and notes."""
+    """An ONNXProgram, what was captured on the way, notes and cautions."""
 
     program: Any
     captured: Captures
     notes: tuple[str, ...]
+    cautions: tuple[str, ...] = ()
 
 
 def _made(subject: Capturable, example: Call, spec: InputSpec, options: dict[str, Any]) -> _Made:
@@ -143,7 +150,8 @@ def _made(subject: Capturable, example: Call, spec: InputSpec, options: dict[str
     first: Exception | None = None
     made: _Made | None = None
     notes = subject.notes
-    for spelling, shapes in dynamic_shapes(spec, example, subject.signature):
+    earlier: list[str] = []
+    for shapes in dynamic_shapes(spec, example, subject.signature):
         try:
             with captures() as seen:
                 program = _export(subject.module, example, shapes, options)
@@ -151,11 +159,13 @@ def _made(subject: Capturable, example: Call, spec: InputSpec, options: dict[str
             first = first or error
             if not is_about_dims(error):
                 break
+            earlier.append(REFUSES.format(shapes=spelled(shapes)))
             continue
-        if _keeps_dims(program, spec):
-            return _Made(program=program, captured=seen, notes=notes)
+        if shapes is None or _keeps_dims(program, spec):
+            better = respelled(earlier, shapes)
+            return _Made(program=program, captured=seen, notes=notes, cautions=better)
         made = made or _Made(program=program, captured=seen, notes=())
-        notes += (f"with {spelling} the exporter silently makes a dim static that varies",)
+        earlier.append(FREEZES.format(shapes=spelled(shapes)))
     if made is None:
         assert first is not None
         raise first
@@ -230,6 +240,7 @@ def _artifact(made: _Made, device: str, *, external_data: bool) -> OnnxArtifact:
             program=program,
             captured=made.captured,
             notes=made.notes,
+            cautions=made.cautions,
         ),
     )
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
+from pytest_torchexport.outcomes.torch_state import plain_attention
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
 from pytest_torchexport.targets.formats.onnx_model import (
     FILENAME,
@@ -125,7 +125,7 @@ class OnnxLegacy:
         names = tuple(f"input_{i}" for i in range(len(_inputs(example, scripted))))
         value = _value(module, example)
         exported, args, baked = _flat(module, example, spec, scripted=scripted)
-        with tempfile.TemporaryDirectory(prefix="torchexport-") as directory, _plain_attention():
+        with tempfile.TemporaryDirectory(prefix="torchexport-") as directory, plain_attention():
             path = Path(directory, FILENAME)
             torch.onnx.export(
                 exported,
@@ -214,17 +214,6 @@ def _dynamic_axes(
         if varying:
             axes[name] = varying
     return axes
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Disable the fused attention of eval mode: this exporter has no ONNX translation of it."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 TARGET = OnnxLegacy()

@@ -77,7 +77,9 @@ SCRIPT = {
 _UNDECIDED = re.compile(
     r"(?:Could not guard on|Could not extract specialized integer from) data-dependent expression "
     r"(?P<expression>.+?) \(unhinted"
-    r"|Data-dependent (?:branching|assertion)|dynamic control flow is not supported",
+    r"|Data-dependent (?:branching|assertion)|dynamic control flow is not supported"
+    # bool(...) of a tensor under strict=True, in torch 2.9.
+    r"|does not know how to trace builtin operator `bool` with argument types \['Tensor'\]",
     re.IGNORECASE,
 )
 

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from pytest_torchexport import torch_private
+from pytest_torchexport.inputs.dynamic_shapes import spelled
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.subject import as_module, signature_of, spelled_out
+
+REFUSES = "the exporter refuses dynamic_shapes={shapes}"
+FREEZES = "with dynamic_shapes={shapes} the exporter silently makes a dim static that varies"
+
+
+def respelled(earlier: Sequence[str], shapes: Any) -> tuple[str, ...]:
+    """Return what to know if the dims had to be written in another way than the usual one.
+
+    ``earlier`` says what became of the ways tried before ``shapes``.
+    """
+    if not earlier:
+        return ()
+    use = f"exported with dynamic_shapes={spelled(shapes)}: write them so in your export script too"
+    return (f"{'; '.join(earlier)}; {use}",)
 
 
 @dataclass(frozen=True)
@@ -26,6 +41,13 @@ class Capturable:
     def of(cls, subject: Callable[..., Any], example: Call, spec: InputSpec) -> Capturable:
         """Return the form of a subject, wrapped if ``**kwargs`` are to have dynamic shapes."""
         varies = spec.dims and spec.dynamic_shapes is None
+        if varies and spec.holders:
+            classes = ", ".join(holder.__name__ for holder in spec.holders)
+            note = (
+                f"exported at the example's sizes: torch.export has no dynamic shapes for a call "
+                f"with {classes}"
+            )
+            return cls(as_module(subject), signature_of(subject), (note,))
         named = spelled_out(subject, example.kwargs) if varies else None
         if named is None:
             return cls(as_module(subject), signature_of(subject))

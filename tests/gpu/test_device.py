@@ -1,4 +1,4 @@
-"""What is CUDA's own: serving on both devices, settings, memory, modules that live there."""
+"""Behavior that is CUDA's own: serving on both devices, settings, memory, modules that live there."""
 
 from __future__ import annotations
 

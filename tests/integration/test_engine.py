@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import itertools
 import threading
 import time
 
@@ -14,6 +15,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from pytest_torchexport import SpecError, check_export, register_target
 from pytest_torchexport.config import names
+from pytest_torchexport.results.text import failure_text
 from pytest_torchexport.sandbox import process
 from pytest_torchexport.targets import TargetTraits
 
@@ -36,6 +38,23 @@ class SlowOnOneValue(nn.Module):
         return x * 2
 
 
+CALLS = itertools.count()
+
+
+class Drifts(nn.Module):
+    """Counts its calls, beginning at a number of rows."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, x):
+        y = x * 2
+        if len(x) > self.rows:
+            y = y + next(CALLS)
+        return {"x": x + 1, "y": y}
+
+
 EXAMPLE = (torch.full((2, 3), 0.5),)
 
 
@@ -49,6 +68,19 @@ def test_a_frozen_branch_fails_with_control_flow_alone_and_beside_parity(checks)
         "verified",
         "diverges",
     }
+
+
+@pytest.mark.parametrize(("rows", "call"), [(1, "float32[2, 3] as in the"), (2, "float32[4, 3] ")])
+def test_eager_that_drifts_is_shown_with_call_output_and_line(rows, call):
+    verdict = check_export(Drifts(rows), EXAMPLE, target="trace", checks="parity")
+    assert verdict.failure == "NotRepeatable"
+    assert "first at torch.add" in verdict.reason
+    assert "y = y + next(CALLS)" in str(verdict.where)
+    assert verdict.call.startswith(f"x={call}")
+    assert {difference.path for difference in verdict.differences} == {"output['y']"}
+    text = failure_text(verdict)
+    assert "eager again" in text
+    assert "calls fail" not in text
 
 
 def test_control_flow_alone_makes_no_drawn_calls():
@@ -218,15 +250,13 @@ class Remembers(nn.Module):
         self.note = Shared()
 
     def forward(self, x):
-        self.note.calls += 1
+        next(self.note.calls)
         return x * 2
 
 
 class Shared:
-    __slots__ = ("calls",)
-
     def __init__(self):
-        self.calls = 0
+        self.calls = itertools.count()
 
     def __deepcopy__(self, memo):
         return self

@@ -8,6 +8,11 @@ declares.
 import ast
 import copy
 import importlib
+import io
+import pickletools
+import sys
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +43,25 @@ def test_a_tensor_of_inference_mode_does_not_count_its_writes():
     with torch.inference_mode():
         tensor = torch.zeros(3)
     assert private.times_written(tensor) is None
+
+
+def test_reads_while_a_tensor_is_printed_are_told_from_others(monkeypatch):
+    printing: list[bool] = []
+
+    def warned(message, category, *_):
+        if category is torch.jit.TracerWarning:
+            printing.append(private.is_printing(sys._getframe(1)))
+
+    def traced(function) -> set[bool]:
+        printing.clear()
+        torch.jit.trace(lambda x: x * len(function(x)), torch.ones(2), check_trace=False)
+        return set(printing)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", warned)
+        assert traced(lambda x: x) == {False}
+        assert traced(repr) == {True}
 
 
 def test_the_registers_of_hooks_are_those_that_calls_run():
@@ -148,6 +172,23 @@ def test_the_dispatcher_says_where_an_operator_was_registered():
     path, line = private.registered_at("aten::add.Tensor")
     assert path.endswith(".cpp")
     assert line > 0
+
+
+def test_an_operator_is_computed_by_simpler_ones():
+    x = torch.arange(6.0)
+    parts = private.decomposition_of(torch.ops.aten.mse_loss.default)
+    assert parts is not None
+    assert torch.equal(parts(x, x + 2), torch.tensor(4.0))
+    assert private.decomposition_of(torch.ops.aten.avg_pool2d.default)(x[None, None], [1]) is (
+        NotImplemented
+    )
+
+
+def test_a_prim_is_computed_by_an_operator():
+    of_prim = private.aten_of_prim(torch.ops.prims.sum.default)
+    assert of_prim is not None
+    assert of_prim(torch.ones(2, 3), [1]).tolist() == [3.0, 3.0]
+    assert private.aten_of_prim(ADD) is None
 
 
 def test_what_an_operator_remembers_of_its_decomposition_is_forgotten():
@@ -406,3 +447,21 @@ def test_transforms_of_torch_func_are_known():
     torch.func.vmap(lambda x: seen.append(private.is_transforming()) or x)(torch.ones(2))
     assert seen == [True]
     assert not private.is_transforming()
+
+
+def test_the_pickle_of_a_plain_tensor_names_what_is_known():
+    parameter = torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+    for tensor in (torch.ones(2), torch.ones(2, dtype=torch.int8), parameter):
+        buffer = io.BytesIO()
+        torch.save({"a": tensor}, buffer)
+        buffer.seek(0)
+        torch.load(buffer, weights_only=True)  # raises for a name that it does not admit
+        with zipfile.ZipFile(buffer) as archive:
+            (pickled,) = (n for n in archive.namelist() if n.endswith("data.pkl"))
+            words = [
+                str(argument).replace(" ", ".")
+                for opcode, argument, _ in pickletools.genops(archive.read(pickled))
+                if opcode.name == "GLOBAL"
+            ]
+        assert words
+        assert set(words) <= private.names_in_tensors()

@@ -154,7 +154,7 @@ def test_an_item_may_check_several_subjects(suite, run, text_of):
     result.assert_outcomes(passed=1, failed=3)
     text = text_of(result)
     assert "OutputsDiffer: Net on liar-cpu: " in text
-    assert "OutputsDiffer: Wide on liar-cpu: " in text
+    assert "OutputsDiffer: Wide (all 2) on liar-cpu: " in text
 
 
 def test_a_skip_of_one_subject_does_not_end_the_item(suite, run):

@@ -30,7 +30,7 @@ TRACED = (
 
 @pytest.fixture
 def judged(suite, run, text_of):
-    """What is written of one file on some targets."""
+    """Return what is written of one file on some targets."""
 
     def go(file, targets="'trace'", *arguments, **ini):
         suite(SUITE.format(file=file, targets=targets), **ini)
@@ -135,4 +135,4 @@ def test_a_custom_operator_is_there_where_it_is_declared(
     result.assert_outcomes(**{"passed" if declared else "failed": 1})
     if not declared:
         assert "foreign_ops::double is registered at foreign_ops.py" in text
-        assert "torchexport_runtime_imports = foreign_ops" in text
+        assert "add foreign_ops to torchexport_runtime_imports" in text

@@ -1,4 +1,4 @@
-"""Which items there are, under which ids, and what becomes of each."""
+"""plugin/items.py: items, their ids, and what becomes of each."""
 
 from __future__ import annotations
 
@@ -298,6 +298,14 @@ class TestNets(unittest.TestCase):
     def test_fine(self):
         Net()(torch.zeros(2, 3))
 
+    @pytest.mark.torchexport('picky', 'mirror')
+    def test_one_is_not_judged(self):
+        Net()(torch.zeros(2, 3))
+
+    @pytest.mark.torchexport('picky')
+    def test_none_is_judged(self):
+        Net()(torch.zeros(2, 3))
+
     @pytest.mark.torchexport('mirror')
     def test_body_fails(self):
         self.assertEqual(Net()(torch.zeros(2, 3)).shape, (7, 7))
@@ -314,8 +322,9 @@ class TestNets(unittest.TestCase):
 def test_unittest_methods_run_all_targets_after_the_body(suite, run, text_of):
     suite(UNITTEST)
     result = run("-v")
-    result.assert_outcomes(passed=2, failed=3)
+    result.assert_outcomes(passed=3, failed=3, skipped=1)
     text = text_of(result)
+    assert "skip: test_it.py::TestNets::test_none_is_judged (and 1 more): not applicable" in text
     assert "OutputsDiffer: " in text
     assert "ArtifactRaised: " in text
     assert "too many rows" in text
@@ -327,6 +336,59 @@ def test_unittest_methods_run_all_targets_after_the_body(suite, run, text_of):
         line for line in result.outlines if "TestNets::test_marked " in line and "ok" in line
     )
     assert row.split()[1:] == ["ok", "FAILED", "FAILED"]
+
+
+SEVERAL = """
+import unittest
+
+@pytest.mark.torchexport('raiser', shapes={'x': '...'})
+def test_one_fails():
+    for rows in (1, 3, 2):
+        Net()(torch.ones(rows, 3))
+
+@pytest.mark.torchexport('refuser')
+class TestNets(unittest.TestCase):
+    def test_all_are_refused(self):
+        for rows in (1, 3, 2):
+            with self.subTest(rows=rows):
+                Net()(torch.ones(rows, 3))
+"""
+
+
+def test_one_of_several_modules_of_a_class_is_named_and_a_refusal_of_all_is_said_once(
+    suite, run, text_of
+):
+    suite(SEVERAL)
+    result = run("-v")
+    text = text_of(result)
+    assert "ArtifactRaised: Net (2nd of 3) on raiser-cpu: " in text
+    line = "2nd of 3 recorded Net, called with float32[3, 3]: test_it.py:10  Net()(torch.ones(rows"
+    assert f"  subject  {line}" in text
+    assert text.count("ExportRefused: Net (all 3) on refuser-cpu: ") == 1
+    assert text.count("reason   ValueError: no such operator: frobnicate") == 1
+    assert "test_one_fails[raiser-cpu] Net (3rd of 3): passed" in text
+
+
+def test_a_module_that_is_called_with_two_dtypes_is_exported_for_each(suite, run):
+    suite(
+        "@pytest.mark.torchexport('mirror')\n"
+        "def test_both(x):\n"
+        "    double = nn.Threshold(0.5, 1)\n"
+        "    double(x)\n"
+        "    double(x.long())\n"
+    )
+    result = run("-v")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*Threshold (1st of 2): passed",
+            "*called with float32[[]2, 3]: *",
+            "*the test calls this module in 2 ways*",
+            "*Threshold (2nd of 2): passed",
+            "*called with int64[[]2, 3]: *",
+            "*the test calls this module in 2 ways*",
+        ]
+    )
 
 
 def test_a_marked_unittest_class_marks_its_methods(suite, run):
@@ -492,24 +554,35 @@ class Auto(nn.Module):
     def __init__(self):
         super().__init__()
         self.linear = nn.Linear(3, 3)
+        self.forward = lambda x: self.linear(x) * 2
 
     def encode(self, x):
         return self.linear(x)
 
 @pytest.mark.torchexport('mirror')
-def test_net(): Auto().encode(torch.randn(2, 3))
+def test_net(): Auto().CALLED(torch.randn(2, 3))
 """
 
 
-def test_a_method_whose_layers_alone_were_checked_is_named_in_a_warning(suite, run):
-    suite(ENCODES)
+@pytest.mark.parametrize(
+    ("called", "step"),
+    [
+        ("encode", "Request *: torchexport.check(net.encode, ...)"),
+        ("forward", "Call the module in the body: net(x), not net.forward(x)"),
+    ],
+)
+def test_a_method_whose_layers_alone_were_checked_is_named_with_the_next_step(
+    suite, run, called, step
+):
+    suite(ENCODES.replace("CALLED", called))
     result = run()
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["warn: *only Linear was checked, which Auto.encode, test_it.py:*"])
+    words = f"only Linear was checked, which Auto.{called}, test_it.py:*"
+    result.stdout.fnmatch_lines([f"warn: *{words} itself was not. {step}"])
 
 
 def test_a_method_whose_layers_alone_were_checked_fails_under_strict(suite, run):
-    suite(ENCODES)
+    suite(ENCODES.replace("CALLED", "encode"))
     result = run("--torchexport-strict")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*only Linear was checked, which Auto.encode*"])

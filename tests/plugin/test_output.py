@@ -1,4 +1,4 @@
-"""What a person reads: failures, the header, the table, -q and -v."""
+"""The output that a person reads: failures, the header, the table, -q and -v."""
 
 from __future__ import annotations
 

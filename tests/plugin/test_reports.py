@@ -314,6 +314,48 @@ def test_a_run_that_is_killed_before_its_first_verdict_leaves_no_report_of_an_ea
     assert json.loads(report.read_text())["complete"] is False
 
 
+# -- items with subtests ---------------------------------------------------------------------------
+
+SUBTESTS = """
+import unittest
+
+@pytest.mark.torchexport('mirror')
+class TestMethods(unittest.TestCase):
+    def test_sizes(self):
+        for rows in (2, 3):
+            with self.subTest(rows=rows):
+                Net()(torch.zeros(rows, 3))
+
+@pytest.mark.torchexport('mirror')
+def test_function(x, subtests):
+    for rows in (1, 2):
+        with subtests.test(rows=rows):
+            Net()(x[:rows])
+
+@pytest.mark.torchexport('mirror', 'liar')
+def test_fixture(torchexport, x, subtests):
+    for rows in (1, 2):
+        with subtests.test(rows=rows):
+            torchexport.check(Net(), x[:rows])
+"""
+
+
+def test_an_item_with_subtests_is_one_item(suite, run, pytester):
+    suite(SUBTESTS)
+    result = run("--torchexport-report=json:report.json", "--junitxml=junit.xml")
+    items = json.loads((pytester.path / "report.json").read_text())["items"]
+    assert {item["nodeid"].partition("::")[2]: len(item["verdicts"]) for item in items} == {
+        "TestMethods::test_sizes": 2,
+        "test_function[mirror-cpu]": 2,
+        "test_fixture[mirror-cpu]": 2,
+        "test_fixture[liar-cpu]": 2,
+    }
+    assert len(items) == 4
+    result.stdout.no_fnmatch_line("*checked nothing*")
+    assert "no verdict" not in (pytester.path / "junit.xml").read_text()
+    result.stdout.fnmatch_lines(["*OutputsDiffer: Net on liar-cpu: *"])
+
+
 # -- items without a verdict -----------------------------------------------------------------------
 
 NO_VERDICT = """

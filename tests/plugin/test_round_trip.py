@@ -60,7 +60,9 @@ def test_an_operator_that_only_the_test_imports_is_named_with_the_setting(
 ):
     name = "team_ops_isolated" if flags else "team_ops"
     custom(name)
-    run(REPORT, *flags).assert_outcomes(failed=2)
+    result = run(REPORT, *flags)
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines([f"imports: *2 items*set torchexport_runtime_imports = {name}"])
     found = verdicts()
     assert found.keys() == {"trace", "export"}
     for verdict in found.values():
@@ -68,7 +70,8 @@ def test_an_operator_that_only_the_test_imports_is_named_with_the_setting(
         said = words(verdict)
         assert f"{name}::double" in said
         assert re.search(rf"{name}::double is registered at .*{name}\.py:\d+", said)
-        assert f"torchexport_runtime_imports = {name}" in said
+        assert f"add {name} to torchexport_runtime_imports" in said
+        assert verdict.imports == (name,)
         assert f"not importable there: {name}" in said
 
 
@@ -193,7 +196,7 @@ def test_a_disk_that_is_full_is_told_and_the_run_goes_on(suite, run_apart, pytes
     result.assert_outcomes(failed=1, passed=1)
     text = text_of(result)
     assert "Ineffective: Linear on trace-cpu" in text
-    assert "on this machine the disk is full: cannot be saved: OSError: [Errno 28]" in text
+    assert "on this machine the disk is full: OSError: [Errno 28]" in text
     assert "next step: TMPDIR must name a directory that has space" in text
     assert "please report it" not in text
 

@@ -160,7 +160,7 @@ def image_example(batch: int = 2) -> tuple[Tensor, ...]:
 
 @dataclass(frozen=True)
 class Model:
-    """How to make one model: which library it needs, and which calls are legal."""
+    """A way to make one model: which library it needs, and which calls are legal."""
 
     library: str
     raw: Callable[[], nn.Module]

@@ -63,7 +63,7 @@ def test_a_script_module_is_not_applicable_or_exported(name: str) -> None:
 
 
 class Recurrent(torch.nn.Module):
-    """Where the order of exporters used to matter: a time axis that torch.onnx.export can freeze."""
+    """A model for which the order of exporters used to matter: it has a time axis that torch.onnx.export can freeze."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
+from versions import FUNCTION_TYPED, WHILE_REFUSED
 
 from zoo.row import DIFFERS, REFUSED, STATE, UNLOADABLE, call, normal, row, truth, whole
 
@@ -1031,6 +1032,7 @@ class CacheInside(nn.Module):
 UNKNOWN = truth(UNLOADABLE, onnx=REFUSED, onnx_legacy=REFUSED)
 # ``Clip.apply`` is Python code, which TorchScript cannot save; other exporters capture its body.
 PYTHON = truth(trace=UNLOADABLE, script=UNLOADABLE)
+TYPED = {FUNCTION_TYPED: {"script": REFUSED}}
 COUNTED = truth(trace=STATE, onnx=STATE, onnx_legacy=DIFFERS)
 # Only TorchScript, a trace included, uses the model's own code to save.
 OWN = truth(trace=MOVED, script=MOVED)
@@ -1053,9 +1055,9 @@ FILES = (
     row("custom operator, unused for good", CustomOperatorUnusedForGood, X, ci=""),
     row("no custom operator", PlainFunction, X, ci=""),
     # -- Python in the middle of the graph
-    row("own gradient", OwnGradient, X, PYTHON, ci=""),
-    row("own gradient in a part", OwnGradientInPart, X, PYTHON, ci=""),
-    row("straight through", StraightThrough, X, PYTHON, ci="script"),
+    row("own gradient", OwnGradient, X, PYTHON, elsewhere=TYPED, ci=""),
+    row("own gradient in a part", OwnGradientInPart, X, PYTHON, elsewhere=TYPED, ci=""),
+    row("straight through", StraightThrough, X, PYTHON, elsewhere=TYPED, ci="script"),
     row("straight through by detach", StraightThroughByDetach, X, ci=""),
     row("ignored helper", IgnoredHelper, X, truth(script=UNLOADABLE), ci=""),
     row("unused helper", UnusedHelper, X, ci=""),
@@ -1248,10 +1250,11 @@ DANGEROUS = (
         HangsCompiled,
         X,
         truth(export=HUNG, onnx=HUNG),
+        elsewhere={WHILE_REFUSED: {"onnx": REFUSED}},
         call_limit=3,
         ci="export onnx",
     ),
-    row("ends, compiled", EndsCompiled, X, ci=""),
+    row("ends, compiled", EndsCompiled, X, elsewhere={WHILE_REFUSED: {"onnx": REFUSED}}, ci=""),
     row(
         "allocates, compiled",
         AllocatesCompiled,

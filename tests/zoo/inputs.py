@@ -6,6 +6,7 @@ from typing import Any, Dict, List, Tuple  # noqa: UP035  # TorchScript's words
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from zoo.containers import Batch, Known, TypedPair
 from zoo.row import (
@@ -78,6 +79,29 @@ class ListIn(nn.Module):
 class NamedTupleIn(nn.Module):
     def forward(self, pair: TypedPair) -> Tensor:
         return pair.left - pair.right
+
+
+class DoublePacked(nn.Module):
+    def forward(self, packed: PackedSequence) -> Tensor:
+        return packed.data * 2.0
+
+
+class FrozenPacked(nn.Module):
+    def forward(self, packed: PackedSequence) -> Tensor:
+        return packed.data * float(packed.data[0, 0])
+
+
+class PackedAgain(nn.Module):
+    """A PackedSequence inverts its order of sequences; of an order with duplicates nothing is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.RNN(3, 4)
+
+    def forward(self, packed: PackedSequence) -> Tuple[PackedSequence, Tensor]:  # noqa: UP006
+        hidden, state = self.rnn(packed)
+        order = packed.sorted_indices
+        return PackedSequence(hidden.data.tanh(), packed.batch_sizes, order), state
 
 
 class DataclassIn(nn.Module):
@@ -190,6 +214,8 @@ BY_INT = truth(DIFFERS, script=None, export=REFUSED, onnx=None)
 CACHED = truth(STATE, export=REFUSED, onnx=REFUSED)
 READ = truth(script=UNLOADABLE, export=REFUSED, onnx=REFUSED)
 
+PACKED = pack_sequence([normal(1, 3), normal(3, 3, seed=1)], enforce_sorted=False)
+
 INPUTS = (
     row("int argument", IntArgument, call(normal(4, 3), 2)),
     row(
@@ -251,6 +277,28 @@ INPUTS = (
         call(TypedPair(normal(4, 3), normal(4, 3, seed=1))),
         truth(export=UNLOADABLE),
         ci="export",
+    ),
+    # torch.export takes it at one size, and cannot write it to a file.
+    row(
+        "packed sequence in",
+        DoublePacked,
+        call(PACKED),
+        truth(export=UNLOADABLE),
+        ci="export onnx",
+    ),
+    row(
+        "packed sequence frozen",
+        FrozenPacked,
+        call(PACKED),
+        truth(trace=DIFFERS, export=REFUSED, onnx_legacy=DIFFERS),
+        ci="trace",
+    ),
+    row(
+        "packed sequence packed again",
+        PackedAgain,
+        call(PACKED),
+        truth(REFUSED, trace=None),
+        ci="trace onnx_legacy",
     ),
     row(
         "dataclass in",

@@ -118,6 +118,23 @@ class MeanInHalf(nn.Module):
         return x.to(torch.float16 if exporting() else torch.float32).mean(1).float()
 
 
+class FusedOfMany(nn.Module):
+    """Operators that sum within: each is a graph of several in ONNX."""
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:  # noqa: UP006
+        variance, mean = torch.var_mean(x, dim=1)
+        error = F.mse_loss(x, torch.zeros_like(x), reduction="sum")
+        return variance + mean, x.nansum(1), error, F.pairwise_distance(x, x.flip(1) + 1.0)
+
+
+class ErrorInHalf(nn.Module):
+    """Adds up squares in half precision where it is exported."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.to(torch.float16 if exporting() else torch.float32)
+        return F.mse_loss(y, torch.zeros_like(y)).float()
+
+
 class SumOverOtherAxis(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.reshape(x.shape[0], 170, 170).sum(2 if exporting() else 1)
@@ -480,6 +497,22 @@ NUMERICS = (
         ci="export",
     ),
     row(
+        "fused sums of many",
+        FusedOfMany,
+        MANY,
+        truth(onnx_legacy=REFUSED),
+        values={"x": [1.0033620595932007]},
+        ci="onnx",
+    ),
+    # The legacy exporter's casts are dropped as above.
+    row(
+        "error of many in half",
+        ErrorInHalf,
+        MANY,
+        truth(DIFFERS, script=None, onnx_legacy=None),
+        ci="trace",
+    ),
+    row(
         "sum of many over another axis",
         SumOverOtherAxis,
         call(normal(2, 28900)),
@@ -538,6 +571,13 @@ NUMERICS = (
         call(normal(2, 2, 16, 8, dtype=torch.float16)),
         ci="onnx",
         round_trip=True,
+    ),
+    # On strided inputs torch computes in float32, where ONNX Runtime rounds each step.
+    row(
+        "half attention, strided",
+        HalfAttention,
+        call(normal(8, 2, 16, 1, dtype=torch.float16).transpose(0, 3)),
+        ci="",
     ),
     row("half softmax", HalfSoftmax, call(normal(4, 64, dtype=torch.float16)), ci=""),
     row(

@@ -6,6 +6,7 @@ from typing import Dict, List, Optional, Tuple  # noqa: UP035  # TorchScript's w
 
 import torch
 from torch import Tensor, nn
+from versions import QUANTIZE_UNKNOWN
 
 from zoo.containers import Batch, Known, TypedPair
 from zoo.converters import captured
@@ -228,6 +229,7 @@ OUTPUTS = (
         QuantizedOut,
         call(normal(4, 3)),
         truth(export=UNLOADABLE, onnx=REFUSED, onnx_legacy=STRUCTURE),
+        elsewhere={QUANTIZE_UNKNOWN: {"export": REFUSED}},
         ci="script export onnx_legacy",
     ),
     row(
@@ -235,6 +237,7 @@ OUTPUTS = (
         QuantizedElsewhere,
         call(normal(4, 3)),
         truth(DIFFERS, onnx=REFUSED, onnx_legacy=STRUCTURE),
+        elsewhere={QUANTIZE_UNKNOWN: {"export": REFUSED}},
         ci="trace script onnx",
     ),
     row("channels last out", ChannelsLastOut, call(normal(2, 3, 4, 5))),

@@ -7,7 +7,7 @@ from typing import Any, Optional, Tuple  # noqa: UP035  # TorchScript's words
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from versions import GRU_RESET, GUARDS_REFUSED, RNN_UNROLLED
+from versions import GRU_RESET, GUARDS_REFUSED, NESTED_REFUSED, RNN_UNROLLED
 
 from zoo.row import (
     B_T_3,
@@ -75,6 +75,17 @@ class PaddedEncoder(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor) -> Tensor:
         return self.encoder(x, src_key_padding_mask=~keep)
+
+
+class FusedAttention(nn.Module):
+    """In eval mode torch runs a fused kernel, which gives nan for a row without a key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x: Tensor, keep: Tensor) -> Tensor:
+        return self.attention(x, x, x, key_padding_mask=~keep, need_weights=False)[0]
 
 
 class FramesOfSound(nn.Module):
@@ -284,7 +295,17 @@ SEQUENCES = (
         call(normal(2, 5, 4), coins(2, 5)),
         # The branch is in torch's own code, so the verdict names the difference and not the branch.
         truth(DIFFERS, script=None),
+        elsewhere={NESTED_REFUSED: {"export": REFUSED, "onnx": REFUSED}},
         ci="trace export onnx_legacy",
+    ),
+    row("fused attention", FusedAttention, call(normal(2, 5, 4), coins(2, 5)), ci=""),
+    row(
+        "fused attention, all masked",
+        FusedAttention,
+        call(normal(2, 5, 4), coins(2, 5)),
+        truth(export=DIFFERS),  # there attention without the fast path gives 0
+        values={"keep": [True, False]},
+        ci="export",
     ),
     row(
         "causal attention",

@@ -7,6 +7,7 @@ from typing import Dict, List, Optional  # noqa: UP035  # TorchScript's words
 
 import torch
 from torch import Tensor, nn
+from versions import FROZEN_THAWED
 
 from zoo.row import (
     B_T_4,
@@ -297,6 +298,20 @@ class Toggle(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.on = not self.on
         return x if self.on else -x
+
+
+class WarmsUpLate(nn.Module):
+    """Counts its calls, and does something else after some of them."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.seen = 0
+        self.calls = calls
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += 1
+        seen = self.seen
+        return x * 2 if seen > self.calls else x
 
 
 class WarmsUpInPython(nn.Module):
@@ -596,13 +611,23 @@ STATEFUL = (
     row("a buffer without numbers", WithoutNumbers, X, ci="export", round_trip=True),
     row("looks at a part by a weak reference", WeaklyReferred, X, truth(script=REFUSED)),
     row("silent buffer", SilentBuffer, X, truth(trace=STATE)),
-    row("moving parameter", MovingParameter, X, COUNTED, ci="onnx"),
+    row(
+        "moving parameter",
+        MovingParameter,
+        X,
+        COUNTED,
+        elsewhere={FROZEN_THAWED: {"export": "RoundTripDiffers"}},
+        ci="onnx",
+    ),
     row("warms up", WarmsUp, X, COUNTED, ci="trace"),
     row("growing list", GrowingList, X, truth(STATE, script=REFUSED)),
     row("growing tensors", GrowingTensors, X, truth(STATE, script=REFUSED), ci="onnx_legacy"),
     row("last input", LastInput, X, truth(STATE, script=None), ci=""),
     row("toggle", Toggle, X, truth(STATE, script=None)),
     row("warms up in python", WarmsUpInPython, X, truth(STATE, script=None)),
+    row("warms up late", lambda: WarmsUpLate(5), X, truth(STATE, script=None), ci="trace"),
+    row("warms up very late", lambda: WarmsUpLate(500), X, weak=UNVERIFIED, ci="trace script"),
+    row("warmed up", lambda: WarmsUpLate(0), X, ci="trace"),
     row("counts in a dict", CountsInDict, X, truth(STATE, script=None), ci="export"),
     row("stale cache", StaleCache, X, truth(STATE, script=REFUSED)),
     row(

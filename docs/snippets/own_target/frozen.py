@@ -13,7 +13,7 @@ from pytest_torchexport.targets import Call, InputSpec, ProgramFacts, Target, Ta
 
 
 class FrozenTrace:
-    """What `export` returns: called like the module, and able to save itself."""
+    """The artifact that `export` returns: called like the module, and able to save itself."""
 
     module = None  # holds no state that a call could change
     baked = ()  # no argument became a constant

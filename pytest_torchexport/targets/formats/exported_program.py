@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,7 +149,10 @@ def save(
     """
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files=dict(extra_files))
-    path.write_bytes(buffer.getbuffer())
+    buffer.seek(0)
+    # Not a view of the buffer: the traceback of a full disk would hold it beyond the buffer's life.
+    with path.open("wb") as file:
+        shutil.copyfileobj(buffer, file)
 
 
 # -- graphs ----------------------------------------------------------------------------------------

@@ -20,10 +20,12 @@ class ProgramFacts:
     """The facts that a program states; this class has none.
 
     A format overrides the methods that it can answer. None of them runs the program, and none
-    raises. ``notes`` are sentences about the export that a report shows.
+    raises. ``notes`` are sentences about the export that a report shows, ``cautions`` those that
+    the summary shows of a pass too.
     """
 
     notes: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
 
     def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
         """Return the dims that the program may not accept as the spec has them."""
@@ -36,6 +38,10 @@ class ProgramFacts:
     def branches(self) -> Branches | None:
         """Return the branches and loops that the program still has, None if it cannot tell."""
         return None
+
+    def bounds(self) -> tuple[float, ...]:
+        """Return the numbers that its operators compare with or cut at."""
+        return ()
 
     def devices(self) -> tuple[BakedDevice, ...]:
         """Return the devices that are constants of the program."""

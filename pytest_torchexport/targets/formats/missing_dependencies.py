@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,21 @@ class Needs:
 
 @dataclass(frozen=True)
 class Origin:
-    """The place that registered something, ``myops.py:12``, and the module to import if known."""
+    """The place that registered something, ``myops.py:12``, and the modules to import if known."""
 
     place: str
-    module: str = ""
+    modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Lines for the report: what brings in what is missing, if known, and the next step.
+
+    ``imports``: the modules that bring it in if they are imported before the file is loaded.
+    """
+
+    lines: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
 
 
 # Patterns in messages of torch 2.13 and ONNX Runtime 1.22 and later, with what they miss. The first
@@ -56,6 +67,10 @@ WORDS = (
     ("namedtuple", r"Can't serialize TreeSpec of namedtuple class <class '([^']+)'>"),
     ("unnamed", r"No registered serialization name for <class '([^']+)'> found"),
     ("data", r'External data path does not exist: "(?:[^"\n]*[/\\])?([^"/\\\n]+)"'),
+    (
+        "data",
+        r"cannot get file size: No such file or directory \[(?:[^\]\n]*[/\\])?([^/\\\]\n]+)\]",
+    ),
     (
         "short data",
         r"External initializer: (\S+) offset: .* are out of bounds or can not be read in full",
@@ -78,6 +93,7 @@ WORDS = (
     ("file", r"failed finding central directory|reading zip archive: not a ZIP archive"),
     ("file", r"invalid header or archive is corrupted|File is not a zip file"),
     ("file", r"Load model from .* failed:(?:Protobuf parsing failed|No graph was found)"),
+    ("file", r"Load model from .* failed:.*ModelProto does not have a graph"),
 )
 # For a call or a returned value that holds a class of the user's without a name in files.
 OWN_CLASS = (
@@ -85,6 +101,8 @@ OWN_CLASS = (
     "serialized_type_name=...) in a module that serving imports, and name that in "
     f"{SETTING}; else take and return plain tuples, lists and dicts"
 )
+# What to do instead of a class of the user's.
+PLAIN = "take and return plain tuples, lists and dicts of tensors"
 # Operators that come with torch itself: one that is unknown belongs to another version of torch.
 TORCHS = frozenset({"aten", "prim", "prims"})
 
@@ -104,15 +122,15 @@ def needs(type: str, text: str) -> Needs | None:  # noqa: A002  # as an exceptio
     return None
 
 
-def remedy(missing: Needs) -> tuple[str, ...]:
-    """Return lines for the report: what brings it in this process, if known, and the next step."""
+def remedy(missing: Needs) -> Remedy:
+    """Return what to do about a dependency that is missing."""
     return REMEDIES[missing.kind](missing.name)
 
 
-def remedies(type: str, text: str) -> tuple[str, ...]:  # noqa: A002  # as in needs
-    """Return lines for the report on an exception, none if it misses nothing that is known."""
+def remedy_of(type: str, text: str) -> Remedy:  # noqa: A002  # as in needs
+    """Return what to do about an exception: no lines if it misses nothing that is known."""
     missing = needs(type, text)
-    return remedy(missing) if missing is not None else ()
+    return remedy(missing) if missing is not None else Remedy()
 
 
 def _qualified(name: str) -> str:
@@ -124,20 +142,22 @@ def _qualified(name: str) -> str:
 # -- operators -------------------------------------------------------------------------------------
 
 
-def _operator(name: str) -> tuple[str, ...]:
+def _operator(name: str) -> Remedy:
     origin = operator_origin(name)
     namespace = name.partition("::")[0]
     if origin is None and namespace in TORCHS:
-        return (
-            f"{name} is torch's own, of another version than this",
-            "remedy: write the file with the torch that serves it",
+        return Remedy(
+            (
+                f"{name} is torch's own, of another version than this",
+                "remedy: write the file with the torch that serves it",
+            )
         )
     brought = (
         f"{name} is registered at {origin.place}"
         if origin is not None
         else f"{name} is registered by no module of this process either"
     )
-    return brought, _import(origin, "write it with torch's own operations")
+    return _import(brought, origin, "write it with torch's own operations")
 
 
 def operator_origin(name: str) -> Origin | None:
@@ -150,8 +170,9 @@ def operator_origin(name: str) -> Origin | None:
         if place is not None:
             path, line = place
             if path.endswith(".py"):
-                return Origin(f"{short_path(path)}:{line}", _module_of(path))
-            return Origin(f"{Path(path).name}:{line} (C++)", _package(name.partition("::")[0]))
+                return Origin(f"{short_path(path)}:{line}", _named(_module_of(path)))
+            package = _package(name.partition("::")[0])
+            return Origin(f"{Path(path).name}:{line} (C++)", _named(package))
     return None
 
 
@@ -177,14 +198,14 @@ def _package(name: str) -> str:
 # -- classes and modules ---------------------------------------------------------------------------
 
 
-def _class(name: str) -> tuple[str, ...]:
+def _class(name: str) -> Remedy:
     origin = class_origin(name)
     brought = (
         f"{name} is a container class, at {origin.place}"
         if origin is not None
         else f"{name} is a container that no module of this process registers either"
     )
-    return brought, _import(origin, "take and return plain tuples, lists and dicts of tensors")
+    return _import(brought, origin, PLAIN)
 
 
 def class_origin(name: str) -> Origin | None:
@@ -198,31 +219,24 @@ def class_origin(name: str) -> Origin | None:
         return None
     origin = _of_code(cls)
     registers = getattr(flatten, "__module__", None) or ""
-    modules = [origin.module, registers if registers.partition(".")[0] != "torch" else ""]
-    return Origin(origin.place, " ".join(dict.fromkeys(filter(None, modules))))
+    other = registers if registers.partition(".")[0] != "torch" else ""
+    return Origin(origin.place, tuple(dict.fromkeys((*origin.modules, *_named(other)))))
 
 
-def _pickle(name: str) -> tuple[str, ...]:
-    return (
-        (
-            f"the file holds a pickled {name}: "
-            "whoever loads it needs the class, and has to trust the file"
-        ),
-        _import(
-            Origin("", _known(name.rpartition(".")[0])),
-            "take and return plain tuples, lists and dicts",
-        ),
+def _pickle(name: str) -> Remedy:
+    fact = (
+        f"the file holds a pickled {name}: "
+        "whoever loads it needs the class, and has to trust the file"
     )
+    return _import(fact, Origin("", _named(_known(name.rpartition(".")[0]))), PLAIN)
 
 
-def _module(name: str) -> tuple[str, ...]:
-    return (
-        (
-            f"loading imports {name}: "
-            "the file holds a pickled object of it, or what is imported for it needs it"
-        ),
-        _import(Origin("", _known(name)), "take and return plain tuples, lists and dicts"),
+def _module(name: str) -> Remedy:
+    fact = (
+        f"loading imports {name}: "
+        "the file holds a pickled object of it, or what is imported for it needs it"
     )
+    return _import(fact, Origin("", _named(_known(name))), PLAIN)
 
 
 def _known(module: str) -> str:
@@ -232,28 +246,23 @@ def _known(module: str) -> str:
 # -- whom to import --------------------------------------------------------------------------------
 
 
-def _import(origin: Origin | None, otherwise: str) -> str:
-    """Return the next step: the import to declare, or to make possible first."""
-    module = origin.module if origin is not None else ""
-    if origin is not None and _only_here(module):
-        return (
-            f"remedy: no server imports {module}: move it into a module of its own that serving "
-            f"imports, and name that one in {SETTING}; else {otherwise}"
+def _import(fact: str, origin: Origin | None, otherwise: str) -> Remedy:
+    """Return the fact with the next step: the import to declare, or to make possible first."""
+    modules = origin.modules if origin is not None else ()
+    if origin is not None and _only_here(modules):
+        step = (
+            f"no server imports {' '.join(modules)}: move it into a module of its own that serving "
+            f"imports, and name that one in {SETTING}"
         )
-    if module:
-        return (
-            "remedy: if the process that serves the file imports it, say so: "
-            f"{SETTING} = {module}; else {otherwise}"
-        )
-    return (
-        f"remedy: name the module that brings it in {SETTING}, if the process that serves the file "
-        f"imports it; else {otherwise}"
-    )
+        return Remedy((fact, f"remedy: {step}; else {otherwise}"))
+    named = " ".join(modules) or "the module that brings it in"
+    step = f"add {named} to {SETTING} if the process that serves the file imports it"
+    return Remedy((fact, f"remedy: {step}; else {otherwise}"), imports=modules)
 
 
-def _only_here(modules: str) -> bool:
+def _only_here(modules: Sequence[str]) -> bool:
     """Return True if one of these modules is a script or a file of tests."""
-    names = [module.rpartition(".")[2] for module in modules.split()]
+    names = [module.rpartition(".")[2] for module in modules]
     return any(
         name in ("__main__", "conftest") or name.startswith("test_") or name.endswith("_test")
         for name in names
@@ -266,8 +275,13 @@ def _of_code(thing: Any) -> Origin:
     try:
         path, line = inspect.getsourcefile(thing), inspect.getsourcelines(thing)[1]
     except (OSError, TypeError):  # made by exec, or in C
-        return Origin(f"module {module}", _known(module))
-    return Origin(f"{short_path(str(path))}:{line}", _known(module) or _module_of(str(path)))
+        return Origin(f"module {module}", _named(_known(module)))
+    found = _known(module) or _module_of(str(path))
+    return Origin(f"{short_path(str(path))}:{line}", _named(found))
+
+
+def _named(module: str) -> tuple[str, ...]:
+    return (module,) if module else ()
 
 
 def _module_of(path: str) -> str:
@@ -288,26 +302,28 @@ def _module_of(path: str) -> str:
 # -- all the rest ----------------------------------------------------------------------------------
 
 
-def _program(record: str) -> tuple[str, ...]:
+def _program(record: str) -> Remedy:
     """Return lines for an archive of another kind; torch.save and both others write zip files."""
     kind, write = (
         ("TorchScript", "torch.jit.save")
         if record == "constants.pkl"
         else ("exported program", "torch.export.save")
     )
-    return (
+    return Remedy(
         (
-            f"the archive is no {kind}: it has no {record} "
-            "(torch.save of a module or of its weights writes such a file)"
-        ),
-        (
-            f"remedy: write it with {write}, "
-            "or give it the ending of the format that it is in (.pt, .pt2, .onnx)"
-        ),
+            (
+                f"the archive is no {kind}: it has no {record} "
+                "(torch.save of a module or of its weights writes such a file)"
+            ),
+            (
+                f"remedy: write it with {write}, "
+                "or give it the ending of the format that it is in (.pt, .pt2, .onnx)"
+            ),
+        )
     )
 
 
-def _unnamed(name: str) -> tuple[str, ...]:
+def _unnamed(name: str) -> Remedy:
     """Return lines for a container without a name in files.
 
     It is a class of somebody's, or what topk, sort and max(dim) return.
@@ -317,14 +333,14 @@ def _unnamed(name: str) -> tuple[str, ...]:
         if name.startswith("torch.return_types.")
         else "register it with serialized_type_name=...; or use a plain tuple or dict"
     )
-    return f"torch.export.save has no name for {name}", f"remedy: {step}"
+    return Remedy((f"torch.export.save has no name for {name}", f"remedy: {step}"))
 
 
-def _says(*lines: str) -> Callable[[str], tuple[str, ...]]:
-    return lambda name: tuple(line.format(name=name) for line in lines)
+def _says(*lines: str) -> Callable[[str], Remedy]:
+    return lambda name: Remedy(tuple(line.format(name=name) for line in lines))
 
 
-REMEDIES: dict[str, Callable[[str], tuple[str, ...]]] = {
+REMEDIES: dict[str, Callable[[str], Remedy]] = {
     "operator": _operator,
     "class": _class,
     "pickle": _pickle,

@@ -19,6 +19,10 @@ FILENAME = "model.onnx"
 MESSAGE = 400
 # The domains of ONNX's own operators.
 _STANDARD = ("", "ai.onnx", "ai.onnx.ml")
+# Operators that compute something else on the two sides of a number, an input of theirs.
+_BOUNDED = frozenset(
+    ["Clip", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Max", "Min"]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,14 @@ class OnnxModelFacts(ProgramFacts):
         """
         nodes = nodes_of(self.model())
         return Branches.at(_frames(n) for n in nodes if n.op_type in ("If", "Loop", "Scan"))
+
+    def bounds(self) -> tuple[float, ...]:
+        """Return the scalar constants that go into ``Clip``, ``Max``, ``Min`` and comparisons."""
+        model = self.model()
+        scalars = dict(_scalars(model))
+        nodes = (node for node in nodes_of(model) if node.op_type in _BOUNDED)
+        used = (scalars.get(name) for node in nodes for name in node.input)
+        return tuple(dict.fromkeys(value for value in used if value is not None))
 
     def contents(self) -> dict[str, str]:
         """Return its inputs, outputs, versions, metadata and functions."""
@@ -78,6 +90,30 @@ def messages_of(message: Any, wanted: type) -> Iterator[Any]:
         if field.message_type is not None:
             for item in [value] if hasattr(value, "ListFields") else value:
                 yield from messages_of(item, wanted)
+
+
+def _scalars(model: Any) -> Iterator[tuple[str, float]]:
+    """Yield the constants of one number by the name of their value."""
+    import onnx
+    from onnx import numpy_helper
+
+    tensors = [
+        (name, item)
+        for graph in messages_of(model, onnx.GraphProto)
+        for item in graph.initializer
+        for name in [item.name]
+    ]
+    tensors += [
+        (node.output[0], attribute.t)
+        for node in nodes_of(model)
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.HasField("t")
+    ]
+    for name, tensor in tensors:
+        inside = tensor.data_location != onnx.TensorProto.EXTERNAL
+        if inside and not any(size != 1 for size in tensor.dims):
+            yield name, float(numpy_helper.to_array(tensor).item())
 
 
 def has_loops(model: Any) -> bool:

@@ -6,12 +6,13 @@ a guard may be stricter than the graph under it. A call has to show that a size 
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from itertools import product
+from itertools import islice, pairwise, product
 from math import prod
 from typing import Any
 
@@ -46,7 +47,8 @@ class Suspicion:
     ``path`` and ``axis`` say where it is in the call; ``declared``, ``actual`` and ``why`` are
     parts of a sentence; ``where`` is the user's line that caused it. ``sizes`` are the calls to
     try, each as the dims that differ from the example. ``is_torchs_minimum`` if the reason is only
-    that torch.export takes dynamic sizes to be at least 2, as it does in every program.
+    that torch.export takes dynamic sizes to be at least 2, as it does in every program; ``taken``
+    are then the smallest sizes from 2 on, which this reason leaves legal.
     """
 
     dim: str
@@ -58,6 +60,7 @@ class Suspicion:
     where: SourceLine | None
     sizes: tuple[Sizes, ...]
     is_torchs_minimum: bool = False
+    taken: Sizes = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -414,6 +417,13 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Pow": operator.pow,
     "FloorDiv": operator.floordiv,
     "CleanDiv": operator.floordiv,
+    "IntTrueDiv": Fraction,
+    "FloatTrueDiv": Fraction,
+    "ToFloat": Fraction,
+    "CeilToInt": math.ceil,
+    "FloorToInt": math.floor,
+    "TruncToInt": math.trunc,
+    "RoundToInt": round,
     "Mod": operator.mod,
     "PythonMod": operator.mod,
     "Max": max,
@@ -445,6 +455,8 @@ def evaluate(expr: Any, known: Mapping[Any, int]) -> Any:
         return bool(expr)
     if getattr(expr, "is_Rational", False):
         return int(expr.p) if expr.q == 1 else Fraction(int(expr.p), int(expr.q))
+    if getattr(expr, "is_Float", False):
+        return Fraction(float(expr))
     function = _FUNCTIONS.get(type(expr).__name__)
     if function is None:
         raise UnknownExpression(type(expr).__name__)
@@ -478,16 +490,14 @@ def _failing(spec: InputSpec, conditions: Iterable[Condition]) -> list[_Failing]
             sizes for sizes in _asked(spec, condition) if _ask(condition, sizes) is False
         )
         if broken:
-            tiny = not condition.where and not condition.static and _only_tiny(condition, broken)
+            tiny = not condition.where and not condition.static and _only_tiny(broken)
             found.append(_Failing(condition, broken, condition.lowest or tiny))
     return found
 
 
-def _only_tiny(condition: Condition, broken: Sequence[Sizes]) -> bool:
-    """Return True if it is broken at 0 and 1 alone: torch's own specialization of these sizes."""
-    return len(condition.dims) == 1 and all(
-        sizes[condition.dims[0]] < TORCHS_LOWEST for sizes in broken
-    )
+def _only_tiny(broken: Sequence[Sizes]) -> bool:
+    """Return True if it is broken only where a size is 0 or 1: torch specializes on these."""
+    return all(min(sizes.values()) < TORCHS_LOWEST for sizes in broken)
 
 
 def _ask(condition: Condition, sizes: Sizes) -> bool | None:
@@ -501,7 +511,9 @@ def _asked(spec: InputSpec, condition: Condition) -> list[dict[str, int]]:
     """Return the sizes of its dims at which to evaluate a condition."""
     names, dims = condition.dims, [spec.dims[name] for name in condition.dims]
     if len(dims) == 1:
-        return [{names[0]: size} for size in _some(dims[0], ASKED, condition.numbers)]
+        some = _some(dims[0], ASKED, condition.numbers)
+        asked = _with_edges(dims[0], some, lambda size: _ask(condition, {names[0]: size}))
+        return [{names[0]: size} for size in asked]
     each = [_some(dim, ASKED_EACH, condition.numbers) for dim in dims]
     if len(dims) == 2:
         return [dict(zip(names, sizes, strict=True)) for sizes in product(*each)]
@@ -523,6 +535,20 @@ def _some(dim: Dim, most: int, numbers: Iterable[int]) -> list[int]:
     ends = {*dim.sizes[:3], *dim.sizes[-2:]}
     step = max(len(dim.sizes) // max(most - len(near | ends), 1), 1)
     return sorted(near | ends | set(dim.sizes[::step]))
+
+
+def _with_edges(dim: Dim, some: Sequence[int], ask: Callable[[int], bool | None]) -> list[int]:
+    """Return these sizes, and between any two with another answer those next to its change."""
+    found, sizes = set(some), dim.sizes
+    for low, high in pairwise(some):
+        answer, first, last = ask(low), sizes.index(low), sizes.index(high)
+        if ask(high) == answer:
+            continue
+        while last - first > 1:
+            middle = (first + last) // 2
+            first, last = (middle, last) if ask(sizes[middle]) == answer else (first, middle)
+        found |= {sizes[first], sizes[last]}
+    return sorted(found)
 
 
 def _suspected(spec: InputSpec, failing: Sequence[_Failing]) -> list[Suspicion]:
@@ -570,7 +596,19 @@ def _suspicion(
         where=condition.where,
         sizes=_witnesses(spec, group),
         is_torchs_minimum=first.lowest,
+        taken=_taken(spec, condition.dims) if first.lowest else {},
     )
+
+
+def _taken(spec: InputSpec, names: Sequence[str]) -> Sizes:
+    """Return for each dim the smallest size from torch's minimum on that is not the example's."""
+    found: dict[str, int] = {}
+    for name in names:
+        dim = spec.dims[name]
+        # A range may be astronomically long: only its beginning is looked at.
+        others = (n for n in dim.sizes if n >= TORCHS_LOWEST and n != dim.example)
+        found.update((name, size) for size in islice(others, 1))
+    return found
 
 
 def _subject(spec: InputSpec, condition: Condition) -> str:
@@ -596,10 +634,13 @@ def _actual(
     # range.
     asked = [item for item in failing if item.condition.dims == condition.dims]
     bounds = [item.condition for item in (*group, *(i for i in asked if i.condition.lowest))]
-    some = _some(dim, ASKED, [number for bound in bounds for number in bound.numbers])
-    sizes = [
-        size for size in some if all(_ask(bound, {dim.name: size}) is not False for bound in bounds)
-    ]
+    numbers = [number for bound in bounds for number in bound.numbers]
+
+    def taken(size: int) -> bool:
+        return all(_ask(bound, {dim.name: size}) is not False for bound in bounds)
+
+    some = _with_edges(dim, _some(dim, ASKED, numbers), taken)
+    sizes = [size for size in some if taken(size)]
     texts = [item.condition.text for item in group]
     return _listed(dim, some, sizes, " and ".join(texts[:2]))
 

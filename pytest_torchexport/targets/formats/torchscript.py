@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -120,7 +121,10 @@ def save(program: Any, path: Path, extra_files: Mapping[str, str | bytes]) -> No
     buffer = io.BytesIO()
     with _without_deprecations():
         torch.jit.save(program, buffer, _extra_files=dict(extra_files))
-    path.write_bytes(buffer.getbuffer())
+    buffer.seek(0)
+    # Not a view of the buffer: the traceback of a full disk would hold it beyond the buffer's life.
+    with path.open("wb") as file:
+        shutil.copyfileobj(buffer, file)
 
 
 @contextmanager

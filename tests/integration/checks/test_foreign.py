@@ -17,6 +17,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from torch import nn
+from versions import CALL_DEPTH, INSTALLED, NEGATIVE_LATE
 
 import pytest_torchexport
 from pytest_torchexport import engine
@@ -104,6 +105,16 @@ OUTSIDE = "outside its directory"
 CUT = "the file is cut short or of another format"
 NO_ONNX = "is no ONNX model"
 MEMORY = "exhausted its memory limit of 2500 MB"
+NESTED = (
+    ("LoadFailed", "call depth 101 exceeds the maximum")
+    if CALL_DEPTH.applies(INSTALLED)
+    else ("ArtifactCrashed", "while it was loaded: it was killed by")
+)
+NEGATIVE = (
+    "Tensor shape.Size() must be >= 0"
+    if NEGATIVE_LATE.applies(INSTALLED)
+    else "Out of bounds dimensions"
+)
 HOSTILE = [
     # Code.
     (hostile.pickle_in_sample_inputs, "LoadFailed", PICKLE),
@@ -141,7 +152,7 @@ HOSTILE = [
     *((hostile.pipe(suffix), "LoadFailed", "is no regular file") for suffix in SUFFIXES),
     (hostile.claimed_initializer, "LoadFailed", "ShapeInferenceError"),
     (hostile.overflowing_initializer, "LoadFailed", "Integer overflow"),
-    (hostile.negative_initializer, "LoadFailed", "Out of bounds dimensions"),
+    (hostile.negative_initializer, "LoadFailed", NEGATIVE),
     # Memory.
     (hostile.bomb_pt, "ArtifactCrashed", MEMORY),
     (hostile.bomb_pt2, "ArtifactCrashed", MEMORY),
@@ -152,7 +163,7 @@ HOSTILE = [
     (hostile.allocates_at_once_onnx, "ArtifactCrashed", MEMORY),
     # Signals.
     (hostile.nested_source, "ArtifactCrashed", "while it was loaded: it was killed by SIGSEGV"),
-    (hostile.nested_functions_onnx, "ArtifactCrashed", "while it was loaded: it was killed by"),
+    (hostile.nested_functions_onnx, *NESTED),
     (scripted(hostile.ReadsBeyondTheEnd), "ArtifactCrashed", "it was killed by SIGSEGV"),
 ]
 SIGFPE = [

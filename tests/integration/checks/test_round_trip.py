@@ -17,8 +17,10 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_torchexport import check_export
+from pytest_torchexport import check_export, engine
 from pytest_torchexport.checks import round_trip, serving
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.sandbox import process, session, wire
 from pytest_torchexport.sandbox.libraries import LIBRARIES, library_named
 from pytest_torchexport.sandbox.process import Server
@@ -141,8 +143,44 @@ def test_a_save_that_goes_wrong_is_told(monkeypatch, save, said):
 
 def test_a_save_on_a_full_disk_is_the_machines_fault(monkeypatch):
     monkeypatch.setattr(DirectArtifact, "save", _full)
-    said = ["the disk is full", "cannot be saved: OSError", "TMPDIR"]
+    said = ["the disk is full", "No space left on device", "TMPDIR"]
     failed(check(), "Ineffective", *said)
+
+
+@pytest.mark.parametrize(
+    ("save", "ends"),
+    [
+        (_raises, ("skipped", "refused")),
+        (_full, ("failed", "Ineffective")),
+        (_none, ("skipped", "refused")),
+    ],
+)
+def test_a_default_target_that_cannot_save_refuses(monkeypatch, save, ends):
+    monkeypatch.setattr(DirectArtifact, "save", save)
+    plan = Plan(target="trace", device="cpu", named=False, max_examples=1)
+    verdict = engine.check(nn.Linear(3, 2), [Call(X)], plan)
+    assert (verdict.status, verdict.skip or verdict.failure) == ends, verdict.reason
+
+
+class MaskIsNone(nn.Module):
+    """Its script raises on the example: None is no tensor there."""
+
+    def forward(self, x, mask=None):
+        return x if mask is None else x * mask
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_full_disk_is_not_hidden_by_a_refusal(monkeypatch, full):
+    if full:
+        monkeypatch.setattr(process.Server, "artifact_directory", _no_place, raising=True)
+    plan = Plan(target="script", device="cpu", named=False, max_examples=1)
+    verdict = engine.check(MaskIsNone(), [Call(X, {"mask": None})], plan)
+    ends = ("failed", "Ineffective") if full else ("skipped", "refused")
+    assert (verdict.status, verdict.skip or verdict.failure) == ends, verdict.reason
+
+
+def _no_place(server, *arguments):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_save_that_goes_wrong_the_second_time_is_told(monkeypatch):
@@ -300,7 +338,7 @@ class Sparse(nn.Module):
 
 @pytest.fixture
 def second_device(monkeypatch):
-    """Where there is no GPU: a device of that name that is the CPU, with a random stream of its own."""
+    """Stand in for a GPU where there is none: a device of that name is the CPU, with a random stream of its own."""
     plain = serving._outcome_on
 
     def on(case, device, call):

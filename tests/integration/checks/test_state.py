@@ -31,8 +31,69 @@ def test_a_trace_that_counted_while_tracing_is_told_from_one_that_did_not():
     found = verdict_of(Steps(), X(2, 3))
     assert found.failure == "StateDiffers"
     assert found.differences[0].path == "buffer steps"
-    assert "test_state.py" in found.details[0]
+    assert found.where.text == "self.steps += 1"
     assert verdict_of(Steps(), X(2, 3), target="export").status == "passed"
+
+
+class WarmsUp(nn.Module):
+    def __init__(self, calls):
+        super().__init__()
+        self.seen = 0
+        self.calls = calls
+
+    def forward(self, x):
+        self.seen += 1
+        return x * 2 if self.seen > self.calls else x
+
+
+def test_a_row_is_as_long_as_a_condition_needs():
+    found = verdict_of(WarmsUp(5), X(2, 3))
+    assert found.failure == "StateDiffers"
+    assert found.reason.startswith("call 6 of 6 in a row")
+
+
+def test_what_a_longer_row_would_need_is_a_warning_and_fails_under_strict():
+    (warning,) = verdict_of(WarmsUp(100), X(2, 3)).ineffective
+    assert "if self.seen > self.calls else x" in warning
+    assert "no call in a row of 12 made it True" in warning
+    assert verdict_of(WarmsUp(100), X(2, 3), strict=True).failure == "Ineffective"
+    assert verdict_of(WarmsUp(100), X(2, 3), target="script").ineffective == ()
+
+
+class StepsAndSize(Steps):
+    """torch warns of a line that has nothing to do with the state."""
+
+    def forward(self, x):
+        if len(x) == 0:
+            return x
+        return super().forward(x)
+
+
+def test_where_is_the_line_that_writes_the_state_not_one_that_torch_warns_of():
+    found = verdict_of(StepsAndSize(), X(2, 3))
+    assert found.failure == "StateDiffers"
+    assert any("TracerWarning" in warning for warning in found.warnings)
+    assert found.where.text == "self.steps += 1"
+    (note,) = [note for note in found.notes if "forward changes" in note]
+    assert found.where.text in note
+    assert not found.details  # the note says it once
+
+
+def test_a_failure_that_no_constant_explains_has_no_line_of_a_warning():
+    class Largest(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def forward(self, x):
+            if len(x) == 0:
+                return x
+            self.seen.append(1)
+            return x + len(self.seen)
+
+    found = verdict_of(Largest(), X(2, 3), checks=["state"])
+    assert found.failure == "StateDiffers"
+    assert found.where is None
 
 
 def test_a_buffer_that_onnx_drops_and_no_output_shows_is_a_note():

@@ -134,11 +134,23 @@ class Statistics:
         self.sizes = []
 
 
+class Slotted:
+    __slots__ = ("calls", "latest", "sizes")
+
+    def __init__(self):
+        self.calls = 0
+        self.sizes = []
+
+
 STATISTICS = Statistics()
+SLOTTED = Slotted()
 
 
 class InOtherPlaces(nn.Module):
     def forward(self, x):
+        SLOTTED.calls += 1
+        SLOTTED.sizes.append(len(x))
+        SLOTTED.latest = len(x)
         STATISTICS.calls += 1
         STATISTICS.sizes.append(len(x))
         Statistics.total += 1
@@ -150,6 +162,21 @@ def test_what_other_objects_classes_and_modules_hold_is_put_back():
     checked(InOtherPlaces())
     assert (STATISTICS.calls, STATISTICS.sizes, Statistics.total) == (0, [], 0)
     assert not hasattr(watched, "OF_FORWARD")
+    assert (SLOTTED.calls, SLOTTED.sizes, hasattr(SLOTTED, "latest")) == (0, [], False)
+
+
+def test_slots_inside_data_are_put_back():
+    slotted = Slotted()
+    places = [slotted]
+
+    class InAList(nn.Module):
+        def forward(self, x):
+            places[0].calls += 1
+            places[0].sizes.append(len(x))
+            return x * 2
+
+    checked(InAList())
+    assert (slotted.calls, slotted.sizes) == (0, [])
 
 
 def test_the_environment_and_the_import_path_are_put_back(monkeypatch):

@@ -91,7 +91,7 @@ def _environment(text):
 
 
 def _tries(text):
-    """What becomes of something that a clean process forbids."""
+    """Return what becomes of something that a clean process forbids."""
     attempts = {
         "network": lambda: socket.create_connection(("127.0.0.1", 9), 1),
         "name": lambda: socket.getaddrinfo("example.org", 80),
@@ -211,7 +211,7 @@ SHARED_MEMORY = 2**20
 
 
 def _native(text):
-    """What becomes of something that native code tries, past every audit event: its result."""
+    """Return the result of something that native code tries, past every audit event."""
     what, _, detail = text.partition(" ")
     attempts = {
         "fork": LIBC.fork,

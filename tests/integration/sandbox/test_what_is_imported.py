@@ -1,4 +1,4 @@
-"""What the clean process imports: nothing of the test session, and of this package no more than answering needs.
+"""Imports of the clean process: nothing of the test session, and of this package no more than answering needs.
 
 What else lies in ``sys.modules`` there would hide that an artifact needs it.
 """
@@ -79,7 +79,7 @@ def test_a_child_has_imported_what_it_answers_with_and_nothing_else(tmp_path, li
 
 
 def imported(module):
-    """What a fresh interpreter has imported after a module."""
+    """Return what a fresh interpreter has imported after a module."""
     code = f"import {module}, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.split()

@@ -53,6 +53,28 @@ def test_torchs_own_lower_bound_is_no_news():
     assert dims.check([suspicion(is_torchs_minimum=True)], passes) == []
 
 
+def guarded(*refused):
+    def witness(sizes):
+        return DimsNarrowed("Guard failed: ...") if sizes["batch"] in refused else None
+
+    return witness
+
+
+LOWEST = {"actual": "2 or more", "sizes": ({"batch": 1},), "is_torchs_minimum": True, "where": None}
+
+
+def test_torchs_own_lower_bound_is_the_cause_only_if_the_next_size_is_right():
+    lowest = suspicion(**LOWEST, taken={"batch": 2})
+    with pytest.raises(DimsNarrowed, match="the program says 2 or more") as info:
+        dims.check([lowest], guarded(1, 8))
+    assert info.value.details[0].startswith("at batch = 1: ")
+    with pytest.raises(DimsNarrowed, match="the program fails at batch = 2 too") as info:
+        dims.check([lowest], guarded(1, 2, 3))
+    assert info.value.details[0].startswith("at batch = 2: ")
+    with pytest.raises(DimsNarrowed, match="the program says 2 or more"):
+        dims.check([suspicion(**LOWEST)], guarded(1))  # no other size is legal
+
+
 def test_an_expression_of_pages_is_cut():
     long = suspicion(actual="Mod(h, 4) + " * 200)
     with pytest.raises(DimsNarrowed) as caught:

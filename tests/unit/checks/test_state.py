@@ -21,16 +21,16 @@ def test_tensors_of_one_name_are_compared_and_others_are_listed():
     assert difference.path == "buffer a"
     assert state.not_carried(before, after, {"buffer a": torch.ones(2)}) == ["buffer b"]
     with pytest.raises(StateDiffers, match="does not start in the module"):
-        state.raise_if_moved_on(before, {"buffer a": torch.ones(2)}, ["buffer a, net.py:3"])
+        state.raise_if_moved_on(before, {"buffer a": torch.ones(2)}, {})
 
 
 def test_what_the_first_call_returns_is_not_states_business():
     (difference,) = carried_differences(
         {"output": torch.ones(1)}, {"output": torch.zeros(1)}, Tolerance()
     )
-    state.raise_if_parted(1, 3, [difference], [], stateful=True)
+    state.raise_if_parted(1, 3, [difference], {}, stateful=True)
     with pytest.raises(StateDiffers, match="call 2 of 3"):
-        state.raise_if_parted(2, 3, [difference], [], stateful=True)
+        state.raise_if_parted(2, 3, [difference], {}, stateful=True)
 
 
 @pytest.mark.parametrize(
@@ -39,5 +39,5 @@ def test_what_the_first_call_returns_is_not_states_business():
 def test_a_death_in_a_row_is_told_as_such_with_its_place(kind, failure):
     died = Difference(kind=kind, path="", expected="returned", actual="it died", what="said")
     with pytest.raises(failure, match="it died") as caught:
-        state.raise_if_parted(2, 3, [died], [], stateful=True)
+        state.raise_if_parted(2, 3, [died], {}, stateful=True)
     assert caught.value.details == ("call 2 of 3 in a row",)

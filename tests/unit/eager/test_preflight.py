@@ -8,6 +8,7 @@ For each mechanism modules that have it, and look-alikes that do not.
 from __future__ import annotations
 
 import copy
+import errno
 import functools
 import itertools
 import os
@@ -29,8 +30,11 @@ from pytest_torchexport.eager.fingerprint import MAX_NODES
 from pytest_torchexport.eager.preflight import changed, examine, fingerprint
 from pytest_torchexport.eager.state_ref import Change, StateRef
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes import cuda
+from pytest_torchexport.outcomes.cuda import ContextLost
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.results.failures import Ineffective
 
 X = torch.linspace(-1, 1, 12).reshape(1, 3, 4)
 
@@ -579,8 +583,10 @@ def test_whatever_forward_changes_is_named(change, name):
 
 @pytest.mark.parametrize("change", [bump, decay])
 def test_a_write_that_was_seen_is_told_with_its_line(change):
-    (told,) = findings(Changing(change), X).changes
+    found = findings(Changing(change), X)
+    (told,) = found.changes
     assert told.endswith("# here")
+    assert [str(line) in told for line in found.written_at.values()] == [True]
 
 
 def test_a_counter_in_python_is_told_with_the_only_line_that_stores_it():
@@ -1123,6 +1129,34 @@ def test_an_interrupt_and_the_time_limit_pass_through(error):
 
     with pytest.raises(error):
         findings(module(forward), X)
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), Ineffective),
+        (torch.OutOfMemoryError("the device is full"), torch.OutOfMemoryError),
+        (RuntimeError("an index out of range"), ContextLost),
+    ],
+    ids=["files", "memory", "context"],
+)
+def test_what_is_not_the_models_passes_through(monkeypatch, error, passes):
+    def forward(self, x):
+        raise error
+
+    if passes is ContextLost:
+        monkeypatch.setattr(cuda, "lost", lambda: "the context is lost")
+    with pytest.raises(passes):
+        findings(module(forward), X)
+
+
+def test_memory_that_runs_out_while_the_module_is_copied_passes_through():
+    class Large(nn.Module):
+        def __deepcopy__(self, memo):
+            raise MemoryError
+
+    with pytest.raises(Ineffective, match="no memory is left"):
+        findings(Large(), X)
 
 
 def test_a_module_that_cannot_be_copied_has_nothing_said_about_it():

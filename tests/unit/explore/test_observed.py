@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 import threading
 import time
@@ -16,7 +17,8 @@ from torch.overrides import _get_current_function_mode_stack
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.callgraph import functions_of, owner_of
-from pytest_torchexport.explore.observed import Observed, until
+from pytest_torchexport.explore.observed import Observed
+from pytest_torchexport.explore.paths import moving
 from pytest_torchexport.explore.recorder import MAX_ROUNDS
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
@@ -226,6 +228,48 @@ def test_each_call_begins_where_the_first_began():
     found = observed_of(Counts(), ones(1))
     for _ in range(3):
         assert told(found, ones(1)) == [("self.seen > 1", False, "")]
+
+
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        calls = self.calls
+        if calls > 3:
+            x = x + 1
+        if calls > 0:
+            x = x + 1
+        return x * 2 if len(x) > 5 else x
+
+
+def test_in_a_row_each_call_begins_where_the_one_before_ended():
+    net = observed_of(Counts(), ones(1, 2))
+    still = []
+
+    def goes_on(paths):
+        still.append(sorted(net.conditions[key[0]].text for key in moving(paths)))
+        return True
+
+    with net.installed():
+        paths = net.in_a_row(Call((ones(1, 2),)), 5, goes_on)
+    assert [path.decisions()[0][1] for path in paths] == [False, False, False, True, True]
+    # Above 0 for good, and further with every call; after the fourth call above 3 too.
+    assert still == [[], [], ["calls > 3"], ["calls > 3"], []]
+    assert told(net, ones(1, 2))[0] == ("calls > 3", False, "")
+
+
+def test_a_row_ends_where_eager_raises():
+    def fussy(x):
+        if x.sum() > 1:
+            raise ValueError
+        return x.add_(1)
+
+    net = observed_of(fussy, ones(0))
+    with net.installed():
+        assert net.in_a_row(Call((ones(2),)), 5, lambda _: True) == []
 
 
 def test_operands_are_told():
@@ -485,6 +529,15 @@ def test_a_call_is_cut_at_its_deadline():
         assert found.run(Call((ones(4),), {}), until(60.0)) is not None
 
 
+@pytest.mark.parametrize(("clock", "ends"), [("perf_counter", True), ("thread_time", False)])
+def test_a_call_is_endless_by_the_processors_time_alone(monkeypatch, clock, ends):
+    found = observed_of(halved, ones(4))
+    found.learn(Call((ones(4),), {}))
+    seconds = itertools.count(step=1000)
+    monkeypatch.setattr(time, clock, lambda: next(seconds))
+    assert found.ends(Call((ones(4),), {})) is ends
+
+
 def test_code_that_always_ends_asks_nobody():
     eager = eager_of(helper, ones(1))
     found = Observed(eager, seed=0)
@@ -508,6 +561,11 @@ def test_endless_is_not_caught_by_the_user():
 
 
 # -- probes ------------------------------------------------------------------------------------------------------
+
+
+def until(seconds):
+    """The time so many seconds from now, as the recorder reads the clock."""
+    return time.perf_counter() + seconds
 
 
 def probed(observed, call, position, wanted):

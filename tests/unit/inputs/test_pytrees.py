@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.utils._pytree as torch_pytree
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from pytest_torchexport.inputs.pytrees import (
     bits_of,
@@ -16,6 +17,7 @@ from pytest_torchexport.inputs.pytrees import (
     copy_tensor,
     describe,
     flatten,
+    holders,
     leaves_of,
     tree_map,
 )
@@ -139,6 +141,30 @@ def test_what_was_flattened_comes_back(value):
         assert back.default_factory is list
     if isinstance(value, deque):
         assert back.maxlen == value.maxlen
+
+
+class Halves(namedtuple("halves", "a b")):  # noqa: PYI024  # a plain namedtuple is the case
+    """Its class takes one part, and makes the other."""
+
+    __slots__ = ()
+
+    def __new__(cls, a):
+        return super().__new__(cls, a, a / 2)
+
+
+def test_a_namedtuple_comes_back_without_a_call_of_its_class():
+    assert round_trip(Halves(4)) == (4, 2)
+    packed = pack_sequence([torch.ones(2, 3), torch.ones(1, 3)])
+    _, structure = flatten(packed)
+    named = structure.unflatten([{}, None, None, None])
+    assert type(named) is PackedSequence
+    assert named[0] == {}
+
+
+def test_a_class_that_checks_its_parts_ties_them_together():
+    packed = pack_sequence([torch.ones(2, 3), torch.ones(1, 3)])
+    _, structure = flatten((1, {"a": packed}, Pair(2, 3), namedtuple("nt", "a")(4)))  # noqa: PYI024
+    assert holders(structure) == (None, *[PackedSequence] * 4, None, None, None)
 
 
 def test_registered_nodes_come_back_with_their_context():

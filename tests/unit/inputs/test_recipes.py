@@ -11,7 +11,8 @@ import math
 
 import pytest
 import torch
-from specs import spec_of, within
+from specs import sizes_of, spec_of, within
+from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from pytest_torchexport.inputs.recipes import (
     KINDS,
@@ -476,3 +477,47 @@ def test_masks_leave_something_of_each_row_and_stay_causal(name):
             assert set(mask.unique().tolist()) <= set(MASKS[name].unique().tolist())
             if name == "causal":
                 assert torch.equal(mask, torch.full((size, size), -math.inf).triu(1))
+
+
+# -- leaves of one container that are tied together ----------------------------------------------
+
+
+def packed(*lengths):
+    return pack_sequence([torch.randn(length, 3) for length in lengths], enforce_sorted=False)
+
+
+def test_a_drawn_packed_sequence_has_the_order_and_sizes_of_the_example():
+    example = packed(1, 3)
+    spec = spec_of(one, example)
+    assert spec.dims == {}
+    for kind in KINDS:
+        call = build(spec, plain_recipe(spec, kind, {}, 5))
+        made = call.args[0]
+        for wanted, found in zip(example[1:], made[1:], strict=True):
+            assert torch.equal(wanted, found)
+        assert pad_packed_sequence(made)[1].tolist() == [1, 3]
+    assert "packed[1]=int64[3] of 2, 1, 1" in describe_recipe(
+        spec_of(lambda packed: packed, example), plain_recipe(spec, "normal", {}, 5), call
+    )
+
+
+def test_packed_sequences_vary_together_over_the_recorded_ones():
+    others = [Call((packed(2, 2, 2),)), Call((packed(3, 1),))]
+    spec = spec_of(one, packed(1, 3), more=others)
+    assert sizes_of(spec) == {"batch": (4, 6), "x_1_0": (2, 3), "x_2_0": (2, 3)}
+    lengths = [
+        pad_packed_sequence(build(spec, plain_recipe(spec, "normal", sizes, seed)).args[0])[1]
+        for sizes in ({"batch": 4, "x_1_0": 3, "x_2_0": 2}, {"batch": 6, "x_1_0": 2, "x_2_0": 3})
+        for seed in (0, 1)
+    ]
+    assert [item.tolist() for item in lengths] == [[1, 3], [3, 1], [2, 2, 2], [2, 2, 2]]
+    assert build(spec, plain_recipe(spec, "normal", {"batch": 6}, 0)) is None
+    assert [build(spec, recipe).args[0].data.shape for recipe in recorded_recipes(spec)] == [
+        (6, 3),
+        (4, 3),
+    ]
+
+
+def test_integers_of_a_packed_sequence_that_the_user_lists_are_drawn():
+    spec = spec_of(one, packed(2, 2), values={"x[2]": [1]})
+    assert build(spec, plain_recipe(spec, "normal", {}, 0)).args[0][2].tolist() == [1, 1]

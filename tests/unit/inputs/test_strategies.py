@@ -23,6 +23,7 @@ from pytest_torchexport.inputs.recipes import (
 )
 from pytest_torchexport.inputs.spec import TensorLeaf
 from pytest_torchexport.inputs.strategies import (
+    DRAWN_CAP,
     EXAMPLE_FACTOR,
     MEMORY_CAP,
     boundary_recipes,
@@ -112,7 +113,8 @@ def test_every_other_call_keeps_to_the_users_strategy_too():
 
 
 @pytest.mark.parametrize(
-    "strategy", [st.floats(), st.just(float("nan")), st.floats(0.25, 0.75), st.integers(2, 5)]
+    "strategy",
+    [st.floats(width=32), st.just(float("nan")), st.floats(0.25, 0.75), st.integers(2, 5)],
 )
 def test_a_strategy_gives_some_of_its_values_to_every_call(strategy):
     spec = spec_of(lambda x: x, torch.zeros(2, 3), values={"x": strategy})
@@ -232,6 +234,22 @@ def test_calls_beyond_the_memory_cap_are_not_made(columns):
     largest = max(MEMORY_CAP // columns, 2 * EXAMPLE_FACTOR)
     assert within_memory(spec, {"batch": largest})
     assert not within_memory(spec, {"batch": largest + 1})
+
+
+@pytest.mark.parametrize("sizes", [(1, 2**60), range(1, 2**60, 2), [1, 2, 2**60]], ids=str)
+def test_drawn_calls_are_smaller_than_those_of_the_boundary(sizes):
+    spec = spec_of(lambda x: x, torch.zeros(1, 3), shapes={"x": "b 3"}, dims={"b": sizes})
+    drawn = set()
+
+    @QUICK
+    @given(recipes(spec))
+    def draw(recipe):
+        drawn.add(recipe.sizes["b"])
+
+    draw()
+    assert len(drawn) > 1
+    assert max(drawn) <= DRAWN_CAP // 3
+    assert max(item.sizes["b"] for item in boundary_recipes(spec, 0)) > 2**60 - 2
 
 
 def test_known_calls_are_drawn_too_as_they_are_and_varied():

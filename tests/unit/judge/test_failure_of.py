@@ -25,10 +25,10 @@ def test_guards_on_sizes_are_told_from_other_exceptions(text, guard):
     assert is_guard(text) == guard
     raised = Difference(kind="raised", path="output", expected="a value", actual=text)
     assert failure_class([raised]) is ArtifactRaised
-    assert type(failure_of([raised])) is (DimsNarrowed if guard else ArtifactRaised)
+    assert type(failure_of([raised], {})) is (DimsNarrowed if guard else ArtifactRaised)
 
 
 def test_only_a_raise_can_be_a_guard():
     text = "Guard failed: x.size()[0] == 4"
     differs = Difference(kind="values", path="output", expected="1", actual=text)
-    assert type(failure_of([differs])) is OutputsDiffer
+    assert type(failure_of([differs], {})) is OutputsDiffer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -115,8 +117,6 @@ def test_running_statistics_are_updated_once():
             norm(rand(4, 5))
         return norm.running_mean
 
-    import contextlib
-
     plain = after(contextlib.nullcontext())
     assert torch.allclose(after(scattered(0)), plain, rtol=1e-5)
 
@@ -173,6 +173,13 @@ NORMS = {
     "shares": lambda x: x.softmax(1) + x.log_softmax(2),
     "linear layer": nn.Linear(6, 2),
     "sum and product of batches": lambda x: torch.baddbmm(x.sum(), x, x.mT, beta=0.5, alpha=2),
+    "squared error": lambda x: F.mse_loss(x, x.flip(0)),
+    "cross entropy": lambda x: F.cross_entropy(x[0], torch.arange(5)),
+    "norm by root mean square": lambda x: F.rms_norm(x, [6]),
+    "distance": lambda x: F.pairwise_distance(x[0], x[1]),
+    "sum of what is a number": lambda x: torch.where(x > 1, torch.nan, x).nansum(1),
+    "pooled": lambda x: F.adaptive_avg_pool2d(x, (2, 3)),
+    "rows added up": lambda x: x[0].clone().index_add_(0, torch.tensor([1, 1]), x[1, :2]),
     "attention": lambda x: F.scaled_dot_product_attention(
         x[None], x[None], x[None], is_causal=True
     ),
@@ -200,6 +207,27 @@ def test_long_sums_lose_digits_as_a_running_sum_does():
         assert terms.mean().item() == pytest.approx(0.1009583, abs=1e-6)
         assert terms.cumsum(0)[-1].item() == pytest.approx(100958.3, abs=0.1)
         assert torch.dot(terms, torch.ones_like(terms)).item() == pytest.approx(100958.3, abs=0.1)
+
+
+def test_sums_within_an_operator_are_added_up_one_by_one():
+    terms = torch.full((1_000_000,), 0.1)
+    with sequential():
+        variance, mean = torch.var_mean(terms, 0)
+        assert mean.item() == pytest.approx(0.1009583, abs=1e-6)
+        assert variance.item() == pytest.approx(0.0009583**2, rel=0.02)
+        error = F.l1_loss(terms, torch.zeros_like(terms), reduction="sum")
+        assert error.item() == pytest.approx(100958.3, abs=0.1)
+        assert F.huber_loss(terms + 0.5, terms - 0.5).item() == pytest.approx(0.5)
+
+
+def test_running_statistics_are_updated_once_where_a_norm_is_taken_apart():
+    after = []
+    for mode in (contextlib.nullcontext(), sequential()):
+        norm = nn.BatchNorm1d(5)
+        with mode:
+            norm(rand(4, 5))
+        after.append(norm.running_mean)
+    torch.testing.assert_close(*after)
 
 
 def test_products_too_many_to_make_one_by_one_are_left_to_torch(monkeypatch):
@@ -233,6 +261,22 @@ def test_products_that_torch_adds_one_by_one_are_exact_in_double():
     row, column = torch.full((1, 1, 100_000), 0.1), torch.ones(1, 100_000, 1)
     with in_double():
         assert torch.bmm(row, column).item() == torch.tensor(0.1).double().mul(1e5).float()
+
+
+def test_attention_is_scattered_and_summed_in_double_unless_it_drops():
+    x = torch.full((1, 1, 2048, 4), 1.0033620595932007)
+    gaps = scatter(F.scaled_dot_product_attention, x[..., :64, :], x[..., :64, :], x[..., :64, :])
+    assert float(gaps.max()) > 0
+    with in_double():
+        assert float((F.scaled_dot_product_attention(x, x, x) - x).abs().max()) < EPS
+
+    def dropped():
+        torch.manual_seed(0)
+        return F.scaled_dot_product_attention(x, x, x, dropout_p=0.5)
+
+    plain = dropped()
+    with in_double():
+        torch.testing.assert_close(dropped(), plain)
 
 
 def test_a_tensor_that_was_added_up_can_still_be_resized():

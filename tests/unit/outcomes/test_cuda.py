@@ -18,7 +18,7 @@ ASSERT = "CUDA error: device-side assert triggered\nCUDA kernel errors might be 
 
 
 class Gpu:
-    """What torch says of a GPU, and what was asked of it. ``error``: why it cannot be used."""
+    """A GPU as torch tells of it, and a record of what was asked. ``error``: why it cannot be used."""
 
     def __init__(self):
         self.error = None

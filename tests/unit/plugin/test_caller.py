@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_torchexport.plugin.caller import is_of_tests
+from pytest_torchexport.plugin.caller import CallerKind, is_of_tests
 from pytest_torchexport.plugin.capture import CallRecorder
 
 X = torch.arange(6.0).reshape(2, 3)
@@ -168,7 +168,8 @@ def test_a_function_that_computes_with_what_a_module_returns_is_named(name, tmp_
     found = recorded(lambda: called(function, net, {"x": X} if name == "in_dict" else X))
     callers = {each.caller for each in found} - {None}
     assert [caller.name for caller in callers] == [CALLS[name]]
-    assert [caller.of_module for caller in callers] == [name == "Holder"]
+    kind = CallerKind.METHOD if name == "Holder" else CallerKind.FUNCTION
+    assert [caller.kind for caller in callers] == [kind]
     assert all("net.py:" in caller.place for caller in callers)
 
 
@@ -246,6 +247,7 @@ def test_a_forward_that_hides_its_module_is_named_and_a_call_of_its_module_is_no
     (recording,) = recorded(lambda: cls().forward(X), of_tests=lambda _: True)
     assert type(recording.module) is nn.Linear
     assert recording.caller.name == f"{cls.__name__}.forward"
+    assert recording.caller.kind is CallerKind.FORWARD
     (recording,) = recorded(lambda: cls()(X), of_tests=lambda _: True)
     assert type(recording.module) is cls
     assert recording.caller is None

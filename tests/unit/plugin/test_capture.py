@@ -91,6 +91,30 @@ def test_calls_of_another_structure_or_python_value_are_recorded_apart():
     assert len(recorded(body)) == 5
 
 
+def build(net, x):
+    return net(x)  # of a helper
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["body is known", "body is not known"])
+def test_the_tests_line_of_the_first_call_is_recorded(whole):
+    def body():
+        build(Inner(), torch.ones(2))  # of the body
+        Inner().forward(torch.ones(2))  # not a call of the module
+        Outer().forward(torch.ones(2))  # found by its layer
+
+    with CallRecorder(body=body.__code__ if whole else None) as recorder:
+        body()
+    texts = [recording.line.text.partition("# ")[2] for recording in recorder.recordings]
+    first = "of the body" if whole else "of a helper"
+    assert texts == [first, "found by its layer"]
+
+
+def test_a_call_is_described_by_its_leaves():
+    call = Call((torch.ones(2), [1, "a"]), {"mask": {"m": torch.ones(3, dtype=torch.bool)}})
+    assert call.describe() == "float32[2], 1, 'a', mask['m']=bool[3]"
+    assert Call().describe() == "no arguments"
+
+
 def test_keyword_arguments_are_kept_as_such():
     (recording,) = recorded(lambda: Inner()(x=torch.ones(2), scale=2.0))
     assert recording.calls[0].args == ()
@@ -229,7 +253,7 @@ def test_what_torch_calls_while_a_model_is_built_is_none_of_the_users():
 
 
 class Wrapped(torch.nn.Module):
-    """What quantizing in place does to a model: another part under the same name."""
+    """A part that takes another's place under the same name, as quantizing in place makes it."""
 
     def __init__(self, part):
         super().__init__()

@@ -40,6 +40,8 @@ def test_the_range_that_most_items_have_is_named():
         f"{run} 1..8, the file takes any size (3 items, 1 more with other sizes)"
     ]
     assert lines(other) == [f"{run} 1..64, the file takes any size (1 item)"]
+    modules = ItemResult(other.nodeid, "passed", other.verdicts * 3)
+    assert lines(modules) == lines(other)
 
 
 def test_values_and_tests_that_called_nothing():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pytest_torchexport.results.summary import NAME_TARGETS, summary_lines, table
-from pytest_torchexport.results.verdict import Assumption, ItemResult, SeededBug, Verdict
+from pytest_torchexport.results.verdict import Assumption, ItemResult, Recorded, SeededBug, Verdict
 
 
 def verdict(target="trace", status="passed", device="cpu", **fields):
@@ -40,12 +42,73 @@ def test_a_reason_that_items_share_is_one_line():
     assert lines[-1] == "skip: t.py::a (and 1 more): unavailable: no onnx"
 
 
+def test_a_reason_of_one_of_several_recorded_modules_names_it():
+    def numbered(number, **fields):
+        recorded = Recorded(number=number, count=2, call="float32[2]", where=None)
+        return verdict(recorded=recorded, **fields)
+
+    weak = [numbered(1), numbered(2, ineffective=("constant output",))]
+    both = [numbered(number, cautions=("eager returns nan",)) for number in (1, 2)]
+    lines = list(summary_lines([result("t.py::a", *weak), result("t.py::b", *both)]))
+    assert "warn: t.py::a Net (2nd of 2): constant output" in lines
+    assert "warn: t.py::b: eager returns nan" in lines
+
+
 def test_a_refusal_by_a_target_that_nobody_named_says_how_to_make_it_a_failure():
     refused = verdict(status="skipped", skip="refused", reason="script refused the module: x")
     assert NAME_TARGETS in summary_lines([result("t.py::a", refused)])
     # The kind decides, and not the words of the reason.
     other = verdict(status="skipped", skip="not judged", reason="it refused the module: x")
     assert NAME_TARGETS not in summary_lines([result("t.py::a", other)])
+
+
+def lacking(*names, **fields):
+    return verdict(status="failed", failure="LoadFailed", imports=names, **fields)
+
+
+def test_imports_that_several_items_lack_are_one_setting():
+    results = [
+        result("t.py::a", lacking("lib.outputs", "lib.generic")),
+        result("t.py::b", lacking("ops"), lacking("lib.outputs", target="export")),
+    ]
+    (line,) = (line for line in summary_lines(results) if line.startswith("imports: "))
+    assert "2 items" in line
+    assert line.endswith(" torchexport_runtime_imports = lib.generic lib.outputs ops")
+
+
+def test_the_setting_for_imports_keeps_what_it_has():
+    results = [result("t.py::a", lacking("ops")), result("t.py::b", lacking("boxes", "ops"))]
+    (line,) = (
+        line
+        for line in summary_lines(results, runtime_imports=["zoo", "boxes"])
+        if line.startswith("imports: ")
+    )
+    assert line.endswith(" = zoo boxes ops")
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        pytest.param([result("t.py::a", lacking("ops"))], id="one item"),
+        pytest.param(
+            [
+                result("t.py::a", lacking("ops")),
+                result("t.py::b", lacking("ops"), outcome="xfailed"),
+            ],
+            id="expected",
+        ),
+        pytest.param(
+            [result("t.py::a", lacking("ops")), result("t.py::b", lacking("zoo"))], id="given"
+        ),
+        pytest.param(
+            [result("t.py::a", lacking("ops")), result("t.py::b", verdict(status="failed"))],
+            id="other",
+        ),
+    ],
+)
+def test_imports_of_a_single_item_are_left_to_its_report(results):
+    lines = summary_lines(results, runtime_imports=["zoo"])
+    assert not [line for line in lines if line.startswith("imports: ")]
 
 
 def test_a_weak_pass_is_a_warning():

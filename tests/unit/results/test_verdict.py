@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import pickle
@@ -11,15 +12,18 @@ import pytest
 from pytest_torchexport.inputs.recipes import LeafRecipe, Recipe
 from pytest_torchexport.results import failures
 from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.text import failure_text, failure_texts
 from pytest_torchexport.results.verdict import (
     Assumption,
     Branch,
     Difference,
+    Recorded,
     SeededBug,
     Sizes,
     Uncovered,
     Verdict,
     coverage_of,
+    why_skipped,
 )
 
 FULL = Verdict(
@@ -70,6 +74,9 @@ FULL = Verdict(
     seed=7,
     seconds={"export": 0.5},
     max_error=1e-3,
+    recorded=Recorded(
+        number=2, count=3, call="float32[2]", where=SourceLine("test_net.py", 9, "Net()(x)")
+    ),
     self_test=(
         SeededBug(kind="frozen size", dim="batch", result="caught", explanation="call 1 of 2"),
         SeededBug(kind="cast to half", result="missed", explanation="2 calls agree"),
@@ -135,6 +142,38 @@ def test_an_assumption_prints_as_its_sentence():
 
 def test_a_seeded_bug_is_named_by_its_kind_and_dim():
     assert [bug.name for bug in FULL.self_test] == ["frozen size of batch", "cast to half"]
+
+
+def test_one_of_several_recorded_modules_of_a_class_is_named_by_its_number():
+    assert FULL.name == "Net (2nd of 3)"
+    alone = dataclasses.replace(FULL.recorded, number=1, count=1)
+    assert dataclasses.replace(FULL, recorded=alone).name == "Net"
+    assert EMPTY.name == "f"
+    numbers = [dataclasses.replace(FULL.recorded, number=n, count=16).which for n in (1, 3, 11)]
+    assert numbers == ["1st of 16", "3rd of 16", "11th of 16"]
+
+
+def test_the_report_of_a_recorded_module_names_the_tests_line():
+    first, _, subject, *_ = failure_text(FULL).splitlines()
+    assert first == "OutputsDiffer: Net (2nd of 3) on onnx-cuda:1: outputs differ from eager"
+    line = "2nd of 3 recorded Net, called with float32[2]: test_net.py:9  Net()(x)"
+    assert subject == f"  subject  {line}"
+
+
+def numbered(verdict, number):
+    return dataclasses.replace(
+        verdict, recorded=dataclasses.replace(FULL.recorded, number=number), seed=number
+    )
+
+
+def test_recorded_modules_that_fail_alike_have_one_report():
+    other = dataclasses.replace(numbered(FULL, 3), reason="another")
+    alike, own = failure_texts([numbered(FULL, 1), numbered(FULL, 2), other])
+    assert alike.startswith("OutputsDiffer: Net (2 of 3) on onnx-cuda:1: ")
+    assert alike.count("of 3 recorded Net") == 2
+    assert own.startswith("OutputsDiffer: Net (3rd of 3) on onnx-cuda:1: ")
+    (every,) = failure_texts(numbered(FULL, number) for number in (1, 2, 3))
+    assert every.startswith("OutputsDiffer: Net (all 3) on onnx-cuda:1: ")
 
 
 def test_fields_of_a_later_version_are_left_out():
@@ -213,3 +252,23 @@ def test_loops_and_constants_are_not_counted():
     assert branch("for", none="unreached").steered
     assert not branch("for", none="unreached").counted
     assert not branch(True_="constant").steered
+
+
+@pytest.mark.parametrize(
+    ("statuses", "reason"),
+    [
+        ({"trace": ["passed", "passed"]}, ""),
+        ({"trace": ["skipped"]}, "of trace"),
+        ({"trace": ["passed", "skipped"]}, "1 of 2 not judged: f: of trace"),
+        ({"trace": ["passed"], "onnx": ["skipped"]}, ""),
+        ({"trace": ["passed", "skipped"], "onnx": ["skipped"]}, "2 of 3 not judged: f: of trace"),
+        ({}, ""),
+    ],
+)
+def test_an_item_is_skipped_if_no_target_judged_all_its_subjects(statuses, reason):
+    verdicts = [
+        Verdict(subject="f", target=target, device="cpu", status=status, reason=f"of {target}")
+        for target, each in statuses.items()
+        for status in each
+    ]
+    assert why_skipped(verdicts) == reason

@@ -16,6 +16,7 @@ import torch
 from specs import spec_of
 from torch import nn
 from torch.export import Dim
+from versions import FROZEN_THAWED, INSTALLED
 
 from pytest_torchexport import targets
 from pytest_torchexport.config.options import Options
@@ -254,7 +255,7 @@ def test_another_process_says_the_same(tmp_path):
     torch.export.save(exported, paths[1])
     code = [sys.executable, "-W", "ignore", "-c", ELSEWHERE, *paths]
     answer = subprocess.run(code, capture_output=True, text=True, check=True)
-    assert json.loads(answer.stdout) == [of_torchscript(program), of_exported(exported)]
+    assert json.loads(answer.stdout) == [of_torchscript(program), as_loaded(of_exported(exported))]
 
 
 def changed(before, after):
@@ -383,7 +384,8 @@ PROGRAMS = {
         Counted(), (torch.ones(4, 3),), dynamic_shapes={"x": {0: 2 * Dim("half", max=8)}}
     ),
     "half": lambda: torch.export.export(nn.Linear(3, 3).half(), (X.half(),)),
-    "recurrent": lambda: torch.export.export(nn.LSTM(3, 4), (torch.ones(5, 2, 3),)),
+    # Within a module, because torch 2.9.0 refuses an LSTM alone.
+    "recurrent": lambda: torch.export.export(nn.Sequential(nn.LSTM(3, 4)), (torch.ones(5, 2, 3),)),
     "training": lambda: torch.export.export(nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3)), (X,)),
     "transformer": lambda: torch.export.export(
         nn.TransformerEncoderLayer(4, 2, batch_first=True).eval(),
@@ -391,6 +393,18 @@ PROGRAMS = {
         dynamic_shapes={"src": {0: Dim("batch"), 1: Dim("time")}},
     ),
 }
+
+
+def as_loaded(texts):
+    """The texts of a program after loading it: the same, but for what this torch changes."""
+    if not FROZEN_THAWED.applies(INSTALLED):
+        return texts
+    thawed = {
+        key: f"{text} requires_grad"
+        for key, text in texts.items()
+        if key.startswith("parameter ") and not text.endswith(" requires_grad")
+    }
+    return {**texts, **thawed}
 
 
 def reloaded_export(program):
@@ -406,7 +420,7 @@ def test_a_healthy_program_says_the_same_after_loading(name):
     program = PROGRAMS[name]()
     before = of_exported(program)
     loaded = reloaded_export(program)
-    assert before == of_exported(loaded)
+    assert as_loaded(before) == of_exported(loaded)
     assert not [text for text in before.values() if "not readable" in text]
     assert (
         captured_sizes(program).as_plain()

@@ -234,7 +234,7 @@ def files(shiplib, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def words(files):
-    """What a process without the library says of each file: ``{name: (type, text)}``."""
+    """Return what a process without the library says of each file: ``{name: (type, text)}``."""
     paths = sorted(map(str, files.iterdir()))
     answer = subprocess.run(
         [sys.executable, "-I", "-c", LOADER, *paths], capture_output=True, text=True, check=True
@@ -254,23 +254,26 @@ def test_a_file_that_loads_misses_nothing(words):
 
 
 def test_a_pickled_class_is_missed_as_its_module_or_by_its_name(words):
-    """Which of both depends on whether this torch falls back on plain pickle."""
+    """The answer, one of two, depends on whether this torch falls back on plain pickle."""
     found = needs(*words["input.pt2"])
     assert found in (Needs("module", "shiplib"), Needs("pickle", "shiplib.Output"))
-    assert f"{SETTING} = shiplib;" in remedy(found)[-1]
+    assert f"add shiplib to {SETTING} if" in remedy(found).lines[-1]
+    assert remedy(found).imports == ("shiplib",)
 
 
 @pytest.mark.parametrize(
     "name", ["double.pt", "double.pt2", "quad.pt", "quad.pt2", "output.pt2", "box.pt2"]
 )
 def test_the_remedy_names_who_registers_it_here_and_the_setting(words, shiplib, name):
-    fact, step = remedy(needs(*words[name]))
+    found = remedy(needs(*words[name]))
+    fact, step = found.lines
     line = int(fact.partition("shiplib.py:")[2].split()[0])
     assert any(
         word in "".join(SOURCE.splitlines()[line - 1 : line + 2])
         for word in ("custom_op", "define(", "class Output", "class Box")
     )
-    assert f"{SETTING} = shiplib;" in step
+    assert f"add shiplib to {SETTING} if" in step
+    assert found.imports == ("shiplib",)
 
 
 def test_a_class_that_another_module_registers_needs_both(shiplib):
@@ -282,9 +285,9 @@ def test_a_class_that_another_module_registers_needs_both(shiplib):
     )
     Path(shiplib.__file__).with_name("shipreg.py").write_text(source)
     importlib.import_module("shipreg")
-    fact, step = remedy(Needs("class", "late"))
-    assert "shiplib.py:" in fact
-    assert f"{SETTING} = shiplib shipreg;" in step
+    found = remedy(Needs("class", "late"))
+    assert "shiplib.py:" in found.lines[0]
+    assert found.imports == ("shiplib", "shipreg")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the file asks for")
@@ -361,7 +364,7 @@ def test_what_onnx_runtime_misses(onnx_files, name, expected):
         )
     found = needs(type(caught.value).__name__, str(caught.value))
     assert found == expected
-    assert expected.name in remedy(found)[0]
+    assert expected.name in remedy(found).lines[0]
 
 
 # -- nothing else ------------------------------------------------------------------------------------
@@ -418,7 +421,7 @@ def test_what_cannot_be_saved_says_what_it_misses(shiplib, tmp_path, name, save,
         save(getattr(shiplib, name), tmp_path / "file")
     found = needs(type(caught.value).__name__, str(caught.value))
     assert found == expected
-    assert expected.name in remedy(found)[0]
+    assert expected.name in remedy(found).lines[0]
 
 
 def test_torch_export_keeps_what_a_python_function_does(shiplib):

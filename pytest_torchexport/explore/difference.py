@@ -1,0 +1,241 @@
+"""Search for calls on which the artifact may differ: those that reach thresholds of operators.
+
+A faulty exporter or runtime has another bound in an operator, or none, and the calls that show it
+may be one in a million. Eager and, where it can be run here, the artifact are run with their
+operators recorded. For each threshold that no call has reached, the search moves the nearest call
+towards it, first those that only one of the two has. The search does not compare results: its
+calls are made and judged like all others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pytest_torchexport.explore import moves
+from pytest_torchexport.explore.operator_run import Key, Near, OperatorRuns
+from pytest_torchexport.explore.thresholds import LARGEST_EPSILON, STATED
+from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe, plain_recipe
+from pytest_torchexport.inputs.spec import InputSpec
+from pytest_torchexport.inputs.strategies import within_memory
+
+# Kinds and scales of the calls from which the search starts, at the example's sizes and at the
+# largest. They are made too: drawing may leave a kind out.
+SEEDS = (
+    ("normal", 1.0),
+    ("normal", 1e-3),
+    ("normal", 1e-6),
+    ("ladder", 1.0),
+    ("offset", 1.0),
+    ("grid", 1.0),
+    ("flat", 1.0),
+    ("twins", 1.0),
+)
+# Calls moved towards one threshold.
+STEPS = 4
+# How far beyond a threshold a call is moved, in parts of the operand's scale: just beyond it the
+# difference may be within the tolerance, and far beyond it the two sides may agree again.
+BEYOND = (0.05, 5e-4)
+# Calls that the thresholds which both sides have are worth, and those that only one has.
+COMMON, DIFFERENT = 30, 200
+# Numbers written into the input for one threshold.
+WRITTEN = 3
+# Bounds that differ by less are the same, rounded to another precision.
+SAME = 1e-6
+# The most bounds that only the artifact has and that eager's operands are compared with.
+MOST_BOUNDS = 4
+
+
+@dataclass
+class _Side:
+    """One side: how near the calls so far came to each of its thresholds, and the nearest call.
+
+    ``own`` are the thresholds that the other side does not have.
+    """
+
+    runs: OperatorRuns
+    nearest: dict[Key, tuple[Near, Recipe]] = field(default_factory=dict)
+    own: frozenset[Key] = frozenset()
+    calls: int = 0
+
+    def learn(self, recipe: Recipe, found: Mapping[Key, Near]) -> bool:
+        """Keep what a call showed. Return True if it is the first that met a threshold."""
+        first = False
+        for key, near in found.items():
+            known, _ = self.nearest.get(key, (None, recipe))
+            first |= near.met and not (known is not None and known.met)
+            if known is None or near.rank() < known.rank():
+                self.nearest[key] = near, recipe
+        return first
+
+    def open(self) -> list[Key]:
+        """Return the thresholds that no call has met, the nearest first."""
+        left = {key: near for key, (near, _) in self.nearest.items() if not near.met}
+        return sorted(left, key=lambda key: left[key].relative)
+
+    def kinds(self) -> Counter[tuple[str, str, float | None]]:
+        """Return how often there is a threshold of an operator, a part and a bound."""
+        return Counter((k[0], k[2], near.bound) for k, (near, _) in self.nearest.items())
+
+    def without(self, other: _Side) -> frozenset[Key]:
+        """Return the thresholds that the other side has less often, or with another bound."""
+        rare = self.kinds() - other.kinds()
+        return frozenset(
+            key for key, (near, _) in self.nearest.items() if (key[0], key[2], near.bound) in rare
+        )
+
+
+class DifferenceSearch:
+    """One search. It is the same for the same seed.
+
+    ``artifact`` is None if it cannot be run in this process. ``bounds`` are the numbers that its
+    operators compare with, as far as the program tells.
+    """
+
+    def __init__(
+        self,
+        spec: InputSpec,
+        eager: OperatorRuns,
+        artifact: OperatorRuns | None,
+        *,
+        bounds: Sequence[float],
+        seed: int,
+        before_call: Callable[[Recipe], None],
+    ) -> None:
+        self._spec = spec
+        self._eager = _Side(eager)
+        self._artifact = _Side(artifact) if artifact is not None else None
+        self._bounds = bounds
+        largest = {name: dim.high for name, dim in spec.dims.items()}
+        more = within_memory(spec, largest) and largest != spec.example_sizes
+        sizes = [spec.example_sizes, *([largest] if more else [])]
+        self._seeds = [
+            moves.scaled(plain_recipe(spec, kind, each, seed + number), scale)
+            for number, (kind, scale) in enumerate(SEEDS)
+            for each in sizes
+        ]
+        self._before_call = before_call
+        self._found: list[Recipe] = []
+
+    def run(self) -> Sequence[Recipe]:
+        """Return calls that meet thresholds which the usual calls may not have met."""
+        example = example_recipe(self._spec)
+        sides = [self._eager]
+        self._try(self._eager, example)
+        if self._artifact is not None:
+            self._try(self._artifact, example)
+            # Without any, it runs no operators of torch's.
+            if self._artifact.nearest:
+                self._eager.own = self._eager.without(self._artifact)
+                self._artifact.own = self._artifact.without(self._eager)
+                sides += [self._artifact] if self._artifact.own else []
+        foreign = self._foreign()
+        if foreign:
+            self._eager.runs = dataclasses.replace(self._eager.runs, bounds=foreign)
+            before = set(self._eager.nearest)
+            self._try(self._eager, example)
+            new = frozenset(self._eager.nearest) - before
+            lost = frozenset(key for key in before if key[0] in STATED and self._is_lost(key))
+            self._eager.own |= new | lost
+        for side in sides:
+            for recipe in self._seeds:
+                self._try(side, recipe)
+        self._found = list(self._seeds)
+        for side in sides:
+            nearest = sorted(side.own, key=lambda key: side.nearest[key][0].relative)
+            self._pursue(side, nearest, DIFFERENT, exactly=True)
+        self._pursue(self._eager, self._eager.open(), COMMON)
+        return self._found
+
+    def _foreign(self) -> tuple[float, ...]:
+        """Return the bounds of the artifact's that eager does not have."""
+        known = [near.bound for near, _ in self._eager.nearest.values() if near.bound is not None]
+        finite = filter(math.isfinite, self._bounds)
+        return tuple(bound for bound in finite if not _among(bound, known))[:MOST_BOUNDS]
+
+    def _is_lost(self, key: Key) -> bool:
+        """Return True if the artifact does not have a bound of eager's."""
+        near, _ = self._eager.nearest[key]
+        return near.bound is not None and not _among(near.bound, self._bounds)
+
+    def _pursue(
+        self, side: _Side, keys: Sequence[Key], most: int, *, exactly: bool = False
+    ) -> None:
+        most += side.calls
+        for key in keys:
+            for _ in self._towards(side, key, exactly=exactly):
+                if side.calls >= most:
+                    return
+
+    def _towards(self, side: _Side, key: Key, *, exactly: bool) -> Iterator[None]:
+        """Move the nearest call beyond a threshold; ``exactly``: about as far as it should be."""
+        for beyond in self._distances(side, key):
+            tried: list[Recipe] = []
+            for _ in range(STEPS):
+                near, base = side.nearest[key]
+                there = not exactly or 0.5 * beyond <= -near.missing <= 1.5 * beyond
+                if base in tried or (near.met and there):
+                    break
+                tried.append(base)
+                for recipe in self._moved(side, key, beyond):
+                    self._try(side, recipe)
+                    yield
+
+    def _moved(self, side: _Side, key: Key, beyond: float) -> Iterator[Recipe]:
+        """Yield calls nearer to a threshold than the nearest one."""
+        near, base = side.nearest[key]
+        call = build(self._spec, base)
+        side.calls += 1
+        probe = side.runs.probe(call, key) if call is not None else None
+        if probe is None:
+            return
+        moved = moves.against(self._spec, base, probe.gradients, near.missing + beyond)
+        if moved is not None:
+            yield moved
+            if side.nearest[key][0].missing > near.missing / 2:
+                # The range of the inputs stopped it.
+                corner = moves.cornered(self._spec, base, probe.gradients)
+                if corner is not None:
+                    yield corner
+        else:
+            written = (
+                moves.placed(self._spec, base, probe),
+                moves.written(self._spec, base, probe, True),
+            )
+            yield from itertools.islice(itertools.chain(*written), 2 * WRITTEN)
+
+    def _distances(self, side: _Side, key: Key) -> Sequence[float]:
+        """Return how far beyond a threshold a call is to be, one after the other."""
+        near, _ = side.nearest[key]
+        if near.bound is None or key[2].startswith("at"):
+            return (0.0,)
+        other = self._artifact if side is self._eager else self._eager
+        there = other.nearest.get(key) if other is not None else None
+        others = [there[0].bound] if there is not None else side.runs.bounds
+        gaps = [bound - near.bound for bound in others if bound is not None]
+        between = [abs(gap) / 2 for gap in gaps if gap and (gap > 0) == key[2].startswith("above")]
+        if between:
+            return (min(between),)  # half way to the other side's bound
+        if 0 < abs(near.bound) <= LARGEST_EPSILON:
+            return (abs(near.bound) / 2,)
+        return tuple(part * max(near.scale, abs(near.bound)) for part in BEYOND)
+
+    def _try(self, side: _Side, recipe: Recipe) -> None:
+        """Run a call on one side; keep it if it is the first to meet a threshold."""
+        if not within_memory(self._spec, recipe.sizes):
+            return
+        self._before_call(recipe)
+        call = build(self._spec, recipe)
+        side.calls += 1
+        found = side.runs.run(call) if call is not None else None
+        if found is not None and side.learn(recipe, found) and recipe not in self._found:
+            self._found.append(recipe)
+
+
+def _among(bound: float, others: Iterable[float]) -> bool:
+    """Return True if a bound is one of these, rounded to another precision perhaps."""
+    return any(math.isclose(bound, other, rel_tol=SAME, abs_tol=SAME) for other in others)

@@ -1,0 +1,159 @@
+"""Run eager or an artifact, and record how near each of its operators came to a threshold.
+
+Separate from ``observed``, which records conditions in Python code of eager alone: here the two
+sides are run alike, and what one has and the other has not is what the search aims at.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_torchexport import torch_private
+from pytest_torchexport.explore.probe import Differentiable, Probe, frozen_parameters
+from pytest_torchexport.explore.provenance import Compared
+from pytest_torchexport.explore.thresholds import RULES, Operation, Threshold, beyond
+from pytest_torchexport.inputs.pytrees import leaves_of
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded
+from pytest_torchexport.outcomes.observe import Returned, observe, seed_everything
+from pytest_torchexport.outcomes.operators import dispatched, name_of
+
+# An operator's name, its number among those of its name, and the part of its threshold.
+Key = tuple[str, int, str]
+
+
+@dataclass(frozen=True)
+class Near:
+    """The distance of a call from a threshold: see ``Threshold``."""
+
+    missing: float
+    met: bool
+    scale: float
+    bound: float | None
+
+    @property
+    def relative(self) -> float:
+        """Return the distance in parts of the operand's scale."""
+        return abs(self.missing) / max(self.scale, abs(self.bound or 0.0), 1e-30)
+
+    def rank(self) -> tuple[bool, float]:
+        """Return what is smaller for a call that met the threshold, and for one nearer to it."""
+        return not self.met, abs(self.missing)
+
+
+@dataclass
+class _Recorder:
+    """Handle each operator of one run.
+
+    ``bounds`` are further thresholds, of every operand. ``wanted`` is the one to differentiate.
+    """
+
+    bounds: Sequence[float]
+    wanted: Key | None = None
+    found: dict[Key, Near] = field(default_factory=dict)
+    edges: list[tuple[Any, Tensor]] = field(default_factory=list)
+    pulled: Threshold | None = None
+    _counts: Counter[str] = field(default_factory=Counter)
+
+    def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Look at the operands, and run the operator."""
+        if torch_private.is_operator(func) and args:
+            name = name_of(func)
+            number = self._counts[name]
+            self._counts[name] += 1
+            # Before the operator: it may write to its operand.
+            if name in RULES:
+                for threshold in RULES[name](Operation(func, args, kwargs)):
+                    self._saw((name, number, threshold.part), threshold)
+            self._compare(f"operand of {name}", number, args[0])
+        return func(*args, **kwargs)
+
+    def returned(self, value: Any) -> None:
+        """Look at what the side returned."""
+        for number, leaf in enumerate(leaves_of(value)):
+            self._compare("output", number, leaf)
+
+    def _compare(self, name: str, number: int, operand: Any) -> None:
+        """Compare an operand with the further bounds."""
+        for threshold in beyond(operand, self.bounds):
+            self._saw((name, number, threshold.part), threshold)
+
+    def _saw(self, key: Key, threshold: Threshold) -> None:
+        self.found[key] = Near(threshold.missing, threshold.met, threshold.scale, threshold.bound)
+        if key == self.wanted:
+            self.pulled = threshold
+            self.edges = [
+                (torch.autograd.graph.get_gradient_edge(operand), pull.to(operand.dtype))
+                for operand, pull in threshold.pull()
+                if operand.requires_grad
+            ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorRuns:
+    """One side, eager or the artifact, whose operators are recorded.
+
+    ``fresh`` returns the callable in its state before a call, ``done`` is called after it.
+    ``bounds`` are numbers with which every operand and every output is compared besides.
+    """
+
+    fresh: Callable[[], Callable[..., Any]]
+    done: Callable[[], object]
+    seed: int
+    bounds: tuple[float, ...] = ()
+
+    def run(self, call: Call) -> Mapping[Key, Near] | None:
+        """Return how near the call came to each threshold; None if it raises."""
+        recorder = _Recorder(self.bounds)
+
+        def recorded(go: Callable[[], Any]) -> Any:
+            with dispatched(recorder.operator):
+                return go()
+
+        outcome = observe(self.fresh(), call, seed=self.seed, run=recorded)
+        self.done()
+        if not isinstance(outcome, Returned):
+            return None
+        recorder.returned(outcome.value)
+        return recorder.found
+
+    def probe(self, call: Call, wanted: Key) -> Probe | None:
+        """Return the state of a call at a threshold, with the way to it; None if not reached."""
+        recorder = _Recorder(self.bounds, wanted)
+        function = self.fresh()
+        seed_everything(self.seed)
+        with torch.enable_grad(), _without_parameters(function):
+            inputs = Differentiable(call)
+            own = inputs.call
+            try:
+                with dispatched(recorder.operator):
+                    recorder.returned(function(*own.args, **own.kwargs))
+            except TimeLimitExceeded:
+                raise
+            except Exception:  # noqa: S110  # ``run`` shows what the side does
+                pass
+            finally:
+                self.done()
+        threshold = recorder.pulled
+        if threshold is None:
+            return None
+        gradients = inputs.gradients(*zip(*recorder.edges, strict=True)) if recorder.edges else {}
+        return Probe(
+            missing=threshold.missing,
+            gradients={index: -gradient for index, gradient in gradients.items()},
+            earlier=(),
+            provenance=Compared("==", threshold.operand, threshold.other),
+            inputs=inputs.inputs,
+        )
+
+
+def _without_parameters(function: Any) -> AbstractContextManager[None]:
+    module = getattr(function, "__self__", getattr(function, "module", function))
+    return frozen_parameters(module if isinstance(module, torch.nn.Module) else None)

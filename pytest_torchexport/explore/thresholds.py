@@ -1,0 +1,361 @@
+"""Find the thresholds inside torch's operators: the values at which one computes something else.
+
+``clamp`` has bounds, ``round`` has half points, ``argmax`` has ties, a division has zero. An
+exporter or a runtime may have another bound there, or none, and random numbers seldom meet the few
+calls on which that shows. Separate from the conditions of Python code (``conditions``): these are
+decided element by element, and every path through the code has both sides of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_torchexport.inputs.pytrees import is_plain
+from pytest_torchexport.outcomes.operators import argument_of
+
+# Operands with more elements are not looked at: it would cost more than the operator.
+MOST_ELEMENTS = 2**18
+# A denominator or a norm below this part of its tensor's largest element is next to zero.
+TINY = 1e-6
+# A constant up to this that is added to a tensor is there for the case that the tensor is zero.
+LARGEST_EPSILON = 1e-2
+# A tensor of up to so many elements may be a table of bounds.
+TABLE = 8
+# From here on a sigmoid or a tanh is 0 or 1 in float32.
+SATURATED = {"sigmoid": 17.0, "tanh": 9.1, "log_sigmoid_forward": 17.0}
+SIDES = ("above", "below")
+AT = ("at",)
+
+# Tensors, each with the direction in which its elements are to move.
+Pull = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold:
+    """One threshold of one operator, and the element that is nearest to it or beyond.
+
+    ``part`` names it among those of its operator, and ``bound`` is its value, or None if it is no
+    constant. ``missing`` is how far the element is from it, in the units of the operand, negative
+    beyond it; ``met`` is True if the call has an element there. ``pull`` returns the operands with
+    the directions that take the element there. ``operand`` is compared with ``other``, and
+    ``scale`` is its largest absolute value.
+    """
+
+    part: str
+    bound: float | None
+    missing: float
+    met: bool
+    scale: float
+    pull: Callable[[], Pull]
+    operand: Tensor
+    other: Any = None
+
+
+def beyond(operand: Any, bounds: Sequence[float]) -> Iterator[Threshold]:
+    """Yield both sides of each number for the elements of a tensor of floats."""
+    if bounds and _is_float(operand):
+        for bound in bounds:
+            yield from _named(f"{bound:g}", _against(operand, bound, SIDES))
+
+
+def _usable(value: Any) -> bool:
+    """Return True for a dense tensor of real numbers, of which there are some and not too many."""
+    return is_plain(value) and not value.is_complex() and 0 < value.numel() <= MOST_ELEMENTS
+
+
+def _is_float(value: Any) -> bool:
+    return _usable(value) and bool(value.is_floating_point())
+
+
+def _numbers(value: Tensor) -> Tensor:
+    """Return floats that can be subtracted without loss."""
+    return value if value.dtype in (torch.float32, torch.float64) else value.double()
+
+
+def _largest(numbers: Tensor) -> float:
+    return float(numbers.abs().nan_to_num(0.0, 0.0, 0.0).max())
+
+
+def _named(name: str, found: Iterator[Threshold]) -> Iterator[Threshold]:
+    for item in found:
+        yield dataclasses.replace(item, part=f"{item.part} {name}")
+
+
+def _against(
+    operand: Any, bound: Any, parts: Sequence[str], *, fixed: bool = False
+) -> Iterator[Threshold]:
+    """Yield the thresholds ``above``, ``below`` and ``at`` a bound, those in ``parts``.
+
+    ``bound`` is a number, or a tensor that broadcasts with the operand; ``fixed`` if it is one that
+    does not move with the input.
+    """
+    if not _usable(operand) or not (isinstance(bound, (int, float)) or _usable(bound)):
+        return
+    if isinstance(bound, Tensor) and bound.numel() <= TABLE and not fixed:
+        # A table of bounds, each of which the other side may have rounded.
+        for number, value in enumerate(bound.reshape(-1).tolist()):
+            yield from _named(f"[{number}]", _against(operand, value, parts))
+    numbers = _numbers(operand)
+    apart = numbers - (_numbers(bound) if isinstance(bound, Tensor) else bound)
+    finite = apart.isfinite()
+    if apart.numel() > MOST_ELEMENTS or not bool(finite.any()):
+        return
+    for part in parts:
+        far = {"above": -apart, "below": apart}.get(part, apart.abs())
+        flat = far.masked_fill(~finite, math.inf).reshape(-1)
+        index = int(flat.argmin())
+        missing = float(flat[index])
+        up = part == "above" or (part == "at" and float(apart.reshape(-1)[index]) < 0)
+
+        def pull(index: int = index, up: bool = up) -> Pull:
+            way = torch.zeros(apart.numel(), dtype=torch.float64)
+            way[index] = 1.0 if up else -1.0
+            way = way.reshape(apart.shape)
+            moves = isinstance(bound, Tensor) and not fixed
+            other = [(bound, -way.sum_to_size(bound.shape))] if moves else []
+            return [(operand, way.sum_to_size(operand.shape)), *other]
+
+        yield Threshold(
+            part=part,
+            bound=None if isinstance(bound, Tensor) else float(bound),
+            missing=missing,
+            met=missing <= 0 if part == "at" else missing < 0,
+            scale=_largest(numbers),
+            pull=pull,
+            operand=operand,
+            other=bound,
+        )
+
+
+# -- the operators ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operator and its arguments."""
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    @property
+    def operand(self) -> Any:
+        """The first argument."""
+        return self.args[0]
+
+    def argument(self, name: str) -> Any:
+        """Return the argument of this name, or its default."""
+        return argument_of(self.func, self.args, self.kwargs, name)
+
+
+Rule = Callable[[Operation], Iterator[Threshold]]
+
+
+def _compared(op: Operation) -> Iterator[Threshold]:
+    yield from _against(op.operand, op.argument("other"), SIDES + AT)
+
+
+def _pairwise(op: Operation) -> Iterator[Threshold]:
+    yield from _against(op.operand, op.argument("other"), SIDES)
+
+
+def _bounds(*bounds: float, parts: Sequence[str] = SIDES) -> Rule:
+    """Return the rule of an operator with these bounds."""
+
+    def rule(op: Operation) -> Iterator[Threshold]:
+        for bound in bounds:
+            yield from _named(f"{bound:g}", _against(op.operand, bound, parts))
+
+    return rule
+
+
+def _arguments(*names: str, mirrored: bool = False) -> Rule:
+    """Return the rule of an operator whose bounds are its arguments; ``mirrored``: and negated."""
+
+    def rule(op: Operation) -> Iterator[Threshold]:
+        for name in names:
+            bound = op.argument(name)
+            yield from _named(name, _against(op.operand, bound, SIDES))
+            if mirrored:
+                yield from _named(f"-{name}", _against(op.operand, -bound, SIDES))
+
+    return rule
+
+
+def _softplus(op: Operation) -> Iterator[Threshold]:
+    if op.argument("beta"):
+        yield from _against(op.operand, op.argument("threshold") / op.argument("beta"), SIDES)
+
+
+def _half_points(op: Operation) -> Iterator[Threshold]:
+    if _is_float(op.operand):
+        half = _numbers(op.operand).floor() + 0.5
+        yield from _against(op.operand, half, AT, fixed=True)
+
+
+def _integers(op: Operation) -> Iterator[Threshold]:
+    if _is_float(op.operand):
+        yield from _against(op.operand, _numbers(op.operand).round(), AT, fixed=True)
+        yield from _against(op.operand, 0.0, ("below",))
+
+
+def _divided(op: Operation) -> Iterator[Threshold]:
+    divisor = op.argument("other")
+    yield from _next_to_zero(divisor)
+    whole = not str(op.func).startswith("aten.div") or op.argument("rounding_mode") is not None
+    if whole and _usable(op.operand) and (isinstance(divisor, (int, float)) or _usable(divisor)):
+        by = _numbers(divisor) if isinstance(divisor, Tensor) else divisor
+        multiples = (_numbers(op.operand) / by).nan_to_num(0.0, 0.0, 0.0).round() * by
+        yield from _against(op.operand, multiples, AT, fixed=True)
+        yield from _against(op.operand, 0.0, ("below",))
+
+
+def _next_to_zero(operand: Any) -> Iterator[Threshold]:
+    if _is_float(operand):
+        for found in _against(operand, 0.0, AT):
+            near = TINY * found.scale
+            yield found
+            yield dataclasses.replace(
+                found,
+                part="next to 0",
+                bound=None,
+                missing=found.missing - near,
+                met=found.missing <= near,
+            )
+
+
+def _at_zero(op: Operation) -> Iterator[Threshold]:
+    yield from _next_to_zero(op.operand)
+
+
+def _added(op: Operation) -> Iterator[Threshold]:
+    epsilon = op.argument("other")
+    if isinstance(epsilon, float) and 0 < abs(epsilon) <= LARGEST_EPSILON:
+        yield from _named("epsilon", _against(op.operand, abs(epsilon), ("below",)))
+
+
+def _exponential(op: Operation) -> Iterator[Threshold]:
+    if _is_float(op.operand):
+        limits = torch.finfo(op.operand.dtype)
+        yield from _named("overflow", _against(op.operand, math.log(limits.max), ("above",)))
+        yield from _named("underflow", _against(op.operand, math.log(limits.tiny), ("below",)))
+
+
+def _tied(op: Operation) -> Iterator[Threshold]:
+    """Yield the tie of the first two elements of the row that is nearest to having one."""
+    tensor, dim = op.operand, op.argument("dim")
+    if not _usable(tensor) or not tensor.dim() or tensor.dtype == torch.bool:
+        return
+    along = dim if isinstance(dim, int) else None
+    rows = _numbers(tensor)
+    rows = rows.reshape(1, -1) if along is None else rows.movedim(along, -1)
+    if rows.shape[-1] < 2:
+        return
+    smallest = "min" in str(op.func)
+    first = rows.topk(2, dim=-1, largest=not smallest)
+    gaps = (first.values[..., 0] - first.values[..., 1]).abs().nan_to_num(math.inf).reshape(-1)
+    row = int(gaps.argmin())
+
+    def pull() -> Pull:
+        way = torch.zeros(rows.numel(), dtype=torch.float64).reshape(-1, rows.shape[-1])
+        ahead, behind = first.indices.reshape(-1, 2)[row].tolist()
+        way[row, ahead], way[row, behind] = (1.0, -1.0) if smallest else (-1.0, 1.0)
+        way = way.reshape(rows.shape)
+        way = way if along is None else way.movedim(-1, along)
+        return [(tensor, way.reshape(tensor.shape))]
+
+    missing = float(gaps[row])
+    yield Threshold(
+        part="tied",
+        bound=None,
+        missing=missing,
+        met=missing == 0,
+        scale=_largest(rows),
+        pull=pull,
+        operand=tensor,
+    )
+
+
+def _normalized(op: Operation) -> Iterator[Threshold]:
+    """Yield the row that is nearest to being constant, so that epsilon decides."""
+    tensor, group = op.operand, op.argument("group")
+    if not _is_float(tensor):
+        return
+    rows = (
+        _numbers(tensor).reshape(tensor.shape[0], group, -1)
+        if group is not None
+        else _numbers(tensor).flatten(tensor.dim() - len(op.argument("normalized_shape")))
+    )
+    centered = rows - rows.mean(-1, keepdim=True)
+    deviations = centered.square().mean(-1).sqrt().reshape(-1)
+    row = int(deviations.argmin())
+    own = float(deviations[row])
+
+    def pull() -> Pull:
+        way = torch.zeros(rows.numel(), dtype=torch.float64).reshape(-1, rows.shape[-1])
+        if own:
+            nearest = centered.reshape(-1, rows.shape[-1])[row].double()
+            way[row] = -nearest / (own * rows.shape[-1])
+        return [(tensor, way.reshape(tensor.shape))]
+
+    missing = own - math.sqrt(op.argument("eps"))
+    yield Threshold(
+        part="constant",
+        bound=None,
+        missing=missing,
+        met=missing < 0,
+        scale=_largest(rows),
+        pull=pull,
+        operand=tensor,
+    )
+
+
+def _cast(op: Operation) -> Iterator[Threshold]:
+    dtype = op.argument("dtype")
+    if not isinstance(dtype, torch.dtype) or not _is_float(op.operand) or dtype.is_complex:
+        return
+    if not dtype.is_floating_point and dtype != torch.bool:
+        yield from _integers(op)
+    elif dtype.itemsize < op.operand.dtype.itemsize:
+        largest = torch.finfo(dtype).max
+        yield from _named("overflow", _against(op.operand, largest, ("above",)))
+        yield from _named("overflow", _against(op.operand, -largest, ("below",)))
+
+
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(("gt", "ge", "lt", "le", "eq", "ne"), _compared),
+    **dict.fromkeys(("clamp", "clip"), _arguments("min", "max")),
+    "clamp_min": _arguments("min"),
+    "clamp_max": _arguments("max"),
+    **dict.fromkeys(("maximum", "minimum", "fmax", "fmin"), _pairwise),
+    **dict.fromkeys(("relu", "leaky_relu", "elu", "prelu"), _bounds(0.0)),
+    **dict.fromkeys(("sign", "sgn", "heaviside"), _bounds(0.0, parts=SIDES + AT)),
+    **dict.fromkeys(("hardswish", "hardsigmoid"), _bounds(3.0, -3.0)),
+    **{name: _bounds(bound, -bound) for name, bound in SATURATED.items()},
+    "hardtanh": _arguments("min_val", "max_val"),
+    "threshold": _arguments("threshold"),
+    **dict.fromkeys(("hardshrink", "softshrink"), _arguments("lambd", mirrored=True)),
+    "softplus": _softplus,
+    "round": _half_points,
+    **dict.fromkeys(("floor", "ceil", "trunc", "frac"), _integers),
+    **dict.fromkeys(("div", "remainder", "fmod", "floor_divide"), _divided),
+    **dict.fromkeys(("sqrt", "rsqrt", "log", "log2", "log10", "reciprocal"), _at_zero),
+    **dict.fromkeys(("log1p", "expm1"), _at_zero),
+    **dict.fromkeys(("exp", "sinh", "cosh"), _exponential),
+    "add": _added,
+    **dict.fromkeys(("argmax", "argmin", "max", "min", "topk", "sort"), _tied),
+    **dict.fromkeys(("kthvalue", "median", "mode"), _tied),
+    **dict.fromkeys(("native_layer_norm", "native_group_norm"), _normalized),
+    "_to_copy": _cast,
+}
+# Operators whose bounds are numbers in the code: an exporter writes them into the file.
+STATED = frozenset(
+    ["gt", "ge", "lt", "le", "eq", "ne", "clamp", "clamp_min", "clamp_max", "hardtanh", "threshold"]
+)

@@ -1,0 +1,101 @@
+"""scripts/verdicts.py: dumps of the same verdicts compare as equal, and a changed one is told."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import zoo
+from torch import nn
+
+from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.verdict import Verdict
+
+ROOT = Path(__file__).parents[1]
+PASSED = Verdict(
+    subject="Net",
+    target="trace",
+    device="cpu",
+    status="passed",
+    seconds={"parity": 1.0},
+    where=SourceLine("net.py", 3, "x = x + 1"),
+)
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # for all of its process
+    import verdicts
+
+    return verdicts
+
+
+@pytest.fixture
+def compare(script, monkeypatch, tmp_path, capsys):
+    """Dump verdicts twice, and compare the files. Returns the exit status and what is printed."""
+
+    def run(before, after, *arguments):
+        paths = [tmp_path / "before.jsonl", tmp_path / "after.jsonl"]
+        for path, verdict in zip(paths, (before, after), strict=True):
+            script.dump(path, {"zoo/net/trace": lambda found=verdict: found}, "1/1")
+        monkeypatch.setattr(sys, "argv", ["verdicts.py", "compare", *map(str, paths), *arguments])
+        return script.main(), capsys.readouterr().out
+
+    return run
+
+
+def test_verdicts_that_differ_in_their_time_alone_are_equal(compare):
+    status, printed = compare(PASSED, replace(PASSED, seconds={"parity": 9.0}, max_error=1e-7))
+    assert (status, printed) == (0, "\n1 items in both, 0 differences\n")
+
+
+def test_a_verdict_that_changed_is_told_with_its_fields(compare):
+    status, printed = compare(PASSED, replace(PASSED, status="failed", where=None))
+    assert status == 1
+    assert "zoo/net/trace  status\n    - passed\n    + failed" in printed
+    assert "zoo/net/trace  where\n    - net.py:3  x = x + 1\n    + \n" in printed
+
+
+def test_fields_that_are_not_asked_for_do_not_count(compare):
+    status, printed = compare(PASSED, replace(PASSED, where=None), "--fields", "status")
+    assert (status, printed) == (0, "\n1 items in both, 0 differences\n")
+
+
+def test_a_dump_goes_on_where_it_ended_and_keeps_to_its_shard(script, tmp_path):
+    made = []
+
+    def raises():
+        made.append("c")
+        raise ValueError("cannot be checked")
+
+    checks = {"a": lambda: made.append("a"), "b": lambda: made.append("b"), "c": raises}
+    path = tmp_path / "verdicts.jsonl"
+    path.write_text('["a", {"status": "passed"}]\n')
+    script.dump(path, checks, "1/2")
+    assert made == ["c"]
+    assert script.read(path) == {
+        "a": {"status": "passed"},
+        "c": {"error": "ValueError: cannot be checked"},
+    }
+
+
+def test_models_that_a_trace_freezes_can_be_chosen(script):
+    frozen = [row.name for row in zoo.ZOO if row.expect["trace"] == zoo.BRANCH]
+    assert frozen
+    items = {f"zoo/{name}/{target}" for name in frozen for target in zoo.TARGETS}
+    assert script.items(frozen=True).keys() == items
+
+
+def test_a_slowed_call_waits_once_for_all_modules_inside(script, monkeypatch):
+    waits = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    net = nn.Sequential(nn.ReLU(), nn.ReLU())
+    with script.slowed(0.25):
+        net(torch.ones(2))
+    net(torch.ones(2))
+    assert waits == [0.25]

@@ -1,0 +1,144 @@
+"""explore/thresholds.py and explore/operator_run.py: how near a call came to each threshold, and the way there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from pytest_torchexport.explore.operator_run import OperatorRuns
+from pytest_torchexport.explore.thresholds import RULES
+from pytest_torchexport.inputs.spec import Call
+
+X = torch.tensor([[0.3, -0.7, 1.9], [2.2, -1.1, 0.6]])
+
+
+def layer_norm(x):
+    return F.layer_norm(x, (3,))
+
+
+def group_norm(x):
+    return F.group_norm(x, 1)
+
+
+# Per operator: a function that uses it, and its thresholds on X with what is missing (None: met).
+CASES = {
+    "gt": (lambda x: x > 2.5, {"above": 0.3, "below": None, "at": 0.3}),
+    "ge": (lambda x: x >= 0.3, {"above": None, "below": None, "at": None}),
+    "lt": (lambda x: x < -2, {"above": None, "below": 0.9, "at": 0.9}),
+    "le": (lambda x: x <= 2.2, {"above": 0.0, "below": None, "at": None}),
+    "eq": (lambda x: x == 1.5, {"above": None, "below": None, "at": 0.4}),
+    "ne": (lambda x: x != x.flip(1), {"above": None, "below": None, "at": None}),
+    "clamp": (
+        lambda x: x.clamp(-2, 3),
+        {"above min": None, "below min": 0.9, "above max": 0.8, "below max": None},
+    ),
+    "clamp_min": (lambda x: x.clamp_min(-2), {"above min": None, "below min": 0.9}),
+    "clamp_max": (lambda x: x.clamp_max(3), {"above max": 0.8, "below max": None}),
+    "maximum": (lambda x: torch.maximum(x, x + 1), {"above": 1.0, "below": None}),
+    "minimum": (lambda x: torch.minimum(x, x[:1] * 9), {"above": None, "below": None}),
+    "fmax": (lambda x: torch.fmax(x, x - 1), {"above": None, "below": 1.0}),
+    "fmin": (lambda x: torch.fmin(x, x - 1), {"above": None, "below": 1.0}),
+    "relu": (torch.relu, {"above 0": None, "below 0": None}),
+    "leaky_relu": (F.leaky_relu, {"above 0": None, "below 0": None}),
+    "elu": (F.elu, {"above 0": None, "below 0": None}),
+    "sign": (torch.sign, {"above 0": None, "below 0": None, "at 0": 0.3}),
+    "hardswish": (
+        F.hardswish,
+        {"above 3": 0.8, "below 3": None, "above -3": None, "below -3": 1.9},
+    ),
+    "sigmoid": (
+        torch.sigmoid,
+        {"above 17": 14.8, "below 17": None, "above -17": None, "below -17": 15.9},
+    ),
+    "hardtanh": (
+        lambda x: F.hardtanh(x, -1.5, 6),
+        {
+            "above min_val": None,
+            "below min_val": 0.4,
+            "above max_val": 3.8,
+            "below max_val": None,
+        },
+    ),
+    "threshold": (
+        lambda x: F.threshold(x, 2.5, 0),
+        {"above threshold": 0.3, "below threshold": None},
+    ),
+    "softshrink": (
+        lambda x: F.softshrink(x, 2.5),
+        {"above lambd": 0.3, "below lambd": None, "above -lambd": None, "below -lambd": 1.4},
+    ),
+    "softplus": (lambda x: F.softplus(x, 2), {"above": 7.8, "below": None}),
+    "round": (torch.round, {"at": 0.1}),
+    "floor": (torch.floor, {"at": 0.1, "below": None}),
+    "trunc": (lambda x: x.abs().trunc(), {"at": 0.1, "below": 0.3}),
+    "div": (lambda x: torch.ones(()) / x, {"at": 0.3, "next to 0": 0.3}),
+    "remainder": (lambda x: x % 2, {"at": 0.1, "below": None}),
+    "sqrt": (lambda x: x.abs().sqrt(), {"at": 0.3, "next to 0": 0.3}),
+    "exp": (torch.exp, {"above overflow": 86.5228, "below underflow": 86.2365}),
+    "add": (lambda x: x.abs() + 1e-3, {"below epsilon": 0.299}),
+    "argmax": (lambda x: x.argmax(1), {"tied": 1.6}),
+    "min": (lambda x: x.min(1).values, {"tied": 1.0}),
+    "topk": (lambda x: x.topk(2, 0).values, {"tied": 0.4}),
+    "native_layer_norm": (layer_norm, {"constant": 1.0677}),
+    "native_group_norm": (group_norm, {"constant": 1.0677}),
+    "_to_copy": (
+        lambda x: (x.half(), x.int()),
+        {"above overflow": 65501.8, "below overflow": 65502.9, "at": 0.1, "below": None},
+    ),
+}
+
+
+def runs(function):
+    return OperatorRuns(fresh=lambda: function, done=lambda: None, seed=0)
+
+
+def near(function, x=X):
+    return runs(function).run(Call((x,)))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_missing_to_each_threshold_of_an_operator(name):
+    function, wanted = CASES[name]
+    found = {
+        key[2]: item for key, item in near(function).items() if key[0] == name and "[" not in key[2]
+    }
+    assert {part: None if item.met else pytest.approx(item.missing, abs=1e-2)
+            for part, item in found.items()} == wanted  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_gradient_leads_to_each_threshold(name):
+    function, _ = CASES[name]
+    for key, before in near(function).items():
+        if before.met or "[" in key[2] or "overflow" in key[2] or "underflow" in key[2]:
+            continue
+        probe = runs(function).probe(Call((X,)), key)
+        gradient = probe.gradients[0].double()
+        square = gradient.square().sum()
+        if not square:  # maximum of x and x + 1: nothing leads there
+            assert name in ("maximum", "fmax", "fmin")
+            continue
+        moved = (X.double() - before.missing / square * gradient).float()
+        assert near(function, moved)[key].missing == pytest.approx(0.0, abs=1e-5), key
+
+
+def test_every_operator_with_a_rule_is_one_of_torchs():
+    assert [name for name in RULES if not hasattr(torch.ops.aten, name)] == []
+
+
+def test_a_call_that_raises_shows_nothing():
+    assert near(lambda x: x.clamp(0, 1) @ x) is None
+
+
+@pytest.mark.parametrize(
+    "x", [torch.empty(0, 3), torch.full((2, 3), torch.nan), X.to(torch.cfloat)]
+)
+def test_operands_without_numbers_have_no_threshold(x):
+    assert near(lambda x: x == 1, x) == {}
+
+
+def test_each_number_of_a_table_is_a_bound():
+    found = near(lambda x: x > torch.tensor([0.0, 2.5, 3.0]))
+    bounds = {key[2]: item.bound for key, item in found.items() if "above [" in key[2]}
+    assert bounds == {"above [0]": 0.0, "above [1]": 2.5, "above [2]": 3.0}

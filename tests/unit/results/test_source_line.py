@@ -1,0 +1,36 @@
+"""results/source_line.py: whose a file is."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from pytest_torchexport.results.source_line import is_users
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder of the user's that is on the path, into which pip also installed a library."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    record = tmp_path / "einlib-0.4.dist-info" / "RECORD"
+    record.parent.mkdir()
+    record.write_text("einlib/__init__.py,sha256=47DE,0\neinlib/api.py,,\nonefile.py,,\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["einlib/_src/api.py", "onefile.py"])
+def test_a_file_that_was_installed_is_a_librarys_wherever_it_lies(folder, name):
+    assert not is_users(str(folder / name))
+
+
+@pytest.mark.parametrize("name", ["net.py", "einlib.py", "package/einlib/api.py"])
+def test_a_file_beside_an_installed_library_is_the_users(folder, name):
+    assert is_users(str(folder / name))
+
+
+@pytest.mark.parametrize(
+    "path", ["<string>", "/x/site-packages/timm/layers.py", "/usr/lib/python3.11/random.py"]
+)
+def test_no_file_and_a_file_of_the_interpreter_are_not_the_users(path):
+    assert not is_users(path)
