@@ -422,6 +422,49 @@ def explore(runs: int) -> Iterator[Row]:
         yield f"search, {name}", figure, "<= 5 s"
 
 
+def search(runs: int) -> Iterator[Row]:
+    """Give the search for thresholds of operators as a share of passing items, default settings.
+
+    Every model runs once: the figure is a median over models, and the largest share.
+    """
+    from models import MODELS, build
+
+    from pytest_torchexport import check_export
+    from pytest_torchexport.checks import parity
+
+    sys.path.insert(0, str(ROOT / "tests"))
+    import zoo
+
+    def share(row: Callable[[], tuple], target: str) -> float | None:
+        module, args, kwargs, options = row()
+        with Clock({"search": (parity, "_search")}) as clock:
+            start = time.perf_counter()
+            verdict = check_export(module, args, kwargs, target=target, **options)
+            whole = time.perf_counter() - start
+        return clock.seconds["search"] / whole if verdict.status == "passed" else None
+
+    def of_model(name: str) -> tuple:
+        module, x = build(name)
+        return module, (x,), {}, {}
+
+    def of_row(row: zoo.Row) -> tuple:
+        args, kwargs = row.example()
+        return row.build(), args, kwargs, row.options
+
+    healthy = [row for row in zoo.ZOO if set(row.expect.values()) == {None}]
+    for what, subjects in (
+        (f"{len(MODELS)} models", [functools.partial(of_model, name) for name in MODELS]),
+        (
+            "every 10th healthy row of the zoo",
+            [functools.partial(of_row, r) for r in healthy[::10]],
+        ),
+    ):
+        for target in ("trace", "export", "onnx"):
+            shares = [found for row in subjects if (found := share(row, target)) is not None]
+            figure = f"median {statistics.median(shares):.1%}, most {max(shares):.1%}"
+            yield f"search / item, {what}, {target}", figure, "<= 15 %"
+
+
 def unconditional(runs: int) -> Iterator[Row]:
     """Compare an item with the control_flow check to one without, on models without conditions."""
     from models import MODELS, build
@@ -593,6 +636,7 @@ ROWS = {
     "shares": shares,
     "observing": observing,
     "explore": explore,
+    "search": search,
     "unconditional": unconditional,
     "round_trip": round_trip,
     "isolation": isolation,

@@ -109,7 +109,12 @@ def _every(case: Case) -> None:
     if case.plan.checks("parity"):
         _draw(case)
         if not case.log.failed:
-            _explicit(case, "searched", searched(case), repeats=1)
+            _search(case)
+
+
+def _search(case: Case) -> None:
+    """Run the calls that reach thresholds of operators."""
+    _explicit(case, "searched", searched(case), repeats=1)
 
 
 def _raise_for_the_example(case: Case) -> NoReturn:
