@@ -8,6 +8,7 @@ from importlib import metadata
 from xml.etree import ElementTree as ET
 
 import pytest
+from slow import slow
 
 SUITE = """
 @pytest.mark.torchexport('mirror', 'liar', 'picky')
@@ -287,7 +288,9 @@ def test_third(x): Net()(x)
 """
 
 
-@pytest.mark.parametrize("signal", ["SIGTERM", "SIGKILL", "SIGINT"])
+@pytest.mark.parametrize(
+    "signal", ["SIGKILL", *(pytest.param(s, marks=slow) for s in ("SIGTERM", "SIGINT"))]
+)
 def test_a_run_that_is_killed_keeps_its_verdicts_and_is_not_complete(
     suite, run_apart, pytester, signal
 ):

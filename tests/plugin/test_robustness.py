@@ -179,6 +179,7 @@ def test_outputs_that_say_nothing_are_a_warning_and_red_under_strict(suite, run)
     strict.stdout.fnmatch_lines(["Ineffective: *", "*output does not depend on the input"])
 
 
+@slow
 def test_a_healthy_module_passes_every_target_with_warnings_as_errors(pytester, suite, run_apart):
     # The category of torch.jit's warning differs between versions of torch: here it has each.
     pytester.makeconftest(

@@ -80,6 +80,7 @@ def test_rotary_embeddings_that_grow_beyond_the_trained_length(transformers):
     assert "if seq_len > max_seq_len_cached" in verdict.where.text
 
 
+@slow
 def test_a_scan_written_as_a_loop_is_frozen_at_its_length(transformers):
     config = transformers.MambaConfig(
         vocab_size=32,
@@ -95,6 +96,7 @@ def test_a_scan_written_as_a_loop_is_frozen_at_its_length(transformers):
     assert "for index in range(seq_len)" in verdict.where.text
 
 
+@slow
 def test_position_embeddings_that_are_resampled_for_other_sizes(timm):
     """The verdict names the branch on the number of tokens, not one that runs only on its side."""
     model = timm.create_model(

@@ -16,6 +16,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+from slow import slow
 from torch import nn
 from versions import CALL_DEPTH, INSTALLED, NEGATIVE_LATE
 
@@ -172,7 +173,10 @@ SIGFPE = [
     (scripted(hostile.DividesOutOfRange), "ArtifactCrashed", "it was killed by SIGFPE"),
     (hostile.divides_out_of_range_onnx, "ArtifactCrashed", "it was killed by SIGFPE"),
 ]
-HUNGRY = [scripted(hostile.AllocatesWithoutEnd), hostile.allocates_without_end_onnx]
+HUNGRY = [
+    pytest.param(scripted(hostile.AllocatesWithoutEnd), marks=slow),
+    hostile.allocates_without_end_onnx,
+]
 ENDLESS = [
     (scripted(hostile.NeverLoads), "while it was loaded: no return within 2 s"),
     (scripted(hostile.NeverReturns), "no return within 2 s"),

@@ -167,7 +167,7 @@ def killed(tmp_path, number, *, stop_server=False):
 
 
 @where_it_forks
-@pytest.mark.parametrize("count", [150, pytest.param(1000, marks=slow)])
+@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=slow)])
 def test_many_artifacts_through_one_server_leave_it_as_it_was(load, count):
     run(load("ADD"))
     server = Server.of(TORCH)
