@@ -25,6 +25,7 @@ from pytest_torchexport.config.options import NAMES, parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import OF_A_RUN, TABLE, settings_from
 from pytest_torchexport.config.validate import device_names, target_names
+from pytest_torchexport.diagnosis.diagnose import diagnose
 from pytest_torchexport.eager.fingerprint import Reached, changed, closed_over, fingerprint, reach
 from pytest_torchexport.eager.shared import put_back
 from pytest_torchexport.eager.state_ref import SHARED, Change
@@ -39,6 +40,7 @@ from pytest_torchexport.outcomes.messages import printable, text_of
 from pytest_torchexport.outcomes.observe import untouched
 from pytest_torchexport.outcomes.subject import Subject, unwrapped, weight_of, without
 from pytest_torchexport.outcomes.torch_state import CapturedOutput, quiet
+from pytest_torchexport.results.diagnosis import NOTHING
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
@@ -326,6 +328,7 @@ def _out_of_memory(item: _Item, case: Case | None, reason: str) -> Verdict:
 
 def _failed(item: _Item, case: Case | None, failure: Failure) -> Verdict:
     printed = _printed(case)  # before the files are kept, which ends the process
+    diagnosis = diagnose(case, failure) if case is not None else NOTHING
     kept = _kept(item, case) if isinstance(failure, KEPT_AFTER) else ""
     shrunk = item.log.shrunk
     return _described(
@@ -344,6 +347,7 @@ def _failed(item: _Item, case: Case | None, failure: Failure) -> Verdict:
         sizes=shrunk.sizes if shrunk else (),
         kept=kept,
         imports=failure.imports,
+        diagnosis=diagnosis,
     )
 
 

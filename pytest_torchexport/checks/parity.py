@@ -26,7 +26,6 @@ from pytest_torchexport.inputs.recipes import (
 )
 from pytest_torchexport.inputs.strategies import boundary_recipes, recipes
 from pytest_torchexport.judge.case import Case
-from pytest_torchexport.judge.causes import causes
 from pytest_torchexport.judge.explain import DEADLY, explained
 from pytest_torchexport.judge.searched import searched
 from pytest_torchexport.judge.threshold import rounding_decides
@@ -85,10 +84,7 @@ def explain(case: Case) -> None:
         case.refused(f"made an artifact that raises on the example itself: {failure}")
     if case.log.failed:
         recipe, failure = case.log.failed[0]
-        failure = explained(case, recipe, failure)
-        shrunk = case.log.shrunk
-        failure.details += causes(case, shrunk.recipe if shrunk is not None else recipe, failure)
-        raise failure
+        raise explained(case, recipe, failure)
 
 
 def _every(case: Case) -> None:

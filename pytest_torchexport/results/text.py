@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from pytest_torchexport.results.diagnosis import Known
 from pytest_torchexport.results.failures import NotRepeatable, by_name
 from pytest_torchexport.results.verdict import Branch, Difference, Recorded, Sizes, Verdict
 
@@ -63,8 +64,7 @@ def _failure_lines(alike: Sequence[Verdict], nodeid: str) -> Iterator[str]:
         yield _labelled("call", f"{verdict.call}{_tally(verdict)}")
     for sizes in verdict.sizes:
         yield from _size_lines(sizes)
-    if verdict.where:
-        yield _labelled("where", str(verdict.where))
+    yield from _diagnosis_lines(verdict)
     wrong = [branch for branch in verdict.branches if "diverges" in branch.status.values()]
     yield from _block("branch", map(_branch_line, wrong))
     yield from _block("baked", [", ".join(verdict.baked)] if verdict.baked else [])
@@ -75,6 +75,28 @@ def _failure_lines(alike: Sequence[Verdict], nodeid: str) -> Iterator[str]:
         yield _labelled("kept", verdict.kept)
     if nodeid and verdict.seed is not None:
         yield _labelled("rerun", f'pytest "{nodeid}" --hypothesis-seed={verdict.seed}')
+
+
+def _diagnosis_lines(verdict: Verdict) -> Iterator[str]:
+    """Yield who is to blame, where, why, and what to do: what is known of it."""
+    found = verdict.diagnosis
+    if found.owner is not None:
+        yield _labelled("owner", found.owner)
+    where = verdict.where or (found.place and found.place.where)
+    if where:
+        yield _labelled("where", str(where))
+    if found.place is not None:
+        yield _labelled("operator", str(found.place))
+    for cause in found.causes:
+        yield from _block("cause", (cause.text, *cause.details))
+        yield from _block("remedy", [cause.remedy] if cause.remedy else [])
+    yield from _block("known", map(_known_line, found.known))
+    yield from _block("not tried", found.not_examined)
+
+
+def _known_line(known: Known) -> str:
+    fixed = f"fixed in {known.fixed_in}" if known.fixed_in else "not fixed yet"
+    return f"{known.text}: {known.issue}, {fixed}"
 
 
 def _recorded_line(recorded: Recorded, subject: str) -> str:

@@ -1,0 +1,31 @@
+"""A failing call of a module, diagnosed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pytest_torchexport import check_export
+
+
+@pytest.fixture
+def causes_of():
+    """Return the lines of the causes that a trace's failing call has, the module built from a fixed seed."""
+
+    def of(module, *args, target="trace", **options):
+        found = check_export(
+            module.eval(), args, target=target, checks=["parity"], max_examples=20, **options
+        )
+        assert found.failure == "OutputsDiffer", found
+        assert found.diagnosis.not_examined == ()
+        assert torch.backends.mha.get_fastpath_enabled()
+        return [line for cause in found.diagnosis.causes for line in (cause.text, *cause.details)]
+
+    torch.manual_seed(0)
+    return of
+
+
+@pytest.fixture
+def numbers():
+    """Return random numbers of a shape, always the same."""
+    return lambda *shape: torch.randn(shape, generator=torch.Generator().manual_seed(0))
