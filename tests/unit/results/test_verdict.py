@@ -9,7 +9,7 @@ import pickle
 
 import pytest
 
-from pytest_torchexport.inputs.recipes import LeafRecipe, Recipe
+from pytest_torchexport.inputs.recipes import Edit, LeafRecipe, Recipe
 from pytest_torchexport.results import failures
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.text import failure_text, failure_texts
@@ -57,7 +57,7 @@ FULL = Verdict(
     recipe=json.loads(
         json.dumps(
             Recipe(
-                sizes={"batch": 2}, leaves=(LeafRecipe(kind="zeros", edits=((1, 2.0),)),)
+                sizes={"batch": 2}, leaves=(LeafRecipe(kind="zeros", edits=(Edit(1, 2.0),)),)
             ).as_dict()
         )
     ),
@@ -126,7 +126,7 @@ def test_a_verdict_survives_dicts_json_and_pickle(verdict):
 def test_a_verdict_of_a_recipe_as_the_engine_writes_it_is_plain_too():
     recipe = Recipe(
         sizes={"batch": 2},
-        leaves=(LeafRecipe(kind="normal", edits=((1, 2.0),)), LeafRecipe(kind="value", data=3)),
+        leaves=(LeafRecipe(kind="normal", edits=(Edit(1, 2.0),)), LeafRecipe(kind="value", data=3)),
     )
     verdict = Verdict(
         subject="f", target="trace", device="cpu", status="failed", recipe=recipe.as_dict()
