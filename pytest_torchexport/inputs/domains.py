@@ -111,7 +111,7 @@ def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
     base = dataclasses.replace(inferred, declared=True, rows_keep=None, triangle=None)
     if isinstance(value, tuple):
         ends = tuple(item for item in value if not isinstance(item, str))
-        domain = _between(*ends, base, example, path) if ends else base
+        domain = _between(ends[0], ends[1], base, example, path) if ends else base
         special = _special(value[len(ends) :], example.dtype, path)
         return dataclasses.replace(domain, special=special)
     held = partial(_held, example=example, path=path)
@@ -153,14 +153,13 @@ def _refuse_range(low: Any, high: Any, example: Any, path: str) -> None:
 def _special(words: tuple[str, ...], dtype: torch.dtype, path: str) -> tuple[float, ...]:
     """Return the numbers of the user's words. Raises SpecError for one that the dtype lacks."""
     for word in words:
-        if not regions.numbers_of(word, dtype):
-            legal = ", ".join(regions.words_of(dtype, REGIONS)) or "none"
+        if not regions.numbers_of([word], dtype):
+            legal = ", ".join(known for known in REGIONS if regions.numbers_of([known], dtype))
             name = str(dtype).removeprefix("torch.")
-            raise SpecError(f"values: {path!r} is {name}, which has no {word!r}; legal: {legal}")
-    found = [number for word in words for number in regions.numbers_of(word, dtype)]
-    return tuple(
-        number for place, number in enumerate(found) if not regions.is_among(number, tuple(found[:place]))
-    )
+            raise SpecError(
+                f"values: {path!r} is {name}, which has no {word!r}; legal: {legal or 'none'}"
+            )
+    return regions.numbers_of(words, dtype)
 
 
 def _drawn(strategy: Any, path: str, taken: Callable[[Any], Any]) -> tuple[Any, list[Any]]:

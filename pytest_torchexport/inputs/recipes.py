@@ -21,8 +21,8 @@ import torch
 
 from pytest_torchexport.config.named_dims import solve
 from pytest_torchexport.inputs.domains import Domain
-from pytest_torchexport.inputs.regions import is_among
 from pytest_torchexport.inputs.pytrees import clone, copy_tensor, describe
+from pytest_torchexport.inputs.regions import is_among
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf, ValueLeaf
 
 KINDS = (
@@ -141,9 +141,10 @@ class Edit(NamedTuple):
 class LeafRecipe:
     """The recipe of one leaf.
 
-    ``kind`` is one of KINDS, ``special``, ``example`` (the example's own values, tiled to the size),
-    ``recorded`` (those of a further recorded call, by its number), ``elements`` (a few drawn ones,
-    the last of which fills the rest), ``literal`` (a Literal) or ``value`` (a Python argument).
+    ``kind`` is one of KINDS, ``special``, ``example`` (the example's own values, tiled to the
+    size), ``recorded`` (those of a further recorded call, by its number), ``elements`` (a few drawn
+    ones, the last of which fills the rest), ``literal`` (a Literal) or ``value`` (a Python
+    argument).
     """
 
     kind: str
@@ -397,11 +398,11 @@ def _constant(value: Any) -> str:
     first = value.reshape(-1)[0]
     if not bool((value == first).all()):
         return ""
-    number = first.item()
+    number: Any = first.item()
     return {0: "zeros", 1: "ones"}.get(number, f"all {_shown(number)}")
 
 
-def _shown(number: float) -> str:
+def _shown(number: Any) -> str:
     return f"{number:.7g}" if isinstance(number, float) else str(int(number))
 
 

@@ -7,6 +7,7 @@ example suggests that a model gets them, so they are legal only if the user says
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 
@@ -14,28 +15,31 @@ import torch
 _LIMITS = (2**31 - 1, 2**31, 2**31 + 1, -(2**31), -(2**31) - 1, 2**32, 2**24 + 1, 2**53 + 1)
 
 
-def numbers_of(word: str, dtype: torch.dtype) -> tuple[float, ...]:
-    """Return the numbers of a word, as far as the dtype holds them; ``edges`` are those of all."""
+def numbers_of(words: Iterable[str], dtype: torch.dtype) -> tuple[float, ...]:
+    """Return the different numbers of some words that a dtype holds; ``edges`` are those of all."""
+    known = _regions(dtype)
+    known["edges"] = tuple(number for numbers in known.values() for number in numbers)
+    found = {_bits(number): number for word in words for number in known.get(word, ())}
+    return tuple(found.values())
+
+
+def _regions(dtype: torch.dtype) -> dict[str, tuple[float, ...]]:
     if dtype == torch.bool:
-        return ()
+        return {}
     if not (dtype.is_floating_point or dtype.is_complex):
-        return _limits(dtype) if word in ("limits", "edges") else ()
+        return {"limits": _limits(dtype)}
     facts = torch.finfo(dtype)
-    regions: dict[str, tuple[float, ...]] = {
+    small = (facts.tiny * facts.eps, facts.tiny / 2)
+    regions = {
         "nan": (math.nan,),
         "inf": (math.inf, -math.inf),
         "zero": (0.0, -0.0),
-        "denormal": tuple(
-            sign * size for size in (facts.tiny * facts.eps, facts.tiny / 2) for sign in (1, -1)
-        ),
+        "denormal": tuple(sign * size for size in small for sign in (1, -1)),
     }
-    regions["edges"] = tuple(number for numbers in regions.values() for number in numbers)
-    return tuple(number for number in regions.get(word, ()) if _is_held(number, dtype))
-
-
-def words_of(dtype: torch.dtype, words: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those words that mean something for a dtype."""
-    return tuple(word for word in words if numbers_of(word, dtype))
+    return {
+        word: tuple(number for number in numbers if _is_held(number, dtype))
+        for word, numbers in regions.items()
+    }
 
 
 def is_among(number: float, others: tuple[float, ...]) -> bool:

@@ -148,7 +148,9 @@ def test_a_mask_without_columns_is_made():
 
 def test_edits_are_put_at_their_place_modulo_the_size_and_stay_legal():
     spec = spec_of(one, torch.zeros(2, 3), values={"x": (-1.0, 1.0)})
-    tensor = make(spec, LeafRecipe(kind="zeros", edits=(Edit(1, 0.5), Edit(6 + 4, 99.0), Edit(2, -99.0))))
+    tensor = make(
+        spec, LeafRecipe(kind="zeros", edits=(Edit(1, 0.5), Edit(6 + 4, 99.0), Edit(2, -99.0)))
+    )
     assert tensor.tolist() == [[0.0, 0.5, -1.0], [0.0, 1.0, 0.0]]
 
 
@@ -251,7 +253,9 @@ def test_the_same_recipe_makes_the_same_call_whatever_the_global_seed():
         Recipe(
             sizes={"a": 0, "b": 7},
             leaves=(
-                LeafRecipe(kind="normal", scale=0.1, edits=(Edit(3, 1.5), Edit(0, -2)), layout="strided"),
+                LeafRecipe(
+                    kind="normal", scale=0.1, edits=(Edit(3, 1.5), Edit(0, -2)), layout="strided"
+                ),
                 LeafRecipe(kind="value", data=None),
                 LeafRecipe(kind="value", data="name"),
                 LeafRecipe(kind="elements", data=[1.0, 2.0]),
