@@ -35,6 +35,7 @@ from pytest_torchexport.judge.log import Activity, ItemLog
 from pytest_torchexport.judge.vacuity import OutputActivity
 from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.compare import Tolerance
+from pytest_torchexport.outcomes.grad_mode import GradMode, outside_inference_mode
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.messages import printable, text_of
 from pytest_torchexport.outcomes.observe import untouched
@@ -182,8 +183,13 @@ class _Item:
 
 @contextmanager
 def _started(thing: Any, plan: Plan, reached: Reached, *, foreign: bool = False) -> Iterator[_Item]:
-    """Set torch's state for an item; afterwards restore it, and all that the subject reaches."""
+    """Set torch's state for an item; afterwards restore it, and all that the subject reaches.
+
+    The subject is called and exported in the grad mode of the caller.
+    """
+    grad_mode = GradMode.current()
     with (
+        outside_inference_mode(),
         quiet(plan.device) as output,
         put_back(reached),
         untouched(closed_over(thing, reached)),
@@ -191,7 +197,7 @@ def _started(thing: Any, plan: Plan, reached: Reached, *, foreign: bool = False)
     ):
         tolerance = Tolerance(plan.options.rtol, plan.options.atol)
         item = _Item(
-            subject=Subject.of(thing),
+            subject=Subject.of(thing, grad_mode),
             plan=plan,
             foreign=foreign,
             log=ItemLog(outputs=OutputActivity(tolerance)),

@@ -64,7 +64,8 @@ def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
     subject = row.build()
     before = facts_of(subject, (args, kwargs))
     options = {"max_examples": MAX_EXAMPLES, "checks": _checks(row, target), **row.options}
-    verdict = pytest_torchexport.check_export(subject, args, kwargs, target=target, **options)
+    with row.under():
+        verdict = pytest_torchexport.check_export(subject, args, kwargs, target=target, **options)
     print(_text_of(verdict))
     assert changed(before, facts_of(subject, (args, kwargs))) == []
     expected = row.truth()[target]
@@ -101,7 +102,9 @@ def _isolated_cases() -> list[Any]:
 def test_an_isolated_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
     args, kwargs = row.example()
     options = {"max_examples": ISOLATED_EXAMPLES, "isolate": True, **row.options}
-    verdict = pytest_torchexport.check_export(row.build(), args, kwargs, target=target, **options)
+    subject = row.build()
+    with row.under():
+        verdict = pytest_torchexport.check_export(subject, args, kwargs, target=target, **options)
     expected = row.truth()[target]
     if expected == zoo.SKIPPED:
         assert verdict.status == "skipped", _text_of(verdict)

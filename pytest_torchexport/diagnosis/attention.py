@@ -76,7 +76,9 @@ def _is_by_nested_tensors(scene: Scene, call: Call, plain: Returned) -> bool:
     for part in modules:
         if isinstance(part, nn.TransformerEncoder):
             part.use_nested_tensor = False
-    outcome = observe(subject.function, call.to(plan.device), seed=plan.seed)
+    outcome = observe(
+        subject.function, call.to(plan.device), seed=plan.seed, grad_mode=subject.grad_mode
+    )
     return not scene.differences(call, plain, outcome)
 
 

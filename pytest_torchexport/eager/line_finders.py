@@ -115,7 +115,7 @@ def draws_from(subject: Subject, example: Call, seed: int, watched: Sequence[str
             sys.settrace(before)
             tracer.check()
 
-    observe(run, example, seed=seed)
+    observe(run, example, seed=seed, grad_mode=subject.grad_mode)
     return list(tracer.found)
 
 
@@ -183,7 +183,7 @@ def clock_call(subject: Subject, example: Call, seed: int) -> tuple[str, SourceL
         with _profiled(handle):
             return copy.function(*args, **kwargs)
 
-    observe(run, example, seed=seed)
+    observe(run, example, seed=seed, grad_mode=subject.grad_mode)
     return found[0] if found else None
 
 

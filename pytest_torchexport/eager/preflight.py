@@ -151,7 +151,7 @@ class _Runs:
     names: Sequence[str] | None
 
     def run(self, subject: Subject) -> Outcome:
-        return observe(subject.function, self.example, seed=self.seed)
+        return observe(subject.function, self.example, seed=self.seed, grad_mode=subject.grad_mode)
 
     def watch(
         self,

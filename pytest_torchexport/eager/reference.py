@@ -86,7 +86,7 @@ class Reference:
 
     def _observe(self, function: Callable[..., Any], call: Call, seed: int) -> Outcome:
         with self._running():
-            return observe(function, call, seed=seed)
+            return observe(function, call, seed=seed, grad_mode=self.pristine.grad_mode)
 
     def guard(self, oracle: TerminationOracle) -> None:
         """Ask the oracle before each call, once a call has reached a loop that may not end."""

@@ -133,7 +133,7 @@ def watch(
         return value
 
     log.boundary = run.__code__
-    outcome = observe(run, call, seed=seed)
+    outcome = observe(run, call, seed=seed, grad_mode=subject.grad_mode)
     return Watched(
         outcome,
         tuple(log.ops),

@@ -24,6 +24,7 @@ from pytest_torchexport.explore.recorder import ConditionRecorder, Endless
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import (
+    Outcome,
     Raised,
     Returned,
     State,
@@ -84,7 +85,7 @@ class Observed:
         """
         self._renew()
         self.recorder.deadline = deadline
-        outcome = observe(self._subject.function, call, seed=self._seed, run=self._recorded)
+        outcome = self._observe(call)
         self._state.restore()
         if isinstance(outcome, TimedOut):
             raise TimeLimitExceeded  # the item's limit: an observed call has none of its own
@@ -105,7 +106,7 @@ class Observed:
         self._begin()
         try:
             while len(paths) < most and goes_on(paths):
-                outcome = observe(self._subject.function, call, seed=self._seed, run=self._recorded)
+                outcome = self._observe(call)
                 if not isinstance(outcome, Returned):
                     break
                 paths.append(self.recorder.path)
@@ -138,6 +139,16 @@ class Observed:
             self.recorder.listener = None
             self._state.restore()
         return listener.found
+
+    def _observe(self, call: Call) -> Outcome:
+        """Call the subject, and record the conditions that it evaluates."""
+        return observe(
+            self._subject.function,
+            call,
+            seed=self._seed,
+            grad_mode=self._subject.grad_mode,
+            run=self._recorded,
+        )
 
     def _recorded(self, function: Callable[[], Any]) -> Any:
         """Call a function, and record the conditions that it evaluates."""

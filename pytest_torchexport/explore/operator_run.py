@@ -21,6 +21,7 @@ from pytest_torchexport.explore.provenance import Compared
 from pytest_torchexport.explore.thresholds import RULES, Operation, Threshold, beyond
 from pytest_torchexport.inputs.pytrees import leaves_of
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, observe, seed_everything
 from pytest_torchexport.outcomes.operators import dispatched, name_of
@@ -107,6 +108,7 @@ class OperatorRuns:
     fresh: Callable[[], Callable[..., Any]]
     done: Callable[[], object]
     seed: int
+    grad_mode: GradMode = GradMode.NO_GRAD
     bounds: tuple[float, ...] = ()
 
     def run(self, call: Call) -> Mapping[Key, Near] | None:
@@ -117,7 +119,9 @@ class OperatorRuns:
             with dispatched(recorder.operator):
                 return go()
 
-        outcome = observe(self.fresh(), call, seed=self.seed, run=recorded)
+        outcome = observe(
+            self.fresh(), call, seed=self.seed, grad_mode=self.grad_mode, run=recorded
+        )
         self.done()
         if not isinstance(outcome, Returned):
             return None

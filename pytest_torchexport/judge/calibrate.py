@@ -274,7 +274,7 @@ class Calibration:
 
         outcome: Outcome | None = None
         for call in calls:
-            outcome = observe(rounded, call, seed=self._seed)
+            outcome = observe(rounded, call, seed=self._seed, grad_mode=subject.grad_mode)
         if not isinstance(outcome, Returned):
             return []
         return [leaves_after(outcome, tensors_of(subject.module, only=paths))]

@@ -25,6 +25,7 @@ from pytest_torchexport.judge.judge import Judge
 from pytest_torchexport.judge.log import Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.runners import InProcess, Runnable, Runner
 from pytest_torchexport.judge.saved_artifact import SavedArtifact
+from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.observe import Returned
@@ -32,6 +33,9 @@ from pytest_torchexport.outcomes.torch_state import suppress_output
 from pytest_torchexport.results.failures import CannotJudge, ExportRefused, Failure
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 
+NOT_IN_INFERENCE_MODE = (
+    "exported under torch.no_grad(): the exporter refuses the module under torch.inference_mode()"
+)
 # The members of an Artifact that are not methods: what somebody else's target may have forgotten.
 _MEMBERS = ("program", "module", "baked", "native_loops", "facts", "save")
 
@@ -81,15 +85,30 @@ class Prepared:
     def exported(self, call: Call, device: str | None = None) -> Artifact | NotApplicable:
         """Export a fresh copy of the subject at a call, on the item's device or another.
 
+        In the subject's grad mode; without gradients if the exporter does not take inference mode.
         Raises whatever the exporter raises.
         """
+        grad_mode = self.reference.pristine.grad_mode
+        try:
+            return self._exported(call, device, grad_mode)
+        except (TimeLimitExceeded, torch.OutOfMemoryError):
+            raise
+        except Exception:
+            if grad_mode is not GradMode.INFERENCE:
+                raise
+        artifact = self._exported(call, device, GradMode.NO_GRAD)
+        self.log.note(NOT_IN_INFERENCE_MODE)
+        return artifact
+
+    def _exported(
+        self, call: Call, device: str | None, grad_mode: GradMode
+    ) -> Artifact | NotApplicable:
         plan, device = self.plan, device or self.plan.device
         options = dict((plan.options.export_options or {}).get(plan.target, {}))
         subject = self.reference.pristine.copy().to(device)
-        with self.log.during(Activity.EXPORTER), torch.no_grad(), suppress_output():
-            return targets.get(plan.target).export(
-                subject.function, call.clone().to(device), self.spec, **options
-            )
+        call = call.clone().to(device)
+        with self.log.during(Activity.EXPORTER), grad_mode.entered(), suppress_output():
+            return targets.get(plan.target).export(subject.function, call, self.spec, **options)
 
     def call_to_export(self) -> Call:
         """Return the example, at size 2 of each varying dim whose own size exporters would freeze.

@@ -27,6 +27,7 @@ def searched(case: Case) -> Sequence[Recipe]:
         ),
         done=State(subject.module, thorough=reference.stateful).restore,
         seed=seed,
+        grad_mode=subject.grad_mode,
     )
     search = DifferenceSearch(
         case.spec,

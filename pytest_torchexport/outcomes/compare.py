@@ -119,17 +119,16 @@ def compare_values(
 def remarks(expected: Any, actual: Any) -> list[str]:
     """Return, in sentences, what is not the same and yet no difference.
 
-    These are classes of containers, memory formats and ``requires_grad``. Both pytrees must have
-    one structure.
+    These are classes of containers and memory formats. Both pytrees must have one structure.
     """
     wanted, structure = flatten(expected, "output")
     found, other = flatten(actual, "output")
     texts = _classes("output", structure, other)
     for (path, left), (_, right) in zip(wanted, _aligned(wanted, found, dict(found)), strict=True):
         if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
-            texts += [
-                f"{path} is {a} in eager, {b} in the artifact" for a, b in _traits(left, right)
-            ]
+            own, other_format = _memory_format(left), _memory_format(right)
+            if own != other_format:
+                texts.append(f"{path} is {own} in eager, {other_format} in the artifact")
     return texts
 
 
@@ -143,15 +142,6 @@ def _classes(path: str, expected: Structure, actual: Structure) -> list[str]:
         twin = others.get(key, actual.children[index])
         texts += _classes(f"{path}{key}", child, twin)
     return texts
-
-
-def _traits(left: torch.Tensor, right: torch.Tensor) -> list[tuple[str, str]]:
-    pairs = [(_memory_format(left), _memory_format(right)), (_grad(left), _grad(right))]
-    return [pair for pair in pairs if pair[0] != pair[1]]
-
-
-def _grad(tensor: torch.Tensor) -> str:
-    return "a tensor that requires grad" if tensor.requires_grad else "one that does not"
 
 
 def _memory_format(tensor: torch.Tensor) -> str:

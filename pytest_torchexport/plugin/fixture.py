@@ -151,7 +151,8 @@ def _noted(verdict: Verdict, recorded: Recorded, ways: int) -> Verdict:
 def _verdict_on(recording: Recording, plan: Plan) -> Verdict:
     if recording.problem is not None:
         return _failed(plan, type(recording.module).__name__, recording.problem)
-    verdict = engine.check(recording.module, recording.calls, plan)
+    with recording.grad_mode.entered():
+        verdict = engine.check(recording.module, recording.calls, plan)
     if recording.wrappers:
         notes = (*verdict.notes, without(recording.wrappers))
         verdict = dataclasses.replace(verdict, notes=notes)

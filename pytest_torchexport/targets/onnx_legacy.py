@@ -180,8 +180,7 @@ def _value(module: Callable[..., Any], example: Call) -> EagerValue:
     own = example.clone()
     owner = module if isinstance(module, torch.nn.Module) else getattr(module, "__self__", None)
     twin = copy.deepcopy(module) if owner is module else module
-    with torch.no_grad():
-        return EagerValue.of(twin(*own.args, **own.kwargs))
+    return EagerValue.of(twin(*own.args, **own.kwargs))
 
 
 def _flat(

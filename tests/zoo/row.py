@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +44,8 @@ class Row:
     example: Callable[[], Example]
     # The marker's arguments: shapes, dims, values, ...
     options: Mapping[str, Any] = field(default_factory=dict)
+    # The mode in which the test calls check_export; by default, with gradients.
+    under: Callable[[], AbstractContextManager[Any]] = torch.enable_grad
     # For each target the failure's class, None for a pass, or SKIPPED.
     expect: Mapping[str, str | None] = field(default_factory=dict)
     # Words of the warning that a pass comes with; empty for none. On all targets, or by target.
@@ -130,6 +133,7 @@ def row(
     train: bool | None = False,
     weak: str | Mapping[str, str] = "",
     witnesses: tuple[Callable[[], Example], ...] = (),
+    under: Callable[[], AbstractContextManager[Any]] = torch.enable_grad,
     line: str = "",
     ci: str = "trace",
     round_trip: bool = False,
@@ -142,6 +146,7 @@ def row(
         build=seeded(factory, train=train),
         example=example,
         options=options,
+        under=under,
         expect=truth() if expect is None else expect,
         weak=weak,
         witnesses=witnesses,

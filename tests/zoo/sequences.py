@@ -295,8 +295,17 @@ SEQUENCES = (
         call(normal(2, 5, 4), coins(2, 5)),
         # The branch is in torch's own code, so the verdict names the difference and not the branch.
         truth(DIFFERS, script=None),
+        under=torch.no_grad,
         elsewhere={NESTED_REFUSED: {"export": REFUSED, "onnx": REFUSED}},
         ci="trace export onnx_legacy",
+    ),
+    # With gradients no encoder takes the fast path, but for a script, which is run without.
+    row(
+        "padded encoder, with gradients",
+        lambda: PaddedEncoder(nested=True),
+        call(normal(2, 5, 4), coins(2, 5)),
+        truth(script=DIFFERS),
+        ci="trace script export",
     ),
     row("fused attention", FusedAttention, call(normal(2, 5, 4), coins(2, 5)), ci=""),
     row(
@@ -305,6 +314,7 @@ SEQUENCES = (
         call(normal(2, 5, 4), coins(2, 5)),
         truth(export=DIFFERS),  # there attention without the fast path gives 0
         values={"keep": [True, False]},
+        under=torch.no_grad,
         ci="export",
     ),
     row(

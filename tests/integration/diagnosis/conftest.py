@@ -10,12 +10,16 @@ from pytest_torchexport import check_export
 
 @pytest.fixture
 def causes_of():
-    """Return the lines of the causes that a trace's failing call has, the module built from a fixed seed."""
+    """Return the lines of the causes that a trace's failing call has, the module built from a fixed seed.
 
-    def of(module, *args, target="trace", **options):
-        found = check_export(
-            module.eval(), args, target=target, checks=["parity"], max_examples=20, **options
-        )
+    Without gradients, unless ``under`` is another mode.
+    """
+
+    def of(module, *args, target="trace", under=torch.no_grad, **options):
+        with under():
+            found = check_export(
+                module.eval(), args, target=target, checks=["parity"], max_examples=20, **options
+            )
         assert found.failure == "OutputsDiffer", found
         assert found.diagnosis.not_examined == ()
         assert torch.backends.mha.get_fastpath_enabled()

@@ -487,13 +487,6 @@ def test_other_memory_formats_are_remarked():
     assert remarks(last, last) == []
 
 
-def test_requires_grad_is_remarked():
-    x = torch.ones(2)
-    (text,) = remarks(torch.ones(2, requires_grad=True), x)
-    assert "requires grad" in text
-    assert remarks(x, x) == []
-
-
 def test_keys_in_another_order_are_paired_by_name():
     x, y = torch.ones(2), torch.ones(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
     assert remarks({"a": x, "b": [y]}, {"b": [y], "a": x}) == []
