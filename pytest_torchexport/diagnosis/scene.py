@@ -11,6 +11,7 @@ from functools import cached_property
 
 import torch
 
+from pytest_torchexport.diagnosis.programs import exported_program
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
@@ -41,6 +42,11 @@ class Scene:
         """The call itself, on the CPU; None if it is not legal."""
         found = self.case.accepted.call(self.recipe)
         return found.call if found is not None else None
+
+    @cached_property
+    def program(self) -> torch.export.ExportedProgram | None:
+        """The subject as torch.export captures it; None if torch.export does not take it."""
+        return exported_program(self.case)
 
     def judge(self) -> Judge:
         """Return a judge of the artifact as it was run."""

@@ -82,33 +82,35 @@ class Prepared:
         if not self.plan.named:
             raise CannotJudge(f"{self.plan.target} {reason}", "refused") from None
 
-    def exported(self, call: Call, device: str | None = None) -> Artifact | NotApplicable:
-        """Export a fresh copy of the subject at a call, on the item's device or another.
+    def exported(
+        self, call: Call, *, device: str | None = None, target: str | None = None
+    ) -> Artifact | NotApplicable:
+        """Export a fresh copy of the subject at a call.
 
-        In the subject's grad mode; without gradients if the exporter does not take inference mode.
+        On the item's device and to its target, or to others. In the subject's grad mode; without gradients if the exporter does not take inference mode.
         Raises whatever the exporter raises.
         """
         grad_mode = self.reference.pristine.grad_mode
         try:
-            return self._exported(call, device, grad_mode)
+            return self._exported(call, device, target, grad_mode)
         except (TimeLimitExceeded, torch.OutOfMemoryError):
             raise
         except Exception:
             if grad_mode is not GradMode.INFERENCE:
                 raise
-        artifact = self._exported(call, device, GradMode.NO_GRAD)
+        artifact = self._exported(call, device, target, GradMode.NO_GRAD)
         self.log.note(NOT_IN_INFERENCE_MODE)
         return artifact
 
     def _exported(
-        self, call: Call, device: str | None, grad_mode: GradMode
+        self, call: Call, device: str | None, target: str | None, grad_mode: GradMode
     ) -> Artifact | NotApplicable:
-        plan, device = self.plan, device or self.plan.device
-        options = dict((plan.options.export_options or {}).get(plan.target, {}))
+        device, target = device or self.plan.device, target or self.plan.target
+        options = dict((self.plan.options.export_options or {}).get(target, {}))
         subject = self.reference.pristine.copy().to(device)
         call = call.clone().to(device)
         with self.log.during(Activity.EXPORTER), grad_mode.entered(), suppress_output():
-            return targets.get(plan.target).export(subject.function, call, self.spec, **options)
+            return targets.get(target).export(subject.function, call, self.spec, **options)
 
     def call_to_export(self) -> Call:
         """Return the example, at size 2 of each varying dim whose own size exporters would freeze.

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pytest_torchexport import check_export
+from pytest_torchexport.diagnosis import diagnose
 
 
 @pytest.fixture
@@ -33,3 +34,24 @@ def causes_of():
 def numbers():
     """Return random numbers of a shape, always the same."""
     return lambda *shape: torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def scene_of(monkeypatch):
+    """Return the scene of a failing check, whose parts can be used while the fixture lives."""
+
+    def of(thing, *args, target="trace", **options):
+        scenes = []
+
+        def examine(scene, known):
+            scenes.append(scene)
+            return known
+
+        monkeypatch.setattr(diagnose, "_examined", lambda row, scene, known: examine(scene, known))
+        found = check_export(
+            thing, args, target=target, **{"checks": ["parity"], "max_examples": 5, **options}
+        )
+        assert found.status == "failed", found
+        return scenes[0]
+
+    return of
