@@ -43,11 +43,11 @@ def scene_of(monkeypatch):
     def of(thing, *args, target="trace", **options):
         scenes = []
 
-        def examine(scene, known):
+        def examined(_row, scene, known):
             scenes.append(scene)
             return known
 
-        monkeypatch.setattr(diagnose, "_examined", lambda row, scene, known: examine(scene, known))
+        monkeypatch.setattr(diagnose, "_examined", examined)
         found = check_export(
             thing, args, target=target, **{"checks": ["parity"], "max_examples": 5, **options}
         )
