@@ -87,7 +87,8 @@ class Prepared:
     ) -> Artifact | NotApplicable:
         """Export a fresh copy of the subject at a call.
 
-        On the item's device and to its target, or to others. In the subject's grad mode; without gradients if the exporter does not take inference mode.
+        On the item's device and to its target, or to others. In the subject's grad mode; without
+        gradients if the exporter does not take inference mode.
         Raises whatever the exporter raises.
         """
         grad_mode = self.reference.pristine.grad_mode
