@@ -38,6 +38,7 @@ from pytest_torchexport.outcomes.observe import (
     tensors_of,
 )
 from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.outcomes.torch_state import doubles_by_default
 from pytest_torchexport.results.failures import NotRepeatable
 from pytest_torchexport.results.verdict import Difference, DifferenceCause
 
@@ -221,7 +222,7 @@ class Calibration:
 
     def _in_float64(self, calls: Sequence[Call], paths: Sequence[str]) -> list[Leaves]:
         wide = [Call(_double(call.args), _double(dict(call.kwargs))) for call in calls]
-        return self._run(self._copy(torch.float64), wide, nullcontext, paths)
+        return self._run(self._copy(torch.float64), wide, doubles_by_default, paths)
 
     def _under(
         self, roundings: Sequence[Rounding], ways: Sequence[Sequence[Call]], paths: Sequence[str]

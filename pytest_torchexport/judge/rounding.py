@@ -478,10 +478,9 @@ def _exact_elements(
 ) -> list[torch.Tensor] | None:
     """Return per float output a mask of the elements that needed no rounding; None if unknown.
 
-    These are the elements whose result in float64 is a number of the dtype.
-
-    A sum of zero counts as rounded:
-    its terms may cancel in this order only.
+    These are the elements whose result in float64 is a number of the dtype. For a sum, the result
+    of the terms' absolute values must be one as well: if terms cancel, few digits are left of any
+    sum, whatever was rounded on the way.
     """
     narrow = {tensor.dtype for tensor in _floats((args, kwargs))}
     if torch.float64 in narrow or torch.complex128 in narrow:
@@ -489,13 +488,20 @@ def _exact_elements(
     if sum(tensor.numel() for tensor in _floats((args, kwargs))) > LOOKED_AT:
         return None
     dtype = functools.reduce(torch.promote_types, narrow)
-    wide = _in_float64(func, args, kwargs)
-    if wide is None:
-        return None
-    sums = torch.Tag.pointwise not in func.tags
-    found = []
-    for tensor in _floats(wide):
-        held = tensor.to(dtype.to_complex() if tensor.is_complex() else dtype.to_real())
-        same = held.to(tensor.dtype) == tensor
-        found.append(same & (tensor != 0) if sums else same)
-    return found
+    ways = [(args, kwargs)]
+    if torch.Tag.pointwise not in func.tags:
+        named = {name: _each(torch.abs, value) for name, value in kwargs.items()}
+        ways.append((tuple(_each(torch.abs, arg) for arg in args), named))
+    masks = []
+    for given in ways:
+        wide = _in_float64(func, *given)
+        if wide is None:
+            return None
+        masks.append([_holds(dtype, tensor) for tensor in _floats(wide)])
+    return [functools.reduce(torch.logical_and, each) for each in zip(*masks, strict=True)]
+
+
+def _holds(dtype: torch.dtype, wide: torch.Tensor) -> torch.Tensor:
+    """Return per element whether it is a number of a narrower dtype."""
+    narrow = wide.to(dtype.to_complex() if wide.is_complex() else dtype.to_real())
+    return narrow.to(wide.dtype) == wide

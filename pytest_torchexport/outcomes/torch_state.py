@@ -181,6 +181,17 @@ def _switches(device: str) -> list[cuda.Switch]:
     return found + cuda.switches(device)
 
 
+@contextmanager
+def doubles_by_default() -> Iterator[None]:
+    """Make float64 the dtype of the tensors that the block makes of Python numbers."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def _deterministic() -> tuple[bool, bool]:
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     return torch.are_deterministic_algorithms_enabled(), warn_only

@@ -125,6 +125,18 @@ def test_other_kinds_than_values_are_never_explained():
     assert len(kept(lambda x: x, CALL, lambda value: (value,))) == 1
 
 
+def test_tensors_that_forward_makes_of_numbers_have_the_dtype_of_the_run():
+    seen = set()
+
+    def forward(x):
+        made = torch.where(x > 0, 1.0, -1.0)
+        seen.add((x.dtype, made.dtype))
+        return cancelling(x) * made
+
+    kept(forward, CALL, lambda value: value + 1)
+    assert seen == {(torch.float32,) * 2, (torch.float64,) * 2}
+
+
 def test_where_float64_cannot_run_scattered_rounding_still_explains():
     def fussy(x):
         if x.dtype != torch.float32:

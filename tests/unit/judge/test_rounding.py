@@ -48,6 +48,10 @@ ROUNDED = {
     "in place": lambda x: x.clone().mul_(3),
     "half": lambda x: x.half() * 3,
     "mean that comes out even": lambda x: (x * 0 + torch.arange(5)).mean(1),
+    "few digits that are left of a sum": lambda x: (
+        (x[0] * 0 + torch.tensor([1 + 2**-12, 1, 0, 0, 0]))
+        @ torch.tensor([1 + 2**-12, -1 - 2**-11, 0, 0, 0])
+    ),
     "complex": lambda x: torch.complex(x, x) * (1.1 + 0.3j),
 }
 KEPT = {
