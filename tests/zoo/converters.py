@@ -607,6 +607,30 @@ def in_double_at_last(x: Tensor) -> Tensor:
     return (x * 2).double()
 
 
+def fifth_in_double(x: Tensor) -> Tensor:
+    return x.double() * 0.2
+
+
+def fifth_in_single(x: Tensor) -> Tensor:
+    return x.double() * 0.20000000298023224
+
+
+def fifth_by_division(x: Tensor) -> Tensor:
+    return x.double() / 5
+
+
+def tanh_in_double(x: Tensor) -> Tensor:
+    return torch.tanh(x.double()) + 1
+
+
+def tanh_by_way_of_single(x: Tensor) -> Tensor:
+    return torch.tanh(x.double()).float().double() + 1
+
+
+def tanh_in_double_by_exponentials(x: Tensor) -> Tensor:
+    return 2 / (1 + torch.exp(-2 * x.double()))
+
+
 def in_long(x: Tensor) -> Tensor:
     return (x > 0).sum(1)
 
@@ -837,6 +861,8 @@ WRONG = (
     wrong("accumulated in bfloat16", half_precision_free, accumulated_in_bfloat16, ci=""),
     wrong("the other empty axis", no_columns, no_rows, ci=""),
     wrong("float32 for float64", in_double, in_single),
+    wrong("a constant in single precision", fifth_in_double, fifth_in_single, ci="script"),
+    wrong("double by way of single", tanh_in_double, tanh_by_way_of_single),
     wrong("int32 for int64", in_long, in_int, ci=""),
     wrong("uint8 for bool", in_bool, in_bytes),
     wrong("an axis dropped", kept_axis, dropped_axis, ci="onnx_legacy"),
@@ -905,6 +931,8 @@ RIGHT = (
     right(half_precision_free, accumulated_in_double),
     right(no_columns, no_columns_by_narrow, weak="empty on every call", ci="script"),
     right(in_double, in_double_at_last),
+    right(fifth_in_double, fifth_by_division),
+    right(tanh_in_double, tanh_in_double_by_exponentials, ci="onnx"),
     right(in_long, in_long_by_float, ci="export"),
     right(in_bool, in_bool_negated),
     right(kept_axis, kept_axis_later, ci="onnx_legacy"),

@@ -45,6 +45,11 @@ class HalfThenFull(nn.Module):
         return (x.float() * 3).exp().to(x.dtype)
 
 
+class Tenth(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 0.1
+
+
 class DoubleInside(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.double().pow(2).sum(1).sqrt()
@@ -120,6 +125,14 @@ DTYPES = (
         lambda: nn.Linear(4, 3).double(),
         call(normal(4, 4, dtype=torch.float64)),
         ci="onnx_legacy",
+    ),
+    # The new exporter writes the numbers of Python code in float32.
+    row(
+        "tenth in double",
+        Tenth,
+        call(normal(4, 4, dtype=torch.float64)),
+        truth(onnx=DIFFERS),
+        ci="onnx onnx_legacy",
     ),
     row("double inside", DoubleInside, call(normal(4, 4))),
     row("rounds half", RoundsHalf, call(normal(4, 4)), ci="script", round_trip=True),
