@@ -54,6 +54,8 @@ SAME_SIZE = 64.0
 SAME_ERROR = 16.0
 # Scattered runs: a few decide most differences; more are made if those do not explain one.
 FEW, MANY = 2, 12
+# The lanes of vector registers, of the widths that processors have.
+LANES = (4, 8, 16)
 # Still more runs are made for a tie: a value that is rarely picked must occur in one of them.
 MANY_TIED = 60
 # Runs on the item's device if that is not the CPU: its kernels may add up in a new order each time.
@@ -215,7 +217,8 @@ class Calibration:
         first = [sequential, in_double, *scatters[:FEW]]
         yield [*self._under(first, ways, paths), *self._noise(calls, paths)]
         if self._may_go_on():
-            yield self._under(scatters[FEW:], ways, paths)
+            lanes: list[Rounding] = [partial(sequential, number) for number in LANES]
+            yield self._under([*lanes, *scatters[FEW:]], ways, paths)
         if ties.met and self._may_go_on():
             more = [partial(scattered, number, ties) for number in range(MANY, MANY_TIED)]
             yield self._under(more, ways, paths)
@@ -385,11 +388,14 @@ def _judged(difference: Difference, seen: _Seen, wanted: Any, found: Any) -> Dif
     finite = torch.isfinite(wanted) & torch.isfinite(found)
     within = finite & (gap <= allowed + MULTIPLE * own)
     within |= (wanted == found) | (wanted.isnan() & found.isnan())
+    # One rounding error is divided by another, or a sum is next to the largest number.
+    undefined = _is_finite_by_chance(seen.others, wanted) & ~within
     cause: DifferenceCause = BUG
-    if bool(within.all()):
-        cause = TIE if seen.ties.met else AMBIGUOUS if _drowned(own, wanted) else ROUNDING
+    if bool((within | undefined).all()):
+        drowned = _drowned(own, wanted) or bool(undefined.any())
+        cause = TIE if seen.ties.met else AMBIGUOUS if drowned else ROUNDING
     else:
-        difference = _at_the_worst(difference, wanted, found, ~within)
+        difference = _at_the_worst(difference, wanted, found, ~(within | undefined))
     error = float(own[difference.index].max()) if difference.index is not None else None
     return dataclasses.replace(difference, own_error=error, cause=cause)
 
@@ -429,6 +435,12 @@ def _own_error(
     if bool((truth > OTHER_QUESTION * own + allowed.nan_to_num(posinf=0.0)).any()):
         return own
     return furthest([*seen.others, seen.truth])
+
+
+def _is_finite_by_chance(runs: Sequence[torch.Tensor], wanted: torch.Tensor) -> torch.Tensor:
+    """Return per element whether it is a number in some of eager's runs and none in others."""
+    finite = torch.stack([torch.isfinite(run) for run in (*runs, wanted)])
+    return finite.any(0) & ~finite.all(0)
 
 
 def _falls_elsewhere(

@@ -11,8 +11,9 @@ what rounding may change. How far the results scatter is eager's own error on th
   it may cross it. Equal numbers leave ``sort`` and ``topk`` in any order, as documented.
 - ``sequential`` adds up sums, and the means, norms, losses and products of matrices made of them,
   one term after the other, in the dtype itself. ONNX Runtime does so along outer axes and in
-  running sums; torch adds pairwise or in double precision. Of ``n`` equal terms the last digits
-  then go one way: the error grows with ``n``, and no scattered run shows it.
+  running sums, and in the lanes of a vector register along the last axis; torch adds pairwise or in
+  double precision. Of ``n`` equal terms the last digits then go one way: the error grows with
+  ``n``, and no scattered run shows it.
 - ``in_double`` adds up the same sums in double precision and rounds once: it is torch that adds
   products one after the other, in matrices with few rows.
 
@@ -30,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from pytest_torchexport import torch_private
 from pytest_torchexport.outcomes.operators import argument_of, dispatched, name_of
@@ -110,9 +112,13 @@ def _has_ties(tensor: torch.Tensor, dim: int) -> bool:
     return bool((values.diff(dim=dim) <= near * values.abs().amax(dim, keepdim=True)).any())
 
 
-def sequential() -> AbstractContextManager[None]:
-    """Add up sums one term after the other, also in means, variances and normalizations."""
-    return dispatched(_Sequential().operator)
+def sequential(lanes: int = 1) -> AbstractContextManager[None]:
+    """Add up sums one term after the other, also in means, variances and normalizations.
+
+    In so many lanes, as vector registers do: every term is added to the lane that is next in turn,
+    and the lanes are added at last. A running sum has one.
+    """
+    return dispatched(_Sequential(lanes).operator)
 
 
 def in_double() -> AbstractContextManager[None]:
@@ -139,7 +145,7 @@ class _Scatter:
         if name in FUSED:
             plain = func(*args, **kwargs)
             with dispatched(self.operator):
-                return _filled(plain, _by_rule(func, args, kwargs))
+                return _filled(plain, _by_rule(func, args, kwargs, lanes=1))
         return self._rounded(func, args, kwargs)
 
     def _rounded(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -205,7 +211,8 @@ class _Sequential:
     torch.export: the sums of a loss or a normalization are among its parts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: int) -> None:
+        self._lanes = lanes
         # Operators that are being taken apart. One that occurs among its own parts runs as it is.
         self._open: set[Any] = set()
 
@@ -224,7 +231,7 @@ class _Sequential:
             return None
         schema = torch_private.schema_of(func)
         if schema.name in _SUMS:
-            return _by_rule(func, args, kwargs) if _is_float(args[0]) else None
+            return _by_rule(func, args, kwargs, self._lanes) if _is_float(args[0]) else None
         parts = torch_private.decomposition_of(func)
         if parts is None or func in self._open or not _adds(func, args, kwargs):
             return None
@@ -241,11 +248,11 @@ class _Sequential:
             self._open.discard(func)
 
 
-def _by_rule(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def _by_rule(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], lanes: int) -> Any:
     """Return an operator's results as ``_SUMS`` has them; None if it cannot."""
     schema = torch_private.schema_of(func)
-    names = [item.name for item in schema.arguments]
-    return _SUMS[schema.name](**{name: argument_of(func, args, kwargs, name) for name in names})
+    given = {item.name: argument_of(func, args, kwargs, item.name) for item in schema.arguments}
+    return _SUMS[schema.name](**given, lanes=lanes)
 
 
 def _filled(plain: Any, found: Any) -> Any:
@@ -297,9 +304,12 @@ def _running(terms: torch.Tensor, axis: int) -> torch.Tensor:
     return torch.from_numpy(np.add.accumulate(terms.detach().clone().numpy(), axis))
 
 
-def _one_by_one(terms: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
+def _one_by_one(terms: torch.Tensor, axes: Sequence[int], lanes: int) -> torch.Tensor:
     """Return the sum over the axes, which keep size 1: of all their terms in a row."""
     row = terms.movedim(list(axes), list(range(-len(axes), 0))).flatten(-len(axes))
+    if lanes > 1:
+        row = functional.pad(row, (0, -row.shape[-1] % lanes)).unflatten(-1, (-1, lanes))
+        row = _running(row, -2)[..., -1, :]
     total = _running(row, -1)[..., -1]
     return total.reshape([1 if axis in axes else size for axis, size in enumerate(terms.shape)])
 
@@ -312,13 +322,15 @@ def _axes(tensor: torch.Tensor, dim: Any) -> tuple[int, ...] | None:
     return tuple(axis % tensor.dim() for axis in dims) or tuple(range(tensor.dim()))
 
 
-def _sum(self: torch.Tensor, dim: Any = None, dtype: Any = None, **_: Any) -> torch.Tensor | None:
+def _sum(
+    self: torch.Tensor, *, lanes: int, dim: Any = None, dtype: Any = None, **_: Any
+) -> torch.Tensor | None:
     axes = _axes(self, dim)
-    return None if axes is None else _one_by_one(_wide(self.to(dtype or self.dtype)), axes)
+    return None if axes is None else _one_by_one(_wide(self.to(dtype or self.dtype)), axes, lanes)
 
 
-def _mean(self: torch.Tensor, dim: Any = None, dtype: Any = None, **_: Any) -> torch.Tensor | None:
-    total = _sum(self, dim, dtype)
+def _mean(self: torch.Tensor, **given: Any) -> torch.Tensor | None:
+    total = _sum(self, **given)
     return None if total is None else total / (self.numel() / total.numel())
 
 
@@ -328,11 +340,17 @@ def _cumsum(self: torch.Tensor, dim: int, dtype: Any = None, **_: Any) -> torch.
 
 
 def _var(
-    self: torch.Tensor, dim: Any = None, correction: Any = None, unbiased: bool = True, **_: Any
+    self: torch.Tensor,
+    *,
+    lanes: int,
+    dim: Any = None,
+    correction: Any = None,
+    unbiased: bool = True,
+    **_: Any,
 ) -> torch.Tensor | None:
     terms = _wide(self)
-    mean = _mean(terms, dim)
-    squares = _sum((terms - mean) ** 2, dim) if mean is not None else None
+    mean = _mean(terms, dim=dim, lanes=lanes)
+    squares = _sum((terms - mean) ** 2, dim=dim, lanes=lanes) if mean is not None else None
     if squares is None:
         return None
     count = self.numel() / squares.numel()
@@ -340,11 +358,12 @@ def _var(
 
 
 def _var_mean(self: torch.Tensor, **given: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
-    mean, variance = _mean(self, given["dim"]), _var(self, **given)
+    mean = _mean(self, dim=given["dim"], lanes=given["lanes"])
+    variance = _var(self, **given)
     return (variance, mean) if mean is not None and variance is not None else None
 
 
-def _product(self: torch.Tensor, mat2: torch.Tensor, **_: Any) -> torch.Tensor | None:
+def _product(self: torch.Tensor, mat2: torch.Tensor, *, lanes: int, **_: Any) -> Any:
     """Multiply matrices, or batches of them, one inner index after the other."""
     inner = self.shape[-1]
     left, right = _wide(self), _wide(mat2)
@@ -356,7 +375,7 @@ def _product(self: torch.Tensor, mat2: torch.Tensor, **_: Any) -> torch.Tensor |
         held = slice(start, start + step)
         terms = left[..., held].unsqueeze(-1) * right[..., held, :].unsqueeze(-3)
         terms = torch.cat([total.unsqueeze(-2), terms], -2)
-        total = _one_by_one(terms, [terms.dim() - 2]).squeeze(-2)
+        total = _one_by_one(terms, [terms.dim() - 2], lanes).squeeze(-2)
     return total.to(self.dtype)
 
 

@@ -159,6 +159,20 @@ def test_sums_one_term_after_the_other():
         assert terms.long().sum(2).tolist() == [[0, 0, 0]] * 2
 
 
+def test_sums_in_lanes():
+    terms = rand(3, 21)
+    total = torch.zeros(3, 8)
+    for start in (0, 8, 16):
+        total[:, : min(8, 21 - start)] += terms[:, start : start + 8]
+    row = total[:, 0]
+    for lane in range(1, 8):
+        row = row + total[:, lane]
+    with sequential(8):
+        assert torch.equal(terms.sum(1), row)
+        assert torch.equal(terms.mean(1), row / 21)
+        assert torch.equal(torch.mv(torch.ones(2, 21), terms[0]), row[:1].expand(2))
+
+
 NORMS = {
     "variance": lambda x: x.var((0, 2)),
     "deviation": lambda x: x.std(1, correction=0),
