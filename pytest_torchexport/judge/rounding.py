@@ -308,8 +308,8 @@ def _one_by_one(terms: torch.Tensor, axes: Sequence[int], lanes: int) -> torch.T
     """Return the sum over the axes, which keep size 1: of all their terms in a row."""
     row = terms.movedim(list(axes), list(range(-len(axes), 0))).flatten(-len(axes))
     if lanes > 1:
-        row = functional.pad(row, (0, -row.shape[-1] % lanes)).unflatten(-1, (-1, lanes))
-        row = _running(row, -2)[..., -1, :]
+        row = functional.pad(row, (0, -row.shape[-1] % lanes))
+        row = _running(row.reshape(*row.shape[:-1], -1, lanes), -2)[..., -1, :]
     total = _running(row, -1)[..., -1]
     return total.reshape([1 if axis in axes else size for axis, size in enumerate(terms.shape)])
 
