@@ -344,7 +344,7 @@ def _failed(item: _Item, case: Case | None, failure: Failure) -> Verdict:
         failure=type(failure).__name__,
         reason=printable(str(failure)),
         details=tuple(map(printable, failure.details)),
-        where=failure.where or _baked_at(item, failure),
+        where=failure.where or diagnosis.where or _baked_at(item, failure),
         differences=failure.differences,
         output=failure.output or printed,
         recipe=shrunk.recipe.as_dict() if shrunk else None,

@@ -290,6 +290,35 @@ def is_transforming() -> bool:
     return level is not None and level() is not None
 
 
+# By these code asks whether it is being exported, or in which mode it runs.
+_QUERIES = (
+    "torch.jit.is_tracing",
+    "torch.jit.is_scripting",
+    "torch._C._get_tracing_state",
+    "torch.compiler.is_compiling",
+    "torch.compiler.is_exporting",
+    "torch.onnx.is_in_onnx_export",
+    "torch.is_grad_enabled",
+)
+
+
+def export_queries() -> Mapping[str, tuple[Any, str]]:
+    """Return the functions by which code asks whether it is exported, or in which grad mode it is.
+
+    By name: the module that has the function, and its name there. Those that torch lacks are left
+    out.
+    """
+    found = {}
+    for name in _QUERIES:
+        _, *parts, attribute = name.split(".")
+        owner: Any = torch
+        for part in parts:
+            owner = getattr(owner, part, None)
+        if hasattr(owner, attribute):
+            found[name] = (owner, attribute)
+    return found
+
+
 def default_device() -> torch.device | None:
     """Return the device that the user set as torch's default, None for the CPU.
 

@@ -90,13 +90,14 @@ class Cause:
     """Something without which eager and the artifact agree, or that the artifact shows itself.
 
     ``text`` is one sentence. ``remedy`` is the change to make, with the line to write if there is
-    one. ``details`` are further lines.
+    one. ``details`` are further lines. ``where``: the user's line, None if there is none.
     """
 
     kind: CauseKind
     text: str
     remedy: str = ""
     details: tuple[str, ...] = ()
+    where: SourceLine | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +127,11 @@ class Diagnosis:
     causes: tuple[Cause, ...] = ()
     known: tuple[Known, ...] = ()
     not_examined: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> SourceLine | None:
+        """The user's line of the first cause that has one."""
+        return next((cause.where for cause in self.causes if cause.where is not None), None)
 
 
 NOTHING = Diagnosis()

@@ -7,7 +7,7 @@ has a default, in ``TargetTraits`` and in ``ProgramFacts``. Free of torch.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +55,10 @@ class TargetTraits:
     ``moved_by``: the function that moves a loaded program to another device, if a plain ``.to()``
     does not.
 
+    ``answers``: what the functions by which code asks whether it is exported return to ``forward``
+    during the export (``{"torch.jit.is_tracing": True}``), or in the program if it keeps the
+    question. Those that return what they return to eager are left out.
+
     ``read``: returns the facts of a loaded file; it gets the path and what ``load`` returned.
     Called in the clean process, whose answer is compared with the artifact's own facts.
     """
@@ -65,6 +69,7 @@ class TargetTraits:
     loader: str = ""
     library: str = "torch"
     moved_by: str = ""
+    answers: Mapping[str, Any] = field(default_factory=dict)
     read: Callable[[Path, Any], ProgramFacts] = no_facts
 
 

@@ -26,6 +26,7 @@ from pytest_torchexport.targets.formats.onnx_values import OnnxOutputs, Output, 
 from pytest_torchexport.targets.formats.shape_env import Captures, captured_sizes, captures
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 from pytest_torchexport.targets.torch_export_shared import (
+    EXPORTING,
     FREEZES,
     REFUSES,
     Capturable,
@@ -108,7 +109,12 @@ class OnnxProgramFacts(OnnxModelFacts):
 class Onnx:
     """The target ``onnx``."""
 
-    traits = TargetTraits(specializes_0_1=True, loader=LOADER_PATH, library="onnxruntime")
+    traits = TargetTraits(
+        specializes_0_1=True,
+        loader=LOADER_PATH,
+        library="onnxruntime",
+        answers={**EXPORTING, "torch.onnx.is_in_onnx_export": True},
+    )
 
     def unavailable(self, device: str) -> str | None:
         """Return what is missing of the extra ``onnx`` (or ``onnx-gpu``), None if nothing is."""

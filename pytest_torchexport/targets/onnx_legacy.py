@@ -32,6 +32,7 @@ from pytest_torchexport.targets.formats.onnx_values import EagerValue, OnnxOutpu
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 from pytest_torchexport.targets.torchscript_shared import (
     CRASHES_ON_CAUGHT_ERRORS,
+    TRACING,
     FlatModule,
     constant_arguments,
 )
@@ -109,6 +110,7 @@ class OnnxLegacy:
         crashes_on_caught_errors=CRASHES_ON_CAUGHT_ERRORS,
         loader=LOADER_PATH,
         library="onnxruntime",
+        answers={**TRACING, "torch.onnx.is_in_onnx_export": True},
     )
 
     def unavailable(self, device: str) -> str | None:

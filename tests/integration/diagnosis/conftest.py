@@ -24,7 +24,9 @@ def causes_of():
         assert found.failure == "OutputsDiffer", found
         assert found.diagnosis.not_examined == ()
         assert torch.backends.mha.get_fastpath_enabled()
-        return [line for cause in found.diagnosis.causes for line in (cause.text, *cause.details)]
+        # The faults of these modules are made with questions about the export.
+        causes = [item for item in found.diagnosis.causes if item.kind != "export-only branch"]
+        return [line for cause in causes for line in (cause.text, *cause.details)]
 
     torch.manual_seed(0)
     return of
