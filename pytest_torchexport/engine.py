@@ -350,7 +350,6 @@ def _failed(item: _Item, case: Case | None, failure: Failure) -> Verdict:
         recipe=shrunk.recipe.as_dict() if shrunk else None,
         call=shrunk.text if shrunk else "",
         shrunk=shrunk is not None and shrunk.searched,
-        sizes=shrunk.sizes if shrunk else (),
         kept=kept,
         imports=failure.imports,
         diagnosis=diagnosis,

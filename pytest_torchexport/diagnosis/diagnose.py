@@ -26,6 +26,7 @@ from pytest_torchexport.results.failures import (
     ArtifactHung,
     ArtifactRaised,
     BranchFrozen,
+    DimsNarrowed,
     Failure,
     OutputsDiffer,
     StateDiffers,
@@ -36,6 +37,7 @@ from pytest_torchexport.results.failures import (
 # A diagnosis takes at most so many seconds, or so many times what the export took.
 SECONDS, TIMES_EXPORT = 10.0, 3.0
 
+# A call that ends its process or does not return is made again only in a process of its own.
 DEADLY = (ArtifactCrashed, ArtifactHung)
 DIFFERS = (ArtifactRaised, BranchFrozen, OutputsDiffer, StateDiffers, StructureDiffers)
 
@@ -57,6 +59,7 @@ class Examination:
 
 
 EXAMINATIONS = (
+    Examination(name="sizes", file="sizes", failures=(*DIFFERS, ArtifactCrashed, DimsNarrowed)),
     Examination(name="attention's fast path", file="attention", failures=DIFFERS),
     Examination(name="questions about the export", file="questions", failures=DIFFERS),
     Examination(name="masked rows", file="masks", failures=DIFFERS),
@@ -72,7 +75,7 @@ def diagnose(case: Case, failure: Failure) -> Diagnosis:
         recipe=shrunk.recipe if shrunk is not None else example_recipe(case.spec),
     )
     known = NOTHING
-    if cuda.lost() or isinstance(failure, DEADLY):
+    if cuda.lost() or (isinstance(failure, DEADLY) and not case.runner.isolated):
         return known
     rows = [row for row in EXAMINATIONS if isinstance(failure, row.failures)]
     seconds = max(SECONDS, TIMES_EXPORT * case.log.seconds.get("export", 0.0))

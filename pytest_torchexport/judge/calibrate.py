@@ -380,7 +380,7 @@ def _judged(difference: Difference, seen: _Seen, wanted: Any, found: Any) -> Dif
         return dataclasses.replace(difference, cause=whole)
     eps = torch.finfo(wanted.dtype).eps
     wide = torch.complex128 if wanted.is_complex() else torch.float64
-    wanted, found = wanted.to(wide), found.to(wide)
+    tensor, wanted, found = wanted, wanted.to(wide), found.to(wide)
     allowed = (difference.atol or 0.0) + (difference.rtol or 0.0) * wanted.abs()
     own = _own_error(seen, wanted, allowed, eps)
     gap = (found - wanted).abs()
@@ -395,17 +395,24 @@ def _judged(difference: Difference, seen: _Seen, wanted: Any, found: Any) -> Dif
         drowned = _drowned(own, wanted) or bool(undefined.any())
         cause = TIE if seen.ties.met else AMBIGUOUS if drowned else ROUNDING
     else:
-        difference = _at_the_worst(difference, wanted, found, ~(within | undefined))
+        difference = _at_the_worst(difference, tensor, wanted, found, ~(within | undefined))
     error = float(own[difference.index].max()) if difference.index is not None else None
     return dataclasses.replace(difference, own_error=error, cause=cause)
 
 
 def _at_the_worst(
-    difference: Difference, wanted: torch.Tensor, found: torch.Tensor, bad: torch.Tensor
+    difference: Difference,
+    tensor: torch.Tensor,
+    wanted: torch.Tensor,
+    found: torch.Tensor,
+    bad: torch.Tensor,
 ) -> Difference:
-    """Return the same difference, described by the worst of the elements that nothing explains."""
+    """Return the same difference, described by the worst of the elements that nothing explains.
+
+    ``tensor`` has the output's own dtype.
+    """
     allowed = difference.rtol or 0.0, difference.atol or 0.0
-    other = number_difference(difference.path, wanted, wanted, found, bad, allowed)
+    other = number_difference(difference.path, tensor, wanted, found, bad, allowed)
     return dataclasses.replace(
         other,
         kind=difference.kind,

@@ -21,7 +21,6 @@ from pytest_torchexport.results.verdict import (
     Branch,
     Difference,
     SeededBug,
-    Sizes,
     Uncovered,
 )
 
@@ -54,13 +53,12 @@ class Shrunk:
 
     recipe: Recipe
     text: str
-    sizes: tuple[Sizes, ...]
     searched: bool = True
 
     @classmethod
     def as_made(cls, spec: InputSpec, recipe: Recipe, call: Call) -> Shrunk:
         """Return a call as it was made: no smaller one was looked for."""
-        return cls(recipe, describe_recipe(spec, recipe, call), (), searched=False)
+        return cls(recipe, describe_recipe(spec, recipe, call), searched=False)
 
 
 @dataclass

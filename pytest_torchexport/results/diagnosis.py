@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pytest_torchexport.results.sizes import Sizes
 from pytest_torchexport.results.source_line import SourceLine
 
 Owner = Literal[
@@ -117,8 +118,9 @@ class Diagnosis:
     """Everything that was found out about a failure.
 
     ``owner`` is None, and ``place`` too, if it is not known. ``stages`` are those that were run, in
-    their order. ``not_examined``: what was left out because the time for a diagnosis was over, or
-    because the examination itself raised.
+    their order. ``sizes``: each dim of which some sizes fail and others do not. ``not_examined``:
+    what was left out because the time for a diagnosis was over, or because the examination itself
+    raised.
     """
 
     owner: Owner | None = None
@@ -126,6 +128,7 @@ class Diagnosis:
     place: Place | None = None
     causes: tuple[Cause, ...] = ()
     known: tuple[Known, ...] = ()
+    sizes: tuple[Sizes, ...] = ()
     not_examined: tuple[str, ...] = ()
 
     @property

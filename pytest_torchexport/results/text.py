@@ -7,7 +7,8 @@ from typing import Any
 
 from pytest_torchexport.results.diagnosis import Known
 from pytest_torchexport.results.failures import NotRepeatable, by_name
-from pytest_torchexport.results.verdict import Branch, Difference, Recorded, Sizes, Verdict
+from pytest_torchexport.results.sizes import Sizes
+from pytest_torchexport.results.verdict import Branch, Difference, Recorded, Verdict
 
 LABEL = 9
 MAX_DIFFERENCES = 5
@@ -62,8 +63,7 @@ def _failure_lines(alike: Sequence[Verdict], nodeid: str) -> Iterator[str]:
     yield from _block("printed", verdict.output.splitlines()[-MAX_LINES:])
     if verdict.call:
         yield _labelled("call", f"{verdict.call}{_tally(verdict)}")
-    for sizes in verdict.sizes:
-        yield from _size_lines(sizes)
+    yield from _block("sizes", _size_lines(verdict.diagnosis.sizes))
     yield from _diagnosis_lines(verdict)
     wrong = [branch for branch in verdict.branches if "diverges" in branch.status.values()]
     yield from _block("branch", map(_branch_line, wrong))
@@ -194,12 +194,13 @@ def _allowed(difference: Difference) -> str:
     return f"allowed {difference.atol:g} + {difference.rtol:g}*|eager|"
 
 
-def _size_lines(sizes: Sizes) -> Iterator[str]:
-    if not sizes.failing or not sizes.ok:
-        return
-    ok = [f"{n} (the example's)" if n == sizes.example else str(n) for n in sizes.ok]
-    failing = [f"{n} (the example's)" if n == sizes.example else str(n) for n in sizes.failing]
-    yield _labelled("sizes", f"{sizes.dim}: ok at {', '.join(ok)}, fails at {', '.join(failing)}")
+def _size_lines(found: Iterable[Sizes]) -> Iterator[str]:
+    """Yield a line per dim; of two that have to be equal, for the first."""
+    told = set()
+    for sizes in found:
+        if sizes.equal_to not in told:
+            yield str(sizes)
+        told.add(sizes.dim)
 
 
 def detail_lines(verdict: Verdict) -> Iterator[str]:

@@ -119,16 +119,6 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """The sizes of one dim at which a failing call fails or agrees; other dims keep their sizes."""
-
-    dim: str
-    example: int
-    ok: tuple[int, ...]
-    failing: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class SeededBug:
     """A bug that the self-test put into the artifact, and whether the item's calls catch it.
 
@@ -245,7 +235,6 @@ class Verdict:
     call: str = ""
     recipe: dict[str, Any] | None = None
     shrunk: bool = False
-    sizes: tuple[Sizes, ...] = ()
     calls: dict[str, int] = dataclasses.field(default_factory=dict)
     reached: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     uncovered: Uncovered = Uncovered()

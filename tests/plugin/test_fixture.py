@@ -28,7 +28,7 @@ def test_check_raises_its_failure(torchexport, x):
     (verdict,) = caught.value.verdicts
     assert verdict.shrunk
     assert verdict.call.startswith('x=float32[1, 3] zeros')
-    assert [(s.dim, s.failing) for s in verdict.sizes] == [('batch', (1,))]
+    assert [(s.dim, s.failing) for s in verdict.diagnosis.sizes] == [('batch', (1,))]
 
 @pytest.mark.torchexport('trace', 'mirror')
 def test_export_gives_the_artifact(torchexport, x):

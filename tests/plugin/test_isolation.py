@@ -162,7 +162,7 @@ ArtifactCrashed: {model} on script-cpu: the artifact killed its interpreter
   reason   {reason}
   printed  {printed}
   call     x=float32[3, 3] zeros   shrunk; 3 of N calls fail
-  sizes    batch: ok at 1, 2 (the example's), fails at 3, 4
+  sizes    batch: fails from 3 up (run at 1 to 4; the example's is 2)
   assumed  dim 0 of x is 'batch', 1..4
            values of x are [0.0, 1.0], as in the example
   note     put into eval mode for the check

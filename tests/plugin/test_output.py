@@ -24,7 +24,7 @@ def test_the_text_of_a_failure(suite, run, text_of):
             "  output  float32[[]1, 2]   2 of 2 elements differ (100.0%)",
             "    worst  |1| at [[]0, 0]: eager 0, liar 1   allowed 1e-05 + 1.3e-06[*]|eager|",
             "  call     x=float32[[]1, 3] zeros   shrunk; * of * calls fail",
-            "  sizes    batch: ok at 2 (the example's), 3, 4, fails at 1",
+            "  sizes    batch: fails only at 1 (run at 1 to 4; the example's is 2)",
             "  assumed  dim 0 of x is 'batch', 1..4",
             '  rerun    pytest "test_it.py::test_net[[]liar-cpu]" --hypothesis-seed=1',
         ],

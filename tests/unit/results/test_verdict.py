@@ -11,6 +11,8 @@ import pytest
 
 from pytest_torchexport.inputs.recipes import Edit, LeafRecipe, Recipe
 from pytest_torchexport.results import failures
+from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Place
+from pytest_torchexport.results.sizes import SizePattern, Sizes
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.text import failure_text, failure_texts
 from pytest_torchexport.results.verdict import (
@@ -19,7 +21,6 @@ from pytest_torchexport.results.verdict import (
     Difference,
     Recorded,
     SeededBug,
-    Sizes,
     Uncovered,
     Verdict,
     coverage_of,
@@ -62,7 +63,6 @@ FULL = Verdict(
         )
     ),
     shrunk=True,
-    sizes=(Sizes(dim="batch", example=2, ok=(2,), failing=(1, 3)),),
     calls={"example": 1, "failed": 3},
     reached={"batch": (1, 2, 3)},
     uncovered=Uncovered(fixed_sizes=True, open_dims=("batch",), same_scale=True),
@@ -92,6 +92,20 @@ FULL = Verdict(
             status={"True": "verified", "False": "unreached"},
             on_values=True,
             in_artifact=False,
+        ),
+    ),
+    diagnosis=Diagnosis(
+        owner="capture",
+        place=Place(operator="aten.view", where=SourceLine("net.py", 4)),
+        causes=(Cause(kind="frozen size", text="size 2 is a constant"),),
+        sizes=(
+            Sizes(
+                dim="batch",
+                example=2,
+                ok=(2,),
+                failing=(1, 3),
+                pattern=SizePattern(kind="only", numbers=(2,), fails=False),
+            ),
         ),
     ),
 )
