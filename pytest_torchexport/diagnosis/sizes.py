@@ -116,15 +116,15 @@ def described(
         rules = list(_rules(runs.results))
         if not rules:
             break
-        size = runs.contested(rules)
-        if size is None:
-            size = runs.border(rules[0])
-        if size is None and far < FAR:
+        chosen = runs.contested(rules)
+        if chosen is None:
+            chosen = runs.border(rules[0])
+        if chosen is None and far < FAR:
             far += 1
-            size = runs.far(rules[0])
-        if size is None:
+            chosen = runs.far(rules[0])
+        if chosen is None:
             break
-        runs.run(size)
+        runs.run(chosen)
     rules = list(_rules(runs.results))
     told = bool(rules) and runs.contested(rules) is None and runs.is_enough_for(rules[0])
     return runs.results, rules[0] if told else None
