@@ -61,6 +61,8 @@ GRID = 0.5
 # Different integers in a grid: so few that they collide.
 FEW = 2
 SHOWN_NUMBERS = 8
+# The smallest normal number of a type with a wide range of exponents is below this.
+WIDE = 1e-30
 
 
 @dataclass(frozen=True, eq=False)
@@ -423,7 +425,7 @@ def _leaf(
     tensor = _fill(item, shape, leaf, seed)
     for edit in item.edits:
         if not is_among(edit.value, leaf.domain.special):
-            edit.write(tensor, _legal(edit.value, leaf.domain))
+            edit.write(tensor, _legal(edit.value, leaf))
     _keep_masks(tensor, leaf.domain)
     if leaf.index is not None:
         tensor = leaf.index.fitted(tensor, lengths[leaf.index.into])
@@ -525,7 +527,7 @@ def _special(normal: torch.Tensor, kind: str, generator: torch.Generator) -> tor
         scales = 10.0**-rungs
         return normal * (scales.unsqueeze(-1) if normal.dim() > 1 else scales)
     if kind == "grid":
-        return (normal / GRID).round() * GRID
+        return (normal / GRID).round() * GRID + 0.0  # without -0.0
     if kind == "twins":
         apart = NOISE * torch.randint(2, (), generator=generator)
         noise = apart * torch.rand(normal.shape, generator=generator, dtype=normal.dtype)
@@ -632,14 +634,29 @@ def _tile(example: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     return value.clone(memory_format=torch.contiguous_format)
 
 
-def _legal(value: float, domain: Domain) -> float:
+def _legal(value: float, leaf: TensorLeaf) -> float:
+    domain = leaf.domain
     if domain.choices:
         return domain.choices[int(value) % len(domain.choices)]  # type: ignore[no-any-return]
     if domain.low is not None:
         value = max(value, domain.low)
     if domain.high is not None:
         value = min(value, domain.high)
-    return value if domain.kind == "float" else int(value)
+    if domain.kind != "float":
+        return int(value)
+    return 0.0 if _is_legal(0.0, domain) and abs(value) < _smallest(leaf.dtype) else value
+
+
+def _is_legal(number: float, domain: Domain) -> bool:
+    above = domain.low is None or domain.low <= number
+    return above and (domain.high is None or number <= domain.high)
+
+
+def _smallest(dtype: torch.dtype) -> float:
+    """Return the smallest positive number that is no special value (``inputs/regions.py``)."""
+    facts = torch.finfo(dtype)
+    # In float16 and narrower types, ordinary numbers are denormal.
+    return facts.tiny * (facts.eps if facts.tiny > WIDE else 1.0)
 
 
 def _keep_masks(tensor: torch.Tensor, domain: Domain) -> None:
