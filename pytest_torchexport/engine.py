@@ -23,7 +23,7 @@ from pytest_torchexport.checks import exporting, foreign, preparing
 from pytest_torchexport.config.flow import FLOW, Step
 from pytest_torchexport.config.options import NAMES, parse_check_options
 from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.config.settings import OF_A_RUN, TABLE, settings_from
+from pytest_torchexport.config.settings import OF_A_RUN, TABLE, Settings, settings_from
 from pytest_torchexport.config.validate import device_names, target_names
 from pytest_torchexport.diagnosis.diagnose import diagnose
 from pytest_torchexport.eager.fingerprint import Reached, changed, closed_over, fingerprint, reach
@@ -76,6 +76,8 @@ _BLAMED: dict[Activity, type[Failure]] = {Activity.PLUGIN: Failure, Activity.EAG
 LAUNCH_BLOCKING = "next step: with CUDA_LAUNCH_BLOCKING=1 the error names the line"
 # The settings of one check, besides the marker's arguments.
 SETTINGS = tuple(row.name for row in TABLE if row.name not in (*OF_A_RUN, *NAMES))
+
+DEFAULTS = Settings()
 
 Make = Callable[[Prepared], Case]
 
@@ -282,7 +284,7 @@ def _run(step: Step, case: Case) -> Case:
 
 
 def _asked_for(step: Step, plan: Plan) -> bool:
-    if step.setting and not getattr(plan.settings, step.setting):
+    if step.setting and getattr(plan.settings, step.setting) == getattr(DEFAULTS, step.setting):
         return False
     asked = not step.checks or any(map(plan.checks, step.checks))
     return asked or (step.or_isolated and bool(plan.why_isolated))

@@ -93,7 +93,7 @@ def adopt(thing: Any, prepared: Prepared, example: Returned) -> Adopted | NotApp
     )
     runner = InSandbox(
         artifact=checked,
-        open=lambda: loading.opened(source, plan),
+        open=lambda *, threads: loading.opened(dataclasses.replace(source, threads=threads), plan),
         left=prepared.call_limit,
         session=session,
     )

@@ -17,9 +17,9 @@ class Step:
 
     ``run`` is ``module:function`` below ``checks``. ``checks``: the step runs if one of these is
     asked for; empty: it always runs. ``or_isolated``: it also runs if the item is to be isolated.
-    ``setting``: it runs only if this setting is on. ``own_time``: the step keeps limits of its own,
-    because it waits for other processes or because the item's verdict is already known; other steps
-    share the item's time limit.
+    ``setting``: it runs only if this setting is not its default. ``own_time``: the step keeps
+    limits of its own, because it waits for other processes or because the item's verdict is already
+    known; other steps share the item's time limit.
     """
 
     name: str
@@ -76,6 +76,13 @@ FLOW = (
         name="result of the round trip",
         run="round_trip:raise_held",
         checks=("round_trip",),
+        own_time=True,
+    ),
+    Step(
+        name="production settings",
+        run="production:repeat",
+        checks=("round_trip",),
+        setting="threads",
         own_time=True,
     ),
     Step(name="what cannot be judged", run="effect:require"),

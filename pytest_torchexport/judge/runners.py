@@ -151,16 +151,25 @@ class LoadedArtifact:
         return Returned(value, _inputs_after(own, packed, outcome.inputs)), tensors
 
 
+class OpenSession(Protocol):
+    """Starts a session that has an artifact loaded."""
+
+    def __call__(self, *, threads: int) -> SandboxSession:
+        """Start one that may use so many threads."""
+
+
 @dataclass
 class InSandbox:
     """Call an artifact in the clean process: loaded once, and loaded again after each crash.
 
-    ``open`` starts a session that has it loaded; ``left`` returns the seconds that a call may take.
+    ``open`` starts a session that has it loaded and may use ``threads``; ``left`` returns the
+    seconds that a call may take.
     """
 
     artifact: Artifact
-    open: Callable[[], SandboxSession]
+    open: OpenSession
     left: Callable[[], float]
+    threads: int = 1
     session: SandboxSession | None = field(default=None, repr=False)
     isolated: bool = True
     _printed: str = ""
@@ -213,7 +222,7 @@ class InSandbox:
 
     def _opened(self) -> SandboxSession:
         if self.session is None or self.session.over:
-            self.session = self.open()
+            self.session = self.open(threads=self.threads)
         return self.session
 
 

@@ -18,6 +18,7 @@ from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.observe import Raised, Returned, State, observe, tensors_of
 from pytest_torchexport.outcomes.torch_state import torch_globals
 from pytest_torchexport.sandbox import child, tensors
+from pytest_torchexport.sandbox.threads import THREADS
 from pytest_torchexport.torch_private import names_in_tensors, times_written
 
 
@@ -34,7 +35,10 @@ class WithTorch:
         self._device = message["device"]
         # Now, while the driver may still open what it needs.
         cuda.initialize(self._device)
-        self._settings.enter_context(torch_globals(self._device))
+        if THREADS.as_served:
+            torch.set_num_threads(THREADS.allowed)
+        else:
+            self._settings.enter_context(torch_globals(self._device))
         opened = child.guarded(
             message, message["load"], message["read"], admitted=names_in_tensors()
         )

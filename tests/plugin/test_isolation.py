@@ -378,6 +378,7 @@ def test_where_only_parity_is_checked_isolation_does_not_judge_the_round_trip(
         ("memory_limit", "1.5", "a whole number of megabytes, or auto"),
         ("isolate", "perhaps", "true, false"),
         ("serve_on", "gpu", "cpu, cuda, cuda:N"),
+        ("threads", "0", "a whole number of at least 1"),
         ("runtime_imports", "my-ops", "names of modules"),
     ],
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_torchexport.sandbox.arrays import Array
+from pytest_torchexport.sandbox.threads import THREADS
 from pytest_torchexport.targets.formats import onnx_model
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def open_session(path: Path, device: str) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = THREADS.allowed, 1
     # A failure is raised as well: the logger would write a line per call past pytest's capture.
     options.log_severity_level = FATAL
     kind, _, index = device.partition(":")
@@ -60,7 +61,8 @@ def open_session(path: Path, device: str) -> Any:
     if kind == "cuda":
         # Without torch, nothing else has loaded CUDA's libraries from where pip installs them.
         onnxruntime.preload_dlls()
-        settings = CUDA_SETTINGS | {"device_id": index or "0"}
+        precise = {} if THREADS.as_served else CUDA_SETTINGS
+        settings = precise | {"device_id": index or "0"}
     session = onnxruntime.InferenceSession(str(path), options, providers=[(wanted, settings)])
     actual = session.get_providers()[0]
     if actual != wanted:

@@ -253,3 +253,33 @@ def test_what_fails_without_the_region_loses_it():
     item = LeafRecipe(kind=SPECIAL)
     _, found = shrunk(lambda x: True, item, values={"x": "edges"})
     assert found.leaves[0] == LeafRecipe(kind="zeros")
+
+
+# -- without words ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+def test_without_words_no_call_has_special_values(dtype):
+    spec = spec_of(lambda x: x, torch.randn(3, 4).to(dtype))
+    facts = torch.finfo(dtype)
+    # Ordinary numbers of float16 may be denormal.
+    smallest = facts.tiny * facts.eps if dtype == torch.float16 else facts.tiny
+    seen = set()
+
+    def ordinary(recipe: Recipe) -> None:
+        (x,) = build(spec, recipe).args
+        assert x.isfinite().all()
+        assert not ((x == 0) & x.signbit()).any(), recipe
+        assert ((x == 0) | (x.abs().double() >= smallest)).all(), recipe
+        seen.update(edit.value for leaf in recipe.leaves for edit in leaf.edits)
+
+    for_each(recipes(spec), ordinary, seed=0, most=200)
+    for number in (-0.0, -1e-40, 5e-324, -1e-9):
+        ordinary(Recipe(sizes={}, leaves=(LeafRecipe(kind="ones", edits=(Edit(1, number),)),)))
+    assert len(seen) > 20
+
+
+def test_a_tiny_number_that_the_user_declared_stays():
+    spec = spec_of(lambda x: x, torch.ones(2), values={"x": (1e-40, 1.0)})
+    recipe = Recipe(sizes={}, leaves=(LeafRecipe(kind="ones", edits=(Edit(0, 2e-40),)),))
+    assert 0 < float(build(spec, recipe).args[0].min()) < 1e-39
