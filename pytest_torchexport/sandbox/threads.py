@@ -1,4 +1,4 @@
-"""How many threads the artifact of this process may use.
+"""The number of threads that the artifact of this process may use.
 
 One, as in the process of the tests: more would make runs slow on a busy machine, and let results
 depend on it. A process that repeats calls as they are served allows more, once and for all, before
