@@ -16,6 +16,7 @@ from functools import cached_property
 
 import torch
 
+from pytest_torchexport import targets
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.search import Budget, Explored, Found, Goal, Search
 from pytest_torchexport.inputs.recipes import (
@@ -35,6 +36,7 @@ from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.verdict import coverage_of
 from pytest_torchexport.targets.base import Artifact, NotApplicable
+from pytest_torchexport.targets.formats.branches import Branches
 from pytest_torchexport.targets.formats.trace_diff import difference
 
 # Processor seconds per call of the budget: a stop for slow models, 5 s for the default 200.
@@ -77,13 +79,41 @@ def explore(case: Case) -> Case | None:
             "looked for (torchexport_explore_calls gives calls and time)"
         )
     plan.corpus.store(case.key, _kept(explored), shared=True)
+    artifact = case.artifact.facts.branches()
     found = BranchResults(
         spec=case.spec,
         observed=observed,
         explored=explored,
-        artifact=case.artifact.facts.branches(),
+        artifact=artifact,
+        more=_of_artifact_alone(case, explored, artifact),
     )
     return dataclasses.replace(case, branches=found)
+
+
+def _of_artifact_alone(
+    case: Case, explored: Explored, artifact: Branches | None
+) -> tuple[Recipe, ...]:
+    """Return calls that take the branches of the artifact which no call of eager gets to.
+
+    Eager gets there if it is told that it is exported.
+    """
+    met = {key[0] for key in explored.seen}
+    alone = {
+        own_id
+        for own_id, condition in explored.conditions.items()
+        if own_id not in met and branch_table.has_branch(artifact, condition)
+    }
+    if not alone or not case.questions:
+        return ()
+    observed = Observed(
+        case.reference,
+        case.plan.seed,
+        case.plan.settings.follow,
+        answers=targets.get(case.plan.target).traits.answers,
+    )
+    with case.log.timed("explore"), case.log.during(Activity.EAGER):
+        corpus = _search(case, observed).corpus
+    return tuple(found.recipe for found in corpus if any(key[0] in alone for key, _ in found.taken))
 
 
 def _note_what_is_not_followed(case: Case, observed: Observed) -> None:

@@ -73,7 +73,8 @@ def queries(subject: Subject, call: Call, seed: int, names: Collection[str]) -> 
         with _handled(asked):
             return copy.function(*args, **kwargs)
 
-    observe(run, call, seed=seed, grad_mode=subject.grad_mode)
+    if names:
+        observe(run, call, seed=seed, grad_mode=subject.grad_mode)
     return tuple(found)
 
 

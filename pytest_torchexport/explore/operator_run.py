@@ -6,6 +6,7 @@ sides are run alike, and what one has and the other has not is what the search a
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -159,5 +160,6 @@ class OperatorRuns:
 
 
 def _without_parameters(function: Any) -> AbstractContextManager[None]:
+    function = inspect.unwrap(function)
     module = getattr(function, "__self__", getattr(function, "module", function))
     return frozen_parameters(module if isinstance(module, torch.nn.Module) else None)

@@ -15,6 +15,7 @@ from pytest_torchexport import targets
 from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls
+from pytest_torchexport.eager.queries import Query, queries
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT, specialized_dims
@@ -208,6 +209,14 @@ class Case(Prepared):
     def judge(self) -> Judge:
         """The judge of this artifact as it is run now."""
         return self.judge_of(self.runner, self.log, self.random_paths)
+
+    @cached_property
+    def questions(self) -> tuple[Query, ...]:
+        """The places outside torch that ask on the example what the export answers otherwise."""
+        answers = targets.get(self.plan.target).traits.answers
+        with self.log.during(Activity.EAGER):
+            found = queries(self.reference.pristine, self.spec.example, self.plan.seed, answers)
+        return tuple(query for query in found if not query.of_torch)
 
     @cached_property
     def key(self) -> str:

@@ -80,6 +80,43 @@ class FriendlyTracingBranch(nn.Module):
         return x * 2
 
 
+class OnnxSoftplus(nn.Module):
+    """Spells softplus otherwise for ONNX; the plain spelling overflows."""
+
+    def __init__(self, *, stable: bool) -> None:
+        super().__init__()
+        self.stable = stable
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * 4
+        if not torch.onnx.is_in_onnx_export():
+            return nn.functional.softplus(x)
+        if self.stable:
+            return x.clamp(min=0) + (-x.abs()).exp().log1p()
+        return (1 + x.exp()).log()
+
+
+class ScriptsOwnBranch(nn.Module):
+    """Only the script has the inner branch, and no operator compares its numbers."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            if float(x.abs().max()) > 30.0:
+                return x * self.factor
+        return x * 2
+
+
+class AsksForMode(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return x * 2
+        return x * 3
+
+
 BAKED = (
     # torch.onnx.export falls back to strict capture, which accepts float(tensor) and numpy.
     row(
@@ -162,6 +199,48 @@ BAKED = (
         call(normal(4, 3)),
         truth(script=REFUSED, onnx=DIFFERS, onnx_legacy=DIFFERS),
         ci="script onnx",
+    ),
+    row(
+        "softplus of onnx, overflows",
+        lambda: OnnxSoftplus(stable=False),
+        call(normal(4, 3)),
+        truth(script=REFUSED, onnx=DIFFERS, onnx_legacy=DIFFERS),
+        ci="onnx_legacy",
+    ),
+    row(
+        "softplus of onnx, stable",
+        lambda: OnnxSoftplus(stable=True),
+        call(normal(4, 3)),
+        truth(script=REFUSED),
+        ci="onnx",
+    ),
+    row(
+        "own branch of the script",
+        lambda: ScriptsOwnBranch(3.0),
+        call(normal(4, 3)),
+        truth(script=DIFFERS),
+        ci="script",
+    ),
+    row(
+        "own branch of the script, the same",
+        lambda: ScriptsOwnBranch(2.0),
+        call(normal(4, 3)),
+        ci="script",
+    ),
+    # The script asks again each time it runs, which is without gradients.
+    row(
+        "asks for the grad mode",
+        AsksForMode,
+        call(normal(4, 3)),
+        truth(script=DIFFERS),
+        ci="script export",
+    ),
+    row(
+        "asks for the grad mode without gradients",
+        AsksForMode,
+        call(normal(4, 3)),
+        under=torch.no_grad,
+        ci="script",
     ),
     row(
         "friendly tracing branch",
