@@ -14,7 +14,7 @@ from typing import Any
 
 from pytest_torchexport import targets
 from pytest_torchexport.diagnosis.scene import SHOWN, Scene
-from pytest_torchexport.eager.queries import Query, answering, queries
+from pytest_torchexport.eager.queries import GRAD_MODE, Query, answering, queries
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import Returned, observe
@@ -22,7 +22,7 @@ from pytest_torchexport.outcomes.operators import dispatched
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Owner
 
-WITHOUT_GRADIENTS = {"torch.is_grad_enabled": False}
+WITHOUT_GRADIENTS = {GRAD_MODE: False}
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
@@ -36,8 +36,9 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     # The fast path of torch.nn's attention asks too: it is named already.
     if asked and (own or not known.causes):
         return _with(known, _exported(eager, asked), "model" if own else None)
+    modes = eager.subject.grad_mode, scene.case.reference.served
     served = dataclasses.replace(eager.subject.copy(), grad_mode=GradMode.NO_GRAD)
-    if eager.subject.grad_mode is GradMode.GRAD and eager.agrees(served):
+    if modes == (GradMode.GRAD, GradMode.NO_GRAD) and eager.agrees(served):
         return _with(known, _without_gradients(eager), None)
     return known
 

@@ -32,6 +32,8 @@ from pytest_torchexport.results.source_line import SourceLine, is_users, source_
 # The functions belong to the process: a second thread would take a stand-in for the original.
 _ONE_AT_A_TIME = threading.RLock()
 
+GRAD_MODE = "torch.is_grad_enabled"
+
 Asked = Callable[[str, Callable[..., Any], FrameType], Any]
 
 

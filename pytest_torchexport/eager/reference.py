@@ -19,6 +19,7 @@ from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.inputs.pytrees import describe, is_plain, leaves_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import Tolerance, compare
+from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import (
     Outcome,
     Raised,
@@ -75,6 +76,8 @@ class Reference:
         # Buffers with persistent=False, also those that calls in a row register.
         self.caches = caches_of(self.pristine.module)
         self.returns_nan = False
+        # The mode in which an artifact runs: without gradients, unless eager cannot do that.
+        self.served = GradMode.NO_GRAD
         self._plan = plan
         self._note = note
         self._mode = plan.options.mode or plan.settings.mode
@@ -84,9 +87,16 @@ class Reference:
         self._fingerprint = fingerprint(self._root())
         self._there: tuple[Subject, State] | None = None
 
-    def _observe(self, function: Callable[..., Any], call: Call, seed: int) -> Outcome:
+    def _observe(
+        self,
+        function: Callable[..., Any],
+        call: Call,
+        seed: int,
+        grad_mode: GradMode | None = None,
+    ) -> Outcome:
         with self._running():
-            return observe(function, call, seed=seed, grad_mode=self.pristine.grad_mode)
+            mode = grad_mode or self.pristine.grad_mode
+            return observe(function, call, seed=seed, grad_mode=mode)
 
     def guard(self, oracle: TerminationOracle) -> None:
         """Ask the oracle before each call, once a call has reached a loop that may not end."""
@@ -96,15 +106,20 @@ class Reference:
         """Return True if a call has reached a loop that may not end."""
         return self._oracle is not None and self._oracle.loops()
 
-    def on_cpu(self, call: Call, seed: int | None = None) -> Outcome:
-        """Return eager's outcome on the call, from the pristine state."""
+    def on_cpu(
+        self, call: Call, seed: int | None = None, grad_mode: GradMode | None = None
+    ) -> Outcome:
+        """Return eager's outcome on the call, from the pristine state.
+
+        ``grad_mode`` is another one than the subject's.
+        """
         seed = self._plan.seed if seed is None else seed
         oracle = self._oracle
         if oracle is not None and oracle.loops() and not oracle.ends(call):
             return Raised("Endless", "a while loop of forward does not come to an end on this call")
         if self.fresh_each_call:
-            return self._observe(self.pristine.copy().function, call, seed=seed)
-        outcome = self._observe(self._here.function, call, seed=seed)
+            return self._observe(self.pristine.copy().function, call, seed, grad_mode)
+        outcome = self._observe(self._here.function, call, seed, grad_mode)
         self.stateful = self._state.restore() or self.stateful
         return outcome
 
@@ -197,6 +212,11 @@ class Reference:
         self.returns_nan = has_nan(first.value)
         for name in first.changed:
             self._note(f"forward changes torch's {name}; it is put back after each call")
+        if self.pristine.grad_mode is GradMode.GRAD and isinstance(
+            self.on_cpu(example, grad_mode=self.served), Raised
+        ):
+            self.served = GradMode.GRAD
+            self._note("eager raises without gradients: the artifact runs with gradients too")
         self._heed(examine(self.pristine, example, self._plan.seed, names))
         other = self.on_cpu(example, self._plan.seed + 1)
         varied = compare(first, other, Tolerance()) if isinstance(other, Returned) else []

@@ -143,6 +143,7 @@ class Prepared:
             stateful=self.reference.stateful,
             fresh_each_call=self.reference.fresh_each_call,
             left=self.deadline.for_a_call,
+            grad_mode=self.reference.served,
         )
 
     def judge_of(

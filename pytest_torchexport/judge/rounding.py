@@ -190,7 +190,8 @@ class _Scatter:
         shift = torch.rand(real.shape, generator=self._generator, dtype=torch.float32)
         reach = REACH if _wide(real) is real else REACH_HALF
         shift = ((shift * 2 - 1) * reach * torch.finfo(tensor.dtype).eps).to(real.dtype)
-        return tensor + tensor * shift.to(tensor.device)
+        # An infinite term, as of a mask that is added, would become nan.
+        return torch.where(tensor.isfinite(), tensor + tensor * shift.to(tensor.device), tensor)
 
     def _ordered(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run an operator on its input in another order; return indices into the given order."""

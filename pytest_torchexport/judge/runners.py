@@ -14,6 +14,7 @@ import torch
 
 from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import in_thread
 from pytest_torchexport.outcomes.observe import (
     Crashed,
@@ -79,10 +80,12 @@ class InProcess:
         stateful: bool,
         fresh_each_call: bool,
         left: Callable[[], float],
+        grad_mode: GradMode = GradMode.NO_GRAD,
     ) -> None:
         self._pristine = artifact
         self._device = device
         self._left = left
+        self._grad_mode = grad_mode
         self._state = State(artifact.module, thorough=stateful)
         # A ScriptModule has attributes of any type, which only a copy of it keeps as they were.
         self._fresh_each_call = fresh_each_call and is_scripted(artifact.module)
@@ -118,7 +121,8 @@ class InProcess:
             return in_thread(go, self._left())
 
         run = aside if artifact.native_loops else None
-        return observe(artifact, call.to(self._device), seed=seed, run=run)
+        call = call.to(self._device)
+        return observe(artifact, call, seed=seed, grad_mode=self._grad_mode, run=run)
 
 
 @dataclass(frozen=True, kw_only=True)

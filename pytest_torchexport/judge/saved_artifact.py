@@ -28,6 +28,7 @@ class SavedArtifact:
     blocked: Sequence[str]
     thorough: bool
     fresh: bool
+    gradients: bool
     session: SandboxSession | None = None
     first_runs: tuple[tuple[Outcome, Tensors], ...] = ()
 
@@ -49,6 +50,7 @@ class SavedArtifact:
             thorough=self.thorough,
             fresh=self.fresh,
             threads=threads,
+            gradients=self.gradients,
         )
         return loading.opened(source, self.plan)
 

@@ -52,7 +52,12 @@ def _of_artifact(case: Case) -> OperatorRuns | None:
     if elsewhere or not by_torch or reference.fresh_each_call:
         return None
     state = State(artifact.module, thorough=reference.stateful)
-    return OperatorRuns(fresh=lambda: artifact, done=state.restore, seed=case.plan.seed)
+    return OperatorRuns(
+        fresh=lambda: artifact,
+        done=state.restore,
+        seed=case.plan.seed,
+        grad_mode=reference.served,
+    )
 
 
 def _as_exported(case: Case, eager: OperatorRuns) -> OperatorRuns | None:

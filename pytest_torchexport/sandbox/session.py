@@ -56,6 +56,7 @@ class Source:
     - ``trusted``: this run made the file itself.
     - ``thorough``, ``fresh``: how calls are undone (``observe.State``; a copy per call).
     - ``threads``: how many it may use; with more than one it runs as it is served.
+    - ``gradients``: calls are made with gradients.
     """
 
     load: str
@@ -71,6 +72,7 @@ class Source:
     thorough: bool = False
     fresh: bool = False
     threads: int = 1
+    gradients: bool = False
 
     @property
     def memory_bytes(self) -> int | None:
@@ -279,6 +281,7 @@ class SandboxSession(SandboxProcess):
             "read": source.read,
             "thorough": source.thorough,
             "fresh": source.fresh,
+            "gradients": source.gradients,
         }
         super().__init__(source, first, limit)
 

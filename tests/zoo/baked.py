@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Tuple  # noqa: UP035  # TorchScript takes no other spelling
+
 import torch
 from torch import Tensor, nn
 
@@ -104,10 +106,24 @@ class ScriptsOwnBranch(nn.Module):
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.jit.is_scripting():
-            if float(x.abs().max()) > 30.0:
-                return x * self.factor
+        if torch.jit.is_scripting() and float(x.abs().max()) > 30.0:
+            return x * self.factor
         return x * 2
+
+
+class Forces(nn.Module):
+    """A potential with its forces, which need gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.energy = nn.Linear(3, 8), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        x = x.detach().requires_grad_(True)
+        energy = self.energy(self.hidden(x).tanh()).sum()
+        forces = torch.autograd.grad([energy], [x])[0]
+        assert forces is not None
+        return energy, -forces
 
 
 class AsksForMode(nn.Module):
@@ -234,6 +250,14 @@ BAKED = (
         call(normal(4, 3)),
         truth(script=DIFFERS),
         ci="script export",
+    ),
+    row(
+        "forces",
+        Forces,
+        call(normal(4, 3)),
+        truth(REFUSED, script=None),
+        ci="script",
+        round_trip=True,
     ),
     row(
         "asks for the grad mode without gradients",

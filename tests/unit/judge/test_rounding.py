@@ -84,6 +84,17 @@ def test_what_is_exact_is_not_moved(name):
     assert float(scatter(KEPT[name], rand(4, 5)).max()) == 0
 
 
+@pytest.mark.parametrize("infinite", [torch.inf, -torch.inf])
+def test_an_infinite_term_stays_so(infinite):
+    """Else every difference where a mask is added would be excused."""
+    mask = torch.tensor([0.0, infinite, 0.0, 0.0, 0.0])
+    for seed in range(6):
+        with scattered(seed):
+            moved = (rand(3, 5) / 3 + mask) * 1.1
+        assert moved.isinf().sum() == 3
+        assert not moved.isnan().any()
+
+
 def test_the_scatter_is_the_same_for_the_same_seed():
     x = rand(4, 5)
     with scattered(3):
