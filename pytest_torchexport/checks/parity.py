@@ -168,13 +168,14 @@ def _differs_without_gradients(case: Case) -> bool:
     if queries(reference.pristine, case.spec.example, seed, (GRAD_MODE,)):
         recipes += boundary_recipes(case.spec, seed)
     judge = case.judge_of(case.runner, ItemLog(), case.random_paths)
-    for found in filter(None, map(case.accepted.call, recipes)):
-        other = reference.on_cpu(found.call, grad_mode=GradMode.NO_GRAD)
-        if isinstance(found.outcome, Returned) and judge.differences(
-            [found.call], found.outcome, other
-        ):
-            return True
-    return False
+    return any(
+        judge.differences(
+            [found.call],
+            found.outcome,
+            reference.on_cpu(found.call, grad_mode=GradMode.NO_GRAD),
+        )
+        for found in filter(None, map(case.accepted.call, recipes))
+    )
 
 
 def _explicit(case: Case, origin: str, items: Sequence[Recipe], repeats: int) -> None:

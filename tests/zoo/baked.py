@@ -256,7 +256,7 @@ BAKED = (
         Forces,
         call(normal(4, 3)),
         truth(REFUSED, script=None),
-        ci="script",
+        ci="trace script onnx_legacy",
         round_trip=True,
     ),
     row(

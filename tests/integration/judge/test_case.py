@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pytest_torchexport import check_export, register_target
+from pytest_torchexport.checks.parity import OTHER_WITHOUT_GRADIENTS
 from pytest_torchexport.config import names
 from pytest_torchexport.judge.case import NOT_IN_INFERENCE_MODE
 from pytest_torchexport.outcomes.grad_mode import GradMode
@@ -54,7 +55,9 @@ def test_eager_is_called_and_exported_in_the_mode_of_the_caller(mode, monkeypatc
     monkeypatch.setattr(nn.functional, "linear", asking)
     with mode():
         verdict = check_export(nn.Linear(4, 4), X, target="trace", max_examples=3)
-        assert modes == {GradMode.current()}
+        # With gradients, the example is called once without: does eager depend on the mode?
+        assert GradMode.current() in modes
+        assert modes <= {GradMode.current(), GradMode.NO_GRAD}
     assert verdict.status == "passed", verdict
 
 
@@ -105,3 +108,26 @@ def test_a_refusal_in_every_mode_is_the_one_without_gradients(target):
     assert verdict.failure == "ExportRefused"
     assert "under torch.no_grad()" in verdict.reason
     assert NOT_IN_INFERENCE_MODE not in verdict.notes
+
+
+class Forces(nn.Module):
+    def forward(self, x):
+        x = x.detach().requires_grad_(True)
+        forces = torch.autograd.grad([(x * x).sum()], [x])[0]
+        assert forces is not None
+        return forces
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_an_artifact_runs_with_gradients_where_eager_cannot_do_without(isolate):
+    verdict = check_export(Forces(), X, target="script", max_examples=3, isolate=isolate)
+    assert verdict.status == "passed", verdict
+    assert any("the artifact runs with gradients too" in note for note in verdict.notes)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_pass_says_if_eager_alone_depends_on_the_mode(mode):
+    with mode():
+        verdict = check_export(Asks(), X, target="trace", max_examples=3)
+    assert verdict.status == "passed", verdict
+    assert (OTHER_WITHOUT_GRADIENTS in verdict.cautions) == (mode is torch.enable_grad)
