@@ -35,7 +35,13 @@ from pytest_torchexport.judge.log import Activity, ItemLog
 from pytest_torchexport.judge.vacuity import OutputActivity
 from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.compare import Tolerance
-from pytest_torchexport.outcomes.grad_mode import GradMode, outside_inference_mode
+from pytest_torchexport.outcomes.grad_mode import (
+    WITHOUT_AUTOCAST,
+    GradMode,
+    outside_autocast,
+    outside_inference_mode,
+    under_autocast,
+)
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.messages import printable, text_of
 from pytest_torchexport.outcomes.observe import untouched
@@ -189,9 +195,10 @@ def _started(thing: Any, plan: Plan, reached: Reached, *, foreign: bool = False)
 
     The subject is called and exported in the grad mode of the caller.
     """
-    grad_mode = GradMode.current()
+    grad_mode, autocast = GradMode.current(), under_autocast()
     with (
         outside_inference_mode(),
+        outside_autocast(),
         quiet(plan.device) as output,
         put_back(reached),
         untouched(closed_over(thing, reached)),
@@ -207,6 +214,8 @@ def _started(thing: Any, plan: Plan, reached: Reached, *, foreign: bool = False)
             resources=resources,
             output=output,
         )
+        if autocast:
+            item.log.caution(WITHOUT_AUTOCAST)
         if item.subject.wrappers:
             item.log.note(without(item.subject.wrappers))
         yield item

@@ -1,16 +1,22 @@
-"""The grad mode of a call: with gradients, under ``torch.no_grad()``, or in inference mode.
+"""The mode of a call: with gradients, under ``torch.no_grad()``, or in inference mode; autocast.
 
-Eager is called and exported in the mode of the user's own call, artifacts run without gradients, as
-they are served. Separate from ``torch_state``, which sets what is the same for a whole item.
+Eager is called and exported in the grad mode of the user's own call, artifacts run without
+gradients, as they are served. Nothing runs under the user's autocast. Separate from
+``torch_state``, which sets what is the same for a whole item.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
+
+WITHOUT_AUTOCAST = (
+    "the test calls the module under torch.autocast, and eager, export and artifact run without: "
+    "to check what it computes there, enter autocast in forward"
+)
 
 
 class GradMode(enum.Enum):
@@ -47,4 +53,18 @@ def outside_inference_mode() -> Iterator[None]:
         yield
         return
     with torch.inference_mode(False):
+        yield
+
+
+def under_autocast() -> tuple[str, ...]:
+    """Return the types of devices for which this thread is under ``torch.autocast``."""
+    return tuple(kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind))
+
+
+@contextmanager
+def outside_autocast() -> Iterator[None]:
+    """Leave ``torch.autocast`` for the block."""
+    with ExitStack() as stack:
+        for kind in under_autocast():
+            stack.enter_context(torch.autocast(kind, enabled=False))
         yield

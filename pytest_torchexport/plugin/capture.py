@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.grad_mode import GradMode, outside_inference_mode
+from pytest_torchexport.outcomes.grad_mode import GradMode, outside_inference_mode, under_autocast
 from pytest_torchexport.outcomes.subject import Subject, unwrapped
 from pytest_torchexport.outcomes.torch_state import module_calls_through
 from pytest_torchexport.plugin import direct_forward
@@ -47,7 +47,8 @@ class Recording:
     ``problem``: why the module cannot be checked. ``returned``: if one of the calls returned.
     ``caller``: the function that called it and was not checked itself; None if there is none.
     ``wrappers``: what the test called it through (``torch.compile``). ``line``: the test's line of
-    the first call; None if it is not known. ``grad_mode``: that of the first call.
+    the first call; None if it is not known. ``grad_mode``: that of the first call. ``autocast``: if
+    the first call was made under it.
     """
 
     module: Any
@@ -59,6 +60,7 @@ class Recording:
     wrappers: tuple[str, ...] = ()
     line: SourceLine | None = None
     grad_mode: GradMode = field(default_factory=GradMode.current)
+    autocast: bool = field(default_factory=lambda: bool(under_autocast()))
 
 
 @dataclass(frozen=True)

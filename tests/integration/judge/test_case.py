@@ -12,7 +12,7 @@ from pytest_torchexport import check_export, register_target
 from pytest_torchexport.checks.parity import OTHER_WITHOUT_GRADIENTS
 from pytest_torchexport.config import names
 from pytest_torchexport.judge.case import NOT_IN_INFERENCE_MODE
-from pytest_torchexport.outcomes.grad_mode import GradMode
+from pytest_torchexport.outcomes.grad_mode import WITHOUT_AUTOCAST, GradMode
 from pytest_torchexport.targets.script import Script
 from pytest_torchexport.targets.trace import Trace
 
@@ -131,3 +131,11 @@ def test_a_pass_says_if_eager_alone_depends_on_the_mode(mode):
         verdict = check_export(Asks(), X, target="trace", max_examples=3)
     assert verdict.status == "passed", verdict
     assert (OTHER_WITHOUT_GRADIENTS in verdict.cautions) == (mode is torch.enable_grad)
+
+
+def test_nothing_runs_under_the_callers_autocast_and_that_is_said():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        verdict = check_export(nn.Linear(4, 4), X, target="script", max_examples=3)
+        assert torch.is_autocast_enabled("cpu")
+    assert verdict.status == "passed", verdict
+    assert verdict.cautions == (WITHOUT_AUTOCAST,)

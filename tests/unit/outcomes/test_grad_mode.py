@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pytest_torchexport.outcomes.grad_mode import GradMode, outside_inference_mode
+from pytest_torchexport.outcomes.grad_mode import (
+    GradMode,
+    outside_autocast,
+    outside_inference_mode,
+    under_autocast,
+)
 
 MODES = (torch.enable_grad, torch.no_grad, torch.inference_mode)
 
@@ -31,3 +36,12 @@ def test_inference_mode_is_left_and_another_mode_stays(around):
             assert not torch.ones(1).is_inference()
             assert before is GradMode.INFERENCE or GradMode.current() is before
         assert GradMode.current() is before
+
+
+def test_autocast_is_left_and_entered_again():
+    assert under_autocast() == ()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert under_autocast() == ("cpu",)
+        with outside_autocast():
+            assert under_autocast() == ()
+        assert torch.ones(1, 1).matmul(torch.ones(1, 1)).dtype == torch.bfloat16

@@ -77,6 +77,14 @@ def test_the_grad_mode_of_the_first_call_is_recorded_and_nothing_is_made_in_infe
     assert not recording.module.count.is_inference()
 
 
+def test_a_call_under_autocast_is_told():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (recording,) = recorded(lambda: Inner()(torch.ones(2)))
+    assert recording.autocast
+    (recording,) = recorded(lambda: Inner()(torch.ones(2)))
+    assert not recording.autocast
+
+
 def test_a_few_calls_of_each_shape_and_never_too_many_shapes():
     net = Inner()
 
