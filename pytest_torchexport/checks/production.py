@@ -38,7 +38,7 @@ SHARE = 0.75
 
 @dataclass
 class _Repeats:
-    """How far the results of repeated calls were apart."""
+    """The distance between the results of repeated calls."""
 
     calls: int = 0
     changed: int = 0
