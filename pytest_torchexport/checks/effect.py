@@ -7,6 +7,7 @@ little. Raises CannotJudge if the artifact's random outputs cannot be compared.
 from __future__ import annotations
 
 from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.convention import reordered, unlike
 from pytest_torchexport.judge.coverage import uncovered
 from pytest_torchexport.judge.vacuity import weighed
 from pytest_torchexport.results.failures import CannotJudge, Ineffective
@@ -27,7 +28,20 @@ def weigh(case: Case) -> None:
     )
     for text in log.outputs.partial():
         log.note(text)
+    _say_how_to_call(case)
     log.uncovered = uncovered(log.covered, case.spec, case.plan.options, case.artifact.facts)
+
+
+def _say_how_to_call(case: Case) -> None:
+    """Log the ways in which eager can be called and the artifact cannot."""
+    eager, facts = case.reference.pristine.signature(), case.artifact.facts
+    if eager is None:
+        return
+    program = facts.signature()
+    for text in unlike(eager, program) if program is not None else ():
+        case.log.note(text)
+    if text := reordered(eager, facts.inputs()):
+        case.log.caution(text)
 
 
 def require(case: Case) -> None:

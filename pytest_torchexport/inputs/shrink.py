@@ -207,10 +207,10 @@ def _simpler_edit(edit: Edit) -> Iterator[Edit]:
     if edit.extent != "element":
         yield Edit(edit.position, edit.value)
     if edit.position:
-        yield edit._replace(position=0)
+        yield Edit(0, edit.value, edit.extent)
     if math.isfinite(edit.value):
         value = edit.value
         for rounder in (0.0, 1.0, float(round(value))):
             if abs(rounder) < abs(value) or (rounder != value and rounder == round(value)):
-                yield edit._replace(position=0, value=rounder)
-                yield edit._replace(value=rounder)
+                yield Edit(0, rounder, edit.extent)
+                yield Edit(edit.position, rounder, edit.extent)

@@ -31,6 +31,12 @@ class OnnxModelFacts(ProgramFacts):
 
     model: Callable[[], Any]
 
+    def inputs(self) -> tuple[str, ...]:
+        """Return the names of the graph's inputs."""
+        graph = self.model().graph
+        weights = {item.name for item in graph.initializer}
+        return tuple(value.name for value in graph.input if value.name not in weights)
+
     def outputs(self) -> tuple[tuple[int | None, ...], ...]:
         """Return the sizes of the graph's outputs."""
         return tuple(map(_sizes, self.model().graph.output))
