@@ -47,12 +47,32 @@ def unavailable(device: str, needs: Sequence[str]) -> str | None:
     return None
 
 
-def open_session(path: Path, device: str) -> Any:
+@dataclass(frozen=True, kw_only=True)
+class Optimizations:
+    """The optimizations that ONNX Runtime makes when it opens a file: by default, all.
+
+    ``disabled``: the names of optimizers that it leaves out. ``written``: where it writes the graph
+    as it runs it.
+    """
+
+    enabled: bool = True
+    disabled: tuple[str, ...] = ()
+    written: Path | None = None
+
+
+AS_SHIPPED = Optimizations()
+
+
+def open_session(path: Path, device: str, optimizations: Optimizations = AS_SHIPPED) -> Any:
     """Return an ``onnxruntime.InferenceSession``. Raises RuntimeError if on another device."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = THREADS.allowed, 1
+    if not optimizations.enabled:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if optimizations.written is not None:
+        options.optimized_model_filepath = str(optimizations.written)
     # A failure is raised as well: the logger would write a line per call past pytest's capture.
     options.log_severity_level = FATAL
     kind, _, index = device.partition(":")
@@ -63,7 +83,12 @@ def open_session(path: Path, device: str) -> Any:
         onnxruntime.preload_dlls()
         precise = {} if THREADS.as_served else CUDA_SETTINGS
         settings = precise | {"device_id": index or "0"}
-    session = onnxruntime.InferenceSession(str(path), options, providers=[(wanted, settings)])
+    session = onnxruntime.InferenceSession(
+        str(path),
+        options,
+        providers=[(wanted, settings)],
+        disabled_optimizers=list(optimizations.disabled),
+    )
     actual = session.get_providers()[0]
     if actual != wanted:
         # ONNX Runtime only warns and falls back, which would check the CPU under another name.
@@ -84,8 +109,10 @@ def run_session(session: Any, feeds: Mapping[str, Any]) -> list[Any]:
 class _OnnxFile:
     """One ONNX file in ONNX Runtime."""
 
-    def __init__(self, path: Path, device: str) -> None:
-        self.session = open_session(path, device)
+    def __init__(
+        self, path: Path, device: str, optimizations: Optimizations = AS_SHIPPED
+    ) -> None:
+        self.session = open_session(path, device, optimizations)
         self.device = device
         # Exporters drop unused inputs.
         self.input_names = [item.name for item in self.session.get_inputs()]
