@@ -63,6 +63,7 @@ EXAMINATIONS = (
     Examination(name="attention's fast path", file="attention", failures=DIFFERS),
     Examination(name="questions about the export", file="questions", failures=DIFFERS),
     Examination(name="masked rows", file="masks", failures=DIFFERS),
+    Examination(name="the stages to ONNX", file="onnx_stages", failures=DIFFERS),
 )
 
 

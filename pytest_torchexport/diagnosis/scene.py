@@ -11,6 +11,7 @@ from functools import cached_property
 
 import torch
 
+from pytest_torchexport.diagnosis.onnx_models import OnnxModels, onnx_models
 from pytest_torchexport.diagnosis.programs import exported_program
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import Call
@@ -47,6 +48,29 @@ class Scene:
     def program(self) -> torch.export.ExportedProgram | None:
         """The subject as torch.export captures it; None if torch.export does not take it."""
         return exported_program(self.case)
+
+    @cached_property
+    def expected(self) -> Returned | None:
+        """What eager does with the failing call, on the item's device; None if it is not legal."""
+        found = self.case.accepted.call(self.recipe)
+        if found is None:
+            return None
+        outcome = self.case.reference.on_device(found.call, found.outcome)
+        return outcome if isinstance(outcome, Returned) else None
+
+    @cached_property
+    def onnx(self) -> OnnxModels | None:
+        """The models between eager and ONNX Runtime; None if the artifact is no ONNX model."""
+        return onnx_models(self.case)
+
+    @cached_property
+    def _judge(self) -> Judge:
+        return self.judge()
+
+    def is_eagers(self, outcome: Outcome) -> bool:
+        """Return True if another program's outcome of the failing call is eager's."""
+        assert self.call is not None and self.expected is not None
+        return not self._judge.differences([self.call], self.expected, outcome)
 
     def judge(self) -> Judge:
         """Return a judge of the artifact as it was run."""

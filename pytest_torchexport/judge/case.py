@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -84,31 +87,41 @@ class Prepared:
             raise CannotJudge(f"{self.plan.target} {reason}", "refused") from None
 
     def exported(
-        self, call: Call, *, device: str | None = None, target: str | None = None
+        self,
+        call: Call,
+        *,
+        device: str | None = None,
+        target: str | None = None,
+        options: Mapping[str, Any] = MappingProxyType({}),
     ) -> Artifact | NotApplicable:
         """Export a fresh copy of the subject at a call.
 
         On the item's device and to its target, or to others. In the subject's grad mode; without
-        gradients if the exporter does not take inference mode.
+        gradients if the exporter does not take inference mode. ``options`` replace the user's.
         Raises whatever the exporter raises.
         """
         grad_mode = self.reference.pristine.grad_mode
         try:
-            return self._exported(call, device, target, grad_mode)
+            return self._exported(call, device, target, grad_mode, options)
         except (TimeLimitExceeded, torch.OutOfMemoryError):
             raise
         except Exception:
             if grad_mode is not GradMode.INFERENCE:
                 raise
-        artifact = self._exported(call, device, target, GradMode.NO_GRAD)
+        artifact = self._exported(call, device, target, GradMode.NO_GRAD, options)
         self.log.note(NOT_IN_INFERENCE_MODE)
         return artifact
 
     def _exported(
-        self, call: Call, device: str | None, target: str | None, grad_mode: GradMode
+        self,
+        call: Call,
+        device: str | None,
+        target: str | None,
+        grad_mode: GradMode,
+        replaced: Mapping[str, Any],
     ) -> Artifact | NotApplicable:
         device, target = device or self.plan.device, target or self.plan.target
-        options = dict((self.plan.options.export_options or {}).get(target, {}))
+        options = {**(self.plan.options.export_options or {}).get(target, {}), **replaced}
         subject = self.reference.pristine.copy().to(device)
         call = call.clone().to(device)
         with self.log.during(Activity.EXPORTER), grad_mode.entered(), suppress_output():

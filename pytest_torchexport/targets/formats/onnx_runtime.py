@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # The path of LOADER, for a process without torch.
 LOADER_PATH = "pytest_torchexport.targets.formats.onnx_runtime:LOADER"
+WITH_SETTINGS_PATH = "pytest_torchexport.targets.formats.onnx_runtime:WITH_SETTINGS"
 INSTALL = {
     "cpu": "pip install 'pytest-torchexport[onnx]'",
     "cuda": "pip install 'pytest-torchexport[onnx-gpu]'",
@@ -106,6 +108,11 @@ def run_session(session: Any, feeds: Mapping[str, Any]) -> list[Any]:
     return found
 
 
+def beside(path: Path) -> Path:
+    """Return where the optimizations of a file are written for ``WITH_SETTINGS``."""
+    return path.with_name(f"{path.name}.optimizations.json")
+
+
 class _OnnxFile:
     """One ONNX file in ONNX Runtime."""
 
@@ -136,8 +143,8 @@ class TensorFile(_OnnxFile):
 
     def __call__(self, *args: Any, **feeds: Any) -> list[torch.Tensor]:
         """Run the file on these inputs."""
-        values = self.run(feeds | named(self.ordered(args)), _of_tensor)
-        return [_to_tensor(value).to(self.device) for value in values]
+        values = self.run(feeds | named(self.ordered(args)), of_tensor)
+        return [to_tensor(value).to(self.device) for value in values]
 
 
 class ArrayFile(_OnnxFile):
@@ -191,7 +198,7 @@ def _of_number(value: bool | float) -> Any:
     return _of_numpy(np.asarray(value, kinds[type(value)]), "")
 
 
-def _of_tensor(value: Any) -> Any:
+def of_tensor(value: Any) -> Any:
     import torch
 
     if not isinstance(value, torch.Tensor):
@@ -219,7 +226,7 @@ def _dtype(value: Any) -> str:
     return _NAMES.get(name, name)
 
 
-def _to_tensor(value: Any) -> torch.Tensor:
+def to_tensor(value: Any) -> torch.Tensor:
     import torch
 
     dtype = _dtype(value)
@@ -282,3 +289,14 @@ class TorchFreeLoader:
 
 
 LOADER = TorchFreeLoader()
+
+
+class LoaderWithSettings(TorchFreeLoader):
+    """Loads a file with the optimizations that are written beside it."""
+
+    def load(self, path: Path, device: str) -> ArrayFile:
+        """Return a session on the device."""
+        return ArrayFile(path, device, Optimizations(**json.loads(beside(path).read_text())))
+
+
+WITH_SETTINGS = LoaderWithSettings()
