@@ -1,0 +1,69 @@
+"""Find the operator of an ONNX model that brings in the difference, and the user's line of it.
+
+The values of all nodes come from one run of ONNX Runtime; the ExportedProgram has the same nodes by
+the same names, and knows their lines.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import fx
+
+from pytest_torchexport.diagnosis.mixed_program import MixedProgram
+from pytest_torchexport.diagnosis.onnx_models import OnnxModel, OnnxModels
+from pytest_torchexport.diagnosis.scene import Scene
+from pytest_torchexport.results.diagnosis import Diagnosis, Place
+from pytest_torchexport.results.source_line import SourceLine, source_line
+from pytest_torchexport.targets.formats.branches import frames_of_fx, users_place
+
+
+def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
+    """Add the place, if the owner is a step between the ExportedProgram and ONNX Runtime."""
+    models = scene.onnx
+    if models is None or scene.call is None or known.place is not None:
+        return known
+    if models.sandboxed:
+        left = "operator: the file may run in a clean process only, which shows no values inside"
+        return dataclasses.replace(known, not_examined=(*known.not_examined, left))
+    model = _model(models, known)
+    if model is None or model.program is None:
+        return known
+    inside = models.run_inside(model, scene.call)
+    mixed = MixedProgram(model.program, inside.values)
+    runner = scene.case.runner_of(mixed)
+    call, seed = scene.call, scene.case.plan.seed
+    node = mixed.first_wrong(lambda: scene.is_eagers(runner.run(call, seed)))
+    return known if node is None else dataclasses.replace(known, place=place_of(node))
+
+
+def _model(models: OnnxModels, known: Diagnosis) -> OnnxModel | None:
+    """Return the first model that is wrong."""
+    if known.owner in ("translation", "runtime") and not isinstance(models.plain, str):
+        return models.plain
+    return models.shipped if known.owner == "exporter's optimizer" else None
+
+
+def place_of(node: fx.Node) -> Place:
+    """Return the place of a node of an ExportedProgram."""
+    return Place(operator=operator_of(node), module=_module_of(node), where=_line_of(node))
+
+
+def operator_of(node: fx.Node) -> str:
+    """Return ``aten.view`` of a node."""
+    return str(getattr(node.target, "overloadpacket", None) or getattr(node.target, "__name__", ""))
+
+
+def _module_of(node: fx.Node) -> str:
+    """Return the path and class of the submodule that a node is in, empty for the module itself."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    if len(stack) < 2:
+        return ""
+    path, cls = stack[-1]
+    name = cls if isinstance(cls, str) else cls.__name__
+    return f"{path} ({name.rpartition('.')[2]})"
+
+
+def _line_of(node: fx.Node) -> SourceLine | None:
+    place = users_place(frames_of_fx(node.meta.get("stack_trace")))
+    return source_line(*place) if place is not None else None
