@@ -14,32 +14,42 @@ import torch
 from torch import fx
 
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.compare import Tolerance, compare_values
+
+# Two runs of one operator on the same values are this close.
+CLOSE = 1e-4, 1e-6
 
 
 class MixedProgram:
-    """An ExportedProgram as an artifact. ``taken``: how many of ``nodes`` have the other's value."""
+    """An ExportedProgram as an artifact.
+
+    ``taken``: how many of ``nodes`` have the other run's value. ``left_out``: nodes that return one
+    of their inputs, by name. ``watched``: the node whose value the last call left in ``seen``.
+    """
 
     native_loops = False
 
     def __init__(self, program: torch.export.ExportedProgram, values: Mapping[str, Any]) -> None:
         """Take the values by the names of the program's nodes; those of other names are not used."""
         self.module = program.module(check_guards=False)
-        self._values = {
+        self.values = {
             node.name: _in_torchs_form(node, values[node.name])
             for node in self.module.graph.nodes
             if node.op == "call_function" and node.name in values and _is_one_value(node)
         }
         self.taken = 0
+        self.left_out: Mapping[str, fx.Node] = {}
+        self.watched: fx.Node | None = None
+        self.seen: Any = None
 
     @property
     def nodes(self) -> Sequence[fx.Node]:
         """The nodes of which there is a value, in the program's order."""
-        return [node for node in self.module.graph.nodes if node.name in self._values]
+        return [node for node in self.module.graph.nodes if node.name in self.values]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""
-        taken = {node.name: self._values[node.name] for node in self.nodes[: self.taken]}
-        return _Interpreter(self.module, taken).run(*Call(args, kwargs).leaves())
+        return _Interpreter(self).run(*Call(args, kwargs).leaves())
 
     def first_wrong(self, is_right: Callable[[], bool]) -> fx.Node | None:
         """Return the node with whose value the program becomes wrong, and is right without it.
@@ -59,14 +69,57 @@ class MixedProgram:
                 wrong = self.taken
         return nodes[wrong - 1]
 
+    def left_out_before(self, node: fx.Node, run: Callable[[], object]) -> fx.Node | None:
+        """Return the node that the other run left out, if its value at ``node`` shows that.
+
+        Its value is then what the program computes if that node returns its own input. Only nodes
+        of which there is no value, and that lead to ``node``, may be left out.
+        """
+        self.watched, self.taken = node, list(self.nodes).index(node)
+        if self._is_what_the_other_has(node, run):
+            return None
+        for missing in self._missing_before(node):
+            for given in missing.all_input_nodes:
+                self.left_out = {missing.name: given}
+                if self._is_what_the_other_has(node, run):
+                    return missing
+        return None
+
+    def _is_what_the_other_has(self, node: fx.Node, run: Callable[[], object]) -> bool:
+        self.seen = None
+        run()
+        seen, other = self.seen, self.values[node.name]
+        tensors = isinstance(seen, torch.Tensor) and isinstance(other, torch.Tensor)
+        return tensors and not compare_values(seen, other, Tolerance(*CLOSE))
+
+    def _missing_before(self, node: fx.Node) -> list[fx.Node]:
+        found: dict[fx.Node, None] = {}
+        waiting = list(node.all_input_nodes)
+        while waiting:
+            one = waiting.pop()
+            if one.op == "call_function" and one.name not in self.values and one not in found:
+                found[one] = None
+                waiting += one.all_input_nodes
+        return list(found)
+
 
 class _Interpreter(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, taken: Mapping[str, Any]) -> None:
-        super().__init__(module)
-        self._taken = taken
+    def __init__(self, mixed: MixedProgram) -> None:
+        super().__init__(mixed.module)
+        self._mixed = mixed
+        self._taken = {node.name for node in mixed.nodes[: mixed.taken]}
 
     def run_node(self, node: fx.Node) -> Any:
-        return self._taken[node.name] if node.name in self._taken else super().run_node(node)
+        mixed = self._mixed
+        if node.name in mixed.left_out:
+            value = self.env[mixed.left_out[node.name]]
+        elif node.name in self._taken:
+            value = mixed.values[node.name]
+        else:
+            value = super().run_node(node)
+        if node is mixed.watched:
+            mixed.seen = value
+        return value
 
 
 def _is_one_value(node: fx.Node) -> bool:

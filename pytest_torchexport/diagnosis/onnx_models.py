@@ -38,9 +38,8 @@ from pytest_torchexport.targets.formats.onnx_runtime import (
 from pytest_torchexport.targets.onnx import OnnxArtifact, without_optimizer
 from pytest_torchexport.targets.onnx_legacy import LegacyArtifact
 
-# Constants are folded by the old exporter itself; this is how it is told not to, and to write where
-# in the user's code a node comes from.
-LEGACY_PLAIN = {"do_constant_folding": False, "verbose": True}
+# The old exporter itself folds constants, unless it is told not to.
+LEGACY_PLAIN = {"do_constant_folding": False}
 MADE_ELSEWHERE = "the file was made elsewhere"
 
 
@@ -140,7 +139,18 @@ class OnnxModels:
         """Return every value of a call, by ONNX Runtime without its optimizations."""
         device = self.case.plan.device
         feeds = model.artifact.pack_inputs(call.to(device)).kwargs
-        return run_inside(model.path, device, feeds)
+        nodes = model.program.graph.nodes if model.program is not None else ()
+        constants = {node.name for node in nodes if node.op == "call_function"}
+        return run_inside(model.path, device, feeds, constants)
+
+    def optimized(self) -> OnnxModel:
+        """Return the shipped model as ONNX Runtime runs it, its own optimizations made.
+
+        Raises whatever opening it raises.
+        """
+        path = self._folder("optimized") / FILENAME
+        TensorFile(self.shipped.path, self.case.plan.device, Optimizations(written=path))
+        return dataclasses.replace(self.shipped, path=path)
 
     def _run_with(self, model: OnnxModel, call: Call, file: Any) -> Outcome:
         artifact: Any = model.artifact

@@ -7,15 +7,21 @@ the same names, and knows their lines.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+import torch
 from torch import fx
 
 from pytest_torchexport.diagnosis.mixed_program import MixedProgram
 from pytest_torchexport.diagnosis.onnx_models import OnnxModel, OnnxModels
 from pytest_torchexport.diagnosis.scene import Scene
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.observe import Outcome
 from pytest_torchexport.results.diagnosis import Diagnosis, Place
 from pytest_torchexport.results.source_line import SourceLine, source_line
 from pytest_torchexport.targets.formats.branches import frames_of_fx, users_place
+from pytest_torchexport.targets.formats.onnx_inside import Inside
+from pytest_torchexport.targets.formats.onnx_model import fx_name
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
@@ -29,19 +35,40 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     model = _model(models, known)
     if model is None or model.program is None:
         return known
-    inside = models.run_inside(model, scene.call)
-    mixed = MixedProgram(model.program, inside.values)
-    runner = scene.case.runner_of(mixed)
-    call, seed = scene.call, scene.case.plan.seed
-    node = mixed.first_wrong(lambda: scene.is_eagers(runner.run(call, seed)))
-    return known if node is None else dataclasses.replace(known, place=place_of(node))
+    place = _place(scene, scene.call, models.run_inside(model, scene.call), model.program)
+    return known if place is None else dataclasses.replace(known, place=place)
+
+
+def _place(
+    scene: Scene, call: Call, inside: Inside, program: torch.export.ExportedProgram
+) -> Place | None:
+    mixed = MixedProgram(program, inside.values)
+    runner, seed = scene.case.runner_of(mixed), scene.case.plan.seed
+
+    def run() -> Outcome:
+        return runner.run(call, seed)
+
+    node = mixed.first_wrong(lambda: scene.is_eagers(run()))
+    if node is None and inside.raised_at is not None:
+        node = _translated_by(inside.raised_at, mixed.module)
+    elif node is not None:
+        node = mixed.left_out_before(node, run) or node
+    return place_of(node) if node is not None else None
+
+
+def _translated_by(onnx_node: Any, module: fx.GraphModule) -> fx.Node | None:
+    """Return the node of the program that an ONNX node is a part of, as its metadata says."""
+    name = fx_name(onnx_node)
+    return next((node for node in module.graph.nodes if node.name == name), None)
 
 
 def _model(models: OnnxModels, known: Diagnosis) -> OnnxModel | None:
     """Return the first model that is wrong."""
     if known.owner in ("translation", "runtime") and not isinstance(models.plain, str):
         return models.plain
-    return models.shipped if known.owner == "exporter's optimizer" else None
+    if known.owner == "exporter's optimizer":
+        return models.shipped
+    return models.optimized() if known.owner == "runtime's optimizer" else None
 
 
 def place_of(node: fx.Node) -> Place:

@@ -6,7 +6,7 @@ Apart from ``onnx_runtime``, which runs files as they are served.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,18 @@ class Inside:
     raised_at: Any = None
 
 
-def run_inside(path: Path, device: str, feeds: Mapping[str, Any]) -> Inside:
+def run_inside(
+    path: Path, device: str, feeds: Mapping[str, Any], constants: Container[str] = ()
+) -> Inside:
     """Run a file in ONNX Runtime without optimizations, and return every value of its main graph.
 
-    If a node raises, the values before it. Values that are no tensors are left out.
+    If a node raises, the values before it. Values that are no tensors are left out, and so are
+    initializers, but for those in ``constants``.
     """
     model = onnx_model.read(path)
     nodes = list(model.graph.node)
     try:
-        return Inside(graph=model.graph, values=_run(path, model, device, feeds))
+        return Inside(graph=model.graph, values=_run(path, model, device, feeds, constants))
     except Exception as error:
         failed = _FAILED_NODE.search(str(error))
         at = next((i for i, node in enumerate(nodes) if failed and node.name == failed[1]), None)
@@ -58,19 +61,22 @@ def run_inside(path: Path, device: str, feeds: Mapping[str, Any]) -> Inside:
             raise
     del model.graph.node[at:]
     del model.graph.output[:]
-    values = _run(path, model, device, feeds)
+    values = _run(path, model, device, feeds, constants)
     return Inside(graph=onnx_model.read(path).graph, values=values, raised_at=nodes[at])
 
 
-def _run(path: Path, model: Any, device: str, feeds: Mapping[str, Any]) -> Values:
+def _run(
+    path: Path, model: Any, device: str, feeds: Mapping[str, Any], constants: Container[str]
+) -> Values:
     """Run a model that lies beside ``path``, with every value as an output."""
     import onnx
 
-    known = {value.name for value in model.graph.output}
-    for node in model.graph.node:
-        for name in node.output:
-            if name and name not in known:
-                model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
+    known = {"", *(value.name for value in model.graph.output)}
+    names = [name for node in model.graph.node for name in node.output]
+    names += [tensor.name for tensor in model.graph.initializer if tensor.name in constants]
+    for name in names:
+        if name not in known:
+            model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
     beside = path.with_name(EXPOSED)
     beside.write_bytes(model.SerializeToString())
     file = TensorFile(beside, device, PLAIN)

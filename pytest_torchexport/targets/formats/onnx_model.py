@@ -6,6 +6,7 @@ of external data that it names are found without opening them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -23,6 +24,8 @@ _STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 _BOUNDED = frozenset(
     ["Clip", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Max", "Min"]
 )
+# "%add : [num_users=1] = call_function[target=torch.ops.aten.add.Tensor](args = ...".
+_FX_NODE = re.compile(r"%(\w+) ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,9 +131,18 @@ def has_loops(model: Any) -> bool:
 
 
 def _frames(node: Any) -> list[Place]:
-    metadata = {item.key: item.value for item in getattr(node, "metadata_props", ())}
-    stack = metadata.get("pkg.torch.onnx.stack_trace")
+    stack = _metadata(node).get("pkg.torch.onnx.stack_trace")
     return frames_of_fx(stack) if stack is not None else frames_in(node.doc_string)[:1]
+
+
+def fx_name(node: Any) -> str:
+    """Return the name of the node of torch's program that a node is a part of, empty if unknown."""
+    found = _FX_NODE.match(_metadata(node).get("pkg.torch.onnx.fx_node", ""))
+    return found[1] if found is not None else ""
+
+
+def _metadata(node: Any) -> dict[str, str]:
+    return {item.key: item.value for item in getattr(node, "metadata_props", ())}
 
 
 # -- contents --------------------------------------------------------------------------------------
