@@ -64,8 +64,8 @@ EXAMINATIONS = (
     Examination(name="questions about the export", file="questions", failures=DIFFERS),
     Examination(name="masked rows", file="masks", failures=DIFFERS),
     Examination(name="the stages to ONNX", file="onnx_stages", failures=DIFFERS),
-    Examination(name="the nodes of the ONNX graph", file="onnx_nodes", failures=DIFFERS),
     Examination(name="the optimizations of the ONNX graph", file="onnx_switches", failures=DIFFERS),
+    Examination(name="the nodes of the ONNX graph", file="onnx_nodes", failures=DIFFERS),
 )
 
 

@@ -75,22 +75,19 @@ class MixedProgram:
         Its value is then what the program computes if that node returns its own input. Only nodes
         of which there is no value, and that lead to ``node``, may be left out.
         """
-        self.watched, self.taken = node, list(self.nodes).index(node)
-        if self._is_what_the_other_has(node, run):
-            return None
         for missing in self._missing_before(node):
             for given in missing.all_input_nodes:
                 self.left_out = {missing.name: given}
-                if self._is_what_the_other_has(node, run):
+                if is_close(self.right_value(node, run), self.values[node.name]):
                     return missing
+        self.left_out = {}
         return None
 
-    def _is_what_the_other_has(self, node: fx.Node, run: Callable[[], object]) -> bool:
-        self.seen = None
+    def right_value(self, node: fx.Node, run: Callable[[], object]) -> Any:
+        """Return what the program computes at a node from the other run's values before it."""
+        self.watched, self.taken, self.seen = node, list(self.nodes).index(node), None
         run()
-        seen, other = self.seen, self.values[node.name]
-        tensors = isinstance(seen, torch.Tensor) and isinstance(other, torch.Tensor)
-        return tensors and not compare_values(seen, other, Tolerance(*CLOSE))
+        return self.seen
 
     def _missing_before(self, node: fx.Node) -> list[fx.Node]:
         found: dict[fx.Node, None] = {}
@@ -120,6 +117,12 @@ class _Interpreter(fx.Interpreter):
         if node is mixed.watched:
             mixed.seen = value
         return value
+
+
+def is_close(one: Any, other: Any) -> bool:
+    """Return True if two values may be the same operator's on the same inputs."""
+    tensors = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
+    return tensors and not compare_values(one, other, Tolerance(*CLOSE))
 
 
 def _is_one_value(node: fx.Node) -> bool:

@@ -9,8 +9,7 @@ import dataclasses
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from pytest_torchexport.judge.runners import InProcess, InSandbox
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.observe import Outcome, raised
+from pytest_torchexport.results.diagnosis import Owner
 from pytest_torchexport.results.failures import ends_the_test
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.formats.onnx_inside import Inside, ReferenceFile, run_inside
@@ -59,16 +59,17 @@ class OnnxModel:
 class OnnxModels:
     """The models of a case: ``shipped``, the one that failed, and ``plain``, made to compare.
 
-    ``sandboxed``: they run in the clean process alone. The others run here, where each value inside
-    can be seen.
+    ``rewritten``: the model right after the optimization that makes it wrong, by that optimization's
+    owner, if it was found.
     """
 
     case: Case
     directory: Path
+    rewritten: dict[Owner, OnnxModel] = field(default_factory=dict)
 
     @property
     def sandboxed(self) -> bool:
-        """True if no file may run in this process."""
+        """True if they may run in the clean process only, where no value inside can be seen."""
         return self.case.foreign or self.case.runner.isolated
 
     @cached_property
@@ -143,13 +144,14 @@ class OnnxModels:
         constants = {node.name for node in nodes if node.op == "call_function"}
         return run_inside(model.path, device, feeds, constants)
 
-    def optimized(self) -> OnnxModel:
+    def optimized(self, disabled: tuple[str, ...] = ()) -> OnnxModel:
         """Return the shipped model as ONNX Runtime runs it, its own optimizations made.
 
         Raises whatever opening it raises.
         """
         path = self._folder("optimized") / FILENAME
-        TensorFile(self.shipped.path, self.case.plan.device, Optimizations(written=path))
+        optimizations = Optimizations(disabled=disabled, written=path)
+        TensorFile(self.shipped.path, self.case.plan.device, optimizations)
         return dataclasses.replace(self.shipped, path=path)
 
     def _run_with(self, model: OnnxModel, call: Call, file: Any) -> Outcome:

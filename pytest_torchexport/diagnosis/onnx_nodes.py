@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import fx
 
-from pytest_torchexport.diagnosis.mixed_program import MixedProgram
+from pytest_torchexport.diagnosis.mixed_program import MixedProgram, is_close
 from pytest_torchexport.diagnosis.onnx_models import OnnxModel, OnnxModels
+from pytest_torchexport.diagnosis.onnx_stages import CAPTURED, TRANSLATED
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.observe import Outcome
-from pytest_torchexport.results.diagnosis import Diagnosis, Place
+from pytest_torchexport.results.diagnosis import Diagnosis, Owner, Place
 from pytest_torchexport.results.source_line import SourceLine, source_line
 from pytest_torchexport.targets.formats.branches import frames_of_fx, users_place
 from pytest_torchexport.targets.formats.onnx_inside import Inside
@@ -35,13 +36,16 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     model = _model(models, known)
     if model is None or model.program is None:
         return known
-    place = _place(scene, scene.call, models.run_inside(model, scene.call), model.program)
-    return known if place is None else dataclasses.replace(known, place=place)
+    return _examined(scene, scene.call, known, models.run_inside(model, scene.call), model.program)
 
 
-def _place(
-    scene: Scene, call: Call, inside: Inside, program: torch.export.ExportedProgram
-) -> Place | None:
+def _examined(
+    scene: Scene,
+    call: Call,
+    known: Diagnosis,
+    inside: Inside,
+    program: torch.export.ExportedProgram,
+) -> Diagnosis:
     mixed = MixedProgram(program, inside.values)
     runner, seed = scene.case.runner_of(mixed), scene.case.plan.seed
 
@@ -49,23 +53,57 @@ def _place(
         return runner.run(call, seed)
 
     node = mixed.first_wrong(lambda: scene.is_eagers(run()))
-    if node is None and inside.raised_at is not None:
+    if node is None:
         node = _translated_by(inside.raised_at, mixed.module)
-    elif node is not None:
-        node = mixed.left_out_before(node, run) or node
-    return place_of(node) if node is not None else None
+        return known if node is None else dataclasses.replace(known, place=place_of(node))
+    right = mixed.right_value(node, run)
+    left_out = mixed.left_out_before(node, run)
+    place = place_of(left_out or node)
+    owner = known.owner
+    if owner in ("runtime", None):
+        owner, operator = _local(inside, node, mixed.values[node.name], right, owner)
+        place = dataclasses.replace(place, operator=operator or place.operator)
+    return dataclasses.replace(known, owner=owner, place=place)
 
 
-def _translated_by(onnx_node: Any, module: fx.GraphModule) -> fx.Node | None:
+def _local(
+    inside: Inside, node: fx.Node, wrong: Any, right: Any, owner: Owner | None
+) -> tuple[Owner | None, str]:
+    """Return who computes a node wrongly, and the ONNX operator if it is ONNX Runtime.
+
+    ONNX Runtime if onnx.reference does with the same values what torch does; the translation if it
+    does what ONNX Runtime does. ``owner`` if it does neither, or cannot be asked.
+    """
+    nodes = inside.nodes_of(node.name)
+    try:
+        whole = inside.recomputed(nodes)[node.name]
+        if is_close(whole, wrong):
+            return owner or "translation", ""
+        if not is_close(whole, right):
+            return owner, ""
+        for part in nodes:
+            values = inside.recomputed([part])
+            if not all(is_close(value, inside.values[name]) for name, value in values.items()):
+                return "runtime", part.op_type
+    except Exception:  # onnx.reference lacks operators and types
+        return owner, ""
+    return "runtime", ""
+
+
+def _translated_by(onnx_node: Any | None, module: fx.GraphModule) -> fx.Node | None:
     """Return the node of the program that an ONNX node is a part of, as its metadata says."""
-    name = fx_name(onnx_node)
+    name = fx_name(onnx_node) if onnx_node is not None else None
     return next((node for node in module.graph.nodes if node.name == name), None)
 
 
 def _model(models: OnnxModels, known: Diagnosis) -> OnnxModel | None:
     """Return the first model that is wrong."""
-    if known.owner in ("translation", "runtime") and not isinstance(models.plain, str):
-        return models.plain
+    by_name = {stage.name: stage.agrees for stage in known.stages}
+    unsure = known.owner is None and by_name.get(CAPTURED) and by_name.get(TRANSLATED) is False
+    if unsure or known.owner in ("translation", "runtime"):
+        return models.plain if isinstance(models.plain, OnnxModel) else None
+    if known.owner in models.rewritten:
+        return models.rewritten[known.owner]
     if known.owner == "exporter's optimizer":
         return models.shipped
     return models.optimized() if known.owner == "runtime's optimizer" else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,36 +45,50 @@ def _of_the_runtime(scene: Scene, models: OnnxModels, call: Call) -> Cause:
         optimizations = Optimizations(disabled=disabled)
         return scene.is_eagers(models.run(models.shipped, call, optimizations))
 
-    names = to_disable(is_right)
-    if not names:
+    found = guilty(is_right)
+    if not found:
         text = "an optimization of ONNX Runtime: without any, eager and artifact agree"
         return Cause(kind="runtime's optimizer", text=text, remedy=LEVEL)
+    if not models.sandboxed:
+        models.rewritten["runtime's optimizer"] = models.optimized(found[0].later)
+    names = [each.name for each in found]
     listed = ", ".join(f'"{name}"' for name in names)
     return Cause(
         kind="runtime's optimizer",
-        text=f"ONNX Runtime's {', '.join(names)}: without it, eager and artifact agree",
+        text=f"ONNX Runtime's {' and '.join(names)}: without it, eager and artifact agree",
         remedy=f"ort.InferenceSession(..., disabled_optimizers=[{listed}])",
     )
 
 
-def to_disable(is_right: IsRight) -> tuple[str, ...]:
+@dataclass(frozen=True, kw_only=True)
+class Guilty:
+    """An optimizer that makes the model wrong, and those that run after it."""
+
+    name: str
+    later: tuple[str, ...]
+
+
+def guilty(is_right: IsRight) -> tuple[Guilty, ...]:
     """Return the optimizers without which the model is right; none if they are not found.
 
     ``is_right`` tells it with these disabled. In their order, the first is searched with which the
     model becomes wrong: disabling an earlier one may only keep it from matching.
     """
-    found: tuple[str, ...] = ()
-    while not found or not is_right(found):
-        others = [name for name in OPTIMIZERS if name not in found]
-        if len(found) == MOST or not is_right((*found, *others)):
+    found: tuple[Guilty, ...] = ()
+    while True:
+        disabled = tuple(each.name for each in found)
+        if found and is_right(disabled):
+            return found
+        others = [name for name in OPTIMIZERS if name not in disabled]
+        if len(found) == MOST or not is_right((*disabled, *others)):
             return ()
-        first = _first_wrong(others, found, is_right)
-        later = tuple(others[others.index(first) + 1 :])
+        first = _first_wrong(others, disabled, is_right)
+        later = (*disabled, *others[others.index(first) + 1 :])
         rules = RULES.get(first, ())
-        if rules and is_right((*found, *rules, *later)):
-            first = _first_wrong(rules, (*found, *later), is_right)
-        found = (*found, first)
-    return found
+        if rules and is_right((*rules, *later)):
+            first = _first_wrong(rules, later, is_right)
+            later = (*rules[rules.index(first) + 1 :], *later)
+        found = (*found, Guilty(name=first, later=later))
 
 
 def _first_wrong(names: Sequence[str], always: tuple[str, ...], is_right: IsRight) -> str:
@@ -101,6 +116,7 @@ def _of_the_exporter(
         model = dataclasses.replace(plain, path=step.path)
         if not scene.is_eagers(models.run(model, call, PLAIN)):
             name = step.name
+            models.rewritten["exporter's optimizer"] = model
             break
     what = f"the exporter's optimizer, {name}" if name else "the exporter's optimizer"
     return Cause(
@@ -110,7 +126,7 @@ def _of_the_exporter(
     )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Rewritten:
     """A model after one more step of the exporter's optimizer."""
 
@@ -150,15 +166,15 @@ def _steps() -> Iterator[tuple[str, Callable[[Any], bool]]]:
 
 def _rules() -> Iterator[tuple[str, Callable[[Any], bool]]]:
     try:
-        from onnxscript.rewriter import RewriteRuleSet
+        from onnxscript.rewriter import RewriteRule, RewriteRuleSet
         from onnxscript.rewriter.rules import common
     except ImportError:
         return
 
     def rewriting(rules: list[Any]) -> Callable[[Any], bool]:
-        return lambda model: bool(RewriteRuleSet(rules, commute=True).apply_to_model(model))
+        return lambda model: bool(RewriteRuleSet(rules).apply_to_model(model))
 
     for name in common.__all__:
         rule = getattr(common, name)
-        rules = list(getattr(rule, "rules", [rule]))
-        yield f"onnxscript's {name}", rewriting(rules)
+        if isinstance(rule, RewriteRule | RewriteRuleSet):
+            yield f"onnxscript's {name}", rewriting(list(getattr(rule, "rules", [rule])))

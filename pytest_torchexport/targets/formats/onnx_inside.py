@@ -6,7 +6,7 @@ Apart from ``onnx_runtime``, which runs files as they are served.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,53 @@ Values = dict[str, torch.Tensor]
 class Inside:
     """The values of one run by name, inputs included, and the node at which it raised, if it did.
 
-    ``graph`` is the model's, as ``onnx.GraphProto``.
+    ``model``: the ``onnx.ModelProto``, without the external data that lies beside ``path``.
     """
 
-    graph: Any
+    path: Path
+    model: Any
     values: Values
     raised_at: Any = None
+
+    def nodes_of(self, name: str) -> list[Any]:
+        """Return the nodes that translate one node of torch's program, in their order."""
+        return [node for node in self.model.graph.node if onnx_model.fx_name(node) == name]
+
+    def recomputed(self, nodes: Sequence[Any]) -> Values:
+        """Return what onnx.reference computes of these nodes, from the run's own values.
+
+        Raises whatever onnx.reference does not take.
+        """
+        from onnx import helper
+        from onnx.reference import ReferenceEvaluator
+
+        made = {name for node in nodes for name in node.output if name}
+        given = {name for node in nodes for name in node.input if name} - made
+        weights = {tensor.name: tensor for tensor in self.model.graph.initializer}
+        feeds = {
+            name: _to_numpy(self.values[name])
+            if name in self.values
+            else numpy_of(weights[name], self.path)
+            for name in given
+        }
+        inputs, outputs = (
+            [helper.make_empty_tensor_value_info(name) for name in sorted(names)]
+            for names in (given, made)
+        )
+        model = helper.make_model(
+            helper.make_graph(list(nodes), "part", inputs, outputs),
+            opset_imports=self.model.opset_import,
+            functions=self.model.functions,
+        )
+        found = ReferenceEvaluator(model).run(sorted(made), feeds)
+        return {name: _from_numpy(value) for name, value in zip(sorted(made), found, strict=True)}
+
+
+def numpy_of(tensor: Any, path: Path) -> Any:
+    """Return the numbers of an initializer of the model at ``path``."""
+    from onnx import numpy_helper
+
+    return numpy_helper.to_array(tensor, base_dir=str(path.parent))
 
 
 def run_inside(
@@ -53,7 +94,8 @@ def run_inside(
     model = onnx_model.read(path)
     nodes = list(model.graph.node)
     try:
-        return Inside(graph=model.graph, values=_run(path, model, device, feeds, constants))
+        values = _run(path, model, device, feeds, constants)
+        return Inside(path=path, model=model, values=values)
     except Exception as error:
         failed = _FAILED_NODE.search(str(error))
         at = next((i for i, node in enumerate(nodes) if failed and node.name == failed[1]), None)
@@ -62,7 +104,7 @@ def run_inside(
     del model.graph.node[at:]
     del model.graph.output[:]
     values = _run(path, model, device, feeds, constants)
-    return Inside(graph=onnx_model.read(path).graph, values=values, raised_at=nodes[at])
+    return Inside(path=path, model=model, values=values, raised_at=nodes[at])
 
 
 def _run(
@@ -102,23 +144,6 @@ class ReferenceFile:
         given = {name: _to_numpy(value) for name, value in named(feeds).items() if name in names}
         found = self._evaluator.run(None, given)
         return [_from_numpy(value) for value in found]
-
-
-def recomputed(
-    node: Any, values: Mapping[str, torch.Tensor], opsets: Mapping[str, int]
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the outputs of one node that onnx.reference computes of these values.
-
-    Raises whatever onnx.reference does not take, and KeyError if a value is missing.
-    """
-    from onnx.reference import ReferenceEvaluator
-
-    evaluator = ReferenceEvaluator(node, opsets=dict(opsets))
-    given = {name: _to_numpy(values[name]) for name in node.input if name}
-    found = evaluator.run(None, given)
-    for name, value in zip(node.output, found, strict=False):
-        if name:
-            yield name, _from_numpy(value)
 
 
 def _to_numpy(value: Any) -> Any:
