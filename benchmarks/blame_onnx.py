@@ -33,14 +33,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import networks
-import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
 
 from pytest_torchexport import Verdict, check_export, register_target
 from pytest_torchexport.diagnosis import onnx_models
-from pytest_torchexport.diagnosis.onnx_nodes import operator_of, place_of
+from pytest_torchexport.diagnosis.onnx_nodes import place_of
 from pytest_torchexport.targets import onnx as onnx_target
 from pytest_torchexport.targets.formats import onnx_runtime
 from pytest_torchexport.targets.formats.onnx_model import fx_name
@@ -62,7 +61,9 @@ SAME_SHAPE = {
     "Relu", "Tanh", "Sigmoid", "Softplus", "Elu", "LeakyRelu", "HardSwish", "Gelu", "Mish", "Selu",
     "Softsign", "Softmax", "LayerNormalization", "BatchNormalization", "PRelu", "Neg", "Erf",
 }  # fmt: skip
-ATTRIBUTES = {"epsilon": 0.5, "alpha": 0.3, "axis": None}
+# The attributes that two swapped operators have in common.
+SHARED = {"axis", "axes", "keepdims", "kernel_shape", "strides", "pads"}
+RESULTS = ("right", "unknown", "wrong")
 
 Record = dict[str, Any]
 
@@ -107,7 +108,8 @@ def seeded(model: onnx.ModelProto, fault: Fault) -> bool:
         if node.op_type not in SWAPS:
             return False
         node.op_type = SWAPS[node.op_type]
-        kept = [a for a in node.attribute if a.name in ("axis", "axes", "keepdims", "kernel_shape", "strides", "pads", "to") and node.op_type != "Identity"]
+        kept = [attribute for attribute in node.attribute if attribute.name in SHARED]
+        kept = [] if node.op_type == "Identity" else kept
         del node.attribute[:]
         node.attribute.extend(kept)
         node.ClearField("domain")
@@ -266,26 +268,29 @@ def _graded(verdict: Verdict, owner: str, node: Any) -> Record:
         "diagnosis": verdict.seconds.get("diagnosis"),
         "causes": [cause.text for cause in found.causes],
     }
-    record["owner is"] = "unknown" if not found.owner else "right" if found.owner == owner else "wrong"
-    if found.place is None:
-        record["place is"] = "unknown"
-    else:
-        operators = {truth.operator, *record.get("onnx", ())}
-        line = found.place.where == truth.where
-        same = found.place.operator in operators or (owner == "runtime" and line)
-        record["place is"] = "right" if same and line else "wrong"
+    record["owner is"] = _result(found.owner is not None, found.owner == owner)
+    # Of ONNX Runtime, the ONNX operator is named.
+    same = found.place and (owner == "runtime" or found.place.operator == truth.operator)
+    same = same and found.place.where == truth.where
+    record["place is"] = _result(found.place is not None, bool(same))
     return record
+
+
+def _result(known: bool, right: bool) -> str:
+    return "unknown" if not known else "right" if right else "wrong"
 
 
 # -- all of them -----------------------------------------------------------------------------------
 
 
 def table(records: list[Record]) -> str:
-    rows = ["| fault in | counted | owner right / unknown / wrong | operator and line |", "|" + " --- |" * 4]
+    how = " / ".join(RESULTS)
+    rows = [f"| fault in | counted | owner {how} | operator and line {how} |"]
+    rows.append("|" + " --- |" * 4)
     for owner in (*OWNERS, "all"):
         group = [r for r in records if r["counted"] and owner in (r["owner"], "all")]
         cells = [
-            " / ".join(str(sum(r[key] == what for r in group)) for what in ("right", "unknown", "wrong"))
+            " / ".join(str(sum(r[key] == what for r in group)) for what in RESULTS)
             for key in ("owner is", "place is")
         ]
         rows.append(f"| {owner} | {len(group)} | {cells[0]} | {cells[1]} |")

@@ -1,8 +1,8 @@
 """Run an ExportedProgram in which the values of its first nodes come from another run.
 
 With none of them, it does what torch does; with all, what the other run did. In between lies the
-node that brings in the difference: all that it was given still agrees with eager in effect, and what
-the other run made of it does not.
+node that brings in the difference: with the values before it the program still agrees with eager,
+and with its own it does not.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class MixedProgram:
     native_loops = False
 
     def __init__(self, program: torch.export.ExportedProgram, values: Mapping[str, Any]) -> None:
-        """Take the values by the names of the program's nodes; those of other names are not used."""
+        """Take the values by the names of the program's nodes; other names are not used."""
         self.module = program.module(check_guards=False)
         self.values = {
             node.name: _in_torchs_form(node, values[node.name])

@@ -47,7 +47,7 @@ MADE_ELSEWHERE = "the file was made elsewhere"
 class OnnxModel:
     """An ONNX file. ``artifact`` translates calls and values.
 
-    ``program``: the ExportedProgram whose nodes have the names of its values; None if there is none.
+    ``program``: the ExportedProgram whose nodes are named like its values; None if there is none.
     """
 
     path: Path
@@ -59,8 +59,8 @@ class OnnxModel:
 class OnnxModels:
     """The models of a case: ``shipped``, the one that failed, and ``plain``, made to compare.
 
-    ``rewritten``: the model right after the optimization that makes it wrong, by that optimization's
-    owner, if it was found.
+    ``rewritten``: the model right after the optimization that makes it wrong, if that was found, by
+    the optimization's owner.
     """
 
     case: Case
@@ -175,7 +175,9 @@ class OnnxModels:
         )
         runner = InSandbox(
             artifact=model.artifact,
-            open=lambda: loading.opened(source, case.plan),
+            open=lambda *, threads: loading.opened(
+                dataclasses.replace(source, threads=threads), case.plan
+            ),
             left=case.call_limit,
         )
         try:

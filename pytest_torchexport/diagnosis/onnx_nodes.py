@@ -7,6 +7,7 @@ the same names, and knows their lines.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from typing import Any
 
 import torch
@@ -61,8 +62,8 @@ def _examined(
     place = place_of(left_out or node)
     owner = known.owner
     if owner in ("runtime", None):
-        owner, operator = _local(inside, node, mixed.values[node.name], right, owner)
-        place = dataclasses.replace(place, operator=operator or place.operator)
+        owner, onnx_operator = _local(inside, node, mixed.values[node.name], right, owner)
+        place = dataclasses.replace(place, operator=onnx_operator or place.operator)
     return dataclasses.replace(known, owner=owner, place=place)
 
 
@@ -115,7 +116,9 @@ def place_of(node: fx.Node) -> Place:
 
 
 def operator_of(node: fx.Node) -> str:
-    """Return ``aten.view`` of a node."""
+    """Return ``aten.view`` of a node; of one that takes a part of a result, what made it."""
+    if node.target is operator.getitem:
+        return operator_of(node.all_input_nodes[0])
     return str(getattr(node.target, "overloadpacket", None) or getattr(node.target, "__name__", ""))
 
 

@@ -147,7 +147,7 @@ def rewritten(plain: OnnxModel) -> Iterator[Rewritten]:
 
 
 def _steps() -> Iterator[tuple[str, Callable[[Any], bool]]]:
-    """Yield what onnxscript's optimizer does, in its order; each returns True if it did anything."""
+    """Yield the steps of onnxscript's optimizer; each returns True if it changes the model."""
     from onnxscript import optimizer
 
     def folded(model: Any) -> bool:

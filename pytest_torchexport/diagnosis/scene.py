@@ -69,7 +69,8 @@ class Scene:
 
     def is_eagers(self, outcome: Outcome) -> bool:
         """Return True if another program's outcome of the failing call is eager's."""
-        assert self.call is not None and self.expected is not None
+        assert self.call is not None
+        assert self.expected is not None
         return not self._judge.differences([self.call], self.expected, outcome)
 
     def judge(self) -> Judge:

@@ -116,9 +116,7 @@ def beside(path: Path) -> Path:
 class _OnnxFile:
     """One ONNX file in ONNX Runtime."""
 
-    def __init__(
-        self, path: Path, device: str, optimizations: Optimizations = AS_SHIPPED
-    ) -> None:
+    def __init__(self, path: Path, device: str, optimizations: Optimizations = AS_SHIPPED) -> None:
         self.session = open_session(path, device, optimizations)
         self.device = device
         # Exporters drop unused inputs.
