@@ -12,6 +12,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Protocol
 
+from pytest_torchexport import targets
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.judge.case import Case
@@ -39,6 +40,7 @@ SECONDS, TIMES_EXPORT = 10.0, 3.0
 
 # A call that ends its process or does not return is made again only in a process of its own.
 DEADLY = (ArtifactCrashed, ArtifactHung)
+ONNX_RUNTIME = "onnxruntime"
 DIFFERS = (ArtifactRaised, BranchFrozen, OutputsDiffer, StateDiffers, StructureDiffers)
 
 
@@ -51,11 +53,20 @@ class Examine(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """A row: its name for a report, the file below ``diagnosis``, the failures it is about."""
+    """A row: its name for a report, the file below ``diagnosis``, the failures it is about.
+
+    ``library``: what runs the files of the targets it is about; empty if it is about all.
+    """
 
     name: str
     file: str
     failures: tuple[type[Failure], ...]
+    library: str = ""
+
+    def is_about(self, case: Case, failure: Failure) -> bool:
+        """Return True if it may find out something about a failure."""
+        library = targets.get(case.plan.target).traits.library
+        return isinstance(failure, self.failures) and self.library in ("", library)
 
 
 EXAMINATIONS = (
@@ -63,9 +74,13 @@ EXAMINATIONS = (
     Examination(name="attention's fast path", file="attention", failures=DIFFERS),
     Examination(name="questions about the export", file="questions", failures=DIFFERS),
     Examination(name="masked rows", file="masks", failures=DIFFERS),
-    Examination(name="the stages to ONNX", file="onnx_stages", failures=DIFFERS),
-    Examination(name="the optimizations of the ONNX graph", file="onnx_switches", failures=DIFFERS),
-    Examination(name="the nodes of the ONNX graph", file="onnx_nodes", failures=DIFFERS),
+    Examination(
+        name="stages to ONNX Runtime", file="onnx_stages", failures=DIFFERS, library=ONNX_RUNTIME
+    ),
+    Examination(
+        name="ONNX optimizations", file="onnx_switches", failures=DIFFERS, library=ONNX_RUNTIME
+    ),
+    Examination(name="ONNX nodes", file="onnx_nodes", failures=DIFFERS, library=ONNX_RUNTIME),
 )
 
 
@@ -80,7 +95,7 @@ def diagnose(case: Case, failure: Failure) -> Diagnosis:
     known = NOTHING
     if cuda.lost() or (isinstance(failure, DEADLY) and not case.runner.isolated):
         return known
-    rows = [row for row in EXAMINATIONS if isinstance(failure, row.failures)]
+    rows = [row for row in EXAMINATIONS if row.is_about(case, failure)]
     seconds = max(SECONDS, TIMES_EXPORT * case.log.seconds.get("export", 0.0))
     activity = case.log.activity
     with case.log.timed("diagnosis"), case.deadline.paused(), without_warnings():

@@ -135,14 +135,14 @@ class Rewritten:
 
 
 def rewritten(plain: OnnxModel) -> Iterator[Rewritten]:
-    """Yield the model after each step that changes it. None if onnxscript has no such steps."""
-    import onnx_ir
+    """Yield the model after each step that changes it, as far as onnxscript can make them."""
+    from onnxscript import ir
 
-    model = onnx_ir.load(plain.path)
+    model = ir.load(plain.path)
     for name, apply in _steps():
         if apply(model):
             path = plain.path.with_name(SAVED)
-            onnx_ir.save(model, path)
+            ir.save(model, path)
             yield Rewritten(name, path)
 
 

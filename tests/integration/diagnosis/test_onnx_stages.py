@@ -93,9 +93,7 @@ def test_a_number_that_the_exporters_optimizer_drops_is_named_with_the_rule_and_
 
 def test_with_the_option_that_is_advised_the_module_passes():
     options = {"export_options": {"onnx": {"optimize": False}}}
-    found = check_export(
-        Divides().eval(), (torch.zeros(2, 3),), target="onnx", **EVERY, **options
-    )
+    found = check_export(Divides().eval(), (torch.zeros(2, 3),), target="onnx", **EVERY, **options)
     assert found.status == "passed", found
 
 
@@ -122,7 +120,7 @@ def test_an_optimization_of_onnx_runtime_is_named_with_the_switch(diagnosed):
 def test_what_torch_froze_is_capture_on_either_exporter(diagnosed):
     found = diagnosed(Freezes(), torch.ones(3, 2), target="onnx_legacy")
     assert found.owner == "capture"
-    assert [stage.name for stage in found.stages][0] == "artifact"
+    assert found.stages[0].name == "artifact"
     assert agreement(found) == [False, False, False]
 
 

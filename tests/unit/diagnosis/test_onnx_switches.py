@@ -29,12 +29,10 @@ def named(runtime):
     return tuple(each.name for each in guilty(runtime.is_right))
 
 
-@pytest.mark.parametrize("name", [CONTAINER, "GeluFusionL2", OPTIMIZERS[-1], "Pad_Fusion"])
+@pytest.mark.parametrize("name", [OPTIMIZERS[1], "GeluFusionL2", OPTIMIZERS[-1], "Pad_Fusion"])
 def test_one_guilty_optimizer_is_named(name):
     runtime = Runtime(lambda enabled: name in enabled)
-    assert named(runtime) == (RULES[CONTAINER][0] if name == CONTAINER else name,)[:1] or (
-        name == CONTAINER
-    )
+    assert named(runtime) == (name,)
     assert runtime.sessions <= 18
 
 
@@ -49,4 +47,4 @@ def test_two_that_are_wrong_each_by_itself_are_named_both():
 
 
 def test_an_optimizer_that_the_table_lacks_is_not_guessed():
-    assert named(Runtime(lambda enabled: True)) == ()
+    assert named(Runtime(lambda _: True)) == ()
