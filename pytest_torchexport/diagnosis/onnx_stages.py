@@ -113,7 +113,7 @@ def _tried(scene: Scene, models: OnnxModels, call: Call) -> list[Stage]:
 
 @dataclass(frozen=True)
 class _Program:
-    """What torch captured, to be run in this process."""
+    """A program that torch captured, run in this process."""
 
     module: Any
     native_loops: bool = False

@@ -51,7 +51,7 @@ class Scene:
 
     @cached_property
     def expected(self) -> Returned | None:
-        """What eager does with the failing call, on the item's device; None if it is not legal."""
+        """Eager's outcome of the failing call, on the item's device; None if that is not legal."""
         found = self.case.accepted.call(self.recipe)
         if found is None:
             return None

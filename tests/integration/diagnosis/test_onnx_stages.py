@@ -1,5 +1,4 @@
-"""diagnosis/onnx_stages.py, onnx_switches.py and onnx_nodes.py: of an ONNX model that differs, the step to blame, the
-operator with the user's line, and the optimization with its switch."""
+"""diagnosis/onnx_stages.py: the step that makes an ONNX model wrong is named, with operator, line and switch."""
 
 from __future__ import annotations
 
