@@ -2,9 +2,10 @@
 
 Eager in float64, and eager with its results rounded differently (``rounding``), tell how far eager
 itself is from the exact result on this call. A difference within a small multiple of that error is
-rounding. An integer or bool output that also flips between eager's own runs is a tie. If eager's
-own error is as large as its output, the call is ambiguous. Everything else is a bug. Differences
-under the user's own ``rtol``/``atol`` are never calibrated.
+rounding. An integer or bool output that also flips between eager's own runs is a tie, unless the
+artifact decides on the same numbers (``decisions``). If eager's own error is as large as its
+output, the call is ambiguous. Everything else is a bug. Differences under the user's own
+``rtol``/``atol`` are never calibrated.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -22,6 +23,7 @@ import torch
 from pytest_torchexport.eager.preflight import examine
 from pytest_torchexport.inputs.pytrees import flatten, is_plain, tree_map
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.decisions import NOTHING_HELD, Decisions, Held, Places, See
 from pytest_torchexport.judge.rounding import Ties, in_double, scattered, sequential
 from pytest_torchexport.outcomes.compare import (
     Tolerance,
@@ -70,6 +72,12 @@ DROWNED = 0.1
 Leaves = Mapping[str, Any]
 # A block in which eager rounds differently.
 Rounding = Callable[[], AbstractContextManager[Any]]
+# Runs a call on the artifact, and shows the values in it; None if it cannot.
+Shown = Callable[[Call, See], Outcome | None]
+
+
+def _shows_nothing(call: Call, see: See) -> None:
+    """Show no values of an artifact."""
 
 
 def leaves_after(outcome: Returned, state: Leaves) -> Leaves:
@@ -101,13 +109,18 @@ class Calibration:
         stateful: bool = True,
         device: str = "cpu",
         may_go_on: Callable[[], bool] = lambda: True,
+        shown: Shown = _shows_nothing,
+        usual: Callable[[], Sequence[Call]] = tuple,
     ) -> None:
         """Measure nothing yet.
 
         ``stateful``: runs change the subject. ``may_go_on`` tells whether there is time for more
-        than the cheapest runs.
+        than the cheapest runs. ``shown`` runs the artifact; ``usual`` returns calls on which no
+        operand of a decision is all zero.
         """
         self._subject = subject
+        self._shown, self._usual = shown, usual
+        self._places: Places | None = None
         self._stateful = stateful
         self._seed = seed
         self._device = device
@@ -130,15 +143,34 @@ class Calibration:
         asked = [item for item in differences if item.total is not None]
         if bugs or not asked:
             return Judged(list(differences), [])
+        plain: Judged | None = None
+        if self._places is None:  # else a difference was explained before, and is perhaps again
+            plain = self._judged(asked, calls, expected, actual, NOTHING_HELD)
+            if plain.bugs:
+                return plain
+        held = self._held(calls, asked, actual)
+        if plain is not None and not held.operands:
+            return plain
+        return self._judged(asked, calls, expected, actual, held)
+
+    def _judged(
+        self,
+        asked: Sequence[Difference],
+        calls: Sequence[Call],
+        expected: Leaves,
+        actual: Leaves,
+        held: Held,
+    ) -> Judged:
+        """Sort differences of numbers; ``held`` are operands that rounding does not change."""
         paths = [item.path for item in asked]
-        runs = self._runs(calls, paths, expected)
+        runs = self._runs(calls, paths, expected, held)
         if not runs.repeats:
-            return Judged(asked, [])
+            return Judged(list(asked), [])
         seen = {path: _Seen() for path in paths}
         for path in paths:
             seen[path].truth = _like(runs.truth.get(path), expected[path])
             seen[path].ties = runs.ties
-        found = Judged(asked, [])
+        found = Judged(list(asked), [])
         for batch in runs.batches():
             for leaves in batch:
                 for path in paths:
@@ -149,19 +181,61 @@ class Calibration:
                 break
         return found
 
-    def _runs(self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves) -> _Runs:
+    def _held(self, calls: Sequence[Call], asked: Sequence[Difference], actual: Leaves) -> Held:
+        """Return the operands of eager's decisions that the artifact has too, bit for bit.
+
+        None if its values cannot be seen, or if it returns something else while they are.
+        """
+        decisions = self._decisions(calls[-1])
+        if len(calls) > 1 or self._device != "cpu" or not decisions.operands:
+            return NOTHING_HELD
+        if self._places is None:
+            self._places = Places()
+            for call in self._usual():
+                self._places.learn(self._decisions(call), partial(self._shown, call))
+        wanted, values = self._places.names(), dict[str, torch.Tensor]()
+
+        def see(name: str, value: torch.Tensor) -> None:
+            if name in wanted:
+                values[name] = value.clone()
+
+        outcome = self._shown(calls[-1], see) if wanted else None
+        if not isinstance(outcome, Returned):
+            return NOTHING_HELD
+        there = leaves_after(outcome, {})
+        agrees = all(
+            item.path in there
+            and not compare_values(actual[item.path], there[item.path], Tolerance(), item.path)
+            for item in asked
+        )
+        return self._places.held(decisions, values) if agrees else NOTHING_HELD
+
+    def _decisions(self, call: Call) -> Decisions:
+        decisions = Decisions()
+        self._run(self._copy("cpu"), [call], decisions.recorded, [])
+        return decisions
+
+    def _runs(
+        self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves, held: Held
+    ) -> _Runs:
         """Return eager's other runs of these calls, the last ones if the calls are the same."""
         last = self._last
-        if last is not None and last[1] == tuple(paths) and _same_calls(last[0], calls):
+        if (
+            last is not None
+            and last[1] == tuple(paths)
+            and _same_calls(last[0], calls)
+            and (last[2].held is held)
+        ):
             return last[2]
         repeats, draws = self._repeats(calls, expected, paths)
-        truths = [] if draws else self._in_float64(calls, paths)
+        truths = [] if draws else self._in_float64(calls, paths, held)
         ties = Ties()
         runs = _Runs(
             repeats=repeats,
             truth=truths[0] if truths else {},
-            rest=self._references(calls, paths, ties, truths[0] if truths else {}),
+            rest=self._references(calls, paths, ties, truths[0] if truths else {}, held),
             ties=ties,
+            held=held,
         )
         self._last = list(calls), tuple(paths), runs
         return runs
@@ -200,7 +274,7 @@ class Calibration:
         )
 
     def _references(
-        self, calls: Sequence[Call], paths: Sequence[str], ties: Ties, truth: Leaves
+        self, calls: Sequence[Call], paths: Sequence[str], ties: Ties, truth: Leaves, held: Held
     ) -> Iterator[list[Leaves]]:
         """Yield the results of eager's other runs in batches, the cheapest first.
 
@@ -215,26 +289,35 @@ class Calibration:
             ways = [self._contiguous(calls, paths, truth), calls]
         scatters: list[Rounding] = [partial(scattered, number, ties) for number in range(MANY)]
         first = [sequential, in_double, *scatters[:FEW]]
-        yield [*self._under(first, ways, paths), *self._noise(calls, paths)]
+        yield [*self._under(first, ways, paths, held), *self._noise(calls, paths)]
         if self._may_go_on():
             lanes: list[Rounding] = [partial(sequential, number) for number in LANES]
-            yield self._under([*lanes, *scatters[FEW:]], ways, paths)
+            yield self._under([*lanes, *scatters[FEW:]], ways, paths, held)
         if ties.met and self._may_go_on():
             more = [partial(scattered, number, ties) for number in range(MANY, MANY_TIED)]
-            yield self._under(more, ways, paths)
+            yield self._under(more, ways, paths, held)
 
-    def _in_float64(self, calls: Sequence[Call], paths: Sequence[str]) -> list[Leaves]:
+    def _in_float64(
+        self, calls: Sequence[Call], paths: Sequence[str], held: Held = NOTHING_HELD
+    ) -> list[Leaves]:
         wide = [Call(_double(call.args), _double(dict(call.kwargs))) for call in calls]
-        return self._run(self._copy(torch.float64), wide, doubles_by_default, paths)
+        rounding = partial(_holding, held, doubles_by_default)
+        return self._run(self._copy(torch.float64), wide, rounding, paths)
 
     def _under(
-        self, roundings: Sequence[Rounding], ways: Sequence[Sequence[Call]], paths: Sequence[str]
+        self,
+        roundings: Sequence[Rounding],
+        ways: Sequence[Sequence[Call]],
+        paths: Sequence[str],
+        held: Held,
     ) -> list[Leaves]:
         """Run the calls under each rounding, given in one of these ways in turn."""
         return [
             leaves
             for rounding, given in zip(roundings, itertools.cycle(ways), strict=False)
-            for leaves in self._run(self._copy("cpu"), given, rounding, paths)
+            for leaves in self._run(
+                self._copy("cpu"), given, partial(_holding, held, rounding), paths
+            )
         ]
 
     def _contiguous(
@@ -289,13 +372,14 @@ class _Runs:
     """Eager's other runs of one call.
 
     ``repeats``: a plain run gave the same. ``truth`` is the run in float64. ``rest`` are batches of
-    further runs, made when needed.
+    further runs, made when needed. ``held`` are the operands that none of them changes.
     """
 
     repeats: bool
     truth: Leaves
     rest: Iterator[list[Leaves]]
     ties: Ties
+    held: Held
     made: list[list[Leaves]] = field(default_factory=list)
 
     def batches(self) -> Iterator[list[Leaves]]:
@@ -313,6 +397,13 @@ class _Seen:
     truth: torch.Tensor | None = None
     others: list[torch.Tensor] = field(default_factory=list)
     ties: Ties = field(default_factory=Ties)
+
+
+@contextmanager
+def _holding(held: Held, rounding: Rounding) -> Iterator[None]:
+    """Round differently, but put back the operands that are held. Entered last, it acts first."""
+    with rounding(), held.kept():
+        yield
 
 
 def _agree(left: Sequence[Leaves], right: Sequence[Leaves], paths: Sequence[str]) -> bool:

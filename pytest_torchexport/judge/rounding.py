@@ -34,7 +34,15 @@ import torch
 from torch.nn import functional
 
 from pytest_torchexport import torch_private
-from pytest_torchexport.outcomes.operators import argument_of, dispatched, name_of
+from pytest_torchexport.outcomes.operators import (
+    argument_of,
+    dispatched,
+    floats_of,
+    is_float,
+    name_of,
+    with_floats,
+    written_to,
+)
 
 # Results are moved by a random multiple of the dtype's epsilon, up to this.
 REACH = 1.5
@@ -60,8 +68,8 @@ EXACT = frozenset(
     empty_strided expand_copy eye
     _fake_quantize_per_tensor_affine_cachemask_tensor_qparams
     fake_quantize_per_channel_affine_cachemask fake_quantize_per_tensor_affine_cachemask
-    fill flip floor fmax fmin fractional_max_pool2d full full_like gather glu_backward hardtanh
-    heaviside histc im2col index index_fill index_select isfinite lift_fresh
+    fill flip floor floor_divide fmax fmin fractional_max_pool2d full full_like gather
+    glu_backward hardtanh heaviside histc im2col index index_fill index_select isfinite lift_fresh
     lift_fresh_copy masked_fill masked_scatter masked_select max max_pool1d
     max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices maximum min minimum
     nan_to_num nanmedian narrow_copy neg new_empty new_full new_ones new_zeros normal ones
@@ -86,9 +94,6 @@ SUMS = frozenset(
 ORDERING = frozenset(["topk", "sort", "kthvalue", "median", "mode"])
 # These round once, where other implementations round each of their steps.
 FUSED = frozenset(["_scaled_dot_product_flash_attention_for_cpu"])
-# A native kernel writes to these arguments although its schema does not say so, so it must get the
-# original tensors.
-_WRITTEN_UNDECLARED = frozenset(["running_mean", "running_var"])
 
 
 @dataclass
@@ -150,29 +155,29 @@ class _Scatter:
 
     def _rounded(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         sums = torch.Tag.pointwise not in func.tags
-        written = _written(func)
+        written = written_to(func)
         # An operator that sums and writes cannot be run twice to learn its exact result.
         known = not sums or (not written and _adds_exactly(func, args, kwargs))
         exact = _exact_elements(func, args, kwargs) if known else None
         plain = None
         if sums:
             if exact is not None and any(bool(mask.any()) for mask in exact):
-                plain = _floats(func(*args, **kwargs))
+                plain = floats_of(func(*args, **kwargs))
             moved = tuple(
-                arg if item.name in written else _each(self._move_term, arg)
+                arg if item.name in written else with_floats(self._move_term, arg)
                 for item, arg in zip(torch_private.schema_of(func).arguments, args, strict=False)
             )
             named = {
-                name: value if name in written else _each(self._move_term, value)
+                name: value if name in written else with_floats(self._move_term, value)
                 for name, value in kwargs.items()
             }
             result = func(*moved, **named)
-            if not _floats(result) and not written:
+            if not floats_of(result) and not written:
                 # An index, a count or a Python number: the operator picks or compares.
                 return func(*args, **kwargs)
         else:
             result = func(*args, **kwargs)
-        outputs = _floats(result)
+        outputs = floats_of(result)
         for index, tensor in enumerate(outputs):
             scattered = self._move(tensor)
             if exact is not None and len(exact) == len(outputs):
@@ -228,17 +233,17 @@ class _Sequential:
 
     def _one_by_one(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the results of an operator; None if nothing is known about its sums."""
-        if any(tensor.is_complex() for tensor in _floats((args, kwargs))):
+        if any(tensor.is_complex() for tensor in floats_of((args, kwargs))):
             return None
         schema = torch_private.schema_of(func)
         if schema.name in _SUMS:
-            return _by_rule(func, args, kwargs, self._lanes) if _is_float(args[0]) else None
+            return _by_rule(func, args, kwargs, self._lanes) if is_float(args[0]) else None
         parts = torch_private.decomposition_of(func)
         if parts is None or func in self._open or not _adds(func, args, kwargs):
             return None
-        if _written(func):  # once, by the operator itself
-            args = _each(torch.clone, args)
-            kwargs = {name: _each(torch.clone, value) for name, value in kwargs.items()}
+        if written_to(func):  # once, by the operator itself
+            args = with_floats(torch.clone, args)
+            kwargs = {name: with_floats(torch.clone, value) for name, value in kwargs.items()}
         self._open.add(func)
         try:
             with dispatched(self.operator):
@@ -258,7 +263,7 @@ def _by_rule(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], lanes:
 
 def _filled(plain: Any, found: Any) -> Any:
     """Write other results, as far as there are any, to those of an operator."""
-    for tensor, other in zip(_floats(plain), _floats(found), strict=False):
+    for tensor, other in zip(floats_of(plain), floats_of(found), strict=False):
         if tensor.numel() == other.numel():
             tensor.copy_(other.reshape(tensor.shape))
     return plain
@@ -267,16 +272,16 @@ def _filled(plain: Any, found: Any) -> Any:
 def _summed_in_double(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run one operator."""
     plain = func(*args, **kwargs)
-    if _adds(func, args, kwargs) and not _written(func):
-        wide = _floats(_in_float64(func, args, kwargs))
-        for tensor, found in zip(_floats(plain), wide, strict=False):
+    if _adds(func, args, kwargs) and not written_to(func):
+        wide = floats_of(_in_float64(func, args, kwargs))
+        for tensor, found in zip(floats_of(plain), wide, strict=False):
             tensor.copy_(found)
     return plain
 
 
 def _rounds(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Return True if the operator computes with floats, and may have to round its results."""
-    if name_of(func) in EXACT or func.is_view or not _floats((args, kwargs)):
+    if name_of(func) in EXACT or func.is_view or not floats_of((args, kwargs)):
         return False
     # Attention without dropout draws nothing.
     draws = torch.Tag.nondeterministic_seeded in func.tags
@@ -436,48 +441,6 @@ def _adds_exactly(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     return bool(count > 0 and count & (count - 1) == 0)
 
 
-def _written(func: Any) -> frozenset[str]:
-    """Return the names of the arguments that the operator writes to."""
-    declared = {
-        item.name
-        for item in torch_private.schema_of(func).arguments
-        if item.alias_info is not None and item.alias_info.is_write
-    }
-    undeclared = {
-        item.name for item in torch_private.schema_of(func).arguments
-    } & _WRITTEN_UNDECLARED
-    return frozenset(declared | undeclared)
-
-
-def _is_float(value: Any) -> bool:
-    return (
-        isinstance(value, torch.Tensor)
-        and (value.is_floating_point() or value.is_complex())
-        and value.layout == torch.strided
-        and value.dtype.itemsize > 1
-        and not value.is_quantized
-    )
-
-
-def _floats(value: Any) -> list[torch.Tensor]:
-    if _is_float(value):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return [tensor for item in value for tensor in _floats(item)]
-    return []
-
-
-def _each(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
-    """Return an operator's argument with each float tensor in it replaced."""
-    if _is_float(value):
-        return function(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)(_each(function, item) for item in value)
-    return value
-
-
 def _in_float64(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Return an operator's result on float64; None if it has no kernel for it."""
 
@@ -486,8 +449,8 @@ def _in_float64(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
 
     try:
         return func(
-            *(_each(widen, arg) for arg in args),
-            **{name: _each(widen, value) for name, value in kwargs.items()},
+            *(with_floats(widen, arg) for arg in args),
+            **{name: with_floats(widen, value) for name, value in kwargs.items()},
         )
     except Exception:  # torch raises RuntimeError, NotImplementedError or ValueError for it
         return None
@@ -502,22 +465,22 @@ def _exact_elements(
     of the terms' absolute values must be one as well: if terms cancel, few digits are left of any
     sum, whatever was rounded on the way.
     """
-    narrow = {tensor.dtype for tensor in _floats((args, kwargs))}
+    narrow = {tensor.dtype for tensor in floats_of((args, kwargs))}
     if torch.float64 in narrow or torch.complex128 in narrow:
         return None
-    if sum(tensor.numel() for tensor in _floats((args, kwargs))) > LOOKED_AT:
+    if sum(tensor.numel() for tensor in floats_of((args, kwargs))) > LOOKED_AT:
         return None
     dtype = functools.reduce(torch.promote_types, narrow)
     ways = [(args, kwargs)]
     if torch.Tag.pointwise not in func.tags:
-        named = {name: _each(torch.abs, value) for name, value in kwargs.items()}
-        ways.append((tuple(_each(torch.abs, arg) for arg in args), named))
+        named = {name: with_floats(torch.abs, value) for name, value in kwargs.items()}
+        ways.append((tuple(with_floats(torch.abs, arg) for arg in args), named))
     masks = []
     for given in ways:
         wide = _in_float64(func, *given)
         if wide is None:
             return None
-        masks.append([_holds(dtype, tensor) for tensor in _floats(wide)])
+        masks.append([_holds(dtype, tensor) for tensor in floats_of(wide)])
     return [functools.reduce(torch.logical_and, each) for each in zip(*masks, strict=True)]
 
 

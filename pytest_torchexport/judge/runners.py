@@ -8,12 +8,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 
 from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.decisions import See, seen
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import in_thread
 from pytest_torchexport.outcomes.observe import (
@@ -29,7 +31,7 @@ from pytest_torchexport.outcomes.observe import (
     tensors_of,
 )
 from pytest_torchexport.sandbox.session import SandboxSession
-from pytest_torchexport.targets.base import Artifact
+from pytest_torchexport.targets.base import Artifact, ShowsValues
 
 
 class Runnable(Protocol):
@@ -59,6 +61,9 @@ class Runner(Protocol):
 
     def in_a_row(self, calls: Sequence[Call], seed: int) -> list[tuple[Outcome, Tensors]]:
         """Return each call's outcome and state; a call starts where the one before ended."""
+
+    def show(self, call: Call, seed: int, see: See) -> Outcome | None:
+        """Run the call, and show the values in the artifact; None if they cannot be seen."""
 
     def tensors(self) -> Tensors:
         """Return the parameters and buffers that the artifact starts with, by name."""
@@ -104,6 +109,18 @@ class InProcess:
         ]
         self._state.restore()
         return found
+
+    def show(self, call: Call, seed: int, see: See) -> Outcome | None:
+        """Run the call, and show the values in the artifact; None if they cannot be seen."""
+        artifact = self._artifact()
+        if artifact.native_loops:
+            return None  # it runs in another thread
+        if isinstance(artifact, ShowsValues):
+            outcome = observe(partial(_shown, artifact, see), call, seed=seed)
+        else:
+            outcome = observe(artifact, call, seed=seed, run=partial(_seen, see))
+        self._state.restore()
+        return outcome
 
     def tensors(self) -> Tensors:
         """Return the parameters and buffers that the artifact starts with, by name."""
@@ -186,6 +203,10 @@ class InSandbox:
         """Return each call's outcome and state; a call starts where the one before ended."""
         return self._row(calls, seed, state=True)
 
+    def show(self, call: Call, seed: int, see: See) -> Outcome | None:
+        """Return None: what happens in the other process is not seen."""
+        return None
+
     def tensors(self) -> Tensors:
         """Return the parameters and buffers that the artifact was loaded with, by name."""
         return self._opened().tensors(self.left())
@@ -249,6 +270,15 @@ class AsFunction:
         if not isinstance(outcome, Returned):
             raise SandboxRaised(str(outcome))
         return outcome.value
+
+
+def _seen(see: See, go: Callable[[], Any]) -> Any:
+    with seen(see):
+        return go()
+
+
+def _shown(artifact: ShowsValues, see: See, *args: Any, **kwargs: Any) -> Any:
+    return artifact.show(Call(args, kwargs), see)
 
 
 def is_scripted(module: Any) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pytest_torchexport.targets.formats.facts import ProgramFacts
 
@@ -111,6 +111,20 @@ class Artifact(Protocol):
 
     def unpack_outputs(self, value: Any) -> Any:
         """Return eager's pytree for a value that the loaded file returned."""
+
+
+@runtime_checkable
+class ShowsValues(Protocol):
+    """An artifact that is not run by torch's operators, and that can show the values inside it.
+
+    What is not shown is no loss but of some ties, which then pass although they are bugs.
+    """
+
+    def show(self, call: Call, see: Callable[[str, Any], None]) -> Any:
+        """Run it like ``__call__``, and hand the operands of its decisions to ``see``, by name.
+
+        Decisions are comparisons, ``floor``, ``argmax`` and the like.
+        """
 
 
 class Target(Protocol):

@@ -9,6 +9,7 @@ import copy
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pytest_torchexport.targets.formats.onnx_model import (
 )
 from pytest_torchexport.targets.formats.onnx_runtime import (
     LOADER_PATH,
+    OpenFile,
     TensorFile,
     unavailable,
 )
@@ -61,6 +63,14 @@ class LegacyArtifact:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""
         return self.unpack_outputs(self.session(**self.pack_inputs(Call(args, kwargs)).kwargs))
+
+    def show(self, call: Call, see: Callable[[str, Any], None]) -> Any:
+        """Run it, and show the values that it decides on."""
+        return self.unpack_outputs(self._open.show(self.pack_inputs(call).kwargs, see))
+
+    @cached_property
+    def _open(self) -> OpenFile:
+        return OpenFile(_model(self.files), self.session.device)
 
     def save(self, directory: Path) -> Path:
         """Write the model, and its external data."""

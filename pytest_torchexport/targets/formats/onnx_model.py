@@ -27,6 +27,14 @@ _BOUNDED = frozenset(
 # "%add : [num_users=1] = call_function[target=torch.ops.aten.add.Tensor](args = ...".
 _FX_NODE = re.compile(r"%(\w+) ")
 
+# Operators whose result jumps.
+_JUMPING = frozenset(
+    """
+    ArgMax ArgMin Cast Ceil Equal Floor Greater GreaterOrEqual IsNaN Less LessOrEqual Mod NonZero
+    Round Sign TopK
+    """.split()  # noqa: SIM905  # as a list they would be 16 lines
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxModelFacts(ProgramFacts):
@@ -123,6 +131,22 @@ def _scalars(model: Any) -> Iterator[tuple[str, float]]:
         inside = tensor.data_location != onnx.TensorProto.EXTERNAL
         if inside and not any(size != 1 for size in tensor.dims):
             yield name, float(numpy_helper.to_array(tensor).item())
+
+
+def decided_on(model: Any) -> list[str]:
+    """Return the names of the values that nodes of the graph decide on.
+
+    Also of those that such a value is made of: a floor division is ``Div`` and ``Floor``.
+    """
+    producers = {name: node for node in model.graph.node for name in node.output}
+    found: dict[str, None] = {}
+    for node in model.graph.node:
+        if node.op_type in _JUMPING:
+            operands = [name for name in node.input if name in producers]
+            found |= dict.fromkeys(operands)
+            for operand in operands:
+                found |= dict.fromkeys(n for n in producers[operand].input if n in producers)
+    return list(found)
 
 
 def has_loops(model: Any) -> bool:

@@ -9,6 +9,7 @@ import ctypes
 import importlib.util
 import json
 import math
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +144,39 @@ class TensorFile(_OnnxFile):
         """Run the file on these inputs."""
         values = self.run(feeds | named(self.ordered(args)), of_tensor)
         return [to_tensor(value).to(self.device) for value in values]
+
+
+class OpenFile(TensorFile):
+    """An ONNX model whose graph also returns the values that its nodes decide on.
+
+    Raises if the model is too large for a protobuf message, or if ONNX Runtime refuses an output.
+    """
+
+    def __init__(self, model: Any, device: str) -> None:
+        import onnx
+
+        own = onnx.ModelProto()
+        own.CopyFrom(model)
+        kept = {value.name for value in own.graph.output}
+        names = [name for name in onnx_model.decided_on(own) if name not in kept]
+        # ONNX Runtime infers their types.
+        own.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+        with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
+            path = Path(directory, onnx_model.FILENAME)
+            path.write_bytes(own.SerializeToString())
+            super().__init__(path, device)
+        self._names = names
+
+    def show(
+        self, feeds: Mapping[str, Any], see: Callable[[str, torch.Tensor], None]
+    ) -> list[torch.Tensor]:
+        """Run it, hand the values inside to ``see``, and return what the file itself returns."""
+        found = self(**feeds)
+        count = len(found) - len(self._names)
+        for name, value in zip(self._names, found[count:], strict=True):
+            if value.is_floating_point():
+                see(name, value)
+        return found[:count]
 
 
 class ArrayFile(_OnnxFile):
