@@ -143,14 +143,7 @@ class Calibration:
         asked = [item for item in differences if item.total is not None]
         if bugs or not asked:
             return Judged(list(differences), [])
-        plain: Judged | None = None
-        if self._places is None:  # else a difference was explained before, and is perhaps again
-            plain = self._judged(asked, calls, expected, actual, NOTHING_HELD)
-            if plain.bugs:
-                return plain
         held = self._held(calls, asked, actual)
-        if plain is not None and not held.operands:
-            return plain
         return self._judged(asked, calls, expected, actual, held)
 
     def _judged(
@@ -161,7 +154,7 @@ class Calibration:
         actual: Leaves,
         held: Held,
     ) -> Judged:
-        """Sort differences of numbers; ``held`` are operands that rounding does not change."""
+        """Sort differences of numbers; ``held`` are operands of eager's decisions."""
         paths = [item.path for item in asked]
         runs = self._runs(calls, paths, expected, held)
         if not runs.repeats:
@@ -182,12 +175,14 @@ class Calibration:
         return found
 
     def _held(self, calls: Sequence[Call], asked: Sequence[Difference], actual: Leaves) -> Held:
-        """Return the operands of eager's decisions that the artifact has too, bit for bit.
+        """Return the operands of eager's decisions that the artifact has too.
 
         None if its values cannot be seen, or if it returns something else while they are.
         """
-        decisions = self._decisions(calls[-1])
-        if len(calls) > 1 or self._device != "cpu" or not decisions.operands:
+        if len(calls) > 1 or self._device != "cpu":
+            return NOTHING_HELD
+        decisions = self._decisions(calls[0])
+        if not decisions.operands:
             return NOTHING_HELD
         if self._places is None:
             self._places = Places()
@@ -199,7 +194,7 @@ class Calibration:
             if name in wanted:
                 values[name] = value.clone()
 
-        outcome = self._shown(calls[-1], see) if wanted else None
+        outcome = self._shown(calls[0], see) if wanted else None
         if not isinstance(outcome, Returned):
             return NOTHING_HELD
         there = leaves_after(outcome, {})
@@ -296,6 +291,7 @@ class Calibration:
         if ties.met and self._may_go_on():
             more = [partial(scattered, number, ties) for number in range(MANY, MANY_TIED)]
             yield self._under(more, ways, paths, held)
+        yield self._under(held.replays(MULTIPLE), [calls], paths, NOTHING_HELD)
 
     def _in_float64(
         self, calls: Sequence[Call], paths: Sequence[str], held: Held = NOTHING_HELD
@@ -372,7 +368,7 @@ class _Runs:
     """Eager's other runs of one call.
 
     ``repeats``: a plain run gave the same. ``truth`` is the run in float64. ``rest`` are batches of
-    further runs, made when needed. ``held`` are the operands that none of them changes.
+    further runs, made when needed. ``held`` are operands of its decisions.
     """
 
     repeats: bool

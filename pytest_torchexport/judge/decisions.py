@@ -5,7 +5,9 @@ otherwise. That excuses an artifact whose operand has other last digits. It does
 has the same operand, bit for bit, and decides otherwise: ``>`` for ``>=``, another floor division,
 the last of equal elements for the first. So before a difference passes as a tie, the operands of
 eager's decisions are looked up in the artifact, and those that are the same there are put back in
-eager's other runs. Only the others are left to rounding.
+eager's other runs. Only the others are left to rounding. In the last of these runs they are the
+artifact's, as far as rounding explains them: if eager then does what the artifact does, it is a
+tie.
 
 Which of the artifact's values is which operand of eager's is learned from usual calls, where it
 has about the same numbers. If several values have, all of them must have the same bits. A
@@ -20,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,6 +50,8 @@ _JUMPING = frozenset(
 # Values that differ by less than this part of the largest element may be the same value, rounded
 # otherwise.
 NEAR = 1e-2
+# If several values of the artifact's may be an operand of eager's, so many are tried.
+MOST_REPLAYS = 3
 # Operands with more elements are not looked up.
 MOST_ELEMENTS = 2**18
 
@@ -99,7 +104,7 @@ class Decisions:
                 name, number = numbered.of(func)
                 if _decides(func, args, kwargs):
                     for place, tensor in enumerate(floats_of((args, kwargs))):
-                        if 0 < tensor.numel() <= MOST_ELEMENTS:
+                        if 0 < tensor.numel() <= MOST_ELEMENTS and not tensor.is_complex():
                             self.operands[name, number, place] = tensor.detach().clone()
             return func(*args, **kwargs)
 
@@ -144,28 +149,71 @@ class Places:
             self._names[key] = self._names.get(key, frozenset(names)) & names
 
     def held(self, eager: Decisions, values: Mapping[str, Tensor]) -> Held:
-        """Return the operands of a call that the artifact has as well, bit for bit."""
+        """Return the operands of a call that the artifact has; ``values`` are its own, by name."""
         found = {}
         for key, operand in eager.operands.items():
-            names = self._names.get(key)
+            names = sorted(self._names.get(key, ()))
             if not names or not all(_alike(values.get(name), operand) for name in names):
                 continue
+            there = tuple(values[name] for name in names)
             same = torch.ones_like(operand, dtype=torch.bool)
-            for name in names:
-                same &= (values[name] == operand) | (values[name].isnan() & operand.isnan())
-            if bool(same.any()):
-                found[key] = operand, same
+            for value in there:
+                same &= (value == operand) | (value.isnan() & operand.isnan())
+            found[key] = _Kept(operand, same, there)
         return Held(found)
+
+
+@dataclass
+class _Kept:
+    """An operand of eager's: its numbers, which of them the artifact has too, and its own values.
+
+    ``spread`` is how far rounding has moved it.
+    """
+
+    operand: Tensor
+    same: Tensor
+    values: tuple[Tensor, ...]
+    spread: float = 0.0
+
+    def put_back(self, tensor: Tensor) -> Tensor:
+        """Return the operand of another run with the elements that the artifact has too."""
+        moved = (tensor.double() - self.operand.double()).abs()
+        self.spread = max(self.spread, float(moved.nan_to_num(0.0, 0.0, 0.0).max()))
+        return torch.where(self.same, self.operand.to(tensor.dtype), tensor)
+
+    def replayed(self, tensor: Tensor, number: int, times: float) -> Tensor:
+        """Return the operand with the artifact's numbers that are within ``times`` the spread."""
+        value = self.values[number % len(self.values)]
+        near = (value.double() - self.operand.double()).abs() <= times * self.spread
+        return torch.where(near, value, tensor)
+
+
+PutBack = Callable[[_Kept, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Held:
-    """Operands of decisions of one call, each with the elements to put back."""
+    """Operands of the decisions of one call."""
 
-    operands: Mapping[Operand, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    operands: Mapping[Operand, _Kept] = field(default_factory=dict)
 
     def kept(self) -> AbstractContextManager[None]:
-        """Put them back in the block, which makes the same call rounded otherwise."""
+        """Put back in the block, which makes the same call rounded otherwise, what is the same."""
+        return self._replacing(_Kept.put_back)
+
+    def replays(self, times: float) -> list[Callable[[], AbstractContextManager[None]]]:
+        """Return blocks in which eager decides on the artifact's operands.
+
+        As far as these are within ``times`` what rounding has moved them in ``kept``.
+        """
+        most = max((len(kept.values) for kept in self.operands.values()), default=0)
+
+        def replay(number: int) -> AbstractContextManager[None]:
+            return self._replacing(lambda kept, own: kept.replayed(own, number, times))
+
+        return [partial(replay, number) for number in range(min(most, MOST_REPLAYS))]
+
+    def _replacing(self, put_back: PutBack) -> AbstractContextManager[None]:
         if not self.operands:
             return nullcontext()
         numbered = Numbered()
@@ -179,7 +227,7 @@ class Held:
                 for place in range(len(floats_of((args, kwargs))))
                 if (name, number, place) in self.operands
             }
-            return func(*args, **kwargs) if not own else _with(own, func, args, kwargs)
+            return func(*args, **kwargs) if not own else _with(own, put_back, func, args, kwargs)
 
         return dispatched(operator)
 
@@ -188,32 +236,33 @@ NOTHING_HELD = Held()
 
 
 def _with(
-    own: Mapping[int, tuple[Tensor, Tensor]],
+    own: Mapping[int, _Kept],
+    put_back: PutBack,
     func: Any,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> Any:
-    """Run an operator with some of its float tensors put back.
+    """Run an operator with some of its float tensors replaced.
 
     In eager's own dtype: in float64 it would compare with other numbers than eager, as 0.1 is.
     """
     given = floats_of((args, kwargs))
-    wide, dtype = given[0].dtype, next(iter(own.values()))[0].dtype
+    wide, dtype = given[0].dtype, next(iter(own.values())).operand.dtype
     places = iter(range(len(given)))
     writes = bool(written_to(func))
 
-    def put_back(tensor: Tensor) -> Tensor:
+    def replaced(tensor: Tensor) -> Tensor:
         kept = own.get(next(places))
         narrow = tensor if writes or tensor.is_complex() else tensor.to(dtype)
         # Another path through the code may bring another operand here.
-        if kept is None or not _near(tensor, kept[0]):
+        if kept is None or not _near(tensor, kept.operand):
             return narrow
-        replaced = torch.where(kept[1], kept[0].to(narrow.dtype), narrow)
-        return tensor.copy_(replaced) if writes else replaced
+        found = put_back(kept, narrow).to(narrow.dtype)
+        return tensor.copy_(found) if writes else found
 
     result = func(
-        *(with_floats(put_back, arg) for arg in args),
-        **{name: with_floats(put_back, value) for name, value in kwargs.items()},
+        *(with_floats(replaced, arg) for arg in args),
+        **{name: with_floats(replaced, value) for name, value in kwargs.items()},
     )
     return result if writes or wide == dtype else with_floats(lambda found: found.to(wide), result)
 

@@ -6,7 +6,7 @@ Parity, the audit of sizes, the shrinker and the self-test all ask this.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_torchexport.config.plan import Plan
@@ -15,6 +15,7 @@ from pytest_torchexport.eager.reference import Reference, has_nan
 from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.calibrate import Calibration, leaves_after
+from pytest_torchexport.judge.doubts import Doubt
 from pytest_torchexport.judge.failure_of import failure_of
 from pytest_torchexport.judge.log import Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.runners import Runner
@@ -180,6 +181,8 @@ class Judge:
                     )
                 self._log.explain(judged.explained)
                 differences = judged.bugs
+            elif len(calls) == 1 and not self.tolerance.given:
+                self._log.doubts.saw(calls[0], leaves_after(expected, {}), leaves_after(actual, {}))
         return [self._named(item) for item in differences]
 
     def _usual(self) -> list[Call]:
@@ -191,6 +194,13 @@ class Judge:
         except SpecError:
             found = None
         return [*calls, found.call] if found is not None else calls
+
+    def doubted(self) -> Iterator[tuple[Doubt, Difference]]:
+        """Yield the largest differences that are within the tolerance, and are no rounding."""
+        with self._log.during(Activity.EAGER):
+            for doubt, found in self._log.doubts.judged(self._calibration):
+                if found.path not in self.random_paths:
+                    yield doubt, self._named(found)
 
     def _in_time(self, outcome: Outcome) -> Outcome:
         """Raise TimeLimitExceeded if a call in this process hung, which used up the item's time."""

@@ -115,10 +115,14 @@ class InProcess:
         artifact = self._artifact()
         if artifact.native_loops:
             return None  # it runs in another thread
-        if isinstance(artifact, ShowsValues):
-            outcome = observe(partial(_shown, artifact, see), call, seed=seed)
-        else:
-            outcome = observe(artifact, call, seed=seed, run=partial(_seen, see))
+        shows = isinstance(artifact, ShowsValues)
+        outcome = observe(
+            partial(_shown, artifact, see) if shows else artifact,
+            call,
+            seed=seed,
+            grad_mode=self._grad_mode,
+            run=None if shows else partial(_seen, see),
+        )
         self._state.restore()
         return outcome
 

@@ -42,15 +42,10 @@ _DOUBLE = (torch.float64, torch.complex128)
 
 @dataclass(frozen=True)
 class Tolerance:
-    """``|actual - expected| <= atol + rtol * |expected|``; None takes the dtype's own.
-
-    ``units``: for floats of every dtype, so many units in the last place of the tensor's largest
-    element instead.
-    """
+    """``|actual - expected| <= atol + rtol * |expected|``; None takes the dtype's own."""
 
     rtol: float | None = None
     atol: float | None = None
-    units: float | None = None
 
     @property
     def given(self) -> bool:
@@ -63,9 +58,8 @@ class Tolerance:
             return 0.0, 0.0
         if self.rtol is not None and self.atol is not None:
             return self.rtol, self.atol
-        units = DOUBLE_UNITS if self.units is None and dtype in _DOUBLE else self.units
-        if units is not None and (dtype.is_floating_point or dtype.is_complex):
-            return 0.0, units * torch.finfo(dtype).eps * largest
+        if dtype in _DOUBLE:
+            return 0.0, DOUBLE_UNITS * torch.finfo(dtype).eps * largest
         return DTYPE_TOLERANCES.get(dtype, (0.0, 0.0))
 
 
@@ -346,13 +340,13 @@ def _numbers(
     bad = unequal(expected, actual, tolerance)
     if not bad.any():
         return []
-    allowed = tolerance.of(expected.dtype, _largest(expected))
+    allowed = tolerance.of(expected.dtype, largest_of(expected))
     return [number_difference(path, expected, _wide(expected), _wide(actual), bad, allowed)]
 
 
 def unequal(expected: torch.Tensor, actual: torch.Tensor, tolerance: Tolerance) -> torch.Tensor:
     """Return a bool per element of two dense tensors of one shape: True if it differs too much."""
-    rtol, atol = tolerance.of(expected.dtype, _largest(expected))
+    rtol, atol = tolerance.of(expected.dtype, largest_of(expected))
     wanted, found = _wide(expected), _wide(actual)
     if wanted.is_floating_point() or wanted.is_complex():
         return ~torch.isclose(found, wanted, rtol=rtol, atol=atol, equal_nan=True)
@@ -361,8 +355,8 @@ def unequal(expected: torch.Tensor, actual: torch.Tensor, tolerance: Tolerance) 
     return (found != wanted) & ~((gap > 0) & (gap <= atol + rtol * wanted.double().abs()))
 
 
-def _largest(tensor: torch.Tensor) -> float:
-    """Return the largest finite absolute value."""
+def largest_of(tensor: torch.Tensor) -> float:
+    """Return the largest finite absolute value of a dense tensor."""
     sizes = _wide(tensor).abs().double()
     return float(sizes.masked_fill(~torch.isfinite(sizes), 0.0).max()) if sizes.numel() else 0.0
 

@@ -434,6 +434,46 @@ def two_by_hand(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     return x @ torch.ones(5, 5).triu(), 2 * torch.sigmoid(2 * x) - 1
 
 
+# -- decisions on rounded numbers ------------------------------------------------------------------
+
+
+def reaches_one(x: Tensor) -> Tensor:
+    """Compare with a number that a saturated sigmoid is rounded to."""
+    return torch.sigmoid(x * 18) >= 1.0
+
+
+def exceeds_one(x: Tensor) -> Tensor:
+    return torch.sigmoid(x * 18) > 1.0
+
+
+def is_not_below_one(x: Tensor) -> Tensor:
+    return ~(torch.sigmoid(x * 18) < 1.0)
+
+
+def divided_by_tenths(x: Tensor) -> Tensor:
+    return torch.floor_divide(x * 0.3, 0.1)
+
+
+def floor_of_quotient(x: Tensor) -> Tensor:
+    """Differ from the floor division of torch where the quotient is rounded to a whole number."""
+    return torch.floor(x * 0.3 / 0.1)
+
+
+def cells_of_fifths(x: Tensor) -> Tensor:
+    return (x / 0.4).round().long()
+
+
+def cells_of_fifths_away(x: Tensor) -> Tensor:
+    y = x / 0.4
+    return (torch.sign(y) * torch.floor(y.abs() + 0.5)).long()
+
+
+def cells_of_fifths_by_halves(x: Tensor) -> Tensor:
+    y = x / 0.4
+    even = (y * 0.5).round() * 2
+    return torch.where((y - y.floor()) == 0.5, even, torch.floor(y + 0.5)).long()
+
+
 # -- formulas --------------------------------------------------------------------------------------
 
 
@@ -713,6 +753,8 @@ IMAGE = call(normal(2, 1, 3, 4))
 POSITIVE = call(normal(4, 5).abs() * 3)
 NANS = {"x": [-2.0, 0.5, 3.0, math.nan]}
 HALVES = {"x": [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5]}
+TENTHS = {"x": [float(number) for number in range(-6, 7)]}
+FIFTHS = {"x": [-1.0, -0.6, -0.2, 0.0, 0.2, 0.6, 1.0, 1.4]}
 EDGES = {"x": [-(2**63), -1, 0, 2**63 - 1]}
 
 
@@ -834,6 +876,21 @@ WRONG = (
     wrong("sum without itself", inclusive_sum, exclusive_sum, ci=""),
     wrong("last of equal maxima", first_of_equals, last_of_equals, call(whole(0, 3, 4, 5)), ci=""),
     wrong("last of equal rounded maxima", first_of_rounded, last_of_rounded, ci="script"),
+    wrong(">= exported as >", reaches_one, exceeds_one, ci="onnx"),
+    wrong(
+        "a floor of the quotient",
+        divided_by_tenths,
+        floor_of_quotient,
+        call(whole(-6, 6, 4, 5).float()),
+        values=TENTHS,
+    ),
+    wrong(
+        "half away from zero, of quotients",
+        cells_of_fifths,
+        cells_of_fifths_away,
+        ci="",
+        values=FIFTHS,
+    ),
     # Neither ONNX exporter supports a stable sort.
     wrong(
         "equals in reverse order",
@@ -916,6 +973,8 @@ RIGHT = (
     right(inclusive_sum, sum_by_triangle, ci="export"),
     right(first_of_equals, first_by_place, call(whole(0, 3, 4, 5))),
     right(stable_order, stable_order_by_place, call(whole(0, 3, 4, 5)), ci="onnx_legacy"),
+    right(reaches_one, is_not_below_one, ci="onnx"),
+    right(cells_of_fifths, cells_of_fifths_by_halves, values=FIFTHS),
     right(doubled, doubled_by_sum),
     right(two_outputs, two_by_hand, ci="script"),
     right(products, products_by_sum),

@@ -30,6 +30,13 @@ class FloorDivision(nn.Module):
         return x // 3, x % 3
 
 
+class FloatFloorDivision(nn.Module):
+    """1.8 // 0.1 is 17 in torch, and the floor of 1.8 / 0.1, which is rounded, is 18."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.floor_divide(x * 0.3, 0.1)
+
+
 class TrueDivision(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x / 4
@@ -109,6 +116,15 @@ DTYPES = (
         call(whole(-9, 9, 4, 5)),
         truth(onnx_legacy=DIFFERS),
         ci="",
+    ),
+    # Both exporters take the floor of the quotient.
+    row(
+        "float floor division",
+        FloatFloorDivision,
+        call(whole(-9, 9, 4, 5).float()),
+        truth(onnx=DIFFERS, onnx_legacy=DIFFERS),
+        values={"x": [float(number) for number in range(-9, 10)]},
+        ci="onnx_legacy",
     ),
     row("true division", TrueDivision, call(whole(-9, 9, 4, 5)), ci="script"),
     row("int times float", IntTimesFloat, call(whole(-9, 9, 4, 5, dtype=torch.int32))),

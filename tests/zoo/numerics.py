@@ -543,7 +543,8 @@ NUMERICS = (
     row("deep sine", lambda: stack(Sine, 20, 2.0), X, ci=""),
     row("deep residual", Residual, X, ci=""),
     row("logistic map", LogisticMap, call(normal(4, 3)), ci=""),
-    row("tent map", TentMap, call(normal(4, 3)), ci=""),
+    # Below -10, ONNX Runtime's sigmoid has no digit of the small result, which the map magnifies.
+    row("tent map", TentMap, call(normal(4, 3)), values={"x": (-4.0, 4.0)}, ci=""),
     row("power iteration", PowerIteration, call(normal(4, 4)), ci=""),
     row("normalized far away", NormalizedFarAway, X, ci=""),
     row("layer norm without epsilon", LayerNormNoEps, X, ci=""),
