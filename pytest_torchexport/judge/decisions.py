@@ -124,7 +124,7 @@ def _decides(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> boo
 
 
 class Places:
-    """Where the artifact has the operands of eager's decisions: the names of its values."""
+    """The names of the artifact's values that are operands of eager's decisions."""
 
     def __init__(self) -> None:
         self._names: dict[Operand, frozenset[str]] = {}
