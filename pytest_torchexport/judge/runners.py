@@ -115,14 +115,11 @@ class InProcess:
         artifact = self._artifact()
         if artifact.native_loops:
             return None  # it runs in another thread
-        shows = isinstance(artifact, ShowsValues)
-        outcome = observe(
-            partial(_shown, artifact, see) if shows else artifact,
-            call,
-            seed=seed,
-            grad_mode=self._grad_mode,
-            run=None if shows else partial(_seen, see),
-        )
+        observed = partial(observe, call=call, seed=seed, grad_mode=self._grad_mode)
+        if isinstance(artifact, ShowsValues):
+            outcome = observed(partial(_shown, artifact, see))
+        else:
+            outcome = observed(artifact, run=partial(_seen, see))
         self._state.restore()
         return outcome
 
