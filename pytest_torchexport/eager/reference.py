@@ -37,6 +37,10 @@ from pytest_torchexport.results.failures import NotRepeatable, SpecError, Traini
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Difference
 
+RETURNS_WITHOUT_GRADIENTS = (
+    "remedy: make the test's call under torch.no_grad(): without gradients eager returns"
+)
+
 
 class TerminationOracle(Protocol):
     """Predicts if a call of eager terminates."""
@@ -208,7 +212,7 @@ class Reference:
         Raises SpecError if eager does not return something to compare, NotRepeatable, or
         TrainingMode.
         """
-        first = self._returned(self.on_cpu(example))
+        first = self._returned(self.on_cpu(example), example)
         self.returns_nan = has_nan(first.value)
         for name in first.changed:
             self._note(f"forward changes torch's {name}; it is put back after each call")
@@ -291,12 +295,17 @@ class Reference:
             return frozenset()
         return self.random & {item.path for item in compare(first, second, Tolerance())}
 
-    def _returned(self, outcome: Outcome) -> Returned:
+    def _returned(self, outcome: Outcome, example: Call) -> Returned:
         if isinstance(outcome, Raised):
             where = (
                 "" if self._plan.device == "cpu" else " on the CPU, where each call is made first"
             )
-            raise SpecError(f"eager raises on the example{where}: {outcome}", where=outcome.where)
+            other = self.on_cpu(example, grad_mode=GradMode.NO_GRAD)
+            raise SpecError(
+                f"eager raises on the example{where}: {outcome}",
+                details=(RETURNS_WITHOUT_GRADIENTS,) if isinstance(other, Returned) else (),
+                where=outcome.where,
+            )
         if not isinstance(outcome, Returned):
             raise SpecError("eager did not return on the example within the time limit")
         if not any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(outcome.value)):

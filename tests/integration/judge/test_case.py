@@ -12,6 +12,7 @@ from pytest_torchexport import check_export, engine, register_target
 from pytest_torchexport.checks.parity import OTHER_WITHOUT_GRADIENTS
 from pytest_torchexport.config import names
 from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.eager.reference import RETURNS_WITHOUT_GRADIENTS
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.judge.case import NOT_IN_INFERENCE_MODE
 from pytest_torchexport.outcomes.grad_mode import WITHOUT_AUTOCAST, GradMode
@@ -175,3 +176,21 @@ def test_the_program_has_the_same_tensors_in_every_mode(target):
         )
     assert contents[0] == contents[1] == contents[2]
     assert any(text.endswith(" requires_grad") for text in contents[0].values())
+
+
+class Numpy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return x * float(self.weight.numpy().sum())
+
+
+def test_eager_that_raises_with_gradients_alone_has_a_remedy():
+    verdict = check_export(Numpy(), X, target="trace", max_examples=3)
+    assert verdict.failure == "SpecError"
+    assert verdict.details == (RETURNS_WITHOUT_GRADIENTS,)
+    with torch.no_grad():
+        verdict = check_export(Numpy(), X, target="trace", max_examples=3)
+    assert verdict.status == "passed", verdict
