@@ -207,7 +207,7 @@ def raise_for(verdicts: Sequence[Verdict], item: ActiveItem) -> None:
             by_class.setdefault(verdict.failure or "Failure", []).append(verdict)
     failures = [
         by_name(name)(
-            "\n\n".join(failure_texts(alike, item.nodeid)),
+            "\n\n".join(failure_texts(alike, item.nodeid, whole=item.is_verbose)),
             verdicts=tuple(alike),
         )
         for name, alike in by_class.items()
