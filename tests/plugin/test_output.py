@@ -233,5 +233,5 @@ def test_a_report_has_at_most_15_lines_and_all_of_them_with_v(suite, run):
 
     short, whole = report(), report("-v")
     assert len(short) == 15 < len(whole)
-    assert short[-2].startswith(f"  more     {len(whole) + 1 - len(short)} lines with -v: differs, ")
+    assert short[-2].startswith(f"  more     {len(whole) + 1 - len(short)} lines with -v: details")
     assert [line for line in short[:-2] if line not in whole] == []
