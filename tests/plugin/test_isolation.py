@@ -146,7 +146,9 @@ def stable(text, model):
     """The report of one model, without what differs from machine to machine. An artifact that is loaded again prints
     again: each line once. How many calls are drawn depends on Hypothesis's version.
     """
-    start = text.rindex("\nArtifactCrashed: ", 0, text.index(f"  subject  {model} on script-cpu")) + 1
+    start = (
+        text.rindex("\nArtifactCrashed: ", 0, text.index(f"  subject  {model} on script-cpu")) + 1
+    )
     report = text[start : text.index("  rerun", start)].rstrip()
     report = re.sub(r"\[enforce fail at .*", "...", report)
     report = re.sub(r"of \d+ calls fail", "of N calls fail", report)

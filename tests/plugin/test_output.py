@@ -203,7 +203,9 @@ def test_full_traces_and_short_ones_show_the_same_text(suite, run):
 
 def test_the_short_summary_says_the_cause_and_not_the_test_again(suite, run):
     suite(LIAR)
-    run().stdout.fnmatch_lines(["FAILED test_it.py::test_net[[]liar-cpu] - OutputsDiffer: output: *"])
+    run().stdout.fnmatch_lines(
+        ["FAILED test_it.py::test_net[[]liar-cpu] - OutputsDiffer: output: *"]
+    )
 
 
 def test_colors_are_written_only_where_pytest_writes_them(suite, run):
