@@ -43,7 +43,7 @@ def test_an_examination_that_raises_is_said_and_the_others_run(verdict, monkeypa
     (left,) = found.diagnosis.not_examined
     assert left.startswith("attention's fast path: RuntimeError: no luck (test_diagnose.py:")
     assert left.endswith("; please report it")
-    assert f"not tried{left}" in failure_text(found).replace("  ", "")
+    assert f"  untried  {left}" in failure_text(found)
     assert len(seen) == 1
 
 
