@@ -38,7 +38,6 @@ import torch
 from onnx import numpy_helper
 
 from pytest_torchexport import Verdict, check_export, register_target
-from pytest_torchexport.diagnosis import onnx_models
 from pytest_torchexport.diagnosis.onnx_nodes import place_of
 from pytest_torchexport.targets import onnx as onnx_target
 from pytest_torchexport.targets.formats import onnx_runtime
@@ -143,6 +142,7 @@ class FaultyOnnx:
     owner: str = ""
     kept: bool = False
     made: Any = None
+    plain: Any = None
 
     @property
     def traits(self) -> Any:
@@ -155,26 +155,22 @@ class FaultyOnnx:
         return onnx_target.TARGET.load(path, device)
 
     def export(self, module: Any, example: Any, spec: Any, **options: Any) -> Any:
+        optimized = options.pop("optimize", True)
         artifact = onnx_target.TARGET.export(module, example, spec, **options, optimize=False)
         program = artifact.program
+        self.plain = program.model_proto
         if self.owner == "translation":
             self.kept = self._faulty(program)
-        program.optimize()
-        if self.owner == "exporter's optimizer":
-            self.kept = self._faulty(program)
+        if optimized:
+            program.optimize()
+            self.made = program.exported_program
+            if self.owner == "exporter's optimizer":
+                self.kept = self._faulty(program)
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, "model.onnx")
             program.save(path)
             session = onnx_runtime.TensorFile(path, "cpu")
-        self.made = program
         return dataclasses.replace(artifact, session=session)
-
-    def without_optimizer(self, program: Any, options: Any) -> Any:
-        """Do what the target's own function does, with the fault if it is in the translation."""
-        made = _without_optimizer(program, options)
-        if self.owner == "translation":
-            self._faulty(made)
-        return made
 
     def open_session(self, path: Path, device: str, optimizations: Any = None) -> Any:
         """Open a file with the fault instead, if the fault is in ONNX Runtime."""
@@ -199,7 +195,6 @@ class FaultyOnnx:
         return done
 
 
-_without_optimizer = onnx_target.without_optimizer
 _open_session = onnx_runtime.open_session
 TARGET = FaultyOnnx()
 
@@ -207,10 +202,7 @@ TARGET = FaultyOnnx()
 @contextlib.contextmanager
 def fault_in(owner: str, fault: Fault) -> Iterator[None]:
     TARGET.owner, TARGET.fault, TARGET.kept = owner, fault, False
-    with (
-        mock.patch.object(onnx_models, "without_optimizer", TARGET.without_optimizer),
-        mock.patch.object(onnx_runtime, "open_session", TARGET.open_session),
-    ):
+    with mock.patch.object(onnx_runtime, "open_session", TARGET.open_session):
         yield
 
 
@@ -229,11 +221,8 @@ def judge(seed: int, each: int) -> list[Record]:
         healthy, _ = network.load(Path(directory))
         if _checked(network, healthy).failure is not None:
             return []
-        program = TARGET.made
-        plain = _without_optimizer(program.exported_program, {})
-        nodes = {node.name: node for node in program.exported_program.graph.nodes}
-        names = {node.name for node in plain.exported_program.graph.nodes} & set(nodes)
-        possible = [f for f in faults(plain.model_proto) if f.fx_node in names]
+        nodes = {node.name: node for node in TARGET.made.graph.nodes}
+        possible = [fault for fault in faults(TARGET.plain) if fault.fx_node in nodes]
         for owner in OWNERS:
             for fault in chooser.sample(possible, min(each, len(possible))):
                 started = time.perf_counter()

@@ -83,6 +83,19 @@ class MixedProgram:
         self.left_out = {}
         return None
 
+    def missing_output(self) -> fx.Node | None:
+        """Return the only node that the program returns and the other run does not have.
+
+        If all values are right, this one was left out at the very end.
+        """
+        (end,) = (node for node in self.module.graph.nodes if node.op == "output")
+        missing = [
+            node
+            for node in end.all_input_nodes
+            if node.op == "call_function" and node.name not in self.values
+        ]
+        return missing[0] if len(missing) == 1 else None
+
     def right_value(self, node: fx.Node, run: Callable[[], object]) -> Any:
         """Return what the program computes at a node from the other run's values before it."""
         self.watched, self.taken, self.seen = node, list(self.nodes).index(node), None

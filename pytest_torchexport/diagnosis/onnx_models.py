@@ -35,11 +35,12 @@ from pytest_torchexport.targets.formats.onnx_runtime import (
     TensorFile,
     beside,
 )
-from pytest_torchexport.targets.onnx import OnnxArtifact, without_optimizer
+from pytest_torchexport.targets.onnx import OnnxArtifact
 from pytest_torchexport.targets.onnx_legacy import LegacyArtifact
 
-# The old exporter itself folds constants, unless it is told not to.
-LEGACY_PLAIN = {"do_constant_folding": False}
+# Without the exporter's optimizer. The old exporter itself folds constants.
+UNOPTIMIZED = {"optimize": False}
+LEGACY_UNOPTIMIZED = {"do_constant_folding": False}
 MADE_ELSEWHERE = "the file was made elsewhere"
 
 
@@ -78,11 +79,7 @@ class OnnxModels:
         artifact = self.case.artifact
         if self.case.foreign:
             return OnnxModel(path=Path(artifact.program), artifact=artifact)
-        return OnnxModel(
-            path=artifact.save(self._folder("shipped")),
-            artifact=artifact,
-            program=getattr(artifact.program, "exported_program", None),
-        )
+        return _model(artifact, self._folder("shipped"))
 
     @cached_property
     def plain(self) -> OnnxModel | str:
@@ -99,22 +96,14 @@ class OnnxModels:
             return condense(error)[0]
 
     def _made_plain(self) -> OnnxModel | str:
-        artifact, case = self.case.artifact, self.case
-        folder = self._folder("plain")
-        if isinstance(artifact, OnnxArtifact):
-            options = (case.plan.options.export_options or {}).get(case.plan.target, {})
-            program = without_optimizer(artifact.program.exported_program, options)
-            # One file with the weights, which several models share.
-            program.save(folder / FILENAME, external_data=True)
-            return OnnxModel(
-                path=folder / FILENAME,
-                artifact=dataclasses.replace(artifact, program=program),
-                program=program.exported_program,
-            )
-        made = case.exported(case.call_to_export(), options=LEGACY_PLAIN)
+        case = self.case
+        plain = LEGACY_UNOPTIMIZED if isinstance(case.artifact, LegacyArtifact) else UNOPTIMIZED
+        # From the subject: an ExportedProgram that was translated once is not translated alike
+        # again, as torch.onnx inserts its promotions of dtypes once more.
+        made = case.exported(case.call_to_export(), options=plain)
         if isinstance(made, NotApplicable):
             return made.reason
-        return OnnxModel(path=made.save(folder), artifact=made)
+        return _model(made, self._folder("plain"))
 
     def run(
         self, model: OnnxModel, call: Call, optimizations: Optimizations = AS_SHIPPED
@@ -194,6 +183,11 @@ class OnnxModels:
         folder = loading.artifact_directory(self.case.plan.target)
         self.case.resources.callback(shutil.rmtree, folder, ignore_errors=True)
         return folder
+
+
+def _model(artifact: Artifact, folder: Path) -> OnnxModel:
+    program = getattr(artifact.program, "exported_program", None)
+    return OnnxModel(path=artifact.save(folder), artifact=artifact, program=program)
 
 
 def onnx_models(case: Case) -> OnnxModels | None:

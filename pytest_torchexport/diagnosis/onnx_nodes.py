@@ -55,7 +55,7 @@ def _examined(
 
     node = mixed.first_wrong(lambda: scene.is_eagers(run()))
     if node is None:
-        node = _translated_by(inside.raised_at, mixed.module)
+        node = _translated_by(inside.raised_at, mixed.module) or mixed.missing_output()
         return known if node is None else dataclasses.replace(known, place=place_of(node))
     right = mixed.right_value(node, run)
     left_out = mixed.left_out_before(node, run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -36,8 +36,6 @@ from pytest_torchexport.targets.torch_export_shared import (
 )
 
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
-# The options of torch.onnx.export that decide how an operator is translated.
-TRANSLATION = ("custom_translation_table", "opset_version")
 FROZEN = (
     "the exporter silently made a dim static that varies ({dims}): forward makes a Python number "
     "of a size (int(x.shape[0]), a loop, a fixed view); the target export names the line"
@@ -147,17 +145,6 @@ class Onnx:
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         """Return a session on the device; it takes tensors by input name."""
         return TensorFile(path, device)
-
-
-def without_optimizer(program: torch.export.ExportedProgram, options: Mapping[str, Any]) -> Any:
-    """Return the ONNXProgram of an ExportedProgram that the exporter's optimizer has not seen.
-
-    Its nodes say which nodes of its ``exported_program`` they translate. ``options`` are those of
-    the export; the names of inputs and outputs stay as torch.export has them.
-    """
-    kept = {name: options[name] for name in TRANSLATION if name in options}
-    with torch.no_grad():
-        return torch.onnx.export(program, dynamo=True, verbose=False, optimize=False, **kept)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,6 +43,13 @@ class PadsAndPools(nn.Module):
         return F.max_pool2d(y, 2) * 2
 
 
+class SumsHalfs(nn.Module):
+    """The exporter leaves out the cast back to float16 behind the sum."""
+
+    def forward(self, x):
+        return (x * 0.5).sum(-1)
+
+
 class Freezes(nn.Module):
     def forward(self, x):
         return x * int(x.shape[0])
@@ -104,6 +111,13 @@ def test_an_operator_that_is_translated_wrongly_is_named_with_its_line(diagnosed
     assert found.place.operator == "aten.scatter_reduce"
     assert found.place.where.text == 'return y.scatter_reduce(0, index, values, "mean") + 1'
     assert found.causes == ()
+
+
+def test_a_dtype_that_the_translation_changes_is_not_blamed_on_the_optimizer(diagnosed):
+    found = diagnosed(SumsHalfs(), torch.ones(2, 3, dtype=torch.float16))
+    assert found.owner == "translation"
+    assert found.place.operator == "prims.convert_element_type"
+    assert found.place.where.text == "return (x * 0.5).sum(-1)"
 
 
 def test_an_optimization_of_onnx_runtime_is_named_with_the_switch(diagnosed):
