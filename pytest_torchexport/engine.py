@@ -47,7 +47,7 @@ from pytest_torchexport.outcomes.messages import printable, text_of
 from pytest_torchexport.outcomes.observe import untouched
 from pytest_torchexport.outcomes.subject import Subject, unwrapped, weight_of, without
 from pytest_torchexport.outcomes.torch_state import CapturedOutput, quiet
-from pytest_torchexport.results.diagnosis import NOTHING
+from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
@@ -355,7 +355,7 @@ def _failed(item: _Item, case: Case | None, failure: Failure) -> Verdict:
         failure=type(failure).__name__,
         reason=printable(str(failure)),
         details=tuple(map(printable, failure.details)),
-        where=failure.where or diagnosis.where or _baked_at(item, failure),
+        where=_where(failure, diagnosis) or _baked_at(item, failure),
         differences=failure.differences,
         output=failure.output or printed,
         recipe=shrunk.recipe.as_dict() if shrunk else None,
@@ -365,6 +365,13 @@ def _failed(item: _Item, case: Case | None, failure: Failure) -> Verdict:
         imports=failure.imports,
         diagnosis=diagnosis,
     )
+
+
+def _where(failure: Failure, diagnosis: Diagnosis) -> SourceLine | None:
+    """Return the user's line: of the cause, which may stand before the line that raises."""
+    lines = (diagnosis.where, failure.where)
+    one, other = lines[::-1] if isinstance(failure, BranchFrozen) else lines
+    return one or other
 
 
 def _baked_at(item: _Item, failure: Failure) -> SourceLine | None:

@@ -29,7 +29,9 @@ from pytest_torchexport.results.failures import (
     BranchFrozen,
     DimsNarrowed,
     Failure,
+    LoadFailed,
     OutputsDiffer,
+    RoundTripDiffers,
     StateDiffers,
     StructureDiffers,
     ends_the_test,
@@ -41,7 +43,8 @@ SECONDS, TIMES_EXPORT = 10.0, 3.0
 # A call that ends its process or does not return is made again only in a process of its own.
 DEADLY = (ArtifactCrashed, ArtifactHung)
 ONNX_RUNTIME = "onnxruntime"
-DIFFERS = (ArtifactRaised, BranchFrozen, OutputsDiffer, StateDiffers, StructureDiffers)
+UNEXPLAINED = (ArtifactRaised, OutputsDiffer, StateDiffers, StructureDiffers)
+DIFFERS = (*UNEXPLAINED, BranchFrozen)
 
 
 class Examine(Protocol):
@@ -81,6 +84,9 @@ EXAMINATIONS = (
         name="ONNX optimizations", file="onnx_switches", failures=DIFFERS, library=ONNX_RUNTIME
     ),
     Examination(name="ONNX nodes", file="onnx_nodes", failures=DIFFERS, library=ONNX_RUNTIME),
+    Examination(name="operators", file="streams", failures=UNEXPLAINED),
+    Examination(name="causes", file="rules", failures=DIFFERS),
+    Examination(name="stages", file="stages", failures=(*DIFFERS, LoadFailed, RoundTripDiffers)),
 )
 
 

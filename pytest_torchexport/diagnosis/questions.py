@@ -13,14 +13,16 @@ from itertools import zip_longest
 from typing import Any
 
 from pytest_torchexport import targets
+from pytest_torchexport.checks.state import LENGTH
 from pytest_torchexport.diagnosis.scene import SHOWN, Scene
 from pytest_torchexport.eager.queries import GRAD_MODE, Query, answering, queries
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.grad_mode import GradMode
-from pytest_torchexport.outcomes.observe import Returned, observe
+from pytest_torchexport.outcomes.observe import Outcome, Returned, observe
 from pytest_torchexport.outcomes.operators import dispatched
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Owner
+from pytest_torchexport.results.failures import StateDiffers
 
 WITHOUT_GRADIENTS = {GRAD_MODE: False}
 
@@ -31,6 +33,8 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     if call is None:
         return known
     eager = _Eager(scene, call)
+    if eager.agrees(eager.subject.copy()):
+        return known  # it takes more than this call to fail
     asked = eager.responsible(eager.answers)
     own = not all(query.of_torch for query in asked)
     # The fast path of torch.nn's attention asks too: it is named already.
@@ -58,13 +62,18 @@ class _Eager:
         self.subject = scene.case.reference.pristine.copy().to(plan.device)
         self.seed = plan.seed
         self._scene = scene
-        self._artifact = scene.judge().run(call)
+        # A state shows in a row of calls.
+        self._times = LENGTH if isinstance(scene.failure, StateDiffers) else 1
+        self._artifact = [found for found, _ in scene.judge().in_a_row([call] * self._times)]
 
     def agrees(self, subject: Subject) -> bool:
         """Return True if a subject returns what the artifact does."""
+        return all(self._agrees(subject, found) for found in self._artifact)
+
+    def _agrees(self, subject: Subject, found: Outcome) -> bool:
         outcome = observe(subject.function, self.call, seed=self.seed, grad_mode=subject.grad_mode)
         return isinstance(outcome, Returned) and not self._scene.differences(
-            self.call, outcome, self._artifact
+            self.call, outcome, found
         )
 
     def responsible(self, answers: Mapping[str, Any]) -> Sequence[Query]:

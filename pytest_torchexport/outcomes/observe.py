@@ -220,9 +220,18 @@ def tensors_of(module: Any, only: Container[str] | None = None) -> Tensors:
     """
     if not isinstance(module, torch.nn.Module):
         return {}
+    return {
+        name: tensor.detach().clone()
+        for name, tensor in named_tensors(module)
+        if only is None or name in only
+    }
+
+
+def named_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield a module's tensors under the names of ``tensors_of``."""
     kinds = (("parameter", module.named_parameters()), ("buffer", module.named_buffers()))
-    tensors = [(f"{kind} {_unwrapped(path)}", t) for kind, named in kinds for path, t in named]
-    return {name: t.detach().clone() for name, t in tensors if only is None or name in only}
+    for kind, named in kinds:
+        yield from ((f"{kind} {_unwrapped(path)}", tensor) for path, tensor in named)
 
 
 def caches_of(module: Any) -> frozenset[str]:

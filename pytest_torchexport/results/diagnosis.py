@@ -43,6 +43,10 @@ CauseKind = Literal[
     "baked value",
     "unrolled loop",
     "dropped mutation",
+    "replaced buffer",
+    "changed by the export",
+    "own seed",
+    "number as a tensor",
     "dtype promotion",
     "guard",
     "unsupported operator",
@@ -87,6 +91,30 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Structural:
+    """A difference between what eager ran on the call and what the artifact ran.
+
+    ``constant``: an argument of an operator is another number, or is stored where eager computes
+    it. ``stored``: the artifact uses another parameter, buffer or stored tensor than eager.
+    ``missing``, ``extra``, ``other``: operators of one side that the other has not, or has others
+    for. ``same``: none; an operator of both gives other numbers on equal operands.
+    ``eager`` and ``artifact`` are the two sides as texts; ``argument`` is the operator's argument
+    and ``numbers`` the two numbers, if it is one. ``where``: the user's line, ``read_at``: the line
+    that reads eager's number from a tensor. ``draws``: the operator draws random numbers.
+    """
+
+    kind: Literal["constant", "stored", "missing", "extra", "other", "same"]
+    operator: str
+    eager: str = ""
+    artifact: str = ""
+    argument: str = ""
+    numbers: tuple[float, ...] = ()
+    where: SourceLine | None = None
+    read_at: SourceLine | None = None
+    draws: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cause:
     """Something without which eager and the artifact agree, or that the artifact shows itself.
 
@@ -117,15 +145,17 @@ class Known:
 class Diagnosis:
     """Everything that was found out about a failure.
 
-    ``owner`` is None, and ``place`` too, if it is not known. ``stages`` are those that were run, in
-    their order. ``sizes``: each dim of which some sizes fail and others do not. ``not_examined``:
-    what was left out because the time for a diagnosis was over, or because the examination itself
-    raised.
+    ``owner`` is None, and ``place`` and ``structural`` too, if it is not known. ``stages`` are
+    ``owner`` is None, and ``place`` and ``structural`` too, if it is not known. ``stages`` are
+    those that were run, in their order. ``sizes``: each dim of which some sizes fail and others do
+    not. ``not_examined``: what was left out because the time for a diagnosis was over, or because
+    the examination itself raised.
     """
 
     owner: Owner | None = None
     stages: tuple[Stage, ...] = ()
     place: Place | None = None
+    structural: Structural | None = None
     causes: tuple[Cause, ...] = ()
     known: tuple[Known, ...] = ()
     sizes: tuple[Sizes, ...] = ()

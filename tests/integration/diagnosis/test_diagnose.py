@@ -48,7 +48,7 @@ def test_an_examination_that_raises_is_said_and_the_others_run(verdict, monkeypa
 
 
 def test_an_examination_that_does_not_end_is_cut_and_said(verdict, monkeypatch):
-    monkeypatch.setattr(diagnose, "SECONDS", 0.2)
+    monkeypatch.setattr(diagnose, "SECONDS", 1.0)
     monkeypatch.setattr(diagnose, "TIMES_EXPORT", 0.0)
 
     def examine(scene, known):
@@ -61,6 +61,9 @@ def test_an_examination_that_does_not_end_is_cut_and_said(verdict, monkeypatch):
         "attention's fast path: no time left",
         "questions about the export: no time left",
         "masked rows: no time left",
+        "operators: no time left",
+        "causes: no time left",
+        "stages: no time left",
     )
 
 
