@@ -357,7 +357,7 @@ def unequal(expected: torch.Tensor, actual: torch.Tensor, tolerance: Tolerance) 
 
 def largest_of(tensor: torch.Tensor) -> float:
     """Return the largest finite absolute value of a dense tensor."""
-    sizes = _wide(tensor).abs().double()
+    sizes = _wide(tensor.detach()).abs().double()
     return float(sizes.masked_fill(~torch.isfinite(sizes), 0.0).max()) if sizes.numel() else 0.0
 
 
