@@ -32,7 +32,7 @@ def text_of(result):
 
 def test_a_frozen_branch_is_told_with_its_line_and_a_call(suite, run):
     suite(FROZEN)
-    result = run("--hypothesis-seed=1")
+    result = run("-v", "--hypothesis-seed=1")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
