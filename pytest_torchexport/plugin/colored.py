@@ -15,7 +15,7 @@ MARKUP = {"cause": {"bold": True}, "remedy": {"green": True}}
 
 
 class Writer(Protocol):
-    """What this needs of pytest's TerminalWriter, which knows if there are to be colors."""
+    """The part of pytest's TerminalWriter that is used here. It knows if there are to be colors."""
 
     def write(self, text: str, **markup: bool) -> None:
         """Write a part of a line."""

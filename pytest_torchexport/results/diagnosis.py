@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_torchexport.results.sizes import Sizes
+from pytest_torchexport.results.size_pattern import Sizes
 from pytest_torchexport.results.source_line import SourceLine
 
 Owner = Literal[

@@ -12,7 +12,7 @@ from typing import Any
 
 from pytest_torchexport.results.diagnosis import Diagnosis, Known
 from pytest_torchexport.results.failures import BranchFrozen, NotRepeatable, by_name
-from pytest_torchexport.results.sizes import Sizes
+from pytest_torchexport.results.size_pattern import Sizes
 from pytest_torchexport.results.verdict import Branch, Difference, Recorded, Verdict
 
 MAX_REPORT = 15

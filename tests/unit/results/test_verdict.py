@@ -12,7 +12,7 @@ import pytest
 from pytest_torchexport.inputs.recipes import Edit, LeafRecipe, Recipe
 from pytest_torchexport.results import failures
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Place
-from pytest_torchexport.results.sizes import SizePattern, Sizes
+from pytest_torchexport.results.size_pattern import SizePattern, Sizes
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.text import failure_text, failure_texts
 from pytest_torchexport.results.verdict import (

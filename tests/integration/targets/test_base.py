@@ -1,4 +1,4 @@
-"""Targets: ``traits.answers`` is what code that asks is answered while the target exports."""
+"""targets/base.py: ``traits.answers`` is what code that asks is answered while the target exports."""
 
 from __future__ import annotations
 

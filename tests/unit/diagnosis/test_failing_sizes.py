@@ -1,4 +1,4 @@
-"""diagnosis/sizes.py: a rule about sizes never contradicts the runs, and is found where there is one."""
+"""diagnosis/failing_sizes.py: a rule about sizes never contradicts the runs, and is found where there is one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_torchexport.diagnosis.sizes import FAR, MORE, SMALLEST, described
-from pytest_torchexport.results.sizes import SizePattern, Sizes
+from pytest_torchexport.diagnosis.failing_sizes import FAR, MORE, SMALLEST, described
+from pytest_torchexport.results.size_pattern import SizePattern, Sizes
 
 LEGAL = st.one_of(
     st.builds(lambda low, count, step: range(low, low + count * step, step),

@@ -18,7 +18,7 @@ from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.judge.judge import Judge
 from pytest_torchexport.results.diagnosis import Diagnosis
 from pytest_torchexport.results.failures import SpecError
-from pytest_torchexport.results.sizes import SizePattern, Sizes
+from pytest_torchexport.results.size_pattern import SizePattern, Sizes
 
 # The smallest sizes that are always run, and how many more a rule may ask for.
 SMALLEST, MORE = 8, 12

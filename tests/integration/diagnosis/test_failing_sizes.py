@@ -1,4 +1,4 @@
-"""diagnosis/sizes.py: the sizes at which a real artifact fails."""
+"""diagnosis/failing_sizes.py: the sizes at which a real artifact fails."""
 
 from __future__ import annotations
 
