@@ -29,14 +29,13 @@ from pytest_torchexport.inputs.recipes import (
 )
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge import branch_table
-from pytest_torchexport.judge.branch_results import BranchResults
+from pytest_torchexport.judge.branch_results import BranchResults, NotExplored
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.explain import explained
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.verdict import coverage_of
 from pytest_torchexport.targets.base import Artifact, NotApplicable
-from pytest_torchexport.targets.formats.branches import Branches
 from pytest_torchexport.targets.formats.trace_diff import difference
 
 # Processor seconds per call of the budget: a stop for slow models, 5 s for the default 200.
@@ -85,26 +84,28 @@ def explore(case: Case) -> Case | None:
         observed=observed,
         explored=explored,
         artifact=artifact,
-        more=_of_artifact_alone(case, explored, artifact),
     )
     return dataclasses.replace(case, branches=found)
 
 
-def _of_artifact_alone(
-    case: Case, explored: Explored, artifact: Branches | None
-) -> tuple[Recipe, ...]:
-    """Return calls that take the branches of the artifact which no call of eager gets to.
+def explore_artifact(case: Case) -> Case | None:
+    """Find calls that take the branches of the artifact which no call of eager gets to.
 
-    Eager gets there if it is told that it is exported.
+    Eager gets there if it is told that it is exported. Not if the artifact has killed a process:
+    eager would then run here what killed it there.
     """
+    branches = case.branches
+    if isinstance(branches, NotExplored) or case.runner.isolated or not case.questions:
+        return None
+    explored = branches.explored
     met = {key[0] for key in explored.seen}
     alone = {
         own_id
         for own_id, condition in explored.conditions.items()
-        if own_id not in met and branch_table.has_branch(artifact, condition)
+        if own_id not in met and branch_table.has_branch(branches.artifact, condition)
     }
-    if not alone or not case.questions:
-        return ()
+    if not alone:
+        return None
     observed = Observed(
         case.reference,
         case.plan.seed,
@@ -113,7 +114,8 @@ def _of_artifact_alone(
     )
     with case.log.timed("explore"), case.log.during(Activity.EAGER):
         corpus = _search(case, observed).corpus
-    return tuple(found.recipe for found in corpus if any(key[0] in alone for key, _ in found.taken))
+    more = (found.recipe for found in corpus if any(key[0] in alone for key, _ in found.taken))
+    return dataclasses.replace(case, branches=dataclasses.replace(branches, more=tuple(more)))
 
 
 def _note_what_is_not_followed(case: Case, observed: Observed) -> None:

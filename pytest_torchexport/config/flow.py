@@ -64,6 +64,12 @@ FLOW = (
     Step(name="devices", run="serving:serve", checks=("round_trip",)),
     Step(name="state at the start", run="state:check_start", checks=("state",)),
     Step(name="sizes of the program", run="dims:audit", checks=("dims",)),
+    # After the clean process has run the artifact: eager runs code that only an artifact runs.
+    Step(
+        name="branches of the artifact alone",
+        run="control_flow:explore_artifact",
+        checks=("control_flow",),
+    ),
     Step(name="calls", run="parity:run", checks=CALLS),
     Step(name="frozen branches", run="control_flow:attribute", checks=("control_flow",)),
     Step(name="smallest failing call", run="parity:explain", checks=CALLS),

@@ -61,9 +61,12 @@ def _of_artifact(case: Case) -> OperatorRuns | None:
 
 
 def _as_exported(case: Case, eager: OperatorRuns) -> OperatorRuns | None:
-    """Return the runs of eager as the exporter sees it; None if it does not ask what runs it."""
+    """Return the runs of eager as the exporter sees it; None if it does not ask what runs it.
+
+    None also if the artifact is isolated: eager would run here what may have killed a process.
+    """
     asked = case.questions
-    if not asked:
+    if not asked or case.runner.isolated:
         return None
     answers = targets.get(case.plan.target).traits.answers
     return replace(eager, fresh=lambda: answering(eager.fresh(), answers, asked))

@@ -152,6 +152,7 @@ def stable(text, model):
     report = text[start : text.index("  rerun", start)].rstrip()
     report = re.sub(r"\[enforce fail at .*", "...", report)
     report = re.sub(r"of \d+ calls fail", "of N calls fail", report)
+    report = re.sub(r"\d+ lines with -v", "N lines with -v", report)
     head, _, rest = report.partition("  printed  ")
     printed, _, tail = rest.partition("\n  call")
     lines = f"\n{' ' * 11}".join(dict.fromkeys(line.strip() for line in printed.splitlines()))
@@ -169,9 +170,8 @@ ArtifactCrashed: {reason}
   assumed  dim 0 of x is 'batch', 1..4
            values of x are [0.0, 1.0], as in the example
   note     put into eval mode for the check
-           isolated: every call of the artifact is made in a process of its own (it killed its process on another call)
-           no more calls after 3 that the artifact did not survive
   kept     .torchexport/test_it.py-{test}-script-cpu/{model}/model.pt
+  more     N lines with -v: printed, note
 """
 CRASH = {
     "test": "test_reads",
