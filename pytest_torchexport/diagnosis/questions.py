@@ -15,7 +15,7 @@ from typing import Any
 from pytest_torchexport import targets
 from pytest_torchexport.checks.state import LENGTH
 from pytest_torchexport.diagnosis.scene import SHOWN, Scene
-from pytest_torchexport.eager.queries import GRAD_MODE, Query, answering, queries
+from pytest_torchexport.eager.queries import GRAD_MODE, Query, answering, queries, survives
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import Outcome, Returned, observe
@@ -64,11 +64,11 @@ class _Eager:
         self._scene = scene
         # A state shows in a row of calls.
         self._times = LENGTH if isinstance(scene.failure, StateDiffers) else 1
-        self._artifact = [found for found, _ in scene.judge().in_a_row([call] * self._times)]
+        self.outcomes = [found for found, _ in scene.judge().in_a_row([call] * self._times)]
 
     def agrees(self, subject: Subject) -> bool:
         """Return True if a subject returns what the artifact does."""
-        return all(self._agrees(subject, found) for found in self._artifact)
+        return all(self._agrees(subject, found) for found in self.outcomes)
 
     def _agrees(self, subject: Subject, found: Outcome) -> bool:
         outcome = observe(subject.function, self.call, seed=self.seed, grad_mode=subject.grad_mode)
@@ -91,9 +91,12 @@ class _Eager:
         return asked
 
     def _agrees_with(self, answers: Mapping[str, Any], asked: Sequence[Query]) -> bool:
+        pristine, call = self._scene.case.reference.pristine, self.call.to("cpu")
+        if not asked or not survives(pristine, call, self.seed, answers, asked):
+            return False
         subject = self.subject.copy()
         function = answering(subject.function, answers, asked)
-        return bool(asked) and self.agrees(dataclasses.replace(subject, function=function))
+        return self.agrees(dataclasses.replace(subject, function=function))
 
     def operators(self, grad_mode: GradMode) -> Sequence[str]:
         """Return the operators that run in a mode, in their order."""

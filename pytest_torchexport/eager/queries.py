@@ -25,6 +25,7 @@ from torch import nn
 
 from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.outcomes.limits import survived
 from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
@@ -33,6 +34,8 @@ from pytest_torchexport.results.source_line import SourceLine, is_users, source_
 _ONE_AT_A_TIME = threading.RLock()
 
 GRAD_MODE = "torch.is_grad_enabled"
+# Eager with other answers is tried in a fork for so long.
+TRYING_SECONDS = 10.0
 
 Asked = Callable[[str, Callable[..., Any], FrameType], Any]
 
@@ -100,6 +103,19 @@ def answering(
             return function(*args, **kwargs)
 
     return run
+
+
+def survives(
+    subject: Subject, call: Call, seed: int, answers: Mapping[str, Any], asked: Collection[Query]
+) -> bool:
+    """Return True if eager with these answers at these places returns or raises on a call.
+
+    Tried in a fork, on the CPU: eager never ran that code before, and it may end the process.
+    """
+    function = answering(subject.copy().function, answers, asked)
+    return survived(
+        lambda: observe(function, call, seed=seed, grad_mode=subject.grad_mode), TRYING_SECONDS
+    )
 
 
 def _query(name: str, frame: FrameType) -> Query | None:

@@ -18,7 +18,7 @@ from pytest_torchexport import targets
 from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls
-from pytest_torchexport.eager.queries import Query, queries
+from pytest_torchexport.eager.queries import Query, queries, survives
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT, specialized_dims
@@ -226,11 +226,15 @@ class Case(Prepared):
 
     @cached_property
     def questions(self) -> tuple[Query, ...]:
-        """The places outside torch that ask on the example what the export answers otherwise."""
+        """The places outside torch that ask on the example what the export answers otherwise.
+
+        None if eager with the answers of the export does not survive the example.
+        """
         answers = targets.get(self.plan.target).traits.answers
+        of_example = self.reference.pristine, self.spec.example, self.plan.seed, answers
         with self.log.during(Activity.EAGER):
-            found = queries(self.reference.pristine, self.spec.example, self.plan.seed, answers)
-        return tuple(query for query in found if not query.of_torch)
+            found = tuple(query for query in queries(*of_example) if not query.of_torch)
+            return found if found and survives(*of_example, found) else ()
 
     @cached_property
     def key(self) -> str:

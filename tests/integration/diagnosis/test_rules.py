@@ -1,4 +1,4 @@
-"""diagnosis/rules.py, on modules: where a number comes from, and that the remedies help."""
+"""diagnosis/rules.py: on modules, where a number comes from, and that the remedies help."""
 
 from __future__ import annotations
 

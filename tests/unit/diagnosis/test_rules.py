@@ -1,4 +1,4 @@
-"""The rules: each applies on its evidence, and on no less."""
+"""diagnosis/rules.py: each applies on its evidence, and on no less."""
 
 from __future__ import annotations
 

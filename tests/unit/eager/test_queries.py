@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import linecache
+import os
+import signal
 import threading
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 from torch import nn
 from torch.jit import is_tracing
 
-from pytest_torchexport.eager.queries import answering, queries
+from pytest_torchexport.eager.queries import answering, queries, survives
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.subject import Subject
@@ -156,3 +158,16 @@ def test_other_threads_get_the_real_answer():
 
     answering(forward, TRACING)(X)
     assert answers == [False, True]
+
+
+def test_code_that_ends_the_process_is_tried_in_a_fork():
+    def dies(x):
+        if is_tracing():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    def survives_with(function):
+        return survives(Subject.of(function), Call((X,)), 0, TRACING, found(function))
+
+    assert not survives_with(dies)
+    assert survives_with(once)
