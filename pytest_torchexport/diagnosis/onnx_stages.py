@@ -7,6 +7,7 @@ stage that agrees with eager is to blame.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.runners import Runnable
-from pytest_torchexport.outcomes.limits import TimeLimitExceeded
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded, survived
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.observe import NotTransferable, Outcome, Raised
 from pytest_torchexport.outcomes.torch_state import plain_attention
@@ -43,6 +44,9 @@ STEPS: tuple[tuple[StageName, Owner], ...] = (
     (OPTIMIZED, "exporter's optimizer"),
     (SHIPPED, "runtime's optimizer"),
 )
+
+# A program that torch captured is tried in a fork for so long.
+TRYING_SECONDS = 10.0
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
@@ -89,12 +93,7 @@ def _tried(scene: Scene, models: OnnxModels, call: Call) -> list[Stage]:
     stages.append(stage(OPTIMIZED, models.run(shipped, call, PLAIN)))
     if stages[-1].agrees:
         return stages
-    name = CAPTURED if shipped.program is not None else TRACED
-    captured = captured_by_torch(scene.case, shipped)
-    if isinstance(captured, str):
-        stages.append(Stage(name=name, agrees=None, why=captured))
-    else:
-        stages.append(stage(name, scene.case.runner_of(captured).run(call, scene.case.plan.seed)))
+    stages.append(_captured(scene, shipped, call, stage))
     if stages[-1].agrees is False:
         return stages
     plain = models.plain
@@ -109,6 +108,21 @@ def _tried(scene: Scene, models: OnnxModels, call: Call) -> list[Stage]:
         # It lacks operators and types that ONNX Runtime has.
         return [*stages, Stage(name=REFERENCE, agrees=None, why=str(reference))]
     return [*stages, stage(REFERENCE, reference)]
+
+
+def _captured(
+    scene: Scene, shipped: OnnxModel, call: Call, stage: Callable[[StageName, Outcome], Stage]
+) -> Stage:
+    """Return the stage of the program that torch captured."""
+    name = CAPTURED if shipped.program is not None else TRACED
+    captured = captured_by_torch(scene.case, shipped)
+    if isinstance(captured, str):
+        return Stage(name=name, agrees=None, why=captured)
+    runner, seed = scene.case.runner_of(captured), scene.case.plan.seed
+    # Only an ONNX file of it has run until now, in another library.
+    if not survived(lambda: runner.run(call, seed), TRYING_SECONDS):
+        return Stage(name=name, agrees=None, why="it ended its process, or hung")
+    return stage(name, runner.run(call, seed))
 
 
 @dataclass(frozen=True)
