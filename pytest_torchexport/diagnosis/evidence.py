@@ -42,7 +42,7 @@ class Given:
 
 @dataclass(frozen=True, kw_only=True)
 class _Changes:
-    """What a call of eager does to its module."""
+    """The changes that a call of eager makes to its module."""
 
     changed: Mapping[StateRef, SourceLine | None]
     replaced: frozenset[str]
@@ -64,7 +64,7 @@ class Evidence:
 
     @property
     def artifact(self) -> str:
-        """What the target makes, in words: ``the trace``."""
+        """The product of the target, in words: ``the trace``."""
         return f"the {ARTIFACTS.get(self.target, 'artifact')}"
 
     @property

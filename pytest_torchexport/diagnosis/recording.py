@@ -61,7 +61,7 @@ Source = FromStep | FromOutside
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a step made: a tensor's numbers, or a sample of them, or a number of Python's."""
+    """The result of a step: a tensor's numbers, or a sample of them, or a number of Python's."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype | type
