@@ -207,7 +207,7 @@ def test_check_export_works_without_pytest(pytester):
     result = pytester.runpython("script.py")
     result.stdout.fnmatch_lines(
         [
-            "*subject  Net on trace-cpu: outputs differ from eager",
+            "OutputsDiffer: *torch.jit.is_tracing() is True on trace*",
             "ValueError 'onx' is not a target; legal: trace, script, export, onnx*",
             "SpecError unknown argument 'dim'; legal:*",
         ]
