@@ -503,7 +503,7 @@ MODEL_BRANCHES = (
         call(torch.tensor(6)),
         call(torch.tensor(1)),
         call(torch.tensor(2)),
-        line="int(n)",
+        line="while int(n) != 1:",
         values={"n": (1, 16)},
         ci="",
     ),

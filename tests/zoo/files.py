@@ -25,6 +25,7 @@ from zoo.row import (
     REFUSED,
     STATE,
     UNLOADABLE,
+    Blame,
     asks,
     call,
     moved_on,
@@ -1242,7 +1243,12 @@ DANGEROUS = (
         X,
         truth(script=STATE),
         ci="script",
-        blame=asks("if torch.jit.is_scripting():"),
+        blame=Blame(
+            owner="model",
+            cause="export-only branch",
+            line="if torch.jit.is_scripting():",
+            known=False,
+        ),
     ),
     row(
         "keeps the last, scripted",

@@ -38,11 +38,15 @@ EXPLAINED = (DIFFERS, RAISES, STRUCTURE, STATE, FROZEN)
 
 @dataclass(frozen=True, kw_only=True)
 class Blame:
-    """What a failure's report has to name: the owner, the kind of the cause, a part of the line."""
+    """What a failure's report has to name: the owner, the kind of the cause, a part of the line.
+
+    ``known`` is False if reports do not find it yet: they may name nothing, and nothing else.
+    """
 
     owner: str
     cause: str
     line: str = ""
+    known: bool = True
 
 
 def asks(line: str) -> Blame:

@@ -18,6 +18,7 @@ from zoo.row import (
     RAISES,
     REFUSED,
     UNVERIFIED,
+    Blame,
     call,
     coins,
     frozen_size,
@@ -309,7 +310,7 @@ SEQUENCES = (
         call(normal(2, 5, 4), coins(2, 5)),
         truth(script=DIFFERS),
         ci="trace script export",
-        blame=FAST_PATH,
+        blame=Blame(owner="", cause="mode-dependent operator", line="self.encoder(x"),
     ),
     row("fused attention", FusedAttention, call(normal(2, 5, 4), coins(2, 5)), ci=""),
     row(
