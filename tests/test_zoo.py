@@ -15,6 +15,7 @@ import zoo
 from slow import EVERYTHING
 from torch import Tensor, nn
 from untouched import changed, facts_of
+from zoo.blaming import judged
 from zoo.in_ci import round_trips
 
 import pytest_torchexport
@@ -76,6 +77,12 @@ def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
         assert verdict.status == ("passed" if expected is None else "failed"), _text_of(verdict)
     if verdict.failure == "BranchFrozen":
         assert row.line in str(verdict.where), _text_of(verdict)
+    blame = row.blamed(target) if target in row.blames() else None
+    if blame is not None:
+        legal = {"right"} if blame.known else {"right", "unknown"}
+        assert set(judged(verdict, blame).values()) <= legal, (
+            f"{judged(verdict, blame)}\n{_text_of(verdict)}"
+        )
     if verdict.status == "passed":
         warning = "; ".join(verdict.ineffective)
         weak = row.weak if isinstance(row.weak, str) else row.weak.get(target, "")

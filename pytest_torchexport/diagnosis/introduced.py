@@ -122,18 +122,16 @@ class _Search:
 
     def found(self) -> Introduced | None:
         """Return the place, the clearest first."""
-        looked = [
-            (self._look(self._operands(number), number), error) for number, error in self._differ()
-        ]
-        clear = (
-            item
-            for item, error in looked
-            if item and item.structural.kind != "same" and error > ROUNDING
-        )
-        known = (item for item, _ in looked if item and item.structural.kind != "same")
-        anything = (item for item, _ in looked if item)
-        ends = self._ends()
-        return next(clear, None) or ends or next(known, None) or next(anything, None)
+        unclear: list[Introduced] = []
+        for number, error in self._differ():
+            item = self._look(self._operands(number), number)
+            if item is None:
+                continue
+            if item.structural.kind != "same" and error > ROUNDING:
+                return item  # the later steps carry it
+            unclear.append(item)
+        known = (item for item in unclear if item.structural.kind != "same")
+        return self._ends() or next(known, None) or next(iter(unclear), None)
 
     # -- the steps that differ ---------------------------------------------------------------------
 

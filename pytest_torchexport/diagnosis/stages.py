@@ -20,7 +20,7 @@ from pytest_torchexport.outcomes.compare import compare
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.results.diagnosis import CauseKind, Diagnosis, Owner, Stage, StageName
-from pytest_torchexport.results.failures import LoadFailed, RoundTripDiffers
+from pytest_torchexport.results.failures import LoadFailed, RoundTripDiffers, StateDiffers
 from pytest_torchexport.targets.base import NotApplicable
 
 MADE: dict[str, StageName] = {
@@ -47,9 +47,11 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     stages = (*seen, Stage(name=made, agrees=False))
     if any(cause.kind in OF_THE_RUN for cause in known.causes):
         return _with(known, stages, None)
-    own_code = any(stage.agrees is False for stage in seen)
-    owner = "model" if own_code else "device" if _agrees_on_the_cpu(scene) else "capture"
-    return _with(known, stages, owner)
+    if any(stage.agrees is False for stage in seen):
+        return _with(known, stages, "model")
+    if seen and isinstance(scene.failure, StateDiffers):
+        return _with(known, stages, None)  # a state may show in later calls only
+    return _with(known, stages, "device" if _agrees_on_the_cpu(scene) else "capture")
 
 
 def _with(known: Diagnosis, stages: tuple[Stage, ...], owner: Owner | None) -> Diagnosis:

@@ -7,7 +7,7 @@ from typing import Tuple  # noqa: UP035  # TorchScript takes no other spelling
 import torch
 from torch import Tensor, nn
 
-from zoo.row import DIFFERS, REFUSED, call, normal, row, truth
+from zoo.row import DIFFERS, REFUSED, Blame, asks, baked, call, normal, row, truth
 
 
 class FloatOfMax(nn.Module):
@@ -141,6 +141,7 @@ BAKED = (
         call(normal(4, 3)),
         truth(trace=DIFFERS, export=REFUSED, onnx_legacy=DIFFERS),
         ci="onnx_legacy",
+        blame=baked("float(x.max())"),
     ),
     row(
         "item scale",
@@ -148,6 +149,7 @@ BAKED = (
         call(normal(4, 3)),
         truth(trace=DIFFERS, onnx_legacy=DIFFERS),
         ci="",
+        blame=baked("x.abs().sum().item()"),
     ),
     row(
         "to list",
@@ -155,6 +157,7 @@ BAKED = (
         call(normal(4, 3)),
         truth(trace=DIFFERS, script=REFUSED, onnx_legacy=DIFFERS),
         ci="",
+        blame=baked("x[0].tolist()"),
     ),
     row(
         "through numpy",
@@ -164,12 +167,14 @@ BAKED = (
         shapes={"x": "..."},
         ci="onnx",
         round_trip=True,
+        blame=baked("x.numpy().cumsum(1)"),
     ),
     row(
         "new tensor of input",
         NewTensorOfInput,
         call(normal(4, 3)),
         truth(trace=DIFFERS, export=REFUSED, onnx_legacy=DIFFERS),
+        blame=baked("torch.tensor([float(x[0, 0])"),
     ),
     row(
         "index by value",
@@ -178,6 +183,7 @@ BAKED = (
         truth(DIFFERS, script=None, export=REFUSED, onnx=REFUSED),
         values={"index": (0, 2)},
         ci="trace export onnx",
+        blame=baked("int(index)"),
     ),
     row(
         "select by tensor",
@@ -193,6 +199,7 @@ BAKED = (
         truth(trace=DIFFERS, onnx_legacy=DIFFERS),
         ci="script",
         round_trip=True,
+        blame=asks("if torch.jit.is_tracing():"),
     ),
     row(
         "scripting branch",
@@ -201,6 +208,7 @@ BAKED = (
         truth(script=DIFFERS),
         ci="script onnx_legacy",
         round_trip=True,
+        blame=asks("if torch.jit.is_scripting():"),
     ),
     row(
         "compiling branch",
@@ -208,6 +216,7 @@ BAKED = (
         call(normal(4, 3)),
         truth(export=DIFFERS, onnx=DIFFERS),
         ci="export onnx_legacy",
+        blame=asks("if torch.compiler.is_compiling():"),
     ),
     row(
         "onnx branch",
@@ -235,6 +244,7 @@ BAKED = (
         lambda: ScriptsOwnBranch(3.0),
         call(normal(4, 3)),
         truth(script=DIFFERS),
+        blame=asks("if torch.jit.is_scripting() and"),
         ci="script",
     ),
     row(
@@ -249,6 +259,7 @@ BAKED = (
         AsksForMode,
         call(normal(4, 3)),
         truth(script=DIFFERS),
+        blame=Blame(owner="", cause="mode-dependent operator", line="if torch.is_grad_enabled():"),
         ci="script export",
     ),
     row(

@@ -20,6 +20,7 @@ from zoo.row import (
     REFUSED,
     STRUCTURE,
     Row,
+    asks,
     call,
     normal,
     row,
@@ -31,6 +32,10 @@ from zoo.row import (
 def captured() -> bool:
     """Return True if the caller is being traced, scripted or exported."""
     return torch.jit.is_scripting() or torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
+# Only the line with all three questions is one that a report can name.
+CAPTURED = asks("torch.jit.is_scripting() or torch.jit.is_tracing()")
 
 
 class Translated(nn.Module):
@@ -767,6 +772,7 @@ def wrong(
     **options: Any,
 ) -> Row:
     made = truth(DIFFERS) if expect is None else expect
+    options = {"blame": CAPTURED, **options}
     return row(name, lambda: Translated(operation, translation), example, made, **options)
 
 
