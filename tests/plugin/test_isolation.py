@@ -171,7 +171,7 @@ ArtifactCrashed: {reason}
   note     put into eval mode for the check
            isolated: every call of the artifact is made in a process of its own (it killed its process on another call)
            no more calls after 3 that the artifact did not survive
-  kept     .torchexport/test_it.py-{test}-script-cpu/{model}/model.pt
+  script   .torchexport/test_it.py-{test}-script-cpu/reproduce.py
 """
 CRASH = {
     "test": "test_reads",
