@@ -1,0 +1,541 @@
+"""Models for ``branches.py`` on which the search for branches was developed.
+
+Their conditions have no useful gradient, or need several things at once: step functions, counts,
+indices, saturated and deep networks, numbers and words computed from tensors.
+``branch_models_held_out`` has others of the same kinds, on which the search was only measured.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+
+import torch
+import torch.nn.functional as F
+from branch_rows import beyond, searched
+from torch import Tensor, nn
+from zoo.row import normal, whole
+
+WIDE = {"values": {"x": (-5.0, 5.0)}}
+N = normal(4, 3)
+LINE = normal(16)
+
+
+# -- step functions --------------------------------------------------------------------------------
+
+
+class RoundedLevel(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        level = torch.round(x.mean() * 4)
+        if level == 7:
+            return x + 1
+        if level < -9:
+            return x * 2
+        return x
+
+
+class FloorBucket(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        bucket = int(torch.floor(x.abs().max() / 0.4))
+        if bucket == 11:
+            return x.tanh()
+        if bucket < 2:
+            return x * 10
+        return x
+
+
+class CeiledNorm(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        steps = torch.ceil(x.norm() * 3).item()
+        if steps % 11 == 5:
+            return x / x.norm()
+        if steps > 45:
+            return x.sign()
+        return x
+
+
+class SignVotes(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        votes = torch.sign(x).sum()
+        if 9 <= votes <= 12:
+            return x.relu()
+        if votes == -14:
+            return -x
+        return x
+
+
+# -- counts and sizes ------------------------------------------------------------------------------
+
+
+class CountAbove(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        count = (x > 1.5).sum()
+        if count == 7:
+            return x.clamp(max=1.5)
+        if count > 9:
+            if count < 12:
+                return x - 1.5
+            return x / 2
+        return x
+
+
+class CountsPerRow(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        small = (x.abs() < 0.05).sum(-1)
+        if (small == 3).any() and (small == 0).any():
+            return x.sign()
+        return x
+
+
+class DistinctIds(nn.Module):
+    def forward(self, ids: Tensor) -> Tensor:
+        distinct = torch.unique(ids).numel()
+        if distinct == 2:
+            return ids + 1
+        if distinct >= 21:
+            return ids * 2
+        return ids
+
+
+class BalancedLabels(nn.Module):
+    def forward(self, labels: Tensor) -> Tensor:
+        counts = torch.bincount(labels, minlength=5)
+        if counts.max() - counts.min() <= 1:
+            return labels.float() / 5
+        if counts[3] == 9:
+            return labels.float() * 2
+        return labels.float()
+
+
+class FoundAbove(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        places = (x > 2).nonzero()
+        if places.shape[0] > 10:
+            return x[places[:, 0]].sum(0)
+        if len(places) == 4:
+            return x.mean(0)
+        return x.sum(0)
+
+
+# -- indices ---------------------------------------------------------------------------------------
+
+
+class RareClass(nn.Module):
+    """The bias makes one class win only far from the usual inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classify = nn.Linear(6, 24)
+        with torch.no_grad():
+            self.classify.bias[17] -= 3.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.classify(x).mean(0)
+        if scores.argmax() == 17:
+            return x * 2
+        return x
+
+
+class SameWinner(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        winners = x.argmin(1)
+        if (winners == winners[0]).all() and winners[0] == 4:
+            return x - x[:, 4:5]
+        return x
+
+
+class TopThree(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("wanted", torch.tensor([1, 4, 9]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        best = x.topk(3).indices.sort().values
+        if torch.equal(best, self.wanted):
+            return x.cumsum(0)
+        return x
+
+
+# -- saturated -------------------------------------------------------------------------------------
+
+
+class UndecidedGate(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = torch.sigmoid(10 * self.gate(x))
+        if gate.min() > 0.35 and gate.max() < 0.65:
+            return x * gate.mean()
+        return x * gate.max()
+
+
+class SaturatedTanh(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 5)
+        self.limit = 0.0
+
+    def score(self, x: Tensor) -> Tensor:
+        return torch.tanh(6 * self.second(torch.tanh(8 * self.first(x)))).mean()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.score(x) > self.limit:
+            return x + 1
+        return x
+
+
+class DeadRelu6(nn.Module):
+    """The bias keeps every unit at zero for usual inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3, padding=1)
+        with torch.no_grad():
+            self.conv.bias -= 6.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu6(self.conv(x))
+        if y.amax((2, 3)).max() > 5.5:
+            return y
+        return y + 1
+
+
+class ClippedGate(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 4)
+        with torch.no_grad():
+            self.inner.bias -= 7.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = F.hardtanh(self.inner(x))
+        if gate.mean() > -0.3:
+            return x.abs()
+        return x
+
+
+class FlatSoftmax(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = torch.softmax(30 * self.inner(x), -1)
+        if weights.amax() < 0.4:
+            return x.mean(-1)
+        return weights.sum(-1)
+
+
+# -- deep ------------------------------------------------------------------------------------------
+
+
+class DeepMlp(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (6, 16, 16, 16, 16)
+        parts = [
+            part
+            for one, other in zip(widths, widths[1:], strict=False)
+            for part in (nn.Linear(one, other), nn.GELU())
+        ]
+        self.net = nn.Sequential(*parts, nn.Linear(16, 3))
+        self.limit = 0.0
+
+    def score(self, x: Tensor) -> Tensor:
+        return self.net(x).max()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.score(x) > self.limit:
+            return self.net(x) * 2
+        return self.net(x)
+
+
+class DeepConv(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(2, 6, 3, padding=1),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.Conv2d(6, 6, 3, padding=1),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.Conv2d(6, 4, 3, padding=1),
+        )
+        self.limit = 0.0
+
+    def score(self, x: Tensor) -> Tensor:
+        return self.net(x).mean((2, 3)).amin()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.score(x) > self.limit:
+            return x.mean((2, 3)) * 3
+        return x.amax((2, 3))
+
+
+class AttentionPeak(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = nn.LayerNorm(8)
+        self.first = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.second = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.limit = 0.0
+
+    def score(self, x: Tensor) -> Tensor:
+        h = self.before(x)
+        h = h + self.first(h, h, h, need_weights=False)[0]
+        return self.second(3 * h, 3 * h, h)[1].amax()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.score(x) > self.limit:
+            return x.mean(1)
+        return x[:, 0]
+
+
+class NormBand(nn.Module):
+    """A band that has to be met from outside, behind three normalized layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            *(part for _ in range(3) for part in (nn.Linear(6, 6), nn.LayerNorm(6), nn.Tanh())),
+            nn.Linear(6, 1),
+        )
+        self.limit = 0.0
+
+    def score(self, x: Tensor) -> Tensor:
+        return self.net(x).mean()
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = self.score(x)
+        if score > self.limit:
+            if score < self.limit + 0.02:
+                return x - 1
+            return x + 1
+        return x
+
+
+# -- several at once -------------------------------------------------------------------------------
+
+
+class MeanAndSpread(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.mean() > 1 and x.std() < 0.6 and x[0, 0] < 0:
+            return x - x.mean()
+        return x
+
+
+class TwoJudges(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1))
+        self.other = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.limit = 0.0
+
+    def score(self, x: Tensor) -> Tensor:
+        return torch.minimum(self.one(x).min(), self.other(x).min())
+
+    def only_one(self, x: Tensor) -> Tensor:
+        return self.one(x).min() - self.other(x).min()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.one(x).min() > self.limit and self.other(x).min() > self.limit:
+            return x * 2
+        return x
+
+
+# -- numbers and words from tensors ----------------------------------------------------------------
+
+
+class Level(enum.Enum):
+    LOW = 0
+    MIDDLE = 1
+    HIGH = 2
+    TOP = 3
+
+
+class LevelOfSum(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        level = Level(int((x.sum() / 10).clamp(0, 3)))
+        if level is Level.TOP:
+            return x * 3
+        if level == Level.HIGH:
+            return x * 2
+        return x
+
+
+class WordOfTemperature(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        warmest = x.max().item()
+        word = "hot" if warmest > 4.5 else "cold" if warmest < -2 else "mild"
+        if word == "hot" and x.min() > 3:
+            return x - 3
+        if word == "cold":
+            return x + 2
+        return x
+
+
+WORDS = {0: "go", 1: "stop", 2: "wait"}
+
+
+class WordOfIndex(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 3)
+        with torch.no_grad():
+            self.inner.bias[1] -= 2.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        word = WORDS[int(self.inner(x).sum(0).argmax())]
+        if word == "stop":
+            return torch.zeros_like(x)
+        return x
+
+
+# -- sorted, in order, cumulative ------------------------------------------------------------------
+
+
+class MedianAgainstMean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.median() > 1.2 and x.mean() < 0:
+            return x.clamp(min=0)
+        return x
+
+
+class HighQuantile(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.quantile(x, 0.8) < -1 and x.max() > 4:
+            return x.clamp(max=1)
+        return x
+
+
+class SortedGap(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        ordered = x.sort().values
+        if (ordered[1:] - ordered[:-1]).max() > 7:
+            return ordered
+        return x
+
+
+class CrossingPlace(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        below = int((x.cumsum(0) < 8).sum())
+        if below == 5:
+            return x[:5].sum()
+        if below == 0:
+            return x[0]
+        return x.sum()
+
+
+class Survival(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        alive = (1 - x).cumprod(0)
+        if 0.5 < alive[-1] < 0.55:
+            return alive
+        return 1 - alive
+
+
+class Trips(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        state, trips = torch.zeros(()), 0
+        for value in x.unbind():
+            state = 0.8 * state + value
+            if state > 6:
+                trips += 1
+                state = torch.zeros(())
+        if trips >= 3:
+            return x * 0
+        return x
+
+
+X6 = normal(4, 6)
+IDS = whole(0, 30, 24)
+LABELS = whole(0, 4, 20)
+
+
+def first(count: int, value: float, other: float, *shape: int) -> Tensor:
+    """Return a tensor with ``value`` in its first elements and ``other`` in the rest."""
+    flat = torch.full((math.prod(shape),), float(other))
+    flat[:count] = value
+    return flat.reshape(shape)
+
+
+def at(positions: list[int], value: float, other: float, length: int) -> Tensor:
+    flat = torch.full((length,), float(other))
+    flat[positions] = value
+    return flat
+
+
+def _solved(linear: nn.Linear, wanted: Tensor, rows: int) -> Tensor:
+    """Return rows that a linear layer maps to the wanted numbers, or as near as can be."""
+    weight, bias = linear.weight.detach(), linear.bias.detach()
+    return (torch.linalg.pinv(weight) @ (wanted - bias)).repeat(rows, 1)
+
+
+def _rare(cls: type[nn.Module], part: str, index: int, away: float) -> Tensor:
+    """Return a call on which one output of a layer is larger than all others."""
+    torch.manual_seed(0)
+    weight = getattr(cls(), part).weight.detach()
+    direction = weight[index] - weight.mean(0)
+    return (away * direction / direction.norm()).repeat(4, 1)
+
+
+def _undecided(last: float) -> Tensor:
+    torch.manual_seed(0)
+    return _solved(UndecidedGate().gate, torch.tensor([0.0, 0.0, last]), 4)
+
+
+def _flat() -> Tensor:
+    torch.manual_seed(0)
+    return _solved(FlatSoftmax().inner, torch.zeros(5), 4)
+
+
+def _relu6() -> Tensor:
+    torch.manual_seed(0)
+    weight = DeadRelu6().conv.weight.detach()[1]
+    x = torch.zeros(2, 2, 5, 5)
+    x[:, :, 1:4, 1:4] = 12 * weight.sign()
+    return x
+
+
+def _clipped() -> Tensor:
+    torch.manual_seed(0)
+    return _solved(ClippedGate().inner, torch.full((4,), 1.0), 4)
+
+
+DEVELOPED = (
+    searched("rounded level", RoundedLevel, N, first(12, 1.75, 0, 4, 3), first(12, -3, 0, 4, 3), **WIDE),
+    searched("floor bucket", FloorBucket, N, first(1, 4.5, 0, 4, 3), first(12, 0.1, 0, 4, 3), **WIDE),
+    searched("ceiled norm", CeiledNorm, N, first(1, 1.5, 0, 4, 3), first(12, 4.9, 0, 4, 3), **WIDE),
+    searched("sign votes", SignVotes, LINE, first(13, 1, -1, 16), first(1, 1, -1, 16), first(14, 1, -1, 16), first(16, 1, -1, 16), **WIDE),
+    searched("count above", CountAbove, normal(24), first(7, 2, 0, 24), first(10, 2, 0, 24), first(20, 2, 0, 24), **WIDE),
+    searched("counts per row", CountsPerRow, normal(4, 6), first(3, 0, 1, 4, 6), torch.tensor([0.0, 1.0]).repeat(4, 3), **WIDE),
+    searched("distinct ids", DistinctIds, IDS, torch.tensor([3, 4] * 12), torch.arange(24)),
+    searched("balanced labels", BalancedLabels, LABELS, torch.arange(20) % 5, first(9, 3, 1, 20).long()),
+    searched("found above", FoundAbove, normal(6, 4), first(12, 3, 0, 6, 4), first(4, 3, 0, 6, 4), **WIDE),
+    searched("rare class", RareClass, X6, _rare(RareClass, "classify", 17, 30.0)),
+    searched("same winner", SameWinner, normal(5, 7), at([4], -1, 0, 7).repeat(5, 1), torch.zeros(5, 7)),
+    searched("top three", TopThree, normal(12), at([1, 4, 9], 2, 0, 12)),
+    searched("undecided gate", UndecidedGate, 10 * X6, _undecided(0.0), _undecided(0.3)),
+    beyond("saturated tanh", SaturatedTanh, X6, most=5.0, share=0.7),
+    searched("dead relu6", DeadRelu6, normal(2, 2, 5, 5), _relu6()),
+    searched("clipped gate", ClippedGate, X6, _clipped()),
+    searched("flat softmax", FlatSoftmax, 5 * X6, _flat()),
+    beyond("deep mlp", DeepMlp, X6, most=5.0),
+    beyond("deep conv", DeepConv, normal(2, 2, 6, 6), most=4.0),
+    beyond("attention peak", AttentionPeak, normal(2, 5, 8), most=5.0),
+    beyond("norm band", NormBand, X6, most=5.0, band=0.02),
+    searched("mean and spread", MeanAndSpread, N, first(1, -0.1, 1.5, 4, 3), first(12, 1.5, 0, 4, 3), first(6, 5, 0, 4, 3), **WIDE),
+    beyond("two judges", TwoJudges, X6, most=5.0, others=[TwoJudges.only_one]),
+    searched("level of sum", LevelOfSum, N, first(12, 3, 0, 4, 3), first(12, 2, 0, 4, 3), **WIDE),
+    searched("word of temperature", WordOfTemperature, N, first(12, 4.8, 0, 4, 3), first(1, 4.8, 0, 4, 3), first(12, -3, 0, 4, 3), **WIDE),
+    searched("word of index", WordOfIndex, X6, _rare(WordOfIndex, "inner", 1, 30.0)),
+    searched("median against mean", MedianAgainstMean, LINE, first(10, 1.5, -5, 16), first(16, 1.5, 0, 16), **WIDE),
+    searched("high quantile", HighQuantile, LINE, first(15, -2, 4.5, 16), first(16, -2, 0, 16), **WIDE),
+    searched("sorted gap", SortedGap, LINE, first(8, -4, 4, 16), **WIDE),
+    searched("crossing place", CrossingPlace, LINE, at([5], 20 / 4, 1, 16) - at([6], 0, 0, 16), first(1, 9, 1, 16), values={"x": (-10.0, 10.0)}),
+    searched("survival", Survival, torch.rand(10, generator=torch.Generator().manual_seed(0)), first(10, 0.064, 0, 10), torch.zeros(10), values={"x": (0.0, 1.0)}),
+    searched("trips", Trips, LINE, first(16, 4, 0, 16), **WIDE),
+)
