@@ -12,11 +12,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
+from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced, unfolded
+from pytest_torchexport.explore.slopes import shadow_of, sloped
 from pytest_torchexport.inputs.pytrees import is_plain
 
 _Number = TypeVar("_Number", float, Tensor)
 
+# The elements of one tensor whose distances are looked at one by one.
+MOST_DEMANDS = 8
 # Python integers beyond this do not fit a float64.
 LARGEST = 2**1000
 _NEGATED = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "==": "!=", "!=": "=="}
@@ -26,6 +29,33 @@ def violation(provenance: Any, wanted: bool) -> Tensor | None:
     """Return the distance to the wanted outcome as a scalar tensor, or None if there is none."""
     found = _violation(provenance, wanted)
     return found.reshape(()) if found is not None and found.numel() == 1 else None
+
+
+def demands(provenance: Any, wanted: bool) -> list[Tensor]:
+    """Return distances, as scalars, of which every one has to go for the wanted outcome.
+
+    If the outcome needs all elements of a tensor, these are the distances of the elements: the
+    largest ``MOST_DEMANDS``, and the sum of the others that are missing. Else there is only one.
+    """
+    provenance = unfolded(provenance)
+    if isinstance(provenance, Combined):
+        if provenance.operator == "not":
+            return demands(provenance.parts[0], not wanted)
+        if (provenance.operator == "and") == wanted:
+            return [gap for part in provenance.parts for gap in demands(part, wanted)]
+    if isinstance(provenance, Reduced) and not provenance.dims:
+        each = _violation(provenance.inner, wanted)
+        if each is not None and (provenance.operator == "all") == wanted:
+            return singled_out(each)
+    whole = violation(provenance, wanted)
+    return [whole] if whole is not None else []
+
+
+def singled_out(distances: Tensor) -> list[Tensor]:
+    """Return the largest distances, and the sum of the others that are positive."""
+    ordered = distances.reshape(-1).sort(descending=True).values
+    first, others = ordered[:MOST_DEMANDS], ordered[MOST_DEMANDS:].relu()
+    return [*first, *([others.sum()] if others.any() else [])]
 
 
 def distance(provenance: Any, wanted: bool) -> float | None:
@@ -73,14 +103,14 @@ def _violation(provenance: Any, wanted: bool) -> Tensor | None:
         return None
     value = provenance.value
     if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool):
-        number = _number(value)
+        number = number(value)
         return None if number is None else (1.0 - number if wanted else number) - 0.5
-    number = _number(value)
+    number = number(value)
     return None if number is None else (-number.abs() if wanted else number.abs())
 
 
 def _compared(provenance: Compared, wanted: bool) -> Tensor | None:
-    left, right = _number(provenance.left), _number(provenance.right)
+    left, right = number(provenance.left), number(provenance.right)
     if left is None or right is None:
         return None
     try:
@@ -130,10 +160,13 @@ def _reduced(provenance: Reduced, wanted: bool) -> Tensor | None:
     return inner.min()
 
 
-def _number(value: Any) -> Tensor | None:
+def number(value: Any) -> Tensor | None:
     """Return a value as float64, in which large integers stay apart; None if it is no number."""
     if isinstance(value, Tensor):
-        return value.double() if is_plain(value) and not value.is_complex() else None
+        if not is_plain(value) or value.is_complex():
+            return None
+        shadow = shadow_of(value)
+        return value.double() if shadow is None else sloped(value.double(), shadow.double())
     if isinstance(value, (bool, int, float)) and (isinstance(value, float) or abs(value) < LARGEST):
         return torch.tensor(float(value), dtype=torch.float64)
     return None

@@ -16,8 +16,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore.probe import Probe
+from pytest_torchexport.explore import steps
+from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
+from pytest_torchexport.explore.steps import Quantity, Range
 from pytest_torchexport.inputs.recipes import (
     Recipe,
     build_leaves,
@@ -30,13 +32,19 @@ from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
 from pytest_torchexport.inputs.strategies import within_memory
 
 # Lengths of a gradient step, in parts of the distance: safely beyond the threshold, just beyond it,
-# half the way (the threshold of another condition may follow), and far for a distance that is
-# curved.
-STEPS = (1.1, 1.001, 0.5, 3.0)
+# parts of the way (the distance may be curved, or the threshold of another condition may follow),
+# and far beyond.
+STEPS = (1.1, 1.001, 0.4, 0.1, 3.0)
+# How far beyond a threshold a step goes at least.
+SURE = 1e-6
+# The part of the way to its threshold that a condition which is to keep its outcome may go.
+KEPT = 0.9
 # How far a float without a declared range may be moved, in multiples of the example's scale.
 MAX_SCALE = 100.0
 # A value that occurs at more positions of the input than this is not written to.
 MAX_POSITIONS = 8
+# Rows that are tried in place of all others.
+MAX_ROWS = 4
 # Seeds that set two Python arguments.
 MAX_PAIRS = 24
 
@@ -318,23 +326,27 @@ def _put(known: Any, leaf: Tensor, positions: Tensor, value: Tensor) -> Tensor |
     return flat.reshape(leaf.shape)
 
 
-def stepped(spec: InputSpec, recipe: Recipe, probe: Probe, step: float) -> Recipe | None:
-    """Move all float leaves against the gradient of the distance, by ``step`` Newton steps.
+def stepped(
+    spec: InputSpec, recipe: Recipe, probe: Probe, step: float, aim: Sequence[Gap] | None = None
+) -> Recipe | None:
+    """Move the float leaves by ``step`` Newton steps towards the other outcome, or to an aim.
 
-    The direction is orthogonal to the gradients of the earlier conditions, which are to keep their
-    outcomes. Return None if no direction is left.
+    The earlier conditions keep their outcomes, to first order, if they leave a way. Return None if
+    no leaf has a gradient.
     """
-    direction = {
-        index: gradient.double()
-        for index, gradient in probe.gradients.items()
-        if _may_change(spec.leaves[index])
-    }
-    for other in probe.earlier:
-        before, direction = direction, _orthogonal(direction, other)
-        if _square(direction) < 1e-6 * _square(before):
-            direction = before
-    missing = max(probe.missing, 0.0) * step + 1e-6
-    return against(spec, recipe, direction, missing)
+    wanted = [
+        Quantity(gap.gradients, -(gap.missing * (step if gap.missing > 0 else 1.0)) - SURE)
+        for gap in (probe.demands if aim is None else aim)
+    ]
+    kept = [Quantity(_negated(gap.gradients), KEPT * gap.missing) for gap in probe.earlier]
+    return _moved_by(spec, recipe, wanted, kept)
+
+
+def lengths_after(helped: float) -> tuple[float, ...]:
+    """Return lengths to try after a step that helped; all are in parts of the distance."""
+    longest = 2 * helped
+    near = STEPS[:2] if longest > STEPS[0] else (longest,)
+    return (*near, *(part * min(helped, 1.0) for part in STEPS[2:4]))
 
 
 def against(
@@ -344,49 +356,40 @@ def against(
 
     Return None if the gradient is zero, or if ``map`` gave forward other shapes than the recipe's.
     """
+    return _moved_by(spec, recipe, [Quantity(gradients, -amount)])
+
+
+def _moved_by(
+    spec: InputSpec, recipe: Recipe, wanted: Sequence[Quantity], kept: Sequence[Quantity] = ()
+) -> Recipe | None:
     built = build_leaves(spec, recipe)
-    direction = {
-        index: gradient.double()
-        for index, gradient in gradients.items()
-        if _may_change(spec.leaves[index])
-    }
-    square = _square(direction)
-    if built is None or not square > 0:
+    if built is None:
         return None
-    moved = {}
-    for index, gradient in direction.items():
-        leaf = built[index].detach()
-        if leaf.shape != gradient.shape:
-            return None
-        target = leaf.double() - amount / square * gradient
-        moved[index] = legal(spec.leaves[index], target).to(leaf.dtype)
-    return with_leaves(recipe, moved)
+    shapes = {i: item.shape for quantity in wanted for i, item in quantity.gradients.items()}
+    values = {i: built[i].detach() for i in shapes if _may_change(spec.leaves[i])}
+    if any(value.shape != shapes[index] for index, value in values.items()):
+        return None
+    ranges = {index: _range(spec.leaves[index]) for index in values}
+    moved = steps.stepped(values, ranges, wanted, kept) if values else None
+    if moved is None:
+        return None
+    return with_leaves(recipe, {i: value.to(built[i].dtype) for i, value in moved.items()})
 
 
-def _orthogonal(direction: Mapping[int, Tensor], other: Mapping[int, Tensor]) -> dict[int, Tensor]:
-    """Return the part of a direction that is orthogonal to the other one."""
-    common = direction.keys() & other.keys()
-    along = sum(float((direction[i] * other[i].double()).sum()) for i in common)
-    square = _square({index: value.double() for index, value in other.items()})
-    if not square > 0:
-        return dict(direction)
-    return {
-        index: value - along / square * other[index].double() if index in other else value
-        for index, value in direction.items()
-    }
-
-
-def _square(direction: Mapping[int, Tensor]) -> float:
-    return sum(float(value.square().sum()) for value in direction.values())
+def _negated(gradients: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    return {index: -gradient for index, gradient in gradients.items()}
 
 
 def legal(leaf: Any, values: Tensor) -> Tensor:
     """Clamp values to the domain, or to ``MAX_SCALE`` times the example's scale."""
+    return values.nan_to_num(0.0).clamp(*_range(leaf))
+
+
+def _range(leaf: Any) -> Range:
     domain = leaf.domain
     largest = min(MAX_SCALE * domain.scale, torch.finfo(leaf.dtype).max / 2)
     low = -largest if domain.low is None else float(domain.low)
-    high = max(largest, low) if domain.high is None else float(domain.high)
-    return values.nan_to_num(0.0).clamp(low, high)
+    return low, max(largest, low) if domain.high is None else float(domain.high)
 
 
 def neighbours(spec: InputSpec, recipe: Recipe) -> list[Callable[[int], Recipe | None]]:
@@ -424,6 +427,47 @@ def _moved(spec: InputSpec, recipe: Recipe, index: int, steps: int) -> Recipe | 
     low, high = leaf.values
     value = own + steps * (1 if isinstance(leaf.example, int) else (high - low) / 64)
     return with_leaves(recipe, {index: value}) if low <= value <= high else None
+
+
+def between(spec: InputSpec, one: Recipe, other: Recipe) -> Recipe | None:
+    """Return the call half way between two: the mean of floats, of other tensors half of each.
+
+    None if they have no tensor to mix, or not the same sizes.
+    """
+    near, far = build_leaves(spec, one), build_leaves(spec, other)
+    mixed: dict[int, Any] = {}
+    for index, leaf in enumerate(spec.leaves):
+        if near is None or far is None or not _may_change(leaf):
+            continue
+        mine, yours = near[index].detach(), far[index].detach()
+        if mine.shape != yours.shape:
+            return None
+        if not torch.equal(mine, yours):
+            mixed[index] = _mixed(mine, yours, leaf)
+    return with_leaves(one, mixed) if mixed else None
+
+
+def _mixed(mine: Tensor, yours: Tensor, leaf: Any) -> Tensor:
+    if leaf.domain.kind == "float" and not leaf.domain.choices:
+        return torch.lerp(mine.double(), yours.double(), 0.5).to(mine.dtype)
+    differing = (mine != yours).reshape(-1).nonzero().reshape(-1)
+    flat = mine.clone().reshape(-1)
+    places = differing[: (len(differing) + 1) // 2]
+    flat[places] = yours.reshape(-1)[places]
+    return flat.reshape(mine.shape)
+
+
+def repeated(spec: InputSpec, recipe: Recipe) -> Iterator[Recipe]:
+    """Yield calls in which one row of the tensors is repeated; tensors of one length together."""
+    built = build_leaves(spec, recipe)
+    lengths: dict[int, list[int]] = {}
+    for index, leaf in enumerate(spec.leaves):
+        if built is not None and _may_change(leaf) and built[index].dim():
+            lengths.setdefault(built[index].shape[0], []).append(index)
+    for length, indices in lengths.items():
+        for row in range(length if 2 <= length else 0)[:MAX_ROWS]:
+            rows = {i: built[i].detach()[row : row + 1].expand_as(built[i]).clone() for i in indices}
+            yield with_leaves(recipe, rows)
 
 
 # -- at random ----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport import torch_private
-from pytest_torchexport.explore.probe import Differentiable, Probe, frozen_parameters
+from pytest_torchexport.explore.probe import Aims, Differentiable, Probe, frozen_parameters
 from pytest_torchexport.explore.provenance import Compared
 from pytest_torchexport.explore.thresholds import RULES, Operation, Threshold, beyond
 from pytest_torchexport.inputs.pytrees import leaves_of
@@ -148,7 +148,9 @@ class OperatorRuns:
         return Probe(
             missing=threshold.missing,
             gradients={index: -gradient for index, gradient in gradients.items()},
+            demands=(),
             earlier=(),
+            aims=Aims(iter(())),
             provenance=Compared("==", threshold.operand, threshold.other),
             inputs=inputs.inputs,
         )

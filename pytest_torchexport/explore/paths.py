@@ -42,6 +42,14 @@ class Event:
     scale: float = 0.0
 
     @property
+    def side(self) -> int:
+        """Return 1 if the left number is larger, -1 if the right one is; else 0."""
+        if len(self.operands) != 2 or not all(isinstance(item, (int, float)) for item in self.operands):
+            return 0
+        left, right = self.operands
+        return (left > right) - (left < right)
+
+    @property
     def relative(self) -> float:
         """Return the distance divided by the largest operand; infinite if there is no distance."""
         if self.distance is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -10,14 +11,39 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from pytest_torchexport.explore.aims import aims
 from pytest_torchexport.explore.conditions import ConditionOutcome
-from pytest_torchexport.explore.distance import violation
+from pytest_torchexport.explore.distance import demands, violation
 from pytest_torchexport.explore.provenance import Provenance
+from pytest_torchexport.explore.slopes import SlopeMode
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 
 # How many conditions before the probed one are to keep their outcome.
-MAX_EARLIER = 3
+MAX_EARLIER = 5
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far a condition, or an element that it compares, is from an outcome."""
+
+    missing: float
+    gradients: dict[int, Tensor]
+
+
+class Aims:
+    """The aims of a probe, each of which is differentiated when it is asked for."""
+
+    def __init__(self, found: Iterator[tuple[Gap, ...]]) -> None:
+        self._found = found
+        self._known: list[tuple[Gap, ...]] = []
+
+    def get(self, number: int) -> tuple[Gap, ...] | None:
+        """Return an aim by its number; None if there are fewer, or if it was reached."""
+        missing = number + 1 - len(self._known)
+        self._known += itertools.islice(self._found, max(0, missing))
+        reached = len(self._known) <= number or all(g.missing <= 0 for g in self._known[number])
+        return None if reached else self._known[number]
 
 
 @dataclass(frozen=True)
@@ -25,16 +51,19 @@ class Probe:
     """The state of a call at a condition that is to have the other outcome.
 
     ``missing`` is its distance to that outcome, and ``gradients`` those of the distance per float
-    leaf of the call, by position. ``earlier`` are the gradients of the last conditions before it,
-    which are to keep their outcomes. ``inputs`` are the tensors that forward got.
+    leaf of the call, by position. ``demands`` are what the outcome needs, all of it. ``earlier`` are
+    the last conditions before this one, which are to keep their outcomes. ``aims`` are other things
+    that the condition may depend on: another place that is chosen, or another number that is read.
+    ``inputs`` are the tensors that forward got.
     """
 
     missing: float
     gradients: dict[int, Tensor]
-    earlier: tuple[dict[int, Tensor], ...]
+    demands: tuple[Gap, ...]
+    earlier: tuple[Gap, ...]
+    aims: Aims
     provenance: Provenance | None
     inputs: tuple[Tensor | None, ...]
-
 
 class Differentiable:
     """A copy of a call whose float inputs can be differentiated with respect to."""
@@ -92,7 +121,16 @@ class Differentiable:
 class ProbeListener:
     """Makes the probe when ``call``, a copy with inputs to differentiate, reaches ``position``."""
 
-    def __init__(self, call: Call, position: int, wanted: ConditionOutcome) -> None:
+    def __init__(
+        self,
+        call: Call,
+        position: int,
+        wanted: ConditionOutcome,
+        slopes: SlopeMode,
+        reads: Callable[[], Sequence[tuple[float, Tensor]]],
+    ) -> None:
+        self.slopes = slopes
+        self._reads = reads
         self.found: Probe | None = None
         self._position = position
         self._wanted = wanted
@@ -108,25 +146,37 @@ class ProbeListener:
         The call goes on afterwards: one that was cut might leave state that the next call sees.
         """
         if position == self._position:
-            self._make(provenance)
+            with self.slopes.paused():
+                self._make(provenance)
         elif position < self._position and provenance is not None:
             self._earlier = [*self._earlier, (provenance, outcome)][-MAX_EARLIER:]
 
     def _make(self, provenance: Provenance | None) -> None:
         missing = violation(provenance, bool(self._wanted)) if provenance is not None else None
-        gradients = self._gradients(missing)
-        earlier = []
-        for before, outcome in self._earlier if gradients else ():
-            found = self._gradients(violation(before, not outcome))
-            if found:
-                earlier.append(found)
+        wanted = demands(provenance, bool(self._wanted)) if missing is not None else []
+        found = tuple(self._gaps(wanted))
+        kept = [violation(before, not outcome) for before, outcome in self._earlier if found]
         self.found = Probe(
             missing=float(missing.detach()) if missing is not None else 0.0,
-            gradients=gradients,
-            earlier=tuple(earlier),
+            gradients=self._gradients(missing),
+            demands=found,
+            earlier=tuple(self._gaps(kept)),
+            aims=Aims(self._aims(provenance, missing)),
             provenance=provenance,
             inputs=self._inputs.inputs,
         )
+
+    def _gaps(self, distances: Sequence[Tensor | None]) -> Iterator[Gap]:
+        """Yield those distances that depend on the inputs."""
+        for far in distances:
+            gradients = self._gradients(far)
+            if far is not None and gradients:
+                yield Gap(float(far.detach()), gradients)
+
+    def _aims(self, provenance: Provenance | None, missing: Tensor | None) -> Iterator[tuple[Gap, ...]]:
+        far = float(missing.detach()) if missing is not None else None
+        for aim in aims(provenance, far, self.slopes.choices, self._reads()):
+            yield tuple(self._gaps(aim))
 
     def _gradients(self, of: Tensor | None) -> dict[int, Tensor]:
         return self._inputs.gradients([of]) if of is not None and of.requires_grad else {}

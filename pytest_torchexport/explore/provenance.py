@@ -8,6 +8,7 @@ call.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ REMEMBERED = 64
 SHARED = 257
 _ATTRIBUTE = "_torchexport_provenance"
 _COMPARISONS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
+# These return an element of their operand: the largest or the smallest.
+_SELECTIONS = {"amax": True, "max": True, "amin": False, "min": False}
+_SELECTED = "_torchexport_selected"
 _OPERANDS = ("input", "self", "other")
 # These inspect each number by itself: there is no distance to the other outcome.
 _INSPECTIONS = ["isnan", "isinf", "isfinite"]
@@ -59,6 +63,14 @@ class Reduced:
 
 
 @dataclass(frozen=True)
+class Selected:
+    """The largest element of a tensor, or the smallest; along some dimensions or of all."""
+
+    operand: Tensor
+    largest: bool
+
+
+@dataclass(frozen=True)
 class Uncompared:
     """A tensor or number without a comparison behind it: its own truth decides."""
 
@@ -79,7 +91,7 @@ def _table() -> dict[Any, str]:
     """Return the plain name of each function of torch that is remembered."""
     names = [*_COMPARISONS, "logical_and", "logical_or", "logical_not", "bitwise_not"]
     names += ["bitwise_and", "bitwise_or", "any", "all", "equal", "allclose", "isclose"]
-    names += [*_READS, *_INSPECTIONS]
+    names += [*_READS, *_INSPECTIONS, *_SELECTIONS]
     aliases = {f"__{name}__": name for name in _COMPARISONS}
     aliases |= {"__and__": "bitwise_and", "__or__": "bitwise_or", "__invert__": "bitwise_not"}
     aliases |= {"greater": "gt", "less": "lt", "not_equal": "ne"}
@@ -159,6 +171,10 @@ class ProvenanceMode(TorchFunctionMode):
             del self._numbers[:-REMEMBERED]
             if name == "__bool__":
                 self._on_truth(result)
+        elif name in _SELECTIONS:
+            if not any(isinstance(item, Tensor) for item in args[1:]):
+                values = getattr(result, "values", None) if isinstance(result, tuple) else result
+                setattr(values, _SELECTED, (Selected(args[0], _SELECTIONS[name]), times_written(values)))
         # A condition is a bool tensor; ``ids & 1`` on integers is arithmetic.
         elif isinstance(result, Tensor) and result.dtype == torch.bool:
             provenance = _of_condition(name, args, kwargs)
@@ -188,10 +204,49 @@ class ProvenanceMode(TorchFunctionMode):
         return self._numbers[-1][1] if self._numbers else None
 
 
+    def reads(self) -> list[tuple[float, Tensor]]:
+        """Return the latest numbers that were read from tensors, and the tensors; the last first."""
+        return [
+            (value, origin.value)
+            for value, origin in reversed(self._numbers)
+            if isinstance(value, (int, float))
+            and not isinstance(value, bool)
+            and isinstance(origin, Uncompared)
+            and isinstance(origin.value, Tensor)
+        ]
+
+
 def provenance_of(value: Any) -> Provenance:
     """Return the comparison behind a tensor, or the tensor itself if it was written to since."""
     found: tuple[Provenance, int] | None = getattr(value, _ATTRIBUTE, None)
     return found[0] if found is not None and found[1] == times_written(value) else Uncompared(value)
+
+
+def unfolded(provenance: Any) -> Any:
+    """Return a comparison of the largest or the smallest element as one of all or any elements."""
+    if not isinstance(provenance, Compared) or provenance.operator in ("==", "!="):
+        return provenance
+    greater = provenance.operator in (">", ">=")
+    for name, above in (("left", greater), ("right", not greater)):
+        found = _selected_from(getattr(provenance, name))
+        if found is not None:
+            elements = dataclasses.replace(provenance, **{name: found.operand})
+            return Reduced("any" if above == found.largest else "all", elements)
+    return provenance
+
+
+def _selected_from(value: Any) -> Selected | None:
+    """Return what a single number was selected from, in one selection or several."""
+    found = _selection_of(value) if isinstance(value, Tensor) and value.numel() == 1 else None
+    deeper = _selection_of(found.operand) if found is not None else None
+    while deeper is not None and found is not None and deeper.largest == found.largest:
+        found, deeper = deeper, _selection_of(deeper.operand)
+    return found
+
+
+def _selection_of(value: Tensor) -> Selected | None:
+    found: tuple[Selected, int] | None = getattr(value, _SELECTED, None)
+    return found[0] if found is not None and found[1] == times_written(value) else None
 
 
 def _operands(

@@ -47,6 +47,9 @@ OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 
 
+_SIGNS = ("<", "<=", ">", ">=", "==", "!=")
+
+
 class Endless(BaseException):
     """Raised in a call that evaluates too many conditions or exceeds its deadline.
 
@@ -141,8 +144,8 @@ class ConditionRecorder:
         provenance: Provenance | None
         if isinstance(found, Tensor):
             provenance = provenance_of(found)
-        elif sign in ("is", "is not", "in", "not in"):
-            provenance = None
+        elif not _by_number(sign, left, right):
+            provenance = self.mode.computed() if read else None
         else:
             provenance = Compared(
                 sign, self._tensor(left, bool(read & 1)), self._tensor(right, bool(read & 2))
@@ -277,3 +280,8 @@ class ConditionRecorder:
                 coarse=True,
             )
         return own_id
+
+
+def _by_number(sign: str, left: Any, right: Any) -> bool:
+    """Return True if a comparison is one of two numbers."""
+    return sign in _SIGNS and isinstance(left, (int, float)) and isinstance(right, (int, float))

@@ -38,8 +38,12 @@ SEED_SHARE = 0.3
 # How often each outcome is pursued, and with how many calls per move.
 ROUNDS = 3
 CLIMB = 25
-GRADIENT_STEPS = 10
+GRADIENT_STEPS = 30
+# A gradient step that leaves more than this part of the distance is as good as none.
+PROGRESS = 0.985
 MAX_WRITTEN = 12
+HALVINGS = 8
+MAX_AIMS, FIRST_AIMS, AIM_STEPS = 10, 2, 3
 # Calls kept per outcome, and in all: the first shows the outcome, a second guards against chance.
 KEPT_PER_OUTCOME = 2
 KEPT = 96
@@ -71,12 +75,13 @@ class Base:
     """A call to start from towards an outcome.
 
     ``far`` is its distance to the outcome, and ``position`` the place on its path where it came
-    nearest (None: at no condition).
+    nearest (None: at no condition). ``side`` is that of ``Event.side`` there.
     """
 
     recipe: Recipe
     far: float = math.inf
     position: int | None = None
+    side: int = 0
 
 
 @dataclass
@@ -173,7 +178,10 @@ class Search:
         self._corpus: list[Found] = []
         self._paths: set[object] = set()
         self._bases: dict[Goal, list[Base]] = {}
+        self._first: dict[Goal, Base] = {}
+        self._sides: dict[tuple[ConditionKey, int], Base] = {}
         self._tries: dict[Goal, int] = {}
+        self._probed: tuple[object, Probe | None] | None = None
         self._searching = False
         self._seeded = False
         self._unsteady: frozenset[ConditionKey] = frozenset()
@@ -292,8 +300,16 @@ class Search:
     def _pursue_one(self, goal: Goal) -> Iterator[None]:
         """Make all moves from a near call. Each round starts from another call."""
         bases = self._bases.get(goal) or [Base(self._any())]
+        if goal in self._first:
+            bases = [bases[0], self._first[goal], *bases[1:]]
         base = bases[(self._tries[goal] - 1) % len(bases)]
-        for move in (self._write, self._step_sizes, self._descend, self._climb):
+        by_value = (self._repeat_rows, self._descend, self._halve, self._aim)
+        moves = (
+            (self._write, *by_value, self._step_sizes)
+            if self._seen[goal[0]].on_tensors
+            else (self._write, self._step_sizes, *by_value)
+        )
+        for move in (*moves, self._descend_saturated, self._climb):
             for _ in move(goal, base):
                 yield
                 if self._done(goal):
@@ -324,25 +340,87 @@ class Search:
                         break
                     best, steps = now, steps * 2
 
-    def _descend(self, goal: Goal, base: Base) -> Iterator[None]:
-        """Make Newton steps on the distance; if one does not help, try other step lengths."""
+    def _descend_saturated(self, goal: Goal, base: Base) -> Iterator[None]:
+        """Follow slopes that saturated functions do not have."""
+        yield from self._descend(goal, base, saturated=True)
+
+    def _descend(self, goal: Goal, base: Base, *, saturated: bool = False) -> Iterator[None]:
+        """Make Newton steps on the distance; if one does not help, try other step lengths.
+
+        The next step is up to twice as long as one that helped.
+        """
+        lengths = moves.STEPS
         for _ in range(GRADIENT_STEPS):
-            probe = self._probe(goal, base)
-            if probe is None or not probe.gradients:
+            probe = self._probe(goal, base, saturated=saturated)
+            if probe is None or not probe.demands:
                 return
             yield
-            for step in moves.STEPS:
+            for step in lengths:
                 recipe = moves.stepped(self._spec, base.recipe, probe, step)
                 path = self._try(recipe) if recipe is not None else None
                 yield
                 if recipe is None or self._done(goal):
                     return
                 now = _missing(path, goal) if path is not None else math.inf
-                if path is not None and now < base.far:
-                    base = Base(recipe, now, _nearest(path, goal))
+                if path is not None and now < PROGRESS * base.far:
+                    lengths = moves.lengths_after(step * base.far / now)
+                    base = _base(recipe, path, goal)
                     break
             else:
                 return
+
+    def _aim(self, goal: Goal, base: Base) -> Iterator[None]:
+        """Make a step to each thing that the condition may depend on; to the first ones several."""
+        for number in range(MAX_AIMS):
+            here = base
+            for _ in range(AIM_STEPS if number < FIRST_AIMS else 1):
+                probe = self._probe(goal, here)
+                aim = probe.aims.get(number) if probe is not None else None
+                if probe is None or aim is None:
+                    break
+                yield
+                recipe = moves.stepped(self._spec, here.recipe, probe, moves.STEPS[0], aim)
+                path = self._try(recipe) if recipe is not None else None
+                yield
+                if recipe is None or path is None or self._done(goal):
+                    break
+                here = _base(recipe, path, goal)
+
+    def _halve(self, goal: Goal, base: Base) -> Iterator[None]:
+        """Look between the call and others beyond the outcome: there ``==`` and bands are met."""
+        key, _ = goal
+        for other in self._beyond(key, base):
+            near, far = base.recipe, other
+            for _ in range(HALVINGS):
+                middle = moves.between(self._spec, near, far)
+                path = self._try(middle) if middle is not None else None
+                if middle is None or path is None:
+                    break
+                yield
+                if any(event.key == key and event.side == base.side for event in path.events):
+                    near = middle
+                else:
+                    far = middle
+
+    def _beyond(self, key: ConditionKey, base: Base) -> Iterator[Recipe]:
+        """Yield a call on the other side of an equality, and one that does not get there."""
+        opposite = self._sides.get((key, -base.side)) if base.side else None
+        if opposite is not None:
+            yield opposite.recipe
+        for found in reversed(self._corpus):
+            if all(known != key for known, _ in found.taken):
+                yield found.recipe
+                return
+
+    def _repeat_rows(self, goal: Goal, base: Base) -> Iterator[None]:
+        """Make calls whose rows are all equal: what one row needs, all have then."""
+        for recipe in moves.repeated(self._spec, self._nearest_call(goal, base)):
+            self._try(recipe)
+            yield
+
+    def _nearest_call(self, goal: Goal, base: Base) -> Recipe:
+        bases = self._bases.get(goal)
+        return bases[0].recipe if bases else base.recipe
 
     def _climb(self, goal: Goal, base: Base) -> Iterator[None]:
         """Change the call at random, and keep changes that do not get further away."""
@@ -355,15 +433,21 @@ class Search:
             if now <= best:
                 recipe, best = changed, now
 
-    def _probe(self, goal: Goal, base: Base) -> Probe | None:
-        """Probe the base where it came nearest. It takes one more call of eager."""
+    def _probe(self, goal: Goal, base: Base, *, saturated: bool = False) -> Probe | None:
+        """Probe the base where it came nearest. It takes one more call of eager, once."""
         if base.position is None or not isinstance(goal[1], bool):
             return None
-        call = build(self._spec, base.recipe)
-        if call is None:
-            return None
-        self._spent += 1
-        return self._observed.probe(call, base.position, goal[1], self._deadline)
+        asked = base.recipe, base.position, goal[1], saturated
+        if self._probed is None or self._probed[0] != asked:
+            call = build(self._spec, base.recipe)
+            if call is None:
+                return None
+            self._spent += 1
+            found = self._observed.probe(
+                call, base.position, goal[1], self._deadline, saturated=saturated
+            )
+            self._probed = asked, found
+        return self._probed[1]
 
     # -- one call -------------------------------------------------------------------------------
 
@@ -398,7 +482,11 @@ class Search:
             self._seen.setdefault(event.key, Seen()).on_tensors = True
         if isinstance(event.outcome, bool):
             far = event.distance if event.distance is not None else math.inf
-            self._keep_base((event.key, not event.outcome), Base(recipe, far, position))
+            base = Base(recipe, far, position, event.side)
+            self._keep_base((event.key, not event.outcome), base)
+            known = self._sides.get((event.key, event.side))
+            if known is None or far < known.far:
+                self._sides[event.key, event.side] = base
 
     def _keep_base(self, goal: Goal, base: Base) -> None:
         kept = self._bases.setdefault(goal, [])
@@ -411,6 +499,7 @@ class Search:
             kept[kept.index(same)] = base
         kept.sort(key=lambda known: known.far)
         del kept[BASES:]
+        self._first.setdefault(goal, base)
 
     def _keep(self, recipe: Recipe, path: Path) -> None:
         """Add a call to the corpus if its path or one of its outcomes is new or rare."""
@@ -425,15 +514,15 @@ class Search:
         return sum(goal in found.taken for found in self._corpus)
 
 
-def _nearest(path: Path, goal: Goal) -> int | None:
-    """Return the position on a path at which the condition was nearest to the outcome."""
+def _base(recipe: Recipe, path: Path, goal: Goal) -> Base:
+    """Return a call as a base: where on its path the condition was nearest to the outcome."""
     key, wanted = goal
-    places = [
-        (event.distance if event.distance is not None else math.inf, position)
+    found = [
+        Base(recipe, event.distance if event.distance is not None else math.inf, position, event.side)
         for position, event in enumerate(path.events)
         if event.key == key and event.outcome != wanted
     ]
-    return min(places)[1] if places else None
+    return min(found, key=lambda base: base.far, default=Base(recipe))
 
 
 def _missing(path: Path, goal: Goal) -> float:
