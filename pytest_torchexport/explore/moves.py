@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -37,6 +38,8 @@ from pytest_torchexport.inputs.strategies import within_memory
 STEPS = (1.1, 1.001, 0.4, 0.1, 3.0)
 # How far beyond a threshold a step goes at least.
 SURE = 1e-6
+# The same, of a step of single elements, in parts of the distance.
+JUST = 1.01
 # The part of the way to its threshold that a condition which is to keep its outcome may go.
 KEPT = 0.9
 # How far a float without a declared range may be moved, in multiples of the example's scale.
@@ -340,6 +343,31 @@ def stepped(
     ]
     kept = [Quantity(_negated(gap.gradients), KEPT * gap.missing) for gap in probe.earlier]
     return _moved_by(spec, recipe, wanted, kept)
+
+
+def singled(spec: InputSpec, recipe: Recipe, probe: Probe) -> Recipe | None:
+    """Move single elements by the distance: as many as needed if each one counts for one at most.
+
+    The elements with the largest gradients first. Return None if no leaf has a gradient.
+    """
+    built = build_leaves(spec, recipe)
+    usable = {
+        i: gradient
+        for i, gradient in probe.gradients.items()
+        if built is not None and _may_change(spec.leaves[i]) and built[i].shape == gradient.shape
+    }
+    if built is None or not usable or not probe.missing > 0:
+        return None
+    number = max(1, math.ceil(probe.missing))
+    kept = torch.cat([gradient.abs().reshape(-1) for gradient in usable.values()])
+    least = kept.topk(min(number, len(kept))).values[-1]
+    moved = {}
+    for index, gradient in usable.items():
+        strong = (gradient.abs() >= least) & (gradient != 0)
+        far = torch.where(strong, JUST * min(probe.missing, 1.0) / gradient.double(), 0.0)
+        value = built[index].detach()
+        moved[index] = legal(spec.leaves[index], value.double() - far).to(value.dtype)
+    return with_leaves(recipe, moved)
 
 
 def lengths_after(helped: float) -> tuple[float, ...]:

@@ -13,7 +13,7 @@ import itertools
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_torchexport.explore import moves
@@ -29,7 +29,7 @@ from pytest_torchexport.explore.constants import constants_of
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.paths import ConditionKey, Event, Path
 from pytest_torchexport.explore.probe import Probe
-from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe
+from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.inputs.strategies import within_memory
 
@@ -82,6 +82,10 @@ class Base:
     far: float = math.inf
     position: int | None = None
     side: int = 0
+
+
+# The steps of a move. It returns the nearest call that it found, or the one it started from.
+Moves = Generator[None, None, Base]
 
 
 @dataclass
@@ -298,33 +302,56 @@ class Search:
     # -- one outcome ----------------------------------------------------------------------------
 
     def _pursue_one(self, goal: Goal) -> Iterator[None]:
-        """Make all moves from a near call. Each round starts from another call."""
-        bases = self._bases.get(goal) or [Base(self._any())]
-        if goal in self._first:
-            bases = [bases[0], self._first[goal], *bases[1:]]
-        base = bases[(self._tries[goal] - 1) % len(bases)]
-        by_value = (self._repeat_rows, self._descend, self._halve, self._aim)
+        """Make all moves from a call. Each round starts from another one."""
+        base = self._start(goal)
+        on_values = self._seen[goal[0]].on_tensors
+        by_value = (self._descend, self._repeat_rows, self._descend, self._halve, self._aim)
         moves = (
             (self._write, *by_value, self._step_sizes)
-            if self._seen[goal[0]].on_tensors
+            if on_values
             else (self._write, self._step_sizes, *by_value)
         )
-        for move in (*moves, self._descend_saturated, self._climb):
-            for _ in move(goal, base):
-                yield
-                if self._done(goal):
-                    return
+        for move in (*moves, self._descend_saturated):
+            base = yield from move(goal, base)
+            if self._done(goal):
+                return
+        if self._tries[goal] == ROUNDS or not self._has_slope(goal, base):
+            yield from self._climb(goal, base)
 
-    def _write(self, goal: Goal, base: Base) -> Iterator[None]:
+    def _has_slope(self, goal: Goal, base: Base) -> bool:
         probe = self._probe(goal, base)
+        return probe is not None and bool(probe.demands)
+
+    def _start(self, goal: Goal) -> Base:
+        """Return the nearest call, then the first that got to the condition, then a new one."""
+        nearest = self._bases.get(goal) or [Base(self._any())]
+        number = self._tries[goal] - 1
+        if number == 0 or goal not in self._first:
+            return nearest[number % len(nearest)]
+        if number == 1:
+            return self._first[goal]
+        recipe = plain_recipe(self._spec, "normal", self._spec.example_sizes, self._seed + self._spent)
+        path = self._try(recipe)
+        return _base(recipe, path, goal) if path is not None else nearest[0]
+
+    def _nearer(self, goal: Goal, base: Base, recipe: Recipe) -> Base:
+        """Try a call; return it if it came nearer to the outcome, else the base."""
+        path = self._try(recipe)
+        found = _base(recipe, path, goal) if path is not None else base
+        return found if found.far < base.far else base
+
+    def _write(self, goal: Goal, base: Base) -> Moves:
+        probe = self._probe(goal, base)
+        start = base
         if probe is not None:
             yield
-            written = moves.written(self._spec, base.recipe, probe, bool(goal[1]))
+            written = moves.written(self._spec, start.recipe, probe, bool(goal[1]))
             for recipe in itertools.islice(written, MAX_WRITTEN):
-                self._try(recipe)
+                base = self._nearer(goal, base, recipe)
                 yield
+        return base
 
-    def _step_sizes(self, goal: Goal, base: Base) -> Iterator[None]:
+    def _step_sizes(self, goal: Goal, base: Base) -> Moves:
         """Step one size or number at a time, and double the step as long as it gets nearer."""
         for neighbour in moves.neighbours(self._spec, base.recipe):
             for way in (1, -1):
@@ -332,44 +359,56 @@ class Search:
                 while True:
                     recipe = neighbour(steps)
                     path = self._try(recipe) if recipe is not None else None
-                    if path is None:
+                    if recipe is None or path is None:
                         break
                     yield
+                    if self._done(goal):
+                        return base
                     now = _missing(path, goal)
                     if not now < best:
                         break
                     best, steps = now, steps * 2
+        return base
 
-    def _descend_saturated(self, goal: Goal, base: Base) -> Iterator[None]:
-        """Follow slopes that saturated functions do not have."""
-        yield from self._descend(goal, base, saturated=True)
+    def _descend_saturated(self, goal: Goal, base: Base) -> Moves:
+        """Follow slopes that saturated functions do not have, then those that they have."""
+        found = yield from self._descend(goal, base, saturated=True)
+        if found is not base and not self._done(goal):
+            found = yield from self._descend(goal, found)
+        return found
 
-    def _descend(self, goal: Goal, base: Base, *, saturated: bool = False) -> Iterator[None]:
+    def _descend(self, goal: Goal, base: Base, *, saturated: bool = False) -> Moves:
         """Make Newton steps on the distance; if one does not help, try other step lengths.
 
         The next step is up to twice as long as one that helped.
         """
-        lengths = moves.STEPS
+        lengths = (moves.STEPS[0], 0.0, *moves.STEPS[1:])
         for _ in range(GRADIENT_STEPS):
             probe = self._probe(goal, base, saturated=saturated)
             if probe is None or not probe.demands:
-                return
+                break
             yield
             for step in lengths:
-                recipe = moves.stepped(self._spec, base.recipe, probe, step)
-                path = self._try(recipe) if recipe is not None else None
+                recipe = (
+                    moves.stepped(self._spec, base.recipe, probe, step)
+                    if step
+                    else moves.singled(self._spec, base.recipe, probe)
+                )
+                if recipe is None:
+                    return base
+                found = self._nearer(goal, base, recipe)
                 yield
-                if recipe is None or self._done(goal):
-                    return
-                now = _missing(path, goal) if path is not None else math.inf
-                if path is not None and now < PROGRESS * base.far:
-                    lengths = moves.lengths_after(step * base.far / now)
-                    base = _base(recipe, path, goal)
+                if self._done(goal):
+                    return found
+                if found.far < PROGRESS * base.far:
+                    lengths = moves.lengths_after(step * base.far / found.far)
+                    base = found
                     break
             else:
-                return
+                break
+        return base
 
-    def _aim(self, goal: Goal, base: Base) -> Iterator[None]:
+    def _aim(self, goal: Goal, base: Base) -> Moves:
         """Make a step to each thing that the condition may depend on; to the first ones several."""
         for number in range(MAX_AIMS):
             here = base
@@ -382,11 +421,14 @@ class Search:
                 recipe = moves.stepped(self._spec, here.recipe, probe, moves.STEPS[0], aim)
                 path = self._try(recipe) if recipe is not None else None
                 yield
-                if recipe is None or path is None or self._done(goal):
+                if self._done(goal):
+                    return base
+                if recipe is None or path is None:
                     break
                 here = _base(recipe, path, goal)
+        return base
 
-    def _halve(self, goal: Goal, base: Base) -> Iterator[None]:
+    def _halve(self, goal: Goal, base: Base) -> Moves:
         """Look between the call and others beyond the outcome: there ``==`` and bands are met."""
         key, _ = goal
         for other in self._beyond(key, base):
@@ -397,10 +439,13 @@ class Search:
                 if middle is None or path is None:
                     break
                 yield
+                if self._done(goal):
+                    return base
                 if any(event.key == key and event.side == base.side for event in path.events):
                     near = middle
                 else:
                     far = middle
+        return base
 
     def _beyond(self, key: ConditionKey, base: Base) -> Iterator[Recipe]:
         """Yield a call on the other side of an equality, and one that does not get there."""
@@ -412,26 +457,28 @@ class Search:
                 yield found.recipe
                 return
 
-    def _repeat_rows(self, goal: Goal, base: Base) -> Iterator[None]:
+    def _repeat_rows(self, goal: Goal, base: Base) -> Moves:
         """Make calls whose rows are all equal: what one row needs, all have then."""
-        for recipe in moves.repeated(self._spec, self._nearest_call(goal, base)):
-            self._try(recipe)
+        for recipe in moves.repeated(self._spec, base.recipe):
+            base = self._nearer(goal, base, recipe)
             yield
+            if self._done(goal):
+                break
+        return base
 
-    def _nearest_call(self, goal: Goal, base: Base) -> Recipe:
-        bases = self._bases.get(goal)
-        return bases[0].recipe if bases else base.recipe
-
-    def _climb(self, goal: Goal, base: Base) -> Iterator[None]:
+    def _climb(self, goal: Goal, base: Base) -> Moves:
         """Change the call at random, and keep changes that do not get further away."""
         recipe, best = base.recipe, base.far
         for _ in range(CLIMB):
             changed = moves.mutated(self._spec, recipe, self._rng, self._constants)
             path = self._try(changed)
             yield
+            if self._done(goal):
+                break
             now = _missing(path, goal) if path is not None else math.inf
             if now <= best:
                 recipe, best = changed, now
+        return base
 
     def _probe(self, goal: Goal, base: Base, *, saturated: bool = False) -> Probe | None:
         """Probe the base where it came nearest. It takes one more call of eager, once."""
