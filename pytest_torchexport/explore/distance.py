@@ -7,6 +7,7 @@ are.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, TypeVar
 
 import torch
@@ -37,7 +38,9 @@ def demands(provenance: Any, wanted: bool) -> list[Tensor]:
     If the outcome needs all elements of a tensor, these are the distances of the elements: the
     largest ``MOST_DEMANDS``, and the sum of the others that are missing. Else there is only one.
     """
-    provenance = unfolded(provenance)
+    if isinstance(provenance, Compared):
+        compared = provenance if wanted else _opposite(provenance)
+        provenance, wanted = unfolded(compared), True
     if isinstance(provenance, Combined):
         if provenance.operator == "not":
             return demands(provenance.parts[0], not wanted)
@@ -51,11 +54,16 @@ def demands(provenance: Any, wanted: bool) -> list[Tensor]:
     return [whole] if whole is not None else []
 
 
+def _opposite(compared: Compared) -> Compared:
+    return dataclasses.replace(compared, operator=_NEGATED.get(compared.operator, ""))
+
+
 def singled_out(distances: Tensor) -> list[Tensor]:
-    """Return the largest distances, and the sum of the others that are positive."""
+    """Return the largest distances, and of the others the sums of the positive and of the rest."""
     ordered = distances.reshape(-1).sort(descending=True).values
-    first, others = ordered[:MOST_DEMANDS], ordered[MOST_DEMANDS:].relu()
-    return [*first, *([others.sum()] if others.any() else [])]
+    first, others = ordered[:MOST_DEMANDS], ordered[MOST_DEMANDS:]
+    sums = [part.sum() for part in (others[others > 0], others[others <= 0]) if part.numel()]
+    return [*first, *sums]
 
 
 def distance(provenance: Any, wanted: bool) -> float | None:

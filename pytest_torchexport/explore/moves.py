@@ -341,7 +341,7 @@ def stepped(
         Quantity(gap.gradients, -(gap.missing * (step if gap.missing > 0 else 1.0)) - SURE)
         for gap in (probe.demands if aim is None else aim)
     ]
-    kept = [Quantity(_negated(gap.gradients), KEPT * gap.missing) for gap in probe.earlier]
+    kept = [Quantity(gap.gradients, max(0.0, -KEPT * gap.missing)) for gap in probe.earlier]
     return _moved_by(spec, recipe, wanted, kept)
 
 
@@ -402,10 +402,6 @@ def _moved_by(
     if moved is None:
         return None
     return with_leaves(recipe, {i: value.to(built[i].dtype) for i, value in moved.items()})
-
-
-def _negated(gradients: Mapping[int, Tensor]) -> dict[int, Tensor]:
-    return {index: -gradient for index, gradient in gradients.items()}
 
 
 def legal(leaf: Any, values: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 
 # How many conditions before the probed one are to keep their outcome.
 MAX_EARLIER = 5
+# How many of their distances.
+MAX_KEPT = 12
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Probe:
 
     ``missing`` is its distance to that outcome, and ``gradients`` those of the distance per float
     leaf of the call, by position. ``demands`` are what the outcome needs, all of it. ``earlier`` are
-    the last conditions before this one, which are to keep their outcomes. ``aims`` are other things
+    what keeps the last conditions before this one at their outcomes. ``aims`` are other things
     that the condition may depend on: another place that is chosen, or another number that is read.
     ``inputs`` are the tensors that forward got.
     """
@@ -155,12 +157,13 @@ class ProbeListener:
         missing = violation(provenance, bool(self._wanted)) if provenance is not None else None
         wanted = demands(provenance, bool(self._wanted)) if missing is not None else []
         found = tuple(self._gaps(wanted))
-        kept = [violation(before, not outcome) for before, outcome in self._earlier if found]
+        before = reversed(self._earlier) if found else ()
+        kept = [gap for earlier, outcome in before for gap in demands(earlier, bool(outcome))]
         self.found = Probe(
             missing=float(missing.detach()) if missing is not None else 0.0,
             gradients=self._gradients(missing),
             demands=found,
-            earlier=tuple(self._gaps(kept)),
+            earlier=tuple(self._gaps(kept[:MAX_KEPT])),
             aims=Aims(self._aims(provenance, missing)),
             provenance=provenance,
             inputs=self._inputs.inputs,

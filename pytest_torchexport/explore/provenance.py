@@ -9,6 +9,7 @@ call.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ REMEMBERED = 64
 SHARED = 257
 _ATTRIBUTE = "_torchexport_provenance"
 _COMPARISONS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
-# These return an element of their operand: the largest or the smallest.
-_SELECTIONS = {"amax": True, "max": True, "amin": False, "min": False}
+# These return an element of their operand, of this rank; "quantile" and "kthvalue" of a given one.
+_SELECTIONS = {"amax": 1.0, "max": 1.0, "amin": 0.0, "min": 0.0, "median": 0.5}
+_SELECTIONS |= {"quantile": math.nan, "kthvalue": math.nan}
 _SELECTED = "_torchexport_selected"
 _OPERANDS = ("input", "self", "other")
 # These inspect each number by itself: there is no distance to the other outcome.
@@ -64,10 +66,10 @@ class Reduced:
 
 @dataclass(frozen=True)
 class Selected:
-    """The largest element of a tensor, or the smallest; along some dimensions or of all."""
+    """The element of a tensor that has this rank, from 0 on; along some dimensions or of all."""
 
     operand: Tensor
-    largest: bool
+    rank: float
 
 
 @dataclass(frozen=True)
@@ -172,9 +174,10 @@ class ProvenanceMode(TorchFunctionMode):
             if name == "__bool__":
                 self._on_truth(result)
         elif name in _SELECTIONS:
-            if not any(isinstance(item, Tensor) for item in args[1:]):
-                values = getattr(result, "values", None) if isinstance(result, tuple) else result
-                setattr(values, _SELECTED, (Selected(args[0], _SELECTIONS[name]), times_written(values)))
+            value = getattr(result, "values", result)
+            if isinstance(value, Tensor) and value.numel() == 1:
+                selected = _selected(name, *args, **kwargs)
+                setattr(value, _SELECTED, (selected, times_written(value)))
         # A condition is a bool tensor; ``ids & 1`` on integers is arithmetic.
         elif isinstance(result, Tensor) and result.dtype == torch.bool:
             provenance = _of_condition(name, args, kwargs)
@@ -222,31 +225,36 @@ def provenance_of(value: Any) -> Provenance:
     return found[0] if found is not None and found[1] == times_written(value) else Uncompared(value)
 
 
-def unfolded(provenance: Any) -> Any:
-    """Return a comparison of the largest or the smallest element as one of all or any elements."""
-    if not isinstance(provenance, Compared) or provenance.operator in ("==", "!="):
-        return provenance
-    greater = provenance.operator in (">", ">=")
-    for name, above in (("left", greater), ("right", not greater)):
-        found = _selected_from(getattr(provenance, name))
-        if found is not None:
-            elements = dataclasses.replace(provenance, **{name: found.operand})
-            return Reduced("any" if above == found.largest else "all", elements)
-    return provenance
+def unfolded(compared: Compared) -> Provenance:
+    """Return the comparison of a selected element as one of all elements that it speaks for.
+
+    The median is above a number if all elements of the upper half are.
+    """
+    above = compared.operator in (">", ">=")
+    for name, upper in (("left", above), ("right", not above)):
+        selected = _selected_from(getattr(compared, name))
+        if selected is not None and compared.operator not in ("==", "!="):
+            ordered = selected.operand.reshape(-1).sort().values
+            part = ordered[int(selected.rank) :] if upper else ordered[: math.ceil(selected.rank) + 1]
+            return Reduced("all", dataclasses.replace(compared, **{name: part}))
+    return compared
 
 
 def _selected_from(value: Any) -> Selected | None:
-    """Return what a single number was selected from, in one selection or several."""
-    found = _selection_of(value) if isinstance(value, Tensor) and value.numel() == 1 else None
-    deeper = _selection_of(found.operand) if found is not None else None
-    while deeper is not None and found is not None and deeper.largest == found.largest:
-        found, deeper = deeper, _selection_of(deeper.operand)
-    return found
-
-
-def _selection_of(value: Tensor) -> Selected | None:
     found: tuple[Selected, int] | None = getattr(value, _SELECTED, None)
     return found[0] if found is not None and found[1] == times_written(value) else None
+
+
+def _selected(name: str, operand: Tensor, number: Any = None, *_: Any, **more: Any) -> Selected | None:
+    """Return which element of its operand a function selects, if it selects one."""
+    last = operand.numel() - 1
+    if name == "quantile":
+        return Selected(operand, float(more.get("q", number)) * last)
+    if name == "kthvalue":
+        return Selected(operand, more.get("k", number) - 1)
+    if isinstance(number, Tensor):  # torch.max of two tensors
+        return None
+    return Selected(operand, math.floor(_SELECTIONS[name] * last))
 
 
 def _operands(

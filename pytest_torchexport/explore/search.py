@@ -43,6 +43,7 @@ GRADIENT_STEPS = 30
 PROGRESS = 0.985
 MAX_WRITTEN = 12
 HALVINGS = 8
+MARCH = 6
 MAX_AIMS, FIRST_AIMS, AIM_STEPS = 10, 2, 3
 # Calls kept per outcome, and in all: the first shows the outcome, a second guards against chance.
 KEPT_PER_OUTCOME = 2
@@ -311,7 +312,7 @@ class Search:
             if on_values
             else (self._write, self._step_sizes, *by_value)
         )
-        for move in (*moves, self._descend_saturated):
+        for move in (*moves, self._march):
             base = yield from move(goal, base)
             if self._done(goal):
                 return
@@ -370,21 +371,34 @@ class Search:
                     best, steps = now, steps * 2
         return base
 
-    def _descend_saturated(self, goal: Goal, base: Base) -> Moves:
-        """Follow slopes that saturated functions do not have, then those that they have."""
-        found = yield from self._descend(goal, base, saturated=True)
-        if found is not base and not self._done(goal):
-            found = yield from self._descend(goal, found)
-        return found
+    def _march(self, goal: Goal, base: Base) -> Moves:
+        """Go on along slopes that saturated functions do not have, then descend.
 
-    def _descend(self, goal: Goal, base: Base, *, saturated: bool = False) -> Moves:
+        Not each step comes nearer: the distance is flat.
+        """
+        here = base
+        for _ in range(MARCH):
+            probe = self._probe(goal, here, saturated=True)
+            if probe is None or not probe.demands:
+                break
+            yield
+            recipe = moves.stepped(self._spec, here.recipe, probe, moves.STEPS[0])
+            path = self._try(recipe) if recipe is not None else None
+            yield
+            if recipe is None or path is None or self._done(goal):
+                break
+            here = _base(recipe, path, goal)
+            base = here if here.far < base.far else base
+        return (yield from self._descend(goal, base))
+
+    def _descend(self, goal: Goal, base: Base) -> Moves:
         """Make Newton steps on the distance; if one does not help, try other step lengths.
 
         The next step is up to twice as long as one that helped.
         """
         lengths = (moves.STEPS[0], 0.0, *moves.STEPS[1:])
         for _ in range(GRADIENT_STEPS):
-            probe = self._probe(goal, base, saturated=saturated)
+            probe = self._probe(goal, base)
             if probe is None or not probe.demands:
                 break
             yield

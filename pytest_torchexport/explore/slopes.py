@@ -150,26 +150,27 @@ _CHOICES |= {"sort": True, "argsort": True}
 # -- saturated functions ----------------------------------------------------------------------------
 
 
-def _leaking(result: Tensor, x: Tensor) -> Tensor:
+def _leaking(result: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
     return result + LEAK * x
 
 
-def _squashed(result: Tensor, x: Tensor) -> Tensor:
+def _squashed(result: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
     return result + x / (4 + x.detach().abs())
 
 
-def _tempered(result: Tensor, x: Tensor) -> Tensor:
-    """Return a softmax of numbers that are less far apart."""
-    dims = x.dim() - 1
-    spread = (x.detach().amax(dims, True) - x.detach().amin(dims, True)) / 4
-    return torch.softmax(x / spread.clamp(min=1.0), dims)
+def _evened(result: Tensor, x: Tensor, dim: int = -1, **_: Any) -> Tensor:
+    """Return the chord from the softmax to equal shares, which it has where all numbers are equal."""
+    share = 1 / x.shape[dim]
+    far = x - x.mean(dim, keepdim=True)
+    chord = (result - share).detach() / _apart(far).copysign(far.detach())
+    return far * chord.clamp(min=share * NEAREST)
 
 
-_SATURATED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+_SATURATED: dict[str, Source] = {
     **dict.fromkeys(("relu", "relu6", "hardtanh", "clamp", "clip", "clamp_min", "clamp_max"), _leaking),
     **dict.fromkeys(("hardsigmoid", "hardswish", "threshold", "elu", "selu", "gelu", "silu"), _leaking),
     **dict.fromkeys(("sigmoid", "tanh"), _squashed),
-    "softmax": _tempered,
+    "softmax": _evened,
 }
 
 
@@ -253,7 +254,7 @@ class SlopeMode(TorchFunctionMode):
         name = self._saturated.get(function)
         if name is None or kwargs.get("inplace"):
             return None
-        return _SATURATED[name](result, args[0])
+        return _SATURATED[name](result, *args, **kwargs)
 
 
 def _writes(function: Any, kwargs: dict[str, Any]) -> bool:
