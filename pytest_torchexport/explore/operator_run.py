@@ -150,6 +150,7 @@ class OperatorRuns:
             gradients={index: -gradient for index, gradient in gradients.items()},
             demands=(),
             earlier=(),
+            saturated=False,
             aims=Aims(iter(())),
             provenance=Compared("==", threshold.operand, threshold.other),
             inputs=inputs.inputs,

@@ -63,6 +63,7 @@ class Probe:
     gradients: dict[int, Tensor]
     demands: tuple[Gap, ...]
     earlier: tuple[Gap, ...]
+    saturated: bool
     aims: Aims
     provenance: Provenance | None
     inputs: tuple[Tensor | None, ...]
@@ -164,6 +165,7 @@ class ProbeListener:
             gradients=self._gradients(missing),
             demands=found,
             earlier=tuple(self._gaps(kept[:MAX_KEPT])),
+            saturated=self.slopes.changed,
             aims=Aims(self._aims(provenance, missing)),
             provenance=provenance,
             inputs=self._inputs.inputs,

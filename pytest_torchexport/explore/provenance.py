@@ -174,7 +174,7 @@ class ProvenanceMode(TorchFunctionMode):
             if name == "__bool__":
                 self._on_truth(result)
         elif name in _SELECTIONS:
-            value = getattr(result, "values", result)
+            value = result[0] if isinstance(result, tuple) else result
             if isinstance(value, Tensor) and value.numel() == 1:
                 selected = _selected(name, *args, **kwargs)
                 setattr(value, _SELECTED, (selected, times_written(value)))

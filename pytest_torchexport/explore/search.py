@@ -44,6 +44,8 @@ PROGRESS = 0.985
 MAX_WRITTEN = 12
 HALVINGS = 8
 MARCH = 6
+# Stands among lengths of steps for a step of single elements.
+SINGLE = 0.0
 MAX_AIMS, FIRST_AIMS, AIM_STEPS = 10, 2, 3
 # Calls kept per outcome, and in all: the first shows the outcome, a second guards against chance.
 KEPT_PER_OUTCOME = 2
@@ -381,6 +383,8 @@ class Search:
             probe = self._probe(goal, here, saturated=True)
             if probe is None or not probe.demands:
                 break
+            if not probe.saturated:
+                return base
             yield
             recipe = moves.stepped(self._spec, here.recipe, probe, moves.STEPS[0])
             path = self._try(recipe) if recipe is not None else None
@@ -396,7 +400,7 @@ class Search:
 
         The next step is up to twice as long as one that helped.
         """
-        lengths = (moves.STEPS[0], 0.0, *moves.STEPS[1:])
+        lengths: tuple[float, ...] = (moves.STEPS[0], SINGLE, *moves.STEPS[1:])
         for _ in range(GRADIENT_STEPS):
             probe = self._probe(goal, base)
             if probe is None or not probe.demands:
@@ -415,7 +419,7 @@ class Search:
                 if self._done(goal):
                     return found
                 if found.far < PROGRESS * base.far:
-                    lengths = moves.lengths_after(step * base.far / found.far)
+                    lengths = moves.lengths_after(step * base.far / found.far) if step else (SINGLE, *moves.STEPS)
                     base = found
                     break
             else:

@@ -193,6 +193,8 @@ class SlopeMode(TorchFunctionMode):
     def __init__(self, *, saturated: bool) -> None:
         super().__init__()
         self.choices: list[Choice] = []
+        # Whether a function of the block has another slope than torch gives it.
+        self.changed = False
         self._paused = False
         self._steps = _table(_STEPS, _ALIASES)
         self._logic = _table(_LOGIC, _LOGIC_ALIASES)
@@ -254,6 +256,7 @@ class SlopeMode(TorchFunctionMode):
         name = self._saturated.get(function)
         if name is None or kwargs.get("inplace"):
             return None
+        self.changed = True
         return _SATURATED[name](result, *args, **kwargs)
 
 
