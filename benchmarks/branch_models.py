@@ -450,6 +450,215 @@ class Trips(nn.Module):
         return x
 
 
+# -- integers --------------------------------------------------------------------------------------
+
+
+class Stuttering(nn.Module):
+    def forward(self, ids: Tensor) -> Tensor:
+        if (ids[1:] == ids[:-1]).sum() == 5:
+            return ids * 2
+        return ids
+
+
+class Ascending(nn.Module):
+    def forward(self, ids: Tensor) -> Tensor:
+        if (ids[1:] >= ids[:-1]).all() and ids[0] > 5 and ids[-1] > ids[0]:
+            return ids - ids[0]
+        return ids
+
+
+class Checksum(nn.Module):
+    def forward(self, ids: Tensor) -> Tensor:
+        if ids.sum() == 100:
+            return ids + 1
+        return ids
+
+
+class EvenIds(nn.Module):
+    def forward(self, ids: Tensor) -> Tensor:
+        if (ids % 2 == 0).all() and ids.max() > 40:
+            return ids // 2
+        return ids
+
+
+# -- through Python --------------------------------------------------------------------------------
+
+
+class Spelled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        text = "".join("ab"[int(value > 0)] for value in x)
+        if text == "aabbabaa":
+            return x * 2
+        return x
+
+
+class Percent(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if f"{x.mean().item():.0%}" == "137%":
+            return x * 2
+        return x
+
+
+class SortedList(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        values = sorted(x.tolist())
+        if values[3] > 1.5 and values[0] < -2:
+            return x.relu()
+        return x
+
+
+class CountedInPython(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        high = 0
+        for value in x.unbind():
+            if value > 1.3:
+                high += 1
+        if high == 6:
+            return x - 1.3
+        return x
+
+
+class FilteredList(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        low = [value for value in x.tolist() if value < -1.5]
+        if len(low) == 7:
+            return x + 1.5
+        return x
+
+
+class BestOfList(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 5)
+        with torch.no_grad():
+            self.inner.bias[3] -= 3.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.inner(x).sum(0)
+        best = max(range(5), key=lambda index: float(scores[index]))
+        if best == 3:
+            return x * 2
+        return x
+
+
+# -- buckets and neighbours ------------------------------------------------------------------------
+
+
+class Buckets(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("edges", torch.tensor([-2.0, -0.5, 0.5, 2.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        counts = torch.bincount(torch.bucketize(x, self.edges), minlength=5)
+        if counts[4] == 6:
+            return x - 2
+        return x
+
+
+class GradeOfMean(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("edges", torch.tensor([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        grade = int(torch.searchsorted(self.edges, x.mean()))
+        if grade == 5:
+            return x / 2
+        if grade == 0:
+            return x * 2
+        return x
+
+
+class OwnCentres(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("centres", 2 * normal(4, 3, seed=3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        nearest = torch.cdist(x, self.centres).argmin(1)
+        if nearest.unique().numel() == 4:
+            return x * 2
+        return x
+
+
+class KeptNumber(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        kept = x[x > 1.2]
+        if kept.numel() == 5:
+            return kept.sum()
+        return x.sum()
+
+
+# -- of several numbers ----------------------------------------------------------------------------
+
+
+class Opposite(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        if F.cosine_similarity(x, y, 0) < -0.97 and x.norm() > 5:
+            return x - y
+        return x + y
+
+
+class NarrowFar(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.std() < 1e-2 and x.mean() > 2.5:
+            return x - x.mean()
+        return x
+
+
+class LargestIsNegative(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        place = x.abs().argmax()
+        if place == 7 and x[7] < 0:
+            return -x
+        return x
+
+
+class Determinant(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.linalg.det(x) > 12:
+            return x.T
+        return x
+
+
+class Pooled(nn.Module):
+    """A recurrent layer, fused kernels, and a clamped score."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(4, 6, batch_first=True)
+        self.head = nn.Linear(6, 1)
+        self.limit = 0.0
+
+    def score(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(3 * x)[0].amax(1)).clamp(-2, 2).amin()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.score(x) > self.limit:
+            return x.mean(1)
+        return x[:, -1]
+
+
+class HardSwishNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            *(nn.Conv1d(2, 6, 3, padding=1), nn.BatchNorm1d(6), nn.Hardswish()),
+            *(nn.Conv1d(6, 6, 3, padding=1), nn.BatchNorm1d(6), nn.Hardswish()),
+            nn.Conv1d(6, 1, 1),
+        )
+        self.limit = 0.0
+
+    def score(self, x: Tensor) -> Tensor:
+        return self.net(x).amax(2).mean()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.score(x) > self.limit:
+            return x * 0.5
+        return x
+
+
 X6 = normal(4, 6)
 IDS = whole(0, 30, 24)
 LABELS = whole(0, 4, 20)
@@ -538,4 +747,24 @@ DEVELOPED = (
     searched("crossing place", CrossingPlace, LINE, at([5], 20 / 4, 1, 16) - at([6], 0, 0, 16), first(1, 9, 1, 16), values={"x": (-10.0, 10.0)}),
     searched("survival", Survival, torch.rand(10, generator=torch.Generator().manual_seed(0)), first(10, 0.064, 0, 10), torch.zeros(10), values={"x": (0.0, 1.0)}),
     searched("trips", Trips, LINE, first(16, 4, 0, 16), **WIDE),
+    searched("stuttering", Stuttering, whole(0, 50, 12), torch.arange(12).clamp(max=6)),
+    searched("ascending", Ascending, whole(0, 50, 10), torch.arange(10) + 10, torch.arange(10), torch.full((10,), 9)),
+    searched("checksum", Checksum, whole(0, 50, 8), torch.tensor([50, 50, 0, 0, 0, 0, 0, 0])),
+    searched("even ids", EvenIds, whole(0, 50, 10), torch.full((10,), 42), torch.zeros(10).long()),
+    searched("spelled", Spelled, normal(8), torch.tensor([-1.0, -1, 1, 1, -1, 1, -1, -1])),
+    searched("percent", Percent, LINE, first(16, 1.37, 0, 16), **WIDE),
+    searched("sorted list", SortedList, normal(10), first(3, -3, 2, 10), first(10, 2, 2, 10), **WIDE),
+    searched("counted in Python", CountedInPython, LINE, first(6, 2, 0, 16), **WIDE),
+    searched("filtered list", FilteredList, LINE, first(7, -2, 0, 16), first(1, -2, 0, 16), first(0, 0, 0, 16), **WIDE),
+    searched("best of list", BestOfList, X6, _rare(BestOfList, "inner", 3, 30.0)),
+    searched("buckets", Buckets, LINE, first(6, 3, 0, 16), **WIDE),
+    searched("grade of mean", GradeOfMean, LINE, first(16, 2.5, 0, 16), first(16, -4, 0, 16), **WIDE),
+    searched("own centres", OwnCentres, normal(4, 3), 2 * normal(4, 3, seed=3)),
+    searched("kept number", KeptNumber, LINE, first(5, 2, 0, 16), **WIDE),
+    searched("opposite", Opposite, (normal(8), normal(8, seed=1)), (normal(8) * 2.2, normal(8) * -2.2), (normal(8) * 0.1, normal(8) * -1), values={"x": (-5.0, 5.0), "y": (-5.0, 5.0)}),
+    searched("narrow and far", NarrowFar, LINE, first(16, 3, 0, 16), first(16, 1, 0, 16), **WIDE),
+    searched("largest is negative", LargestIsNegative, LINE, at([7], -4, 0, 16), at([7], 4, 0, 16), at([8], 4, 0, 16), **WIDE),
+    searched("determinant", Determinant, normal(3, 3), 2.5 * torch.eye(3), values={"x": (-3.0, 3.0)}),
+    beyond("pooled", Pooled, normal(2, 5, 4), most=3.0),
+    beyond("hard swish net", HardSwishNet, normal(2, 2, 8), most=4.0),
 )
