@@ -2,7 +2,7 @@
 
 A condition may depend on a place that ``argmax`` or ``topk`` chose, or on a number that was read
 from a tensor and computed with in Python. Then any other place or number may give it the other
-outcome. Each aim is a list of distances that all have to go.
+outcome.
 """
 
 from __future__ import annotations
@@ -18,34 +18,35 @@ from pytest_torchexport.explore.distance import number, operands_of, singled_out
 from pytest_torchexport.explore.provenance import Provenance
 from pytest_torchexport.explore.slopes import Choice
 
-# The last choices and numbers of a call that are aimed at.
-CHOICES, READS = 3, 2
+# The last choices and numbers of a call that are looked at.
+MOST_CHOICES, MOST_NUMBERS = 3, 16
 # Places of one choice that are aimed at.
 MOST_PLACES = 8
-# How far other numbers are: steps of an integer, and parts of the size of a float.
-STEPS = (1, -1, 2, -2, 4, -4)
+
+Reads = Sequence[tuple[float, Tensor]]
 
 
-def aims(
-    provenance: Provenance | None,
-    missing: float | None,
-    choices: Sequence[Choice],
-    reads: Sequence[tuple[float, Tensor]],
+def rankings(
+    provenance: Provenance | None, choices: Sequence[Choice], reads: Reads
 ) -> Iterator[list[Tensor]]:
-    """Yield the aims of a condition: other places that are chosen, then other numbers.
+    """Yield, for each place that a condition may depend on, distances that all have to go.
 
-    ``reads`` are the last numbers that were read, with their tensors. ``missing`` is the
-    condition's distance.
+    Then the place is chosen. Python may choose among the last numbers that were read, too.
     """
     compared = operands_of(provenance) if provenance is not None else []
-    for choice in reversed(choices[-CHOICES:]):
+    listed = [tensor.reshape(()) for _, tensor in reversed(numbers_in(reads))]
+    if len(listed) > 1:
+        scores = torch.stack([item.double() for item in listed])
+        choices = [Choice(scores, 0, False), Choice(scores, 0, True), *choices]
+    for choice in reversed(choices[-MOST_CHOICES:]):
         for places in _places(choice, compared):
             yield singled_out(_behind(choice, places))
-    for value, tensor in reads[:READS]:
-        found = number(tensor)
-        if found is not None and found.requires_grad:
-            for step in _steps(value, missing):
-                yield [(found - (found.detach() + step)).abs().reshape(())]
+
+
+def numbers_in(reads: Reads) -> list[tuple[float, Tensor]]:
+    """Return the last numbers that were read, each with a tensor that can be differentiated."""
+    found = ((value, number(tensor)) for value, tensor in reads[:MOST_NUMBERS])
+    return [(value, item) for value, item in found if item is not None and item.requires_grad]
 
 
 def _places(choice: Choice, compared: Sequence[Any]) -> Iterator[tuple[int, ...]]:
@@ -69,10 +70,3 @@ def _behind(choice: Choice, places: Sequence[int]) -> Tensor:
     for better, worse in itertools.pairwise(places):
         behind.append(scores[..., [worse]] - scores[..., [better]])
     return torch.cat([item.reshape(-1) for item in behind])
-
-
-def _steps(value: float, missing: float | None) -> Iterator[float]:
-    if missing:
-        yield from (missing, -missing)
-    unit = 1.0 if isinstance(value, int) else max(abs(value), 1.0) / 2
-    yield from (step * unit for step in STEPS)

@@ -8,6 +8,7 @@ are.
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +24,7 @@ _Number = TypeVar("_Number", float, Tensor)
 MOST_DEMANDS = 8
 # Python integers beyond this do not fit a float64.
 LARGEST = 2**1000
+_NUMBERS = re.compile(r"-?\d+\.?\d*(?<=\d)|.", re.DOTALL)
 _NEGATED = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "==": "!=", "!=": "=="}
 
 
@@ -75,8 +77,23 @@ def distance(provenance: Any, wanted: bool) -> float | None:
         left, right = _single(provenance.left), _single(provenance.right)
         if left is not None and right is not None:
             return _missing(provenance.operator, left - right, wanted)
+    if isinstance(provenance, Computed):
+        return provenance.missing
     missing = violation(provenance, wanted)
     return float(missing) if missing is not None else None
+
+
+def text_distance(left: Any, right: Any) -> float | None:
+    """Return how much two texts differ: in their numbers, and in how many other characters."""
+    if not isinstance(left, str) or not isinstance(right, str):
+        return None
+    mine, yours = (_NUMBERS.findall(text) for text in (left, right))
+    far = float(abs(len(mine) - len(yours)))
+    for one, other in zip(mine, yours, strict=False):
+        if one != other:
+            numbers = one[-1].isdigit() and other[-1].isdigit()
+            far += abs(float(one) - float(other)) if numbers else 1.0
+    return far
 
 
 def is_order(provenance: Any) -> bool:

@@ -377,6 +377,18 @@ def lengths_after(helped: float) -> tuple[float, ...]:
     return (*near, *(part * min(helped, 1.0) for part in STEPS[2:4]))
 
 
+def amounts(value: float, missing: float | None) -> Iterator[float]:
+    """Yield by how much a number that was read may rise: the distance, then small steps."""
+    whole = isinstance(value, int)
+    if missing is None:
+        yield from (JUST, -JUST) if whole else (1.0, -1.0)
+        return
+    if 0 < missing < math.inf:
+        yield from (missing, -missing)
+    unit = JUST if whole else max(abs(value), 1.0) / 2
+    yield from (step * unit for step in (1, -1, 2, -2, 4, -4))
+
+
 def against(
     spec: InputSpec, recipe: Recipe, gradients: Mapping[int, Tensor], amount: float
 ) -> Recipe | None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport import torch_private
-from pytest_torchexport.explore.probe import Aims, Differentiable, Probe, frozen_parameters
+from pytest_torchexport.explore.probe import Differentiable, Lazily, Probe, frozen_parameters
 from pytest_torchexport.explore.provenance import Compared
 from pytest_torchexport.explore.thresholds import RULES, Operation, Threshold, beyond
 from pytest_torchexport.inputs.pytrees import leaves_of
@@ -151,7 +151,8 @@ class OperatorRuns:
             demands=(),
             earlier=(),
             saturated=False,
-            aims=Aims(iter(())),
+            places=Lazily(()),
+            numbers=Lazily(()),
             provenance=Compared("==", threshold.operand, threshold.other),
             inputs=inputs.inputs,
         )

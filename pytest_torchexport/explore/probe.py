@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore.aims import aims
+from pytest_torchexport.explore.aims import Reads, numbers_in, rankings
 from pytest_torchexport.explore.conditions import ConditionOutcome
 from pytest_torchexport.explore.distance import demands, violation
 from pytest_torchexport.explore.provenance import Provenance
@@ -33,19 +33,28 @@ class Gap:
     gradients: dict[int, Tensor]
 
 
-class Aims:
-    """The aims of a probe, each of which is differentiated when it is asked for."""
+@dataclass(frozen=True)
+class Number:
+    """A number that was read from a tensor, and its gradients."""
 
-    def __init__(self, found: Iterator[tuple[Gap, ...]]) -> None:
-        self._found = found
-        self._known: list[tuple[Gap, ...]] = []
+    value: float
+    gradients: dict[int, Tensor]
 
-    def get(self, number: int) -> tuple[Gap, ...] | None:
-        """Return an aim by its number; None if there are fewer, or if it was reached."""
-        missing = number + 1 - len(self._known)
-        self._known += itertools.islice(self._found, max(0, missing))
-        reached = len(self._known) <= number or all(g.missing <= 0 for g in self._known[number])
-        return None if reached else self._known[number]
+
+_Item = TypeVar("_Item")
+
+
+class Lazily(Generic[_Item]):
+    """Items, each of which is made when it is asked for: to differentiate takes long."""
+
+    def __init__(self, made: Iterable[_Item]) -> None:
+        self._made = iter(made)
+        self._known: list[_Item] = []
+
+    def get(self, number: int) -> _Item | None:
+        """Return an item by its number, or None if there are fewer."""
+        self._known += itertools.islice(self._made, max(0, number + 1 - len(self._known)))
+        return self._known[number] if number < len(self._known) else None
 
 
 @dataclass(frozen=True)
@@ -54,9 +63,10 @@ class Probe:
 
     ``missing`` is its distance to that outcome, and ``gradients`` those of the distance per float
     leaf of the call, by position. ``demands`` are what the outcome needs, all of it. ``earlier`` are
-    what keeps the last conditions before this one at their outcomes. ``aims`` are other things
-    that the condition may depend on: another place that is chosen, or another number that is read.
-    ``inputs`` are the tensors that forward got.
+    what keeps the last conditions before this one at their outcomes. ``places`` are what it needs
+    that other places are chosen, and ``numbers`` those that were read last, the last one first.
+    ``saturated`` says that a function has another slope than torch gives it. ``inputs`` are the
+    tensors that forward got.
     """
 
     missing: float
@@ -64,9 +74,11 @@ class Probe:
     demands: tuple[Gap, ...]
     earlier: tuple[Gap, ...]
     saturated: bool
-    aims: Aims
+    places: Lazily[tuple[Gap, ...]]
+    numbers: Lazily[Number]
     provenance: Provenance | None
     inputs: tuple[Tensor | None, ...]
+
 
 class Differentiable:
     """A copy of a call whose float inputs can be differentiated with respect to."""
@@ -130,7 +142,7 @@ class ProbeListener:
         position: int,
         wanted: ConditionOutcome,
         slopes: SlopeMode,
-        reads: Callable[[], Sequence[tuple[float, Tensor]]],
+        reads: Callable[[], Reads],
     ) -> None:
         self.slopes = slopes
         self._reads = reads
@@ -160,13 +172,16 @@ class ProbeListener:
         found = tuple(self._gaps(wanted))
         before = reversed(self._earlier) if found else ()
         kept = [gap for earlier, outcome in before for gap in demands(earlier, bool(outcome))]
+        reads = self._reads()
+        ranked = rankings(provenance, self.slopes.choices, reads)
         self.found = Probe(
             missing=float(missing.detach()) if missing is not None else 0.0,
             gradients=self._gradients(missing),
             demands=found,
             earlier=tuple(self._gaps(kept[:MAX_KEPT])),
             saturated=self.slopes.changed,
-            aims=Aims(self._aims(provenance, missing)),
+            places=Lazily(map(tuple, map(self._gaps, ranked))),
+            numbers=Lazily(self._numbers(reads)),
             provenance=provenance,
             inputs=self._inputs.inputs,
         )
@@ -178,10 +193,9 @@ class ProbeListener:
             if far is not None and gradients:
                 yield Gap(float(far.detach()), gradients)
 
-    def _aims(self, provenance: Provenance | None, missing: Tensor | None) -> Iterator[tuple[Gap, ...]]:
-        far = float(missing.detach()) if missing is not None else None
-        for aim in aims(provenance, far, self.slopes.choices, self._reads()):
-            yield tuple(self._gaps(aim))
+    def _numbers(self, reads: Reads) -> Iterator[Number]:
+        for value, tensor in numbers_in(reads):
+            yield Number(value, self._gradients(tensor.reshape(())))
 
     def _gradients(self, of: Tensor | None) -> dict[int, Tensor]:
         return self._inputs.gradients([of]) if of is not None and of.requires_grad else {}

@@ -81,9 +81,10 @@ class Uncompared:
 
 @dataclass(frozen=True)
 class Computed:
-    """The result of a computation in Python: no distance to the other outcome is known."""
+    """The result of a computation in Python. ``missing`` is its distance, if that is known."""
 
     inner: Any
+    missing: float | None = None
 
 
 Provenance = Compared | Combined | Reduced | Uncompared | Computed
@@ -197,10 +198,10 @@ class ProvenanceMode(TorchFunctionMode):
                 return provenance
         return None
 
-    def computed(self) -> Provenance | None:
+    def computed(self, missing: float | None = None) -> Provenance | None:
         """Return the latest number's provenance for a value computed from numbers in Python."""
         last = self.last()
-        return Computed(last) if last is not None else None
+        return Computed(last, missing) if last is not None else None
 
     def last(self) -> Provenance | None:
         """Return what the latest number was read from."""

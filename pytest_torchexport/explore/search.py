@@ -28,7 +28,7 @@ from pytest_torchexport.explore.conditions import (
 from pytest_torchexport.explore.constants import constants_of
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.paths import ConditionKey, Event, Path
-from pytest_torchexport.explore.probe import Probe
+from pytest_torchexport.explore.probe import Number, Probe
 from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.inputs.strategies import within_memory
@@ -46,7 +46,8 @@ HALVINGS = 8
 MARCH = 6
 # Stands among lengths of steps for a step of single elements.
 SINGLE = 0.0
-MAX_AIMS, FIRST_AIMS, AIM_STEPS = 10, 2, 3
+MOST_PLACES, FIRST_PLACES, PLACE_STEPS = 10, 2, 3
+MOST_NUMBERS, SECANTS = 8, 3
 # Calls kept per outcome, and in all: the first shows the outcome, a second guards against chance.
 KEPT_PER_OUTCOME = 2
 KEPT = 96
@@ -308,7 +309,7 @@ class Search:
         """Make all moves from a call. Each round starts from another one."""
         base = self._start(goal)
         on_values = self._seen[goal[0]].on_tensors
-        by_value = (self._descend, self._repeat_rows, self._descend, self._halve, self._aim)
+        by_value = (self._descend, self._repeat_rows, self._descend, self._halve, self._choose, self._steer)
         moves = (
             (self._write, *by_value, self._step_sizes)
             if on_values
@@ -426,17 +427,17 @@ class Search:
                 break
         return base
 
-    def _aim(self, goal: Goal, base: Base) -> Moves:
-        """Make a step to each thing that the condition may depend on; to the first ones several."""
-        for number in range(MAX_AIMS):
+    def _choose(self, goal: Goal, base: Base) -> Moves:
+        """Let other places be chosen: those that are compared in several steps, others in one."""
+        for number in range(MOST_PLACES):
             here = base
-            for _ in range(AIM_STEPS if number < FIRST_AIMS else 1):
+            for _ in range(PLACE_STEPS if number < FIRST_PLACES else 1):
                 probe = self._probe(goal, here)
-                aim = probe.aims.get(number) if probe is not None else None
-                if probe is None or aim is None:
+                gaps = probe.places.get(number) if probe is not None else None
+                if probe is None or not gaps or all(gap.missing <= 0 for gap in gaps):
                     break
                 yield
-                recipe = moves.stepped(self._spec, here.recipe, probe, moves.STEPS[0], aim)
+                recipe = moves.stepped(self._spec, here.recipe, probe, moves.STEPS[0], gaps)
                 path = self._try(recipe) if recipe is not None else None
                 yield
                 if self._done(goal):
@@ -445,6 +446,40 @@ class Search:
                     break
                 here = _base(recipe, path, goal)
         return base
+
+    def _steer(self, goal: Goal, base: Base) -> Moves:
+        """Change the numbers that were read last, one after the other."""
+        for position in range(MOST_NUMBERS):
+            probe = self._probe(goal, base)
+            number = probe.numbers.get(position) if probe is not None else None
+            if number is None or not number.gradients:
+                break
+            yield
+            for amount in moves.amounts(number.value, base.far if position < 2 else None):
+                found = yield from self._change(goal, base, number, amount)
+                if self._done(goal):
+                    return found
+                if found.far < base.far:
+                    base = found
+                    break
+        return base
+
+    def _change(self, goal: Goal, base: Base, number: Number, amount: float) -> Moves:
+        """Let a number rise; as long as the distance changes with it, extrapolate to where it ends."""
+        here = best = base
+        for _ in range(SECANTS):
+            recipe = moves.against(self._spec, here.recipe, number.gradients, -amount)
+            path = self._try(recipe) if recipe is not None else None
+            yield
+            if recipe is None or path is None:
+                break
+            found = _base(recipe, path, goal)
+            best = found if found.far < best.far else best
+            gained = here.far - found.far
+            if self._done(goal) or not math.isfinite(gained) or not gained:
+                break
+            here, amount = found, amount * found.far / gained
+        return best
 
     def _halve(self, goal: Goal, base: Base) -> Moves:
         """Look between the call and others beyond the outcome: there ``==`` and bands are met."""
