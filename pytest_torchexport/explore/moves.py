@@ -377,6 +377,14 @@ def lengths_after(helped: float) -> tuple[float, ...]:
     return (*near, *(part * min(helped, 1.0) for part in STEPS[2:4]))
 
 
+def steered(
+    spec: InputSpec, recipe: Recipe, gradients: Mapping[int, Tensor], amount: float
+) -> Recipe | None:
+    """Move float leaves until a quantity rises by ``amount``, to first order; falls if negative."""
+    way = -1.0 if amount > 0 else 1.0
+    return against(spec, recipe, {i: way * g for i, g in gradients.items()}, abs(amount))
+
+
 def amounts(value: float, missing: float | None) -> Iterator[float]:
     """Yield by how much a number that was read may rise: the distance, then small steps."""
     whole = isinstance(value, int)

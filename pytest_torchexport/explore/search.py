@@ -468,7 +468,7 @@ class Search:
         """Let a number rise; as long as the distance changes with it, extrapolate to where it ends."""
         here = best = base
         for _ in range(SECANTS):
-            recipe = moves.against(self._spec, here.recipe, number.gradients, -amount)
+            recipe = moves.steered(self._spec, here.recipe, number.gradients, amount)
             path = self._try(recipe) if recipe is not None else None
             yield
             if recipe is None or path is None:
