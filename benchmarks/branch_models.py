@@ -659,6 +659,102 @@ class HardSwishNet(nn.Module):
         return x
 
 
+# -- without any slope -----------------------------------------------------------------------------
+
+
+class Peaked(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        counts = torch.histc(x, bins=10, min=-5, max=5)
+        if counts.max() >= 10:
+            return x - x.mean()
+        if (counts == 0).sum() == 2:
+            return x * 2
+        return x
+
+
+class Repeated(nn.Module):
+    def forward(self, ids: Tensor) -> Tensor:
+        if ids.unique(return_counts=True)[1].max() == 9:
+            return ids * 2
+        return ids
+
+
+class FewRuns(nn.Module):
+    def forward(self, ids: Tensor) -> Tensor:
+        runs = torch.unique_consecutive(ids).numel()
+        if 2 <= runs <= 3:
+            return ids * 2
+        return ids
+
+
+class UsualFirst(nn.Module):
+    def forward(self, ids: Tensor) -> Tensor:
+        if ids.mode().values == ids[0] and ids[0] == 17:
+            return ids - 17
+        return ids
+
+
+class DistinctList(nn.Module):
+    def forward(self, ids: Tensor) -> Tensor:
+        if len(set(ids.tolist())) == 5:
+            return ids * 2
+        return ids
+
+
+class SpecialIds(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("special", torch.tensor([3, 8, 11]))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if torch.isin(ids, self.special).sum() == 6:
+            return ids + 1
+        return ids
+
+
+class SmallSteps(nn.Module):
+    def forward(self, ids: Tensor) -> Tensor:
+        if ids.diff().abs().max() <= 3 and ids[-1] - ids[0] > 8:
+            return ids - ids[0]
+        return ids
+
+
+class WholeNumbers(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if (x.round() == x).sum() == 4:
+            return x * 2
+        return x
+
+
+class Permutation(nn.Module):
+    def forward(self, ids: Tensor) -> Tensor:
+        if (ids.bincount(minlength=6) == 1).all():
+            return ids.flip(0)
+        return ids
+
+
+class Triangle(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.tril().equal(x) and x.diagonal().min() > 1:
+            return x.inverse()
+        return x
+
+
+class Symmetric(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if (x == x.T).all() and x[0, 1] > 0.5:
+            return x @ x
+        return x
+
+
+class TopHeavy(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        best = x.topk(4).values.sum()
+        if best - x.sum() > 20 and best < 9:
+            return x.relu()
+        return x
+
+
 X6 = normal(4, 6)
 IDS = whole(0, 30, 24)
 LABELS = whole(0, 4, 20)
@@ -767,4 +863,16 @@ DEVELOPED = (
     searched("determinant", Determinant, normal(3, 3), 2.5 * torch.eye(3), values={"x": (-3.0, 3.0)}),
     beyond("pooled", Pooled, normal(2, 5, 4), most=3.0),
     beyond("hard swish net", HardSwishNet, normal(2, 2, 8), most=4.0),
+    searched("peaked", Peaked, LINE, first(16, 0.5, 0, 16), torch.tensor([*range(-5, 3), *range(-5, 3)]) + 0.5, **WIDE),
+    searched("repeated", Repeated, whole(0, 20, 24), torch.arange(24).clamp(max=15) % 20),
+    searched("few runs", FewRuns, whole(0, 9, 14), torch.tensor([1, 2]).repeat_interleave(7), torch.full((14,), 3)),
+    searched("usual first", UsualFirst, whole(0, 30, 12), torch.full((12,), 17), torch.full((12,), 16)),
+    searched("distinct list", DistinctList, whole(0, 30, 20), torch.arange(20) % 5),
+    searched("special ids", SpecialIds, whole(0, 30, 16), torch.tensor([3, 8, 11, 3, 8, 11, *10 * [0]])),
+    searched("small steps", SmallSteps, whole(0, 30, 10), torch.arange(10), torch.zeros(10).long()),
+    searched("whole numbers", WholeNumbers, normal(10), first(4, 1, 0.5, 10), **WIDE),
+    searched("permutation", Permutation, torch.tensor([0, 1, 2, 3, 4, 4]), torch.arange(6), values={"ids": (0, 5)}),
+    searched("triangle", Triangle, normal(3, 3), 2 * torch.eye(3), torch.eye(3)),
+    searched("symmetric", Symmetric, normal(3, 3), torch.ones(3, 3), torch.eye(3)),
+    searched("top heavy", TopHeavy, LINE, first(12, -2, 2, 16), first(12, -5, 3, 16), first(4, 5, -2, 16), **WIDE),
 )
