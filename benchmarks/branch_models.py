@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -755,6 +757,158 @@ class TopHeavy(nn.Module):
         return x
 
 
+# -- deeper ----------------------------------------------------------------------------------------
+
+
+class SigmoidStack(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(6, 10), nn.Linear(10, 10), nn.Linear(10, 2)])
+        self.limit = 0.0
+
+    def score(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.sigmoid(9 * layer(x) - 2)
+        return x[:, 0].mean()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.score(x) > self.limit:
+            return x * 2
+        return x
+
+
+class ConvResidual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ELU(), nn.Conv2d(4, 2, 1))
+            for _ in range(4)
+        )
+        self.limit = 0.0
+
+    def score(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = x + 0.7 * block(x)
+        return (x[:, 0] - x[:, 1]).mean()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.score(x) > self.limit:
+            return x * 2
+        return x
+
+
+class TwoGru(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 8, num_layers=2, batch_first=True, bidirectional=True)
+        self.limit = 0.0
+
+    def score(self, x: Tensor) -> Tensor:
+        return self.gru(2 * x)[0].mean(1)[:, 2].amin()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.score(x) > self.limit:
+            return x[:, 0]
+        return x[:, -1]
+
+
+class GruBand(TwoGru):
+    def forward(self, x: Tensor) -> Tensor:
+        score = self.score(x)
+        if score > self.limit and score < self.limit + 0.01:
+            return x[:, 0]
+        return x[:, -1]
+
+
+class PreNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(8, 2, 16, 0.0, F.gelu, batch_first=True, norm_first=True),
+            3,
+            norm=nn.LayerNorm(8),
+            enable_nested_tensor=False,
+        )
+        self.head = nn.Linear(8, 4)
+        self.limit = 0.0
+
+    def score(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(x)).softmax(-1)[..., 1].mean()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.score(x) > self.limit:
+            return x.mean(1)
+        return x[:, 0]
+
+
+class SmallError(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Sequential(nn.Linear(8, 5), nn.Softplus(), nn.Linear(5, 2))
+        self.up = nn.Sequential(nn.Linear(2, 5), nn.Softplus(), nn.Linear(5, 8))
+        self.limit = 0.0
+
+    def score(self, x: Tensor) -> Tensor:
+        return F.cosine_similarity(self.up(self.down(x)), x, -1).amin()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.score(x) > self.limit:
+            return x
+        return self.up(self.down(x))
+
+
+class LowEntropy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shares = self.net(x).softmax(-1)
+        entropy = -(shares * shares.log()).sum(-1)
+        if entropy.max() < 1.45:
+            return entropy
+        return entropy * 2
+
+
+class EqualShares(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shares = torch.softmax(15 * self.inner(x), -1)
+        entropy = -(shares * (shares + 1e-9).log()).sum(-1)
+        if entropy.mean() > 1.3:
+            return entropy
+        return entropy * 2
+
+
+class ShutGates(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates = nn.Linear(6, 4)
+        with torch.no_grad():
+            self.gates.bias += 9.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        gates = F.hardsigmoid(self.gates(x))
+        if gates.amax(0).min() < 0.3:
+            return x
+        return x * 0.5
+
+
+class SureOfAll(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 16), nn.ELU(), nn.Linear(16, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.net(x).sort(-1, descending=True).values[:, :2].unbind(-1)
+        if (first - second > 2).all():
+            return x * 2
+        return x
+
+
 X6 = normal(4, 6)
 IDS = whole(0, 30, 24)
 LABELS = whole(0, 4, 20)
@@ -808,6 +962,26 @@ def _relu6() -> Tensor:
 def _clipped() -> Tensor:
     torch.manual_seed(0)
     return _solved(ClippedGate().inner, torch.full((4,), 1.0), 4)
+
+
+def _far(cls: type[Any], score: Callable[[Tensor], Tensor], sign: float) -> Tensor:
+    """Return rows on which a score of a network's outputs is extreme."""
+    torch.manual_seed(0)
+    net = cls().net
+    with torch.no_grad():
+        rows = 20 * normal(2000, 6)
+        best = (sign * score(net(rows))).argmax()
+    return rows[best].repeat(4, 1)
+
+
+def _shares() -> Tensor:
+    torch.manual_seed(0)
+    return _solved(EqualShares().inner, torch.zeros(4), 3)
+
+
+def _shut() -> Tensor:
+    torch.manual_seed(0)
+    return _solved(ShutGates().gates, torch.full((4,), -4.0), 4)
 
 
 DEVELOPED = (
@@ -875,4 +1049,14 @@ DEVELOPED = (
     searched("triangle", Triangle, normal(3, 3), 2 * torch.eye(3), torch.eye(3)),
     searched("symmetric", Symmetric, normal(3, 3), torch.ones(3, 3), torch.eye(3)),
     searched("top heavy", TopHeavy, LINE, first(12, -2, 2, 16), first(12, -5, 3, 16), first(4, 5, -2, 16), **WIDE),
+    beyond("sigmoid stack", SigmoidStack, X6, most=5.0, share=0.7),
+    beyond("conv residual", ConvResidual, normal(2, 2, 5, 5), most=4.0),
+    beyond("two gru", TwoGru, normal(2, 5, 3), most=4.0),
+    beyond("gru band", GruBand, normal(2, 5, 3), most=4.0, band=0.01),
+    beyond("pre norm", PreNorm, normal(2, 5, 8), most=4.0),
+    beyond("small error", SmallError, normal(3, 8), most=4.0),
+    searched("low entropy", LowEntropy, X6, _far(LowEntropy, lambda out: -(out.softmax(-1) * out.log_softmax(-1)).sum(-1), -1.0)),
+    searched("equal shares", EqualShares, 3 * normal(3, 8), _shares()),
+    searched("shut gates", ShutGates, X6, _shut()),
+    searched("sure of all", SureOfAll, X6, _far(SureOfAll, lambda out: out.topk(2).values @ torch.tensor([1.0, -1.0]), 1.0)),
 )
