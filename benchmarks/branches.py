@@ -32,6 +32,7 @@ import hypothesis
 import torch
 from branch_models import DEVELOPED
 from branch_models_held_out import HELD_OUT
+from branch_models_more import DEVELOPED_TOO
 from zoo import BRANCHES, Row
 
 from pytest_torchexport.config.options import parse_check_options
@@ -52,7 +53,7 @@ from pytest_torchexport.inputs.strategies import recipes, within_memory
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.outcomes.torch_state import quiet
 
-MODELS = {"zoo": BRANCHES, "developed": DEVELOPED, "held_out": HELD_OUT}
+MODELS = {"zoo": BRANCHES, "developed": (*DEVELOPED, *DEVELOPED_TOO), "held_out": HELD_OUT}
 BUDGETS = (50, 200)
 # The search of a model is stopped after this many seconds per call of its budget, as in the plugin.
 SECONDS_PER_CALL = 0.025

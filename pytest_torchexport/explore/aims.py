@@ -41,6 +41,7 @@ def rankings(
     for choice in reversed(choices[-MOST_CHOICES:]):
         for places in _places(choice, compared):
             yield singled_out(_behind(choice, places))
+        yield singled_out(_evenly(choice))
 
 
 def numbers_in(reads: Reads) -> list[tuple[float, Tensor]]:
@@ -70,3 +71,12 @@ def _behind(choice: Choice, places: Sequence[int]) -> Tensor:
     for better, worse in itertools.pairwise(places):
         behind.append(scores[..., [worse]] - scores[..., [better]])
     return torch.cat([item.reshape(-1) for item in behind])
+
+
+def _evenly(choice: Choice) -> Tensor:
+    """Return how far places are behind others; each row is to choose the next place in turn."""
+    scores = choice.scores.movedim(choice.dim, -1) * (1 if choice.largest else -1)
+    rows = scores.reshape(-1, scores.shape[-1])
+    turn = (torch.arange(len(rows)) % rows.shape[1])[:, None].to(rows.device)
+    behind = rows - rows.gather(1, turn)
+    return behind[torch.arange(rows.shape[1]).to(rows.device) != turn]

@@ -128,10 +128,10 @@ def _violation(provenance: Any, wanted: bool) -> Tensor | None:
         return None
     value = provenance.value
     if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool):
-        number = number(value)
-        return None if number is None else (1.0 - number if wanted else number) - 0.5
-    number = number(value)
-    return None if number is None else (-number.abs() if wanted else number.abs())
+        truth = number(value)
+        return None if truth is None else (1.0 - truth if wanted else truth) - 0.5
+    far = number(value)
+    return None if far is None else (-far.abs() if wanted else far.abs())
 
 
 def _compared(provenance: Compared, wanted: bool) -> Tensor | None:

@@ -172,13 +172,15 @@ class ProbeListener:
         found = tuple(self._gaps(wanted))
         before = reversed(self._earlier) if found else ()
         kept = [gap for earlier, outcome in before for gap in demands(earlier, bool(outcome))]
+        with self.slopes.both_sides():
+            held = tuple(self._gaps(kept[:MAX_KEPT]))
         reads = self._reads()
         ranked = rankings(provenance, self.slopes.choices, reads)
         self.found = Probe(
             missing=float(missing.detach()) if missing is not None else 0.0,
             gradients=self._gradients(missing),
             demands=found,
-            earlier=tuple(self._gaps(kept[:MAX_KEPT])),
+            earlier=held,
             saturated=self.slopes.changed,
             places=Lazily(map(tuple, map(self._gaps, ranked))),
             numbers=Lazily(self._numbers(reads)),

@@ -51,6 +51,8 @@ MOST_NUMBERS, SECANTS = 8, 3
 # Calls kept per outcome, and in all: the first shows the outcome, a second guards against chance.
 KEPT_PER_OUTCOME = 2
 KEPT = 96
+# A condition that fewer calls evaluated is pursued although it never varied.
+FEW = 3
 # Calls per outcome that the moves may start from.
 BASES = 3
 # Stands among names of dims for the values of any argument.
@@ -106,6 +108,8 @@ class Seen:
     first: tuple[object, Mapping[str, int]] | None = None
     # Whether it depends on the input: a flag of the configuration is the same on every call.
     varies: bool = False
+    # How many calls evaluated it.
+    calls: int = 0
     # Whether it compares tensors. Then it may depend on the input even if it never varied.
     on_tensors: bool = False
 
@@ -116,6 +120,7 @@ class Seen:
 
     def compare(self, marks: object, sizes: Mapping[str, int]) -> None:
         """Learn from another call what decides the condition: values, or the one size changed."""
+        self.calls += 1
         if self.first is None:
             self.first = marks, sizes
         known, at = self.first
@@ -269,7 +274,7 @@ class Search:
         """Pursue each outcome that is still open, in up to ``ROUNDS`` rounds; then mutate calls."""
         self._searching = True
         while True:
-            goals = [goal for goal in self._open() if self._tries.get(goal, 0) < ROUNDS]
+            goals = [goal for goal in self._open(FEW) if self._tries.get(goal, 0) < ROUNDS]
             if not goals:
                 break
             for goal in goals:
@@ -280,10 +285,13 @@ class Search:
             self._try(moves.mutated(self._spec, self._any(), self._rng, self._constants))
             yield
 
-    def _open(self) -> Iterator[Goal]:
-        """Yield the outcomes that no call took, of conditions that may depend on the input."""
+    def _open(self, few: int = 0) -> Iterator[Goal]:
+        """Yield the outcomes that no call took, of conditions that may depend on the input.
+
+        Of one that fewer calls than ``few`` evaluated that is not known.
+        """
         for key, seen in list(self._seen.items()):
-            if seen.varies or seen.on_tensors:
+            if seen.varies or seen.on_tensors or seen.calls < few:
                 for outcome in self._observed.conditions[key[0]].outcomes:
                     if outcome not in seen.counts:
                         yield key, outcome

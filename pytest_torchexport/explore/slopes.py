@@ -55,6 +55,34 @@ class _Sloped(torch.autograd.Function):
         return None, gradients[0]
 
 
+class _Truth(torch.autograd.Function):
+    """1 for True and 0 for False, with the gradient of a source, as far as a truth can change.
+
+    What is True cannot rise, and what is False cannot fall.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, source: Tensor, sides: _Sides) -> Tensor:  # noqa: ARG004
+        ctx.sides = sides
+        ctx.save_for_backward(value)
+        return value.to(source.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None]:
+        (value,) = ctx.saved_tensors
+        (gradient,) = gradients
+        if ctx.sides.one:
+            gradient = torch.where(value, gradient.clamp(min=0), gradient.clamp(max=0))
+        return None, gradient, None
+
+
+@dataclass
+class _Sides:
+    """Whether gradients of truths are those of descending only."""
+
+    one: bool = True
+
+
 def sloped(value: Tensor, source: Tensor) -> Tensor:
     """Return a float tensor with the numbers of ``value`` and the gradient of ``source``."""
     numbers = value.detach().to(source.dtype)
@@ -159,11 +187,21 @@ def _squashed(result: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
 
 
 def _evened(result: Tensor, x: Tensor, dim: int = -1, **_: Any) -> Tensor:
-    """Return the chord from the softmax to equal shares, which it has where all numbers are equal."""
-    share = 1 / x.shape[dim]
+    """Return the chord from a softmax to that of equal numbers."""
     far = x - x.mean(dim, keepdim=True)
-    chord = (result - share).detach() / _apart(far).copysign(far.detach())
-    return far * chord.clamp(min=share * NEAREST)
+    even = torch.softmax(torch.zeros_like(far), dim)
+    return far * _chord(result - even, far, even)
+
+
+def _evened_log(result: Tensor, x: Tensor, dim: int = -1, **_: Any) -> Tensor:
+    far = x - x.mean(dim, keepdim=True)
+    even = torch.log_softmax(torch.zeros_like(far), dim)
+    return far * _chord(result - even, far, even.exp())
+
+
+def _chord(rise: Tensor, far: Tensor, least: Tensor) -> Tensor:
+    """Return positive slopes, without a gradient."""
+    return (rise.detach() / _apart(far).copysign(far.detach())).maximum(least * NEAREST)
 
 
 _SATURATED: dict[str, Source] = {
@@ -171,6 +209,7 @@ _SATURATED: dict[str, Source] = {
     **dict.fromkeys(("hardsigmoid", "hardswish", "threshold", "elu", "selu", "gelu", "silu"), _leaking),
     **dict.fromkeys(("sigmoid", "tanh"), _squashed),
     "softmax": _evened,
+    "log_softmax": _evened_log,
 }
 
 
@@ -196,6 +235,7 @@ class SlopeMode(TorchFunctionMode):
         # Whether a function of the block has another slope than torch gives it.
         self.changed = False
         self._paused = False
+        self._sides = _Sides()
         self._steps = _table(_STEPS, _ALIASES)
         self._logic = _table(_LOGIC, _LOGIC_ALIASES)
         self._chosen = _table(_CHOICES, {})
@@ -209,6 +249,15 @@ class SlopeMode(TorchFunctionMode):
             yield
         finally:
             self._paused = False
+
+    @contextmanager
+    def both_sides(self) -> Iterator[None]:
+        """Let truths change to either side in the gradients of the block."""
+        self._sides.one = False
+        try:
+            yield
+        finally:
+            self._sides.one = True
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -240,7 +289,9 @@ class SlopeMode(TorchFunctionMode):
             return result
         if result.is_floating_point():
             return sloped(result, source.to(result.dtype))
-        setattr(result, _SHADOW, sloped(result.to(source.dtype), source))
+        truth = result.dtype == torch.bool
+        shadow = _Truth.apply(result, source, self._sides) if truth else sloped(result.to(source.dtype), source)
+        setattr(result, _SHADOW, shadow)
         return result
 
     def _source(
