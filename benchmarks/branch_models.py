@@ -781,7 +781,9 @@ class ConvResidual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ELU(), nn.Conv2d(4, 2, 1))
+            nn.Sequential(
+                nn.Conv2d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ELU(), nn.Conv2d(4, 2, 1)
+            )
             for _ in range(4)
         )
         self.limit = 0.0
@@ -985,17 +987,51 @@ def _shut() -> Tensor:
 
 
 DEVELOPED = (
-    searched("rounded level", RoundedLevel, N, first(12, 1.75, 0, 4, 3), first(12, -3, 0, 4, 3), **WIDE),
-    searched("floor bucket", FloorBucket, N, first(1, 4.5, 0, 4, 3), first(12, 0.1, 0, 4, 3), **WIDE),
+    searched(
+        "rounded level", RoundedLevel, N, first(12, 1.75, 0, 4, 3), first(12, -3, 0, 4, 3), **WIDE
+    ),
+    searched(
+        "floor bucket", FloorBucket, N, first(1, 4.5, 0, 4, 3), first(12, 0.1, 0, 4, 3), **WIDE
+    ),
     searched("ceiled norm", CeiledNorm, N, first(1, 1.5, 0, 4, 3), first(12, 4.9, 0, 4, 3), **WIDE),
-    searched("sign votes", SignVotes, LINE, first(13, 1, -1, 16), first(1, 1, -1, 16), first(14, 1, -1, 16), first(16, 1, -1, 16), **WIDE),
-    searched("count above", CountAbove, normal(24), first(7, 2, 0, 24), first(10, 2, 0, 24), first(20, 2, 0, 24), **WIDE),
-    searched("counts per row", CountsPerRow, normal(4, 6), first(3, 0, 1, 4, 6), torch.tensor([0.0, 1.0]).repeat(4, 3), **WIDE),
+    searched(
+        "sign votes",
+        SignVotes,
+        LINE,
+        first(13, 1, -1, 16),
+        first(1, 1, -1, 16),
+        first(14, 1, -1, 16),
+        first(16, 1, -1, 16),
+        **WIDE,
+    ),
+    searched(
+        "count above",
+        CountAbove,
+        normal(24),
+        first(7, 2, 0, 24),
+        first(10, 2, 0, 24),
+        first(20, 2, 0, 24),
+        **WIDE,
+    ),
+    searched(
+        "counts per row",
+        CountsPerRow,
+        normal(4, 6),
+        first(3, 0, 1, 4, 6),
+        torch.tensor([0.0, 1.0]).repeat(4, 3),
+        **WIDE,
+    ),
     searched("distinct ids", DistinctIds, IDS, torch.tensor([3, 4] * 12), torch.arange(24)),
-    searched("balanced labels", BalancedLabels, LABELS, torch.arange(20) % 5, first(9, 3, 1, 20).long()),
-    searched("found above", FoundAbove, normal(6, 4), first(12, 3, 0, 6, 4), first(4, 3, 0, 6, 4), **WIDE),
+    searched(
+        "balanced labels", BalancedLabels, LABELS, torch.arange(20) % 5, first(9, 3, 1, 20).long()
+    ),
+    searched(
+        "found above", FoundAbove, normal(6, 4), first(12, 3, 0, 6, 4), first(4, 3, 0, 6, 4), **WIDE
+    ),
     searched("rare class", RareClass, X6, _rare(RareClass, "classify", 17, 30.0)),
-    searched("same winner", SameWinner, normal(5, 7), at([4], -1, 0, 7).repeat(5, 1), torch.zeros(5, 7)),
+    searched(
+        "same winner", SameWinner, normal(5, 7), at([4], -1, 0, 7).repeat(5, 1), torch.zeros(5, 7)
+    ),
     searched("top three", TopThree, normal(12), at([1, 4, 9], 2, 0, 12)),
     searched("undecided gate", UndecidedGate, 10 * X6, _undecided(0.0), _undecided(0.3)),
     beyond("saturated tanh", SaturatedTanh, X6, most=5.0, share=0.7),
@@ -1006,57 +1042,173 @@ DEVELOPED = (
     beyond("deep conv", DeepConv, normal(2, 2, 6, 6), most=4.0),
     beyond("attention peak", AttentionPeak, normal(2, 5, 8), most=5.0),
     beyond("norm band", NormBand, X6, most=5.0, band=0.02),
-    searched("mean and spread", MeanAndSpread, N, first(1, -0.1, 1.5, 4, 3), first(12, 1.5, 0, 4, 3), first(6, 5, 0, 4, 3), **WIDE),
+    searched(
+        "mean and spread",
+        MeanAndSpread,
+        N,
+        first(1, -0.1, 1.5, 4, 3),
+        first(12, 1.5, 0, 4, 3),
+        first(6, 5, 0, 4, 3),
+        **WIDE,
+    ),
     beyond("two judges", TwoJudges, X6, most=5.0, others=[TwoJudges.only_one]),
     searched("level of sum", LevelOfSum, N, first(12, 3, 0, 4, 3), first(12, 2, 0, 4, 3), **WIDE),
-    searched("word of temperature", WordOfTemperature, N, first(12, 4.8, 0, 4, 3), first(1, 4.8, 0, 4, 3), first(12, -3, 0, 4, 3), **WIDE),
+    searched(
+        "word of temperature",
+        WordOfTemperature,
+        N,
+        first(12, 4.8, 0, 4, 3),
+        first(1, 4.8, 0, 4, 3),
+        first(12, -3, 0, 4, 3),
+        **WIDE,
+    ),
     searched("word of index", WordOfIndex, X6, _rare(WordOfIndex, "inner", 1, 30.0)),
-    searched("median against mean", MedianAgainstMean, LINE, first(10, 1.5, -5, 16), first(16, 1.5, 0, 16), **WIDE),
-    searched("high quantile", HighQuantile, LINE, first(15, -2, 4.5, 16), first(16, -2, 0, 16), **WIDE),
+    searched(
+        "median against mean",
+        MedianAgainstMean,
+        LINE,
+        first(10, 1.5, -5, 16),
+        first(16, 1.5, 0, 16),
+        **WIDE,
+    ),
+    searched(
+        "high quantile", HighQuantile, LINE, first(15, -2, 4.5, 16), first(16, -2, 0, 16), **WIDE
+    ),
     searched("sorted gap", SortedGap, LINE, first(8, -4, 4, 16), **WIDE),
-    searched("crossing place", CrossingPlace, LINE, at([5], 20 / 4, 1, 16) - at([6], 0, 0, 16), first(1, 9, 1, 16), values={"x": (-10.0, 10.0)}),
-    searched("survival", Survival, torch.rand(10, generator=torch.Generator().manual_seed(0)), first(10, 0.064, 0, 10), torch.zeros(10), values={"x": (0.0, 1.0)}),
+    searched(
+        "crossing place",
+        CrossingPlace,
+        LINE,
+        at([5], 20 / 4, 1, 16) - at([6], 0, 0, 16),
+        first(1, 9, 1, 16),
+        values={"x": (-10.0, 10.0)},
+    ),
+    searched(
+        "survival",
+        Survival,
+        torch.rand(10, generator=torch.Generator().manual_seed(0)),
+        first(10, 0.064, 0, 10),
+        torch.zeros(10),
+        values={"x": (0.0, 1.0)},
+    ),
     searched("trips", Trips, LINE, first(16, 4, 0, 16), **WIDE),
     searched("stuttering", Stuttering, whole(0, 50, 12), torch.arange(12).clamp(max=6)),
-    searched("ascending", Ascending, whole(0, 50, 10), torch.arange(10) + 10, torch.arange(10), torch.full((10,), 9)),
+    searched(
+        "ascending",
+        Ascending,
+        whole(0, 50, 10),
+        torch.arange(10) + 10,
+        torch.arange(10),
+        torch.full((10,), 9),
+    ),
     searched("checksum", Checksum, whole(0, 50, 8), torch.tensor([50, 50, 0, 0, 0, 0, 0, 0])),
     searched("even ids", EvenIds, whole(0, 50, 10), torch.full((10,), 42), torch.zeros(10).long()),
     searched("spelled", Spelled, normal(8), torch.tensor([-1.0, -1, 1, 1, -1, 1, -1, -1])),
     searched("percent", Percent, LINE, first(16, 1.37, 0, 16), **WIDE),
-    searched("sorted list", SortedList, normal(10), first(3, -3, 2, 10), first(10, 2, 2, 10), **WIDE),
+    searched(
+        "sorted list", SortedList, normal(10), first(3, -3, 2, 10), first(10, 2, 2, 10), **WIDE
+    ),
     searched("counted in Python", CountedInPython, LINE, first(6, 2, 0, 16), **WIDE),
-    searched("filtered list", FilteredList, LINE, first(7, -2, 0, 16), first(1, -2, 0, 16), first(0, 0, 0, 16), **WIDE),
+    searched(
+        "filtered list",
+        FilteredList,
+        LINE,
+        first(7, -2, 0, 16),
+        first(1, -2, 0, 16),
+        first(0, 0, 0, 16),
+        **WIDE,
+    ),
     searched("best of list", BestOfList, X6, _rare(BestOfList, "inner", 3, 30.0)),
     searched("buckets", Buckets, LINE, first(6, 3, 0, 16), **WIDE),
-    searched("grade of mean", GradeOfMean, LINE, first(16, 2.5, 0, 16), first(16, -4, 0, 16), **WIDE),
+    searched(
+        "grade of mean", GradeOfMean, LINE, first(16, 2.5, 0, 16), first(16, -4, 0, 16), **WIDE
+    ),
     searched("own centres", OwnCentres, normal(4, 3), 2 * normal(4, 3, seed=3)),
     searched("kept number", KeptNumber, LINE, first(5, 2, 0, 16), **WIDE),
-    searched("opposite", Opposite, (normal(8), normal(8, seed=1)), (normal(8) * 2.2, normal(8) * -2.2), (normal(8) * 0.1, normal(8) * -1), values={"x": (-5.0, 5.0), "y": (-5.0, 5.0)}),
+    searched(
+        "opposite",
+        Opposite,
+        (normal(8), normal(8, seed=1)),
+        (normal(8) * 2.2, normal(8) * -2.2),
+        (normal(8) * 0.1, normal(8) * -1),
+        values={"x": (-5.0, 5.0), "y": (-5.0, 5.0)},
+    ),
     searched("narrow and far", NarrowFar, LINE, first(16, 3, 0, 16), first(16, 1, 0, 16), **WIDE),
-    searched("largest is negative", LargestIsNegative, LINE, at([7], -4, 0, 16), at([7], 4, 0, 16), at([8], 4, 0, 16), **WIDE),
-    searched("determinant", Determinant, normal(3, 3), 2.5 * torch.eye(3), values={"x": (-3.0, 3.0)}),
+    searched(
+        "largest is negative",
+        LargestIsNegative,
+        LINE,
+        at([7], -4, 0, 16),
+        at([7], 4, 0, 16),
+        at([8], 4, 0, 16),
+        **WIDE,
+    ),
+    searched(
+        "determinant", Determinant, normal(3, 3), 2.5 * torch.eye(3), values={"x": (-3.0, 3.0)}
+    ),
     beyond("pooled", Pooled, normal(2, 5, 4), most=3.0),
     beyond("hard swish net", HardSwishNet, normal(2, 2, 8), most=4.0),
-    searched("peaked", Peaked, LINE, first(16, 0.5, 0, 16), torch.tensor([*range(-5, 3), *range(-5, 3)]) + 0.5, **WIDE),
+    searched(
+        "peaked",
+        Peaked,
+        LINE,
+        first(16, 0.5, 0, 16),
+        torch.tensor([*range(-5, 3), *range(-5, 3)]) + 0.5,
+        **WIDE,
+    ),
     searched("repeated", Repeated, whole(0, 20, 24), torch.arange(24).clamp(max=15) % 20),
-    searched("few runs", FewRuns, whole(0, 9, 14), torch.tensor([1, 2]).repeat_interleave(7), torch.full((14,), 3)),
-    searched("usual first", UsualFirst, whole(0, 30, 12), torch.full((12,), 17), torch.full((12,), 16)),
+    searched(
+        "few runs",
+        FewRuns,
+        whole(0, 9, 14),
+        torch.tensor([1, 2]).repeat_interleave(7),
+        torch.full((14,), 3),
+    ),
+    searched(
+        "usual first", UsualFirst, whole(0, 30, 12), torch.full((12,), 17), torch.full((12,), 16)
+    ),
     searched("distinct list", DistinctList, whole(0, 30, 20), torch.arange(20) % 5),
-    searched("special ids", SpecialIds, whole(0, 30, 16), torch.tensor([3, 8, 11, 3, 8, 11, *10 * [0]])),
+    searched(
+        "special ids", SpecialIds, whole(0, 30, 16), torch.tensor([3, 8, 11, 3, 8, 11, *10 * [0]])
+    ),
     searched("small steps", SmallSteps, whole(0, 30, 10), torch.arange(10), torch.zeros(10).long()),
     searched("whole numbers", WholeNumbers, normal(10), first(4, 1, 0.5, 10), **WIDE),
-    searched("permutation", Permutation, torch.tensor([0, 1, 2, 3, 4, 4]), torch.arange(6), values={"ids": (0, 5)}),
+    searched(
+        "permutation",
+        Permutation,
+        torch.tensor([0, 1, 2, 3, 4, 4]),
+        torch.arange(6),
+        values={"ids": (0, 5)},
+    ),
     searched("triangle", Triangle, normal(3, 3), 2 * torch.eye(3), torch.eye(3)),
     searched("symmetric", Symmetric, normal(3, 3), torch.ones(3, 3), torch.eye(3)),
-    searched("top heavy", TopHeavy, LINE, first(12, -2, 2, 16), first(12, -5, 3, 16), first(4, 5, -2, 16), **WIDE),
+    searched(
+        "top heavy",
+        TopHeavy,
+        LINE,
+        first(12, -2, 2, 16),
+        first(12, -5, 3, 16),
+        first(4, 5, -2, 16),
+        **WIDE,
+    ),
     beyond("sigmoid stack", SigmoidStack, X6, most=5.0, share=0.7),
     beyond("conv residual", ConvResidual, normal(2, 2, 5, 5), most=4.0),
     beyond("two gru", TwoGru, normal(2, 5, 3), most=4.0),
     beyond("gru band", GruBand, normal(2, 5, 3), most=4.0, band=0.01),
     beyond("pre norm", PreNorm, normal(2, 5, 8), most=4.0),
     beyond("small error", SmallError, normal(3, 8), most=4.0),
-    searched("low entropy", LowEntropy, X6, _far(LowEntropy, lambda out: -(out.softmax(-1) * out.log_softmax(-1)).sum(-1), -1.0)),
+    searched(
+        "low entropy",
+        LowEntropy,
+        X6,
+        _far(LowEntropy, lambda out: -(out.softmax(-1) * out.log_softmax(-1)).sum(-1), -1.0),
+    ),
     searched("equal shares", EqualShares, 3 * normal(3, 8), _shares()),
     searched("shut gates", ShutGates, X6, _shut()),
-    searched("sure of all", SureOfAll, X6, _far(SureOfAll, lambda out: out.topk(2).values @ torch.tensor([1.0, -1.0]), 1.0)),
+    searched(
+        "sure of all",
+        SureOfAll,
+        X6,
+        _far(SureOfAll, lambda out: out.topk(2).values @ torch.tensor([1.0, -1.0]), 1.0),
+    ),
 )

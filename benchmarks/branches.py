@@ -40,7 +40,8 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.observed import Observed
-from pytest_torchexport.explore.search import Budget, Goal, Search
+from pytest_torchexport.explore.search import Budget, Search
+from pytest_torchexport.explore.trials import Goal
 from pytest_torchexport.inputs.recipes import (
     Recipe,
     build,
@@ -249,7 +250,9 @@ HEAD = (
 def table(found: Sequence[Model], seeds: Sequence[int], records: Records) -> str:
     """Return a Markdown table: per way the mean of its seeds and, in brackets, the least."""
     rows = [f"| {' | '.join(HEAD)} |", "|" + " --- |" * len(HEAD)]
-    rows += [_row_of(way, found, seeds, records) for way in dict.fromkeys(way for way, *_ in records)]
+    rows += [
+        _row_of(way, found, seeds, records) for way in dict.fromkeys(way for way, *_ in records)
+    ]
     return "\n".join(rows)
 
 
@@ -306,7 +309,9 @@ def main() -> None:
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     ways = arguments.ways.split(",")
     with quiet("cpu"), warnings.catch_warnings():
-        found = list(models([row for row in MODELS[arguments.models] if arguments.rows in row.name]))
+        found = list(
+            models([row for row in MODELS[arguments.models] if arguments.rows in row.name])
+        )
         records = run(found, ways, seeds, lambda name: print(name, file=sys.__stderr__))
     if not found:
         parser.error(f"no model that branches has {arguments.rows!r} in its name")

@@ -17,7 +17,8 @@ from functools import cached_property
 import torch
 
 from pytest_torchexport.explore.observed import Observed
-from pytest_torchexport.explore.search import Budget, Explored, Found, Goal, Search
+from pytest_torchexport.explore.search import Budget, Explored, Search
+from pytest_torchexport.explore.trials import Found, Goal
 from pytest_torchexport.inputs.recipes import (
     Recipe,
     build,

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -24,18 +23,16 @@ from pytest_torchexport.explore.steps import Quantity, Range
 from pytest_torchexport.inputs.recipes import (
     Recipe,
     build_leaves,
-    example_recipe,
-    plain_recipe,
-    recorded_recipes,
     with_leaves,
 )
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
 from pytest_torchexport.inputs.strategies import within_memory
 
-# Lengths of a gradient step, in parts of the distance: safely beyond the threshold, just beyond it,
-# parts of the way (the distance may be curved, or the threshold of another condition may follow),
-# and far beyond.
-STEPS = (1.1, 1.001, 0.4, 0.1, 3.0)
+# Lengths of a gradient step, in parts of the distance: safely beyond the threshold, parts of the way
+# (the distance may be curved, or the threshold of another condition may follow), and far beyond.
+STEPS = (1.1, 0.4, 0.1, 3.0)
+# Just beyond it: for a step that went too far.
+SHORT = 1.001
 # How far beyond a threshold a step goes at least.
 SURE = 1e-6
 # The same, of a step of single elements, in parts of the distance.
@@ -48,126 +45,6 @@ MAX_SCALE = 100.0
 MAX_POSITIONS = 8
 # Rows that are tried in place of all others.
 MAX_ROWS = 4
-# Seeds that set two Python arguments.
-MAX_PAIRS = 24
-
-
-# -- seeds --------------------------------------------------------------------------------------
-
-
-def plain_seeds(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
-    """Yield diverse calls: those that the test made, fills, listed values, sizes."""
-    yield from recorded_recipes(spec)
-    example = spec.example_sizes
-    for kind in ("normal", "zeros", "ones", "low", "high", "uniform", "ramp", "sparse"):
-        yield plain_recipe(spec, kind, example, seed)
-    yield from _listed(spec, seed)
-    yield from _sizes(spec, constants, seed)
-    yield from itertools.islice(_paired(spec, seed), MAX_PAIRS)
-
-
-def odd_seeds(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
-    """Yield calls that a condition may need: other scales, equal inputs, the code's constants."""
-    example = spec.example_sizes
-    for scale in (0.1, 3.0, 10.0, 30.0, -1.0):
-        yield scaled(plain_recipe(spec, "normal", example, seed + 1), scale)
-    yield from _tied(spec, seed)
-    for number in constants:
-        yield from _filled(spec, number, seed)
-
-
-def scaled(recipe: Recipe, scale: float) -> Recipe:
-    """Return the recipe with this scale of its normal numbers."""
-    leaves = tuple(
-        dataclasses.replace(leaf, scale=scale) if leaf.kind == "normal" else leaf
-        for leaf in recipe.leaves
-    )
-    return dataclasses.replace(recipe, leaves=leaves)
-
-
-def _listed(spec: InputSpec, seed: int) -> Iterator[Recipe]:
-    """Yield each listed value of a Python argument, or the ends of its range."""
-    base = example_recipe(spec)
-    for index, values in _choices(spec).items():
-        for value in values:
-            yield dataclasses.replace(with_leaves(base, {index: value}), seed=seed)
-
-
-def _paired(spec: InputSpec, seed: int) -> Iterator[Recipe]:
-    """Yield pairs of two Python arguments' values: conditions on both may be nested."""
-    base = example_recipe(spec)
-    for pair in itertools.combinations(_choices(spec).items(), 2):
-        (first, some), (second, others) = pair
-        for one, other in itertools.product(some, others):
-            yield dataclasses.replace(with_leaves(base, {first: one, second: other}), seed=seed)
-
-
-def _choices(spec: InputSpec) -> dict[int, Sequence[Any]]:
-    return {
-        index: leaf.values
-        for index, leaf in enumerate(spec.leaves)
-        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple))
-    }
-
-
-def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
-    """Yield sizes: the ends of each dim, beside the example's, and around the code's constants."""
-    example = spec.example_sizes
-    near = {int(c) + way for c in constants if c == int(c) for way in (-1, 0, 1)}
-    seen = {name: {dim.example} for name, dim in spec.dims.items()}
-
-    def at(name: str, sizes: Iterable[int]) -> Iterator[Recipe]:
-        for size in sizes:
-            if size in spec.dims[name].sizes and size not in seen[name]:
-                seen[name].add(size)
-                yield plain_recipe(spec, "normal", {**example, name: size}, seed)
-
-    for name, dim in spec.dims.items():
-        yield from at(name, (dim.low, dim.high, 1, 2, dim.example + 1, dim.example - 1))
-    if spec.dims:
-        yield plain_recipe(spec, "normal", {n: d.low for n, d in spec.dims.items()}, seed)
-        yield plain_recipe(spec, "normal", {n: d.high for n, d in spec.dims.items()}, seed)
-    # Last, so that many constants do not keep another dim from its turn.
-    for name in spec.dims:
-        yield from at(name, sorted(near))
-
-
-def _filled(spec: InputSpec, number: float, seed: int) -> Iterator[Recipe]:
-    """Yield all tensors filled with a constant, half filled with it, and filled with a bit more."""
-    example = spec.example_sizes
-    base = plain_recipe(spec, "normal", example, seed)
-    built = build_leaves(spec, base)
-    for share, value in ((1.0, number), (0.5, number), (1.0, number * 1.1 + 0.1)):
-        values = {}
-        for index, leaf in enumerate(spec.leaves):
-            if built is not None and _may_change(leaf) and _holds(leaf, value):
-                tensor = built[index].detach().clone()
-                flat = tensor.view(-1) if tensor.is_contiguous() else tensor.reshape(-1)
-                flat[: max(1, int(share * flat.numel()))] = value
-                values[index] = flat.reshape(tensor.shape)
-        if values:
-            yield with_leaves(base, values)
-
-
-def _holds(leaf: Any, value: float) -> bool:
-    if leaf.domain.kind == "float":
-        return float(legal(leaf, torch.tensor(float(value), dtype=torch.float64))) == float(value)
-    low, high = leaf.domain.low or 0, leaf.domain.high or 0
-    return leaf.domain.kind == "int" and value == int(value) and low <= value <= high
-
-
-def _tied(spec: InputSpec, seed: int) -> Iterator[Recipe]:
-    """Yield calls in which two inputs of one shape are equal, and in which they are opposite."""
-    example = spec.example_sizes
-    base = plain_recipe(spec, "normal", example, seed)
-    built = build_leaves(spec, base)
-    tensors = [i for i, leaf in enumerate(spec.leaves) if _may_change(leaf)]
-    for first, second in itertools.pairwise(tensors):
-        if built is None or built[first].shape != built[second].shape:
-            continue
-        yield with_leaves(base, {second: built[first].detach().clone()})
-        if spec.leaves[first].domain.kind == "float":  # type: ignore[union-attr]
-            yield with_leaves(base, {second: -built[first].detach()})
 
 
 # -- towards one outcome ------------------------------------------------------------------------
@@ -224,7 +101,7 @@ def cornered(spec: InputSpec, recipe: Recipe, gradients: Mapping[int, Tensor]) -
     moved = {}
     for index, gradient in gradients.items():
         leaf = spec.leaves[index]
-        if built is None or not _may_change(leaf) or built[index].shape != gradient.shape:
+        if built is None or not may_change(leaf) or built[index].shape != gradient.shape:
             continue
         domain = cast(TensorLeaf, leaf).domain
         if domain.low is None or domain.high is None or not bool(gradient.any()):
@@ -254,11 +131,7 @@ def _positions_read(
     its value.
     """
     for index, given in enumerate(inputs):
-        if (
-            given is None
-            or not _may_change(spec.leaves[index])
-            or given.shape != built[index].shape
-        ):
+        if given is None or not may_change(spec.leaves[index]) or given.shape != built[index].shape:
             continue
         if isinstance(operand, Tensor) and _is_view(operand, given):
             yield index, _positions(operand, given)
@@ -267,7 +140,7 @@ def _positions_read(
     if number is None:
         return
     for index, leaf in enumerate(spec.leaves):
-        if _may_change(leaf) and not built[index].is_complex():
+        if may_change(leaf) and not built[index].is_complex():
             found = (built[index].detach().double().reshape(-1) == number).nonzero().reshape(-1)
             if 0 < len(found) <= MAX_POSITIONS:
                 yield index, found
@@ -354,7 +227,7 @@ def singled(spec: InputSpec, recipe: Recipe, probe: Probe) -> Recipe | None:
     usable = {
         i: gradient
         for i, gradient in probe.gradients.items()
-        if built is not None and _may_change(spec.leaves[i]) and built[i].shape == gradient.shape
+        if built is not None and may_change(spec.leaves[i]) and built[i].shape == gradient.shape
     }
     if built is None or not usable or not probe.missing > 0:
         return None
@@ -372,9 +245,7 @@ def singled(spec: InputSpec, recipe: Recipe, probe: Probe) -> Recipe | None:
 
 def lengths_after(helped: float) -> tuple[float, ...]:
     """Return lengths to try after a step that helped; all are in parts of the distance."""
-    longest = 2 * helped
-    near = STEPS[:2] if longest > STEPS[0] else (longest,)
-    return (*near, *(part * min(helped, 1.0) for part in STEPS[2:4]))
+    return (min(2 * helped, STEPS[0]), *(part * min(helped, 1.0) for part in STEPS[1:3]))
 
 
 def steered(
@@ -414,7 +285,7 @@ def _moved_by(
     if built is None:
         return None
     shapes = {i: item.shape for quantity in wanted for i, item in quantity.gradients.items()}
-    values = {i: built[i].detach() for i in shapes if _may_change(spec.leaves[i])}
+    values = {i: built[i].detach() for i in shapes if may_change(spec.leaves[i])}
     if any(value.shape != shapes[index] for index, value in values.items()):
         return None
     ranges = {index: _range(spec.leaves[index]) for index in values}
@@ -481,7 +352,7 @@ def between(spec: InputSpec, one: Recipe, other: Recipe) -> Recipe | None:
     near, far = build_leaves(spec, one), build_leaves(spec, other)
     mixed: dict[int, Any] = {}
     for index, leaf in enumerate(spec.leaves):
-        if near is None or far is None or not _may_change(leaf):
+        if near is None or far is None or not may_change(leaf):
             continue
         mine, yours = near[index].detach(), far[index].detach()
         if mine.shape != yours.shape:
@@ -506,11 +377,13 @@ def repeated(spec: InputSpec, recipe: Recipe) -> Iterator[Recipe]:
     built = build_leaves(spec, recipe)
     lengths: dict[int, list[int]] = {}
     for index, leaf in enumerate(spec.leaves):
-        if built is not None and _may_change(leaf) and built[index].dim():
+        if built is not None and may_change(leaf) and built[index].dim():
             lengths.setdefault(built[index].shape[0], []).append(index)
     for length, indices in lengths.items():
-        for row in range(length if 2 <= length else 0)[:MAX_ROWS]:
-            rows = {i: built[i].detach()[row : row + 1].expand_as(built[i]).clone() for i in indices}
+        for row in range(length if length >= 2 else 0)[:MAX_ROWS]:
+            rows = {
+                i: built[i].detach()[row : row + 1].expand_as(built[i]).clone() for i in indices
+            }
             yield with_leaves(recipe, rows)
 
 
@@ -521,7 +394,7 @@ def mutated(
     spec: InputSpec, recipe: Recipe, rng: random.Random, constants: Sequence[float]
 ) -> Recipe:
     """Change a size, a Python argument, or some values of a leaf, at random."""
-    choices = [i for i, leaf in enumerate(spec.leaves) if _may_change(leaf)]
+    choices = [i for i, leaf in enumerate(spec.leaves) if may_change(leaf)]
     listed = [
         i
         for i, leaf in enumerate(spec.leaves)
@@ -589,7 +462,7 @@ def _whole(leaf: Any, rng: random.Random, constants: Sequence[float]) -> int:
     return rng.randint(low, high)
 
 
-def _may_change(leaf: TensorLeaf | ValueLeaf) -> bool:
+def may_change(leaf: TensorLeaf | ValueLeaf) -> bool:
     """Return True if the search may choose a leaf's numbers: no strategy or triangle does."""
     if not isinstance(leaf, TensorLeaf) or leaf.dtype.is_complex:
         return False

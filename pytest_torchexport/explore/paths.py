@@ -44,7 +44,9 @@ class Event:
     @property
     def side(self) -> int:
         """Return 1 if the left number is larger, -1 if the right one is; else 0."""
-        if len(self.operands) != 2 or not all(isinstance(item, (int, float)) for item in self.operands):
+        if len(self.operands) != 2 or not all(
+            isinstance(item, (int, float)) for item in self.operands
+        ):
             return 0
         left, right = self.operands
         return (left > right) - (left < right)

@@ -207,7 +207,6 @@ class ProvenanceMode(TorchFunctionMode):
         """Return what the latest number was read from."""
         return self._numbers[-1][1] if self._numbers else None
 
-
     def reads(self) -> list[tuple[float, Tensor]]:
         """Return the latest numbers that were read from tensors, and the tensors; the last first."""
         return [
@@ -236,7 +235,9 @@ def unfolded(compared: Compared) -> Provenance:
         selected = _selected_from(getattr(compared, name))
         if selected is not None and compared.operator not in ("==", "!="):
             ordered = selected.operand.reshape(-1).sort().values
-            part = ordered[int(selected.rank) :] if upper else ordered[: math.ceil(selected.rank) + 1]
+            part = (
+                ordered[int(selected.rank) :] if upper else ordered[: math.ceil(selected.rank) + 1]
+            )
             return Reduced("all", dataclasses.replace(compared, **{name: part}))
     return compared
 
@@ -246,7 +247,9 @@ def _selected_from(value: Any) -> Selected | None:
     return found[0] if found is not None and found[1] == times_written(value) else None
 
 
-def _selected(name: str, operand: Tensor, number: Any = None, *_: Any, **more: Any) -> Selected | None:
+def _selected(
+    name: str, operand: Tensor, number: Any = None, *_: Any, **more: Any
+) -> Selected | None:
     """Return which element of its operand a function selects, if it selects one."""
     last = operand.numel() - 1
     if name == "quantile":

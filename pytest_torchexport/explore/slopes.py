@@ -62,7 +62,7 @@ class _Truth(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, source: Tensor, sides: _Sides) -> Tensor:  # noqa: ARG004
+    def forward(ctx: Any, value: Tensor, source: Tensor, sides: _Sides) -> Tensor:
         ctx.sides = sides
         ctx.save_for_backward(value)
         return value.to(source.dtype)
@@ -151,8 +151,12 @@ _STEPS: dict[str, Source] = {
 }
 _ALIASES = {
     **{f"__{name}__": name for name in ("gt", "ge", "lt", "le", "eq", "ne")},
-    **{"greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le"},
-    **{"not_equal": "ne", "__floordiv__": "floor_divide"},
+    "greater": "gt",
+    "greater_equal": "ge",
+    "less": "lt",
+    "less_equal": "le",
+    "not_equal": "ne",
+    "__floordiv__": "floor_divide",
     **dict.fromkeys(("int", "long", "short", "float", "double", "half", "to", "type"), "convert"),
 }
 # Of shadows: they are 1 for True and 0 for False.
@@ -166,10 +170,16 @@ _LOGIC: dict[str, Source] = {
     "where": lambda mask, a, b: mask * a + (1 - mask) * b,
 }
 _LOGIC_ALIASES = {
-    **{"bitwise_and": "logical_and", "__and__": "logical_and", "__rand__": "logical_and"},
-    **{"bitwise_or": "logical_or", "__or__": "logical_or", "__ror__": "logical_or"},
-    **{"bitwise_not": "logical_not", "__invert__": "logical_not"},
-    **{"bitwise_xor": "logical_xor", "__xor__": "logical_xor"},
+    "bitwise_and": "logical_and",
+    "__and__": "logical_and",
+    "__rand__": "logical_and",
+    "bitwise_or": "logical_or",
+    "__or__": "logical_or",
+    "__ror__": "logical_or",
+    "bitwise_not": "logical_not",
+    "__invert__": "logical_not",
+    "bitwise_xor": "logical_xor",
+    "__xor__": "logical_xor",
 }
 _CHOICES = {"argmax": True, "argmin": False, "max": True, "min": False, "topk": True}
 _CHOICES |= {"sort": True, "argsort": True}
@@ -205,8 +215,12 @@ def _chord(rise: Tensor, far: Tensor, least: Tensor) -> Tensor:
 
 
 _SATURATED: dict[str, Source] = {
-    **dict.fromkeys(("relu", "relu6", "hardtanh", "clamp", "clip", "clamp_min", "clamp_max"), _leaking),
-    **dict.fromkeys(("hardsigmoid", "hardswish", "threshold", "elu", "selu", "gelu", "silu"), _leaking),
+    **dict.fromkeys(
+        ("relu", "relu6", "hardtanh", "clamp", "clip", "clamp_min", "clamp_max"), _leaking
+    ),
+    **dict.fromkeys(
+        ("hardsigmoid", "hardswish", "threshold", "elu", "selu", "gelu", "silu"), _leaking
+    ),
     **dict.fromkeys(("sigmoid", "tanh"), _squashed),
     "softmax": _evened,
     "log_softmax": _evened_log,
@@ -290,7 +304,11 @@ class SlopeMode(TorchFunctionMode):
         if result.is_floating_point():
             return sloped(result, source.to(result.dtype))
         truth = result.dtype == torch.bool
-        shadow = _Truth.apply(result, source, self._sides) if truth else sloped(result.to(source.dtype), source)
+        shadow = (
+            _Truth.apply(result, source, self._sides)
+            if truth
+            else sloped(result.to(source.dtype), source)
+        )
         setattr(result, _SHADOW, shadow)
         return result
 
@@ -322,7 +340,9 @@ def _float(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.dtype == torch.bool else value
 
 
-def _choice(name: str, scores: Tensor, dim: Any = None, *args: Any, **kwargs: Any) -> Iterator[Choice]:
+def _choice(
+    name: str, scores: Tensor, dim: Any = None, *args: Any, **kwargs: Any
+) -> Iterator[Choice]:
     """Yield what a function chose from, if it chose among elements that have a gradient."""
     if name == "topk":
         dim = kwargs.get("dim", args[0] if args else -1)
