@@ -39,9 +39,10 @@ def rankings(
         scores = torch.stack([item.double() for item in listed])
         choices = [Choice(scores, 0, False), Choice(scores, 0, True), *choices]
     for choice in reversed(choices[-MOST_CHOICES:]):
+        if choice.scores.dim() > 1:
+            yield singled_out(_evenly(choice))
         for places in _places(choice, compared):
             yield singled_out(_behind(choice, places))
-        yield singled_out(_evenly(choice))
 
 
 def numbers_in(reads: Reads) -> list[tuple[float, Tensor]]:

@@ -243,6 +243,23 @@ def singled(spec: InputSpec, recipe: Recipe, probe: Probe) -> Recipe | None:
     return with_leaves(recipe, moved)
 
 
+def swapped(spec: InputSpec, recipe: Recipe, probe: Probe) -> Iterator[Recipe]:
+    """Replace indices by those that let the distance fall most: at all places, some, and one."""
+    built = build_leaves(spec, recipe)
+    for swaps in probe.swaps if built is not None else ():
+        for leaf, positions in _positions_read(swaps.indices, probe.inputs, built, spec):
+            low, high = int(spec.leaves[leaf].domain.low or 0), int(spec.leaves[leaf].domain.high or 0)
+            legal_gains = swaps.gains[:, low : high + 1]
+            best = legal_gains.min(-1)
+            order = best.values.argsort()
+            order = order[best.values[order] < 0]
+            for number in dict.fromkeys((len(order), 4, 1)):
+                places = order[:number]
+                made = _put(spec.leaves[leaf], built[leaf], positions.reshape(-1)[places], best.indices[places] + low)
+                if number and made is not None:
+                    yield with_leaves(recipe, {leaf: made})
+
+
 def lengths_after(helped: float) -> tuple[float, ...]:
     """Return lengths to try after a step that helped; all are in parts of the distance."""
     return (min(2 * helped, STEPS[0]), *(part * min(helped, 1.0) for part in STEPS[1:3]))

@@ -153,6 +153,7 @@ class OperatorRuns:
             saturated=False,
             places=Lazily(()),
             numbers=Lazily(()),
+            swaps=(),
             provenance=Compared("==", threshold.operand, threshold.other),
             inputs=inputs.inputs,
         )

@@ -41,6 +41,17 @@ class Number:
     gradients: dict[int, Tensor]
 
 
+@dataclass(frozen=True)
+class Swaps:
+    """How the distance changes, to first order, if another index is looked up.
+
+    ``gains`` has a row for each of the ``indices`` and a column for each row of the table.
+    """
+
+    indices: Tensor
+    gains: Tensor
+
+
 _Item = TypeVar("_Item")
 
 
@@ -64,7 +75,8 @@ class Probe:
     ``missing`` is its distance to that outcome, and ``gradients`` those of the distance per float
     leaf of the call, by position. ``demands`` are what the outcome needs, all of it. ``earlier`` are
     what keeps the last conditions before this one at their outcomes. ``places`` are what it needs
-    that other places are chosen, and ``numbers`` those that were read last, the last one first.
+    that other places are chosen, ``numbers`` those that were read last, the last one first, and
+    ``swaps`` what other indices into tables would change.
     ``saturated`` says that a function has another slope than torch gives it. ``inputs`` are the
     tensors that forward got.
     """
@@ -76,6 +88,7 @@ class Probe:
     saturated: bool
     places: Lazily[tuple[Gap, ...]]
     numbers: Lazily[Number]
+    swaps: tuple[Swaps, ...]
     provenance: Provenance | None
     inputs: tuple[Tensor | None, ...]
 
@@ -184,6 +197,7 @@ class ProbeListener:
             saturated=self.slopes.changed,
             places=Lazily(map(tuple, map(self._gaps, ranked))),
             numbers=Lazily(self._numbers(reads)),
+            swaps=tuple(self._swaps(missing)),
             provenance=provenance,
             inputs=self._inputs.inputs,
         )
@@ -198,6 +212,18 @@ class ProbeListener:
     def _numbers(self, reads: Reads) -> Iterator[Number]:
         for value, tensor in numbers_in(reads):
             yield Number(value, self._gradients(tensor.reshape(())))
+
+    def _swaps(self, missing: Tensor | None) -> Iterator[Swaps]:
+        if missing is None or not missing.requires_grad:
+            return
+        for lookup in self.slopes.lookups:
+            (slope,) = torch.autograd.grad(
+                missing, lookup.rows, retain_graph=True, allow_unused=True
+            )
+            if slope is not None:
+                rows, table = slope.reshape(-1, slope.shape[-1]), lookup.table.detach()
+                own = (rows * lookup.rows.detach().reshape(rows.shape)).sum(-1, keepdim=True)
+                yield Swaps(lookup.indices, rows @ table.T - own)
 
     def _gradients(self, of: Tensor | None) -> dict[int, Tensor]:
         return self._inputs.gradients([of]) if of is not None and of.requires_grad else {}

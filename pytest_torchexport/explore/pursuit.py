@@ -26,10 +26,12 @@ PROGRESS = 0.985
 TINY = 1e-30
 # Steps along slopes that saturated functions do not have. Not each of them comes nearer.
 MARCH = 6
+# Rounds of replaced indices.
+SWAPS = 8
 # Calls halved between two.
 HALVINGS = 8
 # Places that are chosen in place of others; to the first of them lead several steps.
-PLACES, FIRST_PLACES, PLACE_STEPS = 10, 2, 3
+PLACES, FIRST_PLACES, PLACE_STEPS = 10, 3, 3
 # Numbers that are changed, and how often a change is extrapolated.
 NUMBERS, FIRST_NUMBERS, EXTRAPOLATED = 8, 2, 3
 CLIMB = 25
@@ -55,7 +57,7 @@ class Pursuit:
 
     def calls(self, *, last: bool) -> Iterator[None]:
         """Make the moves, call by call. At random only in the last round, or without a slope."""
-        by_value = (self._descend, self._repeat_rows, self._descend)
+        by_value = (self._descend, self._swap, self._repeat_rows, self._descend)
         beyond = (self._halve, self._choose, self._steer)
         if self._trials.seen[self._goal[0]].on_tensors:
             order = (self._write, *by_value, *beyond, self._step_sizes, self._march)
@@ -133,12 +135,31 @@ class Pursuit:
                 if length > moves.SHORT and short is not None:
                     yield moves.SHORT, short
 
+    def _swap(self) -> Iterator[None]:
+        """Replace indices into tables as long as this helps."""
+        for _ in range(SWAPS):
+            start, probe = self.base, self._probe()
+            if probe is None or not probe.swaps:
+                return
+            yield
+            for recipe in moves.swapped(self._spec, start.recipe, probe):
+                self._try(recipe)
+                yield
+                if self.base is not start:
+                    break
+            else:
+                return
+
     def _march(self) -> Iterator[None]:
-        """Go on along slopes that saturated functions do not have, then descend."""
+        """Go on along slopes where the distance is flat: of saturated functions, and of counts.
+
+        Then descend.
+        """
         here = self.base
         for _ in range(MARCH):
             probe = self._probe(here, saturated=True)
-            if probe is None or not probe.demands or not probe.saturated:
+            flat = probe is not None and (probe.saturated or here.far.is_integer())
+            if probe is None or not probe.demands or not flat:
                 break
             yield
             found = self._try(moves.stepped(self._spec, here.recipe, probe, moves.STEPS[0]))

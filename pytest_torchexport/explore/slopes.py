@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 
-# The last choices of a call that are remembered.
+# The last choices and lookups of a call that are remembered.
 REMEMBERED = 8
 # Two operands nearer than this part of their scale count as this far apart.
 NEAREST = 1e-3
@@ -41,6 +41,15 @@ class Choice:
     scores: Tensor
     dim: int
     largest: bool
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Rows that were looked up in a table: by these indices, and as a leaf to differentiate."""
+
+    indices: Tensor
+    table: Tensor
+    rows: Tensor
 
 
 class _Sloped(torch.autograd.Function):
@@ -241,11 +250,12 @@ def _table(names: Iterable[str], aliases: Mapping[str, str]) -> dict[Any, str]:
 
 
 class SlopeMode(TorchFunctionMode):
-    """Gives slopes to the functions of a block, and remembers its last ``choices``."""
+    """Gives slopes to the functions of a block, and remembers its last choices and lookups."""
 
     def __init__(self, *, saturated: bool) -> None:
         super().__init__()
         self.choices: list[Choice] = []
+        self.lookups: list[Lookup] = []
         # Whether a function of the block has another slope than torch gives it.
         self.changed = False
         self._paused = False
@@ -296,6 +306,10 @@ class SlopeMode(TorchFunctionMode):
             self.choices = [*self.choices, *_choice(name, *smooth, **kwargs)][-REMEMBERED:]
         if not isinstance(result, Tensor):
             return result
+        if function is F.embedding and not result.requires_grad:
+            rows = result.detach().requires_grad_()
+            self.lookups = [*self.lookups, Lookup(*args[:2], rows)][-REMEMBERED:]
+            return rows.clone()  # forward may write to it
         source = self._source(function, smooth, kwargs, result)
         if source is None and any(one is not other for one, other in zip(args, smooth)):
             source = function(*smooth, **kwargs)
