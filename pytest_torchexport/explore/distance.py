@@ -83,17 +83,24 @@ def distance(provenance: Any, wanted: bool) -> float | None:
     return float(missing) if missing is not None else None
 
 
-def text_distance(left: Any, right: Any) -> float | None:
-    """Return how much two texts differ: in their numbers, and in how many other characters."""
-    if not isinstance(left, str) or not isinstance(right, str):
-        return None
-    mine, yours = (_NUMBERS.findall(text) for text in (left, right))
-    far = float(abs(len(mine) - len(yours)))
-    for one, other in zip(mine, yours, strict=False):
-        if one != other:
-            numbers = one[-1].isdigit() and other[-1].isdigit()
-            far += abs(float(one) - float(other)) if numbers else 1.0
-    return far
+def python_distance(left: Any, right: Any) -> float | None:
+    """Return how much two texts or two rows of numbers differ; None for other values.
+
+    Texts differ in their numbers, and in how many other characters.
+    """
+    if isinstance(left, str) and isinstance(right, str):
+        mine, yours = (_NUMBERS.findall(text) for text in (left, right))
+        return abs(len(mine) - len(yours)) + sum(map(_apart, mine, yours))
+    if type(left) is type(right) and isinstance(left, (tuple, list)) and len(left) == len(right):
+        pairs = [(_single(one), _single(other)) for one, other in zip(left, right, strict=True)]
+        known = [abs(a - b) for a, b in pairs if a is not None and b is not None]
+        return sum(known) if len(known) == len(pairs) else None
+    return None
+
+
+def _apart(one: str, other: str) -> float:
+    numbers = one[-1].isdigit() and other[-1].isdigit()
+    return abs(float(one) - float(other)) if numbers else float(one != other)
 
 
 def is_order(provenance: Any) -> bool:

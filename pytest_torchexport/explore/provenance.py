@@ -34,7 +34,7 @@ _SELECTED = "_torchexport_selected"
 _OPERANDS = ("input", "self", "other")
 # These inspect each number by itself: there is no distance to the other outcome.
 _INSPECTIONS = ["isnan", "isinf", "isfinite"]
-_READS = ("item", "__bool__", "__int__", "__float__", "__index__", "is_nonzero")
+_READS = ("tolist", "item", "__bool__", "__int__", "__float__", "__index__", "is_nonzero")
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,10 @@ class ProvenanceMode(TorchFunctionMode):
     def _remember(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> None:
-        if name in _READS or name in ("equal", "allclose"):
+        if name == "tolist":
+            self._numbers += _elements(args[0], result)
+            del self._numbers[:-REMEMBERED]
+        elif name in _READS or name in ("equal", "allclose"):
             self._numbers.append((result, _of_read(name, args, kwargs)))
             del self._numbers[:-REMEMBERED]
             if name == "__bool__":
@@ -267,6 +270,16 @@ def _operands(
     """Return the operands by position, also those given by name, and the other keywords."""
     rest = {name: value for name, value in kwargs.items() if name not in _OPERANDS}
     return (*args, *(kwargs[name] for name in _OPERANDS if name in kwargs)), rest
+
+
+def _elements(tensor: Tensor, numbers: Any) -> list[tuple[object, Provenance]]:
+    """Return the numbers of a list that a small tensor was read to, each with its element."""
+    if tensor.numel() > REMEMBERED:
+        return []
+    while isinstance(numbers, list) and any(isinstance(item, list) for item in numbers):
+        numbers = [number for row in numbers for number in row]
+    elements = map(Uncompared, tensor.reshape(-1).unbind())
+    return list(zip(numbers if isinstance(numbers, list) else [numbers], elements, strict=True))
 
 
 def _of_read(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Provenance:

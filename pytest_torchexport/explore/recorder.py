@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from pytest_torchexport.explore.conditions import Condition, ConditionId, ConditionOutcome
-from pytest_torchexport.explore.distance import text_distance
+from pytest_torchexport.explore.distance import python_distance
 from pytest_torchexport.explore.paths import ConditionKey, Event, Path, event_of
 from pytest_torchexport.explore.provenance import (
     Compared,
@@ -146,7 +146,7 @@ class ConditionRecorder:
         if isinstance(found, Tensor):
             provenance = provenance_of(found)
         elif not _by_number(sign, left, right):
-            provenance = self.mode.computed(text_distance(left, right)) if read else None
+            provenance = self.mode.computed(python_distance(left, right)) if read else None
         else:
             provenance = Compared(
                 sign, self._tensor(left, bool(read & 1)), self._tensor(right, bool(read & 2))
