@@ -42,7 +42,6 @@ from region_rows import FAULTY, STEEP, FaultyRow, Inputs, Row
 from torch import Tensor, nn
 
 from pytest_torchexport import NotApplicable, Verdict, check_export, register_target
-from pytest_torchexport.outcomes.torch_state import doubles_by_default
 from pytest_torchexport.targets import export, onnx, trace
 from pytest_torchexport.targets.base import Artifact, Target
 
@@ -181,9 +180,9 @@ def _far(net: nn.Module, artifact: Callable[..., Tensor], call: Inputs) -> bool:
     eager, other = _run(net, call), _run(artifact, call)
     if not eager.is_floating_point():
         return False  # a tie of the healthy module may be decided by rounding
-    wide = tuple(x.double() if x.is_floating_point() else x for x in call)
-    with doubles_by_default():
-        exact = _run(copy.deepcopy(net).double(), wide)
+    exact = _run(
+        copy.deepcopy(net).double(), tuple(x.double() if x.is_floating_point() else x for x in call)
+    )
     own = (eager.double() - exact).abs().nan_to_num().max()
     least = torch.finfo(eager.dtype).eps * exact.abs().nan_to_num().max()
     off = (other.double() - eager.double()).abs().nan_to_num(torch.inf).max()

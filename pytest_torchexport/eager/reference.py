@@ -19,7 +19,6 @@ from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.inputs.pytrees import describe, is_plain, leaves_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import Tolerance, compare
-from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import (
     Outcome,
     Raised,
@@ -36,10 +35,6 @@ from pytest_torchexport.outcomes.subject import Subject, is_lazy
 from pytest_torchexport.results.failures import NotRepeatable, SpecError, TrainingMode
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Difference
-
-RETURNS_WITHOUT_GRADIENTS = (
-    "remedy: make the test's call under torch.no_grad(): without gradients eager returns"
-)
 
 
 class TerminationOracle(Protocol):
@@ -80,8 +75,6 @@ class Reference:
         # Buffers with persistent=False, also those that calls in a row register.
         self.caches = caches_of(self.pristine.module)
         self.returns_nan = False
-        # The mode in which an artifact runs: without gradients, unless eager cannot do that.
-        self.served = GradMode.NO_GRAD
         self._plan = plan
         self._note = note
         self._mode = plan.options.mode or plan.settings.mode
@@ -91,16 +84,9 @@ class Reference:
         self._fingerprint = fingerprint(self._root())
         self._there: tuple[Subject, State] | None = None
 
-    def _observe(
-        self,
-        function: Callable[..., Any],
-        call: Call,
-        seed: int,
-        grad_mode: GradMode | None = None,
-    ) -> Outcome:
+    def _observe(self, function: Callable[..., Any], call: Call, seed: int) -> Outcome:
         with self._running():
-            mode = grad_mode or self.pristine.grad_mode
-            return observe(function, call, seed=seed, grad_mode=mode)
+            return observe(function, call, seed=seed)
 
     def guard(self, oracle: TerminationOracle) -> None:
         """Ask the oracle before each call, once a call has reached a loop that may not end."""
@@ -110,20 +96,15 @@ class Reference:
         """Return True if a call has reached a loop that may not end."""
         return self._oracle is not None and self._oracle.loops()
 
-    def on_cpu(
-        self, call: Call, seed: int | None = None, grad_mode: GradMode | None = None
-    ) -> Outcome:
-        """Return eager's outcome on the call, from the pristine state.
-
-        ``grad_mode`` is another one than the subject's.
-        """
+    def on_cpu(self, call: Call, seed: int | None = None) -> Outcome:
+        """Return eager's outcome on the call, from the pristine state."""
         seed = self._plan.seed if seed is None else seed
         oracle = self._oracle
         if oracle is not None and oracle.loops() and not oracle.ends(call):
             return Raised("Endless", "a while loop of forward does not come to an end on this call")
         if self.fresh_each_call:
-            return self._observe(self.pristine.copy().function, call, seed, grad_mode)
-        outcome = self._observe(self._here.function, call, seed, grad_mode)
+            return self._observe(self.pristine.copy().function, call, seed=seed)
+        outcome = self._observe(self._here.function, call, seed=seed)
         self.stateful = self._state.restore() or self.stateful
         return outcome
 
@@ -212,15 +193,10 @@ class Reference:
         Raises SpecError if eager does not return something to compare, NotRepeatable, or
         TrainingMode.
         """
-        first = self._returned(self.on_cpu(example), example)
+        first = self._returned(self.on_cpu(example))
         self.returns_nan = has_nan(first.value)
         for name in first.changed:
             self._note(f"forward changes torch's {name}; it is put back after each call")
-        if self.pristine.grad_mode is GradMode.GRAD and isinstance(
-            self.on_cpu(example, grad_mode=self.served), Raised
-        ):
-            self.served = GradMode.GRAD
-            self._note("eager raises without gradients: the artifact runs with gradients too")
         self._heed(examine(self.pristine, example, self._plan.seed, names))
         other = self.on_cpu(example, self._plan.seed + 1)
         varied = compare(first, other, Tolerance()) if isinstance(other, Returned) else []
@@ -295,17 +271,12 @@ class Reference:
             return frozenset()
         return self.random & {item.path for item in compare(first, second, Tolerance())}
 
-    def _returned(self, outcome: Outcome, example: Call) -> Returned:
+    def _returned(self, outcome: Outcome) -> Returned:
         if isinstance(outcome, Raised):
             where = (
                 "" if self._plan.device == "cpu" else " on the CPU, where each call is made first"
             )
-            other = self.on_cpu(example, grad_mode=GradMode.NO_GRAD)
-            raise SpecError(
-                f"eager raises on the example{where}: {outcome}",
-                details=(RETURNS_WITHOUT_GRADIENTS,) if isinstance(other, Returned) else (),
-                where=outcome.where,
-            )
+            raise SpecError(f"eager raises on the example{where}: {outcome}", where=outcome.where)
         if not isinstance(outcome, Returned):
             raise SpecError("eager did not return on the example within the time limit")
         if not any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(outcome.value)):

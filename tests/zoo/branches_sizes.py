@@ -13,7 +13,6 @@ from zoo.row import (
     B_T,
     B_T_3,
     BRANCH,
-    GUARD,
     NARROWED,
     RAISES,
     REFUSED,
@@ -796,7 +795,6 @@ SIZE_BRANCHES = (
         line="for _ in range(steps)",
         values={"steps": [0, 1, 2, 3]},
         ci="export",
-        blame={"export": GUARD},
     ),
     row(
         "step limit",
@@ -807,7 +805,6 @@ SIZE_BRANCHES = (
         line="if k",
         values={"k": [3, 4, 5, 18]},
         ci="",
-        blame={"export": GUARD},
     ),
     row(
         "match kind",
@@ -818,7 +815,6 @@ SIZE_BRANCHES = (
         line="case",
         values={"kind": [0, 1, 2, 3]},
         ci="onnx",
-        blame={"export": GUARD},
     ),
     row(
         "reduction",
@@ -829,7 +825,6 @@ SIZE_BRANCHES = (
         line="reduction == ",
         values={"reduction": ["mean", "sum", "max"]},
         ci="",
-        blame={"export": GUARD},
     ),
     row("reduction, always the same", Reduction, call(N, "sum"), ci="export", round_trip=True),
     branch(

@@ -16,7 +16,6 @@ from zoo.row import (
     NARROWED,
     REFUSED,
     call,
-    frozen_size,
     normal,
     row,
     truth,
@@ -147,7 +146,6 @@ LAYERS = (
         shapes=B_2_H_W,
         dims={"height": (4, 8), "width": (4, 8)},
         ci="trace script export onnx onnx_legacy",
-        blame=frozen_size("int(x.shape[2]), int(x.shape[3])"),
     ),
     row(
         "adaptive pool",

@@ -40,7 +40,6 @@ CHILDREN = {
         "inputs.call",
         "inputs.pytrees",
         "outcomes.cuda",
-        "outcomes.grad_mode",
         "outcomes.limits",
         "outcomes.observe",
         "outcomes.torch_state",
