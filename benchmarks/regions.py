@@ -42,6 +42,7 @@ from region_rows import FAULTY, STEEP, FaultyRow, Inputs, Row
 from torch import Tensor, nn
 
 from pytest_torchexport import NotApplicable, Verdict, check_export, register_target
+from pytest_torchexport.outcomes.torch_state import doubles_by_default
 from pytest_torchexport.targets import export, onnx, trace
 from pytest_torchexport.targets.base import Artifact, Target
 
@@ -180,9 +181,9 @@ def _far(net: nn.Module, artifact: Callable[..., Tensor], call: Inputs) -> bool:
     eager, other = _run(net, call), _run(artifact, call)
     if not eager.is_floating_point():
         return False  # a tie of the healthy module may be decided by rounding
-    exact = _run(
-        copy.deepcopy(net).double(), tuple(x.double() if x.is_floating_point() else x for x in call)
-    )
+    wide = tuple(x.double() if x.is_floating_point() else x for x in call)
+    with doubles_by_default():
+        exact = _run(copy.deepcopy(net).double(), wide)
     own = (eager.double() - exact).abs().nan_to_num().max()
     least = torch.finfo(eager.dtype).eps * exact.abs().nan_to_num().max()
     off = (other.double() - eager.double()).abs().nan_to_num(torch.inf).max()

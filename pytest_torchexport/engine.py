@@ -23,8 +23,9 @@ from pytest_torchexport.checks import exporting, foreign, preparing
 from pytest_torchexport.config.flow import FLOW, Step
 from pytest_torchexport.config.options import NAMES, parse_check_options
 from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.config.settings import OF_A_RUN, TABLE, settings_from
+from pytest_torchexport.config.settings import OF_A_RUN, TABLE, Settings, settings_from
 from pytest_torchexport.config.validate import device_names, target_names
+from pytest_torchexport.diagnosis.diagnose import diagnose
 from pytest_torchexport.eager.fingerprint import Reached, changed, closed_over, fingerprint, reach
 from pytest_torchexport.eager.shared import put_back
 from pytest_torchexport.eager.state_ref import SHARED, Change
@@ -34,11 +35,19 @@ from pytest_torchexport.judge.log import Activity, ItemLog
 from pytest_torchexport.judge.vacuity import OutputActivity
 from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.compare import Tolerance
+from pytest_torchexport.outcomes.grad_mode import (
+    WITHOUT_AUTOCAST,
+    GradMode,
+    outside_autocast,
+    outside_inference_mode,
+    under_autocast,
+)
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.messages import printable, text_of
 from pytest_torchexport.outcomes.observe import untouched
 from pytest_torchexport.outcomes.subject import Subject, unwrapped, weight_of, without
 from pytest_torchexport.outcomes.torch_state import CapturedOutput, quiet
+from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
@@ -73,6 +82,8 @@ _BLAMED: dict[Activity, type[Failure]] = {Activity.PLUGIN: Failure, Activity.EAG
 LAUNCH_BLOCKING = "next step: with CUDA_LAUNCH_BLOCKING=1 the error names the line"
 # The settings of one check, besides the marker's arguments.
 SETTINGS = tuple(row.name for row in TABLE if row.name not in (*OF_A_RUN, *NAMES))
+
+DEFAULTS = Settings()
 
 Make = Callable[[Prepared], Case]
 
@@ -180,8 +191,14 @@ class _Item:
 
 @contextmanager
 def _started(thing: Any, plan: Plan, reached: Reached, *, foreign: bool = False) -> Iterator[_Item]:
-    """Set torch's state for an item; afterwards restore it, and all that the subject reaches."""
+    """Set torch's state for an item; afterwards restore it, and all that the subject reaches.
+
+    The subject is called and exported in the grad mode of the caller.
+    """
+    grad_mode, autocast = GradMode.current(), under_autocast()
     with (
+        outside_inference_mode(),
+        outside_autocast(),
         quiet(plan.device) as output,
         put_back(reached),
         untouched(closed_over(thing, reached)),
@@ -189,7 +206,7 @@ def _started(thing: Any, plan: Plan, reached: Reached, *, foreign: bool = False)
     ):
         tolerance = Tolerance(plan.options.rtol, plan.options.atol)
         item = _Item(
-            subject=Subject.of(thing),
+            subject=Subject.of(thing, grad_mode),
             plan=plan,
             foreign=foreign,
             log=ItemLog(outputs=OutputActivity(tolerance)),
@@ -197,6 +214,8 @@ def _started(thing: Any, plan: Plan, reached: Reached, *, foreign: bool = False)
             resources=resources,
             output=output,
         )
+        if autocast:
+            item.log.caution(WITHOUT_AUTOCAST)
         if item.subject.wrappers:
             item.log.note(without(item.subject.wrappers))
         yield item
@@ -274,7 +293,7 @@ def _run(step: Step, case: Case) -> Case:
 
 
 def _asked_for(step: Step, plan: Plan) -> bool:
-    if step.setting and not getattr(plan.settings, step.setting):
+    if step.setting and getattr(plan.settings, step.setting) == getattr(DEFAULTS, step.setting):
         return False
     asked = not step.checks or any(map(plan.checks, step.checks))
     return asked or (step.or_isolated and bool(plan.why_isolated))
@@ -326,6 +345,7 @@ def _out_of_memory(item: _Item, case: Case | None, reason: str) -> Verdict:
 
 def _failed(item: _Item, case: Case | None, failure: Failure) -> Verdict:
     printed = _printed(case)  # before the files are kept, which ends the process
+    diagnosis = diagnose(case, failure) if case is not None else NOTHING
     kept = _kept(item, case) if isinstance(failure, KEPT_AFTER) else ""
     shrunk = item.log.shrunk
     return _described(
@@ -335,16 +355,23 @@ def _failed(item: _Item, case: Case | None, failure: Failure) -> Verdict:
         failure=type(failure).__name__,
         reason=printable(str(failure)),
         details=tuple(map(printable, failure.details)),
-        where=failure.where or _baked_at(item, failure),
+        where=_where(failure, diagnosis) or _baked_at(item, failure),
         differences=failure.differences,
         output=failure.output or printed,
         recipe=shrunk.recipe.as_dict() if shrunk else None,
         call=shrunk.text if shrunk else "",
         shrunk=shrunk is not None and shrunk.searched,
-        sizes=shrunk.sizes if shrunk else (),
         kept=kept,
         imports=failure.imports,
+        diagnosis=diagnosis,
     )
+
+
+def _where(failure: Failure, diagnosis: Diagnosis) -> SourceLine | None:
+    """Return the user's line: of the cause, which may stand before the line that raises."""
+    lines = (diagnosis.where, failure.where)
+    one, other = lines[::-1] if isinstance(failure, BranchFrozen) else lines
+    return one or other
 
 
 def _baked_at(item: _Item, failure: Failure) -> SourceLine | None:

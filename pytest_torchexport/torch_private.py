@@ -290,6 +290,35 @@ def is_transforming() -> bool:
     return level is not None and level() is not None
 
 
+# By these code asks whether it is being exported, or in which mode it runs.
+_QUERIES = (
+    "torch.jit.is_tracing",
+    "torch.jit.is_scripting",
+    "torch._C._get_tracing_state",
+    "torch.compiler.is_compiling",
+    "torch.compiler.is_exporting",
+    "torch.onnx.is_in_onnx_export",
+    "torch.is_grad_enabled",
+)
+
+
+def export_queries() -> Mapping[str, tuple[Any, str]]:
+    """Return the functions by which code asks whether it is exported, or in which grad mode it is.
+
+    By name: the module that has the function, and its name there. Those that torch lacks are left
+    out.
+    """
+    found = {}
+    for name in _QUERIES:
+        _, *parts, attribute = name.split(".")
+        owner: Any = torch
+        for part in parts:
+            owner = getattr(owner, part, None)
+        if hasattr(owner, attribute):
+            found[name] = (owner, attribute)
+    return found
+
+
 def default_device() -> torch.device | None:
     """Return the device that the user set as torch's default, None for the CPU.
 
@@ -341,6 +370,12 @@ def unflatten(leaves: Sequence[Any], structure: Any) -> Any:
     import torch.utils._pytree as torch_pytree
 
     return torch_pytree.tree_unflatten(list(leaves), structure)
+
+
+def parts_of_structure(structure: Any) -> list[Any]:
+    """Return the structures of a container's items."""
+    parts = getattr(structure, "children", None)  # a method in newer versions of torch
+    return list(structure.children_specs if parts is None else parts())
 
 
 def text_of_structure(structure: Any) -> str | None:

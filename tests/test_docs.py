@@ -18,6 +18,7 @@ from pytest_torchexport.config import names
 from pytest_torchexport.config.flow import FLOW
 from pytest_torchexport.config.options import NAMES
 from pytest_torchexport.engine import SETTINGS
+from pytest_torchexport.results.diagnosis import Diagnosis
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.verdict import Difference, Verdict
 
@@ -125,7 +126,8 @@ def test_the_page_on_items_lists_the_steps_of_flow_in_their_order():
 
 
 @pytest.mark.parametrize(
-    ("title", "cls"), [("## A verdict", Verdict), ("## A difference", Difference)]
+    ("title", "cls"),
+    [("## A verdict", Verdict), ("## A difference", Difference), ("## A diagnosis", Diagnosis)],
 )
 def test_the_json_page_names_every_field(title, cls):
     section = read(DOCS / "reference/json-report.md").partition(title)[2].partition("\n## ")[0]

@@ -22,7 +22,7 @@ from pytest_torchexport.config import flow
 from pytest_torchexport.config.names import BUILT_IN, ENTRY_POINT_GROUP
 from pytest_torchexport.config.options import NAMES
 from pytest_torchexport.config.settings import TABLE
-from pytest_torchexport.results import verdict
+from pytest_torchexport.results import size_pattern, verdict
 from pytest_torchexport.results.reports import FORMATS
 from pytest_torchexport.results.source_line import SourceLine
 
@@ -30,7 +30,8 @@ SNAPSHOT = Path(__file__).with_name("public_api.json")
 DATA = (
     verdict.Verdict,
     verdict.Difference,
-    verdict.Sizes,
+    size_pattern.Sizes,
+    size_pattern.SizePattern,
     verdict.Recorded,
     verdict.Assumption,
     verdict.SeededBug,

@@ -15,6 +15,7 @@ import zoo
 from slow import EVERYTHING
 from torch import Tensor, nn
 from untouched import changed, facts_of
+from zoo.blaming import judged
 from zoo.in_ci import round_trips
 
 import pytest_torchexport
@@ -64,7 +65,8 @@ def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
     subject = row.build()
     before = facts_of(subject, (args, kwargs))
     options = {"max_examples": MAX_EXAMPLES, "checks": _checks(row, target), **row.options}
-    verdict = pytest_torchexport.check_export(subject, args, kwargs, target=target, **options)
+    with row.under():
+        verdict = pytest_torchexport.check_export(subject, args, kwargs, target=target, **options)
     print(_text_of(verdict))
     assert changed(before, facts_of(subject, (args, kwargs))) == []
     expected = row.truth()[target]
@@ -75,6 +77,12 @@ def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
         assert verdict.status == ("passed" if expected is None else "failed"), _text_of(verdict)
     if verdict.failure == "BranchFrozen":
         assert row.line in str(verdict.where), _text_of(verdict)
+    blame = row.blamed(target) if target in row.blames() else None
+    if blame is not None:
+        legal = {"right"} if blame.known else {"right", "unknown"}
+        assert set(judged(verdict, blame).values()) <= legal, (
+            f"{judged(verdict, blame)}\n{_text_of(verdict)}"
+        )
     if verdict.status == "passed":
         warning = "; ".join(verdict.ineffective)
         weak = row.weak if isinstance(row.weak, str) else row.weak.get(target, "")
@@ -101,7 +109,9 @@ def _isolated_cases() -> list[Any]:
 def test_an_isolated_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
     args, kwargs = row.example()
     options = {"max_examples": ISOLATED_EXAMPLES, "isolate": True, **row.options}
-    verdict = pytest_torchexport.check_export(row.build(), args, kwargs, target=target, **options)
+    subject = row.build()
+    with row.under():
+        verdict = pytest_torchexport.check_export(subject, args, kwargs, target=target, **options)
     expected = row.truth()[target]
     if expected == zoo.SKIPPED:
         assert verdict.status == "skipped", _text_of(verdict)

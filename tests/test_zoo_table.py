@@ -110,3 +110,13 @@ def test_a_failure_that_is_checked_once_of_many_is_a_gap() -> None:
         for name, rows in zoo.MECHANISMS.items()
     }
     assert [line for line in gaps(changed) if line.startswith("LoadFailed on script: 1 of")]
+
+
+def test_every_failure_that_reports_explain_says_what_they_have_to_name() -> None:
+    silent = [
+        f"{row.name} on {target}"
+        for row in zoo.ZOO
+        for target in row.blames()
+        if row.blamed(target) is None
+    ]
+    assert silent == []

@@ -32,6 +32,8 @@ WRONG_INI = [
     ("memory_limit", "0", ["torchexport_memory_limit", "whole number of at least 1"]),
     ("memory_limit", "2GB", ["torchexport_memory_limit", "a whole number of megabytes, or auto"]),
     ("serve_on", "gpu", ["torchexport_serve_on", "'gpu' is not a device", "cpu, cuda, cuda:N"]),
+    ("threads", "0", ["torchexport_threads", "whole number of at least 1"]),
+    ("threads", "all", ["torchexport_threads", "whole number of at least 1"]),
     ("mode", "evall", ["torchexport_mode", "legal: eval, train, as-is", "mean 'eval'?"]),
     ("runtime_imports", "my-ops", ["torchexport_runtime_imports", "'my-ops' is not the name"]),
 ]

@@ -16,6 +16,7 @@ from functools import cached_property
 
 import torch
 
+from pytest_torchexport import targets
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.search import Budget, Explored, Found, Goal, Search
 from pytest_torchexport.inputs.recipes import (
@@ -28,7 +29,7 @@ from pytest_torchexport.inputs.recipes import (
 )
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge import branch_table
-from pytest_torchexport.judge.branch_results import BranchResults
+from pytest_torchexport.judge.branch_results import BranchResults, NotExplored
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.explain import explained
 from pytest_torchexport.judge.log import Activity
@@ -77,13 +78,44 @@ def explore(case: Case) -> Case | None:
             "looked for (torchexport_explore_calls gives calls and time)"
         )
     plan.corpus.store(case.key, _kept(explored), shared=True)
+    artifact = case.artifact.facts.branches()
     found = BranchResults(
         spec=case.spec,
         observed=observed,
         explored=explored,
-        artifact=case.artifact.facts.branches(),
+        artifact=artifact,
     )
     return dataclasses.replace(case, branches=found)
+
+
+def explore_artifact(case: Case) -> Case | None:
+    """Find calls that take the branches of the artifact which no call of eager gets to.
+
+    Eager gets there if it is told that it is exported. Not if the artifact has killed a process:
+    eager would then run here what killed it there.
+    """
+    branches = case.branches
+    if isinstance(branches, NotExplored) or case.runner.isolated or not case.questions:
+        return None
+    explored = branches.explored
+    met = {key[0] for key in explored.seen}
+    alone = {
+        own_id
+        for own_id, condition in explored.conditions.items()
+        if own_id not in met and branch_table.has_branch(branches.artifact, condition)
+    }
+    if not alone:
+        return None
+    observed = Observed(
+        case.reference,
+        case.plan.seed,
+        case.plan.settings.follow,
+        answers=targets.get(case.plan.target).traits.answers,
+    )
+    with case.log.timed("explore"), case.log.during(Activity.EAGER):
+        corpus = _search(case, observed).corpus
+    more = (found.recipe for found in corpus if any(key[0] in alone for key, _ in found.taken))
+    return dataclasses.replace(case, branches=dataclasses.replace(branches, more=tuple(more)))
 
 
 def _note_what_is_not_followed(case: Case, observed: Observed) -> None:

@@ -23,7 +23,6 @@ from pytest_torchexport.inputs.recipes import (
     plain_recipe,
 )
 from pytest_torchexport.judge.case import Case
-from pytest_torchexport.judge.explain import sweep
 from pytest_torchexport.judge.log import Shrunk
 from pytest_torchexport.results.failures import DimsNarrowed, Failure
 from pytest_torchexport.targets.formats.sizes import Suspicion
@@ -123,7 +122,7 @@ def _audit_inputs(case: Case) -> None:
             recipe = tried[-1]
             call = build(case.spec, recipe)
             text = describe_recipe(case.spec, recipe, call) if call is not None else ""
-            case.log.shrunk = Shrunk(recipe, text, sweep(case.judge, recipe), searched=False)
+            case.log.shrunk = Shrunk(recipe, text, searched=False)
             raise
 
 

@@ -64,7 +64,7 @@ def _raise_if_fatal(prepared: Prepared, example: Call) -> None:
     if not fatal or observed is None or not observed.example_catches:
         return
     # On the CPU: CUDA cannot be used in a fork of a process that has initialized it.
-    if not survived(lambda: prepared.exported(example, "cpu"), TRYING_SECONDS):
+    if not survived(lambda: prepared.exported(example, device="cpu"), TRYING_SECONDS):
         raise ExportRefused(fatal)
 
 

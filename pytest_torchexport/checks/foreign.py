@@ -16,6 +16,7 @@ from pytest_torchexport.judge import loading
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.load_failures import raise_if_unsound, raise_not_loaded
 from pytest_torchexport.judge.runners import InSandbox, Runner
+from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import NotTransferable, Raised, Returned, TimedOut
 from pytest_torchexport.results.failures import ArtifactHung, LoadFailed, SpecError
 from pytest_torchexport.sandbox.session import SandboxSession, Source
@@ -80,6 +81,7 @@ def adopt(thing: Any, prepared: Prepared, example: Returned) -> Adopted | NotApp
         trusted=False,
         thorough=True,
         fresh=prepared.reference.fresh_each_call,
+        gradients=prepared.reference.served is GradMode.GRAD,
     )
     _copy(file, source, plan)
     session = prepared.resources.enter_context(loading.opened(source, plan))
@@ -93,7 +95,7 @@ def adopt(thing: Any, prepared: Prepared, example: Returned) -> Adopted | NotApp
     )
     runner = InSandbox(
         artifact=checked,
-        open=lambda: loading.opened(source, plan),
+        open=lambda *, threads: loading.opened(dataclasses.replace(source, threads=threads), plan),
         left=prepared.call_limit,
         session=session,
     )

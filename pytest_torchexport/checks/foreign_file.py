@@ -108,6 +108,10 @@ class ForeignFacts(ProgramFacts):
 
     file: ForeignFile
 
+    def inputs(self) -> tuple[str, ...]:
+        """Return the names of an ONNX file's inputs."""
+        return tuple(self.file.found.get("names", ()))
+
     def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
         """Return what the file's own sizes make doubtful."""
         found = self.file.found

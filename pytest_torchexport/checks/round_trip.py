@@ -31,6 +31,7 @@ from pytest_torchexport.judge.runners import InSandbox, LoadedArtifact, is_scrip
 from pytest_torchexport.judge.saved_artifact import SavedArtifact
 from pytest_torchexport.judge.state_differences import carried_differences
 from pytest_torchexport.outcomes import machine
+from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import interrupted_after
 from pytest_torchexport.outcomes.observe import (
     Crashed,
@@ -133,6 +134,7 @@ def _artifact_at(case: Case, path: Path) -> SavedArtifact:
         blocked=case.blocked,
         thorough=case.reference.stateful,
         fresh=case.reference.fresh_each_call and is_scripted(case.artifact.module),
+        gradients=case.reference.served is GradMode.GRAD,
     )
 
 

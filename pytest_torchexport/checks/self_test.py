@@ -186,7 +186,12 @@ def _quickly(subject: Subject, case: Case) -> Outcome | None:
     """Run eager with other weights; None if it does not return (an iteration may not converge)."""
     try:
         with interrupted_after(_seconds(case)):
-            return observe(subject.function, case.spec.example, seed=case.plan.seed)
+            return observe(
+                subject.function,
+                case.spec.example,
+                seed=case.plan.seed,
+                grad_mode=subject.grad_mode,
+            )
     except TimeLimitExceeded:
         return None
 

@@ -85,7 +85,7 @@ def check_rows(case: Case) -> None:
     with case.log.timed("state"):
         with case.log.during(Activity.EAGER):
             row = case.branches.row(LENGTH, LONGEST)
-        for calls in _rows(case, max(LENGTH, _last_news(row))):
+        for calls in rows(case, max(LENGTH, _last_news(row))):
             _check_row(case, calls)
     case.log.ineffective += case.branches.unsettled(row)
 
@@ -101,7 +101,8 @@ def _last_news(row: Sequence[Path]) -> int:
     return last
 
 
-def _rows(case: Case, length: int) -> list[list[Call]]:
+def rows(case: Case, length: int) -> list[list[Call]]:
+    """Return the rows of calls: the example again and again, and then with other calls."""
     example = case.spec.example
     others = [
         found.call

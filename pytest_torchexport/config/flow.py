@@ -17,9 +17,9 @@ class Step:
 
     ``run`` is ``module:function`` below ``checks``. ``checks``: the step runs if one of these is
     asked for; empty: it always runs. ``or_isolated``: it also runs if the item is to be isolated.
-    ``setting``: it runs only if this setting is on. ``own_time``: the step keeps limits of its own,
-    because it waits for other processes or because the item's verdict is already known; other steps
-    share the item's time limit.
+    ``setting``: it runs only if this setting is not its default. ``own_time``: the step keeps
+    limits of its own, because it waits for other processes or because the item's verdict is already
+    known; other steps share the item's time limit.
     """
 
     name: str
@@ -64,6 +64,12 @@ FLOW = (
     Step(name="devices", run="serving:serve", checks=("round_trip",)),
     Step(name="state at the start", run="state:check_start", checks=("state",)),
     Step(name="sizes of the program", run="dims:audit", checks=("dims",)),
+    # After the clean process has run the artifact: eager runs code that only an artifact runs.
+    Step(
+        name="branches of the artifact alone",
+        run="control_flow:explore_artifact",
+        checks=("control_flow",),
+    ),
     Step(name="calls", run="parity:run", checks=CALLS),
     Step(name="frozen branches", run="control_flow:attribute", checks=("control_flow",)),
     Step(name="smallest failing call", run="parity:explain", checks=CALLS),
@@ -76,6 +82,13 @@ FLOW = (
         name="result of the round trip",
         run="round_trip:raise_held",
         checks=("round_trip",),
+        own_time=True,
+    ),
+    Step(
+        name="production settings",
+        run="production:repeat",
+        checks=("round_trip",),
+        setting="threads",
         own_time=True,
     ),
     Step(name="what cannot be judged", run="effect:require"),

@@ -60,6 +60,8 @@ class Options:
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Options) if field.name != "targets")
+# Words in ``values``; ``inputs/regions.py`` has their numbers.
+REGIONS = ("nan", "inf", "zero", "denormal", "limits", "edges")
 
 
 def parse_options(targets: tuple[Any, ...], arguments: Mapping[str, Any]) -> Options:
@@ -155,21 +157,28 @@ def _values(value: Any) -> Mapping[str, Any]:
 
 
 def _one_value(value: Any) -> Any:
+    """Return a list, a strategy, or a tuple: of low and high, of words, or of both."""
     if _is_strategy(value):
         return value
     if isinstance(value, list):
         if not value:
             raise ValueError("the list to choose from is empty")
         return list(value)
-    numbers = isinstance(value, tuple) and len(value) == 2
-    if not numbers or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in value):
+    given = (value,) if isinstance(value, str) else value
+    parts = given if isinstance(given, tuple) else ()
+    words = tuple(item for item in parts if isinstance(item, str))
+    ends = parts[: len(parts) - len(words)]
+    unknown = [word for word in words if word not in REGIONS]
+    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in ends)
+    if unknown or not numbers or len(ends) not in ((0, 2) if words else (2,)):
         raise ValueError(
-            f"{value!r} is not (low, high), a list to choose from, or a Hypothesis strategy"
+            f"{value!r} is not (low, high), a list to choose from, a Hypothesis strategy, or words "
+            f"for special values, alone or after low and high: {', '.join(REGIONS)}."
+            + "".join(nearest(word.lower(), REGIONS) for word in unknown[:1])
         )
-    low, high = value
-    if not low <= high:
-        raise ValueError(f"low {low} is not at most high {high}")
-    return (low, high)
+    if ends and not ends[0] <= ends[1]:
+        raise ValueError(f"low {ends[0]} is not at most high {ends[1]}")
+    return parts
 
 
 def _is_strategy(value: Any) -> bool:

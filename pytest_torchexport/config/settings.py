@@ -209,6 +209,17 @@ class Settings:
         flag=True,
         metavar="NAMES",
     )
+    threads: int = _row(
+        1,
+        check=positive_int,
+        legal="a whole number of at least 1",
+        help="Threads that serve your artifacts. If more than 1, calls of an item that passes are "
+        "repeated in a clean process with so many, on CUDA with the runtime's own precision "
+        "(TF32): a result that changes from repeat to repeat is a warning. All other calls are "
+        "made with one thread.",
+        flag=True,
+        metavar="N",
+    )
     serve_on: tuple[str, ...] = _row(
         (),
         check=served_on,

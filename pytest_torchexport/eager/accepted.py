@@ -143,7 +143,7 @@ def _embedded(spec: InputSpec, subject: Subject) -> dict[str, int]:
     for part in subject.module.modules():
         if isinstance(part, torch.nn.Embedding):
             part.register_forward_pre_hook(look)
-    observe(subject.function, spec.example, seed=0)
+    observe(subject.function, spec.example, seed=0, grad_mode=subject.grad_mode)
     return found
 
 

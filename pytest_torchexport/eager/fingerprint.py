@@ -116,6 +116,13 @@ def reach(thing: Any, *, values: bool = False, writes: bool = True) -> Reached:
     return walk.found
 
 
+def held_tokens(value: Any) -> Mapping[StateRef, Any]:
+    """Return a token for each place in a value that an attribute holds, as ``fingerprint`` does."""
+    walk = _Walk(values=True, writes=True)
+    walk.value(value, StateRef("attribute"), 0)
+    return walk.found.tokens
+
+
 def closed_over(thing: Any, reached: Reached) -> list[torch.nn.Module]:
     """Return the modules that a function or a module reaches in closures, defaults and globals.
 

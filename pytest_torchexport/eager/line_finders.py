@@ -1,7 +1,7 @@
 """Find the line of the user's code that stores an attribute, draws at random, or reads a clock.
 
-Separate because no operator of torch shows these: the first is read from bytecode, the others take
-a run of their own under ``sys.settrace`` or ``sys.setprofile``.
+Separate because no operator of torch shows these: they are read from bytecode, or take a run of
+their own under ``sys.settrace`` or ``sys.setprofile``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+import torch
+
 from pytest_torchexport.eager import set_order
-from pytest_torchexport.eager.fingerprint import Reached
+from pytest_torchexport.eager.fingerprint import Reached, held_tokens
 from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.eager.watch import streams
 from pytest_torchexport.inputs.call import Call
@@ -86,24 +88,76 @@ def _store_lines(code: types.CodeType, name: str) -> tuple[int, ...]:
     return tuple(stores or loads)
 
 
-# -- random streams outside torch ------------------------------------------------------------------
+# -- lines at which something moves ----------------------------------------------------------------
+
+# Returns what is watched, by name, as it is now.
+Look = Callable[[], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Draw:
-    """A line that drew from a random stream outside torch, and the path of the module it is in."""
+class Moved:
+    """A line at which something moved, and the path of the module it is in."""
 
-    stream: str
+    what: str
     module: str
     line: SourceLine
 
 
-def draws_from(subject: Subject, example: Call, seed: int, watched: Sequence[str]) -> list[Draw]:
-    """Run a copy of the subject, and return the user's lines that drew from these streams."""
+def draws_from(subject: Subject, example: Call, seed: int, watched: Sequence[str]) -> list[Moved]:
+    """Run a copy of the subject, and return the user's lines that drew from these streams.
+
+    They are random streams outside torch.
+    """
+
+    def look() -> Mapping[str, Any]:
+        return {name: state for name, state in streams().items() if name in watched}
+
+    return _moved(subject, example, seed, lambda _: look)
+
+
+def changed_at(subject: Subject, example: Call, seed: int, ref: StateRef) -> SourceLine | None:
+    """Run a copy, and return the first line of the user's that changes an attribute of a module.
+
+    Or what the attribute holds. None if no line is known to do so.
+    """
+
+    def looking_at(copy: Subject) -> Look:
+        owner, name = _holder(copy, ref)
+        return lambda: {name: held_tokens(getattr(owner, name, None))}
+
+    if subject.module is None or ref.kind not in ("attribute", "buffer"):
+        return None
+    found = _moved(subject, example, seed, looking_at)
+    return found[0].line if found else None
+
+
+def seeded_at(subject: Subject, example: Call, seed: int) -> SourceLine | None:
+    """Run a copy under a seed, and return the first line of the user's that sets another one."""
+    found = _moved(subject, example, seed, lambda _: lambda: {"seed": torch.initial_seed()})
+    return found[0].line if found else None
+
+
+def _holder(subject: Subject, ref: StateRef) -> tuple[Any, str]:
+    """Return the module that has the attribute in which a place lies, and its name."""
+    parts = dict(subject.module.named_modules()) if subject.module is not None else {}
+    names = ref.path.partition("[")[0].split(".")
+    owner = next(
+        ".".join(names[:count])
+        for count in range(len(names) - 1, -1, -1)
+        if ".".join(names[:count]) in parts
+    )
+    depth = len(owner.split(".")) if owner else 0
+    return parts[owner], names[depth]
+
+
+def _moved(
+    subject: Subject, example: Call, seed: int, looking_at: Callable[[Subject], Look]
+) -> list[Moved]:
+    """Run a copy, and return the user's lines at which what is looked at changed."""
     copy = subject.copy()
     module = copy.module
     parts = {id(part): path for path, part in module.named_modules()} if module is not None else {}
-    tracer = _StreamTracer(watched, parts)
+    tracer = _LineTracer(looking_at(copy), parts)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         tracer.begin()
@@ -115,16 +169,16 @@ def draws_from(subject: Subject, example: Call, seed: int, watched: Sequence[str
             sys.settrace(before)
             tracer.check()
 
-    observe(run, example, seed=seed)
+    observe(run, example, seed=seed, grad_mode=subject.grad_mode)
     return list(tracer.found)
 
 
-class _StreamTracer:
-    """A trace function that checks at each of the user's lines if the line before it drew."""
+class _LineTracer:
+    """A trace function that checks at each of the user's lines what the line before it moved."""
 
-    def __init__(self, watched: Sequence[str], parts: Mapping[int, str]) -> None:
-        self.found: dict[Draw, None] = {}
-        self._watched = watched
+    def __init__(self, look: Look, parts: Mapping[int, str]) -> None:
+        self.found: dict[Moved, None] = {}
+        self._look = look
         self._parts = parts
         self._last: Mapping[str, Any] = {}
         self._place: tuple[str, int, str] | None = None
@@ -143,16 +197,16 @@ class _StreamTracer:
         return self
 
     def begin(self) -> None:
-        """Remember the streams as they are."""
-        self._last = streams()
+        """Remember everything as it is."""
+        self._last = self._look()
 
     def check(self) -> None:
-        """Note the last line for each stream that has moved since the last check."""
-        now = streams()
-        for name in self._watched:
-            if now.get(name) != self._last.get(name) and self._place is not None:
+        """Note the last line for each thing that has moved since the last check."""
+        now = self._look()
+        for name, state in now.items():
+            if state != self._last.get(name) and self._place is not None:
                 filename, number, module = self._place
-                self.found[Draw(name, module, source_line(filename, number))] = None
+                self.found[Moved(name, module, source_line(filename, number))] = None
         self._last = now
 
 
@@ -183,7 +237,7 @@ def clock_call(subject: Subject, example: Call, seed: int) -> tuple[str, SourceL
         with _profiled(handle):
             return copy.function(*args, **kwargs)
 
-    observe(run, example, seed=seed)
+    observe(run, example, seed=seed, grad_mode=subject.grad_mode)
     return found[0] if found else None
 
 

@@ -151,7 +151,7 @@ class _Runs:
     names: Sequence[str] | None
 
     def run(self, subject: Subject) -> Outcome:
-        return observe(subject.function, self.example, seed=self.seed)
+        return observe(subject.function, self.example, seed=self.seed, grad_mode=subject.grad_mode)
 
     def watch(
         self,
@@ -272,9 +272,9 @@ class _Examination:
         if not self.watched.streams:
             return []
         draws = draws_from(runs.subject, runs.example, runs.seed, self.watched.streams)
-        known = {draw.stream for draw in draws}
+        known = {draw.what for draw in draws}
         return [
-            *(f"{draw.stream}{_in(draw.module)}, {draw.line}" for draw in draws),
+            *(f"{draw.what}{_in(draw.module)}, {draw.line}" for draw in draws),
             *(stream for stream in self.watched.streams if stream not in known),
         ]
 

@@ -19,6 +19,7 @@ from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.inputs.pytrees import describe, is_plain, leaves_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import Tolerance, compare
+from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import (
     Outcome,
     Raised,
@@ -35,6 +36,10 @@ from pytest_torchexport.outcomes.subject import Subject, is_lazy
 from pytest_torchexport.results.failures import NotRepeatable, SpecError, TrainingMode
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Difference
+
+RETURNS_WITHOUT_GRADIENTS = (
+    "remedy: make the test's call under torch.no_grad(): without gradients eager returns"
+)
 
 
 class TerminationOracle(Protocol):
@@ -75,6 +80,8 @@ class Reference:
         # Buffers with persistent=False, also those that calls in a row register.
         self.caches = caches_of(self.pristine.module)
         self.returns_nan = False
+        # The mode in which an artifact runs: without gradients, unless eager cannot do that.
+        self.served = GradMode.NO_GRAD
         self._plan = plan
         self._note = note
         self._mode = plan.options.mode or plan.settings.mode
@@ -84,9 +91,16 @@ class Reference:
         self._fingerprint = fingerprint(self._root())
         self._there: tuple[Subject, State] | None = None
 
-    def _observe(self, function: Callable[..., Any], call: Call, seed: int) -> Outcome:
+    def _observe(
+        self,
+        function: Callable[..., Any],
+        call: Call,
+        seed: int,
+        grad_mode: GradMode | None = None,
+    ) -> Outcome:
         with self._running():
-            return observe(function, call, seed=seed)
+            mode = grad_mode or self.pristine.grad_mode
+            return observe(function, call, seed=seed, grad_mode=mode)
 
     def guard(self, oracle: TerminationOracle) -> None:
         """Ask the oracle before each call, once a call has reached a loop that may not end."""
@@ -96,15 +110,20 @@ class Reference:
         """Return True if a call has reached a loop that may not end."""
         return self._oracle is not None and self._oracle.loops()
 
-    def on_cpu(self, call: Call, seed: int | None = None) -> Outcome:
-        """Return eager's outcome on the call, from the pristine state."""
+    def on_cpu(
+        self, call: Call, seed: int | None = None, grad_mode: GradMode | None = None
+    ) -> Outcome:
+        """Return eager's outcome on the call, from the pristine state.
+
+        ``grad_mode`` is another one than the subject's.
+        """
         seed = self._plan.seed if seed is None else seed
         oracle = self._oracle
         if oracle is not None and oracle.loops() and not oracle.ends(call):
             return Raised("Endless", "a while loop of forward does not come to an end on this call")
         if self.fresh_each_call:
-            return self._observe(self.pristine.copy().function, call, seed=seed)
-        outcome = self._observe(self._here.function, call, seed=seed)
+            return self._observe(self.pristine.copy().function, call, seed, grad_mode)
+        outcome = self._observe(self._here.function, call, seed, grad_mode)
         self.stateful = self._state.restore() or self.stateful
         return outcome
 
@@ -193,10 +212,15 @@ class Reference:
         Raises SpecError if eager does not return something to compare, NotRepeatable, or
         TrainingMode.
         """
-        first = self._returned(self.on_cpu(example))
+        first = self._returned(self.on_cpu(example), example)
         self.returns_nan = has_nan(first.value)
         for name in first.changed:
             self._note(f"forward changes torch's {name}; it is put back after each call")
+        if self.pristine.grad_mode is GradMode.GRAD and isinstance(
+            self.on_cpu(example, grad_mode=self.served), Raised
+        ):
+            self.served = GradMode.GRAD
+            self._note("eager raises without gradients: the artifact runs with gradients too")
         self._heed(examine(self.pristine, example, self._plan.seed, names))
         other = self.on_cpu(example, self._plan.seed + 1)
         varied = compare(first, other, Tolerance()) if isinstance(other, Returned) else []
@@ -271,12 +295,17 @@ class Reference:
             return frozenset()
         return self.random & {item.path for item in compare(first, second, Tolerance())}
 
-    def _returned(self, outcome: Outcome) -> Returned:
+    def _returned(self, outcome: Outcome, example: Call) -> Returned:
         if isinstance(outcome, Raised):
             where = (
                 "" if self._plan.device == "cpu" else " on the CPU, where each call is made first"
             )
-            raise SpecError(f"eager raises on the example{where}: {outcome}", where=outcome.where)
+            other = self.on_cpu(example, grad_mode=GradMode.NO_GRAD)
+            raise SpecError(
+                f"eager raises on the example{where}: {outcome}",
+                details=(RETURNS_WITHOUT_GRADIENTS,) if isinstance(other, Returned) else (),
+                where=outcome.where,
+            )
         if not isinstance(outcome, Returned):
             raise SpecError("eager did not return on the example within the time limit")
         if not any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(outcome.value)):

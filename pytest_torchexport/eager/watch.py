@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from types import CodeType, FrameType
+from types import CodeType
 from typing import Any, Literal
 
 import torch
@@ -27,11 +27,11 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.observe import Outcome, observe
 from pytest_torchexport.outcomes.operators import dispatched
 from pytest_torchexport.outcomes.subject import Subject
-from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
+from pytest_torchexport.outcomes.users_lines import UsersLines
+from pytest_torchexport.results.source_line import SourceLine
 
 # A forward that loops a million times is known after its first rounds.
 MAX_OPS = 50_000
-MAX_FRAMES = 200
 
 _UNINITIALIZED = frozenset(
     {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
@@ -124,7 +124,7 @@ def watch(
         try:
             with ExitStack() as stack:
                 if record != "nothing":
-                    stack.enter_context(_submodules(log.enter, log.leave))
+                    stack.enter_context(submodules(log.enter, log.leave))
                     stack.enter_context(dispatched(log.op))
                 value = subject.function(*args, **kwargs)
         finally:
@@ -133,7 +133,7 @@ def watch(
         return value
 
     log.boundary = run.__code__
-    outcome = observe(run, call, seed=seed)
+    outcome = observe(run, call, seed=seed, grad_mode=subject.grad_mode)
     return Watched(
         outcome,
         tuple(log.ops),
@@ -204,8 +204,7 @@ class _Log:
         self._known.pop(0, None)
         self._stack: list[str] = []
         self._streams: dict[str, Any] = {}
-        self._lines: dict[tuple[str, int], SourceLine] = {}
-        self._files: dict[str, bool] = {}
+        self._lines = UsersLines()
 
     def begin(self, call: Call, names: Sequence[str] | None) -> None:
         leaves = call.flatten("input")[0]
@@ -248,7 +247,7 @@ class _Log:
         before = torch.default_generator.get_state() if facts.seeded else None
         grown = args[0].numel() if facts.base == "resize_" else 0
         out = function(*args, **kwargs)
-        line, via = self._where(sys._getframe(2))
+        line, via = self._lines.innermost(sys._getframe(2), self.boundary)
         bare = facts.uninitialized and _numel(out) > grown
         if bare and self._fill is not None:
             _fill(out, grown, self._fill if self._fill.line in (None, line) else _ZEROS)
@@ -282,26 +281,6 @@ class _Log:
                 if isinstance(item, torch.Tensor)
             ]
         return tuple(dict.fromkeys(ref for ref in found if ref is not None))
-
-    def _where(self, frame: FrameType | None) -> tuple[SourceLine | None, str]:
-        """Return the user's innermost line, and the library's function that it called."""
-        via = ""
-        for step in range(MAX_FRAMES):
-            if frame is None or frame.f_code is self.boundary:
-                break
-            filename = frame.f_code.co_filename
-            users = self._files.get(filename)
-            if users is None:
-                users = self._files[filename] = is_users(filename)
-            if users:
-                key = (filename, frame.f_lineno)
-                if key not in self._lines:
-                    self._lines[key] = source_line(*key)
-                return self._lines[key], via
-            if step == 0:
-                via = frame.f_code.co_name
-            frame = frame.f_back
-        return None, via
 
 
 _ZEROS = Fill(0.0, 0)
@@ -373,7 +352,7 @@ def _fill(out: torch.Tensor, start: int, fill: Fill) -> None:
 
 
 @contextmanager
-def _submodules(
+def submodules(
     enter: Callable[[torch.nn.Module], None], leave: Callable[[], None]
 ) -> Iterator[None]:
     """Call ``enter`` when a module's call begins, and ``leave`` when it ends.

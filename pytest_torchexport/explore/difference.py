@@ -40,6 +40,8 @@ STEPS = 4
 # How far beyond a threshold a call is moved, in parts of the operand's scale: just beyond it the
 # difference may be within the tolerance, and far beyond it the two sides may agree again.
 BEYOND = (0.05, 5e-4)
+# A call this many times further beyond a threshold than it should be does not show it.
+AFAR = 10.0
 # Calls that the thresholds which both sides have are worth, and those that only one has.
 COMMON, DIFFERENT = 30, 200
 # Numbers written into the input for one threshold.
@@ -145,10 +147,12 @@ class DifferenceSearch:
             for recipe in self._seeds:
                 self._try(side, recipe)
         self._found = list(self._seeds)
+        # Before the calls far from these that the pursuit of others makes.
+        common = self._eager.open()
         for side in sides:
             nearest = sorted(side.own, key=lambda key: side.nearest[key][0].relative)
             self._pursue(side, nearest, DIFFERENT, exactly=True)
-        self._pursue(self._eager, self._eager.open(), COMMON)
+        self._pursue(self._eager, common, COMMON)
         return self._found
 
     def _foreign(self) -> tuple[float, ...]:
@@ -175,10 +179,12 @@ class DifferenceSearch:
         """Move the nearest call beyond a threshold; ``exactly``: about as far as it should be."""
         for beyond in self._distances(side, key):
             tried: list[Recipe] = []
-            for _ in range(STEPS):
+            while True:
                 near, base = side.nearest[key]
-                there = not exactly or 0.5 * beyond <= -near.missing <= 1.5 * beyond
-                if base in tried or (near.met and there):
+                if near.met and _is_there(-near.missing, beyond, exactly):
+                    self._keep(base)
+                    break
+                if base in tried or len(tried) == STEPS:
                     break
                 tried.append(base)
                 for recipe in self._moved(side, key, beyond):
@@ -215,7 +221,9 @@ class DifferenceSearch:
             return (0.0,)
         other = self._artifact if side is self._eager else self._eager
         there = other.nearest.get(key) if other is not None else None
-        others = [there[0].bound] if there is not None else side.runs.bounds
+        # The file's bounds may be those of an operator that states one, and of no other.
+        stated = side.runs.bounds if key[0] in STATED else ()
+        others = [there[0].bound] if there is not None else stated
         gaps = [bound - near.bound for bound in others if bound is not None]
         between = [abs(gap) / 2 for gap in gaps if gap and (gap > 0) == key[2].startswith("above")]
         if between:
@@ -232,8 +240,19 @@ class DifferenceSearch:
         call = build(self._spec, recipe)
         side.calls += 1
         found = side.runs.run(call) if call is not None else None
-        if found is not None and side.learn(recipe, found) and recipe not in self._found:
+        if found is not None and side.learn(recipe, found):
+            self._keep(recipe)
+
+    def _keep(self, recipe: Recipe) -> None:
+        if recipe not in self._found:
             self._found.append(recipe)
+
+
+def _is_there(distance: float, beyond: float, exactly: bool) -> bool:
+    """Return True if a call is as far beyond a threshold as it should be, or about so."""
+    if exactly:
+        return 0.5 * beyond <= distance <= 1.5 * beyond
+    return not beyond or distance <= AFAR * beyond
 
 
 def _among(bound: float, others: Iterable[float]) -> bool:

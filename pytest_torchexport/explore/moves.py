@@ -27,7 +27,7 @@ from pytest_torchexport.inputs.recipes import (
     with_leaves,
 )
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
-from pytest_torchexport.inputs.strategies import within_memory
+from pytest_torchexport.inputs.strategies import special_recipes, within_memory
 
 # Lengths of a gradient step, in parts of the distance: safely beyond the threshold, just beyond it,
 # half the way (the threshold of another condition may follow), and far for a distance that is
@@ -50,6 +50,7 @@ def plain_seeds(spec: InputSpec, constants: Sequence[float], seed: int) -> Itera
     example = spec.example_sizes
     for kind in ("normal", "zeros", "ones", "low", "high", "uniform", "ramp", "sparse"):
         yield plain_recipe(spec, kind, example, seed)
+    yield from special_recipes(spec, seed)
     yield from _listed(spec, seed)
     yield from _sizes(spec, constants, seed)
     yield from itertools.islice(_paired(spec, seed), MAX_PAIRS)
@@ -421,7 +422,7 @@ def _resized(spec: InputSpec, recipe: Recipe, name: str, steps: int) -> Recipe |
 def _moved(spec: InputSpec, recipe: Recipe, index: int, steps: int) -> Recipe | None:
     leaf, item = cast(ValueLeaf, spec.leaves[index]), recipe.leaves[index]
     own = item.data if item.kind == "value" else leaf.example
-    low, high = leaf.values
+    low, high = leaf.values[:2]
     value = own + steps * (1 if isinstance(leaf.example, int) else (high - low) / 64)
     return with_leaves(recipe, {index: value}) if low <= value <= high else None
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.eager.fingerprint import changed, fingerprint
+from pytest_torchexport.eager.queries import answering
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.conditions import Condition, ConditionId, ConditionOutcome
 from pytest_torchexport.explore.instrumented import InstrumentedCode
@@ -24,6 +25,7 @@ from pytest_torchexport.explore.recorder import ConditionRecorder, Endless
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import (
+    Outcome,
     Raised,
     Returned,
     State,
@@ -48,7 +50,16 @@ class Observed:
     ``example_catches`` is True if forward caught an error of torch's on the example.
     """
 
-    def __init__(self, eager: Reference, seed: int, packages: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        eager: Reference,
+        seed: int,
+        packages: tuple[str, ...] = (),
+        *,
+        answers: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Copy the subject. ``answers``: those to what it asks about its run, else its own."""
+        self._answers = answers or {}
         self.recorder = ConditionRecorder()
         self.fresh_each_call = eager.fresh_each_call
         self.example_catches = False
@@ -84,7 +95,7 @@ class Observed:
         """
         self._renew()
         self.recorder.deadline = deadline
-        outcome = observe(self._subject.function, call, seed=self._seed, run=self._recorded)
+        outcome = self._observe(call)
         self._state.restore()
         if isinstance(outcome, TimedOut):
             raise TimeLimitExceeded  # the item's limit: an observed call has none of its own
@@ -105,7 +116,7 @@ class Observed:
         self._begin()
         try:
             while len(paths) < most and goes_on(paths):
-                outcome = observe(self._subject.function, call, seed=self._seed, run=self._recorded)
+                outcome = self._observe(call)
                 if not isinstance(outcome, Returned):
                     break
                 paths.append(self.recorder.path)
@@ -129,7 +140,7 @@ class Observed:
         seed_everything(self._seed)
         try:
             with torch.enable_grad(), frozen_parameters(self.module):
-                self._recorded(lambda: self._subject.function(*own.args, **own.kwargs))
+                self._recorded(lambda: self._function(*own.args, **own.kwargs))
         except TimeLimitExceeded:
             raise
         except (Exception, Endless):  # noqa: S110  # ``run`` shows what eager does
@@ -138,6 +149,16 @@ class Observed:
             self.recorder.listener = None
             self._state.restore()
         return listener.found
+
+    def _observe(self, call: Call) -> Outcome:
+        """Call the subject, and record the conditions that it evaluates."""
+        return observe(
+            self._function,
+            call,
+            seed=self._seed,
+            grad_mode=self._subject.grad_mode,
+            run=self._recorded,
+        )
 
     def _recorded(self, function: Callable[[], Any]) -> Any:
         """Call a function, and record the conditions that it evaluates."""
@@ -166,6 +187,8 @@ class Observed:
     def _begin(self) -> None:
         """Take a fresh copy of the module."""
         self._subject = self._eager.pristine.copy()
+        function = self._subject.function
+        self._function = answering(function, self._answers) if self._answers else function
         self._look_at_state()
 
     def _look_at_state(self) -> None:

@@ -6,6 +6,7 @@ sides are run alike, and what one has and the other has not is what the search a
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -21,6 +22,7 @@ from pytest_torchexport.explore.provenance import Compared
 from pytest_torchexport.explore.thresholds import RULES, Operation, Threshold, beyond
 from pytest_torchexport.inputs.pytrees import leaves_of
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, observe, seed_everything
 from pytest_torchexport.outcomes.operators import dispatched, name_of
@@ -107,6 +109,7 @@ class OperatorRuns:
     fresh: Callable[[], Callable[..., Any]]
     done: Callable[[], object]
     seed: int
+    grad_mode: GradMode = GradMode.NO_GRAD
     bounds: tuple[float, ...] = ()
 
     def run(self, call: Call) -> Mapping[Key, Near] | None:
@@ -117,7 +120,9 @@ class OperatorRuns:
             with dispatched(recorder.operator):
                 return go()
 
-        outcome = observe(self.fresh(), call, seed=self.seed, run=recorded)
+        outcome = observe(
+            self.fresh(), call, seed=self.seed, grad_mode=self.grad_mode, run=recorded
+        )
         self.done()
         if not isinstance(outcome, Returned):
             return None
@@ -155,5 +160,6 @@ class OperatorRuns:
 
 
 def _without_parameters(function: Any) -> AbstractContextManager[None]:
+    function = inspect.unwrap(function)
     module = getattr(function, "__self__", getattr(function, "module", function))
     return frozen_parameters(module if isinstance(module, torch.nn.Module) else None)

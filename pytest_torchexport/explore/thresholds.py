@@ -28,8 +28,14 @@ TINY = 1e-6
 LARGEST_EPSILON = 1e-2
 # A tensor of up to so many elements may be a table of bounds.
 TABLE = 8
-# From here on a sigmoid or a tanh is 0 or 1 in float32.
-SATURATED = {"sigmoid": 17.0, "tanh": 9.1, "log_sigmoid_forward": 17.0}
+# From here on a sigmoid or a tanh is 1 in float32, and runtimes return 0 or -1 on the other side:
+# https://github.com/microsoft/onnxruntime/blob/v1.22.0/onnxruntime/core/mlas/lib/logistic.cpp
+SATURATED = {
+    "sigmoid": 18.0,
+    "tanh": 9.1,
+    "log_sigmoid_forward": 18.0,
+    "binary_cross_entropy_with_logits": 18.0,
+}
 SIDES = ("above", "below")
 AT = ("at",)
 
@@ -213,7 +219,7 @@ def _divided(op: Operation) -> Iterator[Threshold]:
     if whole and _usable(op.operand) and (isinstance(divisor, (int, float)) or _usable(divisor)):
         by = _numbers(divisor) if isinstance(divisor, Tensor) else divisor
         multiples = (_numbers(op.operand) / by).nan_to_num(0.0, 0.0, 0.0).round() * by
-        yield from _against(op.operand, multiples, AT, fixed=True)
+        yield from _named("multiple", _against(op.operand, multiples, AT, fixed=True))
         yield from _against(op.operand, 0.0, ("below",))
 
 
@@ -241,11 +247,25 @@ def _added(op: Operation) -> Iterator[Threshold]:
         yield from _named("epsilon", _against(op.operand, abs(epsilon), ("below",)))
 
 
-def _exponential(op: Operation) -> Iterator[Threshold]:
-    if _is_float(op.operand):
-        limits = torch.finfo(op.operand.dtype)
-        yield from _named("overflow", _against(op.operand, math.log(limits.max), ("above",)))
-        yield from _named("underflow", _against(op.operand, math.log(limits.tiny), ("below",)))
+def _exponential(*names: str, base: float = math.e) -> Rule:
+    """Return the rule of an operator that has powers of its arguments of these names."""
+
+    def rule(op: Operation) -> Iterator[Threshold]:
+        for name in names:
+            operand = op.argument(name)
+            if _is_float(operand):
+                limits = torch.finfo(operand.dtype)
+                largest, smallest = (math.log(limit, base) for limit in (limits.max, limits.tiny))
+                yield from _named(f"overflow {name}", _against(operand, largest, ("above",)))
+                yield from _named(f"underflow {name}", _against(operand, smallest, ("below",)))
+
+    return rule
+
+
+def _angle(op: Operation) -> Iterator[Threshold]:
+    """Yield the axes: on the left half of the first one, a sign of zero decides."""
+    yield from _named("y", _against(op.operand, 0.0, SIDES + AT))
+    yield from _named("x", _against(op.argument("other"), 0.0, SIDES))
 
 
 def _tied(op: Operation) -> Iterator[Threshold]:
@@ -348,8 +368,12 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("div", "remainder", "fmod", "floor_divide"), _divided),
     **dict.fromkeys(("sqrt", "rsqrt", "log", "log2", "log10", "reciprocal"), _at_zero),
     **dict.fromkeys(("log1p", "expm1"), _at_zero),
-    **dict.fromkeys(("exp", "sinh", "cosh"), _exponential),
-    "add": _added,
+    **dict.fromkeys(("exp", "sinh", "cosh"), _exponential("self")),
+    "exp2": _exponential("self", base=2.0),
+    "logaddexp": _exponential("self", "other"),
+    "logaddexp2": _exponential("self", "other", base=2.0),
+    "atan2": _angle,
+    **dict.fromkeys(("add", "sub"), _added),
     **dict.fromkeys(("argmax", "argmin", "max", "min", "topk", "sort"), _tied),
     **dict.fromkeys(("kthvalue", "median", "mode"), _tied),
     **dict.fromkeys(("native_layer_norm", "native_group_norm"), _normalized),

@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 import torch
 
+from pytest_torchexport.config.options import REGIONS
+from pytest_torchexport.inputs import regions
 from pytest_torchexport.results.failures import SpecError
 
 Kind = Literal["float", "int", "bool"]
@@ -23,6 +25,8 @@ Kind = Literal["float", "int", "bool"]
 SOME = 32
 # A smaller triangle may be one by chance.
 CAUSAL = 3
+# The types in which a program holds Python numbers.
+_HELD_IN = {int: torch.int64, float: torch.float64}
 # A mask that is added leaves out what it adds this or less to.
 ADDED = -1e4
 
@@ -36,7 +40,8 @@ class Domain:
     values. ``elements`` is a Hypothesis strategy for single elements; ``choices`` are then some of
     them, for the calls that Hypothesis does not draw. Each row along the last axis of a mask has
     a nonzero if ``rows_keep`` is True, a zero if it is False. ``triangle`` are the values of a
-    causal mask: up to the diagonal, and above it. ``declared`` says that the user gave the values.
+    causal mask: up to the diagonal, and above it. ``special`` are further legal values, those of
+    the user's words. ``declared`` says that the user gave the values.
     """
 
     kind: Kind
@@ -47,10 +52,15 @@ class Domain:
     elements: Any = None
     rows_keep: bool | None = None
     triangle: tuple[Any, Any] | None = None
+    special: tuple[float, ...] = ()
     declared: bool = False
 
     def describe(self) -> str:
         """Return words like ``0..99``, ``[0, 1]``, ``not negative`` or ``one of 1, 2``."""
+        more = f" or {', '.join(f'{number:g}' for number in self.special)}" if self.special else ""
+        return self._ordinary() + more
+
+    def _ordinary(self) -> str:
         if self.triangle is not None:
             below, above = self.triangle
             return f"{above} above the diagonal and {below} elsewhere"
@@ -100,8 +110,10 @@ def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
     inferred = infer(example)
     base = dataclasses.replace(inferred, declared=True, rows_keep=None, triangle=None)
     if isinstance(value, tuple):
-        low, high = value
-        return _between(low, high, base, example, path)
+        ends = tuple(item for item in value if not isinstance(item, str))
+        domain = _between(ends[0], ends[1], base, example, path) if ends else base
+        special = _special(value[len(ends) :], example.dtype, path)
+        return dataclasses.replace(domain, special=special)
     held = partial(_held, example=example, path=path)
     if isinstance(value, list):
         return dataclasses.replace(base, choices=tuple(map(held, value)))
@@ -112,20 +124,42 @@ def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
 def of_argument(value: Any, example: Any, path: str) -> Any:
     """Return the user's ``values`` for a Python argument: a list, a range or a strategy.
 
-    Raises SpecError if they hold no value for it; drawing from the strategy does too.
+    The numbers of words follow the ends of a range, or the example in a list. Raises SpecError if
+    they hold no value for it; drawing from the strategy does too.
     """
     if isinstance(value, (list, NoneType)):
         return value
     if not isinstance(value, tuple):
         return _drawn(value, path, lambda one: one)[0]
-    low, high = value
+    words = tuple(item for item in value if isinstance(item, str))
+    special = _special(words, _HELD_IN.get(type(example), torch.bool), path)
+    if len(words) == len(value):
+        return [example, *special]
+    low, high = value[:2]
+    _refuse_range(low, high, example, path)
+    return (low, high, *special)
+
+
+def _refuse_range(low: Any, high: Any, example: Any, path: str) -> None:
+    """Raise SpecError if a range holds no value for a Python argument."""
     if isinstance(example, int) and not isinstance(example, bool):
         whole = _is_finite(low) and _is_finite(high) and math.ceil(low) <= math.floor(high)
         if not whole:
             raise SpecError(f"values: {path!r} is an int, and ({low}, {high}) is no range of these")
     elif not (_is_within(low, sys.float_info.max) and _is_within(high, sys.float_info.max)):
         raise SpecError(f"values: {path!r} is no int, and a float cannot hold ({low}, {high})")
-    return value
+
+
+def _special(words: tuple[str, ...], dtype: torch.dtype, path: str) -> tuple[float, ...]:
+    """Return the numbers of the user's words. Raises SpecError for one that the dtype lacks."""
+    for word in words:
+        if not regions.numbers_of([word], dtype):
+            legal = ", ".join(known for known in REGIONS if regions.numbers_of([known], dtype))
+            name = str(dtype).removeprefix("torch.")
+            raise SpecError(
+                f"values: {path!r} is {name}, which has no {word!r}; legal: {legal or 'none'}"
+            )
+    return regions.numbers_of(words, dtype)
 
 
 def _drawn(strategy: Any, path: str, taken: Callable[[Any], Any]) -> tuple[Any, list[Any]]:

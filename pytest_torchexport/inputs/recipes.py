@@ -15,13 +15,14 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from pytest_torchexport.config.named_dims import solve
 from pytest_torchexport.inputs.domains import Domain
 from pytest_torchexport.inputs.pytrees import clone, copy_tensor, describe
+from pytest_torchexport.inputs.regions import is_among
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf, ValueLeaf
 
 KINDS = (
@@ -39,8 +40,12 @@ KINDS = (
     "flat",
     "twins",
 )
+# The kind of a leaf with words in ``values``: normal numbers, half of which become the words'.
+SPECIAL = "special"
 # Kinds that draw numbers by a seed.
-RANDOM = KINDS[KINDS.index("normal") :]
+RANDOM = (*KINDS[KINDS.index("normal") :], SPECIAL)
+# What an edit may write to.
+EXTENTS = ("element", "row", "all")
 # Kinds of leaves whose values the user's own calls had.
 GIVEN = ("example", "recorded")
 SCALES = (1.0, 0.1, 3.0)
@@ -56,6 +61,8 @@ GRID = 0.5
 # Different integers in a grid: so few that they collide.
 FEW = 2
 SHOWN_NUMBERS = 8
+# The smallest normal number of a type with a wide range of exponents is below this.
+WIDE = 1e-30
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,18 +115,43 @@ def _bytes(tensor: torch.Tensor) -> bytes:
     return tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
+class Edit(NamedTuple):
+    """A number that is written to the element at a position, to the row that it is in, or to all.
+
+    The position is that in the flattened tensor. A row is along the last axis.
+    """
+
+    position: int
+    value: float
+    extent: str = "element"
+
+    def write(self, tensor: torch.Tensor, value: float) -> None:
+        """Write a value, perhaps not exactly the edit's own, to a contiguous tensor."""
+        if not tensor.numel():
+            return
+        place = self.position % tensor.numel()
+        if self.extent == "all":
+            tensor.fill_(value)
+        elif self.extent == "row" and tensor.dim():
+            length = tensor.shape[-1]
+            tensor.view(-1, length)[place // length] = value
+        else:
+            tensor.view(-1)[place] = value
+
+
 @dataclass(frozen=True, kw_only=True)
 class LeafRecipe:
     """The recipe of one leaf.
 
-    ``kind`` is one of KINDS, ``example`` (the example's own values, tiled to the size),
-    ``recorded`` (those of a further recorded call, by its number), ``elements`` (a few drawn ones,
-    the last of which fills the rest), ``literal`` (a Literal) or ``value`` (a Python argument).
+    ``kind`` is one of KINDS, ``special``, ``example`` (the example's own values, tiled to the
+    size), ``recorded`` (those of a further recorded call, by its number), ``elements`` (a few drawn
+    ones, the last of which fills the rest), ``literal`` (a Literal) or ``value`` (a Python
+    argument).
     """
 
     kind: str
     scale: float = 1.0
-    edits: tuple[tuple[int, float], ...] = ()
+    edits: tuple[Edit, ...] = ()
     layout: str = "contiguous"
     data: Any = None
 
@@ -152,13 +184,18 @@ class Recipe:
             LeafRecipe(
                 **{
                     **leaf,
-                    "edits": tuple((int(i), v) for i, v in leaf["edits"]),
+                    "edits": tuple(_edit(*edit) for edit in leaf["edits"]),
                     "data": _object(leaf["data"]),
                 }
             )
             for leaf in data["leaves"]
         )
         return cls(sizes=dict(data["sizes"]), leaves=leaves, seed=int(data["seed"]))
+
+
+def _edit(position: int, value: float | str, *extent: str) -> Edit:
+    # A report has "nan" and "inf" as strings.
+    return Edit(int(position), float(value) if isinstance(value, str) else value, *extent)
 
 
 def _plain(data: Any) -> Any:
@@ -327,18 +364,21 @@ def _describe_leaf(item: LeafRecipe, seed: int, value: Any) -> str:
         words = [_numbers(value)]
     if item.kind == "elements" and item.data:
         words = [f"of {', '.join(map(str, item.data))}"]
-    words += [f"with {_place(value, position)}={edit:g}" for position, edit in item.edits]
+    words += [f"with {_place(value, edit)}={_shown(edit.value)}" for edit in item.edits]
     if item.layout != "contiguous":
         words.append(item.layout)
     return " ".join(words)
 
 
-def _place(value: Any, position: int) -> str:
-    """Return the index of the element that an edit writes to, as text."""
+def _place(value: Any, edit: Edit) -> str:
+    """Return the index of what an edit writes to, as text."""
+    if edit.extent == "all":
+        return "all"
     if not isinstance(value, torch.Tensor) or not value.numel():
-        return f"[{position}]"
-    place = torch.unravel_index(torch.tensor(position % value.numel()), value.shape)
-    return str([int(axis) for axis in place])
+        return f"[{edit.position}]"
+    place = torch.unravel_index(torch.tensor(edit.position % value.numel()), value.shape)
+    axes = [str(int(axis)) for axis in place]
+    return f"[{', '.join([*axes[:-1], ':'] if edit.extent == 'row' and axes else axes)}]"
 
 
 def _numbers(value: Any) -> str:
@@ -346,7 +386,7 @@ def _numbers(value: Any) -> str:
     if not isinstance(value, torch.Tensor):
         return ""
     flat = value.detach().flatten()
-    shown = ", ".join(f"{number:.6g}" for number in flat[:SHOWN_NUMBERS].tolist())
+    shown = ", ".join(map(_shown, flat[:SHOWN_NUMBERS].tolist()))
     return _constant(value) or f"of {shown}{', ...' if flat.numel() > SHOWN_NUMBERS else ''}"
 
 
@@ -360,8 +400,12 @@ def _constant(value: Any) -> str:
     first = value.reshape(-1)[0]
     if not bool((value == first).all()):
         return ""
-    number = float(first)
-    return {0.0: "zeros", 1.0: "ones"}.get(number, f"all {number:.7g}")
+    number: Any = first.item()
+    return {0: "zeros", 1: "ones"}.get(number, f"all {_shown(number)}")
+
+
+def _shown(number: Any) -> str:
+    return f"{number:.7g}" if isinstance(number, float) else str(int(number))
 
 
 def _leaf(
@@ -379,14 +423,34 @@ def _leaf(
     if as_given and shape == tuple(given.shape):
         return copy_tensor(given).requires_grad_(leaf.example.requires_grad)
     tensor = _fill(item, shape, leaf, seed)
-    for position, value in item.edits:
-        if tensor.numel():
-            tensor.view(-1)[position % tensor.numel()] = _legal(value, leaf.domain)
+    for edit in item.edits:
+        if not is_among(edit.value, leaf.domain.special):
+            edit.write(tensor, _legal(edit.value, leaf))
     _keep_masks(tensor, leaf.domain)
     if leaf.index is not None:
         tensor = leaf.index.fitted(tensor, lengths[leaf.index.into])
-    made = _lay_out(_cast(tensor, leaf), item.layout)
+    tensor = _cast(tensor, leaf)
+    _mark(tensor, item, leaf.domain, seed)
+    made = _lay_out(tensor, item.layout)
     return made.requires_grad_() if leaf.example.requires_grad else made
+
+
+def _mark(tensor: torch.Tensor, item: LeafRecipe, domain: Domain, seed: int) -> None:
+    """Write special values: last, because nothing that keeps values ordinary may change them."""
+    if item.kind == SPECIAL and domain.special:
+        generator = _generator(seed)
+        numbers = _special_numbers(domain, tensor.dtype)
+        drawn = torch.randint(0, 2 * len(numbers), tensor.shape, generator=generator)
+        marked = drawn < len(numbers)
+        tensor[marked] = numbers[drawn[marked]]
+    for edit in item.edits:
+        if is_among(edit.value, domain.special):
+            edit.write(tensor, edit.value)
+
+
+def _special_numbers(domain: Domain, dtype: torch.dtype) -> torch.Tensor:
+    wide = torch.int64 if domain.kind == "int" else torch.float64
+    return torch.tensor(domain.special, dtype=wide).to(dtype)
 
 
 def _cast(tensor: torch.Tensor, leaf: TensorLeaf) -> torch.Tensor:
@@ -463,7 +527,7 @@ def _special(normal: torch.Tensor, kind: str, generator: torch.Generator) -> tor
         scales = 10.0**-rungs
         return normal * (scales.unsqueeze(-1) if normal.dim() > 1 else scales)
     if kind == "grid":
-        return (normal / GRID).round() * GRID
+        return (normal / GRID).round() * GRID + 0.0  # without -0.0
     if kind == "twins":
         apart = NOISE * torch.randint(2, (), generator=generator)
         noise = apart * torch.rand(normal.shape, generator=generator, dtype=normal.dtype)
@@ -490,6 +554,16 @@ def _clamp(values: torch.Tensor, domain: Domain) -> torch.Tensor:
 
 def _within(values: torch.Tensor, domain: Domain) -> torch.Tensor:
     """Return the nearest legal values."""
+    if not domain.special:
+        return _ordinary(values, domain)
+    found = _ordinary(values.clone(), domain)
+    numbers = _special_numbers(domain, values.dtype)
+    alike = (values.unsqueeze(-1) == numbers).any(-1)
+    alike |= values.isnan() & bool(numbers.isnan().any())
+    return torch.where(alike, values, found)
+
+
+def _ordinary(values: torch.Tensor, domain: Domain) -> torch.Tensor:
     if domain.choices and not values.is_complex():
         choices = torch.tensor(domain.choices, dtype=torch.float64)
         distances = (values.double().unsqueeze(-1) - choices).abs()
@@ -560,14 +634,29 @@ def _tile(example: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     return value.clone(memory_format=torch.contiguous_format)
 
 
-def _legal(value: float, domain: Domain) -> float:
+def _legal(value: float, leaf: TensorLeaf) -> float:
+    domain = leaf.domain
     if domain.choices:
         return domain.choices[int(value) % len(domain.choices)]  # type: ignore[no-any-return]
     if domain.low is not None:
         value = max(value, domain.low)
     if domain.high is not None:
         value = min(value, domain.high)
-    return value if domain.kind == "float" else int(value)
+    if domain.kind != "float":
+        return int(value)
+    return 0.0 if _is_legal(0.0, domain) and abs(value) < _smallest(leaf.dtype) else value
+
+
+def _is_legal(number: float, domain: Domain) -> bool:
+    above = domain.low is None or domain.low <= number
+    return above and (domain.high is None or number <= domain.high)
+
+
+def _smallest(dtype: torch.dtype) -> float:
+    """Return the smallest positive number that is no special value (``inputs/regions.py``)."""
+    facts = torch.finfo(dtype)
+    # In float16 and narrower types, ordinary numbers are denormal.
+    return facts.tiny * (facts.eps if facts.tiny > WIDE else 1.0)
 
 
 def _keep_masks(tensor: torch.Tensor, domain: Domain) -> None:

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 
 import torch
 
 from pytest_torchexport.config.named_dims import Dim
-from pytest_torchexport.inputs.recipes import LeafRecipe, Literal, Recipe, build_leaves, with_leaves
+from pytest_torchexport.inputs.recipes import (
+    SPECIAL,
+    Edit,
+    LeafRecipe,
+    Literal,
+    Recipe,
+    build_leaves,
+    with_leaves,
+)
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
 
 # Kinds of leaves, the easiest to read first.
@@ -35,6 +44,7 @@ RANK = (
     "example",
     "recorded",
     "literal",
+    SPECIAL,
 )
 MAX_TRIES = 150
 # A literal's numbers are cut into so many parts, and each part is replaced by zeros.
@@ -116,6 +126,10 @@ def _simpler(spec: InputSpec, recipe: Recipe) -> Iterator[Recipe]:
             yield dataclasses.replace(recipe, leaves=leaves)
     if recipe.seed:
         yield dataclasses.replace(recipe, seed=0)
+    marked = [index for index, item in enumerate(recipe.leaves) if item.kind == SPECIAL]
+    built = build_leaves(spec, recipe) if marked else None
+    if built is not None:
+        yield with_leaves(recipe, {index: built[index].detach() for index in marked})
 
 
 def _simpler_numbers(values: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -129,19 +143,24 @@ def _simpler_numbers(values: torch.Tensor) -> Iterator[torch.Tensor]:
         for start in range(0, flat.numel(), width):
             fewer = flat.clone()
             fewer[start : start + width] = 0
-            if not torch.equal(fewer, flat):
+            if not _same(fewer, flat):
                 yield fewer.reshape(values.shape)
     # Only if nothing is zero yet, because this would undo the zeros.
     if values.dtype != torch.bool and bool((flat != 0).all()):
         alike = torch.full_like(values, flat[flat.abs().argmax()].item())
-        if not torch.equal(alike, values):
+        if not _same(alike, values):
             yield alike
     if values.is_floating_point():
         for digits in (0, 1, 2):
             rounded = values.double().round(decimals=digits).to(values.dtype)
-            if not torch.equal(rounded, values):
+            if not _same(rounded, values):
                 yield rounded
                 return
+
+
+def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Return True for equal bits: NaN is the same as itself."""
+    return Literal(left) == Literal(right)
 
 
 def _simpler_leaf(leaf: object, item: LeafRecipe) -> Iterator[LeafRecipe]:
@@ -151,6 +170,10 @@ def _simpler_leaf(leaf: object, item: LeafRecipe) -> Iterator[LeafRecipe]:
         return
     if leaf.domain.elements is None:
         yield from _simpler_kinds(item)
+        if item.kind == SPECIAL:
+            for value in leaf.domain.special:
+                for extent in ("element", "all"):
+                    yield LeafRecipe(kind="normal", edits=(Edit(0, value, extent),))
     elif item.data and len(item.data) > 1:
         yield dataclasses.replace(item, data=item.data[-1:])
     yield from _simpler_edits(item)
@@ -162,7 +185,7 @@ def _simpler_leaf(leaf: object, item: LeafRecipe) -> Iterator[LeafRecipe]:
 
 def _simpler_kinds(item: LeafRecipe) -> Iterator[LeafRecipe]:
     for kind in RANK[: RANK.index(item.kind)]:
-        if kind not in ("elements", "recorded"):
+        if kind not in ("elements", "recorded", "literal"):
             yield LeafRecipe(kind=kind)
             yield LeafRecipe(kind=kind, edits=item.edits)
             yield dataclasses.replace(item, kind=kind, scale=1.0, data=None)
@@ -172,13 +195,22 @@ def _simpler_kinds(item: LeafRecipe) -> Iterator[LeafRecipe]:
 
 
 def _simpler_edits(item: LeafRecipe) -> Iterator[LeafRecipe]:
-    """Yield the leaf without one of its edits, and with an edit of a rounder number or position."""
-    for position in range(len(item.edits)):
-        edits = (*item.edits[:position], *item.edits[position + 1 :])
-        yield dataclasses.replace(item, edits=edits)
-    for position, (index, value) in enumerate(item.edits):
+    """Yield the leaf without one of its edits, and with a simpler one in its place."""
+    for number, edit in enumerate(item.edits):
+        for instead in ((), *((simpler,) for simpler in _simpler_edit(edit))):
+            edits = (*item.edits[:number], *instead, *item.edits[number + 1 :])
+            yield dataclasses.replace(item, edits=edits)
+
+
+def _simpler_edit(edit: Edit) -> Iterator[Edit]:
+    """Yield edits of one element, of a rounder number, and at the first position."""
+    if edit.extent != "element":
+        yield Edit(edit.position, edit.value)
+    if edit.position:
+        yield Edit(0, edit.value, edit.extent)
+    if math.isfinite(edit.value):
+        value = edit.value
         for rounder in (0.0, 1.0, float(round(value))):
             if abs(rounder) < abs(value) or (rounder != value and rounder == round(value)):
-                for edit in ((0, rounder), (index, rounder)):
-                    edits = (*item.edits[:position], edit, *item.edits[position + 1 :])
-                    yield dataclasses.replace(item, edits=edits)
+                yield Edit(0, rounder, edit.extent)
+                yield Edit(edit.position, rounder, edit.extent)

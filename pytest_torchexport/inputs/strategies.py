@@ -17,10 +17,13 @@ from hypothesis import strategies as st
 
 from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.inputs.recipes import (
+    EXTENTS,
     KINDS,
     LAYOUTS,
     MAX_EDITS,
     SCALES,
+    SPECIAL,
+    Edit,
     LeafRecipe,
     Recipe,
     example_recipe,
@@ -37,6 +40,8 @@ EXAMPLE_FACTOR = 16
 DRAWN_CAP = 2**18
 # Edits of floats without a range go up to so many times the example's scale.
 EDIT_SCALE = 4.0
+# Calls in which the special values of all leaves meet each other.
+MIXED = 4
 CORNERS = ("zeros", "ones", "low", "high", "ramp", "uniform")
 
 
@@ -76,7 +81,7 @@ def boundary_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
 
     First each dim at its boundary sizes, one at a time, then all at min and all at max. Then, at
     the example's sizes: the extremes of the value domains, of declared ones also one low beside
-    another high, and every listed value of a Python argument.
+    another high, the special values of each, and every listed value of a Python argument.
     """
     example = spec.example_sizes
     seen = []
@@ -90,6 +95,7 @@ def boundary_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
     if sum(leaf.domain.declared for leaf in spec.tensors) > 1:
         for kinds in (("low", "high"), ("high", "low")):
             yield plain_recipe(spec, kinds, example, seed)
+    yield from special_recipes(spec, seed)
     for index, leaf in enumerate(spec.leaves):
         if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple)):
             base = example_recipe(spec)
@@ -97,6 +103,28 @@ def boundary_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
                 items = list(base.leaves)
                 items[index] = LeafRecipe(kind="value", data=value)
                 yield Recipe(sizes=base.sizes, leaves=tuple(items), seed=seed)
+
+
+def special_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
+    """Yield calls with the special values of a leaf in one element, in a row, and in all.
+
+    First some of all leaves at once, so that they meet each other.
+    """
+    example = spec.example_sizes
+    marked = {
+        index: leaf.domain.special
+        for index, leaf in enumerate(spec.leaves)
+        if isinstance(leaf, TensorLeaf) and leaf.domain.special
+    }
+    for number in range(MIXED if marked else 0):
+        yield plain_recipe(spec, SPECIAL, example, seed + number * len(spec.leaves))
+    plain = plain_recipe(spec, "normal", example, seed)
+    for index, special in marked.items():
+        for value in special:
+            for extent in EXTENTS:
+                edited = LeafRecipe(kind="normal", edits=(Edit(0, value, extent),))
+                leaves = (*plain.leaves[:index], edited, *plain.leaves[index + 1 :])
+                yield dataclasses.replace(plain, leaves=leaves)
 
 
 def within_memory(spec: InputSpec, sizes: Mapping[str, int]) -> bool:
@@ -147,8 +175,9 @@ def _leaf(leaf: TensorLeaf | ValueLeaf) -> st.SearchStrategy[LeafRecipe]:
         if len(leaf.shape) >= dims and (layout != "channels_last" or len(leaf.shape) == 4)
     ]
     # One draw for kind, scale and layout together: a draw costs more than making a small tensor.
-    variants = list(itertools.product(KINDS, scales, layouts))
-    edits = st.lists(st.tuples(st.integers(0, 2**16), _edit(leaf)), max_size=MAX_EDITS)
+    kinds = (*KINDS, SPECIAL) if domain.special else KINDS
+    variants = list(itertools.product(kinds, scales, layouts))
+    edits = st.lists(_edits(leaf), max_size=MAX_EDITS)
     return st.builds(
         lambda variant, edits: LeafRecipe(
             kind=variant[0], scale=variant[1], layout=variant[2], edits=tuple(edits)
@@ -158,7 +187,16 @@ def _leaf(leaf: TensorLeaf | ValueLeaf) -> st.SearchStrategy[LeafRecipe]:
     )
 
 
-def _edit(leaf: TensorLeaf) -> st.SearchStrategy[Any]:
+def _edits(leaf: TensorLeaf) -> st.SearchStrategy[Edit]:
+    positions = st.integers(0, 2**16)
+    ordinary = st.builds(Edit, positions, _number(leaf))
+    if not leaf.domain.special:
+        return ordinary
+    special = st.sampled_from(leaf.domain.special)
+    return ordinary | st.builds(Edit, positions, special, st.sampled_from(EXTENTS))
+
+
+def _number(leaf: TensorLeaf) -> st.SearchStrategy[Any]:
     domain = leaf.domain
     if domain.choices:
         return st.integers(0, len(domain.choices) - 1)
@@ -179,13 +217,14 @@ def _value(leaf: ValueLeaf) -> st.SearchStrategy[LeafRecipe]:
     if isinstance(values, list):
         drawn = st.sampled_from(values)
     elif isinstance(values, tuple):
-        low, high = values
+        low, high, *special = values
         whole = isinstance(leaf.example, int) and not isinstance(leaf.example, bool)
         drawn = (
             st.integers(math.ceil(low), math.floor(high))
             if whole
             else st.floats(float(low), float(high))
         )
+        drawn = drawn | st.sampled_from(special) if special else drawn
     else:
         drawn = values
     return drawn.map(lambda value: LeafRecipe(kind="value", data=value))

@@ -44,14 +44,15 @@ NOT_EXPLORED = NotExplored()
 class BranchResults:
     """The paths through eager that are known, and on which of their calls the artifact failed.
 
-    ``artifact`` are the branches that its program still has; None if it does not tell. ``tried``
-    grows with the calls.
+    ``artifact`` are the branches that its program still has; None if it does not tell. ``more`` are
+    calls that take branches which the artifact alone has. ``tried`` grows with the calls.
     """
 
     spec: InputSpec
     observed: Observed
     explored: Explored
     artifact: Branches | None
+    more: tuple[Recipe, ...] = ()
     tried: list[Tried] = field(default_factory=list)
 
     @property
@@ -62,7 +63,7 @@ class BranchResults:
     @property
     def recipes(self) -> Sequence[Recipe]:
         """The calls that together take every path that was found, besides the example."""
-        return [found.recipe for found in self.explored.corpus[1:]]
+        return [*(found.recipe for found in self.explored.corpus[1:]), *self.more]
 
     def path(self, recipe: Recipe) -> Path | None:
         """Return the path of a call; None if eager does not take it while it is observed."""

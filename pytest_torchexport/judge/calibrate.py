@@ -2,9 +2,10 @@
 
 Eager in float64, and eager with its results rounded differently (``rounding``), tell how far eager
 itself is from the exact result on this call. A difference within a small multiple of that error is
-rounding. An integer or bool output that also flips between eager's own runs is a tie. If eager's
-own error is as large as its output, the call is ambiguous. Everything else is a bug. Differences
-under the user's own ``rtol``/``atol`` are never calibrated.
+rounding. An integer or bool output that also flips between eager's own runs is a tie, unless the
+artifact decides on the same numbers (``decisions``). If eager's own error is as large as its
+output, the call is ambiguous. Everything else is a bug. Differences under the user's own
+``rtol``/``atol`` are never calibrated.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -22,6 +23,7 @@ import torch
 from pytest_torchexport.eager.preflight import examine
 from pytest_torchexport.inputs.pytrees import flatten, is_plain, tree_map
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.decisions import NOTHING_HELD, Decisions, Held, Places, See
 from pytest_torchexport.judge.rounding import Ties, in_double, scattered, sequential
 from pytest_torchexport.outcomes.compare import (
     Tolerance,
@@ -38,6 +40,7 @@ from pytest_torchexport.outcomes.observe import (
     tensors_of,
 )
 from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.outcomes.torch_state import doubles_by_default
 from pytest_torchexport.results.failures import NotRepeatable
 from pytest_torchexport.results.verdict import Difference, DifferenceCause
 
@@ -53,6 +56,8 @@ SAME_SIZE = 64.0
 SAME_ERROR = 16.0
 # Scattered runs: a few decide most differences; more are made if those do not explain one.
 FEW, MANY = 2, 12
+# The lanes of vector registers, of the widths that processors have.
+LANES = (4, 8, 16)
 # Still more runs are made for a tie: a value that is rarely picked must occur in one of them.
 MANY_TIED = 60
 # Runs on the item's device if that is not the CPU: its kernels may add up in a new order each time.
@@ -67,6 +72,12 @@ DROWNED = 0.1
 Leaves = Mapping[str, Any]
 # A block in which eager rounds differently.
 Rounding = Callable[[], AbstractContextManager[Any]]
+# Runs a call on the artifact, and shows the values in it; None if it cannot.
+Shown = Callable[[Call, See], Outcome | None]
+
+
+def _shows_nothing(call: Call, see: See) -> None:
+    """Show no values of an artifact."""
 
 
 def leaves_after(outcome: Returned, state: Leaves) -> Leaves:
@@ -98,13 +109,18 @@ class Calibration:
         stateful: bool = True,
         device: str = "cpu",
         may_go_on: Callable[[], bool] = lambda: True,
+        shown: Shown = _shows_nothing,
+        usual: Callable[[], Sequence[Call]] = tuple,
     ) -> None:
         """Measure nothing yet.
 
         ``stateful``: runs change the subject. ``may_go_on`` tells whether there is time for more
-        than the cheapest runs.
+        than the cheapest runs. ``shown`` runs the artifact; ``usual`` returns calls on which no
+        operand of a decision is all zero.
         """
         self._subject = subject
+        self._shown, self._usual = shown, usual
+        self._places: Places | None = None
         self._stateful = stateful
         self._seed = seed
         self._device = device
@@ -127,15 +143,27 @@ class Calibration:
         asked = [item for item in differences if item.total is not None]
         if bugs or not asked:
             return Judged(list(differences), [])
+        held = self._held(calls, asked, actual)
+        return self._judged(asked, calls, expected, actual, held)
+
+    def _judged(
+        self,
+        asked: Sequence[Difference],
+        calls: Sequence[Call],
+        expected: Leaves,
+        actual: Leaves,
+        held: Held,
+    ) -> Judged:
+        """Sort differences of numbers; ``held`` are operands of eager's decisions."""
         paths = [item.path for item in asked]
-        runs = self._runs(calls, paths, expected)
+        runs = self._runs(calls, paths, expected, held)
         if not runs.repeats:
-            return Judged(asked, [])
+            return Judged(list(asked), [])
         seen = {path: _Seen() for path in paths}
         for path in paths:
             seen[path].truth = _like(runs.truth.get(path), expected[path])
             seen[path].ties = runs.ties
-        found = Judged(asked, [])
+        found = Judged(list(asked), [])
         for batch in runs.batches():
             for leaves in batch:
                 for path in paths:
@@ -146,19 +174,63 @@ class Calibration:
                 break
         return found
 
-    def _runs(self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves) -> _Runs:
+    def _held(self, calls: Sequence[Call], asked: Sequence[Difference], actual: Leaves) -> Held:
+        """Return the operands of eager's decisions that the artifact has too.
+
+        None if its values cannot be seen, or if it returns something else while they are.
+        """
+        if len(calls) > 1 or self._device != "cpu":
+            return NOTHING_HELD
+        decisions = self._decisions(calls[0])
+        if not decisions.operands:
+            return NOTHING_HELD
+        if self._places is None:
+            self._places = Places()
+            for call in self._usual():
+                self._places.learn(self._decisions(call), partial(self._shown, call))
+        wanted, values = self._places.names(), dict[str, torch.Tensor]()
+
+        def see(name: str, value: torch.Tensor) -> None:
+            if name in wanted:
+                values[name] = value.clone()
+
+        outcome = self._shown(calls[0], see) if wanted else None
+        if not isinstance(outcome, Returned):
+            return NOTHING_HELD
+        there = leaves_after(outcome, {})
+        agrees = all(
+            item.path in there
+            and not compare_values(actual[item.path], there[item.path], Tolerance(), item.path)
+            for item in asked
+        )
+        return self._places.held(decisions, values) if agrees else NOTHING_HELD
+
+    def _decisions(self, call: Call) -> Decisions:
+        decisions = Decisions()
+        self._run(self._copy("cpu"), [call], decisions.recorded, [])
+        return decisions
+
+    def _runs(
+        self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves, held: Held
+    ) -> _Runs:
         """Return eager's other runs of these calls, the last ones if the calls are the same."""
         last = self._last
-        if last is not None and last[1] == tuple(paths) and _same_calls(last[0], calls):
+        if (
+            last is not None
+            and last[1] == tuple(paths)
+            and _same_calls(last[0], calls)
+            and (last[2].held is held)
+        ):
             return last[2]
         repeats, draws = self._repeats(calls, expected, paths)
-        truths = [] if draws else self._in_float64(calls, paths)
+        truths = [] if draws else self._in_float64(calls, paths, held)
         ties = Ties()
         runs = _Runs(
             repeats=repeats,
             truth=truths[0] if truths else {},
-            rest=self._references(calls, paths, ties, truths[0] if truths else {}),
+            rest=self._references(calls, paths, ties, truths[0] if truths else {}, held),
             ties=ties,
+            held=held,
         )
         self._last = list(calls), tuple(paths), runs
         return runs
@@ -197,7 +269,7 @@ class Calibration:
         )
 
     def _references(
-        self, calls: Sequence[Call], paths: Sequence[str], ties: Ties, truth: Leaves
+        self, calls: Sequence[Call], paths: Sequence[str], ties: Ties, truth: Leaves, held: Held
     ) -> Iterator[list[Leaves]]:
         """Yield the results of eager's other runs in batches, the cheapest first.
 
@@ -212,25 +284,36 @@ class Calibration:
             ways = [self._contiguous(calls, paths, truth), calls]
         scatters: list[Rounding] = [partial(scattered, number, ties) for number in range(MANY)]
         first = [sequential, in_double, *scatters[:FEW]]
-        yield [*self._under(first, ways, paths), *self._noise(calls, paths)]
+        yield [*self._under(first, ways, paths, held), *self._noise(calls, paths)]
         if self._may_go_on():
-            yield self._under(scatters[FEW:], ways, paths)
+            lanes: list[Rounding] = [partial(sequential, number) for number in LANES]
+            yield self._under([*lanes, *scatters[FEW:]], ways, paths, held)
         if ties.met and self._may_go_on():
             more = [partial(scattered, number, ties) for number in range(MANY, MANY_TIED)]
-            yield self._under(more, ways, paths)
+            yield self._under(more, ways, paths, held)
+        yield self._under(held.replays(MULTIPLE), [calls], paths, NOTHING_HELD)
 
-    def _in_float64(self, calls: Sequence[Call], paths: Sequence[str]) -> list[Leaves]:
+    def _in_float64(
+        self, calls: Sequence[Call], paths: Sequence[str], held: Held = NOTHING_HELD
+    ) -> list[Leaves]:
         wide = [Call(_double(call.args), _double(dict(call.kwargs))) for call in calls]
-        return self._run(self._copy(torch.float64), wide, nullcontext, paths)
+        rounding = partial(_holding, held, doubles_by_default)
+        return self._run(self._copy(torch.float64), wide, rounding, paths)
 
     def _under(
-        self, roundings: Sequence[Rounding], ways: Sequence[Sequence[Call]], paths: Sequence[str]
+        self,
+        roundings: Sequence[Rounding],
+        ways: Sequence[Sequence[Call]],
+        paths: Sequence[str],
+        held: Held,
     ) -> list[Leaves]:
         """Run the calls under each rounding, given in one of these ways in turn."""
         return [
             leaves
             for rounding, given in zip(roundings, itertools.cycle(ways), strict=False)
-            for leaves in self._run(self._copy("cpu"), given, rounding, paths)
+            for leaves in self._run(
+                self._copy("cpu"), given, partial(_holding, held, rounding), paths
+            )
         ]
 
     def _contiguous(
@@ -274,7 +357,7 @@ class Calibration:
 
         outcome: Outcome | None = None
         for call in calls:
-            outcome = observe(rounded, call, seed=self._seed)
+            outcome = observe(rounded, call, seed=self._seed, grad_mode=subject.grad_mode)
         if not isinstance(outcome, Returned):
             return []
         return [leaves_after(outcome, tensors_of(subject.module, only=paths))]
@@ -285,13 +368,14 @@ class _Runs:
     """Eager's other runs of one call.
 
     ``repeats``: a plain run gave the same. ``truth`` is the run in float64. ``rest`` are batches of
-    further runs, made when needed.
+    further runs, made when needed. ``held`` are operands of its decisions.
     """
 
     repeats: bool
     truth: Leaves
     rest: Iterator[list[Leaves]]
     ties: Ties
+    held: Held
     made: list[list[Leaves]] = field(default_factory=list)
 
     def batches(self) -> Iterator[list[Leaves]]:
@@ -309,6 +393,13 @@ class _Seen:
     truth: torch.Tensor | None = None
     others: list[torch.Tensor] = field(default_factory=list)
     ties: Ties = field(default_factory=Ties)
+
+
+@contextmanager
+def _holding(held: Held, rounding: Rounding) -> Iterator[None]:
+    """Round differently, but put back the operands that are held. Entered last, it acts first."""
+    with rounding(), held.kept():
+        yield
 
 
 def _agree(left: Sequence[Leaves], right: Sequence[Leaves], paths: Sequence[str]) -> bool:
@@ -376,7 +467,7 @@ def _judged(difference: Difference, seen: _Seen, wanted: Any, found: Any) -> Dif
         return dataclasses.replace(difference, cause=whole)
     eps = torch.finfo(wanted.dtype).eps
     wide = torch.complex128 if wanted.is_complex() else torch.float64
-    wanted, found = wanted.to(wide), found.to(wide)
+    tensor, wanted, found = wanted, wanted.to(wide), found.to(wide)
     allowed = (difference.atol or 0.0) + (difference.rtol or 0.0) * wanted.abs()
     own = _own_error(seen, wanted, allowed, eps)
     gap = (found - wanted).abs()
@@ -384,21 +475,31 @@ def _judged(difference: Difference, seen: _Seen, wanted: Any, found: Any) -> Dif
     finite = torch.isfinite(wanted) & torch.isfinite(found)
     within = finite & (gap <= allowed + MULTIPLE * own)
     within |= (wanted == found) | (wanted.isnan() & found.isnan())
+    # One rounding error is divided by another, or a sum is next to the largest number.
+    undefined = _is_finite_by_chance(seen.others, wanted) & ~within
     cause: DifferenceCause = BUG
-    if bool(within.all()):
-        cause = TIE if seen.ties.met else AMBIGUOUS if _drowned(own, wanted) else ROUNDING
+    if bool((within | undefined).all()):
+        drowned = _drowned(own, wanted) or bool(undefined.any())
+        cause = TIE if seen.ties.met else AMBIGUOUS if drowned else ROUNDING
     else:
-        difference = _at_the_worst(difference, wanted, found, ~within)
+        difference = _at_the_worst(difference, tensor, wanted, found, ~(within | undefined))
     error = float(own[difference.index].max()) if difference.index is not None else None
     return dataclasses.replace(difference, own_error=error, cause=cause)
 
 
 def _at_the_worst(
-    difference: Difference, wanted: torch.Tensor, found: torch.Tensor, bad: torch.Tensor
+    difference: Difference,
+    tensor: torch.Tensor,
+    wanted: torch.Tensor,
+    found: torch.Tensor,
+    bad: torch.Tensor,
 ) -> Difference:
-    """Return the same difference, described by the worst of the elements that nothing explains."""
+    """Return the same difference, described by the worst of the elements that nothing explains.
+
+    ``tensor`` has the output's own dtype.
+    """
     allowed = difference.rtol or 0.0, difference.atol or 0.0
-    other = number_difference(difference.path, wanted, wanted, found, bad, allowed)
+    other = number_difference(difference.path, tensor, wanted, found, bad, allowed)
     return dataclasses.replace(
         other,
         kind=difference.kind,
@@ -428,6 +529,12 @@ def _own_error(
     if bool((truth > OTHER_QUESTION * own + allowed.nan_to_num(posinf=0.0)).any()):
         return own
     return furthest([*seen.others, seen.truth])
+
+
+def _is_finite_by_chance(runs: Sequence[torch.Tensor], wanted: torch.Tensor) -> torch.Tensor:
+    """Return per element whether it is a number in some of eager's runs and none in others."""
+    finite = torch.stack([torch.isfinite(run) for run in (*runs, wanted)])
+    return finite.any(0) & ~finite.all(0)
 
 
 def _falls_elsewhere(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -15,6 +18,7 @@ from pytest_torchexport import targets
 from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls
+from pytest_torchexport.eager.queries import Query, queries, survives
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT, specialized_dims
@@ -25,6 +29,7 @@ from pytest_torchexport.judge.judge import Judge
 from pytest_torchexport.judge.log import Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.runners import InProcess, Runnable, Runner
 from pytest_torchexport.judge.saved_artifact import SavedArtifact
+from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.observe import Returned
@@ -32,6 +37,9 @@ from pytest_torchexport.outcomes.torch_state import suppress_output
 from pytest_torchexport.results.failures import CannotJudge, ExportRefused, Failure
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 
+NOT_IN_INFERENCE_MODE = (
+    "exported under torch.no_grad(): the exporter refuses the module under torch.inference_mode()"
+)
 # The members of an Artifact that are not methods: what somebody else's target may have forgotten.
 _MEMBERS = ("program", "module", "baked", "native_loops", "facts", "save")
 
@@ -78,18 +86,46 @@ class Prepared:
         if not self.plan.named:
             raise CannotJudge(f"{self.plan.target} {reason}", "refused") from None
 
-    def exported(self, call: Call, device: str | None = None) -> Artifact | NotApplicable:
-        """Export a fresh copy of the subject at a call, on the item's device or another.
+    def exported(
+        self,
+        call: Call,
+        *,
+        device: str | None = None,
+        target: str | None = None,
+        options: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Artifact | NotApplicable:
+        """Export a fresh copy of the subject at a call.
 
+        On the item's device and to its target, or to others. In the subject's grad mode; without
+        gradients if the exporter does not take inference mode. ``options`` replace the user's.
         Raises whatever the exporter raises.
         """
-        plan, device = self.plan, device or self.plan.device
-        options = dict((plan.options.export_options or {}).get(plan.target, {}))
+        grad_mode = self.reference.pristine.grad_mode
+        try:
+            return self._exported(call, device, target, grad_mode, options)
+        except (TimeLimitExceeded, torch.OutOfMemoryError):
+            raise
+        except Exception:
+            if grad_mode is not GradMode.INFERENCE:
+                raise
+        artifact = self._exported(call, device, target, GradMode.NO_GRAD, options)
+        self.log.note(NOT_IN_INFERENCE_MODE)
+        return artifact
+
+    def _exported(
+        self,
+        call: Call,
+        device: str | None,
+        target: str | None,
+        grad_mode: GradMode,
+        replaced: Mapping[str, Any],
+    ) -> Artifact | NotApplicable:
+        device, target = device or self.plan.device, target or self.plan.target
+        options = {**(self.plan.options.export_options or {}).get(target, {}), **replaced}
         subject = self.reference.pristine.copy().to(device)
-        with self.log.during(Activity.EXPORTER), torch.no_grad(), suppress_output():
-            return targets.get(plan.target).export(
-                subject.function, call.clone().to(device), self.spec, **options
-            )
+        call = call.clone().to(device)
+        with self.log.during(Activity.EXPORTER), grad_mode.entered(), suppress_output():
+            return targets.get(target).export(subject.function, call, self.spec, **options)
 
     def call_to_export(self) -> Call:
         """Return the example, at size 2 of each varying dim whose own size exporters would freeze.
@@ -120,6 +156,7 @@ class Prepared:
             stateful=self.reference.stateful,
             fresh_each_call=self.reference.fresh_each_call,
             left=self.deadline.for_a_call,
+            grad_mode=self.reference.served,
         )
 
     def judge_of(
@@ -186,6 +223,18 @@ class Case(Prepared):
     def judge(self) -> Judge:
         """The judge of this artifact as it is run now."""
         return self.judge_of(self.runner, self.log, self.random_paths)
+
+    @cached_property
+    def questions(self) -> tuple[Query, ...]:
+        """The places outside torch that ask on the example what the export answers otherwise.
+
+        None if eager with the answers of the export does not survive the example.
+        """
+        answers = targets.get(self.plan.target).traits.answers
+        of_example = self.reference.pristine, self.spec.example, self.plan.seed, answers
+        with self.log.during(Activity.EAGER):
+            found = tuple(query for query in queries(*of_example) if not query.of_torch)
+            return found if found and survives(*of_example, found) else ()
 
     @cached_property
     def key(self) -> str:

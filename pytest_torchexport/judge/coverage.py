@@ -66,7 +66,7 @@ def _is_far(item: LeafRecipe, domain: Domain) -> bool:
     if item.kind == "literal":
         return bool((item.data.tensor.abs() > far).any())
     largest = 1.0 if item.kind == "ones" else item.scale * domain.scale
-    return max(largest, *(abs(value) for _, value in item.edits), 0.0) > far
+    return max(largest, *(abs(edit.value) for edit in item.edits), 0.0) > far
 
 
 def _open_dims(spec: InputSpec, facts: ProgramFacts) -> tuple[str, ...]:

@@ -6,15 +6,16 @@ Parity, the audit of sizes, the shrinker and the self-test all ask this.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls
 from pytest_torchexport.eager.reference import Reference, has_nan
-from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe
+from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.calibrate import Calibration, leaves_after
+from pytest_torchexport.judge.doubts import Doubt
 from pytest_torchexport.judge.failure_of import failure_of
 from pytest_torchexport.judge.log import Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.runners import Runner
@@ -71,6 +72,8 @@ class Judge:
             stateful=reference.stateful,
             device=plan.device,
             may_go_on=lambda: deadline.elapsed < CALIBRATING_SHARE * plan.settings.time_limit,
+            shown=lambda call, see: runner.show(call, plan.seed, see),
+            usual=self._usual,
         )
 
     @property
@@ -178,7 +181,26 @@ class Judge:
                     )
                 self._log.explain(judged.explained)
                 differences = judged.bugs
+            elif len(calls) == 1 and not self.tolerance.given:
+                self._log.doubts.saw(calls[0], leaves_after(expected, {}), leaves_after(actual, {}))
         return [self._named(item) for item in differences]
+
+    def _usual(self) -> list[Call]:
+        """Return calls whose numbers are neither equal nor zero, as far as the spec has such."""
+        calls = [self.spec.example]
+        sizes = {name: dim.example for name, dim in self.spec.dims.items()}
+        try:
+            found = self._accepted.call(plain_recipe(self.spec, "normal", sizes, self._plan.seed))
+        except SpecError:
+            found = None
+        return [*calls, found.call] if found is not None else calls
+
+    def doubted(self) -> Iterator[tuple[Doubt, Difference]]:
+        """Yield the largest differences that are within the tolerance, and are no rounding."""
+        with self._log.during(Activity.EAGER):
+            for doubt, found in self._log.doubts.judged(self._calibration):
+                if found.path not in self.random_paths:
+                    yield doubt, self._named(found)
 
     def _in_time(self, outcome: Outcome) -> Outcome:
         """Raise TimeLimitExceeded if a call in this process hung, which used up the item's time."""

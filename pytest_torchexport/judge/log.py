@@ -11,6 +11,7 @@ from enum import Enum
 from pytest_torchexport.inputs.recipes import Recipe, describe_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.coverage import Covered
+from pytest_torchexport.judge.doubts import Doubts
 from pytest_torchexport.judge.vacuity import OutputActivity
 from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.cuda import ContextLost
@@ -21,7 +22,6 @@ from pytest_torchexport.results.verdict import (
     Branch,
     Difference,
     SeededBug,
-    Sizes,
     Uncovered,
 )
 
@@ -54,13 +54,12 @@ class Shrunk:
 
     recipe: Recipe
     text: str
-    sizes: tuple[Sizes, ...]
     searched: bool = True
 
     @classmethod
     def as_made(cls, spec: InputSpec, recipe: Recipe, call: Call) -> Shrunk:
         """Return a call as it was made: no smaller one was looked for."""
-        return cls(recipe, describe_recipe(spec, recipe, call), (), searched=False)
+        return cls(recipe, describe_recipe(spec, recipe, call), searched=False)
 
 
 @dataclass
@@ -69,7 +68,8 @@ class ItemLog:
 
     ``calls`` counts calls by origin; ``covered`` is what they reached, ``uncovered`` what they left
     out. ``activity`` is what runs now, and ``trying`` the call that is made. ``ran`` keeps the
-    calls for the self-test, if one is asked for. ``outputs`` is what eager returned over all calls.
+    calls for the self-test, if one is asked for. ``outputs`` is what eager returned over all calls,
+    ``doubts`` the largest differences within the tolerance.
     ``held`` are failures that are raised only if no other step raises one.
     """
 
@@ -90,6 +90,7 @@ class ItemLog:
     self_test: list[SeededBug] = field(default_factory=list)
     branches: tuple[Branch, ...] = ()
     outputs: OutputActivity = field(default_factory=lambda: OutputActivity(Tolerance()))
+    doubts: Doubts = field(default_factory=Doubts)
     activity: Activity = Activity.PLUGIN
     trying: Recipe | None = None
 
@@ -129,6 +130,7 @@ class ItemLog:
         self.max_error = None
         self.covered = Covered()
         self.outputs = OutputActivity(self.outputs.tolerance)
+        self.doubts = Doubts()
 
     @contextmanager
     def during(self, activity: Activity) -> Iterator[None]:

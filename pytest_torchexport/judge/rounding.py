@@ -11,8 +11,9 @@ what rounding may change. How far the results scatter is eager's own error on th
   it may cross it. Equal numbers leave ``sort`` and ``topk`` in any order, as documented.
 - ``sequential`` adds up sums, and the means, norms, losses and products of matrices made of them,
   one term after the other, in the dtype itself. ONNX Runtime does so along outer axes and in
-  running sums; torch adds pairwise or in double precision. Of ``n`` equal terms the last digits
-  then go one way: the error grows with ``n``, and no scattered run shows it.
+  running sums, and in the lanes of a vector register along the last axis; torch adds pairwise or in
+  double precision. Of ``n`` equal terms the last digits then go one way: the error grows with
+  ``n``, and no scattered run shows it.
 - ``in_double`` adds up the same sums in double precision and rounds once: it is torch that adds
   products one after the other, in matrices with few rows.
 
@@ -30,9 +31,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from pytest_torchexport import torch_private
-from pytest_torchexport.outcomes.operators import argument_of, dispatched, name_of
+from pytest_torchexport.outcomes.operators import (
+    argument_of,
+    dispatched,
+    floats_of,
+    is_float,
+    name_of,
+    with_floats,
+    written_to,
+)
 
 # Results are moved by a random multiple of the dtype's epsilon, up to this.
 REACH = 1.5
@@ -58,8 +68,8 @@ EXACT = frozenset(
     empty_strided expand_copy eye
     _fake_quantize_per_tensor_affine_cachemask_tensor_qparams
     fake_quantize_per_channel_affine_cachemask fake_quantize_per_tensor_affine_cachemask
-    fill flip floor fmax fmin fractional_max_pool2d full full_like gather glu_backward hardtanh
-    heaviside histc im2col index index_fill index_select isfinite lift_fresh
+    fill flip floor floor_divide fmax fmin fractional_max_pool2d full full_like gather
+    glu_backward hardtanh heaviside histc im2col index index_fill index_select isfinite lift_fresh
     lift_fresh_copy masked_fill masked_scatter masked_select max max_pool1d
     max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices maximum min minimum
     nan_to_num nanmedian narrow_copy neg new_empty new_full new_ones new_zeros normal ones
@@ -84,9 +94,6 @@ SUMS = frozenset(
 ORDERING = frozenset(["topk", "sort", "kthvalue", "median", "mode"])
 # These round once, where other implementations round each of their steps.
 FUSED = frozenset(["_scaled_dot_product_flash_attention_for_cpu"])
-# A native kernel writes to these arguments although its schema does not say so, so it must get the
-# original tensors.
-_WRITTEN_UNDECLARED = frozenset(["running_mean", "running_var"])
 
 
 @dataclass
@@ -110,9 +117,13 @@ def _has_ties(tensor: torch.Tensor, dim: int) -> bool:
     return bool((values.diff(dim=dim) <= near * values.abs().amax(dim, keepdim=True)).any())
 
 
-def sequential() -> AbstractContextManager[None]:
-    """Add up sums one term after the other, also in means, variances and normalizations."""
-    return dispatched(_Sequential().operator)
+def sequential(lanes: int = 1) -> AbstractContextManager[None]:
+    """Add up sums one term after the other, also in means, variances and normalizations.
+
+    In so many lanes, as vector registers do: every term is added to the lane that is next in turn,
+    and the lanes are added at last. A running sum has one.
+    """
+    return dispatched(_Sequential(lanes).operator)
 
 
 def in_double() -> AbstractContextManager[None]:
@@ -139,34 +150,34 @@ class _Scatter:
         if name in FUSED:
             plain = func(*args, **kwargs)
             with dispatched(self.operator):
-                return _filled(plain, _by_rule(func, args, kwargs))
+                return _filled(plain, _by_rule(func, args, kwargs, lanes=1))
         return self._rounded(func, args, kwargs)
 
     def _rounded(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         sums = torch.Tag.pointwise not in func.tags
-        written = _written(func)
+        written = written_to(func)
         # An operator that sums and writes cannot be run twice to learn its exact result.
         known = not sums or (not written and _adds_exactly(func, args, kwargs))
         exact = _exact_elements(func, args, kwargs) if known else None
         plain = None
         if sums:
             if exact is not None and any(bool(mask.any()) for mask in exact):
-                plain = _floats(func(*args, **kwargs))
+                plain = floats_of(func(*args, **kwargs))
             moved = tuple(
-                arg if item.name in written else _each(self._move_term, arg)
+                arg if item.name in written else with_floats(self._move_term, arg)
                 for item, arg in zip(torch_private.schema_of(func).arguments, args, strict=False)
             )
             named = {
-                name: value if name in written else _each(self._move_term, value)
+                name: value if name in written else with_floats(self._move_term, value)
                 for name, value in kwargs.items()
             }
             result = func(*moved, **named)
-            if not _floats(result) and not written:
+            if not floats_of(result) and not written:
                 # An index, a count or a Python number: the operator picks or compares.
                 return func(*args, **kwargs)
         else:
             result = func(*args, **kwargs)
-        outputs = _floats(result)
+        outputs = floats_of(result)
         for index, tensor in enumerate(outputs):
             scattered = self._move(tensor)
             if exact is not None and len(exact) == len(outputs):
@@ -184,7 +195,8 @@ class _Scatter:
         shift = torch.rand(real.shape, generator=self._generator, dtype=torch.float32)
         reach = REACH if _wide(real) is real else REACH_HALF
         shift = ((shift * 2 - 1) * reach * torch.finfo(tensor.dtype).eps).to(real.dtype)
-        return tensor + tensor * shift.to(tensor.device)
+        # An infinite term, as of a mask that is added, would become nan.
+        return torch.where(tensor.isfinite(), tensor + tensor * shift.to(tensor.device), tensor)
 
     def _ordered(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run an operator on its input in another order; return indices into the given order."""
@@ -205,7 +217,8 @@ class _Sequential:
     torch.export: the sums of a loss or a normalization are among its parts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: int) -> None:
+        self._lanes = lanes
         # Operators that are being taken apart. One that occurs among its own parts runs as it is.
         self._open: set[Any] = set()
 
@@ -220,17 +233,17 @@ class _Sequential:
 
     def _one_by_one(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the results of an operator; None if nothing is known about its sums."""
-        if any(tensor.is_complex() for tensor in _floats((args, kwargs))):
+        if any(tensor.is_complex() for tensor in floats_of((args, kwargs))):
             return None
         schema = torch_private.schema_of(func)
         if schema.name in _SUMS:
-            return _by_rule(func, args, kwargs) if _is_float(args[0]) else None
+            return _by_rule(func, args, kwargs, self._lanes) if is_float(args[0]) else None
         parts = torch_private.decomposition_of(func)
         if parts is None or func in self._open or not _adds(func, args, kwargs):
             return None
-        if _written(func):  # once, by the operator itself
-            args = _each(torch.clone, args)
-            kwargs = {name: _each(torch.clone, value) for name, value in kwargs.items()}
+        if written_to(func):  # once, by the operator itself
+            args = with_floats(torch.clone, args)
+            kwargs = {name: with_floats(torch.clone, value) for name, value in kwargs.items()}
         self._open.add(func)
         try:
             with dispatched(self.operator):
@@ -241,16 +254,16 @@ class _Sequential:
             self._open.discard(func)
 
 
-def _by_rule(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def _by_rule(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], lanes: int) -> Any:
     """Return an operator's results as ``_SUMS`` has them; None if it cannot."""
     schema = torch_private.schema_of(func)
-    names = [item.name for item in schema.arguments]
-    return _SUMS[schema.name](**{name: argument_of(func, args, kwargs, name) for name in names})
+    given = {item.name: argument_of(func, args, kwargs, item.name) for item in schema.arguments}
+    return _SUMS[schema.name](**given, lanes=lanes)
 
 
 def _filled(plain: Any, found: Any) -> Any:
     """Write other results, as far as there are any, to those of an operator."""
-    for tensor, other in zip(_floats(plain), _floats(found), strict=False):
+    for tensor, other in zip(floats_of(plain), floats_of(found), strict=False):
         if tensor.numel() == other.numel():
             tensor.copy_(other.reshape(tensor.shape))
     return plain
@@ -259,16 +272,16 @@ def _filled(plain: Any, found: Any) -> Any:
 def _summed_in_double(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run one operator."""
     plain = func(*args, **kwargs)
-    if _adds(func, args, kwargs) and not _written(func):
-        wide = _floats(_in_float64(func, args, kwargs))
-        for tensor, found in zip(_floats(plain), wide, strict=False):
+    if _adds(func, args, kwargs) and not written_to(func):
+        wide = floats_of(_in_float64(func, args, kwargs))
+        for tensor, found in zip(floats_of(plain), wide, strict=False):
             tensor.copy_(found)
     return plain
 
 
 def _rounds(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Return True if the operator computes with floats, and may have to round its results."""
-    if name_of(func) in EXACT or func.is_view or not _floats((args, kwargs)):
+    if name_of(func) in EXACT or func.is_view or not floats_of((args, kwargs)):
         return False
     # Attention without dropout draws nothing.
     draws = torch.Tag.nondeterministic_seeded in func.tags
@@ -297,9 +310,12 @@ def _running(terms: torch.Tensor, axis: int) -> torch.Tensor:
     return torch.from_numpy(np.add.accumulate(terms.detach().clone().numpy(), axis))
 
 
-def _one_by_one(terms: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
+def _one_by_one(terms: torch.Tensor, axes: Sequence[int], lanes: int) -> torch.Tensor:
     """Return the sum over the axes, which keep size 1: of all their terms in a row."""
     row = terms.movedim(list(axes), list(range(-len(axes), 0))).flatten(-len(axes))
+    if lanes > 1:
+        row = functional.pad(row, (0, -row.shape[-1] % lanes))
+        row = _running(row.reshape(*row.shape[:-1], -1, lanes), -2)[..., -1, :]
     total = _running(row, -1)[..., -1]
     return total.reshape([1 if axis in axes else size for axis, size in enumerate(terms.shape)])
 
@@ -312,13 +328,15 @@ def _axes(tensor: torch.Tensor, dim: Any) -> tuple[int, ...] | None:
     return tuple(axis % tensor.dim() for axis in dims) or tuple(range(tensor.dim()))
 
 
-def _sum(self: torch.Tensor, dim: Any = None, dtype: Any = None, **_: Any) -> torch.Tensor | None:
+def _sum(
+    self: torch.Tensor, *, lanes: int, dim: Any = None, dtype: Any = None, **_: Any
+) -> torch.Tensor | None:
     axes = _axes(self, dim)
-    return None if axes is None else _one_by_one(_wide(self.to(dtype or self.dtype)), axes)
+    return None if axes is None else _one_by_one(_wide(self.to(dtype or self.dtype)), axes, lanes)
 
 
-def _mean(self: torch.Tensor, dim: Any = None, dtype: Any = None, **_: Any) -> torch.Tensor | None:
-    total = _sum(self, dim, dtype)
+def _mean(self: torch.Tensor, **given: Any) -> torch.Tensor | None:
+    total = _sum(self, **given)
     return None if total is None else total / (self.numel() / total.numel())
 
 
@@ -328,11 +346,17 @@ def _cumsum(self: torch.Tensor, dim: int, dtype: Any = None, **_: Any) -> torch.
 
 
 def _var(
-    self: torch.Tensor, dim: Any = None, correction: Any = None, unbiased: bool = True, **_: Any
+    self: torch.Tensor,
+    *,
+    lanes: int,
+    dim: Any = None,
+    correction: Any = None,
+    unbiased: bool = True,
+    **_: Any,
 ) -> torch.Tensor | None:
     terms = _wide(self)
-    mean = _mean(terms, dim)
-    squares = _sum((terms - mean) ** 2, dim) if mean is not None else None
+    mean = _mean(terms, dim=dim, lanes=lanes)
+    squares = _sum((terms - mean) ** 2, dim=dim, lanes=lanes) if mean is not None else None
     if squares is None:
         return None
     count = self.numel() / squares.numel()
@@ -340,11 +364,12 @@ def _var(
 
 
 def _var_mean(self: torch.Tensor, **given: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
-    mean, variance = _mean(self, given["dim"]), _var(self, **given)
+    mean = _mean(self, dim=given["dim"], lanes=given["lanes"])
+    variance = _var(self, **given)
     return (variance, mean) if mean is not None and variance is not None else None
 
 
-def _product(self: torch.Tensor, mat2: torch.Tensor, **_: Any) -> torch.Tensor | None:
+def _product(self: torch.Tensor, mat2: torch.Tensor, *, lanes: int, **_: Any) -> Any:
     """Multiply matrices, or batches of them, one inner index after the other."""
     inner = self.shape[-1]
     left, right = _wide(self), _wide(mat2)
@@ -356,7 +381,7 @@ def _product(self: torch.Tensor, mat2: torch.Tensor, **_: Any) -> torch.Tensor |
         held = slice(start, start + step)
         terms = left[..., held].unsqueeze(-1) * right[..., held, :].unsqueeze(-3)
         terms = torch.cat([total.unsqueeze(-2), terms], -2)
-        total = _one_by_one(terms, [terms.dim() - 2]).squeeze(-2)
+        total = _one_by_one(terms, [terms.dim() - 2], lanes).squeeze(-2)
     return total.to(self.dtype)
 
 
@@ -416,48 +441,6 @@ def _adds_exactly(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     return bool(count > 0 and count & (count - 1) == 0)
 
 
-def _written(func: Any) -> frozenset[str]:
-    """Return the names of the arguments that the operator writes to."""
-    declared = {
-        item.name
-        for item in torch_private.schema_of(func).arguments
-        if item.alias_info is not None and item.alias_info.is_write
-    }
-    undeclared = {
-        item.name for item in torch_private.schema_of(func).arguments
-    } & _WRITTEN_UNDECLARED
-    return frozenset(declared | undeclared)
-
-
-def _is_float(value: Any) -> bool:
-    return (
-        isinstance(value, torch.Tensor)
-        and (value.is_floating_point() or value.is_complex())
-        and value.layout == torch.strided
-        and value.dtype.itemsize > 1
-        and not value.is_quantized
-    )
-
-
-def _floats(value: Any) -> list[torch.Tensor]:
-    if _is_float(value):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return [tensor for item in value for tensor in _floats(item)]
-    return []
-
-
-def _each(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
-    """Return an operator's argument with each float tensor in it replaced."""
-    if _is_float(value):
-        return function(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)(_each(function, item) for item in value)
-    return value
-
-
 def _in_float64(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Return an operator's result on float64; None if it has no kernel for it."""
 
@@ -466,8 +449,8 @@ def _in_float64(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
 
     try:
         return func(
-            *(_each(widen, arg) for arg in args),
-            **{name: _each(widen, value) for name, value in kwargs.items()},
+            *(with_floats(widen, arg) for arg in args),
+            **{name: with_floats(widen, value) for name, value in kwargs.items()},
         )
     except Exception:  # torch raises RuntimeError, NotImplementedError or ValueError for it
         return None
@@ -478,24 +461,30 @@ def _exact_elements(
 ) -> list[torch.Tensor] | None:
     """Return per float output a mask of the elements that needed no rounding; None if unknown.
 
-    These are the elements whose result in float64 is a number of the dtype.
-
-    A sum of zero counts as rounded:
-    its terms may cancel in this order only.
+    These are the elements whose result in float64 is a number of the dtype. For a sum, the result
+    of the terms' absolute values must be one as well: if terms cancel, few digits are left of any
+    sum, whatever was rounded on the way.
     """
-    narrow = {tensor.dtype for tensor in _floats((args, kwargs))}
+    narrow = {tensor.dtype for tensor in floats_of((args, kwargs))}
     if torch.float64 in narrow or torch.complex128 in narrow:
         return None
-    if sum(tensor.numel() for tensor in _floats((args, kwargs))) > LOOKED_AT:
+    if sum(tensor.numel() for tensor in floats_of((args, kwargs))) > LOOKED_AT:
         return None
     dtype = functools.reduce(torch.promote_types, narrow)
-    wide = _in_float64(func, args, kwargs)
-    if wide is None:
-        return None
-    sums = torch.Tag.pointwise not in func.tags
-    found = []
-    for tensor in _floats(wide):
-        held = tensor.to(dtype.to_complex() if tensor.is_complex() else dtype.to_real())
-        same = held.to(tensor.dtype) == tensor
-        found.append(same & (tensor != 0) if sums else same)
-    return found
+    ways = [(args, kwargs)]
+    if torch.Tag.pointwise not in func.tags:
+        named = {name: with_floats(torch.abs, value) for name, value in kwargs.items()}
+        ways.append((tuple(with_floats(torch.abs, arg) for arg in args), named))
+    masks = []
+    for given in ways:
+        wide = _in_float64(func, *given)
+        if wide is None:
+            return None
+        masks.append([_holds(dtype, tensor) for tensor in floats_of(wide)])
+    return [functools.reduce(torch.logical_and, each) for each in zip(*masks, strict=True)]
+
+
+def _holds(dtype: torch.dtype, wide: torch.Tensor) -> torch.Tensor:
+    """Return per element whether it is a number of a narrower dtype."""
+    narrow = wide.to(dtype.to_complex() if wide.is_complex() else dtype.to_real())
+    return narrow.to(wide.dtype) == wide

@@ -8,12 +8,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 
 from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.decisions import See, seen
+from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import in_thread
 from pytest_torchexport.outcomes.observe import (
     Crashed,
@@ -28,7 +31,7 @@ from pytest_torchexport.outcomes.observe import (
     tensors_of,
 )
 from pytest_torchexport.sandbox.session import SandboxSession
-from pytest_torchexport.targets.base import Artifact
+from pytest_torchexport.targets.base import Artifact, ShowsValues
 
 
 class Runnable(Protocol):
@@ -59,6 +62,9 @@ class Runner(Protocol):
     def in_a_row(self, calls: Sequence[Call], seed: int) -> list[tuple[Outcome, Tensors]]:
         """Return each call's outcome and state; a call starts where the one before ended."""
 
+    def show(self, call: Call, seed: int, see: See) -> Outcome | None:
+        """Run the call, and show the values in the artifact; None if they cannot be seen."""
+
     def tensors(self) -> Tensors:
         """Return the parameters and buffers that the artifact starts with, by name."""
 
@@ -79,10 +85,12 @@ class InProcess:
         stateful: bool,
         fresh_each_call: bool,
         left: Callable[[], float],
+        grad_mode: GradMode = GradMode.NO_GRAD,
     ) -> None:
         self._pristine = artifact
         self._device = device
         self._left = left
+        self._grad_mode = grad_mode
         self._state = State(artifact.module, thorough=stateful)
         # A ScriptModule has attributes of any type, which only a copy of it keeps as they were.
         self._fresh_each_call = fresh_each_call and is_scripted(artifact.module)
@@ -102,6 +110,19 @@ class InProcess:
         self._state.restore()
         return found
 
+    def show(self, call: Call, seed: int, see: See) -> Outcome | None:
+        """Run the call, and show the values in the artifact; None if they cannot be seen."""
+        artifact = self._artifact()
+        if artifact.native_loops:
+            return None  # it runs in another thread
+        observed = partial(observe, call=call, seed=seed, grad_mode=self._grad_mode)
+        if isinstance(artifact, ShowsValues):
+            outcome = observed(partial(_shown, artifact, see))
+        else:
+            outcome = observed(artifact, run=partial(_seen, see))
+        self._state.restore()
+        return outcome
+
     def tensors(self) -> Tensors:
         """Return the parameters and buffers that the artifact starts with, by name."""
         return tensors_of(self._pristine.module)
@@ -118,7 +139,8 @@ class InProcess:
             return in_thread(go, self._left())
 
         run = aside if artifact.native_loops else None
-        return observe(artifact, call.to(self._device), seed=seed, run=run)
+        call = call.to(self._device)
+        return observe(artifact, call, seed=seed, grad_mode=self._grad_mode, run=run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,16 +173,25 @@ class LoadedArtifact:
         return Returned(value, _inputs_after(own, packed, outcome.inputs)), tensors
 
 
+class OpenSession(Protocol):
+    """Starts a session that has an artifact loaded."""
+
+    def __call__(self, *, threads: int) -> SandboxSession:
+        """Start one that may use so many threads."""
+
+
 @dataclass
 class InSandbox:
     """Call an artifact in the clean process: loaded once, and loaded again after each crash.
 
-    ``open`` starts a session that has it loaded; ``left`` returns the seconds that a call may take.
+    ``open`` starts a session that has it loaded and may use ``threads``; ``left`` returns the
+    seconds that a call may take.
     """
 
     artifact: Artifact
-    open: Callable[[], SandboxSession]
+    open: OpenSession
     left: Callable[[], float]
+    threads: int = 1
     session: SandboxSession | None = field(default=None, repr=False)
     isolated: bool = True
     _printed: str = ""
@@ -172,6 +203,10 @@ class InSandbox:
     def in_a_row(self, calls: Sequence[Call], seed: int) -> list[tuple[Outcome, Tensors]]:
         """Return each call's outcome and state; a call starts where the one before ended."""
         return self._row(calls, seed, state=True)
+
+    def show(self, call: Call, seed: int, see: See) -> Outcome | None:
+        """Return None: what happens in the other process is not seen."""
+        return None
 
     def tensors(self) -> Tensors:
         """Return the parameters and buffers that the artifact was loaded with, by name."""
@@ -213,7 +248,7 @@ class InSandbox:
 
     def _opened(self) -> SandboxSession:
         if self.session is None or self.session.over:
-            self.session = self.open()
+            self.session = self.open(threads=self.threads)
         return self.session
 
 
@@ -236,6 +271,15 @@ class AsFunction:
         if not isinstance(outcome, Returned):
             raise SandboxRaised(str(outcome))
         return outcome.value
+
+
+def _seen(see: See, go: Callable[[], Any]) -> Any:
+    with seen(see):
+        return go()
+
+
+def _shown(artifact: ShowsValues, see: See, *args: Any, **kwargs: Any) -> Any:
+    return artifact.show(Call(args, kwargs), see)
 
 
 def is_scripted(module: Any) -> bool:

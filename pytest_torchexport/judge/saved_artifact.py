@@ -28,17 +28,18 @@ class SavedArtifact:
     blocked: Sequence[str]
     thorough: bool
     fresh: bool
+    gradients: bool
     session: SandboxSession | None = None
     first_runs: tuple[tuple[Outcome, Tensors], ...] = ()
 
-    def open(self, device: str | None = None) -> SandboxSession:
+    def open(self, device: str | None = None, threads: int = 1) -> SandboxSession:
         """Load it in a new process, on the item's device or another.
 
-        Raises Ineffective if no process can be started.
+        ``threads`` is how many it may use. Raises Ineffective if no process can be started.
         """
-        return self.open_file(self.path, device)
+        return self.open_file(self.path, device, threads)
 
-    def open_file(self, path: Path, device: str | None = None) -> SandboxSession:
+    def open_file(self, path: Path, device: str | None = None, threads: int = 1) -> SandboxSession:
         """Load a file of the same artifact."""
         cuda.release()
         source = loading.source_of(
@@ -48,6 +49,8 @@ class SavedArtifact:
             device=device or self.plan.device,
             thorough=self.thorough,
             fresh=self.fresh,
+            threads=threads,
+            gradients=self.gradients,
         )
         return loading.opened(source, self.plan)
 

@@ -6,7 +6,10 @@ Separate from the search itself (``explore/difference``), which knows no Case.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from pytest_torchexport import targets
+from pytest_torchexport.eager.queries import answering
 from pytest_torchexport.explore.difference import DifferenceSearch
 from pytest_torchexport.explore.operator_run import OperatorRuns
 from pytest_torchexport.inputs.recipes import Recipe
@@ -27,11 +30,12 @@ def searched(case: Case) -> Sequence[Recipe]:
         ),
         done=State(subject.module, thorough=reference.stateful).restore,
         seed=seed,
+        grad_mode=subject.grad_mode,
     )
     search = DifferenceSearch(
         case.spec,
         eager,
-        _of_artifact(case),
+        _of_artifact(case) or _as_exported(case, eager),
         bounds=case.artifact.facts.bounds(),
         seed=seed,
         before_call=case.log.try_call,
@@ -41,10 +45,28 @@ def searched(case: Case) -> Sequence[Recipe]:
 
 
 def _of_artifact(case: Case) -> OperatorRuns | None:
-    """Return the runs of the artifact; None if it is not to be run in this process."""
+    """Return the runs of the artifact; None if it is not to be run here, or not by torch."""
     reference, artifact = case.reference, case.artifact
     elsewhere = case.plan.device != "cpu" or case.runner.isolated or artifact.native_loops
-    if elsewhere or reference.fresh_each_call:
+    by_torch = targets.get(case.plan.target).traits.library == "torch"
+    if elsewhere or not by_torch or reference.fresh_each_call:
         return None
     state = State(artifact.module, thorough=reference.stateful)
-    return OperatorRuns(fresh=lambda: artifact, done=state.restore, seed=case.plan.seed)
+    return OperatorRuns(
+        fresh=lambda: artifact,
+        done=state.restore,
+        seed=case.plan.seed,
+        grad_mode=reference.served,
+    )
+
+
+def _as_exported(case: Case, eager: OperatorRuns) -> OperatorRuns | None:
+    """Return the runs of eager as the exporter sees it; None if it does not ask what runs it.
+
+    None also if the artifact is isolated: eager would run here what may have killed a process.
+    """
+    asked = case.questions
+    if not asked or case.runner.isolated:
+        return None
+    answers = targets.get(case.plan.target).traits.answers
+    return replace(eager, fresh=lambda: answering(eager.fresh(), answers, asked))

@@ -104,7 +104,7 @@ class OutputActivity:
         if not leaf.numbers:
             yield f"{path} is {'nan or infinite' if leaf.elements else 'empty'} on every call"
             return
-        rtol, atol = self.tolerance.of(leaf.dtype)
+        rtol, atol = self.tolerance.of(leaf.dtype, leaf.largest)
         if leaf.compared <= ENOUGH:
             return
         if leaf.largest == 0.0:

@@ -18,6 +18,7 @@ import torch
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import clone, is_plain
 from pytest_torchexport.outcomes import cuda, machine
+from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import message_and_line, printable
 from pytest_torchexport.results.failures import ends_the_test
@@ -219,9 +220,18 @@ def tensors_of(module: Any, only: Container[str] | None = None) -> Tensors:
     """
     if not isinstance(module, torch.nn.Module):
         return {}
+    return {
+        name: tensor.detach().clone()
+        for name, tensor in named_tensors(module)
+        if only is None or name in only
+    }
+
+
+def named_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield a module's tensors under the names of ``tensors_of``."""
     kinds = (("parameter", module.named_parameters()), ("buffer", module.named_buffers()))
-    tensors = [(f"{kind} {_unwrapped(path)}", t) for kind, named in kinds for path, t in named]
-    return {name: t.detach().clone() for name, t in tensors if only is None or name in only}
+    for kind, named in kinds:
+        yield from ((f"{kind} {_unwrapped(path)}", tensor) for path, tensor in named)
 
 
 def caches_of(module: Any) -> frozenset[str]:
@@ -269,9 +279,10 @@ def observe(
     call: Call,
     *,
     seed: int,
+    grad_mode: GradMode = GradMode.NO_GRAD,
     run: Callable[[Callable[[], Any]], Any] | None = None,
 ) -> Outcome:
-    """Run ``function`` on clones of the call's tensors, and return the outcome.
+    """Run ``function`` on clones of the call's tensors, and return the outcome, without a graph.
 
     ``run`` may run it with a time limit of its own (in a thread); if that limit passes, the outcome
     is TimedOut. What ends the test (Ctrl-C, pytest.skip) passes through. Raises Ineffective if
@@ -284,7 +295,7 @@ def observe(
     before = _globals()
 
     def go() -> Any:
-        with torch.no_grad():
+        with grad_mode.entered():
             value = function(*own.args, **own.kwargs)
         cuda.wait_for(own.args, dict(own.kwargs), value)
         return value

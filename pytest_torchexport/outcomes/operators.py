@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+import torch
 
 from pytest_torchexport import torch_private
 from pytest_torchexport.outcomes.torch_state import compiling_nothing
 from pytest_torchexport.torch_private import Handle
+
+# A native kernel writes to these arguments although its schema does not say so, so it must get the
+# original tensors.
+_WRITTEN_UNDECLARED = frozenset(["running_mean", "running_var"])
 
 
 @contextmanager
@@ -49,3 +55,45 @@ def argument_of(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], nam
                 return args[index]
             return kwargs.get(name, item.default_value)
     return None
+
+
+def written_to(func: Any) -> frozenset[str]:
+    """Return the names of the arguments that the operator writes to."""
+    arguments = torch_private.schema_of(func).arguments
+    return frozenset(
+        item.name
+        for item in arguments
+        if item.name in _WRITTEN_UNDECLARED
+        or (item.alias_info is not None and item.alias_info.is_write)
+    )
+
+
+def is_float(value: Any) -> bool:
+    """Return True for a dense tensor of floats, or of complex numbers."""
+    return (
+        isinstance(value, torch.Tensor)
+        and (value.is_floating_point() or value.is_complex())
+        and value.layout == torch.strided
+        and value.dtype.itemsize > 1
+        and not value.is_quantized
+    )
+
+
+def floats_of(value: Any) -> list[torch.Tensor]:
+    """Return the float tensors among an operator's arguments or results."""
+    if is_float(value):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return [tensor for item in value for tensor in floats_of(item)]
+    return []
+
+
+def with_floats(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
+    """Return an operator's argument with each float tensor in it replaced."""
+    if is_float(value):
+        return function(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(with_floats(function, item) for item in value)
+    return value

@@ -13,7 +13,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 
 from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.copying import copied_module, tensors_in
+from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.results.source_line import is_users
 from pytest_torchexport.torch_private import compiles_itself, uncompiled
@@ -30,20 +31,22 @@ from pytest_torchexport.torch_private import compiles_itself, uncompiled
 class Subject:
     """``function`` is what is called; ``module`` holds its state (None for a plain function).
 
-    ``wrappers``: what the user's object wraps around it, and what is not checked.
+    ``wrappers``: what the user's object wraps around it, and what is not checked. ``grad_mode``:
+    the mode in which it is called and exported.
     """
 
     function: Callable[..., Any]
     module: torch.nn.Module | None
     name: str
     wrappers: tuple[str, ...] = ()
+    grad_mode: GradMode = GradMode.NO_GRAD
 
     @classmethod
-    def of(cls, thing: Any) -> Subject:
+    def of(cls, thing: Any, grad_mode: GradMode = GradMode.NO_GRAD) -> Subject:
         """Return the subject for a user's object. Raises SpecError if it cannot be called."""
         thing, wrappers = unwrapped(thing)
         if isinstance(thing, torch.nn.Module):
-            return cls(thing, thing, type(thing).__name__, wrappers)
+            return cls(thing, thing, type(thing).__name__, wrappers, grad_mode)
         if not callable(thing):
             raise SpecError(
                 f"{thing!r:.80} cannot be checked; legal: an nn.Module, a ScriptModule, a "
@@ -52,7 +55,8 @@ class Subject:
         inner = thing.func if isinstance(thing, functools.partial) else thing
         owner = inner if isinstance(inner, torch.nn.Module) else getattr(inner, "__self__", None)
         name = getattr(inner, "__qualname__", None) or type(inner).__name__
-        return cls(thing, owner if isinstance(owner, torch.nn.Module) else None, name, wrappers)
+        module = owner if isinstance(owner, torch.nn.Module) else None
+        return cls(thing, module, name, wrappers, grad_mode)
 
     @property
     def scripted(self) -> bool:
@@ -96,7 +100,7 @@ class Subject:
         torch.OutOfMemoryError.
         """
         if self.module is None:
-            return Subject(_copied_owner(self.function), None, self.name)
+            return replace(self, function=_copied_owner(self.function))
         try:
             module = copied_module(self.module)
         except torch.OutOfMemoryError:
@@ -139,13 +143,13 @@ class Subject:
     def _rebound(self, module: torch.nn.Module) -> Subject:
         function = self.function
         if isinstance(function, functools.partial):
-            inner = Subject(function.func, self.module, self.name)._rebound(module).function
+            inner = replace(self, function=function.func)._rebound(module).function
             bound = functools.partial(inner, *function.args, **function.keywords)
-            return Subject(bound, module, self.name)
+            return replace(self, function=bound, module=module)
         if function is self.module:
-            return Subject(module, module, self.name)
+            return replace(self, function=module, module=module)
         method = getattr(module, getattr(self.function, "__name__", "forward"))
-        return Subject(method, module, self.name)
+        return replace(self, function=method, module=module)
 
 
 def unwrapped(thing: Any) -> tuple[Any, tuple[str, ...]]:

@@ -15,7 +15,7 @@ import random
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -167,9 +167,9 @@ def _random_streams() -> Iterator[None]:
             numpy.random.set_state(kept)
 
 
-def _switches(device: str) -> list[cuda.Switch]:
+def _switches() -> list[cuda.Switch]:
     """Return (read, write, value during a check, or None to leave it) of each global setting."""
-    found: list[cuda.Switch] = [
+    return [
         (torch.get_num_threads, torch.set_num_threads, 1),
         (torch.get_default_dtype, torch.set_default_dtype, None),
         (torch.is_grad_enabled, torch.set_grad_enabled, None),
@@ -178,7 +178,17 @@ def _switches(device: str) -> list[cuda.Switch]:
         (torch.is_anomaly_enabled, torch.set_anomaly_enabled, None),
         (os.getcwd, os.chdir, None),
     ]
-    return found + cuda.switches(device)
+
+
+@contextmanager
+def doubles_by_default() -> Iterator[None]:
+    """Make float64 the dtype of the tensors that the block makes of Python numbers."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _deterministic() -> tuple[bool, bool]:
@@ -195,7 +205,8 @@ def torch_globals(device: str) -> Iterator[None]:
     """Set torch for a check during the block, and restore it."""
     # torch 2.9 warns at each read of allow_tf32.
     with without_warnings():
-        switches = _switches(device)
+        own, cudas = _switches(), cuda.switches(device)
+        switches = own + cudas
         kept = [read() for read, _, _ in switches]
     try:
         with without_warnings():
@@ -203,6 +214,7 @@ def torch_globals(device: str) -> Iterator[None]:
                 if value is not None and read() != value:
                     write(value)
         with ExitStack() as stack:
+            stack.enter_context(_remembered(cudas, kept[len(own) :]))
             if torch_private.default_device() is not None:
                 # Calls are made on the CPU, whatever the user's tests default to.
                 stack.enter_context(torch.device("cpu"))
@@ -212,6 +224,37 @@ def torch_globals(device: str) -> Iterator[None]:
             for (read, write, _), value in zip(switches, kept, strict=True):
                 if read() != value:
                     write(value)
+
+
+# CUDA's settings that a check of this process has changed, each with the user's value: one list per
+# check, the innermost last.
+_users: list[list[tuple[cuda.Switch, Any]]] = []
+
+
+@contextmanager
+def _remembered(switches: Sequence[cuda.Switch], values: Sequence[Any]) -> Iterator[None]:
+    found = zip(switches, values, strict=True)
+    _users.append([(switch, value) for switch, value in found if switch[2] is not None])
+    try:
+        yield
+    finally:
+        _users.pop()
+
+
+@contextmanager
+def users_precision() -> Iterator[None]:
+    """Put the precision of CUDA (TF32) that the user has set back in the block, during a check."""
+    users = _users[-1] if _users else []
+    with without_warnings():
+        checks = [read() for (read, _, _), _ in users]
+        for (_, write, _), value in users:
+            write(value)
+    try:
+        yield
+    finally:
+        with without_warnings():
+            for ((_, write, _), _), value in zip(users, checks, strict=True):
+                write(value)
 
 
 @contextmanager

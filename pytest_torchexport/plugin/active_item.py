@@ -63,6 +63,11 @@ class ActiveItem:
         return f"{path}{colons}{rest}"
 
     @property
+    def is_verbose(self) -> bool:
+        """True if pytest prints everything (``-v``)."""
+        return self._item.config.get_verbosity() > 0
+
+    @property
     def has_own_marker(self) -> bool:
         """True if the marker is on the test itself, False if it is inherited."""
         return any(mark.name == MARKER for mark in self._item.own_markers)

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.grad_mode import GradMode, outside_inference_mode, under_autocast
 from pytest_torchexport.outcomes.subject import Subject, unwrapped
 from pytest_torchexport.outcomes.torch_state import module_calls_through
 from pytest_torchexport.plugin import direct_forward
@@ -46,7 +47,8 @@ class Recording:
     ``problem``: why the module cannot be checked. ``returned``: if one of the calls returned.
     ``caller``: the function that called it and was not checked itself; None if there is none.
     ``wrappers``: what the test called it through (``torch.compile``). ``line``: the test's line of
-    the first call; None if it is not known.
+    the first call; None if it is not known. ``grad_mode``: that of the first call. ``autocast``: if
+    the first call was made under it.
     """
 
     module: Any
@@ -57,6 +59,8 @@ class Recording:
     caller: Caller | None = None
     wrappers: tuple[str, ...] = ()
     line: SourceLine | None = None
+    grad_mode: GradMode = field(default_factory=GradMode.current)
+    autocast: bool = field(default_factory=lambda: bool(under_autocast()))
 
 
 @dataclass(frozen=True)
@@ -205,14 +209,16 @@ class CallRecorder:
                 self.left_out += 1
                 return None
             self._by_key[key] = Recording(*self._copied(own, identity), wrappers=wrappers)
-        return _Started(self._by_key[key], call.clone())
+        with outside_inference_mode():
+            return _Started(self._by_key[key], call.clone())
 
     def _copied(
         self, module: torch.nn.Module, identity: Any
     ) -> tuple[Any, list[Call], Counter[Any], SpecError | None]:
         if identity not in self._copies:
             try:
-                copied, problem = Subject.of(module).copy().function, None
+                with outside_inference_mode():
+                    copied, problem = Subject.of(module).copy().function, None
             except SpecError as error:
                 copied, problem = module, error
             # The original is kept too, so that no other module gets its id.

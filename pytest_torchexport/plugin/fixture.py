@@ -16,6 +16,7 @@ from pytest_torchexport import engine
 from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.grad_mode import WITHOUT_AUTOCAST
 from pytest_torchexport.outcomes.subject import without
 from pytest_torchexport.plugin.active_item import ActiveItem
 from pytest_torchexport.plugin.caller import CallerKind
@@ -151,7 +152,11 @@ def _noted(verdict: Verdict, recorded: Recorded, ways: int) -> Verdict:
 def _verdict_on(recording: Recording, plan: Plan) -> Verdict:
     if recording.problem is not None:
         return _failed(plan, type(recording.module).__name__, recording.problem)
-    verdict = engine.check(recording.module, recording.calls, plan)
+    with recording.grad_mode.entered():
+        verdict = engine.check(recording.module, recording.calls, plan)
+    if recording.autocast:
+        cautions = (*verdict.cautions, WITHOUT_AUTOCAST)
+        verdict = dataclasses.replace(verdict, cautions=cautions)
     if recording.wrappers:
         notes = (*verdict.notes, without(recording.wrappers))
         verdict = dataclasses.replace(verdict, notes=notes)
@@ -202,7 +207,7 @@ def raise_for(verdicts: Sequence[Verdict], item: ActiveItem) -> None:
             by_class.setdefault(verdict.failure or "Failure", []).append(verdict)
     failures = [
         by_name(name)(
-            "\n\n".join(failure_texts(alike, item.nodeid)),
+            "\n\n".join(failure_texts(alike, item.nodeid, whole=item.is_verbose)),
             verdicts=tuple(alike),
         )
         for name, alike in by_class.items()

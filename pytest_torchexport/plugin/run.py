@@ -219,8 +219,11 @@ class Run:
             carried = {"target": started.target, "device": started.device, "verdicts": []}
         if carried is None or report.when == "teardown":
             return
+        from pytest_torchexport.plugin.colored import ColoredReport
         from pytest_torchexport.results.verdict import ItemResult, Verdict
 
+        if report.failed and isinstance(report.longrepr, str):
+            report.longrepr = ColoredReport(report.longrepr)
         verdicts = tuple(map(Verdict.from_dict, carried["verdicts"]))
         result = ItemResult(
             report.nodeid,

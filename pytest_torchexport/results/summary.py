@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from pytest_torchexport.results import text
+from pytest_torchexport.results import details
 from pytest_torchexport.results.not_covered import not_covered_lines
 from pytest_torchexport.results.verdict import ItemResult, Verdict
 
@@ -56,7 +56,7 @@ def detail_lines(results: Sequence[ItemResult]) -> Iterator[str]:
     for result in results:
         for verdict in result.verdicts:
             yield f"{result.nodeid} {verdict.name}: {verdict.status}"
-            yield from text.detail_lines(verdict)
+            yield from details.detail_lines(verdict)
 
 
 def table(results: Sequence[ItemResult]) -> tuple[dict[str, dict[str, str]], list[str]]:

@@ -1,33 +1,61 @@
-"""The text of a verdict: the report of a failure, and the details of any verdict for ``-v``."""
+"""The report of a failure.
+
+A report has at most ``MAX_REPORT`` lines. What matters most is kept; ``-v`` prints all of it.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pytest_torchexport.results.failures import NotRepeatable, by_name
-from pytest_torchexport.results.verdict import Branch, Difference, Recorded, Sizes, Verdict
+from pytest_torchexport.results.diagnosis import Diagnosis, Known
+from pytest_torchexport.results.failures import BranchFrozen, NotRepeatable, by_name
+from pytest_torchexport.results.size_pattern import Sizes
+from pytest_torchexport.results.verdict import Branch, Difference, Recorded, Verdict
 
+MAX_REPORT = 15
 LABEL = 9
 MAX_DIFFERENCES = 5
+# Of one block, also with ``-v``.
 MAX_LINES = 10
+# The first line of a report: pytest prints it behind the test's name.
+MAX_HEADLINE = 200
 EAGER_AGAIN = "eager again"
 
 
-def failure_text(verdict: Verdict, nodeid: str = "") -> str:
+@dataclass(frozen=True)
+class _Block:
+    """The lines below one label.
+
+    ``first`` and ``rest``: how soon its first line and the others are left out of a report that is
+    too long; those with the largest number go first.
+    """
+
+    label: str
+    lines: Sequence[str]
+    first: int
+    rest: int
+
+
+def failure_text(verdict: Verdict, nodeid: str = "", *, whole: bool = True) -> str:
     """Return the report of a failed verdict. ``nodeid`` is what runs its test again.
 
-    Its first line does not name the test: pytest prints it behind the test's name.
+    Its first line does not name the test: pytest prints it behind the test's name. ``whole``:
+    nothing is left out.
     """
-    return "\n".join(_failure_lines([verdict], nodeid))
+    return "\n".join(_failure_lines([verdict], nodeid, whole=whole))
 
 
-def failure_texts(verdicts: Iterable[Verdict], nodeid: str = "") -> list[str]:
+def failure_texts(
+    verdicts: Iterable[Verdict], nodeid: str = "", *, whole: bool = True
+) -> list[str]:
     """Return the reports of failed verdicts: one for recorded modules that fail alike."""
     groups: dict[Any, list[Verdict]] = {}
     for verdict in verdicts:
         groups.setdefault(_said(verdict), []).append(verdict)
-    return ["\n".join(_failure_lines(alike, nodeid)) for alike in groups.values()]
+    return ["\n".join(_failure_lines(alike, nodeid, whole=whole)) for alike in groups.values()]
 
 
 def _said(verdict: Verdict) -> tuple[Any, ...]:
@@ -38,43 +66,137 @@ def _said(verdict: Verdict) -> tuple[Any, ...]:
     )
 
 
-def _failure_lines(alike: Sequence[Verdict], nodeid: str) -> Iterator[str]:
+def _failure_lines(alike: Sequence[Verdict], nodeid: str, *, whole: bool) -> Iterator[str]:
     """Yield the report of verdicts of which it says the same."""
-    verdict = alike[0]
-    name = verdict.failure or "Failure"
-    recorded = [each.recorded for each in alike if each.recorded and each.recorded.count > 1]
-    subject = verdict.name
-    if len(recorded) > 1:
-        some, every = len(recorded), recorded[0].count
-        subject = f"{verdict.subject} ({f'all {every}' if some == every else f'{some} of {every}'})"
-    yield f"{name}: {subject} on {verdict.target}-{verdict.device}: {by_name(name).title}"
+    yield headline(alike[0])
     yield ""
-    yield from _block("subject", (_recorded_line(each, verdict.subject) for each in recorded))
-    if verdict.reason:
-        yield from _block("reason", verdict.reason.splitlines())
-    other = EAGER_AGAIN if name == NotRepeatable.__name__ else verdict.target
-    for difference in verdict.differences[:MAX_DIFFERENCES]:
-        yield from _difference_lines(difference, other)
-    if len(verdict.differences) > MAX_DIFFERENCES:
-        yield f"  ... and {len(verdict.differences) - MAX_DIFFERENCES} more differences"
-    yield from _block("", verdict.details)
-    yield from _block("printed", verdict.output.splitlines()[-MAX_LINES:])
+    blocks = [block for block in _blocks(alike, nodeid) if block.lines]
+    shown = blocks if whole else _shortened(blocks)
+    for block in shown:
+        yield from labelled(block.label, block.lines)
+
+
+def headline(verdict: Verdict) -> str:
+    """Return the failure's class and its cause: ``BranchFrozen: if x.sum() > 0 (net.py:38)``."""
+    text = " ".join(_cause(verdict).split()) or by_name(verdict.failure or "Failure").title
+    short = text if len(text) <= MAX_HEADLINE else f"{text[:MAX_HEADLINE]}..."
+    return f"{verdict.failure or 'Failure'}: {short}"
+
+
+def _cause(verdict: Verdict) -> str:
+    found, where = verdict.diagnosis, verdict.where
+    at = f" ({where.place})" if where is not None else ""
+    if verdict.failure == BranchFrozen.__name__ and where is not None:
+        return f"{where.text.rstrip(':')}{at}"
+    why = next((cause.text for cause in found.causes), "")
+    line = found.place.where or where if found.place is not None else None
+    if found.place is not None and line is not None:
+        return ": ".join(filter(None, (f"{found.place.operator} at {line.place}", why)))
+    reason = next(iter(filter(str.strip, verdict.reason.splitlines())), "")
+    differs = next((_side_by_side(item, verdict) for item in verdict.differences), "")
+    text = why or reason or differs
+    return f"{text}{at}" if text else ""
+
+
+def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[_Block]:
+    """Yield the blocks of a report, in the order in which they are printed."""
+    verdict = alike[0]
+    found = verdict.diagnosis
+    yield _Block("subject", [_subject_line(alike), *recorded_lines(alike)], 0, 6)
+    yield _block("reason", verdict.reason.splitlines(), 0, 4)
+    first, *others = [*_difference_lines(verdict)] or [[]]
+    yield _Block("differs", first, 1, 2)
+    yield _Block("", [line for other in others for line in other], 5, 6)
+    yield _block("", verdict.details, 3, 6)
+    yield _block("printed", verdict.output.splitlines()[-MAX_LINES:], 3, 6)
     if verdict.call:
-        yield _labelled("call", f"{verdict.call}{_tally(verdict)}")
-    for sizes in verdict.sizes:
-        yield from _size_lines(sizes)
-    if verdict.where:
-        yield _labelled("where", str(verdict.where))
+        yield _Block("call", [f"{verdict.call}{_tally(verdict)}"], 0, 0)
+    yield _block("sizes", _size_lines(found.sizes), 2, 4)
+    yield from _diagnosis_blocks(verdict)
     wrong = [branch for branch in verdict.branches if "diverges" in branch.status.values()]
-    yield from _block("branch", map(_branch_line, wrong))
-    yield from _block("baked", [", ".join(verdict.baked)] if verdict.baked else [])
-    yield from _block("assumed", map(str, verdict.assumed))
-    yield from _block("note", (*verdict.cautions, *verdict.notes))
-    yield from _block("warned", verdict.warnings[:3])
-    if verdict.kept:
-        yield _labelled("kept", verdict.kept)
+    yield _block("branch", map(_branch_line, wrong), 7, 7)
+    yield _block("baked", [", ".join(verdict.baked)] if verdict.baked else [], 4, 4)
+    yield _block("assumed", map(str, verdict.assumed), 3, 5)
+    yield _block("note", (*verdict.cautions, *verdict.notes), 5, 6)
+    told = verdict.where.place if verdict.where is not None else None
+    warned = [line for line in verdict.warnings if told is None or told not in line]
+    yield _block("warned", warned[:3], 6, 7)
+    yield _block("untried", found.not_examined, 5, 7)
+    yield _block("kept", [verdict.kept] if verdict.kept else [], 0, 0)
     if nodeid and verdict.seed is not None:
-        yield _labelled("rerun", f'pytest "{nodeid}" --hypothesis-seed={verdict.seed}')
+        yield _Block("rerun", [f'pytest "{nodeid}" --hypothesis-seed={verdict.seed}'], 0, 0)
+
+
+def _diagnosis_blocks(verdict: Verdict) -> Iterator[_Block]:
+    """Yield where, why, who is to blame, and what to do: what is known of it."""
+    found = verdict.diagnosis
+    where = verdict.where or (found.place and found.place.where)
+    yield _block("where", [str(where)] if where else [], 0, 0)
+    yield _block("owner", filter(None, [_owner_line(found)]), 1, 1)
+    for cause in found.causes:
+        yield _block("cause", (cause.text, *cause.details), 0, 4)
+        yield _block("remedy", cause.remedy.splitlines(), 0, 0)
+    yield _block("known", map(_known_line, found.known), 2, 5)
+
+
+def _owner_line(found: Diagnosis) -> str:
+    """Return ``capture, in aten.view in head.pool (AdaptiveAvgPool2d)``, as far as it is known."""
+    if found.place is None:
+        return found.owner or ""
+    return f"{found.owner or 'unknown'}, in {found.place}"
+
+
+def _shortened(blocks: Sequence[_Block]) -> Iterator[_Block]:
+    """Yield the blocks with the lines that matter most, and a line that says what is left out."""
+    most = MAX_REPORT - 2  # without the headline and the empty line
+    if sum(len(block.lines) for block in blocks) <= most:
+        yield from blocks
+        return
+    ranked = sorted(
+        (block.rest if line else block.first, number, line)
+        for number, block in enumerate(blocks)
+        for line in range(len(block.lines))
+    )
+    kept = [number for _, number, _ in ranked[: most - 1]]
+    *above, last = (
+        dataclasses.replace(block, lines=block.lines[: kept.count(number)])
+        for number, block in enumerate(blocks)
+    )
+    left = len(ranked) - len(kept)
+    names = ", ".join(
+        dict.fromkeys(
+            block.label or "details"
+            for number, block in enumerate(blocks)
+            if kept.count(number) < len(block.lines)
+        )
+    )
+    yield from above
+    yield _Block("more", [f"{left} line{'s' if left > 1 else ''} with -v: {names}"], 0, 0)
+    yield last
+
+
+def _known_line(known: Known) -> str:
+    fixed = f"fixed in {known.fixed_in}" if known.fixed_in else "not fixed yet"
+    return f"{known.text}: {known.issue}, {fixed}"
+
+
+def _subject_line(alike: Sequence[Verdict]) -> str:
+    """Return ``Net on trace-cpu: outputs differ from eager``."""
+    verdict = alike[0]
+    several = [each.recorded for each in alike if each.recorded and each.recorded.count > 1]
+    name = verdict.name
+    if len(several) > 1:
+        some, every = len(several), several[0].count
+        name = f"{verdict.subject} ({f'all {every}' if some == every else f'{some} of {every}'})"
+    title = by_name(verdict.failure or "Failure").title
+    return f"{name} on {verdict.target}-{verdict.device}: {title}"
+
+
+def recorded_lines(alike: Iterable[Verdict]) -> Iterator[str]:
+    """Yield for each of several recorded modules of a class which one it is."""
+    for each in alike:
+        if each.recorded is not None and each.recorded.count > 1:
+            yield _recorded_line(each.recorded, each.subject)
 
 
 def _recorded_line(recorded: Recorded, subject: str) -> str:
@@ -93,21 +215,10 @@ HAS_BRANCH = {
 def _branch_line(branch: Branch) -> str:
     counts = ", ".join(f"{outcome} {count}x" for outcome, count in branch.counts.items())
     artifact = HAS_BRANCH[branch.in_artifact]
-    return f"{_condition(branch)}    eager took {counts} in the search; {artifact}"
+    return f"{condition(branch)}    eager took {counts} in the search; {artifact}"
 
 
-def _outcomes_line(branch: Branch) -> str:
-    """Return ``net.py:38  if x.sum() > 0:    True 61x verified, False unreached``."""
-    outcomes = (
-        f"{outcome} {branch.counts[outcome]}x {status}"
-        if outcome in branch.counts
-        else f"{outcome} {status}"
-        for outcome, status in branch.status.items()
-    )
-    return f"{_condition(branch)}    {', '.join(outcomes)}"
-
-
-def _condition(branch: Branch) -> str:
+def condition(branch: Branch) -> str:
     """Return the line, with the condition if it is a part of it, and the path of a submodule."""
     whole = branch.statement.rstrip(":").partition(" ")[2] == branch.text
     part = "" if whole or branch.kind in ("for", "case", "except") else f"  [{branch.text}]"
@@ -115,16 +226,16 @@ def _condition(branch: Branch) -> str:
     return f"{branch.where}  {branch.statement}{part}{module}"
 
 
-def _labelled(label: str, text: str) -> str:
-    return f"  {label:<{LABEL}}{text}".rstrip()
+def labelled(label: str, lines: Iterable[str]) -> Iterator[str]:
+    """Yield lines below a label, without the empty ones."""
+    for number, line in enumerate(filter(str.strip, lines)):
+        yield f"  {'' if number else label:<{LABEL}}{line}".rstrip()
 
 
-def _block(label: str, lines: Iterable[str]) -> Iterator[str]:
-    rows = [line for line in lines if line.strip()]
-    for number, line in enumerate(rows[:MAX_LINES]):
-        yield _labelled("" if number else label, line.strip())
-    if len(rows) > MAX_LINES:
-        yield _labelled("", f"... and {len(rows) - MAX_LINES} more lines")
+def _block(label: str, lines: Iterable[str], first: int, rest: int) -> _Block:
+    rows = [line.strip() for line in lines if line.strip()]
+    more = [f"... and {len(rows) - MAX_LINES} more lines"] if len(rows) > MAX_LINES else []
+    return _Block(label, [*rows[:MAX_LINES], *more], first, rest)
 
 
 def _tally(verdict: Verdict) -> str:
@@ -136,88 +247,52 @@ def _tally(verdict: Verdict) -> str:
     return f"   {shrunk}{failed} of {run} calls fail"
 
 
-def _difference_lines(difference: Difference, other: str) -> Iterator[str]:
-    if difference.kind == "raised":
+def _difference_lines(verdict: Verdict) -> Iterator[list[str]]:
+    """Yield the lines of each difference."""
+    shown = [item for item in verdict.differences if item.kind != "raised"]
+    for item in shown[:MAX_DIFFERENCES]:
+        yield [_side_by_side(item, verdict), *_element_lines(item, _other(verdict))]
+    if len(shown) > MAX_DIFFERENCES:
+        yield [f"... and {len(shown) - MAX_DIFFERENCES} more differences"]
+
+
+def _other(verdict: Verdict) -> str:
+    return EAGER_AGAIN if verdict.failure == NotRepeatable.__name__ else verdict.target
+
+
+def _side_by_side(item: Difference, verdict: Verdict) -> str:
+    """Return ``output: 2 of 6 elements of float32[2, 3] differ``, or both sides."""
+    if item.total is not None:
+        count = f"{item.mismatched} of {item.total} elements of {item.what} differ"
+        return f"{item.path}: {count}"
+    what = f" ({item.what})" if item.what else ""
+    return f"{item.path}: eager {item.expected}, {_other(verdict)} {item.actual}{what}"
+
+
+def _element_lines(item: Difference, other: str) -> Iterator[str]:
+    """Yield the worst element of a difference in numbers, and what would be allowed there."""
+    if item.total is None:
         return
-    if difference.total is None:
-        what = f" ({difference.what})" if difference.what else ""
-        sides = f"eager {difference.expected}, {other} {difference.actual}"
-        yield f"  {difference.path}  {sides}{what}"
-        return
-    yield from _element_lines(difference, other)
-
-
-def _element_lines(difference: Difference, other: str) -> Iterator[str]:
-    total = difference.total or 0
-    share = 100 * (difference.mismatched or 0) / max(total, 1)
+    worst = "" if item.max_abs is None else f"|{item.max_abs:.4g}| "
+    own = ""
+    if item.own_error is not None and item.cause == "bug":
+        own = f"; eager's own rounding error is {item.own_error:.2g}"
     yield (
-        f"  {difference.path}  {difference.what}   "
-        f"{difference.mismatched} of {total} elements differ ({share:.1f}%)"
+        f"worst {worst}at {list(item.index or ())}: eager {item.expected}, {other} {item.actual} "
+        f"({_allowed(item)}{own})"
     )
-    worst = "" if difference.max_abs is None else f"|{difference.max_abs:.4g}| "
-    yield (
-        f"    worst  {worst}at {list(difference.index or ())}: eager {difference.expected}, "
-        f"{other} {difference.actual}   {_allowed(difference)}"
-    )
-    if difference.own_error is not None and difference.cause == "bug":
-        times = difference.in_own_errors
-        many = f", {times:.2g} times smaller" if times is not None else ""
-        error = f"{difference.own_error:.2g}{many}"
-        yield f"    eager's own rounding error here is {error}: this is not rounding"
 
 
-def _allowed(difference: Difference) -> str:
-    if not difference.rtol and not difference.atol:
+def _allowed(item: Difference) -> str:
+    if not item.rtol and not item.atol:
         return "allowed: exactly equal"
-    return f"allowed {difference.atol:g} + {difference.rtol:g}*|eager|"
+    return f"allowed {item.atol:g} + {item.rtol:g}*|eager|"
 
 
-def _size_lines(sizes: Sizes) -> Iterator[str]:
-    if not sizes.failing or not sizes.ok:
-        return
-    ok = [f"{n} (the example's)" if n == sizes.example else str(n) for n in sizes.ok]
-    failing = [f"{n} (the example's)" if n == sizes.example else str(n) for n in sizes.failing]
-    yield _labelled("sizes", f"{sizes.dim}: ok at {', '.join(ok)}, fails at {', '.join(failing)}")
-
-
-def detail_lines(verdict: Verdict) -> Iterator[str]:
-    """Yield the details of a verdict for ``-v``: calls, sizes, worst error, assumptions, time."""
-    if verdict.recorded is not None and verdict.recorded.count > 1:
-        yield _labelled("subject", _recorded_line(verdict.recorded, verdict.subject))
-    counts = {key: value for key, value in verdict.calls.items() if value}
-    calls = ", ".join(f"{value} {key}" for key, value in counts.items()) or "none"
-    error = "" if verdict.max_error is None else f"; worst |difference| {verdict.max_error:.2g}"
-    yield _labelled("calls", f"{calls}{error}")
-    for name, sizes in verdict.reached.items():
-        yield _labelled("sizes", f"{name}: {', '.join(map(str, sizes))}")
-    if verdict.branch_coverage is not None:
-        yield _labelled(
-            "branches",
-            f"{verdict.branch_coverage:.0f} % of the outcomes that inputs steer to were taken",
-        )
-        yield from (_labelled("", _outcomes_line(b)) for b in verdict.branches if b.steered)
-    yield from _block("rounding", map(_explained_line, verdict.explained))
-    yield from _block("baked", [", ".join(verdict.baked)] if verdict.baked else [])
-    yield from _block("assumed", map(str, verdict.assumed))
-    yield from _block("weak", verdict.ineffective)
-    yield from _block("note", (*verdict.cautions, *verdict.notes))
-    yield from _block("warned", verdict.warnings)
-    spent = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in verdict.seconds.items())
-    yield _labelled("time", spent)
-
-
-CAUSES = {
-    "rounding": "within a small multiple of eager's own rounding error",
-    "tie": "eager's own rounding decides these either way",
-    "ambiguous": "eager's own rounding error is as large as the output",
-}
-
-
-def _explained_line(difference: Difference) -> str:
-    """Return the line of a difference beyond the dtype's tolerance that is no bug."""
-    error = "" if difference.max_abs is None else f"|{difference.max_abs:.2g}|"
-    times = difference.in_own_errors
-    units = f" = {times:.2g} x eager's own" if times is not None else ""
-    at = f" at {list(difference.index)}" if difference.index is not None else ""
-    why = CAUSES.get(difference.cause, difference.cause)
-    return f"{difference.path}: worst {error}{units}{at}: {difference.cause}, {why}"
+def _size_lines(found: Iterable[Sizes]) -> Iterator[str]:
+    """Yield a line per dim; of two that have to be equal, for the first."""
+    told = set()
+    for sizes in found:
+        if sizes.equal_to not in told:
+            yield str(sizes)
+        told.add(sizes.dim)

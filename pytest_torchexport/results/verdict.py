@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis
+from pytest_torchexport.results.plain import made, plain
 from pytest_torchexport.results.source_line import SourceLine
 
 SCHEMA_VERSION = 2
@@ -117,16 +119,6 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """The sizes of one dim at which a failing call fails or agrees; other dims keep their sizes."""
-
-    dim: str
-    example: int
-    ok: tuple[int, ...]
-    failing: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class SeededBug:
     """A bug that the self-test put into the artifact, and whether the item's calls catch it.
 
@@ -227,7 +219,7 @@ class Verdict:
     conditions of the user's code that calls met. ``isolated``: the artifact was called in a process
     of its own. ``output``: the end of what it printed there. ``kept``: the artifact's file after a
     failure. ``imports``: the modules that a process has to import before it can load or run the
-    file.
+    file. ``diagnosis``: what was found out about a failure.
     """
 
     subject: str
@@ -243,7 +235,6 @@ class Verdict:
     call: str = ""
     recipe: dict[str, Any] | None = None
     shrunk: bool = False
-    sizes: tuple[Sizes, ...] = ()
     calls: dict[str, int] = dataclasses.field(default_factory=dict)
     reached: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     uncovered: Uncovered = Uncovered()
@@ -264,6 +255,7 @@ class Verdict:
     kept: str = ""
     imports: tuple[str, ...] = ()
     recorded: Recorded | None = None
+    diagnosis: Diagnosis = NOTHING
 
     @property
     def name(self) -> str:
@@ -279,31 +271,12 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists and scalars, for xdist and JSON."""
-        return {**_plain(dataclasses.asdict(self)), "branch_coverage": self.branch_coverage}
+        return {**plain(self), "branch_coverage": self.branch_coverage}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Verdict:
         """Return the verdict that ``as_dict`` made the data from. Unknown keys are left out."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        values = {key: _frozen(value) for key, value in data.items() if key in known}
-        for name in ("differences", "explained"):
-            values[name] = tuple(
-                Difference(**_with_line({k: _frozen(v) for k, v in item.items()}))
-                for item in data.get(name, ())
-            )
-        values["sizes"] = tuple(
-            Sizes(**{k: _frozen(v) for k, v in item.items()}) for item in data["sizes"]
-        )
-        values["assumed"] = tuple(Assumption(**item) for item in data.get("assumed", ()))
-        values["branches"] = tuple(Branch(**_with_line(item)) for item in data.get("branches", ()))
-        values["self_test"] = tuple(SeededBug(**item) for item in data.get("self_test", ()))
-        if data.get("recorded") is not None:
-            values["recorded"] = Recorded(**_with_line(data["recorded"]))
-        if "uncovered" in data:
-            left = {key: _frozen(value) for key, value in data["uncovered"].items()}
-            values["uncovered"] = Uncovered(**left)
-        values["reached"] = {dim: tuple(sizes) for dim, sizes in data["reached"].items()}
-        return cls(**_with_line(values))
+        return made(cls, data)
 
     def raise_for_failure(self) -> None:
         """Raise the failure; return if the verdict is none."""
@@ -375,21 +348,3 @@ def coverage_of(branches: Iterable[Branch]) -> float | None:
     ]
     reached = sum(status not in ("unreached", "not judged") for status in counted)
     return 100.0 * reached / len(counted) if counted else None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _with_line(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values with the plain dict at ``where`` made a SourceLine again."""
-    where = values.get("where")
-    return values | {"where": SourceLine(**where)} if where is not None else values
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

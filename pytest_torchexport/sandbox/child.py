@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from pytest_torchexport.outcomes import machine
 from pytest_torchexport.sandbox import arrays, guard, wire
+from pytest_torchexport.sandbox.threads import THREADS
 
 
 class Answers(Protocol):
@@ -73,6 +74,7 @@ def _serve(channel: socket.socket) -> None:
     os.environ["TMPDIR"] = tempfile.tempdir = str(home)
     warnings.simplefilter("ignore")
     guard.limit(message["memory"])
+    THREADS.allowed = message["threads"]
     library: Answers = importlib.import_module(message["library"]).ANSWERS
     # The session's time limits count from here on.
     wire.send(channel, wire.packed({"ready": True}, arrays.CODEC))

@@ -55,6 +55,8 @@ class Source:
     - ``imports``: modules that serving imports anyway.
     - ``trusted``: this run made the file itself.
     - ``thorough``, ``fresh``: how calls are undone (``observe.State``; a copy per call).
+    - ``threads``: how many it may use; with more than one it runs as it is served.
+    - ``gradients``: calls are made with gradients.
     """
 
     load: str
@@ -69,6 +71,8 @@ class Source:
     trusted: bool = True
     thorough: bool = False
     fresh: bool = False
+    threads: int = 1
+    gradients: bool = False
 
     @property
     def memory_bytes(self) -> int | None:
@@ -164,6 +168,7 @@ class SandboxProcess:
             "imports": {name: _directory_of(name) for name in source.imports},
             "trusted": source.trusted,
             "memory": source.memory_bytes,
+            "threads": source.threads,
         }
         try:
             self._child = _started(library, source.home)
@@ -276,6 +281,7 @@ class SandboxSession(SandboxProcess):
             "read": source.read,
             "thorough": source.thorough,
             "fresh": source.fresh,
+            "gradients": source.gradients,
         }
         super().__init__(source, first, limit)
 

@@ -15,9 +15,11 @@ import torch
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.outcomes import cuda
+from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import Raised, Returned, State, observe, tensors_of
 from pytest_torchexport.outcomes.torch_state import torch_globals
 from pytest_torchexport.sandbox import child, tensors
+from pytest_torchexport.sandbox.threads import THREADS
 from pytest_torchexport.torch_private import names_in_tensors, times_written
 
 
@@ -34,7 +36,10 @@ class WithTorch:
         self._device = message["device"]
         # Now, while the driver may still open what it needs.
         cuda.initialize(self._device)
-        self._settings.enter_context(torch_globals(self._device))
+        if THREADS.as_served:
+            torch.set_num_threads(THREADS.allowed)
+        else:
+            self._settings.enter_context(torch_globals(self._device))
         opened = child.guarded(
             message, message["load"], message["read"], admitted=names_in_tensors()
         )
@@ -44,6 +49,7 @@ class WithTorch:
             _refuse_entries(path)
         self._pristine = self._loaded = _loaded(lambda: load(path, self._device))
         self._fresh = message["fresh"]
+        self._grad_mode = GradMode.GRAD if message["gradients"] else GradMode.NO_GRAD
         self._state = State(_module(self._loaded), thorough=message["thorough"])
         found = read(path, self._loaded).as_plain()
         return {"found": {**found, "pickled": opened.pickled}, "confined": opened.confined}
@@ -62,7 +68,7 @@ class WithTorch:
         call = _with_traits(call, zip(message["layouts"], message["gradients"], strict=True))
         call = call.to(self._device)
         try:
-            outcome = observe(self._loaded, call, seed=message["seed"])
+            outcome = observe(self._loaded, call, seed=message["seed"], grad_mode=self._grad_mode)
         except cuda.ContextLost as error:
             return {"crashed": f"it made CUDA unusable for its process: {error}"}
         state = tensors_of(_module(self._loaded)) if message["state"] else {}

@@ -7,11 +7,11 @@ has a default, in ``TargetTraits`` and in ``ProgramFacts``. Free of torch.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pytest_torchexport.targets.formats.facts import ProgramFacts
 
@@ -55,6 +55,10 @@ class TargetTraits:
     ``moved_by``: the function that moves a loaded program to another device, if a plain ``.to()``
     does not.
 
+    ``answers``: what the functions by which code asks whether it is exported return to ``forward``
+    during the export (``{"torch.jit.is_tracing": True}``), or in the program if it keeps the
+    question. Those that return what they return to eager are left out.
+
     ``read``: returns the facts of a loaded file; it gets the path and what ``load`` returned.
     Called in the clean process, whose answer is compared with the artifact's own facts.
     """
@@ -65,6 +69,7 @@ class TargetTraits:
     loader: str = ""
     library: str = "torch"
     moved_by: str = ""
+    answers: Mapping[str, Any] = field(default_factory=dict)
     read: Callable[[Path, Any], ProgramFacts] = no_facts
 
 
@@ -106,6 +111,20 @@ class Artifact(Protocol):
 
     def unpack_outputs(self, value: Any) -> Any:
         """Return eager's pytree for a value that the loaded file returned."""
+
+
+@runtime_checkable
+class ShowsValues(Protocol):
+    """An artifact that is not run by torch's operators, and that can show the values inside it.
+
+    What is not shown is no loss but of some ties, which then pass although they are bugs.
+    """
+
+    def show(self, call: Call, see: Callable[[str, Any], None]) -> Any:
+        """Run it like ``__call__``, and hand the operands of its decisions to ``see``, by name.
+
+        Decisions are comparisons, ``floor``, ``argmax`` and the like.
+        """
 
 
 class Target(Protocol):

@@ -15,6 +15,7 @@ from pytest_torchexport.targets.base import DirectArtifact, NotApplicable, Targe
 from pytest_torchexport.targets.formats import exported_program
 from pytest_torchexport.targets.formats.contents import given_extras
 from pytest_torchexport.targets.torch_export_shared import (
+    EXPORTING,
     REFUSES,
     Capturable,
     forget_earlier_exports,
@@ -31,6 +32,7 @@ class Export:
         preload=("torch._dynamo",),
         moved_by="torch.export.passes.move_to_device_pass",
         read=exported_program.read,
+        answers=EXPORTING,
     )
 
     def unavailable(self, device: str) -> str | None:

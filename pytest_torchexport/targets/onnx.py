@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_
 from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, has_loops
 from pytest_torchexport.targets.formats.onnx_runtime import (
     LOADER_PATH,
+    OpenFile,
     TensorFile,
     unavailable,
 )
@@ -26,6 +27,7 @@ from pytest_torchexport.targets.formats.onnx_values import OnnxOutputs, Output, 
 from pytest_torchexport.targets.formats.shape_env import Captures, captured_sizes, captures
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 from pytest_torchexport.targets.torch_export_shared import (
+    EXPORTING,
     FREEZES,
     REFUSES,
     Capturable,
@@ -61,6 +63,14 @@ class OnnxArtifact:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""
         return self.unpack_outputs(self.session(**self.pack_inputs(Call(args, kwargs)).kwargs))
+
+    def show(self, call: Call, see: Callable[[str, Any], None]) -> Any:
+        """Run it, and show the values that it decides on."""
+        return self.unpack_outputs(self._open.show(self.pack_inputs(call).kwargs, see))
+
+    @cached_property
+    def _open(self) -> OpenFile:
+        return OpenFile(self.program.model_proto, self.device)
 
     def save(self, directory: Path) -> Path:
         """Write ``model.onnx`` and, as torch does by default, ``model.onnx.data`` beside it."""
@@ -108,7 +118,12 @@ class OnnxProgramFacts(OnnxModelFacts):
 class Onnx:
     """The target ``onnx``."""
 
-    traits = TargetTraits(specializes_0_1=True, loader=LOADER_PATH, library="onnxruntime")
+    traits = TargetTraits(
+        specializes_0_1=True,
+        loader=LOADER_PATH,
+        library="onnxruntime",
+        answers={**EXPORTING, "torch.onnx.is_in_onnx_export": True},
+    )
 
     def unavailable(self, device: str) -> str | None:
         """Return what is missing of the extra ``onnx`` (or ``onnx-gpu``), None if nothing is."""

@@ -9,6 +9,7 @@ import copy
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pytest_torchexport.targets.formats.onnx_model import (
 )
 from pytest_torchexport.targets.formats.onnx_runtime import (
     LOADER_PATH,
+    OpenFile,
     TensorFile,
     unavailable,
 )
@@ -32,6 +34,7 @@ from pytest_torchexport.targets.formats.onnx_values import EagerValue, OnnxOutpu
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 from pytest_torchexport.targets.torchscript_shared import (
     CRASHES_ON_CAUGHT_ERRORS,
+    TRACING,
     FlatModule,
     constant_arguments,
 )
@@ -60,6 +63,14 @@ class LegacyArtifact:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""
         return self.unpack_outputs(self.session(**self.pack_inputs(Call(args, kwargs)).kwargs))
+
+    def show(self, call: Call, see: Callable[[str, Any], None]) -> Any:
+        """Run it, and show the values that it decides on."""
+        return self.unpack_outputs(self._open.show(self.pack_inputs(call).kwargs, see))
+
+    @cached_property
+    def _open(self) -> OpenFile:
+        return OpenFile(_model(self.files), self.session.device)
 
     def save(self, directory: Path) -> Path:
         """Write the model, and its external data."""
@@ -109,6 +120,7 @@ class OnnxLegacy:
         crashes_on_caught_errors=CRASHES_ON_CAUGHT_ERRORS,
         loader=LOADER_PATH,
         library="onnxruntime",
+        answers={**TRACING, "torch.onnx.is_in_onnx_export": True},
     )
 
     def unavailable(self, device: str) -> str | None:
@@ -180,8 +192,7 @@ def _value(module: Callable[..., Any], example: Call) -> EagerValue:
     own = example.clone()
     owner = module if isinstance(module, torch.nn.Module) else getattr(module, "__self__", None)
     twin = copy.deepcopy(module) if owner is module else module
-    with torch.no_grad():
-        return EagerValue.of(twin(*own.args, **own.kwargs))
+    return EagerValue.of(twin(*own.args, **own.kwargs))
 
 
 def _flat(

@@ -18,7 +18,11 @@ from pytest_torchexport.targets.torchscript_shared import artifact_fields
 class Script:
     """The target ``script``."""
 
-    traits = TargetTraits(read=torchscript.read)
+    traits = TargetTraits(
+        read=torchscript.read,
+        # In eager the second is None.
+        answers={"torch.jit.is_scripting": True, "torch._C._get_tracing_state": False},
+    )
 
     def unavailable(self, device: str) -> str | None:
         """Return why there is no ``torch.jit.script``, None if there is."""

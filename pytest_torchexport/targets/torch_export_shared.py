@@ -14,6 +14,7 @@ from pytest_torchexport.inputs.dynamic_shapes import spelled
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.subject import as_module, signature_of, spelled_out
 
+EXPORTING = {"torch.compiler.is_compiling": True, "torch.compiler.is_exporting": True}
 REFUSES = "the exporter refuses dynamic_shapes={shapes}"
 FREEZES = "with dynamic_shapes={shapes} the exporter silently makes a dim static that varies"
 

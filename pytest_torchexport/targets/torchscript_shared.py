@@ -13,6 +13,8 @@ from pytest_torchexport.outcomes.subject import as_module
 from pytest_torchexport.targets.formats import torchscript
 from pytest_torchexport.targets.formats.contents import given_extras
 
+# torch.jit.trace runs forward in Python.
+TRACING = {"torch.jit.is_tracing": True, "torch._C._get_tracing_state": True}
 # A minimal case: try: x.view(7) except RuntimeError: ... (seen with torch 2.13: SIGSEGV).
 CRASHES_ON_CAUGHT_ERRORS = (
     "forward catches what an operation raises on the example, and torch.jit.trace does not survive "

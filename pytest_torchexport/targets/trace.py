@@ -16,6 +16,7 @@ from pytest_torchexport.targets.base import DirectArtifact, NotApplicable, Targe
 from pytest_torchexport.targets.formats import torchscript
 from pytest_torchexport.targets.torchscript_shared import (
     CRASHES_ON_CAUGHT_ERRORS,
+    TRACING,
     FlatModule,
     artifact_fields,
     constant_arguments,
@@ -53,7 +54,9 @@ class PositionalArtifact(DirectArtifact):
 class Trace:
     """The target ``trace``."""
 
-    traits = TargetTraits(crashes_on_caught_errors=CRASHES_ON_CAUGHT_ERRORS, read=torchscript.read)
+    traits = TargetTraits(
+        crashes_on_caught_errors=CRASHES_ON_CAUGHT_ERRORS, read=torchscript.read, answers=TRACING
+    )
 
     def unavailable(self, device: str) -> str | None:
         """Return why there is no ``torch.jit.trace``, None if there is."""

@@ -244,6 +244,8 @@ def test_a_value_of_containers_is_flattened_named_and_made_again():
     leaves, structure = private.flatten_registered({"a": [1, 2]})
     text = private.text_of_structure(structure)
     assert private.unflatten(leaves, private.structure_of_text(text)) == {"a": [1, 2]}
+    (inner,) = private.parts_of_structure(structure)
+    assert len(private.parts_of_structure(inner)) == 2
     assert private.flatten_registered(3) is None
 
 

@@ -32,11 +32,11 @@ def text_of(result):
 
 def test_a_frozen_branch_is_told_with_its_line_and_a_call(suite, run):
     suite(FROZEN)
-    result = run("--hypothesis-seed=1")
+    result = run("-v", "--hypothesis-seed=1")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "BranchFrozen: Frozen on trace-cpu: a branch is frozen",
+            "  subject  Frozen on trace-cpu: a branch is frozen",
             "  reason   test_it.py:*  if x.sum() > 3: the artifact has no branch here, and eager takes True*",
             "*so outputs differ from eager",
             "*exported at this call it is another program, and agrees with eager:",

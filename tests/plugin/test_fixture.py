@@ -28,7 +28,7 @@ def test_check_raises_its_failure(torchexport, x):
     (verdict,) = caught.value.verdicts
     assert verdict.shrunk
     assert verdict.call.startswith('x=float32[1, 3] zeros')
-    assert [(s.dim, s.failing) for s in verdict.sizes] == [('batch', (1,))]
+    assert [(s.dim, s.failing) for s in verdict.diagnosis.sizes] == [('batch', (1,))]
 
 @pytest.mark.torchexport('trace', 'mirror')
 def test_export_gives_the_artifact(torchexport, x):
@@ -153,8 +153,8 @@ def test_an_item_may_check_several_subjects(suite, run, text_of):
     result = run()
     result.assert_outcomes(passed=1, failed=3)
     text = text_of(result)
-    assert "OutputsDiffer: Net on liar-cpu: " in text
-    assert "OutputsDiffer: Wide (all 2) on liar-cpu: " in text
+    assert "subject  Net on liar-cpu: " in text
+    assert "subject  Wide (all 2) on liar-cpu: " in text
 
 
 def test_a_skip_of_one_subject_does_not_end_the_item(suite, run):
@@ -207,7 +207,7 @@ def test_check_export_works_without_pytest(pytester):
     result = pytester.runpython("script.py")
     result.stdout.fnmatch_lines(
         [
-            "*OutputsDiffer: Net on trace-cpu: outputs differ from eager",
+            "OutputsDiffer: *torch.jit.is_tracing() is True on trace*",
             "ValueError 'onx' is not a target; legal: trace, script, export, onnx*",
             "SpecError unknown argument 'dim'; legal:*",
         ]

@@ -184,7 +184,7 @@ def test_a_named_target_that_refuses_is_red_and_an_unnamed_one_is_skipped(suite,
     result.assert_outcomes(failed=1, skipped=1)
     result.stdout.fnmatch_lines(
         [
-            "ExportRefused: Net on refuser-cpu: the exporter refused the module",
+            "  subject  Net on refuser-cpu: the exporter refused the module",
             "*reason   ValueError: no such operator: frobnicate",
             "*not applicable: only for functions*",
         ]
@@ -361,10 +361,10 @@ def test_one_of_several_modules_of_a_class_is_named_and_a_refusal_of_all_is_said
     suite(SEVERAL)
     result = run("-v")
     text = text_of(result)
-    assert "ArtifactRaised: Net (2nd of 3) on raiser-cpu: " in text
+    assert "subject  Net (2nd of 3) on raiser-cpu: " in text
     line = "2nd of 3 recorded Net, called with float32[3, 3]: test_it.py:10  Net()(torch.ones(rows"
     assert f"  subject  {line}" in text
-    assert text.count("ExportRefused: Net (all 3) on refuser-cpu: ") == 1
+    assert text.count("subject  Net (all 3) on refuser-cpu: ") == 1
     assert text.count("reason   ValueError: no such operator: frobnicate") == 1
     assert "test_one_fails[raiser-cpu] Net (3rd of 3): passed" in text
 
@@ -498,7 +498,7 @@ def test_a_body_that_calls_forward_itself_checks_the_module_and_not_its_layers(s
     )
     result = run()
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["BranchFrozen: Frozen on trace-cpu: *", "*x.shape?0? > 2*"])
+    result.stdout.fnmatch_lines(["  subject  Frozen on trace-cpu: *", "*x.shape?0? > 2*"])
 
 
 def test_a_body_whose_forward_hides_its_arguments_is_told_to_call_the_module(suite, run):

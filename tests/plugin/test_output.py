@@ -19,12 +19,13 @@ def test_the_text_of_a_failure(suite, run, text_of):
     result.stdout.fnmatch_lines(
         [
             "*_ test_net[[]liar-cpu] _*",
-            "OutputsDiffer: Net on liar-cpu: outputs differ from eager",
+            "OutputsDiffer: output: 2 of 2 elements of float32[[]1, 2] differ",
             "",
-            "  output  float32[[]1, 2]   2 of 2 elements differ (100.0%)",
-            "    worst  |1| at [[]0, 0]: eager 0, liar 1   allowed 1e-05 + 1.3e-06[*]|eager|",
+            "  subject  Net on liar-cpu: outputs differ from eager",
+            "  differs  output: 2 of 2 elements of float32[[]1, 2] differ",
+            "           worst |1| at [[]0, 0]: eager 0, liar 1 (allowed 1e-05 + 1.3e-06[*]|eager|; eager's own rounding error is 0)",
             "  call     x=float32[[]1, 3] zeros   shrunk; * of * calls fail",
-            "  sizes    batch: ok at 2 (the example's), 3, 4, fails at 1",
+            "  sizes    batch: fails only at 1 (run at 1 to 4; the example's is 2)",
             "  assumed  dim 0 of x is 'batch', 1..4",
             '  rerun    pytest "test_it.py::test_net[[]liar-cpu]" --hypothesis-seed=1',
         ],
@@ -48,7 +49,7 @@ def test_the_failure_is_the_same_with_the_same_seed(suite, run):
 
     def report():
         lines = run("-p", "no:cacheprovider").outlines
-        start = next(i for i, line in enumerate(lines) if line.startswith("OutputsDiffer: Net"))
+        start = next(i for i, line in enumerate(lines) if line.startswith("OutputsDiffer: output"))
         return lines[start : start + 10]
 
     assert report() == report()
@@ -170,9 +171,10 @@ def test_real_targets_say_where_and_why(suite, run):
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(
         [
-            "*: Branch on trace-cpu: *",
-            "*TracerWarning*test_it.py:*",
-            "ExportRefused: Branch on export-cpu: the exporter refused the module",
+            "BranchFrozen: if x.sum() > 0 (test_it.py:*)",
+            "  subject  Branch on trace-cpu: *",
+            "ExportRefused: *",
+            "  subject  Branch on export-cpu: the exporter refused the module",
             "*reason *data-dependent*",
             "*where *test_it.py:*if x.sum() > 0:*",
         ]
@@ -197,3 +199,41 @@ def test_full_traces_and_short_ones_show_the_same_text(suite, run):
         result = run(f"--tb={style}")
         result.assert_outcomes(failed=1, passed=1)
         result.stdout.no_fnmatch_line("*run.py*")
+
+
+def test_the_short_summary_says_the_cause_and_not_the_test_again(suite, run):
+    suite(LIAR)
+    run().stdout.fnmatch_lines(
+        ["FAILED test_it.py::test_net[[]liar-cpu] - OutputsDiffer: output: *"]
+    )
+
+
+def test_colors_are_written_only_where_pytest_writes_them(suite, run):
+    suite(LIAR)
+    plain, colored = run("--color=no"), run("--color=yes")
+    assert "\x1b" not in str(plain.stdout)
+    assert "\x1b[36m  rerun    \x1b[0m" in str(colored.stdout)
+    colored.stdout.fnmatch_lines(["*[[]31mOutputsDiffer: output: *"])
+
+
+def test_a_report_has_at_most_15_lines_and_all_of_them_with_v(suite, run):
+    suite(
+        "class Many(nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        if x.sum() > 0:\n"
+        "            return x.exp().sin() + 1, x.cos().log1p(), -x, x.tan()\n"
+        "        return x - 1, x - 2, x - 3, x - 4\n"
+        "@pytest.mark.torchexport('trace')\n"
+        "def test_net(): Many()(torch.ones(2, 3))\n"
+    )
+
+    def report(*flags):
+        lines = run("-p", "no:cacheprovider", *flags).outlines
+        start = next(n for n, line in enumerate(lines) if line.startswith("BranchFrozen: "))
+        end = next(n for n, line in enumerate(lines) if line.startswith("  rerun "))
+        return lines[start : end + 1]
+
+    short, whole = report(), report("-v")
+    assert len(short) == 15 < len(whole)
+    assert short[-2].startswith(f"  more     {len(whole) + 1 - len(short)} lines with -v: details")
+    assert [line for line in short[:-2] if line not in whole] == []

@@ -161,7 +161,7 @@ def test_junit_has_the_verdicts_and_the_text(suite, run, pytester):
     assert found["test_plain"] == {}
     text = (pytester.path / "junit.xml").read_text()
     assert "OutputsDiffer: " in text
-    assert "2 of 2 elements differ" in text
+    assert "2 of 2 elements of" in text
     assert "not applicable: only for functions" in text
     assert "run.py" not in text
 
@@ -356,7 +356,7 @@ def test_an_item_with_subtests_is_one_item(suite, run, pytester):
     assert len(items) == 4
     result.stdout.no_fnmatch_line("*checked nothing*")
     assert "no verdict" not in (pytester.path / "junit.xml").read_text()
-    result.stdout.fnmatch_lines(["*OutputsDiffer: Net on liar-cpu: *"])
+    result.stdout.fnmatch_lines(["*subject  Net on liar-cpu: *"])
 
 
 # -- items without a verdict -----------------------------------------------------------------------

@@ -25,6 +25,7 @@ from zoo.converters import CONVERTERS
 from zoo.dims import DIMS
 from zoo.domain import DOMAIN
 from zoo.dtypes import DTYPES
+from zoo.exporters import EXPORTERS
 from zoo.files import DANGEROUS, FILES
 from zoo.inputs import INPUTS
 from zoo.layers import LAYERS
@@ -66,7 +67,7 @@ MECHANISMS: dict[str, tuple[Row, ...]] = {
     "outputs": OUTPUTS,
     "dtypes": DTYPES,
     "numerics": NUMERICS,
-    "converters": CONVERTERS,
+    "converters": (*CONVERTERS, *EXPORTERS),
     "layers": LAYERS,
     "sequences": SEQUENCES,
     "callables": CALLABLES,

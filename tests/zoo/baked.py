@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Tuple  # noqa: UP035  # TorchScript takes no other spelling
+
 import torch
 from torch import Tensor, nn
 
-from zoo.row import DIFFERS, REFUSED, call, normal, row, truth
+from zoo.row import DIFFERS, REFUSED, Blame, asks, baked, call, normal, row, truth
 
 
 class FloatOfMax(nn.Module):
@@ -80,6 +82,57 @@ class FriendlyTracingBranch(nn.Module):
         return x * 2
 
 
+class OnnxSoftplus(nn.Module):
+    """Spells softplus otherwise for ONNX; the plain spelling overflows."""
+
+    def __init__(self, *, stable: bool) -> None:
+        super().__init__()
+        self.stable = stable
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * 4
+        if not torch.onnx.is_in_onnx_export():
+            return nn.functional.softplus(x)
+        if self.stable:
+            return x.clamp(min=0) + (-x.abs()).exp().log1p()
+        return (1 + x.exp()).log()
+
+
+class ScriptsOwnBranch(nn.Module):
+    """Only the script has the inner branch, and no operator compares its numbers."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting() and float(x.abs().max()) > 30.0:
+            return x * self.factor
+        return x * 2
+
+
+class Forces(nn.Module):
+    """A potential with its forces, which need gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.energy = nn.Linear(3, 8), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        x = x.detach().requires_grad_(True)
+        energy = self.energy(self.hidden(x).tanh()).sum()
+        forces = torch.autograd.grad([energy], [x])[0]
+        assert forces is not None
+        return energy, -forces
+
+
+class AsksForMode(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return x * 2
+        return x * 3
+
+
 BAKED = (
     # torch.onnx.export falls back to strict capture, which accepts float(tensor) and numpy.
     row(
@@ -88,6 +141,7 @@ BAKED = (
         call(normal(4, 3)),
         truth(trace=DIFFERS, export=REFUSED, onnx_legacy=DIFFERS),
         ci="onnx_legacy",
+        blame=baked("float(x.max())"),
     ),
     row(
         "item scale",
@@ -95,6 +149,7 @@ BAKED = (
         call(normal(4, 3)),
         truth(trace=DIFFERS, onnx_legacy=DIFFERS),
         ci="",
+        blame=baked("x.abs().sum().item()"),
     ),
     row(
         "to list",
@@ -102,6 +157,7 @@ BAKED = (
         call(normal(4, 3)),
         truth(trace=DIFFERS, script=REFUSED, onnx_legacy=DIFFERS),
         ci="",
+        blame=baked("x[0].tolist()"),
     ),
     row(
         "through numpy",
@@ -111,12 +167,14 @@ BAKED = (
         shapes={"x": "..."},
         ci="onnx",
         round_trip=True,
+        blame=baked("x.numpy().cumsum(1)"),
     ),
     row(
         "new tensor of input",
         NewTensorOfInput,
         call(normal(4, 3)),
         truth(trace=DIFFERS, export=REFUSED, onnx_legacy=DIFFERS),
+        blame=baked("torch.tensor([float(x[0, 0])"),
     ),
     row(
         "index by value",
@@ -125,6 +183,7 @@ BAKED = (
         truth(DIFFERS, script=None, export=REFUSED, onnx=REFUSED),
         values={"index": (0, 2)},
         ci="trace export onnx",
+        blame=baked("int(index)"),
     ),
     row(
         "select by tensor",
@@ -140,6 +199,7 @@ BAKED = (
         truth(trace=DIFFERS, onnx_legacy=DIFFERS),
         ci="script",
         round_trip=True,
+        blame=asks("if torch.jit.is_tracing():"),
     ),
     row(
         "scripting branch",
@@ -148,6 +208,7 @@ BAKED = (
         truth(script=DIFFERS),
         ci="script onnx_legacy",
         round_trip=True,
+        blame=asks("if torch.jit.is_scripting():"),
     ),
     row(
         "compiling branch",
@@ -155,6 +216,7 @@ BAKED = (
         call(normal(4, 3)),
         truth(export=DIFFERS, onnx=DIFFERS),
         ci="export onnx_legacy",
+        blame=asks("if torch.compiler.is_compiling():"),
     ),
     row(
         "onnx branch",
@@ -162,6 +224,58 @@ BAKED = (
         call(normal(4, 3)),
         truth(script=REFUSED, onnx=DIFFERS, onnx_legacy=DIFFERS),
         ci="script onnx",
+    ),
+    row(
+        "softplus of onnx, overflows",
+        lambda: OnnxSoftplus(stable=False),
+        call(normal(4, 3)),
+        truth(script=REFUSED, onnx=DIFFERS, onnx_legacy=DIFFERS),
+        ci="onnx_legacy",
+    ),
+    row(
+        "softplus of onnx, stable",
+        lambda: OnnxSoftplus(stable=True),
+        call(normal(4, 3)),
+        truth(script=REFUSED),
+        ci="onnx",
+    ),
+    row(
+        "own branch of the script",
+        lambda: ScriptsOwnBranch(3.0),
+        call(normal(4, 3)),
+        truth(script=DIFFERS),
+        blame=asks("if torch.jit.is_scripting() and"),
+        ci="script",
+    ),
+    row(
+        "own branch of the script, the same",
+        lambda: ScriptsOwnBranch(2.0),
+        call(normal(4, 3)),
+        ci="script",
+    ),
+    # The script asks again each time it runs, which is without gradients.
+    row(
+        "asks for the grad mode",
+        AsksForMode,
+        call(normal(4, 3)),
+        truth(script=DIFFERS),
+        blame=Blame(owner="", cause="mode-dependent operator", line="if torch.is_grad_enabled():"),
+        ci="script export",
+    ),
+    row(
+        "forces",
+        Forces,
+        call(normal(4, 3)),
+        truth(REFUSED, script=None),
+        ci="trace script onnx_legacy",
+        round_trip=True,
+    ),
+    row(
+        "asks for the grad mode without gradients",
+        AsksForMode,
+        call(normal(4, 3)),
+        under=torch.no_grad,
+        ci="script",
     ),
     row(
         "friendly tracing branch",

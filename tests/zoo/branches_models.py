@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.branches import EQUAL, branch, filled, rows
-from zoo.row import DIFFERS, REFUSED, UNVERIFIED, call, normal, row, truth
+from zoo.row import DIFFERS, REFUSED, UNVERIFIED, baked, call, normal, row, truth
 
 # -- loops -----------------------------------------------------------------------------------------
 
@@ -503,7 +503,7 @@ MODEL_BRANCHES = (
         call(torch.tensor(6)),
         call(torch.tensor(1)),
         call(torch.tensor(2)),
-        line="int(n)",
+        line="while int(n) != 1:",
         values={"n": (1, 16)},
         ci="",
     ),
@@ -653,6 +653,7 @@ MODEL_BRANCHES = (
         truth(trace=DIFFERS, script=REFUSED, export=REFUSED, onnx=REFUSED, onnx_legacy=DIFFERS),
         witnesses=(call(-N), call(N + 3)),
         ci="trace script onnx_legacy",
+        blame=baked("argmax().item()"),
     ),
     branch("expert by branch", ExpertByBranch, X, call(-N), call(N + 3), line="best == ", ci=""),
     branch(

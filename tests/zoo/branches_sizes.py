@@ -13,6 +13,7 @@ from zoo.row import (
     B_T,
     B_T_3,
     BRANCH,
+    GUARD,
     NARROWED,
     RAISES,
     REFUSED,
@@ -795,6 +796,7 @@ SIZE_BRANCHES = (
         line="for _ in range(steps)",
         values={"steps": [0, 1, 2, 3]},
         ci="export",
+        blame={"export": GUARD},
     ),
     row(
         "step limit",
@@ -805,6 +807,7 @@ SIZE_BRANCHES = (
         line="if k",
         values={"k": [3, 4, 5, 18]},
         ci="",
+        blame={"export": GUARD},
     ),
     row(
         "match kind",
@@ -815,6 +818,7 @@ SIZE_BRANCHES = (
         line="case",
         values={"kind": [0, 1, 2, 3]},
         ci="onnx",
+        blame={"export": GUARD},
     ),
     row(
         "reduction",
@@ -825,6 +829,7 @@ SIZE_BRANCHES = (
         line="reduction == ",
         values={"reduction": ["mean", "sum", "max"]},
         ci="",
+        blame={"export": GUARD},
     ),
     row("reduction, always the same", Reduction, call(N, "sum"), ci="export", round_trip=True),
     branch(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.control import SumBranch
-from zoo.row import FROZEN, REFUSED, SKIPPED, call, normal, row, truth
+from zoo.row import FROZEN, REFUSED, SKIPPED, Blame, call, normal, row, truth
 
 
 class Encoder(nn.Module):
@@ -45,6 +45,7 @@ CALLABLES = (
         call(normal(4, 3)),
         truth(trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN),
         ci="trace export onnx onnx_legacy",
+        blame=Blame(owner="model", cause="frozen branch", line="if bool(x.abs().max() > 1):"),
     ),
     row(
         "bound method",

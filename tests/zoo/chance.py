@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.converters import captured
-from zoo.row import DIFFERS, REFUSED, SKIPPED, STRUCTURE, call, normal, row, truth
+from zoo.converters import CAPTURED, captured
+from zoo.row import DIFFERS, REFUSED, SKIPPED, STRUCTURE, Blame, baked, call, normal, row, truth
 
 # -- faithful: the artifact draws what eager draws -------------------------------------------------
 
@@ -203,28 +203,69 @@ CHANCE = (
         ci="trace script export onnx onnx_legacy",
     ),
     # Exporters drop the call that seeds; a script keeps it.
-    row("seeds itself with 0", lambda: SeedsItself(0), X, truth(DIFFERS, script=None)),
-    row("seeds itself with 7", lambda: SeedsItself(7), X, truth(DIFFERS, script=None), ci=""),
-    row("python chance", PythonChance, X, truth(DIFFERS, script=REFUSED)),
-    row("python choice", PythonChoice, X, truth(DIFFERS, script=REFUSED)),
-    row("numpy chance", NumpyChance, X, truth(DIFFERS, script=REFUSED), ci="onnx"),
+    row(
+        "seeds itself with 0",
+        lambda: SeedsItself(0),
+        X,
+        truth(DIFFERS, script=None),
+        blame=Blame(owner="model", cause="own seed", line="torch.manual_seed(self.seed)"),
+    ),
+    row(
+        "seeds itself with 7",
+        lambda: SeedsItself(7),
+        X,
+        truth(DIFFERS, script=None),
+        ci="",
+        blame=Blame(owner="model", cause="own seed", line="torch.manual_seed(self.seed)"),
+    ),
+    row(
+        "python chance",
+        PythonChance,
+        X,
+        truth(DIFFERS, script=REFUSED),
+        blame=baked("random.uniform(1.0, 2.0)"),
+    ),
+    row(
+        "python choice",
+        PythonChoice,
+        X,
+        truth(DIFFERS, script=REFUSED),
+        blame=baked("random.choice("),
+    ),
+    row(
+        "numpy chance",
+        NumpyChance,
+        X,
+        truth(DIFFERS, script=REFUSED),
+        ci="onnx",
+        blame=baked("np.random.rand()"),
+    ),
     row(
         "drawn once",
         DrawnOnce,
         X,
         truth(trace=DIFFERS, onnx=SKIPPED, onnx_legacy=DIFFERS),
         ci="trace export",
+        blame=baked("torch.rand(1).item()"),
     ),
-    row("frozen noise", FrozenNoise, X, truth(DIFFERS), ci="export"),
-    row("noise in double", NoiseInDouble, X, truth(DIFFERS)),
-    row("noise one column short", NoiseOneColumnShort, X, truth(DIFFERS), ci="onnx_legacy"),
-    row("noise beside, wrong", NoiseBesideWrong, X, truth(DIFFERS), ci=""),
+    row("frozen noise", FrozenNoise, X, truth(DIFFERS), ci="export", blame=CAPTURED),
+    row("noise in double", NoiseInDouble, X, truth(DIFFERS), blame=CAPTURED),
+    row(
+        "noise one column short",
+        NoiseOneColumnShort,
+        X,
+        truth(DIFFERS),
+        ci="onnx_legacy",
+        blame=CAPTURED,
+    ),
+    row("noise beside, wrong", NoiseBesideWrong, X, truth(DIFFERS), ci="", blame=CAPTURED),
     row(
         "noise as a pair",
         NoiseAsAPair,
         X,
         truth(STRUCTURE, script=REFUSED),
         ci="trace script export onnx onnx_legacy",
+        blame=CAPTURED,
     ),
     row(
         "wider noise",
@@ -232,6 +273,7 @@ CHANCE = (
         X,
         truth(DIFFERS, onnx=SKIPPED, onnx_legacy=SKIPPED),
         ci="script onnx_legacy",
+        blame=CAPTURED,
     ),
     row(
         "other kind of noise",
@@ -239,5 +281,6 @@ CHANCE = (
         X,
         truth(DIFFERS, onnx=SKIPPED, onnx_legacy=SKIPPED),
         ci="onnx",
+        blame=CAPTURED,
     ),
 )

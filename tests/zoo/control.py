@@ -171,6 +171,7 @@ CONTROL = (
         shapes=B_T_3,
         dims={"time": (5, 9)},
         ci="",
+        line="for t in range(x.shape[1]):",
     ),
     row(
         "loop over rows",
@@ -178,6 +179,7 @@ CONTROL = (
         call(normal(4, 3)),
         truth(FROZEN, script=None, export=REFUSED, onnx=NARROWED),
         ci="onnx",
+        line="for one in x:",
     ),
     row(
         "cell over time",
@@ -186,6 +188,7 @@ CONTROL = (
         truth(FROZEN, script=None, export=REFUSED, onnx=NARROWED),
         shapes=B_T_3,
         ci="",
+        line="for t in range(x.shape[1]):",
     ),
     row("cell over fixed time", CellOverTime, call(normal(2, 4, 3)), ci="script"),
     row("unrolled", Unrolled, call(normal(3, 4)), round_trip=True),
@@ -196,6 +199,7 @@ CONTROL = (
         truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
         ci="script",
         round_trip=True,
+        line="if x.shape[0] > 4:",
     ),
     row(
         "many rows branch, one side declared",
@@ -211,6 +215,7 @@ CONTROL = (
         call(normal(4, 3)),
         truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
         ci="export",
+        line="if x.shape[0] == 1:",
     ),
     row(
         "one row branch, from one row",
@@ -218,6 +223,7 @@ CONTROL = (
         call(normal(1, 3)),
         truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
         ci="export",
+        line="if x.shape[0] == 1:",
     ),
     # The ONNX file has no guard: it pads an even time too, and its Reshape then fails.
     row(
@@ -227,6 +233,7 @@ CONTROL = (
         truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
         shapes=B_T,
         ci="trace",
+        line="if x.shape[1] % 2 == 1:",
     ),
     # torch.export excludes the size at which half the time is 1.
     row(
@@ -263,6 +270,7 @@ CONTROL = (
         call(normal(4, 3)),
         truth(trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN),
         ci="",
+        line="if x.sum() > 0:",
     ),
     row(
         "sum branch, one side filtered",
@@ -295,6 +303,7 @@ CONTROL = (
         call(normal(4, 3), coins(4, 3)),
         truth(trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN),
         ci="onnx",
+        line="if bool(mask.all()):",
     ),
     row(
         "token branch",
@@ -302,6 +311,7 @@ CONTROL = (
         call(whole(0, 9, 4, 5)),
         truth(trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN),
         ci="onnx_legacy",
+        line="if (ids == 0).any():",
     ),
     row(
         "while large",
@@ -309,6 +319,7 @@ CONTROL = (
         call(normal(4, 3)),
         truth(trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN),
         ci="export",
+        line="while bool(x.abs().max() > 0.5):",
     ),
     row("where instead", WhereInstead, call(normal(4, 3))),
     row(

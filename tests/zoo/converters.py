@@ -20,6 +20,7 @@ from zoo.row import (
     REFUSED,
     STRUCTURE,
     Row,
+    asks,
     call,
     normal,
     row,
@@ -31,6 +32,10 @@ from zoo.row import (
 def captured() -> bool:
     """Return True if the caller is being traced, scripted or exported."""
     return torch.jit.is_scripting() or torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
+# Only the line with all three questions is one that a report can name.
+CAPTURED = asks("torch.jit.is_scripting() or torch.jit.is_tracing()")
 
 
 class Translated(nn.Module):
@@ -434,6 +439,46 @@ def two_by_hand(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     return x @ torch.ones(5, 5).triu(), 2 * torch.sigmoid(2 * x) - 1
 
 
+# -- decisions on rounded numbers ------------------------------------------------------------------
+
+
+def reaches_one(x: Tensor) -> Tensor:
+    """Compare with a number that a saturated sigmoid is rounded to."""
+    return torch.sigmoid(x * 18) >= 1.0
+
+
+def exceeds_one(x: Tensor) -> Tensor:
+    return torch.sigmoid(x * 18) > 1.0
+
+
+def is_not_below_one(x: Tensor) -> Tensor:
+    return ~(torch.sigmoid(x * 18) < 1.0)
+
+
+def divided_by_tenths(x: Tensor) -> Tensor:
+    return torch.floor_divide(x * 0.3, 0.1)
+
+
+def floor_of_quotient(x: Tensor) -> Tensor:
+    """Differ from the floor division of torch where the quotient is rounded to a whole number."""
+    return torch.floor(x * 0.3 / 0.1)
+
+
+def cells_of_fifths(x: Tensor) -> Tensor:
+    return (x / 0.4).round().long()
+
+
+def cells_of_fifths_away(x: Tensor) -> Tensor:
+    y = x / 0.4
+    return (torch.sign(y) * torch.floor(y.abs() + 0.5)).long()
+
+
+def cells_of_fifths_by_halves(x: Tensor) -> Tensor:
+    y = x / 0.4
+    even = (y * 0.5).round() * 2
+    return torch.where((y - y.floor()) == 0.5, even, torch.floor(y + 0.5)).long()
+
+
 # -- formulas --------------------------------------------------------------------------------------
 
 
@@ -607,6 +652,30 @@ def in_double_at_last(x: Tensor) -> Tensor:
     return (x * 2).double()
 
 
+def fifth_in_double(x: Tensor) -> Tensor:
+    return x.double() * 0.2
+
+
+def fifth_in_single(x: Tensor) -> Tensor:
+    return x.double() * 0.20000000298023224
+
+
+def fifth_by_division(x: Tensor) -> Tensor:
+    return x.double() / 5
+
+
+def tanh_in_double(x: Tensor) -> Tensor:
+    return torch.tanh(x.double()) + 1
+
+
+def tanh_by_way_of_single(x: Tensor) -> Tensor:
+    return torch.tanh(x.double()).float().double() + 1
+
+
+def tanh_in_double_by_exponentials(x: Tensor) -> Tensor:
+    return 2 / (1 + torch.exp(-2 * x.double()))
+
+
 def in_long(x: Tensor) -> Tensor:
     return (x > 0).sum(1)
 
@@ -689,6 +758,8 @@ IMAGE = call(normal(2, 1, 3, 4))
 POSITIVE = call(normal(4, 5).abs() * 3)
 NANS = {"x": [-2.0, 0.5, 3.0, math.nan]}
 HALVES = {"x": [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5]}
+TENTHS = {"x": [float(number) for number in range(-6, 7)]}
+FIFTHS = {"x": [-1.0, -0.6, -0.2, 0.0, 0.2, 0.6, 1.0, 1.4]}
 EDGES = {"x": [-(2**63), -1, 0, 2**63 - 1]}
 
 
@@ -701,6 +772,7 @@ def wrong(
     **options: Any,
 ) -> Row:
     made = truth(DIFFERS) if expect is None else expect
+    options = {"blame": CAPTURED, **options}
     return row(name, lambda: Translated(operation, translation), example, made, **options)
 
 
@@ -810,6 +882,21 @@ WRONG = (
     wrong("sum without itself", inclusive_sum, exclusive_sum, ci=""),
     wrong("last of equal maxima", first_of_equals, last_of_equals, call(whole(0, 3, 4, 5)), ci=""),
     wrong("last of equal rounded maxima", first_of_rounded, last_of_rounded, ci="script"),
+    wrong(">= exported as >", reaches_one, exceeds_one, ci="onnx"),
+    wrong(
+        "a floor of the quotient",
+        divided_by_tenths,
+        floor_of_quotient,
+        call(whole(-6, 6, 4, 5).float()),
+        values=TENTHS,
+    ),
+    wrong(
+        "half away from zero, of quotients",
+        cells_of_fifths,
+        cells_of_fifths_away,
+        ci="",
+        values=FIFTHS,
+    ),
     # Neither ONNX exporter supports a stable sort.
     wrong(
         "equals in reverse order",
@@ -837,6 +924,8 @@ WRONG = (
     wrong("accumulated in bfloat16", half_precision_free, accumulated_in_bfloat16, ci=""),
     wrong("the other empty axis", no_columns, no_rows, ci=""),
     wrong("float32 for float64", in_double, in_single),
+    wrong("a constant in single precision", fifth_in_double, fifth_in_single, ci="script"),
+    wrong("double by way of single", tanh_in_double, tanh_by_way_of_single),
     wrong("int32 for int64", in_long, in_int, ci=""),
     wrong("uint8 for bool", in_bool, in_bytes),
     wrong("an axis dropped", kept_axis, dropped_axis, ci="onnx_legacy"),
@@ -890,6 +979,8 @@ RIGHT = (
     right(inclusive_sum, sum_by_triangle, ci="export"),
     right(first_of_equals, first_by_place, call(whole(0, 3, 4, 5))),
     right(stable_order, stable_order_by_place, call(whole(0, 3, 4, 5)), ci="onnx_legacy"),
+    right(reaches_one, is_not_below_one, ci="onnx"),
+    right(cells_of_fifths, cells_of_fifths_by_halves, values=FIFTHS),
     right(doubled, doubled_by_sum),
     right(two_outputs, two_by_hand, ci="script"),
     right(products, products_by_sum),
@@ -905,6 +996,8 @@ RIGHT = (
     right(half_precision_free, accumulated_in_double),
     right(no_columns, no_columns_by_narrow, weak="empty on every call", ci="script"),
     right(in_double, in_double_at_last),
+    right(fifth_in_double, fifth_by_division),
+    right(tanh_in_double, tanh_in_double_by_exponentials, ci="onnx"),
     right(in_long, in_long_by_float, ci="export"),
     right(in_bool, in_bool_negated),
     right(kept_axis, kept_axis_later, ci="onnx_legacy"),

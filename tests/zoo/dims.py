@@ -19,6 +19,7 @@ from zoo.row import (
     RAISES,
     SPEC,
     call,
+    frozen_size,
     normal,
     row,
     truth,
@@ -155,8 +156,16 @@ FREE = {"x": "rows 4", "y": "columns 4"}
 ONE_SIDE = truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED)
 
 DIMS = (
-    row("long branch", LongBranch, call(normal(2, 4)), ONE_SIDE, shapes=B_T, ci=""),
-    row("even branch", EvenBranch, X, ONE_SIDE, ci=""),
+    row(
+        "long branch",
+        LongBranch,
+        call(normal(2, 4)),
+        ONE_SIDE,
+        shapes=B_T,
+        ci="",
+        line="if x.shape[1] > 5:",
+    ),
+    row("even branch", EvenBranch, X, ONE_SIDE, ci="", line="if x.shape[0] % 2 == 0:"),
     row(
         "wider than high",
         WiderThanHigh,
@@ -164,8 +173,17 @@ DIMS = (
         ONE_SIDE,
         shapes=B_2_H_W,
         ci="trace",
+        line="if x.shape[3] > x.shape[2]:",
     ),
-    row("same length branch", SameLengthBranch, TWO, ONE_SIDE, shapes=FREE, ci="onnx_legacy"),
+    row(
+        "same length branch",
+        SameLengthBranch,
+        TWO,
+        ONE_SIDE,
+        shapes=FREE,
+        ci="onnx_legacy",
+        line="if x.shape[0] == y.shape[0]:",
+    ),
     row(
         "longer first",
         LongerFirst,
@@ -173,6 +191,7 @@ DIMS = (
         ONE_SIDE,
         shapes={"x": "batch long", "y": "batch short"},
         ci="export",
+        line="if x.shape[1] >= y.shape[1]:",
     ),
     row(
         "pads to four",
@@ -182,7 +201,15 @@ DIMS = (
         shapes=B_T,
         ci="",
     ),
-    row("log of the size", LogOfSize, call(normal(2, 6)), ONE_SIDE, shapes=B_T, ci=""),
+    row(
+        "log of the size",
+        LogOfSize,
+        call(normal(2, 6)),
+        ONE_SIDE,
+        shapes=B_T,
+        ci="",
+        line="while 2**steps < x.shape[1]:",
+    ),
     row(
         "a sequence of one",
         SingleRowSqueezed,
@@ -190,6 +217,7 @@ DIMS = (
         ONE_SIDE,
         shapes=B_T_3,
         ci="",
+        line="if x.shape[1] == 1:",
     ),
     row(
         "auto, made static",
@@ -198,6 +226,7 @@ DIMS = (
         truth(RAISES, script=None, export=NARROWED, onnx=NARROWED),
         dynamic_shapes={"x": {0: Dim.AUTO}},
         ci="trace onnx_legacy",
+        blame=frozen_size("x.view(int(x.shape[0]), -1)"),
     ),
     row(
         "auto, one side",
@@ -206,6 +235,7 @@ DIMS = (
         ONE_SIDE,
         dynamic_shapes={"x": {0: Dim.AUTO}},
         ci="export",
+        line="if x.shape[0] > 4:",
     ),
     row(
         "auto, kept",

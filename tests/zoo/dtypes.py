@@ -30,6 +30,13 @@ class FloorDivision(nn.Module):
         return x // 3, x % 3
 
 
+class FloatFloorDivision(nn.Module):
+    """1.8 // 0.1 is 17 in torch, and the floor of 1.8 / 0.1, which is rounded, is 18."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.floor_divide(x * 0.3, 0.1)
+
+
 class TrueDivision(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x / 4
@@ -43,6 +50,11 @@ class IntTimesFloat(nn.Module):
 class HalfThenFull(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return (x.float() * 3).exp().to(x.dtype)
+
+
+class Tenth(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 0.1
 
 
 class DoubleInside(nn.Module):
@@ -105,6 +117,15 @@ DTYPES = (
         truth(onnx_legacy=DIFFERS),
         ci="",
     ),
+    # Both exporters take the floor of the quotient.
+    row(
+        "float floor division",
+        FloatFloorDivision,
+        call(whole(-9, 9, 4, 5).float()),
+        truth(onnx=DIFFERS, onnx_legacy=DIFFERS),
+        values={"x": [float(number) for number in range(-9, 10)]},
+        ci="onnx_legacy",
+    ),
     row("true division", TrueDivision, call(whole(-9, 9, 4, 5)), ci="script"),
     row("int times float", IntTimesFloat, call(whole(-9, 9, 4, 5, dtype=torch.int32))),
     row(
@@ -120,6 +141,14 @@ DTYPES = (
         lambda: nn.Linear(4, 3).double(),
         call(normal(4, 4, dtype=torch.float64)),
         ci="onnx_legacy",
+    ),
+    # The new exporter writes the numbers of Python code in float32.
+    row(
+        "tenth in double",
+        Tenth,
+        call(normal(4, 4, dtype=torch.float64)),
+        truth(onnx=DIFFERS),
+        ci="onnx onnx_legacy",
     ),
     row("double inside", DoubleInside, call(normal(4, 4))),
     row("rounds half", RoundsHalf, call(normal(4, 4)), ci="script", round_trip=True),

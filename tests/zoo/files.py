@@ -20,7 +20,20 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from versions import FUNCTION_TYPED, WHILE_REFUSED
 
-from zoo.row import DIFFERS, REFUSED, STATE, UNLOADABLE, call, normal, row, truth, whole
+from zoo.row import (
+    DIFFERS,
+    REFUSED,
+    STATE,
+    UNLOADABLE,
+    Blame,
+    asks,
+    call,
+    moved_on,
+    normal,
+    row,
+    truth,
+    whole,
+)
 
 CRASHED = "ArtifactCrashed"
 HUNG = "ArtifactHung"
@@ -1117,13 +1130,21 @@ FILES = (
     row("device of the input", DeviceOfInput, X, ci="onnx_legacy"),
     row("device kept", DeviceKept, X, ci=""),
     # -- weights and state: all of it is saved, also if state_dict does not have it
-    row("counter that is kept", lambda: Counter(persistent=True), X, COUNTED, ci="trace"),
+    row(
+        "counter that is kept",
+        lambda: Counter(persistent=True),
+        X,
+        COUNTED,
+        ci="trace",
+        blame=moved_on("self.count += 1"),
+    ),
     row(
         "counter that is not kept",
         lambda: Counter(persistent=False),
         X,
         COUNTED,
         ci="onnx onnx_legacy",
+        blame=moved_on("self.count += 1"),
     ),
     row("buffer that is kept", lambda: Scaled(torch.arange(3.0)), X, ci=""),
     row("buffer that is not kept", lambda: Scaled(torch.arange(3.0), persistent=False), X),
@@ -1208,11 +1229,44 @@ DANGEROUS = (
     row("says much, scripted", SaysScripted, X, ci=""),
     row("says an answer, scripted", SaysAnAnswer, X, ci=""),
     # In memory all three are right: they do harm only while they are loaded.
-    row("keeps count, scripted", KeepsCountScripted, X, truth(script=STATE), ci=""),
-    row("keeps a number, scripted", KeepsANumberScripted, X, truth(script=STATE), ci="script"),
-    row("keeps the last, scripted", KeepsTheLastScripted, X, truth(script=STATE), ci=""),
+    row(
+        "keeps count, scripted",
+        KeepsCountScripted,
+        X,
+        truth(script=STATE),
+        ci="",
+        blame=asks("if torch.jit.is_scripting():"),
+    ),
+    row(
+        "keeps a number, scripted",
+        KeepsANumberScripted,
+        X,
+        truth(script=STATE),
+        ci="script",
+        blame=Blame(
+            owner="model",
+            cause="export-only branch",
+            line="if torch.jit.is_scripting():",
+            known=False,
+        ),
+    ),
+    row(
+        "keeps the last, scripted",
+        KeepsTheLastScripted,
+        X,
+        truth(script=STATE),
+        ci="",
+        blame=asks("if torch.jit.is_scripting():"),
+    ),
     row("counts unseen, scripted", CountsUnseenScripted, X, truth(), ci=""),
-    row("keeps count, compiled", KeepsCountCompiled, X, truth(export=STATE), ci="export"),
+    row(
+        "keeps count, compiled",
+        KeepsCountCompiled,
+        X,
+        truth(export=STATE),
+        ci="export",
+        blame=asks("torch.compiler.is_compiling():"),
+    ),
     row("dies later, scripted", DiesLaterScripted, X, truth(script=CRASHED), ci="script"),
     row("own state, dies", OwnStateDies, X, truth(trace=CRASHED, script=CRASHED)),
     row(

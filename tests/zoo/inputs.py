@@ -12,11 +12,15 @@ from zoo.containers import Batch, Known, TypedPair
 from zoo.row import (
     DIFFERS,
     FROZEN,
+    GUARD,
     RAISES,
     REFUSED,
     STATE,
     UNLOADABLE,
+    baked,
     call,
+    dropped,
+    frozen_size,
     normal,
     row,
     truth,
@@ -225,6 +229,7 @@ INPUTS = (
         truth(DIFFERS, script=None, export=RAISES),
         values={"k": [1, 2, 3]},
         ci="trace onnx_legacy",
+        blame={"trace": baked("x * k"), "export": GUARD},
     ),
     row(
         "float argument varies",
@@ -233,6 +238,7 @@ INPUTS = (
         truth(DIFFERS, script=None, export=RAISES),
         values={"scale": (0.25, 1.0)},
         ci="export onnx",
+        blame={"trace": baked("x * scale + scale"), "export": GUARD},
     ),
     row(
         "flag argument", FlagArgument, call(normal(4, 3), double=True), ci="export", round_trip=True
@@ -244,6 +250,8 @@ INPUTS = (
         truth(FROZEN, script=None, export=RAISES),
         values={"double": [True, False]},
         ci="trace onnx onnx_legacy",
+        line="return x * 2 if double else x + 1",
+        blame={"export": GUARD},
     ),
     row(
         "mode argument", ModeArgument, call(normal(4, 3), "mean"), ci="onnx_legacy", round_trip=True
@@ -292,6 +300,7 @@ INPUTS = (
         call(PACKED),
         truth(trace=DIFFERS, export=REFUSED, onnx_legacy=DIFFERS),
         ci="trace",
+        blame=baked("float(packed.data[0, 0])"),
     ),
     row(
         "packed sequence packed again",
@@ -342,6 +351,7 @@ INPUTS = (
         call(normal(4, 3), Cache()),
         CACHED,
         ci="trace script export onnx_legacy",
+        blame=dropped(""),
     ),
     row(
         "a cache is read",
@@ -367,13 +377,20 @@ INPUTS = (
         truth(onnx_legacy=DIFFERS),
         ci="",
     ),
-    row("messages by int", lambda: Messages(by_int=True), call(normal(5, 3), EDGES), BY_INT),
+    row(
+        "messages by int",
+        lambda: Messages(by_int=True),
+        call(normal(5, 3), EDGES),
+        BY_INT,
+        blame=frozen_size("count = int(x.shape[0])"),
+    ),
     row("class weights", Weighted, call(normal(4, 4), torch.rand(4)), ci=""),
     row(
         "class weights by int",
         lambda: Weighted(by_int=True),
         call(normal(4, 3), torch.rand(3)),
         BY_INT,
+        blame=frozen_size("count = int(x.shape[0])"),
     ),
     row("a row for all", Broadcast, call(normal(1, 4), normal(6, 4)), ci="export"),
     row(
@@ -382,5 +399,6 @@ INPUTS = (
         call(normal(1, 4), normal(6, 4)),
         BY_INT,
         ci="",
+        blame=frozen_size("count = int(y.shape[0])"),
     ),
 )

@@ -16,6 +16,7 @@ from zoo.row import (
     NARROWED,
     REFUSED,
     call,
+    frozen_size,
     normal,
     row,
     truth,
@@ -146,6 +147,7 @@ LAYERS = (
         shapes=B_2_H_W,
         dims={"height": (4, 8), "width": (4, 8)},
         ci="trace script export onnx onnx_legacy",
+        blame=frozen_size("int(x.shape[2]), int(x.shape[3])"),
     ),
     row(
         "adaptive pool",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from versions import QUANTIZE_UNKNOWN
 
 from zoo.containers import Batch, Known, TypedPair
-from zoo.converters import captured
+from zoo.converters import CAPTURED, captured
 from zoo.row import (
     DIFFERS,
     FROZEN,
@@ -17,6 +17,7 @@ from zoo.row import (
     REFUSED,
     STRUCTURE,
     UNLOADABLE,
+    Blame,
     call,
     normal,
     row,
@@ -192,13 +193,20 @@ OUTPUTS = (
         "int out", IntOut, call(normal(4, 3)), truth(REFUSED, script=None, export=None), ci="script"
     ),
     # A trace returns a tensor and eager an int; ONNX has only tensors.
-    row("size out", SizeOut, call(normal(4, 3)), truth(trace=STRUCTURE)),
+    row(
+        "size out",
+        SizeOut,
+        call(normal(4, 3)),
+        truth(trace=STRUCTURE),
+        blame=Blame(owner="capture", cause="number as a tensor"),
+    ),
     row(
         "structure by value",
         StructureByValue,
         call(normal(4, 3)),
         truth(REFUSED, trace=FROZEN, onnx_legacy=FROZEN),
         ci="trace script",
+        line="if x.sum() > 0:",
     ),
     row(
         "structure by size",
@@ -206,6 +214,8 @@ OUTPUTS = (
         call(normal(4, 3)),
         truth(FROZEN, script=None, export=REFUSED, onnx=NARROWED),
         ci="onnx onnx_legacy",
+        line="return [row * 2 for row in x]",
+        blame=Blame(owner="model", cause="unrolled loop", line="return [row * 2 for row in x]"),
     ),
     row("keys by mode", KeysByMode, call(normal(4, 3)), ci="script", round_trip=True),
     row("same twice", SameTwice, call(normal(4, 3))),
@@ -222,6 +232,7 @@ OUTPUTS = (
         call(normal(4, 3)),
         truth(DIFFERS),
         ci="export onnx onnx_legacy",
+        blame=CAPTURED,
     ),
     # torch.export cannot save a quantized tensor; the legacy exporter makes three outputs of it.
     row(
@@ -239,6 +250,7 @@ OUTPUTS = (
         truth(DIFFERS, onnx=REFUSED, onnx_legacy=STRUCTURE),
         elsewhere={QUANTIZE_UNKNOWN: {"export": REFUSED}},
         ci="trace script onnx",
+        blame=CAPTURED,
     ),
     row("channels last out", ChannelsLastOut, call(normal(2, 3, 4, 5))),
     row("empty out", EmptyOut, call(normal(4, 3)), ci="export"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,56 @@ SPEC = "SpecError"
 SKIPPED = "skipped"
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
+# The targets whose failures name an owner, a line and a cause, and the failures that do.
+BLAMED = ("trace", "script", "export")
+EXPLAINED = (DIFFERS, RAISES, STRUCTURE, STATE, FROZEN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blame:
+    """What a failure's report has to name: the owner, the kind of the cause, a part of the line.
+
+    ``known`` is False if reports do not find it yet: they may name nothing, and nothing else.
+    """
+
+    owner: str
+    cause: str
+    line: str = ""
+    known: bool = True
+
+
+def asks(line: str) -> Blame:
+    """Return the blame of a line that asks whether it is exported."""
+    return Blame(owner="model", cause="export-only branch", line=line)
+
+
+def frozen_size(line: str) -> Blame:
+    """Return the blame of a line that makes a number of a size."""
+    return Blame(owner="model", cause="frozen size", line=line)
+
+
+def baked(line: str) -> Blame:
+    """Return the blame of a line that makes a number of a tensor, or draws or takes one."""
+    return Blame(owner="model", cause="baked value", line=line)
+
+
+def dropped(line: str) -> Blame:
+    """Return the blame of a line that changes what the artifact does not have."""
+    return Blame(owner="model", cause="dropped mutation", line=line)
+
+
+def replaced(line: str) -> Blame:
+    """Return the blame of a line that puts a new tensor in a buffer's place."""
+    return Blame(owner="capture", cause="replaced buffer", line=line)
+
+
+def moved_on(line: str) -> Blame:
+    """Return the blame of an export that ran a line which changes the module."""
+    return Blame(owner="capture", cause="changed by the export", line=line)
+
+
+GUARD = Blame(owner="capture", cause="guard")
+FAST_PATH = Blame(owner="", cause="attention fast path")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +94,8 @@ class Row:
     example: Callable[[], Example]
     # The marker's arguments: shapes, dims, values, ...
     options: Mapping[str, Any] = field(default_factory=dict)
+    # The mode in which the test calls check_export; by default, with gradients.
+    under: Callable[[], AbstractContextManager[Any]] = torch.enable_grad
     # For each target the failure's class, None for a pass, or SKIPPED.
     expect: Mapping[str, str | None] = field(default_factory=dict)
     # Words of the warning that a pass comes with; empty for none. On all targets, or by target.
@@ -51,6 +104,8 @@ class Row:
     witnesses: tuple[Callable[[], Example], ...] = ()
     # Source of the condition that a BranchFrozen names; empty if there is none.
     line: str = ""
+    # What the report of another failure names, on all targets or by target.
+    blame: Blame | Mapping[str, Blame] | None = None
     # The targets on which CI checks this row; `tox -e zoo` checks it on all.
     ci: tuple[str, ...] = ("trace",)
     # Whether CI also runs the round_trip check: save, load in a clean process, call there. It
@@ -62,6 +117,19 @@ class Row:
     def truth(self, installed: Mapping[str, str] = INSTALLED) -> dict[str, str | None]:
         """Return the truth by target on these versions; by default, on those of this run."""
         return truth_on(installed, self.expect, self.elsewhere)
+
+    def blamed(self, target: str) -> Blame | None:
+        """Return what a report on a target has to name; None if the row does not say."""
+        blame = self.blame.get(target) if isinstance(self.blame, Mapping) else self.blame
+        if blame is None and self.truth()[target] == FROZEN:
+            loop = self.line.startswith(("for ", "while "))
+            cause = "unrolled loop" if loop else "frozen branch"
+            return Blame(owner="model", cause=cause, line=self.line)
+        return blame
+
+    def blames(self) -> tuple[str, ...]:
+        """Return the targets on which a report names a cause."""
+        return tuple(target for target in BLAMED if self.truth()[target] in EXPLAINED)
 
     def changed(self) -> tuple[str, ...]:
         """Return the targets whose truth depends on the version."""
@@ -130,7 +198,9 @@ def row(
     train: bool | None = False,
     weak: str | Mapping[str, str] = "",
     witnesses: tuple[Callable[[], Example], ...] = (),
+    under: Callable[[], AbstractContextManager[Any]] = torch.enable_grad,
     line: str = "",
+    blame: Blame | Mapping[str, Blame] | None = None,
     ci: str = "trace",
     round_trip: bool = False,
     elsewhere: Mapping[Change, Mapping[str, str | None]] | None = None,
@@ -142,10 +212,12 @@ def row(
         build=seeded(factory, train=train),
         example=example,
         options=options,
+        under=under,
         expect=truth() if expect is None else expect,
         weak=weak,
         witnesses=witnesses,
         line=line,
+        blame=blame,
         ci=tuple(ci.split()),
         round_trip=round_trip,
         elsewhere=elsewhere or {},

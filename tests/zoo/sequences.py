@@ -13,12 +13,15 @@ from zoo.row import (
     B_T_3,
     B_T_4,
     DIFFERS,
+    FAST_PATH,
     NARROWED,
     RAISES,
     REFUSED,
     UNVERIFIED,
+    Blame,
     call,
     coins,
+    frozen_size,
     normal,
     row,
     truth,
@@ -295,8 +298,19 @@ SEQUENCES = (
         call(normal(2, 5, 4), coins(2, 5)),
         # The branch is in torch's own code, so the verdict names the difference and not the branch.
         truth(DIFFERS, script=None),
+        under=torch.no_grad,
         elsewhere={NESTED_REFUSED: {"export": REFUSED, "onnx": REFUSED}},
         ci="trace export onnx_legacy",
+        blame=FAST_PATH,
+    ),
+    # With gradients no encoder takes the fast path, but for a script, which is run without.
+    row(
+        "padded encoder, with gradients",
+        lambda: PaddedEncoder(nested=True),
+        call(normal(2, 5, 4), coins(2, 5)),
+        truth(script=DIFFERS),
+        ci="trace script export",
+        blame=Blame(owner="", cause="mode-dependent operator", line="self.encoder(x"),
     ),
     row("fused attention", FusedAttention, call(normal(2, 5, 4), coins(2, 5)), ci=""),
     row(
@@ -305,7 +319,9 @@ SEQUENCES = (
         call(normal(2, 5, 4), coins(2, 5)),
         truth(export=DIFFERS),  # there attention without the fast path gives 0
         values={"keep": [True, False]},
+        under=torch.no_grad,
         ci="export",
+        blame=FAST_PATH,
     ),
     row(
         "causal attention",
@@ -397,6 +413,7 @@ SEQUENCES = (
         lambda: Positions(by_int=True),
         call(whole(0, 5, 4, 4), torch.arange(4)),
         BY_INT,
+        blame=frozen_size("torch.zeros(int(x.shape[0]), 1)"),
     ),
     row("added mask", AddedMask, call(normal(2, 4, 3), CAUSAL), ci="export"),
     row(
@@ -405,6 +422,7 @@ SEQUENCES = (
         call(normal(4, 4, 3), CAUSAL),
         BY_INT,
         ci="",
+        blame=frozen_size("torch.zeros(int(x.shape[0]), 1)"),
     ),
     row(
         "a key in each row",
@@ -426,6 +444,7 @@ SEQUENCES = (
         call(normal(3, 5, 3), torch.zeros(1, 3, 4)),
         BY_INT,
         ci="trace",
+        blame=frozen_size("torch.zeros(int(x.shape[0]), 1)"),
     ),
     row("sequence first", SequenceFirst, call(normal(5, 3, 3)), weak=FREEZE_LENGTH, ci="export"),
     row(
@@ -435,6 +454,7 @@ SEQUENCES = (
         BY_INT,
         weak={"onnx": LENGTH},
         ci="trace",
+        blame=frozen_size("torch.zeros(int(x.shape[0]), 1)"),
     ),
     row(
         "sequence first, carried state",

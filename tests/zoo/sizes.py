@@ -16,6 +16,7 @@ from zoo.row import (
     RAISES,
     REFUSED,
     call,
+    frozen_size,
     normal,
     row,
     truth,
@@ -113,6 +114,7 @@ SIZES = (
         call(normal(4, 5)),
         truth(RAISES, script=None, export=REFUSED, onnx=None),
         ci="script",
+        blame=frozen_size("x.view(int(x.shape[0]), -1)"),
     ),
     row(
         "view by int, named by the user",
@@ -121,6 +123,7 @@ SIZES = (
         truth(RAISES, script=None, export=REFUSED, onnx=NARROWED),
         dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
         ci="trace onnx",
+        blame=frozen_size("x.view(int(x.shape[0]), -1)"),
     ),
     row(
         "flatten by size, hinted by the user",
@@ -144,6 +147,7 @@ SIZES = (
         call(normal(4, 3)),
         truth(RAISES, script=None, export=REFUSED, onnx=None),
         ci="onnx_legacy",
+        blame=frozen_size("torch.zeros(int(x.size(0)), 2)"),
     ),
     row("zeros by size", ZerosBySize, call(normal(4, 3)), ci="script", round_trip=True),
     row(
@@ -153,6 +157,7 @@ SIZES = (
         truth(DIFFERS, script=None, export=REFUSED, onnx=None),
         shapes=B_T,
         ci="onnx_legacy",
+        blame=frozen_size("torch.arange(int(x.shape[1])"),
     ),
     row("arange by size", ArangeBySize, call(normal(3, 5)), shapes=B_T, ci="export"),
     row(
@@ -161,6 +166,7 @@ SIZES = (
         call(normal(3, 5, 4)),
         truth(RAISES, script=None, export=REFUSED, onnx=None),
         ci="script",
+        blame=frozen_size("self.token.expand(int(x.shape[0])"),
     ),
     row("token by size", TokenBySize, call(normal(3, 5, 4)), shapes=B_T_4, ci="onnx_legacy"),
     row(
@@ -168,6 +174,7 @@ SIZES = (
         OnesByLen,
         call(normal(4, 3)),
         truth(DIFFERS, script=None, export=REFUSED, onnx=None),
+        blame=frozen_size("torch.ones(len(x), 1)"),
     ),
     row(
         "scaled by sqrt",
@@ -176,6 +183,7 @@ SIZES = (
         truth(DIFFERS, script=None, export=REFUSED, onnx=NARROWED),
         shapes=B_T,
         ci="export",
+        blame=frozen_size("math.sqrt(x.shape[1])"),
     ),
     row("mean by size", MeanBySize, call(normal(3, 5)), shapes=B_T, round_trip=True),
     row(

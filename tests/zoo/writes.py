@@ -7,7 +7,7 @@ from typing import Dict, List, Tuple  # noqa: UP035  # TorchScript's words
 import torch
 from torch import Tensor, nn
 
-from zoo.converters import captured
+from zoo.converters import CAPTURED, captured
 from zoo.row import DIFFERS, REFUSED, STATE, call, normal, row, truth, whole
 
 # -- into the caller's tensor ----------------------------------------------------------------------
@@ -274,13 +274,14 @@ WRITES = (
         values={"rows": (0, 3)},
         ci="",
     ),
-    row("forgets to write", ForgetsToWrite, X, truth(STATE)),
+    row("forgets to write", ForgetsToWrite, X, truth(STATE), blame=CAPTURED),
     row(
         "writes only when captured",
         WritesOnlyCaptured,
         X,
         truth(STATE, onnx=None, onnx_legacy=None),
         ci="script",
+        blame=CAPTURED,
     ),
     row(
         "writes the other one",
@@ -288,6 +289,7 @@ WRITES = (
         call(normal(4, 3), normal(4, 3, seed=1)),
         truth(STATE),
         ci="export",
+        blame=CAPTURED,
     ),
     row("writes clone", WritesClone, X, ci="script", round_trip=True),
     row("writes a contiguous copy", WritesContiguousCopy, X),

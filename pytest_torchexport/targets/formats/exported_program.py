@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import re
 import shutil
@@ -49,6 +50,24 @@ class ExportedProgramFacts(ProgramFacts):
 
     program: torch.export.ExportedProgram
     extras: Mapping[str, str] = field(default_factory=dict)
+
+    def signature(self) -> inspect.Signature | None:
+        """Return its arguments: each by position or by name, as it was in the call of the export.
+
+        A name that the call gave by position is forward's own.
+        """
+        root = self.program.module_call_graph[0].signature
+        names = list(getattr(root, "forward_arg_names", None) or ())
+        args, kwargs = torch_private.parts_of_structure(self.program.call_spec.in_spec)
+        if len(names) != args.num_children + kwargs.num_children:
+            return None
+        by_position, by_name = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.KEYWORD_ONLY
+        return inspect.Signature(
+            [
+                inspect.Parameter(name, by_position if number < args.num_children else by_name)
+                for number, name in enumerate(names)
+            ]
+        )
 
     def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
         """Return what its ranges and guards make doubtful."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import inspect
+
     from pytest_torchexport.inputs.spec import Call, InputSpec
     from pytest_torchexport.targets.formats.branches import Branches
     from pytest_torchexport.targets.formats.devices import BakedDevice
@@ -26,6 +28,14 @@ class ProgramFacts:
 
     notes: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
+
+    def signature(self) -> inspect.Signature | None:
+        """Return the arguments that the program takes and how; None if it cannot tell."""
+        return None
+
+    def inputs(self) -> tuple[str, ...]:
+        """Return the names of its inputs in their order, if it takes them by name or in order."""
+        return ()
 
     def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
         """Return the dims that the program may not accept as the spec has them."""

@@ -6,6 +6,7 @@ of external data that it names are found without opening them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -23,6 +24,16 @@ _STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 _BOUNDED = frozenset(
     ["Clip", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Max", "Min"]
 )
+# "%add : [num_users=1] = call_function[target=torch.ops.aten.add.Tensor](args = ...".
+_FX_NODE = re.compile(r"%(\w+) ")
+
+# Operators whose result jumps.
+_JUMPING = frozenset(
+    """
+    ArgMax ArgMin Cast Ceil Equal Floor Greater GreaterOrEqual IsNaN Less LessOrEqual Mod NonZero
+    Round Sign TopK
+    """.split()  # noqa: SIM905  # as a list they would be 16 lines
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +41,12 @@ class OnnxModelFacts(ProgramFacts):
     """The facts of an ONNX model. ``model`` returns its ``onnx.ModelProto``."""
 
     model: Callable[[], Any]
+
+    def inputs(self) -> tuple[str, ...]:
+        """Return the names of the graph's inputs."""
+        graph = self.model().graph
+        weights = {item.name for item in graph.initializer}
+        return tuple(value.name for value in graph.input if value.name not in weights)
 
     def outputs(self) -> tuple[tuple[int | None, ...], ...]:
         """Return the sizes of the graph's outputs."""
@@ -116,15 +133,40 @@ def _scalars(model: Any) -> Iterator[tuple[str, float]]:
             yield name, float(numpy_helper.to_array(tensor).item())
 
 
+def decided_on(model: Any) -> list[str]:
+    """Return the names of the values that nodes of the graph decide on.
+
+    Also of those that such a value is made of: a floor division is ``Div`` and ``Floor``.
+    """
+    producers = {name: node for node in model.graph.node for name in node.output}
+    found: dict[str, None] = {}
+    for node in model.graph.node:
+        if node.op_type in _JUMPING:
+            operands = [name for name in node.input if name in producers]
+            found |= dict.fromkeys(operands)
+            for operand in operands:
+                found |= dict.fromkeys(n for n in producers[operand].input if n in producers)
+    return list(found)
+
+
 def has_loops(model: Any) -> bool:
     """Return True if a model holds a ``Loop``, which may never end."""
     return any(node.op_type == "Loop" for node in nodes_of(model))
 
 
 def _frames(node: Any) -> list[Place]:
-    metadata = {item.key: item.value for item in getattr(node, "metadata_props", ())}
-    stack = metadata.get("pkg.torch.onnx.stack_trace")
+    stack = _metadata(node).get("pkg.torch.onnx.stack_trace")
     return frames_of_fx(stack) if stack is not None else frames_in(node.doc_string)[:1]
+
+
+def fx_name(node: Any) -> str:
+    """Return the name of the node of torch's program that a node is a part of, empty if unknown."""
+    found = _FX_NODE.match(_metadata(node).get("pkg.torch.onnx.fx_node", ""))
+    return found[1] if found is not None else ""
+
+
+def _metadata(node: Any) -> dict[str, str]:
+    return {item.key: item.value for item in getattr(node, "metadata_props", ())}
 
 
 # -- contents --------------------------------------------------------------------------------------

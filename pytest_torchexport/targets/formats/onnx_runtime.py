@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import json
 import math
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_torchexport.sandbox.arrays import Array
+from pytest_torchexport.sandbox.threads import THREADS
 from pytest_torchexport.targets.formats import onnx_model
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 # The path of LOADER, for a process without torch.
 LOADER_PATH = "pytest_torchexport.targets.formats.onnx_runtime:LOADER"
+WITH_SETTINGS_PATH = "pytest_torchexport.targets.formats.onnx_runtime:WITH_SETTINGS"
 INSTALL = {
     "cpu": "pip install 'pytest-torchexport[onnx]'",
     "cuda": "pip install 'pytest-torchexport[onnx-gpu]'",
@@ -46,12 +50,32 @@ def unavailable(device: str, needs: Sequence[str]) -> str | None:
     return None
 
 
-def open_session(path: Path, device: str) -> Any:
+@dataclass(frozen=True, kw_only=True)
+class Optimizations:
+    """The optimizations that ONNX Runtime makes when it opens a file: by default, all.
+
+    ``disabled``: the names of optimizers that it leaves out. ``written``: where it writes the graph
+    as it runs it.
+    """
+
+    enabled: bool = True
+    disabled: tuple[str, ...] = ()
+    written: Path | None = None
+
+
+AS_SHIPPED = Optimizations()
+
+
+def open_session(path: Path, device: str, optimizations: Optimizations = AS_SHIPPED) -> Any:
     """Return an ``onnxruntime.InferenceSession``. Raises RuntimeError if on another device."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = THREADS.allowed, 1
+    if not optimizations.enabled:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if optimizations.written is not None:
+        options.optimized_model_filepath = str(optimizations.written)
     # A failure is raised as well: the logger would write a line per call past pytest's capture.
     options.log_severity_level = FATAL
     kind, _, index = device.partition(":")
@@ -60,8 +84,14 @@ def open_session(path: Path, device: str) -> Any:
     if kind == "cuda":
         # Without torch, nothing else has loaded CUDA's libraries from where pip installs them.
         onnxruntime.preload_dlls()
-        settings = CUDA_SETTINGS | {"device_id": index or "0"}
-    session = onnxruntime.InferenceSession(str(path), options, providers=[(wanted, settings)])
+        precise = {} if THREADS.as_served else CUDA_SETTINGS
+        settings = precise | {"device_id": index or "0"}
+    session = onnxruntime.InferenceSession(
+        str(path),
+        options,
+        providers=[(wanted, settings)],
+        disabled_optimizers=list(optimizations.disabled),
+    )
     actual = session.get_providers()[0]
     if actual != wanted:
         # ONNX Runtime only warns and falls back, which would check the CPU under another name.
@@ -79,11 +109,16 @@ def run_session(session: Any, feeds: Mapping[str, Any]) -> list[Any]:
     return found
 
 
+def beside(path: Path) -> Path:
+    """Return where the optimizations of a file are written for ``WITH_SETTINGS``."""
+    return path.with_name(f"{path.name}.optimizations.json")
+
+
 class _OnnxFile:
     """One ONNX file in ONNX Runtime."""
 
-    def __init__(self, path: Path, device: str) -> None:
-        self.session = open_session(path, device)
+    def __init__(self, path: Path, device: str, optimizations: Optimizations = AS_SHIPPED) -> None:
+        self.session = open_session(path, device, optimizations)
         self.device = device
         # Exporters drop unused inputs.
         self.input_names = [item.name for item in self.session.get_inputs()]
@@ -107,8 +142,41 @@ class TensorFile(_OnnxFile):
 
     def __call__(self, *args: Any, **feeds: Any) -> list[torch.Tensor]:
         """Run the file on these inputs."""
-        values = self.run(feeds | named(self.ordered(args)), _of_tensor)
-        return [_to_tensor(value).to(self.device) for value in values]
+        values = self.run(feeds | named(self.ordered(args)), of_tensor)
+        return [to_tensor(value).to(self.device) for value in values]
+
+
+class OpenFile(TensorFile):
+    """An ONNX model whose graph also returns the values that its nodes decide on.
+
+    Raises if the model is too large for a protobuf message, or if ONNX Runtime refuses an output.
+    """
+
+    def __init__(self, model: Any, device: str) -> None:
+        import onnx
+
+        own = onnx.ModelProto()
+        own.CopyFrom(model)
+        kept = {value.name for value in own.graph.output}
+        names = [name for name in onnx_model.decided_on(own) if name not in kept]
+        # ONNX Runtime infers their types.
+        own.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+        with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
+            path = Path(directory, onnx_model.FILENAME)
+            path.write_bytes(own.SerializeToString())
+            super().__init__(path, device)
+        self._names = names
+
+    def show(
+        self, feeds: Mapping[str, Any], see: Callable[[str, torch.Tensor], None]
+    ) -> list[torch.Tensor]:
+        """Run it, hand the values inside to ``see``, and return what the file itself returns."""
+        found = self(**feeds)
+        count = len(found) - len(self._names)
+        for name, value in zip(self._names, found[count:], strict=True):
+            if value.is_floating_point():
+                see(name, value)
+        return found[:count]
 
 
 class ArrayFile(_OnnxFile):
@@ -162,7 +230,7 @@ def _of_number(value: bool | float) -> Any:
     return _of_numpy(np.asarray(value, kinds[type(value)]), "")
 
 
-def _of_tensor(value: Any) -> Any:
+def of_tensor(value: Any) -> Any:
     import torch
 
     if not isinstance(value, torch.Tensor):
@@ -190,7 +258,7 @@ def _dtype(value: Any) -> str:
     return _NAMES.get(name, name)
 
 
-def _to_tensor(value: Any) -> torch.Tensor:
+def to_tensor(value: Any) -> torch.Tensor:
     import torch
 
     dtype = _dtype(value)
@@ -253,3 +321,14 @@ class TorchFreeLoader:
 
 
 LOADER = TorchFreeLoader()
+
+
+class LoaderWithSettings(TorchFreeLoader):
+    """Loads a file with the optimizations that are written beside it."""
+
+    def load(self, path: Path, device: str) -> ArrayFile:
+        """Return a session on the device."""
+        return ArrayFile(path, device, Optimizations(**json.loads(beside(path).read_text())))
+
+
+WITH_SETTINGS = LoaderWithSettings()

@@ -6,6 +6,7 @@ private in torch is looked up, and a test says if it is gone.
 
 from __future__ import annotations
 
+import inspect
 import io
 import re
 import shutil
@@ -21,6 +22,7 @@ import torch
 
 from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.pytrees import flatten
+from pytest_torchexport.outcomes.subject import signature_of
 from pytest_torchexport.results.source_line import source_line
 from pytest_torchexport.targets.formats.branches import (
     FRAME,
@@ -67,6 +69,10 @@ class TorchScriptFacts(ProgramFacts):
 
     program: Any
     extras: Mapping[str, str] = field(default_factory=dict)
+
+    def signature(self) -> inspect.Signature | None:
+        """Return that of its schema."""
+        return signature_of(self.program)
 
     def branches(self) -> Branches:
         """Return its ``prim::If`` and ``prim::Loop``.

@@ -202,3 +202,9 @@ def test_an_interrupt_while_an_artifact_is_loaded_ends_its_process(load, monkeyp
 
 def _interrupted(*args, **kwargs):
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_an_artifact_may_use_the_threads_that_serve_it(load, number):
+    outcome = run(load("ALLOWED", threads=number))
+    assert outcome.value.tolist() == [number, number]

@@ -40,6 +40,7 @@ CHILDREN = {
         "inputs.call",
         "inputs.pytrees",
         "outcomes.cuda",
+        "outcomes.grad_mode",
         "outcomes.limits",
         "outcomes.observe",
         "outcomes.torch_state",

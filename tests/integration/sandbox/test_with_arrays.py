@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from in_sandbox import MEMORY, ONNXRUNTIME, close, run
@@ -10,10 +12,12 @@ from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.sandbox.process import Server
 from pytest_torchexport.sandbox.session import SandboxFunctionCall, SandboxSession, Source
-from pytest_torchexport.targets.formats.onnx_runtime import LOADER_PATH
+from pytest_torchexport.sandbox.threads import THREADS
+from pytest_torchexport.targets.formats.onnx_runtime import LOADER_PATH, open_session
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
+X = torch.tensor([1.0, 2.0])
 
 
 @pytest.fixture
@@ -68,3 +72,11 @@ def test_a_function_that_raises_has_a_problem_and_no_value(source):
     with SandboxFunctionCall(f"{FUNCTIONS}:external", source, 60.0) as called:
         assert called.value is None
         assert "DecodeError" in str(called.problem)
+
+
+def test_a_session_may_use_the_threads_that_serve_it(source, monkeypatch):
+    for number in (1, 3):
+        monkeypatch.setattr(THREADS, "allowed", number)
+        assert open_session(source.path, "cpu").get_session_options().intra_op_num_threads == number
+    with SandboxSession(dataclasses.replace(source, threads=2), 60.0) as session:
+        assert run(session, Call((), {"x": X})).value[0].tolist() == X.tolist()

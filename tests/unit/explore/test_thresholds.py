@@ -49,7 +49,7 @@ CASES = {
     ),
     "sigmoid": (
         torch.sigmoid,
-        {"above 17": 14.8, "below 17": None, "above -17": None, "below -17": 15.9},
+        {"above 18": 15.8, "below 18": None, "above -18": None, "below -18": 16.9},
     ),
     "hardtanh": (
         lambda x: F.hardtanh(x, -1.5, 6),
@@ -73,10 +73,33 @@ CASES = {
     "floor": (torch.floor, {"at": 0.1, "below": None}),
     "trunc": (lambda x: x.abs().trunc(), {"at": 0.1, "below": 0.3}),
     "div": (lambda x: torch.ones(()) / x, {"at": 0.3, "next to 0": 0.3}),
-    "remainder": (lambda x: x % 2, {"at": 0.1, "below": None}),
+    "remainder": (lambda x: x % 2, {"at multiple": 0.1, "below": None}),
+    "floor_divide": (
+        lambda x: x // (x + 3),
+        {"at": 1.9, "next to 0": 1.9, "at multiple": 0.3, "below": None},
+    ),
     "sqrt": (lambda x: x.abs().sqrt(), {"at": 0.3, "next to 0": 0.3}),
-    "exp": (torch.exp, {"above overflow": 86.5228, "below underflow": 86.2365}),
+    "exp": (torch.exp, {"above overflow self": 86.5228, "below underflow self": 86.2365}),
+    "exp2": (torch.exp2, {"above overflow self": 125.8, "below underflow self": 124.9}),
+    "logaddexp": (
+        lambda x: torch.logaddexp(x, x + 1),
+        {
+            "above overflow self": 86.5228,
+            "below underflow self": 86.2365,
+            "above overflow other": 85.5228,
+            "below underflow other": 87.2365,
+        },
+    ),
+    "binary_cross_entropy_with_logits": (
+        lambda x: F.binary_cross_entropy_with_logits(x, torch.ones_like(x)),
+        {"above 18": 15.8, "below 18": None, "above -18": None, "below -18": 16.9},
+    ),
+    "atan2": (
+        lambda x: torch.atan2(x, x + 3),
+        {"above y": None, "below y": None, "at y": 0.3, "above x": None, "below x": 1.9},
+    ),
     "add": (lambda x: x.abs() + 1e-3, {"below epsilon": 0.299}),
+    "sub": (lambda x: x.abs() - 1e-3, {"below epsilon": 0.299}),
     "argmax": (lambda x: x.argmax(1), {"tied": 1.6}),
     "min": (lambda x: x.min(1).values, {"tied": 1.0}),
     "topk": (lambda x: x.topk(2, 0).values, {"tied": 0.4}),

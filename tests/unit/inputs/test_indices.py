@@ -9,7 +9,14 @@ import torch
 from specs import spec_of
 
 from pytest_torchexport.inputs.indices import Index, index_of
-from pytest_torchexport.inputs.recipes import KINDS, LeafRecipe, Recipe, build, example_recipe
+from pytest_torchexport.inputs.recipes import (
+    KINDS,
+    Edit,
+    LeafRecipe,
+    Recipe,
+    build,
+    example_recipe,
+)
 from pytest_torchexport.inputs.spec import Call
 
 NODES = torch.randn(6, 3)
@@ -50,7 +57,7 @@ def test_a_size_of_one_is_indexed_by_nothing():
 
 def calls(spec):
     for kind in (*KINDS, "example"):
-        item = LeafRecipe(kind=kind, edits=((1, 5), (2, 0)))
+        item = LeafRecipe(kind=kind, edits=(Edit(1, 5), Edit(2, 0)))
         for size in (1, 2, 6, 11):
             yield size, build(spec, Recipe(sizes={"batch": size}, leaves=(item, item), seed=3))
 

@@ -18,6 +18,7 @@ from pytest_torchexport.inputs.recipes import (
     KINDS,
     LAYOUTS,
     SCALES,
+    Edit,
     LeafRecipe,
     Literal,
     Recipe,
@@ -105,7 +106,7 @@ def test_the_whole_of_int64_is_made_without_overflow(low_high):
     for kind in KINDS:
         tensor = make(spec, LeafRecipe(kind=kind))
         assert all(low_high[0] <= value <= low_high[1] for value in tensor.tolist())
-    edited = make(spec, LeafRecipe(kind="low", edits=((1, low_high[1]),)))
+    edited = make(spec, LeafRecipe(kind="low", edits=(Edit(1, low_high[1]),)))
     assert edited.tolist() == [low_high[0], low_high[1], low_high[0]]
 
 
@@ -124,14 +125,14 @@ def test_large_scales_stay_finite_in_half_precision():
     for kind, scale in itertools.product(KINDS, SCALES):
         tensor = make(spec, LeafRecipe(kind=kind, scale=scale))
         assert bool(torch.isfinite(tensor).all()), (kind, scale)
-    edited = make(spec, LeafRecipe(kind="zeros", edits=((0, 200000.0),)))
+    edited = make(spec, LeafRecipe(kind="zeros", edits=(Edit(0, 200000.0),)))
     assert bool(torch.isfinite(edited).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32], ids=str)
 def test_mask_rows_keep_one_whatever_the_recipe(dtype):
     spec = spec_of(one, torch.tensor([[1, 0, 0], [1, 1, 0]]).to(dtype))
-    edits = ((0, 0), (1, 0), (2, 0))
+    edits = (Edit(0, 0), Edit(1, 0), Edit(2, 0))
     for kind, size in itertools.product(KINDS, (1, 2, 4)):
         for item in (LeafRecipe(kind=kind), LeafRecipe(kind=kind, edits=edits)):
             mask = make(spec, item, {"batch": size})
@@ -147,19 +148,21 @@ def test_a_mask_without_columns_is_made():
 
 def test_edits_are_put_at_their_place_modulo_the_size_and_stay_legal():
     spec = spec_of(one, torch.zeros(2, 3), values={"x": (-1.0, 1.0)})
-    tensor = make(spec, LeafRecipe(kind="zeros", edits=((1, 0.5), (6 + 4, 99.0), (2, -99.0))))
+    tensor = make(
+        spec, LeafRecipe(kind="zeros", edits=(Edit(1, 0.5), Edit(6 + 4, 99.0), Edit(2, -99.0)))
+    )
     assert tensor.tolist() == [[0.0, 0.5, -1.0], [0.0, 1.0, 0.0]]
 
 
 def test_edits_of_listed_values_are_positions_in_the_list():
     spec = spec_of(one, torch.zeros(3), values={"x": [5.0, 7.0]})
-    tensor = make(spec, LeafRecipe(kind="low", edits=((0, 1), (1, 0))))
+    tensor = make(spec, LeafRecipe(kind="low", edits=(Edit(0, 1), Edit(1, 0))))
     assert tensor.tolist()[:2] == [7.0, 5.0]
 
 
 def test_edits_of_nothing_do_nothing():
     spec = spec_of(one, torch.zeros(2, 3), dims={"batch": (0, 4)})
-    tensor = make(spec, LeafRecipe(kind="ramp", edits=((3, 1.0),)), {"batch": 0})
+    tensor = make(spec, LeafRecipe(kind="ramp", edits=(Edit(3, 1.0),)), {"batch": 0})
     assert tensor.shape == (0, 3)
 
 
@@ -250,7 +253,9 @@ def test_the_same_recipe_makes_the_same_call_whatever_the_global_seed():
         Recipe(
             sizes={"a": 0, "b": 7},
             leaves=(
-                LeafRecipe(kind="normal", scale=0.1, edits=((3, 1.5), (0, -2)), layout="strided"),
+                LeafRecipe(
+                    kind="normal", scale=0.1, edits=(Edit(3, 1.5), Edit(0, -2)), layout="strided"
+                ),
                 LeafRecipe(kind="value", data=None),
                 LeafRecipe(kind="value", data="name"),
                 LeafRecipe(kind="elements", data=[1.0, 2.0]),
@@ -264,7 +269,7 @@ def test_recipes_survive_json(recipe):
 
 
 def test_recipes_with_infinite_edits_survive_json():
-    recipe = Recipe(sizes={}, leaves=(LeafRecipe(kind="zeros", edits=((0, math.inf),)),))
+    recipe = Recipe(sizes={}, leaves=(LeafRecipe(kind="zeros", edits=(Edit(0, math.inf),)),))
     assert Recipe.from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
 
 
@@ -279,7 +284,7 @@ def test_a_recipe_prints_on_a_line():
     recipe = Recipe(
         sizes={"batch": 4},
         leaves=(
-            LeafRecipe(kind="zeros", edits=((3, 1.5),), layout="strided"),
+            LeafRecipe(kind="zeros", edits=(Edit(3, 1.5),), layout="strided"),
             LeafRecipe(kind="normal", scale=0.1),
             LeafRecipe(kind="example"),
         ),
@@ -410,7 +415,7 @@ def test_a_literal_of_a_mask_keeps_one_per_row():
 def test_a_literal_is_not_written_to_by_what_is_made_of_it():
     spec = spec_of(one, torch.randn(2, 3))
     literal = Literal(torch.zeros(2, 3))
-    item = LeafRecipe(kind="literal", data=literal, edits=((0, 5.0),))
+    item = LeafRecipe(kind="literal", data=literal, edits=(Edit(0, 5.0),))
     make(spec, item).add_(1)
     assert literal.tensor.abs().sum() == 0
 
@@ -468,7 +473,7 @@ MASKS = {
 @pytest.mark.parametrize("name", MASKS)
 def test_masks_leave_something_of_each_row_and_stay_causal(name):
     spec = spec_of(one, MASKS[name], shapes={"x": "n n" if name == "causal" else "b n"})
-    edits = ((0, 1.0), (1, 1.0), (2, -5.0))
+    edits = (Edit(0, 1.0), Edit(1, 1.0), Edit(2, -5.0))
     literal = LeafRecipe(kind="literal", data=Literal(torch.ones(2, 3).to(MASKS[name].dtype)))
     for item in (*(LeafRecipe(kind=kind, edits=edits) for kind in (*KINDS, "example")), literal):
         for size in (1, 3, 7):

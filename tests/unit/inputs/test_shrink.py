@@ -9,6 +9,7 @@ import torch
 from specs import spec_of
 
 from pytest_torchexport.inputs.recipes import (
+    Edit,
     LeafRecipe,
     Literal,
     Recipe,
@@ -28,7 +29,7 @@ def call_of(spec, recipe):
     return build(spec, recipe).args[0]
 
 
-BUSY = LeafRecipe(kind="normal", scale=3.0, edits=((1, 7.5), (4, -2.0)), layout="strided")
+BUSY = LeafRecipe(kind="normal", scale=3.0, edits=(Edit(1, 7.5), Edit(4, -2.0)), layout="strided")
 
 
 def test_what_always_fails_becomes_the_simplest_call():
@@ -86,7 +87,7 @@ def test_only_the_edit_that_matters_is_kept():
     found = shrink(spec, recipe, lambda r: bool((call_of(spec, r) == -2.0).any()))
     (leaf,) = found.leaves
     assert leaf.kind == "zeros"
-    assert [value for _, value in leaf.edits] == [-2.0]
+    assert [edit.value for edit in leaf.edits] == [-2.0]
     assert (leaf.scale, leaf.layout, found.seed) == (1.0, "contiguous", 0)
     assert found.sizes == {"batch": 1}
 
@@ -94,12 +95,10 @@ def test_only_the_edit_that_matters_is_kept():
 def test_edits_become_round_numbers():
     spec = one()
     recipe = Recipe(
-        sizes={"batch": 1}, leaves=(LeafRecipe(kind="zeros", edits=((2, 3.731),)),), seed=0
+        sizes={"batch": 1}, leaves=(LeafRecipe(kind="zeros", edits=(Edit(2, 3.731),)),), seed=0
     )
     found = shrink(spec, recipe, lambda r: float(call_of(spec, r).max()) > 2)
-    ((position, value),) = found.leaves[0].edits
-    assert value == 4.0
-    assert position == 0
+    assert found.leaves[0].edits == (Edit(0, 4.0),)
 
 
 def test_a_layout_that_matters_is_kept():
@@ -160,7 +159,7 @@ def test_the_example_itself_shrinks_to_something_simpler():
 @pytest.mark.parametrize("kind", ["zeros", "example", "elements", "ramp"])
 def test_no_candidate_is_asked_twice_and_asking_ends(kind):
     spec = one(dims={"batch": (1, 4000)})
-    item = LeafRecipe(kind=kind, data=[1.0] if kind == "elements" else None, edits=((1, 2.7),))
+    item = LeafRecipe(kind=kind, data=[1.0] if kind == "elements" else None, edits=(Edit(1, 2.7),))
     asked = []
 
     def fails(recipe):
@@ -175,7 +174,7 @@ def test_no_candidate_is_asked_twice_and_asking_ends(kind):
 def test_candidates_are_always_buildable():
     spec = one(values={"x": [1.0, 2.0]})
     recipe = Recipe(
-        sizes={"batch": 4}, leaves=(LeafRecipe(kind="sparse", edits=((3, 1),)),), seed=1
+        sizes={"batch": 4}, leaves=(LeafRecipe(kind="sparse", edits=(Edit(3, 1),)),), seed=1
     )
 
     def fails(candidate):

@@ -125,6 +125,18 @@ def test_other_kinds_than_values_are_never_explained():
     assert len(kept(lambda x: x, CALL, lambda value: (value,))) == 1
 
 
+def test_tensors_that_forward_makes_of_numbers_have_the_dtype_of_the_run():
+    seen = set()
+
+    def forward(x):
+        made = torch.where(x > 0, 1.0, -1.0)
+        seen.add((x.dtype, made.dtype))
+        return cancelling(x) * made
+
+    kept(forward, CALL, lambda value: value + 1)
+    assert seen == {(torch.float32,) * 2, (torch.float64,) * 2}
+
+
 def test_where_float64_cannot_run_scattered_rounding_still_explains():
     def fussy(x):
         if x.dtype != torch.float32:
@@ -242,6 +254,26 @@ def test_other_orders_of_a_long_reduction_are_rounding(name, terms):
             "rounding",
             "ambiguous",
         }
+
+
+def test_equal_terms_that_a_register_adds_in_its_lanes_are_rounding():
+    """One running sum is off by 1e-4 here, and eight of them by 8e-4."""
+    terms = torch.full((1, 60_000), 1.8336832e-4)
+    lanes = running(terms.reshape(-1, 8).T)[:, -1]
+    assert set(causes(lambda x: x.sum(1), Call((terms,)), lambda value: lanes.sum(0, True))) == {
+        "rounding"
+    }
+
+
+def test_a_rounding_error_divided_by_another_may_be_infinite():
+    def standardized(x):
+        return (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True)
+
+    equal = Call((torch.full((2, 60_000), 0.1),))
+    assert torch.isinf(standardized(*equal.args)).all()
+    assert causes(standardized, equal, torch.ones_like) == ["ambiguous"]
+    spread = Call((LONG["positive"],))
+    assert len(kept(standardized, spread, lambda value: value / 0)) == 1
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -7,7 +7,7 @@ import torch
 from specs import spec_of
 
 from pytest_torchexport.config.options import Options, parse_options
-from pytest_torchexport.inputs.recipes import LeafRecipe, Literal, Recipe
+from pytest_torchexport.inputs.recipes import Edit, LeafRecipe, Literal, Recipe
 from pytest_torchexport.judge.coverage import Covered, uncovered
 from pytest_torchexport.results.verdict import Uncovered
 from pytest_torchexport.targets.formats.facts import ProgramFacts
@@ -41,8 +41,8 @@ def left_out(spec, facts=None, covered=None, **options):
     [
         (LeafRecipe(kind="normal", scale=3.0), False),
         (LeafRecipe(kind="ones"), False),
-        (LeafRecipe(kind="zeros", edits=((0, 4.0),)), False),
-        (LeafRecipe(kind="zeros", edits=((0, -40.0),)), True),
+        (LeafRecipe(kind="zeros", edits=(Edit(0, 4.0),)), False),
+        (LeafRecipe(kind="zeros", edits=(Edit(0, -40.0),)), True),
         (LeafRecipe(kind="literal", data=Literal(torch.tensor([2.0]))), False),
         (LeafRecipe(kind="literal", data=Literal(torch.tensor([-20.0]))), True),
     ],

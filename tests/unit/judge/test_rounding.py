@@ -48,6 +48,10 @@ ROUNDED = {
     "in place": lambda x: x.clone().mul_(3),
     "half": lambda x: x.half() * 3,
     "mean that comes out even": lambda x: (x * 0 + torch.arange(5)).mean(1),
+    "few digits that are left of a sum": lambda x: (
+        (x[0] * 0 + torch.tensor([1 + 2**-12, 1, 0, 0, 0]))
+        @ torch.tensor([1 + 2**-12, -1 - 2**-11, 0, 0, 0])
+    ),
     "complex": lambda x: torch.complex(x, x) * (1.1 + 0.3j),
 }
 KEPT = {
@@ -78,6 +82,17 @@ def test_what_is_rounded_is_moved_by_about_one_unit_in_the_last_place(name):
 @pytest.mark.parametrize("name", KEPT)
 def test_what_is_exact_is_not_moved(name):
     assert float(scatter(KEPT[name], rand(4, 5)).max()) == 0
+
+
+@pytest.mark.parametrize("infinite", [torch.inf, -torch.inf])
+def test_an_infinite_term_stays_so(infinite):
+    """Else every difference where a mask is added would be excused."""
+    mask = torch.tensor([0.0, infinite, 0.0, 0.0, 0.0])
+    for seed in range(6):
+        with scattered(seed):
+            moved = (rand(3, 5) / 3 + mask) * 1.1
+        assert moved.isinf().sum() == 3
+        assert not moved.isnan().any()
 
 
 def test_the_scatter_is_the_same_for_the_same_seed():
@@ -153,6 +168,20 @@ def test_sums_one_term_after_the_other():
         assert torch.equal(terms.cumsum(2)[..., -1], total.expand(2, 3))
         assert terms.sum().shape == ()
         assert terms.long().sum(2).tolist() == [[0, 0, 0]] * 2
+
+
+def test_sums_in_lanes():
+    terms = rand(3, 21)
+    total = torch.zeros(3, 8)
+    for start in (0, 8, 16):
+        total[:, : min(8, 21 - start)] += terms[:, start : start + 8]
+    row = total[:, 0]
+    for lane in range(1, 8):
+        row = row + total[:, lane]
+    with sequential(8):
+        assert torch.equal(terms.sum(1), row)
+        assert torch.equal(terms.mean(1), row / 21)
+        assert torch.equal(torch.mv(torch.ones(2, 21), terms[0]), row[:1].expand(2))
 
 
 NORMS = {

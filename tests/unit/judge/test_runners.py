@@ -74,7 +74,7 @@ def isolated(*sessions, artifact=None):
     waiting = list(sessions)
     return InSandbox(
         artifact=artifact or Artifact(),
-        open=lambda: waiting.pop(0),
+        open=lambda **_: waiting.pop(0),
         left=lambda: 3.0,
     )
 

@@ -12,7 +12,7 @@ from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.observe import Raised, Returned, observe
 from pytest_torchexport.outcomes.subject import Subject, unusable_device
-from pytest_torchexport.outcomes.torch_state import quiet
+from pytest_torchexport.outcomes.torch_state import quiet, users_precision
 
 ASSERT = "CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later"
 
@@ -64,6 +64,25 @@ def test_the_precision_of_products_comes_back_as_the_user_set_it(precision):
             assert not torch.backends.cuda.matmul.allow_tf32
         # torch refuses to read this if only a part of what it set was put back.
         assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_the_users_precision_comes_back_for_a_while_during_a_check():
+    torch.set_float32_matmul_precision("high")
+    try:
+        with quiet("cuda"):
+            with users_precision():
+                assert torch.backends.cuda.matmul.allow_tf32
+                assert torch.backends.cudnn.allow_tf32
+                assert torch.get_num_threads() == 1
+            assert not torch.backends.cuda.matmul.allow_tf32
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.get_float32_matmul_precision() == "high"
+        with quiet("cpu"), users_precision():
+            assert torch.backends.cuda.matmul.allow_tf32
+        with users_precision():
+            pass
     finally:
         torch.set_float32_matmul_precision("highest")
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.subject import Subject, as_module
 from pytest_torchexport.plugin.capture import (
     MAX_CALLS_OF_ONE_SHAPE,
@@ -63,6 +64,25 @@ def test_calls_are_detached_clones():
         x.zero_()
     assert recording.calls[0].args[0].tolist() == [1, 1]
     assert recording.calls[0].args[0].is_leaf
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_the_grad_mode_of_the_first_call_is_recorded_and_nothing_is_made_in_inference_mode(mode):
+    with mode():
+        expected = GradMode.current()
+        net, x = Outer(), torch.ones(2)
+        (recording,) = recorded(lambda: net(x))
+    assert recording.grad_mode is expected
+    assert not recording.calls[0].args[0].is_inference()
+    assert not recording.module.count.is_inference()
+
+
+def test_a_call_under_autocast_is_told():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (recording,) = recorded(lambda: Inner()(torch.ones(2)))
+    assert recording.autocast
+    (recording,) = recorded(lambda: Inner()(torch.ones(2)))
+    assert not recording.autocast
 
 
 def test_a_few_calls_of_each_shape_and_never_too_many_shapes():

@@ -9,8 +9,10 @@ import pickle
 
 import pytest
 
-from pytest_torchexport.inputs.recipes import LeafRecipe, Recipe
+from pytest_torchexport.inputs.recipes import Edit, LeafRecipe, Recipe
 from pytest_torchexport.results import failures
+from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Place
+from pytest_torchexport.results.size_pattern import SizePattern, Sizes
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.text import failure_text, failure_texts
 from pytest_torchexport.results.verdict import (
@@ -19,7 +21,6 @@ from pytest_torchexport.results.verdict import (
     Difference,
     Recorded,
     SeededBug,
-    Sizes,
     Uncovered,
     Verdict,
     coverage_of,
@@ -57,12 +58,11 @@ FULL = Verdict(
     recipe=json.loads(
         json.dumps(
             Recipe(
-                sizes={"batch": 2}, leaves=(LeafRecipe(kind="zeros", edits=((1, 2.0),)),)
+                sizes={"batch": 2}, leaves=(LeafRecipe(kind="zeros", edits=(Edit(1, 2.0),)),)
             ).as_dict()
         )
     ),
     shrunk=True,
-    sizes=(Sizes(dim="batch", example=2, ok=(2,), failing=(1, 3)),),
     calls={"example": 1, "failed": 3},
     reached={"batch": (1, 2, 3)},
     uncovered=Uncovered(fixed_sizes=True, open_dims=("batch",), same_scale=True),
@@ -92,6 +92,20 @@ FULL = Verdict(
             status={"True": "verified", "False": "unreached"},
             on_values=True,
             in_artifact=False,
+        ),
+    ),
+    diagnosis=Diagnosis(
+        owner="capture",
+        place=Place(operator="aten.view", where=SourceLine("net.py", 4)),
+        causes=(Cause(kind="frozen size", text="size 2 is a constant"),),
+        sizes=(
+            Sizes(
+                dim="batch",
+                example=2,
+                ok=(2,),
+                failing=(1, 3),
+                pattern=SizePattern(kind="only", numbers=(2,), fails=False),
+            ),
         ),
     ),
 )
@@ -126,7 +140,7 @@ def test_a_verdict_survives_dicts_json_and_pickle(verdict):
 def test_a_verdict_of_a_recipe_as_the_engine_writes_it_is_plain_too():
     recipe = Recipe(
         sizes={"batch": 2},
-        leaves=(LeafRecipe(kind="normal", edits=((1, 2.0),)), LeafRecipe(kind="value", data=3)),
+        leaves=(LeafRecipe(kind="normal", edits=(Edit(1, 2.0),)), LeafRecipe(kind="value", data=3)),
     )
     verdict = Verdict(
         subject="f", target="trace", device="cpu", status="failed", recipe=recipe.as_dict()
@@ -154,10 +168,11 @@ def test_one_of_several_recorded_modules_of_a_class_is_named_by_its_number():
 
 
 def test_the_report_of_a_recorded_module_names_the_tests_line():
-    first, _, subject, *_ = failure_text(FULL).splitlines()
-    assert first == "OutputsDiffer: Net (2nd of 3) on onnx-cuda:1: outputs differ from eager"
+    first, _, subject, recorded, *_ = failure_text(FULL).splitlines()
+    assert first == "OutputsDiffer: aten.view at net.py:4: size 2 is a constant"
+    assert subject == "  subject  Net (2nd of 3) on onnx-cuda:1: outputs differ from eager"
     line = "2nd of 3 recorded Net, called with float32[2]: test_net.py:9  Net()(x)"
-    assert subject == f"  subject  {line}"
+    assert recorded == f"           {line}"
 
 
 def numbered(verdict, number):
@@ -169,11 +184,11 @@ def numbered(verdict, number):
 def test_recorded_modules_that_fail_alike_have_one_report():
     other = dataclasses.replace(numbered(FULL, 3), reason="another")
     alike, own = failure_texts([numbered(FULL, 1), numbered(FULL, 2), other])
-    assert alike.startswith("OutputsDiffer: Net (2 of 3) on onnx-cuda:1: ")
+    assert "subject  Net (2 of 3) on onnx-cuda:1: " in alike
     assert alike.count("of 3 recorded Net") == 2
-    assert own.startswith("OutputsDiffer: Net (3rd of 3) on onnx-cuda:1: ")
+    assert "subject  Net (3rd of 3) on onnx-cuda:1: " in own
     (every,) = failure_texts(numbered(FULL, number) for number in (1, 2, 3))
-    assert every.startswith("OutputsDiffer: Net (all 3) on onnx-cuda:1: ")
+    assert "subject  Net (all 3) on onnx-cuda:1: " in every
 
 
 def test_fields_of_a_later_version_are_left_out():

@@ -191,3 +191,14 @@ def test_names_axes_versions_and_functions_are_said():
         "opset ai.onnx": "18",
         "function team::F": "(a) -> (b)",
     }
+
+
+def test_what_a_node_decides_on_is_named_with_what_it_is_made_of():
+    nodes = (
+        helper.make_node("Mul", ["y", "y"], ["square"]),
+        helper.make_node("Div", ["square", "x"], ["quotient"]),
+        helper.make_node("Floor", ["quotient"], ["whole"]),
+        helper.make_node("Exp", ["whole"], ["unused"]),
+    )
+    assert onnx_model.decided_on(model(*nodes)) == ["quotient", "square"]
+    assert onnx_model.decided_on(model()) == []

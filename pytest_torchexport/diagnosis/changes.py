@@ -1,0 +1,147 @@
+"""Rules on state: changes that the artifact does not make, or that the export itself made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pytest_torchexport.diagnosis.evidence import Evidence
+from pytest_torchexport.diagnosis.spelling import with_a_write
+from pytest_torchexport.eager.state_ref import StateRef
+from pytest_torchexport.results.diagnosis import Cause
+from pytest_torchexport.results.failures import ArtifactRaised, OutputsDiffer, StateDiffers
+
+SHOWN = 3
+
+
+def replaced_buffer(evidence: Evidence) -> Cause | None:
+    """Return that forward puts a new tensor in a buffer's place, which the artifact cannot do."""
+    wanted = [
+        ref
+        for ref in evidence.changed_by_eager
+        if ref.kind == "buffer" and ref.path in evidence.replaced_by_eager
+    ]
+    differing = {item.path for item in evidence.failure.differences}
+    found = [ref for ref in wanted if str(ref) in differing or _is_copied_into(evidence, ref)]
+    if not found:
+        return None
+    where = evidence.changed_by_eager[found[0]]
+    line = with_a_write(where.text) if where is not None else ""
+    does = (
+        "the trace leaves the old one there"
+        if evidence.target == "trace"
+        else f"{evidence.artifact} copies its numbers into the old one, of another size"
+    )
+    return Cause(
+        kind="replaced buffer",
+        text=f"forward puts a new tensor in place of {found[0]}: {does}",
+        remedy=f"write into it: {line}"
+        if line and evidence.target == "trace"
+        else "make the buffer in __init__, large enough, and only write into it in forward",
+        where=where,
+    )
+
+
+def _is_copied_into(evidence: Evidence, ref: StateRef) -> bool:
+    """Return True if the artifact raised as it copied into a buffer."""
+    found = evidence.structural
+    raised = isinstance(evidence.failure, ArtifactRaised)
+    return raised and found is not None and found.operator == "aten.copy_" and ref.kind == "buffer"
+
+
+def changed_by_the_export(evidence: Evidence) -> Cause | None:
+    """Return that tracing ran forward, and that the artifact starts with what it changed."""
+    if evidence.target != "trace" or not isinstance(
+        evidence.failure, (StateDiffers, OutputsDiffer)
+    ):
+        return None
+    moved = evidence.starts_with
+    where = next((evidence.changed_by_eager.get(ref) for ref in _refs(evidence, moved)), None)
+    if not moved:
+        return None
+    named = _named(moved)
+    kept = "buffers" if set(moved) <= evidence.caches else "state dict"
+    return Cause(
+        kind="changed by the export",
+        text=f"torch.jit.trace runs forward, which changes {named}: the trace starts with the "
+        "changed numbers",
+        remedy="start it as the module starts: state = copy.deepcopy(net.state_dict()) before, "
+        "traced.load_state_dict(state) after the export"
+        if kept == "state dict"
+        else f"copy {named} from a copy of the module that has not run after the export",
+        where=where,
+    )
+
+
+def dropped_mutation(evidence: Evidence) -> Cause | None:
+    """Return that forward changes an attribute, or an argument, that the artifact does not have."""
+    if not isinstance(evidence.failure, StateDiffers):
+        return None
+    return _of_an_argument(evidence) or _of_an_attribute(evidence)
+
+
+def _of_an_argument(evidence: Evidence) -> Cause | None:
+    changed = [
+        item.path
+        for item in evidence.failure.differences
+        if item.path.startswith(("inputs[", "input ")) and item.total is None
+    ]
+    if not changed:
+        return None
+    return Cause(
+        kind="dropped mutation",
+        text=f"forward changes an object that it is given ({changed[0]}), and the "
+        f"{evidence.target} does not",
+        remedy="return what changes, and take it as an argument in the next call",
+    )
+
+
+def _of_an_attribute(evidence: Evidence) -> Cause | None:
+    new = [ref for ref in evidence.changed_by_eager if _is_registered(evidence, ref)]
+    changed = [
+        ref
+        for ref in evidence.changed_by_eager
+        if ref.kind in ("attribute", "class attribute", "global", "closure")
+    ]
+    if not (new or changed) or evidence.structural is None:
+        return None
+    does = (
+        f"forward registers {_named(new)}, and {evidence.artifact} does not"
+        if new
+        else f"forward changes {_named(changed)}, and {evidence.artifact} keeps what it was at "
+        "the export"
+    )
+    lines = (evidence.changed_by_eager[ref] for ref in new or changed)
+    return Cause(
+        kind="dropped mutation",
+        text=does,
+        remedy="register a buffer in __init__ and write into it in forward (add_, copy_), or "
+        "return the state and take it as an argument",
+        where=next(filter(None, lines), None),
+    )
+
+
+def _is_registered(evidence: Evidence, ref: StateRef) -> bool:
+    return ref.kind == "buffer" and ref.path in evidence.registered_by_eager
+
+
+def own_seed(evidence: Evidence) -> Cause | None:
+    """Return that forward seeds torch, and the artifact does not."""
+    found = evidence.structural
+    if found is None or found.kind != "same" or not found.draws or evidence.seeded_at is None:
+        return None
+    return Cause(
+        kind="own seed",
+        text=f"forward seeds torch before it draws ({found.operator}), and {evidence.artifact} "
+        "has no such call",
+        remedy="draw the numbers once, in __init__, into a buffer",
+        where=evidence.seeded_at,
+    )
+
+
+def _refs(evidence: Evidence, names: Sequence[str]) -> list[StateRef]:
+    return [ref for ref in evidence.changed_by_eager if str(ref) in names]
+
+
+def _named(things: Sequence[object]) -> str:
+    more = f" and {len(things) - SHOWN} more" if len(things) > SHOWN else ""
+    return ", ".join(map(str, things[:SHOWN])) + more

@@ -1,0 +1,46 @@
+"""Find the lines at which a trace makes numbers constants: trace the subject again, and listen.
+
+While a trace runs, sizes are tensors. Each number that Python reads from a tensor is an operator,
+also of a size, and torch warns of most of them (TracerWarning), with the user's line.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+from pytest_torchexport.diagnosis.recording import READ, record
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.case import Case
+from pytest_torchexport.outcomes.observe import Returned
+from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A line at which a number was read while the subject was traced.
+
+    ``numbers``: what was read there; empty if only torch's warning is known (a list, an array).
+    """
+
+    where: SourceLine
+    numbers: tuple[float, ...] = ()
+
+
+def conversions(case: Case) -> tuple[Conversion, ...]:
+    """Return the lines at which tracing the subject again reads numbers; none if it refuses."""
+    call = case.call_to_export()
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        traced = record(lambda: case.exported(call), Call(), seed=case.plan.seed)
+    if not isinstance(traced.outcome, Returned):
+        return ()
+    numbers: dict[SourceLine, list[float]] = {
+        source_line(item.filename, item.lineno): []
+        for item in heard
+        if item.category.__name__ == "TracerWarning" and is_users(item.filename)
+    }
+    for step in traced.steps:
+        if step.name == READ and step.where in numbers and step.results:
+            numbers[step.where].append(float(step.results[0].numbers))
+    return tuple(Conversion(where, tuple(read)) for where, read in numbers.items())

@@ -1,0 +1,204 @@
+"""The facts on which rules decide: each is looked up when the first rule asks for it.
+
+Separate from the rules, which are tested without running anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from pytest_torchexport.diagnosis.conversions import Conversion, conversions
+from pytest_torchexport.diagnosis.recording import READ, record
+from pytest_torchexport.diagnosis.scene import Scene
+from pytest_torchexport.eager.fingerprint import changed, fingerprint
+from pytest_torchexport.eager.line_finders import changed_at, draws_from, seeded_at
+from pytest_torchexport.eager.state_ref import StateRef
+from pytest_torchexport.eager.watch import watch
+from pytest_torchexport.judge.branch_table import DIVERGES
+from pytest_torchexport.judge.state_differences import carried_differences
+from pytest_torchexport.outcomes.compare import Tolerance
+from pytest_torchexport.outcomes.observe import caches_of, observe, tensors_of
+from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.results.diagnosis import Structural
+from pytest_torchexport.results.failures import Failure
+from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.verdict import Branch
+
+ARTIFACTS = {"trace": "trace", "script": "script", "export": "program"}
+
+
+@dataclass(frozen=True)
+class Given:
+    """A size or an argument: its value in the example and in the failing call."""
+
+    example: Any
+    call: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Changes:
+    """The changes that a call of eager makes to its module."""
+
+    changed: Mapping[StateRef, SourceLine | None]
+    replaced: frozenset[str]
+    registered: frozenset[str]
+
+
+class Evidence:
+    """The facts about a failure. ``structural``: how the two sides differ; None if unknown."""
+
+    def __init__(self, scene: Scene, structural: Structural | None) -> None:
+        self.structural = structural
+        self._scene = scene
+        self._case = scene.case
+
+    @property
+    def target(self) -> str:
+        """The target's name."""
+        return self._case.plan.target
+
+    @property
+    def artifact(self) -> str:
+        """The product of the target, in words: ``the trace``."""
+        return f"the {ARTIFACTS.get(self.target, 'artifact')}"
+
+    @property
+    def failure(self) -> Failure:
+        """The failure."""
+        return self._scene.failure
+
+    @cached_property
+    def branch(self) -> Branch | None:
+        """The condition that the failure is about."""
+        where = self.failure.where
+        wrong = (b for b in self._case.log.branches if DIVERGES in b.status.values())
+        return next((b for b in wrong if where is not None and b.where.place == where.place), None)
+
+    # -- numbers -----------------------------------------------------------------------------------
+
+    @cached_property
+    def sizes(self) -> Mapping[str, Given]:
+        """The dims whose size is another than where the artifact was exported."""
+        exported = self._case.call_to_export()
+        example = self._case.spec.example_sizes
+        sizes = {**example, **self._scene.recipe.sizes}
+        at = dict(example)
+        for dim in self._case.frozen_sizes:
+            if exported is not self._case.spec.example:
+                at[dim.name] = 2
+        return {name: Given(at[name], size) for name, size in sizes.items() if at[name] != size}
+
+    @cached_property
+    def arguments(self) -> Mapping[str, Given]:
+        """The arguments that are no tensors and other than in the example."""
+        call = self._scene.call
+        if call is None:
+            return {}
+        pairs = zip(
+            self._case.spec.flatten(self._case.spec.example),
+            self._case.spec.flatten(call),
+            strict=True,
+        )
+        return {
+            path: Given(before, after)
+            for (path, before), (_, after) in pairs
+            if isinstance(after, (bool, int, float, str)) and before != after
+        }
+
+    @cached_property
+    def conversions(self) -> Sequence[Conversion]:
+        """The lines at which the trace made constants; none if the target does not trace."""
+        traced = self.target == "trace" and not self._case.foreign
+        return conversions(self._case) if traced else ()
+
+    @cached_property
+    def read_by_eager(self) -> frozenset[SourceLine]:
+        """The lines at which eager reads a number from a tensor; sizes are none to it."""
+        call = self._scene.call
+        if call is None:
+            return frozenset()
+        subject = self._subject()
+        found = record(
+            subject.function, call, seed=self._case.plan.seed, grad_mode=subject.grad_mode
+        )
+        return frozenset(
+            step.where for step in found.steps if step.name == READ and step.where is not None
+        )
+
+    @cached_property
+    def drawn_outside_torch(self) -> Mapping[SourceLine, str]:
+        """The lines at which eager draws from a random stream outside torch, and the stream."""
+        subject, example = self._case.reference.pristine, self._case.spec.example
+        seed = self._case.plan.seed
+        streams = watch(subject.copy(), example, seed, record="nothing").streams
+        found = draws_from(subject, example, seed, streams) if streams else []
+        return {draw.line: draw.what for draw in found}
+
+    @cached_property
+    def seeded_at(self) -> SourceLine | None:
+        """The line at which forward seeds torch itself."""
+        return seeded_at(
+            self._case.reference.pristine, self._case.spec.example, self._case.plan.seed + 1
+        )
+
+    # -- state -------------------------------------------------------------------------------------
+
+    @property
+    def changed_by_eager(self) -> Mapping[StateRef, SourceLine | None]:
+        """The places that a call of eager changes, with the line if it is known."""
+        return self._after_a_call.changed
+
+    @property
+    def replaced_by_eager(self) -> frozenset[str]:
+        """The paths of the buffers in whose place a call of eager puts another tensor."""
+        return self._after_a_call.replaced
+
+    @property
+    def registered_by_eager(self) -> frozenset[str]:
+        """The paths of the buffers that a call of eager adds to its module."""
+        return self._after_a_call.registered
+
+    @cached_property
+    def _after_a_call(self) -> _Changes:
+        subject = self._subject()
+        root: Any = subject.module if subject.module is not None else subject.function
+        before, held = fingerprint(root, values=True), _buffers(subject.module)
+        call = self._scene.call or self._case.spec.example
+        observe(subject.function, call, seed=self._case.plan.seed, grad_mode=subject.grad_mode)
+        changes, now = changed(before, fingerprint(root, values=True)), _buffers(subject.module)
+        return _Changes(
+            changed={change.ref: self._line_of(change.ref) for change in changes},
+            replaced=frozenset(path for path in now if now[path] is not held.get(path)),
+            registered=frozenset(now.keys() - held.keys()),
+        )
+
+    def _line_of(self, ref: StateRef) -> SourceLine | None:
+        reference, example = self._case.reference, self._case.spec.example
+        found = changed_at(reference.pristine, example, self._case.plan.seed, ref)
+        return found or reference.written_at.get(ref)
+
+    @cached_property
+    def starts_with(self) -> tuple[str, ...]:
+        """The tensors of the module with which the artifact does not start, by name."""
+        if self._case.foreign:
+            return ()
+        own = tensors_of(self._subject().module)
+        differences = carried_differences(own, self._case.judge.tensors(), Tolerance(0.0, 0.0))
+        return tuple(dict.fromkeys(item.path for item in differences))
+
+    @cached_property
+    def caches(self) -> frozenset[str]:
+        """The names of the buffers that the state dict leaves out."""
+        return caches_of(self._subject().module)
+
+    def _subject(self) -> Subject:
+        return self._case.reference.pristine.copy()
+
+
+def _buffers(module: torch.nn.Module | None) -> dict[str, torch.Tensor]:
+    return dict(module.named_buffers()) if module is not None else {}

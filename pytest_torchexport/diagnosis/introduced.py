@@ -1,0 +1,392 @@
+"""Find the operator that introduces a difference, given the recordings of eager and artifact.
+
+Only steps that the differing outputs depend on are looked at, and of these the first whose results
+differ: the operators after it carry the difference. Then the same operator with other arguments, or
+with operands that other operators made, is told from one that gives other numbers on equal ones.
+Nothing is run here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from pytest_torchexport.diagnosis.agreement import (
+    NO_NUMBER,
+    equal,
+    error_of,
+    is_among,
+    number_of,
+    tensors_error,
+)
+from pytest_torchexport.diagnosis.alignment import aligned
+from pytest_torchexport.diagnosis.recording import (
+    READ,
+    FromOutside,
+    FromStep,
+    Recording,
+    Step,
+)
+from pytest_torchexport.inputs.pytrees import describe
+from pytest_torchexport.results.diagnosis import Place, Structural
+from pytest_torchexport.results.source_line import SourceLine
+
+# Differences up to this many epsilons of a tensor's largest number may be rounding: they are only
+# looked at if there are no others.
+ROUNDING = 64.0
+# Operators that exporters replace by others that do the same.
+_SAME = {
+    "_convolution": "convolution",
+    "_reshape_alias": "view",
+    "_unsafe_view": "view",
+    "clamp_max": "clamp",
+    "clamp_min": "clamp",
+    "lift_fresh_copy": "clone",
+    "reshape": "view",
+    "true_divide": "div",
+}
+# Arguments that say how and where a tensor is made, and not which numbers it holds.
+_HOW = frozenset({"layout", "device", "pin_memory", "memory_format", "non_blocking", "generator"})
+# Operators that a report names of a side.
+SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Introduced:
+    """The operator that introduces the difference, and how the two sides differ there."""
+
+    place: Place
+    structural: Structural
+
+
+def introduced(
+    eager: Recording, artifact: Recording, differing: Sequence[str]
+) -> Introduced | None:
+    """Return where the difference of outputs, given by their paths, comes in; None if unknown.
+
+    If the artifact raised, its last operator is what differs.
+    """
+    return _Search(eager, artifact, tuple(differing)).found()
+
+
+@dataclass(frozen=True)
+class _Search:
+    eager: Recording
+    artifact: Recording
+    differing: tuple[str, ...]
+
+    @cached_property
+    def slices(self) -> tuple[list[int], list[int]]:
+        """The steps of each side that the differing outputs depend on, in their order."""
+        if self.artifact.raised is not None:
+            behind = _behind(self.artifact.steps, [self.artifact.raised])
+            return list(range(len(self.eager.steps))), sorted(behind)
+        sides = (self.eager, self.artifact)
+        left, right = (sorted(_behind(side.steps, self._ends_of(side))) for side in sides)
+        return left, right
+
+    def _ends_of(self, side: Recording) -> list[int]:
+        sources = (side.last.get(path) for path in self.differing)
+        return [source.step for source in sources if isinstance(source, FromStep)]
+
+    @cached_property
+    def pairs(self) -> Mapping[int, int]:
+        """The artifact's step for each step of eager that both have, of those in the slices.
+
+        First those with equal results and parameters, then what has the same name between them.
+        """
+        cut = self.artifact.raised is not None
+        wanted = [self.eager.steps[number] for number in self.slices[0]]
+        found = [self.artifact.steps[number] for number in self.slices[1]]
+        left, right = ([_anchor(step) for step in side] for side in (wanted, found))
+        anchors = aligned(left, right, right_is_cut=cut)
+        names = tuple([_name(step) for step in side] for side in (wanted, found))
+        starts, ends = [(-1, -1), *anchors], [*anchors, (len(wanted), len(found))]
+        pairs = list(anchors)
+        for (i, j), (i_end, j_end) in zip(starts, ends, strict=True):
+            inside = names[0][i + 1 : i_end], names[1][j + 1 : j_end]
+            if all(inside):
+                more = aligned(*inside, right_is_cut=cut and j_end == len(found))
+                pairs += [(i + 1 + one, j + 1 + other) for one, other in more]
+        return {self.slices[0][i]: self.slices[1][j] for i, j in sorted(pairs)}
+
+    @cached_property
+    def twins(self) -> Mapping[int, int]:
+        """Eager's step for each step of the artifact that both have."""
+        return {other: one for one, other in self.pairs.items()}
+
+    def found(self) -> Introduced | None:
+        """Return the place, the clearest first."""
+        unclear: list[Introduced] = []
+        for number, error in self._differ():
+            item = self._look(self._operands(number), number)
+            if item is None:
+                continue
+            if item.structural.kind != "same" and error > ROUNDING:
+                return item  # the later steps carry it
+            unclear.append(item)
+        known = (item for item in unclear if item.structural.kind != "same")
+        return self._ends() or next(known, None) or next(iter(unclear), None)
+
+    # -- the steps that differ ---------------------------------------------------------------------
+
+    def _differ(self) -> Iterator[tuple[int, float]]:
+        """Yield eager's steps whose results differ, with how much."""
+        for one, other in self.pairs.items():
+            error = self._error(one, other)
+            if error:
+                yield one, error
+
+    def _error(self, one: int, other: int) -> float:
+        """Return how much the results of two steps differ, in epsilons; 0 if they are equal."""
+        if other == self.artifact.raised:
+            return math.inf
+        left, right = self.eager.steps[one].results, self.artifact.steps[other].results
+        if len(left) != len(right):
+            return math.inf
+        return max((error_of(a, b) for a, b in zip(left, right, strict=True)), default=0.0)
+
+    # -- why a step differs ------------------------------------------------------------------------
+
+    def _operands(self, number: int) -> Iterator[tuple[str, Any, Any]]:
+        """Yield the arguments that a step has on both sides, by name."""
+        left = self.eager.steps[number].arguments
+        right = self.artifact.steps[self.pairs[number]].arguments
+        for name in left:
+            if name in right and name not in _HOW:
+                yield from _leaves(name, left[name], right[name])
+
+    def _look(self, operands: Iterator[tuple[str, Any, Any]], number: int) -> Introduced | None:
+        """Return how the operands of a step differ."""
+        given = list(operands)
+        return (
+            self._constant(given, number)
+            or self._stored(given, number)
+            or self._computed(given, number)
+            or self._others(given, number)
+            or self._same(given, number)
+        )
+
+    def _constant(self, given: Sequence[tuple[str, Any, Any]], number: int) -> Introduced | None:
+        step = self.eager.steps[number]
+        for name, left, right in given:
+            one, other = number_of(left), number_of(right)
+            if one is NO_NUMBER or other is NO_NUMBER or equal(one, other):
+                continue
+            return self._at(
+                step,
+                Structural(
+                    kind="constant",
+                    operator=step.operator_name,
+                    eager=_text(one),
+                    artifact=_text(other),
+                    argument=name,
+                    numbers=_numbers(one, other),
+                    where=step.where,
+                    read_at=self._read_at(number, one),
+                ),
+            )
+        return None
+
+    def _read_at(self, number: int, constant: Any) -> SourceLine | None:
+        """Return the last line before a step at which eager read a number from a tensor."""
+        for step in reversed(self.eager.steps[:number]):
+            made = step.results[0].numbers if step.results else None
+            if step.name == READ and equal(made, constant):
+                return step.where
+        return None
+
+    def _read_on(self, line: SourceLine | None) -> SourceLine | None:
+        """Return a line if eager reads a number from a tensor on it."""
+        reads = (step.where for step in self.eager.steps if step.name == READ)
+        return line if line is not None and line in reads else None
+
+    def _stored(self, given: Sequence[tuple[str, Any, Any]], number: int) -> Introduced | None:
+        step = self.eager.steps[number]
+        for name, left, right in given:
+            if not (isinstance(left, FromOutside) and isinstance(right, FromOutside)):
+                continue
+            if not tensors_error(left.tensor, right.tensor):
+                continue
+            return self._at(
+                step,
+                Structural(
+                    kind="stored",
+                    operator=step.operator_name,
+                    eager=left.name or describe(left.tensor),
+                    artifact=right.name or describe(right.tensor),
+                    argument=name,
+                    where=left.where or step.where,
+                    read_at=self._read_on(left.where or step.where),
+                ),
+            )
+        return None
+
+    def _computed(self, given: Sequence[tuple[str, Any, Any]], number: int) -> Introduced | None:
+        """Return the operand that eager computes, and that is stored in the artifact."""
+        for name, left, right in given:
+            if not (isinstance(left, FromStep) and isinstance(right, FromOutside)):
+                continue
+            made = self.eager.steps[left.step]
+            if right.name.startswith("inputs") or self._is_stored(left, right):
+                continue
+            return self._at(
+                made,
+                Structural(
+                    kind="constant",
+                    operator=made.operator_name,
+                    eager=made.operator_name,
+                    artifact=right.name or describe(right.tensor),
+                    argument=name,
+                    where=made.where,
+                ),
+            )
+        return None
+
+    def _others(self, given: Sequence[tuple[str, Any, Any]], number: int) -> Introduced | None:
+        """Return the operators that made the operands on one side alone."""
+        step = self.eager.steps[number]
+        apart = [pair for _, *pair in given if not self._is_stored(*pair)]
+        left = {item.step for item, _ in apart if isinstance(item, FromStep)}
+        right = {item.step for _, item in apart if isinstance(item, FromStep)}
+        return self._between(left, right, step)
+
+    def _is_stored(self, left: Any, right: Any) -> bool:
+        """Return True if the artifact has stored what eager computes, with the same numbers."""
+        computed = isinstance(left, FromStep) and isinstance(right, FromOutside)
+        return computed and is_among(self.eager.steps[left.step].results, right.tensor)
+
+    def _between(
+        self, left: Collection[int], right: Collection[int], step: Step | None
+    ) -> Introduced | None:
+        """Return the operators without a twin that end in these steps; ``step`` uses them."""
+        wanted = _behind(self.eager.steps, [n for n in left if n not in self.pairs], self.pairs)
+        found = _behind(self.artifact.steps, [n for n in right if n not in self.twins], self.twins)
+        one = [self.eager.steps[n] for n in sorted(wanted)]
+        other = [self.artifact.steps[n] for n in sorted(found)]
+        if not one and not other:
+            moved = sorted({self.pairs[n] for n in left if n in self.pairs} ^ set(right))
+            if not moved or step is None:
+                return None
+            one, other = [step], [self.artifact.steps[n] for n in moved]
+        at = one[0] if one else step
+        if at is None:
+            at = other[0]
+        return self._at(
+            at,
+            Structural(
+                kind="other" if one and other else "missing" if one else "extra",
+                operator=(one or other)[0].operator_name,
+                eager=_names(one),
+                artifact=_names(other),
+                where=at.where,
+            ),
+        )
+
+    def _same(self, given: Sequence[tuple[str, Any, Any]], number: int) -> Introduced:
+        step = self.eager.steps[number]
+        other = self.artifact.steps[self.pairs[number]]
+        return self._at(
+            step,
+            Structural(
+                kind="same",
+                operator=step.operator_name,
+                eager=_made(step),
+                artifact=_made(other),
+                where=step.where,
+                draws=torch.Tag.nondeterministic_seeded in step.operator.tags,
+            ),
+        )
+
+    def _ends(self) -> Introduced | None:
+        """Return what differs if all operators that both sides have agree."""
+        for path in () if self.artifact.raised is not None else self.differing:
+            one, other = self.eager.last.get(path), self.artifact.last.get(path)
+            left = [one.step] if isinstance(one, FromStep) else []
+            right = [other.step] if isinstance(other, FromStep) else []
+            last = self.eager.steps[left[0]] if left else None
+            if left and right and self.pairs.get(left[0]) == right[0]:
+                continue
+            found = self._between(left, right, last)
+            if found is not None:
+                return found
+        if self.artifact.raised is not None and self.artifact.raised not in self.twins:
+            step = self.artifact.steps[self.artifact.raised]
+            return self._between([], [self.artifact.raised], step)
+        return None
+
+    def _at(self, step: Step, structural: Structural) -> Introduced:
+        place = Place(
+            operator=structural.operator,
+            module=step.module,
+            where=structural.read_at or structural.where,
+        )
+        return Introduced(place, structural)
+
+
+def _name(step: Step) -> str:
+    return _SAME.get(step.name, step.name)
+
+
+def _anchor(step: Step) -> tuple[str, ...]:
+    """Return what a step has in common with its twin if neither sizes nor weights differ."""
+    outside = (item for item in step.arguments.values() if isinstance(item, FromOutside))
+    return (_name(step), _made(step), *(item.name for item in outside))
+
+
+# -- the steps behind others -----------------------------------------------------------------------
+
+
+def _behind(steps: Sequence[Step], ends: Collection[int], stop: Collection[int] = ()) -> set[int]:
+    """Return these steps and those that they depend on, except what lies behind ``stop``."""
+    found: set[int] = set()
+    waiting = list(ends)
+    while waiting:
+        number = waiting.pop()
+        if number not in found and number not in stop:
+            found.add(number)
+            waiting += steps[number].sources
+    return found
+
+
+# -- arguments and texts ---------------------------------------------------------------------------
+
+
+def _leaves(name: str, left: Any, right: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the parts of an argument of both sides; a list of another length as a whole."""
+    if isinstance(left, list) and isinstance(right, list):
+        if len(left) != len(right):
+            yield name, f"{len(left)} elements", f"{len(right)} elements"
+            return
+        for one, other in zip(left, right, strict=True):
+            yield from _leaves(name, one, other)
+    elif left is not None and right is not None:
+        yield name, left, right
+
+
+def _numbers(one: Any, other: Any) -> tuple[float, ...]:
+    real = isinstance(one, (bool, int, float)) and isinstance(other, (bool, int, float))
+    return (float(one), float(other)) if real else ()
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _names(steps: Sequence[Step]) -> str:
+    names = list(dict.fromkeys(step.operator_name for step in steps))
+    more = ", ..." if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _made(step: Step) -> str:
+    """Return ``float32[2, 3]`` for what a step made."""
+    results = (
+        f"{str(item.dtype).removeprefix('torch.')}{list(item.shape)}" for item in step.results
+    )
+    return ", ".join(results)

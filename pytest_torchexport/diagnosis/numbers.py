@@ -1,0 +1,162 @@
+"""Rules on numbers that are constants of the artifact: frozen sizes, baked values, guards."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+from pytest_torchexport.diagnosis.conversions import Conversion
+from pytest_torchexport.diagnosis.evidence import Evidence, Given
+from pytest_torchexport.diagnosis.spelling import with_sizes, with_tensors
+from pytest_torchexport.outcomes.messages import is_guard
+from pytest_torchexport.results.diagnosis import Cause, Structural
+from pytest_torchexport.results.failures import ArtifactRaised
+from pytest_torchexport.results.source_line import SourceLine
+
+_GUARD = re.compile(r"Guard failed: (\w+) == (\S+)")
+
+
+def frozen_size(evidence: Evidence) -> Cause | None:
+    """Return that a size of the export is a constant of the trace."""
+    found = evidence.structural
+    if found is None or found.kind not in ("constant", "stored") or found.read_at is not None:
+        return None
+    if not evidence.sizes:
+        return None
+    sizes = [item for item in evidence.conversions if item.where not in evidence.read_by_eager]
+    where = _origin(found, [item for item in sizes if item.numbers])
+    if where is None:
+        return None
+    line = with_sizes(where.text)
+    return Cause(
+        kind="frozen size",
+        text=f"{_kept(evidence, found)}: a size that Python makes a number of is a constant of the "
+        "trace",
+        remedy=f"leave the size as it is: {line}"
+        if line
+        else "compute with x.shape[i] as it is, without int(), float(), len() or math",
+        where=where,
+    )
+
+
+def baked_value(evidence: Evidence) -> Cause | None:
+    """Return that a number or an array that Python made of a tensor is a constant of the trace."""
+    found = evidence.structural
+    if found is None or found.kind not in ("constant", "stored"):
+        return None
+    values = [
+        item
+        for item in evidence.conversions
+        if item.where in evidence.read_by_eager or not item.numbers
+    ]
+    where = found.read_at if found.read_at in [item.where for item in values] else None
+    where = where or _origin(found, values)
+    if where is None:
+        return None
+    line = with_tensors(where.text)
+    return Cause(
+        kind="baked value",
+        text=f"{_kept(evidence, found)}: a number that Python reads from a tensor is a constant of "
+        "the trace",
+        remedy=f"keep it a tensor: {line}"
+        if line
+        else "compute it with torch's operators alone, "
+        "without item(), int(), float(), tolist() or numpy()",
+        where=where,
+    )
+
+
+def baked_draw(evidence: Evidence) -> Cause | None:
+    """Return that a random number drawn outside torch is a constant of the artifact."""
+    found = evidence.structural
+    if found is None or found.kind not in ("constant", "stored") or found.where is None:
+        return None
+    stream = evidence.drawn_outside_torch.get(found.where)
+    if stream is None:
+        return None
+    return Cause(
+        kind="baked value",
+        text=f"{_kept(evidence, found)}: it is drawn from {stream} in each call of eager, and once "
+        "at the export",
+        remedy="draw with torch.rand, or draw outside forward and pass a tensor",
+        where=found.where,
+    )
+
+
+def baked_argument(evidence: Evidence) -> Cause | None:
+    """Return that an argument which is no tensor is a constant of the artifact."""
+    found = evidence.structural
+    if found is None or found.kind != "constant" or len(found.numbers) != 2:
+        return None
+    for name, given in evidence.arguments.items():
+        if _equals(given, found.numbers):
+            return Cause(
+                kind="baked value",
+                text=f"{_kept(evidence, found)}: the argument {name} is {given.call!r} in the "
+                f"call, and {given.example!r} of the example is a constant",
+                remedy=f"pass {name} as a tensor, or export once for each value",
+                where=found.where,
+            )
+    return None
+
+
+def guard(evidence: Evidence) -> Cause | None:
+    """Return that the program refuses another value of an argument than the example's."""
+    failure = evidence.failure
+    match = _GUARD.search(str(failure)) if isinstance(failure, ArtifactRaised) else None
+    if match is None or is_guard(str(failure)) or match[1] not in evidence.arguments:
+        return None
+    return Cause(
+        kind="guard",
+        text=f"torch.export makes constants of arguments that are no tensors: the program takes "
+        f"{match[1]}={match[2]} alone",
+        remedy=f"pass {match[1]} as a tensor, or export once for each value",
+    )
+
+
+def _origin(found: Structural, candidates: Sequence[Conversion]) -> SourceLine | None:
+    """Return the line of the constant: that of its number, of its place, or the only one."""
+    for chosen in (_by_number(found, candidates), _by_place(found, candidates), candidates):
+        lines = list(dict.fromkeys(item.where for item in chosen))
+        if len(lines) == 1:
+            return lines[0]
+    return None
+
+
+def _by_number(found: Structural, candidates: Sequence[Conversion]) -> list[Conversion]:
+    kept = found.numbers[1:]
+    return [c for c in candidates if any(math.isclose(n, k) for n in c.numbers for k in kept)]
+
+
+def _by_place(found: Structural, candidates: Sequence[Conversion]) -> list[Conversion]:
+    return [item for item in candidates if item.where == found.where]
+
+
+def _equals(given: Given, numbers: Sequence[float]) -> bool:
+    """Return True if eager has the number of the call, and the artifact that of the example."""
+    values = (given.call, given.example)
+    return all(
+        isinstance(value, (bool, int, float)) and math.isclose(value, number)
+        for value, number in zip(values, numbers, strict=True)
+    )
+
+
+def _kept(evidence: Evidence, found: Structural) -> str:
+    """Return what the artifact has there: ``size of aten.view is 4 in the trace, 1 in eager``."""
+    if found.kind == "constant" and found.eager == found.operator:
+        return f"the result of {found.operator} is a constant of {evidence.artifact}"
+    names = list(_names(evidence, found))
+    of = f" ({names[0]})" if len(names) == 1 else ""
+    what = f"{found.argument} of {found.operator}"
+    if found.eager == found.artifact:
+        return f"{what} is another constant in {evidence.artifact} than in eager"
+    return f"{what} is {found.artifact}{of} in {evidence.artifact}, {found.eager} in eager"
+
+
+def _names(evidence: Evidence, found: Structural) -> Iterator[str]:
+    """Yield the dims whose two sizes are the two numbers."""
+    if len(found.numbers) == 2:
+        for name, given in evidence.sizes.items():
+            if _equals(given, found.numbers):
+                yield f"the example's {name}"

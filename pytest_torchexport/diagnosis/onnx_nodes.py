@@ -1,0 +1,137 @@
+"""Find the operator of an ONNX model that brings in the difference, and the user's line of it.
+
+The values of all nodes come from one run of ONNX Runtime; the ExportedProgram has the same nodes by
+the same names, and knows their lines.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+
+from pytest_torchexport.diagnosis.mixed_program import MixedProgram, is_close
+from pytest_torchexport.diagnosis.onnx_models import OnnxModel, OnnxModels
+from pytest_torchexport.diagnosis.onnx_stages import CAPTURED, TRANSLATED
+from pytest_torchexport.diagnosis.scene import Scene
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.observe import Outcome
+from pytest_torchexport.results.diagnosis import Diagnosis, Owner, Place
+from pytest_torchexport.results.source_line import SourceLine, source_line
+from pytest_torchexport.targets.formats.branches import frames_of_fx, users_place
+from pytest_torchexport.targets.formats.onnx_inside import Inside
+from pytest_torchexport.targets.formats.onnx_model import fx_name
+
+
+def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
+    """Add the place, if the owner is a step between the ExportedProgram and ONNX Runtime."""
+    models = scene.onnx
+    if models is None or scene.call is None or known.place is not None:
+        return known
+    if models.sandboxed:
+        left = "operator: the file may run in a clean process only, which shows no values inside"
+        return dataclasses.replace(known, not_examined=(*known.not_examined, left))
+    model = _model(models, known)
+    if model is None or model.program is None:
+        return known
+    return _examined(scene, scene.call, known, models.run_inside(model, scene.call), model.program)
+
+
+def _examined(
+    scene: Scene,
+    call: Call,
+    known: Diagnosis,
+    inside: Inside,
+    program: torch.export.ExportedProgram,
+) -> Diagnosis:
+    mixed = MixedProgram(program, inside.values)
+    runner, seed = scene.case.runner_of(mixed), scene.case.plan.seed
+
+    def run() -> Outcome:
+        return runner.run(call, seed)
+
+    node = mixed.first_wrong(lambda: scene.is_eagers(run()))
+    if node is None:
+        node = _translated_by(inside.raised_at, mixed.module) or mixed.missing_output()
+        return known if node is None else dataclasses.replace(known, place=place_of(node))
+    right = mixed.right_value(node, run)
+    left_out = mixed.left_out_before(node, run)
+    place = place_of(left_out or node)
+    owner = known.owner
+    if owner in ("runtime", None):
+        owner, onnx_operator = _local(inside, node, mixed.values[node.name], right, owner)
+        place = dataclasses.replace(place, operator=onnx_operator or place.operator)
+    return dataclasses.replace(known, owner=owner, place=place)
+
+
+def _local(
+    inside: Inside, node: fx.Node, wrong: Any, right: Any, owner: Owner | None
+) -> tuple[Owner | None, str]:
+    """Return who computes a node wrongly, and the ONNX operator if it is ONNX Runtime.
+
+    ONNX Runtime if onnx.reference does with the same values what torch does; the translation if it
+    does what ONNX Runtime does. ``owner`` if it does neither, or cannot be asked.
+    """
+    nodes = inside.nodes_of(node.name)
+    try:
+        whole = inside.recomputed(nodes)[node.name]
+        if is_close(whole, wrong):
+            return owner or "translation", ""
+        if not is_close(whole, right):
+            return owner, ""
+        for part in nodes:
+            values = inside.recomputed([part])
+            if not all(is_close(value, inside.values[name]) for name, value in values.items()):
+                return "runtime", part.op_type
+    except Exception:  # onnx.reference lacks operators and types
+        return owner, ""
+    return "runtime", ""
+
+
+def _translated_by(onnx_node: Any | None, module: fx.GraphModule) -> fx.Node | None:
+    """Return the node of the program that an ONNX node is a part of, as its metadata says."""
+    name = fx_name(onnx_node) if onnx_node is not None else None
+    return next((node for node in module.graph.nodes if node.name == name), None)
+
+
+def _model(models: OnnxModels, known: Diagnosis) -> OnnxModel | None:
+    """Return the first model that is wrong."""
+    by_name = {stage.name: stage.agrees for stage in known.stages}
+    unsure = known.owner is None and by_name.get(CAPTURED) and by_name.get(TRANSLATED) is False
+    if unsure or known.owner in ("translation", "runtime"):
+        return models.plain if isinstance(models.plain, OnnxModel) else None
+    if known.owner in models.rewritten:
+        return models.rewritten[known.owner]
+    if known.owner == "exporter's optimizer":
+        return models.shipped
+    return models.optimized() if known.owner == "runtime's optimizer" else None
+
+
+def place_of(node: fx.Node) -> Place:
+    """Return the place of a node of an ExportedProgram."""
+    return Place(operator=operator_of(node), module=_module_of(node), where=_line_of(node))
+
+
+def operator_of(node: fx.Node) -> str:
+    """Return ``aten.view`` of a node; of one that takes a part of a result, what made it."""
+    if node.target is operator.getitem:
+        return operator_of(node.all_input_nodes[0])
+    return str(getattr(node.target, "overloadpacket", None) or getattr(node.target, "__name__", ""))
+
+
+def _module_of(node: fx.Node) -> str:
+    """Return the path and class of the submodule that a node is in, empty for the module itself."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    if len(stack) < 2:
+        return ""
+    path, cls = stack[-1]
+    name = cls if isinstance(cls, str) else cls.__name__
+    return f"{path} ({name.rpartition('.')[2]})"
+
+
+def _line_of(node: fx.Node) -> SourceLine | None:
+    place = users_place(frames_of_fx(node.meta.get("stack_trace")))
+    return source_line(*place) if place is not None else None

@@ -1,0 +1,159 @@
+"""Find the owner of a failure of an ONNX model: the step between two stages that disagree.
+
+The stages are tried on the failing call, those that cost an export last. What comes after the last
+stage that agrees with eager is to blame.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pytest_torchexport.diagnosis.onnx_models import MADE_ELSEWHERE, OnnxModel, OnnxModels
+from pytest_torchexport.diagnosis.scene import Scene
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.runners import Runnable
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded, survived
+from pytest_torchexport.outcomes.messages import condense
+from pytest_torchexport.outcomes.observe import NotTransferable, Outcome, Raised
+from pytest_torchexport.outcomes.torch_state import plain_attention
+from pytest_torchexport.results.diagnosis import Diagnosis, Owner, Stage, StageName
+from pytest_torchexport.results.failures import ends_the_test
+from pytest_torchexport.targets.base import NotApplicable
+from pytest_torchexport.targets.formats.onnx_inside import PLAIN
+
+TRACED: StageName = "artifact"
+CAPTURED: StageName = "ExportedProgram"
+REFERENCE: StageName = "ONNX without the exporter's optimizer, by onnx.reference"
+TRANSLATED: StageName = (
+    "ONNX without the exporter's optimizer, by ONNX Runtime without optimizations"
+)
+OPTIMIZED: StageName = "ONNX by ONNX Runtime without optimizations"
+SHIPPED: StageName = "ONNX by ONNX Runtime"
+# Each stage in its order, and who makes it of the one before.
+STEPS: tuple[tuple[StageName, Owner], ...] = (
+    (TRACED, "capture"),
+    (CAPTURED, "capture"),
+    (REFERENCE, "translation"),
+    (TRANSLATED, "runtime"),
+    (OPTIMIZED, "exporter's optimizer"),
+    (SHIPPED, "runtime's optimizer"),
+)
+
+# A program that torch captured is tried in a fork for so long.
+TRYING_SECONDS = 10.0
+
+
+def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
+    """Add the stages that were tried, and the owner if they tell it."""
+    models = scene.onnx
+    if models is None or scene.call is None or scene.expected is None:
+        return known
+    stages = _tried(scene, models, scene.call)
+    if not stages:
+        return known
+    order = [name for name, _ in STEPS]
+    stages.sort(key=lambda stage: order.index(stage.name))
+    owner = known.owner or owner_of(stages)
+    return dataclasses.replace(known, stages=(*known.stages, *stages), owner=owner)
+
+
+def owner_of(stages: list[Stage]) -> Owner | None:
+    """Return who made the first wrong stage of the last right one; None if it may be several."""
+    results = {stage.name: stage.agrees for stage in stages}
+    suspects: set[Owner] = set()
+    for name, owner in reversed(STEPS):
+        if name not in results:
+            continue
+        if results[name]:
+            return suspects.pop() if len(suspects) == 1 else None
+        if results[name] is False:
+            suspects.clear()
+        suspects.add(owner)
+    return suspects.pop() if len(suspects) == 1 else None
+
+
+def _tried(scene: Scene, models: OnnxModels, call: Call) -> list[Stage]:
+    """Return the stages up to the first that tells the owner; none if the call does not fail."""
+
+    def stage(name: StageName, outcome: Outcome) -> Stage:
+        if isinstance(outcome, NotTransferable):
+            return Stage(name=name, agrees=None, why=str(outcome))
+        return Stage(name=name, agrees=scene.is_eagers(outcome))
+
+    shipped = models.shipped
+    stages = [stage(SHIPPED, models.run(shipped, call))]
+    if stages[-1].agrees:
+        return []
+    stages.append(stage(OPTIMIZED, models.run(shipped, call, PLAIN)))
+    if stages[-1].agrees:
+        return stages
+    stages.append(_captured(scene, shipped, call, stage))
+    if stages[-1].agrees is False:
+        return stages
+    plain = models.plain
+    if isinstance(plain, str):
+        return [*stages, *(Stage(name=n, agrees=None, why=plain) for n in (TRANSLATED, REFERENCE))]
+    translated = models.run(plain, call, PLAIN)
+    stages.append(stage(TRANSLATED, translated))
+    if stages[-1].agrees:
+        return stages
+    reference = models.run_reference(plain, call)
+    if isinstance(reference, Raised) and not isinstance(translated, Raised):
+        # It lacks operators and types that ONNX Runtime has.
+        return [*stages, Stage(name=REFERENCE, agrees=None, why=str(reference))]
+    return [*stages, stage(REFERENCE, reference)]
+
+
+def _captured(
+    scene: Scene, shipped: OnnxModel, call: Call, stage: Callable[[StageName, Outcome], Stage]
+) -> Stage:
+    """Return the stage of the program that torch captured."""
+    name = CAPTURED if shipped.program is not None else TRACED
+    captured = captured_by_torch(scene.case, shipped)
+    if isinstance(captured, str):
+        return Stage(name=name, agrees=None, why=captured)
+    runner, seed = scene.case.runner_of(captured), scene.case.plan.seed
+    # Only an ONNX file of it has run until now, in another library.
+    if not survived(lambda: runner.run(call, seed), TRYING_SECONDS):
+        return Stage(name=name, agrees=None, why="it ended its process, or hung")
+    return stage(name, runner.run(call, seed))
+
+
+@dataclass(frozen=True)
+class _Program:
+    """A program that torch captured, run in this process."""
+
+    module: Any
+    native_loops: bool = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it."""
+        return self.module(*args, **kwargs)
+
+
+def captured_by_torch(case: Case, shipped: OnnxModel) -> Runnable | str:
+    """Return what torch captured before anything became ONNX, or why it is not known."""
+    if case.foreign:
+        return MADE_ELSEWHERE
+    if shipped.program is not None:
+        return _Program(shipped.program.module())
+    with plain_attention():
+        return _traced(case)
+
+
+def _traced(case: Case) -> Runnable | str:
+    try:
+        made = case.exported(case.call_to_export(), target="trace")
+    except (TimeLimitExceeded, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if ends_the_test(error):
+            raise
+        return condense(error)[0]
+    return made.reason if isinstance(made, NotApplicable) else made

@@ -1,0 +1,34 @@
+"""The ExportedProgram of a subject, whatever the target: what torch.export captured.
+
+Separate because several examinations ask for it, and making one takes an export.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from pytest_torchexport.judge.case import Case
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded
+from pytest_torchexport.results.failures import ends_the_test
+
+
+def exported_program(case: Case) -> torch.export.ExportedProgram | None:
+    """Return the program that the artifact is or was made from, or one that is exported now.
+
+    None if torch.export does not take the subject.
+    """
+    made = case.artifact.program
+    for program in (made, getattr(made, "exported_program", None)):
+        if isinstance(program, torch.export.ExportedProgram):
+            return program
+    if case.foreign:
+        return None
+    try:
+        program = getattr(case.exported(case.call_to_export(), target="export"), "program", None)
+    except (TimeLimitExceeded, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if ends_the_test(error):
+            raise
+        return None
+    return program if isinstance(program, torch.export.ExportedProgram) else None

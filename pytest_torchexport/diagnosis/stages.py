@@ -1,0 +1,101 @@
+"""Examine the stages between eager and an artifact that torch runs: which of them is the first to
+differ on the failing call?
+
+The owner follows from it unless a rule knows better: a cause in the model's own code is the
+model's, though eager agrees with every stage but the last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+
+from pytest_torchexport import targets
+from pytest_torchexport.diagnosis.scene import Scene
+from pytest_torchexport.eager.queries import answering, queries
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.compare import compare
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded
+from pytest_torchexport.outcomes.observe import Returned, observe
+from pytest_torchexport.results.diagnosis import CauseKind, Diagnosis, Owner, Stage, StageName
+from pytest_torchexport.results.failures import LoadFailed, RoundTripDiffers, StateDiffers
+from pytest_torchexport.targets.base import NotApplicable
+
+MADE: dict[str, StageName] = {
+    "trace": "artifact",
+    "script": "artifact",
+    "export": "ExportedProgram",
+}
+# Causes in how the test, or the export, is run: no code is to blame.
+OF_THE_RUN: tuple[CauseKind, ...] = ("attention fast path", "mode-dependent operator")
+AFTER_SAVING = (LoadFailed, RoundTripDiffers)
+
+
+def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
+    """Add the stages that were tried, and the owner if these tell it."""
+    made = MADE.get(scene.case.plan.target)
+    if made is None or scene.case.foreign:
+        return known
+    if isinstance(scene.failure, AFTER_SAVING):
+        loaded = (_agreeing(made), Stage(name="loaded artifact", agrees=False))
+        elsewhere = scene.case.plan.settings.serve_on
+        owner: Owner | None = None if elsewhere else "saving and loading"
+        return _with(known, loaded, owner)
+    seen = tuple(_as_the_exporter_sees_it(scene))
+    stages = (*seen, Stage(name=made, agrees=False))
+    if any(cause.kind in OF_THE_RUN for cause in known.causes):
+        return _with(known, stages, None)
+    if any(stage.agrees is False for stage in seen):
+        return _with(known, stages, "model")
+    if seen and isinstance(scene.failure, StateDiffers):
+        return _with(known, stages, None)  # a state may show in later calls only
+    return _with(known, stages, "device" if _agrees_on_the_cpu(scene) else "capture")
+
+
+def _with(known: Diagnosis, stages: tuple[Stage, ...], owner: Owner | None) -> Diagnosis:
+    every = (*known.stages, _agreeing("eager"), *stages)
+    return dataclasses.replace(known, stages=every, owner=known.owner or owner)
+
+
+def _agreeing(name: StageName) -> Stage:
+    return Stage(name=name, agrees=True)
+
+
+def _as_the_exporter_sees_it(scene: Scene) -> Iterator[Stage]:
+    """Yield what eager does with the exporter's answers, if it asks for any."""
+    call, plan = scene.call, scene.case.plan
+    answers = targets.get(plan.target).traits.answers
+    subject = scene.case.reference.pristine.copy()
+    if call is None or not queries(subject, call, plan.seed, answers):
+        return
+    own = scene.case.reference.on_cpu(call)
+    function = answering(subject.function, answers)
+    outcome = observe(function, call, seed=plan.seed, grad_mode=subject.grad_mode)
+    if isinstance(own, Returned):
+        differs = bool(scene.differences(call, own, outcome))
+        yield Stage(name="eager as the exporter sees it", agrees=not differs)
+
+
+def _agrees_on_the_cpu(scene: Scene) -> bool:
+    """Return True if an artifact that is exported and run on the CPU agrees with eager there."""
+    case, call = scene.case, scene.call
+    if case.plan.device == "cpu" or call is None:
+        return False
+    wanted = case.reference.on_cpu(call)
+    artifact = _exported_on_the_cpu(scene, case.call_to_export())
+    if artifact is None or not isinstance(wanted, Returned):
+        return False
+    found = observe(artifact, call, seed=case.plan.seed, grad_mode=case.reference.served)
+    return not compare(wanted, found, case.judge.tolerance)
+
+
+def _exported_on_the_cpu(scene: Scene, call: Call) -> targets.Artifact | None:
+    try:
+        artifact = scene.case.exported(call, device="cpu")
+    except (TimeLimitExceeded, torch.OutOfMemoryError):
+        raise
+    except Exception:
+        return None
+    return None if isinstance(artifact, NotApplicable) else artifact

@@ -1,0 +1,94 @@
+"""Examine the operators of eager and of the artifact on the failing call: where do they part?
+
+One recorded run of each, for artifacts that torch itself runs in this process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from pytest_torchexport.checks import state
+from pytest_torchexport.diagnosis.introduced import introduced
+from pytest_torchexport.diagnosis.recording import Recording, record
+from pytest_torchexport.diagnosis.scene import Scene
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.state_differences import carried_differences
+from pytest_torchexport.outcomes.compare import compare
+from pytest_torchexport.outcomes.observe import Returned, State, tensors_of
+from pytest_torchexport.results.diagnosis import Diagnosis
+from pytest_torchexport.results.failures import StateDiffers
+
+# Targets whose artifacts run torch's operators in this process.
+TARGETS = ("trace", "script", "export")
+
+
+def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
+    """Add the operator that introduces the difference, and how the two sides differ there."""
+    case = scene.case
+    if case.plan.target not in TARGETS or case.foreign or case.runner.isolated:
+        return known
+    for eager, artifact, differing in _pairs(scene):
+        if not (eager.complete and artifact.complete):
+            return known
+        found = introduced(eager, artifact, differing)
+        if found is not None:
+            return dataclasses.replace(known, place=found.place, structural=found.structural)
+    return known
+
+
+def _pairs(scene: Scene) -> Iterator[tuple[Recording, Recording, tuple[str, ...]]]:
+    """Yield recordings of the two sides that differ, and the paths at which they do."""
+    seed = scene.case.plan.seed
+    call = scene.call
+    if call is None:
+        return
+    yield from _in_a_row(scene, [call], seed)
+    if isinstance(scene.failure, StateDiffers):
+        for row in state.rows(scene.case, state.LONGEST):
+            yield from _in_a_row(scene, row, seed)
+    else:
+        yield from _in_a_row(scene, [call], seed + 1)
+
+
+def _in_a_row(
+    scene: Scene, calls: Sequence[Call], seed: int
+) -> Iterator[tuple[Recording, Recording, tuple[str, ...]]]:
+    """Yield the first of these calls, each made where the one before ended, that differs."""
+    case, device = scene.case, scene.case.plan.device
+    subject = case.reference.pristine.copy().to(device)
+    kept = State(case.artifact.module, thorough=case.reference.stateful)
+    try:
+        for call in calls:
+            moved = call.to(device)
+            eager = record(
+                subject.function,
+                moved,
+                seed=seed,
+                grad_mode=subject.grad_mode,
+                module=subject.module,
+            )
+            artifact = record(
+                case.artifact,
+                moved,
+                seed=seed,
+                grad_mode=case.reference.served,
+                module=case.artifact.module,
+            )
+            differing = _differing(scene, eager, artifact)
+            left, right = tensors_of(subject.module), tensors_of(case.artifact.module)
+            more = carried_differences(left, right, case.judge.tolerance)
+            differing += tuple(item.path for item in more)
+            if differing:
+                yield eager, artifact, differing
+                return
+    finally:
+        kept.restore()
+
+
+def _differing(scene: Scene, eager: Recording, artifact: Recording) -> tuple[str, ...]:
+    """Return the paths at which two outcomes differ; one that is empty if the artifact raised."""
+    if not isinstance(eager.outcome, Returned):
+        return ()
+    found = compare(eager.outcome, artifact.outcome, scene.case.judge.tolerance)
+    return tuple(item.path for item in found)

@@ -1,0 +1,280 @@
+"""Hold eager to the numbers that the artifact decides on too, where both have the same bits.
+
+``floor``, ``argmax`` and a comparison jump: if rounding moves their operand, they may decide
+otherwise. That excuses an artifact whose operand has other last digits. It does not excuse one that
+has the same operand, bit for bit, and decides otherwise: ``>`` for ``>=``, another floor division,
+the last of equal elements for the first. So before a difference passes as a tie, the operands of
+eager's decisions are looked up in the artifact, and those that are the same there are put back in
+eager's other runs. Only the others are left to rounding. In the last of these runs they are the
+artifact's, as far as rounding explains them: if eager then does what the artifact does, it is a
+tie.
+
+Which of the artifact's values is which operand of eager's is learned from usual calls, where it
+has about the same numbers. If several values have, all of them must have the same bits. A
+value that is not found is not held: then rounding excuses as much as it does without this.
+
+Separate from ``rounding``, which changes what operators return, and knows no artifact.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_torchexport import torch_private
+from pytest_torchexport.outcomes.operators import (
+    argument_of,
+    dispatched,
+    floats_of,
+    name_of,
+    with_floats,
+    written_to,
+)
+
+# Operators that jump, and that do not round before they do. A quantization divides first, and a
+# runtime may multiply by the reciprocal instead: equal operands do not mean that it must decide
+# alike. ``sort`` and ``topk`` may order equal elements in any way.
+_JUMPING = frozenset(
+    """
+    eq ne lt le gt ge floor ceil trunc sign sgn heaviside floor_divide remainder fmod argmax argmin
+    max min bucketize searchsorted signbit nonzero count_nonzero logical_not logical_and logical_or
+    """.split()  # noqa: SIM905  # as a list they would be 25 lines
+)
+# Values that differ by less than this part of the largest element may be the same value, rounded
+# otherwise.
+NEAR = 1e-2
+# If several values of the artifact's may be an operand of eager's, so many are tried.
+MOST_REPLAYS = 3
+# Operands with more elements are not looked up.
+MOST_ELEMENTS = 2**18
+
+# An operand: the operator's name, its number among those of its name, and its place among the float
+# tensors that the operator takes.
+Operand = tuple[str, int, int]
+# Gets the name of a value inside an artifact, and the value.
+See = Callable[[str, Tensor], None]
+
+
+class Numbered:
+    """Number the operators of a run, each among those of its name."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def of(self, func: Any) -> tuple[str, int]:
+        """Return the name and the number of the next operator."""
+        name = name_of(func)
+        self._counts[name] += 1
+        return name, self._counts[name]
+
+
+def seen(see: See) -> AbstractContextManager[None]:
+    """Hand each float operand of each operator of the block to ``see``."""
+    numbered = Numbered()
+
+    def operator(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if torch_private.is_operator(func):
+            name, number = numbered.of(func)
+            for place, tensor in enumerate(floats_of((args, kwargs))):
+                see(f"{name} {number} {place}", tensor.detach())
+        return func(*args, **kwargs)
+
+    return dispatched(operator)
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The operands on which eager decides in one call."""
+
+    operands: dict[Operand, Tensor] = field(default_factory=dict)
+
+    def recorded(self) -> AbstractContextManager[None]:
+        """Record those of the block."""
+        numbered = Numbered()
+
+        def operator(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if torch_private.is_operator(func):
+                name, number = numbered.of(func)
+                if _decides(func, args, kwargs):
+                    for place, tensor in enumerate(floats_of((args, kwargs))):
+                        if 0 < tensor.numel() <= MOST_ELEMENTS and not tensor.is_complex():
+                            self.operands[name, number, place] = tensor.detach().clone()
+            return func(*args, **kwargs)
+
+        return dispatched(operator)
+
+
+def _decides(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    name = name_of(func)
+    if name == "div":
+        return argument_of(func, args, kwargs, "rounding_mode") is not None
+    if name == "round":
+        return not argument_of(func, args, kwargs, "decimals")
+    if name == "_to_copy":
+        dtype = argument_of(func, args, kwargs, "dtype")
+        return isinstance(dtype, torch.dtype) and not (dtype.is_floating_point or dtype.is_complex)
+    return name in _JUMPING
+
+
+class Places:
+    """The names of the artifact's values that are operands of eager's decisions."""
+
+    def __init__(self) -> None:
+        self._names: dict[Operand, frozenset[str]] = {}
+
+    def names(self) -> frozenset[str]:
+        """Return all of them."""
+        return frozenset().union(*self._names.values())
+
+    def learn(self, eager: Decisions, run: Callable[[See], object]) -> None:
+        """Learn from one call. ``run`` makes it on the artifact, and shows its values."""
+        found: dict[Operand, set[str]] = {
+            key: set() for key, operand in eager.operands.items() if bool(operand.any())
+        }
+
+        def see(name: str, value: Tensor) -> None:
+            for key, names in found.items():
+                if _near(value, eager.operands[key]):
+                    names.add(name)
+
+        run(see)
+        for key, names in found.items():
+            self._names[key] = self._names.get(key, frozenset(names)) & names
+
+    def held(self, eager: Decisions, values: Mapping[str, Tensor]) -> Held:
+        """Return the operands of a call that the artifact has; ``values`` are its own, by name."""
+        found = {}
+        for key, operand in eager.operands.items():
+            names = sorted(self._names.get(key, ()))
+            if not names or not all(_alike(values.get(name), operand) for name in names):
+                continue
+            there = tuple(values[name] for name in names)
+            same = torch.ones_like(operand, dtype=torch.bool)
+            for value in there:
+                same &= (value == operand) | (value.isnan() & operand.isnan())
+            found[key] = _Kept(operand, same, there)
+        return Held(found)
+
+
+@dataclass
+class _Kept:
+    """An operand of eager's: its numbers, which of them the artifact has too, and its own values.
+
+    ``spread`` is how far rounding has moved it.
+    """
+
+    operand: Tensor
+    same: Tensor
+    values: tuple[Tensor, ...]
+    spread: float = 0.0
+
+    def put_back(self, tensor: Tensor) -> Tensor:
+        """Return the operand of another run with the elements that the artifact has too."""
+        moved = (tensor.double() - self.operand.double()).abs()
+        self.spread = max(self.spread, float(moved.nan_to_num(0.0, 0.0, 0.0).max()))
+        return torch.where(self.same, self.operand.to(tensor.dtype), tensor)
+
+    def replayed(self, tensor: Tensor, number: int, times: float) -> Tensor:
+        """Return the operand with the artifact's numbers that are within ``times`` the spread."""
+        value = self.values[number % len(self.values)]
+        near = (value.double() - self.operand.double()).abs() <= times * self.spread
+        return torch.where(near, value, tensor)
+
+
+PutBack = Callable[[_Kept, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Held:
+    """Operands of the decisions of one call."""
+
+    operands: Mapping[Operand, _Kept] = field(default_factory=dict)
+
+    def kept(self) -> AbstractContextManager[None]:
+        """Put back in the block, which makes the same call rounded otherwise, what is the same."""
+        return self._replacing(_Kept.put_back)
+
+    def replays(self, times: float) -> list[Callable[[], AbstractContextManager[None]]]:
+        """Return blocks in which eager decides on the artifact's operands.
+
+        As far as these are within ``times`` what rounding has moved them in ``kept``.
+        """
+        most = max((len(kept.values) for kept in self.operands.values()), default=0)
+
+        def replay(number: int) -> AbstractContextManager[None]:
+            return self._replacing(lambda kept, own: kept.replayed(own, number, times))
+
+        return [partial(replay, number) for number in range(min(most, MOST_REPLAYS))]
+
+    def _replacing(self, put_back: PutBack) -> AbstractContextManager[None]:
+        if not self.operands:
+            return nullcontext()
+        numbered = Numbered()
+
+        def operator(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if not torch_private.is_operator(func):
+                return func(*args, **kwargs)
+            name, number = numbered.of(func)
+            own = {
+                place: self.operands[name, number, place]
+                for place in range(len(floats_of((args, kwargs))))
+                if (name, number, place) in self.operands
+            }
+            return func(*args, **kwargs) if not own else _with(own, put_back, func, args, kwargs)
+
+        return dispatched(operator)
+
+
+NOTHING_HELD = Held()
+
+
+def _with(
+    own: Mapping[int, _Kept],
+    put_back: PutBack,
+    func: Any,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Any:
+    """Run an operator with some of its float tensors replaced.
+
+    In eager's own dtype: in float64 it would compare with other numbers than eager, as 0.1 is.
+    """
+    given = floats_of((args, kwargs))
+    wide, dtype = given[0].dtype, next(iter(own.values())).operand.dtype
+    places = iter(range(len(given)))
+    writes = bool(written_to(func))
+
+    def replaced(tensor: Tensor) -> Tensor:
+        kept = own.get(next(places))
+        narrow = tensor if writes or tensor.is_complex() else tensor.to(dtype)
+        # Another path through the code may bring another operand here.
+        if kept is None or not _near(tensor, kept.operand):
+            return narrow
+        found = put_back(kept, narrow).to(narrow.dtype)
+        return tensor.copy_(found) if writes else found
+
+    result = func(
+        *(with_floats(replaced, arg) for arg in args),
+        **{name: with_floats(replaced, value) for name, value in kwargs.items()},
+    )
+    return result if writes or wide == dtype else with_floats(lambda found: found.to(wide), result)
+
+
+def _alike(value: Tensor | None, operand: Tensor) -> bool:
+    return value is not None and value.shape == operand.shape and value.dtype == operand.dtype
+
+
+def _near(value: Tensor, operand: Tensor) -> bool:
+    """Return True if all elements are about the same, in units of the largest of them."""
+    if value.shape != operand.shape:
+        return False
+    left, right = value.to(operand.dtype), operand
+    largest = float(right.abs().nan_to_num(0.0, 0.0, 0.0).max())
+    return bool(torch.isclose(left, right, rtol=0.0, atol=NEAR * largest, equal_nan=True).all())

@@ -1,0 +1,42 @@
+"""Find the line of the user's code that reached an operator."""
+
+from __future__ import annotations
+
+from types import CodeType, FrameType
+
+from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
+
+MAX_FRAMES = 200
+
+
+class UsersLines:
+    """Remembers lines and files that it has met: a forward reaches a line many times."""
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[str, int], SourceLine] = {}
+        self._files: dict[str, bool] = {}
+
+    def innermost(
+        self, frame: FrameType | None, boundary: CodeType | None
+    ) -> tuple[SourceLine | None, str]:
+        """Return the user's innermost line from a frame on, and the library's function it called.
+
+        Frames from ``boundary`` on are not looked at.
+        """
+        via = ""
+        for step in range(MAX_FRAMES):
+            if frame is None or frame.f_code is boundary:
+                break
+            filename = frame.f_code.co_filename
+            users = self._files.get(filename)
+            if users is None:
+                users = self._files[filename] = is_users(filename)
+            if users:
+                key = (filename, frame.f_lineno)
+                if key not in self._lines:
+                    self._lines[key] = source_line(*key)
+                return self._lines[key], via
+            if step == 0:
+                via = frame.f_code.co_name
+            frame = frame.f_back
+        return None, via

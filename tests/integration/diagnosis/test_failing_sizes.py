@@ -1,0 +1,57 @@
+"""diagnosis/failing_sizes.py: the sizes at which a real artifact fails."""
+
+from __future__ import annotations
+
+import torch
+
+from pytest_torchexport import check_export
+from pytest_torchexport.results.text import failure_text
+
+
+def sizes_of(function, *args, **options):
+    found = check_export(
+        function, args, target="trace", checks=["parity"], max_examples=5, **options
+    )
+    assert found.status == "failed", found
+    assert found.diagnosis.not_examined == ()
+    return found, [str(item) for item in found.diagnosis.sizes]
+
+
+def test_a_frozen_size_is_the_only_one_that_passes():
+    def forward(x):
+        return x.reshape(int(x.shape[0]), -1) + float(x.shape[0])
+
+    _, lines = sizes_of(forward, torch.ones(3, 4))
+    assert lines == ["batch: ok only at 3, the example's (run at 1 to 6)"]
+
+
+def test_two_dims_that_have_to_be_equal_are_one_line():
+    def forward(x):
+        return x + 1 if x.shape[1] == x.shape[2] else x - 1
+
+    found, lines = sizes_of(forward, torch.ones(2, 3, 3), shapes={"x": "batch h w"})
+    assert [line.partition(" (")[0] for line in lines] == [
+        "h: ok only where equal to w",
+        "w: ok only where equal to h",
+    ]
+    assert failure_text(found).count("ok only where") == 1
+
+
+def test_two_frozen_dims_need_not_be_equal():
+    def forward(x):
+        return x + float(x.shape[1]) + 2.0 * float(x.shape[2])
+
+    _, lines = sizes_of(forward, torch.ones(2, 3, 3), shapes={"x": "batch h w"})
+    assert [line.partition(" (")[0] for line in lines] == [
+        "h: ok only at 3, the example's",
+        "w: ok only at 3, the example's",
+    ]
+
+
+def test_a_call_that_fails_at_every_size_has_no_sizes():
+    def forward(x, flag=[]):  # noqa: B006 - what makes the artifact differ
+        flag.append(0)
+        return x + len(flag)
+
+    found = check_export(forward, (torch.ones(3, 4),), target="trace", max_examples=5)
+    assert found.diagnosis.sizes == ()

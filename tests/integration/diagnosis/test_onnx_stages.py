@@ -1,0 +1,171 @@
+"""diagnosis/onnx_stages.py: the step that makes an ONNX model wrong is named, with operator, line and switch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pytest_torchexport import check_export, engine
+from pytest_torchexport.config.options import Options
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.inputs.spec import Call
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+EVERY = {"checks": ["parity"], "max_examples": 3}
+
+
+class Divides(nn.Module):
+    """The exporter's optimizer takes the small number for 0."""
+
+    def forward(self, x):
+        y = x.abs()
+        return x / (y + 1e-8)
+
+
+class Averages(nn.Module):
+    """The exporter translates the mean without a reduction."""
+
+    def forward(self, x, index, values):
+        y = x * 2
+        return y.scatter_reduce(0, index, values, "mean") + 1
+
+
+class PadsAndPools(nn.Module):
+    """ONNX Runtime makes one node of both, which pads with -inf."""
+
+    def forward(self, x):
+        y = F.pad(x, (1, 1, 1, 1))
+        return F.max_pool2d(y, 2) * 2
+
+
+class SumsHalfs(nn.Module):
+    """The exporter leaves out the cast back to float16 behind the sum."""
+
+    def forward(self, x):
+        return (x * 0.5).sum(-1)
+
+
+class Freezes(nn.Module):
+    def forward(self, x):
+        return x * int(x.shape[0])
+
+
+class Tracks(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
+NEGATIVE = -torch.arange(1.0, 33.0).view(1, 2, 4, 4)
+INDEX = torch.tensor([0, 0, 1, 1])
+
+
+@pytest.fixture
+def diagnosed():
+    """Return the diagnosis of a module that fails on a target."""
+
+    def of(module, *args, target="onnx", **options):
+        found = check_export(module.eval(), args, target=target, **{**EVERY, **options})
+        assert found.status == "failed", found
+        return found.diagnosis
+
+    return of
+
+
+def agreement(diagnosis):
+    return [stage.agrees for stage in diagnosis.stages]
+
+
+def test_a_number_that_the_exporters_optimizer_drops_is_named_with_the_rule_and_the_line(diagnosed):
+    found = diagnosed(Divides(), torch.zeros(2, 3))
+    assert found.owner == "exporter's optimizer"
+    assert agreement(found) == [True, True, False, False]
+    assert found.place.operator == "aten.add"
+    assert found.place.where.text == "return x / (y + 1e-8)"
+    (cause,) = found.causes
+    assert "add_0_rule" in cause.text
+    assert cause.remedy == "torch.onnx.export(..., optimize=False)"
+    assert found.not_examined == ()
+
+
+def test_with_the_option_that_is_advised_the_module_passes():
+    options = {"export_options": {"onnx": {"optimize": False}}}
+    found = check_export(Divides().eval(), (torch.zeros(2, 3),), target="onnx", **EVERY, **options)
+    assert found.status == "passed", found
+
+
+def test_an_operator_that_is_translated_wrongly_is_named_with_its_line(diagnosed):
+    values = torch.tensor([1.0, 3.0, 5.0, 9.0])
+    found = diagnosed(Averages(), torch.zeros(4), INDEX, values)
+    assert found.owner == "translation"
+    assert agreement(found) == [True, False, False, False, False]
+    assert found.place.operator == "aten.scatter_reduce"
+    assert found.place.where.text == 'return y.scatter_reduce(0, index, values, "mean") + 1'
+    assert found.causes == ()
+
+
+def test_a_dtype_that_the_translation_changes_is_not_blamed_on_the_optimizer(diagnosed):
+    found = diagnosed(SumsHalfs(), torch.ones(2, 3, dtype=torch.float16))
+    assert found.owner == "translation"
+    assert found.place.operator == "prims.convert_element_type"
+    assert found.place.where.text == "return (x * 0.5).sum(-1)"
+
+
+def test_an_optimization_of_onnx_runtime_is_named_with_the_switch(diagnosed):
+    found = diagnosed(PadsAndPools(), NEGATIVE)
+    assert found.owner == "runtime's optimizer"
+    assert agreement(found) == [True, False]
+    (cause,) = found.causes
+    assert cause.text == "ONNX Runtime's Pad_Fusion: without it, eager and artifact agree"
+    assert cause.remedy == 'ort.InferenceSession(..., disabled_optimizers=["Pad_Fusion"])'
+    assert found.place.operator == "aten.max_pool2d"
+
+
+def test_what_torch_froze_is_capture_on_either_exporter(diagnosed):
+    found = diagnosed(Freezes(), torch.ones(3, 2), target="onnx_legacy")
+    assert found.owner == "capture"
+    assert found.stages[0].name == "artifact"
+    assert agreement(found) == [False, False, False]
+
+
+def test_a_state_that_shows_in_a_row_of_calls_alone_has_no_stages(diagnosed):
+    assert diagnosed(Tracks(), torch.ones(2, 3), checks=["state"]).stages == ()
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A file of PadsAndPools, as another script would write it."""
+    program = torch.onnx.export(PadsAndPools().eval(), (NEGATIVE,), dynamo=True, verbose=False)
+    program.save(str(tmp_path / "model.onnx"))
+    return tmp_path / "model.onnx"
+
+
+def test_a_file_from_elsewhere_gets_the_switch_too_from_the_clean_process(file):
+    plan = Plan(target="onnx", device="cpu", options=Options(checks=("parity",), max_examples=2))
+    found = engine.check_artifact(file, PadsAndPools(), Call((NEGATIVE,)), plan).diagnosis
+    assert found.owner == "runtime's optimizer"
+    assert [cause.remedy for cause in found.causes] == [
+        'ort.InferenceSession(..., disabled_optimizers=["Pad_Fusion"])'
+    ]
+    assert found.place is None
+    assert found.not_examined == (
+        "operator: the file may run in a clean process only, which shows no values inside",
+    )
+
+
+def test_an_isolated_item_runs_no_file_in_this_process(diagnosed, monkeypatch):
+    from pytest_torchexport.diagnosis import onnx_models
+
+    monkeypatch.setattr(onnx_models, "TensorFile", None)
+    found = diagnosed(PadsAndPools(), NEGATIVE, isolate=True)
+    assert found.owner == "runtime's optimizer"
+    assert len(found.causes) == 1

@@ -1,0 +1,106 @@
+"""diagnosis/rules.py: on modules, where a number comes from, and that the remedies help."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport import check_export
+
+X = torch.arange(12.0).reshape(4, 3)
+
+
+def checked(module, *args, target="trace", **options):
+    found = check_export(
+        module, args or (X,), target=target, **{"checks": ["parity"], "max_examples": 5, **options}
+    )
+    assert found.status == "failed", found
+    assert found.diagnosis.not_examined == ()
+    return found
+
+
+class FarFromItsUse(nn.Module):
+    """The size becomes a number three lines before the operator that it is given to."""
+
+    def forward(self, x):
+        rows = len(x)
+        scale = math.sqrt(x.shape[1])
+        y = x / scale
+        return y.view(rows, -1) + x.max()
+
+
+class Guarded(nn.Module):
+    def forward(self, x, times):
+        return x * times
+
+
+class Remembers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("last", torch.zeros(3))
+
+    def forward(self, x):
+        self.count.add_(1)
+        return x * self.count
+
+
+def test_a_size_is_named_at_the_line_that_makes_a_number_of_it():
+    found = checked(FarFromItsUse())
+    (cause,) = found.diagnosis.causes
+    assert (found.diagnosis.owner, cause.kind) == ("model", "frozen size")
+    assert "rows = len(x)" in str(found.where)
+    assert cause.remedy == "leave the size as it is: rows = x.shape[0]"
+    assert "y.view(rows, -1)" in str(found.diagnosis.place.where)
+
+
+def test_an_argument_that_the_program_has_as_a_constant():
+    (cause,) = checked(
+        Guarded(), X, 2.0, target="export", values={"times": (1.0, 3.0)}
+    ).diagnosis.causes
+    assert cause.kind == "guard"
+    assert "the program takes times=2.0 alone" in cause.text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_remedy_for_what_tracing_changed_helps():
+    net = Remembers()
+    found = checked(net, checks=["state"])
+    (cause,) = found.diagnosis.causes
+    assert (found.diagnosis.owner, cause.kind) == ("capture", "changed by the export")
+    assert "traced.load_state_dict(state)" in cause.remedy
+    state = copy.deepcopy(net.state_dict())
+    traced = torch.jit.trace(net, X, check_trace=False)
+    assert traced(X)[0, 1] == 2
+    traced.load_state_dict(state)
+    assert traced(X)[0, 1] == 1
+
+
+def test_the_stages_name_the_owner_of_a_question_about_the_export():
+    class Asks(nn.Module):
+        def forward(self, x):
+            return x * 3 if torch.compiler.is_compiling() else x * 2
+
+    found = checked(Asks(), target="export").diagnosis
+    assert found.owner == "model"
+    assert [(stage.name, stage.agrees) for stage in found.stages] == [
+        ("eager", True),
+        ("eager as the exporter sees it", False),
+        ("ExportedProgram", False),
+    ]
+
+
+def test_nothing_is_named_as_the_cause_if_no_rule_has_its_evidence():
+    """Its counter is in a closure of a C function, where nothing sees it."""
+    numbers = iter(range(100))
+
+    class Counts(nn.Module):
+        def forward(self, x):
+            return x * next(numbers)
+
+    found = check_export(Counts(), (X,), target="trace", checks=["parity"], max_examples=5)
+    assert found.diagnosis.causes == ()

@@ -1,0 +1,196 @@
+"""judge/case.py: eager is called and exported in the grad mode of the caller, the artifact without
+gradients.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport import check_export, engine, register_target
+from pytest_torchexport.checks.parity import OTHER_WITHOUT_GRADIENTS
+from pytest_torchexport.config import names
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.eager.reference import RETURNS_WITHOUT_GRADIENTS
+from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.judge.case import NOT_IN_INFERENCE_MODE
+from pytest_torchexport.outcomes.grad_mode import WITHOUT_AUTOCAST, GradMode
+from pytest_torchexport.targets.script import Script
+from pytest_torchexport.targets.trace import Trace
+
+MODES = (torch.enable_grad, torch.no_grad, torch.inference_mode)
+X = (torch.ones(3, 4),)
+
+
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(4))
+
+    def forward(self, x):
+        self.calls.add_(1)
+        return x * self.calls
+
+
+class Asks(nn.Module):
+    def forward(self, x):
+        if torch.is_grad_enabled():
+            return x * 2
+        return x * 3
+
+
+@pytest.fixture
+def target(monkeypatch):
+    """Register a target for the test; return the function that does it."""
+    monkeypatch.setattr(names, "_registered", {})
+    return lambda made: register_target("mine", made) or "mine"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_eager_is_called_and_exported_in_the_mode_of_the_caller(mode, monkeypatch):
+    modes, linear = set(), nn.functional.linear
+
+    def asking(*args):
+        modes.add(GradMode.current())
+        return linear(*args)
+
+    monkeypatch.setattr(nn.functional, "linear", asking)
+    with mode():
+        verdict = check_export(nn.Linear(4, 4), X, target="trace", max_examples=3)
+        # With gradients, the example is called once without: does eager depend on the mode?
+        assert GradMode.current() in modes
+        assert modes <= {GradMode.current(), GradMode.NO_GRAD}
+    assert verdict.status == "passed", verdict
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("made", ["outside", "inside"])
+def test_state_is_compared_in_every_mode(mode, made):
+    """Tensors made in inference mode do not count what is written to them."""
+    net = Counts().eval()
+    with mode():
+        net = Counts().eval() if made == "inside" else net
+        verdict = check_export(net, X, target="script", max_examples=3)
+    assert verdict.status == "passed", verdict
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_script_that_asks_is_run_without_gradients(mode):
+    with mode():
+        verdict = check_export(Asks(), X, target="script", max_examples=3)
+    assert verdict.failure == ("OutputsDiffer" if mode is torch.enable_grad else None), verdict
+
+
+class RefusesInference(Trace):
+    def export(self, module, example, spec, **options):
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError("not in inference mode")
+        return super().export(module, example, spec, **options)
+
+
+class RefusesAll(Script):
+    def export(self, module, example, spec, **options):
+        raise RuntimeError(f"not {GradMode.current().value}")
+
+
+def test_an_exporter_that_refuses_inference_mode_exports_without_gradients(target):
+    name = target(RefusesInference())
+    with torch.inference_mode():
+        verdict = check_export(Asks(), X, target=name, max_examples=3)
+    assert verdict.status == "passed", verdict
+    assert NOT_IN_INFERENCE_MODE in verdict.notes
+    verdict = check_export(Asks(), X, target=name, max_examples=3)
+    assert NOT_IN_INFERENCE_MODE not in verdict.notes
+
+
+def test_a_refusal_in_every_mode_is_the_one_without_gradients(target):
+    name = target(RefusesAll())
+    with torch.inference_mode():
+        verdict = check_export(Asks(), X, target=name)
+    assert verdict.failure == "ExportRefused"
+    assert "under torch.no_grad()" in verdict.reason
+    assert NOT_IN_INFERENCE_MODE not in verdict.notes
+
+
+class Forces(nn.Module):
+    def forward(self, x):
+        x = x.detach().requires_grad_(True)
+        forces = torch.autograd.grad([(x * x).sum()], [x])[0]
+        assert forces is not None
+        return forces
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_an_artifact_runs_with_gradients_where_eager_cannot_do_without(isolate):
+    verdict = check_export(Forces(), X, target="script", max_examples=3, isolate=isolate)
+    assert verdict.status == "passed", verdict
+    assert any("the artifact runs with gradients too" in note for note in verdict.notes)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_pass_says_if_eager_alone_depends_on_the_mode(mode):
+    with mode():
+        verdict = check_export(Asks(), X, target="trace", max_examples=3)
+    assert verdict.status == "passed", verdict
+    assert (OTHER_WITHOUT_GRADIENTS in verdict.cautions) == (mode is torch.enable_grad)
+
+
+def test_nothing_runs_under_the_callers_autocast_and_that_is_said():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        verdict = check_export(nn.Linear(4, 4), X, target="script", max_examples=3)
+        assert torch.is_autocast_enabled("cpu")
+    assert verdict.status == "passed", verdict
+    assert verdict.cautions == (WITHOUT_AUTOCAST,)
+
+
+class Frozen(nn.Module):
+    """Has parameters of both kinds, a buffer, a constant, and a block without gradients."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.fc.bias.requires_grad_(False)
+        self.plain = torch.ones(4)
+        self.register_buffer("shift", torch.ones(4))
+
+    def forward(self, x):
+        with torch.no_grad():
+            mean = self.fc(x).mean(0)
+        return self.fc(x) * self.plain - mean + self.shift
+
+
+@pytest.mark.parametrize("target", ["trace", "export"])
+def test_the_program_has_the_same_tensors_in_every_mode(target):
+    torch.manual_seed(0)
+    net, contents = Frozen().eval(), []
+    for mode in MODES:
+        with mode():
+            artifact = engine.export(net, Call(X), Plan(target=target, device="cpu"))
+        contents.append(
+            {
+                name: text
+                for name, text in artifact.facts.contents().items()
+                if name.startswith(("parameter", "buffer", "constant"))
+            }
+        )
+    assert contents[0] == contents[1] == contents[2]
+    assert any(text.endswith(" requires_grad") for text in contents[0].values())
+
+
+class Numpy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return x * float(self.weight.numpy().sum())
+
+
+def test_eager_that_raises_with_gradients_alone_has_a_remedy():
+    verdict = check_export(Numpy(), X, target="trace", max_examples=3)
+    assert verdict.failure == "SpecError"
+    assert verdict.details == (RETURNS_WITHOUT_GRADIENTS,)
+    with torch.no_grad():
+        verdict = check_export(Numpy(), X, target="trace", max_examples=3)
+    assert verdict.status == "passed", verdict

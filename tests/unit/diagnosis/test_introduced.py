@@ -1,0 +1,163 @@
+"""diagnosis/introduced.py: the operator that introduces a difference, of two recorded functions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pytest_torchexport.diagnosis.introduced import introduced
+from pytest_torchexport.diagnosis.recording import record
+from pytest_torchexport.inputs.spec import Call
+
+X = torch.linspace(-2, 3, 12).reshape(3, 4)
+
+
+def found(eager, artifact, *args, differing=("output",)):
+    left, right = (record(side, Call(args or (X,)), seed=0) for side in (eager, artifact))
+    return introduced(left, right, differing)
+
+
+def seen(eager, artifact, **options):
+    item = found(eager, artifact, **options).structural
+    return item.kind, item.operator, item.eager, item.artifact
+
+
+def test_another_number():
+    item = found(lambda x: (x * 2).relu().sum(), lambda x: (x * 3).relu().sum())
+    assert (item.structural.kind, item.structural.argument) == ("constant", "other")
+    assert item.structural.numbers == (2.0, 3.0)
+    assert item.place.operator == "aten.mul"
+    assert "x * 2" in str(item.place.where)
+
+
+def test_another_number_in_a_list_and_another_word():
+    assert seen(lambda x: x.view(4, 3), lambda x: x.view(2, 6)) == (
+        *("constant", "aten.view"),
+        *("4", "2"),
+    )
+    assert seen(F.gelu, lambda x: F.gelu(x, approximate="tanh"))[2:] == ("none", "tanh")
+
+
+def test_a_number_that_is_a_stored_tensor_in_the_artifact():
+    kept = torch.tensor(3.0, dtype=torch.float64)
+    assert seen(lambda x: x * 2, lambda x: x * kept)[2:] == ("2", "3")
+
+
+def test_the_line_that_read_a_number_from_a_tensor():
+    def read(x):
+        top = x.max().item()
+        return x - top
+
+    item = found(read, lambda x: x - 1.5)
+    assert "x.max().item()" in str(item.structural.read_at)
+    assert "return x - top" in str(item.structural.where)
+    assert item.place.where == item.structural.read_at
+
+
+def test_an_operator_that_is_missing_among_equal_blocks():
+    def blocks(x, *, drop):
+        for number in range(4):
+            x = x @ torch.eye(4) + 1
+            x = x if number == drop else x.sin()
+        return x
+
+    item = found(lambda x: blocks(x, drop=-1), lambda x: blocks(x, drop=2))
+    assert (item.structural.kind, item.place.operator) == ("missing", "aten.sin")
+
+
+def test_operators_that_are_extra_or_others():
+    assert seen(lambda x: x @ x.t(), lambda x: (x.half() @ x.half().t()).float())[:2] == (
+        *("extra", "aten._to_copy"),
+    )
+    assert seen(lambda x: x.log1p().sin(), lambda x: (x + 2).log().sin()) == (
+        *("other", "aten.log1p"),
+        *("aten.log1p", "aten.add, aten.log"),
+    )
+
+
+def test_a_result_that_the_artifact_has_stored():
+    kept = torch.tensor([1.0, 0.0, 2.0, 3.0])
+    item = found(lambda x: x + x.mean(0), lambda x: x + kept)
+    assert (item.structural.kind, item.place.operator) == ("constant", "aten.mean")
+    assert item.structural.artifact == "float32[4]"
+
+
+def test_a_result_that_is_stored_with_the_right_numbers_is_not_blamed():
+    kept = torch.arange(4) * 1.0
+    item = found(lambda x: x + torch.arange(4) * 1.0 - 1, lambda x: x + kept - 2)
+    assert (item.structural.kind, item.structural.numbers) == ("constant", (1.0, 2.0))
+
+
+def test_another_parameter():
+    left, right = nn.Linear(4, 2), nn.Linear(4, 2)
+    assert seen(left, right)[0] == "stored"
+
+
+def test_outputs_that_are_swapped():
+    item = found(
+        lambda x: (x.sin(), x.cos()),
+        lambda x: (x.sin(), x.cos())[::-1],
+        differing=("output[0]", "output[1]"),
+    )
+    assert (item.structural.kind, item.structural.eager) == ("other", "aten.sin")
+
+
+def test_an_output_that_is_the_input_itself():
+    assert seen(lambda x: x.clone() * 2, lambda x: x)[0] == "missing"
+
+
+def test_another_kernel():
+    """The artifact draws other numbers: the operator is the same, and its operands agree."""
+
+    def drawn(x):
+        torch.default_generator.manual_seed(7)
+        return x + torch.rand(4)
+
+    assert seen(lambda x: x + torch.rand(4), drawn)[0] == "same"
+
+
+def test_an_operator_is_compared_with_the_one_of_its_shape():
+    item = found(lambda x: torch.rand(4) + x, lambda x: (torch.rand(1), torch.rand(4) + x)[1])
+    assert (item.structural.kind, item.place.operator) == ("same", "aten.rand")
+
+
+def test_a_rewriting_that_gives_the_same_numbers_is_not_blamed():
+    item = found(lambda x: (x * 2).sin() * 3, lambda x: (x + x).sin() * 4)
+    assert item.structural.numbers == (3.0, 4.0)
+
+
+def test_a_rewriting_that_only_rounds_is_not_blamed():
+    item = found(lambda x: x.log1p().sin(), lambda x: (x + 1).log().sin().nan_to_num())
+    assert (item.structural.kind, item.structural.artifact) == ("extra", "aten.nan_to_num")
+    item = found(lambda x: (x / 3).sin() + 0.5, lambda x: (x * (1 / 3)).sin() + 0.6)
+    assert item.structural.numbers == (0.5, 0.6)
+
+
+def test_what_the_output_does_not_depend_on_is_not_blamed():
+    def beside(x):
+        return (x * 5).sum(), x * 3
+
+    item = found(lambda x: ((x * 4).sum(), x * 2), beside, differing=("output[1]",))
+    assert item.structural.numbers == (2.0, 3.0)
+
+
+def test_the_operator_that_raises_in_the_artifact():
+    size = 4
+    item = found(lambda x: x.view(x.shape[0], -1), lambda x: x.view(size + 1, -1))
+    assert (item.structural.kind, item.structural.numbers) == ("constant", (3.0, 5.0))
+
+
+def test_the_operand_on_account_of_which_the_artifact_raises():
+    kept = torch.zeros(2, 1)
+    item = found(
+        lambda x: torch.cat([x, torch.zeros(x.shape[0], 1)], 1), lambda x: torch.cat([x, kept], 1)
+    )
+    assert (item.structural.kind, item.place.operator) == ("constant", "aten.zeros")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_agree_with_themselves(number):
+    item = found(lambda x: (x * number).abs() + 1, lambda x: (x * number).abs() + 1)
+    assert item is None

@@ -1,0 +1,308 @@
+"""diagnosis/rules.py: each applies on its evidence, and on no less."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from pytest_torchexport.diagnosis import changes, control, kinds, numbers, rules
+from pytest_torchexport.diagnosis.conversions import Conversion
+from pytest_torchexport.diagnosis.evidence import Given
+from pytest_torchexport.eager.state_ref import StateRef
+from pytest_torchexport.results.diagnosis import Structural
+from pytest_torchexport.results.failures import (
+    ArtifactRaised,
+    BranchFrozen,
+    OutputsDiffer,
+    StateDiffers,
+    StructureDiffers,
+)
+from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.verdict import Difference
+
+SIZE = SourceLine("net.py", 7, "n = int(x.shape[0])")
+ITEM = SourceLine("net.py", 8, "top = x.max().item()")
+USE = SourceLine("net.py", 9, "return x.view(n, -1) - top")
+WRITE = SourceLine("net.py", 5, "self.last = x.mean(0)")
+VIEW = Structural(
+    kind="constant",
+    operator="aten.view",
+    argument="size",
+    eager="1",
+    artifact="4",
+    numbers=(1.0, 4.0),
+    where=USE,
+)
+NOTHING = {
+    "target": "trace",
+    "artifact": "the trace",
+    "failure": OutputsDiffer(),
+    "structural": None,
+    "branch": None,
+    "sizes": {},
+    "arguments": {},
+    "conversions": (),
+    "read_by_eager": frozenset(),
+    "drawn_outside_torch": {},
+    "seeded_at": None,
+    "changed_by_eager": {},
+    "replaced_by_eager": frozenset(),
+    "registered_by_eager": frozenset(),
+    "starts_with": (),
+    "caches": frozenset(),
+}
+
+
+def evidence(**facts):
+    return SimpleNamespace(**{**NOTHING, **facts})
+
+
+def difference(path, kind="state", expected="1", actual="0", **fields):
+    return Difference(kind=kind, path=path, expected=expected, actual=actual, **fields)
+
+
+@pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: rule.__name__)
+def test_no_rule_applies_without_evidence(rule):
+    for failure in (OutputsDiffer(), ArtifactRaised(), StateDiffers(), BranchFrozen()):
+        assert rule(evidence(failure=failure)) is None
+
+
+# -- numbers ---------------------------------------------------------------------------------------
+
+FROZEN = {
+    "structural": VIEW,
+    "sizes": {"batch": Given(4, 1)},
+    "conversions": (Conversion(SIZE, (4.0,)), Conversion(ITEM, (2.5,))),
+    "read_by_eager": frozenset({ITEM}),
+}
+
+
+def test_a_size_that_became_a_number_has_its_own_line_and_the_line_to_write():
+    cause = numbers.frozen_size(evidence(**FROZEN))
+    assert (cause.kind, cause.where) == ("frozen size", SIZE)
+    assert cause.text.startswith("size of aten.view is 4 (the example's batch) in the trace, 1 in")
+    assert cause.remedy == "leave the size as it is: n = x.shape[0]"
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        {"structural": replace(VIEW, kind="other")},
+        {"structural": replace(VIEW, read_at=ITEM)},
+        {"sizes": {}},
+        {"conversions": ()},
+        {"conversions": (Conversion(SIZE),)},  # a list or an array
+        {"read_by_eager": frozenset({SIZE, ITEM})},  # eager reads it from a tensor
+    ],
+)
+def test_no_size_is_frozen_without(missing):
+    assert numbers.frozen_size(evidence(**{**FROZEN, **missing})) is None
+
+
+def test_of_several_sizes_that_fit_none_is_named():
+    several = (Conversion(SIZE, (4.0,)), Conversion(WRITE, (4.0,)))
+    assert numbers.frozen_size(evidence(**{**FROZEN, "conversions": several})) is None
+
+
+def test_of_several_sizes_the_one_on_the_operators_own_line_is_named():
+    several = (Conversion(SIZE, (3.0,)), Conversion(USE, (2.0,)))
+    cause = numbers.frozen_size(evidence(**{**FROZEN, "conversions": several}))
+    assert cause.where == USE
+
+
+BAKED = {
+    "structural": replace(VIEW, eager="2", artifact="2.5", numbers=(2.0, 2.5), read_at=ITEM),
+    "conversions": (Conversion(SIZE, (4.0,)), Conversion(ITEM, (2.5,))),
+    "read_by_eager": frozenset({ITEM}),
+}
+
+
+def test_a_number_that_python_reads_from_a_tensor():
+    cause = numbers.baked_value(evidence(**BAKED))
+    assert (cause.kind, cause.where) == ("baked value", ITEM)
+    assert cause.remedy == "keep it a tensor: top = x.max()"
+
+
+def test_an_array_that_python_makes_of_a_tensor():
+    stored = replace(VIEW, kind="stored", eager="float32[3]", artifact="float32[3]", numbers=())
+    cause = numbers.baked_value(evidence(structural=stored, conversions=(Conversion(USE),)))
+    assert cause.where == USE
+    assert "another constant in the trace than in eager" in cause.text
+
+
+def test_no_value_is_baked_if_only_sizes_become_numbers():
+    assert (
+        numbers.baked_value(evidence(**FROZEN | {"conversions": (Conversion(SIZE, (4.0,)),)}))
+        is None
+    )
+
+
+def test_a_draw_of_python():
+    drawn = {"structural": VIEW, "drawn_outside_torch": {USE: "Python's random"}}
+    cause = numbers.baked_draw(evidence(**drawn))
+    assert (cause.kind, cause.where) == ("baked value", USE)
+    assert "drawn from Python's random" in cause.text
+    assert numbers.baked_draw(evidence(**drawn | {"drawn_outside_torch": {SIZE: "numpy"}})) is None
+
+
+def test_an_argument_that_is_no_tensor():
+    given = {"structural": VIEW, "arguments": {"k": Given(4, 1), "flag": Given("a", "b")}}
+    cause = numbers.baked_argument(evidence(**given))
+    assert "the argument k is 1 in the call, and 4 of the example is a constant" in cause.text
+    assert numbers.baked_argument(evidence(**given | {"arguments": {"k": Given(5, 1)}})) is None
+
+
+def test_a_guard_on_an_argument():
+    refused = {
+        "failure": ArtifactRaised("AssertionError: Guard failed: k == 2"),
+        "arguments": {"k": Given(2, 3)},
+    }
+    cause = numbers.guard(evidence(**refused))
+    assert cause.kind == "guard"
+    assert "the program takes k=2 alone" in cause.text
+    assert numbers.guard(evidence(**refused | {"arguments": {}})) is None
+
+
+# -- control flow ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "on_values", "expected", "remedy"),
+    [
+        ("if", True, "frozen branch", "torch.where, or compile"),
+        ("if", False, "frozen branch", "export once for each side"),
+        ("while", True, "unrolled loop", "@torch.jit.script"),
+        ("for", False, "unrolled loop", "@torch.jit.script"),
+    ],
+)
+def test_a_branch_and_a_loop(kind, on_values, expected, remedy):
+    branch = SimpleNamespace(kind=kind, on_values=on_values, text="x.sum() > 0", where=USE)
+    facts = evidence(failure=BranchFrozen(), branch=branch)
+    (cause,) = filter(None, (control.frozen_branch(facts), control.unrolled_loop(facts)))
+    assert (cause.kind, cause.where) == (expected, USE)
+    assert remedy in cause.remedy
+
+
+# -- state -----------------------------------------------------------------------------------------
+
+LAST = StateRef("buffer", "last")
+
+
+def test_a_buffer_that_a_trace_leaves_in_its_place():
+    facts = {
+        "failure": StateDiffers(differences=(difference("buffer last"),)),
+        "changed_by_eager": {LAST: WRITE},
+        "replaced_by_eager": frozenset({"last"}),
+    }
+    cause = changes.replaced_buffer(evidence(**facts))
+    assert (cause.kind, cause.where) == ("replaced buffer", WRITE)
+    assert cause.remedy == "write into it: self.last.copy_(x.mean(0))"
+    other = StateDiffers(differences=(difference("output"),))
+    assert changes.replaced_buffer(evidence(**facts | {"failure": other})) is None
+
+
+def test_a_buffer_into_which_a_program_copies_another_size():
+    facts = {
+        "target": "export",
+        "artifact": "the program",
+        "failure": ArtifactRaised("The size of tensor a (0) must match"),
+        "structural": Structural(kind="extra", operator="aten.copy_", artifact="aten.copy_"),
+        "changed_by_eager": {LAST: WRITE},
+        "replaced_by_eager": frozenset({"last"}),
+    }
+    cause = changes.replaced_buffer(evidence(**facts))
+    assert "the program copies its numbers into the old one, of another size" in cause.text
+    assert changes.replaced_buffer(evidence(**facts | {"structural": VIEW})) is None
+
+
+def test_a_trace_that_starts_with_what_tracing_changed():
+    facts = {
+        "failure": StateDiffers(),
+        "starts_with": ("buffer last",),
+        "changed_by_eager": {LAST: WRITE},
+    }
+    cause = changes.changed_by_the_export(evidence(**facts))
+    assert (cause.kind, cause.where) == ("changed by the export", WRITE)
+    assert "traced.load_state_dict(state)" in cause.remedy
+    assert changes.changed_by_the_export(evidence(**facts | {"target": "script"})) is None
+    cached = changes.changed_by_the_export(evidence(**facts, caches=frozenset({"buffer last"})))
+    assert "state_dict" not in cached.remedy
+
+
+def test_an_attribute_that_the_artifact_does_not_have():
+    facts = {
+        "failure": StateDiffers(),
+        "structural": VIEW,
+        "changed_by_eager": {StateRef("attribute", "calls"): WRITE},
+    }
+    cause = changes.dropped_mutation(evidence(**facts))
+    assert (cause.kind, cause.where) == ("dropped mutation", WRITE)
+    assert cause.text.startswith("forward changes attribute calls")
+    assert changes.dropped_mutation(evidence(**facts | {"structural": None})) is None
+    assert changes.dropped_mutation(evidence(**facts | {"changed_by_eager": {LAST: WRITE}})) is None
+
+
+def test_a_buffer_that_forward_registers():
+    facts = {
+        "failure": StateDiffers(),
+        "structural": VIEW,
+        "changed_by_eager": {LAST: WRITE},
+        "registered_by_eager": frozenset({"last"}),
+    }
+    assert changes.dropped_mutation(evidence(**facts)).text.startswith("forward registers buffer")
+
+
+def test_an_object_that_forward_is_given():
+    failure = StateDiffers(differences=(difference("inputs[0][1]['length']"),))
+    cause = changes.dropped_mutation(evidence(failure=failure))
+    assert "changes an object that it is given (inputs[0][1]['length'])" in cause.text
+    tensor = StateDiffers(differences=(difference("inputs[0][0]", total=3),))
+    assert changes.dropped_mutation(evidence(failure=tensor)) is None
+
+
+def test_a_seed_that_forward_sets():
+    draw = Structural(kind="same", operator="aten.randn", draws=True)
+    cause = changes.own_seed(evidence(structural=draw, seeded_at=SIZE))
+    assert (cause.kind, cause.where) == ("own seed", SIZE)
+    assert changes.own_seed(evidence(structural=draw)) is None
+    assert changes.own_seed(evidence(structural=replace(draw, draws=False), seeded_at=SIZE)) is None
+
+
+# -- kinds of operators ----------------------------------------------------------------------------
+
+
+def test_another_dtype_of_equal_operands():
+    same = Structural(kind="same", operator="aten.sum", eager="float16[2]", artifact="float32[2]")
+    assert kinds.dtype_promotion(evidence(structural=same)).kind == "dtype promotion"
+    equal = replace(same, artifact="float16[2]")
+    assert kinds.dtype_promotion(evidence(structural=equal)) is None
+
+
+@pytest.mark.parametrize(
+    "structural",
+    [
+        Structural(kind="extra", operator="aten.native_dropout", artifact="aten.native_dropout"),
+        replace(
+            VIEW,
+            operator="aten.native_batch_norm",
+            argument="training",
+            eager="False",
+            artifact="True",
+        ),
+    ],
+)
+def test_an_operator_in_training_mode(structural):
+    cause = kinds.training_mode(evidence(structural=structural))
+    assert cause.kind == "mode-dependent operator"
+    assert cause.text.startswith("the trace runs")
+    assert cause.remedy == "call .eval() before the export"
+
+
+def test_a_number_that_becomes_a_tensor():
+    differs = difference("output[1]", kind="structure", expected="4", actual="int64[]")
+    cause = kinds.number_as_tensor(evidence(failure=StructureDiffers(differences=(differs,))))
+    assert cause.text == "output[1] is the number 4 in eager: the trace returns a tensor"
+    none = replace(differs, expected="None")
+    assert kinds.number_as_tensor(evidence(failure=StructureDiffers(differences=(none,)))) is None

@@ -1,0 +1,162 @@
+"""judge/decisions.py: what eager and the artifact decide on is compared bit for bit."""
+
+from __future__ import annotations
+
+import torch
+
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.calibrate import Calibration, leaves_after
+from pytest_torchexport.judge.decisions import Decisions, Places, seen
+from pytest_torchexport.outcomes.compare import Tolerance, compare
+from pytest_torchexport.outcomes.observe import Returned, observe
+from pytest_torchexport.outcomes.subject import Subject
+
+ROW = torch.linspace(-0.9, 1.1, 6).reshape(2, 3)
+
+
+def causes(eager, artifact, *tensors):
+    """Return what calibration makes of each difference, if torch's operators run the artifact."""
+    subject, call = Subject.of(eager), Call(tensors)
+
+    def shown(call, see):
+        def run(go):
+            with seen(see):
+                return go()
+
+        return observe(artifact, call, seed=0, run=run)
+
+    expected, actual = (observe(function, call, seed=0) for function in (eager, artifact))
+    assert isinstance(expected, Returned)
+    assert isinstance(actual, Returned)
+    differences = compare(expected, actual, Tolerance())
+    assert differences, "there must be something to explain"
+    calibration = Calibration(subject, 0, shown=shown, usual=lambda: [Call((ROW,) * len(tensors))])
+    found = calibration.judge(
+        differences, [call], leaves_after(expected, {}), leaves_after(actual, {})
+    )
+    return [item.cause for item in (*found.bugs, *found.explained)]
+
+
+# sigmoid(17.5) is one in float32, and less in float64.
+SATURATED = torch.tensor([[17.5, 1.0, 17.6], [0.5, 17.7, 17.5]])
+
+
+def test_another_comparison_of_equal_operands_is_no_tie():
+    def reaches_one(x):
+        return torch.sigmoid(x) >= 1.0
+
+    def exceeds_one(x):
+        return torch.sigmoid(x) > 1.0
+
+    assert causes(reaches_one, exceeds_one, SATURATED) == ["bug"]
+
+
+def test_a_comparison_of_operands_that_differ_in_their_last_digits_is_a_tie():
+    def reaches_one(x):
+        return torch.sigmoid(x) >= 1.0
+
+    def just_below(x):
+        return torch.sigmoid(x) * (1 - 1.2e-7) >= 1.0
+
+    assert causes(reaches_one, just_below, SATURATED) == ["tie"]
+
+
+def test_the_last_of_equal_scores_is_no_tie():
+    def first(x):
+        return torch.sigmoid(x).argmax(1)
+
+    def last(x):
+        return 2 - torch.sigmoid(x).flip(1).argmax(1)
+
+    assert causes(first, last, SATURATED) == ["bug"]
+
+
+def test_another_floor_division_is_no_tie():
+    def divided(x):
+        return torch.floor_divide(x * 0.3, 0.1)
+
+    def floored(x):
+        return torch.floor(x * 0.3 / 0.1)
+
+    whole = torch.arange(-6.0, 6.0).reshape(4, 3)
+    assert causes(divided, floored, whole) == ["bug"]
+
+
+def test_another_gate_is_no_rounding_of_what_it_lets_through():
+    def at_least(x):
+        y = torch.sigmoid(x)
+        return torch.where(y >= 1.0, y * 3, -y)
+
+    def beyond(x):
+        y = torch.sigmoid(x)
+        return torch.where(y > 1.0, y * 3, -y)
+
+    assert causes(at_least, beyond, SATURATED) == ["bug"]
+
+
+def test_eager_is_run_on_the_artifacts_own_digits_where_no_other_run_of_it_falls_so():
+    def cells(x):
+        return (torch.sigmoid(x) * 6.0).floor().long()
+
+    def near(x):
+        return (torch.sigmoid(x) * 6.0 - torch.tensor([0.0, 1e-6, 0.0])).floor().long()
+
+    def far(x):
+        return (torch.sigmoid(x) * 6.0 - torch.tensor([0.0, 1e-4, 0.0])).floor().long()
+
+    just_above_three = torch.tensor([[1e-6, 1e-7, 2e-6]])
+    assert causes(cells, near, just_above_three) == ["tie"]
+    assert causes(cells, far, just_above_three) == ["bug"]
+
+
+def test_a_value_that_the_artifact_does_not_have_is_left_to_rounding():
+    def reaches_one(x):
+        return torch.sigmoid(x) >= 1.0
+
+    assert causes(reaches_one, lambda x: x > 100.0, SATURATED) == ["tie"]
+
+
+def test_operands_are_found_where_the_artifact_has_about_the_same_numbers():
+    def eager(x):
+        return (x * 0.3 + 1.0).floor()
+
+    def artifact(see):
+        with seen(see):
+            scaled = ROW * 0.3
+            torch.floor(scaled + 1.0)
+
+    decisions = Decisions()
+    with decisions.recorded():
+        eager(ROW)
+    places = Places()
+    places.learn(decisions, artifact)
+    assert places.names() == {"floor 1 0"}
+    values = {"floor 1 0": decisions.operands["floor", 1, 0].clone()}
+    values["floor 1 0"][0, 0] += 1e-6
+    held = places.held(decisions, values)
+    assert held.operands["floor", 1, 0].same.tolist() == [[False, True, True], [True, True, True]]
+    assert places.held(decisions, {}).operands == {}
+
+
+def test_what_is_decided_on_zeros_alone_teaches_nothing():
+    decisions = Decisions()
+    with decisions.recorded():
+        torch.floor(torch.zeros(2, 3))
+    places = Places()
+    places.learn(decisions, lambda see: see("zeros", torch.zeros(2, 3)))
+    assert places.names() == frozenset()
+
+
+def test_casts_to_integers_decide_and_roundings_to_decimals_do_not():
+    decisions = Decisions()
+    with decisions.recorded():
+        y = ROW * 3.0
+        y.long(), y.double(), y.round(decimals=2), y.round(), torch.div(y, 2.0)
+        torch.div(y, 2.0, rounding_mode="floor"), y.clone().floor_(), y.long() > 1
+    assert list(decisions.operands) == [
+        ("_to_copy", 1, 0),
+        ("round", 2, 0),
+        ("div", 2, 0),
+        ("floor", 1, 0),
+        ("_to_copy", 3, 0),
+    ]

@@ -1,0 +1,206 @@
+"""Real faults of the exporters and of ONNX Runtime, beside modules that they translate well.
+
+Unlike the rows of ``converters.py``, the forward is the same everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Tuple  # noqa: UP035  # TorchScript's words
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.row import DIFFERS, REFUSED, call, normal, row, truth, whole
+
+# -- constants next to zero and one ----------------------------------------------------------------
+
+
+class Share(nn.Module):
+    """Divides by a sum that may be zero."""
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        sizes = x.abs()
+        return sizes / (sizes.sum(1, keepdim=True) + self.epsilon)
+
+
+class LogOfShifted(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.log(x.abs() + 1e-8)
+
+
+class NearlyOnce(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 1.000001
+
+
+# -- formulas that lose digits or overflow ---------------------------------------------------------
+
+
+class Expm1OfSmall(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.expm1(x * 1e-5) * 1e5
+
+
+class Log1pOfSmall(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.log1p(x.abs() * 1e-6) * 1e6
+
+
+class LogSigmoid(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.logsigmoid(x)
+
+
+class LossOfLogits(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(x, torch.ones_like(x), reduction="none")
+
+
+class LossOfProbabilities(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.binary_cross_entropy(torch.sigmoid(x), torch.full_like(x, 0.5))
+
+
+class SoftMaximum(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.logaddexp(x, x.flip(1))
+
+
+class SoftMaximumOfRow(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.logsumexp(x, 1)
+
+
+# -- signs, quotients, types -----------------------------------------------------------------------
+
+
+class LeftOfCenter(nn.Module):
+    """The angle of a point on the left half of the axis, where a relu left the other side zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.atan2(torch.relu(x), -1 - x.abs())
+
+
+class RightOfCenter(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.atan2(torch.relu(x), 1 + x.abs())
+
+
+class Tenths(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x // 0.1
+
+
+class Halves(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x // 0.5
+
+
+class Magnitude(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.abs()
+
+
+class AnyOfRow(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.any(1)
+
+
+# -- special values that the user declares ---------------------------------------------------------
+
+
+class Angle(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.atan2(x, torch.ones_like(x))
+
+
+class WithoutNan(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        known = torch.where(torch.isnan(x), torch.zeros_like(x), x)
+        return torch.softmax(known.clamp(-3.0, 3.0), 1)
+
+
+class ClampedIntegers(nn.Module):
+    def forward(self, n: Tensor) -> Tensor:
+        return n.clamp(-5, 5)
+
+
+class WrappedIntegers(nn.Module):
+    def forward(self, n: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        return n * 3 + 1, n % 7
+
+
+class SignOfZero(nn.Module):
+    """The sum of -0.0 and 0.0 is 0.0; without the addition the sign shows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1 / (x + 0.0)
+
+
+class SignOfZeroKept(nn.Module):
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+        return 1 / x, torch.sqrt(x.abs())
+
+
+X = call(normal(4, 8))
+N = call(whole(-6, 6, 4, 5))
+
+HALF = call(normal(4, 8, dtype=torch.float16))
+DOUBLE = call(normal(4, 8, dtype=torch.float64))
+ON_ONNX = truth(onnx=DIFFERS)
+ON_BOTH = truth(onnx=DIFFERS, onnx_legacy=DIFFERS)
+# The older exporter does not know the operator.
+OR_REFUSED = truth(onnx=DIFFERS, onnx_legacy=REFUSED)
+
+EXPORTERS = (
+    # The exporter's optimizer takes a constant within 1e-8 of zero for zero, and one within a
+    # hundred thousandth of one for one.
+    row("epsilon of 1e-8", lambda: Share(1e-8), X, ON_ONNX, ci="onnx"),
+    row("epsilon of 1e-6", lambda: Share(1e-6), X, ci=""),
+    row("logarithm with 1e-8", LogOfShifted, X, ON_ONNX, ci=""),
+    row("factor next to one", NearlyOnce, DOUBLE, ON_ONNX, ci=""),
+    # It translates them as exp(x) - 1 and log(1 + x).
+    row("expm1 of small", Expm1OfSmall, X, OR_REFUSED, ci=""),
+    row("log1p of small", Log1pOfSmall, X, ON_BOTH, ci=""),
+    # As log(sigmoid(x)), which is -inf from about -18 on.
+    row("logsigmoid", LogSigmoid, X, ON_BOTH, ci=""),
+    row("loss of logits", LossOfLogits, X, ON_BOTH, ci=""),
+    # ONNX Runtime's sigmoid is 0 below -18, and the logarithm of 0 counts as -100.
+    row("loss of probabilities", LossOfProbabilities, X, OR_REFUSED, ci=""),
+    # As log(exp(x) + exp(y)), which is infinite from 89 on.
+    row("logaddexp", SoftMaximum, X, OR_REFUSED, ci="onnx"),
+    row("logsumexp", SoftMaximumOfRow, X, ci=""),
+    # atan2(0, -1) is pi; the translation returns -pi.
+    row("atan2 to the left", LeftOfCenter, X, ON_BOTH, ci=""),
+    row("atan2 to the right", RightOfCenter, X, ci=""),
+    # 1.0 // 0.1 is 9, because 0.1 is a little more than a tenth.
+    row("quotient rounded up", Tenths, X, ON_BOTH, ci=""),
+    row("quotient that is exact", Halves, X, truth(onnx_legacy=DIFFERS), ci=""),
+    # ONNX Runtime has no such kernel for float16, and returns float32 although the file does not.
+    row("magnitude of half", Magnitude, HALF, ON_ONNX, ci="onnx"),
+    row("magnitude", Magnitude, DOUBLE, ci=""),
+    # The older exporter casts to an integer first.
+    row("any of floats", AnyOfRow, X, truth(onnx_legacy=DIFFERS), ci=""),
+    # ONNX has no atan2; what the exporter makes of it returns 0 for NaN.
+    row("atan2 of nan", Angle, X, truth(onnx=DIFFERS), values={"x": "nan"}, ci="onnx"),
+    row("atan2 without nan", Angle, X, ci=""),
+    row("nan replaced, at the edges", WithoutNan, X, values={"x": "edges"}, ci="onnx"),
+    # ONNX Runtime compares int64 as int32 there.
+    row(
+        "clamp of large integers",
+        ClampedIntegers,
+        N,
+        truth(onnx=DIFFERS, onnx_legacy=DIFFERS),
+        values={"n": "limits"},
+        ci="onnx",
+    ),
+    row("large integers wrap", WrappedIntegers, N, values={"n": "limits"}, ci="trace onnx"),
+    # The exporter's optimizer takes the addition of 0.0 for nothing.
+    row("sign of zero", SignOfZero, X, truth(onnx=DIFFERS), values={"x": "zero"}, ci=""),
+    row("sign of zero kept", SignOfZeroKept, X, values={"x": "edges"}, ci=""),
+)
