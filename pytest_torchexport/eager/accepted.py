@@ -36,6 +36,9 @@ from pytest_torchexport.results.verdict import Assumption
 
 # If eager refuses the sizes next to the example's, it may take sizes at one of these distances.
 STEPS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64)
+# Of the calls with generated values, eager may take this share by luck: a row of zeros and a one
+# is drawn now and then, and its sum is one.
+BY_LUCK = 0.01
 
 
 def narrow_assumed(
@@ -182,9 +185,9 @@ class AcceptedCalls:
         self.spec = narrow_assumed(widen_embeddings(spec, eager.pristine), eager.on_cpu, note)
         # Dims that were assumed to vary, of which eager takes one size alone.
         self.fixed = tuple(name for name in spec.dims if name not in self.spec.dims)
-        # True once eager took a call with generated values, and not the example's own alone.
-        self.takes_other_values = False
         self.fell_back = False
+        # Calls with generated values, and not the example's own alone, and those that eager took.
+        self._generated = self._generated_taken = 0
         # Eager's outcome on the first call that it refused, as text.
         self.refusal = ""
         self._eager = eager
@@ -199,6 +202,11 @@ class AcceptedCalls:
         other = copy.copy(self)
         other.spec = self._with_sequence
         return other
+
+    @property
+    def takes_other_values(self) -> bool:
+        """True if eager takes calls with generated values, more than a few by luck."""
+        return self._generated_taken > BY_LUCK * self._generated
 
     def call(self, recipe: Recipe) -> ReferenceCall | None:
         """Return the recipe's call, or None if it is not legal.
@@ -215,9 +223,10 @@ class AcceptedCalls:
         if call is None:
             return None
         outcome = self._eager.on_cpu(call)
+        generated = any(item.kind not in (*GIVEN, "value") for item in recipe.leaves)
+        self._generated += generated
         if isinstance(outcome, Returned):
-            generated = any(item.kind not in (*GIVEN, "value") for item in recipe.leaves)
-            self.takes_other_values = self.takes_other_values or generated
+            self._generated_taken += generated
             return ReferenceCall(recipe, call, outcome)
         self.refusal = self.refusal or str(outcome)
         found = self._as_contiguous(recipe) or self._with_values_of_the_example(recipe)
@@ -235,7 +244,7 @@ class AcceptedCalls:
     def _with_values_of_the_example(self, recipe: Recipe) -> ReferenceCall | None:
         """Return the call with the example's own values in place of assumed ones.
 
-        Only as long as eager has not taken any generated values.
+        Only as long as eager takes no generated values but by luck.
         """
         if self.takes_other_values:
             return None

@@ -410,7 +410,9 @@ def _attention(
         scores = scores.masked_fill(~allowed, float("-inf"))
     if attn_mask is not None:
         scores = scores + attn_mask
-    return scores.softmax(-1) @ value
+    # A row without an allowed key attends to nothing: https://github.com/pytorch/pytorch/pull/131060
+    nothing = (scores == float("-inf")).all(-1, keepdim=True)
+    return scores.softmax(-1).masked_fill(nothing, 0.0) @ value
 
 
 # How to compute the operators of which torch makes the others, with single additions. Mean and

@@ -292,10 +292,14 @@ class FunctionModule(torch.nn.Module):
 def _schema_signature(forward: Any) -> inspect.Signature | None:
     """Return the signature of TorchScript's forward, from its schema.
 
-    Python knows none of a trace, and of a script one that calls may not fit.
+    Python knows none of a trace, and of a script one that calls may not fit. None if an argument's
+    name occurs twice, as in a trace that takes apart a structure: no call can name such arguments.
     """
     schema = getattr(forward, "schema", None)
     if schema is None:
+        return None
+    arguments = schema.arguments[isinstance(forward, torch.ScriptMethod) :]
+    if len({item.name for item in arguments}) < len(arguments):
         return None
     parameters = [
         inspect.Parameter(
@@ -303,7 +307,7 @@ def _schema_signature(forward: Any) -> inspect.Signature | None:
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
             default=item.default_value if item.has_default_value() else inspect.Parameter.empty,
         )
-        for item in schema.arguments[isinstance(forward, torch.ScriptMethod) :]
+        for item in arguments
     ]
     return inspect.Signature(parameters)
 

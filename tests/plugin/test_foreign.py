@@ -49,7 +49,8 @@ GOLDEN = {
         built("pickle_in_weights"),
         "'export'",
         [
-            "LoadFailed: *the artifact does not load in a clean process",
+            "LoadFailed: PermissionError: the file holds a pickle that names __builtin__.eval*",
+            "*subject  Linear on export-cpu: the artifact does not load in a clean process",
             (
                 "*reason   PermissionError: the file holds a pickle that names __builtin__.eval: loading it would run code. "
                 "Of a .pt2, the example inputs may hold it: program.example_inputs = None before torch.export.save leaves "
@@ -62,7 +63,8 @@ GOLDEN = {
         built("external_missing"),
         "'onnx'",
         [
-            "LoadFailed: *the artifact does not load in a clean process",
+            "LoadFailed: model.onnx wants data from model.onnx.data, which is not beside it*",
+            "*subject  Linear on onnx-cpu: the artifact does not load in a clean process",
             (
                 "*reason   model.onnx wants data from model.onnx.data, which is not beside it: move both files together, or "
                 "save with external_data=False"
@@ -74,7 +76,8 @@ GOLDEN = {
         "(torch.save(net.state_dict(), tmp_path / 'net.pt'), tmp_path / 'net.pt')[1]",
         "'script'",
         [
-            "LoadFailed: *the artifact does not load in a clean process",
+            "LoadFailed: RuntimeError: PytorchStreamReader failed locating file constants.pkl*",
+            "*subject  Linear on script-cpu: the artifact does not load in a clean process",
             "*reason   RuntimeError: PytorchStreamReader failed locating file constants.pkl: file not found*",
             (
                 "*the archive is no TorchScript: it has no constants.pkl (torch.save of a module or of its weights writes "

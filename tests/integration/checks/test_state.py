@@ -79,7 +79,7 @@ def test_where_is_the_line_that_writes_the_state_not_one_that_torch_warns_of():
     assert not found.details  # the note says it once
 
 
-def test_a_failure_that_no_constant_explains_has_no_line_of_a_warning():
+def test_where_is_the_line_that_extends_a_container_not_one_that_torch_warns_of():
     class Largest(nn.Module):
         def __init__(self):
             super().__init__()
@@ -93,7 +93,7 @@ def test_a_failure_that_no_constant_explains_has_no_line_of_a_warning():
 
     found = verdict_of(Largest(), X(2, 3), checks=["state"])
     assert found.failure == "StateDiffers"
-    assert found.where is None
+    assert found.where.text == "self.seen.append(1)"
 
 
 def test_a_buffer_that_onnx_drops_and_no_output_shows_is_a_note():

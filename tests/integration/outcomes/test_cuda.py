@@ -51,7 +51,7 @@ def test_an_artifact_that_loses_the_context_is_red_with_its_call(artifact_raises
 
 
 def test_eager_that_loses_the_context_is_not_a_fault_of_the_artifact(monkeypatch):
-    def lost(self, function, call, seed):
+    def lost(self, function, call, seed, grad_mode=None):
         with self._running():
             raise cuda.ContextLost("CUDA error: device-side assert triggered")
 
@@ -151,7 +151,7 @@ def test_only_a_module_on_the_cpu_is_tried_in_a_fork(monkeypatch):
             except RuntimeError:
                 return x * 2
 
-    monkeypatch.setattr(Prepared, "exported", lambda *given: tried.extend(given[2:]))
+    monkeypatch.setattr(Prepared, "exported", lambda *_, device: tried.append(device))
     monkeypatch.setattr(exporting, "survived", lambda action, _: bool(action()))
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _: None)

@@ -45,10 +45,11 @@ CHILDREN = {
         "outcomes.observe",
         "outcomes.torch_state",
         "sandbox.tensors",
+        "sandbox.threads",
         "sandbox.with_torch",
         "torch_private",
     },
-    "onnxruntime": EVERY_CHILD | {"sandbox.with_arrays"},
+    "onnxruntime": EVERY_CHILD | {"sandbox.threads", "sandbox.with_arrays"},
 }
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pytest_torchexport.judge import rounding
-from pytest_torchexport.judge.rounding import EXACT, in_double, name_of, scattered, sequential
+from pytest_torchexport.judge.rounding import EXACT, Ties, in_double, name_of, scattered, sequential
 
 EPS = torch.finfo(torch.float32).eps
 
@@ -328,3 +328,11 @@ def _operators():
 def test_names_of_operators_are_told_without_overload_and_mark_of_place():
     assert name_of(torch.ops.aten.add_.Tensor) == "add"
     assert name_of(torch.ops.aten.add.Tensor) == "add"
+
+
+@pytest.mark.parametrize("rounding", [sequential, in_double, lambda: scattered(0, Ties())])
+def test_attention_of_a_row_that_is_all_masked_stays_zero(rounding):
+    x = torch.randn(1, 1, 3, 4)
+    with rounding():
+        found = F.scaled_dot_product_attention(x, x, x, attn_mask=torch.zeros(3, 3).bool())
+    assert torch.equal(found, torch.zeros_like(found))

@@ -8,9 +8,16 @@ import pytest
 import torch
 
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.vacuity import OutputActivity
+from pytest_torchexport.judge.vacuity import (
+    ACCEPTED_SHARE,
+    HARDLY_ANY,
+    TOO_FEW,
+    OutputActivity,
+    weighed,
+)
 from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.observe import Returned
+from pytest_torchexport.results.failures import Ineffective
 
 
 def effects(function, calls=None, tolerance=None):
@@ -91,3 +98,17 @@ def test_an_empty_example_is_no_measure_of_the_others():
     found = effects(lambda x: x[x > 0], calls)
     assert found.complaints() == []
     assert found.partial() == []
+
+
+@pytest.mark.parametrize("other_values", [True, False])
+def test_few_sizes_of_the_examples_values_are_weak_and_few_values_hardly_a_check(other_values):
+    outputs = effects(lambda x: x, [Call((torch.ones(size, 3),)) for size in range(1, 6)])
+    assert TOO_FEW < outputs.calls < HARDLY_ANY
+    many = int(outputs.calls / ACCEPTED_SHARE)
+    given = {"refused": many, "refusal": "", "fixed": ()}
+    if other_values:
+        with pytest.raises(Ineffective, match=f"eager takes {outputs.calls} different calls"):
+            weighed(outputs, only_the_examples_values=False, **given)
+    else:
+        weak = weighed(outputs, only_the_examples_values=True, **given)
+        assert weak[0] == "eager takes hardly any values but the example's: only sizes varied"
