@@ -85,12 +85,15 @@ class Scene:
             return False
         return found is not None and found.failure is None
 
-    def agrees_exported_again(self) -> bool:
-        """Return True if an artifact that is exported now does not fail on the call."""
+    def agrees_exported_again(self, at: Call | None = None) -> bool:
+        """Return True if an artifact that is exported now does not fail on the failing call.
+
+        ``at`` is the call to export at; by default, the one that the case's artifact was made at.
+        """
         case = self.case
         if case.foreign or case.runner.isolated or case.artifact.native_loops:
             return False
-        artifact = case.exported_or_refused(case.call_to_export())
+        artifact = case.exported_or_refused(at or case.call_to_export())
         if isinstance(artifact, NotApplicable | str):
             return False
         return self.agrees(

@@ -30,8 +30,13 @@ class Call:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def clone(self) -> Call:
-        """Return the same call on detached clones."""
-        return Call(copy_argument(self.args), copy_argument(dict(self.kwargs)))
+        """Return the same call on detached clones; a tensor given twice stays one tensor."""
+        return Call(*copy_argument((self.args, dict(self.kwargs))))
+
+    def apart(self) -> Call:
+        """Return the same call on detached clones, one for each place of a tensor."""
+        leaves, structure = self.flatten()
+        return Call(*structure.unflatten([copy_argument(leaf) for _, leaf in leaves]))
 
     def flatten(self, path: str = "") -> tuple[list[Leaf], Structure]:
         """Return the leaves of ``(args, kwargs)`` in the exporters' order, and the structure."""
@@ -56,13 +61,15 @@ class Call:
 
     def to(self, device: str, which: Iterable[bool] = repeat(True)) -> Call:
         """Return the same call on another device; ``which``: if so, for each of its tensors."""
-        moved = iter(which)
+        wanted, moved = iter(which), dict[int, torch.Tensor]()
 
         def move(leaf: Any) -> Any:
-            if not isinstance(leaf, torch.Tensor) or not next(moved):
+            if not isinstance(leaf, torch.Tensor) or not next(wanted):
                 return leaf
             if leaf.device == torch.device(device):
                 return leaf
-            return leaf.detach().to(device).requires_grad_(leaf.requires_grad)
+            if id(leaf) not in moved:
+                moved[id(leaf)] = leaf.detach().to(device).requires_grad_(leaf.requires_grad)
+            return moved[id(leaf)]
 
-        return Call(tree_map(move, self.args), tree_map(move, dict(self.kwargs)))
+        return Call(*tree_map(move, (self.args, dict(self.kwargs))))

@@ -104,11 +104,15 @@ def copy_argument(value: Any) -> Any:
     """Clone an argument of a call, and copy objects that have state, such as a key-value cache.
 
     Forward may write to such an object. Objects that cannot be copied, modules and code are shared.
+    A tensor that stands at several places is one tensor at the same places of the copy.
     """
+    copies: dict[int, torch.Tensor] = {}
 
     def own(leaf: Any) -> Any:
         if isinstance(leaf, torch.Tensor):
-            return copy_tensor(leaf)
+            if id(leaf) not in copies:
+                copies[id(leaf)] = copy_tensor(leaf)
+            return copies[id(leaf)]
         if not has_state(leaf):
             return leaf
         try:

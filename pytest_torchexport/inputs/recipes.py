@@ -215,11 +215,14 @@ def _object(data: Any) -> Any:
     return data
 
 
+AS_GIVEN = LeafRecipe(kind="example")
+
+
 def example_recipe(spec: InputSpec, sizes: Mapping[str, int] | None = None) -> Recipe:
     """Return the recipe of the example's values, at its own sizes or tiled to the given ones."""
     return Recipe(
         sizes=spec.example_sizes | dict(sizes or {}),
-        leaves=tuple(LeafRecipe(kind="example") for _ in spec.leaves),
+        leaves=(AS_GIVEN,) * len(spec.leaves),
     )
 
 
@@ -275,12 +278,16 @@ def build_leaves(spec: InputSpec, recipe: Recipe) -> list[Any] | None:
     if number is None:
         return None
     lengths = {leaf.path: leaf.shape[0].evaluate(sizes) for leaf in spec.tensors if leaf.shape}
-    return [
+    leaves = [
         copy_tensor(leaf.given[number])
         if isinstance(leaf, TensorLeaf) and leaf.kept
         else _leaf(leaf, item, sizes, lengths, recipe.seed + index)
         for index, (leaf, item) in enumerate(zip(spec.leaves, recipe.leaves, strict=True))
     ]
+    for first, *others in spec.aliases:
+        if all(recipe.leaves[index] == AS_GIVEN for index in (first, *others)):
+            leaves = [leaves[first] if index in others else x for index, x in enumerate(leaves)]
+    return leaves
 
 
 def _recorded_number(spec: InputSpec, recipe: Recipe, sizes: Mapping[str, int]) -> int | None:

@@ -82,7 +82,8 @@ class InputSpec:
     """The legal calls, and in ``assumed`` what the user did not say about them.
 
     ``parameters`` are the names of forward's positional parameters, ``variadic`` that of ``*args``.
-    ``guessed``: which axes vary is a guess from the shapes of one example.
+    ``guessed``: which axes vary is a guess from the shapes of one example. ``aliases``: groups of
+    leaves, by number, that are one and the same tensor in the example.
     """
 
     leaves: tuple[TensorLeaf | ValueLeaf, ...]
@@ -96,6 +97,7 @@ class InputSpec:
     filter: Callable[..., Any] | None = None
     dynamic_shapes: Any = None
     guessed: bool = False
+    aliases: tuple[tuple[int, ...], ...] = ()
 
     @property
     def tensors(self) -> tuple[TensorLeaf, ...]:
@@ -304,7 +306,16 @@ def build_spec(
         filter=options.filter,
         dynamic_shapes=options.dynamic_shapes,
         guessed=axes.guessed,
+        aliases=_aliases([value for _, value in leaves]),
     )
+
+
+def _aliases(leaves: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
+    numbers: dict[int, list[int]] = {}
+    for number, leaf in enumerate(leaves):
+        if is_plain(leaf):
+            numbers.setdefault(id(leaf), []).append(number)
+    return tuple(tuple(group) for group in numbers.values() if len(group) > 1)
 
 
 def _arguments(example: Call, parameters: Sequence[str], variadic: str) -> dict[str, Any]:

@@ -383,8 +383,8 @@ def number_difference(
     excess = torch.where(bad, (gap - rtol * size).nan_to_num(nan=math.inf), -math.inf)
     flat = int(excess.reshape(-1).argmax())
     index = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), bad.shape))
-    left, right = wanted.reshape(-1)[flat], found.reshape(-1)[flat]
-    worst, scale = float(gap.reshape(-1)[flat]), float(size.reshape(-1)[flat])
+    left, right = wanted.detach().reshape(-1)[flat], found.detach().reshape(-1)[flat]
+    worst, scale = float(gap.detach().reshape(-1)[flat]), float(size.detach().reshape(-1)[flat])
     if not exact:
         worst, scale = (
             float(abs(_int(right, tensor.dtype) - _int(left, tensor.dtype))),

@@ -41,6 +41,7 @@ CauseKind = Literal[
     "frozen size",
     "frozen branch",
     "baked value",
+    "one tensor twice",
     "unrolled loop",
     "dropped mutation",
     "replaced buffer",
@@ -145,7 +146,6 @@ class Known:
 class Diagnosis:
     """Everything that was found out about a failure.
 
-    ``owner`` is None, and ``place`` and ``structural`` too, if it is not known. ``stages`` are
     ``owner`` is None, and ``place`` and ``structural`` too, if it is not known. ``stages`` are
     those that were run, in their order. ``sizes``: each dim of which some sizes fail and others do
     not. ``not_examined``: what was left out because the time for a diagnosis was over, or because

@@ -5,13 +5,15 @@ Unlike the rows of ``converters.py``, the forward is the same everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Tuple  # noqa: UP035  # TorchScript's words
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.row import DIFFERS, REFUSED, call, normal, row, truth, whole
+from zoo.row import DIFFERS, REFUSED, Blame, Example, call, normal, row, truth, whole
 
 # -- constants next to zero and one ----------------------------------------------------------------
 
@@ -147,7 +149,28 @@ class SignOfZeroKept(nn.Module):
         return 1 / x, torch.sqrt(x.abs())
 
 
+class ToBoth(nn.Module):
+    """Two projections of two arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(8, 4)
+        self.other = nn.Linear(8, 4)
+
+    def forward(self, q: Tensor, k: Tensor) -> Tensor:
+        return self.one(q) - 2 * self.other(k)
+
+
+def same(tensor: Tensor, *names: str) -> Callable[[], Example]:
+    """Return a factory of a call that gives one tensor for all arguments of these names."""
+    return lambda: ((), dict.fromkeys(names, tensor.clone()))
+
+
+ONE_TWICE = Blame(owner="capture", cause="one tensor twice")
 X = call(normal(4, 8))
+SEQUENCE = normal(2, 3, 8)
+ATTENTION = partial(nn.MultiheadAttention, 8, 2, batch_first=True)
+QKV = ("query", "key", "value")
 N = call(whole(-6, 6, 4, 5))
 
 HALF = call(normal(4, 8, dtype=torch.float16))
@@ -157,7 +180,41 @@ ON_BOTH = truth(onnx=DIFFERS, onnx_legacy=DIFFERS)
 # The older exporter does not know the operator.
 OR_REFUSED = truth(onnx=DIFFERS, onnx_legacy=REFUSED)
 
+# torch.export gives a tensor that stands at two places one input; a trace does not.
+TAKEN_FOR_ONE = truth(export=DIFFERS, onnx=DIFFERS)
+
 EXPORTERS = (
+    row(
+        "one tensor twice",
+        ToBoth,
+        same(normal(4, 8), "q", "k"),
+        TAKEN_FOR_ONE,
+        blame=ONE_TWICE,
+        ci="trace export",
+    ),
+    row(
+        "one tensor always twice",
+        ToBoth,
+        same(normal(4, 8), "q", "k"),
+        map=lambda q: {"k": q},
+        ci="export onnx",
+    ),
+    row("equal tensors", ToBoth, call(normal(4, 8), normal(4, 8)), ci="export"),
+    row(
+        "attention to itself",
+        ATTENTION,
+        same(SEQUENCE, *QKV),
+        TAKEN_FOR_ONE,
+        blame=ONE_TWICE,
+        ci="",
+    ),
+    row(
+        "attention to itself, always",
+        ATTENTION,
+        same(SEQUENCE, *QKV),
+        map=lambda query: {"key": query, "value": query},
+        ci="",
+    ),
     # The exporter's optimizer takes a constant within 1e-8 of zero for zero, and one within a
     # hundred thousandth of one for one.
     row("epsilon of 1e-8", lambda: Share(1e-8), X, ON_ONNX, ci="onnx"),

@@ -41,6 +41,10 @@ def one(x):
     return x
 
 
+def both(x, y):
+    return x + y
+
+
 def make(spec, item, sizes=None, seed=3):
     """The only argument of the call of one leaf recipe."""
     sizes = sizes or {name: dim.example for name, dim in spec.dims.items()}
@@ -526,3 +530,31 @@ def test_packed_sequences_vary_together_over_the_recorded_ones():
 def test_integers_of_a_packed_sequence_that_the_user_lists_are_drawn():
     spec = spec_of(one, packed(2, 2), values={"x[2]": [1]})
     assert build(spec, plain_recipe(spec, "normal", {}, 0)).args[0][2].tolist() == [1, 1]
+
+
+def test_a_tensor_given_twice_is_one_tensor_in_the_example_alone():
+    x = torch.randn(3, 4)
+    spec = spec_of(both, x, x)
+    assert spec.aliases == ((0, 1),)
+
+    given = build(spec, example_recipe(spec))
+    drawn = build(spec, plain_recipe(spec, "normal", {"batch": 2}, seed=3))
+
+    assert given.args[0] is given.args[1]
+    assert given.clone().args[0] is given.clone().args[1]
+    assert not torch.equal(*drawn.args)
+
+
+def test_equal_tensors_are_not_taken_for_one():
+    x = torch.randn(3, 4)
+    spec = spec_of(both, x, x.clone())
+    assert spec.aliases == ()
+    given = build(spec, example_recipe(spec))
+    assert given.args[0] is not given.args[1]
+
+
+def test_a_call_can_give_each_place_a_tensor_of_its_own():
+    x = torch.randn(3, 4)
+    apart = Call((x,), {"y": x}).apart()
+    assert apart.args[0] is not apart.kwargs["y"]
+    assert torch.equal(apart.args[0], apart.kwargs["y"])
