@@ -26,6 +26,7 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import OF_A_RUN, TABLE, Settings, settings_from
 from pytest_torchexport.config.validate import device_names, target_names
 from pytest_torchexport.diagnosis.diagnose import diagnose
+from pytest_torchexport.diagnosis.reproducer.write import write
 from pytest_torchexport.eager.fingerprint import Reached, changed, closed_over, fingerprint, reach
 from pytest_torchexport.eager.shared import put_back
 from pytest_torchexport.eager.state_ref import SHARED, Change
@@ -330,7 +331,8 @@ def _failure_of(error: Exception, item: _Item, case: Case | None) -> Failure:
 
 
 def _known_failures(item: _Item) -> list[Failure]:
-    return [*(failure for _, failure in item.log.failed), *item.log.held]
+    held = (each.failure for each in item.log.held)
+    return [*(failure for _, failure in item.log.failed), *held]
 
 
 def _out_of_memory(item: _Item, case: Case | None, reason: str) -> Verdict:
@@ -346,9 +348,8 @@ def _out_of_memory(item: _Item, case: Case | None, reason: str) -> Verdict:
 def _failed(item: _Item, case: Case | None, failure: Failure) -> Verdict:
     printed = _printed(case)  # before the files are kept, which ends the process
     diagnosis = diagnose(case, failure) if case is not None else NOTHING
-    kept = _kept(item, case) if isinstance(failure, KEPT_AFTER) else ""
     shrunk = item.log.shrunk
-    return _described(
+    verdict = _described(
         item,
         case,
         status="failed",
@@ -361,10 +362,10 @@ def _failed(item: _Item, case: Case | None, failure: Failure) -> Verdict:
         recipe=shrunk.recipe.as_dict() if shrunk else None,
         call=shrunk.text if shrunk else "",
         shrunk=shrunk is not None and shrunk.searched,
-        kept=kept,
         imports=failure.imports,
         diagnosis=diagnosis,
     )
+    return write(item.plan, verdict, failure, case)
 
 
 def _where(failure: Failure, diagnosis: Diagnosis) -> SourceLine | None:
@@ -385,18 +386,6 @@ def _printed(case: Case | None) -> str:
     if case is None:
         return ""
     return case.runner.printed() or (case.saved.printed() if case.saved is not None else "")
-
-
-def _kept(item: _Item, case: Case | None) -> str:
-    """Move the artifact's file to the directory for kept files. Return its path, or nothing."""
-    directory = item.plan.keep
-    if case is None or case.saved is None or directory is None:
-        return ""
-    try:
-        return short_path(str(case.saved.keep(directory / item.subject.name)))
-    except OSError as error:
-        item.log.note(f"the artifact could not be kept in {directory}: {error}")
-        return ""
 
 
 def _described(item: _Item, case: Case | None, **fields: Any) -> Verdict:

@@ -362,7 +362,7 @@ def _compare(case: Case, calls: Sequence[Call], ours: State, theirs: State, what
             if differences:
                 raise RoundTripDiffers(what, differences=tuple(differences))
     except Failure as failure:
-        _hold(case, failure)
+        _hold(case, failure, calls)
         return
     if note:
         case.log.note(note)
@@ -416,7 +416,7 @@ def _crashed(
             return case
     row = (f"call {len(calls)} of {len(calls)} in a row",) if len(calls) > 1 else ()
     details = (*attempted(case), *row)
-    _hold(case, ArtifactCrashed(crash.reason, details=details, output=crash.output))
+    _hold(case, ArtifactCrashed(crash.reason, details=details, output=crash.output), calls)
     return case
 
 
@@ -428,16 +428,17 @@ def raise_held(case: Case) -> None:
 
     Raises CannotJudge if the artifact cannot be saved and nobody named the target.
     """
-    for failure in case.log.held[:1]:
-        if case.saved is None and isinstance(failure, LoadFailed):
-            case.refused(f"made an artifact that {failure}")
-        raise failure
+    for held in case.log.held[:1]:
+        if case.saved is None and isinstance(held.failure, LoadFailed):
+            case.refused(f"made an artifact that {held.failure}")
+        with case.log.making(held.calls):
+            raise held.failure
 
 
-def _hold(case: Case, failure: Failure) -> None:
+def _hold(case: Case, failure: Failure, calls: Sequence[Call] | None = None) -> None:
     """Keep a failure for later, unless the item is only isolated and not checked for this."""
     if case.plan.checks("round_trip"):
-        case.log.hold(failure)
+        case.log.hold(failure, calls)
 
 
 def raise_if_renamed(before: Mapping[str, str], after: Mapping[str, str], done: str) -> None:

@@ -50,7 +50,8 @@ def check_stateless(case: Case) -> None:
             differences = case.judge.differences([example], wanted, found)
             if differences and number == 1:
                 return  # parity judges this, on more calls
-            raise_if_parted(number, LENGTH, differences, {}, stateful=False)
+            with case.log.making([example] * number):
+                raise_if_parted(number, LENGTH, differences, {}, stateful=False)
 
 
 def check_start(case: Case) -> None:
@@ -61,7 +62,8 @@ def check_start(case: Case) -> None:
     tensors = tensors_of(eager.pristine.copy().to(case.plan.device).module)
     carried = judge.tensors()
     registers, caches = _split(tensors, eager.caches)
-    raise_if_moved_on(registers, carried, eager.written_at)
+    with case.log.making([]):
+        raise_if_moved_on(registers, carried, eager.written_at)
     moved = carried_differences(caches, carried, Tolerance(0.0, 0.0))
     if not moved:
         return
@@ -125,9 +127,10 @@ def _check_row(case: Case, calls: Sequence[Call]) -> None:
         registers, caches = _split(left, eager.caches)
         more = carried_differences(registers, right, judge.tolerance)
         differences = judge.differences(calls[:number], wanted, found, (left, right), more)
-        raise_if_parted(
-            number, len(calls), differences, eager.written_at, stateful=True, state=left
-        )
+        with case.log.making(calls[:number]):
+            raise_if_parted(
+                number, len(calls), differences, eager.written_at, stateful=True, state=left
+            )
         dropped = not_carried(before, left, right)
         if dropped:
             case.log.note(

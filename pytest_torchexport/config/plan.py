@@ -47,7 +47,8 @@ class Plan:
     ``named``: the user asked for this target by name. ``why_isolated``: why the artifact is called
     in a process of its own; empty if it is not. ``max_examples``: the number of drawn calls, before
     profile and options; None: theirs. ``root``: the directory of the user's own packages.
-    ``keep``: the directory for an artifact's files after a failure.
+    ``keep``: the directory for the files of a failure. ``nodeid``: the item's; empty without
+    pytest.
     """
 
     target: str
@@ -62,6 +63,7 @@ class Plan:
     progress: Callable[..., None] = silent
     root: Path | None = None
     keep: Path | None = None
+    nodeid: str = ""
 
     def checks(self, name: str) -> bool:
         """Return True if a check is asked for; without ``checks`` all are."""

@@ -24,6 +24,7 @@ from pytest_torchexport.config.validate import (
     served_on,
     target_names,
     truth,
+    whole_megabytes,
 )
 
 _ROW = "row"
@@ -219,6 +220,15 @@ class Settings:
         "made with one thread.",
         flag=True,
         metavar="N",
+    )
+    reproducer_limit: int = _row(
+        200,
+        check=whole_megabytes,
+        legal="a whole number of megabytes; 0 writes no files",
+        help="Megabytes that the files of one failure may take in the directory .torchexport: the "
+        "artifact, the failing call, and a script that shows the failure again. 0 writes none.",
+        flag=True,
+        metavar="MEGABYTES",
     )
     serve_on: tuple[str, ...] = _row(
         (),

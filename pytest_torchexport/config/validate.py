@@ -98,6 +98,11 @@ def megabytes(value: Any) -> int | None:
     return None if value == "auto" else positive_int(value)
 
 
+def whole_megabytes(value: Any) -> int:
+    """Return a whole number of megabytes, 0 included."""
+    return 0 if str(value) == "0" else positive_int(value)
+
+
 def mode_name(value: Any) -> str:
     """Return one of MODES."""
     if value not in MODES:

@@ -62,6 +62,14 @@ class Shrunk:
         return cls(recipe, describe_recipe(spec, recipe, call), searched=False)
 
 
+@dataclass(frozen=True)
+class Held:
+    """A failure that is raised only if no other step raises one, and the calls that show it."""
+
+    failure: Failure
+    calls: Sequence[Call] | None = None
+
+
 @dataclass
 class ItemLog:
     """The facts that the steps of an item record for its verdict.
@@ -69,8 +77,9 @@ class ItemLog:
     ``calls`` counts calls by origin; ``covered`` is what they reached, ``uncovered`` what they left
     out. ``activity`` is what runs now, and ``trying`` the call that is made. ``ran`` keeps the
     calls for the self-test, if one is asked for. ``outputs`` is what eager returned over all calls,
-    ``doubts`` the largest differences within the tolerance.
-    ``held`` are failures that are raised only if no other step raises one.
+    ``doubts`` the largest differences within the tolerance. ``held`` are failures that are raised
+    only if no other step raises one. ``row`` are the calls whose last one failed, if these are
+    other ones than a single recipe says; none if the state at the start did.
     """
 
     assumed: tuple[Assumption, ...] = ()
@@ -84,7 +93,7 @@ class ItemLog:
     explained: dict[tuple[str, str], Difference] = field(default_factory=dict)
     ran: list[tuple[str, Recipe]] = field(default_factory=list)
     failed: list[tuple[Recipe, Failure]] = field(default_factory=list)
-    held: list[Failure] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
     shrunk: Shrunk | None = None
     ineffective: list[str] = field(default_factory=list)
     self_test: list[SeededBug] = field(default_factory=list)
@@ -93,6 +102,7 @@ class ItemLog:
     doubts: Doubts = field(default_factory=Doubts)
     activity: Activity = Activity.PLUGIN
     trying: Recipe | None = None
+    row: Sequence[Call] | None = None
 
     def note(self, text: str) -> None:
         """Keep a sentence for the reader, once."""
@@ -106,9 +116,9 @@ class ItemLog:
         """Record the call that is made next."""
         self.trying = recipe
 
-    def hold(self, failure: Failure) -> None:
+    def hold(self, failure: Failure, calls: Sequence[Call] | None = None) -> None:
         """Keep a failure for later, without the frames that hold tensors."""
-        self.held.append(failure.with_traceback(None))
+        self.held.append(Held(failure.with_traceback(None), calls))
 
     def met(self, error: float | None) -> None:
         """Keep the largest ``|artifact - eager|``."""
@@ -144,6 +154,15 @@ class ItemLog:
             self.activity = before
             raise
         self.activity = before
+
+    @contextmanager
+    def making(self, row: Sequence[Call] | None) -> Iterator[None]:
+        """Record the calls in a row if the block raises the failure of the last one."""
+        try:
+            yield
+        except Failure:
+            self.row = row
+            raise
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -58,21 +58,13 @@ class SavedArtifact:
         """Return the end of what the artifact printed in its process."""
         return self.session.printed() if self.session is not None else ""
 
-    def keep(self, directory: Path) -> Path:
-        """Move the files to ``directory``, or to one with a number behind its name if that exists.
+    def files(self) -> list[Path]:
+        """Return what belongs to it, after its process has ended.
 
-        Returns the path of the file. Raises OSError.
+        The end of what it printed is in the verdict; the rest may be as long as the limit allows.
         """
         self.end()
-        # The end of what it printed is in the verdict; the rest may be as long as the limit allows.
-        for output in self.path.parent.glob("*.output"):
-            output.unlink()
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        number, free = 1, directory
-        while free.exists():
-            number, free = number + 1, directory.with_name(f"{directory.name}-{number + 1}")
-        shutil.move(self.path.parent, free)
-        return free / self.path.name
+        return [file for file in self.path.parent.iterdir() if file.suffix != ".output"]
 
     def end(self) -> None:
         """End its process."""

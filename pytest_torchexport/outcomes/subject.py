@@ -79,7 +79,8 @@ class Subject:
         classes = (
             [type(module) for module in self.module.modules()] if self.module is not None else []
         )
-        things: list[Any] = [*dict.fromkeys(classes), self.function]
+        own = [] if self.function is self.module else [self.function]
+        things: list[Any] = [*dict.fromkeys(classes), *own]
         return "\n".join(
             _source_of_class(thing) if isinstance(thing, type) else _source_of(thing)
             for thing in things

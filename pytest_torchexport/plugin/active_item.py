@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
@@ -23,14 +22,10 @@ from pytest_torchexport.outcomes.limits import before_termination
 from pytest_torchexport.plugin.crash_marker import CrashMarker
 from pytest_torchexport.plugin.ini_and_flags import Configuration
 from pytest_torchexport.plugin.items import MARKER, VERDICTS, Variant
+from pytest_torchexport.plugin.kept import kept_in, tidy
 from pytest_torchexport.plugin.progress import Progress
 from pytest_torchexport.results.failures import ArtifactCrashed
 from pytest_torchexport.results.verdict import Verdict
-
-# The directory below pytest's rootdir for artifacts that a person wants to see after a failure.
-KEPT = ".torchexport"
-# File systems take names of up to 255 bytes.
-MAX_NAME = 120
 
 
 class ActiveItem:
@@ -88,16 +83,14 @@ class ActiveItem:
             progress=self._progress,
             root=config.rootpath,
             keep=_kept_for(config.rootpath, nodeid, variant),
+            nodeid=nodeid,
         )
 
     def add(self, verdict: Verdict) -> None:
         """Add a verdict to the item, and to its properties in JUnit."""
         self._item.stash.setdefault(VERDICTS, []).append(verdict)
-        if verdict.kept:
-            # As pytest does for its cache: the files are for a person, not for the repository.
-            ignore = self._item.config.rootpath / KEPT / ".gitignore"
-            if ignore.parent.is_dir():
-                ignore.write_text("*\n")
+        if verdict.script or verdict.kept:
+            tidy(self._item.config.rootpath)
         self._item.user_properties.append(
             ("torchexport", f"{verdict.target}-{verdict.device} {verdict.status}")
         )
@@ -123,16 +116,6 @@ def active(item: pytest.Item, configuration: Configuration) -> Iterator[ActiveIt
             if verdict.failure == ArtifactCrashed.__name__
         ]
         marker.end(crash=crashes[0] if crashes else "", passed=passed)
-
-
-def kept_in(root: Path, nodeid: str) -> Path:
-    """Return the directory for the files of a test's artifacts after its failure."""
-    name = re.sub(r"[^\w.-]+", "-", nodeid).strip("-")
-    short = name.encode()[:MAX_NAME].decode(errors="ignore")
-    # A checksum tells apart names that differ only in other characters, or only at their ends.
-    plain = re.fullmatch(r"[\w./-]*(::\w+)*(\[[\w-]*\])?", nodeid)
-    checksum = "" if plain and short == name else f"-{zlib.crc32(nodeid.encode()):08x}"
-    return root / KEPT / f"{short}{checksum}"
 
 
 def _kept_for(root: Path, nodeid: str, variant: Variant) -> Path:

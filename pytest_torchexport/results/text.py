@@ -122,7 +122,10 @@ def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[_Block]:
     warned = [line for line in verdict.warnings if told is None or told not in line]
     yield _block("warned", warned[:3], 6, 7)
     yield _block("untried", found.not_examined, 5, 7)
-    yield _block("kept", [verdict.kept] if verdict.kept else [], 0, 0)
+    if verdict.script:
+        yield _Block("script", [verdict.script], 0, 0)
+    else:
+        yield _block("kept", [verdict.kept] if verdict.kept else [], 0, 0)
     if nodeid and verdict.seed is not None:
         yield _Block("rerun", [f'pytest "{nodeid}" --hypothesis-seed={verdict.seed}'], 0, 0)
 

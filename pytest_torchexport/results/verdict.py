@@ -218,8 +218,9 @@ class Verdict:
     ``cautions``: what to know of a pass; ``ineffective``: why it may mean little. ``branches``: the
     conditions of the user's code that calls met. ``isolated``: the artifact was called in a process
     of its own. ``output``: the end of what it printed there. ``kept``: the artifact's file after a
-    failure. ``imports``: the modules that a process has to import before it can load or run the
-    file. ``diagnosis``: what was found out about a failure.
+    failure; ``script``: the script that shows the failure again. ``imports``: the modules that a
+    process has to import before it can load or run the file. ``diagnosis``: what was found out
+    about a failure.
     """
 
     subject: str
@@ -253,6 +254,7 @@ class Verdict:
     isolated: bool = False
     output: str = ""
     kept: str = ""
+    script: str = ""
     imports: tuple[str, ...] = ()
     recorded: Recorded | None = None
     diagnosis: Diagnosis = NOTHING

@@ -59,6 +59,9 @@ class TargetTraits:
     during the export (``{"torch.jit.is_tracing": True}``), or in the program if it keeps the
     question. Those that return what they return to eager are left out.
 
+    ``script``: Python source that loads the file at ``path`` as ``artifact``, without this package,
+    for a script that shows a failure again. ``device`` is a name in it.
+
     ``read``: returns the facts of a loaded file; it gets the path and what ``load`` returned.
     Called in the clean process, whose answer is compared with the artifact's own facts.
     """
@@ -69,6 +72,7 @@ class TargetTraits:
     loader: str = ""
     library: str = "torch"
     moved_by: str = ""
+    script: str = ""
     answers: Mapping[str, Any] = field(default_factory=dict)
     read: Callable[[Path, Any], ProgramFacts] = no_facts
 
@@ -77,7 +81,9 @@ class Artifact(Protocol):
     """The product of a target, called with eager's arguments.
 
     It returns eager's pytree as far as the format can. ``pack_inputs`` and ``unpack_outputs``
-    translate a call and a returned value between eager's form and the form of the saved file.
+    translate a call and a returned value between eager's form and the form of the saved file. An
+    artifact whose file returns a list may have ``pack_outputs``, which returns by path what the
+    file would return for a value of eager's, in its order: for scripts that show a failure again.
     """
 
     @property

@@ -33,6 +33,7 @@ class Export:
         moved_by="torch.export.passes.move_to_device_pass",
         read=exported_program.read,
         answers=EXPORTING,
+        script=exported_program.SCRIPT,
     )
 
     def unavailable(self, device: str) -> str | None:

@@ -19,6 +19,7 @@ from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_
 from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, has_loops
 from pytest_torchexport.targets.formats.onnx_runtime import (
     LOADER_PATH,
+    SCRIPT,
     OpenFile,
     TensorFile,
     unavailable,
@@ -87,6 +88,10 @@ class OnnxArtifact:
         """Return eager's pytree of what the graph returned and of the constants it leaves out."""
         return self.outputs.unpack([tensor.to(self.device) for tensor in value])
 
+    def pack_outputs(self, value: Any) -> dict[str, torch.Tensor] | None:
+        """Return by path what the graph would return for a value of eager's; None if it cannot."""
+        return self.outputs.pack(value)
+
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxProgramFacts(OnnxModelFacts):
@@ -122,6 +127,7 @@ class Onnx:
         specializes_0_1=True,
         loader=LOADER_PATH,
         library="onnxruntime",
+        script=SCRIPT,
         answers={**EXPORTING, "torch.onnx.is_in_onnx_export": True},
     )
 

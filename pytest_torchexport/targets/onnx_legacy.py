@@ -26,6 +26,7 @@ from pytest_torchexport.targets.formats.onnx_model import (
 )
 from pytest_torchexport.targets.formats.onnx_runtime import (
     LOADER_PATH,
+    SCRIPT,
     OpenFile,
     TensorFile,
     unavailable,
@@ -87,6 +88,10 @@ class LegacyArtifact:
         """Return eager's pytree: tensors of the graph, everything else as it was on the example."""
         return self.outputs.unpack(value)
 
+    def pack_outputs(self, value: Any) -> dict[str, torch.Tensor] | None:
+        """Return by path what the graph would return for a value of eager's; None if it cannot."""
+        return self.outputs.pack(value)
+
     @property
     def _scripted(self) -> bool:
         return isinstance(self.program, torch.jit.ScriptModule)
@@ -120,6 +125,7 @@ class OnnxLegacy:
         crashes_on_caught_errors=CRASHES_ON_CAUGHT_ERRORS,
         loader=LOADER_PATH,
         library="onnxruntime",
+        script=SCRIPT,
         answers={**TRACING, "torch.onnx.is_in_onnx_export": True},
     )
 

@@ -20,6 +20,7 @@ class Script:
 
     traits = TargetTraits(
         read=torchscript.read,
+        script=torchscript.SCRIPT,
         # In eager the second is None.
         answers={"torch.jit.is_scripting": True, "torch._C._get_tracing_state": False},
     )

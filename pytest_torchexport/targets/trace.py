@@ -55,7 +55,10 @@ class Trace:
     """The target ``trace``."""
 
     traits = TargetTraits(
-        crashes_on_caught_errors=CRASHES_ON_CAUGHT_ERRORS, read=torchscript.read, answers=TRACING
+        crashes_on_caught_errors=CRASHES_ON_CAUGHT_ERRORS,
+        read=torchscript.read,
+        script=torchscript.SCRIPT,
+        answers=TRACING,
     )
 
     def unavailable(self, device: str) -> str | None:

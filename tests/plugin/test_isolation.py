@@ -170,7 +170,7 @@ ArtifactCrashed: {reason}
   assumed  dim 0 of x is 'batch', 1..4
            values of x are [0.0, 1.0], as in the example
   note     put into eval mode for the check
-  kept     .torchexport/test_it.py-{test}-script-cpu/{model}/model.pt
+  script   .torchexport/test_it.py-{test}-script-cpu/reproduce.py
   more     N lines with -v: printed, note
 """
 CRASH = {

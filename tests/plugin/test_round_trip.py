@@ -234,7 +234,7 @@ def test_the_report_and_the_terminal_say_where_the_file_is(suite, run, pytester,
     result.assert_outcomes(failed=1)
     verdict = verdicts()["script"]
     assert verdict.failure == "RoundTripDiffers"
-    assert verdict.kept == ".torchexport/test_it.py-test_net-script-cpu/Own/model.pt"
+    assert verdict.kept == ".torchexport/test_it.py-test_net-script-cpu/model.pt"
     assert f"kept     {verdict.kept}" in text_of(result)
     loaded = torch.jit.load(pytester.path / verdict.kept)
     assert torch.equal(loaded(torch.ones(3)), torch.full((3,), 3.0))

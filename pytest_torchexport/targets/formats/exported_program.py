@@ -37,6 +37,7 @@ from pytest_torchexport.targets.formats.shape_env import captured_sizes
 from pytest_torchexport.targets.formats.sizes import Suspicion, suspicions
 
 FILENAME = "model.pt2"
+SCRIPT = "artifact = torch.export.load(path).module()\n"
 # torch's higher-order operators that decide or repeat, by name: some are classes of private
 # modules.
 BRANCHES = frozenset(
@@ -100,6 +101,10 @@ class ExportedProgramFacts(ProgramFacts):
             moved = _inputs(graph, constants) if number == 0 else {}
             found += baked_devices(_operations(graph, constants), moved)
         return tuple(dict.fromkeys(found))
+
+    def text(self) -> str:
+        """Return its code, its signature and its ranges of sizes."""
+        return str(self.program)
 
     def contents(self) -> dict[str, str]:
         """Return its signature, ranges, tensors and module calls, and the extra files."""

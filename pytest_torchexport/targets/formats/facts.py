@@ -57,6 +57,10 @@ class ProgramFacts:
         """Return the devices that are constants of the program."""
         return ()
 
+    def text(self) -> str:
+        """Return the program as text, for a person."""
+        return ""
+
     def contents(self) -> dict[str, str]:
         """Return texts by name that saving and loading must not change."""
         return {}

@@ -6,6 +6,7 @@ of external data that it names are found without opening them.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from pytest_torchexport.targets.formats.facts import ProgramFacts
 FILENAME = "model.onnx"
 # The longest text of the checker's that is passed on.
 MESSAGE = 400
+# A text of a model has the numbers of tensors that are no larger than this.
+FEW = 16
+# The fields of a TensorProto that hold its numbers.
+NUMBERS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 # The domains of ONNX's own operators.
 _STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 # Operators that compute something else on the two sides of a number, an input of theirs.
@@ -68,6 +73,10 @@ class OnnxModelFacts(ProgramFacts):
         nodes = (node for node in nodes_of(model) if node.op_type in _BOUNDED)
         used = (scalars.get(name) for node in nodes for name in node.input)
         return tuple(dict.fromkeys(value for value in used if value is not None))
+
+    def text(self) -> str:
+        """Return it in ONNX's own syntax."""
+        return text(self.model())
 
     def contents(self) -> dict[str, str]:
         """Return its inputs, outputs, versions, metadata and functions."""
@@ -147,6 +156,20 @@ def decided_on(model: Any) -> list[str]:
             for operand in operands:
                 found |= dict.fromkeys(n for n in producers[operand].input if n in producers)
     return list(found)
+
+
+def text(model: Any) -> str:
+    """Return a model in ONNX's own syntax, without the numbers of large tensors."""
+    import onnx
+    from onnx import printer
+
+    short = onnx.ModelProto()
+    short.CopyFrom(model)
+    for tensor in messages_of(short, onnx.TensorProto):
+        if math.prod(tensor.dims) > FEW:
+            for name in NUMBERS:
+                tensor.ClearField(name)
+    return str(printer.to_text(short))
 
 
 def has_loops(model: Any) -> bool:

@@ -33,6 +33,24 @@ INSTALL = {
 FATAL = 4
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
+# Loads a file for a person, without this package; ``read`` makes tensors of a call.
+SCRIPT = """\
+import onnxruntime
+
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+provider = f"{device.partition(':')[0].upper()}ExecutionProvider"
+session = onnxruntime.InferenceSession(path, options, providers=[provider])
+
+
+def artifact(**inputs):
+    \"\"\"Run the model on tensors by input name; return its outputs in order.\"\"\"
+    names = [item.name for item in session.get_inputs()]
+    arrays = {name: torch.as_tensor(inputs[name]).cpu().numpy() for name in names}
+    found = session.run(None, arrays)
+    return [torch.from_numpy(array.astype(array.dtype.name)).to(device) for array in found]
+"""
+
 # As torch is set during a check: without TF32, and without kernels picked by measuring their time.
 CUDA_SETTINGS = {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}
 

@@ -40,6 +40,11 @@ class Output:
             return torch.view_as_complex(tensor.contiguous())
         return tensor
 
+    def pack(self, leaf: Any) -> torch.Tensor:
+        """Return a leaf of eager's in the graph's form."""
+        tensor = torch.as_tensor(leaf)
+        return torch.view_as_real(tensor) if self.is_complex and tensor.is_complex() else tensor
+
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxOutputs:
@@ -61,6 +66,20 @@ class OnnxOutputs:
                 for leaf in self.leaves
             ]
         )
+
+    def pack(self, value: Any) -> dict[str, torch.Tensor] | None:
+        """Return by path what the graph would return for a value of eager's, in the graph's order.
+
+        None if the value has another structure.
+        """
+        leaves = flatten(value, "output")[0]
+        if len(leaves) != len(self.leaves):
+            return None
+        return {
+            path: output.pack(leaf)
+            for (path, leaf), output in zip(leaves, self.leaves, strict=True)
+            if isinstance(output, Output)
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

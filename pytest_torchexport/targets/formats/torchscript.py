@@ -48,6 +48,7 @@ from pytest_torchexport.targets.formats.devices import (
 from pytest_torchexport.targets.formats.facts import ProgramFacts
 
 FILENAME = "model.pt"
+SCRIPT = "artifact = torch.jit.load(path, map_location=device)\n"
 # The trip count that TorchScript gives a loop of which it knows none.
 UNBOUNDED = 2**63 - 1
 # Nodes that put values into a container, or make a tensor of a number.
@@ -99,6 +100,10 @@ class TorchScriptFacts(ProgramFacts):
             return ()
         moved = {v.debugName(): _dimensions(v) for v in graph.inputs() if _is_tensors(v)}
         return baked_devices([*_operations(self.program, graph, moved), _returned(graph)], moved)
+
+    def text(self) -> str:
+        """Return its graph, submodules included."""
+        return str(_graph_of(self.program) or "")
 
     def contents(self) -> dict[str, str]:
         """Return its methods, modes, tensors and other attributes, and the extra files."""

@@ -1,0 +1,144 @@
+"""Make the failing calls again, and keep what eager and the artifact return.
+
+Separate from the texts, which are written of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pytest_torchexport.inputs.pytrees import flatten
+from pytest_torchexport.inputs.recipes import example_recipe
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.log import ItemLog
+from pytest_torchexport.outcomes import cuda
+from pytest_torchexport.outcomes.compare import Tolerance, compare_values
+from pytest_torchexport.outcomes.observe import Outcome, Returned, Tensors, tensors_of
+from pytest_torchexport.results.failures import (
+    ArtifactCrashed,
+    ArtifactHung,
+    ArtifactRaised,
+    BranchFrozen,
+    DimsNarrowed,
+    Failure,
+    OutputsDiffer,
+    RoundTripDiffers,
+    StateDiffers,
+    StructureDiffers,
+)
+
+DEADLY = (ArtifactCrashed, ArtifactHung)
+# Failures that a call of the artifact shows.
+BY_A_CALL = (
+    *DEADLY,
+    ArtifactRaised,
+    BranchFrozen,
+    DimsNarrowed,
+    OutputsDiffer,
+    RoundTripDiffers,
+    StateDiffers,
+    StructureDiffers,
+)
+# TorchScript optimizes a program after its first calls, which may change what it does:
+# https://github.com/pytorch/pytorch/issues/80606
+REPEATS = 3
+
+Leaves = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rerun:
+    """Calls in a row, of which the last one fails, and its results by path.
+
+    Without a call, the results are the state at the start. ``pack`` returns a call in the form that
+    the artifact's file takes. ``eager`` and ``artifact`` are what the two sides return, in the form
+    that the file returns; empty if they do not. ``right`` is the name of the side that the file is
+    to agree with: eager, or the artifact as it is in memory.
+    """
+
+    calls: Sequence[Call]
+    pack: Callable[[Call], Call]
+    eager: Leaves
+    artifact: Leaves
+    right: Literal["eager", "artifact"]
+
+    @property
+    def wanted(self) -> Leaves:
+        """The results that the file is to return."""
+        return self.eager if self.right == "eager" else self.artifact
+
+
+def rerun(case: Case, failure: Failure) -> Rerun | None:
+    """Make the failing calls again. Return None if these do not show the failure."""
+    calls = _failing_calls(case, failure)
+    if calls is None or case.foreign or cuda.lost():
+        return None
+    state = isinstance(failure, StateDiffers)
+    eager = _eagers(case, calls)
+    artifact = None if isinstance(failure, DEADLY) else _artifacts(case, calls)
+    carried = artifact[1] if artifact is not None and state else {}
+    seen = Rerun(
+        calls=[*calls] * (REPEATS if len(calls) == 1 and not case.reference.stateful else 1),
+        pack=case.artifact.pack_inputs,
+        eager=_leaves(case, eager, carried, state=state),
+        artifact=_leaves(case, artifact, carried, state=state) if artifact is not None else {},
+        right="artifact" if isinstance(failure, RoundTripDiffers) else "eager",
+    )
+    return seen if seen.wanted and (seen.right == "artifact" or _differ(case, seen)) else None
+
+
+def _failing_calls(case: Case, failure: Failure) -> Sequence[Call] | None:
+    """Return the calls in a row of which the last one fails; None if no call shows the failure."""
+    log = case.log
+    if not isinstance(failure, BY_A_CALL):
+        return None
+    if log.row is not None or isinstance(failure, RoundTripDiffers):
+        return log.row
+    tried = log.shrunk.recipe if log.shrunk is not None else log.trying
+    found = case.accepted.call(tried or example_recipe(case.spec))
+    return (found.call,) if found is not None else None
+
+
+# What a call returned, and the state after it. None for no call: the state at the start.
+Result = tuple[Outcome | None, Tensors]
+
+
+def _eagers(case: Case, calls: Sequence[Call]) -> Result:
+    if calls:
+        return case.reference.in_a_row(calls)[-1]
+    return None, tensors_of(case.reference.pristine.copy().to(case.plan.device).module)
+
+
+def _artifacts(case: Case, calls: Sequence[Call]) -> Result:
+    judge = case.judge_of(case.runner, ItemLog(), case.random_paths)
+    return judge.in_a_row(calls)[-1] if calls else (None, judge.tensors())
+
+
+def _leaves(case: Case, result: Result, carried: Tensors, *, state: bool) -> Leaves:
+    """Return the outputs by path; with ``state``, inputs and state after the call as well.
+
+    ``carried`` are the names of the state that the artifact has. Empty if it did not return.
+    """
+    outcome, tensors = result
+    caches = case.reference.caches
+    kept = {name: tensors[name] for name in carried if name in tensors and name not in caches}
+    if not isinstance(outcome, Returned):
+        return kept if outcome is None else {}
+    pack = getattr(case.artifact, "pack_outputs", None)
+    found = pack(outcome.value) if pack is not None else None
+    if found is None:
+        found = dict(flatten(outcome.value, "output")[0])
+    found = {path: leaf for path, leaf in found.items() if path not in case.random_paths}
+    if not state:
+        return found
+    inputs = case.artifact.pack_inputs(outcome.inputs).flatten("inputs")[0]
+    return {**found, **dict(inputs), **kept}
+
+
+def _differ(case: Case, seen: Rerun) -> bool:
+    """Return True if the two sides differ in what the file takes and returns."""
+    tolerance = case.judge.tolerance if seen.calls else Tolerance(0.0, 0.0)
+    return bool(compare_values(dict(seen.eager), dict(seen.artifact), tolerance))

@@ -1,0 +1,57 @@
+"""The directory for the files of failures: a name for each item, nothing for git, nothing old."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+# Below pytest's rootdir.
+KEPT = ".torchexport"
+# A directory has this file when it is whole. Nothing else is removed: it may be a person's.
+MARK = "verdict.json"
+# File systems take names of up to 255 bytes.
+MAX_NAME = 120
+# The failures of so many items are kept, for so many days.
+MOST, DAYS = 100, 30
+SECONDS_A_DAY = 86400
+
+
+def kept_in(root: Path, nodeid: str) -> Path:
+    """Return the directory for the files of a test's failures."""
+    name = re.sub(r"[^\w.-]+", "-", nodeid).strip("-")
+    short = name.encode()[:MAX_NAME].decode(errors="ignore")
+    # A checksum tells apart names that differ only in other characters, or only at their ends.
+    plain = re.fullmatch(r"[\w./]*(::\w+)*(\[[\w-]*\])?", nodeid)
+    checksum = "" if plain and short == name else f"-{zlib.crc32(nodeid.encode()):08x}"
+    return root / KEPT / f"{short}{checksum}"
+
+
+def tidy(root: Path) -> None:
+    """Have git ignore the directory, and remove what is old or beyond the most that is kept.
+
+    Other processes may do the same, and what cannot be written or removed stays as it is.
+    """
+    directory = root / KEPT
+    with contextlib.suppress(OSError):
+        # As pytest does for its cache: the files are for a person, not for the repository.
+        (directory / ".gitignore").write_text("*\n")
+    with contextlib.suppress(OSError):
+        for old in _old(directory):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _old(directory: Path) -> Iterator[Path]:
+    written = {}
+    for place in directory.iterdir():
+        with contextlib.suppress(OSError):
+            if not place.is_symlink():
+                written[place] = (place / MARK).stat().st_mtime
+    newest = sorted(written, key=written.__getitem__, reverse=True)
+    too_old = time.time() - DAYS * SECONDS_A_DAY
+    yield from (place for place in newest[:MOST] if written[place] < too_old)
+    yield from newest[MOST:]

@@ -1,0 +1,11 @@
+"""diagnosis/reproducer/private.py: paths of the machine are taken out."""
+
+from pathlib import Path
+
+from pytest_torchexport.diagnosis.reproducer.private import without_private_paths
+
+
+def test_paths_of_the_machine_are_taken_out(tmp_path):
+    home = Path.home()
+    text = f'File "{tmp_path}/net.py", {home}/.venv/lib/python3.11/site-packages/torch/nn.py, {home}/secret'
+    assert without_private_paths(text, tmp_path) == 'File "net.py", torch/nn.py, ~/secret'
