@@ -541,7 +541,8 @@ def test_a_tensor_given_twice_is_one_tensor_in_the_example_alone():
     drawn = build(spec, plain_recipe(spec, "normal", {"batch": 2}, seed=3))
 
     assert given.args[0] is given.args[1]
-    assert given.clone().args[0] is given.clone().args[1]
+    copied = given.clone()
+    assert copied.args[0] is copied.args[1]
     assert not torch.equal(*drawn.args)
 
 
