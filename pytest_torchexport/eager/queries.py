@@ -60,7 +60,7 @@ class Query:
     @property
     def of_torch(self) -> bool:
         """True if it is torch's own code that asks."""
-        return self.path[0][0].startswith(_TORCH)
+        return is_torchs(self.path[0][0])
 
 
 def queries(subject: Subject, call: Call, seed: int, names: Collection[str]) -> tuple[Query, ...]:
@@ -123,17 +123,27 @@ def _query(name: str, frame: FrameType) -> Query | None:
     while frame.f_back is not None and name.endswith(f".{frame.f_code.co_name}"):
         frame = frame.f_back  # another name of the same function: torch._dynamo.is_compiling
     file = frame.f_code.co_filename
-    if file.startswith(_TORCH) and (not file.startswith(_LAYERS) or file == _CALLS):
+    if is_torchs(file) and not is_of_layers(file):
         return None
     path: list[tuple[str, int]] = []
     at: FrameType | None = frame
     while at is not None and at.f_code.co_filename != __file__:
         path.append((at.f_code.co_filename, at.f_lineno))
         at = None if _is_users(at.f_code.co_filename) else at.f_back
-    others = (place for place in path if place[0] != file and not place[0].startswith(_TORCH))
+    others = (place for place in path if place[0] != file and not is_torchs(place[0]))
     shown = dict.fromkeys((path[0], *itertools.islice(others, 1), path[-1]))
     lines = tuple(source_line(*place) for place in shown if not place[0].startswith(_CALLS))
     return Query(name, lines, tuple(path))
+
+
+def is_torchs(file: str) -> bool:
+    """Return True for a file of torch."""
+    return file.startswith(_TORCH)
+
+
+def is_of_layers(file: str) -> bool:
+    """Return True for a file of ``torch.nn`` with layers or functions, which decide for a model."""
+    return file.startswith(_LAYERS) and file != _CALLS
 
 
 # torch, its layers, and the file in which it calls modules, where it asks too.

@@ -24,8 +24,8 @@ class Condition:
     ``kind`` is the statement that it decides: if, while, for, assert, case, except, cond or
     expression. ``text`` is the condition's own source, and ``statement`` is the line on which it
     begins. ``first_line`` is the line on which the whole statement begins. After an outcome in
-    ``raises`` the code only raises, so that no legal call takes it. ``coarse`` is True if there is
-    no source to read.
+    ``raises`` the code only raises, so that no legal call takes it. ``coarse`` is True if the code
+    is not rewritten: it has no source, or is torch.nn's.
     """
 
     file: str

@@ -6,6 +6,7 @@ the result. It records one thread only; other threads that run the same code are
 
 from __future__ import annotations
 
+import linecache
 import math
 import operator
 import sys
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from pytest_torchexport.eager.queries import is_of_layers, is_torchs
 from pytest_torchexport.explore.conditions import Condition, ConditionId, ConditionOutcome
 from pytest_torchexport.explore.paths import ConditionKey, Event, Path, event_of
 from pytest_torchexport.explore.provenance import (
@@ -73,7 +75,8 @@ class ConditionRecorder:
         self.seconds = self.deadline = math.inf
         self.listener: ConditionListener | None = None
         self.mode = ProvenanceMode(self._truth_read)
-        # Codes without source: a condition shows when a tensor is asked for its truth in them.
+        # Codes without source: a condition shows when a tensor is asked for its truth in them. In
+        # torch.nn too, whose code is not rewritten.
         self.coarse: set[types.CodeType] = set()
         self.rounds = 0
         # Whether ``Endless`` was raised in the last call.
@@ -247,33 +250,47 @@ class ConditionRecorder:
                 return name
         return self._modules[-1] if self._modules else ""
 
-    # -- code without source --------------------------------------------------------------------
+    # -- code that is not rewritten ---------------------------------------------------------------
 
     def _truth_read(self, outcome: bool) -> None:
-        """Record that a tensor was asked for its truth, if it was in code without source."""
-        if not self.coarse or self._thread != threading.get_ident():
+        """Record that a tensor was asked for its truth in code without source, or in torch.nn's."""
+        if self._thread != threading.get_ident():
             return
-        frame: types.FrameType | None = sys._getframe(2)
-        while frame is not None and frame.f_code not in self.coarse:
-            frame = frame.f_back
+        asking = sys._getframe(3)  # below two frames of the mode
+        frame = _of_a_layer(asking) or self._without_source(asking)
         if frame is not None:
             key = (self._coarse_condition(frame), self._module_of(None))
             self._evaluated(key, outcome, self.mode.last(), ())
+
+    def _without_source(self, frame: types.FrameType | None) -> types.FrameType | None:
+        while self.coarse and frame is not None and frame.f_code not in self.coarse:
+            frame = frame.f_back
+        return frame if self.coarse else None
 
     def _coarse_condition(self, frame: types.FrameType) -> ConditionId:
         code, line = frame.f_code, frame.f_lineno
         # Negative, because the ids of rewritten code count from 0.
         own_id = (code.co_filename, -line)
         if own_id not in self.conditions:
+            source = linecache.getline(code.co_filename, line).strip()
             self.conditions[own_id] = Condition(
                 file=code.co_filename,
                 first_line=line,
                 line=line,
                 end_line=line,
                 kind="expression",
-                text="a tensor's truth",
-                statement="",
+                text=source or "a tensor's truth",
+                statement=source,
                 function=code.co_qualname,
                 coarse=True,
             )
         return own_id
+
+
+def _of_a_layer(frame: types.FrameType | None) -> types.FrameType | None:
+    """Return the frame that asks if it is in a layer or function of torch.nn, else None."""
+    while frame is not None and is_torchs(frame.f_code.co_filename):
+        if is_of_layers(frame.f_code.co_filename):
+            return frame
+        frame = frame.f_back
+    return None

@@ -14,6 +14,7 @@ from zoo.row import (
     B_T_4,
     DIFFERS,
     FAST_PATH,
+    FROZEN,
     NARROWED,
     RAISES,
     REFUSED,
@@ -78,6 +79,29 @@ class PaddedEncoder(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor) -> Tensor:
         return self.encoder(x, src_key_padding_mask=~keep)
+
+
+class MaskedDecoder(nn.Module):
+    """torch.nn asks whether the mask is the causal one, and then leaves it to a kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerDecoderLayer(4, 2, 6, dropout=0.0, batch_first=True)
+        self.decoder = nn.TransformerDecoder(layer, 1)
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+        return self.decoder(x, memory, tgt_mask=mask)
+
+
+class FrequentWords(nn.Module):
+    """The most probable word; torch.nn asks whether all rows' words are frequent ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.AdaptiveLogSoftmaxWithLoss(4, 10, [4, 7], div_value=1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.words.predict(x)
 
 
 class FusedAttention(nn.Module):
@@ -344,6 +368,40 @@ SEQUENCES = (
         truth(onnx=DIFFERS),
         values={"mask": [True, False]},
         ci="onnx",
+    ),
+    # torch.nn's own branch on the values of a mask: torch.export refuses it, a trace freezes it.
+    row(
+        "mask of a decoder",
+        MaskedDecoder,
+        call(normal(2, 4, 4), normal(2, 2, 4), CAUSAL),
+        truth(trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN),
+        values={"mask": [-torch.inf, 0.0]},
+        shapes={"x": "batch 4 4", "memory": "batch 2 4", "mask": "4 4"},
+        line="make_causal = bool(",
+        ci="trace",
+    ),
+    row(
+        "causal mask of a decoder",
+        MaskedDecoder,
+        call(normal(2, 4, 4), normal(2, 2, 4), CAUSAL),
+        truth(export=REFUSED, onnx=REFUSED),
+        ci="trace",
+    ),
+    row(
+        "frequent words alone",
+        FrequentWords,
+        call(normal(1, 4, seed=2)),
+        truth(FROZEN, script=REFUSED, export=REFUSED, onnx=REFUSED),
+        line="all_in_shortlist = not (",
+        ci="trace script onnx_legacy",
+    ),
+    # The other outcome of the same branch is right for all words, only slower.
+    row(
+        "rare words",
+        FrequentWords,
+        call(normal(1, 4)),
+        truth(script=REFUSED, export=REFUSED, onnx=REFUSED),
+        ci="",
     ),
     # The symbolic function of torch passes is_causal as a tensor.
     row(

@@ -192,6 +192,18 @@ def test_library_code_is_left_alone():
     assert not observed_of(layer, torch.randn(1, 2, 4)).conditions
 
 
+def test_a_layer_that_asks_a_tensor_has_a_condition():
+    mask = torch.full((3, 3), -torch.inf).triu(1)
+    layer = nn.TransformerDecoder(nn.TransformerDecoderLayer(4, 2, 8, batch_first=True), 1).eval()
+    given = torch.randn(1, 3, 4), torch.randn(1, 2, 4), mask
+    found = observed_of(layer, *given)
+    assert told(found, *given)
+    asked = [condition for condition in found.conditions.values() if "causal" in condition.text]
+    assert asked
+    assert all(condition.coarse for condition in asked)
+    assert {condition.file.rpartition("/")[2] for condition in asked} == {"transformer.py"}
+
+
 def test_code_without_source_is_told_by_the_truths_of_tensors():
     names = {"torch": torch}
     exec("def f(x):\n    if x.sum() > 0:\n        return x\n    return -x\n", names)
