@@ -20,6 +20,7 @@ from zoo.in_ci import round_trips
 
 import pytest_torchexport
 from pytest_torchexport.config import names
+from pytest_torchexport.diagnosis.known_defects import DEFECTS
 
 # Few drawn calls: each model shows its fault on the boundary calls or on any draw.
 MAX_EXAMPLES = 20
@@ -77,6 +78,9 @@ def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
         assert verdict.status == ("passed" if expected is None else "failed"), _text_of(verdict)
     if verdict.failure == "BranchFrozen":
         assert row.line in str(verdict.where), _text_of(verdict)
+    if row.truth() == row.expect:  # the versions of CI
+        stated = [row.known[target]] if target in row.known else []
+        assert _known(verdict) == stated, _text_of(verdict)
     blame = row.blamed(target) if target in row.blames() else None
     if blame is not None:
         legal = {"right"} if blame.known else {"right", "unknown"}
@@ -88,6 +92,12 @@ def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
         weak = row.weak if isinstance(row.weak, str) else row.weak.get(target, "")
         assert weak in warning, _text_of(verdict)
         assert bool(weak) == bool(warning), _text_of(verdict)
+
+
+def _known(verdict: Any) -> list[str]:
+    """Return the names of the known defects that a report names."""
+    names_of = {defect.text: defect.name for defect in DEFECTS}
+    return [names_of[known.text] for known in verdict.diagnosis.known]
 
 
 def _checks(row: zoo.Row, target: str) -> tuple[str, ...]:

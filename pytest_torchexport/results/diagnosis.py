@@ -134,12 +134,14 @@ class Cause:
 class Known:
     """A defect that is known upstream.
 
-    ``issue`` is its address; ``fixed_in``: the first version without it, empty if there is none.
+    ``issue`` is its address, empty if no public one was found; ``fixed_in``: the first version
+    without it, empty if there is none. ``remedy`` is what to write instead.
     """
 
     issue: str
     text: str
     fixed_in: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ def _cause(verdict: Verdict) -> str:
     at = f" ({where.place})" if where is not None else ""
     if verdict.failure == BranchFrozen.__name__ and where is not None:
         return f"{where.text.rstrip(':')}{at}"
-    why = next((cause.text for cause in found.causes), "")
+    why = next((each.text for each in (*found.causes, *found.known)), "")
     line = found.place.where or where if found.place is not None else None
     if found.place is not None and line is not None:
         return ": ".join(filter(None, (f"{found.place.operator} at {line.place}", why)))
@@ -140,6 +140,8 @@ def _diagnosis_blocks(verdict: Verdict) -> Iterator[_Block]:
         yield _block("cause", (cause.text, *cause.details), 0, 4)
         yield _block("remedy", cause.remedy.splitlines(), 0, 0)
     yield _block("known", map(_known_line, found.known), 2, 5)
+    if not any(cause.remedy for cause in found.causes):
+        yield _block("remedy", [known.remedy for known in found.known], 1, 5)
 
 
 def _owner_line(found: Diagnosis) -> str:
@@ -179,8 +181,9 @@ def _shortened(blocks: Sequence[_Block]) -> Iterator[_Block]:
 
 
 def _known_line(known: Known) -> str:
-    fixed = f"fixed in {known.fixed_in}" if known.fixed_in else "not fixed yet"
-    return f"{known.text}: {known.issue}, {fixed}"
+    """Return ``atan2(0, x) is -pi: https://github.com/..., fixed in onnxscript 0.8``."""
+    fixed = f"fixed in {known.fixed_in}" if known.fixed_in else "no release without it is known"
+    return f"{known.text}: {known.issue or 'not reported yet'}, {fixed}"
 
 
 def _subject_line(alike: Sequence[Verdict]) -> str:

@@ -106,6 +106,8 @@ class Row:
     line: str = ""
     # What the report of another failure names, on all targets or by target.
     blame: Blame | Mapping[str, Blame] | None = None
+    # The known defect of another package that the report names, by target; on the others, none.
+    known: Mapping[str, str] = field(default_factory=dict)
     # The targets on which CI checks this row; `tox -e zoo` checks it on all.
     ci: tuple[str, ...] = ("trace",)
     # Whether CI also runs the round_trip check: save, load in a clean process, call there. It
@@ -201,6 +203,7 @@ def row(
     under: Callable[[], AbstractContextManager[Any]] = torch.enable_grad,
     line: str = "",
     blame: Blame | Mapping[str, Blame] | None = None,
+    known: Mapping[str, str] | None = None,
     ci: str = "trace",
     round_trip: bool = False,
     elsewhere: Mapping[Change, Mapping[str, str | None]] | None = None,
@@ -218,6 +221,7 @@ def row(
         witnesses=witnesses,
         line=line,
         blame=blame,
+        known=known or {},
         ci=tuple(ci.split()),
         round_trip=round_trip,
         elsewhere=elsewhere or {},

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_torchexport.inputs.recipes import Edit, LeafRecipe, Recipe
 from pytest_torchexport.results import failures
-from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Place
+from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Known, Place
 from pytest_torchexport.results.size_pattern import SizePattern, Sizes
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.text import failure_text, failure_texts
@@ -220,6 +220,26 @@ def test_every_failure_has_a_title_and_is_found_by_its_name():
         assert issubclass(cls, AssertionError)
         assert name in failures.__doc__
     assert len({failures.by_name(name).title for name in names}) == len(names)
+
+
+def test_a_known_defect_is_named_with_its_thread_and_what_to_write_instead():
+    defect = Known(issue="https://example.org/1", text="f is 0", remedy="g(x)")
+    text = failure_text(dataclasses.replace(FULL, diagnosis=Diagnosis(known=(defect,))))
+    assert "known    f is 0: https://example.org/1, no release without it is known" in text
+    assert "remedy   g(x)" in text
+    fixed = dataclasses.replace(defect, issue="", fixed_in="onnxscript 0.8")
+    text = failure_text(dataclasses.replace(FULL, diagnosis=Diagnosis(known=(fixed,))))
+    assert "known    f is 0: not reported yet, fixed in onnxscript 0.8" in text
+
+
+def test_the_remedy_of_a_cause_stands_for_that_of_a_known_defect():
+    cause = Cause(kind="exporter's optimizer", text="a rule", remedy="optimize=False")
+    defect = Known(issue="", text="f is 0", remedy="g(x)")
+    text = failure_text(
+        dataclasses.replace(FULL, diagnosis=Diagnosis(causes=(cause,), known=(defect,)))
+    )
+    assert "remedy   optimize=False" in text
+    assert "g(x)" not in text
 
 
 def test_an_unknown_failure_is_a_key_error():

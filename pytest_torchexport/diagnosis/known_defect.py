@@ -1,0 +1,91 @@
+"""Examine whether a failure is a defect that is known upstream.
+
+The evidence is an experiment: eager runs the failing call once more with one operator replaced by
+an imitation of the defect. If it then returns what the artifact does, the defect explains it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from pytest_torchexport import torch_private
+from pytest_torchexport.diagnosis.defect import Defect
+from pytest_torchexport.diagnosis.known_defects import DEFECTS
+from pytest_torchexport.diagnosis.scene import Scene
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.observe import Outcome, Returned, observe
+from pytest_torchexport.outcomes.operators import dispatched, name_of, written_to
+from pytest_torchexport.results.diagnosis import Diagnosis, Known
+from pytest_torchexport.results.reports import environment
+
+Handle = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
+    """Add the known defect that explains the failure, and its owner, if exactly one does."""
+    call, expected = scene.call, scene.expected
+    if call is None or expected is None or scene.case.foreign:
+        return known
+    rows = possible(DEFECTS, scene.case.plan.target, known, environment())
+    found = [row for row in rows if _explains(row, scene, call, expected)] if rows else []
+    if len(found) != 1:
+        return known
+    row = found[0]
+    defect = Known(issue=row.issue, text=row.text, fixed_in=row.fixed_in, remedy=row.remedy)
+    owner = known.owner or row.owner
+    return dataclasses.replace(known, owner=owner, known=(*known.known, defect))
+
+
+def possible(
+    rows: Sequence[Defect], target: str, known: Diagnosis, installed: dict[str, str]
+) -> list[Defect]:
+    """Return the defects that what is known of a failure does not rule out."""
+    place = known.place.operator.rpartition(".")[2] if known.place is not None else ""
+    return [
+        row
+        for row in rows
+        if target in row.targets
+        and known.owner in (None, row.owner)
+        and (not place or place in row.places)
+        and not row.is_fixed(installed)
+    ]
+
+
+def _explains(row: Defect, scene: Scene, call: Call, expected: Returned) -> bool:
+    used = []
+
+    def handle(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not torch_private.is_operator(func) or name_of(func) not in row.operators:
+            return func(*args, **kwargs)
+        used.append(func)
+        return _imitated(row, func, args, kwargs)
+
+    with_defect = _eager(scene, call, handle)
+    if not used or not isinstance(with_defect, Returned):
+        return False
+    if not scene.differences(call, expected, with_defect):
+        return False
+    return not scene.differences(call, with_defect, scene.judge().run(call))
+
+
+def _imitated(row: Defect, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return what the operator with the defect does; one that writes to its operand, written."""
+    made = row.imitate(func, *args, **kwargs)
+    if "self" in written_to(func) and isinstance(made, torch.Tensor):
+        return args[0].copy_(made)
+    return made
+
+
+def _eager(scene: Scene, call: Call, handle: Handle) -> Outcome:
+    plan = scene.case.plan
+    subject = scene.case.reference.pristine.copy().to(plan.device)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with dispatched(handle):
+            return subject.function(*args, **kwargs)
+
+    return observe(run, call.to(plan.device), seed=plan.seed, grad_mode=subject.grad_mode)

@@ -1,0 +1,75 @@
+"""diagnosis/known_defect.py: a defect is named if eager with it does what the artifact does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport import check_export
+from pytest_torchexport.diagnosis import known_defect
+from pytest_torchexport.diagnosis.known_defects import DEFECTS
+
+X = torch.tensor([1.0, 2.0])
+
+
+class TwiceInTheTrace(nn.Module):
+    """Stands for a defect of ``relu``."""
+
+    def forward(self, x):
+        y = torch.relu(x)
+        return y * 2 if torch.jit.is_tracing() else y
+
+
+class WritesTwiceInTheTrace(nn.Module):
+    """Stands for a defect of ``relu_``."""
+
+    def forward(self, x):
+        y = (x + 1).relu_()
+        return y * 2 if torch.jit.is_tracing() else y
+
+
+def row(name, factor, *operators):
+    return replace(
+        DEFECTS[0],
+        name=name,
+        operators=operators,
+        imitate=lambda func, x: func(x) * factor,
+        targets=("trace",),
+        owner="model",
+        places=("relu", "mul"),
+        text=name,
+    )
+
+
+DOUBLED = row("doubled", 2, "relu")
+OTHERS = [row("tripled", 3, "relu"), row("right", 1, "relu"), row("elsewhere", 2, "sigmoid")]
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """Return the texts of the defects of a table that the failing trace of a module has."""
+
+    def of(rows, module=TwiceInTheTrace):
+        monkeypatch.setattr(known_defect, "DEFECTS", rows)
+        found = check_export(module(), (X,), target="trace", checks=["parity"], max_examples=1)
+        assert found.failure == "OutputsDiffer"
+        assert found.diagnosis.not_examined == ()
+        return [each.text for each in found.diagnosis.known]
+
+    return of
+
+
+@pytest.mark.parametrize("module", [TwiceInTheTrace, WritesTwiceInTheTrace])
+def test_the_defect_that_explains_the_failure_is_named(known, module):
+    assert known([*OTHERS, DOUBLED], module) == ["doubled"]
+
+
+def test_another_evidence_at_the_same_operator_is_unknown(known):
+    assert known(OTHERS) == []
+
+
+def test_of_two_that_explain_it_none_is_named(known):
+    assert known([DOUBLED, row("doubled too", 2, "relu")]) == []
