@@ -88,7 +88,8 @@ def _cause(verdict: Verdict) -> str:
     at = f" ({where.place})" if where is not None else ""
     if verdict.failure == BranchFrozen.__name__ and where is not None:
         return f"{where.text.rstrip(':')}{at}"
-    why = next((each.text for each in (*found.causes, *found.known)), "")
+    texts = [*(cause.text for cause in found.causes), *(known.text for known in found.known)]
+    why = next(iter(texts), "")
     line = found.place.where or where if found.place is not None else None
     if found.place is not None and line is not None:
         return ": ".join(filter(None, (f"{found.place.operator} at {line.place}", why)))
