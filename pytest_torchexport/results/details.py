@@ -10,11 +10,12 @@ from pytest_torchexport.results.verdict import Branch, Difference, Verdict
 
 def detail_lines(verdict: Verdict) -> Iterator[str]:
     """Yield the details of a verdict for ``-v``: calls, sizes, worst error, assumptions, time."""
-    for label, lines in _details(verdict):
+    for label, lines in details(verdict):
         yield from labelled(label, lines)
 
 
-def _details(verdict: Verdict) -> Iterator[tuple[str, Iterable[str]]]:
+def details(verdict: Verdict) -> Iterator[tuple[str, Iterable[str]]]:
+    """Yield the details of a verdict as data: a label and the lines below it."""
     yield "subject", recorded_lines([verdict])
     counts = {key: value for key, value in verdict.calls.items() if value}
     calls = ", ".join(f"{value} {key}" for key, value in counts.items()) or "none"

@@ -26,8 +26,8 @@ EAGER_AGAIN = "eager again"
 
 
 @dataclass(frozen=True)
-class _Block:
-    """The lines below one label.
+class Block:
+    """The lines below one label; without a label they continue the block above.
 
     ``first`` and ``rest``: how soon its first line and the others are left out of a report that is
     too long; those with the largest number go first.
@@ -35,8 +35,17 @@ class _Block:
 
     label: str
     lines: Sequence[str]
-    first: int
-    rest: int
+    first: int = 0
+    rest: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """The report of failed verdicts of which it says the same, as data: all that is known."""
+
+    verdicts: Sequence[Verdict]
+    headline: str
+    blocks: Sequence[Block]
 
 
 def failure_text(verdict: Verdict, nodeid: str = "", *, whole: bool = True) -> str:
@@ -45,17 +54,23 @@ def failure_text(verdict: Verdict, nodeid: str = "", *, whole: bool = True) -> s
     Its first line does not name the test: pytest prints it behind the test's name. ``whole``:
     nothing is left out.
     """
-    return "\n".join(_failure_lines([verdict], nodeid, whole=whole))
+    return _text(_report([verdict], nodeid), whole=whole)
 
 
 def failure_texts(
     verdicts: Iterable[Verdict], nodeid: str = "", *, whole: bool = True
 ) -> list[str]:
     """Return the reports of failed verdicts: one for recorded modules that fail alike."""
+    return [_text(report, whole=whole) for report in reports(verdicts, nodeid)]
+
+
+def reports(verdicts: Iterable[Verdict], nodeid: str = "") -> Iterator[Report]:
+    """Yield the reports of failed verdicts as data: one for recorded modules that fail alike."""
     groups: dict[Any, list[Verdict]] = {}
     for verdict in verdicts:
         groups.setdefault(_said(verdict), []).append(verdict)
-    return ["\n".join(_failure_lines(alike, nodeid, whole=whole)) for alike in groups.values()]
+    for alike in groups.values():
+        yield _report(alike, nodeid)
 
 
 def _said(verdict: Verdict) -> tuple[Any, ...]:
@@ -66,14 +81,15 @@ def _said(verdict: Verdict) -> tuple[Any, ...]:
     )
 
 
-def _failure_lines(alike: Sequence[Verdict], nodeid: str, *, whole: bool) -> Iterator[str]:
-    """Yield the report of verdicts of which it says the same."""
-    yield headline(alike[0])
-    yield ""
+def _report(alike: Sequence[Verdict], nodeid: str) -> Report:
     blocks = [block for block in _blocks(alike, nodeid) if block.lines]
-    shown = blocks if whole else _shortened(blocks)
-    for block in shown:
-        yield from labelled(block.label, block.lines)
+    return Report(alike, headline(alike[0]), blocks)
+
+
+def _text(report: Report, *, whole: bool) -> str:
+    shown = report.blocks if whole else _shortened(report.blocks)
+    lines = (line for block in shown for line in labelled(block.label, block.lines))
+    return "\n".join([report.headline, "", *lines])
 
 
 def headline(verdict: Verdict) -> str:
@@ -99,19 +115,19 @@ def _cause(verdict: Verdict) -> str:
     return f"{text}{at}" if text else ""
 
 
-def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[_Block]:
+def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
     """Yield the blocks of a report, in the order in which they are printed."""
     verdict = alike[0]
     found = verdict.diagnosis
-    yield _Block("subject", [_subject_line(alike), *recorded_lines(alike)], 0, 6)
+    yield Block("subject", [_subject_line(alike), *recorded_lines(alike)], 0, 6)
     yield _block("reason", verdict.reason.splitlines(), 0, 4)
     first, *others = [*_difference_lines(verdict)] or [[]]
-    yield _Block("differs", first, 1, 2)
-    yield _Block("", [line for other in others for line in other], 5, 6)
+    yield Block("differs", first, 1, 2)
+    yield Block("", [line for other in others for line in other], 5, 6)
     yield _block("", verdict.details, 3, 6)
     yield _block("printed", verdict.output.splitlines()[-MAX_LINES:], 3, 6)
     if verdict.call:
-        yield _Block("call", [f"{verdict.call}{_tally(verdict)}"], 0, 0)
+        yield Block("call", [f"{verdict.call}{_tally(verdict)}"], 0, 0)
     yield _block("sizes", _size_lines(found.sizes), 2, 4)
     yield from _diagnosis_blocks(verdict)
     wrong = [branch for branch in verdict.branches if "diverges" in branch.status.values()]
@@ -124,14 +140,14 @@ def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[_Block]:
     yield _block("warned", warned[:3], 6, 7)
     yield _block("untried", found.not_examined, 5, 7)
     if verdict.script:
-        yield _Block("script", [verdict.script], 0, 0)
+        yield Block("script", [verdict.script], 0, 0)
     else:
         yield _block("kept", [verdict.kept] if verdict.kept else [], 0, 0)
     if nodeid and verdict.seed is not None:
-        yield _Block("rerun", [f'pytest "{nodeid}" --hypothesis-seed={verdict.seed}'], 0, 0)
+        yield Block("rerun", [f'pytest "{nodeid}" --hypothesis-seed={verdict.seed}'], 0, 0)
 
 
-def _diagnosis_blocks(verdict: Verdict) -> Iterator[_Block]:
+def _diagnosis_blocks(verdict: Verdict) -> Iterator[Block]:
     """Yield where, why, who is to blame, and what to do: what is known of it."""
     found = verdict.diagnosis
     where = verdict.where or (found.place and found.place.where)
@@ -152,7 +168,7 @@ def _owner_line(found: Diagnosis) -> str:
     return f"{found.owner or 'unknown'}, in {found.place}"
 
 
-def _shortened(blocks: Sequence[_Block]) -> Iterator[_Block]:
+def _shortened(blocks: Sequence[Block]) -> Iterator[Block]:
     """Yield the blocks with the lines that matter most, and a line that says what is left out."""
     most = MAX_REPORT - 2  # without the headline and the empty line
     if sum(len(block.lines) for block in blocks) <= most:
@@ -177,7 +193,7 @@ def _shortened(blocks: Sequence[_Block]) -> Iterator[_Block]:
         )
     )
     yield from above
-    yield _Block("more", [f"{left} line{'s' if left > 1 else ''} with -v: {names}"], 0, 0)
+    yield Block("more", [f"{left} line{'s' if left > 1 else ''} with -v: {names}"], 0, 0)
     yield last
 
 
@@ -239,10 +255,10 @@ def labelled(label: str, lines: Iterable[str]) -> Iterator[str]:
         yield f"  {'' if number else label:<{LABEL}}{line}".rstrip()
 
 
-def _block(label: str, lines: Iterable[str], first: int, rest: int) -> _Block:
+def _block(label: str, lines: Iterable[str], first: int, rest: int) -> Block:
     rows = [line.strip() for line in lines if line.strip()]
     more = [f"... and {len(rows) - MAX_LINES} more lines"] if len(rows) > MAX_LINES else []
-    return _Block(label, [*rows[:MAX_LINES], *more], first, rest)
+    return Block(label, [*rows[:MAX_LINES], *more], first, rest)
 
 
 def _tally(verdict: Verdict) -> str:
