@@ -16,7 +16,8 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes import cuda, machine
-from pytest_torchexport.outcomes.limits import TimeLimitExceeded, survived
+from pytest_torchexport.outcomes.fork import survived
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import condense, is_about_dims
 from pytest_torchexport.results.failures import ExportRefused, ends_the_test
 from pytest_torchexport.targets.formats.shape_env import refused_at

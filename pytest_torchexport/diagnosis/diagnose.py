@@ -1,15 +1,19 @@
 """Diagnose a failure: run the examinations, one after the other, within a budget of time.
 
 An examination is a function ``examine`` of the scene and of what is known so far; it returns what
-is known afterwards. A new one is a file and a row here.
+is known afterwards. A new one is a file and a row here. They run in a fork of the process, which
+eager or the artifact may end: the other examinations and the user's run go on.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+import time
 import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from pytest_torchexport import targets
@@ -18,6 +22,7 @@ from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes import cuda
+from pytest_torchexport.outcomes.fork import FORKS, Death, each_in_fork
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.messages import text_of
 from pytest_torchexport.outcomes.torch_state import without_warnings
@@ -37,8 +42,11 @@ from pytest_torchexport.results.failures import (
     ends_the_test,
 )
 
-# A diagnosis takes at most so many seconds, or so many times what the export took.
-SECONDS, TIMES_EXPORT = 10.0, 3.0
+# A diagnosis takes at most so many seconds, or so many times what the export took; one examination
+# at most this share of it.
+SECONDS, TIMES_EXPORT, SHARE = 10.0, 3.0, 0.6
+# A fork that does not end an examination in time is ended so many seconds later.
+GRACE = 1.0
 
 # A call that ends its process or does not return is made again only in a process of its own.
 DEADLY = (ArtifactCrashed, ArtifactHung)
@@ -71,6 +79,12 @@ class Examination:
         library = targets.get(case.plan.target).traits.library
         return isinstance(failure, self.failures) and self.library in ("", library)
 
+    def examine(self) -> Examine:
+        """Return the function, imported if it was not yet."""
+        file = importlib.import_module(f"pytest_torchexport.diagnosis.{self.file}")
+        examine: Examine = file.examine
+        return examine
+
 
 EXAMINATIONS = (
     Examination(
@@ -102,30 +116,82 @@ def diagnose(case: Case, failure: Failure) -> Diagnosis:
         failure=failure,
         recipe=shrunk.recipe if shrunk is not None else example_recipe(case.spec),
     )
-    known = NOTHING
     if cuda.lost() or (isinstance(failure, DEADLY) and not case.runner.isolated):
-        return known
-    rows = [row for row in EXAMINATIONS if row.is_about(case, failure)]
-    seconds = max(SECONDS, TIMES_EXPORT * case.log.seconds.get("export", 0.0))
+        return NOTHING
+    rows = tuple(row for row in EXAMINATIONS if row.is_about(case, failure))
+    budget = Budget(max(SECONDS, TIMES_EXPORT * case.log.seconds.get("export", 0.0)))
     activity = case.log.activity
     with case.log.timed("diagnosis"), case.deadline.paused(), without_warnings():
-        try:
-            with interrupted_after(seconds):
-                for number, row in enumerate(rows):  # noqa: B007  # read if time runs out
-                    case.plan.progress(f"diagnosis: {row.name}")
-                    known = _examined(row, scene, known)
-        except TimeLimitExceeded:
-            left = tuple(f"{row.name}: no time left" for row in rows[number:])
-            known = dataclasses.replace(known, not_examined=(*known.not_examined, *left))
+        known = _diagnosed(rows, scene, budget)
     case.log.activity = activity
     return known
 
 
+class Budget:
+    """The seconds that are left for a diagnosis, and for one examination of it."""
+
+    def __init__(self, seconds: float) -> None:
+        """Begin now."""
+        self._row = SHARE * seconds
+        self._end = time.monotonic() + seconds
+
+    def for_a_row(self) -> float:
+        """Return the seconds that an examination which begins now may take; 0 if none are left."""
+        return max(min(self._row, self._end - time.monotonic()), 0.0)
+
+
+def _diagnosed(rows: tuple[Examination, ...], scene: Scene, budget: Budget) -> Diagnosis:
+    """Run the rows in a fork, if possible, and those after a row that ended it in another one."""
+    each = each_in_fork if _may_fork(scene.case) else _each_here
+    known = NOTHING
+    for row in rows:
+        row.examine()  # imported here once, and not in each fork
+    try:
+        while rows:
+            scene.case.plan.progress(f"diagnosis: {rows[0].name}")
+            todo = partial(_examined_each, rows, scene, known, budget)
+            for found in each(todo, budget.for_a_row() + GRACE):
+                known = _without(rows[0], found, known) if isinstance(found, Death) else found
+                rows = rows[1:]
+    except OSError as error:
+        for row in rows:
+            known = _without(row, f"no process to examine it in: {error}", known)
+    return known
+
+
+def _may_fork(case: Case) -> bool:
+    """Return True if what an examination does to its process may be done to a fork.
+
+    An artifact in the clean process is not run here, and no fork can use CUDA after this process.
+    """
+    return FORKS and not (case.foreign or case.runner.isolated or cuda.in_use())
+
+
+def _each_here(todo: Callable[[], Iterator[Diagnosis]], _seconds: float) -> Iterator[Diagnosis]:
+    return todo()
+
+
+def _examined_each(
+    rows: Sequence[Examination], scene: Scene, known: Diagnosis, budget: Budget
+) -> Iterator[Diagnosis]:
+    """Yield what is known after each row."""
+    for row in rows:
+        seconds = budget.for_a_row()
+        try:
+            if not seconds:
+                known = _without(row, "no time left", known)
+            else:
+                with interrupted_after(seconds):
+                    known = _examined(row, scene, known)
+        except TimeLimitExceeded as error:
+            known = _without(row, error, known)
+        yield known
+
+
 def _examined(row: Examination, scene: Scene, known: Diagnosis) -> Diagnosis:
-    examine: Examine = importlib.import_module(f"pytest_torchexport.diagnosis.{row.file}").examine
     try:
         with scene.case.log.during(Activity.PLUGIN):
-            return examine(scene=scene, known=known)
+            return row.examine()(scene=scene, known=known)
     except TimeLimitExceeded:
         raise
     except Exception as error:
@@ -133,5 +199,10 @@ def _examined(row: Examination, scene: Scene, known: Diagnosis) -> Diagnosis:
             raise
         last = traceback.extract_tb(error.__traceback__)[-1]
         at = f"{last.filename.rpartition('/')[2]}:{last.lineno}"
-        left = f"{row.name}: {type(error).__name__}: {text_of(error)} ({at}); please report it"
-        return dataclasses.replace(known, not_examined=(*known.not_examined, left))
+        raised = f"{type(error).__name__}: {text_of(error)} ({at}); please report it"
+        return _without(row, raised, known)
+
+
+def _without(row: Examination, why: object, known: Diagnosis) -> Diagnosis:
+    """Return what is known if a row is left out."""
+    return dataclasses.replace(known, not_examined=(*known.not_examined, f"{row.name}: {why}"))

@@ -18,7 +18,9 @@ from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.runners import Runnable
-from pytest_torchexport.outcomes.limits import TimeLimitExceeded, survived
+from pytest_torchexport.outcomes import cuda
+from pytest_torchexport.outcomes.fork import FORKS, Death, in_fork
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.observe import NotTransferable, Outcome, Raised
 from pytest_torchexport.outcomes.torch_state import plain_attention
@@ -119,10 +121,17 @@ def _captured(
     if isinstance(captured, str):
         return Stage(name=name, agrees=None, why=captured)
     runner, seed = scene.case.runner_of(captured), scene.case.plan.seed
+
+    def run() -> Stage:
+        return stage(name, runner.run(call, seed))
+
+    if cuda.in_use():
+        return run()  # no fork can use CUDA then
+    if not FORKS:
+        return Stage(name=name, agrees=None, why="this system has no fork to try it in")
     # Only an ONNX file of it has run until now, in another library.
-    if not survived(lambda: runner.run(call, seed), TRYING_SECONDS):
-        return Stage(name=name, agrees=None, why="it ended its process, or hung")
-    return stage(name, runner.run(call, seed))
+    found = in_fork(run, TRYING_SECONDS)
+    return Stage(name=name, agrees=None, why=f"it {found}") if isinstance(found, Death) else found
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from torch import nn
 
 from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.call import Call
-from pytest_torchexport.outcomes.limits import survived
+from pytest_torchexport.outcomes.fork import survived
 from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.source_line import SourceLine, is_users, source_line

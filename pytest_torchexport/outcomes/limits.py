@@ -10,14 +10,12 @@ from __future__ import annotations
 import _thread
 import atexit
 import contextlib
-import faulthandler
 import math
 import os
 import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -239,34 +237,3 @@ def in_thread(function: Callable[[], Any], seconds: float) -> Any:
     if returned:
         return value
     raise value
-
-
-def survived(action: Callable[[], object], seconds: float) -> bool:
-    """Return True if a fork of this process survives an action: it returns or raises in time.
-
-    False if it is killed or hangs, and on systems without fork.
-    """
-    if not hasattr(os, "fork"):
-        return False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about torch's threads, which the fork does not need
-        child = os.fork()
-    if not child:
-        try:
-            faulthandler.disable()  # nobody reads how the fork died
-            null = os.open(os.devnull, os.O_RDWR)
-            for stream in (0, 1, 2):
-                os.dup2(null, stream)
-            action()
-        except BaseException:  # the process itself will meet the exception again
-            os._exit(0)
-        os._exit(0)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.WIFEXITED(status)
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return False

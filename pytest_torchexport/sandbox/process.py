@@ -21,14 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from pytest_torchexport.outcomes.fork import FORKS
 from pytest_torchexport.sandbox.installed import library_directories
 from pytest_torchexport.sandbox.libraries import Library
 
 # How long a server may take to answer: it may be importing torch on a busy machine.
 PATIENCE_SECONDS = 120.0
-# Not on macOS: its system libraries do not survive a fork,
-# https://github.com/python/cpython/issues/77906.
-FORKS = sys.platform == "linux"
 # Variables that a server inherits: what an interpreter needs to start, which GPUs it may see, and
 # what changes results. No credentials, and no paths of modules.
 _INHERITED = (

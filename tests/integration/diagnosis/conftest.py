@@ -7,6 +7,7 @@ import torch
 
 from pytest_torchexport import check_export
 from pytest_torchexport.diagnosis import diagnose
+from pytest_torchexport.results.diagnosis import NOTHING
 
 
 @pytest.fixture
@@ -45,11 +46,11 @@ def scene_of(monkeypatch):
     def of(thing, *args, target="trace", **options):
         scenes = []
 
-        def examined(_row, scene, known):
+        def diagnosed(_rows, scene, _budget):
             scenes.append(scene)
-            return known
+            return NOTHING
 
-        monkeypatch.setattr(diagnose, "_examined", examined)
+        monkeypatch.setattr(diagnose, "_diagnosed", diagnosed)
         found = check_export(
             thing, args, target=target, **{"checks": ["parity"], "max_examples": 5, **options}
         )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import dataclasses
+import os
+import signal
 import time
 
 import pytest
@@ -9,8 +13,12 @@ import torch
 from torch import nn
 
 from pytest_torchexport import check_export
-from pytest_torchexport.diagnosis import attention, diagnose, masks
+from pytest_torchexport.diagnosis import attention, diagnose, failing_sizes, masks, questions
+from pytest_torchexport.outcomes.fork import FORKS
+from pytest_torchexport.results.diagnosis import Cause
 from pytest_torchexport.results.text import failure_text
+
+needs_fork = pytest.mark.skipif(not FORKS, reason="without fork, it would end this process")
 
 
 class Frozen(nn.Module):
@@ -31,9 +39,18 @@ def verdict():
     return of
 
 
+def named(text):
+    """Return an examination that adds a cause."""
+
+    def examine(scene, known):
+        cause = Cause(kind="masked rows", text=text)
+        return dataclasses.replace(known, causes=(*known.causes, cause))
+
+    return examine
+
+
 def test_an_examination_that_raises_is_said_and_the_others_run(verdict, monkeypatch):
-    seen = []
-    monkeypatch.setattr(masks, "examine", lambda **given: seen.append(given) or given["known"])
+    monkeypatch.setattr(masks, "examine", named("seen"))
 
     def examine(scene, known):
         raise RuntimeError("no luck")
@@ -44,11 +61,51 @@ def test_an_examination_that_raises_is_said_and_the_others_run(verdict, monkeypa
     assert left.startswith("attention's fast path: RuntimeError: no luck (test_diagnose.py:")
     assert left.endswith("; please report it")
     assert f"  untried  {left}" in failure_text(found)
-    assert len(seen) == 1
+    assert "seen" in [cause.text for cause in found.diagnosis.causes]
+
+
+@needs_fork
+def test_examinations_that_end_the_process_are_said_and_what_the_others_found_stays(
+    verdict, monkeypatch
+):
+    monkeypatch.setattr(failing_sizes, "examine", named("before"))
+    monkeypatch.setattr(questions, "examine", named("between"))
+    monkeypatch.setattr(masks, "examine", lambda **_: os._exit(0))
+
+    def examine(scene, known):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    found = verdict(examine, monkeypatch)
+    assert found.failure == "OutputsDiffer"
+    assert found.diagnosis.not_examined == (
+        "attention's fast path: ended the process by signal 11",
+        "masked rows: ended the process, exit status 0",
+    )
+    assert [cause.text for cause in found.diagnosis.causes][:2] == ["before", "between"]
+    assert found.diagnosis.stages
+
+
+@needs_fork
+def test_an_examination_that_native_code_blocks_is_cut(verdict, monkeypatch):
+    monkeypatch.setattr(diagnose, "SECONDS", 2.0)
+    monkeypatch.setattr(diagnose, "SHARE", 0.1)
+    monkeypatch.setattr(diagnose, "TIMES_EXPORT", 0.0)
+    monkeypatch.setattr(diagnose, "GRACE", 0.1)
+    monkeypatch.setattr(masks, "examine", named("seen"))
+
+    def examine(scene, known):
+        held = ctypes.CDLL(None)
+        lock = ctypes.create_string_buffer(64)
+        for _ in range(2):
+            held.pthread_mutex_lock(lock)
+
+    found = verdict(examine, monkeypatch)
+    assert "attention's fast path: did not return within 0.3 s" in found.diagnosis.not_examined
 
 
 def test_an_examination_that_does_not_end_is_cut_and_said(verdict, monkeypatch):
     monkeypatch.setattr(diagnose, "SECONDS", 1.0)
+    monkeypatch.setattr(diagnose, "SHARE", 1.0)
     monkeypatch.setattr(diagnose, "TIMES_EXPORT", 0.0)
 
     def examine(scene, known):
@@ -57,14 +114,23 @@ def test_an_examination_that_does_not_end_is_cut_and_said(verdict, monkeypatch):
 
     found = verdict(examine, monkeypatch)
     assert found.failure == "OutputsDiffer"
-    assert found.diagnosis.not_examined == (
-        "attention's fast path: no time left",
-        "questions about the export: no time left",
-        "masked rows: no time left",
-        "operators: no time left",
-        "causes: no time left",
-        "stages: no time left",
-    )
+    first, *others = found.diagnosis.not_examined
+    assert first.startswith("attention's fast path: no return within ")
+    assert others[0] == "questions about the export: no time left"
+    assert {left.partition(": ")[2] for left in others} == {"no time left"}
+
+
+def test_an_examination_may_not_take_the_time_of_the_others(verdict, monkeypatch):
+    monkeypatch.setattr(diagnose, "SHARE", 0.01)
+    monkeypatch.setattr(masks, "examine", named("seen"))
+
+    def examine(scene, known):
+        while True:
+            time.sleep(0.01)
+
+    found = verdict(examine, monkeypatch)
+    assert "attention's fast path: no return within 0.1 s" in found.diagnosis.not_examined
+    assert "no time left" not in str(found.diagnosis.not_examined)
 
 
 def test_a_pass_is_not_diagnosed(verdict, monkeypatch):

@@ -1,0 +1,159 @@
+"""outcomes/fork.py: whatever a function does to its process, this one goes on."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pytest_torchexport.outcomes.fork import FORKS, Death, each_in_fork, in_fork, survived
+
+pytestmark = pytest.mark.skipif(not FORKS, reason="there is no fork to try")
+# More than any machine needs; a test that takes so long has failed.
+LONG = 60.0
+SHORT = 0.2
+
+
+def kill_me():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_result_comes_back():
+    assert in_fork(lambda: {"a": (1, None)}, LONG) == {"a": (1, None)}
+    assert in_fork(os.getpid, LONG) != os.getpid()
+
+
+def test_a_result_that_no_pipe_holds_at_once_comes_back():
+    assert len(in_fork(lambda: bytes(10_000_000), LONG)) == 10_000_000
+
+
+def test_an_exception_is_told_by_its_class_and_text():
+    found = in_fork(lambda: {}["missing"], LONG)
+    assert found == Death(raised="KeyError: 'missing'")
+    assert str(found) == "raised KeyError: 'missing'"
+
+
+def test_a_result_that_pickle_does_not_take_is_an_exception():
+    assert "pickle" in in_fork(threading.Lock, LONG).raised
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_function_that_ends_the_process_is_no_result(status):
+    found = in_fork(lambda: os._exit(status), LONG)
+    assert found == Death(status=status)
+    assert str(found) == f"ended the process, exit status {status}"
+
+
+def test_a_signal_is_named():
+    found = in_fork(kill_me, LONG)
+    assert found == Death(signal=9)
+    assert str(found) == "ended the process by signal 9"
+
+
+def test_what_does_not_return_is_ended(tmp_path):
+    def wait():
+        while True:
+            (tmp_path / "runs").touch()
+            time.sleep(0.01)
+
+    found = in_fork(wait, SHORT)
+    assert found == Death(seconds=SHORT)
+    assert str(found) == "did not return within 0.2 s"
+    (tmp_path / "runs").unlink(missing_ok=True)
+    time.sleep(0.1)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_items_come_one_by_one_until_a_death():
+    def items():
+        yield 1
+        yield 2
+        kill_me()
+        yield 3
+
+    assert list(each_in_fork(items, LONG)) == [1, 2, Death(signal=9)]
+    assert list(each_in_fork(lambda: iter("ab"), LONG)) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("then", "found"),
+    [(lambda: 7, 7), (kill_me, Death(signal=9))],
+    ids=["a result", "a death"],
+)
+def test_a_process_that_the_fork_left_behind_keeps_nobody_waiting(then, found):
+    def items():
+        child = os.fork()
+        if not child:
+            time.sleep(LONG)
+            os._exit(0)
+        yield child
+        yield then()
+
+    left_behind, *rest = each_in_fork(items, LONG)
+    os.kill(left_behind, signal.SIGKILL)
+    assert rest == [found]
+
+
+def test_a_lock_that_another_thread_holds_costs_the_time_limit_and_no_more():
+    lock, taken, release = threading.Lock(), threading.Event(), threading.Event()
+
+    def hold():
+        with lock:
+            taken.set()
+            release.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait()
+    try:
+        assert in_fork(lock.acquire, SHORT) == Death(seconds=SHORT)
+    finally:
+        release.set()
+        thread.join()
+
+
+def test_operators_that_used_several_threads_here_run_in_a_fork():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        x = torch.ones(1000, 1000)
+        here = float((x @ x).sum())
+        assert in_fork(lambda: (torch.get_num_threads(), float((x @ x).sum())), LONG) == (1, here)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_fork_prints_nothing_and_runs_no_handlers_of_this_process(capfd, tmp_path):
+    def leave(text):
+        (tmp_path / text).touch()
+
+    atexit.register(leave, "handler")
+    try:
+        print("before", end="")
+        in_fork(lambda: (print("python"), os.write(1, b"native"))[0], LONG)
+    finally:
+        atexit.unregister(leave)
+    assert capfd.readouterr().out == "before"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_temporary_files_of_a_fork_are_removed():
+    path = in_fork(tempfile.mkdtemp, LONG)
+    assert not Path(path).exists()
+    assert Path(path).parent.parent == Path(tempfile.gettempdir())
+    assert not Path(path).parent.exists()
+
+
+def test_it_survives_if_it_returns_or_raises():
+    assert survived(lambda: None, LONG)
+    assert survived(lambda: 1 / 0, LONG)
+    assert not survived(kill_me, LONG)
+    assert not survived(lambda: time.sleep(LONG), SHORT)
