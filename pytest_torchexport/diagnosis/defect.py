@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pytest_torchexport.results.diagnosis import Owner
+from pytest_torchexport.results.diagnosis import Diagnosis, Owner
 
 Repository = Literal[
     "pytorch/pytorch", "microsoft/onnxscript", "microsoft/onnxruntime", "onnx/onnx"
@@ -28,7 +28,8 @@ class Defect:
 
     ``operators``: those of eager's that it is about, as ATen names them: ``log1p``. ``imitate``
     does what such an operator does in the artifact: the evidence is that eager then returns what
-    the artifact returns. ``places``: the names that a diagnosis may have for the operator.
+    the artifact returns, or raises what it raises. ``places``: further names that a diagnosis may
+    have for the operator. ``line``: a pattern that the user's line matches, if that is evidence.
     ``targets``, ``owner``: where it was seen, and who is to blame. ``repository``: whose it is.
     ``issue``: the address of a thread about it, empty if none was found. ``seen``: the versions on
     which the zoo reproduces it. ``fixed_in``: the first version without it, ``onnxscript 0.8``;
@@ -38,7 +39,6 @@ class Defect:
     name: str
     operators: tuple[str, ...]
     imitate: Imitate
-    places: tuple[str, ...]
     targets: tuple[str, ...]
     owner: Owner
     repository: Repository
@@ -46,7 +46,19 @@ class Defect:
     seen: tuple[str, ...]
     text: str
     remedy: str
+    places: tuple[str, ...] = ()
+    line: str = ""
     fixed_in: str = ""
+
+    def fits(self, known: Diagnosis) -> bool:
+        """Return True unless the owner, the operator or the line that is known is another one."""
+        named = known.place.operator.rpartition(".")[2] if known.place is not None else ""
+        where = known.where or (known.place.where if known.place is not None else None)
+        return (
+            known.owner in (None, self.owner)
+            and (not named or named in (*self.operators, *self.places))
+            and (not self.line or (where is not None and bool(re.search(self.line, where.text))))
+        )
 
     def is_fixed(self, installed: Mapping[str, str]) -> bool:
         """Return True if it is mended in the installed versions."""

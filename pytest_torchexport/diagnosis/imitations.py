@@ -6,33 +6,66 @@ the package that has the defect. Separate from the table, which says whose defec
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pytest_torchexport.outcomes.operators import argument_of, name_of
+
 # An addend that onnxscript's patterns take for zero, as math.isclose does with an abs_tol.
 ZERO = 1e-8
+# ONNX Runtime's kernel of Sigmoid returns zero from here down.
+LOWEST_SIGMOID = -18.0
 
 
-def without_small_addend(func: Any, x: Tensor, other: Any, *, alpha: float = 1) -> Tensor:
-    """Add nothing if the addend is almost zero."""
-    small = abs(float(other)) <= ZERO if not isinstance(other, Tensor) or not other.dim() else False
-    right: Tensor = func(x, other, alpha=alpha)
-    return x.to(right.dtype) if small else right
+# -- logarithms and exponentials -------------------------------------------------------------------
 
 
-def floor_of_quotient(_func: Any, x: Tensor, other: Any) -> Tensor:
-    """Round the quotient down; the right operator rounds the exact one."""
-    return torch.floor(torch.true_divide(x, other))
+def flushed_sigmoid(_func: Any, x: Tensor) -> Tensor:
+    """Return zero for large negative numbers."""
+    return torch.where(x <= LOWEST_SIGMOID, 0.0, torch.sigmoid(x))
 
 
-def atan2_by_slope(_func: Any, y: Tensor, x: Tensor) -> Tensor:
-    """Take the quadrant from comparisons with zero, and 0 for nan."""
-    slope = torch.atan(y / x)
-    left = torch.where(y > 0, slope + torch.pi, slope - torch.pi)
-    found = torch.where(x < 0, left, slope)
-    return torch.where(found.isnan(), 0.0, found)
+def log_of_sigmoid(func: Any, x: Tensor) -> Any:
+    """Take the logarithm of what underflows."""
+    return torch.log(flushed_sigmoid(func, x)), func(x)[1]
+
+
+def loss_by_log_of_sigmoid(
+    func: Any,
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    reduction: int = 1,
+) -> Tensor:
+    """Subtract the logarithm of what underflows."""
+    factor = 1 if pos_weight is None else (pos_weight - 1) * target + 1
+    loss = (1 - target) * x - factor * torch.log(flushed_sigmoid(func, x))
+    loss = loss if weight is None else loss * weight
+    return loss if reduction == 0 else loss.mean() if reduction == 1 else loss.sum()
+
+
+def expm1_by_exp(_func: Any, x: Tensor) -> Tensor:
+    """Subtract one from what is almost one."""
+    return torch.exp(x) - 1
+
+
+def log1p_by_log(_func: Any, x: Tensor) -> Tensor:
+    """Add one to what is almost zero."""
+    return torch.log(x + 1)
+
+
+def xlog1py_by_log(_func: Any, x: Tensor, y: Tensor) -> Tensor:
+    """Add one to what is almost zero."""
+    return torch.where(x == 0, 0.0, x * torch.log(y + 1))
+
+
+def xlogy_without_nan(_func: Any, x: Tensor, y: Tensor) -> Tensor:
+    """Return zero for zero, also where the other number is nan."""
+    return torch.where(x == 0, 0.0, x * torch.log(y))
 
 
 def logaddexp_unscaled(_func: Any, x: Tensor, y: Tensor) -> Tensor:
@@ -51,28 +84,222 @@ def logcumsumexp_of_one_maximum(_func: Any, x: Tensor, dim: int) -> Tensor:
     return torch.log(torch.cumsum(torch.exp(x - largest), dim)) + largest
 
 
+def erfc_by_erf(_func: Any, x: Tensor) -> Tensor:
+    """Subtract what is almost one from one."""
+    return 1 - torch.erf(x)
+
+
 def erfcx_by_erf(_func: Any, x: Tensor) -> Tensor:
     """Multiply what overflows by what underflows."""
     return torch.exp(x * x) * (1 - torch.erf(x))
 
 
-def scatter_without_mean(
-    func: Any,
-    x: Tensor,
-    dim: int,
-    index: Tensor,
-    src: Tensor,
-    reduce: str,
-    *,
-    include_self: bool = True,
-) -> Tensor:
-    """Put the values in place if they are to be averaged."""
-    if reduce != "mean":
-        right: Tensor = func(x, dim, index, src, reduce, include_self=include_self)
+def log_ndtr_by_erf(func: Any, x: Tensor) -> Tensor:
+    """Follow torch's decomposition, with an erfcx that overflows."""
+    scaled = x * math.sqrt(0.5)
+    low = torch.log(erfcx_by_erf(func, -scaled) / 2) - scaled * scaled
+    return torch.where(x < 1, low, torch.log1p(-erfc_by_erf(func, scaled) / 2))
+
+
+# -- arithmetic ------------------------------------------------------------------------------------
+
+
+def without_small_addend(func: Any, x: Tensor, other: Any, *, alpha: float = 1) -> Tensor:
+    """Add nothing if the addend is almost zero."""
+    right: Tensor = func(x, other, alpha=alpha)
+    is_number = not isinstance(other, Tensor) or not other.dim()
+    return x.to(right.dtype) if is_number and abs(float(other)) <= ZERO else right
+
+
+def floor_of_quotient(func: Any, x: Tensor, other: Any, **kwargs: Any) -> Tensor:
+    """Round the quotient of floats down; the right operator rounds the exact one."""
+    right: Tensor = func(x, other, **kwargs)
+    down = kwargs.get("rounding_mode", "floor") == "floor" and right.is_floating_point()
+    return torch.floor(torch.true_divide(x, other)) if down else right
+
+
+def truncated_quotient(func: Any, x: Tensor, other: Any) -> Tensor:
+    """Round the quotient of integers towards zero."""
+    right: Tensor = func(x, other)
+    return right if right.is_floating_point() else torch.div(x, other, rounding_mode="trunc")
+
+
+def quotient_in_float(func: Any, x: Tensor, other: Any, **kwargs: Any) -> Tensor:
+    """Divide integers as float32."""
+    right: Tensor = func(x, other, **kwargs)
+    if right.is_floating_point() or not isinstance(other, Tensor):
         return right
-    return torch.scatter(x, dim, index, src)
+    return torch.div(x.float(), other.float(), **kwargs).to(right.dtype)
+
+
+def remainder_of_quotient(func: Any, x: Tensor, other: Any) -> Tensor:
+    """Subtract the divisor as often as the rounded quotient says."""
+    right: Tensor = func(x, other)
+    return x - torch.floor(x / other) * other if right.is_floating_point() else right
+
+
+def shifted_as_divided(func: Any, x: Tensor, other: Any) -> Tensor:
+    """Divide signed numbers by a power of two, towards zero."""
+    if x.dtype == torch.uint8:
+        right: Tensor = func(x, other)
+        return right
+    return torch.div(x, 2**other, rounding_mode="trunc").to(x.dtype)
+
+
+def shifted_to_signed(func: Any, x: Tensor, other: Any) -> Tensor:
+    """Return bytes as signed ones."""
+    right: Tensor = func(x, other)
+    return right.view(torch.int8) if right.dtype == torch.uint8 else right
+
+
+def atan2_by_slope(_func: Any, y: Tensor, x: Tensor) -> Tensor:
+    """Take the quadrant from comparisons with zero, and 0 for nan."""
+    found = atan2_by_slope_with_nan(_func, y, x)
+    return torch.where(found.isnan(), 0.0, found)
+
+
+def atan2_by_slope_with_nan(_func: Any, y: Tensor, x: Tensor) -> Tensor:
+    """Take the quadrant from comparisons with zero."""
+    slope = torch.atan(y / x)
+    left = torch.where(y > 0, slope + torch.pi, slope - torch.pi)
+    return torch.where(x < 0, left, slope)
+
+
+def sign_of_nan(func: Any, x: Tensor) -> Tensor:
+    """Keep nan."""
+    right: Tensor = func(x)
+    return torch.where(x.isnan(), x, right)
+
+
+def is_negative(_func: Any, x: Tensor) -> Tensor:
+    """Compare with zero, which -0.0 is not below."""
+    return x < 0
+
+
+def angle_without_nan(_func: Any, x: Tensor) -> Tensor:
+    """Compare with zero, which nan is not below."""
+    return torch.where(x < 0, torch.pi, 0.0).to(x.dtype)
+
+
+def shrunk_without_nan(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Return zero for nan, which is neither above nor below."""
+    right: Tensor = func(x, *args, **kwargs)
+    return torch.where(x.isnan(), 0.0, right)
+
+
+def clamped_as_before(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Keep the dtype, also if a bound is a float and the numbers are integers."""
+    right: Tensor = func(x, *args, **kwargs)
+    return right.to(x.dtype)
+
+
+# -- reductions, sorting, pooling ------------------------------------------------------------------
 
 
 def reduced_without_nan(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Leave nan out."""
-    return func(torch.nan_to_num(x, -torch.inf, torch.inf, -torch.inf), *args, **kwargs)
+    if not x.is_floating_point():
+        return func(x, *args, **kwargs)
+    last = torch.inf if name_of(func).endswith("min") else -torch.inf
+    return func(torch.where(x.isnan(), last, x), *args, **kwargs)
+
+
+def any_of_nothing(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Return True for no elements at all."""
+    right: Tensor = func(x, *args, **kwargs)
+    return torch.ones_like(right) if x.numel() == 0 else right
+
+
+def any_of_integers(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Cut the digits off first: 0.5 is 0 then."""
+    right: Tensor = func(x.to(torch.int64), *args, **kwargs)
+    return right
+
+
+def always_bool(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Return bools, also of bytes."""
+    right: Tensor = func(x, *args, **kwargs)
+    return right.bool()
+
+
+def mean_of_nothing(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Return 0 for no elements at all."""
+    right: Tensor = func(x, *args, **kwargs)
+    return torch.zeros_like(right) if x.numel() == 0 else right
+
+
+def summed_in_float(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Return the sum of halves as float32."""
+    right: Tensor = func(x.float() if x.dtype == torch.float16 else x, *args, **kwargs)
+    return right
+
+
+def cumsum_as_before(func: Any, x: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    """Keep the dtype of integers."""
+    right: Tensor = func(x, dim, dtype=x.dtype if dtype is None else dtype)
+    return right
+
+
+def argmax_of_a_vector(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Keep one dimension of the flattened tensor."""
+    right: Tensor = func(x, *args, **kwargs)
+    return right.reshape(1) if right.dim() and right.numel() == 1 else right
+
+
+def sorted_with_nan_last(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Put nan at the end, also if the largest come first."""
+    dim = argument_of(func, (x, *args), kwargs, "dim")
+    order = func(torch.where(x.isnan(), -torch.inf, x), *args, **kwargs)[1]
+    return torch.take_along_dim(x, order, dim), order
+
+
+def bucketized_by_comparison(_func: Any, x: Tensor, edges: Tensor, **kwargs: Any) -> Tensor:
+    """Count the boundaries that are below: none is below nan."""
+    above = x.unsqueeze(-1)
+    below = above >= edges if kwargs.get("right") else above > edges
+    return below.sum(-1)
+
+
+def pooled_without_nan(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Leave nan out."""
+    return func(torch.where(x.isnan(), -torch.inf, x), *args, **kwargs)
+
+
+def averaged_over_window(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Divide by the size of the window."""
+    right: Tensor = func(x, *args[:5], **{**kwargs, "divisor_override": None})
+    return right
+
+
+def padded_by_the_pool(func: Any, x: Tensor, pad: Any, value: float = 0) -> Tensor:
+    """Pad with what a max pooling pads with."""
+    right: Tensor = func(x, pad, -torch.inf if x.is_floating_point() else value)
+    return right
+
+
+def scatter_without_mean(
+    func: Any, x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, **kwargs: Any
+) -> Tensor:
+    """Put the values in place if they are to be averaged."""
+    if reduce != "mean":
+        right: Tensor = func(x, dim, index, src, reduce, **kwargs)
+        return right
+    return torch.scatter(x, dim, index, src)
+
+
+# -- TorchScript -----------------------------------------------------------------------------------
+
+
+def with_float_number(func: Any, x: Tensor, other: Any, **kwargs: Any) -> Tensor:
+    """Make a float of a number that is an integer in Python."""
+    number = float(other) if type(other) is int else other
+    right: Tensor = func(x, number, **kwargs)
+    return right
+
+
+def divided_by_a_number(func: Any, x: Any, other: Any) -> Tensor:
+    """Take the divisor for a number; raises RuntimeError if it is a tensor of several."""
+    if isinstance(other, Tensor) and other.dim():
+        raise RuntimeError("Cannot input a tensor of dimension other than 0 as a scalar argument")
+    right: Tensor = func(x, other)
+    return right

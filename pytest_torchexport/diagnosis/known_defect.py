@@ -17,7 +17,7 @@ from pytest_torchexport.diagnosis.defect import Defect
 from pytest_torchexport.diagnosis.known_defects import DEFECTS
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.observe import Outcome, Returned, observe
+from pytest_torchexport.outcomes.observe import Outcome, Raised, Returned, observe
 from pytest_torchexport.outcomes.operators import dispatched, name_of, written_to
 from pytest_torchexport.results.diagnosis import Diagnosis, Known
 from pytest_torchexport.results.reports import environment
@@ -44,14 +44,10 @@ def possible(
     rows: Sequence[Defect], target: str, known: Diagnosis, installed: dict[str, str]
 ) -> list[Defect]:
     """Return the defects that what is known of a failure does not rule out."""
-    place = known.place.operator.rpartition(".")[2] if known.place is not None else ""
     return [
         row
         for row in rows
-        if target in row.targets
-        and known.owner in (None, row.owner)
-        and (not place or place in row.places)
-        and not row.is_fixed(installed)
+        if target in row.targets and row.fits(known) and not row.is_fixed(installed)
     ]
 
 
@@ -65,11 +61,16 @@ def _explains(row: Defect, scene: Scene, call: Call, expected: Returned) -> bool
         return _imitated(row, func, args, kwargs)
 
     with_defect = _eager(scene, call, handle)
-    if not used or not isinstance(with_defect, Returned):
+    if not used:
+        return False
+    actual = scene.judge().run(call)
+    if isinstance(with_defect, Raised):
+        return isinstance(actual, Raised) and with_defect.message in actual.message
+    if not isinstance(with_defect, Returned):
         return False
     if not scene.differences(call, expected, with_defect):
         return False
-    return not scene.differences(call, with_defect, scene.judge().run(call))
+    return not scene.differences(call, with_defect, actual)
 
 
 def _imitated(row: Defect, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -40,29 +40,69 @@ class Of(nn.Module):
         return self.function(*args)
 
 
+class TimesASquare(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.shape[0] ** 2
+
+
+class TimesARounded(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * round(x.shape[0] / 2)
+
+
+class SevenDividedBy(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 7 // x
+
+
+def shows(
+    defect: str, module: Callable[[], nn.Module], *call: Any, ci: bool = False
+) -> Reproduction:
+    """Return the reproduction of a defect that a module shows."""
+    return Reproduction(defect=defect, build=lambda: module().eval(), call=call, ci=ci)
+
+
 def of(defect: str, function: Callable[..., Any], *call: Any, ci: bool = False) -> Reproduction:
     """Return the reproduction of a defect that one expression shows."""
-    return Reproduction(defect=defect, build=lambda: Of(function).eval(), call=call, ci=ci)
+    return shows(defect, lambda: Of(function), *call, ci=ci)
 
 
-def t(*numbers: Any, **kwargs: Any) -> Tensor:
+def t(*numbers: Any, dtype: torch.dtype | None = None) -> Tensor:
     """Return a vector."""
-    return torch.tensor(numbers, **kwargs)
+    return torch.tensor(numbers, dtype=dtype)
 
 
-def log_of_almost_zero(x: Tensor) -> Tensor:
-    """Return what a small epsilon keeps finite."""
-    return torch.log(x + 1e-8)
-
+U8, F16 = torch.uint8, torch.float16
+NEGATIVE = t(-7, -5, 3)
+IMAGE = torch.tensor([[[[nan, 1.0], [2.0, 3.0]]]])
 
 UPSTREAM: tuple[Reproduction, ...] = (
-    of("a small addend is dropped", log_of_almost_zero, t(0.0, 1.0), ci=True),
+    shows("script: a power of integers is a float", TimesASquare, t(1, 2, 3), ci=True),
+    shows("script: round returns a float", TimesARounded, t(1, 2, 3, 4, 5)),
+    shows("script: a number divided by a tensor", SevenDividedBy, t(2, 3), ci=True),
     of("floor_divide by way of a quotient", lambda x: x // 0.1, t(1.0, 0.5, 0.3), ci=True),
-    of("atan2 of zero and a negative number", torch.atan2, t(0.0, 1.0), t(-1.0, -1.0), ci=True),
+    of("remainder by way of a quotient", lambda x: x % 0.1, t(1.0, 0.5, 0.3)),
+    of(
+        "floor division of large integers",
+        lambda x, y: torch.div(x, y, rounding_mode="floor"),
+        t(2**25 + 1, -7),
+        t(1, 2),
+    ),
+    of("bytes that are shifted become signed", lambda x: x << 1, t(1, 200, dtype=U8)),
+    of("atan2 of zero and a negative number", torch.atan2, t(0.0, 1.0), t(-1.0, -1.0)),
+    of("angle of nan", torch.angle, t(nan, -1.0, 2.0)),
+    of("sign of nan", torch.sign, t(nan, -1.0, 2.0)),
+    of("sign bit of minus zero", torch.signbit, t(-0.0, -1.0, 2.0)),
     of("logaddexp overflows", torch.logaddexp, t(89.0, 0.0), t(0.0, 0.0)),
     of("logaddexp2 overflows", torch.logaddexp2, t(189.0, 0.0), t(0.0, 0.0)),
     of("logcumsumexp underflows", lambda x: x.logcumsumexp(0), t(-100.0, 0.0, 89.0)),
+    of("log1p of small numbers", lambda x: torch.log1p(x) / x, t(1e-8, 0.5)),
+    of("expm1 of small numbers", lambda x: torch.expm1(x) / x, t(1e-8, 0.5)),
+    of("xlog1py of small numbers", torch.special.xlog1py, t(1e8, 1.0), t(1e-8, 0.5)),
+    of("xlogy of zero and nan", torch.xlogy, t(0.0, 1.0), t(nan, 2.0)),
+    of("erfc of large numbers", lambda x: torch.erfc(x) * 1e12, t(5.0, 6.0)),
     of("erfcx of large numbers", torch.special.erfcx, t(0.0, 1.0, 20.0)),
+    of("log_ndtr of negative numbers", torch.special.log_ndtr, t(-30.0, 0.0)),
     of(
         "scatter_reduce with mean does not reduce",
         lambda x, i, v: x.scatter_reduce(0, i, v, "mean"),
@@ -71,5 +111,51 @@ UPSTREAM: tuple[Reproduction, ...] = (
         t(5.0, 7.0, 0.5),
         ci=True,
     ),
+    of(
+        "argmax of all, with its dimension kept",
+        lambda x: x.argmax(keepdim=True),
+        torch.tensor([[1.0, 3.0], [2.0, 0.0]]),
+    ),
+    of("sum of halves is a float32", lambda x: x.sum(1), torch.tensor([[1.0, 2.0]], dtype=F16)),
+    of("all of bytes is a bool", lambda x: x.all(), t(1, 0, dtype=U8)),
+    of("any of no elements", lambda x: x[:0].any(), t(1.0, 2.0)),
+    of(
+        "average with a divisor of its own",
+        lambda x: nn.functional.avg_pool2d(x, 2, divisor_override=3),
+        torch.ones(1, 1, 2, 2),
+    ),
+    of("a small addend is dropped", lambda x: torch.log(x + 1e-8), t(0.0, 1.0), ci=True),
+    of("legacy: right shift of negative numbers", lambda x: x >> 1, NEGATIVE, ci=True),
+    of("legacy: floor division of negative integers", lambda x: x // 3, NEGATIVE),
+    of("legacy: atan2 of two zeros", torch.atan2, t(0.0, 1.0), t(0.0, 2.0)),
+    of("legacy: any of numbers below one", lambda x: x.any(), t(0.5, 0.0)),
+    of("legacy: cumsum of 32-bit integers", lambda x: x.cumsum(0), t(1, 2, dtype=torch.int32)),
+    of("legacy: clamp of integers to floats", lambda x: x.clamp(-1.5, 2.5), NEGATIVE),
+    of("legacy: shrinking nan", nn.functional.hardshrink, t(nan, 1.0, -2.0)),
+    of(
+        "legacy: bucketize of nan",
+        lambda x: torch.bucketize(x, torch.tensor([0.0, 1.0])),
+        t(nan, 0.5, 2.0),
+    ),
+    of(
+        "sigmoid of large negative numbers",
+        lambda x: torch.log(torch.sigmoid(x)),
+        t(-50.0, 0.0, 3.0),
+    ),
+    of("log_sigmoid of large negative numbers", nn.functional.logsigmoid, t(-50.0, 0.0, 3.0)),
+    of(
+        "binary cross entropy of large negative logits",
+        nn.functional.binary_cross_entropy_with_logits,
+        t(-50.0, 0.0, 3.0),
+        t(1.0, 1.0, 0.0),
+    ),
     of("max and min drop nan", lambda x: x.amax(0), t(1.0, nan, 3.0)),
+    of("max pooling of nan", lambda x: nn.functional.max_pool2d(x, 2), IMAGE),
+    of("nan is sorted last", lambda x: x.sort(descending=True), t(1.0, nan, 3.0, -5.0)),
+    of("mean of no elements", lambda x: x[:0].mean(), t(1.0, 2.0)),
+    of(
+        "padding by the pooling after it",
+        lambda x: nn.functional.max_pool2d(nn.functional.pad(x, (1, 1, 1, 1)), 3, 1),
+        -torch.ones(1, 1, 3, 3),
+    ),
 )

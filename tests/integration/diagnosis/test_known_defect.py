@@ -40,6 +40,7 @@ def row(name, factor, *operators):
         targets=("trace",),
         owner="model",
         places=("relu", "mul"),
+        line="",
         text=name,
     )
 

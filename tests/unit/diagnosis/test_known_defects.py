@@ -22,7 +22,6 @@ def test_a_row_is_whole(row):
     assert row.owner in OWNERS[row.repository]
     assert set(row.targets) <= set(BUILT_IN)
     assert row.operators
-    assert row.places
     assert row.text
     assert row.remedy
     assert not row.text.endswith(".")
