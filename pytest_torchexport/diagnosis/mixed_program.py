@@ -3,6 +3,9 @@
 With none of them, it does what torch does; with all, what the other run did. In between lies the
 node that brings in the difference: with the values before it the program still agrees with eager,
 and with its own it does not.
+
+The values are laid out in memory as torch's own: its kernels add up in another order if an operand
+has other strides, and a node behind it would seem to be wrong.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from torch import fx
 
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
+from pytest_torchexport.outcomes.observe import differ
 
 # Two runs of one operator on the same values are this close.
 CLOSE = 1e-4, 1e-6
@@ -38,6 +42,7 @@ class MixedProgram:
             if node.op == "call_function" and node.name in values and _is_one_value(node)
         }
         self.taken = 0
+        self._strides: dict[str, tuple[int, ...]] = {}
         self.left_out: Mapping[str, fx.Node] = {}
         self.watched: fx.Node | None = None
         self.seen: Any = None
@@ -51,14 +56,27 @@ class MixedProgram:
         """Run it."""
         return _Interpreter(self).run(*Call(args, kwargs).leaves())
 
+    def taken_value(self, node: fx.Node) -> Any:
+        """Return the other run's value of a node, with the strides of torch's."""
+        value, strides = self.values[node.name], self._strides.get(node.name)
+        return value if strides is None else with_strides(value, strides)
+
+    def computed(self, node: fx.Node, value: Any) -> None:
+        """Note how torch lays out its own value of a node."""
+        if not self.taken and node.name in self.values and isinstance(value, torch.Tensor):
+            self._strides[node.name] = value.stride()
+
     def first_wrong(self, is_right: Callable[[], bool]) -> fx.Node | None:
         """Return the node with whose value the program becomes wrong, and is right without it.
 
         ``is_right`` runs this artifact. None if it is right with all values, or wrong with none.
         """
         nodes = self.nodes
-        right, self.taken = 0, len(nodes)
-        if not nodes or is_right():
+        right, self.taken = 0, 0
+        if not nodes or not is_right():
+            return None
+        self.taken = len(nodes)
+        if is_right():
             return None
         wrong = len(nodes)
         while wrong - right > 1:
@@ -124,9 +142,10 @@ class _Interpreter(fx.Interpreter):
         if node.name in mixed.left_out:
             value = self.env[mixed.left_out[node.name]]
         elif node.name in self._taken:
-            value = mixed.values[node.name]
+            value = mixed.taken_value(node)
         else:
             value = super().run_node(node)
+            mixed.computed(node, value)
         if node is mixed.watched:
             mixed.seen = value
         return value
@@ -136,6 +155,21 @@ def is_close(one: Any, other: Any) -> bool:
     """Return True if two values may be the same operator's on the same inputs."""
     tensors = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
     return tensors and not compare_values(one, other, Tolerance(*CLOSE))
+
+
+def with_strides(value: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
+    """Return a tensor's numbers in memory with these strides, if that can hold them.
+
+    Dims along which a number is repeated in memory must have equal numbers.
+    """
+    if value.dim() != len(strides) or value.stride() == strides:
+        return value
+    once = value
+    for dim, stride in enumerate(strides):
+        once = once.narrow(dim, 0, 1) if not stride and value.shape[dim] > 1 else once
+    laid = torch.empty_strided(once.shape, strides, dtype=value.dtype, device=value.device)
+    laid = laid.copy_(once).expand(value.shape)
+    return value if differ(laid, value) else laid
 
 
 def _is_one_value(node: fx.Node) -> bool:
