@@ -20,7 +20,7 @@ WRONG_INI = [
     ("self_test", "perhaps", ["torchexport_self_test", "Legal: true, false"]),
     ("report", "html", ["torchexport_report", "'html' is not FORMAT:PATH"]),
     ("report", "json:", ["torchexport_report", "'json:' is not FORMAT:PATH"]),
-    ("report", "jsn:x", ["torchexport_report", "legal formats: json", "mean 'json'?"]),
+    ("report", "jsn:x", ["torchexport_report", "legal formats: ", "mean 'json'?"]),
     ("time_limit", "0", ["torchexport_time_limit", "positive number of seconds"]),
     ("time_limit", "-3", ["torchexport_time_limit", "positive number of seconds"]),
     ("time_limit", "nan", ["torchexport_time_limit", "positive number of seconds"]),

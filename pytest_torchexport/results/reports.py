@@ -12,12 +12,13 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from pytest_torchexport.results import json
+from pytest_torchexport.results import html, json
 from pytest_torchexport.results.verdict import RunResults
 
 Render = Callable[[RunResults], str]
 
 FORMATS: dict[str, Render] = {
+    "html": html.render,
     "json": json.render,
 }
 

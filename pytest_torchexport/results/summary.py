@@ -43,7 +43,7 @@ def summary_lines(
     rows, columns = table(results)
     if rows:
         yield from _table_lines(rows, columns, style)
-    yield from _reason_lines(results)
+    yield from reason_lines(results)
     yield from _self_test_lines(results, style)
     if any(verdict.skip == "refused" for result in results for verdict in result.verdicts):
         yield NAME_TARGETS
@@ -69,7 +69,7 @@ def table(results: Sequence[ItemResult]) -> tuple[dict[str, dict[str, str]], lis
             columns[column] = None
             single = len(result.verdicts) == 1
             outcome = result.outcome if single else verdict.status
-            row = rows.setdefault(_without_variant(result.nodeid, column), {})
+            row = rows.setdefault(without_variant(result.nodeid, column), {})
             row[column] = min(row.get(column, outcome), outcome, key=_severity)
     return rows, list(columns)
 
@@ -78,7 +78,7 @@ def _severity(outcome: str) -> int:
     return OUTCOMES.index(outcome) if outcome in OUTCOMES else len(OUTCOMES)
 
 
-def _without_variant(nodeid: str, column: str) -> str:
+def without_variant(nodeid: str, column: str) -> str:
     variant = column.replace(":", "")
     for part, rest in ((f"[{variant}]", ""), (f"[{variant}-", "["), (f"-{variant}]", "]")):
         if part in nodeid:
@@ -148,7 +148,7 @@ def _import_lines(results: Sequence[ItemResult], given: Sequence[str]) -> Iterat
         )
 
 
-def _reason_lines(results: Sequence[ItemResult]) -> Iterator[str]:
+def reason_lines(results: Sequence[ItemResult]) -> Iterator[str]:
     """Yield a line per reason of a skip or a weak pass, with the number of items that share it."""
     found: dict[tuple[str, str], dict[str, list[Verdict]]] = {}
     for result in results:

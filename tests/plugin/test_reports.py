@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from importlib import metadata
 from xml.etree import ElementTree as ET
 
@@ -49,13 +50,17 @@ def check_document(document):
     assert picky["skip"] == "not applicable"
 
 
-def test_the_json_report_holds_every_verdict(suite, run, pytester):
+def test_the_json_report_holds_every_verdict_and_the_html_report_shows_it(suite, run, pytester):
     suite(SUITE)
-    result = run("--torchexport-report=json:sub/report.json")
+    html = "--torchexport-report=html:report.html"
+    result = run("--torchexport-report=json:sub/report.json", html)
     result.assert_outcomes(passed=3, failed=1, skipped=1)
     report = pytester.path / "sub" / "report.json"
     check_document(json.loads(report.read_text()))
     assert [path.name for path in report.parent.iterdir()] == ["report.json"]
+    page = (pytester.path / "report.html").read_text(encoding="utf-8")
+    assert re.findall(r"<article id=i\d+ class=(\w+)>", page).count("failed") == 1
+    assert "<h3>OutputsDiffer: output" in page
 
 
 def test_with_xdist_the_controller_writes_the_same_report_once(suite, run_apart, pytester):
