@@ -264,10 +264,12 @@ def _verified(verdict: Verdict, changes: Sequence[Change]) -> Verdict:
 
 def _verdict(item: _Item, given: Sequence[Call], make: Make) -> Verdict:
     """Prepare, export and run every step; return the verdict."""
+    prepared: Prepared | None = None
     case: Case | None = None
     try:
         with interrupted_after(item.plan.settings.time_limit):
-            case = make(item.prepare(given))
+            prepared = item.prepare(given)
+            case = make(prepared)
         for step in FLOW:
             case = _run(step, case)
     except CannotJudge as skip:
@@ -277,7 +279,7 @@ def _verdict(item: _Item, given: Sequence[Call], make: Make) -> Verdict:
     except Exception as error:
         if ends_the_test(error):
             raise
-        return _failed(item, case, _failure_of(error, item, case))
+        return _failed(item, case, _failure_of(error, item, case), prepared)
     return _described(item, case, status="passed")
 
 
@@ -345,7 +347,9 @@ def _out_of_memory(item: _Item, case: Case | None, reason: str) -> Verdict:
     return _described(item, case, status="skipped", skip="unavailable", reason=printable(reason))
 
 
-def _failed(item: _Item, case: Case | None, failure: Failure) -> Verdict:
+def _failed(
+    item: _Item, case: Case | None, failure: Failure, prepared: Prepared | None = None
+) -> Verdict:
     printed = _printed(case)  # before the files are kept, which ends the process
     diagnosis = diagnose(case, failure) if case is not None else NOTHING
     shrunk = item.log.shrunk
@@ -365,7 +369,7 @@ def _failed(item: _Item, case: Case | None, failure: Failure) -> Verdict:
         imports=failure.imports,
         diagnosis=diagnosis,
     )
-    return write(item.plan, verdict, failure, case)
+    return write(item.plan, verdict, failure, case or prepared)
 
 
 def _where(failure: Failure, diagnosis: Diagnosis) -> SourceLine | None:

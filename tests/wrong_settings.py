@@ -31,6 +31,7 @@ WRONG_INI = [
     ("call_limit", "soon", ["torchexport_call_limit", "positive number of seconds"]),
     ("memory_limit", "0", ["torchexport_memory_limit", "whole number of at least 1"]),
     ("memory_limit", "2GB", ["torchexport_memory_limit", "a whole number of megabytes, or auto"]),
+    ("reproducer_days", "0", ["torchexport_reproducer_days", "whole number of at least 1"]),
     ("reproducer_limit", "-1", ["torchexport_reproducer_limit", "0 writes no files"]),
     ("reproducer_limit", "1GB", ["torchexport_reproducer_limit", "0 writes no files"]),
     ("serve_on", "gpu", ["torchexport_serve_on", "'gpu' is not a device", "cpu, cuda, cuda:N"]),

@@ -221,6 +221,12 @@ class Settings:
         flag=True,
         metavar="N",
     )
+    reproducer_days: int = _row(
+        30,
+        check=positive_int,
+        legal="a whole number of at least 1",
+        help="Days after which the files of a failure are removed from the directory .torchexport.",
+    )
     reproducer_limit: int = _row(
         200,
         check=whole_megabytes,
@@ -245,7 +251,7 @@ TABLE = tuple(
     for field in dataclasses.fields(Settings)
 )
 # Rows that have no meaning for one check without pytest.
-OF_A_RUN = ("targets", "devices", "report")
+OF_A_RUN = ("targets", "devices", "report", "reproducer_days")
 
 
 def settings_from(values: Mapping[str, Any]) -> Settings:

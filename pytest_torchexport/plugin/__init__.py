@@ -54,8 +54,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Refuse markers that are wrong and made no items."""
+    """Refuse markers that are wrong and made no items; keep the items of a replay."""
     _run(config).refuse_markers(items)
+    _run(config).select(items)
 
 
 @pytest.fixture

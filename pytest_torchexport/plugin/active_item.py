@@ -5,6 +5,7 @@ Separate from the collection of items: a suite that does not use the plugin does
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import shutil
@@ -24,6 +25,7 @@ from pytest_torchexport.plugin.ini_and_flags import Configuration
 from pytest_torchexport.plugin.items import MARKER, VERDICTS, Variant
 from pytest_torchexport.plugin.kept import kept_in, tidy
 from pytest_torchexport.plugin.progress import Progress
+from pytest_torchexport.plugin.replay import Replay
 from pytest_torchexport.results.failures import ArtifactCrashed
 from pytest_torchexport.results.verdict import Verdict
 
@@ -37,10 +39,12 @@ class ActiveItem:
         configuration: Configuration,
         progress: Progress,
         why_isolated: str,
+        replay: Replay | None = None,
     ) -> None:
         self._item = item
         self._configuration = configuration
         self._progress = progress
+        self._replay = replay
         isolate = configuration.settings.isolate
         self._why_isolated = "torchexport_isolate" if isolate else why_isolated
 
@@ -70,7 +74,7 @@ class ActiveItem:
     def plan(self, variant: Variant) -> Plan:
         """Return the plan for one target and device."""
         config, nodeid = self._item.config, self._item.nodeid
-        return Plan(
+        plan = Plan(
             target=variant.target,
             device=variant.device,
             options=of_a_check(variant.options),
@@ -85,28 +89,44 @@ class ActiveItem:
             keep=_kept_for(config.rootpath, nodeid, variant),
             nodeid=nodeid,
         )
+        if self._replay is None:
+            return plan
+        seeds = (each.verdict.seed for each in self._replay.stored_of(nodeid))
+        return dataclasses.replace(
+            plan,
+            seed=next(seeds, None) or plan.seed,
+            corpus=self._replay.corpus(nodeid),
+            keep=None,
+        )
 
     def add(self, verdict: Verdict) -> None:
         """Add a verdict to the item, and to its properties in JUnit."""
         self._item.stash.setdefault(VERDICTS, []).append(verdict)
         if verdict.script or verdict.kept:
-            tidy(self._item.config.rootpath)
+            settings = self._configuration.settings
+            tidy(self._item.config.rootpath, settings.reproducer_days)
         self._item.user_properties.append(
             ("torchexport", f"{verdict.target}-{verdict.device} {verdict.status}")
         )
 
 
 @contextmanager
-def active(item: pytest.Item, configuration: Configuration) -> Iterator[ActiveItem]:
-    """Surround all checks of an item: delete what its last failure kept, mark it as running."""
-    shutil.rmtree(kept_in(item.config.rootpath, item.nodeid), ignore_errors=True)
+def active(
+    item: pytest.Item, configuration: Configuration, replay: Replay | None = None
+) -> Iterator[ActiveItem]:
+    """Surround all checks of an item: delete what its last failure kept, mark it as running.
+
+    A replay deletes nothing.
+    """
+    if replay is None:
+        shutil.rmtree(kept_in(item.config.rootpath, item.nodeid), ignore_errors=True)
     marker = CrashMarker(_cache(item.config), item.nodeid)
     progress = Progress(item.config)
     marker.begin()
     passed = False
     try:
         with before_termination(marker.cancel):
-            yield ActiveItem(item, configuration, progress, marker.why_isolated)
+            yield ActiveItem(item, configuration, progress, marker.why_isolated, replay)
         passed = all(verdict.status == "passed" for verdict in item.stash.get(VERDICTS, []))
     finally:
         progress.close()

@@ -36,6 +36,13 @@ class Configuration:
 def add_options(parser: pytest.Parser) -> None:
     """Register every row with pytest: one option group, each flag with its ini twin."""
     group = parser.getgroup("torchexport", "PyTorch export parity (pytest-torchexport)")
+    # No setting: it is about one run, and makes no sense in an ini file.
+    group.addoption(
+        "--torchexport-replay",
+        metavar="PATH",
+        help="Run only the tests with a stored failure in PATH (.torchexport, or a directory in "
+        "it), with its call first, and say of each if it is fixed, still failing or different.",
+    )
     for row in TABLE:
         # No default here: otherwise a value that repeats the default could not be told from none.
         parser.addini(row.ini, f"{row.help} Legal: {row.legal}.", type=row.kind, default=None)

@@ -16,8 +16,8 @@ KEPT = ".torchexport"
 MARK = "verdict.json"
 # File systems take names of up to 255 bytes.
 MAX_NAME = 120
-# The failures of so many items are kept, for so many days.
-MOST, DAYS = 100, 30
+# The failures of so many items are kept.
+MOST = 100
 SECONDS_A_DAY = 86400
 
 
@@ -31,8 +31,8 @@ def kept_in(root: Path, nodeid: str) -> Path:
     return root / KEPT / f"{short}{checksum}"
 
 
-def tidy(root: Path) -> None:
-    """Have git ignore the directory, and remove what is old or beyond the most that is kept.
+def tidy(root: Path, days: int) -> None:
+    """Have git ignore the directory, and remove what is older or beyond the most that is kept.
 
     Other processes may do the same, and what cannot be written or removed stays as it is.
     """
@@ -41,17 +41,17 @@ def tidy(root: Path) -> None:
         # As pytest does for its cache: the files are for a person, not for the repository.
         (directory / ".gitignore").write_text("*\n")
     with contextlib.suppress(OSError):
-        for old in _old(directory):
+        for old in _old(directory, days):
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _old(directory: Path) -> Iterator[Path]:
+def _old(directory: Path, days: int) -> Iterator[Path]:
     written = {}
     for place in directory.iterdir():
         with contextlib.suppress(OSError):
             if not place.is_symlink():
                 written[place] = (place / MARK).stat().st_mtime
     newest = sorted(written, key=written.__getitem__, reverse=True)
-    too_old = time.time() - DAYS * SECONDS_A_DAY
+    too_old = time.time() - days * SECONDS_A_DAY
     yield from (place for place in newest[:MOST] if written[place] < too_old)
     yield from newest[MOST:]

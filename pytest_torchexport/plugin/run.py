@@ -32,6 +32,7 @@ from pytest_torchexport.plugin.items import (
 if TYPE_CHECKING:
     from pytest_torchexport.plugin.capture import CallRecorder
     from pytest_torchexport.plugin.fixture import TorchExport
+    from pytest_torchexport.plugin.replay import Replay
     from pytest_torchexport.results.verdict import ItemResult
 
 # While items run, the reports are written again only after so many times the time that it took. A
@@ -56,6 +57,12 @@ class Run:
         self.configuration = configuration
         self.results: list[ItemResult] = []
         self._running: dict[str, ItemResult] = {}
+        self.replay: Replay | None = None
+        given = config.getoption("--torchexport-replay")
+        if given is not None:
+            from pytest_torchexport.plugin.replay import Replay
+
+            self.replay = Replay(config, given)
         self._has_checked = False
         # A value of time.monotonic: from then on the reports are written again while items run.
         self._write_from = 0.0
@@ -76,6 +83,11 @@ class Run:
         if not requested:
             metafunc.fixturenames.append(FIXTURE)
         metafunc.parametrize(FIXTURE, parameters(found), indirect=True)
+
+    def select(self, items: list[pytest.Item]) -> None:
+        """Keep the items of a replay, if this run is one."""
+        if self.replay is not None:
+            self.replay.select(self.config, items)
 
     def refuse_markers(self, items: list[pytest.Item]) -> None:
         """Raise UsageError for a marker that made no items, so that none is ignored.
@@ -104,7 +116,7 @@ class Run:
         from pytest_torchexport.plugin.fixture import TorchExport
 
         self._has_checked = True
-        with active(item, self.configuration) as active_item:
+        with active(item, self.configuration, self.replay) as active_item:
             yield TorchExport(active_item.plan(variant), active_item)
 
     def around_body(self, item: pytest.Function) -> Generator[None, Any, Any]:
@@ -169,7 +181,7 @@ class Run:
         from pytest_torchexport.plugin.fixture import check_recorded
 
         self._has_checked = True
-        with active(item, self.configuration) as active_item:
+        with active(item, self.configuration, self.replay) as active_item:
             check_recorded(recorder, [active_item.plan(variant) for variant in found], active_item)
 
     # -- reporting ---------------------------------------------------------------------------------
@@ -250,6 +262,11 @@ class Run:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the table of tests x targets; with ``-v`` also the details of each verdict."""
+        if self.replay is not None:
+            terminalreporter.ensure_newline()
+            terminalreporter.section("torchexport replay")
+            for line in self.replay.lines(self.results):
+                terminalreporter.write_line(line)
         if not self.results or self.config.get_verbosity() < 0:
             return
         from pytest_torchexport.results.summary import detail_lines, summary_lines

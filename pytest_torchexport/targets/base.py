@@ -160,7 +160,7 @@ class Target(Protocol):
 class DirectArtifact:
     """An artifact that takes and returns what eager does, and is one file.
 
-    ``write`` saves it to the path that it is given.
+    ``write`` saves it to the path that it is given. ``dynamic_shapes`` are those of its export.
     """
 
     program: Any
@@ -171,6 +171,7 @@ class DirectArtifact:
     baked: tuple[str, ...] = ()
     native_loops: bool = False
     facts: ProgramFacts = field(default_factory=ProgramFacts)
+    dynamic_shapes: Any = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ class Export:
                     break
                 earlier.append(REFUSES.format(shapes=spelled(shapes)))
             else:
-                return _artifact(program, extra, subject.notes, respelled(earlier, shapes))
+                made = _artifact(program, extra, subject.notes, respelled(earlier, shapes))
+                return replace(made, dynamic_shapes=shapes)
             finally:
                 forget_earlier_exports()
         assert first is not None

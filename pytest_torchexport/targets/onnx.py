@@ -60,6 +60,7 @@ class OnnxArtifact:
     facts: OnnxProgramFacts
     baked: tuple[str, ...] = ()
     module: Any = None
+    dynamic_shapes: Any = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""
@@ -155,12 +156,13 @@ class Onnx:
 
 @dataclass(frozen=True, kw_only=True)
 class _Made:
-    """An ONNXProgram, what was captured on the way, notes and cautions."""
+    """An ONNXProgram, what was captured on the way, notes, cautions, and how dims were given."""
 
     program: Any
     captured: Captures
     notes: tuple[str, ...]
     cautions: tuple[str, ...] = ()
+    dynamic_shapes: Any = None
 
 
 def _made(subject: Capturable, example: Call, spec: InputSpec, options: dict[str, Any]) -> _Made:
@@ -184,8 +186,14 @@ def _made(subject: Capturable, example: Call, spec: InputSpec, options: dict[str
             continue
         if shapes is None or _keeps_dims(program, spec):
             better = respelled(earlier, shapes)
-            return _Made(program=program, captured=seen, notes=notes, cautions=better)
-        made = made or _Made(program=program, captured=seen, notes=())
+            return _Made(
+                program=program,
+                captured=seen,
+                notes=notes,
+                cautions=better,
+                dynamic_shapes=shapes,
+            )
+        made = made or _Made(program=program, captured=seen, notes=(), dynamic_shapes=shapes)
         earlier.append(FREEZES.format(shapes=spelled(shapes)))
     if made is None:
         assert first is not None
@@ -256,6 +264,7 @@ def _artifact(made: _Made, device: str, *, external_data: bool) -> OnnxArtifact:
         external_data=external_data,
         native_loops=has_loops(program.model_proto),
         baked=_baked(program),
+        dynamic_shapes=made.dynamic_shapes,
         facts=OnnxProgramFacts(
             model=lambda: program.model_proto,
             program=program,

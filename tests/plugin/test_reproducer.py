@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
+from fresh import fresh
+from slow import slow
 
 BODY = """
 class Scaled(nn.Module):
@@ -19,12 +19,26 @@ def test_net(name): Scaled()(torch.ones(2, 3))
 ONE = BODY.replace(", 'a/b c', 'ü' * 200", "")
 
 
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The exit status of a script in a fresh process, which has to end as it says."""
+    said = {0: "The failure is not there.", 1: "The failure is there."}
+    with fresh(tmp_path_factory.mktemp("elsewhere")) as process:
+
+        def run(script):
+            shown = process.run(script)
+            assert said[shown.code] in shown.text, shown.text
+            return shown.code
+
+        yield run
+
+
 def directories(pytester):
     kept = pytester.path / ".torchexport"
     return sorted(path for path in kept.iterdir() if path.is_dir()) if kept.is_dir() else []
 
 
-def test_each_failure_has_its_files(suite, run, pytester, text_of):
+def test_each_failure_has_its_files(suite, run, pytester, text_of, ran):
     suite(BODY, fakes=False)
     result = run()
     result.assert_outcomes(failed=3)
@@ -33,7 +47,9 @@ def test_each_failure_has_its_files(suite, run, pytester, text_of):
     for directory in found:
         assert {
             "reproduce.py",
+            "reproduce_from_files.py",
             "issue.md",
+            "issue.anonymous.md",
             "verdict.json",
             "graph.txt",
             "call.npz",
@@ -48,10 +64,65 @@ def test_each_failure_has_its_files(suite, run, pytester, text_of):
         ]
         assert not any(str(pytester.path) in text for text in texts)
     assert (pytester.path / ".torchexport" / ".gitignore").read_text() == "*\n"
-    script = [sys.executable, "-P", str(found[0] / "reproduce.py")]
-    shown = subprocess.run(script, capture_output=True, text=True, cwd="/", check=False)
-    assert shown.returncode == 1, shown.stderr
-    assert "The failure is there." in shown.stdout
+    # The first builds the model from the test's file, and says so if that is fixed.
+    assert "Scaled" not in (found[0] / "issue.anonymous.md").read_text()
+    assert ran(found[0] / "reproduce.py") == 1
+    assert ran(found[0] / "reproduce_from_files.py") == 1
+    test = pytester.path / "test_it.py"
+    test.write_text(test.read_text().replace("float(x.max())", "x.max()"))
+    assert ran(found[0] / "reproduce.py") == 0
+
+
+def test_a_class_that_cannot_be_imported_is_shown_by_the_files_alone(suite, run, pytester, ran):
+    local = BODY[1:].partition("\n\n@")
+    inside = "def make():\n    " + local[0].replace("\n", "\n    ") + "\n    return Scaled()\n\n@"
+    suite(
+        (inside + local[2]).replace(", 'a/b c', 'ü' * 200", "").replace("Scaled()(t", "make()(t"),
+        fakes=False,
+    )
+    run().assert_outcomes(failed=1)
+    (directory,) = directories(pytester)
+    text = (directory / "reproduce.py").read_text()
+    assert "# Scaled is defined inside make, where no other process can import it." in text
+    assert ran(directory / "reproduce.py") == 1
+
+
+def test_a_replay_says_what_became_of_each_failure(suite, run, pytester, text_of):
+    two = BODY.replace(", 'ü' * 200", "")
+    suite(two, fakes=False)
+    run().assert_outcomes(failed=2)
+    before = directories(pytester)
+    result = run("--torchexport-replay", ".torchexport")
+    result.assert_outcomes(failed=2)
+    assert text_of(result).count("(Scaled): still failing: OutputsDiffer: aten.mul at") == 2
+    assert directories(pytester) == before
+    one = str(before[0].relative_to(pytester.path))
+    for changed, outcome, answer in (
+        ("x + float(x.max())", {"failed": 1}, "different: OutputsDiffer: aten.add at"),
+        ("x * x.max()", {"passed": 1}, "fixed"),
+    ):
+        suite(two.replace("x * float(x.max())", changed), fakes=False)
+        result = run("--torchexport-replay", one)
+        result.assert_outcomes(**outcome, deselected=1)
+        assert f"(Scaled): {answer}" in text_of(result)
+    suite("def test_other(): pass", fakes=False)
+    assert "not run: no test of this name" in text_of(run("--torchexport-replay", one))
+
+
+def test_a_path_that_cannot_be_replayed_is_a_usage_error(suite, run, pytester):
+    suite("def test_one(): pass", fakes=False)
+    (pytester.path / "empty").mkdir()
+    (pytester.path / "torn").mkdir()
+    (pytester.path / "torn" / "verdict.json").write_text("{")
+    for path, said in (
+        ("gone", "there is no gone. Legal: .torchexport, or the directory of one failure"),
+        ("test_it.py", "test_it.py is a file; give its directory"),
+        ("empty", "no verdict.json lies in empty"),
+        ("torn", "Next step: run the test again"),
+    ):
+        result = run("--torchexport-replay", path)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines([f"*--torchexport-replay: *{said}*"])
 
 
 def test_the_next_run_replaces_them(suite, run, pytester):
@@ -81,7 +152,7 @@ def test_an_artifact_that_is_too_large_is_left_out_with_a_note(suite, run, pytes
         "__init__(self): super().__init__(); self.w = nn.Parameter(torch.ones(2**19))\n    def forward(self, x):",
     )
     suite(large, fakes=False, torchexport_reproducer_limit="1")
-    result = run()
+    result = run("-v")
     assert (
         "not kept of this failure: the artifact: it takes 2 MB, more than torchexport_reproducer_limit = 1"
         in text_of(result)
@@ -89,6 +160,7 @@ def test_an_artifact_that_is_too_large_is_left_out_with_a_note(suite, run, pytes
     (directory,) = directories(pytester)
     assert sorted(path.name for path in directory.iterdir()) == [
         "graph.txt",
+        "issue.anonymous.md",
         "issue.md",
         "verdict.json",
     ]
@@ -104,6 +176,7 @@ def test_a_directory_that_cannot_be_written_is_a_note(suite, run, pytester, text
     assert "not kept of this failure: any file in" in text_of(result)
 
 
+@slow
 def test_with_xdist_each_worker_writes_its_own(suite, run_apart, pytester):
     suite(BODY, fakes=False)
     run_apart("-n", "2").assert_outcomes(failed=3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 
-from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.case import Prepared
 from pytest_torchexport.results import reports
 from pytest_torchexport.results.failures import by_name
 from pytest_torchexport.results.text import failure_text
@@ -26,19 +26,19 @@ READ_IT = (
 LINES = 200
 
 
-def issue(verdict: Verdict, case: Case | None, script: str, graph: str) -> str:
+def issue(verdict: Verdict, at: Prepared | None, script: str, graph: str) -> str:
     """Return the text; ``script`` and ``graph`` are those of the other files, or empty."""
-    return "\n".join(_lines(verdict, case, script, graph)) + "\n"
+    return "\n".join(_lines(verdict, at, script, graph)) + "\n"
 
 
-def _lines(verdict: Verdict, case: Case | None, script: str, graph: str) -> Iterator[str]:
+def _lines(verdict: Verdict, at: Prepared | None, script: str, graph: str) -> Iterator[str]:
     what = by_name(verdict.failure or "Failure").title
     place = verdict.diagnosis.place
     operator = f" ({place.operator})" if place is not None else ""
     yield READ_IT
     yield f"# {EXPORTERS.get(verdict.target, verdict.target)}: {what}{operator}"
     yield from _block("What happens", failure_text(verdict), "text")
-    source = case.reference.pristine.source() if case is not None else ""
+    source = at.reference.pristine.source() if at is not None else ""
     yield from _block("The code", source, "python")
     if script:
         yield from _block("A script that shows it, with the files attached", script, "python")

@@ -64,6 +64,17 @@ class Rerun:
     eager: Leaves
     artifact: Leaves
     right: Literal["eager", "artifact"]
+    tolerance: Tolerance
+
+    @property
+    def differing(self) -> Sequence[str]:
+        """The paths of eager's results that the artifact does not have, or has otherwise."""
+        return [
+            path
+            for path, leaf in self.eager.items()
+            if path not in self.artifact
+            or compare_values({path: leaf}, {path: self.artifact[path]}, self.tolerance)
+        ]
 
     @property
     def wanted(self) -> Leaves:
@@ -86,8 +97,9 @@ def rerun(case: Case, failure: Failure) -> Rerun | None:
         eager=_leaves(case, eager, carried, state=state),
         artifact=_leaves(case, artifact, carried, state=state) if artifact is not None else {},
         right="artifact" if isinstance(failure, RoundTripDiffers) else "eager",
+        tolerance=case.judge.tolerance if calls else Tolerance(0.0, 0.0),
     )
-    return seen if seen.wanted and (seen.right == "artifact" or _differ(case, seen)) else None
+    return seen if seen.wanted and (seen.right == "artifact" or _differ(seen)) else None
 
 
 def _failing_calls(case: Case, failure: Failure) -> Sequence[Call] | None:
@@ -138,7 +150,6 @@ def _leaves(case: Case, result: Result, carried: Tensors, *, state: bool) -> Lea
     return {**found, **dict(inputs), **kept}
 
 
-def _differ(case: Case, seen: Rerun) -> bool:
+def _differ(seen: Rerun) -> bool:
     """Return True if the two sides differ in what the file takes and returns."""
-    tolerance = case.judge.tolerance if seen.calls else Tolerance(0.0, 0.0)
-    return bool(compare_values(dict(seen.eager), dict(seen.artifact), tolerance))
+    return bool(compare_values(dict(seen.eager), dict(seen.artifact), seen.tolerance))

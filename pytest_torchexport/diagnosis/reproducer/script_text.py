@@ -1,4 +1,8 @@
-"""The text of ``reproduce.py``: it loads the artifact's file, makes the call, and compares."""
+"""The text of a script that shows a failure: it makes the artifact, makes the call, and compares.
+
+Two forms have this text in common: one loads the artifact's file and reads eager's results, the
+other one builds the model from the user's source, runs it, and exports it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_torchexport.diagnosis.reproducer.values import Arrays, quoted, source_of_dict
+from pytest_torchexport.outcomes.grad_mode import GradMode
 
 HEAD = """
 {standard}
@@ -42,6 +47,12 @@ def calls():
     """Yield the arguments of each call."""
 '''
 
+OWN_CALLS = '''
+
+def own_calls():
+    """Yield the same calls as the artifact takes them."""
+'''
+
 LEAVES = '''
 
 def leaves(value, path="output"):
@@ -57,11 +68,11 @@ def leaves(value, path="output"):
 
 STATE = '''
 
-def state():
-    """Return the parameters and buffers of the artifact by name."""
-    if not isinstance(artifact, torch.nn.Module):
+def state(thing):
+    """Return the parameters and buffers of a module by name."""
+    if not isinstance(thing, torch.nn.Module):
         return {}
-    named = {"parameter": artifact.named_parameters(), "buffer": artifact.named_buffers()}
+    named = {"parameter": thing.named_parameters(), "buffer": thing.named_buffers()}
     return {
         f"{kind} {name.removeprefix('owner.')}": tensor.detach()
         for kind, tensors in named.items()
@@ -88,12 +99,24 @@ def compare(wanted, found):
     return differs
 '''
 
-MAKE_CALLS = """
-for args, kwargs in calls():
-    torch.manual_seed({seed})
-    with torch.no_grad():
-        value = artifact(*args, **kwargs)
+RAISED = """\
+except Exception:
+    traceback.print_exc(file=sys.stdout)
+    print("The failure is there: {what}.")
+    sys.exit(1)
 """
+
+# What a graph returns for eager's outputs: tensors alone, in order.
+AS_TENSORS = """\
+wanted = {path: torch.as_tensor(wanted[path]).to(device) for path in outputs}
+wanted = {k: torch.view_as_real(x) if x.is_complex() else x for k, x in wanted.items()}
+"""
+
+MODES = {
+    GradMode.GRAD: "torch.enable_grad()",
+    GradMode.NO_GRAD: "torch.no_grad()",
+    GradMode.INFERENCE: "torch.inference_mode()",
+}
 
 
 @dataclass(frozen=True)
@@ -116,118 +139,174 @@ class Limit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Saved:
-    """All that a script needs to run an artifact's file on a failing call.
+class Script:
+    """All that the text of a script is made of.
 
-    ``title`` are lines on the failure. ``load`` is the source that loads ``file`` as ``artifact``,
-    after ``imports`` that register what it needs. ``calls`` is the source of each call: None if
-    loading is what fails, none if the state at the start is. ``inputs`` and ``wanted`` are the
-    files with the tensors of the calls and of the right results, and ``other`` has those of the
-    other side; ``constants`` are right results that are no tensors, as source. ``in_order``: the
-    artifact returns a list of the results. ``some``: it returns others too. ``state``: inputs and
-    state after the call are among the results. ``tolerances`` and ``usual``: where they are not
-    those of ``torch.testing``, by path and for all.
+    ``title`` are lines on the failure. ``make`` is the source that makes ``artifact``; ``making``
+    says what is wrong if that raises and is what fails. ``imports`` are modules, ``project`` is
+    source that comes after them, and ``definitions`` are functions.
+
+    ``calls`` is the source of each call: None if making the artifact is what fails, none if the
+    state at the start is. ``own_calls``: the same in the form of the artifact, if that is another
+    one. ``eager``: the expression of the model that is to be run; if empty, its results are read
+    from ``wanted``. ``constants`` are results that are no tensors, as source.
+
+    ``outputs`` are paths of what the artifact returns as a list, in order. ``only``: the paths that
+    are compared; if empty, all. ``state``: inputs and state after the call are among the results.
+    ``tolerances`` and ``usual``: where they are not those of ``torch.testing``, by path and for
+    all. ``served``: the grad mode of the artifact's calls, ``mode`` of eager's.
     """
 
     title: Sequence[str]
-    file: str
     device: str
-    load: str
+    make: str
+    making: str = ""
     imports: Sequence[str] = ()
+    project: str = ""
+    definitions: str = ""
     limit: Limit | None = None
     seed: int = 0
     calls: Sequence[str] | None = None
+    own_calls: Sequence[str] = ()
+    eager: str = ""
     inputs: Arrays = field(default_factory=lambda: Arrays("call"))
     wanted: Arrays = field(default_factory=lambda: Arrays("eager"))
     other: Arrays = field(default_factory=lambda: Arrays("artifact"))
+    weights: Arrays = field(default_factory=lambda: Arrays("weights"))
     constants: Mapping[str, str] = field(default_factory=dict)
-    in_order: bool = False
-    some: bool = False
+    outputs: Sequence[str] | None = None
+    only: Sequence[str] = ()
     state: bool = False
     tolerances: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     usual: tuple[float, float] | None = None
+    served: GradMode = GradMode.NO_GRAD
+    mode: GradMode = GradMode.NO_GRAD
+
+    @property
+    def files(self) -> tuple[Arrays, ...]:
+        """The files with tensors."""
+        return self.inputs, self.wanted, self.other, self.weights
 
 
-def script(saved: Saved) -> str:
+def text_of_script(script: Script) -> str:
     """Return the text of a script that ends with 1 if the failure is there, and with 0 if not."""
-    return re.sub(r"\n{4,}", "\n\n\n", "".join(_parts(saved)))
+    return re.sub(r"\n{4,}", "\n\n\n", "".join(_parts(script)))
 
 
-def _parts(saved: Saved) -> Iterator[str]:
-    for line in (*saved.title, "", "Ends with 1 if the failure is there, with 0 if it is not."):
+def _parts(script: Script) -> Iterator[str]:
+    for line in (*script.title, "", "Ends with 1 if the failure is there, with 0 if it is not."):
         yield f"# {line}".rstrip() + "\n"
-    load = saved.load.splitlines()
-    imports = [line for line in load if line.startswith("import ")]
-    standard = ["import sys", *([f"import {saved.limit.module}"] if saved.limit else [])]
+    standard = {"import random", "import sys", "import traceback"}
+    if script.limit:
+        standard.add(f"import {script.limit.module}")
     yield HEAD.format(
         standard="\n".join([*sorted(standard), "from pathlib import Path"]),
-        imports="\n".join(
-            [
-                *sorted({"import numpy", "import torch", *imports}),
-                *(f"import {name}  # registers what the file needs" for name in saved.imports),
-            ]
-        ),
-        device=quoted(saved.device),
+        imports="\n".join(sorted({"import numpy", "import torch", *script.imports})),
+        device=quoted(script.device),
     )
-    yield f"{saved.limit.line}\n" if saved.limit else ""
-    yield f"path = HERE / {quoted(saved.file)}\n"
-    yield "\n".join(line for line in load if line not in imports).strip() + "\n"
-    if saved.calls is None:
-        yield 'print("The failure is not there: the file was loaded.")\n'
-        return
-    yield READ_AS if saved.inputs.dtypes or saved.wanted.dtypes else READ
-    if saved.calls:
-        yield CALLS + "".join(_calls(saved))
-    yield LEAVES + (STATE if saved.state else "") + _compare(saved)
-    yield f"\n\nwanted = {_read(saved.wanted)}{_constants(saved.constants)}\n"
-    if saved.calls:
-        yield MAKE_CALLS.format(seed=saved.seed)
-        yield from _found(saved)
+    yield f"{script.limit.line}\n" if script.limit else ""
+    yield f"\n{script.project}\n" if script.project else ""
+    yield READ_AS if any(arrays.dtypes for arrays in script.files) else READ
+    yield script.definitions
+    if script.calls:
+        yield CALLS + "".join(_calls(script.calls, script.inputs))
+        if script.own_calls:
+            yield OWN_CALLS + "".join(_calls(script.own_calls, script.inputs))
+    if script.calls is not None:
+        yield LEAVES + (STATE if script.state else "") + _compare(script)
+    yield "\n\n"
+    if script.making:
+        yield f"try:\n{_indented(script.make)}{RAISED.format(what=script.making)}"
     else:
-        yield "found = state()\n"
+        yield script.make
+    if script.calls is None:
+        yield 'print("The failure is not there.")\n'
+        return
+    yield from _wanted(script)
+    yield from _found(script)
     yield "sys.exit(compare(wanted, found))\n"
 
 
-def _compare(saved: Saved) -> str:
+def _compare(script: Script) -> str:
     """Return the function that compares, with tolerances that are not those of torch.testing."""
-    usual = "" if saved.usual is None else f"rtol={saved.usual[0]}, atol={saved.usual[1]}"
-    if not saved.tolerances:
+    usual = "" if script.usual is None else f"rtol={script.usual[0]}, atol={script.usual[1]}"
+    if not script.tolerances:
         return COMPARE.replace("{tolerance}", usual and f", {usual}")
-    own = {path: f"dict(rtol={r}, atol={a})" for path, (r, a) in saved.tolerances.items()}
+    own = {path: f"dict(rtol={r}, atol={a})" for path, (r, a) in script.tolerances.items()}
     table = f"tolerances = {source_of_dict(own)}\n"
     return f"\n\n{table}{COMPARE}".replace("{tolerance}", ", **tolerances.get(path, {})")
 
 
-def _calls(saved: Saved) -> Iterator[str]:
+def _calls(calls: Sequence[str], inputs: Arrays) -> Iterator[str]:
     """Yield the body of ``calls``. Each call has tensors of its own, as it may write to them."""
-    for source, alike in itertools.groupby(saved.calls or ()):
+    for source, alike in itertools.groupby(calls):
         number = len(list(alike))
         indent = " " * 4
         if number > 1:
             yield f"{indent}for _ in range({number}):\n"
             indent *= 2
-        yield f"{indent}x = {_read(saved.inputs)}\n{indent}yield {source}\n"
+        yield f"{indent}x = {inputs.read()}\n{indent}yield {source}\n"
 
 
-def _found(saved: Saved) -> Iterator[str]:
-    if saved.in_order:
+def _run(name: str, calls: str, mode: GradMode, seed: int) -> str:
+    """Return the source that makes the calls; each is seeded as in the run that failed."""
+    return (
+        f"for args, kwargs in {calls}():\n"
+        f"    torch.manual_seed({seed}), random.seed({seed}), numpy.random.seed({seed % 2**32})\n"
+        f"    with {MODES[mode]}:\n"
+        f"        value = {name}(*args, **kwargs)\n"
+    )
+
+
+def _wanted(script: Script) -> Iterator[str]:
+    """Yield the source of the right results, by path."""
+    yield "\n"
+    if not script.eager:
+        more = f" | {source_of_dict(script.constants)}" if script.constants else ""
+        yield f"wanted = {script.wanted.read()}{more}\n"
+        return
+    yield "# The model in eager mode.\n"
+    yield f"eager = {script.eager}\n"
+    if not script.calls:
+        yield "wanted = state(eager)\n"
+    else:
+        yield _run("eager", "calls", script.mode, script.seed)
+        yield "wanted = leaves(value)\n"
+        if script.outputs is not None:
+            yield f"outputs = {list(script.outputs)!r}\n{AS_TENSORS}"
+        if script.state:
+            own = "" if script.own_calls else 'leaves((args, kwargs), "inputs") | '
+            yield f"wanted |= {own}state(eager)\n"
+    if script.only:
+        yield f"compared = {list(script.only)!r}\n"
+        yield "wanted = {path: wanted[path] for path in compared}\n"
+
+
+def _found(script: Script) -> Iterator[str]:
+    """Yield the source of the artifact's results, by path."""
+    if not script.calls:
+        yield "found = state(artifact)\n"
+        yield "found = {path: leaf for path, leaf in found.items() if path in wanted}\n"
+        return
+    yield "\n# The artifact.\n" if script.eager else ""
+    calls = "own_calls" if script.own_calls else "calls"
+    run = _run("artifact", calls, script.served, script.seed)
+    yield f"try:\n{_indented(run)}{RAISED.format(what='the artifact raises')}"
+    if script.outputs is not None and script.eager:
+        yield "same = len(value) == len(outputs)\n"
+        yield "found = dict(zip(outputs, value)) if same else leaves(value)\n"
+    elif script.outputs is not None:
         yield 'outputs = [path for path in wanted if path.startswith("output")]\n'
         yield "same = len(value) == len(outputs)\n"
         yield "found = dict(zip(outputs, value)) if same else leaves(value)\n"
     else:
         yield "found = leaves(value)\n"
-    if saved.state:
-        yield 'found |= leaves((args, kwargs), "inputs") | state()\n'
-    if saved.state or saved.some:
+    if script.state:
+        own = "" if script.own_calls else 'leaves((args, kwargs), "inputs") | '
+        yield f"found |= {own}state(artifact)\n"
+    if script.state or script.only:
         yield "found = {path: leaf for path, leaf in found.items() if path in wanted}\n"
 
 
-def _read(arrays: Arrays) -> str:
-    if not arrays.held:
-        return "{}"
-    dtypes = {name: str(dtype) for name, dtype in arrays.dtypes.items()}
-    return f'read("{arrays.name}.npz"{f", {source_of_dict(dtypes)}" if dtypes else ""})'
-
-
-def _constants(constants: Mapping[str, str]) -> str:
-    return f" | {source_of_dict(constants)}" if constants else ""
+def _indented(source: str) -> str:
+    return "".join(f"    {line}" if line.strip() else line for line in source.splitlines(True))

@@ -36,6 +36,7 @@ class Arrays:
     name: str
     held: dict[str, torch.Tensor] = field(default_factory=dict)
     dtypes: dict[str, torch.dtype] = field(default_factory=dict)
+    _given: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, name: str, leaves: Mapping[str, Any]) -> Arrays:
@@ -53,6 +54,8 @@ class Arrays:
         """
         if not is_plain(tensor):
             raise Inexpressible(f"{name} is no dense tensor: a .npz cannot hold it")
+        while self._given.setdefault(name, tensor) is not tensor:
+            name = f"{name} (another)"
         plain = tensor.detach().resolve_conj().resolve_neg().cpu()
         read, suffix = f"x[{quoted(name)}]", ".requires_grad_()" if tensor.requires_grad else ""
         repeated = [
@@ -69,6 +72,14 @@ class Arrays:
         if not _is_numpys(plain.dtype):
             self.dtypes[name] = plain.dtype
         return read + suffix
+
+    def read(self) -> str:
+        """Return the source that reads the file."""
+        if not self.held:
+            return "{}"
+        dtypes = {name: str(dtype) for name, dtype in self.dtypes.items()}
+        more = f", {source_of_dict(dtypes)}" if dtypes else ""
+        return f'read("{self.name}.npz"{more})'
 
     def write(self, directory: Path) -> None:
         """Write the file, if there are tensors. Raises OSError."""
@@ -92,31 +103,37 @@ def _is_numpys(dtype: torch.dtype) -> bool:
     return True
 
 
-def source_of_call(call: Call, names: Mapping[int, str], arrays: Arrays) -> str:
-    """Return ``(x["ids"], 2), {"mask": x["mask"]}``: the call, if ``x`` is the file that was read.
+class Expressions:
+    """Writes values as Python source, if ``x`` is the file with their tensors.
 
-    ``names`` are those of tensors, by id. Raises Inexpressible.
+    A subclass of a container is written as its base: the process that loads an artifact's file does
+    not know the user's classes. ``names`` are those of tensors, by id.
     """
-    args = [_source(value, f"args[{n}]", names, arrays) for n, value in enumerate(call.args)]
-    kwargs = {key: _source(value, key, names, arrays) for key, value in call.kwargs.items()}
-    return f"{_tuple(args)}, {source_of_dict(kwargs)}"
 
+    def __init__(self, arrays: Arrays, names: Mapping[int, str] | None = None) -> None:
+        self.arrays = arrays
+        self.names = names or {}
 
-def _source(value: Any, path: str, names: Mapping[int, str], arrays: Arrays) -> str:
-    """Return the source of a value. A subclass of a container is written as its base.
+    def call(self, call: Call) -> str:
+        """Return ``(x["ids"], 2), {"mask": x["mask"]}``. Raises Inexpressible."""
+        args = [self.of(value, f"args[{n}]") for n, value in enumerate(call.args)]
+        kwargs = {key: self.of(value, key) for key, value in call.kwargs.items()}
+        return f"{tuple_of(args)}, {source_of_dict(kwargs)}"
 
-    So the process that loads an artifact has it as well: it does not know the user's classes.
-    """
-    if isinstance(value, torch.Tensor):
-        return arrays.add(names.get(id(value), path), value)
-    if isinstance(value, Mapping):
-        return source_of_dict(
-            {k: _source(v, f"{path}[{k!r}]", names, arrays) for k, v in value.items()}
-        )
-    if isinstance(value, (list, tuple)):
-        items = [_source(v, f"{path}[{n}]", names, arrays) for n, v in enumerate(value)]
-        return f"[{', '.join(items)}]" if isinstance(value, list) else _tuple(items)
-    return literal(value, path)
+    def of(self, value: Any, path: str) -> str:
+        """Return the source of a value. Raises Inexpressible."""
+        if isinstance(value, torch.Tensor):
+            return self.tensor(value, path)
+        if isinstance(value, Mapping):
+            return source_of_dict({k: self.of(v, f"{path}[{k!r}]") for k, v in value.items()})
+        if isinstance(value, (list, tuple)):
+            items = [self.of(v, f"{path}[{n}]") for n, v in enumerate(value)]
+            return f"[{', '.join(items)}]" if isinstance(value, list) else tuple_of(items)
+        return literal(value, path)
+
+    def tensor(self, tensor: torch.Tensor, path: str) -> str:
+        """Return the source of a tensor, which is put into the file."""
+        return self.arrays.add(self.names.get(id(tensor), path), tensor)
 
 
 def literal(value: Any, path: str) -> str:
@@ -130,7 +147,8 @@ def literal(value: Any, path: str) -> str:
     raise Inexpressible(f"{path} is a {type(value).__name__}, which has no source")
 
 
-def _tuple(items: list[str]) -> str:
+def tuple_of(items: list[str]) -> str:
+    """Return the source of a tuple of such sources."""
     return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
 
 

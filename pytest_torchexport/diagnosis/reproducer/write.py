@@ -1,8 +1,10 @@
 """Write the files of a failure into a directory of their own.
 
-``reproduce.py`` shows the failure again with the files beside it: the artifact, the call, and what
-eager returned. ``issue.md`` is the text of an issue, ``graph.txt`` the program, ``verdict.json``
-the verdict.
+``reproduce.py`` builds the model from the user's source, exports it and shows the failure again;
+``reproduce_from_files.py`` does so with the files beside it alone: the artifact, the call, and what
+eager returned; ``reduced.py`` with the guilty submodule, if that fails alone. ``issue.md`` and
+``issue.anonymous.md`` are texts of an issue, ``graph.txt`` is the program, ``verdict.json`` the
+verdict.
 """
 
 from __future__ import annotations
@@ -11,20 +13,26 @@ import contextlib
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.diagnosis.reproducer.directory import made, size_of
+from pytest_torchexport.diagnosis.reproducer.forms import Shown, saved_form, source_form
 from pytest_torchexport.diagnosis.reproducer.issue import issue
-from pytest_torchexport.diagnosis.reproducer.private import without_private_paths
-from pytest_torchexport.diagnosis.reproducer.rerun import rerun
-from pytest_torchexport.diagnosis.reproducer.saved_form import saved_form
-from pytest_torchexport.diagnosis.reproducer.script_text import script
-from pytest_torchexport.diagnosis.reproducer.values import Inexpressible
-from pytest_torchexport.judge.case import Case
+from pytest_torchexport.diagnosis.reproducer.private import (
+    anonymous,
+    names_of,
+    without_private_paths,
+)
+from pytest_torchexport.diagnosis.reproducer.reduced_form import reduced_form, shows
+from pytest_torchexport.diagnosis.reproducer.rerun import BY_A_CALL, Rerun, rerun
+from pytest_torchexport.diagnosis.reproducer.script_text import Script, text_of_script
+from pytest_torchexport.diagnosis.reproducer.values import Arrays, Inexpressible
+from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes.limits import interrupted_after
 from pytest_torchexport.outcomes.messages import text_of
@@ -32,15 +40,33 @@ from pytest_torchexport.outcomes.observe import raised
 from pytest_torchexport.outcomes.subject import weight_of
 from pytest_torchexport.outcomes.torch_state import without_warnings
 from pytest_torchexport.results import json, reports
-from pytest_torchexport.results.failures import Failure, LoadFailed, ends_the_test
+from pytest_torchexport.results.failures import ExportRefused, Failure, LoadFailed, ends_the_test
 from pytest_torchexport.results.source_line import short_path
 from pytest_torchexport.results.verdict import ItemResult, RunResults, Verdict
 
-SCRIPT, ISSUE, GRAPH, VERDICT = "reproduce.py", "issue.md", "graph.txt", "verdict.json"
+SCRIPT, FROM_FILES, GRAPH, VERDICT = (
+    "reproduce.py",
+    "reproduce_from_files.py",
+    "graph.txt",
+    "verdict.json",
+)
+REDUCED = "reduced.py"
+ISSUE, ANONYMOUS = "issue.md", "issue.anonymous.md"
 MEGABYTE = 2**20
-# Making the call again and saving the artifact may take this many seconds each, or so many times
-# what the export took.
+# All of it may take this many seconds, or so many times what the export took.
 SECONDS, TIMES_EXPORT = 10.0, 3.0
+# Failures that a script can show.
+SHOWN = (*BY_A_CALL, ExportRefused, LoadFailed)
+
+INSTEAD = """\
+# This script runs {script}, which needs only the files beside it:
+# {why}.
+
+import runpy
+from pathlib import Path
+
+runpy.run_path(str(Path(__file__).with_name("{script}")), run_name="__main__")
+"""
 
 Result = TypeVar("Result")
 
@@ -57,16 +83,16 @@ class Names:
     artifact: str = ""
 
 
-def write(plan: Plan, verdict: Verdict, failure: Failure, case: Case | None) -> Verdict:
+def write(plan: Plan, verdict: Verdict, failure: Failure, at: Prepared | None) -> Verdict:
     """Return the verdict with the paths of the files that were written.
 
-    ``case`` is None if there is no artifact. What could not be written is a note: it is no failure
-    of its own.
+    ``at``: how far the item came, a Case if there is an artifact. What could not be written is a
+    note: it is no failure of its own.
     """
     if plan.keep is None or not plan.settings.reproducer_limit:
         return verdict
-    writer = _Writer(plan, verdict, failure, case)
-    with without_warnings(), _as_before(case):
+    writer = _Writer(plan, verdict, failure, at)
+    with without_warnings(), _as_before(at):
         place, names = writer.written(plan.keep)
     notes = (f"not kept of this failure: {text}" for text in writer.left_out)
     return dataclasses.replace(
@@ -78,26 +104,30 @@ def write(plan: Plan, verdict: Verdict, failure: Failure, case: Case | None) -> 
 
 
 @contextlib.contextmanager
-def _as_before(case: Case | None) -> Iterator[None]:
+def _as_before(at: Prepared | None) -> Iterator[None]:
     """Do not count the time of the block as the item's. Afterwards, the item's log is as before."""
-    if case is None:
+    if at is None:
         yield
         return
-    activity = case.log.activity
-    with case.log.timed("reproducer"), case.deadline.paused():
+    activity = at.log.activity
+    with at.log.timed("reproducer"), at.deadline.paused():
         yield
-    case.log.activity = activity
+    at.log.activity = activity
 
 
 class _Writer:
     """Writes the files; ``left_out`` are sentences about what cannot be written."""
 
-    def __init__(self, plan: Plan, verdict: Verdict, failure: Failure, case: Case | None) -> None:
+    def __init__(self, plan: Plan, verdict: Verdict, failure: Failure, at: Prepared | None) -> None:
         self.left_out: list[str] = []
         self._plan = plan
         self._verdict = verdict
         self._failure = failure
-        self._case = case
+        self._at = at
+        self._case = at if isinstance(at, Case) else None
+        self._bytes = 0
+        export = at.log.seconds.get("export", 0.0) if at is not None else 0.0
+        self._until = time.monotonic() + max(SECONDS, TIMES_EXPORT * export)
 
     def written(self, directory: Path) -> tuple[Path, Names]:
         """Return the directory, or one in it if there is something already, and its files."""
@@ -106,30 +136,78 @@ class _Writer:
 
     def _fill(self, half: Path) -> Names:
         case, failure, verdict = self._case, self._failure, self._verdict
-        artifact = source = graph = ""
+        artifact = script = graph = ""
+        seen: Rerun | None = None
         if case is not None:
             # Before the artifact is taken away from the process that may have it loaded.
             seen = self._tried("the call", lambda: rerun(case, failure))
             artifact = self._tried("the artifact", lambda: self._artifact(case, half)) or ""
             graph = self._tried("the program as text", case.artifact.facts.text) or ""
             self._write(half / GRAPH, graph)
-            form = self._tried(
-                "a script", lambda: saved_form(case, failure, verdict, seen, artifact)
-            )
-            if form is not None:
-                for arrays in (form.inputs, form.wanted, form.other):
-                    arrays.write(half)
-                source = script(form)
-                self._write(half / SCRIPT, source)
-        self._write(half / ISSUE, issue(verdict, case, source, graph))
+        if self._at is not None and isinstance(failure, SHOWN):
+            script = self._scripts(half, self._at, seen, artifact)
+        if script and case is not None and verdict.diagnosis.place is not None:
+            self._form([], lambda: self._reduced(half, case, Shown(seen, Arrays(""))))
+        texts = {name: _text_in(half / name) for name in (REDUCED, FROM_FILES, SCRIPT)}
+        shown = next(filter(None, texts.values()), "")
+        self._write(half / ISSUE, issue(verdict, self._at, shown, graph))
+        short = issue(verdict, None, "", graph)
+        self._write(half / ANONYMOUS, anonymous(short, self._names()))
         self._write(half / VERDICT, self._as_json())
-        return Names(script=SCRIPT if source else "", artifact=artifact)
+        return Names(script=script, artifact=artifact)
+
+    def _scripts(self, half: Path, at: Prepared, seen: Rerun | None, artifact: str) -> str:
+        """Write the two scripts, as far as they show the failure. Return the name of the first."""
+        case, failure, verdict = self._case, self._failure, self._verdict
+        why: list[str] = []
+        inputs = Arrays("call")
+        saved = None
+        if case is not None:
+            saved = self._form(
+                why, lambda: saved_form(case, failure, verdict, Shown(seen, inputs, artifact))
+            )
+        source = self._form(why, lambda: self._source_form(at, Shown(seen, inputs)))
+        if saved is not None:
+            self._write_script(half, FROM_FILES, saved)
+        if source is not None:
+            self._write_script(half, SCRIPT, source)
+        elif saved is not None:
+            self._write(half / SCRIPT, INSTEAD.format(script=FROM_FILES, why=why[-1]))
+        else:
+            self.left_out.append(f"a script: {'; '.join(dict.fromkeys(why))}")
+            return ""
+        return SCRIPT
+
+    def _source_form(self, at: Prepared, shown: Shown) -> Script:
+        self._raise_if_too_large(weight_of(at.reference.pristine.module))
+        return source_form(at, self._failure, self._verdict, shown)
+
+    def _reduced(self, half: Path, case: Case, shown: Shown) -> None:
+        """Write the script of the guilty submodule, if it fails alone."""
+        form = reduced_form(case, self._verdict, shown)
+        self._write_script(half, REDUCED, form)
+        if not shows(half / REDUCED, max(self._until - time.monotonic(), 0.1)):
+            for name in (REDUCED, *(f"{arrays.name}.npz" for arrays in form.files)):
+                if name.startswith("reduced"):
+                    (half / name).unlink(missing_ok=True)
+
+    def _form(self, why: list[str], make: Callable[[], Result]) -> Result | None:
+        """Return a form of the script; if there is none, add the reason to ``why``, and no note."""
+        before = len(self.left_out)
+        found = self._tried("", make)
+        why += [text.removeprefix(": ") for text in self.left_out[before:]]
+        del self.left_out[before:]
+        return found
+
+    def _write_script(self, half: Path, name: str, form: Script) -> None:
+        for arrays in form.files:
+            arrays.write(half)
+        self._write(half / name, text_of_script(form))
 
     def _tried(self, what: str, action: Callable[[], Result]) -> Result | None:
         """Return what the action returns; None if it does not return in time, or raises."""
-        export = self._case.log.seconds.get("export", 0.0) if self._case is not None else 0.0
         try:
-            with interrupted_after(max(SECONDS, TIMES_EXPORT * export)):
+            with interrupted_after(max(self._until - time.monotonic(), 0.1)):
                 return action()
         except Exception as error:
             if ends_the_test(error):
@@ -137,6 +215,10 @@ class _Writer:
             known = isinstance(error, Inexpressible | TooLarge | OSError)
             self.left_out.append(f"{what}: {text_of(error) if known else raised(error)}")
             return None
+
+    def _names(self) -> Iterable[str]:
+        """Return the names of the user's that a text may have."""
+        return names_of(self._at.reference.pristine) if self._at is not None else ()
 
     def _write(self, path: Path, text: str) -> None:
         if text:
@@ -168,7 +250,7 @@ class _Writer:
             return case.saved.path.name
         if isinstance(self._failure, LoadFailed):
             return ""  # it cannot be saved
-        self._raise_if_too_large(weight_of(case.reference.pristine.module))
+        self._raise_if_too_large(weight_of(case.reference.pristine.module), counts=False)
         with tempfile.TemporaryDirectory(dir=half) as directory:
             with case.log.during(Activity.SAVING):
                 path = case.artifact.save(Path(directory))
@@ -177,9 +259,15 @@ class _Writer:
                 file.rename(half / file.name)
         return path.name
 
-    def _raise_if_too_large(self, size: int) -> None:
+    def _raise_if_too_large(self, size: int, *, counts: bool = True) -> None:
+        """Raise TooLarge if so many more bytes are too many; ``counts``: they will be written."""
         limit = self._plan.settings.reproducer_limit
-        if size > limit * MEGABYTE:
+        if self._bytes + size > limit * MEGABYTE:
             raise TooLarge(
                 f"it takes {size // MEGABYTE} MB, more than torchexport_reproducer_limit = {limit}"
             )
+        self._bytes += size if counts else 0
+
+
+def _text_in(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""

@@ -37,7 +37,7 @@ def test_what_is_old_or_too_much_is_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(kept, "MOST", 2)
     old = whole(tmp_path, "old", age=31 * 86400)
     third, second, first = (whole(tmp_path, f"n{age}", age=age) for age in (30, 20, 10))
-    tidy(tmp_path)
+    tidy(tmp_path, 30)
     assert [path.exists() for path in (old, third, second, first)] == [False, False, True, True]
     assert (tmp_path / ".torchexport" / ".gitignore").read_text() == "*\n"
 
@@ -48,7 +48,7 @@ def test_what_is_not_ours_stays(tmp_path, monkeypatch):
     own.mkdir(parents=True)
     elsewhere = whole(tmp_path / "elsewhere", "x")
     (tmp_path / ".torchexport" / "link").symlink_to(elsewhere)
-    tidy(tmp_path)
+    tidy(tmp_path, 30)
     assert own.is_dir()
     assert elsewhere.is_dir()
 
@@ -57,4 +57,4 @@ def test_what_is_not_ours_stays(tmp_path, monkeypatch):
 def test_a_directory_that_cannot_be_tidied_is_no_error(tmp_path, there):
     if there == "a file":
         (tmp_path / ".torchexport").write_text("")
-    tidy(tmp_path)
+    tidy(tmp_path, 30)

@@ -1,11 +1,56 @@
-"""diagnosis/reproducer/private.py: paths of the machine are taken out."""
+"""diagnosis/reproducer/private.py: paths of the machine, and names of the user's, are taken out."""
 
 from pathlib import Path
 
-from pytest_torchexport.diagnosis.reproducer.private import without_private_paths
+import torch
+
+from pytest_torchexport.diagnosis.reproducer.private import (
+    anonymous,
+    names_of,
+    without_private_paths,
+)
+from pytest_torchexport.outcomes.subject import Subject
 
 
 def test_paths_of_the_machine_are_taken_out(tmp_path):
     home = Path.home()
     text = f'File "{tmp_path}/net.py", {home}/.venv/lib/python3.11/site-packages/torch/nn.py, {home}/secret'
     assert without_private_paths(text, tmp_path) == 'File "net.py", torch/nn.py, ~/secret'
+
+
+class Secret(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.ingredient = torch.nn.Linear(3, 3)
+        self.pinch = 2.0
+
+    def forward(self, x, spoonful):
+        stirred = self.ingredient(x) * self.pinch
+        return torch.relu(stirred) + spoonful
+
+
+def test_the_names_of_a_model_are_those_that_the_user_gave():
+    names = names_of(Subject.of(Secret()))
+    assert {"Secret", "ingredient", "pinch", "spoonful", "stirred"} <= names
+    assert not names & {"torch", "relu", "Linear", "forward", "self", "x", "super", "__init__"}
+
+
+def test_an_anonymous_text_has_no_name_and_no_line_of_the_users():
+    text = "Secret on trace-cpu at cake/recipe.py:12  return stirred * 7: output of ingredient (torch.nn.Linear)"
+    found = anonymous(
+        text + "\n__torch__.test_private.Secret.ingredient, stirred_2",
+        names_of(Subject.of(Secret())),
+    )
+    assert not [
+        name
+        for name in ("Secret", "cake", "recipe", "stirred", "ingredient", "* 7")
+        if name in found
+    ]
+    assert "model.py:12" in found
+    other = found.split()[0]
+    assert other.startswith("name")
+    assert found.count(other) == 2
+
+
+def test_a_text_without_names_stays():
+    assert anonymous("the output differs", ()) == "the output differs"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_torchexport.diagnosis.reproducer.values import Arrays, Inexpressible, source_of_call
+from pytest_torchexport.diagnosis.reproducer.values import Arrays, Expressions, Inexpressible
 from pytest_torchexport.inputs.pytrees import bits_of
 from pytest_torchexport.inputs.spec import Call
 
@@ -16,7 +16,7 @@ Pair = collections.namedtuple("Pair", "left right")  # noqa: PYI024
 def again(call, directory):
     """The call that the written source and file give."""
     arrays = Arrays("call")
-    source = source_of_call(call, {}, arrays)
+    source = Expressions(arrays).call(call)
     arrays.write(directory)
     x = {}
     if arrays.held:
@@ -83,4 +83,4 @@ def test_classes_of_the_users_are_written_as_their_base(tmp_path):
 )
 def test_what_has_no_source_is_refused(value):
     with pytest.raises(Inexpressible):
-        source_of_call(Call((value,)), {}, Arrays("call"))
+        Expressions(Arrays("call")).call(Call((value,)))

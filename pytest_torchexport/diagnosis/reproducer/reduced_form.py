@@ -1,0 +1,175 @@
+"""The script of the guilty submodule alone, with its weights and inputs.
+
+For a model that cannot be shared. It may not fail alone: ``shows`` tells, in a process of its own,
+and a script that does not is removed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_torchexport import targets
+from pytest_torchexport.diagnosis.reproducer.embedded import Embedded
+from pytest_torchexport.diagnosis.reproducer.exports import Exported, text_of_export
+from pytest_torchexport.diagnosis.reproducer.forms import EXAMPLE, Shown, apart
+from pytest_torchexport.diagnosis.reproducer.importable import Importable
+from pytest_torchexport.diagnosis.reproducer.objects import Objects
+from pytest_torchexport.diagnosis.reproducer.rerun import REPEATS
+from pytest_torchexport.diagnosis.reproducer.script_text import Script
+from pytest_torchexport.diagnosis.reproducer.values import Arrays, Expressions, Inexpressible
+from pytest_torchexport.inputs.pytrees import copy_argument, flatten
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.case import Case
+from pytest_torchexport.outcomes.observe import Returned, observe
+from pytest_torchexport.outcomes.subject import signature_of
+from pytest_torchexport.results.verdict import Verdict
+
+# Runs the export on the tensors of a call alone: by position, or by the names of a graph's inputs.
+BY_TENSORS = '''
+
+whole = artifact
+
+
+def artifact(*args, **kwargs):
+    """Run it on the tensors of a call."""
+    tensors = [x for x in leaves((args, kwargs)).values() if torch.is_tensor(x)]
+    return whole({given})
+'''
+
+
+def reduced_form(case: Case, verdict: Verdict, shown: Shown) -> Script:
+    """Return the script of the submodule that the diagnosis names. Raises Inexpressible."""
+    place = verdict.diagnosis.place
+    path = place.module.rpartition(" (")[0] if place is not None else ""
+    seen = shown.seen
+    if not path or seen is None or len(set(map(id, seen.calls))) != 1:
+        raise Inexpressible("the diagnosis names no submodule and call")
+    example, _, part = _within(case, path, case.call_to_export())
+    failing, value, _ = _within(case, path, seen.calls[0])
+    names = Embedded(Importable(Path.cwd()))
+    inputs, weights = Arrays("reduced_call"), Arrays("reduced_weights")
+    definitions = Objects(weights, names.name).model(part)
+    values = Expressions(inputs)
+    called, call = values.call(example), values.call(failing)
+    axes = _axes(example, failing)
+    subject = case.reference.pristine
+    text = text_of_export(
+        case.plan.target,
+        Exported(
+            function=part,
+            source="net",
+            owner="",
+            example=example,
+            shapes=_shapes(part, example, axes),
+            axes=[{n: f"input_{i}_{n}" for n in each} for i, each in enumerate(axes.values())],
+            options={},
+            mode=subject.grad_mode,
+        ),
+    )
+    of_library, _ = apart(targets.get(case.plan.target).traits.script)
+    modules = [*of_library, *(f"import {name}" for name in names.imports.installed)]
+    graph = hasattr(case.artifact, "pack_outputs")
+    given = "**dict(zip((x.name for x in session.get_inputs()), tensors))" if graph else "*tensors"
+    flat = graph or "Flat(" in text.make
+    return Script(
+        title=[f"{verdict.failure}: {path} alone, exported as {case.plan.target}"],
+        device=case.plan.device,
+        seed=case.plan.seed,
+        make=f"net = model()\n{text.make}{BY_TENSORS.format(given=given) if flat else ''}",
+        imports=[*modules, *(["import tempfile"] if "tempfile." in text.make else [])],
+        project=names.text(),
+        definitions="".join(
+            (definitions, EXAMPLE.format(read=inputs.read(), call=called), text.definitions)
+        ),
+        calls=[call] * REPEATS,
+        eager="model()",
+        inputs=inputs,
+        weights=weights,
+        outputs=[path for path, _ in flatten(value, "output")[0]] if graph else None,
+        mode=subject.grad_mode,
+        served=case.reference.served,
+    )
+
+
+def shows(script: Path, seconds: float) -> bool:
+    """Return True if a script shows its failure in a process of its own, within that time."""
+    try:
+        ran = subprocess.run(  # noqa: S603  # our own interpreter and text
+            [sys.executable, "-P", script.name],
+            cwd=script.parent,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return ran.returncode == 1 and "The failure is there" in ran.stdout
+
+
+def _within(case: Case, path: str, call: Call) -> tuple[Call, Any, torch.nn.Module]:
+    """Return the first call of a submodule within a call of eager, its value, and the submodule."""
+    subject = case.reference.pristine.copy().to(case.plan.device)
+    try:
+        part = subject.module.get_submodule(path) if subject.module is not None else None
+    except AttributeError:
+        part = None
+    if part is None:
+        raise Inexpressible(f"there is no submodule {path}")
+    found: list[tuple[Call, Any]] = []
+
+    def keep(_: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], value: Any) -> None:
+        if not found:
+            found.append((Call(*copy_argument((args, dict(kwargs)))), value))
+
+    with part.register_forward_hook(keep, with_kwargs=True):
+        outcome = observe(
+            subject.function,
+            call.to(case.plan.device),
+            seed=case.plan.seed,
+            grad_mode=subject.grad_mode,
+        )
+    if not found or not isinstance(outcome, Returned):
+        raise Inexpressible(f"{path} is not called")
+    fresh = case.reference.pristine.copy().to(case.plan.device).module
+    assert fresh is not None
+    return *found[0], fresh.get_submodule(path)
+
+
+def _axes(example: Call, failing: Call) -> dict[int, list[int]]:
+    """Return for each tensor of the example, by id, the axes whose size is another one."""
+    pairs = zip(example.tensors(), failing.tensors(), strict=False)
+    return {
+        id(one): [n for n, (a, b) in enumerate(zip(one.shape, other.shape, strict=False)) if a != b]
+        for one, other in pairs
+    }
+
+
+def _shapes(part: torch.nn.Module, example: Call, axes: Mapping[int, list[int]]) -> Any:
+    """Return dynamic_shapes with these axes; None if no size varies. Raises Inexpressible."""
+    if not any(axes.values()):
+        return None
+    signature = signature_of(part)
+    names = list(signature.parameters) if signature is not None else []
+    kinds = {item.kind for item in signature.parameters.values()} if signature is not None else ()
+    if not names or inspect.Parameter.VAR_POSITIONAL in kinds:
+        raise Inexpressible("the submodule's arguments have no names")
+    named = {**dict(zip(names, example.args, strict=False)), **example.kwargs}
+    return {name: _shape(value, axes) for name, value in named.items()}
+
+
+def _shape(value: Any, axes: Mapping[int, list[int]]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return dict.fromkeys(axes.get(id(value), ()), torch.export.Dim.DYNAMIC) or None
+    if isinstance(value, Mapping):
+        return {key: _shape(item, axes) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_shape(item, axes) for item in value)
+    return None

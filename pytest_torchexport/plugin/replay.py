@@ -1,0 +1,156 @@
+"""``--torchexport-replay PATH``: run stored failures again, and say what became of each.
+
+pytest loads this file only if the flag is given.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.text import headline
+from pytest_torchexport.results.verdict import SCHEMA_VERSION, ItemResult, Verdict
+
+FLAG = "--torchexport-replay"
+STORED = "verdict.json"
+LEGAL = "Legal: .torchexport, or the directory of one failure in it, which a failed test writes."
+AGAIN = "Next step: run the test again, which writes its files anew."
+# Numbers that JSON does not have.
+_NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One stored failure: its directory, the item's node id, its verdict."""
+
+    directory: Path
+    nodeid: str
+    verdict: Verdict
+
+
+class ReplayCorpus:
+    """Gives the stored calls to an item, and stores nothing."""
+
+    def __init__(self, recipes: Sequence[dict[str, Any]]) -> None:
+        self._recipes = recipes
+
+    def load(self, key: str, *, shared: bool = False) -> Sequence[dict[str, Any]]:
+        """Return the recipes of the stored failures."""
+        return () if shared else self._recipes
+
+    def store(self, key: str, recipes: Sequence[dict[str, Any]], *, shared: bool = False) -> None:
+        """Store nothing: a replay changes no files."""
+
+
+class Replay:
+    """The stored failures of a run with the flag."""
+
+    def __init__(self, config: pytest.Config, given: str) -> None:
+        """Read the stored failures. Raises UsageError that names the flag and the path."""
+        self._given = given
+        place = Path(config.invocation_params.dir, given)
+        if not place.exists():
+            raise pytest.UsageError(f"{FLAG}: there is no {given}. {LEGAL}")
+        if not place.is_dir():
+            raise pytest.UsageError(f"{FLAG}: {given} is a file; give its directory. {LEGAL}")
+        files = [
+            path
+            for path in sorted(place.rglob(STORED))
+            if not any(part.startswith(".half-") for part in path.parts)
+        ]
+        if not files:
+            raise pytest.UsageError(f"{FLAG}: no {STORED} lies in {given}. {LEGAL}")
+        self.stored = tuple(_read(path) for path in files)
+
+    def stored_of(self, nodeid: str) -> list[Stored]:
+        """Return the stored failures of an item."""
+        return [each for each in self.stored if each.nodeid == nodeid]
+
+    def corpus(self, nodeid: str) -> ReplayCorpus:
+        """Return the calls with which an item starts."""
+        recipes = [each.verdict.recipe for each in self.stored_of(nodeid)]
+        return ReplayCorpus([recipe for recipe in recipes if recipe is not None])
+
+    def select(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Keep the items that have a stored failure."""
+        wanted = {each.nodeid for each in self.stored}
+        left_out = [item for item in items if item.nodeid not in wanted]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if item.nodeid in wanted]
+
+    def lines(self, results: Sequence[ItemResult]) -> Iterator[str]:
+        """Yield what became of each stored failure."""
+        found = {result.nodeid: result for result in results}
+        for each in self.stored:
+            answer = answer_of(each.verdict, found.get(each.nodeid))
+            yield f"{each.nodeid} ({each.verdict.subject}): {answer}"
+
+
+def answer_of(stored: Verdict, result: ItemResult | None) -> str:
+    """Return ``fixed``, ``still failing``, ``different: ...``, or why there is no answer."""
+    if result is None:
+        return "not run: no test of this name was collected and ended"
+    alike = [verdict for verdict in result.verdicts if _is_about_the_same(verdict, stored)]
+    if not alike:
+        return f"not run: {result.reason or f'the test no longer checks {stored.subject}'}"
+    failed = [verdict for verdict in alike if verdict.status == "failed"]
+    if any(_is_the_same(verdict, stored) for verdict in failed):
+        return f"still failing: {headline(stored)}"
+    if failed:
+        return f"different: {headline(failed[0])}, and not {headline(stored)}"
+    skipped = [verdict for verdict in alike if verdict.status == "skipped"]
+    return f"not judged: {skipped[0].reason}" if skipped else "fixed"
+
+
+def _is_about_the_same(verdict: Verdict, stored: Verdict) -> bool:
+    return (verdict.subject, verdict.target, verdict.device) == (
+        *(stored.subject, stored.target, stored.device),
+    )
+
+
+def _is_the_same(verdict: Verdict, stored: Verdict) -> bool:
+    """Return True for the same class of failure at the same line, whose number may be another."""
+    return verdict.failure == stored.failure and _line(verdict.where) == _line(stored.where)
+
+
+def _line(where: SourceLine | None) -> tuple[str, str] | None:
+    return (Path(where.file).name, where.text) if where is not None else None
+
+
+def _read(path: Path) -> Stored:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        version = document["version"]
+        (item,) = document["items"]
+        (data,) = item["verdicts"]
+        verdict = Verdict.from_dict({**data, "recipe": _numbers(data.get("recipe"))})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        text = f"{type(error).__name__}: {error}"
+        raise pytest.UsageError(f"{FLAG}: cannot read {path}: {text}. {AGAIN}") from None
+    if version != SCHEMA_VERSION:
+        raise pytest.UsageError(
+            f"{FLAG}: {path} has version {version} of the format, this is {SCHEMA_VERSION}. {AGAIN}"
+        )
+    if not item["nodeid"]:
+        raise pytest.UsageError(
+            f"{FLAG}: {path.parent} was written by check_export without pytest. "
+            f"Next step: python {path.with_name('reproduce.py')}"
+        )
+    return Stored(path.parent, item["nodeid"], verdict)
+
+
+def _numbers(value: Any) -> Any:
+    """Return plain data with the numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return _NUMBERS.get(value, value) if isinstance(value, str) else value
