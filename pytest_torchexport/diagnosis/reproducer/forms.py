@@ -18,7 +18,7 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.diagnosis.reproducer.exports import Exported, text_of_export
 from pytest_torchexport.diagnosis.reproducer.importable import Importable
 from pytest_torchexport.diagnosis.reproducer.objects import Objects
-from pytest_torchexport.diagnosis.reproducer.rerun import Rerun
+from pytest_torchexport.diagnosis.reproducer.rerun import DEADLY, Rerun
 from pytest_torchexport.diagnosis.reproducer.script_text import Limit, Script
 from pytest_torchexport.diagnosis.reproducer.values import (
     Arrays,
@@ -57,7 +57,7 @@ def example():
 
 @dataclass(frozen=True)
 class Shown:
-    """What a form is made of beside the verdict, as far as there is any.
+    """The parts of a form beside the verdict, as far as there are any.
 
     ``seen``: the failing calls with their results. ``inputs``: the file with their tensors, which
     the forms share. ``artifact``: the name of the artifact's file.
@@ -168,6 +168,9 @@ def _raise_if_not_of_the_source(prepared: Prepared, failure: Failure, seen: Reru
         raise Inexpressible("the failure shows in a process that does not have the model's source")
     if isinstance(failure, ExportRefused):
         return
+    saved = prepared.saved if isinstance(prepared, Case) else None
+    if isinstance(failure, DEADLY) and saved is not None and saved.session is None:
+        raise Inexpressible("the failure shows while the file is loaded")
     if not isinstance(prepared, Case) or prepared.foreign or seen is None:
         raise Inexpressible("no call of a new export shows this failure")
 
