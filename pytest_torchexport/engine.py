@@ -56,6 +56,7 @@ from pytest_torchexport.results.failures import (
     BranchFrozen,
     CannotJudge,
     DimsNarrowed,
+    ExportRefused,
     Failure,
     Ineffective,
     LoadFailed,
@@ -351,7 +352,7 @@ def _failed(
     item: _Item, case: Case | None, failure: Failure, prepared: Prepared | None = None
 ) -> Verdict:
     printed = _printed(case)  # before the files are kept, which ends the process
-    diagnosis = diagnose(case, failure) if case is not None else NOTHING
+    diagnosis = _diagnosed(case, failure)
     shrunk = item.log.shrunk
     verdict = _described(
         item,
@@ -370,6 +371,12 @@ def _failed(
         diagnosis=diagnosis,
     )
     return write(item.plan, verdict, failure, case or prepared)
+
+
+def _diagnosed(case: Case | None, failure: Failure) -> Diagnosis:
+    if isinstance(failure, ExportRefused):
+        return failure.diagnosis
+    return diagnose(case, failure) if case is not None else NOTHING
 
 
 def _where(failure: Failure, diagnosis: Diagnosis) -> SourceLine | None:

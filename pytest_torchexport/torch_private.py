@@ -477,6 +477,28 @@ def forget_script_types() -> None:
         store.clear()
 
 
+# -- refusals ------------------------------------------------------------------------------------
+
+
+def places_of(error: BaseException) -> list[str]:
+    """Return the places in the user's code that an exporter knew and its exception does not say.
+
+    As texts with ``File "model.py", line 12``, from the frames of the exception: what
+    torch.jit.script was about to compile (``loc``, a ``SourceRange``), and the node that the ONNX
+    exporter translated (``node``). Empty if there are no such variables. The innermost comes first.
+    """
+    found: list[str] = []
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if "torch" not in frame.f_code.co_filename:
+            continue
+        loc, node = frame.f_locals.get("loc"), frame.f_locals.get("node")
+        if type(loc).__name__ == "SourceRange":
+            found.append(str(loc))
+        stack = node.meta.get("stack_trace") if isinstance(node, torch.fx.Node) else None
+        found += [stack] if isinstance(stack, str) else []
+    return found[::-1]
+
+
 # -- sizes: the ShapeEnv of a torch.export -------------------------------------------------------
 # Its fields have comments in torch/fx/experimental/symbolic_shapes.py. If one is missing, the
 # answer is empty.

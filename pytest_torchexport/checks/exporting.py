@@ -21,7 +21,7 @@ from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import condense, is_about_dims
 from pytest_torchexport.results.failures import ExportRefused, ends_the_test
 from pytest_torchexport.targets.formats.shape_env import refused_at
-from pytest_torchexport.targets.refusals import remedy
+from pytest_torchexport.targets.refusal_rules import diagnosed
 
 # An exporter that may kill the interpreter is tried in a copy of it, for so long.
 TRYING_SECONDS = 60.0
@@ -77,12 +77,12 @@ def _refuse(prepared: Prepared, error: Exception) -> NoReturn:
     machine.raise_fault(error)
     plan, spec = prepared.plan, prepared.spec
     reason, where = condense(error)
-    where = refused_at(error) or where
-    details = [*remedy(error)]
+    found = diagnosed(error, plan.target)
     declared = plan.options.shapes is not None or plan.options.dynamic_shapes is not None
     assumed = [dim.name for dim in spec.dims.values() if not dim.declared and not declared]
-    if assumed and is_about_dims(error):
-        details.insert(0, spec.opt_out(assumed))
-    hint = f" ({details[0]})" if details else ""
-    prepared.refused(f"refused the module: {reason}{hint}")
-    raise ExportRefused(reason, details=tuple(details), where=where) from None
+    details = [spec.opt_out(assumed)] if assumed and is_about_dims(error) else []
+    hints = [*details, *(cause.text for cause in found.causes)]
+    prepared.refused(f"refused the module: {reason}{f' ({hints[0]})' if hints else ''}")
+    raise ExportRefused(
+        reason, details=tuple(details), where=refused_at(error) or where, diagnosis=found
+    ) from None

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 import traceback
 
+from pytest_torchexport import torch_private
 from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
 
 MAX_REASON = 600
 MAX_OUTER = 200
-_CAUSED_BY = re.compile(r'File "([^"]+)", line (\d+), in (\w+)\s*\n\s*([^\n]*)')
+_CAUSED_BY = re.compile(r'File "([^"]+)", line (\d+), in ([\w.<>]+)\s*\n\s*([^\n]*)')
 # A refusal of torch.jit.script: the line, then its callers. Frames of Python go on with ", in".
 _SCRIPTED = re.compile(r'File "([^"\n]+)", line (\d+)\n')
 _TRACED = re.compile(r"^(\S[^\n]*?)\((\d+)\): \w+", re.MULTILINE)
@@ -39,6 +40,13 @@ _ADVICE = re.compile(
 # A tensor's numbers, which torch prints if it names a value.
 _NUMBERS = re.compile(
     r"tensor\(\[.*?\](?:, (?:dtype|device|size|grad_fn|requires_grad)=[^)]*)?\)", re.DOTALL
+)
+# The same of the legacy tracer, which also prints them in columns.
+_COLUMNS = re.compile(r"(?:\s+[-+.\deinfa]+)+\s*\[ (torch\.\w+\{[\d,]*\}) \]")
+# TorchScript lists every overload of an operator; the first one shows what did not fit.
+_OVERLOADS = re.compile(
+    r"(Arguments for call are not valid\.)\nThe following variants are available:\s*\n"
+    r"(\s*\S[^\n]*\n[^\n]*)\n[\s\S]*?(?=The original call is:|\Z)"
 )
 _TORCHSCRIPT = "Traceback of TorchScript"
 _LAST_WORD = re.compile(r"^(\w+(?:Error|Exception)): (.*)", re.MULTILINE | re.DOTALL)
@@ -131,7 +139,8 @@ def condense(error: BaseException) -> tuple[str, SourceLine | None]:
 
 def _telling(error: BaseException) -> str:
     """Return the first lines of an exception that are no advice of torch's, as one line."""
-    text = _NUMBERS.sub("tensor(...)", text_of(error))
+    text = _COLUMNS.sub(r" \1", _NUMBERS.sub("tensor(...)", text_of(error)))
+    text = _OVERLOADS.sub(r"\1\n\2\n", text)
     lines = [line.strip() for line in text.splitlines()]
     kept = [
         line for line in lines if line and not _DROP.match(line) and not line.startswith("File ")
@@ -140,15 +149,22 @@ def _telling(error: BaseException) -> str:
 
 
 def _where(causes: list[BaseException]) -> SourceLine | None:
-    for error in causes:
-        scripted = _SCRIPTED.search(text_of(error))
-        if scripted is not None and is_users(scripted[1]):
-            return source_line(scripted[1], int(scripted[2]))
-    for error in causes:
-        for path, number, _, source in reversed(_CAUSED_BY.findall(text_of(error))):
+    said = [text for error in causes for text in _texts(error)]
+    for text in said:
+        for path, number in _SCRIPTED.findall(text):
+            if is_users(path):
+                return source_line(path, int(number))
+    for text in said:
+        for path, number, _, source in reversed(_CAUSED_BY.findall(text)):
             if is_users(path):
                 return source_line(path, int(number), source)
     return next(filter(None, map(user_frame, causes)), None)
+
+
+def _texts(error: BaseException) -> tuple[str, ...]:
+    """Return the text of an exception, the notes that a target added, and places in its frames."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    return (text_of(error), *notes, *torch_private.places_of(error))
 
 
 def user_frame(error: BaseException) -> SourceLine | None:

@@ -57,6 +57,11 @@ CauseKind = Literal[
     "runtime's optimizer",
     "non-deterministic kernel",
     "missing import",
+    # of a refusal
+    "data-dependent value",
+    "missing annotation",
+    "unsupported construct",
+    "unsupported type",
 ]
 
 

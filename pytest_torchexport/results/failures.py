@@ -23,7 +23,9 @@ This file imports nothing heavy: users name these classes in ``xfail`` at the to
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis
 
 if TYPE_CHECKING:
     from pytest_torchexport.results.source_line import SourceLine
@@ -90,6 +92,11 @@ class ExportRefused(Failure):
     """The exporter refused the module."""
 
     title = "the exporter refused the module"
+
+    # ``diagnosis``: what the exporter's exception shows of the cause.
+    def __init__(self, text: str = "", *, diagnosis: Diagnosis = NOTHING, **facts: Any) -> None:
+        super().__init__(text, **facts)
+        self.diagnosis = diagnosis
 
 
 class ArtifactRaised(Failure):

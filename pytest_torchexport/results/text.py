@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_torchexport.results.diagnosis import Diagnosis, Known
-from pytest_torchexport.results.failures import BranchFrozen, NotRepeatable, by_name
+from pytest_torchexport.results.failures import BranchFrozen, ExportRefused, NotRepeatable, by_name
 from pytest_torchexport.results.size_pattern import Sizes
 from pytest_torchexport.results.verdict import Branch, Difference, Recorded, Verdict
 
@@ -120,6 +120,9 @@ def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
     verdict = alike[0]
     found = verdict.diagnosis
     yield Block("subject", [_subject_line(alike), *recorded_lines(alike)], 0, 6)
+    refused = verdict.failure == ExportRefused.__name__
+    if refused:  # what torch says about it comes after what it means
+        yield from _diagnosis_blocks(verdict)
     yield _block("reason", verdict.reason.splitlines(), 0, 4)
     first, *others = [*_difference_lines(verdict)] or [[]]
     yield Block("differs", first, 1, 2)
@@ -129,7 +132,8 @@ def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
     if verdict.call:
         yield Block("call", [f"{verdict.call}{_tally(verdict)}"], 0, 0)
     yield _block("sizes", _size_lines(found.sizes), 2, 4)
-    yield from _diagnosis_blocks(verdict)
+    if not refused:
+        yield from _diagnosis_blocks(verdict)
     wrong = [branch for branch in verdict.branches if "diverges" in branch.status.values()]
     yield _block("branch", map(_branch_line, wrong), 7, 7)
     yield _block("baked", [", ".join(verdict.baked)] if verdict.baked else [], 4, 4)

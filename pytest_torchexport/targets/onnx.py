@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import torch
 from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes, spelled
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.outcomes.messages import is_about_dims
+from pytest_torchexport.outcomes.messages import is_about_dims, text_of
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
 from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, has_loops
 from pytest_torchexport.targets.formats.onnx_runtime import (
@@ -255,7 +256,11 @@ def _artifact(made: _Made, device: str, *, external_data: bool) -> OnnxArtifact:
     with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
         path = Path(directory, FILENAME)
         program.save(path)
-        session = TensorFile(path, device)
+        try:
+            session = TensorFile(path, device)
+        except Exception as error:
+            error.add_note(_node_named_in(text_of(error), program))
+            raise
     return OnnxArtifact(
         program=program,
         session=session,
@@ -273,6 +278,21 @@ def _artifact(made: _Made, device: str, *, external_data: bool) -> OnnxArtifact:
             cautions=made.cautions,
         ),
     )
+
+
+# ONNX Runtime names the node that it refuses in one of these ways.
+_NODE = re.compile(r"node with name '([^']*)'|in node \(([^)]*)\)")
+
+
+def _node_named_in(text: str, program: Any) -> str:
+    """Return what the node takes that ONNX Runtime refuses, and its lines; empty if not known."""
+    found = _NODE.search(text)
+    named = [node for node in program.model.graph if found and node.name in found.groups()]
+    if not named:
+        return ""
+    types = " and ".join(dict.fromkeys(str(item.dtype).lower() for item in named[0].inputs if item))
+    stack = named[0].metadata_props.get("pkg.torch.onnx.stack_trace", "")
+    return f"the node takes {types}\n{stack}"
 
 
 def _baked(program: Any) -> tuple[str, ...]:

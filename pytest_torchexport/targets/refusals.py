@@ -1,7 +1,7 @@
-"""Tell what to do about an exporter's refusal: the line, its condition, and the usual way out.
+"""Read what torch.export could not decide from the user's source: the condition, and the way out.
 
-Only refusals that are about control flow. torch says in its own symbols what it could not decide
-(``Eq(u0, 1)``) and on which line; the ``if`` on that line is read from its source.
+Only refusals that are about control flow and sizes. torch says in its own symbols what it could not
+decide (``Eq(u0, 1)``) and on which line; the ``if`` on that line is read from its source.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import ast
 import linecache
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from pytest_torchexport.outcomes.messages import condense, text_of
+from pytest_torchexport.results.diagnosis import Cause
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.formats.shape_env import refused_sizes
+from pytest_torchexport.targets.refused.rule import causes
 
 WHILE = "torch.while_loop" if hasattr(torch, "while_loop") else "torch._higher_order_ops.while_loop"
 REMEDIES = {
@@ -37,8 +39,18 @@ REMEDIES = {
     ),
 }
 BRANCHES = ("if", "while", "assert")
-SIZE = "a torch.export.Dim that keeps to one side of it{example}, or torch.cond"
+# The cause, of a construct that values decide.
+DECIDED = {
+    "if": "an if asks {text}, whose value is not known while torch.export captures",
+    "while": "a while asks {text}, whose value is not known while torch.export captures",
+    "for": "a loop runs over {text}, whose length is not known while torch.export captures",
+    "assert": "an assert asks {text}, whose value is not known while torch.export captures",
+    "number": "{text} makes a Python number of a value that torch.export does not know",
+    "": "this line needs a number or a truth value that torch.export does not know",
+}
+SIZE = "declare sizes on one side of it, or torch.cond"
 STATIC = "keep the size symbolic (no int(), no Python loop over it), or declare it fixed"
+PROMISE = "or, if it always holds, before this line: torch._check({text})"
 DRAFT = (
     "torch.export.draft_export does not stop at the first such line: "
     "it lists all that the example meets"
@@ -48,32 +60,6 @@ TENSOR_TESTS = {
     "aten.equal": "torch.equal gives a Python bool, (a == b).all() a tensor",
     "aten.allclose": "torch.allclose gives a Python bool, torch.isclose(a, b).all() a tensor",
 }
-# A pattern in torch.jit.script's message, and what TorchScript compiles instead.
-SCRIPT = {
-    r"is not defined in the (true|false) branch": "give it a value before the if, or on both sides",
-    r"is set to type .* in the true branch and type": (
-        "the same type on both sides: a tensor rather than a number (torch.zeros(()))"
-    ),
-    r"Previous return statement returned a value of type": (
-        "the same type in every return; or annotate what forward returns (-> typing.Union[...])"
-    ),
-    r"ModuleList/Sequential indexing is only supported with integer literals": (
-        "for i, layer in enumerate(self.layers): if i == index: ..."
-    ),
-    r"Comprehension ifs are not supported": "a for loop that appends under an if",
-    r"try blocks aren't supported": "an if that asks beforehand whether it would raise",
-    r"Match aren't supported": "if and elif",
-    r"NamedExpr aren't supported": "assign on a line of its own",
-    r"else branches of for loops aren't supported": "a flag that the loop sets, and an if after it",
-    r"do not support break or continue inside the body": (
-        "a flag, and the rest of the body under an if"
-    ),
-    r"previously had type NoneType but is now being assigned": (
-        "annotate it where it becomes None (y: Optional[Tensor] = None) and assert y is not None "
-        "before use"
-    ),
-}
-
 _UNDECIDED = re.compile(
     r"(?:Could not guard on|Could not extract specialized integer from) data-dependent expression "
     r"(?P<expression>.+?) \(unhinted"
@@ -84,56 +70,61 @@ _UNDECIDED = re.compile(
 )
 
 _SUGGESTED = re.compile(r"Suggested fixes:\n((?:  .+\n?)+)")
+_RANGE = re.compile(r"(?P<name>\w+) = Dim\('\w+'(?P<bounds>[^)]*)\)")
+_RELATED = re.compile(r"(?P<name>\w+) = (?P<value>(?!Dim\().+)")
+_SPECIALIZED = re.compile(
+    r"You marked (\S+) as dynamic but your code specialized it to be a constant \((\d+)\)"
+)
 _RELATION = re.compile(r"[<>]|\b(?:Eq|Ne)\(")
 # torch's names for a tensor's truth value and number, which say nothing to a reader.
 _NAMELESS = re.compile(r"|Eq\(z?u\w*, 1\)|z?u\w*|TruncToInt\(\w+\)")
 
 
-def remedy(error: BaseException) -> tuple[str, ...]:
-    """Return lines for the report: the condition with its place, and the usual remedy.
+def control_flow(error: BaseException) -> Cause | None:
+    """Return the condition, number or size that torch could not decide, with the usual remedy.
 
-    Empty if the refusal is not about control flow.
+    None if the refusal is not about control flow or sizes.
     """
-    for cause in _causes(error):
+    for cause in causes(error):
         text = text_of(cause)
         if type(cause).__name__ == "DataDependentOutputException":
-            return (*_of_values(error), *_tensor_test(text))
+            return _of_values(error, hints=_tensor_test(text))
         undecided = _UNDECIDED.search(text)
         if undecided is not None:
             # draft_export fails as export does if a size itself comes from values.
-            drafts = hasattr(torch.export, "draft_export") and "Size-like symbols: u" not in text
-            found = _of_values(error, expression=undecided["expression"] or "")
-            return (*found, DRAFT) if found and drafts else found
+            of_sizes = "Size-like symbols: u" in text
+            drafts = hasattr(torch.export, "draft_export") and not of_sizes
+            expression = undecided["expression"] or ""
+            hints = [DRAFT] if drafts else [PROMISE] if of_sizes else []
+            return _of_values(error, expression=expression, hints=hints)
         if "Constraints violated" in text:
             return _of_sizes(cause, text)
-        for words, instead in SCRIPT.items():
-            if re.search(words, text):
-                return (f"remedy: {instead}",)
-    return ()
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 # -- values ----------------------------------------------------------------------------------------
 
 
-def _of_values(error: BaseException, *, expression: str = "") -> tuple[str, ...]:
+def _of_values(
+    error: BaseException, *, expression: str = "", hints: Iterable[str] = ()
+) -> Cause | None:
     # torch gives no expression for some branches, but for all numbers.
     truth = not expression or bool(_RELATION.search(expression))
-    found = _construct_at(condense(error)[1], truth=truth)
+    where = condense(error)[1]
+    found = _construct_at(where, truth=truth)
     if found is None:
-        return ()
+        return None
     # A truth value may also be used without a branch: layers[int(x.sum() > 0)].
     choice = "if" if truth else "number"
-    kind = found.kind if found.kind not in ("number", "") else choice
-    symbolic = f", to torch {expression}" if not _NAMELESS.fullmatch(expression) else ""
-    what = "value" if kind == "number" else "condition"
-    return f"{what}: {found.text}{symbolic}  ({found.place})", f"remedy: {REMEDIES[kind]}"
+    kind = choice if found.kind == "number" else found.kind
+    symbolic = [] if _NAMELESS.fullmatch(expression) else [f"to torch it is {expression}"]
+    return Cause(
+        kind="data-dependent value",
+        text=DECIDED[kind].format(text=found.text),
+        remedy=REMEDIES[kind or choice],
+        details=(*symbolic, *(hint.format(text=found.text) for hint in hints)),
+        where=where,
+    )
 
 
 def _tensor_test(text: str) -> list[str]:
@@ -143,34 +134,87 @@ def _tensor_test(text: str) -> list[str]:
 # -- sizes -----------------------------------------------------------------------------------------
 
 
-def _of_sizes(error: BaseException, text: str) -> tuple[str, ...]:
-    """Return the branches, else the numbers, with which torch narrowed the declared dims."""
+def _of_sizes(error: BaseException, text: str) -> Cause | None:
+    """Return the branch, else the number, with which torch narrowed the declared dims.
+
+    If it has no line, torch's own words.
+    """
     facts = refused_sizes(error)
     bounds = [at for each in facts.ranges.values() for at in (each.low_at, each.high_at)]
     decided = _constructs([*(where for _, where in facts.guards), *bounds], truth=True)
-    branches = [item for item in decided if item.kind in BRANCHES]
+    branches = [item for item in decided if item[1].kind in BRANCHES]
+    frozen = [item for item in _constructs(facts.frozen.values(), truth=False) if item[1].kind]
+    fixes = _fixes(text)
+    declared = [f"or declare what the export takes: {'; '.join(fixes)}"] if fixes else []
     if branches:
-        return (*_conditions(branches), f"remedy: {SIZE.format(example=_suggested(text))}")
-    frozen = [item for item in _constructs(facts.frozen.values(), truth=False) if item.kind]
-    return (*_conditions(frozen), f"remedy: {STATIC}") if frozen else ()
+        where, first = branches[0]
+        return Cause(
+            kind="guard",
+            text=f"{first.text} decides by a size that is declared to vary",
+            remedy=SIZE,
+            details=(*_others(branches), *declared),
+            where=where,
+        )
+    if frozen:
+        where, first = frozen[0]
+        return Cause(
+            kind="frozen size",
+            text=f"{first.text} makes a number of a size that is declared to vary",
+            remedy=STATIC,
+            details=(*_others(frozen), *declared),
+            where=where,
+        )
+    return _in_torchs_words(text, fixes)
 
 
-def _suggested(text: str) -> str:
-    """Return torch's own suggestion, ``, e.g. batch = Dim('batch', min=5)``, if it has one."""
+def _in_torchs_words(text: str, fixes: Sequence[str]) -> Cause | None:
+    frozen = _SPECIALIZED.findall(text)
+    if frozen:
+        named = " and ".join(f"{dim} only as {size}" for dim, size in frozen)
+        return Cause(
+            kind="frozen size",
+            text=f"the operations of forward take {named}, and it is declared to vary",
+            remedy="declare it fixed: "
+            + "; ".join(f'{size} in place of "{dim}" in shapes' for dim, size in frozen),
+        )
+    if not fixes:
+        return None
+    return Cause(
+        kind="guard",
+        text="the operations of forward take fewer sizes than are declared",
+        remedy=f"declare what the export takes: {'; '.join(fixes)}",
+    )
+
+
+def _fixes(text: str) -> list[str]:
+    """Return torch's suggested fixes as the plugin's marker has them."""
     match = _SUGGESTED.search(text)
     lines = [line.strip() for line in match[1].splitlines()] if match is not None else []
-    return f", e.g. {', '.join(lines)}" if any("Dim(" in line for line in lines) else ""
+    ranges = [found for found in map(_RANGE.fullmatch, lines) if found is not None]
+    relations = [found for found in map(_RELATED.fullmatch, lines) if found is not None]
+    dims = ", ".join(_in_dims(found["name"], found["bounds"]) for found in ranges)
+    return [
+        *(f'"{found["value"]}" in place of "{found["name"]}" in shapes' for found in relations),
+        *([f"dims={{{dims}}}"] if dims else []),
+    ]
 
 
-def _constructs(places: Iterable[SourceLine | None], *, truth: bool) -> list[Construct]:
-    found = (_construct_at(where, truth=truth) for where in dict.fromkeys(places))
-    return [item for item in found if item is not None]
+def _in_dims(name: str, bounds: str) -> str:
+    low, high = re.search(r"min=(\d+)", bounds), re.search(r"max=(\d+)", bounds)
+    return f'"{name}": ({low[1] if low else 1}, {high[1] if high else "..."})'
 
 
-def _conditions(found: Iterable[Construct]) -> Iterator[str]:
-    for item in found:
-        what = "condition" if item.kind in BRANCHES else "size"
-        yield f"{what}: {item.text}  ({item.place})"
+def _constructs(
+    places: Iterable[SourceLine | None], *, truth: bool
+) -> list[tuple[SourceLine, Construct]]:
+    lines = [where for where in dict.fromkeys(places) if where is not None]
+    found = [(where, _construct_at(where, truth=truth)) for where in lines]
+    return [(where, item) for where, item in found if item is not None]
+
+
+def _others(found: Sequence[tuple[SourceLine, Construct]]) -> Iterator[str]:
+    for where, item in found[1:]:
+        yield f"also: {item.text}  ({where.place})"
 
 
 # -- what is on a line -------------------------------------------------------------------------
@@ -181,29 +225,28 @@ class Construct:
     """The statement or expression on a line of source that decides something.
 
     ``kind`` is a key of ``REMEDIES``, empty if only the line is known; ``text`` is the condition,
-    or the line; ``place`` is ``model.py:12``.
+    or the line.
     """
 
     kind: str
     text: str
-    place: str
 
 
 def _construct_at(where: SourceLine | None, *, truth: bool) -> Construct | None:
     """Return what decides on a line. ``truth``: torch needed a truth value, not a number."""
     if where is None:
         return None
-    line, place = where.line, where.place
+    line = where.line
     source = linecache.getlines(str(Path(where.file).resolve()))
     plain = source[line - 1].strip() if 0 < line <= len(source) else ""
     found = [item for item in _asked("".join(source)) if item.first <= line <= item.last]
     if not found:
-        return Construct("", plain, place)
+        return Construct("", plain)
     best = min(found, key=lambda item: (item.rank(truth=truth), item.last - item.first))
     # torch does not say which of several conditions on one line it means.
     same = {item.text for item in found if (item.kind, item.first) == (best.kind, best.first)}
     unsure = len(same) > 1 and best.kind != "number"
-    return Construct(best.kind, plain if unsure else best.text, place)
+    return Construct(best.kind, plain if unsure else best.text)
 
 
 @dataclass(frozen=True)

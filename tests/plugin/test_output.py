@@ -175,8 +175,10 @@ def test_real_targets_say_where_and_why(suite, run):
             "  subject  Branch on trace-cpu: *",
             "ExportRefused: *",
             "  subject  Branch on export-cpu: the exporter refused the module",
-            "*reason *data-dependent*",
             "*where *test_it.py:*if x.sum() > 0:*",
+            "*cause *an if asks x.sum() > 0, *",
+            "*remedy *torch.where(pred, a, b)*",
+            "*reason *data-dependent*",
         ]
     )
 

@@ -1,20 +1,26 @@
-"""targets/refusals.py: remedies for real refusals of torch, and that following them helps."""
+"""targets/refusals.py: conditions and sizes that torch.export really refuses, and that following the remedies helps."""
 
 from __future__ import annotations
 
 import importlib.util
 import inspect
 from pathlib import Path
-from typing import Optional, Union
 
 import pytest
 import torch
 from torch import nn
 from torch.export import Dim
 
-from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.torch_state import quiet, suppress_output
-from pytest_torchexport.targets.refusals import DRAFT, REMEDIES, SCRIPT, STATIC, WHILE, remedy
+from pytest_torchexport.targets.refusals import (
+    DECIDED,
+    DRAFT,
+    REMEDIES,
+    SIZE,
+    STATIC,
+    WHILE,
+    control_flow,
+)
 
 needs_onnx = pytest.mark.skipif(
     importlib.util.find_spec("onnxscript") is None, reason="needs the extra [onnx]"
@@ -29,11 +35,6 @@ def module(function):
 def export(subject, *args, **options):
     with quiet("cpu"), suppress_output():
         return torch.export.export(subject, args, **options)
-
-
-def script(subject):
-    with quiet("cpu"), suppress_output():
-        return torch.jit.script(subject)
 
 
 def refusal(make, *args, **options):
@@ -212,19 +213,25 @@ VALUES = [
     (if_sum, "if", "x.sum() > 0", ""),
     (if_any, "if", "bool((x > 1).any())", ""),
     (if_not, "if", "not x.any()", ""),
-    (if_item, "if", "m > 3", ", to torch zuf0 > 3.0"),
+    (if_item, "if", "m > 3", "to torch it is zuf0 > 3.0"),
     (chained, "if", "0.2 < m < 0.4", ""),
     (parts, "if", "x.sum() > 0 and (x.max() > 1 or not x.min() < 0)", ""),
     (ternary, "if", "x.sum() > 0", ""),
     (elif_max, "if", "x.max() > 2", ""),
     (match_value, "if", "bool(x.sum() > 0)", ""),
-    (nonzero_rows, "if", "y.shape[0] > 2", ", to torch u0 > 2"),
-    (nonzero_empty, "if", "y.numel() == 0", ", to torch Eq(2*u0, 0)"),
+    (nonzero_rows, "if", "y.shape[0] > 2", "to torch it is u0 > 2"),
+    (nonzero_empty, "if", "y.numel() == 0", "to torch it is Eq(2*u0, 0)"),
     (chosen, "if", "int(x.sum() > 0)", ""),
     (while_norm, "while", "x.norm() > 1", ""),
     (for_range, "for", "range(int(x.sum()))", ""),
     (asserted, "assert", "x.sum() > 0", ""),
 ]
+
+
+def cause_of(forward, *args, **options):
+    found = control_flow(refusal(export, module(forward), *args, **options))
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize(
@@ -235,10 +242,14 @@ VALUES = [
 def test_a_condition_on_values_is_named_with_its_line_and_remedy(
     forward, kind, condition, symbolic
 ):
-    lines = remedy(refusal(export, module(forward), torch.rand(4, 4)))
-    place = place_of(forward, condition)
-    assert lines[0] == f"condition: {condition}{symbolic}  ({place})"
-    assert lines[1] == f"remedy: {REMEDIES[kind]}"
+    cause = cause_of(forward, torch.rand(4, 4))
+    assert cause.kind == "data-dependent value"
+    assert cause.text == DECIDED[kind].format(text=condition)
+    assert cause.remedy == REMEDIES[kind]
+    assert cause.where.place == place_of(forward, condition)
+    assert [line for line in cause.details if line.startswith("to torch")] == [symbolic][
+        : len(symbolic)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -247,50 +258,47 @@ def test_a_condition_on_values_is_named_with_its_line_and_remedy(
     ids=lambda item: getattr(item, "__name__", ""),
 )
 def test_strict_capture_says_it_in_other_words(forward, condition):
-    lines = remedy(refusal(export, module(forward), torch.rand(4, 4), strict=True))
-    assert lines[0] == f"condition: {condition}  ({place_of(forward, condition)})"
+    cause = cause_of(forward, torch.rand(4, 4), strict=True)
+    assert condition in cause.text
+    assert cause.where.place == place_of(forward, condition)
 
 
 @pytest.mark.parametrize(
     ("forward", "value"), [(number, "int(x.sum())"), (rounded, "round(float(x.sum()))")]
 )
 def test_a_number_made_of_a_tensor_is_named(forward, value):
-    lines = remedy(refusal(export, module(forward), torch.rand(4, 4)))
-    assert lines[:2] == (
-        f"value: {value}  ({place_of(forward, value)})",
-        f"remedy: {REMEDIES['number']}",
-    )
+    cause = cause_of(forward, torch.rand(4, 4))
+    assert cause.text == DECIDED["number"].format(text=value)
+    assert cause.remedy == REMEDIES["number"]
+    assert cause.where.place == place_of(forward, value)
 
 
 def test_a_condition_over_several_lines_is_named_whole():
-    lines = remedy(refusal(export, module(long_condition), torch.rand(4, 4)))
-    assert lines[0].startswith("condition: x.sum() > 0 and y.max() > 1  (")
+    assert " x.sum() > 0 and y.max() > 1," in cause_of(long_condition, torch.rand(4, 4)).text
 
 
 def test_of_two_conditions_on_one_line_none_is_guessed():
-    lines = remedy(refusal(export, module(two_ternaries), torch.rand(4, 4)))
-    assert lines[0].startswith("condition: return x if x.sum() > 0 else (-x if")
+    assert " return x if x.sum() > 0 else (-x if" in cause_of(two_ternaries, torch.rand(4, 4)).text
 
 
 def test_a_condition_in_a_comprehension_is_named():
-    lines = remedy(refusal(export, module(comprehension), torch.rand(4, 4)))
-    assert lines[0] == f"condition: row.sum() > 0  ({place_of(comprehension, 'row.sum() > 0')})"
-    assert lines[1] == f"remedy: {REMEDIES['if']}"
+    cause = cause_of(comprehension, torch.rand(4, 4))
+    assert cause.text == DECIDED["if"].format(text="row.sum() > 0")
 
 
 def test_a_number_in_a_loop_over_something_else_is_a_number():
-    lines = remedy(refusal(export, module(numbers), torch.rand(4, 4)))
-    assert lines[0] == f"value: int(row.sum())  ({place_of(numbers, 'int(row.sum())')})"
+    cause = cause_of(numbers, torch.rand(4, 4))
+    assert cause.text == DECIDED["number"].format(text="int(row.sum())")
 
 
 def test_a_condition_in_a_submodule_is_named_where_it_stands():
-    lines = remedy(refusal(export, Outer(), torch.rand(4, 4)))
-    assert lines[0] == f"condition: x.sum() > 3  ({place_of(Inner, 'x.sum() > 3')})"
+    cause = control_flow(refusal(export, Outer(), torch.rand(4, 4)))
+    assert cause.where.place == place_of(Inner, "x.sum() > 3")
 
 
 def test_a_condition_in_a_helper_function_is_named_where_it_stands():
-    lines = remedy(refusal(export, module(calls_helper), torch.rand(4, 4)))
-    assert lines[0] == f"condition: x.sum() > 3  ({place_of(helper, 'x.sum() > 3')})"
+    cause = cause_of(calls_helper, torch.rand(4, 4))
+    assert cause.where.place == place_of(helper, "x.sum() > 3")
 
 
 @pytest.mark.parametrize(
@@ -304,15 +312,19 @@ def test_tests_that_give_a_python_bool_have_a_twin_that_gives_a_tensor(ask, inst
             return x
         return -x
 
-    lines = remedy(refusal(export, module(forward), torch.rand(4, 4)))
-    assert lines[0] == f"condition: ask(x[0], x[1])  ({place_of(forward, 'ask(')})"
-    assert lines[1] == f"remedy: {REMEDIES['if']}"
-    assert instead in lines[2]
+    cause = cause_of(forward, torch.rand(4, 4))
+    assert cause.text == DECIDED["if"].format(text="ask(x[0], x[1])")
+    assert instead in cause.details[0]
 
 
 def test_draft_export_is_recommended_where_it_gets_further():
-    assert remedy(refusal(export, module(if_sum), torch.rand(4, 4)))[-1] == DRAFT
-    assert DRAFT not in remedy(refusal(export, module(nonzero_rows), torch.rand(4, 4)))
+    assert DRAFT in cause_of(if_sum, torch.rand(4, 4)).details
+    assert DRAFT not in cause_of(nonzero_rows, torch.rand(4, 4)).details
+
+
+def test_of_a_size_that_comes_from_values_something_may_be_promised():
+    details = cause_of(nonzero_rows, torch.rand(4, 4)).details
+    assert "or, if it always holds, before this line: torch._check(y.shape[0] > 2)" in details
 
 
 @needs_onnx
@@ -321,9 +333,9 @@ def test_the_onnx_exporter_wraps_the_same_refusal():
         with quiet("cpu"), suppress_output():
             torch.onnx.export(module(if_sum), (torch.rand(4, 4),), dynamo=True, verbose=False)
 
-    lines = remedy(refusal(convert))
-    assert lines[0] == f"condition: x.sum() > 0  ({place_of(if_sum, 'x.sum() > 0')})"
-    assert lines[1] == f"remedy: {REMEDIES['if']}"
+    cause = control_flow(refusal(convert))
+    assert cause.where.place == place_of(if_sum, "x.sum() > 0")
+    assert cause.remedy == REMEDIES["if"]
 
 
 # -- branches on sizes -------------------------------------------------------------------------------
@@ -367,51 +379,74 @@ def refused_sizes(forward, dim):
 
 
 @pytest.mark.parametrize(
-    ("forward", "condition", "example"),
+    ("forward", "condition", "declared"),
     [
-        (size_above, "x.shape[0] > 4", ", e.g. rows = Dim('rows', min=5, max=16)"),
+        (
+            size_above,
+            "x.shape[0] > 4",
+            ['or declare what the export takes: dims={"rows": (5, 16)}'],
+        ),
         (
             size_even,
             "x.shape[0] % 2 == 0",
-            ", e.g. _rows = Dim('_rows', min=1, max=8), rows = 2*_rows",
+            [
+                'or declare what the export takes: "2*_rows" in place of "rows" in shapes; dims={"_rows": (1, 8)}'
+            ],
         ),
-        (size_five, "x.shape[0] == 5", ""),
+        (size_five, "x.shape[0] == 5", []),
     ],
     ids=lambda item: getattr(item, "__name__", ""),
 )
-def test_a_condition_on_a_size_asks_for_a_dim_on_one_side(forward, condition, example):
-    lines = remedy(refused_sizes(forward, Dim("rows", min=1, max=16)))
-    assert lines == (
-        f"condition: {condition}  ({place_of(forward, condition)})",
-        f"remedy: a torch.export.Dim that keeps to one side of it{example}, or torch.cond",
-    )
+def test_a_condition_on_a_size_asks_for_a_dim_on_one_side(forward, condition, declared):
+    cause = control_flow(refused_sizes(forward, Dim("rows", min=1, max=16)))
+    assert cause.kind == "guard"
+    assert cause.text == f"{condition} decides by a size that is declared to vary"
+    assert cause.remedy == SIZE
+    assert cause.where.place == place_of(forward, condition)
+    assert list(cause.details) == declared
 
 
 @pytest.mark.parametrize(
     ("forward", "text"), [(size_number, "int(x.shape[0])"), (size_loop, "range(x.shape[0])")]
 )
 def test_a_size_that_becomes_a_number_is_named(forward, text):
-    lines = remedy(refused_sizes(forward, Dim.DYNAMIC))
-    assert lines == (f"size: {text}  ({place_of(forward, text)})", f"remedy: {STATIC}")
+    cause = control_flow(refused_sizes(forward, Dim.DYNAMIC))
+    assert cause.kind == "frozen size"
+    assert cause.text == f"{text} makes a number of a size that is declared to vary"
+    assert cause.remedy == STATIC
+    assert cause.where.place == place_of(forward, text)
 
 
-def test_sizes_that_no_branch_asked_for_have_no_remedy_here():
-    assert remedy(refused_sizes(view, Dim("rows", min=1, max=16))) == ()
+def test_what_the_operations_take_is_written_as_the_marker_has_it():
+    cause = control_flow(refused_sizes(view, Dim("rows", min=1, max=16)))
+    assert cause.remedy == (
+        'declare what the export takes: "3*_rows" in place of "rows" in shapes; '
+        'dims={"_rows": (1, 5)}'
+    )
+
+
+def test_a_size_that_the_operations_fix_is_to_be_declared_fixed():
+    def forward(self, x):
+        return x.view(6, 4)
+
+    cause = control_flow(refused_sizes(forward, Dim("rows", min=1, max=16)))
+    assert cause.text.startswith("the operations of forward take rows only as 6")
+    assert cause.remedy == 'declare it fixed: 6 in place of "rows" in shapes'
 
 
 # -- what is no control flow -------------------------------------------------------------------------
 
 
-def test_other_refusals_have_no_remedy_here():
+def test_other_refusals_are_not_about_control_flow():
     def numpy(self, x):
         return x + torch.from_numpy(x.detach().numpy())
 
     def broken(self, x):
         return x @ torch.zeros(7, 7)
 
-    assert remedy(refusal(export, module(numpy), torch.rand(4, 4))) == ()
-    assert remedy(refusal(export, module(broken), torch.rand(4, 4))) == ()
-    assert remedy(ValueError("anything")) == ()
+    assert control_flow(refusal(export, module(numpy), torch.rand(4, 4))) is None
+    assert control_flow(refusal(export, module(broken), torch.rand(4, 4))) is None
+    assert control_flow(ValueError("anything")) is None
 
 
 def test_source_that_cannot_be_read_leaves_the_line(tmp_path, monkeypatch):
@@ -420,9 +455,9 @@ def test_source_that_cannot_be_read_leaves_the_line(tmp_path, monkeypatch):
     names = {}
     exec(compile(file.read_text(), str(file), "exec"), names)
     file.unlink()
-    lines = remedy(refusal(export, module(names["forward"]), torch.rand(4, 4)))
-    assert lines[0].endswith(f"({file}:2)")
-    assert lines[1] == f"remedy: {REMEDIES['if']}"
+    cause = cause_of(names["forward"], torch.rand(4, 4))
+    assert cause.where.place == f"{file}:2"
+    assert cause.remedy == REMEDIES["if"]
 
 
 # -- the remedies of torch.export are taken ----------------------------------------------------------
@@ -464,6 +499,14 @@ def with_bounded_int(self, x):
     return torch.zeros(n, 3)
 
 
+def with_a_promise(self, x):
+    y = x[x >= 0]
+    torch._check(y.shape[0] > 2)
+    if y.shape[0] > 2:
+        return y.sum()
+    return y.sum() * 2
+
+
 def with_equal(self, x):
     return torch.cond((x[0] == x[1]).all(), lambda v: v * 2, lambda v: -v, (x,))
 
@@ -480,6 +523,7 @@ TAKEN = [
     with_assert_async,
     with_item,
     with_bounded_int,
+    with_a_promise,
     with_equal,
     with_isclose,
 ]
@@ -497,234 +541,3 @@ def test_the_while_loop_that_is_advised_exists():
     home, _, name = WHILE.rpartition(".")
     owner = torch if home == "torch" else importlib.import_module(home)
     assert callable(getattr(owner, name))
-
-
-# -- torch.jit.script --------------------------------------------------------------------------------
-
-
-class Undefined(nn.Module):
-    def forward(self, x):
-        if x.sum() > 0:  # here
-            y = x + 1
-        return y
-
-
-class Defined(nn.Module):
-    def forward(self, x):
-        y = x
-        if x.sum() > 0:
-            y = x + 1
-        return y
-
-
-class Unequal(nn.Module):
-    def forward(self, x):
-        if x.sum() > 0:  # here
-            x = -x
-            y = x + 1
-        else:
-            y = 0
-        return x + y
-
-
-class Equalized(nn.Module):
-    def forward(self, x):
-        if x.sum() > 0:
-            x = -x
-            y = x + 1
-        else:
-            y = torch.zeros(())
-        return x + y
-
-
-class OtherReturn(nn.Module):
-    def forward(self, x):
-        if x.sum() > 0:
-            return x
-        return 0  # here
-
-
-class UnionReturn(nn.Module):
-    def forward(self, x) -> Union[torch.Tensor, int]:  # noqa: UP007 - TorchScript's spelling
-        if x.sum() > 0:
-            return x
-        return 0
-
-
-class Layers(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.ModuleList([nn.ReLU(), nn.Tanh()])
-
-
-class Indexed(Layers):
-    def forward(self, x):
-        return self.layers[int(x.sum() > 0)](x)  # here
-
-
-class Enumerated(Layers):
-    def forward(self, x):
-        index = int(x.sum() > 0)
-        for i, layer in enumerate(self.layers):
-            if i == index:
-                x = layer(x)
-        return x
-
-
-class ComprehensionIf(nn.Module):
-    def forward(self, x):
-        return torch.stack([row for row in x if row.sum() > 0])  # here
-
-
-class Appended(nn.Module):
-    def forward(self, x):
-        rows = []
-        for row in x:
-            if row.sum() > 0:
-                rows.append(row)  # noqa: PERF401 - what TorchScript takes
-        return torch.stack(rows)
-
-
-class Tried(nn.Module):
-    def forward(self, x):
-        try:  # here
-            return x.view(2, -1)
-        except RuntimeError:
-            return x
-
-
-class Asked(nn.Module):
-    def forward(self, x):
-        if x.numel() % 2 == 0:
-            return x.view(2, -1)
-        return x
-
-
-class Matched(nn.Module):
-    def forward(self, x):
-        match x.shape[0]:  # here
-            case 1:
-                return x
-            case _:
-                return -x
-
-
-class Elif(nn.Module):
-    def forward(self, x):
-        if x.shape[0] == 1:
-            return x
-        elif x.shape[0] == 2:  # noqa: RET505
-            return x * 2
-        return -x
-
-
-class Walrus(nn.Module):
-    def forward(self, x):
-        if (total := x.sum()) > 0:  # here
-            return x * total
-        return x
-
-
-class Assigned(nn.Module):
-    def forward(self, x):
-        total = x.sum()
-        if total > 0:
-            return x * total
-        return x
-
-
-class ForElse(nn.Module):
-    def forward(self, x):
-        for i in range(3):  # here
-            if x.sum() > i:
-                break
-        else:
-            x = -x
-        return x
-
-
-class Flag(nn.Module):
-    def forward(self, x):
-        found = False
-        for i in range(3):
-            if x.sum() > i:
-                found = True
-        if not found:
-            x = -x
-        return x
-
-
-class Break(Layers):
-    def forward(self, x):
-        for layer in self.layers:
-            x = layer(x)
-            if x.sum() > 0:
-                break  # here
-        return x
-
-
-class Guarded(Layers):
-    def forward(self, x):
-        done = False
-        for layer in self.layers:
-            if not done:
-                x = layer(x)
-                done = bool(x.sum() > 0)
-        return x
-
-
-class Nothing(nn.Module):
-    def forward(self, x):
-        y = None
-        if x.sum() > 0:
-            y = x  # here
-        return x if y is None else x + y
-
-
-class Annotated(nn.Module):
-    def forward(self, x):
-        y: Optional[torch.Tensor] = None  # noqa: UP045 - TorchScript's spelling
-        if x.sum() > 0:
-            y = x
-        assert y is not None
-        return x + y
-
-
-SCRIPTS = [
-    (Undefined, Defined, "is not defined"),
-    (Unequal, Equalized, "in the true branch and type"),
-    (OtherReturn, UnionReturn, "Previous return"),
-    (Indexed, Enumerated, "ModuleList"),
-    (ComprehensionIf, Appended, "Comprehension"),
-    (Tried, Asked, "try"),
-    (Matched, Elif, "Match"),
-    (Walrus, Assigned, "NamedExpr"),
-    (ForElse, Flag, "for loops"),
-    (Break, Guarded, "break"),
-    (Nothing, Annotated, "NoneType"),
-]
-
-
-@pytest.mark.parametrize(
-    ("bad", "good", "words"), SCRIPTS, ids=[row[0].__name__ for row in SCRIPTS]
-)
-def test_torchscripts_refusals_of_control_flow_have_a_remedy_that_it_takes(bad, good, words):
-    error = refusal(script, bad())
-    (advice,) = remedy(error)
-    (instead,) = [text for pattern, text in SCRIPT.items() if words in pattern]
-    assert advice == f"remedy: {instead}"
-    assert str(condense(error)[1]).startswith(f"{place_of(bad, '# here')}  ")
-    x = torch.rand(2, 2)
-    torch.testing.assert_close(script(good())(x), good()(x))
-
-
-def test_every_remedy_for_scripts_is_tried():
-    assert len(SCRIPTS) == len(SCRIPT)
-
-
-def test_torchscripts_other_refusals_have_none():
-    class Variadic(nn.Module):
-        def forward(self, *xs):
-            return xs[0]
-
-    assert remedy(refusal(script, Variadic())) == ()

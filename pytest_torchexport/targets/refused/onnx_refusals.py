@@ -1,0 +1,133 @@
+"""The refusals of the ONNX exporters, and of ONNX Runtime to make a session."""
+
+from __future__ import annotations
+
+from pytest_torchexport.targets.refused.rule import Rule
+
+MISSING = (
+    r"No ONNX function found for <OpOverload\(op='(?P<op>{op})', overload='(?P<overload>\w+)'\)>"
+)
+OWN = (
+    'translate it: export_options={{"onnx": {{"custom_translation_table": '
+    "{{torch.ops.{op}.{overload}: a_function_of_onnxscript}}}}}}"
+)
+# An operator, and what to write in its place: the exporter takes it, and it gives the same.
+INSTEAD = {
+    r"aten\.(?:_cdist_forward|_pdist_forward)": (
+        "(x[:, None] - y[None]).pow(2).sum(-1).sqrt() in place of torch.cdist(x, y)"
+    ),
+    r"aten\.kthvalue": "x.topk(k, dim, largest=False).values.select(dim, -1)",
+    r"aten\.(?:median|nanmedian)": (
+        "x.flatten().topk((x.numel() + 1) // 2, largest=False).values[-1]"
+    ),
+    r"aten\.searchsorted": "(boundaries < values[..., None]).sum(-1)",
+    r"aten\.index_reduce": "x.scatter_reduce(dim, index, source, reduce)",
+    r"aten\.put": "x.flatten().index_copy(0, index, source).view(x.shape)",
+    r"aten\._foreach_\w+": "a list comprehension over the tensors",
+    r"aten\.adaptive_max_pool\dd": "F.max_pool with a fixed kernel_size and stride",
+    r"aten\.randperm": "torch.rand(n).topk(n).indices",
+    r"aten\.(?:_to_sparse\w*|_sparse_\w+|to_sparse)": "dense tensors: ONNX Runtime has no sparse ones",
+    r"aten\.sort": "x.topk(x.shape[dim], dim) (largest=False for ascending order)",
+    r"prims\.(?:uniform|normal|_\w*philox\w*)": (
+        "make parameters and modules in __init__, not in forward"
+    ),
+    r"aten\.(?:_?linalg_\w+|linalg\w*|cholesky\w*|matrix_exp|_?svd\w*)": (
+        "ONNX has no linear algebra beyond products and det: compute it outside the module, "
+        "or keep it in a buffer if it does not vary"
+    ),
+}
+
+TRANSLATION = (
+    Rule(
+        said=MISSING.format(op=r"[\w.]+")
+        + r"\. Failure message: No decompositions registered for the complex-valued input",
+        kind="unsupported type",
+        cause="the ONNX exporter has no translation of {op} for complex tensors",
+        remedy="real and imaginary part as real tensors (torch.view_as_real) before this line",
+        owner="translation",
+    ),
+    *(
+        Rule(
+            said=MISSING.format(op=op),
+            kind="unsupported operator",
+            cause="the ONNX exporter has no translation of {op}",
+            remedy=instead,
+            owner="translation",
+        )
+        for op, instead in INSTEAD.items()
+    ),
+    Rule(
+        said=MISSING.format(op=r"[\w.]+"),
+        kind="unsupported operator",
+        cause="the ONNX exporter has no translation of {op}",
+        remedy=f"other operations of torch in its place; or {OWN}",
+        owner="translation",
+    ),
+    Rule(
+        said=r"^torch\.(?P<dtype>\w+)$",
+        raised=r"^KeyError$",
+        kind="unsupported type",
+        cause="the ONNX exporter has no type for torch.{dtype}",
+        remedy="another dtype here: float32, int64",
+        owner="translation",
+    ),
+    Rule(
+        said=r"^'(?P<cls>str|int|float|bool)' object has no attribute 'name'$",
+        raised=r"^AttributeError$",
+        kind="unsupported type",
+        cause="forward returns a {cls}, and an ONNX model returns only tensors",
+        remedy="leave it out of what forward returns, or make it a tensor: torch.tensor(value)",
+    ),
+    Rule(
+        said=r"^(?P<why>[^\n]*(?:not implemented|not supported|unsupported)[^\n]*?)\.?$",
+        raised=r"^(?:NotImplementedError|AssertionError)$",
+        kind="unsupported operator",
+        cause="the ONNX exporter translates the operator of this line only in part: {why}",
+        remedy="other arguments or another dtype, or other operations of torch",
+        owner="translation",
+    ),
+    Rule(
+        said=r"Exporting the operator '(?P<op>[\w:]+)' to ONNX opset version (?P<opset>\d+) is not "
+        r"supported\. Support for this operator was added in version (?P<added>\d+)",
+        kind="unsupported operator",
+        cause="{op} has a translation from opset {added} on, and the export is to opset {opset}",
+        remedy='export_options={{"onnx_legacy": {{"opset_version": {added}}}}}',
+        owner="translation",
+    ),
+    Rule(
+        said=r"Exporting the operator '(?P<op>[\w:]+)' to ONNX opset version (?P<opset>\d+) is not "
+        r"supported",
+        kind="unsupported operator",
+        cause="the ONNX exporter on top of traces has no translation of {op}",
+        remedy="the target onnx (dynamo=True), which translates more; or other operations of torch",
+        owner="translation",
+    ),
+)
+
+RUNTIME = (
+    Rule(
+        said=r"NOT_IMPLEMENTED : Could not find an implementation for (?P<op>\w+)\(\d+\)[\s\S]*"
+        r"\nthe node takes (?P<types>[^\n]+)",
+        kind="unsupported operator",
+        cause="ONNX Runtime has no kernel of {op} for {types} on this device",
+        remedy="compute it in float32: x.float(), and .to(dtype) behind it",
+        owner="runtime",
+    ),
+    Rule(
+        said=r"NOT_IMPLEMENTED : Could not find an implementation for (?P<op>\w+)\(\d+\)",
+        kind="unsupported operator",
+        cause="ONNX Runtime has no kernel of {op} for the dtype that it gets",
+        remedy="compute it in float32: x.float(), and .to(dtype) behind it",
+        owner="runtime",
+    ),
+    Rule(
+        said=r"INVALID_GRAPH : [\s\S]*Type 'tensor\((?P<type>\w+)\)' of input parameter .* of operator "
+        r"\((?P<op>\w+)\)",
+        kind="unsupported type",
+        cause="ONNX has no {op} of {type}",
+        remedy="compute it in float32: x.float(), and .to(dtype) behind it",
+        owner="translation",
+    ),
+)
+
+RULES = (*RUNTIME, *TRANSLATION)

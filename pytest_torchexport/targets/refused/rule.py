@@ -1,0 +1,96 @@
+"""A row of the tables of refusals: what the exporter says, the cause in a sentence, the remedy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from pytest_torchexport.outcomes.messages import condense, text_of
+from pytest_torchexport.results.diagnosis import Cause, CauseKind, Owner
+from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.targets.formats.shape_env import refused_at
+
+# TorchScript underlines the expression that it refuses.
+_UNDERLINED = re.compile(r"\n(?P<code>[^\n]*)\n(?P<blanks> *)(?P<line>~+) <--- HERE")
+
+
+BRACKETS = (("[", "]"), ("(", ")"))  # it leaves out the last one
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An exception of an exporter, with everything that a rule may ask about it."""
+
+    error: BaseException
+
+    @cached_property
+    def said(self) -> tuple[tuple[str, str], ...]:
+        """The class and the text of the exception and of those that it was raised from."""
+        return tuple((type(cause).__name__, _whole_text(cause)) for cause in causes(self.error))
+
+    @cached_property
+    def where(self) -> SourceLine | None:
+        """The user's line, None if there is none."""
+        return refused_at(self.error) or condense(self.error)[1]
+
+    @cached_property
+    def here(self) -> str:
+        """The expression that TorchScript underlines, else the user's line."""
+        found = next(filter(None, (_UNDERLINED.search(text) for _, text in self.said)), None)
+        start = len(found["blanks"]) if found is not None else 0
+        marked = found["code"][start : start + len(found["line"])] if found is not None else ""
+        marked += "".join(end for begin, end in BRACKETS if marked.count(begin) > marked.count(end))
+        line = self.where.text if self.where is not None else ""
+        return marked if marked and marked in line else line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A row.
+
+    ``said`` is a regular expression that is found in the exception's text, ``raised`` one for the
+    name of its class, ``line`` one for the user's line; an empty one asks nothing. ``cause`` and
+    ``remedy`` may name groups of ``said`` and of ``line``, and ``{here}``, the expression.
+    """
+
+    said: str
+    kind: CauseKind
+    cause: str
+    remedy: str
+    raised: str = ""
+    line: str = ""
+    owner: Owner = "model"
+
+    def applied(self, refusal: Refusal) -> Cause | None:
+        """Return the cause if all the evidence is there."""
+        source = refusal.where.text if refusal.where is not None else ""
+        at = re.search(self.line, source)
+        if at is None or (self.line and not source):
+            return None
+        for name, text in refusal.said:
+            told = re.search(self.raised, name) is not None
+            found = re.search(self.said, text, re.MULTILINE) if told else None
+            if found is not None:
+                facts = {"here": refusal.here, **at.groupdict(), **found.groupdict()}
+                return Cause(
+                    kind=self.kind,
+                    text=self.cause.format_map(facts),
+                    remedy=self.remedy.format_map(facts),
+                    where=refusal.where,
+                )
+        return None
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those that it was raised from or after."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _whole_text(error: BaseException) -> str:
+    """Return the text of an exception with the notes that a target added."""
+    return "\n".join((text_of(error), *getattr(error, "__notes__", ())))

@@ -1,0 +1,105 @@
+"""The refusals of ``torch.jit.trace``."""
+
+from __future__ import annotations
+
+from pytest_torchexport.targets.refused.rule import Rule
+
+RULES = (
+    Rule(
+        said=r"Tracer cannot infer type of [\s\S]*but instead got value of type (?P<cls>\w+)",
+        kind="unsupported type",
+        cause="forward takes or returns an object of {cls}, and a trace only has tensors",
+        remedy="return a tuple, a NamedTuple or a dict of tensors in its place",
+    ),
+    Rule(
+        said=r"Dictionary inputs to traced functions must have consistent type\. "
+        r"Found (?P<one>.+) and (?P<other>.+)",
+        kind="unsupported type",
+        cause="forward returns a dict of {one} and {other}: in a trace, all of a dict have one type",
+        remedy="return a tuple, or only tensors in the dict",
+    ),
+    Rule(
+        said=r"List inputs to traced functions must have consistent element type\. "
+        r"Found (?P<one>.+) and (?P<other>.+)",
+        kind="unsupported type",
+        cause="forward returns a list of {one} and {other}: in a trace, all of a list have one type",
+        remedy="return a tuple in place of the list",
+    ),
+    Rule(
+        said=r"List trace inputs must have elements",
+        kind="unsupported type",
+        cause="forward takes or returns an empty list, which has no type in a trace",
+        remedy="leave the empty list out",
+    ),
+    Rule(
+        said=r"only outputs matching dict\[",
+        kind="unsupported type",
+        cause="forward returns a dict whose keys are no strings, or whose values are no tensors",
+        remedy='return a tuple, or a flat dict of tensors with strings as keys: {{"a": x}}',
+    ),
+    Rule(
+        said=r"Only tensors, lists, tuples of tensors, or dictionary of tensors can be output",
+        kind="unsupported type",
+        cause="forward returns something that is no tensor: a number, a string, None or an object",
+        remedy="leave it out of what forward returns, or make it a tensor: torch.tensor(value)",
+    ),
+    Rule(
+        said=r"The traced function didn't return any values",
+        kind="unsupported type",
+        cause="forward returns nothing, and a trace has only what is returned",
+        remedy="return the tensors that it computes",
+    ),
+    Rule(
+        said=r"did not have observable data dependence with trace inputs",
+        kind="unsupported construct",
+        cause="an output does not depend on the tensors that the trace is given",
+        remedy="pass its tensors to forward as arguments, not inside an object",
+    ),
+    Rule(
+        said=r"Cannot insert a Tensor that requires grad as a constant",
+        kind="unsupported construct",
+        cause="forward uses a tensor with requires_grad that is no parameter of the module",
+        remedy=(
+            "register it: self.w = nn.Parameter(w), or its module in nn.ModuleList; "
+            "or w.detach() if it is not trained"
+        ),
+    ),
+    Rule(
+        said=r"using FX to torch\.jit\.trace a dynamo-optimized function",
+        line=r"torch\.compile\(",
+        kind="unsupported construct",
+        cause="forward calls torch.compile, which a trace cannot look into",
+        remedy="compile outside forward, and trace the module that is not compiled",
+    ),
+    Rule(
+        said=r"using FX to torch\.jit\.trace a dynamo-optimized function",
+        line=r"(?P<name>\b(?:cond|while_loop|scan|map|associative_scan|flex_attention))\(",
+        kind="unsupported construct",
+        cause="a trace has no torch.{name}",
+        remedy=(
+            "a plain if or loop in a function under @torch.jit.script, or torch.where; "
+            "torch.export takes torch.{name}"
+        ),
+    ),
+    Rule(
+        said=r"Tried to trace <\S+?\.(?P<cls>\w+) object at .* is not part of the active trace",
+        kind="unsupported construct",
+        cause="forward calls a TorchScript module ({cls}) that is no submodule of the module",
+        remedy="make it in __init__, and keep it in an attribute: self.part = torch.jit.script(...)",
+    ),
+    Rule(
+        said=r"Tracing failed sanity checks",
+        kind="unsupported construct",
+        cause="two traces of the same call differ, or the trace does not return what eager does",
+        remedy=(
+            "take out of forward what changes from call to call (random numbers, counters, "
+            "id(), the order of a set)"
+        ),
+    ),
+    Rule(
+        said=r"Encountering a (?P<kind>dict|list) at the output of the tracer",
+        kind="unsupported type",
+        cause="forward returns a {kind}, which a strict trace does not take",
+        remedy='export_options={{"trace": {{"strict": False}}}}, or return a tuple',
+    ),
+)

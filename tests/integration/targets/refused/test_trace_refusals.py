@@ -1,0 +1,103 @@
+"""targets/refused/trace_refusals.py: what torch.jit.trace refuses, and that it takes what is advised."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport.outcomes.torch_state import quiet, suppress_output
+from pytest_torchexport.targets.refusal_rules import diagnosed
+
+
+@dataclasses.dataclass
+class Output:
+    value: torch.Tensor
+
+
+def module(function):
+    """A module of which the function is ``forward``."""
+    return type("Net", (nn.Module,), {"forward": lambda _, x: function(x)})().eval()
+
+
+def trace(subject, x, **options):
+    with quiet("cpu"), suppress_output(), torch.no_grad():
+        return torch.jit.trace(subject, (x,), **{"check_trace": False, "strict": False, **options})
+
+
+def cause_of(subject, **options):
+    with pytest.raises(Exception) as caught:  # torch has many classes
+        trace(subject, torch.rand(3, 3), **options)
+    (cause,) = diagnosed(caught.value, "trace").causes
+    return cause
+
+
+def nothing(x):
+    x.abs()
+
+
+def compiled(x):
+    return torch.compile(torch.relu, backend="eager")(x)
+
+
+def cond(x):
+    return torch.cond(x.sum() > 0, lambda v: v * 2, lambda v: -v, (x,))
+
+
+def scripted(x):
+    return torch.jit.script(nn.ReLU())(x)
+
+
+class Held(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = [nn.Linear(3, 3)]
+
+    def forward(self, x):
+        return self.layers[0](x)
+
+
+class Counting(nn.Module):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
+ROWS = [
+    (Output, "an object of Output"),
+    (lambda x: {"a": x, "b": [x]}, "a dict of Tensor and List[Tensor]"),
+    (lambda x: [x, (x, x)], "a list of Tensor and Tuple[Tensor, Tensor]"),
+    (lambda x: (x, []), "an empty list"),
+    (lambda x: {1: x}, "whose keys are no strings"),
+    (lambda x: (x, 3), "no tensor: a number"),
+    (nothing, "returns nothing"),
+    (compiled, "calls torch.compile"),
+    (cond, "no torch.cond"),
+    (scripted, "a TorchScript module (ReLU)"),
+]
+
+
+@pytest.mark.parametrize(("forward", "words"), ROWS)
+def test_a_refusal_has_a_cause_and_a_remedy(forward, words):
+    cause = cause_of(module(forward))
+    assert words in cause.text
+    assert cause.remedy
+
+
+def test_a_parameter_that_is_not_registered_is_told():
+    cause = cause_of(Held())
+    assert "requires_grad" in cause.text
+    assert "nn.ModuleList" in cause.remedy
+    assert cause.where.text == "return self.layers[0](x)"
+
+
+def test_a_dict_is_taken_without_strict():
+    subject = module(lambda x: {"a": x * 2})
+    assert "strict" in cause_of(subject, strict=True).remedy
+    trace(subject, torch.rand(3, 3))
+
+
+def test_torchs_own_check_of_a_trace_is_explained():
+    assert "from call to call" in cause_of(Counting(), check_trace=True).remedy
