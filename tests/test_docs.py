@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from sample import EMPTY, FULL, SAMPLE, SKIPPED, item
 from slow import slow
 
 from pytest_torchexport.config import names
 from pytest_torchexport.config.flow import FLOW
 from pytest_torchexport.config.options import NAMES
 from pytest_torchexport.engine import SETTINGS
+from pytest_torchexport.results import json as report
 from pytest_torchexport.results.diagnosis import Diagnosis
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.verdict import Difference, Verdict
@@ -134,6 +137,103 @@ def test_the_json_page_names_every_field(title, cls):
     first_cells = re.findall(r"^\| (`[^|]*) \|", section, re.MULTILINE)
     named = re.findall(r"`(\w+)`", " ".join(first_cells))
     assert sorted(named) == sorted(field.name for field in dataclasses.fields(cls))
+
+
+# -- the schema of the JSON report -----------------------------------------------------------------
+
+SCHEMA = json.loads(read(DOCS / "reference/report.schema.json"))
+OF_TYPE = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "null": type(None),
+}
+
+
+def mistakes(value, schema, at="report"):
+    """Yield where a value does not follow a schema, by the words of JSON Schema that ours uses."""
+    unknown = set(schema) - {*CHECKED, "$schema", "$defs", "title", "description"}
+    assert not unknown, unknown  # else this would pass what it does not understand
+    for word, check in CHECKED.items():
+        if word in schema:
+            yield from check(value, schema[word], at)
+
+
+def _of_type(value, name, at):
+    if not isinstance(value, OF_TYPE[name]) or (isinstance(value, bool) and name != "boolean"):
+        yield f"{at}: {value!r} is no {name}"
+
+
+def _required(value, keys, at):
+    if isinstance(value, dict):
+        yield from (f"{at}.{key}: missing" for key in keys if key not in value)
+
+
+def _properties(value, schemas, at):
+    for key in schemas if isinstance(value, dict) else ():
+        if key in value:
+            yield from mistakes(value[key], schemas[key], f"{at}.{key}")
+
+
+def _additional(value, schema, at):
+    for key, each in value.items() if isinstance(value, dict) else ():
+        yield from mistakes(each, schema, f"{at}.{key}")
+
+
+def _items(value, schema, at):
+    for number, each in enumerate(value if isinstance(value, list) else ()):
+        yield from mistakes(each, schema, f"{at}[{number}]")
+
+
+def _any_of(value, schemas, at):
+    found = [list(mistakes(value, schema, at)) for schema in schemas]
+    if all(found):
+        yield max(found, key=lambda each: len(each[0]))[0]
+
+
+def _ref(value, name, at):
+    yield from mistakes(value, SCHEMA["$defs"][name.removeprefix("#/$defs/")], at)
+
+
+CHECKED = {
+    "type": _of_type,
+    "const": lambda value, only, at: [] if value == only else [f"{at}: {value!r} is not {only!r}"],
+    "enum": lambda value, words, at: (
+        [] if value in words else [f"{at}: {value!r} is none of {words}"]
+    ),
+    "required": _required,
+    "properties": _properties,
+    "additionalProperties": _additional,
+    "items": _items,
+    "anyOf": _any_of,
+    "$ref": _ref,
+}
+
+
+@pytest.mark.parametrize("verdict", [FULL, SKIPPED, EMPTY])
+def test_a_report_follows_the_published_schema(verdict):
+    results = dataclasses.replace(SAMPLE, items=(*SAMPLE.items, item("t.py::a", verdict)))
+    assert list(mistakes(json.loads(report.render(results)), SCHEMA)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "mistake"),
+    [
+        (lambda document: document.update(version=3), "report.version: 3 is not 2"),
+        (lambda document: document.pop("items"), "report.items: missing"),
+        (lambda document: document["items"][0].pop("nodeid"), "report.items[0].nodeid: missing"),
+        (lambda document: document["items"][0]["verdicts"][0].update(seed="x"), "report.items[0].verdicts[0].seed: 'x' is no integer"),
+        (lambda document: document["items"][2]["verdicts"][0]["differences"][0].update(max_abs="huge"), "report.items[2].verdicts[0].differences[0].max_abs: 'huge' is none of ['nan', 'inf', '-inf']"),
+        (lambda document: document["items"][0]["verdicts"][0]["calls"].update(drawn=1.5), "report.items[0].verdicts[0].calls.drawn: 1.5 is no integer"),
+    ],
+)  # fmt: skip
+def test_what_does_not_follow_the_schema_is_found(change, mistake):
+    document = json.loads(report.render(SAMPLE))
+    change(document)
+    assert list(mistakes(document, SCHEMA)) == [mistake]
 
 
 # -- quoted outputs --------------------------------------------------------------------------------

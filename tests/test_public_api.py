@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 
 import pytest_torchexport
+from pytest_torchexport.commands import COMMANDS
 from pytest_torchexport.config import flow
 from pytest_torchexport.config.names import BUILT_IN, ENTRY_POINT_GROUP
 from pytest_torchexport.config.options import NAMES
 from pytest_torchexport.config.settings import TABLE
-from pytest_torchexport.results import size_pattern, verdict
-from pytest_torchexport.results.reports import FORMATS
+from pytest_torchexport.results import reports, size_pattern, verdict
 from pytest_torchexport.results.source_line import SourceLine
 
 SNAPSHOT = Path(__file__).with_name("public_api.json")
@@ -71,7 +71,7 @@ def public_api():
             }
             for row in TABLE
         ],
-        "report formats": list(FORMATS),
+        "report formats": list(reports.FORMATS),
         "json report": {
             "version": verdict.SCHEMA_VERSION,
             **{
@@ -84,6 +84,8 @@ def public_api():
             for point in points
         },
         "entry-point group for targets": ENTRY_POINT_GROUP,
+        "entry-point group for report formats": reports.ENTRY_POINT_GROUP,
+        "commands": list(COMMANDS),
     }
 
 

@@ -160,7 +160,8 @@ class Settings:
         (),
         check=report_specs,
         legal="FORMAT:PATH, for example json:torchexport.json",
-        help="Write the verdicts to a file when the session ends; may be given several times.",
+        help="Write the verdicts to a file, also if the run is interrupted; may be given several "
+        "times. Formats: html, json, markdown, comment, and those of other packages.",
         flag=True,
         metavar="FORMAT:PATH",
     )

@@ -114,15 +114,15 @@ def mode_name(value: Any) -> str:
 
 def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """Return pairs of format and path, from ``FORMAT:PATH``."""
-    from pytest_torchexport.results.reports import FORMATS
+    from pytest_torchexport.results.reports import formats
 
     pairs = []
     for value in values:
         form, colon, path = value.partition(":")
-        if form not in FORMATS or not colon or not path:
+        if form not in formats() or not colon or not path:
             raise ValueError(
-                f"{value!r} is not FORMAT:PATH; legal formats: {', '.join(FORMATS)} "
-                f"(json:torchexport.json).{nearest(form, FORMATS)}"
+                f"{value!r} is not FORMAT:PATH; legal formats: {', '.join(formats())} "
+                f"(json:torchexport.json).{nearest(form, formats())}"
             )
         pairs.append((form, path))
     return tuple(pairs)

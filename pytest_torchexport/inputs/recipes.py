@@ -12,6 +12,7 @@ import base64
 import dataclasses
 import hashlib
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -170,7 +171,14 @@ class Recipe:
             "sizes": dict(self.sizes),
             "seed": self.seed,
             "leaves": [
-                {**dataclasses.asdict(leaf), "data": _plain(leaf.data)} for leaf in self.leaves
+                {
+                    **dataclasses.asdict(leaf),
+                    "edits": [
+                        [edit.position, _number(edit.value), edit.extent] for edit in leaf.edits
+                    ],
+                    "data": _plain(leaf.data),
+                }
+                for leaf in self.leaves
             ],
         }
 
@@ -193,8 +201,12 @@ class Recipe:
         return cls(sizes=dict(data["sizes"]), leaves=leaves, seed=int(data["seed"]))
 
 
+def _number(value: float) -> float | str:
+    """Return a number that JSON does not have by its name: ``nan``, ``inf``, ``-inf``."""
+    return value if math.isfinite(value) else str(value)
+
+
 def _edit(position: int, value: float | str, *extent: str) -> Edit:
-    # A report has "nan" and "inf" as strings.
     return Edit(int(position), float(value) if isinstance(value, str) else value, *extent)
 
 
@@ -202,12 +214,18 @@ def _plain(data: Any) -> Any:
     """Return the data of a leaf for JSON; of an object that JSON does not have, the repr."""
     if isinstance(data, (list, tuple)):
         return [_plain(item) for item in data]
+    if isinstance(data, float) and not math.isfinite(data):
+        return {"float": str(data)}  # a plain "nan" is a text
     if data is None or isinstance(data, (bool, int, float, str)):
         return data
     return {"literal": data.as_dict()} if isinstance(data, Literal) else {"object": repr(data)}
 
 
 def _object(data: Any) -> Any:
+    if isinstance(data, list):
+        return [_object(item) for item in data]
+    if isinstance(data, dict) and "float" in data:
+        return float(data["float"])
     if isinstance(data, dict) and "literal" in data:
         return Literal.from_dict(data["literal"])
     if isinstance(data, dict):

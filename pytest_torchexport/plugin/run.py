@@ -316,14 +316,17 @@ class Run:
             environment=reports.environment(),
             complete=complete,
         )
+        errors = []
         for name, path in self.configuration.settings.report:
             place = Path(self.config.invocation_params.dir, path)
             try:
-                reports.write(place, reports.FORMATS[name](results))
+                reports.write(place, reports.rendered(name, results))
             except OSError as error:
-                raise pytest.UsageError(
-                    f"--torchexport-report: cannot write {path}: {error.strerror or error}"
-                ) from None
+                errors.append(f"cannot write {path}: {error.strerror or error}")
+            except reports.CannotRender as error:
+                errors.append(str(error))
+        if errors:
+            raise pytest.UsageError(f"--torchexport-report: {'; '.join(errors)}")
 
 
 def _recorder(item: pytest.Function) -> CallRecorder:

@@ -198,6 +198,14 @@ def by_name(name: str) -> type[Failure]:
     return {cls.__name__: cls for cls in classes}[name]
 
 
+def title_of(name: str | None) -> str:
+    """Return the title of the class of that name; of one that a newer version has, its name."""
+    try:
+        return by_name(name or Failure.__name__).title
+    except KeyError:
+        return str(name)
+
+
 def ends_the_test(error: BaseException) -> bool:
     """Return True for an exception that ends the test or the run, whoever raises it.
 

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 Data = TypeVar("Data")
@@ -26,14 +26,24 @@ def plain(value: Any) -> Any:
     return value
 
 
-def made(cls: type[Data], data: Mapping[str, Any]) -> Data:
+def made(cls: type[Data], data: Any, at: str = "") -> Data:
     """Return the dataclass that ``plain`` made the data from. Unknown keys are left out.
 
-    Raises TypeError if a field without a default is missing.
+    A number that JSON does not have may be its name: ``"nan"``, ``"inf"``, ``"-inf"``. Raises
+    TypeError if a value has another type than its field, or if a field without a default is
+    missing; its text begins with the place, which begins with ``at``: ``verdicts[0].seed: ...``.
     """
+    if not isinstance(data, Mapping):
+        raise _wrong(data, "an object", at)
     kinds = _kinds(typing.cast("Any", cls))
-    known = (item.name for item in dataclasses.fields(typing.cast("Any", cls)))
-    return cls(**{name: _made(kinds[name], data[name]) for name in known if name in data})
+    values = {}
+    for item in dataclasses.fields(typing.cast("Any", cls)):
+        place = f"{at}.{item.name}".removeprefix(".")
+        if item.name in data:
+            values[item.name] = _made(kinds[item.name], data[item.name], place)
+        elif item.default is item.default_factory is dataclasses.MISSING:
+            raise TypeError(f"{place}: it is missing")
+    return cls(**values)
 
 
 @functools.cache
@@ -42,15 +52,42 @@ def _kinds(cls: type[Any]) -> Mapping[str, Any]:
     return typing.get_type_hints(cls)
 
 
-def _made(kind: Any, value: Any) -> Any:
+NOT_IN_JSON = ("nan", "inf", "-inf")
+# The types that a value of a field's type may have in the data, and their name in a message.
+_SCALARS: Mapping[Any, tuple[tuple[type, ...], str]] = {
+    str: ((str,), "a text"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    bool: ((bool,), "true or false"),
+}
+
+
+def _made(kind: Any, value: Any, at: str) -> Any:
     if dataclasses.is_dataclass(kind):
-        return made(typing.cast("type[Any]", kind), value)
+        return made(typing.cast("type[Any]", kind), value, at)
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         (only,) = (each for each in inside if each is not types.NoneType)
-        return None if value is None else _made(only, value)
-    if origin is tuple:
-        return tuple(_made(inside[0], item) for item in value)
-    if origin is dict:
-        return {key: _made(inside[1], item) for key, item in value.items()}
+        return None if value is None else _made(only, value, at)
+    if origin in (tuple, Sequence):
+        if not isinstance(value, (list, tuple)):
+            raise _wrong(value, "a list", at)
+        return tuple(_made(inside[0], item, f"{at}[{i}]") for i, item in enumerate(value))
+    if origin in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise _wrong(value, "an object", at)
+        return {key: _made(inside[1], item, f"{at}[{key!r}]") for key, item in value.items()}
+    if kind is Any:
+        return value
+    if kind is float and value in NOT_IN_JSON:
+        return float(value)
+    # Any text for a Literal: a newer version may have written another word.
+    allowed, words = _SCALARS[str if origin is typing.Literal else kind]
+    # A bool is an int in Python, and not in JSON.
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+        raise _wrong(value, words, at)
     return value
+
+
+def _wrong(value: Any, expected: str, at: str) -> TypeError:
+    return TypeError(f"{at or 'all of it'}: {value!r:.80} is not {expected}")

@@ -1,25 +1,30 @@
 """The formats of a run's report, and how a report is written to its file.
 
 A format is a function from the results of a run to a text. A new one is a file beside this one and
-a row in ``FORMATS``; a conftest may add a row too.
+a row in ``FORMATS``. Others add formats by an entry point in the group
+``pytest_torchexport.reports``, or a conftest adds a row.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from pytest_torchexport.results import html, json
+from pytest_torchexport.results import html, json, markdown
 from pytest_torchexport.results.verdict import RunResults
 
 Render = Callable[[RunResults], str]
 
+ENTRY_POINT_GROUP = "pytest_torchexport.reports"
 FORMATS: dict[str, Render] = {
     "html": html.render,
     "json": json.render,
+    "markdown": markdown.render,
+    "comment": markdown.render_comment,
 }
 
 # The packages that a verdict depends on.
@@ -35,6 +40,37 @@ PACKAGES = (
 )
 
 
+class CannotRender(Exception):
+    """A format that somebody else has added does not work. Its text says whose, and why."""
+
+
+def formats() -> tuple[str, ...]:
+    """Return the names of all formats, ours first, without importing any that others add."""
+    return tuple(dict.fromkeys((*FORMATS, *_entry_points())))
+
+
+def rendered(name: str, results: RunResults) -> str:
+    """Return the report in a format. Raises KeyError for an unknown name, and CannotRender."""
+    if name in FORMATS:
+        return FORMATS[name](results)
+    point = _entry_points()[name]
+    try:
+        text = point.load()(results)
+    except Exception as error:  # the code of another package may raise anything
+        raise CannotRender(
+            f"the report format {name!r} of {point.value} raised {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(text, str):
+        raise CannotRender(f"the report format {name!r} of {point.value} returned no text")
+    return text
+
+
+@functools.cache
+def _entry_points() -> dict[str, metadata.EntryPoint]:
+    """Return the formats that installed packages declare, by name."""
+    return {point.name: point for point in metadata.entry_points(group=ENTRY_POINT_GROUP)}
+
+
 def write(path: Path, text: str) -> None:
     """Write the whole file or nothing; make its directory if needed.
 
@@ -48,7 +84,8 @@ def write(path: Path, text: str) -> None:
     # No file of tempfile: only its owner may read it, and another user may upload the report.
     half = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        half.write_text(text, encoding="utf-8")
+        # A path may hold bytes that are no UTF-8; Python keeps them as surrogates.
+        half.write_text(text, encoding="utf-8", errors="backslashreplace")
         half.replace(path)
     except BaseException:
         half.unlink(missing_ok=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pytest_torchexport.results import details
+from pytest_torchexport.results.entries import entries
 from pytest_torchexport.results.not_covered import not_covered_lines
 from pytest_torchexport.results.verdict import ItemResult, Verdict
 
 # The worst first: what a cell of the table shows if several items share it.
-OUTCOMES = ("failed", "error", "xpassed", "xfailed", "skipped", "passed")
+OUTCOMES = ("failed", "running", "xpassed", "xfailed", "skipped", "passed")
 
 MARKS = {
     "passed": ("ok", {"green": True}),
@@ -59,22 +60,26 @@ def detail_lines(results: Sequence[ItemResult]) -> Iterator[str]:
             yield from details.detail_lines(verdict)
 
 
-def table(results: Sequence[ItemResult]) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Return the outcome per test and column (``trace-cpu``), and the columns, as they came."""
+def table(
+    results: Sequence[ItemResult], *, unjudged: bool = False
+) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Return the outcome per test and column (``trace-cpu``), and the columns, as they came.
+
+    ``unjudged``: also of items without a verdict.
+    """
     rows: dict[str, dict[str, str]] = {}
     columns: dict[str, None] = {}
-    for result in results:
-        for verdict in result.verdicts:
-            column = f"{verdict.target}-{verdict.device}"
-            columns[column] = None
-            single = len(result.verdicts) == 1
-            outcome = result.outcome if single else verdict.status
-            row = rows.setdefault(without_variant(result.nodeid, column), {})
-            row[column] = min(row.get(column, outcome), outcome, key=_severity)
+    for entry in entries(results):
+        if entry.column and (unjudged or entry.verdict is not None):
+            columns[entry.column] = None
+            row = rows.setdefault(without_variant(entry.item.nodeid, entry.column), {})
+            shown = row.get(entry.column, entry.outcome)
+            row[entry.column] = min(shown, entry.outcome, key=severity)
     return rows, list(columns)
 
 
-def _severity(outcome: str) -> int:
+def severity(outcome: str) -> int:
+    """Return 0 for the worst outcome."""
     return OUTCOMES.index(outcome) if outcome in OUTCOMES else len(OUTCOMES)
 
 

@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_torchexport.results.diagnosis import Diagnosis, Known
-from pytest_torchexport.results.failures import BranchFrozen, ExportRefused, NotRepeatable, by_name
+from pytest_torchexport.results.failures import (
+    BranchFrozen,
+    ExportRefused,
+    NotRepeatable,
+    title_of,
+)
 from pytest_torchexport.results.size_pattern import Sizes
 from pytest_torchexport.results.verdict import Branch, Difference, Recorded, Verdict
 
@@ -94,7 +99,7 @@ def _text(report: Report, *, whole: bool) -> str:
 
 def headline(verdict: Verdict) -> str:
     """Return the failure's class and its cause: ``BranchFrozen: if x.sum() > 0 (net.py:38)``."""
-    text = " ".join(_cause(verdict).split()) or by_name(verdict.failure or "Failure").title
+    text = " ".join(_cause(verdict).split()) or title_of(verdict.failure)
     short = text if len(text) <= MAX_HEADLINE else f"{text[:MAX_HEADLINE]}..."
     return f"{verdict.failure or 'Failure'}: {short}"
 
@@ -215,7 +220,7 @@ def _subject_line(alike: Sequence[Verdict]) -> str:
     if len(several) > 1:
         some, every = len(several), several[0].count
         name = f"{verdict.subject} ({f'all {every}' if some == every else f'{some} of {every}'})"
-    title = by_name(verdict.failure or "Failure").title
+    title = title_of(verdict.failure)
     return f"{name} on {verdict.target}-{verdict.device}: {title}"
 
 

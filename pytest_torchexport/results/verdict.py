@@ -312,12 +312,14 @@ class RunResults:
     """The results of a run's items, and the versions of the packages that they depend on.
 
     ``complete``: the run came to its end. False while it runs, so that the report of a run that was
-    killed says so.
+    killed says so. ``before``: those of an earlier run, which a report compares them with; they are
+    no part of the JSON report.
     """
 
     items: Sequence[ItemResult]
     environment: Mapping[str, str]
     complete: bool
+    before: RunResults | None = None
 
 
 def why_skipped(verdicts: Sequence[Verdict]) -> str:

@@ -4,120 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import pickle
 
 import pytest
+from sample import EMPTY, FULL, SKIPPED
 
 from pytest_torchexport.inputs.recipes import Edit, LeafRecipe, Recipe
 from pytest_torchexport.results import failures
-from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Known, Place
-from pytest_torchexport.results.size_pattern import SizePattern, Sizes
+from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Known
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.text import failure_text, failure_texts
 from pytest_torchexport.results.verdict import (
     Assumption,
     Branch,
-    Difference,
-    Recorded,
-    SeededBug,
-    Uncovered,
     Verdict,
     coverage_of,
     why_skipped,
 )
-
-FULL = Verdict(
-    subject="Net",
-    target="onnx",
-    device="cuda:1",
-    status="failed",
-    failure="OutputsDiffer",
-    reason="why",
-    details=("one", "two"),
-    where=SourceLine("net.py", 3, "x"),
-    differences=(
-        Difference(
-            kind="values",
-            path="output['a'][0]",
-            expected="1",
-            actual="2",
-            what="float32[2]",
-            mismatched=1,
-            total=2,
-            max_abs=1.0,
-            max_rel=math.inf,
-            index=(0, 1),
-            rtol=1e-6,
-            atol=0.0,
-            own_error=1e-7,
-        ),
-        Difference(kind="structure", path="output", expected="tuple of 2", actual="Tensor"),
-    ),
-    call="x=float32[2]",
-    recipe=json.loads(
-        json.dumps(
-            Recipe(
-                sizes={"batch": 2}, leaves=(LeafRecipe(kind="zeros", edits=(Edit(1, 2.0),)),)
-            ).as_dict()
-        )
-    ),
-    shrunk=True,
-    calls={"example": 1, "failed": 3},
-    reached={"batch": (1, 2, 3)},
-    uncovered=Uncovered(fixed_sizes=True, open_dims=("batch",), same_scale=True),
-    assumed=(Assumption("dim", "dim 0 of x is 'batch'"), Assumption("argument", "n stays 5", "n")),
-    baked=("n",),
-    notes=("note",),
-    cautions=("caution",),
-    warnings=("UserWarning: w",),
-    seed=7,
-    seconds={"export": 0.5},
-    max_error=1e-3,
-    recorded=Recorded(
-        number=2, count=3, call="float32[2]", where=SourceLine("test_net.py", 9, "Net()(x)")
-    ),
-    self_test=(
-        SeededBug(kind="frozen size", dim="batch", result="caught", explanation="call 1 of 2"),
-        SeededBug(kind="cast to half", result="missed", explanation="2 calls agree"),
-    ),
-    branches=(
-        Branch(
-            where=SourceLine("net.py", 3),
-            statement="if x.sum() > 0:",
-            text="x.sum() > 0",
-            module="blocks.0",
-            kind="if",
-            counts={"True": 3},
-            status={"True": "verified", "False": "unreached"},
-            on_values=True,
-            in_artifact=False,
-        ),
-    ),
-    diagnosis=Diagnosis(
-        owner="capture",
-        place=Place(operator="aten.view", where=SourceLine("net.py", 4)),
-        causes=(Cause(kind="frozen size", text="size 2 is a constant"),),
-        sizes=(
-            Sizes(
-                dim="batch",
-                example=2,
-                ok=(2,),
-                failing=(1, 3),
-                pattern=SizePattern(kind="only", numbers=(2,), fails=False),
-            ),
-        ),
-    ),
-)
-SKIPPED = Verdict(
-    subject="f",
-    target="script",
-    device="cpu",
-    status="skipped",
-    skip="refused",
-    reason="script refused the module",
-)
-EMPTY = Verdict(subject="f", target="trace", device="cpu", status="passed")
 
 
 def plain(value):

@@ -1,0 +1,29 @@
+"""Run a command: ``python -m pytest_torchexport COMMAND ...``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from pytest_torchexport.commands import COMMANDS
+
+PROGRAM = "python -m pytest_torchexport"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command that the first argument names, and return its exit status."""
+    if arguments and arguments[0] in COMMANDS:
+        command = importlib.import_module(f"pytest_torchexport.commands.{arguments[0]}")
+        return int(command.main(f"{PROGRAM} {arguments[0]}", arguments[1:]))
+    parser = argparse.ArgumentParser(PROGRAM, description="Commands of pytest-torchexport.")
+    known = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        known.add_parser(name, help=summary)
+    parser.parse_args(arguments)  # ends with the help, or with the usage error
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

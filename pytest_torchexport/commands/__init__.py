@@ -1,0 +1,10 @@
+"""The commands of ``python -m pytest_torchexport``: one file each, with a function ``main``.
+
+``main`` takes the arguments behind the command's name and returns the exit status. A file is
+imported if its command is asked for, so that those on reports start without torch.
+"""
+
+COMMANDS = {
+    "render": "merge JSON reports, write other reports from them, and tell by the exit status "
+    "if they are green",
+}

@@ -1,0 +1,111 @@
+"""Read and write reports for the commands, with messages that name the file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from pytest_torchexport.results import json, reports
+from pytest_torchexport.results.escaped import visible
+from pytest_torchexport.results.merge import CannotMerge, Report, merged
+from pytest_torchexport.results.verdict import RunResults
+
+# The path that means standard output.
+STDOUT = "-"
+# Beside the reports of runs, a folder of artifacts may have those of single failures.
+OF_A_FAILURE = "verdict.json"
+
+
+class CommandError(Exception):
+    """A command cannot do what was asked: a usage error, with exit status 2."""
+
+
+def read(paths: Sequence[str]) -> tuple[list[Report], list[str]]:
+    """Return the reports at the paths, and sentences on files of folders that are none.
+
+    A folder stands for all reports below it. Raises CommandError for a file that cannot be read.
+    """
+    found, notes = [], []
+    for path in paths:
+        inside = sorted(_inside(Path(path))) if Path(path).is_dir() else None
+        if inside == []:
+            raise CommandError(f"{path}: no *.json file is in this folder")
+        for each in [Path(path)] if inside is None else inside:
+            try:
+                found.append(Report(str(each), json.read(_text(each))))
+            except json.NotOurs as error:
+                if inside is None:
+                    raise CommandError(f"{each}: {error}") from None
+                notes.append(f"{each}: left out: {error}")
+            except json.Unreadable as error:
+                raise CommandError(f"{each}: {error}") from None
+    return found, notes
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*.json"):
+        if path.name != OF_A_FAILURE and path.is_file():
+            yield path
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise CommandError(f"{path}: it is not UTF-8, so it is no report") from None
+
+
+def read_merged(
+    paths: Sequence[str], *, expected: int | None = None
+) -> tuple[RunResults, list[str]]:
+    """Return the merged results of the reports at the paths, and sentences on what is odd.
+
+    ``expected``: the number of reports. Raises CommandError.
+    """
+    found, notes = read(paths)
+    if expected not in (None, len(found)):
+        names = ", ".join(report.name for report in found)
+        raise CommandError(f"{len(found)} of {expected} reports are there: {names or 'none'}")
+    if not found:
+        raise CommandError(f"{', '.join(paths)}: no file here is a report: {json.WRITE_ONE}")
+    try:
+        results, more = merged(found)
+    except CannotMerge as error:
+        raise CommandError(str(error)) from None
+    return results, [*notes, *more]
+
+
+def write(results: RunResults, wanted: Sequence[tuple[str, str]]) -> None:
+    """Write the results as pairs of format and path: all reports, or none if one cannot be made.
+
+    Raises CommandError.
+    """
+    try:
+        texts = [(path, reports.rendered(name, results)) for name, path in wanted]
+    except reports.CannotRender as error:
+        raise CommandError(str(error)) from None
+    for path, text in texts:
+        try:
+            if path == STDOUT:
+                sys.stdout.write(_encodable(text, sys.stdout))
+            else:
+                reports.write(Path(path), text)
+        except OSError as error:
+            raise CommandError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def say(lines: Iterable[str], stream: TextIO | None = None) -> None:
+    """Print lines for a person. What reports hold cannot move the cursor of the terminal."""
+    out = stream or sys.stdout
+    for line in lines:
+        print(_encodable(visible(line), out), file=out)
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """Return the text with an escape for each character that the stream cannot write."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

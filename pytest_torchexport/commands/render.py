@@ -1,0 +1,66 @@
+"""The command ``render``: merge JSON reports, and write other reports from the result."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+
+from pytest_torchexport.commands.files import STDOUT, CommandError, read_merged, say, write
+from pytest_torchexport.config.validate import report_specs
+from pytest_torchexport.results.entries import entries
+from pytest_torchexport.results.summary import summary_lines
+from pytest_torchexport.results.verdict import RunResults
+
+GREEN, RED, USAGE = 0, 1, 2
+
+
+def main(program: str, arguments: Sequence[str]) -> int:
+    """Run the command and return its exit status: 0 if all is green, 1 if not, 2 for an error."""
+    parser = argparse.ArgumentParser(
+        program,
+        description="Merge JSON reports (of shards, or of items that were run again), print the "
+        "summary, and write other reports.",
+        epilog="Exit status: 0 if all items are green; 1 if one is not, if a run did not come to "
+        "its end, or if there are no items; 2 for a wrong argument or a file that cannot be read.",
+    )
+    parser.add_argument("reports", nargs="+", metavar="REPORT", help="a JSON report, or a folder")
+    parser.add_argument(
+        "--report",
+        action="append",
+        default=[],
+        metavar="FORMAT:PATH",
+        help="write this report; '-' as the path is standard output (repeatable)",
+    )
+    parser.add_argument(
+        "--old", metavar="REPORT", help="a JSON report of an earlier run, to compare with"
+    )
+    parser.add_argument(
+        "--expect", type=int, metavar="N", help="it is an error if there are not N reports"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        wanted = report_specs(given.report)
+        results, notes = read_merged(given.reports, expected=given.expect)
+        if given.old is not None:
+            before, _ = read_merged([given.old])
+            results = dataclasses.replace(results, before=before)
+        write(results, wanted)
+    except (CommandError, ValueError) as error:
+        say([f"{program}: {error}"], sys.stderr)
+        return USAGE
+    if not any(path == STDOUT for _, path in wanted):
+        say(summary_lines(results.items))
+    status, reasons = _status(results)
+    say([*notes, *reasons], sys.stderr)
+    return status
+
+
+def _status(results: RunResults) -> tuple[int, list[str]]:
+    """Return the exit status, and why it is not 0."""
+    failed = sum(entry.fails for entry in entries(results.items))
+    reasons = [f"{failed} failed"] if failed else []
+    reasons += [] if results.complete else ["not complete: a run did not come to its end"]
+    reasons += [] if results.items else ["no item was checked"]
+    return (RED if reasons else GREEN), reasons

@@ -1,0 +1,65 @@
+"""Make text of others harmless where it is shown: names of tests, messages, source lines.
+
+They may hold anything: markup, codes that move a terminal's cursor, characters that reorder text.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Of a name or a message on one line, in characters.
+MAX_LINE = 300
+# Controls (ANSI codes begin with one), formats (they reorder text), surrogates, line separators.
+_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+# They would end a span of code or a cell of a table in Markdown.
+_ENDS = frozenset("`|\\")
+
+
+def visible(text: str) -> str:
+    """Return the text with its escape, such as ``<U+001B>``, for each character that does not show.
+
+    Line feeds and tabs stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if character in "\n\t" or unicodedata.category(character) not in _HIDDEN:
+        return character
+    return f"<U+{ord(character):04X}>"
+
+
+def on_a_line(text: str, most: int = MAX_LINE) -> str:
+    """Return the text on one line of at most so many characters, and all of them visible."""
+    line = visible(" ".join(text.split()))
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def code(text: str) -> str:
+    """Return a span of code for a line of Markdown, or a cell of a table, that shows the text."""
+    line = on_a_line(text)
+    if not line:
+        return ""
+    return f"`{line}`" if _ENDS.isdisjoint(line) else html_code(line)
+
+
+def html_code(text: str) -> str:
+    """Return an element of code that shows the text, in HTML and in Markdown."""
+    # An entity is never markup, in neither.
+    line = on_a_line(text)
+    shown = "".join(c if c.isalnum() or c == " " else f"&#{ord(c)};" for c in line)
+    return f"<code>{shown}</code>"
+
+
+def code_block(text: str) -> str:
+    """Return a fenced block for Markdown that shows the lines of the text."""
+    lines = [visible(line)[:MAX_LINE] for line in text.splitlines()]
+    longest = max((len(run) for line in lines for run in _runs_of_backticks(line)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return "\n".join([f"{fence}text", *lines, fence])
+
+
+def _runs_of_backticks(line: str) -> list[str]:
+    return "".join(c if c == "`" else " " for c in line).split()

@@ -1,0 +1,84 @@
+"""results/escaped.py: text of others stays text in a terminal, in HTML and in Markdown."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sample import HOSTILE
+
+from pytest_torchexport.results.escaped import code, code_block, html_code, on_a_line, visible
+
+MARKUP = st.lists(
+    st.sampled_from(
+        [*"`|\\<>*_[]()#~!&;-+=\n\t a1:/@.", "```", "<b>", "](", "\x1b[31m", "</code>", "é"]
+    ),
+    max_size=12,
+).map("".join)
+
+
+def parsed(text):
+    """The text as a browser has it after a parser of Markdown: tags are left, entities are resolved."""
+    markdown_it = pytest.importorskip("markdown_it")
+    return markdown_it.MarkdownIt("commonmark").enable("table").render(text)
+
+
+def shown(rendered):
+    return html.unescape(re.sub(r"<[^>]*>", "", rendered))
+
+
+def test_what_does_not_show_is_named():
+    assert (
+        visible("a\x1b[31mb\u202e\ud800\u2028\tc\n")
+        == "a<U+001B>[31mb<U+202E><U+D800><U+2028>\tc\n"
+    )
+    assert visible("naïve ☃ 漢") == "naïve ☃ 漢"
+
+
+def test_a_line_is_one_line_and_not_too_long():
+    assert on_a_line(" a \r\n b\x00") == "a b<U+0000>"
+    assert len(on_a_line("x" * 1000)) == 300
+
+
+@given(MARKUP)
+@settings(max_examples=150, deadline=None)
+def test_code_in_a_line_shows_the_text_and_no_markup(text):
+    rendered = parsed(f"a {code(text)} b\n")
+    assert shown(rendered).split() == f"a {visible(' '.join(text.split()))} b".split()
+    assert set(re.findall(r"<[^>]*>", rendered)) <= {"<p>", "</p>", "<code>", "</code>"}
+
+
+@given(MARKUP)
+@settings(max_examples=150, deadline=None)
+def test_code_in_a_table_stays_in_its_cell(text):
+    rendered = parsed(f"| a | b |\n| - | - |\n| {code(text)} | {code(text)} |\n| c | d |\n")
+    cells = re.findall(r"<td>(.*?)</td>", rendered, re.DOTALL)
+    assert len(cells) == 4
+    assert shown(cells[0]) == shown(cells[1])
+    assert shown(cells[0]).split() == visible(" ".join(text.split())).split()
+
+
+@given(MARKUP)
+@settings(max_examples=150, deadline=None)
+def test_a_block_of_code_is_one_block(text):
+    rendered = parsed(f"before\n\n{code_block(text)}\n\n<b>after</b>\n")
+    assert rendered.count("<pre>") == 1
+    body = rendered.partition("<pre>")[2].partition("</pre>")[0]
+    assert shown(body).split("\n")[:-1] == [visible(line) for line in text.splitlines()]
+    assert "<p>before</p>" in rendered
+    assert rendered.endswith("<p><b>after</b></p>\n")
+
+
+def test_code_in_html_has_no_character_of_markup():
+    assert (
+        re.sub(r"&#\d+;", "", html_code(HOSTILE).removeprefix("<code>").removesuffix("</code>"))
+        .replace(" ", "")
+        .isalnum()
+    )
+
+
+def test_these_checks_can_fail():
+    assert "<script>" in parsed("a <script> b")

@@ -1,0 +1,148 @@
+"""results/json.py: what is written is read as it was, and everything else is refused with a reason."""
+
+from __future__ import annotations
+
+import json as plain_json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sample import SAMPLE, failed, item, run_of
+
+from pytest_torchexport.inputs.recipes import Edit, LeafRecipe, Recipe
+from pytest_torchexport.results import json
+from pytest_torchexport.results.diagnosis import Diagnosis
+from pytest_torchexport.results.size_pattern import SizePattern
+from pytest_torchexport.results.verdict import Difference, ItemResult, RunResults, Verdict
+
+numbers = st.floats(allow_nan=False)
+texts = st.text(max_size=5)
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),
+    max_leaves=4,
+)
+optional = st.none() | numbers
+st.register_type_strategy(str, texts)
+st.register_type_strategy(float, numbers)
+verdicts = st.builds(
+    Verdict,
+    subject=texts,
+    failure=st.none() | st.sampled_from(["OutputsDiffer", "OfTheFuture"]),
+    recipe=st.none() | st.dictionaries(texts, values, max_size=2),
+    differences=st.lists(st.from_type(Difference), max_size=2).map(tuple),
+    diagnosis=st.from_type(Diagnosis),
+    output=texts,
+    max_error=optional,
+    seed=st.none() | st.integers(),
+    calls=st.dictionaries(texts, st.integers(), max_size=2),
+    reached=st.dictionaries(texts, st.lists(st.integers(), max_size=2).map(tuple), max_size=2),
+)
+items = st.builds(ItemResult, verdicts=st.lists(verdicts, max_size=2).map(tuple), reason=texts)
+runs = st.builds(
+    RunResults,
+    items=st.lists(items, max_size=2).map(tuple),
+    environment=st.dictionaries(texts, texts, max_size=2),
+    complete=st.booleans(),
+    before=st.none(),
+)
+
+
+@given(runs)
+@settings(max_examples=30, deadline=None)
+def test_what_is_written_is_read_as_it_was(results):
+    text = json.render(results)
+    assert json.read(text) == results
+    assert json.render(json.read(text)) == text
+
+
+def test_the_round_trip_can_fail():
+    broken = json.render(SAMPLE).replace("frozen branch", "frozen size")
+    assert json.read(broken) != SAMPLE
+
+
+def test_numbers_that_json_does_not_have_survive():
+    difference = Difference(
+        kind="values", path="y", expected="1", actual="nan", max_abs=math.inf, max_rel=-math.inf
+    )
+    leaf = LeafRecipe(kind="elements", data=[math.nan, "nan"], edits=(Edit(0, math.inf),))
+    recipe = Recipe(sizes={}, leaves=(leaf,)).as_dict()
+    results = run_of(
+        item("t.py::a", failed(differences=(difference,), recipe=recipe, max_error=math.nan))
+    )
+    text = json.render(results)
+    plain_json.loads(text, parse_constant=pytest.fail)
+    (verdict,) = json.read(text).items[0].verdicts
+    assert (verdict.differences, verdict.recipe) == ((difference,), recipe)
+    assert math.isnan(verdict.max_error)
+    again = Recipe.from_dict(verdict.recipe).leaves[0]
+    assert math.isnan(again.data[0])
+    assert (again.data[1], again.edits) == ("nan", leaf.edits)
+
+
+def document(**changes):
+    return plain_json.loads(json.render(SAMPLE)) | changes
+
+
+def test_unknown_keys_are_left_out_and_missing_ones_get_their_defaults():
+    later = document(mood="good")
+    verdict = later["items"][0]["verdicts"][0]
+    verdict["color"] = "red"
+    del verdict["notes"], later["items"][0]["reason"]
+    assert json.read(plain_json.dumps(later)) == SAMPLE
+
+
+def test_words_of_a_later_version_are_read_and_rendered():
+    later = document()
+    later["items"][2]["verdicts"][0] |= {"failure": "OfTheFuture", "skip": "another kind"}
+    read = json.read(plain_json.dumps(later))
+    assert read.items[2].verdicts[0].failure == "OfTheFuture"
+    from pytest_torchexport.results import markdown
+
+    assert "OfTheFuture" in markdown.render(read)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "it is not JSON, or was cut off"),
+        (json.render(SAMPLE)[:-100], "it is not JSON, or was cut off"),
+        ("[" * 100_000, "it is not JSON, or was cut off"),
+        ("[1, 2]", "it is not a report of pytest-torchexport"),
+        ('{"schema": "coverage"}', "pytest --torchexport-report json:PATH writes one"),
+        (plain_json.dumps(document(version=3)), "a newer pytest-torchexport has written it"),
+        (plain_json.dumps(document(version=1)), "which no release has written"),
+        (plain_json.dumps(document(version="2")), "its version is '2', and not a number"),
+        (plain_json.dumps(document(version=True)), "its version is True, and not a number"),
+        (plain_json.dumps(document(items={})), "items: {} is not a list"),
+        (plain_json.dumps(document(items=[3])), r"items\[0\]: 3 is not an object"),
+        (plain_json.dumps(document(complete="yes")), "complete: 'yes' is not true or false"),
+        (plain_json.dumps(document(environment=[])), "environment: .. is not an object"),
+        (plain_json.dumps({"schema": json.SCHEMA, "version": 2}), "items: it is missing"),
+    ],
+)
+def test_any_other_text_is_refused_with_a_reason(text, why):
+    with pytest.raises(json.Unreadable, match=why):
+        json.read(text)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("seed", 1.5), ("seed", True), ("shrunk", 1), ("max_error", "large"), ("notes", "x"), ("calls", []),
+     ("calls", {"drawn": "1"}), ("where", 3), ("diagnosis", None), ("subject", None)],
+)  # fmt: skip
+def test_a_value_of_another_type_is_refused_with_its_place(key, value):
+    wrong = document()
+    wrong["items"][2]["verdicts"][0][key] = value
+    with pytest.raises(json.Unreadable, match=rf"items\[2\]\.verdicts\[0\]\.{key}"):
+        json.read(plain_json.dumps(wrong))
+
+
+def test_a_pattern_of_sizes_is_read_back():
+    (sizes,) = json.read(json.render(SAMPLE)).items[2].verdicts[0].diagnosis.sizes
+    assert sizes.pattern == SizePattern(kind="only", numbers=(2,), fails=False)

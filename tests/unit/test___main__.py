@@ -1,0 +1,45 @@
+"""__main__.py: the commands, and that those on reports start without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from sample import SAMPLE
+
+from pytest_torchexport import __main__ as program
+from pytest_torchexport.commands import COMMANDS
+from pytest_torchexport.results import json
+
+
+def test_the_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as end:
+        program.main(["--help"])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    assert all(f"    {name} " in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["rendr"]])
+def test_anything_else_is_a_usage_error(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        program.main(arguments)
+    assert end.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def test_a_command_runs_in_an_interpreter_without_torch_and_pytest(tmp_path):
+    (tmp_path / "a.json").write_text(json.render(SAMPLE))
+    code = (
+        "import sys, runpy\n"
+        "sys.argv = ['x', 'render', 'a.json', '--report=markdown:a.md', '--report=json:b.json']\n"
+        "try: runpy.run_module('pytest_torchexport', run_name='__main__')\n"
+        "except SystemExit as end: print('STATUS', end.code)\n"
+        "print('LOADED', {'torch', 'numpy', 'onnx', 'hypothesis', '_pytest'} & {*sys.modules})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines()[-2:] == ["STATUS 1", "LOADED set()"], done.stderr
+    assert json.read((tmp_path / "b.json").read_text()) == SAMPLE
