@@ -7,7 +7,7 @@ an imitation of the defect. If it then returns what the artifact does, the defec
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,17 +21,21 @@ from pytest_torchexport.outcomes.observe import Outcome, Raised, Returned, obser
 from pytest_torchexport.outcomes.operators import dispatched, name_of, written_to
 from pytest_torchexport.results.diagnosis import Diagnosis, Known
 from pytest_torchexport.results.reports import environment
-
-Handle = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+from pytest_torchexport.torch_private import Handle
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the known defect that explains the failure, and its owner, if exactly one does."""
     call, expected = scene.call, scene.expected
-    if call is None or expected is None or scene.case.foreign:
-        return known
     rows = possible(DEFECTS, scene.case.plan.target, known, environment())
-    found = [row for row in rows if _explains(row, scene, call, expected)] if rows else []
+    if call is None or expected is None or scene.case.foreign or not rows:
+        return known
+    used = _operators(scene, call)
+    rows = [row for row in rows if used.intersection(row.operators)]
+    if not rows:
+        return known
+    actual = scene.judge().run(call)
+    found = [row for row in rows if _explains(row, scene, call, expected, actual)]
     if len(found) != 1:
         return known
     row = found[0]
@@ -41,7 +45,7 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
 
 
 def possible(
-    rows: Sequence[Defect], target: str, known: Diagnosis, installed: dict[str, str]
+    rows: Sequence[Defect], target: str, known: Diagnosis, installed: Mapping[str, str]
 ) -> list[Defect]:
     """Return the defects that what is known of a failure does not rule out."""
     return [
@@ -51,37 +55,41 @@ def possible(
     ]
 
 
-def _explains(row: Defect, scene: Scene, call: Call, expected: Returned) -> bool:
-    used = []
+def _operators(scene: Scene, call: Call) -> frozenset[str]:
+    """Return the names of the operators that eager runs on the call."""
+    names = set[str]()
+
+    def handle(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if torch_private.is_operator(func):
+            names.add(name_of(func))
+        return func(*args, **kwargs)
+
+    _eager(scene, call, handle)
+    return frozenset(names)
+
+
+def _explains(row: Defect, scene: Scene, call: Call, expected: Returned, actual: Outcome) -> bool:
+    """Return True if eager with the defect does what the artifact does, and not what eager does."""
 
     def handle(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not torch_private.is_operator(func) or name_of(func) not in row.operators:
             return func(*args, **kwargs)
-        used.append(func)
-        return _imitated(row, func, args, kwargs)
+        made = row.imitate(func, *args, **kwargs)
+        in_place = "self" in written_to(func) and isinstance(made, torch.Tensor)
+        return args[0].copy_(made) if in_place else made
 
     with_defect = _eager(scene, call, handle)
-    if not used:
-        return False
-    actual = scene.judge().run(call)
     if isinstance(with_defect, Raised):
         return isinstance(actual, Raised) and with_defect.message in actual.message
-    if not isinstance(with_defect, Returned):
-        return False
-    if not scene.differences(call, expected, with_defect):
-        return False
-    return not scene.differences(call, with_defect, actual)
-
-
-def _imitated(row: Defect, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return what the operator with the defect does; one that writes to its operand, written."""
-    made = row.imitate(func, *args, **kwargs)
-    if "self" in written_to(func) and isinstance(made, torch.Tensor):
-        return args[0].copy_(made)
-    return made
+    return (
+        isinstance(with_defect, Returned)
+        and bool(scene.differences(call, expected, with_defect))
+        and not scene.differences(call, with_defect, actual)
+    )
 
 
 def _eager(scene: Scene, call: Call, handle: Handle) -> Outcome:
+    """Return eager's outcome, each operator replaced by ``handle(operator, args, kwargs)``."""
     plan = scene.case.plan
     subject = scene.case.reference.pristine.copy().to(plan.device)
 
