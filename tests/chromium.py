@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -130,6 +131,9 @@ def page(program: str, folder: Path) -> Iterator[Page]:
     ) as process:
         os.close(their_in)
         os.close(their_out)
+        # One that hangs ends its tests.
+        limit = threading.Timer(300, process.kill)
+        limit.start()
         with os.fdopen(ours_out, "wb", buffering=0) as orders, os.fdopen(ours_in, "rb") as answers:
             try:
                 tab = Page(orders, answers)
@@ -137,4 +141,5 @@ def page(program: str, folder: Path) -> Iterator[Page]:
                 tab.close()
                 process.wait(timeout=30)
             finally:
+                limit.cancel()
                 process.kill()
