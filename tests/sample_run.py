@@ -1,6 +1,6 @@
-"""The results of a run, made by hand: every outcome, every picture, and texts that try to break out.
+"""A run as large projects have it, made by hand, for pages: every picture, and texts that try to break out.
 
-Reports are tested on them without exporting anything.
+``sample.py`` has small results for the other reports.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ from pytest_torchexport.results.verdict import (
 LINE = SourceLine("src/net/normalize.py", 10, "if x.sum() > 10:")
 PLACE = SourceLine(LINE.file, LINE.line)
 # It would run if any text of a report were taken for code: in a page, an attribute, or a script.
-HOSTILE = (
-    "</script><script>window.hurt=1</script><img src=x onerror='window.hurt=2'>\"'&{{7*7}}\x1b[31m"
-)
+HOSTILE = "</script><script>window.hurt=1</script><img src=x onerror='window.hurt=2'>\"'&{{7*7}}\x1b[31m\u202e"
 
 SECONDS = {
     "prepare": 0.31,
@@ -244,6 +242,7 @@ EVIL = dataclasses.replace(
     ),
     self_test=(SeededBug(kind="frozen size", dim=HOSTILE, result="missed", explanation=HOSTILE),),
 )
+SHOWN = HOSTILE.replace("\x1b", "<U+001B>").replace("\u202e", "<U+202E>")
 
 
 def twice(verdict: Verdict) -> tuple[Verdict, ...]:

@@ -8,15 +8,23 @@ The file can be read without its script. A policy inside it forbids every load a
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
+import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from importlib import resources
+from typing import TYPE_CHECKING
 
 from pytest_torchexport.results import summary
+from pytest_torchexport.results.causes import causes
 from pytest_torchexport.results.details import details
 from pytest_torchexport.results.diagnosis import Stage
+from pytest_torchexport.results.entries import Entry, entries
+from pytest_torchexport.results.escaped import visible
 from pytest_torchexport.results.not_covered import not_covered_lines
 from pytest_torchexport.results.pictures import (
     ErrorScale,
@@ -35,12 +43,14 @@ from pytest_torchexport.results.verdict import (
     Verdict,
 )
 
-# The worst first: what a cell shows, and the order of the filters.
-OUTCOMES = {
+if TYPE_CHECKING:
+    import jinja2
+
+# The marks of the summary, the worst outcome first, and those of outcomes that only a page has.
+MARKS = {
     "failed": "FAILED",
-    "error": "ERROR",
-    "xpassed": "XPASS",
     "running": "not ended",
+    "xpassed": "XPASS",
     "xfailed": "xfail",
     "skipped": "skip",
     "warned": "ok, warned",
@@ -51,7 +61,8 @@ DRAWN = {"branches", "time"}
 IN_THE_REPORT = {*DRAWN, "subject", "baked", "assumed", "note", "warned"}
 # Items that a cause is linked with; the others are in the matrix.
 MAX_LINKS = 12
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+# Most of a page is ASCII: only the other characters are looked at one by one.
+UNUSUAL = re.compile(r"[^\n\t -~]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,28 +97,8 @@ class BranchRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One item in one column of the matrix; a ``unittest`` method has one in each column."""
-
-    number: int
-    nodeid: str
-    column: str
-    outcome: str
-    reason: str
-    stories: Sequence[Story]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One test: its name, and for each column its items."""
-
-    name: str
-    cells: Sequence[Sequence[Entry]]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Column:
-    """A target on a device; both are empty for items that ended before they had any."""
+    """A target on a device; both are empty for an item that ended before it had any."""
 
     target: str
     device: str
@@ -119,35 +110,52 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cause:
-    """One headline, and the items that fail with it."""
+class Article:
+    """One item in one column of the matrix; a ``unittest`` method has one in each column.
 
-    headline: str
+    ``reason``: pytest's, if the item has no verdict or failed beside its verdicts.
+    """
+
+    number: int
+    nodeid: str
+    column: Column
     entries: Sequence[Entry]
+    outcome: str
+    reason: str
+    stories: Sequence[Story]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One test: its name, and for each column its items."""
+
+    name: str
+    cells: Sequence[Sequence[Article]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linked:
+    """A cause of failures with the first of the articles that it is linked with."""
+
+    title: str
+    articles: Sequence[Article]
     left: int
 
 
 def render(results: RunResults) -> str:
     """Return the HTML text of a run's results."""
-    import jinja2
-
     script, style = _text_of("report.js"), _text_of("report.css")
-    # Autoescaping: all that the results hold is text, and never code.
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    columns = _columns(results.items)
-    rows = _rows(results.items, columns)
-    entries = [entry for row in rows for cell in row.cells for entry in cell]
-    page = environment.from_string(_text_of("report.html")).render(
+    articles = [*_articles(results.items)]
+    # The column of items that ended before they had a target is the last.
+    columns = sorted(dict.fromkeys(each.column for each in articles), key=lambda c: not c.target)
+    page = _template().render(
         columns=columns,
-        files=_by_file(rows),
-        entries=entries,
-        causes=_causes(entries),
-        outcomes=_counted(entries),
-        marks=OUTCOMES,
+        files=_by_file(articles, columns),
+        articles=articles,
+        causes=[*_linked(articles)],
+        outcomes=_counted(articles),
+        marks=MARKS,
         times=_times,
-        no_check_failed=NO_CHECK_FAILED,
         targets=list(dict.fromkeys(column.target for column in columns if column.target)),
         devices=list(dict.fromkeys(column.device for column in columns if column.device)),
         complete=results.complete,
@@ -158,10 +166,19 @@ def render(results: RunResults) -> str:
         script_hash=_hash(script),
         style_hash=_hash(style),
     )
-    # A control character is shown by its picture, ESC of a printed color as ␛; half of a surrogate
-    # pair, as in the name of a file, by its escape.
-    legal = page.encode("utf-8", "backslashreplace").decode("utf-8")
-    return CONTROL.sub(lambda found: chr(0x2400 + min(ord(found[0]), 0x21)), legal)
+    # Controls, and what reorders text, are shown by their names.
+    return UNUSUAL.sub(lambda found: escape(visible(found[0])), page)
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    import jinja2
+
+    # Autoescaping: all that the results hold is text, and never code.
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.from_string(_text_of("report.html"))
 
 
 def _times(factor: float) -> str:
@@ -181,88 +198,69 @@ def _hash(text: str) -> str:
 # -- the matrix ------------------------------------------------------------------------------------
 
 
-def _columns(items: Iterable[ItemResult]) -> list[Column]:
-    """Return the columns as they came; that of items without a target is the last."""
-    found = dict.fromkeys(column for item in items for column in _columns_of(item))
-    return sorted(found, key=lambda column: not column.target)
-
-
-def _columns_of(item: ItemResult) -> Mapping[Column, list[Verdict]]:
-    """Return the verdicts of an item by column; an item without any has its own column."""
-    found: dict[Column, list[Verdict]] = {}
-    for verdict in item.verdicts:
-        column = Column(target=verdict.target, device=verdict.device)
-        found.setdefault(column, []).append(verdict)
-    return found or {Column(target=item.target, device=item.device): []}
-
-
-def _rows(items: Iterable[ItemResult], columns: Sequence[Column]) -> list[Row]:
-    found: dict[str, dict[Column, list[Entry]]] = {}
-    number = 0
+def _articles(items: Iterable[ItemResult]) -> Iterator[Article]:
+    numbers = itertools.count(1)
     for item in items:
-        of_item = _columns_of(item)
-        for column, verdicts in of_item.items():
-            number += 1
-            entry = Entry(
-                number=number,
+        columns: dict[Column, list[Entry]] = {}
+        for entry in entries([item]):
+            at = entry.verdict or item
+            columns.setdefault(Column(target=at.target, device=at.device), []).append(entry)
+        for column, found in columns.items():
+            verdicts = [entry.verdict for entry in found if entry.verdict is not None]
+            yield Article(
+                number=next(numbers),
                 nodeid=item.nodeid,
-                column=column.name,
-                outcome=_outcome(item, verdicts, alone=len(of_item) == 1),
-                reason=item.reason,
+                column=column,
+                entries=found,
+                outcome=_outcome(found),
+                reason=next(filter(None, map(_reason, found)), ""),
                 stories=[*_stories(verdicts, item.nodeid)],
             )
-            test = summary.without_variant(item.nodeid, column.name)
-            found.setdefault(test, {}).setdefault(column, []).append(entry)
-    return [
-        Row(name=test, cells=[cells.get(column, []) for column in columns])
-        for test, cells in found.items()
-    ]
 
 
-def _outcome(item: ItemResult, verdicts: Sequence[Verdict], *, alone: bool) -> str:
-    """Return the item's outcome; of one column of several, the worst of its verdicts."""
-    order = list(OUTCOMES)
-    said = item.outcome if alone else min((v.status for v in verdicts), key=order.index)
-    if said == "passed" and any(v.cautions or v.ineffective for v in verdicts):
+def _outcome(found: Sequence[Entry]) -> str:
+    """Return the worst outcome; ``warned`` for a pass of which the summary has a warning."""
+    outcome = min((entry.outcome for entry in found), key=summary.severity)
+    verdicts = [entry.verdict for entry in found if entry.verdict is not None]
+    if outcome == "passed" and any(each.cautions or each.ineffective for each in verdicts):
         return "warned"
-    return said if said in OUTCOMES else "error"
+    return outcome if outcome in MARKS else "failed"
 
 
-def _by_file(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Return the rows by file, each with the part of its name that follows the file."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        file, _, test = row.name.partition("::")
-        found.setdefault(file, []).append(Row(name=test or file, cells=row.cells))
-    return found
+def _reason(entry: Entry) -> str:
+    """Return why an entry is no pass, if no verdict says so."""
+    if entry.fails and (entry.verdict is None or entry.verdict.failure is None):
+        return causes([entry])[0].title
+    return "" if entry.verdict is not None else entry.item.reason or "nothing was checked"
 
 
-def _counted(entries: Iterable[Entry]) -> dict[str, int]:
-    """Return the number of entries per outcome, the worst first, of those that occur."""
-    found = [entry.outcome for entry in entries]
-    return {name: count for name in OUTCOMES if (count := found.count(name))}
+def _by_file(articles: Iterable[Article], columns: Sequence[Column]) -> dict[str, list[Row]]:
+    """Return the rows of the matrix by file, each named by what follows the file in its node id."""
+    tests: dict[str, dict[Column, list[Article]]] = {}
+    for article in articles:
+        test = summary.without_variant(article.nodeid, article.column.name)
+        tests.setdefault(test, {}).setdefault(article.column, []).append(article)
+    files: dict[str, list[Row]] = {}
+    for test, found in tests.items():
+        file, _, name = test.partition("::")
+        cells = [found.get(column, []) for column in columns]
+        files.setdefault(file, []).append(Row(name=name or file, cells=cells))
+    return files
 
 
-def _causes(entries: Iterable[Entry]) -> list[Cause]:
-    """Return the headlines of what failed, that of most items first."""
-    found: dict[str, dict[int, Entry]] = {}
-    for entry in entries:
-        if entry.outcome in ("failed", "error"):
-            headlines = [story.headline for story in entry.stories if story.failed]
-            for headline in headlines or [entry.reason or NO_CHECK_FAILED]:
-                found.setdefault(headline, {})[entry.number] = entry
-    ranked = sorted(found.items(), key=lambda pair: -len(pair[1]))
-    return [
-        Cause(
-            headline=headline,
-            entries=list(alike.values())[:MAX_LINKS],
-            left=max(0, len(alike) - MAX_LINKS),
-        )
-        for headline, alike in ranked
-    ]
+def _counted(articles: Iterable[Article]) -> dict[str, int]:
+    """Return the number of articles per outcome, the worst first, of those that occur."""
+    counts = Counter(article.outcome for article in articles)
+    return {name: counts[name] for name in MARKS if name in counts}
 
 
-NO_CHECK_FAILED = "the test itself failed, outside of its checks: see what pytest printed"
+def _linked(articles: Sequence[Article]) -> Iterator[Linked]:
+    """Yield the causes of the failures, each with its articles."""
+    of_entry = {id(entry): article for article in articles for entry in article.entries}
+    for cause in causes(entry for article in articles for entry in article.entries):
+        found = {of_entry[id(entry)].number: of_entry[id(entry)] for entry in cause.entries}
+        shown = [*found.values()][:MAX_LINKS]
+        yield Linked(title=cause.title, articles=shown, left=len(found) - len(shown))
 
 
 # -- the article of an item ------------------------------------------------------------------------

@@ -97,12 +97,11 @@ def test_a_policy_forbids_every_load_and_all_other_code():
 def test_texts_of_others_stay_texts():
     assert len(PARSED.all("script")) == 1
     assert PARSED.all("img") == []
-    shown = sample_run.HOSTILE.replace("\x1b", "␛")
     (evil,) = (
         text for text in PARSED.texts.values() if text.lstrip().startswith("tests/test_evil")
     )
     # Each place of the verdict: name, reason, call, notes, cause, branch, stage, self-test, ...
-    assert evil.count(shown) >= 20
+    assert evil.count(sample_run.SHOWN) >= 20
     assert [a["href"] for a in PARSED.all("a") if "javascript" in (a["href"] or "")] == []
 
 
@@ -115,7 +114,7 @@ def test_what_the_test_of_hostile_texts_looks_for_is_found_without_escaping():
 def test_a_text_that_utf_8_cannot_write_is_no_error():
     broken = dataclasses.replace(sample_run.FROZEN, reason="r\udce9sum\udce9 \x00")
     page = html.render(run_of(sample_run.item("t.py::a", broken)))
-    assert "r\\udce9sum\\udce9 ␀" in page
+    assert "r&lt;U+DCE9&gt;sum&lt;U+DCE9&gt; &lt;U+0000&gt;" in page
     page.encode()
 
 
@@ -194,7 +193,7 @@ def outcome_of(item: ItemResult) -> str:
 def test_an_item_that_failed_without_a_failing_verdict_is_red_and_says_so():
     item = sample_run.item("t.py::a", sample_run.PASSED, outcome="failed")
     assert outcome_of(item) == "failed"
-    assert html.render(run_of(item)).count(html.NO_CHECK_FAILED) == 2
+    assert html.render(run_of(item)).count("no verdict: the test failed beside its checks") == 2
     alone = ItemResult("t.py::b", "failed", (), reason="NameError: nett")
     assert html.render(run_of(alone)).count("NameError: nett") == 2
 
