@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pytest_torchexport.config.validate import (
+    KNOWN_MODES,
     MODES,
     device_names,
     followed,
+    known_mode,
     megabytes,
     mode_name,
     module_names,
@@ -23,6 +25,7 @@ from pytest_torchexport.config.validate import (
     seconds,
     served_on,
     target_names,
+    text,
     truth,
     whole_megabytes,
 )
@@ -165,6 +168,30 @@ class Settings:
         flag=True,
         metavar="FORMAT:PATH",
     )
+    known: str = _row(
+        "check",
+        check=known_mode,
+        legal=", ".join(KNOWN_MODES),
+        help="'check': known failures are xfails, and one that is fixed fails its item; 'create': "
+        "the failures of this run become known; 'tighten': entries of what is fixed are removed, "
+        "and those of tests that have moved follow them. In CI only a patch is written.",
+        flag=True,
+        metavar="VERB",
+    )
+    known_reason: str = _row(
+        "",
+        check=text,
+        legal="a text",
+        help="Why the failures that become known by --torchexport-known=create are accepted.",
+        flag=True,
+        metavar="TEXT",
+    )
+    known_directory: str = _row(
+        "torchexport-known",
+        check=text,
+        legal="a path",
+        help="The directory of known failures, below pytest's root directory.",
+    )
     time_limit: float = _row(
         300.0,
         check=seconds,
@@ -252,7 +279,15 @@ TABLE = tuple(
     for field in dataclasses.fields(Settings)
 )
 # Rows that have no meaning for one check without pytest.
-OF_A_RUN = ("targets", "devices", "report", "reproducer_days")
+OF_A_RUN = (
+    "targets",
+    "devices",
+    "report",
+    "reproducer_days",
+    "known",
+    "known_reason",
+    "known_directory",
+)
 
 
 def settings_from(values: Mapping[str, Any]) -> Settings:

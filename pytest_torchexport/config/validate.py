@@ -12,6 +12,7 @@ from typing import Any
 from pytest_torchexport.config import names as known_names
 
 MODES = ("eval", "train", "as-is")
+KNOWN_MODES = ("check", "create", "tighten")
 
 
 def nearest(name: object, legal: Iterable[str]) -> str:
@@ -110,6 +111,20 @@ def mode_name(value: Any) -> str:
             f"{value!r} is not a mode; legal: {', '.join(MODES)}.{nearest(value, MODES)}"
         )
     return str(value)
+
+
+def known_mode(value: Any) -> str:
+    """Return one of KNOWN_MODES."""
+    if value not in KNOWN_MODES:
+        raise ValueError(f"{value!r} is none of them.{nearest(value, KNOWN_MODES)}")
+    return str(value)
+
+
+def text(value: Any) -> str:
+    """Return a text without blanks at its ends; it may not be empty."""
+    if not str(value).strip():
+        raise ValueError("it is empty.")
+    return str(value).strip()
 
 
 def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:

@@ -65,8 +65,14 @@ def read(config: pytest.Config) -> Configuration:
     values |= {
         name: value for name, value in flags.items() if value is not None and name not in _NARROWING
     }
+    settings = Settings(**values)
+    if settings.known == "create" and not settings.known_reason:
+        raise pytest.UsageError(
+            "--torchexport-known=create: say why the failures of this run are accepted: "
+            "--torchexport-known-reason='...'"
+        )
     return Configuration(
-        settings=Settings(**values),
+        settings=settings,
         targets_named=config.getini("torchexport_targets") is not None,
         only_targets=flags["targets"],
         only_devices=flags["devices"],

@@ -32,6 +32,7 @@ from pytest_torchexport.plugin.items import (
 if TYPE_CHECKING:
     from pytest_torchexport.plugin.capture import CallRecorder
     from pytest_torchexport.plugin.fixture import TorchExport
+    from pytest_torchexport.plugin.known import KnownFailures
     from pytest_torchexport.plugin.replay import Replay
     from pytest_torchexport.results.verdict import ItemResult
 
@@ -64,6 +65,7 @@ class Run:
 
             self.replay = Replay(config, given)
         self._has_checked = False
+        self._known: KnownFailures | None = None
         # A value of time.monotonic: from then on the reports are written again while items run.
         self._write_from = 0.0
 
@@ -194,7 +196,7 @@ class Run:
         if variant is None and not self._of_method(item):
             return
         target, device = (variant.target, variant.device) if variant is not None else ("", "")
-        carried: dict[str, Any] = {"target": target, "device": device, "verdicts": []}
+        carried: dict[str, Any] = {"target": target, "device": device, "verdicts": [], "known": []}
         setattr(report, ATTRIBUTE, carried)
         if call.when != "call":
             return
@@ -204,9 +206,19 @@ class Run:
         verdicts = item.stash.get(VERDICTS, [])
         if not verdicts:
             return
+        from pytest_torchexport.results.plain import plain
         from pytest_torchexport.results.verdict import why_skipped
 
         carried["verdicts"] = [verdict.as_dict() for verdict in verdicts]
+        if self._known is not None:
+            raised = call.excinfo.value if call.excinfo is not None else None
+            matches = self._known.judge(
+                report,
+                verdicts,
+                whole=isinstance(item, pytest.Function) and FIXTURE not in item.funcargs,
+                ours=raised is not None and is_of_verdicts(raised),
+            )
+            carried["known"] = [plain(match) for match in matches]
         reason = why_skipped(verdicts)
         if reason and report.outcome == "skipped" and not hasattr(report, "wasxfail"):
             path, line, _ = item.reportinfo()
@@ -215,25 +227,49 @@ class Run:
     def pytest_sessionstart(self) -> None:
         """Write reports without verdicts: that of an earlier run is not to be taken for this one.
 
-        Raises UsageError if a report cannot be written.
+        Read the known failures. Raises UsageError if one of these files is wrong, or if a report
+        cannot be written.
         """
+        if (
+            self.configuration.settings.known == "create"
+            or Path(self.config.rootpath, self.configuration.settings.known_directory).is_dir()
+        ):
+            from pytest_torchexport.plugin.known import PLUGIN, KnownFailures
+
+            self._known = KnownFailures(self.config, self.configuration)
+            self.config.pluginmanager.register(self._known, PLUGIN)
         if self._reports_here() and not self.config.option.collectonly:
             self._write_reports(complete=False)
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None]:
         """Collect the results of items (on the controller: of all workers)."""
+        self._collect(report)
+        yield
+
+    def _collect(self, report: pytest.TestReport) -> None:
         if isinstance(report, pytest.SubtestReport):
             return  # the item's own report follows
         carried = getattr(report, ATTRIBUTE, None)
         started = self._running.pop(report.nodeid, None)
         if carried is None and started is not None:
             # xdist's own report of an item whose worker died.
-            carried = {"target": started.target, "device": started.device, "verdicts": []}
+            carried = {
+                "target": started.target,
+                "device": started.device,
+                "verdicts": [],
+                "known": [],
+            }
         if carried is None or report.when == "teardown":
             return
         from pytest_torchexport.plugin.colored import ColoredReport
+        from pytest_torchexport.results.known_failure import KnownMatch
+        from pytest_torchexport.results.plain import made
         from pytest_torchexport.results.verdict import ItemResult, Verdict
 
+        known = tuple(made(KnownMatch, match) for match in carried["known"])
+        if self._known is not None:
+            known = self._known.settle(report, known)
         if report.failed and isinstance(report.longrepr, str):
             report.longrepr = ColoredReport(report.longrepr)
         verdicts = tuple(map(Verdict.from_dict, carried["verdicts"]))
@@ -244,6 +280,7 @@ class Run:
             target=carried["target"],
             device=carried["device"],
             reason="" if verdicts else _reason(report),
+            known=known,
         )
         if report.when == "setup" and report.passed:
             self._running[report.nodeid] = dataclasses.replace(result, outcome="running")
@@ -278,6 +315,8 @@ class Run:
         ]
         if not lines:
             return  # no item came to its checks
+        if self._known is not None:
+            lines += self._known.lines(self.results)
         if settings.strict:
             from pytest_torchexport.config import tested
             from pytest_torchexport.results import reports
@@ -299,9 +338,14 @@ class Run:
             from pytest_torchexport.outcomes.limits import left_behind
 
             left_behind.exit_status = int(exitstatus)
+        known = self._known if not self.config.option.collectonly else None
+        if known is not None:
+            known.end(self.results)  # the summary tells of it
         yield
         if self._reports_here():
             self._write_reports(complete=exitstatus in COMPLETE)
+        if known is not None:
+            known.raise_problem()
 
     def _reports_here(self) -> bool:
         """Return True if this process writes reports: under xdist only the controller does."""
@@ -373,6 +417,15 @@ def failure_text_of(error: BaseException) -> str | None:
         texts = [failure_text_of(item) for item in error.exceptions]
         return None if None in texts else "\n\n".join(filter(None, texts))
     return None
+
+
+def is_of_verdicts(error: BaseException) -> bool:
+    """Return True if an exception is raised for verdicts, and for nothing else."""
+    from pytest_torchexport.results.failures import Failure
+
+    if isinstance(error, ExceptionGroup):
+        return all(map(is_of_verdicts, error.exceptions))
+    return isinstance(error, Failure) and bool(error.verdicts)
 
 
 def variant_of(item: pytest.Item) -> Variant | None:

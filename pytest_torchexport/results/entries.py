@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pytest_torchexport.results.known_failure import EXPECTED
 from pytest_torchexport.results.verdict import ItemResult, Verdict
 
 # Any other outcome is a failure: also "running", of an item whose process is gone.
@@ -27,9 +28,19 @@ class Entry:
         """The item's outcome; the verdict's own if it is one of several."""
         if self.verdict is None or len(self.item.verdicts) == 1:
             return self.item.outcome
-        if self.verdict.status == "failed" and self.item.outcome == "xfailed":
-            return self.item.outcome
+        if self.verdict.status == "failed" and (self.item.outcome == "xfailed" or self._is_known):
+            return "xfailed"
         return self.verdict.status
+
+    @property
+    def _is_known(self) -> bool:
+        """True if the verdict's failure is known, whatever else the item failed by."""
+        return self.verdict is not None and any(
+            match.status in EXPECTED
+            and (match.now.subject, match.now.target, match.now.device)
+            == (self.verdict.subject, self.verdict.target, self.verdict.device)
+            for match in self.item.known
+        )
 
     @property
     def column(self) -> str:
@@ -63,3 +74,12 @@ def entries(items: Sequence[ItemResult]) -> Iterator[Entry]:
         # An item may fail beside its verdicts, after the last of them.
         if not own or (item.outcome not in GREEN and not any(each.fails for each in own)):
             yield Entry(item, None)
+
+
+def without_variant(nodeid: str, column: str) -> str:
+    """Return the node id of a test without an item's target and device (``trace-cpu``)."""
+    variant = column.replace(":", "")
+    for part, rest in ((f"[{variant}]", ""), (f"[{variant}-", "["), (f"-{variant}]", "]")):
+        if part in nodeid:
+            return nodeid.replace(part, rest, 1)
+    return nodeid

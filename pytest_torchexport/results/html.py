@@ -23,7 +23,7 @@ from pytest_torchexport.results import summary
 from pytest_torchexport.results.causes import causes
 from pytest_torchexport.results.details import details
 from pytest_torchexport.results.diagnosis import Stage
-from pytest_torchexport.results.entries import Entry, entries
+from pytest_torchexport.results.entries import Entry, entries, without_variant
 from pytest_torchexport.results.escaped import visible
 from pytest_torchexport.results.not_covered import not_covered_lines
 from pytest_torchexport.results.pictures import (
@@ -238,7 +238,7 @@ def _by_file(articles: Iterable[Article], columns: Sequence[Column]) -> dict[str
     """Return the rows of the matrix by file, each named by what follows the file in its node id."""
     tests: dict[str, dict[Column, list[Article]]] = {}
     for article in articles:
-        test = summary.without_variant(article.nodeid, article.column.name)
+        test = without_variant(article.nodeid, article.column.name)
         tests.setdefault(test, {}).setdefault(article.column, []).append(article)
     files: dict[str, list[Row]] = {}
     for test, found in tests.items():

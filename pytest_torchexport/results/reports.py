@@ -85,7 +85,10 @@ def write(path: Path, text: str) -> None:
     half = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         # A path may hold bytes that are no UTF-8; Python keeps them as surrogates.
-        half.write_text(text, encoding="utf-8", errors="backslashreplace")
+        with half.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # a machine that stops then has the old file or the new one
         half.replace(path)
     except BaseException:
         half.unlink(missing_ok=True)

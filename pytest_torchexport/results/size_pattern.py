@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +15,8 @@ PatternKind = Literal[
     "between",  # two sizes and all between them
     "steps",  # a step and a remainder: 4, 0 are the multiples of 4; 2, 1 the odd sizes
 ]
+# The kinds that have two numbers.
+_OF_TWO = ("between", "steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,23 @@ class SizePattern:
     def fails_at(self, size: int) -> bool:
         """Return True if the call fails at a size, by this rule."""
         return self.names(size) == self.fails
+
+    def as_text(self) -> str:
+        """Return ``fails from 5`` or ``ok only 2``, for a file."""
+        numbers = " ".join(map(str, self.numbers))
+        return f"{'fails' if self.fails else 'ok'} {self.kind} {numbers}"
+
+    @classmethod
+    def from_text(cls, text: str) -> SizePattern:
+        """Return the pattern that ``as_text`` wrote. Raises ValueError for another text."""
+        match = re.fullmatch(r"(fails|ok) (only|from|up to|between|steps)((?: \d+)+)", text)
+        if match is None or (len(match[3].split()) == 2) != (match[2] in _OF_TWO):
+            raise ValueError(f"{text!r} is no pattern of sizes, such as 'fails from 5'")
+        kind = typing.cast("PatternKind", match[2])
+        numbers = tuple(map(int, match[3].split()))
+        if kind == "steps" and numbers[0] == 0:
+            raise ValueError(f"{text!r} has a step of 0")
+        return cls(kind=kind, numbers=numbers, fails=match[1] == "fails")
 
     def words(self, example: int) -> str:
         """Return ``fails from 5 up``, or ``ok only at 2, the example's``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pytest_torchexport.results import details
-from pytest_torchexport.results.entries import entries
+from pytest_torchexport.results.entries import entries, without_variant
 from pytest_torchexport.results.not_covered import not_covered_lines
 from pytest_torchexport.results.verdict import ItemResult, Verdict
 
@@ -81,14 +81,6 @@ def table(
 def severity(outcome: str) -> int:
     """Return 0 for the worst outcome."""
     return OUTCOMES.index(outcome) if outcome in OUTCOMES else len(OUTCOMES)
-
-
-def without_variant(nodeid: str, column: str) -> str:
-    variant = column.replace(":", "")
-    for part, rest in ((f"[{variant}]", ""), (f"[{variant}-", "["), (f"-{variant}]", "]")):
-        if part in nodeid:
-            return nodeid.replace(part, rest, 1)
-    return nodeid
 
 
 def _table_lines(

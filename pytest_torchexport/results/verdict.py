@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis
+from pytest_torchexport.results.known_failure import KnownMatch
 from pytest_torchexport.results.plain import made, plain
 from pytest_torchexport.results.source_line import SourceLine
 
@@ -296,7 +297,8 @@ class ItemResult:
     ``outcome`` is pytest's: passed, failed, skipped, xfailed or xpassed; or running, if the item
     has not ended yet. ``target`` and ``device`` are the item's; empty for a unittest method, which
     is one item for all. ``reason`` is pytest's for an item that ended without a verdict: its body
-    failed, or the process of the item is gone.
+    failed, or the process of the item is gone. ``known``: how its failures compare with those that
+    are known.
     """
 
     nodeid: str
@@ -305,6 +307,7 @@ class ItemResult:
     target: str = ""
     device: str = ""
     reason: str = ""
+    known: tuple[KnownMatch, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

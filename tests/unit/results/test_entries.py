@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from sample import SAMPLE, failed, item, recorded, run_of, verdict
 
-from pytest_torchexport.results.entries import entries
+from pytest_torchexport.results.entries import entries, without_variant
 
 
 def outcomes(*items):
@@ -47,3 +48,16 @@ def test_an_item_that_did_not_end_and_an_unknown_outcome_are_failures():
 def test_keys_are_unique_within_a_run():
     keys = [entry.key for entry in entries(run_of(*SAMPLE.items).items)]
     assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "test"),
+    [
+        ("a.py::test[onnx-cuda1]", "a.py::test"),
+        ("a.py::test[onnx-cuda1-x-2]", "a.py::test[x-2]"),
+        ("a.py::test[x-onnx-cuda1]", "a.py::test[x]"),
+        ("a.py::TestIt::test", "a.py::TestIt::test"),
+    ],
+)
+def test_a_test_is_named_without_target_and_device(nodeid, test):
+    assert without_variant(nodeid, "onnx-cuda:1") == test

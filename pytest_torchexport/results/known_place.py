@@ -1,0 +1,122 @@
+"""Name a verdict's failure as a known failure would: its place, and how bad it is.
+
+Separate from the data, which knows no verdict.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+from collections.abc import Iterator
+
+from pytest_torchexport.results.entries import without_variant
+from pytest_torchexport.results.failures import BranchFrozen, DimsNarrowed
+from pytest_torchexport.results.known_failure import (
+    FailurePlace,
+    KnownFailure,
+    Severity,
+)
+from pytest_torchexport.results.verdict import Verdict
+
+# Of a message that is a part of the place, in characters.
+MAX_MESSAGE = 120
+
+
+def entry_of(verdict: Verdict, nodeid: str, *, reason: str = "", since: str = "") -> KnownFailure:
+    """Return the known failure that a verdict would be."""
+    return KnownFailure(
+        test=without_variant(nodeid, f"{verdict.target}-{verdict.device}"),
+        target=verdict.target,
+        device=verdict.device,
+        subject=verdict.subject,
+        failure=verdict.failure or "",
+        reason=reason,
+        since=since,
+        place=place_of(verdict),
+        severity=severity_of(verdict),
+    )
+
+
+def place_of(verdict: Verdict) -> FailurePlace:
+    """Return the names by which a verdict's failure is known."""
+    found = verdict.diagnosis
+    operator = found.place.operator if found.place is not None else _operator_in(verdict.reason)
+    module = found.place.module.partition(" ")[0] if found.place is not None else ""
+    raised = next((item.actual for item in verdict.differences if item.kind == "raised"), "")
+    place = FailurePlace(
+        outputs=tuple(sorted({item.path for item in verdict.differences if item.path})),
+        module=module,
+        operator=operator,
+        causes=tuple(sorted({cause.kind for cause in found.causes})),
+        dims=tuple(sorted(_narrowed(verdict))),
+        exception=_exception_in(raised or verdict.reason),
+        code=_code(verdict),
+    )
+    named = dataclasses.replace(place, exception="", causes=())
+    return (
+        place if named != FailurePlace() else dataclasses.replace(place, message=_message(verdict))
+    )
+
+
+def _narrowed(verdict: Verdict) -> Iterator[str]:
+    """Yield the dim that DimsNarrowed names first: ``batch (axis 0 of x): ...``."""
+    if verdict.failure == DimsNarrowed.__name__:
+        match = re.match(r"(\S+) \(axis \d+ of .+?\):", verdict.reason)
+        yield from [match[1]] if match else (sizes.dim for sizes in verdict.diagnosis.sizes)
+
+
+def _operator_in(text: str) -> str:
+    """Return the first operator that a message names: ``aten.view``, ``prim.If``."""
+    match = re.search(r"\b(aten|prim|torchvision|onnx)(?:\.|::)(\w+)", text)
+    return f"{match[1]}.{match[2]}" if match else ""
+
+
+def _exception_in(text: str) -> str:
+    match = re.match(r"([A-Za-z_][\w.]*): ", text)
+    return match[1] if match else ""
+
+
+def _code(verdict: Verdict) -> str:
+    """Return the user's line that is to blame, written as Python itself writes it.
+
+    A formatter changes quotes, blanks and brackets, and not what is written then.
+    """
+    text = verdict.where.text if verdict.where is not None else ""
+    if verdict.failure == BranchFrozen.__name__:
+        wrong = (each for each in verdict.branches if "diverges" in each.status.values())
+        text = next((each.statement for each in wrong), text)
+    return _unformatted(text)
+
+
+def _unformatted(text: str) -> str:
+    for source in (text, f"{text.removeprefix('el')} pass"):  # a line may be the head of a block
+        try:
+            return ast.unparse(ast.parse(source)).partition("\n")[0]
+        except (SyntaxError, ValueError):
+            continue
+    return " ".join(text.split())
+
+
+def _message(verdict: Verdict) -> str:
+    """Return the first line of the failure's text without what may change from run to run."""
+    first = next(iter(filter(str.strip, verdict.reason.splitlines())), "")
+    plain = re.sub(r"\S*/\S*/\S*", "...", first)
+    plain = re.sub(r"0x[0-9a-f]+|\d+(\.\d+)*(e-?\d+)?", "#", plain)
+    return " ".join(plain.split())[:MAX_MESSAGE]
+
+
+def severity_of(verdict: Verdict) -> Severity:
+    """Return how bad a verdict's failure is."""
+    errors = [item.in_own_errors for item in verdict.differences]
+    error = max(filter(None, errors), default=None)
+    return Severity(
+        sizes={
+            each.dim: each.pattern.as_text()
+            for each in verdict.diagnosis.sizes
+            if each.pattern is not None and not each.equal_to
+        },
+        # Two digits: more would promise that it can be measured so.
+        error=float(f"{error:.1e}") if error is not None else None,
+        stage=verdict.diagnosis.owner,
+    )

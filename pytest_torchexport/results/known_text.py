@@ -1,0 +1,104 @@
+"""The texts about known failures: of one item, and of the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pytest_torchexport.results.known_failure import KnownFailure, KnownMatch
+from pytest_torchexport.results.known_files import Stored
+from pytest_torchexport.results.text import labelled
+from pytest_torchexport.results.verdict import ItemResult
+
+TIGHTEN = "--torchexport-known=tighten"
+# Of one kind, the summary has so many lines.
+MAX_LINES = 10
+
+
+def why_expected(matches: Sequence[KnownMatch]) -> str:
+    """Return the reason of an xfail: those of the known failures, and where they stand."""
+    known = [match.known or match.now for match in matches]
+    reasons = dict.fromkeys(
+        f"{entry.reason} ({match.file})" if match.file else entry.reason
+        for match, entry in zip(matches, known, strict=True)
+    )
+    return "; ".join(reasons)
+
+
+def fixed_text(matches: Sequence[KnownMatch], nodeid: str) -> str:
+    """Return the report of an item whose known failures do not occur."""
+    first = matches[0].now
+    more = f" (and {len(matches) - 1} more)" if len(matches) > 1 else ""
+    lines = [f"Fixed: {first} does not occur any more{more}", ""]
+    for match in matches:
+        lines += labelled("known", [f"{match.file}: {_reasons(match.now)}"])
+    step = f'remove the entry, or let it be removed: pytest "{nodeid}" {TIGHTEN}'
+    return "\n".join([*lines, *labelled("remedy", [step])])
+
+
+def _reasons(entry: KnownFailure) -> str:
+    by = f", {entry.owner}" if entry.owner else ""
+    since = f", since {entry.since}" if entry.since else ""
+    return f"{entry.reason}{by}{since}"
+
+
+def difference_lines(matches: Sequence[KnownMatch]) -> Iterator[str]:
+    """Yield the lines below the report of a failure: what is known, and why this is not it."""
+    for match in matches:
+        match match.status:
+            case "different":
+                yield from labelled("known", [f"another failure ({match.file})", *match.changes])
+            case "ambiguous":
+                head = "of tests that are gone, but not of this test alone"
+                yield from labelled("known", [head, *match.changes])
+            case "new" if match.known is not None:
+                yield from labelled("known", [f"{match.file}", *match.changes])
+            case "fixed":
+                yield from labelled("fixed", [f"{match.now} ({match.file}): remove it: {TIGHTEN}"])
+            case "known" | "worse" | "moved":
+                entry = match.known or match.now
+                yield from labelled("known", [f"{match.file}: {entry}", _reasons(entry)])
+
+
+def known_lines(
+    results: Sequence[ItemResult],
+    *,
+    directory: str,
+    gone: Sequence[Stored],
+    written: Sequence[str],
+    patch: str,
+) -> Iterator[str]:
+    """Yield the lines of the summary.
+
+    ``gone``: entries of tests that are not there. ``written``: the files that this run changed.
+    ``patch``: the one that it proposes, or empty.
+    """
+    found = [(result.nodeid, match) for result in results for match in result.known]
+    expected = sum(match.status in ("known", "worse") for _, match in found)
+    if expected:
+        yield f"known: {expected} failure{'s' if expected > 1 else ''} (see {directory})"
+    for status in ("worse", "different", "ambiguous", "moved", "fixed"):
+        lines = [f"{nodeid}: {_about(match)}" for nodeid, match in found if match.status == status]
+        yield from _limited(status, lines)
+    moved = {match.known.identity for _, match in found if match.known and match.status == "moved"}
+    left = [each for each in gone if each.entry.identity not in moved]
+    yield from _limited("gone", [f"{each.entry.test}: {each.entry} ({each.file})" for each in left])
+    created = sum(match.status == "created" for _, match in found)
+    if created:
+        yield f"known from now on: {created} failure{'s' if created > 1 else ''}"
+    if written:
+        yield f"written, to be committed: {', '.join(written)}"
+    elif patch:
+        yield f"to be committed: git apply {patch}, or pytest {TIGHTEN}"
+
+
+def _about(match: KnownMatch) -> str:
+    """Return what the summary says of a match behind the item's name."""
+    if match.status == "moved" and match.known is not None:
+        return f"known of {match.known.test} with {match.known.subject} ({match.file})"
+    return f"{match.now}: {'; '.join(match.changes) or match.file}"
+
+
+def _limited(label: str, lines: Sequence[str]) -> Iterator[str]:
+    yield from (f"{label}: {line}" for line in lines[:MAX_LINES])
+    if len(lines) > MAX_LINES:
+        yield f"{label}: + {len(lines) - MAX_LINES} more"

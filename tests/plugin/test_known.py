@@ -1,0 +1,206 @@
+"""Known failures as a user meets them: xfail, fixed, different, moved; what is written, and what never is."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+
+import pytest
+from slow import slow
+
+SUITE = """
+@pytest.mark.torchexport('mirror', 'liar', max_examples=1, checks=['parity'])
+def test_net(torchexport, x):
+    torchexport.check(Net(), x)
+"""
+CREATE = ("--torchexport-known=create", "--torchexport-known-reason=the team knows")
+TIGHTEN = "--torchexport-known=tighten"
+FILE = "torchexport-known/test_it/test_net.toml"
+
+
+@pytest.fixture(autouse=True)
+def _no_ci(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+
+
+@pytest.fixture
+def known(pytester):
+    """The files of known failures: path to text."""
+
+    def texts(directory="torchexport-known"):
+        root = pytester.path / directory
+        return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*.toml")}
+
+    return texts
+
+
+def replaced_target(pytester, text):
+    """Let the target ``liar`` make another artifact."""
+    conftest = pytester.path / "conftest.py"
+    body = re.sub(
+        r"(def liar.*?    return )[^\n]*", rf"\1{text}", conftest.read_text(), flags=re.DOTALL
+    )
+    conftest.write_text(body)
+
+
+def test_what_is_created_is_an_xfail_until_it_is_fixed(suite, run, text_of, known, pytester):
+    suite(SUITE)
+    run().assert_outcomes(passed=1, failed=1)
+    assert not (pytester.path / "torchexport-known").exists()
+
+    created = run(*CREATE)
+    created.assert_outcomes(passed=1, xfailed=1)
+    assert "known from now on: 1 failure" in text_of(created)
+    assert "written, to be committed: torchexport-known/test_it/test_net.toml" in text_of(created)
+    (text,) = known().values()
+    for line in (
+        'test = "test_it.py::test_net"',
+        'target = "liar"',
+        'failure = "OutputsDiffer"',
+        'outputs = ["output"]',
+        'reason = "the team knows"',
+    ):
+        assert line in text.splitlines()
+
+    again = run("-rx", "--torchexport-report=json:report.json")
+    again.assert_outcomes(passed=1, xfailed=1)
+    assert "the team knows (torchexport-known/test_it/test_net.toml:5)" in text_of(again)
+    assert "known: 1 failure (see torchexport-known)" in text_of(again)
+    items = json.loads((pytester.path / "report.json").read_text())["items"]
+    (match,) = next(item["known"] for item in items if "liar" in item["nodeid"])
+    assert (match["status"], match["known"]["reason"]) == ("known", "the team knows")
+    assert run(*CREATE).ret == 0
+    assert list(known().values()) == [text]
+
+    replaced_target(pytester, "module")
+    fixed = run()
+    fixed.assert_outcomes(passed=1, failed=1)
+    shown = text_of(fixed)
+    assert "Fixed: OutputsDiffer of Net on liar-cpu (output) does not occur any more" in shown
+    assert "torchexport-known/test_it/test_net.toml:5: the team knows" in shown
+    assert TIGHTEN in shown
+    assert list(known().values()) == [text]
+
+    run(TIGHTEN).assert_outcomes(passed=2)
+    assert known() == {}
+    run().assert_outcomes(passed=2)
+
+
+def test_another_failure_of_a_known_item_is_red_and_says_what_is_known(
+    suite, run, text_of, pytester
+):
+    suite(SUITE)
+    run(*CREATE)
+    replaced_target(pytester, "lambda x: (module(x), module(x))")
+    result = run()
+    result.assert_outcomes(passed=1, failed=1)
+    shown = text_of(result)
+    assert "known    another failure (torchexport-known/test_it/test_net.toml:5)" in shown
+    assert "OutputsDiffer is known, this is StructureDiffers" in shown
+    assert "different: test_it.py::test_net[liar-cpu]: StructureDiffers of Net" in shown
+
+
+def test_a_test_that_moved_keeps_its_known_failure_and_tighten_renames_the_entry(
+    suite, run, text_of, known, pytester
+):
+    suite(SUITE)
+    run(*CREATE)
+    (pytester.path / "test_it.py").rename(pytester.path / "test_new.py")
+    moved = run()
+    moved.assert_outcomes(passed=1, xfailed=1)
+    assert (
+        "moved: test_new.py::test_net[liar-cpu]: known of test_it.py::test_net with Net"
+        in text_of(moved)
+    )
+    assert list(known()) == ["test_it/test_net.toml"]
+    run(TIGHTEN).assert_outcomes(passed=1, xfailed=1)
+    assert list(known()) == ["test_new/test_net.toml"]
+    assert 'test = "test_new.py::test_net"' in known()["test_new/test_net.toml"]
+
+
+def test_two_tests_that_claim_one_known_failure_are_red(suite, run, text_of, pytester):
+    suite(SUITE)
+    run(*CREATE)
+    suite(SUITE.replace("test_net", "test_a") + SUITE.replace("test_net", "test_b"))
+    result = run()
+    result.assert_outcomes(passed=2, failed=1, xfailed=1)
+    assert "claims the known failure of test_it.py::test_net too" in text_of(result)
+    run(TIGHTEN)
+    assert (pytester.path / FILE).exists()
+
+
+def test_ci_writes_nothing_but_a_patch_that_git_applies(
+    suite, run, text_of, known, pytester, monkeypatch
+):
+    suite(SUITE)
+    run(*CREATE)
+    before = known()
+    replaced_target(pytester, "module")
+    monkeypatch.setenv("CI", "true")
+    result = run(TIGHTEN, "--torchexport-report=json:out/report.json")
+    result.assert_outcomes(passed=1, failed=1)
+    assert known() == before
+    assert "git apply out/torchexport-known.patch" in text_of(result)
+    assert known("out/torchexport-known-proposed") == {}
+    subprocess.run(["git", "init", "-q"], check=True, cwd=pytester.path)
+    subprocess.run(["git", "apply", "out/torchexport-known.patch"], check=True, cwd=pytester.path)
+    assert known() == {}
+    run().assert_outcomes(passed=2)
+    replaced_target(pytester, "lambda x: module(x) + 1")
+    result = run(*CREATE)
+    result.assert_outcomes(passed=1, failed=1)
+    subprocess.run(
+        ["git", "apply", ".torchexport/torchexport-known.patch"], check=True, cwd=pytester.path
+    )
+    run().assert_outcomes(passed=1, xfailed=1)
+
+
+def test_what_did_not_run_is_kept(suite, run, known, pytester):
+    suite(SUITE + SUITE.replace("test_net", "test_other"))
+    run(*CREATE)
+    before = known()
+    replaced_target(pytester, "module")
+    run(TIGHTEN, "-k", "test_other")
+    assert list(known()) == ["test_it/test_net.toml"]
+    assert known()["test_it/test_net.toml"] == before["test_it/test_net.toml"]
+    run(TIGHTEN, "--torchexport-targets=mirror")
+    assert list(known()) == ["test_it/test_net.toml"]
+
+
+def test_a_file_that_is_wrong_is_refused_and_left_as_it_is(suite, run, text_of, pytester):
+    suite(SUITE)
+    run(*CREATE)
+    path = pytester.path / FILE
+    text = path.read_text().replace("reason", "raeson")
+    path.write_text(text)
+    for arguments in ((), (TIGHTEN,), CREATE):
+        result = run(*arguments)
+        assert result.ret == 4
+        shown = text_of(result)
+        assert f"{FILE}:5: unknown key 'raeson', did you mean 'reason'?; mend this entry" in shown
+        assert "Traceback" not in shown
+    assert path.read_text() == text
+
+
+def test_create_without_a_reason_is_a_usage_error(suite, run, text_of):
+    suite(SUITE)
+    result = run("--torchexport-known=create")
+    assert result.ret == 4
+    assert "--torchexport-known-reason='...'" in text_of(result)
+
+
+@slow
+def test_with_xdist_the_controller_alone_writes_and_sees_two_claims(
+    suite, run_apart, text_of, known, pytester
+):
+    suite(SUITE)
+    run_apart("-n", "2", *CREATE).assert_outcomes(passed=1, xfailed=1)
+    assert list(known()) == ["test_it/test_net.toml"]
+    suite(SUITE.replace("test_net", "test_a") + SUITE.replace("test_net", "test_b"))
+    result = run_apart("-n", "2", "--dist=each", "--tx=2*popen")
+    shown = text_of(result)
+    assert "claims the known failure of test_it.py::test_net too" in shown
+    suite("def test_plain(): pass\n")
+    run_apart("-n", "2", TIGHTEN)
+    assert known() == {}

@@ -1,0 +1,222 @@
+"""results/known_files.py: the files are read in every point, written whole, and lose nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_torchexport.results import known_files, reports
+from pytest_torchexport.results.known_failure import FailurePlace, KnownFailure, Severity
+from pytest_torchexport.results.known_files import Changes, KnownFilesError, file_of, parse, render
+
+ENTRY = KnownFailure(
+    test="tests/test_net.py::TestNet::test_it[1]",
+    target="onnx",
+    device="cpu",
+    subject="Net",
+    failure="OutputsDiffer",
+    reason='a "quoted" \\ reason\nin two lines \x7f ü',
+    place=FailurePlace(outputs=("output['a'][0]",), operator="aten.view", code="if x.sum() > 0:"),
+    owner="@vision",
+    since="2026-11-23",
+    until="2027-06-30",
+    when=("torch < 2.15", "onnxruntime >= 1.20, < 1.24"),
+    severity=Severity(
+        sizes={"batch": "fails from 5", "time": "ok steps 2 1"}, error=2.3e5, stage="translation"
+    ),
+)
+FILE = "tests/test_net/TestNet.test_it.toml"
+TEXT = """\
+version = 1
+
+[[failure]]
+test = "a.py::test"
+target = "onnx"
+device = "cpu"
+subject = "Net"
+failure = "OutputsDiffer"
+reason = "why"
+"""
+
+
+def entries(directory):
+    return [each.entry for each in known_files.read(directory)]
+
+
+def other(number, **fields):
+    return dataclasses.replace(ENTRY, subject=f"Net{number}", **fields)
+
+
+@pytest.fixture
+def apply(tmp_path):
+    def run(directory=tmp_path / "known", **changes):
+        return known_files.apply(directory, Changes(**changes), tmp_path / "lock")
+
+    return run
+
+
+def test_what_is_written_is_read_again_and_written_the_same(tmp_path, apply):
+    directory = tmp_path / "known"
+    bare = KnownFailure(
+        test="a.py::test", target="t", device="cpu", subject="f", failure="LoadFailed", reason="r"
+    )
+    apply(added=[ENTRY, bare, other(2)])
+    assert sorted(entries(directory), key=str) == sorted([ENTRY, bare, other(2)], key=str)
+    text = (directory / FILE).read_text()
+    assert text.count("[[failure]]") == 2
+    assert render(each.entry for each in reversed(parse(text, FILE, directory))) == text
+    assert "until = 2027-06-30" in text.splitlines()
+
+
+def test_the_file_is_named_after_file_class_and_test():
+    assert file_of(ENTRY.test) == FILE
+    assert file_of("test_a.py::test_b") == "test_a/test_b.toml"
+    assert file_of("../up/test_a.py::test_b") == "up/test_a/test_b.toml"
+
+
+def test_only_files_whose_entries_change_are_written(tmp_path, apply):
+    directory = tmp_path / "known"
+    apply(added=[ENTRY, other(2, test="a.py::test")])
+    by_hand = "# mine\n" + (directory / "a/test.toml").read_text()
+    (directory / "a/test.toml").write_text(by_hand)
+    assert apply(added=[ENTRY]) == []
+    apply(removed=[ENTRY])
+    assert not (directory / "tests").exists()
+    assert (directory / "a/test.toml").read_text() == by_hand
+
+
+def test_an_entry_is_found_wherever_a_merge_has_put_it(tmp_path, apply):
+    directory = tmp_path / "known"
+    apply(added=[ENTRY])
+    (directory / FILE).rename(directory / "elsewhere.toml")
+    assert entries(directory) == [ENTRY]
+    apply(added=[ENTRY])
+    assert entries(directory) == [ENTRY]
+    apply(removed=[ENTRY])
+    assert entries(directory) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("version = 1", "version = 2", ":1: version 2; a newer pytest-torchexport has written it"),
+        ("version = 1", "", ":1: it has no version"),
+        ("version = 1", "version = 1\nextra = 3", ":2: unknown key 'extra'"),
+        ('"onnx"', '"onnx', ":5: no TOML"),
+        ("[[failure]]\n", "<<<<<<< ours\n[[failure]]\n", ":3: it has conflict markers; keep the"),
+        ("[[failure]]", "[failure]", ":1: entries have to begin with a line [[failure]]"),
+        ('reason = "why"\n', "", ":3: 'reason' is missing or empty; mend this entry"),
+        ('"why"', '"  "', ":3: 'reason' is missing or empty"),
+        ('"why"', "3", ":3: 'reason' is not a string"),
+        ("reason =", "raeson =", ":3: unknown key 'raeson', did you mean 'reason'?"),
+        ('"OutputsDiffer"', '"Outputs"', ":3: 'failure': 'Outputs' is no failure class"),
+        ('"OutputsDiffer"', '"Failure"', ":3: 'failure': an error of the plugin itself"),
+        ('"why"', '"why"\nuntil = "soon"', ":3: 'until' is no date; write it like 2030-12-31"),
+        ('"why"', '"why"\nwhen = "soon!"', ":3: 'when': 'soon!' is no requirement"),
+        ('"why"', '"why"\noutputs = [1]', ":3: 'outputs' is not a list of strings"),
+        ('"why"', '"why"\nsizes = { batch = "some" }', ":3: 'some' is no pattern of sizes"),
+        ('"why"', '"why"\nerror = "big"', ":3: 'error' is not a number"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused_with_line_and_next_step(
+    tmp_path, apply, old, new, message
+):
+    directory, text = tmp_path / "known", TEXT.replace(old, new)
+    path = directory / "a/test.toml"
+    reports.write(path, TEXT)
+    assert len(entries(directory)) == 1
+    path.write_text(text)
+    for act in (lambda: known_files.read(directory), lambda: apply(added=[ENTRY])):
+        with pytest.raises(KnownFilesError) as found:
+            act()
+        assert f"a/test.toml{message}" in str(found.value)
+    assert path.read_text() == text
+    assert list(directory.rglob("*.toml")) == [path]
+
+
+def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path):
+    whole = render([ENTRY, other(2)])
+    read = set()
+    for end in range(len(whole)):
+        try:
+            found = parse(whole[:end], "a.toml", tmp_path)
+        except KnownFilesError:
+            continue
+        read.add(len(found))
+        assert {each.entry.identity for each in found} <= {ENTRY.identity, other(2).identity}
+    assert read <= {0, 1, 2}
+
+
+def test_writers_at_the_same_time_lose_nothing(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from test_known_files import other\n"
+        "from pytest_torchexport.results import known_files\n"
+        "number = int(sys.argv[1]); directory = Path('known')\n"
+        "for each in range(number * 10, number * 10 + 10):\n"
+        "    changes = known_files.Changes(added=[other(each)])\n"
+        "    known_files.apply(directory, changes, Path('lock'))\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(number)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        for number in range(3)
+    ]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    assert {each.subject for each in entries(tmp_path / "known")} == {f"Net{n}" for n in range(30)}
+
+
+@pytest.mark.parametrize("writes", [0, 1])
+def test_a_run_that_is_killed_while_it_writes_loses_nothing(tmp_path, apply, monkeypatch, writes):
+    directory = tmp_path / "known"
+    apply(added=[ENTRY, other(2, test="b.py::test")])
+    moved = dataclasses.replace(ENTRY, test="new.py::test")
+    done = []
+
+    def killed(path, text):
+        if len(done) == writes:
+            raise KeyboardInterrupt
+        done.append(path)
+        write(path, text)
+
+    write = reports.write
+    monkeypatch.setattr(reports, "write", killed)
+    monkeypatch.setattr(known_files.Path, "unlink", lambda *_, **__: killed(None, None))
+    with pytest.raises(KeyboardInterrupt):
+        apply(added=[moved], removed=[ENTRY])
+    left = {each.identity for each in entries(directory)}
+    assert other(2, test="b.py::test").identity in left
+    assert left & {ENTRY.identity, moved.identity}
+
+
+@pytest.mark.parametrize("prefix", [".", "sub/project"])
+def test_a_patch_makes_git_do_the_same(tmp_path, apply, prefix):
+    project = tmp_path / prefix
+    directory = project / "known"
+    apply(
+        directory, added=[ENTRY, other(2), other(3, test="b.py::test"), other(4, test="c.py::test")]
+    )
+    unfinished = directory / "c/test.toml"
+    unfinished.write_text(unfinished.read_text().rstrip("\n"))
+    changes = Changes(
+        added=[other(5, test="new.py::test"), other(6, test="c.py::test")],
+        removed=[ENTRY, other(3, test="b.py::test")],
+    )
+    into, patch = tmp_path / "out" / "proposed", tmp_path / "out" / "known.patch"
+    before = known_files.texts(directory)
+    assert known_files.propose(directory, changes, root=tmp_path, into=into, patch=patch)
+    assert known_files.texts(directory) == before
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "apply", str(patch)], cwd=tmp_path, check=True)
+    assert known_files.texts(directory) == known_files.texts(into)
+    assert not known_files.propose(directory, Changes(), root=tmp_path, into=into, patch=patch)
+    assert not into.exists()
+    assert not patch.exists()
