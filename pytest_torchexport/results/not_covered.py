@@ -41,6 +41,8 @@ def _sizes(passed: _Passed) -> str:
     parts = [
         f"only {' and '.join(names)} varied in {_of(count, len(passed))}" for names, count in groups
     ]
+    if parts:
+        parts[-1] += ": say which others do with shapes="
     if none:
         where = f"{_of(len(none), len(passed))} ({_named(none)})"
         parts.append(f"no size varied in {where}: say which do with shapes=")
@@ -61,14 +63,18 @@ def _ranges(passed: _Passed) -> str:
     others = set().union(*run.values()) - run[most]
     more = f", {len(others)} more with other sizes" if others else ""
     count = _items(len(run[most]))
-    return f"{name} was run at {low}..{high}, the file takes any size ({count}{more})"
+    where = f"in {count}{more}"
+    return f"{name} was run at {low}..{high}, the file takes any size {where}: say which with dims="
 
 
 def _values(passed: _Passed) -> str:
     count = sum(
         any(verdict.uncovered.same_scale for verdict in verdicts) for verdicts in passed.values()
     )
-    return f"no float left the example's scale in {_of(count, len(passed))}" if count else ""
+    if not count:
+        return ""
+    items = _of(count, len(passed))
+    return f"no float left the example's scale in {items}: say which are legal with values="
 
 
 def _tests(results: Sequence[ItemResult]) -> str:

@@ -28,7 +28,7 @@ def test_sizes_are_counted_over_items():
     rest = [item(f"test_r{n}", 1, 2) for n in range(6)]
     (line,) = lines(*some, *none, *rest)
     only, nothing = line.split("; ")
-    assert only == "not covered: only batch varied in 60 of 70 items"
+    assert only == "not covered: only batch varied in 60 of 70 items: say which others do with shapes="
     assert nothing.startswith("no size varied in 4 of 70 items (test_a, test_b, test_c, ...): ")
 
 
@@ -37,9 +37,9 @@ def test_the_range_that_most_items_have_is_named():
     other = item("test_other", 1, 64, open_dims=("batch",))
     run = "not covered: batch was run at"
     assert lines(*few, other) == [
-        f"{run} 1..8, the file takes any size (3 items, 1 more with other sizes)"
+        f"{run} 1..8, the file takes any size in 3 items, 1 more with other sizes: say which with dims="
     ]
-    assert lines(other) == [f"{run} 1..64, the file takes any size (1 item)"]
+    assert lines(other) == [f"{run} 1..64, the file takes any size in 1 item: say which with dims="]
     modules = ItemResult(other.nodeid, "passed", other.verdicts * 3)
     assert lines(modules) == lines(other)
 
@@ -47,7 +47,7 @@ def test_the_range_that_most_items_have_is_named():
 def test_values_and_tests_that_called_nothing():
     idle = ItemResult("t.py::test_idle[trace-cpu]", "passed", ())
     assert lines(item("test_a", 1, 2, same_scale=True), item("test_b", 1, 2), idle) == [
-        "not covered: no float left the example's scale in 1 of 2 items",
+        "not covered: no float left the example's scale in 1 of 2 items: say which are legal with values=",
         "not covered: 1 item checked nothing (test_idle)",
     ]
 
