@@ -182,6 +182,7 @@ class AcceptedCalls:
         found = find_batch(spec, eager.on_cpu, eager.pristine.module)
         spec = found.spec
         self._with_sequence = found.with_sequence
+        self.tied = found.tied
         self.spec = narrow_assumed(widen_embeddings(spec, eager.pristine), eager.on_cpu, note)
         # Dims that were assumed to vary, of which eager takes one size alone.
         self.fixed = tuple(name for name in spec.dims if name not in self.spec.dims)

@@ -34,11 +34,13 @@ Outputs = list[torch.Tensor]
 class Found:
     """The spec in which the batch varies; ``with_sequence`` the one in which a sequence does too.
 
-    ``with_sequence`` is None if no input takes a sequence first.
+    ``with_sequence`` is None if no input takes a sequence first. ``tied``: the inputs whose batch
+    is that of the others only in the example: eager takes one of its own.
     """
 
     spec: InputSpec
     with_sequence: InputSpec | None = None
+    tied: tuple[str, ...] = ()
 
 
 def find_batch(spec: InputSpec, eager: Eager, module: torch.nn.Module | None) -> Found:
@@ -55,7 +57,7 @@ def find_batch(spec: InputSpec, eager: Eager, module: torch.nn.Module | None) ->
     if columns:
         return _sequence_first(spec, rows, columns)
     if rows:
-        return Found(spec.with_dims({BATCH: rows}))
+        return Found(spec.with_dims({BATCH: rows}), tied=tuple(tries.apart(rows)))
     if spec.dims[BATCH].declared or len({leaf.shape[:1] for leaf in spec.tensors}) == 1:
         return Found(spec)  # ``accepted`` says that eager takes one size alone
     text = "no size varies: eager takes no other size of dimension 0; say which do with shapes="
@@ -137,6 +139,21 @@ class _Tries:
                 if outputs is not None:
                     return outputs
         return None
+
+    def apart(self, group: Group) -> Iterator[str]:
+        """Yield the inputs after the first that eager takes at a size that the others do not have.
+
+        No size is 1, which broadcasts.
+        """
+        for path in list(group)[1:]:
+            others = {name: axis for name, axis in group.items() if name != path}
+            spec = self._spec.with_dims({BATCH: others, path: {path: group[path]}})
+            size = spec.dims[BATCH].example + 1
+            sizes = {BATCH: size, path: size + 1}
+            if within_memory(spec, sizes) and self._outputs(
+                build(spec, example_recipe(spec, sizes))
+            ):
+                yield path
 
     def separates(self, group: Group) -> bool | None:
         """Return True if each row decides the same row of the outputs, and no other.

@@ -21,7 +21,7 @@ def not_covered_lines(results: Sequence[ItemResult]) -> Iterator[str]:
         for result in results
         if (found := [verdict for verdict in result.verdicts if verdict.status == "passed"])
     }
-    for line in (_sizes(passed), _ranges(passed), _values(passed), _tests(results)):
+    for line in (_sizes(passed), _ranges(passed), _tied(passed), _values(passed), _tests(results)):
         if line:
             yield f"not covered: {line}"
 
@@ -65,6 +65,23 @@ def _ranges(passed: _Passed) -> str:
     count = _items(len(run[most]))
     where = f"in {count}{more}"
     return f"{name} was run at {low}..{high}, the file takes any size {where}: say which with dims="
+
+
+def _tied(passed: _Passed) -> str:
+    tied = {
+        path: nodeid
+        for nodeid, verdicts in passed.items()
+        for verdict in verdicts
+        for path in verdict.uncovered.tied
+    }
+    if not tied:
+        return ""
+    names = ", ".join(tied)
+    count = _of(len({*tied.values()}), len(passed))
+    return (
+        f"{names} had the batch of the other inputs in {count}, eager takes another one: "
+        "say if it has its own with shapes="
+    )
 
 
 def _values(passed: _Passed) -> str:

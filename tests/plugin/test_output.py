@@ -114,7 +114,7 @@ def test_the_summary_says_what_ok_does_not_cover(suite, run, pytester):
     )
     items = json.loads((pytester.path / "found.json").read_text())["items"]
     left_out = [item["verdicts"][0]["uncovered"] for item in items if item["verdicts"]]
-    assert left_out == [{"fixed_sizes": True, "open_dims": [], "same_scale": True}]
+    assert left_out == [{"fixed_sizes": True, "open_dims": [], "same_scale": True, "tied": []}]
 
 
 def test_quiet_has_no_table_and_an_unrelated_run_neither(suite, run):

@@ -31,6 +31,17 @@ def causal(size):
     return torch.full((size, size), -1e9).triu(1)
 
 
+def test_inputs_are_tied_if_eager_takes_a_batch_of_its_own_for_one():
+    def towers(user, item):
+        return user.sum(1), item.sum(1)
+
+    assert found(towers, X(3, 4), X(3, 5)).tied == ("item",)
+    assert found(towers, X(1, 4), X(1, 5)).tied == ("item",)
+    assert found(lambda x, y: x + y, X(3, 4), X(3, 4)).tied == ()
+    assert found(lambda x, y: x + y, X(1, 4), X(1, 4)).tied == ()
+    assert found(towers, X(3, 4), X(3, 5), shapes={"user": "b 4", "item": "b 5"}).tied == ()
+
+
 # -- tensors without a batch axis ------------------------------------------------------------------
 
 

@@ -28,7 +28,9 @@ def test_sizes_are_counted_over_items():
     rest = [item(f"test_r{n}", 1, 2) for n in range(6)]
     (line,) = lines(*some, *none, *rest)
     only, nothing = line.split("; ")
-    assert only == "not covered: only batch varied in 60 of 70 items: say which others do with shapes="
+    assert (
+        only == "not covered: only batch varied in 60 of 70 items: say which others do with shapes="
+    )
     assert nothing.startswith("no size varied in 4 of 70 items (test_a, test_b, test_c, ...): ")
 
 
@@ -56,3 +58,9 @@ def test_nothing_is_said_of_items_that_did_not_pass_or_of_what_was_declared():
     failed = item("test_a", 2, status="failed", fixed_sizes=True, same_scale=True)
     broken = ItemResult("t.py::test_broken[trace-cpu]", "failed", ())
     assert lines(failed, broken, item("test_b", 1, 2)) == []
+
+
+def test_inputs_are_named_that_had_the_batch_of_the_others():
+    only = lines(item("test_a", 1, 2, tied=("memory",)), item("test_b", 1, 2))
+    text = "memory had the batch of the other inputs in 1 of 2 items, eager takes another one"
+    assert only == [f"not covered: {text}: say if it has its own with shapes="]
