@@ -79,6 +79,14 @@ class Path:
                 found.setdefault(event.key, []).append((event.outcome, event.mark))
         return {key: tuple(marks) for key, marks in found.items()}
 
+    def orders(self) -> dict[ConditionKey, tuple[ConditionOutcome, ...]]:
+        """Return the outcomes of each condition in their order; nothing of a ``for`` loop."""
+        found: dict[ConditionKey, list[ConditionOutcome]] = {}
+        for event in self.events:
+            if event.key not in self.loops:
+                found.setdefault(event.key, []).append(event.outcome)
+        return {key: tuple(outcomes) for key, outcomes in found.items()}
+
     def decisions(self) -> tuple[tuple[ConditionKey, ConditionOutcome], ...]:
         """Return the outcomes in order; equal for calls that ran the same code."""
         return tuple((event.key, event.outcome) for event in self.events)

@@ -4,7 +4,8 @@ First come diverse seeds. Then, for each outcome that no call took, the search s
 with the smallest branch distance and applies four moves: write a compared value into the input,
 step sizes and numbers, follow the gradient of the distance, climb at random. Each is weak where
 another is strong: in a study of 53 modules, 200 calls took 90 % of the outcomes with neither
-gradient nor written operands, and 98 % with both (docs/decisions/002-rewriting.md).
+gradient nor written operands, and 98 % with both (docs/decisions/002-rewriting.md). The same moves
+make loops end earlier or later that end after one number of rounds on all calls.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ KEPT = 96
 BASES = 3
 # Stands among names of dims for the values of any argument.
 VALUES = "values"
+# Stands among outcomes for a condition that has both on the example, as that of a loop has: its
+# outcomes in another order, so that the loop ends earlier or later.
+ANOTHER_ORDER = "another order"
 
 Goal = tuple[ConditionKey, ConditionOutcome]
 
@@ -71,12 +75,13 @@ class Base:
     """A call to start from towards an outcome.
 
     ``far`` is its distance to the outcome, and ``position`` the place on its path where it came
-    nearest (None: at no condition).
+    nearest (None: at no condition). ``wanted`` is the outcome that the condition is to have there.
     """
 
     recipe: Recipe
     far: float = math.inf
     position: int | None = None
+    wanted: bool = False
 
 
 @dataclass
@@ -95,11 +100,20 @@ class Seen:
     varies: bool = False
     # Whether it compares tensors. Then it may depend on the input even if it never varied.
     on_tensors: bool = False
+    # Its outcomes, in their order, on the first call, and whether another call had another order.
+    order: tuple[ConditionOutcome, ...] = ()
+    reordered: bool = False
 
     @property
     def on_values(self) -> bool:
         """Return True if values decide it, and not sizes alone."""
         return VALUES in self.steers
+
+    @property
+    def one_order(self) -> bool:
+        """Return True if values decide it several times, always with the same outcomes."""
+        repeated = self.varies and self.on_tensors and len(set(self.order)) > 1
+        return repeated and not self.reordered
 
     def compare(self, marks: object, sizes: Mapping[str, int]) -> None:
         """Learn from another call what decides the condition: values, or the one size changed."""
@@ -110,6 +124,14 @@ class Seen:
             self.varies = True
             changed = [name for name in sizes if sizes[name] != at.get(name)]
             self.steers.update(changed[:1] if len(changed) == 1 else () if changed else (VALUES,))
+
+    def follow(self, order: tuple[ConditionOutcome, ...]) -> None:
+        """Learn from a call whether the outcomes come in another order.
+
+        It is the same one if a loop was only reached more or fewer times.
+        """
+        self.order = self.order or order
+        self.reordered |= any(one != other for one, other in zip(self.order, order, strict=False))
 
 
 @dataclass(frozen=True)
@@ -253,7 +275,8 @@ class Search:
         """Pursue each outcome that is still open, in up to ``ROUNDS`` rounds; then mutate calls."""
         self._searching = True
         while True:
-            goals = [goal for goal in self._open() if self._tries.get(goal, 0) < ROUNDS]
+            goals = [*self._open(), *self._one_order()]
+            goals = [goal for goal in goals if self._tries.get(goal, 0) < ROUNDS]
             if not goals:
                 break
             for goal in goals:
@@ -272,6 +295,12 @@ class Search:
                     if outcome not in seen.counts:
                         yield key, outcome
 
+    def _one_order(self) -> Iterator[Goal]:
+        """Yield the goal of another order for each condition that has one order only."""
+        for key, seen in list(self._seen.items()):
+            if seen.one_order and (key, ANOTHER_ORDER) in self._bases:
+                yield key, ANOTHER_ORDER
+
     def _below(self, goal: Goal) -> bool:
         """Return True if only a size below the minimum could take the outcome."""
         seen, bases = self._seen[goal[0]], self._bases.get(goal, [])
@@ -282,7 +311,8 @@ class Search:
 
     def _done(self, goal: Goal) -> bool:
         key, outcome = goal
-        return outcome in self._seen[key].counts
+        seen = self._seen[key]
+        return seen.reordered if outcome == ANOTHER_ORDER else outcome in seen.counts
 
     def _any(self) -> Recipe:
         return self._rng.choice(self._corpus).recipe if self._corpus else example_recipe(self._spec)
@@ -300,10 +330,10 @@ class Search:
                     return
 
     def _write(self, goal: Goal, base: Base) -> Iterator[None]:
-        probe = self._probe(goal, base)
+        probe = self._probe(base)
         if probe is not None:
             yield
-            written = moves.written(self._spec, base.recipe, probe, bool(goal[1]))
+            written = moves.written(self._spec, base.recipe, probe, base.wanted)
             for recipe in itertools.islice(written, MAX_WRITTEN):
                 self._try(recipe)
                 yield
@@ -327,7 +357,7 @@ class Search:
     def _descend(self, goal: Goal, base: Base) -> Iterator[None]:
         """Make Newton steps on the distance; if one does not help, try other step lengths."""
         for _ in range(GRADIENT_STEPS):
-            probe = self._probe(goal, base)
+            probe = self._probe(base)
             if probe is None or not probe.gradients:
                 return
             yield
@@ -339,7 +369,7 @@ class Search:
                     return
                 now = _missing(path, goal) if path is not None else math.inf
                 if path is not None and now < base.far:
-                    base = Base(recipe, now, _nearest(path, goal))
+                    base = _nearest(recipe, path, goal)
                     break
             else:
                 return
@@ -355,15 +385,15 @@ class Search:
             if now <= best:
                 recipe, best = changed, now
 
-    def _probe(self, goal: Goal, base: Base) -> Probe | None:
+    def _probe(self, base: Base) -> Probe | None:
         """Probe the base where it came nearest. It takes one more call of eager."""
-        if base.position is None or not isinstance(goal[1], bool):
+        if base.position is None:
             return None
         call = build(self._spec, base.recipe)
         if call is None:
             return None
         self._spent += 1
-        return self._observed.probe(call, base.position, goal[1], self._deadline)
+        return self._observed.probe(call, base.position, base.wanted, self._deadline)
 
     # -- one call -------------------------------------------------------------------------------
 
@@ -384,6 +414,8 @@ class Search:
             seen = self._seen.setdefault(key, Seen())
             if key not in self._unsteady:
                 seen.compare(marks, sizes)
+        for key, order in path.orders().items():
+            self._seen[key].follow(order)
         for key, lengths in path.loops.items():
             for wanted in (NONE, ONCE, MORE):
                 self._keep_base((key, wanted), Base(recipe, _loop_missing(lengths, wanted)))
@@ -398,7 +430,10 @@ class Search:
             self._seen.setdefault(event.key, Seen()).on_tensors = True
         if isinstance(event.outcome, bool):
             far = event.distance if event.distance is not None else math.inf
-            self._keep_base((event.key, not event.outcome), Base(recipe, far, position))
+            base = Base(recipe, far, position, not event.outcome)
+            self._keep_base((event.key, not event.outcome), base)
+            if math.isfinite(far):
+                self._keep_base((event.key, ANOTHER_ORDER), base)
 
     def _keep_base(self, goal: Goal, base: Base) -> None:
         kept = self._bases.setdefault(goal, [])
@@ -425,21 +460,24 @@ class Search:
         return sum(goal in found.taken for found in self._corpus)
 
 
-def _nearest(path: Path, goal: Goal) -> int | None:
-    """Return the position on a path at which the condition was nearest to the outcome."""
+def _nearest(recipe: Recipe, path: Path, goal: Goal) -> Base:
+    """Return a call as the base at the place where the condition was nearest to the outcome."""
     key, wanted = goal
     places = [
         (event.distance if event.distance is not None else math.inf, position)
         for position, event in enumerate(path.events)
         if event.key == key and event.outcome != wanted
     ]
-    return min(places)[1] if places else None
+    if not places:
+        return Base(recipe)
+    far, position = min(places)
+    return Base(recipe, far, position, not path.events[position].outcome)
 
 
 def _missing(path: Path, goal: Goal) -> float:
     """Return the distance of a path to an outcome; 0 if it takes the outcome."""
     key, wanted = goal
-    if isinstance(wanted, str):
+    if wanted in (NONE, ONCE, MORE):
         return _loop_missing(path.loops.get(key, []), wanted)
     far = [
         0.0 if event.outcome == wanted else event.distance

@@ -120,6 +120,56 @@ class Ponder(nn.Module):
         return x * halted
 
 
+class AddsUp(nn.Module):
+    """Three turns instead of two if the mean is below -27: no ordinary call has that."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = torch.zeros(())
+        while bool(total < 0.9):
+            total = total + 0.5 + 0.1 * torch.tanh(x.mean() / 50)
+        return x * total
+
+
+class SettlesOnARoot(nn.Module):
+    """Newton's method for numbers from 4 to 6, which take one turn or two."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        target = 5 + torch.tanh(x.mean() / 50)
+        guess = torch.ones(()) * 2
+        while bool((guess * guess - target).abs() > 0.003 * target):
+            guess = (guess + target / guess) / 2
+        return x / guess
+
+
+class HalvesTheRest(nn.Module):
+    """Halves until little is left: three turns instead of two if the mean is below -24."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rest = 1 + 0.4 * torch.sigmoid(-x.mean() / 8 - 3)
+        while bool(rest > 0.3):
+            rest = rest * 0.5
+        return x + rest
+
+
+class AddsUpAlone(nn.Module):
+    """No input changes the number of turns."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = torch.zeros(())
+        while bool(total < 2):
+            total = total + 1
+        return x * total
+
+
+class CountsTurns(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        steps = 0
+        while steps < x.dim():
+            x = torch.tanh(x)
+            steps += 1
+        return x
+
+
 @torch.jit.script
 def halved(x: Tensor) -> Tensor:
     while bool(x.abs().amax() > 2.0):
@@ -557,6 +607,18 @@ MODEL_BRANCHES = (
         **LENGTHS,
         ci="",
     ),
+    branch("adds up", AddsUp, X, call(N - 40), line="while bool(total < 0.9)", ci=""),
+    branch(
+        "settles on a root",
+        SettlesOnARoot,
+        X,
+        call(N - 80),
+        line="while bool((guess * guess - target).abs() > 0.003 * target)",
+        ci="",
+    ),
+    branch("halves the rest", HalvesTheRest, X, call(N - 60), line="while bool(rest > 0.3)", ci=""),
+    row("adds up alone", AddsUpAlone, X, EQUAL, ci=""),
+    row("counts turns", CountsTurns, X, ci=""),
     branch("ponder", Ponder, X, call(N - 3), line="while bool(halted < 0.9) and steps < 8", ci=""),
     row(
         "halve in script",

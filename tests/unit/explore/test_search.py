@@ -160,6 +160,75 @@ def test_loops_go_round_never_once_and_often():
     assert taken(explored) == {"range(int(lengths[0]))": {NONE, ONCE, MORE}}
 
 
+def adds_up(x):
+    """Three turns instead of two if the mean is below -27."""
+    total = torch.zeros(())
+    while bool(total < 0.9):
+        total = total + 0.5 + 0.1 * torch.tanh(x.mean() / 50)
+    return x * total
+
+
+def adds_up_to_a_break(x):
+    total = torch.zeros(())
+    for _ in range(8):
+        total = total + 0.5 + 0.1 * torch.tanh(x.mean() / 50)
+        if total >= 0.9:
+            break
+    return x * total
+
+
+def converges(x):
+    """Newton's method: the square root of a number from 4 to 6."""
+    target = 5 + torch.tanh(x.mean() / 50)
+    guess = torch.tensor(2.0)
+    while (guess * guess - target).abs() > 0.003 * target:
+        guess = (guess + target / guess) / 2
+    return x / guess
+
+
+def adds_up_alike(x):
+    """Two turns whatever the values are."""
+    total = torch.zeros(())
+    while bool(total < 0.9):
+        total = total + 0.5 + 0.01 * torch.tanh(x.mean())
+    return x * total
+
+
+def adds_up_alone(x):
+    total = torch.zeros(())
+    while bool(total < 2):
+        total = total + 1
+    return x * total
+
+
+def counted(x):
+    steps = 0
+    while steps < x.dim():
+        x = x * 2
+        steps += 1
+    return x
+
+
+@pytest.mark.parametrize("loop", [adds_up, adds_up_to_a_break, converges])
+def test_a_loop_goes_round_another_number_of_times(loop):
+    explored, _ = search(loop, X)
+    assert any(seen.reordered for seen in explored.seen.values())
+    assert not any(seen.one_order for seen in explored.seen.values())
+
+
+@pytest.mark.parametrize("loop", [adds_up_alone, counted])
+def test_a_loop_that_no_value_steers_costs_no_further_calls(loop):
+    explored, _ = search(loop, X)
+    assert not any(seen.one_order for seen in explored.seen.values())
+    assert explored.calls < 60
+
+
+def test_a_loop_that_goes_round_alike_is_given_up():
+    explored, _ = search(adds_up_alike, X, calls=1000)
+    assert explored.calls < 400
+    assert not explored.stopped
+
+
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_found_calls_are_legal_and_take_what_is_said_of_them(name):
     thing, example, options = MECHANISMS[name]
