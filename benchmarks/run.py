@@ -629,6 +629,29 @@ def isolation(runs: int) -> Iterator[Row]:
                 yield label, f"{ratio:.2f} ({mine:.2f} s / {here:.2f} s)", goal
 
 
+def reporting(runs: int) -> Iterator[Row]:
+    """Time each report of 2,000 items, a fifth of which fail, beside the time of the items."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    import sample_run
+
+    from pytest_torchexport.results import json, reports
+
+    results = sample_run.many(2000)
+    spent = sum(
+        sum(verdict.seconds.values()) for item in results.items for verdict in item.verdicts
+    )
+    for name in reports.FORMATS:
+        took = statistics.median(
+            seconds(functools.partial(reports.rendered, name, results)) for _ in range(runs)
+        )
+        size = len(reports.rendered(name, results)) / 1e6
+        figure = f"{took / spent:.3%} ({took:.2f} s / {spent:.0f} s), {size:.2f} MB"
+        yield f"report of 2,000 items / the items, {name}", figure, "<= 2 %"
+    text = json.render(results)
+    took = statistics.median(seconds(functools.partial(json.read, text)) for _ in range(runs))
+    yield "reading the JSON report of 2,000 items", f"{took:.2f} s", ""
+
+
 ROWS = {
     "startup": startup,
     "overhead": overhead,
@@ -642,6 +665,7 @@ ROWS = {
     "isolation": isolation,
     "memory": memory,
     "xdist": xdist,
+    "reporting": reporting,
 }
 
 

@@ -12,8 +12,8 @@ from pytest_torchexport.results.escaped import visible
 from pytest_torchexport.results.merge import CannotMerge, Report, merged
 from pytest_torchexport.results.verdict import RunResults
 
-# The path that means standard output.
-STDOUT = "-"
+# The exit statuses of a command.
+GREEN, RED, USAGE = 0, 1, 2
 # Beside the reports of runs, a folder of artifacts may have those of single failures.
 OF_A_FAILURE = "verdict.json"
 
@@ -90,7 +90,7 @@ def write(results: RunResults, wanted: Sequence[tuple[str, str]]) -> None:
         raise CommandError(str(error)) from None
     for path, text in texts:
         try:
-            if path == STDOUT:
+            if path == reports.STDOUT:
                 sys.stdout.write(_encodable(text, sys.stdout))
             else:
                 reports.write(Path(path), text)

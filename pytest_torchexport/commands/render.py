@@ -7,13 +7,20 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
-from pytest_torchexport.commands.files import STDOUT, CommandError, read_merged, say, write
+from pytest_torchexport.commands.files import (
+    GREEN,
+    RED,
+    USAGE,
+    CommandError,
+    read_merged,
+    say,
+    write,
+)
 from pytest_torchexport.config.validate import report_specs
+from pytest_torchexport.results import reports
 from pytest_torchexport.results.entries import entries
 from pytest_torchexport.results.summary import summary_lines
 from pytest_torchexport.results.verdict import RunResults
-
-GREEN, RED, USAGE = 0, 1, 2
 
 
 def main(program: str, arguments: Sequence[str]) -> int:
@@ -50,7 +57,7 @@ def main(program: str, arguments: Sequence[str]) -> int:
     except (CommandError, ValueError) as error:
         say([f"{program}: {error}"], sys.stderr)
         return USAGE
-    if not any(path == STDOUT for _, path in wanted):
+    if not any(path == reports.STDOUT for _, path in wanted):
         say(summary_lines(results.items))
     status, reasons = _status(results)
     say([*notes, *reasons], sys.stderr)

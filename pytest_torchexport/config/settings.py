@@ -164,7 +164,8 @@ class Settings:
         check=report_specs,
         legal="FORMAT:PATH, for example json:torchexport.json",
         help="Write the verdicts to a file, also if the run is interrupted; may be given several "
-        "times. Formats: html, json, markdown, comment, and those of other packages.",
+        "times. Formats: html, json, markdown, comment, github, sarif, and those of other "
+        "packages. The path - prints the report at the end of the run.",
         flag=True,
         metavar="FORMAT:PATH",
     )

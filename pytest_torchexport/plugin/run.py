@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -343,7 +344,7 @@ class Run:
             known.end(self.results)  # the summary tells of it
         yield
         if self._reports_here():
-            self._write_reports(complete=exitstatus in COMPLETE)
+            self._write_reports(complete=exitstatus in COMPLETE, is_last=True)
         if known is not None:
             known.raise_problem()
 
@@ -351,7 +352,7 @@ class Run:
         """Return True if this process writes reports: under xdist only the controller does."""
         return bool(self.configuration.settings.report) and not hasattr(self.config, "workerinput")
 
-    def _write_reports(self, *, complete: bool) -> None:
+    def _write_reports(self, *, complete: bool, is_last: bool = False) -> None:
         from pytest_torchexport.results import reports
         from pytest_torchexport.results.verdict import RunResults
 
@@ -362,15 +363,30 @@ class Run:
         )
         errors = []
         for name, path in self.configuration.settings.report:
+            if path == reports.STDOUT and not is_last:
+                continue
             place = Path(self.config.invocation_params.dir, path)
             try:
-                reports.write(place, reports.rendered(name, results))
+                text = reports.rendered(name, results)
+                if path == reports.STDOUT:
+                    self._print(text)
+                else:
+                    reports.write(place, text)
             except OSError as error:
                 errors.append(f"cannot write {path}: {error.strerror or error}")
             except reports.CannotRender as error:
                 errors.append(str(error))
         if errors:
             raise pytest.UsageError(f"--torchexport-report: {'; '.join(errors)}")
+
+    def _print(self, text: str) -> None:
+        """Print a report below pytest's own output."""
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is None:
+            sys.stdout.write(text)
+            return
+        reporter.ensure_newline()
+        reporter.write(text)
 
 
 def _recorder(item: pytest.Function) -> CallRecorder:

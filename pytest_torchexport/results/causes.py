@@ -45,6 +45,12 @@ class Cause:
         found = (line for entry in self.entries for line in _lines(entry.verdict))
         return next((line for line in found if _is_below(line.file)), None)
 
+    @property
+    def test_file(self) -> str:
+        """The file of the first test; empty if it is outside the directory of the run."""
+        file = self.entries[0].item.nodeid.partition("::")[0]
+        return file if _is_below(file) else ""
+
 
 def causes(found: Iterable[Entry]) -> list[Cause]:
     """Return the causes of the entries that fail; the cause of the most failures first."""

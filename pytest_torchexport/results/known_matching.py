@@ -16,10 +16,12 @@ from pytest_torchexport.results.known_failure import (
     KnownMatch,
     holds,
 )
-from pytest_torchexport.results.known_files import Stored
 from pytest_torchexport.results.known_place import entry_of, place_of, severity_of
 from pytest_torchexport.results.size_pattern import SizePattern
 from pytest_torchexport.results.verdict import Verdict
+
+if typing.TYPE_CHECKING:  # the files are written as reports are, and reports compare failures
+    from pytest_torchexport.results.known_files import Stored
 
 # An error that is so many times the known one is worth a warning.
 MUCH_LARGER = 10.0

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_torchexport.results.causes import Cause, causes
+from pytest_torchexport.results.delta import Change, Delta, delta
 from pytest_torchexport.results.entries import Entry, entries
 from pytest_torchexport.results.escaped import code, code_block, html_code
 from pytest_torchexport.results.not_covered import not_covered_lines
@@ -66,8 +67,15 @@ def render_comment(results: RunResults) -> str:
 
 def _render(results: RunResults, most: Size) -> str:
     found = list(entries(results.items))
-    head = "\n\n".join(_head(found, results))
-    sections = [_matrix(results), _causes(found), _reasons(results), _environment(results)]
+    changed = delta(results.before, results) if results.before is not None else None
+    head = "\n\n".join(_head(found, results, changed))
+    sections = [
+        _changes(changed),
+        _matrix(results),
+        _causes(found),
+        _reasons(results),
+        _environment(results),
+    ]
     left = most.bytes - _size(head)
     parts = [head]
     for section in filter(lambda section: section.count, sections):
@@ -99,13 +107,31 @@ def _size(text: str) -> int:
 # -- the sections ----------------------------------------------------------------------------------
 
 
-def _head(found: Sequence[Entry], results: RunResults) -> Iterator[str]:
+def _head(found: Sequence[Entry], results: RunResults, changed: Delta | None) -> Iterator[str]:
     counts = Counter(entry.outcome for entry in found)
     names = [*COUNTED, *(name for name in counts if name not in COUNTED)]
     text = ", ".join(f"{counts[name]} {name}" for name in names if counts[name])
-    yield f"**torchexport: {text or 'no item was checked'}**"
+    counted = text or "no item was checked"
+    yield f"**torchexport: {counted if changed is None else changed}**"
+    if changed is not None:
+        yield f"{counted}."
     if not results.complete:
         yield "The run did not come to its end: more items may be missing."
+
+
+def _changes(changed: Delta | None) -> _Section:
+    changes = changed.changes if changed is not None else ()
+    return _Section(
+        head="### What changed\n",
+        blocks=map(_change, changes),
+        count=len(changes),
+        noun="change",
+    )
+
+
+def _change(change: Change) -> str:
+    details = [f": {code('; '.join(change.details))}"] if any(change.details) else []
+    return "".join([f"- {change.kind}: {code(str(change.entry))}", *details])
 
 
 def _matrix(results: RunResults) -> _Section:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from pytest_torchexport.results import html, json, markdown
+from pytest_torchexport.results import github, html, json, markdown, sarif
 from pytest_torchexport.results.verdict import RunResults
 
 Render = Callable[[RunResults], str]
@@ -25,8 +25,12 @@ FORMATS: dict[str, Render] = {
     "json": json.render,
     "markdown": markdown.render,
     "comment": markdown.render_comment,
+    "github": github.render,
+    "sarif": sarif.render,
 }
 
+# The path that means standard output.
+STDOUT = "-"
 # The packages that a verdict depends on.
 PACKAGES = (
     "torch",

@@ -63,6 +63,26 @@ def test_the_json_report_holds_every_verdict_and_the_html_report_shows_it(suite,
     assert "<h3>OutputsDiffer: output" in page
 
 
+def test_the_other_formats_are_written_at_the_same_time(suite, run, pytester):
+    suite(SUITE)
+    paths = ("markdown:r.md", "comment:c.md", "sarif:r.sarif", "html:r.html", "github:-")
+    result = run(*(f"--torchexport-report={path}" for path in paths))
+    result.assert_outcomes(passed=3, failed=1, skipped=1)
+    for name in ("r.md", "c.md"):
+        text = (pytester.path / name).read_text()
+        assert text.startswith("**torchexport: 1 failed, 1 skipped, 3 passed**")
+        assert "| `test_it.py::test_net` | ok | **FAILED** | skip |" in text
+    (found,) = json.loads((pytester.path / "r.sarif").read_text())["runs"][0]["results"]
+    assert found["ruleId"] == "OutputsDiffer"
+    assert not (pytester.path / "-").exists()
+    annotations = [line for line in result.outlines if line.startswith("::")]
+    assert len(annotations) == 1
+    assert annotations[0].startswith("::error file=test_it.py,title=OutputsDiffer%3A output")
+    assert result.outlines.index(annotations[0]) > max(
+        number for number, line in enumerate(result.outlines) if "= torchexport =" in line
+    )
+
+
 def test_with_xdist_the_controller_writes_the_same_report_once(suite, run_apart, pytester):
     suite(SUITE)
     result = run_apart("-n", "2", "--torchexport-report=json:report.json", "--junitxml=junit.xml")
@@ -302,13 +322,26 @@ def test_a_run_that_is_killed_keeps_its_verdicts_and_is_not_complete(
     suite(ENDS.replace("SIGNAL", signal))
     report = pytester.path / "report.json"
     report.write_text("the report of an earlier run")
-    assert run_apart("--torchexport-report=json:report.json").ret != 0
+    result = run_apart("--torchexport-report=json:report.json")
+    assert result.ret != 0
     document = json.loads(report.read_text())
     assert document["complete"] is False
     assert [item["nodeid"].partition("::")[2] for item in document["items"]] == [
         "test_first[mirror-cpu]",
         "test_second[mirror-cpu]",
     ]
+
+
+@slow
+def test_a_run_that_is_interrupted_has_its_summary_and_all_its_reports(suite, run_apart, pytester):
+    suite(ENDS.replace("SIGNAL", "SIGINT"))
+    result = run_apart("--torchexport-report=markdown:report.md", "--torchexport-report=github:-")
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(
+        ["*= torchexport =*", "::warning title=torchexport::The run did not come to its end."]
+    )
+    text = (pytester.path / "report.md").read_text()
+    assert text.startswith("**torchexport: 2 passed**\n\nThe run did not come to its end")
 
 
 def test_a_run_that_is_killed_before_its_first_verdict_leaves_no_report_of_an_earlier_one(

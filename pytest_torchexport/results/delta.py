@@ -1,0 +1,162 @@
+"""Compare two runs: what a change of the code did to each verdict.
+
+If a failure is the same as before is decided as for known failures, by names alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pytest_torchexport.results.entries import Entry, entries
+from pytest_torchexport.results.known_matching import differences, worse
+from pytest_torchexport.results.known_place import entry_of
+from pytest_torchexport.results.text import headline
+from pytest_torchexport.results.verdict import RunResults
+
+ChangeKind = Literal[
+    "new failure",
+    "other failure",  # it failed before too, but not so
+    "worse failure",  # the same, at more sizes, at an earlier stage or with a larger error
+    "not checked",  # it had a result before, and is skipped or not called now
+    "now expected",  # it is expected to fail, and was not
+    "fixed",
+    "slower export",
+    "gone",  # the test did not run
+]
+NEW: ChangeKind = "new failure"
+# The kinds in the order in which they are shown, with their plural.
+KINDS: dict[ChangeKind, str] = {
+    "new failure": "new failures",
+    "other failure": "other failures",
+    "worse failure": "worse failures",
+    "not checked": "not checked",
+    "now expected": "now expected",
+    "fixed": "fixed",
+    "slower export": "slower exports",
+    "gone": "gone",
+}
+WORSE: tuple[ChangeKind, ...] = ("new failure", "other failure", "worse failure")
+# An export is slower if it takes so many times as long, and so many seconds more. Machines differ.
+TIMES, SECONDS = 2.0, 1.0
+
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of one entry; ``entry`` is that of the new run, or the old one's if it is gone."""
+
+    kind: ChangeKind
+    entry: Entry
+    details: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return ``fixed: test_net.py::test_net[onnx-cpu]``, with the details."""
+        return ": ".join([self.kind, str(self.entry), *filter(None, ["; ".join(self.details)])])
+
+
+@dataclass(frozen=True)
+class Delta:
+    """The changes from one run to another, the worst first."""
+
+    changes: Sequence[Change]
+
+    def of(self, *kinds: ChangeKind) -> list[Change]:
+        """Return the changes of these kinds."""
+        return [change for change in self.changes if change.kind in kinds]
+
+    def __str__(self) -> str:
+        """Return ``2 new failures, 1 fixed``."""
+        counts = Counter(change.kind for change in self.changes)
+        parts = [
+            f"{counts[kind]} {kind if counts[kind] == 1 else many}"
+            for kind, many in KINDS.items()
+            if counts[kind]
+        ]
+        return ", ".join(parts) or "no change"
+
+
+def delta(old: RunResults, new: RunResults) -> Delta:
+    """Return what is different in the new run."""
+    before = {entry.key: entry for entry in entries(old.items)}
+    after = {entry.key: entry for entry in entries(new.items)}
+    changes = [
+        change
+        for key, entry in after.items()
+        for change in _changes(before.get(key) or _whole_item(key, before), entry)
+    ]
+    changes += _absent(before, after)
+    order = list(KINDS)
+    return Delta(sorted(changes, key=lambda change: order.index(change.kind)))
+
+
+def _whole_item(key: Key, found: dict[Key, Entry]) -> Entry | None:
+    """Return the item without a verdict that stands for all of its modules."""
+    return found.get((*key[:2], ""))
+
+
+def _changes(old: Entry | None, new: Entry) -> Iterator[Change]:
+    """Yield the changes of an entry; ``old`` is None if there was none."""
+    if new.fails:
+        yield from _failures(old, new)
+    elif old is not None:
+        yield from _green(old, new)
+
+
+def _failures(old: Entry | None, new: Entry) -> Iterator[Change]:
+    if old is None or not old.fails:
+        was = ["it was expected to fail"] if old is not None and old.outcome == "xfailed" else []
+        yield Change(NEW, new, (_title(new), *was))
+    elif old.verdict is None or new.verdict is None:
+        if _title(old) != _title(new):
+            yield Change("other failure", new, (_title(new), f"before: {_title(old)}"))
+    else:
+        known = entry_of(old.verdict, old.item.nodeid)
+        if others := differences(known, new.verdict):
+            yield Change("other failure", new, (_title(new), f"before: {_title(old)}", *others))
+        elif more := list(worse(known, new.verdict)):
+            yield Change("worse failure", new, tuple(more))
+
+
+def _title(entry: Entry) -> str:
+    if entry.verdict is not None and entry.verdict.failure is not None:
+        return headline(entry.verdict)
+    return entry.item.reason or entry.outcome
+
+
+def _green(old: Entry, new: Entry) -> Iterator[Change]:
+    """Yield the changes of an entry that does not fail now."""
+    red = old.fails or old.outcome == "xfailed"
+    if new.outcome == "skipped":
+        if old.outcome != "skipped":
+            reason = new.verdict.reason if new.verdict is not None else new.item.reason
+            yield Change("not checked", new, (f"{old.outcome} before", reason))
+    elif new.outcome == "xfailed":
+        if old.outcome != "xfailed":
+            yield Change("now expected", new, (f"{old.outcome} before",))
+    elif red:
+        yield Change("fixed", new)
+    else:
+        yield from _slower(old, new)
+
+
+def _slower(old: Entry, new: Entry) -> Iterator[Change]:
+    if old.verdict is not None and new.verdict is not None:
+        seconds = [entry.seconds.get("export", 0.0) for entry in (old.verdict, new.verdict)]
+        if seconds[0] and seconds[1] >= max(TIMES * seconds[0], SECONDS + seconds[0]):
+            yield Change("slower export", new, (f"{seconds[1]:.1f} s, {seconds[0]:.1f} s before",))
+
+
+def _absent(before: dict[Key, Entry], after: dict[Key, Entry]) -> Iterator[Change]:
+    """Yield what had a result and has none: a module that is not called, or a test that is gone."""
+    still = {key[:2] for key in after}
+    for key, entry in before.items():
+        if key in after or entry.outcome == "skipped":
+            continue
+        if key[:2] not in still:
+            yield Change("gone", entry, (f"{entry.outcome} before",))
+        elif key[2] and _whole_item(key, after) is None:
+            yield Change("not checked", entry, (f"{entry.outcome} before", "not called any more"))

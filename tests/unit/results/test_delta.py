@@ -1,0 +1,118 @@
+"""results/delta.py: what a change of the code did to each verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from sample import SAMPLE, failed, item, recorded, run_of, verdict
+
+from pytest_torchexport.results.delta import Delta, delta
+from pytest_torchexport.results.size_pattern import SizePattern, Sizes
+from pytest_torchexport.results.source_line import SourceLine
+
+PASSED, FAILED = item("a", verdict()), item("a", failed())
+EXPECTED, SKIPPED = (
+    item("a", failed(), outcome="xfailed"),
+    item("a", verdict(status="skipped", reason="no onnx")),
+)
+BODY, DIED = item("a", reason="assert False"), item("a", outcome="running")
+
+
+def lines(old, new):
+    return [*map(str, delta(run_of(*old), run_of(*new)).changes)]
+
+
+def kinds(old, new):
+    return [change.kind for change in delta(run_of(*old), run_of(*new)).changes]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kind"),
+    [
+        ([PASSED], [FAILED], "new failure"),
+        ([SKIPPED], [FAILED], "new failure"),
+        ([EXPECTED], [FAILED], "new failure"),
+        ([], [FAILED], "new failure"),
+        ([PASSED], [BODY], "new failure"),
+        ([PASSED], [DIED], "new failure"),
+        ([BODY], [FAILED], "other failure"),
+        ([BODY], [DIED], "other failure"),
+        ([FAILED], [PASSED], "fixed"),
+        ([EXPECTED], [PASSED], "fixed"),
+        ([BODY], [PASSED], "fixed"),
+        ([FAILED], [EXPECTED], "now expected"),
+        ([PASSED], [EXPECTED], "now expected"),
+        ([PASSED], [SKIPPED], "not checked"),
+        ([FAILED], [SKIPPED], "not checked"),
+        ([PASSED], [], "gone"),
+        ([FAILED], [], "gone"),
+    ],
+)
+def test_each_change_has_its_kind(old, new, kind):
+    assert kinds(old, new) == [kind]
+
+
+@pytest.mark.parametrize(
+    "items", [SAMPLE.items, [PASSED], [FAILED], [EXPECTED], [SKIPPED], [BODY], []]
+)
+def test_two_equal_runs_have_no_change(items):
+    found = delta(run_of(*items), run_of(*items))
+    assert (found.changes, str(found)) == ([], "no change")
+
+
+def test_a_new_test_that_passes_or_one_that_was_skipped_and_is_gone_is_no_change():
+    assert kinds([], [PASSED]) == kinds([SKIPPED], []) == kinds([SKIPPED], [PASSED]) == []
+
+
+def test_the_same_failure_with_other_numbers_is_no_change():
+    moved = failed(line=70, seed=4, call="x=float32[7]", seconds={"export": 99.0})
+    assert kinds([FAILED], [item("a", moved)]) == []
+
+
+def test_another_failure_says_what_it_was():
+    (line,) = lines([FAILED], [item("a", failed(failure="OutputsDiffer"))])
+    assert line.startswith("other failure: a[trace-cpu]: OutputsDiffer: ")
+    assert "; before: BranchFrozen: if x.sum() > 0 (net.py:12)" in line
+    assert kinds([FAILED], [item("a", failed(where=SourceLine("net.py", 12, "if x.any():")))]) == [
+        "other failure"
+    ]
+
+
+def test_a_failure_that_got_worse_says_in_what():
+    (sizes,) = failed().diagnosis.sizes
+    older = dataclasses.replace(
+        failed().diagnosis,
+        sizes=(Sizes(dim="batch", example=2, ok=(1, 2), failing=(3,), pattern=SizePattern(kind="from", numbers=(3,), fails=True)),),
+    )  # fmt: skip
+    (line,) = lines([item("a", failed(diagnosis=older))], [FAILED])
+    assert line == "worse failure: a[trace-cpu]: batch fails at 1 too; known: fails from 3"
+    assert sizes.failing == (1, 3)
+    assert kinds([FAILED], [item("a", failed(diagnosis=older))]) == []
+
+
+def test_one_module_that_is_not_called_any_more_is_not_checked():
+    both = item("a", verdict(recorded=recorded(1)), verdict(recorded=recorded(2)), outcome="passed")
+    one = item("a", verdict(recorded=recorded(1)))
+    assert lines([both], [one]) == [
+        "not checked: a[trace-cpu] Net (2nd of 2): passed before; not called any more"
+    ]
+    assert kinds([both], [BODY]) == ["new failure"]
+
+
+def test_an_export_that_takes_much_longer_is_named():
+    slow = [
+        item("a", verdict(seconds={"export": seconds})) for seconds in (1.0, 2.5, 1.9, 0.1, 0.9)
+    ]
+    assert lines([slow[0]], [slow[1]]) == ["slower export: a[trace-cpu]: 2.5 s, 1.0 s before"]
+    assert kinds([slow[0]], [slow[2]]) == []  # not twice
+    assert kinds([slow[3]], [slow[4]]) == []  # nine times, but nobody waits
+
+
+def test_the_worst_comes_first_and_the_headline_counts():
+    old = [item("a", verdict()), item("b", failed()), item("c", failed()), item("d", verdict())]
+    new = [item("b", verdict()), item("c", verdict()), item("d", failed())]
+    found = delta(run_of(*old), run_of(*new))
+    assert [change.kind for change in found.changes] == ["new failure", "fixed", "fixed", "gone"]
+    assert str(found) == "1 new failure, 2 fixed, 1 gone"
+    assert str(Delta([])) == "no change"
