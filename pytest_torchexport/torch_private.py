@@ -8,6 +8,7 @@ names are those of torch 2.13.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import sys
 import traceback
@@ -497,6 +498,54 @@ def places_of(error: BaseException) -> list[str]:
         stack = node.meta.get("stack_trace") if isinstance(node, torch.fx.Node) else None
         found += [stack] if isinstance(stack, str) else []
     return found[::-1]
+
+
+@contextlib.contextmanager
+def drafts_recorded() -> Iterator[None]:
+    """Let torch.export.draft_export record what it goes past, though torch's loggers are silent.
+
+    It reads the records of the logger ``torch.__trace``, and leaves the file of its handler open:
+    that is closed afterwards.
+    """
+    logger = logging.getLogger("torch.__trace")
+    level, before, during = logger.level, set(logger.handlers), set[logging.Handler]()
+
+    def remember_handlers(_: logging.LogRecord) -> bool:
+        during.update(logger.handlers)
+        return True
+
+    logger.addFilter(remember_handlers)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeFilter(remember_handlers)
+        for handler in during - before:
+            handler.close()
+
+
+def draft_failures(program: Any) -> list[tuple[str, str, SourceLine | None]]:
+    """Return what torch.export.draft_export went past: the kind, the operator or expression, where.
+
+    The kind is the name of torch's ``FailureType``. Empty if the program has no ``_report``.
+    """
+    report = getattr(program, "_report", None)
+    # The report only has the names that no earlier draft of this process had.
+    interned = getattr(sys.modules.get("torch._logging.structured"), "INTERN_TABLE", {})
+    files = {number: name for name, number in interned.items()}
+    files |= getattr(report, "str_to_filename", None) or {}
+    found: list[tuple[str, str, SourceLine | None]] = []
+    for failure in getattr(report, "failures", None) or ():
+        data = failure.data
+        stack = [
+            source_line(files[frame["filename"]], frame["line"], frame["loc"])
+            for frame in data.get("user_stack") or ()
+            if is_users(files.get(frame["filename"], "<unknown>"))
+        ]
+        what = str(data.get("op") or data.get("expr", ""))
+        found.append((failure.failure_type.name, what, stack[-1] if stack else None))
+    return found
 
 
 # -- sizes: the ShapeEnv of a torch.export -------------------------------------------------------

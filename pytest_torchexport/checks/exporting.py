@@ -6,6 +6,7 @@ subject.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NoReturn
 
 import torch
@@ -17,14 +18,19 @@ from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.fork import survived
-from pytest_torchexport.outcomes.limits import TimeLimitExceeded
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.messages import condense, is_about_dims
+from pytest_torchexport.results.diagnosis import Diagnosis
 from pytest_torchexport.results.failures import ExportRefused, ends_the_test
+from pytest_torchexport.targets import refusal_rules
+from pytest_torchexport.targets.draft import drafted
 from pytest_torchexport.targets.formats.shape_env import refused_at
-from pytest_torchexport.targets.refusal_rules import diagnosed
 
 # An exporter that may kill the interpreter is tried in a copy of it, for so long.
 TRYING_SECONDS = 60.0
+# A draft of a refused export takes at most so long.
+DRAFT_SECONDS = 10.0
+ON_TORCH_EXPORT = ("export", "onnx")
 
 
 def export(prepared: Prepared) -> Case:
@@ -42,7 +48,7 @@ def export(prepared: Prepared) -> Case:
             if ends_the_test(error):
                 raise
             cuda.raise_if_lost()
-            _refuse(prepared, error)
+            _refuse(prepared, error, example)
     return Case.of(prepared, artifact)
 
 
@@ -69,7 +75,7 @@ def _raise_if_fatal(prepared: Prepared, example: Call) -> None:
         raise ExportRefused(fatal)
 
 
-def _refuse(prepared: Prepared, error: Exception) -> NoReturn:
+def _refuse(prepared: Prepared, error: Exception, example: Call) -> NoReturn:
     """Raise ExportRefused, or CannotJudge if nobody named the target.
 
     Raises Ineffective if something of the machine ran out.
@@ -77,12 +83,40 @@ def _refuse(prepared: Prepared, error: Exception) -> NoReturn:
     machine.raise_fault(error)
     plan, spec = prepared.plan, prepared.spec
     reason, where = condense(error)
-    found = diagnosed(error, plan.target)
+    found = refusal_rules.diagnosed(error, plan.target)
     declared = plan.options.shapes is not None or plan.options.dynamic_shapes is not None
     assumed = [dim.name for dim in spec.dims.values() if not dim.declared and not declared]
     details = [spec.opt_out(assumed)] if assumed and is_about_dims(error) else []
     hints = [*details, *(cause.text for cause in found.causes)]
     prepared.refused(f"refused the module: {reason}{f' ({hints[0]})' if hints else ''}")
     raise ExportRefused(
-        reason, details=tuple(details), where=refused_at(error) or where, diagnosis=found
+        reason,
+        details=tuple(details),
+        where=refused_at(error) or where,
+        diagnosis=_with_draft(prepared, found, example),
     ) from None
+
+
+def _with_draft(prepared: Prepared, found: Diagnosis, example: Call) -> Diagnosis:
+    """Add to the cause what torch.export would refuse next, if torch can go past it."""
+    if prepared.plan.target not in ON_TORCH_EXPORT or not refusal_rules.can_be_drafted(found):
+        return found
+    (cause,) = found.causes
+    subject = prepared.reference.pristine.copy().to(prepared.plan.device)
+    call = example.clone().to(prepared.plan.device)
+    prepared.plan.progress("diagnosis: draft of the export")
+    try:
+        with (
+            prepared.log.timed("diagnosis"),
+            prepared.deadline.paused(),
+            interrupted_after(DRAFT_SECONDS),
+            prepared.reference.pristine.grad_mode.entered(),
+        ):
+            more = drafted(subject.function, call, prepared.spec, cause.where)
+    except Exception as error:
+        if ends_the_test(error):
+            raise
+        left = f"draft of the export: {condense(error)[0]}"
+        return dataclasses.replace(found, not_examined=(left,))
+    more_of_it = dataclasses.replace(cause, details=(*cause.details, *more))
+    return dataclasses.replace(found, causes=(more_of_it,))

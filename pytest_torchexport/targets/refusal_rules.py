@@ -40,6 +40,13 @@ def diagnosed(error: BaseException, target: str) -> Diagnosis:
     return _first(capture_refusals.GENERIC, refusal) or NOTHING
 
 
+def can_be_drafted(found: Diagnosis) -> bool:
+    """Return True if torch.export.draft_export may go past the refusal: a value, a fake kernel."""
+    return any(
+        cause.kind in ("data-dependent value", "unsupported operator") for cause in found.causes
+    ) and (found.owner == "model")
+
+
 def _first(rules: Iterable[Rule], refusal: Refusal) -> Diagnosis | None:
     for rule in rules:
         cause = rule.applied(refusal)

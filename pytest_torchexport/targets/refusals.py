@@ -37,6 +37,10 @@ REMEDIES = {
         "keep it a tensor; or take it by .item() (an int by .long().item()), as a size bounded by "
         "torch._check(n >= 0)"
     ),
+    "": (
+        "give what this line calls the number or the flag that it would read from values, if it "
+        "takes one; or other operations of torch"
+    ),
 }
 BRANCHES = ("if", "while", "assert")
 # The cause, of a construct that values decide.
@@ -51,10 +55,6 @@ DECIDED = {
 SIZE = "declare sizes on one side of it, or torch.cond"
 STATIC = "keep the size symbolic (no int(), no Python loop over it), or declare it fixed"
 PROMISE = "or, if it always holds, before this line: torch._check({text})"
-DRAFT = (
-    "torch.export.draft_export does not stop at the first such line: "
-    "it lists all that the example meets"
-)
 # These operators give a Python bool; the hint names what gives the same as a tensor.
 TENSOR_TESTS = {
     "aten.equal": "torch.equal gives a Python bool, (a == b).all() a tensor",
@@ -91,11 +91,9 @@ def control_flow(error: BaseException) -> Cause | None:
             return _of_values(error, hints=_tensor_test(text))
         undecided = _UNDECIDED.search(text)
         if undecided is not None:
-            # draft_export fails as export does if a size itself comes from values.
             of_sizes = "Size-like symbols: u" in text
-            drafts = hasattr(torch.export, "draft_export") and not of_sizes
             expression = undecided["expression"] or ""
-            hints = [DRAFT] if drafts else [PROMISE] if of_sizes else []
+            hints = [PROMISE] if of_sizes else []
             return _of_values(error, expression=expression, hints=hints)
         if "Constraints violated" in text:
             return _of_sizes(cause, text)
@@ -121,7 +119,7 @@ def _of_values(
     return Cause(
         kind="data-dependent value",
         text=DECIDED[kind].format(text=found.text),
-        remedy=REMEDIES[kind or choice],
+        remedy=REMEDIES[kind if found.text else choice],
         details=(*symbolic, *(hint.format(text=found.text) for hint in hints)),
         where=where,
     )
@@ -142,8 +140,17 @@ def _of_sizes(error: BaseException, text: str) -> Cause | None:
     facts = refused_sizes(error)
     bounds = [at for each in facts.ranges.values() for at in (each.low_at, each.high_at)]
     decided = _constructs([*(where for _, where in facts.guards), *bounds], truth=True)
-    branches = [item for item in decided if item[1].kind in BRANCHES]
-    frozen = [item for item in _constructs(facts.frozen.values(), truth=False) if item[1].kind]
+    numbers = dict(_constructs(facts.frozen.values(), truth=False, only="number"))
+    branches = [
+        (where, item)
+        for where, item in decided
+        if item.kind in BRANCHES and not _beside(numbers.get(where), item)
+    ]
+    frozen = [
+        (where, numbers.get(where, item))
+        for where, item in _constructs(facts.frozen.values(), truth=False)
+        if item.kind
+    ]
     fixes = _fixes(text)
     declared = [f"or declare what the export takes: {'; '.join(fixes)}"] if fixes else []
     if branches:
@@ -205,11 +212,16 @@ def _in_dims(name: str, bounds: str) -> str:
 
 
 def _constructs(
-    places: Iterable[SourceLine | None], *, truth: bool
+    places: Iterable[SourceLine | None], *, truth: bool, only: str = ""
 ) -> list[tuple[SourceLine, Construct]]:
     lines = [where for where in dict.fromkeys(places) if where is not None]
-    found = [(where, _construct_at(where, truth=truth)) for where in lines]
+    found = [(where, _construct_at(where, truth=truth, only=only)) for where in lines]
     return [(where, item) for where, item in found if item is not None]
+
+
+def _beside(number: Construct | None, branch: Construct) -> bool:
+    """Return True if a line makes a number of the size outside of its condition."""
+    return number is not None and number.text not in branch.text
 
 
 def _others(found: Sequence[tuple[SourceLine, Construct]]) -> Iterator[str]:
@@ -232,16 +244,21 @@ class Construct:
     text: str
 
 
-def _construct_at(where: SourceLine | None, *, truth: bool) -> Construct | None:
-    """Return what decides on a line. ``truth``: torch needed a truth value, not a number."""
+def _construct_at(where: SourceLine | None, *, truth: bool, only: str = "") -> Construct | None:
+    """Return what decides on a line. ``truth``: torch needed a truth value, not a number.
+
+    ``only``: None if there is nothing of this kind.
+    """
     if where is None:
         return None
     line = where.line
     source = linecache.getlines(str(Path(where.file).resolve()))
     plain = source[line - 1].strip() if 0 < line <= len(source) else ""
     found = [item for item in _asked("".join(source)) if item.first <= line <= item.last]
+    if only:
+        found = [item for item in found if item.kind == only]
     if not found:
-        return Construct("", plain)
+        return None if only else Construct("", plain)
     best = min(found, key=lambda item: (item.rank(truth=truth), item.last - item.first))
     # torch does not say which of several conditions on one line it means.
     same = {item.text for item in found if (item.kind, item.first) == (best.kind, best.first)}

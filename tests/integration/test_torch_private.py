@@ -326,6 +326,50 @@ def test_the_types_of_scripts_are_forgotten():
     assert not store
 
 
+# -- refusals ------------------------------------------------------------------------------------
+
+
+class _Logs(nn.Module):
+    def forward(self, x):
+        warnings.formatwarning("called", UserWarning, "file", 1)
+        return x
+
+
+def test_what_a_script_was_about_to_compile_is_read_from_the_exception():
+    with pytest.raises(Exception) as caught:  # torch has many classes
+        torch.jit.script(_Logs())
+    assert any(__file__ in place for place in private.places_of(caught.value))
+
+
+def test_the_node_that_an_exporter_translated_is_read_from_the_exception():
+    def translates():
+        program = torch.export.export(nn.ReLU(), (torch.ones(2),))
+        node = next(node for node in program.graph.nodes if node.op == "call_function")
+        node.meta["stack_trace"] = "here"
+        raise ValueError("no translation")
+
+    # The function has to look like one of torch's.
+    code = translates.__code__.replace(co_filename="torch/onnx/exporter.py")
+    with pytest.raises(ValueError, match="no translation") as caught:
+        type(translates)(code, globals())()
+    assert private.places_of(caught.value) == ["here"]
+
+
+@pytest.mark.skipif(not hasattr(torch.export, "draft_export"), reason="torch has no draft_export")
+def test_what_a_draft_went_past_has_its_kind_and_its_line():
+    class Branch(nn.Module):
+        def forward(self, x):
+            if x.sum() > 0:
+                return x + 1
+            return x
+
+    with private.drafts_recorded():
+        program = torch.export.draft_export(Branch(), (torch.ones(2),))
+    ((kind, _, where),) = private.draft_failures(program)
+    assert (kind, where.text) == ("DATA_DEPENDENT_ERROR", "if x.sum() > 0:")
+    assert private.draft_failures(object()) == []
+
+
 # -- sizes ---------------------------------------------------------------------------------------
 
 

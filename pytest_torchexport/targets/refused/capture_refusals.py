@@ -15,7 +15,7 @@ NOT_A_TREE = (
 VALUES = (
     Rule(
         said=DATA_DEPENDENT,
-        line=r"distributions?\b|\b(?P<name>Normal|Categorical|Bernoulli|Beta|Uniform)\(",
+        frame=r"/torch/distributions/\w+\.py",
         kind="data-dependent value",
         cause="the distribution checks the values of its arguments",
         remedy="pass validate_args=False to it",
@@ -42,6 +42,13 @@ VALUES = (
         kind="data-dependent value",
         cause="torch has to know something about a size that comes from values",
         remedy="before this line, whichever always holds: {one} or {other}",
+    ),
+    Rule(
+        said=DATA_DEPENDENT,
+        frame=r"/torch/nn/modules/transformer\.py:_detect_is_causal_mask",
+        kind="data-dependent value",
+        cause="torch compares the mask with a causal one, by its values",
+        remedy="say what it is: tgt_is_causal=True (a decoder), is_causal=True (an encoder), or False",
     ),
     Rule(
         said=r"vmap: It looks like you're calling \.item\(\) on a Tensor",
@@ -93,12 +100,6 @@ PYTHON = (
         remedy="torch.stack([a, b]) in place of torch.{name}([a, b])",
     ),
     Rule(
-        said=r"We found a fake tensor in the exported program constant's list",
-        kind="unsupported construct",
-        cause="forward puts a tensor in the place of one that lives on (.data = ..., an attribute)",
-        remedy="write into it: self.buffer.copy_(value), of a registered buffer",
-    ),
-    Rule(
         said=r"a (?:view of a )?leaf Variable that requires grad is being used in an in-place",
         kind="unsupported construct",
         cause="forward writes into a parameter, and is exported with gradients",
@@ -126,7 +127,7 @@ TYPES = (
         remedy=NOT_A_TREE,
     ),
     Rule(
-        said=r"Unsupported input type <class '(?:[\w.<>]+\.)?(?P<cls>\w+)'>",
+        said=r"(?:Unsupported input type|to non-tensor type) <class '(?:[\w.<>]+\.)?(?P<cls>\w+)'>",
         kind="unsupported type",
         cause="forward takes an object of {cls}, and torch.export does not know which tensors are in it",
         remedy="take them as arguments; or, if it is a dataclass, once beside its class: "
@@ -167,8 +168,29 @@ OPERATORS = (
         owner="capture",
     ),
     Rule(
+        said=r"^(?P<op>(?!aten::|prims::)[\w:]+): attempted to run this operator with Meta tensors",
+        kind="unsupported operator",
+        cause="{op} has no fake kernel: torch.export does not know what it returns",
+        remedy='@torch.library.register_fake("{op}") on a function of the same arguments that '
+        "returns e.g. torch.empty_like(x)",
+    ),
+    Rule(
+        said=r"^(?P<op>[\w:]+): attempted to run this operator with Meta tensors",
+        kind="unsupported operator",
+        cause="torch.export does not know the shapes that {op} returns",
+        remedy="call it in __init__ or outside the module, and pass its result",
+        owner="capture",
+    ),
+    Rule(
+        said=r"(?P<cls>__torch__\.torch\.classes\.[\w.]+) .*does not have a field with name '__obj_flatten__'",
+        kind="unsupported type",
+        cause="the module holds a TorchScript object ({cls}), which torch.export cannot capture",
+        remedy="export the module before it is quantized or packed, and quantize the program (torchao)",
+        owner="capture",
+    ),
+    Rule(
         said=r"zeros\(\): argument 'size' .* got FakeTensor",
-        line=r"self\.\w+\(|rnn|lstm|gru",
+        frame=r"/torch/nn/modules/rnn\.py",
         kind="data-dependent value",
         cause="a recurrent module reads the batch's size from the lengths of a packed sequence",
         remedy="give it the padded tensor and mask its output; or pass the initial state (h0, c0)",

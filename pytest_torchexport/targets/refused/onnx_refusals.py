@@ -64,6 +64,19 @@ TRANSLATION = (
         owner="translation",
     ),
     Rule(
+        said=r"aot_autograd expected to have an entirely functional graph, but found %(?P<op>\w+)",
+        kind="unsupported construct",
+        cause="forward writes in place in a way that torch cannot express without writing ({op})",
+        remedy="a new tensor in place of the write: torch.where(mask, a, b), x.scatter(...), torch.diag_embed",
+        owner="capture",
+    ),
+    Rule(
+        said=r"^(?P<size>\d+) not in VR\[[\s\S]*While executing %copy_",
+        kind="unsupported construct",
+        cause="forward puts a tensor of another size in the place of a buffer or an input",
+        remedy="make it in full size in __init__, and take a part of it in forward: self.table[:n]",
+    ),
+    Rule(
         said=r"^torch\.(?P<dtype>\w+)$",
         raised=r"^KeyError$",
         kind="unsupported type",
@@ -75,7 +88,7 @@ TRANSLATION = (
         said=r"^'(?P<cls>str|int|float|bool)' object has no attribute 'name'$",
         raised=r"^AttributeError$",
         kind="unsupported type",
-        cause="forward returns a {cls}, and an ONNX model returns only tensors",
+        cause="forward returns something of type {cls}, and an ONNX model returns only tensors",
         remedy="leave it out of what forward returns, or make it a tensor: torch.tensor(value)",
     ),
     Rule(

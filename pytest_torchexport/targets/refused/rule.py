@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +37,16 @@ class Refusal:
         return refused_at(self.error) or condense(self.error)[1]
 
     @cached_property
+    def frames(self) -> str:
+        """The frames of the exception: ``.../torch/nn/modules/rnn.py:forward``, one per line."""
+        found = [
+            frame
+            for cause in causes(self.error)
+            for frame in traceback.extract_tb(cause.__traceback__)
+        ]
+        return "\n".join(f"{frame.filename}:{frame.name}" for frame in found)
+
+    @cached_property
     def here(self) -> str:
         """The expression that TorchScript underlines, else the user's line."""
         found = next(filter(None, (_UNDERLINED.search(text) for _, text in self.said)), None)
@@ -51,7 +62,8 @@ class Rule:
     """A row.
 
     ``said`` is a regular expression that is found in the exception's text, ``raised`` one for the
-    name of its class, ``line`` one for the user's line; an empty one asks nothing. ``cause`` and
+    name of its class, ``line`` one for the user's line, ``frame`` one for the frames that it came
+    through (``file.py:function``); an empty one asks nothing. ``cause`` and
     ``remedy`` may name groups of ``said`` and of ``line``, and ``{here}``, the expression.
     """
 
@@ -61,13 +73,15 @@ class Rule:
     remedy: str
     raised: str = ""
     line: str = ""
+    frame: str = ""
     owner: Owner = "model"
 
     def applied(self, refusal: Refusal) -> Cause | None:
         """Return the cause if all the evidence is there."""
         source = refusal.where.text if refusal.where is not None else ""
         at = re.search(self.line, source)
-        if at is None or (self.line and not source):
+        through = not self.frame or re.search(self.frame, refusal.frames)
+        if at is None or (self.line and not source) or not through:
             return None
         for name, text in refusal.said:
             told = re.search(self.raised, name) is not None

@@ -124,6 +124,39 @@ CONTROL_FLOW = (
 
 LIBRARIES = (
     Rule(
+        said=r"[\s\S]",
+        line=r"torch\.(?P<name>cond|while_loop)\(",
+        kind="unsupported construct",
+        cause="TorchScript has no torch.{name}",
+        remedy="a plain if or while, which it compiles; under if torch.jit.is_scripting(): if others need torch.{name}",
+    ),
+    Rule(
+        said=r"Expected a value of type|not provided|currently not supported",
+        line=r"(?<![\w.])(?P<name>(?:np|numpy|random)\.[\w.]+)\(",
+        kind="unsupported construct",
+        cause="TorchScript has no {name}",
+        remedy="an operation of torch in its place; numbers that do not vary in __init__",
+    ),
+    Rule(
+        said=r"Expected type hint for result of tolist\(\)",
+        kind="missing annotation",
+        cause="TorchScript does not know how many levels of lists `{here}` has",
+        remedy="a line of its own with the type: values: List[float] = x.tolist()",
+    ),
+    Rule(
+        said=r"/torch/nn/modules/module\.py\", line",
+        line=r"self\.(?P<name>register_\w+|add_module|train|eval|to)\(",
+        kind="unsupported construct",
+        cause="TorchScript does not change modules: forward calls self.{name}",
+        remedy="call it in __init__",
+    ),
+    Rule(
+        said=r"TorchScript requires source access",
+        kind="unsupported construct",
+        cause="the code is in no file (a notebook, exec), and TorchScript compiles source files",
+        remedy="define it in a .py file",
+    ),
+    Rule(
         said=r"/einops/",
         kind="unsupported construct",
         cause="TorchScript cannot compile the function of einops that this line calls",
@@ -177,6 +210,14 @@ TYPES = (
         kind="unsupported type",
         cause="self.{name} is a plain list of modules",
         remedy="self.{name} = nn.ModuleList(...)",
+    ),
+    Rule(
+        said=r"has no attribute '(?P<name>\w+)' \(This attribute exists on the Python module, but "
+        r"we failed to convert Python type: '(?P<cls>list|dict)' to a TorchScript type\. "
+        r"(?:List trace inputs must have elements|Dictionary inputs must have entries)",
+        kind="missing annotation",
+        cause="self.{name} is an empty {cls} when the module is compiled, and has no annotation",
+        remedy="annotate it in the class: {name}: List[Tensor], Dict[str, Tensor]",
     ),
     Rule(
         said=r"has no attribute '(?P<name>\w+)' \(This attribute exists on the Python module, but "
@@ -286,7 +327,10 @@ TYPES = (
         said=r"'Tensor(?: \(inferred\))?' object has no attribute or method '(?P<name>\w+)'",
         kind="missing annotation",
         cause="TorchScript takes something here for a Tensor, and a Tensor has no .{name}",
-        remedy="annotate the argument with its type: xs: List[Tensor], d: Dict[str, Tensor], n: int",
+        remedy=(
+            "annotate the argument with its type: xs: List[Tensor], d: Dict[str, Tensor], n: int; "
+            "an object cannot be passed, a NamedTuple can"
+        ),
     ),
     Rule(
         said=r"Could not match type (?P<new>.+) to t in argument 'el': Type variable 't' previously "
@@ -306,6 +350,18 @@ TYPES = (
         kind="unsupported type",
         cause="TorchScript has no type {name}",
         remedy="Tensor, int, float, bool, str, and List, Dict, Tuple, Optional of them",
+    ),
+    Rule(
+        said=r"'NoneType' object has no attribute or method '(?P<name>\w+)'",
+        kind="missing annotation",
+        cause="what .{name} is asked of is None when the module is compiled, and TorchScript takes it for nothing else",
+        remedy="annotate the attribute in the class (mask: Optional[Tensor]), and read it into a variable",
+    ),
+    Rule(
+        said=r"Unknown type annotation: 'ForwardRef\('\w+'\)' in NamedTuple (?P<type>\w+)",
+        kind="unsupported type",
+        cause="TorchScript cannot read the annotations of the NamedTuple {type}",
+        remedy="without quotes, and without `from __future__ import annotations` in its file",
     ),
     Rule(
         said=r"Unknown type annotation: (?P<type>'[^'\n]+') at",
@@ -329,8 +385,7 @@ TYPES = (
         remedy="class {cls}(NamedTuple): ..., or a dict of tensors",
     ),
     Rule(
-        said=r"python value of type '(?P<type>\w+)' cannot be used as a value\. Perhaps it is a "
-        r"closed over global",
+        said=r"python value of type '(?P<type>\w+)'(?: cannot be used as a value\. Perhaps it is a closed over global|:)",
         kind="unsupported construct",
         cause="`{here}` is a global {type}, and TorchScript reads no globals",
         remedy="set it in __init__ (self.value = ...) and read it there",
@@ -477,8 +532,8 @@ CONSTRUCTS = (
 
 # What a rule above may say better comes first.
 RULES = (
-    *CONTROL_FLOW,
     *LIBRARIES,
+    *CONTROL_FLOW,
     *TYPES,
     *CONSTRUCTS,
 )

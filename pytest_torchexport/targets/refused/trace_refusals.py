@@ -57,6 +57,13 @@ RULES = (
     ),
     Rule(
         said=r"Cannot insert a Tensor that requires grad as a constant",
+        line=r"autograd\.grad\(|\.backward\(",
+        kind="unsupported construct",
+        cause="forward computes gradients, which a trace does not record",
+        remedy="the target export, which records them; or write the derivative out",
+    ),
+    Rule(
+        said=r"Cannot insert a Tensor that requires grad as a constant",
         kind="unsupported construct",
         cause="forward uses a tensor with requires_grad that is no parameter of the module",
         remedy=(

@@ -14,7 +14,6 @@ from torch.export import Dim
 from pytest_torchexport.outcomes.torch_state import quiet, suppress_output
 from pytest_torchexport.targets.refusals import (
     DECIDED,
-    DRAFT,
     REMEDIES,
     SIZE,
     STATIC,
@@ -317,11 +316,6 @@ def test_tests_that_give_a_python_bool_have_a_twin_that_gives_a_tensor(ask, inst
     assert instead in cause.details[0]
 
 
-def test_draft_export_is_recommended_where_it_gets_further():
-    assert DRAFT in cause_of(if_sum, torch.rand(4, 4)).details
-    assert DRAFT not in cause_of(nonzero_rows, torch.rand(4, 4)).details
-
-
 def test_of_a_size_that_comes_from_values_something_may_be_promised():
     details = cause_of(nonzero_rows, torch.rand(4, 4)).details
     assert "or, if it always holds, before this line: torch._check(y.shape[0] > 2)" in details
@@ -406,8 +400,18 @@ def test_a_condition_on_a_size_asks_for_a_dim_on_one_side(forward, condition, de
     assert list(cause.details) == declared
 
 
+def size_chosen(self, x):
+    rows = int(x.shape[0]) if self.training is False else x.shape[0]
+    return sum(x[i] for i in range(rows))
+
+
 @pytest.mark.parametrize(
-    ("forward", "text"), [(size_number, "int(x.shape[0])"), (size_loop, "range(x.shape[0])")]
+    ("forward", "text"),
+    [
+        (size_number, "int(x.shape[0])"),
+        (size_loop, "range(x.shape[0])"),
+        (size_chosen, "int(x.shape[0])"),
+    ],
 )
 def test_a_size_that_becomes_a_number_is_named(forward, text):
     cause = control_flow(refused_sizes(forward, Dim.DYNAMIC))

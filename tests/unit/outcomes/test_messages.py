@@ -45,3 +45,40 @@ def chained(*errors):
 )
 def test_a_reason_is_the_root_cause_and_then_the_first_outer_text_that_says_more(error, reason):
     assert condense(error)[0] == reason
+
+
+OVERLOADS = "\n".join(
+    (
+        "Arguments for call are not valid.",
+        "The following variants are available:",
+        "  ",
+        "  aten::add.Tensor(Tensor self, Tensor other) -> Tensor:",
+        "  Expected a value of type 'Tensor' for argument 'other' but instead found type 'List[int]'.",
+        "  ",
+        "  aten::add.Scalar(Tensor self, Scalar other) -> Tensor:",
+        "  Expected a value of type 'number' for argument 'other' but instead found type 'List[int]'.",
+        "",
+        "The original call is:",
+        "    return x + [1]",
+    )
+)
+
+
+def test_of_many_overloads_the_first_is_kept_and_the_call():
+    reason = condense(RuntimeError(OVERLOADS))[0]
+    assert reason.count("Expected a value") == 1
+    assert reason.endswith("The original call is: return x + [1]")
+
+
+def test_the_numbers_of_a_tensor_in_columns_are_left_out():
+    columns = "\n".join(" 0.9981 -2.5e-01  nan" for _ in range(500))
+    text = f"output 1 ({columns}\n[ torch.FloatTensor{{500,3}} ]) of traced region cannot be"
+    assert condense(RuntimeError(text))[0] == (
+        "RuntimeError: output 1 ( torch.FloatTensor{500,3}) of traced region cannot be"
+    )
+
+
+def test_a_note_that_a_target_added_names_the_line():
+    error = RuntimeError("no kernel")
+    error.add_note(f'File "{__file__}", line 7, in forward\n    import pytest')
+    assert condense(error)[1].line == 7

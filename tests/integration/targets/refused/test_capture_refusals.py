@@ -128,9 +128,15 @@ def stacked(self, x):
     return torch.stack([x.sum(), x.mean()])
 
 
-def put_in_place(self, x):
-    x.data = x.data * 2
-    return x
+DECODER = nn.TransformerDecoder(nn.TransformerDecoderLayer(4, 2, batch_first=True), 1).eval()
+
+
+def mask_compared(self, x):
+    return DECODER(x[None], x[None], tgt_mask=x * 0)
+
+
+def mask_described(self, x):
+    return DECODER(x[None], x[None], tgt_mask=x * 0, tgt_is_causal=False)
 
 
 def generator(self, x):
@@ -208,7 +214,7 @@ ROWS = [
     (addressed, None, "the address of a tensor", ""),
     (saved, None, "saves a tensor", ""),
     (tensor_of_tensors, stacked, "torch.tensor of tensors", "torch.stack([a, b])"),
-    (put_in_place, None, "in the place of one that lives on", "copy_"),
+    (mask_compared, mask_described, "compares the mask with a causal one", "tgt_is_causal=True"),
     (generator, listed, "returns a generator", "[...]"),
     (with_dtype, None, "returns a torch.dtype", ""),
     (nested, None, "the shapes that aten._nested_tensor_from_tensor_list returns", ""),

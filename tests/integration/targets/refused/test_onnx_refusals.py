@@ -77,7 +77,12 @@ REST = [
         "no kernel of MatMul for bfloat16",
         "x.float()",
     ),
-    (lambda x: {"a": "b", "x": x}, "model", "forward returns a str", "leave it out"),
+    (
+        lambda x: {"a": "b", "x": x},
+        "model",
+        "forward returns something of type str",
+        "leave it out",
+    ),
     (
         torch.unique_consecutive,
         "translation",

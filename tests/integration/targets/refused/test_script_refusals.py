@@ -21,6 +21,7 @@ from pytest_torchexport.outcomes.torch_state import quiet, suppress_output
 from pytest_torchexport.targets.refusal_rules import diagnosed
 
 GLOBAL = 3.0
+SEEN = []
 X = torch.rand(2, 2)
 
 
@@ -304,6 +305,38 @@ class Vmapped(nn.Module):
         return torch.vmap(torch.sum)(x)  # here
 
 
+class Conditional(nn.Module):
+    def forward(self, x):
+        return torch.cond(x.sum() > 0, lambda v: v * 2, lambda v: -v, (x,))  # here
+
+
+class DrawsBetween(nn.Module):
+    def forward(self, x):
+        return x * random.uniform(1.0, 2.0)  # here
+
+
+class DrawsByNumpy(nn.Module):
+    def forward(self, x):
+        return x * float(np.random.rand())  # noqa: NPY002  # here
+
+
+class Lists(nn.Module):
+    def forward(self, x):
+        return x * sum(x[0].tolist())  # here
+
+
+class ListsWithType(nn.Module):
+    def forward(self, x):
+        values: list[float] = x[0].tolist()
+        return x * sum(values)
+
+
+class Registers(nn.Module):
+    def forward(self, x):
+        self.register_buffer("kept", x)  # here
+        return x
+
+
 # -- types -------------------------------------------------------------------------------------------
 
 
@@ -491,6 +524,45 @@ class HasNoSuchMethod(nn.Module):
 class Inherits(Layers):
     def forward(self, x):
         return super().forward(x)  # here
+
+
+class StartsEmpty(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.history = []
+
+    def forward(self, x):
+        self.history.append(1.0)  # here
+        return x
+
+
+class StartsEmptyWithType(nn.Module):
+    history: list[float]
+
+    def __init__(self):
+        super().__init__()
+        self.history = []
+
+    def forward(self, x):
+        self.history.append(1.0)
+        return x
+
+
+class StartsAsNone(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mask = None
+
+    def forward(self, x):
+        if self.mask is None or self.mask.shape[-1] < 2:  # here
+            return x
+        return x * 2
+
+
+class AppendsToGlobal(nn.Module):
+    def forward(self, x):
+        SEEN.append(0)  # here
+        return x
 
 
 class OtherElements(nn.Module):
@@ -784,7 +856,15 @@ ROWS = [
     (Copies, Clones, "cannot compile the module copy"),
     (NullContext, None, "cannot compile the class nullcontext"),
     (Mathematics, Computed, "no `math.comb`"),
-    (Draws, None, "no `random.random`"),
+    (Draws, None, "no random.random"),
+    (Conditional, None, "no torch.cond"),
+    (DrawsBetween, None, "no random.uniform"),
+    (DrawsByNumpy, None, "no np.random.rand"),
+    (Lists, ListsWithType, "how many levels of lists `x[0].tolist` has"),
+    (Registers, None, "forward calls self.register_buffer"),
+    (StartsEmpty, StartsEmptyWithType, "self.history is an empty list"),
+    (StartsAsNone, None, "what .shape is asked of is None"),
+    (AppendsToGlobal, None, "is a global list"),
     (Vmapped, None, "the function in torch/_functorch/apis.py"),
     (PlainList, ModuleListed, "self.layers is a plain list of modules"),
     (Partial, WrittenOut, "self.act is a functools.partial"),
@@ -840,3 +920,9 @@ def test_a_refusal_has_a_cause_and_a_remedy_that_torchscript_takes(bad, good, wo
         assert cause.where.place == place_of(bad)
     if good is not None:
         torch.testing.assert_close(script(good())(X.clone()), good()(X.clone()))
+
+
+def test_code_without_a_file_is_told():
+    names = {"nn": nn}
+    exec("class Net(nn.Module):\n    def forward(self, x):\n        return x\n", names)
+    assert "in no file" in cause_of(names["Net"]()).text

@@ -57,6 +57,18 @@ class Held(nn.Module):
         return self.layers[0](x)
 
 
+class Forces(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 1)
+
+    def forward(self, x):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            energy = self.layer(x).tanh().sum()
+            return torch.autograd.grad([energy], [x])[0]
+
+
 class Counting(nn.Module):
     calls = 0
 
@@ -91,6 +103,10 @@ def test_a_parameter_that_is_not_registered_is_told():
     assert "requires_grad" in cause.text
     assert "nn.ModuleList" in cause.remedy
     assert cause.where.text == "return self.layers[0](x)"
+
+
+def test_gradients_inside_forward_are_told_from_parameters():
+    assert cause_of(Forces()).text == "forward computes gradients, which a trace does not record"
 
 
 def test_a_dict_is_taken_without_strict():
