@@ -47,21 +47,20 @@ def test_a_reason_is_the_root_cause_and_then_the_first_outer_text_that_says_more
     assert condense(error)[0] == reason
 
 
-OVERLOADS = "\n".join(
-    (
-        "Arguments for call are not valid.",
-        "The following variants are available:",
-        "  ",
-        "  aten::add.Tensor(Tensor self, Tensor other) -> Tensor:",
-        "  Expected a value of type 'Tensor' for argument 'other' but instead found type 'List[int]'.",
-        "  ",
-        "  aten::add.Scalar(Tensor self, Scalar other) -> Tensor:",
-        "  Expected a value of type 'number' for argument 'other' but instead found type 'List[int]'.",
-        "",
-        "The original call is:",
-        "    return x + [1]",
-    )
+LINES = (
+    "Arguments for call are not valid.",
+    "The following variants are available:",
+    "  ",
+    "  aten::add.Tensor(Tensor self, Tensor other) -> Tensor:",
+    "  Expected a value of type 'Tensor' for argument 'other' but instead found type 'List[int]'.",
+    "  ",
+    "  aten::add.Scalar(Tensor self, Scalar other) -> Tensor:",
+    "  Expected a value of type 'number' for argument 'other' but instead found type 'List[int]'.",
+    "",
+    "The original call is:",
+    "    return x + [1]",
 )
+OVERLOADS = "\n".join(LINES)
 
 
 def test_of_many_overloads_the_first_is_kept_and_the_call():
