@@ -58,6 +58,15 @@ def narrow_assumed(
 def _narrowed(
     spec: InputSpec, dim: Dim, eager: Callable[[Call], Outcome], note: Callable[[str], None]
 ) -> InputSpec:
+    sizes = _taken(spec, dim, eager)
+    if sizes == dim.sizes:
+        return spec
+    note(f"eager accepts {_interval(dim, sizes)} (assumed was {dim.describe()})")
+    return spec.narrow(dim.name, sizes)
+
+
+def _taken(spec: InputSpec, dim: Dim, eager: Callable[[Call], Outcome]) -> range:
+    """Return the sizes of one dim that eager takes on the example's values, the others as there."""
     example = spec.example_sizes
 
     def takes(size: int) -> bool:
@@ -66,11 +75,7 @@ def _narrowed(
         call = build(spec, example_recipe(spec, {dim.name: size}))
         return call is None or isinstance(eager(call), Returned)
 
-    sizes = _accepted(dim, takes)
-    if sizes == dim.sizes:
-        return spec
-    note(f"eager accepts {_interval(dim, sizes)} (assumed was {dim.describe()})")
-    return spec.narrow(dim.name, sizes)
+    return _accepted(dim, takes)
 
 
 def _accepted(dim: Dim, takes: Callable[[int], bool]) -> range:
@@ -288,10 +293,26 @@ class AcceptedCalls:
             details=(
                 f"call: {describe_recipe(self.spec, declared, call)}",
                 f"declared: {self._declarations()}",
-                "narrow the range, or say what ties the inputs together with map= or filter=",
+                self._narrower()
+                or "narrow the range, or say what ties the inputs together with map= or filter=",
             ),
             where=refused.where if isinstance(refused, Raised) else None,
         )
+
+    def _narrower(self) -> str:
+        """Return the remedy that eager shows: the declared dims of which it takes fewer sizes."""
+        found = {
+            name: _taken(self.spec, dim, self._eager.on_cpu)
+            for name, dim in self.spec.dims.items()
+            if dim.declared and isinstance(dim.sizes, range)
+        }
+        fewer = {
+            name: sizes
+            for name, sizes in found.items()
+            if len(sizes) > 1 and sizes != self.spec.dims[name].sizes
+        }
+        written = ", ".join(f'"{name}": {sizes!r}' for name, sizes in fewer.items())
+        return f"remedy: eager takes dims={{{written}}}" if fewer else ""
 
     def _declarations(self) -> str:
         dims = [f"{n}: {d.describe()}" for n, d in self.spec.dims.items() if d.declared]

@@ -310,7 +310,8 @@ class Reference:
             raise SpecError("eager did not return on the example within the time limit")
         if not any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(outcome.value)):
             raise SpecError(
-                f"forward returns {describe(outcome.value)}, no tensor: nothing to compare"
+                f"forward returns {describe(outcome.value)}, no tensor: nothing to compare",
+                details=("remedy: check a module that calls it and returns tensors of the result",),
             )
         return outcome
 

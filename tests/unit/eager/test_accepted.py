@@ -28,3 +28,27 @@ def test_what_was_declared_wrongly_is_told_before_what_the_exporter_makes_of_it(
     )
     assert found.failure == "SpecError"
     assert "too short" in found.reason
+    assert 'remedy: eager takes dims={"time": range(5, 9)}' in found.details
+
+
+def test_the_sizes_that_eager_takes_are_the_remedy_for_a_wrong_declaration():
+    class Patches(nn.Module):
+        def forward(self, x):
+            return x.unflatten(1, (-1, 4)).mean(-1)
+
+    found = verdict_of(Patches(), X(2, 16), shapes={"x": "batch time"}, dims={"time": (6, 40)})
+    assert found.failure == "SpecError"
+    assert 'remedy: eager takes dims={"time": range(8, 41, 4)}' in found.details
+
+
+def test_a_declaration_is_not_narrowed_if_the_values_are_wrong():
+    class Positive(nn.Module):
+        def forward(self, x):
+            if x.min() < 0:
+                raise ValueError("negative")
+            return x.sqrt()
+
+    options = {"shapes": {"x": "batch time"}, "dims": {"time": (1, 4)}, "values": {"x": (-1, 1)}}
+    found = verdict_of(Positive(), X(2, 3).abs(), **options)
+    assert found.failure == "SpecError"
+    assert found.details[-1].startswith("narrow the range")
