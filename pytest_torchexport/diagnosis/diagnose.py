@@ -148,15 +148,22 @@ def _diagnosed(rows: tuple[Examination, ...], scene: Scene, budget: Budget) -> D
         row.examine()  # imported here once, and not in each fork
     try:
         while rows:
-            scene.case.plan.progress(f"diagnosis: {rows[0].name}")
+            _show(rows, scene)
             todo = partial(_examined_each, rows, scene, known, budget)
             for found in each(todo, budget.for_a_row() + GRACE):
                 known = _without(rows[0], found, known) if isinstance(found, Death) else found
                 rows = rows[1:]
+                _show(rows, scene)
     except OSError as error:
         for row in rows:
             known = _without(row, f"no process to examine it in: {error}", known)
     return known
+
+
+def _show(rows: tuple[Examination, ...], scene: Scene) -> None:
+    """Show the user the row that begins."""
+    if rows:
+        scene.case.plan.progress(f"diagnosis: {rows[0].name}")
 
 
 def _may_fork(case: Case) -> bool:

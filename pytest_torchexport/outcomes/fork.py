@@ -135,15 +135,15 @@ class _Fork:
         """Return the next message: an item, the end, or a death, of which there is no message."""
         end = time.monotonic() + seconds
         while True:
-            over = time.monotonic() >= end
+            left = max(end - time.monotonic(), 0.0)  # poll would wait for ever if it were negative
             ended = self._has_ended()  # asked first: whatever it wrote can be read then
-            more = self._read(0.0 if ended or over else min(LOOK_SECONDS, end - time.monotonic()))
+            more = self._read(0.0 if ended else min(LOOK_SECONDS, left))
             message = self._whole()
             if message is not None:
                 return message
             if ended and not more:
                 return "death", _death(self._status)
-            if over and not more:
+            if not left and not more:
                 return "death", Death(seconds=seconds)
 
     def end(self) -> None:

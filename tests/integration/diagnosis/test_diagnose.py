@@ -12,8 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_torchexport import check_export
+from pytest_torchexport import check_export, engine
+from pytest_torchexport.config.options import Options
+from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.diagnosis import attention, diagnose, failing_sizes, masks, questions
+from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.fork import FORKS
 from pytest_torchexport.results.diagnosis import Cause
 from pytest_torchexport.results.text import failure_text
@@ -131,6 +134,18 @@ def test_an_examination_may_not_take_the_time_of_the_others(verdict, monkeypatch
     found = verdict(examine, monkeypatch)
     assert "attention's fast path: no return within 0.1 s" in found.diagnosis.not_examined
     assert "no time left" not in str(found.diagnosis.not_examined)
+
+
+def test_the_examination_that_runs_is_shown():
+    shown = []
+    options = Options(checks=("parity",), max_examples=2)
+    plan = Plan(
+        target="trace", device="cpu", options=options, progress=lambda text, *_: shown.append(text)
+    )
+    engine.check(Frozen(), [Call((torch.ones(2, 3),))], plan)
+    rows = [text for text in shown if text.startswith("diagnosis: ")]
+    assert rows[0] == "diagnosis: sizes"
+    assert rows[-1] == "diagnosis: known defects"
 
 
 def test_a_pass_is_not_diagnosed(verdict, monkeypatch):
