@@ -37,7 +37,8 @@ def cases(arguments: argparse.Namespace) -> list[tuple[Any, str, str]]:
     """Return the rows, targets and failures that the arguments select."""
     found = [
         (row, target, failure)
-        for row in zoo.ZOO
+        for name in arguments.mechanisms.split(",")
+        for row in zoo.MECHANISMS[name]
         for target, failure in row.truth().items()
         if failure not in (None, zoo.SKIPPED, *NOT_OF_AN_ARTIFACT)
         if target in arguments.targets.split(",")
@@ -91,6 +92,7 @@ def main() -> None:
     """Run the selection; print a line per failure and the counts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--targets", default=",".join(zoo.TARGETS))
+    parser.add_argument("--mechanisms", default=",".join(zoo.MECHANISMS))
     parser.add_argument("--every", type=int, default=1, help="take every n-th failure")
     parser.add_argument("--only", default="", help="a part of the names of rows")
     parser.add_argument("--json", type=Path, help="a file for the records")

@@ -17,7 +17,7 @@ from pytest_torchexport import targets
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.diagnosis.reproducer.exports import Exported, text_of_export
 from pytest_torchexport.diagnosis.reproducer.importable import Importable
-from pytest_torchexport.diagnosis.reproducer.objects import Objects
+from pytest_torchexport.diagnosis.reproducer.objects import Arguments, Objects
 from pytest_torchexport.diagnosis.reproducer.rerun import DEADLY, Rerun
 from pytest_torchexport.diagnosis.reproducer.script_text import Limit, Script
 from pytest_torchexport.diagnosis.reproducer.values import (
@@ -123,7 +123,7 @@ def source_form(prepared: Prepared, failure: Failure, verdict: Verdict, shown: S
     source, owner = _subject(subject, names)
     objects = Objects(weights, names.name)
     definitions = objects.model(subject.module) if subject.module is not None else ""
-    example, values = prepared.call_to_export(), _InSource(shown.inputs, names)
+    example, values = prepared.call_to_export(), Arguments(shown.inputs, names.name)
     (called,) = _calls(prepared, [example], None, values, " of the example")
     text = text_of_export(
         plan.target,
@@ -139,15 +139,18 @@ def source_form(prepared: Prepared, failure: Failure, verdict: Verdict, shown: S
         ),
     )
     eager = re.sub(r"^net\b", "model()", source)
+    steps = _steps(prepared, failure, text.make)
     seen = shown.seen
     compared = _compared(prepared, seen, values) if isinstance(prepared, Case) and seen else {}
     of_library, _ = apart(targets.get(plan.target).traits.script)
     modules = [*of_library, *(f"import {name}" for name in names.installed)]
     return Script(
         **_basis(plan, failure, verdict),
-        make=f"{'net = model()' if subject.module is not None else ''}\n{text.make}".lstrip("\n"),
-        making="the export raises" if isinstance(failure, ExportRefused) else "",
-        imports=[*modules, *(["import tempfile"] if "tempfile." in text.make else [])],
+        **steps,
+        imports=[
+            *modules,
+            *(["import tempfile"] if "tempfile." in "".join(steps.values()) else []),
+        ],
         project=names.project(),
         definitions="".join(
             (definitions, EXAMPLE.format(read=shown.inputs.read(), call=called), text.definitions)
@@ -162,12 +165,27 @@ def source_form(prepared: Prepared, failure: Failure, verdict: Verdict, shown: S
     )
 
 
+def _steps(prepared: Prepared, failure: Failure, make: str) -> dict[str, str]:
+    """Return the parts of a script of the source that make the artifact."""
+    net = "net = model()\n" if prepared.reference.pristine.module is not None else ""
+    if isinstance(failure, ExportRefused):
+        return {"start": net, "make": make, "making": "the export raises"}
+    if isinstance(failure, LoadFailed):
+        save = 'torch.jit.save(artifact, Path(tempfile.mkdtemp(), "model.pt"))\n'
+        return {"start": f"{net}{make}", "make": save, "making": "the artifact cannot be saved"}
+    return {"start": net, "make": make}
+
+
 def _raise_if_not_of_the_source(prepared: Prepared, failure: Failure, seen: Rerun | None) -> None:
     """Raise Inexpressible if a new export in one process cannot show the failure."""
+    unsaved = isinstance(prepared, Case) and prepared.saved is None and not prepared.foreign
+    torchscript = prepared.plan.target in ("trace", "script")
+    if isinstance(failure, ExportRefused) or (
+        isinstance(failure, LoadFailed) and unsaved and torchscript
+    ):
+        return
     if isinstance(failure, RoundTripDiffers | LoadFailed):
         raise Inexpressible("the failure shows in a process that does not have the model's source")
-    if isinstance(failure, ExportRefused):
-        return
     saved = prepared.saved if isinstance(prepared, Case) else None
     if isinstance(failure, DEADLY) and saved is not None and saved.session is None:
         raise Inexpressible("the failure shows while the file is loaded")
@@ -191,22 +209,6 @@ def _compared(case: Case, seen: Rerun, values: Expressions) -> dict[str, Any]:
         "outputs": [path for path in paths if path.startswith("output")] if ordered else None,
         "only": paths if some or any(not path.startswith("output") for path in paths) else (),
     }
-
-
-class _InSource(Expressions):
-    """Writes the values of calls for a process that has the user's classes."""
-
-    def __init__(self, arrays: Arrays, names: Importable) -> None:
-        super().__init__(arrays)
-        self._names = names
-
-    def of(self, value: Any, path: str) -> str:
-        """Return the source of a value; of a named tuple, with its own class."""
-        if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return f"{self._names.name(type(value))}(*{super().of(tuple(value), path)})"
-        if isinstance(value, Mapping | list | tuple) and type(value) not in (dict, list, tuple):
-            raise Inexpressible(f"{path} is a {type(value).__name__}, which has no source")
-        return super().of(value, path)
 
 
 def _basis(plan: Plan, failure: Failure, verdict: Verdict) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import collections
 import enum
 import functools
 import types
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,9 +20,11 @@ from pytest_torchexport.diagnosis.reproducer.values import (
     Arrays,
     Expressions,
     Inexpressible,
+    literal,
     quoted,
     source_of_dict,
 )
+from pytest_torchexport.eager.watch import storage_of
 
 MADE = '''
 
@@ -60,6 +63,7 @@ class Objects(Expressions):
         self._known: dict[int, str] = {}
         self._kept: list[Any] = []  # so that no other object gets the id of one of them
         self._open: set[int] = set()
+        self._memory: dict[int, torch.Tensor] = {}
 
     def model(self, module: torch.nn.Module) -> str:
         """Return the functions that make a module. Raises Inexpressible."""
@@ -87,7 +91,7 @@ class Objects(Expressions):
         indent = "    " if still == ["part"] else ""
         self.lines += [f"{indent}{each}.training = False" for each in still]
         lines = "\n".join(f"    {line}" for line in self.lines)
-        return MADE + MODEL.format(read=self.arrays.read(), lines=lines)
+        return MODEL.format(read=self.arrays.read(), lines=lines)
 
     def of(self, value: Any, path: str) -> str:
         """Return the source of a value. Raises Inexpressible."""
@@ -103,6 +107,13 @@ class Objects(Expressions):
             return self._name(value)
         return self._special(value, path, kind) or self._other(value, path)
 
+    def tensor(self, tensor: torch.Tensor, path: str) -> str:
+        """Return the source of a tensor. Raises Inexpressible if it shares another one's memory."""
+        memory = storage_of(tensor)
+        if memory and self._memory.setdefault(memory, tensor) is not tensor:
+            raise Inexpressible(f"{path} shares memory with another tensor")
+        return super().tensor(tensor, path)
+
     def _special(self, value: Any, path: str, kind: Any) -> str:
         """Return the source of a value of a class that needs its own way; empty if it is none."""
         if kind in (set, frozenset):
@@ -112,6 +123,8 @@ class Objects(Expressions):
             return f"{self._name(kind)}({super().of(base, path)})"
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return f"{self._name(kind)}(*{super().of(tuple(value), path)})"
+        if kind is weakref.ReferenceType and id(value()) in self._known:
+            return f"{self._name(kind)}({self.of(value(), path)})"
         if isinstance(value, enum.Enum):
             return f"{self._name(kind)}[{value.name!r}]"
         if isinstance(value, types.MethodType):
@@ -122,17 +135,18 @@ class Objects(Expressions):
         return ""
 
     def _other(self, value: Any, path: str) -> str:
-        try:
-            return super().of(value, path)
-        except Inexpressible:
-            if not _is_made_of_attributes(value) or id(value) in self._open:
-                raise
+        if not _is_made_of_attributes(value) or id(value) in self._open:
+            return literal(value, path)
         self._open.add(id(value))
         attributes = {key: self.of(item, f"{path}.{key}") for key, item in vars(value).items()}
         self._open.remove(id(value))
+        return self._made(value, source_of_dict(attributes))
+
+    def _made(self, value: Any, attributes: str) -> str:
+        """Return the source of an object with these attributes."""
         name = f"o{len(self._kept)}"
         self.lines.append(f"{name} = made({self._name(type(value))})")
-        self.lines.append(f"vars({name}).update({source_of_dict(attributes)})")
+        self.lines.append(f"vars({name}).update({attributes})")
         return self._knows(value, name)
 
     def _knows(self, thing: Any, source: str) -> str:
@@ -174,6 +188,26 @@ class Objects(Expressions):
             same = name in blank and type(value) is type(blank[name]) and value == blank[name]
             if name not in registered and not same and name != "training":
                 yield name, self.of(value, f"{path}.{name}" if path else name)
+
+
+FILLED = '''
+
+def filled(thing, attributes):
+    """Return an object with these attributes."""
+    vars(thing).update(attributes)
+    return thing
+'''
+
+
+class Arguments(Objects):
+    """Writes the values of calls: each in a single expression, with the user's own classes."""
+
+    def tensor(self, tensor: torch.Tensor, path: str) -> str:
+        """Return the source of a tensor; those of several calls may share memory."""
+        return Expressions.tensor(self, tensor, path)
+
+    def _made(self, value: Any, attributes: str) -> str:
+        return f"filled(made({self._name(type(value))}), {attributes})"
 
 
 def _is_made_of_attributes(value: Any) -> bool:

@@ -20,10 +20,10 @@ from pytest_torchexport.diagnosis.reproducer.embedded import Embedded
 from pytest_torchexport.diagnosis.reproducer.exports import Exported, text_of_export
 from pytest_torchexport.diagnosis.reproducer.forms import EXAMPLE, Shown, apart
 from pytest_torchexport.diagnosis.reproducer.importable import Importable
-from pytest_torchexport.diagnosis.reproducer.objects import Objects
+from pytest_torchexport.diagnosis.reproducer.objects import Arguments, Objects
 from pytest_torchexport.diagnosis.reproducer.rerun import REPEATS
 from pytest_torchexport.diagnosis.reproducer.script_text import Script
-from pytest_torchexport.diagnosis.reproducer.values import Arrays, Expressions, Inexpressible
+from pytest_torchexport.diagnosis.reproducer.values import Arrays, Inexpressible
 from pytest_torchexport.inputs.pytrees import copy_argument, flatten
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
@@ -53,10 +53,12 @@ def reduced_form(case: Case, verdict: Verdict, shown: Shown) -> Script:
         raise Inexpressible("the diagnosis names no submodule and call")
     example, _, part = _within(case, path, case.call_to_export())
     failing, value, _ = _within(case, path, seen.calls[0])
+    if _constants(example) != _constants(failing):
+        raise Inexpressible(f"{path} gets numbers that the whole model makes constants")
     names = Embedded(Importable(Path.cwd()))
-    inputs, weights = Arrays("reduced_call"), Arrays("reduced_weights")
+    inputs, weights = shown.inputs, Arrays("reduced_weights")
     definitions = Objects(weights, names.name).model(part)
-    values = Expressions(inputs)
+    values = Arguments(inputs, names.name)
     called, call = values.call(example), values.call(failing)
     axes = _axes(example, failing)
     subject = case.reference.pristine
@@ -141,6 +143,12 @@ def _within(case: Case, path: str, call: Call) -> tuple[Call, Any, torch.nn.Modu
     fresh = case.reference.pristine.copy().to(case.plan.device).module
     assert fresh is not None
     return *found[0], fresh.get_submodule(path)
+
+
+def _constants(call: Call) -> str:
+    """Return the arguments that are no tensors, as a text."""
+    leaves = call.flatten()[0]
+    return repr([(path, leaf) for path, leaf in leaves if not isinstance(leaf, torch.Tensor)])
 
 
 def _axes(example: Call, failing: Call) -> dict[int, list[int]]:

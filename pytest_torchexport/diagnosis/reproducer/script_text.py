@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pytest_torchexport.diagnosis.reproducer.objects import FILLED, MADE
 from pytest_torchexport.diagnosis.reproducer.values import Arrays, quoted, source_of_dict
 from pytest_torchexport.outcomes.grad_mode import GradMode
 
@@ -143,7 +144,7 @@ class Script:
     """All that the text of a script is made of.
 
     ``title`` are lines on the failure. ``make`` is the source that makes ``artifact``; ``making``
-    says what is wrong if that raises and is what fails. ``imports`` are modules, ``project`` is
+    says what is wrong if that raises and is what fails; ``start`` comes before. ``imports`` are modules, ``project`` is
     source that comes after them, and ``definitions`` are functions.
 
     ``calls`` is the source of each call: None if making the artifact is what fails, none if the
@@ -161,6 +162,7 @@ class Script:
     device: str
     make: str
     making: str = ""
+    start: str = ""
     imports: Sequence[str] = ()
     project: str = ""
     definitions: str = ""
@@ -181,6 +183,11 @@ class Script:
     usual: tuple[float, float] | None = None
     served: GradMode = GradMode.NO_GRAD
     mode: GradMode = GradMode.NO_GRAD
+
+    @property
+    def own(self) -> tuple[Arrays, ...]:
+        """The files that a form without saved results has."""
+        return self.inputs, self.weights
 
     @property
     def files(self) -> tuple[Arrays, ...]:
@@ -207,6 +214,9 @@ def _parts(script: Script) -> Iterator[str]:
     yield f"{script.limit.line}\n" if script.limit else ""
     yield f"\n{script.project}\n" if script.project else ""
     yield READ_AS if any(arrays.dtypes for arrays in script.files) else READ
+    source = "".join((script.definitions, *(script.calls or ()), *script.own_calls))
+    yield MADE if "made(" in source else ""
+    yield FILLED if "filled(" in source else ""
     yield script.definitions
     if script.calls:
         yield CALLS + "".join(_calls(script.calls, script.inputs))
@@ -215,6 +225,7 @@ def _parts(script: Script) -> Iterator[str]:
     if script.calls is not None:
         yield LEAVES + (STATE if script.state else "") + _compare(script)
     yield "\n\n"
+    yield script.start
     if script.making:
         yield f"try:\n{_indented(script.make)}{RAISED.format(what=script.making)}"
     else:

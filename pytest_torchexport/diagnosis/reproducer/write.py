@@ -131,7 +131,8 @@ class _Writer:
 
     def written(self, directory: Path) -> tuple[Path, Names]:
         """Return the directory, or one in it if there is something already, and its files."""
-        found = self._tried(f"any file in {directory}", lambda: made(directory, self._fill))
+        what = f"any file in {directory}"
+        found = self._tried(what, lambda: made(directory, self._fill), limited=False)
         return found or (directory, Names())
 
     def _fill(self, half: Path) -> Names:
@@ -147,7 +148,7 @@ class _Writer:
         if self._at is not None and isinstance(failure, SHOWN):
             script = self._scripts(half, self._at, seen, artifact)
         if script and case is not None and verdict.diagnosis.place is not None:
-            self._form([], lambda: self._reduced(half, case, Shown(seen, Arrays(""))))
+            self._reduced(half, case, Shown(seen, Arrays("reduced_call")))
         texts = {name: _text_in(half / name) for name in (REDUCED, FROM_FILES, SCRIPT)}
         shown = next(filter(None, texts.values()), "")
         self._write(half / ISSUE, issue(verdict, self._at, shown, graph))
@@ -163,19 +164,16 @@ class _Writer:
         inputs = Arrays("call")
         saved = None
         if case is not None:
+            shown = Shown(seen, inputs, artifact)
             saved = self._form(
-                why, lambda: saved_form(case, failure, verdict, Shown(seen, inputs, artifact))
+                why, half / FROM_FILES, lambda: saved_form(case, failure, verdict, shown)
             )
-        source = self._form(why, lambda: self._source_form(at, Shown(seen, inputs)))
-        if saved is not None:
-            self._write_script(half, FROM_FILES, saved)
-        if source is not None:
-            self._write_script(half, SCRIPT, source)
-        elif saved is not None:
-            self._write(half / SCRIPT, INSTEAD.format(script=FROM_FILES, why=why[-1]))
-        else:
+        source = self._form(why, half / SCRIPT, lambda: self._source_form(at, Shown(seen, inputs)))
+        if source is None and saved is None:
             self.left_out.append(f"a script: {'; '.join(dict.fromkeys(why))}")
             return ""
+        if source is None:
+            self._write(half / SCRIPT, INSTEAD.format(script=FROM_FILES, why=why[-1]))
         return SCRIPT
 
     def _source_form(self, at: Prepared, shown: Shown) -> Script:
@@ -184,30 +182,36 @@ class _Writer:
 
     def _reduced(self, half: Path, case: Case, shown: Shown) -> None:
         """Write the script of the guilty submodule, if it fails alone."""
-        form = reduced_form(case, self._verdict, shown)
-        self._write_script(half, REDUCED, form)
-        if not shows(half / REDUCED, max(self._until - time.monotonic(), 0.1)):
-            for name in (REDUCED, *(f"{arrays.name}.npz" for arrays in form.files)):
-                if name.startswith("reduced"):
-                    (half / name).unlink(missing_ok=True)
+        script = half / REDUCED
+        form = self._form([], script, lambda: reduced_form(case, self._verdict, shown))
+        if form is not None and not shows(script, self._left()):
+            for path in (script, *(half / f"{arrays.name}.npz" for arrays in form.own)):
+                path.unlink(missing_ok=True)
 
-    def _form(self, why: list[str], make: Callable[[], Result]) -> Result | None:
-        """Return a form of the script; if there is none, add the reason to ``why``, and no note."""
+    def _form(self, why: list[str], path: Path, make: Callable[[], Script]) -> Script | None:
+        """Write a form of the script; if that cannot be, add the reason to ``why``, and no note."""
         before = len(self.left_out)
-        found = self._tried("", make)
+        found = self._tried("", lambda: self._written_form(path, make()))
         why += [text.removeprefix(": ") for text in self.left_out[before:]]
         del self.left_out[before:]
         return found
 
-    def _write_script(self, half: Path, name: str, form: Script) -> None:
+    def _written_form(self, path: Path, form: Script) -> Script:
         for arrays in form.files:
-            arrays.write(half)
-        self._write(half / name, text_of_script(form))
+            arrays.write(path.parent)
+        self._write(path, text_of_script(form))
+        return form
 
-    def _tried(self, what: str, action: Callable[[], Result]) -> Result | None:
+    def _left(self) -> float:
+        """Return the seconds that are left."""
+        return max(self._until - time.monotonic(), 0.1)
+
+    def _tried(
+        self, what: str, action: Callable[[], Result], *, limited: bool = True
+    ) -> Result | None:
         """Return what the action returns; None if it does not return in time, or raises."""
         try:
-            with interrupted_after(max(self._until - time.monotonic(), 0.1)):
+            with interrupted_after(self._left()) if limited else contextlib.nullcontext():
                 return action()
         except Exception as error:
             if ends_the_test(error):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pytest_torchexport.diagnosis.reproducer.importable import Importable
-from pytest_torchexport.diagnosis.reproducer.objects import Objects
+from pytest_torchexport.diagnosis.reproducer.objects import MADE, Objects
 from pytest_torchexport.diagnosis.reproducer.values import Arrays, Inexpressible
 
 Pair = collections.namedtuple("Pair", "left right")  # noqa: PYI024
@@ -71,7 +71,7 @@ def again(module, directory):
     scope = {"torch": torch, "read": read, "device": "cpu", "functools": functools, __name__: None}
     for name in {*names.installed, *names.own}:
         scope[name.partition(".")[0]] = __import__(name)
-    exec(source, scope)
+    exec(MADE + source, scope)
     return scope["model"]()
 
 
@@ -104,9 +104,21 @@ def test_a_module_without_tensors_comes_back(tmp_path):
     assert not again(nn.Sequential(nn.ReLU()).eval(), tmp_path).training
 
 
+def test_a_recurrent_network_comes_back(tmp_path):
+    net, x = nn.LSTM(3, 4).eval(), torch.ones(2, 3)
+    assert torch.equal(again(net, tmp_path)(x)[0], net(x)[0])
+
+
 def holds(value):
     net = nn.Identity()
     net.held = value
+    return net
+
+
+def in_one_memory():
+    net = nn.Identity()
+    net.register_buffer("all", torch.arange(4.0))
+    net.some = net.all[:2]
     return net
 
 
@@ -126,9 +138,11 @@ def local():
 @pytest.mark.parametrize(
     ("module", "why"),
     [
+        (lambda: holds(collections.defaultdict(list)), "defaultdict, which has no source"),
         (lambda: holds(object()), "object, which has no source"),
         (lambda: holds(lambda: 1), "is defined inside"),
         (lambda: holds([nn.ReLU()]), "is a module that is no submodule"),
+        (in_one_memory, "some shares memory with another tensor"),
         (hooked, "has hooks"),
         (local, "Local is defined inside local, where no other process can import it"),
         (lambda: torch.fx.symbolic_trace(nn.ReLU()), "is a program"),
