@@ -139,7 +139,8 @@ def source_form(prepared: Prepared, failure: Failure, verdict: Verdict, shown: S
         ),
     )
     eager = re.sub(r"^net\b", "model()", source)
-    steps = _steps(prepared, failure, text.make)
+    steps: dict[str, Any] = _steps(prepared, failure, text.make)
+    files = ["import tempfile"] if "tempfile." in f"{steps}" else []
     seen = shown.seen
     compared = _compared(prepared, seen, values) if isinstance(prepared, Case) and seen else {}
     of_library, _ = apart(targets.get(plan.target).traits.script)
@@ -147,10 +148,7 @@ def source_form(prepared: Prepared, failure: Failure, verdict: Verdict, shown: S
     return Script(
         **_basis(plan, failure, verdict),
         **steps,
-        imports=[
-            *modules,
-            *(["import tempfile"] if "tempfile." in "".join(steps.values()) else []),
-        ],
+        imports=[*modules, *files],
         project=names.project(),
         definitions="".join(
             (definitions, EXAMPLE.format(read=shown.inputs.read(), call=called), text.definitions)

@@ -6,6 +6,7 @@ import importlib
 import operator
 import os
 import sys
+import types
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +44,7 @@ class Importable:
         """Return ``package.module.name`` of a class or function. Raises Inexpressible."""
         for public in _PUBLIC:
             short = getattr(thing, "__name__", "")
-            if getattr(sys.modules[public], short, None) is thing:
+            if _is_same(getattr(sys.modules[public], short, None), thing):
                 return f"{public}.{short}"
         module = getattr(thing, "__module__", None) or ""
         name = getattr(thing, "__qualname__", "")
@@ -56,7 +57,7 @@ class Importable:
             found = operator.attrgetter(name)(importlib.import_module(module))
         except (ImportError, AttributeError, ValueError):
             found = None
-        if found is not thing or module == "__main__":
+        if not _is_same(found, thing) or module == "__main__":
             raise Inexpressible(f"{name or thing!r} cannot be imported from {module or 'anywhere'}")
         if module == "builtins":
             return name
@@ -101,3 +102,11 @@ class Importable:
         self.folders.setdefault(Path(relative).as_posix())
         self.file = self.file or Path(os.path.relpath(place, self.root.resolve())).as_posix()
         return True
+
+
+def _is_same(found: Any, thing: Any) -> bool:
+    """Return True for one thing, and for copies of one function, which a check may have made."""
+    functions = isinstance(found, types.FunctionType) and isinstance(thing, types.FunctionType)
+    return found is thing or (
+        functions and found.__code__ is thing.__code__ and thing.__closure__ is None
+    )

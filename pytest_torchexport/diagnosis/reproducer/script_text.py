@@ -143,9 +143,9 @@ class Limit:
 class Script:
     """All that the text of a script is made of.
 
-    ``title`` are lines on the failure. ``make`` is the source that makes ``artifact``; ``making``
-    says what is wrong if that raises and is what fails; ``start`` comes before. ``imports`` are modules, ``project`` is
-    source that comes after them, and ``definitions`` are functions.
+    ``title`` are lines on the failure. ``make`` is the source that makes ``artifact``, after
+    ``start``; ``making`` says what is wrong if ``make`` raises and is what fails. ``imports`` are
+    modules, ``project`` is source that comes after them, and ``definitions`` are functions.
 
     ``calls`` is the source of each call: None if making the artifact is what fails, none if the
     state at the start is. ``own_calls``: the same in the form of the artifact, if that is another
