@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
 from pytest_torchexport.inputs.recipes import Edit, LeafRecipe, Recipe
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Place
+from pytest_torchexport.results.known_failure import KnownFailure, KnownMatch
 from pytest_torchexport.results.size_pattern import SizePattern, Sizes
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import (
@@ -60,6 +62,15 @@ def item(test, *verdicts, outcome=None, target="trace", reason=""):
     name = f"{test}[{at}-cpu]"
     how = outcome or (verdicts[0].status if verdicts else "failed")
     return ItemResult(name, how, tuple(verdicts), target=at, device="cpu", reason=reason)
+
+
+def known_and_fixed(test):
+    """An item that passes, but for which a failure is known: it is red until that is removed."""
+    entry = KnownFailure(
+        test=test, target="trace", device="cpu", subject="Net", failure="BranchFrozen", reason="old"
+    )
+    match = KnownMatch(status="fixed", now=entry, known=entry, file="known/a.toml:3")
+    return dataclasses.replace(item(test, verdict(), outcome="failed"), known=(match,))
 
 
 def recorded(number, **fields):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_torchexport.results.entries import Entry
+from pytest_torchexport.results.known_text import fixed_text
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.text import failure_text, headline
 from pytest_torchexport.results.verdict import Verdict
@@ -27,6 +28,8 @@ class Cause:
         first = self.entries[0]
         if first.verdict is not None and first.verdict.failure is not None:
             return headline(first.verdict)
+        if first.fixed:
+            return self.text.splitlines()[0]
         if first.outcome == "running":
             return "the process ended while the item ran"
         return f"no verdict: {first.item.reason or 'the test failed beside its checks'}"
@@ -35,6 +38,8 @@ class Cause:
     def text(self) -> str:
         """The report of the first failure; empty if it has no verdict."""
         first = self.entries[0]
+        if first.fixed:
+            return fixed_text(first.fixed, first.item.nodeid)
         if first.verdict is None or first.verdict.failure is None:
             return ""
         return failure_text(first.verdict, first.item.nodeid, whole=False)

@@ -100,7 +100,10 @@ def _whole_item(key: Key, found: dict[Key, Entry]) -> Entry | None:
 
 def _changes(old: Entry | None, new: Entry) -> Iterator[Change]:
     """Yield the changes of an entry; ``old`` is None if there was none."""
-    if new.fails:
+    if new.fixed:
+        if old is None or not old.fixed:
+            yield Change("fixed", new, ("remove the known failure",))
+    elif new.fails:
         yield from _failures(old, new)
     elif old is not None:
         yield from _green(old, new)
@@ -129,7 +132,7 @@ def _title(entry: Entry) -> str:
 
 def _green(old: Entry, new: Entry) -> Iterator[Change]:
     """Yield the changes of an entry that does not fail now."""
-    red = old.fails or old.outcome == "xfailed"
+    red = (old.fails and not old.fixed) or old.outcome == "xfailed"
     if new.outcome == "skipped":
         if old.outcome != "skipped":
             reason = new.verdict.reason if new.verdict is not None else new.item.reason

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pytest_torchexport.results.known_failure import EXPECTED
+from pytest_torchexport.results.known_failure import EXPECTED, KnownMatch
 from pytest_torchexport.results.verdict import ItemResult, Verdict
 
 # Any other outcome is a failure: also "running", of an item whose process is gone.
@@ -52,6 +52,15 @@ class Entry:
     def fails(self) -> bool:
         """Return True if the entry makes a run red."""
         return self.outcome not in GREEN
+
+    @property
+    def fixed(self) -> list[KnownMatch]:
+        """The known failures that do not occur any more and make the entry fail, if nothing else
+        does.
+        """
+        passed = self.verdict is None or self.verdict.status == "passed"
+        known = self.item.known if self.fails and passed else ()
+        return [match for match in known if match.status == "fixed"]
 
     @property
     def key(self) -> tuple[str, ...]:

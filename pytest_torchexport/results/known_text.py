@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from pytest_torchexport.results.known_failure import KnownFailure, KnownMatch
-from pytest_torchexport.results.known_files import Stored
 from pytest_torchexport.results.text import labelled
 from pytest_torchexport.results.verdict import ItemResult
+
+if TYPE_CHECKING:  # the files are written as reports are, and reports say what is known
+    from pytest_torchexport.results.known_files import Stored
 
 TIGHTEN = "--torchexport-known=tighten"
 # Of one kind, the summary has so many lines.
@@ -76,9 +79,7 @@ def known_lines(
     expected = sum(match.status in ("known", "worse") for _, match in found)
     if expected:
         yield f"known: {expected} failure{'s' if expected > 1 else ''} (see {directory})"
-    for status in ("worse", "different", "ambiguous", "moved", "fixed"):
-        lines = [f"{nodeid}: {_about(match)}" for nodeid, match in found if match.status == status]
-        yield from _limited(status, lines)
+    yield from match_lines(results)
     moved = {match.known.identity for _, match in found if match.known and match.status == "moved"}
     left = [each for each in gone if each.entry.identity not in moved]
     yield from _limited("gone", [f"{each.entry.test}: {each.entry} ({each.file})" for each in left])
@@ -89,6 +90,14 @@ def known_lines(
         yield f"written, to be committed: {', '.join(written)}"
     elif patch:
         yield f"to be committed: git apply {patch}, or pytest {TIGHTEN}"
+
+
+def match_lines(results: Sequence[ItemResult]) -> Iterator[str]:
+    """Yield the failures that are known and worse, moved or fixed, and those that are another."""
+    found = [(result.nodeid, match) for result in results for match in result.known]
+    for status in ("worse", "different", "ambiguous", "moved", "fixed"):
+        lines = [f"{nodeid}: {_about(match)}" for nodeid, match in found if match.status == status]
+        yield from _limited(status, lines)
 
 
 def _about(match: KnownMatch) -> str:

@@ -16,6 +16,7 @@ from pytest_torchexport.results.causes import Cause, causes
 from pytest_torchexport.results.delta import Change, Delta, delta
 from pytest_torchexport.results.entries import Entry, entries
 from pytest_torchexport.results.escaped import code, code_block, html_code
+from pytest_torchexport.results.known_text import match_lines
 from pytest_torchexport.results.not_covered import not_covered_lines
 from pytest_torchexport.results.summary import MARKS, reason_lines, severity, table
 from pytest_torchexport.results.verdict import RunResults
@@ -190,9 +191,13 @@ def _cause(cause: Cause) -> str:
 
 
 def _reasons(results: RunResults) -> _Section:
-    lines = [*reason_lines(results.items), *not_covered_lines(results.items)]
+    lines = [
+        *match_lines(results.items),
+        *reason_lines(results.items),
+        *not_covered_lines(results.items),
+    ]
     return _Section(
-        head="### What a skip or a pass does not say\n",
+        head="### What the table does not say\n",
         blocks=(f"- {code(line)}" for line in lines),
         count=len(lines),
         noun="line",

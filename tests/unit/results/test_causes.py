@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sample import SAMPLE, failed, item, verdict
+from sample import SAMPLE, failed, item, known_and_fixed, verdict
 
 from pytest_torchexport.results.causes import causes
 from pytest_torchexport.results.diagnosis import Diagnosis, Known
@@ -58,3 +58,11 @@ def test_a_line_outside_the_directory_of_the_run_is_not_pointed_at(file):
     assert cause.where is None
     (cause,) = causes(entries([item("a", failed())]))
     assert cause.where == SourceLine("net.py", 12, "if x.sum() > 0:")
+
+
+def test_a_known_failure_that_is_fixed_says_what_to_do():
+    (cause,) = causes(entries([known_and_fixed("a")]))
+    assert (
+        cause.title == "Fixed: BranchFrozen of Net on trace-cpu (no place) does not occur any more"
+    )
+    assert "--torchexport-known=tighten" in cause.text

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json as plain_json
 import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,12 +17,10 @@ from sample import SAMPLE, failed, item, run_of
 
 from pytest_torchexport.inputs.recipes import Edit, LeafRecipe, Recipe
 from pytest_torchexport.results import json
-from pytest_torchexport.results.diagnosis import Diagnosis
 from pytest_torchexport.results.size_pattern import SizePattern
-from pytest_torchexport.results.verdict import Difference, ItemResult, RunResults, Verdict
+from pytest_torchexport.results.verdict import Difference, ItemResult, RunResults
 
-numbers = st.floats(allow_nan=False)
-texts = st.text(max_size=5)
+texts = st.text(max_size=4)
 values = st.recursive(
     st.none()
     | st.booleans()
@@ -25,31 +28,41 @@ values = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | texts,
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),
-    max_leaves=4,
+    max_leaves=3,
 )
-optional = st.none() | numbers
-st.register_type_strategy(str, texts)
-st.register_type_strategy(float, numbers)
-verdicts = st.builds(
-    Verdict,
-    subject=texts,
-    failure=st.none() | st.sampled_from(["OutputsDiffer", "OfTheFuture"]),
-    recipe=st.none() | st.dictionaries(texts, values, max_size=2),
-    differences=st.lists(st.from_type(Difference), max_size=2).map(tuple),
-    diagnosis=st.from_type(Diagnosis),
-    output=texts,
-    max_error=optional,
-    seed=st.none() | st.integers(),
-    calls=st.dictionaries(texts, st.integers(), max_size=2),
-    reached=st.dictionaries(texts, st.lists(st.integers(), max_size=2).map(tuple), max_size=2),
-)
-items = st.builds(ItemResult, verdicts=st.lists(verdicts, max_size=2).map(tuple), reason=texts)
+SCALARS = {
+    str: texts,
+    int: st.integers(),
+    float: st.floats(allow_nan=False),
+    bool: st.booleans(),
+    Any: values,
+}
+
+
+def anything(kind):
+    """A strategy for a type of the results, with something in each field of a dataclass."""
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        kinds = typing.get_type_hints(kind)
+        return st.builds(
+            kind, **{each.name: anything(kinds[each.name]) for each in dataclasses.fields(kind)}
+        )
+    if origin in (types.UnionType, typing.Union):
+        return st.one_of(
+            st.none(), *(anything(each) for each in inside if each is not types.NoneType)
+        )
+    if origin in (tuple, Sequence):
+        return st.lists(anything(inside[0]), max_size=1).map(tuple)
+    if origin in (dict, Mapping):
+        return st.dictionaries(texts, anything(inside[1]), max_size=1)
+    return st.sampled_from(inside) if origin is typing.Literal else SCALARS[kind]
+
+
 runs = st.builds(
     RunResults,
-    items=st.lists(items, max_size=2).map(tuple),
+    items=st.lists(anything(ItemResult), max_size=2).map(tuple),
     environment=st.dictionaries(texts, texts, max_size=2),
     complete=st.booleans(),
-    before=st.none(),
 )
 
 

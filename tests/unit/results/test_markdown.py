@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
-from sample import HOSTILE, SAMPLE, failed, item, run_of, verdict
+from sample import HOSTILE, SAMPLE, failed, item, known_and_fixed, run_of, verdict
 
 from pytest_torchexport.results import markdown
 from pytest_torchexport.results.source_line import SourceLine
@@ -50,6 +51,11 @@ def test_the_sections_come_in_the_order_of_their_weight():
     assert places == sorted(places)
 
 
+def test_a_known_failure_that_is_fixed_is_named():
+    text = markdown.render(run_of(known_and_fixed("t.py::a")))
+    assert "- `fixed: t.py::a[trace-cpu]: BranchFrozen of Net on trace-cpu (no place)" in text
+
+
 def test_a_run_without_items_says_so():
     assert markdown.render(run_of()).startswith("**torchexport: no item was checked**")
 
@@ -90,8 +96,10 @@ def many(count, same=False):
     ("render", "most"), [(markdown.render, 2**20), (markdown.render_comment, 65_536)]
 )
 def test_a_long_report_is_cut_between_blocks_and_says_what_is_left_out(render, most):
-    text = render(many(5000))
+    text = render(dataclasses.replace(many(5000), before=run_of()))
+    assert text.startswith("**torchexport: 5000 new failures**")
     assert most * (0.3 if most > 100_000 else 0.05) < len(text.encode()) <= most
+    assert re.search(r"^\+ \d+ more changes$", text, re.MULTILINE)
     assert re.search(r"^\+ \d+ more tests$", text, re.MULTILINE)
     assert re.search(r"^\+ \d+ more causes$", text, re.MULTILINE)
     assert text.count("<details>") == text.count("</details>") > 5
