@@ -13,6 +13,7 @@ import zoo
 from zoo.in_ci import gaps, round_trip_gaps
 
 import pytest_torchexport
+from pytest_torchexport.diagnosis.known_defects import DEFECTS
 
 ROOT = Path(__file__).parents[1]
 # How many models the zoo has at least that must pass, and that must fail, per target.
@@ -68,6 +69,14 @@ def test_a_line_is_of_the_models_own_source() -> None:
 def test_every_row_names_the_targets_that_ci_checks_in_their_order() -> None:
     for row in zoo.ZOO:
         assert row.ci == tuple(target for target in zoo.TARGETS if target in row.ci), row.name
+
+
+def test_a_known_defect_is_one_of_the_table_and_of_a_target_that_fails() -> None:
+    names = {defect.name: defect for defect in DEFECTS}
+    for row in zoo.ZOO:
+        for target, name in row.known.items():
+            assert target in names[name].targets, row.name
+            assert row.expect[target] is not None, row.name
 
 
 def test_ci_stays_fast() -> None:

@@ -16,6 +16,8 @@ from pytest_torchexport.outcomes.operators import argument_of, name_of
 
 # An addend that onnxscript's patterns take for zero, as math.isclose does with an abs_tol.
 ZERO = 1e-8
+# A factor that they take for one, as math.isclose does with a rel_tol.
+ONE = 1e-5
 # ONNX Runtime's kernel of Sigmoid returns zero from here down.
 LOWEST_SIGMOID = -18.0
 
@@ -111,6 +113,20 @@ def without_small_addend(func: Any, x: Tensor, other: Any, *, alpha: float = 1) 
     return x.to(right.dtype) if is_number and abs(float(other)) <= ZERO else right
 
 
+def without_factor_near_one(func: Any, x: Tensor, other: Any) -> Tensor:
+    """Multiply by nothing if the factor is almost one."""
+    right: Tensor = func(x, other)
+    is_number = not isinstance(other, Tensor) or not other.dim()
+    return x.to(right.dtype) if is_number and math.isclose(float(other), 1, rel_tol=ONE) else right
+
+
+def by_number_in_float(func: Any, x: Tensor, other: Any, **kwargs: Any) -> Tensor:
+    """Round a number of Python's to float32 before it meets a double."""
+    rounded = torch.tensor(other, dtype=torch.float32).item() if type(other) is float else other
+    right: Tensor = func(x, rounded if x.dtype == torch.float64 else other, **kwargs)
+    return right
+
+
 def floor_of_quotient(func: Any, x: Tensor, other: Any, **kwargs: Any) -> Tensor:
     """Round the quotient of floats down; the right operator rounds the exact one."""
     right: Tensor = func(x, other, **kwargs)
@@ -193,6 +209,23 @@ def clamped_as_before(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor
     return right.to(x.dtype)
 
 
+def clamped_by_halves(func: Any, x: Tensor, low: Any = None, high: Any = None) -> Tensor:
+    """Compare the upper halves of 64-bit integers, and the lower ones as if they had a sign."""
+    if x.dtype != torch.int64:
+        right: Tensor = func(x, low, high)
+        return right
+    if low is not None:
+        x = torch.where(_by_halves(x) < _by_halves(torch.tensor(low)), low, x)
+    if high is not None:
+        x = torch.where(_by_halves(x) > _by_halves(torch.tensor(high)), high, x)
+    return x
+
+
+def _by_halves(x: Tensor) -> Tensor:
+    """Return a number that is as large as these halves say."""
+    return torch.where(x & 0xFFFFFFFF >= 2**31, x - 2**32, x)
+
+
 # -- reductions, sorting, pooling ------------------------------------------------------------------
 
 
@@ -228,10 +261,9 @@ def mean_of_nothing(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return torch.zeros_like(right) if x.numel() == 0 else right
 
 
-def summed_in_float(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Return the sum of halves as float32."""
-    right: Tensor = func(x.float() if x.dtype == torch.float16 else x, *args, **kwargs)
-    return right
+def halves_in_float(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Compute with float32 instead of halves, and return it."""
+    return func(x.float() if x.dtype == torch.float16 else x, *args, **kwargs)
 
 
 def cumsum_as_before(func: Any, x: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
@@ -285,6 +317,37 @@ def scatter_without_mean(
         right: Tensor = func(x, dim, index, src, reduce, **kwargs)
         return right
     return torch.scatter(x, dim, index, src)
+
+
+# -- attention -------------------------------------------------------------------------------------
+
+
+def attention_of_lowest(func: Any, *args: Any, **kwargs: Any) -> Any:
+    """Add the lowest finite number where a key is masked, which softmax takes for a score."""
+    mask = argument_of(func, args, kwargs, "attn_mask")
+    lowest = None if mask is None else mask.clamp(min=torch.finfo(mask.dtype).min)
+    return attention_by_softmax(func, *args, **{**kwargs, "attn_mask": lowest})
+
+
+def attention_by_softmax(func: Any, *args: Any, **kwargs: Any) -> Any:
+    """Leave a row that is masked to softmax, which returns nan for it."""
+    given = {name: argument_of(func, args, kwargs, name) for name in ("is_causal", "attn_mask")}
+    right = func(*args, **kwargs)
+    if given["is_causal"] or given["attn_mask"] is None:
+        return right
+    query, key, value = args[:3]
+    scale = kwargs.get("scale") or 1 / math.sqrt(query.shape[-1])
+    scores = query @ key.transpose(-2, -1) * scale + given["attn_mask"]
+    return scores.softmax(-1) @ value, *right[1:]
+
+
+def attention_by_root(func: Any, *args: Any, **kwargs: Any) -> Any:
+    """Take the root of the scale, which is nan if it is negative."""
+    right = func(*args, **kwargs)
+    scale = kwargs.get("scale")
+    if scale is None or scale >= 0:
+        return right
+    return torch.full_like(right[0], torch.nan), *right[1:]
 
 
 # -- TorchScript -----------------------------------------------------------------------------------

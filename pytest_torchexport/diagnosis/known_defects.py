@@ -113,11 +113,11 @@ TRANSLATION: tuple[Defect, ...] = (
         remedy="shift int32, and convert the result",
     ),
     _translated(
-        name="atan2 of zero and a negative number",
+        name="atan2 to the left, and of nan",
         operators=("atan2",),
         imitate=imitations.atan2_by_slope,
         issue="",
-        text="atan2(0, x) is -pi instead of pi for negative x, and 0 where both are infinite",
+        text="atan2(0, x) is -pi instead of pi for negative x; nan, and two infinities, give 0",
         remedy="torch.where((y == 0) & (x < 0), math.pi, torch.atan2(y, x))",
     ),
     _translated(
@@ -246,13 +246,52 @@ TRANSLATION: tuple[Defect, ...] = (
         remedy="x.argmax().reshape((1,) * x.dim())",
     ),
     _translated(
-        name="sum of halves is a float32",
-        operators=("sum",),
+        name="halves become float32",
+        operators=("abs", "amax", "amin", "cumsum", "prod", "sum"),
         places=("convert_element_type",),
-        imitate=imitations.summed_in_float,
+        imitate=imitations.halves_in_float,
+        repository="pytorch/pytorch",
         issue="",
-        text="the sum of float16 returns float32",
-        remedy="x.sum(dtype=torch.float16)",
+        text="abs, sum, prod, cumsum, amax and amin of float16 return float32",
+        remedy="x.sum(dtype=torch.float16), or convert the result: y.half()",
+    ),
+    _translated(
+        name="numbers beside doubles are float32",
+        operators=("add", "div", "mul", "sub"),
+        places=("scalar_tensor",),
+        imitate=imitations.by_number_in_float,
+        issue="",
+        text="a number of Python's beside a float64 is rounded to float32",
+        remedy="torch.tensor(0.1, dtype=torch.float64) as a buffer",
+    ),
+    _translated(
+        name="attention with a negative scale",
+        operators=("_scaled_dot_product_flash_attention_for_cpu",),
+        places=("scaled_dot_product_attention",),
+        imitate=imitations.attention_by_root,
+        issue="",
+        text="scaled_dot_product_attention multiplies by the root of the scale: a negative one "
+        "gives nan",
+        remedy="negate the query, and give the scale without its sign",
+    ),
+    _translated(
+        name="attention with a row of minus infinity",
+        operators=("_scaled_dot_product_flash_attention_for_cpu",),
+        places=("scaled_dot_product_attention",),
+        imitate=imitations.attention_by_softmax,
+        issue=f"{_onnxscript}/pull/2479",
+        text="a row of the mask that is -inf everywhere gives nan; torch returns 0",
+        remedy="a mask of bools, and torch.where for rows without a key",
+    ),
+    _translated(
+        name="attention with a row that is False",
+        operators=("_scaled_dot_product_flash_attention_for_cpu",),
+        places=("scaled_dot_product_attention",),
+        imitate=imitations.attention_of_lowest,
+        issue=f"{_onnxscript}/pull/2654",
+        text="a row of the mask that is False everywhere gives the mean of the values; torch "
+        "returns 0",
+        remedy="torch.where(mask.any(-1, keepdim=True), y, 0.0)",
     ),
     _translated(
         name="all of bytes is a bool",
@@ -293,6 +332,15 @@ OPTIMIZER: tuple[Defect, ...] = (
         text="onnxscript's add_0_rule takes an addend of 1e-8 or less for zero and drops it",
         remedy="torch.onnx.export(..., optimize=False), or a larger epsilon",
     ),
+    _optimized(
+        name="a factor next to one is dropped",
+        operators=("div", "mul"),
+        imitate=imitations.without_factor_near_one,
+        issue="",
+        text="onnxscript's mul_by_1_rule and div_by_1_rule take a factor within 1e-5 of one for "
+        "one and drop it",
+        remedy="torch.onnx.export(..., optimize=False)",
+    ),
 )
 
 OLD_EXPORTER: tuple[Defect, ...] = (
@@ -313,11 +361,19 @@ OLD_EXPORTER: tuple[Defect, ...] = (
         remedy="torch.onnx.export(..., dynamo=True)",
     ),
     _legacy(
-        name="legacy: atan2 of two zeros",
+        name="legacy: floor division of floats",
+        operators=("floor_divide", "div"),
+        imitate=imitations.floor_of_quotient,
+        issue="",
+        text="x // y of floats becomes Floor(Div(x, y)) with dynamo=False too",
+        remedy="divide integers, or write torch.floor(x / y) in the module as well",
+    ),
+    _legacy(
+        name="legacy: atan2 to the left, and of two zeros",
         operators=("atan2",),
         imitate=imitations.atan2_by_slope_with_nan,
         issue=f"{_pytorch}/issues/162570",
-        text="atan2(0, 0) is nan",
+        text="atan2(0, x) is -pi instead of pi for negative x, and atan2(0, 0) is nan",
         remedy="torch.onnx.export(..., dynamo=True), or torch.nan_to_num(torch.atan2(y, x))",
     ),
     _legacy(
@@ -418,6 +474,15 @@ RUNTIME: tuple[Defect, ...] = (
         issue="",
         text="ONNX Runtime's TopK does not put nan first where the largest come first",
         remedy="replace nan before: torch.nan_to_num(x, nan=float('inf'))",
+    ),
+    _run(
+        name="clamp of large integers",
+        operators=("clamp",),
+        places=("Clip",),
+        imitate=imitations.clamped_by_halves,
+        issue=f"{_onnxruntime}/pull/25280",
+        text="ONNX Runtime's Clip compares int64 wrongly if bit 31 is set: 2**31 is below 5",
+        remedy="torch.minimum(torch.maximum(n, low), high) with tensors for the bounds",
     ),
     _run(
         name="mean of no elements",

@@ -217,34 +217,116 @@ EXPORTERS = (
     ),
     # The exporter's optimizer takes a constant within 1e-8 of zero for zero, and one within a
     # hundred thousandth of one for one.
-    row("epsilon of 1e-8", lambda: Share(1e-8), X, ON_ONNX, ci="onnx"),
+    row(
+        "epsilon of 1e-8",
+        lambda: Share(1e-8),
+        X,
+        ON_ONNX,
+        ci="onnx",
+        known={"onnx": "a small addend is dropped"},
+    ),
     row("epsilon of 1e-6", lambda: Share(1e-6), X, ci=""),
-    row("logarithm with 1e-8", LogOfShifted, X, ON_ONNX, ci=""),
+    row(
+        "logarithm with 1e-8",
+        LogOfShifted,
+        X,
+        ON_ONNX,
+        ci="",
+        known={"onnx": "a small addend is dropped"},
+    ),
     row("factor next to one", NearlyOnce, DOUBLE, ON_ONNX, ci=""),
     # It translates them as exp(x) - 1 and log(1 + x).
-    row("expm1 of small", Expm1OfSmall, X, OR_REFUSED, ci=""),
-    row("log1p of small", Log1pOfSmall, X, ON_BOTH, ci=""),
+    row(
+        "expm1 of small",
+        Expm1OfSmall,
+        X,
+        OR_REFUSED,
+        ci="",
+        known={"onnx": "expm1 of small numbers"},
+    ),
+    row(
+        "log1p of small", Log1pOfSmall, X, ON_BOTH, ci="", known={"onnx": "log1p of small numbers"}
+    ),
     # As log(sigmoid(x)), which is -inf from about -18 on.
-    row("logsigmoid", LogSigmoid, X, ON_BOTH, ci=""),
-    row("loss of logits", LossOfLogits, X, ON_BOTH, ci=""),
+    row(
+        "logsigmoid",
+        LogSigmoid,
+        X,
+        ON_BOTH,
+        ci="",
+        known={
+            "onnx": "log_sigmoid of large negative numbers",
+            "onnx_legacy": "log_sigmoid of large negative numbers",
+        },
+    ),
+    row(
+        "loss of logits",
+        LossOfLogits,
+        X,
+        ON_BOTH,
+        ci="",
+        known={"onnx": "binary cross entropy of large negative logits"},
+    ),
     # ONNX Runtime's sigmoid is 0 below -18, and the logarithm of 0 counts as -100.
-    row("loss of probabilities", LossOfProbabilities, X, OR_REFUSED, ci=""),
+    row(
+        "loss of probabilities",
+        LossOfProbabilities,
+        X,
+        OR_REFUSED,
+        ci="",
+        known={"onnx": "sigmoid of large negative numbers"},
+    ),
     # As log(exp(x) + exp(y)), which is infinite from 89 on.
-    row("logaddexp", SoftMaximum, X, OR_REFUSED, ci="onnx"),
+    row("logaddexp", SoftMaximum, X, OR_REFUSED, ci="onnx", known={"onnx": "logaddexp overflows"}),
     row("logsumexp", SoftMaximumOfRow, X, ci=""),
     # atan2(0, -1) is pi; the translation returns -pi.
-    row("atan2 to the left", LeftOfCenter, X, ON_BOTH, ci=""),
+    row(
+        "atan2 to the left",
+        LeftOfCenter,
+        X,
+        ON_BOTH,
+        ci="",
+        known={
+            "onnx": "atan2 to the left, and of nan",
+            "onnx_legacy": "legacy: atan2 to the left, and of two zeros",
+        },
+    ),
     row("atan2 to the right", RightOfCenter, X, ci=""),
     # 1.0 // 0.1 is 9, because 0.1 is a little more than a tenth.
-    row("quotient rounded up", Tenths, X, ON_BOTH, ci=""),
+    row(
+        "quotient rounded up",
+        Tenths,
+        X,
+        ON_BOTH,
+        ci="",
+        known={
+            "onnx": "floor_divide by way of a quotient",
+            "onnx_legacy": "legacy: floor division of floats",
+        },
+    ),
     row("quotient that is exact", Halves, X, truth(onnx_legacy=DIFFERS), ci=""),
-    # ONNX Runtime has no such kernel for float16, and returns float32 although the file does not.
-    row("magnitude of half", Magnitude, HALF, ON_ONNX, ci="onnx"),
+    # The new exporter computes it in float32, and leaves it so.
+    row(
+        "magnitude of half",
+        Magnitude,
+        HALF,
+        ON_ONNX,
+        ci="onnx",
+        known={"onnx": "halves become float32"},
+    ),
     row("magnitude", Magnitude, DOUBLE, ci=""),
     # The older exporter casts to an integer first.
     row("any of floats", AnyOfRow, X, truth(onnx_legacy=DIFFERS), ci=""),
     # ONNX has no atan2; what the exporter makes of it returns 0 for NaN.
-    row("atan2 of nan", Angle, X, truth(onnx=DIFFERS), values={"x": "nan"}, ci="onnx"),
+    row(
+        "atan2 of nan",
+        Angle,
+        X,
+        truth(onnx=DIFFERS),
+        values={"x": "nan"},
+        ci="onnx",
+        known={"onnx": "atan2 to the left, and of nan"},
+    ),
     row("atan2 without nan", Angle, X, ci=""),
     row("nan replaced, at the edges", WithoutNan, X, values={"x": "edges"}, ci="onnx"),
     # ONNX Runtime compares int64 as int32 there.
@@ -255,6 +337,7 @@ EXPORTERS = (
         truth(onnx=DIFFERS, onnx_legacy=DIFFERS),
         values={"n": "limits"},
         ci="onnx",
+        known={"onnx": "clamp of large integers", "onnx_legacy": "clamp of large integers"},
     ),
     row("large integers wrap", WrappedIntegers, N, values={"n": "limits"}, ci="trace onnx"),
     # The exporter's optimizer takes the addition of 0.0 for nothing.

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import nan
+from math import inf, nan
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention as attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,7 @@ def t(*numbers: Any, dtype: torch.dtype | None = None) -> Tensor:
 
 U8, F16 = torch.uint8, torch.float16
 NEGATIVE = t(-7, -5, 3)
+QUERY = torch.arange(8.0).reshape(1, 1, 2, 4) / 8
 IMAGE = torch.tensor([[[[nan, 1.0], [2.0, 3.0]]]])
 
 UPSTREAM: tuple[Reproduction, ...] = (
@@ -89,7 +91,7 @@ UPSTREAM: tuple[Reproduction, ...] = (
         t(1, 2),
     ),
     of("bytes that are shifted become signed", lambda x: x << 1, t(1, 200, dtype=U8)),
-    of("atan2 of zero and a negative number", torch.atan2, t(0.0, 1.0), t(-1.0, -1.0)),
+    of("atan2 to the left, and of nan", torch.atan2, t(0.0, 1.0), t(-1.0, -1.0)),
     of("angle of nan", torch.angle, t(nan, -1.0, 2.0)),
     of("sign of nan", torch.sign, t(nan, -1.0, 2.0)),
     of("sign bit of minus zero", torch.signbit, t(-0.0, -1.0, 2.0)),
@@ -116,7 +118,21 @@ UPSTREAM: tuple[Reproduction, ...] = (
         lambda x: x.argmax(keepdim=True),
         torch.tensor([[1.0, 3.0], [2.0, 0.0]]),
     ),
-    of("sum of halves is a float32", lambda x: x.sum(1), torch.tensor([[1.0, 2.0]], dtype=F16)),
+    of("halves become float32", lambda x: x.sum(1), torch.tensor([[1.0, 2.0]], dtype=F16)),
+    of("numbers beside doubles are float32", lambda x: x * 0.1, t(1.0, 2.0, dtype=torch.float64)),
+    of("attention with a negative scale", lambda q: attention(q, q, q, scale=-1.0), QUERY),
+    of(
+        "attention with a row of minus infinity",
+        lambda q, mask: attention(q, q, q, attn_mask=mask),
+        QUERY,
+        torch.tensor([[-inf, -inf], [0.0, -inf]]),
+    ),
+    of(
+        "attention with a row that is False",
+        lambda q, mask: attention(q, q, q, attn_mask=mask),
+        QUERY,
+        torch.tensor([[False, False], [True, False]]),
+    ),
     of("all of bytes is a bool", lambda x: x.all(), t(1, 0, dtype=U8)),
     of("any of no elements", lambda x: x[:0].any(), t(1.0, 2.0)),
     of(
@@ -125,9 +141,11 @@ UPSTREAM: tuple[Reproduction, ...] = (
         torch.ones(1, 1, 2, 2),
     ),
     of("a small addend is dropped", lambda x: torch.log(x + 1e-8), t(0.0, 1.0), ci=True),
+    of("a factor next to one is dropped", lambda x: (x * 1.000001 - x) * 1e6, t(1.0, 2.0)),
     of("legacy: right shift of negative numbers", lambda x: x >> 1, NEGATIVE, ci=True),
     of("legacy: floor division of negative integers", lambda x: x // 3, NEGATIVE),
-    of("legacy: atan2 of two zeros", torch.atan2, t(0.0, 1.0), t(0.0, 2.0)),
+    of("legacy: floor division of floats", lambda x: x // 0.1, t(1.0, 0.5, 0.3)),
+    of("legacy: atan2 to the left, and of two zeros", torch.atan2, t(0.0, 1.0), t(0.0, 2.0)),
     of("legacy: any of numbers below one", lambda x: x.any(), t(0.5, 0.0)),
     of("legacy: cumsum of 32-bit integers", lambda x: x.cumsum(0), t(1, 2, dtype=torch.int32)),
     of("legacy: clamp of integers to floats", lambda x: x.clamp(-1.5, 2.5), NEGATIVE),
@@ -152,6 +170,7 @@ UPSTREAM: tuple[Reproduction, ...] = (
     of("max and min drop nan", lambda x: x.amax(0), t(1.0, nan, 3.0)),
     of("max pooling of nan", lambda x: nn.functional.max_pool2d(x, 2), IMAGE),
     of("nan is sorted last", lambda x: x.sort(descending=True), t(1.0, nan, 3.0, -5.0)),
+    of("clamp of large integers", lambda n: n.clamp(-5, 5), t(2**31, 2**40, -(2**32), 3)),
     of("mean of no elements", lambda x: x[:0].mean(), t(1.0, 2.0)),
     of(
         "padding by the pooling after it",

@@ -16,6 +16,8 @@ X, Y = torch.tensor([0.25, -1.5, 2.0]), torch.tensor([1.5, 0.5, -3.0])
 K, L = torch.tensor([-7, 4, 9]), torch.tensor([2, 2, -3])
 U8 = torch.tensor([1, 2], dtype=torch.uint8)
 IMAGE = torch.arange(16.0).reshape(1, 1, 4, 4) - 8
+Q = torch.arange(8.0).reshape(1, 1, 2, 4) / 8
+MASK = torch.tensor([[0.0, -inf], [1.0, 0.0]])
 INDEX = torch.tensor([0, 2, 1])
 
 # Arguments for which the operator is right.
@@ -50,6 +52,22 @@ RIGHT = [
     (imitations.shifted_as_divided, A.__rshift__.Scalar, (K.abs(), 1)),
     (imitations.shifted_as_divided, A.__rshift__.Scalar, (U8, 1)),
     (imitations.shifted_to_signed, A.__lshift__.Scalar, (K, 1)),
+    (imitations.without_factor_near_one, A.mul.Tensor, (X, Y)),
+    (imitations.without_factor_near_one, A.mul.Tensor, (X, 1.001)),
+    (imitations.by_number_in_float, A.mul.Tensor, (X, 0.1)),
+    (imitations.by_number_in_float, A.mul.Tensor, (X.double(), 0.5)),
+    (imitations.clamped_by_halves, A.clamp.default, (X, -1.0, 1.0)),
+    (imitations.clamped_by_halves, A.clamp.default, (K, -5, None)),
+    (imitations.clamped_by_halves, A.clamp.default, (K, None, 5)),
+    *(
+        (imitate, A._scaled_dot_product_flash_attention_for_cpu.default, (Q, Q, Q), more)
+        for imitate in (
+            imitations.attention_by_root,
+            imitations.attention_by_softmax,
+            imitations.attention_of_lowest,
+        )
+        for more in ({"scale": 0.3}, {"attn_mask": MASK})
+    ),
     (imitations.atan2_by_slope, A.atan2.default, (X, Y)),
     (imitations.atan2_by_slope_with_nan, A.atan2.default, (X, Y)),
     (imitations.sign_of_nan, A.sign.default, (X,)),
@@ -70,7 +88,7 @@ RIGHT = [
     (imitations.any_of_integers, A.any.default, (X,)),
     (imitations.always_bool, A.all.default, (X,)),
     (imitations.mean_of_nothing, A.mean.default, (X,)),
-    (imitations.summed_in_float, A.sum.default, (X,)),
+    (imitations.halves_in_float, A.sum.default, (X,)),
     (imitations.cumsum_as_before, A.cumsum.default, (K, 0)),
     (imitations.argmax_of_a_vector, A.argmax.default, (X, None, True)),
     (imitations.argmax_of_a_vector, A.argmax.default, (IMAGE, 1)),
@@ -110,6 +128,13 @@ def test_it_is_wrong_where_the_defect_shows(row):
     right, imitated = made(row)
     with pytest.raises(AssertionError):
         torch.testing.assert_close(imitated, right, rtol=0, atol=0)
+
+
+def test_a_clamp_of_halves_is_that_of_onnx_runtime():
+    numbers = [2**31, 2**31 - 1, 2**32, 2**32 - 1, 2**40, -(2**31), -(2**31) - 1, -(2**32), -9]
+    returned = [2**31, 5, 5, 2**32 - 1, 5, -5, -(2**31) - 1, -(2**32), -5]
+    imitated = imitations.clamped_by_halves(A.clamp.default, torch.tensor(numbers), -5, 5)
+    assert imitated.tolist() == returned
 
 
 def test_every_imitation_of_the_table_is_tested():
