@@ -12,6 +12,7 @@ import functools
 import hashlib
 import itertools
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ from typing import TYPE_CHECKING
 
 from pytest_torchexport.results import summary
 from pytest_torchexport.results.causes import causes
+from pytest_torchexport.results.delta import Delta, delta
 from pytest_torchexport.results.details import details
 from pytest_torchexport.results.diagnosis import Stage
 from pytest_torchexport.results.entries import Entry, entries, without_variant
 from pytest_torchexport.results.escaped import visible
+from pytest_torchexport.results.known_text import difference_lines, fixed_text, why_expected
 from pytest_torchexport.results.not_covered import not_covered_lines
 from pytest_torchexport.results.pictures import (
     ErrorScale,
@@ -34,7 +37,7 @@ from pytest_torchexport.results.pictures import (
     size_map,
     time_bars,
 )
-from pytest_torchexport.results.text import HAS_BRANCH, Block, condition, reports
+from pytest_torchexport.results.text import HAS_BRANCH, Block, condition, labelled, reports
 from pytest_torchexport.results.verdict import (
     Branch,
     ItemResult,
@@ -113,7 +116,8 @@ class Column:
 class Article:
     """One item in one column of the matrix; a ``unittest`` method has one in each column.
 
-    ``reason``: pytest's, if the item has no verdict or failed beside its verdicts.
+    ``reason``: pytest's, if the item has no verdict or failed beside its verdicts. ``known``: what
+    is known of its failures.
     """
 
     number: int
@@ -122,6 +126,7 @@ class Article:
     entries: Sequence[Entry]
     outcome: str
     reason: str
+    known: str
     stories: Sequence[Story]
 
 
@@ -135,7 +140,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Linked:
-    """A cause of failures with the first of the articles that it is linked with."""
+    """A cause of failures, or a change, with the first of the articles that it is about."""
 
     title: str
     articles: Sequence[Article]
@@ -146,13 +151,16 @@ def render(results: RunResults) -> str:
     """Return the HTML text of a run's results."""
     script, style = _text_of("report.js"), _text_of("report.css")
     articles = [*_articles(results.items)]
+    changed = delta(results.before, results) if results.before is not None else None
     # The column of items that ended before they had a target is the last.
     columns = sorted(dict.fromkeys(each.column for each in articles), key=lambda c: not c.target)
     page = _template().render(
         columns=columns,
         files=_by_file(articles, columns),
         articles=articles,
-        causes=[*_linked(articles)],
+        causes=[*_causes(articles)],
+        changed=changed,
+        changes=[*_changes(articles, changed)],
         outcomes=_counted(articles),
         marks=MARKS,
         times=_times,
@@ -214,6 +222,7 @@ def _articles(items: Iterable[ItemResult]) -> Iterator[Article]:
                 entries=found,
                 outcome=_outcome(found),
                 reason=next(filter(None, map(_reason, found)), ""),
+                known=_known(item, column),
                 stories=[*_stories(verdicts, item.nodeid)],
             )
 
@@ -228,10 +237,29 @@ def _outcome(found: Sequence[Entry]) -> str:
 
 
 def _reason(entry: Entry) -> str:
-    """Return why an entry is no pass, if no verdict says so."""
-    if entry.fails and (entry.verdict is None or entry.verdict.failure is None):
+    """Return why an entry is no pass, if neither a verdict nor what is known says so."""
+    if entry.fails and not entry.fixed and (entry.verdict is None or entry.verdict.failure is None):
         return causes([entry])[0].title
     return "" if entry.verdict is not None else entry.item.reason or "nothing was checked"
+
+
+def _known(item: ItemResult, column: Column) -> str:
+    """Return the comparison of the failures in a column with those that are known; else nothing."""
+    matches = [
+        match
+        for match in item.known
+        if (match.now.target, match.now.device) == (column.target, column.device)
+    ]
+    fixed = [match for match in matches if match.status == "fixed"]
+    if fixed and len(fixed) == len(matches):
+        return fixed_text(fixed, item.nodeid)
+    lines = [*difference_lines(matches)]
+    for match in matches:
+        if match.status == "created":
+            lines += labelled("known", [f"from now on: {why_expected([match])}"])
+        if match.status == "worse":
+            lines += labelled("worse", match.changes)
+    return textwrap.dedent("\n".join(lines))
 
 
 def _by_file(articles: Iterable[Article], columns: Sequence[Column]) -> dict[str, list[Row]]:
@@ -254,13 +282,27 @@ def _counted(articles: Iterable[Article]) -> dict[str, int]:
     return {name: counts[name] for name in MARKS if name in counts}
 
 
-def _linked(articles: Sequence[Article]) -> Iterator[Linked]:
+def _causes(articles: Sequence[Article]) -> Iterator[Linked]:
     """Yield the causes of the failures, each with its articles."""
-    of_entry = {id(entry): article for article in articles for entry in article.entries}
+    of = _by_entry(articles)
     for cause in causes(entry for article in articles for entry in article.entries):
-        found = {of_entry[id(entry)].number: of_entry[id(entry)] for entry in cause.entries}
+        found = {of[entry.key[:2]].number: of[entry.key[:2]] for entry in cause.entries}
         shown = [*found.values()][:MAX_LINKS]
         yield Linked(title=cause.title, articles=shown, left=len(found) - len(shown))
+
+
+def _changes(articles: Sequence[Article], changed: Delta | None) -> Iterator[Linked]:
+    """Yield what changed since an earlier run, with the articles of what is in this run."""
+    of = _by_entry(articles)
+    for change in changed.changes if changed is not None else ():
+        article = of.get(change.entry.key[:2])
+        found = [article] if article is not None else []
+        title = ": ".join(filter(None, (change.kind, "; ".join(change.details))))
+        yield Linked(title=title if found else str(change), articles=found, left=0)
+
+
+def _by_entry(articles: Iterable[Article]) -> dict[tuple[str, ...], Article]:
+    return {entry.key[:2]: article for article in articles for entry in article.entries}
 
 
 # -- the article of an item ------------------------------------------------------------------------

@@ -45,7 +45,7 @@ PACKAGES = (
 
 
 class CannotRender(Exception):
-    """A format that somebody else has added does not work. Its text says whose, and why."""
+    """A format lacks a package, or somebody else's does not work. Its text says whose, and why."""
 
 
 def formats() -> tuple[str, ...]:
@@ -56,7 +56,12 @@ def formats() -> tuple[str, ...]:
 def rendered(name: str, results: RunResults) -> str:
     """Return the report in a format. Raises KeyError for an unknown name, and CannotRender."""
     if name in FORMATS:
-        return FORMATS[name](results)
+        try:
+            return FORMATS[name](results)
+        except ModuleNotFoundError as error:  # installed without its dependencies
+            raise CannotRender(
+                f"the report format {name!r} needs {error.name}: pip install {error.name}"
+            ) from error
     point = _entry_points()[name]
     try:
         text = point.load()(results)

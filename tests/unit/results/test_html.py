@@ -13,8 +13,13 @@ from html.parser import HTMLParser
 
 import pytest
 import sample_run
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_torchexport.results import html, summary
+from pytest_torchexport.results.escaped import visible
+from pytest_torchexport.results.known_failure import KnownMatch
+from pytest_torchexport.results.known_place import entry_of
 from pytest_torchexport.results.text import failure_text
 from pytest_torchexport.results.verdict import ItemResult, RunResults
 
@@ -103,6 +108,20 @@ def test_texts_of_others_stay_texts():
     # Each place of the verdict: name, reason, call, notes, cause, branch, stage, self-test, ...
     assert evil.count(sample_run.SHOWN) >= 20
     assert [a["href"] for a in PARSED.all("a") if "javascript" in (a["href"] or "")] == []
+
+
+@given(st.text(alphabet="<>&'\"/=;:-![]{}%#`\\\n\r\t \0\x1b\u202e\ud800ab", max_size=12))
+def test_no_text_changes_the_elements_of_a_page(text):
+    verdict = dataclasses.replace(sample_run.FROZEN, call=f"x{text}", baked=(f"x{text}",))
+    plain = dataclasses.replace(sample_run.FROZEN, call="x", baked=("x",))
+    pages = [
+        Parsed(html.render(run_of(sample_run.item(f"t.py::x{name}", one))))
+        for name, one in ((text, verdict), ("", plain))
+    ]
+    changed, same = ([tag for tag, _ in page.elements] for page in pages)
+    assert changed == same
+    line = visible(text).splitlines()
+    assert all(part.strip() in pages[0].texts["i1"] for part in line)
 
 
 def test_what_the_test_of_hostile_texts_looks_for_is_found_without_escaping():
@@ -224,6 +243,61 @@ def test_a_run_that_did_not_end_says_so():
 
 def test_a_run_without_items_is_a_page():
     assert "no items" in html.render(run_of())
+
+
+def known(status, verdict, **fields):
+    now = dataclasses.replace(
+        entry_of(verdict, "t.py::a"), reason="waits for torch 2.15", owner="ana"
+    )
+    entry = {"known": now, "now": now, "file": "torchexport-known/t/a.toml"}
+    return KnownMatch(status=status, **(entry | fields))
+
+
+def test_a_known_failure_says_its_reason_and_what_became_worse():
+    match = known("worse", sample_run.FROZEN, changes=("batch fails at 3 too",))
+    item = sample_run.item("t.py::a", sample_run.FROZEN, outcome="xfailed", known=(match,))
+    text = Parsed(html.render(run_of(item))).texts["i1"]
+    assert "torchexport-known/t/a.toml: BranchFrozen of Normalize on trace-cpu" in text
+    assert "waits for torch 2.15, ana" in text
+    assert "worse    batch fails at 3 too" in text
+
+
+def test_another_failure_than_the_known_one_says_so():
+    match = known("different", sample_run.FROZEN, changes=("'cause': was 'guard'",))
+    item = sample_run.item("t.py::a", sample_run.FROZEN, known=(match,))
+    text = Parsed(html.render(run_of(item))).texts["i1"]
+    assert "known    another failure (torchexport-known/t/a.toml)" in text
+
+
+def test_a_known_failure_that_is_fixed_is_the_cause_that_its_item_is_red():
+    match = known("fixed", sample_run.FROZEN, known=None)
+    item = sample_run.item("t.py::a", sample_run.PASSED, outcome="failed", known=(match,))
+    elsewhere = dataclasses.replace(match, now=dataclasses.replace(match.now, target="export"))
+    page = html.render(run_of(dataclasses.replace(item, known=(elsewhere,))))
+    assert page.count("Fixed: BranchFrozen of Normalize on export-cpu") == 2
+    assert "no verdict" not in page
+    assert "--torchexport-known=tighten" in page
+
+
+def test_what_changed_since_an_earlier_run_comes_first_and_leads_to_its_items():
+    old = run_of(
+        sample_run.item("t.py::a[trace-cpu]", sample_run.FROZEN),
+        sample_run.item("t.py::gone[trace-cpu]", sample_run.FROZEN),
+    )
+    fine = dataclasses.replace(sample_run.PASSED, target="trace", subject="Normalize")
+    frozen = dataclasses.replace(sample_run.FROZEN, target="export")
+    new = run_of(
+        sample_run.item("t.py::a[trace-cpu]", fine),
+        sample_run.item("t.py::b[export-cpu]", frozen),
+    )
+    page = html.render(dataclasses.replace(new, before=old))
+    text = Parsed(page).texts["main"]
+    assert "Since the earlier run: 1 new failure, 1 fixed, 1 gone" in text
+    assert text.index("Since the earlier run") < text.index("1 cause of failures")
+    assert re.search(r"<p>fixed</p><small><a href=\"#i1\">", page)
+    assert re.search(r"<p>new failure: BranchFrozen: .*</p><small><a href=\"#i2\">", page)
+    assert re.search(r"<p>gone: t.py::gone\[trace-cpu\]: failed before</p><small></small>", page)
+    assert "Since the earlier run" not in html.render(new)
 
 
 # -- size --------------------------------------------------------------------------------------------

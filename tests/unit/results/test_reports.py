@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+import sample
 
-from pytest_torchexport.results import reports
+from pytest_torchexport.results import html, reports
 
 
 def test_a_file_is_replaced_and_nothing_half_written_stays(tmp_path):
@@ -47,3 +49,10 @@ def test_what_is_no_regular_file_is_refused_and_stays(tmp_path, make):
         reports.write(path, "text")
     assert path.lstat().st_ino == before.st_ino
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_format_that_lacks_a_package_says_how_to_install_it(monkeypatch):
+    html._template.cache_clear()
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(reports.CannotRender, match=r"'html' needs jinja2: pip install jinja2$"):
+        reports.rendered("html", sample.SAMPLE)
