@@ -83,7 +83,7 @@ def _refuse(prepared: Prepared, error: Exception, example: Call) -> NoReturn:
     machine.raise_fault(error)
     plan, spec = prepared.plan, prepared.spec
     reason, where = condense(error)
-    found = refusal_rules.diagnosed(error, plan.target)
+    found = refusal_rules.diagnosed(error, plan.target, called=prepared.reference.pristine.function)
     declared = plan.options.shapes is not None or plan.options.dynamic_shapes is not None
     assumed = [dim.name for dim in spec.dims.values() if not dim.declared and not declared]
     details = [spec.opt_out(assumed)] if assumed and is_about_dims(error) else []

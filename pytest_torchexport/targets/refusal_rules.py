@@ -6,7 +6,8 @@ user's source is read, are in ``targets/refusals.py``. A refusal that no rule kn
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from pytest_torchexport.results.diagnosis import NOTHING, Cause, Diagnosis, Owner
 from pytest_torchexport.targets import refusals
@@ -28,9 +29,14 @@ TABLES = {
 }
 
 
-def diagnosed(error: BaseException, target: str) -> Diagnosis:
-    """Return what the exception of a target's exporter shows; ``NOTHING`` if no rule knows it."""
-    refusal = Refusal(error)
+def diagnosed(
+    error: BaseException, target: str, called: Callable[..., Any] | None = None
+) -> Diagnosis:
+    """Return what the exception of a target's exporter shows; ``NOTHING`` if no rule knows it.
+
+    ``called`` is the module or function that was to be exported, if it is known.
+    """
+    refusal = Refusal(error, called)
     found = _first(TABLES.get(target, capture_refusals.RULES), refusal)
     if found is not None:
         return found

@@ -113,18 +113,21 @@ TYPES = (
         kind="unsupported type",
         cause="forward returns a generator",
         remedy="return a list: [...] in place of (...)",
+        returned=True,
     ),
     Rule(
         said=r"Found <class 'torch\.(?P<cls>dtype|device|Generator)'> in output",
         kind="unsupported type",
         cause="forward returns a torch.{cls}, which is no tensor",
         remedy="leave it out of what forward returns",
+        returned=True,
     ),
     Rule(
         said=r"Found <class '(?:[\w.<>]+\.)?(?P<cls>\w+)'> in output, which is not a known type",
         kind="unsupported type",
         cause="forward returns an object of {cls}, and torch.export does not know which tensors are in it",
         remedy=NOT_A_TREE,
+        returned=True,
     ),
     Rule(
         said=r"(?:Unsupported input type|to non-tensor type) <class '(?:[\w.<>]+\.)?(?P<cls>\w+)'>",

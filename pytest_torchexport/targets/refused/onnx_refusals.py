@@ -90,6 +90,7 @@ TRANSLATION = (
         kind="unsupported type",
         cause="forward returns something of type {cls}, and an ONNX model returns only tensors",
         remedy="leave it out of what forward returns, or make it a tensor: torch.tensor(value)",
+        returned=True,
     ),
     Rule(
         said=r"^(?P<why>[^\n]*(?:not implemented|not supported|unsupported)[^\n]*?)\.?$",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
+import textwrap
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from pytest_torchexport.outcomes.messages import condense, text_of
 from pytest_torchexport.results.diagnosis import Cause, CauseKind, Owner
-from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
 from pytest_torchexport.targets.formats.shape_env import refused_at
 
 # TorchScript underlines the expression that it refuses.
@@ -22,9 +26,13 @@ BRACKETS = (("[", "]"), ("(", ")"))  # it leaves out the last one
 
 @dataclass(frozen=True)
 class Refusal:
-    """An exception of an exporter, with everything that a rule may ask about it."""
+    """An exception of an exporter, with everything that a rule may ask about it.
+
+    ``called`` is the module or function that was to be exported, None if it is not known.
+    """
 
     error: BaseException
+    called: Callable[..., Any] | None = None
 
     @cached_property
     def said(self) -> tuple[tuple[str, str], ...]:
@@ -35,6 +43,11 @@ class Refusal:
     def where(self) -> SourceLine | None:
         """The user's line, None if there is none."""
         return refused_at(self.error) or condense(self.error)[1]
+
+    @cached_property
+    def returned(self) -> SourceLine | None:
+        """The line of the only return statement of what was called, None if there are several."""
+        return _only_return(getattr(self.called, "forward", self.called))
 
     @cached_property
     def frames(self) -> str:
@@ -65,6 +78,7 @@ class Rule:
     name of its class, ``line`` one for the user's line, ``frame`` one for the frames that it came
     through (``file.py:function``); an empty one asks nothing. ``cause`` and
     ``remedy`` may name groups of ``said`` and of ``line``, and ``{here}``, the expression.
+    ``returned``: it is about what forward returns, of which the exception knows no line.
     """
 
     said: str
@@ -74,6 +88,7 @@ class Rule:
     raised: str = ""
     line: str = ""
     frame: str = ""
+    returned: bool = False
     owner: Owner = "model"
 
     def applied(self, refusal: Refusal) -> Cause | None:
@@ -92,9 +107,33 @@ class Rule:
                     kind=self.kind,
                     text=self.cause.format_map(facts),
                     remedy=self.remedy.format_map(facts),
-                    where=refusal.where,
+                    where=refusal.returned if self.returned else refusal.where,
                 )
         return None
+
+
+def _only_return(function: Any) -> SourceLine | None:
+    try:
+        path = inspect.getsourcefile(inspect.unwrap(function))
+        lines, first = inspect.getsourcelines(function)
+        (definition,) = ast.parse(textwrap.dedent("".join(lines))).body
+    except (OSError, TypeError, SyntaxError, ValueError):  # no source, or a lambda's
+        return None
+    found = list(_returns(definition))
+    if path is None or len(found) != 1 or not is_users(path):
+        return None
+    return source_line(path, first + found[0].lineno - 1)
+
+
+def _returns(definition: ast.AST) -> Iterator[ast.Return]:
+    """Yield the return statements of a function, without those of functions inside it."""
+    for node in ast.iter_child_nodes(definition):
+        if isinstance(node, ast.Return):
+            yield node
+        elif not isinstance(
+            node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+        ):
+            yield from _returns(node)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -8,8 +8,9 @@ RULES = (
     Rule(
         said=r"Tracer cannot infer type of [\s\S]*but instead got value of type (?P<cls>\w+)",
         kind="unsupported type",
-        cause="forward takes or returns an object of {cls}, and a trace only has tensors",
+        cause="forward returns an object of {cls}, and a trace only has tensors",
         remedy="return a tuple, a NamedTuple or a dict of tensors in its place",
+        returned=True,
     ),
     Rule(
         said=r"Dictionary inputs to traced functions must have consistent type\. "
@@ -17,31 +18,35 @@ RULES = (
         kind="unsupported type",
         cause="forward returns a dict of {one} and {other}: in a trace, all of a dict have one type",
         remedy="return a tuple, or only tensors in the dict",
+        returned=True,
     ),
     Rule(
         said=r"List inputs to traced functions must have consistent element type\. "
         r"Found (?P<one>.+) and (?P<other>.+)",
         kind="unsupported type",
-        cause="forward returns a list of {one} and {other}: in a trace, all of a list have one type",
-        remedy="return a tuple in place of the list",
+        cause="forward takes or returns a list of {one} and {other}: in a trace, all of a list have one type",
+        remedy="a tuple in place of the list",
     ),
     Rule(
         said=r"List trace inputs must have elements",
         kind="unsupported type",
-        cause="forward takes or returns an empty list, which has no type in a trace",
+        cause="forward returns an empty list, which has no type in a trace",
         remedy="leave the empty list out",
+        returned=True,
     ),
     Rule(
         said=r"only outputs matching dict\[",
         kind="unsupported type",
         cause="forward returns a dict whose keys are no strings, or whose values are no tensors",
         remedy='return a tuple, or a flat dict of tensors with strings as keys: {{"a": x}}',
+        returned=True,
     ),
     Rule(
         said=r"Only tensors, lists, tuples of tensors, or dictionary of tensors can be output",
         kind="unsupported type",
         cause="forward returns something that is no tensor: a number, a string, None or an object",
         remedy="leave it out of what forward returns, or make it a tensor: torch.tensor(value)",
+        returned=True,
     ),
     Rule(
         said=r"The traced function didn't return any values",

@@ -98,6 +98,29 @@ def test_a_refusal_has_a_cause_and_a_remedy(forward, words):
     assert cause.remedy
 
 
+class Returns(nn.Module):
+    def forward(self, x):
+        def inner(y):
+            return y
+
+        return inner(x), "a"  # here
+
+
+class ReturnsTwice(nn.Module):
+    def forward(self, x):
+        if x.dim() == 1:
+            return x
+        return x, "a"
+
+
+def test_of_an_output_the_only_return_is_named():
+    for subject, place in ((Returns(), ['return inner(x), "a"  # here']), (ReturnsTwice(), [])):
+        with pytest.raises(Exception) as caught:  # torch has many classes
+            trace(subject, torch.rand(3, 3))
+        causes = diagnosed(caught.value, "trace", called=subject).causes
+        assert [cause.where.text for cause in causes if cause.where] == place
+
+
 def test_a_parameter_that_is_not_registered_is_told():
     cause = cause_of(Held())
     assert "requires_grad" in cause.text
