@@ -54,23 +54,26 @@ def formats() -> tuple[str, ...]:
 
 
 def rendered(name: str, results: RunResults) -> str:
-    """Return the report in a format. Raises KeyError for an unknown name, and CannotRender."""
-    if name in FORMATS:
-        try:
-            return FORMATS[name](results)
-        except ModuleNotFoundError as error:  # installed without its dependencies
-            raise CannotRender(
-                f"the report format {name!r} needs {error.name}: pip install {error.name}"
-            ) from error
-    point = _entry_points()[name]
+    """Return the report in a format.
+
+    Raises KeyError for an unknown name, and CannotRender with the format and the reason.
+    """
+    point = None if name in FORMATS else _entry_points()[name]
+    owner = point.value if point is not None else FORMATS[name].__module__
     try:
-        text = point.load()(results)
-    except Exception as error:  # the code of another package may raise anything
+        text = (FORMATS[name] if point is None else point.load())(results)
+    except ModuleNotFoundError as error:
         raise CannotRender(
-            f"the report format {name!r} of {point.value} raised {type(error).__name__}: {error}"
+            f"the report format {name!r} needs {error.name}: pip install {error.name}"
+        ) from error
+    except Exception as error:
+        if owner.startswith(f"{__package__}."):
+            raise  # a bug of this package is not to look like one of somebody else's
+        raise CannotRender(
+            f"the report format {name!r} of {owner} raised {type(error).__name__}: {error}"
         ) from error
     if not isinstance(text, str):
-        raise CannotRender(f"the report format {name!r} of {point.value} returned no text")
+        raise CannotRender(f"the report format {name!r} of {owner} returned no text")
     return text
 
 

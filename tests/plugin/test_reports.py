@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from importlib import metadata
 from xml.etree import ElementTree as ET
 
@@ -50,37 +49,26 @@ def check_document(document):
     assert picky["skip"] == "not applicable"
 
 
-def test_the_json_report_holds_every_verdict_and_the_html_report_shows_it(suite, run, pytester):
+def test_every_format_is_written_and_json_holds_every_verdict(suite, run, pytester):
     suite(SUITE)
-    html = "--torchexport-report=html:report.html"
-    result = run("--torchexport-report=json:sub/report.json", html)
+    paths = ("json:sub/r.json", "markdown:r.md", "comment:c.md", "sarif:r.sarif", "html:r.html")
+    result = run(*(f"--torchexport-report={path}" for path in (*paths, "github:-")))
     result.assert_outcomes(passed=3, failed=1, skipped=1)
-    report = pytester.path / "sub" / "report.json"
+    report = pytester.path / "sub" / "r.json"
     check_document(json.loads(report.read_text()))
-    assert [path.name for path in report.parent.iterdir()] == ["report.json"]
-    page = (pytester.path / "report.html").read_text(encoding="utf-8")
-    assert re.findall(r"<article id=i\d+ class=(\w+)>", page).count("failed") == 1
-    assert "<h3>OutputsDiffer: output" in page
-
-
-def test_the_other_formats_are_written_at_the_same_time(suite, run, pytester):
-    suite(SUITE)
-    paths = ("markdown:r.md", "comment:c.md", "sarif:r.sarif", "html:r.html", "github:-")
-    result = run(*(f"--torchexport-report={path}" for path in paths))
-    result.assert_outcomes(passed=3, failed=1, skipped=1)
+    assert [path.name for path in report.parent.iterdir()] == ["r.json"]
     for name in ("r.md", "c.md"):
         text = (pytester.path / name).read_text()
         assert text.startswith("**torchexport: 1 failed, 1 skipped, 3 passed**")
         assert "| `test_it.py::test_net` | ok | **FAILED** | skip |" in text
     (found,) = json.loads((pytester.path / "r.sarif").read_text())["runs"][0]["results"]
     assert found["ruleId"] == "OutputsDiffer"
+    assert "test_net[liar-cpu]" in (pytester.path / "r.html").read_text()
     assert not (pytester.path / "-").exists()
-    annotations = [line for line in result.outlines if line.startswith("::")]
-    assert len(annotations) == 1
-    assert annotations[0].startswith("::error file=test_it.py,title=OutputsDiffer%3A output")
-    assert result.outlines.index(annotations[0]) > max(
-        number for number, line in enumerate(result.outlines) if "= torchexport =" in line
-    )
+    (annotation,) = (line for line in result.outlines if line.startswith("::"))
+    assert annotation.startswith("::error file=test_it.py,title=OutputsDiffer%3A output")
+    above = result.outlines[: result.outlines.index(annotation)]
+    assert any("= torchexport =" in line for line in above)
 
 
 def test_with_xdist_the_controller_writes_the_same_report_once(suite, run_apart, pytester):
@@ -160,6 +148,18 @@ def test_a_format_of_a_conftest_is_written_beside_json(suite, run, pytester):
         pytester.path / "out.txt"
     ).read_text() == f"1 of 5 verdicts failed on torch {metadata.version('torch')}"
     check_document(json.loads((pytester.path / "out.json").read_text()))
+
+
+def test_a_format_that_raises_is_a_usage_error_and_the_other_reports_are_written(
+    suite, run, text_of, pytester
+):
+    suite("def test_plain(): pass\n")
+    conftest = pytester.path / "conftest.py"
+    conftest.write_text(TOY_FORMAT + "FORMATS['bad'] = lambda results: 1 / 0\n")
+    result = run("--torchexport-report=bad:out.txt", "--torchexport-report=json:out.json")
+    assert result.ret == 4
+    assert "--torchexport-report: the report format 'bad' of conftest raised ZeroDivisionError: division by zero" in text_of(result)  # fmt: skip
+    assert json.loads((pytester.path / "out.json").read_text())["items"] == []
 
 
 def test_a_report_of_a_run_without_verdicts_is_written_too(suite, run, pytester):

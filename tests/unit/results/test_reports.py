@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import sample
+from sample import SAMPLE
 
-from pytest_torchexport.results import html, reports
+from pytest_torchexport.config.validate import report_specs
+from pytest_torchexport.results import html, markdown, reports
 
 
 def test_a_file_is_replaced_and_nothing_half_written_stays(tmp_path):
@@ -18,6 +19,62 @@ def test_a_file_is_replaced_and_nothing_half_written_stays(tmp_path):
     reports.write(path, "second")
     assert path.read_text() == "second"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_name_that_is_no_utf8_is_written_with_its_escape(tmp_path):
+    reports.write(tmp_path / "a", "\udc80")
+    assert (tmp_path / "a").read_bytes() == b"\\udc80"
+
+
+THEIRS = """
+def render(results): return f"{len(results.items)} items"
+def nothing(results): return None
+def broken(results): return 1 / 0
+def needy(results): import absent_module
+"""
+
+
+@pytest.fixture
+def another_package(tmp_path, monkeypatch):
+    """Install a package that has four formats, of which three do not work."""
+    (tmp_path / "their_formats.py").write_text(THEIRS)
+    info = tmp_path / "their_formats-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-formats\nVersion: 1.0\n")
+    names = ("render", "nothing", "broken", "needy")
+    points = "\n".join(f"{name} = their_formats:{name}" for name in names)
+    (info / "entry_points.txt").write_text(f"[{reports.ENTRY_POINT_GROUP}]\n{points}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    reports._entry_points.cache_clear()
+    yield
+    reports._entry_points.cache_clear()
+
+
+@pytest.mark.usefixtures("another_package")
+def test_another_package_adds_formats():
+    assert set(reports.formats()) == {*reports.FORMATS, "render", "nothing", "broken", "needy"}
+    assert report_specs(["render:x"]) == (("render", "x"),)
+    assert reports.rendered("render", SAMPLE) == "10 items"
+
+
+@pytest.mark.usefixtures("another_package")
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("broken", "'broken' of their_formats:broken raised ZeroDivisionError: division by zero"),
+        ("nothing", "'nothing' of their_formats:nothing returned no text"),
+        ("needy", "'needy' needs absent_module: pip install absent_module"),
+    ],
+)
+def test_a_format_of_another_package_that_does_not_work_is_named(name, why):
+    with pytest.raises(reports.CannotRender, match=why):
+        reports.rendered(name, SAMPLE)
+
+
+def test_a_bug_of_our_own_is_not_blamed_on_others(monkeypatch):
+    monkeypatch.setattr(markdown, "_render", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        reports.rendered("markdown", SAMPLE)
 
 
 def test_a_link_is_kept_and_its_target_is_written(tmp_path):
@@ -55,4 +112,4 @@ def test_a_format_that_lacks_a_package_says_how_to_install_it(monkeypatch):
     html._template.cache_clear()
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(reports.CannotRender, match=r"'html' needs jinja2: pip install jinja2$"):
-        reports.rendered("html", sample.SAMPLE)
+        reports.rendered("html", SAMPLE)
