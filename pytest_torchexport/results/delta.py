@@ -113,7 +113,11 @@ def _failures(old: Entry | None, new: Entry) -> Iterator[Change]:
     if old is None or not old.fails:
         was = ["it was expected to fail"] if old is not None and old.outcome == "xfailed" else []
         yield Change(NEW, new, (_title(new), *was))
-    elif old.verdict is None or new.verdict is None:
+    elif (
+        old.verdict is None
+        or new.verdict is None
+        or not (old.verdict.failure and new.verdict.failure)
+    ):
         if _title(old) != _title(new):
             yield Change("other failure", new, (_title(new), f"before: {_title(old)}"))
     else:

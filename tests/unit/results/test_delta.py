@@ -116,3 +116,10 @@ def test_the_worst_comes_first_and_the_headline_counts():
     assert [change.kind for change in found.changes] == ["new failure", "fixed", "fixed", "gone"]
     assert str(found) == "1 new failure, 2 fixed, 1 gone"
     assert str(Delta([])) == "no change"
+
+
+def test_a_test_that_fails_beside_its_checks_as_before_is_no_change():
+    beside = item("a", verdict(), outcome="failed")
+    assert kinds([beside], [beside]) == []
+    assert kinds([beside], [FAILED]) == ["other failure"]
+    assert kinds([FAILED], [beside]) == ["other failure"]

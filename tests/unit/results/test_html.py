@@ -16,7 +16,7 @@ import sample_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_torchexport.results import html, summary
+from pytest_torchexport.results import html, json, summary
 from pytest_torchexport.results.escaped import visible
 from pytest_torchexport.results.known_failure import KnownMatch
 from pytest_torchexport.results.known_place import entry_of
@@ -239,6 +239,13 @@ def test_a_cause_of_many_items_names_some_and_counts_the_others():
 def test_a_run_that_did_not_end_says_so():
     assert "did not come to its end" in PAGE
     assert "did not come to its end" not in html.render(run_of(*sample_run.ITEMS))
+
+
+def test_the_page_of_a_json_report_says_the_same_as_that_of_its_run():
+    read = json.read(json.render(sample_run.RUN))
+    # JSON has its keys sorted: counts and times come in another order.
+    words, same = (Counter(re.findall(r"[\w.]+", page)) for page in (html.render(read), PAGE))
+    assert words == same
 
 
 def test_a_run_without_items_is_a_page():
