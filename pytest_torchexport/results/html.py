@@ -12,7 +12,6 @@ import functools
 import hashlib
 import itertools
 import re
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from pytest_torchexport.results.details import details
 from pytest_torchexport.results.diagnosis import Stage
 from pytest_torchexport.results.entries import Entry, entries, without_variant
 from pytest_torchexport.results.escaped import visible
-from pytest_torchexport.results.known_text import difference_lines, fixed_text, why_expected
+from pytest_torchexport.results.known_text import difference_blocks, fixed_blocks, why_expected
 from pytest_torchexport.results.not_covered import not_covered_lines
 from pytest_torchexport.results.pictures import (
     ErrorScale,
@@ -37,7 +36,7 @@ from pytest_torchexport.results.pictures import (
     size_map,
     time_bars,
 )
-from pytest_torchexport.results.text import HAS_BRANCH, Block, condition, labelled, reports
+from pytest_torchexport.results.text import HAS_BRANCH, Block, condition, reports
 from pytest_torchexport.results.verdict import (
     Branch,
     ItemResult,
@@ -126,7 +125,7 @@ class Article:
     entries: Sequence[Entry]
     outcome: str
     reason: str
-    known: str
+    known: Sequence[Block]
     stories: Sequence[Story]
 
 
@@ -222,7 +221,7 @@ def _articles(items: Iterable[ItemResult]) -> Iterator[Article]:
                 entries=found,
                 outcome=_outcome(found),
                 reason=next(filter(None, map(_reason, found)), ""),
-                known=_known(item, column),
+                known=[*_known(item, column)],
                 stories=[*_stories(verdicts, item.nodeid)],
             )
 
@@ -237,14 +236,14 @@ def _outcome(found: Sequence[Entry]) -> str:
 
 
 def _reason(entry: Entry) -> str:
-    """Return why an entry is no pass, if neither a verdict nor what is known says so."""
-    if entry.fails and not entry.fixed and (entry.verdict is None or entry.verdict.failure is None):
+    """Return why an entry is no pass, if no verdict says so."""
+    if entry.fails and (entry.verdict is None or entry.verdict.failure is None):
         return causes([entry])[0].title
     return "" if entry.verdict is not None else entry.item.reason or "nothing was checked"
 
 
-def _known(item: ItemResult, column: Column) -> str:
-    """Return the comparison of the failures in a column with those that are known; else nothing."""
+def _known(item: ItemResult, column: Column) -> Iterator[Block]:
+    """Yield the comparison of the failures in a column with those that are known."""
     matches = [
         match
         for match in item.known
@@ -252,14 +251,14 @@ def _known(item: ItemResult, column: Column) -> str:
     ]
     fixed = [match for match in matches if match.status == "fixed"]
     if fixed and len(fixed) == len(matches):
-        return fixed_text(fixed, item.nodeid)
-    lines = [*difference_lines(matches)]
+        yield from fixed_blocks(fixed, item.nodeid)
+        return
+    yield from difference_blocks(matches)
     for match in matches:
         if match.status == "created":
-            lines += labelled("known", [f"from now on: {why_expected([match])}"])
+            yield Block("known", [f"from now on: {why_expected([match])}"])
         if match.status == "worse":
-            lines += labelled("worse", match.changes)
-    return textwrap.dedent("\n".join(lines))
+            yield Block("worse", match.changes)
 
 
 def _by_file(articles: Iterable[Article], columns: Sequence[Column]) -> dict[str, list[Row]]:

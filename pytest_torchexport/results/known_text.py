@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_torchexport.results.known_failure import KnownFailure, KnownMatch
-from pytest_torchexport.results.text import labelled
+from pytest_torchexport.results.text import Block, labelled
 from pytest_torchexport.results.verdict import ItemResult
 
 if TYPE_CHECKING:  # the files are written as reports are, and reports say what is known
@@ -29,13 +29,26 @@ def why_expected(matches: Sequence[KnownMatch]) -> str:
 
 def fixed_text(matches: Sequence[KnownMatch], nodeid: str) -> str:
     """Return the report of an item whose known failures do not occur."""
-    first = matches[0].now
+    lines = (line for each in fixed_blocks(matches, nodeid) for line in _lines(each))
+    return "\n".join([fixed_headline(matches), "", *lines])
+
+
+def fixed_headline(matches: Sequence[KnownMatch]) -> str:
+    """Return ``Fixed: OutputsDiffer of Net on onnx-cpu (output) does not occur any more``."""
     more = f" (and {len(matches) - 1} more)" if len(matches) > 1 else ""
-    lines = [f"Fixed: {first} does not occur any more{more}", ""]
+    return f"Fixed: {matches[0].now} does not occur any more{more}"
+
+
+def fixed_blocks(matches: Sequence[KnownMatch], nodeid: str) -> Iterator[Block]:
+    """Yield the blocks below the headline: what was known, and what to do."""
     for match in matches:
-        lines += labelled("known", [f"{match.file}: {_reasons(match.now)}"])
+        yield Block("known", [f"{match.file}: {_reasons(match.now)}"])
     step = f'remove the entry, or let it be removed: pytest "{nodeid}" {TIGHTEN}'
-    return "\n".join([*lines, *labelled("remedy", [step])])
+    yield Block("remedy", [step])
+
+
+def _lines(block: Block) -> Iterator[str]:
+    return labelled(block.label, block.lines)
 
 
 def _reasons(entry: KnownFailure) -> str:
@@ -46,20 +59,26 @@ def _reasons(entry: KnownFailure) -> str:
 
 def difference_lines(matches: Sequence[KnownMatch]) -> Iterator[str]:
     """Yield the lines below the report of a failure: what is known, and why this is not it."""
+    for block in difference_blocks(matches):
+        yield from _lines(block)
+
+
+def difference_blocks(matches: Sequence[KnownMatch]) -> Iterator[Block]:
+    """Yield what is known as data, a block for each failure."""
     for match in matches:
         match match.status:
             case "different":
-                yield from labelled("known", [f"another failure ({match.file})", *match.changes])
+                yield Block("known", [f"another failure ({match.file})", *match.changes])
             case "ambiguous":
                 head = "of tests that are gone, but not of this test alone"
-                yield from labelled("known", [head, *match.changes])
+                yield Block("known", [head, *match.changes])
             case "new" if match.known is not None:
-                yield from labelled("known", [f"{match.file}", *match.changes])
+                yield Block("known", [f"{match.file}", *match.changes])
             case "fixed":
-                yield from labelled("fixed", [f"{match.now} ({match.file}): remove it: {TIGHTEN}"])
+                yield Block("fixed", [f"{match.now} ({match.file}): remove it: {TIGHTEN}"])
             case "known" | "worse" | "moved":
                 entry = match.known or match.now
-                yield from labelled("known", [f"{match.file}: {entry}", _reasons(entry)])
+                yield Block("known", [f"{match.file}: {entry}", _reasons(entry)])
 
 
 def known_lines(

@@ -266,14 +266,14 @@ def test_a_known_failure_says_its_reason_and_what_became_worse():
     text = Parsed(html.render(run_of(item))).texts["i1"]
     assert "torchexport-known/t/a.toml: BranchFrozen of Normalize on trace-cpu" in text
     assert "waits for torch 2.15, ana" in text
-    assert "worse    batch fails at 3 too" in text
+    assert "worse\nbatch fails at 3 too" in text
 
 
 def test_another_failure_than_the_known_one_says_so():
     match = known("different", sample_run.FROZEN, changes=("'cause': was 'guard'",))
     item = sample_run.item("t.py::a", sample_run.FROZEN, known=(match,))
     text = Parsed(html.render(run_of(item))).texts["i1"]
-    assert "known    another failure (torchexport-known/t/a.toml)" in text
+    assert "known\nanother failure (torchexport-known/t/a.toml)" in text
 
 
 def test_a_known_failure_that_is_fixed_is_the_cause_that_its_item_is_red():
