@@ -67,12 +67,15 @@ class Examination:
     """A row: its name for a report, the file below ``diagnosis``, the failures it is about.
 
     ``library``: what runs the files of the targets it is about; empty if it is about all.
+    ``least``: the seconds that it may take even if no time is left, because the first thing that it
+    looks at costs nothing.
     """
 
     name: str
     file: str
     failures: tuple[type[Failure], ...]
     library: str = ""
+    least: float = 0.0
 
     def is_about(self, case: Case, failure: Failure) -> bool:
         """Return True if it may find out something about a failure."""
@@ -102,7 +105,7 @@ EXAMINATIONS = (
     ),
     Examination(name="ONNX nodes", file="onnx_nodes", failures=DIFFERS, library=ONNX_RUNTIME),
     Examination(name="operators", file="streams", failures=UNEXPLAINED),
-    Examination(name="causes", file="rules", failures=DIFFERS),
+    Examination(name="causes", file="rules", failures=DIFFERS, least=1.0),
     Examination(name="stages", file="stages", failures=(*DIFFERS, LoadFailed, RoundTripDiffers)),
     Examination(name="known defects", file="known_defect", failures=UNEXPLAINED),
 )
@@ -183,7 +186,7 @@ def _examined_each(
 ) -> Iterator[Diagnosis]:
     """Yield what is known after each row."""
     for row in rows:
-        seconds = budget.for_a_row()
+        seconds = max(budget.for_a_row(), row.least)
         try:
             if not seconds:
                 known = _without(row, "no time left", known)
