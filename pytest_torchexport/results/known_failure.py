@@ -32,14 +32,15 @@ EXPECTED: frozenset[MatchStatus] = frozenset({"known", "worse", "moved", "create
 class FailurePlace:
     """The names that say where and as what a failure shows. Edits elsewhere do not change them.
 
-    ``outputs``: the paths that differ. ``module`` and ``operator``: those that introduce the
-    difference. ``causes``: the kinds of its causes. ``dims``: those that the artifact narrows.
-    ``exception``: the class of what the artifact or the exporter raised. ``code``: the user's line
-    to blame, as Python writes it. ``message``: the failure's text without numbers and paths, if
-    nothing else is known.
+    ``outputs``: the paths that differ; ``kinds``: in what (values, dtype, shape). ``module`` and
+    ``operator``: those that introduce the difference. ``causes``: the kinds of its causes.
+    ``dims``: those that the artifact narrows. ``exception``: the class of what the artifact or the
+    exporter raised. ``code``: the user's line to blame, as Python writes it. ``message``: the
+    failure's text without numbers and paths, if nothing else is known.
     """
 
     outputs: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     module: str = ""
     operator: str = ""
     causes: tuple[str, ...] = ()
@@ -75,7 +76,8 @@ class KnownFailure:
 
     ``test`` is the node id without target and device. ``since`` and ``until`` are dates (ISO);
     after ``until`` the failure is no longer accepted. ``when``: requirements
-    (``torch < 2.15``) without which it is not expected.
+    (``torch < 2.15``) without which it is not expected. ``partial``: its diagnosis ran out of time,
+    so that names may be missing.
     """
 
     test: str
@@ -89,6 +91,7 @@ class KnownFailure:
     since: str = ""
     until: str = ""
     when: tuple[str, ...] = ()
+    partial: bool = False
     severity: Severity = Severity()
 
     @property

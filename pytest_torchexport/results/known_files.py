@@ -34,6 +34,7 @@ HEAD = (
 REQUIRED = ("test", "target", "device", "subject", "failure", "reason")
 PLACE: dict[str, type] = {
     "outputs": tuple,
+    "kinds": tuple,
     "module": str,
     "operator": str,
     "causes": tuple,
@@ -46,6 +47,7 @@ SEVERITY: dict[str, type] = {"sizes": dict, "error": float, "stage": str}
 KEYS: dict[str, type] = {
     **dict.fromkeys(REQUIRED[:-1], str),
     **PLACE,
+    "partial": bool,
     "reason": str,
     "owner": str,
     "since": str,
@@ -54,7 +56,13 @@ KEYS: dict[str, type] = {
     **SEVERITY,
 }
 DATES = ("since", "until")
-EXPECTED = {str: "a string", tuple: "a list of strings", dict: "a table", float: "a number"}
+EXPECTED = {
+    str: "a string",
+    tuple: "a list of strings",
+    dict: "a table",
+    float: "a number",
+    bool: "true or false",
+}
 MARKERS = re.compile(r"^(<{7}|={7}|>{7}|\|{7})( |$)", re.MULTILINE)
 
 
@@ -212,12 +220,14 @@ def render(entries: Iterable[KnownFailure]) -> str:
 def _lines(entry: KnownFailure) -> Iterator[str]:
     values = vars(entry) | vars(entry.place) | vars(entry.severity)
     for key in KEYS:
-        if values[key] or values[key] == 0.0:
+        if values[key]:
             yield f"{key} = {_toml(values[key], is_date=key in DATES)}"
 
 
 def _toml(value: Any, *, is_date: bool) -> str:
     match value:
+        case bool():
+            return str(value).lower()
         case str() if is_date:
             return value
         case str():
@@ -236,22 +246,33 @@ def corrected(directory: Path, changes: Changes) -> dict[str, str | None]:
 
     Files whose entries stay are not among them, however they are written.
     """
-    removed = {entry.identity for entry in changes.removed}
     before = texts(directory) if directory.is_dir() else {}
-    stored = {name: parse(text, name, directory) for name, text in before.items()}
-    there = {each.entry.identity for entries in stored.values() for each in entries}
+    stored = {
+        name: [each.entry for each in parse(text, name, directory)] for name, text in before.items()
+    }
+    return {
+        name: render(entries) if entries else None
+        for name, entries in changed(stored, changes).items()
+    }
+
+
+def changed(
+    stored: Mapping[str, Sequence[KnownFailure]], changes: Changes
+) -> dict[str, list[KnownFailure]]:
+    """Return the new entries of each file that the changes alter, by name."""
+    removed = {entry.identity for entry in changes.removed}
     files = {
-        name: [each.entry for each in entries if each.entry.identity not in removed]
+        name: [entry for entry in entries if entry.identity not in removed]
         for name, entries in stored.items()
     }
     altered = {name for name, entries in files.items() if len(entries) < len(stored[name])}
+    there = {entry.identity for entries in files.values() for entry in entries}
     for entry in changes.added:
-        if entry.identity not in there - removed:
+        if entry.identity not in there:
             there.add(entry.identity)
-            removed.discard(entry.identity)
             files.setdefault(file_of(entry.test), []).append(entry)
             altered.add(file_of(entry.test))
-    return {name: render(files[name]) if files[name] else None for name in sorted(altered)}
+    return {name: files[name] for name in sorted(altered)}
 
 
 def apply(directory: Path, changes: Changes, lock: Path) -> list[str]:

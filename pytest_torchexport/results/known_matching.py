@@ -27,14 +27,15 @@ if typing.TYPE_CHECKING:  # the files are written as reports are, and reports co
 MUCH_LARGER = 10.0
 # The stages of an artifact's way, the earliest first.
 STAGES: tuple[str, ...] = typing.get_args(Owner)
-# What two ids of a test that was moved may have in common, the best first: its name in another
-# file, its reordered parameters, its parameters under another name, its file.
+# What two ids of a test that was moved may have in common, the best first. The class is left out.
 Parts = tuple[str, str, str]
 ALIKE: tuple[Callable[[Parts], object], ...] = (
-    lambda test: test[1:],
-    lambda test: (test[0], test[1], sorted(test[2].split("-"))),
-    lambda test: (test[0], test[2]),
-    lambda test: test[:2],
+    lambda test: test,
+    lambda test: (test[0].rpartition("/")[2], *test[1:]),  # another folder
+    lambda test: test[1:],  # another file
+    lambda test: (test[0], test[1], sorted(test[2].split("-"))),  # reordered parameters
+    lambda test: (test[0], test[2]),  # another name
+    lambda test: test[:2],  # other parameters
     lambda test: test[0],
     lambda _: None,
 )
@@ -210,16 +211,20 @@ def _parts(test: str) -> Parts:
 def differences(known: KnownFailure, verdict: Verdict) -> list[str]:
     """Return in what a failure is another one than that which is known; empty if it is the same.
 
-    A name that one of them lacks is none: a diagnosis may run out of time.
+    A name that one of them lacks is a difference too, unless its diagnosis ran out of time. Causes
+    are left out there: a later version of this package knows more of them.
     """
-    found = []
     if known.failure != verdict.failure:
         return [f"{known.failure} is known, this is {verdict.failure}"]
-    now = place_of(verdict)
+    partial = known.partial or bool(verdict.diagnosis.not_examined)
+    found, now = [], place_of(verdict)
     for name, value in vars(known.place).items():
         before, after = _names(value), _names(getattr(now, name))
-        if before and after and not set(before) & set(after):
-            found.append(f"{name}: {', '.join(before)} is known, now {', '.join(after)}")
+        if set(before) & set(after) or not (before or after):
+            continue
+        if (before and after) or not (partial or name == "causes"):
+            old, new = (", ".join(names) or "none" for names in (before, after))
+            found.append(f"{name}: {old} is known, now {new}")
     return found
 
 

@@ -34,6 +34,7 @@ def entry_of(verdict: Verdict, nodeid: str, *, reason: str = "", since: str = ""
         reason=reason,
         since=since,
         place=place_of(verdict),
+        partial=bool(verdict.diagnosis.not_examined),
         severity=severity_of(verdict),
     )
 
@@ -46,6 +47,7 @@ def place_of(verdict: Verdict) -> FailurePlace:
     raised = next((item.actual for item in verdict.differences if item.kind == "raised"), "")
     place = FailurePlace(
         outputs=tuple(sorted({item.path for item in verdict.differences if item.path})),
+        kinds=tuple(sorted({item.kind for item in verdict.differences if item.path})),
         module=module,
         operator=operator,
         causes=tuple(sorted({cause.kind for cause in found.causes})),
@@ -53,7 +55,7 @@ def place_of(verdict: Verdict) -> FailurePlace:
         exception=_exception_in(raised or verdict.reason),
         code=_code(verdict),
     )
-    named = dataclasses.replace(place, exception="", causes=())
+    named = dataclasses.replace(place, kinds=(), exception="", causes=())
     return (
         place if named != FailurePlace() else dataclasses.replace(place, message=_message(verdict))
     )

@@ -77,7 +77,9 @@ def test_what_is_created_is_an_xfail_until_it_is_fixed(suite, run, text_of, know
     fixed = run()
     fixed.assert_outcomes(passed=1, failed=1)
     shown = text_of(fixed)
-    assert "Fixed: OutputsDiffer of Net on liar-cpu (output) does not occur any more" in shown
+    assert (
+        "Fixed: OutputsDiffer of Net on liar-cpu (output, values) does not occur any more" in shown
+    )
     assert "torchexport-known/test_it/test_net.toml:5: the team knows" in shown
     assert TIGHTEN in shown
     assert list(known().values()) == [text]

@@ -22,6 +22,7 @@ ENTRY = KnownFailure(
     failure="OutputsDiffer",
     reason='a "quoted" \\ reason\nin two lines \x7f ü',
     place=FailurePlace(outputs=("output['a'][0]",), operator="aten.view", code="if x.sum() > 0:"),
+    partial=True,
     owner="@vision",
     since="2026-11-23",
     until="2027-06-30",
@@ -120,6 +121,7 @@ def test_an_entry_is_found_wherever_a_merge_has_put_it(tmp_path, apply):
         ('"why"', '"why"\nwhen = "soon!"', ":3: 'when': 'soon!' is no requirement"),
         ('"why"', '"why"\noutputs = [1]', ":3: 'outputs' is not a list of strings"),
         ('"why"', '"why"\nsizes = { batch = "some" }', ":3: 'some' is no pattern of sizes"),
+        ('"why"', '"why"\npartial = 1', ":3: 'partial' is not true or false"),
         ('"why"', '"why"\nerror = "big"', ":3: 'error' is not a number"),
     ],
 )

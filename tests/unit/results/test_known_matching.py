@@ -92,10 +92,18 @@ def test_another_failure_of_the_same_subject_is_not_known(before, after, change)
     assert statuses(known(entry(before), entry(after)), after) == ["known"]
 
 
-def test_what_a_diagnosis_did_not_find_is_no_difference():
+def test_a_name_that_one_of_them_lacks_is_a_difference_unless_time_ran_out():
     found, nothing = in_operator("aten.view"), in_operator("")
-    assert statuses(known(entry(found)), nothing) == ["known"]
-    assert statuses(known(entry(nothing)), found) == ["known"]
+    (match,) = compare(known(entry(found)), nothing)
+    assert match.changes == ("operator: aten.view is known, now none",)
+    assert statuses(known(entry(nothing)), found) == ["different"]
+    late = in_operator("", not_examined=("causes: no time left",))
+    assert statuses(known(entry(found)), late) == ["known"]
+    assert entry(late).partial
+    assert statuses(known(entry(late)), found) == ["known"]
+    explained = in_operator("aten.view", causes=(Cause(kind="frozen size", text="a"),))
+    assert statuses(known(entry(found)), explained) == ["known"]
+    assert statuses(known(entry(explained)), found) == ["known"]
 
 
 def test_without_an_entry_a_failure_is_new_and_of_another_target_too():

@@ -34,6 +34,7 @@ def test_outputs_operator_module_and_causes_are_names():
     )
     assert place_of(verdict) == FailurePlace(
         outputs=("output[0]", "output[1]"),
+        kinds=("values",),
         operator="aten.view",
         module="head.pool",
         causes=("frozen size",),
