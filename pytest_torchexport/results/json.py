@@ -40,7 +40,7 @@ def render(results: RunResults) -> str:
             for item in results.items
         ],
     }
-    return json.dumps(_legal(document), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    return json.dumps(_legal(document), indent=2, allow_nan=False) + "\n"
 
 
 def read(text: str) -> RunResults:

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import sample_run
 from sample import SAMPLE
 
 from pytest_torchexport.config.validate import report_specs
-from pytest_torchexport.results import html, markdown, reports
+from pytest_torchexport.results import html, json, markdown, reports
 
 
 def test_a_file_is_replaced_and_nothing_half_written_stays(tmp_path):
@@ -24,6 +25,13 @@ def test_a_file_is_replaced_and_nothing_half_written_stays(tmp_path):
 def test_a_name_that_is_no_utf8_is_written_with_its_escape(tmp_path):
     reports.write(tmp_path / "a", "\udc80")
     assert (tmp_path / "a").read_bytes() == b"\\udc80"
+
+
+@pytest.mark.parametrize("results", [SAMPLE, sample_run.RUN], ids=["sample", "sample_run"])
+@pytest.mark.parametrize("name", reports.FORMATS)
+def test_every_report_can_be_made_from_the_json_report_alone(name, results):
+    again = json.read(reports.rendered("json", results))
+    assert reports.rendered(name, again) == reports.rendered(name, results)
 
 
 THEIRS = """
