@@ -44,9 +44,9 @@ from pytest_torchexport.outcomes.grad_mode import (
     under_autocast,
 )
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded, interrupted_after
-from pytest_torchexport.outcomes.messages import printable, text_of
 from pytest_torchexport.outcomes.observe import untouched
 from pytest_torchexport.outcomes.subject import Subject, unwrapped, weight_of, without
+from pytest_torchexport.outcomes.texts import printable, text_of
 from pytest_torchexport.outcomes.torch_state import CapturedOutput, quiet
 from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis
 from pytest_torchexport.results.failures import (

@@ -24,7 +24,7 @@ from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.fork import FORKS, Death, each_in_fork
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
-from pytest_torchexport.outcomes.messages import text_of
+from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.outcomes.torch_state import without_warnings
 from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis
 from pytest_torchexport.results.failures import (

@@ -22,6 +22,8 @@ from pytest_torchexport.outcomes.observe import Outcome, Returned
 from pytest_torchexport.results.verdict import Assumption
 
 SEQUENCE = "sequence"
+# The batch of an input that has its own.
+OTHER = "other"
 # So many groups of axes are tried.
 MAX_GROUPS = 24
 # Rows whose results differ by less, in parts of the largest, do not depend on each other.
@@ -147,9 +149,9 @@ class _Tries:
         """
         for path in list(group)[1:]:
             others = {name: axis for name, axis in group.items() if name != path}
-            spec = self._spec.with_dims({BATCH: others, path: {path: group[path]}})
+            spec = self._spec.with_dims({BATCH: others, OTHER: {path: group[path]}})
             size = spec.dims[BATCH].example + 1
-            sizes = {BATCH: size, path: size + 1}
+            sizes = {BATCH: size, OTHER: size + 1}
             if within_memory(spec, sizes) and self._outputs(
                 build(spec, example_recipe(spec, sizes))
             ):

@@ -25,7 +25,7 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 
-from pytest_torchexport.outcomes.messages import text_of
+from pytest_torchexport.outcomes.texts import text_of
 
 # Not on macOS: its system libraries do not survive a fork,
 # https://github.com/python/cpython/issues/77906.

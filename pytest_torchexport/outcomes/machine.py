@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pytest_torchexport.outcomes.messages import text_of
+from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.results.failures import Ineffective
 
 # What to do if there is no place for files.

@@ -10,6 +10,7 @@ import re
 import traceback
 
 from pytest_torchexport import torch_private
+from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
 
 MAX_REASON = 600
@@ -50,14 +51,6 @@ _OVERLOADS = re.compile(
 )
 _TORCHSCRIPT = "Traceback of TorchScript"
 _LAST_WORD = re.compile(r"^(\w+(?:Error|Exception)): (.*)", re.MULTILINE | re.DOTALL)
-
-
-def text_of(error: BaseException) -> str:
-    """Return ``str(error)``; an exception class of the user may raise there."""
-    try:
-        return str(error).strip()
-    except Exception as other:
-        return f"(its text cannot be shown: {type(other).__name__})"
 
 
 def message_and_line(error: BaseException) -> tuple[str, SourceLine | None]:
@@ -173,11 +166,3 @@ def user_frame(error: BaseException) -> SourceLine | None:
         if is_users(frame.filename):
             return source_line(frame.filename, frame.lineno or 0, frame.line or "")
     return None
-
-
-def printable(text: str) -> str:
-    """Replace what a terminal would obey: escape codes, and marks of the writing direction."""
-    lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in lines
-    )

@@ -20,7 +20,8 @@ from pytest_torchexport.inputs.pytrees import clone, is_plain
 from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
-from pytest_torchexport.outcomes.messages import message_and_line, printable
+from pytest_torchexport.outcomes.messages import message_and_line
+from pytest_torchexport.outcomes.texts import printable
 from pytest_torchexport.results.failures import ends_the_test
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.torch_private import (

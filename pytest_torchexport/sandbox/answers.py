@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_torchexport.inputs.call import Call
-from pytest_torchexport.outcomes.messages import printable
 from pytest_torchexport.outcomes.observe import NotTransferable, Raised, Tensors
+from pytest_torchexport.outcomes.texts import printable
 from pytest_torchexport.results.source_line import SourceLine, short_path
 from pytest_torchexport.sandbox.tensors import are_tensors
 from pytest_torchexport.sandbox.wire import Malformed

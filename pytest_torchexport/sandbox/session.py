@@ -18,7 +18,6 @@ from typing import Any, Self
 
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes import machine
-from pytest_torchexport.outcomes.messages import printable
 from pytest_torchexport.outcomes.observe import (
     Crashed,
     NotTransferable,
@@ -28,6 +27,7 @@ from pytest_torchexport.outcomes.observe import (
     TimedOut,
     killed_from_outside,
 )
+from pytest_torchexport.outcomes.texts import printable
 from pytest_torchexport.sandbox import answers, disk, guard, tensors, wire
 from pytest_torchexport.sandbox.answers import Answer
 from pytest_torchexport.sandbox.libraries import Library, library_named

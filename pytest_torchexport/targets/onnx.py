@@ -15,7 +15,8 @@ import torch
 from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes, spelled
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.outcomes.messages import is_about_dims, text_of
+from pytest_torchexport.outcomes.messages import is_about_dims
+from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
 from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, has_loops
 from pytest_torchexport.targets.formats.onnx_runtime import (

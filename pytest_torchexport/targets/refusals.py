@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from pytest_torchexport.outcomes.messages import condense, text_of
+from pytest_torchexport.outcomes.messages import condense
+from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.results.diagnosis import Cause
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.formats.shape_env import refused_sizes

@@ -35,9 +35,9 @@ from pytest_torchexport.diagnosis.reproducer.values import Arrays, Inexpressible
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes.limits import interrupted_after
-from pytest_torchexport.outcomes.messages import text_of
 from pytest_torchexport.outcomes.observe import raised
 from pytest_torchexport.outcomes.subject import weight_of
+from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.outcomes.torch_state import without_warnings
 from pytest_torchexport.results import json, reports
 from pytest_torchexport.results.failures import ExportRefused, Failure, LoadFailed, ends_the_test

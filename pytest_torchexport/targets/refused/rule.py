@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pytest_torchexport.outcomes.messages import condense, text_of
+from pytest_torchexport.outcomes.messages import condense
+from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.results.diagnosis import Cause, CauseKind, Owner
 from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
 from pytest_torchexport.targets.formats.shape_env import refused_at

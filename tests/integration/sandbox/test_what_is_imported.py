@@ -22,8 +22,10 @@ NEVER = {"pytest", "_pytest", "pluggy", "hypothesis", "xdist", "sympy"}
 # results.failures, because the package's own __init__ lists its public names from there.
 EVERY_CHILD = {
     "outcomes.machine",
-    "outcomes.messages",
+    "outcomes.texts",
+    "results.diagnosis",
     "results.failures",
+    "results.size_pattern",
     "results.source_line",
     "sandbox.arrays",
     "sandbox.child",
@@ -42,6 +44,7 @@ CHILDREN = {
         "outcomes.cuda",
         "outcomes.grad_mode",
         "outcomes.limits",
+        "outcomes.messages",
         "outcomes.observe",
         "outcomes.torch_state",
         "sandbox.tensors",
