@@ -241,11 +241,8 @@ def test_a_run_that_did_not_end_says_so():
     assert "did not come to its end" not in html.render(run_of(*sample_run.ITEMS))
 
 
-def test_the_page_of_a_json_report_says_the_same_as_that_of_its_run():
-    read = json.read(json.render(sample_run.RUN))
-    # JSON has its keys sorted: counts and times come in another order.
-    words, same = (Counter(re.findall(r"[\w.]+", page)) for page in (html.render(read), PAGE))
-    assert words == same
+def test_the_page_of_a_json_report_is_that_of_its_run():
+    assert html.render(json.read(json.render(sample_run.RUN))) == PAGE
 
 
 def test_a_run_without_items_is_a_page():
