@@ -196,7 +196,9 @@ class KnownFailures:
         self._left = _left(gone, results)
         changes = _changes(results, self._left)
         if self._mode == "create":
-            changes = Changes(added=[*self._to_create(results)])
+            created = [*self._to_create(results)]
+            # An entry of the same failure that is no longer valid is replaced.
+            changes = Changes(added=created, removed=created)
         try:
             if self._writes:
                 lock = self._config.rootpath / KEPT / f"{PLUGIN}.lock"

@@ -121,6 +121,21 @@ def test_a_test_that_moved_keeps_its_known_failure_and_tighten_renames_the_entry
     assert 'test = "test_new.py::test_net"' in known()["test_new/test_net.toml"]
 
 
+def test_what_was_accepted_until_a_date_is_red_afterwards_and_can_be_accepted_again(
+    suite, run, text_of, known, pytester
+):
+    suite(SUITE)
+    run(*CREATE)
+    path = pytester.path / FILE
+    path.write_text(path.read_text() + "until = 2020-01-01\n")
+    result = run()
+    result.assert_outcomes(passed=1, failed=1)
+    assert "it was accepted until 2020-01-01" in text_of(result)
+    run(*CREATE).assert_outcomes(passed=1, xfailed=1)
+    assert "until" not in known()["test_it/test_net.toml"]
+
+
+@slow
 def test_two_tests_that_claim_one_known_failure_are_red(suite, run, text_of, pytester):
     suite(SUITE)
     run(*CREATE)
