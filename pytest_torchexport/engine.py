@@ -352,7 +352,8 @@ def _failed(
     item: _Item, case: Case | None, failure: Failure, prepared: Prepared | None = None
 ) -> Verdict:
     printed = _printed(case)  # before the files are kept, which ends the process
-    diagnosis = _diagnosed(case, failure)
+    expected = isinstance(failure, item.plan.expects)
+    diagnosis = NOTHING if expected else _diagnosed(case, failure)
     shrunk = item.log.shrunk
     verdict = _described(
         item,
@@ -370,7 +371,7 @@ def _failed(
         imports=failure.imports,
         diagnosis=diagnosis,
     )
-    return write(item.plan, verdict, failure, case or prepared)
+    return verdict if expected else write(item.plan, verdict, failure, case or prepared)
 
 
 def _diagnosed(case: Case | None, failure: Failure) -> Diagnosis:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.settings import Settings
+from pytest_torchexport.results.failures import Failure
 
 
 class Corpus(Protocol):
@@ -48,7 +49,7 @@ class Plan:
     in a process of its own; empty if it is not. ``max_examples``: the number of drawn calls, before
     profile and options; None: theirs. ``root``: the directory of the user's own packages.
     ``keep``: the directory for the files of a failure. ``nodeid``: the item's; empty without
-    pytest.
+    pytest. ``expects``: failures that need no explanation, because the user expects them.
     """
 
     target: str
@@ -64,6 +65,7 @@ class Plan:
     root: Path | None = None
     keep: Path | None = None
     nodeid: str = ""
+    expects: tuple[type[Failure], ...] = ()
 
     def checks(self, name: str) -> bool:
         """Return True if a check is asked for; without ``checks`` all are."""

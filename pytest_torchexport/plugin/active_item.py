@@ -22,7 +22,7 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.outcomes.limits import before_termination
 from pytest_torchexport.plugin.crash_marker import CrashMarker
 from pytest_torchexport.plugin.ini_and_flags import Configuration
-from pytest_torchexport.plugin.items import MARKER, VERDICTS, Variant
+from pytest_torchexport.plugin.items import MARKER, VERDICTS, Variant, expected
 from pytest_torchexport.plugin.kept import kept_in, tidy
 from pytest_torchexport.plugin.progress import Progress
 from pytest_torchexport.plugin.replay import Replay
@@ -88,6 +88,7 @@ class ActiveItem:
             root=config.rootpath,
             keep=_kept_for(config.rootpath, nodeid, variant),
             nodeid=nodeid,
+            expects=() if config.getoption("runxfail", default=False) else expected(variant),
         )
         if self._replay is None:
             return plan

@@ -13,6 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from pytest_torchexport.config.options import Options
     from pytest_torchexport.plugin.ini_and_flags import Configuration
+    from pytest_torchexport.results.failures import Failure
     from pytest_torchexport.results.verdict import Verdict
 
 MARKER = FIXTURE = "torchexport"
@@ -94,10 +95,20 @@ def parameters(found: Sequence[Variant]) -> list[Any]:
     return [pytest.param(variant, id=variant.id, marks=_xfails(variant)) for variant in found]
 
 
-def _xfails(variant: Variant) -> list[pytest.MarkDecorator]:
-    expected = variant.options.xfail or {}
+def expected(variant: Variant) -> tuple[type[Failure], ...]:
+    """Return the class of failure that the marker's ``xfail`` expects; nothing without one."""
+    entry = _xfail(variant)
+    return (entry[0],) if entry is not None else ()
+
+
+def _xfail(variant: Variant) -> tuple[type[Failure], str] | None:
+    entries = variant.options.xfail or {}
     keys = (f"{variant.target}-{variant.device}", variant.target)
-    entry = next((expected[key] for key in keys if key in expected), None)
+    return next((entries[key] for key in keys if key in entries), None)
+
+
+def _xfails(variant: Variant) -> list[pytest.MarkDecorator]:
+    entry = _xfail(variant)
     if entry is None:
         return []
     cls, reason = entry

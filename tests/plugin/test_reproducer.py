@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -184,3 +185,21 @@ def test_with_xdist_each_worker_writes_its_own(suite, run_apart, pytester):
     assert not [
         path for path in (pytester.path / ".torchexport").iterdir() if path.name.startswith(".half")
     ]
+
+
+def test_an_expected_failure_is_neither_diagnosed_nor_kept(suite, run, pytester):
+    expecting = ONE.replace(
+        "max_examples=5", "max_examples=5, xfail={'trace': pytest_torchexport.OutputsDiffer}"
+    )
+    suite(f"import pytest_torchexport\n{expecting}", fakes=False)
+    report = pytester.path / "r.json"
+    run(f"--torchexport-report=json:{report}").assert_outcomes(xfailed=1)
+    (verdict,) = json.loads(report.read_text())["items"][0]["verdicts"]
+    assert verdict["failure"] == "OutputsDiffer"
+    assert verdict["diagnosis"]["causes"] == []
+    assert not directories(pytester)
+
+    run(f"--torchexport-report=json:{report}", "--runxfail").assert_outcomes(failed=1)
+    (verdict,) = json.loads(report.read_text())["items"][0]["verdicts"]
+    assert [cause["kind"] for cause in verdict["diagnosis"]["causes"]] == ["baked value"]
+    assert len(directories(pytester)) == 1
