@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import keyword
 import sys
 from collections.abc import Sequence
 
@@ -15,7 +16,9 @@ PROGRAM = "python -m pytest_torchexport"
 def main(arguments: Sequence[str]) -> int:
     """Run the command that the first argument names, and return its exit status."""
     if arguments and arguments[0] in COMMANDS:
-        command = importlib.import_module(f"pytest_torchexport.commands.{arguments[0]}")
+        # ``try`` is a word of Python, so its file is ``try_.py``.
+        file = f"{arguments[0]}_" if keyword.iskeyword(arguments[0]) else arguments[0]
+        command = importlib.import_module(f"pytest_torchexport.commands.{file}")
         return int(command.main(f"{PROGRAM} {arguments[0]}", arguments[1:]))
     parser = argparse.ArgumentParser(PROGRAM, description="Commands of pytest-torchexport.")
     known = parser.add_subparsers(metavar="COMMAND", required=True)
