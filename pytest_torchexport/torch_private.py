@@ -12,7 +12,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType, FunctionType
 from typing import Any
 
@@ -562,15 +562,13 @@ def shape_environment(program: Any) -> Any:
     return None
 
 
-def environment_of(error: BaseException) -> Any:
-    """Return the ShapeEnv of a refused export, from the frames of its exception, or None."""
-    cause: BaseException | None = error
-    while cause is not None:
-        for frame, _ in traceback.walk_tb(cause.__traceback__):
+def environment_of(errors: Iterable[BaseException]) -> Any:
+    """Return the ShapeEnv of a refused export, from the frames of its exceptions, or None."""
+    for error in errors:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
             mode = frame.f_locals.get("fake_mode")
             if getattr(mode, "shape_env", None) is not None:
                 return mode.shape_env  # type: ignore[union-attr]
-        cause = cause.__cause__ or cause.__context__
     return None
 
 

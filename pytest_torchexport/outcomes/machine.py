@@ -10,10 +10,9 @@ from __future__ import annotations
 import builtins
 import errno
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pytest_torchexport.outcomes.texts import text_of
+from pytest_torchexport.outcomes.texts import chain, text_of
 from pytest_torchexport.results.failures import Ineffective
 
 # What to do if there is no place for files.
@@ -100,7 +99,7 @@ def fault(error: BaseException) -> Ineffective | None:
         _fault(
             type(each).__name__, text_of(each), each.errno if isinstance(each, OSError) else None
         )
-        for each in _chain(error)
+        for each in chain(error)
     )
     return next(filter(None, found), None)
 
@@ -180,13 +179,3 @@ def _named(said: str, text: str, number: int | None) -> Ineffective | None:
 def _failure(resource: _Resource, text: str) -> Ineffective:
     said = " ".join(text.split())
     return Ineffective(f"on this machine {resource.text}: {said:.300}", details=(resource.step,))
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and those that it was raised from."""
-    seen: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None and following not in seen:
-        seen.append(following)
-        yield following
-        following = following.__cause__ or following.__context__

@@ -1,9 +1,11 @@
-"""Texts that somebody else wrote: of exceptions, and of what a process prints.
+"""What somebody else wrote or raised: the texts of exceptions and processes, an exception's causes.
 
 Separate from ``messages``, which knows torch: the clean process has no torch and needs these.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 
 def text_of(error: BaseException) -> str:
@@ -12,6 +14,19 @@ def text_of(error: BaseException) -> str:
         return str(error).strip()
     except Exception as other:
         return f"(its text cannot be shown: {type(other).__name__})"
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those that it was raised from or after, each once.
+
+    ``raise error from error`` makes an exception its own cause.
+    """
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def printable(text: str) -> str:

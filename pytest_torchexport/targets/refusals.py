@@ -16,11 +16,10 @@ from pathlib import Path
 import torch
 
 from pytest_torchexport.outcomes.messages import condense
-from pytest_torchexport.outcomes.texts import text_of
+from pytest_torchexport.outcomes.texts import chain, text_of
 from pytest_torchexport.results.diagnosis import Cause
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.formats.shape_env import refused_sizes
-from pytest_torchexport.targets.refused.rule import causes
 
 WHILE = "torch.while_loop" if hasattr(torch, "while_loop") else "torch._higher_order_ops.while_loop"
 REMEDIES = {
@@ -86,7 +85,7 @@ def control_flow(error: BaseException) -> Cause | None:
 
     None if the refusal is not about control flow or sizes.
     """
-    for cause in causes(error):
+    for cause in chain(error):
         text = text_of(cause)
         if type(cause).__name__ == "DataDependentOutputException":
             return _of_values(error, hints=_tensor_test(text))

@@ -23,6 +23,7 @@ from torch.export import Dim
 
 import pytest_torchexport
 from pytest_torchexport import torch_private as private
+from pytest_torchexport.outcomes.texts import chain
 
 ROOT = Path(pytest_torchexport.__file__).parent
 DOOR = ROOT / "torch_private.py"
@@ -426,9 +427,9 @@ def test_a_size_that_became_a_number_has_its_line():
 def test_a_refusal_gives_its_environment():
     with pytest.raises(Exception, match=r"(?i)constraints violated|conflicts") as caught:
         exported(Number(), Dim("batch"))
-    environment = private.environment_of(caught.value)
+    environment = private.environment_of(chain(caught.value))
     assert list(private.frozen_lines(environment)) == ["L['x'].size()[0]"]
-    assert private.environment_of(ValueError("of another kind")) is None
+    assert private.environment_of([ValueError("of another kind")]) is None
 
 
 # -- no other door -------------------------------------------------------------------------------

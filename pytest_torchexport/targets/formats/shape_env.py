@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport import torch_private
+from pytest_torchexport.outcomes.texts import chain
 from pytest_torchexport.outcomes.torch_state import exports_observed
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.formats.sizes import Bounds, SizeFacts
@@ -41,7 +42,7 @@ def refused_sizes(error: BaseException) -> SizeFacts:
     sizes became numbers.
     """
     try:
-        environment = torch_private.environment_of(error)
+        environment = torch_private.environment_of(chain(error))
         return SizeFacts(
             ranges={
                 symbol: replace(

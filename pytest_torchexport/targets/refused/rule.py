@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from pytest_torchexport.outcomes.messages import condense
-from pytest_torchexport.outcomes.texts import text_of
+from pytest_torchexport.outcomes.texts import chain, text_of
 from pytest_torchexport.results.diagnosis import Cause, CauseKind, Owner
 from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
 from pytest_torchexport.targets.formats.shape_env import refused_at
@@ -38,7 +38,7 @@ class Refusal:
     @cached_property
     def said(self) -> tuple[tuple[str, str], ...]:
         """The class and the text of the exception and of those that it was raised from."""
-        return tuple((type(cause).__name__, _whole_text(cause)) for cause in causes(self.error))
+        return tuple((type(cause).__name__, _whole_text(cause)) for cause in chain(self.error))
 
     @cached_property
     def where(self) -> SourceLine | None:
@@ -55,7 +55,7 @@ class Refusal:
         """The frames of the exception: ``.../torch/nn/modules/rnn.py:forward``, one per line."""
         found = [
             frame
-            for cause in causes(self.error)
+            for cause in chain(self.error)
             for frame in traceback.extract_tb(cause.__traceback__)
         ]
         return "\n".join(f"{frame.filename}:{frame.name}" for frame in found)
@@ -135,14 +135,6 @@ def _returns(definition: ast.AST) -> Iterator[ast.Return]:
             node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
         ):
             yield from _returns(node)
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and those that it was raised from or after."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
 
 
 def _whole_text(error: BaseException) -> str:
