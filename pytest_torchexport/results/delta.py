@@ -14,7 +14,7 @@ from pytest_torchexport.results.entries import Entry, entries
 from pytest_torchexport.results.known_matching import differences, worse
 from pytest_torchexport.results.known_place import entry_of
 from pytest_torchexport.results.text import headline
-from pytest_torchexport.results.verdict import RunResults
+from pytest_torchexport.results.verdict import ItemResult, RunResults
 
 ChangeKind = Literal[
     "new failure",
@@ -81,8 +81,7 @@ class Delta:
 
 def delta(old: RunResults, new: RunResults) -> Delta:
     """Return what is different in the new run."""
-    before = {entry.key: entry for entry in entries(old.items)}
-    after = {entry.key: entry for entry in entries(new.items)}
+    before, after = _by_key(old.items), _by_key(new.items)
     changes = [
         change
         for key, entry in after.items()
@@ -91,6 +90,21 @@ def delta(old: RunResults, new: RunResults) -> Delta:
     changes += _absent(before, after)
     order = list(KINDS)
     return Delta(sorted(changes, key=lambda change: order.index(change.kind)))
+
+
+def _by_key(items: Sequence[ItemResult]) -> dict[Key, Entry]:
+    """Return the entries by key; of an item that ran twice, those of its last run.
+
+    The fixture may check several modules of one class: the second of them has a number in its key.
+    """
+    found: dict[Key, Entry] = {}
+    for item in items:
+        numbers = Counter[Key]()
+        for entry in entries([item]):
+            numbers[entry.key] += 1
+            number = numbers[entry.key]
+            found[entry.key if number == 1 else (*entry.key, str(number))] = entry
+    return found
 
 
 def _whole_item(key: Key, found: dict[Key, Entry]) -> Entry | None:

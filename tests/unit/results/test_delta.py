@@ -123,3 +123,18 @@ def test_a_test_that_fails_beside_its_checks_as_before_is_no_change():
     assert kinds([beside], [beside]) == []
     assert kinds([beside], [FAILED]) == ["other failure"]
     assert kinds([FAILED], [beside]) == ["other failure"]
+
+
+def test_of_two_modules_of_one_name_each_has_its_changes():
+    both = item("a", verdict(), verdict(), outcome="passed")
+    first, second = (
+        item("a", failed(), verdict(), outcome="failed"),
+        item("a", verdict(), failed(), outcome="failed"),
+    )
+    assert kinds([both], [first]) == kinds([both], [second]) == ["new failure"]
+    assert kinds([first], [both]) == kinds([second], [both]) == ["fixed"]
+    assert kinds([both], [both]) == []
+
+
+def test_of_an_item_that_ran_twice_the_last_run_counts():
+    assert kinds([PASSED], [FAILED, PASSED]) == []
