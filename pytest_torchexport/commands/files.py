@@ -14,8 +14,6 @@ from pytest_torchexport.results.verdict import RunResults
 
 # The exit statuses of a command.
 GREEN, RED, USAGE = 0, 1, 2
-# Beside the reports of runs, a folder of artifacts may have those of single failures.
-OF_A_FAILURE = "verdict.json"
 
 
 class CommandError(Exception):
@@ -45,8 +43,9 @@ def read(paths: Sequence[str]) -> tuple[list[Report], list[str]]:
 
 
 def _inside(folder: Path) -> Iterator[Path]:
+    """Yield the reports of runs; a folder of artifacts may have those of single failures too."""
     for path in folder.rglob("*.json"):
-        if path.name != OF_A_FAILURE and path.is_file():
+        if path.name != json.OF_A_FAILURE and path.is_file():
             yield path
 
 

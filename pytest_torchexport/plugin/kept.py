@@ -10,10 +10,11 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from pytest_torchexport.diagnosis.reproducer.directory import HALF
+from pytest_torchexport.results.json import OF_A_FAILURE as MARK
+
 # Below pytest's rootdir.
 KEPT = ".torchexport"
-# A directory has this file when it is whole. Nothing else is removed: it may be a person's.
-MARK = "verdict.json"
 # File systems take names of up to 255 bytes.
 MAX_NAME = 120
 # The failures of so many items are kept.
@@ -34,6 +35,7 @@ def kept_in(root: Path, nodeid: str) -> Path:
 def tidy(root: Path, days: int) -> None:
     """Have git ignore the directory, and remove what is older or beyond the most that is kept.
 
+    A directory has a mark when it is whole. Nothing else is removed: it may be a person's.
     Other processes may do the same, and what cannot be written or removed stays as it is.
     """
     directory = root / KEPT
@@ -45,12 +47,23 @@ def tidy(root: Path, days: int) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
+def _marks(place: Path) -> list[Path]:
+    """Return the marks of an item's directories: one for each target if it is a unittest method.
+
+    Of a directory whose process was killed while it wrote, the directory itself.
+    """
+    if place.name.startswith(HALF):
+        return [place]
+    return [mark for mark in (place / MARK, *place.glob(f"*/{MARK}")) if mark.is_file()]
+
+
 def _old(directory: Path, days: int) -> Iterator[Path]:
     written = {}
     for place in directory.iterdir():
         with contextlib.suppress(OSError):
-            if not place.is_symlink():
-                written[place] = (place / MARK).stat().st_mtime
+            found = [] if place.is_symlink() else _marks(place)
+            if found:
+                written[place] = max(mark.stat().st_mtime for mark in found)
     newest = sorted(written, key=written.__getitem__, reverse=True)
     too_old = time.time() - days * SECONDS_A_DAY
     yield from (place for place in newest[:MOST] if written[place] < too_old)

@@ -14,6 +14,8 @@ from pytest_torchexport.results.plain import made, plain
 from pytest_torchexport.results.verdict import SCHEMA_VERSION, RunResults
 
 SCHEMA = "pytest-torchexport"
+# The name of a report of a single failure, among the files that show it again.
+OF_A_FAILURE = "verdict.json"
 WRITE_ONE = "pytest --torchexport-report json:PATH writes one"
 
 

@@ -44,12 +44,7 @@ from pytest_torchexport.results.failures import ExportRefused, Failure, LoadFail
 from pytest_torchexport.results.source_line import short_path
 from pytest_torchexport.results.verdict import ItemResult, RunResults, Verdict
 
-SCRIPT, FROM_FILES, GRAPH, VERDICT = (
-    "reproduce.py",
-    "reproduce_from_files.py",
-    "graph.txt",
-    "verdict.json",
-)
+SCRIPT, FROM_FILES, GRAPH = "reproduce.py", "reproduce_from_files.py", "graph.txt"
 REDUCED = "reduced.py"
 ISSUE, ANONYMOUS = "issue.md", "issue.anonymous.md"
 MEGABYTE = 2**20
@@ -154,7 +149,7 @@ class _Writer:
         self._write(half / ISSUE, issue(verdict, self._at, shown, graph))
         short = issue(verdict, None, "", graph)
         self._write(half / ANONYMOUS, anonymous(short, self._names()))
-        self._write(half / VERDICT, self._as_json())
+        self._write(half / json.OF_A_FAILURE, self._as_json())
         return Names(script=script, artifact=artifact)
 
     def _scripts(self, half: Path, at: Prepared, seen: Rerun | None, artifact: str) -> str:

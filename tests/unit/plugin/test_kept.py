@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from pytest_torchexport.diagnosis.reproducer.directory import HALF
 from pytest_torchexport.plugin import kept
 from pytest_torchexport.plugin.kept import kept_in, tidy
 
@@ -40,6 +41,30 @@ def test_what_is_old_or_too_much_is_removed(tmp_path, monkeypatch):
     tidy(tmp_path, 30)
     assert [path.exists() for path in (old, third, second, first)] == [False, False, True, True]
     assert (tmp_path / ".torchexport" / ".gitignore").read_text() == "*\n"
+
+
+def test_the_files_of_a_unittest_method_are_removed_when_all_its_targets_are_old(tmp_path):
+    for name, ages in (("old", (31, 40)), ("partly", (31, 1))):
+        for target, days in zip(("trace-cpu", "script-cpu"), ages, strict=True):
+            whole(tmp_path, f"{name}/{target}", age=days * 86400)
+    tidy(tmp_path, 30)
+    left = {path.name for path in (tmp_path / ".torchexport").iterdir()}
+    assert left == {".gitignore", "partly"}
+
+
+def test_what_a_killed_process_left_half_written_is_removed_when_it_is_old(tmp_path):
+    then = time.time() - 31 * 86400
+    for name in ("old", "new"):
+        half = tmp_path / ".torchexport" / f"{HALF}{name}"
+        half.mkdir(parents=True)
+        (half / "reproduce.py").write_text("")
+        if name == "old":
+            os.utime(half, (then, then))
+    tidy(tmp_path, 30)
+    assert {path.name for path in (tmp_path / ".torchexport").iterdir()} == {
+        ".gitignore",
+        f"{HALF}new",
+    }
 
 
 def test_what_is_not_ours_stays(tmp_path, monkeypatch):
