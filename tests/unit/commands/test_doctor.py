@@ -1,0 +1,116 @@
+"""commands/doctor.py: what is there and what is not, each with the next step."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_torchexport import targets
+from pytest_torchexport.commands import doctor
+from pytest_torchexport.results import reports
+
+ROOT = Path(__file__).parents[3]
+ALL = dict.fromkeys((*doctor.NEEDED, *doctor.EXTRA), "99.0") | {"python": "3.11.7"}
+
+
+class Available:
+    def unavailable(self, device):
+        return None
+
+
+class Lacking:
+    def unavailable(self, device):
+        return "its package is not installed: pip install it"
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the command with these packages and targets, and return its status and its lines."""
+    monkeypatch.delenv("PYTORCH_JIT", raising=False)
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", raising=False)
+    monkeypatch.setattr(doctor, "_is_registered", lambda: True)
+
+    def run(found=ALL, **others):
+        monkeypatch.setattr(reports, "environment", lambda: dict(found))
+        monkeypatch.setattr(targets, "get", lambda name: others.get(name, Available)())
+        return doctor.main("doctor", []), capsys.readouterr().out
+
+    return run
+
+
+def test_if_all_is_there_the_status_is_0(call):
+    status, out = call()
+    assert status == 0
+    assert "  trace               can be checked on cpu" in out
+    assert "onnx_legacy" in out
+    assert "off by default" in out
+    assert "next step: pip" not in out
+    assert out.endswith("all defaults can be checked\n")
+
+
+def test_a_package_that_is_missing_or_too_old_is_named_with_its_pip_line(call, monkeypatch):
+    found = {name: version for name, version in ALL.items() if name != "onnxscript"}
+    monkeypatch.setattr(doctor, "_required", lambda: {"torch": "2.9", "numpy": "1.26"})
+    status, out = call(found | {"torch": "2.8.1"}, onnx=Lacking)
+    assert status == 1
+    assert "2.8.1 is older than 2.9; next step: pip install pytest-torchexport --upgrade" in out
+    assert "not installed; next step: pip install 'pytest-torchexport[onnx]'" in out
+    assert "cannot be checked; not on cpu: its package is not installed: pip install it" in out
+    assert out.endswith("the defaults need: torch, onnxscript, onnx\n")
+
+
+def test_the_gpu_package_of_onnxruntime_is_onnxruntime(call):
+    found = {name: version for name, version in ALL.items() if name != "onnxruntime"}
+    status, out = call(found | {"onnxruntime-gpu": "1.99"})
+    assert status == 0
+    assert "1.99" in out
+
+
+def test_a_target_that_is_off_by_default_may_be_missing(call):
+    assert call(onnx_legacy=Lacking)[0] == 0
+
+
+def test_a_target_whose_import_raises_is_told(call):
+    def broken():
+        raise OSError("libcudart.so.12: cannot open")
+
+    status, out = call(trace=broken)
+    assert status == 1
+    assert "it cannot be imported: OSError: libcudart.so.12: cannot open" in out
+
+
+def test_surroundings_that_take_the_plugin_or_the_targets_away_are_told(call, monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    status, out = call()
+    assert status == 0
+    assert "next step: pytest -p pytest_torchexport.plugin" in out
+    monkeypatch.setattr(doctor, "_is_registered", lambda: False)
+    monkeypatch.setenv("PYTORCH_JIT", "0")
+    monkeypatch.setattr(doctor.landlock, "version", lambda: -1)
+    status, out = call()
+    assert status == 1
+    assert "trace and script make no program; next step: unset PYTORCH_JIT" in out
+    assert "next step: load files of strangers in a container" in out
+    assert out.endswith("the defaults need: pytest, torch.jit\n")
+
+
+def test_versions_that_the_suite_has_not_run_on_are_told(call):
+    assert "untested: torch 99.0" in call()[1]
+
+
+def test_it_runs_where_nothing_is_installed():
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "pytest_torchexport", "doctor"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "not installed; next step: pip install pytest-torchexport\n" in done.stdout
+    assert "cannot be used: torch is not installed" in done.stdout
+    assert "the defaults need: torch, numpy, " in done.stdout
