@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
+from pytest_torchexport.results.source_line import SourceLine, is_models, is_users, source_line
 
 # -- tensors and modules -------------------------------------------------------------------------
 
@@ -623,7 +623,9 @@ _USER_LINE = re.compile(r"(.*)  # (.+):(\d+) in \w+", re.DOTALL)
 def _line_of(sloc: Any) -> SourceLine | None:
     """Return the user's line of torch's SLoc; None for a line of torch's own."""
     frame = getattr(sloc, "framework_loc", None)
-    if isinstance(frame, traceback.FrameSummary) and is_users(frame.filename):
+    if isinstance(frame, traceback.FrameSummary) and (
+        is_users(frame.filename) or is_models(frame.filename)
+    ):
         return source_line(frame.filename, frame.lineno or 0, frame.line or "")
     match = _USER_LINE.match(getattr(sloc, "maybe_user_loc", None) or "")
     return SourceLine(match[2], int(match[3]), match[1].strip()) if match is not None else None

@@ -24,6 +24,7 @@ from pytest_torchexport.inputs.recipes import (
 )
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.log import Shrunk
+from pytest_torchexport.outcomes.messages import is_guard
 from pytest_torchexport.results.failures import DimsNarrowed, Failure
 from pytest_torchexport.targets.formats.sizes import Suspicion
 
@@ -176,6 +177,9 @@ def _beyond(suspicion: Suspicion, witness: Witness) -> DimsNarrowed | None:
 
 def _narrowed(suspicion: Suspicion, sizes: Mapping[str, int], failure: Failure) -> DimsNarrowed:
     text = f"the program says {_cut(suspicion.actual)}: {_cut(suspicion.why)}"
+    if suspicion.is_torchs_minimum and is_guard(str(failure)):
+        # torch.export puts no guard on its minimum: this one says something else.
+        text = f"a guard of the program refuses {_at(sizes)}"
     return _failure(suspicion, sizes, failure, text)
 
 

@@ -13,7 +13,7 @@ from pytest_torchexport.diagnosis.recording import READ, record
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.observe import Returned
-from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
+from pytest_torchexport.results.source_line import OWNERS, SourceLine, source_line
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ def conversions(case: Case) -> tuple[Conversion, ...]:
     numbers: dict[SourceLine, list[float]] = {
         source_line(item.filename, item.lineno): []
         for item in heard
-        if item.category.__name__ == "TracerWarning" and is_users(item.filename)
+        if item.category.__name__ == "TracerWarning"
+        and any(belongs(item.filename) for belongs in OWNERS)
     }
     for step in traced.steps:
         if step.name == READ and step.where in numbers and step.results:

@@ -316,9 +316,22 @@ class _Search:
             if found is not None:
                 return found
         if self.artifact.raised is not None and self.artifact.raised not in self.twins:
-            step = self.artifact.steps[self.artifact.raised]
-            return self._between([], [self.artifact.raised], step)
+            return self._raised(self.artifact.raised)
         return None
+
+    def _raised(self, number: int) -> Introduced:
+        """Return the artifact's last operator, which raised and has no twin in eager."""
+        step = self.artifact.steps[number]
+        behind = _behind(self.artifact.steps, [number], self.twins)
+        return self._at(
+            step,
+            Structural(
+                kind="extra",
+                operator=step.operator_name,
+                artifact=_names([self.artifact.steps[each] for each in sorted(behind)]),
+                where=step.where,
+            ),
+        )
 
     def _at(self, step: Step, structural: Structural) -> Introduced:
         place = Place(

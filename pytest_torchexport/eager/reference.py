@@ -277,7 +277,7 @@ class Reference:
             )
         if findings.training and self._mode == "as-is":
             raise TrainingMode(
-                f"{'; '.join(findings.training[:3])}: say mode='train' if it is meant"
+                f"{'; '.join(findings.training[:3])}: declare mode='train' if it is meant"
             )
         self.draws, self.written_at = findings.random, findings.written_at
         self.stateful = bool(findings.changed)
@@ -310,7 +310,7 @@ class Reference:
             raise SpecError("eager did not return on the example within the time limit")
         if not any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(outcome.value)):
             raise SpecError(
-                f"forward returns {describe(outcome.value)}, no tensor: nothing to compare",
+                f"forward returns no tensor that could be compared, but {_what(outcome.value)}",
                 details=("remedy: check a module that calls it and returns tensors of the result",),
             )
         return outcome
@@ -322,15 +322,34 @@ class Reference:
         name = self.pristine.name
         parts = module.named_modules()
         # A frozen ScriptModule has no training flag any more.
-        training = [path or name for path, part in parts if getattr(part, "training", False)]
+        training = [
+            f"{path} ({type(part).__name__})" if path else name
+            for path, part in parts
+            if getattr(part, "training", False)
+        ]
         if not training:
             return
         if mode == "as-is":
             raise TrainingMode(
-                f"{', '.join(training[:3])}: call .eval() before exporting, or say mode='train'"
+                f"{_first(training)} in training mode: call .eval() before the export, or declare "
+                "mode='train' if it is meant"
             )
         module.eval()
         self._note("put into eval mode for the check")
+
+
+def _first(names: Sequence[str]) -> str:
+    """Return ``a, b, c and 2 more parts are``."""
+    more = f" and {len(names) - 3} more parts" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more} {'are' if len(names) > 1 else 'is'}"
+
+
+def _what(value: object) -> str:
+    """Return ``a tuple of ImageList and NoneType``, or what it is if it is no tuple or list."""
+    if not isinstance(value, (tuple, list)) or not value:
+        return describe(value)
+    kinds = [type(item).__name__ for item in value]
+    return f"a {type(value).__name__} of {' and '.join(dict.fromkeys(kinds))}"
 
 
 def _sentences(findings: Findings) -> Iterator[str]:

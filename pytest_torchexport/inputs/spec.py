@@ -358,7 +358,7 @@ def _check_paths(argument: str, given: Mapping[str, Any], leaves: Mapping[str, A
     for path, value in given.items():
         below = [known for known in leaves if known.startswith((f"{path}[", f"{path}."))]
         if path in leaves:
-            if argument == "shapes" and value and not isinstance(leaves[path], torch.Tensor):
+            if argument == "shapes" and not isinstance(leaves[path], torch.Tensor):
                 raise SpecError(f"shapes: {path!r} is {describe(leaves[path])}, not a tensor")
         elif below:
             raise SpecError(

@@ -119,10 +119,11 @@ def frozen(
             f"eager {_times(here)} on the call below"
         )
         if condition.kind in ("for", "while") and there != here
-        else f"the artifact has no branch here, and eager takes {goal[1]} on the call below"
+        else f"the artifact has no branch for {condition.text}, and eager takes {goal[1]} on the "
+        "call below"
     )
     return BranchFrozen(
-        f"{str(place(condition)).rstrip(':')}: {frozen_as}",
+        frozen_as,
         details=(f"so {symptom}", *failure.details, *proof),
         where=place(condition),
         differences=failure.differences,

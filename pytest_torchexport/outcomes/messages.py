@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Callable
 
 from pytest_torchexport import torch_private
 from pytest_torchexport.outcomes.texts import text_of
-from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
+from pytest_torchexport.results.source_line import OWNERS, SourceLine, source_line
 
 MAX_REASON = 600
 MAX_OUTER = 200
@@ -49,6 +50,19 @@ _OVERLOADS = re.compile(
     r"(Arguments for call are not valid\.)\nThe following variants are available:\s*\n"
     r"(\s*\S[^\n]*\n[^\n]*)\n[\s\S]*?(?=The original call is:|\Z)"
 )
+# ONNX Runtime's number and class of an error, and the place in its own sources that raised it.
+_RUNTIMES_OWN = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : (?:FAIL|RUNTIME_EXCEPTION|INVALID_ARGUMENT) : "
+    r"|/\S*onnxruntime/\S+\.(?:cc|h):\d+ [^\n]*? was false\. "
+)
+_NODE = re.compile(
+    r"Non-zero status code returned while running (\w+) node\. Name:'([^']*)' Status Message: "
+)
+# torch.export.save puts the whole traceback of what it could not write into the message.
+_ORIGINAL = re.compile(
+    r"\s*Original exception Traceback \(most recent call last\):\n[\s\S]*\n"
+    r"(?=\w+(?:Error|Exception): )"
+)
 _TORCHSCRIPT = "Traceback of TorchScript"
 _LAST_WORD = re.compile(r"^(\w+(?:Error|Exception)): (.*)", re.MULTILINE | re.DOTALL)
 
@@ -60,7 +74,7 @@ def message_and_line(error: BaseException) -> tuple[str, SourceLine | None]:
     """
     text = text_of(error)
     if _TORCHSCRIPT not in text:
-        return text, user_frame(error)
+        return _without_its_own(text), user_frame(error)
     _, _, trace = text.partition(_TORCHSCRIPT)
     last = _LAST_WORD.search(trace)
     kind, message = last.groups() if last is not None else ("", text.splitlines()[-1])
@@ -68,13 +82,22 @@ def message_and_line(error: BaseException) -> tuple[str, SourceLine | None]:
     return prefix + message.strip(), _torchscript_frame(trace) or user_frame(error)
 
 
+def _without_its_own(text: str) -> str:
+    """Return ``node node_view (Reshape): ...`` of an error of ONNX Runtime; no traceback of torch.
+
+    Other texts are returned as given.
+    """
+    return _RUNTIMES_OWN.sub("", _NODE.sub(r"node \2 (\1): ", _ORIGINAL.sub("; ", text)))
+
+
 def _torchscript_frame(trace: str) -> SourceLine | None:
     """Return the user's innermost line in a traceback: a script has it last, a trace first."""
     scripted = [(path, number) for path, number, _, _ in _CAUSED_BY.findall(trace)]
     frames = scripted[::-1] + _TRACED.findall(trace)
-    for path, number in frames:
-        if is_users(path):
-            return source_line(path, int(number))
+    for belongs in OWNERS:
+        for path, number in frames:
+            if belongs(path):
+                return source_line(path, int(number))
     return None
 
 
@@ -132,7 +155,8 @@ def condense(error: BaseException) -> tuple[str, SourceLine | None]:
 
 def _telling(error: BaseException) -> str:
     """Return the first lines of an exception that are no advice of torch's, as one line."""
-    text = _COLUMNS.sub(r" \1", _NUMBERS.sub("tensor(...)", text_of(error)))
+    text = _without_its_own(text_of(error))
+    text = _COLUMNS.sub(r" \1", _NUMBERS.sub("tensor(...)", text))
     text = _OVERLOADS.sub(r"\1\n\2\n", text)
     lines = [line.strip() for line in text.splitlines()]
     kept = [
@@ -142,16 +166,22 @@ def _telling(error: BaseException) -> str:
 
 
 def _where(causes: list[BaseException]) -> SourceLine | None:
+    lines = (_line(causes, belongs) for belongs in OWNERS)
+    return next(filter(None, lines), None)
+
+
+def _line(causes: list[BaseException], belongs: Callable[[str], bool]) -> SourceLine | None:
     said = [text for error in causes for text in _texts(error)]
     for text in said:
         for path, number in _SCRIPTED.findall(text):
-            if is_users(path):
+            if belongs(path):
                 return source_line(path, int(number))
     for text in said:
         for path, number, _, source in reversed(_CAUSED_BY.findall(text)):
-            if is_users(path):
+            if belongs(path):
                 return source_line(path, int(number), source)
-    return next(filter(None, map(user_frame, causes)), None)
+    frames = (_frame(error, belongs) for error in causes)
+    return next(filter(None, frames), None)
 
 
 def _texts(error: BaseException) -> tuple[str, ...]:
@@ -161,8 +191,16 @@ def _texts(error: BaseException) -> tuple[str, ...]:
 
 
 def user_frame(error: BaseException) -> SourceLine | None:
-    """Return the line of the deepest frame outside torch and this package, or None."""
+    """Return the line of the deepest frame of the user's code, else of a library's model.
+
+    None if there is none.
+    """
+    frames = (_frame(error, belongs) for belongs in OWNERS)
+    return next(filter(None, frames), None)
+
+
+def _frame(error: BaseException, belongs: Callable[[str], bool]) -> SourceLine | None:
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if is_users(frame.filename):
+        if belongs(frame.filename):
             return source_line(frame.filename, frame.lineno or 0, frame.line or "")
     return None

@@ -6,9 +6,18 @@ import functools
 import linecache
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+
+# Installed packages in which no model is at fault for what happens there.
+NO_MODELS = frozenset(
+    "torch functorch torchgen onnx onnxruntime onnxscript onnx_ir numpy scipy sympy networkx "
+    "executorch coremltools openvino tensorrt torch_tensorrt pytest _pytest pluggy xdist hypothesis "
+    "pytest_torchexport jaxtyping beartype typeguard typing_extensions packaging".split()
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,19 @@ def is_users(path: str) -> bool:
     if plain.startswith(("<", "code/")) or any(part in plain for part in library):
         return False
     return not any(_is_installed_in(folder.rstrip("/"), plain) for folder in sys.path if folder)
+
+
+def is_models(path: str) -> bool:
+    """Return True if a file may hold the code of an installed model, as timm's files do.
+
+    That is a file of a library which is none of those that run, export or test models.
+    """
+    _, library, within = path.replace("\\", "/").rpartition("/site-packages/")
+    return bool(library) and within.partition("/")[0].removesuffix(".py") not in NO_MODELS
+
+
+# Whose a line may be, the best first: the user's own, else that of a model from a library.
+OWNERS: tuple[Callable[[str], bool], ...] = (is_users, is_models)
 
 
 def _is_installed_in(folder: str, path: str) -> bool:

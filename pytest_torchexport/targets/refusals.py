@@ -252,7 +252,8 @@ def _construct_at(where: SourceLine | None, *, truth: bool, only: str = "") -> C
     if where is None:
         return None
     line = where.line
-    source = linecache.getlines(str(Path(where.file).resolve()))
+    # linecache looks for the file of a library, whose path begins with the package, in sys.path.
+    source = linecache.getlines(str(Path(where.file).resolve())) or linecache.getlines(where.file)
     plain = source[line - 1].strip() if 0 < line <= len(source) else ""
     found = [item for item in _asked("".join(source)) if item.first <= line <= item.last]
     if only:

@@ -37,7 +37,7 @@ def test_a_frozen_branch_is_told_with_its_line_and_a_call(suite, run):
     result.stdout.fnmatch_lines(
         [
             "  subject  Frozen on trace-cpu: a branch is frozen",
-            "  reason   test_it.py:*  if x.sum() > 3: the artifact has no branch here, and eager takes True*",
+            "  reason   the artifact has no branch for x.sum() > 3, and eager takes True*",
             "*so outputs differ from eager",
             "*exported at this call it is another program, and agrees with eager:",
             "*+ aten::mul  test_it.py:*  return x * 2",

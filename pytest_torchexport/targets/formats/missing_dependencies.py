@@ -65,6 +65,7 @@ WORDS = (
     ("module", r"ModuleNotFoundError: No module named '([\w.]+)'"),
     ("function", r"Could not export Python function call '([^']+)'"),
     ("namedtuple", r"Can't serialize TreeSpec of namedtuple class <class '([^']+)'>"),
+    ("size function", r"op <built-in function (\w+)> is not in _SYM_OPS"),
     ("unnamed", r"No registered serialization name for <class '([^']+)'> found"),
     ("data", r'External data path does not exist: "(?:[^"\n]*[/\\])?([^"/\\\n]+)"'),
     (
@@ -358,6 +359,10 @@ REMEDIES: dict[str, Callable[[str], Remedy]] = {
     "namedtuple": _says(
         "torch.export.save has no name for the namedtuple {name}",
         "remedy: a plain tuple or dict; or a dataclass given to torch.export.register_dataclass",
+    ),
+    "size function": _says(
+        "torch.export.save cannot write {name} of a size (math.{name}), which torch.export took",
+        "remedy: compute sizes with +, -, * and // alone: -(-n // k) in place of math.ceil(n / k)",
     ),
     "unnamed": _unnamed,
     "data": _says(

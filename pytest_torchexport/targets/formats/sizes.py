@@ -582,16 +582,17 @@ def _suspicion(
     first = next((item for item in group if item.condition.static), group[0])
     condition = first.condition
     dim = spec.dims[_subject(spec, condition)]
+    actual = _actual(spec, dim, condition, group, failing)
     texts = list(dict.fromkeys(item.condition.text for item in group))
     why = LOWEST if first.lowest else condition.why
-    if not condition.static and not first.lowest:
+    if not condition.static and not first.lowest and texts != [actual]:
         why = f"{why}: {' and '.join(texts[:2])}"
     return Suspicion(
         dim=dim.name,
         path=condition.place[0],
         axis=condition.place[1],
         declared=f"{'declared' if dim.declared else 'assumed'} {dim.describe()}",
-        actual=_actual(spec, dim, condition, group, failing),
+        actual=actual,
         why=why,
         where=condition.where,
         sizes=_witnesses(spec, group),

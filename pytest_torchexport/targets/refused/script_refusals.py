@@ -382,7 +382,8 @@ TYPES = (
         said=r"Failed to get source for <function (?P<cls>\w+)\.__init__",
         kind="unsupported type",
         cause="{cls} has an __init__ without source (a dataclass), which TorchScript cannot compile",
-        remedy="class {cls}(NamedTuple): ..., or a dict of tensors",
+        remedy="if it is an attribute (self.config): read its fields in __init__ and keep the numbers; "
+        "if forward takes or makes it: class {cls}(NamedTuple): ..., or a dict of tensors",
     ),
     Rule(
         said=r"python value of type '(?P<type>\w+)'(?: cannot be used as a value\. Perhaps it is a closed over global|:)",

@@ -586,7 +586,7 @@ def test_a_frozen_branch_in_the_file_is_found(tmp_path, suffix):
         path = write(tmp_path / f"model{suffix}", Branches(), X + 2)
     verdict = judge(path, Branches(), X + 2)
     assert verdict.failure == "BranchFrozen"
-    assert "the artifact has no branch here" in verdict.reason
+    assert "the artifact has no branch for" in verdict.reason
 
 
 def test_a_branch_that_is_still_there_passes(tmp_path):

@@ -53,6 +53,15 @@ def test_torchs_own_lower_bound_is_no_news():
     assert dims.check([suspicion(is_torchs_minimum=True)], passes) == []
 
 
+def test_torchs_own_lower_bound_is_not_blamed_for_another_guard():
+    def witness(sizes):
+        return DimsNarrowed("Guard failed: 4 * x.size()[0] != 8") if sizes["batch"] == 5 else None
+
+    with pytest.raises(DimsNarrowed, match="a guard of the program refuses batch = 5") as info:
+        dims.check([suspicion(is_torchs_minimum=True)], witness)
+    assert info.value.details[0] == "at batch = 5: Guard failed: 4 * x.size()[0] != 8"
+
+
 def guarded(*refused):
     def witness(sizes):
         return DimsNarrowed("Guard failed: ...") if sizes["batch"] in refused else None

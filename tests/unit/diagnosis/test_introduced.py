@@ -149,6 +149,12 @@ def test_the_operator_that_raises_in_the_artifact():
     assert (item.structural.kind, item.structural.numbers) == ("constant", (3.0, 5.0))
 
 
+def test_the_operator_that_raises_is_named_and_not_the_first_that_eager_has_not():
+    item = found(lambda x: x.relu(), lambda x: x.exp().tanh().as_strided((9, 9), (9, 1)))
+    assert item.structural.operator == item.place.operator == "aten.as_strided"
+    assert item.structural.artifact.startswith("aten.exp, aten.tanh")
+
+
 def test_the_operand_on_account_of_which_the_artifact_raises():
     kept = torch.zeros(2, 1)
     item = found(

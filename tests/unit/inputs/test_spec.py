@@ -59,6 +59,7 @@ def test_paths_are_understood_in_shapes_and_values():
         ({"values": {"scal": [1]}}, ["values:", "'scal' is not in this call", "mean 'scale'?"]),
         ({"shapes": {'batch["mask"]': "b"}}, ["Did you mean \"batch['mask']\"?"]),
         ({"shapes": {"scale": "b"}}, ["'scale' is 2.0, not a tensor"]),
+        ({"shapes": {"scale": "..."}}, ["'scale' is 2.0, not a tensor"]),
         ({"values": {"x": ["a"]}}, ["values:", "'x' is a tensor, and 'a' is no number"]),
         ({"values": {"batch['mask']": (0, 7)}}, ["values:", "\"batch['mask']\" is bool"]),
     ],

@@ -191,7 +191,7 @@ def test_a_frozen_branch_is_named_with_its_symptom_and_proof():
     ways = (EXAMPLE, found((A, False)))
     failure = frozen(symptom, condition(), (A, False), ways, ["proof"])
     assert isinstance(failure, BranchFrozen)
-    assert "net.py:10  if x > 0: the artifact has no branch here" in str(failure)
+    assert "the artifact has no branch for x > 0, and" in str(failure)
     assert "eager takes False" in str(failure)
     assert failure.details == ("so output differs", "more", "proof")
     assert str(failure.where).endswith("net.py:10  if x > 0:")

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from pytest_torchexport.outcomes.messages import MAX_OUTER, condense
+from pytest_torchexport.outcomes.messages import MAX_OUTER, condense, message_and_line
 
 ADVICE = "Failed to convert the exported program to an ONNX model. This is step 3/3\n- If there is"
 NODE = "Error when translating node %add. See the stack trace for more information."
@@ -81,3 +81,51 @@ def test_a_note_that_a_target_added_names_the_line():
     error = RuntimeError("no kernel")
     error.add_note(f'File "{__file__}", line 7, in forward\n    import pytest')
     assert condense(error)[1].line == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Reshape "
+            "node. Name:'node_view' Status Message: /src/onnxruntime/core/reshape_helper.h:91 "
+            "onnxruntime::ReshapeHelper(const Shape&, bool) input_size == size was false. The "
+            "input tensor cannot be reshaped. Input shape:{3}",
+            "node node_view (Reshape): The input tensor cannot be reshaped. Input shape:{3}",
+        ),
+        (
+            "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Invalid rank for input: x Got: 2",
+            "Invalid rank for input: x Got: 2",
+        ),
+        (
+            "Failed serializing node ceil\n\nOriginal exception Traceback (most recent call last):\n"
+            '  File "torch/serialize.py", line 2159, in serialize_graph\n    handle(node)\n'
+            "AssertionError: op <built-in function ceil> is not in _SYM_OPS",
+            "Failed serializing node ceil; "
+            "AssertionError: op <built-in function ceil> is not in _SYM_OPS",
+        ),
+        (
+            "[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : no kernel for Add(14)",
+            "[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : no kernel for Add(14)",
+        ),
+    ],
+)
+def test_an_error_is_told_without_the_place_in_the_sources_of_who_raised_it(text, shown):
+    assert message_and_line(RuntimeError(text)) == (shown, None)
+
+
+def test_without_a_line_of_the_user_the_line_of_a_librarys_model_is_told(tmp_path):
+    def raised_in(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("def forward():\n    raise ValueError\n")
+        scope = {}
+        exec(compile(path.read_text(), str(path), "exec"), scope)
+        with pytest.raises(ValueError) as caught:
+            scope["forward"]()
+        error = caught.value
+        return error.with_traceback(error.__traceback__.tb_next)  # without this file's frame
+
+    library = tmp_path / "site-packages"
+    where = condense(raised_in(library / "timm" / "layers.py"))[1]
+    assert (where.place, where.text) == ("timm/layers.py:2", "raise ValueError")
+    assert condense(raised_in(library / "torch" / "nn.py"))[1] is None

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pytest_torchexport.results.source_line import is_users
+from pytest_torchexport.results.source_line import is_models, is_users
 
 
 @pytest.fixture
@@ -34,3 +34,15 @@ def test_a_file_beside_an_installed_library_is_the_users(folder, name):
 )
 def test_no_file_and_a_file_of_the_interpreter_are_not_the_users(path):
     assert not is_users(path)
+
+
+@pytest.mark.parametrize("path", ["timm/layers.py", "my_models.py"])
+def test_an_installed_library_may_hold_models(path):
+    assert is_models(f"/x/lib/python3.11/site-packages/{path}")
+
+
+@pytest.mark.parametrize(
+    "path", ["/x/site-packages/torch/nn/__init__.py", "/x/site-packages/onnxruntime/a.py", "/x/a.py"]
+)
+def test_what_runs_and_exports_models_holds_none(path):
+    assert not is_models(path)
