@@ -21,10 +21,12 @@ class Conversion:
     """A line at which a number was read while the subject was traced.
 
     ``numbers``: what was read there; empty if only torch's warning is known (a list, an array).
+    ``decides``: they are only truth values, as an ``if`` reads them.
     """
 
     where: SourceLine
     numbers: tuple[float, ...] = ()
+    decides: bool = False
 
 
 def conversions(case: Case) -> tuple[Conversion, ...]:
@@ -35,13 +37,19 @@ def conversions(case: Case) -> tuple[Conversion, ...]:
         traced = record(lambda: case.exported(call), Call(), seed=case.plan.seed)
     if not isinstance(traced.outcome, Returned):
         return ()
-    numbers: dict[SourceLine, list[float]] = {
-        source_line(item.filename, item.lineno): []
-        for item in heard
-        if item.category.__name__ == "TracerWarning"
-        and any(belongs(item.filename) for belongs in OWNERS)
-    }
+    numbers: dict[SourceLine, list[float]] = {}
+    wanted: set[SourceLine] = set()
+    for item in heard:
+        named = any(belongs(item.filename) for belongs in OWNERS)
+        if item.category.__name__ == "TracerWarning" and named:
+            where = source_line(item.filename, item.lineno)
+            numbers[where] = []
+            if "to a Python boolean" not in str(item.message):
+                wanted.add(where)
     for step in traced.steps:
         if step.name == READ and step.where in numbers and step.results:
             numbers[step.where].append(float(step.results[0].numbers))
-    return tuple(Conversion(where, tuple(read)) for where, read in numbers.items())
+    return tuple(
+        Conversion(where, tuple(read), decides=where not in wanted)
+        for where, read in numbers.items()
+    )

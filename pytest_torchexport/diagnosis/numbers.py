@@ -116,8 +116,13 @@ def guard(evidence: Evidence) -> Cause | None:
 
 
 def _origin(found: Structural, candidates: Sequence[Conversion]) -> SourceLine | None:
-    """Return the line of the constant: that of its number, of its place, or the only one."""
-    for chosen in (_by_number(found, candidates), _by_place(found, candidates), candidates):
+    """Return the line of the constant: that of its number, of its place, or the only one.
+
+    The only one at best among those that read more than a truth value.
+    """
+    counted = [item for item in candidates if not item.decides]
+    by_fact = (_by_number(found, candidates), _by_place(found, candidates))
+    for chosen in (*by_fact, counted, candidates):
         lines = list(dict.fromkeys(item.where for item in chosen))
         if len(lines) == 1:
             return lines[0]

@@ -355,7 +355,7 @@ def _check_leaves(leaves: Mapping[str, Any], options: Options) -> None:
 
 
 def _check_paths(argument: str, given: Mapping[str, Any], leaves: Mapping[str, Any]) -> None:
-    for path, value in given.items():
+    for path in given:
         below = [known for known in leaves if known.startswith((f"{path}[", f"{path}."))]
         if path in leaves:
             if argument == "shapes" and not isinstance(leaves[path], torch.Tensor):

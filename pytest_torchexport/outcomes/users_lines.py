@@ -22,7 +22,8 @@ class UsersLines:
     ) -> tuple[SourceLine | None, str]:
         """Return the user's innermost line from a frame on, and the library's function it called.
 
-        If no line is the user's: the innermost one of a model from a library. Frames from ``boundary`` on are not looked at.
+        If no line is the user's: the innermost one of a model from a library. Frames from
+        ``boundary`` on are not looked at.
         """
         via = ""
         models: SourceLine | None = None

@@ -11,12 +11,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-
 # Installed packages in which no model is at fault for what happens there.
 NO_MODELS = frozenset(
-    "torch functorch torchgen onnx onnxruntime onnxscript onnx_ir numpy scipy sympy networkx "
-    "executorch coremltools openvino tensorrt torch_tensorrt pytest _pytest pluggy xdist hypothesis "
-    "pytest_torchexport jaxtyping beartype typeguard typing_extensions packaging".split()
+    {
+        *("torch", "functorch", "torchgen", "numpy", "scipy", "sympy", "networkx"),
+        *("onnx", "onnxruntime", "onnxscript", "onnx_ir", "executorch", "coremltools"),
+        *("openvino", "tensorrt", "torch_tensorrt"),
+        *("pytest", "_pytest", "pluggy", "xdist", "hypothesis", "pytest_torchexport"),
+        *("jaxtyping", "beartype", "typeguard", "typing_extensions", "packaging"),
+    }
 )
 
 

@@ -112,6 +112,12 @@ def test_of_several_sizes_the_one_on_the_operators_own_line_is_named():
     assert cause.where == USE
 
 
+def test_of_several_sizes_the_one_that_is_no_truth_value_is_named():
+    several = (Conversion(SIZE, (3.0,)), Conversion(WRITE, (0.0,), decides=True))
+    cause = numbers.frozen_size(evidence(**{**FROZEN, "conversions": several}))
+    assert cause.where == SIZE
+
+
 BAKED = {
     "structural": replace(VIEW, eager="2", artifact="2.5", numbers=(2.0, 2.5), read_at=ITEM),
     "conversions": (Conversion(SIZE, (4.0,)), Conversion(ITEM, (2.5,))),

@@ -42,7 +42,8 @@ def test_an_installed_library_may_hold_models(path):
 
 
 @pytest.mark.parametrize(
-    "path", ["/x/site-packages/torch/nn/__init__.py", "/x/site-packages/onnxruntime/a.py", "/x/a.py"]
+    "path",
+    ["/x/site-packages/torch/nn/__init__.py", "/x/site-packages/onnxruntime/a.py", "/x/a.py"],
 )
 def test_what_runs_and_exports_models_holds_none(path):
     assert not is_models(path)
