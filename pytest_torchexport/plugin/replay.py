@@ -5,8 +5,6 @@ pytest loads this file only if the flag is given.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.diagnosis.reproducer.directory import HALF
+from pytest_torchexport.results import json
+from pytest_torchexport.results.known_matching import differences
+from pytest_torchexport.results.known_place import entry_of
 from pytest_torchexport.results.text import headline
-from pytest_torchexport.results.verdict import SCHEMA_VERSION, ItemResult, Verdict
+from pytest_torchexport.results.verdict import ItemResult, Verdict
 
 FLAG = "--torchexport-replay"
-STORED = "verdict.json"
 LEGAL = "Legal: .torchexport, or the directory of one failure in it, which a failed test writes."
 AGAIN = "Next step: run the test again, which writes its files anew."
-# Numbers that JSON does not have.
-_NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,11 @@ class Replay:
             raise pytest.UsageError(f"{FLAG}: {given} is a file; give its directory. {LEGAL}")
         files = [
             path
-            for path in sorted(place.rglob(STORED))
-            if not any(part.startswith(".half-") for part in path.parts)
+            for path in sorted(place.rglob(json.OF_A_FAILURE))
+            if not any(part.startswith(HALF) for part in path.parts)
         ]
         if not files:
-            raise pytest.UsageError(f"{FLAG}: no {STORED} lies in {given}. {LEGAL}")
+            raise pytest.UsageError(f"{FLAG}: no {json.OF_A_FAILURE} lies in {given}. {LEGAL}")
         self.stored = tuple(_read(path) for path in files)
 
     def stored_of(self, nodeid: str) -> list[Stored]:
@@ -102,10 +100,13 @@ def answer_of(stored: Verdict, result: ItemResult | None) -> str:
     if not alike:
         return f"not run: {result.reason or f'the test no longer checks {stored.subject}'}"
     failed = [verdict for verdict in alike if verdict.status == "failed"]
-    if any(_is_the_same(verdict, stored) for verdict in failed):
+    # As for known failures: by names alone.
+    others = [differences(entry_of(stored, result.nodeid), verdict) for verdict in failed]
+    if [] in others:
         return f"still failing: {headline(stored)}"
     if failed:
-        return f"different: {headline(failed[0])}, and not {headline(stored)}"
+        before = f"before: {headline(stored)}"
+        return f"different: {'; '.join((headline(failed[0]), before, *others[0]))}"
     skipped = [verdict for verdict in alike if verdict.status == "skipped"]
     return f"not judged: {skipped[0].reason}" if skipped else "fixed"
 
@@ -116,41 +117,15 @@ def _is_about_the_same(verdict: Verdict, stored: Verdict) -> bool:
     )
 
 
-def _is_the_same(verdict: Verdict, stored: Verdict) -> bool:
-    """Return True for the same class of failure at the same line, whose number may be another."""
-    return verdict.failure == stored.failure and _line(verdict.where) == _line(stored.where)
-
-
-def _line(where: SourceLine | None) -> tuple[str, str] | None:
-    return (Path(where.file).name, where.text) if where is not None else None
-
-
 def _read(path: Path) -> Stored:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        version = document["version"]
-        (item,) = document["items"]
-        (data,) = item["verdicts"]
-        verdict = Verdict.from_dict({**data, "recipe": _numbers(data.get("recipe"))})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        text = f"{type(error).__name__}: {error}"
-        raise pytest.UsageError(f"{FLAG}: cannot read {path}: {text}. {AGAIN}") from None
-    if version != SCHEMA_VERSION:
-        raise pytest.UsageError(
-            f"{FLAG}: {path} has version {version} of the format, this is {SCHEMA_VERSION}. {AGAIN}"
-        )
-    if not item["nodeid"]:
+        (item,) = json.read(path.read_text(encoding="utf-8")).items
+        (verdict,) = item.verdicts
+    except (OSError, ValueError) as error:
+        raise pytest.UsageError(f"{FLAG}: cannot read {path}: {error}. {AGAIN}") from None
+    if not item.nodeid:
         raise pytest.UsageError(
             f"{FLAG}: {path.parent} was written by check_export without pytest. "
             f"Next step: python {path.with_name('reproduce.py')}"
         )
-    return Stored(path.parent, item["nodeid"], verdict)
-
-
-def _numbers(value: Any) -> Any:
-    """Return plain data with the numbers that JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return _NUMBERS.get(value, value) if isinstance(value, str) else value
+    return Stored(path.parent, item.nodeid, verdict)
