@@ -107,13 +107,12 @@ def shows(script: Path, seconds: float) -> bool:
             [sys.executable, "-P", script.name],
             cwd=script.parent,
             capture_output=True,
-            text=True,
             timeout=seconds,
             check=False,
         )
     except subprocess.TimeoutExpired:
         return False
-    return ran.returncode == 1 and "The failure is there" in ran.stdout
+    return ran.returncode == 1 and b"The failure is there" in ran.stdout
 
 
 def _within(case: Case, path: str, call: Call) -> tuple[Call, Any, torch.nn.Module]:

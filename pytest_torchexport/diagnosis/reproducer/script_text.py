@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pytest_torchexport.diagnosis.reproducer.objects import FILLED, MADE
 from pytest_torchexport.diagnosis.reproducer.values import Arrays, quoted, source_of_dict
 from pytest_torchexport.outcomes.grad_mode import GradMode
+from pytest_torchexport.results.escaped import visible
 
 HEAD = """
 {standard}
@@ -200,9 +201,14 @@ def text_of_script(script: Script) -> str:
     return re.sub(r"\n{4,}", "\n\n\n", "".join(_parts(script)))
 
 
+def commented(text: str) -> str:
+    """Return the text as lines of comment, whatever characters it has."""
+    return "".join(f"# {line}".rstrip() + "\n" for line in visible(text).split("\n"))
+
+
 def _parts(script: Script) -> Iterator[str]:
-    for line in (*script.title, "", "Ends with 1 if the failure is there, with 0 if it is not."):
-        yield f"# {line}".rstrip() + "\n"
+    ends = "Ends with 1 if the failure is there, with 0 if it is not."
+    yield commented("\n".join((*script.title, "", ends)))
     standard = {"import random", "import sys", "import traceback"}
     if script.limit:
         standard.add(f"import {script.limit.module}")

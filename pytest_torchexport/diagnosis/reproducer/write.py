@@ -30,7 +30,7 @@ from pytest_torchexport.diagnosis.reproducer.private import (
 )
 from pytest_torchexport.diagnosis.reproducer.reduced_form import reduced_form, shows
 from pytest_torchexport.diagnosis.reproducer.rerun import BY_A_CALL, Rerun, rerun
-from pytest_torchexport.diagnosis.reproducer.script_text import Script, text_of_script
+from pytest_torchexport.diagnosis.reproducer.script_text import Script, commented, text_of_script
 from pytest_torchexport.diagnosis.reproducer.values import Arrays, Inexpressible
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.log import Activity
@@ -55,8 +55,7 @@ SHOWN = (*BY_A_CALL, ExportRefused, LoadFailed)
 
 INSTEAD = """\
 # This script runs {script}, which needs only the files beside it:
-# {why}.
-
+{why}
 import runpy
 from pathlib import Path
 
@@ -168,7 +167,9 @@ class _Writer:
             self.left_out.append(f"a script: {'; '.join(dict.fromkeys(why))}")
             return ""
         if source is None:
-            self._write(half / SCRIPT, INSTEAD.format(script=FROM_FILES, why=why[-1]))
+            self._write(
+                half / SCRIPT, INSTEAD.format(script=FROM_FILES, why=commented(f"{why[-1]}."))
+            )
         return SCRIPT
 
     def _source_form(self, at: Prepared, shown: Shown) -> Script:
@@ -179,7 +180,9 @@ class _Writer:
         """Write the script of the guilty submodule, if it fails alone."""
         script = half / REDUCED
         form = self._form([], script, lambda: reduced_form(case, self._verdict, shown))
-        if form is not None and not shows(script, self._left()):
+        if form is None:
+            return
+        if not self._tried(REDUCED, lambda: shows(script, self._left()), limited=False):
             for path in (script, *(half / f"{arrays.name}.npz" for arrays in form.own)):
                 path.unlink(missing_ok=True)
 
@@ -222,7 +225,8 @@ class _Writer:
     def _write(self, path: Path, text: str) -> None:
         if text:
             text = without_private_paths(text, self._plan.root)
-            path.write_text(text, encoding="utf-8")
+            # A name or a path may hold bytes that are no UTF-8; Python keeps them as surrogates.
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def _as_json(self) -> str:
         verdict = self._verdict

@@ -110,6 +110,7 @@ def test_the_guilty_submodule_alone_fails(model, target, tmp_path, elsewhere):
     ("source", "shown"),
     [
         ("print('The failure is there.'); sys.exit(1)", True),
+        ("sys.stdout.buffer.write(b'\\xff The failure is there.'); sys.exit(1)", True),
         ("print('The failure is not there.')", False),
         ("raise ImportError('The failure is there.')", False),
         ("print('The failure is there.', flush=True); time.sleep(60)", False),
