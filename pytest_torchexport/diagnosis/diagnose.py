@@ -20,6 +20,7 @@ from pytest_torchexport import targets
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.explain import DEADLY
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.fork import FORKS, Death, each_in_fork
@@ -29,7 +30,6 @@ from pytest_torchexport.outcomes.torch_state import without_warnings
 from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
-    ArtifactHung,
     ArtifactRaised,
     BranchFrozen,
     DimsNarrowed,
@@ -48,8 +48,6 @@ SECONDS, TIMES_EXPORT, SHARE = 10.0, 3.0, 0.6
 # A fork that does not end an examination in time is ended so many seconds later.
 GRACE = 1.0
 
-# A call that ends its process or does not return is made again only in a process of its own.
-DEADLY = (ArtifactCrashed, ArtifactHung)
 ONNX_RUNTIME = "onnxruntime"
 UNEXPLAINED = (ArtifactRaised, OutputsDiffer, StateDiffers, StructureDiffers)
 DIFFERS = (*UNEXPLAINED, BranchFrozen)
@@ -119,6 +117,7 @@ def diagnose(case: Case, failure: Failure) -> Diagnosis:
         failure=failure,
         recipe=shrunk.recipe if shrunk is not None else example_recipe(case.spec),
     )
+    # A call that ends its process or does not return is made again only in a process of its own.
     if cuda.lost() or (isinstance(failure, DEADLY) and not case.runner.isolated):
         return NOTHING
     rows = tuple(row for row in EXAMINATIONS if row.is_about(case, failure))

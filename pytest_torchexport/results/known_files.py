@@ -56,7 +56,7 @@ KEYS: dict[str, type] = {
     **SEVERITY,
 }
 DATES = ("since", "until")
-EXPECTED = {
+WORDS = {
     str: "a string",
     tuple: "a list of strings",
     dict: "a table",
@@ -204,7 +204,7 @@ def _value(key: str, value: Any) -> Any:
     elif kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or not all(isinstance(each, str) for each in strings):
-        raise ValueError(f"{key!r} is not {EXPECTED[kind]}")
+        raise ValueError(f"{key!r} is not {WORDS[kind]}")
     return value
 
 

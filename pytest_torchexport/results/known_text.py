@@ -91,7 +91,7 @@ def known_lines(
 ) -> Iterator[str]:
     """Yield the lines of the summary.
 
-    ``gone``: entries of tests that are not there. ``written``: the files that this run changed.
+    ``gone``: entries of tests that are not there, and that no test has claimed. ``written``: the files that this run changed.
     ``patch``: the one that it proposes, or empty.
     """
     found = [(result.nodeid, match) for result in results for match in result.known]
@@ -99,9 +99,7 @@ def known_lines(
     if expected:
         yield f"known: {expected} failure{'s' if expected > 1 else ''} (see {directory})"
     yield from match_lines(results)
-    moved = {match.known.identity for _, match in found if match.known and match.status == "moved"}
-    left = [each for each in gone if each.entry.identity not in moved]
-    yield from _limited("gone", [f"{each.entry.test}: {each.entry} ({each.file})" for each in left])
+    yield from _limited("gone", [f"{each.entry.test}: {each.entry} ({each.file})" for each in gone])
     created = sum(match.status == "created" for _, match in found)
     if created:
         yield f"known from now on: {created} failure{'s' if created > 1 else ''}"

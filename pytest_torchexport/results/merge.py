@@ -27,8 +27,8 @@ def merged(reports: Sequence[Report]) -> tuple[RunResults, list[str]]:
     """Return the results of all reports, and sentences on what is not as it should be.
 
     Of an item in several reports, the last result counts, but not one that says less: a skip of the
-    whole test, or an item that did not end. Raises CannotMerge if such
-    reports come from different environments: then neither is a newer result of the other.
+    whole test, or an item that did not end. Raises CannotMerge if such reports come from different
+    environments: then neither is a newer result of the other.
     """
     found: dict[str, tuple[Report, ItemResult]] = {}
     twice: dict[str, None] = {}

@@ -18,7 +18,7 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.diagnosis.reproducer.exports import Exported, text_of_export
 from pytest_torchexport.diagnosis.reproducer.importable import Importable
 from pytest_torchexport.diagnosis.reproducer.objects import Arguments, Objects
-from pytest_torchexport.diagnosis.reproducer.rerun import DEADLY, Rerun
+from pytest_torchexport.diagnosis.reproducer.rerun import Rerun
 from pytest_torchexport.diagnosis.reproducer.script_text import Limit, Script
 from pytest_torchexport.diagnosis.reproducer.values import (
     Arrays,
@@ -31,6 +31,7 @@ from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge import loading
 from pytest_torchexport.judge.case import Case, Prepared
+from pytest_torchexport.judge.explain import DEADLY
 from pytest_torchexport.outcomes.compare import DTYPE_TOLERANCES
 from pytest_torchexport.outcomes.limits import share_of_memory
 from pytest_torchexport.outcomes.subject import Subject, signature_of

@@ -13,13 +13,12 @@ from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.explain import DEADLY
 from pytest_torchexport.judge.log import ItemLog
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.observe import Outcome, Returned, Tensors, tensors_of
 from pytest_torchexport.results.failures import (
-    ArtifactCrashed,
-    ArtifactHung,
     ArtifactRaised,
     BranchFrozen,
     DimsNarrowed,
@@ -30,7 +29,6 @@ from pytest_torchexport.results.failures import (
     StructureDiffers,
 )
 
-DEADLY = (ArtifactCrashed, ArtifactHung)
 # Failures that a call of the artifact shows.
 BY_A_CALL = (
     *DEADLY,
