@@ -91,8 +91,8 @@ def known_lines(
 ) -> Iterator[str]:
     """Yield the lines of the summary.
 
-    ``gone``: entries of tests that are not there, and that no test has claimed. ``written``: the files that this run changed.
-    ``patch``: the one that it proposes, or empty.
+    ``gone``: entries of tests that are not there, and that no test has claimed. ``written``: the
+    files that this run changed. ``patch``: the one that it proposes, or empty.
     """
     found = [(result.nodeid, match) for result in results for match in result.known]
     expected = sum(match.status in ("known", "worse") for _, match in found)
