@@ -80,7 +80,9 @@ def _explains(row: Defect, scene: Scene, call: Call, expected: Returned, actual:
 
     with_defect = _eager(scene, call, handle)
     if isinstance(with_defect, Raised):
-        return isinstance(actual, Raised) and with_defect.message in actual.message
+        # An empty text is no evidence: all others contain it.
+        message = with_defect.message
+        return isinstance(actual, Raised) and bool(message) and message in actual.message
     return (
         isinstance(with_defect, Returned)
         and bool(scene.differences(call, expected, with_defect))

@@ -23,6 +23,14 @@ class TwiceInTheTrace(nn.Module):
         return y * 2 if torch.jit.is_tracing() else y
 
 
+class RaisesInTheTrace(nn.Module):
+    """Takes two numbers alone as a trace."""
+
+    def forward(self, x):
+        y = torch.relu(x)
+        return y.view(2) if torch.jit.is_tracing() else y
+
+
 class WritesTwiceInTheTrace(nn.Module):
     """Stands for a defect of ``relu_``."""
 
@@ -53,10 +61,10 @@ OTHERS = [row("tripled", 3, "relu"), row("right", 1, "relu"), row("elsewhere", 2
 def known(monkeypatch):
     """Return the texts of the defects of a table that the failing trace of a module has."""
 
-    def of(rows, module=TwiceInTheTrace):
+    def of(rows, module=TwiceInTheTrace, failure="OutputsDiffer"):
         monkeypatch.setattr(known_defect, "DEFECTS", rows)
         found = check_export(module(), (X,), target="trace", checks=["parity"], max_examples=1)
-        assert found.failure == "OutputsDiffer"
+        assert found.failure == failure
         assert found.diagnosis.not_examined == ()
         return [each.text for each in found.diagnosis.known]
 
@@ -74,3 +82,14 @@ def test_another_evidence_at_the_same_operator_is_unknown(known):
 
 def test_of_two_that_explain_it_none_is_named(known):
     assert known([DOUBLED, row("doubled too", 2, "relu")]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "named"), [("is invalid for input of size", ["doubled"]), ("", [])]
+)
+def test_an_exception_without_a_text_is_no_evidence(known, text, named):
+    def raising(func, x):
+        raise RuntimeError(text)
+
+    rows = [replace(DOUBLED, places=("relu", "view"), imitate=raising)]
+    assert known(rows, RaisesInTheTrace, "ArtifactRaised") == named
