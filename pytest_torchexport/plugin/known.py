@@ -224,8 +224,9 @@ class KnownFailures:
     def _propose(self, changes: Changes) -> None:
         """Leave the corrected directory and a patch for somebody to commit."""
         root, start = self._config.rootpath, self._config.invocation_params.dir
-        report = self._configuration.settings.report
-        beside = Path(start, report[0][1]).parent if report else root / KEPT
+        written = self._configuration.settings.report
+        files = [path for _, path in written if path != reports.STDOUT]
+        beside = Path(start, files[0]).parent if files else root / KEPT
         repositories = (each for each in (root, *root.parents) if (each / ".git").exists())
         patch = beside / PATCH
         if known_files.propose(
@@ -236,7 +237,7 @@ class KnownFailures:
             patch=patch,
         ):
             self._patch = os.path.relpath(patch, start)
-            if not report:
+            if not files:
                 tidy(root, self._configuration.settings.reproducer_days)
 
     def lines(self, results: Sequence[ItemResult]) -> Iterator[str]:
