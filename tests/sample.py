@@ -1,4 +1,7 @@
-"""Results of a run that nobody ran: of each outcome an item, for the tests of the reports."""
+"""Small results made by hand, an item of each outcome, for the tests of the reports.
+
+``sample_run.py`` has a whole run for the tests of pages.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run as large projects have it, made by hand, for pages: every picture, and texts that try to break out.
+"""A whole run made by hand, for the tests of pages: every picture, and texts that try to break out.
 
 ``sample.py`` has small results for the other reports.
 """

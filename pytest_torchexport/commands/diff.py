@@ -14,9 +14,9 @@ from pytest_torchexport.commands.files import (
     CommandError,
     read_merged,
     say,
+    wanted,
     write,
 )
-from pytest_torchexport.config.validate import report_specs
 from pytest_torchexport.results import reports
 from pytest_torchexport.results.delta import WORSE, delta
 
@@ -41,15 +41,15 @@ def main(program: str, arguments: Sequence[str]) -> int:
     )
     given = parser.parse_args(arguments)
     try:
-        wanted = report_specs(given.report)
+        asked = wanted(given.report)
         old, _ = read_merged([given.old])
         new, notes = read_merged([given.new])
-        write(dataclasses.replace(new, before=old), wanted)
-    except (CommandError, ValueError) as error:
+        write(dataclasses.replace(new, before=old), asked)
+    except CommandError as error:
         say([f"{program}: {error}"], sys.stderr)
         return USAGE
     found = delta(old, new)
-    if not any(path == reports.STDOUT for _, path in wanted):
+    if not any(path == reports.STDOUT for _, path in asked):
         say([str(found), *map(str, found.changes)])
     say(notes, sys.stderr)
     return RED if found.of(*WORSE) else GREEN

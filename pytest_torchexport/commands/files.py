@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from pytest_torchexport.config.validate import report_specs
 from pytest_torchexport.results import json, reports
 from pytest_torchexport.results.escaped import visible
 from pytest_torchexport.results.merge import CannotMerge, Report, merged
@@ -78,13 +79,21 @@ def read_merged(
     return results, [*notes, *more]
 
 
-def write(results: RunResults, wanted: Sequence[tuple[str, str]]) -> None:
+def wanted(specs: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return the reports that are asked for as pairs of format and path. Raises CommandError."""
+    try:
+        return report_specs(specs)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+
+
+def write(results: RunResults, asked: Sequence[tuple[str, str]]) -> None:
     """Write the results as pairs of format and path: all reports, or none if one cannot be made.
 
     Raises CommandError.
     """
     try:
-        texts = [(path, reports.rendered(name, results)) for name, path in wanted]
+        texts = [(path, reports.rendered(name, results)) for name, path in asked]
     except reports.CannotRender as error:
         raise CommandError(str(error)) from None
     for path, text in texts:

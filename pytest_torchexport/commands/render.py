@@ -14,9 +14,9 @@ from pytest_torchexport.commands.files import (
     CommandError,
     read_merged,
     say,
+    wanted,
     write,
 )
-from pytest_torchexport.config.validate import report_specs
 from pytest_torchexport.results import reports
 from pytest_torchexport.results.entries import entries
 from pytest_torchexport.results.summary import summary_lines
@@ -48,16 +48,16 @@ def main(program: str, arguments: Sequence[str]) -> int:
     )
     given = parser.parse_args(arguments)
     try:
-        wanted = report_specs(given.report)
+        asked = wanted(given.report)
         results, notes = read_merged(given.reports, expected=given.expect)
         if given.old is not None:
             before, _ = read_merged([given.old])
             results = dataclasses.replace(results, before=before)
-        write(results, wanted)
-    except (CommandError, ValueError) as error:
+        write(results, asked)
+    except CommandError as error:
         say([f"{program}: {error}"], sys.stderr)
         return USAGE
-    if not any(path == reports.STDOUT for _, path in wanted):
+    if not any(path == reports.STDOUT for _, path in asked):
         say(summary_lines(results.items))
     status, reasons = _status(results)
     say([*notes, *reasons], sys.stderr)

@@ -6,6 +6,7 @@ They may hold anything: markup, codes that move a terminal's cursor, characters 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 # Of a name or a message on one line, in characters.
 MAX_LINE = 300
@@ -55,11 +56,12 @@ def html_code(text: str) -> str:
 
 def code_block(text: str) -> str:
     """Return a fenced block for Markdown that shows the lines of the text."""
-    lines = [visible(line)[:MAX_LINE] for line in text.splitlines()]
-    longest = max((len(run) for line in lines for run in _runs_of_backticks(line)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return "\n".join([f"{fence}text", *lines, fence])
+    return fenced([visible(line)[:MAX_LINE] for line in text.splitlines()], "text")
 
 
-def _runs_of_backticks(line: str) -> list[str]:
-    return "".join(c if c == "`" else " " for c in line).split()
+def fenced(lines: Sequence[str], language: str) -> str:
+    """Return a fenced block for Markdown with the lines, of which none can end it."""
+    fence = "```"
+    while any(fence in line for line in lines):
+        fence += "`"
+    return "\n".join([f"{fence}{language}", *lines, fence])

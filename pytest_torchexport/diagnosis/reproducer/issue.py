@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from pytest_torchexport.judge.case import Prepared
 from pytest_torchexport.results import reports
+from pytest_torchexport.results.escaped import fenced
 from pytest_torchexport.results.failures import by_name
 from pytest_torchexport.results.text import failure_text
 from pytest_torchexport.results.verdict import Verdict
@@ -51,7 +52,4 @@ def _block(title: str, text: str, language: str) -> Iterator[str]:
     """Yield a section with text in it; nothing if there is none, or too much."""
     if not text.strip() or len(text.splitlines()) > LINES:
         return
-    fence = "```"
-    while fence in text:
-        fence += "`"
-    yield from ("", f"## {title}", "", f"{fence}{language}", text.strip("\n"), fence)
+    yield from ("", f"## {title}", "", fenced(text.strip("\n").split("\n"), language))

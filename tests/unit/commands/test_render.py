@@ -138,6 +138,17 @@ def test_if_one_report_cannot_be_made_none_is_written(call, tmp_path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_a_bug_of_this_package_is_no_wrong_argument(call, monkeypatch):
+    def broken(results):
+        raise ValueError("a bug")
+
+    text = json.render(GREEN)
+    broken.__module__ = json.__name__
+    monkeypatch.setitem(reports.FORMATS, "json", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        call("a.json", "--report", "json:x.json", a=text)
+
+
 def test_the_terminal_gets_no_codes_of_others(call):
     status, out, _ = call("a.json", a=run_of(item("t.py::\x1b[2J\udc80", verdict())))
     assert status == 0
