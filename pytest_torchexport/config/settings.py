@@ -24,6 +24,7 @@ from pytest_torchexport.config.validate import (
     report_specs,
     seconds,
     served_on,
+    shard_name,
     target_names,
     text,
     truth,
@@ -193,6 +194,15 @@ class Settings:
         legal="a path",
         help="The directory of known failures, below pytest's root directory.",
     )
+    shard: str = _row(
+        "1/1",
+        check=shard_name,
+        legal="K/N, for example 2/4",
+        help="Run only the K-th of N equal parts of the selected tests, marked or not, for a job "
+        "of its own. The items of a test stay together.",
+        flag=True,
+        metavar="K/N",
+    )
     time_limit: float = _row(
         300.0,
         check=seconds,
@@ -288,6 +298,7 @@ OF_A_RUN = (
     "known",
     "known_reason",
     "known_directory",
+    "shard",
 )
 
 

@@ -143,6 +143,14 @@ def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
+def shard_name(value: Any) -> str:
+    """Return ``K/N``, with K from 1 to N."""
+    part, slash, parts = str(value).partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise ValueError(f"{value!r:.80} is not a shard.")
+    return str(value)
+
+
 def truth(value: Any) -> bool:
     """Return a bool given as such."""
     if not isinstance(value, bool):

@@ -59,6 +59,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     _run(config).select(items)
 
 
+@pytest.hookimpl(specname="pytest_collection_modifyitems", trylast=True)
+def pytest_torchexport_shard(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of this shard, of those that -m, -k and others have left."""
+    part, parts = map(int, _run(config).configuration.settings.shard.split("/"))
+    if parts > 1:
+        from pytest_torchexport.plugin.shard import select
+
+        select(config, items, part, parts)
+
+
 @pytest.fixture
 def torchexport(request: pytest.FixtureRequest) -> Generator[TorchExport]:
     """Check and export modules on the item's target and device."""

@@ -626,3 +626,28 @@ def test_calls_inside_transforms_are_named_and_fail_only_under_strict(suite, run
     result.stdout.fnmatch_lines(["SKIPPED*calls of Linear were not recorded: *"])
     result.stdout.fnmatch_lines(["warn: *test_both*calls of Linear were not recorded: *"])
     run("--torchexport-strict", "-k", "inside").assert_outcomes(failed=1)
+
+
+def test_shards_divide_the_tests_that_are_selected_and_keep_their_items_together(suite, run):
+    body = """
+@pytest.mark.torchexport("mirror", "liar")
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_net(n):
+    Net()(torch.randn(2, 3))
+
+def test_plain():
+    pass
+
+def test_left_out():
+    pass
+"""
+    suite(body)
+    found = []
+    for shard in ("1/3", "2/3", "3/3"):
+        result = run("--collect-only", "-q", "-k", "not left_out", "--torchexport-shard", shard)
+        names = [line for line in result.outlines if line.startswith("test_it.py::")]
+        tests = {name.replace("mirror-cpu", "").replace("liar-cpu", "") for name in names}
+        assert len(tests) in {1, 2}
+        assert len(names) == sum(1 if "plain" in test else 2 for test in tests)
+        found += names
+    assert len(found) == len(set(found)) == 7

@@ -1,0 +1,353 @@
+"""The gate for CI: action.yml, .github/workflows/gate.yml and templates/gate.yml.
+
+Their commands run here as a shell runs them, on reports made by hand: ``python -m pytest`` and pip are replaced, the
+commands of the package are not. Only GitHub and GitLab themselves can run the whole.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from fake_providers import serving, variables
+from sample import HOSTILE, failed, item, run_of, verdict
+
+from pytest_torchexport.commands.comment import main as comment
+from pytest_torchexport.config.validate import KNOWN_MODES
+from pytest_torchexport.results import json
+
+ROOT = Path(__file__).parents[1]
+if not (ROOT / "action.yml").exists():
+    pytest.skip("a sdist has no gate", allow_module_level=True)
+ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
+# YAML takes the key "on" for a boolean.
+WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/gate.yml").read_text(encoding="utf-8"))
+SPEC, JOBS = yaml.safe_load_all((ROOT / "templates/gate.yml").read_text(encoding="utf-8"))
+STEPS = {step["name"]: step for step in ACTION["runs"]["steps"] if "name" in step}
+STEPS_OF_JOBS = [step for job in WORKFLOW["jobs"].values() for step in job["steps"]]
+USES = [step for step in [*ACTION["runs"]["steps"], *STEPS_OF_JOBS] if "uses" in step]
+SCRIPTS = {
+    **{f"action, {name}": step["run"] for name, step in STEPS.items() if "run" in step},
+    **{f"workflow, {i}": step["run"] for i, step in enumerate(STEPS_OF_JOBS) if "run" in step},
+    **{
+        f"GitLab, {name}, {part}": "\n".join(job[part])
+        for name, job in JOBS.items()
+        for part in ("before_script", "script")
+        if part in job
+    },
+}
+EXPRESSION = re.compile(r"\$\{\{ *([\w.-]+) *\}\}")
+INJECTED = "-k 'a or b' $(touch pwned) `touch pwned` ; touch pwned"
+
+GREEN = run_of(item("t.py::a", verdict()))
+RED = run_of(item(f"t.py::{HOSTILE}$(touch pwned)`touch pwned`", failed(reason="$(touch pwned)")))
+PYTHON = f"""#!{sys.executable} -I
+import os, shutil, sys
+if sys.argv[1:3] == ["-m", "pytest"]:
+    with open(os.environ["CALLS"], "a") as calls:
+        print(sys.argv[3:], os.environ["PYTEST_ADDOPTS"].strip(), file=calls)
+    report = sys.argv[sys.argv.index("--torchexport-report") + 1].removeprefix("json:")
+    if "SAMPLE" in os.environ:
+        shutil.copy(os.environ["SAMPLE"], report)
+    if "PATCH" in os.environ:
+        with open(os.path.join(os.path.dirname(report), "torchexport-known.patch"), "w") as patch:
+            patch.write(os.environ["PATCH"])
+    sys.exit(int(os.environ.get("PYTEST_STATUS", "0")))
+if sys.argv[1:3] == ["-m", "pip"]:
+    with open(os.environ["CALLS"], "a") as calls:
+        print(*sys.argv[3:], sep="|", file=calls)
+    sys.exit(0)
+os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
+"""
+
+
+# -- what the files say ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_is_legal_and_takes_values_from_variables_alone(name):
+    script = SCRIPTS[name]
+    shell = "sh" if name.startswith("GitLab") else "bash"
+    done = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    # An expression is put into the script as text, so that a name of a branch could be a command.
+    assert "${{" not in script
+    assert "$[[" not in script
+    if found := shutil.which("shellcheck"):
+        subprocess.run([found, "-s", shell, "-"], input=script, text=True, check=True)
+
+
+def test_only_actions_of_github_and_our_own_are_used_and_each_has_a_version():
+    assert len(USES) > 5
+    for step in USES:
+        own = step["uses"] == "./.torchexport-action"
+        assert own or re.fullmatch(r"actions/[\w/-]+@v\d+", step["uses"]), step["uses"]
+
+
+def test_no_checkout_leaves_a_token_for_the_tests():
+    checkouts = [step for step in USES if step["uses"].startswith("actions/checkout@")]
+    assert len(checkouts) == 3
+    assert all(step["with"]["persist-credentials"] is False for step in checkouts)
+    assert WORKFLOW["jobs"]["shard"]["permissions"] == {"contents": "read"}
+    assert all("TOKEN" not in str(STEPS[name]) for name in STEPS if name != "Comment")
+
+
+def test_the_workflow_and_the_template_offer_what_the_action_does():
+    offered = WORKFLOW[True]["workflow_call"]["inputs"]
+    for step in USES:
+        if step["uses"] == "./.torchexport-action":
+            assert set(step["with"]) <= set(ACTION["inputs"])
+            used = re.findall(r"inputs\.([\w-]+)", str(step["with"]))
+            assert set(used) <= set(offered)
+    for name in set(offered) & set(ACTION["inputs"]):
+        default = offered[name]["default"]
+        assert str(default).replace("True", "true") == ACTION["inputs"][name]["default"], name
+    inputs = SPEC["spec"]["inputs"]
+    assert inputs["known"]["options"] == list(KNOWN_MODES)
+    assert {"shards", "pytest-args", "install", "known-reason", "comment"} <= set(inputs) & (
+        set(offered)
+    )
+    used = set(re.findall(r"\$\[\[ inputs\.([\w-]+) \]\]", str(JOBS)))
+    assert used == set(inputs)
+
+
+def test_the_plan_of_the_workflow_is_a_list_of_shards(tmp_path):
+    script = SCRIPTS["workflow, 0"]
+    variables = {**os.environ, "SHARDS": "3", "GITHUB_OUTPUT": str(tmp_path / "out")}
+    subprocess.run(["bash", "-e", "-c", script], env=variables, check=True)
+    assert (tmp_path / "out").read_text() == "shards=[1,2,3]\n"
+
+
+# -- what the commands do --------------------------------------------------------------------------
+
+
+def _evaluated(text: str, values: dict[str, str]) -> str:
+    return EXPRESSION.sub(lambda found: values.get(found[1], ""), text)
+
+
+class Machine:
+    """A machine of CI: runs scripts in ``work``, with our ``python`` first on the path."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.work = folder, folder / "work"
+        self.calls, self.temp = folder / "calls", folder / "temp"
+        self.summary = folder / "summary.md"
+        for path in (folder / "bin", self.work, self.temp):
+            path.mkdir()
+        python = folder / "bin/python"
+        python.write_text(PYTHON)
+        python.chmod(python.stat().st_mode | stat.S_IXUSR)
+        self.variables = {
+            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "CALLS": str(self.calls),
+            "CI": "true",
+        }
+
+    def sample(self, results, *, status=0, patch="") -> None:
+        """Have the next ``python -m pytest`` write these results."""
+        (self.folder / "sample.json").write_text(json.render(results))
+        self.variables |= {"SAMPLE": f"{self.folder}/sample.json", "PYTEST_STATUS": str(status)}
+        self.variables |= {"PATCH": patch} if patch else {}
+
+    def shell(self, script: str, **more: str) -> subprocess.CompletedProcess[str]:
+        shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c"]
+        if "GITHUB_ACTION_PATH" not in more:
+            shell = ["sh", "-e", "-c"]
+        done = subprocess.run(
+            [*shell, script],
+            cwd=self.work,
+            env=self.variables | more,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not list(self.folder.rglob("pwned"))
+        return done
+
+    def action(self, *names: str, event="pull_request", **inputs: str) -> tuple[int, str]:
+        """Run steps of the action as GitHub does; return the status of the last one and the log."""
+        given = {name: each.get("default", "") for name, each in ACTION["inputs"].items()}
+        given |= {name.replace("_", "-"): value for name, value in inputs.items()}
+        outputs: dict[str, str] = {}
+        log, status = "", 0
+        for name in names:
+            step = STEPS[name]
+            values = {f"inputs.{key}": value for key, value in given.items()}
+            values |= {f"steps.report.outputs.{key}": value for key, value in outputs.items()}
+            own = {key: _evaluated(value, values) for key, value in step["env"].items()}
+            out = self.folder / "output"
+            out.write_text("")
+            runner = {
+                "GITHUB_ACTION_PATH": str(ROOT),
+                "GITHUB_EVENT_NAME": event,
+                "GITHUB_OUTPUT": str(out),
+                "GITHUB_STEP_SUMMARY": str(self.summary),
+                "RUNNER_TEMP": str(self.temp),
+            }
+            done = self.shell(step["run"], **{**runner, **own})
+            outputs |= dict(line.split("=", 1) for line in out.read_text().splitlines())
+            log, status = log + done.stdout + done.stderr, done.returncode
+            if status:
+                break
+        return status, log
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(tmp_path)
+
+
+ALL = ("Run the tests", "Report", "Comment", "Verdict")
+
+
+def test_one_job_runs_the_tests_and_reports_and_comments(machine):
+    (machine.work / ".torchexport/test_a").mkdir(parents=True)
+    (machine.work / ".torchexport/test_a/reproduce.py").write_text("")
+    machine.sample(RED, status=1, patch="--- a\n")
+    with serving("github") as board:
+        machine.variables |= {**variables("github", board), "GITHUB_TOKEN": ""}
+        status, log = machine.action(
+            *ALL,
+            pytest_args=INJECTED,
+            known="create",
+            known_reason="$(x)",
+            token="the-secret-token",
+        )
+    assert status == 1, log
+    call = machine.calls.read_text()
+    assert call.rstrip().endswith(INJECTED)
+    assert "'--torchexport-shard', '1/1', '--torchexport-known', 'create'" in call
+    assert "'--torchexport-known-reason', '$(x)'" in call
+    assert "::error file=net.py,line=12" in log
+    assert machine.summary.read_text().startswith("**torchexport: 1 failed**")
+    assert board.texts[0].startswith("<!-- pytest-torchexport: torchexport. -->")
+    report = machine.temp / "torchexport/report"
+    assert (report / "torchexport-known.patch").read_text() == "--- a\n"
+    assert "<html" in (report / "report.html").read_text()
+    assert (machine.temp / "torchexport/reproducers/test_a/reproduce.py").is_file()
+    assert json.read((machine.work / "torchexport-earlier/report.json").read_text()).items
+
+
+def test_what_is_installed_comes_from_the_input_and_from_the_action_itself(machine):
+    machine.action("Install", install="-e '.[a, b]'\ntorch==2.13.0 $(touch pwned)", extras="onnx")
+    machine.action("Install", extras="")
+    machine.action("Install", merge="4", install="-e .")
+    assert machine.calls.read_text().splitlines() == [
+        "install|-e|.[a, b]|torch==2.13.0|$(touch|pwned)",
+        f"install|{ROOT}[onnx]",
+        f"install|{ROOT}",
+        f"install|--no-deps|{ROOT}",
+        "install|jinja2",
+    ]
+
+
+def test_shards_are_merged_compared_with_the_earlier_run_and_all_must_be_there(machine):
+    (machine.work / "torchexport-earlier").mkdir()
+    earlier = run_of(item("t.py::a", failed()), item("t.py::b", verdict()))
+    (machine.work / "torchexport-earlier/report.json").write_text(json.render(earlier))
+    for number, results in (("1", GREEN), ("2", run_of(item("t.py::b", verdict())))):
+        machine.sample(results, patch=f"patch {number}\n", status=5 if number == "2" else 0)
+        status, log = machine.action("Run the tests", "Verdict", shard=f"{number}/2")
+        assert status == 0, log
+        shards = machine.temp / "torchexport/shards"
+        shutil.move(machine.temp / "torchexport/shard", shards / f"torchexport-shard-{number}")
+    status, log = machine.action("Report", "Verdict", merge="2")
+    assert status == 0, log
+    assert machine.summary.read_text().startswith("**torchexport: 1 fixed**")
+    report = machine.temp / "torchexport/report"
+    patch = (report / "torchexport-known.patch").read_text()
+    assert sorted(patch.splitlines()) == ["patch 1", "patch 2"]
+
+    # The earlier report may be of a later version.
+    newer = json.render(GREEN).replace('"version": 2', '"version": 9')
+    (machine.work / "torchexport-earlier/report.json").write_text(newer)
+    status, log = machine.action("Report", "Verdict", merge="2")
+    assert status == 0, log
+    assert "::notice::the earlier report cannot be read" in log
+
+    status, log = machine.action("Report", "Verdict", merge="3")
+    assert status == 2
+    assert "2 of 3 reports are there" in log
+
+
+def test_a_test_that_is_not_ours_makes_the_gate_red_too(machine):
+    machine.sample(GREEN, status=1)
+    status, log = machine.action("Run the tests", "Report", "Verdict")
+    assert status == 1
+    assert "::error::all exports are green, but pytest failed" in log
+    assert machine.action("Run the tests", "Verdict", shard="1/2")[0] == 1
+
+
+def test_a_run_without_a_report_is_red(machine):
+    machine.variables["PYTEST_STATUS"] = "4"
+    status, log = machine.action("Run the tests", "Report", "Comment", "Verdict")
+    assert status == 2
+    assert "no *.json file is in this folder" in log
+
+
+def test_the_code_of_a_fork_gets_no_token_that_can_write(machine):
+    status, log = machine.action("Run the tests", event="pull_request_target")
+    assert status == 2
+    assert "::error::pull_request_target" in log
+    assert not machine.calls.exists()
+
+
+def test_a_comment_that_cannot_be_written_is_a_warning(machine):
+    machine.sample(RED, status=1)
+    machine.action("Run the tests", "Report")
+    machine.variables |= {
+        "GITHUB_GRAPHQL_URL": "http://127.0.0.1:9",
+        "GITHUB_REPOSITORY": "a/b",
+        "GITHUB_REF": "refs/pull/1/merge",
+    }
+    status, log = machine.action("Comment", token="secret-token")
+    assert status == 0
+    assert "::warning::the comment was not written" in log
+    assert "secret-token" not in log
+
+
+def test_the_gate_of_gitlab_runs_merges_and_comments(machine):
+    given = {
+        "TORCHEXPORT_ARGS": INJECTED,
+        "TORCHEXPORT_KNOWN": "check",
+        "TORCHEXPORT_KNOWN_REASON": "$(x)",
+        "TORCHEXPORT_SHARDS": "2",
+        "TORCHEXPORT_COMMENT": "true",
+        "CI_JOB_TOKEN": "job",
+        "CI_COMMIT_BRANCH": "main",
+        "CI_NODE_TOTAL": "2",
+    }
+    machine.sample(GREEN)
+    done = machine.shell(SCRIPTS["GitLab, torchexport, script"], CI_NODE_INDEX="1", **given)
+    assert done.returncode == 0, done.stderr
+    machine.sample(RED, status=1, patch="patch\n")
+    done = machine.shell(SCRIPTS["GitLab, torchexport, script"], CI_NODE_INDEX="2", **given)
+    assert done.returncode == 1
+    call = machine.calls.read_text()
+    assert call.rstrip().endswith(INJECTED)
+    assert "'--torchexport-shard', '2/2', '--torchexport-known', 'check'" in call
+    with serving("gitlab") as board:
+        given |= variables("gitlab", board)
+        done = machine.shell(SCRIPTS["GitLab, torchexport-gate, script"], **given)
+        assert done.returncode == 1, done.stderr
+        assert "no earlier report to compare with: HTTP Error 404" in done.stderr
+        assert len(board.texts) == 1
+        assert "comment: created" in done.stdout
+    report = machine.work / "torchexport-report"
+    assert (report / "torchexport-known.patch").read_text() == "patch\n"
+    assert (report / "summary.md").read_text().startswith("**torchexport: 1 failed, 1 passed**")
+
+
+def test_the_python_of_these_tests_reaches_our_commands(machine):
+    """Else all of the above would test something else."""
+    done = machine.shell("python -c 'import pytest_torchexport as p; print(p.__file__)'")
+    assert done.stdout.strip() == str(ROOT / "pytest_torchexport/__init__.py")
+    assert comment("comment", ["none.json", "--provider", "github"]) == 2
