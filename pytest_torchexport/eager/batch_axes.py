@@ -145,9 +145,11 @@ class _Tries:
     def apart(self, group: Group) -> Iterator[str]:
         """Yield the inputs after the first that eager takes at a size that the others do not have.
 
-        No size is 1, which broadcasts.
+        None if the user's ``map`` or ``filter`` says what belongs together. No size is 1, which
+        broadcasts.
         """
-        for path in list(group)[1:]:
+        ruled = self._spec.map is not None or self._spec.filter is not None
+        for path in [] if ruled else list(group)[1:]:
             others = {name: axis for name, axis in group.items() if name != path}
             spec = self._spec.with_dims({BATCH: others, OTHER: {path: group[path]}})
             size = spec.dims[BATCH].example + 1

@@ -422,6 +422,7 @@ def test_other(): nn.Linear(3, 2)(torch.ones(2, 3))
 """
 
 
+@slow
 def test_an_item_that_killed_the_session_is_isolated_in_the_next(
     suite, run_apart, pytester, verdicts, own_tmp
 ):

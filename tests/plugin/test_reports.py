@@ -473,6 +473,7 @@ def test_an_item_that_ends_pytest_is_in_the_report_as_running(suite, run_apart, 
     assert found == {"test_ends[mirror-cpu]": ("running", "mirror", "cpu", "")}
 
 
+@slow
 def test_an_item_whose_worker_died_is_in_the_report(suite, run_apart, pytester):
     suite(NO_VERDICT.replace("END", "os._exit(3)"))
     run_apart("-n", "1", "--torchexport-report=json:report.json")

@@ -238,7 +238,7 @@ def test_after():
     "option", [(), pytest.param(("-n", "1"), marks=slow)], ids=["alone", "xdist"]
 )
 def test_a_loop_that_never_ends_is_a_failure_and_the_run_goes_on(suite, run_apart, text_of, option):
-    suite(LOOP, fakes=False, torchexport_time_limit="4")
+    suite(LOOP, fakes=False, torchexport_time_limit="5")
     result = run_apart("-v", *option, timeout=90)
     result.assert_outcomes(passed=2, failed=1)
     text = text_of(result)

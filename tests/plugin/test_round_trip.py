@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+from slow import slow
 
 from pytest_torchexport.results.verdict import Verdict
 
@@ -189,6 +190,7 @@ def test_after(): nn.Linear(3, 2)(torch.randn(2, 3))
 """
 
 
+@slow
 def test_a_disk_that_is_full_is_told_and_the_run_goes_on(suite, run_apart, pytester, text_of):
     suite(TWO, fakes=False)
     pytester.makeconftest(HALF)

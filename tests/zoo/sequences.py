@@ -379,7 +379,7 @@ SEQUENCES = (
         values={"mask": [-torch.inf, 0.0]},
         shapes={"x": "batch 4 4", "memory": "batch 2 4", "mask": "4 4"},
         line="make_causal = bool(",
-        ci="trace",
+        ci="",
     ),
     row(
         "causal mask of a decoder",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from slow import slow
 from torch import nn
 
 from pytest_torchexport import check_export
@@ -130,6 +131,7 @@ def test_the_grad_mode_is_named_with_the_operator_that_differs(module):
     assert found.diagnosis.owner is None
 
 
+@slow
 def test_the_fast_path_of_torchs_layers_is_named_with_both_lines():
     class Encoder(nn.Module):
         def __init__(self):

@@ -38,6 +38,7 @@ def test_inputs_are_tied_if_eager_takes_a_batch_of_its_own_for_one():
     assert found(towers, X(3, 4), X(3, 5)).tied == ("item",)
     assert found(towers, X(1, 4), X(1, 5)).tied == ("item",)
     assert found(lambda given: towers(*given), [X(3, 4), X(3, 5)]).tied == ("given[1]",)
+    assert found(towers, X(3, 4), X(3, 5), filter=lambda user: True).tied == ()
     assert found(lambda x, y: x + y, X(3, 4), X(3, 4)).tied == ()
     assert found(lambda x, y: x + y, X(1, 4), X(1, 4)).tied == ()
     assert found(towers, X(3, 4), X(3, 5), shapes={"user": "b 4", "item": "b 5"}).tied == ()

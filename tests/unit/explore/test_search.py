@@ -13,6 +13,7 @@ from torch import nn
 
 from pytest_torchexport.config.plan import Plan, silent
 from pytest_torchexport.eager.reference import Reference
+from pytest_torchexport.explore import recorder
 from pytest_torchexport.explore.conditions import MORE, NONE, ONCE
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.search import Budget, Search
@@ -371,7 +372,9 @@ def test_masks_keep_one_per_row():
         assert build(spec, found.recipe).args[1].any(-1).all()
 
 
-def test_calls_that_do_not_end_are_cut():
+def test_calls_that_do_not_end_are_cut(monkeypatch):
+    monkeypatch.setattr(recorder, "QUICK_SECONDS", 0.1)
+
     def halved(x):
         while x.norm() > 1:
             x = x / 2
