@@ -6,21 +6,25 @@ also of a size, and torch warns of most of them (TracerWarning), with the user's
 
 from __future__ import annotations
 
+import math
+import re
 import warnings
 from dataclasses import dataclass
 
 from pytest_torchexport.diagnosis.recording import READ, record
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
-from pytest_torchexport.outcomes.observe import Returned
+from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.results.source_line import OWNERS, SourceLine, source_line
+
+_A_NUMBER = re.compile(r"to a Python (?:boolean|float|integer|index)")
 
 
 @dataclass(frozen=True)
 class Conversion:
     """A line at which a number was read while the subject was traced.
 
-    ``numbers``: what was read there; empty if only torch's warning is known (a list, an array).
+    ``numbers``: what was read there, nan if it is not known; empty for a list or an array.
     ``decides``: they are only truth values, as an ``if`` reads them.
     """
 
@@ -35,17 +39,26 @@ def conversions(case: Case) -> tuple[Conversion, ...]:
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         traced = record(lambda: case.exported(call), Call(), seed=case.plan.seed)
-    if not isinstance(traced.outcome, Returned):
-        return ()
+        recorded = isinstance(traced.outcome, Returned)
+        if not recorded and not isinstance(
+            observe(lambda: case.exported(call), Call(), seed=case.plan.seed), Returned
+        ):
+            return ()
     numbers: dict[SourceLine, list[float]] = {}
     wanted: set[SourceLine] = set()
     for item in heard:
+        said = str(item.message)
         named = any(belongs(item.filename) for belongs in OWNERS)
         if item.category.__name__ == "TracerWarning" and named:
             where = source_line(item.filename, item.lineno)
-            numbers[where] = []
-            if "to a Python boolean" not in str(item.message):
+            numbers.setdefault(where, [])
+            if "to a Python boolean" not in said:
                 wanted.add(where)
+            # Some modules cannot be traced while they are recorded: torch's warning is left.
+            if not recorded and re.search(
+                r"to a Python (boolean|float|integer|index)", str(item.message)
+            ):
+                numbers[where].append(math.nan)
     for step in traced.steps:
         if step.name == READ and step.where in numbers and step.results:
             numbers[step.where].append(float(step.results[0].numbers))
