@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import difflib
+import io
 import json
 import re
 import tomllib
@@ -224,21 +225,31 @@ def _lines(entry: KnownFailure) -> Iterator[str]:
             yield f"{key} = {_toml(values[key], is_date=key in DATES)}"
 
 
-def _toml(value: Any, *, is_date: bool) -> str:
+def _toml(value: Any, *, is_date: bool = False) -> str:
     match value:
         case bool():
             return str(value).lower()
         case str() if is_date:
             return value
         case str():
-            # JSON's strings are TOML's, but for one character that TOML wants escaped too.
-            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+            # JSON's strings are TOML's. What does not show is escaped: people review these files.
+            return "".join(map(_shown, json.dumps(value, ensure_ascii=False)))
         case tuple():
-            return f"[{', '.join(_toml(each, is_date=False) for each in value)}]"
+            return f"[{', '.join(map(_toml, value))}]"
         case Mapping():
-            pairs = (f"{json.dumps(key)} = {json.dumps(value[key])}" for key in sorted(value))
+            pairs = (" = ".join(map(_toml, (key, value[key]))) for key in sorted(value))
             return f"{{ {', '.join(pairs)} }}"
     return repr(float(value))
+
+
+def _shown(character: str) -> str:
+    """Return a character of a string as TOML may have it: none has surrogates."""
+    number = ord(character)
+    if character.isprintable():
+        return character
+    if 0xD800 <= number <= 0xDFFF:
+        return "\N{REPLACEMENT CHARACTER}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def corrected(directory: Path, changes: Changes) -> dict[str, str | None]:
@@ -351,8 +362,9 @@ def _diffs(
         if text is None:
             yield "deleted file mode 100644\n"
         lines = difflib.unified_diff(
-            (old or "").splitlines(keepends=True),
-            (text or "").splitlines(keepends=True),
+            # Lines as git has them: not those that only Unicode ends.
+            io.StringIO(old or "").readlines(),
+            io.StringIO(text or "").readlines(),
             f"a/{path}" if old is not None else "/dev/null",
             f"b/{path}" if text is not None else "/dev/null",
         )

@@ -20,7 +20,7 @@ ENTRY = KnownFailure(
     device="cpu",
     subject="Net",
     failure="OutputsDiffer",
-    reason='a "quoted" \\ reason\nin two lines \x7f ü',
+    reason='a "quoted" \\ reason\nin two lines \x7f ü \u2028 \u202e \U000e0001',
     place=FailurePlace(outputs=("output['a'][0]",), operator="aten.view", code="if x.sum() > 0:"),
     partial=True,
     owner="@vision",
@@ -28,7 +28,9 @@ ENTRY = KnownFailure(
     until="2027-06-30",
     when=("torch < 2.15", "onnxruntime >= 1.20, < 1.24"),
     severity=Severity(
-        sizes={"batch": "fails from 5", "time": "ok steps 2 1"}, error=2.3e5, stage="translation"
+        sizes={"batch": "fails from 5", "time \U0001f552": "ok steps 2 1"},
+        error=2.3e5,
+        stage="translation",
     ),
 )
 FILE = "tests/test_net/TestNet.test_it.toml"
@@ -72,6 +74,14 @@ def test_what_is_written_is_read_again_and_written_the_same(tmp_path, apply):
     assert text.count("[[failure]]") == 2
     assert render(each.entry for each in reversed(parse(text, FILE, directory))) == text
     assert "until = 2027-06-30" in text.splitlines()
+
+
+def test_characters_that_do_not_show_are_escaped_and_a_file_with_a_surrogate_can_be_read(
+    tmp_path, apply
+):
+    apply(added=[dataclasses.replace(ENTRY, reason="why \udcff \u202e")])
+    assert "\\u202e" in (tmp_path / "known" / FILE).read_text(encoding="utf-8")
+    assert [each.reason for each in entries(tmp_path / "known")] == ["why \ufffd \u202e"]
 
 
 def test_the_file_is_named_after_file_class_and_test():
@@ -207,7 +217,7 @@ def test_a_patch_makes_git_do_the_same(tmp_path, apply, prefix):
         directory, added=[ENTRY, other(2), other(3, test="b.py::test"), other(4, test="c.py::test")]
     )
     unfinished = directory / "c/test.toml"
-    unfinished.write_text(unfinished.read_text().rstrip("\n"))
+    unfinished.write_text(f"{unfinished.read_text()}# \u2028 \x85", encoding="utf-8")
     changes = Changes(
         added=[other(5, test="new.py::test"), other(6, test="c.py::test")],
         removed=[ENTRY, other(3, test="b.py::test")],
