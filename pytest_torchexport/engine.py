@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.checks import exporting, foreign, preparing
+from pytest_torchexport.checks import exporting, foreign, preparing, shipping
 from pytest_torchexport.config.flow import FLOW, Step
 from pytest_torchexport.config.options import NAMES, parse_check_options
 from pytest_torchexport.config.plan import Plan
@@ -268,6 +268,8 @@ def _verdict(item: _Item, given: Sequence[Call], make: Make) -> Verdict:
     prepared: Prepared | None = None
     case: Case | None = None
     try:
+        if item.plan.settings.ship:
+            shipping.clear(item.plan.settings.ship)
         with interrupted_after(item.plan.settings.time_limit):
             prepared = item.prepare(given)
             case = make(prepared)

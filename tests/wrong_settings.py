@@ -29,6 +29,7 @@ WRONG_INI = [
     ("shard", "5/4", ["torchexport_shard", "'5/4' is not a shard", "K/N, for example 2/4"]),
     ("shard", "0/4", ["torchexport_shard", "'0/4' is not a shard"]),
     ("shard", "2", ["torchexport_shard", "'2' is not a shard"]),
+    ("ship", "", ["torchexport_ship", "it is empty"]),
     ("time_limit", "0", ["torchexport_time_limit", "positive number of seconds"]),
     ("time_limit", "-3", ["torchexport_time_limit", "positive number of seconds"]),
     ("time_limit", "nan", ["torchexport_time_limit", "positive number of seconds"]),

@@ -8,13 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pytest_torchexport.commands.files import (
-    GREEN,
-    USAGE,
-    CommandError,
-    read_merged,
-    say,
-)
+from pytest_torchexport.commands.files import read_merged
 from pytest_torchexport.commands.providers import (
     PROVIDERS,
     CannotPost,
@@ -22,6 +16,7 @@ from pytest_torchexport.commands.providers import (
     NothingToPost,
     Provider,
 )
+from pytest_torchexport.commands.shell import GREEN, USAGE, CommandError, say
 from pytest_torchexport.results import reports
 from pytest_torchexport.results.delta import delta
 from pytest_torchexport.results.entries import entries

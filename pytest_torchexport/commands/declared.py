@@ -10,8 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_torchexport.commands.files import CommandError
-from pytest_torchexport.config.named_dims import parse_sizes
+from pytest_torchexport.commands.shell import CommandError
 from pytest_torchexport.config.validate import nearest
 
 if TYPE_CHECKING:
@@ -153,17 +152,3 @@ def _values(text: str | None, dtype: str, whole: str) -> tuple[float, float] | N
             f"--input {whole!r}: {{{text}}} is no range of {dtype}, low..high; {LEGAL}"
         )
     return low, high
-
-
-def parse_dim(text: str) -> tuple[str, range]:
-    """Return the name and the sizes of ``batch=1..16``. Raises CommandError."""
-    found = re.fullmatch(r"([A-Za-z_]\w*)=(\d+)(?:\.\.(\d+))?", text.strip())
-    if found is None:
-        raise CommandError(f"{text!r} is not a dim with its sizes; legal: batch=1..16, batch=8")
-    name, low, high = found.groups()
-    try:
-        sizes = parse_sizes(name, (int(low), int(high or low)))
-    except ValueError as error:
-        raise CommandError(str(error)) from None
-    assert isinstance(sizes, range)
-    return name, sizes

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from pytest_torchexport import __version__, targets
-from pytest_torchexport.commands.files import GREEN, RED, say
+from pytest_torchexport.commands.shell import GREEN, RED, say
 from pytest_torchexport.config import names, tested
 from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.results import reports

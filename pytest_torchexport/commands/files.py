@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
 
+from pytest_torchexport.commands.shell import CommandError, encodable
 from pytest_torchexport.config.validate import report_specs
 from pytest_torchexport.results import json, reports
-from pytest_torchexport.results.escaped import visible
 from pytest_torchexport.results.merge import CannotMerge, Report, merged
 from pytest_torchexport.results.verdict import RunResults
-
-# The exit statuses of a command.
-GREEN, RED, USAGE = 0, 1, 2
-
-
-class CommandError(Exception):
-    """A command cannot do what was asked: a usage error, with exit status 2."""
 
 
 def read(paths: Sequence[str]) -> tuple[list[Report], list[str]]:
@@ -99,21 +91,8 @@ def write(results: RunResults, asked: Sequence[tuple[str, str]]) -> None:
     for path, text in texts:
         try:
             if path == reports.STDOUT:
-                sys.stdout.write(_encodable(text, sys.stdout))
+                sys.stdout.write(encodable(text, sys.stdout))
             else:
                 reports.write(Path(path), text)
         except OSError as error:
             raise CommandError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def say(lines: Iterable[str], stream: TextIO | None = None) -> None:
-    """Print lines for a person. What reports hold cannot move the cursor of the terminal."""
-    out = stream or sys.stdout
-    for line in lines:
-        print(_encodable(visible(line), out), file=out)
-
-
-def _encodable(text: str, stream: TextIO) -> str:
-    """Return the text with an escape for each character that the stream cannot write."""
-    encoding = stream.encoding or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -7,16 +7,8 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
-from pytest_torchexport.commands.files import (
-    GREEN,
-    RED,
-    USAGE,
-    CommandError,
-    read_merged,
-    say,
-    wanted,
-    write,
-)
+from pytest_torchexport.commands.files import read_merged, wanted, write
+from pytest_torchexport.commands.shell import GREEN, RED, USAGE, CommandError, say
 from pytest_torchexport.results import reports
 from pytest_torchexport.results.entries import entries
 from pytest_torchexport.results.summary import summary_lines

@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_torchexport.commands.asked_sizes import parse_dim
 from pytest_torchexport.commands.bar import Bar
 from pytest_torchexport.commands.declared import (
     LEGAL,
     Input,
     TensorInput,
-    parse_dim,
     parse_input,
 )
-from pytest_torchexport.commands.files import GREEN, RED, USAGE, CommandError, say
-from pytest_torchexport.commands.subject import is_made, loaded, made, parse_init
+from pytest_torchexport.commands.given_subject import is_made, loaded, made, parse_init
+from pytest_torchexport.commands.shell import GREEN, RED, USAGE, CommandError, say
 from pytest_torchexport.config.options import Options, parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import Settings
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What to check. ``source``: the expression of Python that makes the subject."""
+    """The trial of one subject. ``source``: the expression of Python that makes the subject."""
 
     subject: Any
     name: str

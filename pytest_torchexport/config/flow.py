@@ -96,6 +96,7 @@ FLOW = (
     Step(
         name="branch coverage", run="control_flow:require", checks=("control_flow",), own_time=True
     ),
+    Step(name="files to ship", run="shipping:ship", setting="ship", own_time=True),
 )
 
 

@@ -6,11 +6,12 @@ Others add targets by an entry point in the group ``pytest_torchexport.targets``
 
 from __future__ import annotations
 
-import importlib.metadata
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from pytest_torchexport.targets.base import Target
 
 ENTRY_POINT_GROUP = "pytest_torchexport.targets"
@@ -69,6 +70,8 @@ def entry_point(name: str) -> str | None:
 
 
 @lru_cache(maxsize=1)
-def entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+def entry_points() -> dict[str, EntryPoint]:
     """Return the targets that installed packages declare, by name."""
-    return {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
+    from importlib.metadata import entry_points as installed  # not at the top: it is slow to load
+
+    return {point.name: point for point in installed(group=ENTRY_POINT_GROUP)}

@@ -275,6 +275,16 @@ class Settings:
         flag=True,
         metavar="MEGABYTES",
     )
+    ship: str = _row(
+        "",
+        check=text,
+        legal="a path",
+        help="Write the files of each artifact that passes below this directory, each with "
+        "torchexport.json: the checksums of its files, the sizes at which it was verified, and the "
+        "versions. 'python -m pytest_torchexport verify' compares them.",
+        flag=True,
+        metavar="DIRECTORY",
+    )
     serve_on: tuple[str, ...] = _row(
         (),
         check=served_on,

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,13 +20,15 @@ import pytest
 
 from pytest_torchexport.config.options import of_a_check
 from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.outcomes.limits import before_termination
 from pytest_torchexport.plugin.crash_marker import CrashMarker
 from pytest_torchexport.plugin.ini_and_flags import Configuration
 from pytest_torchexport.plugin.items import MARKER, VERDICTS, Variant, expected
-from pytest_torchexport.plugin.kept import kept_in, tidy
+from pytest_torchexport.plugin.kept import directory_name, kept_in, tidy
 from pytest_torchexport.plugin.progress import Progress
 from pytest_torchexport.plugin.replay import Replay
+from pytest_torchexport.results import manifest
 from pytest_torchexport.results.failures import ArtifactCrashed
 from pytest_torchexport.results.verdict import Verdict
 
@@ -45,6 +48,7 @@ class ActiveItem:
         self._configuration = configuration
         self._progress = progress
         self._replay = replay
+        self._shipped: Counter[str] = Counter()  # the subjects of each name
         isolate = configuration.settings.isolate
         self._why_isolated = "torchexport_isolate" if isolate else why_isolated
 
@@ -78,7 +82,7 @@ class ActiveItem:
             target=variant.target,
             device=variant.device,
             options=of_a_check(variant.options),
-            settings=self._configuration.settings,
+            settings=self._settings(variant),
             named=variant.named,
             seed=seed_of(config, nodeid),
             max_examples=self._configuration.exact_max_examples,
@@ -99,6 +103,26 @@ class ActiveItem:
             corpus=self._replay.corpus(nodeid),
             keep=None,
         )
+
+    def _settings(self, variant: Variant) -> Settings:
+        """Return the settings, with a directory of the item's own for what it ships."""
+        settings = self._configuration.settings
+        if not settings.ship:
+            return settings
+        nodeid = self._item.nodeid
+        directory = _shipped_by(self._item, settings)
+        own = directory if variant.id in nodeid else directory / variant.id
+        return dataclasses.replace(settings, ship="" if self._replay is not None else str(own))
+
+    def shipping(self, plan: Plan, subject: Any) -> Plan:
+        """Return the plan with a directory for the files of one subject, if they are shipped."""
+        if not plan.settings.ship:
+            return plan
+        name = directory_name(getattr(subject, "__name__", type(subject).__name__)) or "subject"
+        place = Path(plan.settings.ship) / name
+        number = self._shipped[str(place)] = self._shipped[str(place)] + 1
+        ship = str(place) if number == 1 else f"{place}-{number}"
+        return dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, ship=ship))
 
     def add(self, verdict: Verdict) -> None:
         """Add a verdict to the item, and to its properties in JUnit."""
@@ -121,6 +145,8 @@ def active(
     """
     if replay is None:
         shutil.rmtree(kept_in(item.config.rootpath, item.nodeid), ignore_errors=True)
+        if configuration.settings.ship:
+            _remove_shipped(_shipped_by(item, configuration.settings))
     marker = CrashMarker(_cache(item.config), item.nodeid)
     progress = Progress(item.config)
     marker.begin()
@@ -137,6 +163,17 @@ def active(
             if verdict.failure == ArtifactCrashed.__name__
         ]
         marker.end(crash=crashes[0] if crashes else "", passed=passed)
+
+
+def _shipped_by(item: pytest.Item, settings: Settings) -> Path:
+    return item.config.rootpath / settings.ship / directory_name(item.nodeid)
+
+
+def _remove_shipped(directory: Path) -> None:
+    """Remove what an earlier run of the item shipped, also of subjects that it has no more."""
+    for pattern in (f"*/{manifest.NAME}", f"*/*/{manifest.NAME}"):  # the latter: of unittest
+        for mark in list(directory.glob(pattern)):
+            shutil.rmtree(mark.parent, ignore_errors=True)
 
 
 def _kept_for(root: Path, nodeid: str, variant: Variant) -> Path:

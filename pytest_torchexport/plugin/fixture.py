@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_torchexport import engine
+from pytest_torchexport.checks import shipping
 from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.spec import Call
@@ -54,7 +55,8 @@ class TorchExport:
 
         Returns the Verdict; raises its Failure; skips the test if the module cannot be judged.
         """
-        return self._finished(engine.check(module, [Call(args, kwargs)], self._plan))
+        plan = self._item.shipping(self._plan, module)
+        return self._finished(engine.check(module, [Call(args, kwargs)], plan))
 
     def check_artifact(self, artifact: Any, module: Any, /, *args: Any, **kwargs: Any) -> Verdict:
         """Check an artifact that you made against a module, instead of exporting one.
@@ -64,7 +66,10 @@ class TorchExport:
         belong to. Returns the Verdict; raises its Failure.
         """
         call = Call(args, kwargs)
-        return self._finished(engine.check_artifact(artifact, module, call, self._plan))
+        # A file of the user's own is where its owner put it.
+        settings = dataclasses.replace(self._plan.settings, ship="")
+        plan = dataclasses.replace(self._plan, settings=settings)
+        return self._finished(engine.check_artifact(artifact, module, call, plan))
 
     def _finished(self, verdict: Verdict) -> Verdict:
         self._item.add(verdict)
@@ -84,7 +89,11 @@ def check_recorded(recorder: CallRecorder, plans: Sequence[Plan], item: ActiveIt
     numbered = _numbered(recorder.recordings)
     ways = Counter(id(recording.module) for recording, _ in numbered)
     verdicts = [
-        _noted(_verdict_on(recording, plan), recorded, ways[id(recording.module)])
+        _noted(
+            _verdict_on(recording, item.shipping(plan, recording.module)),
+            recorded,
+            ways[id(recording.module)],
+        )
         for plan in plans
         for recording, recorded in numbered
     ]
@@ -170,6 +179,8 @@ def _verdict_on(recording: Recording, plan: Plan) -> Verdict:
         step=STEPS[caller.kind].format(method=caller.name.rpartition(".")[2]),
     )
     if plan.settings.strict:
+        if plan.settings.ship:
+            shipping.clear(plan.settings.ship)
         return _failed(plan, verdict.subject, Ineffective(text))
     return dataclasses.replace(verdict, ineffective=(*verdict.ineffective, text))
 

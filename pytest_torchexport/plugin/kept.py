@@ -24,12 +24,17 @@ SECONDS_A_DAY = 86400
 
 def kept_in(root: Path, nodeid: str) -> Path:
     """Return the directory for the files of a test's failures."""
+    return root / KEPT / directory_name(nodeid)
+
+
+def directory_name(nodeid: str) -> str:
+    """Return a name for a test's directory, which no other test has."""
     name = re.sub(r"[^\w.-]+", "-", nodeid).strip("-")
     short = name.encode()[:MAX_NAME].decode(errors="ignore")
     # A checksum tells apart names that differ only in other characters, or only at their ends.
     plain = re.fullmatch(r"[\w./]*(::\w+)*(\[[\w-]*\])?", nodeid)
     checksum = "" if plain and short == name else f"-{zlib.crc32(nodeid.encode()):08x}"
-    return root / KEPT / f"{short}{checksum}"
+    return f"{short}{checksum}"
 
 
 def tidy(root: Path, days: int) -> None:

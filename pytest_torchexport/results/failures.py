@@ -25,9 +25,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis
-
 if TYPE_CHECKING:
+    from pytest_torchexport.results.diagnosis import Diagnosis
     from pytest_torchexport.results.source_line import SourceLine
     from pytest_torchexport.results.verdict import Difference, SkipKind, Verdict
 
@@ -94,9 +93,12 @@ class ExportRefused(Failure):
     title = "the exporter refused the module"
 
     # ``diagnosis``: what the exporter's exception shows of the cause.
-    def __init__(self, text: str = "", *, diagnosis: Diagnosis = NOTHING, **facts: Any) -> None:
+    def __init__(self, text: str = "", *, diagnosis: Diagnosis | None = None, **facts: Any) -> None:
+        # Not at the top: to name a class is to be quick.
+        from pytest_torchexport.results.diagnosis import NOTHING
+
         super().__init__(text, **facts)
-        self.diagnosis = diagnosis
+        self.diagnosis = diagnosis or NOTHING
 
 
 class ArtifactRaised(Failure):

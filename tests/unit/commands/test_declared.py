@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pytest_torchexport.commands.declared import parse_dim, parse_input
-from pytest_torchexport.commands.files import CommandError
+from pytest_torchexport.commands.declared import parse_input
+from pytest_torchexport.commands.shell import CommandError
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,3 @@ def test_a_python_value_is_itself(text, name, value):
 def test_what_is_no_input_is_told_with_what_is_legal(text, why):
     with pytest.raises(CommandError, match=why):
         parse_input(text)
-
-
-def test_a_dim_has_its_sizes():
-    assert parse_dim("batch=1..16") == ("batch", range(1, 17))
-    assert parse_dim("n=8") == ("n", range(8, 9))
-    for text in ("batch", "batch=", "batch=a..b", "2=1..3", "n=3..1"):
-        with pytest.raises(CommandError, match=r"legal: batch=1..16|low 3 is above high 1"):
-            parse_dim(text)

@@ -1,10 +1,10 @@
-"""commands/files.py: what is printed can be printed anywhere."""
+"""commands/shell.py: what is printed can be printed anywhere."""
 
 from __future__ import annotations
 
 import io
 
-from pytest_torchexport.commands.files import say
+from pytest_torchexport.commands.shell import say
 
 
 def test_a_stream_that_lacks_a_character_gets_its_escape():

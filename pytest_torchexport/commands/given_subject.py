@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pytest_torchexport.commands.files import CommandError
+from pytest_torchexport.commands.shell import CommandError
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.results.source_line import is_users, source_line
 

@@ -1,4 +1,4 @@
-"""commands/subject.py: what a command line names is imported and made, or the reason is told."""
+"""commands/given_subject.py: what a command line names is imported and made, or the reason is told."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from pytest_torchexport.commands.files import CommandError
-from pytest_torchexport.commands.subject import is_made, loaded, made, parse_init
+from pytest_torchexport.commands.given_subject import is_made, loaded, made, parse_init
+from pytest_torchexport.commands.shell import CommandError
 
 SOURCE = """
 import torch

@@ -1,0 +1,90 @@
+"""The command ``verify``: is an artifact the one that passed, and at the sizes that it serves.
+
+It starts in a moment, so that it can run before each start of a server: no torch, no reports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pytest_torchexport.commands.asked_sizes import parse_dim
+from pytest_torchexport.commands.shell import GREEN, RED, USAGE, CommandError, say
+from pytest_torchexport.config.validate import nearest
+from pytest_torchexport.results import manifest
+from pytest_torchexport.results.manifest import Manifest
+
+
+def main(program: str, arguments: Sequence[str]) -> int:
+    """Run the command and return its exit status: 1 if it is another artifact, 2 for an error."""
+    parser = argparse.ArgumentParser(
+        program,
+        description=f"Compare the files of an artifact with its manifest, {manifest.NAME}.",
+        epilog="Exit status: 0 if they are those that passed; 1 if one is another one, is missing "
+        "or was added, or if a size was not verified; 2 for a manifest that cannot be read.",
+    )
+    parser.add_argument("directory", metavar="DIR", type=Path, help="the folder of the artifact")
+    parser.add_argument(
+        "--sizes",
+        action="append",
+        default=[],
+        metavar="NAME=LOW..HIGH",
+        help="sizes that it is to serve, for example batch=1..64 (repeatable)",
+    )
+    given = parser.parse_args(arguments)
+    try:
+        asked = [parse_dim(text) for text in given.sizes]
+        judged = _read(given.directory / manifest.NAME)
+        found = manifest.files_in(given.directory)
+    except (CommandError, OSError) as error:
+        say([f"{program}: {error}"], sys.stderr)
+        return USAGE
+    problems = [*manifest.differences(judged, found), *_others(judged, asked)]
+    if judged.status != manifest.PASSED:
+        problems.append(f"{judged.file}: its verdict is {judged.status!r}")
+    if problems:
+        say(f"{given.directory}: {problem}" for problem in problems)
+        return RED
+    say(_verified(judged))
+    return GREEN
+
+
+def _read(path: Path) -> Manifest:
+    try:
+        return manifest.read(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CommandError(
+            f"{path}: there is none; pytest --torchexport-ship=DIR writes one"
+        ) from None
+    except UnicodeDecodeError:
+        raise CommandError(f"{path}: it is not UTF-8, so it is no manifest") from None
+    except manifest.Unreadable as error:
+        raise CommandError(f"{path}: {error}") from None
+
+
+def _others(judged: Manifest, asked: Sequence[tuple[str, range]]) -> Iterator[str]:
+    """Yield a line for each dim that is to be served at a size that was not verified."""
+    for name, sizes in asked:
+        verified = judged.sizes.get(name)
+        if verified is None:
+            known = ", ".join(f"{each} {found}" for each, found in judged.sizes.items()) or "none"
+            yield (
+                f"{judged.file}: no size of {name!r} was verified; verified dims: {known}."
+                f"{nearest(name, judged.sizes)}"
+            )
+            continue
+        other = verified.first_other(sizes)
+        if other is not None:
+            yield f"{judged.file}: {name}={other} was not verified; verified: {verified}"
+
+
+def _verified(judged: Manifest) -> Iterator[str]:
+    sizes = "; ".join(f"{name} {found}" for name, found in judged.sizes.items())
+    versions = ", ".join(f"{name} {version}" for name, version in judged.environment.items())
+    yield f"{judged.file}: what passed ({judged.subject} on {judged.target}-{judged.device})"
+    yield f"  sizes     {sizes or 'those of the example alone'}"
+    yield f"  versions  {versions}"
+    for line in judged.weak:
+        yield f"  warn      {line}"

@@ -1,0 +1,154 @@
+"""The manifest beside an artifact that passed: which files were judged, and at which sizes.
+
+Separate from the reports: it ships with the files, and is read in a moment where torch is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_torchexport.results.plain import made, plain
+
+NAME = "torchexport.json"
+SCHEMA = "pytest-torchexport manifest"
+VERSION = 1
+PASSED = "passed"
+
+
+class Unreadable(ValueError):
+    """A text is no manifest, or none that this version can read. Its text says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """One file: the checksum of its bytes, and their number."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """The verified sizes of a dim: from low to high by a step, or only those that are listed."""
+
+    low: int
+    high: int
+    step: int = 1
+    only: tuple[int, ...] = ()
+
+    def first_other(self, asked: range) -> int | None:
+        """Return the first size of those asked for that was not verified; None if all were."""
+        if self.step > 1 or self.only:
+            verified = self.only or range(self.low, self.high + 1, self.step)
+            return next((size for size in asked if size not in verified), None)
+        if not self.low <= asked[0] <= self.high:
+            return asked[0]
+        return self.high + 1 if asked[-1] > self.high else None
+
+    def __str__(self) -> str:
+        """Return ``1..8``, ``32..128 by 32`` or ``1, 2, 7``."""
+        if self.only:
+            return ", ".join(map(str, self.only))
+        step = f" by {self.step}" if self.step > 1 else ""
+        return f"{self.low}..{self.high}{step}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The files that were judged. ``file``: the one to load. ``weak``: what to know of the pass."""
+
+    file: str
+    files: Mapping[str, File]
+    subject: str
+    target: str
+    device: str
+    status: str
+    weak: tuple[str, ...]
+    sizes: Mapping[str, Sizes]
+    environment: Mapping[str, str]
+
+
+def render(manifest: Manifest) -> str:
+    """Return the JSON text of a manifest, with a checksum of itself."""
+    document = {"schema": SCHEMA, "version": VERSION, **plain(manifest)}
+    return json.dumps(document | {"seal": _seal(document)}, indent=2) + "\n"
+
+
+def read(text: str) -> Manifest:
+    """Return the manifest that ``render`` made the text from. Raises Unreadable for others."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"it is not JSON, or was cut off ({error})") from None
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise Unreadable("it is no manifest of pytest-torchexport")
+    version = document.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise Unreadable(
+            f"a newer pytest-torchexport has written it (version {version}; this one reads "
+            f"{VERSION}): install that version here"
+        )
+    seal = document.pop("seal", None)
+    if seal != _seal(document):
+        raise Unreadable("something has changed it: it does not fit its own checksum")
+    try:
+        return made(Manifest, document)
+    except TypeError as error:
+        raise Unreadable(f"something has changed it: {error}") from None
+
+
+def _seal(document: Mapping[str, Any]) -> str:
+    """Return a checksum of the content. It shows accidents; who means harm can write it anew."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def files_in(directory: Path) -> dict[str, File]:
+    """Return all files below a directory but the manifest, by their relative names."""
+    found = {name: path for name, path in _paths(directory, "") if name != NAME}
+    return {name: _file(path) for name, path in found.items()}
+
+
+def _paths(directory: Path, above: str) -> Iterator[tuple[str, Path]]:
+    with os.scandir(directory) as entries:
+        for entry in sorted(entries, key=lambda each: each.name):
+            name = f"{above}{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                yield from _paths(Path(entry.path), f"{name}/")
+            else:
+                yield name, Path(entry.path)
+
+
+def _file(path: Path) -> File:
+    """Return the checksum of a file. Raises OSError, also for what is no regular file."""
+    if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait
+        raise OSError(f"{path.name} is not a regular file")
+    with path.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        return File(sha256=digest, size=opened.tell())
+
+
+def differences(manifest: Manifest, found: Mapping[str, File]) -> Iterator[str]:
+    """Yield a line for each file that is not as it was judged."""
+    for name, judged in manifest.files.items():
+        if name not in found:
+            yield f"{name}: it was judged and is missing"
+        elif found[name] != judged:
+            size = found[name].size
+            what = f"it has {size} bytes instead of {judged.size}"
+            same = f"sha256 {found[name].sha256[:16]}..., judged {judged.sha256[:16]}..."
+            yield (
+                f"{name}: it is not the file that was judged: {what}"
+                if (size != judged.size)
+                else f"{name}: it is not the file that was judged: {same}"
+            )
+    for name in found:
+        if name not in manifest.files:
+            yield f"{name}: it was not judged, and stands beside what was"

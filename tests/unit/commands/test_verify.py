@@ -1,0 +1,100 @@
+"""commands/verify.py: the exit status, and a line that names the file."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from pytest_torchexport.commands import verify
+from pytest_torchexport.results import manifest
+from pytest_torchexport.results.manifest import Manifest, Sizes
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """Run the command on a folder with a file and its manifest."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    (folder / "model.pt").write_bytes(b"weights")
+    judged = Manifest(
+        file="model.pt",
+        files=manifest.files_in(folder),
+        subject="Net",
+        target="trace",
+        device="cpu",
+        status="passed",
+        weak=("its output is constant",),
+        sizes={"batch": Sizes(low=1, high=16)},
+        environment={"torch": "2.13.0"},
+    )
+
+    def run(*arguments, text=None, **changes):
+        found = manifest.render(dataclasses.replace(judged, **changes))
+        (folder / manifest.NAME).write_text(found if text is None else text)
+        try:
+            status = verify.main("verify", ["shipped", *arguments])
+        except SystemExit as end:
+            status = end.code
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    run.folder = folder
+    return run
+
+
+def test_what_passed_is_said_with_sizes_versions_and_doubts(call):
+    status, out, err = call("--sizes=batch=2..16")
+    assert (status, err) == (0, "")
+    assert out == (
+        "model.pt: what passed (Net on trace-cpu)\n  sizes     batch 1..16\n"
+        "  versions  torch 2.13.0\n  warn      its output is constant\n"
+    )
+
+
+def test_a_flipped_byte_is_refused_with_the_file(call):
+    (call.folder / "model.pt").write_bytes(b"weightr")
+    status, out, _ = call()
+    assert status == 1
+    assert out.startswith("shipped: model.pt: it is not the file that was judged: sha256 ")
+
+
+def test_an_added_and_a_missing_file_are_refused(call):
+    (call.folder / "model.pt").rename(call.folder / "other.pt")
+    status, out, _ = call()
+    assert status == 1
+    assert out == (
+        "shipped: model.pt: it was judged and is missing\n"
+        "shipped: other.pt: it was not judged, and stands beside what was\n"
+    )
+
+
+def test_sizes_that_were_not_verified_are_refused(call):
+    status, out, _ = call("--sizes=batch=1..64", "--sizes=bacth=2")
+    assert status == 1
+    assert out == (
+        "shipped: model.pt: batch=17 was not verified; verified: 1..16\n"
+        "shipped: model.pt: no size of 'bacth' was verified; verified dims: batch 1..16. "
+        "Did you mean 'batch'?\n"
+    )
+    status, out, _ = call("--sizes=batch=2", sizes={})
+    assert "no size of 'batch' was verified; verified dims: none." in out
+    assert status == 1
+
+
+def test_a_verdict_that_is_no_pass_is_refused(call):
+    status, out, _ = call(status="failed")
+    assert (status, out) == (1, "shipped: model.pt: its verdict is 'failed'\n")
+
+
+def test_a_manifest_that_is_missing_or_cannot_be_read_is_status_2(call):
+    status, out, err = call(text="{")
+    assert (status, out) == (2, "")
+    assert "torchexport.json: it is not JSON" in err
+    status, out, err = call("--sizes=batch")
+    assert (status, out) == (2, "")
+    assert "'batch' is not a dim with its sizes" in err
+    (call.folder / manifest.NAME).unlink()
+    assert verify.main("verify", ["shipped"]) == 2
+    assert verify.main("verify", ["nowhere"]) == 2

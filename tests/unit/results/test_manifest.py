@@ -1,0 +1,122 @@
+"""results/manifest.py: what was judged, and every change of it."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from pytest_torchexport.results import manifest
+from pytest_torchexport.results.manifest import Manifest, Sizes, Unreadable
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """The manifest of a folder with a file, a sidecar, and one in a folder below."""
+    (tmp_path / "below").mkdir()
+    for name in ("model.onnx", "model.onnx.data", "below/vocabulary"):
+        (tmp_path / name).write_bytes(name.encode() * 100)
+    return Manifest(
+        file="model.onnx",
+        files=manifest.files_in(tmp_path),
+        subject="Net",
+        target="onnx",
+        device="cpu",
+        status="passed",
+        weak=("constant",),
+        sizes={"batch": Sizes(low=1, high=16)},
+        environment={"torch": "2.13.0"},
+    )
+
+
+def test_what_is_written_is_read(judged):
+    assert manifest.read(manifest.render(judged)) == judged
+    assert list(judged.files) == ["below/vocabulary", "model.onnx", "model.onnx.data"]
+
+
+def test_files_that_are_as_they_were_do_not_differ(judged, tmp_path):
+    (tmp_path / manifest.NAME).write_text(manifest.render(judged))
+    assert not list(manifest.differences(judged, manifest.files_in(tmp_path)))
+
+
+def test_every_flipped_byte_of_a_file_is_found(judged, tmp_path):
+    path = tmp_path / "model.onnx"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 97):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        (line,) = manifest.differences(judged, manifest.files_in(tmp_path))
+        assert line.startswith("model.onnx: it is not the file that was judged: sha256 ")
+
+
+def test_another_sidecar_a_missing_and_an_added_file_are_found(judged, tmp_path):
+    (tmp_path / "model.onnx.data").write_bytes(b"other")
+    (tmp_path / "below/vocabulary").unlink()
+    (tmp_path / "below/new").touch()
+    assert list(manifest.differences(judged, manifest.files_in(tmp_path))) == [
+        "below/vocabulary: it was judged and is missing",
+        "model.onnx.data: it is not the file that was judged: it has 5 bytes instead of 1500",
+        "below/new: it was not judged, and stands beside what was",
+    ]
+
+
+def test_a_link_to_a_folder_and_a_pipe_are_not_read(judged, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe is not a regular file"):
+        manifest.files_in(tmp_path)
+    (tmp_path / "pipe").unlink()
+    (tmp_path / "link").symlink_to(tmp_path / "below")
+    with pytest.raises(OSError, match="link is not a regular file"):
+        manifest.files_in(tmp_path)
+
+
+def test_every_changed_character_of_the_manifest_is_found(judged):
+    text = manifest.render(judged)
+    for place, character in enumerate(text):
+        if not character.isspace():
+            with pytest.raises(Unreadable):
+                manifest.read(text[:place] + chr(ord(character) ^ 1) + text[place + 1 :])
+
+
+def with_seal(text, **changes):
+    document = json.loads(text) | changes
+    del document["seal"]
+    return json.dumps(document | {"seal": manifest._seal(document)})
+
+
+def test_a_manifest_that_cannot_be_read_is_told(judged):
+    text = manifest.render(judged)
+    for wrong, why in [
+        (text[:-9], "it is not JSON, or was cut off"),
+        ("[]", "it is no manifest of pytest-torchexport"),
+        ('{"schema": "pytest-torchexport"}', "it is no manifest"),
+        (with_seal(text, version=2), "a newer pytest-torchexport has written it"),
+        (with_seal(text, files=3), "something has changed it: files: 3 is not an object"),
+    ]:
+        with pytest.raises(Unreadable, match=why):
+            manifest.read(wrong)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "asked", "other"),
+    [
+        (Sizes(low=1, high=16), range(1, 17), None),
+        (Sizes(low=1, high=16), range(16, 17), None),
+        (Sizes(low=1, high=16), range(1, 65), 17),
+        (Sizes(low=2, high=16), range(1, 3), 1),
+        (Sizes(low=2, high=16), range(40, 2**62), 40),
+        (Sizes(low=1, high=2**62), range(1, 2**62), None),
+        (Sizes(low=32, high=128, step=32), range(64, 65), None),
+        (Sizes(low=32, high=128, step=32), range(32, 129), 33),
+        (Sizes(low=1, high=7, only=(1, 2, 7)), range(1, 3), None),
+        (Sizes(low=1, high=7, only=(1, 2, 7)), range(1, 8), 3),
+    ],
+)
+def test_the_first_size_that_was_not_verified(sizes, asked, other):
+    assert sizes.first_other(asked) == other
+
+
+def test_sizes_are_written_as_a_range_or_one_by_one():
+    assert str(Sizes(low=1, high=8)) == "1..8"
+    assert str(Sizes(low=32, high=128, step=32)) == "32..128 by 32"
+    assert str(Sizes(low=1, high=7, only=(1, 7))) == "1, 7"
