@@ -16,9 +16,12 @@ import torch
 
 from pytest_torchexport.outcomes.subject import Subject
 
-_INSTALLED = re.compile(r"[^\s\"'(:,=]*/site-packages/")
+# A path, among other things. Each search begins where a word does: a recipe in base64 is one word
+# of a megabyte.
+_WORD = re.compile(r"[^\s\"'(:,=]+")
+_INSTALLED = "/site-packages/"
 # A line of source, as reports show it: the place, two blanks, the text.
-_LINE = re.compile(r"[\w./\\-]+\.py:(\d+)(  .*)?")
+_LINE = re.compile(r"(?<![\w./\\-])[\w./\\-]+\.py:(\d+)(  .*)?")
 # Names that say nothing about whose they are.
 _COMMON = frozenset(
     """args attention batch bias body call channels decoder dim dims dtype embedding encoder
@@ -39,7 +42,7 @@ def without_private_paths(text: str, root: Path | None) -> str:
 
     ``root`` is the project's directory; the working directory counts as well.
     """
-    text = _INSTALLED.sub("", text)
+    text = _WORD.sub(lambda word: word[0].rpartition(_INSTALLED)[2], text)
     own = {str(folder) for folder in (root, Path.cwd()) if folder is not None}
     for folder in sorted(own - {"/"}, key=len, reverse=True):
         text = text.replace(f"{folder}/", "")

@@ -18,6 +18,12 @@ def test_paths_of_the_machine_are_taken_out(tmp_path):
     assert without_private_paths(text, tmp_path) == 'File "net.py", torch/nn.py, ~/secret'
 
 
+def test_a_long_word_does_not_take_long(tmp_path):
+    """It would take hours if each character of it began a search."""
+    long = "ab/cd" * 2**18
+    assert without_private_paths(long, tmp_path) == anonymous(long, ()) == long
+
+
 class Secret(torch.nn.Module):
     def __init__(self):
         super().__init__()
