@@ -21,6 +21,8 @@ from pytest_torchexport.results.verdict import Verdict
 
 # Of a message that is a part of the place, in characters.
 MAX_MESSAGE = 120
+# Of a message, so much is read: it may have the numbers of a tensor.
+MAX_READ = 10_000
 
 
 def entry_of(verdict: Verdict, nodeid: str, *, reason: str = "", since: str = "") -> KnownFailure:
@@ -103,9 +105,10 @@ def _unformatted(text: str) -> str:
 def _message(verdict: Verdict) -> str:
     """Return the first line of the failure's text without what may change from run to run."""
     first = next(iter(filter(str.strip, verdict.reason.splitlines())), "")
-    plain = re.sub(r"\S*/\S*/\S*", "...", first)
+    words = first[:MAX_READ].split()
+    plain = " ".join("..." if word.count("/") > 1 else word for word in words)
     plain = re.sub(r"0x[0-9a-f]+|\d+(\.\d+)*(e-?\d+)?", "#", plain)
-    return " ".join(plain.split())[:MAX_MESSAGE]
+    return plain[:MAX_MESSAGE]
 
 
 def severity_of(verdict: Verdict) -> Severity:

@@ -101,6 +101,11 @@ def test_a_message_is_taken_without_numbers_and_paths_and_only_if_there_is_nothi
     assert one == other == FailurePlace(message="no ... of size #")
 
 
+def test_a_message_of_one_long_word_does_not_take_long():
+    long = failed("ArtifactRaised", reason="a/" + "b" * 2**20)
+    assert place_of(long).message == "a/" + "b" * 118
+
+
 def test_an_entry_has_the_severity_and_the_tests_own_name():
     pattern = SizePattern(kind="from", numbers=(5,), fails=True)
     sizes = Sizes(dim="batch", example=2, ok=(2, 4), failing=(5, 6), pattern=pattern)
