@@ -11,6 +11,7 @@ import datetime as dt
 import difflib
 import io
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -115,6 +116,8 @@ def texts(directory: Path) -> dict[str, str]:
         try:
             found[path.relative_to(directory).as_posix()] = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
+            if not os.path.lexists(path):
+                continue  # another run has just removed its last entry
             shown = short_path(str(path))
             raise KnownFilesError(
                 f"{shown}:1: it cannot be read ({error}); restore it: git checkout -- {shown}"

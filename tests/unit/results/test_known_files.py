@@ -209,6 +209,19 @@ def test_a_run_that_is_killed_while_it_writes_loses_nothing(tmp_path, apply, mon
     assert left & {ENTRY.identity, moved.identity}
 
 
+def test_a_file_that_another_run_removes_meanwhile_has_no_entries(tmp_path, apply, monkeypatch):
+    apply(added=[ENTRY, other(3, test="b.py::test")])
+    real = Path.read_text
+
+    def read_text(path, **how):
+        if path.name == "test.toml":
+            path.unlink()
+        return real(path, **how)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert entries(tmp_path / "known") == [ENTRY]
+
+
 @pytest.mark.parametrize("prefix", [".", "sub/project"])
 def test_a_patch_makes_git_do_the_same(tmp_path, apply, prefix):
     project = tmp_path / prefix
