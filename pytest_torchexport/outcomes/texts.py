@@ -1,4 +1,4 @@
-"""What somebody else wrote or raised: the texts of exceptions and processes, an exception's causes.
+"""Read what somebody else wrote or raised: texts of exceptions and processes, a chain of causes.
 
 Separate from ``messages``, which knows torch: the clean process has no torch and needs these.
 """
