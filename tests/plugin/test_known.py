@@ -185,6 +185,21 @@ def test_what_did_not_run_is_kept(suite, run, known, pytester):
     assert list(known()) == ["test_it/test_net.toml"]
 
 
+def test_a_test_that_is_not_defined_on_this_machine_is_kept(suite, run, known):
+    suite(SUITE)
+    run(*CREATE).assert_outcomes(passed=1, xfailed=1)
+    before = known()
+
+    elsewhere = SUITE.strip().replace("\n", "\n    ")
+    suite(f"if not torch.ones(1).all():\n    {elsewhere}\ndef test_other(): pass\n")
+    run(TIGHTEN).assert_outcomes(passed=1)
+    assert known() == before
+
+    suite("def test_other(): pass\n")
+    run(TIGHTEN).assert_outcomes(passed=1)
+    assert known() == {}
+
+
 def test_a_file_that_is_wrong_is_refused_and_left_as_it_is(suite, run, text_of, pytester):
     suite(SUITE)
     run(*CREATE)
