@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from slow import slow
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
@@ -110,7 +111,10 @@ def test_control_flow_alone_keeps_its_promise_on_coverage():
     assert verdict.failure == "Ineffective"
 
 
-@pytest.mark.parametrize("checks", [None, ("control_flow",), ("parity", "control_flow")])
+@pytest.mark.parametrize(
+    "checks",
+    [None, *(pytest.param(c, marks=slow) for c in (("control_flow",), ("parity", "control_flow")))],
+)
 def test_a_hang_of_eager_is_eagers_own(checks):
     verdict = check_export(
         SlowOnOneValue(),

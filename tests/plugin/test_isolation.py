@@ -572,6 +572,7 @@ def test_whoever_ends_the_session_ends_all_of_it(suite, pytester, own_tmp, where
         assert "KeyboardInterrupt" in said
 
 
+@slow
 def test_after_the_first_failure_nothing_is_left_behind(suite, run_apart, own_tmp):
     suite(SUITE, fakes=False, **LIMITS)
     run_apart("-x").assert_outcomes(failed=1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from slow import slow
+
 from pytest_torchexport.config import tested
 
 LIAR = """
@@ -195,6 +197,7 @@ def test_a_python_traceback_of_the_users_own_is_kept(suite, run):
     result.stdout.fnmatch_lines(["*assert x.shape == (7, 7)*", "test_it.py:*AssertionError"])
 
 
+@slow
 def test_full_traces_and_short_ones_show_the_same_text(suite, run):
     suite(LIAR)
     for style in ("long", "short", "line", "native", "no"):

@@ -112,6 +112,7 @@ def test_position_embeddings_that_are_resampled_for_other_sizes(timm):
     assert "num_new_tokens == num_pos_tokens" in verdict.where.text
 
 
+@slow
 def test_flags_of_a_network_with_auxiliary_heads_depend_on_no_input(torchvision):
     model = torchvision.models.get_model(
         "googlenet", num_classes=4, aux_logits=True, init_weights=False, transform_input=True

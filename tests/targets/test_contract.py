@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from slow import slow
 from versions import GUARDS_REFUSED, INSTALLED, RNN_UNROLLED, truth_on
 
 from pytest_torchexport import check_export, targets
@@ -95,7 +96,9 @@ def test_in_the_orders_each_target_runs_directly_after_each_other() -> None:
     assert sorted(pairs) == sorted(itertools.permutations(EXPECTED, 2))
 
 
-@pytest.mark.parametrize("order", ORDERS, ids="-".join)
+@pytest.mark.parametrize(
+    "order", [ORDERS[0], *(pytest.param(one, marks=slow) for one in ORDERS[1:])], ids="-".join
+)
 def test_the_order_of_targets_never_changes_a_verdict(order: tuple[str, ...]) -> None:
     for name in order:
         verdict = check_export(

@@ -23,10 +23,7 @@ NEVER = {"pytest", "_pytest", "pluggy", "hypothesis", "xdist", "sympy"}
 EVERY_CHILD = {
     "outcomes.machine",
     "outcomes.texts",
-    "results.diagnosis",
     "results.failures",
-    "results.size_pattern",
-    "results.source_line",
     "sandbox.arrays",
     "sandbox.child",
     "sandbox.disk",
@@ -47,6 +44,7 @@ CHILDREN = {
         "outcomes.messages",
         "outcomes.observe",
         "outcomes.torch_state",
+        "results.source_line",
         "sandbox.tensors",
         "sandbox.threads",
         "sandbox.with_torch",

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from slow import slow
 from torch import nn
 from torch.nn.modules import module as torch_module
 from torch.overrides import _get_current_function_mode_stack
@@ -503,7 +504,9 @@ def counted(x):
     return x
 
 
-@pytest.mark.parametrize("function", [halved, forever, counted])
+@pytest.mark.parametrize(
+    "function", [counted, *(pytest.param(one, marks=slow) for one in (halved, forever))]
+)
 def test_an_endless_loop_is_cut_and_never_comes_to_clean_eager(function):
     eager = eager_of(function, ones(4))
     found = Observed(eager, seed=0)
