@@ -312,6 +312,7 @@ def test_however_it_ends_it_is_told(suite, run, pytester, verdicts, what, said):
     assert found["test_after"].status == "passed"
 
 
+@slow
 def test_a_loop_in_the_middle_of_parity_is_told_with_its_call(suite, run, verdicts):
     body, limits = only("Hangs", torchexport_call_limit="1")
     suite(body, fakes=False, **limits)

@@ -71,6 +71,7 @@ def test_every_format_is_written_and_json_holds_every_verdict(suite, run, pytest
     assert any("= torchexport =" in line for line in above)
 
 
+@slow
 def test_with_xdist_the_controller_writes_the_same_report_once(suite, run_apart, pytester):
     suite(SUITE)
     result = run_apart("-n", "2", "--torchexport-report=json:report.json", "--junitxml=junit.xml")
