@@ -6,6 +6,7 @@ import json
 import os
 
 import pytest
+import torch
 from fresh import fresh
 from slow import slow
 
@@ -203,3 +204,27 @@ def test_an_expected_failure_is_neither_diagnosed_nor_kept(suite, run, pytester)
     (verdict,) = json.loads(report.read_text())["items"][0]["verdicts"]
     assert [cause["kind"] for cause in verdict["diagnosis"]["causes"]] == ["baked value"]
     assert len(directories(pytester)) == 1
+
+
+@pytest.mark.skipif(not hasattr(torch.export, "draft_export"), reason="this torch has no drafts")
+def test_no_draft_is_made_of_an_expected_refusal(suite, run, pytester):
+    suite(
+        """
+import pytest_torchexport
+
+class Several(nn.Module):
+    def forward(self, x): return x + 1 if x.sum() > 0 else x
+
+@pytest.mark.torchexport(
+    'export', checks=['parity'], xfail={'export': pytest_torchexport.ExportRefused}
+)
+def test_net(): Several()(torch.ones(2, 3))
+""",
+        fakes=False,
+    )
+    report = pytester.path / "r.json"
+    for flags, drafted in (((), False), (("--runxfail",), True)):
+        run(f"--torchexport-report=json:{report}", *flags)
+        (verdict,) = json.loads(report.read_text())["items"][0]["verdicts"]
+        assert verdict["failure"] == "ExportRefused"
+        assert ("diagnosis" in verdict["seconds"]) is drafted
