@@ -6,8 +6,6 @@ little. Raises CannotJudge if the artifact's random outputs cannot be compared.
 
 from __future__ import annotations
 
-import dataclasses
-
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.convention import reordered, unlike
 from pytest_torchexport.judge.coverage import uncovered
@@ -35,9 +33,8 @@ def weigh(case: Case) -> None:
     for doubt, found in case.judge.doubted():
         log.caution(_doubted(doubt, found))
     _say_how_to_call(case)
-    log.uncovered = dataclasses.replace(
-        uncovered(log.covered, case.spec, case.plan.options, case.artifact.facts),
-        tied=case.accepted.tied,
+    log.uncovered = uncovered(
+        log.covered, case.spec, case.plan.options, case.artifact.facts, tied=accepted.tied
     )
 
 

@@ -42,9 +42,17 @@ class Covered:
 
 
 def uncovered(
-    covered: Covered, spec: InputSpec, options: Options, facts: ProgramFacts
+    covered: Covered,
+    spec: InputSpec,
+    options: Options,
+    facts: ProgramFacts,
+    *,
+    tied: tuple[str, ...],
 ) -> Uncovered:
-    """Return what the calls of an item left out because nobody declared it."""
+    """Return what the calls of an item left out because nobody declared it.
+
+    ``tied``: the inputs that had the others' batch in every call, and eager takes one of their own.
+    """
     said = options.shapes is not None or options.dynamic_shapes is not None
     said = said or any(item.kind == "annotations" for item in spec.assumed)
     fixed = any(not axis.names for leaf in spec.tensors for axis in leaf.shape)
@@ -52,6 +60,7 @@ def uncovered(
         fixed_sizes=fixed and not said,
         open_dims=_open_dims(spec, facts),
         same_scale=not covered.left_scale and any(map(_is_free, spec.tensors)),
+        tied=tied,
     )
 
 

@@ -33,7 +33,8 @@ class Sized(ProgramFacts):
 
 def left_out(spec, facts=None, covered=None, **options):
     given = parse_options((), options) if options else Options()
-    return uncovered(covered or Covered(), spec, given, facts or ProgramFacts())
+    facts = facts or ProgramFacts()
+    return uncovered(covered or Covered(), spec, given, facts, tied=())
 
 
 @pytest.mark.parametrize(
