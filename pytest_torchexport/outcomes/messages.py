@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 
 from pytest_torchexport import torch_private
-from pytest_torchexport.outcomes.texts import text_of
+from pytest_torchexport.outcomes.texts import chain, text_of
 from pytest_torchexport.results.source_line import OWNERS, SourceLine, source_line
 
 MAX_REASON = 600
@@ -104,7 +104,7 @@ def _torchscript_frame(trace: str) -> SourceLine | None:
 def is_about_dims(error: BaseException) -> bool:
     """Return True if torch refused the dims, not the module; both raise the same class."""
     words = ("Constraints violated", "Suggested fixes", "dynamic_shapes")
-    return any(word in text_of(cause) for cause in _causes(error) for word in words)
+    return any(word in text_of(cause) for cause in chain(error, explicit=True) for word in words)
 
 
 # The checks that torch.export puts before a program's own code; a static axis in ONNX Runtime.
@@ -128,20 +128,13 @@ def refuses_its_inputs(text: str) -> bool:
     return is_guard(text) or bool(_REFUSAL.search(text))
 
 
-def _causes(error: BaseException) -> list[BaseException]:
-    causes = [error]
-    while causes[-1].__cause__ is not None and causes[-1].__cause__ not in causes:
-        causes.append(causes[-1].__cause__)
-    return causes
-
-
 def condense(error: BaseException) -> tuple[str, SourceLine | None]:
     """Return the first meaningful lines of the innermost cause, and the user's line.
 
     Then what was raised from it, of several exceptions the outermost that says more than torch's
     advice.
     """
-    causes = _causes(error)
+    causes = list(chain(error, explicit=True))
     innermost = causes[-1]
     text = _telling(innermost) or (text_of(innermost) or type(innermost).__name__).splitlines()[0]
     reason = f"{type(innermost).__name__}: {text}"[:MAX_REASON]

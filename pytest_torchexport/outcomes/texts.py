@@ -16,17 +16,18 @@ def text_of(error: BaseException) -> str:
         return f"(its text cannot be shown: {type(other).__name__})"
 
 
-def chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException, *, explicit: bool = False) -> Iterator[BaseException]:
     """Yield an exception and those that it was raised from or after, each once.
 
-    ``raise error from error`` makes an exception its own cause.
+    ``explicit``: only those that it was raised ``from``. ``raise error from error`` makes an
+    exception its own cause.
     """
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
         yield cause
-        cause = cause.__cause__ or cause.__context__
+        cause = cause.__cause__ or (None if explicit else cause.__context__)
 
 
 def printable(text: str) -> str:

@@ -17,6 +17,7 @@ from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import Raised, Returned, State, observe, tensors_of
+from pytest_torchexport.outcomes.texts import chain
 from pytest_torchexport.outcomes.torch_state import torch_globals
 from pytest_torchexport.sandbox import child, tensors
 from pytest_torchexport.sandbox.threads import THREADS
@@ -116,16 +117,11 @@ def _loaded(load: Callable[[], Any]) -> Any:
     try:
         return load()
     except Exception as error:
-        raise _root([*reasons.errors, error][0]) from None
+        # torch wraps errors in others.
+        *_, root = chain([*reasons.errors, error][0], explicit=True)
+        raise root from None
     finally:
         logger.removeFilter(reasons)
-
-
-def _root(error: BaseException) -> BaseException:
-    """Return the exception at the beginning of a chain: torch wraps errors in others."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 class _Reasons(logging.Filter):

@@ -22,6 +22,12 @@ def test_causes_that_lead_in_a_circle_come_once_each():
     assert list(chain(first)) == [first, second, third]
 
 
+def test_what_was_raised_while_another_was_handled_is_no_explicit_cause():
+    first, second, third = ValueError("a"), RuntimeError("b"), KeyError("c")
+    first.__cause__, second.__context__ = second, third
+    assert list(chain(first, explicit=True)) == [first, second]
+
+
 def test_a_text_that_cannot_be_made_is_named():
     assert text_of(Unprintable()) == "(its text cannot be shown: ValueError)"
 
