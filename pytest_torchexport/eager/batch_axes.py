@@ -145,11 +145,11 @@ class _Tries:
     def apart(self, group: Group) -> Iterator[str]:
         """Yield the inputs after the first that eager takes at a size that the others do not have.
 
-        None if the user's ``map`` or ``filter`` says what belongs together. No size is 1, which
-        broadcasts.
+        None if the user's ``map`` or ``filter`` says what belongs together. At most MAX_GROUPS
+        inputs are tried: a cache has two for each layer. No size is 1, which broadcasts.
         """
         ruled = self._spec.map is not None or self._spec.filter is not None
-        for path in [] if ruled else list(group)[1:]:
+        for path in [] if ruled else list(group)[1 : 1 + MAX_GROUPS]:
             others = {name: axis for name, axis in group.items() if name != path}
             spec = self._spec.with_dims({BATCH: others, OTHER: {path: group[path]}})
             size = spec.dims[BATCH].example + 1
