@@ -263,9 +263,11 @@ class ConditionRecorder:
             self._evaluated(key, outcome, self.mode.last(), ())
 
     def _without_source(self, frame: types.FrameType | None) -> types.FrameType | None:
-        while self.coarse and frame is not None and frame.f_code not in self.coarse:
+        if not self.coarse:
+            return None
+        while frame is not None and frame.f_code not in self.coarse:
             frame = frame.f_back
-        return frame if self.coarse else None
+        return frame
 
     def _coarse_condition(self, frame: types.FrameType) -> ConditionId:
         code, line = frame.f_code, frame.f_lineno
