@@ -165,7 +165,7 @@ def broken(row: FaultyRow, target: str) -> bool:
     net, chooser = row.build(), random.Random(f"by hand {row.name}")
     check_export(
         net, row.domain.example(), target=f"kept_{target}", checks=["parity"], max_examples=1,
-        **row.domain.options(),
+        diagnosis_limit=0, **row.domain.options(),
     )  # fmt: skip
     if not KEPT[target].made:
         return False
@@ -270,7 +270,12 @@ def _why(verdict: Verdict) -> str:
 
 def _verdict(row: Row, target: str, seed: int) -> Verdict:
     return check_export(
-        row.build(), row.domain.example(), target=target, seed=seed, **row.domain.options()
+        row.build(),
+        row.domain.example(),
+        target=target,
+        seed=seed,
+        diagnosis_limit=0,
+        **row.domain.options(),
     )
 
 

@@ -16,7 +16,6 @@ from slow import EVERYTHING
 from versions import INSTALLED
 
 import pytest_torchexport
-from pytest_torchexport.diagnosis import diagnose
 from pytest_torchexport.diagnosis.known_defects import DEFECTS
 
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
@@ -36,8 +35,7 @@ def _cases() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("reproduction", "target"), [*_cases()])
-def test_a_known_defect_is_reproduced_and_named(reproduction, target, monkeypatch):
-    monkeypatch.setattr(diagnose, "SECONDS", SECONDS)
+def test_a_known_defect_is_reproduced_and_named(reproduction, target):
     row = BY_NAME[reproduction.defect]
     if any(
         INSTALLED.get(name, "").partition("+")[0] != at for name, at in map(str.split, row.seen)
@@ -47,6 +45,7 @@ def test_a_known_defect_is_reproduced_and_named(reproduction, target, monkeypatc
         reproduction.build(),
         reproduction.call,
         target=target,
+        diagnosis_limit=SECONDS,
         **{"checks": ["parity"], "max_examples": 1, **reproduction.options},
     )
     assert verdict.status == "failed", f"{row.name} is mended: say so in its row, or remove it"

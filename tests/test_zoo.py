@@ -19,10 +19,8 @@ from zoo.blaming import judged
 from zoo.in_ci import round_trips
 
 import pytest_torchexport
-from pytest_torchexport import engine
 from pytest_torchexport.config import names
 from pytest_torchexport.diagnosis.known_defects import DEFECTS
-from pytest_torchexport.results.diagnosis import NOTHING
 
 # Few drawn calls: each model shows its fault on the boundary calls or on any draw.
 MAX_EXAMPLES = 20
@@ -81,14 +79,14 @@ EXPLAINED = _explained()
 
 
 @pytest.mark.parametrize(("row", "target"), _cases())
-def test_verdict_is_the_truth(row: zoo.Row, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
     explained = EVERYTHING or (row.name, target) in EXPLAINED
-    if not explained:
-        monkeypatch.setattr(engine, "diagnose", lambda *_: NOTHING)
     args, kwargs = row.example()
     subject = row.build()
     before = facts_of(subject, (args, kwargs))
     options = {"max_examples": MAX_EXAMPLES, "checks": _checks(row, target), **row.options}
+    if not explained:
+        options["diagnosis_limit"] = 0
     with row.under():
         verdict = pytest_torchexport.check_export(subject, args, kwargs, target=target, **options)
     print(_text_of(verdict))

@@ -40,6 +40,8 @@ WRONG_INI = [
     ("call_limit", "soon", ["torchexport_call_limit", "positive number of seconds"]),
     ("memory_limit", "0", ["torchexport_memory_limit", "whole number of at least 1"]),
     ("memory_limit", "2GB", ["torchexport_memory_limit", "a whole number of megabytes, or auto"]),
+    ("diagnosis_limit", "-1", ["torchexport_diagnosis_limit", "0 looks for no cause"]),
+    ("diagnosis_limit", "inf", ["torchexport_diagnosis_limit", "number of seconds"]),
     ("reproducer_days", "0", ["torchexport_reproducer_days", "whole number of at least 1"]),
     ("reproducer_limit", "-1", ["torchexport_reproducer_limit", "0 writes no files"]),
     ("reproducer_limit", "1GB", ["torchexport_reproducer_limit", "0 writes no files"]),

@@ -28,8 +28,6 @@ from pytest_torchexport.targets.formats.shape_env import refused_at
 
 # An exporter that may kill the interpreter is tried in a copy of it, for so long.
 TRYING_SECONDS = 60.0
-# A draft of a refused export takes at most so long.
-DRAFT_SECONDS = 10.0
 ON_TORCH_EXPORT = ("export", "onnx")
 
 
@@ -103,8 +101,9 @@ def _with_draft(prepared: Prepared, found: Diagnosis, example: Call) -> Diagnosi
     A refusal that the test expects is not examined.
     """
     plan = prepared.plan
+    limit = plan.settings.diagnosis_limit
     drafts = plan.target in ON_TORCH_EXPORT and not issubclass(ExportRefused, plan.expects)
-    if not drafts or not refusal_rules.can_be_drafted(found):
+    if not (limit and drafts) or not refusal_rules.can_be_drafted(found):
         return found
     (cause,) = found.causes
     subject = prepared.reference.pristine.copy().to(plan.device)
@@ -114,7 +113,7 @@ def _with_draft(prepared: Prepared, found: Diagnosis, example: Call) -> Diagnosi
         with (
             prepared.log.timed("diagnosis"),
             prepared.deadline.paused(),
-            interrupted_after(DRAFT_SECONDS),
+            interrupted_after(limit),
             prepared.reference.pristine.grad_mode.entered(),
         ):
             more = drafted(subject.function, call, prepared.spec, cause.where)

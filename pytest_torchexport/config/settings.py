@@ -23,6 +23,7 @@ from pytest_torchexport.config.validate import (
     positive_int,
     report_specs,
     seconds,
+    seconds_or_none,
     served_on,
     shard_name,
     target_names,
@@ -259,6 +260,16 @@ class Settings:
         "made with one thread.",
         flag=True,
         metavar="N",
+    )
+    diagnosis_limit: float = _row(
+        10.0,
+        check=seconds_or_none,
+        legal="a number of seconds; 0 looks for no cause",
+        help="Seconds to look for the cause of a failure, or three times what its export took if "
+        "that is longer. What was not examined by then is named in the report. 0 looks for no "
+        "cause: a report then says what differs, and not why.",
+        flag=True,
+        metavar="SECONDS",
     )
     reproducer_days: int = _row(
         30,

@@ -94,6 +94,11 @@ def seconds(value: Any) -> float:
     return number
 
 
+def seconds_or_none(value: Any) -> float:
+    """Return a finite number of seconds, 0 included."""
+    return 0.0 if str(value) in ("0", "0.0") else seconds(value)
+
+
 def megabytes(value: Any) -> int | None:
     """Return a whole number of megabytes, or None for ``auto``."""
     return None if value == "auto" else positive_int(value)

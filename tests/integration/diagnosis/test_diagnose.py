@@ -18,7 +18,7 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.diagnosis import attention, diagnose, failing_sizes, masks, questions
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.fork import FORKS
-from pytest_torchexport.results.diagnosis import Cause
+from pytest_torchexport.results.diagnosis import NOTHING, Cause
 from pytest_torchexport.results.text import failure_text
 
 needs_fork = pytest.mark.skipif(not FORKS, reason="without fork, it would end this process")
@@ -33,11 +33,10 @@ class Frozen(nn.Module):
 def verdict():
     """Return the verdict of a check whose first examination is ``examine``."""
 
-    def of(examine, monkeypatch):
+    def of(examine, monkeypatch, **options):
         monkeypatch.setattr(attention, "examine", examine)
-        return check_export(
-            Frozen(), (torch.ones(2, 3),), target="trace", checks=["parity"], max_examples=2
-        )
+        options = {"checks": ["parity"], "max_examples": 2, **options}
+        return check_export(Frozen(), (torch.ones(2, 3),), target="trace", **options)
 
     return of
 
@@ -90,7 +89,6 @@ def test_examinations_that_end_the_process_are_said_and_what_the_others_found_st
 
 @needs_fork
 def test_an_examination_that_native_code_blocks_is_cut(verdict, monkeypatch):
-    monkeypatch.setattr(diagnose, "SECONDS", 2.0)
     monkeypatch.setattr(diagnose, "SHARE", 0.1)
     monkeypatch.setattr(diagnose, "TIMES_EXPORT", 0.0)
     monkeypatch.setattr(diagnose, "GRACE", 0.1)
@@ -102,12 +100,11 @@ def test_an_examination_that_native_code_blocks_is_cut(verdict, monkeypatch):
         for _ in range(2):
             held.pthread_mutex_lock(lock)
 
-    found = verdict(examine, monkeypatch)
+    found = verdict(examine, monkeypatch, diagnosis_limit=2.0)
     assert "attention's fast path: did not return within 0.3 s" in found.diagnosis.not_examined
 
 
 def test_an_examination_that_does_not_end_is_cut_and_said(verdict, monkeypatch):
-    monkeypatch.setattr(diagnose, "SECONDS", 1.0)
     monkeypatch.setattr(diagnose, "SHARE", 1.0)
     monkeypatch.setattr(diagnose, "TIMES_EXPORT", 0.0)
 
@@ -115,7 +112,7 @@ def test_an_examination_that_does_not_end_is_cut_and_said(verdict, monkeypatch):
         while True:
             time.sleep(0.01)
 
-    found = verdict(examine, monkeypatch)
+    found = verdict(examine, monkeypatch, diagnosis_limit=1.0)
     assert found.failure == "OutputsDiffer"
     first, *others = found.diagnosis.not_examined
     assert first.startswith("attention's fast path: no return within ")
@@ -150,6 +147,16 @@ def test_the_examination_that_runs_is_shown():
     assert rows[-1] == "diagnosis: known defects"
 
 
+def test_a_limit_of_none_looks_for_no_cause(verdict, monkeypatch):
+    def examine(scene, known):
+        raise AssertionError
+
+    found = verdict(examine, monkeypatch, diagnosis_limit=0)
+    assert found.failure == "OutputsDiffer"
+    assert found.diagnosis == NOTHING
+    assert "diagnosis" not in found.seconds
+
+
 def test_a_pass_is_not_diagnosed(verdict, monkeypatch):
     def examine(scene, known):
         raise AssertionError
@@ -163,13 +170,14 @@ def test_a_pass_is_not_diagnosed(verdict, monkeypatch):
 
 
 def test_a_frozen_branch_is_named_even_if_no_time_is_left(monkeypatch):
-    monkeypatch.setattr(diagnose, "SECONDS", 0.0)
     monkeypatch.setattr(diagnose, "TIMES_EXPORT", 0.0)
 
     def forward(x):
         return x + 1 if x.sum() > 10 else x
 
-    found = check_export(forward, (torch.ones(2, 3),), target="trace", max_examples=20)
+    found = check_export(
+        forward, (torch.ones(2, 3),), target="trace", max_examples=20, diagnosis_limit=1e-9
+    )
     assert found.failure == "BranchFrozen"
     assert "sizes: no time left" in found.diagnosis.not_examined
     assert [cause.kind for cause in found.diagnosis.causes] == ["frozen branch"]
