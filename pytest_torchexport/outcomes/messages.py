@@ -170,9 +170,11 @@ def _line(causes: list[BaseException], belongs: Callable[[str], bool]) -> Source
             if belongs(path):
                 return source_line(path, int(number))
     for text in said:
+        # TorchScript shows a function from its first line on.
+        scripted = _TORCHSCRIPT in text
         for path, number, _, source in reversed(_CAUSED_BY.findall(text)):
             if belongs(path):
-                return source_line(path, int(number), source)
+                return source_line(path, int(number), None if scripted else source)
     frames = (_frame(error, belongs) for error in causes)
     return next(filter(None, frames), None)
 

@@ -25,7 +25,7 @@ TABLES = {
     "script": script_refusals.RULES,
     "export": capture_refusals.RULES,
     "onnx": (*onnx_refusals.RULES, *capture_refusals.RULES),
-    "onnx_legacy": (*onnx_refusals.RULES, *trace_refusals.RULES),
+    "onnx_legacy": (*onnx_refusals.RULES, *onnx_refusals.LEGACY, *trace_refusals.RULES),
 }
 
 

@@ -7,7 +7,21 @@ from typing import Tuple  # noqa: UP035  # TorchScript takes no other spelling
 import torch
 from torch import Tensor, nn
 
-from zoo.row import DIFFERS, REFUSED, Blame, asks, baked, call, normal, row, truth
+from zoo.row import (
+    DIFFERS,
+    REFUSED,
+    UNEXPLAINED,
+    Blame,
+    asks,
+    baked,
+    call,
+    no_construct,
+    normal,
+    row,
+    truth,
+    unannotated,
+    undecided,
+)
 
 
 class FloatOfMax(nn.Module):
@@ -142,6 +156,7 @@ BAKED = (
         truth(trace=DIFFERS, export=REFUSED, onnx_legacy=DIFFERS),
         ci="onnx_legacy",
         blame=baked("float(x.max())"),
+        refused={"export": undecided("x - float(x.max())")},
     ),
     row(
         "item scale",
@@ -158,6 +173,7 @@ BAKED = (
         truth(trace=DIFFERS, script=REFUSED, onnx_legacy=DIFFERS),
         ci="",
         blame=baked("x[0].tolist()"),
+        refused={"script": unannotated("x * sum(x[0].tolist())")},
     ),
     row(
         "through numpy",
@@ -168,6 +184,7 @@ BAKED = (
         ci="onnx",
         round_trip=True,
         blame=baked("x.numpy().cumsum(1)"),
+        refused={"script export": no_construct("x + torch.from_numpy(x.numpy().cumsum(1))")},
     ),
     row(
         "new tensor of input",
@@ -175,6 +192,7 @@ BAKED = (
         call(normal(4, 3)),
         truth(trace=DIFFERS, export=REFUSED, onnx_legacy=DIFFERS),
         blame=baked("torch.tensor([float(x[0, 0])"),
+        refused={"export": undecided("x * torch.tensor([float(x[0, 0]), 1.0, 2.0])")},
     ),
     row(
         "index by value",
@@ -184,6 +202,7 @@ BAKED = (
         values={"index": (0, 2)},
         ci="trace export onnx",
         blame=baked("int(index)"),
+        refused={"export onnx": undecided("x[:, int(index)]")},
     ),
     row(
         "select by tensor",
@@ -224,6 +243,7 @@ BAKED = (
         call(normal(4, 3)),
         truth(script=REFUSED, onnx=DIFFERS, onnx_legacy=DIFFERS),
         ci="script onnx",
+        refused={"script": no_construct("if torch.onnx.is_in_onnx_export():")},
     ),
     row(
         "softplus of onnx, overflows",
@@ -231,6 +251,7 @@ BAKED = (
         call(normal(4, 3)),
         truth(script=REFUSED, onnx=DIFFERS, onnx_legacy=DIFFERS),
         ci="onnx_legacy",
+        refused={"script": no_construct("if not torch.onnx.is_in_onnx_export():")},
     ),
     row(
         "softplus of onnx, stable",
@@ -238,6 +259,7 @@ BAKED = (
         call(normal(4, 3)),
         truth(script=REFUSED),
         ci="onnx",
+        refused={"script": no_construct("if not torch.onnx.is_in_onnx_export():")},
     ),
     row(
         "own branch of the script",
@@ -269,6 +291,10 @@ BAKED = (
         truth(REFUSED, script=None),
         ci="trace script onnx_legacy",
         round_trip=True,
+        refused={
+            "trace onnx_legacy": no_construct("forces = torch.autograd.grad([energy], [x])[0]"),
+            "export onnx": UNEXPLAINED,
+        },
     ),
     row(
         "asks for the grad mode without gradients",

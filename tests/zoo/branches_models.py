@@ -7,7 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.branches import EQUAL, branch, filled, rows
-from zoo.row import DIFFERS, REFUSED, UNVERIFIED, baked, call, normal, row, truth
+from zoo.row import (
+    DIFFERS,
+    REFUSED,
+    UNVERIFIED,
+    baked,
+    call,
+    no_construct,
+    normal,
+    row,
+    truth,
+    undecided,
+)
 
 # -- loops -----------------------------------------------------------------------------------------
 
@@ -617,7 +628,14 @@ MODEL_BRANCHES = (
         ci="",
     ),
     branch("halves the rest", HalvesTheRest, X, call(N - 60), line="while bool(rest > 0.3)", ci=""),
-    row("adds up alone", AddsUpAlone, X, EQUAL, ci=""),
+    row(
+        "adds up alone",
+        AddsUpAlone,
+        X,
+        EQUAL,
+        ci="",
+        refused={"export onnx": undecided("while bool(total < 2):")},
+    ),
     row("counts turns", CountsTurns, X, ci=""),
     branch("ponder", Ponder, X, call(N - 3), line="while bool(halted < 0.9) and steps < 8", ci=""),
     row(
@@ -627,6 +645,7 @@ MODEL_BRANCHES = (
         EQUAL,
         witnesses=(X, call(N * 4)),
         round_trip=True,
+        refused={"export onnx": undecided("while bool(x.abs().amax() > 2.0):")},
     ),
     branch(
         "resetting step",
@@ -680,6 +699,7 @@ MODEL_BRANCHES = (
         weak=UNVERIFIED,
         ci="onnx_legacy",
         round_trip=True,
+        refused={"export onnx": undecided("if scores.max() > self.limit:")},
     ),
     row(
         "block by where",
@@ -699,6 +719,7 @@ MODEL_BRANCHES = (
         line="if level.sure(out)",
         values={"x": (-12.0, 12.0)},
         ci="",
+        refused={"export onnx": undecided("bool(out.amax(1).min() > self.limit)")},
     ),
     branch(
         "fallback head",
@@ -716,8 +737,21 @@ MODEL_BRANCHES = (
         witnesses=(call(-N), call(N + 3)),
         ci="trace script onnx_legacy",
         blame=baked("argmax().item()"),
+        refused={
+            "script": no_construct("self.experts[self.gate(x).mean(0).argmax().item()](x)"),
+            "export onnx": undecided("self.experts[self.gate(x).mean(0).argmax().item()](x)"),
+        },
     ),
-    branch("expert by branch", ExpertByBranch, X, call(-N), call(N + 3), line="best == ", ci=""),
+    branch(
+        "expert by branch",
+        ExpertByBranch,
+        X,
+        call(-N),
+        call(N + 3),
+        line="best == ",
+        ci="",
+        refused={"export onnx": undecided("best = int(self.gate(x).mean(0).argmax())")},
+    ),
     branch(
         "sparse experts", SparseExperts, X, call(-N), call(N + 3), line="if chosen.any()", ci=""
     ),
@@ -749,6 +783,7 @@ MODEL_BRANCHES = (
         EQUAL,
         witnesses=(call(BOXES, SCORES * 0.5),),
         ci="",
+        refused={"export onnx": undecided("if not kept.any():")},
     ),
     branch(
         "detections, from none",
@@ -776,6 +811,7 @@ MODEL_BRANCHES = (
         line="if float(starts[i]) >= last",
         shapes={"starts": "4", "ends": "4"},
         ci="",
+        refused={"export onnx": undecided("last = float(starts.min()) - 1")},
     ),
     branch(
         "generate",
@@ -814,5 +850,6 @@ MODEL_BRANCHES = (
         line="if label != 0 and label != previous",
         shapes={"logits": "4 4"},
         ci="export",
+        refused={"export onnx": undecided("label = int(best[t])")},
     ),
 )

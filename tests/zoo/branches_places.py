@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.branches import EQUAL, PYTHON, branch
-from zoo.row import REFUSED, call, normal, row, truth
+from zoo.row import REFUSED, Blame, call, no_construct, normal, row, truth, undecided
 
 # -- where the condition stands --------------------------------------------------------------------
 
@@ -365,6 +365,7 @@ PLACE_BRANCHES = (
         expect=PYTHON,
         shapes=FIXED,
         ci="script",
+        refused={"script": no_construct("kept = [one for one in x if one.sum() > 0]")},
     ),
     branch(
         "ternary rows",
@@ -386,7 +387,14 @@ PLACE_BRANCHES = (
         ci="",
     ),
     # The strict capture that torch.onnx.export falls back to accepts assertions.
-    row("positive, asserted", PositiveAsserted, call(N.abs()), truth(export=REFUSED), ci=""),
+    row(
+        "positive, asserted",
+        PositiveAsserted,
+        call(N.abs()),
+        truth(export=REFUSED),
+        ci="",
+        refused={"export": undecided('assert x.min() >= 0, "negative"')},
+    ),
     branch(
         "asserted, then branch",
         AssertedThenBranch,
@@ -394,6 +402,7 @@ PLACE_BRANCHES = (
         call(N + 1),
         line="if x.mean() > 0.4",
         ci="trace",
+        refused={"export onnx": undecided("assert bool(torch.isfinite(x).all())")},
     ),
     branch("in helper", InHelper, X, call(N * 2), line="if x.max() > 2.2", ci=""),
     branch(
@@ -413,10 +422,19 @@ PLACE_BRANCHES = (
         line="value * 2 if value.mean() > limit else value.neg()",
         expect=PYTHON,
         ci="",
+        refused={"script": no_construct("def pick(value: Tensor) -> Tensor:")},
     ),
     branch("decorated", Decorated, X, call(N * 2), line="if x.var() > 2.0", ci=""),
     branch("without grad", WithoutGrad, X, call(N + 1), line="if x.mean() > 0.25", ci=""),
-    branch("in method", InMethod, X, call(N * 2), line="if self.excited(x)", ci=""),
+    branch(
+        "in method",
+        InMethod,
+        X,
+        call(N * 2),
+        line="if self.excited(x)",
+        ci="",
+        refused={"export onnx": undecided("bool(x.abs().mean() > 1.1)")},
+    ),
     branch(
         "in property",
         InProperty,
@@ -425,6 +443,7 @@ PLACE_BRANCHES = (
         line="if x.amax() - x.mean() > 2 * self.limit",
         ci="script",
         round_trip=True,
+        refused={"export onnx": undecided("self.center * 2 if self.center < 1 else self.center")},
     ),
     branch("in static method", InStaticMethod, X, call(N - 1), line="if x.sum() < -6", ci=""),
     branch(
@@ -435,6 +454,7 @@ PLACE_BRANCHES = (
         line="x.relu() if x.sum() > 1 else x.neg()",
         expect=PYTHON,
         ci="",
+        refused={"script": no_construct("self.pick(x)")},
     ),
     branch(
         "early return",
@@ -464,8 +484,24 @@ PLACE_BRANCHES = (
         line="if x.abs().amax() > self.limit",
         ci="",
     ),
-    row("harmless gate", lambda: Gate(2.0, 1.0), X, EQUAL, witnesses=(call(N * 0.5),), ci=""),
-    row("same sides", SameSides, X, EQUAL, witnesses=(call(N + 1),), ci=""),
+    row(
+        "harmless gate",
+        lambda: Gate(2.0, 1.0),
+        X,
+        EQUAL,
+        witnesses=(call(N * 0.5),),
+        ci="",
+        refused={"export onnx": undecided("if x.abs().amax() > self.limit:")},
+    ),
+    row(
+        "same sides",
+        SameSides,
+        X,
+        EQUAL,
+        witnesses=(call(N + 1),),
+        ci="",
+        refused={"export onnx": undecided("if x.sum() > 0:")},
+    ),
     row(
         "stable softmax",
         StableSoftmax,
@@ -474,8 +510,17 @@ PLACE_BRANCHES = (
         witnesses=(call(N * 6 + 5),),
         values={"x": (-15.0, 15.0)},
         round_trip=True,
+        refused={"export onnx": undecided("if x.max() > 10:")},
     ),
-    row("relu where needed", ReluWhereNeeded, X, EQUAL, witnesses=(call(N.abs()),), ci=""),
+    row(
+        "relu where needed",
+        ReluWhereNeeded,
+        X,
+        EQUAL,
+        witnesses=(call(N.abs()),),
+        ci="",
+        refused={"export onnx": undecided("if x.min() < 0:")},
+    ),
     branch(
         "relu where needed, from positive",
         ReluWhereNeeded,
@@ -489,7 +534,14 @@ PLACE_BRANCHES = (
     row("on attributes, off", lambda: OnAttributes(bias=False), X),
     row("on kind", OnKind, X, ci="script"),
     row("on training", OnTraining, X, ci=""),
-    row("on parameter", OnParameter, X, EQUAL, ci=""),
+    row(
+        "on parameter",
+        OnParameter,
+        X,
+        EQUAL,
+        ci="",
+        refused={"export onnx": undecided("if self.slope > 0:")},
+    ),
     row("sign by where", SignByWhere, X, witnesses=(call(N + 1),), ci=""),
     row("max by where", MaxByWhere, X, witnesses=(call(N * 1.75),), values=WIDE, ci="onnx_legacy"),
     row(
@@ -508,6 +560,11 @@ PLACE_BRANCHES = (
         values=WIDE,
         ci="export",
         round_trip=True,
+        refused={
+            "trace script onnx_legacy": no_construct(
+                "torch.cond(x.max() > 2.5, lambda x: x / x.max(), lambda x: x"
+            )
+        },
     ),
     row(
         "buffer by cond",
@@ -517,6 +574,10 @@ PLACE_BRANCHES = (
         witnesses=(call(N * 1.75),),
         ci="trace onnx",
         round_trip=True,
+        refused={
+            "trace onnx_legacy": no_construct("torch.cond("),
+            "script": no_construct("x.std() > self.limit, lambda x: (x - x.mean()) / x.std(), la"),
+        },
     ),
     row(
         "in scripted helper",
@@ -525,6 +586,7 @@ PLACE_BRANCHES = (
         EQUAL,
         witnesses=(call(N * 2),),
         ci="export",
+        refused={"export onnx": undecided("if bool(x.max() > 2.2):")},
     ),
     # The legacy exporter traces only submodules that belong to the module.
     row(
@@ -534,5 +596,11 @@ PLACE_BRANCHES = (
         truth(export=REFUSED, onnx=REFUSED, onnx_legacy=REFUSED),
         witnesses=(call(N * 1.5),),
         ci="onnx_legacy",
+        refused={
+            "export onnx": undecided("if x.abs().amax() > self.limit:"),
+            "onnx_legacy": Blame(
+                owner="capture", cause="unsupported construct", line="self.gate(x) + 1"
+            ),
+        },
     ),
 )

@@ -17,11 +17,16 @@ from zoo.row import (
     NARROWED,
     RAISES,
     REFUSED,
+    Blame,
     call,
     coins,
+    decides_by_size,
+    frozen_size,
+    no_construct,
     normal,
     row,
     truth,
+    undecided,
 )
 
 # -- sizes -----------------------------------------------------------------------------------------
@@ -475,6 +480,7 @@ SIZE_BRANCHES = (
         line="if len(x) == 1",
         expect=STATIC,
         ci="",
+        refused={"export": decides_by_size("if len(x) == 1:")},
     ),
     branch(
         "many elements",
@@ -575,6 +581,7 @@ SIZE_BRANCHES = (
         shapes=B_T_3,
         dims=TIME,
         ci="onnx",
+        refused={"export": frozen_size("for start in range(0, x.shape[1], 4):")},
     ),
     branch(
         "view that fits",
@@ -584,6 +591,7 @@ SIZE_BRANCHES = (
         line="except RuntimeError",
         expect=SIZE | {"script": REFUSED},
         ci="",
+        refused={"script": no_construct("try:")},
     ),
     branch(
         "match shape",
@@ -597,6 +605,10 @@ SIZE_BRANCHES = (
         shapes=B_T,
         dims={"time": (1, 6)},
         ci="",
+        refused={
+            "script": no_construct("match tuple(x.shape):"),
+            "export": frozen_size("case (_, 2 | 3):"),
+        },
     ),
     row("kind of shape", KindOfShape, X, round_trip=True),
     row("number of parts", NumberOfParts, call([N, N + 1]), ci="onnx_legacy", round_trip=True),
@@ -650,6 +662,13 @@ SIZE_BRANCHES = (
         expect=PYTHON,
         shapes=IDS_FIXED,
         ci="",
+        refused={
+            "script": Blame(
+                owner="capture",
+                cause="unsupported operator",
+                line="if ids.unique().numel() == ids.numel():",
+            )
+        },
     ),
     branch(
         "stuck tail",
@@ -712,6 +731,11 @@ SIZE_BRANCHES = (
         witnesses=(call(ids(7, 4, at=2)),),
         ci="trace onnx onnx_legacy",
         round_trip=True,
+        refused={
+            "trace script onnx_legacy": no_construct(
+                "torch.cond(found, lambda ids: ids + 100, lambda ids: ids.clo"
+            )
+        },
     ),
     branch(
         "nothing kept",
@@ -731,7 +755,12 @@ SIZE_BRANCHES = (
         ci="",
     ),
     row(
-        "something masked", SomethingMasked, call(N, MASK), EQUAL, witnesses=(call(N, MASK | True),)
+        "something masked",
+        SomethingMasked,
+        call(N, MASK),
+        EQUAL,
+        witnesses=(call(N, MASK | True),),
+        refused={"export onnx": undecided("if bool((~mask).any()):")},
     ),
     branch(
         "something masked, from nothing",
@@ -758,6 +787,7 @@ SIZE_BRANCHES = (
         witnesses=(call(normal(3, 5), torch.tensor([5, 5, 5])),),
         **LENGTHS,
         ci="",
+        refused={"export onnx": undecided("if int(lengths.min()) < x.shape[1]:")},
     ),
     branch(
         "padded, from full",
@@ -819,6 +849,7 @@ SIZE_BRANCHES = (
         values={"kind": [0, 1, 2, 3]},
         ci="onnx",
         blame={"export": GUARD},
+        refused={"script": no_construct("match kind:")},
     ),
     row(
         "reduction",
@@ -868,5 +899,9 @@ SIZE_BRANCHES = (
         expect=PYTHON,
         values={"kind": (0, 2)},
         ci="script",
+        refused={
+            "script": no_construct("match int(kind):"),
+            "export onnx": undecided("match int(kind):"),
+        },
     ),
 )

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.branches import EQUAL, PYTHON, branch, filled, rows
-from zoo.row import UNVERIFIED, call, normal, row
+from zoo.row import UNVERIFIED, call, no_type, normal, row, undecided
 
 # -- where the threshold lives ---------------------------------------------------------------------
 
@@ -389,6 +389,7 @@ VALUE_BRANCHES = (
         values={"x": (0.25, 4.0)},
         weak=UNVERIFIED,
         ci="",
+        refused={"export onnx": undecided("if x.mean() > 0:")},
     ),
     branch(
         "max above literal",
@@ -408,6 +409,7 @@ VALUE_BRANCHES = (
         weak=UNVERIFIED,
         ci="onnx_legacy",
         round_trip=True,
+        refused={"export onnx": undecided("if x.max() > 2.5:")},
     ),
     branch("min by item", MinByItem, X, call(N * 1.5), line="if lowest < -3.0", ci=""),
     branch(
@@ -435,6 +437,7 @@ VALUE_BRANCHES = (
         line="self.config",
         expect=PYTHON,
         ci="",
+        refused={"script": no_type("if x.mean() < self.config.low:")},
     ),
     branch(
         "limit in namespace",
@@ -444,6 +447,7 @@ VALUE_BRANCHES = (
         line="if norm > self.config.clip.norm",
         expect=PYTHON,
         ci="script",
+        refused={"script": no_type("if norm > self.config.clip.norm:")},
     ),
     branch(
         "learned limit",
@@ -518,6 +522,7 @@ VALUE_BRANCHES = (
         call(filled(3.0, 4, 3)),
         line="if 2.0 <= top <= 3.0",
         values=WIDE,
+        refused={"export onnx": undecided("top = float(x.max())")},
     ),
     branch(
         "both extremes",
@@ -613,6 +618,7 @@ VALUE_BRANCHES = (
         witnesses=(call(SYMMETRIC),),
         shapes=FIXED,
         round_trip=True,
+        refused={"export onnx": undecided("if torch.equal(x, x.t()):")},
     ),
     branch(
         "symmetric, from a symmetric one",
@@ -680,7 +686,15 @@ VALUE_BRANCHES = (
         ci="",
     ),
     # NaN is no legal value here, so no legal call tells the two sides apart.
-    row("any nan, without nan", AnyNan, X, EQUAL, weak=UNVERIFIED, ci=""),
+    row(
+        "any nan, without nan",
+        AnyNan,
+        X,
+        EQUAL,
+        weak=UNVERIFIED,
+        ci="",
+        refused={"export onnx": undecided("if torch.isnan(x).any():")},
+    ),
     branch(
         "all finite",
         AllFinite,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.control import SumBranch
-from zoo.row import FROZEN, REFUSED, SKIPPED, Blame, call, normal, row, truth
+from zoo.row import FROZEN, REFUSED, SKIPPED, Blame, call, normal, row, truth, undecided
 
 
 class Encoder(nn.Module):
@@ -46,6 +46,7 @@ CALLABLES = (
         truth(trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN),
         ci="trace export onnx onnx_legacy",
         blame=Blame(owner="model", cause="frozen branch", line="if bool(x.abs().max() > 1):"),
+        refused={"export onnx": undecided("if bool(x.abs().max() > 1):")},
     ),
     row(
         "bound method",

@@ -11,7 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.converters import CAPTURED, captured
-from zoo.row import DIFFERS, REFUSED, SKIPPED, STRUCTURE, Blame, baked, call, normal, row, truth
+from zoo.row import (
+    DIFFERS,
+    REFUSED,
+    SKIPPED,
+    STRUCTURE,
+    Blame,
+    baked,
+    call,
+    no_construct,
+    no_type,
+    normal,
+    row,
+    truth,
+)
 
 # -- faithful: the artifact draws what eager draws -------------------------------------------------
 
@@ -224,6 +237,7 @@ CHANCE = (
         X,
         truth(DIFFERS, script=REFUSED),
         blame=baked("random.uniform(1.0, 2.0)"),
+        refused={"script": no_construct("x * random.uniform(1.0, 2.0)")},
     ),
     row(
         "python choice",
@@ -231,6 +245,9 @@ CHANCE = (
         X,
         truth(DIFFERS, script=REFUSED),
         blame=baked("random.choice("),
+        refused={
+            "script": no_construct("x * random.choice([1.0, 2.0, 3.0, 5.0, 7.0, 11.0, 13.0])")
+        },
     ),
     row(
         "numpy chance",
@@ -239,6 +256,7 @@ CHANCE = (
         truth(DIFFERS, script=REFUSED),
         ci="onnx",
         blame=baked("np.random.rand()"),
+        refused={"script": no_construct("x + float(np.random.rand())")},
     ),
     row(
         "drawn once",
@@ -266,6 +284,7 @@ CHANCE = (
         truth(STRUCTURE, script=REFUSED),
         ci="trace script export onnx onnx_legacy",
         blame=CAPTURED,
+        refused={"script": no_type("y")},
     ),
     row(
         "wider noise",

@@ -17,9 +17,12 @@ from zoo.row import (
     UNVERIFIED,
     call,
     coins,
+    frozen_size,
+    no_construct,
     normal,
     row,
     truth,
+    undecided,
     whole,
 )
 
@@ -172,6 +175,7 @@ CONTROL = (
         dims={"time": (5, 9)},
         ci="",
         line="for t in range(x.shape[1]):",
+        refused={"export": frozen_size("for t in range(x.shape[1]):")},
     ),
     row(
         "loop over rows",
@@ -180,6 +184,7 @@ CONTROL = (
         truth(FROZEN, script=None, export=REFUSED, onnx=NARROWED),
         ci="onnx",
         line="for one in x:",
+        refused={"export": frozen_size()},
     ),
     row(
         "cell over time",
@@ -189,6 +194,7 @@ CONTROL = (
         shapes=B_T_3,
         ci="",
         line="for t in range(x.shape[1]):",
+        refused={"export": frozen_size("for t in range(x.shape[1]):")},
     ),
     row("cell over fixed time", CellOverTime, call(normal(2, 4, 3)), ci="script"),
     row("unrolled", Unrolled, call(normal(3, 4)), round_trip=True),
@@ -280,6 +286,7 @@ CONTROL = (
         filter=lambda x: bool(x.sum() > 0),
         weak=UNVERIFIED,
         ci="",
+        refused={"export onnx": undecided("if x.sum() > 0:")},
     ),
     row(
         "sum branch, one side by values",
@@ -289,6 +296,7 @@ CONTROL = (
         values={"x": (0.5, 2.0)},
         weak=UNVERIFIED,
         ci="",
+        refused={"export onnx": undecided("if x.sum() > 0:")},
     ),
     row(
         "equivalent branch",
@@ -296,6 +304,7 @@ CONTROL = (
         call(normal(4, 3), coins(4, 3)),
         truth(export=REFUSED, onnx=REFUSED),
         ci="",
+        refused={"export onnx": undecided("if bool(mask.all()):")},
     ),
     row(
         "all mask branch",
@@ -329,6 +338,11 @@ CONTROL = (
         truth(REFUSED, export=None, onnx=None),
         ci="trace script onnx onnx_legacy",
         round_trip=True,
+        refused={
+            "trace script onnx_legacy": no_construct(
+                "torch.cond(x.sum() > 0, lambda x: x * 2, lambda x: x - 1, (x"
+            )
+        },
     ),
     row("present mask, absent", PresentMask, call(normal(4, 3)), ci=""),
     row(

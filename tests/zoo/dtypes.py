@@ -8,7 +8,7 @@ from typing import Tuple  # noqa: UP035  # TorchScript's words
 import torch
 from torch import Tensor, nn
 
-from zoo.row import DIFFERS, REFUSED, call, coins, normal, row, truth, whole
+from zoo.row import DIFFERS, REFUSED, Blame, call, coins, normal, row, truth, untranslated, whole
 
 
 class IntegerSums(nn.Module):
@@ -166,14 +166,23 @@ DTYPES = (
         truth(onnx_legacy=REFUSED),
         ci="onnx",
         round_trip=True,
+        refused={"onnx_legacy": Blame(owner="translation", cause="unsupported type")},
     ),
-    row("fourier", Fourier, call(normal(4, 8)), truth(onnx_legacy=REFUSED), ci="script"),
+    row(
+        "fourier",
+        Fourier,
+        call(normal(4, 8)),
+        truth(onnx_legacy=REFUSED),
+        ci="script",
+        refused={"onnx_legacy": untranslated()},
+    ),
     row(
         "bit tricks",
         BitTricks,
         call(whole(0, 100, 4, 3)),
         truth(onnx_legacy=REFUSED),
         ci="onnx_legacy",
+        refused={"onnx_legacy": untranslated()},
     ),
     row("large numbers", LargeNumbers, call(normal(4, 64)), ci=""),
     row(

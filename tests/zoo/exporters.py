@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.row import DIFFERS, REFUSED, Blame, Example, call, normal, row, truth, whole
+from zoo.row import DIFFERS, REFUSED, Blame, Example, call, normal, row, truth, untranslated, whole
 
 # -- constants next to zero and one ----------------------------------------------------------------
 
@@ -243,6 +243,7 @@ EXPORTERS = (
         OR_REFUSED,
         ci="",
         known={"onnx": "expm1 of small numbers"},
+        refused={"onnx_legacy": untranslated()},
     ),
     row(
         "log1p of small", Log1pOfSmall, X, ON_BOTH, ci="", known={"onnx": "log1p of small numbers"}
@@ -275,9 +276,18 @@ EXPORTERS = (
         OR_REFUSED,
         ci="",
         known={"onnx": "sigmoid of large negative numbers"},
+        refused={"onnx_legacy": untranslated()},
     ),
     # As log(exp(x) + exp(y)), which is infinite from 89 on.
-    row("logaddexp", SoftMaximum, X, OR_REFUSED, ci="onnx", known={"onnx": "logaddexp overflows"}),
+    row(
+        "logaddexp",
+        SoftMaximum,
+        X,
+        OR_REFUSED,
+        ci="onnx",
+        known={"onnx": "logaddexp overflows"},
+        refused={"onnx_legacy": untranslated()},
+    ),
     row("logsumexp", SoftMaximumOfRow, X, ci=""),
     # atan2(0, -1) is pi; the translation returns -pi.
     row(

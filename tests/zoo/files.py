@@ -24,14 +24,19 @@ from zoo.row import (
     DIFFERS,
     REFUSED,
     STATE,
+    UNEXPLAINED,
     UNLOADABLE,
     Blame,
     asks,
     call,
     moved_on,
+    no_construct,
+    no_type,
     normal,
     row,
     truth,
+    unannotated,
+    untranslated,
     whole,
 )
 
@@ -1052,9 +1057,38 @@ OWN = truth(trace=MOVED, script=MOVED)
 READ = truth(export=REFUSED, onnx=REFUSED)
 
 FILES = (
-    row("custom operator", CustomOperator, X, UNKNOWN),
-    row("custom operator in a part", CustomOperatorInPart, X, UNKNOWN, ci=""),
-    row("custom operator of two", CustomOperatorOfTwo, X, UNKNOWN, ci=""),
+    row(
+        "custom operator",
+        CustomOperator,
+        X,
+        UNKNOWN,
+        refused={
+            "onnx": untranslated("torch.ops.zoo_files.double(x) + 1"),
+            "onnx_legacy": untranslated(),
+        },
+    ),
+    row(
+        "custom operator in a part",
+        CustomOperatorInPart,
+        X,
+        UNKNOWN,
+        ci="",
+        refused={
+            "onnx": untranslated("torch.ops.zoo_files.double(x) + 1"),
+            "onnx_legacy": untranslated(),
+        },
+    ),
+    row(
+        "custom operator of two",
+        CustomOperatorOfTwo,
+        X,
+        UNKNOWN,
+        ci="",
+        refused={
+            "onnx": untranslated("half, quarter = torch.ops.zoo_files.halves(x)"),
+            "onnx_legacy": untranslated(),
+        },
+    ),
     # The exporter to ONNX decomposes the operator.
     row(
         "custom operator, composed",
@@ -1062,8 +1096,19 @@ FILES = (
         X,
         truth(UNLOADABLE, onnx=None, onnx_legacy=REFUSED),
         ci="",
+        refused={"onnx_legacy": untranslated()},
     ),
-    row("custom operator, decorated", CustomOperatorDecorated, X, UNKNOWN, ci=""),
+    row(
+        "custom operator, decorated",
+        CustomOperatorDecorated,
+        X,
+        UNKNOWN,
+        ci="",
+        refused={
+            "onnx": untranslated("torch.ops.zoo_files.softened(x)"),
+            "onnx_legacy": untranslated(),
+        },
+    ),
     row("custom operator, unused", CustomOperatorUnused, X, truth(script=UNLOADABLE), ci=""),
     row("custom operator, unused for good", CustomOperatorUnusedForGood, X, ci=""),
     row("no custom operator", PlainFunction, X, ci=""),
@@ -1083,8 +1128,21 @@ FILES = (
         X,
         truth(export=REFUSED, onnx=REFUSED, onnx_legacy=REFUSED),
         ci="",
+        refused={
+            "export onnx": UNEXPLAINED,
+            "onnx_legacy": Blame(
+                owner="capture", cause="unsupported construct", line="self.out(self.inner(x))"
+            ),
+        },
     ),
-    row("lambda inside", LambdaInside, X, truth(script=REFUSED), ci=""),
+    row(
+        "lambda inside",
+        LambdaInside,
+        X,
+        truth(script=REFUSED),
+        ci="",
+        refused={"script": no_construct("self.act(x)")},
+    ),
     # -- types that only this process has
     row(
         "span in",
@@ -1094,7 +1152,14 @@ FILES = (
         ci="",
     ),
     row("span inside", SpanInside, X, ci=""),
-    row("span in a dict", SpanInDict, X, truth(script=REFUSED, export=UNLOADABLE), ci=""),
+    row(
+        "span in a dict",
+        SpanInDict,
+        X,
+        truth(script=REFUSED, export=UNLOADABLE),
+        ci="",
+        refused={"script": no_type("def forward(self, x: Tensor) -> Dict[str, Span]:")},
+    ),
     row("pairs in a dict", PairsInDict, X, ci=""),
     row(
         "boxes in",
@@ -1102,27 +1167,58 @@ FILES = (
         call(Boxes(normal(4, 3), normal(4))),
         truth(script=REFUSED, export=UNLOADABLE),
         ci="",
+        refused={"script": no_type("def forward(self, boxes: Boxes) -> Tensor:")},
     ),
-    row("boxes out", BoxesOut, X, truth(REFUSED, export=UNLOADABLE, onnx=None), ci="onnx"),
-    row("boxes inside", BoxesInside, X, truth(script=REFUSED), ci=""),
+    row(
+        "boxes out",
+        BoxesOut,
+        X,
+        truth(REFUSED, export=UNLOADABLE, onnx=None),
+        ci="onnx",
+        refused={"trace script": no_type("Boxes(x * 2, x.sum(1))"), "onnx_legacy": no_type()},
+    ),
+    row(
+        "boxes inside",
+        BoxesInside,
+        X,
+        truth(script=REFUSED),
+        ci="",
+        refused={"script": no_type("boxes = Boxes(x * 2, x.sum(1))")},
+    ),
     row(
         "dataclass without a name",
         AnonymousOut,
         X,
         truth(REFUSED, export=UNLOADABLE, onnx=None),
         ci="export",
+        refused={"trace script": no_type("Anonymous(x * 2, x.sum(1))"), "onnx_legacy": no_type()},
     ),
-    row("bag out", BagOut, X, truth(REFUSED, export=UNLOADABLE, onnx=None), ci="trace"),
+    row(
+        "bag out",
+        BagOut,
+        X,
+        truth(REFUSED, export=UNLOADABLE, onnx=None),
+        ci="trace",
+        refused={"trace script": no_type("Bag([x * 2, x.sum(1)])"), "onnx_legacy": no_type()},
+    ),
     row(
         "bag in",
         BagIn,
         call(Bag([normal(4, 3), normal(4, 3, seed=1)])),
         truth(script=REFUSED, export=UNLOADABLE),
         ci="",
+        refused={"script": unannotated("bag.items[0] * 2 + bag.items[1]")},
     ),
     row("pair out", PairOut, X, ci=""),
     # TorchScript compiles the class; Python in the clean process cannot build an object of it.
-    row("cache out", CacheOut, X, truth(REFUSED, script=MOVED), ci="script"),
+    row(
+        "cache out",
+        CacheOut,
+        X,
+        truth(REFUSED, script=MOVED),
+        ci="script",
+        refused={"trace export onnx": no_type("x * 2, Kept(x + 1)"), "onnx_legacy": no_type()},
+    ),
     row("cache inside", CacheInside, X, ci=""),
     # -- devices: the CPU is everywhere
     row("device constant", DeviceConstant, X, ci="export"),
@@ -1160,20 +1256,38 @@ FILES = (
     row("tensors in a list", TensorsInList, X, ci=""),
     row("words", Words, X, ci=""),
     # The legacy exporter assumes that every entry of a state_dict is a tensor.
-    row("extra state", ExtraState, X, truth(onnx_legacy=REFUSED), ci=""),
+    row(
+        "extra state",
+        ExtraState,
+        X,
+        truth(onnx_legacy=REFUSED),
+        ci="",
+        refused={"onnx_legacy": Blame(owner="translation", cause="unsupported type")},
+    ),
     row("extra state of a tensor", ExtraStateOfTensor, X, ci="onnx_legacy"),
     row("own state", OwnState, X),
     row("own state, forgotten", OwnStateForgotten, X, OWN, ci="script"),
     row("own state, rounded", OwnStateRounded, X, OWN),
     row("own state, refused", OwnStateRefused, X, truth(trace=UNLOADABLE, script=UNLOADABLE)),
     row("byte weights", ByteWeights, X, ci=""),
-    row("complex buffer", ComplexBuffer, X, truth(onnx_legacy=REFUSED), ci=""),
+    row(
+        "complex buffer",
+        ComplexBuffer,
+        X,
+        truth(onnx_legacy=REFUSED),
+        ci="",
+        refused={"onnx_legacy": Blame(owner="translation", cause="unsupported type")},
+    ),
     row(
         "quantized dynamically",
         quantized_dynamically,
         X,
         truth(REFUSED, trace=None, script=None),
         ci="",
+        refused={
+            "export onnx": Blame(owner="capture", cause="unsupported type"),
+            "onnx_legacy": untranslated(),
+        },
     ),
     # -- more than a megabyte: ONNX puts the weights into a second file
     row(
@@ -1185,20 +1299,58 @@ FILES = (
     ),
     row("large weights in two", wide, X, shapes={"input": "batch 3"}, ci=""),
     # -- files beside the model: an absolute path is right on the same machine
-    row("reads a file", lambda: ReadsFile(HERE), X, READ, ci="export"),
+    row(
+        "reads a file",
+        lambda: ReadsFile(HERE),
+        X,
+        READ,
+        ci="export",
+        refused={
+            "export onnx": Blame(
+                owner="capture",
+                cause="unsupported operator",
+                line="x * torch.from_file(self.path, shared=False, size=3, dtype=t",
+            )
+        },
+    ),
     # The relative path is right only in directories from which it leads to the same file.
     row(
         "reads a file beside",
         lambda: ReadsFile(os.path.relpath(HERE)),
         X,
         READ | {"trace": MOVED, "script": MOVED},
+        refused={
+            "export onnx": Blame(
+                owner="capture",
+                cause="unsupported operator",
+                line="x * torch.from_file(self.path, shared=False, size=3, dtype=t",
+            )
+        },
     ),
-    row("reads a file with numpy", ReadsWithNumpy, X, truth(script=REFUSED), ci=""),
+    row(
+        "reads a file with numpy",
+        ReadsWithNumpy,
+        X,
+        truth(script=REFUSED),
+        ci="",
+        refused={
+            "script": no_construct("x * torch.from_numpy(np.fromfile(HERE, dtype=np.uint8, count")
+        },
+    ),
     row("read once", ReadOnce, X, ci=""),
     # -- classes that cannot be imported
-    row("of a notebook", of_a_notebook, X, truth(script=REFUSED)),
+    row(
+        "of a notebook", of_a_notebook, X, truth(script=REFUSED), refused={"script": no_construct()}
+    ),
     row("of a function", of_a_function, X, ci=""),
-    row("patched forward", patched, X, truth(script=REFUSED), ci="script"),
+    row(
+        "patched forward",
+        patched,
+        X,
+        truth(script=REFUSED),
+        ci="script",
+        refused={"script": no_construct()},
+    ),
 )
 
 # These crash, hang or fill memory: call their artifacts only under limits, in their own process.
@@ -1289,6 +1441,7 @@ DANGEROUS = (
         shapes={"x": "6", "lengths": "3"},
         values={"lengths": (0, 1 << 38)},
         ci="trace onnx_legacy",
+        refused={"onnx_legacy": untranslated()},
     ),
     # The exporter to ONNX divides in floating point.
     row("dies, compiled", DiesCompiled, X, truth(export=CRASHED, onnx=DIFFERS), ci="export onnx"),
@@ -1298,6 +1451,9 @@ DANGEROUS = (
         X,
         truth(export=CRASHED, onnx=REFUSED),
         ci="export onnx",
+        refused={
+            "onnx": untranslated('x + torch.segment_reduce(x.flatten(), "sum", lengths=beyond,')
+        },
     ),
     row(
         "hangs, compiled",

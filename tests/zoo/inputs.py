@@ -17,13 +17,18 @@ from zoo.row import (
     REFUSED,
     STATE,
     UNLOADABLE,
+    Blame,
     baked,
     call,
     dropped,
     frozen_size,
+    no_construct,
+    no_type,
     normal,
     row,
     truth,
+    unannotated,
+    undecided,
     whole,
 )
 
@@ -301,6 +306,7 @@ INPUTS = (
         truth(trace=DIFFERS, export=REFUSED, onnx_legacy=DIFFERS),
         ci="trace",
         blame=baked("float(packed.data[0, 0])"),
+        refused={"export": undecided("packed.data * float(packed.data[0, 0])")},
     ),
     row(
         "packed sequence packed again",
@@ -308,12 +314,18 @@ INPUTS = (
         call(PACKED),
         truth(REFUSED, trace=None),
         ci="trace onnx_legacy",
+        refused={
+            "script": no_construct("PackedSequence(hidden.data.tanh(), packed.batch_sizes, order"),
+            "export onnx": undecided("hidden, state = self.rnn(packed)"),
+            "onnx_legacy": Blame(owner="translation", cause="unsupported type"),
+        },
     ),
     row(
         "dataclass in",
         DataclassIn,
         call(Batch(normal(4, 3), normal(4, 3, seed=1))),
         truth(script=REFUSED, export=REFUSED, onnx=REFUSED),
+        refused={"script": unannotated("batch.x * 2 + batch.y"), "export onnx": no_type()},
     ),
     row(
         "known dataclass in",
@@ -321,6 +333,7 @@ INPUTS = (
         call(Known(normal(4, 3), normal(4, 3, seed=1))),
         truth(script=REFUSED, export=UNLOADABLE),
         ci="",
+        refused={"script": unannotated("batch.x * 2 + batch.y")},
     ),
     row(
         "nested in",
@@ -329,20 +342,29 @@ INPUTS = (
         truth(script=REFUSED),
         ci="onnx",
         round_trip=True,
+        refused={"script": unannotated('tree["a"][0] + tree["a"][1]["b"] * tree["c"][0]')},
     ),
-    row("variadic", Variadic, call(normal(4, 3), normal(4, 2)), truth(script=REFUSED)),
+    row(
+        "variadic",
+        Variadic,
+        call(normal(4, 3), normal(4, 2)),
+        truth(script=REFUSED),
+        refused={"script": no_construct("def forward(self, *parts):")},
+    ),
     # torch 2.13 loses dynamic_shapes of **kwargs ("Must provide a tree_name"): a wrapper names them
     row(
         "any keywords",
         AnyKeywords,
         call(normal(4, 3), bias=normal(4, 3, seed=1)),
         truth(script=REFUSED),
+        refused={"script": no_construct("def forward(self, x, **extra):")},
     ),
     row(
         "a flag among keywords",
         FlagAmongKeywords,
         call(x=normal(4, 3), flag=True),
         truth(script=REFUSED),
+        refused={"script": no_construct("def forward(self, x: Tensor, **kwargs: Any) -> Tensor:")},
     ),
     row("asks for gradients", AsksForGradients, call(normal(4, 3).requires_grad_())),
     row(
@@ -352,6 +374,7 @@ INPUTS = (
         CACHED,
         ci="trace script export onnx_legacy",
         blame=dropped(""),
+        refused={"export onnx": no_type()},
     ),
     row(
         "a cache is read",
@@ -359,6 +382,7 @@ INPUTS = (
         call(normal(4, 3), Cache()),
         READ,
         ci="script onnx onnx_legacy",
+        refused={"export onnx": no_type()},
     ),
     row(
         "any keywords, fixed sizes",
@@ -367,6 +391,7 @@ INPUTS = (
         truth(script=REFUSED),
         shapes={"x": "..."},
         ci="trace script",
+        refused={"script": no_construct("def forward(self, x, **extra):")},
     ),
     row("bags", Bags, call(whole(0, 19, 9), torch.tensor([0, 2, 2, 7])), ci=""),
     # torch's old ONNX exporter writes a scatter that does not add at an index that occurs twice.

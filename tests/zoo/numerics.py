@@ -11,7 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.row import DIFFERS, REFUSED, asks, call, frozen_size, normal, row, truth, whole
+from zoo.row import (
+    DIFFERS,
+    REFUSED,
+    Blame,
+    asks,
+    call,
+    frozen_size,
+    normal,
+    row,
+    truth,
+    untranslated,
+    whole,
+)
 
 # -- long sums -------------------------------------------------------------------------------------
 
@@ -504,6 +516,7 @@ NUMERICS = (
         truth(onnx_legacy=REFUSED),
         values={"x": [1.0033620595932007]},
         ci="onnx",
+        refused={"onnx_legacy": untranslated()},
     ),
     # The legacy exporter's casts are dropped as above.
     row(
@@ -592,6 +605,10 @@ NUMERICS = (
         call(normal(3, 500, dtype=torch.bfloat16)),
         NO_KERNEL,
         ci="onnx",
+        refused={
+            "onnx": Blame(owner="runtime", cause="unsupported operator", line="(x * 0.3).sum(1)"),
+            "onnx_legacy": Blame(owner="runtime", cause="unsupported operator"),
+        },
     ),
     row("bfloat16 sum in full", HalfSumInFull, call(normal(3, 500, dtype=torch.bfloat16))),
     row(
@@ -599,6 +616,10 @@ NUMERICS = (
         lambda: HalfMlp(torch.bfloat16),
         call(normal(4, 64, dtype=torch.bfloat16)),
         NO_KERNEL,
+        refused={
+            "onnx": Blame(owner="runtime", cause="unsupported operator", line="self.body(x)"),
+            "onnx_legacy": Blame(owner="runtime", cause="unsupported operator"),
+        },
     ),
     row(
         "bfloat16 attention",
@@ -606,6 +627,14 @@ NUMERICS = (
         call(normal(2, 2, 16, 8, dtype=torch.bfloat16)),
         NO_KERNEL,
         ci="script onnx_legacy",
+        refused={
+            "onnx": Blame(
+                owner="runtime",
+                cause="unsupported operator",
+                line="F.scaled_dot_product_attention(q, q, q)",
+            ),
+            "onnx_legacy": Blame(owner="runtime", cause="unsupported operator"),
+        },
     ),
     row("best of scores", BestOfScores, X, ci="export"),
     row("best of products", BestOfProducts, X, ci=""),

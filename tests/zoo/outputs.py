@@ -19,9 +19,13 @@ from zoo.row import (
     UNLOADABLE,
     Blame,
     call,
+    frozen_size,
+    no_construct,
+    no_type,
     normal,
     row,
     truth,
+    untranslated,
 )
 
 
@@ -169,6 +173,7 @@ OUTPUTS = (
         truth(trace=REFUSED),
         ci="onnx_legacy",
         round_trip=True,
+        refused={"trace": no_type('{"double": x * 2, "parts": (x.sum(1), x.mean(1))}')},
     ),
     row("tuple out", TupleOut, call(normal(4, 3))),
     row("list out", ListOut, call(normal(4, 3)), ci="export", round_trip=True),
@@ -180,6 +185,10 @@ OUTPUTS = (
         call(normal(4, 3)),
         truth(REFUSED),
         ci="trace export onnx_legacy",
+        refused={
+            "trace script export onnx": no_type("Batch(x * 2, x.sum(1))"),
+            "onnx_legacy": no_type(),
+        },
     ),
     row(
         "known dataclass out",
@@ -187,10 +196,24 @@ OUTPUTS = (
         call(normal(4, 3)),
         truth(REFUSED, export=UNLOADABLE, onnx=None),
         ci="",
+        refused={"trace script": no_type("Known(x * 2, x.sum(1))"), "onnx_legacy": no_type()},
     ),
-    row("none out", NoneOut, call(normal(4, 3)), truth(trace=REFUSED), ci="onnx", round_trip=True),
     row(
-        "int out", IntOut, call(normal(4, 3)), truth(REFUSED, script=None, export=None), ci="script"
+        "none out",
+        NoneOut,
+        call(normal(4, 3)),
+        truth(trace=REFUSED),
+        ci="onnx",
+        round_trip=True,
+        refused={"trace": no_type("x * 2, None")},
+    ),
+    row(
+        "int out",
+        IntOut,
+        call(normal(4, 3)),
+        truth(REFUSED, script=None, export=None),
+        ci="script",
+        refused={"trace onnx": no_type("x * 2, 3"), "onnx_legacy": no_construct()},
     ),
     # A trace returns a tensor and eager an int; ONNX has only tensors.
     row(
@@ -207,6 +230,7 @@ OUTPUTS = (
         truth(REFUSED, trace=FROZEN, onnx_legacy=FROZEN),
         ci="trace script",
         line="if x.sum() > 0:",
+        refused={"script": no_type("(x,)")},
     ),
     row(
         "structure by size",
@@ -216,6 +240,7 @@ OUTPUTS = (
         ci="onnx onnx_legacy",
         line="return [row * 2 for row in x]",
         blame=Blame(owner="model", cause="unrolled loop", line="return [row * 2 for row in x]"),
+        refused={"export": frozen_size()},
     ),
     row("keys by mode", KeysByMode, call(normal(4, 3)), ci="script", round_trip=True),
     row("same twice", SameTwice, call(normal(4, 3))),
@@ -225,6 +250,12 @@ OUTPUTS = (
         SparseOut,
         call(normal(4, 3)),
         truth(export=REFUSED, onnx=REFUSED, onnx_legacy=REFUSED),
+        refused={
+            "export onnx": Blame(
+                owner="capture", cause="unsupported operator", line="(x * 2).to_sparse()"
+            ),
+            "onnx_legacy": untranslated(),
+        },
     ),
     row(
         "sparse out, dense",
@@ -242,6 +273,13 @@ OUTPUTS = (
         truth(export=UNLOADABLE, onnx=REFUSED, onnx_legacy=STRUCTURE),
         elsewhere={QUANTIZE_UNKNOWN: {"export": REFUSED}},
         ci="script export onnx_legacy",
+        refused={
+            "onnx": Blame(
+                owner="translation",
+                cause="unsupported type",
+                line="torch.quantize_per_tensor(x, 0.1, 10, torch.quint8)",
+            )
+        },
     ),
     row(
         "quantized elsewhere",
@@ -251,6 +289,13 @@ OUTPUTS = (
         elsewhere={QUANTIZE_UNKNOWN: {"export": REFUSED}},
         ci="trace script onnx",
         blame=CAPTURED,
+        refused={
+            "onnx": Blame(
+                owner="translation",
+                cause="unsupported type",
+                line="torch.quantize_per_tensor(x, 0.1, 110, torch.quint8)",
+            )
+        },
     ),
     row("channels last out", ChannelsLastOut, call(normal(2, 3, 4, 5))),
     row("empty out", EmptyOut, call(normal(4, 3)), ci="export"),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.row import NOT_REPEATABLE, REFUSED, call, normal, row, truth
+from zoo.row import NOT_REPEATABLE, REFUSED, call, no_construct, normal, row, truth, untranslated
 
 # -- not repeatable --------------------------------------------------------------------------------
 
@@ -227,10 +227,24 @@ REPEATABLE = (
     row("empty, zeroed", EmptyZeroed, X),
     row("empty, filled", EmptyFilled, X, ci="script", round_trip=True),
     # The legacy exporter does not support aten::copy.
-    row("empty, copied to", EmptyCopied, X, truth(onnx_legacy=REFUSED), ci="onnx_legacy"),
+    row(
+        "empty, copied to",
+        EmptyCopied,
+        X,
+        truth(onnx_legacy=REFUSED),
+        ci="onnx_legacy",
+        refused={"onnx_legacy": untranslated()},
+    ),
     row("empty, not chosen", EmptyUnused, X, ci="export", round_trip=True),
     row("empty, written by part", EmptyWrittenByPart, X, round_trip=True),
-    row("global number, unused", GlobalNumberUnused, X, truth(script=REFUSED), ci=""),
+    row(
+        "global number, unused",
+        GlobalNumberUnused,
+        X,
+        truth(script=REFUSED),
+        ci="",
+        refused={"script": no_construct("global _steps")},
+    ),
     row(
         "global list, unused",
         GlobalListUnused,
@@ -238,9 +252,25 @@ REPEATABLE = (
         truth(script=REFUSED),
         ci="onnx",
         round_trip=True,
+        refused={"script": no_construct("_seen.append(0)")},
     ),
-    row("clock, unused", ClockUnused, X, truth(script=REFUSED), ci="onnx_legacy", round_trip=True),
-    row("global table", GlobalTable, X, truth(script=REFUSED), ci="trace script"),
+    row(
+        "clock, unused",
+        ClockUnused,
+        X,
+        truth(script=REFUSED),
+        ci="onnx_legacy",
+        round_trip=True,
+        refused={"script": no_construct("started = time.perf_counter()")},
+    ),
+    row(
+        "global table",
+        GlobalTable,
+        X,
+        truth(script=REFUSED),
+        ci="trace script",
+        refused={"script": no_construct("if 3 not in _tables:")},
+    ),
     row("id of itself", IdentityOfItself, X, ci="export"),
     row("set of names", SetOfNames, X),
 )

@@ -31,7 +31,8 @@ SPEC = "SpecError"
 SKIPPED = "skipped"
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
-# The targets whose failures name an owner, a line and a cause, and the failures that do.
+# The targets whose failures name an owner, a line and a cause, and the failures that do. A refusal
+# does so on all targets.
 BLAMED = ("trace", "script", "export")
 EXPLAINED = (DIFFERS, RAISES, STRUCTURE, STATE, FROZEN)
 
@@ -54,7 +55,7 @@ def asks(line: str) -> Blame:
     return Blame(owner="model", cause="export-only branch", line=line)
 
 
-def frozen_size(line: str) -> Blame:
+def frozen_size(line: str = "") -> Blame:
     """Return the blame of a line that makes a number of a size."""
     return Blame(owner="model", cause="frozen size", line=line)
 
@@ -79,7 +80,39 @@ def moved_on(line: str) -> Blame:
     return Blame(owner="capture", cause="changed by the export", line=line)
 
 
+def undecided(line: str) -> Blame:
+    """Return the blame of a line that needs a value, which torch.export refuses."""
+    return Blame(owner="model", cause="data-dependent value", line=line)
+
+
+def decides_by_size(line: str) -> Blame:
+    """Return the blame of a branch on a size, which torch.export refuses."""
+    return Blame(owner="model", cause="guard", line=line)
+
+
+def no_construct(line: str = "") -> Blame:
+    """Return the blame of something that the target's language has not."""
+    return Blame(owner="model", cause="unsupported construct", line=line)
+
+
+def no_type(line: str = "") -> Blame:
+    """Return the blame of an object that the target has no type for."""
+    return Blame(owner="model", cause="unsupported type", line=line)
+
+
+def unannotated(line: str) -> Blame:
+    """Return the blame of something without annotation, which TorchScript takes for another type."""
+    return Blame(owner="model", cause="missing annotation", line=line)
+
+
+def untranslated(line: str = "") -> Blame:
+    """Return the blame of an operator that an ONNX exporter does not translate."""
+    return Blame(owner="translation", cause="unsupported operator", line=line)
+
+
 GUARD = Blame(owner="capture", cause="guard")
+# torch's own words say too little.
+UNEXPLAINED = Blame(owner="capture", cause="unsupported construct", known=False)
 FAST_PATH = Blame(owner="", cause="attention fast path")
 
 
@@ -127,11 +160,18 @@ class Row:
             loop = self.line.startswith(("for ", "while "))
             cause = "unrolled loop" if loop else "frozen branch"
             return Blame(owner="model", cause=cause, line=self.line)
+        if blame is None and self.truth()[target] == REFUSED and self.line:
+            return undecided(self.line)
         return blame
 
     def blames(self) -> tuple[str, ...]:
         """Return the targets on which a report names a cause."""
-        return tuple(target for target in BLAMED if self.truth()[target] in EXPLAINED)
+        truth = self.truth()
+        return tuple(
+            target
+            for target in TARGETS
+            if truth[target] == REFUSED or (target in BLAMED and truth[target] in EXPLAINED)
+        )
 
     def changed(self) -> tuple[str, ...]:
         """Return the targets whose truth depends on the version."""
@@ -203,13 +243,17 @@ def row(
     under: Callable[[], AbstractContextManager[Any]] = torch.enable_grad,
     line: str = "",
     blame: Blame | Mapping[str, Blame] | None = None,
+    refused: Mapping[str, Blame] | None = None,
     known: Mapping[str, str] | None = None,
     ci: str = "trace",
     round_trip: bool = False,
     elsewhere: Mapping[Change, Mapping[str, str | None]] | None = None,
     **options: Any,
 ) -> Row:
-    """Return a row; ``ci`` names the targets that CI checks, as ``"trace export"``."""
+    """Return a row; ``ci`` names the targets that CI checks, as ``"trace export"``.
+
+    ``refused``: whom refusals are blamed on, by such names; other failures by ``blame``.
+    """
     return Row(
         name=name,
         build=seeded(factory, train=train),
@@ -220,12 +264,24 @@ def row(
         weak=weak,
         witnesses=witnesses,
         line=line,
-        blame=blame,
+        blame=_by_target(blame, refused or {}),
         known=known or {},
         ci=tuple(ci.split()),
         round_trip=round_trip,
         elsewhere=elsewhere or {},
     )
+
+
+def _by_target(
+    blame: Blame | Mapping[str, Blame] | None, refused: Mapping[str, Blame]
+) -> Blame | Mapping[str, Blame] | None:
+    """Return the blame of the failures with that of the refusals."""
+    if not refused:
+        return blame
+    of_refusals = {target: each for names, each in refused.items() for target in names.split()}
+    if isinstance(blame, Blame):
+        return dict.fromkeys(TARGETS, blame) | of_refusals
+    return {**(blame or {}), **of_refusals}
 
 
 # Shapes that many rows declare.

@@ -18,6 +18,7 @@ from zoo.row import (
     NARROWED,
     RAISES,
     REFUSED,
+    UNEXPLAINED,
     UNVERIFIED,
     Blame,
     call,
@@ -26,6 +27,7 @@ from zoo.row import (
     normal,
     row,
     truth,
+    undecided,
     whole,
 )
 
@@ -277,6 +279,7 @@ SEQUENCES = (
         ci="onnx",
         round_trip=True,
         elsewhere=UNROLLED,
+        refused={"export": frozen_size()},
     ),
     row(
         "gru, two ways",
@@ -292,6 +295,7 @@ SEQUENCES = (
         shapes=B_T_3,
         ci="export",
         elsewhere=UNROLLED,
+        refused={"export": frozen_size()},
     ),
     row("given state", GivenState, call(normal(3, 5, 3), normal(3, 4)), ci=""),
     row("attention", Attention, call(normal(2, 5, 4)), ci="onnx_legacy", round_trip=True),
@@ -380,6 +384,7 @@ SEQUENCES = (
         shapes={"x": "batch 4 4", "memory": "batch 2 4", "mask": "4 4"},
         line="make_causal = bool(",
         ci="",
+        refused={"export onnx": undecided("self.decoder(x, memory, tgt_mask=mask)")},
     ),
     row(
         "causal mask of a decoder",
@@ -387,6 +392,7 @@ SEQUENCES = (
         call(normal(2, 4, 4), normal(2, 2, 4), CAUSAL),
         truth(export=REFUSED, onnx=REFUSED),
         ci="trace",
+        refused={"export onnx": undecided("self.decoder(x, memory, tgt_mask=mask)")},
     ),
     row(
         "frequent words alone",
@@ -395,6 +401,7 @@ SEQUENCES = (
         truth(FROZEN, script=REFUSED, export=REFUSED, onnx=REFUSED),
         line="all_in_shortlist = not (",
         ci="trace script onnx_legacy",
+        refused={"script": UNEXPLAINED, "export onnx": undecided("self.words.predict(x)")},
     ),
     # The other outcome of the same branch is right for all words, only slower.
     row(
@@ -403,6 +410,7 @@ SEQUENCES = (
         call(normal(1, 4)),
         truth(script=REFUSED, export=REFUSED, onnx=REFUSED),
         ci="",
+        refused={"script": UNEXPLAINED, "export onnx": undecided("self.words.predict(x)")},
     ),
     # The symbolic function of torch passes is_causal as a tensor.
     row(
@@ -411,6 +419,7 @@ SEQUENCES = (
         call(normal(2, 5, 4)),
         truth(onnx_legacy=REFUSED),
         ci="onnx_legacy",
+        refused={"onnx_legacy": UNEXPLAINED},
     ),
     row(
         "token classifier",
@@ -490,6 +499,7 @@ SEQUENCES = (
         truth(export=REFUSED, onnx=REFUSED),
         weak=UNVERIFIED,
         ci="trace onnx",
+        refused={"export onnx": undecided("if weights.isnan().any():")},
     ),
     row(
         "carried state",

@@ -15,14 +15,19 @@ from zoo.row import (
     RAISES,
     REFUSED,
     STATE,
+    UNEXPLAINED,
     UNVERIFIED,
     call,
     dropped,
     moved_on,
+    no_construct,
+    no_type,
     normal,
     replaced,
     row,
     truth,
+    unannotated,
+    untranslated,
 )
 
 
@@ -620,6 +625,7 @@ STATEFUL = (
         COUNTED | {"onnx_legacy": REFUSED},
         ci="onnx_legacy",
         blame=moved_on("self.ring.copy_("),
+        refused={"onnx_legacy": untranslated()},
     ),
     row(
         "rolled buffer",
@@ -653,11 +659,18 @@ STATEFUL = (
         truth(trace=STATE, onnx=REFUSED, onnx_legacy=STATE),
         ci="onnx",
         blame=moved_on("self.first.add_(1)"),
+        refused={"onnx": UNEXPLAINED},
     ),
     row("reads a parameter's memory", ReadsParametersMemory, X, ci="script"),
     row("two parameters of one memory", TwoOfOneMemory, X),
     row("a buffer without numbers", WithoutNumbers, X, ci="export", round_trip=True),
-    row("looks at a part by a weak reference", WeaklyReferred, X, truth(script=REFUSED)),
+    row(
+        "looks at a part by a weak reference",
+        WeaklyReferred,
+        X,
+        truth(script=REFUSED),
+        refused={"script": no_type("part = self.part()")},
+    ),
     row("silent buffer", SilentBuffer, X, truth(trace=STATE), blame=moved_on("self.calls += 1")),
     row(
         "moving parameter",
@@ -675,6 +688,7 @@ STATEFUL = (
         X,
         truth(STATE, script=REFUSED),
         blame=dropped("self.history.append(1.0)"),
+        refused={"script": unannotated("self.history.append(1.0)")},
     ),
     row(
         "growing tensors",
@@ -683,6 +697,7 @@ STATEFUL = (
         truth(STATE, script=REFUSED),
         ci="onnx_legacy",
         blame=dropped("self.past.append(x.mean(0))"),
+        refused={"script": unannotated("self.past.append(x.mean(0))")},
     ),
     row(
         "last input",
@@ -724,6 +739,7 @@ STATEFUL = (
         X,
         truth(STATE, script=REFUSED),
         blame=dropped("self.cache[key] = x.mean(0)"),
+        refused={"script": unannotated("if key not in self.cache:")},
     ),
     row(
         "registers a buffer",
@@ -732,6 +748,10 @@ STATEFUL = (
         truth(STATE, script=REFUSED, onnx_legacy=REFUSED),
         ci="",
         blame=dropped('self.register_buffer("offset"'),
+        refused={
+            "script": no_construct('self.register_buffer("offset", x.mean(0).detach().clone())'),
+            "onnx_legacy": no_construct(),
+        },
     ),
     # TorchScript compiles the class of the object too, so the artifact counts.
     row(
@@ -750,6 +770,7 @@ STATEFUL = (
         shapes=B_T_4,
         ci="export",
         blame=replaced("self.table = self.rows(size)"),
+        refused={"onnx": no_construct("self.table = self.rows(size)")},
     ),
     row(
         "rotary table, large",
@@ -767,9 +788,20 @@ STATEFUL = (
         shapes=B_T_4,
         ci="",
         blame=replaced('self.register_buffer("mask"'),
+        refused={
+            "script": unannotated("if self.mask is None or self.mask.shape[-1] < size:"),
+            "onnx": no_construct("mask = torch.ones(size, size, dtype=torch.bool).triu(1)"),
+        },
     ),
     # The legacy exporter does not support aten::copy.
-    row("scratch", Scratch, X, truth(onnx_legacy=REFUSED), ci=""),
+    row(
+        "scratch",
+        Scratch,
+        X,
+        truth(onnx_legacy=REFUSED),
+        ci="",
+        refused={"onnx_legacy": untranslated()},
+    ),
     row("silent cache", SilentCache, X, ci=""),
     row("counts in a cache", CountsInCache, X, COUNTED, ci="", blame=moved_on("self.calls += 1")),
     row(
@@ -779,10 +811,37 @@ STATEFUL = (
         COUNTED | {"trace": DIFFERS},
         blame=moved_on("self.scale.copy_(scale)"),
     ),
-    row("mask cache", MaskCache, X, truth(script=REFUSED)),
-    row("lazy table", LazyTable, X, truth(script=REFUSED), ci="onnx", round_trip=True),
-    row("sorted names", SortedNames, X, truth(script=REFUSED)),
-    row("history, unused", HistoryUnused, X, truth(script=REFUSED), ci="script"),
+    row(
+        "mask cache",
+        MaskCache,
+        X,
+        truth(script=REFUSED),
+        refused={"script": unannotated("if size not in self.masks:")},
+    ),
+    row(
+        "lazy table",
+        LazyTable,
+        X,
+        truth(script=REFUSED),
+        ci="onnx",
+        round_trip=True,
+        refused={"script": no_type()},
+    ),
+    row(
+        "sorted names",
+        SortedNames,
+        X,
+        truth(script=REFUSED),
+        refused={"script": no_type("sum(x * self.scales[name] for name in sorted(self.scales))")},
+    ),
+    row(
+        "history, unused",
+        HistoryUnused,
+        X,
+        truth(script=REFUSED),
+        ci="script",
+        refused={"script": no_type()},
+    ),
     row("rewrites the same", RewritesSame, X, ci="export"),
     row("rebinds the same", RebindsSame, X),
     row("writes a copy of its buffer", WritesCopyOfBuffer, X, ci="onnx_legacy", round_trip=True),

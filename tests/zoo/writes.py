@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.converters import CAPTURED, captured
-from zoo.row import DIFFERS, REFUSED, STATE, call, normal, row, truth, whole
+from zoo.row import DIFFERS, REFUSED, STATE, Blame, call, normal, row, truth, untranslated, whole
 
 # -- into the caller's tensor ----------------------------------------------------------------------
 
@@ -237,7 +237,14 @@ WRITES = (
     row("writes input", WritesInput, X, BY_VALUE, ci="script"),
     row("writes row", WritesRow, X, BY_VALUE, ci=""),
     row("writes through a view", WritesThroughView, X, BY_VALUE, ci=""),
-    row("writes out=", WritesOut, X, BY_VALUE | {"onnx_legacy": REFUSED}, ci="onnx onnx_legacy"),
+    row(
+        "writes out=",
+        WritesOut,
+        X,
+        BY_VALUE | {"onnx_legacy": REFUSED},
+        ci="onnx onnx_legacy",
+        refused={"onnx_legacy": untranslated()},
+    ),
     row("masks in place", MasksInPlace, X, BY_VALUE, ci=""),
     row("in-place activation first", InPlaceActivation, X, BY_VALUE, ci="script"),
     row(
@@ -303,6 +310,7 @@ WRITES = (
         X,
         truth(onnx=REFUSED, onnx_legacy=DIFFERS),
         ci="trace onnx onnx_legacy",
+        refused={"onnx": Blame(owner="capture", cause="unsupported construct")},
     ),
     row(
         "writes what is a copy sometimes",

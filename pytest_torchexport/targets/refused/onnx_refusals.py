@@ -71,7 +71,8 @@ TRANSLATION = (
         owner="capture",
     ),
     Rule(
-        said=r"^(?P<size>\d+) not in VR\[[\s\S]*While executing %copy_",
+        said=r"^(?:\d+ not in VR\[|expand: attempting to expand a dimension of length )"
+        r"[\s\S]*While executing %copy_",
         kind="unsupported construct",
         cause="forward puts a tensor of another size in the place of a buffer or an input",
         remedy="make it in full size in __init__, and take a part of it in forward: self.table[:n]",
@@ -140,6 +141,67 @@ RUNTIME = (
         kind="unsupported type",
         cause="ONNX has no {op} of {type}",
         remedy="compute it in float32: x.float(), and .to(dtype) behind it",
+        owner="translation",
+    ),
+)
+
+# The exporter on top of traces.
+LEGACY = (
+    Rule(
+        said=r"Tried to trace <\S+?\.(?P<cls>\w+) object at .* is not part of the active trace",
+        kind="unsupported construct",
+        cause="the ONNX exporter on top of traces takes no TorchScript module ({cls}) inside a module",
+        remedy="export the whole model as TorchScript, or without torch.jit.script of its parts",
+        owner="capture",
+    ),
+    Rule(
+        said=r"an operator with unrecognized namespace (?P<op>[\w:]+)",
+        kind="unsupported operator",
+        cause="the ONNX exporter on top of traces has no translation of {op}",
+        remedy='translate it: torch.onnx.register_custom_op_symbolic("{op}", a_function, 1)',
+        owner="translation",
+    ),
+    Rule(
+        said=r"^(?P<why>\w+\(\) [^\n]*?)\s*\n?\(Occurred when translating (?P<op>\w+)\)",
+        kind="unsupported operator",
+        cause="the ONNX exporter on top of traces does not take these arguments of {op}: {why}",
+        remedy="other arguments, or other operations of torch; or the target onnx (dynamo=True)",
+        owner="translation",
+    ),
+    Rule(
+        said=r"(?P<why>ONNX export (?:of operator|does NOT support)[^\n]*?)(?:\. Please|\s*\[Caused by|$)",
+        raised=r"^(?:OnnxExporterError|SymbolicValueError|UnsupportedOperatorError)$",
+        kind="unsupported operator",
+        cause="the ONNX exporter on top of traces translates an operator only in part: {why}",
+        remedy="other arguments, or other operations of torch; or the target onnx (dynamo=True)",
+        owner="translation",
+    ),
+    Rule(
+        said=r"ScalarType Complex\w+ is an unexpected tensor scalar type|Unknown number type: complex",
+        kind="unsupported type",
+        cause="the ONNX exporter on top of traces has no complex tensors",
+        remedy="the target onnx (dynamo=True); or real and imaginary part as real tensors",
+        owner="translation",
+    ),
+    Rule(
+        said=r"received an input of unsupported type: (?P<cls>\w+)",
+        kind="unsupported type",
+        cause="forward takes or returns an object of {cls}, and a trace only has tensors",
+        remedy="a tuple, list or dict of tensors in its place",
+    ),
+    Rule(
+        said=r"state_dict changed after running the tracer",
+        kind="unsupported construct",
+        cause="forward makes parameters or buffers, and a trace has those that the module began with",
+        remedy="make them in __init__: self.register_buffer(...)",
+    ),
+    Rule(
+        said=r"'(?P<cls>\w+)' object has no attribute 'detach'",
+        frame=r"/torch/jit/_trace\.py:_unique_state_dict",
+        kind="unsupported type",
+        cause="the state_dict holds something of type {cls} (get_extra_state), and the ONNX exporter "
+        "on top of traces takes only tensors there",
+        remedy="the target onnx (dynamo=True); or a buffer in place of the extra state",
         owner="translation",
     ),
 )

@@ -296,12 +296,23 @@ TYPES = (
         cause="an argument without annotation is a Tensor to TorchScript, and range takes an int",
         remedy="annotate the argument: def forward(self, x: Tensor, n: int)",
     ),
+    # If every variant of what is called takes another type only here, this argument is to blame.
     Rule(
-        said=r"Inferred the value for argument '(?P<name>\w+)' to be of type 'Tensor' because it was "
-        r"not annotated",
+        said=r"\A(?![\s\S]*but instead found type '(?!Tensor \(inferred\)'))[\s\S]*?"
+        r"Expected a value of type '(?![^'\n]*AnyClassType)[^'\n]+' for argument "
+        r"'(?P<argument>\w+)' but instead found type 'Tensor \(inferred\)'",
         kind="missing annotation",
-        cause="the argument {name} has no annotation, so that TorchScript takes it for a Tensor",
-        remedy="annotate it: {name}: int, List[Tensor], Optional[Tensor], ...",
+        cause="`{here}` gets for '{argument}' an argument without annotation, which TorchScript "
+        "takes for a Tensor",
+        remedy="annotate that argument: n: int, xs: List[Tensor], mask: Optional[Tensor], ...",
+    ),
+    Rule(
+        said=r"but instead found type '(?P<found>[^'\n]+)'\.\nInferred '(?P<name>\w+)' to be of "
+        r"type 'Tensor' because it was not annotated",
+        kind="missing annotation",
+        cause="the argument {name} of `{here}` has no annotation, so that TorchScript takes it for a "
+        "Tensor, and gets {found}",
+        remedy="annotate it: {name}: {found}",
     ),
     Rule(
         said=r"indexing tensor with unsupported index type 'str'",
@@ -338,6 +349,12 @@ TYPES = (
         kind="missing annotation",
         cause="the list holds {old} (an empty list without annotation: Tensor), and gets {new}",
         remedy="annotate the list where it is made: out: List[{new}] = []",
+    ),
+    Rule(
+        said=r"^(?P<cls>\w+)\([^\n]*\) -> \(\):\nArgument (?P<name>\w+) not provided",
+        kind="unsupported construct",
+        cause="{cls} gets no {name}, and TorchScript knows no default of it",
+        remedy="give every field: {cls}(..., {name}=None)",
     ),
     Rule(
         said=r"Unknown type name '(?P<name>dict|list|tuple|set)'",

@@ -57,8 +57,8 @@ RULES = (
     Rule(
         said=r"did not have observable data dependence with trace inputs",
         kind="unsupported construct",
-        cause="an output does not depend on the tensors that the trace is given",
-        remedy="pass its tensors to forward as arguments, not inside an object",
+        cause="an output is not made by operations that the trace sees",
+        remedy="compute it from forward's tensors, and in its thread; leave out plain numbers",
     ),
     Rule(
         said=r"Cannot insert a Tensor that requires grad as a constant",

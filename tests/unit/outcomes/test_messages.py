@@ -96,6 +96,17 @@ def test_a_note_that_a_target_added_names_the_line():
     assert condense(error)[1].line == 7
 
 
+def test_of_a_script_the_line_that_raised_is_shown_not_the_functions_first():
+    text = (
+        "The following operation failed in the TorchScript interpreter.\n"
+        "Traceback of TorchScript (most recent call last):\n"
+        f'  File "{__file__}", line 7, in forward\n'
+        "    def forward(self, x):\n        if x.sum() > 0:\n           ~~~~~~~ <--- HERE\n"
+        "RuntimeError: no"
+    )
+    assert condense(RuntimeError(text))[1].text == "import pytest"
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import io
 import math
 
@@ -12,6 +13,8 @@ from torch import nn
 
 from pytest_torchexport.outcomes.torch_state import quiet, suppress_output
 from pytest_torchexport.targets.refusal_rules import diagnosed
+from pytest_torchexport.targets.refused.capture_refusals import GENERIC, RULES
+from tests.refusing import refusal, silent
 
 LIBRARY = torch.library.Library("refused", "DEF")
 LIBRARY.define("plain(Tensor x) -> Tensor")
@@ -45,9 +48,18 @@ def module(function):
 
 
 def export(function, x):
+    return exported(module(function), x)
+
+
+def exported(subject, *args, **options):
     torch.compiler.reset()
     with quiet("cpu"), suppress_output(), torch.no_grad():
-        return torch.export.export(module(function), (x,))
+        return torch.export.export(subject, args, **options)
+
+
+@functools.cache
+def refused(bad):
+    return refusal(bad if bad in WHOLE else lambda: export(bad, torch.rand(4, 4)))
 
 
 def distribution(self, x):
@@ -187,6 +199,88 @@ def cond_of_one_dtype(self, x):
     return torch.cond(x.sum() > 0, lambda v: v * 2, lambda v: (v * 3).float(), (x,))
 
 
+def by_channel(self, x):
+    scales, zeros = torch.ones(4), torch.zeros(4).long()
+    return torch.quantize_per_channel(x, scales, zeros, 0, torch.qint8).dequantize()
+
+
+class Writes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        self.weight.add_(1)
+        return x * self.weight
+
+
+class Takes(nn.Module):
+    def forward(self, given):
+        return given.value * 2
+
+
+class Packs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(4, 4, batch_first=True)
+
+    def forward(self, x, lengths):
+        return self.rnn(nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True))[1]
+
+
+class Catches(nn.Module):
+    def forward(self, x):
+        try:
+            return x.view(5, 5)
+        except RuntimeError:
+            return x
+
+
+def written_with_gradients():
+    with quiet("cpu"), suppress_output(), torch.enable_grad():
+        torch.export.export(Writes(), (torch.rand(4, 4),))
+
+
+def takes_an_object():
+    exported(Takes(), Output(torch.rand(4)))
+
+
+def packs_a_sequence():
+    exported(Packs().eval(), torch.rand(2, 3, 4), torch.tensor([3, 2]))
+
+
+def catches_exceptions():
+    exported(Catches(), torch.rand(4, 4), strict=True)
+
+
+def holds_an_object_of_torchscript():
+    layers = nn.Sequential(nn.Linear(4, 4))
+    with quiet("cpu"):  # it warns that it is deprecated
+        subject = torch.ao.quantization.quantize_dynamic(layers, {nn.Linear})
+    exported(subject, torch.rand(4, 4))
+
+
+def operator_on_the_meta_device():
+    torch.ops.refused.plain(torch.empty(4, device="meta"))
+
+
+def varies_from_one():
+    shapes = {"x": {0: torch.export.Dim.DYNAMIC}}
+    exported(module(cloned), torch.rand(1, 4), dynamic_shapes=shapes)
+
+
+# Calls of torch.export, where a forward with one tensor does not show the refusal.
+WHOLE = (
+    written_with_gradients,
+    takes_an_object,
+    packs_a_sequence,
+    catches_exceptions,
+    holds_an_object_of_torchscript,
+    operator_on_the_meta_device,
+    varies_from_one,
+)
+
+
 def result(forward, x):
     found = forward(x)
     return found.value if isinstance(found, Registered) else found
@@ -220,6 +314,14 @@ ROWS = [
     (nested, None, "the shapes that aten._nested_tensor_from_tensor_list returns", ""),
     (least_squares, None, "the shapes that aten.linalg_lstsq returns depend on values", ""),
     (cond_of_two_dtypes, cond_of_one_dtype, "torch.cond return other dtypes", ".to(dtype)"),
+    (by_channel, None, "the shapes that aten::quantize_per_channel returns", ""),
+    (written_with_gradients, None, "writes into a parameter", "torch.no_grad()"),
+    (takes_an_object, None, "takes an object of Output", "register_dataclass(Output)"),
+    (packs_a_sequence, None, "the lengths of a packed sequence", "(h0, c0)"),
+    (holds_an_object_of_torchscript, None, "a TorchScript object", "before it is quantized"),
+    (operator_on_the_meta_device, None, "refused::plain has no fake kernel", "register_fake"),
+    (varies_from_one, None, "a varying size that is 1 in the example", "at least 2"),
+    (catches_exceptions, None, "", ""),
 ]
 
 
@@ -227,40 +329,23 @@ ROWS = [
     ("bad", "good", "words", "advice"), ROWS, ids=[row[0].__name__ for row in ROWS]
 )
 def test_a_refusal_has_a_cause_and_a_remedy_that_torch_takes(bad, good, words, advice):
-    x = torch.rand(4, 4)
-    with pytest.raises(Exception) as caught:  # torch has many classes
-        export(bad, x)
-    (cause,) = diagnosed(caught.value, "export").causes
+    (cause,) = diagnosed(refused(bad).error, "export").causes
     assert words in cause.text
     assert advice in cause.remedy
     if good is not None:
+        x = torch.rand(4, 4)
         found = result(export(good, x).module(), x)
         torch.testing.assert_close(found, result(module(good), x))
 
 
 @pytest.mark.parametrize("bad", [numpys, library_operator])
 def test_the_users_line_is_named(bad):
-    with pytest.raises(Exception) as caught:  # torch has many classes
-        export(bad, torch.rand(4, 4))
-    (cause,) = diagnosed(caught.value, "export").causes
+    (cause,) = diagnosed(refused(bad).error, "export").causes
     assert cause.where.line == bad.__code__.co_firstlineno + 1
 
 
-def test_torchs_own_explanation_is_taken_if_there_is_no_rule():
-    def catches(self, x):
-        try:
-            return x.view(5, 5)
-        except RuntimeError:
-            return x
-
-    torch.compiler.reset()
-    with (
-        pytest.raises(Exception) as caught,  # torch has many classes
-        quiet("cpu"),
-        suppress_output(),
-    ):
-        torch.export.export(module(catches), (torch.rand(4, 4),), strict=True)
-    assert diagnosed(caught.value, "export").causes
+def test_every_rule_is_shown():
+    assert silent((*RULES, *GENERIC), (refused(row[0]) for row in ROWS)) == []
 
 
 @pytest.mark.parametrize("text", ["", "anything", "Expected a Tensor"])

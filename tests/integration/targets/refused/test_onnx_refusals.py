@@ -1,13 +1,20 @@
 """targets/refused/onnx_refusals.py: what ONNX's exporters and ONNX Runtime refuse, and what they take."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pytest_torchexport import check_export
-from pytest_torchexport.targets.refused.onnx_refusals import INSTEAD
+from pytest_torchexport import check_export, targets
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.torch_state import quiet, suppress_output
+from pytest_torchexport.targets.refusal_rules import diagnosed
+from pytest_torchexport.targets.refused.onnx_refusals import INSTEAD, LEGACY, RULES
+from tests.refusing import refusal, silent
 from tests.slow import slow
+from tests.specs import spec_of
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -36,6 +43,10 @@ def verdict_of(forward, target="onnx", **options):
         return check_export(
             subject, (x,), target=target, checks="parity", max_examples=2, **options
         )
+
+
+def sampled(x):
+    return F.grid_sample(x[None, None], x[None, :, :2][:, None])
 
 
 class Erf(nn.Module):
@@ -178,14 +189,146 @@ def test_the_exporter_takes_the_replacement_and_not_the_operator(key):
 def test_the_older_exporter_names_the_opset_that_has_an_operator():
     options = {"onnx_legacy": {"opset_version": 15}}
 
-    def forward(x):
-        return F.grid_sample(x[None, None], x[None, :, :2][:, None])
-
-    verdict = verdict_of(forward, "onnx_legacy", export_options=options)
+    verdict = verdict_of(sampled, "onnx_legacy", export_options=options)
     (cause,) = verdict.diagnosis.causes
     assert "from opset 16 on" in cause.text
     assert '"opset_version": 16' in cause.remedy
     found = verdict_of(
-        forward, "onnx_legacy", export_options={"onnx_legacy": {"opset_version": 16}}
+        sampled, "onnx_legacy", export_options={"onnx_legacy": {"opset_version": 16}}
     )
     assert found.failure != "ExportRefused", found.reason
+
+
+def refused(forward, target="onnx", varies=False, **options):
+    """What the target's exporter raises."""
+    given = forward if isinstance(forward, nn.Module) else module(forward)
+    subject = copy.deepcopy(given).eval()  # some change themselves
+    x = torch.rand(4, 4)
+    spec = spec_of(subject.forward, x, shapes={"x": "rows 4" if varies else "..."})
+
+    def export():
+        with quiet("cpu"), suppress_output(), torch.no_grad():
+            targets.get(target).export(subject, Call((x,), {}), spec, **options)
+
+    return refusal(export)
+
+
+class Grows(nn.Module):
+    def __init__(self, size=2):
+        super().__init__()
+        self.register_buffer("table", torch.zeros(size, 4))
+
+    def forward(self, x):
+        if self.table.shape[0] < x.shape[0]:
+            self.table = torch.arange(x.shape[0]).float()[:, None].expand(-1, 4).cos()
+        return x + self.table[: x.shape[0]]
+
+
+def writes_into_a_diagonal(x):
+    y = x.clone()
+    y.diagonal().copy_(x[0])
+    return y
+
+
+def multiplies_sparse(x):
+    return torch.mm(x.to_sparse(), x)
+
+
+def makes_a_layer(x):
+    return nn.Linear(4, 4)(x)
+
+
+def transforms(x):
+    return torch.fft.fft(x).real
+
+
+def file_without_a_kernel():
+    """A session of a file, of which nobody says what the node takes."""
+    from onnx import TensorProto, helper
+    from onnxruntime import InferenceSession
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.DOUBLE, [4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Erf", ["x"], ["y"])], "g", [x], [y])
+    opset = [helper.make_opsetid("", 18)]
+    made = helper.make_model(graph, opset_imports=opset, ir_version=10)
+    InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+@slow
+@pytest.mark.parametrize("size", [0, 2])
+def test_a_tensor_of_another_size_in_a_buffers_place_is_told(size):
+    (cause,) = diagnosed(refused(Grows(size), varies=True).error, "onnx").causes
+    assert "a tensor of another size" in cause.text
+    assert cause.where.text.startswith("self.table = ")
+
+
+@slow
+def test_every_rule_is_shown():
+    shown = [refused(row[0]) for row in [*QUICK, *REST]]
+    shown += [refused(bad) for bad, _ in REPLACED.values()]
+    shown += [refused(bad) for bad in (writes_into_a_diagonal, multiplies_sparse, makes_a_layer)]
+    shown += [refused(Grows(), varies=True), refusal(file_without_a_kernel)]
+    shown += [refused(transforms, "onnx_legacy"), refused(sampled, "onnx_legacy", opset_version=15)]
+    assert silent(RULES, shown) == []
+
+
+class OfTorchScript(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.part = torch.jit.script(nn.Linear(4, 4))
+
+    def forward(self, x):
+        return self.part(x)
+
+
+class Registers(nn.Module):
+    def forward(self, x):
+        self.register_buffer("offset", x.mean(0))
+        return x - self.offset
+
+
+class WithExtraState(nn.Linear):
+    def forward(self, x):
+        return super().forward(x)
+
+    def get_extra_state(self):
+        return {"version": 1}
+
+    def set_extra_state(self, state):
+        pass
+
+
+class Kept:
+    def __init__(self, value):
+        self.value = value
+
+
+def double_by_argument(x):
+    out = torch.empty_like(x)
+    torch.mul(x, 2, out=out)
+    return out
+
+
+OLDER = [
+    (OfTorchScript(), "capture", "no TorchScript module (Linear) inside"),
+    (torch.ops.refused.onnx, "translation", "no translation of refused::onnx"),
+    (double_by_argument, "translation", "does not take these arguments of mul: mul() takes 3"),
+    (lambda x: (x > 0).int() | 2, "translation", "only in part: ONNX export does NOT support"),
+    (lambda x: (x * 1j).abs(), "translation", "no complex tensors"),
+    (Kept, "model", "an object of Kept"),
+    (Registers(), "model", "makes parameters or buffers"),
+    (WithExtraState(4, 4), "translation", "the state_dict holds something of type dict"),
+]
+
+
+@pytest.mark.parametrize(("forward", "owner", "words"), OLDER)
+def test_a_refusal_of_the_older_exporter_is_told(forward, owner, words):
+    found = diagnosed(refused(forward, "onnx_legacy").error, "onnx_legacy")
+    (cause,) = found.causes
+    assert words in cause.text
+    assert found.owner == owner
+    assert cause.remedy
+
+
+def test_every_rule_of_the_older_exporter_is_shown():
+    assert silent(LEGACY, (refused(row[0], "onnx_legacy") for row in OLDER)) == []

@@ -1,6 +1,7 @@
 """targets/refused/trace_refusals.py: what torch.jit.trace refuses, and that it takes what is advised."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from torch import nn
 
 from pytest_torchexport.outcomes.torch_state import quiet, suppress_output
 from pytest_torchexport.targets.refusal_rules import diagnosed
+from pytest_torchexport.targets.refused.trace_refusals import RULES
+from tests.refusing import refusal, silent
 
 
 @dataclasses.dataclass
@@ -25,10 +28,12 @@ def trace(subject, x, **options):
         return torch.jit.trace(subject, (x,), **{"check_trace": False, "strict": False, **options})
 
 
+def refused(subject, **options):
+    return refusal(lambda: trace(subject, torch.rand(3, 3), **options))
+
+
 def cause_of(subject, **options):
-    with pytest.raises(Exception) as caught:  # torch has many classes
-        trace(subject, torch.rand(3, 3), **options)
-    (cause,) = diagnosed(caught.value, "trace").causes
+    (cause,) = diagnosed(refused(subject, **options).error, "trace").causes
     return cause
 
 
@@ -46,6 +51,11 @@ def cond(x):
 
 def scripted(x):
     return torch.jit.script(nn.ReLU())(x)
+
+
+def threaded(x):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.relu, x).result()
 
 
 class Held(nn.Module):
@@ -88,6 +98,7 @@ ROWS = [
     (compiled, "calls torch.compile"),
     (cond, "no torch.cond"),
     (scripted, "a TorchScript module (ReLU)"),
+    (threaded, "not made by operations that the trace sees"),
 ]
 
 
@@ -140,3 +151,10 @@ def test_a_dict_is_taken_without_strict():
 
 def test_torchs_own_check_of_a_trace_is_explained():
     assert "from call to call" in cause_of(Counting(), check_trace=True).remedy
+
+
+def test_every_rule_is_shown():
+    shown = [refused(module(forward)) for forward, _ in ROWS]
+    shown += [refused(Held()), refused(Forces()), refused(Counting(), check_trace=True)]
+    shown += [refused(module(lambda x: {"a": x}), strict=True)]
+    assert silent(RULES, shown) == []
