@@ -297,6 +297,30 @@ def pooled_without_nan(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     return func(torch.where(x.isnan(), -torch.inf, x), *args, **kwargs)
 
 
+def pooled_from_lowest(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Begin each maximum with the lowest finite number.
+
+    ONNX Runtime's vectors do not: they take windows of images that lie within the width.
+    """
+    values, indices = func(x, *args, **kwargs)
+    names = ("kernel_size", "stride", "padding", "dilation")
+    size, stride, padding, dilation = (_last_of(func, (x, *args), kwargs, name) for name in names)
+    if x.dtype != torch.float32 or dilation != 1:
+        return values, indices
+    first = torch.arange(values.shape[-1]) * (stride or size) - padding
+    alone = (first < 0) | (first + size > x.shape[-1]) | torch.tensor((stride or size) > 2)
+    if name_of(func) != "max_pool2d_with_indices" or x.shape[-2] == 1:
+        alone[:] = True
+    lowest = torch.finfo(x.dtype).min
+    return torch.where(alone & (values == -torch.inf), lowest, values), indices
+
+
+def _last_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> int:
+    """Return the last of an operator's argument that holds a number per dimension; 0 if none."""
+    given = argument_of(func, args, kwargs, name)
+    return int(([0, *given] if isinstance(given, (list, tuple)) else [given])[-1])
+
+
 def averaged_over_window(func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Divide by the size of the window."""
     right: Tensor = func(x, *args[:5], **{**kwargs, "divisor_override": None})

@@ -467,6 +467,15 @@ RUNTIME: tuple[Defect, ...] = (
         remedy="replace nan before: torch.nan_to_num",
     ),
     _run(
+        name="max pooling of minus infinity",
+        operators=("max_pool2d_with_indices", "max_pool3d_with_indices"),
+        places=("max_pool1d", "max_pool2d", "max_pool3d", "MaxPool"),
+        imitate=imitations.pooled_from_lowest,
+        issue="",
+        text="ONNX Runtime's MaxPool returns the lowest finite number where a window is all -inf",
+        remedy="mask with torch.finfo(x.dtype).min in place of -inf",
+    ),
+    _run(
         name="nan is sorted last",
         operators=("sort",),
         places=("TopK",),

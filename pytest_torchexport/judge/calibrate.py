@@ -477,6 +477,7 @@ def _judged(difference: Difference, seen: _Seen, wanted: Any, found: Any) -> Dif
     within |= (wanted == found) | (wanted.isnan() & found.isnan())
     # One rounding error is divided by another, or a sum is next to the largest number.
     undefined = _is_finite_by_chance(seen.others, wanted) & ~within
+    undefined &= ~_is_cut_off(seen.others, wanted, found, torch.finfo(tensor.dtype).max)
     cause: DifferenceCause = BUG
     if bool((within | undefined).all()):
         drowned = _drowned(own, wanted) or bool(undefined.any())
@@ -535,6 +536,18 @@ def _is_finite_by_chance(runs: Sequence[torch.Tensor], wanted: torch.Tensor) -> 
     """Return per element whether it is a number in some of eager's runs and none in others."""
     finite = torch.stack([torch.isfinite(run) for run in (*runs, wanted)])
     return finite.any(0) & ~finite.all(0)
+
+
+def _is_cut_off(
+    runs: Sequence[torch.Tensor], wanted: torch.Tensor, found: torch.Tensor, largest: float
+) -> torch.Tensor:
+    """Return per element whether it is the largest finite number, and none of eager's is near.
+
+    That number stands for infinity where something begins or ends with it: no rounding makes it.
+    """
+    sizes = torch.stack([run.abs().to(torch.float64) for run in (*runs, wanted)])
+    near = (sizes.isfinite() & (sizes >= largest / 2)).any(0)
+    return (found.abs() == largest) & ~near
 
 
 def _falls_elsewhere(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Tuple  # noqa: UP035  # TorchScript's words
 
 import torch
@@ -16,6 +17,7 @@ from zoo.row import (
     NARROWED,
     REFUSED,
     call,
+    coins,
     frozen_size,
     normal,
     row,
@@ -46,6 +48,33 @@ class FixedPool(nn.Module):
 class AdaptivePool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(x, 1).flatten(1)
+
+
+class PoolOfMasked(nn.Module):
+    """The largest of the image around each place, without the places that are masked."""
+
+    def __init__(self, fill: float) -> None:
+        super().__init__()
+        self.fill = fill
+
+    def forward(self, image: Tensor, keep: Tensor) -> Tensor:
+        return F.max_pool2d(image.masked_fill(~keep, self.fill), 3, 1, 1)
+
+
+class PoolOfMaskedRow(PoolOfMasked):
+    def forward(self, image: Tensor, keep: Tensor) -> Tensor:
+        return F.max_pool1d(image.masked_fill(~keep[:, None], self.fill), 2)
+
+
+class SoftmaxOfMasked(nn.Module):
+    """Scores of keys; a row without a key has equal ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lowest = torch.finfo(torch.float32).min
+
+    def forward(self, scores: Tensor, keep: Tensor) -> Tensor:
+        return torch.softmax(scores + (1.0 - keep.to(scores.dtype)) * self.lowest, -1)
 
 
 class UpsampleTwice(nn.Module):
@@ -102,6 +131,14 @@ class PairwiseDistance(nn.Module):
 def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 2))
 
+
+LOWEST = torch.finfo(torch.float32).min
+# Whole parts of an image are masked.
+HALF_KEPT = torch.arange(6).reshape(1, 1, 1, 6).expand(2, 1, 6, 6) < 2
+MASKED_IMAGE = call(normal(2, 1, 6, 6), HALF_KEPT)
+MASKED_ROWS = call(normal(2, 3, 8), torch.arange(8) < torch.tensor([[8], [3]]))
+ON_ONNX = truth(onnx=DIFFERS, onnx_legacy=DIFFERS)
+LOWEST_LEFT = dict.fromkeys(("onnx", "onnx_legacy"), "max pooling of minus infinity")
 
 LAYERS = (
     row("mlp", mlp, call(normal(4, 6))),
@@ -172,6 +209,36 @@ LAYERS = (
         shapes={"input": "batch 2 height width"},
         dims={"height": (3, 8), "width": (3, 8)},
         ci="onnx_legacy",
+    ),
+    # ONNX Runtime's MaxPool begins with the lowest finite number, which is left where all is -inf.
+    row(
+        "pool of masked",
+        lambda: PoolOfMasked(-math.inf),
+        MASKED_IMAGE,
+        ON_ONNX,
+        ci="onnx",
+        known=LOWEST_LEFT,
+    ),
+    row(
+        "pool of masked, in a row",
+        lambda: PoolOfMaskedRow(-math.inf),
+        MASKED_ROWS,
+        ON_ONNX,
+        ci="",
+        known=LOWEST_LEFT,
+    ),
+    row("pool of masked by the lowest", lambda: PoolOfMasked(LOWEST), MASKED_IMAGE, ci="onnx"),
+    row(
+        "pool of masked by the lowest, in a row",
+        lambda: PoolOfMaskedRow(LOWEST),
+        MASKED_ROWS,
+        ci="",
+    ),
+    row(
+        "softmax of masked by the lowest",
+        SoftmaxOfMasked,
+        call(normal(3, 4), coins(3, 4)),
+        ci="",
     ),
     row("upsample twice", UpsampleTwice, call(normal(2, 2, 3, 4)), shapes=B_2_H_W, round_trip=True),
     row(

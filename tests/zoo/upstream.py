@@ -169,6 +169,11 @@ UPSTREAM: tuple[Reproduction, ...] = (
     ),
     of("max and min drop nan", lambda x: x.amax(0), t(1.0, nan, 3.0)),
     of("max pooling of nan", lambda x: nn.functional.max_pool2d(x, 2), IMAGE),
+    of(
+        "max pooling of minus infinity",
+        lambda x: nn.functional.max_pool2d(x, 3, 1, 1),
+        torch.tensor([[0.0] * 6, *[[-inf] * 6] * 5]).expand(1, 1, 6, 6).contiguous(),
+    ),
     of("nan is sorted last", lambda x: x.sort(descending=True), t(1.0, nan, 3.0, -5.0)),
     of("clamp of large integers", lambda n: n.clamp(-5, 5), t(2**31, 2**40, -(2**32), 3)),
     of("mean of no elements", lambda x: x[:0].mean(), t(1.0, 2.0)),

@@ -96,6 +96,8 @@ RIGHT = [
     (imitations.bucketized_by_comparison, A.bucketize.Tensor, (X, Y.sort()[0])),
     (imitations.bucketized_by_comparison, A.bucketize.Tensor, (X, X.sort()[0]), {"right": True}),
     (imitations.pooled_without_nan, A.max_pool2d_with_indices.default, (IMAGE, [2, 2])),
+    (imitations.pooled_from_lowest, A.max_pool2d_with_indices.default, (IMAGE, [2, 2])),
+    (imitations.pooled_from_lowest, A.max_pool2d_with_indices.default, (IMAGE - inf, [2, 2])),
     (imitations.averaged_over_window, A.avg_pool2d.default, (IMAGE, [2, 2], [1, 1], [1, 1])),
     (imitations.padded_by_the_pool, A.constant_pad_nd.default, (X, [1, 1], -inf)),
     (imitations.padded_by_the_pool, A.constant_pad_nd.default, (K, [1, 1], 7)),

@@ -276,6 +276,27 @@ def test_a_rounding_error_divided_by_another_may_be_infinite():
     assert len(kept(standardized, spread, lambda value: value / 0)) == 1
 
 
+def test_the_largest_number_for_an_infinity_is_never_rounding():
+    def standardized(x):
+        return (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True)
+
+    equal = Call((torch.full((2, 60_000), 0.1),))
+    largest = torch.finfo(torch.float32).max
+    (difference,) = kept(standardized, equal, lambda value: value.clamp(-largest, largest))
+    assert abs(float(difference.actual)) == pytest.approx(largest)
+
+
+def test_a_sum_next_to_the_largest_number_may_be_finite():
+    largest = torch.finfo(torch.float32).max
+    call = Call((torch.tensor([[largest / 2, largest / 2, largest * 6e-8]]),))
+
+    def summed(x):
+        return x.sum(1)
+
+    assert torch.isinf(summed(*call.args)).all()
+    assert causes(summed, call, lambda value: value.clamp(max=largest)) == ["ambiguous"]
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_a_bug_in_a_long_reduction_is_kept(name):
     function, other = WRONG[name]
