@@ -20,7 +20,7 @@ import pytest_torchexport
 from pytest_torchexport.config import tested
 from pytest_torchexport.config.settings import TABLE, Setting
 from pytest_torchexport.diagnosis.defect import Defect
-from pytest_torchexport.diagnosis.known_defects import DEFECTS
+from pytest_torchexport.diagnosis.known_defects import DEFECTS, NEWEST
 from pytest_torchexport.results import json as json_report
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.plain import NOT_IN_JSON
@@ -121,7 +121,8 @@ and the operator that the report found must be those of the defect too. A failur
 numbers stays unknown, and so does one that two defects would explain, or one of several defects at once.
 
 *thread*: an issue or pull request about the defect, as far as one was found: the report of it, its repair, or the change
-that brought it in. *fixed in*: the first version without it, if a release without it is known.
+that brought it in. *fixed in*: the first version without it, or the newest one
+that was tried and still has it.
 
 """
 
@@ -195,7 +196,7 @@ def _defects(rows: Sequence[Defect]) -> str:
             row.owner,
             row.remedy,
             f"[#{row.issue.rpartition('/')[2]}]({row.issue})" if row.issue else "none found",
-            row.fixed_in or "-",
+            row.fixed_in or f"open in {NEWEST[row.repository]}",
             ", ".join(row.seen),
         ]
         for row in rows

@@ -14,6 +14,12 @@ from pytest_torchexport.diagnosis.defect import Defect
 ONNX, LEGACY = "onnx", "onnx_legacy"
 TORCH = ("torch 2.13.0",)
 EXPORTER = (*TORCH, "onnxscript 0.7.2")
+# The newest versions that were tried: a row that is not fixed in an earlier one is open there.
+NEWEST = {
+    "pytorch/pytorch": "torch 2.15.0",
+    "microsoft/onnxscript": "onnxscript 0.7.2",
+    "microsoft/onnxruntime": "onnxruntime 1.32.0",
+}
 
 _pytorch = "https://github.com/pytorch/pytorch"
 _onnxscript = "https://github.com/microsoft/onnxscript"
@@ -116,7 +122,7 @@ TRANSLATION: tuple[Defect, ...] = (
         name="atan2 to the left, and of nan",
         operators=("atan2",),
         imitate=imitations.atan2_by_slope,
-        issue="",
+        issue=f"{_onnxscript}/pull/675",
         text="atan2(0, x) is -pi instead of pi for negative x; nan, and two infinities, give 0",
         remedy="torch.where((y == 0) & (x < 0), math.pi, torch.atan2(y, x))",
     ),
@@ -124,7 +130,7 @@ TRANSLATION: tuple[Defect, ...] = (
         name="angle of nan",
         operators=("angle",),
         imitate=imitations.angle_without_nan,
-        issue="",
+        issue=f"{_onnxscript}/pull/2734",
         text="angle(nan) is 0",
         remedy="torch.where(x.isnan(), x, torch.angle(x))",
     ),
@@ -141,7 +147,7 @@ TRANSLATION: tuple[Defect, ...] = (
         name="sign bit of minus zero",
         operators=("signbit",),
         imitate=imitations.is_negative,
-        issue="",
+        issue=f"{_onnxscript}/pull/2754",
         text="signbit becomes x < 0, which is False for -0.0",
         remedy="1 / x < 0 where x is 0",
     ),
@@ -182,7 +188,7 @@ TRANSLATION: tuple[Defect, ...] = (
         name="expm1 of small numbers",
         operators=("expm1",),
         imitate=imitations.expm1_by_exp,
-        issue="",
+        issue=f"{_onnxscript}/pull/1733",
         text="expm1(x) becomes Exp(x) - 1, which has no digit left for small x",
         remedy="torch.where(x.abs() < 1e-4, x + x * x / 2, torch.expm1(x))",
     ),
@@ -191,7 +197,7 @@ TRANSLATION: tuple[Defect, ...] = (
         operators=("special_xlog1py",),
         places=("log1p",),
         imitate=imitations.xlog1py_by_log,
-        issue="",
+        issue=f"{_onnxscript}/pull/281",
         text="xlog1py(x, y) becomes x * Log(y + 1), which has no digit left for small y",
         remedy="x * torch.where(y.abs() < 1e-4, y - y * y / 2, torch.log1p(y))",
     ),
@@ -199,7 +205,7 @@ TRANSLATION: tuple[Defect, ...] = (
         name="xlogy of zero and nan",
         operators=("xlogy",),
         imitate=imitations.xlogy_without_nan,
-        issue="",
+        issue=f"{_onnxscript}/pull/281",
         text="xlogy(0, nan) is 0",
         remedy="torch.where(y.isnan(), y, torch.xlogy(x, y))",
     ),
@@ -208,7 +214,7 @@ TRANSLATION: tuple[Defect, ...] = (
         operators=("erfc",),
         places=("special_erfc",),
         imitate=imitations.erfc_by_erf,
-        issue="",
+        issue=f"{_onnxscript}/pull/823",
         text="erfc(x) becomes 1 - Erf(x), which is 0 from 4 up",
         remedy="torch.exp(-x * x) * a series of your own for large x",
     ),
@@ -216,7 +222,7 @@ TRANSLATION: tuple[Defect, ...] = (
         name="erfcx of large numbers",
         operators=("special_erfcx",),
         imitate=imitations.erfcx_by_erf,
-        issue="",
+        issue=f"{_onnxscript}/pull/1227",
         text="erfcx becomes Exp(x * x) * (1 - Erf(x)): 0 from 4 up, nan from 10 up",
         remedy="a series of your own for large x",
     ),
@@ -225,7 +231,7 @@ TRANSLATION: tuple[Defect, ...] = (
         operators=("special_log_ndtr",),
         places=("special_erfcx",),
         imitate=imitations.log_ndtr_by_erf,
-        issue="",
+        issue=f"{_onnxscript}/pull/1227",
         text="log_ndtr is computed with an erfcx that is 0 from 4 up and nan from 10 up",
         remedy="a series of your own for x below -5",
     ),
@@ -241,7 +247,7 @@ TRANSLATION: tuple[Defect, ...] = (
         name="argmax of all, with its dimension kept",
         operators=("argmax", "argmin"),
         imitate=imitations.argmax_of_a_vector,
-        issue="",
+        issue=f"{_onnxscript}/pull/677",
         text="argmax(keepdim=True) without a dim returns one dimension instead of all",
         remedy="x.argmax().reshape((1,) * x.dim())",
     ),
@@ -269,7 +275,7 @@ TRANSLATION: tuple[Defect, ...] = (
         operators=("_scaled_dot_product_flash_attention_for_cpu",),
         places=("scaled_dot_product_attention",),
         imitate=imitations.attention_by_root,
-        issue="",
+        issue=f"{_onnxscript}/pull/548",
         text="scaled_dot_product_attention multiplies by the root of the scale: a negative one "
         "gives nan",
         remedy="negate the query, and give the scale without its sign",
@@ -298,7 +304,7 @@ TRANSLATION: tuple[Defect, ...] = (
         operators=("all", "any"),
         places=("convert_element_type",),
         imitate=imitations.always_bool,
-        issue="",
+        issue=f"{_onnxscript}/pull/932",
         text="all and any of uint8 return bool; torch returns uint8",
         remedy="x.bool().all()",
     ),
@@ -306,7 +312,7 @@ TRANSLATION: tuple[Defect, ...] = (
         name="any of no elements",
         operators=("any",),
         imitate=imitations.any_of_nothing,
-        issue="",
+        issue=f"{_onnxscript}/pull/932",
         text="any of no elements is True",
         remedy="x.bool().sum() > 0",
     ),
@@ -328,7 +334,7 @@ OPTIMIZER: tuple[Defect, ...] = (
         operators=("add",),
         places=("isclose",),
         imitate=imitations.without_small_addend,
-        issue="",
+        issue=f"{_onnxscript}/pull/1346",
         text="onnxscript's add_0_rule takes an addend of 1e-8 or less for zero and drops it",
         remedy="torch.onnx.export(..., optimize=False), or a larger epsilon",
     ),
@@ -336,7 +342,7 @@ OPTIMIZER: tuple[Defect, ...] = (
         name="a factor next to one is dropped",
         operators=("div", "mul"),
         imitate=imitations.without_factor_near_one,
-        issue="",
+        issue=f"{_onnxscript}/pull/1346",
         text="onnxscript's mul_by_1_rule and div_by_1_rule take a factor within 1e-5 of one for "
         "one and drop it",
         remedy="torch.onnx.export(..., optimize=False)",
@@ -351,6 +357,7 @@ OLD_EXPORTER: tuple[Defect, ...] = (
         issue=f"{_pytorch}/issues/191014",
         text="x >> n of negative integers becomes a division towards zero",
         remedy="torch.onnx.export(..., dynamo=True)",
+        fixed_in="torch 2.14.0",
     ),
     _legacy(
         name="legacy: floor division of negative integers",
@@ -483,6 +490,7 @@ RUNTIME: tuple[Defect, ...] = (
         issue="",
         text="ONNX Runtime's TopK does not put nan first where the largest come first",
         remedy="replace nan before: torch.nan_to_num(x, nan=float('inf'))",
+        fixed_in="onnxruntime 1.32.0",
     ),
     _run(
         name="clamp of large integers",
@@ -492,13 +500,14 @@ RUNTIME: tuple[Defect, ...] = (
         issue=f"{_onnxruntime}/pull/25280",
         text="ONNX Runtime's Clip compares int64 wrongly if bit 31 is set: 2**31 is below 5",
         remedy="torch.minimum(torch.maximum(n, low), high) with tensors for the bounds",
+        fixed_in="onnxruntime 1.32.0",
     ),
     _run(
         name="mean of no elements",
         operators=("mean",),
         places=("ReduceMean",),
         imitate=imitations.mean_of_nothing,
-        issue="",
+        issue=f"{_onnxruntime}/pull/28353",
         text="ONNX Runtime's ReduceMean of no elements is 0",
         remedy="x.sum() / x.numel()",
     ),
@@ -513,6 +522,7 @@ RUNTIME: tuple[Defect, ...] = (
         text="ONNX Runtime's Pad_Fusion moves a padding with zeros into the MaxPool after it, "
         "which pads with -inf",
         remedy='ort.InferenceSession(..., disabled_optimizers=["Pad_Fusion"])',
+        fixed_in="onnxruntime 1.32.0",
     ),
 )
 
