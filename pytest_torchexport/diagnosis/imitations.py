@@ -390,3 +390,9 @@ def divided_by_a_number(func: Any, x: Any, other: Any) -> Tensor:
         raise RuntimeError("Cannot input a tensor of dimension other than 0 as a scalar argument")
     right: Tensor = func(x, other)
     return right
+
+
+def lifted_in_float(func: Any, x: Tensor) -> Tensor:
+    """Round a new tensor of doubles to float32."""
+    right: Tensor = func(x.float().double() if x.dtype == torch.float64 else x)
+    return right

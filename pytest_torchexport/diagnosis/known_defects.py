@@ -80,6 +80,42 @@ SCRIPT: tuple[Defect, ...] = (
         text="TorchScript takes the tensor in n // x for a number, and raises",
         remedy="torch.floor_divide(torch.full_like(x, n), x)",
     ),
+    _scripted(
+        name="script: new doubles are float32",
+        operators=("lift_fresh",),
+        places=("add", "cat", "div", "matmul", "maximum", "minimum", "mm", "mul", "sub", "where"),
+        imitate=imitations.lifted_in_float,
+        line=r"torch\.(?:as_)?tensor\(",
+        issue=f"{_pytorch}/issues/115736",
+        text="TorchScript's torch.tensor(..., dtype=torch.float64) rounds its numbers to float32",
+        remedy="keep the tensor in a buffer, made in __init__",
+    ),
+    _scripted(
+        name="script: a double that is assigned is float32",
+        operators=("lift_fresh",),
+        places=("_to_copy", "copy_", "fill_", "index_put_"),
+        imitate=imitations.lifted_in_float,
+        line=r"^(?!.*tensor\().*\]\s*=[^=]",
+        issue=f"{_pytorch}/issues/115736",
+        text="TorchScript's y[i] = number rounds the number to float32, also where y is float64",
+        remedy="y[i].fill_(number), or torch.full",
+    ),
+)
+
+TRACE: tuple[Defect, ...] = (
+    Defect(
+        name="trace: numbers made of sizes are float32",
+        operators=("add", "div", "mul", "sub"),
+        places=("reciprocal", "pow", "rsqrt", "sqrt"),
+        imitate=imitations.by_number_in_float,
+        targets=("trace",),
+        owner="capture",
+        repository="pytorch/pytorch",
+        seen=TORCH,
+        issue=f"{_pytorch}/pull/9584",
+        text="a trace computes numbers of sizes in float32, 1 / n too: too few digits for float64",
+        remedy="use the size itself, x / n in place of x * (1 / n); or torch.export",
+    ),
 )
 
 TRANSLATION: tuple[Defect, ...] = (
@@ -526,4 +562,4 @@ RUNTIME: tuple[Defect, ...] = (
     ),
 )
 
-DEFECTS: tuple[Defect, ...] = (*SCRIPT, *TRANSLATION, *OPTIMIZER, *OLD_EXPORTER, *RUNTIME)
+DEFECTS: tuple[Defect, ...] = (*SCRIPT, *TRACE, *TRANSLATION, *OPTIMIZER, *OLD_EXPORTER, *RUNTIME)

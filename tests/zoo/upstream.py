@@ -56,6 +56,23 @@ class SevenDividedBy(nn.Module):
         return x + 7 // x
 
 
+class Shifted(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+
+
+class Assigns(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.zeros_like(x)
+        y[0] = 0.1
+        return x + y
+
+
+class ByShare(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1 / x.shape[0])
+
+
 def shows(
     defect: str, module: Callable[[], nn.Module], *call: Any, ci: bool = False
 ) -> Reproduction:
@@ -75,6 +92,7 @@ def t(*numbers: Any, dtype: torch.dtype | None = None) -> Tensor:
 
 U8, F16 = torch.uint8, torch.float16
 NEGATIVE = t(-7, -5, 3)
+DOUBLES = t(1.0, 2.0, 0.5, dtype=torch.float64)
 QUERY = torch.arange(8.0).reshape(1, 1, 2, 4) / 8
 IMAGE = torch.tensor([[[[nan, 1.0], [2.0, 3.0]]]])
 
@@ -82,6 +100,9 @@ UPSTREAM: tuple[Reproduction, ...] = (
     shows("script: a power of integers is a float", TimesASquare, t(1, 2, 3), ci=True),
     shows("script: round returns a float", TimesARounded, t(1, 2, 3, 4, 5)),
     shows("script: a number divided by a tensor", SevenDividedBy, t(2, 3), ci=True),
+    shows("script: new doubles are float32", Shifted, DOUBLES),
+    shows("script: a double that is assigned is float32", Assigns, DOUBLES),
+    shows("trace: numbers made of sizes are float32", ByShare, DOUBLES),
     of("floor_divide by way of a quotient", lambda x: x // 0.1, t(1.0, 0.5, 0.3), ci=True),
     of("remainder by way of a quotient", lambda x: x % 0.1, t(1.0, 0.5, 0.3)),
     of(

@@ -100,6 +100,12 @@ RULES = (
         remedy="make it in __init__, and keep it in an attribute: self.part = torch.jit.script(...)",
     ),
     Rule(
+        said=r"type Tensor doesn't define __round__ method",
+        kind="unsupported construct",
+        cause="a trace takes a size for a tensor, which Python's round does not take",
+        remedy="whole numbers: (n + 1) // 2 in place of round(n / 2)",
+    ),
+    Rule(
         said=r"Tracing failed sanity checks",
         kind="unsupported construct",
         cause="two traces of the same call differ, or the trace does not return what eager does",

@@ -103,6 +103,8 @@ RIGHT = [
     (imitations.padded_by_the_pool, A.constant_pad_nd.default, (K, [1, 1], 7)),
     (imitations.scatter_without_mean, A.scatter_reduce.two, (X, 0, INDEX, Y, "sum")),
     (imitations.with_float_number, A.mul.Tensor, (X, 3)),
+    (imitations.lifted_in_float, A.lift_fresh.default, (X,)),
+    (imitations.lifted_in_float, A.lift_fresh.default, (X.double(),)),
     (imitations.divided_by_a_number, A.floor_divide.default, (K, torch.tensor(2))),
 ]
 # Arguments for which it is not, if the reproductions of the zoo have no such branch.

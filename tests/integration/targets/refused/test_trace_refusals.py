@@ -98,6 +98,7 @@ ROWS = [
     (compiled, "calls torch.compile"),
     (cond, "no torch.cond"),
     (scripted, "a TorchScript module (ReLU)"),
+    (lambda x: x * round(x.shape[0] / 2), "Python's round"),
     (threaded, "not made by operations that the trace sees"),
 ]
 
