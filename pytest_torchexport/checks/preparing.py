@@ -23,6 +23,7 @@ from pytest_torchexport.judge.case import Prepared
 from pytest_torchexport.judge.loading import warm_up
 from pytest_torchexport.judge.log import Activity, ItemLog, Shrunk
 from pytest_torchexport.outcomes.limits import Deadline
+from pytest_torchexport.outcomes.observe import named_tensors
 from pytest_torchexport.outcomes.subject import Subject, local_packages, unusable_device
 from pytest_torchexport.results.failures import CannotJudge, Ineffective, NotRepeatable
 
@@ -46,6 +47,7 @@ def prepare(
     """
     plan.progress("eager")
     _raise_if_unavailable(plan)
+    _raise_if_without_numbers(subject, given)
     _start_clean_process(plan, foreign=foreign)
     eager = partial(log.during, Activity.EAGER)
     given = [call.to("cpu") for call in given]
@@ -85,6 +87,25 @@ def _raise_if_unavailable(plan: Plan) -> None:
         raise Ineffective(f"unavailable: {reason}")
     if reason:
         raise CannotJudge(f"unavailable: {reason}", "unavailable")
+
+
+def _raise_if_without_numbers(subject: Subject, given: Sequence[Call]) -> None:
+    """Raise CannotJudge for tensors that have no numbers or no sizes of their own."""
+    arguments = [tensor for call in given for tensor in call.tensors()]
+    if any(tensor.is_nested for tensor in arguments):
+        raise CannotJudge(
+            "an argument is a nested tensor, of which no other sizes can be made: call the module "
+            "with padded tensors and a mask"
+        )
+    if any(tensor.is_meta for tensor in arguments):
+        raise CannotJudge("an argument is on the meta device, where tensors have no numbers")
+    if subject.module is not None and any(
+        each.is_meta for _, each in named_tensors(subject.module)
+    ):
+        raise CannotJudge(
+            "the module has tensors on the meta device, which have no numbers: load its weights "
+            "before the call"
+        )
 
 
 def _start_clean_process(plan: Plan, *, foreign: bool) -> None:

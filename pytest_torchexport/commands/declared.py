@@ -6,6 +6,7 @@ Separate from the command, and without torch: a mistake in it is told before tor
 from __future__ import annotations
 
 import ast
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 FLOATS = ("float32", "float64", "float16", "bfloat16", "complex64", "complex128")
 INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
 DTYPES = (*FLOATS, *INTEGERS, "bool")
+# In one tensor: 4 GB of float32, of which a check makes several copies.
+MOST_NUMBERS = 10**9
 LEGAL = (
     "legal: float32[2,3,32,32], a dim with a name in float32[batch=2,3], values in a range in "
     "int64[2,5]{0..99}, a Python value such as 0.5 or True, each also behind a name: x=float32[2]"
@@ -125,6 +128,8 @@ def _tensor(found: re.Match[str], text: str) -> TensorInput:
             f"--input {text!r}: [{found['axes']}] is no shape of sizes and named sizes; {LEGAL}"
         )
     given = [axis for axis in axes if axis is not None]
+    if math.prod(int(axis["size"]) for axis in given) > MOST_NUMBERS:
+        raise CommandError(f"--input {text!r}: more than {MOST_NUMBERS} numbers")
     values = _values(found["values"], dtype, text)
     if values is None and dtype in INTEGERS:
         raise CommandError(

@@ -28,6 +28,7 @@ from pytest_torchexport.config.validate import (
     shard_name,
     target_names,
     text,
+    thread_count,
     truth,
     whole_megabytes,
 )
@@ -252,8 +253,8 @@ class Settings:
     )
     threads: int = _row(
         1,
-        check=positive_int,
-        legal="a whole number of at least 1",
+        check=thread_count,
+        legal="a whole number from 1 to 1024",
         help="Threads that serve your artifacts. If more than 1, calls of an item that passes are "
         "repeated in a clean process with so many, on CUDA with the runtime's own precision "
         "(TF32): a result that changes from repeat to repeat is a warning. All other calls are "

@@ -13,6 +13,8 @@ from pytest_torchexport.config import names as known_names
 
 MODES = ("eval", "train", "as-is")
 KNOWN_MODES = ("check", "create", "tighten")
+# No machine serves with more, and the system refuses to start some ten thousand.
+MOST_THREADS = 1024
 
 
 def nearest(name: object, legal: Iterable[str]) -> str:
@@ -58,6 +60,14 @@ def served_on(values: Iterable[str]) -> tuple[str, ...]:
     """Return device names, or none at all."""
     names = tuple(values)
     return device_names(names) if names else ()
+
+
+def thread_count(value: Any) -> int:
+    """Return an int from 1 to MOST_THREADS."""
+    number = positive_int(value)
+    if number > MOST_THREADS:
+        raise ValueError(f"{number} is more than {MOST_THREADS} threads.")
+    return number
 
 
 def positive_int(value: Any) -> int:
@@ -136,14 +146,20 @@ def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """Return pairs of format and path, from ``FORMAT:PATH``."""
     from pytest_torchexport.results.reports import formats
 
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for value in values:
         form, colon, path = value.partition(":")
-        if form not in formats() or not colon or not path:
+        if form in formats() and not (colon and path):
+            raise ValueError(
+                f"{value!r} is not FORMAT:PATH; write {form}:FILE, or {form}:- to print it."
+            )
+        if form not in formats():
             raise ValueError(
                 f"{value!r} is not FORMAT:PATH; legal formats: {', '.join(formats())} "
                 f"(json:torchexport.json).{nearest(form, formats())}"
             )
+        if any(path == other != "-" for _, other in pairs):
+            raise ValueError(f"two reports have the path {path!r}.")
         pairs.append((form, path))
     return tuple(pairs)
 

@@ -72,7 +72,10 @@ def _second(tries: _Tries, spec: InputSpec, rows: Group, *, said: bool) -> Group
     ``rows`` are the first axes, if eager takes another size of them. ``said``: a part of the module
     says that it takes the sequence first.
     """
-    leaf = next(leaf for leaf in spec.tensors if leaf.shape and (not rows or leaf.path in rows))
+    first = (leaf for leaf in spec.tensors if leaf.shape and (not rows or leaf.path in rows))
+    leaf = next(first, None)
+    if leaf is None:
+        return {}  # sparse tensors alone, which are never generated
     dims = leaf.example.dim()
     tokens = dims == 2 and leaf.domain.kind == "int"
     if dims < 2 or not (said or dims == 3 or tokens):

@@ -103,6 +103,8 @@ def clone(value: Any) -> Any:
 def copy_argument(value: Any) -> Any:
     """Clone an argument of a call, and copy objects that have state, such as a key-value cache.
 
+    A generator is copied with its state.
+
     Forward may write to such an object. Objects that cannot be copied, modules and code are shared.
     A tensor that stands at several places is one tensor at the same places of the copy.
     """
@@ -113,6 +115,8 @@ def copy_argument(value: Any) -> Any:
             if id(leaf) not in copies:
                 copies[id(leaf)] = copy_tensor(leaf)
             return copies[id(leaf)]
+        if isinstance(leaf, torch.Generator):
+            return leaf.clone_state()
         if not has_state(leaf):
             return leaf
         try:

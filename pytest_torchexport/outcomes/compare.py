@@ -250,6 +250,8 @@ def _leaf_differences(
     pair = id(expected), id(actual)
     if expected is actual or pair in within:
         return []
+    if isinstance(expected, torch.Generator) and isinstance(actual, torch.Generator):
+        return _leaf(path, expected.get_state(), actual.get_state(), tolerance, within)
     if type(expected) is type(actual) and has_state(expected) and _has_no_equality(expected):
         # For example a cache of keys and values: compare its attributes.
         return compare_values(vars(expected), vars(actual), tolerance, path, within | {pair})

@@ -75,7 +75,10 @@ class _Started:
         self.recording.returned = True
         if self.call is None:
             return
-        shapes = tuple(tuple(tensor.shape) for tensor in self.call.tensors())
+        # A nested tensor has no shape.
+        shapes = tuple(
+            () if tensor.is_nested else tuple(tensor.shape) for tensor in self.call.tensors()
+        )
         known = self.recording.shapes
         if known[shapes] < MAX_CALLS_OF_ONE_SHAPE and len({*known, shapes}) <= MAX_SHAPES:
             self.recording.calls.append(self.call)

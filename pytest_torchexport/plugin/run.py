@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -229,7 +230,7 @@ class Run:
         """Write reports without verdicts: that of an earlier run is not to be taken for this one.
 
         Read the known failures. Raises UsageError if one of these files is wrong, or if a report
-        cannot be written.
+        or an artifact cannot be written.
         """
         if (
             self.configuration.settings.known == "create"
@@ -239,8 +240,24 @@ class Run:
 
             self._known = KnownFailures(self.config, self.configuration)
             self.config.pluginmanager.register(self._known, PLUGIN)
-        if self._reports_here() and not self.config.option.collectonly:
+        if self.config.option.collectonly:
+            return
+        self._make_shipping_directory()
+        if self._reports_here():
             self._write_reports(complete=False)
+
+    def _make_shipping_directory(self) -> None:
+        """Raise UsageError if artifacts are to be shipped where nothing can be written."""
+        ship = self.configuration.settings.ship
+        if not ship:
+            return
+        directory = Path(self.config.rootpath, ship)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise pytest.UsageError(f"torchexport_ship: {ship!r}: {error.strerror}") from None
+        if not os.access(directory, os.W_OK):
+            raise pytest.UsageError(f"torchexport_ship: {ship!r} cannot be written")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None]:

@@ -5,6 +5,7 @@ They may hold anything: markup, codes that move a terminal's cursor, characters 
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
 from collections.abc import Sequence
 
@@ -14,6 +15,8 @@ MAX_LINE = 300
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 # They would end a span of code or a cell of a table in Markdown.
 _ENDS = frozenset("`|\\")
+# A shell replaces what these begin, also in double quotes.
+_READ_BY_SHELLS = frozenset('"$`\\!')
 
 
 def visible(text: str) -> str:
@@ -36,6 +39,11 @@ def on_a_line(text: str, most: int = MAX_LINE) -> str:
     """Return the text on one line of at most so many characters, and all of them visible."""
     line = visible(" ".join(text.split()))
     return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def in_shell(text: str) -> str:
+    """Return the text as one argument of a command, in double quotes unless a shell reads these."""
+    return f'"{text}"' if _READ_BY_SHELLS.isdisjoint(text) else shlex.quote(text)
 
 
 def code(text: str) -> str:

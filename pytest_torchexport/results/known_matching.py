@@ -251,5 +251,5 @@ def worse(known: KnownFailure, verdict: Verdict) -> Iterator[str]:
     if old in STAGES and stage in STAGES and STAGES.index(stage) < STAGES.index(old):
         yield f"an earlier stage: {stage}; known: {old}"
     before = known.severity.error
-    if before and now.error and now.error >= MUCH_LARGER * before:
+    if before and now.error and now.error > before and now.error >= MUCH_LARGER * before:
         yield f"an error of {now.error:.2g} times eager's own; known: {before:.2g}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from pytest_torchexport.results.escaped import in_shell
 from pytest_torchexport.results.known_failure import KnownFailure, KnownMatch
 from pytest_torchexport.results.text import Block, labelled
 from pytest_torchexport.results.verdict import ItemResult
@@ -43,7 +44,7 @@ def fixed_blocks(matches: Sequence[KnownMatch], nodeid: str) -> Iterator[Block]:
     """Yield the blocks below the headline: what was known, and what to do."""
     for match in matches:
         yield Block("known", [f"{match.file}: {_reasons(match.now)}"])
-    step = f'remove the entry, or let it be removed: pytest "{nodeid}" {TIGHTEN}'
+    step = f"remove the entry, or let it be removed: pytest {in_shell(nodeid)} {TIGHTEN}"
     yield Block("remedy", [step])
 
 

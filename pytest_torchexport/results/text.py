@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_torchexport.results.diagnosis import Diagnosis, Known
+from pytest_torchexport.results.escaped import in_shell
 from pytest_torchexport.results.failures import (
     BranchFrozen,
     ExportRefused,
@@ -153,7 +154,8 @@ def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
     else:
         yield _block("kept", [verdict.kept] if verdict.kept else [], 0, 0)
     if nodeid and verdict.seed is not None:
-        yield Block("rerun", [f'pytest "{nodeid}" --hypothesis-seed={verdict.seed}'], 0, 0)
+        rerun = f"pytest {in_shell(nodeid)} --hypothesis-seed={verdict.seed}"
+        yield Block("rerun", [rerun], 0, 0)
 
 
 def _diagnosis_blocks(verdict: Verdict) -> Iterator[Block]:

@@ -311,6 +311,7 @@ class SandboxSession(SandboxProcess):
             "args": list(call.args),
             "kwargs": dict(call.kwargs),
             "layouts": [tensors.layout_of(tensor) for tensor in call.tensors()],
+            "same": tensors.first_of_each(call.tensors()),
             "gradients": [tensor.requires_grad for tensor in call.tensors()],
             "seed": seed,
             "anew": anew,

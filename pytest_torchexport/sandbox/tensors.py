@@ -79,6 +79,12 @@ def layout_of(tensor: torch.Tensor) -> list[int] | None:
     return list(tensor.stride()) if plain and not tensor.is_contiguous() else None
 
 
+def first_of_each(given: Sequence[torch.Tensor]) -> list[int]:
+    """Return for each tensor the position of the first that is the same object."""
+    positions: dict[int, int] = {}
+    return [positions.setdefault(id(tensor), number) for number, tensor in enumerate(given)]
+
+
 def laid_out(tensor: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
     """Return the same numbers with these strides. An axis of stride 0 repeats one element."""
     once = tensor

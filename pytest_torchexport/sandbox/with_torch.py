@@ -66,7 +66,8 @@ class WithTorch:
             self._state.restore()
             self._loaded = copy.deepcopy(self._pristine) if self._fresh else self._pristine
         call = Call(message["args"], message["kwargs"])
-        call = _with_traits(call, zip(message["layouts"], message["gradients"], strict=True))
+        traits = zip(message["layouts"], message["gradients"], message["same"], strict=True)
+        call = _with_traits(call, traits)
         call = call.to(self._device)
         try:
             outcome = observe(self._loaded, call, seed=message["seed"], grad_mode=self._grad_mode)
@@ -140,18 +141,23 @@ class _Reasons(logging.Filter):
         return not errors
 
 
-def _with_traits(call: Call, traits: Iterator[tuple[Sequence[int] | None, bool]]) -> Call:
+def _with_traits(call: Call, traits: Iterator[tuple[Sequence[int] | None, bool, int]]) -> Call:
     """Return the call with its tensors' original strides and ``requires_grad``.
 
-    Some programs read these.
+    Some programs read these. A tensor that was given twice is one tensor, which they may write to.
     """
+    made: list[torch.Tensor] = []
 
     def own(leaf: Any) -> Any:
         if not isinstance(leaf, torch.Tensor):
             return leaf
-        strides, gradient = next(traits)
+        strides, gradient, first = next(traits)
+        if first < len(made):
+            made.append(made[first])
+            return made[first]
         tensor = leaf if strides is None else tensors.laid_out(leaf, strides)
-        return tensor.requires_grad_() if gradient else tensor
+        made.append(tensor.requires_grad_() if gradient else tensor)
+        return made[-1]
 
     return Call(tree_map(own, call.args), tree_map(own, dict(call.kwargs)))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from pytest_torchexport.results import manifest
 
 SUITE = """
@@ -21,6 +23,15 @@ def test_fixture(torchexport):
     torchexport.check(Net(), torch.ones(2, 3))
     torchexport.check(Net(), torch.ones(4, 3))
 """
+
+
+def test_a_place_where_nothing_can_be_written_is_told_before_the_run(suite, run, pytester):
+    suite(SUITE, fakes=False)
+    (pytester.path / "file").write_text("")
+    for flag in ("--torchexport-ship=file", "--torchexport-ship=file/below"):
+        result = run(flag)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines(["ERROR: torchexport_ship: 'file*"])
 
 
 def test_what_passed_is_shipped_and_what_did_not_is_removed(suite, run, pytester):

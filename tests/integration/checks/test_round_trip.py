@@ -57,6 +57,20 @@ def _nothing_is_left_and_the_next_item_passes(monkeypatch):
     assert rooms() == []
 
 
+class WritesTheFirst(nn.Module):
+    def forward(self, x, y):
+        return x.add_(1) * y
+
+
+@pytest.mark.parametrize("target", ["trace", "script"])
+def test_a_tensor_given_twice_is_one_tensor_after_loading_too(target):
+    x = torch.ones(2, 3)
+    verdict = check_export(
+        WritesTheFirst(), (x, x), target=target, checks=["round_trip"], max_examples=1
+    )
+    assert verdict.status == "passed", verdict
+
+
 def failed(verdict, failure, *said):
     """The verdict's own words."""
     text = "\n".join([verdict.reason, *verdict.details])

@@ -57,6 +57,7 @@ def test_a_python_value_is_itself(text, name, value):
         ("x==1", "is no input"),
         ("float32", "is no input"),
         ("float32[2", "is no input"),
+        ("float32[99999999999,4]", "more than 1000000000 numbers"),
         ("float31[2]", "'float31' is not a dtype; legal: float32, .* Did you mean 'float32'"),
         ("float32[2,]", "is no shape"),
         ("float32[-1]", "is no shape"),

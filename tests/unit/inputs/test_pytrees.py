@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from pytest_torchexport.inputs.pytrees import (
     bits_of,
     clone,
+    copy_argument,
     copy_tensor,
     describe,
     flatten,
@@ -201,6 +202,13 @@ def test_clone_shares_no_memory_and_leaves_the_rest_alone():
     copied["a"] += 1
     assert value["a"].tolist() == [0, 0]
     assert copied["b"][1] is marker
+
+
+def test_a_generator_is_copied_with_its_state():
+    given = torch.Generator().manual_seed(3)
+    torch.rand(2, generator=given)
+    copied = copy_argument(given)
+    assert torch.rand(2, generator=copied).tolist() == torch.rand(2, generator=given).tolist()
 
 
 @pytest.mark.parametrize(

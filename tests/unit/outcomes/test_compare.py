@@ -518,6 +518,12 @@ def test_objects_without_equality_are_what_they_hold():
     assert [item.path for item in found] == ["output[0]['more']['keys']"]
 
 
+def test_generators_are_what_they_would_draw():
+    left, same, other = (torch.Generator().manual_seed(seed) for seed in (1, 1, 2))
+    assert compare_values([left], [same], Tolerance()) == []
+    assert compare_values([left], [other], Tolerance())
+
+
 def test_objects_that_hold_themselves_do_not_end_the_comparison():
     left, right = Kept(torch.ones(2)), Kept(torch.ones(2))
     left.more, right.more = left, right

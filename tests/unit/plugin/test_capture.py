@@ -135,6 +135,14 @@ def test_a_call_is_described_by_its_leaves():
     assert Call().describe() == "no arguments"
 
 
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_nested_tensor_has_no_shape_and_is_recorded(layout):
+    nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=layout)
+    (recording,) = recorded(lambda: nn.Identity()(nested))
+    assert len(recording.calls) == 1
+
+
 def test_keyword_arguments_are_kept_as_such():
     (recording,) = recorded(lambda: Inner()(x=torch.ones(2), scale=2.0))
     assert recording.calls[0].args == ()

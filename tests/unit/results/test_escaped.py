@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import html
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample import HOSTILE
 
-from pytest_torchexport.results.escaped import code, code_block, html_code, on_a_line, visible
+from pytest_torchexport.results.escaped import (
+    code,
+    code_block,
+    html_code,
+    in_shell,
+    on_a_line,
+    visible,
+)
 
 MARKUP = st.lists(
     st.sampled_from(
@@ -36,6 +45,17 @@ def test_what_does_not_show_is_named():
         == "a<U+001B>[31mb<U+202E><U+D800><U+2028>\tc\n"
     )
     assert visible("naïve ☃ 漢") == "naïve ☃ 漢"
+
+
+@pytest.mark.parametrize("text", ["a.py::test[x-1]", "a b", "$(id) `id`", 'it\'s "q"', "a\\", "!1"])
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
+def test_an_argument_is_what_a_shell_reads(text):
+    command = ["sh", "-c", f"printf %s {in_shell(text)}"]
+    assert subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.decode() == text
+
+
+def test_an_ordinary_argument_is_in_double_quotes():
+    assert in_shell("a.py::test[x-1]") == '"a.py::test[x-1]"'
 
 
 def test_a_line_is_one_line_and_not_too_long():

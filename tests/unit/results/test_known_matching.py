@@ -170,6 +170,12 @@ def test_what_is_worse_is_said_and_still_known(before, after, change):
     assert list(worse(entry(after, severity=Severity()), before)) == []
 
 
+def test_an_error_without_bounds_is_not_worse_than_itself():
+    same = failed(differences=differs("output", error=float("inf")))
+    (match,) = compare(known(entry(same)), same)
+    assert (match.status, match.changes) == ("known", ())
+
+
 NEW = "new/test_it.py::test_net[onnx-cpu]"
 
 
