@@ -57,6 +57,8 @@ def test_a_known_defect_is_reproduced_and_named(reproduction, target):
         assert verdict.status == "passed", verdict
         return
     assert verdict.status == "failed", f"{row.name} is mended: say so in its row, or remove it"
+    if not all(_installed(at) for at in row.seen):
+        return  # it is open there; how its operators show it may be another way
     assert [known.text for known in verdict.diagnosis.known] == [row.text], verdict.diagnosis
     assert verdict.diagnosis.owner == row.owner
     assert verdict.diagnosis.not_examined == ()
