@@ -3,8 +3,8 @@
 ``reproduce.py`` builds the model from the user's source, exports it and shows the failure again;
 ``reproduce_from_files.py`` does so with the files beside it alone: the artifact, the call, and what
 eager returned; ``reduced.py`` with the guilty submodule, if that fails alone. ``issue.md`` and
-``issue.anonymous.md`` are texts of an issue, ``graph.txt`` is the program, ``verdict.json`` the
-verdict.
+``issue.anonymous.md`` are texts of an issue, ``graph.txt`` is the program,
+``node_data.json`` the differences of an ONNX model's nodes, ``verdict.json`` the verdict.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.diagnosis.reproducer.directory import made, size_of
 from pytest_torchexport.diagnosis.reproducer.forms import Shown, saved_form, source_form
 from pytest_torchexport.diagnosis.reproducer.issue import issue
+from pytest_torchexport.diagnosis.reproducer.node_data import node_data
 from pytest_torchexport.diagnosis.reproducer.private import (
     anonymous,
     names_of,
@@ -46,6 +47,7 @@ from pytest_torchexport.results.verdict import ItemResult, RunResults, Verdict
 
 SCRIPT, FROM_FILES, GRAPH = "reproduce.py", "reproduce_from_files.py", "graph.txt"
 REDUCED = "reduced.py"
+NODES = "node_data.json"
 ISSUE, ANONYMOUS = "issue.md", "issue.anonymous.md"
 MEGABYTE = 2**20
 # All of it may take this many seconds, or so many times what the export took.
@@ -143,6 +145,8 @@ class _Writer:
             script = self._scripts(half, self._at, seen, artifact)
         if script and case is not None and verdict.diagnosis.place is not None:
             self._reduced(half, case, Shown(seen, Arrays("reduced_call")))
+        if artifact and case is not None and seen is not None and seen.calls:
+            self._nodes(case, seen, half / artifact)
         texts = {name: _text_in(half / name) for name in (REDUCED, FROM_FILES, SCRIPT)}
         shown = next(filter(None, texts.values()), "")
         self._write(half / ISSUE, issue(verdict, self._at, shown, graph))
@@ -185,6 +189,13 @@ class _Writer:
         if not self._tried(REDUCED, lambda: shows(script, self._left()), limited=False):
             for path in (script, *(half / f"{arrays.name}.npz" for arrays in form.own)):
                 path.unlink(missing_ok=True)
+
+    def _nodes(self, case: Case, seen: Rerun, file: Path) -> None:
+        """Write how far each node of an ONNX model is from torch. Without it, nothing is missed."""
+        before = len(self.left_out)
+        found = self._tried("", lambda: node_data(case, seen.calls[0], file))
+        del self.left_out[before:]
+        self._write(file.with_name(NODES), found or "")
 
     def _form(self, why: list[str], path: Path, make: Callable[[], Script]) -> Script | None:
         """Write a form of the script; if that cannot be, add the reason to ``why``, and no note."""
