@@ -23,7 +23,11 @@ from pytest_torchexport.targets.onnx import OnnxArtifact
 GRADIENT = [{"stop": 0, "bgColor": "#ffffff"}, {"stop": 1, "bgColor": "#e53935"}]
 # A node whose numbers have another shape, or are nan or infinite where torch's are not: JSON has no
 # infinity.
-OTHER = {"value": torch.finfo(torch.float32).max, "bgColor": "#6a1b9a", "textColor": "#ffffff"}
+OTHER: dict[str, Any] = {
+    "value": torch.finfo(torch.float32).max,
+    "bgColor": "#6a1b9a",
+    "textColor": "#ffffff",
+}
 
 
 def node_data(case: Case, call: Call, file: Path) -> str:

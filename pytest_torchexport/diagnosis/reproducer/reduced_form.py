@@ -6,7 +6,12 @@ and a script that does not is removed.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
+import os
+import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -27,6 +32,8 @@ from pytest_torchexport.diagnosis.reproducer.values import Arrays, Inexpressible
 from pytest_torchexport.inputs.pytrees import copy_argument, flatten
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
+from pytest_torchexport.outcomes import cuda
+from pytest_torchexport.outcomes.fork import FORKS, in_fork
 from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.outcomes.subject import signature_of
 from pytest_torchexport.results.verdict import Verdict
@@ -101,7 +108,14 @@ def reduced_form(case: Case, verdict: Verdict, shown: Shown) -> Script:
 
 
 def shows(script: Path, seconds: float) -> bool:
-    """Return True if a script shows its failure in a process of its own, within that time."""
+    """Return True if a script shows its failure in a process of its own, within that time.
+
+    That is a fork of this one, which has torch and the exporters already: importing them takes
+    longer than all else. A fork also has the operators that the user's modules register: where the
+    script calls some that are not torch's, and where there is no fork, it is a new interpreter.
+    """
+    if FORKS and not cuda.in_use() and not _OWN_OPERATOR.search(script.read_text(encoding="utf-8")):
+        return in_fork(lambda: _ran(script), seconds) is True
     try:
         ran = subprocess.run(  # noqa: S603  # our own interpreter and text
             [sys.executable, "-P", script.name],
@@ -112,7 +126,28 @@ def shows(script: Path, seconds: float) -> bool:
         )
     except subprocess.TimeoutExpired:
         return False
-    return ran.returncode == 1 and b"The failure is there" in ran.stdout
+    return _is_shown(ran.returncode, ran.stdout)
+
+
+_OWN_OPERATOR = re.compile(r"torch\.ops\.(?!aten\b|prims\b)\w+\.\w+")
+
+
+def _ran(script: Path) -> bool:
+    """Return True if the script, run in this process, shows its failure."""
+    printed = io.BytesIO()
+    os.chdir(script.parent)
+    code: object = 0
+    with contextlib.redirect_stdout(io.TextIOWrapper(printed, encoding="utf-8")) as stream:
+        try:
+            runpy.run_path(script.name, run_name="__main__")
+        except SystemExit as error:
+            code = error.code
+        stream.flush()
+    return _is_shown(code, printed.getvalue())
+
+
+def _is_shown(code: object, printed: bytes) -> bool:
+    return code == 1 and b"The failure is there" in printed
 
 
 def _within(case: Case, path: str, call: Call) -> tuple[Call, Any, torch.nn.Module]:

@@ -9,7 +9,7 @@ from slow import slow
 from torch import nn
 
 import pytest_torchexport
-from pytest_torchexport.diagnosis.reproducer import write
+from pytest_torchexport.diagnosis.reproducer import reduced_form, write
 from pytest_torchexport.diagnosis.reproducer.reduced_form import shows
 
 SCALE = 2.0
@@ -82,30 +82,50 @@ def files(model, target, keep):
     return {path.name for path in keep.iterdir()}
 
 
+class Digits(nn.Module):
+    """ONNX has no log1p, and the exporter's loses the digits of small numbers."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.inside = nn.Linear(size, size)
+
+    def forward(self, x):
+        return torch.log1p(self.inside(x).abs() * 1e-8) * 1e8
+
+
+class WithDigits(Whole):
+    def __init__(self):
+        super().__init__()
+        self.parts[1] = Digits(3)
+
+
 @pytest.mark.parametrize(
     ("model", "target"),
     [
         (Whole, "trace"),
         pytest.param(WithAnOption, "trace", marks=slow),
+        pytest.param(WithDigits, "onnx", marks=slow),
     ],
 )
 def test_the_guilty_submodule_alone_fails(model, target, tmp_path, elsewhere):
     found = files(model, target, tmp_path / "kept")
     assert {"reduced.py", "reduced_call.npz", "reduced_weights.npz"} <= found
+    guilty = type(model().parts[1]).__name__
     # Nothing else is needed, and nothing of the rest is told.
     alone = tmp_path / "alone"
     alone.mkdir()
     for name in ("reduced.py", "reduced_call.npz", "reduced_weights.npz"):
         (tmp_path / "kept" / name).rename(alone / name)
     text = (alone / "reduced.py").read_text()
-    assert "class Guilty" in text
-    assert "Whole" not in text
+    assert f"class {guilty}" in text
+    assert model.__name__ not in text
     assert __name__ not in text
     ran = elsewhere.run(alone / "reduced.py")
     assert ran.code == 1
     assert "The failure is there." in ran.text
 
 
+@pytest.mark.parametrize("forks", [True, False], ids=["fork", "process"])
 @pytest.mark.parametrize(
     ("source", "shown"),
     [
@@ -116,10 +136,24 @@ def test_the_guilty_submodule_alone_fails(model, target, tmp_path, elsewhere):
         ("print('The failure is there.', flush=True); time.sleep(60)", False),
     ],
 )
-def test_a_script_shows_its_failure_if_it_says_so_in_time(source, shown, tmp_path):
+def test_a_script_shows_its_failure_if_it_says_so_in_time(
+    source, shown, forks, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(reduced_form, "FORKS", forks and reduced_form.FORKS)
     script = tmp_path / "reduced.py"
     script.write_text(f"import sys, time\n{source}\n")
-    assert shows(script, 5.0) is shown
+    assert shows(script, 2.0 if forks else 5.0) is shown
+
+
+def test_a_script_with_operators_of_its_own_is_tried_without_those_of_this_process(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(reduced_form, "in_fork", None)
+    script = tmp_path / "reduced.py"
+    script.write_text(
+        "import sys\nprint('The failure is there.')  # torch.ops.own.op\nsys.exit(1)\n"
+    )
+    assert shows(script, 60.0)
 
 
 @slow
