@@ -117,18 +117,21 @@ class Evidence:
         return conversions(self._case) if traced else ()
 
     @cached_property
-    def read_by_eager(self) -> frozenset[SourceLine]:
-        """The lines at which eager reads a number from a tensor; sizes are none to it."""
+    def read_by_eager(self) -> Mapping[SourceLine, frozenset[float]]:
+        """The numbers that eager reads from tensors in the call, by line; sizes are none to it."""
         call = self._scene.call
         if call is None:
-            return frozenset()
+            return {}
         subject = self._subject()
         found = record(
             subject.function, call, seed=self._case.plan.seed, grad_mode=subject.grad_mode
         )
-        return frozenset(
-            step.where for step in found.steps if step.name == READ and step.where is not None
-        )
+        numbers: dict[SourceLine, frozenset[float]] = {}
+        for step in found.steps:
+            if step.name == READ and step.where is not None:
+                read = (float(result.numbers) for result in step.results)
+                numbers[step.where] = numbers.get(step.where, frozenset()).union(read)
+        return numbers
 
     @cached_property
     def drawn_outside_torch(self) -> Mapping[SourceLine, str]:

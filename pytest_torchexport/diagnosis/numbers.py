@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_torchexport.diagnosis.conversions import Conversion
 from pytest_torchexport.diagnosis.evidence import Evidence, Given
@@ -24,8 +24,13 @@ def frozen_size(evidence: Evidence) -> Cause | None:
         return None
     if not evidence.sizes:
         return None
-    sizes = [item for item in evidence.conversions if item.where not in evidence.read_by_eager]
-    where = _origin(found, [item for item in sizes if item.numbers])
+    read = [item for item in evidence.conversions if item.numbers]
+    sizes = [item for item in read if item.where not in evidence.read_by_eager]
+    if _is_a_size(evidence, found) and not _by_number(found, sizes):
+        # A line may read a size and a value.
+        known = _by_number(found, read)
+        sizes += [item for item in known if not _is_read(evidence, found, item)]
+    where = _origin(found, sizes)
     if where is None:
         return None
     line = with_sizes(where.text)
@@ -51,6 +56,10 @@ def baked_value(evidence: Evidence) -> Cause | None:
         if item.where in evidence.read_by_eager or not item.numbers
     ]
     where = found.read_at if found.read_at in [item.where for item in values] else None
+    if where is None and _is_a_size(evidence, found):
+        # A value that happens to be the example's size is not the call's size too.
+        known = _by_number(found, values)
+        values = [item for item in known if _is_read(evidence, found, item)]
     where = where or _origin(found, values)
     if where is None:
         return None
@@ -131,7 +140,16 @@ def _origin(found: Structural, candidates: Sequence[Conversion]) -> SourceLine |
 
 def _by_number(found: Structural, candidates: Sequence[Conversion]) -> list[Conversion]:
     kept = found.numbers[1:]
-    return [c for c in candidates if any(math.isclose(n, k) for n in c.numbers for k in kept)]
+    return [c for c in candidates if any(_is_among(k, c.numbers) for k in kept)]
+
+
+def _is_read(evidence: Evidence, found: Structural, item: Conversion) -> bool:
+    """Return True if eager reads its own number from a tensor at this line."""
+    return _is_among(found.numbers[0], evidence.read_by_eager.get(item.where, ()))
+
+
+def _is_among(number: float, others: Iterable[float]) -> bool:
+    return any(math.isclose(number, other) for other in others)
 
 
 def _by_place(found: Structural, candidates: Sequence[Conversion]) -> list[Conversion]:
@@ -157,6 +175,11 @@ def _kept(evidence: Evidence, found: Structural) -> str:
     if found.eager == found.artifact:
         return f"{what} is another constant in {evidence.artifact} than in eager"
     return f"{what} is {found.artifact}{of} in {evidence.artifact}, {found.eager} in eager"
+
+
+def _is_a_size(evidence: Evidence, found: Structural) -> bool:
+    """Return True if the two numbers are the sizes of a dim, in the call and in the example."""
+    return any(_names(evidence, found))
 
 
 def _names(evidence: Evidence, found: Structural) -> Iterator[str]:

@@ -20,12 +20,35 @@ from zoo.row import (
     normal,
     row,
     truth,
+    undecided,
 )
 
 
 class ViewByInt(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.view(int(x.shape[0]), -1) * 2
+
+
+class ScaledBesideItsSize(nn.Module):
+    """Reads a value and a size. The value of ``factor`` may be the size of the example."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(factor))
+
+    def forward(self, x: Tensor) -> Tensor:
+        factor = self.factor.item()
+        count = len(x)
+        return x * count + factor
+
+
+class ScaledAndSizedOnALine(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(3.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(len(x), -1) * float(self.factor)
 
 
 class ReshapeByLiteral(nn.Module):
@@ -115,6 +138,31 @@ SIZES = (
         truth(RAISES, script=None, export=REFUSED, onnx=None),
         ci="script",
         blame=frozen_size("x.view(int(x.shape[0]), -1)"),
+    ),
+    row(
+        "a size beside a value",
+        lambda: ScaledBesideItsSize(3.0),
+        call(normal(4, 5)),
+        truth(DIFFERS, script=None, export=REFUSED, onnx=None),
+        ci="",
+        blame=frozen_size("count = len(x)"),
+    ),
+    row(
+        "a size beside a value of its number",
+        lambda: ScaledBesideItsSize(4.0),
+        call(normal(4, 5)),
+        truth(DIFFERS, script=None, export=REFUSED, onnx=None),
+        ci="",
+        blame=frozen_size("count = len(x)"),
+    ),
+    row(
+        "a size and a value on a line",
+        ScaledAndSizedOnALine,
+        call(normal(4, 5)),
+        truth(RAISES, script=None, export=REFUSED, onnx=None),
+        ci="",
+        blame=frozen_size("x.reshape(len(x), -1)"),
+        refused={"export": undecided("x.reshape(len(x), -1)")},
     ),
     row(
         "view by int, named by the user",

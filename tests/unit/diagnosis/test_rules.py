@@ -44,7 +44,7 @@ NOTHING = {
     "sizes": {},
     "arguments": {},
     "conversions": (),
-    "read_by_eager": frozenset(),
+    "read_by_eager": {},
     "drawn_outside_torch": {},
     "seeded_at": None,
     "changed_by_eager": {},
@@ -75,7 +75,7 @@ FROZEN = {
     "structural": VIEW,
     "sizes": {"batch": Given(4, 1)},
     "conversions": (Conversion(SIZE, (4.0,)), Conversion(ITEM, (2.5,))),
-    "read_by_eager": frozenset({ITEM}),
+    "read_by_eager": {ITEM: {2.5}},
 }
 
 
@@ -94,11 +94,34 @@ def test_a_size_that_became_a_number_has_its_own_line_and_the_line_to_write():
         {"sizes": {}},
         {"conversions": ()},
         {"conversions": (Conversion(SIZE),)},  # a list or an array
-        {"read_by_eager": frozenset({SIZE, ITEM})},  # eager reads it from a tensor
+        {"read_by_eager": {SIZE: {1.0}, ITEM: {2.5}}},  # eager reads it from a tensor
     ],
 )
 def test_no_size_is_frozen_without(missing):
     assert numbers.frozen_size(evidence(**{**FROZEN, **missing})) is None
+
+
+@pytest.mark.parametrize(
+    ("conversions", "read"),
+    [
+        ((Conversion(SIZE, (4.0,)), Conversion(ITEM, (4.0,))), {ITEM: {4.0}}),
+        ((Conversion(SIZE, (4.0, 3.0)),), {SIZE: {3.0}}),
+        ((Conversion(SIZE, (4.0, 4.0)),), {SIZE: {4.0}}),
+    ],
+    ids=["a value of the same number", "another value on its line", "the same number on its line"],
+)
+def test_a_size_is_told_from_a_value(conversions, read):
+    given = evidence(**{**FROZEN, "conversions": conversions, "read_by_eager": read})
+    assert numbers.baked_value(given) is None
+    assert numbers.frozen_size(given).where == SIZE
+
+
+def test_a_value_that_is_the_size_in_both_calls_is_a_value():
+    given = evidence(
+        **{**FROZEN, "conversions": (Conversion(ITEM, (4.0,)),), "read_by_eager": {ITEM: {1.0}}}
+    )
+    assert numbers.baked_value(given).where == ITEM
+    assert numbers.frozen_size(given) is None
 
 
 def test_of_several_sizes_that_fit_none_is_named():
@@ -121,7 +144,7 @@ def test_of_several_sizes_the_one_that_is_no_truth_value_is_named():
 BAKED = {
     "structural": replace(VIEW, eager="2", artifact="2.5", numbers=(2.0, 2.5), read_at=ITEM),
     "conversions": (Conversion(SIZE, (4.0,)), Conversion(ITEM, (2.5,))),
-    "read_by_eager": frozenset({ITEM}),
+    "read_by_eager": {ITEM: {2.0}},
 }
 
 
