@@ -75,7 +75,10 @@ class Scene:
 
     def judge(self) -> Judge:
         """Return a judge of the artifact as it was run."""
-        return self.case.judge_of(self.case.runner, ItemLog(), self.case.random_paths)
+        case = self.case
+        judge = case.judge_of(case.runner, ItemLog(), case.random_paths)
+        # The case's judge knows eager's rounding on the failing call, which takes many runs.
+        return judge.take_over(case.judge)
 
     def agrees(self, recipe: Recipe | None = None, judge: Judge | None = None) -> bool:
         """Return True if a call is legal and does not fail; without one, the failing call."""
@@ -102,7 +105,7 @@ class Scene:
 
     def differences(self, call: Call, expected: Returned, actual: Outcome) -> Sequence[Difference]:
         """Return the differences of two outcomes of a call, eager's rules applied."""
-        return self.judge().differences([call], expected, actual)
+        return self._judge.differences([call], expected, actual)
 
 
 def places(chosen: torch.Tensor) -> str:

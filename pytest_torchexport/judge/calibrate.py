@@ -126,7 +126,11 @@ class Calibration:
         self._device = device
         self._may_go_on = may_go_on
         self._copies: dict[torch.dtype | str, Subject] = {}
-        self._last: tuple[list[Call], tuple[str, ...], _Runs] | None = None
+        self._last: tuple[list[Call], tuple[str, ...], Leaves, _Runs] | None = None
+
+    def take_over(self, other: Calibration) -> None:
+        """Use the runs of eager that another one made last: of the same subject, from its seed."""
+        self._last = other._last
 
     def judge(
         self,
@@ -219,9 +223,10 @@ class Calibration:
             last is not None
             and last[1] == tuple(paths)
             and _same_calls(last[0], calls)
-            and (last[2].held is held)
+            and _agree([expected], [last[2]], paths)  # not what a changed eager returned
+            and (last[3].held is held)
         ):
-            return last[2]
+            return last[3]
         repeats, draws = self._repeats(calls, expected, paths)
         truths = [] if draws else self._in_float64(calls, paths, held)
         ties = Ties()
@@ -232,7 +237,7 @@ class Calibration:
             ties=ties,
             held=held,
         )
-        self._last = list(calls), tuple(paths), runs
+        self._last = list(calls), tuple(paths), expected, runs
         return runs
 
     def _repeats(
@@ -420,7 +425,27 @@ def _parted(
 
 
 def _same_calls(left: Sequence[Call], right: Sequence[Call]) -> bool:
-    return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
+    return len(left) == len(right) and all(map(_same_call, left, right))
+
+
+def _same_call(one: Call, other: Call) -> bool:
+    """Return True if eager rounds alike on both: tensors also lie in memory alike."""
+    if one is other:
+        return True
+    left, right = dict(one.flatten()[0]), dict(other.flatten()[0])
+    return left.keys() == right.keys() and all(_same(left[path], right[path]) for path in left)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if not (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)):
+        return type(one) is type(other) and bool(one == other)
+    return (
+        is_plain(one)
+        and is_plain(other)
+        and (one.dtype, one.device, one.shape) == (other.dtype, other.device, other.shape)
+        and one.stride() == other.stride()
+        and torch.equal(one, other)
+    )
 
 
 def _plain(leaf: Any) -> torch.Tensor | None:

@@ -76,6 +76,11 @@ class Judge:
             usual=self._usual,
         )
 
+    def take_over(self, other: Judge) -> Judge:
+        """Use what another judge of this subject measured of eager last. Return self."""
+        self._calibration.take_over(other._calibration)
+        return self
+
     @property
     def spec(self) -> InputSpec:
         """The legal calls."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -57,6 +58,7 @@ def argument_of(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], nam
     return None
 
 
+@functools.lru_cache(maxsize=4096)
 def written_to(func: Any) -> frozenset[str]:
     """Return the names of the arguments that the operator writes to."""
     arguments = torch_private.schema_of(func).arguments
