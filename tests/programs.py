@@ -125,6 +125,12 @@ def program(tmp_path, source, twin=True):
 INTS = (-3, -1, 0, 1, 2, 3, 7)
 
 PROGRAMS = {
+    "numbers that decide without a test": """
+        def f(x):
+            y = say(max(say(x), say(2)))
+            y += min(say(y), say(x)) + 3 * (say(x) > 1) + (say(x) in (1, say(2)))
+            return y, {1: "a", say(3): "b"}.get(say(x), say("c")), {}.get(*[x, 1]), max(x, key=say)
+    """,
     "if, elif, else": """
         def f(x):
             if say(x) > 3:

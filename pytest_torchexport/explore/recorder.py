@@ -147,11 +147,45 @@ class ConditionRecorder:
         elif sign in ("is", "is not", "in", "not in"):
             provenance = None
         else:
-            provenance = Compared(
-                sign, self._tensor(left, bool(read & 1)), self._tensor(right, bool(read & 2))
-            )
+            provenance = self._of_numbers(sign, left, right, read)
         self._evaluated((own_id, self._module_of(owner)), outcome, provenance, (left, right))
         return outcome
+
+    def compared(  # called from generated code, by position
+        self, own_id: ConditionId, sign: str, left: Any, right: Any, read: int, owner: Any = None
+    ) -> Any:
+        """Return what a comparison returns; record it if it compares a number with others."""
+        numbers = _is_number(left) and (_is_number(right) or sign in ("in", "not in"))
+        if numbers and self._thread == threading.get_ident():
+            return self.compare(own_id, sign, left, right, read, owner)
+        return OPERATORS[sign](left, right)
+
+    def decided(  # called from generated code, by position
+        self,
+        own_id: ConditionId,
+        function: Callable[..., Any],
+        given: tuple[Any, ...],
+        read: int,
+        owner: Any = None,
+    ) -> Any:
+        """Return what a call returns that may decide by numbers.
+
+        Record which of two numbers ``max`` and ``min`` choose, and if a dict has a key. ``read`` is
+        that of ``compare``.
+        """
+        found = function(*given)
+        if self._thread != threading.get_ident() or not _is_number(given[0]):
+            return found
+        key = (own_id, self._module_of(owner))
+        table = getattr(function, "__self__", None)
+        if function in (max, min) and _is_number(given[1]):
+            provenance = self._of_numbers(">", *given, read)
+            self._evaluated(key, given[0] > given[1], provenance, given)
+        elif isinstance(table, dict) and (keys := [each for each in table if _is_number(each)]):
+            nearest = min(keys, key=lambda each: abs(each - given[0]))
+            provenance = self._of_numbers("==", given[0], nearest, read & 1)
+            self._evaluated(key, given[0] == nearest, provenance, (given[0], nearest))
+        return found
 
     def value(self, own_id: ConditionId, value: Any, read: int, owner: Any = None) -> Any:
         """Record the truth of a value, and return the value itself."""
@@ -200,6 +234,11 @@ class ConditionRecorder:
             if self.path.events[position].key == key:
                 del self.path.events[position]
                 return
+
+    def _of_numbers(self, sign: str, left: Any, right: Any, read: int) -> Compared:
+        return Compared(
+            sign, self._tensor(left, bool(read & 1)), self._tensor(right, bool(read & 2))
+        )
 
     def _tensor(self, value: Any, read: bool) -> Any:
         """Return the tensor that a Python number was read from, or the number itself."""
@@ -287,6 +326,10 @@ class ConditionRecorder:
                 coarse=True,
             )
         return own_id
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _of_a_layer(frame: types.FrameType | None) -> types.FrameType | None:

@@ -226,15 +226,31 @@ class _Rewriter(ast.NodeTransformer):
             made = _located(ast.IfExp(test, *ways), node)
         return made
 
+    def visit_Compare(self, node: ast.Compare) -> Any:
+        """Record a comparison of numbers outside of a test, as in ``1 + (n == 3)``."""
+        if not self._inside or len(node.ops) > 1 or isinstance(node.ops[0], (ast.Is, ast.IsNot)):
+            return self.generic_visit(node)
+        return self._compare(node, "expression", (False, False), method="compared")
+
     def visit_Call(self, node: ast.Call) -> Any:
-        """Record the predicate of ``torch.cond`` and each element of ``any(... for ...)``."""
+        """Record the predicate of ``torch.cond`` and each element of ``any(... for ...)``.
+
+        Also which of two numbers ``max`` or ``min`` returns, and if ``get`` finds a key.
+        """
         if self._inside and _tests_each(node):
             generator: Any = node.args[0]
             generator.generators = [self.visit(item) for item in generator.generators]
             generator.elt = self._test(generator.elt, "expression", (False, False))
             return node
         predicate = node.args[0] if node.args and _is_cond(node.func) else None
+        decides = self._inside and not node.keywords and _may_decide(node)
+        read = self._reads(*node.args) if decides else ast.Constant(0)
         node = self.generic_visit(node)  # type: ignore[assignment]
+        if decides:
+            own_id = self._condition("expression", node, False)
+            return self._call(
+                "decided", own_id, node.func, ast.Tuple(node.args, ast.Load()), read, at=node
+            )
         if predicate is not None and self._inside:
             own_id = self._condition("cond", predicate, False)
             read = self._reads(predicate)
@@ -304,12 +320,19 @@ class _Rewriter(ast.NodeTransformer):
         made = ast.copy_location(ast.BoolOp(ast.And(), parts), node)
         return ast.fix_missing_locations(made)
 
-    def _compare(self, node: ast.Compare, kind: str, raises: tuple[bool, bool]) -> ast.expr:
+    def _compare(
+        self,
+        node: ast.Compare,
+        kind: str,
+        raises: tuple[bool, bool],
+        *,
+        method: str = "compare",
+    ) -> ast.expr:
         own_id = self._condition(kind, node, *raises)
         operator = ast.Constant(_OPERATORS[type(node.ops[0])])
         operands = (node.left, node.comparators[0])
         read = self._reads(*operands)
-        return self._call("compare", own_id, operator, *map(self.visit, operands), read, at=node)
+        return self._call(method, own_id, operator, *map(self.visit, operands), read, at=node)
 
     def _reads(self, *operands: ast.expr) -> ast.Constant:
         """Return the sum of 1 if the first operand is read from a tensor and 2 if the second is."""
@@ -327,7 +350,9 @@ class _Rewriter(ast.NodeTransformer):
             *first, last = node.values
             before = [self._test(item, "expression", (False, False)) for item in first]
         read = self._reads(last)
-        kept, again = _bound(self.visit(last), last)
+        # The truth of a comparison is recorded here, and not in it again.
+        visit = self.generic_visit if isinstance(last, ast.Compare) else self.visit
+        kept, again = _bound(visit(last), last)  # type: ignore[arg-type]  # it stays an expression
         own_id = self._condition("expression", last, False)
         test: ast.expr = self._call("truth", own_id, kept, read, at=last)
         if isinstance(node, ast.BoolOp):
@@ -453,6 +478,16 @@ def _tests_each(node: ast.Call) -> bool:
     """Return True for ``any(...)`` and ``all(...)`` of a generator expression."""
     tests = isinstance(node.func, ast.Name) and node.func.id in ("any", "all")
     return tests and len(node.args) == 1 and isinstance(node.args[0], ast.GeneratorExp)
+
+
+def _may_decide(node: ast.Call) -> bool:
+    """Return True for ``max(a, b)``, ``min(a, b)``, ``d.get(a)`` and ``d.get(a, b)``."""
+    if any(isinstance(item, ast.Starred) for item in node.args):
+        return False
+    if isinstance(node.func, ast.Name):
+        return node.func.id in ("max", "min") and len(node.args) == 2
+    is_get = isinstance(node.func, ast.Attribute) and node.func.attr == "get"
+    return is_get and len(node.args) in (1, 2)
 
 
 def _is_cond(function: ast.expr) -> bool:

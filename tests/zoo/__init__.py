@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from zoo.baked import BAKED
 from zoo.branches_models import MODEL_BRANCHES
+from zoo.branches_numbers import BAKED_NUMBERS, NUMBER_BRANCHES, SIZE_NUMBERS
 from zoo.branches_places import PLACE_BRANCHES
 from zoo.branches_sizes import SIZE_BRANCHES
 from zoo.branches_values import VALUE_BRANCHES
@@ -42,7 +43,14 @@ from zoo.writes import WRITES
 __all__ = ["ABOUT_FILES", "BRANCH", "BRANCHES", "MECHANISMS", "SKIPPED", "TARGETS", "ZOO", "Row"]
 
 # Models that branch: some are frozen, and some have branches that do no harm.
-BRANCHES = (*VALUE_BRANCHES, *PLACE_BRANCHES, *SIZE_BRANCHES, *MODEL_BRANCHES)
+BRANCHES = (
+    *VALUE_BRANCHES,
+    *NUMBER_BRANCHES,
+    *PLACE_BRANCHES,
+    *SIZE_BRANCHES,
+    *SIZE_NUMBERS,
+    *MODEL_BRANCHES,
+)
 
 # Models whose artifact can be right in this process and wrong in another.
 ABOUT_FILES = (*FILES, *DANGEROUS)
@@ -51,13 +59,13 @@ ABOUT_FILES = (*FILES, *DANGEROUS)
 MECHANISMS: dict[str, tuple[Row, ...]] = {
     "sizes": SIZES,
     "control": CONTROL,
-    "branches_values": VALUE_BRANCHES,
+    "branches_values": (*VALUE_BRANCHES, *NUMBER_BRANCHES),
     "branches_places": PLACE_BRANCHES,
-    "branches_sizes": SIZE_BRANCHES,
+    "branches_sizes": (*SIZE_BRANCHES, *SIZE_NUMBERS),
     "branches_models": MODEL_BRANCHES,
     "dims": DIMS,
     "domain": DOMAIN,
-    "baked": BAKED,
+    "baked": (*BAKED, *BAKED_NUMBERS),
     "state": STATEFUL,
     "writes": WRITES,
     "repeatable": REPEATABLE,

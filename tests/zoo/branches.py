@@ -1,6 +1,7 @@
 """Helpers for rows of models that branch: their usual truths, and ``branch``, which writes a row.
 
 The models are in one file per family: ``branches_values`` (conditions on float tensors),
+``branches_numbers`` (numbers that decide without an ``if``),
 ``branches_places`` (by the place of the condition in the source), ``branches_sizes`` (sizes, ids,
 masks, lengths and Python arguments) and ``branches_models`` (loops, and whole models).
 """

@@ -192,6 +192,21 @@ TOLD = {
         [("1", False), ("2", False)],
     ),
     "a lambda": ("y = (lambda z: z > 1 or z)(x)", 0, [("z > 1", False)]),
+    "a comparison as a number": ("y = 1 + (x == 3)", 3, [("x == 3", True)]),
+    "a membership as a number": ("y = 1 + (x in (3, 5))", 4, [("x in (3, 5)", False)]),
+    "if max returns the first": ("y = max(x, 3)", 5, [("max(x, 3)", True)]),
+    "if min returns the second": ("y = min(x, 3)", 5, [("min(x, 3)", True)]),
+    "a key that is there": (
+        "y = {3: 1, 'a': 2}.get(x, 0)",
+        3,
+        [("{3: 1, 'a': 2}.get(x, 0)", True)],
+    ),
+    "a key that is not": ("y = {3: 1}.get(x)", 4, [("{3: 1}.get(x)", False)]),
+    "nothing of other comparisons and calls": (
+        "y = [x] == [1], 'a' < 'b', x is None, max([x]), max('a', 'b'), {}.get(x), {3: 1}.get('a')",
+        1,
+        [],
+    ),
     "nothing of constants": ("if 1: pass\n    y = 2 if __debug__ else x", 1, [("__debug__", True)]),
 }
 
