@@ -179,7 +179,7 @@ class ConditionRecorder:
         key = (own_id, self._module_of(owner))
         table = getattr(function, "__self__", None)
         if function in (max, min) and _is_number(given[1]):
-            provenance = self._of_numbers(">", *given, read)
+            provenance = self._of_numbers(">", given[0], given[1], read)
             self._evaluated(key, given[0] > given[1], provenance, given)
         elif isinstance(table, dict) and (keys := [each for each in table if _is_number(each)]):
             nearest = min(keys, key=lambda each: abs(each - given[0]))

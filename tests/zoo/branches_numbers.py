@@ -175,6 +175,7 @@ BAKED_NUMBERS = (
         witnesses=(call(30 * SHORT),),
         blame=baked("max("),
         refused={"export": undecided("max(")},
+        ci="",
     ),
     row(
         "no more than",

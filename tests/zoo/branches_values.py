@@ -523,6 +523,7 @@ VALUE_BRANCHES = (
         line="if 2.0 <= top <= 3.0",
         values=WIDE,
         refused={"export onnx": undecided("top = float(x.max())")},
+        ci="",
     ),
     branch(
         "both extremes",
