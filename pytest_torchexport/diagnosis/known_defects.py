@@ -295,7 +295,7 @@ TRANSLATION: tuple[Defect, ...] = (
         repository="pytorch/pytorch",
         issue="",
         text="abs, sum, prod, cumsum, amax and amin of float16 return float32",
-        remedy="x.sum(dtype=torch.float16), or convert the result: y.half()",
+        remedy="convert to float32 before and back after it: x.float().sum(1).half()",
     ),
     _translated(
         name="numbers beside doubles are float32",
