@@ -1,8 +1,11 @@
 """Print a table that compares the search for branches with random calls.
 
-`python benchmarks/branches.py --seeds 0,1,2` (`--rows WORDS`: only models with WORDS in the name)
+`python benchmarks/branches.py --seeds 0,1,2` (`--rows WORDS`: only models with WORDS in the name;
+`--models held-out`, `--ways search`: only these)
 
-The models are those of the zoo that branch. The table compares three ways to choose calls. Each has
+The models are those of the zoo that branch, in three tables: those of one condition or a few, those
+as users deploy them, and those of the latter kind on which the search was not developed. A table
+compares three ways to choose calls. Each has
 the same budgets, chooses among the legal calls of the input spec, and starts with the example.
 Counted are the outcomes that the example and the model's hand-written witnesses take: True and
 False of each condition in each module; of loops no round, one round, or many.
@@ -27,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import hypothesis
 import torch
-from zoo import BRANCHES, Row
+from zoo import BRANCHES, MECHANISMS, Row
 
 from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
@@ -47,6 +50,11 @@ from pytest_torchexport.inputs.strategies import recipes, within_memory
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.outcomes.torch_state import quiet
 
+MODELS = {
+    "zoo": BRANCHES,
+    "deployed": MECHANISMS["branches_deployed"],
+    "held-out": MECHANISMS["branches_held_out"],
+}
 BUDGETS = (50, 200)
 # The search of a model is stopped after this many seconds per call of its budget, as in the plugin.
 SECONDS_PER_CALL = 0.025
@@ -210,16 +218,18 @@ WAYS = {"plain random": plain_random, "plain Hypothesis": plain_hypothesis, "sea
 Records = dict[tuple[str, int, int], list[Reached]]
 
 
-def run(found: Sequence[Model], seeds: Sequence[int], report: Callable[[str], None]) -> Records:
-    """Return the results of every way on every model; the ways take turns on each model."""
+def run(
+    found: Sequence[Model], seeds: Sequence[int], ways: Sequence[str], report: Callable[[str], None]
+) -> Records:
+    """Return the results of these ways on every model; the ways take turns on each model."""
     records: Records = {}
     for model in found:
         report(model.name)
         for seed in seeds:
-            for way, choose in WAYS.items():
+            for way in ways:
                 for budget in BUDGETS:
                     start = time.perf_counter()
-                    taken, calls = choose(model, seed, budget)
+                    taken, calls = WAYS[way](model, seed, budget)
                     each = (time.perf_counter() - start) / calls
                     reached = Reached(model.wanted - taken, each)
                     records.setdefault((way, seed, budget), []).append(reached)
@@ -240,7 +250,8 @@ HEAD = (
 def table(found: Sequence[Model], seeds: Sequence[int], records: Records) -> str:
     """Return a Markdown table: per way the mean of its seeds and, in brackets, the least."""
     rows = [f"| {' | '.join(HEAD)} |", "|" + " --- |" * len(HEAD)]
-    rows += [_row_of(way, found, seeds, records) for way in WAYS]
+    ways = dict.fromkeys(way for way, *_ in records)
+    rows += [_row_of(way, found, seeds, records) for way in ways]
     return "\n".join(rows)
 
 
@@ -288,21 +299,37 @@ def misses(found: Sequence[Model], seeds: Sequence[int], records: Records) -> It
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", default="", choices=MODELS, help="default: all")
     parser.add_argument("--rows", default="", help="only models whose names contain this")
     parser.add_argument("--seeds", default="0,1,2", help="default: 0,1,2")
+    parser.add_argument("--ways", default=",".join(WAYS), help="default: all")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    with quiet("cpu"), warnings.catch_warnings():
-        found = list(models([row for row in BRANCHES if arguments.rows in row.name]))
-        records = run(found, seeds, lambda name: print(name, file=sys.__stderr__))
-    if not found:
+    ways = arguments.ways.split(",")
+    chosen = {arguments.models: MODELS[arguments.models]} if arguments.models else MODELS
+    printed = False
+    for name, rows in chosen.items():
+        with quiet("cpu"), warnings.catch_warnings():
+            found = list(models([row for row in rows if arguments.rows in row.name]))
+            records = run(found, seeds, ways, lambda name: print(name, file=sys.__stderr__))
+        if found:
+            printed = True
+            print_records(name, found, seeds, records)
+    if not printed:
         parser.error(f"no model that branches has {arguments.rows!r} in its name")
+
+
+def print_records(
+    name: str, found: Sequence[Model], seeds: Sequence[int], records: Records
+) -> None:
     outcomes = sum(len(model.wanted) for model in found)
-    print(f"{len(found)} modules, {outcomes} outcomes, seeds {arguments.seeds}\n")
+    print(f"## {name}: {len(found)} modules, {outcomes} outcomes, seeds {seeds}\n")
     print(table(found, seeds, records))
-    print(f"\nNot reached by the search in {BUDGETS[-1]} calls:\n")
-    print("\n".join(misses(found, seeds, records)) or "nothing")
+    if any(way == "search" for way, *_ in records):
+        print(f"\nNot reached by the search in {BUDGETS[-1]} calls:\n")
+        print("\n".join(misses(found, seeds, records)) or "nothing")
+    print()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ Each file holds one family of mechanisms; ``row.py`` holds the helpers that rows
 from __future__ import annotations
 
 from zoo.baked import BAKED
+from zoo.branches_deployed import DEPLOYED_BRANCHES
+from zoo.branches_held_out import HELD_OUT_BRANCHES
 from zoo.branches_models import MODEL_BRANCHES
 from zoo.branches_numbers import BAKED_NUMBERS, NUMBER_BRANCHES, SIZE_NUMBERS
 from zoo.branches_places import PLACE_BRANCHES
@@ -63,6 +65,8 @@ MECHANISMS: dict[str, tuple[Row, ...]] = {
     "branches_places": PLACE_BRANCHES,
     "branches_sizes": (*SIZE_BRANCHES, *SIZE_NUMBERS),
     "branches_models": MODEL_BRANCHES,
+    "branches_deployed": DEPLOYED_BRANCHES,
+    "branches_held_out": HELD_OUT_BRANCHES,
     "dims": DIMS,
     "domain": DOMAIN,
     "baked": (*BAKED, *BAKED_NUMBERS),

@@ -3,7 +3,9 @@
 The models are in one file per family: ``branches_values`` (conditions on float tensors),
 ``branches_numbers`` (numbers that decide without an ``if``),
 ``branches_places`` (by the place of the condition in the source), ``branches_sizes`` (sizes, ids,
-masks, lengths and Python arguments) and ``branches_models`` (loops, and whole models).
+masks, lengths and Python arguments), ``branches_models`` (loops, and whole models),
+``branches_deployed`` (models with several conditions, as users have them) and
+``branches_held_out`` (more of these, on which the search for branches was not developed).
 """
 
 from __future__ import annotations
@@ -14,7 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.row import BRANCH, NARROWED, REFUSED, Example, Row, row, truth
+from zoo.row import BRANCH, NARROWED, REFUSED, Example, Row, row, seeded, truth
+
+ASCENT_STEPS = 200
+ASCENT_RATE = 0.1
 
 # torch.export and the exporter built on it refuse the branch, script keeps it, a trace freezes it.
 VALUE = truth(trace=BRANCH, export=REFUSED, onnx=REFUSED, onnx_legacy=BRANCH)
@@ -46,3 +51,42 @@ def rows(*numbers: float) -> Tensor:
 
 def filled(value: float, *shape: int) -> Tensor:
     return torch.full(shape, value)
+
+
+def climbed(
+    factory: Callable[[], Any],
+    start: Tensor,
+    score: Callable[[Any, Tensor], Tensor],
+    most: float = 5.0,
+) -> Callable[[], Example]:
+    """Return a witness on which a score of the model is large.
+
+    It is found by ascent, with elements up to ``most``, when the witness is asked for.
+    """
+
+    def witness() -> Example:
+        model = seeded(factory)()
+        x = start.clone().requires_grad_()
+        ascent = torch.optim.Adam([x], lr=ASCENT_RATE, maximize=True)
+        for _ in range(ASCENT_STEPS):
+            ascent.zero_grad()
+            score(model, x).backward()
+            ascent.step()
+            with torch.no_grad():
+                x.clamp_(-most, most)
+        return (x.detach(),), {}
+
+    return witness
+
+
+def witness_of(
+    factory: Callable[[], Any], make: Callable[[Any], Tensor]
+) -> Callable[[], Example]:
+    """Return a witness that is made of the model's own numbers, when it is asked for."""
+    return lambda: ((make(seeded(factory)()).detach().clone(),), {})
+
+
+def margin(logits: Tensor, place: int) -> Tensor:
+    """Return by how much one class is ahead of the others; in the worst row."""
+    others = [number for number in range(logits.shape[-1]) if number != place]
+    return (logits[..., place] - logits[..., others].amax(-1)).amin()
