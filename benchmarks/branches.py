@@ -3,12 +3,12 @@
 `python benchmarks/branches.py --seeds 0,1,2` (`--rows WORDS`: only models with WORDS in the name;
 `--models held-out`, `--ways search`: only these)
 
-The models are those of the zoo that branch, in three tables: those of one condition or a few, those
-as users deploy them, and those of the latter kind on which the search was not developed. A table
-compares three ways to choose calls. Each has
-the same budgets, chooses among the legal calls of the input spec, and starts with the example.
-Counted are the outcomes that the example and the model's hand-written witnesses take: True and
-False of each condition in each module; of loops no round, one round, or many.
+The models are those of the zoo that branch, in three tables: those with a condition or a few, those
+as users deploy them, and more of these, on which the search was developed last. A table compares
+three ways to choose calls. Each has the same budgets, chooses among the legal calls of the input
+spec, and starts with the example. Counted are the outcomes that the example and the model's
+hand-written witnesses take: True and False of each condition in each module; of loops no round, one
+round, or many.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import hypothesis
 import torch
-from zoo import BRANCHES, MECHANISMS, Row
+from zoo import BRANCHES, DEPLOYED_BRANCHES, HELD_OUT_BRANCHES, Row
 
 from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.observed import Observed
-from pytest_torchexport.explore.search import Budget, Goal, Search
+from pytest_torchexport.explore.search import Budget, Search
+from pytest_torchexport.explore.trials import Goal
 from pytest_torchexport.inputs.recipes import (
     Recipe,
     build,
@@ -50,11 +51,7 @@ from pytest_torchexport.inputs.strategies import recipes, within_memory
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.outcomes.torch_state import quiet
 
-MODELS = {
-    "zoo": BRANCHES,
-    "deployed": MECHANISMS["branches_deployed"],
-    "held-out": MECHANISMS["branches_held_out"],
-}
+MODELS = {"zoo": BRANCHES, "deployed": DEPLOYED_BRANCHES, "held-out": HELD_OUT_BRANCHES}
 BUDGETS = (50, 200)
 # The search of a model is stopped after this many seconds per call of its budget, as in the plugin.
 SECONDS_PER_CALL = 0.025
@@ -324,12 +321,11 @@ def print_records(
     name: str, found: Sequence[Model], seeds: Sequence[int], records: Records
 ) -> None:
     outcomes = sum(len(model.wanted) for model in found)
-    print(f"## {name}: {len(found)} modules, {outcomes} outcomes, seeds {seeds}\n")
+    print(f"\n## {name}: {len(found)} modules, {outcomes} outcomes, seeds {seeds}\n")
     print(table(found, seeds, records))
     if any(way == "search" for way, *_ in records):
         print(f"\nNot reached by the search in {BUDGETS[-1]} calls:\n")
         print("\n".join(misses(found, seeds, records)) or "nothing")
-    print()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from pytest_torchexport.explore import moves
 from pytest_torchexport.explore.operator_run import Key, Near, OperatorRuns
+from pytest_torchexport.explore.seeds import scaled
 from pytest_torchexport.explore.thresholds import LARGEST_EPSILON, STATED
 from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import InputSpec
@@ -116,7 +117,7 @@ class DifferenceSearch:
         more = within_memory(spec, largest) and largest != spec.example_sizes
         sizes = [spec.example_sizes, *([largest] if more else [])]
         self._seeds = [
-            moves.scaled(plain_recipe(spec, kind, each, seed + number), scale)
+            scaled(plain_recipe(spec, kind, each, seed + number), scale)
             for number, (kind, scale) in enumerate(SEEDS)
             for each in sizes
         ]

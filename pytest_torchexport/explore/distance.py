@@ -7,18 +7,24 @@ are.
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
+from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced, unfolded
+from pytest_torchexport.explore.slopes import shadow_of, sloped
 from pytest_torchexport.inputs.pytrees import is_plain
 
 _Number = TypeVar("_Number", float, Tensor)
 
+# The elements of one tensor whose distances are looked at one by one.
+MOST_DEMANDS = 8
 # Python integers beyond this do not fit a float64.
 LARGEST = 2**1000
+_NUMBERS = re.compile(r"-?\d+\.?\d*(?<=\d)|.", re.DOTALL)
 _NEGATED = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "==": "!=", "!=": "=="}
 
 
@@ -26,6 +32,40 @@ def violation(provenance: Any, wanted: bool) -> Tensor | None:
     """Return the distance to the wanted outcome as a scalar tensor, or None if there is none."""
     found = _violation(provenance, wanted)
     return found.reshape(()) if found is not None and found.numel() == 1 else None
+
+
+def demands(provenance: Any, wanted: bool) -> list[Tensor]:
+    """Return distances, as scalars, of which every one has to go for the wanted outcome.
+
+    If the outcome needs all elements of a tensor, these are the distances of the elements: the
+    largest ``MOST_DEMANDS``, and the sum of the others that are missing. Else there is only one.
+    """
+    if isinstance(provenance, Compared):
+        compared = provenance if wanted else _opposite(provenance)
+        provenance, wanted = unfolded(compared), True
+    if isinstance(provenance, Combined):
+        if provenance.operator == "not":
+            return demands(provenance.parts[0], not wanted)
+        if (provenance.operator == "and") == wanted:
+            return [gap for part in provenance.parts for gap in demands(part, wanted)]
+    if isinstance(provenance, Reduced) and not provenance.dims:
+        each = _violation(provenance.inner, wanted)
+        if each is not None and (provenance.operator == "all") == wanted:
+            return singled_out(each)
+    whole = violation(provenance, wanted)
+    return [whole] if whole is not None else []
+
+
+def _opposite(compared: Compared) -> Compared:
+    return dataclasses.replace(compared, operator=_NEGATED.get(compared.operator, ""))
+
+
+def singled_out(distances: Tensor) -> list[Tensor]:
+    """Return the largest distances, and of the others the sums of the positive and of the rest."""
+    ordered = distances.reshape(-1).sort(descending=True).values
+    first, others = ordered[:MOST_DEMANDS], ordered[MOST_DEMANDS:]
+    sums = [part.sum() for part in (others[others > 0], others[others <= 0]) if part.numel()]
+    return [*first, *sums]
 
 
 def distance(provenance: Any, wanted: bool) -> float | None:
@@ -37,8 +77,30 @@ def distance(provenance: Any, wanted: bool) -> float | None:
         left, right = _single(provenance.left), _single(provenance.right)
         if left is not None and right is not None:
             return _missing(provenance.operator, left - right, wanted)
+    if isinstance(provenance, Computed):
+        return provenance.missing
     missing = violation(provenance, wanted)
     return float(missing) if missing is not None else None
+
+
+def python_distance(left: Any, right: Any) -> float | None:
+    """Return how much two texts or two rows of numbers differ; None for other values.
+
+    Texts differ in their numbers, and in how many other characters.
+    """
+    if isinstance(left, str) and isinstance(right, str):
+        mine, yours = (_NUMBERS.findall(text) for text in (left, right))
+        return abs(len(mine) - len(yours)) + sum(map(_apart, mine, yours))
+    if type(left) is type(right) and isinstance(left, (tuple, list)) and len(left) == len(right):
+        pairs = [(_single(one), _single(other)) for one, other in zip(left, right, strict=True)]
+        known = [abs(a - b) for a, b in pairs if a is not None and b is not None]
+        return sum(known) if len(known) == len(pairs) else None
+    return None
+
+
+def _apart(one: str, other: str) -> float:
+    numbers = one[-1].isdigit() and other[-1].isdigit()
+    return abs(float(one) - float(other)) if numbers else float(one != other)
 
 
 def is_order(provenance: Any) -> bool:
@@ -73,14 +135,14 @@ def _violation(provenance: Any, wanted: bool) -> Tensor | None:
         return None
     value = provenance.value
     if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool):
-        number = _number(value)
-        return None if number is None else (1.0 - number if wanted else number) - 0.5
-    number = _number(value)
-    return None if number is None else (-number.abs() if wanted else number.abs())
+        truth = number(value)
+        return None if truth is None else (1.0 - truth if wanted else truth) - 0.5
+    far = number(value)
+    return None if far is None else (-far.abs() if wanted else far.abs())
 
 
 def _compared(provenance: Compared, wanted: bool) -> Tensor | None:
-    left, right = _number(provenance.left), _number(provenance.right)
+    left, right = number(provenance.left), number(provenance.right)
     if left is None or right is None:
         return None
     try:
@@ -130,10 +192,13 @@ def _reduced(provenance: Reduced, wanted: bool) -> Tensor | None:
     return inner.min()
 
 
-def _number(value: Any) -> Tensor | None:
+def number(value: Any) -> Tensor | None:
     """Return a value as float64, in which large integers stay apart; None if it is no number."""
     if isinstance(value, Tensor):
-        return value.double() if is_plain(value) and not value.is_complex() else None
+        if not is_plain(value) or value.is_complex():
+            return None
+        shadow = shadow_of(value)
+        return value.double() if shadow is None else sloped(value.double(), shadow.double())
     if isinstance(value, (bool, int, float)) and (isinstance(value, float) or abs(value) < LARGEST):
         return torch.tensor(float(value), dtype=torch.float64)
     return None

@@ -8,156 +8,51 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
+import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore.probe import Probe
+from pytest_torchexport.explore import steps
+from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
+from pytest_torchexport.explore.steps import Quantity, Range
+from pytest_torchexport.explore.views import is_view, places_in
 from pytest_torchexport.inputs.recipes import (
     Recipe,
     build_leaves,
-    example_recipe,
-    plain_recipe,
-    recorded_recipes,
     with_leaves,
 )
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
-from pytest_torchexport.inputs.strategies import special_recipes, within_memory
+from pytest_torchexport.inputs.strategies import within_memory
 
-# Lengths of a gradient step, in parts of the distance: safely beyond the threshold, just beyond it,
-# half the way (the threshold of another condition may follow), and far for a distance that is
-# curved.
-STEPS = (1.1, 1.001, 0.5, 3.0)
+# Lengths of a gradient step, in parts of the distance: safely beyond the threshold, parts of the
+# way (the distance may be curved, or another threshold may follow), and far beyond.
+STEPS = (1.1, 0.4, 0.1, 3.0)
+# Just beyond it: for a step that went too far.
+SHORT = 1.001
+# How far beyond a threshold a step goes at least.
+SURE = 1e-6
+# The same, of a step of single elements, in parts of the distance.
+JUST = 1.01
+# The part of the way to its threshold that a condition which is to keep its outcome may go.
+KEPT = 0.9
+# How far each number is moved from where there is no slope, in parts of the example's scale; less
+# if the condition is lost.
+JIGGLES = (0.05, 0.005)
 # How far a float without a declared range may be moved, in multiples of the example's scale.
 MAX_SCALE = 100.0
 # A value that occurs at more positions of the input than this is not written to.
 MAX_POSITIONS = 8
-# Seeds that set two Python arguments.
-MAX_PAIRS = 24
-
-
-# -- seeds --------------------------------------------------------------------------------------
-
-
-def plain_seeds(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
-    """Yield diverse calls: those that the test made, fills, listed values, sizes."""
-    yield from recorded_recipes(spec)
-    example = spec.example_sizes
-    for kind in ("normal", "zeros", "ones", "low", "high", "uniform", "ramp", "sparse"):
-        yield plain_recipe(spec, kind, example, seed)
-    yield from special_recipes(spec, seed)
-    yield from _listed(spec, seed)
-    yield from _sizes(spec, constants, seed)
-    yield from itertools.islice(_paired(spec, seed), MAX_PAIRS)
-
-
-def odd_seeds(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
-    """Yield calls that a condition may need: other scales, equal inputs, the code's constants."""
-    example = spec.example_sizes
-    for scale in (0.1, 3.0, 10.0, 30.0, -1.0):
-        yield scaled(plain_recipe(spec, "normal", example, seed + 1), scale)
-    yield from _tied(spec, seed)
-    for number in constants:
-        yield from _filled(spec, number, seed)
-
-
-def scaled(recipe: Recipe, scale: float) -> Recipe:
-    """Return the recipe with this scale of its normal numbers."""
-    leaves = tuple(
-        dataclasses.replace(leaf, scale=scale) if leaf.kind == "normal" else leaf
-        for leaf in recipe.leaves
-    )
-    return dataclasses.replace(recipe, leaves=leaves)
-
-
-def _listed(spec: InputSpec, seed: int) -> Iterator[Recipe]:
-    """Yield each listed value of a Python argument, or the ends of its range."""
-    base = example_recipe(spec)
-    for index, values in _choices(spec).items():
-        for value in values:
-            yield dataclasses.replace(with_leaves(base, {index: value}), seed=seed)
-
-
-def _paired(spec: InputSpec, seed: int) -> Iterator[Recipe]:
-    """Yield pairs of two Python arguments' values: conditions on both may be nested."""
-    base = example_recipe(spec)
-    for pair in itertools.combinations(_choices(spec).items(), 2):
-        (first, some), (second, others) = pair
-        for one, other in itertools.product(some, others):
-            yield dataclasses.replace(with_leaves(base, {first: one, second: other}), seed=seed)
-
-
-def _choices(spec: InputSpec) -> dict[int, Sequence[Any]]:
-    return {
-        index: leaf.values
-        for index, leaf in enumerate(spec.leaves)
-        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple))
-    }
-
-
-def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
-    """Yield sizes: the ends of each dim, beside the example's, and around the code's constants."""
-    example = spec.example_sizes
-    near = {int(c) + way for c in constants if c == int(c) for way in (-1, 0, 1)}
-    seen = {name: {dim.example} for name, dim in spec.dims.items()}
-
-    def at(name: str, sizes: Iterable[int]) -> Iterator[Recipe]:
-        for size in sizes:
-            if size in spec.dims[name].sizes and size not in seen[name]:
-                seen[name].add(size)
-                yield plain_recipe(spec, "normal", {**example, name: size}, seed)
-
-    for name, dim in spec.dims.items():
-        yield from at(name, (dim.low, dim.high, 1, 2, dim.example + 1, dim.example - 1))
-    if spec.dims:
-        yield plain_recipe(spec, "normal", {n: d.low for n, d in spec.dims.items()}, seed)
-        yield plain_recipe(spec, "normal", {n: d.high for n, d in spec.dims.items()}, seed)
-    # Last, so that many constants do not keep another dim from its turn.
-    for name in spec.dims:
-        yield from at(name, sorted(near))
-
-
-def _filled(spec: InputSpec, number: float, seed: int) -> Iterator[Recipe]:
-    """Yield all tensors filled with a constant, half filled with it, and filled with a bit more."""
-    example = spec.example_sizes
-    base = plain_recipe(spec, "normal", example, seed)
-    built = build_leaves(spec, base)
-    for share, value in ((1.0, number), (0.5, number), (1.0, number * 1.1 + 0.1)):
-        values = {}
-        for index, leaf in enumerate(spec.leaves):
-            if built is not None and _may_change(leaf) and _holds(leaf, value):
-                tensor = built[index].detach().clone()
-                flat = tensor.view(-1) if tensor.is_contiguous() else tensor.reshape(-1)
-                flat[: max(1, int(share * flat.numel()))] = value
-                values[index] = flat.reshape(tensor.shape)
-        if values:
-            yield with_leaves(base, values)
-
-
-def _holds(leaf: Any, value: float) -> bool:
-    if leaf.domain.kind == "float":
-        return float(legal(leaf, torch.tensor(float(value), dtype=torch.float64))) == float(value)
-    low, high = leaf.domain.low or 0, leaf.domain.high or 0
-    return leaf.domain.kind == "int" and value == int(value) and low <= value <= high
-
-
-def _tied(spec: InputSpec, seed: int) -> Iterator[Recipe]:
-    """Yield calls in which two inputs of one shape are equal, and in which they are opposite."""
-    example = spec.example_sizes
-    base = plain_recipe(spec, "normal", example, seed)
-    built = build_leaves(spec, base)
-    tensors = [i for i, leaf in enumerate(spec.leaves) if _may_change(leaf)]
-    for first, second in itertools.pairwise(tensors):
-        if built is None or built[first].shape != built[second].shape:
-            continue
-        yield with_leaves(base, {second: built[first].detach().clone()})
-        if spec.leaves[first].domain.kind == "float":  # type: ignore[union-attr]
-            yield with_leaves(base, {second: -built[first].detach()})
+# How often a random change of whole numbers repeats one of them.
+AGAIN = 0.3
+# How often it exchanges two of them.
+SWAPPED = 0.3
+# Rows that are tried in place of all others.
+MAX_ROWS = 4
 
 
 # -- towards one outcome ------------------------------------------------------------------------
@@ -214,7 +109,7 @@ def cornered(spec: InputSpec, recipe: Recipe, gradients: Mapping[int, Tensor]) -
     moved = {}
     for index, gradient in gradients.items():
         leaf = spec.leaves[index]
-        if built is None or not _may_change(leaf) or built[index].shape != gradient.shape:
+        if built is None or not may_change(leaf) or built[index].shape != gradient.shape:
             continue
         domain = cast(TensorLeaf, leaf).domain
         if domain.low is None or domain.high is None or not bool(gradient.any()):
@@ -244,20 +139,16 @@ def _positions_read(
     its value.
     """
     for index, given in enumerate(inputs):
-        if (
-            given is None
-            or not _may_change(spec.leaves[index])
-            or given.shape != built[index].shape
-        ):
+        if given is None or not may_change(spec.leaves[index]) or given.shape != built[index].shape:
             continue
-        if isinstance(operand, Tensor) and _is_view(operand, given):
-            yield index, _positions(operand, given)
+        if is_view(operand, given):
+            yield index, places_in(operand, given)
             return
     number = _one_number(operand)
     if number is None:
         return
     for index, leaf in enumerate(spec.leaves):
-        if _may_change(leaf) and not built[index].is_complex():
+        if may_change(leaf) and not built[index].is_complex():
             found = (built[index].detach().double().reshape(-1) == number).nonzero().reshape(-1)
             if 0 < len(found) <= MAX_POSITIONS:
                 yield index, found
@@ -270,22 +161,6 @@ def _one_number(operand: Any) -> float | None:
     if isinstance(operand, (int, float)) and not isinstance(operand, bool):
         return float(operand)
     return None
-
-
-def _is_view(operand: Tensor, given: Tensor) -> bool:
-    if operand.layout != torch.strided or given.layout != torch.strided or not given.numel():
-        return False
-    same = operand.untyped_storage().data_ptr() == given.untyped_storage().data_ptr()
-    return same and operand.dtype == given.dtype
-
-
-def _positions(operand: Tensor, given: Tensor) -> Tensor:
-    """Return the flat positions of a view's elements in its input, in the view's shape."""
-    length = given.untyped_storage().nbytes() // given.element_size()
-    flat = torch.zeros(length, dtype=torch.int64)
-    own = torch.arange(given.numel()).reshape(given.shape)
-    flat.as_strided(given.shape, given.stride(), given.storage_offset()).copy_(own)
-    return flat.as_strided(operand.shape, operand.stride(), operand.storage_offset())
 
 
 def _values(operator: str, other: Any, wanted: bool, mirrored: bool, leaf: Any) -> Iterator[Tensor]:
@@ -319,23 +194,116 @@ def _put(known: Any, leaf: Tensor, positions: Tensor, value: Tensor) -> Tensor |
     return flat.reshape(leaf.shape)
 
 
-def stepped(spec: InputSpec, recipe: Recipe, probe: Probe, step: float) -> Recipe | None:
-    """Move all float leaves against the gradient of the distance, by ``step`` Newton steps.
+def stepped(
+    spec: InputSpec, recipe: Recipe, probe: Probe, step: float, aim: Sequence[Gap] | None = None
+) -> Recipe | None:
+    """Move the float leaves by ``step`` Newton steps towards the other outcome, or to an aim.
 
-    The direction is orthogonal to the gradients of the earlier conditions, which are to keep their
-    outcomes. Return None if no direction is left.
+    The earlier conditions keep their outcomes, to first order, if they leave a way. Return None if
+    no leaf has a gradient.
     """
-    direction = {
-        index: gradient.double()
-        for index, gradient in probe.gradients.items()
-        if _may_change(spec.leaves[index])
+    gaps = aim or probe.demands or (Gap(probe.missing, probe.gradients),)
+    wanted = [
+        Quantity(gap.gradients, -(gap.missing * (step if gap.missing > 0 else 1.0)) - SURE)
+        for gap in gaps
+    ]
+    kept = [Quantity(gap.gradients, max(0.0, -KEPT * gap.missing)) for gap in probe.earlier]
+    return _moved_by(spec, recipe, wanted, kept)
+
+
+def singled(spec: InputSpec, recipe: Recipe, probe: Probe) -> Recipe | None:
+    """Move single elements by the distance: as many as needed if each one counts for one at most.
+
+    The elements with the largest gradients first. Return None if no leaf has a gradient.
+    """
+    built = build_leaves(spec, recipe)
+    usable = {
+        i: gradient
+        for i, gradient in probe.gradients.items()
+        if built is not None and may_change(spec.leaves[i]) and built[i].shape == gradient.shape
     }
-    for other in probe.earlier:
-        before, direction = direction, _orthogonal(direction, other)
-        if _square(direction) < 1e-6 * _square(before):
-            direction = before
-    missing = max(probe.missing, 0.0) * step + 1e-6
-    return against(spec, recipe, direction, missing)
+    if built is None or not usable or not probe.missing > 0:
+        return None
+    number = max(1, math.ceil(probe.missing))
+    kept = torch.cat([gradient.abs().reshape(-1) for gradient in usable.values()])
+    least = kept.topk(min(number, len(kept))).values[-1]
+    moved = {}
+    for index, gradient in usable.items():
+        strong = (gradient.abs() >= least) & (gradient != 0)
+        far = torch.where(strong, JUST * min(probe.missing, 1.0) / gradient.double(), 0.0)
+        value = built[index].detach()
+        moved[index] = legal(spec.leaves[index], value.double() - far).to(value.dtype)
+    return with_leaves(recipe, moved)
+
+
+def swapped(spec: InputSpec, recipe: Recipe, probe: Probe) -> Iterator[Recipe]:
+    """Replace indices by those that let the distance fall most: at all places, some, and one."""
+    built = build_leaves(spec, recipe)
+    if built is None:
+        return
+    for swaps in probe.swaps:
+        for leaf, positions in _positions_read(swaps.indices, probe.inputs, built, spec):
+            domain = cast(TensorLeaf, spec.leaves[leaf]).domain
+            low, high = int(domain.low or 0), int(domain.high or 0)
+            best = swaps.gains[:, low : high + 1].min(-1)
+            order = best.values.argsort()
+            order = order[best.values[order] < 0]
+            for number in dict.fromkeys((len(order), 4, 1)):
+                places = order[:number]
+                made = _put(
+                    spec.leaves[leaf],
+                    built[leaf],
+                    positions.reshape(-1)[places],
+                    best.indices[places] + low,
+                )
+                if number and made is not None:
+                    yield with_leaves(recipe, {leaf: made})
+
+
+def slopes(spec: InputSpec, probe: Probe) -> bool:
+    """Return True if some float leaf that may change moves what is missing."""
+    return any(
+        may_change(spec.leaves[index]) and bool(gradient.any())
+        for gap in probe.demands
+        if gap.missing > 0
+        for index, gradient in gap.gradients.items()
+    )
+
+
+def jiggled(spec: InputSpec, recipe: Recipe, rng: random.Random, part: float) -> Recipe | None:
+    """Move the float leaves a little, each element by itself; None if there is none.
+
+    Equal numbers, zeros and ties are where a distance has no slope.
+    """
+    built = build_leaves(spec, recipe)
+    generator = torch.Generator().manual_seed(rng.randrange(2**31))
+    moved = {}
+    for index, leaf in enumerate(spec.leaves):
+        if built is None or not may_change(leaf) or not built[index].is_floating_point():
+            continue
+        domain = cast(TensorLeaf, leaf).domain
+        value = built[index].detach()
+        if domain.kind == "float" and not domain.choices:
+            noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+            moved[index] = legal(leaf, value.double() + noise * domain.scale * part).to(value.dtype)
+    return with_leaves(recipe, moved) if moved else None
+
+
+def lengths_after(helped: float) -> tuple[float, ...]:
+    """Return lengths to try after a step that helped; all are in parts of the distance."""
+    return (min(2 * helped, STEPS[0]), *(part * min(helped, 1.0) for part in STEPS[1:3]))
+
+
+def amounts(value: float, missing: float | None) -> Iterator[float]:
+    """Yield by how much a number that was read may rise: the distance, then small steps."""
+    whole = isinstance(value, int)
+    if missing is None:
+        yield from (JUST, -JUST) if whole else (1.0, -1.0)
+        return
+    if 0 < missing < math.inf:
+        yield from (missing, -missing)
+    unit = JUST if whole else max(abs(value), 1.0) / 2
+    yield from (step * unit for step in (1, -1, 2, -2, 4, -4))
 
 
 def against(
@@ -343,51 +311,41 @@ def against(
 ) -> Recipe | None:
     """Move float leaves against a gradient until its quantity falls by ``amount``, to first order.
 
-    Return None if the gradient is zero, or if ``map`` gave forward other shapes than the recipe's.
+    It rises if the amount is negative. Return None if the gradient is zero, or if ``map`` gave
+    forward other shapes than the recipe's.
     """
+    way = math.copysign(1.0, amount)
+    falling = {index: way * gradient for index, gradient in gradients.items()}
+    return _moved_by(spec, recipe, [Quantity(falling, -abs(amount))])
+
+
+def _moved_by(
+    spec: InputSpec, recipe: Recipe, wanted: Sequence[Quantity], kept: Sequence[Quantity] = ()
+) -> Recipe | None:
     built = build_leaves(spec, recipe)
-    direction = {
-        index: gradient.double()
-        for index, gradient in gradients.items()
-        if _may_change(spec.leaves[index])
-    }
-    square = _square(direction)
-    if built is None or not square > 0:
+    if built is None:
         return None
-    moved = {}
-    for index, gradient in direction.items():
-        leaf = built[index].detach()
-        if leaf.shape != gradient.shape:
-            return None
-        target = leaf.double() - amount / square * gradient
-        moved[index] = legal(spec.leaves[index], target).to(leaf.dtype)
-    return with_leaves(recipe, moved)
-
-
-def _orthogonal(direction: Mapping[int, Tensor], other: Mapping[int, Tensor]) -> dict[int, Tensor]:
-    """Return the part of a direction that is orthogonal to the other one."""
-    common = direction.keys() & other.keys()
-    along = sum(float((direction[i] * other[i].double()).sum()) for i in common)
-    square = _square({index: value.double() for index, value in other.items()})
-    if not square > 0:
-        return dict(direction)
-    return {
-        index: value - along / square * other[index].double() if index in other else value
-        for index, value in direction.items()
-    }
-
-
-def _square(direction: Mapping[int, Tensor]) -> float:
-    return sum(float(value.square().sum()) for value in direction.values())
+    shapes = {i: item.shape for quantity in wanted for i, item in quantity.gradients.items()}
+    values = {i: built[i].detach() for i in shapes if may_change(spec.leaves[i])}
+    if any(value.shape != shapes[index] for index, value in values.items()):
+        return None
+    ranges = {index: _range(spec.leaves[index]) for index in values}
+    moved = steps.stepped(values, ranges, wanted, kept) if values else None
+    if moved is None:
+        return None
+    return with_leaves(recipe, {i: value.to(built[i].dtype) for i, value in moved.items()})
 
 
 def legal(leaf: Any, values: Tensor) -> Tensor:
     """Clamp values to the domain, or to ``MAX_SCALE`` times the example's scale."""
+    return values.nan_to_num(0.0).clamp(*_range(leaf))
+
+
+def _range(leaf: Any) -> Range:
     domain = leaf.domain
     largest = min(MAX_SCALE * domain.scale, torch.finfo(leaf.dtype).max / 2)
     low = -largest if domain.low is None else float(domain.low)
-    high = max(largest, low) if domain.high is None else float(domain.high)
-    return values.nan_to_num(0.0).clamp(low, high)
+    return low, max(largest, low) if domain.high is None else float(domain.high)
 
 
 def neighbours(spec: InputSpec, recipe: Recipe) -> list[Callable[[int], Recipe | None]]:
@@ -427,6 +385,51 @@ def _moved(spec: InputSpec, recipe: Recipe, index: int, steps: int) -> Recipe | 
     return with_leaves(recipe, {index: value}) if low <= value <= high else None
 
 
+def between(spec: InputSpec, one: Recipe, other: Recipe) -> Recipe | None:
+    """Return the call half way between two: the mean of floats, of other tensors half of each.
+
+    None if they have no tensor to mix, or not the same sizes.
+    """
+    near, far = build_leaves(spec, one), build_leaves(spec, other)
+    mixed: dict[int, Any] = {}
+    for index, leaf in enumerate(spec.leaves):
+        if near is None or far is None or not may_change(leaf):
+            continue
+        mine, yours = near[index].detach(), far[index].detach()
+        if mine.shape != yours.shape:
+            return None
+        if not torch.equal(mine, yours):
+            mixed[index] = _mixed(mine, yours, leaf)
+    return with_leaves(one, mixed) if mixed else None
+
+
+def _mixed(mine: Tensor, yours: Tensor, leaf: Any) -> Tensor:
+    if leaf.domain.kind == "float" and not leaf.domain.choices:
+        return torch.lerp(mine.double(), yours.double(), 0.5).to(mine.dtype)
+    differing = (mine != yours).reshape(-1).nonzero().reshape(-1)
+    flat = mine.clone().reshape(-1)
+    places = differing[: (len(differing) + 1) // 2]
+    flat[places] = yours.reshape(-1)[places]
+    return flat.reshape(mine.shape)
+
+
+def repeated(spec: InputSpec, recipe: Recipe) -> Iterator[Recipe]:
+    """Yield calls in which one row of the tensors is repeated; tensors of one length together."""
+    built = build_leaves(spec, recipe)
+    if built is None:
+        return
+    lengths: dict[int, list[int]] = {}
+    for index, leaf in enumerate(spec.leaves):
+        if may_change(leaf) and built[index].dim():
+            lengths.setdefault(built[index].shape[0], []).append(index)
+    for length, indices in lengths.items():
+        for row in range(length if length >= 2 else 0)[:MAX_ROWS]:
+            rows = {
+                i: built[i].detach()[row : row + 1].expand_as(built[i]).clone() for i in indices
+            }
+            yield with_leaves(recipe, rows)
+
+
 # -- at random ----------------------------------------------------------------------------------
 
 
@@ -434,7 +437,7 @@ def mutated(
     spec: InputSpec, recipe: Recipe, rng: random.Random, constants: Sequence[float]
 ) -> Recipe:
     """Change a size, a Python argument, or some values of a leaf, at random."""
-    choices = [i for i, leaf in enumerate(spec.leaves) if _may_change(leaf)]
+    choices = [i for i, leaf in enumerate(spec.leaves) if may_change(leaf)]
     listed = [
         i
         for i, leaf in enumerate(spec.leaves)
@@ -466,6 +469,8 @@ def _mutated(value: Tensor, leaf: Any, rng: random.Random, constants: Sequence[f
         picked: Any = rng.choice(leaf.domain.choices)
     elif leaf.domain.kind == "float":
         picked = _float(leaf, rng, constants)
+    elif rng.random() < AGAIN:
+        picked = int(flat[rng.randrange(flat.numel())])
     else:
         picked = _whole(leaf, rng, constants)
     start = rng.randrange(flat.numel())
@@ -473,7 +478,10 @@ def _mutated(value: Tensor, leaf: Any, rng: random.Random, constants: Sequence[f
         (1, 1, 2, 4, max(1, flat.numel() // 4), max(1, flat.numel() // 2), flat.numel())
     )
     kind = rng.random()
-    if kind < 0.5 or leaf.domain.kind != "float" or leaf.domain.choices:
+    if leaf.domain.kind == "int" and kind < SWAPPED:
+        other = rng.randrange(flat.numel())
+        flat[[start, other]] = flat[[other, start]]
+    elif kind < 0.5 or leaf.domain.kind != "float" or leaf.domain.choices:
         flat[start : start + span] = picked
     elif kind < 0.65:
         flat[start : start + span] += picked
@@ -502,7 +510,7 @@ def _whole(leaf: Any, rng: random.Random, constants: Sequence[float]) -> int:
     return rng.randint(low, high)
 
 
-def _may_change(leaf: TensorLeaf | ValueLeaf) -> bool:
+def may_change(leaf: TensorLeaf | ValueLeaf) -> bool:
     """Return True if the search may choose a leaf's numbers: no strategy or triangle does."""
     if not isinstance(leaf, TensorLeaf) or leaf.dtype.is_complex:
         return False

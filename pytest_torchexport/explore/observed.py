@@ -22,6 +22,7 @@ from pytest_torchexport.explore.instrumented import InstrumentedCode
 from pytest_torchexport.explore.paths import ConditionKey, Path
 from pytest_torchexport.explore.probe import Probe, ProbeListener, frozen_parameters
 from pytest_torchexport.explore.recorder import ConditionRecorder, Endless
+from pytest_torchexport.explore.slopes import SlopeMode
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import (
@@ -125,21 +126,29 @@ class Observed:
         return paths
 
     def probe(
-        self, call: Call, position: int, wanted: ConditionOutcome, deadline: float
+        self,
+        call: Call,
+        position: int,
+        wanted: ConditionOutcome,
+        deadline: float,
+        *,
+        saturated: bool = False,
     ) -> Probe | None:
         """Run a call, and probe the condition at ``position`` of its path.
 
-        ``wanted`` is the outcome that the condition did not have. Return None if the call does not
-        get to the condition.
+        ``wanted`` is the outcome that the condition did not have. Saturated functions have a slope
+        if ``saturated``. Return None if the call does not get to the condition.
         """
         self._renew()
         with torch.enable_grad():
-            listener = ProbeListener(call, position, wanted)
+            listener = ProbeListener(
+                call, position, wanted, SlopeMode(saturated=saturated), self.recorder.mode.reads
+            )
         own = listener.call
         self.recorder.listener, self.recorder.deadline = listener, deadline
         seed_everything(self._seed)
         try:
-            with torch.enable_grad(), frozen_parameters(self.module):
+            with torch.enable_grad(), frozen_parameters(self.module), listener.slopes:
                 self._recorded(lambda: self._function(*own.args, **own.kwargs))
         except TimeLimitExceeded:
             raise

@@ -153,7 +153,6 @@ class OperatorRuns:
         return Probe(
             missing=threshold.missing,
             gradients={index: -gradient for index, gradient in gradients.items()},
-            earlier=(),
             provenance=Compared("==", threshold.operand, threshold.other),
             inputs=inputs.inputs,
         )

@@ -30,6 +30,7 @@ class Event:
     number says so). ``operands`` are what was compared, in short. ``mark`` differs between two
     evaluations if anything about the condition differed. ``rounded`` is True if only floats were
     compared, and by order: only there may rounding decide. ``scale`` is the largest operand.
+    ``read`` says that the source reads an operand from a tensor.
     """
 
     key: ConditionKey
@@ -40,6 +41,17 @@ class Event:
     mark: object = None
     rounded: bool = False
     scale: float = 0.0
+    read: bool = False
+
+    @property
+    def side(self) -> int:
+        """Return 1 if the left number is larger, -1 if the right one is; else 0."""
+        if len(self.operands) != 2 or not all(
+            isinstance(item, (int, float)) for item in self.operands
+        ):
+            return 0
+        left, right = self.operands
+        return int(left > right) - int(left < right)
 
     @property
     def relative(self) -> float:
@@ -115,22 +127,28 @@ def _farthest(path: Path, key: ConditionKey) -> float:
 
 
 def event_of(
-    key: ConditionKey, outcome: bool, provenance: Provenance | None, operands: tuple[Any, ...]
+    key: ConditionKey,
+    outcome: bool,
+    provenance: Provenance | None,
+    operands: tuple[Any, ...],
+    *,
+    read: bool = False,
 ) -> Event:
     """Return the event of a condition, with its distance to the other outcome.
 
-    ``operands`` are used if no provenance gives better ones.
+    ``operands`` are used if no provenance gives better ones. ``read`` is that of ``Event``.
     """
     far = distance(provenance, not outcome) if provenance is not None else None
     compared = operands_of(provenance) if provenance is not None else []
     tensors = [operand for operand in compared if isinstance(operand, Tensor)]
     if far is None and not tensors:
         kinds = tuple(map(_kind, operands))
-        return Event(key, outcome, operands=kinds, mark=kinds)
+        return Event(key, outcome, operands=kinds, mark=kinds, read=read)
     return Event(
         key,
         outcome,
         distance=far,
+        read=read,
         operands=tuple(map(_short, compared)),
         on_values=bool(tensors),
         mark=tuple(map(_digest, tensors)) if tensors else far,

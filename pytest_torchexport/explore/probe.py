@@ -2,38 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from pytest_torchexport.explore.aims import Reads, flips, numbers_in, place_demands, rankings
 from pytest_torchexport.explore.conditions import ConditionOutcome
-from pytest_torchexport.explore.distance import violation
+from pytest_torchexport.explore.distance import demands, violation
 from pytest_torchexport.explore.provenance import Provenance
+from pytest_torchexport.explore.slopes import SlopeMode
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 
 # How many conditions before the probed one are to keep their outcome.
-MAX_EARLIER = 3
+MAX_EARLIER = 5
+# How many of their distances.
+MAX_KEPT = 12
 
 
 @dataclass(frozen=True)
+class Gap:
+    """How far a condition, or an element that it compares, is from an outcome."""
+
+    missing: float
+    gradients: dict[int, Tensor]
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number that was read from a tensor, and its gradients."""
+
+    value: float
+    gradients: dict[int, Tensor]
+
+
+@dataclass(frozen=True)
+class Swaps:
+    """How the distance changes, to first order, if another index is looked up.
+
+    ``gains`` has a row for each of the ``indices`` and a column for each row of the table.
+    """
+
+    indices: Tensor
+    gains: Tensor
+
+
+_Item = TypeVar("_Item")
+
+
+class Lazily(Generic[_Item]):
+    """Items, each of which is made when it is asked for: to differentiate takes long."""
+
+    def __init__(self, made: Iterable[_Item]) -> None:
+        self._made = iter(made)
+        self._known: list[_Item] = []
+
+    def get(self, number: int) -> _Item | None:
+        """Return an item by its number, or None if there are fewer."""
+        self._known += itertools.islice(self._made, max(0, number + 1 - len(self._known)))
+        return self._known[number] if number < len(self._known) else None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Probe:
     """The state of a call at a condition that is to have the other outcome.
 
     ``missing`` is its distance to that outcome, and ``gradients`` those of the distance per float
-    leaf of the call, by position. ``earlier`` are the gradients of the last conditions before it,
-    which are to keep their outcomes. ``inputs`` are the tensors that forward got.
+    leaf of the call, by position. ``inputs`` are the tensors that forward got. ``demands`` are what
+    the outcome needs, all of it, and ``earlier`` what keeps the last conditions before this one at
+    their outcomes. ``places`` are what it takes to choose other places, ``numbers`` those that were
+    read, the last one first, and ``swaps`` what other indices into tables would change.
+    ``saturated`` says that a function has another slope than torch gives it.
     """
 
     missing: float
     gradients: dict[int, Tensor]
-    earlier: tuple[dict[int, Tensor], ...]
     provenance: Provenance | None
     inputs: tuple[Tensor | None, ...]
+    demands: tuple[Gap, ...] = ()
+    earlier: tuple[Gap, ...] = ()
+    places: Lazily[tuple[Gap, ...]] = field(default_factory=lambda: Lazily(()))
+    numbers: Lazily[Number] = field(default_factory=lambda: Lazily(()))
+    swaps: tuple[Swaps, ...] = ()
+    saturated: bool = False
 
 
 class Differentiable:
@@ -92,7 +148,16 @@ class Differentiable:
 class ProbeListener:
     """Makes the probe when ``call``, a copy with inputs to differentiate, reaches ``position``."""
 
-    def __init__(self, call: Call, position: int, wanted: ConditionOutcome) -> None:
+    def __init__(
+        self,
+        call: Call,
+        position: int,
+        wanted: ConditionOutcome,
+        slopes: SlopeMode,
+        reads: Callable[[], Reads],
+    ) -> None:
+        self.slopes = slopes
+        self._reads = reads
         self.found: Probe | None = None
         self._position = position
         self._wanted = wanted
@@ -108,25 +173,64 @@ class ProbeListener:
         The call goes on afterwards: one that was cut might leave state that the next call sees.
         """
         if position == self._position:
-            self._make(provenance)
+            with self.slopes.paused():
+                self._make(provenance)
         elif position < self._position and provenance is not None:
             self._earlier = [*self._earlier, (provenance, outcome)][-MAX_EARLIER:]
 
     def _make(self, provenance: Provenance | None) -> None:
         missing = violation(provenance, bool(self._wanted)) if provenance is not None else None
-        gradients = self._gradients(missing)
-        earlier = []
-        for before, outcome in self._earlier if gradients else ():
-            found = self._gradients(violation(before, not outcome))
-            if found:
-                earlier.append(found)
+        wanted = demands(provenance, bool(self._wanted)) if missing is not None else []
+        found = tuple(self._gaps(wanted))
+        before = reversed(self._earlier) if found or self.slopes.choices else ()
+        kept = [
+            gap
+            for earlier, outcome in before
+            for gap in place_demands(earlier, bool(outcome), self.slopes.choices)
+            or demands(earlier, bool(outcome))
+        ]
+        with self.slopes.both_sides():
+            held = tuple(self._gaps(kept[:MAX_KEPT]))
+        reads = self._reads()
+        ranked = rankings(provenance, bool(self._wanted), self.slopes.choices, reads)
         self.found = Probe(
             missing=float(missing.detach()) if missing is not None else 0.0,
-            gradients=gradients,
-            earlier=tuple(earlier),
+            gradients=self._gradients(missing),
+            demands=found,
+            earlier=held,
+            saturated=self.slopes.changed,
+            places=Lazily(
+                tuple(self._gaps(far))
+                for far in itertools.chain(flips(missing, self.slopes.masks), ranked)
+            ),
+            numbers=Lazily(self._numbers(reads)),
+            swaps=tuple(self._swaps(missing)),
             provenance=provenance,
             inputs=self._inputs.inputs,
         )
+
+    def _gaps(self, distances: Sequence[Tensor | None]) -> Iterator[Gap]:
+        """Yield those distances that depend on the inputs."""
+        for far in distances:
+            gradients = self._gradients(far)
+            if far is not None and gradients:
+                yield Gap(float(far.detach()), gradients)
+
+    def _numbers(self, reads: Reads) -> Iterator[Number]:
+        for value, tensor in numbers_in(reads):
+            yield Number(value, self._gradients(tensor.reshape(())))
+
+    def _swaps(self, missing: Tensor | None) -> Iterator[Swaps]:
+        if missing is None or not missing.requires_grad:
+            return
+        for lookup in self.slopes.lookups:
+            (slope,) = torch.autograd.grad(
+                missing, lookup.rows, retain_graph=True, allow_unused=True
+            )
+            if slope is not None:
+                rows, table = slope.reshape(-1, slope.shape[-1]), lookup.table.detach()
+                own = (rows * lookup.rows.detach().reshape(rows.shape)).sum(-1, keepdim=True)
+                yield Swaps(lookup.indices, rows @ table.T - own)
 
     def _gradients(self, of: Tensor | None) -> dict[int, Tensor]:
         return self._inputs.gradients([of]) if of is not None and of.requires_grad else {}

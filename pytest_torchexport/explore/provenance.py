@@ -8,6 +8,8 @@ call.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,10 +27,14 @@ REMEMBERED = 64
 SHARED = 257
 _ATTRIBUTE = "_torchexport_provenance"
 _COMPARISONS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
+# These return an element of their operand, of this rank; "quantile" and "kthvalue" of a given one.
+_SELECTIONS = {"amax": 1.0, "max": 1.0, "amin": 0.0, "min": 0.0, "median": 0.5}
+_SELECTIONS |= {"quantile": math.nan, "kthvalue": math.nan}
+_SELECTED = "_torchexport_selected"
 _OPERANDS = ("input", "self", "other")
 # These inspect each number by itself: there is no distance to the other outcome.
 _INSPECTIONS = ["isnan", "isinf", "isfinite"]
-_READS = ("item", "__bool__", "__int__", "__float__", "__index__", "is_nonzero")
+_READS = ("tolist", "item", "__bool__", "__int__", "__float__", "__index__", "is_nonzero")
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,14 @@ class Reduced:
 
 
 @dataclass(frozen=True)
+class Selected:
+    """The element of a tensor that has this rank, from 0 on; along some dimensions or of all."""
+
+    operand: Tensor
+    rank: float
+
+
+@dataclass(frozen=True)
 class Uncompared:
     """A tensor or number without a comparison behind it: its own truth decides."""
 
@@ -67,9 +81,10 @@ class Uncompared:
 
 @dataclass(frozen=True)
 class Computed:
-    """The result of a computation in Python: no distance to the other outcome is known."""
+    """The result of a computation in Python. ``missing`` is its distance, if that is known."""
 
     inner: Any
+    missing: float | None = None
 
 
 Provenance = Compared | Combined | Reduced | Uncompared | Computed
@@ -79,7 +94,7 @@ def _table() -> dict[Any, str]:
     """Return the plain name of each function of torch that is remembered."""
     names = [*_COMPARISONS, "logical_and", "logical_or", "logical_not", "bitwise_not"]
     names += ["bitwise_and", "bitwise_or", "any", "all", "equal", "allclose", "isclose"]
-    names += [*_READS, *_INSPECTIONS]
+    names += [*_READS, *_INSPECTIONS, *_SELECTIONS]
     aliases = {f"__{name}__": name for name in _COMPARISONS}
     aliases |= {"__and__": "bitwise_and", "__or__": "bitwise_or", "__invert__": "bitwise_not"}
     aliases |= {"greater": "gt", "less": "lt", "not_equal": "ne"}
@@ -154,11 +169,19 @@ class ProvenanceMode(TorchFunctionMode):
     def _remember(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> None:
-        if name in _READS or name in ("equal", "allclose"):
+        if name == "tolist":
+            self._numbers += _elements(args[0], result)
+            del self._numbers[:-REMEMBERED]
+        elif name in _READS or name in ("equal", "allclose"):
             self._numbers.append((result, _of_read(name, args, kwargs)))
             del self._numbers[:-REMEMBERED]
             if name == "__bool__":
                 self._on_truth(result)
+        elif name in _SELECTIONS:
+            value = result[0] if isinstance(result, tuple) else result
+            if isinstance(value, Tensor) and value.numel() == 1:
+                selected = _selected(name, *args, **kwargs)
+                setattr(value, _SELECTED, (selected, times_written(value)))
         # A condition is a bool tensor; ``ids & 1`` on integers is arithmetic.
         elif isinstance(result, Tensor) and result.dtype == torch.bool:
             provenance = _of_condition(name, args, kwargs)
@@ -178,14 +201,25 @@ class ProvenanceMode(TorchFunctionMode):
                 return provenance
         return None
 
-    def computed(self) -> Provenance | None:
+    def computed(self, missing: float | None = None) -> Provenance | None:
         """Return the latest number's provenance for a value computed from numbers in Python."""
         last = self.last()
-        return Computed(last) if last is not None else None
+        return Computed(last, missing) if last is not None else None
 
     def last(self) -> Provenance | None:
         """Return what the latest number was read from."""
         return self._numbers[-1][1] if self._numbers else None
+
+    def reads(self) -> list[tuple[float, Tensor]]:
+        """Return the latest numbers that were read, and the tensors; the last first."""
+        return [
+            (value, origin.value)
+            for value, origin in reversed(self._numbers)
+            if isinstance(value, (int, float))
+            and not isinstance(value, bool)
+            and isinstance(origin, Uncompared)
+            and isinstance(origin.value, Tensor)
+        ]
 
 
 def provenance_of(value: Any) -> Provenance:
@@ -194,12 +228,59 @@ def provenance_of(value: Any) -> Provenance:
     return found[0] if found is not None and found[1] == times_written(value) else Uncompared(value)
 
 
+def unfolded(compared: Compared) -> Provenance:
+    """Return the comparison of a selected element as one of all elements that it speaks for.
+
+    The median is above a number if all elements of the upper half are.
+    """
+    above = compared.operator in (">", ">=")
+    for name, upper in (("left", above), ("right", not above)):
+        selected = _selected_from(getattr(compared, name))
+        if selected is not None and compared.operator not in ("==", "!="):
+            ordered = selected.operand.reshape(-1).sort().values
+            part = (
+                ordered[int(selected.rank) :] if upper else ordered[: math.ceil(selected.rank) + 1]
+            )
+            every: Any = {name: part}
+            return Reduced("all", dataclasses.replace(compared, **every))
+    return compared
+
+
+def _selected_from(value: Any) -> Selected | None:
+    found: tuple[Selected, int] | None = getattr(value, _SELECTED, None)
+    return found[0] if found is not None and found[1] == times_written(value) else None
+
+
+def _selected(
+    name: str, operand: Tensor, number: Any = None, *_: Any, **more: Any
+) -> Selected | None:
+    """Return which element of its operand a function selects, if it selects one."""
+    last = operand.numel() - 1
+    if name == "quantile":
+        return Selected(operand, float(more.get("q", number)) * last)
+    if name == "kthvalue":
+        return Selected(operand, more.get("k", number) - 1)
+    if isinstance(number, Tensor):  # torch.max of two tensors
+        return None
+    return Selected(operand, math.floor(_SELECTIONS[name] * last))
+
+
 def _operands(
     args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the operands by position, also those given by name, and the other keywords."""
     rest = {name: value for name, value in kwargs.items() if name not in _OPERANDS}
     return (*args, *(kwargs[name] for name in _OPERANDS if name in kwargs)), rest
+
+
+def _elements(tensor: Tensor, numbers: Any) -> list[tuple[object, Provenance]]:
+    """Return the numbers of a list that a small tensor was read to, each with its element."""
+    if tensor.numel() > REMEMBERED:
+        return []
+    while isinstance(numbers, list) and any(isinstance(item, list) for item in numbers):
+        numbers = [number for row in numbers for number in row]
+    elements = map(Uncompared, tensor.reshape(-1).unbind())
+    return list(zip(numbers if isinstance(numbers, list) else [numbers], elements, strict=True))
 
 
 def _of_read(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Provenance:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pytest_torchexport.eager.queries import is_of_layers, is_torchs
 from pytest_torchexport.explore.conditions import Condition, ConditionId, ConditionOutcome
+from pytest_torchexport.explore.distance import python_distance
 from pytest_torchexport.explore.paths import ConditionKey, Event, Path, event_of
 from pytest_torchexport.explore.provenance import (
     Compared,
@@ -47,6 +48,9 @@ OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "in": lambda left, right: left in right,
     "not in": lambda left, right: left not in right,
 }
+
+
+_SIGNS = ("<", "<=", ">", ">=", "==", "!=")
 
 
 class Endless(BaseException):
@@ -125,7 +129,9 @@ class ConditionRecorder:
             provenance = self.mode.of_number(value, bool(read))
         if provenance is None and read:
             provenance = self.mode.computed()
-        self._evaluated((own_id, self._module_of(owner)), outcome, provenance, (value,))
+        self._evaluated(
+            (own_id, self._module_of(owner)), outcome, provenance, (value,), read=bool(read)
+        )
         return outcome
 
     def compare(  # called from generated code, by position
@@ -144,11 +150,12 @@ class ConditionRecorder:
         provenance: Provenance | None
         if isinstance(found, Tensor):
             provenance = provenance_of(found)
-        elif sign in ("is", "is not", "in", "not in"):
-            provenance = None
+        elif not _by_number(sign, left, right):
+            provenance = self.mode.computed(python_distance(left, right)) if read else None
         else:
             provenance = self._of_numbers(sign, left, right, read)
-        self._evaluated((own_id, self._module_of(owner)), outcome, provenance, (left, right))
+        key = (own_id, self._module_of(owner))
+        self._evaluated(key, outcome, provenance, (left, right), read=bool(read))
         return outcome
 
     def compared(  # called from generated code, by position
@@ -252,11 +259,13 @@ class ConditionRecorder:
         outcome: bool,
         provenance: Provenance | None,
         operands: tuple[Any, ...],
+        *,
+        read: bool = False,
     ) -> None:
         with self.mode.disabled():
             if self.listener is not None:
                 self.listener.evaluated(len(self.path.events), provenance, outcome)
-            self._add(event_of(key, outcome, provenance, operands))
+            self._add(event_of(key, outcome, provenance, operands, read=read))
 
     def _add(self, event: Event) -> None:
         events = self.path.events
@@ -339,3 +348,8 @@ def _of_a_layer(frame: types.FrameType | None) -> types.FrameType | None:
             return frame
         frame = frame.f_back
     return None
+
+
+def _by_number(sign: str, left: Any, right: Any) -> bool:
+    """Return True if a comparison is one of two numbers."""
+    return sign in _SIGNS and isinstance(left, (int, float)) and isinstance(right, (int, float))

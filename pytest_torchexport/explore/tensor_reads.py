@@ -71,7 +71,8 @@ def names_read(function: Function, readers: frozenset[str]) -> set[str]:
         (target.id, item.value)
         for item in ast.walk(function)
         if isinstance(item, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr))
-        for target in getattr(item, "targets", [getattr(item, "target", None)])
+        for targets in getattr(item, "targets", [getattr(item, "target", None)])
+        for target in getattr(targets, "elts", [targets])
         if isinstance(target, ast.Name) and item.value is not None
     ]
     for _ in range(PASSES):

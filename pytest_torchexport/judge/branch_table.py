@@ -14,7 +14,8 @@ from typing import Final
 
 from pytest_torchexport.explore.conditions import Condition, ConditionId, ConditionOutcome
 from pytest_torchexport.explore.paths import ConditionKey
-from pytest_torchexport.explore.search import Explored, Found, Goal, Seen
+from pytest_torchexport.explore.search import Explored
+from pytest_torchexport.explore.trials import Found, Goal, Seen
 from pytest_torchexport.outcomes.messages import refuses_its_inputs
 from pytest_torchexport.results.failures import (
     ArtifactRaised,

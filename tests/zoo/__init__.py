@@ -42,7 +42,18 @@ from zoo.state import STATEFUL
 from zoo.training import TRAINING
 from zoo.writes import WRITES
 
-__all__ = ["ABOUT_FILES", "BRANCH", "BRANCHES", "MECHANISMS", "SKIPPED", "TARGETS", "ZOO", "Row"]
+__all__ = [
+    "ABOUT_FILES",
+    "BRANCH",
+    "BRANCHES",
+    "DEPLOYED_BRANCHES",
+    "HELD_OUT_BRANCHES",
+    "MECHANISMS",
+    "SKIPPED",
+    "TARGETS",
+    "ZOO",
+    "Row",
+]
 
 # Models that branch: some are frozen, and some have branches that do no harm.
 BRANCHES = (
@@ -64,9 +75,10 @@ MECHANISMS: dict[str, tuple[Row, ...]] = {
     "branches_values": (*VALUE_BRANCHES, *NUMBER_BRANCHES),
     "branches_places": PLACE_BRANCHES,
     "branches_sizes": (*SIZE_BRANCHES, *SIZE_NUMBERS),
-    "branches_models": MODEL_BRANCHES,
-    "branches_deployed": DEPLOYED_BRANCHES,
-    "branches_held_out": HELD_OUT_BRANCHES,
+    "branches_models": (
+        *MODEL_BRANCHES,
+        *(row for row in (*DEPLOYED_BRANCHES, *HELD_OUT_BRANCHES) if row.expect),
+    ),
     "dims": DIMS,
     "domain": DOMAIN,
     "baked": (*BAKED, *BAKED_NUMBERS),

@@ -5,7 +5,7 @@ The models are in one file per family: ``branches_values`` (conditions on float 
 ``branches_places`` (by the place of the condition in the source), ``branches_sizes`` (sizes, ids,
 masks, lengths and Python arguments), ``branches_models`` (loops, and whole models),
 ``branches_deployed`` (models with several conditions, as users have them) and
-``branches_held_out`` (more of these, on which the search for branches was not developed).
+``branches_held_out`` (more of these, which the benchmark prints apart).
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ PYTHON = truth(BRANCH, script=REFUSED, export=REFUSED, onnx=REFUSED)
 SIZE = truth(trace=BRANCH, export=NARROWED, onnx=NARROWED, onnx_legacy=BRANCH)
 # Frozen, but right on every legal call.
 EQUAL = truth(export=REFUSED, onnx=REFUSED)
+# Not established: such a row is searched, and is no row of the zoo.
+UNKNOWN: Mapping[str, str | None] = {}
 
 
 def branch(
@@ -79,9 +81,7 @@ def climbed(
     return witness
 
 
-def witness_of(
-    factory: Callable[[], Any], make: Callable[[Any], Tensor]
-) -> Callable[[], Example]:
+def witness_of(factory: Callable[[], Any], make: Callable[[Any], Tensor]) -> Callable[[], Example]:
     """Return a witness that is made of the model's own numbers, when it is asked for."""
     return lambda: ((make(seeded(factory)()).detach().clone(),), {})
 

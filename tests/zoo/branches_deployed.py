@@ -1,7 +1,6 @@
 """Branches as deployed models have them: detectors, routers, quantizers, decoders, early exits.
 
-Many of their conditions need a rare input. Those in ``branches_held_out`` are of the same kinds;
-the search for branches was developed on these models and measured on those.
+Many of their conditions need a rare input. Those in ``branches_held_out`` are of the same kinds.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.branches import PYTHON, branch, climbed, margin
+from zoo.branches import PYTHON, UNKNOWN, branch, climbed, margin
 from zoo.row import call, normal, whole
 
 
@@ -86,7 +85,7 @@ class ExitsEarly(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(6, 4) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
-        for block, head in zip(self.blocks, self.heads):
+        for block, head in zip(self.blocks, self.heads):  # noqa: B905
             x = x + torch.tanh(block(x))
             logits = head(x)
             if logits.softmax(-1).amax(-1).amin() > 0.8:
@@ -97,7 +96,7 @@ class ExitsEarly(nn.Module):
 def certainty(depth: int, model: Any, x: Tensor) -> Tensor:
     """Return how sure the model is at one exit, in the worst row, and not sure before."""
     sure = []
-    for block, head in zip(model.blocks, model.heads):
+    for block, head in zip(model.blocks, model.heads, strict=True):
         x = x + torch.tanh(block(x))
         sure.append(head(x).softmax(-1).amax(-1).amin())
     return torch.stack([sure[depth].clamp(max=0.85), *(0.8 - item for item in sure[:depth])]).amin()
@@ -425,6 +424,7 @@ DEPLOYED_BRANCHES = (
         call(BOXES, torch.tensor([0.9, 0.02, 0.6])),
         call(BOXES + 9 * torch.eye(3, 4), SCORES),
         line="if ",
+        expect=PYTHON,
         values={"boxes": (0.0, 12.0), "scores": (0.0, 1.0)},
         ci="",
     ),
@@ -436,6 +436,7 @@ DEPLOYED_BRANCHES = (
         climbed(RoutesToTwo, X6 * 0.1, lambda m, x: margin(m.gate(x), 2).clamp(max=0.1)),
         climbed(RoutesToTwo, X6 * 0.1, lambda m, x: -margin(-m.gate(x), 3).abs().sum()),
         line="if ",
+        expect=UNKNOWN,
         ci="",
     ),
     branch(
@@ -446,6 +447,7 @@ DEPLOYED_BRANCHES = (
         climbed(SkipsIdleExperts, X6, lambda m, x: margin(m.gate(x), 1)),
         climbed(SkipsIdleExperts, X6, lambda m, x: margin(m.gate(x), 2)),
         line="if ",
+        expect=PYTHON,
         **WIDE,
         ci="",
     ),
@@ -455,6 +457,7 @@ DEPLOYED_BRANCHES = (
         call(X6),
         *(climbed(ExitsEarly, X6, partial(certainty, depth)) for depth in range(3)),
         line="if logits",
+        expect=UNKNOWN,
         **WIDE,
         ci="",
     ),
@@ -474,6 +477,7 @@ DEPLOYED_BRANCHES = (
         call(normal(6)),
         *(climbed(StopsAtToken, normal(6), partial(says_stop, step)) for step in (0, 1, 3)),
         line="if ",
+        expect=UNKNOWN,
         shapes={"h": "6"},
         values={"h": (-5.0, 5.0)},
         ci="",
@@ -496,6 +500,7 @@ DEPLOYED_BRANCHES = (
         call(normal(3, 5, 2), torch.ones(3, 5, dtype=torch.bool)),
         call(normal(3, 5, 2), torch.arange(5) < torch.tensor([[1], [3], [2]])),
         line="if ",
+        expect=UNKNOWN,
         shapes={"x": "3 time 2", "mask": "3 time"},
         ci="",
     ),
@@ -515,6 +520,7 @@ DEPLOYED_BRANCHES = (
         call(normal(1, 1, 4, 4)),
         climbed(TreatsOneClass, normal(1, 1, 4, 4), lambda m, x: margin(m.net(x), 7)),
         line="if self.net(x)",
+        expect=UNKNOWN,
         shapes=FIXED,
         **WIDE,
         ci="",
@@ -536,6 +542,7 @@ DEPLOYED_BRANCHES = (
         call(X6 * 0),
         climbed(AllSaturated, X6, lambda m, x: m.inner(x).amin()),
         line="if full",
+        expect=UNKNOWN,
         **WIDE,
         ci="",
     ),
@@ -555,6 +562,7 @@ DEPLOYED_BRANCHES = (
         call(X6 + 4 * X6.sign()),
         call(X6 + 7 * torch.eye(24)[9].view(4, 6)),
         line="if ",
+        expect=UNKNOWN,
         values={"x": (-9.0, 9.0)},
         ci="",
     ),
@@ -565,6 +573,7 @@ DEPLOYED_BRANCHES = (
         call(normal(16) * 30),
         call(normal(16) * 0),
         line="if kept",
+        expect=UNKNOWN,
         shapes={"logits": "16"},
         ci="",
     ),
@@ -575,6 +584,7 @@ DEPLOYED_BRANCHES = (
         call(X6 + 4),
         call(X6 + 1.2),
         line="if ",
+        expect=UNKNOWN,
         **WIDE,
         ci="",
     ),
@@ -596,7 +606,7 @@ DEPLOYED_BRANCHES = (
         call(normal(5, 4) + 5 * torch.eye(4)[0]),
         call(normal(5, 4) + 5 * torch.eye(4)[2]),
         line="if ",
-        expect=PYTHON,
+        expect=UNKNOWN,
         shapes={"x": "5 4"},
         **WIDE,
         ci="",
@@ -620,6 +630,7 @@ DEPLOYED_BRANCHES = (
         call(normal(2, 4) * 0.05),
         call(normal(2, 4) * 40),
         line="if rounds",
+        expect=UNKNOWN,
         values={"b": (-99.0, 99.0)},
         ci="",
     ),
@@ -630,7 +641,7 @@ DEPLOYED_BRANCHES = (
         call(normal(3, 5), "beam"),
         call(normal(3, 5) * 0.01, "beam"),
         line="if ",
-        expect=PYTHON,
+        expect=UNKNOWN,
         values={"mode": ["greedy", "beam"]},
         ci="",
     ),
@@ -642,6 +653,7 @@ DEPLOYED_BRANCHES = (
         climbed(CropsObject, IMAGE, lambda m, x: m.net(x).flatten().sort().values[12]),
         climbed(CropsObject, IMAGE, one_row),
         line="if ",
+        expect=UNKNOWN,
         shapes=FIXED,
         **WIDE,
         ci="",
@@ -662,6 +674,7 @@ DEPLOYED_BRANCHES = (
         call(whole(0, 29, 8)),
         call(torch.full((8,), 29)),
         line="if risk",
+        expect=UNKNOWN,
         shapes={"ids": "8"},
         values={"ids": (0, 29)},
         ci="",

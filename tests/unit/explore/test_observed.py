@@ -600,7 +600,8 @@ def test_a_probe_knows_what_is_missing_and_where_it_comes_from():
     assert probe.gradients[0].tolist() == [-3.0, -15.0]
     assert probe.gradients[1].tolist() == [-6.0, -3.0]
     (kept,) = probe.earlier
-    assert kept[0].tolist() == [1.0, 0.0]
+    assert kept.gradients[0].tolist() == [-1.0, 0.0]
+    assert kept.missing == -2.0
 
 
 def test_a_probe_does_not_touch_the_call_the_module_or_grad_mode():

@@ -156,6 +156,153 @@ def test_both_outcomes_of_every_condition_are_taken(name):
     assert not explored.stopped
 
 
+def levels(x):
+    return x * 2 if torch.floor(x.sum() / 3) == -11 else x
+
+
+def votes(x):
+    if (x > 1.0).sum() == 7:
+        return x + 1
+    return x
+
+
+def edges(x):
+    above = x.reshape(-1) > 0.0
+    return x + 1 if (above[1:] ^ above[:-1]).sum() == 7 else x
+
+
+class Winners(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Linear(4, 9)
+
+    def forward(self, x):
+        tokens = self.head(x).argmax(-1)
+        if tokens[1] == 5 and tokens[0] == 2:
+            return x * 2
+        return x
+
+
+class Kept(nn.Module):
+    """The second and third condition hold where the first ones do, and nowhere near."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.nets = nn.ModuleList(
+            nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 1)) for _ in range(3)
+        )
+
+    def forward(self, x):
+        first, second, third = self.nets[0](x), self.nets[1](x), self.nets[2](x)
+        first, second, third = first.mean(), second.mean(), third.mean()
+        if first > 0.7:
+            if second > 0.7:
+                return x * 4 if third < -0.4 else x * 3
+            return x * 2
+        return x
+
+
+class Shut(nn.Module):
+    """All units are at their upper end, from where no gradient comes."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = nn.Linear(4, 3)
+
+    def forward(self, x):
+        gates = torch.sigmoid(60 * self.inner(x))
+        return x * 2 if (gates - 0.5).abs().amax() < 0.3 else x
+
+
+def middling(x):
+    return x + 1 if x.median() > 2.0 and x.amin() > 1.5 else x
+
+
+def swinging(x):
+    return x * 2 if x.cumsum(0).abs().max() < 0.5 and x.abs().sum() > 3 else x
+
+
+def listed(x):
+    order = x.sum(0).argsort(descending=True).tolist()
+    return x + 1 if order == [2, 0, 3, 1] else x
+
+
+def worded(x):
+    return x * 2 if f"{x.mean().item():.1f}" == "2.7" else x
+
+
+def distinct(x):
+    return x + 1 if len(x.argmax(-1).unique()) == len(x) else x
+
+
+class Bagged(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.bag = nn.EmbeddingBag(60, 6)
+        self.out = nn.Linear(6, 1)
+
+    def forward(self, ids):
+        return ids * 0 if self.out(self.bag(ids)).amax() > 1.2 else ids
+
+
+def neighbours(ids):
+    ends = (ids == 17).nonzero().flatten()
+    if len(ends) == 2:
+        return ids * 2 if ends[1] - ends[0] == 1 else ids + 1
+    return ids
+
+
+RARE = {
+    "a rounded number": (levels, (X,), {}),
+    "a count": (votes, (X,), {}),
+    "a count of neighbours that differ": (edges, (X,), {}),
+    "places that are chosen in two rows": (Winners(), (X,), {"shapes": {"x": "2 4"}}),
+    "nets one behind the other": (Kept(), (X,), {"values": {"x": (-9.0, 9.0)}}),
+    "saturated units": (Shut(), (X,), {}),
+    "the middle one": (middling, (X,), {}),
+    "a slope beside zero": (swinging, (X,), {"shapes": {"x": "2 4"}}),
+    "a list": (listed, (X,), {}),
+    "a text": (worded, (X,), {}),
+    "the length of a result": (distinct, (torch.ones(3, 4),), {"shapes": {"x": "3 4"}}),
+    "a bag of rows": (
+        Bagged(),
+        (torch.tensor([[1, 2, 3], [4, 5, 6]]),),
+        {"values": {"ids": (0, 59)}},
+    ),
+    "tokens side by side": (
+        neighbours,
+        (torch.tensor([3, 5, 17, 1, 2, 4, 9]),),
+        {"values": {"ids": (0, 99)}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RARE)
+def test_rare_outcomes_are_taken_on_every_seed(name):
+    thing, example, options = RARE[name]
+    for seed in range(3):
+        explored, _ = search(thing, *example, seed=seed, **options)
+        decided = taken(explored)
+        assert all(outcomes == {True, False} for outcomes in decided.values()), (seed, decided)
+
+
+def test_a_loop_that_is_left_is_left_in_its_first_round_too():
+    def settles(x):
+        state = torch.zeros(4)
+        for row in x.unbind(0):
+            before, state = state, torch.tanh(state + row)
+            if (state - before).norm() < 0.05:
+                break
+        return state
+
+    explored, _ = search(settles, torch.randn(5, 4), shapes={"x": "5 4"})
+    assert {ONCE, MORE} <= set.union(*taken(explored).values())
+
+
 def test_loops_go_round_never_once_and_often():
     explored, _ = search(rounds, torch.tensor([2, 3]), values={"lengths": (0, 9)})
     assert taken(explored) == {"range(int(lengths[0]))": {NONE, ONCE, MORE}}

@@ -12,7 +12,7 @@ import torch
 from specs import spec_of
 
 from pytest_torchexport.config.options import REGIONS
-from pytest_torchexport.explore.moves import plain_seeds
+from pytest_torchexport.explore.seeds import plain
 from pytest_torchexport.inputs.domains import declared, of_argument
 from pytest_torchexport.inputs.drawing import for_each
 from pytest_torchexport.inputs.recipes import (
@@ -157,7 +157,7 @@ def test_nothing_is_drawn_that_was_not_asked_for():
     seen: set[str] = set()
     marked: list[bool] = []
     for_each(recipes(BOTH), legal, seed=1, most=100)
-    for recipe in (*boundary_recipes(BOTH, 0), *plain_seeds(BOTH, (), 0)):
+    for recipe in (*boundary_recipes(BOTH, 0), *plain(BOTH, (), 0)):
         legal(recipe)
     assert any(marked)
 

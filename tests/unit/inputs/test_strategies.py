@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from specs import spec_of, within
 
-from pytest_torchexport.explore.moves import odd_seeds, plain_seeds
+from pytest_torchexport.explore.seeds import odd, plain
 from pytest_torchexport.inputs.recipes import (
     Recipe,
     build,
@@ -106,7 +106,7 @@ def test_a_strategy_of_the_users_own_gives_the_elements():
 
 def test_every_other_call_keeps_to_the_users_strategy_too():
     spec = spec_of(lambda x: x, torch.zeros(2, 3), values={"x": st.sampled_from([0.5, 4.0])})
-    made = [*boundary_recipes(spec, 0), *plain_seeds(spec, (3.0,), 0), *odd_seeds(spec, (3.0,), 0)]
+    made = [*boundary_recipes(spec, 0), *plain(spec, (3.0,), 0), *odd(spec, (3.0,), 0)]
     made.append(with_leaves(made[0], {0: torch.full((2, 3), -0.29)}))
     for recipe in made:
         assert set(build(spec, recipe).args[0].reshape(-1).tolist()) <= {0.5, 4.0}, recipe

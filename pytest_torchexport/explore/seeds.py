@@ -1,0 +1,141 @@
+"""Diverse calls with which the search for branches begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from pytest_torchexport.explore.moves import legal, may_change
+from pytest_torchexport.inputs.recipes import (
+    Recipe,
+    build_leaves,
+    example_recipe,
+    plain_recipe,
+    recorded_recipes,
+    with_leaves,
+)
+from pytest_torchexport.inputs.spec import InputSpec, ValueLeaf
+from pytest_torchexport.inputs.strategies import special_recipes
+
+# Seeds that set two Python arguments.
+MAX_PAIRS = 24
+
+
+def plain(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
+    """Yield diverse calls: those that the test made, fills, listed values, sizes."""
+    yield from recorded_recipes(spec)
+    example = spec.example_sizes
+    for kind in ("normal", "zeros", "ones", "low", "high", "uniform", "ramp", "sparse"):
+        yield plain_recipe(spec, kind, example, seed)
+    yield from special_recipes(spec, seed)
+    yield from _listed(spec, seed)
+    yield from _sizes(spec, constants, seed)
+    yield from itertools.islice(_paired(spec, seed), MAX_PAIRS)
+
+
+def odd(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
+    """Yield calls that a condition may need: other scales, equal inputs, the code's constants."""
+    example = spec.example_sizes
+    for scale in (0.1, 3.0, 10.0, 30.0, -1.0):
+        yield scaled(plain_recipe(spec, "normal", example, seed + 1), scale)
+    yield from _tied(spec, seed)
+    for number in constants:
+        yield from _filled(spec, number, seed)
+
+
+def scaled(recipe: Recipe, scale: float) -> Recipe:
+    """Return the recipe with this scale of its normal numbers."""
+    leaves = tuple(
+        dataclasses.replace(leaf, scale=scale) if leaf.kind == "normal" else leaf
+        for leaf in recipe.leaves
+    )
+    return dataclasses.replace(recipe, leaves=leaves)
+
+
+def _listed(spec: InputSpec, seed: int) -> Iterator[Recipe]:
+    """Yield each listed value of a Python argument, or the ends of its range."""
+    base = example_recipe(spec)
+    for index, values in _choices(spec).items():
+        for value in values:
+            yield dataclasses.replace(with_leaves(base, {index: value}), seed=seed)
+
+
+def _paired(spec: InputSpec, seed: int) -> Iterator[Recipe]:
+    """Yield pairs of two Python arguments' values: conditions on both may be nested."""
+    base = example_recipe(spec)
+    for pair in itertools.combinations(_choices(spec).items(), 2):
+        (first, some), (second, others) = pair
+        for one, other in itertools.product(some, others):
+            yield dataclasses.replace(with_leaves(base, {first: one, second: other}), seed=seed)
+
+
+def _choices(spec: InputSpec) -> dict[int, Sequence[Any]]:
+    return {
+        index: leaf.values
+        for index, leaf in enumerate(spec.leaves)
+        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple))
+    }
+
+
+def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
+    """Yield sizes: the ends of each dim, beside the example's, and around the code's constants."""
+    example = spec.example_sizes
+    near = {int(c) + way for c in constants if c == int(c) for way in (-1, 0, 1)}
+    seen = {name: {dim.example} for name, dim in spec.dims.items()}
+
+    def at(name: str, sizes: Iterable[int]) -> Iterator[Recipe]:
+        for size in sizes:
+            if size in spec.dims[name].sizes and size not in seen[name]:
+                seen[name].add(size)
+                yield plain_recipe(spec, "normal", {**example, name: size}, seed)
+
+    for name, dim in spec.dims.items():
+        yield from at(name, (dim.low, dim.high, 1, 2, dim.example + 1, dim.example - 1))
+    if spec.dims:
+        yield plain_recipe(spec, "normal", {n: d.low for n, d in spec.dims.items()}, seed)
+        yield plain_recipe(spec, "normal", {n: d.high for n, d in spec.dims.items()}, seed)
+    # Last, so that many constants do not keep another dim from its turn.
+    for name in spec.dims:
+        yield from at(name, sorted(near))
+
+
+def _filled(spec: InputSpec, number: float, seed: int) -> Iterator[Recipe]:
+    """Yield all tensors filled with a constant, half filled with it, and filled with a bit more."""
+    example = spec.example_sizes
+    base = plain_recipe(spec, "normal", example, seed)
+    built = build_leaves(spec, base)
+    for share, value in ((1.0, number), (0.5, number), (1.0, number * 1.1 + 0.1)):
+        values = {}
+        for index, leaf in enumerate(spec.leaves):
+            if built is not None and may_change(leaf) and _holds(leaf, value):
+                tensor = built[index].detach().clone()
+                flat = tensor.view(-1) if tensor.is_contiguous() else tensor.reshape(-1)
+                flat[: max(1, int(share * flat.numel()))] = value
+                values[index] = flat.reshape(tensor.shape)
+        if values:
+            yield with_leaves(base, values)
+
+
+def _holds(leaf: Any, value: float) -> bool:
+    if leaf.domain.kind == "float":
+        return float(legal(leaf, torch.tensor(float(value), dtype=torch.float64))) == float(value)
+    low, high = leaf.domain.low or 0, leaf.domain.high or 0
+    return leaf.domain.kind == "int" and value == int(value) and low <= value <= high
+
+
+def _tied(spec: InputSpec, seed: int) -> Iterator[Recipe]:
+    """Yield calls in which two inputs of one shape are equal, and in which they are opposite."""
+    example = spec.example_sizes
+    base = plain_recipe(spec, "normal", example, seed)
+    built = build_leaves(spec, base)
+    tensors = [i for i, leaf in enumerate(spec.leaves) if may_change(leaf)]
+    for first, second in itertools.pairwise(tensors):
+        if built is None or built[first].shape != built[second].shape:
+            continue
+        yield with_leaves(base, {second: built[first].detach().clone()})
+        if spec.leaves[first].domain.kind == "float":  # type: ignore[union-attr]
+            yield with_leaves(base, {second: -built[first].detach()})

@@ -1,0 +1,413 @@
+"""Give step functions a slope while a call is differentiated, and remember what was chosen from.
+
+``round``, ``sign``, a comparison, a count or ``int(x)`` have no gradient, although a condition on
+them depends on the input. In a probe alone, the results of such functions keep their values and get
+the gradient of the smooth function before the step (a straight-through estimator, Bengio et al.
+2013). A bool or an integer cannot have a gradient: it carries a float ``shadow`` that has one, and
+what is computed from it has a shadow too. With ``saturated``, functions that are flat beyond a
+bound, and those that select one element, get slopes as well: these change gradients that are right
+but vanish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded
+
+# The last choices and lookups of a call that are remembered.
+REMEMBERED = 8
+# Two operands nearer than this part of their scale count as this far apart.
+NEAREST = 1e-3
+# The slope that is added where a function is saturated.
+LEAK = 0.1
+_SHADOW = "_torchexport_shadow"
+
+Source = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The elements along one dimension of which the largest or the smallest was chosen.
+
+    ``chosen`` are the places that were, if the function returned them; in their order if there are
+    several.
+    """
+
+    scores: Tensor
+    dim: int
+    largest: bool
+    chosen: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The truths of a comparison, element by element.
+
+    ``truths`` are their shadow, and ``far`` are differences that are positive where it is True.
+    """
+
+    truths: Tensor
+    far: Tensor
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Rows that were looked up in a table: by these indices, and as a leaf to differentiate."""
+
+    indices: Tensor
+    table: Tensor
+    rows: Tensor
+
+
+class _Sloped(torch.autograd.Function):
+    """A value with the gradient of a source of the same shape."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, source: Tensor) -> Tensor:  # noqa: ARG004
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:  # noqa: ARG004
+        return None, gradients[0]
+
+
+class _Truth(torch.autograd.Function):
+    """1 for True and 0 for False, with the gradient of a source, as far as a truth can change.
+
+    What is True cannot rise, and what is False cannot fall.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, source: Tensor, sides: _Sides) -> Tensor:
+        ctx.sides = sides
+        ctx.save_for_backward(value)
+        return value.to(source.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None]:
+        (value,) = ctx.saved_tensors
+        (gradient,) = gradients
+        if ctx.sides.one:
+            gradient = torch.where(value, gradient.clamp(min=0), gradient.clamp(max=0))
+        return None, gradient, None
+
+
+@dataclass
+class _Sides:
+    """Whether gradients of truths are those of descending only."""
+
+    one: bool = True
+
+
+def sloped(value: Tensor, source: Tensor) -> Tensor:
+    """Return a float tensor with the numbers of ``value`` and the gradient of ``source``."""
+    numbers = value.detach().to(source.dtype)
+    found: Tensor = _Sloped.apply(numbers, source)  # type: ignore[no-untyped-call]
+    return found
+
+
+def shadow_of(value: Any) -> Tensor | None:
+    """Return the float tensor that stands for a bool or an integer one."""
+    return getattr(value, _SHADOW, None) if isinstance(value, Tensor) else None
+
+
+def _smooth(value: Any) -> Any:
+    shadow = shadow_of(value)
+    return value if shadow is None else shadow
+
+
+# -- what has the gradient instead -----------------------------------------------------------------
+
+
+def _identity(x: Tensor, *_: Any, **__: Any) -> Tensor:
+    return x
+
+
+def _sign(x: Tensor) -> Tensor:
+    return 2 * x / _apart(x)
+
+
+def _quotient(x: Any, other: Any, **_: Any) -> Tensor:
+    quotient: Tensor = x / other
+    return quotient
+
+
+def _greater(left: Any, right: Any) -> Tensor:
+    difference: Tensor = left - right
+    return difference / _apart(difference)
+
+
+def _less(left: Any, right: Any) -> Tensor:
+    return -_greater(left, right)
+
+
+def _equal(left: Any, right: Any) -> Tensor:
+    return -_greater(left, right).abs()
+
+
+def _unequal(left: Any, right: Any) -> Tensor:
+    return -_equal(left, right)
+
+
+def _apart(difference: Tensor) -> Tensor:
+    """Return distances that are not zero; they have no gradient."""
+    far = difference.detach().abs()
+    return far.clamp(min=float(far.max()) * NEAREST + 1e-12) if far.numel() else far
+
+
+_STEPS: dict[str, Source] = {
+    **dict.fromkeys(("round", "floor", "ceil", "trunc", "fix", "convert"), _identity),
+    **dict.fromkeys(("sign", "sgn"), _sign),
+    "floor_divide": _quotient,
+    "gt": _greater,
+    "ge": _greater,
+    "lt": _less,
+    "le": _less,
+    "eq": _equal,
+    "ne": _unequal,
+}
+# What an embedding bag does with the rows of the table, by its mode.
+_POOLED: dict[str, Source] = {"mean": lambda rows: rows.mean(1), "sum": lambda rows: rows.sum(1)}
+_ALIASES = {
+    **{f"__{name}__": name for name in ("gt", "ge", "lt", "le", "eq", "ne")},
+    "greater": "gt",
+    "greater_equal": "ge",
+    "less": "lt",
+    "less_equal": "le",
+    "not_equal": "ne",
+    "__floordiv__": "floor_divide",
+    **dict.fromkeys(("int", "long", "short", "float", "double", "half", "to", "type"), "convert"),
+}
+# Of shadows: they are 1 for True and 0 for False.
+_LOGIC: dict[str, Source] = {
+    "logical_and": lambda a, b: a * b,
+    "logical_or": lambda a, b: a + b - a * b,
+    "logical_xor": lambda a, b: a + b - 2 * a * b,
+    "logical_not": lambda a: 1 - a,
+    "all": torch.amin,
+    "any": torch.amax,
+    "where": lambda mask, a, b: mask * a + (1 - mask) * b,
+}
+_LOGIC_ALIASES = {
+    "bitwise_and": "logical_and",
+    "__and__": "logical_and",
+    "__rand__": "logical_and",
+    "bitwise_or": "logical_or",
+    "__or__": "logical_or",
+    "__ror__": "logical_or",
+    "bitwise_not": "logical_not",
+    "__invert__": "logical_not",
+    "bitwise_xor": "logical_xor",
+    "__xor__": "logical_xor",
+}
+_CHOICES = {"argmax": True, "argmin": False, "max": True, "min": False, "topk": True}
+_CHOICES |= {"sort": True, "argsort": True}
+
+
+# -- saturated functions ---------------------------------------------------------------------------
+
+
+def _leaking(result: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
+    return result + LEAK * x
+
+
+def _squashed(result: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
+    return result + x / (4 + x.detach().abs())
+
+
+def _evened(result: Tensor, x: Tensor, dim: int = -1, **_: Any) -> Tensor:
+    """Return the chord from a softmax to that of equal numbers."""
+    far = x - x.mean(dim, keepdim=True)
+    even = torch.softmax(torch.zeros_like(far), dim)
+    return far * _chord(result - even, far, even)
+
+
+def _evened_log(result: Tensor, x: Tensor, dim: int = -1, **_: Any) -> Tensor:
+    far = x - x.mean(dim, keepdim=True)
+    even = torch.log_softmax(torch.zeros_like(far), dim)
+    return far * _chord(result - even, far, even.exp())
+
+
+def _chord(rise: Tensor, far: Tensor, least: Tensor) -> Tensor:
+    """Return positive slopes, without a gradient."""
+    return (rise.detach() / _apart(far).copysign(far.detach())).maximum(least * NEAREST)
+
+
+_SATURATED: dict[str, Source] = {
+    **dict.fromkeys(
+        ("relu", "relu6", "hardtanh", "clamp", "clip", "clamp_min", "clamp_max"), _leaking
+    ),
+    **dict.fromkeys(
+        ("hardsigmoid", "hardswish", "threshold", "elu", "selu", "gelu", "silu"), _leaking
+    ),
+    **dict.fromkeys(("sigmoid", "tanh"), _squashed),
+    "softmax": _evened,
+    "log_softmax": _evened_log,
+}
+
+
+def _table(names: Iterable[str], aliases: Mapping[str, str]) -> dict[Any, str]:
+    found = {}
+    for alias, name in ({name: name for name in names} | dict(aliases)).items():
+        for owner in (torch, Tensor, F):
+            function = getattr(owner, alias, None)
+            if function is not None:
+                found[function] = name
+    return found
+
+
+# -- the mode --------------------------------------------------------------------------------------
+
+
+class SlopeMode(TorchFunctionMode):
+    """Gives slopes to the functions of a block, and remembers its last choices and lookups."""
+
+    def __init__(self, *, saturated: bool) -> None:
+        super().__init__()
+        self.choices: list[Choice] = []
+        self.lookups: list[Lookup] = []
+        self.masks: list[Mask] = []
+        # Whether a function of the block has another slope than torch gives it.
+        self.changed = False
+        self._paused = False
+        self._sides = _Sides()
+        self._steps = _table(_STEPS, _ALIASES)
+        self._logic = _table(_LOGIC, _LOGIC_ALIASES)
+        self._chosen = _table(_CHOICES, {})
+        self._saturated = _table(_SATURATED, {}) if saturated else {}
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Give no slopes in the block."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+
+    @contextmanager
+    def both_sides(self) -> Iterator[None]:
+        """Let truths change to either side in the gradients of the block."""
+        self._sides.one = False
+        try:
+            yield
+        finally:
+            self._sides.one = True
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        if self._paused or not isinstance(result, (Tensor, tuple)) or _writes(function, kwargs):
+            return result
+        try:
+            return self._with_slope(function, args, kwargs, result)
+        except TimeLimitExceeded:
+            raise
+        except Exception:  # operands of another kind: the result is right without a slope
+            return result
+
+    def _with_slope(
+        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> Any:
+        smooth = tuple(_smooth(arg) for arg in args)
+        name = self._chosen.get(function)
+        if name is not None:
+            self.choices = [*self.choices, *_choice(name, result, *smooth, **kwargs)][-REMEMBERED:]
+        if not isinstance(result, Tensor):
+            return result
+        if function in (F.embedding, F.embedding_bag) and not result.requires_grad:
+            return self._looked_up(function, args, kwargs, result)
+        source = self._source(function, smooth, kwargs, result)
+        if source is None and any(
+            one is not other for one, other in zip(args, smooth, strict=True)
+        ):
+            source = function(*smooth, **kwargs)
+        if source is None or not source.requires_grad or source.shape != result.shape:
+            return result
+        if result.is_floating_point():
+            return sloped(result, source.to(result.dtype))
+        truth = result.dtype == torch.bool
+        shadow = (
+            _Truth.apply(result, source, self._sides)  # type: ignore[no-untyped-call]
+            if truth
+            else sloped(result.to(source.dtype), source)
+        )
+        setattr(result, _SHADOW, shadow)
+        name = self._steps.get(function)
+        if name in ("gt", "ge", "lt", "le"):
+            far = (smooth[0] - smooth[1]) * (1 if name in ("gt", "ge") else -1)
+            self.masks = [*self.masks, Mask(shadow, far)][-REMEMBERED:]
+        return result
+
+    def _looked_up(
+        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor
+    ) -> Tensor:
+        """Return the rows of a table, or their mean or sum, with the rows to differentiate."""
+        bag = function is F.embedding_bag
+        pooled = _POOLED.get(kwargs.get("mode", "mean")) if bag else Tensor.clone
+        if pooled is None or (bag and args[0].dim() != 2):
+            return result
+        rows = F.embedding(*args[:2]).detach().requires_grad_()
+        self.lookups = [*self.lookups, Lookup(args[0], args[1], rows)][-REMEMBERED:]
+        return pooled(rows)  # a new tensor: forward may write to it
+
+    def _source(
+        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor
+    ) -> Tensor | None:
+        """Return what has the gradient of the result, if the function is known."""
+        name = self._steps.get(function) or self._logic.get(function)
+        if name in _STEPS:
+            moved = result.is_floating_point() and result.dtype == args[0].dtype
+            return None if name == "convert" and moved else _STEPS[name](*args, **kwargs)
+        if name in _LOGIC:
+            return _LOGIC[name](*(_float(arg) for arg in args), **kwargs)
+        name = self._saturated.get(function)
+        if name is None or kwargs.get("inplace"):
+            return None
+        self.changed = True
+        return _SATURATED[name](result, *args, **kwargs)
+
+
+def _writes(function: Any, kwargs: dict[str, Any]) -> bool:
+    """Return True if a function writes to an operand."""
+    name = getattr(function, "__name__", "")
+    in_place = name.endswith("_") and not name.endswith("__")
+    return in_place or name == "__setitem__" or name.startswith("__i") or "out" in kwargs
+
+
+def _float(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.dtype == torch.bool else value
+
+
+def _choice(
+    name: str, result: Any, scores: Tensor, dim: Any = None, *args: Any, **kwargs: Any
+) -> Iterator[Choice]:
+    """Yield what a function chose from, if it chose among elements that have a gradient."""
+    if name == "topk":
+        dim = kwargs.get("dim", args[0] if args else -1)
+    elif name in ("sort", "argsort"):
+        dim = -1 if dim is None else dim
+    else:
+        dim = kwargs.get("dim", dim)
+    if isinstance(dim, Tensor) or not scores.requires_grad:
+        return
+    largest = kwargs.get("largest", kwargs.get("descending", _CHOICES[name]))
+    whole = dim is None
+    chosen = result[1] if isinstance(result, tuple) else result
+    yield Choice(
+        scores.reshape(-1) if whole else scores,
+        0 if whole else dim,
+        largest,
+        chosen if chosen.dtype == torch.int64 else None,
+    )

@@ -1,0 +1,116 @@
+"""explore/slopes.py: step functions keep their values, and have gradients in a probe."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pytest_torchexport.explore.slopes import SlopeMode, shadow_of
+
+X = torch.tensor([[0.3, -1.7, 2.6], [0.2, 0.9, -0.4]])
+FUNCTIONS = {
+    "round": lambda x: torch.round(x * 3),
+    "floor divided": lambda x: x // 0.5,
+    "sign": torch.sign,
+    "count": lambda x: (x > 0.5).sum(),
+    "count by float": lambda x: (x > 0.5).float().sum(),
+    "both": lambda x: ((x > 0.0) & (x < 1.0)).sum(),
+    "either": lambda x: ((x > 1.0) | (x < -1.0)).sum(),
+    "edges": lambda x: ((x[:, 1:] > 0) ^ (x[:, :-1] > 0)).sum(),
+    "any per row": lambda x: (x > 2.0).any(1).sum(),
+    "whole number": lambda x: x.sum().mul(10).int(),
+    "where": lambda x: torch.where(x > 0.5, 1, 0).sum(),
+    "equal": lambda x: (x.round() == 1.0).sum(),
+}
+
+
+def gradient(function, *, saturated=False, x=X, way=1):
+    """The gradient of a function's result under the mode, after its value was compared.
+
+    Truths change as they can where the result is to fall; where it is to rise if ``way`` is -1.
+    """
+    source = x.clone().requires_grad_()
+    with SlopeMode(saturated=saturated):
+        found = function(source)
+    expected = function(x)
+    assert found.dtype == expected.dtype
+    assert torch.equal(found, expected)
+    smooth = shadow_of(found) if shadow_of(found) is not None else found
+    if not smooth.requires_grad:
+        return None
+    (slope,) = torch.autograd.grad(way * smooth.sum(), source)
+    return slope
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_step_function_keeps_its_values_and_has_a_slope(name):
+    slopes = [gradient(FUNCTIONS[name], way=way) for way in (1, -1)]
+    assert any(bool(slope.any()) for slope in slopes)
+    assert all(bool(slope.isfinite().all()) for slope in slopes)
+
+
+def test_a_count_rises_with_the_nearest_that_is_not_counted():
+    slope = gradient(lambda x: (x > 0.5).sum(), x=torch.tensor([0.4, -3.0, 0.9]), way=-1)
+    assert slope[0] < slope[1] < 0
+    assert slope[2] == 0
+
+
+def test_a_count_falls_with_the_nearest_that_is_counted():
+    slope = gradient(lambda x: (x > 0.5).sum(), x=torch.tensor([0.4, 0.6, 4.0]))
+    assert slope[1] > slope[2] > 0
+    assert slope[0] == 0
+
+
+SATURATED = {
+    "sigmoid": lambda x: torch.sigmoid(x * 400),
+    "tanh": lambda x: torch.tanh(x * 400),
+    "relu": lambda x: F.relu(x - 9),
+    "clamp": lambda x: x.clamp(5.0, 6.0),
+    "softmax": lambda x: (x * 900).softmax(-1)[..., :1],
+}
+
+
+@pytest.mark.parametrize("name", SATURATED)
+def test_a_saturated_function_has_a_slope_only_when_asked_for(name):
+    assert not bool(gradient(SATURATED[name]).any())
+    assert bool(gradient(SATURATED[name], saturated=True).any())
+
+
+def test_it_is_remembered_what_was_chosen_compared_and_looked_up():
+    table = torch.randn(7, 4)
+    ids = torch.tensor([[1, 2], [3, 3]])
+    source = X.clone().requires_grad_()
+    mode = SlopeMode(saturated=False)
+    with mode:
+        winners = source.argmax(-1)
+        source.max()
+        high = source > 1.0
+        F.embedding(ids, table)
+    rows, whole = mode.choices
+    assert torch.equal(rows.scores, X)
+    assert torch.equal(rows.chosen, winners)
+    assert whole.chosen is None
+    assert torch.equal(mode.masks[0].far > 0, high)
+    assert torch.equal(mode.lookups[0].rows, table[ids])
+
+
+@pytest.mark.parametrize("kind", ["mean", "sum", "max"])
+def test_a_bag_returns_what_it_does_and_its_rows_are_remembered(kind):
+    bag = nn.EmbeddingBag(7, 4, mode=kind).requires_grad_(False)
+    ids = torch.tensor([[1, 2], [3, 3]])
+    mode = SlopeMode(saturated=False)
+    with mode:
+        found = bag(ids)
+    torch.testing.assert_close(found.detach(), bag(ids))
+    assert len(mode.lookups) == (kind != "max")
+
+
+def test_what_writes_in_place_is_left_alone():
+    with SlopeMode(saturated=True):
+        x = X.clone().requires_grad_().clone()
+        x[0] = 0.0
+        x.relu_()
+        x.round_()
+    assert torch.equal(x.detach(), torch.cat([X[:1] * 0, X[1:]]).relu().round())
