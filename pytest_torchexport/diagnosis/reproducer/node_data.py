@@ -1,4 +1,4 @@
-"""How far each node of an ONNX model is from torch, as node data of Model Explorer.
+"""Measure how far each node of an ONNX model is from torch, as node data of Model Explorer.
 
 Model Explorer shows it on the graph of the file beside it. Its format:
 https://github.com/google-ai-edge/model-explorer/wiki/2.-User-Guide#custom-node-data
