@@ -1,4 +1,4 @@
-"""What a call may be moved towards if its condition's own distance leads nowhere.
+"""Find what else a call may be moved towards if its condition's own distance leads nowhere.
 
 A condition may depend on a place that ``argmax`` or ``topk`` chose, or on a number that was read
 from a tensor and computed with in Python. Then any other place or number may give it the other

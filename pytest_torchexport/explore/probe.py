@@ -27,7 +27,7 @@ MAX_KEPT = 12
 
 @dataclass(frozen=True)
 class Gap:
-    """How far a condition, or an element that it compares, is from an outcome."""
+    """The distance of a condition, or of an element that it compares, to an outcome."""
 
     missing: float
     gradients: dict[int, Tensor]
@@ -43,7 +43,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Swaps:
-    """How the distance changes, to first order, if another index is looked up.
+    """The change of the distance, to first order, if another index is looked up.
 
     ``gains`` has a row for each of the ``indices`` and a column for each row of the table.
     """

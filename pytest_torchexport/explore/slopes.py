@@ -103,7 +103,7 @@ class _Truth(torch.autograd.Function):
 
 @dataclass
 class _Sides:
-    """Whether gradients of truths are those of descending only."""
+    """The sides from which truths have gradients; ``one``: only the descending one."""
 
     one: bool = True
 
