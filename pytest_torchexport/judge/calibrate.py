@@ -25,6 +25,7 @@ from pytest_torchexport.inputs.pytrees import flatten, is_plain, tree_map
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.decisions import NOTHING_HELD, Decisions, Held, Places, See
 from pytest_torchexport.judge.rounding import Ties, in_double, scattered, sequential
+from pytest_torchexport.judge.wholes import MOST_ELEMENTS, Choices, Wholes
 from pytest_torchexport.outcomes.compare import (
     Tolerance,
     as_tensor,
@@ -168,15 +169,40 @@ class Calibration:
             seen[path].truth = _like(runs.truth.get(path), expected[path])
             seen[path].ties = runs.ties
         found = Judged(list(asked), [])
+        wholes = self._wholes(calls, asked, expected, actual)
+        if runs.truth:
+            wholes.add(_numbers(runs.truth, expected))
         for batch in runs.batches():
             for leaves in batch:
+                wholes.add(_numbers(leaves, expected))
                 for path in paths:
                     other = _like(leaves.get(path), expected[path])
                     seen[path].others += [other] if other is not None else []
             found = _sort(asked, seen, expected, actual)
-            if not found.bugs:
-                break
-        return found
+            if not found.bugs and not wholes.doubtful:
+                return found
+        return found if found.bugs else _without(found, wholes.impossible())
+
+    def _wholes(
+        self,
+        calls: Sequence[Call],
+        asked: Sequence[Difference],
+        expected: Leaves,
+        actual: Leaves,
+    ) -> Wholes:
+        choices = Choices()
+        wanted = _numbers(expected, expected)
+        exact = frozenset(path for path in wanted if _is_exact(expected[path]))
+        if len(calls) == 1 and any(item.path in exact for item in asked):
+            self._run(self._copy("cpu"), calls, choices.recorded, [])
+        return Wholes(
+            wanted,
+            _numbers(actual, expected),
+            asked=[item.path for item in asked],
+            exact=exact,
+            tolerances={path: _tolerance(expected[path], wanted[path]) for path in wanted},
+            choices=choices.made,
+        )
 
     def _held(self, calls: Sequence[Call], asked: Sequence[Difference], actual: Leaves) -> Held:
         """Return the operands of eager's decisions that the artifact has too.
@@ -459,6 +485,39 @@ def _like(other: Any, wanted: Any) -> torch.Tensor | None:
     """Return ``other`` as a plain tensor if it can be compared with ``wanted``, else None."""
     left, right = _plain(other), _plain(wanted)
     return left if left is not None and right is not None and left.shape == right.shape else None
+
+
+def _numbers(leaves: Leaves, wanted: Leaves) -> dict[str, torch.Tensor]:
+    """Return what a run returned in float64: tensors of real numbers, of eager's shapes."""
+    found = {
+        path: _like(leaves[path], wanted[path])
+        for path in leaves
+        if path in wanted and isinstance(wanted[path], torch.Tensor)
+    }
+    return {
+        path: tensor.double()
+        for path, tensor in found.items()
+        if tensor is not None and not tensor.is_complex() and 1 < tensor.numel() <= MOST_ELEMENTS
+    }
+
+
+def _is_exact(leaf: torch.Tensor) -> bool:
+    return not leaf.is_floating_point()
+
+
+def _tolerance(leaf: torch.Tensor, numbers: torch.Tensor) -> tuple[float, float]:
+    largest = float(numbers.abs().nan_to_num(0.0, 0.0, 0.0).max())
+    return Tolerance().of(leaf.dtype, largest)
+
+
+def _without(found: Judged, impossible: frozenset[str]) -> Judged:
+    """Return the differences with those of impossible outputs as bugs."""
+    bugs = [
+        dataclasses.replace(item, cause=BUG, own_error=None)
+        for item in found.explained
+        if item.path in impossible
+    ]
+    return Judged(bugs, [item for item in found.explained if item.path not in impossible])
 
 
 def _sort(

@@ -205,9 +205,12 @@ class _Scatter:
         if dim is None or not tensor.dim():
             return func(*args, **kwargs)
         self._ties.met = self._ties.met or _has_ties(tensor, dim)
-        order = torch.randperm(tensor.shape[dim], generator=self._generator).to(tensor.device)
-        values, places = func(tensor.index_select(dim, order), *args[1:], **kwargs)
-        return values, order[places]
+        # Each row in an order of its own: equal rows need not be ordered alike.
+        order = torch.rand(tensor.shape, generator=self._generator).argsort(dim).to(tensor.device)
+        values, places = func(tensor.gather(dim, order), *args[1:], **kwargs)
+        if places.dim() == tensor.dim():
+            return values, order.gather(dim, places)
+        return values, order.gather(dim, places.unsqueeze(dim)).squeeze(dim)
 
 
 class _Sequential:

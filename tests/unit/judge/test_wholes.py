@@ -1,0 +1,135 @@
+"""judge/wholes.py: a tie explains a result only if eager could give it as a whole."""
+
+# ruff: noqa: ARG005  # an artifact may ignore what eager returned
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.calibrate import Calibration, leaves_after
+from pytest_torchexport.outcomes.compare import Tolerance, compare
+from pytest_torchexport.outcomes.observe import Returned, observe
+from pytest_torchexport.outcomes.subject import Subject
+
+EQUAL = torch.ones(2, 6)
+TWO_KINDS = torch.tensor([[1.0, 0.0, 1.0, 0.0, 1.0, 0.0], [3.0, 3.0, 3.0, 2.0, 2.0, 2.0]])
+THREES = torch.tensor([[1.0, 1.0, 1.0, 0.0, 0.0, 0.0], [2.0, 2.0, 0.0, 2.0, 2.0, 1.0]])
+
+
+def verdicts(eager, artifact, *tensors):
+    """Return the verdict on each output that differs: True if a tie or rounding explains it."""
+    subject, call = Subject.of(eager), Call(tensors)
+    expected, actual = (observe(function, call, seed=0) for function in (eager, artifact))
+    assert isinstance(expected, Returned), expected
+    assert isinstance(actual, Returned), actual
+    differences = compare(expected, actual, Tolerance())
+    assert differences, "there must be something to explain"
+    found = Calibration(subject, 0).judge(
+        differences, [call], leaves_after(expected, {}), leaves_after(actual, {})
+    )
+    return [*[False] * len(found.bugs), *[True] * len(found.explained)]
+
+
+def last_first(x):
+    """Return a stable descending order in which the last of equal elements is the first."""
+    return x.shape[1] - 1 - in_order(x.flip(1))
+
+
+def in_order(x):
+    return torch.sort(x, dim=1, descending=True, stable=True).indices
+
+
+def chosen(x, order, count=2):
+    return torch.zeros_like(x).scatter(1, order[:, :count], x.gather(1, order[:, :count]))
+
+
+def marked(x, order, count=2):
+    return torch.zeros_like(x, dtype=torch.bool).scatter(1, order[:, :count], True)
+
+
+def rank(order):
+    return torch.zeros_like(order).scatter(1, order, torch.arange(6).expand_as(order))
+
+
+def halves(x, order, other):
+    return marked(x, order, 3), marked(x, other.flip(1), 3)
+
+
+BOXES = torch.arange(12.0).reshape(2, 6)
+
+
+def pairs(x, order, other):
+    return BOXES.gather(1, order), BOXES.gather(1, other) * 10
+
+
+# Eager, an artifact that orders equal elements otherwise, and one that gives no order at all.
+CASES = {
+    "top-k by a threshold": (
+        lambda x: chosen(x, x.topk(2, 1).indices),
+        lambda x: chosen(x, last_first(x)),
+        lambda x: torch.where(x >= x.topk(2, 1).values[:, -1:], x, 0.0),
+    ),
+    "mask of the chosen by a threshold": (
+        lambda x: marked(x, x.topk(2, 1).indices),
+        lambda x: marked(x, last_first(x)),
+        lambda x: x >= x.topk(2, 1).values[:, -1:],
+    ),
+    "filter by a threshold": (
+        lambda x: x.masked_fill(~marked(x, x.topk(2, 1).indices), float("-inf")),
+        lambda x: x.masked_fill(~marked(x, last_first(x)), float("-inf")),
+        lambda x: x.masked_fill(x < x.topk(2, 1).values[:, -1:], float("-inf")),
+    ),
+    "rank by counting": (
+        lambda x: x.argsort(1, descending=True).argsort(1),
+        lambda x: rank(last_first(x)),
+        lambda x: (x[:, :, None] < x[:, None, :]).sum(2),
+    ),
+    "dense rank": (
+        lambda x: x.argsort(1, descending=True).argsort(1),
+        lambda x: rank(last_first(x)),
+        lambda x: torch.stack([row.unique(return_inverse=True)[1] for row in x]),
+    ),
+    "values that are not at the places": (
+        lambda x: tuple(x.sort(1, descending=True)),
+        lambda x: (x.gather(1, last_first(x)), last_first(x)),
+        lambda x: (x.sort(1, descending=True)[0], last_first(x).roll(1, 1)),
+    ),
+    "a place twice": (
+        lambda x: x.topk(3, 1).indices,
+        lambda x: last_first(x)[:, :3],
+        lambda x: last_first(x)[:, :1].repeat(1, 3),
+    ),
+    "the k-th at a place of another": (
+        lambda x: x.kthvalue(2, 1).indices,
+        lambda x: last_first(-x)[:, 1],
+        lambda x: (last_first(-x)[:, 1] + 1) % 6,
+    ),
+    "two masks that overlap": (
+        lambda x: halves(x, *[x.argsort(1, descending=True)] * 2),
+        lambda x: halves(x, *[last_first(x)] * 2),
+        lambda x: halves(x, last_first(x), in_order(x)),
+    ),
+    "two outputs in orders of their own": (
+        lambda x: pairs(x, *[x.argsort(1, descending=True)] * 2),
+        lambda x: pairs(x, *[last_first(x)] * 2),
+        lambda x: pairs(x, last_first(x), in_order(x)),
+    ),
+}
+INPUTS = {"equal": EQUAL, "two kinds": TWO_KINDS, "threes": THREES}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("given", INPUTS)
+def test_another_order_of_equal_elements_explains_a_result(name, given):
+    eager, other, _ = CASES[name]
+    assert all(verdicts(eager, other, INPUTS[given]))
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("given", INPUTS)
+def test_no_order_explains_what_eager_never_gives(name, given):
+    eager, _, wrong = CASES[name]
+    assert not all(verdicts(eager, wrong, INPUTS[given]))
