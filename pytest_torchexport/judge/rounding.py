@@ -137,6 +137,7 @@ class _Scatter:
     def __init__(self, seed: int, ties: Ties) -> None:
         self._ties = ties
         self._generator = torch.Generator().manual_seed(seed)
+        self._alike = seed % 2 == 0
 
     def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operator."""
@@ -205,8 +206,11 @@ class _Scatter:
         if dim is None or not tensor.dim():
             return func(*args, **kwargs)
         self._ties.met = self._ties.met or _has_ties(tensor, dim)
-        # Each row in an order of its own: equal rows need not be ordered alike.
-        order = torch.rand(tensor.shape, generator=self._generator).argsort(dim).to(tensor.device)
+        # Kernels order all rows by one rule, or each row in its own way.
+        shape = [1] * tensor.dim() if self._alike else list(tensor.shape)
+        shape[dim] = tensor.shape[dim]
+        keys = torch.rand(shape, generator=self._generator).to(tensor.device)
+        order = keys.argsort(dim).expand_as(tensor)
         values, places = func(tensor.gather(dim, order), *args[1:], **kwargs)
         if places.dim() == tensor.dim():
             return values, order.gather(dim, places)
