@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport import torch_private
+from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.operators import argument_of, dispatched, name_of
 
 # Operators that return places along a dim.
@@ -56,6 +57,31 @@ class Choice:
     dim: int
     places: Tensor
 
+    def aligned(self, output: Tensor) -> Tensor | None:
+        """Return an output as an index into the operand along the dim; None if it has no shape."""
+        index = output.long()
+        if index.dim() < self.operand.dim():
+            index = index.unsqueeze(self.dim)
+        others = [axis for axis in range(self.operand.dim()) if axis != self.dim]
+        fits = index.dim() == self.operand.dim() and all(
+            index.shape[axis] == self.operand.shape[axis] for axis in others
+        )
+        return index if fits else None
+
+    def holds(self, index: Tensor) -> bool:
+        """Return True if the index is some of the places that were picked, in a row."""
+        places, size = self.aligned(self.places), index.shape[self.dim]
+        return places is not None and any(
+            torch.equal(places.narrow(self.dim, start, size), index)
+            for start in range(places.shape[self.dim] - size + 1)
+        )
+
+    def at(self, index: Tensor) -> Tensor:
+        """Return the elements at an index; NaN where there is none."""
+        size = self.operand.shape[self.dim]
+        found = self.operand.double().gather(self.dim, index.clamp(0, size - 1))
+        return torch.where((index >= 0) & (index < size), found, torch.nan)
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -72,10 +98,15 @@ class Choices:
                 dim = argument_of(func, args, kwargs, "dim")
                 places = result[-1] if isinstance(result, tuple) else result
                 operand = args[0]
-                if isinstance(dim, int) and operand.dim() and places.dtype == torch.int64:
-                    if 1 < operand.numel() <= MOST_ELEMENTS and not operand.is_complex():
-                        given = operand.detach().cpu().double(), dim % operand.dim()
-                        self.made.append(Choice(*given, places.detach().cpu()))
+                if (
+                    isinstance(dim, int)
+                    and 1 < operand.numel() <= MOST_ELEMENTS
+                    and operand.dim()
+                    and not operand.is_complex()
+                    and places.dtype == torch.int64
+                ):
+                    given = operand.detach().cpu().clone(), dim % operand.dim()
+                    self.made.append(Choice(*given, places.detach().cpu().clone()))
             return result
 
         return dispatched(operator)
@@ -260,16 +291,16 @@ class _Quantities:
         yield from self._made([left, right], of, slack)
 
     def _pointed_to(self, path: str) -> Iterator[_Quantity]:
-        """Yield the elements that an index points to, if eager's output is the index itself."""
+        """Yield the elements that an index points to, if eager picked it, or picked it as well."""
         for choice in self._choices:
-            if not torch.equal(choice.places.double(), self._expected[path]):
+            index = choice.aligned(self._expected[path])
+            if index is None or not choice.holds(index):
                 continue
             of = partial(_at, path=path, choice=choice)
-            wanted = of(self._expected)
-            if wanted is not None:
-                rtol, atol = 1.3e-6, 1e-5
-                slack = atol + rtol * wanted.abs()
-                yield _Quantity(frozenset([path]), of, wanted, slack, joint=False)
+            wanted = choice.at(index)
+            rtol, atol = Tolerance().of(choice.operand.dtype, float(choice.operand.abs().max()))
+            slack = atol + rtol * wanted.abs()
+            yield _Quantity(frozenset([path]), of, wanted, slack, joint=False)
 
     def _made(
         self, paths: Sequence[str], of: Callable[[Whole], Tensor | None], slack: Tensor
@@ -312,8 +343,10 @@ def _products(left: Tensor, right: Tensor, axis: int) -> Tensor | None:
 
     Of each element of the one behind that axis with each of the other.
     """
-    one, other = (tensor.flatten(axis + 1) if tensor.dim() > axis + 1 else tensor[..., None]
-                  for tensor in (left, right))
+    one, other = (
+        tensor.flatten(axis + 1) if tensor.dim() > axis + 1 else tensor[..., None]
+        for tensor in (left, right)
+    )
     count = one.shape[-1] * other.shape[-1] * (one[..., 0].numel() // one.shape[axis])
     if count > MOST_ELEMENTS:
         return None
@@ -322,15 +355,5 @@ def _products(left: Tensor, right: Tensor, axis: int) -> Tensor | None:
 
 
 def _at(whole: Whole, path: str, choice: Choice) -> Tensor | None:
-    """Return the elements that the places name; NaN where there is none."""
-    places, operand, dim = whole[path].long(), choice.operand, choice.dim
-    if places.dim() < operand.dim():
-        places = places.unsqueeze(dim)
-    others = [axis for axis in range(operand.dim()) if axis != dim]
-    if places.dim() != operand.dim() or any(
-        places.shape[axis] != operand.shape[axis] for axis in others
-    ):
-        return None
-    size = operand.shape[dim]
-    found = operand.gather(dim, places.clamp(0, size - 1))
-    return torch.where((places >= 0) & (places < size), found, torch.nan)
+    index = choice.aligned(whole[path])
+    return None if index is None else choice.at(index)

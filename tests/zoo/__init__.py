@@ -39,6 +39,7 @@ from zoo.row import BRANCH, SKIPPED, TARGETS, Row
 from zoo.sequences import SEQUENCES
 from zoo.sizes import SIZES
 from zoo.state import STATEFUL
+from zoo.ties import TIES
 from zoo.training import TRAINING
 from zoo.writes import WRITES
 
@@ -91,7 +92,7 @@ MECHANISMS: dict[str, tuple[Row, ...]] = {
     "outputs": OUTPUTS,
     "dtypes": DTYPES,
     "numerics": NUMERICS,
-    "converters": (*CONVERTERS, *EXPORTERS),
+    "converters": (*CONVERTERS, *TIES, *EXPORTERS),
     "layers": LAYERS,
     "sequences": SEQUENCES,
     "callables": CALLABLES,

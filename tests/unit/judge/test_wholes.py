@@ -1,15 +1,13 @@
 """judge/wholes.py: a tie explains a result only if eager could give it as a whole."""
 
-# ruff: noqa: ARG005  # an artifact may ignore what eager returned
-
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.calibrate import Calibration, leaves_after
+from pytest_torchexport.judge.wholes import Wholes
 from pytest_torchexport.outcomes.compare import Tolerance, compare
 from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.outcomes.subject import Subject
@@ -20,13 +18,12 @@ THREES = torch.tensor([[1.0, 1.0, 1.0, 0.0, 0.0, 0.0], [2.0, 2.0, 0.0, 2.0, 2.0,
 
 
 def verdicts(eager, artifact, *tensors):
-    """Return the verdict on each output that differs: True if a tie or rounding explains it."""
+    """Return for each output that differs whether a tie or rounding explains it."""
     subject, call = Subject.of(eager), Call(tensors)
     expected, actual = (observe(function, call, seed=0) for function in (eager, artifact))
     assert isinstance(expected, Returned), expected
     assert isinstance(actual, Returned), actual
     differences = compare(expected, actual, Tolerance())
-    assert differences, "there must be something to explain"
     found = Calibration(subject, 0).judge(
         differences, [call], leaves_after(expected, {}), leaves_after(actual, {})
     )
@@ -118,18 +115,85 @@ CASES = {
         lambda x: pairs(x, last_first(x), in_order(x)),
     ),
 }
-INPUTS = {"equal": EQUAL, "two kinds": TWO_KINDS, "threes": THREES}
+INPUTS = (EQUAL, TWO_KINDS, THREES)
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("given", INPUTS)
-def test_another_order_of_equal_elements_explains_a_result(name, given):
+def test_another_order_of_equal_elements_explains_a_result(name):
     eager, other, _ = CASES[name]
-    assert all(verdicts(eager, other, INPUTS[given]))
+    found = [verdicts(eager, other, given) for given in INPUTS]
+    assert any(found), "there must be something to explain"
+    assert all(explained for each in found for explained in each)
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("given", INPUTS)
-def test_no_order_explains_what_eager_never_gives(name, given):
+def test_no_order_explains_what_eager_never_gives(name):
     eager, _, wrong = CASES[name]
-    assert not all(verdicts(eager, wrong, INPUTS[given]))
+    found = [verdicts(eager, wrong, given) for given in INPUTS]
+    assert sum(not all(each) for each in found) >= 2
+
+
+def test_what_rarely_happens_to_random_orders_is_not_impossible():
+    """Of four rows, an expert takes two; the first of equal ones in each row is the same expert."""
+
+    def taken(x, order):
+        once = torch.zeros_like(x).scatter(1, order[:, :1], 1.0)
+        return once * (once.cumsum(0) <= 2)
+
+    equal = torch.ones(4, 40)
+    shift = (torch.arange(40) + 10 * torch.arange(4)[:, None]) % 40
+
+    def spread(x):
+        return taken(x, shift.gather(1, in_order(x.gather(1, shift))))
+
+    def together(x):
+        return taken(x, last_first(x))
+
+    assert all(verdicts(lambda x: taken(x, x.topk(1, 1).indices), together, equal))
+    assert all(verdicts(lambda x: taken(x, x.topk(1, 1).indices), spread, equal))
+
+
+def test_two_results_are_too_few_to_know():
+    two = torch.tensor([[1.0, 1.0, 0.0]])
+    kept = verdicts(
+        lambda x: chosen(x, x.topk(1, 1).indices, 1),
+        lambda x: torch.where(x >= x.amax(1, keepdim=True), x, 0.0),
+        two,
+    )
+    assert kept == [True]
+
+
+def test_what_runs_have_in_common_by_chance_is_not_held_against_an_artifact():
+    """Two of a thousand places, chosen apart from each other: they are hardly ever the same."""
+    expected, runs = torch.tensor([3.0, 700.0]), torch.randint(0, 1000, (40, 2), generator=seeded())
+    assert all(one != other for one, other in runs.tolist())
+    wholes = Wholes(
+        {"output": expected},
+        {"output": torch.zeros(2)},
+        asked=["output"],
+        exact=frozenset(["output"]),
+        tolerances={"output": (0.0, 0.0)},
+    )
+    for run in runs:
+        wholes.add({"output": run.double()})
+    assert wholes.doubtful
+    assert wholes.impossible() == frozenset()
+
+
+def test_what_is_no_chance_is_held_against_an_artifact():
+    """Two of four places, and never the same."""
+    pairs_of_places = [torch.randperm(4, generator=seeded(seed))[:2] for seed in range(40)]
+    wholes = Wholes(
+        {"output": torch.tensor([3.0, 1.0])},
+        {"output": torch.zeros(2)},
+        asked=["output"],
+        exact=frozenset(["output"]),
+        tolerances={"output": (0.0, 0.0)},
+    )
+    for run in pairs_of_places:
+        wholes.add({"output": run.double()})
+    assert wholes.impossible() == {"output"}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
