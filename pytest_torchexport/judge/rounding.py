@@ -92,6 +92,8 @@ SUMS = frozenset(
 # The order of equal elements is not defined for these:
 # https://docs.pytorch.org/docs/stable/generated/torch.topk.html and torch.sort (stable=False).
 ORDERING = frozenset(["topk", "sort", "kthvalue", "median", "mode"])
+# Those that only ask which elements are larger.
+BY_RANK = frozenset(["topk", "sort", "kthvalue"])
 # These round once, where other implementations round each of their steps.
 FUSED = frozenset(["_scaled_dot_product_flash_attention_for_cpu"])
 
@@ -211,10 +213,18 @@ class _Scatter:
         shape[dim] = tensor.shape[dim]
         keys = torch.rand(shape, generator=self._generator).to(tensor.device)
         order = keys.argsort(dim).expand_as(tensor)
-        values, places = func(tensor.gather(dim, order), *args[1:], **kwargs)
-        if places.dim() == tensor.dim():
-            return values, order.gather(dim, places)
-        return values, order.gather(dim, places.unsqueeze(dim)).squeeze(dim)
+        given = tensor.gather(dim, order)
+        if name_of(func) in BY_RANK:
+            # The kernel itself would take any of equal numbers, of distinct ones it takes those
+            # that come last in this order.
+            given = torch.argsort(given, dim=dim, stable=True).argsort(dim)
+        values, places = func(given, *args[1:], **kwargs)
+        dropped = places.dim() < tensor.dim()
+        found = order.gather(dim, places.unsqueeze(dim) if dropped else places)
+        if name_of(func) in BY_RANK:
+            values = tensor.gather(dim, found)
+            values = values.squeeze(dim) if dropped else values
+        return values, found.squeeze(dim) if dropped else found
 
 
 class _Sequential:

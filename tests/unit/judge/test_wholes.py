@@ -133,24 +133,20 @@ def test_no_order_explains_what_eager_never_gives(name):
     assert sum(not all(each) for each in found) >= 2
 
 
-def test_what_rarely_happens_to_random_orders_is_not_impossible():
-    """Of four rows, an expert takes two; the first of equal ones in each row is the same expert."""
+def test_what_rarely_happens_to_rows_ordered_apart_is_not_impossible():
+    """Each column is taken for two rows at most, and a kernel prefers the same one in each row."""
 
-    def taken(x, order):
-        once = torch.zeros_like(x).scatter(1, order[:, :1], 1.0)
+    def taken(x, column):
+        once = torch.zeros_like(x).scatter(1, column, 1.0)
         return once * (once.cumsum(0) <= 2)
 
-    equal = torch.ones(4, 40)
-    shift = (torch.arange(40) + 10 * torch.arange(4)[:, None]) % 40
-
-    def spread(x):
-        return taken(x, shift.gather(1, in_order(x.gather(1, shift))))
+    equal = torch.randint(0, 2, (4, 300), generator=seeded()).float()
+    equal[:, 7] = 1.0
 
     def together(x):
-        return taken(x, last_first(x))
+        return taken(x, torch.full((4, 1), 7))
 
     assert all(verdicts(lambda x: taken(x, x.topk(1, 1).indices), together, equal))
-    assert all(verdicts(lambda x: taken(x, x.topk(1, 1).indices), spread, equal))
 
 
 def test_two_results_are_too_few_to_know():
@@ -165,11 +161,11 @@ def test_two_results_are_too_few_to_know():
 
 def test_what_runs_have_in_common_by_chance_is_not_held_against_an_artifact():
     """Two of a thousand places, chosen apart from each other: they are hardly ever the same."""
-    expected, runs = torch.tensor([3.0, 700.0]), torch.randint(0, 1000, (40, 2), generator=seeded())
+    runs = torch.randint(0, 1000, (40, 2), generator=seeded())
     assert all(one != other for one, other in runs.tolist())
     wholes = Wholes(
-        {"output": expected},
-        {"output": torch.zeros(2)},
+        {"output": torch.tensor([3.0, 700.0]).double()},
+        {"output": torch.zeros(2).double()},
         asked=["output"],
         exact=frozenset(["output"]),
         tolerances={"output": (0.0, 0.0)},
@@ -177,15 +173,15 @@ def test_what_runs_have_in_common_by_chance_is_not_held_against_an_artifact():
     for run in runs:
         wholes.add({"output": run.double()})
     assert wholes.doubtful
-    assert wholes.impossible() == frozenset()
+    assert not wholes.impossible()
 
 
 def test_what_is_no_chance_is_held_against_an_artifact():
     """Two of four places, and never the same."""
     pairs_of_places = [torch.randperm(4, generator=seeded(seed))[:2] for seed in range(40)]
     wholes = Wholes(
-        {"output": torch.tensor([3.0, 1.0])},
-        {"output": torch.zeros(2)},
+        {"output": torch.tensor([3.0, 1.0]).double()},
+        {"output": torch.zeros(2).double()},
         asked=["output"],
         exact=frozenset(["output"]),
         tolerances={"output": (0.0, 0.0)},
