@@ -497,7 +497,7 @@ def _numbers(leaves: Leaves, wanted: Leaves) -> dict[str, torch.Tensor]:
     return {
         path: tensor.double()
         for path, tensor in found.items()
-        if tensor is not None and not tensor.is_complex() and 1 < tensor.numel() <= MOST_ELEMENTS
+        if tensor is not None and not tensor.is_complex() and 0 < tensor.numel() <= MOST_ELEMENTS
     }
 
 

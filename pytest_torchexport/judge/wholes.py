@@ -298,7 +298,8 @@ class _Quantities:
                 continue
             of = partial(_at, path=path, choice=choice)
             wanted = choice.at(index)
-            rtol, atol = Tolerance().of(choice.operand.dtype, float(choice.operand.abs().max()))
+            largest = float(choice.operand.double().abs().max())
+            rtol, atol = Tolerance().of(choice.operand.dtype, largest)
             slack = atol + rtol * wanted.abs()
             yield _Quantity(frozenset([path]), of, wanted, slack, joint=False)
 

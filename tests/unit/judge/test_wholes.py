@@ -133,6 +133,16 @@ def test_no_order_explains_what_eager_never_gives(name):
     assert sum(not all(each) for each in found) >= 2
 
 
+def test_an_index_into_bools_is_looked_up_too():
+    some = torch.tensor([[True, False, True, False, True, False]])
+
+    def second(x):
+        return x.sort(1, descending=True).indices[:, 1]
+
+    assert verdicts(second, lambda x: second(x) * 0 + 4, some) == [True]
+    assert verdicts(second, lambda x: second(x) * 0 + 3, some) == [False]
+
+
 def test_what_rarely_happens_to_rows_ordered_apart_is_not_impossible():
     """Each column is taken for two rows at most, and a kernel prefers the same one in each row."""
 
