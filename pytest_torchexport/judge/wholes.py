@@ -60,7 +60,7 @@ class Choice:
     def aligned(self, output: Tensor) -> Tensor | None:
         """Return an output as an index into the operand along the dim; None if it has no shape."""
         index = output.long()
-        if index.dim() < self.operand.dim():
+        if index.dim() == self.operand.dim() - 1:
             index = index.unsqueeze(self.dim)
         others = [axis for axis in range(self.operand.dim()) if axis != self.dim]
         fits = index.dim() == self.operand.dim() and all(

@@ -143,6 +143,15 @@ def test_an_index_into_bools_is_looked_up_too():
     assert verdicts(second, lambda x: second(x) * 0 + 3, some) == [False]
 
 
+def test_a_number_is_no_index_into_a_table():
+    layer = torch.nn.Linear(3, 1, bias=False)
+
+    def most_often(x):
+        return layer(x).reshape(2, 3).argmax(1).bincount(minlength=3).argmax()
+
+    assert all(verdicts(most_often, lambda x: 2 - most_often(x), torch.ones(6, 3)))
+
+
 def test_what_rarely_happens_to_rows_ordered_apart_is_not_impossible():
     """Each column is taken for two rows at most, and a kernel prefers the same one in each row."""
 
