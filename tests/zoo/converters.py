@@ -994,7 +994,7 @@ RIGHT = (
     right(softmax_of_rows, softmax_by_hand, ci="script"),
     right(stretched, stretched_by_scale, IMAGE),
     right(padded_average, padded_average_by_hand, IMAGE, ci="export"),
-    right(leaky, leaky_by_maximum),
+    right(leaky, leaky_by_maximum, ci=""),
     right(silu, silu_by_hand, ci="onnx_legacy"),
     right(half_precision_free, accumulated_in_double),
     right(no_columns, no_columns_by_narrow, weak="empty on every call", ci="script"),

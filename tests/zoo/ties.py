@@ -205,7 +205,7 @@ INTEGERS = call(whole(0, 3, 4, 6))
 
 TIES = (
     wrong("top-k by a threshold", only_two, all_above_the_second, FEW),
-    right(only_two, only_two_from_the_end, FEW),
+    right(only_two, only_two_from_the_end, FEW, ci=""),
     wrong("filter by a threshold", filtered, filtered_below_the_second, FEW, ci=""),
     right(filtered, filtered_from_the_end, FEW, ci=""),
     wrong("mask by a threshold", mask_of_two, mask_above_the_second, FEW, ci=""),
