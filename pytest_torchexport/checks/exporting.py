@@ -101,9 +101,9 @@ def _with_draft(prepared: Prepared, found: Diagnosis, example: Call) -> Diagnosi
     A refusal that the test expects is not examined.
     """
     plan = prepared.plan
-    limit = plan.settings.diagnosis_limit
+    seconds = prepared.log.diagnosis_seconds(plan.settings.diagnosis_limit)
     drafts = plan.target in ON_TORCH_EXPORT and not issubclass(ExportRefused, plan.expects)
-    if not (limit and drafts) or not refusal_rules.can_be_drafted(found):
+    if not (seconds and drafts) or not refusal_rules.can_be_drafted(found):
         return found
     (cause,) = found.causes
     subject = prepared.reference.pristine.copy().to(plan.device)
@@ -113,7 +113,7 @@ def _with_draft(prepared: Prepared, found: Diagnosis, example: Call) -> Diagnosi
         with (
             prepared.log.timed("diagnosis"),
             prepared.deadline.paused(),
-            interrupted_after(limit),
+            interrupted_after(seconds),
             prepared.reference.pristine.grad_mode.entered(),
         ):
             more = drafted(subject.function, call, prepared.spec, cause.where)

@@ -23,7 +23,7 @@ from pytest_torchexport.config.validate import (
     positive_int,
     report_specs,
     seconds,
-    seconds_or_none,
+    seconds_or_zero,
     served_on,
     shard_name,
     target_names,
@@ -264,11 +264,11 @@ class Settings:
     )
     diagnosis_limit: float = _row(
         10.0,
-        check=seconds_or_none,
+        check=seconds_or_zero,
         legal="a number of seconds; 0 looks for no cause",
         help="Seconds to look for the cause of a failure, or three times what its export took if "
         "that is longer. What was not examined by then is named in the report. 0 looks for no "
-        "cause: a report then says what differs, and not why.",
+        "cause: a report then says what differs, and not why (of a refused export it still does).",
         flag=True,
         metavar="SECONDS",
     )

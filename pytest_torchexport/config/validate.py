@@ -104,9 +104,12 @@ def seconds(value: Any) -> float:
     return number
 
 
-def seconds_or_none(value: Any) -> float:
+def seconds_or_zero(value: Any) -> float:
     """Return a finite number of seconds, 0 included."""
-    return 0.0 if str(value) in ("0", "0.0") else seconds(value)
+    try:
+        return 0.0 if float(value) == 0 else seconds(value)
+    except (TypeError, ValueError):
+        return seconds(value)  # which says what is wrong
 
 
 def megabytes(value: Any) -> int | None:

@@ -42,9 +42,8 @@ from pytest_torchexport.results.failures import (
     ends_the_test,
 )
 
-# A diagnosis may take so many times what the export took if that is longer than the user's limit;
-# one examination at most this share of it.
-TIMES_EXPORT, SHARE = 3.0, 0.6
+# One examination takes at most this share of the time.
+SHARE = 0.6
 # A fork that does not end an examination in time is ended so many seconds later.
 GRACE = 1.0
 
@@ -117,12 +116,12 @@ def diagnose(case: Case, failure: Failure) -> Diagnosis:
         failure=failure,
         recipe=shrunk.recipe if shrunk is not None else example_recipe(case.spec),
     )
-    limit = case.plan.settings.diagnosis_limit
+    seconds = case.log.diagnosis_seconds(case.plan.settings.diagnosis_limit)
     # A call that ends its process or does not return is made again only in a process of its own.
-    if not limit or cuda.lost() or (isinstance(failure, DEADLY) and not case.runner.isolated):
+    if not seconds or cuda.lost() or (isinstance(failure, DEADLY) and not case.runner.isolated):
         return NOTHING
     rows = tuple(row for row in EXAMINATIONS if row.is_about(case, failure))
-    budget = Budget(max(limit, TIMES_EXPORT * case.log.seconds.get("export", 0.0)))
+    budget = Budget(seconds)
     activity = case.log.activity
     with case.log.timed("diagnosis"), case.deadline.paused(), without_warnings():
         known = _diagnosed(rows, scene, budget)

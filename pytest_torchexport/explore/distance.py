@@ -99,7 +99,8 @@ def python_distance(left: Any, right: Any) -> float | None:
 
 
 def _apart(one: str, other: str) -> float:
-    numbers = one[-1].isdigit() and other[-1].isdigit()
+    # As the expression that took them apart: "²" is a digit, and no decimal.
+    numbers = one[-1].isdecimal() and other[-1].isdecimal()
     return abs(float(one) - float(other)) if numbers else float(one != other)
 
 

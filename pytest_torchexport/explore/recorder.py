@@ -35,6 +35,8 @@ from pytest_torchexport.explore.provenance import (
 MAX_EVENTS = 10_000
 MAX_ROUNDS = 2000
 QUICK_SECONDS = 1.0
+# A dict with more keys is a table, of which any number may be looked up.
+MAX_KEYS = 256
 
 OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
@@ -142,9 +144,15 @@ class ConditionRecorder:
         ``read`` is the sum of 1 if the source reads the left operand from a tensor, and 2 if it
         reads the right one.
         """
+        return self._recorded(own_id, sign, left, right, read, owner)[0]
+
+    def _recorded(
+        self, own_id: ConditionId, sign: str, left: Any, right: Any, read: int, owner: Any
+    ) -> tuple[bool, Any]:
+        """Record a comparison. Return its truth, and what it returned."""
         found = OPERATORS[sign](left, right)
         if self._thread != threading.get_ident():
-            return bool(found)
+            return bool(found), found
         with self.mode.paused():
             outcome = bool(found)
         provenance: Provenance | None
@@ -156,7 +164,7 @@ class ConditionRecorder:
             provenance = self._of_numbers(sign, left, right, read)
         key = (own_id, self._module_of(owner))
         self._evaluated(key, outcome, provenance, (left, right), read=bool(read))
-        return outcome
+        return outcome, found
 
     def compared(  # called from generated code, by position
         self, own_id: ConditionId, sign: str, left: Any, right: Any, read: int, owner: Any = None
@@ -164,7 +172,7 @@ class ConditionRecorder:
         """Return what a comparison returns; record it if it compares a number with others."""
         numbers = _is_number(left) and (_is_number(right) or sign in ("in", "not in"))
         if numbers and self._thread == threading.get_ident():
-            return self.compare(own_id, sign, left, right, read, owner)
+            return self._recorded(own_id, sign, left, right, read, owner)[1]
         return OPERATORS[sign](left, right)
 
     def decided(  # called from generated code, by position
@@ -188,8 +196,7 @@ class ConditionRecorder:
         if function in (max, min) and _is_number(given[1]):
             provenance = self._of_numbers(">", given[0], given[1], read)
             self._evaluated(key, given[0] > given[1], provenance, given)
-        elif isinstance(table, dict) and (keys := [each for each in table if _is_number(each)]):
-            nearest = min(keys, key=lambda each: abs(each - given[0]))
+        elif isinstance(table, dict) and (nearest := _nearest_key(table, given[0])) is not None:
             provenance = self._of_numbers("==", given[0], nearest, read & 1)
             self._evaluated(key, given[0] == nearest, provenance, (given[0], nearest))
         return found
@@ -335,6 +342,14 @@ class ConditionRecorder:
                 coarse=True,
             )
         return own_id
+
+
+def _nearest_key(table: dict[Any, Any], number: float) -> Any:
+    """Return the number itself if it is a key, else the nearest; None if there is none to try."""
+    if number in table:
+        return number
+    keys = [each for each in table if _is_number(each)] if len(table) <= MAX_KEYS else []
+    return min(keys, key=lambda each: abs(each - number), default=None)
 
 
 def _is_number(value: Any) -> bool:

@@ -450,6 +450,10 @@ def _parted(
     ]
 
 
+# Equal ones are the same to a forward.
+_PLAIN = (bool, int, float, complex, str, bytes)
+
+
 def _same_calls(left: Sequence[Call], right: Sequence[Call]) -> bool:
     return len(left) == len(right) and all(map(_same_call, left, right))
 
@@ -464,7 +468,7 @@ def _same_call(one: Call, other: Call) -> bool:
 
 def _same(one: Any, other: Any) -> bool:
     if not (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)):
-        return type(one) is type(other) and bool(one == other)
+        return one is other or (type(one) is type(other) and type(one) in _PLAIN and one == other)
     return (
         is_plain(one)
         and is_plain(other)

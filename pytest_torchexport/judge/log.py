@@ -25,6 +25,8 @@ from pytest_torchexport.results.verdict import (
     Uncovered,
 )
 
+# A diagnosis may take so many times what the export took if that is longer than the user's limit.
+TIMES_EXPORT = 3.0
 ORIGINS = (
     "example",
     "recorded",
@@ -103,6 +105,10 @@ class ItemLog:
     activity: Activity = Activity.PLUGIN
     trying: Recipe | None = None
     row: Sequence[Call] | None = None
+
+    def diagnosis_seconds(self, limit: float) -> float:
+        """Return the seconds that a diagnosis may take; ``limit``: the user's, 0 for none."""
+        return max(limit, TIMES_EXPORT * self.seconds.get("export", 0.0)) if limit else 0.0
 
     def note(self, text: str) -> None:
         """Keep a sentence for the reader, once."""

@@ -39,13 +39,14 @@ def node_data(case: Case, call: Call, file: Path) -> str:
     if not isinstance(artifact, OnnxArtifact) or case.foreign or case.runner.isolated:
         return ""
     device = case.plan.device
+    own = call.to(device).clone()
     try:
-        inside = run_inside(file, device, artifact.pack_inputs(call.to(device)).kwargs)
+        inside = run_inside(file, device, artifact.pack_inputs(own).kwargs)
     finally:
         file.with_name(EXPOSED).unlink(missing_ok=True)
     program = _Measured(artifact.program.exported_program, inside.values)
     with torch.no_grad():
-        program(*call.clone().args, **call.clone().kwargs)
+        program(*own.args, **own.kwargs)
     results = _by_node(inside, program.results)
     name = inside.model.graph.name
     return (

@@ -17,6 +17,7 @@ from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.diagnosis import attention, diagnose, failing_sizes, masks, questions
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge import log
 from pytest_torchexport.outcomes.fork import FORKS
 from pytest_torchexport.results.diagnosis import NOTHING, Cause
 from pytest_torchexport.results.text import failure_text
@@ -90,7 +91,7 @@ def test_examinations_that_end_the_process_are_said_and_what_the_others_found_st
 @needs_fork
 def test_an_examination_that_native_code_blocks_is_cut(verdict, monkeypatch):
     monkeypatch.setattr(diagnose, "SHARE", 0.1)
-    monkeypatch.setattr(diagnose, "TIMES_EXPORT", 0.0)
+    monkeypatch.setattr(log, "TIMES_EXPORT", 0.0)
     monkeypatch.setattr(diagnose, "GRACE", 0.1)
     monkeypatch.setattr(masks, "examine", named("seen"))
 
@@ -106,7 +107,7 @@ def test_an_examination_that_native_code_blocks_is_cut(verdict, monkeypatch):
 
 def test_an_examination_that_does_not_end_is_cut_and_said(verdict, monkeypatch):
     monkeypatch.setattr(diagnose, "SHARE", 1.0)
-    monkeypatch.setattr(diagnose, "TIMES_EXPORT", 0.0)
+    monkeypatch.setattr(log, "TIMES_EXPORT", 0.0)
 
     def examine(scene, known):
         while True:
@@ -170,7 +171,7 @@ def test_a_pass_is_not_diagnosed(verdict, monkeypatch):
 
 
 def test_a_frozen_branch_is_named_even_if_no_time_is_left(monkeypatch):
-    monkeypatch.setattr(diagnose, "TIMES_EXPORT", 0.0)
+    monkeypatch.setattr(log, "TIMES_EXPORT", 0.0)
 
     def forward(x):
         return x + 1 if x.sum() > 10 else x

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from watched import X, Y, behind, watched
 
-from pytest_torchexport.explore.distance import distance, operands_of, violation
+from pytest_torchexport.explore.distance import distance, operands_of, python_distance, violation
 from pytest_torchexport.explore.provenance import (
     Combined,
     Compared,
@@ -194,3 +194,10 @@ def test_a_distance_of_more_than_numbers_is_that_of_their_violation():
     assert distance(Compared(">", X, 5.0), True) is None
     assert distance(Compared(">", torch.tensor(1j), 5.0), True) is None
     assert distance(Compared("<", "a", 5.0), True) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "apart"), [("m²", "m³", 1.0), ("a7", "a12", 5.0), ("①", "1", 1.0)]
+)
+def test_texts_are_as_far_apart_as_their_numbers_and_words(one, other, apart):
+    assert python_distance(one, other) == apart

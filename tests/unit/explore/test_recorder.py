@@ -7,6 +7,7 @@ import operator
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, Condition
 from pytest_torchexport.explore.paths import Event, Path
 from pytest_torchexport.explore.recorder import (
     MAX_EVENTS,
+    MAX_KEYS,
     MAX_ROUNDS,
     OPERATORS,
     ConditionRecorder,
@@ -52,6 +54,34 @@ def recorder():
 def ask(recorder, number, times):
     for _ in range(times):
         recorder.truth(number, 1, 0)
+
+
+def test_a_comparison_that_is_a_value_returns_what_it_did(recorder):
+    found = recorder.compared(1, ">", np.float64(3.0), 2.0, 0)
+    assert isinstance(found, np.bool_)
+    assert found
+    assert (recorder.compared(1, "==", 3, 2, 0), recorder.compared(1, "in", 3, (3, 4), 0)) == (
+        False,
+        True,
+    )
+    assert told(recorder) == [(1, True), (1, False), (1, True)]
+
+
+def test_only_numbers_that_decide_are_recorded(recorder):
+    tensor = torch.ones(2)
+    assert recorder.compared(1, ">", tensor, 0, 0).tolist() == [True, True]
+    assert recorder.decided(1, max, (tensor[0], 0.5), 0) == 1
+    assert recorder.decided(1, {"a": 1}.get, ("a",), 0) == 1
+    assert recorder.decided(1, [1].count, (1,), 0) == 1
+    assert told(recorder) == []
+
+
+@pytest.mark.parametrize("keys", [5, MAX_KEYS + 1])
+def test_a_key_is_looked_up_and_in_a_long_table_not_searched_for(recorder, keys):
+    table = dict.fromkeys(range(0, 10 * keys, 10), "there")
+    assert recorder.decided(1, table.get, (20, "x"), 0) == "there"
+    assert recorder.decided(1, table.get, (21, "x"), 0) == "x"
+    assert told(recorder) == ([(1, True), (1, False)] if keys <= MAX_KEYS else [(1, True)])
 
 
 def told(recorder):

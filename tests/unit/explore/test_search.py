@@ -445,6 +445,12 @@ def test_nothing_is_searched_where_the_code_decides_nothing():
     assert (explored.calls, len(explored.corpus), explored.conditions) == (1, 1, {})
 
 
+def test_comparisons_of_tensors_cost_no_calls():
+    explored, _ = search(lambda x: x * (x > 0) + max(x[0, 0], x[0, 1]), torch.ones(2, 3))
+    assert explored.seen == {}
+    assert explored.calls == 1
+
+
 def test_flags_of_the_configuration_end_the_search_early():
     class Flagged(nn.Module):
         flag = True
