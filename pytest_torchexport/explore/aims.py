@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.explore.distance import number, operands_of, singled_out
+from pytest_torchexport.explore.gradients import gradients
 from pytest_torchexport.explore.provenance import Compared, Provenance, Reduced
 from pytest_torchexport.explore.slopes import Choice, Mask
 from pytest_torchexport.explore.views import is_view, places_in
@@ -40,7 +41,7 @@ def flips(missing: Tensor | None, masks: Sequence[Mask]) -> Iterator[list[Tensor
     for mask in reversed(masks):
         if missing is None or not missing.requires_grad or not 1 < mask.far.numel() <= MOST_ROWS:
             continue
-        (slope,) = torch.autograd.grad(missing, mask.truths, retain_graph=True, allow_unused=True)
+        (slope,) = gradients([missing], [mask.truths])
         if slope is None:
             continue
         true, far = mask.truths.detach().reshape(-1) > 0, mask.far.reshape(-1)
@@ -61,14 +62,15 @@ def rankings(
     Then the place is chosen. Python may choose among the last numbers that were read, too.
     """
     compared = operands_of(provenance) if provenance is not None else []
-    listed = [tensor.reshape(()) for _, tensor in reversed(numbers_in(reads))]
-    if len(listed) > 1:
-        scores = torch.stack([item.double() for item in listed])
-        choices = [Choice(scores, 0, False), Choice(scores, 0, True), *choices]
     exactly = place_demands(provenance, wanted, choices)
     if exactly:
         yield exactly
-    for choice in reversed(choices[-MOST_CHOICES:]):
+    last = choices[-MOST_CHOICES:]
+    listed = [tensor.reshape(()) for _, tensor in reversed(numbers_in(reads))]
+    if len(listed) > 1:
+        scores = torch.stack([item.double() for item in listed])
+        last = [Choice(scores, 0, False), Choice(scores, 0, True), *last]
+    for choice in reversed(last):
         if choice.scores.dim() > 1:
             yield singled_out(_evenly(choice))
         for places in _places(choice, compared):

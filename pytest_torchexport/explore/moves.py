@@ -279,13 +279,12 @@ def jiggled(spec: InputSpec, recipe: Recipe, rng: random.Random, part: float) ->
     generator = torch.Generator().manual_seed(rng.randrange(2**31))
     moved = {}
     for index, leaf in enumerate(spec.leaves):
-        if built is None or not may_change(leaf) or not built[index].is_floating_point():
+        if built is None or not _may_step(leaf) or not built[index].is_floating_point():
             continue
-        domain = cast(TensorLeaf, leaf).domain
+        scale = cast(TensorLeaf, leaf).domain.scale
         value = built[index].detach()
-        if domain.kind == "float" and not domain.choices:
-            noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
-            moved[index] = legal(leaf, value.double() + noise * domain.scale * part).to(value.dtype)
+        noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        moved[index] = legal(leaf, value.double() + noise * scale * part).to(value.dtype)
     return with_leaves(recipe, moved) if moved else None
 
 
@@ -326,7 +325,10 @@ def _moved_by(
     if built is None:
         return None
     shapes = {i: item.shape for quantity in wanted for i, item in quantity.gradients.items()}
-    values = {i: built[i].detach() for i in shapes if may_change(spec.leaves[i])}
+    # One of some numbers moves only if nothing else does: it is rounded, or it stays.
+    free = [i for i in shapes if _may_step(spec.leaves[i])]
+    usable = free or [i for i in shapes if may_change(spec.leaves[i])]
+    values = {i: built[i].detach() for i in usable}
     if any(value.shape != shapes[index] for index, value in values.items()):
         return None
     ranges = {index: _range(spec.leaves[index]) for index in values}
@@ -515,3 +517,9 @@ def may_change(leaf: TensorLeaf | ValueLeaf) -> bool:
     if not isinstance(leaf, TensorLeaf) or leaf.dtype.is_complex:
         return False
     return leaf.domain.elements is None and leaf.domain.triangle is None
+
+
+def _may_step(leaf: TensorLeaf | ValueLeaf) -> bool:
+    """Return True if the search may move a leaf's numbers by any amount, within their range."""
+    domain = leaf.domain if isinstance(leaf, TensorLeaf) and may_change(leaf) else None
+    return domain is not None and domain.kind == "float" and not domain.choices

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,15 +14,17 @@ from torch import Tensor
 from pytest_torchexport.explore.aims import Reads, flips, numbers_in, place_demands, rankings
 from pytest_torchexport.explore.conditions import ConditionOutcome
 from pytest_torchexport.explore.distance import demands, violation
+from pytest_torchexport.explore.gradients import gradients
 from pytest_torchexport.explore.provenance import Provenance
-from pytest_torchexport.explore.slopes import SlopeMode
+from pytest_torchexport.explore.slopes import Lookup, SlopeMode
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 
 # How many conditions before the probed one are to keep their outcome.
 MAX_EARLIER = 5
 # How many of their distances.
 MAX_KEPT = 12
+# Pairs of a token and a row of its table for which the change is computed, per table.
+MOST_GAINS = 2**25
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Number:
 class Swaps:
     """The change of the distance, to first order, if another index is looked up.
 
-    ``gains`` has a row for each of the ``indices`` and a column for each row of the table.
+    ``gains`` has a row for each of the first ``indices`` and a column for each row of the table.
     """
 
     indices: Tensor
@@ -56,7 +58,10 @@ _Item = TypeVar("_Item")
 
 
 class Lazily(Generic[_Item]):
-    """Items, each of which is made when it is asked for: to differentiate takes long."""
+    """Items, each of which is made when it is asked for: to differentiate takes long.
+
+    They are made with grad mode on, whatever the mode is then.
+    """
 
     def __init__(self, made: Iterable[_Item]) -> None:
         self._made = iter(made)
@@ -64,8 +69,17 @@ class Lazily(Generic[_Item]):
 
     def get(self, number: int) -> _Item | None:
         """Return an item by its number, or None if there are fewer."""
-        self._known += itertools.islice(self._made, max(0, number + 1 - len(self._known)))
+        with torch.enable_grad():
+            self._known += itertools.islice(self._made, max(0, number + 1 - len(self._known)))
         return self._known[number] if number < len(self._known) else None
+
+    def __iter__(self) -> Iterator[_Item]:
+        """Yield the items in their order."""
+        for number in itertools.count():
+            item = self.get(number)
+            if item is None:
+                return
+            yield item
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +102,7 @@ class Probe:
     earlier: tuple[Gap, ...] = ()
     places: Lazily[tuple[Gap, ...]] = field(default_factory=lambda: Lazily(()))
     numbers: Lazily[Number] = field(default_factory=lambda: Lazily(()))
-    swaps: tuple[Swaps, ...] = ()
+    swaps: Lazily[Swaps] = field(default_factory=lambda: Lazily(()))
     saturated: bool = False
 
 
@@ -123,24 +137,10 @@ class Differentiable:
         self, outputs: Sequence[Any], pulls: Sequence[Tensor] | None = None
     ) -> dict[int, Tensor]:
         """Return the gradients of tensors, or of edges with ``pulls``, per float leaf."""
-        if not outputs or not self._sources:
-            return {}
-        try:
-            found = torch.autograd.grad(
-                outputs,
-                list(self._sources.values()),
-                pulls,
-                retain_graph=True,
-                allow_unused=True,
-            )
-        except TimeLimitExceeded:
-            raise
-        except Exception:  # an operator without a backward, or one whose backward is broken
-            return {}
-        pairs = zip(self._sources, cast(Sequence[Tensor | None], found), strict=True)
+        found = gradients(outputs, list(self._sources.values()), pulls)
         return {
             index: gradient.nan_to_num(0.0, 0.0, 0.0)
-            for index, gradient in pairs
+            for index, gradient in zip(self._sources, found, strict=True)
             if gradient is not None  # else nothing depends on this input
         }
 
@@ -173,7 +173,7 @@ class ProbeListener:
         The call goes on afterwards: one that was cut might leave state that the next call sees.
         """
         if position == self._position:
-            with self.slopes.paused():
+            with self.slopes.paused(), torch.enable_grad():
                 self._make(provenance)
         elif position < self._position and provenance is not None:
             self._earlier = [*self._earlier, (provenance, outcome)][-MAX_EARLIER:]
@@ -204,7 +204,7 @@ class ProbeListener:
                 for far in itertools.chain(flips(missing, self.slopes.masks), ranked)
             ),
             numbers=Lazily(self._numbers(reads)),
-            swaps=tuple(self._swaps(missing)),
+            swaps=Lazily(_swaps(self._pulled(missing))),
             provenance=provenance,
             inputs=self._inputs.inputs,
         )
@@ -220,20 +220,25 @@ class ProbeListener:
         for value, tensor in numbers_in(reads):
             yield Number(value, self._gradients(tensor.reshape(())))
 
-    def _swaps(self, missing: Tensor | None) -> Iterator[Swaps]:
+    def _pulled(self, missing: Tensor | None) -> list[tuple[Lookup, Tensor]]:
+        """Return the lookups that the distance depends on, and its gradients per row."""
         if missing is None or not missing.requires_grad:
-            return
-        for lookup in self.slopes.lookups:
-            (slope,) = torch.autograd.grad(
-                missing, lookup.rows, retain_graph=True, allow_unused=True
-            )
-            if slope is not None:
-                rows, table = slope.reshape(-1, slope.shape[-1]), lookup.table.detach()
-                own = (rows * lookup.rows.detach().reshape(rows.shape)).sum(-1, keepdim=True)
-                yield Swaps(lookup.indices, rows @ table.T - own)
+            return []
+        lookups = self.slopes.lookups
+        found = gradients([missing], [lookup.rows for lookup in lookups])
+        pairs = zip(lookups, found, strict=True)
+        return [(lookup, slope) for lookup, slope in pairs if slope is not None]
 
     def _gradients(self, of: Tensor | None) -> dict[int, Tensor]:
         return self._inputs.gradients([of]) if of is not None and of.requires_grad else {}
+
+
+def _swaps(pulled: Iterable[tuple[Lookup, Tensor]]) -> Iterator[Swaps]:
+    for lookup, slope in pulled:
+        table = lookup.table.detach()
+        rows = slope.reshape(-1, slope.shape[-1])[: MOST_GAINS // max(len(table), 1)]
+        known = lookup.rows.detach().reshape(-1, slope.shape[-1])[: len(rows)]
+        yield Swaps(lookup.indices, rows @ table.T - (rows * known).sum(-1, keepdim=True))
 
 
 @contextmanager

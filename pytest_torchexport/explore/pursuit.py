@@ -182,7 +182,7 @@ class Pursuit:
         """Replace indices into tables as long as this helps."""
         for _ in range(SWAPS):
             start, probe = self.base, self._probe()
-            if probe is None or not probe.swaps:
+            if probe is None or probe.swaps.get(0) is None:
                 return
             yield
             for recipe in moves.swapped(self._spec, start.recipe, probe):

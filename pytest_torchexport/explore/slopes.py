@@ -210,7 +210,13 @@ _LOGIC_ALIASES = {
     "__xor__": "logical_xor",
 }
 _CHOICES = {"argmax": True, "argmin": False, "max": True, "min": False, "topk": True}
-_CHOICES |= {"sort": True, "argsort": True}
+_CHOICES |= {"sort": False, "argsort": False}
+# Their parameters after the scores.
+_PARAMETERS = {
+    **dict.fromkeys(("argmax", "argmin", "max", "min"), ("dim", "keepdim")),
+    **dict.fromkeys(("sort", "argsort"), ("dim", "descending", "stable")),
+    "topk": ("k", "dim", "largest", "sorted"),
+}
 
 
 # -- saturated functions ---------------------------------------------------------------------------
@@ -390,24 +396,18 @@ def _float(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.dtype == torch.bool else value
 
 
-def _choice(
-    name: str, result: Any, scores: Tensor, dim: Any = None, *args: Any, **kwargs: Any
-) -> Iterator[Choice]:
+def _choice(name: str, result: Any, scores: Tensor, *args: Any, **kwargs: Any) -> Iterator[Choice]:
     """Yield what a function chose from, if it chose among elements that have a gradient."""
-    if name == "topk":
-        dim = kwargs.get("dim", args[0] if args else -1)
-    elif name in ("sort", "argsort"):
-        dim = -1 if dim is None else dim
-    else:
-        dim = kwargs.get("dim", dim)
-    if isinstance(dim, Tensor) or not scores.requires_grad:
+    given = dict(zip(_PARAMETERS[name], args, strict=False)) | kwargs
+    dim: Any = given.get("dim", -1 if name in ("topk", "sort", "argsort") else None)
+    if isinstance(dim, Tensor) or "other" in given or not scores.requires_grad:
         return
-    largest = kwargs.get("largest", kwargs.get("descending", _CHOICES[name]))
     whole = dim is None
-    chosen = result[1] if isinstance(result, tuple) else result
+    # The single result of ``max`` is a number, of integers too.
+    places = result if name.startswith("arg") else None
     yield Choice(
         scores.reshape(-1) if whole else scores,
         0 if whole else dim,
-        largest,
-        chosen if chosen.dtype == torch.int64 else None,
+        given.get("largest", given.get("descending", _CHOICES[name])),
+        result[1] if isinstance(result, tuple) else places,
     )

@@ -47,12 +47,23 @@ def stepped(
 ) -> dict[int, Tensor] | None:
     """Return the leaves after the step; None if no quantity that is to fall depends on them.
 
-    If the kept quantities leave no way to half of what is wanted, the step ignores them.
+    If the kept quantities leave no way to half of what is wanted, the step ignores them. Elements
+    that are not finite stay as they are, and quantities that are not finite do not count.
     """
-    start = _flat(values, values)
-    low = _flat({i: torch.full_like(v, ranges[i][0]) for i, v in values.items()}, values)
-    high = _flat({i: torch.full_like(v, ranges[i][1]) for i, v in values.items()}, values)
-    slopes = torch.stack([_flat(item.gradients, values) for item in (*wanted, *kept)])
+    wanted, kept = (
+        [item for item in items if math.isfinite(item.most)] for items in (wanted, kept)
+    )
+    if not wanted:
+        return None
+    own = _flat(values, values)
+    fixed = ~own.isfinite()
+    start = own.masked_fill(fixed, 0.0)
+    low, high = (
+        _flat({i: torch.full_like(v, ranges[i][end]) for i, v in values.items()}, values)
+        for end in (0, 1)
+    )
+    low, high = low.masked_fill(fixed, 0.0), high.masked_fill(fixed, 0.0)
+    slopes = torch.stack([_flat(item.gradients, values) for item in (*wanted, *kept)]) * ~fixed
     most = torch.tensor([item.most for item in (*wanted, *kept)], dtype=torch.float64)
     number = len(wanted)
     if not slopes[:number].square().sum() > 0:
@@ -61,6 +72,7 @@ def stepped(
     missing = -most[:number].clamp(max=0.0).sum()
     if kept and not _left(slopes[:number], there - start, most[:number]) <= ENOUGH * missing:
         there = _within(start, low, high, slopes[:number], most[:number])
+    there = torch.where(fixed, own, there)
     parts = torch.split(there, [value.numel() for value in values.values()])
     return {
         index: part.reshape(value.shape)

@@ -43,7 +43,12 @@ def test_a_place_that_is_not_to_be_chosen_is_to_fall_behind():
         lambda x: x.argmax(-1),
         lambda x: x.max(-1).indices,
         lambda x: x.topk(2).indices[:, 0],
+        lambda x: x.topk(2, dim=-1).indices[:, 0],
+        lambda x: (-x).topk(2, -1, False).indices[:, 0],
         lambda x: x.sort(descending=True).indices[:, 0],
+        lambda x: x.argsort(-1, True)[:, 0],
+        lambda x: (-x).sort().indices[:, 0],
+        lambda x: (-x).argsort()[:, 0],
     ],
 )
 def test_places_of_all_rows_are_compared_at_once(function):
@@ -81,3 +86,27 @@ def test_of_a_mask_those_are_flipped_first_that_help_most():
     # The second alone makes two more edges.
     assert numbers(found[0]) == [0.8]
     assert list(flips(None, mode.masks)) == []
+
+
+def test_a_mask_whose_gradient_was_written_over_is_passed_over():
+    source = torch.tensor([0.2, -0.3]).requires_grad_()
+    mode = SlopeMode(saturated=False)
+    with mode:
+        y = source.sigmoid()
+        mask = y > 0.5
+        missing = 9.0 - (mask * y).sum()
+        y += 1
+    assert list(flips(missing, mode.masks)) == []
+
+
+def test_numbers_are_aimed_at_beside_many_choices():
+    reads = [(number, torch.tensor(number).requires_grad_()) for number in (1.0, 4.0)]
+    choices, _ = choices_of(lambda x: [x.argmax(-1) for _ in range(5)])
+    aims = [numbers(aim) for aim in rankings(None, True, choices, reads)]
+    assert [3.0] in aims
+
+
+def test_the_largest_of_whole_numbers_is_no_place():
+    choices, largest = choices_of(lambda x: x.round().int().long().max())
+    assert choices[-1].chosen is None
+    assert place_demands(Compared("==", largest, 2), True, choices) == []

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -297,3 +298,21 @@ def test_mutations_reach_every_part_of_a_call():
     }
     assert {0, 1, 2, 3, 8, 9} <= changed
     assert all(len({recipe.sizes[name] for recipe in made}) > 1 for name in SPEC.dims)
+
+
+def test_one_of_some_numbers_moves_only_if_nothing_else_does():
+    def moved(gradients):
+        probe = probe_of(None, missing=2.0, gradients=gradients)
+        recipe = moves.stepped(SPEC, example_recipe(SPEC), probe, 1.0)
+        pairs = zip(
+            build_leaves(SPEC, example_recipe(SPEC)), build_leaves(SPEC, recipe), strict=True
+        )
+        return [
+            float((before.double() - after.double()).sum())
+            for before, after in itertools.islice(pairs, 4)
+        ]
+
+    x, _, _, choice = moved({0: torch.ones(2, 3), 3: torch.ones(2)})
+    assert (x, choice) == (pytest.approx(2.0, abs=1e-4), 0.0)
+    x, _, _, choice = moved({3: torch.ones(2)})
+    assert (x, choice) == (0.0, 1.5)

@@ -17,6 +17,7 @@ from torch.overrides import _get_current_function_mode_stack
 
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.reference import Reference
+from pytest_torchexport.explore import probe as probes
 from pytest_torchexport.explore.callgraph import functions_of, owner_of
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.paths import moving
@@ -638,6 +639,75 @@ def test_a_probe_of_whole_numbers_has_no_gradient():
 def test_a_probe_that_does_not_arrive_is_none():
     call = Call((ones(1),), {})
     assert probed(observed_of(helper, *call.args), call, 7, True) is None
+
+
+def written_after(x):
+    """The slopes of a condition are lost where forward goes on."""
+    y = x.sigmoid()
+    high = ((y > 0.5) * y).sum() > 9
+    out = y * 2 if high else y
+    y += 1
+    return out
+
+
+def test_a_probe_of_what_is_written_to_afterwards_has_no_aims():
+    call = Call((ones(1, -2),), {})
+    probe = probed(observed_of(written_after, *call.args), call, 0, True)
+    assert probe.gradients[0].any()
+    assert probe.places.get(0) is None
+
+
+def test_a_probe_has_its_aims_numbers_and_swaps_without_grad_mode():
+    table = torch.randn(5, 3)
+
+    def f(x, ids):
+        low, high = x.amin().item(), x.amax().item()
+        near = (x[:, None] * nn.functional.embedding(ids, table)).sum() > 1000
+        return x if near or x.argmax() == 1 or low > high else x + 1
+
+    call = Call((ones(1, -2), torch.tensor([1, 4])), {})
+    with torch.no_grad():
+        probe = probed(observed_of(f, *call.args), call, 0, True)
+        assert probe.places.get(0)
+        assert probe.numbers.get(0).gradients
+        assert probe.swaps.get(0).gains.shape == (2, 5)
+
+
+class Unsloped(torch.autograd.Function):
+    """A function whose backward is broken."""
+
+    @staticmethod
+    def forward(_, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(*_):
+        raise ValueError
+
+
+def test_a_probe_survives_a_backward_that_is_broken():
+    table = torch.randn(5, 3)
+
+    def f(ids):
+        rows = nn.functional.embedding(ids, table)
+        return ids if Unsloped.apply(rows).sum() > 1000 else ids + 1
+
+    call = Call((torch.tensor([1, 4]),), {})
+    probe = probed(observed_of(f, *call.args), call, 0, True)
+    assert probe.missing > 0
+    assert probe.swaps.get(0) is None
+
+
+def test_swaps_of_a_large_table_are_those_of_some_tokens(monkeypatch):
+    monkeypatch.setattr(probes, "MOST_GAINS", 11)
+    table = torch.randn(5, 3)
+
+    def f(ids):
+        return ids if nn.functional.embedding(ids, table).sum() > 1000 else ids + 1
+
+    call = Call((torch.tensor([1, 4, 3]),), {})
+    probe = probed(observed_of(f, *call.args), call, 0, True)
+    assert probe.swaps.get(0).gains.shape == (2, 5)
 
 
 def test_code_that_is_the_same_in_two_files_is_told_by_its_own_file(tmp_path):

@@ -572,3 +572,12 @@ def test_progress_is_told():
     assert [total for _, total in steps] == [20] * len(steps)
     assert [done for done, _ in steps] == sorted(done for done, _ in steps)
     assert steps[-1][0] == explored.calls
+
+
+def test_places_and_numbers_are_aimed_at_without_grad_mode():
+    for name in ("places that are chosen in two rows", "a list"):
+        thing, example, options = RARE[name]
+        with torch.no_grad():
+            explored, _ = search(thing, *example, **options)
+        decided = taken(explored)
+        assert all(outcomes == {True, False} for outcomes in decided.values()), (name, decided)

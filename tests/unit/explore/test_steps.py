@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -51,3 +53,14 @@ def test_the_other_numbers_go_on_where_one_is_at_the_end_of_its_range():
 
 def test_there_is_no_step_without_a_slope():
     assert step([0.0, 1.0], ([0.0, 0.0], -1.0)) is None
+
+
+def test_what_is_not_finite_stays_and_the_other_numbers_move():
+    assert step([-math.inf, 2.0], ([1.0, 2.0], -4.0)) == [-math.inf, 0.0]
+    assert step([-math.inf, 2.0], ([1.0, 0.0], -4.0)) is None
+
+
+def test_a_quantity_without_end_is_left_out():
+    assert step([1.0], ([1.0], -2.0), ([1.0], -math.inf)) == pytest.approx([-1.0])
+    assert step([1.0], ([1.0], -2.0), kept=[([-1.0], math.inf)]) == pytest.approx([-1.0])
+    assert step([1.0], ([1.0], -math.inf)) is None
