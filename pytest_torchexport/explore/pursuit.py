@@ -107,9 +107,10 @@ class Pursuit:
         """
         lengths: Sequence[float] = moves.STEPS
         for _ in range(GRADIENT_STEPS):
-            start, probe = self.base, self._probe()
+            start = self.base
             if start is self._stuck:
                 return
+            probe = self._probe()
             if probe is None or not moves.slopes(self._spec, probe):
                 yield from self._jiggle()
                 return
@@ -196,7 +197,7 @@ class Pursuit:
     def _march(self) -> Iterator[None]:
         """Go on along slopes where the distance is flat: of saturated functions, and of counts.
 
-        Then descend.
+        Then descend from there.
         """
         here = self.base
         for _ in range(MARCH):
@@ -210,8 +211,11 @@ class Pursuit:
             if found is None:
                 break
             here = found
-        if here is not self.base or here.far < math.inf:
+        if here.far < math.inf:
+            nearest, self.base = self.base, here
             yield from self._descend()
+            if not self.base.far < nearest.far:
+                self.base = nearest
 
     def _repeat_rows(self) -> Iterator[None]:
         """Make calls whose rows are all equal: what one row needs, all have then."""

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
+from pytest_torchexport.torch_private import times_written
 
 # The last choices and lookups of a call that are remembered.
 REMEMBERED = 8
@@ -89,7 +90,7 @@ class _Truth(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, source: Tensor, sides: _Sides) -> Tensor:
         ctx.sides = sides
-        ctx.save_for_backward(value)
+        ctx.save_for_backward(value.clone())  # forward may write to its own
         return value.to(source.dtype)
 
     @staticmethod
@@ -116,8 +117,12 @@ def sloped(value: Tensor, source: Tensor) -> Tensor:
 
 
 def shadow_of(value: Any) -> Tensor | None:
-    """Return the float tensor that stands for a bool or an integer one."""
-    return getattr(value, _SHADOW, None) if isinstance(value, Tensor) else None
+    """Return the float tensor that stands for a bool or an integer one.
+
+    None if that was written to since then.
+    """
+    found = getattr(value, _SHADOW, None) if isinstance(value, Tensor) else None
+    return found[0] if found is not None and found[1] == times_written(value) else None
 
 
 def _smooth(value: Any) -> Any:
@@ -349,7 +354,7 @@ class SlopeMode(TorchFunctionMode):
             if truth
             else sloped(result.to(source.dtype), source)
         )
-        setattr(result, _SHADOW, shadow)
+        setattr(result, _SHADOW, (shadow, times_written(result)))
         name = self._steps.get(function)
         if name in ("gt", "ge", "lt", "le"):
             far = (smooth[0] - smooth[1]) * (1 if name in ("gt", "ge") else -1)
@@ -359,14 +364,15 @@ class SlopeMode(TorchFunctionMode):
     def _looked_up(
         self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor
     ) -> Tensor:
-        """Return the rows of a table, or their mean or sum, with the rows to differentiate."""
+        """Return the result with the gradient of the rows that it was computed from."""
         bag = function is F.embedding_bag
-        pooled = _POOLED.get(kwargs.get("mode", "mean")) if bag else Tensor.clone
-        if pooled is None or (bag and args[0].dim() != 2):
+        pooled = _POOLED.get(kwargs.get("mode", "mean")) if bag else _identity
+        chosen = any(kwargs.get(name) is not None for name in ("padding_idx", "per_sample_weights"))
+        if pooled is None or (bag and (chosen or args[0].dim() != 2)):
             return result
         rows = F.embedding(*args[:2]).detach().requires_grad_()
         self.lookups = [*self.lookups, Lookup(args[0], args[1], rows)][-REMEMBERED:]
-        return pooled(rows)  # a new tensor: forward may write to it
+        return sloped(result, pooled(rows))
 
     def _source(
         self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor

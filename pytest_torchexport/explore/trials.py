@@ -283,11 +283,12 @@ class Trials:
         """Yield the outcomes that no call took, of conditions that may depend on the input.
 
         ``doubtful``: also of those that never varied, if they are read from tensors or few calls
-        evaluated them.
+        evaluated them; not if a clock or a counter decides them.
         """
         for key, seen in list(self.seen.items()):
             known = seen.varies or seen.on_tensors
-            if known or (doubtful and (seen.read or seen.calls < FEW_CALLS)):
+            unsure = doubtful and key not in self._unsteady
+            if known or (unsure and (seen.read or seen.calls < FEW_CALLS)):
                 for outcome in self._observed.conditions[key[0]].outcomes:
                     if outcome not in seen.counts:
                         yield key, outcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 
 import pytest
@@ -581,3 +582,15 @@ def test_places_and_numbers_are_aimed_at_without_grad_mode():
             explored, _ = search(thing, *example, **options)
         decided = taken(explored)
         assert all(outcomes == {True, False} for outcomes in decided.values()), (name, decided)
+
+
+TICKS = itertools.count()
+
+
+def ticking(x):
+    return x + 1 if next(TICKS) > 10**9 else x
+
+
+def test_what_a_clock_decides_is_not_searched_for():
+    explored, _ = search(ticking, X)
+    assert explored.calls < 50

@@ -107,6 +107,39 @@ def test_a_bag_returns_what_it_does_and_its_rows_are_remembered(kind):
     assert len(mode.lookups) == (kind != "max")
 
 
+@pytest.mark.parametrize("option", ["padding_idx", "per_sample_weights"])
+def test_a_bag_that_leaves_out_or_weighs_rows_returns_what_it_does(option):
+    padded = option == "padding_idx"
+    bag = nn.EmbeddingBag(7, 4, mode="sum", padding_idx=1 if padded else None)
+    bag.requires_grad_(False)
+    given = (torch.tensor([[1, 2], [3, 3]]),)
+    given += () if padded else (None, torch.tensor([[0.5, 2.0], [1.0, 3.0]]))
+    mode = SlopeMode(saturated=False)
+    with mode:
+        found = bag(*given)
+    assert torch.equal(found, bag(*given))
+    assert not mode.lookups
+
+
+def test_a_count_of_a_mask_that_is_written_to_later_has_a_slope():
+    source = X.clone().requires_grad_()
+    with SlopeMode(saturated=False):
+        mask = source > 0.0
+        count = mask.sum()
+        mask[:, 0] = True
+    assert torch.autograd.grad(shadow_of(count), source)[0].any()
+
+
+def test_a_mask_that_was_written_to_has_no_slope_of_what_it_was():
+    source = X.clone().requires_grad_()
+    with SlopeMode(saturated=False):
+        mask = source > 0.0
+        mask[:, 0] = False
+        count = mask.sum()
+    assert shadow_of(mask) is None
+    assert shadow_of(count) is None
+
+
 def test_what_writes_in_place_is_left_alone():
     with SlopeMode(saturated=True):
         x = X.clone().requires_grad_().clone()

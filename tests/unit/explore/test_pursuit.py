@@ -1,0 +1,88 @@
+"""explore/pursuit.py: in which order moves are made, and from which call."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from pytest_torchexport.explore import moves
+from pytest_torchexport.explore.probe import Gap, Probe
+from pytest_torchexport.explore.pursuit import MARCH, Pursuit
+from pytest_torchexport.explore.trials import Base
+from pytest_torchexport.inputs.recipes import Recipe
+
+GOAL = (("condition", ""), True)
+
+
+class Trials:
+    """Calls with a number each, and how far each number is from the outcome."""
+
+    def __init__(self, far):
+        self.spec = None
+        self.far = far
+        self.probed = 0
+
+    def run(self, recipe):
+        return recipe
+
+    def base_on(self, recipe, path, goal):
+        return self.base(recipe)
+
+    def base(self, recipe):
+        return Base(recipe, self.far[recipe.sizes["n"]], 0, True)
+
+    def probe(self, base, *, saturated=False):
+        self.probed += 1
+        gap = Gap(base.far, {0: torch.ones(1)})
+        return Probe(
+            missing=base.far,
+            gradients={},
+            provenance=None,
+            inputs=(),
+            demands=(gap,),
+            saturated=saturated,
+        )
+
+
+def call(number):
+    return Recipe(sizes={"n": number}, leaves=())
+
+
+@pytest.fixture
+def one_by_one(monkeypatch):
+    """A step leads to the call with the next number."""
+
+    def stepped(spec, recipe, probe, *_):
+        return call(recipe.sizes["n"] + 1)
+
+    monkeypatch.setattr(moves, "stepped", stepped)
+    monkeypatch.setattr(moves, "singled", lambda *_: None)
+    monkeypatch.setattr(moves, "slopes", lambda *_: True)
+
+
+def pursuit_on(far):
+    trials = Trials(far)
+    return Pursuit(trials, GOAL, trials.base(call(0)), random.Random(0), ()), trials
+
+
+@pytest.mark.usefixtures("one_by_one")
+@pytest.mark.parametrize(("last", "ends"), [(0.5, MARCH + 1), (9.5, 0)])
+def test_a_march_goes_on_from_where_it_led_if_that_comes_nearer(last, ends):
+    # Each step leads away, but for the one after the last.
+    pursuit, _ = pursuit_on([1.5, *[5.5 + n for n in range(MARCH)], last, *[99.5] * 9])
+    for _ in pursuit._march():
+        pass
+    assert pursuit.base.recipe == call(ends)
+
+
+@pytest.mark.usefixtures("one_by_one")
+def test_where_it_is_known_that_no_step_helps_nothing_is_probed():
+    pursuit, trials = pursuit_on([1.5] * 9)
+    for _ in pursuit._descend():
+        pass
+    before = trials.probed
+    for _ in pursuit._descend():
+        pass
+    assert trials.probed == before
