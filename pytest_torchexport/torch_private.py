@@ -505,10 +505,11 @@ def drafts_recorded() -> Iterator[None]:
     """Let torch.export.draft_export record what it goes past, though torch's loggers are silent.
 
     It reads the records of the logger ``torch.__trace``, and leaves the file of its handler open:
-    that is closed afterwards.
+    that is closed afterwards. Handlers of others get none of the records: pytest would print them.
     """
     logger = logging.getLogger("torch.__trace")
     level, before, during = logger.level, set(logger.handlers), set[logging.Handler]()
+    others = [each for each in logger.handlers if not type(each).__module__.startswith("torch.")]
 
     def remember_handlers(_: logging.LogRecord) -> bool:
         during.update(logger.handlers)
@@ -516,9 +517,13 @@ def drafts_recorded() -> Iterator[None]:
 
     logger.addFilter(remember_handlers)
     logger.setLevel(logging.DEBUG)
+    for handler in others:
+        logger.removeHandler(handler)
     try:
         yield
     finally:
+        for handler in others:
+            logger.addHandler(handler)
         logger.setLevel(level)
         logger.removeFilter(remember_handlers)
         for handler in during - before:

@@ -107,9 +107,9 @@ def seconds(value: Any) -> float:
 def seconds_or_zero(value: Any) -> float:
     """Return a finite number of seconds, 0 included."""
     try:
-        return 0.0 if float(value) == 0 else seconds(value)
+        return float(value) and seconds(value)
     except (TypeError, ValueError):
-        return seconds(value)  # which says what is wrong
+        raise ValueError(f"{value!r} is not a number of seconds.") from None
 
 
 def megabytes(value: Any) -> int | None:

@@ -67,7 +67,7 @@ class Doubts:
                 continue
             largest = max(self._first[path], largest_of(left))
             unit = torch.finfo(left.dtype).eps * largest
-            gap = (right.double() - left.double()).abs().nan_to_num(0.0, 0.0, 0.0)
+            gap = (right.detach().double() - left.detach().double()).abs().nan_to_num(0.0, 0.0, 0.0)
             units = float(gap.max()) / unit if unit else 0.0
             if units > max(UNITS, self._worst[path].units if path in self._worst else 0.0):
                 self._worst[path] = Doubt(units, largest, call, left, right)
