@@ -99,7 +99,7 @@ class Probe:
     provenance: Provenance | None
     inputs: tuple[Tensor | None, ...]
     demands: tuple[Gap, ...] = ()
-    earlier: tuple[Gap, ...] = ()
+    earlier: Lazily[Gap] = field(default_factory=lambda: Lazily(()))
     places: Lazily[tuple[Gap, ...]] = field(default_factory=lambda: Lazily(()))
     numbers: Lazily[Number] = field(default_factory=lambda: Lazily(()))
     swaps: Lazily[Swaps] = field(default_factory=lambda: Lazily(()))
@@ -189,15 +189,13 @@ class ProbeListener:
             for gap in place_demands(earlier, bool(outcome), self.slopes.choices)
             or demands(earlier, bool(outcome))
         ]
-        with self.slopes.both_sides():
-            held = tuple(self._gaps(kept[:MAX_KEPT]))
         reads = self._reads()
         ranked = rankings(provenance, bool(self._wanted), self.slopes.choices, reads)
         self.found = Probe(
             missing=float(missing.detach()) if missing is not None else 0.0,
             gradients=self._gradients(missing),
             demands=found,
-            earlier=held,
+            earlier=Lazily(self._kept(kept[:MAX_KEPT])),
             saturated=self.slopes.changed,
             places=Lazily(
                 tuple(self._gaps(far))
@@ -215,6 +213,12 @@ class ProbeListener:
             gradients = self._gradients(far)
             if far is not None and gradients:
                 yield Gap(float(far.detach()), gradients)
+
+    def _kept(self, distances: Sequence[Tensor]) -> Iterator[Gap]:
+        """Yield those that depend on the inputs; what is to keep its outcome has two sides."""
+        with self.slopes.both_sides():
+            found = tuple(self._gaps(distances))
+        yield from found
 
     def _numbers(self, reads: Reads) -> Iterator[Number]:
         for value, tensor in numbers_in(reads):

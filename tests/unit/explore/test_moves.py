@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from specs import spec_of, within
 
 from pytest_torchexport.explore import moves
-from pytest_torchexport.explore.probe import Gap, Probe
+from pytest_torchexport.explore.probe import Gap, Lazily, Probe
 from pytest_torchexport.explore.provenance import Compared, Reduced, Uncompared
 from pytest_torchexport.inputs.recipes import build, build_leaves, example_recipe, with_leaves
 from pytest_torchexport.inputs.spec import TensorLeaf
@@ -81,7 +81,7 @@ def probe_of(origin, inputs=(None, None), missing=1.0, gradients=None, kept=()):
     return Probe(
         missing=missing,
         gradients=gradients or {},
-        earlier=kept,
+        earlier=Lazily(kept),
         provenance=origin,
         inputs=tuple(inputs),
     )

@@ -19,6 +19,7 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore import probe as probes
 from pytest_torchexport.explore.callgraph import functions_of, owner_of
+from pytest_torchexport.explore.gradients import gradients
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.paths import moving
 from pytest_torchexport.explore.recorder import MAX_ROUNDS
@@ -603,6 +604,26 @@ def test_a_probe_knows_what_is_missing_and_where_it_comes_from():
     (kept,) = probe.earlier
     assert kept.gradients[0].tolist() == [-1.0, 0.0]
     assert kept.missing == -2.0
+
+
+def test_what_conditions_keep_is_differentiated_when_it_is_asked_for(monkeypatch):
+    passes = []
+
+    def counted_gradients(*arguments):
+        passes.append(arguments)
+        return gradients(*arguments)
+
+    def f(x):
+        if x[0] > 0 and x[1] > 0:
+            x = x * 3
+        return x if x.sum() > 100 else -x
+
+    monkeypatch.setattr(probes, "gradients", counted_gradients)
+    call = Call((ones(2, 1),), {})
+    probe = probed(observed_of(f, *call.args), call, 2, True)
+    before = len(passes)
+    assert len(list(probe.earlier)) == 2
+    assert len(passes) == before + 2
 
 
 def test_a_probe_does_not_touch_the_call_the_module_or_grad_mode():
