@@ -23,7 +23,6 @@ from pytest_torchexport.judge.case import Prepared
 from pytest_torchexport.judge.loading import warm_up
 from pytest_torchexport.judge.log import Activity, ItemLog, Shrunk
 from pytest_torchexport.outcomes.limits import Deadline
-from pytest_torchexport.outcomes.observe import named_tensors
 from pytest_torchexport.outcomes.subject import Subject, local_packages, unusable_device
 from pytest_torchexport.results.failures import CannotJudge, Ineffective, NotRepeatable
 
@@ -99,11 +98,10 @@ def _raise_if_without_numbers(subject: Subject, given: Sequence[Call]) -> None:
         )
     if any(tensor.is_meta for tensor in arguments):
         raise CannotJudge("an argument is on the meta device, where tensors have no numbers")
-    if subject.module is not None and any(
-        each.is_meta for _, each in named_tensors(subject.module)
-    ):
+    # A buffer may be there for its shape alone.
+    if subject.module is not None and any(each.is_meta for each in subject.module.parameters()):
         raise CannotJudge(
-            "the module has tensors on the meta device, which have no numbers: load its weights "
+            "the module has parameters on the meta device, which have no numbers: load its weights "
             "before the call"
         )
 

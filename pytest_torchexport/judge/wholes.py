@@ -85,7 +85,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Choices:
-    """What eager picks in one call."""
+    """The indices that eager picks in one call."""
 
     made: list[Choice] = field(default_factory=list)
 

@@ -382,7 +382,7 @@ def test_where_only_parity_is_checked_isolation_does_not_judge_the_round_trip(
         ("memory_limit", "1.5", "a whole number of megabytes, or auto"),
         ("isolate", "perhaps", "true, false"),
         ("serve_on", "gpu", "cpu, cuda, cuda:N"),
-        ("threads", "0", "a whole number of at least 1"),
+        ("threads", "0", "a whole number from 1 to 1024"),
         ("runtime_imports", "my-ops", "names of modules"),
     ],
 )
@@ -550,7 +550,7 @@ def wait_for_output(own_tmp, process):
         pytest.param("call", signal.SIGKILL, marks=slow),
         pytest.param("isolated call", signal.SIGINT, marks=slow),
         pytest.param("save", signal.SIGINT, marks=slow),
-        ("save", signal.SIGTERM),
+        pytest.param("save", signal.SIGTERM, marks=slow),
     ],
 )
 def test_whoever_ends_the_session_ends_all_of_it(suite, pytester, own_tmp, where, sent):

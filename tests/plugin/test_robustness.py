@@ -234,9 +234,8 @@ def test_after():
 """
 
 
-@pytest.mark.parametrize(
-    "option", [(), pytest.param(("-n", "1"), marks=slow)], ids=["alone", "xdist"]
-)
+@slow
+@pytest.mark.parametrize("option", [(), ("-n", "1")], ids=["alone", "xdist"])
 def test_a_loop_that_never_ends_is_a_failure_and_the_run_goes_on(suite, run_apart, text_of, option):
     suite(LOOP, fakes=False, torchexport_time_limit="5")
     result = run_apart("-v", *option, timeout=90)

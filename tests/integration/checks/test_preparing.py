@@ -13,7 +13,7 @@ from pytest_torchexport import check_export
     ("subject", "argument", "said"),
     [
         (nn.Identity(), torch.empty(2, 3, device="meta"), "an argument is on the meta device"),
-        (nn.Linear(3, 2, device="meta"), torch.ones(2, 3), "the module has tensors on the meta"),
+        (nn.Linear(3, 2, device="meta"), torch.ones(2, 3), "the module has parameters on the meta"),
         (
             nn.Identity(),
             torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import nn
 
@@ -42,7 +44,8 @@ def test_where_eager_takes_the_examples_values_alone_sizes_still_vary():
 def test_where_no_size_varies_either_nothing_was_checked():
     found = verdict_of(Shares(3), torch.softmax(X(3, 4), -1))
     assert found.failure == "Ineffective"
-    assert found.reason == "eager takes 1 different calls of all that were generated"
+    # The search may find a call within what eager allows.
+    assert re.fullmatch("eager takes [12] different calls of all that were generated", found.reason)
     assert found.details[0] == "the first that it refused: ValueError: rows must sum to one"
     assert "map=" in found.details[1]
 
