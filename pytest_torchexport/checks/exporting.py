@@ -7,6 +7,8 @@ subject.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 import torch
@@ -17,7 +19,7 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes import cuda, machine
-from pytest_torchexport.outcomes.fork import survived
+from pytest_torchexport.outcomes.fork import FORKS, Death, in_fork, survived
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.messages import condense, is_about_dims
 from pytest_torchexport.results.diagnosis import Diagnosis
@@ -109,18 +111,30 @@ def _with_draft(prepared: Prepared, found: Diagnosis, example: Call) -> Diagnosi
     subject = prepared.reference.pristine.copy().to(plan.device)
     call = example.clone().to(plan.device)
     plan.progress("diagnosis: draft of the export")
+    draft = partial(drafted, subject.function, call, prepared.spec, cause.where)
+    with (
+        prepared.log.timed("diagnosis"),
+        prepared.deadline.paused(),
+        prepared.reference.pristine.grad_mode.entered(),
+    ):
+        more = _within(seconds, draft)
+    if isinstance(more, Death):
+        return dataclasses.replace(found, not_examined=(f"draft of the export: {more}",))
+    more_of_it = dataclasses.replace(cause, details=(*cause.details, *more))
+    return dataclasses.replace(found, causes=(more_of_it,))
+
+
+def _within(seconds: float, draft: Callable[[], tuple[str, ...]]) -> tuple[str, ...] | Death:
+    """Return the lines of a draft, or how it ended without them.
+
+    In a fork if possible: torch may swallow the interrupt that ends it in this process.
+    """
     try:
-        with (
-            prepared.log.timed("diagnosis"),
-            prepared.deadline.paused(),
-            interrupted_after(seconds),
-            prepared.reference.pristine.grad_mode.entered(),
-        ):
-            more = drafted(subject.function, call, prepared.spec, cause.where)
+        if FORKS and not cuda.in_use():
+            return in_fork(draft, seconds)
+        with interrupted_after(seconds):
+            return draft()
     except Exception as error:
         if ends_the_test(error):
             raise
-        left = f"draft of the export: {condense(error)[0]}"
-        return dataclasses.replace(found, not_examined=(left,))
-    more_of_it = dataclasses.replace(cause, details=(*cause.details, *more))
-    return dataclasses.replace(found, causes=(more_of_it,))
+        return Death(raised=condense(error)[0])

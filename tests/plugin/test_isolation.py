@@ -241,6 +241,7 @@ def test_with_xdist_it_is_the_same_and_nothing_is_left_behind(
     assert left_behind(own_tmp) == []
 
 
+@slow
 def test_output_without_end_is_a_limit_too(suite, run, verdicts):
     body, limits = only("Chatters", torchexport_call_limit="60", torchexport_time_limit="40")
     suite(body, fakes=False, **limits)

@@ -246,6 +246,7 @@ def test_a_failing_call_is_stored_and_replayed_first_whatever_the_seed(suite, ru
     run("--cache-clear").assert_outcomes(passed=1)
 
 
+@slow
 def test_a_spoiled_cache_is_ignored(suite, run, pytester):
     suite(SUITE)
     run()

@@ -58,6 +58,7 @@ def ids():
     return {"input_ids": torch.randint(3, 32, (2, 7), generator=generator)}
 
 
+@slow
 def test_branches_inside_a_library_model_are_explored_without_a_warning(transformers):
     model = transformers.BertModel(transformers.BertConfig(**TINY))
     verdict = traced(model, (), ids(), **TEXT)

@@ -55,11 +55,11 @@ IN_CI = {
     ("mobilenet_v3_small", torch.float32): (),
     ("squeezenet1_1", torch.float32): ("trace", "onnx"),
     ("shufflenet_v2_x0_5", torch.float32): (),
-    ("bert", torch.float16): (),
+    ("bert", torch.float16): ("onnx",),
     ("bert", torch.bfloat16): ("trace",),
     ("timm_vit_tiny", torch.float16): ("export",),
     ("timm_vit_tiny", torch.bfloat16): (),
-    ("squeezenet1_1", torch.float16): (),
+    ("squeezenet1_1", torch.float16): ("export",),
     ("squeezenet1_1", torch.bfloat16): ("script",),
 }
 

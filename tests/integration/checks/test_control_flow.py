@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from slow import slow
 from torch import Tensor, nn
 
 from pytest_torchexport import check_export
@@ -40,6 +41,7 @@ class Routed(nn.Module):
         return self.experts[int((x.sum() > 0).long() + (x.mean() > 1).long())](x)
 
 
+@slow
 def test_a_condition_that_only_another_expert_has_is_not_to_blame():
     found = verdict_of(Routed(), -torch.rand(3, 4), values={"x": (-5.0, 5.0)})
     assert found.failure == "OutputsDiffer"

@@ -1,6 +1,8 @@
 """targets/draft.py: what torch.export would refuse next, by torch.export.draft_export."""
 
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from torch import nn
 
 from pytest_torchexport import check_export
+from pytest_torchexport.outcomes.fork import FORKS
 from pytest_torchexport.results.text import failure_text
 
 LIBRARY = torch.library.Library("drafted", "DEF")
@@ -58,7 +61,27 @@ def test_a_draft_that_fails_too_changes_nothing_else(monkeypatch):
     verdict = check_export(FromValues(), (torch.rand(3, 4),), target="export", checks="parity")
     (cause,) = verdict.diagnosis.causes
     assert cause.kind == "data-dependent value"
-    assert verdict.diagnosis.not_examined == ("draft of the export: ValueError: no draft",)
+    assert verdict.diagnosis.not_examined == ("draft of the export: raised ValueError: no draft",)
+
+
+@needs_draft
+@pytest.mark.skipif(not FORKS, reason="without fork, it would not return")
+def test_a_draft_that_swallows_its_interrupt_ends_in_time(monkeypatch):
+    def blocks(*args, **options):
+        while True:
+            with suppress(BaseException):
+                time.sleep(60)
+
+    monkeypatch.setattr(torch.export, "draft_export", blocks)
+    verdict = check_export(
+        FromValues(),
+        (torch.rand(3, 4),),
+        target="export",
+        checks="parity",
+        diagnosis_limit=0.2,
+    )
+    (left,) = verdict.diagnosis.not_examined
+    assert left.startswith("draft of the export: did not return within ")
 
 
 def test_a_torch_without_drafts_has_none(monkeypatch):

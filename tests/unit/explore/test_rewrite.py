@@ -136,7 +136,7 @@ BODIES = st.lists(st.recursive(SIMPLE, _statements, max_leaves=4), min_size=1, m
 
 
 @settings(
-    max_examples=150,
+    max_examples=80,
     deadline=None,
     database=None,
     derandomize=True,
