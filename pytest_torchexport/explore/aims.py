@@ -170,18 +170,17 @@ def _places(choice: Choice, compared: Sequence[Any]) -> Iterator[tuple[int, ...]
 
 def _behind(choice: Choice, places: Sequence[int]) -> Tensor:
     """Return how far places are behind; they are to be ahead, in their order, in all rows."""
-    scores = choice.scores.movedim(choice.dim, -1) * (1 if choice.largest else -1)
-    others = [place for place in range(scores.shape[-1]) if place not in places]
-    behind = [scores[..., others] - scores[..., [places[-1]]]]
+    scores = _scores(choice)
+    others = [place for place in range(scores.shape[1]) if place not in places]
+    behind = [scores[:, others] - scores[:, [places[-1]]]]
     for better, worse in itertools.pairwise(places):
-        behind.append(scores[..., [worse]] - scores[..., [better]])
+        behind.append(scores[:, [worse]] - scores[:, [better]])
     return torch.cat([item.reshape(-1) for item in behind])
 
 
 def _evenly(choice: Choice) -> Tensor:
     """Return how far places are behind others; each row is to choose the next place in turn."""
-    scores = choice.scores.movedim(choice.dim, -1) * (1 if choice.largest else -1)
-    rows = scores.reshape(-1, scores.shape[-1])
+    rows = _scores(choice)
     turn = (torch.arange(len(rows)) % rows.shape[1])[:, None].to(rows.device)
     behind = rows - rows.gather(1, turn)
     return behind[torch.arange(rows.shape[1]).to(rows.device) != turn]
