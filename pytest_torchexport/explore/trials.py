@@ -172,7 +172,7 @@ class Trials:
     # -- one call -------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Run the example twice.
+        """Run the example, and once more if it meets conditions.
 
         Conditions that differ when it is repeated are decided by a clock or a counter, and by no
         input.
@@ -180,13 +180,12 @@ class Trials:
         deadline, self.deadline = self.deadline, math.inf
         first = self.run(example_recipe(self.spec))
         self.deadline = deadline
-        call = build(self.spec, example_recipe(self.spec))
+        met = first.marks() if first is not None else {}
+        call = build(self.spec, example_recipe(self.spec)) if met else None
         again = self._observed.run(call) if call is not None else None
-        if first is not None and again is not None:
+        if again is not None:
             marks = again.marks()
-            self._unsteady = frozenset(
-                key for key, mark in first.marks().items() if mark != marks.get(key)
-            )
+            self._unsteady = frozenset(key for key, mark in met.items() if mark != marks.get(key))
 
     def run(self, recipe: Recipe) -> Path | None:
         """Run a call and learn from its path. Return None if eager refuses the call."""
