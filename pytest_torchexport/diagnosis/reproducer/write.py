@@ -50,8 +50,8 @@ REDUCED = "reduced.py"
 NODES = "node_data.json"
 ISSUE, ANONYMOUS = "issue.md", "issue.anonymous.md"
 MEGABYTE = 2**20
-# All of it may take this many seconds, or so many times what the export took.
-SECONDS, TIMES_EXPORT = 10.0, 3.0
+# All of it may take this many seconds; more if a diagnosis may.
+SECONDS = 10.0
 # Failures that a script can show.
 SHOWN = (*BY_A_CALL, ExportRefused, LoadFailed)
 
@@ -122,8 +122,8 @@ class _Writer:
         self._at = at
         self._case = at if isinstance(at, Case) else None
         self._bytes = 0
-        export = at.log.seconds.get("export", 0.0) if at is not None else 0.0
-        self._until = time.monotonic() + max(SECONDS, TIMES_EXPORT * export)
+        seconds = at.log.diagnosis_seconds(SECONDS) if at is not None else SECONDS
+        self._until = time.monotonic() + seconds
 
     def written(self, directory: Path) -> tuple[Path, Names]:
         """Return the directory, or one in it if there is something already, and its files."""
