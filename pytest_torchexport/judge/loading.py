@@ -52,7 +52,21 @@ def warm_up(target: str) -> None:
     """Have the sandbox ready by the time there is a file to load. Does not wait."""
     loader = loader_of(target)
     if loader is not None:
-        sandbox.warm_up(loader.library, targets.get(target).traits.preload)
+        preload = (*_own_modules(loader), *targets.get(target).traits.preload)
+        sandbox.warm_up(loader.library, preload)
+
+
+def _own_modules(loader: Loader) -> tuple[str, ...]:
+    """Return the modules of this package that hold the loader's functions.
+
+    A module of another package is imported by each child: it may change its whole process.
+    """
+    modules = (path.partition(":")[0] for path in (loader.load, loader.read))
+    return tuple(
+        sorted(
+            {name for name in modules if name.partition(".")[0] == __package__.partition(".")[0]}
+        )
+    )
 
 
 def source_of(plan: Plan, path: Path, blocked: Sequence[str], **fields: Any) -> Source:

@@ -52,7 +52,7 @@ class WithTorch:
         self._fresh = message["fresh"]
         self._grad_mode = GradMode.GRAD if message["gradients"] else GradMode.NO_GRAD
         self._state = State(_module(self._loaded), thorough=message["thorough"])
-        found = read(path, self._loaded).as_plain()
+        found = read(path, self._loaded).as_plain(foreign=not message["trusted"])
         return {"found": {**found, "pickled": opened.pickled}, "confined": opened.confined}
 
     def state(self, message: dict[str, Any]) -> dict[str, Any]:

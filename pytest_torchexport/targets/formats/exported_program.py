@@ -110,9 +110,10 @@ class ExportedProgramFacts(ProgramFacts):
         """Return its signature, ranges, tensors and module calls, and the extra files."""
         return {**_contents(self.program), **self.extras}
 
-    def as_plain(self) -> dict[str, Any]:
-        """Return contents, branches and sizes as JSON."""
-        return {**super().as_plain(), "sizes": captured_sizes(self.program).as_plain()}
+    def as_plain(self, *, foreign: bool) -> dict[str, Any]:
+        """Return contents, and of a foreign file branches and sizes, as JSON."""
+        sizes = {"sizes": captured_sizes(self.program).as_plain()} if foreign else {}
+        return {**super().as_plain(foreign=foreign), **sizes}
 
 
 # -- files -----------------------------------------------------------------------------------------

@@ -65,8 +65,12 @@ class ProgramFacts:
         """Return texts by name that saving and loading must not change."""
         return {}
 
-    def as_plain(self) -> dict[str, Any]:
-        """Return contents and branches as JSON for another process, without those not known."""
-        contents, branches = self.contents(), self.branches()
+    def as_plain(self, *, foreign: bool) -> dict[str, Any]:
+        """Return the contents as JSON for another process, without those not known.
+
+        Of a foreign file, which no artifact at hand states the facts of, the branches as well:
+        finding them takes as long as loading does.
+        """
+        contents, branches = self.contents(), self.branches() if foreign else None
         found: dict[str, Any] = {"contents": contents} if contents else {}
         return found if branches is None else {**found, "branches": branches.as_plain()}

@@ -313,12 +313,14 @@ class OnnxFileFacts(onnx_model.OnnxModelFacts):
     path: Path
     session: Any
 
-    def as_plain(self) -> dict[str, Any]:
-        """Return contents, branches, problems, and what the file declares of its values."""
+    def as_plain(self, *, foreign: bool) -> dict[str, Any]:
+        """Return contents and problems; of a foreign file what it declares of its values too."""
+        found = {**super().as_plain(foreign=foreign), "problems": onnx_model.problems(self.path)}
+        return {**found, **self._declared()} if foreign else found
+
+    def _declared(self) -> dict[str, Any]:
         names = [item.name for item in self.session.get_inputs()]
         return {
-            **super().as_plain(),
-            "problems": onnx_model.problems(self.path),
             "names": names,
             "shapes": onnx_model.input_shapes(self.model(), names),
             "outputs": self.outputs(),

@@ -6,7 +6,7 @@ import sys
 
 
 class Modules:
-    def as_plain(self):
+    def as_plain(self, *, foreign):
         return {"modules": sorted(sys.modules)}
 
 

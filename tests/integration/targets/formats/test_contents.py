@@ -463,6 +463,13 @@ def test_suspicions_are_the_same_from_a_loaded_files_sizes():
     assert "4" in there[0].actual
 
 
+def test_branches_and_sizes_are_read_of_a_foreign_file_alone():
+    program = torch.export.export(Narrowing(), (X,), dynamic_shapes={"x": {0: Dim.DYNAMIC}})
+    facts = ExportedProgramFacts(program=program)
+    assert set(facts.as_plain(foreign=True)) == {"contents", "branches", "sizes"}
+    assert set(facts.as_plain(foreign=False)) == {"contents"}
+
+
 def test_sizes_come_back_as_symbols_and_text_is_not_evaluated():
     facts = SizeFacts.from_plain(
         {"axes": [["s0", 3, None], None], "ranges": {"__import__('os')": [2, None]}}
