@@ -53,6 +53,7 @@ from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
     ArtifactRaised,
+    ArtifactTooLarge,
     BranchFrozen,
     CannotJudge,
     DimsNarrowed,
@@ -76,7 +77,7 @@ SHOWN_CHANGES = 3
 # itself counts objects, not bytes.
 LARGE = 2**24
 # The artifact's files are kept after these failures.
-KEPT_AFTER = (ArtifactCrashed, ArtifactHung, LoadFailed, RoundTripDiffers)
+KEPT_AFTER = (ArtifactCrashed, ArtifactHung, ArtifactTooLarge, LoadFailed, RoundTripDiffers)
 # What a value or a size that tracing made a constant may lead to.
 FROM_A_CONSTANT = (ArtifactRaised, BranchFrozen, DimsNarrowed, OutputsDiffer, StructureDiffers)
 # The failure if the item's time is up; of an activity of the artifact's, ArtifactHung.
@@ -418,6 +419,7 @@ def _described(item: _Item, case: Case | None, **fields: Any) -> Verdict:
         seed=item.plan.seed,
         seconds=dict(log.seconds),
         max_error=log.max_error,
+        size=log.size,
         explained=tuple(log.explained.values()),
         cautions=tuple(log.cautions),
         ineffective=tuple(log.ineffective),

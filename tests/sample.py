@@ -15,6 +15,7 @@ from pytest_torchexport.results.known_failure import KnownFailure, KnownMatch
 from pytest_torchexport.results.size_pattern import SizePattern, Sizes
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import (
+    ArtifactSize,
     Assumption,
     Branch,
     Difference,
@@ -148,6 +149,7 @@ FULL = Verdict(
     seed=7,
     seconds={"export": 0.5},
     max_error=1e-3,
+    size=ArtifactSize(files=3000, weights=2000),
     recorded=Recorded(
         number=2, count=3, call="float32[2]", where=SourceLine("test_net.py", 9, "Net()(x)")
     ),

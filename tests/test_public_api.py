@@ -32,6 +32,7 @@ DATA = (
     verdict.Difference,
     size_pattern.Sizes,
     size_pattern.SizePattern,
+    verdict.ArtifactSize,
     verdict.Recorded,
     verdict.Assumption,
     verdict.SeededBug,

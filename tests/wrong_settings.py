@@ -46,6 +46,12 @@ WRONG_INI = [
     ("reproducer_days", "0", ["torchexport_reproducer_days", "whole number of at least 1"]),
     ("reproducer_limit", "-1", ["torchexport_reproducer_limit", "0 writes no files"]),
     ("reproducer_limit", "1GB", ["torchexport_reproducer_limit", "0 writes no files"]),
+    (
+        "max_size_ratio",
+        "0.5",
+        ["torchexport_max_size_ratio", "'0.5' is not a number of at least 1"],
+    ),
+    ("max_size_ratio", "nan", ["torchexport_max_size_ratio", "0 for no limit"]),
     ("serve_on", "gpu", ["torchexport_serve_on", "'gpu' is not a device", "cpu, cuda, cuda:N"]),
     ("threads", "0", ["torchexport_threads", "whole number of at least 1"]),
     ("threads", "1025", ["torchexport_threads", "1025 is more than 1024 threads"]),

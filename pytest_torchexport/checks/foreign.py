@@ -35,10 +35,11 @@ UNCONFINED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Adopted:
-    """An artifact from elsewhere, and what calls it."""
+    """An artifact from elsewhere, what calls it, and the directory of its files, if it has any."""
 
     artifact: Artifact
     runner: Runner
+    directory: Path | None = None
 
 
 def take(prepared: Prepared, made: Any) -> Case:
@@ -55,7 +56,7 @@ def take(prepared: Prepared, made: Any) -> Case:
         raise SpecError(f"check_artifact: {error}") from None
     if isinstance(adopted, NotApplicable):
         return Case.of(prepared, adopted)
-    return Case.of(prepared, adopted.artifact, adopted.runner)
+    return Case.of(prepared, adopted.artifact, adopted.runner, adopted.directory)
 
 
 def adopt(thing: Any, prepared: Prepared, example: Returned) -> Adopted | NotApplicable:
@@ -100,7 +101,8 @@ def adopt(thing: Any, prepared: Prepared, example: Returned) -> Adopted | NotApp
         session=session,
     )
     prepared.resources.callback(runner.close)
-    return _untransferable(runner, plan, example) or Adopted(artifact=checked, runner=runner)
+    adopted = Adopted(artifact=checked, runner=runner, directory=directory)
+    return _untransferable(runner, plan, example) or adopted
 
 
 def _untransferable(runner: InSandbox, plan: Plan, example: Returned) -> NotApplicable | None:

@@ -99,7 +99,7 @@ def save(case: Case) -> Case | None:
             _hold(case, failure)
             return None
     case.resources.callback(saved.close)
-    return dataclasses.replace(case, saved=saved)
+    return dataclasses.replace(case, saved=saved, directory=saved.path.parent)
 
 
 def _moved(case: Case) -> SavedArtifact:

@@ -41,6 +41,7 @@ FLOW = (
         or_isolated=True,
         own_time=True,
     ),
+    Step(name="size", run="size:measure"),
     Step(
         name="load in the clean process",
         run="round_trip:load",
@@ -91,6 +92,7 @@ FLOW = (
         setting="threads",
         own_time=True,
     ),
+    Step(name="limit of the size", run="size:require", setting="max_size_ratio"),
     Step(name="what cannot be judged", run="effect:require"),
     Step(name="seeded bugs", run="self_test:seed_bugs", setting="self_test", own_time=True),
     Step(

@@ -21,6 +21,7 @@ from pytest_torchexport.config.validate import (
     module_names,
     percent,
     positive_int,
+    ratio_or_zero,
     report_specs,
     seconds,
     seconds_or_zero,
@@ -296,6 +297,14 @@ class Settings:
         "versions. 'python -m pytest_torchexport verify' compares them.",
         flag=True,
         metavar="DIRECTORY",
+    )
+    max_size_ratio: float = _row(
+        0.0,
+        check=ratio_or_zero,
+        legal="a number of at least 1; 0 for no limit",
+        help="Fail an item whose artifact takes more bytes than this many times the parameters and "
+        "buffers of its module (tied ones count once), and 1 MiB for the program "
+        "(ArtifactTooLarge). 0: no limit.",
     )
     serve_on: tuple[str, ...] = _row(
         (),

@@ -112,6 +112,17 @@ def seconds_or_zero(value: Any) -> float:
         raise ValueError(f"{value!r} is not a number of seconds.") from None
 
 
+def ratio_or_zero(value: Any) -> float:
+    """Return a finite number of at least 1, or 0 for no limit."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if number and not 1 <= number < float("inf"):
+        raise ValueError(f"{value!r} is not a number of at least 1.")
+    return number
+
+
 def megabytes(value: Any) -> int | None:
     """Return a whole number of megabytes, or None for ``auto``."""
     return None if value == "auto" else positive_int(value)

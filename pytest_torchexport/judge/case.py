@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -181,7 +182,8 @@ class Case(Prepared):
     ``foreign``: somebody else made the artifact. ``random_paths``: outputs that the artifact draws
     from a random stream of its own, so that their values are not compared. ``branches``: the calls
     that the branch search found. ``saved``: the artifact's files; None if it was not to be saved,
-    or could not be.
+    or could not be. ``directory``: what holds the artifact's files and nothing else, also those of
+    a foreign one; None without files.
     """
 
     artifact: Artifact
@@ -190,10 +192,15 @@ class Case(Prepared):
     random_paths: frozenset[str] = frozenset()
     branches: BranchResults | NotExplored = NOT_EXPLORED
     saved: SavedArtifact | None = None
+    directory: Path | None = None
 
     @classmethod
     def of(
-        cls, prepared: Prepared, artifact: Artifact | NotApplicable, runner: Runner | None = None
+        cls,
+        prepared: Prepared,
+        artifact: Artifact | NotApplicable,
+        runner: Runner | None = None,
+        directory: Path | None = None,
     ) -> Case:
         """Return the case of an artifact. ``runner`` calls it if it is foreign.
 
@@ -217,6 +224,7 @@ class Case(Prepared):
             artifact=artifact,
             runner=runner or prepared.runner_of(artifact),
             foreign=runner is not None,
+            directory=directory,
         )
 
     @cached_property

@@ -18,6 +18,7 @@ from pytest_torchexport.outcomes.cuda import ContextLost
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.verdict import (
+    ArtifactSize,
     Assumption,
     Branch,
     Difference,
@@ -92,6 +93,7 @@ class ItemLog:
     cautions: dict[str, None] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     max_error: float | None = None
+    size: ArtifactSize | None = None
     explained: dict[tuple[str, str], Difference] = field(default_factory=dict)
     ran: list[tuple[str, Recipe]] = field(default_factory=list)
     failed: list[tuple[Recipe, Failure]] = field(default_factory=list)

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.inputs.pytrees import is_plain
 from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.copying import copied_module, tensors_in
 from pytest_torchexport.outcomes.grad_mode import GradMode
@@ -178,6 +179,22 @@ def weight_of(module: torch.nn.Module | None) -> int:
     """Return the size of a module's parameters and buffers, in bytes."""
     tensors = tensors_in(module) if module is not None and not is_lazy(module) else []
     return sum(tensor.numel() * tensor.itemsize for tensor in tensors if not tensor.is_nested)
+
+
+def unique_weight_of(module: torch.nn.Module) -> int:
+    """Return the size of its parameters and buffers, in bytes; shared memory counts once."""
+    alone, shared = 0, dict[int, tuple[int, set[tuple[object, ...]], int]]()
+    for tensor in tensors_in(module):
+        size = 0 if tensor.is_nested else tensor.numel() * tensor.itemsize
+        memory = tensor.untyped_storage() if is_plain(tensor) else None
+        if memory is None or not memory.data_ptr():
+            alone += size
+            continue
+        place = tensor.storage_offset(), tensor.size(), tensor.stride(), tensor.dtype
+        most, places, total = shared.get(memory.data_ptr(), (memory.nbytes(), set(), 0))
+        if place not in places:
+            shared[memory.data_ptr()] = most, {*places, place}, total + size
+    return alone + sum(min(most, total) for most, _, total in shared.values())
 
 
 def is_lazy(module: torch.nn.Module | None) -> bool:

@@ -13,6 +13,7 @@ Failure (AssertionError)
 ├── DimsNarrowed       the artifact accepts fewer sizes than were declared
 ├── LoadFailed         the artifact cannot be saved, or not loaded without the model's source
 ├── RoundTripDiffers   the loaded artifact differs from the one that never left memory
+├── ArtifactTooLarge   the artifact's files take more bytes than the settings allow
 ├── NotRepeatable      eager does not agree with itself
 ├── TrainingMode       a part of the module is left in training mode
 └── Ineffective        nothing was really checked (mostly under --torchexport-strict)
@@ -34,6 +35,7 @@ __all__ = [
     "ArtifactCrashed",
     "ArtifactHung",
     "ArtifactRaised",
+    "ArtifactTooLarge",
     "BranchFrozen",
     "DimsNarrowed",
     "ExportRefused",
@@ -162,6 +164,12 @@ class RoundTripDiffers(Failure):
     """The loaded artifact differs from the one that never left memory."""
 
     title = "the loaded artifact differs from the one in memory"
+
+
+class ArtifactTooLarge(Failure):
+    """The artifact's files take more bytes than the setting ``max_size_ratio`` allows."""
+
+    title = "the artifact is too large"
 
 
 class NotRepeatable(Failure):

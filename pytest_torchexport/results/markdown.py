@@ -19,7 +19,7 @@ from pytest_torchexport.results.escaped import code, code_block, html_code
 from pytest_torchexport.results.known_text import match_lines
 from pytest_torchexport.results.not_covered import not_covered_lines
 from pytest_torchexport.results.summary import MARKS, reason_lines, severity, table
-from pytest_torchexport.results.verdict import RunResults
+from pytest_torchexport.results.verdict import ArtifactSize, RunResults, bytes_text
 
 # The words of the first line, in their order; any other outcome is named at its end.
 COUNTED = ("failed", "running", "xpassed", "xfailed", "skipped", "passed")
@@ -48,12 +48,14 @@ class _Section:
     """A part of the report: a head, and blocks of which the last ones may be left out.
 
     ``count`` is the number of blocks, which are made when they are asked for. ``noun``: their name.
+    ``tail``: the lines that end the section, also one that is cut.
     """
 
     head: str
     blocks: Iterable[str]
     count: int
     noun: str
+    tail: str = ""
 
 
 def render(results: RunResults) -> str:
@@ -74,6 +76,7 @@ def _render(results: RunResults, most: Size) -> str:
         _changes(changed),
         _matrix(results),
         _causes(found),
+        _measured(found),
         _reasons(results),
         _environment(results),
     ]
@@ -89,7 +92,7 @@ def _render(results: RunResults, most: Size) -> str:
 
 def _fitted(section: _Section, room: int, blocks: int) -> str:
     """Return the section with as many blocks as there is room for."""
-    left = room - _size(section.head) - MORE
+    left = room - _size(section.head) - _size(section.tail) - MORE
     kept: list[str] = []
     for block in section.blocks:
         left -= _size(block) + 1
@@ -98,7 +101,7 @@ def _fitted(section: _Section, room: int, blocks: int) -> str:
         kept.append(block)
     more = section.count - len(kept)
     cut = [f"\n+ {more} more {section.noun}{'' if more == 1 else 's'}"] if more else []
-    return "\n".join([section.head, *kept, *cut]).strip("\n")
+    return "\n".join([section.head, *kept, *cut, section.tail]).strip("\n")
 
 
 def _size(text: str) -> int:
@@ -188,6 +191,32 @@ def _cause(cause: Cause) -> str:
             "",
         ]
     )
+
+
+def _measured(found: Sequence[Entry]) -> _Section:
+    """Return the sizes of the artifacts, the largest ratio first."""
+    measured = [
+        (entry, entry.verdict.size)
+        for entry in found
+        if entry.verdict is not None and entry.verdict.size is not None
+    ]
+    measured.sort(key=lambda pair: -(pair[1].ratio or 0.0))
+    return _Section(
+        head=(
+            "<details><summary>Sizes of the artifacts</summary>\n\n"
+            "| item | files | weights | times the weights |\n| --- | ---: | ---: | ---: |"
+        ),
+        blocks=(_size_row(entry, size) for entry, size in measured),
+        count=len(measured),
+        noun="item",
+        tail="\n</details>",
+    )
+
+
+def _size_row(entry: Entry, size: ArtifactSize) -> str:
+    ratio = "" if size.ratio is None else f"{size.ratio:.3g}"
+    cells = [code(str(entry)), bytes_text(size.files), bytes_text(size.weights), ratio]
+    return f"| {' | '.join(cells)} |"
 
 
 def _reasons(results: RunResults) -> _Section:

@@ -186,6 +186,42 @@ class Uncovered:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArtifactSize:
+    """The bytes of an artifact's files, and of the parameters and buffers of its module.
+
+    ``weights``: memory that several of them share counts once.
+    """
+
+    files: int
+    weights: int
+
+    @property
+    def ratio(self) -> float | None:
+        """The files in units of the weights; None without weights."""
+        return self.files / self.weights if self.weights else None
+
+    def __str__(self) -> str:
+        """Return ``10.1 MiB, 9.88 times the weights (1.02 MiB)``."""
+        if self.ratio is None:
+            return f"{bytes_text(self.files)}, no weights"
+        return (
+            f"{bytes_text(self.files)}, {self.ratio:.3g} times the weights "
+            f"({bytes_text(self.weights)})"
+        )
+
+
+def bytes_text(number: float) -> str:
+    """Return ``512 bytes``, ``1.02 MiB``."""
+    if number < 1024:
+        return f"{number:.0f} bytes"
+    for unit in ("KiB", "MiB", "GiB"):
+        number /= 1024
+        if number < 1000 or unit == "GiB":
+            break
+    return f"{number:.3g} {unit}" if number < 1000 else f"{number:,.0f} {unit}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recorded:
     """The place of a verdict's module among those of one class that a test's body called.
 
@@ -220,7 +256,8 @@ class Verdict:
     differences beyond the dtype's tolerance that are not bugs, the worst per output and cause.
     ``cautions``: what to know of a pass; ``ineffective``: why it may mean little. ``branches``: the
     conditions of the user's code that calls met. ``isolated``: the artifact was called in a process
-    of its own. ``output``: the end of what it printed there. ``kept``: the artifact's file after a
+    of its own. ``size``: that of its files, None if there are none. ``output``: the end of what it
+    printed there. ``kept``: the artifact's file after a
     failure; ``script``: the script that shows the failure again. ``imports``: the modules that a
     process has to import before it can load or run the file. ``diagnosis``: what was found out
     about a failure.
@@ -255,6 +292,7 @@ class Verdict:
     self_test: tuple[SeededBug, ...] = ()
     branches: tuple[Branch, ...] = ()
     isolated: bool = False
+    size: ArtifactSize | None = None
     output: str = ""
     kept: str = ""
     script: str = ""

@@ -10,6 +10,7 @@ from sample import HOSTILE, SAMPLE, failed, item, known_and_fixed, run_of, verdi
 
 from pytest_torchexport.results import markdown
 from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.verdict import ArtifactSize
 
 GOLDEN = """\
 **torchexport: 1 failed, 1 passed**
@@ -123,3 +124,28 @@ def test_a_name_of_a_megabyte_does_not_push_out_the_rest():
     text = markdown.render_comment(run_of(item("t.py::" + "y" * 2**20, failed(reason="z" * 2**20))))
     assert len(text) < 65_536
     assert "### 1 failure" in text
+
+
+def test_the_sizes_of_the_artifacts_are_a_table_with_the_largest_ratio_first():
+    sizes = {
+        "a": ArtifactSize(files=1500, weights=1000),
+        "b": ArtifactSize(files=4000, weights=1000),
+    }
+    items = [item(f"t.py::{name}", verdict(size=size)) for name, size in sizes.items()]
+    items.append(item("t.py::c", verdict(size=ArtifactSize(files=100, weights=0))))
+    text = markdown.render(run_of(*items))
+    assert (
+        """
+| item | files | weights | times the weights |
+| --- | ---: | ---: | ---: |
+| `t.py::b[trace-cpu]` | 3.91 KiB | 1000 bytes | 4 |
+| `t.py::a[trace-cpu]` | 1.46 KiB | 1000 bytes | 1.5 |
+| `t.py::c[trace-cpu]` | 100 bytes | 0 bytes |  |
+
+</details>
+"""
+        in text
+    )
+    # A table that is cut ends as well.
+    many = run_of(*(dataclasses.replace(items[0], nodeid=f"{n}") for n in range(20)))
+    assert "+ 10 more items\n\n</details>\n" in markdown.render_comment(many)

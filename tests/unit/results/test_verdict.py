@@ -11,13 +11,16 @@ from sample import EMPTY, FULL, SKIPPED
 
 from pytest_torchexport.inputs.recipes import Edit, LeafRecipe, Recipe
 from pytest_torchexport.results import failures
+from pytest_torchexport.results.details import detail_lines
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Known
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.text import failure_text, failure_texts
 from pytest_torchexport.results.verdict import (
+    ArtifactSize,
     Assumption,
     Branch,
     Verdict,
+    bytes_text,
     coverage_of,
     why_skipped,
 )
@@ -210,3 +213,18 @@ def test_an_item_is_skipped_if_no_target_judged_all_its_subjects(statuses, reaso
         for status in each
     ]
     assert why_skipped(verdicts) == reason
+
+
+def test_the_size_of_an_artifact_in_words():
+    size = ArtifactSize(files=10 * 2**20, weights=2**20)
+    assert str(size) == "10 MiB, 10 times the weights (1 MiB)"
+    assert str(ArtifactSize(files=300, weights=0)) == "300 bytes, no weights"
+    assert [bytes_text(n) for n in (1023, 2048, 999 * 2**20, 5 * 2**42)] == [
+        "1023 bytes",
+        "2 KiB",
+        "999 MiB",
+        "20,480 GiB",
+    ]
+    assert "files    10 MiB, 10 times" in "\n".join(
+        detail_lines(dataclasses.replace(EMPTY, size=size))
+    )

@@ -1,0 +1,80 @@
+"""checks/size.py: the bytes of an artifact beside those of its module, and their limit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport import check_export
+from pytest_torchexport.checks import size
+from pytest_torchexport.config.options import parse_options
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.engine import check_artifact
+from pytest_torchexport.inputs.call import Call
+
+X = torch.linspace(-1.0, 1.0, 1024).reshape(2, 512)
+MIB = 2**20
+
+
+class Chained(nn.Module):
+    """Four layers with one weight of 1 MiB."""
+
+    def __init__(self, tie):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(512, 512, bias=False) for _ in range(4))
+        first = self.layers[0].weight
+        for layer in self.layers[1:]:
+            if tie == "one parameter":
+                layer.weight = first
+            else:
+                layer.weight.data = first.data
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return x * 2
+
+
+def checked(module, target="onnx", checks=("round_trip",), **settings):
+    settings = {"max_examples": 1, "checks": checks, "shapes": {"x": "..."}, **settings}
+    return check_export(module, (X,), target=target, **settings)
+
+
+def test_a_file_that_stores_one_weight_by_each_name_is_too_large():
+    verdict = checked(Chained("shared memory"), max_size_ratio=1.5)
+    assert verdict.failure == "ArtifactTooLarge"
+    assert verdict.size.weights == MIB
+    assert verdict.size.ratio > 3.9
+    assert "4.01 MiB, 4.01 times the weights (1 MiB); the limit is 2.5 MiB" in verdict.reason
+    assert "layers.0.weight, layers.1.weight, layers.2.weight and 1 more" in verdict.details[1]
+    assert "b.weight = a.weight" in verdict.details[2]
+
+
+def test_a_file_that_stores_it_once_passes():
+    verdict = checked(Chained("one parameter"), max_size_ratio=1.5)
+    assert verdict.status == "passed"
+    assert MIB < verdict.size.files < 1.1 * MIB
+
+
+def test_the_size_is_measured_without_a_limit_and_of_a_file_from_elsewhere(tmp_path):
+    assert checked(Doubled(), "trace").size.ratio is None
+    path = tmp_path / "model.pt"
+    torch.jit.save(torch.jit.trace(Doubled(), X), path)
+    plan = Plan(target="trace", device="cpu", options=parse_options((), {"max_examples": 1}))
+    assert check_artifact(path, Doubled(), Call((X,)), plan).size.files == path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("subject", "checks", "said"),
+    [(Doubled(), ("parity",), size.NO_FILE), (lambda x: x * 2, ("round_trip",), size.NO_MODULE)],
+)
+def test_a_limit_that_holds_for_nothing_is_said(subject, checks, said):
+    verdict = checked(subject, "trace", checks, max_size_ratio=1.5)
+    assert verdict.status == "passed"
+    assert verdict.cautions == (said,)
