@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.cache.unchanged import unless_unchanged
 from pytest_torchexport.checks import exporting, foreign, preparing, shipping
 from pytest_torchexport.config.flow import FLOW, Step
 from pytest_torchexport.config.options import NAMES, parse_check_options
@@ -142,9 +143,13 @@ def _refuse_wrong_arguments(target: Any, device: Any, seed: Any, args: Any) -> N
 def check(thing: Any, given: Sequence[Call], plan: Plan) -> Verdict:
     """Return the verdict on one subject.
 
-    ``given[0]`` is the example; further calls show which sizes vary.
+    ``given[0]`` is the example; further calls show which sizes vary. With ``torchexport_cache``
+    it may be that of an earlier run, if nothing has changed that it depends on.
     """
-    return _checked(thing, given, plan, exporting.export)
+    run = partial(_checked, thing, given, plan, exporting.export)
+    # An artifact that ships has to be made.
+    is_cached = plan.settings.cache and not plan.settings.ship
+    return unless_unchanged(run, thing, given, plan) if is_cached else run()
 
 
 def check_artifact(made: Any, thing: Any, example: Call, plan: Plan) -> Verdict:

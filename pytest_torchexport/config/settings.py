@@ -306,6 +306,22 @@ class Settings:
         "buffers of its module (tied ones count once), and 1 MiB for the program "
         "(ArtifactTooLarge). 0: no limit.",
     )
+    cache: str = _row(
+        "",
+        check=text,
+        legal="a path",
+        help="Keep the verdicts of items that pass in this directory, and take a verdict from "
+        "there if nothing has changed that it depends on: code and what it imports, weights, "
+        "calls, options, settings, versions, machine. With --torchexport-ship nothing is taken.",
+        flag=True,
+        metavar="DIRECTORY",
+    )
+    cache_limit: int = _row(
+        100,
+        check=positive_int,
+        legal="a whole number of megabytes of at least 1",
+        help="Megabytes of verdicts in the cache. What was not used for longest is removed.",
+    )
     serve_on: tuple[str, ...] = _row(
         (),
         check=served_on,

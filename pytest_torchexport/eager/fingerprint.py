@@ -302,12 +302,7 @@ class _Walk:
     def closure(self, function: types.FunctionType) -> Iterator[tuple[str, Any]]:
         """Yield the names and values of a function's closure."""
         self.found.cells += function.__closure__ or ()
-        cells = function.__closure__ or ()
-        for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
-            try:
-                yield name, cell.cell_contents
-            except ValueError:  # not yet filled
-                continue
+        yield from closure_of(function)
 
     def code(self, thing: Any, depth: int) -> None:
         """Walk over the data that a user's function names, and that of functions it calls.
@@ -335,7 +330,7 @@ class _Walk:
         named = {name: scope[name] for name in names if name in scope}
         self._data("global", named.items(), depth)
         for value in named.values():
-            if isinstance(value, types.ModuleType) and _is_users_module(value):
+            if isinstance(value, types.ModuleType) and is_users_module(value):
                 self._scope(vars(value), names, depth + 1)
 
     def _data(self, kind: Kind, items: Iterable[tuple[str, Any]], depth: int) -> None:
@@ -350,7 +345,7 @@ class _Walk:
     def held(self, thing: Any) -> None:
         """Keep what a user's class or object holds, to be put back; it is not compared."""
         cls = thing if isinstance(thing, type) else type(thing)
-        if not _is_of_the_user(cls) or not self.first(thing):
+        if not is_of_the_user(cls) or not self.first(thing):
             return
         self.found.classes.append(cls)
         values = list(vars(cls).values())
@@ -537,6 +532,16 @@ def _functions_in(module: torch.nn.Module) -> Iterator[types.FunctionType]:
         yield from (value for value in held.values() if isinstance(value, types.FunctionType))
 
 
+def closure_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """Yield the names and values of a function's closure, without those that are not yet set."""
+    cells = function.__closure__ or ()
+    for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:
+            continue
+
+
 def _defaults_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     for index, value in enumerate(function.__defaults__ or ()):
         yield f"[{index}] of {function.__name__}", value
@@ -549,13 +554,15 @@ def _function_of(thing: Any) -> Any:
     return function if isinstance(function, types.FunctionType) else None
 
 
-def _is_users_module(module: types.ModuleType | None) -> bool:
+def is_users_module(module: types.ModuleType | None) -> bool:
+    """Return True if a module's file is the user's, and no library's."""
     file = getattr(module, "__file__", None)
     return isinstance(file, str) and is_users(file)
 
 
-def _is_of_the_user(cls: type) -> bool:
-    return _is_users_module(sys.modules.get(cls.__module__))
+def is_of_the_user(cls: type) -> bool:
+    """Return True if a class is defined in a file of the user's."""
+    return is_users_module(sys.modules.get(cls.__module__))
 
 
 def _is_data(value: Any) -> bool:

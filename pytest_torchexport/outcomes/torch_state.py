@@ -180,6 +180,15 @@ def _switches() -> list[cuda.Switch]:
     ]
 
 
+def settings_now(device: str) -> tuple[str, ...]:
+    """Return the user's global settings of torch, as texts that are the same in every process."""
+    with without_warnings():
+        switches = [*_switches(), *cuda.switches(device)]
+        return tuple(
+            repr(read()) for read, _, value in switches if value is None and read is not os.getcwd
+        )
+
+
 @contextmanager
 def doubles_by_default() -> Iterator[None]:
     """Make float64 the dtype of the tensors that the block makes of Python numbers."""

@@ -97,8 +97,10 @@ class ActiveItem:
         if self._replay is None:
             return plan
         seeds = (each.verdict.seed for each in self._replay.stored_of(nodeid))
+        settings = dataclasses.replace(plan.settings, cache="")
         return dataclasses.replace(
             plan,
+            settings=settings,
             seed=next(seeds, None) or plan.seed,
             corpus=self._replay.corpus(nodeid),
             keep=None,

@@ -242,22 +242,23 @@ class Run:
             self.config.pluginmanager.register(self._known, PLUGIN)
         if self.config.option.collectonly:
             return
-        self._make_shipping_directory()
+        self._make_directory("ship")
+        self._make_directory("cache")
         if self._reports_here():
             self._write_reports(complete=False)
 
-    def _make_shipping_directory(self) -> None:
-        """Raise UsageError if artifacts are to be shipped where nothing can be written."""
-        ship = self.configuration.settings.ship
-        if not ship:
+    def _make_directory(self, setting: str) -> None:
+        """Make the directory that a setting names; raise UsageError if nothing can be written."""
+        given = getattr(self.configuration.settings, setting)
+        if not given:
             return
-        directory = Path(self.config.rootpath, ship)
+        directory = Path(self.config.rootpath, given)
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise pytest.UsageError(f"torchexport_ship: {ship!r}: {error.strerror}") from None
+            raise pytest.UsageError(f"torchexport_{setting}: {given!r}: {error.strerror}") from None
         if not os.access(directory, os.W_OK):
-            raise pytest.UsageError(f"torchexport_ship: {ship!r} cannot be written")
+            raise pytest.UsageError(f"torchexport_{setting}: {given!r} cannot be written")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None]:
@@ -329,7 +330,12 @@ class Run:
         settings = self.configuration.settings
         style = self.config.get_terminal_writer().markup
         lines = [
-            *summary_lines(self.results, style, runtime_imports=settings.runtime_imports),
+            *summary_lines(
+                self.results,
+                style,
+                runtime_imports=settings.runtime_imports,
+                cached=bool(settings.cache),
+            ),
         ]
         if not lines:
             return  # no item came to its checks

@@ -17,6 +17,8 @@ def detail_lines(verdict: Verdict) -> Iterator[str]:
 def details(verdict: Verdict) -> Iterator[tuple[str, Iterable[str]]]:
     """Yield the details of a verdict as data: a label and the lines below it."""
     yield "subject", recorded_lines([verdict])
+    if verdict.unchanged_since:
+        yield "cache", [f"unchanged since {verdict.unchanged_since}: not checked again"]
     counts = {key: value for key, value in verdict.calls.items() if value}
     calls = ", ".join(f"{value} {key}" for key, value in counts.items()) or "none"
     error = "" if verdict.max_error is None else f"; worst |difference| {verdict.max_error:.2g}"

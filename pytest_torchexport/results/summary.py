@@ -35,11 +35,15 @@ def plain(line: str, **markup: bool) -> str:
 
 
 def summary_lines(
-    results: Sequence[ItemResult], style: Style = plain, *, runtime_imports: Sequence[str] = ()
+    results: Sequence[ItemResult],
+    style: Style = plain,
+    *,
+    runtime_imports: Sequence[str] = (),
+    cached: bool = False,
 ) -> Iterator[str]:
     """Yield the summary of a run. ``style`` colors a text, like ``TerminalWriter.markup``.
 
-    ``runtime_imports``: the setting of that name.
+    ``runtime_imports``: the setting of that name. ``cached``: the run had a cache of verdicts.
     """
     rows, columns = table(results)
     if rows:
@@ -48,6 +52,7 @@ def summary_lines(
     yield from _self_test_lines(results, style)
     if any(verdict.skip == "refused" for result in results for verdict in result.verdicts):
         yield NAME_TARGETS
+    yield from _unchanged_lines(results, cached=cached)
     yield from _import_lines(results, runtime_imports)
     yield from not_covered_lines(results)
 
@@ -124,6 +129,20 @@ def _self_test_lines(results: Sequence[ItemResult], style: Style) -> Iterator[st
     yield f"self-test: {caught} of {caught + len(missed)} seeded bugs would be caught"
     yield from _table_lines(rows, columns, style)
     yield from missed
+
+
+SEED = "random weights and inputs differ from run to run unless the test seeds torch"
+
+
+def _unchanged_lines(results: Sequence[ItemResult], *, cached: bool) -> Iterator[str]:
+    """Yield how many verdicts a cache gave, and the day of the oldest; nothing without one."""
+    verdicts = [verdict for result in results for verdict in result.verdicts]
+    days = [verdict.unchanged_since for verdict in verdicts if verdict.unchanged_since]
+    if days:
+        oldest = f"the oldest of {min(days)}"
+        yield f"unchanged: {len(days)} of {len(verdicts)} verdicts, {oldest} (torchexport_cache)"
+    elif cached and verdicts:
+        yield f"unchanged: 0 of {len(verdicts)} verdicts (torchexport_cache); {SEED}"
 
 
 def _import_lines(results: Sequence[ItemResult], given: Sequence[str]) -> Iterator[str]:

@@ -260,7 +260,8 @@ class Verdict:
     printed there. ``kept``: the artifact's file after a
     failure; ``script``: the script that shows the failure again. ``imports``: the modules that a
     process has to import before it can load or run the file. ``diagnosis``: what was found out
-    about a failure.
+    about a failure. ``unchanged_since``: the day (``2026-07-01``) of the run that gave the verdict,
+    if it was taken from the cache; else empty.
     """
 
     subject: str
@@ -299,6 +300,7 @@ class Verdict:
     imports: tuple[str, ...] = ()
     recorded: Recorded | None = None
     diagnosis: Diagnosis = NOTHING
+    unchanged_since: str = ""
 
     @property
     def name(self) -> str:

@@ -1,0 +1,73 @@
+"""The surroundings of a check that decide its verdict: versions, machine, and torch's settings."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+import pytest_torchexport
+from pytest_torchexport.outcomes import cuda
+from pytest_torchexport.outcomes.grad_mode import GradMode, under_autocast
+from pytest_torchexport.outcomes.torch_state import settings_now
+
+# The beginnings of the names of variables that torch, ONNX Runtime and their libraries read.
+_VARIABLES = ("TORCH", "PYTORCH", "ONNX", "ORT", "OMP_", "MKL", "KMP_", "CUDA", "CUBLAS", "ATEN")
+
+
+def surroundings(device: str) -> tuple[str, ...]:
+    """Return what a check on a device depends on, besides its subject, calls and options."""
+    return (
+        *_process(),
+        *settings_now(device),
+        str(GradMode.current()),
+        *under_autocast(),
+        *sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith(_VARIABLES)),
+        *_device(device),
+        *_native_libraries(),
+    )
+
+
+def _device(device: str) -> tuple[str, ...]:
+    if not cuda.is_cuda(device):
+        return ()
+    return (torch.cuda.get_device_name(device), str(torch.version.cuda))
+
+
+def _native_libraries() -> Iterator[str]:
+    """Yield the digests of the libraries of custom operators that this process has loaded."""
+    for library in sorted(map(str, torch.ops.loaded_libraries)):
+        yield f"{Path(library).name}={hashlib.sha256(Path(library).read_bytes()).hexdigest()}"
+
+
+@functools.cache
+def _process() -> tuple[str, ...]:
+    """Return what holds for the life of a process.
+
+    Every installed distribution: any of them may be a part of the model, or hook into torch.
+    """
+    installed = {f"{found.metadata['Name']}=={found.version}" for found in metadata.distributions()}
+    return (
+        platform.python_version(),
+        platform.python_implementation(),
+        platform.platform(),
+        torch.backends.cpu.get_cpu_capability(),
+        _own_source(),
+        *sorted(installed),
+    )
+
+
+def _own_source() -> str:
+    """Return the digest of this package: in its own repository, its version stays the same."""
+    root = Path(pytest_torchexport.__file__).parent
+    found = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        found.update(f"{path.relative_to(root)}:".encode())
+        found.update(path.read_bytes())
+    return found.hexdigest()

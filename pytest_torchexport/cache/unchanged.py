@@ -1,0 +1,107 @@
+"""Return the verdict of an earlier pass if nothing that it depends on has changed since.
+
+The key is a digest of the subject (its classes, functions, weights, attributes and the globals that
+it names), the calls, the options and settings, the user's files that lead there, and the versions
+and settings of the process. What has no digest has no key, and is checked each time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+
+from pytest_torchexport.cache.contents import Digest, NoDigest
+from pytest_torchexport.cache.reads import noticed
+from pytest_torchexport.cache.sources import closure
+from pytest_torchexport.cache.store import Store
+from pytest_torchexport.cache.surroundings import surroundings
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.config.settings import TABLE
+from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.outcomes.subject import unwrapped
+from pytest_torchexport.results.verdict import Verdict
+
+NOT_KEPT = "the verdict is not kept in the cache: {reason}"
+# Settings that change no verdict of a pass.
+_WITHOUT_EFFECT = frozenset(
+    {
+        *("targets", "devices", "report", "known", "known_reason", "known_directory", "shard"),
+        *("cache", "cache_limit", "diagnosis_limit", "reproducer_days", "reproducer_limit"),
+    }
+)
+
+
+def unless_unchanged(
+    check: Callable[[], Verdict], thing: Any, given: Sequence[Call], plan: Plan
+) -> Verdict:
+    """Return the kept verdict on a subject and calls; else that of ``check``, kept if it passed."""
+    start = time.perf_counter()
+    try:
+        key = key_of(thing, given, plan)
+    except NoDigest as reason:
+        return _noted(check(), f"of {reason}, no other process can tell if it is the same")
+    store = Store((plan.root or Path()) / plan.settings.cache, plan.settings.cache_limit)
+    kept = store.get(key)
+    if kept is not None:
+        return dataclasses.replace(kept, seconds={"cache": time.perf_counter() - start})
+    with noticed() as read:
+        verdict = check()
+    if verdict.status != "passed":
+        return verdict
+    if read:
+        return _noted(verdict, f"the model's code reads {', '.join(sorted(set(read))[:3])}")
+    try:
+        store.put(key, verdict)
+    except OSError as error:
+        return _noted(verdict, f"{plan.settings.cache}: {error.strerror or error}")
+    return verdict
+
+
+def _noted(verdict: Verdict, reason: str) -> Verdict:
+    return dataclasses.replace(verdict, notes=(*verdict.notes, NOT_KEPT.format(reason=reason)))
+
+
+def key_of(thing: Any, given: Sequence[Call], plan: Plan) -> str:
+    """Return the digest of all that a verdict depends on. Raises NoDigest.
+
+    The seed is no part of it: a verdict is one of the draws of its seed, and stays so.
+    """
+    found = Digest()
+    for value in _parts(thing, given, plan):
+        found.add(value)
+    modules = [*found.modules, *plan.settings.runtime_imports]
+    files = closure(modules, _files_of_test(plan))
+    found.add((files.files, files.variables, surroundings(plan.device)))
+    return found.hexdigest()
+
+
+def _parts(thing: Any, given: Sequence[Call], plan: Plan) -> Iterator[Any]:
+    yield from unwrapped(thing)
+    for call in given:
+        yield call.args
+        yield dict(call.kwargs)
+    yield (plan.target, plan.device, plan.max_examples, hypothesis.settings().max_examples)
+    yield (bool(plan.why_isolated), plan.named)
+    for field in dataclasses.fields(plan.options):
+        yield field.name
+        yield getattr(plan.options, field.name)
+    yield from ((row.name, getattr(plan.settings, row.name)) for row in TABLE if _counts(row.name))
+
+
+def _counts(name: str) -> bool:
+    return name not in _WITHOUT_EFFECT
+
+
+def _files_of_test(plan: Plan) -> list[Path]:
+    """Return the test's file and the conftests above it: they may change what they import."""
+    if plan.root is None or not plan.nodeid:
+        return []
+    test = plan.root / plan.nodeid.partition("::")[0]
+    folders = [folder for folder in test.parents if folder.is_relative_to(plan.root)]
+    conftests = (folder / "conftest.py" for folder in folders)
+    return [path for path in (test, *conftests) if path.is_file()]

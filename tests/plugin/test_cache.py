@@ -1,0 +1,59 @@
+"""--torchexport-cache: an unchanged test is not checked again, and the summary says so."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+SUITE = """
+from model import Net
+
+@pytest.mark.torchexport('trace', checks=('parity',))
+def test_net():
+    torch.manual_seed(0)
+    Net()(torch.ones(2, 3))
+"""
+MODEL = """
+import torch
+
+class Net(torch.nn.Module):
+    def forward(self, x):
+        return x + {0}
+"""
+
+
+def test_an_unchanged_model_is_judged_once(suite, run, pytester):
+    suite(SUITE, fakes=False, torchexport_cache="kept/verdicts", torchexport_max_examples=2)
+    pytester.makepyfile(model=MODEL.format(1))
+    result = run("--torchexport-report=json:first.json")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        ["unchanged: 0 of 1 verdicts (torchexport_cache); random weights and inputs *"]
+    )
+    result = run("-v", "--torchexport-report=json:second.json")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "unchanged: 1 of 1 verdicts, the oldest of 20??-??-?? (torchexport_cache)",
+            "*cache * unchanged since 20??-??-??: not checked again",
+        ]
+    )
+    first, second = (
+        json.loads((pytester.path / name).read_text())["items"][0]["verdicts"][0]
+        for name in ("first.json", "second.json")
+    )
+    assert second["calls"] == first["calls"]
+    assert second["unchanged_since"]
+    pytester.makepyfile(model=MODEL.format(2))
+    result = run()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["unchanged: 0 of 1 *"])
+
+
+def test_a_place_where_nothing_can_be_written_is_told_before_the_run(suite, run, pytester):
+    suite(SUITE, fakes=False)
+    (pytester.path / "file").write_text("")
+    result = run("--torchexport-cache=file")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: torchexport_cache: 'file*"])

@@ -1,0 +1,250 @@
+"""cache/contents.py: equal contents have one digest in every process, and each change gives another."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import enum
+import functools
+import os
+import re
+import subprocess
+import sys
+import threading
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from pytest_torchexport.cache.contents import Digest, NoDigest
+
+
+def digest(*values):
+    found = Digest()
+    for value in values:
+        found.add(value)
+    return found.hexdigest()
+
+
+SCALE = 2.0
+TABLE = {"rows": [1, 2]}
+
+
+def doubled(x):
+    return x * SCALE
+
+
+class Net(nn.Module):
+    factor = 3
+
+    def __init__(self, size=4):
+        super().__init__()
+        self.linear = nn.Linear(size, 2)
+        self.names = {"cat", "dog", "horse"}
+        self.act = torch.relu
+        self.register_buffer("mean", torch.zeros(2))
+
+    def forward(self, x):
+        return doubled(self.act(self.linear(x))) + TABLE["rows"][0] * self.factor
+
+
+def net():
+    torch.manual_seed(0)
+    return Net()
+
+
+def changed(change):
+    made = net()
+    change(made)
+    return made
+
+
+def scaled_weight(module):
+    with torch.no_grad():
+        module.linear.weight[0, 0] += 1e-6
+
+
+CHANGES = {
+    "a weight": scaled_weight,
+    "a buffer": lambda module: module.mean.add_(1),
+    "an attribute": lambda module: setattr(module, "act", torch.tanh),
+    "a set": lambda module: module.names.add("cow"),
+    "training": lambda module: module.eval(),
+    "a submodule": lambda module: setattr(module, "linear", nn.Linear(4, 2, bias=False)),
+    "a dtype": lambda module: module.double(),
+    "a hook": lambda module: module.register_forward_hook(lambda *_: None),
+    "a tie": lambda module: setattr(module, "more", module.linear),
+    "a gradient": lambda module: module.linear.weight.requires_grad_(False),
+    "a stride": lambda module: setattr(
+        module.linear, "weight", nn.Parameter(module.linear.weight.detach().T.contiguous().T)
+    ),
+    "forward of the instance": lambda module: setattr(module, "forward", lambda x: x),
+}
+
+
+def test_equal_modules_have_one_digest():
+    assert digest(net()) == digest(net())
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_change_of_a_module_changes_the_digest(what):
+    assert digest(changed(CHANGES[what])) != digest(net())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("SCALE", 2.5), ("TABLE", {"rows": [2, 2]}), ("doubled", lambda x: 2 * x)]
+)
+def test_a_global_that_a_test_replaces_changes_the_digest(monkeypatch, name, value):
+    before = digest(net())
+    monkeypatch.setitem(globals(), name, value)
+    assert digest(net()) != before
+
+
+def test_a_class_attribute_that_a_test_replaces_changes_the_digest(monkeypatch):
+    before = digest(net())
+    monkeypatch.setattr(Net, "factor", 4)
+    assert digest(net()) != before
+
+
+def test_what_code_names_of_a_module_counts():
+    settings = types.ModuleType("settings")
+    settings.__file__ = "/models/settings.py"
+    settings.SIZE, settings.OTHER = 1, 1
+
+    def sized(x):
+        return x * settings.SIZE  # set above
+
+    before = digest(sized)
+    settings.OTHER = 2
+    assert digest(sized) == before
+    settings.SIZE = 2
+    assert digest(sized) != before
+
+
+def adder(amount):
+    return lambda x: x + amount
+
+
+def test_what_a_function_closes_over_counts():
+    assert digest(adder(1)) == digest(adder(1))
+    assert digest(adder(1)) != digest(adder(2))
+    assert digest(functools.partial(doubled, 1)) != digest(functools.partial(doubled, 2))
+
+
+@dataclasses.dataclass
+class Config:
+    width: int
+    tags: tuple = ()
+
+
+class Kind(enum.Enum):
+    A = 1
+    B = 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Config(1), Config(2)),
+        (Kind.A, Kind.B),
+        (collections.OrderedDict(a=1), collections.OrderedDict(a=2)),
+        (collections.deque([1]), collections.deque([2])),
+        (re.compile("a"), re.compile("b")),
+        (Path("a"), Path("b")),
+        (torch.float32, torch.float64),
+        (torch.device("cpu"), torch.device("meta")),
+        (torch.ops.aten.relu.default, torch.ops.aten.tanh.default),
+        (st.integers(0, 3), st.integers(0, 4)),
+        (nn.LSTM(2, 2), nn.LSTM(2, 3)),
+        (torch.zeros(2, device="meta"), torch.zeros(3, device="meta")),
+        ([[1], 2], [1, [2]]),
+        ("1", 1),
+        (1, True),
+        (0.0, -0.0),
+    ],
+)
+def test_unlike_objects_have_unlike_digests(one, other):
+    assert digest(one) == digest(one)
+    assert digest(one) != digest(other)
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.floats(width=16)
+    | st.text("ab", max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text("ab", max_size=1), inner, max_size=2)
+    ),
+    max_leaves=6,
+)
+
+
+@given(VALUES, VALUES)
+def test_values_have_one_digest_if_they_are_written_alike(one, other):
+    assert (digest(one) == digest(other)) == (repr(one) == repr(other))
+
+
+class Lazily(torch.Tensor):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (threading.Lock(), "an object of _thread.lock"),
+        ((one for one in ()), "an object of builtins.generator"),
+        (torch.ones(2).to_sparse(), "a tensor that is sparse"),
+        (torch.ones(2).as_subclass(Lazily), "a tensor of the class Lazily"),
+        (torch.jit.script(nn.ReLU()), "a program of TorchScript"),
+        (st.builds(object()), "the strategy"),
+    ],
+)
+def test_what_no_other_process_can_compare_has_no_digest(value, said):
+    with pytest.raises(NoDigest, match=said):
+        digest([value])
+
+
+def test_a_list_that_holds_itself_has_a_digest():
+    one, other = [1], [1]
+    one.append(one)
+    other.append(other)
+    assert digest(one) == digest(other) != digest([1, [1]])
+
+
+def test_modules_of_classes_and_functions_are_collected():
+    found = Digest()
+    found.add(net())
+    assert {__name__, "torch.nn.modules.linear"} <= found.modules
+
+
+PROCESS = """
+import torch
+from pytest_torchexport.cache.contents import Digest
+torch.manual_seed(0)
+found = Digest()
+found.add([{"cat", "dog", "horse"}, frozenset("abc"), torch.nn.LSTM(2, 2), torch.relu, {"b": 1, "a": (2, 3)}])
+print(found.hexdigest())
+"""
+
+
+def test_processes_agree():
+    made = [
+        subprocess.run(
+            [sys.executable, "-c", PROCESS],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert made[0] == made[1]
+    assert re.fullmatch("[0-9a-f]{64}\n", made[0])

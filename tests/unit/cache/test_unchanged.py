@@ -1,0 +1,212 @@
+"""cache/unchanged.py: a check runs unless all that its verdict depends on is as it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport.cache import unchanged
+from pytest_torchexport.cache.unchanged import unless_unchanged
+from pytest_torchexport.config.options import Options
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.config.settings import Settings
+from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.results.verdict import Verdict
+
+CALL = Call((torch.ones(2, 3),))
+
+
+class Case:
+    """Checks that are counted, in a project of one model file, one test file and one directory."""
+
+    def __init__(self, root):
+        self.root = root
+        self.status = "passed"
+        self.ran = 0
+        self.reads = None
+        self.plan = Plan(
+            target="trace",
+            device="cpu",
+            root=root,
+            nodeid="test_net.py::test_net",
+            settings=Settings(cache="kept"),
+        )
+
+    def write(self, name, text):
+        (self.root / f"{name}.py").write_text(text)
+
+    def net(self):
+        sys.modules.pop("kept_net", None)
+        importlib.invalidate_caches()
+        sys.path.insert(0, str(self.root))
+        try:
+            module = importlib.import_module("kept_net")
+        finally:
+            sys.path.remove(str(self.root))
+        torch.manual_seed(0)
+        self.reads = module.read
+        return module.Net()
+
+    def check(self):
+        self.ran += 1
+        return Verdict(subject="Net", target="trace", device="cpu", status=self.status)
+
+    def runs(self, net=None, calls=(CALL,), **fields):
+        """Return whether the check ran."""
+        before = self.ran
+        plan = dataclasses.replace(self.plan, **fields)
+        self.verdict = unless_unchanged(self.check, net or self.net(), calls, plan)
+        assert bool(self.verdict.unchanged_since) == (self.ran == before)
+        return self.ran > before
+
+
+NET = """
+import torch, kept_sizes
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, kept_sizes.SIZE)
+    def forward(self, x):
+        return self.linear(x)
+def read(path):
+    with open(path) as file:
+        return file.read()
+"""
+
+
+@pytest.fixture
+def case(tmp_path, monkeypatch):
+    found = Case(tmp_path)
+    found.write("kept_net", NET)
+    found.write("kept_sizes", "SIZE = 2")
+    found.write("test_net", "from kept_net import Net")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield found
+    for name in ("kept_net", "kept_sizes"):
+        sys.modules.pop(name, None)
+
+
+def test_an_unchanged_check_runs_once(case):
+    assert case.runs()
+    assert not case.runs()
+    assert list(case.verdict.seconds) == ["cache"]
+    assert not case.runs(seed=7, nodeid="test_net.py::test_other")
+
+
+def edit(name, text):
+    return lambda case: case.write(name, text)
+
+
+CHANGES = {
+    "the model's code": edit(
+        "kept_net", NET.replace("return self.linear(x)", "return -self.linear(x)")
+    ),
+    "a comment": edit("kept_net", f"{NET}# more"),
+    "what it imports": edit("kept_sizes", "SIZE = 2  # of the output"),
+    "the test": edit("test_net", "import kept_net"),
+    "a conftest": edit("conftest", "import kept_net"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_change_of_a_file_runs_it_again(case, what):
+    assert case.runs()
+    CHANGES[what](case)
+    assert case.runs()
+    assert not case.runs()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target": "script"},
+        {"max_examples": 7},
+        {"why_isolated": "its artifact crashed"},
+        {"options": Options(rtol=0.1, atol=0.1)},
+        {"options": Options(dims={"batch": range(1, 3)})},
+        {"options": Options(map=lambda x: {"x": x})},
+        {"settings": Settings(cache="kept", time_limit=7.0)},
+        {"settings": Settings(cache="kept", self_test=True)},
+    ],
+    ids=str,
+)
+def test_another_option_or_setting_runs_it_again(case, fields):
+    assert case.runs()
+    assert case.runs(**fields)
+
+
+def test_settings_without_effect_on_a_pass_do_not_count(case):
+    assert case.runs()
+    assert not case.runs(settings=Settings(cache="kept", diagnosis_limit=1.0, reproducer_days=2))
+
+
+def test_other_weights_and_calls_run_it_again(case):
+    assert case.runs()
+    net = case.net()
+    with torch.no_grad():
+        net.linear.weight[0, 0] += 1
+    assert case.runs(net)
+    assert case.runs(calls=[Call((torch.zeros(2, 3),))])
+    assert case.runs(calls=[CALL, CALL])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda patch: patch.setattr(unchanged, "surroundings", lambda _: ("torch==2.99",)),
+        lambda patch: patch.setenv("OMP_NUM_THREADS", "7"),
+        lambda patch: patch.setattr(torch, "get_default_dtype", lambda: torch.float64),
+    ],
+    ids=["versions", "environment", "dtype"],
+)
+def test_other_surroundings_run_it_again(case, monkeypatch, change):
+    assert case.runs()
+    change(monkeypatch)
+    assert case.runs()
+
+
+@pytest.mark.parametrize("status", ["failed", "skipped"])
+def test_only_a_pass_is_kept(case, status):
+    case.status = status
+    assert case.runs()
+    assert case.runs()
+
+
+def test_what_has_no_digest_is_checked_each_time_and_says_why(case):
+    net = case.net()
+    net.stream = (one for one in ())
+    assert case.runs(net)
+    assert case.runs(net)
+    assert "builtins.generator" in case.verdict.notes[0]
+
+
+def test_a_verdict_on_code_that_reads_a_file_is_not_kept(case, tmp_path):
+    (tmp_path / "table.txt").write_text("1")
+    check = case.check
+
+    def reading():
+        case.reads(tmp_path / "table.txt")
+        return check()
+
+    case.check = reading
+    assert case.runs()
+    assert case.runs()
+    assert "table.txt" in case.verdict.notes[0]
+
+
+def test_a_cache_that_cannot_be_written_is_a_note(case, tmp_path):
+    (tmp_path / "kept").write_text("")
+    assert case.runs()
+    assert "kept: " in case.verdict.notes[0]
+
+
+def test_a_module_of_torch_needs_no_file(case):
+    torch.manual_seed(0)
+    net = nn.Linear(3, 2)
+    assert case.runs(net)
+    assert not case.runs(net)
