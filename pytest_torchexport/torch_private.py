@@ -241,6 +241,46 @@ def forget_decompositions(operator: Any) -> None:
         cache.clear()
 
 
+# The translations of each opset, and how many operators there were when they were collected.
+_translations: dict[int, tuple[int, dict[Any, Any]]] = {}
+
+
+@contextlib.contextmanager
+def onnx_translations_kept() -> Iterator[None]:
+    """Have ``torch.onnx.export`` collect its translations once per process in the block.
+
+    It parses the source of all 550 of them for each export, 0.3 s. They are collected again once
+    another operator is registered, which some are waiting for. Does nothing if torch collects them
+    otherwise.
+    """
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        own = vars(ONNXRegistry)["from_torchlib"]
+        count_operators = torch._C._dispatch_get_all_op_names
+    except (ImportError, KeyError, AttributeError):
+        yield
+        return
+
+    def from_torchlib(cls: Any, opset_version: int | None = None) -> Any:
+        given = () if opset_version is None else (opset_version,)
+        made, operators = cls(), len(count_operators())
+        found = _translations.get(opset_version or 0)
+        if found is None or found[0] != operators:
+            whole = own.__func__(cls, *given)
+            # Looking for operators may have registered some.
+            found = _translations[opset_version or 0] = len(count_operators()), whole.functions
+        made._opset_version = opset_version or made.opset_version
+        made.functions = {target: list(each) for target, each in found[1].items()}
+        return made
+
+    ONNXRegistry.from_torchlib = classmethod(from_torchlib)
+    try:
+        yield
+    finally:
+        ONNXRegistry.from_torchlib = own
+
+
 # -- modes ---------------------------------------------------------------------------------------
 
 Handle = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]

@@ -210,15 +210,16 @@ def _export(module: torch.nn.Module, example: Call, shapes: Any, options: dict[s
         # torch.onnx.export takes a trailing dict for keyword arguments unless one follows it.
         args = (*args, {})
     try:
-        return torch.onnx.export(
-            module,
-            args,
-            kwargs=kwargs,
-            dynamic_shapes=shapes,
-            dynamo=True,
-            verbose=False,
-            **options,
-        )
+        with torch_private.onnx_translations_kept():
+            return torch.onnx.export(
+                module,
+                args,
+                kwargs=kwargs,
+                dynamic_shapes=shapes,
+                dynamo=True,
+                verbose=False,
+                **options,
+            )
     finally:
         forget_earlier_exports()
 

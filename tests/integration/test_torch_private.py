@@ -512,3 +512,31 @@ def test_the_pickle_of_a_plain_tensor_names_what_is_known():
             ]
         assert words
         assert set(words) <= private.names_in_tensors()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_translations_of_onnx_are_collected_once_and_are_those_of_torch():
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    def translations(registry):
+        return {
+            target: [meta.onnx_function for meta in found]
+            for target, found in registry.functions.items()
+        }
+
+    own = ONNXRegistry.from_torchlib(20)
+    with private.onnx_translations_kept():
+        first, again = ONNXRegistry.from_torchlib(20), ONNXRegistry.from_torchlib(20)
+        other = ONNXRegistry.from_torchlib(18)
+        again.register_op(torch.ops.aten.relu.default, torch.relu)
+        third = ONNXRegistry().from_torchlib(opset_version=20)
+        with torch.library._scoped_library("torchexport_test", "DEF") as library:
+            library.define("one_more(Tensor x) -> Tensor")
+            renewed = ONNXRegistry.from_torchlib(20)
+    assert translations(own) == translations(first) == translations(third) == translations(renewed)
+    assert [each.opset_version for each in (first, again, other, third)] == [20, 20, 18, 20]
+    assert first.functions["aten::relu"][0] is third.functions["aten::relu"][0]
+    assert len(again.functions["aten::relu"]) == len(third.functions["aten::relu"]) + 1
+    assert first.functions["aten::relu"][0] is not renewed.functions["aten::relu"][0]
+    after = ONNXRegistry.from_torchlib(20)
+    assert after.functions["aten::relu"][0] is not first.functions["aten::relu"][0]

@@ -258,7 +258,7 @@ BAKED = (
         lambda: OnnxSoftplus(stable=True),
         call(normal(4, 3)),
         truth(script=REFUSED),
-        ci="onnx",
+        ci="",
         refused={"script": no_construct("if not torch.onnx.is_in_onnx_export():")},
     ),
     row(

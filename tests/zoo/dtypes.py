@@ -126,7 +126,7 @@ DTYPES = (
         call(whole(-9, 9, 4, 5).float()),
         truth(onnx=DIFFERS, onnx_legacy=DIFFERS),
         values={"x": [float(number) for number in range(-9, 10)]},
-        ci="onnx_legacy",
+        ci="",
         known={
             "onnx": "floor_divide by way of a quotient",
             "onnx_legacy": "legacy: floor division of floats",
@@ -154,7 +154,7 @@ DTYPES = (
         Tenth,
         call(normal(4, 4, dtype=torch.float64)),
         truth(onnx=DIFFERS),
-        ci="onnx onnx_legacy",
+        ci="onnx_legacy",
         known={"onnx": "numbers beside doubles are float32"},
     ),
     row("double inside", DoubleInside, call(normal(4, 4))),

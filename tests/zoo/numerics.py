@@ -515,7 +515,7 @@ NUMERICS = (
         MANY,
         truth(onnx_legacy=REFUSED),
         values={"x": [1.0033620595932007]},
-        ci="onnx",
+        ci="",
         refused={"onnx_legacy": untranslated()},
     ),
     # The legacy exporter's casts are dropped as above.

@@ -328,7 +328,7 @@ SEQUENCES = (
         truth(DIFFERS, script=None),
         under=torch.no_grad,
         elsewhere={NESTED_REFUSED: {"export": REFUSED, "onnx": REFUSED}},
-        ci="trace export onnx_legacy",
+        ci="trace onnx_legacy",
         blame=FAST_PATH,
     ),
     # With gradients no encoder takes the fast path, but for a script, which is run without.
@@ -391,7 +391,7 @@ SEQUENCES = (
         MaskedDecoder,
         call(normal(2, 4, 4), normal(2, 2, 4), CAUSAL),
         truth(export=REFUSED, onnx=REFUSED),
-        ci="trace",
+        ci="",
         refused={"export onnx": undecided("self.decoder(x, memory, tgt_mask=mask)")},
     ),
     row(

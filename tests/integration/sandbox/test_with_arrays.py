@@ -47,7 +47,7 @@ def test_a_healthy_file_prints_nothing_and_leaves_no_identifier(source):
     close()
     with SandboxSession(source, 60.0) as session:
         assert session.problem is None
-        assert session.found["names"] == ["x"]
+        assert session.found["problems"] == []
         outcome = run(session, Call((), {"x": torch.tensor([-1.0, 1.0])}))
         assert isinstance(outcome, Returned)
         assert outcome.value[0].tolist() == [0, 1]

@@ -1,4 +1,4 @@
-"""What the clean process imports ahead of time for a target, and how its loader is found."""
+"""judge/loading.py: what the clean process imports ahead of time for a target."""
 
 from __future__ import annotations
 
