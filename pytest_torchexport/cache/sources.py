@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_torchexport.cache.contents import NoDigest
+from pytest_torchexport.cache.digest import NoDigest
 from pytest_torchexport.results.source_line import is_users
 
 # The functions that import a module whose name is a text.

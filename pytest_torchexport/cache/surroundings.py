@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-import pytest_torchexport
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.grad_mode import GradMode, under_autocast
 from pytest_torchexport.outcomes.torch_state import settings_now
@@ -65,7 +64,7 @@ def _process() -> tuple[str, ...]:
 
 def _own_source() -> str:
     """Return the digest of this package: in its own repository, its version stays the same."""
-    root = Path(pytest_torchexport.__file__).parent
+    root = Path(__file__).parents[1]
     found = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         found.update(f"{path.relative_to(root)}:".encode())

@@ -15,7 +15,7 @@ from typing import Any
 
 import hypothesis
 
-from pytest_torchexport.cache.contents import Digest, NoDigest
+from pytest_torchexport.cache.digest import Digest, NoDigest
 from pytest_torchexport.cache.reads import noticed
 from pytest_torchexport.cache.sources import closure
 from pytest_torchexport.cache.store import Store

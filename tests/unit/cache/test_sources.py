@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pytest_torchexport.cache.contents import NoDigest
+from pytest_torchexport.cache.digest import NoDigest
 from pytest_torchexport.cache.sources import closure
 
 

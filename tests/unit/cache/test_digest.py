@@ -1,4 +1,4 @@
-"""cache/contents.py: equal contents have one digest in every process, and each change gives another."""
+"""cache/digest.py: equal contents have one digest in every process, and each change gives another."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pytest_torchexport.cache.contents import Digest, NoDigest
+from pytest_torchexport.cache.digest import Digest, NoDigest
 
 
 def digest(*values):
@@ -227,7 +227,7 @@ def test_modules_of_classes_and_functions_are_collected():
 
 PROCESS = """
 import torch
-from pytest_torchexport.cache.contents import Digest
+from pytest_torchexport.cache.digest import Digest
 torch.manual_seed(0)
 found = Digest()
 found.add([{"cat", "dog", "horse"}, frozenset("abc"), torch.nn.LSTM(2, 2), torch.relu, {"b": 1, "a": (2, 3)}])
