@@ -19,7 +19,7 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes import cuda, machine
-from pytest_torchexport.outcomes.fork import FORKS, Death, in_fork, survived
+from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork, survived
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.messages import condense, is_about_dims
 from pytest_torchexport.results.diagnosis import Diagnosis
@@ -130,7 +130,7 @@ def _within(seconds: float, draft: Callable[[], tuple[str, ...]]) -> tuple[str, 
     In a fork if possible: torch may swallow the interrupt that ends it in this process.
     """
     try:
-        if FORKS and not cuda.in_use():
+        if can_fork():
             return in_fork(draft, seconds)
         with interrupted_after(seconds):
             return draft()

@@ -23,7 +23,7 @@ from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.explain import DEADLY
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes import cuda
-from pytest_torchexport.outcomes.fork import FORKS, Death, each_in_fork
+from pytest_torchexport.outcomes.fork import Death, can_fork, each_in_fork
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.outcomes.torch_state import without_warnings
@@ -65,7 +65,7 @@ class Examination:
 
     ``library``: what runs the files of the targets it is about; empty if it is about all.
     ``least``: the seconds that it may take even if no time is left, because the first thing that it
-    looks at costs nothing.
+    looks at costs nothing. ``aside``: it makes the failing call in a process of its own, if at all.
     """
 
     name: str
@@ -73,11 +73,14 @@ class Examination:
     failures: tuple[type[Failure], ...]
     library: str = ""
     least: float = 0.0
+    aside: bool = False
 
     def is_about(self, case: Case, failure: Failure) -> bool:
         """Return True if it may find out something about a failure."""
         library = targets.get(case.plan.target).traits.library
-        return isinstance(failure, self.failures) and self.library in ("", library)
+        if not isinstance(failure, self.failures) or self.library not in ("", library):
+            return False
+        return self.aside or case.runner.isolated or not isinstance(failure, DEADLY)
 
     def examine(self) -> Examine:
         """Return the function, imported if it was not yet."""
@@ -87,6 +90,7 @@ class Examination:
 
 
 EXAMINATIONS = (
+    Examination(name="operator that ends the call", file="fatal", failures=DEADLY, aside=True),
     Examination(
         name="sizes", file="failing_sizes", failures=(*DIFFERS, ArtifactCrashed, DimsNarrowed)
     ),
@@ -102,7 +106,7 @@ EXAMINATIONS = (
     ),
     Examination(name="ONNX nodes", file="onnx_nodes", failures=DIFFERS, library=ONNX_RUNTIME),
     Examination(name="operators", file="streams", failures=UNEXPLAINED),
-    Examination(name="causes", file="rules", failures=DIFFERS, least=1.0),
+    Examination(name="causes", file="rules", failures=(*DIFFERS, *DEADLY), least=1.0, aside=True),
     Examination(name="stages", file="stages", failures=(*DIFFERS, LoadFailed, RoundTripDiffers)),
     Examination(name="known defects", file="known_defect", failures=UNEXPLAINED),
 )
@@ -117,8 +121,7 @@ def diagnose(case: Case, failure: Failure) -> Diagnosis:
         recipe=shrunk.recipe if shrunk is not None else example_recipe(case.spec),
     )
     seconds = case.log.diagnosis_seconds(case.plan.settings.diagnosis_limit)
-    # A call that ends its process or does not return is made again only in a process of its own.
-    if not seconds or cuda.lost() or (isinstance(failure, DEADLY) and not case.runner.isolated):
+    if not seconds or cuda.lost():
         return NOTHING
     rows = tuple(row for row in EXAMINATIONS if row.is_about(case, failure))
     budget = Budget(seconds)
@@ -171,9 +174,9 @@ def _show(rows: tuple[Examination, ...], scene: Scene) -> None:
 def _may_fork(case: Case) -> bool:
     """Return True if what an examination does to its process may be done to a fork.
 
-    An artifact in the clean process is not run here, and no fork can use CUDA after this process.
+    An artifact in the clean process is not run here.
     """
-    return FORKS and not (case.foreign or case.runner.isolated or cuda.in_use())
+    return can_fork() and not (case.foreign or case.runner.isolated)
 
 
 def _each_here(todo: Callable[[], Iterator[Diagnosis]], _seconds: float) -> Iterator[Diagnosis]:

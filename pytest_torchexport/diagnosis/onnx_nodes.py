@@ -55,7 +55,7 @@ def _examined(
 
     node = mixed.first_wrong(lambda: scene.is_eagers(run()))
     if node is None:
-        node = _translated_by(inside.raised_at, mixed.module) or mixed.missing_output()
+        node = translated_by(inside.raised_at, mixed.module) or mixed.missing_output()
         return known if node is None else dataclasses.replace(known, place=place_of(node))
     right = mixed.right_value(node, run)
     left_out = mixed.left_out_before(node, run)
@@ -91,7 +91,7 @@ def _local(
     return "runtime", ""
 
 
-def _translated_by(onnx_node: Any | None, module: fx.GraphModule) -> fx.Node | None:
+def translated_by(onnx_node: Any | None, module: fx.GraphModule) -> fx.Node | None:
     """Return the node of the program that an ONNX node is a part of, as its metadata says."""
     name = fx_name(onnx_node) if onnx_node is not None else None
     return next((node for node in module.graph.nodes if node.name == name), None)

@@ -19,7 +19,7 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.runners import Runnable
 from pytest_torchexport.outcomes import cuda
-from pytest_torchexport.outcomes.fork import FORKS, Death, in_fork
+from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.observe import NotTransferable, Outcome, Raised
@@ -127,7 +127,7 @@ def _captured(
 
     if cuda.in_use():
         return run()  # no fork can use CUDA then
-    if not FORKS:
+    if not can_fork():
         return Stage(name=name, agrees=None, why="this system has no fork to try it in")
     # Only an ONNX file of it has run until now, in another library.
     found = in_fork(run, TRYING_SECONDS)

@@ -10,6 +10,15 @@ import torch
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.results.failures import ends_the_test
+from pytest_torchexport.targets.base import Artifact
+
+
+def program_of(artifact: Artifact) -> torch.export.ExportedProgram | None:
+    """Return the program that an artifact is or was made from; None if there is none."""
+    for program in (artifact.program, getattr(artifact.program, "exported_program", None)):
+        if isinstance(program, torch.export.ExportedProgram):
+            return program
+    return None
 
 
 def exported_program(case: Case) -> torch.export.ExportedProgram | None:
@@ -17,12 +26,9 @@ def exported_program(case: Case) -> torch.export.ExportedProgram | None:
 
     None if torch.export does not take the subject.
     """
-    made = case.artifact.program
-    for program in (made, getattr(made, "exported_program", None)):
-        if isinstance(program, torch.export.ExportedProgram):
-            return program
-    if case.foreign:
-        return None
+    known = program_of(case.artifact)
+    if known is not None or case.foreign:
+        return known
     try:
         program = getattr(case.exported(case.call_to_export(), target="export"), "program", None)
     except (TimeLimitExceeded, torch.OutOfMemoryError):

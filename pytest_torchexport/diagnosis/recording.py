@@ -22,9 +22,10 @@ from pytest_torchexport.inputs.pytrees import copy_tensor, flatten
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import Outcome, named_tensors, observe
-from pytest_torchexport.outcomes.operators import dispatched, name_of, written_to
+from pytest_torchexport.outcomes.operators import as_it_is, dispatched, name_of, written_to
 from pytest_torchexport.outcomes.users_lines import UsersLines
 from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.torch_private import Handle
 
 MOST_STEPS = 50_000
 # Results are kept whole up to so many bytes in all; of further ones, a sample.
@@ -114,12 +115,14 @@ def record(
     seed: int,
     grad_mode: GradMode = GradMode.NO_GRAD,
     module: torch.nn.Module | None = None,
+    run_operator: Handle = as_it_is,
 ) -> Recording:
     """Run a function on a clone of a call, and record its operators.
 
     ``module`` holds its state; its parts name the steps, and its tensors are among those it leaves.
+    ``run_operator(operator, args, kwargs)`` runs each of them.
     """
-    recorder = _Recorder(module)
+    recorder = _Recorder(module, run_operator)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         recorder.begin(Call(args, kwargs))
@@ -135,6 +138,7 @@ def record(
 @dataclass
 class _Recorder:
     module: torch.nn.Module | None
+    run_operator: Handle
     steps: list[Step] = field(default_factory=list)
     last: dict[str, Source] = field(default_factory=dict)
     raised: int | None = None
@@ -176,7 +180,7 @@ class _Recorder:
             return args[0]  # a trace gives it the number itself
         self.complete = self.complete and len(self.steps) < MOST_STEPS
         if not name or not self.complete:
-            return func(*args, **kwargs)
+            return self.run_operator(func, args, kwargs)
         where, _ = self._lines.innermost(sys._getframe(2), self._boundary)
         arguments = {key: self._seen(value) for key, value in _bound(func, args, kwargs)}
         written = [value for key, value in _bound(func, args, kwargs) if key in written_to(func)]
@@ -192,7 +196,7 @@ class _Recorder:
         if self.raised is not None:
             self.raised = None  # an exception that forward caught
         try:
-            out = func(*args, **kwargs)
+            out = self.run_operator(func, args, kwargs)
         except BaseException:
             self.raised = len(self.steps)
             self.steps.append(step(results=()))

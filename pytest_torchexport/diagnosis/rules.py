@@ -32,7 +32,7 @@ RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
     kinds.number_as_tensor,
 )
 # What is only true of the call, and not why it fails.
-CIRCUMSTANCES: tuple[CauseKind, ...] = ("masked rows",)
+CIRCUMSTANCES: tuple[CauseKind, ...] = ("masked rows", "fatal operator", "endless loop")
 # Whose code is to change.
 OWNERS: dict[CauseKind, Owner] = {
     "frozen branch": "model",

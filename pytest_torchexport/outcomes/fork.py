@@ -25,6 +25,7 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 
+from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.texts import text_of
 
 # Not on macOS: its system libraries do not survive a fork,
@@ -62,6 +63,11 @@ class Death:
         if self.signal is not None:
             return f"ended the process by signal {self.signal}"
         return "ended the process" + ("" if self.status is None else f", exit status {self.status}")
+
+
+def can_fork() -> bool:
+    """Return True if what this process may do, a fork of it may: CUDA works in one of them only."""
+    return FORKS and not cuda.in_use()
 
 
 def in_fork(function: Callable[[], T], seconds: float) -> T | Death:

@@ -82,6 +82,7 @@ def interrupted_after(seconds: float) -> Iterator[None]:
     alarm = _Alarm(seconds)
     # A handler of the user's would take our alarm for a Ctrl-C, and raise nothing.
     users = signal.signal(signal.SIGINT, signal.default_int_handler)
+    _alarms.append(alarm)
     try:
         alarm.start()
         yield
@@ -91,9 +92,20 @@ def interrupted_after(seconds: float) -> Iterator[None]:
         alarm.delivered = True
     finally:
         alarm.cancel()
+        _alarms.remove(alarm)
         signal.signal(signal.SIGINT, users)
     if alarm.rang:
         raise TimeLimitExceeded(f"no return within {seconds:.3g} s")
+
+
+def raise_if_interrupted() -> None:
+    """Raise the interrupt of a limit again, of which the block made another exception.
+
+    TorchScript does, if it comes while an operator in Python runs.
+    """
+    own_thread = threading.current_thread() is threading.main_thread()
+    if own_thread and any(alarm.rang and not alarm.delivered for alarm in _alarms):
+        raise KeyboardInterrupt
 
 
 @contextmanager
@@ -124,6 +136,8 @@ def before_termination(action: Callable[[], object]) -> Iterator[None]:
 
 
 class _Alarm:
+    """Interrupts the main thread until it is cancelled."""
+
     def __init__(self, seconds: float) -> None:
         self.rang = False
         self.delivered = False
@@ -157,6 +171,10 @@ class _Alarm:
                     self.rang = True
                     _interrupt()
             wait = RING_AGAIN_SECONDS
+
+
+# The limits in force, the innermost last.
+_alarms: list[_Alarm] = []
 
 
 def _interrupt() -> None:

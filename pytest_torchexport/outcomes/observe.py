@@ -19,7 +19,7 @@ from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import clone, is_plain
 from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.grad_mode import GradMode
-from pytest_torchexport.outcomes.limits import TimeLimitExceeded
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded, raise_if_interrupted
 from pytest_torchexport.outcomes.messages import message_and_line
 from pytest_torchexport.outcomes.texts import printable
 from pytest_torchexport.results.failures import ends_the_test
@@ -310,6 +310,7 @@ def observe(
     except BaseException as error:  # sys.exit in a forward is an outcome too
         if ends_the_test(error) or isinstance(error, torch.OutOfMemoryError):
             raise
+        raise_if_interrupted()
         cuda.raise_if_lost()
         machine.raise_fault(error)
         return raised(error)

@@ -34,18 +34,24 @@ def dispatched(handle: Handle) -> Iterator[None]:
         yield
 
 
+def as_it_is(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Run an operator: the handle that changes nothing."""
+    return operator(*args, **kwargs)
+
+
 def available() -> bool:
     """Return True if this torch has a dispatch mode."""
-
-    def run(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return operator(*args, **kwargs)
-
-    return torch_private.dispatch_mode(run) is not None
+    return torch_private.dispatch_mode(as_it_is) is not None
 
 
 def name_of(func: Any) -> str:
     """Return an operator's plain name: ``add`` for ``aten::add_.Tensor``."""
     return str(torch_private.schema_of(func).name).rpartition("::")[2].removesuffix("_")
+
+
+def name_of_packet(func: Any) -> str:
+    """Return ``aten.add`` for ``aten.add.Tensor``, and ``while_loop`` for what has no overloads."""
+    return str(getattr(func, "overloadpacket", func))
 
 
 def argument_of(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> Any:

@@ -57,6 +57,8 @@ CauseKind = Literal[
     "runtime's optimizer",
     "non-deterministic kernel",
     "missing import",
+    "fatal operator",
+    "endless loop",
     # of a refusal
     "data-dependent value",
     "missing annotation",

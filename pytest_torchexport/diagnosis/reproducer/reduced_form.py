@@ -32,8 +32,7 @@ from pytest_torchexport.diagnosis.reproducer.values import Arrays, Inexpressible
 from pytest_torchexport.inputs.pytrees import copy_argument, flatten
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
-from pytest_torchexport.outcomes import cuda
-from pytest_torchexport.outcomes.fork import FORKS, in_fork
+from pytest_torchexport.outcomes.fork import can_fork, in_fork
 from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.outcomes.subject import signature_of
 from pytest_torchexport.results.verdict import Verdict
@@ -114,7 +113,7 @@ def shows(script: Path, seconds: float) -> bool:
     longer than all else. A fork also has the operators that the user's modules register: where the
     script calls some that are not torch's, and where there is no fork, it is a new interpreter.
     """
-    if FORKS and not cuda.in_use() and not _OWN_OPERATOR.search(script.read_text(encoding="utf-8")):
+    if can_fork() and not _OWN_OPERATOR.search(script.read_text(encoding="utf-8")):
         return in_fork(lambda: _ran(script), seconds) is True
     try:
         ran = subprocess.run(  # noqa: S603  # our own interpreter and text

@@ -64,7 +64,7 @@ class OnnxModelFacts(ProgramFacts):
         operators to such nodes as well.
         """
         nodes = nodes_of(self.model())
-        return Branches.at(_frames(n) for n in nodes if n.op_type in ("If", "Loop", "Scan"))
+        return Branches.at(frames_of(n) for n in nodes if n.op_type in ("If", "Loop", "Scan"))
 
     def bounds(self) -> tuple[float, ...]:
         """Return the scalar constants that go into ``Clip``, ``Max``, ``Min`` and comparisons."""
@@ -116,6 +116,19 @@ def messages_of(message: Any, wanted: type) -> Iterator[Any]:
         if field.message_type is not None:
             for item in [value] if hasattr(value, "ListFields") else value:
                 yield from messages_of(item, wanted)
+
+
+def names_of(node: Any) -> list[str]:
+    """Return the names of the values that a node takes, in its subgraphs too.
+
+    Names that a subgraph makes itself are among them.
+    """
+    import onnx
+
+    names = [name for each in messages_of(node, onnx.NodeProto) for name in each.input]
+    graphs = messages_of(node, onnx.GraphProto)
+    names += [value.name for graph in graphs for value in graph.output]
+    return list(dict.fromkeys(names))
 
 
 def _scalars(model: Any) -> Iterator[tuple[str, float]]:
@@ -177,7 +190,7 @@ def has_loops(model: Any) -> bool:
     return any(node.op_type == "Loop" for node in nodes_of(model))
 
 
-def _frames(node: Any) -> list[Place]:
+def frames_of(node: Any) -> list[Place]:
     stack = _metadata(node).get("pkg.torch.onnx.stack_trace")
     return frames_of_fx(stack) if stack is not None else frames_in(node.doc_string)[:1]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 import sys
+import time
 import unittest
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 
 from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.limits import TimeLimitExceeded
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.messages import user_frame
 from pytest_torchexport.outcomes.observe import (
     Raised,
@@ -370,3 +371,18 @@ def test_what_was_written_into_a_given_tensor_is_seen_in_a_changed_container_too
 def test_a_call_that_leaves_its_containers_alone_has_none_rebuilt():
     found = observe(lambda batch, n: batch["x"] * n, Call(({"x": torch.ones(2)}, 3)), seed=0)
     assert found.rebuilt == ()
+
+
+def test_the_interrupt_of_a_limit_that_becomes_another_exception_is_still_one():
+    """TorchScript makes a RuntimeError of it while an operator in Python runs."""
+
+    def function():
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt as error:
+            raise RuntimeError("of TorchScript") from error
+
+    with pytest.raises(TimeLimitExceeded), interrupted_after(0.05):
+        observe(function, Call(()), seed=0)
+    with interrupted_after(60):
+        assert isinstance(observe(lambda: 1 / 0, Call(()), seed=0), Raised)

@@ -1,0 +1,141 @@
+"""diagnosis/fatal.py: the operator in which a call ends its process, or does not return."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from slow import slow
+from torch import Tensor, nn
+
+from pytest_torchexport import check_export
+from pytest_torchexport.diagnosis import fatal
+from pytest_torchexport.outcomes.fork import FORKS
+from pytest_torchexport.results.diagnosis import NOTHING
+
+pytestmark = pytest.mark.skipif(not FORKS, reason="the call is made in a fork")
+
+X = torch.randn(4, 3)
+LENGTHS = {
+    "shapes": {"x": "6", "lengths": "3"},
+    "values": {"lengths": (0, 1 << 38)},
+}
+
+
+def beyond(x: Tensor, lengths: Tensor) -> Tensor:
+    """Read beyond memory if the lengths are not those of x: torch is told not to check them."""
+    if int(lengths.sum()) != x.size(0):
+        return torch.zeros(lengths.size(0))
+    return torch.segment_reduce(x, "sum", lengths=lengths, unsafe=True)
+
+
+compiled = torch.jit.script(beyond)
+
+
+class Sums(nn.Module):
+    """A trace has lost the check of the lengths."""
+
+    def forward(self, x, lengths):
+        return beyond(x, lengths)
+
+
+class SumsScripted(nn.Module):
+    """The same, with the check compiled."""
+
+    def forward(self, x, lengths):
+        return compiled(x, lengths)
+
+
+class Endless(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        while torch.jit.is_scripting() and bool(x.numel() > 0):
+            x = x * 1.0
+        return x * 2
+
+
+class Reads(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            lengths = torch.full([1], 1 << 38, dtype=torch.int64)
+            x = x + torch.segment_reduce(x.flatten(), "sum", lengths=lengths, unsafe=True)
+        return x * 2
+
+
+class Parent(nn.Module):
+    def __init__(self, part):
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.part(x + 1)
+
+
+def endless(x: Tensor) -> Tensor:
+    return torch.while_loop(lambda y: (y * y).sum() >= 0, lambda y: (y * 1.0,), (x * 2,))[0]
+
+
+class EndlessExported(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return endless(x)
+        return x * 2
+
+
+def checked(module, *args, target, **options):
+    return check_export(module, args, target=target, max_examples=5, **options)
+
+
+def test_an_operator_to_which_only_the_trace_gets_is_named_with_its_line():
+    lengths = torch.tensor([1, 2, 3])
+    found = checked(Sums(), torch.ones(6), lengths, target="trace", **LENGTHS)
+    assert found.failure == "ArtifactCrashed"
+    assert found.diagnosis.not_examined == ()
+    place = found.diagnosis.place
+    assert place.operator == "aten.segment_reduce"
+    assert place.where.text.startswith("return torch.segment_reduce")
+    (cause,) = found.diagnosis.causes
+    assert cause.kind == "fatal operator"
+    assert cause.text.startswith("aten.segment_reduce ends the process by SIGSEGV")
+    assert "eager does not get there" in cause.text
+    assert "@torch.jit.script" in cause.remedy
+    # The remedy: what is compiled keeps the check.
+    followed = checked(SumsScripted(), torch.ones(6), lengths, target="trace", **LENGTHS)
+    assert followed.status == "passed", followed
+
+
+def test_a_call_that_returns_has_no_such_operator(scene_of):
+    scene = scene_of(lambda x: x + 1 if torch.jit.is_tracing() else x, X)
+    known = fatal.examine(scene, NOTHING)
+    assert known.place is None
+    assert known.not_examined == ("operator: run step by step, the call returns",)
+
+
+@slow
+def test_a_question_that_leads_to_the_operator_is_the_cause():
+    found = checked(Parent(Reads()), X, target="script")
+    assert found.failure == "ArtifactCrashed"
+    assert found.diagnosis.owner == "model"
+    assert found.diagnosis.place.operator == "aten.segment_reduce"
+    (cause,) = found.diagnosis.causes
+    assert cause.kind == "export-only branch"
+    assert cause.where.text == "if torch.jit.is_scripting():"
+
+
+@slow
+def test_a_loop_without_end_is_named_with_an_operator_of_it():
+    found = checked(Endless(), X, target="script", call_limit=3)
+    assert found.failure == "ArtifactHung"
+    assert found.diagnosis.place.operator == "aten.mul"
+    assert found.diagnosis.place.where.text == "x = x * 1.0"
+    assert "in a loop without end" in found.diagnosis.causes[0].text
+
+
+@slow
+@pytest.mark.parametrize(
+    ("target", "operator"), [("export", "while_loop"), ("onnx", "Loop")], ids=["export", "onnx"]
+)
+def test_an_operator_that_does_not_return_is_named(target, operator):
+    found = checked(EndlessExported(), X, target=target, call_limit=3)
+    assert found.failure == "ArtifactHung"
+    assert found.diagnosis.place.operator == operator
+    assert found.diagnosis.place.where.text == "return endless(x)"
+    assert found.diagnosis.causes[0].where.text == "if torch.compiler.is_compiling():"
