@@ -140,10 +140,64 @@ def overhead(runs: int) -> Iterator[Row]:
 
 def parity(runs: int) -> Iterator[Row]:
     """Compare items of one model to the loop that a user would write."""
-    import torch
-    from models import MODELS, build
+    from models import MODELS
+
+    for targets in (["trace", "script", "export"], ["onnx"]):
+        for name in MODELS:
+            goal = "<= 1.3" if name == "CNN" and len(targets) > 1 else ""
+            yield beside_hand(name, targets, runs, goal, checks=("parity",))
+
+
+def whole(runs: int) -> Iterator[Row]:
+    """Compare a test with all checks on the default targets to the loop that a user would write."""
+    for name in ("ten blocks", "encoder"):
+        yield beside_hand(name, ["trace", "script", "export", "onnx"], runs, "<= 1.1")
+
+
+def cached(runs: int) -> Iterator[Row]:
+    """Compare an item whose verdict is in the cache to one that is checked."""
+    for name in ("ten blocks", "encoder"):
+        for target in ("trace", "onnx"):
+            with tempfile.TemporaryDirectory() as directory:
+                items(name, [target], cache=directory)
+                first, again, ratio = interleaved(
+                    lambda n=name, t=target: items(n, [t]),
+                    lambda n=name, t=target, d=directory: items(n, [t], cache=d),
+                    runs,
+                )
+            figure = f"{ratio:.0f} ({first:.2f} s / {again:.3f} s)"
+            yield f"{target}, {name}, checked / from the cache", figure, ">= 20"
+
+
+def beside_hand(name: str, targets: list[str], runs: int, goal: str, **options: object) -> Row:
+    """Return the row of a model: its items against the loop that a user would write."""
+    calls = items(name, targets, **options)
+    mine, hand, ratio = interleaved(
+        lambda: items(name, targets, **options), lambda: by_hand(name, targets, calls), runs
+    )
+    label = f"{' + '.join(targets)}, {name}, {calls} calls / hand-written"
+    return label, f"{ratio:.2f} ({mine:.2f} s / {hand:.2f} s)", goal
+
+
+def items(name: str, targets: list[str], **options: object) -> int:
+    """Check a model on each target; return the calls of the last."""
+    from models import build
 
     from pytest_torchexport import check_export
+
+    calls = 0
+    for target in targets:
+        module, x = build(name)
+        verdict = check_export(module, (x,), target=target, max_examples=CALLS, **options)
+        assert verdict.status == "passed", verdict
+        calls = sum(verdict.calls.values())
+    return calls
+
+
+def by_hand(name: str, targets: list[str], calls: int) -> None:
+    """Export a model to each target, and compare as many calls."""
+    import torch
+    from models import build
 
     batch = torch.export.Dim("batch")
     exporters: dict[str, Callable] = {
@@ -152,38 +206,13 @@ def parity(runs: int) -> Iterator[Row]:
         "export": lambda m, x: torch.export.export(m, (x,), dynamic_shapes=({0: batch},)).module(),
         "onnx": onnx_by_hand,
     }
-
-    def ours(name: str, targets: list[str]) -> int:
-        calls = 0
-        for target in targets:
-            module, x = build(name)
-            verdict = check_export(
-                module, (x,), target=target, checks=("parity",), max_examples=CALLS
-            )
-            assert verdict.status == "passed", verdict
-            calls = sum(verdict.calls.values())
-        return calls
-
-    def by_hand(name: str, targets: list[str], calls: int) -> None:
-        for target in targets:
-            module, x = build(name)
-            with torch.no_grad():
-                artifact = exporters[target](module, x)
-                for number in range(calls):
-                    call = torch.randn(1 + number % 4, *x.shape[1:])
-                    torch.testing.assert_close(artifact(call), module(call), rtol=1e-3, atol=1e-3)
-
-    for targets in (["trace", "script", "export"], ["onnx"]):
-        for name in MODELS:
-            calls = ours(name, targets)
-            mine, hand, ratio = interleaved(
-                lambda n=name, t=targets: ours(n, t),
-                lambda n=name, t=targets, c=calls: by_hand(n, t, c),
-                runs,
-            )
-            goal = "<= 1.3" if name == "CNN" and len(targets) > 1 else ""
-            label = f"{' + '.join(targets)}, {name}, {calls} calls / hand-written"
-            yield label, f"{ratio:.2f} ({mine:.2f} s / {hand:.2f} s)", goal
+    for target in targets:
+        module, x = build(name)
+        with torch.no_grad():
+            artifact = exporters[target](module, x)
+            for number in range(calls):
+                call = torch.randn(1 + number % 4, *x.shape[1:])
+                torch.testing.assert_close(artifact(call), module(call), rtol=1e-3, atol=1e-3)
 
 
 class Clock:
@@ -656,6 +685,8 @@ ROWS = {
     "startup": startup,
     "overhead": overhead,
     "parity": parity,
+    "whole": whole,
+    "cached": cached,
     "shares": shares,
     "observing": observing,
     "explore": explore,
