@@ -10,6 +10,7 @@ import copyreg
 import functools
 import hashlib
 import logging
+import sys
 import types
 import weakref
 from collections.abc import Iterable, Mapping
@@ -21,7 +22,6 @@ from hypothesis.strategies import SearchStrategy
 from pytest_torchexport import torch_private
 from pytest_torchexport.eager.fingerprint import (
     closure_of,
-    is_of_the_user,
     is_users_module,
     names_in,
 )
@@ -174,7 +174,7 @@ class Digest:
     def _class(self, cls: type) -> None:
         self._token("class", cls.__module__, cls.__qualname__)
         self.modules.add(cls.__module__)
-        if not is_of_the_user(cls):
+        if _is_of_library(cls):
             return
         self._all("bases", cls.__mro__[1:])
         for name, value in sorted(vars(cls).items()):
@@ -188,16 +188,16 @@ class Digest:
         code = function.__code__
         self._token("function", function.__module__, function.__qualname__)
         self.modules.add(function.__module__ or "")
-        is_own = is_users(code.co_filename)
-        if not is_own and "<locals>" not in function.__qualname__:
-            return  # a library's: the version of the library says what it is
+        is_library = _is_library(code.co_filename)
+        if is_library and "<locals>" not in function.__qualname__:
+            return  # the version of the library says what it is
         self._code(code)
         self._add(function.__defaults__)
         self._add(function.__kwdefaults__)
         self._add(vars(function))
         names = names_in(code)
         self._scope(dict(closure_of(function)), code.co_freevars, names)
-        if is_own:
+        if not is_library:
             self._scope(function.__globals__, names, names)
 
     def _scope(
@@ -251,3 +251,22 @@ class Digest:
 
 
 _SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
+
+
+def _is_library(file: str) -> bool:
+    """Return True for a file of a library. Code that was made from a text has none."""
+    return not file.startswith("<") and not is_users(file)
+
+
+def _is_of_library(cls: type) -> bool:
+    """Return True if a library, or Python itself, has this class under its name."""
+    module = sys.modules.get(cls.__module__)
+    found: Any = module
+    for name in cls.__qualname__.split("."):
+        found = getattr(found, name, None)
+    if found is not cls:
+        return False  # made while the program runs, of what only it says
+    file = getattr(module, "__file__", None)
+    if isinstance(file, str):
+        return _is_library(file)
+    return cls.__module__.partition(".")[0] in sys.stdlib_module_names

@@ -345,7 +345,7 @@ class _Walk:
     def held(self, thing: Any) -> None:
         """Keep what a user's class or object holds, to be put back; it is not compared."""
         cls = thing if isinstance(thing, type) else type(thing)
-        if not is_of_the_user(cls) or not self.first(thing):
+        if not _is_of_the_user(cls) or not self.first(thing):
             return
         self.found.classes.append(cls)
         values = list(vars(cls).values())
@@ -560,8 +560,7 @@ def is_users_module(module: types.ModuleType | None) -> bool:
     return isinstance(file, str) and is_users(file)
 
 
-def is_of_the_user(cls: type) -> bool:
-    """Return True if a class is defined in a file of the user's."""
+def _is_of_the_user(cls: type) -> bool:
     return is_users_module(sys.modules.get(cls.__module__))
 
 

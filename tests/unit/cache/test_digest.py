@@ -125,6 +125,28 @@ def test_what_code_names_of_a_module_counts():
     assert digest(sized) != before
 
 
+def made_of_text(body, module):
+    scope = {"nn": nn, "__name__": module}
+    exec(f"class Made(nn.Module):\n    def forward(self, x):\n        return {body}", scope)
+    return scope["Made"]
+
+
+@pytest.mark.parametrize("module", ["__main__", "of_no_file", __name__])
+def test_code_that_was_made_of_a_text_counts(module):
+    assert digest(made_of_text("x + 1", module)) == digest(made_of_text("x + 1", module))
+    assert digest(made_of_text("x + 1", module)) != digest(made_of_text("x + 2", module))
+
+
+def test_code_that_fx_has_made_counts():
+    def graph():
+        return torch.fx.symbolic_trace(net())
+
+    other = graph()
+    next(node for node in other.graph.nodes if node.op == "call_function").target = torch.tanh
+    other.recompile()
+    assert digest(graph()) == digest(graph()) != digest(other)
+
+
 def adder(amount):
     return lambda x: x + amount
 
