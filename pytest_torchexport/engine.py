@@ -147,8 +147,9 @@ def check(thing: Any, given: Sequence[Call], plan: Plan) -> Verdict:
     it may be that of an earlier run, if nothing has changed that it depends on.
     """
     run = partial(_checked, thing, given, plan, exporting.export)
-    # An artifact that ships has to be made.
-    is_cached = plan.settings.cache and not plan.settings.ship
+    # An artifact that ships has to be made, and a time is that of the machine as it is now.
+    made_anew = plan.settings.ship or plan.settings.latency or plan.settings.max_slowdown
+    is_cached = plan.settings.cache and not made_anew
     return unless_unchanged(run, thing, given, plan) if is_cached else run()
 
 
@@ -305,7 +306,8 @@ def _run(step: Step, case: Case) -> Case:
 
 
 def _asked_for(step: Step, plan: Plan) -> bool:
-    if step.setting and getattr(plan.settings, step.setting) == getattr(DEFAULTS, step.setting):
+    given, default = plan.settings, DEFAULTS
+    if step.settings and all(getattr(given, n) == getattr(default, n) for n in step.settings):
         return False
     asked = not step.checks or any(map(plan.checks, step.checks))
     return asked or (step.or_isolated and bool(plan.why_isolated))
@@ -425,6 +427,7 @@ def _described(item: _Item, case: Case | None, **fields: Any) -> Verdict:
         seconds=dict(log.seconds),
         max_error=log.max_error,
         size=log.size,
+        latency=tuple(log.latency),
         explained=tuple(log.explained.values()),
         cautions=tuple(log.cautions),
         ineffective=tuple(log.ineffective),

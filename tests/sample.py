@@ -20,6 +20,7 @@ from pytest_torchexport.results.verdict import (
     Branch,
     Difference,
     ItemResult,
+    Latency,
     Recorded,
     RunResults,
     SeededBug,
@@ -150,6 +151,19 @@ FULL = Verdict(
     seconds={"export": 0.5},
     max_error=1e-3,
     size=ArtifactSize(files=3000, weights=2000),
+    latency=(
+        Latency(
+            sizes={"batch": 4},
+            eager=288e-6,
+            artifact=412e-6,
+            ratio=1.43,
+            low=1.38,
+            high=1.51,
+            pairs=30,
+            slower=30,
+            workers=2,
+        ),
+    ),
     recorded=Recorded(
         number=2, count=3, call="float32[2]", where=SourceLine("test_net.py", 9, "Net()(x)")
     ),

@@ -125,7 +125,7 @@ def test_the_page_on_items_lists_the_steps_of_flow_in_their_order():
         (number, step.name) for number, step in enumerate(FLOW, 1)
     ]
     for (_, name, checks), step in zip(steps, FLOW, strict=True):
-        assert re.findall(r"`(\w+)`", checks) == [*step.checks, *filter(None, [step.setting])], name
+        assert re.findall(r"`(\w+)`", checks) == [*step.checks, *step.settings], name
 
 
 @pytest.mark.parametrize(

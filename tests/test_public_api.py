@@ -33,6 +33,7 @@ DATA = (
     size_pattern.Sizes,
     size_pattern.SizePattern,
     verdict.ArtifactSize,
+    verdict.Latency,
     verdict.Recorded,
     verdict.Assumption,
     verdict.SeededBug,

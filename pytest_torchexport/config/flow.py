@@ -17,16 +17,16 @@ class Step:
 
     ``run`` is ``module:function`` below ``checks``. ``checks``: the step runs if one of these is
     asked for; empty: it always runs. ``or_isolated``: it also runs if the item is to be isolated.
-    ``setting``: it runs only if this setting is not its default. ``own_time``: the step keeps
-    limits of its own, because it waits for other processes or because the item's verdict is already
-    known; other steps share the item's time limit.
+    ``settings``: unless empty, it runs only if one of these is not its default. ``own_time``: the
+    step keeps limits of its own, because it waits for other processes or because the item's verdict
+    is already known; other steps share the item's time limit.
     """
 
     name: str
     run: str
     checks: tuple[str, ...] = ()
     or_isolated: bool = False
-    setting: str = ""
+    settings: tuple[str, ...] = ()
     own_time: bool = False
 
 
@@ -89,16 +89,20 @@ FLOW = (
         name="production settings",
         run="production:repeat",
         checks=("round_trip",),
-        setting="threads",
+        settings=("threads",),
         own_time=True,
     ),
-    Step(name="limit of the size", run="size:require", setting="max_size_ratio"),
+    Step(name="limit of the size", run="size:require", settings=("max_size_ratio",)),
     Step(name="what cannot be judged", run="effect:require"),
-    Step(name="seeded bugs", run="self_test:seed_bugs", setting="self_test", own_time=True),
+    # A limit alone asks for it too: without times it would limit nothing.
+    Step(
+        name="latency", run="latency:measure", settings=("latency", "max_slowdown"), own_time=True
+    ),
+    Step(name="seeded bugs", run="self_test:seed_bugs", settings=("self_test",), own_time=True),
     Step(
         name="branch coverage", run="control_flow:require", checks=("control_flow",), own_time=True
     ),
-    Step(name="files to ship", run="shipping:ship", setting="ship", own_time=True),
+    Step(name="files to ship", run="shipping:ship", settings=("ship",), own_time=True),
 )
 
 

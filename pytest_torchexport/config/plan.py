@@ -50,6 +50,7 @@ class Plan:
     profile and options; None: theirs. ``root``: the directory of the user's own packages.
     ``keep``: the directory for the files of a failure. ``nodeid``: the item's; empty without
     pytest. ``expects``: failures that need no explanation, because the user expects them.
+    ``workers``: the processes that run items at the same time.
     """
 
     target: str
@@ -66,6 +67,7 @@ class Plan:
     keep: Path | None = None
     nodeid: str = ""
     expects: tuple[type[Failure], ...] = ()
+    workers: int = 1
 
     def checks(self, name: str) -> bool:
         """Return True if a check is asked for; without ``checks`` all are."""

@@ -301,7 +301,7 @@ class Settings:
     max_size_ratio: float = _row(
         0.0,
         check=ratio_or_zero,
-        legal="a number of at least 1; 0 for no limit",
+        legal="a positive number; 0 for no limit",
         help="Fail an item whose artifact takes more bytes than this many times the parameters and "
         "buffers of its module (tied ones count once), and 1 MiB for the program "
         "(ArtifactTooLarge). 0: no limit.",
@@ -312,7 +312,8 @@ class Settings:
         legal="a path",
         help="Keep the verdicts of items that pass in this directory, and take a verdict from "
         "there if nothing has changed that it depends on: code and what it imports, weights, "
-        "calls, options, settings, versions, machine. With --torchexport-ship nothing is taken.",
+        "calls, options, settings, versions, machine. With --torchexport-ship, --torchexport-latency "
+        "or torchexport_max_slowdown nothing is taken.",
         flag=True,
         metavar="DIRECTORY",
     )
@@ -321,6 +322,23 @@ class Settings:
         check=positive_int,
         legal="a whole number of megabytes of at least 1",
         help="Megabytes of verdicts in the cache. What was not used for longest is removed.",
+    )
+    latency: bool = _row(
+        False,
+        check=truth,
+        legal="true, false",
+        help="Time some calls of each artifact that passes beside eager, with one thread. The "
+        "details (-v) and the reports show the medians. An artifact that is called in a process of "
+        "its own is not timed.",
+        flag=True,
+    )
+    max_slowdown: float = _row(
+        0.0,
+        check=ratio_or_zero,
+        legal="a positive number; 0 for no limit",
+        help="Fail an item whose artifact takes more than this many times as long as eager, beyond "
+        "the noise of the machine (ArtifactSlower). A limit includes torchexport_latency. 0: no "
+        "limit.",
     )
     serve_on: tuple[str, ...] = _row(
         (),

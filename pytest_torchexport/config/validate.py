@@ -113,13 +113,13 @@ def seconds_or_zero(value: Any) -> float:
 
 
 def ratio_or_zero(value: Any) -> float:
-    """Return a finite number of at least 1, or 0 for no limit."""
+    """Return a finite positive number, or 0 for no limit."""
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = -1.0
-    if number and not 1 <= number < float("inf"):
-        raise ValueError(f"{value!r} is not a number of at least 1.")
+    if not 0 <= number < float("inf"):
+        raise ValueError(f"{value!r} is not a positive number.")
     return number
 
 

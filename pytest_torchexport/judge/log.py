@@ -22,6 +22,7 @@ from pytest_torchexport.results.verdict import (
     Assumption,
     Branch,
     Difference,
+    Latency,
     SeededBug,
     Uncovered,
 )
@@ -94,6 +95,7 @@ class ItemLog:
     seconds: dict[str, float] = field(default_factory=dict)
     max_error: float | None = None
     size: ArtifactSize | None = None
+    latency: list[Latency] = field(default_factory=list)
     explained: dict[tuple[str, str], Difference] = field(default_factory=dict)
     ran: list[tuple[str, Recipe]] = field(default_factory=list)
     failed: list[tuple[Recipe, Failure]] = field(default_factory=list)

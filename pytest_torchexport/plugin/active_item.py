@@ -93,6 +93,7 @@ class ActiveItem:
             keep=_kept_for(config.rootpath, nodeid, variant),
             nodeid=nodeid,
             expects=() if config.getoption("runxfail", default=False) else expected(variant),
+            workers=_workers(config),
         )
         if self._replay is None:
             return plan
@@ -182,6 +183,11 @@ def _kept_for(root: Path, nodeid: str, variant: Variant) -> Path:
     directory = kept_in(root, nodeid)
     # A unittest method is one item for all targets.
     return directory if variant.id in nodeid else directory / variant.id
+
+
+def _workers(config: pytest.Config) -> int:
+    """Return how many processes of pytest-xdist run items; 1 without it."""
+    return int(getattr(config, "workerinput", {}).get("workercount", 1))
 
 
 def seed_of(config: pytest.Config, nodeid: str) -> int:

@@ -14,7 +14,7 @@ from pytest_torchexport.results.entries import Entry, entries
 from pytest_torchexport.results.known_matching import differences, worse
 from pytest_torchexport.results.known_place import entry_of
 from pytest_torchexport.results.text import headline
-from pytest_torchexport.results.verdict import ItemResult, RunResults
+from pytest_torchexport.results.verdict import ItemResult, RunResults, Verdict, bytes_text
 
 ChangeKind = Literal[
     "new failure",
@@ -24,6 +24,8 @@ ChangeKind = Literal[
     "now expected",  # it is expected to fail, and was not
     "fixed",
     "slower export",
+    "slower artifact",  # beyond the noise of both runs
+    "larger file",
     "gone",  # the test did not run
 ]
 NEW: ChangeKind = "new failure"
@@ -36,11 +38,18 @@ KINDS: dict[ChangeKind, str] = {
     "now expected": "now expected",
     "fixed": "fixed",
     "slower export": "slower exports",
+    "slower artifact": "slower artifacts",
+    "larger file": "larger files",
     "gone": "gone",
 }
 WORSE: tuple[ChangeKind, ...] = ("new failure", "other failure", "worse failure")
 # An export is slower if it takes so many times as long, and so many seconds more. Machines differ.
 TIMES, SECONDS = 2.0, 1.0
+# The ratio of an artifact's latency to eager's grew by so much at least: the machine of both runs
+# is in both of its sides, and yet not all of it.
+SLOWER = 1.1
+# Files are larger if they grew by this factor, and by so many bytes.
+LARGER, BYTES = 1.05, 2**16
 
 Key = tuple[str, ...]
 
@@ -160,15 +169,34 @@ def _green(old: Entry, new: Entry) -> Iterator[Change]:
             yield Change("now expected", new, (f"{old.outcome} before",))
     elif red:
         yield Change("fixed", new)
-    else:
-        yield from _slower(old, new)
+    elif old.verdict is not None and new.verdict is not None:
+        for kind, details in _costs(old.verdict, new.verdict):
+            yield Change(kind, new, (details,))
 
 
-def _slower(old: Entry, new: Entry) -> Iterator[Change]:
-    if old.verdict is not None and new.verdict is not None:
-        seconds = [entry.seconds.get("export", 0.0) for entry in (old.verdict, new.verdict)]
-        if seconds[0] and seconds[1] >= max(TIMES * seconds[0], SECONDS + seconds[0]):
-            yield Change("slower export", new, (f"{seconds[1]:.1f} s, {seconds[0]:.1f} s before",))
+def _costs(old: Verdict, new: Verdict) -> Iterator[tuple[ChangeKind, str]]:
+    """Yield what costs more than before, of two verdicts that pass."""
+    seconds = [verdict.seconds.get("export", 0.0) for verdict in (old, new)]
+    if seconds[0] and seconds[1] >= max(TIMES * seconds[0], SECONDS + seconds[0]):
+        yield "slower export", f"{seconds[1]:.1f} s, {seconds[0]:.1f} s before"
+    yield from (("slower artifact", text) for text in _slower(old, new))
+    if old.size is not None and new.size is not None:
+        before, now = old.size.files, new.size.files
+        if now >= max(LARGER * before, BYTES + before):
+            yield "larger file", f"{bytes_text(now)}, {bytes_text(before)} before"
+
+
+def _slower(old: Verdict, new: Verdict) -> Iterator[str]:
+    """Yield the latencies that grew: the interval of the ratio lies above the old one.
+
+    Ratios to eager are compared, because the runs may be of two machines.
+    """
+    before = {latency.at: latency for latency in old.latency}
+    for latency in new.latency:
+        was = before.get(latency.at)
+        if was is not None and latency.low > was.high and latency.ratio >= SLOWER * was.ratio:
+            at = f" at {latency.at}" if latency.sizes else ""
+            yield f"{latency.times}{at}, {was.times} before"
 
 
 def _absent(before: dict[Key, Entry], after: dict[Key, Entry]) -> Iterator[Change]:

@@ -36,6 +36,7 @@ def details(verdict: Verdict) -> Iterator[tuple[str, Iterable[str]]]:
     yield "rounding", map(_explained_line, verdict.explained)
     yield "baked", [", ".join(verdict.baked)]
     yield "files", [str(verdict.size)] if verdict.size is not None else []
+    yield "latency", map(str, verdict.latency)
     yield "assumed", map(str, verdict.assumed)
     yield "weak", verdict.ineffective
     yield "note", (*verdict.cautions, *verdict.notes)

@@ -14,6 +14,7 @@ Failure (AssertionError)
 ├── LoadFailed         the artifact cannot be saved, or not loaded without the model's source
 ├── RoundTripDiffers   the loaded artifact differs from the one that never left memory
 ├── ArtifactTooLarge   the artifact's files take more bytes than the settings allow
+├── ArtifactSlower     a call of the artifact takes longer than the settings allow
 ├── NotRepeatable      eager does not agree with itself
 ├── TrainingMode       a part of the module is left in training mode
 └── Ineffective        nothing was really checked (mostly under --torchexport-strict)
@@ -35,6 +36,7 @@ __all__ = [
     "ArtifactCrashed",
     "ArtifactHung",
     "ArtifactRaised",
+    "ArtifactSlower",
     "ArtifactTooLarge",
     "BranchFrozen",
     "DimsNarrowed",
@@ -170,6 +172,15 @@ class ArtifactTooLarge(Failure):
     """The artifact's files take more bytes than the setting ``max_size_ratio`` allows."""
 
     title = "the artifact is too large"
+
+
+class ArtifactSlower(Failure):
+    """A call of the artifact takes longer than the setting ``max_slowdown`` allows.
+
+    Beyond the noise of the machine: interleaved pairs of calls say so.
+    """
+
+    title = "the artifact is slower than eager"
 
 
 class NotRepeatable(Failure):

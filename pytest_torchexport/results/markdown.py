@@ -19,7 +19,7 @@ from pytest_torchexport.results.escaped import code, code_block, html_code
 from pytest_torchexport.results.known_text import match_lines
 from pytest_torchexport.results.not_covered import not_covered_lines
 from pytest_torchexport.results.summary import MARKS, reason_lines, severity, table
-from pytest_torchexport.results.verdict import ArtifactSize, RunResults, bytes_text
+from pytest_torchexport.results.verdict import RunResults, Verdict, bytes_text
 
 # The words of the first line, in their order; any other outcome is named at its end.
 COUNTED = ("failed", "running", "xpassed", "xfailed", "skipped", "passed")
@@ -194,29 +194,34 @@ def _cause(cause: Cause) -> str:
 
 
 def _measured(found: Sequence[Entry]) -> _Section:
-    """Return the sizes of the artifacts, the largest ratio first."""
+    """Return the sizes and latencies of the artifacts, the largest ratio to the weights first."""
     measured = [
-        (entry, entry.verdict.size)
+        (entry, entry.verdict)
         for entry in found
-        if entry.verdict is not None and entry.verdict.size is not None
+        if entry.verdict is not None and (entry.verdict.size or entry.verdict.latency)
     ]
-    measured.sort(key=lambda pair: -(pair[1].ratio or 0.0))
+    measured.sort(key=lambda pair: -((pair[1].size and pair[1].size.ratio) or 0.0))
     return _Section(
         head=(
-            "<details><summary>Sizes of the artifacts</summary>\n\n"
-            "| item | files | weights | times the weights |\n| --- | ---: | ---: | ---: |"
+            "<details><summary>Sizes and latencies of the artifacts</summary>\n\n"
+            "| item | files | weights | times the weights | latency, times eager |\n"
+            "| --- | ---: | ---: | ---: | --- |"
         ),
-        blocks=(_size_row(entry, size) for entry, size in measured),
+        blocks=(_measured_row(entry, verdict) for entry, verdict in measured),
         count=len(measured),
         noun="item",
         tail="\n</details>",
     )
 
 
-def _size_row(entry: Entry, size: ArtifactSize) -> str:
-    ratio = "" if size.ratio is None else f"{size.ratio:.3g}"
-    cells = [code(str(entry)), bytes_text(size.files), bytes_text(size.weights), ratio]
-    return f"| {' | '.join(cells)} |"
+def _measured_row(entry: Entry, verdict: Verdict) -> str:
+    size, cells = verdict.size, ["", "", ""]
+    if size is not None:
+        ratio = "" if size.ratio is None else f"{size.ratio:.3g}"
+        cells = [bytes_text(size.files), bytes_text(size.weights), ratio]
+    slowest = max(verdict.latency, key=lambda latency: latency.ratio, default=None)
+    latency = "" if slowest is None else code(str(slowest))
+    return f"| {' | '.join([code(str(entry)), *cells, latency])} |"
 
 
 def _reasons(results: RunResults) -> _Section:

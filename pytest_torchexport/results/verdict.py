@@ -222,6 +222,53 @@ def bytes_text(number: float) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Latency:
+    """The time of one call: of eager and of the artifact, in turn, many times.
+
+    ``sizes``: those of the call's dims. ``eager`` and ``artifact``: the medians, in seconds.
+    ``ratio``: the median of the artifact's in units of eager's, pair by pair; ``low`` and ``high``:
+    the ends of what holds the middle 80 % of them. ``slower``: the pairs in which the artifact took
+    longer. ``workers``: the processes of the run that were at work, this one included.
+    """
+
+    sizes: dict[str, int]
+    eager: float
+    artifact: float
+    ratio: float
+    low: float
+    high: float
+    pairs: int
+    slower: int
+    workers: int = 1
+
+    @property
+    def at(self) -> str:
+        """``batch = 4, time = 7``; empty if no size varies."""
+        return ", ".join(f"{name} = {size}" for name, size in self.sizes.items())
+
+    @property
+    def times(self) -> str:
+        """``1.43 times eager (1.38 to 1.51)``."""
+        return f"{self.ratio:.3g} times eager ({self.low:.3g} to {self.high:.3g})"
+
+    def __str__(self) -> str:
+        """Return ``412 us, eager 288 us: 1.43 times eager (1.38 to 1.51), at batch = 4``."""
+        at = f", at {self.at}" if self.sizes else ""
+        others = self.workers - 1
+        beside = f", beside {others} other worker{'s' if others > 1 else ''}" if others else ""
+        one, other = seconds_text(self.artifact), seconds_text(self.eager)
+        return f"{one}, eager {other}: {self.times}{at}{beside}"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return ``412 us``, ``2.5 ms``, ``1.2 s``."""
+    if seconds < 0.999:
+        unit, times = ("us", 1e6) if seconds < 0.000999 else ("ms", 1e3)
+        return f"{seconds * times:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recorded:
     """The place of a verdict's module among those of one class that a test's body called.
 
@@ -256,12 +303,12 @@ class Verdict:
     differences beyond the dtype's tolerance that are not bugs, the worst per output and cause.
     ``cautions``: what to know of a pass; ``ineffective``: why it may mean little. ``branches``: the
     conditions of the user's code that calls met. ``isolated``: the artifact was called in a process
-    of its own. ``size``: that of its files, None if there are none. ``output``: the end of what it
-    printed there. ``kept``: the artifact's file after a
-    failure; ``script``: the script that shows the failure again. ``imports``: the modules that a
-    process has to import before it can load or run the file. ``diagnosis``: what was found out
-    about a failure. ``unchanged_since``: the day (``2026-07-01``) of the run that gave the verdict,
-    if it was taken from the cache; else empty.
+    of its own. ``size``: that of its files, None if there are none. ``latency``: the times of some
+    calls, if that was asked for. ``output``: the end of what it printed in such a process.
+    ``kept``: the artifact's file after a failure; ``script``: the script that shows the failure
+    again. ``imports``: the modules that a process has to import before it can load or run the file.
+    ``diagnosis``: what was found out about a failure. ``unchanged_since``: the day (``2026-07-01``)
+    of the run that gave the verdict, if it was taken from the cache; else empty.
     """
 
     subject: str
@@ -294,6 +341,7 @@ class Verdict:
     branches: tuple[Branch, ...] = ()
     isolated: bool = False
     size: ArtifactSize | None = None
+    latency: tuple[Latency, ...] = ()
     output: str = ""
     kept: str = ""
     script: str = ""

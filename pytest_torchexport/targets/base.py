@@ -133,6 +133,14 @@ class ShowsValues(Protocol):
         """
 
 
+@runtime_checkable
+class ServedOtherwise(Protocol):
+    """An artifact whose call converts values that a server would have in the file's own form."""
+
+    def served(self, call: Call) -> Callable[[], Any]:
+        """Return what makes a call as a server does: the inputs converted, the outputs not."""
+
+
 class Target(Protocol):
     """One way out of eager."""
 

@@ -76,6 +76,10 @@ class OnnxArtifact:
     def _open(self) -> OpenFile:
         return OpenFile(self.program.model_proto, self.device)
 
+    def served(self, call: Call) -> Callable[[], Any]:
+        """Return what runs the file on these inputs."""
+        return self.session.prepared(self.pack_inputs(call).kwargs)
+
     def save(self, directory: Path) -> Path:
         """Write ``model.onnx`` and, as torch does by default, ``model.onnx.data`` beside it."""
         with whole_file(directory / FILENAME) as path:

@@ -73,6 +73,10 @@ class LegacyArtifact:
     def _open(self) -> OpenFile:
         return OpenFile(_model(self.files), self.session.device)
 
+    def served(self, call: Call) -> Callable[[], Any]:
+        """Return what runs the file on these inputs."""
+        return self.session.prepared(self.pack_inputs(call).kwargs)
+
     def save(self, directory: Path) -> Path:
         """Write the model, and its external data."""
         for name, data in self.files.items():

@@ -12,6 +12,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +163,11 @@ class TensorFile(_OnnxFile):
         """Run the file on these inputs."""
         values = self.run(feeds | named(self.ordered(args)), of_tensor)
         return [to_tensor(value).to(self.device) for value in values]
+
+    def prepared(self, feeds: Mapping[str, Any]) -> Callable[[], list[Any]]:
+        """Return what runs the file on these tensors by input name, and returns OrtValues."""
+        values = {name: of_tensor(feeds[name]) for name in self.input_names if name in feeds}
+        return partial(self.session.run_with_ort_values, None, values)
 
 
 class OpenFile(TensorFile):

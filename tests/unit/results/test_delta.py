@@ -10,6 +10,7 @@ from sample import SAMPLE, failed, item, recorded, run_of, verdict
 from pytest_torchexport.results.delta import Delta, delta
 from pytest_torchexport.results.size_pattern import SizePattern, Sizes
 from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.verdict import ArtifactSize, Latency
 
 PASSED, FAILED = item("a", verdict()), item("a", failed())
 EXPECTED, SKIPPED = (
@@ -107,6 +108,31 @@ def test_an_export_that_takes_much_longer_is_named():
     assert lines([slow[0]], [slow[1]]) == ["slower export: a[trace-cpu]: 2.5 s, 1.0 s before"]
     assert kinds([slow[0]], [slow[2]]) == []  # not twice
     assert kinds([slow[3]], [slow[4]]) == []  # nine times, but nobody waits
+
+
+def timed(ratio, spread=0.05, **fields):
+    found = Latency(sizes={"batch": 4}, eager=1e-3, artifact=ratio * 1e-3, ratio=ratio, low=ratio - spread, high=ratio + spread, pairs=30, slower=30, **fields)  # fmt: skip
+    return item("a", verdict(latency=(found,)))
+
+
+def test_an_artifact_that_got_slower_beyond_the_spread_is_named():
+    (line,) = lines([timed(1.0)], [timed(1.5)])
+    assert line.startswith(
+        "slower artifact: a[trace-cpu]: 1.5 times eager (1.45 to 1.55) at batch = 4"
+    )
+    assert line.endswith(", 1 times eager (0.95 to 1.05) before")
+    assert kinds([timed(1.5)], [timed(1.0)]) == kinds([timed(1.0, 0.6)], [timed(1.5)]) == []
+    assert kinds([timed(1.0, 0.01)], [timed(1.05, 0.01)]) == kinds([PASSED], [timed(9.0)]) == []
+
+
+def test_files_that_grew_are_named():
+    sizes = [10 * 2**20, 11 * 2**20, 10.4 * 2**20, 1000, 9000]
+    found = [
+        item("a", verdict(size=ArtifactSize(files=int(files), weights=1000))) for files in sizes
+    ]
+    assert lines([found[0]], [found[1]]) == ["larger file: a[trace-cpu]: 11 MiB, 10 MiB before"]
+    assert kinds([found[1]], [found[0]]) == kinds([found[0]], [found[2]]) == []
+    assert kinds([found[3]], [found[4]]) == []  # nine times, but a few bytes
 
 
 def test_the_worst_comes_first_and_the_headline_counts():

@@ -6,7 +6,7 @@ import dataclasses
 import re
 
 import pytest
-from sample import HOSTILE, SAMPLE, failed, item, known_and_fixed, run_of, verdict
+from sample import FULL, HOSTILE, SAMPLE, failed, item, known_and_fixed, run_of, verdict
 
 from pytest_torchexport.results import markdown
 from pytest_torchexport.results.source_line import SourceLine
@@ -126,21 +126,21 @@ def test_a_name_of_a_megabyte_does_not_push_out_the_rest():
     assert "### 1 failure" in text
 
 
-def test_the_sizes_of_the_artifacts_are_a_table_with_the_largest_ratio_first():
-    sizes = {
-        "a": ArtifactSize(files=1500, weights=1000),
-        "b": ArtifactSize(files=4000, weights=1000),
-    }
-    items = [item(f"t.py::{name}", verdict(size=size)) for name, size in sizes.items()]
-    items.append(item("t.py::c", verdict(size=ArtifactSize(files=100, weights=0))))
+def test_the_sizes_and_latencies_are_a_table_with_the_largest_ratio_first():
+    sizes = {"a": 1500, "b": 4000}
+    items = [
+        item(f"t.py::{name}", verdict(size=ArtifactSize(files=files, weights=1000)))
+        for name, files in sizes.items()
+    ]
+    items.append(item("t.py::c", verdict(latency=FULL.latency)))
     text = markdown.render(run_of(*items))
     assert (
         """
-| item | files | weights | times the weights |
-| --- | ---: | ---: | ---: |
-| `t.py::b[trace-cpu]` | 3.91 KiB | 1000 bytes | 4 |
-| `t.py::a[trace-cpu]` | 1.46 KiB | 1000 bytes | 1.5 |
-| `t.py::c[trace-cpu]` | 100 bytes | 0 bytes |  |
+| item | files | weights | times the weights | latency, times eager |
+| --- | ---: | ---: | ---: | --- |
+| `t.py::b[trace-cpu]` | 3.91 KiB | 1000 bytes | 4 |  |
+| `t.py::a[trace-cpu]` | 1.46 KiB | 1000 bytes | 1.5 |  |
+| `t.py::c[trace-cpu]` |  |  |  | `412 us, eager 288 us: 1.43 times eager (1.38 to 1.51), at batch = 4, beside 1 other worker` |
 
 </details>
 """

@@ -1,0 +1,132 @@
+"""The time of the artifact's calls beside eager's on the same inputs, with a limit if one is set.
+
+Only an artifact that is called in this process is timed: elsewhere, the way there is a part of the
+time. Raises ArtifactSlower.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from functools import partial
+
+from pytest_torchexport.inputs.recipes import Recipe, example_recipe
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.inputs.strategies import boundary_recipes
+from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.log import Shrunk
+from pytest_torchexport.outcomes.observe import State
+from pytest_torchexport.outcomes.timing import Pairs, Run, TooSlow, timed_in_turn
+from pytest_torchexport.results.failures import ArtifactSlower
+from pytest_torchexport.results.verdict import Latency
+from pytest_torchexport.targets.base import ServedOtherwise
+
+# Seconds for one call, with all its repeats.
+SECONDS = 10.0
+ELSEWHERE = (
+    "latency not measured: the artifact is called in a process of its own, and the way there would "
+    "be a part of the time"
+)
+CHANGES = (
+    "latency not measured: forward changes its module, so that each call starts anew and no two "
+    "are alike"
+)
+BESIDE = (
+    "latency measured while {} workers of pytest-xdist are at work: the times are not those of an "
+    "idle machine; for such times, run without -n"
+)
+HOW = "medians of {} interleaved pairs, the middle 80 % of their ratios, one thread"
+NEXT = (
+    "next step: profile both (torch.profiler, or ONNX Runtime's own) on this call; if this is what "
+    "you accept, raise torchexport_max_slowdown"
+)
+
+
+def measure(case: Case) -> None:
+    """Log the latency of some calls. Raises ArtifactSlower if one of them exceeds the limit."""
+    log, limit = case.log, case.plan.settings.max_slowdown
+    if case.runner.isolated or case.reference.fresh_each_call:
+        log.caution(ELSEWHERE if case.runner.isolated else CHANGES)
+        return
+    if case.plan.workers > 1:
+        log.caution(BESIDE.format(case.plan.workers))
+    with log.timed("latency"):
+        measured = list(_measured(case))
+    found = [(_latency(case, recipe, pairs), recipe, call) for recipe, call, pairs in measured]
+    log.latency += [latency for latency, _, _ in found]
+    slow = [
+        each
+        for each, (_, _, pairs) in zip(found, measured, strict=True)
+        if limit and pairs.exceeds(limit)
+    ]
+    if slow:
+        worst, recipe, call = max(slow, key=lambda each: each[0].ratio)
+        log.shrunk = Shrunk.as_made(case.spec, recipe, call)
+        at = f" at {worst.at}" if worst.sizes else ""
+        raise ArtifactSlower(
+            f"it takes {worst.times}{at}; the limit is {limit:g} (torchexport_max_slowdown)",
+            details=(*map(str, log.latency), HOW.format(worst.pairs), NEXT),
+        )
+
+
+def _measured(case: Case) -> Iterator[tuple[Recipe, Call, Pairs]]:
+    state = State(case.artifact.module, thorough=case.reference.stateful)
+    subject = case.reference.pristine.copy().to(case.plan.device)
+    try:
+        for recipe, call in _calls(case):
+            one = call.clone().to(case.plan.device)
+            eager = partial(subject.function, *one.args, **one.kwargs)
+            with case.reference.served.entered():
+                found = timed_in_turn(eager, _served(case, call), SECONDS)
+            if isinstance(found, TooSlow):
+                case.log.caution(
+                    f"latency not measured: the fewest calls that tell noise from time take "
+                    f"{found.seconds:.0f} s, more than {SECONDS:.0f}"
+                )
+                return
+            yield recipe, call, found
+    finally:
+        state.restore()
+
+
+def _served(case: Case, call: Call) -> Run:
+    """Return what makes the call of the artifact as it is served."""
+    own, artifact = call.clone().to(case.plan.device), case.artifact
+    if isinstance(artifact, ServedOtherwise):
+        return artifact.served(own)
+    return partial(artifact, *own.args, **own.kwargs)
+
+
+def _calls(case: Case) -> Iterator[tuple[Recipe, Call]]:
+    """Yield the example, and the boundary calls of the fewest and of the most elements."""
+
+    def elements(recipe: Recipe) -> int:
+        return case.spec.numel(case.spec.example_sizes | dict(recipe.sizes))
+
+    boundary = sorted(boundary_recipes(case.spec, case.plan.seed), key=elements)
+    seen = []
+    for recipe in (example_recipe(case.spec), *boundary[:1], *boundary[-1:]):
+        found = case.accepted.call(recipe)
+        sizes = case.spec.example_sizes | dict(recipe.sizes)
+        if found is not None and sizes not in seen:
+            seen.append(sizes)
+            yield found.recipe, found.call
+
+
+def _latency(case: Case, recipe: Recipe, pairs: Pairs) -> Latency:
+    low, high = pairs.interval
+    return Latency(
+        sizes={
+            name: size
+            for name, size in (case.spec.example_sizes | dict(recipe.sizes)).items()
+            if name in case.spec.dims
+        },
+        eager=statistics.median(pairs.ones),
+        artifact=statistics.median(pairs.others),
+        ratio=statistics.median(pairs.ratios),
+        low=low,
+        high=high,
+        pairs=len(pairs.ones),
+        slower=sum(ratio > 1 for ratio in pairs.ratios),
+        workers=case.plan.workers,
+    )

@@ -1,0 +1,130 @@
+"""checks/latency.py: what is timed, what is said of it, and the limit. No test asserts a time."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport import check_export
+from pytest_torchexport.checks import latency
+from pytest_torchexport.config.options import parse_options
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.config.settings import settings_from
+from pytest_torchexport.engine import check, check_artifact
+from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.outcomes.timing import Pairs, TooSlow
+
+X = torch.linspace(-1.0, 1.0, 6).reshape(2, 3)
+
+
+class Counting(nn.Module):
+    """Its buffer counts calls: a timed call must not change the artifact that later steps see."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return x * 2 + self.calls
+
+
+class Growing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(1)
+        return x * 2
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return x * 2
+
+
+@pytest.fixture
+def slow_at_batch_4(monkeypatch):
+    """Every call of the artifact takes as long as eager's, but for 3 times at batch 4."""
+    ran = []
+
+    def timed(eager, artifact, seconds):
+        size = len(eager())
+        artifact()
+        ran.append(size)
+        return Pairs([0.001] * 20, [0.003 if size == 4 else 0.001] * 20)
+
+    monkeypatch.setattr(latency, "timed_in_turn", timed)
+    return ran
+
+
+def checked(module=None, target="trace", **settings):
+    settings = {"max_examples": 1, "checks": ("parity",), **settings}
+    return check_export(module or Doubled(), (X,), target=target, **settings)
+
+
+@pytest.mark.parametrize("target", ["trace", "onnx"])
+def test_the_example_and_the_ends_of_the_sizes_are_timed(target):
+    verdict = checked(target=target, latency=True)
+    assert verdict.status == "passed"
+    assert [row.at for row in verdict.latency] == ["batch = 2", "batch = 1", "batch = 4"]
+    assert all(row.low <= row.ratio <= row.high for row in verdict.latency)
+    assert all(row.pairs >= 10 and row.workers == 1 for row in verdict.latency)
+    assert "latency" not in checked(target=target).seconds
+
+
+def test_a_call_that_exceeds_the_limit_fails(slow_at_batch_4):
+    verdict = checked(max_slowdown=2)
+    assert verdict.failure == "ArtifactSlower"
+    assert verdict.reason == (
+        "it takes 3 times eager (3 to 3) at batch = 4; the limit is 2 (torchexport_max_slowdown)"
+    )
+    assert "3 ms, eager 1 ms: 3 times eager (3 to 3), at batch = 4" in verdict.details
+    assert verdict.call.startswith("x=float32[4, 3]")
+    assert slow_at_batch_4 == [2, 1, 4]
+    assert checked(max_slowdown=3).status == "passed"
+    assert checked(latency=True).status == "passed"
+
+
+def test_the_state_of_the_artifact_is_put_back(monkeypatch):
+    before = []
+
+    def timed(eager, artifact, seconds):
+        module = artifact.func.module
+        before.append((module, float(module.calls)))
+        artifact()
+        return Pairs([0.001] * 20, [0.001] * 20)
+
+    monkeypatch.setattr(latency, "timed_in_turn", timed)
+    verdict = checked(Counting(), "script", checks=("parity",), latency=True)
+    assert verdict.status == "passed"
+    assert len(verdict.latency) == 3
+    module, calls = before[0]
+    assert float(module.calls) == calls
+
+
+def test_what_is_not_timed_is_said(tmp_path, monkeypatch):
+    assert checked(isolate=True, latency=True, checks=("parity", "round_trip")).cautions == (
+        latency.ELSEWHERE,
+    )
+    assert latency.CHANGES in checked(Growing(), max_slowdown=2).cautions
+    path = tmp_path / "model.pt"
+    torch.jit.save(torch.jit.trace(Doubled(), X), path)
+    plan = Plan(
+        target="trace",
+        device="cpu",
+        options=parse_options((), {"max_examples": 1}),
+        settings=settings_from({"latency": True}),
+    )
+    verdict = check_artifact(path, Doubled(), Call((X,)), plan)
+    assert latency.ELSEWHERE in verdict.cautions
+    assert not verdict.latency
+    monkeypatch.setattr(latency, "timed_in_turn", lambda *_: TooSlow(33.0))
+    plan = dataclasses.replace(plan, workers=3)
+    beside, slow = check(Doubled(), [Call((X,))], plan).cautions
+    assert "while 3 workers of pytest-xdist are at work" in beside
+    assert "take 33 s, more than 10" in slow
