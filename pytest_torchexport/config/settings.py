@@ -312,8 +312,8 @@ class Settings:
         legal="a path",
         help="Keep the verdicts of items that pass in this directory, and take a verdict from "
         "there if nothing has changed that it depends on: code and what it imports, weights, "
-        "calls, options, settings, versions, machine. With --torchexport-ship, --torchexport-latency "
-        "or torchexport_max_slowdown nothing is taken.",
+        "calls, options, settings, versions, machine. With --torchexport-ship, and if "
+        "latency is measured, nothing is taken.",
         flag=True,
         metavar="DIRECTORY",
     )
