@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,17 +65,38 @@ def _narrowed(
     return spec.narrow(dim.name, sizes)
 
 
-def _taken(spec: InputSpec, dim: Dim, eager: Callable[[Call], Outcome]) -> range:
-    """Return the sizes of one dim that eager takes on the example's values, the others as there."""
-    example = spec.example_sizes
+def _taken(
+    spec: InputSpec,
+    dim: Dim,
+    eager: Callable[[Call], Outcome],
+    others: Sequence[Mapping[str, int]] = ({},),
+) -> range:
+    """Return the sizes of one dim that eager takes on the example's values.
 
-    def takes(size: int) -> bool:
-        if not within_memory(spec, {**example, dim.name: size}):
-            return True
-        call = build(spec, example_recipe(spec, {dim.name: size}))
-        return call is None or isinstance(eager(call), Returned)
+    With the other dims at each of ``others``, by default as in the example.
+    """
+    return _accepted(
+        dim, lambda size: all(_takes(spec, {**at, dim.name: size}, eager) for at in others)
+    )
 
-    return _accepted(dim, takes)
+
+def _takes(spec: InputSpec, sizes: Mapping[str, int], eager: Callable[[Call], Outcome]) -> bool:
+    """Return True unless eager refuses the example's values at these sizes."""
+    if not within_memory(spec, {**spec.example_sizes, **sizes}):
+        return True
+    call = build(spec, example_recipe(spec, sizes))
+    return call is None or isinstance(eager(call), Returned)
+
+
+def _example(_spec: InputSpec) -> tuple[Mapping[str, int], ...]:
+    """Return the sizes of the example."""
+    return ({},)
+
+
+def _ends(spec: InputSpec) -> tuple[Mapping[str, int], ...]:
+    """Return the sizes of the example, all smallest ones, and all largest ones."""
+    dims = spec.dims.values()
+    return {}, {dim.name: dim.low for dim in dims}, {dim.name: dim.high for dim in dims}
 
 
 def _accepted(dim: Dim, takes: Callable[[int], bool]) -> range:
@@ -301,16 +322,21 @@ class AcceptedCalls:
 
     def _narrower(self) -> str:
         """Return the remedy that eager shows: the declared dims of which it takes fewer sizes."""
-        found = {
-            name: _taken(self.spec, dim, self._eager.on_cpu)
-            for name, dim in self.spec.dims.items()
-            if dim.declared and isinstance(dim.sizes, range)
-        }
-        fewer = {
-            name: sizes
-            for name, sizes in found.items()
-            if len(sizes) > 1 and sizes != self.spec.dims[name].sizes
-        }
+        eager, narrow = self._eager.on_cpu, self.spec
+        dims = self.spec.dims.items()
+        ranges = [name for name, dim in dims if dim.declared and isinstance(dim.sizes, range)]
+        # First beside the example's sizes of the others, then beside the ends that this found: a dim
+        # may take fewer there.
+        for beside in (_example, _ends):
+            for name in ranges:
+                sizes = _taken(narrow, narrow.dims[name], eager, beside(narrow))
+                if len(sizes) == 1:
+                    return ""
+                narrow = narrow.narrow(name, sizes)
+        if not all(_takes(narrow, at, eager) for at in _ends(narrow)):
+            return ""
+        found = ((name, narrow.dims[name].sizes) for name in ranges)
+        fewer = {name: sizes for name, sizes in found if sizes != self.spec.dims[name].sizes}
         written = ", ".join(f'"{name}": {sizes!r}' for name, sizes in fewer.items())
         return f"remedy: eager takes dims={{{written}}}" if fewer else ""
 

@@ -33,6 +33,10 @@ REMEDIES = {
         "torch.where(i < n, ...)"
     ),
     "assert": "torch._assert_async(condition, message), or leave the check to who calls the model",
+    "extreme": (
+        "torch's own: x.clamp(min=n) for max(x.item(), n), x.clamp(max=n) for min(x.item(), n), "
+        "torch.maximum(x, y) of two tensors"
+    ),
     "number": (
         "keep it a tensor; or take it by .item() (an int by .long().item()), as a size bounded by "
         "torch._check(n >= 0)"
@@ -49,6 +53,7 @@ DECIDED = {
     "while": "a while asks {text}, whose value is not known while torch.export captures",
     "for": "a loop runs over {text}, whose length is not known while torch.export captures",
     "assert": "an assert asks {text}, whose value is not known while torch.export captures",
+    "extreme": "{text} compares a number whose value is not known while torch.export captures",
     "number": "{text} makes a Python number of a value that torch.export does not know",
     "": "this line needs a number or a truth value that torch.export does not know",
 }
@@ -280,10 +285,12 @@ class _Asked:
         """Return how well it fits what torch needed: 0 is best."""
         if self.kind in BRANCHES:
             return 1
+        if self.kind == "extreme":
+            return 2 if truth else 4
         if self.kind == "number":
-            return 2
+            return 3
         # range(int(n)) takes a number; a loop over a name takes none.
-        return 0 if not truth and "(" in self.text else 3
+        return 0 if not truth and "(" in self.text else 4
 
 
 def _asked(source: str) -> Iterator[_Asked]:
@@ -314,6 +321,8 @@ def _decisions(node: ast.AST) -> list[tuple[str, ast.expr]]:
             return [("for", iterated)]
         case ast.comprehension(iter=iterated, ifs=tests):
             return [("for", iterated), *(("if", test) for test in tests)]
+        case ast.Call(func=ast.Name(id="max" | "min"), args=[_, _, *_]):
+            return [("extreme", node)]
         case ast.Call(func=ast.Name(id="int" | "float" | "bool" | "round" | "len")):
             return [("number", node)]
         case ast.Call(func=ast.Attribute(attr="item" | "tolist")):

@@ -12,6 +12,8 @@ NOT_A_TREE = (
     "torch.export.register_dataclass({cls})"
 )
 
+PADDED = "give it the padded tensor, and mask its output"
+
 VALUES = (
     Rule(
         said=DATA_DEPENDENT,
@@ -138,6 +140,19 @@ TYPES = (
     ),
 )
 
+NAMES = (
+    Rule(
+        # Not of other names: nothing else of a submodule is lost on the way.
+        said=r"Node \w+ target (?P<name>_?(?:code|graph)|meta|recompile|print_readable|to_folder"
+        r"|add_submodule|delete_submodule|delete_all_unused_submodules)\.[\w.]+ references "
+        r"nonexistent attribute",
+        kind="unsupported construct",
+        cause="a program of torch.export has an attribute {name} of its own, in whose place the "
+        "submodule {name} cannot be",
+        remedy="another name for it: self.{name}_ in place of self.{name}",
+    ),
+)
+
 OPERATORS = (
     Rule(
         said=r"There was no fake impl registered for <CustomOpDef\((?P<op>[\w:]+)\)>",
@@ -196,7 +211,14 @@ OPERATORS = (
         frame=r"/torch/nn/modules/rnn\.py",
         kind="data-dependent value",
         cause="a recurrent module reads the batch's size from the lengths of a packed sequence",
-        remedy="give it the padded tensor and mask its output; or pass the initial state (h0, c0)",
+        remedy=PADDED,
+    ),
+    Rule(
+        said=DATA_DEPENDENT,
+        frame=r"/torch/nn/modules/rnn\.py",
+        kind="data-dependent value",
+        cause="a recurrent module decides by the lengths of a packed sequence",
+        remedy=PADDED,
     ),
     Rule(
         said=r"branches' output in torch\.cond,\s+expected same (?P<what>\w+) but got (?P<got>[^\"]+)",
@@ -227,4 +249,4 @@ GENERIC = (
     ),
 )
 
-RULES = (*VALUES, *PYTHON, *TYPES, *OPERATORS, *SIZES)
+RULES = (*VALUES, *PYTHON, *TYPES, *NAMES, *OPERATORS, *SIZES)

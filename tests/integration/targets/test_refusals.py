@@ -177,6 +177,14 @@ def number(self, x):
     return x * n
 
 
+def bounded(self, x):
+    return x / max(x.sum().item(), 1.0)
+
+
+def bounded_by_torch(self, x):
+    return x / x.sum().clamp(min=1.0)
+
+
 def rounded(self, x):
     n = round(float(x.sum()))
     return x * n
@@ -223,6 +231,7 @@ VALUES = [
     (chosen, "if", "int(x.sum() > 0)", ""),
     (while_norm, "while", "x.norm() > 1", ""),
     (for_range, "for", "range(int(x.sum()))", ""),
+    (bounded, "extreme", "max(x.sum().item(), 1.0)", "to torch it is zuf0 < 1.0"),
     (asserted, "assert", "x.sum() > 0", ""),
 ]
 
@@ -249,6 +258,12 @@ def test_a_condition_on_values_is_named_with_its_line_and_remedy(
     assert [line for line in cause.details if line.startswith("to torch")] == [symbolic][
         : len(symbolic)
     ]
+
+
+def test_the_larger_of_two_numbers_is_had_by_clamp():
+    x = torch.rand(4, 4)
+    found = export(module(bounded_by_torch), x).module()(x)
+    torch.testing.assert_close(found, module(bounded)(x))
 
 
 @pytest.mark.parametrize(

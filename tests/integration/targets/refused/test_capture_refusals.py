@@ -228,6 +228,32 @@ class Packs(nn.Module):
         return self.rnn(nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True))[1]
 
 
+class HasCode(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.code = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.code(x)
+
+
+class PacksWithAState(Packs):
+    def forward(self, x, lengths):
+        packed = nn.utils.rnn.pack_padded_sequence(
+            x, lengths, batch_first=True, enforce_sorted=False
+        )
+        return self.rnn(packed, x.new_zeros(1, x.shape[0], 4))[1]
+
+
+class Masks(Packs):
+    """What packing gives, of padded steps."""
+
+    def forward(self, x, lengths):
+        steps = self.rnn(x)[0]
+        last = torch.arange(x.shape[1]) == lengths[:, None] - 1
+        return (steps * last[..., None]).sum(1)[None]
+
+
 class Catches(nn.Module):
     def forward(self, x):
         try:
@@ -247,6 +273,16 @@ def takes_an_object():
 
 def packs_a_sequence():
     exported(Packs().eval(), torch.rand(2, 3, 4), torch.tensor([3, 2]))
+
+
+def packs_with_a_state():
+    call = torch.rand(2, 3, 4), torch.tensor([3, 2])
+    batch = {0: torch.export.Dim.DYNAMIC}
+    exported(PacksWithAState().eval(), *call, dynamic_shapes=(batch, batch))
+
+
+def has_code():
+    exported(HasCode(), torch.rand(4, 4)).module()
 
 
 def catches_exceptions():
@@ -274,6 +310,8 @@ WHOLE = (
     written_with_gradients,
     takes_an_object,
     packs_a_sequence,
+    packs_with_a_state,
+    has_code,
     catches_exceptions,
     holds_an_object_of_torchscript,
     operator_on_the_meta_device,
@@ -317,7 +355,9 @@ ROWS = [
     (by_channel, None, "the shapes that aten::quantize_per_channel returns", ""),
     (written_with_gradients, None, "writes into a parameter", "torch.no_grad()"),
     (takes_an_object, None, "takes an object of Output", "register_dataclass(Output)"),
-    (packs_a_sequence, None, "the lengths of a packed sequence", "(h0, c0)"),
+    (packs_a_sequence, None, "the lengths of a packed sequence", "mask its output"),
+    (packs_with_a_state, None, "the lengths of a packed sequence", "mask its output"),
+    (has_code, None, "an attribute code of its own", "self.code_"),
     (holds_an_object_of_torchscript, None, "a TorchScript object", "before it is quantized"),
     (operator_on_the_meta_device, None, "refused::plain has no fake kernel", "register_fake"),
     (varies_from_one, None, "a varying size that is 1 in the example", "at least 2"),
@@ -336,6 +376,13 @@ def test_a_refusal_has_a_cause_and_a_remedy_that_torch_takes(bad, good, words, a
         x = torch.rand(4, 4)
         found = result(export(good, x).module(), x)
         torch.testing.assert_close(found, result(module(good), x))
+
+
+def test_a_padded_sequence_gives_what_a_packed_one_does():
+    masks, packs = Masks().eval(), Packs().eval()
+    packs.load_state_dict(masks.state_dict())
+    call = torch.rand(2, 3, 4), torch.tensor([3, 2])
+    torch.testing.assert_close(exported(masks, *call).module()(*call), packs(*call))
 
 
 @pytest.mark.parametrize("bad", [numpys, library_operator])
