@@ -58,10 +58,14 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class Introduced:
-    """The operator that introduces the difference, and how the two sides differ there."""
+    """The operator that introduces the difference, and how the two sides differ there.
+
+    ``extra``: the artifact's step, if it is one that eager has not.
+    """
 
     place: Place
     structural: Structural
+    extra: Step | None = None
 
 
 def introduced(
@@ -277,15 +281,39 @@ class _Search:
         at = one[0] if one else step
         if at is None:
             at = other[0]
+        if not one and len(other) == 1 and other[0].name == "slice":
+            return self._at(at, extra=other[0], structural=self._sliced(other[0], at))
         return self._at(
             at,
-            Structural(
+            extra=other[0] if not one else None,
+            structural=Structural(
                 kind="other" if one and other else "missing" if one else "extra",
                 operator=(one or other)[0].operator_name,
                 eager=_names(one),
                 artifact=_names(other),
                 where=at.where,
             ),
+        )
+
+    def _sliced(self, step: Step, at: Step) -> Structural:
+        """Return how a slice of the artifact differs from all, which eager does not slice."""
+        given = step.arguments["self"]
+        made = self.artifact.steps[given.step].results[0] if isinstance(given, FromStep) else None
+        shape = made.shape if made is not None else given.tensor.shape
+        start = step.arguments["start"] or 0
+        name, left, right = (
+            ("start", 0, start)
+            if start
+            else ("end", shape[step.arguments["dim"]], step.arguments["end"])
+        )
+        return Structural(
+            kind="constant",
+            operator=step.operator_name,
+            eager=_text(left),
+            artifact=_text(right),
+            argument=name,
+            numbers=_numbers(left, right),
+            where=at.where,
         )
 
     def _same(self, given: Sequence[tuple[str, Any, Any]], number: int) -> Introduced:
@@ -325,7 +353,8 @@ class _Search:
         behind = _behind(self.artifact.steps, [number], self.twins)
         return self._at(
             step,
-            Structural(
+            extra=step,
+            structural=Structural(
                 kind="extra",
                 operator=step.operator_name,
                 artifact=_names([self.artifact.steps[each] for each in sorted(behind)]),
@@ -333,17 +362,20 @@ class _Search:
             ),
         )
 
-    def _at(self, step: Step, structural: Structural) -> Introduced:
+    def _at(self, step: Step, structural: Structural, extra: Step | None = None) -> Introduced:
         place = Place(
             operator=structural.operator,
-            module=step.module,
+            # Of an operator that eager has not, no module of eager's is known.
+            module=step.module if extra is None else "",
             where=structural.read_at or structural.where,
         )
-        return Introduced(place, structural)
+        return Introduced(place, structural, extra)
 
 
 def _name(step: Step) -> str:
-    return _SAME.get(step.name, step.name)
+    name = _SAME.get(step.name, step.name)
+    # Of two slices in a row the second is no twin of the first.
+    return f"{name} of {step.arguments['dim']}" if name == "slice" else name
 
 
 def _anchor(step: Step) -> tuple[str, ...]:

@@ -76,7 +76,8 @@ class Step:
 
     ``name``: ``view`` for ``aten::view`` and ``aten::view_``. ``arguments`` are its arguments by
     name, with a Source for each tensor. ``sources`` are the numbers of the steps that they come
-    from. ``results`` are empty if it raised.
+    from. ``results`` are empty if it raised. ``ordinal``: which operator of the run it is, counted
+    from 1, with those that are no steps.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Step:
     arguments: Mapping[str, Any]
     sources: frozenset[int]
     results: tuple[Result, ...]
+    ordinal: int = 0
     where: SourceLine | None = None
     module: str = ""
 
@@ -143,6 +145,7 @@ class _Recorder:
     last: dict[str, Source] = field(default_factory=dict)
     raised: int | None = None
     complete: bool = True
+    _ran: int = 0
     _kept: int = 0
     _parts: dict[int, str] = field(default_factory=dict)
     _stack: list[str] = field(default_factory=list)
@@ -178,6 +181,7 @@ class _Recorder:
         name = name_of(func) if torch_private.is_operator(func) else ""
         if name == READ and not isinstance(args[0], torch.Tensor):
             return args[0]  # a trace gives it the number itself
+        self._ran += 1
         self.complete = self.complete and len(self.steps) < MOST_STEPS
         if not name or not self.complete:
             return self.run_operator(func, args, kwargs)
@@ -190,6 +194,7 @@ class _Recorder:
             operator=func,
             arguments=arguments,
             sources=frozenset(_steps_in(arguments)),
+            ordinal=self._ran,
             where=where,
             module=self._stack[-1] if self._stack else "",
         )
@@ -201,7 +206,7 @@ class _Recorder:
             self.raised = len(self.steps)
             self.steps.append(step(results=()))
             raise
-        if name in _PASSES_ON:
+        if name in _PASSES_ON or _is_whole_slice(name, arguments):
             self._pass_on(arguments, out)
             return out
         number = len(self.steps)
@@ -277,6 +282,14 @@ class _Recorder:
         flat = tensor.reshape(-1)
         sample = flat[:: max(1, flat.numel() // SAMPLED)].clone()
         return Result(shape, tensor.dtype, sample, whole=False)
+
+
+def _is_whole_slice(name: str, arguments: Mapping[str, Any]) -> bool:
+    """Return True for ``x[:]``: of ``x[:, 1:]`` eager leaves it out, and a trace does not."""
+    if name != "slice":
+        return False
+    start, end = arguments["start"], arguments["end"]
+    return start in (None, 0) and end in (None, sys.maxsize) and arguments["step"] == 1
 
 
 @functools.lru_cache(maxsize=4096)

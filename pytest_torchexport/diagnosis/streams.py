@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from pytest_torchexport.checks import state
-from pytest_torchexport.diagnosis.introduced import introduced
+from pytest_torchexport.diagnosis.fatal_torch import TorchSteps
+from pytest_torchexport.diagnosis.introduced import Introduced, introduced
 from pytest_torchexport.diagnosis.recording import Recording, record
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.state_differences import carried_differences
 from pytest_torchexport.outcomes.compare import compare
+from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork
 from pytest_torchexport.outcomes.observe import Returned, State, tensors_of
-from pytest_torchexport.results.diagnosis import Diagnosis
+from pytest_torchexport.results.diagnosis import Diagnosis, Place, Structural
 from pytest_torchexport.results.failures import StateDiffers
 
+# The artifact runs once more for so long, to find a line of it.
+SECONDS = 2.0
 # Targets whose artifacts run torch's operators in this process.
 TARGETS = ("trace", "script", "export")
 
@@ -33,8 +38,21 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
             return known
         found = introduced(eager, artifact, differing)
         if found is not None:
-            return dataclasses.replace(known, place=found.place, structural=found.structural)
+            place, structural = _placed(scene, found)
+            return dataclasses.replace(known, place=place, structural=structural)
     return known
+
+
+def _placed(scene: Scene, found: Introduced) -> tuple[Place, Structural]:
+    """Return the place, of an operator of the artifact alone as the artifact knows it."""
+    step = found.extra
+    if step is None or scene.call is None or not can_fork():
+        return found.place, found.structural
+    steps = TorchSteps(case=scene.case, call=scene.call)
+    place = in_fork(partial(steps.place, step.ordinal), SECONDS)
+    if isinstance(place, Death) or place.operator != step.operator_name or place.where is None:
+        return found.place, found.structural
+    return place, dataclasses.replace(found.structural, where=place.where)
 
 
 def _pairs(scene: Scene) -> Iterator[tuple[Recording, Recording, tuple[str, ...]]]:

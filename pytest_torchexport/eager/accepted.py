@@ -325,8 +325,8 @@ class AcceptedCalls:
         eager, narrow = self._eager.on_cpu, self.spec
         dims = self.spec.dims.items()
         ranges = [name for name, dim in dims if dim.declared and isinstance(dim.sizes, range)]
-        # First beside the example's sizes of the others, then beside the ends that this found: a dim
-        # may take fewer there.
+        # First beside the example's sizes of the others, then beside the ends that this found, as
+        # fewer may be taken there.
         for beside in (_example, _ends):
             for name in ranges:
                 sizes = _taken(narrow, narrow.dims[name], eager, beside(narrow))

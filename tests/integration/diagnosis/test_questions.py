@@ -88,6 +88,26 @@ def diagnosis_of(module, target="trace"):
     return found
 
 
+class Parent(nn.Module):
+    """Has a submodule before what only the trace runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = nn.Linear(4, 4)
+
+    def forward(self, x):
+        y = self.part(x)
+        if torch.jit.is_tracing():
+            y = y + 1
+        return y
+
+
+def test_an_operator_of_the_trace_alone_has_its_own_line_and_no_module_of_eagers():
+    place = diagnosis_of(Parent()).diagnosis.place
+    assert str(place) == "aten.add"
+    assert place.where.text == "y = y + 1"
+
+
 @pytest.mark.parametrize(
     ("module", "target"),
     [
