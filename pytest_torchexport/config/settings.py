@@ -340,6 +340,18 @@ class Settings:
         "the noise of the machine (ArtifactSlower). A limit includes torchexport_latency. 0: no "
         "limit.",
     )
+    survey_limit: float = _row(
+        100.0,
+        check=seconds,
+        legal="a positive number of seconds",
+        help="Seconds for one module class, on all targets, in a run with --torchexport-survey.",
+    )
+    survey_total: float = _row(
+        1800.0,
+        check=seconds,
+        legal="a positive number of seconds",
+        help="Seconds for all module classes in a run with --torchexport-survey, after the tests.",
+    )
     serve_on: tuple[str, ...] = _row(
         (),
         check=served_on,
@@ -360,6 +372,8 @@ OF_A_RUN = (
     "devices",
     "report",
     "reproducer_days",
+    "survey_limit",
+    "survey_total",
     "known",
     "known_reason",
     "known_directory",

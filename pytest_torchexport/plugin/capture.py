@@ -89,16 +89,21 @@ class CallRecorder:
     """A context manager around a test body that records its module calls.
 
     ``of_tests`` returns True for a file whose functions belong to the tests, ``body`` is the code
-    of the test's function. ``recordings``: the modules and their calls. ``left_out``: how many
+    of the test's function, ``wanted`` returns False for a module whose calls are not to be copied.
+    ``recordings``: the modules and their calls. ``left_out``: how many
     calls were not. ``uncopied``: the classes of the modules that were called with tensors that
     cannot be copied.
     """
 
     def __init__(
-        self, of_tests: Callable[[str], bool] = lambda _: True, body: CodeType | None = None
+        self,
+        of_tests: Callable[[str], bool] = lambda _: True,
+        body: CodeType | None = None,
+        wanted: Callable[[torch.nn.Module], bool] = lambda _: True,
     ) -> None:
         self._of_tests = of_tests
         self._body = body
+        self._wanted = wanted
         self._by_key: dict[Any, Recording] = {}
         self._copies: dict[Any, tuple[Any, Any, SpecError | None]] = {}
         self._local = threading.local()
@@ -185,6 +190,8 @@ class CallRecorder:
 
         ``call`` returns None if its arguments are not known.
         """
+        if not self._wanted(module):
+            return None
         if _is_transformed(module):
             self._leave_out(module)
             return None

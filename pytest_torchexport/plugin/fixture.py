@@ -90,7 +90,7 @@ def check_recorded(recorder: CallRecorder, plans: Sequence[Plan], item: ActiveIt
     ways = Counter(id(recording.module) for recording, _ in numbered)
     verdicts = [
         _noted(
-            _verdict_on(recording, item.shipping(plan, recording.module)),
+            verdict_on(recording, item.shipping(plan, recording.module)),
             recorded,
             ways[id(recording.module)],
         )
@@ -158,7 +158,8 @@ def _noted(verdict: Verdict, recorded: Recorded, ways: int) -> Verdict:
     return dataclasses.replace(verdict, recorded=recorded, notes=(*verdict.notes, *apart))
 
 
-def _verdict_on(recording: Recording, plan: Plan) -> Verdict:
+def verdict_on(recording: Recording, plan: Plan) -> Verdict:
+    """Check a recorded module on a plan."""
     if recording.problem is not None:
         return _failed(plan, type(recording.module).__name__, recording.problem)
     with recording.grad_mode.entered():

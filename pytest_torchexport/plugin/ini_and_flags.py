@@ -23,6 +23,7 @@ class Configuration:
     ``targets_named``: the ini file names targets. ``only_targets`` and ``only_devices``: keep only
     these; None keeps all. ``exact_max_examples``: the number of drawn calls, before profile and
     marker. ``active``: ``name=value`` of each setting that is set, for the header line.
+    ``surveyed``: the targets of a survey, in which markers make no items; None if the run is none.
     """
 
     settings: Settings
@@ -31,6 +32,7 @@ class Configuration:
     only_devices: tuple[str, ...] | None = None
     exact_max_examples: int | None = None
     active: tuple[str, ...] = ()
+    surveyed: tuple[str, ...] | None = None
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -42,6 +44,13 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="PATH",
         help="Run only the tests with a stored failure in PATH (.torchexport, or a directory in "
         "it), with its call first, and say of each if it is fixed, still failing or different.",
+    )
+    group.addoption(
+        "--torchexport-survey",
+        action="store_true",
+        help="Run the tests without markers, check an instance of each module class that they "
+        "call, and print which would pass on which targets, what keeps the others, and the markers "
+        "to add.",
     )
     for row in TABLE:
         # No default here: otherwise a value that repeats the default could not be told from none.
@@ -71,14 +80,30 @@ def read(config: pytest.Config) -> Configuration:
             "--torchexport-known=create: say why the failures of this run are accepted: "
             "--torchexport-known-reason='...'"
         )
+    surveyed = _surveyed(config, flags["targets"] or settings.targets)
     return Configuration(
         settings=settings,
         targets_named=config.getini("torchexport_targets") is not None,
-        only_targets=flags["targets"],
+        only_targets=flags["targets"] if surveyed is None else (),
         only_devices=flags["devices"],
         exact_max_examples=flags["max_examples"],
         active=_active(config),
+        surveyed=surveyed,
     )
+
+
+def _surveyed(config: pytest.Config, targets: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the targets of a survey, None if the run is none. Raises UsageError under xdist."""
+    if not config.getoption("--torchexport-survey"):
+        return None
+    if config.getoption("dist", default="no") != "no" or hasattr(config, "workerinput"):
+        raise pytest.UsageError(
+            "--torchexport-survey: a survey checks in one process, when all tests have run; run it "
+            "without -n and --dist"
+        )
+    if config.getoption("--torchexport-replay") is not None:
+        raise pytest.UsageError("--torchexport-survey: not together with --torchexport-replay")
+    return targets
 
 
 def _ini(config: pytest.Config, row: Setting) -> Any:

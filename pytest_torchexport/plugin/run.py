@@ -66,6 +66,10 @@ class Run:
             from pytest_torchexport.plugin.replay import Replay
 
             self.replay = Replay(config, given)
+        if configuration.surveyed is not None:
+            from pytest_torchexport.plugin.survey import PLUGIN, Survey
+
+            config.pluginmanager.register(Survey(config, configuration), PLUGIN)
         self._has_checked = False
         self._known: KnownFailures | None = None
         # A value of time.monotonic: from then on the reports are written again while items run.
@@ -413,17 +417,20 @@ class Run:
 
 
 def _recorder(item: pytest.Function) -> CallRecorder:
-    import functools
-
-    from pytest_torchexport.plugin.caller import is_of_tests
     from pytest_torchexport.plugin.capture import CallRecorder
     from pytest_torchexport.plugin.direct_forward import inside_decorators
 
-    root, body = item.config.rootpath, inside_decorators(item.obj)
-    return CallRecorder(
-        functools.partial(is_of_tests, test=item.path, root=root),
-        body.__code__ if body is not None else None,
-    )
+    body = inside_decorators(item.obj)
+    return CallRecorder(is_of_tests_of(item), body.__code__ if body is not None else None)
+
+
+def is_of_tests_of(item: pytest.Function) -> Callable[[str], bool]:
+    """Return what tells if a function in a file belongs to the tests, for one of them."""
+    import functools
+
+    from pytest_torchexport.plugin.caller import is_of_tests
+
+    return functools.partial(is_of_tests, test=item.path, root=item.config.rootpath)
 
 
 def is_unittest(item: pytest.Function) -> bool:

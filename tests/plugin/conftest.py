@@ -77,11 +77,11 @@ def library(pytester):
 def run(pytester, monkeypatch):
     """Run it here with a fixed seed. What a conftest registers ends with the test."""
 
-    def here(*arguments):
+    def here(*arguments, **options):
         monkeypatch.setattr(names, "_registered", {})
         monkeypatch.setattr(reports, "FORMATS", dict(reports.FORMATS))
         return pytester.runpytest_inprocess(
-            "-W", "default", "-p", "no:jaxtyping", "--hypothesis-seed=1", *arguments
+            "-W", "default", "-p", "no:jaxtyping", "--hypothesis-seed=1", *arguments, **options
         )
 
     return here

@@ -1,0 +1,185 @@
+"""A run with ``--torchexport-survey``: record the modules that tests call, and check each class.
+
+The suite needs no marker, and nothing fails because of a check. One instance of each class is
+checked when all tests have run, within limits of time; an interrupt ends this, and not the report.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.outcomes.subject import unwrapped
+from pytest_torchexport.plugin.active_item import seed_of
+from pytest_torchexport.plugin.capture import CallRecorder, Recording
+from pytest_torchexport.plugin.fixture import verdict_on
+from pytest_torchexport.plugin.ini_and_flags import Configuration
+from pytest_torchexport.plugin.run import is_of_tests_of
+from pytest_torchexport.results.survey import Surveyed, survey_lines
+from pytest_torchexport.results.verdict import Verdict
+
+PLUGIN = "torchexport-survey"
+# A survey asks if a target is worth a marker, and not for the last bug.
+MAX_EXAMPLES, EXPLORE_CALLS, DIAGNOSIS_LIMIT = 10, 50, 5.0
+# With less time, no target is tried.
+LEAST_SECONDS = 1.0
+INTERRUPTED = "interrupted"
+
+
+@dataclass
+class _Class:
+    """A module class: its name, the tests that call it, and the first call that was recorded."""
+
+    name: str
+    tests: dict[str, None] = field(default_factory=dict)
+    recording: Recording | None = None
+
+
+class Survey:
+    """The classes that tests have called so far, and after the tests, what became of them."""
+
+    def __init__(self, config: pytest.Config, configuration: Configuration) -> None:
+        self._config = config
+        self._targets = configuration.surveyed or ()
+        self._settings = dataclasses.replace(
+            configuration.settings,
+            explore_calls=min(EXPLORE_CALLS, configuration.settings.explore_calls),
+            diagnosis_limit=min(DIAGNOSIS_LIMIT, configuration.settings.diagnosis_limit),
+            reproducer_limit=0,
+            ship="",
+        )
+        self._device = next(iter(configuration.settings.devices), "cpu")
+        self._classes: dict[str, _Class] = {}
+        self._found: list[Surveyed] = []
+        self._ended = ""
+        self._users_handler: Any = None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionstart(self) -> Generator[None]:
+        """Take SIGTERM for an interrupt: the report comes then too."""
+        if threading.current_thread() is threading.main_thread():
+            self._users_handler = signal.signal(signal.SIGTERM, _interrupt)
+        yield
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Record the modules that a test calls."""
+        if not isinstance(item, pytest.Function):
+            return (yield)
+        recorder = CallRecorder(
+            is_of_tests_of(item),
+            # A marker is for the function, with all its parameters.
+            wanted=lambda module: self._wanted(module, item.nodeid.partition("[")[0]),
+        )
+        try:
+            with recorder:
+                return (yield)
+        finally:
+            for recording in recorder.recordings:
+                known = self._classes[_name_of(recording.module)]
+                if recording.problem is None or known.recording is None:
+                    known.recording = recording
+
+    def _wanted(self, module: Any, test: str) -> bool:
+        """Note that a test calls a class. Return True if no instance of it was recorded."""
+        name = _name_of(unwrapped(module)[0])
+        known = self._classes.setdefault(name, _Class(name))
+        known.tests[test] = None
+        return known.recording is None or known.recording.problem is not None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Check each class, unless the tests were interrupted."""
+        classes = list(self._classes.values())
+        try:
+            if exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.USAGE_ERROR):
+                self._ended = f"{INTERRUPTED} while tests ran: no class was checked"
+            else:
+                self._check_all(classes)
+        except KeyboardInterrupt:
+            self._ended = f"{INTERRUPTED} after {len(self._found)} of {len(classes)} classes"
+            session.exitstatus = pytest.ExitCode.INTERRUPTED
+        finally:
+            if self._users_handler is not None:
+                signal.signal(signal.SIGTERM, self._users_handler)
+        rest = classes[len(self._found) :]
+        self._found += [Surveyed(name=each.name, tests=tuple(each.tests)) for each in rest]
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the report."""
+        terminalreporter.ensure_newline()
+        terminalreporter.section("torchexport survey")
+        for line in survey_lines(self._found, self._targets, ended=self._ended):
+            terminalreporter.write_line(line)
+
+    def _check_all(self, classes: Sequence[_Class]) -> None:
+        until = time.monotonic() + self._settings.survey_total
+        for number, each in enumerate(classes, start=1):
+            self._say(f"survey: module {number} of {len(classes)}: {each.name} ...")
+            start = time.monotonic()
+            left = until - start
+            found = self._checked(each, min(self._settings.survey_limit, left))
+            self._found.append(found)
+            cells = ", ".join(f"{target} {found.cell(target)}" for target in self._targets)
+            self._say(f" {found.problem or cells} ({time.monotonic() - start:.0f} s)\n")
+            # The module and its calls are not needed any more.
+            each.recording = None
+
+    def _checked(self, each: _Class, seconds: float) -> Surveyed:
+        """Return the verdicts on a class that may take so many seconds."""
+        tests, recording = tuple(each.tests), each.recording
+        if recording is None:
+            return Surveyed(name=each.name, tests=tests, problem="no call of it could be recorded")
+        if recording.problem is not None:
+            return Surveyed(name=each.name, tests=tests, problem=str(recording.problem))
+        until = time.monotonic() + seconds
+        verdicts: list[Verdict] = []
+        late: list[str] = []
+        for target in self._targets:
+            left = until - time.monotonic()
+            if left < LEAST_SECONDS:
+                late.append(target)
+                continue
+            verdict = verdict_on(recording, self._plan(each, target, left))
+            verdicts.append(verdict)
+            if verdict.status == "failed" and time.monotonic() >= until:
+                late.append(target)
+        return Surveyed(name=each.name, tests=tests, verdicts=tuple(verdicts), late=tuple(late))
+
+    def _plan(self, each: _Class, target: str, seconds: float) -> Plan:
+        return Plan(
+            target=target,
+            device=self._device,
+            settings=dataclasses.replace(self._settings, time_limit=seconds),
+            seed=seed_of(self._config, each.name),
+            max_examples=MAX_EXAMPLES,
+            root=self._config.rootpath,
+        )
+
+    def _say(self, text: str) -> None:
+        """Show progress at once, if pytest prints anything."""
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and self._config.get_verbosity() >= 0:
+            if not text.startswith(" "):
+                reporter.ensure_newline()
+            reporter.write(text, flush=True)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _name_of(module: Any) -> str:
+    """Return ``timm.layers.mlp.Mlp``; of TorchScript ``Mlp (ScriptModule)``."""
+    original = getattr(module, "original_name", None)
+    if original is not None:
+        return f"{original} (ScriptModule)"
+    return f"{type(module).__module__}.{type(module).__qualname__}"

@@ -1,0 +1,109 @@
+"""The report of a survey: which module classes of a suite would pass on which targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pytest_torchexport.results.text import headline
+from pytest_torchexport.results.verdict import Verdict
+
+# Of the reason of one cell, so many characters.
+SHOWN = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surveyed:
+    """A module class that a suite calls, the tests that call it, and its verdicts.
+
+    ``late``: the targets for which the time was not enough. ``problem``: why the class was not
+    checked at all; empty if it was.
+    """
+
+    name: str
+    tests: tuple[str, ...]
+    verdicts: tuple[Verdict, ...] = ()
+    late: tuple[str, ...] = ()
+    problem: str = ""
+
+    def cell(self, target: str) -> str:
+        """Return ``ok``, the name of a failure, ``skip``, ``time``, or nothing."""
+        if target in self.late:
+            return "time"
+        found = next((each for each in self.verdicts if each.target == target), None)
+        if found is None:
+            return ""
+        return {"passed": "ok", "skipped": "skip"}.get(found.status, found.failure or "failed")
+
+    def passes(self, target: str) -> bool:
+        """Return True if it passes on the target."""
+        return self.cell(target) == "ok"
+
+
+def survey_lines(
+    found: Sequence[Surveyed], targets: Sequence[str], *, ended: str = ""
+) -> Iterator[str]:
+    """Yield the table, the reasons, and the markers. ``ended``: why it ended early, or nothing."""
+    if ended:
+        yield f"ended early: {ended}"
+    if not found:
+        yield "no test called a module"
+        return
+    checked = sum(bool(each.verdicts or each.late) for each in found)
+    yield f"{len(found)} module class{'es' * (len(found) > 1)}, {checked} checked"
+    yield from _table(found, targets)
+    yield from _reasons(found, targets)
+    yield from _markers(found, targets)
+
+
+def _table(found: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[str]:
+    rows = [["", *targets], *([each.name, *map(each.cell, targets)] for each in found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
+
+
+def _reasons(found: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[str]:
+    """Yield what keeps the others, once for all targets of which it is the same."""
+    for each in found:
+        if each.problem:
+            yield f"{each.name}: {each.problem}"
+        by_reason: dict[str, list[str]] = {}
+        for verdict in each.verdicts:
+            if verdict.status != "passed" and verdict.target not in each.late:
+                failed = verdict.status == "failed"
+                text = headline(verdict) if failed else f"skip: {verdict.reason}"
+                by_reason.setdefault(" ".join(text.split())[:SHOWN], []).append(verdict.target)
+        for text, those in by_reason.items():
+            yield f"{each.name} on {', '.join(those)}: {text}"
+        late = [target for target in targets if target in each.late]
+        if late:
+            yield (
+                f"{each.name} on {', '.join(late)}: not judged in its time "
+                "(torchexport_survey_limit, torchexport_survey_total)"
+            )
+
+
+def _markers(found: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[str]:
+    """Yield markers that would pass: for each class the first test whose modules have a target."""
+    of_test: dict[str, list[Surveyed]] = {}
+    for each in found:
+        for test in each.tests:
+            of_test.setdefault(test, []).append(each)
+    chosen: dict[str, list[str]] = {}
+    covered: set[str] = set()
+    for each in found:
+        for test in each.tests if each.name not in covered else ():
+            common = [
+                target for target in targets if all(one.passes(target) for one in of_test[test])
+            ]
+            if common:
+                chosen[test] = common
+                covered.update(one.name for one in of_test[test])
+                break
+    if chosen:
+        yield "markers that would pass, a test for each class:"
+    for test, common in chosen.items():
+        names = ", ".join(f'"{name}"' for name in common)
+        yield f"  {test}: @pytest.mark.torchexport({names})"
