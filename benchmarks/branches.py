@@ -20,16 +20,18 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import hypothesis
 import torch
+from library_models import library_rows
 from zoo import BRANCHES, DEPLOYED_BRANCHES, HELD_OUT_BRANCHES, Row
 
 from pytest_torchexport.config.options import parse_check_options
@@ -51,7 +53,20 @@ from pytest_torchexport.inputs.strategies import recipes, within_memory
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.outcomes.torch_state import quiet
 
-MODELS = {"zoo": BRANCHES, "deployed": DEPLOYED_BRANCHES, "held-out": HELD_OUT_BRANCHES}
+# A row, and the package beside the module's own that is followed; none if that is empty.
+Followed = tuple[Row, str]
+
+
+def of_ours(rows: Sequence[Row]) -> Callable[[], Iterator[Followed]]:
+    return lambda: ((row, "") for row in rows)
+
+
+MODELS: dict[str, Callable[[], Iterator[Followed]]] = {
+    "zoo": of_ours(BRANCHES),
+    "deployed": of_ours(DEPLOYED_BRANCHES),
+    "held-out": of_ours(HELD_OUT_BRANCHES),
+    "libraries": library_rows,
+}
 BUDGETS = (50, 200)
 # The search of a model is stopped after this many seconds per call of its budget, as in the plugin.
 SECONDS_PER_CALL = 0.025
@@ -84,15 +99,15 @@ class Reached:
 # -- the models ------------------------------------------------------------------------------------
 
 
-def models(rows: Sequence[Row]) -> Iterator[Model]:
+def models(rows: Iterable[Followed]) -> Iterator[Model]:
     """Yield the models of which a witness takes an outcome that the example does not take."""
-    for row in rows:
-        model = observe(row)
+    for row, package in rows:
+        model = observe(row, package)
         if model.wanted - model.example:
             yield model
 
 
-def observe(row: Row) -> Model:
+def observe(row: Row, package: str = "") -> Model:
     """Return the row's model, prepared as the plugin prepares it before a search."""
     example = _call(row.example)
     options = parse_check_options(dict(row.options))
@@ -101,7 +116,7 @@ def observe(row: Row) -> Model:
     eager = Reference(subject, plan, _silent, example)
     spec = build_spec(subject.signature(), [example], options, subject.annotations())
     eager.prepare(example, [leaf.path for leaf in spec.leaves])
-    observed = Observed(eager, plan.seed)
+    observed = Observed(eager, plan.seed, (package,) if package else ())
     observed.learn(example)
     eager.guard(observed)
     spec = AcceptedCalls(spec, eager, _silent).spec
@@ -308,7 +323,7 @@ def main() -> None:
     printed = False
     for name, rows in chosen.items():
         with quiet("cpu"), warnings.catch_warnings():
-            found = list(models([row for row in rows if arguments.rows in row.name]))
+            found = list(models(each for each in rows() if arguments.rows in each[0].name))
             records = run(found, seeds, ways, lambda name: print(name, file=sys.__stderr__))
         if found:
             printed = True
