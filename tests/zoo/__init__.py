@@ -76,10 +76,7 @@ MECHANISMS: dict[str, tuple[Row, ...]] = {
     "branches_values": (*VALUE_BRANCHES, *NUMBER_BRANCHES),
     "branches_places": PLACE_BRANCHES,
     "branches_sizes": (*SIZE_BRANCHES, *SIZE_NUMBERS),
-    "branches_models": (
-        *MODEL_BRANCHES,
-        *(row for row in (*DEPLOYED_BRANCHES, *HELD_OUT_BRANCHES) if row.expect),
-    ),
+    "branches_models": (*MODEL_BRANCHES, *DEPLOYED_BRANCHES, *HELD_OUT_BRANCHES),
     "dims": DIMS,
     "domain": DOMAIN,
     "baked": (*BAKED, *BAKED_NUMBERS),

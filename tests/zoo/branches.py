@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.row import BRANCH, NARROWED, REFUSED, Example, Row, row, seeded, truth
+from zoo.row import BRANCH, DIFFERS, NARROWED, REFUSED, Example, Row, row, seeded, truth
 
 ASCENT_STEPS = 200
 ASCENT_RATE = 0.1
@@ -29,8 +29,8 @@ PYTHON = truth(BRANCH, script=REFUSED, export=REFUSED, onnx=REFUSED)
 SIZE = truth(trace=BRANCH, export=NARROWED, onnx=NARROWED, onnx_legacy=BRANCH)
 # Frozen, but right on every legal call.
 EQUAL = truth(export=REFUSED, onnx=REFUSED)
-# Not established: such a row is searched, and is no row of the zoo.
-UNKNOWN: Mapping[str, str | None] = {}
+# A number that Python read is kept too, so that calls on the example's path differ as well.
+NUMBER = truth(trace=DIFFERS, export=REFUSED, onnx=REFUSED, onnx_legacy=DIFFERS)
 
 
 def branch(

@@ -532,7 +532,7 @@ PLACE_BRANCHES = (
     ),
     row("on attributes", lambda: OnAttributes(bias=True), X, ci="onnx_legacy", round_trip=True),
     row("on attributes, off", lambda: OnAttributes(bias=False), X),
-    row("on kind", OnKind, X, ci="script"),
+    row("on kind", OnKind, X, ci=""),
     row("on training", OnTraining, X, ci=""),
     row(
         "on parameter",

@@ -455,7 +455,7 @@ VALUE_BRANCHES = (
         X,
         call(N * 1.5),
         line="if x.square().mean().sqrt() > self.limit + 0.5",
-        ci="script",
+        ci="",
     ),
     branch(
         "learned limit per feature",

@@ -228,7 +228,7 @@ CONTROL = (
         OneRowBranch,
         call(normal(1, 3)),
         truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
-        ci="export",
+        ci="",
         line="if x.shape[0] == 1:",
     ),
     # The ONNX file has no guard: it pads an even time too, and its Reshape then fails.
@@ -268,7 +268,7 @@ CONTROL = (
         shapes=B_T,
         ci="onnx_legacy",
     ),
-    row("squeeze all", SqueezeAll, call(normal(4, 3, 1)), ci="onnx_legacy"),
+    row("squeeze all", SqueezeAll, call(normal(4, 3, 1)), ci=""),
     row("squeeze last", SqueezeLast, call(normal(4, 3, 1))),
     row(
         "sum branch",

@@ -351,6 +351,14 @@ EXPORTERS = (
     ),
     row("large integers wrap", WrappedIntegers, N, values={"n": "limits"}, ci="trace onnx"),
     # The exporter's optimizer takes the addition of 0.0 for nothing.
-    row("sign of zero", SignOfZero, X, truth(onnx=DIFFERS), values={"x": "zero"}, ci=""),
+    row(
+        "sign of zero",
+        SignOfZero,
+        X,
+        truth(onnx=DIFFERS),
+        values={"x": "zero"},
+        known={"onnx": "a small addend is dropped"},
+        ci="",
+    ),
     row("sign of zero kept", SignOfZeroKept, X, values={"x": "edges"}, ci=""),
 )
