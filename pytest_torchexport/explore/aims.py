@@ -119,7 +119,12 @@ def _numbers(value: Any) -> list[int]:
         return (
             [int(item) for item in value.reshape(-1).tolist()] if value.numel() <= MOST_ROWS else []
         )
-    return [value] if isinstance(value, int) else []
+    return [value] if _is_place(value) else []
+
+
+def _is_place(value: Any) -> bool:
+    """Return True for an integer; a bool is one to Python, and a mask to an index."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _scores(choice: Choice) -> Tensor:
@@ -162,7 +167,7 @@ def _places(choice: Choice, compared: Sequence[Any]) -> Iterator[tuple[int, ...]
     for item in compared:
         small = isinstance(item, Tensor) and 0 < item.numel() <= MOST_PLACES
         numbers = item.reshape(-1).tolist() if small else [item]
-        if all(isinstance(n, int) and 0 <= n < count for n in numbers):
+        if all(_is_place(n) and 0 <= n < count for n in numbers):
             yield tuple(dict.fromkeys(numbers))
     order = scores.reshape(-1, count).mean(0).argsort(descending=choice.largest)
     yield from ((place,) for place in order[:MOST_PLACES].tolist())

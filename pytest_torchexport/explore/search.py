@@ -145,17 +145,26 @@ class Search:
         """Pursue each outcome that is still open, in up to ``ROUNDS`` rounds; then mutate calls."""
         trials = self._trials
         trials.searching = True
-        while True:
-            goals = [*trials.open(doubtful=True), *trials.one_order()]
-            goals = [goal for goal in goals if self._rounds.get(goal, 0) < ROUNDS]
-            if not goals:
-                break
-            for goal in goals:
-                if not trials.done(goal):
-                    yield from self._pursue_one(goal)
+        while (goal := self._next()) is not None:
+            yield from self._pursue_one(goal)
         while any(True for _ in trials.open()):
             trials.run(mutated(self._spec, self._any(), self._rng, self._constants))
             yield
+
+    def _next(self) -> Goal | None:
+        """Return the open outcome that was pursued least; None if none has a round left.
+
+        One waits a round if its condition was the same on every call, and one if nothing says how
+        far a call is from it: most of these are of the configuration, and no input changes them.
+        """
+        goals = [*self._trials.open(doubtful=True), *self._trials.one_order()]
+        left = [goal for goal in goals if self._rounds.get(goal, 0) < ROUNDS]
+        return min(left, key=self._turn, default=None)
+
+    def _turn(self, goal: Goal) -> int:
+        trials = self._trials
+        measured = any(math.isfinite(base.far) for base in trials.bases(goal))
+        return self._rounds.get(goal, 0) + (not trials.seen[goal[0]].varies) + (not measured)
 
     def _pursue_one(self, goal: Goal) -> Iterator[None]:
         """Make all moves towards an outcome once, until a call takes it."""

@@ -94,7 +94,7 @@ class Seen:
     counts: dict[ConditionOutcome, int] = field(default_factory=dict)
     steers: set[str] = field(default_factory=set)
     # The marks of the condition on the first call that evaluated it, and the sizes of that call.
-    first: tuple[object, Mapping[str, int]] | None = None
+    first: tuple[tuple[object, ...], Mapping[str, int]] | None = None
     # Whether it depends on the input: a flag of the configuration is the same on every call.
     varies: bool = False
     # How many calls evaluated it.
@@ -120,13 +120,14 @@ class Seen:
         repeated = self.varies and self.on_tensors and len(set(self.order)) > 1
         return repeated and not self.reordered
 
-    def compare(self, marks: object, sizes: Mapping[str, int]) -> None:
+    def compare(self, marks: tuple[object, ...], sizes: Mapping[str, int]) -> None:
         """Learn from another call what decides the condition: values, or the one size changed."""
         self.calls += 1
         if self.first is None:
             self.first = marks, sizes
         known, at = self.first
-        if marks != known:
+        # How often a helper meets a condition does not change it.
+        if set(marks) != set(known):
             self.varies = True
             changed = [name for name in sizes if sizes[name] != at.get(name)]
             self.steers.update(changed[:1] if len(changed) == 1 else () if changed else (VALUES,))
