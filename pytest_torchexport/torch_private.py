@@ -23,6 +23,11 @@ from pytest_torchexport.results.source_line import SourceLine, is_models, is_use
 # -- tensors and modules -------------------------------------------------------------------------
 
 
+def ends_gradients(function: Any, args: Sequence[Any]) -> bool:
+    """Return True for the call that a ``no_grad`` block begins with."""
+    return function is torch._C._set_grad_enabled and not args[0]
+
+
 def times_written(tensor: torch.Tensor) -> int | None:
     """Return how often a tensor was written to in place, by any view of it.
 

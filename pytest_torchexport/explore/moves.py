@@ -300,7 +300,11 @@ def amounts(value: float, missing: float | None) -> Iterator[float]:
         yield from (JUST, -JUST) if whole else (1.0, -1.0)
         return
     if 0 < missing < math.inf:
-        yield from (missing, -missing)
+        # On the threshold, and just beyond it.
+        yield from (missing, JUST * missing, -missing, -JUST * missing)
+    elif missing == 0:
+        beyond = (JUST - 1) * abs(value)
+        yield from (beyond, -beyond)
     unit = JUST if whole else max(abs(value), 1.0) / 2
     yield from (step * unit for step in (1, -1, 2, -2, 4, -4))
 

@@ -38,6 +38,8 @@ PLACES, FIRST_PLACES, FIRST_STEPS = 16, 3, 3
 CHOICES = 3
 # Numbers that are changed, and how often a change is extrapolated.
 NUMBERS, FIRST_NUMBERS, EXTRAPOLATED = 8, 2, 3
+# How often the same number is changed, as long as it comes nearer.
+STEERED = 12
 CLIMB = 25
 
 
@@ -270,17 +272,20 @@ class Pursuit:
             here = found
 
     def _steer(self) -> Iterator[None]:
-        """Change the numbers that were read last, one after the other."""
+        """Change the numbers that were read last, one after the other, as long as this helps."""
         for position in range(NUMBERS):
-            start, probe = self.base, self._probe()
-            number = probe.numbers.get(position) if probe is not None else None
-            if number is None or not number.gradients:
-                return
-            yield
-            missing = start.far if position < FIRST_NUMBERS else None
-            for amount in moves.amounts(number.value, missing):
-                yield from self._change(start, number, amount)
-                if self.base is not start:
+            for _ in range(STEERED):
+                start, probe = self.base, self._probe()
+                number = probe.numbers.get(position) if probe is not None else None
+                if number is None or not number.gradients:
+                    return
+                yield
+                missing = start.far if position < FIRST_NUMBERS else None
+                for amount in moves.amounts(number.value, missing):
+                    yield from self._change(start, number, amount)
+                    if self.base is not start:
+                        break
+                if not self.base.far < PROGRESS * start.far:
                     break
 
     def _change(self, here: Base, number: Number, amount: float) -> Iterator[None]:

@@ -3,8 +3,8 @@
 ``round``, ``sign``, a comparison, a count or ``int(x)`` have no gradient, although a condition on
 them depends on the input. In a probe alone, the results of such functions keep their values and get
 the gradient of the smooth function before the step (a straight-through estimator, Bengio et al.
-2013). A bool or an integer cannot have a gradient: it carries a float ``shadow`` that has one, and
-what is computed from it has a shadow too. With ``saturated``, functions that are flat beyond a
+2013). What ``detach`` and ``no_grad`` cut off keeps its gradient, too. A bool or an integer cannot
+have one: it carries a float ``shadow`` that has it, and what is computed from it has a shadow too. With ``saturated``, functions that are flat beyond a
 bound, and those that select one element, get slopes as well: these change gradients that are right
 but vanish.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
-from pytest_torchexport.torch_private import times_written
+from pytest_torchexport.torch_private import ends_gradients, times_written
 
 # The last choices and lookups of a call that are remembered.
 REMEMBERED = 8
@@ -214,6 +214,9 @@ _LOGIC_ALIASES = {
     "bitwise_xor": "logical_xor",
     "__xor__": "logical_xor",
 }
+# Their results have no gradient; NumPy takes no other tensors.
+_CUT = frozenset({torch.detach, Tensor.detach, Tensor.data.__get__})
+_TO_NUMPY = frozenset({Tensor.numpy, Tensor.__array__})
 _CHOICES = {"argmax": True, "argmin": False, "max": True, "min": False, "topk": True}
 _CHOICES |= {"sort": False, "argsort": False}
 # Their parameters after the scores.
@@ -318,6 +321,10 @@ class SlopeMode(TorchFunctionMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if not self._paused and ends_gradients(function, args):
+            return None
+        if function in _TO_NUMPY:
+            args = (args[0].detach(), *args[1:])
         result = function(*args, **kwargs)
         if self._paused or not isinstance(result, (Tensor, tuple)) or _writes(function, kwargs):
             return result
@@ -331,6 +338,8 @@ class SlopeMode(TorchFunctionMode):
     def _with_slope(
         self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> Any:
+        if function in _CUT:
+            return _same(args[0])
         smooth = tuple(_smooth(arg) for arg in args)
         name = self._chosen.get(function)
         if name is not None:
@@ -389,6 +398,15 @@ class SlopeMode(TorchFunctionMode):
             return None
         self.changed = True
         return _SATURATED[name](result, *args, **kwargs)
+
+
+def _same(value: Tensor) -> Tensor:
+    """Return a view of all of a tensor, with its gradient."""
+    found = value.view_as(value)
+    shadow = shadow_of(value)
+    if shadow is not None:
+        setattr(found, _SHADOW, (shadow, times_written(found)))
+    return found
 
 
 def _writes(function: Any, kwargs: dict[str, Any]) -> bool:

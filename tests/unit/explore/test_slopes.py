@@ -10,7 +10,18 @@ from torch import nn
 from pytest_torchexport.explore.slopes import SlopeMode, shadow_of
 
 X = torch.tensor([[0.3, -1.7, 2.6], [0.2, 0.9, -0.4]])
+
+
+@torch.no_grad()
+def without_grad(x):
+    return x.square().sum()
+
+
 FUNCTIONS = {
+    "detached": lambda x: x.detach().square().sum(),
+    "data": lambda x: torch.detach(x.data).square().sum(),
+    "without grad": without_grad,
+    "detached count": lambda x: (x > 0.5).detach().sum(),
     "round": lambda x: torch.round(x * 3),
     "floor divided": lambda x: x // 0.5,
     "sign": torch.sign,
@@ -147,3 +158,15 @@ def test_what_writes_in_place_is_left_alone():
         x.relu_()
         x.round_()
     assert torch.equal(x.detach(), torch.cat([X[:1] * 0, X[1:]]).relu().round())
+
+
+def test_numpy_gets_what_was_detached():
+    source = X.clone().requires_grad_()
+    with SlopeMode(saturated=False):
+        assert source.detach().numpy().max() == X.max()
+
+
+def test_the_mode_itself_differentiates_where_it_is_paused():
+    mode = SlopeMode(saturated=False)
+    with mode, mode.paused(), torch.no_grad():
+        assert not torch.is_grad_enabled()
