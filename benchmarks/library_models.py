@@ -161,7 +161,6 @@ def length_regulator() -> nn.Module:
     return CallsWithTwo(length_regulator)
 
 
-
 def visual_embeddings() -> nn.Module:
     from transformers import VisualBertConfig
     from transformers.models.visual_bert.modeling_visual_bert import VisualBertEmbeddings
@@ -264,15 +263,11 @@ def for_longformer(time: int, *places: int) -> Callable[[], Example]:
 def for_fsmt(last: int) -> Callable[[], Example]:
     decoder = ids(2, 5)
     decoder[1, -1] = last
-    return call(
-        input_ids=ids(2, 6), attention_mask=after(6, 2, 6), decoder_input_ids=decoder
-    )
+    return call(input_ids=ids(2, 6), attention_mask=after(6, 2, 6), decoder_input_ids=decoder)
 
 
 def for_visual(alignment: Tensor) -> Callable[[], Example]:
-    return call(
-        input_ids=ids(2, 5), visual_embeds=normal(2, 3, 4), image_text_alignment=alignment
-    )
+    return call(input_ids=ids(2, 5), visual_embeds=normal(2, 3, 4), image_text_alignment=alignment)
 
 
 ALIGNED = torch.tensor([[[0, 1], [1, -1], [2, 3]], [[4, -1], [0, -1], [1, 2]]])
@@ -407,8 +402,6 @@ def tiny_vit() -> nn.Module:
     )  # fmt: skip
 
 
-
-
 def swin_2d() -> nn.Module:
     from torchvision.models.swin_transformer import SwinTransformer
 
@@ -511,8 +504,6 @@ def torchvision_rows() -> Iterator[Row]:
         shapes={"x": "masks 5 6"}, dims={"masks": (0, 4)},
         map=lambda x: {"x": x | (torch.arange(6) == 0)},
     )  # fmt: skip
-
-
 
 
 # -- kornia ----------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from pytest_torchexport.inputs.recipes import (
 from pytest_torchexport.inputs.strategies import boundary_recipes, recipes
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.explain import DEADLY, explained
-from pytest_torchexport.judge.log import ItemLog
+from pytest_torchexport.judge.log import Activity, ItemLog
 from pytest_torchexport.judge.searched import searched
 from pytest_torchexport.judge.threshold import rounding_decides
 from pytest_torchexport.outcomes.compare import remarks
@@ -93,7 +93,10 @@ def explain(case: Case) -> None:
         case.refused(f"made an artifact that raises on the example itself: {failure}")
     if case.log.failed:
         recipe, failure = case.log.failed[0]
-        raise explained(case, recipe, failure)
+        # Beyond the example's path another fault may show.
+        with case.log.during(Activity.EAGER):  # the judge says when the artifact runs
+            beside = case.branches.beside_example(recipe)
+            raise explained(case, recipe, failure, as_well=beside)
 
 
 def _every(case: Case) -> None:

@@ -154,8 +154,8 @@ class Search:
     def _next(self) -> Goal | None:
         """Return the open outcome that was pursued least; None if none has a round left.
 
-        One waits a round if its condition was the same on every call, and one if nothing says how
-        far a call is from it: most of these are of the configuration, and no input changes them.
+        Those whose condition was the same on several calls come last: most of them are of the
+        configuration, and no input changes them. One to which no call has a distance waits a round.
         """
         goals = [*self._trials.open(doubtful=True), *self._trials.one_order()]
         left = [goal for goal in goals if self._rounds.get(goal, 0) < ROUNDS]
@@ -164,7 +164,8 @@ class Search:
     def _turn(self, goal: Goal) -> int:
         trials = self._trials
         measured = any(math.isfinite(base.far) for base in trials.bases(goal))
-        return self._rounds.get(goal, 0) + (not trials.seen[goal[0]].varies) + (not measured)
+        waits = ROUNDS if trials.seen[goal[0]].constant else 0
+        return self._rounds.get(goal, 0) + waits + (not measured)
 
     def _pursue_one(self, goal: Goal) -> Iterator[None]:
         """Make all moves towards an outcome once, until a call takes it."""

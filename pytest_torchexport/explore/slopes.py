@@ -4,9 +4,9 @@
 them depends on the input. In a probe alone, the results of such functions keep their values and get
 the gradient of the smooth function before the step (a straight-through estimator, Bengio et al.
 2013). What ``detach`` and ``no_grad`` cut off keeps its gradient, too. A bool or an integer cannot
-have one: it carries a float ``shadow`` that has it, and what is computed from it has a shadow too. With ``saturated``, functions that are flat beyond a
-bound, and those that select one element, get slopes as well: these change gradients that are right
-but vanish.
+have one: it carries a float ``shadow`` that has it, and what is computed from it has a shadow too.
+With ``saturated``, functions that are flat beyond a bound, and those that select one element, get
+slopes as well: these change gradients that are right but vanish.
 """
 
 from __future__ import annotations

@@ -110,6 +110,11 @@ class Seen:
     reordered: bool = False
 
     @property
+    def constant(self) -> bool:
+        """Return True if it was the same on several calls."""
+        return not self.varies and self.calls >= FEW_CALLS
+
+    @property
     def on_values(self) -> bool:
         """Return True if values decide it, and not sizes alone."""
         return VALUES in self.steers

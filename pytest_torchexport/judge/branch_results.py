@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pytest_torchexport.explore.conditions import ConditionId
@@ -36,6 +36,9 @@ class NotExplored:
 
     def book(self, recipe: Recipe, *, failed: bool) -> None:
         """Do nothing."""
+
+    def beside_example(self, recipe: Recipe) -> Callable[[Recipe], bool] | None:
+        """Return None."""
 
 
 NOT_EXPLORED = NotExplored()
@@ -78,6 +81,18 @@ class BranchResults:
         """Return the call with its path, likewise."""
         path = self.path(recipe)
         return found_on(recipe, path) if path is not None else None
+
+    def beside_example(self, recipe: Recipe) -> Callable[[Recipe], bool] | None:
+        """Return a predicate of calls on the example's path, if this call is on it; else None."""
+        found = self.found(recipe)
+        if found is None or found.decisions != self.example.decisions:
+            return None
+
+        def beside(other: Recipe) -> bool:
+            path = self.path(other)
+            return path is not None and path.decisions() == self.example.decisions
+
+        return beside
 
     def row(self, least: int, most: int) -> Sequence[Path]:
         """Return the paths of the example's calls in a row.

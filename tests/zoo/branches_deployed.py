@@ -6,6 +6,7 @@ Many of their conditions need a rare input. Those in ``branches_held_out`` are o
 from __future__ import annotations
 
 import enum
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,12 +21,15 @@ from zoo.row import (
     RAISES,
     REFUSED,
     STATE,
+    UNEXPLAINED,
     baked,
     call,
     moved_on,
     no_construct,
     normal,
     truth,
+    unannotated,
+    undecided,
     whole,
 )
 
@@ -450,6 +454,7 @@ DEPLOYED_BRANCHES = (
         climbed(RoutesToTwo, X6 * 0.1, lambda m, x: -margin(-m.gate(x), 3).abs().sum()),
         line="if ",
         expect=PYTHON,
+        refused={"script": no_construct("return sum(")},
         ci="",
     ),
     branch(
@@ -502,6 +507,7 @@ DEPLOYED_BRANCHES = (
         call(torch.tensor([5, 3, 7, 9, 1, 2])),
         line="if ",
         values={"ids": (0, 99)},
+        refused={"export onnx": undecided("stops = int(")},
         ci="",
     ),
     branch(
@@ -571,6 +577,7 @@ DEPLOYED_BRANCHES = (
         call(X6 + 7 * torch.eye(24)[9].view(4, 6)),
         line="if ",
         values={"x": (-9.0, 9.0)},
+        refused={"export onnx": undecided("widest = int(")},
         ci="",
     ),
     branch(
@@ -583,6 +590,7 @@ DEPLOYED_BRANCHES = (
         expect=NUMBER,
         blame={"trace": baked("kept = int(")},
         shapes={"logits": "16"},
+        refused={"export onnx": undecided("kept = int(")},
         ci="",
     ),
     branch(
@@ -618,6 +626,7 @@ DEPLOYED_BRANCHES = (
         expect=PYTHON,
         shapes={"x": "5 4"},
         **WIDE,
+        refused={"script": unannotated("votes = x.argmax")},
         ci="",
     ),
     branch(
@@ -640,6 +649,7 @@ DEPLOYED_BRANCHES = (
         call(normal(2, 4) * 40),
         line="if rounds",
         values={"b": (-99.0, 99.0)},
+        refused={"export onnx": undecided("while rest.norm()")},
         ci="",
     ),
     branch(
@@ -651,7 +661,7 @@ DEPLOYED_BRANCHES = (
         line="if ",
         expect=truth(BRANCH, script=REFUSED, export=RAISES),
         blame={"export": GUARD},
-        refused={"script": no_construct("Mode(mode)")},
+        refused={"script": replace(UNEXPLAINED, line="Mode(mode)")},
         values={"mode": ["greedy", "beam"]},
         ci="export onnx",
     ),

@@ -14,7 +14,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.branches import NUMBER, PYTHON, VALUE, branch, climbed, margin, witness_of
-from zoo.row import BRANCH, DIFFERS, REFUSED, baked, call, normal, truth, whole
+from zoo.row import (
+    BRANCH,
+    DIFFERS,
+    REFUSED,
+    Blame,
+    baked,
+    call,
+    no_type,
+    normal,
+    truth,
+    unannotated,
+    undecided,
+    untranslated,
+    whole,
+)
 
 
 class MatchesAnchors(nn.Module):
@@ -447,6 +461,7 @@ def ordered(places: tuple[int, ...], model: Any, x: Tensor) -> Tensor:
     return (scores[:-1] - scores[1:]).amin()
 
 
+NO_UNIQUE = Blame(owner="capture", cause="unsupported operator", line=".unique()")
 X6 = normal(4, 6)
 WIDE = {"values": {"x": (-5.0, 5.0)}}
 PLACES = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 3.0]])
@@ -470,6 +485,7 @@ HELD_OUT_BRANCHES = (
         expect=PYTHON,
         shapes={"anchors": "5 2", "targets": "3 2"},
         values={"anchors": (-9.0, 9.0), "targets": (-9.0, 9.0)},
+        refused={"script": NO_UNIQUE},
         ci="",
     ),
     branch(
@@ -515,6 +531,7 @@ HELD_OUT_BRANCHES = (
         expect=PYTHON,
         shapes={"x": "8 4"},
         values={"x": (-9.0, 9.0)},
+        refused={"script": unannotated("self.head(x).argmax(-1).tolist()")},
         ci="",
     ),
     branch(
@@ -527,6 +544,7 @@ HELD_OUT_BRANCHES = (
         line="if ",
         expect=PYTHON,
         values={"ids": (0, 120)},
+        refused={"script": no_type("F.pad(")},
         ci="",
     ),
     branch(
@@ -566,6 +584,7 @@ HELD_OUT_BRANCHES = (
         expect=PYTHON,
         shapes={"x": "8 3"},
         values={"x": (-6.0, 6.0)},
+        refused={"script": NO_UNIQUE},
         ci="",
     ),
     branch(
@@ -636,6 +655,10 @@ HELD_OUT_BRANCHES = (
         line="if ",
         expect=PYTHON,
         **WIDE,
+        refused={
+            "script": unannotated("scores = sorted("),
+            "export onnx": undecided("scores = sorted("),
+        },
         ci="",
     ),
     branch(
@@ -646,6 +669,7 @@ HELD_OUT_BRANCHES = (
         call(X6 * 4),
         line="if steps",
         values={"x": (-9.0, 9.0)},
+        refused={"export onnx": undecided("while energy > 1.0")},
         ci="",
     ),
     branch(
@@ -681,6 +705,7 @@ HELD_OUT_BRANCHES = (
         line="if ",
         expect=truth(BRANCH, script=None, export=REFUSED, onnx=REFUSED, onnx_legacy=REFUSED),
         shapes={"x": "4 3"},
+        refused={"onnx_legacy": untranslated()},
         ci="onnx_legacy",
     ),
     branch(
@@ -693,6 +718,7 @@ HELD_OUT_BRANCHES = (
         line="if ",
         shapes={"x": "6", "y": "6"},
         values={"x": (-20.0, 20.0), "y": (-20.0, 20.0)},
+        refused={"export onnx": undecided("bucket = int(")},
         ci="",
     ),
     branch(
@@ -715,6 +741,7 @@ HELD_OUT_BRANCHES = (
         line="if order",
         expect=PYTHON,
         **WIDE,
+        refused={"script": unannotated("order = self.head")},
         ci="",
     ),
 )

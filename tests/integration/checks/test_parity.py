@@ -56,6 +56,21 @@ def test_a_failure_at_every_size_is_not_blamed_on_a_size():
     assert found.failure == "OutputsDiffer"
 
 
+class Sampled(nn.Module):
+    """A trace keeps the number, and the side that the example takes."""
+
+    def forward(self, x):
+        kept = int((x > 0).sum()) + 1
+        return x * 0 if kept == 1 else x + kept
+
+
+def test_a_call_on_the_examples_path_is_shrunk_on_that_path():
+    found = verdict_of(Sampled(), X(6))
+    assert found.failure == "OutputsDiffer"
+    assert "zeros" not in found.call
+    assert [cause.kind for cause in found.diagnosis.causes] == ["baked value"]
+
+
 def test_nan_at_a_declared_size_is_a_difference():
     class Mean(nn.Module):
         def forward(self, x):

@@ -106,6 +106,13 @@ def test_numbers_are_aimed_at_beside_many_choices():
     assert [3.0] in aims
 
 
+def test_a_bool_is_no_place():
+    choices, _ = choices_of(lambda x: x.argmax(-1))
+    for compared in (torch.tensor([True]), True):
+        condition = Compared("==", compared, torch.tensor([True]))
+        assert list(rankings(condition, False, choices, []))
+
+
 def test_the_largest_of_whole_numbers_is_no_place():
     choices, largest = choices_of(lambda x: x.round().int().long().max())
     assert choices[-1].chosen is None

@@ -257,7 +257,19 @@ def neighbours(ids):
     return ids
 
 
+def tiny(x):
+    smallest = x.detach().abs().amin().item()
+    return x * 2 if smallest < 1e-15 else x
+
+
+@torch.no_grad()
+def spread_out(x):
+    return x * 2 if x.std() < 0.01 and x.mean() > 2.0 else x
+
+
 RARE = {
+    "a tiny number without a gradient": (tiny, (X,), {}),
+    "numbers without gradients": (spread_out, (X,), {}),
     "a rounded number": (levels, (X,), {}),
     "a count": (votes, (X,), {}),
     "a count of neighbours that differ": (edges, (X,), {}),
@@ -289,6 +301,29 @@ def test_rare_outcomes_are_taken_on_every_seed(name):
         explored, _ = search(thing, *example, seed=seed, **options)
         decided = taken(explored)
         assert all(outcomes == {True, False} for outcomes in decided.values()), (seed, decided)
+
+
+class Configured(nn.Module):
+    """Its first conditions are the same on every call."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("limit", torch.ones(3))
+
+    def forward(self, ids):
+        if (self.limit < 0).any():
+            ids = ids + 1
+        if self.limit.sum() > 50:
+            ids = ids + 2
+        if (self.limit == 9).all():
+            ids = ids + 3
+        return neighbours(ids)
+
+
+def test_conditions_that_no_call_changes_wait_for_the_others():
+    example = torch.tensor([3, 5, 17, 1, 2, 4, 9])
+    explored, _ = search(Configured(), example, calls=130, values={"ids": (0, 99)})
+    assert taken(explored)["ends[1] - ends[0] == 1"] == {True, False}
 
 
 def test_a_loop_that_is_left_is_left_in_its_first_round_too():
