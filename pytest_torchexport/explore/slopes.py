@@ -215,8 +215,9 @@ _LOGIC_ALIASES = {
     "__xor__": "logical_xor",
 }
 # Their results have no gradient; NumPy takes no other tensors.
-_CUT = frozenset({torch.detach, Tensor.detach, Tensor.data.__get__})
-_TO_NUMPY = frozenset({Tensor.numpy, Tensor.__array__})
+_DATA: Any = Tensor.data  # a descriptor, although it is typed as a tensor
+_CUT = frozenset({torch.detach, Tensor.detach, _DATA.__get__})
+_TO_NUMPY: frozenset[Any] = frozenset({Tensor.numpy, Tensor.__array__})
 _CHOICES = {"argmax": True, "argmin": False, "max": True, "min": False, "topk": True}
 _CHOICES |= {"sort": False, "argsort": False}
 # Their parameters after the scores.
