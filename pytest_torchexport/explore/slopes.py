@@ -217,7 +217,7 @@ _LOGIC_ALIASES = {
 # Their results have no gradient; NumPy takes no other tensors.
 _DATA: Any = Tensor.data  # a descriptor, although it is typed as a tensor
 _CUT = frozenset({torch.detach, Tensor.detach, _DATA.__get__})
-_TO_NUMPY: frozenset[Any] = frozenset({Tensor.numpy, Tensor.__array__})
+_TO_NUMPY = (Tensor.numpy, Tensor.__array__)
 _CHOICES = {"argmax": True, "argmin": False, "max": True, "min": False, "topk": True}
 _CHOICES |= {"sort": False, "argsort": False}
 # Their parameters after the scores.
