@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from pytest_torchexport.diagnosis.evidence import Evidence
 from pytest_torchexport.results.diagnosis import Cause
 from pytest_torchexport.results.failures import BranchFrozen
+
+# Conditions of which who calls the artifact does not know the side: memory and identity.
+_OF_OBJECTS = re.compile(
+    r"\b(?:is_contiguous|stride|storage_offset|data_ptr|requires_grad|is_leaf)\b"
+    r"|\bis (?:not )?(?!not\b|None\b)"
+)
 
 OTHERWISE = {
     "trace": "or compile the function that has it by @torch.jit.script",
@@ -22,7 +30,12 @@ def frozen_branch(evidence: Evidence) -> Cause | None:
     if not isinstance(evidence.failure, BranchFrozen) or branch is None or _loops(branch.kind):
         return None
     remedy = "export once for each side, and choose between the artifacts outside"
-    if branch.on_values:
+    if _OF_OBJECTS.search(branch.text):
+        remedy = (
+            "compute the same on both sides, or make the inputs alike before it, as by "
+            "x.contiguous() or x.clone()"
+        )
+    elif branch.on_values:
         otherwise = OTHERWISE.get(evidence.target, "")
         remedy = f"compute both sides and choose with torch.where, {otherwise}".rstrip(", ")
     return Cause(

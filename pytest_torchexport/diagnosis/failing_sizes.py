@@ -16,8 +16,8 @@ from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.judge.judge import Judge
-from pytest_torchexport.results.diagnosis import Diagnosis
-from pytest_torchexport.results.failures import SpecError
+from pytest_torchexport.results.diagnosis import Cause, Diagnosis
+from pytest_torchexport.results.failures import DimsNarrowed, SpecError
 from pytest_torchexport.results.size_pattern import SizePattern, Sizes
 
 # The smallest sizes that are always run, and how many more a rule may ask for.
@@ -41,7 +41,26 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     sweep = _Sweep(scene)
     found = [sweep.sizes(dim) for dim in scene.case.spec.dims.values()]
     telling = [item for item in sweep.with_equals(found) if item.ok and item.failing]
-    return dataclasses.replace(known, sizes=tuple(telling))
+    causes = filter(None, (_taken(scene, item) for item in telling))
+    return dataclasses.replace(known, sizes=tuple(telling), causes=(*known.causes, *causes))
+
+
+def _taken(scene: Scene, sizes: Sizes) -> Cause | None:
+    """Return the range that the artifact takes, if no line of the user's narrowed it."""
+    failure, dim = scene.failure, scene.case.spec.dims[sizes.dim]
+    pattern = sizes.pattern
+    if not isinstance(failure, DimsNarrowed) or failure.where is not None or pattern is None:
+        return None
+    if pattern.kind not in ("from", "up to") or not pattern.fails:
+        return None
+    (border,) = pattern.numbers
+    low, high = (dim.low, border - 1) if pattern.kind == "from" else (border + 1, dim.high)
+    return Cause(
+        kind="guard",
+        text=f"the artifact takes {dim.name} from {low} to {high} alone, and no line of forward is "
+        "known to ask for that: torch's own code decides by sizes too",
+        remedy=f'if it stays in these sizes: dims={{"{dim.name}": ({low}, {high})}}',
+    )
 
 
 class _Sweep:

@@ -19,6 +19,7 @@ from pytest_torchexport.diagnosis.evidence import ARTIFACTS
 from pytest_torchexport.diagnosis.fatal_onnx import OnnxSteps
 from pytest_torchexport.diagnosis.fatal_torch import TorchSteps, gets_to
 from pytest_torchexport.diagnosis.last_step import LastStep
+from pytest_torchexport.diagnosis.questions import SAME
 from pytest_torchexport.diagnosis.recording import Recording, record
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.diagnosis.streams import TARGETS
@@ -190,7 +191,7 @@ def _not_in_eager(scene: Scene, call: Call, fatal: Cause, line: SourceLine) -> C
             kind="export-only branch",
             text=f"{' and '.join(names)} on {plan.target}, and eager gets there only with this "
             f"answer: {fatal.text}",
-            remedy="compute the same there whatever the answer is",
+            remedy=SAME,
             where=asked[0].where,
         )
     artifact = ARTIFACTS.get(plan.target, "ONNX model")

@@ -25,6 +25,10 @@ from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Owner
 from pytest_torchexport.results.failures import StateDiffers
 
 WITHOUT_GRADIENTS = {GRAD_MODE: False}
+SAME = (
+    "write on both sides what eager runs there; the question is for what changes no result, as a "
+    "check or a log"
+)
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
@@ -122,7 +126,7 @@ def _exported(eager: _Eager, asked: Sequence[Query]) -> Cause:
         kind="export-only branch",
         text=f"{' and '.join(answers)} on {eager.target}: with this answer eager returns what the "
         "artifact does",
-        remedy="compute the same there whatever the answer is",
+        remedy=SAME,
         details=tuple(_asked_at(asked)),
         where=asked[0].where,
     )

@@ -366,8 +366,12 @@ def describe_recipe(spec: InputSpec, recipe: Recipe, call: Call) -> str:
     """Return a line like ``x=float32[3, 4] zeros, mask=bool[3]``, before the user's ``map``."""
     parts = []
     built = dict(spec.flatten(call))
+    before: dict[int, str] = {}
     for leaf, item in zip(spec.leaves, recipe.leaves, strict=True):
         value = built.get(leaf.path)
+        if isinstance(value, torch.Tensor) and before.setdefault(id(value), leaf.path) != leaf.path:
+            parts.append(f"{leaf.path} is {before[id(value)]}")
+            continue
         words = [f"{leaf.path}={describe(value)}"]
         if isinstance(leaf, TensorLeaf):
             kept = leaf.kept and isinstance(value, torch.Tensor)

@@ -28,6 +28,8 @@ MAX_DIFFERENCES = 5
 MAX_LINES = 10
 # The first line of a report: pytest prints it behind the test's name.
 MAX_HEADLINE = 200
+# The title of a refusal that is the runtime's.
+NOT_TAKEN = "the runtime does not take the exported model"
 EAGER_AGAIN = "eager again"
 
 
@@ -222,7 +224,9 @@ def _subject_line(alike: Sequence[Verdict]) -> str:
     if len(several) > 1:
         some, every = len(several), several[0].count
         name = f"{verdict.subject} ({f'all {every}' if some == every else f'{some} of {every}'})"
-    title = title_of(verdict.failure)
+    refused = verdict.failure == ExportRefused.__name__
+    own = refused and verdict.diagnosis.owner == "runtime"
+    title = NOT_TAKEN if own else title_of(verdict.failure)
     return f"{name} on {verdict.target}-{verdict.device}: {title}"
 
 

@@ -178,6 +178,7 @@ def _made(subject: Capturable, example: Call, spec: InputSpec, options: dict[str
     """
     first: Exception | None = None
     made: _Made | None = None
+    frozen: Sequence[str] = ()
     notes = subject.notes
     earlier: list[str] = []
     for shapes in dynamic_shapes(spec, example, subject.signature):
@@ -190,7 +191,8 @@ def _made(subject: Capturable, example: Call, spec: InputSpec, options: dict[str
                 break
             earlier.append(REFUSES.format(shapes=spelled(shapes)))
             continue
-        if shapes is None or _keeps_dims(program, spec):
+        static = _frozen_dims(program, spec)
+        if shapes is None or not static:
             better = respelled(earlier, shapes)
             return _Made(
                 program=program,
@@ -199,12 +201,14 @@ def _made(subject: Capturable, example: Call, spec: InputSpec, options: dict[str
                 cautions=better,
                 dynamic_shapes=shapes,
             )
-        made = made or _Made(program=program, captured=seen, notes=(), dynamic_shapes=shapes)
+        if made is None:
+            made = _Made(program=program, captured=seen, notes=(), dynamic_shapes=shapes)
+            frozen = static
         earlier.append(FREEZES.format(shapes=spelled(shapes)))
     if made is None:
         assert first is not None
         raise first
-    return replace(made, notes=(*notes, FROZEN.format(dims=", ".join(spec.dims))))
+    return replace(made, notes=(*notes, FROZEN.format(dims=", ".join(frozen))))
 
 
 def _export(module: torch.nn.Module, example: Call, shapes: Any, options: dict[str, Any]) -> Any:
@@ -228,20 +232,22 @@ def _export(module: torch.nn.Module, example: Call, shapes: Any, options: dict[s
         forget_earlier_exports()
 
 
-def _keeps_dims(program: Any, spec: InputSpec) -> bool:
-    """Return True if every axis that varies is symbolic in the graph.
+def _frozen_dims(program: Any, spec: InputSpec) -> Sequence[str]:
+    """Return the dims of the axes that vary and are no symbol in the graph.
 
     On a constraint error the exporter applies torch.export's "suggested fixes", which make dims
     static, and goes on without a warning; with another spelling of the same dims it may not.
     """
     shapes = [getattr(leaf, "shape", ()) for leaf in spec.leaves]
     kept = _graph_inputs(program, shapes)
-    return all(
-        not isinstance(value.shape[axis], int)
+    found = (
+        name
         for value, shape in zip(program.model.graph.inputs, kept, strict=True)
         for axis, expr in enumerate(shape)
-        if expr.names
+        for name in expr.names
+        if isinstance(value.shape[axis], int)
     )
+    return tuple(dict.fromkeys(found))
 
 
 def _graph_inputs(program: Any, leaves: Sequence[Any]) -> list[Any]:

@@ -55,3 +55,18 @@ def test_a_call_that_fails_at_every_size_has_no_sizes():
 
     found = check_export(forward, (torch.ones(3, 4),), target="trace", max_examples=5)
     assert found.diagnosis.sizes == ()
+
+
+def test_a_range_that_torchs_own_code_narrows_is_the_remedy():
+    codes = torch.linspace(-1, 1, 80).reshape(20, 4)
+
+    def forward(x):
+        return torch.cdist(x, codes)  # another method from 26 rows on
+
+    options = {"target": "export", "checks": ["dims"], "max_examples": 5}
+    found = check_export(forward, (torch.ones(20, 4),), **options)
+    assert found.failure == "DimsNarrowed"
+    (cause,) = found.diagnosis.causes
+    assert cause.remedy.endswith('dims={"batch": (1, 25)}')
+    followed = check_export(forward, (torch.ones(20, 4),), dims={"batch": (1, 25)}, **options)
+    assert followed.status == "passed"

@@ -214,6 +214,24 @@ def test_a_branch_and_a_loop(kind, on_values, expected, remedy):
     assert remedy in cause.remedy
 
 
+@pytest.mark.parametrize(
+    ("text", "of_objects"),
+    [
+        ("x.is_contiguous()", True),
+        ("q is k", True),
+        ("q is not k", True),
+        ("mask is None", False),
+        ("mask is not None", False),
+        ("x.shape[0] > 3", False),
+    ],
+)
+def test_sides_that_no_caller_of_the_artifact_knows_are_not_exported_each(text, of_objects):
+    branch = SimpleNamespace(kind="if", on_values=False, text=text, where=USE)
+    cause = control.frozen_branch(evidence(failure=BranchFrozen(), branch=branch))
+    assert ("make the inputs alike" in cause.remedy) is of_objects
+    assert ("export once for each side" in cause.remedy) is not of_objects
+
+
 # -- state -----------------------------------------------------------------------------------------
 
 LAST = StateRef("buffer", "last")

@@ -538,6 +538,7 @@ def test_a_tensor_given_twice_is_one_tensor_in_the_example_alone():
     assert spec.aliases == ((0, 1),)
 
     given = build(spec, example_recipe(spec))
+    assert describe_recipe(spec, example_recipe(spec), given).endswith(", y is x")
     drawn = build(spec, plain_recipe(spec, "normal", {"batch": 2}, seed=3))
 
     assert given.args[0] is given.args[1]
