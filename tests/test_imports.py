@@ -25,7 +25,13 @@ PACKAGE = Path(pytest_torchexport.__file__).parent
 MOST_ENTRIES = 20
 HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript", "numpy", "hypothesis")
 # Loaded by the first marked item; every other module of these rooms is loaded when pytest starts.
-LOADED_BY_ITEMS = {"plugin.caller", "plugin.capture", "plugin.direct_forward", "plugin.fixture"}
+LOADED_BY_ITEMS = {
+    "plugin.caller",
+    "plugin.capture",
+    "plugin.direct_forward",
+    "plugin.fixture",
+    "plugin.survey",  # loaded by its flag
+}
 STARTING_ROOMS = ("results", "config", "plugin")
 SANDBOX = ("sandbox.with_torch", "sandbox.with_arrays", "sandbox.server", "targets.trace")
 

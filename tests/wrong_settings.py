@@ -50,6 +50,8 @@ WRONG_INI = [
     ("max_slowdown", "inf", ["torchexport_max_slowdown", "'inf' is not a positive number"]),
     ("max_slowdown", "2x", ["torchexport_max_slowdown", "0 for no limit"]),
     ("latency", "perhaps", ["torchexport_latency", "Legal: true, false"]),
+    ("cache", "", ["torchexport_cache", "it is empty"]),
+    ("cache_limit", "0", ["torchexport_cache_limit", "whole number of at least 1"]),
     ("survey_limit", "0", ["torchexport_survey_limit", "positive number of seconds"]),
     ("survey_total", "long", ["torchexport_survey_total", "positive number of seconds"]),
     ("serve_on", "gpu", ["torchexport_serve_on", "'gpu' is not a device", "cpu, cuda, cuda:N"]),

@@ -1,10 +1,10 @@
-"""results/survey.py: the table, the reasons, and markers that would pass."""
+"""results/survey_report.py: the table, the reasons, and markers that would pass."""
 
 from __future__ import annotations
 
 from sample import failed, verdict
 
-from pytest_torchexport.results.survey import Surveyed, survey_lines
+from pytest_torchexport.results.survey_report import Surveyed, survey_lines
 
 TARGETS = ("trace", "onnx")
 GOOD = Surveyed(
