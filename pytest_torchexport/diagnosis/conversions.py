@@ -11,7 +11,7 @@ import re
 import warnings
 from dataclasses import dataclass
 
-from pytest_torchexport.diagnosis.recording import READ, record
+from pytest_torchexport.diagnosis.recording import record
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.observe import Returned, observe
@@ -60,8 +60,8 @@ def conversions(case: Case) -> tuple[Conversion, ...]:
             ):
                 numbers[where].append(math.nan)
     for step in traced.steps:
-        if step.name == READ and step.where in numbers and step.results:
-            numbers[step.where].append(float(step.results[0].numbers))
+        if step.where in numbers:
+            numbers[step.where] += step.read
     return tuple(
         Conversion(where, tuple(read), decides=where not in wanted)
         for where, read in numbers.items()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.diagnosis.conversions import Conversion, conversions
-from pytest_torchexport.diagnosis.recording import READ, record
+from pytest_torchexport.diagnosis.recording import record
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.eager.fingerprint import changed, fingerprint
 from pytest_torchexport.eager.line_finders import changed_at, draws_from, seeded_at
@@ -128,9 +128,8 @@ class Evidence:
         )
         numbers: dict[SourceLine, frozenset[float]] = {}
         for step in found.steps:
-            if step.name == READ and step.where is not None:
-                read = (float(result.numbers) for result in step.results)
-                numbers[step.where] = numbers.get(step.where, frozenset()).union(read)
+            if step.read and step.where is not None:
+                numbers[step.where] = numbers.get(step.where, frozenset()).union(step.read)
         return numbers
 
     @cached_property

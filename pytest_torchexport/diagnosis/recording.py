@@ -94,6 +94,12 @@ class Step:
         """``aten.view``."""
         return str(self.operator).rpartition(".")[0]
 
+    @property
+    def read(self) -> tuple[float, ...]:
+        """The number that Python reads from a tensor here; none for a complex one."""
+        found = [result.numbers for result in self.results] if self.name == READ else []
+        return tuple(float(number) for number in found if isinstance(number, (bool, int, float)))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recording:

@@ -34,6 +34,7 @@ from pytest_torchexport.outcomes.observe import (
     observe,
     seed_everything,
 )
+from pytest_torchexport.results.failures import ends_the_test
 
 # The seconds of the processor after which a call with a ``while`` counts as endless (on a busy
 # machine too); more if the example is slow.
@@ -152,8 +153,9 @@ class Observed:
                 self._recorded(lambda: self._function(*own.args, **own.kwargs))
         except TimeLimitExceeded:
             raise
-        except (Exception, Endless):  # noqa: S110  # ``run`` shows what eager does
-            pass
+        except (Exception, Endless) as error:  # ``run`` shows what eager does
+            if ends_the_test(error):
+                raise
         finally:
             self.recorder.listener = None
             self._state.restore()

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
+from pytest_torchexport.results.failures import ends_the_test
 from pytest_torchexport.torch_private import ends_gradients, times_written
 
 # The last choices and lookups of a call that are remembered.
@@ -333,7 +334,9 @@ class SlopeMode(TorchFunctionMode):
             return self._with_slope(function, args, kwargs, result)
         except TimeLimitExceeded:
             raise
-        except Exception:  # operands of another kind: the result is right without a slope
+        except Exception as error:  # operands of another kind: the result is right without a slope
+            if ends_the_test(error):
+                raise
             return result
 
     def _with_slope(

@@ -36,6 +36,7 @@ from pytest_torchexport.outcomes.fork import can_fork, in_fork
 from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.outcomes.subject import signature_of
 from pytest_torchexport.results.verdict import Verdict
+from pytest_torchexport.torch_private import set_default_device
 
 # Runs the export on the tensors of a call alone: by position, or by the names of a graph's inputs.
 BY_TENSORS = '''
@@ -110,10 +111,11 @@ def shows(script: Path, seconds: float) -> bool:
     """Return True if a script shows its failure in a process of its own, within that time.
 
     That is a fork of this one, which has torch and the exporters already: importing them takes
-    longer than all else. A fork also has the operators that the user's modules register: where the
-    script calls some that are not torch's, and where there is no fork, it is a new interpreter.
+    longer than all else. A fork also has what the user's modules register: where the script calls
+    operators that are not torch's, or an exporter that takes symbolics of this process, and where
+    there is no fork, it is a new interpreter.
     """
-    if can_fork() and not _OWN_OPERATOR.search(script.read_text(encoding="utf-8")):
+    if can_fork() and not _REGISTERED.search(script.read_text(encoding="utf-8")):
         return in_fork(lambda: _ran(script), seconds) is True
     try:
         ran = subprocess.run(  # noqa: S603  # our own interpreter and text
@@ -128,12 +130,15 @@ def shows(script: Path, seconds: float) -> bool:
     return _is_shown(ran.returncode, ran.stdout)
 
 
-_OWN_OPERATOR = re.compile(r"torch\.ops\.(?!aten\b|prims\b)\w+\.\w+")
+_REGISTERED = re.compile(r"torch\.ops\.(?!aten\b|prims\b)\w+\.\w+|dynamo=False")
 
 
 def _ran(script: Path) -> bool:
     """Return True if the script, run in this process, shows its failure."""
     printed = io.BytesIO()
+    # As a new interpreter has them.
+    torch.set_default_dtype(torch.float32)
+    set_default_device(None)
     os.chdir(script.parent)
     code: object = 0
     with contextlib.redirect_stdout(io.TextIOWrapper(printed, encoding="utf-8")) as stream:

@@ -8,7 +8,7 @@ from torch import nn
 from pytest_torchexport.diagnosis import recording
 from pytest_torchexport.diagnosis.recording import FromOutside, FromStep, record
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.observe import Raised
+from pytest_torchexport.outcomes.observe import Raised, Returned
 
 X = torch.arange(6.0).reshape(2, 3)
 
@@ -111,3 +111,11 @@ def test_a_run_with_too_many_steps_is_not_complete(monkeypatch):
     found = recorded(lambda x: x + 1 - 1, X)
     assert not found.complete
     assert len(found.steps) == 1
+
+
+def test_the_numbers_that_python_reads_complex_ones_left_out():
+    found = recorded(lambda x: x * x.sum().item(), X)
+    assert [step.read for step in found.steps if step.read] == [(15.0,)]
+    found = recorded(lambda x: x * x.sum().item(), X * 1j)
+    assert isinstance(found.outcome, Returned)
+    assert not any(step.read for step in found.steps)

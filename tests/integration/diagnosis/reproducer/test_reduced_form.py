@@ -11,6 +11,7 @@ from torch import nn
 import pytest_torchexport
 from pytest_torchexport.diagnosis.reproducer import reduced_form, write
 from pytest_torchexport.diagnosis.reproducer.reduced_form import shows
+from pytest_torchexport.outcomes.fork import FORKS
 
 SCALE = 2.0
 
@@ -139,7 +140,7 @@ def test_the_guilty_submodule_alone_fails(model, target, tmp_path, elsewhere):
 def test_a_script_shows_its_failure_if_it_says_so_in_time(
     source, shown, forks, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(reduced_form, "FORKS", forks and reduced_form.FORKS)
+    monkeypatch.setattr(reduced_form, "can_fork", lambda: forks and FORKS)
     script = tmp_path / "reduced.py"
     script.write_text(f"import sys, time\n{source}\n")
     assert shows(script, 2.0 if forks else 5.0) is shown
@@ -154,6 +155,20 @@ def test_a_script_with_operators_of_its_own_is_tried_without_those_of_this_proce
         "import sys\nprint('The failure is there.')  # torch.ops.own.op\nsys.exit(1)\n"
     )
     assert shows(script, 60.0)
+
+
+def test_a_script_is_tried_with_torchs_own_defaults(tmp_path):
+    script = tmp_path / "reduced.py"
+    script.write_text(
+        "import sys, torch\n"
+        "print('The failure is there.' if torch.ones(1).dtype == torch.float32 else '')\n"
+        "sys.exit(1)\n"
+    )
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert shows(script, 60.0)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @slow
