@@ -29,6 +29,7 @@ from pytest_torchexport.results.known_failure import (
 from pytest_torchexport.results.known_files import Changes, KnownFilesError, Stored
 from pytest_torchexport.results.known_matching import Known
 from pytest_torchexport.results.known_text import (
+    commit_lines,
     difference_lines,
     fixed_text,
     known_lines,
@@ -247,9 +248,11 @@ class KnownFailures:
             results,
             directory=self._configuration.settings.known_directory,
             gone=self._left,
-            written=self._written,
-            patch=self._patch,
         )
+
+    def commit_lines(self) -> Iterator[str]:
+        """Yield the files to commit: the summary names them with ``-q`` too."""
+        return commit_lines(written=self._written, patch=self._patch)
 
 
 def _left(gone: Sequence[Stored], results: Sequence[ItemResult]) -> list[Stored]:

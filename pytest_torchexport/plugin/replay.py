@@ -66,6 +66,7 @@ class Replay:
         if not files:
             raise pytest.UsageError(f"{FLAG}: no {json.OF_A_FAILURE} lies in {given}. {LEGAL}")
         self.stored = tuple(_read(path) for path in files)
+        self._left_out: set[str] = set()
 
     def stored_of(self, nodeid: str) -> list[Stored]:
         """Return the stored failures of an item."""
@@ -84,10 +85,16 @@ class Replay:
             config.hook.pytest_deselected(items=left_out)
             items[:] = [item for item in items if item.nodeid in wanted]
 
+    def leave_out(self, items: Sequence[pytest.Item]) -> None:
+        """Say nothing of these items, which the user has deselected."""
+        self._left_out |= {item.nodeid for item in items}
+
     def lines(self, results: Sequence[ItemResult]) -> Iterator[str]:
-        """Yield what became of each stored failure."""
+        """Yield what became of each stored failure that the user has not deselected."""
         found = {result.nodeid: result for result in results}
         for each in self.stored:
+            if each.nodeid in self._left_out:
+                continue
             answer = answer_of(each.verdict, found.get(each.nodeid))
             yield f"{each.nodeid} ({each.verdict.subject}): {answer}"
 

@@ -97,6 +97,11 @@ class Run:
         if self.replay is not None:
             self.replay.select(self.config, items)
 
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """Leave out of a replay what ``-k`` and others leave out."""
+        if self.replay is not None:
+            self.replay.leave_out(items)
+
     def refuse_markers(self, items: list[pytest.Item]) -> None:
         """Raise UsageError for a marker that made no items, so that none is ignored.
 
@@ -327,7 +332,10 @@ class Run:
             terminalreporter.section("torchexport replay")
             for line in self.replay.lines(self.results):
                 terminalreporter.write_line(line)
+        to_commit = list(self._known.commit_lines()) if self._known is not None else []
         if not self.results or self.config.get_verbosity() < 0:
+            for line in to_commit:
+                terminalreporter.write_line(line)
             return
         from pytest_torchexport.results.summary import detail_lines, summary_lines
 
@@ -344,7 +352,7 @@ class Run:
         if not lines:
             return  # no item came to its checks
         if self._known is not None:
-            lines += self._known.lines(self.results)
+            lines += [*self._known.lines(self.results), *to_commit]
         if settings.strict:
             from pytest_torchexport.config import tested
             from pytest_torchexport.results import reports

@@ -87,13 +87,10 @@ def known_lines(
     *,
     directory: str,
     gone: Sequence[Stored],
-    written: Sequence[str],
-    patch: str,
 ) -> Iterator[str]:
     """Yield the lines of the summary.
 
-    ``gone``: entries of tests that are not there, and that no test has claimed. ``written``: the
-    files that this run changed. ``patch``: the one that it proposes, or empty.
+    ``gone``: entries of tests that are not there, and that no test has claimed.
     """
     found = [(result.nodeid, match) for result in results for match in result.known]
     expected = sum(match.status in ("known", "worse") for _, match in found)
@@ -104,6 +101,13 @@ def known_lines(
     created = sum(match.status == "created" for _, match in found)
     if created:
         yield f"known from now on: {created} failure{'s' if created > 1 else ''}"
+
+
+def commit_lines(*, written: Sequence[str], patch: str) -> Iterator[str]:
+    """Yield what is to be committed, if there is something.
+
+    ``written``: the files that this run changed. ``patch``: the one that it proposes, or empty.
+    """
     if written:
         yield f"written, to be committed: {', '.join(written)}"
     elif patch:

@@ -10,6 +10,8 @@ from pytest_torchexport.results.verdict import Verdict
 
 # Of the reason of one cell, so many characters.
 SHOWN = 200
+SHOWN_NAMES = 3
+LATE = "not judged in its time (torchexport_survey_limit, torchexport_survey_total)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,24 +67,30 @@ def _table(found: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[str]:
 
 
 def _reasons(found: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[str]:
-    """Yield what keeps the others, once for all targets of which it is the same."""
+    """Yield what keeps the others, once for all classes and targets of which it is the same."""
+    classes: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for each in found:
-        if each.problem:
-            yield f"{each.name}: {each.problem}"
-        by_reason: dict[str, list[str]] = {}
-        for verdict in each.verdicts:
-            if verdict.status != "passed" and verdict.target not in each.late:
-                failed = verdict.status == "failed"
-                text = headline(verdict) if failed else f"skip: {verdict.reason}"
-                by_reason.setdefault(" ".join(text.split())[:SHOWN], []).append(verdict.target)
-        for text, those in by_reason.items():
-            yield f"{each.name} on {', '.join(those)}: {text}"
-        late = [target for target in targets if target in each.late]
-        if late:
-            yield (
-                f"{each.name} on {', '.join(late)}: not judged in its time "
-                "(torchexport_survey_limit, torchexport_survey_total)"
-            )
+        of_class: dict[str, list[str]] = {each.problem: []} if each.problem else {}
+        for target in targets:
+            if reason := _reason(each, target):
+                of_class.setdefault(reason, []).append(target)
+        for reason, those in of_class.items():
+            classes.setdefault((reason, tuple(those)), []).append(each.name)
+    for (reason, on_targets), names in classes.items():
+        more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+        on = f" on {', '.join(on_targets)}" if on_targets else ""
+        yield f"{', '.join(names[:SHOWN_NAMES])}{more}{on}: {reason}"
+
+
+def _reason(surveyed: Surveyed, target: str) -> str:
+    """Return why a class does not pass on a target; nothing if it does or was not checked."""
+    if target in surveyed.late:
+        return LATE
+    found = next((each for each in surveyed.verdicts if each.target == target), None)
+    if found is None or found.status == "passed":
+        return ""
+    text = headline(found) if found.status == "failed" else f"skip: {found.reason}"
+    return " ".join(text.split())[:SHOWN]
 
 
 def _markers(found: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[str]:

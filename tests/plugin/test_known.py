@@ -44,6 +44,14 @@ def replaced_target(pytester, text):
     conftest.write_text(body)
 
 
+def test_a_quiet_run_names_the_files_that_it_wrote_and_nothing_else(suite, run, text_of):
+    suite(SUITE)
+    text = text_of(run(*CREATE, "-q"))
+    assert "written, to be committed: torchexport-known/test_it/test_net.toml" in text
+    assert "known from now on" not in text
+    assert "to be committed" not in text_of(run("-q"))
+
+
 def test_what_is_created_is_an_xfail_until_it_is_fixed(suite, run, text_of, known, pytester):
     suite(SUITE)
     run().assert_outcomes(passed=1, failed=1)

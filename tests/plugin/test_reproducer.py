@@ -98,6 +98,8 @@ def test_a_replay_says_what_became_of_each_failure(suite, run, pytester, text_of
     result.assert_outcomes(failed=2)
     assert text_of(result).count("(Scaled): still failing: OutputsDiffer: aten.mul at") == 2
     assert directories(pytester) == before
+    # What -k leaves out is not said to be missing.
+    assert "(Scaled)" not in text_of(run("--torchexport-replay", ".torchexport", "-k", "none"))
     one = str(before[0].relative_to(pytester.path))
     for changed, outcome, answer in (
         ("x + float(x.max())", {"failed": 1}, "different: OutputsDiffer: aten.add at"),

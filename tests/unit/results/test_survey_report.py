@@ -37,6 +37,21 @@ def test_the_report_of_a_survey():
     ]
 
 
+def test_classes_with_one_reason_share_a_line():
+    scripted = [
+        Surveyed(
+            name=f"N{number} (ScriptModule)",
+            tests=(),
+            verdicts=(verdict("onnx", "skipped", reason="onnx does not take TorchScript"),),
+        )
+        for number in range(5)
+    ]
+    assert list(survey_lines(scripted, ("onnx",)))[-1] == (
+        "N0 (ScriptModule), N1 (ScriptModule), N2 (ScriptModule) and 2 more on onnx: skip: onnx does "
+        "not take TorchScript"
+    )
+
+
 def test_a_survey_that_ended_early_or_found_nothing_says_so():
     assert list(survey_lines([], TARGETS)) == ["no test called a module"]
     first, *_ = survey_lines([GOOD], TARGETS, ended="interrupted after 1 of 2 classes")
