@@ -148,8 +148,8 @@ def check(thing: Any, given: Sequence[Call], plan: Plan) -> Verdict:
     """
     run = partial(_checked, thing, given, plan, exporting.export)
     # An artifact that ships has to be made, and a time is that of the machine as it is now.
-    made_anew = plan.settings.ship or plan.settings.latency or plan.settings.max_slowdown
-    is_cached = plan.settings.cache and not made_anew
+    made_anew = ("ship", "latency", "max_slowdown", "max_growth")
+    is_cached = plan.settings.cache and not any(getattr(plan.settings, n) for n in made_anew)
     return unless_unchanged(run, thing, given, plan) if is_cached else run()
 
 
@@ -428,6 +428,7 @@ def _described(item: _Item, case: Case | None, **fields: Any) -> Verdict:
         max_error=log.max_error,
         size=log.size,
         latency=tuple(log.latency),
+        growth=log.growth,
         explained=tuple(log.explained.values()),
         cautions=tuple(log.cautions),
         ineffective=tuple(log.ineffective),

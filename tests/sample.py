@@ -21,6 +21,7 @@ from pytest_torchexport.results.verdict import (
     Difference,
     ItemResult,
     Latency,
+    MemoryGrowth,
     Recorded,
     RunResults,
     SeededBug,
@@ -151,6 +152,7 @@ FULL = Verdict(
     seconds={"export": 0.5},
     max_error=1e-3,
     size=ArtifactSize(files=3000, weights=2000),
+    growth=MemoryGrowth(dim="time", sizes=30, eager=188.0 * 1024, artifact=190.0 * 1024),
     latency=(
         Latency(
             sizes={"batch": 4},

@@ -34,6 +34,7 @@ DATA = (
     size_pattern.SizePattern,
     verdict.ArtifactSize,
     verdict.Latency,
+    verdict.MemoryGrowth,
     verdict.Recorded,
     verdict.Assumption,
     verdict.SeededBug,

@@ -49,6 +49,7 @@ WRONG_INI = [
     ("max_size_ratio", "-1", ["torchexport_max_size_ratio", "'-1' is not a positive number"]),
     ("max_slowdown", "inf", ["torchexport_max_slowdown", "'inf' is not a positive number"]),
     ("max_slowdown", "2x", ["torchexport_max_slowdown", "0 for no limit"]),
+    ("max_growth", "-1", ["torchexport_max_growth", "'-1' is not a positive number"]),
     ("latency", "perhaps", ["torchexport_latency", "Legal: true, false"]),
     ("cache", "", ["torchexport_cache", "it is empty"]),
     ("cache_limit", "0", ["torchexport_cache_limit", "whole number of at least 1"]),

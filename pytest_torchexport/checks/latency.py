@@ -16,10 +16,10 @@ from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.log import Shrunk
 from pytest_torchexport.outcomes.observe import State
-from pytest_torchexport.outcomes.timing import Pairs, Run, TooSlow, timed_in_turn
+from pytest_torchexport.outcomes.timing import Pairs, TooSlow, timed_in_turn
 from pytest_torchexport.results.failures import ArtifactSlower
 from pytest_torchexport.results.verdict import Latency
-from pytest_torchexport.targets.base import ServedOtherwise
+from pytest_torchexport.targets.base import served
 
 # Seconds for one call, with all its repeats.
 SECONDS = 10.0
@@ -77,7 +77,8 @@ def _measured(case: Case) -> Iterator[tuple[Recipe, Call, Pairs]]:
             one = call.clone().to(case.plan.device)
             eager = partial(subject.function, *one.args, **one.kwargs)
             with case.reference.served.entered():
-                found = timed_in_turn(eager, _served(case, call), SECONDS)
+                artifact = served(case.artifact, call.clone().to(case.plan.device))
+                found = timed_in_turn(eager, artifact, SECONDS)
             if isinstance(found, TooSlow):
                 case.log.caution(
                     f"latency not measured: the fewest calls that tell noise from time take "
@@ -87,14 +88,6 @@ def _measured(case: Case) -> Iterator[tuple[Recipe, Call, Pairs]]:
             yield recipe, call, found
     finally:
         state.restore()
-
-
-def _served(case: Case, call: Call) -> Run:
-    """Return what makes the call of the artifact as it is served."""
-    own, artifact = call.clone().to(case.plan.device), case.artifact
-    if isinstance(artifact, ServedOtherwise):
-        return artifact.served(own)
-    return partial(artifact, *own.args, **own.kwargs)
 
 
 def _calls(case: Case) -> Iterator[tuple[Recipe, Call]]:

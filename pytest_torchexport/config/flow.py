@@ -98,6 +98,7 @@ FLOW = (
     Step(
         name="latency", run="latency:measure", settings=("latency", "max_slowdown"), own_time=True
     ),
+    Step(name="memory", run="growth:measure", settings=("latency", "max_growth"), own_time=True),
     Step(name="seeded bugs", run="self_test:seed_bugs", settings=("self_test",), own_time=True),
     Step(
         name="branch coverage", run="control_flow:require", checks=("control_flow",), own_time=True

@@ -327,9 +327,9 @@ class Settings:
         False,
         check=truth,
         legal="true, false",
-        help="Time some calls of each artifact that passes beside eager, with one thread. The "
-        "details (-v) and the reports show the medians. An artifact that is called in a process of "
-        "its own is not timed.",
+        help="Time some calls of each artifact that passes beside eager, with one thread, and "
+        "measure the memory that new sizes take. The details (-v) and the reports show the "
+        "medians. An artifact that is called in a process of its own is not measured.",
         flag=True,
     )
     max_slowdown: float = _row(
@@ -339,6 +339,13 @@ class Settings:
         help="Fail an item whose artifact takes more than this many times as long as eager, beyond "
         "the noise of the machine (ArtifactSlower). A limit includes torchexport_latency. 0: no "
         "limit.",
+    )
+    max_growth: float = _row(
+        0.0,
+        check=ratio_or_zero,
+        legal="a positive number of megabytes; 0 for no limit",
+        help="Fail an item whose artifact keeps more than so many megabytes more than eager for "
+        "each new size at which it is called (ArtifactGrows). 0: no limit.",
     )
     survey_limit: float = _row(
         100.0,

@@ -23,6 +23,7 @@ from pytest_torchexport.results.verdict import (
     Branch,
     Difference,
     Latency,
+    MemoryGrowth,
     SeededBug,
     Uncovered,
 )
@@ -96,6 +97,7 @@ class ItemLog:
     max_error: float | None = None
     size: ArtifactSize | None = None
     latency: list[Latency] = field(default_factory=list)
+    growth: MemoryGrowth | None = None
     explained: dict[tuple[str, str], Difference] = field(default_factory=dict)
     ran: list[tuple[str, Recipe]] = field(default_factory=list)
     failed: list[tuple[Recipe, Failure]] = field(default_factory=list)

@@ -141,6 +141,13 @@ class ServedOtherwise(Protocol):
         """Return what makes a call as a server does: the inputs converted, the outputs not."""
 
 
+def served(artifact: Callable[..., Any], call: Call) -> Callable[[], Any]:
+    """Return what makes a call of an artifact as a server does."""
+    if isinstance(artifact, ServedOtherwise):
+        return artifact.served(call)
+    return lambda: artifact(*call.args, **call.kwargs)
+
+
 class Target(Protocol):
     """One way out of eager."""
 
