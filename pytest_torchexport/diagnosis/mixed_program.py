@@ -10,7 +10,7 @@ has other strides, and a node behind it would seem to be wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -46,9 +46,11 @@ class MixedProgram:
         self.left_out: Mapping[str, fx.Node] = {}
         self.watched: fx.Node | None = None
         self.seen: Any = None
+        # In a run with all values: the first node of which torch makes another one of theirs.
+        self.suspect: fx.Node | None = None
 
     @property
-    def nodes(self) -> Sequence[fx.Node]:
+    def nodes(self) -> list[fx.Node]:
         """The nodes of which there is a value, in the program's order."""
         return [node for node in self.module.graph.nodes if node.name in self.values]
 
@@ -79,8 +81,11 @@ class MixedProgram:
         if is_right():
             return None
         wrong = len(nodes)
+        suspect = nodes.index(self.suspect) if self.suspect is not None else 0
+        likely = [suspect, suspect + 1]  # right before it, and wrong with it
         while wrong - right > 1:
-            self.taken = (right + wrong) // 2
+            tried = next((taken for taken in likely if right < taken < wrong), None)
+            self.taken = (right + wrong) // 2 if tried is None else tried
             if is_right():
                 right = self.taken
             else:
@@ -143,12 +148,23 @@ class _Interpreter(fx.Interpreter):
             value = self.env[mixed.left_out[node.name]]
         elif node.name in self._taken:
             value = mixed.taken_value(node)
+            if mixed.suspect is None and len(self._taken) == len(mixed.nodes):
+                self._compare(node, value)
         else:
             value = super().run_node(node)
             mixed.computed(node, value)
         if node is mixed.watched:
             mixed.seen = value
         return value
+
+    def _compare(self, node: fx.Node, value: Any) -> None:
+        """Note a node of whose operands, which are the other run's, torch makes another value."""
+        try:
+            own = super().run_node(node)
+        except Exception:  # an operand that torch does not take
+            return
+        if isinstance(own, torch.Tensor) and not is_close(own, value):
+            self._mixed.suspect = node
 
 
 def is_close(one: Any, other: Any) -> bool:

@@ -71,7 +71,7 @@ def test_an_examination_that_raises_is_said_and_the_others_run(verdict, monkeypa
 def test_examinations_that_end_the_process_are_said_and_what_the_others_found_stays(
     verdict, monkeypatch
 ):
-    monkeypatch.setattr(failing_sizes, "examine", named("before"))
+    monkeypatch.setattr(failing_sizes, "examine", named("after"))
     monkeypatch.setattr(questions, "examine", named("between"))
     monkeypatch.setattr(masks, "examine", lambda **_: os._exit(0))
 
@@ -84,7 +84,7 @@ def test_examinations_that_end_the_process_are_said_and_what_the_others_found_st
         "attention's fast path: ended the process by signal 11",
         "masked rows: ended the process, exit status 0",
     )
-    assert [cause.text for cause in found.diagnosis.causes][:2] == ["before", "between"]
+    assert [cause.text for cause in found.diagnosis.causes][:2] == ["between", "after"]
     assert found.diagnosis.stages
 
 
@@ -144,7 +144,7 @@ def test_the_examination_that_runs_is_shown():
     )
     engine.check(Frozen(), [Call((torch.ones(2, 3),))], plan)
     rows = [text for text in shown if text.startswith("diagnosis: ")]
-    assert rows[0] == "diagnosis: sizes"
+    assert rows[0] == "diagnosis: tensors given twice"
     assert rows[-1] == "diagnosis: known defects"
 
 

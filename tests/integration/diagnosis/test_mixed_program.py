@@ -82,3 +82,28 @@ def test_a_program_that_is_wrong_itself_blames_no_node(program):
     names = [n.name for n in program.graph.nodes if n.op == "call_function"]
     mixed = MixedProgram(program, {names[0]: X.transpose(1, 2) + 1})
     assert mixed.first_wrong(lambda: False) is None
+
+
+class Chain(nn.Module):
+    def forward(self, x):
+        for _ in range(30):
+            x = x.sin() + 1
+        return x
+
+
+def test_the_node_with_a_value_of_its_own_is_tried_first():
+    program = torch.export.export(Chain(), (X,))
+    names = [n.name for n in program.graph.nodes if n.op == "call_function"]
+    values, x = {}, X
+    for name in names:
+        x = x.sin() if name.startswith("sin") else x + 1
+        x = x + 1 if name == "sin_27" else x
+        values[name] = x
+    mixed, right, runs = MixedProgram(program, values), Chain()(X), []
+
+    def is_right():
+        runs.append(mixed.taken)
+        return torch.allclose(mixed(X), right)
+
+    assert mixed.first_wrong(is_right).name == "sin_27"
+    assert len(runs) == 4  # with no value, with all, before the node, with the node
