@@ -115,3 +115,18 @@ def test_what_a_survey_cannot_be_combined_with_is_a_usage_error(suite, run, text
     assert result.ret == 4
     assert "--torchexport-survey" in text_of(result)
     assert "Traceback" not in text_of(result)
+
+
+def test_own_classes_are_checked_before_those_of_torch(suite, run):
+    suite(
+        "def test_layer(x): nn.Identity()(x)\n"
+        "def test_scripted(x): torch.jit.script(Net())(x)\n"
+        "def test_net(x): Net()(x)\n",
+        torchexport_survey_total=0.5,
+    )
+    lines = lines_of(run(*SURVEY))
+    assert [line.partition("  ")[0] for line in lines[2:5]] == [
+        "conftest.Net",
+        "Net (ScriptModule)",
+        "torch.nn.modules.linear.Identity",
+    ]
