@@ -26,6 +26,7 @@ from zoo.row import (
     call,
     moved_on,
     no_construct,
+    no_type,
     normal,
     truth,
     unannotated,
@@ -443,6 +444,7 @@ DEPLOYED_BRANCHES = (
         line="if ",
         expect=PYTHON,
         values={"boxes": (0.0, 12.0), "scores": (0.0, 1.0)},
+        refused={"script": unannotated("scores.argsort")},
         ci="",
     ),
     branch(
@@ -467,6 +469,7 @@ DEPLOYED_BRANCHES = (
         line="if ",
         expect=PYTHON,
         **WIDE,
+        refused={"script": no_construct("continue")},
         ci="",
     ),
     branch(
@@ -614,6 +617,7 @@ DEPLOYED_BRANCHES = (
         line="if ",
         expect=PYTHON,
         **WIDE,
+        refused={"script": no_type("level = round(")},
         ci="",
     ),
     branch(
