@@ -37,6 +37,8 @@ _PICKING = frozenset("topk sort kthvalue median nanmedian mode argmax argmin max
 FAR = 5.0
 # Eager's runs must give so many different results; two may have something in common by chance.
 WAYS = 3
+# Two tell enough about each element by itself, as what an index points to.
+TWO_WAYS = 2
 # So rarely would eager's runs have a quantity in common if their elements were free of each other.
 CHANCE = 1e-4
 # How often elements are mixed to learn that.
@@ -183,7 +185,7 @@ class Wholes:
         for whole in self._wholes:
             if not any(_same(quantity.paths, whole, other) for other in ways):
                 ways.append(whole)
-        if len(ways) < WAYS:
+        if len(ways) < (WAYS if quantity.joint else TWO_WAYS):
             return False
         if not quantity.joint:
             return True

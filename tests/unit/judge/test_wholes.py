@@ -178,6 +178,16 @@ def test_two_results_are_too_few_to_know():
     assert kept == [True]
 
 
+def test_two_results_tell_what_an_index_points_to():
+    two = torch.tensor([[1.0, 0.5, 0.2, 0.0, 0.5, -1.0]])
+
+    def places(x):
+        return x.topk(2, 1).indices
+
+    assert verdicts(places, lambda x: torch.tensor([[0, 5 - int(places(x)[0, 1])]]), two) == [True]
+    assert verdicts(places, lambda x: torch.tensor([[0, 5]]), two) == [False]
+
+
 def test_what_runs_have_in_common_by_chance_is_not_held_against_an_artifact():
     """Two of a thousand places, chosen apart from each other: they are hardly ever the same."""
     runs = torch.randint(0, 1000, (40, 2), generator=seeded())
