@@ -185,7 +185,7 @@ def test_two_results_tell_what_an_index_points_to():
         return x.topk(2, 1).indices
 
     assert verdicts(places, lambda x: torch.tensor([[0, 5 - int(places(x)[0, 1])]]), two) == [True]
-    assert verdicts(places, lambda x: torch.tensor([[0, 5]]), two) == [False]
+    assert verdicts(places, lambda _: torch.tensor([[0, 5]]), two) == [False]
 
 
 def test_what_runs_have_in_common_by_chance_is_not_held_against_an_artifact():
