@@ -257,15 +257,16 @@ def _graded(verdict: Verdict, owner: str, node: Any) -> Record:
         "diagnosis": verdict.seconds.get("diagnosis"),
         "causes": [cause.text for cause in found.causes],
     }
-    record["owner is"] = _result(found.owner is not None, found.owner == owner)
+    record["owner is"] = result(found.owner is not None, found.owner == owner)
     # Of ONNX Runtime, the ONNX operator is named.
     same = found.place and (owner == "runtime" or found.place.operator == truth.operator)
     same = same and found.place.where == truth.where
-    record["place is"] = _result(found.place is not None, bool(same))
+    record["place is"] = result(found.place is not None, bool(same))
     return record
 
 
-def _result(known: bool, right: bool) -> str:
+def result(known: bool, right: bool) -> str:
+    """Return the word for what a report names, if anything."""
     return "unknown" if not known else "right" if right else "wrong"
 
 
