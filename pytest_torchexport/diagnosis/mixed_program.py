@@ -43,7 +43,7 @@ class MixedProgram:
         }
         self.taken = 0
         self._strides: dict[str, tuple[int, ...]] = {}
-        self.left_out: Mapping[str, fx.Node] = {}
+        self.left_out: Mapping[str, fx.Node | torch.Tensor] = {}
         self.watched: fx.Node | None = None
         self.seen: Any = None
         # In a run with all values: the first node of which torch makes another one of theirs.
@@ -106,6 +106,25 @@ class MixedProgram:
         self.left_out = {}
         return None
 
+    def given_by(
+        self, node: fx.Node, run: Callable[[], object], parts: Mapping[str, Any]
+    ) -> fx.Node | None:
+        """Return the node of which the other run has another value, if its value at ``node`` shows.
+
+        ``parts``: values of nodes, by name, that are known under no name of theirs: what the other
+        run computes last for such a node.
+        """
+        for missing in self._missing_before(node):
+            part = parts.get(missing.name)
+            known = missing.meta.get("val")
+            if part is None or not isinstance(known, torch.Tensor) or part.dim() != known.dim():
+                continue
+            self.left_out = {missing.name: part}
+            if is_close(self.right_value(node, run), self.values[node.name]):
+                return missing
+        self.left_out = {}
+        return None
+
     def missing_output(self) -> fx.Node | None:
         """Return the only node that the program returns and the other run does not have.
 
@@ -145,7 +164,8 @@ class _Interpreter(fx.Interpreter):
     def run_node(self, node: fx.Node) -> Any:
         mixed = self._mixed
         if node.name in mixed.left_out:
-            value = self.env[mixed.left_out[node.name]]
+            given = mixed.left_out[node.name]
+            value = self.env[given] if isinstance(given, fx.Node) else given
         elif node.name in self._taken:
             value = mixed.taken_value(node)
             if mixed.suspect is None and len(self._taken) == len(mixed.nodes):

@@ -24,6 +24,7 @@ from pytest_torchexport.outcomes.compare import Tolerance, compare
 from pytest_torchexport.outcomes.observe import Outcome, Returned
 from pytest_torchexport.results.diagnosis import Diagnosis, Owner, Place
 from pytest_torchexport.results.source_line import SourceLine, source_line
+from pytest_torchexport.targets.formats import onnx_model
 from pytest_torchexport.targets.formats.branches import frames_of_fx, users_place
 from pytest_torchexport.targets.formats.onnx_inside import Inside
 from pytest_torchexport.targets.formats.onnx_model import fx_name
@@ -64,13 +65,23 @@ def _examined(
         node = translated_by(inside.raised_at, mixed.module) or mixed.missing_output()
         return known if node is None else dataclasses.replace(known, place=place_of(node))
     right = mixed.right_value(node, run)
-    left_out = mixed.left_out_before(node, run)
+    left_out = mixed.left_out_before(node, run) or mixed.given_by(node, run, _parts(inside))
     place = place_of(left_out or node)
     owner = known.owner
     if owner in ("runtime", None):
         owner, onnx_operator = _local(inside, node, mixed.values[node.name], right, owner)
         place = dataclasses.replace(place, operator=onnx_operator or place.operator)
     return dataclasses.replace(known, owner=owner, place=place)
+
+
+def _parts(inside: Inside) -> dict[str, Any]:
+    """Return the last value that is computed for each node of torch's program, by its name."""
+    return {
+        onnx_model.fx_name(node): inside.values[name]
+        for node in inside.model.graph.node
+        for name in node.output
+        if name in inside.values
+    }
 
 
 @dataclass

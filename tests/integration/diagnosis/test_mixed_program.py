@@ -107,3 +107,23 @@ def test_the_node_with_a_value_of_its_own_is_tried_first():
 
     assert mixed.first_wrong(is_right).name == "sin_27"
     assert len(runs) == 4  # with no value, with all, before the node, with the node
+
+
+class Activated(nn.Module):
+    def forward(self, x):
+        return (x + 1).relu() @ torch.eye(4)
+
+
+def test_a_node_whose_value_has_another_name_is_told_from_the_one_behind_it():
+    program = torch.export.export(Activated(), (X - 12,))
+    add, relu, _, matmul = (n for n in program.graph.nodes if n.op == "call_function")
+    own = X - 11
+    mixed = MixedProgram(program, {add.name: own, matmul.name: own.tanh() @ torch.eye(4)})
+    first = mixed.first_wrong(lambda: torch.equal(mixed(X - 12), own.relu()))
+    assert first.name == matmul.name
+
+    def run():
+        return mixed(X - 12)
+
+    assert mixed.given_by(first, run, {relu.name: own}) is None
+    assert mixed.given_by(first, run, {relu.name: own.tanh()}).name == relu.name
