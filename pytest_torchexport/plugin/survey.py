@@ -162,6 +162,7 @@ class Survey:
             settings=dataclasses.replace(self._settings, time_limit=seconds),
             seed=seed_of(self._config, each.name),
             max_examples=MAX_EXAMPLES,
+            why_isolated="torchexport_isolate" if self._settings.isolate else "",
             root=self._config.rootpath,
         )
 

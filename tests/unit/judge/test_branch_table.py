@@ -209,7 +209,7 @@ def seen(counts, *, varies=True, on_values=True):
     made = Seen(counts=dict(counts))
     marks = [1, 2] if varies else [1, 1]
     for mark, size in zip(marks, [3, 3] if on_values else [3, 4], strict=True):
-        made.compare(mark, {"batch": size})
+        made.compare((mark,), {"batch": size})
     return made
 
 
