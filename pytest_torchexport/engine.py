@@ -46,7 +46,7 @@ from pytest_torchexport.outcomes.grad_mode import (
 )
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.observe import untouched
-from pytest_torchexport.outcomes.subject import Subject, unwrapped, weight_of, without
+from pytest_torchexport.outcomes.subject import LARGE, Subject, unwrapped, weight_of, without
 from pytest_torchexport.outcomes.texts import printable, text_of
 from pytest_torchexport.outcomes.torch_state import CapturedOutput, quiet
 from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis
@@ -74,9 +74,6 @@ from pytest_torchexport.targets.base import Artifact
 
 SHOWN_FRAMES = 2
 SHOWN_CHANGES = 3
-# After an item with more bytes of weights, garbage is collected at once (some 50 ms): the collector
-# itself counts objects, not bytes.
-LARGE = 2**24
 # The artifact's files are kept after these failures.
 KEPT_AFTER = (ArtifactCrashed, ArtifactHung, ArtifactTooLarge, LoadFailed, RoundTripDiffers)
 # What a value or a size that tracing made a constant may lead to.
@@ -140,13 +137,13 @@ def _refuse_wrong_arguments(target: Any, device: Any, seed: Any, args: Any) -> N
         )
 
 
-def check(thing: Any, given: Sequence[Call], plan: Plan) -> Verdict:
-    """Return the verdict on one subject.
+def check(thing: Any, given: Sequence[Call], plan: Plan, *, is_copy: bool = False) -> Verdict:
+    """Return the verdict on one subject, which may be a copy that nobody else has.
 
     ``given[0]`` is the example; further calls show which sizes vary. With ``torchexport_cache``
     it may be that of an earlier run, if nothing has changed that it depends on.
     """
-    run = partial(_checked, thing, given, plan, exporting.export)
+    run = partial(_checked, thing, given, plan, exporting.export, is_copy=is_copy)
     # An artifact that ships has to be made, and a time is that of the machine as it is now.
     made_anew = ("ship", "latency", "max_slowdown", "max_growth")
     is_cached = plan.settings.cache and not any(getattr(plan.settings, n) for n in made_anew)
@@ -199,7 +196,9 @@ class _Item:
 
 
 @contextmanager
-def _started(thing: Any, plan: Plan, reached: Reached, *, foreign: bool = False) -> Iterator[_Item]:
+def _started(
+    thing: Any, plan: Plan, reached: Reached, *, foreign: bool = False, is_copy: bool = False
+) -> Iterator[_Item]:
     """Set torch's state for an item; afterwards restore it, and all that the subject reaches.
 
     The subject is called and exported in the grad mode of the caller.
@@ -215,7 +214,7 @@ def _started(thing: Any, plan: Plan, reached: Reached, *, foreign: bool = False)
     ):
         tolerance = Tolerance(plan.options.rtol, plan.options.atol)
         item = _Item(
-            subject=Subject.of(thing, grad_mode),
+            subject=dataclasses.replace(Subject.of(thing, grad_mode), is_copy=is_copy),
             plan=plan,
             foreign=foreign,
             log=ItemLog(outputs=OutputActivity(tolerance)),
@@ -231,17 +230,24 @@ def _started(thing: Any, plan: Plan, reached: Reached, *, foreign: bool = False)
 
 
 def _checked(
-    thing: Any, given: Sequence[Call], plan: Plan, make: Make, *, foreign: bool = False
+    thing: Any,
+    given: Sequence[Call],
+    plan: Plan,
+    make: Make,
+    *,
+    foreign: bool = False,
+    is_copy: bool = False,
 ) -> Verdict:
     size = 0
     inside, _ = unwrapped(thing)
     before = reach(inside, values=True, writes=False)
     try:
-        with _started(thing, plan, before, foreign=foreign) as item:
+        with _started(thing, plan, before, foreign=foreign, is_copy=is_copy) as item:
             size = weight_of(item.subject.module)
             verdict = _verdict(item, given, make)
     finally:
         if size > LARGE:
+            # Some 50 ms: the collector itself counts objects, not bytes.
             gc.collect()
         cuda.release()
     if cuda.lost():

@@ -42,6 +42,40 @@ def times_written(tensor: torch.Tensor) -> int | None:
         return None
 
 
+def memory_of(tensor: torch.Tensor) -> int:
+    """Return a number for the memory of a tensor, which all its views have too; 0 if it has none.
+
+    Not ``data_ptr``, which ends the sharing of ``shared_until_written``. Raises what torch raises
+    for a tensor without a storage: a sparse or nested one, some subclasses.
+    """
+    storage = tensor.untyped_storage()
+    if not storage.nbytes():
+        return 0
+    number: int = getattr(storage, "_cdata", None) or storage.data_ptr()
+    return number
+
+
+def address_of(tensor: torch.Tensor) -> int:
+    """Return the address of a plain tensor's first element, to read from."""
+    look = getattr(torch._C, "_data_address", None)
+    address: int = look(tensor) if look is not None else tensor.data_ptr()
+    return address
+
+
+def shared_until_written(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a detached clone that takes no memory until it or the original is written to.
+
+    torch copies the memory at the first write to either, from Python or from a kernel. A plain
+    clone if torch has no ``_lazy_clone``, or if the memory is not torch's own: numpy's, a file's, a
+    loaded program's, whose copying at a write ends the process (torch 2.13).
+    """
+    share = getattr(torch, "_lazy_clone", None)
+    if share is None or not tensor.untyped_storage().resizable():
+        return tensor.detach().clone()
+    shared: torch.Tensor = share(tensor.detach())
+    return shared
+
+
 def is_printing(frame: FrameType | None) -> bool:
     """Return True if a frame is inside the printing of a tensor.
 

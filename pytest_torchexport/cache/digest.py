@@ -163,7 +163,7 @@ class Digest:
             return
         if not is_plain(tensor):
             raise NoDigest("a tensor that is sparse, nested or quantized")
-        storage = tensor.untyped_storage().data_ptr()
+        storage = torch_private.memory_of(tensor)
         self._token(
             tensor.stride(),
             tensor.storage_offset(),

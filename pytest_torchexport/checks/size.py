@@ -14,6 +14,7 @@ from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.subject import unique_weight_of
 from pytest_torchexport.results.failures import ArtifactTooLarge
 from pytest_torchexport.results.verdict import ArtifactSize, bytes_text
+from pytest_torchexport.torch_private import memory_of
 
 # The bytes that the program itself may take, beside its weights.
 PROGRAM = 2**20
@@ -90,7 +91,7 @@ def _names_by_memory(module: torch.nn.Module) -> list[list[str]]:
     found: dict[int, list[str]] = defaultdict(list)
     for name, tensor in _named(module):
         if is_plain(tensor):
-            found[tensor.untyped_storage().data_ptr()].append(name)
+            found[memory_of(tensor)].append(name)
     return list(found.values())
 
 

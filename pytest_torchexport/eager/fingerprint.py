@@ -447,11 +447,11 @@ def _tensor_facts(tensor: torch.Tensor) -> tuple[tuple[Any, ...], int | None]:
     return (("nested",) if tensor.is_nested else facts), version
 
 
-def _pointer(tensor: torch.Tensor) -> int:
+def _pointer(tensor: torch.Tensor) -> tuple[int, int]:
     try:
-        return tensor.data_ptr()
+        return torch_private.memory_of(tensor), int(tensor.storage_offset())
     except Exception:
-        return 0  # sparse, nested, fake
+        return 0, 0  # sparse, nested, fake
 
 
 def _crc(tensor: torch.Tensor) -> int | None:

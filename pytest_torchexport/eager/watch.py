@@ -155,9 +155,9 @@ def streams() -> dict[str, Any]:
 
 
 def storage_of(tensor: torch.Tensor) -> int:
-    """Return the address of a tensor's memory; 0 if it has none that could be shared."""
+    """Return a number for a tensor's memory; 0 if it has none that could be shared."""
     try:
-        return tensor.untyped_storage().data_ptr()
+        return torch_private.memory_of(tensor)
     except Exception:
         return 0  # sparse, nested, or a subclass without one
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pytest_torchexport.torch_private import memory_of
+
 
 def is_view(operand: Any, given: Tensor) -> bool:
     """Return True if a tensor is another one, or a view of it."""
@@ -14,7 +16,7 @@ def is_view(operand: Any, given: Tensor) -> bool:
         return False
     if operand.layout != torch.strided or given.layout != torch.strided:
         return False
-    same = operand.untyped_storage().data_ptr() == given.untyped_storage().data_ptr()
+    same = memory_of(operand) == memory_of(given)
     return same and operand.dtype == given.dtype
 
 

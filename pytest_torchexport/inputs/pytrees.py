@@ -11,6 +11,7 @@ import copy
 import ctypes
 import dataclasses
 import enum
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
@@ -176,7 +177,18 @@ def bits_of(tensor: torch.Tensor, most: int | None = None) -> bytes:
     """Return the bytes of a plain tensor's first ``most`` elements, or of all, in their order."""
     # Not by way of numpy: a tensor that has lent it its memory can never be resized again.
     flat = packed(tensor, most)
-    return ctypes.string_at(flat.data_ptr(), flat.numel()) if flat.numel() else b""
+    return ctypes.string_at(torch_private.address_of(flat), flat.numel()) if flat.numel() else b""
+
+
+def hash_of(tensor: torch.Tensor) -> str:
+    """Return the SHA-256 of a plain tensor's dtype, shape and numbers in their order."""
+    found = hashlib.sha256(f"{tensor.dtype}{list(tensor.shape)}".encode())
+    flat = packed(tensor)
+    if flat.numel():
+        # Read in place: a copy of large weights would be one more.
+        memory = (ctypes.c_char * flat.numel()).from_address(torch_private.address_of(flat))
+        found.update(memory)
+    return found.hexdigest()
 
 
 def packed(tensor: torch.Tensor, most: int | None = None) -> torch.Tensor:

@@ -26,6 +26,7 @@ from pytest_torchexport.outcomes.observe import (
     Tensors,
     TimedOut,
     killed_from_outside,
+    named_tensors,
     observe,
     raised,
     tensors_of,
@@ -163,7 +164,11 @@ class LoadedArtifact:
             packed = self.artifact.pack_inputs(own)
         except Exception as error:
             return raised(error), {}
-        outcome, tensors = self.session.run(packed, seed=seed, limit=limit, anew=anew, state=state)
+        module = self.artifact.module
+        like = dict(named_tensors(module)) if isinstance(module, torch.nn.Module) else {}
+        outcome, tensors = self.session.run(
+            packed, seed=seed, limit=limit, anew=anew, state=state, like=like
+        )
         if not isinstance(outcome, Returned):
             return outcome, tensors
         try:

@@ -17,14 +17,22 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.pytrees import copy_tensor, is_plain
-from pytest_torchexport.torch_private import children_of, hook_registers
+from pytest_torchexport.torch_private import (
+    children_of,
+    hook_registers,
+    memory_of,
+    shared_until_written,
+)
 
 Memo = dict[int, Any]
 
 
-def copied_module(module: torch.nn.Module) -> torch.nn.Module:
-    """Return a deep copy of a module. Raises whatever a part's ``__deepcopy__`` raises."""
-    memo: Memo = dict(_copied_together(tensors_in(module)))
+def copied_module(module: torch.nn.Module, *, lazily: bool = False) -> torch.nn.Module:
+    """Return a deep copy of a module. Raises whatever a part's ``__deepcopy__`` raises.
+
+    ``lazily``: parameters take memory when they are written to, here or in the original.
+    """
+    memo: Memo = dict(_copied_together(tensors_in(module), lazily=lazily))
     for part in module.modules():
         for value in vars(part).values():
             # An attribute computed from a parameter: deepcopy refuses tensors that are no leaves.
@@ -45,22 +53,27 @@ def tensors_in(module: torch.nn.Module) -> list[torch.Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
-def _copied_together(tensors: Iterable[torch.Tensor]) -> Iterator[tuple[int, torch.Tensor]]:
+def _copied_together(
+    tensors: Iterable[torch.Tensor], *, lazily: bool
+) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield the id and a copy of each tensor that shares memory with a parameter.
 
     The copies share memory too: deepcopy gives each parameter a memory of its own, and a write to
-    one would no longer show in the other.
+    one would no longer show in the other. ``lazily``: of parameters that share with none as well.
     """
     sharing: dict[int, dict[int, torch.Tensor]] = {}
     for tensor in tensors:
         if type(tensor) in (torch.Tensor, torch.nn.Parameter) and is_plain(tensor):
-            sharing.setdefault(tensor.untyped_storage().data_ptr(), {})[id(tensor)] = tensor
+            sharing.setdefault(memory_of(tensor), {})[id(tensor)] = tensor
     for memory, group in sharing.items():
         own = any(isinstance(tensor, torch.nn.Parameter) for tensor in group.values())
-        if not memory or len(group) == 1 or not own:
+        if not memory or (len(group) == 1 and not lazily) or not own:
             continue
         first = next(iter(group.values()))
-        storage = first.untyped_storage().clone()  # type: ignore[no-untyped-call]
+        if lazily:
+            storage = shared_until_written(first).untyped_storage()
+        else:
+            storage = first.untyped_storage().clone()  # type: ignore[no-untyped-call]
         for number, tensor in group.items():
             place = tensor.storage_offset(), tensor.size(), tensor.stride()
             view = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage, *place)

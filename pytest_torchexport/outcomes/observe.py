@@ -25,10 +25,12 @@ from pytest_torchexport.outcomes.texts import printable
 from pytest_torchexport.results.failures import ends_the_test
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.torch_private import (
+    address_of,
     buffers_of,
     default_device,
     non_persistent_of,
     set_default_device,
+    shared_until_written,
     times_written,
 )
 
@@ -112,6 +114,8 @@ def killed_from_outside(found: object) -> bool:
     return isinstance(found, Crashed) and found.from_outside
 
 
+# Tensors of more bytes are neither copied nor sent before they have to be.
+LARGE = 2**20
 # A module's parameters and buffers by name.
 Tensors = dict[str, torch.Tensor]
 # The attribute in which a wrapper (``FunctionModule``, ``FlatModule``) holds the module it calls.
@@ -141,7 +145,7 @@ class State:
         parameters = list(module.parameters()) if module is not None else []
         self._tensors = [t for t in (*buffers, *parameters) if not t.is_inference()]
         kept = {id(t) for t in (*buffers, *(parameters if thorough else ()))}
-        self._kept = [t.detach().clone() if id(t) in kept else None for t in self._tensors]
+        self._kept = [kept_copy(t) if id(t) in kept else None for t in self._tensors]
         self._versions = [times_written(t) for t in self._tensors]
         held = (value for owner in owners for value in vars(owner).values())
         generators = {value for value in held if isinstance(value, torch.Generator)}
@@ -191,12 +195,37 @@ def _rewind(generator: torch.Generator, kept: torch.Tensor) -> bool:
     return moved
 
 
+def kept_copy(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a detached clone, of a large tensor one that takes no memory until a write."""
+    if is_plain(tensor) and tensor.nbytes > LARGE:
+        return shared_until_written(tensor)
+    return tensor.detach().clone()
+
+
+def are_one_memory(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Return True if two tensors are read from the same place: they are equal, NaN included."""
+    return (
+        is_plain(left)
+        and is_plain(right)
+        and left.numel() > 0
+        and left.dtype == right.dtype
+        and left.device == right.device
+        and left.shape == right.shape
+        and left.stride() == right.stride()
+        and left.is_conj() == right.is_conj()
+        and left.is_neg() == right.is_neg()
+        and address_of(left) == address_of(right)
+    )
+
+
 def differ(left: torch.Tensor, right: torch.Tensor) -> bool:
     """Return True if two tensors of one dtype differ in any number; NaN equals itself."""
     if not is_plain(left):
         return False  # no native kernel writes to such buffers, or they have no numbers
     if left.shape != right.shape:
         return True
+    if are_one_memory(left, right):
+        return False
     if left.is_floating_point() and left.dtype.itemsize == 1:
         left, right = left.view(torch.uint8), right.view(torch.uint8)
     return not bool(((left == right) | ((left != left) & (right != right))).all())
@@ -222,7 +251,7 @@ def tensors_of(module: Any, only: Container[str] | None = None) -> Tensors:
     if not isinstance(module, torch.nn.Module):
         return {}
     return {
-        name: tensor.detach().clone()
+        name: kept_copy(tensor)
         for name, tensor in named_tensors(module)
         if only is None or name in only
     }

@@ -25,7 +25,10 @@ from pytest_torchexport.outcomes.copying import copied_module, tensors_in
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.results.source_line import is_users
-from pytest_torchexport.torch_private import compiles_itself, uncompiled
+from pytest_torchexport.torch_private import compiles_itself, memory_of, uncompiled
+
+# From so many bytes of weights on, memory is worth care.
+LARGE = 2**24
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Subject:
     """``function`` is what is called; ``module`` holds its state (None for a plain function).
 
     ``wrappers``: what the user's object wraps around it, and what is not checked. ``grad_mode``:
-    the mode in which it is called and exported.
+    the mode in which it is called and exported. ``is_copy``: it is not the user's own.
     """
 
     function: Callable[..., Any]
@@ -41,6 +44,7 @@ class Subject:
     name: str
     wrappers: tuple[str, ...] = ()
     grad_mode: GradMode = GradMode.NO_GRAD
+    is_copy: bool = False
 
     @classmethod
     def of(cls, thing: Any, grad_mode: GradMode = GradMode.NO_GRAD) -> Subject:
@@ -98,13 +102,15 @@ class Subject:
     def copy(self) -> Subject:
         """Return a deep copy, which shares nothing with the user's.
 
+        The copies of a large copy take memory for what is written to: an item makes some ten.
         Raises SpecError; Ineffective if something of the machine ran out, and
         torch.OutOfMemoryError.
         """
         if self.module is None:
             return replace(self, function=_copied_owner(self.function))
         try:
-            module = copied_module(self.module)
+            lazily = self.is_copy and weight_of(self.module) > LARGE
+            module = copied_module(self.module, lazily=lazily)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -147,11 +153,11 @@ class Subject:
         if isinstance(function, functools.partial):
             inner = replace(self, function=function.func)._rebound(module).function
             bound = functools.partial(inner, *function.args, **function.keywords)
-            return replace(self, function=bound, module=module)
+            return replace(self, function=bound, module=module, is_copy=True)
         if function is self.module:
-            return replace(self, function=module, module=module)
+            return replace(self, function=module, module=module, is_copy=True)
         method = getattr(module, getattr(self.function, "__name__", "forward"))
-        return replace(self, function=method, module=module)
+        return replace(self, function=method, module=module, is_copy=True)
 
 
 def unwrapped(thing: Any) -> tuple[Any, tuple[str, ...]]:
@@ -187,13 +193,14 @@ def unique_weight_of(module: torch.nn.Module) -> int:
     for tensor in tensors_in(module):
         size = 0 if tensor.is_nested else tensor.numel() * tensor.itemsize
         memory = tensor.untyped_storage() if is_plain(tensor) else None
-        if memory is None or not memory.data_ptr():
+        number = memory_of(tensor) if memory is not None else 0
+        if memory is None or not number:
             alone += size
             continue
         place = tensor.storage_offset(), tensor.size(), tensor.stride(), tensor.dtype
-        most, places, total = shared.get(memory.data_ptr(), (memory.nbytes(), set(), 0))
+        most, places, total = shared.get(number, (memory.nbytes(), set(), 0))
         if place not in places:
-            shared[memory.data_ptr()] = most, {*places, place}, total + size
+            shared[number] = most, {*places, place}, total + size
     return alone + sum(min(most, total) for most, _, total in shared.values())
 
 

@@ -163,7 +163,7 @@ def verdict_on(recording: Recording, plan: Plan) -> Verdict:
     if recording.problem is not None:
         return _failed(plan, type(recording.module).__name__, recording.problem)
     with recording.grad_mode.entered():
-        verdict = engine.check(recording.module, recording.calls, plan)
+        verdict = engine.check(recording.module, recording.calls, plan, is_copy=True)
     if recording.autocast:
         cautions = (*verdict.cautions, WITHOUT_AUTOCAST)
         verdict = dataclasses.replace(verdict, cautions=cautions)

@@ -13,10 +13,13 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
+import torch
+
 from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.inputs.pytrees import hash_of, is_plain
 from pytest_torchexport.outcomes import machine
 from pytest_torchexport.outcomes.observe import (
     Crashed,
@@ -25,6 +28,7 @@ from pytest_torchexport.outcomes.observe import (
     Returned,
     Tensors,
     TimedOut,
+    kept_copy,
     killed_from_outside,
 )
 from pytest_torchexport.outcomes.texts import printable
@@ -283,6 +287,7 @@ class SandboxSession(SandboxProcess):
             "fresh": source.fresh,
             "gradients": source.gradients,
         }
+        self._loaded: Tensors = {}
         super().__init__(source, first, limit)
 
     @property
@@ -296,13 +301,22 @@ class SandboxSession(SandboxProcess):
         return self._first.confined
 
     def run(
-        self, call: Call, *, seed: int, limit: float, anew: bool = True, state: bool = False
+        self,
+        call: Call,
+        *,
+        seed: int,
+        limit: float,
+        anew: bool = True,
+        state: bool = False,
+        like: Mapping[str, torch.Tensor] = MappingProxyType({}),
     ) -> tuple[Outcome, Tensors]:
         """Call the artifact (tensors on the CPU) and return its outcome, within ``limit`` seconds.
 
         Its tensors are on the device on which the artifact left them. It starts from its loaded
         state if ``anew``, else from where the last call ended. If ``state``, its tensors after the
-        call are returned by name. A call that cannot be sent is NotTransferable.
+        call are returned by name; a large one that is as it was loaded may be a copy of an equal
+        tensor of that name in ``like``, which takes no memory. A call that cannot be sent is
+        NotTransferable.
         """
         if self._ended is not None:
             return self._ended, {}
@@ -321,7 +335,7 @@ class SandboxSession(SandboxProcess):
         if not isinstance(answer, Answer):
             return answer, {}
         if answer.failure is not None:
-            return answer.failure, answer.state
+            return answer.failure, {**self._as_loaded(answer.kept, like, limit), **answer.state}
         left = answer.inputs or call
         if len(list(left.tensors())) != len(list(call.tensors())):
             return self._end_malformed("inputs that were not given"), {}
@@ -331,7 +345,28 @@ class SandboxSession(SandboxProcess):
         if len(outputs.tensors()) != len(there):
             return self._end_malformed("outputs that it did not place"), {}
         (value,) = outputs.to(device, there).args
-        return Returned(value, left.to(device)), self._placed(answer.state)
+        after = {**self._as_loaded(answer.kept, like, limit), **self._placed(answer.state)}
+        return Returned(value, left.to(device)), after
+
+    def _as_loaded(
+        self, hashes: Mapping[str, str], like: Mapping[str, torch.Tensor], limit: float
+    ) -> Tensors:
+        """Return tensors as they were loaded. Those that ``like`` lacks are sent, one at a time."""
+        for name, own in hashes.items():
+            if name in self._loaded or self._ended is not None:
+                continue
+            known = like.get(name)
+            if known is not None and is_plain(known) and hash_of(known) == own:
+                self._loaded[name] = kept_copy(known)
+                continue
+            answer = self._exchange({"do": "state", "name": name}, "state", limit)
+            if not isinstance(answer, Answer):
+                break
+            if name not in answer.state:
+                self._end_malformed("a state without the tensor that was asked for")
+                break
+            self._loaded |= self._placed({name: answer.state[name]})
+        return {name: self._loaded[name] for name in hashes if name in self._loaded}
 
     def tensors(self, limit: float) -> Tensors:
         """Return its parameters and buffers as loaded, by name; none if its process is gone."""

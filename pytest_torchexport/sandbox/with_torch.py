@@ -13,10 +13,18 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.call import Call
-from pytest_torchexport.inputs.pytrees import tree_map
+from pytest_torchexport.inputs.pytrees import hash_of, is_plain, tree_map
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.grad_mode import GradMode
-from pytest_torchexport.outcomes.observe import Raised, Returned, State, observe, tensors_of
+from pytest_torchexport.outcomes.observe import (
+    LARGE,
+    Raised,
+    Returned,
+    State,
+    named_tensors,
+    observe,
+    tensors_of,
+)
 from pytest_torchexport.outcomes.texts import chain
 from pytest_torchexport.outcomes.torch_state import torch_globals
 from pytest_torchexport.sandbox import child, tensors
@@ -51,12 +59,15 @@ class WithTorch:
         self._pristine = self._loaded = _loaded(lambda: load(path, self._device))
         self._fresh = message["fresh"]
         self._grad_mode = GradMode.GRAD if message["gradients"] else GradMode.NO_GRAD
+        self._hashes: dict[str, str] = {}
         self._state = State(_module(self._loaded), thorough=message["thorough"])
         found = read(path, self._loaded).as_plain(foreign=not message["trusted"])
         return {"found": {**found, "pickled": opened.pickled}, "confined": opened.confined}
 
     def state(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Return the parameters and buffers as they were loaded."""
+        """Return the parameters and buffers as they were loaded; with a name, that one as it is."""
+        if "name" in message:
+            return {"state": tensors_of(_module(self._loaded), only=[message["name"]])}
         self._state.restore()
         return {"state": tensors_of(_module(self._pristine))}
 
@@ -65,6 +76,8 @@ class WithTorch:
         if message["anew"]:
             self._state.restore()
             self._loaded = copy.deepcopy(self._pristine) if self._fresh else self._pristine
+            if message["state"] and not self._hashes:
+                self._hashes = self._hashes_of_large()
         call = Call(message["args"], message["kwargs"])
         traits = zip(message["layouts"], message["gradients"], message["same"], strict=True)
         call = _with_traits(call, traits)
@@ -73,18 +86,33 @@ class WithTorch:
             outcome = observe(self._loaded, call, seed=message["seed"], grad_mode=self._grad_mode)
         except cuda.ContextLost as error:
             return {"crashed": f"it made CUDA unusable for its process: {error}"}
-        state = tensors_of(_module(self._loaded)) if message["state"] else {}
+        after = self._after() if message["state"] else {"state": {}}
         if isinstance(outcome, Raised):
             line = outcome.where
             where = [line.file, line.line, line.text] if line is not None else None
-            return {"raised": [outcome.type, outcome.message, where], "state": state}
+            return {"raised": [outcome.type, outcome.message, where], **after}
         assert isinstance(outcome, Returned)  # the test session limits the time, not this process
         left = outcome.inputs
         written = any(times_written(tensor) for tensor in left.tensors())
         inputs = {"inputs": [list(left.args), dict(left.kwargs)]} if written else {}
         there = [tensor.device.type != "cpu" for tensor in Call((outcome.value,)).tensors()]
         placed = {} if self._device == "cpu" else {"there": there}
-        return {"returned": outcome.value, "state": state, **placed, **inputs}
+        return {"returned": outcome.value, **after, **placed, **inputs}
+
+    def _after(self) -> dict[str, Any]:
+        """Return the tensors after a call; of large ones that are as loaded, their hashes."""
+        kept = dict(self._hashes_of_large().items() & self._hashes.items())
+        module = _module(self._loaded)
+        names = [name for name, _ in named_tensors(module)] if module is not None else []
+        return {"state": tensors_of(module, only=set(names) - kept.keys()), "kept": kept}
+
+    def _hashes_of_large(self) -> dict[str, str]:
+        module = _module(self._loaded)
+        return {
+            name: hash_of(tensor)
+            for name, tensor in (named_tensors(module) if module is not None else ())
+            if is_plain(tensor) and tensor.nbytes > LARGE
+        }
 
 
 def _refuse_entries(path: Path) -> None:

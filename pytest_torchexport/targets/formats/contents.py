@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.pytrees import bits_of, is_plain
+from pytest_torchexport.torch_private import address_of
 
 # Names with their texts.
 Texts = Iterable[tuple[str, str]]
@@ -68,7 +69,7 @@ class TensorTexts:
     def _digest(self, tensor: torch.Tensor) -> str:
         if not is_plain(tensor):
             return _digest(tensor)
-        key = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.is_conj())
+        key = (address_of(tensor), tensor.dtype, tensor.shape, tensor.stride(), tensor.is_conj())
         if key not in self._digests:
             self._digests[key] = _digest(tensor)
         return self._digests[key]

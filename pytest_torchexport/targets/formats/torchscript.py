@@ -7,9 +7,7 @@ private in torch is looked up, and a test says if it is gone.
 from __future__ import annotations
 
 import inspect
-import io
 import re
-import shutil
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -125,17 +123,13 @@ def read(path: Path, loaded: Any) -> TorchScriptFacts:
 
 
 def save(program: Any, path: Path, extra_files: Mapping[str, str | bytes]) -> None:
-    """Write the program by way of memory.
+    """Write the program to a file of Python's.
 
-    Given a path, torch's C++ writer aborts the process if the disk is full.
+    Given a path, torch's C++ writer aborts the process if the disk is full. A buffer between would
+    hold the weights once more.
     """
-    buffer = io.BytesIO()
-    with _without_deprecations():
-        torch.jit.save(program, buffer, _extra_files=dict(extra_files))
-    buffer.seek(0)
-    # Not a view of the buffer: the traceback of a full disk would hold it beyond the buffer's life.
-    with path.open("wb") as file:
-        shutil.copyfileobj(buffer, file)
+    with path.open("wb") as file, _without_deprecations():
+        torch.jit.save(program, file, _extra_files=dict(extra_files))
 
 
 @contextmanager
