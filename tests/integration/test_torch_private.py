@@ -33,6 +33,42 @@ ADD = torch.ops.aten.add.Tensor
 # -- tensors and modules -------------------------------------------------------------------------
 
 
+def test_memory_is_shared_until_either_is_written_to():
+    tensor = torch.zeros(4)
+    one, other = private.shared_until_written(tensor), private.shared_until_written(tensor)
+    assert len({private.address_of(each) for each in (tensor, one, other)}) == 1
+    assert len({private.memory_of(each) for each in (tensor, one, other)}) == 3
+    assert private.memory_of(one) == private.memory_of(one[1:].view(1, 3))
+    assert (one + tensor).tolist() == [0] * 4
+    assert private.address_of(one) == private.address_of(tensor)  # reading copies nothing
+    one[0] = 1
+    tensor.data.fill_(2)
+    other.numpy()[1] = 3
+    assert [each.tolist() for each in (tensor, one, other)] == [
+        [2, 2, 2, 2],
+        [1, 0, 0, 0],
+        [0, 3, 0, 0],
+    ]
+
+
+def test_memory_that_is_not_torchs_own_is_copied_at_once():
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.trace(nn.Linear(3, 3), torch.zeros(2, 3)), buffer)
+    buffer.seek(0)
+    loaded = torch.jit.load(buffer).weight.detach()
+    array = torch.from_numpy(torch.zeros(3).numpy())
+    for tensor in (loaded, array, torch.frombuffer(bytearray(8), dtype=torch.float32)):
+        made = private.shared_until_written(tensor)
+        assert private.address_of(made) != private.address_of(tensor)
+        assert torch.equal(made.add_(1), tensor + 1)
+
+
+def test_a_tensor_without_memory_has_no_number():
+    assert private.memory_of(torch.zeros(0)) == 0
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        private.memory_of(torch.zeros(2).to_sparse())
+
+
 def test_writes_to_a_tensor_are_counted_through_its_views():
     tensor = torch.zeros(3)
     before = private.times_written(tensor)

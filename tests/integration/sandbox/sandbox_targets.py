@@ -159,6 +159,19 @@ def _no_cuda(x):
     raise RuntimeError("CUDA error: device-side assert triggered")
 
 
+class Large(torch.nn.Module):
+    """Has two buffers of more than a megabyte, and writes to one of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("read", torch.zeros(300_000))
+        self.register_buffer("written", torch.zeros(300_000))
+
+    def forward(self, x):
+        self.written.data.add_(1)  # which leaves no trace in the version
+        return x + self.read[0]
+
+
 class Stateful:
     """Something whose module counts its calls."""
 
@@ -198,6 +211,7 @@ TRIES = Loads(_tries)
 ALLOCATES = Loads(lambda text: _allocates)
 PRINTS = Loads(lambda text: _prints)
 NONSENSE = Loads(_says_nonsense)
+LARGE = Loads(lambda text: Large())
 STATEFUL = Loads(lambda text: Stateful())
 NO_MEMORY = Loads(lambda text: _no_memory)
 NO_CUDA = Loads(lambda text: _no_cuda)

@@ -146,13 +146,33 @@ BUILDERS = [
 ]
 
 
+@pytest.mark.parametrize("lazily", [False, True])
 @pytest.mark.parametrize("build", BUILDERS, ids=lambda build: build.__name__)
-def test_a_call_of_the_copy_changes_the_copy_alone(build):
+def test_a_call_of_the_copy_changes_the_copy_alone(build, lazily):
     net = build()
-    copied = copied_module(net)
+    copied = copied_module(net, lazily=lazily)
     torch.testing.assert_close(copied(X), build_like(net, build)(X))
     assert copied.calls > 0
     assert net.calls == 0
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+def test_a_write_to_a_weight_shows_on_its_side_alone_and_in_what_is_tied_to_it(lazily):
+    net = nn.Module()
+    net.a = nn.Parameter(torch.zeros(4))
+    net.tied, net.view = net.a, nn.Parameter(net.a.data[:2])
+    net.alone = nn.Parameter(torch.zeros(3), requires_grad=False)
+    copied = copied_module(net, lazily=lazily)
+    further = copied_module(copied, lazily=lazily)
+    with torch.no_grad():
+        copied.a += 1
+        further.alone.data.fill_(2)
+    for module, a, alone in ((net, 0, 0), (copied, 1, 0), (further, 0, 2)):
+        assert module.tied is module.a
+        assert module.view.tolist() == [a] * 2
+        assert module.a.tolist() == [a] * 4
+        assert module.alone.tolist() == [alone] * 3
+        assert not module.alone.requires_grad
 
 
 def build_like(net, build):

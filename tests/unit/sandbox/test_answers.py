@@ -26,6 +26,8 @@ from pytest_torchexport.sandbox import answers, wire
         ("run", {"returned": 1, "state": {}, "there": 3}),
         ("run", {"returned": 1}),
         ("run", {"returned": 1, "state": {"weight": 3}}),
+        ("run", {"returned": 1, "state": {}, "kept": ["weight"]}),
+        ("run", {"returned": 1, "state": {}, "kept": {"weight": 3}}),
         ("run", {"returned": 1, "state": {}, "inputs": [1]}),
         ("run", {"returned": 1, "state": {}, "inputs": [[], {1: 2}]}),
         ("run", {"returned": 1, "state": {}, "inputs": [{}, {}]}),
