@@ -133,7 +133,7 @@ def test_a_change_of_a_file_runs_it_again(case, what):
         {"settings": Settings(cache="kept", time_limit=7.0)},
         {"settings": Settings(cache="kept", self_test=True)},
     ],
-    ids=str,
+    ids=["target", "number", "isolation", "tolerance", "dims", "map", "time limit", "self-test"],
 )
 def test_another_option_or_setting_runs_it_again(case, fields):
     assert case.runs()
