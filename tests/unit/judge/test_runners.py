@@ -32,7 +32,7 @@ class Session:
         self._outcomes = list(outcomes)
         self._state = state or {}
 
-    def run(self, call, *, seed, limit, anew=True, state=False):
+    def run(self, call, *, seed, limit, anew=True, state=False, like=()):
         outcome = self._outcomes.pop(0)
         if isinstance(outcome, Exception):
             raise outcome
