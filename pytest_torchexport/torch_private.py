@@ -58,8 +58,10 @@ def memory_of(tensor: torch.Tensor) -> int:
 def address_of(tensor: torch.Tensor) -> int:
     """Return the address of a plain tensor's first element, to read from."""
     look = getattr(torch._C, "_data_address", None)
-    address: int = look(tensor) if look is not None else tensor.data_ptr()
-    return address
+    if look is None:
+        return tensor.data_ptr()
+    start: int = look(tensor)  # of its memory, which a view may begin behind
+    return start + int(tensor.storage_offset()) * tensor.itemsize
 
 
 def shared_until_written(tensor: torch.Tensor) -> torch.Tensor:

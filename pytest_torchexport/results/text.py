@@ -56,6 +56,10 @@ class Report:
     blocks: Sequence[Block]
 
 
+# How the details of a failure begin that say what to do.
+REMEDY = "remedy: "
+
+
 def failure_text(verdict: Verdict, nodeid: str = "", *, whole: bool = True) -> str:
     """Return the report of a failed verdict. ``nodeid`` is what runs its test again.
 
@@ -117,7 +121,8 @@ def _cause(verdict: Verdict) -> str:
     line = found.place.where or where if found.place is not None else None
     if found.place is not None and line is not None:
         return ": ".join(filter(None, (f"{found.place.operator} at {line.place}", why)))
-    reason = next(iter(filter(str.strip, verdict.reason.splitlines())), "")
+    # TorchScript's message begins in the line behind the exception's name.
+    reason = " ".join(filter(str.strip, re.split(r"(?<!:)\n", verdict.reason.strip())[:1]))
     differs = next((_side_by_side(item, verdict) for item in verdict.differences), "")
     text = why or reason or differs
     return f"{text}{at}" if text else ""
@@ -135,10 +140,12 @@ def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
     first, *others = [*_difference_lines(verdict)] or [[]]
     yield Block("differs", first, 1, 2)
     yield Block("", [line for other in others for line in other], 5, 6)
-    yield _block("", verdict.details, 3, 6)
+    steps = [line for line in verdict.details if line.startswith(REMEDY)]
+    yield _block("", [line for line in verdict.details if line not in steps], 3, 6)
     yield _block("printed", verdict.output.splitlines()[-MAX_LINES:], 3, 6)
     if verdict.call:
         yield Block("call", [f"{verdict.call}{_tally(verdict)}"], 0, 0)
+    yield _block("remedy", [line.removeprefix(REMEDY) for line in steps], 0, 0)
     yield _block("sizes", _size_lines(found.sizes), 2, 4)
     if not refused:
         yield from _diagnosis_blocks(verdict)

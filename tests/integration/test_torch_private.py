@@ -39,6 +39,7 @@ def test_memory_is_shared_until_either_is_written_to():
     assert len({private.address_of(each) for each in (tensor, one, other)}) == 1
     assert len({private.memory_of(each) for each in (tensor, one, other)}) == 3
     assert private.memory_of(one) == private.memory_of(one[1:].view(1, 3))
+    assert private.address_of(one[2:]) == private.address_of(one) + 8
     assert (one + tensor).tolist() == [0] * 4
     assert private.address_of(one) == private.address_of(tensor)  # reading copies nothing
     one[0] = 1
@@ -61,6 +62,12 @@ def test_memory_that_is_not_torchs_own_is_copied_at_once():
         made = private.shared_until_written(tensor)
         assert private.address_of(made) != private.address_of(tensor)
         assert torch.equal(made.add_(1), tensor + 1)
+
+
+def test_the_address_is_that_of_the_first_element():
+    tensor = torch.arange(10.0)
+    for view in (tensor, tensor[3:], tensor.view(2, 5)[1], tensor.double()[1::2]):
+        assert private.address_of(view) == view.data_ptr()
 
 
 def test_a_tensor_without_memory_has_no_number():
