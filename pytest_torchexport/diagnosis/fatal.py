@@ -173,7 +173,7 @@ def _told(found: Raised | Death | None) -> str:
     """Return what a run did, if that was not what the failure says."""
     if isinstance(found, Death):
         return f"{found}, in no operator of torch"
-    return "returns" if found is None else f"raises {found}"
+    return "returns" if found is None else f"raises {found.type}"
 
 
 # -- why -------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ A report has at most ``MAX_REPORT`` lines. What matters most is kept; ``-v`` pri
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
