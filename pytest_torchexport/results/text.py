@@ -6,7 +6,6 @@ A report has at most ``MAX_REPORT`` lines. What matters most is kept; ``-v`` pri
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,8 +121,9 @@ def _cause(verdict: Verdict) -> str:
     line = found.place.where or where if found.place is not None else None
     if found.place is not None and line is not None:
         return ": ".join(filter(None, (f"{found.place.operator} at {line.place}", why)))
+    lines = [line.strip() for line in verdict.reason.splitlines() if line.strip()]
     # TorchScript's message begins in the line behind the exception's name.
-    reason = " ".join(filter(str.strip, re.split(r"(?<!:)\n", verdict.reason.strip())[:1]))
+    reason = " ".join(lines[: 2 if lines and lines[0].endswith("Error:") else 1])
     differs = next((_side_by_side(item, verdict) for item in verdict.differences), "")
     text = why or reason or differs
     return f"{text}{at}" if text else ""

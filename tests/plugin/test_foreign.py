@@ -83,7 +83,7 @@ GOLDEN = {
                 "*the archive is no TorchScript: it has no constants.pkl (torch.save of a module or of its weights writes "
                 "such a file)"
             ),
-            "*remedy: write it with torch.jit.save, or give it the ending of the format that it is in (.pt, .pt2, .onnx)",
+            "*remedy   write it with torch.jit.save, or give it the ending of the format that it is in (.pt, .pt2, .onnx)",
             "*kept *net.pt",
         ],
     ),

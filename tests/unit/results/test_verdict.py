@@ -148,6 +148,17 @@ def test_the_remedy_of_a_cause_stands_for_that_of_a_known_defect():
     assert "g(x)" not in text
 
 
+def test_a_step_among_many_details_is_shown_as_the_remedy():
+    details = (*(f"fact {number}" for number in range(20)), "remedy: import the library", "a fact")
+    reason = "RuntimeError:\n\nUnknown builtin op\nmore"
+    verdict = dataclasses.replace(
+        FULL, diagnosis=Diagnosis(), differences=(), details=details, reason=reason
+    )
+    text = failure_text(verdict, whole=False)
+    assert f"  remedy   {details[-2].removeprefix('remedy: ')}" in text.splitlines()
+    assert text.startswith(f"{FULL.failure}: RuntimeError: Unknown builtin op")
+
+
 def test_an_unknown_failure_is_a_key_error():
     with pytest.raises(KeyError):
         failures.by_name("Nothing")
