@@ -68,11 +68,13 @@ def shared_until_written(tensor: torch.Tensor) -> torch.Tensor:
     """Return a detached clone that takes no memory until it or the original is written to.
 
     torch copies the memory at the first write to either, from Python or from a kernel. A plain
-    clone if torch has no ``_lazy_clone``, or if the memory is not torch's own: numpy's, a file's, a
-    loaded program's, whose copying at a write ends the process (torch 2.13).
+    clone if torch has no ``_lazy_clone``, on another device than the CPU, or if the memory is not
+    torch's own: numpy's, a file's, a loaded program's, whose copying at a write ends the process
+    (torch 2.13).
     """
     share = getattr(torch, "_lazy_clone", None)
-    if share is None or not tensor.untyped_storage().resizable():
+    own = tensor.device.type == "cpu" and tensor.untyped_storage().resizable()
+    if share is None or not own:
         return tensor.detach().clone()
     shared: torch.Tensor = share(tensor.detach())
     return shared
