@@ -84,7 +84,7 @@ class Digest:
         elif isinstance(value, torch.nn.Module):
             self._token("module")
             self._add(type(value))
-            self._add(vars(value))
+            self._add(_with_hooks_in_order(value))
         elif isinstance(value, type):
             self._class(value)
         elif isinstance(value, types.FunctionType):
@@ -248,6 +248,23 @@ class Digest:
         self._all("made by", [function, arguments, state])
         self._all("items", () if items is None else items)
         self._all("pairs", () if pairs is None else pairs)
+
+
+def _with_hooks_in_order(module: torch.nn.Module) -> dict[str, Any]:
+    """Return a module's attributes; its hooks by their order, and not by torch's count of hooks.
+
+    That count goes on through all modules of a process.
+    """
+    own = dict(vars(module))
+    registers = {name: held for name, held in own.items() if _is_register(name, held)}
+    numbers = sorted({number for held in registers.values() for number in held})
+    for name, held in registers.items():
+        own[name] = {numbers.index(number): hook for number, hook in held.items()}
+    return own
+
+
+def _is_register(name: str, held: Any) -> bool:
+    return "hooks" in name and isinstance(held, dict) and all(type(key) is int for key in held)
 
 
 _SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)

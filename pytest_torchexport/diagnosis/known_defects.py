@@ -535,7 +535,8 @@ RUNTIME: tuple[Defect, ...] = (
         imitate=imitations.clamped_by_halves,
         issue=f"{_onnxruntime}/pull/25280",
         text="ONNX Runtime's Clip compares int64 wrongly if bit 31 is set: 2**31 is below 5",
-        remedy="torch.minimum(torch.maximum(n, low), high) with tensors for the bounds",
+        remedy="torch.where(n < low, low, torch.where(n > high, high, n)); of torch.minimum and "
+        "torch.maximum the exporter makes a Clip too",
         fixed_in="onnxruntime 1.32.0",
     ),
     _run(

@@ -328,6 +328,7 @@ def module_calls_through(handle: ModuleCallHandler) -> Iterator[None]:
     active = True
 
     def call(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True  # pytest shows the user's frames alone
         return handle(real, module, args, kwargs) if active else real(module, *args, **kwargs)
 
     torch.nn.Module.__call__ = call  # type: ignore[method-assign]

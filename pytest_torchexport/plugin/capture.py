@@ -138,6 +138,7 @@ class CallRecorder:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
+        __tracebackhide__ = True
         if self._ignores(module):
             return real(module, *args, **kwargs)
         frame = sys._getframe(1)

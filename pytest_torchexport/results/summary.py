@@ -131,18 +131,19 @@ def _self_test_lines(results: Sequence[ItemResult], style: Style) -> Iterator[st
     yield from missed
 
 
-SEED = "random weights and inputs differ from run to run unless the test seeds torch"
+SEED = "the next run takes those of tests that seed torch: random weights are others each time"
 
 
 def _unchanged_lines(results: Sequence[ItemResult], *, cached: bool) -> Iterator[str]:
     """Yield how many verdicts a cache gave, and the day of the oldest; nothing without one."""
     verdicts = [verdict for result in results for verdict in result.verdicts]
+    passes = sum(verdict.status == "passed" for verdict in verdicts)
     days = [verdict.unchanged_since for verdict in verdicts if verdict.unchanged_since]
     if days:
         oldest = f"the oldest of {min(days)}"
-        yield f"unchanged: {len(days)} of {len(verdicts)} verdicts, {oldest} (torchexport_cache)"
-    elif cached and verdicts:
-        yield f"unchanged: 0 of {len(verdicts)} verdicts (torchexport_cache); {SEED}"
+        yield f"unchanged: {len(days)} of {passes} passes, {oldest} (torchexport_cache)"
+    elif cached and passes:
+        yield f"unchanged: 0 of {passes} passes (torchexport_cache); {SEED}"
 
 
 def _import_lines(results: Sequence[ItemResult], given: Sequence[str]) -> Iterator[str]:

@@ -29,13 +29,13 @@ def test_an_unchanged_model_is_judged_once(suite, run, pytester):
     result = run("--torchexport-report=json:first.json")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
-        ["unchanged: 0 of 1 verdicts (torchexport_cache); random weights and inputs *"]
+        ["unchanged: 0 of 1 passes (torchexport_cache); *tests that seed torch*"]
     )
     result = run("-v", "--torchexport-report=json:second.json")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
         [
-            "unchanged: 1 of 1 verdicts, the oldest of 20??-??-?? (torchexport_cache)",
+            "unchanged: 1 of 1 passes, the oldest of 20??-??-?? (torchexport_cache)",
             "*cache * unchanged since 20??-??-??: not checked again",
         ]
     )

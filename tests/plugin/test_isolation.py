@@ -159,7 +159,7 @@ def stable(text, model):
     return f"{head}  printed  {lines}\n  call{tail}\n"
 
 
-HEAD = """\
+REPORT_HEAD = """\
 ArtifactCrashed: {headline}
 
   subject  {model} on script-cpu: the artifact killed its interpreter
@@ -168,7 +168,7 @@ ArtifactCrashed: {headline}
   call     x=float32[3, 3] zeros   shrunk; 3 of N calls fail
   sizes    batch: fails from 3 up (run at 1 to 4; the example's is 2)
 """
-TAIL = """\
+REPORT_TAIL = """\
   script   .torchexport/test_it.py-{test}-script-cpu/reproduce.py
   more     N lines with -v: {more}
 """
@@ -184,13 +184,13 @@ CRASH = {
     "printed": "about to read",
     "more": "printed, assumed, note",
 }
-CRASH_TEXT = f"""{HEAD}\
+CRASH_TEXT = f"""{REPORT_HEAD}\
   where    test_it.py:8  if torch.jit.is_scripting() and x.size(0) > 2:
   owner    model, in aten.segment_reduce
   cause    {CAUSE}
   remedy   write on both sides what eager runs there; the question is for what changes no result, as a check or a log
   assumed  dim 0 of x is 'batch', 1..4
-{TAIL}"""
+{REPORT_TAIL}"""
 EXHAUSTED = "it exhausted its memory limit of 1024 MB (torchexport_memory_limit): ..."
 LIMIT = {
     "test": "test_allocates",
@@ -200,12 +200,12 @@ LIMIT = {
     "printed": "about to allocate",
     "more": "printed, note",
 }
-LIMIT_TEXT = f"""{HEAD}\
+LIMIT_TEXT = f"""{REPORT_HEAD}\
   assumed  dim 0 of x is 'batch', 1..4
            values of x are [0.0, 1.0], as in the example
   note     put into eval mode for the check
   untried  operator: run step by step, the call raises RuntimeError
-{TAIL}"""
+{REPORT_TAIL}"""
 
 
 def test_what_does_not_survive_fails_its_item_and_the_run_goes_on(

@@ -691,7 +691,7 @@ def test_sizes_are_held_against_the_input_of_the_name(any_path):
         (
             lambda d: torch.save(linear(), d / "saved.pt"),
             "trace",
-            "remedy: write it with torch.jit.save",
+            "  remedy   write it with torch.jit.save",
         ),
         (
             lambda d: torch.save(linear().state_dict(), d / "sd.pt"),

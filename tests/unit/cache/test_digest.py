@@ -90,6 +90,19 @@ def test_equal_modules_have_one_digest():
     assert digest(net()) == digest(net())
 
 
+def hooked(*, with_arguments):
+    made = net()
+    made.register_forward_pre_hook(doubled)
+    made.register_forward_pre_hook(doubled, with_kwargs=with_arguments)
+    return made
+
+
+def test_hooks_count_by_their_order_and_not_by_torchs_count_of_hooks():
+    assert digest(hooked(with_arguments=True)) == digest(hooked(with_arguments=True))
+    assert digest(hooked(with_arguments=True)) != digest(hooked(with_arguments=False))
+    assert digest(hooked(with_arguments=True)) != digest(net())
+
+
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_change_of_a_module_changes_the_digest(what):
     assert digest(changed(CHANGES[what])) != digest(net())
