@@ -215,11 +215,12 @@ class DifferenceSearch:
             )
             yield from itertools.islice(itertools.chain(*written), 2 * WRITTEN)
 
-    def _distances(self, side: _Side, key: Key) -> Sequence[float]:
-        """Return how far beyond a threshold a call is to be, one after the other."""
+    def _distances(self, side: _Side, key: Key) -> Iterator[float]:
+        """Yield how far beyond a threshold a call is to be, one after the other."""
         near, _ = side.nearest[key]
         if near.bound is None or key[2].startswith("at"):
-            return (0.0,)
+            yield 0.0
+            return
         other = self._artifact if side is self._eager else self._eager
         there = other.nearest.get(key) if other is not None else None
         # The file's bounds may be those of an operator that states one, and of no other.
@@ -227,11 +228,15 @@ class DifferenceSearch:
         others = [there[0].bound] if there is not None else stated
         gaps = [bound - near.bound for bound in others if bound is not None]
         between = [abs(gap) / 2 for gap in gaps if gap and (gap > 0) == key[2].startswith("above")]
+        parts = [part * max(near.scale, abs(near.bound)) for part in BEYOND]
         if between:
-            return (min(between),)  # half way to the other side's bound
-        if 0 < abs(near.bound) <= LARGEST_EPSILON:
-            return (abs(near.bound) / 2,)
-        return tuple(part * max(near.scale, abs(near.bound)) for part in BEYOND)
+            yield min(between)  # half way to the other side's bound
+            # The network before the operator may give nothing that is so far.
+            yield from parts[:1] if not side.nearest[key][0].met else ()
+        elif 0 < abs(near.bound) <= LARGEST_EPSILON:
+            yield abs(near.bound) / 2
+        else:
+            yield from parts
 
     def _try(self, side: _Side, recipe: Recipe) -> None:
         """Run a call on one side; keep it if it is the first to meet a threshold."""
