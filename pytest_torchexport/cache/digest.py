@@ -25,7 +25,7 @@ from pytest_torchexport.eager.fingerprint import (
     is_users_module,
     names_in,
 )
-from pytest_torchexport.inputs.pytrees import bits_of, is_plain
+from pytest_torchexport.inputs.pytrees import bits_of, hash_of, is_plain
 from pytest_torchexport.results.source_line import is_users
 
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None), type(Ellipsis)})
@@ -168,7 +168,7 @@ class Digest:
             tensor.stride(),
             tensor.storage_offset(),
             self._storages.setdefault(storage, len(self._storages)) if storage else -1,
-            bits_of(tensor),
+            hash_of(tensor),
         )
 
     def _class(self, cls: type) -> None:
@@ -208,9 +208,9 @@ class Digest:
         A test may have changed them since they were imported.
         """
         for name in sorted(wanted):
-            value = scope.get(name)
             if name not in scope:
                 continue
+            value = scope[name]
             self._token(name)
             self._add(value)
             if isinstance(value, types.ModuleType) and is_users_module(value):

@@ -42,7 +42,13 @@ def _device(device: str) -> tuple[str, ...]:
 def _native_libraries() -> Iterator[str]:
     """Yield the digests of the libraries of custom operators that this process has loaded."""
     for library in sorted(map(str, torch.ops.loaded_libraries)):
-        yield f"{Path(library).name}={hashlib.sha256(Path(library).read_bytes()).hexdigest()}"
+        yield f"{Path(library).name}={_hash_of_file(library)}"
+
+
+@functools.cache
+def _hash_of_file(path: str) -> str:
+    """Return the SHA-256 of a library, which stays as it was loaded while the process lives."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 @functools.cache

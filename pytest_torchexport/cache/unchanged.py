@@ -21,7 +21,7 @@ from pytest_torchexport.cache.sources import closure
 from pytest_torchexport.cache.store import Store
 from pytest_torchexport.cache.surroundings import surroundings
 from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.config.settings import TABLE
+from pytest_torchexport.config.settings import OF_A_RUN, TABLE
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.subject import unwrapped
 from pytest_torchexport.results.verdict import Verdict
@@ -29,10 +29,7 @@ from pytest_torchexport.results.verdict import Verdict
 NOT_KEPT = "the verdict is not kept in the cache: {reason}"
 # Settings that change no verdict of a pass.
 _WITHOUT_EFFECT = frozenset(
-    {
-        *("targets", "devices", "report", "known", "known_reason", "known_directory", "shard"),
-        *("cache", "cache_limit", "diagnosis_limit", "reproducer_days", "reproducer_limit"),
-    }
+    {*OF_A_RUN, "cache", "cache_limit", "diagnosis_limit", "reproducer_limit"}
 )
 
 
@@ -90,11 +87,8 @@ def _parts(thing: Any, given: Sequence[Call], plan: Plan) -> Iterator[Any]:
     for field in dataclasses.fields(plan.options):
         yield field.name
         yield getattr(plan.options, field.name)
-    yield from ((row.name, getattr(plan.settings, row.name)) for row in TABLE if _counts(row.name))
-
-
-def _counts(name: str) -> bool:
-    return name not in _WITHOUT_EFFECT
+    names = (row.name for row in TABLE if row.name not in _WITHOUT_EFFECT)
+    yield from ((name, getattr(plan.settings, name)) for name in names)
 
 
 def _files_of_test(plan: Plan) -> list[Path]:

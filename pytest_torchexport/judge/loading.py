@@ -61,12 +61,9 @@ def _own_modules(loader: Loader) -> tuple[str, ...]:
 
     A module of another package is imported by each child: it may change its whole process.
     """
-    modules = (path.partition(":")[0] for path in (loader.load, loader.read))
-    return tuple(
-        sorted(
-            {name for name in modules if name.partition(".")[0] == __package__.partition(".")[0]}
-        )
-    )
+    own = f"{__package__.partition('.')[0]}."
+    modules = {path.partition(":")[0] for path in (loader.load, loader.read)}
+    return tuple(sorted(name for name in modules if name.startswith(own)))
 
 
 def source_of(plan: Plan, path: Path, blocked: Sequence[str], **fields: Any) -> Source:

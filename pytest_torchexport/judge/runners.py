@@ -165,7 +165,8 @@ class LoadedArtifact:
         except Exception as error:
             return raised(error), {}
         module = self.artifact.module
-        like = dict(named_tensors(module)) if isinstance(module, torch.nn.Module) else {}
+        known = state and isinstance(module, torch.nn.Module)
+        like = dict(named_tensors(module)) if known else {}
         outcome, tensors = self.session.run(
             packed, seed=seed, limit=limit, anew=anew, state=state, like=like
         )

@@ -192,13 +192,13 @@ def unique_weight_of(module: torch.nn.Module) -> int:
     alone, shared = 0, dict[int, tuple[int, set[tuple[object, ...]], int]]()
     for tensor in tensors_in(module):
         size = 0 if tensor.is_nested else tensor.numel() * tensor.itemsize
-        memory = tensor.untyped_storage() if is_plain(tensor) else None
-        number = memory_of(tensor) if memory is not None else 0
-        if memory is None or not number:
+        number = memory_of(tensor) if is_plain(tensor) else 0
+        if not number:
             alone += size
             continue
         place = tensor.storage_offset(), tensor.size(), tensor.stride(), tensor.dtype
-        most, places, total = shared.get(number, (memory.nbytes(), set(), 0))
+        whole = tensor.untyped_storage().nbytes()
+        most, places, total = shared.get(number, (whole, set(), 0))
         if place not in places:
             shared[number] = most, {*places, place}, total + size
     return alone + sum(min(most, total) for most, _, total in shared.values())
