@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -182,19 +182,8 @@ class _Search:
             one, other = number_of(left), number_of(right)
             if one is NO_NUMBER or other is NO_NUMBER or equal(one, other):
                 continue
-            return self._at(
-                step,
-                Structural(
-                    kind="constant",
-                    operator=step.operator_name,
-                    eager=_text(one),
-                    artifact=_text(other),
-                    argument=name,
-                    numbers=_numbers(one, other),
-                    where=step.where,
-                    read_at=self._read_at(number, one),
-                ),
-            )
+            found = _other_constant(step.operator_name, name, one, other, step.where)
+            return self._at(step, replace(found, read_at=self._read_at(number, one)))
         return None
 
     def _read_at(self, number: int, constant: Any) -> SourceLine | None:
@@ -306,15 +295,7 @@ class _Search:
             if start
             else ("end", shape[step.arguments["dim"]], step.arguments["end"])
         )
-        return Structural(
-            kind="constant",
-            operator=step.operator_name,
-            eager=_text(left),
-            artifact=_text(right),
-            argument=name,
-            numbers=_numbers(left, right),
-            where=at.where,
-        )
+        return _other_constant(step.operator_name, name, left, right, at.where)
 
     def _same(self, given: Sequence[tuple[str, Any, Any]], number: int) -> Introduced:
         step = self.eager.steps[number]
@@ -414,9 +395,20 @@ def _leaves(name: str, left: Any, right: Any) -> Iterator[tuple[str, Any, Any]]:
         yield name, left, right
 
 
-def _numbers(one: Any, other: Any) -> tuple[float, ...]:
+def _other_constant(
+    operator: str, argument: str, one: Any, other: Any, where: SourceLine | None
+) -> Structural:
+    """Return that an operator is given ``one`` by eager and ``other`` by the artifact."""
     real = isinstance(one, (bool, int, float)) and isinstance(other, (bool, int, float))
-    return (float(one), float(other)) if real else ()
+    return Structural(
+        kind="constant",
+        operator=operator,
+        eager=_text(one),
+        artifact=_text(other),
+        argument=argument,
+        numbers=(float(one), float(other)) if real else (),
+        where=where,
+    )
 
 
 def _text(value: Any) -> str:
