@@ -46,7 +46,7 @@ from pytest_torchexport.outcomes.grad_mode import (
 )
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.observe import untouched
-from pytest_torchexport.outcomes.subject import LARGE, Subject, unwrapped, weight_of, without
+from pytest_torchexport.outcomes.subject import LARGE_MODULE, Subject, unwrapped, weight_of, without
 from pytest_torchexport.outcomes.texts import printable, text_of
 from pytest_torchexport.outcomes.torch_state import CapturedOutput, quiet
 from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis
@@ -246,7 +246,7 @@ def _checked(
             size = weight_of(item.subject.module)
             verdict = _verdict(item, given, make)
     finally:
-        if size > LARGE:
+        if size > LARGE_MODULE:
             # Some 50 ms: the collector itself counts objects, not bytes.
             gc.collect()
         cuda.release()

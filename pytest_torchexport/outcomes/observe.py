@@ -115,7 +115,7 @@ def killed_from_outside(found: object) -> bool:
 
 
 # Tensors of more bytes are neither copied nor sent before they have to be.
-LARGE = 2**20
+LARGE_TENSOR = 2**20
 # A module's parameters and buffers by name.
 Tensors = dict[str, torch.Tensor]
 # The attribute in which a wrapper (``FunctionModule``, ``FlatModule``) holds the module it calls.
@@ -197,7 +197,7 @@ def _rewind(generator: torch.Generator, kept: torch.Tensor) -> bool:
 
 def kept_copy(tensor: torch.Tensor) -> torch.Tensor:
     """Return a detached clone, of a large tensor one that takes no memory until a write."""
-    if is_plain(tensor) and tensor.nbytes > LARGE:
+    if is_plain(tensor) and tensor.nbytes > LARGE_TENSOR:
         return shared_until_written(tensor)
     return tensor.detach().clone()
 

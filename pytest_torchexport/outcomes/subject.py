@@ -27,8 +27,9 @@ from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.results.source_line import is_users
 from pytest_torchexport.torch_private import compiles_itself, memory_of, uncompiled
 
-# From so many bytes of weights on, memory is worth care.
-LARGE = 2**24
+# From so many bytes of parameters and buffers on, copies of a module take memory only for what is
+# written to, and an item ends with a garbage collection.
+LARGE_MODULE = 2**24
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Subject:
         if self.module is None:
             return replace(self, function=_copied_owner(self.function))
         try:
-            lazily = self.is_copy and weight_of(self.module) > LARGE
+            lazily = self.is_copy and weight_of(self.module) > LARGE_MODULE
             module = copied_module(self.module, lazily=lazily)
         except torch.OutOfMemoryError:
             raise

@@ -17,7 +17,7 @@ from pytest_torchexport.inputs.pytrees import hash_of, is_plain, tree_map
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import (
-    LARGE,
+    LARGE_TENSOR,
     Raised,
     Returned,
     State,
@@ -111,7 +111,7 @@ class WithTorch:
         return {
             name: hash_of(tensor)
             for name, tensor in (named_tensors(module) if module is not None else ())
-            if is_plain(tensor) and tensor.nbytes > LARGE
+            if is_plain(tensor) and tensor.nbytes > LARGE_TENSOR
         }
 
 
