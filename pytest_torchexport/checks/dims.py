@@ -97,9 +97,7 @@ def _audit_inputs(case: Case) -> None:
     otherwise: list[Recipe] = []
 
     def witness(sizes: Mapping[str, int]) -> Failure | None:
-        normal = plain_recipe(
-            case.spec, "normal", {**case.spec.example_sizes, **sizes}, case.plan.seed
-        )
+        normal = plain_recipe(case.spec, "normal", case.spec.all_sizes(sizes), case.plan.seed)
         for recipe in (normal, example_recipe(case.spec, sizes)):
             failure = case.judge.quietly(recipe)
             if failure is None:
@@ -135,7 +133,7 @@ def _fails_elsewhere(case: Case, recipe: Recipe) -> bool:
     found = case.accepted.call(recipe)
     if found is None:
         return False
-    tried = {**case.spec.example_sizes, **found.recipe.sizes}
+    tried = case.spec.all_sizes(found.recipe.sizes)
     sizes = case.spec.example_sizes
     if tried == sizes:
         sizes |= {dim.name: EXPORTED_AT for dim in specialized_dims(case.spec)}

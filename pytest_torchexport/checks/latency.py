@@ -94,13 +94,13 @@ def _calls(case: Case) -> Iterator[tuple[Recipe, Call]]:
     """Yield the example, and the boundary calls of the fewest and of the most elements."""
 
     def elements(recipe: Recipe) -> int:
-        return case.spec.numel(case.spec.example_sizes | dict(recipe.sizes))
+        return case.spec.numel(case.spec.all_sizes(recipe.sizes))
 
     boundary = sorted(boundary_recipes(case.spec, case.plan.seed), key=elements)
     seen = []
     for recipe in (example_recipe(case.spec), *boundary[:1], *boundary[-1:]):
         found = case.accepted.call(recipe)
-        sizes = case.spec.example_sizes | dict(recipe.sizes)
+        sizes = case.spec.all_sizes(recipe.sizes)
         if found is not None and sizes not in seen:
             seen.append(sizes)
             yield found.recipe, found.call
@@ -109,11 +109,7 @@ def _calls(case: Case) -> Iterator[tuple[Recipe, Call]]:
 def _latency(case: Case, recipe: Recipe, pairs: Pairs) -> Latency:
     low, high = pairs.interval
     return Latency(
-        sizes={
-            name: size
-            for name, size in (case.spec.example_sizes | dict(recipe.sizes)).items()
-            if name in case.spec.dims
-        },
+        sizes=case.spec.all_sizes(recipe.sizes),
         eager=statistics.median(pairs.ones),
         artifact=statistics.median(pairs.others),
         ratio=statistics.median(pairs.ratios),

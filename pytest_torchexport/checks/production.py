@@ -105,7 +105,7 @@ def _calls(case: Case) -> Iterator[tuple[Recipe, Call, Returned]]:
     """Yield the example and large boundary calls, with eager's outcomes."""
     boundary = sorted(
         boundary_recipes(case.spec, case.plan.seed),
-        key=lambda recipe: -case.spec.numel(case.spec.example_sizes | dict(recipe.sizes)),
+        key=lambda recipe: -case.spec.numel(case.spec.all_sizes(recipe.sizes)),
     )
     for recipe in (example_recipe(case.spec), *boundary[: CALLS - 1]):
         found = case.accepted.call(recipe)

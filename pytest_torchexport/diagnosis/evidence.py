@@ -86,7 +86,7 @@ class Evidence:
         """The dims whose size is another than where the artifact was exported."""
         exported = self._case.call_to_export()
         example = self._case.spec.example_sizes
-        sizes = {**example, **self._scene.recipe.sizes}
+        sizes = self._case.spec.all_sizes(self._scene.recipe.sizes)
         at = dict(example)
         for dim in self._case.frozen_sizes:
             if exported is not self._case.spec.example:

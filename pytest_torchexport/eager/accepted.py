@@ -82,7 +82,7 @@ def _taken(
 
 def _takes(spec: InputSpec, sizes: Mapping[str, int], eager: Callable[[Call], Outcome]) -> bool:
     """Return True unless eager refuses the example's values at these sizes."""
-    if not within_memory(spec, {**spec.example_sizes, **sizes}):
+    if not within_memory(spec, spec.all_sizes(sizes)):
         return True
     call = build(spec, example_recipe(spec, sizes))
     return call is None or isinstance(eager(call), Returned)

@@ -203,7 +203,7 @@ class Trials:
         if path is None:
             self.refused += 1
             return None
-        sizes = self.spec.example_sizes | dict(recipe.sizes)
+        sizes = self.spec.all_sizes(recipe.sizes)
         for position, event in enumerate(path.events):
             self._learn(event, position, recipe, path)
         for key, marks in path.marks().items():

@@ -239,7 +239,7 @@ AS_GIVEN = LeafRecipe(kind="example")
 def example_recipe(spec: InputSpec, sizes: Mapping[str, int] | None = None) -> Recipe:
     """Return the recipe of the example's values, at its own sizes or tiled to the given ones."""
     return Recipe(
-        sizes=spec.example_sizes | dict(sizes or {}),
+        sizes=spec.all_sizes(sizes or {}),
         leaves=(AS_GIVEN,) * len(spec.leaves),
     )
 
@@ -289,7 +289,7 @@ def build(spec: InputSpec, recipe: Recipe) -> Call | None:
 
 def build_leaves(spec: InputSpec, recipe: Recipe) -> list[Any] | None:
     """Return the leaves of a recipe before ``map`` and ``filter``, or None if it has no sizes."""
-    sizes = spec.example_sizes | dict(recipe.sizes)
+    sizes = spec.all_sizes(recipe.sizes)
     if not _makes_sense(spec, sizes):
         return None
     number = _recorded_number(spec, recipe, sizes)

@@ -120,6 +120,10 @@ class InputSpec:
         """Return the size of each dim in the example."""
         return {name: dim.example for name, dim in self.dims.items()}
 
+    def all_sizes(self, given: Mapping[str, int]) -> dict[str, int]:
+        """Return the size of each dim: the given ones, and the example's of the others."""
+        return self.example_sizes | dict(given)
+
     def flatten(self, call: Call) -> list[Leaf]:
         """Return the leaves of a call with paths like ``x``, ``state[0]``, ``batch['mask']``."""
         return flatten_call(call, self.parameters, self.variadic)[0]

@@ -153,7 +153,7 @@ def _sizes(spec: InputSpec, dim: Dim) -> st.SearchStrategy[int]:
     """Return the sizes of a dim at which a call is small enough to be drawn, or the smallest."""
 
     def is_large(size: int) -> bool:
-        return not _has_at_most(DRAWN_CAP, spec, {**spec.example_sizes, dim.name: size})
+        return not _has_at_most(DRAWN_CAP, spec, spec.all_sizes({dim.name: size}))
 
     sizes = dim.sizes[: max(bisect.bisect_left(dim.sizes, True, key=is_large), 1)]
     if isinstance(sizes, range) and sizes.step == 1:
