@@ -19,6 +19,7 @@ from pytest_torchexport.eager.fingerprint import changed, fingerprint
 from pytest_torchexport.eager.line_finders import changed_at, draws_from, seeded_at
 from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.eager.watch import watch
+from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT
 from pytest_torchexport.judge.branch_table import DIVERGES
 from pytest_torchexport.judge.state_differences import carried_differences
 from pytest_torchexport.outcomes.compare import Tolerance
@@ -84,13 +85,10 @@ class Evidence:
     @cached_property
     def sizes(self) -> Mapping[str, Given]:
         """The dims whose size is another than where the artifact was exported."""
-        exported = self._case.call_to_export()
-        example = self._case.spec.example_sizes
-        sizes = self._case.spec.all_sizes(self._scene.recipe.sizes)
-        at = dict(example)
-        for dim in self._case.frozen_sizes:
-            if exported is not self._case.spec.example:
-                at[dim.name] = 2
+        spec = self._case.spec
+        sizes, at = spec.all_sizes(self._scene.recipe.sizes), spec.example_sizes
+        if self._case.call_to_export() is not spec.example:
+            at |= {dim.name: EXPORTED_AT for dim in self._case.frozen_sizes}
         return {name: Given(at[name], size) for name, size in sizes.items() if at[name] != size}
 
     @cached_property
