@@ -11,7 +11,7 @@ from torch import nn
 from pytest_torchexport.diagnosis.scene import SHOWN, Scene, places
 from pytest_torchexport.inputs.pytrees import is_plain
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.calibrate import leaves_after
+from pytest_torchexport.judge.other_runs import leaves_after
 from pytest_torchexport.outcomes.compare import unequal
 from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.outcomes.torch_state import plain_attention

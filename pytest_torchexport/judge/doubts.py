@@ -19,7 +19,8 @@ import torch
 
 from pytest_torchexport.inputs.pytrees import is_plain
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.calibrate import Calibration, Leaves
+from pytest_torchexport.judge.calibrate import Calibration
+from pytest_torchexport.judge.other_runs import Leaves
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values, largest_of
 from pytest_torchexport.results.verdict import Difference
 

@@ -14,10 +14,11 @@ from pytest_torchexport.eager.accepted import AcceptedCalls
 from pytest_torchexport.eager.reference import Reference, has_nan
 from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.judge.calibrate import Calibration, leaves_after
+from pytest_torchexport.judge.calibrate import Calibration
 from pytest_torchexport.judge.doubts import Doubt
 from pytest_torchexport.judge.failure_of import failure_of
 from pytest_torchexport.judge.log import Activity, ItemLog, Shrunk
+from pytest_torchexport.judge.other_runs import leaves_after
 from pytest_torchexport.judge.runners import Runner
 from pytest_torchexport.judge.state_differences import input_after_the_call
 from pytest_torchexport.outcomes.compare import Tolerance, compare, largest_error

@@ -17,7 +17,7 @@ what rounding may change. How far the results scatter is eager's own error on th
 - ``in_double`` adds up the same sums in double precision and rounds once: it is torch that adds
   products one after the other, in matrices with few rows.
 
-Separate from ``calibrate``, which compares the results: this file is about operators.
+Separate from ``own_error``, which compares the results: this file is about operators.
 """
 
 from __future__ import annotations

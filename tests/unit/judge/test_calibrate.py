@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.calibrate import Calibration, leaves_after
+from pytest_torchexport.judge.calibrate import Calibration
+from pytest_torchexport.judge.other_runs import leaves_after
 from pytest_torchexport.outcomes.compare import Tolerance, compare, compare_values
 from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.outcomes.subject import Subject
@@ -491,26 +492,3 @@ def test_half_precision_excuses_its_own_digits_alone():
     norm = nn.LayerNorm(1024).bfloat16()
     x = (torch.randn(2, 1024, generator=torch.Generator().manual_seed(0)) + 1).bfloat16()
     assert len(kept(norm, Call((x,)), lambda value: value * 1.05)) == 1
-
-
-def test_what_another_one_measured_of_the_same_call_is_not_measured_again():
-    runs = []
-
-    def counted(x):
-        runs.append(x)
-        return cancelling(x)
-
-    subject = Subject.of(counted)
-    expected = observe(subject.function, CALL, seed=0)
-    found = Returned(expected.value + 0.1, CALL)
-    differences = compare(expected, found, Tolerance())
-    leaves = leaves_after(expected, {}), leaves_after(found, {})
-    first, second = Calibration(subject, 0), Calibration(subject, 0)
-    bugs = first.judge(differences, [CALL], *leaves).bugs
-    measured = len(runs)
-    second.take_over(first)
-    equal = Call((CALL.args[0].clone(),))
-    assert second.judge(differences, [equal], *leaves).bugs == bugs
-    again = len(runs) - measured
-    assert second.judge(differences, [Call((CALL.args[0] * 2,))], *leaves).bugs
-    assert again < 3 < len(runs) - measured - again

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.calibrate import Calibration, leaves_after
+from pytest_torchexport.judge.calibrate import Calibration
 from pytest_torchexport.judge.decisions import Decisions, Places, seen
+from pytest_torchexport.judge.other_runs import leaves_after
 from pytest_torchexport.outcomes.compare import Tolerance, compare
 from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.outcomes.subject import Subject

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.calibrate import Calibration, leaves_after
+from pytest_torchexport.judge.calibrate import Calibration
+from pytest_torchexport.judge.other_runs import leaves_after
 from pytest_torchexport.judge.wholes import Wholes
 from pytest_torchexport.outcomes.compare import Tolerance, compare
 from pytest_torchexport.outcomes.observe import Returned, observe

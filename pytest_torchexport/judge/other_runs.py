@@ -1,0 +1,350 @@
+"""Run eager again on calls: in float64, and with its results rounded differently.
+
+How far these runs are from each other is eager's own error on the calls (``own_error``).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from pytest_torchexport.eager.preflight import examine
+from pytest_torchexport.inputs.pytrees import flatten, is_plain, tree_map
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.decisions import NOTHING_HELD, Held
+from pytest_torchexport.judge.own_error import MULTIPLE
+from pytest_torchexport.judge.rounding import Ties, in_double, scattered, sequential
+from pytest_torchexport.outcomes.compare import Tolerance, compare_values
+from pytest_torchexport.outcomes.observe import (
+    Outcome,
+    Returned,
+    observe,
+    seed_everything,
+    tensors_of,
+)
+from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.outcomes.torch_state import doubles_by_default
+from pytest_torchexport.results.failures import NotRepeatable
+from pytest_torchexport.results.verdict import Difference
+
+# Scattered runs: a few decide most differences; more are made if those do not explain one.
+FEW, MANY = 2, 12
+# The lanes of vector registers, of the widths that processors have.
+LANES = (4, 8, 16)
+# Still more runs are made for a tie: a value that is rarely picked must occur in one of them.
+MANY_TIED = 60
+# Runs on the item's device if that is not the CPU: its kernels may add up in a new order each time.
+NOISE_RUNS = 3
+
+# Values after a call, by path: outputs, inputs, parameters and buffers.
+Leaves = Mapping[str, Any]
+# A block in which eager rounds differently.
+Rounding = Callable[[], AbstractContextManager[Any]]
+
+
+def leaves_after(outcome: Returned, state: Leaves) -> Leaves:
+    """Return outputs, inputs and the module's tensors after a call, under ``compare``'s paths."""
+    inputs = (outcome.inputs.args, dict(outcome.inputs.kwargs))
+    return {
+        **dict(flatten(outcome.value, "output")[0]),
+        **dict(flatten(inputs, "inputs")[0]),
+        **state,
+    }
+
+
+@dataclass(kw_only=True)
+class Runs:
+    """Eager's other runs of calls in a row, after which it gave ``expected``.
+
+    They give the leaves at ``paths`` alone. ``repeats``: a plain run gave the same. ``truth`` is
+    the run in float64. ``rest`` are batches of further runs, made when needed. ``held`` are
+    operands of eager's decisions.
+    """
+
+    calls: Sequence[Call]
+    paths: Sequence[str]
+    expected: Leaves
+    repeats: bool
+    truth: Leaves
+    rest: Iterator[list[Leaves]]
+    ties: Ties
+    held: Held
+    made: list[list[Leaves]] = field(default_factory=list)
+
+    def batches(self) -> Iterator[list[Leaves]]:
+        """Yield the rest in batches."""
+        yield from self.made
+        for batch in self.rest:
+            self.made.append(batch)
+            yield batch
+
+    def are_of(
+        self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves, held: Held
+    ) -> bool:
+        """Return True if these are the runs of equal calls, for the same paths and operands."""
+        return (
+            self.held is held
+            and list(self.paths) == list(paths)
+            and _same_calls(self.calls, calls)
+            and _agree([expected], [self.expected], paths)  # not what a changed eager returned
+        )
+
+
+class OtherRuns:
+    """Run eager on calls otherwise than the reference does, and keep the last of these runs."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        seed: int,
+        *,
+        stateful: bool,
+        device: str,
+        may_go_on: Callable[[], bool],
+    ) -> None:
+        """Run nothing yet.
+
+        ``stateful``: runs change the subject. ``may_go_on`` tells whether there is time for more
+        than the cheapest runs.
+        """
+        self._subject = subject
+        self._seed = seed
+        self._stateful = stateful
+        self._device = device
+        self._may_go_on = may_go_on
+        self._copies: dict[torch.dtype | str, Subject] = {}
+        self._last: Runs | None = None
+
+    def take_over(self, other: OtherRuns) -> None:
+        """Use the runs that another one made last: of the same subject, from its seed."""
+        self._last = other._last
+
+    def under(self, rounding: Rounding, call: Call) -> None:
+        """Run a call once, within the block."""
+        self._run(self._copy("cpu"), [call], rounding, [])
+
+    def of(self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves, held: Held) -> Runs:
+        """Return the runs of these calls, the last ones if the calls are the same.
+
+        Raises NotRepeatable if not even two fresh copies of the subject agree.
+        """
+        if self._last is not None and self._last.are_of(calls, paths, expected, held):
+            return self._last
+        repeats, draws = self._repeats(calls, expected, paths)
+        truths = [] if draws else self._in_float64(calls, paths, held)
+        ties = Ties()
+        truth = truths[0] if truths else {}
+        self._last = Runs(
+            calls=list(calls),
+            paths=list(paths),
+            expected=expected,
+            repeats=repeats,
+            truth=truth,
+            rest=self._references(calls, paths, ties, truth, held),
+            ties=ties,
+            held=held,
+        )
+        return self._last
+
+    def _repeats(
+        self, calls: Sequence[Call], expected: Leaves, paths: Sequence[str]
+    ) -> tuple[bool, bool]:
+        """Return whether a plain run gives what eager gave, and whether it draws random numbers.
+
+        If a plain run gives something else, runs change the subject, and their differences are not
+        rounding. Random numbers are drawn differently in float64. Raises NotRepeatable if not even
+        two fresh copies agree.
+        """
+        seed_everything(self._seed)
+        before = torch.get_rng_state()
+        plain = self._run(self._copy("cpu"), calls, nullcontext, paths)
+        draws = not torch.equal(before, torch.get_rng_state())
+        if self._device != "cpu" or _agree(plain, [expected], paths):
+            return True, draws
+        one, other = (self._run(self._subject.copy(), calls, nullcontext, paths) for _ in range(2))
+        parted = _parted(one, other, paths)
+        if parted:
+            raise self._not_repeatable(calls, parted)
+        return False, draws
+
+    def _not_repeatable(
+        self, calls: Sequence[Call], differences: Sequence[Difference]
+    ) -> NotRepeatable:
+        """Return the failure, with the first operation that differs if it is found."""
+        found = examine(self._subject, calls[-1], self._seed)
+        return NotRepeatable(
+            found.unrepeatable or "calls on equal inputs, from equal state and seed, differ",
+            details=found.uninitialized,
+            where=found.where,
+            differences=tuple(differences),
+        )
+
+    def _references(
+        self, calls: Sequence[Call], paths: Sequence[str], ties: Ties, truth: Leaves, held: Held
+    ) -> Iterator[list[Leaves]]:
+        """Yield the results of eager's other runs in batches, the cheapest first.
+
+        Every second run is on contiguous inputs: torch has other kernels for them, and an artifact
+        may use those on strided inputs too.
+        """
+        strided = any(
+            is_plain(t) and not t.is_contiguous() for call in calls for t in call.tensors()
+        )
+        ways = [calls]
+        if strided and truth:
+            ways = [self._contiguous(calls, paths, truth), calls]
+        scatters: list[Rounding] = [partial(scattered, number, ties) for number in range(MANY)]
+        first = [sequential, in_double, *scatters[:FEW]]
+        yield [*self._under(first, ways, paths, held), *self._noise(calls, paths)]
+        if self._may_go_on():
+            lanes: list[Rounding] = [partial(sequential, number) for number in LANES]
+            yield self._under([*lanes, *scatters[FEW:]], ways, paths, held)
+        if ties.met and self._may_go_on():
+            more = [partial(scattered, number, ties) for number in range(MANY, MANY_TIED)]
+            yield self._under(more, ways, paths, held)
+        yield self._under(held.replays(MULTIPLE), [calls], paths, NOTHING_HELD)
+
+    def _in_float64(
+        self, calls: Sequence[Call], paths: Sequence[str], held: Held = NOTHING_HELD
+    ) -> list[Leaves]:
+        wide = [Call(_double(call.args), _double(dict(call.kwargs))) for call in calls]
+        rounding = partial(_holding, held, doubles_by_default)
+        return self._run(self._copy(torch.float64), wide, rounding, paths)
+
+    def _under(
+        self,
+        roundings: Sequence[Rounding],
+        ways: Sequence[Sequence[Call]],
+        paths: Sequence[str],
+        held: Held,
+    ) -> list[Leaves]:
+        """Run the calls under each rounding, given in one of these ways in turn."""
+        return [
+            leaves
+            for rounding, given in zip(roundings, itertools.cycle(ways), strict=False)
+            for leaves in self._run(
+                self._copy("cpu"), given, partial(_holding, held, rounding), paths
+            )
+        ]
+
+    def _contiguous(
+        self, calls: Sequence[Call], paths: Sequence[str], truth: Leaves
+    ) -> Sequence[Call]:
+        """Return the calls with contiguous inputs if that changes nothing but rounding.
+
+        Forward may write to a strided input where it writes to a copy of a contiguous one.
+        """
+        packed = [Call(_packed(call.args), _packed(dict(call.kwargs))) for call in calls]
+        found = self._in_float64(packed, paths)
+        return packed if found and _agree(found, [truth], paths) else calls
+
+    def _noise(self, calls: Sequence[Call], paths: Sequence[str]) -> list[Leaves]:
+        if self._device == "cpu":
+            return []
+        moved = [call.to(self._device) for call in calls]
+        return [
+            leaves
+            for _ in range(NOISE_RUNS)
+            for leaves in self._run(self._copy(self._device), moved, nullcontext, paths)
+        ]
+
+    def _copy(self, where: torch.dtype | str) -> Subject:
+        """Return the subject in float64 or on a device: a fresh one if runs change it."""
+        if self._stateful or where not in self._copies:
+            copy = self._subject.copy()
+            if isinstance(where, str):
+                copy.to(where)
+            elif copy.module is not None:
+                copy.module.to(where)
+            self._copies[where] = copy
+        return self._copies[where]
+
+    def _run(
+        self, subject: Subject, calls: Sequence[Call], rounding: Rounding, paths: Sequence[str]
+    ) -> list[Leaves]:
+        def rounded(*args: Any, **kwargs: Any) -> Any:
+            with rounding():
+                return subject.function(*args, **kwargs)
+
+        outcome: Outcome | None = None
+        for call in calls:
+            outcome = observe(rounded, call, seed=self._seed, grad_mode=subject.grad_mode)
+        if not isinstance(outcome, Returned):
+            return []
+        return [leaves_after(outcome, tensors_of(subject.module, only=paths))]
+
+
+@contextmanager
+def _holding(held: Held, rounding: Rounding) -> Iterator[None]:
+    """Round differently, but put back the operands that are held. Entered last, it acts first."""
+    with rounding(), held.kept():
+        yield
+
+
+def _agree(left: Sequence[Leaves], right: Sequence[Leaves], paths: Sequence[str]) -> bool:
+    """Return True if two runs that both returned gave the same."""
+    return not _parted(left, right, paths)
+
+
+def _parted(
+    left: Sequence[Leaves], right: Sequence[Leaves], paths: Sequence[str]
+) -> list[Difference]:
+    """Return the differences between two runs that both returned."""
+    return [
+        difference
+        for one, other in zip(left, right, strict=False)
+        for path in paths
+        for difference in compare_values(one.get(path), other.get(path), Tolerance(), path)
+    ]
+
+
+# Equal ones are the same to a forward.
+_PLAIN = (bool, int, float, complex, str, bytes)
+
+
+def _same_calls(left: Sequence[Call], right: Sequence[Call]) -> bool:
+    return len(left) == len(right) and all(map(_same_call, left, right))
+
+
+def _same_call(one: Call, other: Call) -> bool:
+    """Return True if eager rounds alike on both: tensors also lie in memory alike."""
+    if one is other:
+        return True
+    left, right = dict(one.flatten()[0]), dict(other.flatten()[0])
+    return left.keys() == right.keys() and all(_same(left[path], right[path]) for path in left)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if not (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)):
+        return one is other or (type(one) is type(other) and type(one) in _PLAIN and one == other)
+    return (
+        is_plain(one)
+        and is_plain(other)
+        and (one.dtype, one.device, one.shape) == (other.dtype, other.device, other.shape)
+        and one.stride() == other.stride()
+        and torch.equal(one, other)
+    )
+
+
+def _double(value: Any) -> Any:
+    def widen(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        if leaf.is_floating_point():
+            return leaf.double()
+        return leaf.to(torch.complex128) if leaf.is_complex() else leaf
+
+    return tree_map(widen, value)
+
+
+def _packed(value: Any) -> Any:
+    def contiguous(leaf: Any) -> Any:
+        return leaf.contiguous() if is_plain(leaf) else leaf
+
+    return tree_map(contiguous, value)
