@@ -110,9 +110,13 @@ def parse_sizes(name: str, value: Any) -> range | tuple[int, ...]:
     elif isinstance(value, (list, set, frozenset)) and all(map(_is_size, value)):
         sizes = tuple(sorted(set(value)))
     else:
+        torchs = (
+            "; dims takes the names of dims (as in shapes), torch's own form goes into "
+            f"dynamic_shapes={{{name!r}: ...}}"
+        )
         raise ValueError(
             f"dim {name!r}: {value!r} is not (low, high), a range, or a list of whole sizes "
-            "of at least 0"
+            f"of at least 0{torchs if isinstance(value, Mapping) else ''}"
         )
     if not sizes:
         raise ValueError(f"dim {name!r}: {value!r} holds no size at all")
@@ -123,6 +127,13 @@ def parse_sizes(name: str, value: Any) -> range | tuple[int, ...]:
             f"dim {name!r}: size {sizes[-1]} is above 2**62; legal are sizes from 0 to 2**62"
         )
     return sizes
+
+
+def written_sizes(sizes: range | tuple[int, ...]) -> str:
+    """Return sizes as ``parse_sizes`` takes them: ``(2, 25)``, ``range(2, 25, 2)``, ``[2, 7]``."""
+    if isinstance(sizes, range):
+        return str((sizes[0], sizes[-1])) if sizes.step == 1 or len(sizes) == 1 else repr(sizes)
+    return repr(list(sizes))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,6 +67,11 @@ REGIONS = ("nan", "inf", "zero", "denormal", "limits", "edges")
 def parse_options(targets: tuple[Any, ...], arguments: Mapping[str, Any]) -> Options:
     """Return the arguments, checked. Raises SpecError that names argument and legal values."""
     for name in arguments:
+        if name in ("target", "targets"):
+            raise SpecError(
+                f"unknown argument {name!r}: targets have no name, and come first, as in "
+                "torchexport('export', 'onnx')"
+            )
         if name not in NAMES:
             raise SpecError(
                 f"unknown argument {name!r}; legal: {', '.join(NAMES)}.{nearest(name, NAMES)}"

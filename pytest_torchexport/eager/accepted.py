@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.config.named_dims import Dim
+from pytest_torchexport.config.named_dims import Dim, written_sizes
 from pytest_torchexport.eager.batch_axes import find_batch
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.inputs.domains import Domain
@@ -337,7 +337,7 @@ class AcceptedCalls:
             return ""
         found = ((name, narrow.dims[name].sizes) for name in ranges)
         fewer = {name: sizes for name, sizes in found if sizes != self.spec.dims[name].sizes}
-        written = ", ".join(f'"{name}": {sizes!r}' for name, sizes in fewer.items())
+        written = ", ".join(f'"{name}": {written_sizes(sizes)}' for name, sizes in fewer.items())
         return f"remedy: eager takes dims={{{written}}}" if fewer else ""
 
     def _declarations(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import typing
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -49,6 +50,18 @@ class SizePattern:
     def fails_at(self, size: int) -> bool:
         """Return True if the call fails at a size, by this rule."""
         return self.names(size) == self.fails
+
+    def end_of(self, sizes: range | tuple[int, ...]) -> range | tuple[int, ...]:
+        """Return the sizes at which the call agrees if they are one end of ``sizes``, else none.
+
+        ``sizes`` are sorted, and may be more than can be walked over.
+        """
+        first, last = self.numbers[0], self.numbers[-1]
+        if self.fails and (self.kind == "from" or (first == last == sizes[-1])):
+            return sizes[: bisect_left(sizes, first)]
+        if self.fails and (self.kind == "up to" or (first == last == sizes[0])):
+            return sizes[bisect_right(sizes, last) :]
+        return sizes[:0]
 
     def as_text(self) -> str:
         """Return ``fails from 5`` or ``ok only 2``, for a file."""

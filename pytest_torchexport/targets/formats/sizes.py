@@ -388,7 +388,13 @@ def _grouped(expr: Expr) -> str:
 
 def _text(expr: Any) -> str:
     sign = _RELATIONS.get(type(expr).__name__)
-    return f"{expr.args[0]} {sign} {expr.args[1]}" if sign is not None else str(expr)
+    if sign is None:
+        return str(expr)
+    size, bound = expr.args
+    if sign in _NEAREST and size.is_Symbol and bound.is_Integer:
+        # As the bound of a range says it, so that a guard and a range are seen to be the same.
+        return f"{size} {sign}= {bound + _NEAREST[sign]}"
+    return f"{size} {sign} {bound}"
 
 
 def _value(expr: Any, places: Mapping[Any, _Place]) -> _Value | None:
@@ -406,6 +412,8 @@ _RELATIONS = {
     "StrictGreaterThan": ">",
     "GreaterThan": ">=",
 }
+# From a strict bound of a whole number to the nearest number that it takes.
+_NEAREST = {"<": -1, ">": 1}
 
 
 # The functions of sizes that occur in guards. They take and return whole numbers, fractions and
@@ -642,7 +650,7 @@ def _actual(
 
     some = _with_edges(dim, _some(dim, ASKED, numbers), taken)
     sizes = [size for size in some if taken(size)]
-    texts = [item.condition.text for item in group]
+    texts = list(dict.fromkeys(item.condition.text for item in group))
     return _listed(dim, some, sizes, " and ".join(texts[:2]))
 
 

@@ -67,6 +67,36 @@ def test_a_range_that_torchs_own_code_narrows_is_the_remedy():
     found = check_export(forward, (torch.ones(20, 4),), **options)
     assert found.failure == "DimsNarrowed"
     (cause,) = found.diagnosis.causes
+    assert found.diagnosis.owner == "capture"
     assert cause.remedy.endswith('dims={"batch": (1, 25)}')
     followed = check_export(forward, (torch.ones(20, 4),), dims={"batch": (1, 25)}, **options)
     assert followed.status == "passed"
+
+
+def test_a_line_that_asks_for_the_size_is_the_models_and_the_range_is_its_remedy():
+    def forward(x):
+        return x * 2 if x.shape[0] >= 12 else x
+
+    options = {"target": "export", "checks": ["dims", "parity"], "max_examples": 5}
+    found = check_export(forward, (torch.ones(3, 4),), dims={"batch": range(1, 21)}, **options)
+    assert found.failure == "DimsNarrowed"
+    assert found.diagnosis.owner == "model"
+    (cause,) = found.diagnosis.causes
+    assert cause.where is not None
+    assert cause.where.text.startswith("return x * 2 if x.shape[0] >= 12")
+    assert 'dims={"batch": (1, 11)}; else export once for each answer' in cause.remedy
+    followed = check_export(forward, (torch.ones(3, 4),), dims={"batch": (1, 11)}, **options)
+    assert followed.status == "passed"
+
+
+def test_a_size_below_torchs_lowest_is_left_out_by_the_remedy():
+    def forward(x):
+        return x * 2 if x.shape[0] == 1 else x + 1
+
+    options = {"target": "export", "checks": ["dims", "parity"], "max_examples": 5}
+    found = check_export(forward, (torch.ones(3, 4),), **options)
+    assert found.failure == "DimsNarrowed"
+    assert found.diagnosis.owner == "capture"
+    (cause,) = found.diagnosis.causes
+    assert "as if none were below 2" in cause.text
+    assert cause.remedy.endswith('dims={"batch": (2, 6)}')

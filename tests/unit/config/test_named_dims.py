@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 
-from pytest_torchexport.config.named_dims import Dim, Expr, parse_shape, parse_sizes, solve
+from pytest_torchexport.config.named_dims import Dim, Expr, parse_shape, parse_sizes, solve, written_sizes
 
 
 def texts(shape):
@@ -144,6 +144,22 @@ def test_linear_expressions_of_one_dim_are_recognized(text, linear):
 )
 def test_sizes_come_from_a_pair_a_range_or_a_list(value, sizes):
     assert list(parse_sizes("d", value)) == sizes
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ((2, 25), "(2, 25)"),
+        ((2, 2), "(2, 2)"),
+        (range(4, 41, 4), "range(4, 41, 4)"),
+        (range(4, 5, 4), "(4, 4)"),
+        ([7, 2], "[2, 7]"),
+    ],
+)
+def test_sizes_are_written_as_they_are_read(value, written):
+    sizes = parse_sizes("d", value)
+    assert written_sizes(sizes) == written
+    assert list(parse_sizes("d", eval(written))) == list(sizes)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,9 @@ def test_an_unknown_argument_names_the_legal_ones_and_the_nearest(wrong, suggest
 
 
 def test_targets_are_positional():
-    assert "unknown argument 'targets'" in refused(targets=["trace"])
+    message = refused(targets=["trace"])
+    assert "unknown argument 'targets'" in message
+    assert "torchexport('export', 'onnx')" in message
 
 
 @pytest.mark.parametrize(
@@ -105,6 +107,7 @@ WRONG = [
     ({"shapes": {"x": "batch 3."}}, ["shapes: 'x':", "'3.' is not a size, a dim's name"]),
     ({"shapes": {"x": "b ..."}}, ["shapes: 'x':", "'...' must stand alone"]),
     ({"dims": [("batch", 4)]}, ["dims:", "is not a dict like {'batch': (1, 16)}"]),
+    ({"dims": {"x": {0: (2, 12)}}}, ["dims:", "takes the names of dims", "dynamic_shapes={'x': "]),
     ({"dims": {"batch": 4}}, ["dims:", "'batch'", "4 is not (low, high), a range, or a list"]),
     ({"dims": {"batch": (4, 1)}}, ["dims:", "low 4 is above high 1"]),
     ({"dims": {"batch": (0.5, 1)}}, ["dims:", "'batch'"]),
