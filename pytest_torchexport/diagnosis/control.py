@@ -7,6 +7,7 @@ import re
 from pytest_torchexport.diagnosis.evidence import Evidence
 from pytest_torchexport.results.diagnosis import Cause
 from pytest_torchexport.results.failures import BranchFrozen
+from pytest_torchexport.results.source_line import SourceLine
 
 # Conditions of which who calls the artifact does not know the side: memory and identity.
 _OF_OBJECTS = re.compile(
@@ -24,42 +25,49 @@ LOOPS = {
 }
 
 
-def frozen_branch(evidence: Evidence) -> Cause | None:
-    """Return that the artifact always takes the side of a condition that the example took."""
+def decided_once(evidence: Evidence) -> Cause | None:
+    """Return that the artifact always takes the side, or the iterations, that the example took."""
     branch = evidence.branch
-    if not isinstance(evidence.failure, BranchFrozen) or branch is None or _loops(branch.kind):
+    if not isinstance(evidence.failure, BranchFrozen) or branch is None:
         return None
+    return cause_of(
+        branch.kind,
+        branch.text,
+        where=branch.where,
+        on_values=branch.on_values,
+        target=evidence.target,
+        artifact=evidence.artifact,
+    )
+
+
+def cause_of(
+    kind: str, text: str, *, where: SourceLine, on_values: bool, target: str, artifact: str
+) -> Cause:
+    """Return the cause of a failure for which a condition is to blame.
+
+    ``kind`` and ``text`` are those of the condition; ``on_values``: tensors decide it. ``artifact``
+    is the target's product, in words.
+    """
+    if kind in ("for", "while"):
+        return Cause(
+            kind="unrolled loop",
+            text=f"Python runs the loop at the export, and {artifact} has its iterations one after "
+            "the other",
+            remedy=LOOPS.get(target, "compute all steps at once"),
+            where=where,
+        )
     remedy = "export once for each side, and choose between the artifacts outside"
-    if _OF_OBJECTS.search(branch.text):
+    if _OF_OBJECTS.search(text):
         remedy = (
             "compute the same on both sides, or make the inputs alike before it, as by "
             "x.contiguous() or x.clone()"
         )
-    elif branch.on_values:
-        otherwise = OTHERWISE.get(evidence.target, "")
+    elif on_values:
+        otherwise = OTHERWISE.get(target, "")
         remedy = f"compute both sides and choose with torch.where, {otherwise}".rstrip(", ")
     return Cause(
         kind="frozen branch",
-        text=f"Python decides {branch.text!r} once, at the export: {evidence.artifact} has only "
-        "that side",
+        text=f"Python decides {text!r} once, at the export: {artifact} has only that side",
         remedy=remedy,
-        where=branch.where,
+        where=where,
     )
-
-
-def unrolled_loop(evidence: Evidence) -> Cause | None:
-    """Return that the artifact always goes round a loop as often as the example did."""
-    branch = evidence.branch
-    if not isinstance(evidence.failure, BranchFrozen) or branch is None or not _loops(branch.kind):
-        return None
-    return Cause(
-        kind="unrolled loop",
-        text=f"Python runs the loop at the export, and {evidence.artifact} has its iterations "
-        "one after the other",
-        remedy=LOOPS.get(evidence.target, "compute all steps at once"),
-        where=branch.where,
-    )
-
-
-def _loops(kind: str) -> bool:
-    return kind in ("for", "while")

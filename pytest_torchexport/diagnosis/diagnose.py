@@ -109,6 +109,7 @@ EXAMINATIONS = (
     Examination(
         name="sizes", file="failing_sizes", failures=(*DIFFERS, ArtifactCrashed, DimsNarrowed)
     ),
+    Examination(name="narrowed dims", file="narrowed_dims", failures=(DimsNarrowed,)),
     Examination(name="known defects", file="known_defect", failures=UNEXPLAINED),
 )
 

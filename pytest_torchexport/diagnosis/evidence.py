@@ -30,7 +30,12 @@ from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Branch
 
-ARTIFACTS = {"trace": "trace", "script": "script", "export": "program"}
+ARTIFACTS = {"trace": "trace", "script": "script", "export": "program", "onnx": "ONNX file"}
+
+
+def words_of(target: str) -> str:
+    """Return the product of a target, in words: ``the trace``."""
+    return f"the {ARTIFACTS.get(target, 'artifact')}"
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Evidence:
     @property
     def artifact(self) -> str:
         """The product of the target, in words: ``the trace``."""
-        return f"the {ARTIFACTS.get(self.target, 'artifact')}"
+        return words_of(self.target)
 
     @property
     def failure(self) -> Failure:

@@ -12,14 +12,13 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from pytest_torchexport.config.named_dims import Dim, written_sizes
+from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.judge.judge import Judge
-from pytest_torchexport.results.diagnosis import Cause, Diagnosis
-from pytest_torchexport.results.failures import DimsNarrowed, SpecError
+from pytest_torchexport.results.diagnosis import Diagnosis
+from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.results.size_pattern import SizePattern, Sizes
-from pytest_torchexport.targets.formats.sizes import TORCHS_LOWEST
 
 # The smallest sizes that are always run, and how many more a rule may ask for.
 SMALLEST, MORE = 8, 12
@@ -42,33 +41,7 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     sweep = _Sweep(scene)
     found = [sweep.sizes(dim) for dim in scene.case.spec.dims.values()]
     telling = [item for item in sweep.with_equals(found) if item.ok and item.failing]
-    causes = tuple(filter(None, (_taken(scene, item) for item in telling)))
-    owner = known.owner
-    if causes:
-        owner = owner or ("model" if scene.failure.where is not None else "capture")
-    return dataclasses.replace(
-        known, sizes=tuple(telling), owner=owner, causes=(*known.causes, *causes)
-    )
-
-
-def _taken(scene: Scene, sizes: Sizes) -> Cause | None:
-    """Return the sizes that the artifact takes, if they are one end of those declared."""
-    failure, dim = scene.failure, scene.case.spec.dims[sizes.dim]
-    taken = sizes.pattern.end_of(dim.sizes) if sizes.pattern is not None else ()
-    if not isinstance(failure, DimsNarrowed) or not taken:
-        return None
-    alone = f"the artifact takes {dim.name} from {taken[0]} to {taken[-1]} alone"
-    remedy = f'if it stays in these sizes: dims={{"{dim.name}": {written_sizes(taken)}}}'
-    if failure.where is not None:
-        text = f"{alone}: what this line asks of sizes is answered once, at the export"
-        remedy += "; else export once for each answer, and choose by the size outside"
-    elif max(sizes.failing) < TORCHS_LOWEST:
-        text = f"{alone}: torch.export decides all that forward and torch ask of dynamic sizes "
-        text += f"as if none were below {TORCHS_LOWEST}"
-    else:
-        text = f"{alone}, and no line of forward is known to ask for that: torch's own code "
-        text += "decides by sizes too"
-    return Cause(kind="guard", text=text, remedy=remedy, where=failure.where)
+    return dataclasses.replace(known, sizes=tuple(telling))
 
 
 class _Sweep:

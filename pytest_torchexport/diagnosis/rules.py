@@ -16,8 +16,7 @@ from pytest_torchexport.results.diagnosis import Cause, CauseKind, Diagnosis, Ow
 
 # In this order: a later rule is asked only if the earlier ones do not apply.
 RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
-    control.frozen_branch,
-    control.unrolled_loop,
+    control.decided_once,
     kinds.training_mode,
     changes.replaced_buffer,
     changes.changed_by_the_export,

@@ -56,8 +56,17 @@ def _spelled(
     parents = {child: parent for parent in ast.walk(node) for child in ast.iter_child_nodes(parent)}
     changer = _Changer(other)
     changed = ast.unparse(changer.visit(node)).splitlines()[0]
-    fits = all(isinstance(parents.get(call), within) for call in changer.changed)
+    fits = all(
+        isinstance(parents.get(call), within) and not _is_lookup(parents.get(call))
+        for call in changer.changed
+    )
     return changed if changer.changed and fits else ""
+
+
+def _is_lookup(node: ast.AST | None) -> bool:
+    """Return True for ``table[key]`` and ``table.get(key)``, which make a number of any key."""
+    called = node.func if isinstance(node, ast.Call) else None
+    return isinstance(node, ast.Subscript) or getattr(called, "attr", "") == "get"
 
 
 class _Changer(ast.NodeTransformer):

@@ -51,17 +51,28 @@ class SizePattern:
         """Return True if the call fails at a size, by this rule."""
         return self.names(size) == self.fails
 
-    def end_of(self, sizes: range | tuple[int, ...]) -> range | tuple[int, ...]:
-        """Return the sizes at which the call agrees if they are one end of ``sizes``, else none.
+    def taken(self, sizes: range | tuple[int, ...]) -> range | tuple[int, ...]:
+        """Return those of a dim's legal ``sizes`` at which the call agrees.
 
+        None of them if these are neither in a row nor in equal steps, so that no range has them.
         ``sizes`` are sorted, and may be more than can be walked over.
         """
         first, last = self.numbers[0], self.numbers[-1]
-        if self.fails and (self.kind == "from" or (first == last == sizes[-1])):
+        match self.kind, self.fails:
+            case "steps", False if isinstance(sizes, range) and sizes.step == 1:
+                return range(sizes[0] + (last - sizes[0]) % first, sizes[-1] + 1, first)
+            case "steps", True if first == 2:
+                other = SizePattern(kind="steps", numbers=(2, 1 - last), fails=False)
+                return other.taken(sizes)
+            case "steps", _:
+                return ()
+            case (("only" | "between"), False):
+                return sizes[bisect_left(sizes, first) : bisect_right(sizes, last)]
+        if self.kind == "from" or (self.kind == "only" and first == sizes[-1]):
             return sizes[: bisect_left(sizes, first)]
-        if self.fails and (self.kind == "up to" or (first == last == sizes[0])):
+        if self.kind == "up to" or (self.kind == "only" and first == sizes[0]):
             return sizes[bisect_right(sizes, last) :]
-        return sizes[:0]
+        return ()
 
     def as_text(self) -> str:
         """Return ``fails from 5`` or ``ok only 2``, for a file."""

@@ -19,6 +19,7 @@ from zoo.row import (
     RAISES,
     SPEC,
     call,
+    decided,
     frozen_size,
     normal,
     row,
@@ -280,7 +281,14 @@ DIMS = (
         round_trip=True,
     ),
     row("outer", Outer, TWO, shapes=FREE, ci=""),
-    row("equal sides", EqualSides, X, truth(export=NARROWED), ci=""),
+    row(
+        "equal sides",
+        EqualSides,
+        X,
+        truth(export=NARROWED),
+        blame=decided("if x.shape[0] > 4:"),
+        ci="",
+    ),
     row(
         "long branch, long side declared",
         LongBranch,

@@ -55,6 +55,11 @@ def asks(line: str) -> Blame:
     return Blame(owner="model", cause="export-only branch", line=line)
 
 
+def decided(line: str, *, known: bool = True) -> Blame:
+    """Return the blame of a condition that is decided at the export."""
+    return Blame(owner="model", cause="frozen branch", line=line, known=known)
+
+
 def frozen_size(line: str = "") -> Blame:
     """Return the blame of a line that makes a number of a size."""
     return Blame(owner="model", cause="frozen size", line=line)
@@ -156,11 +161,14 @@ class Row:
     def blamed(self, target: str) -> Blame | None:
         """Return what a report on a target has to name; None if the row does not say."""
         blame = self.blame.get(target) if isinstance(self.blame, Mapping) else self.blame
-        if blame is None and self.truth()[target] == FROZEN:
+        truth = self.truth()[target]
+        if blame is None and truth == NARROWED and not self.line:
+            return GUARD
+        if blame is None and truth in (FROZEN, NARROWED):
             loop = self.line.startswith(("for ", "while "))
             cause = "unrolled loop" if loop else "frozen branch"
             return Blame(owner="model", cause=cause, line=self.line)
-        if blame is None and self.truth()[target] == REFUSED and self.line:
+        if blame is None and truth == REFUSED and self.line:
             return undecided(self.line)
         return blame
 
@@ -170,7 +178,8 @@ class Row:
         return tuple(
             target
             for target in TARGETS
-            if truth[target] == REFUSED or (target in BLAMED and truth[target] in EXPLAINED)
+            if truth[target] in (REFUSED, NARROWED)
+            or (target in BLAMED and truth[target] in EXPLAINED)
         )
 
     def changed(self) -> tuple[str, ...]:

@@ -6,7 +6,14 @@ import contextlib
 
 import pytest
 
-from pytest_torchexport.config.named_dims import Dim, Expr, parse_shape, parse_sizes, solve, written_sizes
+from pytest_torchexport.config.named_dims import (
+    Dim,
+    Expr,
+    parse_shape,
+    parse_sizes,
+    solve,
+    written_sizes,
+)
 
 
 def texts(shape):

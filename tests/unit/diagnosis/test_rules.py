@@ -209,7 +209,7 @@ def test_a_guard_on_an_argument():
 def test_a_branch_and_a_loop(kind, on_values, expected, remedy):
     branch = SimpleNamespace(kind=kind, on_values=on_values, text="x.sum() > 0", where=USE)
     facts = evidence(failure=BranchFrozen(), branch=branch)
-    (cause,) = filter(None, (control.frozen_branch(facts), control.unrolled_loop(facts)))
+    cause = control.decided_once(facts)
     assert (cause.kind, cause.where) == (expected, USE)
     assert remedy in cause.remedy
 
@@ -227,7 +227,7 @@ def test_a_branch_and_a_loop(kind, on_values, expected, remedy):
 )
 def test_sides_that_no_caller_of_the_artifact_knows_are_not_exported_each(text, of_objects):
     branch = SimpleNamespace(kind="if", on_values=False, text=text, where=USE)
-    cause = control.frozen_branch(evidence(failure=BranchFrozen(), branch=branch))
+    cause = control.decided_once(evidence(failure=BranchFrozen(), branch=branch))
     assert ("make the inputs alike" in cause.remedy) is of_objects
     assert ("export once for each side" in cause.remedy) is not of_objects
 

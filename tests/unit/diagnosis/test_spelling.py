@@ -15,6 +15,9 @@ from pytest_torchexport.diagnosis.spelling import with_a_write, with_sizes, with
         ("n = int(self.x.size(0)) if a else b", "n = self.x.size(0) if a else b"),
         ("return y / math.sqrt(x.shape[1])", "return y / x.shape[1] ** 0.5"),
         ("for t in range(int(x.shape[1])):", "for t in range(x.shape[1]):"),
+        # Python looks a key up by its number.
+        ("return {13: 2.0}.get(int(x.shape[1]), 1.0)", ""),
+        ("return self.layers[len(x)](x)", ""),
         # Nothing that could be spelled otherwise, or no line of its own.
         *((line, "") for line in ("return int(x.sum())", "return x", "int(x.shape[0]),", "")),
     ],

@@ -1,4 +1,4 @@
-"""results/size_pattern.py: the sizes that a rule leaves to an artifact."""
+"""results/size_pattern.py: the sizes at which a call agrees by a rule."""
 
 from __future__ import annotations
 
@@ -19,14 +19,19 @@ from pytest_torchexport.results.size_pattern import SizePattern
         ("fails only 6", range(1, 7), range(1, 6)),
         ("fails only 3", range(1, 7), ()),
         ("fails between 3 5", range(1, 7), ()),
-        ("fails steps 2 1", range(1, 7), ()),
-        ("ok only 1", range(1, 7), ()),
-        ("ok between 3 5", range(1, 7), ()),
+        ("fails steps 2 1", range(1, 7), range(2, 7, 2)),
+        ("fails steps 2 0", range(2, 2**62), range(3, 2**62, 2)),
+        ("fails steps 3 1", range(1, 7), ()),
+        ("ok steps 4 0", range(1, 21), range(4, 21, 4)),
+        ("ok steps 3 1", range(4, 21), range(4, 21, 3)),
+        ("ok steps 4 0", range(2, 21, 2), ()),
+        ("ok steps 4 0", (2, 4, 7), ()),
+        ("ok only 3", range(1, 7), range(3, 4)),
+        ("ok between 3 5", range(1, 7), range(3, 6)),
+        ("ok between 3 9", (2, 5, 7, 11), (5, 7)),
     ],
 )
-def test_the_sizes_that_are_taken_are_one_end_of_all(pattern, sizes, taken):
+def test_the_sizes_at_which_a_call_agrees(pattern, sizes, taken):
     rule = SizePattern.from_text(pattern)
-    found = rule.end_of(sizes)
-    assert len(found) == len(taken)
-    assert list(found) == list(taken)
-    assert not any(map(rule.fails_at, found))
+    assert rule.taken(sizes) == taken
+    assert not any(map(rule.fails_at, taken[:99]))

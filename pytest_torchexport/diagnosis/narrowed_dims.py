@@ -1,0 +1,176 @@
+"""Examine DimsNarrowed: what in forward, or in torch, decides by the sizes that the artifact lost?
+
+A condition of forward is to blame if eager decides it otherwise than at the export exactly at the
+sizes at which the artifact fails. Else it is the line that the program itself names, if it does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from pytest_torchexport.config.named_dims import written_sizes
+from pytest_torchexport.diagnosis import control
+from pytest_torchexport.diagnosis.evidence import words_of
+from pytest_torchexport.diagnosis.rules import OWNERS
+from pytest_torchexport.diagnosis.scene import Scene
+from pytest_torchexport.diagnosis.spelling import with_sizes
+from pytest_torchexport.explore.observed import Observed
+from pytest_torchexport.explore.paths import ConditionKey, Path
+from pytest_torchexport.inputs.recipes import build
+from pytest_torchexport.judge import branch_table
+from pytest_torchexport.results.diagnosis import Cause, Diagnosis
+from pytest_torchexport.results.size_pattern import Sizes
+from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.targets.formats.sizes import TORCHS_LOWEST
+
+# The statements that decide by what is asked in their line.
+STATEMENTS = ("if", "elif", "while", "for", "case", "match", "assert")
+
+
+def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
+    """Add the cause, and the declaration of dims that fits the artifact."""
+    if not known.sizes:
+        return known
+    decided = [item for sizes in known.sizes for item in _decided(scene, sizes)]
+    cause = _condition(scene, decided) or _number(scene, known.sizes[0])
+    if cause is None and not decided:
+        cause = _guarded(scene, known.sizes)
+    if cause is None:  # a condition explains some of the sizes alone
+        return known
+    owner = known.owner or ("model" if cause.where is not None else OWNERS[cause.kind])
+    # Two dims may be tied: what the artifact takes of one then depends on the other.
+    declared = _declared(scene, known.sizes[0]) if len(known.sizes) == 1 else ""
+    remedy = "; else ".join(filter(None, (declared, cause.remedy)))
+    cause = dataclasses.replace(cause, remedy=remedy)
+    return dataclasses.replace(known, owner=owner, causes=(*known.causes, cause))
+
+
+def _declared(scene: Scene, sizes: Sizes) -> str:
+    legal = scene.case.spec.dims[sizes.dim].sizes
+    taken = sizes.pattern.taken(legal) if sizes.pattern is not None else ()
+    if len(taken) < 2:
+        return ""
+    return f'if it stays in these sizes: dims={{"{sizes.dim}": {written_sizes(taken)}}}'
+
+
+# -- a condition of forward ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Decided:
+    """A condition that eager decides otherwise than at the export at sizes that fail.
+
+    ``exactly``: at all of these, and at no other size that was run.
+    """
+
+    kind: str
+    text: str
+    where: SourceLine
+    on_values: bool
+    exactly: bool
+
+
+def _condition(scene: Scene, decided: Sequence[_Decided]) -> Cause | None:
+    """Return a condition that explains all sizes; else one that stands in the program's line."""
+    line = scene.failure.where
+    named = (item for item in decided if line is not None and item.where.place == line.place)
+    found = next(chain((item for item in decided if item.exactly), named), None)
+    if found is None:
+        return None
+    return _of(scene, found.kind, found.text, found.where, on_values=found.on_values)
+
+
+def _of(scene: Scene, kind: str, text: str, where: SourceLine, *, on_values: bool = False) -> Cause:
+    target = scene.case.plan.target
+    artifact = words_of(target)
+    return control.cause_of(
+        kind, text, where=where, on_values=on_values, target=target, artifact=artifact
+    )
+
+
+def _decided(scene: Scene, sizes: Sizes) -> Iterator[_Decided]:
+    observed = scene.case.observed
+    if observed is None:
+        return
+    # Below torch's minimum it may fail for that reason alone.
+    usual = any(size >= TORCHS_LOWEST for size in sizes.failing)
+    paths = dict(_paths(scene, observed, sizes, least=TORCHS_LOWEST if usual else 0))
+    # The example's size may be another one than the export's: torch.export takes none below 2.
+    taken = [size for size in (sizes.example, *sizes.ok) if size in paths and size in sizes.ok]
+    failing = paths.keys() & {*sizes.failing}
+    if not taken or not failing:
+        return
+    own, first = paths[taken[0]], paths[min(failing)]
+    for key in dict.fromkeys(event.key for event in first.events):
+        there = _outcomes(own, key)
+        differs = {size for size, path in paths.items() if _outcomes(path, key) != there}
+        if not differs & failing:
+            continue
+        condition = observed.conditions[key[0]]
+        yield _Decided(
+            kind=condition.kind,
+            text=condition.text,
+            where=branch_table.place(condition),
+            on_values=any(event.on_values for event in first.events if event.key == key),
+            exactly=differs == failing,
+        )
+
+
+def _paths(
+    scene: Scene, observed: Observed, sizes: Sizes, *, least: int
+) -> Iterator[tuple[int, Path]]:
+    """Yield the sizes that were run, from ``least`` on, with eager's path of the call at each."""
+    beside: Mapping[str, int] = scene.case.spec.example_sizes
+    with observed.installed():
+        for size in {size for size in (*sizes.ok, *sizes.failing) if size >= least}:
+            recipe = dataclasses.replace(scene.recipe, sizes={**beside, sizes.dim: size})
+            call = build(scene.case.spec, recipe)
+            path = observed.run(call) if call is not None else None
+            if path is not None:
+                yield size, path
+
+
+def _outcomes(path: Path, key: ConditionKey) -> list[object]:
+    return [event.outcome for event in path.events if event.key == key]
+
+
+# -- a number, or a guard --------------------------------------------------------------------------
+
+
+def _number(scene: Scene, sizes: Sizes) -> Cause | None:
+    """Return the line that makes a number of the size, if the artifact takes that size alone."""
+    where = scene.failure.where
+    if where is None or len(sizes.ok) > 1:
+        return None
+    statement, _, _ = where.text.partition(" ")
+    if statement in STATEMENTS:
+        return _of(scene, statement, where.text, where)
+    line = with_sizes(where.text)
+    return Cause(
+        kind="frozen size",
+        text="a size that Python makes a number of is a constant of "
+        f"{words_of(scene.case.plan.target)}",
+        remedy=f"leave the size as it is: {line}"
+        if line
+        else "compute with x.shape[i] as it is, without int(), float(), len() or math",
+        where=where,
+    )
+
+
+def _guarded(scene: Scene, found: Sequence[Sizes]) -> Cause:
+    """Return that what somebody asks of a size is answered once, at the export."""
+    where = scene.failure.where
+    artifact = words_of(scene.case.plan.target)
+    if where is not None:
+        text = f"what this line asks of sizes is answered once, at the export of {artifact}"
+    elif all(max(sizes.failing) < TORCHS_LOWEST for sizes in found):
+        text = f"{artifact} is made as if no dynamic size were below {TORCHS_LOWEST}, whatever "
+        text += "forward or torch asks of it"
+    else:
+        text = "no line of forward is known to ask about the size: torch's own code decided by it "
+        text += f"while {artifact} was made"
+    remedy = "export once for each answer, and choose between the artifacts outside"
+    return Cause(kind="guard", text=text, remedy=remedy if where is not None else "", where=where)
