@@ -16,7 +16,7 @@ from pytest_torchexport.results.known_failure import (
     KnownMatch,
     holds,
 )
-from pytest_torchexport.results.known_place import entry_of, place_of, severity_of
+from pytest_torchexport.results.known_place import entry_of, place_of, severity_of, unformatted
 from pytest_torchexport.results.size_pattern import SizePattern
 from pytest_torchexport.results.verdict import Verdict
 
@@ -218,7 +218,9 @@ def differences(known: KnownFailure, verdict: Verdict) -> list[str]:
         return [f"{known.failure} is known, this is {verdict.failure}"]
     partial = known.partial or bool(verdict.diagnosis.not_examined)
     found, now = [], place_of(verdict)
-    for name, value in vars(known.place).items():
+    # Older versions of this package wrote f-strings as their Python did.
+    place = dataclasses.replace(known.place, code=unformatted(known.place.code))
+    for name, value in vars(place).items():
         before, after = _names(value), _names(getattr(now, name))
         if set(before) & set(after) or not (before or after):
             continue

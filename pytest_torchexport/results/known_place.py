@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator
 
@@ -82,24 +83,56 @@ def _exception_in(text: str) -> str:
 
 
 def _code(verdict: Verdict) -> str:
-    """Return the user's line that is to blame, written as Python itself writes it.
-
-    A formatter changes quotes, blanks and brackets, and not what is written then.
-    """
+    """Return the user's line that is to blame, as ``unformatted`` writes it."""
     text = verdict.where.text if verdict.where is not None else ""
     if verdict.failure == BranchFrozen.__name__:
         wrong = (each for each in verdict.branches if "diverges" in each.status.values())
         text = next((each.statement for each in wrong), text)
-    return _unformatted(text)
+    return unformatted(text)
 
 
-def _unformatted(text: str) -> str:
+@functools.lru_cache(maxsize=1024)
+def unformatted(text: str) -> str:
+    """Return a line of code as Python itself writes it, in all versions alike.
+
+    A formatter changes quotes, blanks and brackets, and not what is written then.
+    """
     for source in (text, f"{text.removeprefix('el')} pass"):  # a line may be the head of a block
         try:
-            return ast.unparse(ast.parse(source)).partition("\n")[0]
+            return ast.unparse(_FStrings().visit(ast.parse(source))).partition("\n")[0]
         except (SyntaxError, ValueError):
             continue
     return " ".join(text.split())
+
+
+class _FStrings(ast.NodeTransformer):
+    """Replace f-strings by names that are their texts: Python 3.12 writes other quotes in them."""
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.Name:
+        self.generic_visit(node)
+        return ast.Name(f"f{_content(node)!r}")
+
+    def visit_FormattedValue(self, node: ast.FormattedValue) -> ast.FormattedValue:
+        node.value = self.visit(node.value)
+        if node.format_spec is not None:
+            self.generic_visit(node.format_spec)  # a JoinedStr, which stays one
+        return node
+
+
+def _content(node: ast.expr | None) -> str:
+    """Return what stands between the quotes of an f-string, or in a format."""
+    match node:
+        case ast.JoinedStr():
+            return "".join(map(_content, node.values))
+        case ast.Constant():
+            return str(node.value).replace("{", "{{").replace("}", "}}")
+        case ast.FormattedValue():
+            value = ast.unparse(node.value)
+            value = f" {value}" if value.startswith("{") else value
+            conversion = f"!{chr(node.conversion)}" if node.conversion >= 0 else ""
+            form = f":{_content(node.format_spec)}" if node.format_spec is not None else ""
+            return f"{{{value}{conversion}{form}}}"
+    raise TypeError(f"no part of an f-string: {node}")
 
 
 def _message(verdict: Verdict) -> str:

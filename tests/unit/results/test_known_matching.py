@@ -13,6 +13,7 @@ from pytest_torchexport.results.known_files import Stored
 from pytest_torchexport.results.known_matching import Known, worse
 from pytest_torchexport.results.known_place import entry_of
 from pytest_torchexport.results.size_pattern import SizePattern, Sizes
+from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Difference, Verdict
 
 ITEM = "test_it.py::test_net[onnx-cpu]"
@@ -104,6 +105,14 @@ def test_a_name_that_one_of_them_lacks_is_a_difference_unless_time_ran_out():
     explained = in_operator("aten.view", causes=(Cause(kind="frozen size", text="a"),))
     assert statuses(known(entry(found)), explained) == ["known"]
     assert statuses(known(entry(explained)), found) == ["known"]
+
+
+def test_an_entry_of_another_version_of_python_may_have_other_quotes_in_its_code():
+    verdict = failed("ExportRefused", where=SourceLine("net.py", 3, "raise E(f'{x}')"))
+    own = entry(verdict)
+    for code, status in (('raise E(f"{x}")', "known"), ('raise E(f"{y}")', "different")):
+        old = dataclasses.replace(own, place=dataclasses.replace(own.place, code=code))
+        assert statuses(known(old), verdict) == [status]
 
 
 def test_without_an_entry_a_failure_is_new_and_of_another_target_too():

@@ -7,7 +7,12 @@ import pytest
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis
 from pytest_torchexport.results.diagnosis import Place as Introduced
 from pytest_torchexport.results.known_failure import FailurePlace
-from pytest_torchexport.results.known_place import entry_of, place_of, severity_of
+from pytest_torchexport.results.known_place import (
+    entry_of,
+    place_of,
+    severity_of,
+    unformatted,
+)
 from pytest_torchexport.results.size_pattern import SizePattern, Sizes
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Branch, Difference, Verdict
@@ -57,6 +62,21 @@ def test_a_formatter_does_not_change_the_line_to_blame(before, after):
         for number, text in enumerate((before, after), 1)
     )
     assert one == other != FailurePlace()
+
+
+F_STRINGS = [
+    ("raise E(f'{x!r}')", "raise E(f'{x!r}')"),
+    ("""key = f"{d['a']}:{y:>{w}}\"""", """key = f"{d['a']}:{y:>{w}}\""""),
+    ("if f'{x=}' == n :", "if f'x={x!r}' == n:"),
+    ("f'{ {1: 2}[1]} {{}}'", "f'{ {1: 2}[1]} {{}}'"),
+    ("""a = f"{f'{b}'}{b:{f'{w}'}}\"""", """a = f"{f'{b}'}{b:{f'{w}'}}\""""),
+]
+
+
+@pytest.mark.parametrize(("text", "written"), F_STRINGS)
+def test_f_strings_are_written_alike_in_all_versions_of_python(text, written):
+    assert unformatted(text) == written
+    assert unformatted(written) == written
 
 
 def test_of_a_frozen_branch_it_is_the_branch_that_diverges():
