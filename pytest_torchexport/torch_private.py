@@ -374,7 +374,7 @@ def is_transforming() -> bool:
     return level is not None and level() is not None
 
 
-# By these code asks whether it is being exported, or in which mode it runs.
+# By these code asks whether it is being exported, in which mode it runs, or with how many threads.
 _QUERIES = (
     "torch.jit.is_tracing",
     "torch.jit.is_scripting",
@@ -383,11 +383,13 @@ _QUERIES = (
     "torch.compiler.is_exporting",
     "torch.onnx.is_in_onnx_export",
     "torch.is_grad_enabled",
+    "torch.is_inference_mode_enabled",
+    "torch.get_num_threads",
 )
 
 
 def export_queries() -> Mapping[str, tuple[Any, str]]:
-    """Return the functions by which code asks whether it is exported, or in which grad mode it is.
+    """Return the functions by which code asks how it is run: exported, in a mode, with threads.
 
     By name: the module that has the function, and its name there. Those that torch lacks are left
     out.

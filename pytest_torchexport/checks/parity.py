@@ -17,7 +17,6 @@ from typing import NoReturn
 import hypothesis
 from hypothesis import errors
 
-from pytest_torchexport.eager.queries import GRAD_MODE, queries
 from pytest_torchexport.inputs.drawing import for_each
 from pytest_torchexport.inputs.recipes import (
     Recipe,
@@ -28,11 +27,10 @@ from pytest_torchexport.inputs.recipes import (
 from pytest_torchexport.inputs.strategies import boundary_recipes, recipes
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.explain import DEADLY, explained
-from pytest_torchexport.judge.log import Activity, ItemLog
+from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.judge.searched import searched
 from pytest_torchexport.judge.threshold import rounding_decides
 from pytest_torchexport.outcomes.compare import remarks
-from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.results.failures import ArtifactRaised, CannotJudge, SpecError
@@ -46,12 +44,6 @@ DRAWING_SHARE = 0.5
 STORED = 10
 # Drawing stops after this many calls that crash or hang: the artifact is loaded again each time.
 DEADLY_CALLS = 3
-
-
-OTHER_WITHOUT_GRADIENTS = (
-    "eager returns something else without gradients than with them, as the test calls it: if it is "
-    "served or exported under torch.no_grad(), make the test's call so too"
-)
 
 
 class _OutOfTime(BaseException):
@@ -107,8 +99,6 @@ def _every(case: Case) -> None:
         return
     if not case.log.failed:
         _note_remarks(case)
-        if _differs_without_gradients(case):
-            case.log.caution(OTHER_WITHOUT_GRADIENTS)
     if case.plan.checks("parity"):
         _explicit(case, "recorded", recorded_recipes(case.spec), repeats=1)
         stored = readable(case.spec, case.plan.corpus.load(case.key))
@@ -157,28 +147,6 @@ def _note_remarks(case: Case) -> None:
     if isinstance(eager, Returned) and isinstance(artifact, Returned):
         for text in remarks(eager.value, artifact.value):
             case.log.note(text)
-
-
-def _differs_without_gradients(case: Case) -> bool:
-    """Return True if eager alone returns something else without gradients than with them.
-
-    On the example; if forward asks for the mode, on the boundary calls too.
-    """
-    reference, seed = case.reference, case.plan.seed
-    if reference.pristine.grad_mode is not GradMode.GRAD or reference.served is GradMode.GRAD:
-        return False
-    recipes = [example_recipe(case.spec)]
-    if queries(reference.pristine, case.spec.example, seed, (GRAD_MODE,)):
-        recipes += boundary_recipes(case.spec, seed)
-    judge = case.judge_of(case.runner, ItemLog(), case.random_paths)
-    return any(
-        judge.differences(
-            [found.call],
-            found.outcome,
-            reference.on_cpu(found.call, grad_mode=GradMode.NO_GRAD),
-        )
-        for found in filter(None, map(case.accepted.call, recipes))
-    )
 
 
 def _explicit(case: Case, origin: str, items: Sequence[Recipe], repeats: int) -> None:
@@ -267,4 +235,8 @@ def _trial(case: Case, origin: str, recipe: Recipe, repeats: int) -> bool:
         log.calls["failed"] += 1
         if len(log.failed) < STORED:
             log.failed.append((judgment.recipe, failure))
+    elif not log.failed and case.modes.left:
+        found = case.accepted.call(judgment.recipe)
+        if found is not None:
+            case.modes.compare(found)
     return True

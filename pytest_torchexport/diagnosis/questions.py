@@ -158,7 +158,6 @@ def _first_other_operator(eager: _Eager) -> Iterator[str]:
 def _asked_at(asked: Sequence[Query]) -> Iterator[str]:
     """Yield the places that ask, each with its callers."""
     for query in asked[:SHOWN]:
-        first, *callers = query.lines
-        yield f"asked at {first}" + "".join(f", called at {line}" for line in callers)
+        yield query.asked_at
     if len(asked) > SHOWN:
         yield f"asked at {len(asked) - SHOWN} more places"

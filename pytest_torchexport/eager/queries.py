@@ -34,6 +34,8 @@ from pytest_torchexport.results.source_line import SourceLine, is_users, source_
 _ONE_AT_A_TIME = threading.RLock()
 
 GRAD_MODE = "torch.is_grad_enabled"
+INFERENCE_MODE = "torch.is_inference_mode_enabled"
+THREADS = "torch.get_num_threads"
 # Eager with other answers is tried in a fork for so long.
 TRYING_SECONDS = 10.0
 
@@ -56,6 +58,12 @@ class Query:
     def where(self) -> SourceLine | None:
         """The user's line; None if only a library's code asks."""
         return self.lines[-1] if _is_users(self.path[-1][0]) else None
+
+    @property
+    def asked_at(self) -> str:
+        """The line that asks, and those from which it was called, in words."""
+        first, *callers = self.lines
+        return f"asked at {first}" + "".join(f", called at {line}" for line in callers)
 
     @property
     def of_torch(self) -> bool:

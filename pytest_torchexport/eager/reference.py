@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +16,7 @@ import torch
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.fingerprint import changed, fingerprint
 from pytest_torchexport.eager.preflight import Findings, examine
+from pytest_torchexport.eager.queries import answering
 from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.inputs.pytrees import describe, is_plain, leaves_of
 from pytest_torchexport.inputs.spec import Call
@@ -111,19 +113,26 @@ class Reference:
         return self._oracle is not None and self._oracle.loops()
 
     def on_cpu(
-        self, call: Call, seed: int | None = None, grad_mode: GradMode | None = None
+        self,
+        call: Call,
+        seed: int | None = None,
+        grad_mode: GradMode | None = None,
+        answers: Mapping[str, Any] = MappingProxyType({}),
     ) -> Outcome:
         """Return eager's outcome on the call, from the pristine state.
 
-        ``grad_mode`` is another one than the subject's.
+        ``grad_mode`` is another one than the subject's; ``answers`` are other ones to what it asks
+        about its run.
         """
         seed = self._plan.seed if seed is None else seed
         oracle = self._oracle
         if oracle is not None and oracle.loops() and not oracle.ends(call):
             return Raised("Endless", "a while loop of forward does not come to an end on this call")
+        subject = self.pristine.copy() if self.fresh_each_call else self._here
+        function = answering(subject.function, answers) if answers else subject.function
+        outcome = self._observe(function, call, seed, grad_mode)
         if self.fresh_each_call:
-            return self._observe(self.pristine.copy().function, call, seed, grad_mode)
-        outcome = self._observe(self._here.function, call, seed, grad_mode)
+            return outcome
         self.stateful = self._state.restore() or self.stateful
         return outcome
 

@@ -8,20 +8,21 @@ that the classes of a library lead to.
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 import os
 import sys
 import types
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
 
 from pytest_torchexport.eager.fingerprint import names_in
 from pytest_torchexport.outcomes.subject import Subject
-from pytest_torchexport.results.source_line import is_users
+from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
 
 MAX_OBJECTS = 20_000
 # Submodules to follow, as in ``package.part.inner.helper``.
@@ -108,6 +109,33 @@ def functions_of(subject: Subject, owns: Owns) -> tuple[tuple[types.FunctionType
         walk.look(subject.module.modules())
     walk.look([subject.module, subject.function])
     return tuple(walk.found), walk.complete
+
+
+def mentions(
+    subject: Subject, names: Collection[str], packages: tuple[str, ...] = ()
+) -> Iterator[tuple[str, SourceLine]]:
+    """Yield which of these dotted names the code that is followed mentions, and the line.
+
+    By the last part of a name alone, which an object's attribute may have as well.
+    """
+    dotted = {name.rpartition(".")[2]: name for name in names}
+    functions, _ = functions_of(subject, owner_of(subject, packages))
+    for function in functions:
+        if dotted.keys().isdisjoint(names_in(function.__code__)):
+            continue
+        for code in _codes(function.__code__):
+            for step in dis.get_instructions(code):
+                line = step.positions.lineno if step.positions is not None else None
+                if step.argval in dotted and line is not None:
+                    yield dotted[step.argval], source_line(code.co_filename, line)
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Yield a code and those of the functions inside it."""
+    yield code
+    for constant in code.co_consts:
+        if inspect.iscode(constant):
+            yield from _codes(constant)
 
 
 class _Walk:

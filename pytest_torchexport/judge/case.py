@@ -28,6 +28,7 @@ from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.branch_results import NOT_EXPLORED, BranchResults, NotExplored
 from pytest_torchexport.judge.judge import Judge
 from pytest_torchexport.judge.log import Activity, ItemLog, Shrunk
+from pytest_torchexport.judge.modes import OtherModes
 from pytest_torchexport.judge.runners import InProcess, Runnable, Runner
 from pytest_torchexport.judge.saved_artifact import SavedArtifact
 from pytest_torchexport.outcomes.grad_mode import GradMode
@@ -231,6 +232,18 @@ class Case(Prepared):
     def judge(self) -> Judge:
         """The judge of this artifact as it is run now."""
         return self.judge_of(self.runner, self.log, self.random_paths)
+
+    @cached_property
+    def modes(self) -> OtherModes:
+        """Eager in other modes and with more threads."""
+        return OtherModes(
+            self.reference,
+            self.spec.example,
+            judge=self.judge_of(self.runner, ItemLog(), self.random_paths),
+            log=self.log,
+            seed=self.plan.seed,
+            packages=self.plan.settings.follow,
+        )
 
     @cached_property
     def questions(self) -> tuple[Query, ...]:

@@ -147,6 +147,69 @@ class AsksForMode(nn.Module):
         return x * 3
 
 
+class AsksInACorner(nn.Module):
+    """Computes something else without gradients, on sums that few calls reach."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool(x.sum() > 100) and not torch.is_grad_enabled():
+            return x * self.factor
+        return x * 2
+
+
+class AsksInACond(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def large(self, x: Tensor) -> Tensor:
+        return x * 3 if torch.is_grad_enabled() else x * self.factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cond(x.sum() > 100, self.large, lambda x: x * 2, (x,))
+
+
+class AsksForInferenceMode(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool(x.sum() > 100) and torch.is_inference_mode_enabled():
+            return x * self.factor
+        return x * 2
+
+
+class AsksForThreads(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool(x.sum() > 100) and torch.get_num_threads() > 4:
+            return x * self.factor
+        return x * 2
+
+
+class ChunkPerThread(nn.Module):
+    """Works on as many chunks as there are threads, and on each number alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        chunks = x.chunk(torch.get_num_threads(), 1)
+        return torch.cat([chunk.exp() for chunk in chunks], 1)
+
+
+IN_A_CORNER = "x.sum() > 100"
+
+
+def no_operator(line: str) -> Blame:
+    """Return the blame of a function of torch's that TorchScript does not have."""
+    return Blame(owner="capture", cause="unsupported operator", line=line)
+
+
 BAKED = (
     # torch.onnx.export falls back to strict capture, which accepts float(tensor) and numpy.
     row(
@@ -281,8 +344,99 @@ BAKED = (
         AsksForMode,
         call(normal(4, 3)),
         truth(script=DIFFERS),
+        otherwise="if torch.is_grad_enabled():",
         blame=Blame(owner="", cause="mode-dependent operator", line="if torch.is_grad_enabled():"),
         ci="script export",
+    ),
+    # The truth of a warning, which is no failure: the artifact does what the test's call does.
+    row(
+        "asks for the grad mode in a corner",
+        lambda: AsksInACorner(3.0),
+        call(normal(4, 3)),
+        truth(script=DIFFERS, export=REFUSED, onnx=REFUSED),
+        otherwise="and not torch.is_grad_enabled():",
+        blame=Blame(
+            owner="", cause="mode-dependent operator", line="and not torch.is_grad_enabled():"
+        ),
+        refused={"export onnx": undecided(IN_A_CORNER)},
+    ),
+    row(
+        "asks for the grad mode in a corner, the same",
+        lambda: AsksInACorner(2.0),
+        call(normal(4, 3)),
+        truth(export=REFUSED, onnx=REFUSED),
+        refused={"export onnx": undecided(IN_A_CORNER)},
+    ),
+    row(
+        "asks for the grad mode in a cond",
+        lambda: AsksInACond(4.0),
+        call(normal(4, 3)),
+        truth(REFUSED, export=None, onnx=None),
+        otherwise="return x * 3 if torch.is_grad_enabled() else x * self.factor",
+        refused={"trace script onnx_legacy": no_construct("torch.cond(x.sum() > 100")},
+        ci="export",
+    ),
+    row(
+        "asks for the grad mode in a cond, the same",
+        lambda: AsksInACond(3.0),
+        call(normal(4, 3)),
+        truth(REFUSED, export=None, onnx=None),
+        refused={"trace script onnx_legacy": no_construct("torch.cond(x.sum() > 100")},
+        ci="",
+    ),
+    row(
+        "asks for inference mode",
+        lambda: AsksForInferenceMode(3.0),
+        call(normal(4, 3)),
+        truth(script=REFUSED, export=REFUSED, onnx=REFUSED),
+        otherwise="and torch.is_inference_mode_enabled():",
+        under=torch.no_grad,
+        refused={
+            "script": no_operator("torch.is_inference_mode_enabled()"),
+            "export onnx": undecided(IN_A_CORNER),
+        },
+    ),
+    row(
+        "asks for inference mode, the same",
+        lambda: AsksForInferenceMode(2.0),
+        call(normal(4, 3)),
+        truth(script=REFUSED, export=REFUSED, onnx=REFUSED),
+        under=torch.no_grad,
+        refused={
+            "script": no_operator("torch.is_inference_mode_enabled()"),
+            "export onnx": undecided(IN_A_CORNER),
+        },
+        ci="",
+    ),
+    row(
+        "asks for the number of threads",
+        lambda: AsksForThreads(3.0),
+        call(normal(4, 3)),
+        truth(script=REFUSED, export=REFUSED, onnx=REFUSED),
+        otherwise="and torch.get_num_threads() > 4:",
+        refused={
+            "script": no_operator("torch.get_num_threads()"),
+            "export onnx": undecided(IN_A_CORNER),
+        },
+    ),
+    row(
+        "asks for the number of threads, the same",
+        lambda: AsksForThreads(2.0),
+        call(normal(4, 3)),
+        truth(script=REFUSED, export=REFUSED, onnx=REFUSED),
+        refused={
+            "script": no_operator("torch.get_num_threads()"),
+            "export onnx": undecided(IN_A_CORNER),
+        },
+        ci="",
+    ),
+    row(
+        "a chunk per thread",
+        ChunkPerThread,
+        call(normal(4, 3)),
+        truth(script=REFUSED),
+        ci="",
+        refused={"script": no_operator("torch.get_num_threads()")},
     ),
     row(
         "forces",

@@ -138,6 +138,9 @@ class Row:
     expect: Mapping[str, str | None] = field(default_factory=dict)
     # Words of the warning that a pass comes with; empty for none. On all targets, or by target.
     weak: str | Mapping[str, str] = ""
+    # Words of the warning that eager returns something else in another mode or with more threads;
+    # empty for none.
+    otherwise: str | Mapping[str, str] = ""
     # Legal calls that together take every reachable outcome that the example does not take.
     witnesses: tuple[Callable[[], Example], ...] = ()
     # Source of the condition that a BranchFrozen names; empty if there is none.
@@ -248,6 +251,7 @@ def row(
     *,
     train: bool | None = False,
     weak: str | Mapping[str, str] = "",
+    otherwise: str | Mapping[str, str] = "",
     witnesses: tuple[Callable[[], Example], ...] = (),
     under: Callable[[], AbstractContextManager[Any]] = torch.enable_grad,
     line: str = "",
@@ -271,6 +275,7 @@ def row(
         under=under,
         expect=truth() if expect is None else expect,
         weak=weak,
+        otherwise=otherwise,
         witnesses=witnesses,
         line=line,
         blame=_by_target(blame, refused or {}),

@@ -337,6 +337,7 @@ SEQUENCES = (
         lambda: PaddedEncoder(nested=True),
         call(normal(2, 5, 4), coins(2, 5)),
         truth(script=DIFFERS),
+        otherwise="return self.encoder(x",
         ci="trace script export",
         blame=Blame(owner="", cause="mode-dependent operator", line="self.encoder(x"),
     ),

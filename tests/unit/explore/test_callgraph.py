@@ -12,7 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_torchexport.explore.callgraph import functions_of, home_of, not_followed, owner_of
+from pytest_torchexport.explore.callgraph import (
+    functions_of,
+    home_of,
+    mentions,
+    not_followed,
+    owner_of,
+)
 from pytest_torchexport.outcomes.subject import Subject
 
 
@@ -266,3 +272,27 @@ def test_packages_that_are_not_followed_are_named():
     subject = Subject.of(net)
     assert not_followed(subject, owner_of(subject)) == ("hypothesis",)
     assert not_followed(subject, owner_of(subject, ("hypothesis",))) == ()
+
+
+GRAD, THREADS = "torch.is_grad_enabled", "torch.get_num_threads"
+
+
+class MentionsInside(nn.Module):
+    def forward(self, x):
+        return torch.cond(x.sum() > 0, lambda x: x * torch.get_num_threads(), self.other, (x,))
+
+    def other(self, x):
+        return x if torch.is_grad_enabled() else -x
+
+
+def test_a_mention_is_found_with_its_line_in_every_function_also_an_inner_one():
+    found = {
+        name: line.text for name, line in mentions(Subject.of(MentionsInside()), (GRAD, THREADS))
+    }
+    assert "lambda x: x * torch.get_num_threads()" in found[THREADS]
+    assert found[GRAD] == "return x if torch.is_grad_enabled() else -x"
+
+
+def test_other_names_are_no_mention():
+    assert list(mentions(Subject.of(MentionsInside()), ("torch.is_inference_mode_enabled",))) == []
+    assert list(mentions(Subject.of(nn.Linear(2, 2)), (GRAD, THREADS))) == []

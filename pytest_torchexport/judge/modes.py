@@ -1,0 +1,144 @@
+"""Compare eager with itself without gradients, in inference mode and with more threads.
+
+The artifact is compared with eager as the test calls it, with one thread. What eager returns
+otherwise is a warning. Separate from the judge, which compares eager with an artifact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from pytest_torchexport.eager.accepted import ReferenceCall
+from pytest_torchexport.eager.queries import GRAD_MODE, INFERENCE_MODE, THREADS, queries
+from pytest_torchexport.eager.reference import Reference
+from pytest_torchexport.explore.callgraph import mentions
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.judge import Judge
+from pytest_torchexport.judge.log import Activity, ItemLog
+from pytest_torchexport.outcomes.grad_mode import GradMode
+from pytest_torchexport.outcomes.observe import Outcome, Returned
+
+# The numbers of threads of a small machine, of a laptop and of a server.
+NUMBERS_OF_THREADS = (2, 8, 64)
+NAMES = (GRAD_MODE, INFERENCE_MODE, THREADS)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A way to run eager: what code asks that depends on it, and what a report says of it.
+
+    ``usual`` is the mode of the results that those in ``grad_mode`` are compared with.
+    """
+
+    name: str
+    text: str
+    usual: GradMode
+    grad_mode: GradMode
+    answers: Mapping[str, int] = field(default_factory=dict)
+
+
+class OtherModes:
+    """The ways to run eager in which no call has returned anything else yet."""
+
+    def __init__(
+        self,
+        reference: Reference,
+        example: Call,
+        *,
+        judge: Judge,
+        log: ItemLog,
+        seed: int,
+        packages: tuple[str, ...],
+    ) -> None:
+        """Use ``judge`` to compare, and add warnings to ``log``."""
+        self._reference = reference
+        self._example = example
+        self._judge = judge
+        self._log = log
+        self._seed = seed
+        self._packages = packages
+        self._begun = False
+
+    @cached_property
+    def left(self) -> list[_Way]:
+        """The ways in which the next call is to be tried.
+
+        The first call is always tried without gradients, later ones if the code asks.
+        """
+        reference = self._reference
+        usual = reference.pristine.grad_mode
+        ways: list[_Way] = []
+        if reference.served is not GradMode.GRAD:
+            if usual is GradMode.GRAD:
+                ways.append(_in(GRAD_MODE, usual, GradMode.NO_GRAD))
+            modes = GradMode.NO_GRAD, GradMode.INFERENCE
+            pair = modes[::-1] if usual is GradMode.INFERENCE else modes
+            ways.append(_in(INFERENCE_MODE, *pair))
+        ways += (_with_threads(number, usual) for number in NUMBERS_OF_THREADS)
+        return [way for way in ways if way.name in (GRAD_MODE, *self._asked)]
+
+    def compare(self, found: ReferenceCall) -> None:
+        """Run a call of eager in each way that is left, and warn of the first other result."""
+        for way in tuple(self.left):
+            if way in self.left and self._differs(found, way):
+                self._log.caution("; ".join((way.text, *self._where(way.name, found.call))))
+                self.left[:] = [other for other in self.left if other.name != way.name]
+        if not self._begun:
+            self._begun = True
+            self.left[:] = [way for way in self.left if way.name in self._asked]
+
+    def _differs(self, found: ReferenceCall, way: _Way) -> bool:
+        """Return True if eager returns or raises otherwise; nan is taken for no answer."""
+        run, call = self._reference.on_cpu, found.call
+        expected: Outcome = found.outcome
+        if way.usual is not self._reference.pristine.grad_mode:
+            expected = run(call, grad_mode=way.usual)
+        other = run(call, grad_mode=way.grad_mode, answers=way.answers)
+        if not isinstance(expected, Returned):
+            return False
+        if way.answers and not isinstance(other, Returned):
+            return False  # torch.compile within forward refuses other answers
+        differences = self._judge.differences([call], expected, other)
+        return any(item.expected != "nan" for item in differences)
+
+    @cached_property
+    def _asked(self) -> Mapping[str, str]:
+        """The names that code asks on the example or mentions, each with a place in words."""
+        mentioned = mentions(self._reference.pristine, NAMES, self._packages)
+        found = {name: f"asked at {line}" for name, line in reversed(list(mentioned))}
+        return self._asked_on(self._example) | found
+
+    def _asked_on(self, call: Call) -> dict[str, str]:
+        """Return the names that code asks on a call, each with the first place, torch's last."""
+        with self._log.during(Activity.EAGER):
+            found = queries(self._reference.pristine, call, self._seed, NAMES)
+        ordered = sorted(found, key=lambda query: query.of_torch)
+        return {query.name: query.asked_at for query in reversed(ordered)}
+
+    def _where(self, name: str, call: Call) -> tuple[str, ...]:
+        """Return the place that asks on a call, or else the one that may ask; none if none."""
+        place = self._asked_on(call).get(name) or self._asked.get(name)
+        return (place,) if place else ()
+
+
+def _in(name: str, usual: GradMode, other: GradMode) -> _Way:
+    return _Way(
+        name,
+        f"eager returns something else {other.value} than {usual.value}: if it is served or "
+        f"exported {other.value}, make the test's call so too",
+        usual,
+        other,
+    )
+
+
+def _with_threads(number: int, usual: GradMode) -> _Way:
+    return _Way(
+        THREADS,
+        f"eager returns something else if torch.get_num_threads() is {number} than with the one "
+        "thread of this check: the artifact has what eager returned during the export",
+        usual,
+        usual,
+        {THREADS: number},
+    )
