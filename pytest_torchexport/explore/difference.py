@@ -13,11 +13,12 @@ import dataclasses
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pytest_torchexport.explore import moves
-from pytest_torchexport.explore.operator_run import Key, Near, OperatorRuns
+from pytest_torchexport.explore.merges import WIDE, Merge, merging
+from pytest_torchexport.explore.operator_run import Key, Near, OperatorRuns, Recorded
 from pytest_torchexport.explore.seeds import scaled
 from pytest_torchexport.explore.thresholds import LARGEST_EPSILON, STATED
 from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe, plain_recipe
@@ -63,12 +64,14 @@ class _Side:
     runs: OperatorRuns
     nearest: dict[Key, tuple[Near, Recipe]] = field(default_factory=dict)
     own: frozenset[Key] = frozenset()
+    merges: set[Merge] = field(default_factory=set)
     calls: int = 0
 
-    def learn(self, recipe: Recipe, found: Mapping[Key, Near]) -> bool:
+    def learn(self, recipe: Recipe, found: Recorded) -> bool:
         """Keep what a call showed. Return True if it is the first that met a threshold."""
+        self.merges |= found.merges
         first = False
-        for key, near in found.items():
+        for key, near in found.near.items():
             known, _ = self.nearest.get(key, (None, recipe))
             first |= near.met and not (known is not None and known.met)
             if known is None or near.rank() < known.rank():
@@ -113,6 +116,7 @@ class DifferenceSearch:
         self._eager = _Side(eager)
         self._artifact = _Side(artifact) if artifact is not None else None
         self._bounds = bounds
+        self._seed = seed
         largest = {name: dim.high for name, dim in spec.dims.items()}
         more = within_memory(spec, largest) and largest != spec.example_sizes
         sizes = [spec.example_sizes, *([largest] if more else [])]
@@ -147,7 +151,7 @@ class DifferenceSearch:
         for side in sides:
             for recipe in self._seeds:
                 self._try(side, recipe)
-        self._found = list(self._seeds)
+        self._found = [*self._seeds, *self._merging()]
         # Before the calls far from these that the pursuit of others makes.
         common = self._eager.open()
         for side in sides:
@@ -155,6 +159,23 @@ class DifferenceSearch:
             self._pursue(side, nearest, DIFFERENT, exactly=True)
         self._pursue(self._eager, common, COMMON)
         return self._found
+
+    def _merging(self) -> Iterator[Recipe]:
+        """Yield calls of numbers that only one side makes equal, or that a wide type may."""
+        merges = set(WIDE)
+        if self._artifact is not None and self._artifact.calls:
+            merges |= self._eager.merges ^ self._artifact.merges
+        sides = [side for side in (self._eager, self._artifact) if side is not None]
+        compared = [
+            near.bound
+            for side in sides
+            for key, (near, _) in side.nearest.items()
+            if key[0] in STATED and near.bound is not None
+        ]
+        starts = list(dict.fromkeys(compared))[:MOST_BOUNDS]
+        base = plain_recipe(self._spec, "normal", self._spec.example_sizes, self._seed)
+        for merge in sorted(merges, key=repr):
+            yield from merging(self._spec, base, merge, starts, self._seed)
 
     def _foreign(self) -> tuple[float, ...]:
         """Return the bounds of the artifact's that eager does not have."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport import torch_private
+from pytest_torchexport.explore.merges import Merge, merge_of
 from pytest_torchexport.explore.probe import Differentiable, Probe, frozen_parameters
 from pytest_torchexport.explore.provenance import Compared
 from pytest_torchexport.explore.thresholds import RULES, Operation, Threshold, beyond
@@ -60,6 +61,7 @@ class _Recorder:
     bounds: Sequence[float]
     wanted: Key | None = None
     found: dict[Key, Near] = field(default_factory=dict)
+    merges: set[Merge] = field(default_factory=set)
     edges: list[tuple[Any, Tensor]] = field(default_factory=list)
     pulled: Threshold | None = None
     _counts: Counter[str] = field(default_factory=Counter)
@@ -75,6 +77,11 @@ class _Recorder:
                 for threshold in RULES[name](Operation(func, args, kwargs)):
                     self._saw((name, number, threshold.part), threshold)
             self._compare(f"operand of {name}", number, args[0])
+            result = func(*args, **kwargs)
+            merge = merge_of(name, args, result)
+            if merge is not None:
+                self.merges.add(merge)
+            return result
         return func(*args, **kwargs)
 
     def returned(self, value: Any) -> None:
@@ -99,6 +106,14 @@ class _Recorder:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """The record of a call: how near it came to thresholds, and what its operators made equal."""
+
+    near: Mapping[Key, Near]
+    merges: frozenset[Merge]
+
+
+@dataclass(frozen=True, kw_only=True)
 class OperatorRuns:
     """One side, eager or the artifact, whose operators are recorded.
 
@@ -112,8 +127,8 @@ class OperatorRuns:
     grad_mode: GradMode = GradMode.NO_GRAD
     bounds: tuple[float, ...] = ()
 
-    def run(self, call: Call) -> Mapping[Key, Near] | None:
-        """Return how near the call came to each threshold; None if it raises."""
+    def run(self, call: Call) -> Recorded | None:
+        """Return what the call's operators showed; None if it raises."""
         recorder = _Recorder(self.bounds)
 
         def recorded(go: Callable[[], Any]) -> Any:
@@ -127,7 +142,7 @@ class OperatorRuns:
         if not isinstance(outcome, Returned):
             return None
         recorder.returned(outcome.value)
-        return recorder.found
+        return Recorded(near=recorder.found, merges=frozenset(recorder.merges))
 
     def probe(self, call: Call, wanted: Key) -> Probe | None:
         """Return the state of a call at a threshold, with the way to it; None if not reached."""

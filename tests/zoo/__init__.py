@@ -25,6 +25,7 @@ from zoo.callables import CALLABLES
 from zoo.chance import CHANCE
 from zoo.control import CONTROL
 from zoo.converters import CONVERTERS
+from zoo.corners import CORNERS
 from zoo.dims import DIMS
 from zoo.domain import DOMAIN
 from zoo.dtypes import DTYPES
@@ -89,7 +90,7 @@ MECHANISMS: dict[str, tuple[Row, ...]] = {
     "outputs": OUTPUTS,
     "dtypes": DTYPES,
     "numerics": NUMERICS,
-    "converters": (*CONVERTERS, *TIES, *EXPORTERS),
+    "converters": (*CONVERTERS, *TIES, *CORNERS, *EXPORTERS),
     "layers": LAYERS,
     "sequences": SEQUENCES,
     "callables": CALLABLES,

@@ -1,4 +1,4 @@
-"""explore/difference.py: calls that it aims at a bound show a bound that only the artifact has."""
+"""explore/difference.py: calls that it aims at what only the artifact has show it."""
 
 from __future__ import annotations
 
@@ -29,4 +29,29 @@ class ClampedDeeper(nn.Module):
 def test_a_bound_that_the_network_hardly_reaches_is_met():
     example = torch.linspace(-2, 2, 32).reshape(4, 8)
     verdict = check_export(ClampedDeeper(), (example,), target="trace", values={"x": (-3.0, 3.0)})
+    assert verdict.failure == "OutputsDiffer"
+
+
+class EqualIds(nn.Module):
+    """Compares neighbours, in a trace as float32."""
+
+    def forward(self, x):
+        x = x.float() if torch.jit.is_tracing() else x
+        return (x[:, 1:] == x[:, :-1]).sum(1)
+
+
+class EqualInHalf(nn.Module):
+    """Compares with a bound, in a trace as float16."""
+
+    def forward(self, x):
+        x = x.half() if torch.jit.is_tracing() else x
+        return (x >= 0.75).sum(1)
+
+
+def test_numbers_that_only_the_artifact_makes_equal_are_met():
+    ids = torch.arange(24).reshape(4, 6)
+    verdict = check_export(EqualIds(), (ids,), target="trace", values={"x": (0, 2**30)})
+    assert verdict.failure == "OutputsDiffer"
+    example = torch.linspace(-2, 2, 32).reshape(4, 8)
+    verdict = check_export(EqualInHalf(), (example,), target="trace")
     assert verdict.failure == "OutputsDiffer"

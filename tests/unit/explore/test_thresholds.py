@@ -117,7 +117,8 @@ def runs(function):
 
 
 def near(function, x=X):
-    return runs(function).run(Call((x,)))
+    found = runs(function).run(Call((x,)))
+    return found and found.near
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,0 +1,135 @@
+"""Translations that differ from the operation on few calls: at numbers that became equal."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zoo.converters import right, wrong
+from zoo.row import call, normal, whole
+
+# -- integers that became equal --------------------------------------------------------------------
+
+
+def place_of_largest(x: Tensor) -> Tensor:
+    return x.argmax(1)
+
+
+def place_of_largest_in_single(x: Tensor) -> Tensor:
+    return x.float().argmax(1)
+
+
+def place_of_largest_negated(x: Tensor) -> Tensor:
+    return (-x).argmin(1)
+
+
+def place_of_smallest(x: Tensor) -> Tensor:
+    return x.argmin(1)
+
+
+def place_of_smallest_in_double(x: Tensor) -> Tensor:
+    return x.double().argmin(1)
+
+
+def repeated(x: Tensor) -> Tensor:
+    return (x[:, 1:] == x[:, :-1]).sum(1)
+
+
+def repeated_in_single(x: Tensor) -> Tensor:
+    return repeated(x.float())
+
+
+def repeated_in_int(x: Tensor) -> Tensor:
+    return repeated(x.to(torch.int32))
+
+
+def repeated_in_short(x: Tensor) -> Tensor:
+    return repeated(x.to(torch.int16))
+
+
+def repeated_by_difference(x: Tensor) -> Tensor:
+    return (x[:, 1:] - x[:, :-1] == 0).sum(1)
+
+
+def first_like_last(x: Tensor) -> Tensor:
+    return x[:, 0] == x[:, -1]
+
+
+def first_like_last_bucket(x: Tensor) -> Tensor:
+    """Compare the places of a table of 10,007 rows in which the numbers are looked up."""
+    return x[:, 0] % 10007 == x[:, -1] % 10007
+
+
+def first_like_last_bits(x: Tensor) -> Tensor:
+    return (x[:, 0] & 0xFFFF) == (x[:, -1] & 0xFFFF)
+
+
+def first_like_last_in_double(x: Tensor) -> Tensor:
+    return x[:, 0].double() == x[:, -1].double()
+
+
+# -- floats that became equal ----------------------------------------------------------------------
+
+
+def risen(x: Tensor) -> Tensor:
+    return (x[:, 1:] > x[:, :-1]).sum(1)
+
+
+def risen_in_single(x: Tensor) -> Tensor:
+    return risen(x.float())
+
+
+def risen_in_half(x: Tensor) -> Tensor:
+    return risen(x.half())
+
+
+def risen_mirrored(x: Tensor) -> Tensor:
+    return (-x[:, 1:] < -x[:, :-1]).sum(1)
+
+
+def above_a_half(x: Tensor) -> Tensor:
+    return (x > 0.5).sum(1)
+
+
+def above_a_half_in_single(x: Tensor) -> Tensor:
+    return above_a_half(x.float())
+
+
+def above_a_half_mirrored(x: Tensor) -> Tensor:
+    return (-x < -0.5).sum(1)
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+IDS = call(whole(0, 2**40, 4, 6))
+FEWER_IDS = call(whole(0, 10**6, 4, 6))
+DOUBLES = call(normal(4, 6, dtype=torch.float64))
+SINGLES = call(normal(4, 6))
+
+MERGED = (
+    wrong("largest integer in single", place_of_largest, place_of_largest_in_single, IDS, ci=""),
+    wrong(
+        "smallest integer in double",
+        place_of_smallest,
+        place_of_smallest_in_double,
+        call(whole(0, 2**60, 4, 6)),
+        ci="",
+    ),
+    right(place_of_largest, place_of_largest_negated, IDS, ci=""),
+    wrong("equal integers in single", repeated, repeated_in_single, IDS, ci=""),
+    wrong("equal integers in 32 bits", repeated, repeated_in_int, IDS, ci=""),
+    wrong("equal integers in 16 bits", repeated, repeated_in_short, FEWER_IDS, ci=""),
+    right(repeated, repeated_by_difference, IDS, ci=""),
+    wrong(
+        "equal integers by remainders", first_like_last, first_like_last_bucket, FEWER_IDS, ci=""
+    ),
+    wrong("equal integers by their bits", first_like_last, first_like_last_bits, FEWER_IDS, ci=""),
+    right(first_like_last, first_like_last_in_double, FEWER_IDS, ci=""),
+    wrong("floats compared in single", risen, risen_in_single, DOUBLES, ci=""),
+    wrong("floats compared in half", risen, risen_in_half, SINGLES, ci=""),
+    right(risen, risen_mirrored, DOUBLES, ci=""),
+    wrong("threshold in single", above_a_half, above_a_half_in_single, DOUBLES, ci=""),
+    right(above_a_half, above_a_half_mirrored, DOUBLES, ci=""),
+)
+
+CORNERS = MERGED
