@@ -20,10 +20,11 @@ import torch
 from hypothesis.strategies import SearchStrategy
 
 from pytest_torchexport import torch_private
+from pytest_torchexport.cache.looked_up import Names, imported_by, names_of
 from pytest_torchexport.eager.fingerprint import (
+    attributes_of,
     closure_of,
     is_users_module,
-    names_in,
 )
 from pytest_torchexport.inputs.pytrees import bits_of, hash_of, is_plain
 from pytest_torchexport.results.source_line import is_users
@@ -47,7 +48,7 @@ class Digest:
         self._numbers: dict[int, int] = {}
         self._kept: list[Any] = []  # so that no other object gets the id of one
         self._storages: dict[int, int] = {}
-        self._scopes: set[tuple[int, tuple[str, ...]]] = set()
+        self._scopes: set[tuple[int, Names, bool]] = set()
         self.modules: set[str] = set()
 
     def hexdigest(self) -> str:
@@ -121,6 +122,8 @@ class Digest:
         elif isinstance(value, (property, staticmethod, classmethod, functools.cached_property)):
             parts = (getattr(value, name, None) for name in ("fget", "fset", "func", "__func__"))
             self._all(kind.__name__, parts)
+            if not _is_of_library(kind):
+                self._attributes(value)
         elif isinstance(value, weakref.ref):
             self._all("weak reference", [value()])
         else:
@@ -129,6 +132,9 @@ class Digest:
     def _object(self, value: Any) -> None:
         if isinstance(value, torch.Generator):
             self._token("generator", bits_of(value.get_state()))
+        elif isinstance(value, types.MethodType):
+            # Not by its name: a class need not have the function that an instance was given.
+            self._all("method", (value.__func__, value.__self__))
         elif isinstance(value, SearchStrategy):
             self._strategy(value)
         elif torch_private.is_operator(value):
@@ -175,11 +181,14 @@ class Digest:
         self._token("class", cls.__module__, cls.__qualname__)
         self.modules.add(cls.__module__)
         if _is_of_library(cls):
+            self._all("patches", filter(_is_users_code, vars(cls).values()))
             return
+        self._add(type(cls))
         self._all("bases", cls.__mro__[1:])
         for name, value in sorted(vars(cls).items()):
-            # Of the names with underscores, those that are no functions are Python's own.
-            is_own = not name.startswith(("__", "_abc_")) or isinstance(value, types.FunctionType)
+            # Of the names with underscores, those that are neither code nor data are Python's own.
+            is_code = isinstance(value, (types.FunctionType, torch.Tensor))
+            is_own = not name.startswith(("__", "_abc_")) or is_code or type(value) in _PLAIN
             if is_own and not isinstance(value, _SLOTS):
                 self._token(name)
                 self._add(value)
@@ -189,21 +198,24 @@ class Digest:
         self._token("function", function.__module__, function.__qualname__)
         self.modules.add(function.__module__ or "")
         is_library = _is_library(code.co_filename)
-        if is_library and "<locals>" not in function.__qualname__:
+        # Not the function's own name: a wrapper of the user's function has that of the function.
+        if is_library and ("<locals>" not in code.co_qualname or _is_of_library(function)):
             return  # the version of the library says what it is
         self._code(code)
         self._add(function.__defaults__)
         self._add(function.__kwdefaults__)
         self._add(vars(function))
-        names = names_in(code)
+        names = names_of(code)
         self._scope(dict(closure_of(function)), code.co_freevars, names)
+        self._patches(vars(torch.Tensor), names)
         if not is_library:
-            self._scope(function.__globals__, names, names)
+            scope = function.__globals__
+            self._scope(scope, _own_names(scope) if names.any_own else names.named, names)
+            for module in imported_by(names, scope):
+                self._module_scope(module, names)
 
-    def _scope(
-        self, scope: Mapping[str, Any], wanted: Iterable[str], names: tuple[str, ...]
-    ) -> None:
-        """Add the values of the wanted names; of the user's modules among them, those of ``names``.
+    def _scope(self, scope: Mapping[str, Any], wanted: Iterable[str], names: Names) -> None:
+        """Add the values of the wanted names; of the modules among them, those of ``names``.
 
         A test may have changed them since they were imported.
         """
@@ -213,11 +225,32 @@ class Digest:
             value = scope[name]
             self._token(name)
             self._add(value)
-            if isinstance(value, types.ModuleType) and is_users_module(value):
-                key = id(value), names
-                if key not in self._scopes:
-                    self._scopes.add(key)
-                    self._scope(vars(value), names, names)
+            if isinstance(value, types.ModuleType):
+                self._module_scope(value, names, is_whole=name in names.modules)
+
+    def _module_scope(
+        self, module: types.ModuleType, names: Names, *, is_whole: bool = False
+    ) -> None:
+        key = id(module), names, is_whole
+        if key in self._scopes:
+            return
+        self._scopes.add(key)
+        scope = vars(module)
+        if not is_users_module(module):
+            self._patches(scope, names)
+        else:
+            wanted = _own_names(scope) if is_whole else names.named
+            self._scope(scope, {*wanted, "__getattr__"}, names)
+
+    def _patches(self, scope: Mapping[str, Any], names: Names) -> None:
+        """Add what the user has put into the scope of a library under one of the names."""
+        for name in sorted(names.named & scope.keys()):
+            value = scope[name]
+            if isinstance(value, types.ModuleType):
+                self._module_scope(value, names)
+            elif _is_users_code(value):
+                self._token("patch", name)
+                self._add(value)
 
     def _code(self, code: types.CodeType) -> None:
         self._token(code.co_code, code.co_names, code.co_varnames, code.co_freevars)
@@ -241,13 +274,18 @@ class Digest:
             wrapped = getattr(value, "__wrapped__", None)
             if wrapped is not None:
                 self._add(wrapped)
-            return
-        self._token("object")
-        self._add(kind)
-        function, arguments, state, items, pairs = (*made[:5], None, None, None)[:5]
-        self._all("made by", [function, arguments, state])
-        self._all("items", () if items is None else items)
-        self._all("pairs", () if pairs is None else pairs)
+        else:
+            self._token("object")
+            self._add(kind)
+            function, arguments, state, items, pairs = (*made[:5], None, None, None)[:5]
+            self._all("made by", [function, arguments, state])
+            self._all("items", () if items is None else items)
+            self._all("pairs", () if pairs is None else pairs)
+        if not _is_of_library(kind) and _says_how_it_is_copied(kind):
+            self._attributes(value)
+
+    def _attributes(self, value: Any) -> None:
+        self._all("attributes", (part for item in attributes_of(value) for part in item))
 
 
 def _with_hooks_in_order(module: torch.nn.Module) -> dict[str, Any]:
@@ -267,6 +305,11 @@ def _is_register(name: str, held: Any) -> bool:
     return "hooks" in name and isinstance(held, dict) and all(type(key) is int for key in held)
 
 
+def _own_names(scope: Mapping[str, Any]) -> list[str]:
+    """Return the names of a module, without those that Python gives it."""
+    return [name for name in scope if not name.startswith("__")]
+
+
 _SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 
 
@@ -275,15 +318,31 @@ def _is_library(file: str) -> bool:
     return not file.startswith("<") and not is_users(file)
 
 
-def _is_of_library(cls: type) -> bool:
-    """Return True if a library, or Python itself, has this class under its name."""
-    module = sys.modules.get(cls.__module__)
+def _is_of_library(thing: type | types.FunctionType) -> bool:
+    """Return True if a library, or Python itself, has a class or function under its name."""
+    module = sys.modules.get(thing.__module__)
     found: Any = module
-    for name in cls.__qualname__.split("."):
+    for name in thing.__qualname__.split("."):
         found = getattr(found, name, None)
-    if found is not cls:
+    if found is not thing:
         return False  # made while the program runs, of what only it says
     file = getattr(module, "__file__", None)
     if isinstance(file, str):
         return _is_library(file)
-    return cls.__module__.partition(".")[0] in sys.stdlib_module_names
+    return thing.__module__.partition(".")[0] in sys.stdlib_module_names
+
+
+def _is_users_code(value: Any) -> bool:
+    """Return True for a function or class of the user's."""
+    if isinstance(value, types.FunctionType):
+        return not _is_library(value.__code__.co_filename)
+    return isinstance(value, type) and is_users_module(sys.modules.get(value.__module__))
+
+
+def _says_how_it_is_copied(cls: type) -> bool:
+    """Return True for a class of which a copy may lack attributes.
+
+    The attributes of an object that checks do not copy count all the same: of a global, for one.
+    """
+    names = ("__reduce__", "__reduce_ex__", "__getstate__")
+    return any(getattr(cls, name) is not getattr(object, name) for name in names)

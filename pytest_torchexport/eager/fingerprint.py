@@ -351,7 +351,7 @@ class _Walk:
         values = list(vars(cls).values())
         if thing is not cls:
             self._fields(thing)
-            values += [value for _, value in _attributes(thing)]
+            values += [value for _, value in attributes_of(thing)]
         self.found.containers += filter(_is_data, values)
 
     def _fields(self, thing: Any) -> None:
@@ -437,7 +437,7 @@ class _Walk:
             return
         self.put(ref, (type(value),))
         self._fields(value)
-        for name, item in _attributes(value):
+        for name, item in attributes_of(value):
             self.value(item, ref.attribute(name), depth + 1)
 
 
@@ -508,7 +508,8 @@ def _slots(value: Any) -> list[str]:
     ]
 
 
-def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
+def attributes_of(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the names and values of an object's own attributes, also of those in slots."""
     if _has_dict(value):
         yield from list(object.__getattribute__(value, "__dict__").items())
     for name in _slots(value):

@@ -138,6 +138,129 @@ def test_what_code_names_of_a_module_counts():
     assert digest(sized) != before
 
 
+def wrapped_by_torch():
+    @torch.no_grad()
+    def forward(self, x):
+        return x * SCALE
+
+    return forward
+
+
+def given_to_an_instance():
+    def other(self, x):
+        return x * SCALE
+
+    made = net()
+    made.forward = types.MethodType(other, made)
+    return made
+
+
+@pytest.mark.parametrize("make", [wrapped_by_torch, given_to_an_instance])
+def test_a_global_of_a_wrapped_or_bound_function_counts(monkeypatch, make):
+    before = digest(make())
+    assert digest(make()) == before
+    monkeypatch.setitem(globals(), "SCALE", 2.5)
+    assert digest(make()) != before
+
+
+def looked_up_by_text(x):
+    return x * globals()["SCALE"]
+
+
+def looked_up_by_a_computed_name(x):
+    return x * globals()["scale".upper()]
+
+
+def looked_up_in_the_own_module(x):
+    return x * getattr(sys.modules[__name__], "scale".upper())
+
+
+@pytest.mark.parametrize(
+    "function", [looked_up_by_text, looked_up_by_a_computed_name, looked_up_in_the_own_module]
+)
+def test_a_global_that_is_looked_up_by_a_text_counts(function):
+    one, same, other = (
+        digest(types.FunctionType(function.__code__, {"SCALE": value, "sys": sys}))
+        for value in (1, 1, 2)
+    )
+    assert one == same != other
+
+
+def dunder(value):
+    return type("Made", (), {"__scale__": value})
+
+
+def of_a_metaclass(value):
+    return type("Meta", (type,), {"scale": value})("Made", (), {})
+
+
+def property_with_more(value):
+    class Held(property):
+        scale = None
+
+    made = Held(len)
+    made.scale = value
+    return type("Made", (), {"held": made})
+
+
+@pytest.mark.parametrize("make", [dunder, of_a_metaclass, property_with_more])
+def test_what_a_class_holds_counts(make):
+    assert digest(make(1)) == digest(make(1))
+    assert digest(make(1)) != digest(make(2))
+
+
+class Forgetful:
+    """An object of which a copy lacks an attribute: not of a global, which no check copies."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __getstate__(self):
+        return {}
+
+
+class Named(Forgetful):
+    def __reduce__(self):
+        return "SCALE"
+
+
+class Level(enum.Enum):
+    LOW = 1
+
+    def __init__(self, value):
+        self.scale = value
+
+
+@pytest.mark.parametrize("cls", [Forgetful, Named])
+def test_an_attribute_that_a_copy_lacks_counts(cls):
+    assert digest(cls(1)) == digest(cls(1))
+    assert digest(cls(1)) != digest(cls(2))
+
+
+def test_an_attribute_of_a_member_of_an_enum_counts(monkeypatch):
+    before = digest(Level.LOW)
+    monkeypatch.setattr(Level.LOW, "scale", 2)
+    assert digest(Level.LOW) != before
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(nn.functional, "gelu"), (nn.Linear, "forward"), (torch.Tensor, "relu")],
+)
+def test_what_the_user_puts_into_a_library_counts(monkeypatch, owner, name):
+    def run(x):
+        return nn.functional.gelu(x).relu()
+
+    def both():
+        return digest(run, net())
+
+    before = both()
+    monkeypatch.setattr(owner, name, lambda *args: args[0] * 2)
+    doubled_ = both()
+    monkeypatch.setattr(owner, name, lambda *args: args[0] * 3)
+    assert len({before, doubled_, both()}) == 3
+
+
 def made_of_text(body, module):
     scope = {"nn": nn, "__name__": module}
     exec(f"class Made(nn.Module):\n    def forward(self, x):\n        return {body}", scope)
