@@ -5,9 +5,7 @@ Files are parsed and not imported, so that an import inside a function counts be
 
 from __future__ import annotations
 
-import ast
 import functools
-import hashlib
 import importlib.machinery
 import importlib.util
 import os
@@ -17,26 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_torchexport.cache.digest import NoDigest
+from pytest_torchexport.cache.source_text import Source, parsed
 from pytest_torchexport.results.source_line import is_users
-
-# The functions that import a module whose name is a text.
-_IMPORT_BY_TEXT = frozenset({"import_module", "importorskip", "__import__"})
-# Functions of Python whose code is a text.
-_RUN_TEXT = frozenset({"exec", "eval"})
-_ENVIRONMENT = frozenset({"environ", "getenv"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """One file: the digest of its text, what it imports, and what it reads of the environment.
-
-    ``imports``: absolute names, also of what may be an attribute of a module. ``variables``: the
-    names of environment variables; None if it may read any.
-    """
-
-    digest: str
-    imports: tuple[str, ...]
-    variables: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +30,7 @@ class Closure:
 def closure(modules: Iterable[str], files: Iterable[Path]) -> Closure:
     """Return the user's files among modules, files, and all that they import.
 
-    Raises NoDigest if a file cannot be read, imports by a name that is computed, or runs a text.
+    Raises NoDigest if a file cannot be read, or as ``parsed`` does.
     """
     found: dict[str, Source] = {}
     names = {getattr(each, "__file__", None): name for name, each in sys.modules.copy().items()}
@@ -120,85 +100,6 @@ def _not_imported(name: str, _path: tuple[str, ...]) -> str | None:
 
 def _read(path: Path, name: str) -> Source:
     try:
-        return _parsed(path.read_bytes(), path.name, name)
+        return parsed(path.read_bytes(), path.name, name)
     except (OSError, SyntaxError, ValueError) as error:
         raise NoDigest(f"{path.name}, which cannot be read ({error})") from None
-
-
-@functools.lru_cache(maxsize=4096)
-def _parsed(data: bytes, file: str, name: str) -> Source:
-    tree = ast.parse(data) if file.endswith(".py") else ast.Module([], [])
-    package = name if file == "__init__.py" else name.rpartition(".")[0]
-    nodes = list(ast.walk(tree))
-    return Source(
-        digest=hashlib.sha256(data).hexdigest(),
-        imports=tuple(dict.fromkeys(_imports(nodes, package, file))),
-        variables=_variables_read(nodes),
-    )
-
-
-def _imports(nodes: Iterable[ast.AST], package: str, file: str) -> Iterator[str]:
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            yield from (item.name for item in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = _absolute(node, package)
-            yield base
-            yield from (f"{base}.{item.name}" for item in node.names)
-        elif isinstance(node, ast.Call):
-            yield from _imported_by_call(node, file)
-
-
-def _imported_by_call(call: ast.Call, file: str) -> Iterator[str]:
-    name = _name_of(call.func)
-    if isinstance(call.func, ast.Name) and name in _RUN_TEXT:
-        raise NoDigest(f"{file}:{call.lineno}, which runs a text ({name})")
-    if name not in _IMPORT_BY_TEXT:
-        return
-    given = call.args[0] if call.args else None
-    if not isinstance(given, ast.Constant) or not isinstance(given.value, str):
-        raise NoDigest(f"{file}:{call.lineno}, which imports by a computed name ({name})")
-    yield given.value
-
-
-def _absolute(node: ast.ImportFrom, package: str) -> str:
-    if not node.level:
-        return node.module or ""
-    above = package.split(".")
-    base = ".".join(above[: len(above) - node.level + 1])
-    return f"{base}.{node.module}" if node.module else base
-
-
-def _variables_read(nodes: Iterable[ast.AST]) -> tuple[str, ...] | None:
-    """Return the names of environment variables that code reads; None if one is computed."""
-    found: list[str] = []
-    mentioned = 0
-    for node in nodes:
-        if isinstance(node, (ast.Attribute, ast.Name)):
-            mentioned += _name_of(node) in _ENVIRONMENT
-        elif isinstance(node, ast.Subscript) and _name_of(node.value) == "environ":
-            found += _texts([node.slice])
-        elif isinstance(node, ast.Call) and _is_of_environment(node.func):
-            found += _texts(node.args[:1])
-        elif isinstance(node, ast.Compare) and _name_of(node.comparators[0]) == "environ":
-            found += _texts([node.left])
-    return tuple(dict.fromkeys(found)) if len(found) == mentioned else None
-
-
-def _is_of_environment(function: ast.expr) -> bool:
-    owner = function.value if isinstance(function, ast.Attribute) else None
-    return _name_of(function) == "getenv" or (owner is not None and _name_of(owner) == "environ")
-
-
-def _texts(nodes: Iterable[ast.expr]) -> list[str]:
-    return [
-        node.value
-        for node in nodes
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    ]
-
-
-def _name_of(node: ast.expr) -> str:
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    return node.id if isinstance(node, ast.Name) else ""
