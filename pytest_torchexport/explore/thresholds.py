@@ -195,6 +195,26 @@ def _arguments(*names: str, mirrored: bool = False) -> Rule:
     return rule
 
 
+def _bucketed(op: Operation) -> Iterator[Threshold]:
+    """Yield each boundary of a few, or the nearest ones; at a boundary, its side decides."""
+    operand = op.argument("self")
+    boundaries = op.argument("boundaries")
+    boundaries = op.argument("sorted_sequence") if boundaries is None else boundaries
+    right = op.argument("right") or op.argument("side") == "right"
+    side = "right" if right else "left"
+    if not _usable(operand) or not _usable(boundaries) or boundaries.dim() != 1:
+        return
+    if boundaries.numel() <= TABLE:
+        for number, value in enumerate(boundaries.tolist()):
+            yield from _named(f"{side} {number}", _against(operand, value, SIDES + AT))
+        return
+    numbers, bounds = _numbers(operand), _numbers(boundaries)
+    after = torch.searchsorted(bounds, numbers).clamp(1, len(bounds) - 1)
+    below, above = bounds[after - 1], bounds[after]
+    nearest = torch.where(numbers - below < above - numbers, below, above)
+    yield from _named(side, _against(operand, nearest, AT, fixed=True))
+
+
 def _softplus(op: Operation) -> Iterator[Threshold]:
     if op.argument("beta"):
         yield from _against(op.operand, op.argument("threshold") / op.argument("beta"), SIDES)
@@ -378,6 +398,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("kthvalue", "median", "mode"), _tied),
     **dict.fromkeys(("native_layer_norm", "native_group_norm"), _normalized),
     "_to_copy": _cast,
+    **dict.fromkeys(("bucketize", "searchsorted"), _bucketed),
 }
 # Operators whose bounds are numbers in the code: an exporter writes them into the file.
 STATED = frozenset(

@@ -1,4 +1,6 @@
-"""Translations that differ from the operation on few calls: at numbers that became equal."""
+"""Translations that differ from the operation on few calls: at numbers that became equal, or at
+boundaries.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo.converters import right, wrong
-from zoo.row import call, normal, whole
+from zoo.row import DIFFERS, REFUSED, call, normal, truth, untranslated, whole
 
 # -- integers that became equal --------------------------------------------------------------------
 
@@ -99,6 +101,49 @@ def above_a_half_mirrored(x: Tensor) -> Tensor:
     return (-x < -0.5).sum(1)
 
 
+# -- boundaries ------------------------------------------------------------------------------------
+
+
+def bucket(x: Tensor) -> Tensor:
+    return torch.bucketize(x, torch.tensor([-1.5, -0.25, 0.7, 1.9]))
+
+
+def bucket_from_the_right(x: Tensor) -> Tensor:
+    return torch.bucketize(x, torch.tensor([-1.5, -0.25, 0.7, 1.9]), right=True)
+
+
+def bucket_of_others(x: Tensor) -> Tensor:
+    return torch.bucketize(x, torch.tensor([-1.5, -0.2505, 0.7, 1.9]))
+
+
+def bucket_by_comparisons(x: Tensor) -> Tensor:
+    return (x.unsqueeze(-1) > torch.tensor([-1.5, -0.25, 0.7, 1.9])).sum(-1)
+
+
+def bucket_by_other_comparisons(x: Tensor) -> Tensor:
+    return (x.unsqueeze(-1) >= torch.tensor([-1.5, -0.25, 0.7, 1.9])).sum(-1)
+
+
+def bucket_of_many(x: Tensor) -> Tensor:
+    return torch.bucketize(x, torch.linspace(-2.77, 2.81, 40))
+
+
+def bucket_of_many_from_the_right(x: Tensor) -> Tensor:
+    return torch.bucketize(x, torch.linspace(-2.77, 2.81, 40), right=True)
+
+
+def place_in_order(x: Tensor) -> Tensor:
+    return torch.searchsorted(torch.tensor([100, 7777, 500000]), x)
+
+
+def place_in_order_from_the_right(x: Tensor) -> Tensor:
+    return torch.searchsorted(torch.tensor([100, 7777, 500000]), x, right=True)
+
+
+def place_in_order_by_counting(x: Tensor) -> Tensor:
+    return (x.unsqueeze(-1) > torch.tensor([100, 7777, 500000])).sum(-1)
+
+
 # -- the table -------------------------------------------------------------------------------------
 
 IDS = call(whole(0, 2**40, 4, 6))
@@ -132,4 +177,25 @@ MERGED = (
     right(above_a_half, above_a_half_mirrored, DOUBLES, ci=""),
 )
 
-CORNERS = MERGED
+BOUNDED = (
+    wrong("boundaries from the right", bucket, bucket_from_the_right, SINGLES, ci=""),
+    wrong("another boundary", bucket, bucket_of_others, SINGLES, ci=""),
+    wrong("boundaries by comparisons", bucket, bucket_by_other_comparisons, SINGLES, ci=""),
+    right(bucket, bucket_by_comparisons, SINGLES, ci=""),
+    wrong("many boundaries", bucket_of_many, bucket_of_many_from_the_right, SINGLES, ci=""),
+    wrong(
+        "order from the right",
+        place_in_order,
+        place_in_order_from_the_right,
+        FEWER_IDS,
+        truth(DIFFERS, onnx=REFUSED, onnx_legacy=REFUSED),
+        refused={
+            "onnx": untranslated("return self.translation(x)"),
+            "onnx_legacy": untranslated(),
+        },
+        ci="",
+    ),
+    right(place_in_order, place_in_order_by_counting, FEWER_IDS, ci=""),
+)
+
+CORNERS = (*MERGED, *BOUNDED)

@@ -105,6 +105,21 @@ CASES = {
     "topk": (lambda x: x.topk(2, 0).values, {"tied": 0.4}),
     "native_layer_norm": (layer_norm, {"constant": 1.0677}),
     "native_group_norm": (group_norm, {"constant": 1.0677}),
+    "bucketize": (
+        lambda x: torch.bucketize(x, torch.tensor([0.0, 2.5]), right=True),
+        {
+            "above right 0": None,
+            "below right 0": None,
+            "at right 0": 0.3,
+            "above right 1": 0.3,
+            "below right 1": None,
+            "at right 1": 0.3,
+        },
+    ),
+    "searchsorted": (
+        lambda x: torch.searchsorted(torch.arange(12.0) / 2, x, side="left"),
+        {"at left": 0.1},
+    ),
     "_to_copy": (
         lambda x: (x.half(), x.int()),
         {"above overflow": 65501.8, "below overflow": 65502.9, "at": 0.1, "below": None},
