@@ -12,17 +12,13 @@ that no call shows does not count.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
-import json
-import multiprocessing
 import os
 import random
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import networks
 import onnx
 import torch
+from blaming import Record, result, run, table
 from onnx import numpy_helper
 
 from pytest_torchexport import Verdict, check_export, register_target
@@ -62,9 +59,6 @@ SAME_SHAPE = {
 }  # fmt: skip
 # The attributes that two swapped operators have in common.
 SHARED = {"axis", "axes", "keepdims", "kernel_shape", "strides", "pads"}
-RESULTS = ("right", "unknown", "wrong")
-
-Record = dict[str, Any]
 
 
 # -- faults ----------------------------------------------------------------------------------------
@@ -211,8 +205,6 @@ def fault_in(owner: str, fault: Fault) -> Iterator[None]:
 
 def judge(seed: int, each: int) -> list[Record]:
     """Return a record per fault of a network: as many per owner as asked for."""
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
     register_target("faulty_onnx", TARGET)
     network = networks.draw(seed)
     chooser = random.Random(f"blame {seed}")
@@ -265,47 +257,9 @@ def _graded(verdict: Verdict, owner: str, node: Any) -> Record:
     return record
 
 
-def result(known: bool, right: bool) -> str:
-    """Return the word for what a report names, if anything."""
-    return "unknown" if not known else "right" if right else "wrong"
-
-
-# -- all of them -----------------------------------------------------------------------------------
-
-
-def table(records: list[Record]) -> str:
-    how = " / ".join(RESULTS)
-    rows = [f"| fault in | counted | owner {how} | operator and line {how} |"]
-    rows.append("|" + " --- |" * 4)
-    for owner in (*OWNERS, "all"):
-        group = [r for r in records if r["counted"] and owner in (r["owner"], "all")]
-        cells = [
-            " / ".join(str(sum(r[key] == what for r in group)) for what in RESULTS)
-            for key in ("owner is", "place is")
-        ]
-        rows.append(f"| {owner} | {len(group)} | {cells[0]} | {cells[1]} |")
-    return "\n".join(rows)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--networks", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0, help="the first network's")
-    parser.add_argument("--each", type=int, default=1, help="faults per network and owner")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="write all records there")
-    arguments = parser.parse_args()
-    seeds = range(arguments.seed, arguments.seed + arguments.networks)
-    records: list[Record] = []
-    with multiprocessing.get_context("spawn").Pool(arguments.jobs) as pool:
-        for found in [pool.apply_async(judge, (seed, arguments.each)) for seed in seeds]:
-            for record in found.get():
-                records.append(record)
-                print(json.dumps(record), file=sys.stderr, flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(records, indent=1))
-    print(f"{len(seeds)} networks from seed {arguments.seed}\n\n{table(records)}")
+def show(records: list[Record]) -> str:
+    return table(records, "owner", OWNERS, {"owner is": "owner", "place is": "operator and line"})
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, judge, show, each=1)

@@ -10,14 +10,11 @@ what the diagnosis is to name; a fault that no call shows does not count.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import random
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import networks
 import torch
-from blame_onnx import RESULTS, Record, result
+from blaming import Record, result, run, table
 from torch import fx
 
 from pytest_torchexport import Verdict, check_export
@@ -167,33 +164,9 @@ def _graded(verdict: Verdict, number: int, fault: Fault, nodes: dict[str, fx.Nod
     }
 
 
-def table(records: list[Record]) -> str:
-    """Return the records as a table in Markdown."""
-    rows = [f"| fault | counted | operator and line {' / '.join(RESULTS)} |", "| --- | --- | --- |"]
-    for kind in (*KINDS, "all"):
-        group = [r for r in records if r["counted"] and kind in (r["kind"], "all")]
-        cells = " / ".join(str(sum(r["place is"] == what for r in group)) for what in RESULTS)
-        rows.append(f"| {kind} | {len(group)} | {cells} |")
-    return "\n".join(rows)
-
-
-def main() -> None:
-    """Judge the networks one after the other."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--networks", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="the first network's")
-    parser.add_argument("--each", type=int, default=3, help="faults per network")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    seeds = range(arguments.seed, arguments.seed + arguments.networks)
-    records = []
-    for number in seeds:
-        for record in judge(number, arguments.each):
-            print(json.dumps(record), file=sys.stderr, flush=True)
-            records.append(record)
-    print(f"{len(seeds)} networks from seed {arguments.seed}\n\n{table(records)}")
+def show(records: list[Record]) -> str:
+    return table(records, "kind", KINDS, {"place is": "operator and line"})
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, judge, show, each=3)
