@@ -34,9 +34,9 @@ from pytest_torchexport.inputs.strategies import within_memory
 STEPS = (1.1, 0.4, 0.1, 3.0)
 # Just beyond it: for a step that went too far.
 SHORT = 1.001
-# How far beyond a threshold a step goes at least.
-SURE = 1e-6
-# The same, of a step of single elements, in parts of the distance.
+# How far beyond a threshold a step goes at least, in the units of the threshold.
+LEAST_BEYOND = 1e-6
+# The length of a step of single elements, in parts of the distance: just beyond the threshold.
 JUST = 1.01
 # The part of the way to its threshold that a condition which is to keep its outcome may go.
 KEPT = 0.9
@@ -204,7 +204,7 @@ def stepped(
     """
     gaps = aim or probe.demands or (Gap(probe.missing, probe.gradients),)
     wanted = [
-        Quantity(gap.gradients, -(gap.missing * (step if gap.missing > 0 else 1.0)) - SURE)
+        Quantity(gap.gradients, -(gap.missing * (step if gap.missing > 0 else 1.0)) - LEAST_BEYOND)
         for gap in gaps
     ]
     kept = [Quantity(gap.gradients, max(0.0, -KEPT * gap.missing)) for gap in probe.earlier]

@@ -26,9 +26,9 @@ BASES = 3
 FEW_CALLS = 3
 # Stands among names of dims for the values of any argument.
 VALUES = "values"
-# Stands among outcomes for a condition that has both on the example, as that of a loop has: its
-# outcomes in another order, so that the loop ends earlier or later.
-ANOTHER_ORDER = "another order"
+# Stands among outcomes as the goal of a condition that has both in each call, as a loop's has: the
+# same outcomes in another order, so that the loop ends earlier or later.
+OUTCOMES_REORDERED = "its outcomes in another order"
 
 Goal = tuple[ConditionKey, ConditionOutcome]
 
@@ -248,7 +248,7 @@ class Trials:
             base = _base_at(event, position, recipe, path)
             self._keep_base((event.key, not event.outcome), base)
             if math.isfinite(base.far):
-                self._keep_base((event.key, ANOTHER_ORDER), base)
+                self._keep_base((event.key, OUTCOMES_REORDERED), base)
             known = self._sides.get((event.key, event.side))
             if known is None or base.far < known.far:
                 self._sides[event.key, event.side] = base
@@ -301,14 +301,14 @@ class Trials:
     def one_order(self) -> Iterator[Goal]:
         """Yield the goal of another order for each condition that has one order only."""
         for key, seen in list(self.seen.items()):
-            if seen.one_order and (key, ANOTHER_ORDER) in self._bases:
-                yield key, ANOTHER_ORDER
+            if seen.one_order and (key, OUTCOMES_REORDERED) in self._bases:
+                yield key, OUTCOMES_REORDERED
 
     def done(self, goal: Goal) -> bool:
         """Return True if a call took the outcome."""
         key, outcome = goal
         seen = self.seen[key]
-        return seen.reordered if outcome == ANOTHER_ORDER else outcome in seen.counts
+        return seen.reordered if outcome == OUTCOMES_REORDERED else outcome in seen.counts
 
     def base_on(self, recipe: Recipe, path: Path, goal: Goal) -> Base:
         """Return the call as a base: the place on its path where it came nearest to the outcome."""
