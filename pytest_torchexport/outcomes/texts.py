@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pytest_torchexport.results.escaped import visible
+
 
 def text_of(error: BaseException) -> str:
     """Return ``str(error)``; an exception class of the user may raise there."""
@@ -31,8 +33,5 @@ def chain(error: BaseException, *, explicit: bool = False) -> Iterator[BaseExcep
 
 
 def printable(text: str) -> str:
-    """Replace what a terminal would obey: escape codes, and marks of the writing direction."""
-    lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in lines
-    )
+    """Return the text with escapes for what a terminal would obey, and line feeds as line ends."""
+    return visible(text.replace("\r\n", "\n").replace("\r", "\n"))

@@ -32,5 +32,6 @@ def test_a_text_that_cannot_be_made_is_named():
     assert text_of(Unprintable()) == "(its text cannot be shown: ValueError)"
 
 
-def test_what_a_terminal_would_obey_is_replaced():
-    assert printable("a\x1b[31m\u202e\r\n\tb\r") == "a\ufffd[31m\ufffd\n\tb\n"
+def test_what_a_terminal_would_obey_is_escaped_and_nothing_else():
+    assert printable("a\x1b[31m\u202e\r\n\tb\r") == "a<U+001B>[31m<U+202E>\n\tb\n"
+    assert printable("1\u00a0000 \u3000 行") == "1\u00a0000 \u3000 行"
