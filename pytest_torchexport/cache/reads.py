@@ -18,32 +18,32 @@ from typing import Any
 
 from pytest_torchexport.results.source_line import is_users
 
-_EVENTS = frozenset({"open", "socket.connect", "subprocess.Popen"})
+_EVENTS = frozenset(
+    {
+        *("open", "os.listdir", "os.scandir", "sqlite3.connect", "socket.connect"),
+        *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"),
+    }
+)
 # Code that Python's own machinery reads, and files that are no data.
 _NO_DATA = ("/proc/", "/sys/", "/dev/")
 _CODE = (".py", ".pyc", ".so")
 _MACHINERY = ("<frozen importlib", "linecache.py", "inspect.py", "tokenize.py")
 
 
-class _Noticed(threading.local):
-    """The list of the thread that is in ``noticed``; None in every other."""
-
-    found: list[str] | None = None
-
-
-_noticed = _Noticed()
+# The threads and lists of the blocks that run now.
+_noticed: list[tuple[int, list[str]]] = []
 
 
 @contextmanager
 def noticed() -> Iterator[list[str]]:
-    """Yield a list that fills with what the user's code reads in this thread during the block."""
+    """Yield a list that fills with what the user's code reads during the block, in any thread."""
     _listen()
     found: list[str] = []
-    _noticed.found = found
+    _noticed.append((threading.get_ident(), found))
     try:
         yield found
     finally:
-        _noticed.found = None
+        _noticed.pop()
 
 
 @functools.cache
@@ -52,16 +52,23 @@ def _listen() -> None:
 
 
 def _heard(event: str, arguments: tuple[Any, ...]) -> None:
-    if event not in _EVENTS or _noticed.found is None:
+    if event not in _EVENTS or not _noticed:
         return
     name = os.fsdecode(arguments[0]) if isinstance(arguments[0], (str, bytes)) else event
-    if name.startswith(_NO_DATA) or name.endswith(_CODE) or not _is_for_user(sys._getframe(1)):
+    if name.startswith(_NO_DATA) or name.endswith(_CODE):
         return
-    _noticed.found.append(name if event == "open" else event)
+    is_users_own = _is_for_user(sys._getframe(1))
+    for thread, found in _noticed:
+        # Another thread is one that the user's code has started: ``pool.map(numpy.load, files)``.
+        if is_users_own or (is_users_own is None and threading.get_ident() != thread):
+            found.append(name if event == "open" else event)
 
 
-def _is_for_user(frame: FrameType | None) -> bool:
-    """Return True if the user's code waits for the event, and none of Python's imports."""
+def _is_for_user(frame: FrameType | None) -> bool | None:
+    """Return True if the user's code waits for the event, and none of Python's imports.
+
+    None if the thread runs neither of these nor this package.
+    """
     while frame is not None:
         file = frame.f_code.co_filename
         if file.startswith(_MACHINERY) or file.endswith(_MACHINERY):
@@ -71,4 +78,4 @@ def _is_for_user(frame: FrameType | None) -> bool:
         if is_users(file):
             return True
         frame = frame.f_back
-    return False
+    return None

@@ -6,6 +6,8 @@ import functools
 import hashlib
 import os
 import platform
+import re
+import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +19,11 @@ from pytest_torchexport.outcomes.grad_mode import GradMode, under_autocast
 from pytest_torchexport.outcomes.torch_state import settings_now
 
 # The beginnings of the names of variables that torch, ONNX Runtime and their libraries read.
-_VARIABLES = ("TORCH", "PYTORCH", "ONNX", "ORT", "OMP_", "MKL", "KMP_", "CUDA", "CUBLAS", "ATEN")
+_VARIABLES = (
+    *("TORCH", "PYTORCH", "ATEN", "ONNX", "ORT"),
+    *("OMP_", "GOMP_", "KMP_", "MKL", "DNNL", "ONEDNN", "OPENBLAS", "BLIS_", "GOTO_"),
+    *("CUDA", "CUBLAS", "CUDNN", "NVIDIA_", "NCCL_", "LD_"),
+)
 
 
 def surroundings(device: str) -> tuple[str, ...]:
@@ -57,15 +63,31 @@ def _process() -> tuple[str, ...]:
 
     Every installed distribution: any of them may be a part of the model, or hook into torch.
     """
-    installed = {f"{found.metadata['Name']}=={found.version}" for found in metadata.distributions()}
+    installed = {
+        f"{found.metadata['Name']}=={found.version} {_files_of(found)}"
+        for found in metadata.distributions()
+    }
     return (
         platform.python_version(),
         platform.python_implementation(),
+        f"-O{sys.flags.optimize}",  # leaves out asserts
         platform.platform(),
         torch.backends.cpu.get_cpu_capability(),
         _own_source(),
         *sorted(installed),
     )
+
+
+def _files_of(distribution: metadata.Distribution) -> str:
+    """Return the digest of what an installer wrote of the files of a package.
+
+    The version of a package may stay the same while it is installed anew, as tox does. Empty if no
+    installer wrote a RECORD.
+    """
+    lines = (distribution.read_text("RECORD") or "").splitlines()
+    # Not scripts and notes of the installer, which hold the directory, nor what it compiled.
+    own = (line for line in lines if not re.match(r"\.\.|/|.*\.(dist-info/|pyc,)", line))
+    return hashlib.sha256("\n".join(sorted(own)).encode()).hexdigest() if lines else ""
 
 
 def _own_source() -> str:

@@ -27,6 +27,8 @@ from pytest_torchexport.outcomes.subject import unwrapped
 from pytest_torchexport.results.verdict import Verdict
 
 NOT_KEPT = "the verdict is not kept in the cache: {reason}"
+# The modules that Python itself imports.
+_RUN_AT_START = ("sitecustomize", "usercustomize")
 # Settings that change no verdict of a pass.
 _WITHOUT_EFFECT = frozenset(
     {*OF_A_RUN, "cache", "cache_limit", "diagnosis_limit", "reproducer_limit"}
@@ -71,7 +73,7 @@ def key_of(thing: Any, given: Sequence[Call], plan: Plan) -> str:
     found = Digest()
     for value in _parts(thing, given, plan):
         found.add(value)
-    modules = [*found.modules, *plan.settings.runtime_imports]
+    modules = [*found.modules, *plan.settings.runtime_imports, *plan.plugins, *_RUN_AT_START]
     files = closure(modules, _files_of_test(plan))
     found.add((files.files, files.variables, surroundings(plan.device)))
     return found.hexdigest()
@@ -82,7 +84,14 @@ def _parts(thing: Any, given: Sequence[Call], plan: Plan) -> Iterator[Any]:
     for call in given:
         yield call.args
         yield dict(call.kwargs)
-    yield (plan.target, plan.device, plan.max_examples, hypothesis.settings().max_examples)
+    # A test's body may change torch as its parameters say: each item has a verdict of its own.
+    yield (
+        plan.nodeid,
+        plan.target,
+        plan.device,
+        plan.max_examples,
+        hypothesis.settings().max_examples,
+    )
     yield (bool(plan.why_isolated), plan.named)
     for field in dataclasses.fields(plan.options):
         yield field.name

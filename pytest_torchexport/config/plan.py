@@ -50,7 +50,8 @@ class Plan:
     profile and options; None: theirs. ``root``: the directory of the user's own packages.
     ``keep``: the directory for the files of a failure. ``nodeid``: the item's; empty without
     pytest. ``expects``: failures that need no explanation, because the user expects them.
-    ``workers``: the processes that run items at the same time.
+    ``workers``: the processes that run items at the same time. ``plugins``: the names of the
+    modules that pytest has loaded as plugins, beside every ``conftest.py``.
     """
 
     target: str
@@ -68,6 +69,7 @@ class Plan:
     nodeid: str = ""
     expects: tuple[type[Failure], ...] = ()
     workers: int = 1
+    plugins: tuple[str, ...] = ()
 
     def checks(self, name: str) -> bool:
         """Return True if a check is asked for; without ``checks`` all are."""

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -94,6 +95,7 @@ class ActiveItem:
             nodeid=nodeid,
             expects=() if config.getoption("runxfail", default=False) else expected(variant),
             workers=_workers(config),
+            plugins=_plugins(config),
         )
         if self._replay is None:
             return plan
@@ -188,6 +190,17 @@ def _kept_for(root: Path, nodeid: str, variant: Variant) -> Path:
 def _workers(config: pytest.Config) -> int:
     """Return how many processes of pytest-xdist run items; 1 without it."""
     return int(getattr(config, "workerinput", {}).get("workercount", 1))
+
+
+def _plugins(config: pytest.Config) -> tuple[str, ...]:
+    """Return the names of the modules that pytest has loaded as plugins.
+
+    Without conftests: which ones are loaded depends on the tests that the run selects.
+    """
+    loaded = (plugin for _, plugin in config.pluginmanager.list_name_plugin())
+    modules = [each for each in loaded if isinstance(each, ModuleType)]
+    files = {each.__name__: getattr(each, "__file__", None) or "" for each in modules}
+    return tuple(sorted(n for n, file in files.items() if Path(file).name != "conftest.py"))
 
 
 def seed_of(config: pytest.Config, nodeid: str) -> int:

@@ -51,6 +51,15 @@ def test_an_unchanged_model_is_judged_once(suite, run, pytester):
     result.stdout.fnmatch_lines(["unchanged: 0 of 1 *"])
 
 
+def test_a_change_of_a_plugin_that_pytest_loads_checks_again(suite, run, pytester):
+    suite(SUITE, fakes=False, torchexport_cache="kept/verdicts", torchexport_max_examples=2)
+    pytester.makepyfile(model=MODEL.format(1), kept_plugin="LEVEL = 1")
+    for level, unchanged in ((1, 0), (1, 1), (2, 0)):
+        pytester.makepyfile(kept_plugin=f"LEVEL = {level}")
+        result = run("-p", "kept_plugin")
+        result.stdout.fnmatch_lines([f"unchanged: {unchanged} of 1 *"])
+
+
 def test_a_place_where_nothing_can_be_written_is_told_before_the_run(suite, run, pytester):
     suite(SUITE, fakes=False)
     (pytester.path / "file").write_text("")

@@ -95,7 +95,7 @@ def test_an_unchanged_check_runs_once(case):
     assert case.runs()
     assert not case.runs()
     assert list(case.verdict.seconds) == ["cache"]
-    assert not case.runs(seed=7, nodeid="test_net.py::test_other")
+    assert not case.runs(seed=7)
 
 
 def edit(name, text):
@@ -127,13 +127,24 @@ def test_a_change_of_a_file_runs_it_again(case, what):
         {"target": "script"},
         {"max_examples": 7},
         {"why_isolated": "its artifact crashed"},
+        {"nodeid": "test_net.py::test_net[2]"},
         {"options": Options(rtol=0.1, atol=0.1)},
         {"options": Options(dims={"batch": range(1, 3)})},
         {"options": Options(map=lambda x: {"x": x})},
         {"settings": Settings(cache="kept", time_limit=7.0)},
         {"settings": Settings(cache="kept", self_test=True)},
     ],
-    ids=["target", "number", "isolation", "tolerance", "dims", "map", "time limit", "self-test"],
+    ids=[
+        "target",
+        "number",
+        "isolation",
+        "item",
+        "tolerance",
+        "dims",
+        "map",
+        "time limit",
+        "self-test",
+    ],
 )
 def test_another_option_or_setting_runs_it_again(case, fields):
     assert case.runs()
@@ -168,6 +179,14 @@ def test_other_surroundings_run_it_again(case, monkeypatch, change):
     assert case.runs()
     change(monkeypatch)
     assert case.runs()
+
+
+def test_a_change_of_a_plugin_runs_it_again(case):
+    case.write("kept_plugin", "LEVEL = 1")
+    assert case.runs(plugins=("kept_plugin", "pytest"))
+    assert not case.runs(plugins=("kept_plugin", "pytest"))
+    case.write("kept_plugin", "LEVEL = 2")
+    assert case.runs(plugins=("kept_plugin", "pytest"))
 
 
 @pytest.mark.parametrize("status", ["failed", "skipped"])
