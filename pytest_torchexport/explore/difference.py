@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 from pytest_torchexport.explore import moves
 from pytest_torchexport.explore.merges import WIDE, Merge, merging
 from pytest_torchexport.explore.operator_run import Key, Near, OperatorRuns, Recorded
+from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.seeds import scaled
-from pytest_torchexport.explore.thresholds import LARGEST_EPSILON, STATED
+from pytest_torchexport.explore.thresholds import CONSTANT, LARGEST_EPSILON, STATED
+from pytest_torchexport.explore.together import combinations
 from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.inputs.strategies import within_memory
@@ -48,6 +50,12 @@ AFAR = 10.0
 COMMON, DIFFERENT = 30, 200
 # Numbers written into the input for one threshold.
 WRITTEN = 3
+# How far beyond several thresholds at once a call is moved, in parts of each operand's scale.
+BEYOND_TOGETHER = (1e-2, 1e-6)
+# A call so near to an equality is at it.
+NEXT = 1e-6
+# Calls from which it starts, how often a step is halved, and calls that all this is worth.
+STARTS, HALVED, TOGETHER = 2, 3, 100
 # Bounds that differ by less are the same, rounded to another precision.
 SAME = 1e-6
 # The most bounds that only the artifact has and that eager's operands are compared with.
@@ -58,11 +66,13 @@ MOST_BOUNDS = 4
 class _Side:
     """One side: how near the calls so far came to each of its thresholds, and the nearest call.
 
-    ``own`` are the thresholds that the other side does not have.
+    ``first`` is how near the first call with a threshold came to it. ``own`` are the thresholds
+    that the other side does not have.
     """
 
     runs: OperatorRuns
     nearest: dict[Key, tuple[Near, Recipe]] = field(default_factory=dict)
+    first: dict[Key, Near] = field(default_factory=dict)
     own: frozenset[Key] = frozenset()
     merges: set[Merge] = field(default_factory=set)
     calls: int = 0
@@ -73,14 +83,22 @@ class _Side:
         first = False
         for key, near in found.near.items():
             known, _ = self.nearest.get(key, (None, recipe))
+            self.first.setdefault(key, near)
             first |= near.met and not (known is not None and known.met)
             if known is None or near.rank() < known.rank():
                 self.nearest[key] = near, recipe
         return first
 
     def open(self) -> list[Key]:
-        """Return the thresholds that no call has met, the nearest first."""
-        left = {key: near for key, (near, _) in self.nearest.items() if not near.met}
+        """Return the thresholds that no call has met, the nearest first.
+
+        Without its own: they are pursued before.
+        """
+        left = {
+            key: near
+            for key, (near, _) in self.nearest.items()
+            if not near.met and not key[2].endswith(CONSTANT) and key not in self.own
+        }
         return sorted(left, key=lambda key: left[key].relative)
 
     def kinds(self) -> Counter[tuple[str, str, float | None]]:
@@ -157,6 +175,7 @@ class DifferenceSearch:
         for side in sides:
             nearest = sorted(side.own, key=lambda key: side.nearest[key][0].relative)
             self._pursue(side, nearest, DIFFERENT, exactly=True)
+            self._pursue_together(side)
         self._pursue(self._eager, common, COMMON)
         return self._found
 
@@ -207,6 +226,8 @@ class DifferenceSearch:
                     self._keep(base)
                     break
                 if base in tried or len(tried) == STEPS:
+                    if exactly and beyond == 0:
+                        self._keep(base)  # next to an equality
                     break
                 tried.append(base)
                 for recipe in self._moved(side, key, beyond):
@@ -235,6 +256,64 @@ class DifferenceSearch:
                 moves.written(self._spec, base, probe, True),
             )
             yield from itertools.islice(itertools.chain(*written), 2 * WRITTEN)
+
+    def _pursue_together(self, side: _Side) -> None:
+        """Move calls beyond several thresholds at once, those of the side's own among them."""
+        most = side.calls + TOGETHER
+        left = list(combinations(side.first, side.own))
+        for number, part in itertools.product(range(STARTS), BEYOND_TOGETHER):
+            for keys in list(left):
+                if side.calls >= most:
+                    return
+                start = side.nearest[keys[number]][1]
+                if keys in left and self._meet(side, keys, start, part):
+                    left = [other for other in left if not set(other) <= set(keys)]
+
+    def _meet(self, side: _Side, keys: Sequence[Key], recipe: Recipe, part: float) -> bool:
+        """Move a call beyond all of some thresholds, and keep it. Return True if it got there.
+
+        A step that leads further away is halved.
+        """
+        nears = [side.nearest[key][0] for key in keys]
+        margins = [
+            (NEXT if _is_equality(key) else part) * max(near.scale, abs(near.bound or 0.0))
+            for key, near in zip(keys, nears, strict=True)
+        ]
+        probes = self._probes(side, keys, recipe)
+        for _ in range(STEPS):
+            gaps = _gaps(keys, probes, margins)
+            if not gaps or _all_met(gaps, margins):
+                break
+            moved = moves.jointly(self._spec, recipe, gaps) or self._written(recipe, probes)
+            for _ in range(HALVED):
+                nearer = self._probes(side, keys, moved) if moved is not None else []
+                if moved is None or _missing(_gaps(keys, nearer, margins)) < _missing(gaps):
+                    break
+                moved = moves.between(self._spec, recipe, moved)
+            if moved is None or not _missing(_gaps(keys, nearer, margins)) < _missing(gaps):
+                break
+            recipe, probes = moved, nearer
+        gaps = _gaps(keys, probes, margins)
+        if not gaps or not _all_met(gaps, margins):
+            return False
+        self._keep(recipe)
+        return True
+
+    def _probes(self, side: _Side, keys: Sequence[Key], recipe: Recipe) -> Sequence[Probe]:
+        """Return the state of a call at some thresholds; empty if it does not reach them all."""
+        self._before_call(recipe)
+        call = build(self._spec, recipe)
+        side.calls += 1
+        return side.runs.probes(call, keys) if call is not None else ()
+
+    def _written(self, recipe: Recipe, probes: Sequence[Probe]) -> Recipe | None:
+        """Write the numbers of thresholds to the positions that are compared with them."""
+        written: Recipe | None = None
+        for probe in probes:
+            if probe.missing >= 0:
+                made = next(moves.written(self._spec, written or recipe, probe, True), None)
+                written = made or written
+        return written
 
     def _distances(self, side: _Side, key: Key) -> Iterator[float]:
         """Yield how far beyond a threshold a call is to be, one after the other."""
@@ -280,6 +359,30 @@ def _is_there(distance: float, beyond: float, exactly: bool) -> bool:
     if exactly:
         return 0.5 * beyond <= distance <= 1.5 * beyond
     return not beyond or distance <= AFAR * beyond
+
+
+def _is_equality(key: Key) -> bool:
+    return key[2].split(" ")[0] == "at"
+
+
+def _gaps(keys: Sequence[Key], probes: Sequence[Probe], margins: Sequence[float]) -> list[Gap]:
+    """Return how far a call is from being beyond thresholds by margins.
+
+    It can only be at an equality, not beyond.
+    """
+    return [
+        Gap(probe.missing + (0.0 if _is_equality(key) else margin), probe.gradients)
+        for key, probe, margin in zip(keys, probes, margins, strict=bool(probes))
+    ]
+
+
+def _missing(gaps: Sequence[Gap]) -> float:
+    return sum(max(gap.missing, 0.0) for gap in gaps) if gaps else math.inf
+
+
+def _all_met(gaps: Sequence[Gap], margins: Sequence[float]) -> bool:
+    """Return True if a call is beyond thresholds, or as near to an equality as a margin."""
+    return all(gap.missing < margin for gap, margin in zip(gaps, margins, strict=True))
 
 
 def _among(bound: float, others: Iterable[float]) -> bool:

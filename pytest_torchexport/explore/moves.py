@@ -322,6 +322,14 @@ def against(
     return _moved_by(spec, recipe, [Quantity(falling, -abs(amount))])
 
 
+def jointly(spec: InputSpec, recipe: Recipe, gaps: Sequence[Gap]) -> Recipe | None:
+    """Move float leaves until every distance has gone, to first order; those below zero may rise.
+
+    Return None if no leaf has a gradient.
+    """
+    return _moved_by(spec, recipe, [Quantity(gap.gradients, -gap.missing) for gap in gaps])
+
+
 def _moved_by(
     spec: InputSpec, recipe: Recipe, wanted: Sequence[Quantity], kept: Sequence[Quantity] = ()
 ) -> Recipe | None:

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pytest_torchexport import torch_private
 from pytest_torchexport.explore.merges import Merge, merge_of
 from pytest_torchexport.explore.probe import Differentiable, Probe, frozen_parameters
 from pytest_torchexport.explore.provenance import Compared
 from pytest_torchexport.explore.thresholds import RULES, Operation, Threshold, beyond
+from pytest_torchexport.explore.together import places_of
 from pytest_torchexport.inputs.pytrees import leaves_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.grad_mode import GradMode
@@ -51,19 +51,49 @@ class Near:
         return not self.met, abs(self.missing)
 
 
+@dataclass(frozen=True)
+class _Pulled:
+    """A threshold to differentiate, with the gradient edge of each tensor that it pulls."""
+
+    threshold: Threshold
+    edges: list[Any]
+
+    def probe(self, inputs: Differentiable, place: int | None) -> Probe:
+        """Return the way of an element there; None is the nearest one."""
+        threshold = self.threshold
+        pulls = threshold.pull() if place is None else threshold.pull(place)
+        ways = [
+            (edge, pull.to(operand.dtype))
+            for edge, (operand, pull) in zip(self.edges, pulls, strict=True)
+            if edge is not None
+        ]
+        gradients = inputs.gradients(*zip(*ways, strict=True)) if ways else {}
+        missing, operand = threshold.missing, threshold.operand
+        if place is not None and threshold.far is not None:
+            missing = float(threshold.far.reshape(-1)[place])
+            if operand.shape == threshold.far.shape:
+                operand = operand[torch.unravel_index(torch.tensor(place), operand.shape)]
+        operator = {"above": ">", "below": "<"}.get(threshold.part.split(" ")[0], "==")
+        return Probe(
+            missing=missing,
+            gradients={index: -gradient for index, gradient in gradients.items()},
+            provenance=Compared(operator, operand, threshold.other),
+            inputs=inputs.inputs,
+        )
+
+
 @dataclass
 class _Recorder:
     """Handle each operator of one run.
 
-    ``bounds`` are further thresholds, of every operand. ``wanted`` is the one to differentiate.
+    ``bounds`` are further thresholds, of every operand. ``wanted`` are those to differentiate.
     """
 
     bounds: Sequence[float]
-    wanted: Key | None = None
+    wanted: Sequence[Key] = ()
     found: dict[Key, Near] = field(default_factory=dict)
     merges: set[Merge] = field(default_factory=set)
-    edges: list[tuple[Any, Tensor]] = field(default_factory=list)
-    pulled: Threshold | None = None
+    pulled: dict[Key, _Pulled] = field(default_factory=dict)
     _counts: Counter[str] = field(default_factory=Counter)
 
     def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -96,13 +126,12 @@ class _Recorder:
 
     def _saw(self, key: Key, threshold: Threshold) -> None:
         self.found[key] = Near(threshold.missing, threshold.met, threshold.scale, threshold.bound)
-        if key == self.wanted:
-            self.pulled = threshold
-            self.edges = [
-                (torch.autograd.graph.get_gradient_edge(operand), pull.to(operand.dtype))
-                for operand, pull in threshold.pull()
-                if operand.requires_grad
+        if key in self.wanted:
+            edges = [
+                torch.autograd.graph.get_gradient_edge(operand) if operand.requires_grad else None
+                for operand, _ in threshold.pull()
             ]
+            self.pulled[key] = _Pulled(threshold, edges)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +175,14 @@ class OperatorRuns:
 
     def probe(self, call: Call, wanted: Key) -> Probe | None:
         """Return the state of a call at a threshold, with the way to it; None if not reached."""
+        found = self.probes(call, (wanted,))
+        return found[0] if found else None
+
+    def probes(self, call: Call, wanted: Sequence[Key]) -> list[Probe]:
+        """Return the state of a call at thresholds, with the ways to them; empty if one is missed.
+
+        If they are several, they are those of elements that belong together.
+        """
         recorder = _Recorder(self.bounds, wanted)
         function = self.fresh()
         seed_everything(self.seed)
@@ -161,16 +198,13 @@ class OperatorRuns:
                 pass
             finally:
                 self.done()
-        threshold = recorder.pulled
-        if threshold is None:
-            return None
-        gradients = inputs.gradients(*zip(*recorder.edges, strict=True)) if recorder.edges else {}
-        return Probe(
-            missing=threshold.missing,
-            gradients={index: -gradient for index, gradient in gradients.items()},
-            provenance=Compared("==", threshold.operand, threshold.other),
-            inputs=inputs.inputs,
-        )
+        if len(recorder.pulled) < len(wanted):
+            return []
+        pulled = [recorder.pulled[key] for key in wanted]
+        far = [item.threshold.far for item in pulled]
+        together = [item for item in far if item is not None]
+        places = places_of(together) if 1 < len(together) == len(far) else [None] * len(far)
+        return [item.probe(inputs, place) for item, place in zip(pulled, places, strict=True)]
 
 
 def _without_parameters(function: Any) -> AbstractContextManager[None]:

@@ -36,6 +36,9 @@ SATURATED = {
     "log_sigmoid_forward": 18.0,
     "binary_cross_entropy_with_logits": 18.0,
 }
+# The part of a threshold at which a sum with a number is zero. There is none in most models: it is
+# one only if the other side does not have the number.
+CONSTANT = "constant"
 SIDES = ("above", "below")
 AT = ("at",)
 
@@ -51,7 +54,8 @@ class Threshold:
     constant. ``missing`` is how far the element is from it, in the units of the operand, negative
     beyond it; ``met`` is True if the call has an element there. ``pull`` returns the operands with
     the directions that take the element there. ``operand`` is compared with ``other``, and
-    ``scale`` is its largest absolute value.
+    ``scale`` is its largest absolute value. ``far`` is how far each element is from it, if it
+    belongs to elements; ``pull`` then also takes the position of another one.
     """
 
     part: str
@@ -59,9 +63,10 @@ class Threshold:
     missing: float
     met: bool
     scale: float
-    pull: Callable[[], Pull]
+    pull: Callable[..., Pull]
     operand: Tensor
     other: Any = None
+    far: Tensor | None = None
 
 
 def beyond(operand: Any, bounds: Sequence[float]) -> Iterator[Threshold]:
@@ -115,12 +120,12 @@ def _against(
         return
     for part in parts:
         far = {"above": -apart, "below": apart}.get(part, apart.abs())
-        flat = far.masked_fill(~finite, math.inf).reshape(-1)
-        index = int(flat.argmin())
-        missing = float(flat[index])
-        up = part == "above" or (part == "at" and float(apart.reshape(-1)[index]) < 0)
+        far = far.masked_fill(~finite, math.inf)
+        nearest = int(far.argmin())
+        missing = float(far.reshape(-1)[nearest])
 
-        def pull(index: int = index, up: bool = up) -> Pull:
+        def pull(index: int = nearest, part: str = part) -> Pull:
+            up = part == "above" or (part == "at" and float(apart.reshape(-1)[index]) < 0)
             way = torch.zeros(apart.numel(), dtype=torch.float64)
             way[index] = 1.0 if up else -1.0
             way = way.reshape(apart.shape)
@@ -137,6 +142,7 @@ def _against(
             pull=pull,
             operand=operand,
             other=bound,
+            far=far,
         )
 
 
@@ -262,9 +268,14 @@ def _at_zero(op: Operation) -> Iterator[Threshold]:
 
 
 def _added(op: Operation) -> Iterator[Threshold]:
-    epsilon = op.argument("other")
-    if isinstance(epsilon, float) and 0 < abs(epsilon) <= LARGEST_EPSILON:
-        yield from _named("epsilon", _against(op.operand, abs(epsilon), ("below",)))
+    number = op.argument("other")
+    if not isinstance(number, (int, float)) or not number:
+        return
+    if abs(number) > LARGEST_EPSILON:
+        zero = -number if str(op.func).startswith("aten.add") else number
+        yield from _named(CONSTANT, _against(op.operand, zero, AT))
+    elif isinstance(number, float):
+        yield from _named("epsilon", _against(op.operand, abs(number), ("below",)))
 
 
 def _exponential(*names: str, base: float = math.e) -> Rule:
@@ -393,7 +404,7 @@ RULES: Mapping[str, Rule] = {
     "logaddexp": _exponential("self", "other"),
     "logaddexp2": _exponential("self", "other", base=2.0),
     "atan2": _angle,
-    **dict.fromkeys(("add", "sub"), _added),
+    **dict.fromkeys(("add", "sub", "rsub"), _added),
     **dict.fromkeys(("argmax", "argmin", "max", "min", "topk", "sort"), _tied),
     **dict.fromkeys(("kthvalue", "median", "mode"), _tied),
     **dict.fromkeys(("native_layer_norm", "native_group_norm"), _normalized),

@@ -1,5 +1,5 @@
-"""Translations that differ from the operation on few calls: at numbers that became equal, or at
-boundaries.
+"""Translations that differ from the operation on few calls: at numbers that became equal, at
+boundaries, and where several conditions hold at once.
 """
 
 from __future__ import annotations
@@ -144,6 +144,58 @@ def place_in_order_by_counting(x: Tensor) -> Tensor:
     return (x.unsqueeze(-1) > torch.tensor([100, 7777, 500000])).sum(-1)
 
 
+# -- several conditions ----------------------------------------------------------------------------
+
+
+def fourth(x: Tensor) -> Tensor:
+    return x[:, 3] * 1
+
+
+def fourth_if_three_hold(x: Tensor) -> Tensor:
+    held = (x[:, 0] > 2.5) & (x[:, 1] < -2.5) & (x[:, 2] > 2.0)
+    return torch.where(held, x[:, 3] + 1, x[:, 3])
+
+
+def fourth_of_integers_if_two_hold(x: Tensor) -> Tensor:
+    return torch.where((x[:, 0] == 777) & (x[:, 1] > 990000), x[:, 3] + 1, x[:, 3])
+
+
+def middle(x: Tensor) -> Tensor:
+    return x.mean(1)
+
+
+def middle_outside_a_band(x: Tensor) -> Tensor:
+    y = x.mean(1)
+    return torch.where((y > 1.2345) & (y < 1.235), -y, y)
+
+
+def middle_with_a_bump(x: Tensor) -> Tensor:
+    y = x.mean(1)
+    return y + torch.exp(-(((y - 1.37) / 1e-4) ** 2))
+
+
+def fourth_with_a_bump(x: Tensor) -> Tensor:
+    far = ((x[:, 0] - 1.7) / 1e-3) ** 2 + ((x[:, 1] + 0.6) / 1e-3) ** 2
+    return x[:, 3] + torch.exp(-far)
+
+
+def both_high(x: Tensor) -> Tensor:
+    return torch.where((x[:, 0] > 1.5) & (x[:, 1] > 1.5), x[:, 3] + 1, x[:, 3])
+
+
+def both_high_by_negation(x: Tensor) -> Tensor:
+    return torch.where((x[:, 0] <= 1.5) | (x[:, 1] <= 1.5), x[:, 3], x[:, 3] + 1)
+
+
+def bump(x: Tensor) -> Tensor:
+    return x + torch.exp(-(((x - 0.7) / 1e-2) ** 2))
+
+
+def bump_by_a_product(x: Tensor) -> Tensor:
+    far = (x - 0.7) * 100
+    return x + 1 / torch.exp(far * far)
+
+
 # -- the table -------------------------------------------------------------------------------------
 
 IDS = call(whole(0, 2**40, 4, 6))
@@ -198,4 +250,16 @@ BOUNDED = (
     right(place_in_order, place_in_order_by_counting, FEWER_IDS, ci=""),
 )
 
-CORNERS = (*MERGED, *BOUNDED)
+RANGE = {"x": (-4.0, 4.0)}
+
+AT_ONCE = (
+    wrong("three conditions", fourth, fourth_if_three_hold, SINGLES, values=RANGE, ci=""),
+    wrong("two conditions on integers", fourth, fourth_of_integers_if_two_hold, FEWER_IDS, ci=""),
+    wrong("a narrow band", middle, middle_outside_a_band, SINGLES, values=RANGE, ci=""),
+    wrong("a narrow bump", middle, middle_with_a_bump, SINGLES, values=RANGE, ci=""),
+    wrong("a narrow bump of two", fourth, fourth_with_a_bump, SINGLES, values=RANGE, ci=""),
+    right(both_high, both_high_by_negation, SINGLES, ci=""),
+    right(bump, bump_by_a_product, SINGLES, ci=""),
+)
+
+CORNERS = (*MERGED, *BOUNDED, *AT_ONCE)

@@ -1,7 +1,10 @@
 """explore/difference.py: calls that it aims at what only the artifact has show it."""
 
+# ruff: noqa: ARG005  # a condition may be on the inputs or on the outputs alone
+
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -55,3 +58,36 @@ def test_numbers_that_only_the_artifact_makes_equal_are_met():
     example = torch.linspace(-2, 2, 32).reshape(4, 8)
     verdict = check_export(EqualInHalf(), (example,), target="trace")
     assert verdict.failure == "OutputsDiffer"
+
+
+class Together(nn.Module):
+    """Has another value if several conditions hold at once, and only in a trace."""
+
+    def __init__(self, mask):
+        super().__init__()
+        self.mask = mask
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            self.net = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4))
+
+    def forward(self, x):
+        y = self.net(x)
+        return y - self.mask(x, y).reshape(-1, 1).to(y) if torch.jit.is_tracing() else y
+
+
+MASKS = {
+    "inputs": lambda x, y: (x[:, 0] > 2.5) & (x[:, 1] < -2.5) & (x[:, 2] > 2.5),
+    "outputs": lambda x, y: (y[:, 0] > 0.5) * (y[:, 1] < -0.3) * (y[:, 2] < 0.2),
+    "band": lambda x, y: (y[:, 0] > 0.2345) & (y[:, 0] < 0.2347),
+    "bump": lambda x, y: torch.exp(-(((y[:, 0] - 0.2345) / 1e-4) ** 2)),
+    "bump of two": lambda x, y: torch.exp(
+        -(((x[:, 0] - 0.7) / 1e-3) ** 2) - ((x[:, 1] + 1.2) / 1e-3) ** 2
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_conditions_that_hold_at_once_are_met(name):
+    example = torch.linspace(-2, 2, 32).reshape(4, 8)
+    options = {"target": "trace", "values": {"x": (-3.0, 3.0)}}
+    assert check_export(Together(MASKS[name]), (example,), **options).failure == "OutputsDiffer"

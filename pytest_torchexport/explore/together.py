@@ -1,0 +1,73 @@
+"""Choose thresholds that one call is to meet at once, and elements that belong together.
+
+A program may ask for several conditions at once, and each of them alone changes nothing. How they
+are combined is not known: each combination of the sides of a few thresholds is a goal.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pytest_torchexport.explore.thresholds import CONSTANT
+
+if TYPE_CHECKING:
+    from pytest_torchexport.explore.operator_run import Key, Near
+
+# Thresholds that are met at once, at most.
+MOST = 4
+COMPARISONS = ("gt", "ge", "lt", "le", "eq", "ne")
+EQUALITIES = ("eq", "ne")
+# The parts of a threshold that are aimed at, by whether it is one of an equality.
+PARTS = {False: ("above", "below"), True: ("at", "above")}
+TINY = 1e-30
+
+
+def combinations(first: Mapping[Key, Near], own: Collection[Key]) -> Iterator[tuple[Key, ...]]:
+    """Yield keys of thresholds that are to be met at once, one side of each; the rarest first.
+
+    They are those that only one of eager and the artifact has, with comparisons that both have.
+    ``first`` is how near an ordinary call came to each threshold.
+    """
+    sides: dict[tuple[str, int, str], list[Key]] = {}
+    for key, near in first.items():
+        part, _, name = key[2].partition(" ")
+        equality = key[0] in EQUALITIES or name == CONSTANT
+        if near.bound is not None and part in (("at",) if name == CONSTANT else PARTS[equality]):
+            sides.setdefault((key[0], key[1], name), []).append(key)
+    numbers = [keys for (_, _, name), keys in sides.items() if name == CONSTANT and keys[0] in own]
+    # A threshold with one side is an overflow.
+    decided = [keys for (_, _, name), keys in sides.items() if name != CONSTANT and len(keys) > 1]
+    mine = [keys for keys in decided if keys[0] in own]
+    others = [keys for keys in decided if keys[0] not in own and keys[0][0] in COMPARISONS]
+
+    def common(keys: tuple[Key, ...]) -> float:
+        return -sum(first[key].missing / max(first[key].scale, TINY) for key in keys)
+
+    for goals in ([*mine, *others][:MOST] if mine else [], numbers[:MOST]):
+        if len(goals) > 1:
+            yield from sorted(itertools.product(*goals), key=common)
+        if len(goals) > 2:
+            pairs = itertools.combinations(goals, 2)
+            found = (keys for pair in pairs for keys in itertools.product(*pair))
+            yield from sorted(found, key=common)
+
+
+def places_of(far: Sequence[Tensor]) -> list[int]:
+    """Return a position in each tensor, such that they belong together and the sum is least.
+
+    That is one position in tensors of one shape, and else one row if there are as many in each.
+    """
+    least = [item.double().clamp(min=0.0) for item in far]
+    if len({item.shape for item in least}) == 1:
+        return [int(sum(least[1:], least[0]).argmin())] * len(least)
+    if len({item.shape[:1] for item in least}) == 1 and least[0].dim():
+        rows = [item.reshape(len(item), -1) for item in least]
+        sums = torch.stack([item.min(1).values for item in rows]).sum(0)
+        row = int(sums.argmin())
+        return [row * item.shape[1] + int(item[row].argmin()) for item in rows]
+    return [int(item.argmin()) for item in least]
