@@ -53,7 +53,8 @@ def test_an_unchanged_model_is_judged_once(suite, run, pytester):
 
 def test_a_change_of_a_plugin_that_pytest_loads_checks_again(suite, run, pytester):
     suite(SUITE, fakes=False, torchexport_cache="kept/verdicts", torchexport_max_examples=2)
-    pytester.makepyfile(model=MODEL.format(1), kept_plugin="LEVEL = 1")
+    pytester.makepyfile(model=MODEL.format(1))
+    pytester.syspathinsert()
     for level, unchanged in ((1, 0), (1, 1), (2, 0)):
         pytester.makepyfile(kept_plugin=f"LEVEL = {level}")
         result = run("-p", "kept_plugin")
