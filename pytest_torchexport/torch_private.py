@@ -8,6 +8,7 @@ names are those of torch 2.13.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import re
 import sys
@@ -67,17 +68,43 @@ def address_of(tensor: torch.Tensor) -> int:
 def shared_until_written(tensor: torch.Tensor) -> torch.Tensor:
     """Return a detached clone that takes no memory until it or the original is written to.
 
-    torch copies the memory at the first write to either, from Python or from a kernel. A plain
-    clone if torch has no ``_lazy_clone``, on another device than the CPU, or if the memory is not
-    torch's own: numpy's, a file's, a loaded program's, whose copying at a write ends the process
-    (torch 2.13).
+    torch copies the memory at the first write to either, from Python or from a kernel; a write to
+    an address that was taken before shows in both. A plain clone if torch has no ``_lazy_clone``
+    that does this, of a subclass, and of a tensor that is quantized or not on the CPU, or whose
+    memory is not torch's own: numpy's, a file's, another process's, a loaded program's, whose
+    copying at a write ends the process (torch 2.13). Not for a tensor that may be resized: torch
+    2.13 cannot write to it afterwards.
     """
-    share = getattr(torch, "_lazy_clone", None)
-    own = tensor.device.type == "cpu" and tensor.untyped_storage().resizable()
-    if share is None or not own:
+    kinds = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+    is_known = type(tensor) in kinds and tensor.device.type == "cpu" and not tensor.is_quantized
+    storage = tensor.untyped_storage() if is_known else None
+    is_own = storage is not None and storage.resizable() and not storage.is_shared()
+    if not is_own or not _shares_until_written():
         return tensor.detach().clone()
-    shared: torch.Tensor = share(tensor.detach())
+    return _lazily_cloned(tensor)
+
+
+def _lazily_cloned(tensor: torch.Tensor) -> torch.Tensor:
+    shared: torch.Tensor = torch._lazy_clone(tensor.detach())
     return shared
+
+
+@functools.cache
+def _shares_until_written() -> bool:
+    """Return True if torch can clone lazily, and a write to one of the tensors shows in no other.
+
+    Tried once per process: nothing documents it.
+    """
+    if not hasattr(torch, "_lazy_clone"):
+        return False
+    tensor = torch.zeros(4)
+    one, other = _lazily_cloned(tensor), _lazily_cloned(tensor)
+    if len({address_of(each) for each in (tensor, one, other)}) > 1:
+        return False
+    one[1:].add_(1)
+    tensor.data.numpy()[0] = 2
+    values = [each.tolist() for each in (tensor, one, other)]
+    return values == [[2, 0, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0]]
 
 
 def is_printing(frame: FrameType | None) -> bool:

@@ -196,8 +196,12 @@ def _rewind(generator: torch.Generator, kept: torch.Tensor) -> bool:
 
 
 def kept_copy(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a detached clone, of a large tensor one that takes no memory until a write."""
-    if is_plain(tensor) and tensor.nbytes > LARGE_TENSOR:
+    """Return a detached clone, of a large parameter one that takes no memory until a write.
+
+    Not of a buffer: forward may resize it.
+    """
+    is_parameter = isinstance(tensor, torch.nn.Parameter)
+    if is_parameter and is_plain(tensor) and tensor.nbytes > LARGE_TENSOR:
         return shared_until_written(tensor)
     return tensor.detach().clone()
 

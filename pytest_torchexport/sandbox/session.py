@@ -28,7 +28,6 @@ from pytest_torchexport.outcomes.observe import (
     Returned,
     Tensors,
     TimedOut,
-    kept_copy,
     killed_from_outside,
 )
 from pytest_torchexport.outcomes.texts import printable
@@ -36,6 +35,7 @@ from pytest_torchexport.sandbox import answers, disk, guard, tensors, wire
 from pytest_torchexport.sandbox.answers import Answer
 from pytest_torchexport.sandbox.libraries import Library, library_named
 from pytest_torchexport.sandbox.process import PATIENCE_SECONDS, Child, Server, ServerUnavailable
+from pytest_torchexport.torch_private import shared_until_written
 
 # How much of an artifact's output is kept: its end, in bytes.
 OUTPUT_TAIL = 4000
@@ -357,7 +357,7 @@ class SandboxSession(SandboxProcess):
                 continue
             known = like.get(name)
             if known is not None and is_plain(known) and hash_of(known) == own:
-                self._loaded[name] = kept_copy(known)
+                self._loaded[name] = shared_until_written(known)
                 continue
             answer = self._exchange({"do": "state", "name": name}, "state", limit)
             if not isinstance(answer, Answer):

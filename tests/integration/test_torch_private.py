@@ -64,6 +64,45 @@ def test_memory_that_is_not_torchs_own_is_copied_at_once():
         assert torch.equal(made.add_(1), tensor + 1)
 
 
+class Lazily(torch.Tensor):
+    pass
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.zeros(3).share_memory_(),
+        lambda: torch.zeros(3).as_subclass(Lazily),
+        lambda: torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8),
+    ],
+    ids=["shared", "subclass", "quantized"],
+)
+def test_a_tensor_that_cannot_be_shared_until_written_is_copied_at_once(make):
+    tensor = make()
+    made = private.shared_until_written(tensor)
+    assert type(made) is type(tensor)
+    assert private.memory_of(made) != private.memory_of(tensor)
+    assert made.data_ptr() != tensor.data_ptr()
+
+
+@pytest.mark.parametrize(
+    "clone",
+    [lambda tensor: tensor, lambda tensor: tensor[:], torch.clone, lambda _: torch.ones(4)],
+    ids=["itself", "view", "clone", "another"],
+)
+def test_a_torch_whose_lazy_clones_behave_otherwise_makes_plain_ones(monkeypatch, clone):
+    monkeypatch.setattr(torch, "_lazy_clone", clone)
+    private._shares_until_written.cache_clear()
+    try:
+        assert not private._shares_until_written()
+        tensor = torch.zeros(4)
+        private.shared_until_written(tensor).add_(1)
+        assert tensor.tolist() == [0] * 4
+    finally:
+        private._shares_until_written.cache_clear()
+
+
 def test_the_address_is_that_of_the_first_element():
     tensor = torch.arange(10.0)
     for view in (tensor, tensor[3:], tensor.view(2, 5)[1], tensor.double()[1::2]):

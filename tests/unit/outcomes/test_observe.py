@@ -386,3 +386,13 @@ def test_the_interrupt_of_a_limit_that_becomes_another_exception_is_still_one():
         observe(function, Call(()), seed=0)
     with interrupted_after(60):
         assert isinstance(observe(lambda: 1 / 0, Call(()), seed=0), Raised)
+
+
+def test_a_large_buffer_can_be_resized_while_it_is_kept():
+    net = nn.Module()
+    net.register_buffer("mean", torch.zeros(2**19))
+    state = State(net)
+    net.mean.resize_(2**20).fill_(1)
+    assert state.restore()
+    assert net.mean.shape == (2**19,)
+    assert not net.mean.any()
