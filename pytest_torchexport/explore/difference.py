@@ -22,7 +22,7 @@ from pytest_torchexport.explore.operator_run import Key, Near, OperatorRuns, Rec
 from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.seeds import scaled
 from pytest_torchexport.explore.thresholds import CONSTANT, LARGEST_EPSILON, STATED
-from pytest_torchexport.explore.together import combinations
+from pytest_torchexport.explore.together import COMPARISONS, combinations
 from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.inputs.strategies import within_memory
@@ -101,6 +101,14 @@ class _Side:
         }
         return sorted(left, key=lambda key: left[key].relative)
 
+    def equalities(self) -> frozenset[Key]:
+        """Return the thresholds at which numbers are equal."""
+        return frozenset(
+            key
+            for key in self.nearest
+            if key[2] == "tied" or (key[0] in COMPARISONS and _is_equality(key))
+        )
+
     def kinds(self) -> Counter[tuple[str, str, float | None]]:
         """Return how often there is a threshold of an operator, a part and a bound."""
         return Counter((k[0], k[2], near.bound) for k, (near, _) in self.nearest.items())
@@ -144,6 +152,8 @@ class DifferenceSearch:
             for each in sizes
         ]
         self._before_call = before_call
+        # What only one side makes equal.
+        self._merged: set[Merge] = set()
         self._found: list[Recipe] = []
 
     def run(self) -> Sequence[Recipe]:
@@ -155,8 +165,10 @@ class DifferenceSearch:
             self._try(self._artifact, example)
             # Without any, it runs no operators of torch's.
             if self._artifact.nearest:
-                self._eager.own = self._eager.without(self._artifact)
-                self._artifact.own = self._artifact.without(self._eager)
+                both = self._eager, self._artifact
+                merged = self._merged = self._eager.merges ^ self._artifact.merges
+                for side, other in (both, both[::-1]):
+                    side.own = side.without(other) | (side.equalities() if merged else frozenset())
                 sides += [self._artifact] if self._artifact.own else []
         foreign = self._foreign()
         if foreign:
@@ -181,9 +193,7 @@ class DifferenceSearch:
 
     def _merging(self) -> Iterator[Recipe]:
         """Yield calls of numbers that only one side makes equal, or that a wide type may."""
-        merges = set(WIDE)
-        if self._artifact is not None and self._artifact.calls:
-            merges |= self._eager.merges ^ self._artifact.merges
+        merges = {*WIDE, *self._merged}
         sides = [side for side in (self._eager, self._artifact) if side is not None]
         compared = [
             near.bound
@@ -226,13 +236,25 @@ class DifferenceSearch:
                     self._keep(base)
                     break
                 if base in tried or len(tried) == STEPS:
-                    if exactly and beyond == 0:
-                        self._keep(base)  # next to an equality
                     break
                 tried.append(base)
                 for recipe in self._moved(side, key, beyond):
                     self._try(side, recipe)
                     yield
+            if exactly and not beyond:
+                yield from self._beside(side, key)
+
+    def _beside(self, side: _Side, key: Key) -> Iterator[None]:
+        """Keep the call that is nearest to an equality, and others that only one side has there."""
+        near, base = side.nearest[key]
+        self._keep(base)
+        probes = self._probes(side, [key], base) if self._merged else ()
+        for probe, merge, way in itertools.product(probes, self._merged, (1, -1)):
+            far = way * merge.part() * max(near.scale, abs(near.bound or 0.0))
+            moved = moves.against(self._spec, base, probe.gradients, near.missing + far)
+            if far and moved is not None:
+                self._keep(moved)
+            yield
 
     def _moved(self, side: _Side, key: Key, beyond: float) -> Iterator[Recipe]:
         """Yield calls nearer to a threshold than the nearest one."""

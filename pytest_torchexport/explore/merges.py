@@ -36,6 +36,16 @@ class Merge:
     start: int | None = None
     to: torch.dtype | None = None
 
+    def part(self, wide: torch.dtype | None = None) -> float:
+        """Return a distance, in parts of a float, that it makes zero and that ``wide`` has.
+
+        By default, that is the next wider type.
+        """
+        if self.to is None:
+            return 0.0
+        wider = torch.float64 if self.to == torch.float32 else torch.float32
+        return math.sqrt(torch.finfo(wide or wider).eps * torch.finfo(self.to).eps)
+
 
 # In the type that an exporter or a runtime may cast integers to, these are equal, or they change
 # their order: float32, int32, float64.
@@ -135,8 +145,7 @@ def _floats(leaf: TensorLeaf, merge: Merge, start: float, way: int) -> tuple[Ten
     """
     assert merge.to is not None
     rounded = torch.tensor(start, dtype=torch.float64).to(merge.to).double()
-    # Between the distances that the two types tell apart.
-    apart = math.sqrt(torch.finfo(leaf.dtype).eps * torch.finfo(merge.to).eps) * abs(rounded)
+    apart = merge.part(leaf.dtype) * abs(rounded)
     first, second = sorted((float(rounded), float(rounded + way * apart)))
     low = -LARGEST if leaf.domain.low is None else leaf.domain.low
     high = LARGEST if leaf.domain.high is None else leaf.domain.high

@@ -101,6 +101,31 @@ def above_a_half_mirrored(x: Tensor) -> Tensor:
     return (-x < -0.5).sum(1)
 
 
+def layer(x: Tensor) -> Tensor:
+    weight = torch.linspace(-1.3, 1.7, 36, dtype=x.dtype).reshape(6, 6).sin()
+    return torch.tanh(x @ weight)
+
+
+def best_of_layer(x: Tensor) -> Tensor:
+    return layer(x).argmax(1)
+
+
+def best_of_layer_in_single(x: Tensor) -> Tensor:
+    return layer(x).float().argmax(1)
+
+
+def best_of_layer_negated(x: Tensor) -> Tensor:
+    return (-layer(x)).argmin(1)
+
+
+def layer_above(x: Tensor) -> Tensor:
+    return (layer(x) > 0.2).sum(1)
+
+
+def layer_above_in_single(x: Tensor) -> Tensor:
+    return (layer(x).float() > 0.2).sum(1)
+
+
 # -- boundaries ------------------------------------------------------------------------------------
 
 
@@ -227,6 +252,9 @@ MERGED = (
     right(risen, risen_mirrored, DOUBLES, ci=""),
     wrong("threshold in single", above_a_half, above_a_half_in_single, DOUBLES, ci=""),
     right(above_a_half, above_a_half_mirrored, DOUBLES, ci=""),
+    wrong("largest of a layer in single", best_of_layer, best_of_layer_in_single, DOUBLES, ci=""),
+    wrong("layer's threshold in single", layer_above, layer_above_in_single, DOUBLES, ci=""),
+    right(best_of_layer, best_of_layer_negated, DOUBLES, ci=""),
 )
 
 BOUNDED = (

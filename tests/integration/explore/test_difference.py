@@ -60,6 +60,25 @@ def test_numbers_that_only_the_artifact_makes_equal_are_met():
     assert verdict.failure == "OutputsDiffer"
 
 
+class Narrowed(nn.Module):
+    """Chooses the largest output of a network, in a trace from float32."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            self.net = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4)).double()
+
+    def forward(self, x):
+        y = self.net(x)
+        return (y.float() if torch.jit.is_tracing() else y).argmax(1)
+
+
+def test_outputs_of_a_network_that_only_the_artifact_makes_equal_are_met():
+    example = torch.linspace(-2, 2, 32, dtype=torch.float64).reshape(4, 8)
+    assert check_export(Narrowed(), (example,), target="trace").failure == "OutputsDiffer"
+
+
 class Together(nn.Module):
     """Has another value if several conditions hold at once, and only in a trace."""
 
