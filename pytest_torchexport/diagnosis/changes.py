@@ -5,12 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_torchexport.diagnosis.evidence import Evidence
+from pytest_torchexport.diagnosis.numbers import STATELESS
 from pytest_torchexport.diagnosis.spelling import with_a_write
 from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.results.diagnosis import Cause
 from pytest_torchexport.results.failures import ArtifactRaised, OutputsDiffer, StateDiffers
 
 SHOWN = 3
+
+
+def stateless(evidence: Evidence) -> Cause | None:
+    """Return that forward changes state or an input, and that an ONNX file changes none."""
+    if evidence.target not in STATELESS or not isinstance(evidence.failure, StateDiffers):
+        return None
+    differing = [item.path for item in evidence.failure.differences]
+    written = [
+        path.removesuffix(" after the call")
+        for path in differing
+        if path.startswith(("inputs[", "input "))
+    ]
+    changed = evidence.changed_by_eager
+    refs = [ref for ref in changed if str(ref) in differing] or list(changed)
+    if not (written or refs):
+        return None
+    lines = (changed[ref] for ref in refs)
+    return Cause(
+        kind="dropped mutation",
+        text=f"forward changes {_named(written or refs)}: an ONNX file writes to no input and "
+        "keeps nothing from one run to the next",
+        remedy="return what changes as an output, and take it as an input in the next call",
+        where=None if written else next(filter(None, lines), None),
+    )
 
 
 def replaced_buffer(evidence: Evidence) -> Cause | None:

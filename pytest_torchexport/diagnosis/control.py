@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from pytest_torchexport.diagnosis.evidence import Evidence
 from pytest_torchexport.results.diagnosis import Cause
@@ -37,16 +38,25 @@ def decided_once(evidence: Evidence) -> Cause | None:
         on_values=branch.on_values,
         target=evidence.target,
         artifact=evidence.artifact,
+        arguments=tuple(evidence.arguments),
     )
 
 
 def cause_of(
-    kind: str, text: str, *, where: SourceLine, on_values: bool, target: str, artifact: str
+    kind: str,
+    text: str,
+    *,
+    where: SourceLine,
+    on_values: bool,
+    target: str,
+    artifact: str,
+    arguments: Collection[str] = (),
 ) -> Cause:
     """Return the cause of a failure for which a condition is to blame.
 
-    ``kind`` and ``text`` are those of the condition; ``on_values``: tensors decide it. ``artifact``
-    is the target's product, in words.
+    ``kind`` and ``text`` are those of the condition; ``on_values``: values decide it, and not only
+    sizes. ``artifact`` is the target's product, in words; ``arguments`` are those which are no
+    tensors and other than in the example.
     """
     if kind in ("for", "while"):
         return Cause(
@@ -62,6 +72,9 @@ def cause_of(
             "compute the same on both sides, or make the inputs alike before it, as by "
             "x.contiguous() or x.clone()"
         )
+    elif not {*arguments}.isdisjoint(re.findall(r"\w+", text)):
+        remedy = "export once for each value of the argument, and choose between the artifacts "
+        remedy += "outside"
     elif on_values:
         otherwise = OTHERWISE.get(target, "")
         remedy = f"compute both sides and choose with torch.where, {otherwise}".rstrip(", ")

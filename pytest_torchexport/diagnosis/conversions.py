@@ -36,13 +36,15 @@ class Conversion:
 def conversions(case: Case) -> tuple[Conversion, ...]:
     """Return the lines at which tracing the subject again reads numbers; none if it refuses."""
     call = case.call_to_export()
+
+    def trace() -> object:
+        return case.exported(call, target="trace")
+
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
-        traced = record(lambda: case.exported(call), Call(), seed=case.plan.seed)
+        traced = record(trace, Call(), seed=case.plan.seed)
         recorded = isinstance(traced.outcome, Returned)
-        if not recorded and not isinstance(
-            observe(lambda: case.exported(call), Call(), seed=case.plan.seed), Returned
-        ):
+        if not recorded and not isinstance(observe(trace, Call(), seed=case.plan.seed), Returned):
             return ()
     numbers: dict[SourceLine, list[float]] = {}
     wanted: set[SourceLine] = set()

@@ -6,7 +6,7 @@ Separate from the rules, which are tested without running anything.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,12 +14,13 @@ import torch
 
 from pytest_torchexport.diagnosis.conversions import Conversion, conversions
 from pytest_torchexport.diagnosis.recording import record
-from pytest_torchexport.diagnosis.scene import Scene
+from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
 from pytest_torchexport.eager.fingerprint import changed, fingerprint
 from pytest_torchexport.eager.line_finders import changed_at, draws_from, seeded_at
 from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.eager.watch import watch
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT
+from pytest_torchexport.inputs.recipes import LeafRecipe
 from pytest_torchexport.judge.branch_table import DIVERGES
 from pytest_torchexport.judge.state_differences import carried_differences
 from pytest_torchexport.outcomes.compare import Tolerance
@@ -30,7 +31,13 @@ from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Branch
 
-ARTIFACTS = {"trace": "trace", "script": "script", "export": "program", "onnx": "ONNX file"}
+ARTIFACTS = {
+    "trace": "trace",
+    "script": "script",
+    "export": "program",
+    "onnx": "ONNX file",
+    "onnx_legacy": "ONNX file",
+}
 
 
 def words_of(target: str) -> str:
@@ -114,9 +121,19 @@ class Evidence:
         }
 
     @cached_property
+    def agrees_with_the_examples_arguments(self) -> bool:
+        """True if the call agrees once its arguments that are no tensors are the example's."""
+        spec, recipe = self._case.spec, self._scene.recipe
+        leaves = tuple(
+            LeafRecipe(kind="example") if leaf.path in self.arguments else item
+            for leaf, item in zip(spec.leaves, recipe.leaves, strict=True)
+        )
+        return bool(self.arguments) and self._scene.agrees(replace(recipe, leaves=leaves))
+
+    @cached_property
     def conversions(self) -> Sequence[Conversion]:
         """The lines at which the trace made constants; none if the target does not trace."""
-        traced = self.target == "trace" and not self._case.foreign
+        traced = CAPTURED.get(self.target) == "trace" and not self._case.foreign
         return conversions(self._case) if traced else ()
 
     @cached_property

@@ -14,6 +14,8 @@ from pytest_torchexport.results.diagnosis import Cause, Structural
 from pytest_torchexport.results.failures import ArtifactRaised
 from pytest_torchexport.results.source_line import SourceLine
 
+# The targets whose files are ONNX models: no state, and no inputs but tensors.
+STATELESS = ("onnx", "onnx_legacy")
 _GUARD = re.compile(r"Guard failed: (\w+) == (\S+)")
 
 
@@ -108,6 +110,19 @@ def baked_argument(evidence: Evidence) -> Cause | None:
                 where=found.where,
             )
     return None
+
+
+def left_out_argument(evidence: Evidence) -> Cause | None:
+    """Return that an ONNX file has no input for an argument which is no tensor."""
+    if evidence.target not in STATELESS or not evidence.agrees_with_the_examples_arguments:
+        return None
+    name, given = next(iter(evidence.arguments.items()))
+    return Cause(
+        kind="baked value",
+        text=f"{evidence.artifact} has no input for {name}, which is no tensor: it is "
+        f"{given.call!r} in the call, and {given.example!r} of the example is a constant",
+        remedy=f"pass {name} as a tensor, or export once for each value",
+    )
 
 
 def guard(evidence: Evidence) -> Cause | None:

@@ -15,6 +15,7 @@ import torch
 
 from pytest_torchexport.diagnosis.onnx_models import MADE_ELSEWHERE, OnnxModel, OnnxModels
 from pytest_torchexport.diagnosis.scene import Scene
+from pytest_torchexport.diagnosis.stages import OF_THE_RUN, as_the_exporter_sees_it
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.runners import Runnable
@@ -62,6 +63,12 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     order = [name for name, _ in STEPS]
     stages.sort(key=lambda stage: order.index(stage.name))
     owner = known.owner or owner_of(stages)
+    if owner == "capture" and not known.causes:
+        seen = tuple(as_the_exporter_sees_it(scene))
+        stages = [*seen, *stages]
+        owner = "model" if any(stage.agrees is False for stage in seen) else owner
+    if any(cause.kind in OF_THE_RUN for cause in known.causes):
+        owner = known.owner
     return dataclasses.replace(known, stages=(*known.stages, *stages), owner=owner)
 
 

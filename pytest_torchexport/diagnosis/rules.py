@@ -11,13 +11,14 @@ from collections.abc import Callable
 
 from pytest_torchexport.diagnosis import changes, control, kinds, numbers
 from pytest_torchexport.diagnosis.evidence import Evidence
-from pytest_torchexport.diagnosis.scene import Scene
+from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
 from pytest_torchexport.results.diagnosis import Cause, CauseKind, Diagnosis, Owner
 
 # In this order: a later rule is asked only if the earlier ones do not apply.
 RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
     control.decided_once,
     kinds.training_mode,
+    changes.stateless,
     changes.replaced_buffer,
     changes.changed_by_the_export,
     changes.dropped_mutation,
@@ -26,6 +27,7 @@ RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
     numbers.baked_argument,
     numbers.baked_draw,
     numbers.baked_value,
+    numbers.left_out_argument,
     numbers.frozen_size,
     kinds.dtype_promotion,
     kinds.number_as_tensor,
@@ -46,17 +48,17 @@ OWNERS: dict[CauseKind, Owner] = {
     "dtype promotion": "capture",
     "number as a tensor": "capture",
 }
-TARGETS = ("trace", "script", "export")
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the cause of the first rule that applies, and the owner that it means."""
     named = [cause for cause in known.causes if cause.kind not in CIRCUMSTANCES]
-    if named or scene.case.plan.target not in TARGETS:
+    if named or scene.case.plan.target not in CAPTURED:
         return known
     evidence = Evidence(scene, known.structural)
     cause = next(filter(None, (rule(evidence) for rule in RULES)), None)
     if cause is None:
         return known
-    owner = known.owner or OWNERS.get(cause.kind)
+    # The stages of an ONNX model tell whose step it was, and the cause what to change.
+    owner = OWNERS.get(cause.kind) or known.owner
     return dataclasses.replace(known, owner=owner, causes=(*known.causes, cause))

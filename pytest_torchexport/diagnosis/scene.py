@@ -21,8 +21,16 @@ from pytest_torchexport.judge.log import ItemLog
 from pytest_torchexport.outcomes.observe import Outcome, Returned
 from pytest_torchexport.results.failures import Failure, SpecError
 from pytest_torchexport.results.verdict import Difference
-from pytest_torchexport.targets.base import NotApplicable
+from pytest_torchexport.targets.base import Artifact, NotApplicable
 
+# What torch captures for each target.
+CAPTURED = {
+    "trace": "trace",
+    "script": "script",
+    "export": "export",
+    "onnx": "export",
+    "onnx_legacy": "trace",
+}
 # How many positions a line names.
 SHOWN = 4
 
@@ -48,6 +56,21 @@ class Scene:
     def program(self) -> torch.export.ExportedProgram | None:
         """The subject as torch.export captures it; None if torch.export does not take it."""
         return exported_program(self.case)
+
+    @cached_property
+    def captured(self) -> Artifact | None:
+        """The artifact that torch runs in this process: of an ONNX model, the one before it.
+
+        None if there is none, as for a file that was made elsewhere.
+        """
+        case = self.case
+        target = CAPTURED.get(case.plan.target)
+        if case.foreign or case.runner.isolated or target is None:
+            return None
+        if target == case.plan.target:
+            return case.artifact
+        made = case.exported_or_refused(case.call_to_export(), target=target)
+        return None if isinstance(made, NotApplicable | str) else made
 
     @cached_property
     def expected(self) -> Returned | None:

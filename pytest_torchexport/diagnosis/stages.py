@@ -43,7 +43,7 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
         elsewhere = scene.case.plan.settings.serve_on
         owner: Owner | None = None if elsewhere else "saving and loading"
         return _with(known, loaded, owner)
-    seen = tuple(_as_the_exporter_sees_it(scene))
+    seen = tuple(as_the_exporter_sees_it(scene))
     stages = (*seen, Stage(name=made, agrees=False))
     if any(cause.kind in OF_THE_RUN for cause in known.causes):
         return _with(known, stages, None)
@@ -63,7 +63,7 @@ def _agreeing(name: StageName) -> Stage:
     return Stage(name=name, agrees=True)
 
 
-def _as_the_exporter_sees_it(scene: Scene) -> Iterator[Stage]:
+def as_the_exporter_sees_it(scene: Scene) -> Iterator[Stage]:
     """Yield what eager does with the exporter's answers, if it asks for any."""
     call, plan = scene.call, scene.case.plan
     answers = targets.get(plan.target).traits.answers

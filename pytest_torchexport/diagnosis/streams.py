@@ -1,6 +1,7 @@
 """Examine the operators of eager and of the artifact on the failing call: where do they part?
 
-One recorded run of each, for artifacts that torch itself runs in this process.
+One recorded run of each, for artifacts that torch itself runs in this process. For an ONNX model it
+is what torch captured, if that already differs from eager.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork
 from pytest_torchexport.outcomes.observe import Returned, State, tensors_of
 from pytest_torchexport.results.diagnosis import Diagnosis, Place, Structural
 from pytest_torchexport.results.failures import StateDiffers
+from pytest_torchexport.targets.base import Artifact
 
 # The artifact runs once more for so long, to find a line of it.
 SECONDS = 2.0
@@ -30,10 +32,13 @@ TARGETS = ("trace", "script", "export")
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the operator that introduces the difference, and how the two sides differ there."""
-    case = scene.case
-    if case.plan.target not in TARGETS or case.foreign or case.runner.isolated:
+    here = scene.case.plan.target in TARGETS
+    # If torch captured it right, a later step is to blame.
+    suspected = known.owner in ("capture", None) and not isinstance(scene.failure, StateDiffers)
+    captured = scene.captured if here or suspected else None
+    if captured is None:
         return known
-    for eager, artifact, differing in _pairs(scene):
+    for eager, artifact, differing in _pairs(scene, captured):
         if not (eager.complete and artifact.complete):
             return known
         found = introduced(eager, artifact, differing)
@@ -45,7 +50,7 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
 
 def _placed(scene: Scene, found: Introduced) -> tuple[Place, Structural]:
     """Return the place, of an operator of the artifact alone as the artifact knows it."""
-    step = found.extra
+    step = found.extra if scene.captured is scene.case.artifact else None
     if step is None or scene.call is None or not can_fork():
         return found.place, found.structural
     steps = TorchSteps(case=scene.case, call=scene.call)
@@ -55,27 +60,29 @@ def _placed(scene: Scene, found: Introduced) -> tuple[Place, Structural]:
     return place, dataclasses.replace(found.structural, where=place.where)
 
 
-def _pairs(scene: Scene) -> Iterator[tuple[Recording, Recording, tuple[str, ...]]]:
+def _pairs(
+    scene: Scene, captured: Artifact
+) -> Iterator[tuple[Recording, Recording, tuple[str, ...]]]:
     """Yield recordings of the two sides that differ, and the paths at which they do."""
     seed = scene.case.plan.seed
     call = scene.call
     if call is None:
         return
-    yield from _in_a_row(scene, [call], seed)
+    yield from _in_a_row(scene, captured, [call], seed)
     if isinstance(scene.failure, StateDiffers):
         for row in state.rows(scene.case, state.LONGEST):
-            yield from _in_a_row(scene, row, seed)
+            yield from _in_a_row(scene, captured, row, seed)
     else:
-        yield from _in_a_row(scene, [call], seed + 1)
+        yield from _in_a_row(scene, captured, [call], seed + 1)
 
 
 def _in_a_row(
-    scene: Scene, calls: Sequence[Call], seed: int
+    scene: Scene, captured: Artifact, calls: Sequence[Call], seed: int
 ) -> Iterator[tuple[Recording, Recording, tuple[str, ...]]]:
     """Yield the first of these calls, each made where the one before ended, that differs."""
     case, device = scene.case, scene.case.plan.device
     subject = case.reference.pristine.copy().to(device)
-    kept = State(case.artifact.module, thorough=case.reference.stateful)
+    kept = State(captured.module, thorough=case.reference.stateful)
     try:
         for call in calls:
             moved = call.to(device)
@@ -87,14 +94,14 @@ def _in_a_row(
                 module=subject.module,
             )
             artifact = record(
-                case.artifact,
+                captured,
                 moved,
                 seed=seed,
                 grad_mode=case.reference.served,
-                module=case.artifact.module,
+                module=captured.module,
             )
             differing = _differing(scene, eager, artifact)
-            left, right = tensors_of(subject.module), tensors_of(case.artifact.module)
+            left, right = tensors_of(subject.module), tensors_of(captured.module)
             more = carried_differences(left, right, case.judge.tolerance)
             differing += tuple(item.path for item in more)
             if differing:

@@ -141,10 +141,12 @@ class Prepared:
             return self.spec.example
         return call
 
-    def exported_or_refused(self, call: Call) -> Artifact | NotApplicable | str:
+    def exported_or_refused(
+        self, call: Call, *, target: str | None = None
+    ) -> Artifact | NotApplicable | str:
         """Return an artifact made at a call like ``exported``, or the reason of a refusal."""
         try:
-            return self.exported(call)
+            return self.exported(call, target=target)
         except TimeLimitExceeded:
             raise
         except Exception as error:

@@ -234,7 +234,14 @@ EXPORTERS = (
         ci="",
         known={"onnx": "a small addend is dropped"},
     ),
-    row("factor next to one", NearlyOnce, DOUBLE, ON_ONNX, ci=""),
+    row(
+        "factor next to one",
+        NearlyOnce,
+        DOUBLE,
+        ON_ONNX,
+        blame={"onnx": Blame(owner="translation", cause="")},
+        ci="",
+    ),
     # It translates them as exp(x) - 1 and log(1 + x).
     row(
         "expm1 of small",

@@ -234,7 +234,7 @@ INPUTS = (
         truth(DIFFERS, script=None, export=RAISES),
         values={"k": [1, 2, 3]},
         ci="trace onnx_legacy",
-        blame={"trace": baked("x * k"), "export": GUARD},
+        blame={"trace": baked("x * k"), "export": GUARD, "onnx": baked("")},
     ),
     row(
         "float argument varies",
@@ -243,7 +243,7 @@ INPUTS = (
         truth(DIFFERS, script=None, export=RAISES),
         values={"scale": (0.25, 1.0)},
         ci="export onnx",
-        blame={"trace": baked("x * scale + scale"), "export": GUARD},
+        blame={"trace": baked("x * scale + scale"), "export": GUARD, "onnx": baked("")},
     ),
     row(
         "flag argument", FlagArgument, call(normal(4, 3), double=True), ci="export", round_trip=True

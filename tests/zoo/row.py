@@ -33,7 +33,10 @@ SKIPPED = "skipped"
 Example = tuple[tuple[Any, ...], dict[str, Any]]
 # The targets whose failures name an owner, a line and a cause, and the failures that do. A refusal
 # does so on all targets.
-BLAMED = ("trace", "script", "export")
+BLAMED = ("trace", "script", "export", "onnx")
+# Whose files keep no state.
+STATELESS = ("onnx", "onnx_legacy")
+STATES = ("changed by the export", "replaced buffer", "dropped mutation")
 EXPLAINED = (DIFFERS, RAISES, STRUCTURE, STATE, FROZEN)
 
 
@@ -163,8 +166,11 @@ class Row:
 
     def blamed(self, target: str) -> Blame | None:
         """Return what a report on a target has to name; None if the row does not say."""
-        blame = self.blame.get(target) if isinstance(self.blame, Mapping) else self.blame
         truth = self.truth()[target]
+        blame = self.blame.get(target) if isinstance(self.blame, Mapping) else self.blame
+        if truth == STATE and target in STATELESS and (blame is None or blame.cause in STATES):
+            line = blame.line if blame is not None else self.line
+            return Blame(owner="model", cause="dropped mutation", line=line)
         if blame is None and truth == NARROWED and not self.line:
             return GUARD
         if blame is None and truth in (FROZEN, NARROWED):
@@ -182,7 +188,7 @@ class Row:
             target
             for target in TARGETS
             if truth[target] in (REFUSED, NARROWED)
-            or (target in BLAMED and truth[target] in EXPLAINED)
+            or (target in BLAMED and truth[target] in EXPLAINED and target not in self.known)
         )
 
     def changed(self) -> tuple[str, ...]:

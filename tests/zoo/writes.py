@@ -8,7 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from zoo.converters import CAPTURED, captured
-from zoo.row import DIFFERS, REFUSED, STATE, Blame, call, normal, row, truth, untranslated, whole
+from zoo.row import (
+    DIFFERS,
+    REFUSED,
+    STATE,
+    Blame,
+    call,
+    dropped,
+    normal,
+    row,
+    truth,
+    untranslated,
+    whole,
+)
 
 # -- into the caller's tensor ----------------------------------------------------------------------
 
@@ -234,24 +246,40 @@ X = call(normal(4, 3))
 BY_VALUE = truth(onnx=STATE, onnx_legacy=STATE)
 
 WRITES = (
-    row("writes input", WritesInput, X, BY_VALUE, ci="script"),
-    row("writes row", WritesRow, X, BY_VALUE, ci=""),
-    row("writes through a view", WritesThroughView, X, BY_VALUE, ci=""),
+    row("writes input", WritesInput, X, BY_VALUE, blame=dropped("x.add_(1)"), ci="script"),
+    row("writes row", WritesRow, X, BY_VALUE, blame=dropped("x[0] = 0"), ci=""),
+    row(
+        "writes through a view",
+        WritesThroughView,
+        X,
+        BY_VALUE,
+        blame=dropped("x[:, 1:].copy_("),
+        ci="",
+    ),
     row(
         "writes out=",
         WritesOut,
         X,
         BY_VALUE | {"onnx_legacy": REFUSED},
+        blame=dropped("torch.mul(x, 2.0, out=x)"),
         ci="onnx onnx_legacy",
         refused={"onnx_legacy": untranslated()},
     ),
-    row("masks in place", MasksInPlace, X, BY_VALUE, ci=""),
-    row("in-place activation first", InPlaceActivation, X, BY_VALUE, ci="script"),
+    row("masks in place", MasksInPlace, X, BY_VALUE, blame=dropped("x.masked_fill_(x < 0"), ci=""),
+    row(
+        "in-place activation first",
+        InPlaceActivation,
+        X,
+        BY_VALUE,
+        blame=dropped("return self.body(x)"),
+        ci="script",
+    ),
     row(
         "writes second",
         WritesSecond,
         call(normal(4, 3), normal(4, 3, seed=1)),
         BY_VALUE,
+        blame=dropped("total += x"),
         ci="",
     ),
     row(
@@ -259,6 +287,7 @@ WRITES = (
         WritesDictEntry,
         call({"x": normal(4, 3), "y": normal(4, 3, seed=1)}),
         BY_VALUE,
+        blame=dropped('batch["x"].sub_(1.0)'),
         ci="",
     ),
     row(
@@ -270,13 +299,21 @@ WRITES = (
     row("returns its list, extended", ReturnsItsList, call([normal(4, 3)]), ci="onnx_legacy"),
     row("replaces an entry", ReplacesAnEntry, call({"x": normal(4, 3)}), ci="onnx"),
     row("pops an entry", PopsAnEntry, call({"x": normal(4, 3)}), ci="script"),
-    row("extends and writes", ExtendsAndWrites, call({"x": normal(4, 3)}), BY_VALUE, ci="trace"),
-    row("writes after use", WritesAfterUse, X, BY_VALUE, ci=""),
+    row(
+        "extends and writes",
+        ExtendsAndWrites,
+        call({"x": normal(4, 3)}),
+        BY_VALUE,
+        blame=dropped('batch["x"].sub_(1.0)'),
+        ci="trace",
+    ),
+    row("writes after use", WritesAfterUse, X, BY_VALUE, blame=dropped("x.zero_()"), ci=""),
     row(
         "fills rows",
         FillsRows,
         call(normal(4, 3), torch.tensor([0, 2])),
         BY_VALUE,
+        blame=dropped("x.index_fill_(0, rows"),
         shapes={"x": "4 3", "rows": "2"},
         values={"rows": (0, 3)},
         ci="",

@@ -130,9 +130,9 @@ def test_an_optimization_of_onnx_runtime_is_named_with_the_switch(diagnosed):
     assert found.place.operator == "aten.max_pool2d"
 
 
-def test_what_torch_froze_is_capture_on_either_exporter(diagnosed):
+def test_what_a_trace_froze_is_named_on_its_exporter_too(diagnosed):
     found = diagnosed(Freezes(), torch.ones(3, 2), target="onnx_legacy")
-    assert found.owner == "capture"
+    assert (found.owner, found.causes[0].kind) == ("model", "frozen size")
     assert found.stages[0].name == "artifact"
     assert agreement(found) == [False, False, False]
 

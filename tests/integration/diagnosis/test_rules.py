@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 
 import pytest
 import torch
@@ -104,3 +105,24 @@ def test_nothing_is_named_as_the_cause_if_no_rule_has_its_evidence():
 
     found = check_export(Counts(), (X,), target="trace", checks=["parity"], max_examples=5)
     assert found.diagnosis.causes == ()
+
+
+class Draws(nn.Module):
+    def forward(self, x):
+        return x * random.choice((0.5, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("module", "args", "options", "kind", "line"),
+    [
+        (Remembers, (X,), {}, "dropped mutation", "self.count.add_(1)"),
+        (Guarded, (X, 2), {"values": {"times": [2, 3]}}, "baked value", ""),
+        (Draws, (X,), {}, "baked value", "random.choice"),
+    ],
+)
+def test_an_onnx_model_has_the_causes_of_what_torch_captured(module, args, options, kind, line):
+    checks = ["parity", "state"]
+    found = checked(module(), *args, target="onnx", checks=checks, **options)
+    (cause,) = found.diagnosis.causes
+    assert (found.diagnosis.owner, cause.kind) == ("model", kind)
+    assert line in str(found.where or "")

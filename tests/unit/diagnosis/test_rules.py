@@ -43,6 +43,7 @@ NOTHING = {
     "branch": None,
     "sizes": {},
     "arguments": {},
+    "agrees_with_the_examples_arguments": False,
     "conversions": (),
     "read_by_eager": {},
     "drawn_outside_torch": {},
@@ -194,6 +195,21 @@ def test_a_guard_on_an_argument():
     assert numbers.guard(evidence(**refused | {"arguments": {}})) is None
 
 
+def test_an_argument_for_which_an_onnx_file_has_no_input():
+    facts = {
+        "target": "onnx",
+        "artifact": "the ONNX file",
+        "arguments": {"k": Given(2, 3)},
+        "agrees_with_the_examples_arguments": True,
+    }
+    cause = numbers.left_out_argument(evidence(**facts))
+    assert cause.kind == "baked value"
+    assert "no input for k, which is no tensor: it is 3 in the call, and 2 of the" in cause.text
+    assert numbers.left_out_argument(evidence(**facts | {"target": "export"})) is None
+    wrong = facts | {"agrees_with_the_examples_arguments": False}
+    assert numbers.left_out_argument(evidence(**wrong)) is None
+
+
 # -- control flow ----------------------------------------------------------------------------------
 
 
@@ -232,6 +248,20 @@ def test_sides_that_no_caller_of_the_artifact_knows_are_not_exported_each(text, 
     assert ("export once for each side" in cause.remedy) is not of_objects
 
 
+@pytest.mark.parametrize(
+    ("text", "of_argument"),
+    [('reduction == "mean"', True), ("k % 2 == 1", False), ("self.reduction", True)],
+)
+def test_sides_that_an_argument_decides_are_exported_by_its_value(text, of_argument):
+    branch = SimpleNamespace(kind="if", on_values=True, text=text, where=USE)
+    facts = evidence(
+        failure=BranchFrozen(), branch=branch, arguments={"reduction": Given("mean", "sum")}
+    )
+    remedy = control.decided_once(facts).remedy
+    assert ("once for each value of the argument" in remedy) is of_argument
+    assert ("torch.where" in remedy) is not of_argument
+
+
 # -- state -----------------------------------------------------------------------------------------
 
 LAST = StateRef("buffer", "last")
@@ -248,6 +278,27 @@ def test_a_buffer_that_a_trace_leaves_in_its_place():
     assert cause.remedy == "write into it: self.last.copy_(x.mean(0))"
     other = StateDiffers(differences=(difference("output"),))
     assert changes.replaced_buffer(evidence(**facts | {"failure": other})) is None
+
+
+def test_an_onnx_file_keeps_no_state():
+    facts = {
+        "target": "onnx",
+        "failure": StateDiffers(differences=(difference("output"),)),
+        "changed_by_eager": {LAST: WRITE},
+    }
+    cause = changes.stateless(evidence(**facts))
+    assert (cause.kind, cause.where) == ("dropped mutation", WRITE)
+    assert cause.text.startswith("forward changes buffer last: an ONNX file")
+    assert changes.stateless(evidence(**facts | {"target": "export"})) is None
+    assert changes.stateless(evidence(**facts | {"failure": OutputsDiffer()})) is None
+    assert changes.stateless(evidence(**facts | {"changed_by_eager": {}})) is None
+
+
+def test_an_onnx_file_writes_to_no_input():
+    failure = StateDiffers(differences=(difference("input x after the call"),))
+    cause = changes.stateless(evidence(target="onnx", failure=failure))
+    assert cause.text.startswith("forward changes input x: an ONNX file writes to no input")
+    assert cause.where is None
 
 
 def test_a_buffer_into_which_a_program_copies_another_size():
