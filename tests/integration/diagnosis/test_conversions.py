@@ -30,7 +30,7 @@ def read(net):
     case = SimpleNamespace(
         plan=SimpleNamespace(seed=0),
         call_to_export=lambda: x,
-        exported=lambda call, target: torch.jit.trace(net, (call,)),
+        exported=lambda call, **_: torch.jit.trace(net, (call,)),
     )
     return conversions(case)
 
