@@ -161,6 +161,12 @@ def hooks_of(module: torch.nn.Module) -> tuple[tuple[str, tuple[int, ...]], ...]
     return tuple([(name, tuple(own[name])) for name in _HOOKS if own.get(name)])
 
 
+def global_hooks() -> list[Any]:
+    """Return the hooks that run for every module; none if torch names their registers otherwise."""
+    registers = [getattr(torch.nn.modules.module, f"_global{name}", None) for name in _HOOKS]
+    return [hook for held in registers if isinstance(held, dict) for hook in held.values()]
+
+
 def hook_registers(module: torch.nn.Module) -> list[dict[int, Any]]:
     """Return the registers of a module's hooks; none if torch names them otherwise."""
     own = vars(module)
@@ -220,6 +226,19 @@ def compiles_itself(thing: Any) -> bool:
 def is_operator(function: Any) -> bool:
     """Return True for an operator of the dispatcher (``aten.add.Tensor``), which has a schema."""
     return isinstance(function, torch._ops.OpOverload)
+
+
+def kernels_of(operator: Any) -> list[Any]:
+    """Return the Python functions of a custom operator that a decorator of torch.library has made.
+
+    Empty for any other object, and if torch keeps them elsewhere.
+    """
+    made = getattr(torch.library, "CustomOpDef", None)
+    if made is None or not isinstance(operator, made):
+        return []
+    held = list(vars(operator).values())
+    held += [each for kept in held if isinstance(kept, dict) for each in kept.values()]
+    return [each for each in held if isinstance(each, FunctionType)]
 
 
 def is_higher_order(function: Any) -> bool:

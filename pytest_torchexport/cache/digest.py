@@ -62,6 +62,14 @@ class Digest:
         except RecursionError:
             raise NoDigest(f"a {type(value).__name__} is nested too deeply") from None
 
+    def add_functions_of(self, module: types.ModuleType | None) -> None:
+        """Add a module's functions and plain values: nothing names those that it registers."""
+        for name, value in sorted(vars(module).items()) if module is not None else ():
+            is_data = type(value) in _PLAIN or isinstance(value, torch.Tensor)
+            if not name.startswith("__") and (is_data or _is_users_code(value)):
+                self._token(name)
+                self.add(value)
+
     def _token(self, *words: Any) -> None:
         # A length before each, so that no two lists of words are the same bytes.
         for word in words:
@@ -139,6 +147,8 @@ class Digest:
             self._strategy(value)
         elif torch_private.is_operator(value):
             self._token("operator", str(value))
+        elif kernels := torch_private.kernels_of(value):
+            self._all(f"operator {value}", kernels)
         elif isinstance(value, logging.Logger):
             self._token("logger", value.name)
         else:
@@ -149,7 +159,7 @@ class Digest:
         text = repr(strategy)
         if " at 0x" in text:
             raise NoDigest(f"the strategy {text:.80}")
-        self._token("strategy", text)
+        self._token("strategy", text, *sorted(map(self._apart, _functions_in(strategy))))
 
     def _apart(self, value: Any) -> str:
         """Return the digest of a member of a set, whose order differs from process to process."""
@@ -273,6 +283,7 @@ class Digest:
             self.modules.add(getattr(value, "__module__", None) or "")
             wrapped = getattr(value, "__wrapped__", None)
             if wrapped is not None:
+                _refuse_read(value, wrapped)
                 self._add(wrapped)
         else:
             self._token("object")
@@ -286,6 +297,43 @@ class Digest:
 
     def _attributes(self, value: Any) -> None:
         self._all("attributes", (part for item in attributes_of(value) for part in item))
+
+
+# The names of functions that read a file.
+_READS = frozenset(
+    {
+        *("open", "read_text", "read_bytes", "load", "load_file", "safe_open", "urlopen"),
+        *("loadtxt", "genfromtxt", "fromfile", "from_file", "memmap", "read_csv", "read_parquet"),
+    }
+)
+
+
+def _refuse_read(memory: Any, function: Any) -> None:
+    """Raise NoDigest for a ``functools.lru_cache`` that holds what a function has read."""
+    info = getattr(memory, "cache_info", None)
+    code = getattr(function, "__code__", None)
+    if info is None or code is None or not info().currsize:
+        return
+    if not _READS.isdisjoint(names_of(code).named):
+        raise NoDigest(f"what {function.__qualname__} has read and remembers")
+
+
+def _functions_in(strategy: SearchStrategy[Any]) -> list[Any]:
+    """Return the user's functions in a strategy: of ``map``, ``filter``, ``builds``."""
+    seen: dict[int, Any] = {}
+    waiting: list[Any] = [strategy]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen[id(value)] = value
+        if isinstance(value, (list, tuple)):
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, SearchStrategy):
+            waiting += vars(value).values()
+    return [value for value in seen.values() if _is_users_code(value)]
 
 
 def _with_hooks_in_order(module: torch.nn.Module) -> dict[str, Any]:

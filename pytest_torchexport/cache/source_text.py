@@ -29,6 +29,13 @@ _RUN_FILE = frozenset(
 _RUN_TEXT = frozenset({"exec", "eval", "compile"})
 # The modules that have all these.
 _IMPORTERS = frozenset({"importlib", "runpy", "pkgutil", "builtins", "__builtins__", "imp"})
+# What gives torch a function that code calls by the name of an operator.
+_REGISTER = frozenset(
+    {
+        *("Library", "custom_op", "triton_op", "impl", "register_kernel", "register_fake"),
+        *("register_autograd", "register_custom_op_symbolic", "custom_translation_table"),
+    }
+)
 _ENVIRONMENT = frozenset({"environ", "getenv"})
 _ANY_VARIABLE = frozenset({"environb", "getenvb", "expandvars"})
 
@@ -38,12 +45,14 @@ class Source:
     """One file: the digest of its text, what it imports, and what it reads of the environment.
 
     ``imports``: absolute names, also of what may be an attribute of a module. ``variables``: the
-    names of environment variables; None if it may read any.
+    names of environment variables; None if it may read any. ``registers``: it gives torch functions
+    that code calls by the name of an operator.
     """
 
     digest: str
     imports: tuple[str, ...]
     variables: tuple[str, ...] | None
+    registers: bool
 
 
 @functools.lru_cache(maxsize=4096)
@@ -55,6 +64,7 @@ def parsed(data: bytes, file: str, name: str) -> Source:
         digest=hashlib.sha256(data).hexdigest(),
         imports=tuple(dict.fromkeys(text.imports())),
         variables=text.variables(),
+        registers=text.registers(),
     )
 
 
@@ -179,6 +189,13 @@ class _Text:
             elif isinstance(node, ast.Compare) and self._meant(node.comparators[0]) == "environ":
                 found += _texts([node.left])
         return tuple(dict.fromkeys(found)) if len(found) == mentioned else None
+
+    def registers(self) -> bool:
+        """Return True if the file gives torch kernels or symbolic functions of operators."""
+        return any(
+            isinstance(node, ast.Name | ast.Attribute) and _name_of(node) in _REGISTER
+            for node in self._nodes
+        )
 
     def _is_of_environment(self, function: ast.expr) -> bool:
         owner = function.value if isinstance(function, ast.Attribute) else None

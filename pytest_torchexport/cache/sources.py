@@ -21,10 +21,14 @@ from pytest_torchexport.results.source_line import is_users
 
 @dataclass(frozen=True, kw_only=True)
 class Closure:
-    """The files that modules lead to, as digests by module, and the variables that they read."""
+    """The files that modules lead to, as digests by module, and the variables that they read.
+
+    ``registering``: the modules that give torch functions of operators.
+    """
 
     files: tuple[tuple[str, str], ...]
     variables: tuple[tuple[str, str | None], ...]
+    registering: tuple[str, ...]
 
 
 def closure(modules: Iterable[str], files: Iterable[Path]) -> Closure:
@@ -47,6 +51,7 @@ def closure(modules: Iterable[str], files: Iterable[Path]) -> Closure:
     return Closure(
         files=tuple(sorted((name, source.digest) for name, source in found.items())),
         variables=tuple(_variables(found.values())),
+        registering=tuple(sorted(name for name, source in found.items() if source.registers)),
     )
 
 

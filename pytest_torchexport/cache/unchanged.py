@@ -8,6 +8,7 @@ and settings of the process. What has no digest has no key, and is checked each 
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from pytest_torchexport.config.settings import OF_A_RUN, TABLE
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.subject import unwrapped
 from pytest_torchexport.results.verdict import Verdict
+from pytest_torchexport.torch_private import global_hooks
 
 NOT_KEPT = "the verdict is not kept in the cache: {reason}"
 # The modules that Python itself imports.
@@ -76,11 +78,14 @@ def key_of(thing: Any, given: Sequence[Call], plan: Plan) -> str:
     modules = [*found.modules, *plan.settings.runtime_imports, *plan.plugins, *_RUN_AT_START]
     files = closure(modules, _files_of_test(plan))
     found.add((files.files, files.variables, surroundings(plan.device)))
+    for name in files.registering:
+        found.add_functions_of(sys.modules.get(name))
     return found.hexdigest()
 
 
 def _parts(thing: Any, given: Sequence[Call], plan: Plan) -> Iterator[Any]:
     yield from unwrapped(thing)
+    yield from global_hooks()
     for call in given:
         yield call.args
         yield dict(call.kwargs)

@@ -406,3 +406,66 @@ def test_processes_agree():
     ]
     assert made[0] == made[1]
     assert re.fullmatch("[0-9a-f]{64}\n", made[0])
+
+
+def is_small(x):
+    return x < SCALE
+
+
+@torch.library.custom_op("kept_digest::scaled", mutates_args=())
+def scaled(x: torch.Tensor) -> torch.Tensor:
+    return x * SCALE
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        st.floats(0, 9).filter(is_small),
+        st.lists(st.integers(0, 3).map(is_small)),
+        st.builds(is_small, st.integers(0, 3)),
+        st.one_of(st.none(), st.integers(0, 3).filter(lambda x: x < SCALE)),
+        scaled,
+    ],
+    ids=["filter", "map", "builds", "lambda", "operator"],
+)
+def test_a_global_that_a_function_of_a_strategy_or_operator_names_counts(monkeypatch, value):
+    before = digest(value)
+    assert digest(value) == before
+    monkeypatch.setitem(globals(), "SCALE", 2.5)
+    assert digest(value) != before
+
+
+def test_a_strategy_has_one_digest_before_and_after_it_is_drawn_from():
+    strategy = st.lists(st.integers(0, 3).map(is_small)).filter(doubled)
+    before = digest(strategy)
+    strategy.validate()
+    assert digest(strategy) == before
+
+
+@functools.lru_cache
+def table(path):
+    return Path(path).read_text()
+
+
+def test_what_a_function_has_read_and_remembers_has_no_digest(tmp_path):
+    (tmp_path / "table.txt").write_text("1")
+    table.cache_clear()
+    assert digest(table) == digest(table)
+    table(tmp_path / "table.txt")
+    with pytest.raises(NoDigest, match="what table has read and remembers"):
+        digest(table)
+
+
+def test_functions_of_a_module_that_registers_them_count():
+    def of(scale):
+        module = types.ModuleType("kernels")
+        exec("def kernel(x):\n    return x * SCALE", vars(module))
+        module.SCALE = scale
+        found = Digest()
+        found.add_functions_of(module)
+        return found.hexdigest()
+
+    assert of(1) == of(1) != of(2)
+    found = Digest()
+    found.add_functions_of(None)
+    assert found.hexdigest() == digest()

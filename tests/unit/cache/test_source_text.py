@@ -116,3 +116,17 @@ def test_a_variable_that_is_named_is_read(text):
 )
 def test_a_variable_that_is_computed_may_be_any(text):
     assert source(text).variables is None
+
+
+@pytest.mark.parametrize(
+    ("text", "registers"),
+    [
+        ("lib = torch.library.Library('a', 'DEF')", True),
+        ("@torch.library.custom_op('a::b', mutates_args=())\ndef b(x): pass", True),
+        ("from torch.library import custom_op\ncustom_op('a::b')", True),
+        ("torch.onnx.register_custom_op_symbolic('a::b', b, 17)", True),
+        ("torch.ops.a.b(x)", False),
+    ],
+)
+def test_a_file_that_gives_torch_functions_of_operators_is_found(text, registers):
+    assert source(text).registers is registers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import sys
+import types
 
 import pytest
 import torch
@@ -178,6 +179,30 @@ def test_other_weights_and_calls_run_it_again(case):
 def test_other_surroundings_run_it_again(case, monkeypatch, change):
     assert case.runs()
     change(monkeypatch)
+    assert case.runs()
+
+
+def test_a_hook_of_all_modules_runs_it_again(case):
+    assert case.runs()
+    handle = nn.modules.module.register_module_forward_pre_hook(lambda *_: None)
+    try:
+        assert case.runs()
+    finally:
+        handle.remove()
+    assert not case.runs()
+
+
+def test_what_a_kernel_names_runs_it_again(case, monkeypatch):
+    kernels = types.ModuleType("kept_kernels")
+    exec("def kernel(x):\n    return x * SCALE", vars(kernels))
+    kernels.__file__ = str(case.root / "kept_kernels.py")
+    kernels.SCALE = 1
+    monkeypatch.setitem(sys.modules, "kept_kernels", kernels)
+    case.write("kept_kernels", "lib = torch.library.Library('kept', 'DEF')")
+    case.write("kept_net", f"{NET}import kept_kernels")
+    assert case.runs()
+    assert not case.runs()
+    kernels.SCALE = 2  # as a file said that it read
     assert case.runs()
 
 
