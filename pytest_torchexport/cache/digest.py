@@ -147,6 +147,8 @@ class Digest:
             self._strategy(value)
         elif torch_private.is_operator(value):
             self._token("operator", str(value))
+        elif isinstance(value, torch.library.Library):
+            self._token("library", value.ns)  # its kernels: see add_functions_of
         elif kernels := torch_private.kernels_of(value):
             self._all(f"operator {value}", kernels)
         elif isinstance(value, logging.Logger):

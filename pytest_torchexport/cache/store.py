@@ -34,7 +34,7 @@ class Store:
             if kept["key"] != key or kept["sha256"] != _sum(text):
                 return None
             verdict = Verdict.from_dict(json.loads(text))
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None  # it is made anew, and replaced
         with contextlib.suppress(OSError):
             os.utime(place)  # what was used last is removed last
@@ -61,7 +61,8 @@ class Store:
 
     def _beyond_limit(self) -> Iterator[Path]:
         used = []
-        for path in self.directory.glob("??/*.json"):
+        # Also what a process left that was killed while it wrote.
+        for path in self.directory.glob("??/*"):
             with contextlib.suppress(OSError):  # another process has removed it
                 status = path.stat()
                 used.append((status.st_mtime_ns, status.st_size, path))

@@ -54,9 +54,25 @@ def hold_no_verdict(path):
     path.write_text(json.dumps([1]))
 
 
+def hold_no_text(path):
+    path.write_text(json.dumps({"key": KEY, "sha256": "", "verdict": None}))
+
+
+def be_nested_too_deeply(path):
+    path.write_text("[" * 100_000)
+
+
 @pytest.mark.parametrize(
     "damage",
-    [truncate, pass_for_another, be_of_another_key, hold_no_verdict, os.unlink],
+    [
+        truncate,
+        pass_for_another,
+        be_of_another_key,
+        hold_no_verdict,
+        hold_no_text,
+        be_nested_too_deeply,
+        os.unlink,
+    ],
 )
 def test_a_damaged_file_is_no_verdict_and_is_replaced(kept, damage):
     kept.put(KEY, verdict())
@@ -77,6 +93,18 @@ def test_what_was_not_used_for_longest_is_removed(kept, monkeypatch):
     kept.put(keys[2], verdict())
     assert kept.get(keys[1]) is None
     assert kept.get(keys[2]) is not None
+
+
+def test_what_a_killed_process_left_is_removed_too(kept, monkeypatch):
+    kept.put(KEY, verdict())
+    (found,) = files(kept)
+    left = found.with_name(f".{found.name}.1")
+    left.write_bytes(found.read_bytes())
+    os.utime(left, (1, 1))
+    monkeypatch.setattr(store, "MEGABYTE", 2.5 * found.stat().st_size)
+    kept.put(OTHER, verdict())
+    assert not left.exists()
+    assert len(files(kept)) == 2
 
 
 def test_a_directory_that_is_a_file_raises(tmp_path):
