@@ -29,9 +29,9 @@ class Inexpressible(TypeError):
     """A value has no place in a ``.npz``, or no source."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Arrays:
-    """Tensors by name, for the file ``name.npz``. ``dtypes`` are those that numpy lacks."""
+    """Collects tensors by name for the file ``name.npz``. ``dtypes`` are those that numpy lacks."""
 
     name: str
     held: dict[str, torch.Tensor] = field(default_factory=dict)
