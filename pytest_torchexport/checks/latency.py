@@ -52,13 +52,12 @@ def measure(case: Case) -> None:
         log.caution(BESIDE.format(case.plan.workers))
     with log.timed("latency"):
         measured = list(_measured(case))
-    found = [(_latency(case, recipe, pairs), recipe, call) for recipe, call, pairs in measured]
-    log.latency += [latency for latency, _, _ in found]
-    slow = [
-        each
-        for each, (_, _, pairs) in zip(found, measured, strict=True)
-        if limit and pairs.exceeds(limit)
-    ]
+    slow: list[tuple[Latency, Recipe, Call]] = []
+    for recipe, call, pairs in measured:
+        latency = _latency(case, recipe, pairs)
+        log.latency.append(latency)
+        if limit and pairs.exceeds(limit):
+            slow.append((latency, recipe, call))
     if slow:
         worst, recipe, call = max(slow, key=lambda each: each[0].ratio)
         log.shrunk = Shrunk.as_made(case.spec, recipe, call)

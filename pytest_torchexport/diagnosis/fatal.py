@@ -88,8 +88,8 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     elif end.kind == "fatal operator":
         operand = in_fork(partial(steps.operand, end.number, eager), WAIT)
         known = known if isinstance(operand, Death) else replace(known, structural=operand)
-    modules = {step.module for step in eager.steps if step.where == place.where is not None}
-    if len(modules) == 1:
+    modules = {step.module for step in eager.steps if step.where == place.where}
+    if place.where is not None and len(modules) == 1:
         place = replace(place, module=modules.pop())
     owner = known.owner or ("model" if cause.kind == "export-only branch" else None)
     return replace(known, owner=owner, place=place, causes=(*known.causes, cause))

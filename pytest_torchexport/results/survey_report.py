@@ -28,18 +28,23 @@ class Surveyed:
     late: tuple[str, ...] = ()
     problem: str = ""
 
+    def verdict_on(self, target: str) -> Verdict | None:
+        """Return the verdict on a target; None if there is none, or none in time."""
+        if target in self.late:
+            return None
+        return next((each for each in self.verdicts if each.target == target), None)
+
     def cell(self, target: str) -> str:
         """Return ``ok``, the name of a failure, ``skip``, ``time``, or nothing."""
-        if target in self.late:
-            return "time"
-        found = next((each for each in self.verdicts if each.target == target), None)
+        found = self.verdict_on(target)
         if found is None:
-            return ""
+            return "time" if target in self.late else ""
         return {"passed": "ok", "skipped": "skip"}.get(found.status, found.failure or "failed")
 
     def passes(self, target: str) -> bool:
         """Return True if it passes on the target."""
-        return self.cell(target) == "ok"
+        found = self.verdict_on(target)
+        return found is not None and found.status == "passed"
 
 
 def survey_lines(
@@ -86,7 +91,7 @@ def _reason(surveyed: Surveyed, target: str) -> str:
     """Return why a class does not pass on a target; nothing if it does or was not checked."""
     if target in surveyed.late:
         return LATE
-    found = next((each for each in surveyed.verdicts if each.target == target), None)
+    found = surveyed.verdict_on(target)
     if found is None or found.status == "passed":
         return ""
     text = headline(found) if found.status == "failed" else f"skip: {found.reason}"
