@@ -30,6 +30,7 @@ from pytest_torchexport.diagnosis.recording import (
     FromOutside,
     FromStep,
     Recording,
+    Source,
     Step,
 )
 from pytest_torchexport.inputs.pytrees import describe
@@ -117,7 +118,26 @@ class _Search:
             if all(inside):
                 more = aligned(*inside, right_is_cut=cut and j_end == len(found))
                 pairs += [(i + 1 + one, j + 1 + other) for one, other in more]
-        return {self.slices[0][i]: self.slices[1][j] for i, j in sorted(pairs)}
+        known = {self.slices[0][i]: self.slices[1][j] for i, j in sorted(pairs)}
+        if self.artifact.raised is not None and self.artifact.raised not in known.values():
+            known |= self._twin_of_raised(self.artifact.raised, known)
+        return known
+
+    def _twin_of_raised(self, raised: int, pairs: Mapping[int, int]) -> Mapping[int, int]:
+        """Return the artifact's last operator beside the first of eager on the same operands.
+
+        Eager runs what no output of the artifact depends on, as for a condition: for an alignment
+        that ends there the operator may be one more.
+        """
+        last = self.artifact.steps[raised]
+        for number, step in enumerate(self.eager.steps):
+            if (
+                number not in pairs
+                and _name(step) == _name(last)
+                and _from_twins(step, last, pairs)
+            ):
+                return {number: raised}
+        return {}
 
     @cached_property
     def twins(self) -> Mapping[int, int]:
@@ -187,10 +207,14 @@ class _Search:
         return None
 
     def _read_at(self, number: int, constant: Any) -> SourceLine | None:
-        """Return the last line before a step at which eager read a number from a tensor."""
+        """Return the last line before a step at which eager read a number from a tensor.
+
+        A truth value, as an ``if`` reads it, is no 1.
+        """
         for step in reversed(self.eager.steps[:number]):
             made = step.results[0].numbers if step.results else None
-            if step.name == READ and equal(made, constant):
+            alike = isinstance(made, bool) == isinstance(constant, bool)
+            if step.name == READ and alike and equal(made, constant):
                 return step.where
         return None
 
@@ -363,6 +387,26 @@ def _anchor(step: Step) -> tuple[str, ...]:
     """Return what a step has in common with its twin if neither sizes nor weights differ."""
     outside = (item for item in step.arguments.values() if isinstance(item, FromOutside))
     return (_name(step), _made(step), *(item.name for item in outside))
+
+
+def _from_twins(step: Step, other: Step, pairs: Mapping[int, int]) -> bool:
+    """Return True if two steps have tensors of the same sources, and at least one."""
+    sources = [
+        [item for item in each.arguments.values() if isinstance(item, Source)]
+        for each in (step, other)
+    ]
+    return (
+        bool(sources[0])
+        and len(sources[0]) == len(sources[1])
+        and all(
+            pairs.get(one.step) == two.step
+            if isinstance(one, FromStep) and isinstance(two, FromStep)
+            else isinstance(one, FromOutside)
+            and isinstance(two, FromOutside)
+            and one.name == two.name
+            for one, two in zip(*sources, strict=True)
+        )
+    )
 
 
 # -- the steps behind others -----------------------------------------------------------------------

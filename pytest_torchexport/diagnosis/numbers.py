@@ -22,9 +22,9 @@ _GUARD = re.compile(r"Guard failed: (\w+) == (\S+)")
 def frozen_size(evidence: Evidence) -> Cause | None:
     """Return that a size of the export is a constant of the trace."""
     found = evidence.structural
-    if found is None or found.kind not in ("constant", "stored") or found.read_at is not None:
+    if found is None or found.kind not in ("constant", "stored"):
         return None
-    if not evidence.sizes:
+    if not evidence.sizes or _read_at(evidence, found) is not None:
         return None
     read = [item for item in evidence.conversions if item.numbers]
     sizes = [item for item in read if item.where not in evidence.read_by_eager]
@@ -57,7 +57,8 @@ def baked_value(evidence: Evidence) -> Cause | None:
         for item in evidence.conversions
         if item.where in evidence.read_by_eager or not item.numbers
     ]
-    where = found.read_at if found.read_at in [item.where for item in values] else None
+    read_at = _read_at(evidence, found)
+    where = read_at if read_at in [item.where for item in values] else None
     if where is None and _is_a_size(evidence, found):
         # A value that happens to be the example's size is not the call's size too.
         known = _by_number(found, values)
@@ -151,6 +152,17 @@ def _origin(found: Structural, candidates: Sequence[Conversion]) -> SourceLine |
         if len(lines) == 1:
             return lines[0]
     return None
+
+
+def _read_at(evidence: Evidence, found: Structural) -> SourceLine | None:
+    """Return the line at which eager reads its number from a tensor, if the trace read its own.
+
+    If the trace read others there, it is chance that the call has eager's number there too.
+    """
+    here = [item for item in evidence.conversions if item.where == found.read_at]
+    numbers = [number for item in here for number in item.numbers]
+    known = bool(numbers and found.numbers) and not any(map(math.isnan, numbers))
+    return None if known and not _by_number(found, here) else found.read_at
 
 
 def _by_number(found: Structural, candidates: Sequence[Conversion]) -> list[Conversion]:

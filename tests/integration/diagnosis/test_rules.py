@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import random
 
@@ -11,6 +12,8 @@ import torch
 from torch import nn
 
 from pytest_torchexport import check_export
+from pytest_torchexport.diagnosis import rules, streams
+from pytest_torchexport.results.diagnosis import NOTHING
 
 X = torch.arange(12.0).reshape(4, 3)
 
@@ -57,6 +60,29 @@ def test_a_size_is_named_at_the_line_that_makes_a_number_of_it():
     assert "rows = len(x)" in str(found.where)
     assert cause.remedy == "leave the size as it is: rows = x.shape[0]"
     assert "y.view(rows, -1)" in str(found.diagnosis.place.where)
+
+
+class DecidesInBetween(nn.Module):
+    """A value decides between the size and the operator that it is given to."""
+
+    def forward(self, x):
+        rows = int(x.shape[0])
+        if x.sum() > 2:
+            return x.reshape(rows, -1) * 2
+        return x
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_size_is_named_on_every_call(rows, scene_of):
+    scene = scene_of(DecidesInBetween(), torch.ones(2, 3), max_examples=20)
+    recipe = dataclasses.replace(scene.recipe, sizes={"batch": rows})
+    leaves = tuple(dataclasses.replace(leaf, kind="ones") for leaf in recipe.leaves)
+    scene = dataclasses.replace(scene, recipe=dataclasses.replace(recipe, leaves=leaves))
+    assert not scene.agrees()
+    known = rules.examine(scene, streams.examine(scene, NOTHING))
+    (cause,) = known.causes
+    assert (known.owner, cause.kind) == ("model", "frozen size")
+    assert "rows = int(x.shape[0])" in str(cause.where)
 
 
 def test_an_argument_that_the_program_has_as_a_constant():

@@ -149,6 +149,34 @@ def test_the_operator_that_raises_in_the_artifact():
     assert (item.structural.kind, item.structural.numbers) == ("constant", (3.0, 5.0))
 
 
+@pytest.mark.parametrize("before", [0, 3])
+def test_the_operator_that_raises_has_its_twin_behind_what_only_eager_runs(before):
+    def eager(x):
+        for _ in range(before):
+            bool(x.sum() < 9)
+        return x.view(x.shape[0], -1) * 2
+
+    item = found(eager, lambda x: x.view(5, -1) * 2)
+    assert (item.structural.kind, item.structural.numbers) == ("constant", (3.0, 5.0))
+
+
+def test_the_operator_that_raises_has_no_twin_on_other_operands():
+    item = found(lambda x: (x.sum() < 9, x.exp().view(3, 4)), lambda x: x.view(5, -1))
+    assert (item.structural.kind, item.place.operator) == ("extra", "aten.view")
+
+
+@pytest.mark.parametrize(("value", "read"), [(1.0, False), (3.0, True)])
+def test_a_truth_value_is_not_where_a_number_was_read(value, read):
+    def eager(x):
+        top = x[:1].max().item() if read else bool(x.max() > 0)
+        return x + top if read else x + 1
+
+    x = torch.full_like(X, value)
+    item = found(eager, lambda x: x + 7, x)
+    assert item.structural.numbers == (value, 7.0)
+    assert (item.structural.read_at is not None) == read
+
+
 def test_the_operator_that_raises_is_named_and_not_the_first_that_eager_has_not():
     item = found(lambda x: x.relu(), lambda x: x.exp().tanh().as_strided((9, 9), (9, 1)))
     assert item.structural.operator == item.place.operator == "aten.as_strided"

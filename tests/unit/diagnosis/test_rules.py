@@ -91,7 +91,8 @@ def test_a_size_that_became_a_number_has_its_own_line_and_the_line_to_write():
     "missing",
     [
         {"structural": replace(VIEW, kind="other")},
-        {"structural": replace(VIEW, read_at=ITEM)},
+        {"structural": replace(VIEW, read_at=ITEM), "conversions": (Conversion(ITEM, (4.0,)),)},
+        {"structural": replace(VIEW, read_at=ITEM), "conversions": (Conversion(SIZE, (4.0,)),)},
         {"sizes": {}},
         {"conversions": ()},
         {"conversions": (Conversion(SIZE),)},  # a list or an array
@@ -100,6 +101,14 @@ def test_a_size_that_became_a_number_has_its_own_line_and_the_line_to_write():
 )
 def test_no_size_is_frozen_without(missing):
     assert numbers.frozen_size(evidence(**{**FROZEN, **missing})) is None
+
+
+def test_a_value_that_is_the_size_in_the_failing_call_alone_is_not_blamed():
+    chance = evidence(
+        **FROZEN | {"structural": replace(VIEW, read_at=ITEM), "read_by_eager": {ITEM: {1.0}}}
+    )
+    assert numbers.frozen_size(chance).where == SIZE
+    assert numbers.baked_value(chance) is None
 
 
 @pytest.mark.parametrize(
