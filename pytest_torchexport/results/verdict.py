@@ -18,6 +18,9 @@ from pytest_torchexport.results.source_line import SourceLine
 
 SCHEMA_VERSION = 2
 
+# From here on, three digits would need an exponent.
+LEAST_IN_FULL = 999.5
+
 Status = Literal["passed", "failed", "skipped"]
 
 SkipKind = Literal[
@@ -205,20 +208,25 @@ class ArtifactSize:
         if self.ratio is None:
             return f"{bytes_text(self.files)}, no weights"
         return (
-            f"{bytes_text(self.files)}, {self.ratio:.3g} times the weights "
+            f"{bytes_text(self.files)}, {number_text(self.ratio)} times the weights "
             f"({bytes_text(self.weights)})"
         )
 
 
 def bytes_text(number: float) -> str:
     """Return ``512 bytes``, ``1.02 MiB``."""
-    if number < 1024:
+    if abs(number) < 1024:
         return f"{number:.0f} bytes"
     for unit in ("KiB", "MiB", "GiB"):
         number /= 1024
-        if number < 1000 or unit == "GiB":
+        if abs(number) < LEAST_IN_FULL or unit == "GiB":
             break
-    return f"{number:.3g} {unit}" if number < 1000 else f"{number:,.0f} {unit}"
+    return f"{number_text(number)} {unit}"
+
+
+def number_text(number: float) -> str:
+    """Return ``1.02``, ``65,400``: three digits at least, and no exponent for a large number."""
+    return f"{number:.3g}" if abs(number) < LEAST_IN_FULL else f"{number:,.0f}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +257,8 @@ class Latency:
     @property
     def times(self) -> str:
         """``1.43 times eager (1.38 to 1.51)``."""
-        return f"{self.ratio:.3g} times eager ({self.low:.3g} to {self.high:.3g})"
+        ratio, low, high = map(number_text, (self.ratio, self.low, self.high))
+        return f"{ratio} times eager ({low} to {high})"
 
     def __str__(self) -> str:
         """Return ``412 us, eager 288 us: 1.43 times eager (1.38 to 1.51), at batch = 4``."""

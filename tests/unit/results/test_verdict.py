@@ -19,6 +19,7 @@ from pytest_torchexport.results.verdict import (
     ArtifactSize,
     Assumption,
     Branch,
+    Latency,
     Verdict,
     bytes_text,
     coverage_of,
@@ -236,6 +237,24 @@ def test_the_size_of_an_artifact_in_words():
         "999 MiB",
         "20,480 GiB",
     ]
+    sizes = (999.7 * 2**10, -(2**20), -40)
+    assert [bytes_text(n) for n in sizes] == ["0.976 MiB", "-1 MiB", "-40 bytes"]
+    small = ArtifactSize(files=2**20, weights=16)
+    assert str(small) == "1 MiB, 65,536 times the weights (16 bytes)"
     assert "files    10 MiB, 10 times" in "\n".join(
         detail_lines(dataclasses.replace(EMPTY, size=size))
     )
+
+
+def test_a_ratio_of_thousands_is_written_in_full():
+    latency = Latency(
+        sizes={},
+        eager=2e-6,
+        artifact=4e-3,
+        ratio=2000.4,
+        low=999.7,
+        high=2345.0,
+        pairs=30,
+        slower=30,
+    )
+    assert latency.times == "2,000 times eager (1,000 to 2,345)"
