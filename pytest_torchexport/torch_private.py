@@ -14,7 +14,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import FrameType, FunctionType
+from types import CellType, FrameType, FunctionType
 from typing import Any
 
 import torch
@@ -228,17 +228,23 @@ def is_operator(function: Any) -> bool:
     return isinstance(function, torch._ops.OpOverload)
 
 
-def kernels_of(operator: Any) -> list[Any]:
-    """Return the Python functions of a custom operator that a decorator of torch.library has made.
+def kernels_of(operator: Any) -> list[FunctionType] | None:
+    """Return the user's functions in a custom operator that a decorator of torch.library has made.
 
-    Empty for any other object, and if torch keeps them elsewhere.
+    None for any other object.
     """
     made = getattr(torch.library, "CustomOpDef", None)
     if made is None or not isinstance(operator, made):
-        return []
+        return None
     held = list(vars(operator).values())
     held += [each for kept in held if isinstance(kept, dict) for each in kept.values()]
-    return [each for each in held if isinstance(each, FunctionType)]
+    functions = [each for each in held if isinstance(each, FunctionType)]
+    # torch wraps what it is given.
+    cells = [cell for each in functions for cell in each.__closure__ or ()]
+    inner = [cell.cell_contents for cell in cells if cell != CellType()]
+    functions += [each for each in inner if isinstance(each, FunctionType)]
+    own = {id(each): each for each in functions if is_users(each.__code__.co_filename)}
+    return list(own.values())
 
 
 def is_higher_order(function: Any) -> bool:

@@ -149,7 +149,7 @@ class Digest:
             self._token("operator", str(value))
         elif isinstance(value, torch.library.Library):
             self._token("library", value.ns)  # its kernels: see add_functions_of
-        elif kernels := torch_private.kernels_of(value):
+        elif (kernels := torch_private.kernels_of(value)) is not None:
             self._all(f"operator {value}", kernels)
         elif isinstance(value, logging.Logger):
             self._token("logger", value.name)

@@ -103,6 +103,21 @@ def test_a_torch_whose_lazy_clones_behave_otherwise_makes_plain_ones(monkeypatch
         private._shares_until_written.cache_clear()
 
 
+def kernel(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+
+def fake(x):
+    return x.clone()
+
+
+def test_the_functions_of_a_custom_operator_are_the_users():
+    operator = torch.library.custom_op("kept_private::kernel", kernel, mutates_args=())
+    operator.register_fake(fake)
+    assert set(private.kernels_of(operator)) == {kernel, fake}
+    assert private.kernels_of(kernel) is None
+
+
 def test_the_address_is_that_of_the_first_element():
     tensor = torch.arange(10.0)
     for view in (tensor, tensor[3:], tensor.view(2, 5)[1], tensor.double()[1::2]):
