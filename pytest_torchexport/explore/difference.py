@@ -52,10 +52,12 @@ COMMON, DIFFERENT = 30, 200
 WRITTEN = 3
 # How far beyond several thresholds at once a call is moved, in parts of each operand's scale.
 BEYOND_TOGETHER = (1e-2, 1e-6)
+# Calls that other elements and starts are worth, and elements of each start.
+ELSEWHERE, MOST_PLACES = 150, 4
 # A call so near to an equality is at it.
 NEXT = 1e-6
 # Calls from which it starts, how often a step is halved, and calls that all this is worth.
-STARTS, HALVED, TOGETHER = 2, 3, 100
+STARTS, HALVED, STEPS_TOGETHER, TOGETHER = 2, 3, 8, 100
 # Bounds that differ by less are the same, rounded to another precision.
 SAME = 1e-6
 # The most bounds that only the artifact has and that eager's operands are compared with.
@@ -171,13 +173,15 @@ class DifferenceSearch:
                     side.own = side.without(other) | (side.equalities() if merged else frozenset())
                 sides += [self._artifact] if self._artifact.own else []
         foreign = self._foreign()
+        if self._bounds:
+            self._eager.own |= {
+                key for key in self._eager.nearest if key[0] in STATED and self._is_lost(key)
+            }
         if foreign:
             self._eager.runs = dataclasses.replace(self._eager.runs, bounds=foreign)
             before = set(self._eager.nearest)
             self._try(self._eager, example)
-            new = frozenset(self._eager.nearest) - before
-            lost = frozenset(key for key in before if key[0] in STATED and self._is_lost(key))
-            self._eager.own |= new | lost
+            self._eager.own |= frozenset(self._eager.nearest) - before
         for side in sides:
             for recipe in self._seeds:
                 self._try(side, recipe)
@@ -187,6 +191,7 @@ class DifferenceSearch:
         for side in sides:
             nearest = sorted(side.own, key=lambda key: side.nearest[key][0].relative)
             self._pursue(side, nearest, DIFFERENT, exactly=True)
+            self._pursue_elsewhere(side, nearest)
             self._pursue_together(side)
         self._pursue(self._eager, common, COMMON)
         return self._found
@@ -279,6 +284,33 @@ class DifferenceSearch:
             )
             yield from itertools.islice(itertools.chain(*written), 2 * WRITTEN)
 
+    def _pursue_elsewhere(self, side: _Side, keys: Sequence[Key]) -> None:
+        """Move other elements and from other calls, to thresholds that the nearest did not get to.
+
+        The nearest element need not be one that can get there.
+        """
+        most = side.calls + ELSEWHERE
+        spec, example = self._spec, self._spec.example_sizes
+        others = [
+            plain_recipe(spec, "uniform", example, self._seed + number) for number in range(STARTS)
+        ]
+        for key in keys:
+            near, base = side.nearest[key]
+            if not near.met and near.bound is not None:
+                for start, part in itertools.product([*others, base], BEYOND_TOGETHER):
+                    if self._meet_elsewhere(side, key, start, part, most):
+                        break
+
+    def _meet_elsewhere(self, side: _Side, key: Key, start: Recipe, part: float, most: int) -> bool:
+        """Move one element after the other beyond a threshold. Return True if one got there."""
+        call = build(self._spec, start) if side.calls < most else None
+        side.calls += 1
+        places = side.runs.places(call, key) if call is not None else []
+        return any(
+            side.calls < most and self._meet(side, [key], start, part, place)
+            for place in places[:MOST_PLACES]
+        )
+
     def _pursue_together(self, side: _Side) -> None:
         """Move calls beyond several thresholds at once, those of the side's own among them."""
         most = side.calls + TOGETHER
@@ -291,24 +323,31 @@ class DifferenceSearch:
                 if keys in left and self._meet(side, keys, start, part):
                     left = [other for other in left if not set(other) <= set(keys)]
 
-    def _meet(self, side: _Side, keys: Sequence[Key], recipe: Recipe, part: float) -> bool:
+    def _meet(
+        self,
+        side: _Side,
+        keys: Sequence[Key],
+        recipe: Recipe,
+        part: float,
+        place: int | None = None,
+    ) -> bool:
         """Move a call beyond all of some thresholds, and keep it. Return True if it got there.
 
-        A step that leads further away is halved.
+        A step that leads further away is halved. ``place`` is the position of an element.
         """
         nears = [side.nearest[key][0] for key in keys]
         margins = [
             (NEXT if _is_equality(key) else part) * max(near.scale, abs(near.bound or 0.0))
             for key, near in zip(keys, nears, strict=True)
         ]
-        probes = self._probes(side, keys, recipe)
-        for _ in range(STEPS):
+        probes = self._probes(side, keys, recipe, place)
+        for _ in range(STEPS_TOGETHER):
             gaps = _gaps(keys, probes, margins)
             if not gaps or _all_met(gaps, margins):
                 break
             moved = moves.jointly(self._spec, recipe, gaps) or self._written(recipe, probes)
             for _ in range(HALVED):
-                nearer = self._probes(side, keys, moved) if moved is not None else []
+                nearer = self._probes(side, keys, moved, place) if moved is not None else []
                 if moved is None or _missing(_gaps(keys, nearer, margins)) < _missing(gaps):
                     break
                 moved = moves.between(self._spec, recipe, moved)
@@ -321,12 +360,14 @@ class DifferenceSearch:
         self._keep(recipe)
         return True
 
-    def _probes(self, side: _Side, keys: Sequence[Key], recipe: Recipe) -> Sequence[Probe]:
+    def _probes(
+        self, side: _Side, keys: Sequence[Key], recipe: Recipe, place: int | None = None
+    ) -> Sequence[Probe]:
         """Return the state of a call at some thresholds; empty if it does not reach them all."""
         self._before_call(recipe)
         call = build(self._spec, recipe)
         side.calls += 1
-        return side.runs.probes(call, keys) if call is not None else ()
+        return side.runs.probes(call, keys, place) if call is not None else ()
 
     def _written(self, recipe: Recipe, probes: Sequence[Probe]) -> Recipe | None:
         """Write the numbers of thresholds to the positions that are compared with them."""

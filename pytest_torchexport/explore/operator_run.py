@@ -20,7 +20,7 @@ from pytest_torchexport.explore.merges import Merge, merge_of
 from pytest_torchexport.explore.probe import Differentiable, Probe, frozen_parameters
 from pytest_torchexport.explore.provenance import Compared
 from pytest_torchexport.explore.thresholds import RULES, Operation, Threshold, beyond
-from pytest_torchexport.explore.together import places_of
+from pytest_torchexport.explore.together import columns_of, places_of
 from pytest_torchexport.inputs.pytrees import leaves_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.grad_mode import GradMode
@@ -159,6 +159,20 @@ class OperatorRuns:
     def run(self, call: Call) -> Recorded | None:
         """Return what the call's operators showed; None if it raises."""
         recorder = _Recorder(self.bounds)
+        if not self._record(recorder, call):
+            return None
+        return Recorded(near=recorder.found, merges=frozenset(recorder.merges))
+
+    def places(self, call: Call, wanted: Key) -> list[int]:
+        """Return the nearest element to a threshold in each column, the nearest of all first."""
+        recorder = _Recorder(self.bounds, (wanted,))
+        self._record(recorder, call)
+        pulled = recorder.pulled.get(wanted)
+        far = pulled.threshold.far if pulled is not None else None
+        return columns_of(far) if far is not None else []
+
+    def _record(self, recorder: _Recorder, call: Call) -> bool:
+        """Run a call; return False if it raises."""
 
         def recorded(go: Callable[[], Any]) -> Any:
             with dispatched(recorder.operator):
@@ -169,19 +183,20 @@ class OperatorRuns:
         )
         self.done()
         if not isinstance(outcome, Returned):
-            return None
+            return False
         recorder.returned(outcome.value)
-        return Recorded(near=recorder.found, merges=frozenset(recorder.merges))
+        return True
 
     def probe(self, call: Call, wanted: Key) -> Probe | None:
         """Return the state of a call at a threshold, with the way to it; None if not reached."""
         found = self.probes(call, (wanted,))
         return found[0] if found else None
 
-    def probes(self, call: Call, wanted: Sequence[Key]) -> list[Probe]:
+    def probes(self, call: Call, wanted: Sequence[Key], place: int | None = None) -> list[Probe]:
         """Return the state of a call at thresholds, with the ways to them; empty if one is missed.
 
-        If they are several, they are those of elements that belong together.
+        If they are several, they are those of elements that belong together. ``place`` is the
+        position of an element, if not that of the nearest.
         """
         recorder = _Recorder(self.bounds, wanted)
         function = self.fresh()
@@ -203,7 +218,9 @@ class OperatorRuns:
         pulled = [recorder.pulled[key] for key in wanted]
         far = [item.threshold.far for item in pulled]
         together = [item for item in far if item is not None]
-        places = places_of(together) if 1 < len(together) == len(far) else [None] * len(far)
+        places: Sequence[int | None] = [place] * len(far)
+        if 1 < len(together) == len(far):
+            places = places_of(together)
         return [item.probe(inputs, place) for item, place in zip(pulled, places, strict=True)]
 
 

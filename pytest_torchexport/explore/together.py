@@ -71,3 +71,11 @@ def places_of(far: Sequence[Tensor]) -> list[int]:
         row = int(sums.argmin())
         return [row * item.shape[1] + int(item[row].argmin()) for item in rows]
     return [int(item.argmin()) for item in least]
+
+
+def columns_of(far: Tensor) -> list[int]:
+    """Return the position of the least element in each column, the least of all first."""
+    columns = far.reshape(-1, far.shape[-1]) if far.dim() > 1 else far.reshape(-1, 1)
+    least = columns.min(0)
+    places = least.indices * columns.shape[1] + torch.arange(columns.shape[1])
+    return [int(place) for place in places[least.values.argsort()]]

@@ -41,6 +41,19 @@ class Doubled(nn.Module):
         return x * 2
 
 
+class Constant(nn.Module):
+    """A tensor of 2 MiB that is no parameter or buffer, beside two buffers without elements."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.ones(MIB // 2)
+        self.register_buffer("one", torch.empty(0))
+        self.register_buffer("other", torch.empty(0))
+
+    def forward(self, x):
+        return self.table * x.sum()
+
+
 def checked(module, target="onnx", checks=("round_trip",), **settings):
     settings = {"max_examples": 1, "checks": checks, "shapes": {"x": "..."}, **settings}
     return check_export(module, (X,), target=target, **settings)
@@ -54,6 +67,12 @@ def test_a_file_that_stores_one_weight_by_each_name_is_too_large():
     assert "4.01 MiB, 4.01 times the weights (1 MiB); the limit is 2.5 MiB" in verdict.reason
     assert "layers.0.weight, layers.1.weight, layers.2.weight and 1 more" in verdict.details[1]
     assert "b.weight = a.weight" in verdict.details[2]
+
+
+def test_buffers_without_elements_share_no_memory():
+    verdict = checked(Constant(), target="trace", max_size_ratio=1.5)
+    assert verdict.failure == "ArtifactTooLarge"
+    assert verdict.details[1:] == size.OTHER
 
 
 def test_a_file_that_stores_it_once_passes():
