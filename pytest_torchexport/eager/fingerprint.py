@@ -558,7 +558,8 @@ def _function_of(thing: Any) -> Any:
 def is_users_module(module: types.ModuleType | None) -> bool:
     """Return True if a module's file is the user's, and no library's."""
     file = getattr(module, "__file__", None)
-    return isinstance(file, str) and is_users(file)
+    # torch.ops says "_ops.py".
+    return isinstance(file, str) and pathlib.Path(file).is_absolute() and is_users(file)
 
 
 def _is_of_the_user(cls: type) -> bool:
