@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 from fake_providers import serving, variables
+from known_entries import other, patch_of
 from sample import HOSTILE, failed, item, run_of, verdict
 
 from pytest_torchexport.commands.comment import main as comment
@@ -211,7 +212,8 @@ ALL = ("Run the tests", "Report", "Comment", "Verdict")
 def test_one_job_runs_the_tests_and_reports_and_comments(machine):
     (machine.work / ".torchexport/test_a").mkdir(parents=True)
     (machine.work / ".torchexport/test_a/reproduce.py").write_text("")
-    machine.sample(RED, status=1, patch="--- a\n")
+    proposed = patch_of(machine.folder, added=[other(1)])
+    machine.sample(RED, status=1, patch=proposed)
     with serving("github") as board:
         machine.variables |= {**variables("github", board), "GITHUB_TOKEN": ""}
         status, log = machine.action(
@@ -230,7 +232,7 @@ def test_one_job_runs_the_tests_and_reports_and_comments(machine):
     assert machine.summary.read_text().startswith("**torchexport: 1 failed**")
     assert board.texts[0].startswith("<!-- pytest-torchexport: torchexport. -->")
     report = machine.temp / "torchexport/report"
-    assert (report / "torchexport-known.patch").read_text() == "--- a\n"
+    assert (report / "torchexport-known.patch").read_text() == proposed
     assert "<html" in (report / "report.html").read_text()
     assert (machine.temp / "torchexport/reproducers/test_a/reproduce.py").is_file()
     assert json.read((machine.work / "torchexport-earlier/report.json").read_text()).items
@@ -254,7 +256,8 @@ def test_shards_are_merged_compared_with_the_earlier_run_and_all_must_be_there(m
     earlier = run_of(item("t.py::a", failed()), item("t.py::b", verdict()))
     (machine.work / "torchexport-earlier/report.json").write_text(json.render(earlier))
     for number, results in (("1", GREEN), ("2", run_of(item("t.py::b", verdict())))):
-        machine.sample(results, patch=f"patch {number}\n", status=5 if number == "2" else 0)
+        proposed = patch_of(machine.folder, added=[other(number)])
+        machine.sample(results, patch=proposed, status=5 if number == "2" else 0)
         status, log = machine.action("Run the tests", "Verdict", shard=f"{number}/2")
         assert status == 0, log
         shards = machine.temp / "torchexport/shards"
@@ -264,7 +267,8 @@ def test_shards_are_merged_compared_with_the_earlier_run_and_all_must_be_there(m
     assert machine.summary.read_text().startswith("**torchexport: 1 fixed**")
     report = machine.temp / "torchexport/report"
     patch = (report / "torchexport-known.patch").read_text()
-    assert sorted(patch.splitlines()) == ["patch 1", "patch 2"]
+    assert patch.count("new file mode") == 1
+    assert [name for name in ("Net1", "Net2") if f'subject = "{name}"' in patch] == ["Net1", "Net2"]
 
     # The earlier report may be of a later version.
     newer = json.render(GREEN).replace('"version": 2', '"version": 9')
@@ -328,7 +332,8 @@ def test_the_gate_of_gitlab_runs_merges_and_comments(machine):
     machine.sample(GREEN)
     done = machine.shell(SCRIPTS["GitLab, torchexport, script"], CI_NODE_INDEX="1", **given)
     assert done.returncode == 0, done.stderr
-    machine.sample(RED, status=1, patch="patch\n")
+    proposed = patch_of(machine.folder, added=[other(1)])
+    machine.sample(RED, status=1, patch=proposed)
     done = machine.shell(SCRIPTS["GitLab, torchexport, script"], CI_NODE_INDEX="2", **given)
     assert done.returncode == 1
     call = machine.calls.read_text()
@@ -342,7 +347,7 @@ def test_the_gate_of_gitlab_runs_merges_and_comments(machine):
         assert len(board.texts) == 1
         assert "comment: created" in done.stdout
     report = machine.work / "torchexport-report"
-    assert (report / "torchexport-known.patch").read_text() == "patch\n"
+    assert (report / "torchexport-known.patch").read_text() == proposed
     assert (report / "summary.md").read_text().startswith("**torchexport: 1 failed, 1 passed**")
 
 

@@ -202,7 +202,7 @@ class Settings:
         check=shard_name,
         legal="K/N, for example 2/4",
         help="Run only the K-th of N equal parts of the selected tests, marked or not, for a job "
-        "of its own. The items of a test stay together.",
+        "of its own. The items of a test stay together; its parametrizations may not.",
         flag=True,
         metavar="K/N",
     )

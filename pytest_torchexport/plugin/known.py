@@ -18,7 +18,7 @@ import pytest
 
 from pytest_torchexport.plugin.ini_and_flags import Configuration
 from pytest_torchexport.plugin.kept import KEPT, tidy
-from pytest_torchexport.results import known_files, reports
+from pytest_torchexport.results import known_files, known_patches, reports
 from pytest_torchexport.results.entries import without_variant
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.known_failure import (
@@ -39,7 +39,6 @@ from pytest_torchexport.results.verdict import ItemResult, Verdict
 
 PLUGIN = "torchexport-known"
 PROPOSED = "torchexport-known-proposed"
-PATCH = "torchexport-known.patch"
 # The key under which a worker of xdist sends the entries of tests that are gone.
 GONE = "torchexport_known_gone"
 # An entry with such a match stays, whatever else matches it.
@@ -230,8 +229,8 @@ class KnownFailures:
         files = [path for _, path in written if path != reports.STDOUT]
         beside = Path(start, files[0]).parent if files else root / KEPT
         repositories = (each for each in (root, *root.parents) if (each / ".git").exists())
-        patch = beside / PATCH
-        if known_files.propose(
+        patch = beside / known_patches.PATCH
+        if known_patches.propose(
             self._directory,
             changes,
             root=next(repositories, root),

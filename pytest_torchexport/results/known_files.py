@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import difflib
-import io
 import json
 import os
 import re
@@ -321,55 +320,3 @@ def _locked(lock: Path) -> Iterator[None]:
 
             fcntl.lockf(file, fcntl.LOCK_EX)
         yield
-
-
-# -- proposals -------------------------------------------------------------------------------------
-
-
-def propose(directory: Path, changes: Changes, *, root: Path, into: Path, patch: Path) -> bool:
-    """Write the corrected directory and a patch elsewhere; False if nothing changes.
-
-    ``root``: the directory in which ``git apply`` is run. What an earlier run proposed is removed.
-    """
-    import shutil
-
-    shutil.rmtree(into, ignore_errors=True)
-    patch.unlink(missing_ok=True)
-    new = corrected(directory, changes) if changes else {}
-    if not new:
-        return False
-    before = texts(directory) if directory.is_dir() else {}
-    for name, text in {**before, **new}.items():
-        if text is not None:
-            reports.write(into / name, text)
-    reports.write(patch, "".join(_diffs(_below(directory, root), before, new)))
-    return True
-
-
-def _below(directory: Path, root: Path) -> PurePosixPath:
-    try:
-        return PurePosixPath(directory.resolve().relative_to(root.resolve()).as_posix())
-    except ValueError:  # somewhere else: the patch is for reading
-        return PurePosixPath(directory.name)
-
-
-def _diffs(
-    directory: PurePosixPath, before: Mapping[str, str], new: Mapping[str, str | None]
-) -> Iterator[str]:
-    """Yield the lines of a patch as git writes it."""
-    for name, text in new.items():
-        path, old = directory / name, before.get(name)
-        yield f"diff --git a/{path} b/{path}\n"
-        if old is None:
-            yield "new file mode 100644\n"
-        if text is None:
-            yield "deleted file mode 100644\n"
-        lines = difflib.unified_diff(
-            # Lines as git has them: not those that only Unicode ends.
-            io.StringIO(old or "").readlines(),
-            io.StringIO(text or "").readlines(),
-            f"a/{path}" if old is not None else "/dev/null",
-            f"b/{path}" if text is not None else "/dev/null",
-        )
-        for line in lines:
-            yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"

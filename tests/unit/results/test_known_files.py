@@ -9,30 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from known_entries import ENTRY, other
 
 from pytest_torchexport.results import known_files, reports
-from pytest_torchexport.results.known_failure import FailurePlace, KnownFailure, Severity
+from pytest_torchexport.results.known_failure import KnownFailure
 from pytest_torchexport.results.known_files import Changes, KnownFilesError, file_of, parse, render
 
-ENTRY = KnownFailure(
-    test="tests/test_net.py::TestNet::test_it[1]",
-    target="onnx",
-    device="cpu",
-    subject="Net",
-    failure="OutputsDiffer",
-    reason='a "quoted" \\ reason\nin two lines \x7f ü \u2028 \u202e \U000e0001',
-    place=FailurePlace(outputs=("output['a'][0]",), operator="aten.view", code="if x.sum() > 0:"),
-    partial=True,
-    owner="@vision",
-    since="2026-11-23",
-    until="2027-06-30",
-    when=("torch < 2.15", "onnxruntime >= 1.20, < 1.24"),
-    severity=Severity(
-        sizes={"batch": "fails from 5", "time \U0001f552": "ok steps 2 1"},
-        error=2.3e5,
-        stage="translation",
-    ),
-)
 FILE = "tests/test_net/TestNet.test_it.toml"
 TEXT = """\
 version = 1
@@ -49,10 +31,6 @@ reason = "why"
 
 def entries(directory):
     return [each.entry for each in known_files.read(directory)]
-
-
-def other(number, **fields):
-    return dataclasses.replace(ENTRY, subject=f"Net{number}", **fields)
 
 
 @pytest.fixture
@@ -220,28 +198,3 @@ def test_a_file_that_another_run_removes_meanwhile_has_no_entries(tmp_path, appl
 
     monkeypatch.setattr(Path, "read_text", read_text)
     assert entries(tmp_path / "known") == [ENTRY]
-
-
-@pytest.mark.parametrize("prefix", [".", "sub/project"])
-def test_a_patch_makes_git_do_the_same(tmp_path, apply, prefix):
-    project = tmp_path / prefix
-    directory = project / "known"
-    apply(
-        directory, added=[ENTRY, other(2), other(3, test="b.py::test"), other(4, test="c.py::test")]
-    )
-    unfinished = directory / "c/test.toml"
-    unfinished.write_text(f"{unfinished.read_text()}# \u2028 \x85", encoding="utf-8")
-    changes = Changes(
-        added=[other(5, test="new.py::test"), other(6, test="c.py::test")],
-        removed=[ENTRY, other(3, test="b.py::test")],
-    )
-    into, patch = tmp_path / "out" / "proposed", tmp_path / "out" / "known.patch"
-    before = known_files.texts(directory)
-    assert known_files.propose(directory, changes, root=tmp_path, into=into, patch=patch)
-    assert known_files.texts(directory) == before
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    subprocess.run(["git", "apply", str(patch)], cwd=tmp_path, check=True)
-    assert known_files.texts(directory) == known_files.texts(into)
-    assert not known_files.propose(directory, Changes(), root=tmp_path, into=into, patch=patch)
-    assert not into.exists()
-    assert not patch.exists()
