@@ -90,8 +90,9 @@ def _likely(module: torch.nn.Module, size: ArtifactSize) -> tuple[str, str]:
 def _names_by_memory(module: torch.nn.Module) -> list[list[str]]:
     found: dict[int, list[str]] = defaultdict(list)
     for name, tensor in _named(module):
-        if is_plain(tensor):
-            found[memory_of(tensor)].append(name)
+        memory = memory_of(tensor) if is_plain(tensor) else 0
+        if memory:  # empty tensors share none
+            found[memory].append(name)
     return list(found.values())
 
 

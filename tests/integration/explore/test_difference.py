@@ -110,3 +110,28 @@ def test_conditions_that_hold_at_once_are_met(name):
     example = torch.linspace(-2, 2, 32).reshape(4, 8)
     options = {"target": "trace", "values": {"x": (-3.0, 3.0)}}
     assert check_export(Together(MASKS[name]), (example,), **options).failure == "OutputsDiffer"
+
+
+class Doubled(nn.Module):
+    """Doubles what a network gives near its most, and only in a trace."""
+
+    def __init__(self, seed, activation):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            layers = [nn.Linear(8, 32), activation(), nn.Linear(32, 32), activation()]
+            self.net = nn.Sequential(*layers, nn.Linear(32, 4)).requires_grad_(False)
+            most = torch.empty(50_000, 8).uniform_(-3, 3)
+            self.most = float(self.net(most).max())
+
+    def forward(self, x):
+        y = self.net(x)
+        return torch.where(y > self.most, y * 2, y) if torch.jit.is_tracing() else y
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU, nn.GELU])
+def test_a_bound_that_other_elements_or_starts_reach_is_met(activation, seed):
+    example = torch.linspace(-2, 2, 32).reshape(4, 8)
+    options = {"target": "trace", "values": {"x": (-3.0, 3.0)}}
+    assert check_export(Doubled(seed, activation), (example,), **options).failure == "OutputsDiffer"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pytest_torchexport.explore.operator_run import Near
-from pytest_torchexport.explore.together import combinations, places_of
+from pytest_torchexport.explore.together import columns_of, combinations, places_of
 
 ABOVE, BELOW = ("gt", 0, "above"), ("gt", 0, "below")
 OTHER_ABOVE, OTHER_BELOW = ("clamp", 0, "above max"), ("clamp", 0, "below max")
@@ -66,3 +66,10 @@ def test_elements_of_other_shapes_are_in_one_row():
 def test_elements_of_shapes_without_a_common_row_are_the_nearest():
     assert places_of([torch.tensor([2.0, 1.0]), torch.tensor([3.0, 2.0, 0.0])]) == [1, 2]
     assert places_of([torch.tensor(2.0), torch.tensor([3.0, 2.0, 0.0])]) == [0, 2]
+
+
+def test_the_nearest_element_of_each_column():
+    far = torch.tensor([[3.0, 0.5, 7.0], [1.0, 2.0, 7.5]])
+    assert columns_of(far) == [1, 3, 2]
+    assert columns_of(torch.tensor([2.0, 1.0])) == [1]
+    assert columns_of(torch.tensor(2.0)) == [0]
