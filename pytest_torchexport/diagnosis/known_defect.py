@@ -18,7 +18,13 @@ from pytest_torchexport.diagnosis.known_defects import DEFECTS
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.observe import Outcome, Raised, Returned, observe
-from pytest_torchexport.outcomes.operators import dispatched, name_of, written_to
+from pytest_torchexport.outcomes.operators import (
+    dispatched,
+    name_of,
+    outs_of,
+    writing_nothing,
+    written_to,
+)
 from pytest_torchexport.results.diagnosis import Diagnosis, Known
 from pytest_torchexport.results.reports import environment
 from pytest_torchexport.torch_private import Handle
@@ -74,9 +80,11 @@ def _explains(row: Defect, scene: Scene, call: Call, expected: Returned, actual:
     def handle(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not torch_private.is_operator(func) or name_of(func) not in row.operators:
             return func(*args, **kwargs)
-        made = row.imitate(func, *args, **kwargs)
-        in_place = "self" in written_to(func) and isinstance(made, torch.Tensor)
-        return args[0].copy_(made) if in_place else made
+        given = {name: value for name, value in kwargs.items() if name not in outs_of(func)}
+        made = row.imitate(writing_nothing(func), *args, **given)
+        if "self" in written_to(func) and isinstance(made, torch.Tensor):
+            return args[0].copy_(made)
+        return _put_into([kwargs[name] for name in outs_of(func)], made)
 
     with_defect = _eager(scene, call, handle)
     if isinstance(with_defect, Raised):
@@ -88,6 +96,15 @@ def _explains(row: Defect, scene: Scene, call: Call, expected: Returned, actual:
         and bool(scene.differences(call, expected, with_defect))
         and not scene.differences(call, with_defect, actual)
     )
+
+
+def _put_into(outs: Sequence[torch.Tensor], made: Any) -> Any:
+    """Return what an operator made, written to the tensors of its ``out=`` if it has them."""
+    if not outs:
+        return made
+    for out, tensor in zip(outs, made if isinstance(made, (list, tuple)) else [made], strict=True):
+        out.resize_(tensor.shape).copy_(tensor)
+    return outs[0] if len(outs) == 1 else tuple(outs)
 
 
 def _eager(scene: Scene, call: Call, handle: Handle) -> Outcome:

@@ -76,6 +76,30 @@ def written_to(func: Any) -> frozenset[str]:
     )
 
 
+def outs_of(func: Any) -> list[str]:
+    """Return the names of the arguments that only take results, as ``out``, in their order."""
+    arguments = torch_private.schema_of(func).arguments
+    return [item.name for item in arguments if item.kwarg_only and item.name in written_to(func)]
+
+
+@functools.lru_cache(maxsize=4096)
+def writing_nothing(func: Any) -> Any:
+    """Return ``aten.add.Tensor`` for ``aten.add_.Tensor`` and ``aten.add.out``; else ``func``."""
+    if not written_to(func):
+        return func
+    names = torch_private.overloads_of(func.namespace, name_of(func))
+    packet = getattr(getattr(torch.ops, func.namespace), name_of(func), None)
+    others = (getattr(packet, name) for name in names)
+    fits = (it for it in others if not written_to(it) and _given_to(it) == _given_to(func))
+    return next(fits, func)
+
+
+def _given_to(func: Any) -> list[tuple[str, str]]:
+    """Return name and type of an operator's arguments, without those that only take results."""
+    arguments = torch_private.schema_of(func).arguments
+    return [(item.name, str(item.type)) for item in arguments if item.name not in outs_of(func)]
+
+
 def is_float(value: Any) -> bool:
     """Return True for a dense tensor of floats, or of complex numbers."""
     return (

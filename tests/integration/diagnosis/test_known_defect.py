@@ -11,6 +11,7 @@ from torch import nn
 from pytest_torchexport import check_export
 from pytest_torchexport.diagnosis import known_defect
 from pytest_torchexport.diagnosis.known_defects import DEFECTS
+from pytest_torchexport.outcomes.operators import available, dispatched, name_of, writing_nothing
 
 X = torch.tensor([1.0, 2.0])
 
@@ -36,6 +37,15 @@ class WritesTwiceInTheTrace(nn.Module):
 
     def forward(self, x):
         y = (x + 1).relu_()
+        return y * 2 if torch.jit.is_tracing() else y
+
+
+class WritesToOutInTheTrace(nn.Module):
+    """Stands for a defect of ``relu``, whose result goes into a tensor that has another size."""
+
+    def forward(self, x):
+        y = torch.empty(0)
+        torch.clamp_min(x, 0, out=y)
         return y * 2 if torch.jit.is_tracing() else y
 
 
@@ -74,6 +84,33 @@ def known(monkeypatch):
 @pytest.mark.parametrize("module", [TwiceInTheTrace, WritesTwiceInTheTrace])
 def test_the_defect_that_explains_the_failure_is_named(known, module):
     assert known([*OTHERS, DOUBLED], module) == ["doubled"]
+
+
+def test_the_defect_of_an_operator_that_writes_to_its_out_is_named(known):
+    def doubled(func, x, least):
+        return func(x, least) * 2
+
+    row = replace(DOUBLED, operators=("clamp_min",), places=("mul", "clamp"), imitate=doubled)
+    assert known([row, replace(row, imitate=lambda func, *x: func(*x))], WritesToOutInTheTrace) == [
+        "doubled"
+    ]
+
+
+@pytest.mark.skipif(not available(), reason="this torch has no dispatch mode")
+@pytest.mark.parametrize(
+    "write", [lambda x: x.clone().add_(1e-9), lambda x: torch.add(x, 1e-9, out=torch.empty(2))]
+)
+def test_an_imitation_is_given_the_operator_that_writes_nothing(write):
+    seen = []
+
+    def handle(func, args, kwargs):
+        if name_of(func) == "add":
+            seen.append(writing_nothing(func))
+        return func(*args, **kwargs)
+
+    with dispatched(handle):
+        write(X)
+    assert seen == [torch.ops.aten.add.Tensor]
 
 
 def test_another_evidence_at_the_same_operator_is_unknown(known):

@@ -147,6 +147,12 @@ def test_the_remedy_of_a_cause_stands_for_that_of_a_known_defect():
     )
     assert "remedy   optimize=False" in text
     assert "g(x)" not in text
+    longer = dataclasses.replace(defect, remedy="optimize=False, or a larger epsilon")
+    text = failure_text(
+        dataclasses.replace(FULL, diagnosis=Diagnosis(causes=(cause,), known=(longer,)))
+    )
+    assert "remedy   optimize=False, or a larger epsilon" in text
+    assert text.count("optimize=False") == 1
 
 
 def test_a_step_among_many_details_is_shown_as_the_remedy():
