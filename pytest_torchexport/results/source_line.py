@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import linecache
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,10 @@ NO_MODELS = frozenset(
         *("jaxtyping", "beartype", "typeguard", "typing_extensions", "packaging"),
     }
 )
+
+
+# Python's own folder has its version: lib/python/models is one of the user's.
+_LIBRARY = re.compile(r"/(?:site-packages/|pytest_torchexport/|__torch__|lib/python\d)")
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,7 @@ def source_line(path: str, number: int, text: str | None = None) -> SourceLine:
 def is_users(path: str) -> bool:
     """Return True if a file is the user's: not this package's, nor any library's."""
     plain = path.replace("\\", "/")
-    library = ("/site-packages/", "/pytest_torchexport/", "/lib/python", "/__torch__")
-    if plain.startswith(("<", "code/")) or any(part in plain for part in library):
+    if plain.startswith(("<", "code/")) or _LIBRARY.search(plain):
         return False
     return not any(_is_installed_in(folder.rstrip("/"), plain) for folder in sys.path if folder)
 

@@ -47,3 +47,8 @@ def test_an_installed_library_may_hold_models(path):
 )
 def test_what_runs_and_exports_models_holds_none(path):
     assert not is_models(path)
+
+
+def test_a_folder_of_the_users_may_be_named_lib_python():
+    assert is_users("/work/lib/python/models/net.py")
+    assert not is_users("/usr/lib/python3/dist-packages/numpy/__init__.py")
