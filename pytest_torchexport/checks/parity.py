@@ -44,6 +44,8 @@ DRAWING_SHARE = 0.5
 STORED = 10
 # Drawing stops after this many calls that crash or hang: the artifact is loaded again each time.
 DEADLY_CALLS = 3
+# Drawing stops after this many calls of which none has passed.
+ALL_FAILING = 20
 
 
 class _OutOfTime(BaseException):
@@ -54,7 +56,7 @@ class _OutOfTime(BaseException):
 
 
 class _Enough(BaseException):
-    """Raised inside ``@given`` to stop drawing after too many crashes or a timeout."""
+    """Raised inside ``@given`` to stop drawing: after a timeout, or if more calls tell no more."""
 
 
 def run(case: Case) -> Case:
@@ -169,10 +171,7 @@ def _draw(case: Case) -> None:
     late: list[TimeLimitExceeded] = []
 
     def drawn(recipe: Recipe) -> None:
-        if _half_is_over(case):
-            raise _OutOfTime
-        if _is_deadly(case):
-            raise _Enough
+        _stop_if_more_tell_nothing(case)
         case.plan.progress("drawing", case.log.calls["drawn"], wanted)
         try:
             legal = _trial(case, "drawn", recipe, repeats=1)
@@ -190,12 +189,21 @@ def _draw(case: Case) -> None:
     except _Enough:
         if late:
             raise late[0] from None
-        case.log.note(f"no more calls after {DEADLY_CALLS} that the artifact did not survive")
     except _OutOfTime:
         case.log.ineffective.append(
             f"stopped drawing after {case.log.calls['drawn']} of {wanted} calls: half of "
             f"{case.plan.limit()} was used"
         )
+
+
+def _stop_if_more_tell_nothing(case: Case) -> None:
+    if _half_is_over(case):
+        raise _OutOfTime
+    if _is_deadly(case):
+        case.log.note(f"no more calls after {DEADLY_CALLS} that the artifact did not survive")
+        raise _Enough
+    if _all_fail(case):
+        raise _Enough
 
 
 def _half_is_over(case: Case) -> bool:
@@ -206,6 +214,13 @@ def _is_deadly(case: Case) -> bool:
     """Return True if enough calls have crashed the artifact or made it hang."""
     deaths = [failure for _, failure in case.log.failed if isinstance(failure, DEADLY)]
     return len(deaths) >= DEADLY_CALLS
+
+
+def _all_fail(case: Case) -> bool:
+    """Return True if no call has passed, of enough: more would tell nothing about the failure."""
+    calls = case.log.calls
+    ran = sum(calls.values()) - calls["rejected"] - calls["failed"]
+    return calls["failed"] == ran >= ALL_FAILING
 
 
 def _max_examples(case: Case, profile: int) -> int:

@@ -19,7 +19,7 @@ import torch
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.decisions import NOTHING_HELD, Decisions, Held, Places, See
 from pytest_torchexport.judge.other_runs import Leaves, OtherRuns, leaves_after
-from pytest_torchexport.judge.own_error import BUG, Seen, like, with_cause
+from pytest_torchexport.judge.own_error import BUG, Seen, is_far_beyond, like, with_cause
 from pytest_torchexport.judge.wholes import MOST_ELEMENTS, Choices, Wholes
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.observe import Outcome, Returned
@@ -85,8 +85,11 @@ class Calibration:
         asked = [item for item in differences if item.total is not None]
         if bugs or not asked:
             return Judged(list(differences), [])
-        held = self._held(calls, asked, actual)
-        return self._judged(asked, calls, expected, actual, held)
+        single = len(calls) == 1 and self._device == "cpu"
+        decisions = self._decisions(calls[0]) if single else None
+        held = self._held(calls[0], decisions, asked, actual) if decisions else NOTHING_HELD
+        smooth = decisions is not None and not decisions.jumps
+        return self._judged(asked, calls, expected, actual, held, smooth=smooth)
 
     def _judged(
         self,
@@ -95,8 +98,13 @@ class Calibration:
         expected: Leaves,
         actual: Leaves,
         held: Held,
+        *,
+        smooth: bool,
     ) -> Judged:
-        """Sort differences of numbers; ``held`` are operands of eager's decisions."""
+        """Sort differences of numbers; ``held`` are operands of eager's decisions.
+
+        ``smooth``: nothing in the call jumps, so that a few runs show how far rounding may move it.
+        """
         paths = [item.path for item in asked]
         runs = self._runs.of(calls, paths, expected, held)
         if not runs.repeats:
@@ -117,6 +125,8 @@ class Calibration:
                     seen[path].others += [other] if other is not None else []
             found = _sort(asked, seen, expected, actual)
             if not found.bugs and not wholes.doubtful:
+                return found
+            if smooth and _are_far_beyond(found.bugs, seen, expected, actual):
                 return found
         return found if found.bugs else _without(found, wholes.impossible())
 
@@ -141,14 +151,13 @@ class Calibration:
             choices=choices.made,
         )
 
-    def _held(self, calls: Sequence[Call], asked: Sequence[Difference], actual: Leaves) -> Held:
+    def _held(
+        self, call: Call, decisions: Decisions, asked: Sequence[Difference], actual: Leaves
+    ) -> Held:
         """Return the operands of eager's decisions that the artifact has too.
 
         NOTHING_HELD if its values cannot be seen, or if it returns something else while they are.
         """
-        if len(calls) > 1 or self._device != "cpu":
-            return NOTHING_HELD
-        decisions = self._decisions(calls[0])
         if not decisions.operands:
             return NOTHING_HELD
         wanted, values = self._places.names(), dict[str, torch.Tensor]()
@@ -157,7 +166,7 @@ class Calibration:
             if name in wanted:
                 values[name] = value.clone()
 
-        outcome = self._shown(calls[0], see) if wanted else None
+        outcome = self._shown(call, see) if wanted else None
         if not isinstance(outcome, Returned):
             return NOTHING_HELD
         there = leaves_after(outcome, {})
@@ -213,6 +222,15 @@ def _without(found: Judged, impossible: frozenset[str]) -> Judged:
         if item.path in impossible
     ]
     return Judged(bugs, [item for item in found.explained if item.path not in impossible])
+
+
+def _are_far_beyond(
+    bugs: Sequence[Difference], seen: Mapping[str, Seen], expected: Leaves, actual: Leaves
+) -> bool:
+    return bool(bugs) and all(
+        is_far_beyond(bug, seen[bug.path], expected.get(bug.path), actual.get(bug.path))
+        for bug in bugs
+    )
 
 
 def _sort(

@@ -47,6 +47,29 @@ _JUMPING = frozenset(
     max min bucketize searchsorted signbit nonzero count_nonzero logical_not logical_and logical_or
     """.split()  # noqa: SIM905  # as a list they would be 25 lines
 )
+# Operators whose result moves a little if rounding moves their floats a little.
+_SMOOTH = frozenset(
+    """
+    _adaptive_avg_pool2d _adaptive_avg_pool3d _fused_sdp_choice _log_softmax
+    _native_batch_norm_legit _native_batch_norm_legit_no_training _reshape_alias
+    _scaled_dot_product_flash_attention_for_cpu _softmax _to_copy _unsafe_view
+    abs adaptive_max_pool2d adaptive_max_pool3d add addbmm addcdiv addcmul addmm addmv addr alias
+    avg_pool1d avg_pool2d avg_pool3d baddbmm bmm cat celu clamp clamp_max clamp_min clone
+    constant_pad_nd convolution copy cos cosh cumsum detach diagonal div dot elu embedding
+    empty_like erf exp expand expm1 fill flip full_like gather gelu glu hardsigmoid hardswish
+    hardtanh im2col index index_add index_put index_select leaky_relu lerp lift_fresh linear log
+    log1p log_sigmoid_forward logaddexp logsumexp linalg_vector_norm masked_fill matmul
+    max_pool2d_with_indices max_pool3d_with_indices maximum mean minimum mish mkldnn_rnn_layer mm
+    mul mv native_batch_norm native_group_norm native_layer_norm neg new_empty new_full new_ones
+    new_zeros ones_like permute pixel_shuffle pixel_unshuffle pow prelu reciprocal reflection_pad1d
+    reflection_pad2d relu repeat replication_pad1d replication_pad2d replication_pad3d roll rsqrt
+    rsub scatter scatter_add select sigmoid silu sin slice slice_scatter softplus split
+    split_with_sizes sqrt squeeze stack std sub sum t tanh transpose tril triu unbind unfold
+    unsqueeze upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
+    upsample_nearest2d upsample_nearest3d upsample_trilinear3d var var_mean view where zero
+    zeros_like
+    """.split()  # noqa: SIM905  # as above
+)
 # Values that differ by less than this part of the largest element may be the same value, rounded
 # otherwise.
 NEAR = 1e-2
@@ -91,17 +114,25 @@ def seen(see: See) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class Decisions:
-    """The operands on which eager decides in one call."""
+    """The operands on which eager decides in one call.
+
+    ``jumps`` are the operators whose result may jump if rounding moves an operand.
+    """
 
     operands: dict[Operand, Tensor] = field(default_factory=dict)
+    jumps: set[str] = field(default_factory=set)
 
     def recorded(self) -> AbstractContextManager[None]:
         """Record those of the block."""
         numbered = Numbered()
 
         def operator(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if torch_private.is_operator(func):
+            if not torch_private.is_operator(func):
+                self.jumps.add(str(func))
+            else:
                 name, number = numbered.of(func)
+                if _jumps(func, args, kwargs):
+                    self.jumps.add(name)
                 if _decides(func, args, kwargs):
                     for place, tensor in enumerate(floats_of((args, kwargs))):
                         if 0 < tensor.numel() <= MOST_ELEMENTS and not tensor.is_complex():
@@ -121,6 +152,12 @@ def _decides(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> boo
         dtype = argument_of(func, args, kwargs, "dtype")
         return isinstance(dtype, torch.dtype) and not (dtype.is_floating_point or dtype.is_complex)
     return name in _JUMPING
+
+
+def _jumps(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    if not floats_of((args, kwargs)):
+        return False
+    return name_of(func) not in _SMOOTH or _decides(func, args, kwargs)
 
 
 class Places:

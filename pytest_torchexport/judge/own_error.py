@@ -34,6 +34,10 @@ OTHER_QUESTION = 64.0
 # From this share of the output's own spread on, eager's error is as large as what it computes.
 DROWNED = 0.1
 
+# A difference so many times as large as eager's own error in ENOUGH of its other runs is a bug: the
+# further runs would have to be as many times further off than these.
+FAR, ENOUGH = 1000.0, 4
+
 BUG: Final = "bug"
 ROUNDING: Final = "rounding"
 TIE: Final = "tie"
@@ -92,6 +96,28 @@ def with_cause(difference: Difference, seen: Seen, wanted: Any, found: Any) -> D
         difference = _at_the_worst(difference, tensor, wanted, found, ~(within | undefined))
     error = float(own[difference.index].max()) if difference.index is not None else None
     return dataclasses.replace(difference, own_error=error, cause=cause)
+
+
+def is_far_beyond(difference: Difference, seen: Seen, wanted: Any, found: Any) -> bool:
+    """Return True if no further run can explain a difference, unless something in forward jumps.
+
+    It is FAR times as large as what eager's error, in any element, and the tolerance allow.
+    """
+    wanted, found = plain_tensor(wanted), plain_tensor(found)
+    if (
+        wanted is None
+        or found is None
+        or not wanted.is_floating_point()
+        or len(seen.others) < ENOUGH
+    ):
+        return False
+    runs = [run.double() for run in (*seen.others, wanted, found)]
+    if not all(bool(run.isfinite().all()) for run in runs):
+        return False
+    numbers = wanted.double()
+    own = max(float((numbers - run).abs().max()) for run in runs[:-1])
+    allowed = (difference.atol or 0.0) + (difference.rtol or 0.0) * float(numbers.abs().max())
+    return float((found.double() - numbers).abs().max()) > FAR * max(allowed, own)
 
 
 def _at_the_worst(

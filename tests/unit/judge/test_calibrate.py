@@ -492,3 +492,26 @@ def test_half_precision_excuses_its_own_digits_alone():
     norm = nn.LayerNorm(1024).bfloat16()
     x = (torch.randn(2, 1024, generator=torch.Generator().manual_seed(0)) + 1).bfloat16()
     assert len(kept(norm, Call((x,)), lambda value: value * 1.05)) == 1
+
+
+def runs_of(function, actual):
+    """Return how often eager is run to judge what ``actual`` returns, and the bugs."""
+    made = []
+
+    def counted(x):
+        made.append(None)
+        return function(x)
+
+    bugs = kept(counted, CALL, actual)
+    return len(made), bugs
+
+
+def test_what_no_rounding_can_explain_is_judged_by_a_few_runs():
+    few, far = runs_of(torch.sigmoid, lambda value: value + 1.0)
+    more, near = runs_of(torch.sigmoid, lambda value: value + 1e-4)
+    assert [item.cause for item in (*far, *near)] == ["bug", "bug"]
+    assert few < more
+    # A jump may be rare: more runs look for it.
+    most, jumped = runs_of(lambda x: torch.sigmoid(x.floor()), lambda value: value + 1.0)
+    assert [item.cause for item in jumped] == ["bug"]
+    assert most >= more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from pytest_torchexport.inputs.spec import Call
@@ -161,3 +162,24 @@ def test_casts_to_integers_decide_and_roundings_to_decimals_do_not():
         ("floor", 1, 0),
         ("_to_copy", 3, 0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("function", "jumps"),
+    [
+        (lambda x: torch.softmax(x @ x.t(), -1).relu().mean(), set()),
+        (lambda x: torch.nn.functional.max_pool2d(x[None, None], 2), set()),
+        (lambda x: x.div(2.0, rounding_mode="floor"), {"div"}),
+        (lambda x: x.to(torch.int32), {"_to_copy"}),
+        (lambda x: x.sort(-1).values, {"sort"}),
+        (lambda x: x.atan2(x), {"atan2"}),
+        (lambda x: x if x.sum() > 0 else -x, {"gt"}),
+        (lambda x: torch.arange(3) // 2 + x.shape[0], set()),  # no floats are rounded
+    ],
+    ids=["attention", "pool", "floor", "cast", "sort", "angle", "if", "integers"],
+)
+def test_what_may_jump_if_rounding_moves_it(function, jumps):
+    decisions = Decisions()
+    with decisions.recorded():
+        function(torch.linspace(-1.0, 1.0, 16).reshape(4, 4))
+    assert decisions.jumps == jumps

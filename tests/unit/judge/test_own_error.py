@@ -7,7 +7,14 @@ import math
 import pytest
 import torch
 
-from pytest_torchexport.judge.own_error import MULTIPLE, Seen, with_cause
+from pytest_torchexport.judge.own_error import (
+    ENOUGH,
+    FAR,
+    MULTIPLE,
+    Seen,
+    is_far_beyond,
+    with_cause,
+)
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 
 EAGER = torch.tensor([1.0, 2.0, 3.0])
@@ -52,3 +59,23 @@ def test_a_number_that_some_runs_do_not_have_decides_nothing():
     infinite = torch.tensor([1.0, 2.0, math.inf])
     assert judged(EAGER, infinite, infinite).cause == "ambiguous"
     assert judged(EAGER, infinite, EAGER).cause == "bug"
+
+
+def beyond(found, *others):
+    (difference,) = compare_values(EAGER, found, Tolerance(0.0, 0.0))
+    return is_far_beyond(difference, Seen(others=list(others)), EAGER, found)
+
+
+def test_no_further_run_explains_what_is_far_beyond_the_error_of_enough_runs():
+    runs = [EAGER + OWN] * ENOUGH
+    assert beyond(EAGER + 2 * FAR * OWN, *runs)
+    assert not beyond(EAGER + FAR / 2 * OWN, *runs)
+    assert not beyond(EAGER + 2 * FAR * OWN, *runs[1:])  # too few
+    assert not beyond(EAGER + 2 * FAR * OWN, *runs[1:], EAGER + 99 * OWN)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_what_is_no_number_may_be_another_order_of_a_sum(value):
+    runs = [EAGER] * ENOUGH
+    assert not beyond(torch.tensor([1.0, 2.0, value]), *runs)
+    assert not beyond(EAGER + 99.0, *runs[1:], torch.tensor([1.0, 2.0, value]))
