@@ -41,7 +41,8 @@ def index_of(path: str, tensors: Mapping[str, torch.Tensor]) -> Index | None:
     """Return the input that the integers of another one index, or None if they seem to index none.
 
     That is the first other input whose size is above their largest, but at most about twice it. If
-    both have as many rows, which may be those of a batch, the largest must be the last index.
+    both have as many rows, which may be those of a batch, the largest must be the last index, and
+    they are no offsets: labels that happen to rise look alike.
     Zeros and ones alone are the flags of a mask.
     """
     values = tensors[path]
@@ -49,10 +50,12 @@ def index_of(path: str, tensors: Mapping[str, torch.Tensor]) -> Index | None:
         return None
     if int(values.min()) < 0 or int(values.max()) < 2:
         return None
-    largest, ordered = int(values.max()), _are_ordered(values)
+    largest = int(values.max())
     for other, tensor in tensors.items():
         size = tensor.shape[0] if tensor.dim() and other != path else 0
-        least = size - 1 if values.shape[:1] == tensor.shape[:1] else size // 2
+        beside = values.shape[:1] == tensor.shape[:1]
+        least = size - 1 if beside else size // 2
+        ordered = not beside and _are_ordered(values)
         whole = ordered and largest == size
         if size > 1 and (whole or least <= largest < size):
             return Index(into=other, ordered=ordered, whole=whole)

@@ -32,7 +32,10 @@ def found(values, nodes=NODES):
     [
         (EDGES, Index(into="x")),
         ([[0, 3]], Index(into="x")),
-        ([0, 0, 1, 1, 2, 5], Index(into="x", ordered=True)),
+        ([0, 0, 1, 2, 5], Index(into="x", ordered=True)),
+        # As many as rows: labels that happen to rise.
+        ([0, 0, 1, 1, 2, 5], Index(into="x")),
+        ([0, 0, 1, 1, 2, 6], None),
         ([0, 2, 4], Index(into="x", ordered=True)),
         ([0, 2, 6], Index(into="x", ordered=True, whole=True)),
         ([0, 1, 2, 3], Index(into="x")),
