@@ -17,7 +17,7 @@ from pytest_torchexport.results import json
 from pytest_torchexport.results.known_matching import differences
 from pytest_torchexport.results.known_place import entry_of
 from pytest_torchexport.results.text import headline
-from pytest_torchexport.results.verdict import ItemResult, Verdict
+from pytest_torchexport.results.verdict import ItemResult, RunResults, Verdict
 
 FLAG = "--torchexport-replay"
 LEGAL = "Legal: .torchexport, or the directory of one failure in it, which a failed test writes."
@@ -66,6 +66,7 @@ class Replay:
         if not files:
             raise pytest.UsageError(f"{FLAG}: no {json.OF_A_FAILURE} lies in {given}. {LEGAL}")
         self.stored = tuple(_read(path) for path in files)
+        self._root = config.rootpath
         self._left_out: set[str] = set()
 
     def stored_of(self, nodeid: str) -> list[Stored]:
@@ -95,12 +96,15 @@ class Replay:
         for each in self.stored:
             if each.nodeid in self._left_out:
                 continue
-            answer = answer_of(each.verdict, found.get(each.nodeid))
+            answer = answer_of(each.verdict, found.get(each.nodeid), self._root)
             yield f"{each.nodeid} ({each.verdict.subject}): {answer}"
 
 
-def answer_of(stored: Verdict, result: ItemResult | None) -> str:
-    """Return ``fixed``, ``still failing``, ``different: ...``, or why there is no answer."""
+def answer_of(stored: Verdict, result: ItemResult | None, root: Path) -> str:
+    """Return ``fixed``, ``still failing``, ``different: ...``, or why there is no answer.
+
+    ``root``: the project's directory, below which the stored failure names its paths.
+    """
     if result is None:
         return "not run: no test of this name was collected and ended"
     alike = [verdict for verdict in result.verdicts if _is_about_the_same(verdict, stored)]
@@ -108,7 +112,8 @@ def answer_of(stored: Verdict, result: ItemResult | None) -> str:
         return f"not run: {result.reason or f'the test no longer checks {stored.subject}'}"
     failed = [verdict for verdict in alike if verdict.status == "failed"]
     # As for known failures: by names alone.
-    others = [differences(entry_of(stored, result.nodeid), verdict) for verdict in failed]
+    known = entry_of(stored, result.nodeid)
+    others = [differences(known, _as_stored(verdict, root)) for verdict in failed]
     if [] in others:
         return f"still failing: {headline(stored)}"
     if failed:
@@ -116,6 +121,16 @@ def answer_of(stored: Verdict, result: ItemResult | None) -> str:
         return f"different: {'; '.join((headline(failed[0]), before, *others[0]))}"
     skipped = [verdict for verdict in alike if verdict.status == "skipped"]
     return f"not judged: {skipped[0].reason}" if skipped else "fixed"
+
+
+def _as_stored(verdict: Verdict, root: Path) -> Verdict:
+    """Return the verdict as its file would have it: without paths of this machine."""
+    from pytest_torchexport.diagnosis.reproducer.private import without_private_paths
+
+    item = ItemResult("", verdict.status, (verdict,))
+    text = json.render(RunResults(items=(item,), environment={}, complete=True))
+    (read,) = json.read(without_private_paths(text, root)).items
+    return read.verdicts[0]
 
 
 def _is_about_the_same(verdict: Verdict, stored: Verdict) -> bool:

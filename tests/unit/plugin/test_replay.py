@@ -1,6 +1,7 @@
 """plugin/replay.py: the answer for each stored failure."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from pytest_torchexport.results import json
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Difference, ItemResult, RunResults, Verdict
 
+ROOT = Path("/home/me/project")
 WHERE = SourceLine("net.py", 5, "return x * 2")
 STORED = Verdict(
     subject="Net",
@@ -53,17 +55,29 @@ SKIPPED = dataclasses.replace(PASSED, status="skipped", reason="no target")
 def test_the_answer_is_that_of_the_verdict_on_the_same_subject(verdicts, answer):
     reason = "" if verdicts else "the body failed"
     result = ItemResult("test_it.py::test", "failed", verdicts, reason=reason)
-    assert answer_of(STORED, result).startswith(answer)
+    assert answer_of(STORED, result, ROOT).startswith(answer)
 
 
 def test_an_item_that_did_not_run_has_no_answer():
-    assert answer_of(STORED, None).startswith("not run: no test of this name")
+    assert answer_of(STORED, None, ROOT).startswith("not run: no test of this name")
 
 
 def test_the_same_class_at_another_output_is_a_different_failure():
-    answer = answer_of(OUTPUT, ItemResult("test_it.py::test", "failed", (ANOTHER,)))
+    answer = answer_of(OUTPUT, ItemResult("test_it.py::test", "failed", (ANOTHER,)), ROOT)
     assert answer.startswith("different: OutputsDiffer")
     assert "outputs: output[0] is known, now output[1]" in answer
+
+
+@pytest.mark.parametrize(
+    ("file", "answer"), [("net.pt", "still failing"), ("other.pt", "different")]
+)
+def test_a_path_of_this_machine_is_that_which_the_stored_failure_names_below_the_project(
+    file, answer
+):
+    stored = dataclasses.replace(STORED, where=None, reason="there is no file net.pt")
+    again = dataclasses.replace(stored, reason=f"there is no file {ROOT}/{file}")
+    result = ItemResult("test_it.py::test", "failed", (again,))
+    assert answer_of(stored, result, ROOT).startswith(answer)
 
 
 def stored(directory, verdict, version=None):
