@@ -1,15 +1,17 @@
 """The memory that a process keeps per new size of the artifact's inputs, beside eager's.
 
 A server that meets many sizes runs out of memory if each of them leaves something behind. Raises
-ArtifactGrows.
+ArtifactGrows, and Ineffective under strict if a limit could not be applied.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from pytest_torchexport.checks.effect import not_applied
 from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.inputs.recipes import build, example_recipe
 from pytest_torchexport.inputs.spec import Call
@@ -43,7 +45,7 @@ def measure(case: Case) -> None:
     """Log the growth of memory. Raises ArtifactGrows if it exceeds the limit in every group."""
     limit = case.plan.settings.max_growth
     # Without a limit, most items have too few sizes, and nobody waits for the row.
-    tell = case.log.caution if limit else case.log.note
+    tell = partial(not_applied, case) if limit else case.log.note
     if case.runner.isolated or not can_fork():
         tell(ELSEWHERE)
         return

@@ -1,15 +1,16 @@
 """The time of the artifact's calls beside eager's on the same inputs, with a limit if one is set.
 
 Only an artifact that is called in this process is timed: elsewhere, the way there is a part of the
-time. Raises ArtifactSlower.
+time. Raises ArtifactSlower, and Ineffective under strict if a limit could not be applied.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
+from pytest_torchexport.checks.effect import not_applied
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import boundary_recipes
@@ -45,13 +46,14 @@ NEXT = (
 def measure(case: Case) -> None:
     """Log the latency of some calls. Raises ArtifactSlower if one of them exceeds the limit."""
     log, limit = case.log, case.plan.settings.max_slowdown
+    tell = partial(not_applied, case) if limit else log.caution
     if case.runner.isolated or case.reference.fresh_each_call:
-        log.caution(ELSEWHERE if case.runner.isolated else CHANGES)
+        tell(ELSEWHERE if case.runner.isolated else CHANGES)
         return
     if case.plan.workers > 1:
         log.caution(BESIDE.format(case.plan.workers))
     with log.timed("latency"):
-        measured = list(_measured(case))
+        measured = list(_measured(case, tell))
     slow: list[tuple[Latency, Recipe, Call]] = []
     for recipe, call, pairs in measured:
         latency = _latency(case, recipe, pairs)
@@ -68,7 +70,7 @@ def measure(case: Case) -> None:
         )
 
 
-def _measured(case: Case) -> Iterator[tuple[Recipe, Call, Pairs]]:
+def _measured(case: Case, tell: Callable[[str], None]) -> Iterator[tuple[Recipe, Call, Pairs]]:
     state = State(case.artifact.module, thorough=case.reference.stateful)
     subject = case.reference.pristine.copy().to(case.plan.device)
     try:
@@ -79,7 +81,7 @@ def _measured(case: Case) -> Iterator[tuple[Recipe, Call, Pairs]]:
                 artifact = served(case.artifact, call.clone().to(case.plan.device))
                 found = timed_in_turn(eager, artifact, SECONDS)
             if isinstance(found, TooSlow):
-                case.log.caution(
+                tell(
                     f"latency not measured: the fewest calls that tell noise from time take "
                     f"{found.seconds:.0f} s, more than {SECONDS:.0f}"
                 )

@@ -9,6 +9,7 @@ from collections import defaultdict
 
 import torch
 
+from pytest_torchexport.checks.effect import not_applied
 from pytest_torchexport.inputs.pytrees import is_plain
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.subject import unique_weight_of
@@ -60,11 +61,14 @@ def measure(case: Case) -> None:
 
 
 def require(case: Case) -> None:
-    """Raise ArtifactTooLarge if the files take more than the setting ``max_size_ratio`` allows."""
+    """Raise ArtifactTooLarge if the files take more than the setting ``max_size_ratio`` allows.
+
+    Raises Ineffective under strict if that is not known.
+    """
     size, module = case.log.size, case.reference.pristine.module
     most = case.plan.settings.max_size_ratio
     if size is None or module is None:
-        case.log.caution(NO_FILE if size is None else NO_MODULE)
+        not_applied(case, NO_FILE if size is None else NO_MODULE)
     elif size.files > most * size.weights + PROGRAM:
         limit = most * size.weights + PROGRAM
         allowed = (

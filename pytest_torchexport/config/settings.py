@@ -149,9 +149,10 @@ class Settings:
         False,
         check=truth,
         legal="true, false",
-        help="Fail, instead of skipping or warning, if a target or device is unavailable or "
-        "nothing was really checked. The summary names the versions of Python, torch and ONNX on "
-        "which the plugin's own tests have not run.",
+        help="Fail, instead of skipping or warning, if a target or device is unavailable, if a "
+        "limit that is set could not be applied, or if nothing was really checked. The summary "
+        "names the versions of Python, torch and ONNX on which the plugin's own tests have not "
+        "run.",
         flag=True,
     )
     self_test: bool = _row(

@@ -207,7 +207,7 @@ class Ineffective(Failure):
     """Nothing was really checked: a marked test calls no module, or hardly any call is legal.
 
     Under ``--torchexport-strict`` also if the target or device is unavailable, if the calls cannot
-    be compared, or if a pass would mean little.
+    be compared, if a limit that is set could not be applied, or if a pass would mean little.
     """
 
     title = "nothing was really checked"

@@ -97,7 +97,9 @@ def test_the_sizes_are_new_and_near_the_example(monkeypatch):
 def test_what_is_not_measured_is_said_as_a_warning_if_there_is_a_limit(monkeypatch):
     few = growth.FEW.format(growth.SIZES)
     assert few in checked(max_growth=1, shapes={"x": "..."}).cautions
-    assert few in checked(latency=True, shapes={"x": "..."}).notes
+    strict = checked(max_growth=1, shapes={"x": "..."}, strict=True)
+    assert (strict.failure, strict.reason) == ("Ineffective", few)
+    assert few in checked(latency=True, shapes={"x": "..."}, strict=True).notes
     monkeypatch.setattr(growth, "growth", lambda *_: Death(raised="ValueError: no"))
     assert (
         "memory growth not measured: eager raised ValueError: no"

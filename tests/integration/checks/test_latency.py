@@ -115,6 +115,9 @@ def test_what_is_not_timed_is_said(tmp_path, monkeypatch):
         latency.ELSEWHERE,
     )
     assert latency.CHANGES in checked(Growing(), max_slowdown=2).cautions
+    strict = checked(Growing(), max_slowdown=2, strict=True)
+    assert (strict.failure, strict.reason) == ("Ineffective", latency.CHANGES)
+    assert checked(Growing(), latency=True, strict=True).status == "passed"
     path = tmp_path / "model.pt"
     torch.jit.save(torch.jit.trace(Doubled(), X), path)
     plan = Plan(
@@ -131,3 +134,6 @@ def test_what_is_not_timed_is_said(tmp_path, monkeypatch):
     beside, slow = check(Doubled(), [Call((X,))], plan).cautions
     assert "while 3 workers of pytest-xdist are at work" in beside
     assert "take 33 s, more than 10" in slow
+    limited = {"max_slowdown": 2.0, "strict": True}
+    plan = dataclasses.replace(plan, settings=settings_from(limited))
+    assert check(Doubled(), [Call((X,))], plan).failure == "Ineffective"

@@ -97,3 +97,5 @@ def test_a_limit_that_holds_for_nothing_is_said(subject, checks, said):
     verdict = checked(subject, "trace", checks, max_size_ratio=1.5)
     assert verdict.status == "passed"
     assert verdict.cautions == (said,)
+    strict = checked(subject, "trace", checks, max_size_ratio=1.5, strict=True)
+    assert (strict.failure, strict.reason) == ("Ineffective", said)
