@@ -128,7 +128,7 @@ class Calibration:
                 return found
             if smooth and _are_far_beyond(found.bugs, seen, expected, actual):
                 return found
-        return found if found.bugs else _without(found, wholes.impossible())
+        return found if found.bugs else _without(found, wholes.impossible(ties=runs.ties.met))
 
     def _wholes(
         self,

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport import torch_private
+from pytest_torchexport.judge.pairs import Pairs, mixed
 from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.operators import argument_of, dispatched, name_of
 
@@ -161,23 +162,32 @@ class Wholes:
         self._wholes = [expected]
         made = _Quantities(expected, self._asked, exact, tolerances, choices)
         self._doubts = [item for item in made if item.changed(actual, FAR)]
+        slack = {
+            path: FAR * (atol + rtol * expected[path].abs().nan_to_num(0.0, 0.0, 0.0))
+            for path, (rtol, atol) in tolerances.items()
+        }
+        self._pairs = Pairs(expected, actual, asked=self._asked, slack=slack)
 
     @property
     def doubtful(self) -> bool:
         """Return True if the artifact lacks what all of eager's runs so far have in common."""
-        return bool(self._doubts)
+        return bool(self._doubts) or self._pairs.foreign
 
     def add(self, run: Whole) -> None:
         """Take one more of eager's runs into account."""
         self._wholes.append(run)
         self._doubts = [item for item in self._doubts if item.changed(run) is False]
+        self._pairs.add(run)
 
-    def impossible(self) -> frozenset[str]:
-        """Return the outputs that no tie explains as a whole."""
+    def impossible(self, *, ties: bool = True) -> frozenset[str]:
+        """Return the outputs that no tie explains as a whole; ``ties``: eager met equal numbers."""
         found = set[str]()
         for item in self._doubts:
             if not self._asked & item.paths <= found and self._is_no_chance(item):
                 found |= self._asked & item.paths
+        if ties:
+            for paths in self._pairs.impossible(self._wholes, MIXTURES, CHANCE):
+                found |= self._asked & paths
         return frozenset(found)
 
     def _is_no_chance(self, quantity: _Quantity) -> bool:
@@ -192,7 +202,7 @@ class Wholes:
         generator = torch.Generator().manual_seed(0)
         runs = {path: torch.stack([w[path] for w in self._wholes]) for path in quantity.paths}
         changed = sum(
-            bool(quantity.changed({path: _mixed(runs[path], generator) for path in runs}))
+            bool(quantity.changed({path: mixed(runs[path], generator) for path in runs}))
             for _ in range(MIXTURES)
         )
         return (1 - changed / MIXTURES) ** (len(self._wholes) - 1) < CHANCE
@@ -204,12 +214,6 @@ def _same(paths: frozenset[str], left: Whole, right: Whole) -> bool:
         torch.allclose(left[path], right[path], rtol=1e-2, atol=1e-5, equal_nan=True)
         for path in paths
     )
-
-
-def _mixed(runs: Tensor, generator: torch.Generator) -> Tensor:
-    """Return a tensor of which each element is from any of the runs."""
-    which = torch.randint(len(runs), runs.shape[1:], generator=generator)
-    return runs.gather(0, which[None])[0]
 
 
 class _Quantities:

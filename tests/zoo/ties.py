@@ -198,6 +198,75 @@ def boxes_with_labels_of_others(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP
     return boxes.gather(1, order(x)), (boxes * 10).gather(1, order_from_the_end(x))
 
 
+# -- pairs, of which others are kept in another order ----------------------------------------------
+
+
+def box_at(places: Tensor) -> Tensor:
+    """Return a box of four corners for each of six places."""
+    return (torch.arange(24.0).reshape(6, 4) ** 1.5)[places]
+
+
+def label_at(places: Tensor) -> Tensor:
+    """Return the label of each box."""
+    return ((torch.arange(6) * 5) % 7)[places]
+
+
+def three(x: Tensor) -> Tensor:
+    return x.topk(3, dim=1).indices
+
+
+def three_from_the_end(x: Tensor) -> Tensor:
+    return x.shape[1] - 1 - x.flip(1).topk(3, dim=1).indices
+
+
+def kept_boxes(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    places = three(x)
+    return box_at(places), label_at(places)
+
+
+def kept_boxes_from_the_end(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    places = three_from_the_end(x)
+    return box_at(places), label_at(places)
+
+
+def kept_boxes_with_labels_of_others(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    return box_at(three(x)), label_at(three_from_the_end(x))
+
+
+def corners(x: Tensor) -> Tensor:
+    return box_at(three(x))
+
+
+def corners_from_the_end(x: Tensor) -> Tensor:
+    return box_at(three_from_the_end(x))
+
+
+def corners_of_two_boxes(x: Tensor) -> Tensor:
+    return torch.cat([box_at(three(x))[..., :2], box_at(three_from_the_end(x))[..., 2:]], -1)
+
+
+def rows_and_columns(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    places = three(x)
+    return places // 2, places % 2
+
+
+def rows_and_columns_from_the_end(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    places = three_from_the_end(x)
+    return places // 2, places % 2
+
+
+def rows_and_columns_of_others(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    return three(x) // 2, three_from_the_end(x) % 2
+
+
+def two_choices(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    return three(x), three(2 - x)
+
+
+def one_of_two_choices_from_the_end(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    return three(x), three_from_the_end(2 - x)
+
+
 # -- the table -------------------------------------------------------------------------------------
 
 FEW = call(whole(0, 3, 4, 6).float())
@@ -232,4 +301,18 @@ TIES = (
     right(parts, parts_from_the_end, FEW, ci=""),
     wrong("labels of other boxes", boxes_with_labels, boxes_with_labels_of_others, FEW, ci=""),
     right(boxes_with_labels, boxes_with_labels_from_the_end, FEW, ci=""),
+    wrong(
+        "labels of other boxes, of those kept",
+        kept_boxes,
+        kept_boxes_with_labels_of_others,
+        FEW,
+        ci="",
+    ),
+    right(kept_boxes, kept_boxes_from_the_end, FEW, ci=""),
+    wrong("corners of two boxes", corners, corners_of_two_boxes, FEW, ci=""),
+    right(corners, corners_from_the_end, FEW, ci=""),
+    wrong("columns of other places", rows_and_columns, rows_and_columns_of_others, FEW, ci=""),
+    right(rows_and_columns, rows_and_columns_from_the_end, FEW, ci=""),
+    # Each choice has an order of its own.
+    right(two_choices, one_of_two_choices_from_the_end, FEW, ci=""),
 )
