@@ -241,6 +241,8 @@ def _integers(op: Operation) -> Iterator[Threshold]:
 def _divided(op: Operation) -> Iterator[Threshold]:
     divisor = op.argument("other")
     yield from _next_to_zero(divisor)
+    if _usable(op.operand) and not op.operand.dim() and not op.operand.is_floating_point():
+        return  # a trace divides sizes so, and numbers of the inputs do not move them
     whole = not str(op.func).startswith("aten.div") or op.argument("rounding_mode") is not None
     if whole and _usable(op.operand) and (isinstance(divisor, (int, float)) or _usable(divisor)):
         by = _numbers(divisor) if isinstance(divisor, Tensor) else divisor

@@ -41,3 +41,15 @@ def test_eager_and_artifacts_are_recorded_alike(made):
     x = X.clone().requires_grad_()
     module.layers(x).max().backward()
     torch.testing.assert_close(-gradient, x.grad)
+
+
+def test_a_trace_that_divides_sizes_has_no_thresholds_of_its_own():
+    def halves(x):
+        return x.reshape(x.shape[0] * x.shape[1] // 3, 3) * 2
+
+    traced = torch.jit.trace(halves, (X,))
+    found = [
+        OperatorRuns(fresh=lambda side=side: side, done=lambda: None, seed=0).run(Call((X,))).near
+        for side in (traced, halves)
+    ]
+    assert found[0] == found[1]
