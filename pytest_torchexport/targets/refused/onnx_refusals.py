@@ -4,25 +4,44 @@ from __future__ import annotations
 
 from pytest_torchexport.targets.refused.rule import Rule
 
-MISSING = (
-    r"No ONNX function found for <OpOverload\(op='(?P<op>{op})', overload='(?P<overload>\w+)'\)>"
-)
+_MISSING = r"No ONNX function found for <OpOverload\(op='(?P<op>{op})', overload='(?P<overload>{overload})'\)>"
 OWN = (
     'translate it: export_options={{"onnx": {{"custom_translation_table": '
     "{{torch.ops.{op}.{overload}: a_function_of_onnxscript}}}}}}"
 )
-# An operator, and what to write in its place: the exporter takes it, and it gives the same.
+_ANY = r"[\w.]+"
+# An operator, with its overload after a blank if there are others, and what to write in its place:
+# the exporter takes it, and it gives the same.
 INSTEAD = {
-    r"aten\.(?:_cdist_forward|_pdist_forward)": (
-        "(x[:, None] - y[None]).pow(2).sum(-1).sqrt() in place of torch.cdist(x, y)"
+    r"aten\._cdist_forward": (
+        "(x[..., None, :] - y[..., None, :, :]).abs().pow(p).sum(-1).pow(1 / p) in place of "
+        "torch.cdist(x, y, p)"
+    ),
+    r"aten\._pdist_forward": (
+        "i, j = torch.triu_indices(len(x), len(x), 1) and (x[i] - x[j]).abs().pow(p).sum(-1)"
+        ".pow(1 / p) in place of F.pdist(x, p)"
     ),
     r"aten\.kthvalue": "x.topk(k, dim, largest=False).values.select(dim, -1)",
-    r"aten\.(?:median|nanmedian)": (
-        "x.flatten().topk((x.numel() + 1) // 2, largest=False).values[-1]"
+    r"aten\.median default": "x.flatten().topk((x.numel() + 1) // 2, largest=False).values[-1]",
+    r"aten\.median dim": "x.sort(dim).values.select(dim, (x.shape[dim] - 1) // 2)",
+    r"aten\.nanmedian default": (
+        "torch.where(x.isnan(), torch.inf, x).flatten().sort().values"
+        ".gather(0, (~x.isnan()).sum()[None].sub(1) // 2)[0]"
     ),
-    r"aten\.searchsorted": "(boundaries < values[..., None]).sum(-1)",
-    r"aten\.index_reduce": "x.scatter_reduce(dim, index, source, reduce)",
-    r"aten\.put": "x.flatten().index_copy(0, index, source).view(x.shape)",
+    r"aten\.nanmedian dim": (
+        "torch.where(x.isnan(), torch.inf, x).sort(dim).values"
+        ".gather(dim, (~x.isnan()).sum(dim, keepdim=True).sub(1) // 2).squeeze(dim)"
+    ),
+    r"aten\.searchsorted Tensor": (
+        "(boundaries[..., None, :] < values[..., None]).sum(-1) (<= for right=True)"
+    ),
+    r"aten\.searchsorted Scalar": "(boundaries < value).sum() (<= for right=True)",
+    r"aten\.index_reduce": (
+        "x.scatter_reduce(dim, index, source, reduce), with the index expanded to source's shape"
+    ),
+    r"aten\.put": (
+        "x.flatten().index_copy(0, index, source).view(x.shape) (index_add for accumulate=True)"
+    ),
     r"aten\._foreach_\w+": "a list comprehension over the tensors",
     r"aten\.adaptive_max_pool\dd": "F.max_pool with a fixed kernel_size and stride",
     r"aten\.randperm": "torch.rand(n).topk(n).indices",
@@ -37,9 +56,16 @@ INSTEAD = {
     ),
 }
 
+
+def _missing(operator: str = _ANY) -> str:
+    """Return what the exporter says of an operator, given as in ``INSTEAD``."""
+    op, _, overload = operator.partition(" ")
+    return _MISSING.format(op=op, overload=overload or r"\w+")
+
+
 TRANSLATION = (
     Rule(
-        said=MISSING.format(op=r"[\w.]+")
+        said=_missing()
         + r"\. Failure message: No decompositions registered for the complex-valued input",
         kind="unsupported type",
         cause="the ONNX exporter has no translation of {op} for complex tensors",
@@ -48,7 +74,7 @@ TRANSLATION = (
     ),
     *(
         Rule(
-            said=MISSING.format(op=op),
+            said=_missing(op),
             kind="unsupported operator",
             cause="the ONNX exporter has no translation of {op}",
             remedy=instead,
@@ -57,7 +83,7 @@ TRANSLATION = (
         for op, instead in INSTEAD.items()
     ),
     Rule(
-        said=MISSING.format(op=r"[\w.]+"),
+        said=_missing(),
         kind="unsupported operator",
         cause="the ONNX exporter has no translation of {op}",
         remedy=f"other operations of torch in its place; or {OWN}",
