@@ -71,7 +71,7 @@ def render_comment(results: RunResults) -> str:
 def _render(results: RunResults, most: Size) -> str:
     found = list(entries(results.items))
     changed = delta(results.before, results) if results.before is not None else None
-    head = "\n\n".join(_head(found, results, changed))
+    head = "\n\n".join(_head(results, changed))
     sections = [
         _changes(changed),
         _matrix(results),
@@ -111,8 +111,8 @@ def _size(text: str) -> int:
 # -- the sections ----------------------------------------------------------------------------------
 
 
-def _head(found: Sequence[Entry], results: RunResults, changed: Delta | None) -> Iterator[str]:
-    counts = Counter(entry.outcome for entry in found)
+def _head(results: RunResults, changed: Delta | None) -> Iterator[str]:
+    counts = Counter(item.outcome for item in results.items)
     names = [*COUNTED, *(name for name in counts if name not in COUNTED)]
     text = ", ".join(f"{counts[name]} {name}" for name in names if counts[name])
     counted = text or "no item was checked"

@@ -156,6 +156,14 @@ def test_the_terminal_gets_no_codes_of_others(call):
     assert "t.py::<U+001B>[2J<U+DC80>" in out
 
 
+def test_items_are_counted_and_not_the_modules_that_they_check(call, tmp_path):
+    modules = (failed(subject="A"), failed(subject="B"), verdict(subject="C"))
+    results = run_of(item("t.py::a", *modules, outcome="failed"))
+    status, _, err = call("a.json", "--report", "markdown:all.md", a=results)
+    assert (status, err) == (1, "1 failed\n")
+    assert (tmp_path / "all.md").read_text().startswith("**torchexport: 1 failed**\n")
+
+
 def test_the_patches_of_shards_become_one(call, tmp_path):
     for number in (1, 2):
         patch = patch_of(tmp_path, added=[other(number)])

@@ -29,6 +29,8 @@ def test_one_of_several_verdicts_has_its_own_outcome():
         (names[1], "failed", True),
     ]
     assert outcomes(item("a", *both, outcome="xfailed"))[1] == (names[1], "xfailed", False)
+    # The test expects the failure itself.
+    assert outcomes(item("a", *both, outcome="passed"))[1] == (names[1], "passed", False)
 
 
 def test_an_item_that_fails_beside_its_verdicts_is_an_entry_of_its_own():
