@@ -200,12 +200,21 @@ def _slower(old: Verdict, new: Verdict) -> Iterator[str]:
 
 
 def _absent(before: dict[Key, Entry], after: dict[Key, Entry]) -> Iterator[Change]:
-    """Yield what had a result and has none: a module that is not called, or a test that is gone."""
+    """Yield what had a result and has none: a module that is not called, or a test that is gone.
+
+    The items of a test function that are gone are one change.
+    """
     still = {key[:2] for key in after}
+    gone: dict[str, list[Entry]] = {}
     for key, entry in before.items():
         if key in after or entry.outcome == "skipped":
             continue
         if key[:2] not in still:
-            yield Change("gone", entry, (f"{entry.outcome} before",))
+            gone.setdefault(entry.item.nodeid.partition("[")[0], []).append(entry)
         elif key[2] and _whole_item(key, after) is None:
             yield Change("not checked", entry, (f"{entry.outcome} before", "not called any more"))
+    for found in gone.values():
+        outcomes = dict.fromkeys(entry.outcome for entry in found)
+        more = len({entry.item.nodeid for entry in found}) - 1
+        also = [f"and {more} more item{'s' * (more > 1)} of this test"] if more else []
+        yield Change("gone", found[0], (f"{', '.join(outcomes)} before", *also))

@@ -135,6 +135,15 @@ def test_files_that_grew_are_named():
     assert kinds([found[3]], [found[4]]) == []  # nine times, but a few bytes
 
 
+def test_the_items_of_a_test_that_is_gone_are_one_change():
+    old = [item(f"a[{number}]", verdict(), outcome="passed") for number in range(2)]
+    old += [item("a[0]", failed("onnx")), item("b", verdict())]
+    assert lines(old, []) == [
+        "gone: a[0][trace-cpu]: passed, failed before; and 2 more items of this test",
+        "gone: b[trace-cpu]: passed before",
+    ]
+
+
 def test_the_worst_comes_first_and_the_headline_counts():
     old = [item("a", verdict()), item("b", failed()), item("c", failed()), item("d", verdict())]
     new = [item("b", verdict()), item("c", verdict()), item("d", failed())]
