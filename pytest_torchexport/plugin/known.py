@@ -33,6 +33,7 @@ from pytest_torchexport.results.known_text import (
     difference_lines,
     fixed_text,
     known_lines,
+    match_lines,
     why_expected,
 )
 from pytest_torchexport.results.verdict import ItemResult, Verdict
@@ -145,7 +146,7 @@ class KnownFailures:
         failing = [match for match in found if match.status != "fixed"]
         if report.passed and fixed:
             report.outcome = "failed"
-            report.longrepr = fixed_text(fixed, report.nodeid)
+            report.longrepr = fixed_text(fixed, [report.nodeid])
         elif failing and not fixed and all(match.status in EXPECTED for match in failing):
             report.outcome = "skipped"
             report.wasxfail = why_expected(failing)
@@ -243,14 +244,19 @@ class KnownFailures:
 
     def lines(self, results: Sequence[ItemResult]) -> Iterator[str]:
         """Yield the lines of the summary."""
-        return known_lines(
+        yield from known_lines(
             results,
             directory=self._configuration.settings.known_directory,
             gone=self._left,
         )
+        yield from self._commit_lines()
 
-    def commit_lines(self) -> Iterator[str]:
-        """Yield the files to commit: the summary names them with ``-q`` too."""
+    def quiet_lines(self, results: Sequence[ItemResult]) -> Iterator[str]:
+        """Yield the lines that the summary has with ``-q`` too: no red item says these."""
+        yield from match_lines(results, ("worse", "moved"))
+        yield from self._commit_lines()
+
+    def _commit_lines(self) -> Iterator[str]:
         return commit_lines(written=self._written, patch=self._patch)
 
 

@@ -332,9 +332,8 @@ class Run:
             terminalreporter.section("torchexport replay")
             for line in self.replay.lines(self.results):
                 terminalreporter.write_line(line)
-        to_commit = list(self._known.commit_lines()) if self._known is not None else []
         if not self.results or self.config.get_verbosity() < 0:
-            for line in to_commit:
+            for line in self._known.quiet_lines(self.results) if self._known is not None else ():
                 terminalreporter.write_line(line)
             return
         from pytest_torchexport.results.summary import detail_lines, summary_lines
@@ -352,7 +351,7 @@ class Run:
         if not lines:
             return  # no item came to its checks
         if self._known is not None:
-            lines += [*self._known.lines(self.results), *to_commit]
+            lines += self._known.lines(self.results)
         if settings.strict:
             from pytest_torchexport.config import tested
             from pytest_torchexport.results import reports

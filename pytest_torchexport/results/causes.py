@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_torchexport.results.entries import Entry
-from pytest_torchexport.results.known_text import fixed_text
+from pytest_torchexport.results.known_failure import KnownMatch
+from pytest_torchexport.results.known_text import fixed_headline, fixed_text
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.text import failure_text, headline
 from pytest_torchexport.results.verdict import Verdict
@@ -29,20 +30,24 @@ class Cause:
         if first.verdict is not None and first.verdict.failure is not None:
             return headline(first.verdict)
         if first.fixed:
-            return self.text.splitlines()[0]
+            return fixed_headline(self._fixed)
         if first.outcome == "running":
             return "the process ended while the item ran"
         return f"no verdict: {first.item.reason or 'the test failed beside its checks'}"
 
     @property
     def text(self) -> str:
-        """The report of the first failure; empty if it has no verdict."""
+        """The report of the first failure, or of all that is fixed; empty without a verdict."""
         first = self.entries[0]
         if first.fixed:
-            return fixed_text(first.fixed, first.item.nodeid)
+            return fixed_text(self._fixed, list(map(_nodeid, self.entries)))
         if first.verdict is None or first.verdict.failure is None:
             return ""
         return failure_text(first.verdict, first.item.nodeid, whole=False)
+
+    @property
+    def _fixed(self) -> list[KnownMatch]:
+        return [match for entry in self.entries for match in entry.fixed]
 
     @property
     def where(self) -> SourceLine | None:
@@ -70,6 +75,9 @@ def causes(found: Iterable[Entry]) -> list[Cause]:
 def _cause_of(entry: Entry) -> Any:
     """Return the same value for failures that are one to the reader."""
     verdict = entry.verdict
+    if entry.fixed:
+        known = (match.now for match in entry.fixed)
+        return ("fixed", *((each.failure, each.subject, each.place) for each in known))
     if verdict is None or verdict.failure is None:
         return (entry.outcome, entry.item.reason or entry.item.nodeid)
     found = verdict.diagnosis
@@ -81,6 +89,10 @@ def _cause_of(entry: Entry) -> Any:
     if verdict.where is not None:
         return (verdict.failure, verdict.where)
     return (verdict.failure, found.place, headline(verdict), verdict.subject)
+
+
+def _nodeid(entry: Entry) -> str:
+    return entry.item.nodeid
 
 
 def _lines(verdict: Verdict | None) -> Iterator[SourceLine]:

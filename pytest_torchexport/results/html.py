@@ -251,7 +251,7 @@ def _known(item: ItemResult, column: Column) -> Iterator[Block]:
     ]
     fixed = [match for match in matches if match.status == "fixed"]
     if fixed and len(fixed) == len(matches):
-        yield from fixed_blocks(fixed, item.nodeid)
+        yield from fixed_blocks(fixed, [item.nodeid])
         return
     yield from difference_blocks(matches)
     for match in matches:

@@ -138,7 +138,11 @@ class Known:
             return KnownMatch(status="ambiguous", now=now, changes=others)
         (old,) = alike
         match = KnownMatch(
-            status="moved", now=_carried(old.entry, now), known=old.entry, file=_at(old)
+            status="moved",
+            now=_carried(old.entry, now),
+            known=old.entry,
+            file=_at(old),
+            changes=tuple(worse(old.entry, verdict)),
         )
         return self.claimed(match, nodeid)
 

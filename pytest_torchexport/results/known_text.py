@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_torchexport.results.escaped import in_shell
-from pytest_torchexport.results.known_failure import KnownFailure, KnownMatch
+from pytest_torchexport.results.known_failure import KnownFailure, KnownMatch, MatchStatus
 from pytest_torchexport.results.text import Block, labelled
 from pytest_torchexport.results.verdict import ItemResult
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:  # the files are written as reports are, and reports say what 
     from pytest_torchexport.results.known_files import Stored
 
 TIGHTEN = "--torchexport-known=tighten"
+ONE_TEST = (
+    'write test = "{}" into the entry that is of this test, or remove these entries and run '
+    "--torchexport-known=create"
+)
 # Of one kind, the summary has so many lines.
 MAX_LINES = 10
 
@@ -28,9 +32,9 @@ def why_expected(matches: Sequence[KnownMatch]) -> str:
     return "; ".join(reasons)
 
 
-def fixed_text(matches: Sequence[KnownMatch], nodeid: str) -> str:
-    """Return the report of an item whose known failures do not occur."""
-    lines = (line for each in fixed_blocks(matches, nodeid) for line in _lines(each))
+def fixed_text(matches: Sequence[KnownMatch], nodeids: Sequence[str]) -> str:
+    """Return the report of items whose known failures do not occur."""
+    lines = (line for each in fixed_blocks(matches, nodeids) for line in _lines(each))
     return "\n".join([fixed_headline(matches), "", *lines])
 
 
@@ -40,12 +44,17 @@ def fixed_headline(matches: Sequence[KnownMatch]) -> str:
     return f"Fixed: {matches[0].now} does not occur any more{more}"
 
 
-def fixed_blocks(matches: Sequence[KnownMatch], nodeid: str) -> Iterator[Block]:
+def fixed_blocks(matches: Sequence[KnownMatch], nodeids: Sequence[str]) -> Iterator[Block]:
     """Yield the blocks below the headline: what was known, and what to do."""
-    for match in matches:
+    for match in matches[:MAX_LINES]:
         yield Block("known", [f"{match.file}: {_reasons(match.now)}"])
-    step = f"remove the entry, or let it be removed: pytest {in_shell(nodeid)} {TIGHTEN}"
-    yield Block("remedy", [step])
+    if len(matches) > MAX_LINES:
+        yield Block("known", [f"+ {len(matches) - MAX_LINES} more"])
+    what = "the entry, or let it" if len(matches) == 1 else "the entries, or let them"
+    tests = [in_shell(nodeid) for nodeid in dict.fromkeys(nodeids)]
+    # A longer command is more than a line: all tests may run then.
+    command = " ".join(["pytest", *(tests if len(tests) == 1 else ()), TIGHTEN])
+    yield Block("remedy", [f"remove {what} be removed: {command}"])
 
 
 def _lines(block: Block) -> Iterator[str]:
@@ -71,8 +80,9 @@ def difference_blocks(matches: Sequence[KnownMatch]) -> Iterator[Block]:
             case "different":
                 yield Block("known", [f"another failure ({match.file})", *match.changes])
             case "ambiguous":
-                head = "of tests that are gone, but not of this test alone"
+                head = "ambiguous: of tests that are gone, but not of this test alone"
                 yield Block("known", [head, *match.changes])
+                yield Block("remedy", [ONE_TEST.format(match.now.test)])
             case "new" if match.known is not None:
                 yield Block("known", [f"{match.file}", *match.changes])
             case "fixed":
@@ -114,11 +124,20 @@ def commit_lines(*, written: Sequence[str], patch: str) -> Iterator[str]:
         yield f"to be committed: git apply {patch}, or pytest {TIGHTEN}"
 
 
-def match_lines(results: Sequence[ItemResult]) -> Iterator[str]:
+def match_lines(
+    results: Sequence[ItemResult],
+    statuses: Sequence[MatchStatus] = ("worse", "different", "ambiguous", "moved", "fixed"),
+) -> Iterator[str]:
     """Yield the failures that are known and worse, moved or fixed, and those that are another."""
     found = [(result.nodeid, match) for result in results for match in result.known]
-    for status in ("worse", "different", "ambiguous", "moved", "fixed"):
+    for status in statuses:
         lines = [f"{nodeid}: {_about(match)}" for nodeid, match in found if match.status == status]
+        if status == "worse":
+            lines += [
+                f"{nodeid}: {match.now}: {'; '.join(match.changes)}"
+                for nodeid, match in found
+                if match.status == "moved" and match.changes
+            ]
         yield from _limited(status, lines)
 
 

@@ -124,6 +124,7 @@ def test_a_test_that_moved_keeps_its_known_failure_and_tighten_renames_the_entry
         in text_of(moved)
     )
     assert list(known()) == ["test_it/test_net.toml"]
+    assert "moved: test_new.py::test_net[liar-cpu]" in text_of(run("-q"))
     run(TIGHTEN).assert_outcomes(passed=1, xfailed=1)
     assert list(known()) == ["test_new/test_net.toml"]
     assert 'test = "test_new.py::test_net"' in known()["test_new/test_net.toml"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from sample import SAMPLE, failed, item, known_and_fixed, verdict
 
@@ -58,6 +60,26 @@ def test_a_line_outside_the_directory_of_the_run_is_not_pointed_at(file):
     assert cause.where is None
     (cause,) = causes(entries([item("a", failed())]))
     assert cause.where == SourceLine("net.py", 12, "if x.sum() > 0:")
+
+
+def test_what_one_change_fixes_is_one_cause():
+    (cause,) = causes(entries([known_and_fixed("a"), known_and_fixed("b")]))
+    assert cause.title.endswith("does not occur any more (and 1 more)")
+    assert "remove the entries, or let them be removed: pytest --torchexport-known=tighten" in (
+        cause.text
+    )
+    other = known_and_fixed("c")
+    match = other.known[0]
+    other = dataclasses.replace(
+        other, known=(dataclasses.replace(match, now=dataclasses.replace(match.now, subject="B")),)
+    )
+    assert len(causes(entries([known_and_fixed("a"), other]))) == 2
+
+
+def test_many_entries_that_are_fixed_are_not_all_listed():
+    (cause,) = causes(entries([known_and_fixed(f"a{number}") for number in range(13)]))
+    assert cause.text.count("known/a.toml:3") == 10
+    assert "+ 3 more" in cause.text
 
 
 def test_a_known_failure_that_is_fixed_says_what_to_do():

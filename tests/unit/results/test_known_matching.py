@@ -12,9 +12,10 @@ from pytest_torchexport.results.known_failure import Severity
 from pytest_torchexport.results.known_files import Stored
 from pytest_torchexport.results.known_matching import Known, worse
 from pytest_torchexport.results.known_place import entry_of
+from pytest_torchexport.results.known_text import difference_lines, match_lines
 from pytest_torchexport.results.size_pattern import SizePattern, Sizes
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.results.verdict import Difference, Verdict
+from pytest_torchexport.results.verdict import Difference, ItemResult, Verdict
 
 ITEM = "test_it.py::test_net[onnx-cpu]"
 VERSIONS = {"torch": "2.13.0", "python": "3.11.7"}
@@ -200,11 +201,25 @@ def test_a_known_failure_follows_the_one_test_that_may_be_its_own():
     assert statuses(known(old), other, nodeid=NEW, gone=[old]) == ["new"]
 
 
+def test_a_known_failure_that_moved_and_is_worse_says_both():
+    old, more = entry(), failed(differences=differs("output", "output['b']"))
+    (match,) = compare(known(old), more, nodeid=NEW, gone=[old])
+    assert (match.status, match.changes) == ("moved", ("output['b'] differs too",))
+    item = ItemResult(NEW, "xfailed", (more,), known=(match,))
+    lines = list(match_lines([item], ("worse", "moved")))
+    assert lines[0].startswith(f"worse: {NEW}: ")
+    assert lines[0].endswith("output['b'] differs too")
+    assert lines[1].startswith(f"moved: {NEW}: known of test_it.py::test_net")
+
+
 def test_two_tests_that_are_gone_or_two_that_are_new_are_ambiguous():
     one, other = (entry(nodeid=f"old.py::test_{name}[onnx-cpu]") for name in "ab")
     (match,) = compare(known(one, other), failed(), nodeid=NEW, gone=[one, other])
     assert match.status == "ambiguous"
     assert match.changes == ("old.py::test_a (a.toml:0)", "old.py::test_b (a.toml:1)")
+    head, _, _, step = difference_lines([match])
+    assert "ambiguous: of tests that are gone" in head
+    assert 'write test = "new/test_it.py::test_net" into the entry' in step
     found = known(one)
     assert statuses(found, failed(), nodeid=NEW, gone=[one]) == ["moved"]
     assert statuses(found, failed(), nodeid=NEW, gone=[one]) == ["moved"]
