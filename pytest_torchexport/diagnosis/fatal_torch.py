@@ -6,7 +6,6 @@ Separate from ``fatal``, which knows neither torch's operators nor ONNX's nodes.
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from torch import fx
 
 from pytest_torchexport import targets
+from pytest_torchexport.diagnosis.helper_lines import with_innermost_line
 from pytest_torchexport.diagnosis.introduced import introduced
 from pytest_torchexport.diagnosis.last_step import LastStep
 from pytest_torchexport.diagnosis.onnx_nodes import place_of
@@ -25,8 +25,9 @@ from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import Raised, observe
 from pytest_torchexport.outcomes.operators import dispatched, name_of_packet
+from pytest_torchexport.outcomes.users_lines import is_behind
 from pytest_torchexport.results.diagnosis import Place, Structural
-from pytest_torchexport.results.source_line import SourceLine, source_line
+from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.torch_private import Handle
 
 # The call may be fatal only after others, in a row with them.
@@ -60,7 +61,10 @@ class TorchSteps:
         function, stop = _Nodes.of(self.case), _StopAt(number)
         found = self._through(function, stop)
         if isinstance(function, _Nodes) and function.node is not None:
-            return replace(place_of(function.node), operator=stop.name)
+            place = with_innermost_line(
+                place_of(function.node), function.node, self.case, self.call
+            )
+            return replace(place, operator=stop.name)
         return Place(operator=stop.name, where=found.where if found is not None else None)
 
     def operand(self, number: int, eager: Recording) -> Structural | None:
@@ -109,10 +113,7 @@ def gets_to(case: Case, call: Call, line: SourceLine, asked: Sequence[Query]) ->
     """
 
     def step(operator: Any, args: Any, kwargs: Any) -> Any:
-        if any(
-            number == line.line and source_line(frame.f_code.co_filename, number) == line
-            for frame, number in traceback.walk_stack(sys._getframe(1))
-        ):
+        if is_behind(line, sys._getframe(1)):
             raise Reached
         return operator(*args, **kwargs)
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from pytest_torchexport.diagnosis.helper_lines import with_innermost_line
 from pytest_torchexport.diagnosis.mixed_program import CLOSE, MixedProgram, is_close
 from pytest_torchexport.diagnosis.onnx_models import OnnxModel, OnnxModels
 from pytest_torchexport.diagnosis.onnx_stages import CAPTURED, TRANSLATED
@@ -23,9 +24,8 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import Tolerance, compare
 from pytest_torchexport.outcomes.observe import Outcome, Returned
 from pytest_torchexport.results.diagnosis import Diagnosis, Owner, Place
-from pytest_torchexport.results.source_line import SourceLine, source_line
 from pytest_torchexport.targets.formats import onnx_model
-from pytest_torchexport.targets.formats.branches import frames_of_fx, users_place
+from pytest_torchexport.targets.formats.branches import line_of_fx
 from pytest_torchexport.targets.formats.onnx_inside import Inside
 from pytest_torchexport.targets.formats.onnx_model import fx_name
 
@@ -63,15 +63,20 @@ def _examined(
     node = mixed.first_wrong(_IsRight(scene, run))
     if node is None:
         node = translated_by(inside.raised_at, mixed.module) or mixed.missing_output()
-        return known if node is None else dataclasses.replace(known, place=place_of(node))
+        place = _place(scene, call, node) if node is not None else None
+        return dataclasses.replace(known, place=place)
     right = mixed.right_value(node, run)
     left_out = mixed.left_out_before(node, run) or mixed.given_by(node, run, _parts(inside))
-    place = place_of(left_out or node)
+    place = _place(scene, call, left_out or node)
     owner = known.owner
     if owner in ("runtime", None):
         owner, onnx_operator = _local(inside, node, mixed.values[node.name], right, owner)
         place = dataclasses.replace(place, operator=onnx_operator or place.operator)
     return dataclasses.replace(known, owner=owner, place=place)
+
+
+def _place(scene: Scene, call: Call, node: fx.Node) -> Place:
+    return with_innermost_line(place_of(node), node, scene.case, call)
 
 
 def _parts(inside: Inside) -> dict[str, Any]:
@@ -150,7 +155,7 @@ def _model(models: OnnxModels, known: Diagnosis) -> OnnxModel | None:
 
 def place_of(node: fx.Node) -> Place:
     """Return the place of a node of an ExportedProgram."""
-    return Place(operator=operator_of(node), module=_module_of(node), where=_line_of(node))
+    return Place(operator=operator_of(node), module=_module_of(node), where=line_of_fx(node))
 
 
 def operator_of(node: fx.Node) -> str:
@@ -168,8 +173,3 @@ def _module_of(node: fx.Node) -> str:
     path, cls = stack[-1]
     name = cls if isinstance(cls, str) else cls.__name__
     return f"{path} ({name.rpartition('.')[2]})"
-
-
-def _line_of(node: fx.Node) -> SourceLine | None:
-    place = users_place(frames_of_fx(node.meta.get("stack_trace")))
-    return source_line(*place) if place is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from types import CodeType, FrameType
 
 from pytest_torchexport.results.source_line import SourceLine, is_models, is_users, source_line
@@ -49,3 +50,11 @@ class UsersLines:
         if key not in self._lines:
             self._lines[key] = source_line(*key)
         return self._lines[key]
+
+
+def is_behind(line: SourceLine, frame: FrameType) -> bool:
+    """Return True if a frame, or one that it was called from, is on a line."""
+    return any(
+        number == line.line and source_line(caller.f_code.co_filename, number) == line
+        for caller, number in traceback.walk_stack(frame)
+    )

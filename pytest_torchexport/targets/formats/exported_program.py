@@ -16,8 +16,7 @@ import torch
 from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.results.source_line import SourceLine, source_line
-from pytest_torchexport.targets.formats.branches import Branches, frames_of_fx, users_place
+from pytest_torchexport.targets.formats.branches import Branches, frames_of_fx, line_of_fx
 from pytest_torchexport.targets.formats.contents import (
     TensorTexts,
     Texts,
@@ -230,7 +229,7 @@ def _operations(graph: Any, constants: Mapping[str, str]) -> Iterator[Operation]
         if node.op == "placeholder" and node.name in constants and tensor is not None:
             yield Operation(
                 op=f"constant {constants[node.name]}",
-                where=next(filter(None, map(_where, node.users)), None),
+                where=next(filter(None, map(line_of_fx, node.users)), None),
                 inputs=(),
                 outputs=outputs,
                 device=str(tensor.device),
@@ -239,7 +238,7 @@ def _operations(graph: Any, constants: Mapping[str, str]) -> Iterator[Operation]
             device = _device_argument(node)
             yield Operation(
                 op=_name(node),
-                where=_where(node) if device is not None else None,
+                where=line_of_fx(node) if device is not None else None,
                 inputs=tuple(_operands(node)),
                 outputs=outputs,
                 device=device,
@@ -267,11 +266,6 @@ def _operands(node: Any) -> Iterator[Any]:
 def _device_argument(node: Any) -> str | None:
     leaves = [*node.args, *node.kwargs.values()]
     return next((str(leaf) for leaf in leaves if isinstance(leaf, torch.device)), None)
-
-
-def _where(node: Any) -> SourceLine | None:
-    place = users_place(frames_of_fx(node.meta.get("stack_trace")))
-    return source_line(*place) if place is not None else None
 
 
 # -- contents --------------------------------------------------------------------------------------
