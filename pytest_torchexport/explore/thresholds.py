@@ -86,7 +86,8 @@ def _is_float(value: Any) -> bool:
 
 
 def _numbers(value: Tensor) -> Tensor:
-    """Return floats that can be subtracted without loss."""
+    """Return floats that can be subtracted without loss, outside autograd."""
+    value = value.detach()
     return value if value.dtype in (torch.float32, torch.float64) else value.double()
 
 

@@ -171,6 +171,18 @@ def test_a_call_that_raises_shows_nothing():
 
 
 @pytest.mark.parametrize(
+    "function",
+    [lambda x: x > 2.5, lambda x: x.topk(2, 0).values, layer_norm, lambda x: x.clamp(-2, 3)],
+    ids=["gt", "topk", "layer_norm", "clamp"],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_parameter_with_a_gradient_gives_no_warning_of_torch(function):
+    weight = torch.ones(3, requires_grad=True)
+    with torch.enable_grad():
+        assert near(lambda x: function(x * weight)).keys() == near(function).keys()
+
+
+@pytest.mark.parametrize(
     "x", [torch.empty(0, 3), torch.full((2, 3), torch.nan), X.to(torch.cfloat)]
 )
 def test_operands_without_numbers_have_no_threshold(x):
