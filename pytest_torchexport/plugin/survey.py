@@ -114,8 +114,12 @@ class Survey:
         rest = classes[len(self._found) :]
         self._found += [Surveyed(name=each.name, tests=tuple(each.tests)) for each in rest]
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print the report."""
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, exitstatus: int
+    ) -> None:
+        """Print the report, unless pytest could not begin: it says why itself."""
+        if exitstatus == pytest.ExitCode.USAGE_ERROR and not self._found:
+            return
         terminalreporter.ensure_newline()
         terminalreporter.section("torchexport survey")
         for line in survey_lines(self._found, self._targets, ended=self._ended):
