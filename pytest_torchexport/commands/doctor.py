@@ -174,12 +174,12 @@ def _around() -> Iterator[Finding]:
     else:
         yield Finding(about="pytest", text="loads the plugin")
     if sys.platform == "linux" and landlock.version() > 0:
-        text = "native code of a file from elsewhere is kept from other files (Landlock)"
-        yield Finding(about="strangers", text=text)
+        text = "a file that others made is checked in a process that can reach no other files"
+        yield Finding(about="check_artifact", text=f"{text} (by Linux's Landlock)")
     else:
-        text = "nothing here keeps native code of a file from what it wants"
-        step = "load files of strangers in a container"
-        yield Finding(about="strangers", text=text, step=step)
+        text = "code in a file that others made can reach all your files: there is no Landlock"
+        step = "check such files in a container"
+        yield Finding(about="check_artifact", text=text, step=step)
     if os.environ.get("PYTORCH_JIT") == "0":
         text = "PYTORCH_JIT=0: trace and script make no program"
         yield Finding(about="torch.jit", text=text, step="unset PYTORCH_JIT", lacks=True)

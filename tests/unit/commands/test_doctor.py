@@ -94,7 +94,7 @@ def test_surroundings_that_take_the_plugin_or_the_targets_away_are_told(call, mo
     status, out = call()
     assert status == 1
     assert "trace and script make no program; next step: unset PYTORCH_JIT" in out
-    assert "next step: load files of strangers in a container" in out
+    assert "next step: check such files in a container" in out
     assert out.endswith("the defaults need: pytest, torch.jit\n")
 
 
