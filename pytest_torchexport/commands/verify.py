@@ -16,6 +16,9 @@ from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.results import manifest
 from pytest_torchexport.results.manifest import Manifest
 
+# Of folders below the given one, so many are named.
+SHOWN = 5
+
 
 def main(program: str, arguments: Sequence[str]) -> int:
     """Run the command and return its exit status: 1 if it is another artifact, 2 for an error."""
@@ -55,9 +58,14 @@ def _read(path: Path) -> Manifest:
     try:
         return manifest.read(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CommandError(
-            f"{path}: there is none; pytest --torchexport-ship=DIR writes one"
-        ) from None
+        below = sorted(str(each.parent) for each in path.parent.rglob(path.name))
+        more = f" (+ {len(below) - SHOWN} more)" if len(below) > SHOWN else ""
+        step = (
+            f"name one of {', '.join(below[:SHOWN])}{more}"
+            if below
+            else "pytest --torchexport-ship=DIR writes one for each artifact"
+        )
+        raise CommandError(f"{path}: there is none; {step}") from None
     except UnicodeDecodeError:
         raise CommandError(f"{path}: it is not UTF-8, so it is no manifest") from None
     except manifest.Unreadable as error:

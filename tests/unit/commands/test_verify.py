@@ -53,6 +53,15 @@ def test_what_passed_is_said_with_sizes_versions_and_doubts(call):
     )
 
 
+def test_the_folder_of_all_artifacts_is_refused_with_those_in_it(call, capsys):
+    call()
+    assert verify.main("verify", ["."]) == 2
+    assert "torchexport.json: there is none; name one of shipped\n" in capsys.readouterr().err
+    (call.folder / manifest.NAME).unlink()
+    assert verify.main("verify", ["."]) == 2
+    assert "there is none; pytest --torchexport-ship=DIR" in capsys.readouterr().err
+
+
 def test_a_flipped_byte_is_refused_with_the_file(call):
     (call.folder / "model.pt").write_bytes(b"weightr")
     status, out, _ = call()
