@@ -279,8 +279,9 @@ def _test(trial: Trial, verdicts: Sequence[Verdict]) -> list[str]:
     calls = ", ".join(each.source for each in trial.inputs)
     root = trial.name.partition(".")[0]
     marker = ", ".join([*targets, *declared]).replace("'", '"')
+    remark = f" (without {without})" if passed else f" (it fails or is skipped now: {without})"
     return [
-        f"To paste into a test file{f' (without {without})' if without and passed else ''}:",
+        f"To paste into a test file{remark if without else ''}:",
         "",
         "import pytest",
         *(["import torch"] if "torch." in calls else []),

@@ -108,6 +108,11 @@ def test_the_marker_names_what_passed(call):
     assert status == 1
     assert "trace-cpu" in out
     assert f"(without trace: {failed().failure})" in out
+    red = {"--target=trace,onnx": {"trace": failed(), "onnx": failed()}}
+    for target, verdicts in red.items():
+        status, out, _, _ = call("tried_net.py:Net", "--input=float32[2]", target, **verdicts)
+        assert status == 1
+        assert "(it fails or is skipped now: trace: BranchFrozen, onnx: BranchFrozen)" in out
     status, out, _, _ = call(
         "tried_net.py:Net", "--input=float32[2]", "--target=trace", trace=failed()
     )
