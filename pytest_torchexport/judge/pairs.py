@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import torch
@@ -24,10 +25,9 @@ from torch import Tensor
 # Numbers in float64, by path.
 Whole = Mapping[str, Tensor]
 
-# No more columns of one length are paired, of no more elements; no more pairs are looked for.
+# No more columns of one length are paired, of no more elements.
 MOST_COLUMNS = 8
 MOST_ELEMENTS = 2**12
-MOST_FOREIGN = 64
 # Eager's runs show all pairs that there are if each is in so many of them.
 SEEN = 4
 
@@ -63,28 +63,26 @@ class _Pair:
         self._actual = self._of(actual)
         slacks = [column.of(slack) for column in columns]
         self._slack = torch.stack([torch.zeros(elements), *slacks], 1)
-        pairs = self._actual
-        foreign = (~_has(self._of(expected), pairs, self._slack)).nonzero()[:MOST_FOREIGN, 0]
-        self.foreign = pairs[foreign]
-        self._foreign_slack = self._slack[foreign]
+        self.foreign, self._foreign_slack = self._actual, self._slack
+        self.add(expected)
 
     def _of(self, whole: Whole) -> Tensor:
         return torch.stack([self._group, *(column.of(whole) for column in self._columns)], 1)
 
     def add(self, run: Whole) -> None:
         """Take away the foreign pairs that one more of eager's runs has."""
-        left = ~_has(self._of(run), self.foreign, self._foreign_slack)
+        known, slack = self._of(run), torch.cat([self._slack, self._foreign_slack])
+        which = _numbered(torch.cat([known, self.foreign]), slack)
+        codes = _coded(*which.unbind(1), most=1 + int(which.max()))
+        left = ~torch.isin(codes[len(known) :], codes[: len(known)])
         self.foreign, self._foreign_slack = self.foreign[left], self._foreign_slack[left]
 
     def is_impossible(self, runs: Sequence[Whole], mixtures: int, chance: float) -> bool:
         """Return True if runs that show all pairs there are lack one of the artifact's."""
         numbers = torch.stack([self._actual, *map(self._of, runs)])
-        which = [_numbered(numbers[..., place], self._slack[:, place]) for place in (1, 2)]
+        which = _numbered(numbers, self._slack.expand_as(numbers))[..., 1:].unbind(-1)
         most = 1 + max(int(each.max()) for each in which)
-
-        def coded(left: Tensor, right: Tensor) -> Tensor:
-            return (self._group * most + left) * most + right
-
+        coded = partial(_coded, self._group, most=most)
         codes = coded(*which)
         shown = torch.cat([torch.unique(code) for code in codes[1:]])
         known, counts = torch.unique(shown, return_counts=True)
@@ -159,25 +157,22 @@ def _pairs_of_columns(whole: Whole, asked: frozenset[str]) -> Iterator[tuple[_Co
                 yield left, right
 
 
-def _has(known: Tensor, pairs: Tensor, slack: Tensor) -> Tensor:
-    """Return which of the pairs are known, each within its slack."""
-    found = torch.zeros(len(pairs), dtype=torch.bool)
-    for start in range(0, len(pairs), MOST_FOREIGN):
-        part = slice(start, start + MOST_FOREIGN)
-        one, other = pairs[part, None], known[None]
-        near = (one == other) | (one.isnan() & other.isnan())
-        near |= (one - other).abs() <= slack[part, None]
-        found[part] = near.all(2).any(1)
-    return found
-
-
 def _numbered(numbers: Tensor, slack: Tensor) -> Tensor:
-    """Return for each number which one of the different ones it is."""
-    ordered, order = numbers.flatten().sort()
-    apart = slack.expand_as(numbers).flatten()[order]
+    """Return for each number which one of the different ones of its column, the last axis, it is.
+
+    Numbers next to each other in order are the same one if they are within ``slack``.
+    """
+    columns, apart = (each.reshape(-1, each.shape[-1]) for each in (numbers, slack))
+    ordered, order = columns.sort(0)
+    begins = (ordered.diff(dim=0) > apart.gather(0, order)[1:]) | ordered.isnan().diff(dim=0)
     which = torch.zeros_like(order)
-    which[1:] = (ordered.diff() > apart[1:]).cumsum(0)
+    which[1:] = begins.cumsum(0)
     return torch.empty_like(order).scatter(0, order, which).reshape(numbers.shape)
+
+
+def _coded(group: Tensor, left: Tensor, right: Tensor, *, most: int) -> Tensor:
+    """Return one number for each pair; ``left`` and ``right`` are below ``most``."""
+    return (group * most + left) * most + right
 
 
 def mixed(runs: Tensor, generator: torch.Generator) -> Tensor:

@@ -89,3 +89,23 @@ def test_each_place_before_the_axis_has_pairs_of_its_own():
     assert impossible(actual, runs)[1] == []
     actual["boxes"][0, 0], actual["labels"][0, 0] = 5.0, 50.0
     assert impossible(actual, runs)[1] != []
+
+
+def test_runs_that_have_many_of_the_other_pairs_need_not_have_all():
+    rows = torch.stack([torch.arange(100.0), torch.arange(100.0)], 1).double()
+    other, most = rows.clone(), rows.clone()
+    other[:, 1] += 1000
+    most[:90] = other[:90]
+    slack = {"rows": torch.full_like(rows, 1e-6)}
+    pairs = Pairs({"rows": rows}, {"rows": other}, asked=frozenset({"rows"}), slack=slack)
+    pairs.add({"rows": most})
+    assert pairs.foreign
+    pairs.add({"rows": other})
+    assert not pairs.foreign
+
+
+def test_nan_is_another_label_than_the_largest():
+    places = torch.tensor([0, 4, 1])
+    actual = kept(places, places)
+    actual["labels"][1] = torch.nan
+    assert impossible(actual, ONE_CHOICE) == (True, [frozenset({"boxes", "labels"})])
