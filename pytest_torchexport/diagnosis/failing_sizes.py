@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.diagnosis.scene import Scene
-from pytest_torchexport.inputs.recipes import Recipe
+from pytest_torchexport.inputs.recipes import Recipe, plain_recipe
 from pytest_torchexport.judge.judge import Judge
 from pytest_torchexport.results.diagnosis import Diagnosis
 from pytest_torchexport.results.failures import SpecError
@@ -28,6 +28,8 @@ FAR = 2
 ENOUGH, ENOUGH_STEPS = 5, 3
 # Two dims are called equal if the call agrees at so many other sizes of both.
 EQUAL = 2
+# Sizes without a rule are tried with other values too, so many.
+OTHER_VALUES = 4
 # The sizes among which further ones are chosen: the smallest, and those around the ones run.
 NEAR = 32
 STEPS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 32)
@@ -40,7 +42,11 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the sizes of each dim at which the call fails."""
     sweep = _Sweep(scene)
     found = [sweep.sizes(dim) for dim in scene.case.spec.dims.values()]
-    telling = [item for item in sweep.with_equals(found) if item.ok and item.failing]
+    telling = [
+        item
+        for item in sweep.with_equals(found)
+        if item.ok and item.failing and (item.pattern or not sweep.values_decide(item))
+    ]
     return dataclasses.replace(known, sizes=tuple(telling))
 
 
@@ -48,6 +54,7 @@ class _Sweep:
     """The failing call at other sizes."""
 
     def __init__(self, scene: Scene) -> None:
+        self._spec = scene.case.spec
         self._dims: Mapping[str, Dim] = scene.case.spec.dims
         self._example = scene.case.spec.example_sizes
         self._recipe: Recipe = scene.recipe
@@ -70,6 +77,14 @@ class _Sweep:
             other = next(others, None)
             yield dataclasses.replace(item, equal_to=other.dim) if other is not None else item
 
+    def values_decide(self, found: Sizes) -> bool:
+        """Return True if the call fails with other values at sizes at which it agrees."""
+        for seed, size in enumerate(found.ok[:OTHER_VALUES], start=1):
+            sizes = {**self._example, found.dim: size}
+            if self._judged(plain_recipe(self._spec, "normal", sizes, seed)):
+                return True
+        return False
+
     def _beside(self, dim: Dim, others: Mapping[str, int]) -> Sizes:
         def fails(size: int) -> bool | None:
             return self._fails({**others, dim.name: size})
@@ -80,10 +95,11 @@ class _Sweep:
         return Sizes(dim=dim.name, example=dim.example, ok=ok, failing=failing, pattern=pattern)
 
     def _fails(self, sizes: Mapping[str, int]) -> bool | None:
+        return self._judged(dataclasses.replace(self._recipe, sizes=dict(sizes)))
+
+    def _judged(self, recipe: Recipe) -> bool | None:
         try:
-            judgment = self._judge.call(
-                dataclasses.replace(self._recipe, sizes=dict(sizes)), counted=False
-            )
+            judgment = self._judge.call(recipe, counted=False)
         except SpecError:
             return None
         return None if judgment is None else judgment.failure is not None

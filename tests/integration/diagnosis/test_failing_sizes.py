@@ -55,3 +55,14 @@ def test_a_call_that_fails_at_every_size_has_no_sizes():
 
     found = check_export(forward, (torch.ones(3, 4),), target="trace", max_examples=5)
     assert found.diagnosis.sizes == ()
+
+
+def test_a_failure_that_values_decide_has_no_sizes():
+    def forward(x):
+        return x * 2 if float(x.sum()) > 1 else x
+
+    found = check_export(
+        forward, (-torch.ones(3, 4),), target="onnx_legacy", checks=["parity"], max_examples=20
+    )
+    assert found.status == "failed", found
+    assert found.diagnosis.sizes == ()
