@@ -37,6 +37,11 @@ def failed(failure="OutputsDiffer", **fields):
     )
 
 
+def recipe_of(*kinds, edits=()):
+    return {"leaves": [{"kind": kind, "edits": list(edits)} for kind in kinds]}
+
+
+EXAMPLE = recipe_of("example")
 PASSED = Verdict(subject="Net", target="onnx", device="cpu", status="passed")
 SKIPPED = dataclasses.replace(PASSED, status="skipped")
 
@@ -162,8 +167,8 @@ def sized(*failing, pattern=None):
             "an earlier stage: translation; known: runtime's optimizer",
         ),
         (
-            failed(),
-            failed(differences=differs("output", error=1e-2)),
+            failed(recipe=EXAMPLE),
+            failed(recipe=EXAMPLE, differences=differs("output", error=1e-2)),
             "an error of 1e+04 times eager's own; known: 1e+03",
         ),
         (
@@ -180,8 +185,28 @@ def test_what_is_worse_is_said_and_still_known(before, after, change):
     assert list(worse(entry(after, severity=Severity()), before)) == []
 
 
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        None,
+        recipe_of("normal"),
+        recipe_of("example", "normal"),
+        recipe_of("example", edits=[[0, 1.0, "all"]]),
+    ],
+    ids=["none", "drawn", "partly drawn", "edited"],
+)
+def test_the_error_of_drawn_values_is_not_compared(recipe):
+    before, after = failed(recipe=EXAMPLE), differs("output", error=1.0)
+    larger = failed(recipe=recipe, differences=after)
+    assert statuses(known(entry(before)), larger) == ["known"]
+    assert entry(larger).severity.error is None
+    assert statuses(known(entry(before)), failed(recipe=EXAMPLE, differences=after)) == ["worse"]
+    ones = failed(recipe=recipe_of("ones", "example"), differences=after)
+    assert statuses(known(entry(before)), ones) == ["worse"]
+
+
 def test_an_error_without_bounds_is_not_worse_than_itself():
-    same = failed(differences=differs("output", error=float("inf")))
+    same = failed(recipe=EXAMPLE, differences=differs("output", error=float("inf")))
     (match,) = compare(known(entry(same)), same)
     assert (match.status, match.changes) == ("known", ())
 

@@ -133,6 +133,7 @@ def test_an_entry_has_the_severity_and_the_tests_own_name():
         "OutputsDiffer",
         differences=(differs("output", max_abs=1.0, own_error=3e-6),),
         diagnosis=Diagnosis(sizes=(sizes,), owner="translation"),
+        recipe={"leaves": [{"kind": "example", "edits": []}]},
     )
     entry = entry_of(verdict, "a.py::test[onnx-cpu-1]", reason="why", since="2026-01-02")
     assert (entry.test, entry.reason, entry.since) == ("a.py::test[1]", "why", "2026-01-02")
