@@ -196,7 +196,7 @@ class OperatorRuns:
         """Return the state of a call at thresholds, with the ways to them; empty if one is missed.
 
         If they are several, they are those of elements that belong together. ``place`` is the
-        position of an element, if not that of the nearest.
+        position of an element, if not that of the nearest; it is missed if there is none.
         """
         recorder = _Recorder(self.bounds, wanted)
         function = self.fresh()
@@ -217,6 +217,9 @@ class OperatorRuns:
             return []
         pulled = [recorder.pulled[key] for key in wanted]
         far = [item.threshold.far for item in pulled]
+        # A selection by values, as ``x[x > 0]``, may have fewer elements than on another call.
+        if place is not None and any(item is None or place >= item.numel() for item in far):
+            return []
         together = [item for item in far if item is not None]
         places: Sequence[int | None] = [place] * len(far)
         if 1 < len(together) == len(far):

@@ -53,3 +53,14 @@ def test_a_trace_that_divides_sizes_has_no_thresholds_of_its_own():
         for side in (traced, halves)
     ]
     assert found[0] == found[1]
+
+
+def test_an_element_that_another_call_does_not_have_is_missed():
+    def positive(x):
+        return x[x > 0].clamp(max=5.0)
+
+    side = OperatorRuns(fresh=lambda: positive, done=lambda: None, seed=0)
+    key = "clamp", 0, "above max"
+    assert key in side.run(Call((X,))).near
+    assert len(side.probes(Call((X,)), [key], 3)) == 1
+    assert side.probes(Call((X - 1,)), [key], 3) == []
