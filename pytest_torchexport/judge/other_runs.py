@@ -64,7 +64,7 @@ class Runs:
 
     They give the leaves at ``paths`` alone. ``repeats``: a plain run gave the same. ``truth`` is
     the run in float64. ``rest`` are batches of further runs, made when needed. ``held`` are
-    operands of eager's decisions.
+    operands of eager's decisions. ``cut``: a time limit ended a run, and the rest cannot be made.
     """
 
     calls: Sequence[Call]
@@ -76,20 +76,29 @@ class Runs:
     ties: Ties
     held: Held
     made: list[list[Leaves]] = field(default_factory=list)
+    cut: bool = False
 
     def batches(self) -> Iterator[list[Leaves]]:
         """Yield the rest in batches."""
         yield from self.made
-        for batch in self.rest:
+        while (batch := self._next()) is not None:
             self.made.append(batch)
             yield batch
+
+    def _next(self) -> list[Leaves] | None:
+        try:
+            return next(self.rest, None)
+        except BaseException:
+            self.cut = True
+            raise
 
     def are_of(
         self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves, held: Held
     ) -> bool:
-        """Return True if these are the runs of equal calls, for the same paths and operands."""
+        """Return True if these are all runs of equal calls, for the same paths and operands."""
         return (
-            self.held is held
+            not self.cut
+            and self.held is held
             and list(self.paths) == list(paths)
             and _same_calls(self.calls, calls)
             and _agree([expected], [self.expected], paths)  # not what a changed eager returned

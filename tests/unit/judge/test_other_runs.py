@@ -8,6 +8,7 @@ import torch
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.decisions import NOTHING_HELD
 from pytest_torchexport.judge.other_runs import OtherRuns, leaves_after
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.failures import NotRepeatable
@@ -94,3 +95,22 @@ def test_two_copies_that_differ_are_not_repeatable():
     runs, expected = other_runs(lambda x: x + next(numbers))
     with pytest.raises(NotRepeatable, match="from equal state and seed, differ"):
         runs.of([CALL], PATHS, expected, NOTHING_HELD)
+
+
+def test_runs_that_a_time_limit_has_cut_are_made_anew():
+    def function(x):
+        if late:
+            late.pop()()
+        return (x + 1e4) - 1e4
+
+    def end():
+        raise TimeLimitExceeded("no return within 1 s")
+
+    late = []
+    runs, expected = other_runs(function)
+    cut = runs.of([CALL], PATHS, expected, NOTHING_HELD)
+    late.append(end)
+    with pytest.raises(TimeLimitExceeded):
+        list(cut.batches())
+    anew = runs.of([CALL], PATHS, expected, NOTHING_HELD)
+    assert len(list(anew.batches())) > len(cut.made)
