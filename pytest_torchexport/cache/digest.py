@@ -193,7 +193,8 @@ class Digest:
         self._token("class", cls.__module__, cls.__qualname__)
         self.modules.add(cls.__module__)
         if _is_of_library(cls):
-            self._all("patches", filter(_is_users_code, vars(cls).values()))
+            patches = {name: it for name, it in vars(cls).items() if _is_users_code(it)}
+            self._all("patches", (part for item in patches.items() for part in item))
             return
         self._add(type(cls))
         self._all("bases", cls.__mro__[1:])

@@ -261,6 +261,15 @@ def test_what_the_user_puts_into_a_library_counts(monkeypatch, owner, name):
     assert len({before, doubled_, both()}) == 3
 
 
+def test_the_name_under_which_the_user_puts_something_into_a_class_counts(monkeypatch):
+    made = net()
+    with monkeypatch.context() as patched:
+        patched.setattr(nn.Linear, "reset_parameters", doubled)
+        before = digest(made)
+    monkeypatch.setattr(nn.Linear, "extra_repr", doubled)
+    assert digest(made) != before
+
+
 def made_of_text(body, module):
     scope = {"nn": nn, "__name__": module}
     exec(f"class Made(nn.Module):\n    def forward(self, x):\n        return {body}", scope)
