@@ -59,6 +59,7 @@ CauseKind = Literal[
     "missing import",
     "fatal operator",
     "endless loop",
+    "other weights",
     # of a refusal
     "data-dependent value",
     "missing annotation",

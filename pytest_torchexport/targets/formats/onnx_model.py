@@ -6,6 +6,7 @@ of external data that it names are found without opening them.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -221,6 +222,21 @@ def contents(model: Any) -> dict[str, str]:
         **{f"opset {item.domain or 'ai.onnx'}": str(item.version) for item in model.opset_import},
         **{f"metadata {item.key}": item.value for item in model.metadata_props},
         **{_name(function): _signature(function) for function in model.functions},
+    }
+
+
+def weights(path: Path) -> dict[str, str]:
+    """Return dtype, shape and digest of each initializer of a file's graph, by name."""
+    from onnx import numpy_helper
+
+    arrays = {
+        item.name: numpy_helper.to_array(item, str(path.parent))
+        for item in read(path).graph.initializer
+    }
+    return {
+        name: f"{array.dtype}{list(array.shape)} "
+        f"{hashlib.blake2b(array.tobytes(), digest_size=8).hexdigest()}"
+        for name, array in arrays.items()
     }
 
 

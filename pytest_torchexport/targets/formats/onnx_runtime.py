@@ -330,6 +330,7 @@ class OnnxFileFacts(onnx_model.OnnxModelFacts):
             "names": names,
             "shapes": onnx_model.input_shapes(self.model(), names),
             "outputs": self.outputs(),
+            "weights": onnx_model.weights(self.path),
         }
 
 

@@ -438,7 +438,39 @@ def test_a_healthy_file_passes_under_any_name(tmp_path, monkeypatch, kind, spell
 @each_kind
 def test_other_weights_are_told(tmp_path, kind):
     path = WRITERS[kind](tmp_path / kind, linear(1))
-    assert judge(path, linear(), X).failure == "OutputsDiffer"
+    verdict = judge(path, linear(), X)
+    assert verdict.failure == "OutputsDiffer"
+    (cause,) = verdict.diagnosis.causes
+    assert cause.kind == "other weights"
+    assert cause.text.startswith("2 of 2 weights in the file differ from the module's")
+    assert cause.remedy.startswith("export the file again")
+
+
+class Scaled(nn.Linear):
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight, self.bias) * 2
+
+
+@each_kind
+def test_equal_weights_are_no_cause(tmp_path, kind):
+    torch.manual_seed(0)
+    path = WRITERS[kind](tmp_path / kind, Scaled(3, 2).eval())
+    verdict = judge(path, linear(), X)
+    assert verdict.failure == "OutputsDiffer"
+    assert verdict.diagnosis.causes == ()
+
+
+def test_other_weights_are_no_cause_if_a_new_export_fails_too(tmp_path):
+    path = traced(tmp_path / "trace.pt", linear(1), X)
+
+    class Asks(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * (3 if torch.jit.is_tracing() else 2)
+
+    torch.manual_seed(0)
+    verdict = judge(path, Asks(3, 2).eval(), X)
+    assert verdict.failure == "OutputsDiffer"
+    assert not [cause for cause in verdict.diagnosis.causes if cause.kind == "other weights"]
 
 
 @pytest.mark.parametrize("target", ["trace", "script", "export", "onnx", "onnx_legacy"])
