@@ -163,8 +163,8 @@ def _of_sizes(error: BaseException, text: str) -> Cause | None:
         return Cause(
             kind="guard",
             text=f"{first.text} decides by a size that is declared to vary",
-            remedy=SIZE,
-            details=(*_others(branches), *declared),
+            remedy="\n".join([SIZE, *declared]),
+            details=(*_others(branches),),
             where=where,
         )
     if frozen:
@@ -172,8 +172,8 @@ def _of_sizes(error: BaseException, text: str) -> Cause | None:
         return Cause(
             kind="frozen size",
             text=f"{first.text} makes a number of a size that is declared to vary",
-            remedy=STATIC,
-            details=(*_others(frozen), *declared),
+            remedy="\n".join([STATIC, *declared]),
+            details=(*_others(frozen),),
             where=where,
         )
     return _in_torchs_words(text, fixes)
