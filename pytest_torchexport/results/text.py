@@ -175,16 +175,16 @@ def _diagnosis_blocks(verdict: Verdict) -> Iterator[Block]:
     yield _block("where", [str(where)] if where else [], 0, 0)
     yield _block("owner", filter(None, [_owner_line(found)]), 1, 1)
     upstream = [known.remedy for known in found.known if known.remedy]
-    own = [cause for cause in found.causes if cause.remedy]
+    own = [cause.remedy for cause in found.causes if cause.remedy]
     # What is known upstream may begin with the same words, and say more.
-    longer = any(more.startswith(cause.remedy) for cause in own for more in upstream)
+    left = [remedy for remedy in own if not any(more.startswith(remedy) for more in upstream)]
     for cause in found.causes:
         yield _block("cause", (cause.text, *cause.details), 0, 4)
-        if not longer:
+        if cause.remedy in left:
             yield _block("remedy", cause.remedy.splitlines(), 0, 0)
     yield _block("known", map(_known_line, found.known), 2, 5)
-    if longer or not own:
-        yield _block("remedy", upstream, 0 if longer else 1, 5)
+    if left != own or not own:
+        yield _block("remedy", upstream, 0 if own else 1, 5)
 
 
 def _owner_line(found: Diagnosis) -> str:

@@ -153,6 +153,10 @@ def test_the_remedy_of_a_cause_stands_for_that_of_a_known_defect():
     )
     assert "remedy   optimize=False, or a larger epsilon" in text
     assert text.count("optimize=False") == 1
+    other = Cause(kind="frozen size", text="a size", remedy="keep the size")
+    both = Diagnosis(causes=(cause, other), known=(longer,))
+    text = failure_text(dataclasses.replace(FULL, diagnosis=both))
+    assert "remedy   keep the size" in text
 
 
 def test_a_step_among_many_details_is_shown_as_the_remedy():
