@@ -16,6 +16,7 @@ from pytest_torchexport.diagnosis.reproducer.directory import HALF
 from pytest_torchexport.results import json
 from pytest_torchexport.results.known_matching import differences
 from pytest_torchexport.results.known_place import entry_of
+from pytest_torchexport.results.private_paths import without_private_paths
 from pytest_torchexport.results.text import headline
 from pytest_torchexport.results.verdict import ItemResult, RunResults, Verdict
 
@@ -125,8 +126,6 @@ def answer_of(stored: Verdict, result: ItemResult | None, root: Path) -> str:
 
 def _as_stored(verdict: Verdict, root: Path) -> Verdict:
     """Return the verdict as its file would have it: without paths of this machine."""
-    from pytest_torchexport.diagnosis.reproducer.private import without_private_paths
-
     item = ItemResult("", verdict.status, (verdict,))
     text = json.render(RunResults(items=(item,), environment={}, complete=True))
     (read,) = json.read(without_private_paths(text, root)).items

@@ -1,4 +1,4 @@
-"""Take paths of this machine, and names of the user's, out of a text that others will read."""
+"""Take names of the user's out of a text that others will read."""
 
 from __future__ import annotations
 
@@ -9,17 +9,12 @@ import keyword
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from pytest_torchexport.outcomes.subject import Subject
 
-# A path, among other things. Each search begins where a word does: a recipe in base64 is one word
-# of a megabyte.
-_WORD = re.compile(r"[^\s\"'(:,=]+")
-_INSTALLED = "/site-packages/"
 # A line of source, as reports show it: the place, two blanks, the text.
 _LINE = re.compile(r"(?<![\w./\\-])[\w./\\-]+\.py:(\d+)(  .*)?")
 # Names that say nothing about whose they are.
@@ -35,19 +30,6 @@ _TORCH = frozenset(
     for name in dir(place)
 )
 _SHORTEST = 3
-
-
-def without_private_paths(text: str, root: Path | None) -> str:
-    """Return the text with paths as they are below the project, and ``~`` for the home directory.
-
-    ``root`` is the project's directory; the working directory counts as well.
-    """
-    text = _WORD.sub(lambda word: word[0].rpartition(_INSTALLED)[2], text)
-    own = {str(folder) for folder in (root, Path.cwd()) if folder is not None}
-    for folder in sorted(own - {"/"}, key=len, reverse=True):
-        text = text.replace(f"{folder}/", "")
-    home = str(Path.home())
-    return text.replace(home, "~") if home != "/" else text
 
 
 def anonymous(text: str, names: Iterable[str]) -> str:

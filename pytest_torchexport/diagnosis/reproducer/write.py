@@ -24,11 +24,7 @@ from pytest_torchexport.diagnosis.reproducer.directory import made, size_of
 from pytest_torchexport.diagnosis.reproducer.forms import Shown, saved_form, source_form
 from pytest_torchexport.diagnosis.reproducer.issue import issue
 from pytest_torchexport.diagnosis.reproducer.node_data import node_data
-from pytest_torchexport.diagnosis.reproducer.private import (
-    anonymous,
-    names_of,
-    without_private_paths,
-)
+from pytest_torchexport.diagnosis.reproducer.private import anonymous, names_of
 from pytest_torchexport.diagnosis.reproducer.reduced_form import reduced_form, shows
 from pytest_torchexport.diagnosis.reproducer.rerun import BY_A_CALL, Rerun, rerun
 from pytest_torchexport.diagnosis.reproducer.script_text import Script, commented, text_of_script
@@ -42,6 +38,7 @@ from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.outcomes.torch_state import without_warnings
 from pytest_torchexport.results import json, reports
 from pytest_torchexport.results.failures import ExportRefused, Failure, LoadFailed, ends_the_test
+from pytest_torchexport.results.private_paths import without_private_paths
 from pytest_torchexport.results.source_line import short_path
 from pytest_torchexport.results.verdict import ItemResult, RunResults, Verdict
 
