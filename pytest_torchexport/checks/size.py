@@ -38,8 +38,9 @@ OTHER = (
         "a wider dtype"
     ),
     (
-        "next step: look at the largest tensors in the file; make constants inside forward from "
-        "their sizes, or register them as buffers"
+        "next step: look at the largest tensors in the file (those of a .pt or .pt2 file are "
+        "entries that unzip -l lists, those of an .onnx file its initializers); make constants "
+        "inside forward from their sizes, or register them as buffers"
     ),
 )
 # A function reaches its weights in ways that are not known here.
