@@ -83,7 +83,7 @@ class Rerun:
 def rerun(case: Case, failure: Failure) -> Rerun | None:
     """Make the failing calls again. Return None if these do not show the failure."""
     calls = _failing_calls(case, failure)
-    if calls is None or case.foreign or cuda.lost():
+    if calls is None or cuda.lost():
         return None
     state = isinstance(failure, StateDiffers)
     eager = _eagers(case, calls)

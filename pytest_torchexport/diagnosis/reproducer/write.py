@@ -139,7 +139,10 @@ class _Writer:
             graph = self._tried("the program as text", case.artifact.facts.text) or ""
             self._write(half / GRAPH, graph)
         if self._at is not None and isinstance(failure, SHOWN):
-            script = self._scripts(half, self._at, seen, artifact)
+            if self._is_elsewhere():
+                self._tried("the call", lambda: self._arrays(half, seen))
+            else:
+                script = self._scripts(half, self._at, seen, artifact)
         if script and case is not None and verdict.diagnosis.place is not None:
             self._reduced(half, case, Shown(seen, Arrays("reduced_call")))
         if artifact and case is not None and seen is not None and seen.calls:
@@ -151,6 +154,20 @@ class _Writer:
         self._write(half / ANONYMOUS, anonymous(short, self._names()))
         self._write(half / json.OF_A_FAILURE, self._as_json())
         return Names(script=script, artifact=artifact)
+
+    def _is_elsewhere(self) -> bool:
+        """Return True if the artifact is a file of somebody else's: no script of ours made it."""
+        # An artifact that was made here is there before its file is loaded.
+        return isinstance(self._failure, LoadFailed) if self._case is None else self._case.foreign
+
+    def _arrays(self, half: Path, seen: Rerun | None) -> None:
+        """Write the failing call, and what the two sides return."""
+        if seen is None or self._case is None:
+            return
+        call = dict(self._case.spec.flatten(seen.calls[-1])) if seen.calls else {}
+        sides = {"call": call, "eager": seen.eager, "artifact": seen.artifact}
+        for arrays in [Arrays.of(name, leaves) for name, leaves in sides.items()]:
+            arrays.write(half)
 
     def _scripts(self, half: Path, at: Prepared, seen: Rerun | None, artifact: str) -> str:
         """Write the two scripts, as far as they show the failure. Return the name of the first."""
