@@ -87,9 +87,10 @@ class _Text:
                 top = item.name.partition(".")[0]
                 self._modules[item.asname or top] = top
         elif isinstance(node, ast.ImportFrom):
-            is_importer = (node.module or "").partition(".")[0] in {*_IMPORTERS, "os", "pytest"}
+            followed = {*_IMPORTERS, "os", "pytest", "sys"}
+            is_followed = (node.module or "").partition(".")[0] in followed
             for item in node.names:
-                if is_importer and not node.level:
+                if is_followed and not node.level:
                     self._aliases[item.asname or item.name] = item.name
                 else:
                     self._own.add(item.asname or item.name)
@@ -111,8 +112,14 @@ class _Text:
                 yield from (f"{base}.{item.name}" for item in node.names)
             elif isinstance(node, ast.Name | ast.Attribute):
                 yield from self._named(node)
-            elif isinstance(node, ast.Subscript) and _name_of(node.value) == "modules":
-                yield from self._taken(node)
+            elif isinstance(node, ast.Subscript) and self._is_loaded(node.value):
+                yield from self._taken(node, node.slice)
+            elif (
+                isinstance(node, ast.Call)
+                and node.args
+                and self._is_loaded(_owner_of(node.func, "get"))
+            ):
+                yield from self._taken(node, node.args[0])
 
     def _named(self, node: ast.Name | ast.Attribute) -> Iterator[str]:
         """Yield the module that a function of this name imports."""
@@ -129,11 +136,18 @@ class _Text:
         elif self._is_passed_on(node, _IMPORTERS):
             raise self._no_digest(node, f"may import by a computed name ({name})")
 
-    def _taken(self, node: ast.Subscript) -> Iterator[str]:
+    def _is_loaded(self, node: ast.expr | None) -> bool:
+        """Return True for ``sys.modules``."""
+        if isinstance(node, ast.Name):
+            return self._aliases.get(node.id) == "modules"
+        owner = _owner_of(node, "modules")
+        return owner is not None and self._modules.get(_name_of(owner), _name_of(owner)) == "sys"
+
+    def _taken(self, node: ast.Subscript | ast.Call, key: ast.expr) -> Iterator[str]:
         """Yield the module that is taken from ``sys.modules``."""
-        texts = _texts([node.slice])
-        is_own = _name_of(node.slice) == "__name__" or not isinstance(node.ctx, ast.Load)
-        if not texts and not is_own and ast.unparse(node.value) == "sys.modules":
+        texts = _texts([key])
+        is_written = isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load)
+        if not texts and not is_written and _name_of(key) != "__name__":
             raise self._no_digest(node, "takes a module by a computed name (sys.modules)")
         yield from texts
 
@@ -227,6 +241,11 @@ def _texts(nodes: Sequence[ast.expr]) -> list[str]:
         for node in nodes
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
+
+
+def _owner_of(node: ast.expr | None, name: str) -> ast.expr | None:
+    """Return the expression whose attribute of this name a node is, or None."""
+    return node.value if isinstance(node, ast.Attribute) and node.attr == name else None
 
 
 def _name_of(node: ast.expr) -> str:

@@ -23,6 +23,8 @@ def source(text):
         "import pkgutil\npkgutil.resolve_name('sizes:SIZE')",
         "exec('import sizes')",
         "import sys\nsys.modules['sizes']",
+        "import sys\nsys.modules.get('sizes')",
+        "from sys import modules as loaded\nloaded['sizes']",
     ],
 )
 def test_an_import_by_a_text_is_followed(text):
@@ -51,6 +53,9 @@ def test_a_relative_name_is_that_of_the_package():
         "finder.find_spec(name).loader.load_module(name)",
         "sys.meta_path.insert(0, finder)",
         "sys.modules[name]",
+        "sys.modules.get(name)",
+        "import sys as system\nsystem.modules[name]",
+        "from sys import modules\nmodules[name]",
         "exec(text)",
         "exec(f'{name} = 1')",
         "run = exec\nrun('1')",
@@ -83,6 +88,8 @@ def test_what_only_the_program_knows_has_no_digest(text):
         "sys.modules[__name__]",
         "sys.modules[name] = module",
         "x.modules[0]",
+        "modules = {}\nmodules[name]",
+        "modules.get(name)",
     ],
 )
 def test_what_only_looks_like_it_has_a_digest(text):
