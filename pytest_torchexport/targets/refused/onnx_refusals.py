@@ -90,6 +90,14 @@ TRANSLATION = (
         owner="translation",
     ),
     Rule(
+        said=r"Cannot find a compatible OpOverload for (?P<op>[\w.]+) with the provided arguments[\s\S]*"
+        r"for argument 'self' but instead found type '(?P<cls>int|float)'",
+        kind="unsupported operator",
+        cause="the ONNX exporter cannot convert the dtypes of {op} where a {cls} of Python's comes first",
+        remedy="a tensor of the result's dtype behind the number: 1.0 - x.float() in place of 1.0 - x",
+        owner="translation",
+    ),
+    Rule(
         said=r"aot_autograd expected to have an entirely functional graph, but found %(?P<op>\w+)",
         kind="unsupported construct",
         cause="forward writes in place in a way that torch cannot express without writing ({op})",

@@ -65,6 +65,12 @@ QUICK = [
 ]
 REST = [
     (
+        lambda x: 1.0 - (x > 0.5).long().cumsum(0),
+        "translation",
+        "cannot convert the dtypes of aten.sub where a float of Python's comes first",
+        "1.0 - x.float()",
+    ),
+    (
         lambda x: torch.exp(torch.complex(x, x)).real,
         "translation",
         "aten.exp for complex tensors",
