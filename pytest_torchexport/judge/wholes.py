@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import combinations
 from typing import Any
 
@@ -160,24 +160,39 @@ class Wholes:
         """
         self._asked = frozenset(asked)
         self._wholes = [expected]
+        self._actual, self._tolerances = actual, tolerances
+        self._paired = 1  # runs whose pairs are known
         made = _Quantities(expected, self._asked, exact, tolerances, choices)
         self._doubts = [item for item in made if item.changed(actual, FAR)]
+
+    @cached_property
+    def _pairs(self) -> Pairs:
+        expected = self._wholes[0]
         slack = {
             path: FAR * (atol + rtol * expected[path].abs().nan_to_num(0.0, 0.0, 0.0))
-            for path, (rtol, atol) in tolerances.items()
+            for path, (rtol, atol) in self._tolerances.items()
         }
-        self._pairs = Pairs(expected, actual, asked=self._asked, slack=slack)
+        return Pairs(expected, self._actual, asked=self._asked, slack=slack)
+
+    def _has_foreign_pairs(self) -> bool:
+        """Return True if a pair of the artifact is in none of the runs so far.
+
+        Looked for when it is asked: it takes long, and plain bugs need no pairs.
+        """
+        for run in self._wholes[self._paired :]:
+            self._pairs.add(run)
+        self._paired = len(self._wholes)
+        return self._pairs.foreign
 
     @property
     def doubtful(self) -> bool:
         """Return True if the artifact lacks what all of eager's runs so far have in common."""
-        return bool(self._doubts) or self._pairs.foreign
+        return bool(self._doubts) or self._has_foreign_pairs()
 
     def add(self, run: Whole) -> None:
         """Take one more of eager's runs into account."""
         self._wholes.append(run)
         self._doubts = [item for item in self._doubts if item.changed(run) is False]
-        self._pairs.add(run)
 
     def impossible(self, *, ties: bool = True) -> frozenset[str]:
         """Return the outputs that no tie explains as a whole; ``ties``: eager met equal numbers."""
@@ -185,7 +200,7 @@ class Wholes:
         for item in self._doubts:
             if not self._asked & item.paths <= found and self._is_no_chance(item):
                 found |= self._asked & item.paths
-        if ties:
+        if ties and self._has_foreign_pairs():
             for paths in self._pairs.impossible(self._wholes, MIXTURES, CHANCE):
                 found |= self._asked & paths
         return frozenset(found)
