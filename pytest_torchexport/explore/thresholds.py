@@ -116,6 +116,9 @@ def _against(
             yield from _named(f"[{number}]", _against(operand, value, parts))
     numbers = _numbers(operand)
     apart = numbers - (_numbers(bound) if isinstance(bound, Tensor) else bound)
+    # As they are now: forward may reshape them in place (``squeeze_``) before a pull is asked for.
+    shape = operand.shape
+    bounds = bound.shape if isinstance(bound, Tensor) else ()
     finite = apart.isfinite()
     if apart.numel() > MOST_ELEMENTS or not bool(finite.any()):
         return
@@ -131,8 +134,8 @@ def _against(
             way[index] = 1.0 if up else -1.0
             way = way.reshape(apart.shape)
             moves = isinstance(bound, Tensor) and not fixed
-            other = [(bound, -way.sum_to_size(bound.shape))] if moves else []
-            return [(operand, way.sum_to_size(operand.shape)), *other]
+            other = [(bound, -way.sum_to_size(bounds).reshape(bound.shape))] if moves else []
+            return [(operand, way.sum_to_size(shape).reshape(operand.shape)), *other]
 
         yield Threshold(
             part=part,

@@ -76,10 +76,13 @@ class Calibration:
         calls: Sequence[Call],
         expected: Leaves,
         actual: Leaves,
+        *,
+        quick: bool = False,
     ) -> Judged:
         """Sort the differences after the last of ``calls``, made in a row from the pristine state.
 
-        Only differences of numbers can be explained, and only by runs of eager that return.
+        Only differences of numbers can be explained, and only by runs of eager that return. If
+        ``quick``, a few runs are enough for a difference that is far beyond eager's error in them.
         """
         bugs = [item for item in differences if item.total is None]
         asked = [item for item in differences if item.total is not None]
@@ -88,7 +91,7 @@ class Calibration:
         single = len(calls) == 1 and self._device == "cpu"
         decisions = self._decisions(calls[0]) if single else None
         held = self._held(calls[0], decisions, asked, actual) if decisions else NOTHING_HELD
-        smooth = decisions is not None and not decisions.jumps
+        smooth = quick and decisions is not None and decisions.smooth
         return self._judged(asked, calls, expected, actual, held, smooth=smooth)
 
     def _judged(

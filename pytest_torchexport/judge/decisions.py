@@ -70,6 +70,8 @@ _SMOOTH = frozenset(
     zeros_like
     """.split()  # noqa: SIM905  # as above
 )
+_POOLING = frozenset(name for name in _SMOOTH if "max_pool" in name)
+_PICKING = frozenset(["gather", "index", "index_select", "index_put", "scatter", "scatter_add"])
 # Values that differ by less than this part of the largest element may be the same value, rounded
 # otherwise.
 NEAR = 1e-2
@@ -116,11 +118,18 @@ def seen(see: See) -> AbstractContextManager[None]:
 class Decisions:
     """The operands on which eager decides in one call.
 
-    ``jumps`` are the operators whose result may jump if rounding moves an operand.
+    ``jumps`` are the operators whose result may jump if rounding moves an operand; ``ran`` are all.
     """
 
     operands: dict[Operand, Tensor] = field(default_factory=dict)
     jumps: set[str] = field(default_factory=set)
+    ran: set[str] = field(default_factory=set)
+
+    @property
+    def smooth(self) -> bool:
+        """True if nothing jumps. The indices of a pooling do, if they pick other values."""
+        picks = self.ran & _POOLING and self.ran & _PICKING
+        return not (self.jumps or picks)
 
     def recorded(self) -> AbstractContextManager[None]:
         """Record those of the block."""
@@ -131,6 +140,7 @@ class Decisions:
                 self.jumps.add(str(func))
             else:
                 name, number = numbered.of(func)
+                self.ran.add(name)
                 if _jumps(func, args, kwargs):
                     self.jumps.add(name)
                 if _decides(func, args, kwargs):

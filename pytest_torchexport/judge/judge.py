@@ -112,7 +112,9 @@ class Judge:
                 self._log.note(f"left out, because it is isolated: {actual}")
                 return None
             try:
-                differences = self.differences([found.call], expected, actual)
+                # Of an item that is red already, more failing calls only count.
+                known = counted and bool(self._log.failed)
+                differences = self.differences([found.call], expected, actual, quick=known)
             except NotRepeatable:
                 self._log.shrunk = Shrunk.as_made(self.spec, found.recipe, found.call)
                 raise
@@ -164,10 +166,13 @@ class Judge:
         actual: Outcome,
         states: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
         more: Sequence[Difference] = (),
+        *,
+        quick: bool = False,
     ) -> list[Difference]:
         """Return the differences after the last of ``calls`` that eager's error does not explain.
 
         ``states`` are eager's and the artifact's tensors by name, ``more`` their differences.
+        ``quick``: a few runs of eager are enough for a difference that is far beyond its error.
         """
         differences = [
             item
@@ -184,6 +189,7 @@ class Judge:
                         calls,
                         leaves_after(expected, states[0]),
                         leaves_after(actual, states[1]),
+                        quick=quick,
                     )
                 self._log.explain(judged.explained)
                 differences = judged.bugs

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from pytest_torchexport import torch_private
 from pytest_torchexport.outcomes.texts import chain, text_of
-from pytest_torchexport.results.source_line import OWNERS, SourceLine, source_line
+from pytest_torchexport.results.source_line import OWNERS, SourceLine, innermost, source_line
 
 MAX_REASON = 600
 MAX_OUTER = 200
@@ -94,11 +94,8 @@ def _torchscript_frame(trace: str) -> SourceLine | None:
     """Return the user's innermost line in a traceback: a script has it last, a trace first."""
     scripted = [(path, number) for path, number, _, _ in _CAUSED_BY.findall(trace)]
     frames = scripted[::-1] + _TRACED.findall(trace)
-    for belongs in OWNERS:
-        for path, number in frames:
-            if belongs(path):
-                return source_line(path, int(number))
-    return None
+    number = innermost(path for path, _ in frames)
+    return source_line(frames[number][0], int(frames[number][1])) if number is not None else None
 
 
 def is_about_dims(error: BaseException) -> bool:
@@ -159,11 +156,12 @@ def _telling(error: BaseException) -> str:
 
 
 def _where(causes: list[BaseException]) -> SourceLine | None:
-    lines = (_line(causes, belongs) for belongs in OWNERS)
-    return next(filter(None, lines), None)
+    users, models = (_said(causes, belongs) for belongs in OWNERS)
+    frames = map(user_frame, causes)
+    return users or next(filter(None, frames), None) or models
 
 
-def _line(causes: list[BaseException], belongs: Callable[[str], bool]) -> SourceLine | None:
+def _said(causes: list[BaseException], belongs: Callable[[str], bool]) -> SourceLine | None:
     said = [text for error in causes for text in _texts(error)]
     for text in said:
         for path, number in _SCRIPTED.findall(text):
@@ -175,8 +173,7 @@ def _line(causes: list[BaseException], belongs: Callable[[str], bool]) -> Source
         for path, number, _, source in reversed(_CAUSED_BY.findall(text)):
             if belongs(path):
                 return source_line(path, int(number), None if scripted else source)
-    frames = (_frame(error, belongs) for error in causes)
-    return next(filter(None, frames), None)
+    return None
 
 
 def _texts(error: BaseException) -> tuple[str, ...]:
@@ -190,12 +187,9 @@ def user_frame(error: BaseException) -> SourceLine | None:
 
     None if there is none.
     """
-    frames = (_frame(error, belongs) for belongs in OWNERS)
-    return next(filter(None, frames), None)
-
-
-def _frame(error: BaseException, belongs: Callable[[str], bool]) -> SourceLine | None:
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if belongs(frame.filename):
-            return source_line(frame.filename, frame.lineno or 0, frame.line or "")
-    return None
+    frames = traceback.extract_tb(error.__traceback__)[::-1]
+    number = innermost(frame.filename for frame in frames)
+    if number is None:
+        return None
+    named = frames[number]
+    return source_line(named.filename, named.lineno or 0, named.line or "")

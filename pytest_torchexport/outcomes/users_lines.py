@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from types import CodeType, FrameType
 
-from pytest_torchexport.results.source_line import SourceLine, is_models, is_users, source_line
+from pytest_torchexport.results.source_line import SourceLine, innermost, is_users, source_line
 
 MAX_FRAMES = 200
 
@@ -15,35 +15,36 @@ class UsersLines:
 
     def __init__(self) -> None:
         self._lines: dict[tuple[str, int], SourceLine] = {}
-        self._files: dict[str, bool] = {}
-        self._models: dict[str, bool] = {}
+        self._users: dict[str, bool] = {}
+        self._named: dict[tuple[str, ...], int | None] = {}
 
     def innermost(
         self, frame: FrameType | None, boundary: CodeType | None
     ) -> tuple[SourceLine | None, str]:
-        """Return the user's innermost line from a frame on, and the library's function it called.
+        """Return the line to name from a frame on, and the library's function that was called.
 
-        If no line is the user's: the innermost one of a model from a library. Frames from
-        ``boundary`` on are not looked at.
+        ``results.source_line.innermost`` says which. Frames from ``boundary`` on are not looked at.
         """
-        via = ""
-        models: SourceLine | None = None
-        for step in range(MAX_FRAMES):
-            if frame is None or frame.f_code is boundary:
+        frames: list[FrameType] = []
+        while frame is not None and frame.f_code is not boundary and len(frames) < MAX_FRAMES:
+            frames.append(frame)
+            if self._is_users(frame.f_code.co_filename):
                 break
-            filename = frame.f_code.co_filename
-            users = self._files.get(filename)
-            if users is None:
-                users = self._files[filename] = is_users(filename)
-                self._models[filename] = is_models(filename)
-            if users:
-                return self._line(filename, frame.f_lineno), via
-            if models is None and self._models[filename]:
-                models = self._line(filename, frame.f_lineno)
-            if step == 0:
-                via = frame.f_code.co_name
             frame = frame.f_back
-        return models, via
+        files = tuple(each.f_code.co_filename for each in frames)
+        if files not in self._named:
+            self._named[files] = innermost(files)
+        number = self._named[files]
+        via = frames[0].f_code.co_name if frames and number != 0 else ""
+        if number is None:
+            return None, via
+        named = frames[number]
+        return self._line(named.f_code.co_filename, named.f_lineno), via
+
+    def _is_users(self, filename: str) -> bool:
+        if filename not in self._users:
+            self._users[filename] = is_users(filename)
+        return self._users[filename]
 
     def _line(self, filename: str, number: int) -> SourceLine:
         key = (filename, number)

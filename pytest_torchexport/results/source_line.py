@@ -7,7 +7,7 @@ import linecache
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +73,27 @@ def is_models(path: str) -> bool:
 
 
 # Whose a line may be, the best first: the user's own, else that of a model from a library.
+# The file of ``Module.__call__``, between the frames of a module and of what called it.
+_MODULE_CALL = "torch/nn/modules/module.py"
 OWNERS: tuple[Callable[[str], bool], ...] = (is_users, is_models)
+
+
+def innermost(paths: Iterable[str]) -> int | None:
+    """Return the number of the frame to name, of the files of frames from the innermost one on.
+
+    The user's innermost; but if that one calls a module whose class is a library's, as a wrapper
+    does, the innermost of the library's. Without the user's, that of a model from a library.
+    """
+    models: int | None = None
+    is_module = False
+    for number, path in enumerate(paths):
+        if is_users(path):
+            return models if models is not None and is_module else number
+        if models is None:
+            models = number if is_models(path) else None
+        elif path.replace("\\", "/").endswith(_MODULE_CALL):
+            is_module = True
+    return models
 
 
 def _is_installed_in(folder: str, path: str) -> bool:

@@ -183,3 +183,16 @@ def test_what_may_jump_if_rounding_moves_it(function, jumps):
     with decisions.recorded():
         function(torch.linspace(-1.0, 1.0, 16).reshape(4, 4))
     assert decisions.jumps == jumps
+
+
+def test_the_indices_of_a_pooling_jump_only_if_they_pick_values():
+    def unpooled(x):
+        pooled, places = torch.nn.functional.max_pool2d(x[None, None], 2, return_indices=True)
+        return x.flatten().gather(0, places.flatten()) + pooled.flatten()
+
+    image = torch.linspace(-1.0, 1.0, 16).reshape(4, 4)
+    for function, smooth in ((unpooled, False), (lambda x: x.relu().flatten().cumsum(0), True)):
+        decisions = Decisions()
+        with decisions.recorded():
+            function(image)
+        assert decisions.smooth is smooth
