@@ -24,6 +24,7 @@ NEVER = {"pytest", "_pytest", "pluggy", "hypothesis", "xdist", "sympy"}
 EVERY_CHILD = {
     "outcomes.machine",
     "outcomes.texts",
+    "results.escaped",
     "results.failures",
     "sandbox.arrays",
     "sandbox.child",

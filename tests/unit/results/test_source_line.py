@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pytest_torchexport.results.source_line import is_models, is_users
+from pytest_torchexport.results.source_line import innermost, is_models, is_users
 
 
 @pytest.fixture
@@ -52,3 +52,25 @@ def test_what_runs_and_exports_models_holds_none(path):
 def test_a_folder_of_the_users_may_be_named_lib_python():
     assert is_users("/work/lib/python/models/net.py")
     assert not is_users("/usr/lib/python3/dist-packages/numpy/__init__.py")
+
+
+LIBRARY = "/env/lib/python3.11/site-packages"
+USER, MODEL, OTHER = "/work/net.py", f"{LIBRARY}/timm/layers.py", f"{LIBRARY}/torch/functional.py"
+CALLS = f"{LIBRARY}/torch/nn/modules/module.py"
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ((OTHER, USER, MODEL), 1),
+        ((OTHER, MODEL, CALLS, USER), 1),  # a wrapper calls a library's module
+        ((MODEL, MODEL, CALLS, MODEL, CALLS, USER), 0),
+        ((MODEL, USER, CALLS), 1),  # the user calls a library's function
+        ((CALLS, MODEL, USER), 2),
+        ((OTHER, MODEL), 1),
+        ((OTHER, CALLS), None),
+        ((), None),
+    ],
+)
+def test_the_frame_to_name_is_the_users_or_that_of_the_librarys_module_it_calls(files, named):
+    assert innermost(files) == named
