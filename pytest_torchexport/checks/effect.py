@@ -1,8 +1,7 @@
 """Judge whether a pass means anything: could calls fail, and can every output be compared?
 
 Raises Ineffective if hardly anything was checked, and under strict for every reason why a pass says
-little, or if a limit could not be applied. Raises CannotJudge if the artifact's random outputs
-cannot be compared.
+little. Raises CannotJudge if the artifact's random outputs cannot be compared.
 """
 
 from __future__ import annotations
@@ -14,11 +13,6 @@ from pytest_torchexport.judge.doubts import Doubt
 from pytest_torchexport.judge.vacuity import weighed
 from pytest_torchexport.results.failures import CannotJudge, Ineffective
 from pytest_torchexport.results.verdict import Difference
-
-LIMITS = (
-    "next step: take the limit (or --torchexport-strict) away where it cannot be applied, or keep "
-    "this as a known failure"
-)
 
 
 def weigh(case: Case) -> None:
@@ -71,13 +65,6 @@ def require(case: Case) -> None:
         raise Ineffective(first, details=tuple(more))
     if unjudged:
         raise CannotJudge(unjudged)
-
-
-def not_applied(case: Case, text: str) -> None:
-    """Log why a limit that is set was not applied. Raises Ineffective under strict."""
-    if case.plan.settings.strict:
-        raise Ineffective(text, details=(LIMITS,))
-    case.log.caution(text)
 
 
 def _doubted(doubt: Doubt, found: Difference) -> str:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from pytest_torchexport.checks.effect import not_applied
 from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.inputs.recipes import build, example_recipe
 from pytest_torchexport.inputs.spec import Call
@@ -45,7 +43,7 @@ def measure(case: Case) -> None:
     """Log the growth of memory. Raises ArtifactGrows if it exceeds the limit in every group."""
     limit = case.plan.settings.max_growth
     # Without a limit, most items have too few sizes, and nobody waits for the row.
-    tell = partial(not_applied, case) if limit else case.log.note
+    tell = case.not_applied if limit else case.log.note
     if case.runner.isolated or not can_fork():
         tell(ELSEWHERE)
         return

@@ -10,7 +10,6 @@ import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from pytest_torchexport.checks.effect import not_applied
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import boundary_recipes
@@ -46,7 +45,7 @@ NEXT = (
 def measure(case: Case) -> None:
     """Log the latency of some calls. Raises ArtifactSlower if one of them exceeds the limit."""
     log, limit = case.log, case.plan.settings.max_slowdown
-    tell = partial(not_applied, case) if limit else log.caution
+    tell = case.not_applied if limit else log.caution
     if case.runner.isolated or case.reference.fresh_each_call:
         tell(ELSEWHERE if case.runner.isolated else CHANGES)
         return

@@ -9,7 +9,6 @@ from collections import defaultdict
 
 import torch
 
-from pytest_torchexport.checks.effect import not_applied
 from pytest_torchexport.inputs.pytrees import is_plain
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.subject import unique_weight_of
@@ -69,7 +68,7 @@ def require(case: Case) -> None:
     size, module = case.log.size, case.reference.pristine.module
     most = case.plan.settings.max_size_ratio
     if size is None or module is None:
-        not_applied(case, NO_FILE if size is None else NO_MODULE)
+        case.not_applied(NO_FILE if size is None else NO_MODULE)
     elif size.files > most * size.weights + PROGRAM:
         limit = most * size.weights + PROGRAM
         allowed = (

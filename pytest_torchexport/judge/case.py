@@ -36,11 +36,15 @@ from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.outcomes.torch_state import suppress_output
-from pytest_torchexport.results.failures import CannotJudge, ExportRefused, Failure
+from pytest_torchexport.results.failures import CannotJudge, ExportRefused, Failure, Ineffective
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 
 NOT_IN_INFERENCE_MODE = (
     "exported under torch.no_grad(): the exporter refuses the module under torch.inference_mode()"
+)
+LIMITS = (
+    "next step: take the limit (or --torchexport-strict) away where it cannot be applied, or keep "
+    "this as a known failure"
 )
 # The members of an Artifact that are not methods: what somebody else's target may have forgotten.
 _MEMBERS = ("program", "module", "baked", "native_loops", "facts", "save")
@@ -151,6 +155,12 @@ class Prepared:
             raise
         except Exception as error:
             return condense(error)[0]
+
+    def not_applied(self, text: str) -> None:
+        """Log why a limit that is set was not applied. Raises Ineffective under strict."""
+        if self.plan.settings.strict:
+            raise Ineffective(text, details=(LIMITS,))
+        self.log.caution(text)
 
     def runner_of(self, artifact: Runnable) -> InProcess:
         """Return a runner that calls an artifact in this process."""
