@@ -5,25 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_torchexport.diagnosis.evidence import Evidence
-from pytest_torchexport.diagnosis.numbers import STATELESS
 from pytest_torchexport.diagnosis.spelling import with_a_write
 from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.results.diagnosis import Cause
 from pytest_torchexport.results.failures import ArtifactRaised, OutputsDiffer, StateDiffers
+from pytest_torchexport.results.verdict import Difference
 
 SHOWN = 3
 
 
 def stateless(evidence: Evidence) -> Cause | None:
     """Return that forward changes state or an input, and that an ONNX file changes none."""
-    if evidence.target not in STATELESS or not isinstance(evidence.failure, StateDiffers):
+    if not evidence.is_onnx or not isinstance(evidence.failure, StateDiffers):
         return None
     differing = [item.path for item in evidence.failure.differences]
-    written = [
-        path.removesuffix(" after the call")
-        for path in differing
-        if path.startswith(("inputs[", "input "))
-    ]
+    written = [item.path.removesuffix(" after the call") for item in _in_inputs(evidence)]
     changed = evidence.changed_by_eager
     refs = [ref for ref in changed if str(ref) in differing] or list(changed)
     if not (written or refs):
@@ -105,11 +101,7 @@ def dropped_mutation(evidence: Evidence) -> Cause | None:
 
 
 def _of_an_argument(evidence: Evidence) -> Cause | None:
-    changed = [
-        item.path
-        for item in evidence.failure.differences
-        if item.path.startswith(("inputs[", "input ")) and item.total is None
-    ]
+    changed = [item.path for item in _in_inputs(evidence) if item.total is None]
     if not changed:
         return None
     return Cause(
@@ -161,6 +153,11 @@ def own_seed(evidence: Evidence) -> Cause | None:
         remedy="draw the numbers once, in __init__, into a buffer",
         where=evidence.seeded_at,
     )
+
+
+def _in_inputs(evidence: Evidence) -> list[Difference]:
+    differences = evidence.failure.differences
+    return [item for item in differences if item.path.startswith(("inputs[", "input "))]
 
 
 def _refs(evidence: Evidence, names: Sequence[str]) -> list[StateRef]:

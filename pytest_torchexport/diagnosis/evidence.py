@@ -76,6 +76,11 @@ class Evidence:
         return self._case.plan.target
 
     @property
+    def is_onnx(self) -> bool:
+        """True if the artifact is an ONNX model: no state, and no inputs but tensors."""
+        return self.target in ("onnx", "onnx_legacy")
+
+    @property
     def artifact(self) -> str:
         """The product of the target, in words: ``the trace``."""
         return words_of(self.target)

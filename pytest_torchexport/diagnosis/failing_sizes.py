@@ -80,7 +80,7 @@ class _Sweep:
     def values_decide(self, found: Sizes) -> bool:
         """Return True if the call fails with other values at sizes at which it agrees."""
         for seed, size in enumerate(found.ok[:OTHER_VALUES], start=1):
-            sizes = {**self._example, found.dim: size}
+            sizes = self._spec.all_sizes({found.dim: size})
             if self._judged(plain_recipe(self._spec, "normal", sizes, seed)):
                 return True
         return False
@@ -109,7 +109,7 @@ class _Sweep:
         if one.example != other.example or {one.ok, other.ok} != {(one.example,)}:
             return False
         shared = [size for size in one.failing if size in other.failing][: EQUAL + 1]
-        runs = [self._fails({**self._example, one.dim: n, other.dim: n}) for n in shared]
+        runs = [self._fails(self._spec.all_sizes({one.dim: n, other.dim: n})) for n in shared]
         return runs.count(False) >= EQUAL and True not in runs
 
 

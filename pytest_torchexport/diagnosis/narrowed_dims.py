@@ -7,16 +7,16 @@ sizes at which the artifact fails. Else it is the line that the program itself n
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from pytest_torchexport.config.named_dims import written_sizes
 from pytest_torchexport.diagnosis import control
 from pytest_torchexport.diagnosis.evidence import words_of
+from pytest_torchexport.diagnosis.numbers import without_a_number
 from pytest_torchexport.diagnosis.rules import OWNERS
 from pytest_torchexport.diagnosis.scene import Scene
-from pytest_torchexport.diagnosis.spelling import with_sizes
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.paths import ConditionKey, Path
 from pytest_torchexport.inputs.recipes import build
@@ -123,11 +123,11 @@ def _paths(
     scene: Scene, observed: Observed, sizes: Sizes, *, least: int
 ) -> Iterator[tuple[int, Path]]:
     """Yield the sizes that were run, from ``least`` on, with eager's path of the call at each."""
-    beside: Mapping[str, int] = scene.case.spec.example_sizes
+    spec = scene.case.spec
     with observed.installed():
         for size in {size for size in (*sizes.ok, *sizes.failing) if size >= least}:
-            recipe = dataclasses.replace(scene.recipe, sizes={**beside, sizes.dim: size})
-            call = build(scene.case.spec, recipe)
+            recipe = dataclasses.replace(scene.recipe, sizes=spec.all_sizes({sizes.dim: size}))
+            call = build(spec, recipe)
             path = observed.run(call) if call is not None else None
             if path is not None:
                 yield size, path
@@ -148,14 +148,11 @@ def _number(scene: Scene, sizes: Sizes) -> Cause | None:
     statement, _, _ = where.text.partition(" ")
     if statement in STATEMENTS:
         return _of(scene, statement, where.text, where)
-    line = with_sizes(where.text)
     return Cause(
         kind="frozen size",
         text="a size that Python makes a number of is a constant of "
         f"{words_of(scene.case.plan.target)}",
-        remedy=f"leave the size as it is: {line}"
-        if line
-        else "compute with x.shape[i] as it is, without int(), float(), len() or math",
+        remedy=without_a_number(where),
         where=where,
     )
 

@@ -14,8 +14,6 @@ from pytest_torchexport.results.diagnosis import Cause, Structural
 from pytest_torchexport.results.failures import ArtifactRaised
 from pytest_torchexport.results.source_line import SourceLine
 
-# The targets whose files are ONNX models: no state, and no inputs but tensors.
-STATELESS = ("onnx", "onnx_legacy")
 _GUARD = re.compile(r"Guard failed: (\w+) == (\S+)")
 
 
@@ -35,16 +33,21 @@ def frozen_size(evidence: Evidence) -> Cause | None:
     where = _origin(found, sizes)
     if where is None:
         return None
-    line = with_sizes(where.text)
     return Cause(
         kind="frozen size",
         text=f"{_kept(evidence, found)}: a size that Python makes a number of is a constant of the "
         "trace",
-        remedy=f"leave the size as it is: {line}"
-        if line
-        else "compute with x.shape[i] as it is, without int(), float(), len() or math",
+        remedy=without_a_number(where),
         where=where,
     )
+
+
+def without_a_number(where: SourceLine) -> str:
+    """Return what to do about a line that makes a number of a size."""
+    line = with_sizes(where.text)
+    if line:
+        return f"leave the size as it is: {line}"
+    return "compute with x.shape[i] as it is, without int(), float(), len() or math"
 
 
 def baked_value(evidence: Evidence) -> Cause | None:
@@ -115,7 +118,7 @@ def baked_argument(evidence: Evidence) -> Cause | None:
 
 def left_out_argument(evidence: Evidence) -> Cause | None:
     """Return that an ONNX file has no input for an argument which is no tensor."""
-    if evidence.target not in STATELESS or not evidence.agrees_with_the_examples_arguments:
+    if not evidence.is_onnx or not evidence.agrees_with_the_examples_arguments:
         return None
     name, given = next(iter(evidence.arguments.items()))
     return Cause(

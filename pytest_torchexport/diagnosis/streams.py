@@ -14,7 +14,7 @@ from pytest_torchexport.checks import state
 from pytest_torchexport.diagnosis.fatal_torch import TorchSteps
 from pytest_torchexport.diagnosis.introduced import Introduced, introduced
 from pytest_torchexport.diagnosis.recording import Recording, record
-from pytest_torchexport.diagnosis.scene import Scene
+from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.state_differences import carried_differences
 from pytest_torchexport.outcomes.compare import compare
@@ -27,7 +27,7 @@ from pytest_torchexport.targets.base import Artifact
 # The artifact runs once more for so long, to find a line of it.
 SECONDS = 2.0
 # Targets whose artifacts run torch's operators in this process.
-TARGETS = ("trace", "script", "export")
+TARGETS = tuple(target for target, captured in CAPTURED.items() if captured == target)
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:

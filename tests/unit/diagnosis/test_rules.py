@@ -57,7 +57,8 @@ NOTHING = {
 
 
 def evidence(**facts):
-    return SimpleNamespace(**{**NOTHING, **facts})
+    known = {**NOTHING, **facts}
+    return SimpleNamespace(is_onnx=known["target"].startswith("onnx"), **known)
 
 
 def difference(path, kind="state", expected="1", actual="0", **fields):

@@ -50,12 +50,16 @@ def test_what_runs_and_exports_models_holds_none(path):
 
 
 def test_a_folder_of_the_users_may_be_named_lib_python():
-    assert is_users("/work/lib/python/models/net.py")
+    assert is_users("/project/lib/python/models/net.py")
     assert not is_users("/usr/lib/python3/dist-packages/numpy/__init__.py")
 
 
 LIBRARY = "/env/lib/python3.11/site-packages"
-USER, MODEL, OTHER = "/work/net.py", f"{LIBRARY}/timm/layers.py", f"{LIBRARY}/torch/functional.py"
+USER, MODEL, OTHER = (
+    "/project/net.py",
+    f"{LIBRARY}/timm/layers.py",
+    f"{LIBRARY}/torch/functional.py",
+)
 CALLS = f"{LIBRARY}/torch/nn/modules/module.py"
 
 
