@@ -36,7 +36,7 @@ from pytest_torchexport.judge.explain import explained
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.verdict import coverage_of
-from pytest_torchexport.targets.base import Artifact, NotApplicable
+from pytest_torchexport.targets.base import Artifact
 from pytest_torchexport.targets.formats.trace_diff import difference
 
 # Processor seconds per call of the budget: a stop for slow models, 5 s for the default 200.
@@ -225,7 +225,7 @@ def _explains(case: Case, branches: BranchResults, failing: Recipe, found: Found
     """
     other = _passing_twin(branches, failing, found) or _on_the_verge(branches, failing, found)
     second = _exported_at(case, branches, other) if other is not None else None
-    if isinstance(second, NotApplicable | str | None):
+    if isinstance(second, str | None):
         return True  # nothing speaks against it
     return case.failure_of(second, failing) is None
 
@@ -273,9 +273,7 @@ def _on_the_verge(branches: BranchResults, failing: Recipe, found: Found) -> Rec
     return verge
 
 
-def _exported_at(
-    case: Case, branches: BranchResults, recipe: Recipe
-) -> Artifact | NotApplicable | str | None:
+def _exported_at(case: Case, branches: BranchResults, recipe: Recipe) -> Artifact | str | None:
     """Return the artifact made at another call.
 
     If the exporter refuses, return its reason; if it is not asked, None.
@@ -339,7 +337,7 @@ def _proof(case: Case, branches: BranchResults, recipe: Recipe) -> Iterator[str]
     second = _exported_at(case, branches, recipe)
     if isinstance(second, str):
         yield f"exported at this call it is refused: {second}"
-    if isinstance(second, NotApplicable | str | None):
+    if isinstance(second, str | None):
         return
     lines = difference(program.inlined_graph, second.program.inlined_graph)
     if lines:

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from pytest_torchexport.diagnosis.onnx_models import MADE_ELSEWHERE, OnnxModel, OnnxModels
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.diagnosis.stages import OF_THE_RUN, as_the_exporter_sees_it
@@ -21,13 +19,9 @@ from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.runners import Runnable
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork
-from pytest_torchexport.outcomes.limits import TimeLimitExceeded
-from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.observe import NotTransferable, Outcome, Raised
 from pytest_torchexport.outcomes.torch_state import plain_attention
 from pytest_torchexport.results.diagnosis import Diagnosis, Owner, Stage, StageName
-from pytest_torchexport.results.failures import ends_the_test
-from pytest_torchexport.targets.base import NotApplicable
 from pytest_torchexport.targets.formats.onnx_inside import PLAIN
 
 TRACED: StageName = "artifact"
@@ -160,16 +154,4 @@ def captured_by_torch(case: Case, shipped: OnnxModel) -> Runnable | str:
     if shipped.program is not None:
         return _Program(shipped.program.module())
     with plain_attention():
-        return _traced(case)
-
-
-def _traced(case: Case) -> Runnable | str:
-    try:
-        made = case.exported(case.call_to_export(), target="trace")
-    except (TimeLimitExceeded, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if ends_the_test(error):
-            raise
-        return condense(error)[0]
-    return made.reason if isinstance(made, NotApplicable) else made
+        return case.exported_or_refused(case.call_to_export(), target="trace")

@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch
 
 from pytest_torchexport.judge.case import Case
-from pytest_torchexport.outcomes.limits import TimeLimitExceeded
-from pytest_torchexport.results.failures import ends_the_test
 from pytest_torchexport.targets.base import Artifact
 
 
@@ -29,12 +27,5 @@ def exported_program(case: Case) -> torch.export.ExportedProgram | None:
     known = program_of(case.artifact)
     if known is not None or case.foreign:
         return known
-    try:
-        program = getattr(case.exported(case.call_to_export(), target="export"), "program", None)
-    except (TimeLimitExceeded, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if ends_the_test(error):
-            raise
-        return None
-    return program if isinstance(program, torch.export.ExportedProgram) else None
+    made = case.exported_or_refused(case.call_to_export(), target="export")
+    return None if isinstance(made, str) else program_of(made)

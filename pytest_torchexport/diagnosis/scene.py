@@ -21,7 +21,7 @@ from pytest_torchexport.judge.log import ItemLog
 from pytest_torchexport.outcomes.observe import Outcome, Returned
 from pytest_torchexport.results.failures import Failure, SpecError
 from pytest_torchexport.results.verdict import Difference
-from pytest_torchexport.targets.base import Artifact, NotApplicable
+from pytest_torchexport.targets.base import Artifact
 
 # What torch captures for each target.
 CAPTURED = {
@@ -70,7 +70,7 @@ class Scene:
         if target == case.plan.target:
             return case.artifact
         made = case.exported_or_refused(case.call_to_export(), target=target)
-        return None if isinstance(made, NotApplicable | str) else made
+        return None if isinstance(made, str) else made
 
     @cached_property
     def expected(self) -> Returned | None:
@@ -120,7 +120,7 @@ class Scene:
         if case.foreign or case.runner.isolated or case.artifact.native_loops:
             return False
         artifact = case.exported_or_refused(at or case.call_to_export())
-        if isinstance(artifact, NotApplicable | str):
+        if isinstance(artifact, str):
             return False
         return self.agrees(
             judge=case.judge_of(case.runner_of(artifact), ItemLog(), case.random_paths)

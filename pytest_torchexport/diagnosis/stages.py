@@ -10,18 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-import torch
-
 from pytest_torchexport import targets
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.eager.queries import answering, queries
-from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import compare
-from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.results.diagnosis import CauseKind, Diagnosis, Owner, Stage, StageName
 from pytest_torchexport.results.failures import LoadFailed, RoundTripDiffers, StateDiffers
-from pytest_torchexport.targets.base import NotApplicable
 
 MADE: dict[str, StageName] = {
     "trace": "artifact",
@@ -84,18 +79,8 @@ def _agrees_on_the_cpu(scene: Scene) -> bool:
     if case.plan.device == "cpu" or call is None:
         return False
     wanted = case.reference.on_cpu(call)
-    artifact = _exported_on_the_cpu(scene, case.call_to_export())
-    if artifact is None or not isinstance(wanted, Returned):
+    artifact = case.exported_or_refused(case.call_to_export(), device="cpu")
+    if isinstance(artifact, str) or not isinstance(wanted, Returned):
         return False
     found = observe(artifact, call, seed=case.plan.seed, grad_mode=case.reference.served)
     return not compare(wanted, found, case.judge.tolerance)
-
-
-def _exported_on_the_cpu(scene: Scene, call: Call) -> targets.Artifact | None:
-    try:
-        artifact = scene.case.exported(call, device="cpu")
-    except (TimeLimitExceeded, torch.OutOfMemoryError):
-        raise
-    except Exception:
-        return None
-    return None if isinstance(artifact, NotApplicable) else artifact

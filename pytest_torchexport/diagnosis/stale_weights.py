@@ -17,7 +17,7 @@ from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.judge.log import ItemLog
 from pytest_torchexport.outcomes.observe import tensors_of
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis
-from pytest_torchexport.targets.base import Artifact, NotApplicable
+from pytest_torchexport.targets.base import Artifact
 from pytest_torchexport.targets.formats import onnx_model
 
 
@@ -31,7 +31,7 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     if not theirs:
         return known
     made = case.exported_or_refused(case.call_to_export())
-    if isinstance(made, NotApplicable | str):
+    if isinstance(made, str):
         return known
     ours = _weights(_found(made, file.target), names)
     alike = [name for name in ours if _kind(ours[name]) == _kind(theirs.get(name, ""))]

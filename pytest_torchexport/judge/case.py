@@ -36,7 +36,13 @@ from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.outcomes.torch_state import suppress_output
-from pytest_torchexport.results.failures import CannotJudge, ExportRefused, Failure, Ineffective
+from pytest_torchexport.results.failures import (
+    CannotJudge,
+    ExportRefused,
+    Failure,
+    Ineffective,
+    ends_the_test,
+)
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 
 NOT_IN_INFERENCE_MODE = (
@@ -146,15 +152,21 @@ class Prepared:
         return call
 
     def exported_or_refused(
-        self, call: Call, *, target: str | None = None
-    ) -> Artifact | NotApplicable | str:
-        """Return an artifact made at a call like ``exported``, or the reason of a refusal."""
+        self, call: Call, *, device: str | None = None, target: str | None = None
+    ) -> Artifact | str:
+        """Return an artifact made at a call like ``exported``, or why there is none.
+
+        Raises what is no refusal: the time limit, memory that ran out, and what ends the test.
+        """
         try:
-            return self.exported(call, target=target)
-        except TimeLimitExceeded:
+            made = self.exported(call, device=device, target=target)
+        except (TimeLimitExceeded, torch.OutOfMemoryError):
             raise
         except Exception as error:
+            if ends_the_test(error):
+                raise
             return condense(error)[0]
+        return made.reason if isinstance(made, NotApplicable) else made
 
     def not_applied(self, text: str) -> None:
         """Log why a limit that is set was not applied. Raises Ineffective under strict."""

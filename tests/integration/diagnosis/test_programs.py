@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -37,3 +38,30 @@ def test_a_traced_module_is_exported_once(scene_of):
 
 def test_there_is_none_of_a_module_that_torch_export_refuses(scene_of):
     assert exported_program(scene_of(Refused(), X).case) is None
+
+
+class Ends(nn.Module):
+    """Raise an exception while torch.export captures it; wrong where it is traced."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, x):
+        if torch.compiler.is_exporting():
+            raise self.error
+        return x * 3 if torch.jit.is_tracing() else x * 2
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), pytest.skip.Exception("no")])
+def test_what_is_no_refusal_is_raised(error, scene_of):
+    case = scene_of(Ends(error), X).case
+    with pytest.raises(type(error)):
+        exported_program(case)
+
+
+def test_a_refusal_is_its_reason(scene_of):
+    case = scene_of(Ends(ValueError("never of this kind")), X).case
+    made = case.exported_or_refused(case.call_to_export(), target="export")
+    assert isinstance(made, str)
+    assert "never of this kind" in made
