@@ -44,6 +44,7 @@ from pytest_torchexport.outcomes.observe import (
     TimedOut,
     raised,
 )
+from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
@@ -179,7 +180,7 @@ def _not_saved(error: Exception, directory: Path) -> LoadFailed:
     reason = raised(error)
     left = ", ".join(_below(directory))
     details = (f"and leaves {left} behind, half-written",) if left else ()
-    lines = (*remedy_of(reason.type, reason.message).lines, *details)
+    lines = (*remedy_of(reason.type, text_of(error)).lines, *details)
     return LoadFailed(f"cannot be saved: {reason}", details=lines, where=reason.where)
 
 

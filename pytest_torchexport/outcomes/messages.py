@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pytest_torchexport import torch_private
 from pytest_torchexport.outcomes.texts import chain, text_of
@@ -63,6 +63,8 @@ _ORIGINAL = re.compile(
     r"\s*Original exception Traceback \(most recent call last\):\n[\s\S]*\n"
     r"(?=\w+(?:Error|Exception): )"
 )
+# What torch.jit.save says of a function that stayed Python; advice and the frames come after it.
+_STAYED_PYTHON = re.compile(r"\ACould not export Python function call '[^']+'")
 _TORCHSCRIPT = "Traceback of TorchScript"
 _LAST_WORD = re.compile(r"^(\w+(?:Error|Exception)): (.*)", re.MULTILINE | re.DOTALL)
 
@@ -73,6 +75,9 @@ def message_and_line(error: BaseException) -> tuple[str, SourceLine | None]:
     TorchScript puts its traceback into the message: that is taken apart.
     """
     text = text_of(error)
+    unsaved = _STAYED_PYTHON.match(text)
+    if unsaved is not None:
+        return unsaved[0], _innermost_of(_SCRIPTED.findall(text) + _TRACED.findall(text))
     if _TORCHSCRIPT not in text:
         return _without_its_own(text), user_frame(error)
     _, _, trace = text.partition(_TORCHSCRIPT)
@@ -93,7 +98,11 @@ def _without_its_own(text: str) -> str:
 def _torchscript_frame(trace: str) -> SourceLine | None:
     """Return the user's innermost line in a traceback: a script has it last, a trace first."""
     scripted = [(path, number) for path, number, _, _ in _CAUSED_BY.findall(trace)]
-    frames = scripted[::-1] + _TRACED.findall(trace)
+    return _innermost_of(scripted[::-1] + _TRACED.findall(trace))
+
+
+def _innermost_of(frames: Sequence[tuple[str, str]]) -> SourceLine | None:
+    """Return the line to name of frames, path and number, from the innermost one on."""
     number = innermost(path for path, _ in frames)
     return source_line(frames[number][0], int(frames[number][1])) if number is not None else None
 

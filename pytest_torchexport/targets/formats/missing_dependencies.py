@@ -63,7 +63,11 @@ WORDS = (
     ("library", r"Unknown type name '__torch__\.torch\.classes\.([\w.]+)'"),
     ("pickle", r"Unsupported global: GLOBAL (\S+) was not an allowed global"),
     ("module", r"ModuleNotFoundError: No module named '([\w.]+)'"),
-    ("function", r"Could not export Python function call '([^']+)'"),
+    (
+        "function",
+        r"Could not export Python function call '([^']+)'[\s\S]*(?:\b\1\.apply|/function\.py)\(",
+    ),
+    ("ignored", r"Could not export Python function call '([^']+)'"),
     ("namedtuple", r"Can't serialize TreeSpec of namedtuple class <class '([^']+)'>"),
     ("size function", r"op <built-in function (\w+)> is not in _SYM_OPS"),
     ("unnamed", r"No registered serialization name for <class '([^']+)'> found"),
@@ -355,6 +359,11 @@ REMEDIES: dict[str, Callable[[str], Remedy]] = {
         "{name} is Python (torch.autograd.Function), which TorchScript cannot save",
         "remedy: call its forward's operations directly where no gradient is needed; "
         "torch.export keeps them as they are",
+    ),
+    "ignored": _says(
+        "{name} stays Python (@torch.jit.ignore), which TorchScript cannot save",
+        "remedy: without @torch.jit.ignore, TorchScript compiles it; or call it only under "
+        "`if not torch.jit.is_scripting():`; a trace or torch.export keep the operations in it",
     ),
     "namedtuple": _says(
         "torch.export.save has no name for the namedtuple {name}",

@@ -16,6 +16,7 @@ import tempfile
 import pytest
 import torch
 from torch import nn
+from versions import FUNCTION_TYPED, INSTALLED
 
 from pytest_torchexport import check_export, engine
 from pytest_torchexport.checks import round_trip, serving
@@ -153,6 +154,93 @@ def _directory(artifact, directory):
 def test_a_save_that_goes_wrong_is_told(monkeypatch, save, said):
     monkeypatch.setattr(DirectArtifact, "save", save)
     failed(check(), "LoadFailed", *said)
+
+
+class Tripled(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx, x):
+        return x * 3
+
+
+class OwnGradient(nn.Module):
+    def forward(self, x):
+        y = x + 1
+        return Tripled.apply(y)
+
+
+class ItsOperations(nn.Module):
+    def forward(self, x):
+        return (x + 1) * 3
+
+
+class Ignored(nn.Module):
+    def forward(self, x):
+        y = x + 1
+        return self.tripled(y)
+
+    @torch.jit.ignore
+    def tripled(self, x):
+        return x * 3
+
+
+class Compiled(nn.Module):
+    def forward(self, x):
+        return self.tripled(x + 1)
+
+    def tripled(self, x):
+        return x * 3
+
+
+class OnlyInEager(nn.Module):
+    def forward(self, x):
+        if not torch.jit.is_scripting():
+            self.show(x)
+        return x + 1
+
+    @torch.jit.ignore
+    def show(self, x):
+        x.tolist()
+
+
+@pytest.mark.parametrize(
+    ("module", "target", "said"),
+    [
+        (OwnGradient(), "trace", "Tripled is Python (torch.autograd.Function)"),
+        pytest.param(
+            OwnGradient(),
+            "script",
+            "Tripled is Python (torch.autograd.Function)",
+            marks=pytest.mark.skipif(
+                FUNCTION_TYPED.applies(INSTALLED), reason=FUNCTION_TYPED.words
+            ),
+        ),
+        (Ignored(), "script", "tripled stays Python (@torch.jit.ignore)"),
+    ],
+)
+def test_a_call_that_stays_python_is_told_with_its_line(module, target, said):
+    verdict = check_export(module, X, target=target, max_examples=1)
+    failed(verdict, "LoadFailed", said, "remedy: ")
+    called = "Tripled.apply(y)" if isinstance(module, OwnGradient) else "self.tripled(y)"
+    assert verdict.where.text == f"return {called}"
+    assert verdict.reason.endswith("'")  # torch's frames are left out
+
+
+@pytest.mark.parametrize(
+    ("module", "target"),
+    [
+        (ItsOperations(), "trace"),
+        (ItsOperations(), "script"),
+        (OwnGradient(), "export"),
+        (Compiled(), "script"),
+        (OnlyInEager(), "script"),
+        (Ignored(), "trace"),
+        (Ignored(), "export"),
+    ],
+    ids=lambda item: item if isinstance(item, str) else type(item).__name__,
+)
+def test_the_remedies_of_a_call_that_stays_python_can_be_saved(module, target):
+    verdict = check_export(module, X, target=target, max_examples=1)
+    assert verdict.status == "passed", verdict.reason
 
 
 def test_a_save_on_a_full_disk_is_the_machines_fault(monkeypatch):

@@ -126,6 +126,20 @@ def test_an_error_is_told_without_the_place_in_the_sources_of_who_raised_it(text
     assert message_and_line(RuntimeError(text)) == (shown, None)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        f'\n  File "{__file__}", line 7\n    def forward(self, x):\n        return F.apply(x)\n',
+        f"\n/lib/site-packages/torch/autograd/function.py(625): apply\n{__file__}(7): forward\n",
+    ],
+    ids=["script", "trace"],
+)
+def test_a_call_that_stays_python_has_the_line_that_makes_it(said):
+    text = "Could not export Python function call 'F'"
+    shown, where = message_and_line(RuntimeError(f"{text}. Remove calls to Python:{said}"))
+    assert (shown, where.text) == (text, "import pytest")
+
+
 def test_without_a_line_of_the_user_the_line_of_a_librarys_model_is_told(tmp_path):
     def raised_in(path):
         path.parent.mkdir(parents=True, exist_ok=True)
