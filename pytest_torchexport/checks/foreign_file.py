@@ -19,7 +19,8 @@ from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
 from pytest_torchexport.targets.formats.branches import Branches
 from pytest_torchexport.targets.formats.facts import ProgramFacts
 from pytest_torchexport.targets.formats.onnx_values import EagerValue, packed
-from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
+from pytest_torchexport.targets.formats.size_facts import SizeFacts
+from pytest_torchexport.targets.formats.sizes import Suspicion, suspicions
 from pytest_torchexport.targets.formats.torchscript import has_loops
 
 # The targets that judge a file, by its suffix: a .pt may be a trace or a script.

@@ -28,7 +28,8 @@ from pytest_torchexport.targets.formats.onnx_runtime import (
 )
 from pytest_torchexport.targets.formats.onnx_values import OnnxOutputs, Output, packed
 from pytest_torchexport.targets.formats.shape_env import Captures, captured_sizes, captures
-from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
+from pytest_torchexport.targets.formats.size_facts import SizeFacts
+from pytest_torchexport.targets.formats.sizes import Suspicion, suspicions
 from pytest_torchexport.targets.torch_export_shared import (
     EXPORTING,
     FREEZES,

@@ -17,7 +17,7 @@ from pytest_torchexport import torch_private
 from pytest_torchexport.outcomes.texts import chain
 from pytest_torchexport.outcomes.torch_state import exports_observed
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.targets.formats.sizes import Bounds, SizeFacts
+from pytest_torchexport.targets.formats.size_facts import Bounds, SizeFacts
 
 
 def captured_sizes(program: Any) -> SizeFacts:

@@ -11,7 +11,8 @@ from pytest_torchexport.inputs.recipes import Edit, LeafRecipe, Literal, Recipe
 from pytest_torchexport.judge.coverage import Covered, uncovered
 from pytest_torchexport.results.verdict import Uncovered
 from pytest_torchexport.targets.formats.facts import ProgramFacts
-from pytest_torchexport.targets.formats.sizes import SizeFacts, suspicions
+from pytest_torchexport.targets.formats.size_facts import SizeFacts
+from pytest_torchexport.targets.formats.sizes import suspicions
 
 X = torch.tensor([[1.0, -1.0, 1.0], [1.0, -1.0, 1.0]])
 

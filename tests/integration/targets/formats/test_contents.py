@@ -25,7 +25,8 @@ from pytest_torchexport.outcomes.torch_state import quiet
 from pytest_torchexport.targets.formats import contents
 from pytest_torchexport.targets.formats.exported_program import ExportedProgramFacts
 from pytest_torchexport.targets.formats.shape_env import captured_sizes
-from pytest_torchexport.targets.formats.sizes import Bounds, SizeFacts, suspicions
+from pytest_torchexport.targets.formats.size_facts import Bounds, SizeFacts
+from pytest_torchexport.targets.formats.sizes import suspicions
 from pytest_torchexport.targets.formats.torchscript import TorchScriptFacts
 
 X = torch.ones(2, 3)

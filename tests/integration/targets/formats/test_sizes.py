@@ -18,8 +18,9 @@ from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.outcomes.torch_state import quiet
 from pytest_torchexport.targets.base import DirectArtifact
 from pytest_torchexport.targets.export import TARGET as EXPORT
-from pytest_torchexport.targets.formats import shape_env, sizes
-from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
+from pytest_torchexport.targets.formats import shape_env, size_conditions, size_expressions
+from pytest_torchexport.targets.formats.size_facts import SizeFacts
+from pytest_torchexport.targets.formats.sizes import Suspicion, suspicions
 
 needs_onnx = pytest.mark.skipif(
     importlib.util.find_spec("onnxscript") is None, reason="needs the extra [onnx]"
@@ -145,7 +146,7 @@ def test_a_branch_on_a_size_narrows_the_range_and_names_the_line():
     first, lowest = audited(EXPORT, Branch(), torch.ones(4, 8), **options)
     assert (first.dim, first.path, first.axis) == ("batch", "x", 0)
     assert (first.declared, first.actual) == ("declared 1..16", "2..4")
-    assert first.why == f"{sizes.GUARD}: batch <= 4"
+    assert first.why == f"{size_conditions.GUARD}: batch <= 4"
     assert line(first).startswith("if x.shape[0] > 4:")
     assert first.sizes[0] == {"batch": 5}
     assert {"batch": 16} in first.sizes
@@ -185,7 +186,7 @@ def test_a_range_within_what_the_program_takes_is_not_suspected():
 def test_dim_auto_that_turned_static_is_said_with_its_line():
     shapes = {"x": {0: Dim.AUTO}}
     (found,) = certain(audited(EXPORT, Number(), torch.ones(4, 8), dynamic_shapes=shapes))
-    assert (found.actual, found.why) == ("4 only", sizes.AUTO)
+    assert (found.actual, found.why) == ("4 only", size_conditions.AUTO)
     assert line(found).startswith("rows = int(x.shape[0])")
     assert found.sizes[:2] == ({"x_0": 5}, {"x_0": 3})
     assert {"x_0": 8} in found.sizes
@@ -220,7 +221,7 @@ def test_two_dims_that_became_one_are_suspected_although_eager_may_refuse_too():
     options = {"shapes": {"x": "batch 8", "y": "rows 8"}}
     found = certain(audited(EXPORT, Sum(), torch.ones(4, 8), torch.ones(4, 8), **options))
     assert [(item.dim, item.actual, item.why) for item in found] == [
-        ("batch", "equal to 'rows'", f"{sizes.TIED}: batch == rows")
+        ("batch", "equal to 'rows'", f"{size_conditions.TIED}: batch == rows")
     ]
     at = [{"batch": 4, "rows": 4, **size} for size in found[0].sizes]
     assert all(size["batch"] != size["rows"] for size in at)
@@ -280,7 +281,7 @@ def test_healthy_modules_are_not_suspected_beyond_torchs_lower_bound(target, mod
 def test_onnx_names_the_range_that_the_file_drops(options):
     (found,) = certain(audited(onnx(), Branch(), torch.ones(4, 8), **options))
     assert (found.declared, found.actual) == ("assumed 1..8", "2..4")
-    assert found.why.startswith(sizes.DROPPED)
+    assert found.why.startswith(size_conditions.DROPPED)
     assert line(found).startswith("if x.shape[0] > 4:")
 
 
@@ -288,13 +289,13 @@ def test_onnx_names_the_range_that_the_file_drops(options):
 def test_onnx_names_guards_that_are_no_range():
     (found,) = certain(audited(onnx(), Even(), torch.ones(4, 8)))
     assert found.actual == "Mod(batch, 2) == 0"
-    assert found.why.startswith(sizes.DROPPED)
+    assert found.why.startswith(size_conditions.DROPPED)
 
 
 @needs_onnx
 def test_an_axis_that_onnx_made_static_is_named_with_the_line_that_did_it():
     (found,) = certain(audited(onnx(), Number(), torch.ones(4, 8)))
-    assert (found.actual, found.why) == ("4 only", sizes.STATIC)
+    assert (found.actual, found.why) == ("4 only", size_conditions.STATIC)
     assert line(found).startswith("rows = int(x.shape[0])")
 
 
@@ -302,7 +303,7 @@ def test_an_axis_that_onnx_made_static_is_named_with_the_line_that_did_it():
 def test_onnx_claims_a_dynamic_axis_for_a_program_of_one_size():
     shapes = {"x": {0: Dim.AUTO}}
     (found,) = certain(audited(onnx(), Number(), torch.ones(4, 8), dynamic_shapes=shapes))
-    assert (found.actual, found.why) == ("4 only", sizes.AUTO)
+    assert (found.actual, found.why) == ("4 only", size_conditions.AUTO)
     assert line(found).startswith("rows = int(x.shape[0])")
 
 
@@ -325,7 +326,7 @@ def test_a_static_axis_of_a_legacy_file_is_named():
     with quiet("cpu"), torch.no_grad():
         artifact = legacy().export(Branch(), fixed.example, fixed)
     (found,) = artifact.facts.suspicions(spec, spec.example)
-    assert (found.dim, found.actual, found.why) == ("batch", "4 only", sizes.STATIC)
+    assert (found.dim, found.actual, found.why) == ("batch", "4 only", size_conditions.STATIC)
 
 
 @needs_onnx
@@ -413,14 +414,14 @@ def test_what_is_no_program_has_no_facts(program):
 
 def test_evaluation_is_exact():
     s, t = sympy.symbols("s t", integer=True)
-    assert sizes.evaluate(s * t - 3, {s: 4, t: 5}) == 17
-    assert sizes.evaluate(sympy.Eq(s / 2, sympy.Rational(3, 2)), {s: 3}) is True
-    assert sizes.evaluate(sympy.Max(s, t) >= 5, {s: 4, t: 5}) is True
+    assert size_expressions.evaluate(s * t - 3, {s: 4, t: 5}) == 17
+    assert size_expressions.evaluate(sympy.Eq(s / 2, sympy.Rational(3, 2)), {s: 3}) is True
+    assert size_expressions.evaluate(sympy.Max(s, t) >= 5, {s: 4, t: 5}) is True
     quotient = functions.IntTrueDiv(s, t)
-    assert sizes.evaluate(functions.CeilToInt(quotient), {s: 9, t: 4}) == 3
-    assert sizes.evaluate(functions.TruncToInt(functions.ToFloat(s) * 0.5), {s: 5}) == 2
-    with pytest.raises(sizes.UnknownExpression):
-        sizes.evaluate(sympy.sin(s), {s: 1})
+    assert size_expressions.evaluate(functions.CeilToInt(quotient), {s: 9, t: 4}) == 3
+    assert size_expressions.evaluate(functions.TruncToInt(functions.ToFloat(s) * 0.5), {s: 5}) == 2
+    with pytest.raises(size_expressions.UnknownExpression):
+        size_expressions.evaluate(sympy.sin(s), {s: 1})
 
 
 # -- torch's private parts: these fail where torch changes them --------------------------------------
@@ -446,7 +447,7 @@ def test_torch_still_tells_what_the_onnx_exporter_asserts():
     # torch 2.9 adds one that ties the size to a symbol of its own.
     (guard,) = [guard for guard in guards if len(guard.free_symbols) == 1]
     (symbol,) = guard.free_symbols
-    assert [sizes.evaluate(guard, {symbol: size}) for size in (4, 5)] == [True, False]
+    assert [size_expressions.evaluate(guard, {symbol: size}) for size in (4, 5)] == [True, False]
 
 
 def test_another_exception_has_no_line_of_a_size():
