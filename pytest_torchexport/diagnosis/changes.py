@@ -12,6 +12,7 @@ from pytest_torchexport.results.failures import ArtifactRaised, OutputsDiffer, S
 from pytest_torchexport.results.verdict import Difference
 
 SHOWN = 3
+CARRIED = "return what changes as an output, and take it as an input in the next call"
 
 
 def stateless(evidence: Evidence) -> Cause | None:
@@ -29,7 +30,7 @@ def stateless(evidence: Evidence) -> Cause | None:
         kind="dropped mutation",
         text=f"forward changes {_named(written or refs)}: an ONNX file writes to no input and "
         "keeps nothing from one run to the next",
-        remedy="return what changes as an output, and take it as an input in the next call",
+        remedy=CARRIED,
         where=None if written else next(filter(None, lines), None),
     )
 
@@ -90,6 +91,21 @@ def changed_by_the_export(evidence: Evidence) -> Cause | None:
         if kept == "state dict"
         else f"copy {named} from a copy of the module that has not run after the export",
         where=where,
+    )
+
+
+def changed_by_the_old_exporter(evidence: Evidence) -> Cause | None:
+    """Return that the exporter ran forward, and that the ONNX file has what that run changed."""
+    is_old = evidence.target == "onnx_legacy" and isinstance(evidence.failure, OutputsDiffer)
+    changed = evidence.changed_by_the_export if is_old else {}
+    if not changed or not evidence.agrees_after_a_run:
+        return None
+    return Cause(
+        kind="changed by the export",
+        text=f"torch.onnx.export(dynamo=False) runs forward, which changes {_named([*changed])}: "
+        "eager that has run once before returns what the ONNX file does",
+        remedy=CARRIED,
+        where=next(filter(None, changed.values()), None),
     )
 
 

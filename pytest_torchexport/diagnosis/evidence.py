@@ -21,10 +21,11 @@ from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.eager.watch import watch
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT
 from pytest_torchexport.inputs.recipes import LeafRecipe
+from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.branch_table import DIVERGES
 from pytest_torchexport.judge.state_differences import carried_differences
 from pytest_torchexport.outcomes.compare import Tolerance
-from pytest_torchexport.outcomes.observe import caches_of, observe, tensors_of
+from pytest_torchexport.outcomes.observe import Returned, caches_of, observe, tensors_of
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.diagnosis import Structural
 from pytest_torchexport.results.failures import Failure
@@ -191,11 +192,18 @@ class Evidence:
         return self._after_a_call.registered
 
     @cached_property
+    def changed_by_the_export(self) -> Mapping[StateRef, SourceLine | None]:
+        """The places that eager changes in the call that was exported, with the line if known."""
+        return self._after(self._case.call_to_export()).changed
+
+    @cached_property
     def _after_a_call(self) -> _Changes:
+        return self._after(self._scene.call or self._case.spec.example)
+
+    def _after(self, call: Call) -> _Changes:
         subject = self._subject()
         root: Any = subject.module if subject.module is not None else subject.function
         before, held = fingerprint(root, values=True), _buffers(subject.module)
-        call = self._scene.call or self._case.spec.example
         observe(subject.function, call, seed=self._case.plan.seed, grad_mode=subject.grad_mode)
         changes, now = changed(before, fingerprint(root, values=True)), _buffers(subject.module)
         return _Changes(
@@ -217,6 +225,24 @@ class Evidence:
         own = tensors_of(self._subject().module)
         differences = carried_differences(own, self._case.judge.tensors(), Tolerance(0.0, 0.0))
         return tuple(dict.fromkeys(item.path for item in differences))
+
+    @cached_property
+    def agrees_after_a_run(self) -> bool:
+        """True if eager that has run the export's call before returns what the artifact does."""
+        case, call = self._case, self._scene.call
+        if call is None or case.foreign:
+            return False
+        device, seed = case.plan.device, case.plan.seed
+        subject = self._subject().to(device)
+        observe(
+            subject.function,
+            case.call_to_export().to(device),
+            seed=seed,
+            grad_mode=subject.grad_mode,
+        )
+        outcome = observe(subject.function, call.to(device), seed=seed, grad_mode=subject.grad_mode)
+        ((found, _),) = self._scene.judge().in_a_row([call])
+        return isinstance(outcome, Returned) and not self._scene.differences(call, outcome, found)
 
     @cached_property
     def caches(self) -> frozenset[str]:

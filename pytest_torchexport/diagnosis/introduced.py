@@ -148,7 +148,7 @@ class _Search:
         """Return the place, the clearest first."""
         unclear: list[Introduced] = []
         for number, error in self._differ():
-            item = self._look(self._operands(number), number)
+            item = self._look(self._operands(number, self.pairs[number]), number)
             if item is None:
                 continue
             if item.structural.kind != "same" and error > ROUNDING:
@@ -177,10 +177,10 @@ class _Search:
 
     # -- why a step differs ------------------------------------------------------------------------
 
-    def _operands(self, number: int) -> Iterator[tuple[str, Any, Any]]:
+    def _operands(self, number: int, twin: int) -> Iterator[tuple[str, Any, Any]]:
         """Yield the arguments that a step has on both sides, by name."""
         left = self.eager.steps[number].arguments
-        right = self.artifact.steps[self.pairs[number]].arguments
+        right = self.artifact.steps[twin].arguments
         for name in left:
             if name in right and name not in _HOW:
                 yield from _leaves(name, left[name], right[name])
@@ -291,6 +291,12 @@ class _Search:
             if not moved or step is None:
                 return None
             one, other = [step], [self.artifact.steps[n] for n in moved]
+        if list(map(_name, one)) == list(map(_name, other)):
+            # A step without operands may stand elsewhere in the artifact, which alignment misses.
+            for number, twin in zip(sorted(wanted), sorted(found), strict=True):
+                constant = self._constant(list(self._operands(number, twin)), number)
+                if constant is not None:
+                    return constant
         at = one[0] if one else step
         if at is None:
             at = other[0]

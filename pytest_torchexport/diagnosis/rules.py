@@ -21,6 +21,7 @@ RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
     changes.stateless,
     changes.replaced_buffer,
     changes.changed_by_the_export,
+    changes.changed_by_the_old_exporter,
     changes.dropped_mutation,
     changes.own_seed,
     numbers.guard,

@@ -45,6 +45,16 @@ def test_a_number_that_is_a_stored_tensor_in_the_artifact():
     assert seen(lambda x: x * 2, lambda x: x * kept)[2:] == ("2", "3")
 
 
+def test_another_number_of_an_operator_that_stands_elsewhere():
+    def first(x):
+        count = torch.arange(4)
+        return x.sum(1).cos() + count
+
+    item = found(lambda x: x.sum(1).cos() + torch.arange(3), first)
+    assert (item.structural.kind, item.structural.argument) == ("constant", "end")
+    assert item.structural.numbers == (3.0, 4.0)
+
+
 def test_the_line_that_read_a_number_from_a_tensor():
     def read(x):
         top = x.max().item()

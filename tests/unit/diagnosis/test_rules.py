@@ -51,6 +51,8 @@ NOTHING = {
     "changed_by_eager": {},
     "replaced_by_eager": frozenset(),
     "registered_by_eager": frozenset(),
+    "changed_by_the_export": {},
+    "agrees_after_a_run": False,
     "starts_with": (),
     "caches": frozenset(),
 }
@@ -337,6 +339,23 @@ def test_a_trace_that_starts_with_what_tracing_changed():
     assert changes.changed_by_the_export(evidence(**facts | {"target": "script"})) is None
     cached = changes.changed_by_the_export(evidence(**facts, caches=frozenset({"buffer last"})))
     assert "state_dict" not in cached.remedy
+
+
+def test_an_onnx_file_that_has_what_the_exporters_own_run_changed():
+    facts = {
+        "target": "onnx_legacy",
+        "changed_by_the_export": {LAST: WRITE},
+        "agrees_after_a_run": True,
+    }
+    cause = changes.changed_by_the_old_exporter(evidence(**facts))
+    assert (cause.kind, cause.where) == ("changed by the export", WRITE)
+    for other in (
+        {"target": "onnx"},
+        {"failure": StateDiffers()},
+        {"changed_by_the_export": {}},
+        {"agrees_after_a_run": False},
+    ):
+        assert changes.changed_by_the_old_exporter(evidence(**facts | other)) is None
 
 
 def test_an_attribute_that_the_artifact_does_not_have():
