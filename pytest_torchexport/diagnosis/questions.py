@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import zip_longest
 from typing import Any
 
@@ -17,6 +18,8 @@ from pytest_torchexport.checks.state import LENGTH
 from pytest_torchexport.diagnosis.scene import SHOWN, Scene
 from pytest_torchexport.eager.queries import GRAD_MODE, Query, answering, queries, survives
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.judge import Judge
+from pytest_torchexport.judge.log import ItemLog
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import Outcome, Returned, observe
 from pytest_torchexport.outcomes.operators import dispatched
@@ -39,11 +42,13 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     eager = _Eager(scene, call)
     if eager.agrees(eager.subject.copy()):
         return known  # it takes more than this call to fail
-    asked = eager.responsible(eager.answers)
+    compared, asked = "the artifact does", eager.responsible(eager.answers)
+    if not asked:
+        compared, asked = "torch captured", _of_the_capture(scene, call, eager.asked)
     own = not all(query.of_torch for query in asked)
     # The fast path of torch.nn's attention asks too: it is named already.
     if asked and (own or not known.causes):
-        return _with(known, _exported(eager, asked), "model" if own else None)
+        return _with(known, _exported(eager, asked, compared), "model" if own else None)
     modes = eager.subject.grad_mode, scene.case.reference.served
     served = dataclasses.replace(eager.subject.copy(), grad_mode=GradMode.NO_GRAD)
     if modes == (GradMode.GRAD, GradMode.NO_GRAD) and eager.agrees(served):
@@ -55,10 +60,27 @@ def _with(known: Diagnosis, cause: Cause, owner: Owner | None) -> Diagnosis:
     return dataclasses.replace(known, owner=known.owner or owner, causes=(*known.causes, cause))
 
 
-class _Eager:
-    """Eager on the failing call, with other answers or in another grad mode."""
+def _of_the_capture(scene: Scene, call: Call, asked: Sequence[Query]) -> Sequence[Query]:
+    """Return the places with whose answers eager returns what torch captured for an ONNX file.
 
-    def __init__(self, scene: Scene, call: Call) -> None:
+    The file may choose otherwise among equal numbers, or return other containers.
+    """
+    captured = scene.captured if asked else None
+    if captured is None or captured is scene.case.artifact:
+        return ()
+    case = scene.case
+    judge = case.judge_of(case.runner_of(captured), ItemLog(), case.random_paths)
+    eager = _Eager(scene, call, judge)
+    return () if eager.agrees(eager.subject.copy()) else eager.responsible(eager.answers)
+
+
+class _Eager:
+    """Eager on the failing call, with other answers or in another grad mode.
+
+    ``judge``: of the artifact that it is compared with; by default, the one that failed.
+    """
+
+    def __init__(self, scene: Scene, call: Call, judge: Judge | None = None) -> None:
         plan = scene.case.plan
         self.target = plan.target
         self.answers = targets.get(plan.target).traits.answers
@@ -68,7 +90,13 @@ class _Eager:
         self._scene = scene
         # A state shows in a row of calls.
         self._times = LENGTH if isinstance(scene.failure, StateDiffers) else 1
-        self.outcomes = [found for found, _ in scene.judge().in_a_row([call] * self._times)]
+        row = (judge or scene.judge()).in_a_row([call] * self._times)
+        self.outcomes = [found for found, _ in row]
+
+    @cached_property
+    def asked(self) -> Sequence[Query]:
+        """The places that ask what an exporter answers otherwise."""
+        return queries(self.subject, self.call, self.seed, self.answers)
 
     def agrees(self, subject: Subject) -> bool:
         """Return True if a subject returns what the artifact does."""
@@ -120,12 +148,12 @@ class _Eager:
         return names
 
 
-def _exported(eager: _Eager, asked: Sequence[Query]) -> Cause:
+def _exported(eager: _Eager, asked: Sequence[Query], compared: str) -> Cause:
     answers = dict.fromkeys(f"{query.name}() is {eager.answers[query.name]}" for query in asked)
     return Cause(
         kind="export-only branch",
-        text=f"{' and '.join(answers)} on {eager.target}: with this answer eager returns what the "
-        "artifact does",
+        text=f"{' and '.join(answers)} on {eager.target}: with this answer eager returns what "
+        f"{compared}",
         remedy=SAME,
         details=tuple(_asked_at(asked)),
         where=asked[0].where,

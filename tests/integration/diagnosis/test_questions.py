@@ -60,6 +60,21 @@ class Baked(nn.Module):
         return y * float(x.sum())
 
 
+class Shorter(nn.Module):
+    """The old ONNX exporter returns a list of one as its element."""
+
+    def forward(self, x):
+        return [x + 1] if torch.jit.is_tracing() else [x + 1, x]
+
+
+class AnyOfSmall(nn.Module):
+    """Its question changes nothing; the old ONNX exporter makes whole numbers of what any takes."""
+
+    def forward(self, x):
+        y = x + x if torch.jit.is_tracing() else x * 2
+        return torch.any(y * 0.1, dim=1)
+
+
 class Mode(nn.Module):
     def forward(self, x):
         if torch.is_grad_enabled():
@@ -129,14 +144,30 @@ def test_the_question_is_the_cause_with_its_line(module, target):
     assert "torch." in cause.where.text
 
 
+def test_a_question_is_the_cause_of_what_torch_captured_though_the_file_returns_yet_something_else():
+    found = check_export(
+        Shorter(), (X,), target="onnx_legacy", checks=["parity"], max_examples=5
+    ).diagnosis
+    (cause,) = found.causes
+    assert cause.text.endswith("with this answer eager returns what torch captured")
+    assert cause.where.text.startswith("return [x + 1] if torch.jit.is_tracing()")
+    assert found.owner == "model"
+
+
 def test_questions_that_only_together_are_the_cause_are_all_named():
     (cause,) = diagnosis_of(Together()).diagnosis.causes
     assert len(cause.details) == 2
 
 
-def test_a_question_beside_the_cause_is_not_named():
-    (cause,) = diagnosis_of(Baked()).diagnosis.causes
+@pytest.mark.parametrize("target", ["trace", "onnx_legacy"])
+def test_a_question_beside_the_cause_is_not_named(target):
+    (cause,) = diagnosis_of(Baked(), target).diagnosis.causes
     assert cause.kind == "baked value"
+
+
+def test_a_question_beside_what_the_old_exporter_translates_wrongly_is_not_named():
+    found = diagnosis_of(AnyOfSmall(), "onnx_legacy").diagnosis
+    assert (found.owner, found.causes) == ("translation", ())
 
 
 @pytest.mark.parametrize("module", [Mode, Silent])
