@@ -58,9 +58,7 @@ HALVINGS = 12
 def explore(case: Case) -> Case | None:
     """Search for calls; return a case that knows them. None if there is nothing to search."""
     observed = case.observed
-    if observed is None or not (
-        observed.conditions or observed.code.unread or observed.code.not_followed
-    ):
+    if observed is None or not (observed.conditions or observed.code.unread):
         return None
     log, plan = case.log, case.plan
     _note_what_is_not_followed(case, observed)
@@ -128,11 +126,6 @@ def _note_what_is_not_followed(case: Case, observed: Observed) -> None:
             note(f"torchexport_follow: nothing has imported {name}")
     if not observed.code.complete:
         note("forward leads to more functions than are followed: not all branches are known")
-    if observed.code.not_followed:
-        note(
-            f"branches in {', '.join(observed.code.not_followed)} are not followed; "
-            "to follow them, name these packages in torchexport_follow"
-        )
 
 
 def _search(case: Case, observed: Observed) -> Explored:

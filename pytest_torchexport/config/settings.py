@@ -142,8 +142,8 @@ class Settings:
         (),
         check=followed,
         legal="names of modules other than torch",
-        help="Packages whose branches are followed, besides your own files and the package of the "
-        "checked module's class.",
+        help="Packages whose branches are followed, besides your own files, the package of the "
+        "checked module's class and the files that define its parts.",
     )
     strict: bool = _row(
         False,

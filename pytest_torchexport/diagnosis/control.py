@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection
 
 from pytest_torchexport.diagnosis.evidence import Evidence
+from pytest_torchexport.judge.branch_table import place
 from pytest_torchexport.results.diagnosis import Cause
 from pytest_torchexport.results.failures import BranchFrozen
 from pytest_torchexport.results.source_line import SourceLine
@@ -39,6 +40,21 @@ def decided_once(evidence: Evidence) -> Cause | None:
         target=evidence.target,
         artifact=evidence.artifact,
         arguments=tuple(evidence.arguments),
+    )
+
+
+def unrolled(evidence: Evidence) -> Cause | None:
+    """Return that Python ran a loop another number of times at the export than in the call."""
+    loop = next(iter(evidence.loops), None)
+    if loop is None:
+        return None
+    return cause_of(
+        loop.kind,
+        loop.text,
+        where=place(loop),
+        on_values=False,
+        target=evidence.target,
+        artifact=evidence.artifact,
     )
 
 

@@ -19,9 +19,11 @@ from pytest_torchexport.eager.fingerprint import changed, fingerprint
 from pytest_torchexport.eager.line_finders import changed_at, draws_from, seeded_at
 from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.eager.watch import watch
+from pytest_torchexport.explore.conditions import Condition
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT
 from pytest_torchexport.inputs.recipes import LeafRecipe
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.branch_results import NotExplored
 from pytest_torchexport.judge.branch_table import DIVERGES
 from pytest_torchexport.judge.state_differences import carried_differences
 from pytest_torchexport.outcomes.compare import Tolerance
@@ -97,6 +99,24 @@ class Evidence:
         where = self.failure.where
         wrong = (b for b in self._case.log.branches if DIVERGES in b.status.values())
         return next((b for b in wrong if where is not None and b.where.place == where.place), None)
+
+    @cached_property
+    def loops(self) -> Sequence[Condition]:
+        """The loops that eager runs another number of times than on the example, in their order.
+
+        Only those for which the artifact has no loop.
+        """
+        branches = self._case.branches
+        if isinstance(branches, NotExplored):
+            return ()
+        there, here = branches.path(branches.example.recipe), branches.path(self._scene.recipe)
+        if there is None or here is None:
+            return ()
+        return [
+            branches.explored.conditions[key[0]]
+            for key, rounds in there.loops.items()
+            if here.loops.get(key, rounds) != rounds and branches.has_branch(key[0]) is False
+        ]
 
     # -- numbers -----------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
     numbers.baked_value,
     numbers.left_out_argument,
     numbers.frozen_size,
+    control.unrolled,
     kinds.dtype_promotion,
     kinds.number_as_tensor,
 )

@@ -2,7 +2,9 @@
 differ on the failing call?
 
 The owner follows from it unless a rule knows better: a cause in the model's own code is the
-model's, though eager agrees with every stage but the last.
+model's, though eager agrees with every stage but the last. If torch captured something else than
+eager and nothing tells why, the owner is not known: Python's decisions and numbers, which torch
+cannot capture, are the model's.
 """
 
 from __future__ import annotations
@@ -30,9 +32,13 @@ AFTER_SAVING = (LoadFailed, RoundTripDiffers)
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the stages that were tried, and the owner if these tell it."""
-    made = MADE.get(scene.case.plan.target)
-    if made is None or scene.case.foreign:
+    target = scene.case.plan.target
+    made = MADE.get(target)
+    if scene.case.foreign:
         return known
+    if made is None:
+        named = known.owner if known.owner != "capture" else captured_by(target, known)
+        return dataclasses.replace(known, owner=named)
     if isinstance(scene.failure, AFTER_SAVING):
         loaded = (_agreeing(made), Stage(name="loaded artifact", agrees=False))
         elsewhere = scene.case.plan.settings.serve_on
@@ -46,7 +52,17 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
         return _with(known, stages, "model")
     if seen and isinstance(scene.failure, StateDiffers):
         return _with(known, stages, None)  # a state may show in later calls only
-    return _with(known, stages, "device" if _agrees_on_the_cpu(scene) else "capture")
+    of_device = _agrees_on_the_cpu(scene)
+    return _with(known, stages, "device" if of_device else captured_by(target, known))
+
+
+def captured_by(target: str, known: Diagnosis) -> Owner | None:
+    """Return the owner if what torch captured already differs from eager; None if not known.
+
+    torch.jit.script compiles the source, with its decisions. The others run it.
+    """
+    differs_alone = known.structural is not None and known.structural.kind == "same"
+    return "capture" if target == "script" or known.causes or differs_alone else None
 
 
 def _with(known: Diagnosis, stages: tuple[Stage, ...], owner: Owner | None) -> Diagnosis:

@@ -15,14 +15,14 @@ import os
 import sys
 import types
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import torch
 
 from pytest_torchexport.eager.fingerprint import names_in
 from pytest_torchexport.outcomes.subject import Subject
-from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
+from pytest_torchexport.results.source_line import NO_MODELS, SourceLine, is_users, source_line
 
 MAX_OBJECTS = 20_000
 # Submodules to follow, as in ``package.part.inner.helper``.
@@ -52,13 +52,24 @@ Owns = Callable[[str], bool]
 def owner_of(subject: Subject, packages: tuple[str, ...] = ()) -> Owns:
     """Return a predicate of file names: True if the code in a file is followed.
 
-    That is the user's own files, the named packages, and the package of the subject.
+    That is the user's own files, the named packages, the package of the subject, and the files that
+    define its parts: following the packages of these would take longer than all else.
     """
     folders = tuple(_folder(name) for name in (*packages, home_of(subject)) if name)
+    parts = frozenset(
+        file
+        for name in {type(part).__module__ for part in _parts(subject)}
+        if name.partition(".")[0] not in NO_MODELS and (file := _file(name))
+    )
 
     def owns(file: str) -> bool:
-        return is_users(file) or any(
-            folder and (file == folder or file.startswith(folder + os.sep)) for folder in folders
+        return (
+            is_users(file)
+            or file in parts
+            or any(
+                folder and (file == folder or file.startswith(folder + os.sep))
+                for folder in folders
+            )
         )
 
     return owns
@@ -73,22 +84,16 @@ def home_of(subject: Subject) -> str:
 
 def files_of(subject: Subject) -> frozenset[str]:
     """Return the files that define the classes of the subject's modules, and their bases."""
-    parts = subject.module.modules() if subject.module is not None else ()
-    names = {cls.__module__ for part in parts for cls in type(part).__mro__}
-    files = (getattr(sys.modules.get(name), "__file__", None) for name in names)
-    return frozenset(file for file in files if file)
+    names = {cls.__module__ for part in _parts(subject) for cls in type(part).__mro__}
+    return frozenset(file for name in names if (file := _file(name)))
 
 
-def not_followed(subject: Subject, owns: Owns) -> tuple[str, ...]:
-    """Return the packages, except torch, that define parts of the subject and are not followed."""
-    classes = (
-        {type(part) for part in subject.module.modules()} if subject.module is not None else set()
-    )
-    names = {cls.__module__ for cls in classes if cls.__module__.partition(".")[0] != "torch"}
-    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in names}
-    return tuple(
-        sorted({name.partition(".")[0] for name, file in files.items() if file and not owns(file)})
-    )
+def _parts(subject: Subject) -> Iterable[torch.nn.Module]:
+    return subject.module.modules() if subject.module is not None else ()
+
+
+def _file(module: str) -> str:
+    return getattr(sys.modules.get(module), "__file__", None) or ""
 
 
 def _folder(package: str) -> str:

@@ -18,7 +18,7 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
-from pytest_torchexport.explore.callgraph import files_of, functions_of, not_followed, owner_of
+from pytest_torchexport.explore.callgraph import files_of, functions_of, owner_of
 from pytest_torchexport.explore.conditions import Condition
 from pytest_torchexport.explore.recorder import ConditionRecorder
 from pytest_torchexport.explore.twins import constants_in, twins_of, with_recorder
@@ -34,8 +34,7 @@ class InstrumentedCode:
     """The functions that may run under a subject's forward, with their twins.
 
     ``unread`` names the functions that have conditions but no source. ``complete`` is False if
-    there were too many functions to find them all. ``not_followed`` are the packages that parts of
-    the subject come from and whose code is not instrumented.
+    there were too many functions to find them all.
     """
 
     def __init__(
@@ -43,7 +42,6 @@ class InstrumentedCode:
     ) -> None:
         owns = owner_of(subject, packages)
         functions, self.complete = functions_of(subject, owns)
-        self.not_followed = not_followed(subject, owns)
         self._model_files = files_of(subject)
         self._recorder = recorder
         by_file: dict[str, set[types.CodeType]] = {}

@@ -190,7 +190,7 @@ def _diagnosis_blocks(verdict: Verdict) -> Iterator[Block]:
 def _owner_line(found: Diagnosis) -> str:
     """Return ``capture, in aten.view in head.pool (AdaptiveAvgPool2d)``, as far as it is known."""
     if found.place is None:
-        return found.owner or ""
+        return found.owner or ("unknown" if found.stages and not found.causes else "")
     return f"{found.owner or 'unknown'}, in {found.place}"
 
 

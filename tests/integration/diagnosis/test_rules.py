@@ -93,6 +93,30 @@ def test_an_argument_that_the_program_has_as_a_constant():
     assert "the program takes times=2.0 alone" in cause.text
 
 
+class Chooses(nn.Module):
+    """Each row goes to one of the layers: on the example's path, too, another one may be chosen."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(4))
+
+    def forward(self, x):
+        chosen = x.argmax(1)
+        out = torch.zeros_like(x)
+        for number in chosen.unique():
+            rows = torch.where(chosen == number)[0]
+            out.index_add_(0, rows, self.layers[number](x[rows]))
+        return out
+
+
+def test_a_loop_is_named_that_other_values_run_another_number_of_times():
+    found = checked(Chooses(), torch.eye(4)[:3], checks=["parity", "control_flow"])
+    (cause,) = found.diagnosis.causes
+    assert (found.diagnosis.owner, cause.kind) == ("model", "unrolled loop")
+    assert cause.where.text == "for number in chosen.unique():"
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_the_remedy_for_what_tracing_changed_helps():
     net = Remembers()

@@ -11,6 +11,7 @@ from pytest_torchexport.diagnosis import changes, control, kinds, numbers, rules
 from pytest_torchexport.diagnosis.conversions import Conversion
 from pytest_torchexport.diagnosis.evidence import Given
 from pytest_torchexport.eager.state_ref import StateRef
+from pytest_torchexport.explore.conditions import Condition
 from pytest_torchexport.results.diagnosis import Structural
 from pytest_torchexport.results.failures import (
     ArtifactRaised,
@@ -41,6 +42,7 @@ NOTHING = {
     "failure": OutputsDiffer(),
     "structural": None,
     "branch": None,
+    "loops": (),
     "sizes": {},
     "arguments": {},
     "agrees_with_the_examples_arguments": False,
@@ -71,6 +73,23 @@ def difference(path, kind="state", expected="1", actual="0", **fields):
 def test_no_rule_applies_without_evidence(rule):
     for failure in (OutputsDiffer(), ArtifactRaised(), StateDiffers(), BranchFrozen()):
         assert rule(evidence(failure=failure)) is None
+
+
+def test_a_loop_that_the_export_ran_another_number_of_times_is_named():
+    text = "for i in chosen.unique():"
+    loop = Condition(
+        file="net.py",
+        first_line=7,
+        line=7,
+        end_line=7,
+        kind="for",
+        text="chosen.unique()",
+        statement=text,
+        function="forward",
+    )
+    cause = control.unrolled(evidence(failure=ArtifactRaised(), loops=(loop,)))
+    assert (cause.kind, cause.where) == ("unrolled loop", SourceLine("net.py", 7, text))
+    assert rules.OWNERS[cause.kind] == "model"
 
 
 # -- numbers ---------------------------------------------------------------------------------------

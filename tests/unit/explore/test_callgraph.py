@@ -8,6 +8,7 @@ import sys
 import textwrap
 
 import hypothesis
+import iniconfig
 import pytest
 import torch
 from torch import nn
@@ -16,7 +17,6 @@ from pytest_torchexport.explore.callgraph import (
     functions_of,
     home_of,
     mentions,
-    not_followed,
     owner_of,
 )
 from pytest_torchexport.outcomes.subject import Subject
@@ -262,16 +262,16 @@ def test_the_package_of_the_subject_is_owned_and_others_are_not():
     assert not owns("<string>")
 
 
-def test_packages_that_are_not_followed_are_named():
-    class Foreign(nn.Module):
+def test_the_files_of_a_modules_parts_are_owned_but_those_of_torch(monkeypatch):
+    class Wrapped(nn.Module):
         def forward(self, x):
             return x
 
-    Foreign.__module__ = "hypothesis.core"
-    net = nn.Sequential(nn.Linear(1, 1), Foreign())
-    subject = Subject.of(net)
-    assert not_followed(subject, owner_of(subject)) == ("hypothesis",)
-    assert not_followed(subject, owner_of(subject, ("hypothesis",))) == ()
+    monkeypatch.setattr(Wrapped, "__module__", "iniconfig")
+    owns = owner_of(Subject.of(nn.Sequential(nn.Linear(1, 1), Wrapped())))
+    assert owns(iniconfig.__file__)
+    assert not owns(sys.modules[nn.Linear.__module__].__file__)
+    assert not owns(hypothesis.__file__)
 
 
 GRAD, THREADS = "torch.is_grad_enabled", "torch.get_num_threads"
