@@ -95,7 +95,14 @@ class _Sweep:
         return Sizes(dim=dim.name, example=dim.example, ok=ok, failing=failing, pattern=pattern)
 
     def _fails(self, sizes: Mapping[str, int]) -> bool | None:
-        return self._judged(dataclasses.replace(self._recipe, sizes=dict(sizes)))
+        """Return True if the call fails at these sizes, with its own values or with others.
+
+        The values of a call that was shrunk may all be equal, which hides much.
+        """
+        found = self._judged(dataclasses.replace(self._recipe, sizes=dict(sizes)))
+        if found is not False:
+            return found
+        return self._judged(plain_recipe(self._spec, "normal", sizes, 0)) or False
 
     def _judged(self, recipe: Recipe) -> bool | None:
         try:

@@ -7,6 +7,8 @@ import torch
 from pytest_torchexport import check_export
 from pytest_torchexport.results.text import failure_text
 
+TABLE = torch.linspace(-1, 1, 48).view(12, 4)
+
 
 def sizes_of(function, *args, **options):
     found = check_export(
@@ -23,6 +25,15 @@ def test_a_frozen_size_is_the_only_one_that_passes():
 
     _, lines = sizes_of(forward, torch.ones(3, 4))
     assert lines == ["batch: ok only at 3, the example's (run at 1 to 6)"]
+
+
+def test_a_size_that_equal_values_hide_is_not_ok():
+    def forward(ids):
+        return TABLE[ids][:, torch.arange(int(ids.shape[1]))].mean(1)
+
+    ids = torch.arange(12).view(2, 6)
+    _, lines = sizes_of(forward, ids, shapes={"ids": "batch n"})
+    assert lines == ["n: ok only at 6, the example's (run at 1 to 8, 10 to 12)"]
 
 
 def test_two_dims_that_have_to_be_equal_are_one_line():
