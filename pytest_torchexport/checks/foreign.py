@@ -128,6 +128,7 @@ def _checked(file: ForeignFile) -> ForeignFile:
     """
     try:
         file.facts.branches()
+        file.facts.signature()
         file.facts.outputs()
         file.facts.suspicions(file.spec, file.spec.example)
     except (AttributeError, LookupError, TypeError, ValueError) as error:

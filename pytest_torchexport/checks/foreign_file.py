@@ -6,6 +6,7 @@ A file is never loaded in this process, because loading can run code that it hol
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     ".onnx": ("onnx", "onnx_legacy"),
 }
 FLAT = ("onnx", "onnx_legacy")
+KINDS = type(inspect.Parameter.POSITIONAL_ONLY)
 
 
 class NeverHere(RuntimeError):
@@ -108,6 +110,21 @@ class ForeignFacts(ProgramFacts):
     """The facts that the clean process found in a file."""
 
     file: ForeignFile
+
+    def signature(self) -> inspect.Signature | None:
+        """Return the arguments of a program of torch's."""
+        plain = self.file.found.get("arguments")
+        if plain is None:
+            return None
+        parameters = [
+            inspect.Parameter(
+                name,
+                KINDS[kind],
+                default=None if optional else inspect.Parameter.empty,
+            )
+            for name, kind, optional in plain
+        ]
+        return inspect.Signature(parameters)
 
     def inputs(self) -> tuple[str, ...]:
         """Return the names of an ONNX file's inputs."""

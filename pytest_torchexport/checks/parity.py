@@ -26,6 +26,7 @@ from pytest_torchexport.inputs.recipes import (
 )
 from pytest_torchexport.inputs.strategies import boundary_recipes, recipes
 from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.convention import refused
 from pytest_torchexport.judge.explain import DEADLY, explained
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.judge.searched import searched
@@ -33,7 +34,8 @@ from pytest_torchexport.judge.threshold import rounding_decides
 from pytest_torchexport.outcomes.compare import remarks
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned
-from pytest_torchexport.results.failures import ArtifactRaised, CannotJudge, SpecError
+from pytest_torchexport.outcomes.subject import signature_of
+from pytest_torchexport.results.failures import ArtifactRaised, CannotJudge, Failure, SpecError
 
 # An artifact's first run may differ from its later ones:
 # https://github.com/pytorch/pytorch/issues/80606
@@ -87,10 +89,29 @@ def explain(case: Case) -> None:
         case.refused(f"made an artifact that raises on the example itself: {failure}")
     if case.log.failed:
         recipe, failure = case.log.failed[0]
+        if case.foreign and isinstance(failure, ArtifactRaised):
+            _raise_if_called_otherwise(case, failure)
         # Beyond the example's path another fault may show.
         with case.log.during(Activity.EAGER):  # the judge says when the artifact runs
             beside = case.branches.beside_example(recipe)
             raise explained(case, recipe, failure, as_well=beside)
+
+
+def _raise_if_called_otherwise(case: Case, failure: Failure) -> None:
+    """Raise ArtifactRaised with the names of both sides if a file takes other arguments."""
+    made = case.artifact
+    known = made.facts.signature()
+    if known is None and callable(made.program):
+        known = signature_of(made.program)
+    text = known and refused(case.reference.pristine.signature(), known, case.spec.example)
+    if text:
+        raise ArtifactRaised(
+            f"the artifact cannot be called as eager is: {text}",
+            details=(
+                " ".join(str(failure).split()),
+                "remedy: export it with forward's arguments, given as eager is given them",
+            ),
+        )
 
 
 def _every(case: Case) -> None:

@@ -10,6 +10,8 @@ import inspect
 from collections.abc import Iterator, Sequence
 from inspect import Parameter
 
+from pytest_torchexport.inputs.call import Call
+
 _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _BY_NAME = (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _ANY = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
@@ -36,6 +38,23 @@ def unlike(eager: inspect.Signature, program: inspect.Signature) -> Iterator[str
     gone = [name for name in wanted if name not in found]
     if gone:
         yield f"the program does not take {_listed(gone)}: constant since the export"
+
+
+def refused(eager: inspect.Signature | None, program: inspect.Signature, call: Call) -> str:
+    """Return a sentence if a program cannot be called as eager is, else nothing."""
+    try:
+        program.bind(*call.args, **call.kwargs)
+    except TypeError:
+        given = [*_positions(eager, len(call.args)), *(f"{name}=" for name in call.kwargs)]
+        return f"it takes {program}, and eager is called with ({', '.join(given)})"
+    return ""
+
+
+def _positions(eager: inspect.Signature | None, count: int) -> list[str]:
+    """Return forward's names of the first arguments; a number for each that has none."""
+    parameters = eager.parameters.items() if eager is not None else ()
+    names = [name for name, item in parameters if item.kind in _BY_POSITION]
+    return [*names, *(f"argument {n + 1}" for n in range(len(names), count))][:count]
 
 
 def reordered(eager: inspect.Signature, inputs: Sequence[str]) -> str:

@@ -68,9 +68,17 @@ class ProgramFacts:
     def as_plain(self, *, foreign: bool) -> dict[str, Any]:
         """Return the contents as JSON for another process, without those not known.
 
-        Of a foreign file, which no artifact at hand states the facts of, the branches as well:
-        finding them takes as long as loading does.
+        Of a foreign file, which no artifact at hand states the facts of, the arguments and the
+        branches as well: finding these takes as long as loading does.
         """
-        contents, branches = self.contents(), self.branches() if foreign else None
+        contents = self.contents()
         found: dict[str, Any] = {"contents": contents} if contents else {}
+        if not foreign:
+            return found
+        signature, branches = self.signature(), self.branches()
+        if signature is not None:
+            found["arguments"] = [
+                [item.name, item.kind.name, item.default is not item.empty]
+                for item in signature.parameters.values()
+            ]
         return found if branches is None else {**found, "branches": branches.as_plain()}

@@ -845,7 +845,15 @@ def test_names_in_a_file_do_not_speak_to_the_terminal(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "found", [{"branches": {}}, {"branches": 3}, {"sizes": {}}, {"sizes": {"axes": 1}}]
+    "found",
+    [
+        {"branches": {}},
+        {"branches": 3},
+        {"sizes": {}},
+        {"sizes": {"axes": 1}},
+        {"arguments": 3},
+        {"arguments": [["x", "BY_MAGIC", True]]},
+    ],
 )
 def test_a_process_that_says_nonsense_of_its_file_is_told(tmp_path, monkeypatch, found):
     path = hostile.healthy_pt2(tmp_path)
@@ -895,3 +903,59 @@ def test_a_static_size_that_the_exporter_declares_for_an_output_is_a_note(monkey
     )
     assert found.status == "passed"
     assert any(note.startswith("axis 0 of output[0] is declared as 4") for note in found.notes)
+
+
+# -- other arguments -------------------------------------------------------------------------------
+
+
+class Masked(nn.Module):
+    def forward(self, x, mask):
+        return x * mask
+
+
+class TakesADict(nn.Module):
+    def forward(self, batch):
+        return batch["x"] * batch["mask"]
+
+
+class TakesMore(nn.Module):
+    def forward(self, x, mask, scale):
+        return x * mask + scale
+
+
+OTHERS = {
+    ".pt": (lambda path: torch.jit.save(torch.jit.script(TakesMore()), path), "(x, mask, scale)"),
+    ".pt2": (
+        lambda path: torch.export.save(
+            torch.export.export(TakesADict(), ({"x": X, "mask": X},)), path
+        ),
+        "(batch, /)",
+    ),
+}
+
+
+@pytest.mark.parametrize("suffix", OTHERS)
+def test_a_file_with_other_arguments_is_told_from_one_that_fails(tmp_path, suffix):
+    save, takes = OTHERS[suffix]
+    save(tmp_path / f"model{suffix}")
+    verdict = judge(tmp_path / f"model{suffix}", Masked(), X, X)
+    assert verdict.failure == "ArtifactRaised"
+    said = f"it takes {takes}, and eager is called with (x, mask)"
+    assert verdict.reason == f"the artifact cannot be called as eager is: {said}"
+
+
+def test_a_callable_with_other_arguments_is_told_from_one_that_fails():
+    verdict = judge_callable(lambda tokens: tokens)
+    assert "it takes (tokens), and eager is called with (x, mask)" in verdict.reason
+
+
+def test_an_artifact_that_raises_itself_is_not_told_to_be_called_otherwise():
+    def broken(x, mask):
+        raise ValueError("its own")
+
+    assert "its own" in judge_callable(broken).reason
+
+
+def judge_callable(made):
+    plan = Plan(target="trace", device="cpu", max_examples=2, settings=Settings(max_examples=2))
+    return engine.check_artifact(made, Masked(), Call((X, X)), plan)

@@ -8,7 +8,8 @@ import inspect
 
 import pytest
 
-from pytest_torchexport.judge.convention import reordered, unlike
+from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.judge.convention import refused, reordered, unlike
 
 
 def forward(x, y=None, *, scale=2.0):
@@ -86,3 +87,29 @@ def test_inputs_in_another_order_than_forwards_are_said(inputs, said):
     assert bool(text) == said
     if said:
         assert "in the order y, x, as the call named them, and not in forward's (x, y)" in text
+
+
+@pytest.mark.parametrize(
+    ("program", "call", "given"),
+    [
+        (by_position, Call((1, 2), {}), "it takes (x, /), and eager is called with (x, y)"),
+        (
+            renamed,
+            Call((1,), {"y": 2}),
+            "it takes (x, argument_2), and eager is called with (x, y=)",
+        ),
+        (by_name, Call((1,), {"scale": 2}), "called with (x, scale=)"),
+        (as_it_is, Call((1, 2), {"scale": 3}), ""),
+        (renamed, Call((1, 2), {}), ""),
+        (anything, Call((1,), {"scale": 3}), ""),
+    ],
+)
+def test_a_call_that_a_program_does_not_take(program, call, given):
+    text = refused(inspect.signature(forward), inspect.signature(program), call)
+    assert given in text
+    assert bool(given) == bool(text)
+
+
+def test_arguments_without_names_are_counted():
+    text = refused(None, inspect.signature(by_position), Call((1, 2), {}))
+    assert text.endswith("called with (argument 1, argument 2)")
