@@ -249,18 +249,26 @@ class Evidence:
     @cached_property
     def agrees_after_a_run(self) -> bool:
         """True if eager that has run the export's call before returns what the artifact does."""
-        case, call = self._case, self._scene.call
-        if call is None or case.foreign:
+        plan, subject = self._case.plan, self._subject().to(self._case.plan.device)
+        example = self._case.call_to_export().to(plan.device)
+        observe(subject.function, example, seed=plan.seed, grad_mode=subject.grad_mode)
+        return self._returns_what_the_artifact_does(subject)
+
+    @cached_property
+    def agrees_in_eval_mode(self) -> bool:
+        """True if a module in training mode returns in eval mode what the artifact does."""
+        subject = self._subject().to(self._case.plan.device)
+        if subject.module is None or not any(m.training for m in subject.module.modules()):
             return False
-        device, seed = case.plan.device, case.plan.seed
-        subject = self._subject().to(device)
-        observe(
-            subject.function,
-            case.call_to_export().to(device),
-            seed=seed,
-            grad_mode=subject.grad_mode,
-        )
-        outcome = observe(subject.function, call.to(device), seed=seed, grad_mode=subject.grad_mode)
+        subject.module.eval()
+        return self._returns_what_the_artifact_does(subject)
+
+    def _returns_what_the_artifact_does(self, subject: Subject) -> bool:
+        call, plan = self._scene.call, self._case.plan
+        if call is None:
+            return False
+        mode = subject.grad_mode
+        outcome = observe(subject.function, call.to(plan.device), seed=plan.seed, grad_mode=mode)
         ((found, _),) = self._scene.judge().in_a_row([call])
         return isinstance(outcome, Returned) and not self._scene.differences(call, outcome, found)
 

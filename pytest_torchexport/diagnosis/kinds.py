@@ -56,6 +56,19 @@ def training_mode(evidence: Evidence) -> Cause | None:
     )
 
 
+def exported_in_eval_mode(evidence: Evidence) -> Cause | None:
+    """Return that the old ONNX exporter put a module in training mode into eval mode."""
+    if evidence.target != "onnx_legacy" or not evidence.agrees_in_eval_mode:
+        return None
+    return Cause(
+        kind="mode-dependent operator",
+        text="torch.onnx.export(dynamo=False) exports in eval mode, in which eager returns what "
+        "the ONNX file does",
+        remedy="call .eval() where eager runs, or export with "
+        "training=torch.onnx.TrainingMode.PRESERVE",
+    )
+
+
 def _trains(found: Structural, side: str) -> bool:
     if found.kind == "constant" and found.argument in ("training", "train"):
         return side == "True"

@@ -19,7 +19,13 @@ from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.runners import Runnable
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork
-from pytest_torchexport.outcomes.observe import NotTransferable, Outcome, Raised
+from pytest_torchexport.outcomes.observe import (
+    NotTransferable,
+    Outcome,
+    Raised,
+    Returned,
+    observe,
+)
 from pytest_torchexport.outcomes.torch_state import plain_attention
 from pytest_torchexport.results.diagnosis import Diagnosis, Owner, Stage, StageName
 from pytest_torchexport.targets.formats.onnx_inside import PLAIN
@@ -125,8 +131,11 @@ def _captured(
 
     def run() -> Stage:
         found = stage(name, runner.run(call, seed))
+        if not found.agrees:
+            return found
         # forward may seed torch itself, with this number: another one tells.
-        return stage(name, runner.run(call, seed + 1)) if found.agrees else found
+        other = runner.run(call, seed + 1)
+        return Stage(name=name, agrees=_is_eagers_with(scene, call, seed + 1, other))
 
     if cuda.in_use():
         return run()  # no fork can use CUDA then
@@ -135,6 +144,14 @@ def _captured(
     # Only an ONNX file of it has run until now, in another library.
     found = in_fork(run, TRYING_SECONDS)
     return Stage(name=name, agrees=None, why=f"it {found}") if isinstance(found, Death) else found
+
+
+def _is_eagers_with(scene: Scene, call: Call, seed: int, outcome: Outcome) -> bool:
+    """Return True if an outcome is that of eager with another seed."""
+    device = scene.case.plan.device
+    subject = scene.case.reference.pristine.copy().to(device)
+    own = observe(subject.function, call.to(device), seed=seed, grad_mode=subject.grad_mode)
+    return not isinstance(own, Returned) or not scene.differences(call, own, outcome)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from pytest_torchexport.results.diagnosis import Cause, CauseKind, Diagnosis, Ow
 RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
     control.decided_once,
     kinds.training_mode,
+    kinds.exported_in_eval_mode,
     changes.stateless,
     changes.replaced_buffer,
     changes.changed_by_the_export,

@@ -306,7 +306,7 @@ BAKED = (
         call(normal(4, 3)),
         truth(script=REFUSED, onnx=DIFFERS, onnx_legacy=DIFFERS),
         ci="script onnx",
-        blame={"onnx": asks("if torch.onnx.is_in_onnx_export():")},
+        blame=asks("if torch.onnx.is_in_onnx_export():"),
         refused={"script": no_construct("if torch.onnx.is_in_onnx_export():")},
     ),
     row(
@@ -315,7 +315,7 @@ BAKED = (
         call(normal(4, 3)),
         truth(script=REFUSED, onnx=DIFFERS, onnx_legacy=DIFFERS),
         ci="onnx_legacy",
-        blame={"onnx": asks("if not torch.onnx.is_in_onnx_export():")},
+        blame=asks("if not torch.onnx.is_in_onnx_export():"),
         refused={"script": no_construct("if not torch.onnx.is_in_onnx_export():")},
     ),
     row(

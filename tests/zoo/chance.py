@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.converters import CAPTURED, CAPTURED_BESIDES, captured
+from zoo.converters import CAPTURED, captured
 from zoo.row import (
     DIFFERS,
+    EVAL_MODE,
+    MISTRANSLATED,
     REFUSED,
     SKIPPED,
     STRUCTURE,
@@ -207,6 +209,7 @@ CHANCE = (
         train=True,
         mode="train",
         ci="onnx_legacy",
+        blame=EVAL_MODE,
     ),
     row(
         "drops, train unmeant",
@@ -226,7 +229,7 @@ CHANCE = (
         blame={
             **dict.fromkeys(("trace", "export", "onnx_legacy"), SEEDED),
             # The ONNX file draws numbers of its own.
-            "onnx": Blame(owner="translation", cause=""),
+            "onnx": MISTRANSLATED,
         },
     ),
     row(
@@ -273,14 +276,14 @@ CHANCE = (
         blame=baked("torch.rand(1).item()"),
     ),
     row("frozen noise", FrozenNoise, X, truth(DIFFERS), ci="export", blame=CAPTURED),
-    row("noise in double", NoiseInDouble, X, truth(DIFFERS), blame=CAPTURED_BESIDES),
+    row("noise in double", NoiseInDouble, X, truth(DIFFERS), blame=CAPTURED),
     row(
         "noise one column short",
         NoiseOneColumnShort,
         X,
         truth(DIFFERS),
         ci="onnx_legacy",
-        blame=CAPTURED_BESIDES,
+        blame=CAPTURED,
     ),
     row("noise beside, wrong", NoiseBesideWrong, X, truth(DIFFERS), ci="", blame=CAPTURED),
     row(
@@ -289,7 +292,7 @@ CHANCE = (
         X,
         truth(STRUCTURE, script=REFUSED),
         ci="trace script export onnx onnx_legacy",
-        blame=CAPTURED_BESIDES,
+        blame=CAPTURED,
         refused={"script": no_type("y")},
     ),
     row(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, List, Optional, Tuple  # noqa: UP035  # TorchScript's words
 
 import torch
@@ -18,8 +17,10 @@ from torch import Tensor, nn
 
 from zoo.row import (
     DIFFERS,
+    MISTRANSLATED,
     REFUSED,
     STRUCTURE,
+    TARGETS,
     Blame,
     Row,
     asks,
@@ -39,11 +40,6 @@ def captured() -> bool:
 
 # Only the line with all three questions is one that a report can name.
 CAPTURED = asks("torch.jit.is_scripting() or torch.jit.is_tracing()")
-# ONNX Runtime adds a difference of its own, or draws other numbers, so that no answer explains all.
-CAPTURED_BESIDES = {
-    **dict.fromkeys(("trace", "script", "export"), CAPTURED),
-    "onnx": replace(CAPTURED, known=False),
-}
 
 
 class Translated(nn.Module):
@@ -803,7 +799,7 @@ WRONG = (
         "log of sigmoid for logsigmoid",
         logsigmoid,
         log_of_sigmoid,
-        blame={**CAPTURED_BESIDES, "onnx": Blame(owner="runtime", cause="")},
+        blame={**dict.fromkeys(TARGETS, CAPTURED), "onnx": Blame(owner="runtime", cause="")},
         known={"onnx_legacy": "log_sigmoid of large negative numbers"},
         ci="",
     ),
@@ -853,7 +849,6 @@ WRONG = (
         flipped_maximum,
         flipped_maximum_in_double,
         call(whole(-9, 9, 4, 5)),
-        blame=CAPTURED_BESIDES,
         values=EDGES,
         ci="",
     ),
@@ -928,7 +923,7 @@ WRONG = (
     wrong("one element off by a little", doubled, doubled_but_one, ci=""),
     wrong("one column of the second output", two_outputs, second_one_wrong, ci=""),
     wrong("two outputs swapped", two_outputs, two_swapped, ci=""),
-    wrong("products in half precision", products, products_in_half, blame=CAPTURED_BESIDES, ci=""),
+    wrong("products in half precision", products, products_in_half, ci=""),
     wrong("tanh through half precision", tanh_of_third, tanh_through_half, ci=""),
     wrong("another epsilon", layer_norm, layer_norm_wide, ci=""),
     wrong("an epsilon left out", layer_norm_of_small, layer_norm_without_epsilon, ci=""),
@@ -988,7 +983,7 @@ RIGHT = (
         parity_by_division,
         call(whole(2**24, 2**25, 4, 5)),
         truth(onnx=DIFFERS),
-        blame={"onnx": Blame(owner="translation", cause="")},
+        blame={"onnx": MISTRANSLATED},
         ci="onnx",
     ),
     right(parity, parity_by_and, call(whole(2**24, 2**25, 4, 5))),

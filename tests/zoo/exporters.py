@@ -13,7 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.row import DIFFERS, REFUSED, Blame, Example, call, normal, row, truth, untranslated, whole
+from zoo.row import (
+    DIFFERS,
+    MISTRANSLATED,
+    REFUSED,
+    Blame,
+    Example,
+    call,
+    normal,
+    row,
+    truth,
+    untranslated,
+    whole,
+)
 
 # -- constants next to zero and one ----------------------------------------------------------------
 
@@ -239,7 +251,7 @@ EXPORTERS = (
         NearlyOnce,
         DOUBLE,
         ON_ONNX,
-        blame={"onnx": Blame(owner="translation", cause="")},
+        blame={"onnx": MISTRANSLATED},
         ci="",
     ),
     # It translates them as exp(x) - 1 and log(1 + x).
@@ -253,7 +265,13 @@ EXPORTERS = (
         refused={"onnx_legacy": untranslated()},
     ),
     row(
-        "log1p of small", Log1pOfSmall, X, ON_BOTH, ci="", known={"onnx": "log1p of small numbers"}
+        "log1p of small",
+        Log1pOfSmall,
+        X,
+        ON_BOTH,
+        ci="",
+        blame=MISTRANSLATED,
+        known={"onnx": "log1p of small numbers"},
     ),
     # As log(sigmoid(x)), which is -inf from about -18 on.
     row(
@@ -273,6 +291,7 @@ EXPORTERS = (
         X,
         ON_BOTH,
         ci="",
+        blame=MISTRANSLATED,
         known={"onnx": "binary cross entropy of large negative logits"},
     ),
     # ONNX Runtime's sigmoid is 0 below -18, and the logarithm of 0 counts as -100.
@@ -321,7 +340,9 @@ EXPORTERS = (
             "onnx_legacy": "legacy: floor division of floats",
         },
     ),
-    row("quotient that is exact", Halves, X, truth(onnx_legacy=DIFFERS), ci=""),
+    row(
+        "quotient that is exact", Halves, X, truth(onnx_legacy=DIFFERS), ci="", blame=MISTRANSLATED
+    ),
     # The new exporter computes it in float32, and leaves it so.
     row(
         "magnitude of half",
@@ -333,7 +354,7 @@ EXPORTERS = (
     ),
     row("magnitude", Magnitude, DOUBLE, ci=""),
     # The older exporter casts to an integer first.
-    row("any of floats", AnyOfRow, X, truth(onnx_legacy=DIFFERS), ci=""),
+    row("any of floats", AnyOfRow, X, truth(onnx_legacy=DIFFERS), ci="", blame=MISTRANSLATED),
     # ONNX has no atan2; what the exporter makes of it returns 0 for NaN.
     row(
         "atan2 of nan",

@@ -13,6 +13,7 @@ from zoo.row import (
     DIFFERS,
     FROZEN,
     GUARD,
+    MISTRANSLATED,
     RAISES,
     REFUSED,
     STATE,
@@ -234,7 +235,11 @@ INPUTS = (
         truth(DIFFERS, script=None, export=RAISES),
         values={"k": [1, 2, 3]},
         ci="trace onnx_legacy",
-        blame={"trace": baked("x * k"), "export": GUARD, "onnx": baked("")},
+        blame={
+            **dict.fromkeys(("trace", "onnx_legacy"), baked("x * k")),
+            "export": GUARD,
+            "onnx": baked(""),
+        },
     ),
     row(
         "float argument varies",
@@ -243,7 +248,11 @@ INPUTS = (
         truth(DIFFERS, script=None, export=RAISES),
         values={"scale": (0.25, 1.0)},
         ci="export onnx",
-        blame={"trace": baked("x * scale + scale"), "export": GUARD, "onnx": baked("")},
+        blame={
+            **dict.fromkeys(("trace", "onnx_legacy"), baked("x * scale + scale")),
+            "export": GUARD,
+            "onnx": baked(""),
+        },
     ),
     row(
         "flag argument", FlagArgument, call(normal(4, 3), double=True), ci="export", round_trip=True
@@ -401,6 +410,7 @@ INPUTS = (
         call(normal(5, 3), EDGES),
         truth(onnx_legacy=DIFFERS),
         ci="",
+        blame=MISTRANSLATED,
     ),
     row(
         "messages by int",

@@ -13,9 +13,11 @@ from zoo.converters import CAPTURED, captured
 from zoo.row import (
     DIFFERS,
     FROZEN,
+    MISTRANSLATED,
     NARROWED,
     REFUSED,
     STRUCTURE,
+    TARGETS,
     UNLOADABLE,
     Blame,
     call,
@@ -273,6 +275,7 @@ OUTPUTS = (
         truth(export=UNLOADABLE, onnx=REFUSED, onnx_legacy=STRUCTURE),
         elsewhere={QUANTIZE_UNKNOWN: {"export": REFUSED}},
         ci="script export onnx_legacy",
+        blame=MISTRANSLATED,
         refused={
             "onnx": Blame(
                 owner="translation",
@@ -288,7 +291,7 @@ OUTPUTS = (
         truth(DIFFERS, onnx=REFUSED, onnx_legacy=STRUCTURE),
         elsewhere={QUANTIZE_UNKNOWN: {"export": REFUSED}},
         ci="trace script onnx",
-        blame=CAPTURED,
+        blame={**dict.fromkeys(TARGETS, CAPTURED), "onnx_legacy": MISTRANSLATED},
         refused={
             "onnx": Blame(
                 owner="translation",

@@ -31,9 +31,7 @@ SPEC = "SpecError"
 SKIPPED = "skipped"
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
-# The targets whose failures name an owner, a line and a cause, and the failures that do. A refusal
-# does so on all targets.
-BLAMED = ("trace", "script", "export", "onnx")
+BLAMED = TARGETS
 # Whose files keep no state.
 STATELESS = ("onnx", "onnx_legacy")
 STATES = ("changed by the export", "replaced buffer", "dropped mutation")
@@ -119,6 +117,9 @@ def untranslated(line: str = "") -> Blame:
 
 
 GUARD = Blame(owner="capture", cause="guard")
+# The exporter or ONNX Runtime computes something else, of which nothing more is known.
+MISTRANSLATED = Blame(owner="translation", cause="")
+EVAL_MODE = Blame(owner="translation", cause="mode-dependent operator")
 # torch's own words say too little.
 UNEXPLAINED = Blame(owner="capture", cause="unsupported construct", known=False)
 FAST_PATH = Blame(owner="", cause="attention fast path")

@@ -15,6 +15,7 @@ from zoo.row import (
     DIFFERS,
     FAST_PATH,
     FROZEN,
+    MISTRANSLATED,
     NARROWED,
     RAISES,
     REFUSED,
@@ -306,6 +307,7 @@ SEQUENCES = (
         truth(onnx_legacy=RAISES),
         shapes=B_T_4,
         ci="onnx_legacy",
+        blame=MISTRANSLATED,
     ),
     row(
         "padded attention",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from zoo.converters import CAPTURED, captured
 from zoo.row import (
     DIFFERS,
+    MISTRANSLATED,
     REFUSED,
     STATE,
     Blame,
@@ -347,6 +348,7 @@ WRITES = (
         X,
         truth(onnx=REFUSED, onnx_legacy=DIFFERS),
         ci="trace onnx onnx_legacy",
+        blame=MISTRANSLATED,
         refused={"onnx": Blame(owner="capture", cause="unsupported construct")},
     ),
     row(

@@ -55,6 +55,7 @@ NOTHING = {
     "registered_by_eager": frozenset(),
     "changed_by_the_export": {},
     "agrees_after_a_run": False,
+    "agrees_in_eval_mode": False,
     "starts_with": (),
     "caches": frozenset(),
 }
@@ -444,6 +445,13 @@ def test_an_operator_in_training_mode(structural):
     assert cause.kind == "mode-dependent operator"
     assert cause.text.startswith("the trace runs")
     assert cause.remedy == "call .eval() before the export"
+
+
+def test_an_old_onnx_export_in_eval_mode():
+    cause = kinds.exported_in_eval_mode(evidence(target="onnx_legacy", agrees_in_eval_mode=True))
+    assert cause.kind == "mode-dependent operator"
+    assert "TrainingMode.PRESERVE" in cause.remedy
+    assert kinds.exported_in_eval_mode(evidence(agrees_in_eval_mode=True)) is None
 
 
 def test_a_number_that_becomes_a_tensor():
