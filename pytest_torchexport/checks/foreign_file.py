@@ -32,7 +32,16 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     ".onnx": ("onnx", "onnx_legacy"),
 }
 FLAT = ("onnx", "onnx_legacy")
-KINDS = type(inspect.Parameter.POSITIONAL_ONLY)
+KINDS = {
+    kind.name: kind
+    for kind in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.VAR_POSITIONAL,
+        inspect.Parameter.KEYWORD_ONLY,
+        inspect.Parameter.VAR_KEYWORD,
+    )
+}
 
 
 class NeverHere(RuntimeError):
