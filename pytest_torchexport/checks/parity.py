@@ -18,13 +18,14 @@ import hypothesis
 from hypothesis import errors
 
 from pytest_torchexport.inputs.drawing import for_each
+from pytest_torchexport.inputs.new_sizes import NewSizes
 from pytest_torchexport.inputs.recipes import (
     Recipe,
     example_recipe,
     readable,
     recorded_recipes,
 )
-from pytest_torchexport.inputs.strategies import boundary_recipes, recipes
+from pytest_torchexport.inputs.strategies import boundary_recipes, drawn_sizes, recipes
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.convention import refused
 from pytest_torchexport.judge.explain import DEADLY, explained
@@ -190,6 +191,7 @@ def _draw(case: Case) -> None:
     if not case.spec.leaves or _is_deadly(case):
         return
     late: list[TimeLimitExceeded] = []
+    new = NewSizes(case.spec, drawn_sizes(case.spec), case.log.covered.with_varied_values)
 
     def drawn(recipe: Recipe) -> None:
         _stop_if_more_tell_nothing(case)
@@ -200,10 +202,13 @@ def _draw(case: Case) -> None:
             # Hypothesis would take it for a failing example, and make the call again.
             late.append(error)
             raise _Enough from None
+        if not legal:
+            new.refused(recipe.sizes)
         hypothesis.assume(legal)
 
+    strategy = recipes(case.spec, case.branches.recipes, new.instead_of)
     try:
-        for_each(recipes(case.spec, case.branches.recipes), drawn, seed=case.plan.seed, most=wanted)
+        for_each(strategy, drawn, seed=case.plan.seed, most=wanted)
     except errors.Unsatisfiable:
         who = "eager" if case.spec.filter is None else "eager or filter"
         case.log.note(f"{who} refused every call that was drawn")

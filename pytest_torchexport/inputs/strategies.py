@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from hypothesis import strategies as st
 
-from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.inputs.recipes import (
     EXTENTS,
     KINDS,
@@ -45,13 +45,22 @@ MIXED = 4
 CORNERS = ("zeros", "ones", "low", "high", "ramp", "uniform")
 
 
-def recipes(spec: InputSpec, known: Sequence[Recipe] = ()) -> st.SearchStrategy[Recipe]:
-    """Return recipes of legal calls; some are ``known`` ones with other sizes or elements."""
-    fresh = _fresh(spec)
-    return st.one_of(fresh, fresh, _varied(spec, known)) if known else fresh
+def recipes(
+    spec: InputSpec,
+    known: Sequence[Recipe] = (),
+    instead: Callable[[Recipe], Recipe] | None = None,
+) -> st.SearchStrategy[Recipe]:
+    """Return recipes of legal calls; some are ``known`` ones with other sizes or elements.
+
+    ``instead`` returns what to take in place of a recipe that is no known one.
+    """
+    fresh = _fresh(spec) if instead is None else _fresh(spec).map(instead)
+    return st.one_of(fresh, fresh, _varied(known, spec, fresh)) if known else fresh
 
 
-def _varied(spec: InputSpec, known: Sequence[Recipe]) -> st.SearchStrategy[Recipe]:
+def _varied(
+    known: Sequence[Recipe], spec: InputSpec, fresh: st.SearchStrategy[Recipe]
+) -> st.SearchStrategy[Recipe]:
     """Return known recipes with new edits and, for some, new sizes."""
 
     def vary(recipe: Recipe, fresh: Recipe, resized: bool) -> Recipe:
@@ -62,11 +71,12 @@ def _varied(spec: InputSpec, known: Sequence[Recipe]) -> st.SearchStrategy[Recip
         sizes = fresh.sizes if resized else recipe.sizes
         return dataclasses.replace(recipe, sizes=sizes, leaves=leaves)
 
-    return st.builds(vary, st.sampled_from(known), _fresh(spec), st.booleans())
+    return st.builds(vary, st.sampled_from(known), fresh, st.booleans())
 
 
 def _fresh(spec: InputSpec) -> st.SearchStrategy[Recipe]:
-    sizes = st.fixed_dictionaries({name: _sizes(spec, dim) for name, dim in spec.dims.items()})
+    drawn = drawn_sizes(spec)
+    sizes = st.fixed_dictionaries({name: _one_of(drawn[name]) for name in drawn})
     leaves = st.tuples(*(_leaf(leaf) for leaf in spec.leaves))
     return st.builds(
         lambda sizes, leaves, seed: Recipe(sizes=sizes, leaves=leaves, seed=seed),
@@ -149,13 +159,21 @@ def _boundary_sizes(spec: InputSpec, example: dict[str, int]) -> Iterator[dict[s
         yield {name: dim.high for name, dim in spec.dims.items()}
 
 
-def _sizes(spec: InputSpec, dim: Dim) -> st.SearchStrategy[int]:
-    """Return the sizes of a dim at which a call is small enough to be drawn, or the smallest."""
+def drawn_sizes(spec: InputSpec) -> dict[str, range | tuple[int, ...]]:
+    """Return by dim the sizes at which a call is small enough to be drawn, or the smallest."""
 
-    def is_large(size: int) -> bool:
-        return not _has_at_most(DRAWN_CAP, spec, spec.all_sizes({dim.name: size}))
+    def is_large(name: str, size: int) -> bool:
+        return not _has_at_most(DRAWN_CAP, spec, spec.all_sizes({name: size}))
 
-    sizes = dim.sizes[: max(bisect.bisect_left(dim.sizes, True, key=is_large), 1)]
+    return {
+        name: dim.sizes[
+            : max(bisect.bisect_left(dim.sizes, True, key=functools.partial(is_large, name)), 1)
+        ]
+        for name, dim in spec.dims.items()
+    }
+
+
+def _one_of(sizes: range | tuple[int, ...]) -> st.SearchStrategy[int]:
     if isinstance(sizes, range) and sizes.step == 1:
         return st.integers(sizes[0], sizes[-1])
     return st.sampled_from(sizes)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.inputs.domains import Domain
+from pytest_torchexport.inputs.new_sizes import has_varied_values
 from pytest_torchexport.inputs.recipes import LeafRecipe, Recipe
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
 from pytest_torchexport.results.verdict import Uncovered
@@ -25,15 +26,23 @@ ANY_SIZE = 2**31
 
 @dataclass
 class Covered:
-    """The reach of an item's calls: the sizes by dim, and if a float left its scale."""
+    """The reach of an item's calls: the sizes by dim, and if a float left its scale.
+
+    ``with_varied_values``: the sizes of calls whose tensors are not constant.
+    """
 
     sizes: dict[str, set[int]] = field(default_factory=dict)
+    with_varied_values: dict[str, set[int]] = field(default_factory=dict)
     left_scale: bool = False
 
     def saw(self, spec: InputSpec, recipe: Recipe) -> None:
         """Record a call that was run."""
+        varied = has_varied_values(spec, recipe)
         for name, dim in spec.dims.items():
-            self.sizes.setdefault(name, set()).add(recipe.sizes.get(name, dim.example))
+            size = recipe.sizes.get(name, dim.example)
+            self.sizes.setdefault(name, set()).add(size)
+            if varied:
+                self.with_varied_values.setdefault(name, set()).add(size)
         self.left_scale = self.left_scale or any(
             _is_free(leaf) and _is_far(item, leaf.domain)
             for leaf, item in zip(spec.leaves, recipe.leaves, strict=True)
