@@ -94,6 +94,23 @@ def changed_by_the_export(evidence: Evidence) -> Cause | None:
     )
 
 
+def written_constant(evidence: Evidence) -> Cause | None:
+    """Return that the trace keeps a tensor that forward makes anew and writes into."""
+    found = evidence.structural
+    if evidence.target != "trace" or found is None or found.kind != "stored":
+        return None
+    in_place = found.operator.endswith("_") and found.argument == "self"
+    if not in_place or found.artifact.startswith(("parameter", "buffer", "input")):
+        return None
+    return Cause(
+        kind="changed by the export",
+        text=f"forward makes a tensor and writes into it ({found.operator}): the trace keeps that "
+        "tensor with what tracing wrote, and each run writes into it again",
+        remedy="change it out of place: x = x + y in place of x += y",
+        where=found.where,
+    )
+
+
 def changed_by_the_old_exporter(evidence: Evidence) -> Cause | None:
     """Return that the exporter ran forward, and that the ONNX file has what that run changed."""
     is_old = evidence.target == "onnx_legacy" and isinstance(evidence.failure, OutputsDiffer)

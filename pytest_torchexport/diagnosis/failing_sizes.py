@@ -63,11 +63,16 @@ class _Sweep:
     def sizes(self, dim: Dim) -> Sizes:
         """Return where the call fails; the other dims are as in the example.
 
-        If no size fails then, they are as in the call.
+        If no size fails then, they are as in the call. The values of a call that was shrunk may all
+        be equal, which hides much: if they do, a size at which others fail is one that fails.
         """
-        found = self._beside(dim, self._example)
+        others: Mapping[str, int] = self._example
+        found = self._beside(dim, others, self._fails)
         if not found.failing and self._recipe.sizes != self._example:
-            return self._beside(dim, self._recipe.sizes)
+            others = self._recipe.sizes
+            found = self._beside(dim, others, self._fails)
+        if found.pattern and self.values_decide(found):
+            return self._beside(dim, others, self._fails_with_any)
         return found
 
     def with_equals(self, found: Sequence[Sizes]) -> Iterator[Sizes]:
@@ -85,9 +90,14 @@ class _Sweep:
                 return True
         return False
 
-    def _beside(self, dim: Dim, others: Mapping[str, int]) -> Sizes:
+    def _beside(
+        self,
+        dim: Dim,
+        others: Mapping[str, int],
+        fails_at: Callable[[Mapping[str, int]], bool | None],
+    ) -> Sizes:
         def fails(size: int) -> bool | None:
-            return self._fails({**others, dim.name: size})
+            return fails_at({**others, dim.name: size})
 
         own = self._recipe.sizes.get(dim.name, dim.example)
         runs, pattern = described(dim.sizes, (dim.example, own), fails)
@@ -95,11 +105,10 @@ class _Sweep:
         return Sizes(dim=dim.name, example=dim.example, ok=ok, failing=failing, pattern=pattern)
 
     def _fails(self, sizes: Mapping[str, int]) -> bool | None:
-        """Return True if the call fails at these sizes, with its own values or with others.
+        return self._judged(dataclasses.replace(self._recipe, sizes=dict(sizes)))
 
-        The values of a call that was shrunk may all be equal, which hides much.
-        """
-        found = self._judged(dataclasses.replace(self._recipe, sizes=dict(sizes)))
+    def _fails_with_any(self, sizes: Mapping[str, int]) -> bool | None:
+        found = self._fails(sizes)
         if found is not False:
             return found
         return self._judged(plain_recipe(self._spec, "normal", sizes, 0)) or False

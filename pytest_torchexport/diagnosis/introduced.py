@@ -9,6 +9,7 @@ Nothing is run here.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -90,7 +91,10 @@ class _Search:
         """The steps of each side that the differing outputs depend on, in their order."""
         if self.artifact.raised is not None:
             behind = _behind(self.artifact.steps, [self.artifact.raised])
-            return list(range(len(self.eager.steps))), sorted(behind)
+            twin = self._likeliest_twin(behind)
+            steps = self.eager.steps
+            left = range(len(steps)) if twin is None else sorted(_behind(steps, [twin]))
+            return list(left), sorted(behind)
         sides = (self.eager, self.artifact)
         left, right = (sorted(_behind(side.steps, self._ends_of(side))) for side in sides)
         return left, right
@@ -122,6 +126,25 @@ class _Search:
         if self.artifact.raised is not None and self.artifact.raised not in known.values():
             known |= self._twin_of_raised(self.artifact.raised, known)
         return known
+
+    def _likeliest_twin(self, behind: Collection[int]) -> int | None:
+        """Return eager's step of the operator that raised behind which the most alike ones are.
+
+        ``behind``: the artifact's steps that the one which raised depends on. None if eager has
+        none whose steps are rather alike.
+        """
+        wanted = Counter(_kind(self.artifact.steps[number]) for number in behind)
+        last = _name(self.artifact.steps[max(behind)])
+        best, least = None, wanted.total() / 2
+        for number, step in enumerate(self.eager.steps):
+            if _name(step) == last:
+                found = Counter(
+                    _kind(self.eager.steps[i]) for i in _behind(self.eager.steps, [number])
+                )
+                apart = (found - wanted).total() + (wanted - found).total()
+                if apart < least:
+                    best, least = number, apart
+        return best
 
     def _twin_of_raised(self, raised: int, pairs: Mapping[int, int]) -> Mapping[int, int]:
         """Return the artifact's last operator beside the first of eager on the same operands.
@@ -389,6 +412,12 @@ def _name(step: Step) -> str:
     return f"{name} of {step.arguments['dim']}" if name == "slice" else name
 
 
+def _kind(step: Step) -> tuple[str, ...]:
+    """Return what a step has in common with its twin whatever the sizes are."""
+    outside = (item.name for item in step.arguments.values() if isinstance(item, FromOutside))
+    return (_name(step), *filter(None, outside))
+
+
 def _anchor(step: Step) -> tuple[str, ...]:
     """Return what a step has in common with its twin if neither sizes nor weights differ."""
     outside = (item for item in step.arguments.values() if isinstance(item, FromOutside))
@@ -396,7 +425,10 @@ def _anchor(step: Step) -> tuple[str, ...]:
 
 
 def _from_twins(step: Step, other: Step, pairs: Mapping[int, int]) -> bool:
-    """Return True if two steps have tensors of the same sources, and at least one."""
+    """Return True if two steps have tensors of the same sources, and at least one.
+
+    The artifact may have a constant where a step of eager computes.
+    """
     sources = [
         [item for item in each.arguments.values() if isinstance(item, Source)]
         for each in (step, other)
@@ -404,15 +436,23 @@ def _from_twins(step: Step, other: Step, pairs: Mapping[int, int]) -> bool:
     return (
         bool(sources[0])
         and len(sources[0]) == len(sources[1])
-        and all(
-            pairs.get(one.step) == two.step
-            if isinstance(one, FromStep) and isinstance(two, FromStep)
-            else isinstance(one, FromOutside)
-            and isinstance(two, FromOutside)
-            and one.name == two.name
-            for one, two in zip(*sources, strict=True)
-        )
+        and all(_are_twins(one, two, pairs) for one, two in zip(*sources, strict=True))
+        and not all(_is_constant(source) for source in sources[1])
     )
+
+
+def _are_twins(one: Source, other: Source, pairs: Mapping[int, int]) -> bool:
+    if isinstance(one, FromStep):
+        return (
+            pairs.get(one.step) == other.step
+            if isinstance(other, FromStep)
+            else _is_constant(other)
+        )
+    return isinstance(other, FromOutside) and one.name == other.name
+
+
+def _is_constant(source: Source) -> bool:
+    return isinstance(source, FromOutside) and not source.name
 
 
 # -- the steps behind others -----------------------------------------------------------------------

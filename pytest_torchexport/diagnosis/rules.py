@@ -22,6 +22,7 @@ RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
     changes.stateless,
     changes.replaced_buffer,
     changes.changed_by_the_export,
+    changes.written_constant,
     changes.changed_by_the_old_exporter,
     changes.dropped_mutation,
     changes.own_seed,

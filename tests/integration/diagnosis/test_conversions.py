@@ -44,3 +44,25 @@ def test_where_a_module_cannot_be_traced_while_it_is_recorded_torchs_warnings_ar
     assert "if rows !=" in str(condition.where)
     assert condition.decides
     assert condition.numbers
+
+
+class Counts(nn.Module):
+    """Python asks a tensor for an integer in three lines; a trace follows the one in brackets."""
+
+    def forward(self, x):
+        steps = list(range(x.shape[2]))
+        y = x[:, :, : x.shape[2]]
+        return y.view(1, x.shape[2], -1) + sum([0.5] * x.shape[3]) + len(steps)
+
+
+def test_an_integer_that_python_takes_a_size_for_is_found_without_torchs_warning():
+    found = {item.where.text: item for item in read(Counts())}
+    assert list(found) == [
+        "steps = list(range(x.shape[2]))",
+        "return y.view(1, x.shape[2], -1) + sum([0.5] * x.shape[3]) + len(steps)",
+    ]
+    first, second = found.values()
+    assert set(first.numbers) == {8.0}
+    assert 3.0 in second.numbers
+    assert not first.decides
+    assert "__index__" not in vars(torch.Tensor)

@@ -117,6 +117,42 @@ def test_a_loop_is_named_that_other_values_run_another_number_of_times():
     assert cause.where.text == "for number in chosen.unique():"
 
 
+class WritesIntoItsOwn(nn.Module):
+    def forward(self, x):
+        places = torch.tensor([0, 1])
+        places += torch.arange(2)
+        return x[:, places]
+
+
+class OutOfPlace(nn.Module):
+    def forward(self, x):
+        places = torch.tensor([0, 1])
+        places = places + torch.arange(2)
+        return x[:, places]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_constant_that_each_run_writes_into_is_the_cause_and_the_remedy_helps():
+    (cause,) = checked(WritesIntoItsOwn()).diagnosis.causes
+    assert cause.kind == "changed by the export"
+    assert cause.where.text == "places = torch.tensor([0, 1])"
+    assert check_export(OutOfPlace(), (X,), target="trace").status == "passed"
+
+
+class CountsInALibrarysWay(nn.Module):
+    """The operator that raises has a constant where eager computes, behind other operators."""
+
+    def forward(self, x):
+        weights = torch.arange(len(list(range(x.shape[0]))) + 1.0)[1:]
+        return x.relu().neg() * weights[:, None]
+
+
+def test_the_range_over_a_size_is_named_if_the_artifact_raises():
+    (cause,) = checked(CountsInALibrarysWay()).diagnosis.causes
+    assert cause.kind == "frozen size"
+    assert "range(x.shape[0])" in cause.where.text
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_the_remedy_for_what_tracing_changed_helps():
     net = Remembers()

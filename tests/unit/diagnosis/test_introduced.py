@@ -170,6 +170,22 @@ def test_the_operator_that_raises_has_its_twin_behind_what_only_eager_runs(befor
     assert (item.structural.kind, item.structural.numbers) == ("constant", (3.0, 5.0))
 
 
+def test_the_operator_that_raises_is_aligned_with_the_eager_steps_behind_its_twin():
+    def eager(x):
+        beside = (x.exp() @ x.sin().T).softmax(-1).tanh().sum()
+        return x.relu().view(x.shape[0], -1) + beside
+
+    item = found(eager, lambda x: x.relu().view(5, -1))
+    assert (item.structural.kind, item.structural.numbers) == ("constant", (3.0, 5.0))
+
+
+def test_the_operator_that_raises_has_its_twin_though_the_artifact_stores_an_operand():
+    kept = torch.ones(1, 9)
+    item = found(lambda x: x * torch.arange(4)[None], lambda x: x * kept)
+    assert (item.structural.kind, item.structural.argument) == ("constant", "other")
+    assert item.structural.eager == "aten.unsqueeze"
+
+
 def test_the_operator_that_raises_has_no_twin_on_other_operands():
     item = found(lambda x: (x.sum() < 9, x.exp().view(3, 4)), lambda x: x.view(5, -1))
     assert (item.structural.kind, item.place.operator) == ("extra", "aten.view")

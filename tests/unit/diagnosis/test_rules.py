@@ -93,6 +93,30 @@ def test_a_loop_that_the_export_ran_another_number_of_times_is_named():
     assert rules.OWNERS[cause.kind] == "model"
 
 
+WRITTEN = Structural(
+    kind="stored",
+    operator="aten.add_",
+    argument="self",
+    eager="int64[2, 2]",
+    artifact="int64[2, 2]",
+    where=SourceLine("net.py", 4, "idx = torch.tensor([[0, 0], [1, 1]])"),
+)
+
+
+def test_a_tensor_that_forward_makes_and_writes_into_is_kept_by_the_trace():
+    cause = changes.written_constant(evidence(structural=WRITTEN))
+    assert (cause.kind, cause.where) == ("changed by the export", WRITTEN.where)
+    assert "each run writes into it again" in cause.text
+    for other in (
+        replace(WRITTEN, operator="aten.add"),
+        replace(WRITTEN, argument="other"),
+        replace(WRITTEN, artifact="buffer table"),
+        replace(WRITTEN, kind="constant"),
+    ):
+        assert changes.written_constant(evidence(structural=other)) is None
+    assert changes.written_constant(evidence(structural=WRITTEN, target="export")) is None
+
+
 # -- numbers ---------------------------------------------------------------------------------------
 
 FROZEN = {
