@@ -14,7 +14,6 @@ from zoo.converters import CAPTURED, captured
 from zoo.row import (
     DIFFERS,
     EVAL_MODE,
-    MISTRANSLATED,
     REFUSED,
     SKIPPED,
     STRUCTURE,
@@ -226,11 +225,7 @@ CHANCE = (
         lambda: SeedsItself(0),
         X,
         truth(DIFFERS, script=None),
-        blame={
-            **dict.fromkeys(("trace", "export", "onnx_legacy"), SEEDED),
-            # The ONNX file draws numbers of its own.
-            "onnx": MISTRANSLATED,
-        },
+        blame=SEEDED,
     ),
     row(
         "seeds itself with 7",
