@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pytest_torchexport.diagnosis.evidence import Evidence
 from pytest_torchexport.diagnosis.spelling import with_a_write
 from pytest_torchexport.eager.state_ref import StateRef
+from pytest_torchexport.outcomes.texts import few
 from pytest_torchexport.results.diagnosis import Cause
 from pytest_torchexport.results.failures import ArtifactRaised, OutputsDiffer, StateDiffers
 from pytest_torchexport.results.verdict import Difference
 
-SHOWN = 3
 CARRIED = "return what changes as an output, and take it as an input in the next call"
 
 
@@ -28,7 +28,7 @@ def stateless(evidence: Evidence) -> Cause | None:
     lines = (changed[ref] for ref in refs)
     return Cause(
         kind="dropped mutation",
-        text=f"forward changes {_named(written or refs)}: an ONNX file writes to no input and "
+        text=f"forward changes {few(written or refs)}: an ONNX file writes to no input and "
         "keeps nothing from one run to the next",
         remedy=CARRIED,
         where=None if written else next(filter(None, lines), None),
@@ -80,7 +80,7 @@ def changed_by_the_export(evidence: Evidence) -> Cause | None:
     where = next((evidence.changed_by_eager.get(ref) for ref in _refs(evidence, moved)), None)
     if not moved:
         return None
-    named = _named(moved)
+    named = few(moved)
     kept = "buffers" if set(moved) <= evidence.caches else "state dict"
     return Cause(
         kind="changed by the export",
@@ -119,7 +119,7 @@ def changed_by_the_old_exporter(evidence: Evidence) -> Cause | None:
         return None
     return Cause(
         kind="changed by the export",
-        text=f"torch.onnx.export(dynamo=False) runs forward, which changes {_named([*changed])}: "
+        text=f"torch.onnx.export(dynamo=False) runs forward, which changes {few([*changed])}: "
         "eager that has run once before returns what the ONNX file does",
         remedy=CARRIED,
         where=next(filter(None, changed.values()), None),
@@ -155,9 +155,9 @@ def _of_an_attribute(evidence: Evidence) -> Cause | None:
     if not (new or changed) or evidence.structural is None:
         return None
     does = (
-        f"forward registers {_named(new)}, and {evidence.artifact} does not"
+        f"forward registers {few(new)}, and {evidence.artifact} does not"
         if new
-        else f"forward changes {_named(changed)}, and {evidence.artifact} keeps what it was at "
+        else f"forward changes {few(changed)}, and {evidence.artifact} keeps what it was at "
         "the export"
     )
     lines = (evidence.changed_by_eager[ref] for ref in new or changed)
@@ -195,8 +195,3 @@ def _in_inputs(evidence: Evidence) -> list[Difference]:
 
 def _refs(evidence: Evidence, names: Sequence[str]) -> list[StateRef]:
     return [ref for ref in evidence.changed_by_eager if str(ref) in names]
-
-
-def _named(things: Sequence[object]) -> str:
-    more = f" and {len(things) - SHOWN} more" if len(things) > SHOWN else ""
-    return ", ".join(map(str, things[:SHOWN])) + more

@@ -35,6 +35,7 @@ from pytest_torchexport.outcomes.observe import (
     tensors_of,
 )
 from pytest_torchexport.outcomes.subject import Subject, is_lazy
+from pytest_torchexport.outcomes.texts import SHOWN, few
 from pytest_torchexport.results.failures import NotRepeatable, SpecError, TrainingMode
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Difference
@@ -151,7 +152,7 @@ class Reference:
             return False
         named = moved or ["buffers or parameters"]
         self.stateful, self.fresh_each_call = True, bool(moved)
-        self._note(f"forward changes {', '.join(named)} on some calls; each call starts anew")
+        self._note(f"forward changes {few(named)} on some calls; each call starts anew")
         self._begin()
         return True
 
@@ -349,8 +350,8 @@ class Reference:
 
 def _first(names: Sequence[str]) -> str:
     """Return ``a, b, c and 2 more parts are``."""
-    more = f" and {len(names) - 3} more parts" if len(names) > 3 else ""
-    return f"{', '.join(names[:3])}{more} {'are' if len(names) > 1 else 'is'}"
+    parts = " parts" if len(names) > SHOWN else ""
+    return f"{few(names)}{parts} {'are' if len(names) > 1 else 'is'}"
 
 
 def _what(value: object) -> str:
@@ -364,7 +365,7 @@ def _what(value: object) -> str:
 def _sentences(findings: Findings) -> Iterator[str]:
     """Yield the notes of a verdict on what was found about eager."""
     if findings.changes:
-        yield f"forward changes {'; '.join(findings.changes)}; each call starts anew"
+        yield f"forward changes {few(findings.changes, '; ')}; each call starts anew"
     yield from (f"forward {sentence}" for sentence in findings.writes_inputs)
     if findings.rebuilt:
         paths = ", ".join(findings.rebuilt)
