@@ -1,13 +1,13 @@
 """Hold eager to the numbers that the artifact decides on too, where both have the same bits.
 
-``floor``, ``argmax`` and a comparison jump: if rounding moves their operand, they may decide
-otherwise. That excuses an artifact whose operand has other last digits. It does not excuse one that
-has the same operand, bit for bit, and decides otherwise: ``>`` for ``>=``, another floor division,
-the last of equal elements for the first. So before a difference passes as a tie, the operands of
-eager's decisions are looked up in the artifact, and those that are the same there are put back in
-eager's other runs. Only the others are left to rounding. In the last of these runs they are the
-artifact's, as far as rounding explains them: if eager then does what the artifact does, it is a
-tie.
+``floor``, ``argmax``, a comparison, a cast to half precision and the index of a pooling jump: if
+rounding moves their operand, they may decide otherwise. That excuses an artifact whose operand has
+other last digits. It does not excuse one that has the same operand, bit for bit, and decides
+otherwise: ``>`` for ``>=``, another floor division, the last of equal elements for the first. So
+before a difference passes as a tie, the operands of eager's decisions are looked up in the
+artifact, and those that are the same there are put back in eager's other runs. Only the others are
+left to rounding. In the last of these runs they are the artifact's, as far as rounding explains
+them: if eager then does what the artifact does, it is a tie.
 
 Which of the artifact's values is which operand of eager's is learned from usual calls, where it
 has about the same numbers. If several values have, all of them must have the same bits. A
@@ -38,9 +38,10 @@ from pytest_torchexport.outcomes.operators import (
     written_to,
 )
 
-# Operators that jump, and that do not round before they do. A quantization divides first, and a
-# runtime may multiply by the reciprocal instead: equal operands do not mean that it must decide
-# alike. ``sort`` and ``topk`` may order equal elements in any way.
+# Operators that jump, and that do not round before they do. ``_decides`` adds casts to integers and
+# narrower floats, and poolings, whose indices jump. A quantization divides first, and a runtime may
+# multiply by the reciprocal instead: equal operands do not mean that it must decide alike. ``sort``
+# and ``topk`` may order equal elements in any way.
 _JUMPING = frozenset(
     """
     eq ne lt le gt ge floor ceil trunc sign sgn heaviside floor_divide remainder fmod argmax argmin
@@ -159,15 +160,18 @@ def _decides(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> boo
     if name == "round":
         return not argument_of(func, args, kwargs, "decimals")
     if name == "_to_copy":
-        dtype = argument_of(func, args, kwargs, "dtype")
-        return isinstance(dtype, torch.dtype) and not (dtype.is_floating_point or dtype.is_complex)
-    return name in _JUMPING
+        dtype, given = argument_of(func, args, kwargs, "dtype"), args[0].dtype
+        return isinstance(dtype, torch.dtype) and (
+            not (dtype.is_floating_point or dtype.is_complex) or dtype.itemsize < given.itemsize
+        )
+    return name in _JUMPING or name in _POOLING
 
 
 def _jumps(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     if not floats_of((args, kwargs)):
         return False
-    return name_of(func) not in _SMOOTH or _decides(func, args, kwargs)
+    name = name_of(func)
+    return name not in _SMOOTH or (name not in _POOLING and _decides(func, args, kwargs))
 
 
 class Places:
@@ -188,7 +192,8 @@ class Places:
 
         def see(name: str, value: Tensor) -> None:
             for key, names in found.items():
-                if _near(value, eager.operands[key]):
+                operand = eager.operands[key]
+                if _alike(value, operand) and _near(value.reshape(operand.shape), operand):
                     names.add(name)
 
         run(see)
@@ -202,7 +207,7 @@ class Places:
             names = sorted(self._names.get(key, ()))
             if not names or not all(_alike(values.get(name), operand) for name in names):
                 continue
-            there = tuple(values[name] for name in names)
+            there = tuple(values[name].reshape(operand.shape) for name in names)
             same = torch.ones_like(operand, dtype=torch.bool)
             for value in there:
                 same &= (value == operand) | (value.isnan() & operand.isnan())
@@ -311,11 +316,20 @@ def _with(
         *(with_floats(replaced, arg) for arg in args),
         **{name: with_floats(replaced, value) for name, value in kwargs.items()},
     )
-    return result if writes or wide == dtype else with_floats(lambda found: found.to(wide), result)
+    if writes or wide == dtype:
+        return result
+    return with_floats(lambda found: found.to(wide) if found.dtype == dtype else found, result)
 
 
 def _alike(value: Tensor | None, operand: Tensor) -> bool:
-    return value is not None and value.shape == operand.shape and value.dtype == operand.dtype
+    """Return True for one dtype, and one shape but for axes of size one.
+
+    torch adds such an axis to pool along one axis, and ONNX does not.
+    """
+    if value is None or value.dtype != operand.dtype:
+        return False
+    left, right = ([size for size in each.shape if size != 1] for each in (value, operand))
+    return left == right
 
 
 def _near(value: Tensor, operand: Tensor) -> bool:

@@ -159,17 +159,31 @@ def _scalars(model: Any) -> Iterator[tuple[str, float]]:
 def decided_on(model: Any) -> list[str]:
     """Return the names of the values that nodes of the graph decide on.
 
-    Also of those that such a value is made of: a floor division is ``Div`` and ``Floor``.
+    Also of those that such a value is made of: a floor division is ``Div`` and ``Floor``. Not
+    before a cast to floats, where ONNX Runtime would no longer fuse the nodes that make the value.
     """
     producers = {name: node for node in model.graph.node for name in node.output}
     found: dict[str, None] = {}
     for node in model.graph.node:
-        if node.op_type in _JUMPING:
+        if node.op_type in _JUMPING or _picks(node):
             operands = [name for name in node.input if name in producers]
             found |= dict.fromkeys(operands)
-            for operand in operands:
-                found |= dict.fromkeys(n for n in producers[operand].input if n in producers)
+            if not _casts_to_floats(node) and not _picks(node):
+                for operand in operands:
+                    found |= dict.fromkeys(n for n in producers[operand].input if n in producers)
     return list(found)
+
+
+def _picks(node: Any) -> bool:
+    """Return True for a pooling that returns indices."""
+    return node.op_type == "MaxPool" and len(node.output) > 1
+
+
+def _casts_to_floats(node: Any) -> bool:
+    from onnx import helper
+
+    kinds = [attribute.i for attribute in node.attribute if attribute.name == "to"]
+    return node.op_type == "Cast" and helper.tensor_dtype_to_np_dtype(kinds[0]).kind not in "biu"
 
 
 def text(model: Any) -> str:

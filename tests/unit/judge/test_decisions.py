@@ -16,7 +16,7 @@ from pytest_torchexport.outcomes.subject import Subject
 ROW = torch.linspace(-0.9, 1.1, 6).reshape(2, 3)
 
 
-def causes(eager, artifact, *tensors):
+def causes(eager, artifact, *tensors, usual=ROW):
     """Return what calibration makes of each difference, if torch's operators run the artifact."""
     subject, call = Subject.of(eager), Call(tensors)
 
@@ -32,7 +32,9 @@ def causes(eager, artifact, *tensors):
     assert isinstance(actual, Returned)
     differences = compare(expected, actual, Tolerance())
     assert differences, "there must be something to explain"
-    calibration = Calibration(subject, 0, shown=shown, usual=lambda: [Call((ROW,) * len(tensors))])
+    calibration = Calibration(
+        subject, 0, shown=shown, usual=lambda: [Call((usual,) * len(tensors))]
+    )
     found = calibration.judge(
         differences, [call], leaves_after(expected, {}), leaves_after(actual, {})
     )
@@ -111,6 +113,82 @@ def test_eager_is_run_on_the_artifacts_own_digits_where_no_other_run_of_it_falls
     assert causes(cells, far, just_above_three) == ["bug"]
 
 
+def test_a_number_next_to_a_half_point_may_be_cast_to_either_side():
+    def cast(x):
+        return torch.exp(x).bfloat16().float()
+
+    def near(x):
+        return (torch.exp(x) * (1 + 4e-7)).bfloat16().float()
+
+    def far(x):
+        return (torch.exp(x) * (1 + 4e-6)).bfloat16().float()
+
+    # Further below half points of bfloat16 than other runs of eager move them.
+    half_points = 1 + torch.arange(1, 12, 2, dtype=torch.float64).reshape(2, 3) / 256
+    just_below = (half_points * (1 - 2.5e-7)).log().float()
+    assert causes(cast, near, just_below) == ["rounding"]
+    assert causes(cast, far, just_below) == ["bug"]
+
+
+def test_another_cast_of_equal_numbers_is_no_rounding():
+    def cast(x):
+        return torch.exp(x).bfloat16().float()
+
+    def twice(x):
+        return torch.exp(x).half().bfloat16().float()
+
+    def towards_zero(x):
+        bits = torch.exp(x).view(torch.int32)
+        return (bits & -65536).view(torch.float32)
+
+    def not_at_all(x):
+        return torch.exp(x)
+
+    many = torch.linspace(-2.0, 2.0, 300).reshape(100, 3)
+    for other in (twice, towards_zero, not_at_all):
+        assert causes(cast, other, many) == ["bug"], other.__name__
+
+
+def test_pooling_picks_any_of_values_that_differ_in_their_last_digits_only():
+    image = torch.tensor([17.5, 0.1, 17.6, 0.2, 17.7, 0.3, -1.0, 17.5]).reshape(1, 1, 8)
+
+    def picked(x):
+        return torch.nn.functional.max_pool1d(torch.sigmoid(x), 4, return_indices=True)[1]
+
+    def last_digits(x):
+        y = torch.sigmoid(x) - torch.tensor([1.2e-7, 0.0, 0.0, 0.0]).repeat(2)
+        return torch.nn.functional.max_pool1d(y, 4, return_indices=True)[1]
+
+    def last_of_equals(x):
+        y = torch.sigmoid(x).flip(-1)
+        return 7 - torch.nn.functional.max_pool1d(y, 4, return_indices=True)[1].flip(-1)
+
+    usual = torch.linspace(-1.0, 2.0, 8).reshape(1, 1, 8)
+    assert causes(picked, last_digits, image, usual=usual) == ["tie"]
+    assert causes(picked, last_of_equals, image, usual=usual) == ["bug"]
+
+
+def test_an_operand_is_found_without_its_axis_of_size_one():
+    decisions = Decisions()
+    with decisions.recorded():
+        torch.nn.functional.max_pool1d(ROW[None], 3, return_indices=True)
+    assert decisions.operands["max_pool2d_with_indices", 1, 0].shape == (1, 2, 1, 3)
+    places = Places()
+    places.learn(decisions, lambda see: (see("there", ROW[None]), see("turned", ROW.t())))
+    assert places.names() == {"there"}
+    held = places.held(decisions, {"there": ROW[None]})
+    assert held.operands["max_pool2d_with_indices", 1, 0].same.all()
+
+
+def test_a_value_of_another_dtype_is_no_operand():
+    decisions = Decisions()
+    with decisions.recorded():
+        ROW.bfloat16()
+    places = Places()
+    places.learn(decisions, lambda see: (see("wide", ROW), see("narrow", ROW.bfloat16())))
+    assert places.names() == {"wide"}
+
+
 def test_a_value_that_the_artifact_does_not_have_is_left_to_rounding():
     def reaches_one(x):
         return torch.sigmoid(x) >= 1.0
@@ -149,6 +227,13 @@ def test_what_is_decided_on_zeros_alone_teaches_nothing():
     assert places.names() == frozenset()
 
 
+def test_casts_to_narrower_floats_decide_and_those_to_wider_ones_do_not():
+    decisions = Decisions()
+    with decisions.recorded():
+        ROW.half().float().bfloat16().double().float()
+    assert list(decisions.operands) == [("_to_copy", 1, 0), ("_to_copy", 3, 0), ("_to_copy", 5, 0)]
+
+
 def test_casts_to_integers_decide_and_roundings_to_decimals_do_not():
     decisions = Decisions()
     with decisions.recorded():
@@ -171,12 +256,25 @@ def test_casts_to_integers_decide_and_roundings_to_decimals_do_not():
         (lambda x: torch.nn.functional.max_pool2d(x[None, None], 2), set()),
         (lambda x: x.div(2.0, rounding_mode="floor"), {"div"}),
         (lambda x: x.to(torch.int32), {"_to_copy"}),
+        (lambda x: x.half(), {"_to_copy"}),
+        (lambda x: x.double(), set()),
         (lambda x: x.sort(-1).values, {"sort"}),
         (lambda x: x.atan2(x), {"atan2"}),
         (lambda x: x if x.sum() > 0 else -x, {"gt"}),
         (lambda x: torch.arange(3) // 2 + x.shape[0], set()),  # no floats are rounded
     ],
-    ids=["attention", "pool", "floor", "cast", "sort", "angle", "if", "integers"],
+    ids=[
+        "attention",
+        "pool",
+        "floor",
+        "cast",
+        "narrowed",
+        "widened",
+        "sort",
+        "angle",
+        "if",
+        "integers",
+    ],
 )
 def test_what_may_jump_if_rounding_moves_it(function, jumps):
     decisions = Decisions()

@@ -202,3 +202,16 @@ def test_what_a_node_decides_on_is_named_with_what_it_is_made_of():
     )
     assert onnx_model.decided_on(model(*nodes)) == ["quotient", "square"]
     assert onnx_model.decided_on(model()) == []
+
+
+def test_nodes_that_may_be_fused_are_not_parted_by_what_is_named():
+    nodes = (
+        helper.make_node("Mul", ["y", "y"], ["square"]),
+        helper.make_node("Erf", ["square"], ["smooth"]),
+        helper.make_node("Cast", ["smooth"], ["half"], to=onnx.TensorProto.BFLOAT16),
+        helper.make_node("Cast", ["half"], ["back"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("MaxPool", ["back"], ["pooled"], kernel_shape=[2]),
+        helper.make_node("Exp", ["pooled"], ["heat"]),
+        helper.make_node("MaxPool", ["heat"], ["largest", "places"], kernel_shape=[2]),
+    )
+    assert onnx_model.decided_on(model(*nodes)) == ["smooth", "half", "heat"]
