@@ -30,6 +30,7 @@ from pytest_torchexport.plugin.items import (
     parameters,
     variants,
 )
+from pytest_torchexport.plugin.same_failure import SameFailures, failure_key
 
 if TYPE_CHECKING:
     from pytest_torchexport.plugin.capture import CallRecorder
@@ -72,6 +73,7 @@ class Run:
             config.pluginmanager.register(Survey(config, configuration), PLUGIN)
         self._has_checked = False
         self._known: KnownFailures | None = None
+        self._same = SameFailures()
         # A value of time.monotonic: from then on the reports are written again while items run.
         self._write_from = 0.0
 
@@ -207,14 +209,23 @@ class Run:
         if variant is None and not self._of_method(item):
             return
         target, device = (variant.target, variant.device) if variant is not None else ("", "")
-        carried: dict[str, Any] = {"target": target, "device": device, "verdicts": [], "known": []}
+        carried: dict[str, Any] = {
+            "target": target,
+            "device": device,
+            "verdicts": [],
+            "known": [],
+            "same": "",
+        }
         setattr(report, ATTRIBUTE, carried)
         if call.when != "call":
+            carried["same"] = failure_key(report, (), whole=False)
             return
         text = failure_text_of(call.excinfo.value) if call.excinfo is not None else None
         if text is not None and report.outcome == "failed":
             report.longrepr = text
         verdicts = item.stash.get(VERDICTS, [])
+        whole = isinstance(item, pytest.Function) and FIXTURE not in item.funcargs
+        carried["same"] = failure_key(report, verdicts, whole=whole)
         if not verdicts:
             return
         from pytest_torchexport.results.plain import plain
@@ -226,7 +237,7 @@ class Run:
             matches = self._known.judge(
                 report,
                 verdicts,
-                whole=isinstance(item, pytest.Function) and FIXTURE not in item.funcargs,
+                whole=whole,
                 ours=raised is not None and is_of_verdicts(raised),
             )
             carried["known"] = [plain(match) for match in matches]
@@ -287,10 +298,12 @@ class Run:
                 "device": started.device,
                 "verdicts": [],
                 "known": [],
+                "same": "",
             }
         if carried is None or report.when == "teardown":
             return
         from pytest_torchexport.plugin.colored import ColoredReport
+        from pytest_torchexport.results.entries import without_variant
         from pytest_torchexport.results.known_failure import KnownMatch
         from pytest_torchexport.results.plain import made
         from pytest_torchexport.results.verdict import ItemResult, Verdict
@@ -310,6 +323,10 @@ class Run:
             reason="" if verdicts else _reason(report),
             known=known,
         )
+        if report.failed and carried["same"]:
+            column = f"{result.target}-{result.device}"
+            test = without_variant(report.nodeid, column)
+            self._same.note(report, test, column, carried["same"])
         if report.when == "setup" and report.passed:
             self._running[report.nodeid] = dataclasses.replace(result, outcome="running")
         else:
@@ -333,7 +350,7 @@ class Run:
             for line in self.replay.lines(self.results):
                 terminalreporter.write_line(line)
         if not self.results or self.config.get_verbosity() < 0:
-            for line in self._known.quiet_lines(self.results) if self._known is not None else ():
+            for line in self._quiet_lines():
                 terminalreporter.write_line(line)
             return
         from pytest_torchexport.results.summary import detail_lines, summary_lines
@@ -366,6 +383,15 @@ class Run:
         for line in lines:
             terminalreporter.write_line(line)
 
+    def _quiet_lines(self) -> Iterator[str]:
+        """Yield the lines that ``-q`` has too; those that are no warnings not with ``-qq``."""
+        if self._known is not None:
+            yield from self._known.quiet_lines(self.results)
+        if self.results and self.config.get_verbosity() == -1:
+            from pytest_torchexport.results.summary import unchanged_lines
+
+            yield from unchanged_lines(self.results, cached=bool(self.configuration.settings.cache))
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, exitstatus: int) -> Generator[None]:
         """Write the reports, once, on the controller, after the hooks of all other plugins."""
@@ -376,6 +402,7 @@ class Run:
         known = self._known if not self.config.option.collectonly else None
         if known is not None:
             known.end(self.results)  # the summary tells of it
+        self._same.shorten(_reason)
         yield
         if self._reports_here():
             self._write_reports(complete=exitstatus in COMPLETE, is_last=True)

@@ -52,7 +52,7 @@ def summary_lines(
     yield from _self_test_lines(results, style)
     if any(verdict.skip == "refused" for result in results for verdict in result.verdicts):
         yield NAME_TARGETS
-    yield from _unchanged_lines(results, cached=cached)
+    yield from unchanged_lines(results, cached=cached)
     yield from _import_lines(results, runtime_imports)
     yield from not_covered_lines(results)
 
@@ -134,7 +134,7 @@ def _self_test_lines(results: Sequence[ItemResult], style: Style) -> Iterator[st
 SEED = "the next run takes those of tests that seed torch: random weights are others each time"
 
 
-def _unchanged_lines(results: Sequence[ItemResult], *, cached: bool) -> Iterator[str]:
+def unchanged_lines(results: Sequence[ItemResult], *, cached: bool) -> Iterator[str]:
     """Yield how many verdicts a cache gave, and the day of the oldest; nothing without one."""
     verdicts = [verdict for result in results for verdict in result.verdicts]
     passes = sum(verdict.status == "passed" for verdict in verdicts)

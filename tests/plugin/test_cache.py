@@ -45,6 +45,8 @@ def test_an_unchanged_model_is_judged_once(suite, run, pytester):
     )
     assert second["calls"] == first["calls"]
     assert second["unchanged_since"]
+    assert run("-q").outlines[-2].startswith("unchanged: 1 of 1 passes")
+    assert not any(line.startswith("unchanged") for line in run("-qq").outlines)
     pytester.makepyfile(model=MODEL.format(2))
     result = run()
     result.assert_outcomes(passed=1)

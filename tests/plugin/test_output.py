@@ -242,3 +242,56 @@ def test_a_report_has_at_most_15_lines_and_all_of_them_with_v(suite, run):
     assert len(short) == 15 < len(whole)
     assert short[-2].startswith(f"  more     {len(whole) + 1 - len(short)} lines with -v: details")
     assert [line for line in short[:-2] if line not in whole] == []
+
+
+ALIKE = """
+@pytest.mark.torchexport('mirror', 'liar', shapes={'z': 'batch 3'})
+def test_spec(): Net()(torch.zeros(2, 3))
+
+@pytest.mark.torchexport('mirror', 'liar')
+@pytest.mark.parametrize('limit', [2, 3])
+def test_body(limit):
+    Net()(torch.zeros(2, 3))
+    print('said at', limit)
+    assert torch.rand(()) > limit, 'too small'
+
+@pytest.fixture
+def broken(): raise KeyError('not there')
+
+@pytest.mark.torchexport('mirror', 'liar')
+def test_fixture(broken): pass
+
+@pytest.mark.torchexport('mirror', 'liar')
+def test_nothing(): pass
+"""
+
+
+def test_a_failure_that_no_target_is_to_blame_for_is_printed_once(suite, run, text_of, pytester):
+    suite(ALIKE)
+    result = run("--torchexport-report=json:report.json", "--junitxml=report.xml")
+    result.assert_outcomes(failed=8, errors=2)
+    text = text_of(result)
+    for once in ("  reason   shapes: 'z' is", "said at 2", "said at 3", ">   def broken"):
+        assert text.count(once) == 1, once
+    assert text.count("  rerun ") == 2  # those of test_spec and test_nothing
+    assert text.count("as on mirror-cpu, above") == text.count("-- the same on --") == 5
+    assert text.count("\nliar-cpu\n") == 5
+    assert text.count("\nFAILED test_it.py::test_spec[") == 2
+    reported = json.loads((pytester.path / "report.json").read_text())["items"]
+    assert len(reported) == 10
+    assert (pytester.path / "report.xml").read_text().count("too small") >= 4
+
+
+def test_failures_of_one_test_that_may_depend_on_the_target_are_printed_each(suite, run, text_of):
+    suite("""
+@pytest.mark.torchexport('mirror', 'liar')
+def test_own(torchexport):
+    assert torchexport.target == 'none'
+
+@pytest.mark.torchexport('raiser', 'liar')
+def test_targets(): Net()(torch.zeros(2, 3))
+""")
+    result = run()
+    result.assert_outcomes(failed=4)
+    assert "above" not in text_of(result)
+    assert "the same on" not in text_of(result)
