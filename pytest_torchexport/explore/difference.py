@@ -281,6 +281,7 @@ class DifferenceSearch:
             written = (
                 moves.placed(self._spec, base, probe),
                 moves.written(self._spec, base, probe, True),
+                itertools.islice(moves.assigned(self._spec, base, probe, True), 1),
             )
             yield from itertools.islice(itertools.chain(*written), 2 * WRITTEN)
 

@@ -25,7 +25,8 @@ MOST_DEMANDS = 8
 # Python integers beyond this do not fit a float64.
 LARGEST = 2**1000
 _NUMBERS = re.compile(r"-?\d+\.?\d*(?<=\d)|.", re.DOTALL)
-_NEGATED = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "==": "!=", "!=": "=="}
+MIRRORED = {">": "<", ">=": "<=", "<": ">", "<=": ">=", "==": "==", "!=": "!="}
+NEGATED = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "==": "!=", "!=": "=="}
 
 
 def violation(provenance: Any, wanted: bool) -> Tensor | None:
@@ -57,7 +58,7 @@ def demands(provenance: Any, wanted: bool) -> list[Tensor]:
 
 
 def _opposite(compared: Compared) -> Compared:
-    return dataclasses.replace(compared, operator=_NEGATED.get(compared.operator, ""))
+    return dataclasses.replace(compared, operator=NEGATED.get(compared.operator, ""))
 
 
 def singled_out(distances: Tensor) -> list[Tensor]:
@@ -155,7 +156,7 @@ def _compared(provenance: Compared, wanted: bool) -> Tensor | None:
 
 def _missing(operator: str, difference: _Number, wanted: bool) -> _Number | None:
     """Return how far ``difference <operator> 0`` is from the wanted outcome."""
-    operator = operator if wanted else _NEGATED.get(operator, "")
+    operator = operator if wanted else NEGATED.get(operator, "")
     if operator in (">", ">="):
         return -difference
     if operator in ("<", "<="):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.explore import steps
+from pytest_torchexport.explore.preimages import Among, demands_of, met
 from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
 from pytest_torchexport.explore.steps import Quantity, Range
@@ -98,6 +99,48 @@ def placed(spec: InputSpec, recipe: Recipe, probe: Probe) -> Iterator[Recipe]:
                 made = _put(spec.leaves[index], built[index], flat[place : place + 1], number)
                 if made is not None:
                     yield with_leaves(recipe, {index: made})
+
+
+def assigned(spec: InputSpec, recipe: Recipe, probe: Probe, wanted: bool) -> Iterator[Recipe]:
+    """Choose numbers of the inputs such that what is computed from them meets the comparisons.
+
+    In one element that is compared, and in all. Not for an operand that is a part of an input, and
+    not numbers that have a slope.
+    """
+    built = build_leaves(spec, recipe)
+    if built is None or probe.provenance is None:
+        return
+    among = {
+        index: _among(leaf)
+        for index, (leaf, given) in enumerate(zip(spec.leaves, probe.inputs, strict=True))
+        if may_change(leaf)
+        and given is not None
+        and given.shape == built[index].shape
+        and not _has_slope(probe, index)
+    }
+    given = {index: item for index, item in enumerate(probe.inputs) if item is not None}
+    given |= {index: built[index] for index in among}
+    leaves = {index: item.detach().reshape(-1) for index, item in given.items()}
+    for demands in demands_of(probe.provenance, wanted, probe.origins):
+        found = met(demands, leaves, among)
+        if found is not None:
+            changed = {i: item for i, item in found.items() if not torch.equal(item, leaves[i])}
+            yield with_leaves(recipe, {i: v.reshape(built[i].shape) for i, v in changed.items()})
+
+
+def _has_slope(probe: Probe, leaf: int) -> bool:
+    gradient = probe.gradients.get(leaf)
+    return gradient is not None and bool(gradient.any())
+
+
+def _among(leaf: Any) -> Among:
+    """Return the numbers that an element of a leaf may have."""
+    domain = leaf.domain
+    if domain.choices:
+        return Among(0, 0, tuple(domain.choices))
+    if domain.kind == "float":
+        return Among(*_range(leaf))
+    return Among(int(domain.low or 0), 1 if domain.kind == "bool" else int(domain.high or 0))
 
 
 def cornered(spec: InputSpec, recipe: Recipe, gradients: Mapping[int, Tensor]) -> Recipe | None:

@@ -5,6 +5,7 @@ It has its own copy of the module. Verdicts come from another one, which is neve
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import time
@@ -34,6 +35,7 @@ from pytest_torchexport.outcomes.observe import (
     observe,
     seed_everything,
 )
+from pytest_torchexport.outcomes.operators import dispatched
 from pytest_torchexport.results.failures import ends_the_test
 
 # The seconds of the processor after which a call with a ``while`` counts as endless (on a busy
@@ -134,11 +136,13 @@ class Observed:
         deadline: float,
         *,
         saturated: bool = False,
+        origins: bool = False,
     ) -> Probe | None:
         """Run a call, and probe the condition at ``position`` of its path.
 
         ``wanted`` is the outcome that the condition did not have. Saturated functions have a slope
-        if ``saturated``. Return None if the call does not get to the condition.
+        if ``saturated``. The probe has the origins of tensors if ``origins``. Return None if the
+        call does not get to the condition.
         """
         self._renew()
         with torch.enable_grad():
@@ -149,7 +153,8 @@ class Observed:
         self.recorder.listener, self.recorder.deadline = listener, deadline
         seed_everything(self._seed)
         try:
-            with torch.enable_grad(), frozen_parameters(self.module), listener.slopes:
+            seen = dispatched(listener.saw) if origins else contextlib.nullcontext()
+            with torch.enable_grad(), frozen_parameters(self.module), listener.slopes, seen:
                 self._recorded(lambda: self._function(*own.args, **own.kwargs))
         except TimeLimitExceeded:
             raise

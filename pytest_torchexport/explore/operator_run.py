@@ -17,6 +17,7 @@ import torch
 
 from pytest_torchexport import torch_private
 from pytest_torchexport.explore.merges import Merge, merge_of
+from pytest_torchexport.explore.origins import Origins
 from pytest_torchexport.explore.probe import Differentiable, Probe, frozen_parameters
 from pytest_torchexport.explore.provenance import Compared
 from pytest_torchexport.explore.thresholds import RULES, Operation, Threshold, beyond
@@ -58,7 +59,7 @@ class _Pulled:
     threshold: Threshold
     edges: list[Any]
 
-    def probe(self, inputs: Differentiable, place: int | None) -> Probe:
+    def probe(self, inputs: Differentiable, place: int | None, origins: Origins) -> Probe:
         """Return the way of an element there; None is the nearest one."""
         threshold = self.threshold
         pulls = threshold.pull() if place is None else threshold.pull(place)
@@ -79,6 +80,7 @@ class _Pulled:
             gradients={index: -gradient for index, gradient in gradients.items()},
             provenance=Compared(operator, operand, threshold.other),
             inputs=inputs.inputs,
+            origins=origins,
         )
 
 
@@ -94,6 +96,7 @@ class _Recorder:
     found: dict[Key, Near] = field(default_factory=dict)
     merges: set[Merge] = field(default_factory=set)
     pulled: dict[Key, _Pulled] = field(default_factory=dict)
+    origins: Origins = field(default_factory=lambda: Origins(()))
     _counts: Counter[str] = field(default_factory=Counter)
 
     def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -108,6 +111,8 @@ class _Recorder:
                     self._saw((name, number, threshold.part), threshold)
             self._compare(f"operand of {name}", number, args[0])
             result = func(*args, **kwargs)
+            if self.wanted:
+                self.origins.saw(func, args, kwargs, result)
             merge = merge_of(name, args, result)
             if merge is not None:
                 self.merges.add(merge)
@@ -203,6 +208,7 @@ class OperatorRuns:
         seed_everything(self.seed)
         with torch.enable_grad(), _without_parameters(function):
             inputs = Differentiable(call)
+            recorder.origins = Origins(inputs.inputs)
             own = inputs.call
             try:
                 with dispatched(recorder.operator):
@@ -224,7 +230,10 @@ class OperatorRuns:
         places: Sequence[int | None] = [place] * len(far)
         if 1 < len(together) == len(far):
             places = places_of(together)
-        return [item.probe(inputs, place) for item, place in zip(pulled, places, strict=True)]
+        origins = recorder.origins
+        return [
+            item.probe(inputs, place, origins) for item, place in zip(pulled, places, strict=True)
+        ]
 
 
 def _without_parameters(function: Any) -> AbstractContextManager[None]:

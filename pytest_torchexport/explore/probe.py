@@ -15,9 +15,11 @@ from pytest_torchexport.explore.aims import Reads, flips, numbers_in, place_dema
 from pytest_torchexport.explore.conditions import ConditionOutcome
 from pytest_torchexport.explore.distance import demands, violation
 from pytest_torchexport.explore.gradients import gradients
+from pytest_torchexport.explore.origins import Origins
 from pytest_torchexport.explore.provenance import Provenance
 from pytest_torchexport.explore.slopes import Lookup, SlopeMode
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.torch_private import is_operator
 
 # How many conditions before the probed one are to keep their outcome.
 MAX_EARLIER = 5
@@ -91,7 +93,8 @@ class Probe:
     the outcome needs, all of it, and ``earlier`` what keeps the last conditions before this one at
     their outcomes. ``places`` are what it takes to choose other places, ``numbers`` those that were
     read, the last one first, and ``swaps`` what other indices into tables would change.
-    ``saturated`` says that a function has another slope than torch gives it.
+    ``saturated`` says that a function has another slope than torch gives it. ``origins`` are what
+    tensors of the call were computed from, if that was asked for.
     """
 
     missing: float
@@ -104,6 +107,7 @@ class Probe:
     numbers: Lazily[Number] = field(default_factory=lambda: Lazily(()))
     swaps: Lazily[Swaps] = field(default_factory=lambda: Lazily(()))
     saturated: bool = False
+    origins: Origins = field(default_factory=lambda: Origins(()))
 
 
 class Differentiable:
@@ -164,6 +168,7 @@ class ProbeListener:
         self._earlier: list[tuple[Provenance, ConditionOutcome]] = []
         self._inputs = Differentiable(call)
         self.call = self._inputs.call
+        self.origins = Origins(self._inputs.inputs)
 
     def evaluated(
         self, position: int, provenance: Provenance | None, outcome: ConditionOutcome
@@ -177,6 +182,13 @@ class ProbeListener:
                 self._make(provenance)
         elif position < self._position and provenance is not None:
             self._earlier = [*self._earlier, (provenance, outcome)][-MAX_EARLIER:]
+
+    def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operator, and remember it."""
+        result = func(*args, **kwargs)
+        if is_operator(func):
+            self.origins.saw(func, args, kwargs, result)
+        return result
 
     def _make(self, provenance: Provenance | None) -> None:
         missing = violation(provenance, bool(self._wanted)) if provenance is not None else None
@@ -205,6 +217,7 @@ class ProbeListener:
             swaps=Lazily(_swaps(self._pulled(missing))),
             provenance=provenance,
             inputs=self._inputs.inputs,
+            origins=self.origins,
         )
 
     def _gaps(self, distances: Sequence[Tensor | None]) -> Iterator[Gap]:

@@ -19,7 +19,8 @@ from pytest_torchexport.explore.probe import Number, Probe
 from pytest_torchexport.explore.trials import Base, Goal, Trials
 from pytest_torchexport.inputs.recipes import Recipe
 
-WRITTEN = 12
+# Calls with compared numbers written into the input, and with others that give such results.
+WRITTEN, ASSIGNED = 12, 4
 # Steps along the gradient. One that leaves more than this part of the distance does not help.
 GRADIENT_STEPS = 30
 # Steps back to conditions that a step has lost, before it is given up.
@@ -94,11 +95,15 @@ class Pursuit:
     # -- values ---------------------------------------------------------------------------------
 
     def _write(self) -> Iterator[None]:
-        probe = self._probe()
+        base = self.base
+        probe = self._trials.probe(base, origins=True)
         if probe is not None:
             yield
-            written = moves.written(self._spec, self.base.recipe, probe, self.base.wanted)
-            for recipe in itertools.islice(written, WRITTEN):
+            written = moves.written(self._spec, base.recipe, probe, base.wanted)
+            assigned = moves.assigned(self._spec, base.recipe, probe, base.wanted)
+            for recipe in itertools.chain(
+                itertools.islice(written, WRITTEN), itertools.islice(assigned, ASSIGNED)
+            ):
                 self._try(recipe)
                 yield
 

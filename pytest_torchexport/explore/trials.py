@@ -223,20 +223,25 @@ class Trials:
         self._keep(recipe, path)
         return path
 
-    def probe(self, base: Base, *, saturated: bool = False) -> Probe | None:
+    def probe(self, base: Base, *, saturated: bool = False, origins: bool = False) -> Probe | None:
         """Probe the base where it came nearest. It takes one more call of eager, once."""
         if base.position is None:
             return None
         asked = base.recipe, base.position, base.wanted, saturated
-        if self._probed is None or self._probed[0] != asked:
+        if self._probed is None or self._probed[0] not in ((*asked, origins), (*asked, True)):
             call = build(self.spec, base.recipe)
             if call is None:
                 return None
             self.spent += 1
             found = self._observed.probe(
-                call, base.position, base.wanted, self.deadline, saturated=saturated
+                call,
+                base.position,
+                base.wanted,
+                self.deadline,
+                saturated=saturated,
+                origins=origins,
             )
-            self._probed = asked, found
+            self._probed = (*asked, origins), found
         return self._probed[1]
 
     def _learn(self, event: Event, position: int, recipe: Recipe, path: Path) -> None:

@@ -223,6 +223,51 @@ def bump_by_a_product(x: Tensor) -> Tensor:
 
 # -- the table -------------------------------------------------------------------------------------
 
+
+# -- one number behind operators of integers -------------------------------------------------------
+
+
+def marked(found: Tensor, x: Tensor) -> Tensor:
+    return torch.where(found, -1, x)
+
+
+def one_block(x: Tensor) -> Tensor:
+    return marked(x >> 2 == 123_377, x)
+
+
+def next_block(x: Tensor) -> Tensor:
+    return marked(x >> 2 == 123_378, x)
+
+
+def one_block_by_its_ends(x: Tensor) -> Tensor:
+    return marked((x >= 493_508) & (x < 493_512), x)
+
+
+def one_scrambled(x: Tensor) -> Tensor:
+    return marked((x ^ 0x5A5A5) % 100_003 == 321, x)
+
+
+def other_scrambled(x: Tensor) -> Tensor:
+    return marked((x ^ 0x5A5A4) % 100_003 == 321, x)
+
+
+def one_scrambled_by_products(x: Tensor) -> Tensor:
+    scrambled = x ^ 0x5A5A5
+    return marked(scrambled - scrambled // 100_003 * 100_003 == 321, x)
+
+
+def one_total(x: Tensor) -> Tensor:
+    return marked(x.sum(1, keepdim=True) == 4_123_456, x)
+
+
+def no_total(x: Tensor) -> Tensor:
+    return marked(x.sum(1, keepdim=True) == 40_123_456, x)
+
+
+def one_total_by_the_mean(x: Tensor) -> Tensor:
+    return marked(x.double().mean(1, keepdim=True) * 6 - 4_123_456 == 0, x)
+
+
 IDS = call(whole(0, 2**40, 4, 6))
 FEWER_IDS = call(whole(0, 10**6, 4, 6))
 DOUBLES = call(normal(4, 6, dtype=torch.float64))
@@ -290,4 +335,28 @@ AT_ONCE = (
     right(bump, bump_by_a_product, SINGLES, ci=""),
 )
 
-CORNERS = (*MERGED, *BOUNDED, *AT_ONCE)
+BEHIND_INTEGERS = (
+    wrong("another shifted number", one_block, next_block, FEWER_IDS, ci=""),
+    right(one_block, one_block_by_its_ends, FEWER_IDS, ci=""),
+    wrong(
+        "another remainder of bits",
+        one_scrambled,
+        other_scrambled,
+        FEWER_IDS,
+        truth(DIFFERS, onnx_legacy=REFUSED),
+        refused={"onnx_legacy": untranslated()},
+        ci="",
+    ),
+    right(
+        one_scrambled,
+        one_scrambled_by_products,
+        FEWER_IDS,
+        truth(onnx_legacy=REFUSED),
+        refused={"onnx_legacy": untranslated()},
+        ci="",
+    ),
+    wrong("another sum of integers", one_total, no_total, FEWER_IDS, ci=""),
+    right(one_total, one_total_by_the_mean, FEWER_IDS, ci=""),
+)
+
+CORNERS = (*MERGED, *BOUNDED, *AT_ONCE, *BEHIND_INTEGERS)

@@ -1,0 +1,127 @@
+"""explore/preimages.py: numbers of the inputs for which an element of a tensor meets a condition."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pytest_torchexport.explore.origins import Origins
+from pytest_torchexport.explore.preimages import Among, Demand, demands_of, met
+from pytest_torchexport.explore.provenance import Combined, Compared, Reduced
+from pytest_torchexport.outcomes.operators import dispatched
+
+
+def _demand(function, given, operator, number, place=0):
+    origins = Origins([given])
+
+    def saw(func, args, kwargs):
+        result = func(*args, **kwargs)
+        origins.saw(func, args, kwargs, result)
+        return result
+
+    with dispatched(saw):
+        result = function(given)
+    return origins, result, Demand(origins.of(result), place, operator, number)
+
+
+CONDITIONS = {
+    "a shift": (lambda x: x >> 2, "==", 77),
+    "a quotient": (lambda x: x // 7, "==", 11),
+    "exclusive bits": (lambda x: x ^ 0x2A5, "==", 321),
+    "a sum that needs many elements": (lambda x: x.sum(), "==", 3500),
+    "a count": (lambda x: (x > 900).sum(), "==", 4),
+    "an order": (lambda x: x.sum(), ">", 3900),
+    "at least": (lambda x: x.sum(), ">=", 4000),
+    "another": (lambda x: x % 2, "!=", 1),
+}
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_numbers_are_found_that_meet_a_condition(name):
+    function, operator, number = CONDITIONS[name]
+    given = torch.tensor([1, 3, 5, 7])
+    _, _, demand = _demand(function, given, operator, number)
+    found = met([demand], {0: given}, {0: Among(0, 1000)})
+    assert found is not None
+    assert int(found[0].min()) >= 0
+    assert int(found[0].max()) <= 1000
+    holds = {
+        "==": torch.eq, "!=": torch.ne, ">": torch.gt, ">=": torch.ge,
+    }[operator]  # fmt: skip
+    assert bool(holds(function(found[0]).reshape(-1)[0], number))
+
+
+def test_nothing_is_found_beyond_the_range():
+    given = torch.tensor([1, 3])
+    _, _, demand = _demand(lambda x: x.sum(), given, "==", 2001)
+    assert met([demand], {0: given}, {0: Among(0, 1000)}) is None
+
+
+def test_nothing_is_found_if_the_input_may_not_change():
+    given = torch.tensor([1, 3])
+    _, _, demand = _demand(lambda x: x.sum(), given, "==", 10)
+    assert met([demand], {0: given}, {}) is None
+
+
+def test_the_nearest_number_is_chosen():
+    given = torch.tensor([400])
+    _, _, demand = _demand(lambda x: x >> 2, given, "==", 77)
+    found = met([demand], {0: given}, {0: Among(0, 1000)})
+    assert found is not None
+    assert found[0].tolist() == [311]
+
+
+def test_one_of_some_numbers_is_chosen():
+    given = torch.tensor([5])
+    _, _, demand = _demand(lambda x: x // 10, given, "==", 3)
+    found = met([demand], {0: given}, {0: Among(0, 0, (5, 20, 33))})
+    assert found is not None
+    assert found[0].tolist() == [33]
+
+
+def test_a_grid_gets_finer_in_a_range_that_is_too_wide_to_try():
+    given = torch.tensor([5])
+    _, _, demand = _demand(lambda x: x // 7, given, "==", 123_456_789)
+    found = met([demand], {0: given}, {0: Among(0, 2**40)})
+    assert found is not None
+    assert int(found[0]) // 7 == 123_456_789
+
+
+def test_floats_that_are_rounded_are_found():
+    given = torch.tensor([0.25])
+    _, _, demand = _demand(torch.round, given, "==", 1234.0)
+    found = met([demand], {0: given}, {0: Among(-60000.0, 60000.0)})
+    assert found is not None
+    assert float(found[0].round()) == 1234.0
+
+
+def _places(provenance, wanted, origins):
+    return [
+        [(d.place, d.operator, d.number) for d in demands]
+        for demands in demands_of(provenance, wanted, origins)
+    ]
+
+
+def test_the_nearest_element_is_to_meet_a_comparison_then_all():
+    given = torch.tensor([8, 40, 30])
+    origins, result, _ = _demand(lambda x: x >> 1, given, "==", 0)
+    provenance = Reduced("any", Compared("==", result, 16))
+    assert _places(provenance, True, origins) == [
+        [(2, "==", 16)],
+        [(2, "==", 16), (1, "==", 16), (0, "==", 16)],
+    ]
+    assert _places(Combined("not", (provenance,)), True, origins)[0] == [(2, "!=", 16)]
+
+
+def test_conditions_that_have_to_hold_together_are_met_together():
+    given = torch.tensor([8])
+    origins, result, _ = _demand(lambda x: x >> 1, given, "==", 0)
+    both = Combined("and", (Compared(">", result, 5), Compared("<", 9, result)))
+    assert _places(both, True, origins) == [[(0, ">", 5), (0, ">", 9)]]
+    assert _places(both, False, origins) == [[(0, "<=", 5)], [(0, "<=", 9)]]
+
+
+def test_a_part_of_an_input_is_left_to_what_writes_there():
+    given = torch.tensor([8, 9])
+    origins, result, _ = _demand(lambda x: x[:1], given, "==", 0)
+    assert _places(Compared("==", result, 3), True, origins) == []
