@@ -739,6 +739,71 @@ def reporting(runs: int) -> Iterator[Row]:
     yield "reading the JSON report of 2,000 items", f"{took:.2f} s", ""
 
 
+def localize(runs: int) -> Iterator[Row]:
+    """Time the search for the wrong operator of ResNet-18, less one run of each side."""
+    import blame_onnx
+    import torch
+    from library_models import stub_torchvision
+
+    from pytest_torchexport import check_export, register_target
+    from pytest_torchexport.diagnosis import diagnose, onnx_nodes, streams
+
+    stub_torchvision()
+    import torchvision
+
+    class Clipped(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            exported = torch.jit.is_tracing() or torch.compiler.is_compiling()
+            return x.clamp(0, 0.5) if exported else x.clamp(0)
+
+    def check(target: str, module: torch.nn.Module) -> None:
+        options = {"checks": ["parity"], "max_examples": 1, "shapes": {"x": "1 3 224 224"}}
+        example = (torch.randn(1, 3, 224, 224),)
+        check_export(module, example, target=target, diagnosis_limit=300.0, **options)
+
+    def timed(scene: object, known: object, examine: object, took: list[object]) -> object:
+        case, call = scene.case, scene.call
+        runner, subject = case.runner_of(case.artifact), case.reference.pristine.copy()
+        for _ in range(runs):
+            sides = (
+                seconds(lambda: subject.function(*call.args)),
+                seconds(lambda: runner.run(call, case.plan.seed)),
+            )
+            started = time.perf_counter()
+            found = examine(scene=scene, known=known)
+            whole = time.perf_counter() - started
+            assert found.place is not None, found
+            took.append((whole - sum(sides), sides[0]))
+        return found
+
+    register_target("faulty_onnx", blame_onnx.TARGET)
+    for target, file in (("trace", streams), ("export", streams), ("faulty_onnx", onnx_nodes)):
+        torch.manual_seed(0)
+        module, fault = torchvision.models.resnet18().eval(), contextlib.nullcontext()
+        if target == "faulty_onnx":
+            check(target, module)
+            possible = [
+                f for f in blame_onnx.faults(blame_onnx.TARGET.plain) if f.kind == "left out"
+            ]
+            fault = blame_onnx.fault_in("translation", possible[len(possible) // 2])
+        else:
+            module.layer3[0].relu = Clipped()
+        took: list[tuple[float, float]] = []
+        stand_in = functools.partial(timed, examine=file.examine, took=took)
+        with (
+            fault,
+            torch.no_grad(),
+            mock.patch.object(file, "examine", stand_in),
+            mock.patch.object(diagnose, "can_fork", return_value=False),
+        ):
+            check(target, module)
+        beyond = statistics.median(1000 * beyond for beyond, _ in took)
+        ratio = statistics.median(beyond / eager for beyond, eager in took)
+        name = target.removeprefix("faulty_")
+        figure = f"{beyond:.0f} ms ({ratio:.1f} x eager)"
+        yield f"operator found beyond two runs, ResNet-18, {name}", figure, "<= 150 ms, <= 5 x"
+
+
 ROWS = {
     "startup": startup,
     "overhead": overhead,
@@ -756,6 +821,7 @@ ROWS = {
     "weights": weights,
     "xdist": xdist,
     "reporting": reporting,
+    "localize": localize,
 }
 
 
