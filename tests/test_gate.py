@@ -45,6 +45,7 @@ SCRIPTS = {
     },
 }
 EXPRESSION = re.compile(r"\$\{\{ *([\w.-]+) *\}\}")
+INPUT = re.compile(r"\$\[\[ *inputs\.([\w-]+) *\]\]")
 INJECTED = "-k 'a or b' $(touch pwned) `touch pwned` ; touch pwned"
 
 GREEN = run_of(item("t.py::a", verdict()))
@@ -159,9 +160,10 @@ class Machine:
         self.variables |= {"PATCH": patch} if patch else {}
 
     def shell(self, script: str, **more: str) -> subprocess.CompletedProcess[str]:
-        shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c"]
+        # As the systems call a shell, but for -u: a variable that nobody sets is a typing error.
+        shell = ["bash", "--noprofile", "--norc", "-euo", "pipefail", "-c"]
         if "GITHUB_ACTION_PATH" not in more:
-            shell = ["sh", "-e", "-c"]
+            shell = ["sh", "-eu", "-c"]
         done = subprocess.run(
             [*shell, script],
             cwd=self.work,
@@ -200,6 +202,17 @@ class Machine:
                 break
         return status, log
 
+    def gitlab(self, job: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run the scripts of a job as GitLab does; inputs are given by name, as in ``known=``."""
+        given = {key: str(each.get("default", "")) for key, each in SPEC["spec"]["inputs"].items()}
+        inputs = {key: more.pop(key.replace("-", "_"), value) for key, value in given.items()}
+        own = {
+            name: INPUT.sub(lambda found: inputs[found[1]], value)
+            for name, value in JOBS[job]["variables"].items()
+        }
+        parts = (SCRIPTS[f"GitLab, {job}, {part}"] for part in ("before_script", "script"))
+        return self.shell("\n".join(parts), **own, **more)
+
 
 @pytest.fixture
 def machine(tmp_path):
@@ -236,6 +249,12 @@ def test_one_job_runs_the_tests_and_reports_and_comments(machine):
     assert "<html" in (report / "report.html").read_text()
     assert (machine.temp / "torchexport/reproducers/test_a/reproduce.py").is_file()
     assert json.read((machine.work / "torchexport-earlier/report.json").read_text()).items
+    # What the steps of others keep is what ours have written.
+    kept = [step["with"]["path"] for step in USES if re.search("upload|cache", step["uses"])]
+    assert len(kept) == 5
+    for path in kept:
+        temp = path.replace("${{ runner.temp }}", str(machine.temp))
+        assert any((machine.work / temp).iterdir()), path
 
 
 def test_what_is_installed_comes_from_the_input_and_from_the_action_itself(machine):
@@ -319,36 +338,38 @@ def test_a_comment_that_cannot_be_written_is_a_warning(machine):
 
 
 def test_the_gate_of_gitlab_runs_merges_and_comments(machine):
-    given = {
-        "TORCHEXPORT_ARGS": INJECTED,
-        "TORCHEXPORT_KNOWN": "check",
-        "TORCHEXPORT_KNOWN_REASON": "$(x)",
-        "TORCHEXPORT_SHARDS": "2",
-        "TORCHEXPORT_COMMENT": "true",
-        "CI_JOB_TOKEN": "job",
-        "CI_COMMIT_BRANCH": "main",
-        "CI_NODE_TOTAL": "2",
-    }
+    given = {"pytest_args": INJECTED, "known_reason": "$(x)", "shards": "2"}
+    given |= {"CI_JOB_TOKEN": "job", "CI_COMMIT_BRANCH": "main", "CI_NODE_TOTAL": "2"}
     machine.sample(GREEN)
-    done = machine.shell(SCRIPTS["GitLab, torchexport, script"], CI_NODE_INDEX="1", **given)
+    more = {"install": "-e '.[a, b]' $(touch pwned)", "requirement": "the-plugin[onnx]"}
+    done = machine.gitlab("torchexport", CI_NODE_INDEX="1", **given, **more)
     assert done.returncode == 0, done.stderr
+    installed = machine.calls.read_text().splitlines()[:2]
+    assert installed == ["install|-e|.[a, b]|$(touch|pwned)", "install|the-plugin[onnx]"]
     proposed = patch_of(machine.folder, added=[other(1)])
     machine.sample(RED, status=1, patch=proposed)
-    done = machine.shell(SCRIPTS["GitLab, torchexport, script"], CI_NODE_INDEX="2", **given)
+    done = machine.gitlab("torchexport", CI_NODE_INDEX="2", **given)
     assert done.returncode == 1
     call = machine.calls.read_text()
     assert call.rstrip().endswith(INJECTED)
     assert "'--torchexport-shard', '2/2', '--torchexport-known', 'check'" in call
+    assert "'--torchexport-known-reason', '$(x)'" in call
     with serving("gitlab") as board:
         given |= variables("gitlab", board)
-        done = machine.shell(SCRIPTS["GitLab, torchexport-gate, script"], **given)
+        done = machine.gitlab("torchexport-gate", **given, **more)
         assert done.returncode == 1, done.stderr
         assert "no earlier report to compare with: HTTP Error 404" in done.stderr
         assert len(board.texts) == 1
         assert "comment: created" in done.stdout
+    installed = machine.calls.read_text().splitlines()[-2:]
+    assert installed == ["install|--no-deps|the-plugin[onnx]", "install|jinja2"]
     report = machine.work / "torchexport-report"
     assert (report / "torchexport-known.patch").read_text() == proposed
     assert (report / "summary.md").read_text().startswith("**torchexport: 1 failed, 1 passed**")
+    for job in ("torchexport", "torchexport-gate"):
+        paths = JOBS[job]["artifacts"]["paths"]
+        there = [path for path in paths if (machine.work / path).is_dir()]
+        assert there == [path for path in paths if path != ".torchexport/"]
 
 
 def test_the_python_of_these_tests_reaches_our_commands(machine):
