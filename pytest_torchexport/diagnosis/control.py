@@ -13,7 +13,7 @@ from pytest_torchexport.results.source_line import SourceLine
 
 # Conditions of which who calls the artifact does not know the side: memory and identity.
 _OF_OBJECTS = re.compile(
-    r"\b(?:is_contiguous|stride|storage_offset|data_ptr|requires_grad|is_leaf)\b"
+    r"\.(?:(?:is_contiguous|stride|storage_offset|data_ptr)\(|(?:requires_grad|is_leaf)\b)"
     r"|\bis (?:not )?(?!not\b|None\b)"
 )
 

@@ -58,7 +58,8 @@ def baked_value(evidence: Evidence) -> Cause | None:
     values = [
         item
         for item in evidence.conversions
-        if item.where in evidence.read_by_eager or not item.numbers
+        if (item.where in evidence.read_by_eager or not item.numbers)
+        and frozenset(item.numbers) != evidence.read_by_eager.get(item.where)
     ]
     read_at = _read_at(evidence, found)
     where = read_at if read_at in [item.where for item in values] else None

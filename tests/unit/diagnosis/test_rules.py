@@ -211,6 +211,15 @@ def test_a_number_that_python_reads_from_a_tensor():
     assert cause.remedy == "keep it a tensor: top = x.max()"
 
 
+def test_a_line_that_reads_the_same_in_the_call_as_at_the_export_is_not_the_cause():
+    flag = SourceLine("net.py", 8, "padded = mask.any().item()")
+    conversions = (Conversion(flag, (0.0,)),)
+    same = evidence(structural=VIEW, conversions=conversions, read_by_eager={flag: {0.0}})
+    assert numbers.baked_value(same) is None
+    other = evidence(structural=VIEW, conversions=conversions, read_by_eager={flag: {1.0}})
+    assert numbers.baked_value(other).where == flag
+
+
 def test_an_array_that_python_makes_of_a_tensor():
     stored = replace(VIEW, kind="stored", eager="float32[3]", artifact="float32[3]", numbers=())
     cause = numbers.baked_value(evidence(structural=stored, conversions=(Conversion(USE),)))
@@ -295,6 +304,8 @@ def test_a_branch_and_a_loop(kind, on_values, expected, remedy):
         ("mask is None", False),
         ("mask is not None", False),
         ("x.shape[0] > 3", False),
+        ("x.stride(0) == 1", True),
+        ("x.shape[0] % stride == 0", False),
     ],
 )
 def test_sides_that_no_caller_of_the_artifact_knows_are_not_exported_each(text, of_objects):
