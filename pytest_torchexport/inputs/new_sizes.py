@@ -14,8 +14,9 @@ from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
 
 # A dim with at most this many sizes is led to each of them, one with more to those beside its ends.
 FEW = 32
-# A wrong scale, order or choice of elements may not show on a leaf of such a kind.
-CONSTANT = ("zeros", "ones", "low", "high", "flat")
+# A wrong scale, order or choice of elements may not show on a leaf of such a kind. A sparse one is
+# all zeros if it is small.
+CONSTANT = ("zeros", "ones", "low", "high", "flat", "sparse")
 
 
 def has_varied_values(spec: InputSpec, recipe: Recipe) -> bool:

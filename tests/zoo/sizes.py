@@ -120,6 +120,24 @@ class MeanBySize(nn.Module):
         return x.sum(1) / x.shape[1]
 
 
+class DividedByCommonDivisor(nn.Module):
+    """Differs from x only at multiples of a prime. A trace has the example's divisor."""
+
+    def __init__(self, prime: int) -> None:
+        super().__init__()
+        self.prime = prime
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / math.gcd(int(x.shape[1]), self.prime)
+
+
+class LastThreeSteps(nn.Module):
+    """Looks wrong below three steps and is not: a slice begins at the first one there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, -3:].sum(1)
+
+
 class SpatialSoftmax(nn.Module):
     """Flattens height and width, and restores them by their sizes."""
 
@@ -154,6 +172,45 @@ SIZES = (
         truth(DIFFERS, script=None, export=REFUSED, onnx=None),
         ci="",
         blame=frozen_size("count = len(x)"),
+    ),
+    row(
+        "a divisor at one size in the middle",
+        lambda: DividedByCommonDivisor(13),
+        call(normal(3, 4)),
+        truth(DIFFERS, script=None, export=REFUSED, onnx=NARROWED),
+        shapes=B_T,
+        dims={"batch": (1, 6), "time": (1, 24)},
+        ci="",
+        blame=frozen_size("math.gcd(int(x.shape[1]), self.prime)"),
+    ),
+    row(
+        "a divisor at the second size",
+        lambda: DividedByCommonDivisor(37),
+        call(normal(3, 40)),
+        truth(DIFFERS, script=None, export=REFUSED, onnx=NARROWED),
+        shapes=B_T,
+        dims={"batch": (1, 6), "time": (36, 72)},
+        ci="",
+        blame=frozen_size("math.gcd(int(x.shape[1]), self.prime)"),
+    ),
+    row(
+        "a divisor at a size that is not legal",
+        lambda: DividedByCommonDivisor(29),
+        call(normal(3, 4)),
+        truth(export=REFUSED, onnx=NARROWED),
+        shapes=B_T,
+        dims={"batch": (1, 6), "time": (1, 24)},
+        ci="",
+        blame=frozen_size("math.gcd(int(x.shape[1]), self.prime)"),
+    ),
+    row(
+        "the last three steps of a few",
+        LastThreeSteps,
+        call(normal(3, 8)),
+        truth(export=NARROWED),
+        shapes=B_T,
+        dims={"batch": (1, 6), "time": (1, 24)},
+        ci="",
     ),
     row(
         "a size and a value on a line",

@@ -142,7 +142,14 @@ def test_the_same_seed_leads_to_the_same_calls():
 
 
 @pytest.mark.parametrize(
-    ("kind", "varied"), [("zeros", False), ("flat", False), ("normal", True), ("example", True)]
+    ("kind", "varied"),
+    [
+        ("zeros", False),
+        ("flat", False),
+        ("sparse", False),
+        ("normal", True),
+        ("example", True),
+    ],
 )
 def test_constant_tensors_do_not_show_a_size(kind, varied):
     spec = spec_with()
