@@ -23,6 +23,8 @@ from pytest_torchexport.outcomes.observe import Outcome, Returned
 # The numbers of threads of a small machine, of a laptop and of a server.
 NUMBERS_OF_THREADS = (2, 8, 64)
 NAMES = (GRAD_MODE, INFERENCE_MODE, THREADS)
+# What code may ask of a tensor instead.
+OF_TENSORS = {"torch.is_inference": INFERENCE_MODE}
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,9 @@ class OtherModes:
     @cached_property
     def _asked(self) -> Mapping[str, str]:
         """The names that code asks on the example or mentions, each with a place in words."""
-        mentioned = mentions(self._reference.pristine, NAMES, self._packages)
-        found = {name: f"asked at {line}" for name, line in reversed(list(mentioned))}
+        names = (*NAMES, *OF_TENSORS)
+        mentioned = list(mentions(self._reference.pristine, names, self._packages))
+        found = {OF_TENSORS.get(name, name): f"asked at {line}" for name, line in mentioned[::-1]}
         return self._asked_on(self._example) | found
 
     def _asked_on(self, call: Call) -> dict[str, str]:

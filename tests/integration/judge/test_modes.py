@@ -66,6 +66,21 @@ def test_gradients_are_not_tried_if_the_call_is_made_without(mode):
     assert len(warnings(Trains())) == 1
 
 
+def test_a_tensor_that_is_asked_if_it_is_of_inference_mode_is_a_warning():
+    class Inside(nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+        def forward(self, x):
+            y = x + 1
+            return y * self.factor if y.is_inference() else y * 2
+
+    (text,) = warnings(Inside(3.0))
+    assert "return y * self.factor if y.is_inference() else y * 2" in text
+    assert warnings(Inside(2.0)) == ()
+
+
 def test_inference_mode_is_left_on_trial_if_the_call_is_made_in_it():
     class Inside(nn.Module):
         def forward(self, x):
