@@ -6,6 +6,8 @@ Measured for every item that has files; a limit is a setting. Raises ArtifactToo
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -14,6 +16,7 @@ from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.subject import unique_weight_of
 from pytest_torchexport.results.failures import ArtifactTooLarge
 from pytest_torchexport.results.verdict import ArtifactSize, bytes_text
+from pytest_torchexport.targets.formats.stored_parts import checksum_of, stored_parts
 from pytest_torchexport.torch_private import memory_of
 
 # The bytes that the program itself may take, beside its weights.
@@ -21,6 +24,8 @@ PROGRAM = 2**20
 # Of the bytes of all names of weights, so many are in a file that stores each name.
 NEARLY = 0.9
 SHOWN_NAMES = 3
+# Parts of the files that take a smaller share of them are not named.
+SMALL = 0.01
 NO_FILE = (
     "the size was not limited: no file was made (for that, round_trip has to be among the checks, "
     "and the clean process has to know the target)"
@@ -37,9 +42,8 @@ OTHER = (
         "a wider dtype"
     ),
     (
-        "next step: look at the largest tensors in the file (those of a .pt or .pt2 file are "
-        "entries that unzip -l lists, those of an .onnx file its initializers); make constants "
-        "inside forward from their sizes, or register them as buffers"
+        "next step: look at the largest parts; make constants inside forward from their sizes, or "
+        "register them as buffers"
     ),
 )
 # A function reaches its weights in ways that are not known here.
@@ -77,8 +81,36 @@ def require(case: Case) -> None:
         )
         raise ArtifactTooLarge(
             f"its files take {size}; the limit is {bytes_text(limit)}",
-            details=(allowed, *_likely(module, size)),
+            details=(
+                allowed,
+                *_largest(module, case.directory, size.files),
+                *_likely(module, size),
+            ),
         )
+
+
+def _largest(module: torch.nn.Module, directory: Path | None, files: int) -> Iterator[str]:
+    """Yield a line with what takes most of the files, and how often each of it is stored."""
+    found: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for part in stored_parts(directory) if directory is not None else ():
+        found[part.bytes, part.checksum].append(part.name)
+    bytes_of = {key: key[0] * len(names) for key, names in found.items()}
+    large = [key for key in found if bytes_of[key] > SMALL * files]
+    most = sorted(large, key=bytes_of.__getitem__, reverse=True)[:SHOWN_NAMES]
+    own: dict[tuple[int, int], str] = {}
+    for name, tensor in _named(module):
+        size = tensor.numel() * tensor.itemsize
+        if is_plain(tensor) and any(size == key[0] for key in most):
+            # The legacy ONNX exporter stores the weights of linear layers transposed.
+            for form in (tensor, tensor.t()) if tensor.dim() == 2 else (tensor,):
+                own.setdefault((size, checksum_of(form)), name)
+    texts = []
+    for key in most:
+        times = f", stored {len(found[key])} times" if len(found[key]) > 1 else ""
+        name = own.get(key) or f"{found[key][0]} (no parameter or buffer has these bytes)"
+        texts.append(f"{name}: {bytes_text(key[0])}{times}")
+    if texts:
+        yield f"the largest parts of the files: {'; '.join(texts)}"
 
 
 def _likely(module: torch.nn.Module, size: ArtifactSize) -> tuple[str, str]:
