@@ -6,7 +6,6 @@ Random sizes leave out some of a small range, and most often those beside the en
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from pytest_torchexport.inputs.recipes import LeafRecipe, Recipe
@@ -44,7 +43,8 @@ class NewSizes:
         self._spec = spec
         self._wanted = {name: list(_wanted(of_dim)) for name, of_dim in sizes.items()}
         self._met = met
-        self._refusals: Counter[tuple[str, int]] = Counter()
+        # A dim and its size; True if the other dims were as in the example.
+        self._refused: dict[tuple[str, int], bool] = {}
 
     def instead_of(self, recipe: Recipe) -> Recipe:
         """Return the recipe at the nearest new sizes, then with varied values; else as it is."""
@@ -55,26 +55,29 @@ class NewSizes:
         return dataclasses.replace(recipe, sizes=sizes, leaves=leaves)
 
     def _sizes(self, drawn: Mapping[str, int]) -> dict[str, int] | None:
-        new = {name: _nearest(drawn[name], sizes) for name, sizes in self._left(refusals=0)}
+        new = {name: _nearest(drawn[name], sizes) for name, sizes in self._left()}
         if new:
             return {**drawn, **new}
-        for name, sizes in self._left(refusals=1):
+        for name, sizes in self._left(again=True):
             return {**self._spec.example_sizes, name: _nearest(drawn[name], sizes)}
         return None
 
     def refused(self, sizes: Mapping[str, int]) -> None:
         """Record the sizes of a call that is not legal."""
-        self._refusals.update(sizes.items())
+        for name, size in sizes.items():
+            alone = sizes == {**self._spec.example_sizes, name: size}
+            self._refused[name, size] = alone or self._refused.get((name, size), False)
 
-    def _left(self, refusals: int) -> Iterator[tuple[str, list[int]]]:
-        """Yield each dim with the sizes that are left and were refused so often."""
+    def _left(self, *, again: bool = False) -> Iterator[tuple[str, list[int]]]:
+        """Yield each dim with its sizes that were not tried, or ``again`` those not tried alone."""
+        wanted = False if again else None
         for name, tiers in self._wanted.items():
             for tier in tiers:
                 left = [
                     size
                     for size in tier
                     if size not in self._met.get(name, ())
-                    and self._refusals[name, size] == refusals
+                    and self._refused.get((name, size)) is wanted
                 ]
                 if left:
                     yield name, left
