@@ -18,7 +18,7 @@ from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.messages import is_about_dims
 from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
-from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, has_loops
+from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, has_loops, read
 from pytest_torchexport.targets.formats.onnx_runtime import (
     LOADER_PATH,
     SCRIPT,
@@ -75,7 +75,7 @@ class OnnxArtifact:
 
     @cached_property
     def _open(self) -> OpenFile:
-        return OpenFile(self.program.model_proto, self.device)
+        return OpenFile(self.save, self.device)
 
     def served(self, call: Call) -> Callable[[], Any]:
         """Return what runs the file on these inputs."""
@@ -268,23 +268,25 @@ def _artifact(made: _Made, device: str, *, external_data: bool) -> OnnxArtifact:
     program = made.program
     with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
         path = Path(directory, FILENAME)
-        program.save(path)
+        program.save(path, external_data=external_data)
         try:
             session = TensorFile(path, device)
         except Exception as error:
             error.add_note(_node_named_in(text_of(error), program))
             raise
+        # Without the weights in files beside it: ``program.model_proto`` would copy them all.
+        model = read(path)
     return OnnxArtifact(
         program=program,
         session=session,
         outputs=_outputs(program.exported_program),
         device=device,
         external_data=external_data,
-        native_loops=has_loops(program.model_proto),
+        native_loops=has_loops(model),
         baked=_baked(program),
         dynamic_shapes=made.dynamic_shapes,
         facts=OnnxProgramFacts(
-            model=lambda: program.model_proto,
+            model=lambda: model,
             program=program,
             captured=made.captured,
             notes=made.notes,

@@ -72,7 +72,7 @@ class LegacyArtifact:
 
     @cached_property
     def _open(self) -> OpenFile:
-        return OpenFile(_model(self.files), self.session.device)
+        return OpenFile(self.save, self.session.device)
 
     def served(self, call: Call) -> Callable[[], Any]:
         """Return what runs the file on these inputs."""

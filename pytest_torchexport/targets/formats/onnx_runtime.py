@@ -171,23 +171,23 @@ class TensorFile(_OnnxFile):
 
 
 class OpenFile(TensorFile):
-    """An ONNX model whose graph also returns the values that its nodes decide on.
+    """An ONNX file whose graph also returns the values that its nodes decide on.
 
-    Raises if the model is too large for a protobuf message, or if ONNX Runtime refuses an output.
+    ``save`` writes the file to a directory and returns its path. Raises if ONNX Runtime refuses an
+    output.
     """
 
-    def __init__(self, model: Any, device: str) -> None:
+    def __init__(self, save: Callable[[Path], Path], device: str) -> None:
         import onnx
 
-        own = onnx.ModelProto()
-        own.CopyFrom(model)
-        kept = {value.name for value in own.graph.output}
-        names = [name for name in onnx_model.decided_on(own) if name not in kept]
-        # ONNX Runtime infers their types.
-        own.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
         with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
-            path = Path(directory, onnx_model.FILENAME)
-            path.write_bytes(own.SerializeToString())
+            path = save(Path(directory))
+            model = onnx_model.read(path)
+            kept = {value.name for value in model.graph.output}
+            names = [name for name in onnx_model.decided_on(model) if name not in kept]
+            # ONNX Runtime infers their types.
+            model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+            path.write_bytes(model.SerializeToString())
             super().__init__(path, device)
         self._names = names
 
