@@ -13,7 +13,8 @@ be found again as its own.
 
 ``pairs``: each failure of a JSON report is taken for known, and another of the same class, on the
 same test and target, for what occurs now. None of these may pass for the known one. Failures of
-which both reports have all names in common are counted apart: nothing tells them apart.
+which both reports have all names in common are counted apart, and listed: those to which one line
+of one file is to blame, which are one failure of two models, and those that only look alike.
 """
 
 from __future__ import annotations
@@ -373,12 +374,20 @@ def pairs(paths: Sequence[Path], count: int, seed: int) -> None:
     ]
     chosen = random.Random(seed).sample(alike, min(count, len(alike)))
     found: Counter[str] = Counter()
+    alike_by: Counter[str] = Counter()
     for one, other in chosen:
         masked = not differences(entry_of(one, "a.py::test"), other)
-        same = place_of(one) == place_of(other)
-        found["all names in common" if same else "MASKED" if masked else "told apart"] += 1
+        if place_of(one) != place_of(other):
+            found["MASKED" if masked else "told apart"] += 1
+            continue
+        lines = {
+            each.where.place if each.where is not None else each.subject for each in (one, other)
+        }
+        found["one line to blame" if len(lines) == 1 else "all names in common"] += 1
+        if len(lines) > 1:
+            alike_by[f"{one.failure} on {one.target}: {place_of(one)}"] += 1
     print(f"{len(chosen)} pairs of failures of one class on one target, {len(verdicts)} failures")
-    for what, times in found.most_common():
+    for what, times in [*found.most_common(), *alike_by.most_common()]:
         print(f"  {times:5}  {what}")
 
 
