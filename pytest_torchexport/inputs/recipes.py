@@ -483,12 +483,14 @@ def _special_numbers(domain: Domain, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _cast(tensor: torch.Tensor, leaf: TensorLeaf) -> torch.Tensor:
-    """Cast to the leaf's dtype; a narrow one saturates, because inf may not be legal."""
+    """Cast to the leaf's dtype. A narrow one saturates and has no -0.0: both may not be legal."""
     narrow = leaf.dtype.is_floating_point and leaf.dtype.itemsize < tensor.dtype.itemsize
-    if narrow and tensor.is_floating_point() and leaf.domain.elements is None:
-        limit = torch.finfo(leaf.dtype).max
-        tensor = tensor.clamp(-limit, limit)
-    return tensor.to(leaf.dtype)
+    if not narrow or not tensor.is_floating_point() or leaf.domain.elements is not None:
+        return tensor.to(leaf.dtype)
+    limit = torch.finfo(leaf.dtype).max
+    tensor = tensor.clamp(-limit, limit)
+    # Not in the narrow dtype itself: torch has no masked_fill for float8.
+    return tensor.masked_fill(tensor.to(leaf.dtype) == 0, 0.0).to(leaf.dtype)
 
 
 def _fill(item: LeafRecipe, shape: tuple[int, ...], leaf: TensorLeaf, seed: int) -> torch.Tensor:

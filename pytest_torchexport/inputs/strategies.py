@@ -207,7 +207,8 @@ def _leaf(leaf: TensorLeaf | ValueLeaf) -> st.SearchStrategy[LeafRecipe]:
 
 def _edits(leaf: TensorLeaf) -> st.SearchStrategy[Edit]:
     positions = st.integers(0, 2**16)
-    ordinary = st.builds(Edit, positions, _number(leaf))
+    # st.builds draws a text for the third field of a NamedTuple, though it has a default.
+    ordinary = st.builds(Edit, positions, _number(leaf), st.just("element"))
     if not leaf.domain.special:
         return ordinary
     special = st.sampled_from(leaf.domain.special)

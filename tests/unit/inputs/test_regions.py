@@ -279,6 +279,14 @@ def test_without_words_no_call_has_special_values(dtype):
     assert len(seen) > 20
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+def test_a_number_that_a_narrow_dtype_makes_zero_has_no_sign(dtype):
+    spec = spec_of(lambda x: x, torch.ones(64, 64).to(dtype))
+    found = build(spec, Recipe(sizes={}, leaves=(LeafRecipe(kind="ladder"),))).args[0].float()
+    assert (found == 0).any()
+    assert not (found.signbit() & (found == 0)).any()
+
+
 def test_a_tiny_number_that_the_user_declared_stays():
     spec = spec_of(lambda x: x, torch.ones(2), values={"x": (1e-40, 1.0)})
     recipe = Recipe(sizes={}, leaves=(LeafRecipe(kind="ones", edits=(Edit(0, 2e-40),)),))

@@ -15,6 +15,7 @@ from specs import spec_of, within
 
 from pytest_torchexport.explore.seeds import odd, plain
 from pytest_torchexport.inputs.recipes import (
+    EXTENTS,
     Recipe,
     build,
     example_recipe,
@@ -80,6 +81,8 @@ def test_drawn_recipes_are_always_within_the_spec(recipe):
     assert leaves["name"] in ("a", "b")
     mask = leaves["mask"]
     assert bool(mask.any(-1).all())
+    edits = [edit for leaf in recipe.leaves for edit in leaf.edits]
+    assert {edit.extent for edit in edits} <= set(EXTENTS)
 
 
 @QUICK
