@@ -6,20 +6,28 @@ time. Raises ArtifactSlower, and Ineffective under strict if a limit could not b
 
 from __future__ import annotations
 
+import inspect
 import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import torch
+from torch import Tensor
+
+from pytest_torchexport import targets
+from pytest_torchexport.config.options import parse_options
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe
-from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.inputs.spec import Call, build_spec
 from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.log import Shrunk
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import State
 from pytest_torchexport.outcomes.timing import Pairs, TooSlow, timed_in_turn
-from pytest_torchexport.results.failures import ArtifactSlower
-from pytest_torchexport.results.verdict import Latency
-from pytest_torchexport.targets.base import served
+from pytest_torchexport.outcomes.torch_state import suppress_output
+from pytest_torchexport.results.failures import ArtifactSlower, ends_the_test
+from pytest_torchexport.results.verdict import Latency, seconds_text
+from pytest_torchexport.targets.base import NotApplicable, served
 
 # Seconds for one call, with all its repeats.
 SECONDS = 10.0
@@ -35,6 +43,12 @@ BESIDE = (
     "latency measured while {} workers of pytest-xdist are at work: the times are not those of an "
     "idle machine; for such times, run without -n"
 )
+SHORT = (
+    "the latency was not limited{}: a call takes {}, and one of an empty model on {} {}; without "
+    "these, it is within the limit or too short to tell"
+)
+# An empty model has no more inputs than this.
+MOST_INPUTS = 6
 HOW = "medians of {} interleaved pairs, the middle 80 % of their ratios, one thread"
 NEXT = (
     "next step: profile both (torch.profiler, or ONNX Runtime's own) on this call; if this is what "
@@ -54,19 +68,32 @@ def measure(case: Case) -> None:
     with log.timed("latency"):
         measured = list(_measured(case, tell))
     slow: list[tuple[Latency, Recipe, Call]] = []
+    short: list[str] = []
+    overhead: float | None = None
     for recipe, call, pairs in measured:
         latency = _latency(case, recipe, pairs)
         log.latency.append(latency)
         if limit and pairs.exceeds(limit):
-            slow.append((latency, recipe, call))
+            overhead = _overhead(case, call) if overhead is None else overhead
+            if latency.eager >= overhead and pairs.without(overhead).exceeds(limit):
+                slow.append((latency, recipe, call))
+            else:
+                own, empty = seconds_text(latency.artifact), seconds_text(overhead)
+                short.append(SHORT.format(_at(latency), own, case.plan.target, empty))
     if slow:
         worst, recipe, call = max(slow, key=lambda each: each[0].ratio)
         log.shrunk = Shrunk.as_made(case.spec, recipe, call)
-        at = f" at {worst.at}" if worst.sizes else ""
+        allowed = f"the limit is {limit:g} (torchexport_max_slowdown)"
         raise ArtifactSlower(
-            f"it takes {worst.times}{at}; the limit is {limit:g} (torchexport_max_slowdown)",
+            f"it takes {worst.times}{_at(worst)}; {allowed}",
             details=(*map(str, log.latency), HOW.format(worst.pairs), NEXT),
         )
+    if short:
+        tell(short[0])
+
+
+def _at(latency: Latency) -> str:
+    return f" at {latency.at}" if latency.sizes else ""
 
 
 def _measured(case: Case, tell: Callable[[str], None]) -> Iterator[tuple[Recipe, Call, Pairs]]:
@@ -88,6 +115,48 @@ def _measured(case: Case, tell: Callable[[str], None]) -> Iterator[tuple[Recipe,
             yield recipe, call, found
     finally:
         state.restore()
+
+
+class Empty(torch.nn.Module):
+    """Returns its first input: the time of its artifact is that of the way into the runtime."""
+
+    def forward(  # TorchScript compiles no *args
+        self,
+        a: Tensor,
+        b: Tensor | None = None,
+        c: Tensor | None = None,
+        d: Tensor | None = None,
+        e: Tensor | None = None,
+        f: Tensor | None = None,
+    ) -> Tensor:
+        """Return the first input."""
+        return a
+
+
+def _overhead(case: Case, call: Call) -> float:
+    """Return the seconds that an empty model takes on the target, with as many inputs.
+
+    0 if the target refuses it.
+    """
+    tensors = call.tensors()[:MOST_INPUTS] or [torch.zeros(1)]
+    empty, one = Empty().eval(), Call(tuple(tensors)).clone().to(case.plan.device)
+    signature = inspect.signature(empty.forward)
+    fixed = dict.fromkeys([*signature.parameters][: len(one.args)], "...")
+    spec = build_spec(signature, [one], parse_options((), {"shapes": fixed}), {})
+    try:
+        with case.reference.pristine.grad_mode.entered(), suppress_output():
+            made = targets.get(case.plan.target).export(empty, one, spec)
+    except (TimeLimitExceeded, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if ends_the_test(error):
+            raise
+        return 0.0
+    if isinstance(made, NotApplicable):
+        return 0.0
+    with case.reference.served.entered():
+        found = timed_in_turn(partial(empty, *one.args), served(made, one.clone()), SECONDS)
+    return statistics.median(found.others) if isinstance(found, Pairs) else found.seconds
 
 
 def _calls(case: Case) -> Iterator[tuple[Recipe, Call]]:

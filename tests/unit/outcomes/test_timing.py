@@ -23,6 +23,13 @@ def test_a_clear_slowdown_exceeds_a_limit_below_it_alone():
     assert not found.exceeds(3.0)
 
 
+def test_a_constant_time_is_taken_from_the_other_alone():
+    found = pairs(*[1.9, 2.0, 2.1] * 10)
+    assert found.without(0.25).ratios == pytest.approx([1.4, 1.5, 1.6] * 10)
+    assert found.exceeds(1.7)
+    assert not found.without(0.25).exceeds(1.7)
+
+
 def test_few_pairs_decide_nothing_unless_all_agree():
     assert pairs(*[2.0] * 10).exceeds(1.5)
     assert not pairs(*[2.0] * 9).exceeds(1.5)
