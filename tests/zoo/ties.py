@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Tuple  # noqa: UP035  # TorchScript's word
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.converters import right, wrong
-from zoo.row import call, whole
+from zoo.row import call, normal, whole
 
 # -- orders ----------------------------------------------------------------------------------------
 
@@ -267,9 +268,35 @@ def one_of_two_choices_from_the_end(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa
     return three(x), three_from_the_end(2 - x)
 
 
+# -- values next to each other ---------------------------------------------------------------------
+
+
+def heat(x: Tensor) -> Tensor:
+    """Return scores of which many are one, or next to it."""
+    return torch.sigmoid(x * 20.0)[:, None]
+
+
+def peaks(x: Tensor) -> Tensor:
+    return F.max_pool1d(heat(x), 2, return_indices=True)[1]
+
+
+def last_peaks(x: Tensor) -> Tensor:
+    places = F.max_pool1d(heat(x).flip(-1), 2, return_indices=True)[1]
+    return x.shape[1] - 1 - places.flip(-1)
+
+
+def in_bfloat16(x: Tensor) -> Tensor:
+    return F.gelu(x).to(torch.bfloat16).float()
+
+
+def in_half_before(x: Tensor) -> Tensor:
+    return F.gelu(x).to(torch.float16).to(torch.bfloat16).float()
+
+
 # -- the table -------------------------------------------------------------------------------------
 
 FEW = call(whole(0, 3, 4, 6).float())
+WIDE = call(normal(8, 64))
 INTEGERS = call(whole(0, 3, 4, 6))
 
 TIES = (
@@ -313,6 +340,10 @@ TIES = (
     right(corners, corners_from_the_end, FEW, ci=""),
     wrong("columns of other places", rows_and_columns, rows_and_columns_of_others, FEW, ci=""),
     right(rows_and_columns, rows_and_columns_from_the_end, FEW, ci=""),
+    wrong("the last of equal peaks", peaks, last_peaks, WIDE, ci=""),
+    right(peaks, peaks, WIDE, ci=""),
+    wrong("a cast by way of another", in_bfloat16, in_half_before, WIDE, ci=""),
+    right(in_bfloat16, in_bfloat16, WIDE, ci=""),
     # Each choice has an order of its own.
     right(two_choices, one_of_two_choices_from_the_end, FEW, ci=""),
 )

@@ -168,7 +168,7 @@ def decided_on(model: Any) -> list[str]:
         if node.op_type in _JUMPING or _picks(node):
             operands = [name for name in node.input if name in producers]
             found |= dict.fromkeys(operands)
-            if not _casts_to_floats(node) and not _picks(node):
+            if not _casts_to_floats(node):
                 for operand in operands:
                     found |= dict.fromkeys(n for n in producers[operand].input if n in producers)
     return list(found)

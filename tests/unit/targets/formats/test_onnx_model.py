@@ -210,8 +210,15 @@ def test_nodes_that_may_be_fused_are_not_parted_by_what_is_named():
         helper.make_node("Erf", ["square"], ["smooth"]),
         helper.make_node("Cast", ["smooth"], ["half"], to=onnx.TensorProto.BFLOAT16),
         helper.make_node("Cast", ["half"], ["back"], to=onnx.TensorProto.FLOAT),
-        helper.make_node("MaxPool", ["back"], ["pooled"], kernel_shape=[2]),
+    )
+    assert onnx_model.decided_on(model(*nodes)) == ["smooth", "half"]
+
+
+def test_a_pooling_decides_if_it_returns_indices():
+    nodes = (
+        helper.make_node("MaxPool", ["x"], ["pooled"], kernel_shape=[2]),
         helper.make_node("Exp", ["pooled"], ["heat"]),
         helper.make_node("MaxPool", ["heat"], ["largest", "places"], kernel_shape=[2]),
+        helper.make_node("MaxPool", ["largest"], ["unused"], kernel_shape=[2]),
     )
-    assert onnx_model.decided_on(model(*nodes)) == ["smooth", "half", "heat"]
+    assert onnx_model.decided_on(model(*nodes)) == ["heat", "pooled"]
