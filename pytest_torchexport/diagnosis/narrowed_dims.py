@@ -28,6 +28,14 @@ from pytest_torchexport.targets.formats.size_conditions import TORCHS_LOWEST
 
 # The statements that decide by what is asked in their line.
 STATEMENTS = ("if", "elif", "while", "for", "case", "match", "assert")
+# Of a file that another script made.
+FIXED = (
+    "no line of forward is known to ask about the size: the script that made the file most likely "
+    "did not declare it dynamic"
+)
+DYNAMIC = (
+    "give dynamic_shapes to the exporter (dynamic_axes to that of torch.onnx with dynamo=False)"
+)
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
@@ -161,6 +169,8 @@ def _guarded(scene: Scene, found: Sequence[Sizes]) -> Cause:
     """Return that what somebody asks of a size is answered once, at the export."""
     where = scene.failure.where
     artifact = words_of(scene.case.plan.target)
+    if scene.case.foreign and where is None and all(len(sizes.ok) == 1 for sizes in found):
+        return Cause(kind="guard", text=FIXED, remedy=DYNAMIC)
     if where is not None:
         text = f"what this line asks of sizes is answered once, at the export of {artifact}"
     elif all(max(sizes.failing) < TORCHS_LOWEST for sizes in found):

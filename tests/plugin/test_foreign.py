@@ -139,3 +139,25 @@ def test_a_custom_operator_is_there_where_it_is_declared(
     if not declared:
         assert "foreign_ops::double is registered at foreign_ops.py" in text
         assert "add foreign_ops to torchexport_runtime_imports" in text
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_a_script_that_declares_no_size_dynamic_is_told(suite, run, text_of, declared):
+    shapes = "{'input': {0: torch.export.Dim('batch', max=8)}}" if declared else "None"
+    suite(
+        f"""
+@pytest.mark.torchexport("export")
+def test_file(torchexport, tmp_path):
+    net, x = nn.Linear(3, 2).eval(), torch.randn(2, 3)
+    program = torch.export.export(net, (x,), dynamic_shapes={shapes})
+    torch.export.save(program, tmp_path / "net.pt2")
+    torchexport.check_artifact(tmp_path / "net.pt2", net, x)
+""",
+        fakes=False,
+        torchexport_max_examples=2,
+    )
+    result = run("--show-capture=no")
+    result.assert_outcomes(passed=declared, failed=not declared)
+    text = text_of(result)
+    assert ("most likely did not declare it dynamic" in text) is not declared
+    assert ("give dynamic_shapes to the exporter" in text) is not declared
