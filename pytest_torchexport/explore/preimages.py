@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.explore.distance import MIRRORED, NEGATED, number
-from pytest_torchexport.explore.origins import Origin, Origins, Replay, TooLarge
+from pytest_torchexport.explore.origins import Origin, Origins
 from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
+from pytest_torchexport.explore.recomputation import Recomputation, TooLarge
 
 # All integers of a range are tried if they are no more than this, divided by the elements that they
 # are combined with; else the numbers of a grid, which is made finer up to so many times.
@@ -109,39 +110,41 @@ def met(
     ``leaves`` are the numbers of the call by input, flat, and ``among`` those that an input may
     have. Inputs that ``among`` leaves out are not changed.
     """
-    replay = Replay({index: leaf.clone() for index, leaf in leaves.items()})
+    recomputation = Recomputation({index: leaf.clone() for index, leaf in leaves.items()})
     try:
-        done = all(_meet(demand, replay, among) for demand in demands)
+        done = all(_meet(demand, recomputation, among) for demand in demands)
     except (TooLarge, RuntimeError, IndexError):  # an operator that takes no such shapes
         return None
-    return replay.leaves if done else None
+    return recomputation.leaves if done else None
 
 
-def _meet(demand: Demand, replay: Replay, among: dict[int, Among]) -> bool:
+def _meet(demand: Demand, recomputation: Recomputation, among: dict[int, Among]) -> bool:
     elements = [
-        element for element in replay.elements(demand.origin, demand.place) if element[0] in among
+        element
+        for element in recomputation.elements(demand.origin, demand.place)
+        if element[0] in among
     ]
-    width = replay.width
+    width = recomputation.width
     for element in elements[:MOST_CHANGED]:
         leaf, position = element
-        chosen, far = _best(demand, replay, element, among[leaf], width)
-        replay.leaves[leaf][position] = chosen
+        chosen, far = _best(demand, recomputation, element, among[leaf], width)
+        recomputation.leaves[leaf][position] = chosen
         if far == 0:
             return True
     return False
 
 
 def _best(
-    demand: Demand, replay: Replay, element: tuple[int, int], among: Among, width: int
+    demand: Demand, recomputation: Recomputation, element: tuple[int, int], among: Among, width: int
 ) -> tuple[Tensor, float]:
     """Return the number of an element that comes nearest to a demand, and how near."""
     leaf, position = element
-    own = replay.leaves[leaf][position].clone()
+    own = recomputation.leaves[leaf][position].clone()
     low, high = among.low, among.high
     best, least = own, math.inf
     for _ in range(FINER):
         points = torch.cat([own[None], _points(among, low, high, own.dtype, width)])
-        missing = demand.missing(replay.run(demand.origin, demand.place, element, points))
+        missing = demand.missing(recomputation.run(demand.origin, demand.place, element, points))
         far = float(missing.nan_to_num(math.inf).min())
         if far < least:
             near = points[missing == far]

@@ -111,6 +111,15 @@ def is_float(value: Any) -> bool:
     )
 
 
+def tensors_among(values: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors among an operator's arguments or results, also of lists."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from tensors_among(value)
+
+
 def floats_of(value: Any) -> list[torch.Tensor]:
     """Return the float tensors among an operator's arguments or results."""
     if is_float(value):
