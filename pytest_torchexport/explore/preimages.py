@@ -162,5 +162,8 @@ def _points(among: Among, low: float, high: float, dtype: torch.dtype, width: in
         return torch.tensor(among.choices, dtype=dtype)
     if not dtype.is_floating_point and high - low < MOST_POINTS // width:
         return torch.arange(math.ceil(low), math.floor(high) + 1).to(dtype)
-    points = torch.linspace(low, high, GRID, dtype=torch.float64)
-    return (points if dtype.is_floating_point else points.round()).to(dtype)
+    if dtype.is_floating_point:
+        return torch.linspace(low, high, GRID, dtype=torch.float64).to(dtype)
+    # Not as floats, which do not hold the ends of int64.
+    first, last = math.ceil(low), math.floor(high)
+    return torch.tensor([first + (last - first) * n // (GRID - 1) for n in range(GRID)]).to(dtype)

@@ -87,6 +87,12 @@ def test_a_grid_gets_finer_in_a_range_that_is_too_wide_to_try():
     assert int(found[0]) // 7 == 123_456_789
 
 
+def test_no_number_beyond_the_range_is_chosen_where_floats_do_not_hold_its_ends():
+    given = torch.tensor([5])
+    _, _, demand = _demand(lambda x: x < 0, given, "!=", 0)
+    assert met([demand], {0: given}, {0: Among(0, 2**63 - 1)}) is None
+
+
 def test_floats_that_are_rounded_are_found():
     given = torch.tensor([0.25])
     _, _, demand = _demand(torch.round, given, "==", 1234.0)
