@@ -249,7 +249,9 @@ class _Examination:
             at[item.ref] = op.line if op is not None else self._stored(item)
             modules[item] = op.module if op is not None else ""
         self.found.add(changed=every, written_at={ref: line for ref, line in at.items() if line})
-        self.found.say("changes", [f"{i}{_place(modules[i], at[i.ref])}" for i in every])
+        # All of them: the note shows the first, and counts the others.
+        named = dict.fromkeys(f"{i}{_place(modules[i], at[i.ref])}" for i in every)
+        self.found.add(changes=tuple(named))
 
     def _stored(self, change: Change) -> SourceLine | None:
         """Return the only line that could change a place without an operator."""

@@ -27,7 +27,8 @@ from preflights import Healthy, findings, silent
 from torch import nn
 
 from pytest_torchexport.eager.fingerprint import MAX_NODES
-from pytest_torchexport.eager.preflight import changed, examine, fingerprint
+from pytest_torchexport.eager.preflight import _Found, changed, examine, fingerprint
+from pytest_torchexport.eager.reference import _sentences
 from pytest_torchexport.eager.state_ref import Change, StateRef
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes import cuda
@@ -1221,13 +1222,19 @@ def test_a_method_of_a_module_and_of_a_plain_object_are_examined():
     assert findings(Net().encode, X).random[0].startswith("torch.rand, ")
 
 
-def test_many_findings_of_a_kind_are_cut_short():
+def test_the_note_on_many_changes_counts_those_that_it_does_not_name():
     class Many(nn.Module):
         def forward(self, x):
             for index in range(20):
                 setattr(self, f"a{index}", index)
             return x + 1
 
-    told = findings(Many(), X).changes
-    assert len(told) == 9
-    assert told[-1] == "and 12 more"
+    (note,) = _sentences(findings(Many(), X))
+    assert note.endswith(" and 17 more; each call starts anew")
+
+
+def test_many_findings_of_a_kind_are_cut_short():
+    found = _Found()
+    found.say("random", [f"torch.rand, line {n}" for n in range(20)])
+    assert len(found.so_far.random) == 9
+    assert found.so_far.random[-1] == "and 12 more"
