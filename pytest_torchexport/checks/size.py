@@ -14,6 +14,7 @@ import torch
 from pytest_torchexport.inputs.pytrees import is_plain
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.subject import unique_weight_of
+from pytest_torchexport.outcomes.texts import SHOWN, few
 from pytest_torchexport.results.failures import ArtifactTooLarge
 from pytest_torchexport.results.verdict import ArtifactSize, bytes_text
 from pytest_torchexport.targets.formats.stored_parts import checksum_of, stored_parts
@@ -23,7 +24,6 @@ from pytest_torchexport.torch_private import memory_of
 PROGRAM = 2**20
 # Of the bytes of all names of weights, so many are in a file that stores each name.
 NEARLY = 0.9
-SHOWN_NAMES = 3
 # Parts of the files that take a smaller share of them are not named.
 SMALL = 0.01
 NO_FILE = (
@@ -96,7 +96,7 @@ def _largest(module: torch.nn.Module, directory: Path | None, files: int) -> Ite
         found[part.bytes, part.checksum].append(part.name)
     bytes_of = {key: key[0] * len(names) for key, names in found.items()}
     large = [key for key in found if bytes_of[key] > SMALL * files]
-    most = sorted(large, key=bytes_of.__getitem__, reverse=True)[:SHOWN_NAMES]
+    most = sorted(large, key=bytes_of.__getitem__, reverse=True)[:SHOWN]
     own: dict[tuple[int, int], str] = {}
     for name, tensor in _named(module):
         size = tensor.numel() * tensor.itemsize
@@ -119,8 +119,7 @@ def _likely(module: torch.nn.Module, size: ArtifactSize) -> tuple[str, str]:
     if not tied or size.files < NEARLY * _weight_by_name(module):
         return OTHER
     most = max(tied, key=len)
-    more = f" and {len(most) - SHOWN_NAMES} more" if len(most) > SHOWN_NAMES else ""
-    return f"{TIED}: {', '.join(most[:SHOWN_NAMES])}{more}", TIED_REMEDY
+    return f"{TIED}: {few(most)}", TIED_REMEDY
 
 
 def _names_by_memory(module: torch.nn.Module) -> list[list[str]]:
