@@ -25,8 +25,10 @@ from pytest_torchexport.outcomes.operators import (
 )
 from pytest_torchexport.torch_private import memory_of
 
-# Tensors with more elements are not followed.
+# Tensors with more elements are not followed, and none after so many elements in all: the results
+# of a run are kept, at most 128 MiB of int64.
 MOST_ELEMENTS = 2**20
+MOST_IN_ALL = 2**24
 # They only rearrange elements.
 MOVES = frozenset(["view", "_unsafe_view", "_reshape_alias", "reshape", "permute", "transpose"])
 MOVES |= {"t", "select", "slice", "squeeze", "unsqueeze", "expand", "alias", "detach"}
@@ -79,6 +81,7 @@ class Origins:
 
     def __init__(self, inputs: Sequence[Tensor | None]) -> None:
         self._known: dict[_Key, Origin] = {}
+        self._left = MOST_IN_ALL
         self._inputs = [given for given in inputs if given is not None]
         for index, given in enumerate(inputs):
             if given is not None and _is_followed(given):
@@ -105,7 +108,8 @@ class Origins:
         if operands and "out" not in kwargs and _is_known(name, func):
             operation = Operation(writing_nothing(func), tuple(args), kwargs)
             for number, item in enumerate(tensors_among([result])):
-                if _is_followed(item):
+                if _is_followed(item) and item.numel() <= self._left:
+                    self._left -= item.numel()
                     self._known[_key(item)] = Origin(item, None, name, operation, operands, number)
 
 

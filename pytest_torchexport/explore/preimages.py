@@ -113,6 +113,8 @@ def met(
     recomputation = Recomputation({index: leaf.clone() for index, leaf in leaves.items()})
     try:
         done = all(_meet(demand, recomputation, among) for demand in demands)
+    except torch.OutOfMemoryError:
+        raise
     except (TooLarge, RuntimeError, IndexError):  # an operator that takes no such shapes
         return None
     return recomputation.leaves if done else None

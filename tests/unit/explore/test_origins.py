@@ -45,3 +45,11 @@ def test_a_part_of_an_input_is_known():
     origins, result = _followed(lambda x: x[:, 1], given)
     assert origins.has_part(result)
     assert not origins.has_part(given + 1)
+
+
+def test_no_more_is_kept_than_so_many_elements_in_all(monkeypatch):
+    monkeypatch.setattr("pytest_torchexport.explore.origins.MOST_IN_ALL", 30)
+    origins, result = _followed(lambda x: x + 1, NUMBERS)
+    assert origins.of(result) is not None
+    origins, result = _followed(lambda x: x + 1 + 1 + 1, NUMBERS)
+    assert origins.of(result) is None

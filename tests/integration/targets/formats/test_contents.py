@@ -467,7 +467,8 @@ def test_suspicions_are_the_same_from_a_loaded_files_sizes():
 def test_branches_and_sizes_are_read_of_a_foreign_file_alone():
     program = torch.export.export(Narrowing(), (X,), dynamic_shapes={"x": {0: Dim.DYNAMIC}})
     facts = ExportedProgramFacts(program=program)
-    assert set(facts.as_plain(foreign=True)) == {"contents", "branches", "sizes"}
+    told = {"contents", "branches", "sizes", "arguments"}
+    assert set(facts.as_plain(foreign=True)) == told
     assert set(facts.as_plain(foreign=False)) == {"contents"}
 
 
