@@ -14,41 +14,59 @@ import torch
 
 from pytest_torchexport.diagnosis.recording import FromOutside, Result
 from pytest_torchexport.outcomes.compare import dense
+from pytest_torchexport.outcomes.observe import are_one_memory
 
 # Numbers that Python rounds and torch rounds are the same up to this.
 CLOSE = 1e-6
 NO_NUMBER = object()
 
 
-def error_of(left: Result, right: Result) -> float:
-    """Return how much two results differ, in epsilons of the largest number; 0 if not."""
-    if (left.shape, left.dtype, left.whole) != (right.shape, right.dtype, right.whole):
-        return math.inf
+def results_differ(left: Result, right: Result) -> bool:
+    """Return True if two results differ at all."""
+    if _facts(left) != _facts(right):
+        return True
     if isinstance(left.numbers, torch.Tensor) and isinstance(right.numbers, torch.Tensor):
-        return tensors_error(left.numbers, right.numbers)
-    return 0.0 if equal(left.numbers, right.numbers) else math.inf
+        return tensors_differ(left.numbers, right.numbers)
+    return not equal(left.numbers, right.numbers)
 
 
-def tensors_error(left: torch.Tensor, right: torch.Tensor) -> float:
-    """Return how much two tensors differ, in epsilons of the largest number; 0 if not."""
+def tensors_differ(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Return True if two tensors differ at all."""
     if left is right or left.is_meta:
-        return 0.0
+        return False
     if left.dtype != right.dtype or left.device != right.device:
-        return math.inf
+        return True
     try:
         left, right = dense(left.detach()), dense(right.detach())
-        return _gap(left, right) if left.shape == right.shape else math.inf
+        if left.shape != right.shape:
+            return True
+        alike = are_one_memory(left, right) or torch.equal(left, right)
+        return not alike and not bool(_same(left, right).all())
     except (RuntimeError, NotImplementedError):  # a layout without these operators
-        return 0.0
+        return False
+
+
+def error_of(left: Result, right: Result) -> float:
+    """Return how much results that differ do so, in epsilons of the largest number."""
+    tensors = isinstance(left.numbers, torch.Tensor) and isinstance(right.numbers, torch.Tensor)
+    if not tensors or _facts(left) != _facts(right):
+        return math.inf
+    one, other = dense(left.numbers), dense(right.numbers)
+    return _gap(one, other) if one.shape == other.shape else math.inf
+
+
+def _facts(result: Result) -> tuple[Any, ...]:
+    return result.shape, result.dtype, result.whole
+
+
+def _same(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    return (left == right) | ((left != left) & (right != right))
 
 
 def _gap(left: torch.Tensor, right: torch.Tensor) -> float:
-    same = (left == right) | ((left != left) & (right != right))
-    if bool(same.all()):
-        return 0.0
     if not (left.is_floating_point() or left.is_complex()):
         return math.inf
-    gap = torch.where(same, 0.0, (left - right).abs().double())
+    gap = torch.where(_same(left, right), 0.0, (left - right).abs().double())
     if not bool(torch.isfinite(gap).all()):
         return math.inf
     size = left.abs().double()
@@ -60,7 +78,7 @@ def is_among(results: Sequence[Result], tensor: torch.Tensor) -> bool:
     """Return True if a step made these numbers, or if that is not known."""
     made = [item.numbers for item in results if isinstance(item.numbers, torch.Tensor)]
     whole = all(item.whole for item in results)
-    return not whole or any(not tensors_error(item, tensor) for item in made)
+    return not whole or any(not tensors_differ(item, tensor) for item in made)
 
 
 def number_of(value: Any) -> Any:

@@ -23,7 +23,8 @@ from pytest_torchexport.diagnosis.agreement import (
     error_of,
     is_among,
     number_of,
-    tensors_error,
+    results_differ,
+    tensors_differ,
 )
 from pytest_torchexport.diagnosis.alignment import aligned
 from pytest_torchexport.diagnosis.recording import (
@@ -170,11 +171,13 @@ class _Search:
     def found(self) -> Introduced | None:
         """Return the place, the clearest first."""
         unclear: list[Introduced] = []
-        for number, error in self._differ():
-            item = self._look(self._operands(number, self.pairs[number]), number)
+        for number, twin in self.pairs.items():
+            if not self._differ(number, twin):
+                continue
+            item = self._look(self._operands(number, twin), number)
             if item is None:
                 continue
-            if item.structural.kind != "same" and error > ROUNDING:
+            if item.structural.kind != "same" and self._error(number, twin) > ROUNDING:
                 return item  # the later steps carry it
             unclear.append(item)
         known = (item for item in unclear if item.structural.kind != "same")
@@ -182,21 +185,21 @@ class _Search:
 
     # -- the steps that differ ---------------------------------------------------------------------
 
-    def _differ(self) -> Iterator[tuple[int, float]]:
-        """Yield eager's steps whose results differ, with how much."""
-        for one, other in self.pairs.items():
-            error = self._error(one, other)
-            if error:
-                yield one, error
+    def _differ(self, one: int, other: int) -> bool:
+        left, right = self.eager.steps[one].results, self.artifact.steps[other].results
+        return (
+            other == self.artifact.raised
+            or len(left) != len(right)
+            or any(results_differ(a, b) for a, b in zip(left, right, strict=True))
+        )
 
     def _error(self, one: int, other: int) -> float:
-        """Return how much the results of two steps differ, in epsilons; 0 if they are equal."""
-        if other == self.artifact.raised:
-            return math.inf
+        """Return how much the results of two steps that differ do so, in epsilons."""
         left, right = self.eager.steps[one].results, self.artifact.steps[other].results
-        if len(left) != len(right):
+        if other == self.artifact.raised or len(left) != len(right):
             return math.inf
-        return max((error_of(a, b) for a, b in zip(left, right, strict=True)), default=0.0)
+        pairs = zip(left, right, strict=True)
+        return max(error_of(a, b) for a, b in pairs if results_differ(a, b))
 
     # -- why a step differs ------------------------------------------------------------------------
 
@@ -251,7 +254,7 @@ class _Search:
         for name, left, right in given:
             if not (isinstance(left, FromOutside) and isinstance(right, FromOutside)):
                 continue
-            if not tensors_error(left.tensor, right.tensor):
+            if not tensors_differ(left.tensor, right.tensor):
                 continue
             return self._at(
                 step,

@@ -167,7 +167,7 @@ class _Recorder:
             self._parts[id(part)] = f"{path} ({type(part).__name__})" if path else ""
 
     def begin(self, call: Call) -> None:
-        leaves = [*_state(self.module), *call.flatten("inputs")[0]]
+        leaves = [*state_of(self.module), *call.flatten("inputs")[0]]
         self._names = {id(leaf): path for path, leaf in leaves if isinstance(leaf, torch.Tensor)}
 
     def recording(self, boundary: Any) -> AbstractContextManager[None]:
@@ -229,7 +229,8 @@ class _Recorder:
 
     def ended(self, call: Call, value: Any) -> None:
         """Look where the returned tensors, the inputs and the module's tensors come from."""
-        leaves = flatten(value, "output")[0] + call.flatten("inputs")[0] + list(_state(self.module))
+        leaves = flatten(value, "output")[0] + call.flatten("inputs")[0]
+        leaves += list(state_of(self.module))
         self.last = {
             path: self._source(leaf) for path, leaf in leaves if isinstance(leaf, torch.Tensor)
         }
@@ -339,7 +340,7 @@ def _steps_in(value: Any) -> Iterator[int]:
             yield from _steps_in(item)
 
 
-def _state(module: torch.nn.Module | None) -> Iterator[tuple[str, torch.Tensor]]:
+def state_of(module: torch.nn.Module | None) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield a module's tensors by name; nothing if there is no module."""
     if module is not None:
         yield from named_tensors(module)

@@ -13,13 +13,13 @@ from functools import partial
 from pytest_torchexport.checks import state
 from pytest_torchexport.diagnosis.fatal_torch import TorchSteps
 from pytest_torchexport.diagnosis.introduced import Introduced, introduced
-from pytest_torchexport.diagnosis.recording import Recording, record
+from pytest_torchexport.diagnosis.recording import Recording, record, state_of
 from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.state_differences import carried_differences
 from pytest_torchexport.outcomes.compare import compare
 from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork
-from pytest_torchexport.outcomes.observe import Returned, State, tensors_of
+from pytest_torchexport.outcomes.observe import Returned, State
 from pytest_torchexport.results.diagnosis import Diagnosis, Place, Structural
 from pytest_torchexport.results.failures import StateDiffers
 from pytest_torchexport.targets.base import Artifact
@@ -101,7 +101,7 @@ def _in_a_row(
                 module=captured.module,
             )
             differing = _differing(scene, eager, artifact)
-            left, right = tensors_of(subject.module), tensors_of(captured.module)
+            left, right = (dict(state_of(each)) for each in (subject.module, captured.module))
             more = carried_differences(left, right, case.judge.tolerance)
             differing += tuple(item.path for item in more)
             if differing:
