@@ -91,11 +91,9 @@ class _Search:
     def slices(self) -> tuple[list[int], list[int]]:
         """The steps of each side that the differing outputs depend on, in their order."""
         if self.artifact.raised is not None:
-            behind = _behind(self.artifact.steps, [self.artifact.raised])
-            twin = self._likeliest_twin(behind)
-            steps = self.eager.steps
+            steps, twin = self.eager.steps, self._likeliest_twin
             left = range(len(steps)) if twin is None else sorted(_behind(steps, [twin]))
-            return list(left), sorted(behind)
+            return list(left), sorted(_behind(self.artifact.steps, [self.artifact.raised]))
         sides = (self.eager, self.artifact)
         left, right = (sorted(_behind(side.steps, self._ends_of(side))) for side in sides)
         return left, right
@@ -110,7 +108,8 @@ class _Search:
 
         First those with equal results and parameters, then what has the same name between them.
         """
-        cut = self.artifact.raised is not None
+        # Eager's steps are cut at the same one, if it is known.
+        cut = self.artifact.raised is not None and self._likeliest_twin is None
         wanted = [self.eager.steps[number] for number in self.slices[0]]
         found = [self.artifact.steps[number] for number in self.slices[1]]
         left, right = ([_anchor(step) for step in side] for side in (wanted, found))
@@ -128,22 +127,27 @@ class _Search:
             known |= self._twin_of_raised(self.artifact.raised, known)
         return known
 
-    def _likeliest_twin(self, behind: Collection[int]) -> int | None:
-        """Return eager's step of the operator that raised behind which the most alike ones are.
+    @cached_property
+    def _likeliest_twin(self) -> int | None:
+        """Eager's step of the operator that raised behind which the most alike ones are.
 
-        ``behind``: the artifact's steps that the one which raised depends on. None if eager has
-        none whose steps are rather alike.
+        None if eager has none behind which half of the artifact's are. It may have more: the
+        artifact stores constants.
         """
+        if self.artifact.raised is None:
+            return None
+        behind = _behind(self.artifact.steps, [self.artifact.raised])
         wanted = Counter(_kind(self.artifact.steps[number]) for number in behind)
         last = _name(self.artifact.steps[max(behind)])
-        best, least = None, wanted.total() / 2
+        best, least = None, math.inf
         for number, step in enumerate(self.eager.steps):
             if _name(step) == last:
                 found = Counter(
                     _kind(self.eager.steps[i]) for i in _behind(self.eager.steps, [number])
                 )
-                apart = (found - wanted).total() + (wanted - found).total()
-                if apart < least:
+                lacking = (wanted - found).total()
+                apart = (found - wanted).total() + lacking
+                if apart < least and lacking < wanted.total() / 2:
                     best, least = number, apart
         return best
 
@@ -224,6 +228,8 @@ class _Search:
 
     def _constant(self, given: Sequence[tuple[str, Any, Any]], number: int) -> Introduced | None:
         step = self.eager.steps[number]
+        if any(self._are_strangers(left, right) for _, left, right in given):
+            return None
         for name, left, right in given:
             one, other = number_of(left), number_of(right)
             if one is NO_NUMBER or other is NO_NUMBER or equal(one, other):
@@ -231,6 +237,18 @@ class _Search:
             found = _other_constant(step.operator_name, name, one, other, step.where)
             return self._at(step, replace(found, read_at=self._read_at(number, one)))
         return None
+
+    def _are_strangers(self, left: Any, right: Any) -> bool:
+        """Return True if the steps that two operands come from have other twins than each other.
+
+        Then the two steps that use them are alike, and need not be the same one.
+        """
+        if not (isinstance(left, FromStep) and isinstance(right, FromStep)):
+            return False
+        return (
+            self.pairs.get(left.step, right.step) != right.step
+            or self.twins.get(right.step, left.step) != left.step
+        )
 
     def _read_at(self, number: int, constant: Any) -> SourceLine | None:
         """Return the last line before a step at which eager read a number from a tensor.

@@ -186,6 +186,35 @@ def test_the_operator_that_raises_has_its_twin_though_the_artifact_stores_an_ope
     assert item.structural.eager == "aten.unsqueeze"
 
 
+def test_the_operator_that_raises_has_its_twin_though_the_artifact_stores_most_of_an_index():
+    def gather(x):
+        table = torch.cat([x.sin(), x.cos()])
+        index = (torch.arange(2, 0, -1).clone() * 1 + 0)[:, None]
+        return table.gather(0, index.expand(2, 4))
+
+    kept = torch.tensor([[9], [8]])
+
+    def stored(x):
+        table = torch.cat([x.sin(), x.cos()])
+        return table.gather(0, kept.expand(2, 4))
+
+    item = found(gather, stored)
+    assert (item.structural.kind, item.structural.operator) == ("constant", "aten.unsqueeze")
+    assert "torch.arange(2, 0, -1)" in str(item.structural.where)
+
+
+def test_numbers_are_not_compared_of_an_operator_on_the_result_of_another():
+    def swapped(x):
+        left, right = x.sin(), x.cos()
+        return left + right * 3
+
+    def straight(x):
+        left, right = x.sin(), x.cos()
+        return left * 2 + right
+
+    assert seen(straight, swapped)[0] != "constant"
+
+
 def test_the_operator_that_raises_has_no_twin_on_other_operands():
     item = found(lambda x: (x.sum() < 9, x.exp().view(3, 4)), lambda x: x.view(5, -1))
     assert (item.structural.kind, item.place.operator) == ("extra", "aten.view")
