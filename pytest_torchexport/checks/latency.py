@@ -19,15 +19,14 @@ from pytest_torchexport.config.options import parse_options
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 from pytest_torchexport.inputs.spec import Call, build_spec
 from pytest_torchexport.inputs.strategies import boundary_recipes
-from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.case import Case, made_or_refused
 from pytest_torchexport.judge.log import Shrunk
-from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import State
 from pytest_torchexport.outcomes.timing import Pairs, TooSlow, timed_in_turn
 from pytest_torchexport.outcomes.torch_state import suppress_output
-from pytest_torchexport.results.failures import ArtifactSlower, ends_the_test
+from pytest_torchexport.results.failures import ArtifactSlower
 from pytest_torchexport.results.verdict import Latency, seconds_text
-from pytest_torchexport.targets.base import NotApplicable, served
+from pytest_torchexport.targets.base import served
 
 # Seconds for one call, with all its repeats.
 SECONDS = 10.0
@@ -143,16 +142,9 @@ def _overhead(case: Case, call: Call) -> float:
     signature = inspect.signature(empty.forward)
     fixed = dict.fromkeys([*signature.parameters][: len(one.args)], "...")
     spec = build_spec(signature, [one], parse_options((), {"shapes": fixed}), {})
-    try:
-        with case.reference.pristine.grad_mode.entered(), suppress_output():
-            made = targets.get(case.plan.target).export(empty, one, spec)
-    except (TimeLimitExceeded, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if ends_the_test(error):
-            raise
-        return 0.0
-    if isinstance(made, NotApplicable):
+    with case.reference.pristine.grad_mode.entered(), suppress_output():
+        made = made_or_refused(lambda: targets.get(case.plan.target).export(empty, one, spec))
+    if isinstance(made, str):
         return 0.0
     with case.reference.served.entered():
         found = timed_in_turn(partial(empty, *one.args), served(made, one.clone()), SECONDS)

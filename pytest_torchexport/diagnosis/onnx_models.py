@@ -18,13 +18,10 @@ import torch
 
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge import loading
-from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.case import Case, made_or_refused
 from pytest_torchexport.judge.runners import InProcess, InSandbox
-from pytest_torchexport.outcomes.limits import TimeLimitExceeded
-from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.observe import Outcome, raised
 from pytest_torchexport.results.diagnosis import Owner
-from pytest_torchexport.results.failures import ends_the_test
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.formats.onnx_inside import Inside, ReferenceFile, run_inside
 from pytest_torchexport.targets.formats.onnx_model import FILENAME
@@ -86,23 +83,16 @@ class OnnxModels:
         """The model without the exporter's optimizer, or why there is none."""
         if self.case.foreign:
             return MADE_ELSEWHERE
-        try:
-            return self._made_plain()
-        except (TimeLimitExceeded, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            if ends_the_test(error):
-                raise
-            return condense(error)[0]
+        return made_or_refused(self._made_plain)
 
-    def _made_plain(self) -> OnnxModel | str:
+    def _made_plain(self) -> OnnxModel | NotApplicable:
         case = self.case
         plain = LEGACY_UNOPTIMIZED if isinstance(case.artifact, LegacyArtifact) else UNOPTIMIZED
         # From the subject: an ExportedProgram that was translated once is not translated alike
         # again, as torch.onnx inserts its promotions of dtypes once more.
         made = case.exported(case.call_to_export(), options=plain)
         if isinstance(made, NotApplicable):
-            return made.reason
+            return made
         return _model(made, self._folder("plain"))
 
     def run(

@@ -22,7 +22,13 @@ from pytest_torchexport.inputs.pytrees import copy_tensor, flatten
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import Outcome, named_tensors, observe
-from pytest_torchexport.outcomes.operators import as_it_is, dispatched, name_of, written_to
+from pytest_torchexport.outcomes.operators import (
+    as_it_is,
+    dispatched,
+    name_of,
+    tensors_among,
+    written_to,
+)
 from pytest_torchexport.outcomes.users_lines import UsersLines
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.torch_private import Handle
@@ -218,9 +224,9 @@ class _Recorder:
         number = len(self.steps)
         made = [leaf for _, leaf in flatten(out)[0]]
         self.steps.append(step(results=tuple(self._result(leaf) for leaf in made)))
-        for tensor in _tensors(written):
+        for tensor in tensors_among(written):
             self._wrote[storage_of(tensor)] = number
-        for tensor in _tensors(made):
+        for tensor in tensors_among(made):
             self._made[id(tensor)] = weakref.ref(tensor), FromStep(number)
             if not _is_view(func):
                 self._wrote[storage_of(tensor)] = number
@@ -319,14 +325,6 @@ def _bound(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[
 def _is_view(func: Any) -> bool:
     """Return True if an operator returns memory that it was given."""
     return any(item.alias_info is not None for item in torch_private.schema_of(func).returns)
-
-
-def _tensors(values: Any) -> Iterator[torch.Tensor]:
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
 
 
 def _steps_in(value: Any) -> Iterator[int]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -44,6 +44,8 @@ from pytest_torchexport.results.failures import (
     ends_the_test,
 )
 from pytest_torchexport.targets.base import Artifact, NotApplicable
+
+Made = TypeVar("Made")
 
 NOT_IN_INFERENCE_MODE = (
     "exported under torch.no_grad(): the exporter refuses the module under torch.inference_mode()"
@@ -156,17 +158,9 @@ class Prepared:
     ) -> Artifact | str:
         """Return an artifact made at a call like ``exported``, or why there is none.
 
-        Raises what is no refusal: the time limit, memory that ran out, and what ends the test.
+        Raises what ``made_or_refused`` does.
         """
-        try:
-            made = self.exported(call, device=device, target=target)
-        except (TimeLimitExceeded, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            if ends_the_test(error):
-                raise
-            return condense(error)[0]
-        return made.reason if isinstance(made, NotApplicable) else made
+        return made_or_refused(lambda: self.exported(call, device=device, target=target))
 
     def not_applied(self, text: str) -> None:
         """Log why a limit that is set was not applied. Raises Ineffective under strict."""
@@ -198,6 +192,22 @@ class Prepared:
             deadline=self.deadline,
             random_paths=random_paths,
         )
+
+
+def made_or_refused(make: Callable[[], Made | NotApplicable]) -> Made | str:
+    """Return what an exporter makes, or why there is none.
+
+    Raises what is no refusal: the time limit, memory that ran out, and what ends the test.
+    """
+    try:
+        made = make()
+    except (TimeLimitExceeded, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if ends_the_test(error):
+            raise
+        return condense(error)[0]
+    return made.reason if isinstance(made, NotApplicable) else made
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from followed import followed
 
-from pytest_torchexport.explore.origins import Origins
 from pytest_torchexport.explore.preimages import Among, Demand, demands_of, met
 from pytest_torchexport.explore.provenance import Combined, Compared, Reduced
-from pytest_torchexport.outcomes.operators import dispatched
 
 
 def _demand(function, given, operator, number, place=0):
-    origins = Origins([given])
-
-    def saw(func, args, kwargs):
-        result = func(*args, **kwargs)
-        origins.saw(func, args, kwargs, result)
-        return result
-
-    with dispatched(saw):
-        result = function(given)
+    origins, result = followed(function, given)
     return origins, result, Demand(origins.of(result), place, operator, number)
 
 

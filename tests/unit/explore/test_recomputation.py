@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from followed import followed
 from torch import Tensor
 
-from pytest_torchexport.explore.origins import Origins
 from pytest_torchexport.explore.recomputation import Recomputation, TooLarge
-from pytest_torchexport.outcomes.operators import dispatched
 
 TABLE = torch.randperm(50, generator=torch.Generator().manual_seed(1))
 ROWS = torch.randn(50, 3, generator=torch.Generator().manual_seed(2))
@@ -62,22 +61,10 @@ def _numbers(seed: int) -> Tensor:
     return torch.randperm(50, generator=torch.Generator().manual_seed(seed))[:12].reshape(3, 4)
 
 
-def _followed(function: Callable[[Tensor], Tensor], given: Tensor) -> tuple[Origins, Tensor]:
-    origins = Origins([given])
-
-    def saw(func, args, kwargs):
-        result = func(*args, **kwargs)
-        origins.saw(func, args, kwargs, result)
-        return result
-
-    with dispatched(saw):
-        return origins, function(given)
-
-
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_replay_computes_what_the_function_returns_for_other_numbers(name):
     function, given = FUNCTIONS[name], _numbers(0)
-    origins, result = _followed(function, given)
+    origins, result = followed(function, given)
     origin = origins.of(result)
     assert origin is not None
     points = torch.arange(30, 50)
@@ -94,13 +81,13 @@ def test_a_replay_computes_what_the_function_returns_for_other_numbers(name):
 
 
 def test_a_replay_names_the_elements_that_a_result_depends_on():
-    origins, result = _followed(lambda x: x.sum(1), _numbers(0))
+    origins, result = followed(lambda x: x.sum(1), _numbers(0))
     found = Recomputation({0: _numbers(0).reshape(-1)}).elements(origins.of(result), 1)
     assert found == [(0, 4), (0, 5), (0, 6), (0, 7)]
 
 
 def test_a_replay_of_too_many_elements_is_refused():
     given = torch.zeros(5000, dtype=torch.int64)
-    origins, result = _followed(lambda x: x.sum(), given)
+    origins, result = followed(lambda x: x.sum(), given)
     with pytest.raises(TooLarge):
         Recomputation({0: given}).elements(origins.of(result), 0)
