@@ -29,7 +29,7 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
 def _causes(scene: Scene) -> Iterator[Cause]:
     case = scene.case
     groups = case.spec.aliases
-    if not groups or scene.call is None:
+    if not groups or scene.call is None or not scene.fails:
         return
     if _agrees_apart(scene, scene.call):
         yield from (_told_apart(_paths(scene, group)) for group in groups)

@@ -33,7 +33,7 @@ def _causes(scene: Scene) -> Iterator[Cause]:
     case = scene.case
     parts = _with_fast_path(case.reference.pristine.module)
     found = case.accepted.call(scene.recipe) if parts else None
-    if found is None:
+    if found is None or not scene.fails:
         return
     with plain_attention():
         if scene.agrees():

@@ -154,7 +154,9 @@ class Evidence:
             LeafRecipe(kind="example") if leaf.path in self.arguments else item
             for leaf, item in zip(spec.leaves, recipe.leaves, strict=True)
         )
-        return bool(self.arguments) and self._scene.agrees(replace(recipe, leaves=leaves))
+        if not self.arguments or not self._scene.fails:
+            return False
+        return self._scene.agrees(replace(recipe, leaves=leaves))
 
     @cached_property
     def conversions(self) -> Sequence[Conversion]:

@@ -25,7 +25,7 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
 
 def _causes(scene: Scene) -> Iterator[Cause]:
     values = build_leaves(scene.case.spec, scene.recipe)
-    if values is None:
+    if values is None or not scene.fails:
         return
     for index, (leaf, value) in enumerate(zip(scene.case.spec.leaves, values, strict=True)):
         for masked, kept in _masks(value):

@@ -82,6 +82,15 @@ class Scene:
         return outcome if isinstance(outcome, Returned) else None
 
     @cached_property
+    def fails(self) -> bool:
+        """True if the failing call fails when it alone is run again.
+
+        If it does not, as with a state that the export changed, it is no evidence that another call
+        or another setting agrees.
+        """
+        return not self.agrees()
+
+    @cached_property
     def onnx(self) -> OnnxModels | None:
         """The models between eager and ONNX Runtime; None if the artifact is no ONNX model."""
         return onnx_models(self.case)

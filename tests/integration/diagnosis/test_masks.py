@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from pytest_torchexport import check_export
+
 ROWS = torch.tensor([[False] * 4, [False, True, False, True]])
 MASK = ROWS[:, None].repeat(1, 4, 1)
 BOTH = {"mask": [True, False]}
@@ -50,3 +52,22 @@ def test_a_row_of_minus_infinity_is_named(causes_of, numbers):
 
 def test_full_rows_without_which_the_call_fails_too_are_no_cause(causes_of, numbers):
     assert not causes_of(Other(), numbers(2, 4, 4), MASK, values=BOTH)
+
+
+class Counts(nn.Module):
+    """Its trace starts with the changed count; a call does not fail."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x, mask):
+        self.calls += 1
+        return x.masked_fill(~mask, 0)
+
+
+def test_full_rows_are_no_cause_if_the_call_itself_does_not_fail(numbers):
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    found = check_export(Counts(), (numbers(2, 4), mask), target="trace", max_examples=20)
+    assert found.failure == "StateDiffers"
+    assert [cause.kind for cause in found.diagnosis.causes] == ["changed by the export"]
