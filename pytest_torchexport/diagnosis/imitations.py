@@ -120,11 +120,19 @@ def without_factor_near_one(func: Any, x: Tensor, other: Any) -> Tensor:
     return x.to(right.dtype) if is_number and math.isclose(float(other), 1, rel_tol=ONE) else right
 
 
-def by_number_in_float(func: Any, x: Tensor, other: Any, **kwargs: Any) -> Tensor:
-    """Round a number of Python's to float32 before it meets a double."""
-    rounded = torch.tensor(other, dtype=torch.float32).item() if type(other) is float else other
-    right: Tensor = func(x, rounded if x.dtype == torch.float64 else other, **kwargs)
-    return right
+def by_number_in_float(func: Any, *args: Any, **kwargs: Any) -> Any:
+    """Round numbers of Python's to float32 before doubles are computed with them."""
+    if torch.float64 not in [getattr(item, "dtype", item) for item in (*args, *kwargs.values())]:
+        return func(*args, **kwargs)
+    rounded = {name: _in_float(item) for name, item in kwargs.items()}
+    return func(*map(_in_float, args), **rounded)
+
+
+def _in_float(item: Any) -> Any:
+    """Return a number rounded to float32, also as ATen gives some operators one: without dims."""
+    if isinstance(item, Tensor) and item.dtype == torch.float64 and not item.dim():
+        return item.float().double()
+    return torch.tensor(item, dtype=torch.float32).item() if type(item) is float else item
 
 
 def floor_of_quotient(func: Any, x: Tensor, other: Any, **kwargs: Any) -> Tensor:

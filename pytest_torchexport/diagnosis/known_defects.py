@@ -299,8 +299,13 @@ TRANSLATION: tuple[Defect, ...] = (
     ),
     _translated(
         name="numbers beside doubles are float32",
-        operators=("add", "div", "mul", "sub"),
-        places=("scalar_tensor",),
+        operators=(
+            *("add", "div", "floor_divide", "fmod", "mul", "remainder", "rsub", "sub"),
+            *("addcdiv", "addcmul", "addmv", "arange", "celu", "clamp", "clamp_max", "clamp_min"),
+            *("fill", "full", "full_like", "hardtanh", "index_fill", "lerp", "linspace"),
+            *("masked_fill", "nan_to_num", "native_layer_norm", "new_full", "threshold"),
+        ),
+        places=("layer_norm", "scalar_tensor"),
         imitate=imitations.by_number_in_float,
         issue="",
         text="a number of Python's beside a float64 is rounded to float32",
