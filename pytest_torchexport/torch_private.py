@@ -14,6 +14,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import CellType, FrameType, FunctionType
 from typing import Any
 
@@ -770,4 +771,9 @@ def _line_of(sloc: Any) -> SourceLine | None:
     ):
         return source_line(frame.filename, frame.lineno or 0, frame.line or "")
     match = _USER_LINE.match(getattr(sloc, "maybe_user_loc", None) or "")
-    return SourceLine(match[2], int(match[3]), match[1].strip()) if match is not None else None
+    if match is None:
+        return None
+    # torch leaves out the folders that the file shares with torch's own.
+    paths = (folder / match[2] for folder in Path(torch.__file__).parents)
+    path = next((str(path) for path in paths if path.is_file()), match[2])
+    return source_line(path, int(match[3]), match[1])

@@ -24,6 +24,7 @@ from torch.export import Dim
 import pytest_torchexport
 from pytest_torchexport import torch_private as private
 from pytest_torchexport.outcomes.texts import chain
+from pytest_torchexport.results.source_line import source_line
 
 ROOT = Path(pytest_torchexport.__file__).parent
 DOOR = ROOT / "torch_private.py"
@@ -519,6 +520,21 @@ def test_a_size_that_became_a_number_has_its_line():
     lines = private.frozen_lines(private.shape_environment(exported(Number(), Dim.AUTO)))
     assert list(lines) == ["L['x'].size()[0]"]
     assert ".reshape(" in str(lines) or "rows = int(x.shape[0])" in str(lines)
+
+
+class Keyed(nn.Module):
+    def forward(self, x):
+        return x * 2 if x.shape[0] in {4: 1} else x
+
+
+def test_a_line_that_torch_shortens_has_its_file():
+    # Of a line that strict capture finds, torch leaves out the folders that it shares with torch.
+    example = (torch.ones(4, 8),)
+    program = torch.export.export(
+        Keyed(), example, dynamic_shapes={"x": {0: Dim.AUTO}}, strict=True
+    )
+    (line,) = private.frozen_lines(private.shape_environment(program)).values()
+    assert line == source_line(__file__, line.line)
 
 
 def test_a_refusal_gives_its_environment():
