@@ -230,6 +230,12 @@ OPERATORS = (
 
 SIZES = (
     Rule(
+        said=r"unhashable type: non-nested SymInt",
+        kind="frozen size",
+        cause="forward uses a size that varies as a key of a dict, a set or a cache",
+        remedy="compute it in each call, or once in __init__ for the largest size",
+    ),
+    Rule(
         said=r"export 0/1 specialized due to hint of (?P<size>[01]) for dimension (?P<axis>\S+?)\.?$",
         kind="frozen size",
         cause="torch.export freezes a varying size that is {size} in the example: {axis}",

@@ -305,9 +305,19 @@ def varies_from_one():
     exported(module(cloned), torch.rand(1, 4), dynamic_shapes=shapes)
 
 
+def looked_up(self, x):
+    return x * {4: 2.0, 8: 3.0}.get(x.shape[0], 1.0)
+
+
+def looks_up_a_size_that_varies():
+    shapes = {"x": {0: torch.export.Dim.DYNAMIC}}
+    exported(module(looked_up), torch.rand(4, 4), dynamic_shapes=shapes)
+
+
 # Calls of torch.export, where a forward with one tensor does not show the refusal.
 WHOLE = (
     written_with_gradients,
+    looks_up_a_size_that_varies,
     takes_an_object,
     packs_a_sequence,
     packs_with_a_state,
@@ -354,6 +364,7 @@ ROWS = [
     (cond_of_two_dtypes, cond_of_one_dtype, "torch.cond return other dtypes", ".to(dtype)"),
     (by_channel, None, "the shapes that aten::quantize_per_channel returns", ""),
     (written_with_gradients, None, "writes into a parameter", "torch.no_grad()"),
+    (looks_up_a_size_that_varies, None, "as a key", "in __init__"),
     (takes_an_object, None, "takes an object of Output", "register_dataclass(Output)"),
     (packs_a_sequence, None, "the lengths of a packed sequence", "mask its output"),
     (packs_with_a_state, None, "the lengths of a packed sequence", "mask its output"),
