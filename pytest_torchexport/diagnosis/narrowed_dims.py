@@ -42,10 +42,11 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the cause, and the declaration of dims that fits the artifact."""
     if not known.sizes:
         return known
+    line = _named(scene, known.sizes[0].dim)
     decided = [item for sizes in known.sizes for item in _decided(scene, sizes)]
-    cause = _condition(scene, decided) or _number(scene, known.sizes[0])
+    cause = _condition(scene, decided, line) or _number(scene, known.sizes[0], line)
     if cause is None and not decided:
-        cause = _guarded(scene, known.sizes)
+        cause = _guarded(scene, known.sizes, line)
     if cause is None:  # a condition explains some of the sizes alone
         return known
     owner = known.owner or ("model" if cause.where is not None else OWNERS[cause.kind])
@@ -54,6 +55,19 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     remedy = "; else ".join(filter(None, (declared, cause.remedy)))
     cause = dataclasses.replace(cause, remedy=remedy)
     return dataclasses.replace(known, owner=owner, causes=(*known.causes, cause))
+
+
+def _named(scene: Scene, dim: str) -> SourceLine | None:
+    """Return the line that the program names; of an ONNX file, the one that torch.export names.
+
+    The exporter captures with assertions in place of guards, and torch keeps no line of them.
+    """
+    captured = scene.captured if scene.failure.where is None else None
+    if captured is None or captured is scene.case.artifact:
+        return scene.failure.where
+    spec = scene.case.spec
+    suspicions = captured.facts.suspicions(spec, spec.example)
+    return next((item.where for item in suspicions if item.dim == dim and item.where), None)
 
 
 def _declared(scene: Scene, sizes: Sizes) -> str:
@@ -81,9 +95,10 @@ class _Decided:
     exactly: bool
 
 
-def _condition(scene: Scene, decided: Sequence[_Decided]) -> Cause | None:
+def _condition(
+    scene: Scene, decided: Sequence[_Decided], line: SourceLine | None
+) -> Cause | None:
     """Return a condition that explains all sizes; else one that stands in the program's line."""
-    line = scene.failure.where
     named = (item for item in decided if line is not None and item.where.place == line.place)
     found = next(chain((item for item in decided if item.exactly), named), None)
     if found is None:
@@ -148,9 +163,8 @@ def _outcomes(path: Path, key: ConditionKey) -> list[object]:
 # -- a number, or a guard --------------------------------------------------------------------------
 
 
-def _number(scene: Scene, sizes: Sizes) -> Cause | None:
+def _number(scene: Scene, sizes: Sizes, where: SourceLine | None) -> Cause | None:
     """Return the line that makes a number of the size, if the artifact takes that size alone."""
-    where = scene.failure.where
     if where is None or len(sizes.ok) > 1:
         return None
     statement, _, _ = where.text.partition(" ")
@@ -165,9 +179,8 @@ def _number(scene: Scene, sizes: Sizes) -> Cause | None:
     )
 
 
-def _guarded(scene: Scene, found: Sequence[Sizes]) -> Cause:
+def _guarded(scene: Scene, found: Sequence[Sizes], where: SourceLine | None) -> Cause:
     """Return that what somebody asks of a size is answered once, at the export."""
-    where = scene.failure.where
     artifact = words_of(scene.case.plan.target)
     if scene.case.foreign and where is None and all(len(sizes.ok) == 1 for sizes in found):
         return Cause(kind="guard", text=FIXED, remedy=DYNAMIC)

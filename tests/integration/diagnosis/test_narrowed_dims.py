@@ -97,3 +97,13 @@ def test_without_the_search_for_branches_the_line_of_the_program_is_named(checks
     found, cause = narrowed(forward, dims={"batch": range(1, 21)}, checks=checks)
     assert (found.diagnosis.owner, cause.kind) == ("model", kind)
     assert cause.where.text.startswith("return x * 2 if x.shape[0] >= 12")
+
+
+@pytest.mark.parametrize("target", ["export", "onnx"])
+def test_the_line_that_makes_a_number_of_a_size_is_named_also_if_the_file_has_none(target):
+    def forward(x):
+        return x.new_zeros(int(x.shape[0] * 1.5), 4) + x[:1]
+
+    found, cause = narrowed(forward, target=target)
+    assert (found.diagnosis.owner, cause.kind) == ("model", "frozen size")
+    assert "int(x.shape[0] * 1.5)" in found.where.text
