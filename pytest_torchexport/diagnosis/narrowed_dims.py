@@ -95,9 +95,7 @@ class _Decided:
     exactly: bool
 
 
-def _condition(
-    scene: Scene, decided: Sequence[_Decided], line: SourceLine | None
-) -> Cause | None:
+def _condition(scene: Scene, decided: Sequence[_Decided], line: SourceLine | None) -> Cause | None:
     """Return a condition that explains all sizes; else one that stands in the program's line."""
     named = (item for item in decided if line is not None and item.where.place == line.place)
     found = next(chain((item for item in decided if item.exactly), named), None)
