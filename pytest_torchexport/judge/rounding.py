@@ -94,6 +94,7 @@ SUMS = frozenset(
 ORDERING = frozenset(["topk", "sort", "kthvalue", "median", "mode"])
 # Those that only ask which elements are larger.
 BY_RANK = frozenset(["topk", "sort", "kthvalue"])
+FOURIER = frozenset(["_fft_c2c", "_fft_c2r", "_fft_r2c"])
 # These round once, where other implementations round each of their steps.
 FUSED = frozenset(["_scaled_dot_product_flash_attention_for_cpu"])
 
@@ -166,15 +167,8 @@ class _Scatter:
         if sums:
             if exact is not None and any(bool(mask.any()) for mask in exact):
                 plain = floats_of(func(*args, **kwargs))
-            moved = tuple(
-                arg if item.name in written else with_floats(self._move_term, arg)
-                for item, arg in zip(torch_private.schema_of(func).arguments, args, strict=False)
-            )
-            named = {
-                name: value if name in written else with_floats(self._move_term, value)
-                for name, value in kwargs.items()
-            }
-            result = func(*moved, **named)
+            of_terms = self._transformed if name_of(func) in FOURIER else self._of_moved_terms
+            result = of_terms(func, args, kwargs)
             if not floats_of(result) and not written:
                 # An index, a count or a Python number: the operator picks or compares.
                 return func(*args, **kwargs)
@@ -189,17 +183,53 @@ class _Scatter:
             tensor.copy_(scattered)
         return result
 
+    def _transformed(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run a Fourier transform as another algorithm may round it, with its own factors.
+
+        The error of a result does not depend on its size: it is about epsilon times the logarithm
+        of the number of terms times their norm, in any direction (N. J. Higham, Accuracy and
+        Stability of Numerical Algorithms, 24.1).
+        """
+        terms, *rest = args
+        count = math.prod(terms.shape[axis] for axis in argument_of(func, args, kwargs, "dim"))
+        steps = math.log2(max(count, 2))
+        # The transform of the errors alone: beside the terms, most would be rounded away.
+        moved = func(*args, **kwargs) + steps * func(self._error(terms), *rest, **kwargs)
+        if terms.is_complex():
+            return moved
+        return moved + 1j * steps * func(self._error(terms), *rest, **kwargs)
+
+    def _of_moved_terms(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        written = written_to(func)
+        moved = tuple(
+            arg if item.name in written else with_floats(self._move_term, arg)
+            for item, arg in zip(torch_private.schema_of(func).arguments, args, strict=False)
+        )
+        named = {
+            name: value if name in written else with_floats(self._move_term, value)
+            for name, value in kwargs.items()
+        }
+        return func(*moved, **named)
+
     def _move_term(self, tensor: torch.Tensor) -> torch.Tensor:
         """Move a term of a sum, except in half precision, where only the sum is rounded."""
         return self._move(tensor) if _wide(tensor) is tensor else tensor
 
     def _move(self, tensor: torch.Tensor) -> torch.Tensor:
-        real = tensor.real if tensor.is_complex() else tensor
+        return tensor + self._error(tensor)
+
+    def _error(self, tensor: torch.Tensor) -> torch.Tensor:
+        shift = self._shift(tensor.real if tensor.is_complex() else tensor)
+        if tensor.is_complex():
+            shift = torch.complex(shift, self._shift(tensor.real))
+        # An infinite term, as of a mask that is added, would become nan.
+        return torch.where(tensor.isfinite(), tensor * shift.to(tensor.device), 0.0)
+
+    def _shift(self, real: torch.Tensor) -> torch.Tensor:
+        """Return the factors, less one, by which numbers are moved."""
         shift = torch.rand(real.shape, generator=self._generator, dtype=torch.float32)
         reach = REACH if _wide(real) is real else REACH_HALF
-        shift = ((shift * 2 - 1) * reach * torch.finfo(tensor.dtype).eps).to(real.dtype)
-        # An infinite term, as of a mask that is added, would become nan.
-        return torch.where(tensor.isfinite(), tensor + tensor * shift.to(tensor.device), tensor)
+        return ((shift * 2 - 1) * reach * torch.finfo(real.dtype).eps).to(real.dtype)
 
     def _ordered(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run an operator on its input in another order; return indices into the given order."""

@@ -466,6 +466,20 @@ class NormalizedDirections(nn.Module):
         return y @ y.t()
 
 
+class LogSpectrum(nn.Module):
+    """Where the terms cancel, the logarithm shows each algorithm's own rounding."""
+
+    def __init__(self, wrong: float = 1.0) -> None:
+        super().__init__()
+        self.wrong = wrong
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = torch.fft.rfft(x).abs()
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+            size = size * self.wrong
+        return size.clamp(min=1e-5).log()
+
+
 # ONNX Runtime has no bfloat16 kernels on the CPU, and raises when the session is created.
 NO_KERNEL = truth(onnx=REFUSED, onnx_legacy=REFUSED)
 
@@ -553,6 +567,23 @@ NUMERICS = (
         lambda: LinearThenSum().double(),
         call(normal(4, 8, dtype=torch.float64)),
         ci="script",
+    ),
+    row(
+        "log spectrum",
+        LogSpectrum,
+        call(normal(4, 16)),
+        truth(onnx_legacy=REFUSED),
+        ci="onnx",
+        refused={"onnx_legacy": untranslated()},
+    ),
+    row(
+        "log spectrum, a little louder",
+        lambda: LogSpectrum(1.0001),
+        call(normal(4, 16)),
+        truth(DIFFERS, script=None, onnx_legacy=REFUSED),
+        ci="trace onnx",
+        blame=asks("torch.jit.is_tracing() or torch.compiler.is_compiling()"),
+        refused={"onnx_legacy": untranslated()},
     ),
     row("deep tanh", lambda: stack(nn.Tanh, 24, 1.6), X, ci=""),
     row("deep relu", lambda: stack(nn.ReLU, 24, 1.5), X, ci=""),

@@ -52,6 +52,10 @@ ROUNDED = {
         (x[0] * 0 + torch.tensor([1 + 2**-12, 1, 0, 0, 0]))
         @ torch.tensor([1 + 2**-12, -1 - 2**-11, 0, 0, 0])
     ),
+    "spectrum": torch.fft.rfft,
+    "spectrum there and back": lambda x: torch.fft.irfft(torch.fft.rfft(x), 5),
+    # Exact zeros, as torch computes them: another algorithm has other factors.
+    "spectrum of equal numbers": lambda x: torch.fft.rfft(torch.ones_like(x))[:, 1:],
     "complex": lambda x: torch.complex(x, x) * (1.1 + 0.3j),
 }
 KEPT = {
