@@ -36,6 +36,8 @@ from pytest_torchexport.targets.formats.shape_env import captured_sizes
 from pytest_torchexport.targets.formats.sizes import Suspicion, suspicions
 
 FILENAME = "model.pt2"
+# The text of a range that says nothing.
+UNBOUNDED = "-oo to oo"
 SCRIPT = "artifact = torch.export.load(path).module()\n"
 # torch's higher-order operators that decide or repeat, by name: some are classes of private
 # modules.
@@ -280,9 +282,11 @@ def _contents(program: Any) -> dict[str, str]:
             ("structure of inputs", _on_one_line(program.call_spec.in_spec)),
             ("structure of outputs", _on_one_line(program.call_spec.out_spec)),
         ),
+        # A symbol that no node has any more is lost; if it had no bounds, nothing is.
         ranges=lambda: (
-            (f"range of {symbol}", _interval_text(interval))
+            (f"range of {symbol}", text)
             for symbol, interval in program.range_constraints.items()
+            if (text := _interval_text(interval)) != UNBOUNDED
         ),
         state=lambda: (
             pair

@@ -347,6 +347,17 @@ def test_what_is_saved_otherwise_than_it_is_in_memory_differs(monkeypatch):
     failed(check(), "RoundTripDiffers", "weight: float32[2, 3] requires_grad, with other contents")
 
 
+def test_a_symbol_without_bounds_that_no_node_has_is_not_missed():
+    def most_common(x):
+        values, counts = x.unique(return_counts=True)
+        return values[counts.argmax()]
+
+    found = check_export(
+        most_common, (torch.tensor([3, 1, 4, 1, 5]),), target="export", max_examples=5
+    )
+    assert found.status == "passed", found
+
+
 def test_names_that_saving_changes_are_told(monkeypatch):
     import onnx
 
