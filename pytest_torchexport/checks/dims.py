@@ -8,7 +8,7 @@ not have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.log import Shrunk
 from pytest_torchexport.outcomes.messages import is_guard
 from pytest_torchexport.results.failures import DimsNarrowed, Failure
+from pytest_torchexport.targets.formats.size_conditions import Sizes
 from pytest_torchexport.targets.formats.sizes import Suspicion
 
 # How many parts of a larger call are tried at the example's sizes.
@@ -152,25 +153,34 @@ def check(suspicions: Sequence[Suspicion], witness: Witness) -> list[str]:
     """
     cleared = []
     for suspicion in suspicions:
-        for sizes in suspicion.sizes:
-            failure = witness(sizes)
-            if failure is not None:
-                raise _beyond(suspicion, witness) or _narrowed(suspicion, sizes, failure)
-        if not suspicion.is_torchs_minimum:
-            cleared.append(
-                f"{suspicion.dim}: {suspicion.declared}, the program says {_cut(suspicion.actual)} "
-                f"({_cut(suspicion.why)}); and yet it was right at {_listed(suspicion)}"
-            )
+        confirmed = next(_failing(suspicion.sizes, witness), None)
+        if confirmed is None:
+            if not suspicion.is_torchs_minimum:
+                cleared.append(_cleared(suspicion))
+            continue
+        within = next(_failing(suspicion.taken, witness), None)
+        if within is None:
+            raise _narrowed(suspicion, *confirmed)
+        sizes, failure = within
+        if isinstance(failure, DimsNarrowed):
+            text = f"the program fails at {_at(sizes)} too, which its range of sizes includes"
+            raise _failure(suspicion, sizes, failure, text)
+        # It is wrong at sizes that torch takes: the minimum is not the cause, and parity judges it.
     return cleared
 
 
-def _beyond(suspicion: Suspicion, witness: Witness) -> DimsNarrowed | None:
-    """Return the failure at sizes from torch's minimum on: then that minimum is not the cause."""
-    failure = witness(suspicion.taken) if suspicion.taken else None
-    if failure is None:
-        return None
-    text = f"the program fails at {_at(suspicion.taken)} too, which its range of sizes includes"
-    return _failure(suspicion, suspicion.taken, failure, text)
+def _failing(calls: Sequence[Sizes], witness: Witness) -> Iterator[tuple[Sizes, Failure]]:
+    for sizes in calls:
+        failure = witness(sizes)
+        if failure is not None:
+            yield sizes, failure
+
+
+def _cleared(suspicion: Suspicion) -> str:
+    return (
+        f"{suspicion.dim}: {suspicion.declared}, the program says {_cut(suspicion.actual)} "
+        f"({_cut(suspicion.why)}); and yet it was right at {_listed(suspicion)}"
+    )
 
 
 def _narrowed(suspicion: Suspicion, sizes: Mapping[str, int], failure: Failure) -> DimsNarrowed:

@@ -15,6 +15,7 @@ from zoo.row import (
     NARROWED,
     RAISES,
     REFUSED,
+    Blame,
     call,
     frozen_size,
     normal,
@@ -146,7 +147,36 @@ class SpatialSoftmax(nn.Module):
         return x.reshape(b, c, h * w).softmax(-1).reshape(b, c, h, w)
 
 
+class PaddedToTen(nn.Module):
+    """Cuts off steps beyond ten: of one too many, the first, as -1 // 2 is -1 in Python.
+
+    An integer division of ONNX rounds towards zero, and cuts off the last.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        missing = 10 - x.shape[1]
+        return nn.functional.pad(x, [missing // 2, missing - missing // 2])
+
+
+class PaddedToTwelve(nn.Module):
+    """No size that is declared has a step too many."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        missing = 12 - x.shape[1]
+        return nn.functional.pad(x, [missing // 2, missing - missing // 2])
+
+
 SIZES = (
+    row(
+        "padded to ten",
+        PaddedToTen,
+        call(normal(3, 6)),
+        truth(onnx=DIFFERS, onnx_legacy=DIFFERS),
+        shapes=B_T,
+        ci="onnx",
+        blame=Blame(owner="translation", cause="", known=False),
+    ),
+    row("padded to twelve", PaddedToTwelve, call(normal(3, 6)), shapes=B_T, ci="onnx"),
     # torch.onnx.export makes named dims static here, without a warning. With Dim.DYNAMIC it uses
     # strict capture and is faithful: a pass is right if the plugin chooses how to write the dims.
     row(

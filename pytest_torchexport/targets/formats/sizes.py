@@ -7,7 +7,7 @@ a guard may be stricter than the graph under it. A call has to show that a size 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice, pairwise, product
 from typing import Any
 
@@ -39,7 +39,7 @@ class Suspicion:
     parts of a sentence; ``where`` is the user's line that caused it. ``sizes`` are the calls to
     try, each as the dims that differ from the example. ``is_torchs_minimum`` if the reason is only
     that torch.export takes dynamic sizes to be at least 2, as it does in every program; ``taken``
-    are then the smallest sizes from 2 on, which this reason leaves legal.
+    are then calls at the smallest sizes from 2 on, which this reason leaves legal.
     """
 
     dim: str
@@ -51,7 +51,7 @@ class Suspicion:
     where: SourceLine | None
     sizes: tuple[Sizes, ...]
     is_torchs_minimum: bool = False
-    taken: Sizes = field(default_factory=dict)
+    taken: tuple[Sizes, ...] = ()
 
 
 def suspicions(spec: InputSpec, *facts: SizeFacts, dropped: bool = False) -> tuple[Suspicion, ...]:
@@ -194,19 +194,23 @@ def _suspicion(
         where=condition.where,
         sizes=_witnesses(spec, group),
         is_torchs_minimum=first.lowest,
-        taken=_taken(spec, condition.dims) if first.lowest else {},
+        taken=_taken(spec, condition.dims) if first.lowest else (),
     )
 
 
-def _taken(spec: InputSpec, names: Sequence[str]) -> Sizes:
-    """Return for each dim the smallest size from torch's minimum on that is not the example's."""
-    found: dict[str, int] = {}
+def _taken(spec: InputSpec, names: Sequence[str]) -> tuple[Sizes, ...]:
+    """Return calls at the two smallest sizes of each dim from torch's minimum on.
+
+    Without the example's. Of two sizes in a row, one is odd.
+    """
+    found: list[dict[str, int]] = [{}, {}]
     for name in names:
         dim = spec.dims[name]
         # A range may be astronomically long: only its beginning is looked at.
         others = (n for n in dim.sizes if n >= TORCHS_LOWEST and n != dim.example)
-        found.update((name, size) for size in islice(others, 1))
-    return found
+        for sizes, size in zip(found, islice(others, 2), strict=False):
+            sizes[name] = size
+    return tuple(sizes for sizes in found if sizes)
 
 
 def _subject(spec: InputSpec, condition: Condition) -> str:

@@ -73,7 +73,7 @@ LOWEST = {"actual": "2 or more", "sizes": ({"batch": 1},), "is_torchs_minimum": 
 
 
 def test_torchs_own_lower_bound_is_the_cause_only_if_the_next_size_is_right():
-    lowest = suspicion(**LOWEST, taken={"batch": 2})
+    lowest = suspicion(**LOWEST, taken=({"batch": 2}, {"batch": 3}))
     with pytest.raises(DimsNarrowed, match="the program says 2 or more") as info:
         dims.check([lowest], guarded(1, 8))
     assert info.value.details[0].startswith("at batch = 1: ")
@@ -82,6 +82,13 @@ def test_torchs_own_lower_bound_is_the_cause_only_if_the_next_size_is_right():
     assert info.value.details[0].startswith("at batch = 2: ")
     with pytest.raises(DimsNarrowed, match="the program says 2 or more"):
         dims.check([suspicion(**LOWEST)], guarded(1))  # no other size is legal
+
+
+def test_what_is_wrong_at_sizes_that_torch_takes_is_left_to_parity():
+    def witness(sizes):
+        return OutputsDiffer("x") if sizes["batch"] % 2 else None
+
+    assert dims.check([suspicion(**LOWEST, taken=({"batch": 2}, {"batch": 3}))], witness) == []
 
 
 def test_an_expression_of_pages_is_cut():
