@@ -180,7 +180,7 @@ def _of_sizes(error: BaseException, text: str) -> Cause | None:
 
 
 def _in_torchs_words(text: str, fixes: Sequence[str]) -> Cause | None:
-    frozen = _SPECIALIZED.findall(text)
+    frozen = dict.fromkeys(_SPECIALIZED.findall(text))  # several inputs may have the dim
     if frozen:
         named = " and ".join(f"{dim} only as {size}" for dim, size in frozen)
         return Cause(

@@ -453,6 +453,21 @@ def test_a_size_that_the_operations_fix_is_to_be_declared_fixed():
     assert cause.remedy == 'declare it fixed: 6 in place of "rows" in shapes'
 
 
+def test_a_dim_of_two_inputs_is_named_once():
+    class Pairs(nn.Module):
+        def forward(self, x, y):
+            return torch.stack([one + other for one, other in zip(x, y, strict=True)])
+
+    rows = {0: Dim("rows", min=1, max=16)}
+    with pytest.raises(Exception, match="Constraints violated") as caught:
+        torch.export.export(
+            Pairs(), (torch.ones(6, 4), torch.ones(6, 4)), dynamic_shapes={"x": rows, "y": rows}
+        )
+    cause = control_flow(caught.value)
+    assert cause.text.startswith("the operations of forward take rows only as 6, and")
+    assert cause.remedy == 'declare it fixed: 6 in place of "rows" in shapes'
+
+
 # -- what is no control flow -------------------------------------------------------------------------
 
 
