@@ -154,6 +154,40 @@ def whole(runs: int) -> Iterator[Row]:
         yield beside_hand(name, ["trace", "script", "export", "onnx"], runs, "<= 1.1")
 
 
+SUITE_OF_ONE = """
+import sys
+sys.path.insert(0, {benchmarks!r})
+import pytest
+import models, run
+
+@pytest.mark.torchexport("trace", "script", "export", "onnx")
+def test_marked():
+    module, x = models.build({name!r})
+    module(x)
+
+@pytest.mark.parametrize("target", ["trace", "script", "export", "onnx"])
+def test_by_hand(target):
+    run.by_hand({name!r}, [target], {calls})
+"""
+
+
+def marked(runs: int) -> Iterator[Row]:
+    """Compare pytest on a marked test to pytest on the loop that a user would write."""
+    for name in ("ten blocks", "encoder"):
+        calls = items(name, ["trace"])
+        text = SUITE_OF_ONE.format(benchmarks=str(ROOT / "benchmarks"), name=name, calls=calls)
+        with tempfile.TemporaryDirectory() as directory:
+            Path(directory, "test_models.py").write_text(text)
+            few = f"--torchexport-max-examples={CALLS}"
+            mine, hand, ratio = interleaved(
+                lambda d=directory, few=few: pytest_run(d, "-k", "marked", few),
+                lambda d=directory: pytest_run(d, "-k", "by_hand"),
+                runs,
+            )
+        what = f"pytest on a marked test with four targets, {name}, {calls} calls / hand-written"
+        yield what, f"{ratio:.2f} ({mine:.2f} s / {hand:.2f} s)", "<= 1.1"
+
+
 def cached(runs: int) -> Iterator[Row]:
     """Compare an item whose verdict is in the cache to one that is checked."""
     for name in ("ten blocks", "encoder"):
@@ -809,6 +843,7 @@ ROWS = {
     "overhead": overhead,
     "parity": parity,
     "whole": whole,
+    "marked": marked,
     "cached": cached,
     "shares": shares,
     "observing": observing,

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.cache.of_test import with_earlier_runs
 from pytest_torchexport.cache.unchanged import unless_unchanged
 from pytest_torchexport.checks import exporting, foreign, preparing, shipping
 from pytest_torchexport.config.flow import FLOW, Step
@@ -143,7 +144,8 @@ def check(thing: Any, given: Sequence[Call], plan: Plan, *, is_copy: bool = Fals
     ``given[0]`` is the example; further calls show which sizes vary. With ``torchexport_cache``
     it may be that of an earlier run, if nothing has changed that it depends on.
     """
-    run = partial(_checked, thing, given, plan, exporting.export, is_copy=is_copy)
+    once = partial(_checked, thing, given, make=exporting.export, is_copy=is_copy)
+    run = partial(with_earlier_runs, once, thing, plan)
     # An artifact that ships has to be made, and a time is that of the machine as it is now.
     made_anew = ("ship", "latency", "max_slowdown", "max_growth")
     is_cached = plan.settings.cache and not any(getattr(plan.settings, n) for n in made_anew)

@@ -78,6 +78,12 @@ def torchexport(request: pytest.FixtureRequest) -> Generator[TorchExport]:
     yield from run.fixture(request.node, request.param)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Start the items of a test from one state of the random streams, before its fixtures."""
+    _run(item.config).begin(item)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
     """Record the body of a marked test, then check the modules that it called."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import random
 import shutil
+import uuid
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,13 +25,15 @@ from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.outcomes.limits import before_termination
 from pytest_torchexport.plugin.crash_marker import CrashMarker
 from pytest_torchexport.plugin.ini_and_flags import Configuration
-from pytest_torchexport.plugin.items import MARKER, VERDICTS, Variant, expected
+from pytest_torchexport.plugin.items import MARKER, VERDICTS, Variant, expected, name_of_test
 from pytest_torchexport.plugin.kept import directory_name, kept_in, tidy
 from pytest_torchexport.plugin.progress import Progress
 from pytest_torchexport.plugin.replay import Replay
 from pytest_torchexport.results import manifest
 from pytest_torchexport.results.failures import ArtifactCrashed
 from pytest_torchexport.results.verdict import Verdict
+
+_RUN_NAME: pytest.StashKey[str] = pytest.StashKey()
 
 
 class ActiveItem:
@@ -85,7 +87,7 @@ class ActiveItem:
             options=of_a_check(variant.options),
             settings=self._settings(variant),
             named=variant.named,
-            seed=seed_of(config, nodeid),
+            seed=seed_of(config, name_of_test(self._item)),
             max_examples=self._configuration.exact_max_examples,
             why_isolated=self._why_isolated,
             corpus=CacheCorpus(_cache(config), nodeid),
@@ -203,14 +205,23 @@ def _plugins(config: pytest.Config) -> tuple[str, ...]:
     return tuple(sorted(n for n, file in files.items() if Path(file).name != "conftest.py"))
 
 
-def seed_of(config: pytest.Config, nodeid: str) -> int:
-    """Return ``--hypothesis-seed`` if it is a number; in CI the node id's checksum; else random."""
+def seed_of(config: pytest.Config, test: str) -> int:
+    """Return the seed of a test, the same for each of its targets.
+
+    ``--hypothesis-seed`` if it is a number; in CI the checksum of the test's name; else random in
+    each run.
+    """
     given = config.getoption("--hypothesis-seed", default=None, skip=False)
     if given is not None and str(given).lstrip("-").isdigit():
         return abs(int(given)) % 2**31
-    if os.environ.get("CI") and str(given) != "random":
-        return zlib.crc32(nodeid.encode())
-    return random.SystemRandom().randrange(2**31)
+    by_name = os.environ.get("CI") and str(given) != "random"
+    return zlib.crc32(f"{'' if by_name else _name_of(config)}{test}".encode()) % 2**31
+
+
+def _name_of(config: pytest.Config) -> str:
+    """Return a name of this run, the same in all processes of pytest-xdist."""
+    own: str = config.stash.setdefault(_RUN_NAME, uuid.uuid4().hex)
+    return str(getattr(config, "workerinput", {}).get("testrunuid", own))
 
 
 def _cache(config: pytest.Config) -> pytest.Cache | None:

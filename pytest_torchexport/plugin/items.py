@@ -38,6 +38,21 @@ class Variant(NamedTuple):
         return f"{self.target}-{self.device.replace(':', '')}"
 
 
+def variant_of(item: pytest.Item) -> Variant | None:
+    """Return the variant that an item of the plugin is; None for others and unittest methods."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    variant = parameters.get(FIXTURE)
+    return variant if isinstance(variant, Variant) else None
+
+
+def name_of_test(item: pytest.Item) -> str:
+    """Return the node id of an item's test: without target and device."""
+    from pytest_torchexport.results.entries import without_variant
+
+    variant = variant_of(item)
+    return item.nodeid if variant is None else without_variant(item.nodeid, variant.id)
+
+
 def is_marked(node: pytest.Item | pytest.Collector) -> bool:
     """Return True if the node or one of its parents has the marker."""
     return node.get_closest_marker(MARKER) is not None

@@ -26,13 +26,16 @@ from pytest_torchexport.plugin.items import (
     VERDICTS,
     Variant,
     is_marked,
+    name_of_test,
     options_of,
     parameters,
+    variant_of,
     variants,
 )
 from pytest_torchexport.plugin.same_failure import SameFailures, failure_key
 
 if TYPE_CHECKING:
+    from pytest_torchexport.outcomes.torch_state import RandomStreams
     from pytest_torchexport.plugin.capture import CallRecorder
     from pytest_torchexport.plugin.fixture import TorchExport
     from pytest_torchexport.plugin.known import KnownFailures
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
 # While items run, the reports are written again only after so many times the time that it took. A
 # run that is killed keeps its verdicts.
 TIMES_A_WRITE = 20.0
+# The tests whose items start from one state of the random streams, if others run between them.
+MOST_TESTS = 64
 # The exit statuses of a run that came to its end.
 COMPLETE = (
     pytest.ExitCode.OK,
@@ -72,6 +77,8 @@ class Run:
 
             config.pluginmanager.register(Survey(config, configuration), PLUGIN)
         self._has_checked = False
+        # Of the last tests, the random streams as the first item found them, and the items since.
+        self._streams: dict[str, tuple[RandomStreams, frozenset[str]]] = {}
         self._known: KnownFailures | None = None
         self._same = SameFailures()
         # A value of time.monotonic: from then on the reports are written again while items run.
@@ -124,6 +131,23 @@ class Run:
                 )
 
     # -- running -----------------------------------------------------------------------------------
+
+    def begin(self, item: pytest.Item) -> None:
+        """Start the items of a test from one state of the random streams.
+
+        Its body makes the same weights for each target then, if it makes them with random numbers.
+        """
+        if variant_of(item) is None:
+            return
+        from pytest_torchexport.outcomes.torch_state import RandomStreams
+
+        streams, begun = self._streams.pop(name_of_test(item), (None, frozenset()))
+        if streams is None or item.nodeid in begun:  # an item that is run again draws others
+            streams, begun = RandomStreams(), frozenset()
+        streams.put_back()
+        self._streams[name_of_test(item)] = streams, begun | {item.nodeid}
+        if len(self._streams) > MOST_TESTS:
+            del self._streams[next(iter(self._streams))]
 
     def fixture(self, item: pytest.Item, variant: Variant) -> Iterator[TorchExport]:
         """Yield the fixture's value for one item."""
@@ -506,13 +530,6 @@ def is_of_verdicts(error: BaseException) -> bool:
     if isinstance(error, ExceptionGroup):
         return all(map(is_of_verdicts, error.exceptions))
     return isinstance(error, Failure) and bool(error.verdicts)
-
-
-def variant_of(item: pytest.Item) -> Variant | None:
-    """Return the variant that an item of the plugin is; None for others and unittest methods."""
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    variant = parameters.get(FIXTURE)
-    return variant if isinstance(variant, Variant) else None
 
 
 def _reason(report: pytest.TestReport) -> str:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_torchexport.plugin.items import FIXTURE, Variant
-from pytest_torchexport.results.entries import without_variant
+from pytest_torchexport.plugin.items import name_of_test
 
 
 def select(config: pytest.Config, items: list[pytest.Item], part: int, parts: int) -> None:
@@ -18,16 +17,9 @@ def select(config: pytest.Config, items: list[pytest.Item], part: int, parts: in
     The tests are sorted by name, so that their order in this run does not count. The items of a
     test, one per target and device, stay together.
     """
-    tests = sorted({_test(item) for item in items})
+    tests = sorted({name_of_test(item) for item in items})
     kept = set(tests[part - 1 :: parts])
-    left_out = [item for item in items if _test(item) not in kept]
+    left_out = [item for item in items if name_of_test(item) not in kept]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if _test(item) in kept]
-
-
-def _test(item: pytest.Item) -> str:
-    """Return the node id without target and device."""
-    callspec = getattr(item, "callspec", None)
-    variant = callspec.params.get(FIXTURE) if callspec is not None else None
-    return without_variant(item.nodeid, variant.id) if isinstance(variant, Variant) else item.nodeid
+        items[:] = [item for item in items if name_of_test(item) in kept]
