@@ -1,11 +1,13 @@
 """Print a failure that has nothing to do with the target once per test, and name the targets.
 
-The reports in files and pytest's counts keep one entry per target.
+The reports in files and pytest's counts keep one entry per target. pytest loads this file at every
+start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,7 +18,9 @@ from pytest_torchexport.results.failures import (
     SpecError,
     TrainingMode,
 )
-from pytest_torchexport.results.verdict import Verdict
+
+if TYPE_CHECKING:
+    from pytest_torchexport.results.verdict import Verdict
 
 # The failures that say something of eager, the test or the settings, and nothing of the artifact.
 OF_NO_ARTIFACT = {each.__name__ for each in (SpecError, NotRepeatable, TrainingMode, Ineffective)}
