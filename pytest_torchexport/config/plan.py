@@ -40,7 +40,7 @@ class NoCorpus:
 
 
 class EarlierRuns(Protocol):
-    """What eager did in the test's other items, so that this one need not run it again."""
+    """Answers for eager: an item need not run what the test's other items have run."""
 
     def run(self, what: Hashable, call: Any, function: Callable[[], Found]) -> Found:
         """Return what ``function`` does with the call, of an earlier item if that ran it.
@@ -53,7 +53,7 @@ class EarlierRuns(Protocol):
 
 
 class NoEarlierRuns:
-    """Keeps nothing."""
+    """Runs everything."""
 
     def run(self, what: Hashable, call: Any, function: Callable[[], Found]) -> Found:
         """Return what ``function`` does."""
