@@ -22,7 +22,7 @@ _Run = tuple[Any, list[warnings.WarningMessage]]
 
 
 class Remembered:
-    """What eager did in earlier items of a test, and what it does in this one.
+    """Runs of eager: those of earlier items of a test, and those of this one.
 
     The n-th run of eager on a call is answered with the n-th of an earlier item: an item that runs
     a call twice, to see if both runs agree, is told of two runs. ``key_of`` returns what calls have
