@@ -54,7 +54,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Refuse markers that are wrong and made no items; keep the items of a replay."""
+    """Refuse markers that are wrong and made no items; order the items, and keep a replay's."""
     _run(config).refuse_markers(items)
     _run(config).select(items)
 

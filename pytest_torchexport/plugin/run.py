@@ -29,6 +29,7 @@ from pytest_torchexport.plugin.items import (
     name_of_test,
     options_of,
     parameters,
+    together,
     variant_of,
     variants,
 )
@@ -102,7 +103,8 @@ class Run:
         metafunc.parametrize(FIXTURE, parameters(found), indirect=True)
 
     def select(self, items: list[pytest.Item]) -> None:
-        """Keep the items of a replay, if this run is one."""
+        """Put the items of each test together; keep those of a replay, if this run is one."""
+        together(items)
         if self.replay is not None:
             self.replay.select(self.config, items)
 

@@ -9,7 +9,7 @@ def ids(result):
     return [line for line in result.outlines if line.startswith("test_it.py::")]
 
 
-def test_a_marked_test_becomes_an_item_per_target_with_the_users_parameters_after(suite, run):
+def test_a_marked_test_becomes_items_next_to_each_other_with_the_users_parameters_after(suite, run):
     suite(
         "@pytest.mark.parametrize('n', [1, 2])\n"
         "@pytest.mark.torchexport('trace', 'onnx')\n"
@@ -21,8 +21,8 @@ def test_a_marked_test_becomes_an_item_per_target_with_the_users_parameters_afte
     result = run("--collect-only", "-q")
     assert ids(result) == [
         "test_it.py::test_net[trace-cpu-1]",
-        "test_it.py::test_net[trace-cpu-2]",
         "test_it.py::test_net[onnx-cpu-1]",
+        "test_it.py::test_net[trace-cpu-2]",
         "test_it.py::test_net[onnx-cpu-2]",
         "test_it.py::test_default[trace-cpu]",
         "test_it.py::test_default[script-cpu]",
