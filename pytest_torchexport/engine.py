@@ -47,10 +47,11 @@ from pytest_torchexport.outcomes.grad_mode import (
 )
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.observe import untouched
+from pytest_torchexport.outcomes.stuck import Stuck, stuck
 from pytest_torchexport.outcomes.subject import LARGE_MODULE, Subject, unwrapped, weight_of, without
 from pytest_torchexport.outcomes.texts import printable, text_of
 from pytest_torchexport.outcomes.torch_state import CapturedOutput, quiet
-from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis
+from pytest_torchexport.results.diagnosis import NOTHING, Cause, Diagnosis
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
@@ -81,6 +82,12 @@ KEPT_AFTER = (ArtifactCrashed, ArtifactHung, ArtifactTooLarge, LoadFailed, Round
 FROM_A_CONSTANT = (ArtifactRaised, BranchFrozen, DimsNarrowed, OutputsDiffer, StructureDiffers)
 # The failure if the item's time is up; of an activity of the artifact's, ArtifactHung.
 _BLAMED: dict[Activity, type[Failure]] = {Activity.PLUGIN: Failure, Activity.EAGER: SpecError}
+_ENDLESS_SIZES = Cause(
+    kind="endless loop",
+    text="torch.export computes with sizes that vary, and did not end: most of the time sympy "
+    "simplified an expression of sizes",
+    remedy="declare fewer sizes to vary, or export once for each size",
+)
 LAUNCH_BLOCKING = "next step: with CUDA_LAUNCH_BLOCKING=1 the error names the line"
 # The settings of one check, besides the marker's arguments.
 SETTINGS = tuple(row.name for row in TABLE if row.name not in (*OF_A_RUN, *NAMES))
@@ -338,9 +345,7 @@ def _failure_of(error: Exception, item: _Item, case: Case | None) -> Failure:
     if isinstance(error, TimeLimitExceeded):
         if known:
             return known[0]
-        cls = _BLAMED.get(activity, ArtifactHung)
-        text = f"{activity.value} did not return within {item.plan.limit()}"
-        return cls(text, details=attempted(case) if case is not None else ())
+        return _late(error, item, case)
     described = f"{type(error).__name__}: {text_of(error)}"
     ran_out = machine.fault(error) or machine.out_of_memory(error)
     if ran_out is not None:
@@ -349,6 +354,24 @@ def _failure_of(error: Exception, item: _Item, case: Case | None) -> Failure:
     frames = traceback.format_exception(error)[-1 - SHOWN_FRAMES :]
     text = f"{described}; please report it with the model"
     return Failure(text, details=tuple("".join(frames).splitlines()))
+
+
+def _late(error: TimeLimitExceeded, item: _Item, case: Case | None) -> Failure:
+    """Return the failure if the time of an item is up, with the line at which it went by."""
+    activity = item.log.activity
+    at = stuck(error.stacks) if activity in (Activity.EAGER, Activity.EXPORTER) else Stuck()
+    details = attempted(case) if case is not None else ()
+    if at.function:
+        details = (*details, f"most of the time it was in {at.function}, called from this line")
+    diagnosis = None
+    if activity is Activity.EXPORTER and at.in_sympy:
+        diagnosis = Diagnosis(owner="capture", causes=(_ENDLESS_SIZES,))
+    return _BLAMED.get(activity, ArtifactHung)(
+        f"{activity.value} did not return within {item.plan.limit()}",
+        details=details,
+        where=at.where,
+        diagnosis=diagnosis,
+    )
 
 
 def _known_failures(item: _Item) -> list[Failure]:
@@ -393,9 +416,11 @@ def _failed(
 
 
 def _diagnosed(case: Case | None, failure: Failure) -> Diagnosis:
-    if isinstance(failure, ExportRefused):
+    if failure.diagnosis is not None:
         return failure.diagnosis
-    return diagnose(case, failure) if case is not None else NOTHING
+    if case is None or isinstance(failure, ExportRefused):
+        return NOTHING
+    return diagnose(case, failure)
 
 
 def _where(failure: Failure, diagnosis: Diagnosis) -> SourceLine | None:

@@ -12,11 +12,12 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -24,8 +25,10 @@ from pytest_torchexport.diagnosis.recording import record
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.observe import Returned, observe
+from pytest_torchexport.outcomes.operators import dispatched
 from pytest_torchexport.outcomes.users_lines import UsersLines
 from pytest_torchexport.results.source_line import OWNERS, SourceLine, source_line
+from pytest_torchexport.targets.base import Artifact, NotApplicable
 
 _A_NUMBER = re.compile(r"to a Python (?:boolean|float|integer|index)")
 
@@ -35,12 +38,14 @@ class Conversion:
     """A line at which a number was read while the subject was traced.
 
     ``numbers``: what was read there, nan if it is not known; empty for a list or an array.
-    ``decides``: they are only truth values, as an ``if`` reads them.
+    ``decides``: they are only truth values, as an ``if`` reads them. ``strides``: they are the
+    strides of a tensor.
     """
 
     where: SourceLine
     numbers: tuple[float, ...] = ()
     decides: bool = False
+    strides: bool = False
 
 
 def conversions(case: Case) -> tuple[Conversion, ...]:
@@ -50,7 +55,11 @@ def conversions(case: Case) -> tuple[Conversion, ...]:
     def trace() -> object:
         return case.exported(call, target="trace")
 
-    with _integers() as silent, warnings.catch_warnings(record=True) as heard:
+    with (
+        _integers() as silent,
+        _strides() as asked,
+        warnings.catch_warnings(record=True) as heard,
+    ):
         warnings.simplefilter("always")
         traced = record(trace, Call(), seed=case.plan.seed)
         recorded = isinstance(traced.outcome, Returned)
@@ -77,10 +86,64 @@ def conversions(case: Case) -> tuple[Conversion, ...]:
     for step in traced.steps:
         if step.where in numbers:
             numbers[step.where] += step.read
-    return tuple(
+    found = [
         Conversion(where, tuple(read), decides=where not in wanted)
         for where, read in numbers.items()
+    ]
+    return (*found, *(Conversion(line, read, strides=True) for line, read in asked))
+
+
+Numbers = Mapping[SourceLine, Sequence[bool | int | float]]
+
+
+def read_numbers(case: Case, call: Call) -> Numbers:
+    """Return the numbers that Python reads from tensors while a call is traced, by line."""
+    numbers: dict[SourceLine, list[bool | int | float]] = {}
+
+    def note(line: SourceLine, number: Any) -> bool | int | float:
+        numbers.setdefault(line, []).append(number)
+        return number  # type: ignore[no-any-return]
+
+    _traced(case, call, note)
+    return numbers
+
+
+def traced_with(case: Case, numbers: Numbers) -> Artifact | None:
+    """Trace the subject again, with these numbers in place of those that Python reads on lines.
+
+    None if that cannot be traced.
+    """
+    left = {line: iter(read) for line, read in numbers.items()}
+    return _traced(
+        case,
+        case.call_to_export(),
+        lambda line, number: type(number)(next(left.get(line, iter(())), number)),
     )
+
+
+def _traced(
+    case: Case, call: Call, read: Callable[[SourceLine, Any], bool | int | float]
+) -> Artifact | None:
+    """Trace a call; ``read(line, number)`` returns the number to take for one that is read."""
+    made: list[Artifact] = []
+    lines = UsersLines()
+
+    def run(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        found = operator(*args, **kwargs)
+        if not isinstance(found, (bool, int, float)):
+            return found
+        where = lines.of_a_read(sys._getframe(1), None)
+        return read(where, found) if where is not None else found
+
+    def trace() -> None:
+        with dispatched(run), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            artifact = case.exported(call, target="trace")
+        if not isinstance(artifact, NotApplicable):
+            made.append(artifact)
+
+    observe(trace, Call(), seed=case.plan.seed)
+    return made[0] if made else None
 
 
 @contextmanager
@@ -96,20 +159,34 @@ def _integers() -> Iterator[list[tuple[SourceLine, float]]]:
     def noting(tensor: Any) -> int:
         number: int = index(tensor)
         frame = sys._getframe(1)
-        where, _ = lines.innermost(frame, None)
+        where = lines.of_a_read(frame, None)
         if where is not None and not _is_index(frame):
             read.append((where, float(number)))
         return number
 
-    inherits = "__index__" not in vars(torch.Tensor)
-    torch.Tensor.__index__ = noting  # type: ignore[method-assign, assignment]
-    try:
+    with mock.patch.object(torch.Tensor, "__index__", noting):
         yield read
-    finally:
-        if inherits:
-            del torch.Tensor.__index__
-        else:
-            torch.Tensor.__index__ = index  # type: ignore[method-assign]
+
+
+@contextmanager
+def _strides() -> Iterator[list[tuple[SourceLine, tuple[float, ...]]]]:
+    """Yield a list of where a line of forward asks for strides within the block, and the answers.
+
+    A trace follows the sizes of a tensor. Its strides are numbers to it, and it warns of none.
+    """
+    read: list[tuple[SourceLine, tuple[float, ...]]] = []
+    lines, stride = UsersLines(), torch.Tensor.stride
+
+    def noting(tensor: Any, *args: Any, **kwargs: Any) -> Any:
+        found = stride(tensor, *args, **kwargs)
+        frame = sys._getframe(1)
+        where = lines.of_a_read(frame, frame.f_back.f_code if frame.f_back else None)
+        if where is not None:
+            read.append((where, tuple(map(float, found if isinstance(found, tuple) else (found,)))))
+        return found
+
+    with mock.patch.object(torch.Tensor, "stride", noting):
+        yield read
 
 
 def _is_index(frame: FrameType) -> bool:

@@ -12,7 +12,13 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.diagnosis.conversions import Conversion, conversions
+from pytest_torchexport.diagnosis.conversions import (
+    Conversion,
+    Numbers,
+    conversions,
+    read_numbers,
+    traced_with,
+)
 from pytest_torchexport.diagnosis.recording import record
 from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
 from pytest_torchexport.eager.fingerprint import changed, fingerprint
@@ -33,6 +39,9 @@ from pytest_torchexport.results.diagnosis import Structural
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Branch
+
+# A trace is made for each of so many lines.
+MOST_LINES = 12
 
 ARTIFACTS = {
     "trace": "trace",
@@ -163,6 +172,45 @@ class Evidence:
         """The lines at which the trace made constants; none if the target does not trace."""
         traced = CAPTURED.get(self.target) == "trace" and not self._case.foreign
         return conversions(self._case) if traced else ()
+
+    @cached_property
+    def frozen_numbers(self) -> Numbers:
+        """The lines to blame, and the numbers that Python reads there in the failing call.
+
+        A trace that is made with these numbers in place of its own agrees with eager on the call,
+        and not without one of them. None if the artifact is no trace, or if it is not that.
+        """
+        call, case = self._scene.call, self._case
+        if self.target != "trace" or case.foreign or case.runner.isolated or call is None:
+            return {}
+        constant = [item for item in self.conversions if not item.strides]
+        own, there = read_numbers(case, case.call_to_export()), read_numbers(case, call)
+        other = {
+            item.where: there[item.where]
+            for item in constant
+            if there.get(item.where, own.get(item.where)) != own.get(item.where)
+        }
+        # A trace that takes another side of an if may not fit the example.
+        counted = {
+            item.where: other[item.where]
+            for item in constant
+            if item.where in other and not item.decides
+        }
+        for tried in (counted, other):
+            if 0 < len(tried) <= MOST_LINES and self._agrees_with(tried):
+                return self._fewest(tried)
+        return {}
+
+    def _fewest(self, numbers: Numbers) -> Numbers:
+        for line in tuple(numbers):
+            fewer = {each: read for each, read in numbers.items() if each != line}
+            if fewer and self._agrees_with(fewer):
+                numbers = fewer
+        return numbers
+
+    def _agrees_with(self, numbers: Numbers) -> bool:
+        artifact = traced_with(self._case, numbers)
+        return artifact is not None and self._scene.agrees_as(artifact)
 
     @cached_property
     def read_by_eager(self) -> Mapping[SourceLine, frozenset[float]]:

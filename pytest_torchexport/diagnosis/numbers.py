@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
+from pytest_torchexport.diagnosis.control import cause_of
 from pytest_torchexport.diagnosis.conversions import Conversion
 from pytest_torchexport.diagnosis.evidence import Evidence, Given
 from pytest_torchexport.diagnosis.spelling import with_sizes, with_tensors
@@ -14,6 +16,11 @@ from pytest_torchexport.results.diagnosis import Cause, Structural
 from pytest_torchexport.results.failures import ArtifactRaised
 from pytest_torchexport.results.source_line import SourceLine
 
+MADE = "size that Python makes a number of"
+READ = "number that Python reads from a tensor"
+TENSORS = (
+    "compute it with torch's operators alone, without item(), int(), float(), tolist() or numpy()"
+)
 _GUARD = re.compile(r"Guard failed: (\w+) == (\S+)")
 
 
@@ -24,7 +31,7 @@ def frozen_size(evidence: Evidence) -> Cause | None:
         return None
     if not evidence.sizes or _read_at(evidence, found) is not None:
         return None
-    read = [item for item in evidence.conversions if item.numbers]
+    read = [item for item in evidence.conversions if item.numbers and not item.strides]
     sizes = [item for item in read if item.where not in evidence.read_by_eager]
     if _is_a_size(evidence, found) and not _by_number(found, sizes):
         # A line may read a size and a value.
@@ -35,9 +42,27 @@ def frozen_size(evidence: Evidence) -> Cause | None:
         return None
     return Cause(
         kind="frozen size",
-        text=f"{_kept(evidence, found)}: a size that Python makes a number of is a constant of the "
-        "trace",
+        text=f"{_kept(evidence, found)}: a {MADE} is a constant of the trace",
         remedy=without_a_number(where),
+        where=where,
+    )
+
+
+def frozen_stride(evidence: Evidence) -> Cause | None:
+    """Return that a stride of the export is a constant of the trace."""
+    found = evidence.structural
+    if found is None or found.kind != "constant" or found.argument != "stride":
+        return None
+    asked = [item for item in evidence.conversions if item.strides]
+    where = _origin(found, asked) if "strided" in found.operator else None
+    if where is None:
+        return None
+    return Cause(
+        kind="frozen size",
+        text=f"{_kept(evidence, found)}: x.stride() gives numbers of Python, which are constants "
+        "of the trace",
+        remedy="compute strides from x.shape, or do without: unfold, expand, reshape and "
+        "narrow need none",
         where=where,
     )
 
@@ -58,7 +83,8 @@ def baked_value(evidence: Evidence) -> Cause | None:
     values = [
         item
         for item in evidence.conversions
-        if (item.where in evidence.read_by_eager or not item.numbers)
+        if not item.strides
+        and (item.where in evidence.read_by_eager or not item.numbers)
         and frozenset(item.numbers) != evidence.read_by_eager.get(item.where)
     ]
     read_at = _read_at(evidence, found)
@@ -73,12 +99,41 @@ def baked_value(evidence: Evidence) -> Cause | None:
     line = with_tensors(where.text)
     return Cause(
         kind="baked value",
-        text=f"{_kept(evidence, found)}: a number that Python reads from a tensor is a constant of "
-        "the trace",
-        remedy=f"keep it a tensor: {line}"
-        if line
-        else "compute it with torch's operators alone, "
-        "without item(), int(), float(), tolist() or numpy()",
+        text=f"{_kept(evidence, found)}: a {READ} is a constant of the trace",
+        remedy=f"keep it a tensor: {line}" if line else TENSORS,
+        where=where,
+    )
+
+
+def tried_number(evidence: Evidence) -> Cause | None:
+    """Return the line of a number with which, if it is the call's own, a new trace agrees."""
+    found = evidence.frozen_numbers
+    if not found:
+        return None
+    where, *others = found
+    own = "with the call's own number in its place a new trace agrees with eager"
+    if others:
+        own = "with the call's own numbers in their place a new trace agrees with eager"
+    also = tuple(f"also: {line}" for line in others)
+    if all(isinstance(number, bool) for read in found.values() for number in read):
+        cause = cause_of(
+            "if",
+            where.text,
+            where=where,
+            on_values=where in evidence.read_by_eager,
+            target=evidence.target,
+            artifact=evidence.artifact,
+        )
+        return replace(cause, details=also)
+    of_value = where in evidence.read_by_eager
+    line = with_tensors(where.text) if of_value else ""
+    return Cause(
+        kind="baked value" if of_value else "frozen size",
+        text=f"a {READ if of_value else MADE} is a constant of the trace: {own}",
+        remedy=(f"keep it a tensor: {line}" if line else TENSORS)
+        if of_value
+        else without_a_number(where),
+        details=also,
         where=where,
     )
 

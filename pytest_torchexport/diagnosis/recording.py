@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from types import FrameType
 from typing import Any
 
 import torch
@@ -197,7 +198,7 @@ class _Recorder:
         self.complete = self.complete and len(self.steps) < MOST_STEPS
         if not name or not self.complete:
             return self.run_operator(func, args, kwargs)
-        where, _ = self._lines.innermost(sys._getframe(2), self._boundary)
+        where = self._line_of(name, sys._getframe(2))
         arguments = {key: self._seen(value) for key, value in _bound(func, args, kwargs)}
         written = [value for key, value in _bound(func, args, kwargs) if key in written_to(func)]
         step = functools.partial(
@@ -232,6 +233,11 @@ class _Recorder:
                 self._wrote[storage_of(tensor)] = number
         self._wrote.pop(0, None)
         return out
+
+    def _line_of(self, name: str, frame: FrameType) -> SourceLine | None:
+        if name == READ:
+            return self._lines.of_a_read(frame, self._boundary)
+        return self._lines.innermost(frame, self._boundary)[0]
 
     def ended(self, call: Call, value: Any) -> None:
         """Look where the returned tensors, the inputs and the module's tensors come from."""

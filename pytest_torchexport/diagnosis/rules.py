@@ -31,8 +31,10 @@ RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
     numbers.baked_draw,
     numbers.baked_value,
     numbers.left_out_argument,
+    numbers.frozen_stride,
     numbers.frozen_size,
     control.unrolled,
+    numbers.tried_number,
     kinds.dtype_promotion,
     kinds.number_as_tensor,
 )

@@ -129,11 +129,12 @@ class Scene:
         if case.foreign or case.runner.isolated or case.artifact.native_loops:
             return False
         artifact = case.exported_or_refused(at or case.call_to_export())
-        if isinstance(artifact, str):
-            return False
-        return self.agrees(
-            judge=case.judge_of(case.runner_of(artifact), ItemLog(), case.random_paths)
-        )
+        return not isinstance(artifact, str) and self.agrees_as(artifact)
+
+    def agrees_as(self, artifact: Artifact) -> bool:
+        """Return True if another artifact does not fail on the failing call."""
+        runner = self.case.runner_of(artifact)
+        return self.agrees(judge=self.case.judge_of(runner, ItemLog(), self.case.random_paths))
 
     def differences(self, call: Call, expected: Returned, actual: Outcome) -> Sequence[Difference]:
         """Return the differences of two outcomes of a call, eager's rules applied."""

@@ -16,15 +16,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from types import FrameType
 from typing import Any
+
+from pytest_torchexport.outcomes.stuck import Stack, stack_of
 
 # Python delivers an interrupt between two bytecodes of the main thread: at once, unless swallowed.
 DELIVERY_SECONDS = 0.2
 RING_AGAIN_SECONDS = 1.0
+# How many samples of the stack are taken, in the second half of a limit.
+SAMPLES = 20
 
 
 # The share of the machine's memory that an artifact's process may take, unless a limit is set.
@@ -36,7 +41,14 @@ _CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_i
 
 
 class TimeLimitExceeded(Exception):
-    """The time of the item is used up."""
+    """The time of the item is used up.
+
+    ``stacks``: samples of where its Python code was before, below the block that had the limit.
+    """
+
+    def __init__(self, text: str = "", stacks: Sequence[Stack] = ()) -> None:
+        super().__init__(text)
+        self.stacks = stacks
 
 
 class Deadline:
@@ -79,7 +91,8 @@ def interrupted_after(seconds: float) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    alarm = _Alarm(seconds)
+    # Behind this generator and the function of contextlib that resumes it.
+    alarm = _Alarm(seconds, sys._getframe(2))
     # A handler of the user's would take our alarm for a Ctrl-C, and raise nothing.
     users = signal.signal(signal.SIGINT, signal.default_int_handler)
     _alarms.append(alarm)
@@ -95,7 +108,7 @@ def interrupted_after(seconds: float) -> Iterator[None]:
         _alarms.remove(alarm)
         signal.signal(signal.SIGINT, users)
     if alarm.rang:
-        raise TimeLimitExceeded(f"no return within {seconds:.3g} s")
+        raise TimeLimitExceeded(f"no return within {seconds:.3g} s", alarm.stacks)
 
 
 def raise_if_interrupted() -> None:
@@ -136,12 +149,17 @@ def before_termination(action: Callable[[], object]) -> Iterator[None]:
 
 
 class _Alarm:
-    """Interrupts the main thread until it is cancelled."""
+    """Interrupts the main thread until it is cancelled.
 
-    def __init__(self, seconds: float) -> None:
+    ``stacks``: samples of the main thread's stack, up to ``outermost``.
+    """
+
+    def __init__(self, seconds: float, outermost: FrameType) -> None:
+        self.stacks: list[Stack] = []
         self.rang = False
         self.delivered = False
         self._seconds = seconds
+        self._outermost = outermost
         self._cancelled = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="torchexport-alarm")
@@ -163,8 +181,14 @@ class _Alarm:
                 time.sleep(DELIVERY_SECONDS)
 
     def _watch(self) -> None:
+        wait = self._seconds / 2
+        for _ in range(SAMPLES):
+            if self._cancelled.wait(wait):
+                return
+            main = sys._current_frames().get(threading.main_thread().ident or 0)
+            self.stacks.append(stack_of(main, self._outermost))
+            wait = self._seconds / 2 / SAMPLES
         # Again and again: a forward's own "except BaseException" may swallow one.
-        wait = self._seconds
         while not self._cancelled.wait(wait):
             with self._lock:
                 if not self._cancelled.is_set():

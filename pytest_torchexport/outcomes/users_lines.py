@@ -5,7 +5,13 @@ from __future__ import annotations
 import traceback
 from types import CodeType, FrameType
 
-from pytest_torchexport.results.source_line import SourceLine, innermost, is_users, source_line
+from pytest_torchexport.results.source_line import (
+    OWNERS,
+    SourceLine,
+    innermost,
+    is_users,
+    source_line,
+)
 
 MAX_FRAMES = 200
 
@@ -16,6 +22,7 @@ class UsersLines:
     def __init__(self) -> None:
         self._lines: dict[tuple[str, int], SourceLine] = {}
         self._users: dict[str, bool] = {}
+        self._owned: dict[str, bool] = {}
         self._named: dict[tuple[str, ...], int | None] = {}
 
     def innermost(
@@ -40,6 +47,22 @@ class UsersLines:
             return None, via
         named = frames[number]
         return self._line(named.f_code.co_filename, named.f_lineno), via
+
+    def of_a_read(self, frame: FrameType | None, boundary: CodeType | None) -> SourceLine | None:
+        """Return the line at which Python reads a number: of what the user calls, if it is there.
+
+        That is the first from a frame on that is the user's or of a library that may have models.
+        """
+        while frame is not None and frame.f_code is not boundary:
+            if self._may_be_named(frame.f_code.co_filename):
+                return self._line(frame.f_code.co_filename, frame.f_lineno)
+            frame = frame.f_back
+        return None
+
+    def _may_be_named(self, filename: str) -> bool:
+        if filename not in self._owned:
+            self._owned[filename] = any(belongs(filename) for belongs in OWNERS)
+        return self._owned[filename]
 
     def _is_users(self, filename: str) -> bool:
         if filename not in self._users:

@@ -26,7 +26,7 @@ This file imports nothing heavy: users name these classes in ``xfail`` at the to
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from pytest_torchexport.results.diagnosis import Diagnosis
@@ -62,12 +62,13 @@ class Failure(AssertionError):
     ``details``: further lines of its text. ``where``: the line of the user's code. ``differences``:
     the data behind it. ``verdicts``: the verdicts that an item's final failure is raised for.
     ``output``: the end of what the artifact printed in a process of its own. ``imports``: the
-    modules that a process has to import before it can load or run the file.
+    modules that a process has to import before it can load or run the file. ``diagnosis``: what is
+    known of its cause where it is raised.
     """
 
     title: ClassVar[str] = "pytest-torchexport itself failed"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a fact of the report, by its name
         self,
         text: str = "",
         *,
@@ -77,6 +78,7 @@ class Failure(AssertionError):
         verdicts: tuple[Verdict, ...] = (),
         output: str = "",
         imports: tuple[str, ...] = (),
+        diagnosis: Diagnosis | None = None,
     ) -> None:
         super().__init__(text)
         self.details = details
@@ -85,6 +87,7 @@ class Failure(AssertionError):
         self.verdicts = verdicts
         self.output = output
         self.imports = imports
+        self.diagnosis = diagnosis
 
 
 class SpecError(Failure):
@@ -97,14 +100,6 @@ class ExportRefused(Failure):
     """The exporter refused the module."""
 
     title = "the exporter refused the module"
-
-    # ``diagnosis``: what the exporter's exception shows of the cause.
-    def __init__(self, text: str = "", *, diagnosis: Diagnosis | None = None, **facts: Any) -> None:
-        # Not at the top: to name a class is to be quick.
-        from pytest_torchexport.results.diagnosis import NOTHING
-
-        super().__init__(text, **facts)
-        self.diagnosis = diagnosis or NOTHING
 
 
 class ArtifactRaised(Failure):

@@ -61,6 +61,15 @@ RULES = (
         remedy="compute it from forward's tensors, and in its thread; leave out plain numbers",
     ),
     Rule(
+        said=r"^unordered_map::at$",
+        frame=r"torch/autograd/function\.py:apply$",
+        kind="unsupported construct",
+        cause="a torch.autograd.Function computes with tensors that are no arguments of apply() "
+        "themselves: those of a module, a list or an object that it is given",
+        remedy="give apply() each tensor as an argument of its own; or, for inference, call what it "
+        "computes without the Function",
+    ),
+    Rule(
         said=r"Cannot insert a Tensor that requires grad as a constant",
         line=r"autograd\.grad\(|\.backward\(",
         kind="unsupported construct",
