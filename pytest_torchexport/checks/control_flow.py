@@ -187,11 +187,13 @@ def _to_explain(case: Case, branches: BranchResults) -> tuple[Recipe, Failure, G
     It is the first call that no branch is to blame for; else the first, with its branch.
     """
     blamed: list[tuple[Recipe, Failure, Goal]] = []
+    conditions = branches.explored.conditions
+    loops = {key for key in branches.explored.seen if conditions[key[0]].loops}
     for recipe, failure in case.log.failed:
         found = branches.found(recipe)
         if found is None or not branch_table.may_be_frozen(failure):
             return recipe, failure, None
-        goal = branch_table.guilty(branches.example, found, branches.tried)
+        goal = branch_table.guilty(branches.example, found, branches.tried, loops)
         if goal is None or not (blamed or _explains(case, branches, recipe, found)):
             return recipe, failure, None
         blamed.append((recipe, failure, goal))

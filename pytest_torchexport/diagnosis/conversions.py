@@ -31,6 +31,8 @@ from pytest_torchexport.results.source_line import OWNERS, SourceLine, source_li
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 
 _A_NUMBER = re.compile(r"to a Python (?:boolean|float|integer|index)")
+# torch.tensor() and its kin: a constant of what they are given, which may be read elsewhere.
+_MADE_OF_ANY = "results are registered as constants in the trace"
 
 
 @dataclass(frozen=True)
@@ -67,19 +69,16 @@ def conversions(case: Case) -> tuple[Conversion, ...]:
             return ()
     numbers: dict[SourceLine, list[float]] = {}
     wanted: set[SourceLine] = set()
-    for item in heard:
-        said = str(item.message)
-        named = any(belongs(item.filename) for belongs in OWNERS)
-        if item.category.__name__ == "TracerWarning" and named:
-            where = source_line(item.filename, item.lineno)
-            numbers.setdefault(where, [])
-            if "to a Python boolean" not in said:
-                wanted.add(where)
-            # Some modules cannot be traced while they are recorded: torch's warning is left.
-            if not recorded and re.search(
-                r"to a Python (boolean|float|integer|index)", str(item.message)
-            ):
-                numbers[where].append(math.nan)
+    made: set[SourceLine] = set()
+    for where, said in _warned(heard):
+        numbers.setdefault(where, [])
+        if _MADE_OF_ANY in said:
+            made.add(where)
+        elif "to a Python boolean" not in said:
+            wanted.add(where)
+        # Some modules cannot be traced while they are recorded: torch's warning is left.
+        if not recorded and _A_NUMBER.search(said):
+            numbers[where].append(math.nan)
     for where, number in silent:
         numbers.setdefault(where, []).append(number)
         wanted.add(where)
@@ -87,10 +86,19 @@ def conversions(case: Case) -> tuple[Conversion, ...]:
         if step.where in numbers:
             numbers[step.where] += step.read
     found = [
-        Conversion(where, tuple(read), decides=where not in wanted)
+        Conversion(where, tuple(read), decides=where not in wanted | made)
         for where, read in numbers.items()
+        if read or where not in made
     ]
     return (*found, *(Conversion(line, read, strides=True) for line, read in asked))
+
+
+def _warned(heard: Sequence[warnings.WarningMessage]) -> Iterator[tuple[SourceLine, str]]:
+    """Yield the lines of a trace's warnings, and what they say."""
+    for item in heard:
+        named = any(belongs(item.filename) for belongs in OWNERS)
+        if item.category.__name__ == "TracerWarning" and named:
+            yield source_line(item.filename, item.lineno), str(item.message)
 
 
 Numbers = Mapping[SourceLine, Sequence[bool | int | float]]

@@ -53,8 +53,8 @@ def frozen_stride(evidence: Evidence) -> Cause | None:
     found = evidence.structural
     if found is None or found.kind != "constant" or found.argument != "stride":
         return None
-    asked = [item for item in evidence.conversions if item.strides]
-    where = _origin(found, asked) if "strided" in found.operator else None
+    asked = [item.where for item in evidence.conversions if item.strides]
+    where = _nearest(found.where, asked) if "strided" in found.operator else None
     if where is None:
         return None
     return Cause(
@@ -211,6 +211,15 @@ def _origin(found: Structural, candidates: Sequence[Conversion]) -> SourceLine |
         if len(lines) == 1:
             return lines[0]
     return None
+
+
+def _nearest(line: SourceLine | None, others: Iterable[SourceLine]) -> SourceLine | None:
+    """Return the last of these lines up to one in its file; without one, the only line."""
+    found = set(others)
+    above = [o for o in found if line is not None and o.file == line.file and o.line <= line.line]
+    if above:
+        return max(above, key=lambda each: each.line)
+    return found.pop() if len(found) == 1 else None
 
 
 def _read_at(evidence: Evidence, found: Structural) -> SourceLine | None:

@@ -8,7 +8,7 @@ that fails on the example's own path is not the fault of a branch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,13 +53,19 @@ class Tried:
     failed: bool
 
 
-def guilty(example: Found, failing: Found, tried: Sequence[Tried]) -> Goal | None:
+def guilty(
+    example: Found,
+    failing: Found,
+    tried: Sequence[Tried],
+    loops: Collection[ConditionKey] = (),
+) -> Goal | None:
     """Return the outcome that best tells failing calls from passing ones.
 
     None if the failing call is on the example's own path.
 
     Candidates are the outcomes that this failing call took and the example did not, of conditions
-    that the example or a passing call also met. The measure is Ochiai's coefficient: failing calls
+    that the example or a passing call also met; beside them, ``loops`` that it ran another number
+    of times. The measure is Ochiai's coefficient: failing calls
     with the outcome, over the root of all failing calls times all calls with it
     (https://doi.org/10.1109/TAICPART.2007.13). Of equals, the earlier one.
     """
@@ -67,16 +73,32 @@ def guilty(example: Found, failing: Found, tried: Sequence[Tried]) -> Goal | Non
         return None
     met = _met(example, tried)
     new = failing.taken - example.taken
-    suspects = [goal for goal in dict.fromkeys(failing.decisions) if goal in new and goal[0] in met]
+    taken = dict.fromkeys(failing.decisions)
+    suspects = [goal for goal in taken if goal in new and goal[0] in met]
     if not suspects:
         return _parting(example, failing)
+    rounds = [goal for goal in taken if goal[0] in loops and goal[1]]
+    other = {goal for goal in rounds if _rounds(failing, goal) != _rounds(example, goal)}
+    suspects = [goal for goal in taken if goal in other or goal in suspects]
     failures = sum(item.failed for item in tried)
 
     def tells(goal: Goal) -> float:
-        having = [item.failed for item in tried if goal in item.found.taken]
+        having = [
+            item.failed
+            for item in tried
+            if (
+                _rounds(item.found, goal) != _rounds(example, goal)
+                if goal in other
+                else goal in item.found.taken
+            )
+        ]
         return sum(having) / math.sqrt(max(failures * len(having), 1))
 
     return max(suspects, key=tells)  # the first of equals
+
+
+def _rounds(found: Found, goal: Goal) -> int:
+    return found.decisions.count(goal)
 
 
 def _met(example: Found, tried: Sequence[Tried]) -> set[ConditionKey]:

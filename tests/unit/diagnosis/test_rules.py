@@ -47,6 +47,7 @@ NOTHING = {
     "arguments": {},
     "agrees_with_the_examples_arguments": False,
     "conversions": (),
+    "frozen_numbers": {},
     "read_by_eager": {},
     "drawn_outside_torch": {},
     "seeded_at": None,

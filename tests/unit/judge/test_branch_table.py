@@ -145,6 +145,22 @@ def test_a_loop_that_goes_round_another_number_of_times_is_guilty(rounds, more):
     assert guilty(looped(2), looped(rounds), []) == (LOOP, more)
 
 
+def test_of_a_loop_and_a_turn_inside_it_the_one_that_tells_better_is_guilty():
+    """The loop cuts a sequence into chunks, and min() of the last one may be cut short."""
+
+    def chunks(*whole):
+        rounds = [step for one in whole for step in ((LOOP, True), (A, one))]
+        return found(*rounds, (LOOP, False), loops=[(LOOP, MORE)])
+
+    example, longer, shorter = chunks(False, False), chunks(False, False, True), chunks(False, True)
+    spectrum = [Tried(longer, failed=True), Tried(shorter, failed=False)]
+    assert guilty(example, longer, spectrum, {LOOP}) == (LOOP, True)
+    assert guilty(example, longer, [Tried(longer, failed=True)], {LOOP}) == (LOOP, True)
+    other = [*spectrum, Tried(chunks(False, False, False), failed=False)]
+    assert guilty(example, longer, [*other[:1], other[2]], {LOOP}) == (A, True)
+    assert guilty(example, longer, spectrum) == (A, True)
+
+
 # -- has_branch --------------------------------------------------------------------------------------------------
 
 
