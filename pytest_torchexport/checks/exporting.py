@@ -7,13 +7,14 @@ subject.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 
 from pytest_torchexport import targets
+from pytest_torchexport.eager.queries import Query, answering, queries, survives
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, Prepared
@@ -22,7 +23,9 @@ from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork, survived
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.messages import condense, is_about_dims
-from pytest_torchexport.results.diagnosis import Diagnosis
+from pytest_torchexport.outcomes.observe import Raised, observe
+from pytest_torchexport.outcomes.texts import text_of
+from pytest_torchexport.results.diagnosis import Cause, Diagnosis
 from pytest_torchexport.results.failures import ExportRefused, ends_the_test
 from pytest_torchexport.targets import refusal_rules
 from pytest_torchexport.targets.draft import drafted
@@ -84,6 +87,8 @@ def _refuse(prepared: Prepared, error: Exception, example: Call) -> NoReturn:
     plan, spec = prepared.plan, prepared.spec
     reason, where = condense(error)
     found = refusal_rules.diagnosed(error, plan.target, called=prepared.reference.pristine.function)
+    if not found.causes and not issubclass(ExportRefused, plan.expects):
+        found = _asked(prepared, error, example) or found
     declared = plan.options.shapes is not None or plan.options.dynamic_shapes is not None
     assumed = [dim.name for dim in spec.dims.values() if not dim.declared and not declared]
     details = [spec.opt_out(assumed)] if assumed and is_about_dims(error) else []
@@ -95,6 +100,32 @@ def _refuse(prepared: Prepared, error: Exception, example: Call) -> NoReturn:
         where=refused_at(error) or where,
         diagnosis=_with_draft(prepared, found, example),
     ) from None
+
+
+def _asked(prepared: Prepared, error: Exception, example: Call) -> Diagnosis | None:
+    """Return the question with whose answer of the export eager raises the same; None if none."""
+    plan, subject = prepared.plan, prepared.reference.pristine
+    answers, call = targets.get(plan.target).traits.answers, example.to("cpu")
+    for query in queries(subject, call, plan.seed, answers):
+        if not survives(subject, call, plan.seed, answers, [query]):
+            continue
+        function = answering(subject.copy().function, answers, [query])
+        raised = observe(function, call, seed=plan.seed, grad_mode=subject.grad_mode)
+        if isinstance(raised, Raised) and raised.message and raised.message == text_of(error):
+            return Diagnosis(owner="model", causes=(_of_the_export(query, answers, raised),))
+    return None
+
+
+def _of_the_export(query: Query, answers: Mapping[str, Any], raised: Raised) -> Cause:
+    return Cause(
+        kind="export-only branch",
+        text=f"{query.name}() is {answers[query.name]} in the export: with this answer eager "
+        "raises the same",
+        remedy="write on both sides what eager runs there, or give forward what it does not make "
+        "while it is exported",
+        details=(query.asked_at, *([f"raised at {raised.where}"] if raised.where else [])),
+        where=query.where,
+    )
 
 
 def _with_draft(prepared: Prepared, found: Diagnosis, example: Call) -> Diagnosis:

@@ -116,15 +116,15 @@ def read_numbers(case: Case, call: Call) -> Numbers:
     return numbers
 
 
-def traced_with(case: Case, numbers: Numbers) -> Artifact | None:
-    """Trace the subject again, with these numbers in place of those that Python reads on lines.
+def traced_with(case: Case, call: Call, numbers: Numbers) -> Artifact | None:
+    """Trace a call with these numbers in place of those that Python reads on lines.
 
     None if that cannot be traced.
     """
     left = {line: iter(read) for line, read in numbers.items()}
     return _traced(
         case,
-        case.call_to_export(),
+        call,
         lambda line, number: type(number)(next(left.get(line, iter(())), number)),
     )
 

@@ -5,7 +5,8 @@ Separate from the rules, which are tested without running anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -33,15 +34,18 @@ from pytest_torchexport.judge.branch_results import NotExplored
 from pytest_torchexport.judge.branch_table import DIVERGES
 from pytest_torchexport.judge.state_differences import carried_differences
 from pytest_torchexport.outcomes.compare import Tolerance
-from pytest_torchexport.outcomes.observe import Returned, caches_of, observe, tensors_of
+from pytest_torchexport.outcomes.observe import Outcome, Returned, caches_of, observe, tensors_of
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.diagnosis import Structural
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Branch
+from pytest_torchexport.targets.base import Artifact
 
 # A trace is made for each of so many lines.
 MOST_LINES = 12
+# And no longer than so many seconds.
+SECONDS = 2.5
 
 ARTIFACTS = {
     "trace": "trace",
@@ -72,6 +76,15 @@ class _Changes:
     changed: Mapping[StateRef, SourceLine | None]
     replaced: frozenset[str]
     registered: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A call to trace, numbers to read there, and what shows that these are to blame."""
+
+    at: Call
+    numbers: Numbers
+    shows: Callable[[Artifact], bool]
 
 
 class Evidence:
@@ -174,43 +187,60 @@ class Evidence:
         return conversions(self._case) if traced else ()
 
     @cached_property
-    def frozen_numbers(self) -> Numbers:
-        """The lines to blame, and the numbers that Python reads there in the failing call.
+    def read_in_the_call(self) -> Numbers:
+        """The numbers that Python reads from tensors while the failing call is traced, by line."""
+        return read_numbers(self._case, self._scene.call) if self._scene.call is not None else {}
 
-        A trace that is made with these numbers in place of its own agrees with eager on the call,
-        and not without one of them. None if the artifact is no trace, or if it is not that.
+    @cached_property
+    def frozen_numbers(self) -> Numbers:
+        """The lines to blame, and the numbers that Python reads there at the export.
+
+        A trace that is made with the failing call's numbers there agrees with eager on it. Or one
+        that is made at that call, with these numbers, returns what the artifact does. Not with one
+        line less. Empty if there are none, or if the artifact is no trace.
         """
         call, case = self._scene.call, self._case
         if self.target != "trace" or case.foreign or case.runner.isolated or call is None:
             return {}
-        constant = [item for item in self.conversions if not item.strides]
-        own, there = read_numbers(case, case.call_to_export()), read_numbers(case, call)
-        other = {
-            item.where: there[item.where]
-            for item in constant
-            if there.get(item.where, own.get(item.where)) != own.get(item.where)
-        }
+        constant = {item.where: item.decides for item in self.conversions if not item.strides}
+        at = case.call_to_export()
+        own, there = read_numbers(case, at), self.read_in_the_call
+        other = [line for line in constant if own.get(line) != there.get(line)]
+        end = time.monotonic() + SECONDS
         # A trace that takes another side of an if may not fit the example.
-        counted = {
-            item.where: other[item.where]
-            for item in constant
-            if item.where in other and not item.decides
-        }
-        for tried in (counted, other):
-            if 0 < len(tried) <= MOST_LINES and self._agrees_with(tried):
-                return self._fewest(tried)
+        for lines in ([line for line in other if not constant[line]], other):
+            for tried in (_Tried(at, there, self._agrees), _Tried(call, own, self._fails_alike)):
+                if 0 < len(lines) <= MOST_LINES and self._is_enough(tried, lines):
+                    fewest = self._fewest(tried, lines, end)
+                    return {line: own.get(line, there.get(line, ())) for line in fewest}
         return {}
 
-    def _fewest(self, numbers: Numbers) -> Numbers:
-        for line in tuple(numbers):
-            fewer = {each: read for each, read in numbers.items() if each != line}
-            if fewer and self._agrees_with(fewer):
-                numbers = fewer
-        return numbers
+    def _is_enough(self, tried: _Tried, lines: Sequence[SourceLine]) -> bool:
+        numbers = {line: tried.numbers[line] for line in lines if line in tried.numbers}
+        artifact = traced_with(self._case, tried.at, numbers) if numbers else None
+        return artifact is not None and tried.shows(artifact)
 
-    def _agrees_with(self, numbers: Numbers) -> bool:
-        artifact = traced_with(self._case, numbers)
-        return artifact is not None and self._scene.agrees_as(artifact)
+    def _fewest(
+        self, tried: _Tried, lines: Sequence[SourceLine], end: float
+    ) -> Sequence[SourceLine]:
+        """Return the fewest of these lines that are enough; none if that takes too long."""
+        for line in tuple(lines):
+            fewer = [each for each in lines if each != line]
+            if time.monotonic() > end:
+                return ()
+            if self._is_enough(tried, fewer):
+                lines = fewer
+        return lines
+
+    def _agrees(self, artifact: Artifact) -> bool:
+        return self._scene.agrees_as(artifact)
+
+    def _fails_alike(self, artifact: Artifact) -> bool:
+        """Return True if another artifact returns what the failing one does."""
+        call = self._scene.call
+        assert call is not None
+        outcome = self._case.runner_of(artifact).run(call, self._case.plan.seed)
+        return self._is_the_artifacts(outcome)
 
     @cached_property
     def read_by_eager(self) -> Mapping[SourceLine, frozenset[float]]:
@@ -318,9 +348,17 @@ class Evidence:
         if call is None:
             return False
         mode = subject.grad_mode
-        outcome = observe(subject.function, call.to(plan.device), seed=plan.seed, grad_mode=mode)
+        return self._is_the_artifacts(
+            observe(subject.function, call.to(plan.device), seed=plan.seed, grad_mode=mode)
+        )
+
+    def _is_the_artifacts(self, outcome: Outcome) -> bool:
+        """Return True if an outcome of the failing call is the artifact's."""
+        call = self._scene.call
+        if call is None or not isinstance(outcome, Returned):
+            return False
         ((found, _),) = self._scene.judge().in_a_row([call])
-        return isinstance(outcome, Returned) and not self._scene.differences(call, outcome, found)
+        return not self._scene.differences(call, outcome, found)
 
     @cached_property
     def caches(self) -> frozenset[str]:

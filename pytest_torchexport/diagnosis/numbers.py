@@ -33,11 +33,11 @@ def frozen_size(evidence: Evidence) -> Cause | None:
         return None
     read = [item for item in evidence.conversions if item.numbers and not item.strides]
     sizes = [item for item in read if item.where not in evidence.read_by_eager]
-    if _is_a_size(evidence, found) and not _by_number(found, sizes):
+    if _is_a_size(evidence, found) and not _by_number(evidence, found, sizes):
         # A line may read a size and a value.
-        known = _by_number(found, read)
+        known = _by_number(evidence, found, read)
         sizes += [item for item in known if not _is_read(evidence, found, item)]
-    where = _origin(found, sizes)
+    where = _origin(evidence, found, sizes)
     if where is None:
         return None
     return Cause(
@@ -91,9 +91,9 @@ def baked_value(evidence: Evidence) -> Cause | None:
     where = read_at if read_at in [item.where for item in values] else None
     if where is None and _is_a_size(evidence, found):
         # A value that happens to be the example's size is not the call's size too.
-        known = _by_number(found, values)
+        known = _by_number(evidence, found, values)
         values = [item for item in known if _is_read(evidence, found, item)]
-    where = where or _origin(found, values)
+    where = where or _origin(evidence, found, values)
     if where is None:
         return None
     line = with_tensors(where.text)
@@ -111,9 +111,7 @@ def tried_number(evidence: Evidence) -> Cause | None:
     if not found:
         return None
     where, *others = found
-    own = "with the call's own number in its place a new trace agrees with eager"
-    if others:
-        own = "with the call's own numbers in their place a new trace agrees with eager"
+    own = "these numbers make the difference" if others else "this number makes the difference"
     also = tuple(f"also: {line}" for line in others)
     if all(isinstance(number, bool) for read in found.values() for number in read):
         cause = cause_of(
@@ -127,9 +125,11 @@ def tried_number(evidence: Evidence) -> Cause | None:
         return replace(cause, details=also)
     of_value = where in evidence.read_by_eager
     line = with_tensors(where.text) if of_value else ""
+    kept = evidence.structural
+    what = f"{_kept(evidence, kept)}: " if kept is not None and kept.kind == "constant" else ""
     return Cause(
         kind="baked value" if of_value else "frozen size",
-        text=f"a {READ if of_value else MADE} is a constant of the trace: {own}",
+        text=f"{what}a {READ if of_value else MADE} is a constant of the trace: tried, {own}",
         remedy=(f"keep it a tensor: {line}" if line else TENSORS)
         if of_value
         else without_a_number(where),
@@ -199,13 +199,15 @@ def guard(evidence: Evidence) -> Cause | None:
     )
 
 
-def _origin(found: Structural, candidates: Sequence[Conversion]) -> SourceLine | None:
+def _origin(
+    evidence: Evidence, found: Structural, candidates: Sequence[Conversion]
+) -> SourceLine | None:
     """Return the line of the constant: that of its number, of its place, or the only one.
 
     The only one at best among those that read more than a truth value.
     """
     counted = [item for item in candidates if not item.decides]
-    by_fact = (_by_number(found, candidates), _by_place(found, candidates))
+    by_fact = (_by_number(evidence, found, candidates), _by_place(found, candidates))
     for chosen in (*by_fact, counted, candidates):
         lines = list(dict.fromkeys(item.where for item in chosen))
         if len(lines) == 1:
@@ -230,12 +232,22 @@ def _read_at(evidence: Evidence, found: Structural) -> SourceLine | None:
     here = [item for item in evidence.conversions if item.where == found.read_at]
     numbers = [number for item in here for number in item.numbers]
     known = bool(numbers and found.numbers) and not any(map(math.isnan, numbers))
-    return None if known and not _by_number(found, here) else found.read_at
+    return None if known and not _by_number(evidence, found, here) else found.read_at
 
 
-def _by_number(found: Structural, candidates: Sequence[Conversion]) -> list[Conversion]:
+def _by_number(
+    evidence: Evidence, found: Structural, candidates: Sequence[Conversion]
+) -> list[Conversion]:
+    """Return the lines that read the artifact's number at the export, and eager's in the call."""
     kept = found.numbers[1:]
-    return [c for c in candidates if any(_is_among(k, c.numbers) for k in kept)]
+    return [
+        item
+        for item in candidates
+        if any(_is_among(number, item.numbers) for number in kept)
+        and _is_among(
+            found.numbers[0], evidence.read_in_the_call.get(item.where, found.numbers[:1])
+        )
+    ]
 
 
 def _is_read(evidence: Evidence, found: Structural, item: Conversion) -> bool:

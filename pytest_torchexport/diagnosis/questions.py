@@ -21,7 +21,7 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.judge import Judge
 from pytest_torchexport.judge.log import ItemLog
 from pytest_torchexport.outcomes.grad_mode import GradMode
-from pytest_torchexport.outcomes.observe import Outcome, Returned, observe
+from pytest_torchexport.outcomes.observe import Outcome, Raised, Returned, observe
 from pytest_torchexport.outcomes.operators import dispatched
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Owner
@@ -104,6 +104,9 @@ class _Eager:
 
     def _agrees(self, subject: Subject, found: Outcome) -> bool:
         outcome = observe(subject.function, self.call, seed=self.seed, grad_mode=subject.grad_mode)
+        if isinstance(outcome, Raised) and isinstance(found, Raised):
+            # TorchScript puts the class of an exception into its text.
+            return bool(outcome.message) and outcome.message.strip("'\"") in found.message
         return isinstance(outcome, Returned) and not self._scene.differences(
             self.call, outcome, found
         )

@@ -29,12 +29,12 @@ RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
     numbers.guard,
     numbers.baked_argument,
     numbers.baked_draw,
+    numbers.tried_number,
     numbers.baked_value,
     numbers.left_out_argument,
     numbers.frozen_stride,
     numbers.frozen_size,
     control.unrolled,
-    numbers.tried_number,
     kinds.dtype_promotion,
     kinds.number_as_tensor,
 )

@@ -11,6 +11,7 @@ import functools
 import inspect
 import itertools
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -28,7 +29,7 @@ from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.fork import survived
 from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.outcomes.subject import Subject
-from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
+from pytest_torchexport.results.source_line import SourceLine, is_models, is_users, source_line
 
 # The functions belong to the process: a second thread would take a stand-in for the original.
 _ONE_AT_A_TIME = threading.RLock()
@@ -36,6 +37,8 @@ _ONE_AT_A_TIME = threading.RLock()
 GRAD_MODE = "torch.is_grad_enabled"
 INFERENCE_MODE = "torch.is_inference_mode_enabled"
 THREADS = "torch.get_num_threads"
+# A function that asks for another one by its name, as transformers' is_torchdynamo_compiling.
+_ASKS_TOO = re.compile(r"is_\w*(tracing|compiling|exporting|scripting|export)")
 # Eager with other answers is tried in a fork for so long.
 TRYING_SECONDS = 10.0
 
@@ -47,17 +50,14 @@ class Query:
     """A place at which forward asks: the function, and the lines from there to the user's.
 
     ``lines`` end with the user's nearest line, if there is one. ``path`` tells apart the ways on
-    which forward gets there.
+    which forward gets there. ``where`` is the line that uses the answer, the user's or that of a
+    library with models; None if there is none.
     """
 
     name: str
     lines: tuple[SourceLine, ...]
     path: tuple[tuple[str, int], ...]
-
-    @property
-    def where(self) -> SourceLine | None:
-        """The user's line; None if only a library's code asks."""
-        return self.lines[-1] if _is_users(self.path[-1][0]) else None
+    where: SourceLine | None = None
 
     @property
     def asked_at(self) -> str:
@@ -134,14 +134,18 @@ def _query(name: str, frame: FrameType) -> Query | None:
     if is_torchs(file) and not is_of_layers(file):
         return None
     path: list[tuple[str, int]] = []
+    uses: list[tuple[str, int]] = []
     at: FrameType | None = frame
     while at is not None and at.f_code.co_filename != __file__:
         path.append((at.f_code.co_filename, at.f_lineno))
+        owned = _is_users(at.f_code.co_filename) or is_models(at.f_code.co_filename)
+        if owned and not _ASKS_TOO.fullmatch(at.f_code.co_name):
+            uses.append(path[-1])
         at = None if _is_users(at.f_code.co_filename) else at.f_back
     others = (place for place in path if place[0] != file and not is_torchs(place[0]))
     shown = dict.fromkeys((path[0], *itertools.islice(others, 1), path[-1]))
     lines = tuple(source_line(*place) for place in shown if not place[0].startswith(_CALLS))
-    return Query(name, lines, tuple(path))
+    return Query(name, lines, tuple(path), source_line(*uses[0]) if uses else None)
 
 
 def is_torchs(file: str) -> bool:

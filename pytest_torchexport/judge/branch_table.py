@@ -75,11 +75,15 @@ def guilty(
     new = failing.taken - example.taken
     taken = dict.fromkeys(failing.decisions)
     suspects = [goal for goal in taken if goal in new and goal[0] in met]
+    parting = None if suspects else _parting(example, failing)
+    if parting is not None:
+        suspects = [parting]
     if not suspects:
-        return _parting(example, failing)
+        return None
     rounds = [goal for goal in taken if goal[0] in loops and goal[1]]
-    other = {goal for goal in rounds if _rounds(failing, goal) != _rounds(example, goal)}
-    suspects = [goal for goal in taken if goal in other or goal in suspects]
+    # Fewer rounds than on the example are another outcome than more.
+    other = {goal: _more(failing, example, goal) for goal in rounds}
+    suspects = [goal for goal in taken if goal in suspects or other.get(goal)]
     failures = sum(item.failed for item in tried)
 
     def tells(goal: Goal) -> float:
@@ -87,8 +91,8 @@ def guilty(
             item.failed
             for item in tried
             if (
-                _rounds(item.found, goal) != _rounds(example, goal)
-                if goal in other
+                _more(item.found, example, goal) == other[goal]
+                if other.get(goal)
                 else goal in item.found.taken
             )
         ]
@@ -97,8 +101,10 @@ def guilty(
     return max(suspects, key=tells)  # the first of equals
 
 
-def _rounds(found: Found, goal: Goal) -> int:
-    return found.decisions.count(goal)
+def _more(found: Found, example: Found, goal: Goal) -> int:
+    """Return 1, 0 or -1 if a call takes an outcome more often, as often or less than another."""
+    times, usual = (each.decisions.count(goal) for each in (found, example))
+    return (times > usual) - (times < usual)
 
 
 def _met(example: Found, tried: Sequence[Tried]) -> set[ConditionKey]:
@@ -110,7 +116,8 @@ def _met(example: Found, tried: Sequence[Tried]) -> set[ConditionKey]:
 def _parting(example: Found, failing: Found) -> Goal | None:
     """Return the loop that two paths with the same outcomes ran a different number of times.
 
-    None if they part at no condition: a number that was baked in chose another module.
+    Or the condition inside it that came out otherwise in one of its rounds. None if they part at no
+    condition: a number that was baked in chose another module.
     """
     pairs = zip(example.decisions, failing.decisions, strict=False)
     left, right = next((pair for pair in pairs if pair[0] != pair[1]), (None, None))

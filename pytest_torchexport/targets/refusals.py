@@ -57,6 +57,9 @@ DECIDED = {
     "number": "{text} makes a Python number of a value that torch.export does not know",
     "": "this line needs a number or a truth value that torch.export does not know",
 }
+NUMEL = "ask the tensor, which keeps the sizes symbolic: x.numel() for x.shape.numel()"
+# torch.Size.numel() takes each size for a number of Python, which the tensor's own does not.
+_OF_EACH_SIZE = (".shape.numel()", ".size().numel()")
 SIZE = "declare sizes on one side of it, or torch.cond"
 STATIC = "keep the size symbolic (no int(), no Python loop over it), or declare it fixed"
 PROMISE = "or, if it always holds, before this line: torch._check({text})"
@@ -169,10 +172,11 @@ def _of_sizes(error: BaseException, text: str) -> Cause | None:
         )
     if frozen:
         where, first = frozen[0]
+        of_each = first.text.endswith(_OF_EACH_SIZE)
         return Cause(
             kind="frozen size",
             text=f"{first.text} makes a number of a size that is declared to vary",
-            remedy="\n".join([STATIC, *declared]),
+            remedy="\n".join([NUMEL if of_each else STATIC, *declared]),
             details=(*_others(frozen),),
             where=where,
         )
@@ -225,8 +229,13 @@ def _constructs(
 
 
 def _beside(number: Construct | None, branch: Construct) -> bool:
-    """Return True if a line makes a number of the size outside of its condition."""
-    return number is not None and number.text not in branch.text
+    """Return True if a line makes a number of the size outside of its condition.
+
+    Or of each size, whatever the condition does with it.
+    """
+    if number is None:
+        return False
+    return number.text not in branch.text or number.text.endswith(_OF_EACH_SIZE)
 
 
 def _others(found: Sequence[tuple[SourceLine, Construct]]) -> Iterator[str]:
@@ -325,6 +334,7 @@ def _decisions(node: ast.AST) -> list[tuple[str, ast.expr]]:
             return [("extreme", node)]
         case ast.Call(func=ast.Name(id="int" | "float" | "bool" | "round" | "len")):
             return [("number", node)]
-        case ast.Call(func=ast.Attribute(attr="item" | "tolist")):
-            return [("number", node)]
+        case ast.Call(func=ast.Attribute(attr="item" | "tolist" | "numel" as asked)):
+            of_sizes = ast.unparse(node).endswith(_OF_EACH_SIZE)
+            return [("number", node)] * (asked != "numel" or of_sizes)
     return []

@@ -48,6 +48,7 @@ NOTHING = {
     "agrees_with_the_examples_arguments": False,
     "conversions": (),
     "frozen_numbers": {},
+    "read_in_the_call": {},
     "read_by_eager": {},
     "drawn_outside_torch": {},
     "seeded_at": None,
