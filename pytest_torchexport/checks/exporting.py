@@ -24,7 +24,7 @@ from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork, survived
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.messages import condense, is_about_dims
 from pytest_torchexport.outcomes.observe import Raised, observe
-from pytest_torchexport.outcomes.texts import text_of
+from pytest_torchexport.outcomes.texts import chain, text_of
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis
 from pytest_torchexport.results.failures import ExportRefused, ends_the_test
 from pytest_torchexport.targets import refusal_rules
@@ -106,12 +106,13 @@ def _asked(prepared: Prepared, error: Exception, example: Call) -> Diagnosis | N
     """Return the question with whose answer of the export eager raises the same; None if none."""
     plan, subject = prepared.plan, prepared.reference.pristine
     answers, call = targets.get(plan.target).traits.answers, example.to("cpu")
+    said = {text_of(each) for each in chain(error)}
     for query in queries(subject, call, plan.seed, answers):
         if not survives(subject, call, plan.seed, answers, [query]):
             continue
         function = answering(subject.copy().function, answers, [query])
         raised = observe(function, call, seed=plan.seed, grad_mode=subject.grad_mode)
-        if isinstance(raised, Raised) and raised.message and raised.message == text_of(error):
+        if isinstance(raised, Raised) and raised.message and raised.message in said:
             return Diagnosis(owner="model", causes=(_of_the_export(query, answers, raised),))
     return None
 

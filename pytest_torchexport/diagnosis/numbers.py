@@ -111,7 +111,7 @@ def tried_number(evidence: Evidence) -> Cause | None:
     if not found:
         return None
     where, *others = found
-    own = "these numbers make the difference" if others else "this number makes the difference"
+    own = "these numbers make" if others else "this number makes"
     also = tuple(f"also: {line}" for line in others)
     if all(isinstance(number, bool) for read in found.values() for number in read):
         cause = cause_of(
@@ -129,7 +129,8 @@ def tried_number(evidence: Evidence) -> Cause | None:
     what = f"{_kept(evidence, kept)}: " if kept is not None and kept.kind == "constant" else ""
     return Cause(
         kind="baked value" if of_value else "frozen size",
-        text=f"{what}a {READ if of_value else MADE} is a constant of the trace: tried, {own}",
+        text=f"{what}a {READ if of_value else MADE} is a constant of the trace "
+        f"(tried: {own} the difference)",
         remedy=(f"keep it a tensor: {line}" if line else TENSORS)
         if of_value
         else without_a_number(where),

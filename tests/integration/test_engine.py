@@ -220,6 +220,26 @@ def test_a_skip_does_not_hide_what_the_round_trip_found(monkeypatch):
 # -- the user's own module -------------------------------------------------------------------------
 
 
+class RaisesIfExported(nn.Module):
+    """Makes its mask only if it is not exported."""
+
+    def forward(self, x, mask=None):
+        if mask is None and not torch.compiler.is_compiling():
+            mask = torch.ones_like(x)
+        return x * mask.abs()
+
+
+def test_a_question_of_the_export_is_named_if_its_answer_makes_eager_raise_the_same():
+    found = check_export(RaisesIfExported(), (torch.rand(3, 4),), target="export")
+    (cause,) = found.diagnosis.causes
+    assert (found.failure, found.diagnosis.owner) == ("ExportRefused", "model")
+    assert cause.kind == "export-only branch"
+    assert str(found.where).endswith("if mask is None and not torch.compiler.is_compiling():")
+    assert "'NoneType' object has no attribute 'abs'" in found.reason
+    given = torch.rand(3, 4), torch.rand(3, 4)
+    assert check_export(RaisesIfExported(), given, target="export").status == "passed"
+
+
 class PreparesItself(nn.Module):
     """As audio models do it: torch.jit.script calls ``__prepare_scriptable__`` on what it is given,
     and removing a parametrization changes the class of the convolution."""

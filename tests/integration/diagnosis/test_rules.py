@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib
 import math
 import random
 
@@ -60,6 +61,96 @@ def test_a_size_is_named_at_the_line_that_makes_a_number_of_it():
     assert "rows = len(x)" in str(found.where)
     assert cause.remedy == "leave the size as it is: rows = x.shape[0]"
     assert "y.view(rows, -1)" in str(found.diagnosis.place.where)
+
+
+class WindowsByStrides(nn.Module):
+    """Takes each window of two steps by strides that it asks the tensor for."""
+
+    def forward(self, x):
+        x = x.contiguous()
+        step = x.stride()
+        return x.as_strided([x.shape[0], x.shape[1] - 1, 2], [step[0], step[1], step[1]])
+
+
+class WindowsBySizes(nn.Module):
+    """The same by strides that it computes."""
+
+    def forward(self, x):
+        x = x.contiguous()
+        return x.as_strided([x.shape[0], x.shape[1] - 1, 2], [x.shape[1], 1, 1])
+
+
+WINDOWS = {"shapes": {"x": "batch time"}, "dims": {"batch": [4], "time": (3, 8)}}
+
+
+def test_strides_are_named_at_the_line_that_asks_for_them():
+    found = checked(WindowsByStrides(), **WINDOWS)
+    (cause,) = found.diagnosis.causes
+    assert (found.diagnosis.owner, cause.kind) == ("model", "frozen size")
+    assert "step = x.stride()" in str(found.where)
+    assert "x.stride() gives numbers of Python" in cause.text
+    passed = check_export(
+        WindowsBySizes(), (X,), target="trace", checks=["parity"], max_examples=5, **WINDOWS
+    )
+    assert passed.status == "passed", passed
+
+
+class Centered(nn.Module):
+    """Two sizes become the numbers of one tensor, beside a size that is computed with as it is."""
+
+    def forward(self, x):
+        rows = float(x.shape[0] - 1) / 2
+        columns = float(x.shape[1] - 1) / 2
+        center = torch.tensor([rows, columns])
+        return x * x.shape[1] + center.sum()
+
+
+class Padded(nn.Module):
+    """A line reads the number that another one leads to: 4 at the export, as the padding."""
+
+    def forward(self, x):
+        x = nn.functional.pad(x, (0, math.ceil(x.shape[1] / 4) * 4 - x.shape[1]))
+        half = [0.0] * int(x.shape[0] * 1.0)
+        return x + sum(half)
+
+
+@pytest.mark.parametrize(
+    ("module", "lines", "dims"),
+    [
+        (Centered, ("rows = float(", "columns = float("), {"batch": (2, 6), "time": (2, 6)}),
+        (Padded, ("math.ceil(x.shape[1] / 4)",), {"batch": (2, 6), "time": [4, 8]}),
+    ],
+)
+def test_of_several_numbers_those_are_named_that_make_the_difference(module, lines, dims):
+    """A number that is equal to that of the artifact by chance is not."""
+    x = torch.arange(32.0).reshape(4, 8)
+    found = checked(module(), x, shapes={"x": "batch time"}, dims=dims)
+    (cause,) = found.diagnosis.causes
+    assert (found.diagnosis.owner, cause.kind) == ("model", "frozen size")
+    named = [str(found.where), *cause.details]
+    assert len(named) <= len(lines)
+    assert all(any(line in each for line in lines) for each in named)
+
+
+def test_a_number_is_named_in_the_librarys_function_that_makes_it(tmp_path, monkeypatch):
+    library = tmp_path / "site-packages" / "enhancing"
+    library.mkdir(parents=True)
+    (library / "__init__.py").write_text(
+        "import torch\n\n\n"
+        "def with_rows(x):\n"
+        "    rows = float(x.shape[0])\n"
+        "    return x + torch.full((1,), rows)\n"
+    )
+    monkeypatch.syspath_prepend(library.parent)
+    enhancing = importlib.import_module("enhancing")
+
+    class Calls(nn.Module):
+        def forward(self, x):
+            return enhancing.with_rows(x)
+
+    found = checked(Calls())
+    assert found.diagnosis.causes[0].kind == "frozen size"
+    assert str(found.where) == "enhancing/__init__.py:5  rows = float(x.shape[0])"
 
 
 class DecidesInBetween(nn.Module):

@@ -14,6 +14,7 @@ from torch.export import Dim
 from pytest_torchexport.outcomes.torch_state import quiet, suppress_output
 from pytest_torchexport.targets.refusals import (
     DECIDED,
+    NUMEL,
     REMEDIES,
     SIZE,
     STATIC,
@@ -434,6 +435,26 @@ def test_a_size_that_becomes_a_number_is_named(forward, text):
     assert cause.text == f"{text} makes a number of a size that is declared to vary"
     assert cause.remedy == STATIC
     assert cause.where.place == place_of(forward, text)
+
+
+def size_of_each(self, x):
+    if x.shape.numel() == 0:
+        return x
+    return x * 2
+
+
+def number_of_elements(self, x):
+    if x.numel() == 0:
+        return x
+    return x * 2
+
+
+def test_a_count_of_elements_that_makes_a_number_of_each_size_is_named():
+    cause = control_flow(refused_sizes(size_of_each, Dim.DYNAMIC))
+    assert cause.kind == "frozen size"
+    assert cause.text == "x.shape.numel() makes a number of a size that is declared to vary"
+    assert cause.remedy == NUMEL
+    export(module(number_of_elements), torch.rand(5, 3), dynamic_shapes=({0: Dim.DYNAMIC},))
 
 
 def test_what_the_operations_take_is_written_as_the_marker_has_it():

@@ -37,6 +37,14 @@ def test_python_code_that_does_not_end_is_interrupted():
         spin()
 
 
+def test_the_stack_is_sampled_up_to_the_block_that_has_the_limit():
+    with pytest.raises(TimeLimitExceeded) as caught, interrupted_after(SHORT):
+        spin()
+    stacks = caught.value.stacks
+    assert stacks
+    assert {stack[-1].function for stack in stacks if stack} == {"spin"}
+
+
 def test_a_block_that_ends_in_time_is_left_alone():
     with interrupted_after(60):
         value = 1

@@ -140,6 +140,38 @@ def test_a_parameter_that_is_not_registered_is_told():
     assert cause.where.text == "return self.layers[0](x)"
 
 
+class Function(torch.autograd.Function):
+    @staticmethod
+    def forward(_, x, weights):
+        return x @ (weights.weight if isinstance(weights, nn.Module) else weights)
+
+    @staticmethod
+    def backward(_, gradient):
+        return gradient, None
+
+
+class OfAFunction(nn.Module):
+    """Gives an autograd function its weights: in their module, or themselves."""
+
+    def __init__(self, given):
+        super().__init__()
+        self.inner = nn.Linear(3, 3, bias=False)
+        self.given = given
+
+    def forward(self, x):
+        return Function.apply(x, self.given(self.inner))
+
+
+def test_a_function_of_autograd_that_is_given_a_module_is_named():
+    cause = cause_of(OfAFunction(lambda inner: inner))
+    assert (cause.kind, cause.where.text) == (
+        "unsupported construct",
+        "return Function.apply(x, self.given(self.inner))",
+    )
+    assert "no arguments of apply()" in cause.text
+    trace(OfAFunction(lambda inner: inner.weight), torch.rand(3, 3))
+
+
 def test_gradients_inside_forward_are_told_from_parameters():
     assert cause_of(Forces()).text == "forward computes gradients, which a trace does not record"
 
@@ -156,6 +188,8 @@ def test_torchs_own_check_of_a_trace_is_explained():
 
 def test_every_rule_is_shown():
     shown = [refused(module(forward)) for forward, _ in ROWS]
-    shown += [refused(Held()), refused(Forces()), refused(Counting(), check_trace=True)]
+    of_a_function = refused(OfAFunction(lambda inner: inner))
+    shown += [of_a_function, refused(Held()), refused(Forces())]
+    shown += [refused(Counting(), check_trace=True)]
     shown += [refused(module(lambda x: {"a": x}), strict=True)]
     assert silent(RULES, shown) == []
