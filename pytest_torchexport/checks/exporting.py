@@ -22,7 +22,7 @@ from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork, survived
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
-from pytest_torchexport.outcomes.messages import condense, is_about_dims
+from pytest_torchexport.outcomes.messages import condense, is_about_dims, raised_at
 from pytest_torchexport.outcomes.observe import Raised, observe
 from pytest_torchexport.outcomes.texts import chain, text_of
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis
@@ -93,6 +93,9 @@ def _refuse(prepared: Prepared, error: Exception, example: Call) -> NoReturn:
     assumed = [dim.name for dim in spec.dims.values() if not dim.declared and not declared]
     details = [spec.opt_out(assumed)] if assumed and is_about_dims(error) else []
     hints = [*details, *(cause.text for cause in found.causes)]
+    named, raised = found.where or refused_at(error) or where, raised_at(error)
+    if raised not in (None, named):
+        details.append(f"raised at {raised}")
     prepared.refused(f"refused the module: {reason}{f' ({hints[0]})' if hints else ''}")
     raise ExportRefused(
         reason,

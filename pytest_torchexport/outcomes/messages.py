@@ -191,6 +191,15 @@ def _texts(error: BaseException) -> tuple[str, ...]:
     return (text_of(error), *notes, *torch_private.places_of(error))
 
 
+def raised_at(error: BaseException) -> SourceLine | None:
+    """Return the line that raised, of the user's code or of a function of a library with models."""
+    frames = traceback.extract_tb(list(chain(error, explicit=True))[-1].__traceback__)
+    for frame in reversed(frames):
+        if any(belongs(frame.filename) for belongs in OWNERS):
+            return source_line(frame.filename, frame.lineno or 0, frame.line or "")
+    return None
+
+
 def user_frame(error: BaseException) -> SourceLine | None:
     """Return the line of the deepest frame of the user's code, else of a library's model.
 

@@ -247,6 +247,13 @@ SIZES = (
 # What torch says itself: of the capture with strict=True, and of functions in torch.cond.
 GENERIC = (
     Rule(
+        said=r"unsupported operand type\(s\) for (?P<op>\S+): .*'Sym(?P<kind>Bool|Int|Float)'",
+        raised="^TypeError$",
+        kind="unsupported construct",
+        cause="Python has no {op} for a size that varies, or for a condition on it (Sym{kind})",
+        remedy="decide each once, at the export: bool(a) {op} bool(b); or declare the size fixed",
+    ),
+    Rule(
         said=r"Explanation: (?P<why>[^\n]+?)\.?\n(?:\s*Hint: (?P<hint>[^\n]+))",
         raised=r"^Unsupported$",
         kind="unsupported construct",

@@ -61,6 +61,14 @@ RULES = (
         remedy="compute it from forward's tensors, and in its thread; leave out plain numbers",
     ),
     Rule(
+        said=r"We don't have an op for aten::(?P<op>\w+) but it isn't a special case\.\s+"
+        r"Argument types: (?P<types>[\w, ]*\w)",
+        kind="unsupported operator",
+        cause="TorchScript has no {op} of {types}: Python computes it with sizes, which are tensors "
+        "while forward is traced",
+        remedy="other operations in its place: a != b for a ^ b of two conditions",
+    ),
+    Rule(
         said=r"^unordered_map::at$",
         frame=r"torch/autograd/function\.py:apply$",
         kind="unsupported construct",

@@ -314,6 +314,21 @@ def looks_up_a_size_that_varies():
     exported(module(looked_up), torch.rand(4, 4), dynamic_shapes=shapes)
 
 
+def either(self, x):
+    return x * 2 if (x.shape[0] > 3) ^ (x.shape[1] > 3) else x
+
+
+def decided(self, x):
+    return x * 2 if bool(x.shape[0] > 3) ^ bool(x.shape[1] > 3) else x
+
+
+VARIES = ({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},)
+
+
+def combines_conditions_on_sizes():
+    exported(module(either), torch.rand(4, 5), dynamic_shapes=VARIES)
+
+
 # Calls of torch.export, where a forward with one tensor does not show the refusal.
 WHOLE = (
     written_with_gradients,
@@ -326,6 +341,7 @@ WHOLE = (
     holds_an_object_of_torchscript,
     operator_on_the_meta_device,
     varies_from_one,
+    combines_conditions_on_sizes,
 )
 
 
@@ -337,6 +353,7 @@ def result(forward, x):
 # forward, what torch.export takes in its place (None: shown by another row, or not to be had), words
 # of the cause, words of the remedy.
 ROWS = [
+    (combines_conditions_on_sizes, None, "no ^ for a size", "bool(a) ^ bool(b)"),
     (distribution, distribution_not_validated, "checks the values", "validate_args=False"),
     (numpys, torch_of_a_tensor, "gives a tensor to NumPy", "torch.sqrt in place of np.sqrt"),
     (dataclass, registered, "an object of Output", "register_dataclass(Output)"),
@@ -400,6 +417,10 @@ def test_a_padded_sequence_gives_what_a_packed_one_does():
 def test_the_users_line_is_named(bad):
     (cause,) = diagnosed(refused(bad).error, "export").causes
     assert cause.where.line == bad.__code__.co_firstlineno + 1
+
+
+def test_conditions_on_sizes_that_are_decided_first_are_taken():
+    exported(module(decided), torch.rand(4, 5), dynamic_shapes=VARIES)
 
 
 def test_every_rule_is_shown():

@@ -99,6 +99,7 @@ ROWS = [
     (cond, "no torch.cond"),
     (scripted, "a TorchScript module (ReLU)"),
     (lambda x: x * round(x.shape[0] / 2), "Python's round"),
+    (lambda x: x * ((x.shape[0] > 2) ^ True), "TorchScript has no __xor__ of Tensor, bool"),
     (threaded, "not made by operations that the trace sees"),
 ]
 
