@@ -37,7 +37,7 @@ Stack = tuple[Frame, ...]
 
 @dataclass(frozen=True)
 class Stuck:
-    """Where most samples of a stack are.
+    """The place at which most samples of a stack are.
 
     ``where``: the line to name. ``function``: the innermost of torch's functions that it called,
     ``FloorDiv.eval in torch/utils/_sympy/functions.py``. ``in_sympy``: they are in sympy. Each is
