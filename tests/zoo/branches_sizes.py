@@ -106,6 +106,17 @@ class LongAndPositive(nn.Module):
         return x.sum(1) - 1
 
 
+class Chunks(nn.Module):
+    """The last one may be cut short, which is the same on both sides: one chunk more is not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = []
+        for start in range(0, x.shape[1], 4):
+            end = min(x.shape[1], start + 4)
+            parts.append(x[:, start:end].cumsum(1))
+        return torch.cat(parts, 1)
+
+
 class Windows(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         total = torch.zeros_like(x[:, 0])
@@ -572,6 +583,20 @@ SIZE_BRANCHES = (
         shapes=B_T_3,
         dims=TIME,
         ci="",
+    ),
+    branch(
+        "chunks",
+        Chunks,
+        call(time(8)),
+        call(time(4)),
+        call(time(6)),
+        call(time(12)),
+        line="for start in range(0, x.shape[1], 4)",
+        expect=STATIC,
+        shapes=B_T_3,
+        dims=TIME,
+        ci="",
+        refused={"export": frozen_size("for start in range(0, x.shape[1], 4):")},
     ),
     branch(
         "windows",
