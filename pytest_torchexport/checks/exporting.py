@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
@@ -21,6 +20,7 @@ from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork, survived
+from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.messages import condense, is_about_dims, raised_at
 from pytest_torchexport.outcomes.observe import Raised, observe
@@ -28,12 +28,20 @@ from pytest_torchexport.outcomes.texts import chain, text_of
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis
 from pytest_torchexport.results.failures import ExportRefused, ends_the_test
 from pytest_torchexport.targets import refusal_rules
+from pytest_torchexport.targets.base import NotApplicable
 from pytest_torchexport.targets.draft import drafted
 from pytest_torchexport.targets.formats.shape_env import refused_at
 
 # An exporter that may kill the interpreter is tried in a copy of it, for so long.
 TRYING_SECONDS = 60.0
 ON_TORCH_EXPORT = ("export", "onnx")
+WITH_GRADIENTS = Cause(
+    kind="mode-dependent operator",
+    text="the test calls the module with gradients; under torch.no_grad() the exporter takes it",
+    remedy="make the test's call and your export under torch.no_grad()",
+)
+
+T = TypeVar("T")
 
 
 def export(prepared: Prepared) -> Case:
@@ -97,6 +105,8 @@ def _refuse(prepared: Prepared, error: Exception, example: Call) -> NoReturn:
     if raised not in (None, named):
         details.append(f"raised at {raised}")
     prepared.refused(f"refused the module: {reason}{f' ({hints[0]})' if hints else ''}")
+    if not found.causes:
+        found = _with_grad_mode(prepared, found, example)
     raise ExportRefused(
         reason,
         details=tuple(details),
@@ -132,43 +142,65 @@ def _of_the_export(query: Query, answers: Mapping[str, Any], raised: Raised) -> 
     )
 
 
-def _with_draft(prepared: Prepared, found: Diagnosis, example: Call) -> Diagnosis:
-    """Add to the cause what torch.export would refuse next, if torch can go past it.
+def _with_grad_mode(prepared: Prepared, found: Diagnosis, example: Call) -> Diagnosis:
+    """Add the grad mode of the test's call, if the exporter takes the module without gradients."""
+    if prepared.reference.pristine.grad_mode is not GradMode.GRAD:
+        return found
 
-    A refusal that the test expects is not examined.
-    """
-    plan = prepared.plan
-    seconds = prepared.log.diagnosis_seconds(plan.settings.diagnosis_limit)
-    drafts = plan.target in ON_TORCH_EXPORT and not issubclass(ExportRefused, plan.expects)
-    if not (seconds and drafts) or not refusal_rules.can_be_drafted(found):
+    def takes_it() -> bool:
+        made = prepared.exported(example, grad_mode=GradMode.NO_GRAD)
+        return not isinstance(made, NotApplicable)
+
+    if _examined(prepared, "export without gradients", takes_it) is not True:
+        return found
+    return dataclasses.replace(found, owner=found.owner or "capture", causes=(WITH_GRADIENTS,))
+
+
+def _with_draft(prepared: Prepared, found: Diagnosis, example: Call) -> Diagnosis:
+    """Add to the cause what torch.export would refuse next, if torch can go past it."""
+    if prepared.plan.target not in ON_TORCH_EXPORT or not refusal_rules.can_be_drafted(found):
         return found
     (cause,) = found.causes
-    subject = prepared.reference.pristine.copy().to(plan.device)
-    call = example.clone().to(plan.device)
-    plan.progress("diagnosis: draft of the export")
-    draft = partial(drafted, subject.function, call, prepared.spec, cause.where)
-    with (
-        prepared.log.timed("diagnosis"),
-        prepared.deadline.paused(),
-        prepared.reference.pristine.grad_mode.entered(),
-    ):
-        more = _within(seconds, draft)
+    subject = prepared.reference.pristine.copy().to(prepared.plan.device)
+    call = example.clone().to(prepared.plan.device)
+
+    def draft() -> tuple[str, ...]:
+        with subject.grad_mode.entered():
+            return drafted(subject.function, call, prepared.spec, cause.where)
+
+    more = _examined(prepared, "draft of the export", draft)
+    if more is None:
+        return found
     if isinstance(more, Death):
         return dataclasses.replace(found, not_examined=(f"draft of the export: {more}",))
     more_of_it = dataclasses.replace(cause, details=(*cause.details, *more))
     return dataclasses.replace(found, causes=(more_of_it,))
 
 
-def _within(seconds: float, draft: Callable[[], tuple[str, ...]]) -> tuple[str, ...] | Death:
-    """Return the lines of a draft, or how it ended without them.
+def _examined(prepared: Prepared, what: str, examine: Callable[[], T]) -> T | Death | None:
+    """Return what an examination of a refusal finds within the time for a diagnosis, or its end.
+
+    None if there is no time for one, or if the test expects the refusal.
+    """
+    plan = prepared.plan
+    seconds = prepared.log.diagnosis_seconds(plan.settings.diagnosis_limit)
+    if not seconds or issubclass(ExportRefused, plan.expects):
+        return None
+    plan.progress(f"diagnosis: {what}")
+    with prepared.log.timed("diagnosis"), prepared.deadline.paused():
+        return _within(seconds, examine)
+
+
+def _within(seconds: float, examine: Callable[[], T]) -> T | Death:
+    """Return what an examination finds, or how it ended without it.
 
     In a fork if possible: torch may swallow the interrupt that ends it in this process.
     """
     try:
         if can_fork():
-            return in_fork(draft, seconds)
+            return in_fork(examine, seconds)
         with interrupted_after(seconds):
-            return draft()
+            return examine()
     except Exception as error:
         if ends_the_test(error):
             raise

@@ -106,15 +106,16 @@ class Prepared:
         *,
         device: str | None = None,
         target: str | None = None,
+        grad_mode: GradMode | None = None,
         options: Mapping[str, Any] = MappingProxyType({}),
     ) -> Artifact | NotApplicable:
         """Export a fresh copy of the subject at a call.
 
-        On the item's device and to its target, or to others. In the subject's grad mode; without
+        On the item's device, to its target and in the subject's grad mode, or others; without
         gradients if the exporter does not take inference mode. ``options`` replace the user's.
         Raises whatever the exporter raises.
         """
-        grad_mode = self.reference.pristine.grad_mode
+        grad_mode = grad_mode or self.reference.pristine.grad_mode
         try:
             return self._exported(call, device, target, grad_mode, options)
         except (TimeLimitExceeded, torch.OutOfMemoryError):

@@ -1,0 +1,41 @@
+"""checks/exporting.py: a refusal that the grad mode of the test's call causes says so."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_torchexport import check_export, register_target
+from pytest_torchexport.testing import FakeTarget
+
+X = (torch.ones(2, 3),)
+
+
+def refused(name, make):
+    register_target(name, FakeTarget(make))
+    return check_export(nn.Linear(3, 2), X, target=name, max_examples=1)
+
+
+@pytest.mark.parametrize("always", [False, True], ids=["with gradients", "always"])
+def test_the_grad_mode_is_the_cause_only_if_the_exporter_takes_the_other(always):
+    def make(module):
+        if always or torch.is_grad_enabled():
+            raise ValueError("no view of these strides")
+        return module
+
+    found = refused(f"grad_{always}".lower(), make)
+    assert found.failure == "ExportRefused"
+    kinds = [cause.kind for cause in found.diagnosis.causes]
+    assert kinds == ([] if always else ["mode-dependent operator"])
+    if not always:
+        assert "torch.no_grad()" in found.diagnosis.causes[0].remedy
+
+
+def test_a_call_without_gradients_has_no_such_cause():
+    def make(module):
+        raise ValueError("no view of these strides")
+
+    with torch.no_grad():
+        found = refused("grad_none", make)
+    assert found.diagnosis.causes == ()
