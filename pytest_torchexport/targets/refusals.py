@@ -42,8 +42,8 @@ REMEDIES = {
         "torch._check(n >= 0)"
     ),
     "": (
-        "give what this line calls the number or the flag that it would read from values, if it "
-        "takes one; or other operations of torch"
+        "torch._check(...) of that number before this line, if the answer is always the same; or "
+        "pass what this line reads from values as an argument"
     ),
 }
 BRANCHES = ("if", "while", "assert")
