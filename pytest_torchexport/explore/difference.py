@@ -69,7 +69,7 @@ class _Side:
     """One side: how near the calls so far came to each of its thresholds, and the nearest call.
 
     ``first`` is how near the first call with a threshold came to it. ``own`` are the thresholds
-    that the other side does not have.
+    that the other side does not have. ``ran`` is True if a call ran operators of torch's.
     """
 
     runs: OperatorRuns
@@ -77,11 +77,13 @@ class _Side:
     first: dict[Key, Near] = field(default_factory=dict)
     own: frozenset[Key] = frozenset()
     merges: set[Merge] = field(default_factory=set)
+    ran: bool = False
     calls: int = 0
 
     def learn(self, recipe: Recipe, found: Recorded) -> bool:
         """Keep what a call showed. Return True if it is the first that met a threshold."""
         self.merges |= found.merges
+        self.ran |= found.ran
         first = False
         for key, near in found.near.items():
             known, _ = self.nearest.get(key, (None, recipe))
@@ -165,8 +167,7 @@ class DifferenceSearch:
         self._try(self._eager, example)
         if self._artifact is not None:
             self._try(self._artifact, example)
-            # Without any, it runs no operators of torch's.
-            if self._artifact.nearest:
+            if self._artifact.ran:
                 both = self._eager, self._artifact
                 merged = self._merged = self._eager.merges ^ self._artifact.merges
                 for side, other in (both, both[::-1]):
@@ -346,7 +347,11 @@ class DifferenceSearch:
             gaps = _gaps(keys, probes, margins)
             if not gaps or _all_met(gaps, margins):
                 break
-            moved = moves.jointly(self._spec, recipe, gaps) or self._written(recipe, probes)
+            moved = (
+                moves.jointly(self._spec, recipe, gaps)
+                or moves.assigned_to_all(self._spec, recipe, probes)
+                or self._written(recipe, probes)
+            )
             for _ in range(HALVED):
                 nearer = self._probes(side, keys, moved, place) if moved is not None else []
                 if moved is None or _missing(_gaps(keys, nearer, margins)) < _missing(gaps):

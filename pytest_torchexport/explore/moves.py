@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.explore import steps
-from pytest_torchexport.explore.preimages import Among, demands_of, met
+from pytest_torchexport.explore.preimages import Among, Demand, demands_of, met
 from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
 from pytest_torchexport.explore.steps import Quantity, Range
@@ -107,25 +107,46 @@ def assigned(spec: InputSpec, recipe: Recipe, probe: Probe, wanted: bool) -> Ite
     In one element that is compared, and in all. Not for an operand that is a part of an input, and
     not numbers that have a slope.
     """
+    if probe.provenance is not None:
+        for demands in demands_of(probe.provenance, wanted, probe.origins):
+            made = _meeting(spec, recipe, (probe,), demands)
+            if made is not None:
+                yield made
+
+
+def assigned_to_all(spec: InputSpec, recipe: Recipe, probes: Sequence[Probe]) -> Recipe | None:
+    """Choose numbers of the inputs such that an element of each of some thresholds is there.
+
+    Return None if none are found, or if the elements have slopes.
+    """
+    demands = [probe.demand for probe in probes if probe.demand is not None]
+    return _meeting(spec, recipe, probes, demands) if len(demands) == len(probes) else None
+
+
+def _meeting(
+    spec: InputSpec, recipe: Recipe, probes: Sequence[Probe], demands: Sequence[Demand]
+) -> Recipe | None:
+    """Return a call that meets demands, if there are numbers without a slope that do."""
     built = build_leaves(spec, recipe)
-    if built is None or probe.provenance is None:
-        return
+    if built is None or not probes:
+        return None
+    inputs = probes[0].inputs
     among = {
         index: _among(leaf)
-        for index, (leaf, given) in enumerate(zip(spec.leaves, probe.inputs, strict=True))
+        for index, (leaf, given) in enumerate(zip(spec.leaves, inputs, strict=True))
         if may_change(leaf)
         and given is not None
         and given.shape == built[index].shape
-        and not _has_slope(probe, index)
+        and not any(_has_slope(probe, index) for probe in probes)
     }
-    given = {index: item for index, item in enumerate(probe.inputs) if item is not None}
+    given = {index: item for index, item in enumerate(inputs) if item is not None}
     given |= {index: built[index] for index in among}
     leaves = {index: item.detach().reshape(-1) for index, item in given.items()}
-    for demands in demands_of(probe.provenance, wanted, probe.origins):
-        found = met(demands, leaves, among)
-        if found is not None:
-            changed = {i: item for i, item in found.items() if not torch.equal(item, leaves[i])}
-            yield with_leaves(recipe, {i: v.reshape(built[i].shape) for i, v in changed.items()})
+    found = met(demands, leaves, among)
+    if found is None:
+        return None
+    changed = {index: item for index, item in found.items() if not torch.equal(item, leaves[index])}
+    return with_leaves(recipe, {i: item.reshape(built[i].shape) for i, item in changed.items()})
 
 
 def _has_slope(probe: Probe, leaf: int) -> bool:

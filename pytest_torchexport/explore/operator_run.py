@@ -19,6 +19,7 @@ from pytest_torchexport import torch_private
 from pytest_torchexport.config.plan import EarlierRuns, NoEarlierRuns
 from pytest_torchexport.explore.merges import Merge, merge_of
 from pytest_torchexport.explore.origins import Origins
+from pytest_torchexport.explore.preimages import demand_at
 from pytest_torchexport.explore.probe import Differentiable, Probe, frozen_parameters
 from pytest_torchexport.explore.provenance import Compared
 from pytest_torchexport.explore.thresholds import RULES, Operation, Threshold, beyond
@@ -76,12 +77,17 @@ class _Pulled:
             if operand.shape == threshold.far.shape:
                 operand = operand[torch.unravel_index(torch.tensor(place), operand.shape)]
         operator = {"above": ">", "below": "<"}.get(threshold.part.split(" ")[0], "==")
+        origin, far, demand = origins.of(threshold.operand), threshold.far, None
+        if origin is not None and far is not None and far.shape == origin.value.shape:
+            at = int(far.argmin()) if place is None else place
+            demand = demand_at(origin, at, operator, threshold.other, origins)
         return Probe(
             missing=missing,
             gradients={index: -gradient for index, gradient in gradients.items()},
             provenance=Compared(operator, operand, threshold.other),
             inputs=inputs.inputs,
             origins=origins,
+            demand=demand,
         )
 
 
@@ -98,11 +104,13 @@ class _Recorder:
     merges: set[Merge] = field(default_factory=set)
     pulled: dict[Key, _Pulled] = field(default_factory=dict)
     origins: Origins = field(default_factory=lambda: Origins(()))
+    ran: bool = False
     _counts: Counter[str] = field(default_factory=Counter)
 
     def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Look at the operands, and run the operator."""
         if torch_private.is_operator(func) and args:
+            self.ran = True
             name = name_of(func)
             number = self._counts[name]
             self._counts[name] += 1
@@ -142,10 +150,14 @@ class _Recorder:
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """The record of a call: how near it came to thresholds, and what its operators made equal."""
+    """The record of a call: how near it came to thresholds, and what its operators made equal.
+
+    ``ran`` is False if no operator of torch's ran.
+    """
 
     near: Mapping[Key, Near]
     merges: frozenset[Merge]
+    ran: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +185,8 @@ class OperatorRuns:
         recorder = _Recorder(self.bounds)
         if not self._record(recorder, call):
             return None
-        return Recorded(near=recorder.found, merges=frozenset(recorder.merges))
+        merges = frozenset(recorder.merges)
+        return Recorded(near=recorder.found, merges=merges, ran=recorder.ran)
 
     def places(self, call: Call, wanted: Key) -> list[int]:
         """Return the nearest element to a threshold in each column, the nearest of all first."""

@@ -1,7 +1,7 @@
-"""Find numbers of the inputs for which an element of a tensor meets a condition.
+"""Find numbers of the inputs for which elements of tensors meet conditions.
 
-Elements of the inputs are changed one after the other: each to the number that brings the condition
-nearest, of all that it may have, or of a grid that gets finer.
+Elements of the inputs are changed one after the other: each to the number that brings a condition
+nearest, and keeps those before it, of all that it may have, or of a grid that gets finer.
 """
 
 from __future__ import annotations
@@ -20,13 +20,20 @@ from pytest_torchexport.explore.provenance import Combined, Compared, Computed, 
 from pytest_torchexport.explore.recomputation import Recomputation, TooLarge
 
 # All integers of a range are tried if they are no more than this, divided by the elements that they
-# are combined with; else the numbers of a grid, which is made finer up to so many times.
+# are combined with, and may all be computed; else the numbers of a grid, which is made finer up to
+# so many times.
 MOST_POINTS, GRID, FINER = 2**20, 2**11, 8
+# Whole numbers that a grid leaves out and code asks for: powers of two, and those beside them.
+LANDMARKS = tuple(sign * (2**n + way) for n in range(63) for way in (-1, 0, 1) for sign in (1, -1))
 # Elements of the inputs that are changed for one element of a tensor.
 MOST_CHANGED = 48
 
 # Elements of an operand for which numbers of the inputs are chosen.
 MOST_PLACES = 16
+
+
+# An element of an input: its leaf and its position.
+Element = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -39,20 +46,44 @@ class Among:
 
 
 @dataclass(frozen=True)
+class Decided:
+    """The elements that decide a demand, and how many are computed: at once, and in all."""
+
+    elements: dict[Element, None]
+    width: int
+    cost: int
+
+
+@dataclass(frozen=True)
 class Demand:
     """An element of a tensor, the relation that it is to have, and the number it is compared with.
 
-    ``operator`` is one of ``==``, ``!=``, ``<``, ``<=``, ``>``, ``>=``.
+    ``operator`` is one of ``==``, ``!=``, ``<``, ``<=``, ``>``, ``>=``. ``other`` is the tensor with
+    the number at the same place, if that depends on the inputs too.
     """
 
     origin: Origin
     place: int
     operator: str
     number: float
+    other: Origin | None = None
 
-    def missing(self, found: Tensor) -> Tensor:
-        """Return how far numbers are from meeting it; 0 if they do."""
-        apart = found.double() - self.number
+    def decided_by(self, recomputation: Recomputation) -> Decided:
+        """Return the elements of the inputs that it depends on, and what it takes to compute it."""
+        elements: dict[Element, None] = {}
+        width = cost = 0
+        for origin in filter(None, (self.origin, self.other)):
+            elements |= dict.fromkeys(recomputation.elements(origin, self.place))
+            width, cost = max(width, recomputation.width), cost + recomputation.cost
+        return Decided(elements, width, cost)
+
+    def missing(self, recomputation: Recomputation, element: Element, points: Tensor) -> Tensor:
+        """Return how far it is from being met if an element is each of some numbers; 0 if it is."""
+        apart = recomputation.run(self.origin, self.place, element, points).double()
+        if self.other is None:
+            apart = apart - self.number
+        else:
+            apart = apart - recomputation.run(self.other, self.place, element, points).double()
         if self.operator in ("==", "!="):
             far = apart.abs()
             return far if self.operator == "==" else (far == 0).double()
@@ -94,12 +125,21 @@ def _demands(mine: Any, operator: str, other: Any, origins: Origins) -> Iterator
     apart = (mine.detach().double() - right.detach()).abs().nan_to_num(math.inf)
     if apart.shape != mine.shape:
         return
-    numbers = right.detach().expand(mine.shape).reshape(-1)
     order = apart.reshape(-1).argsort()[:MOST_PLACES].tolist()
-    demands = [Demand(origin, place, operator, float(numbers[place])) for place in order]
+    demands = [demand_at(origin, place, operator, other, origins) for place in order]
     yield demands[:1]
     if len(demands) > 1:
         yield demands
+
+
+def demand_at(origin: Origin, place: int, operator: str, other: Any, origins: Origins) -> Demand:
+    """Return the demand of one element, which is compared with a number or with a tensor's."""
+    right = number(other)
+    assert right is not None
+    numbers = right.detach().expand(origin.value.shape).reshape(-1)
+    alike = isinstance(other, Tensor) and other.shape == origin.value.shape
+    moving = origins.of(other) if alike else None
+    return Demand(origin, place, operator, float(numbers[place]), moving)
 
 
 def met(
@@ -112,7 +152,11 @@ def met(
     """
     recomputation = Recomputation({index: leaf.clone() for index, leaf in leaves.items()})
     try:
-        done = all(_meet(demand, recomputation, among) for demand in demands)
+        decided = [demand.decided_by(recomputation) for demand in demands]
+        done = all(
+            _meet(list(zip(demands[:last], decided, strict=False)), recomputation, among)
+            for last in range(1, len(demands) + 1)
+        )
     except torch.OutOfMemoryError:
         raise
     except (TooLarge, RuntimeError, IndexError):  # an operator that takes no such shapes
@@ -120,16 +164,21 @@ def met(
     return recomputation.leaves if done else None
 
 
-def _meet(demand: Demand, recomputation: Recomputation, among: dict[int, Among]) -> bool:
-    elements = [
-        element
-        for element in recomputation.elements(demand.origin, demand.place)
-        if element[0] in among
-    ]
-    width = recomputation.width
+def _meet(
+    demands: Sequence[tuple[Demand, Decided]],
+    recomputation: Recomputation,
+    among: dict[int, Among],
+) -> bool:
+    """Change elements until the last demand is met; the others, each with its elements, stay so."""
+    elements = [element for element in demands[-1][1].elements if element[0] in among]
     for element in elements[:MOST_CHANGED]:
         leaf, position = element
-        chosen, far = _best(demand, recomputation, element, among[leaf], width)
+        of_element = [item for item in demands if element in item[1].elements]
+        width = max(decided.width for _, decided in of_element)
+        cost = sum(decided.cost for _, decided in of_element)
+        most = min(MOST_POINTS // width, recomputation.left // cost)
+        together = [demand for demand, _ in of_element]
+        chosen, far = _best(together, recomputation, element, among[leaf], most)
         recomputation.leaves[leaf][position] = chosen
         if far == 0:
             return True
@@ -137,35 +186,52 @@ def _meet(demand: Demand, recomputation: Recomputation, among: dict[int, Among])
 
 
 def _best(
-    demand: Demand, recomputation: Recomputation, element: tuple[int, int], among: Among, width: int
+    demands: Sequence[Demand],
+    recomputation: Recomputation,
+    element: Element,
+    among: Among,
+    most: int,
 ) -> tuple[Tensor, float]:
-    """Return the number of an element that comes nearest to a demand, and how near."""
+    """Return the number of an element that comes nearest to all demands, and how near.
+
+    ``most`` is how many numbers may be tried at once.
+    """
     leaf, position = element
     own = recomputation.leaves[leaf][position].clone()
     low, high = among.low, among.high
     best, least = own, math.inf
     for _ in range(FINER):
-        points = torch.cat([own[None], _points(among, low, high, own.dtype, width)])
-        missing = demand.missing(recomputation.run(demand.origin, demand.place, element, points))
-        far = float(missing.nan_to_num(math.inf).min())
-        if far < least:
-            near = points[missing == far]
+        tried = _points(among, low, high, own.dtype, most)
+        points = torch.cat([own[None], tried])
+        far = torch.stack([each.missing(recomputation, element, points) for each in demands])
+        missing = far.nan_to_num(math.inf).sum(0)
+        nearest = float(missing.min())
+        if nearest < least:
+            near = points[missing == nearest]
             # Of those as near, the one nearest to the call's.
-            best, least = near[(near.double() - own.double()).abs().argmin()], far
+            best, least = near[(near.double() - own.double()).abs().argmin()], nearest
         step = (high - low) / GRID
-        if not least or among.choices or len(points) != GRID + 1 or step <= math.ulp(float(best)):
+        whole = among.choices or _are_few(low, high, own.dtype, most)
+        if not least or whole or step <= math.ulp(float(best)):
             break
         low, high = max(among.low, float(best) - step), min(among.high, float(best) + step)
     return best, least
 
 
-def _points(among: Among, low: float, high: float, dtype: torch.dtype, width: int) -> Tensor:
+def _are_few(low: float, high: float, dtype: torch.dtype, most: int) -> bool:
+    """Return True if all whole numbers of a range are tried."""
+    return not dtype.is_floating_point and high - low < most
+
+
+def _points(among: Among, low: float, high: float, dtype: torch.dtype, most: int) -> Tensor:
     if among.choices:
         return torch.tensor(among.choices, dtype=dtype)
-    if not dtype.is_floating_point and high - low < MOST_POINTS // width:
+    if _are_few(low, high, dtype, most):
         return torch.arange(math.ceil(low), math.floor(high) + 1).to(dtype)
     if dtype.is_floating_point:
         return torch.linspace(low, high, GRID, dtype=torch.float64).to(dtype)
     # Not as floats, which do not hold the ends of int64.
     first, last = math.ceil(low), math.floor(high)
-    return torch.tensor([first + (last - first) * n // (GRID - 1) for n in range(GRID)]).to(dtype)
+    grid = [first + (last - first) * n // (GRID - 1) for n in range(GRID)]
+    marks = [number for number in LANDMARKS if among.low <= number <= among.high]
+    return torch.tensor([*grid, *marks]).to(dtype)

@@ -16,6 +16,7 @@ from pytest_torchexport.explore.conditions import ConditionOutcome
 from pytest_torchexport.explore.distance import demands, violation
 from pytest_torchexport.explore.gradients import gradients
 from pytest_torchexport.explore.origins import Origins
+from pytest_torchexport.explore.preimages import Demand
 from pytest_torchexport.explore.provenance import Provenance
 from pytest_torchexport.explore.slopes import Lookup, SlopeMode
 from pytest_torchexport.inputs.spec import Call
@@ -94,7 +95,8 @@ class Probe:
     their outcomes. ``places`` are what it takes to choose other places, ``numbers`` those that were
     read, the last one first, and ``swaps`` what other indices into tables would change.
     ``saturated`` says that a function has another slope than torch gives it. ``origins`` are what
-    tensors of the call were computed from, if that was asked for.
+    tensors of the call were computed from, if that was asked for, and ``demand`` is what the
+    element of a threshold is to meet.
     """
 
     missing: float
@@ -108,6 +110,7 @@ class Probe:
     swaps: Lazily[Swaps] = field(default_factory=lambda: Lazily(()))
     saturated: bool = False
     origins: Origins = field(default_factory=lambda: Origins(()))
+    demand: Demand | None = None
 
 
 class Differentiable:

@@ -42,13 +42,14 @@ class Recomputation:
     """Runs the operators again that lead to elements of a tensor.
 
     ``leaves`` are the numbers of the inputs, flat. ``read`` are the elements of them that the last
-    run has read, by leaf and position, and ``width`` the most elements that it had at once.
-    ``left`` is how many numbers may still be computed.
+    run has read, by leaf and position, ``width`` the most elements that it had at once, and
+    ``cost`` how many it had in all. ``left`` is how many numbers may still be computed.
     """
 
     leaves: dict[int, Tensor]
     read: dict[tuple[int, int], None] = field(default_factory=dict)
     width: int = 1
+    cost: int = 0
     left: int = MOST_NUMBERS
     _element: tuple[int, int] = (-1, -1)
     _points: Tensor = field(default_factory=lambda: torch.zeros(1))
@@ -62,7 +63,7 @@ class Recomputation:
     def run(self, origin: Origin, place: int, element: tuple[int, int], points: Tensor) -> Tensor:
         """Return what an element of a tensor is if one of the inputs is each of some numbers."""
         self._element, self._points = element, points
-        self._steps, self.read, self.width = 0, {}, 1
+        self._steps, self.read, self.width, self.cost = 0, {}, 1, 0
         found = self._at(origin, torch.tensor([place]))
         return found[:, 0].expand(len(points))
 
@@ -70,6 +71,7 @@ class Recomputation:
         """Return elements of a tensor: a column for each, a row for each point or only one."""
         self._steps += 1
         self.width = max(self.width, places.numel())
+        self.cost += places.numel()
         self.left -= places.numel() * len(self._points)
         if self._steps > MOST_STEPS or self.width > MOST_READ or self.left < 0:
             raise TooLarge

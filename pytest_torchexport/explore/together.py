@@ -37,7 +37,9 @@ def combinations(first: Mapping[Key, Near], own: Collection[Key]) -> Iterator[tu
     for key, near in first.items():
         part, _, name = key[2].partition(" ")
         equality = key[0] in EQUALITIES or name == CONSTANT
-        if near.bound is not None and part in (("at",) if name == CONSTANT else PARTS[equality]):
+        # Two tensors that are compared have no bound.
+        fixed = near.bound is not None or key[0] in COMPARISONS
+        if fixed and part in (("at",) if name == CONSTANT else PARTS[equality]):
             sides.setdefault((key[0], key[1], name), []).append(key)
     numbers = [keys for (_, _, name), keys in sides.items() if name == CONSTANT and keys[0] in own]
     # A threshold with one side is an overflow.

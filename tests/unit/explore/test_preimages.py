@@ -6,7 +6,7 @@ import pytest
 import torch
 from followed import followed
 
-from pytest_torchexport.explore.preimages import Among, Demand, demands_of, met
+from pytest_torchexport.explore.preimages import Among, Demand, demand_at, demands_of, met
 from pytest_torchexport.explore.provenance import Combined, Compared, Reduced
 
 
@@ -122,3 +122,54 @@ def test_a_part_of_an_input_is_left_to_what_writes_there():
     given = torch.tensor([8, 9])
     origins, result, _ = _demand(lambda x: x[:1], given, "==", 0)
     assert _places(Compared("==", result, 3), True, origins) == []
+
+
+def _both(first, second, given):
+    """Return demands of two tensors that a function of one input returns."""
+    origins, (one, other) = followed(lambda x: (first[0](x), second[0](x)), given)
+    return [
+        demand_at(origins.of(tensor), 0, operator, number, origins)
+        for tensor, (_, operator, number) in ((one, first), (other, second))
+    ]
+
+
+CONJUNCTIONS = {
+    "digits": ((lambda x: x % 100, "==", 34), (lambda x: x // 100, "==", 12)),
+    "residues": ((lambda x: x % 97, "==", 5), (lambda x: x % 89, "==", 7)),
+    "a power of two": ((lambda x: x & (x - 1), "==", 0), (lambda x: x * 1, ">", 5000)),
+}
+
+
+@pytest.mark.parametrize("name", CONJUNCTIONS)
+def test_one_number_is_found_that_meets_several_conditions(name):
+    first, second = CONJUNCTIONS[name]
+    found = met(
+        _both(first, second, torch.tensor([7])), {0: torch.tensor([7])}, {0: Among(0, 9999)}
+    )
+    assert found is not None
+    holds = {"==": torch.eq, ">": torch.gt}
+    for function, operator, number in (first, second):
+        assert bool(holds[operator](function(found[0]), number))
+
+
+def test_nothing_is_found_if_no_number_meets_both():
+    given = torch.tensor([7])
+    demands = _both((lambda x: x % 4, "==", 1), (lambda x: x % 6, "==", 2), given)
+    assert met(demands, {0: given}, {0: Among(0, 9999)}) is None
+
+
+def test_a_power_of_two_is_found_in_a_range_that_is_too_wide_to_try():
+    given = torch.tensor([7])
+    demands = _both((lambda x: x & (x - 1), "==", 0), (lambda x: x * 1, ">", 2**33), given)
+    found = met(demands, {0: given}, {0: Among(0, 2**40)})
+    assert found is not None
+    assert int(found[0]) in [2**n for n in range(34, 41)]
+
+
+def test_a_number_is_found_for_which_two_computed_ones_are_equal():
+    given = torch.tensor([7])
+    origins, (one, other) = followed(lambda x: (x * 3, 5000 - x), given)
+    demand = demand_at(origins.of(one), 0, "==", other, origins)
+    found = met([demand], {0: given}, {0: Among(0, 9999)})
+    assert found is not None
+    assert found[0].tolist() == [1250]
