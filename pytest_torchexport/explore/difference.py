@@ -16,13 +16,24 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import torch
+from torch import Tensor
+
 from pytest_torchexport.explore import moves
 from pytest_torchexport.explore.merges import WIDE, Merge, merging
-from pytest_torchexport.explore.operator_run import Key, Near, OperatorRuns, Recorded
+from pytest_torchexport.explore.operator_run import (
+    OPERAND,
+    OUTPUT,
+    Key,
+    Near,
+    OperatorRuns,
+    Recorded,
+)
 from pytest_torchexport.explore.probe import Gap, Probe
+from pytest_torchexport.explore.recomputation import Effort
 from pytest_torchexport.explore.seeds import scaled
-from pytest_torchexport.explore.thresholds import CONSTANT, LARGEST_EPSILON, STATED
-from pytest_torchexport.explore.together import COMPARISONS, combinations
+from pytest_torchexport.explore.thresholds import COMPARING, CONSTANT, LARGEST_EPSILON, STATED
+from pytest_torchexport.explore.together import combinations
 from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.inputs.strategies import within_memory
@@ -48,6 +59,8 @@ BEYOND = (0.05, 5e-4)
 AFAR = 10.0
 # Calls that the thresholds which both sides have are worth, and those that only one has.
 COMMON, DIFFERENT = 30, 200
+# Numbers that may be computed to choose those of the inputs, for the same.
+COMMON_EFFORT, DIFFERENT_EFFORT = 2**24, 2**27
 # Numbers written into the input for one threshold.
 WRITTEN = 3
 # How far beyond several thresholds at once a call is moved, in parts of each operand's scale.
@@ -69,7 +82,9 @@ class _Side:
     """One side: how near the calls so far came to each of its thresholds, and the nearest call.
 
     ``first`` is how near the first call with a threshold came to it. ``own`` are the thresholds
-    that the other side does not have. ``ran`` is True if a call ran operators of torch's.
+    that the other side does not have. ``tables`` are the many numbers with which an operator
+    compares at once, None if they are not always the same. ``ran`` is True if a call ran operators
+    of torch's.
     """
 
     runs: OperatorRuns
@@ -77,6 +92,7 @@ class _Side:
     first: dict[Key, Near] = field(default_factory=dict)
     own: frozenset[Key] = frozenset()
     merges: set[Merge] = field(default_factory=set)
+    tables: dict[tuple[str, int], Tensor | None] = field(default_factory=dict)
     ran: bool = False
     calls: int = 0
 
@@ -84,6 +100,10 @@ class _Side:
         """Keep what a call showed. Return True if it is the first that met a threshold."""
         self.merges |= found.merges
         self.ran |= found.ran
+        for place, table in found.tables.items():
+            before = self.tables.setdefault(place, table)
+            if before is not table and (before is None or not torch.equal(before, table)):
+                self.tables[place] = None
         first = False
         for key, near in found.near.items():
             known, _ = self.nearest.get(key, (None, recipe))
@@ -110,8 +130,14 @@ class _Side:
         return frozenset(
             key
             for key in self.nearest
-            if key[2] == "tied" or (key[0] in COMPARISONS and _is_equality(key))
+            if key[2] == "tied" or (key[0] in COMPARING and _is_equality(key))
         )
+
+    def numbers(self) -> Tensor:
+        """Return the numbers of its tables that are always the same."""
+        found = [table for table in self.tables.values() if table is not None]
+        numbers = torch.cat([torch.empty(0, dtype=torch.float64), *found]).double()
+        return numbers.sort().values
 
     def kinds(self) -> Counter[tuple[str, str, float | None]]:
         """Return how often there is a threshold of an operator, a part and a bound."""
@@ -156,6 +182,7 @@ class DifferenceSearch:
             for each in sizes
         ]
         self._before_call = before_call
+        self._effort = Effort(DIFFERENT_EFFORT)
         # What only one side makes equal.
         self._merged: set[Merge] = set()
         self._found: list[Recipe] = []
@@ -173,7 +200,7 @@ class DifferenceSearch:
                 for side, other in (both, both[::-1]):
                     side.own = side.without(other) | (side.equalities() if merged else frozenset())
                 sides += [self._artifact] if self._artifact.own else []
-        foreign = self._foreign()
+        foreign = (*self._foreign(), *self._moved_bounds())
         if self._bounds:
             self._eager.own |= {
                 key for key in self._eager.nearest if key[0] in STATED and self._is_lost(key)
@@ -194,6 +221,7 @@ class DifferenceSearch:
             self._pursue(side, nearest, DIFFERENT, exactly=True)
             self._pursue_elsewhere(side, nearest)
             self._pursue_together(side)
+        self._effort = Effort(COMMON_EFFORT)
         self._pursue(self._eager, common, COMMON)
         return self._found
 
@@ -217,6 +245,20 @@ class DifferenceSearch:
         known = [near.bound for near, _ in self._eager.nearest.values() if near.bound is not None]
         finite = filter(math.isfinite, self._bounds)
         return tuple(bound for bound in finite if not _among(bound, known))[:MOST_BOUNDS]
+
+    def _moved_bounds(self) -> list[float]:
+        """Return the numbers that only one side has in its tables of bounds, a few of each side."""
+        sides = [side for side in (self._eager, self._artifact) if side is not None]
+        if len(sides) < 2 or torch.equal(self._eager.numbers(), sides[1].numbers()):
+            return []
+        for side in sides:
+            self._try(side, self._seeds[0])  # a table that depends on the call is none
+        one, other = (side.numbers() for side in sides)
+        return [
+            number
+            for mine, others in ((one, other), (other, one))
+            for number in _lacking(mine, others)[: MOST_BOUNDS // 2]
+        ]
 
     def _is_lost(self, key: Key) -> bool:
         """Return True if the artifact does not have a bound of eager's."""
@@ -249,6 +291,8 @@ class DifferenceSearch:
                     yield
             if exactly and not beyond:
                 yield from self._beside(side, key)
+            elif exactly and side.nearest[key][0].met:
+                self._keep(side.nearest[key][1])  # integers may not get nearer
 
     def _beside(self, side: _Side, key: Key) -> Iterator[None]:
         """Keep the call that is nearest to an equality, and others that only one side has there."""
@@ -279,10 +323,11 @@ class DifferenceSearch:
                 if corner is not None:
                     yield corner
         else:
+            assigned = moves.assigned(self._spec, base, probe, True, self._effort)
             written = (
                 moves.placed(self._spec, base, probe),
                 moves.written(self._spec, base, probe, True),
-                itertools.islice(moves.assigned(self._spec, base, probe, True), 1),
+                itertools.islice(assigned, 1),
             )
             yield from itertools.islice(itertools.chain(*written), 2 * WRITTEN)
 
@@ -349,7 +394,7 @@ class DifferenceSearch:
                 break
             moved = (
                 moves.jointly(self._spec, recipe, gaps)
-                or moves.assigned_to_all(self._spec, recipe, probes)
+                or moves.assigned_to_all(self._spec, recipe, probes, self._effort)
                 or self._written(recipe, probes)
             )
             for _ in range(HALVED):
@@ -392,8 +437,8 @@ class DifferenceSearch:
             return
         other = self._artifact if side is self._eager else self._eager
         there = other.nearest.get(key) if other is not None else None
-        # The file's bounds may be those of an operator that states one, and of no other.
-        stated = side.runs.bounds if key[0] in STATED else ()
+        # The further bounds may be those of an operator that states one, and of no other.
+        stated = side.runs.bounds if key[0] in STATED or _is_further(key) else ()
         others = [there[0].bound] if there is not None else stated
         gaps = [bound - near.bound for bound in others if bound is not None]
         between = [abs(gap) / 2 for gap in gaps if gap and (gap > 0) == key[2].startswith("above")]
@@ -452,6 +497,20 @@ def _missing(gaps: Sequence[Gap]) -> float:
 def _all_met(gaps: Sequence[Gap], margins: Sequence[float]) -> bool:
     """Return True if a call is beyond thresholds, or as near to an equality as a margin."""
     return all(gap.missing < margin for gap, margin in zip(gaps, margins, strict=True))
+
+
+def _is_further(key: Key) -> bool:
+    return key[0] == OUTPUT or key[0].startswith(OPERAND)
+
+
+def _lacking(numbers: Tensor, others: Tensor) -> list[float]:
+    """Return the numbers of a sorted row that another one does not have, also not rounded."""
+    if not len(others):
+        return list(numbers.tolist())
+    after = torch.searchsorted(others, numbers).clamp(1, max(len(others) - 1, 1))
+    near = torch.stack([others[after - 1], others[after.clamp(max=len(others) - 1)]])
+    apart = (near - numbers).abs().amin(0)
+    return list(numbers[apart > SAME * numbers.abs().clamp(min=1.0)].tolist())
 
 
 def _among(bound: float, others: Iterable[float]) -> bool:

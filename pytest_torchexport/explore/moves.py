@@ -20,6 +20,7 @@ from pytest_torchexport.explore import steps
 from pytest_torchexport.explore.preimages import Among, Demand, demands_of, met
 from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
+from pytest_torchexport.explore.recomputation import Effort
 from pytest_torchexport.explore.steps import Quantity, Range
 from pytest_torchexport.explore.views import is_view, places_in
 from pytest_torchexport.inputs.recipes import (
@@ -101,30 +102,38 @@ def placed(spec: InputSpec, recipe: Recipe, probe: Probe) -> Iterator[Recipe]:
                     yield with_leaves(recipe, {index: made})
 
 
-def assigned(spec: InputSpec, recipe: Recipe, probe: Probe, wanted: bool) -> Iterator[Recipe]:
+def assigned(
+    spec: InputSpec, recipe: Recipe, probe: Probe, wanted: bool, most: Effort | None = None
+) -> Iterator[Recipe]:
     """Choose numbers of the inputs such that what is computed from them meets the comparisons.
 
     In one element that is compared, and in all. Not for an operand that is a part of an input, and
-    not numbers that have a slope.
+    not numbers that have a slope. ``most`` is what it may take.
     """
     if probe.provenance is not None:
         for demands in demands_of(probe.provenance, wanted, probe.origins):
-            made = _meeting(spec, recipe, (probe,), demands)
+            made = _meeting(spec, recipe, (probe,), demands, most)
             if made is not None:
                 yield made
 
 
-def assigned_to_all(spec: InputSpec, recipe: Recipe, probes: Sequence[Probe]) -> Recipe | None:
+def assigned_to_all(
+    spec: InputSpec, recipe: Recipe, probes: Sequence[Probe], most: Effort
+) -> Recipe | None:
     """Choose numbers of the inputs such that an element of each of some thresholds is there.
 
     Return None if none are found, or if the elements have slopes.
     """
     demands = [probe.demand for probe in probes if probe.demand is not None]
-    return _meeting(spec, recipe, probes, demands) if len(demands) == len(probes) else None
+    return _meeting(spec, recipe, probes, demands, most) if len(demands) == len(probes) else None
 
 
 def _meeting(
-    spec: InputSpec, recipe: Recipe, probes: Sequence[Probe], demands: Sequence[Demand]
+    spec: InputSpec,
+    recipe: Recipe,
+    probes: Sequence[Probe],
+    demands: Sequence[Demand],
+    most: Effort | None,
 ) -> Recipe | None:
     """Return a call that meets demands, if there are numbers without a slope that do."""
     built = build_leaves(spec, recipe)
@@ -142,7 +151,7 @@ def _meeting(
     given = {index: item for index, item in enumerate(inputs) if item is not None}
     given |= {index: built[index] for index in among}
     leaves = {index: item.detach().reshape(-1) for index, item in given.items()}
-    found = met(demands, leaves, among)
+    found = met(demands, leaves, among, most)
     if found is None:
         return None
     changed = {index: item for index, item in found.items() if not torch.equal(item, leaves[index])}

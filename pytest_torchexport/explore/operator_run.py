@@ -14,25 +14,36 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pytest_torchexport import torch_private
 from pytest_torchexport.config.plan import EarlierRuns, NoEarlierRuns
 from pytest_torchexport.explore.merges import Merge, merge_of
-from pytest_torchexport.explore.origins import Origins
+from pytest_torchexport.explore.origins import WITH_TABLE, Origins
 from pytest_torchexport.explore.preimages import demand_at
 from pytest_torchexport.explore.probe import Differentiable, Probe, frozen_parameters
 from pytest_torchexport.explore.provenance import Compared
-from pytest_torchexport.explore.thresholds import RULES, Operation, Threshold, beyond
+from pytest_torchexport.explore.thresholds import (
+    BUCKETING,
+    COMPARING,
+    RULES,
+    Operation,
+    Threshold,
+    beyond,
+    table_of,
+)
 from pytest_torchexport.explore.together import columns_of, places_of
 from pytest_torchexport.inputs.pytrees import leaves_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, observe, seed_everything
-from pytest_torchexport.outcomes.operators import dispatched, name_of
+from pytest_torchexport.outcomes.operators import dispatched, is_float, name_of
 
 # An operator's name, its number among those of its name, and the part of its threshold.
 Key = tuple[str, int, str]
+# What the thresholds are called that are further bounds.
+OPERAND, OUTPUT = "operand of ", "output"
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,7 @@ class _Recorder:
     wanted: Sequence[Key] = ()
     found: dict[Key, Near] = field(default_factory=dict)
     merges: set[Merge] = field(default_factory=set)
+    tables: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     pulled: dict[Key, _Pulled] = field(default_factory=dict)
     origins: Origins = field(default_factory=lambda: Origins(()))
     ran: bool = False
@@ -116,9 +128,16 @@ class _Recorder:
             self._counts[name] += 1
             # Before the operator: it may write to its operand.
             if name in RULES:
-                for threshold in RULES[name](Operation(func, args, kwargs)):
+                operation = Operation(func, args, kwargs)
+                for threshold in RULES[name](operation):
                     self._saw((name, number, threshold.part), threshold)
-            self._compare(f"operand of {name}", number, args[0])
+                table = table_of(name, operation)
+                if table is not None:
+                    self.tables[name, number] = table.reshape(-1).clone()
+            operand = args[WITH_TABLE.get(name, 0)]
+            compares = name in COMPARING or name in BUCKETING
+            if compares or is_float(operand):
+                self._compare(f"{OPERAND}{name}", number, operand)
             result = func(*args, **kwargs)
             if self.wanted:
                 self.origins.saw(func, args, kwargs, result)
@@ -131,7 +150,8 @@ class _Recorder:
     def returned(self, value: Any) -> None:
         """Look at what the side returned."""
         for number, leaf in enumerate(leaves_of(value)):
-            self._compare("output", number, leaf)
+            if is_float(leaf):
+                self._compare(OUTPUT, number, leaf)
 
     def _compare(self, name: str, number: int, operand: Any) -> None:
         """Compare an operand with the further bounds."""
@@ -152,11 +172,13 @@ class _Recorder:
 class Recorded:
     """The record of a call: how near it came to thresholds, and what its operators made equal.
 
-    ``ran`` is False if no operator of torch's ran.
+    ``tables`` are the many numbers with which an operator compared at once. ``ran`` is False if no
+    operator of torch's ran.
     """
 
     near: Mapping[Key, Near]
     merges: frozenset[Merge]
+    tables: Mapping[tuple[str, int], Tensor]
     ran: bool
 
 
@@ -185,8 +207,12 @@ class OperatorRuns:
         recorder = _Recorder(self.bounds)
         if not self._record(recorder, call):
             return None
-        merges = frozenset(recorder.merges)
-        return Recorded(near=recorder.found, merges=merges, ran=recorder.ran)
+        return Recorded(
+            near=recorder.found,
+            merges=frozenset(recorder.merges),
+            tables=recorder.tables,
+            ran=recorder.ran,
+        )
 
     def places(self, call: Call, wanted: Key) -> list[int]:
         """Return the nearest element to a threshold in each column, the nearest of all first."""

@@ -17,7 +17,12 @@ from torch import Tensor
 from pytest_torchexport.explore.distance import MIRRORED, NEGATED, number
 from pytest_torchexport.explore.origins import Origin, Origins
 from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
-from pytest_torchexport.explore.recomputation import Recomputation, TooLarge
+from pytest_torchexport.explore.recomputation import (
+    MOST_NUMBERS,
+    Effort,
+    Recomputation,
+    TooLarge,
+)
 
 # All integers of a range are tried if they are no more than this, divided by the elements that they
 # are combined with, and may all be computed; else the numbers of a grid, which is made finer up to
@@ -56,10 +61,10 @@ class Decided:
 
 @dataclass(frozen=True)
 class Demand:
-    """An element of a tensor, the relation that it is to have, and the number it is compared with.
+    """An element of a tensor, its relation to a number, and that number.
 
-    ``operator`` is one of ``==``, ``!=``, ``<``, ``<=``, ``>``, ``>=``. ``other`` is the tensor with
-    the number at the same place, if that depends on the inputs too.
+    ``operator`` is one of ``==``, ``!=``, ``<``, ``<=``, ``>``, ``>=``. ``other`` is the
+    tensor that has the number at the same place, if it depends on the inputs too.
     """
 
     origin: Origin
@@ -143,14 +148,21 @@ def demand_at(origin: Origin, place: int, operator: str, other: Any, origins: Or
 
 
 def met(
-    demands: Sequence[Demand], leaves: dict[int, Tensor], among: dict[int, Among]
+    demands: Sequence[Demand],
+    leaves: dict[int, Tensor],
+    among: dict[int, Among],
+    most: Effort | None = None,
 ) -> dict[int, Tensor] | None:
     """Return the inputs with numbers that meet all demands, flat; None if none are found.
 
     ``leaves`` are the numbers of the call by input, flat, and ``among`` those that an input may
-    have. Inputs that ``among`` leaves out are not changed.
+    have. Inputs that ``among`` leaves out are not changed. ``most`` is what it may take, if less
+    than usual; what it takes is subtracted.
     """
-    recomputation = Recomputation({index: leaf.clone() for index, leaf in leaves.items()})
+    most = most or Effort()
+    effort = Effort(min(most.left, MOST_NUMBERS))
+    before = effort.left
+    recomputation = Recomputation({i: leaf.clone() for i, leaf in leaves.items()}, effort=effort)
     try:
         decided = [demand.decided_by(recomputation) for demand in demands]
         done = all(
@@ -161,6 +173,8 @@ def met(
         raise
     except (TooLarge, RuntimeError, IndexError):  # an operator that takes no such shapes
         return None
+    finally:
+        most.left -= before - effort.left
     return recomputation.leaves if done else None
 
 
@@ -176,7 +190,7 @@ def _meet(
         of_element = [item for item in demands if element in item[1].elements]
         width = max(decided.width for _, decided in of_element)
         cost = sum(decided.cost for _, decided in of_element)
-        most = min(MOST_POINTS // width, recomputation.left // cost)
+        most = min(MOST_POINTS // width, recomputation.effort.left // cost)
         together = [demand for demand, _ in of_element]
         chosen, far = _best(together, recomputation, element, among[leaf], most)
         recomputation.leaves[leaf][position] = chosen

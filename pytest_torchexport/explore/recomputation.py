@@ -38,19 +38,26 @@ class TooLarge(Exception):
 
 
 @dataclass
+class Effort:
+    """How many numbers may still be computed."""
+
+    left: int = MOST_NUMBERS
+
+
+@dataclass
 class Recomputation:
     """Runs the operators again that lead to elements of a tensor.
 
     ``leaves`` are the numbers of the inputs, flat. ``read`` are the elements of them that the last
     run has read, by leaf and position, ``width`` the most elements that it had at once, and
-    ``cost`` how many it had in all. ``left`` is how many numbers may still be computed.
+    ``cost`` how many it had in all. ``effort`` is what it may still take.
     """
 
     leaves: dict[int, Tensor]
     read: dict[tuple[int, int], None] = field(default_factory=dict)
     width: int = 1
     cost: int = 0
-    left: int = MOST_NUMBERS
+    effort: Effort = field(default_factory=Effort)
     _element: tuple[int, int] = (-1, -1)
     _points: Tensor = field(default_factory=lambda: torch.zeros(1))
     _steps: int = 0
@@ -72,8 +79,8 @@ class Recomputation:
         self._steps += 1
         self.width = max(self.width, places.numel())
         self.cost += places.numel()
-        self.left -= places.numel() * len(self._points)
-        if self._steps > MOST_STEPS or self.width > MOST_READ or self.left < 0:
+        self.effort.left -= places.numel() * len(self._points)
+        if self._steps > MOST_STEPS or self.width > MOST_READ or self.effort.left < 0:
             raise TooLarge
         if origin.leaf is not None:
             return self._of_leaf(origin.leaf, places)

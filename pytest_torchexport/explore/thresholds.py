@@ -26,8 +26,9 @@ MOST_ELEMENTS = 2**18
 TINY = 1e-6
 # A constant up to this that is added to a tensor is there for the case that the tensor is zero.
 LARGEST_EPSILON = 1e-2
-# A tensor of up to so many elements may be a table of bounds.
-TABLE = 8
+# A tensor of up to so many elements may be a table of bounds, each of which is a threshold. Of a
+# larger one, up to so many, only the numbers are thresholds that the other side does not have.
+TABLE, LARGE_TABLE = 8, 2**14
 # From here on a sigmoid or a tanh is 1 in float32, and runtimes return 0 or -1 on the other side:
 # https://github.com/microsoft/onnxruntime/blob/v1.22.0/onnxruntime/core/mlas/lib/logistic.cpp
 SATURATED = {
@@ -70,8 +71,8 @@ class Threshold:
 
 
 def beyond(operand: Any, bounds: Sequence[float]) -> Iterator[Threshold]:
-    """Yield both sides of each number for the elements of a tensor of floats."""
-    if bounds and _is_float(operand):
+    """Yield both sides of each number for the elements of a tensor of numbers."""
+    if bounds and _usable(operand) and operand.dtype != torch.bool:
         for bound in bounds:
             yield from _named(f"{bound:g}", _against(operand, bound, SIDES))
 
@@ -207,9 +208,7 @@ def _arguments(*names: str, mirrored: bool = False) -> Rule:
 
 def _bucketed(op: Operation) -> Iterator[Threshold]:
     """Yield each boundary of a few, or the nearest ones; at a boundary, its side decides."""
-    operand = op.argument("self")
-    boundaries = op.argument("boundaries")
-    boundaries = op.argument("sorted_sequence") if boundaries is None else boundaries
+    operand, boundaries = op.argument("self"), _boundaries(op)
     right = op.argument("right") or op.argument("side") == "right"
     side = "right" if right else "left"
     if not _usable(operand) or not _usable(boundaries) or boundaries.dim() != 1:
@@ -223,6 +222,18 @@ def _bucketed(op: Operation) -> Iterator[Threshold]:
     below, above = bounds[after - 1], bounds[after]
     nearest = torch.where(numbers - below < above - numbers, below, above)
     yield from _named(side, _against(operand, nearest, AT, fixed=True))
+
+
+def _boundaries(op: Operation) -> Any:
+    boundaries = op.argument("boundaries")
+    return op.argument("sorted_sequence") if boundaries is None else boundaries
+
+
+def table_of(name: str, op: Operation) -> Tensor | None:
+    """Return the numbers that an operator compares with, if they are more than a few."""
+    table = _boundaries(op) if name in BUCKETING else op.argument("other")
+    known = (name in BUCKETING or name in COMPARING) and _usable(table)
+    return _numbers(table) if known and TABLE < table.numel() <= LARGE_TABLE else None
 
 
 def _softplus(op: Operation) -> Iterator[Threshold]:
@@ -386,8 +397,10 @@ def _cast(op: Operation) -> Iterator[Threshold]:
         yield from _named("overflow", _against(op.operand, -largest, ("below",)))
 
 
+COMPARING = ("gt", "ge", "lt", "le", "eq", "ne")
+BUCKETING = ("bucketize", "searchsorted")
 RULES: Mapping[str, Rule] = {
-    **dict.fromkeys(("gt", "ge", "lt", "le", "eq", "ne"), _compared),
+    **dict.fromkeys(COMPARING, _compared),
     **dict.fromkeys(("clamp", "clip"), _arguments("min", "max")),
     "clamp_min": _arguments("min"),
     "clamp_max": _arguments("max"),
@@ -415,9 +428,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("kthvalue", "median", "mode"), _tied),
     **dict.fromkeys(("native_layer_norm", "native_group_norm"), _normalized),
     "_to_copy": _cast,
-    **dict.fromkeys(("bucketize", "searchsorted"), _bucketed),
+    **dict.fromkeys(BUCKETING, _bucketed),
 }
 # Operators whose bounds are numbers in the code: an exporter writes them into the file.
-STATED = frozenset(
-    ["gt", "ge", "lt", "le", "eq", "ne", "clamp", "clamp_min", "clamp_max", "hardtanh", "threshold"]
-)
+STATED = frozenset([*COMPARING, "clamp", "clamp_min", "clamp_max", "hardtanh", "threshold"])

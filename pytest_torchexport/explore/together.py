@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore.thresholds import CONSTANT
+from pytest_torchexport.explore.thresholds import COMPARING, CONSTANT
 
 if TYPE_CHECKING:
     from pytest_torchexport.explore.operator_run import Key, Near
 
 # Thresholds that are met at once, at most.
 MOST = 4
-COMPARISONS = ("gt", "ge", "lt", "le", "eq", "ne")
 EQUALITIES = ("eq", "ne")
 # The parts of a threshold that are aimed at, by whether it is one of an equality.
 PARTS = {False: ("above", "below"), True: ("at", "above")}
@@ -38,14 +37,14 @@ def combinations(first: Mapping[Key, Near], own: Collection[Key]) -> Iterator[tu
         part, _, name = key[2].partition(" ")
         equality = key[0] in EQUALITIES or name == CONSTANT
         # Two tensors that are compared have no bound.
-        fixed = near.bound is not None or key[0] in COMPARISONS
+        fixed = near.bound is not None or key[0] in COMPARING
         if fixed and part in (("at",) if name == CONSTANT else PARTS[equality]):
             sides.setdefault((key[0], key[1], name), []).append(key)
     numbers = [keys for (_, _, name), keys in sides.items() if name == CONSTANT and keys[0] in own]
     # A threshold with one side is an overflow.
     decided = [keys for (_, _, name), keys in sides.items() if name != CONSTANT and len(keys) > 1]
     mine = [keys for keys in decided if keys[0] in own]
-    others = [keys for keys in decided if keys[0] not in own and keys[0][0] in COMPARISONS]
+    others = [keys for keys in decided if keys[0] not in own and keys[0][0] in COMPARING]
 
     def common(keys: tuple[Key, ...]) -> float:
         return -sum(first[key].missing / max(first[key].scale, TINY) for key in keys)
