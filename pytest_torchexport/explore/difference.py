@@ -31,10 +31,16 @@ from pytest_torchexport.explore.operator_run import (
 )
 from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.recomputation import Effort
-from pytest_torchexport.explore.seeds import scaled
+from pytest_torchexport.explore.seeds import scaled, sized_together
 from pytest_torchexport.explore.thresholds import COMPARING, CONSTANT, LARGEST_EPSILON, STATED
 from pytest_torchexport.explore.together import combinations
-from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe, plain_recipe
+from pytest_torchexport.inputs.recipes import (
+    SWITCHED,
+    Recipe,
+    build,
+    example_recipe,
+    plain_recipe,
+)
 from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.inputs.strategies import within_memory
 
@@ -50,6 +56,8 @@ SEEDS = (
     ("flat", 1.0),
     ("twins", 1.0),
 )
+# Calls whose rows are masks.
+SWITCHES = 2
 # Calls moved towards one threshold.
 STEPS = 4
 # How far beyond a threshold a call is moved, in parts of the operand's scale: just beyond it the
@@ -71,6 +79,8 @@ ELSEWHERE, MOST_PLACES = 150, 4
 NEXT = 1e-6
 # Calls from which it starts, how often a step is halved, and calls that all this is worth.
 STARTS, HALVED, STEPS_TOGETHER, TOGETHER = 2, 3, 8, 100
+# Calls of sizes that are such bounds together.
+MOST_SIZED = 12
 # Bounds that differ by less are the same, rounded to another precision.
 SAME = 1e-6
 # The most bounds that only the artifact has and that eager's operands are compared with.
@@ -178,7 +188,7 @@ class DifferenceSearch:
         sizes = [spec.example_sizes, *([largest] if more else [])]
         self._seeds = [
             scaled(plain_recipe(spec, kind, each, seed + number), scale)
-            for number, (kind, scale) in enumerate(SEEDS)
+            for number, (kind, scale) in enumerate((*SEEDS, *_masks(spec)))
             for each in sizes
         ]
         self._before_call = before_call
@@ -213,7 +223,7 @@ class DifferenceSearch:
         for side in sides:
             for recipe in self._seeds:
                 self._try(side, recipe)
-        self._found = [*self._seeds, *self._merging()]
+        self._found = [*self._seeds, *self._merging(), *self._sized()]
         # Before the calls far from these that the pursuit of others makes.
         common = self._eager.open()
         for side in sides:
@@ -239,6 +249,14 @@ class DifferenceSearch:
         base = plain_recipe(self._spec, "normal", self._spec.example_sizes, self._seed)
         for merge in sorted(merges, key=repr):
             yield from merging(self._spec, base, merge, starts, self._seed)
+
+    def _sized(self) -> Iterator[Recipe]:
+        """Yield calls whose sizes are what only one side compares with: it may count elements."""
+        sides = [side for side in (self._eager, self._artifact) if side is not None]
+        nears = [side.nearest[key][0] for side in sides for key in sorted(side.own)]
+        bounds = dict.fromkeys(near.bound for near in nears if near.bound is not None)
+        found = sized_together(self._spec, bounds, self._seed)
+        yield from itertools.islice(found, MOST_SIZED)
 
     def _foreign(self) -> tuple[float, ...]:
         """Return the bounds of the artifact's that eager does not have."""
@@ -466,6 +484,13 @@ class DifferenceSearch:
     def _keep(self, recipe: Recipe) -> None:
         if recipe not in self._found:
             self._found.append(recipe)
+
+
+def _masks(spec: InputSpec) -> list[tuple[Sequence[str], float]]:
+    """Return the kinds of calls whose rows are masks: of floats only if there is nothing else."""
+    whole = [leaf.domain.kind != "float" for leaf in spec.tensors]
+    kinds = [SWITCHED if each or not any(whole) else "normal" for each in whole]
+    return [(kinds, 1.0)] * SWITCHES if kinds else []
 
 
 def _is_there(distance: float, beyond: float, exactly: bool) -> bool:

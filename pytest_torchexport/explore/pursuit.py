@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pytest_torchexport.explore import moves
 from pytest_torchexport.explore.probe import Number, Probe
@@ -42,6 +42,8 @@ NUMBERS, FIRST_NUMBERS, EXTRAPOLATED = 8, 2, 3
 # How often the same number is changed, as long as it comes nearer.
 STEERED = 12
 CLIMB = 25
+# Values of one size for which another one is changed.
+LINES = 16
 
 
 class Pursuit:
@@ -70,9 +72,10 @@ class Pursuit:
         by_value = (self._descend, self._swap, self._repeat_rows, self._descend)
         beyond = (self._halve, self._choose, self._steer)
         if self._trials.seen[self._goal[0]].on_tensors:
-            order = (self._write, *by_value, *beyond, self._step_sizes, self._march)
+            order = [self._write, *by_value, *beyond, self._step_sizes, self._march]
         else:
-            order = (self._write, self._step_sizes, *by_value, *beyond, self._march)
+            sizes = (self._step_sizes, self._step_two_sizes)
+            order = [self._write, *sizes, *by_value, *beyond, self._march]
         for move in order:
             yield from move()
         probe = self._probe()
@@ -319,6 +322,33 @@ class Pursuit:
                     if not found.far < best:
                         break
                     best, steps = found.far, steps * 2
+
+    def _step_two_sizes(self) -> Iterator[None]:
+        """Change a size or number to where the distance ends, for each value of another one."""
+        start = self.base
+        ways = len(moves.neighbours(self._spec, start.recipe))
+        values = [way * steps for steps in range(1, LINES + 1) for way in (1, -1)]
+        for one, other in itertools.combinations(range(ways), 2):
+            neighbour = moves.neighbours(self._spec, start.recipe)[one]
+            legal = (moved for moved in map(neighbour, values) if moved is not None)
+            for moved in itertools.islice(legal, LINES):
+                here = self._try(moved)
+                yield
+                if here is not None:
+                    yield from self._follow(moves.neighbours(self._spec, moved)[other], here.far)
+
+    def _follow(self, neighbour: Callable[[int], Recipe | None], far: float) -> Iterator[None]:
+        """Step a size to where the distance ends, if it goes on as it does beside the call."""
+        for way in (1, -1):
+            found = self._try(neighbour(way))
+            if found is None:
+                continue
+            yield
+            gained = far - found.far
+            if gained and math.isfinite(gained):
+                self._try(neighbour(way * round(far / gained)))
+                yield
+            return
 
     def _climb(self) -> Iterator[None]:
         """Change the call at random, and keep changes that do not get further away."""

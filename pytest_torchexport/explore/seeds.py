@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,8 +22,10 @@ from pytest_torchexport.inputs.recipes import (
 from pytest_torchexport.inputs.spec import InputSpec, ValueLeaf
 from pytest_torchexport.inputs.strategies import special_recipes
 
-# Seeds that set two Python arguments.
+# Seeds that set two Python arguments, and those that set two sizes.
 MAX_PAIRS = 24
+# Sizes of one dim for which one of another is looked for.
+MAX_SIZES = 1024
 
 
 def plain(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
@@ -34,6 +37,7 @@ def plain(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Re
     yield from special_recipes(spec, seed)
     yield from _listed(spec, seed)
     yield from _sizes(spec, constants, seed)
+    yield from itertools.islice(sized_together(spec, constants, seed), MAX_PAIRS)
     yield from itertools.islice(_paired(spec, seed), MAX_PAIRS)
 
 
@@ -101,6 +105,57 @@ def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[R
     # Last, so that many constants do not keep another dim from its turn.
     for name in spec.dims:
         yield from at(name, sorted(near))
+
+
+def sized_together(spec: InputSpec, numbers: Iterable[float], seed: int) -> Iterator[Recipe]:
+    """Yield calls in which two sizes have a number as their product, sum or difference.
+
+    Or a product that is a multiple of it. Of the sizes that do, those nearest to the example's. The
+    number may be that of all elements.
+    """
+    example = spec.example_sizes
+    fixed = {
+        math.prod(axis.evaluate({}) for axis in leaf.shape if not axis.names)
+        for leaf in spec.tensors
+    }
+    seen = []
+    for number in (int(number) for number in numbers if number == int(number) and number > 1):
+        parts = dict.fromkeys([number, *(number // part for part in fixed if part)])
+        for part, (one, other) in itertools.product(parts, itertools.combinations(spec.dims, 2)):
+            for relation in _RELATIONS:
+                sizes = {**example, **_related(spec, one, other, relation(part))}
+                if sizes != example and sizes not in seen:
+                    seen.append(sizes)
+                    yield plain_recipe(spec, "normal", sizes, seed)
+
+
+# Of a number, the size that has the relation with another one; None if there is none.
+_RELATIONS: tuple[Callable[[int], Callable[[int], int | None]], ...] = (
+    lambda number: lambda size: None if not size or number % size else number // size,
+    lambda number: lambda size: number - size,
+    lambda number: lambda size: size + number,
+    lambda number: lambda size: size - number,
+    lambda number: lambda size: number // math.gcd(size, number) if size % number else None,
+)
+
+
+def _related(
+    spec: InputSpec, one: str, other: str, of: Callable[[int], int | None]
+) -> dict[str, int]:
+    """Return the sizes of two dims, the nearest to the example's, the second one ``of`` the first.
+
+    Empty if there are none.
+    """
+    first, second = spec.dims[one], spec.dims[other]
+    found = [(size, of(size)) for size in first.sizes[:MAX_SIZES]]
+    legal = [(size, b) for size, b in found if b is not None and b in second.sizes]
+
+    if not legal:
+        return {}
+    nearest = min(
+        legal, key=lambda pair: abs(pair[0] - first.example) + abs(pair[1] - second.example)
+    )
+    return {one: nearest[0], other: nearest[1]}
 
 
 def _filled(spec: InputSpec, number: float, seed: int) -> Iterator[Recipe]:

@@ -43,8 +43,11 @@ KINDS = (
 )
 # The kind of a leaf with words in ``values``: normal numbers, half of which become the words'.
 SPECIAL = "special"
+# The kind of a leaf of zeros and ones whose rows are masks that random ones seldom are. It is not
+# drawn: the search makes such calls.
+SWITCHED = "switched"
 # Kinds that draw numbers by a seed.
-RANDOM = (*KINDS[KINDS.index("normal") :], SPECIAL)
+RANDOM = (*KINDS[KINDS.index("normal") :], SPECIAL, SWITCHED)
 # What an edit may write to.
 EXTENTS = ("element", "row", "all")
 # Kinds of leaves whose values the user's own calls had.
@@ -503,6 +506,8 @@ def _fill(item: LeafRecipe, shape: tuple[int, ...], leaf: TensorLeaf, seed: int)
         return _elements(item, shape, leaf.dtype)
     if item.kind == "literal":
         return _within(_tile(item.data.tensor, shape), domain)
+    if item.kind == SWITCHED:
+        return _switched(shape, domain, _generator(seed))
     if domain.choices:
         return _choose(item.kind, shape, domain, leaf.dtype, _generator(seed))
     if domain.kind == "float":
@@ -548,6 +553,36 @@ def _float_fill(
         return high - NOISE * normal.abs()
     special = _special(normal, kind, generator)
     return special.abs() + low if domain.low is not None and domain.high is None else special
+
+
+def _switched(shape: tuple[int, ...], domain: Domain, generator: torch.Generator) -> torch.Tensor:
+    """Return zeros and ones, or what a domain has instead: in rows, each another kind of mask.
+
+    None, one, the first few, all but one, the last few, all.
+    """
+    length = shape[-1] if shape else 1
+    rows = torch.Size(shape[:-1]).numel()
+    place = torch.arange(length)
+    few = torch.randint(1, max(length, 2), (rows, 1), generator=generator)
+    number = torch.arange(rows).unsqueeze(-1) + torch.randint(6, (), generator=generator)
+    on = torch.zeros(rows, length, dtype=torch.bool)
+    for kind, mask in enumerate(
+        (place == few, place < few, place != few, place >= few, place >= 0)
+    ):
+        on |= mask & (number % 6 == kind + 1)
+    dtype = torch.float64 if domain.kind == "float" else torch.int64
+    return torch.tensor(_ends(domain), dtype=dtype)[on.long()].reshape(shape)
+
+
+def _ends(domain: Domain) -> tuple[float, float]:
+    """Return zero and one if they are legal, else the least and the largest number."""
+    if domain.choices:
+        return min(domain.choices), max(domain.choices)
+    if _is_legal(0, domain) and _is_legal(1, domain):
+        return 0, 1
+    low, high = domain.low, domain.high
+    low = low if low is not None else (high or 0) - 1
+    return low, high if high is not None else low + 1
 
 
 def _special(normal: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:

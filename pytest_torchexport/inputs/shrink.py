@@ -16,6 +16,7 @@ import torch
 from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.inputs.recipes import (
     SPECIAL,
+    SWITCHED,
     Edit,
     LeafRecipe,
     Literal,
@@ -44,6 +45,7 @@ RANK = (
     "example",
     "recorded",
     "literal",
+    SWITCHED,
     SPECIAL,
 )
 MAX_TRIES = 150

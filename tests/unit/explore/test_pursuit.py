@@ -6,12 +6,13 @@ import random
 
 import pytest
 import torch
+from specs import spec_of
 
 from pytest_torchexport.explore import moves
 from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.pursuit import MARCH, Pursuit
 from pytest_torchexport.explore.trials import Base
-from pytest_torchexport.inputs.recipes import Recipe
+from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 
 GOAL = (("condition", ""), True)
 
@@ -86,3 +87,31 @@ def test_where_it_is_known_that_no_step_helps_nothing_is_probed():
     for _ in pursuit._descend():
         pass
     assert trials.probed == before
+
+
+def test_two_sizes_are_changed_to_where_the_distance_ends():
+    spec = spec_of(
+        lambda x: x,
+        torch.randn(3, 4),
+        shapes={"x": "b t"},
+        dims={"b": (1, 20), "t": (1, 20)},
+    )
+
+    class Sizes(Trials):
+        def __init__(self):
+            super().__init__({})
+            self.spec, self.ran = spec, []
+
+        def base(self, recipe):
+            self.ran.append(recipe.sizes)
+            far = abs(7 * recipe.sizes["b"] - 13 * recipe.sizes["t"])
+            return Base(recipe, float(far), 0, True)
+
+    trials = Sizes()
+    start = trials.base(example_recipe(spec))
+    pursuit = Pursuit(trials, GOAL, start, random.Random(0), ())
+    for _ in pursuit._step_two_sizes():
+        if pursuit.base.far == 0:
+            break
+    assert pursuit.base.recipe.sizes == {"b": 13, "t": 7}
+    assert len(trials.ran) < 100

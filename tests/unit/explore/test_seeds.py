@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from specs import spec_of
 from specs_of_leaves import CONSTANTS, SPEC, legal_leaves
@@ -64,3 +65,22 @@ def test_inputs_of_one_shape_are_tied():
     made = [build_leaves(spec, recipe) for recipe in made_of(spec)]
     assert any(torch.equal(x, y) and x.unique().numel() > 1 for x, y in made)
     assert any(torch.equal(x, -y) and x.unique().numel() > 1 for x, y in made)
+
+
+RELATIONS = {
+    "product": (35, lambda b, t: b * t == 35),
+    "sum": (31, lambda b, t: b + t == 31),
+    "difference": (13, lambda b, t: abs(b - t) == 13),
+    "multiple": (143, lambda b, t: b * t % 143 == 0),
+    "number of elements": (3 * 7 * 11, lambda b, t: 3 * b * t == 3 * 7 * 11),
+}
+
+
+@pytest.mark.parametrize("name", RELATIONS)
+def test_two_sizes_are_tried_that_have_a_constant_of_the_code_together(name):
+    number, holds = RELATIONS[name]
+    dims = {"b": (1, 16), "t": (1, 16)}
+    spec = spec_of(lambda x: x, torch.randn(3, 4, 3), shapes={"x": "b t 3"}, dims=dims)
+    made = list(seeds.sized_together(spec, (2.5, number), 0))
+    assert any(holds(**recipe.sizes) for recipe in made)
+    assert all(recipe.sizes[name] in spec.dims[name].sizes for recipe in made for name in dims)

@@ -18,6 +18,7 @@ from pytest_torchexport.inputs.recipes import (
     KINDS,
     LAYOUTS,
     SCALES,
+    SWITCHED,
     Edit,
     LeafRecipe,
     Literal,
@@ -560,3 +561,35 @@ def test_a_call_can_give_each_place_a_tensor_of_its_own():
     apart = Call((x,), {"y": x}).apart()
     assert apart.args[0] is not apart.kwargs["y"]
     assert torch.equal(apart.args[0], apart.kwargs["y"])
+
+
+def test_rows_of_switched_numbers_are_all_kinds_of_masks():
+    spec = spec_of(one, torch.randn(6, 9))
+    (rows,) = build_leaves(spec, plain_recipe(spec, SWITCHED, spec.example_sizes, 0))
+    assert set(rows.flatten().tolist()) == {0.0, 1.0}
+    counts = sorted(int(count) for count in rows.sum(1))
+    assert counts[:2] == [0, 1]
+    assert counts[-2:] == [8, 9]
+    prefixes = [row for row in rows.tolist() if row == sorted(row, reverse=True)]
+    assert any(0 < sum(row) < 9 for row in prefixes)
+
+
+SWITCHES = {
+    "bools": (torch.tensor([[True, False, True]]), None, {False, True}),
+    "a range": (torch.tensor([[3, 9, 5]]), None, {3, 9}),
+    "zero and more": (torch.tensor([[0, 9, 5]]), None, {0, 1}),
+    "some": (torch.tensor([[0, 9, 5]]), [9, 5, 7], {5, 9}),
+    "positive floats": (torch.rand(1, 3) + 2, (2.0, 3.0), {2.0, 3.0}),
+}
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_switched_numbers_are_two_legal_ones(name):
+    example, values, wanted = SWITCHES[name]
+    spec = spec_of(one, example, values={} if values is None else {"x": values})
+    found = set()
+    for seed in range(12):
+        (rows,) = build_leaves(spec, plain_recipe(spec, SWITCHED, spec.example_sizes, seed))
+        assert rows.dtype == example.dtype
+        found |= set(rows.flatten().tolist())
+    assert found == wanted
