@@ -210,7 +210,7 @@ class DifferenceSearch:
                 for side, other in (both, both[::-1]):
                     side.own = side.without(other) | (side.equalities() if merged else frozenset())
                 sides += [self._artifact] if self._artifact.own else []
-        foreign = (*self._foreign(), *self._moved_bounds())
+        foreign = self._moved_bounds() or self._foreign()
         if self._bounds:
             self._eager.own |= {
                 key for key in self._eager.nearest if key[0] in STATED and self._is_lost(key)
@@ -264,19 +264,19 @@ class DifferenceSearch:
         finite = filter(math.isfinite, self._bounds)
         return tuple(bound for bound in finite if not _among(bound, known))[:MOST_BOUNDS]
 
-    def _moved_bounds(self) -> list[float]:
+    def _moved_bounds(self) -> tuple[float, ...]:
         """Return the numbers that only one side has in its tables of bounds, a few of each side."""
         sides = [side for side in (self._eager, self._artifact) if side is not None]
         if len(sides) < 2 or torch.equal(self._eager.numbers(), sides[1].numbers()):
-            return []
+            return ()
         for side in sides:
             self._try(side, self._seeds[0])  # a table that depends on the call is none
         one, other = (side.numbers() for side in sides)
-        return [
+        return tuple(
             number
             for mine, others in ((one, other), (other, one))
             for number in _lacking(mine, others)[: MOST_BOUNDS // 2]
-        ]
+        )
 
     def _is_lost(self, key: Key) -> bool:
         """Return True if the artifact does not have a bound of eager's."""

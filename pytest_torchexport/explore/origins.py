@@ -7,6 +7,7 @@ that element alone: ``explore/recomputation.py``.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,13 @@ REDUCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "argmax": lambda rows: rows.argmax(-1),
     "argmin": lambda rows: rows.argmin(-1),
 }
-SCANS: Mapping[str, Callable[[Tensor], Tensor]] = {"cumsum": lambda rows: rows.cumsum(-1)}
+SCANS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "cumsum": lambda rows: rows.cumsum(-1),
+    "_softmax": lambda rows: rows.softmax(-1),
+    "_log_softmax": lambda rows: rows.log_softmax(-1),
+}
+# Products of a matrix with another one: the places of both among the arguments.
+PRODUCTS: Mapping[str, tuple[int, int]] = {"mm": (0, 1), "addmm": (1, 2), "linear": (0, 1)}
 
 _Key = tuple[Any, ...]
 
@@ -61,7 +68,7 @@ class Origin:
     """A tensor that depends on the inputs: one of them (``leaf``), or the result of an operator.
 
     ``operands`` are those arguments of the operator that depend on the inputs, and ``number`` is
-    the place among its results.
+    the place among its results. ``reduction`` is a function of rows that stands for the operator.
     """
 
     value: Tensor
@@ -70,6 +77,24 @@ class Origin:
     operation: Operation | None = None
     operands: tuple[tuple[Tensor, Origin], ...] = ()
     number: int = 0
+    reduction: Callable[[Tensor], Tensor] | None = None
+
+    def missing_at(self, index: float) -> Origin | None:
+        """Return how much smaller an element of each row is than the largest.
+
+        None if this is not the place of the largest. Of the smallest, how much larger it is.
+        """
+        sign = {("argmax", 0): 1, ("argmin", 0): -1, ("max", 1): 1, ("min", 1): -1}
+        way = sign.get((self.name, self.number))
+        if way is None or self.operation is None or index != int(index):
+            return None
+        place = int(index)
+
+        def missing(rows: Tensor) -> Tensor:
+            signed = way * rows.double()
+            return signed.amax(-1) - signed[..., place]
+
+        return dataclasses.replace(self, value=self.value.double(), reduction=missing)
 
     def of(self, argument: Any) -> Origin | None:
         """Return the origin of an argument, None if it does not depend on the inputs."""
@@ -123,7 +148,9 @@ def _key(value: Tensor) -> _Key:
 
 
 def _is_known(name: str, func: Any) -> bool:
-    if name in MOVES | ELEMENTWISE | LOOKUPS or name in {**REDUCTIONS, **SCANS, **WITH_TABLE}:
+    if name in MOVES | ELEMENTWISE | LOOKUPS:
+        return True
+    if name in {**REDUCTIONS, **SCANS, **PRODUCTS, **WITH_TABLE}:
         return True
     tags = getattr(func, "tags", ())
     return torch.Tag.pointwise in tags and torch.Tag.nondeterministic_seeded not in tags

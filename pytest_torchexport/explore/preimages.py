@@ -141,10 +141,14 @@ def demand_at(origin: Origin, place: int, operator: str, other: Any, origins: Or
     """Return the demand of one element, which is compared with a number or with a tensor's."""
     right = number(other)
     assert right is not None
-    numbers = right.detach().expand(origin.value.shape).reshape(-1)
+    wanted = float(right.detach().expand(origin.value.shape).reshape(-1)[place])
     alike = isinstance(other, Tensor) and other.shape == origin.value.shape
     moving = origins.of(other) if alike else None
-    return Demand(origin, place, operator, float(numbers[place]), moving)
+    # A place says nothing about how far another one is from being chosen.
+    missing = origin.missing_at(wanted) if operator == "==" and moving is None else None
+    if missing is not None:
+        return Demand(missing, place, "==", 0.0)
+    return Demand(origin, place, operator, wanted, moving)
 
 
 def met(

@@ -17,6 +17,7 @@ from torch import Tensor
 from pytest_torchexport.explore.origins import (
     LOOKUPS,
     MOVES,
+    PRODUCTS,
     REDUCTIONS,
     SCANS,
     WITH_TABLE,
@@ -91,6 +92,8 @@ class Recomputation:
             return self._looked_up(origin, places)
         if origin.name in REDUCTIONS or origin.name in SCANS:
             return self._of_rows(origin, places)
+        if origin.name in PRODUCTS:
+            return self._of_product(origin, places)
         return self._elementwise(origin, places)
 
     def _of_leaf(self, leaf: int, places: Tensor) -> Tensor:
@@ -185,10 +188,32 @@ class Recomputation:
             row = places
         asked = rows[row]
         name = _PLACES.get(origin.name, origin.name) if origin.number else origin.name
-        function = SCANS[name] if scan else REDUCTIONS[name]
+        function = origin.reduction or (SCANS[name] if scan else REDUCTIONS[name])
         found = self._of(origin, operand, asked.reshape(-1))
         result = function(found.reshape(len(found), *asked.shape)).to(origin.value.dtype)
         return result[:, torch.arange(len(row)), column] if scan else result
+
+    def _of_product(self, origin: Origin, places: Tensor) -> Tensor:
+        operation = origin.operation
+        assert operation is not None
+        if operation.kwargs:
+            raise TooLarge  # factors of a sum
+        left, right = (operation.args[place] for place in PRODUCTS[origin.name])
+        inner, width = left.shape[-1], origin.value.shape[-1]
+        row, of_row = torch.unique(places // width, return_inverse=True)
+        column, of_column = torch.unique(places % width, return_inverse=True)
+        terms = torch.arange(inner)
+        ones = self._of(origin, left, (row.unsqueeze(-1) * inner + terms).reshape(-1))
+        there = column * inner + terms.unsqueeze(-1)
+        if origin.name != "linear":
+            there = terms.unsqueeze(-1) * width + column
+        others = self._of(origin, right, there.reshape(-1))
+        found = ones.reshape(len(ones), len(row), inner) @ others.reshape(len(others), inner, -1)
+        found = found[:, of_row, of_column]
+        bias = operation.argument("bias" if origin.name == "linear" else "self")
+        if origin.name == "mm" or bias is None:
+            return found
+        return found + self._of(origin, bias, _broadcast(bias, origin.value, places))
 
 
 def _elements(tensor: Tensor, places: Tensor) -> Tensor:
