@@ -15,6 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,6 +70,8 @@ AFAR = 10.0
 COMMON, DIFFERENT = 30, 200
 # Numbers that may be computed to choose those of the inputs, for the same.
 COMMON_EFFORT, DIFFERENT_EFFORT = 2**24, 2**27
+# How often no numbers may be found for a threshold.
+ATTEMPTS = 2
 # Numbers written into the input for one threshold.
 WRITTEN = 3
 # How far beyond several thresholds at once a call is moved, in parts of each operand's scale.
@@ -94,7 +97,7 @@ class _Side:
     ``first`` is how near the first call with a threshold came to it. ``own`` are the thresholds
     that the other side does not have. ``tables`` are the many numbers with which an operator
     compares at once, None if they are not always the same. ``ran`` is True if a call ran operators
-    of torch's.
+    of torch's. ``failed`` is how often no numbers were found that meet thresholds.
     """
 
     runs: OperatorRuns
@@ -105,6 +108,7 @@ class _Side:
     tables: dict[tuple[str, int], Tensor | None] = field(default_factory=dict)
     ran: bool = False
     calls: int = 0
+    failed: Counter[Any] = field(default_factory=Counter)
 
     def learn(self, recipe: Recipe, found: Recorded) -> bool:
         """Keep what a call showed. Return True if it is the first that met a threshold."""
@@ -341,13 +345,26 @@ class DifferenceSearch:
                 if corner is not None:
                     yield corner
         else:
-            assigned = moves.assigned(self._spec, base, probe, True, self._effort)
+            if near.met and probe.demand is not None:
+                probe = dataclasses.replace(probe, demand=probe.demand.just_beyond(beyond))
             written = (
                 moves.placed(self._spec, base, probe),
                 moves.written(self._spec, base, probe, True),
-                itertools.islice(assigned, 1),
+                self._assigned(side, (key,), base, (probe,)),
             )
             yield from itertools.islice(itertools.chain(*written), 2 * WRITTEN)
+
+    def _assigned(
+        self, side: _Side, keys: Sequence[Key], recipe: Recipe, probes: Sequence[Probe]
+    ) -> Iterator[Recipe]:
+        """Yield a call with numbers without a slope that are beyond thresholds, if there is one."""
+        demands = tuple(keys), tuple(probe.demand and probe.demand.operator for probe in probes)
+        if side.failed[demands] < ATTEMPTS:
+            made = moves.assigned_to_all(self._spec, recipe, probes, self._effort)
+            if made is None:
+                side.failed[demands] += 1
+            else:
+                yield made
 
     def _pursue_elsewhere(self, side: _Side, keys: Sequence[Key]) -> None:
         """Move other elements and from other calls, to thresholds that the nearest did not get to.
@@ -412,7 +429,7 @@ class DifferenceSearch:
                 break
             moved = (
                 moves.jointly(self._spec, recipe, gaps)
-                or moves.assigned_to_all(self._spec, recipe, probes, self._effort)
+                or next(self._assigned(side, keys, recipe, probes), None)
                 or self._written(recipe, probes)
             )
             for _ in range(HALVED):

@@ -102,17 +102,15 @@ def placed(spec: InputSpec, recipe: Recipe, probe: Probe) -> Iterator[Recipe]:
                     yield with_leaves(recipe, {index: made})
 
 
-def assigned(
-    spec: InputSpec, recipe: Recipe, probe: Probe, wanted: bool, most: Effort | None = None
-) -> Iterator[Recipe]:
+def assigned(spec: InputSpec, recipe: Recipe, probe: Probe, wanted: bool) -> Iterator[Recipe]:
     """Choose numbers of the inputs such that what is computed from them meets the comparisons.
 
     In one element that is compared, and in all. Not for an operand that is a part of an input, and
-    not numbers that have a slope. ``most`` is what it may take.
+    not numbers that have a slope.
     """
     if probe.provenance is not None:
         for demands in demands_of(probe.provenance, wanted, probe.origins):
-            made = _meeting(spec, recipe, (probe,), demands, most)
+            made = _meeting(spec, recipe, (probe,), demands, Effort())
             if made is not None:
                 yield made
 
@@ -122,10 +120,33 @@ def assigned_to_all(
 ) -> Recipe | None:
     """Choose numbers of the inputs such that an element of each of some thresholds is there.
 
-    Return None if none are found, or if the elements have slopes.
+    Return None if none are found, or if the elements have slopes. ``most`` is what it may take.
     """
     demands = [probe.demand for probe in probes if probe.demand is not None]
     return _meeting(spec, recipe, probes, demands, most) if len(demands) == len(probes) else None
+
+
+def reread(
+    spec: InputSpec, recipe: Recipe, probe: Probe, position: int, missing: float
+) -> Iterator[Recipe]:
+    """Choose numbers of the inputs for which an integer that was read is another one.
+
+    ``position`` is its place among those that were read, the last one first.
+    """
+    whole = [
+        (value, origin)
+        for value, tensor in probe.reads
+        if tensor.numel() == 1 and not tensor.is_floating_point()
+        for origin in [probe.origins.of(tensor)]
+        if origin is not None
+    ]
+    for value, origin in whole[position : position + 1]:
+        changes = (round(amount) for amount in amounts(int(value), missing))
+        for change in dict.fromkeys(filter(None, changes)):
+            demand = Demand(origin, 0, "==", value + change)
+            made = _meeting(spec, recipe, (probe,), [demand], Effort())
+            if made is not None:
+                yield made
 
 
 def _meeting(
@@ -133,7 +154,7 @@ def _meeting(
     recipe: Recipe,
     probes: Sequence[Probe],
     demands: Sequence[Demand],
-    most: Effort | None,
+    most: Effort,
 ) -> Recipe | None:
     """Return a call that meets demands, if there are numbers without a slope that do."""
     built = build_leaves(spec, recipe)

@@ -6,6 +6,7 @@ nearest, and keeps those before it, of all that it may have, or of a grid that g
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,13 @@ class Demand:
     operator: str
     number: float
     other: Origin | None = None
+
+    def just_beyond(self, far: float) -> Demand:
+        """Return the demand of a number that is so far beyond the one that it is compared with."""
+        way = {">": 1, "<": -1}.get(self.operator, 0)
+        whole = not self.origin.value.is_floating_point()
+        number = self.number + way * (max(1, round(far)) if whole else far)
+        return dataclasses.replace(self, operator="==", number=number)
 
     def decided_by(self, recomputation: Recomputation) -> Decided:
         """Return the elements of the inputs that it depends on, and what it takes to compute it."""

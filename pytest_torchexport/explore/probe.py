@@ -95,8 +95,8 @@ class Probe:
     their outcomes. ``places`` are what it takes to choose other places, ``numbers`` those that were
     read, the last one first, and ``swaps`` what other indices into tables would change.
     ``saturated`` says that a function has another slope than torch gives it. ``origins`` are what
-    tensors of the call were computed from, if that was asked for, and ``demand`` is what the
-    element of a threshold is to meet.
+    tensors of the call were computed from, if that was asked for, and ``reads`` the numbers that
+    were read, with their tensors. ``demand`` is what the element of a threshold is to meet.
     """
 
     missing: float
@@ -110,6 +110,7 @@ class Probe:
     swaps: Lazily[Swaps] = field(default_factory=lambda: Lazily(()))
     saturated: bool = False
     origins: Origins = field(default_factory=lambda: Origins(()))
+    reads: Reads = ()
     demand: Demand | None = None
 
 
@@ -221,6 +222,7 @@ class ProbeListener:
             provenance=provenance,
             inputs=self._inputs.inputs,
             origins=self.origins,
+            reads=reads,
         )
 
     def _gaps(self, distances: Sequence[Tensor | None]) -> Iterator[Gap]:

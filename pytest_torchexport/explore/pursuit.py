@@ -70,7 +70,7 @@ class Pursuit:
     def calls(self, *, last: bool) -> Iterator[None]:
         """Make the moves, call by call. At random only in the last round, or without a slope."""
         by_value = (self._descend, self._swap, self._repeat_rows, self._descend)
-        beyond = (self._halve, self._choose, self._steer)
+        beyond = (self._halve, self._choose, self._steer, self._reread)
         if self._trials.seen[self._goal[0]].on_tensors:
             order = [self._write, *by_value, *beyond, self._step_sizes, self._march]
         else:
@@ -294,6 +294,23 @@ class Pursuit:
                     if self.base is not start:
                         break
                 if not self.base.far < PROGRESS * start.far:
+                    break
+
+    def _reread(self) -> Iterator[None]:
+        """Change the integers that were read last, which have no slope, as long as this helps."""
+        for position in range(FIRST_NUMBERS):
+            for _ in range(STEERED):
+                start = self.base
+                probe = self._trials.probe(start, origins=True)
+                if probe is None or not probe.reads:
+                    return
+                yield
+                for recipe in moves.reread(self._spec, start.recipe, probe, position, start.far):
+                    self._try(recipe)
+                    yield
+                    if self.base is not start:
+                        break
+                else:
                     break
 
     def _change(self, here: Base, number: Number, amount: float) -> Iterator[None]:
