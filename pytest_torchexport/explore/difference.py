@@ -314,7 +314,7 @@ class DifferenceSearch:
             if exactly and not beyond:
                 yield from self._beside(side, key)
             elif exactly and side.nearest[key][0].met:
-                self._keep(side.nearest[key][1])  # integers may not get nearer
+                self._keep(side.nearest[key][1])  # as near as it got
 
     def _beside(self, side: _Side, key: Key) -> Iterator[None]:
         """Keep the call that is nearest to an equality, and others that only one side has there."""

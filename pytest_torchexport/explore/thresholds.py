@@ -71,10 +71,14 @@ class Threshold:
 
 
 def beyond(operand: Any, bounds: Sequence[float]) -> Iterator[Threshold]:
-    """Yield both sides of each number for the elements of a tensor of numbers."""
+    """Yield both sides of each number for the elements of a tensor of floats.
+
+    Of integers the number itself: whatever is between two bounds, one of them is too.
+    """
     if bounds and _usable(operand) and operand.dtype != torch.bool:
         for bound in bounds:
-            yield from _named(f"{bound:g}", _against(operand, bound, SIDES))
+            parts = SIDES if operand.is_floating_point() else AT
+            yield from _named(f"{bound:.17g}", _against(operand, bound, parts))
 
 
 def _usable(value: Any) -> bool:
