@@ -78,7 +78,7 @@ def beyond(operand: Any, bounds: Sequence[float]) -> Iterator[Threshold]:
     if bounds and _usable(operand) and operand.dtype != torch.bool:
         for bound in bounds:
             parts = SIDES if operand.is_floating_point() else AT
-            yield from _named(f"{bound:.17g}", _against(operand, bound, parts))
+            yield from _named(f"{bound:.17g}", _against(operand, bound, parts, closest=True))
 
 
 def _usable(value: Any) -> bool:
@@ -106,12 +106,17 @@ def _named(name: str, found: Iterator[Threshold]) -> Iterator[Threshold]:
 
 
 def _against(
-    operand: Any, bound: Any, parts: Sequence[str], *, fixed: bool = False
+    operand: Any,
+    bound: Any,
+    parts: Sequence[str],
+    *,
+    fixed: bool = False,
+    closest: bool = False,
 ) -> Iterator[Threshold]:
     """Yield the thresholds ``above``, ``below`` and ``at`` a bound, those in ``parts``.
 
     ``bound`` is a number, or a tensor that broadcasts with the operand; ``fixed`` if it is one that
-    does not move with the input.
+    does not move with the input. ``closest``: of the element that is closest to it, also beyond it.
     """
     if not _usable(operand) or not (isinstance(bound, (int, float)) or _usable(bound)):
         return
@@ -130,7 +135,7 @@ def _against(
     for part in parts:
         far = {"above": -apart, "below": apart}.get(part, apart.abs())
         far = far.masked_fill(~finite, math.inf)
-        nearest = int(far.argmin())
+        nearest = int((far.abs() if closest else far).argmin())
         missing = float(far.reshape(-1)[nearest])
 
         def pull(index: int = nearest, part: str = part) -> Pull:
