@@ -19,7 +19,14 @@ import torch
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.decisions import NOTHING_HELD, Decisions, Held, Places, See
 from pytest_torchexport.judge.other_runs import Leaves, OtherRuns, leaves_after
-from pytest_torchexport.judge.own_error import BUG, Seen, is_far_beyond, like, with_cause
+from pytest_torchexport.judge.own_error import (
+    BUG,
+    Seen,
+    is_far_beyond,
+    like,
+    with_cause,
+    without_casts,
+)
 from pytest_torchexport.judge.wholes import MOST_ELEMENTS, Choices, Wholes
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.observe import Outcome, Returned
@@ -92,7 +99,30 @@ class Calibration:
         decisions = self._decisions(calls[0]) if single else None
         held = self._held(calls[0], decisions, asked, actual) if decisions else NOTHING_HELD
         smooth = quick and decisions is not None and decisions.smooth
-        return self._judged(asked, calls, expected, actual, held, smooth=smooth)
+        found = self._judged(asked, calls, expected, actual, held, smooth=smooth)
+        if decisions is None or not decisions.casts or not found.bugs:
+            return found
+        more = self._uncast(found.bugs, calls, expected, actual)
+        return Judged(more.bugs, [*found.explained, *more.explained])
+
+    def _uncast(
+        self,
+        bugs: Sequence[Difference],
+        calls: Sequence[Call],
+        expected: Leaves,
+        actual: Leaves,
+    ) -> Judged:
+        """Sort differences by what eager returns if its casts to narrower floats are left out."""
+        exact, others = self._runs.without_casts(calls, [item.path for item in bugs])
+        found = Judged([], [])
+        for bug in bugs:
+            wanted, path = expected[bug.path], bug.path
+            truth = like(exact[0].get(path), wanted) if exact else None
+            runs = [like(leaves.get(path), wanted) for leaves in others]
+            known = [run for run in runs if run is not None]
+            judged = without_casts(bug, truth, known, wanted, actual[path])
+            (found.bugs if judged.cause in ("", BUG) else found.explained).append(judged)
+        return found
 
     def _judged(
         self,

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport import torch_private
+from pytest_torchexport.judge.rounding import narrows
 from pytest_torchexport.outcomes.operators import (
     argument_of,
     dispatched,
@@ -119,11 +120,13 @@ def seen(see: See) -> AbstractContextManager[None]:
 class Decisions:
     """The operands on which eager decides in one call.
 
-    ``jumps`` are the operators whose result may jump if rounding moves an operand; ``ran`` are all.
+    ``jumps`` are the operators whose result may jump if rounding moves an operand, ``casts`` those
+    to narrower floats; ``ran`` are all.
     """
 
     operands: dict[Operand, Tensor] = field(default_factory=dict)
     jumps: set[str] = field(default_factory=set)
+    casts: set[str] = field(default_factory=set)
     ran: set[str] = field(default_factory=set)
 
     @property
@@ -142,6 +145,8 @@ class Decisions:
             else:
                 name, number = numbered.of(func)
                 self.ran.add(name)
+                if narrows(func, args, kwargs):
+                    self.casts.add(name)
                 if _jumps(func, args, kwargs):
                     self.jumps.add(name)
                 if _decides(func, args, kwargs):

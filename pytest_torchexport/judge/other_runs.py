@@ -19,7 +19,7 @@ from pytest_torchexport.inputs.pytrees import flatten, is_plain, tree_map
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.decisions import NOTHING_HELD, Held
 from pytest_torchexport.judge.own_error import MULTIPLE
-from pytest_torchexport.judge.rounding import Ties, in_double, scattered, sequential
+from pytest_torchexport.judge.rounding import Ties, in_double, scattered, sequential, uncast
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.observe import (
     Outcome,
@@ -161,6 +161,14 @@ class OtherRuns:
         )
         return self._last
 
+    def without_casts(
+        self, calls: Sequence[Call], paths: Sequence[str]
+    ) -> tuple[list[Leaves], list[Leaves]]:
+        """Return the run in float64 without casts to other floats, and runs that cast otherwise."""
+        exact = self._in_float64(calls, paths, rounding=uncast)
+        roundings = [partial(scattered, number, casts=True) for number in range(MANY)]
+        return exact, self._under(roundings, [calls], paths, NOTHING_HELD) if exact else []
+
     def _repeats(
         self, calls: Sequence[Call], expected: Leaves, paths: Sequence[str]
     ) -> tuple[bool, bool]:
@@ -220,11 +228,20 @@ class OtherRuns:
         yield self._under(held.replays(MULTIPLE), [calls], paths, NOTHING_HELD)
 
     def _in_float64(
-        self, calls: Sequence[Call], paths: Sequence[str], held: Held = NOTHING_HELD
+        self,
+        calls: Sequence[Call],
+        paths: Sequence[str],
+        held: Held = NOTHING_HELD,
+        rounding: Rounding = nullcontext,
     ) -> list[Leaves]:
         wide = [Call(_double(call.args), _double(dict(call.kwargs))) for call in calls]
-        rounding = partial(_holding, held, doubles_by_default)
-        return self._run(self._copy(torch.float64), wide, rounding, paths)
+
+        @contextmanager
+        def in_float64() -> Iterator[None]:
+            with doubles_by_default(), rounding(), held.kept():
+                yield
+
+        return self._run(self._copy(torch.float64), wide, in_float64, paths)
 
     def _under(
         self,

@@ -98,6 +98,37 @@ def with_cause(difference: Difference, seen: Seen, wanted: Any, found: Any) -> D
     return dataclasses.replace(difference, own_error=error, cause=cause)
 
 
+def without_casts(
+    difference: Difference,
+    truth: torch.Tensor | None,
+    others: Sequence[torch.Tensor],
+    wanted: Any,
+    found: Any,
+) -> Difference:
+    """Return the difference as rounding if the artifact is more exact than eager's casts are.
+
+    That is, each element is at least as near to ``truth``, which eager returns in float64 without
+    casts to narrower floats, as eager's own is, and differs by no more than these casts may. A
+    runtime may leave them out. ``others`` are runs of eager that round in the casts otherwise.
+    """
+    wanted, found = plain_tensor(wanted), plain_tensor(found)
+    if truth is None or not others or wanted is None or found is None:
+        return difference
+    if not wanted.is_floating_point():
+        return difference
+    wanted, found, truth = wanted.double(), found.double(), truth.double()
+    allowed = (difference.atol or 0.0) + (difference.rtol or 0.0) * wanted.abs()
+    nearer = (found - truth).abs() <= (wanted - truth).abs() + allowed
+    moved = torch.stack([_finite((wanted - run.double()).abs()) for run in others]).amax(dim=0)
+    own = _pooled(moved, wanted.abs())
+    within = nearer & ((found - wanted).abs() <= allowed + MULTIPLE * own)
+    within |= (wanted == found) | (wanted.isnan() & found.isnan())
+    if not bool(within.all()):
+        return difference
+    error = float(own[difference.index].max()) if difference.index is not None else None
+    return dataclasses.replace(difference, own_error=error, cause=ROUNDING)
+
+
 def is_far_beyond(difference: Difference, seen: Seen, wanted: Any, found: Any) -> bool:
     """Return True if no further run can explain a difference, unless something in forward jumps.
 
@@ -204,13 +235,18 @@ def _among_equals(error: torch.Tensor, size: torch.Tensor, eps: float) -> torch.
     It is at most SAME_ERROR times the element's own error, which counts as at least half a unit in
     the last place: the runs may miss it.
     """
+    pooled = _pooled(error, size)
+    own = torch.maximum(error, (0.5 * eps * size).nan_to_num(posinf=0.0))
+    return torch.where(own > 0, torch.minimum(pooled, SAME_ERROR * own), pooled)
+
+
+def _pooled(error: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    """Return per element the largest error of elements up to SAME_SIZE times as large."""
     flat = size.reshape(-1).nan_to_num()
     order = flat.argsort()
     largest = error.reshape(-1)[order].cummax(dim=0).values
     reach = torch.searchsorted(flat[order].contiguous(), flat * SAME_SIZE, right=True) - 1
-    pooled = largest[reach].reshape(error.shape)
-    own = torch.maximum(error, (0.5 * eps * size).nan_to_num(posinf=0.0))
-    return torch.where(own > 0, torch.minimum(pooled, SAME_ERROR * own), pooled)
+    return largest[reach].reshape(error.shape)
 
 
 def _finite(error: torch.Tensor) -> torch.Tensor:

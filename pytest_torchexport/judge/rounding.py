@@ -106,12 +106,39 @@ class Ties:
     met: bool = False
 
 
-def scattered(seed: int, ties: Ties | None = None) -> AbstractContextManager[None]:
+def scattered(
+    seed: int, ties: Ties | None = None, *, casts: bool = False
+) -> AbstractContextManager[None]:
     """Move each rounded result a little within the block, differently for each seed.
 
-    Record in ``ties`` if an operator met equal numbers.
+    Record in ``ties`` if an operator met equal numbers. ``casts``: also what is cast to a narrower
+    float.
     """
-    return dispatched(_Scatter(seed, ties if ties is not None else Ties()).operator)
+    return dispatched(_Scatter(seed, ties if ties is not None else Ties(), casts).operator)
+
+
+def uncast() -> AbstractContextManager[None]:
+    """Leave all floats in float64 that are cast to another one within the block."""
+
+    def operator(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if torch_private.is_operator(func) and _casts_float(func, args, kwargs):
+            kwargs = {**kwargs, "dtype": torch.float64}
+        return func(*args, **kwargs)
+
+    return dispatched(operator)
+
+
+def _casts_float(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Return True for a cast from a real float to another one."""
+    dtype = argument_of(func, args, kwargs, "dtype") if name_of(func) == "_to_copy" else None
+    real = dtype is not None and dtype.is_floating_point and is_float(args[0])
+    return bool(real and args[0].is_floating_point())
+
+
+def narrows(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Return True for a cast to a narrower float."""
+    casts = _casts_float(func, args, kwargs)
+    return casts and bool(kwargs["dtype"].itemsize < args[0].dtype.itemsize)
 
 
 def _has_ties(tensor: torch.Tensor, dim: int) -> bool:
@@ -137,8 +164,8 @@ def in_double() -> AbstractContextManager[None]:
 class _Scatter:
     """Move rounded results by a random stream of its own."""
 
-    def __init__(self, seed: int, ties: Ties) -> None:
-        self._ties = ties
+    def __init__(self, seed: int, ties: Ties, casts: bool) -> None:
+        self._ties, self._casts = ties, casts
         self._generator = torch.Generator().manual_seed(seed)
         self._alike = seed % 2 == 0
 
@@ -149,6 +176,10 @@ class _Scatter:
         name = name_of(func)
         if name in ORDERING and not argument_of(func, args, kwargs, "stable"):
             return self._ordered(func, args, kwargs)
+        if self._casts and narrows(func, args, kwargs):
+            result = func(*args, **kwargs)
+            exact = result.double() == args[0].double()
+            return torch.where(exact, result, self._move(result))
         if not _rounds(func, args, kwargs):
             return func(*args, **kwargs)
         if name in FUSED:
