@@ -52,7 +52,7 @@ class Judged:
 class Calibration:
     """Eager's own error on a call, measured with as many runs as a decision needs."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # keyword-only configuration
         self,
         subject: Subject,
         seed: int,
@@ -62,16 +62,18 @@ class Calibration:
         may_go_on: Callable[[], bool] = lambda: True,
         shown: Shown = _shows_nothing,
         usual: Callable[[], Sequence[Call]] = tuple,
+        leaves_out_casts: bool = False,
     ) -> None:
         """Measure nothing yet.
 
         ``stateful``: runs change the subject. ``may_go_on`` tells whether there is time for more
         than the cheapest runs. ``shown`` runs the artifact; ``usual`` returns calls on which no
-        operand of a decision is all zero.
+        operand of a decision is all zero. ``leaves_out_casts``: the artifact's runtime may.
         """
         self._runs = OtherRuns(subject, seed, stateful=stateful, device=device, may_go_on=may_go_on)
         self._device = device
         self._shown, self._usual = shown, usual
+        self._leaves_out_casts = leaves_out_casts
 
     def take_over(self, other: Calibration) -> None:
         """Use the runs of eager that another one made last: of the same subject, from its seed."""
@@ -100,7 +102,7 @@ class Calibration:
         held = self._held(calls[0], decisions, asked, actual) if decisions else NOTHING_HELD
         smooth = quick and decisions is not None and decisions.smooth
         found = self._judged(asked, calls, expected, actual, held, smooth=smooth)
-        if decisions is None or not decisions.casts or not found.bugs:
+        if not (self._leaves_out_casts and decisions and decisions.casts and found.bugs):
             return found
         more = self._uncast(found.bugs, calls, expected, actual)
         return Judged(more.bugs, [*found.explained, *more.explained])

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pytest_torchexport import targets
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls
 from pytest_torchexport.eager.reference import Reference, has_nan
@@ -75,6 +76,7 @@ class Judge:
             may_go_on=lambda: deadline.elapsed < CALIBRATING_SHARE * plan.settings.time_limit,
             shown=lambda call, see: runner.show(call, plan.seed, see),
             usual=self._usual,
+            leaves_out_casts=targets.get(plan.target).traits.library != "torch",
         )
 
     def take_over(self, other: Judge) -> Judge:

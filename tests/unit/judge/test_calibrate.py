@@ -19,7 +19,7 @@ from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.outcomes.subject import Subject
 
 
-def judged(function, call, actual, *, quick=False):
+def judged(function, call, actual, *, quick=False, leaves_out_casts=False):
     """Return what calibration makes of the differences between eager's value and ``actual(value)``."""
     subject = Subject.of(function)
     expected = observe(subject.function, call, seed=0)
@@ -28,7 +28,8 @@ def judged(function, call, actual, *, quick=False):
     differences = compare(expected, found, Tolerance())
     assert differences, "the table of tolerances must fail first"
     leaves = leaves_after(expected, {}), leaves_after(found, {})
-    return Calibration(subject, 0).judge(differences, [call], *leaves, quick=quick)
+    calibration = Calibration(subject, 0, leaves_out_casts=leaves_out_casts)
+    return calibration.judge(differences, [call], *leaves, quick=quick)
 
 
 def kept(function, call, actual):
@@ -517,3 +518,39 @@ def test_what_no_rounding_can_explain_is_judged_by_a_few_runs():
     assert most >= more
     # A verdict is never told by a few.
     assert runs_of(torch.sigmoid, lambda value: value + 1.0, quick=False)[0] == more
+
+
+def in_half(x):
+    return (x.half() * 3).float()
+
+
+def judged_of_runtime(function, call, other):
+    """Judge another function's result as that of a runtime that may leave out casts."""
+    return judged(function, call, lambda value: other(call.args[0]), leaves_out_casts=True)
+
+
+def test_what_is_more_exact_than_eagers_casts_is_rounding_if_the_runtime_leaves_them_out():
+    # ONNX Runtime leaves out casts around operators of half precision that it has no kernel for.
+    found = judged_of_runtime(in_half, CALL, lambda x: x * 3)
+    assert [item.cause for item in found.explained] == ["rounding"]
+    assert len(kept(in_half, CALL, lambda value: CALL.args[0] * 3)) == 1
+
+
+CAST_OTHERWISE = {
+    "another type": (in_half, lambda x: (x.bfloat16() * 3).float()),
+    "another factor": (in_half, lambda x: x * 3.003),
+    "no cast where it decides": (lambda x: (x.half() == x).float(), lambda x: (x == x).float()),
+    "no cast where it is all": (lambda x: x - x.half(), lambda x: x * 0),
+    "an integer": (lambda x: x.half() > 0.5002, lambda x: x > 0.4999),
+}
+
+
+@pytest.mark.parametrize("name", CAST_OTHERWISE)
+def test_another_result_than_that_without_eagers_casts_is_kept(name):
+    function, other = CAST_OTHERWISE[name]
+    assert len(judged_of_runtime(function, CALL, other).bugs) == 1
+
+
+def test_infinity_from_a_cast_is_never_rounding():
+    call = Call((torch.tensor([1.1, 30_000.0]),))
+    assert len(judged_of_runtime(in_half, call, lambda x: x * 3).bugs) == 1
