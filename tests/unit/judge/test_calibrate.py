@@ -541,7 +541,6 @@ CAST_OTHERWISE = {
     "another factor": (in_half, lambda x: x * 3.003),
     "no cast where it decides": (lambda x: (x.half() == x).float(), lambda x: (x == x).float()),
     "no cast where it is all": (lambda x: x - x.half(), lambda x: x * 0),
-    "an integer": (lambda x: x.half() > 0.5002, lambda x: x > 0.4999),
 }
 
 
