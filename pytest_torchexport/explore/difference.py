@@ -79,7 +79,7 @@ BEYOND_TOGETHER = (1e-2, 1e-6)
 # Calls that other elements and starts are worth, and elements of each start.
 ELSEWHERE, MOST_PLACES = 150, 4
 # A call so near to an equality is at it.
-NEXT = 1e-6
+NEXT, EXACTLY = 1e-6, 1e-18
 # Calls from which it starts, how often a step is halved, and calls that all this is worth.
 STARTS, HALVED, STEPS_TOGETHER, TOGETHER = 2, 3, 8, 100
 # Calls of sizes that are such bounds together.
@@ -417,12 +417,11 @@ class DifferenceSearch:
 
         A step that leads further away is halved. ``place`` is the position of an element.
         """
-        nears = [side.nearest[key][0] for key in keys]
-        margins = [
-            (NEXT if _is_equality(key) else part) * max(near.scale, abs(near.bound or 0.0))
-            for key, near in zip(keys, nears, strict=True)
-        ]
         probes = self._probes(side, keys, recipe, place)
+        margins = [
+            _margin(key, side.nearest[key][0], probe, part)
+            for key, probe in zip(keys, probes, strict=bool(probes))
+        ]
         for _ in range(STEPS_TOGETHER):
             gaps = _gaps(keys, probes, margins)
             if not gaps or _all_met(gaps, margins):
@@ -519,6 +518,14 @@ def _is_there(distance: float, beyond: float, exactly: bool) -> bool:
 
 def _is_equality(key: Key) -> bool:
     return key[2].split(" ")[0] == "at"
+
+
+def _margin(key: Key, near: Near, probe: Probe, part: float) -> float:
+    """Return how far a call is to be beyond a threshold, or how near to an equality."""
+    if _is_equality(key):
+        # What has no slope is equal or not.
+        part = NEXT if probe.gradients else EXACTLY
+    return part * max(near.scale, abs(near.bound or 0.0))
 
 
 def _gaps(keys: Sequence[Key], probes: Sequence[Probe], margins: Sequence[float]) -> list[Gap]:

@@ -33,6 +33,27 @@ from zoo.row import (
 # -- sizes -----------------------------------------------------------------------------------------
 
 
+class ProductOfSizes(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] * x.shape[1] == 77:
+            return x + 1
+        return x * 2
+
+
+class ProductOfSizesAlike(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] * x.shape[1] == 77:
+            return x + x
+        return x * 2
+
+
+class RatioOfSizes(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if 7 * x.shape[0] == 11 * x.shape[1]:
+            return x + 1
+        return x * 2
+
+
 class LongTime(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] > 12:
@@ -431,7 +452,37 @@ def ids(*numbers: int, at: int = 0) -> Tensor:
     return made
 
 
+TWO_SIZES = {"shapes": B_T, "dims": {"batch": (1, 16), "time": (1, 16)}}
+
 SIZE_BRANCHES = (
+    branch(
+        "product of sizes",
+        ProductOfSizes,
+        call(normal(3, 4)),
+        call(normal(7, 11)),
+        line="if x.shape[0] * x.shape[1] == 77",
+        expect=SIZE,
+        **TWO_SIZES,
+        ci="trace",
+    ),
+    row(
+        "product of sizes, alike",
+        ProductOfSizesAlike,
+        call(normal(3, 4)),
+        truth(export=NARROWED),  # the ONNX file has no guard
+        **TWO_SIZES,
+        ci="",
+    ),
+    branch(
+        "ratio of sizes",
+        RatioOfSizes,
+        call(normal(3, 4)),
+        call(normal(11, 7)),
+        line="if 7 * x.shape[0] == 11 * x.shape[1]",
+        expect=SIZE,
+        **TWO_SIZES,
+        ci="",
+    ),
     branch(
         "long time",
         LongTime,

@@ -5,6 +5,7 @@ boundaries, and where several conditions hold at once.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.converters import right, wrong
@@ -268,6 +269,108 @@ def one_total_by_the_mean(x: Tensor) -> Tensor:
     return marked(x.double().mean(1, keepdim=True) * 6 - 4_123_456 == 0, x)
 
 
+# -- several conditions on one number --------------------------------------------------------------
+
+
+def same(x: Tensor) -> Tensor:
+    return x * 1
+
+
+def two_digits(x: Tensor) -> Tensor:
+    return marked((x % 1000 == 34) & (x // 1000 == 712), x)
+
+
+def two_digits_as_one(x: Tensor) -> Tensor:
+    return marked(x == 712_034, x)
+
+
+def three_digits(x: Tensor) -> Tensor:
+    wrong = (x % 100 != 7) | (x // 100 % 100 != 23)
+    return torch.where(wrong | (x < 990_000), x * 1, -1)
+
+
+def two_remainders(x: Tensor) -> Tensor:
+    return marked((x % 97 == 5) & (x % 89 == 7) & (x > 900_000), x)
+
+
+def two_remainders_by_products(x: Tensor) -> Tensor:
+    first = x - x // 97 * 97 - 5
+    second = x - x // 89 * 89 - 7
+    return marked((first * first + second * second == 0) & (x > 900_000), x)
+
+
+def quotients_like_remainders(x: Tensor) -> Tensor:
+    return marked((x % 1009 == x // 1009) & (x > 990_000), x)
+
+
+# -- one of many boundaries ------------------------------------------------------------------------
+
+
+def bucket_of_many_others(x: Tensor) -> Tensor:
+    place = torch.arange(40)
+    moved = torch.where(place == 23, 2e-4, 0.0)
+    return torch.bucketize(x, torch.linspace(-2.77, 2.81, 40) + moved)
+
+
+def bucket_of_many_by_comparisons(x: Tensor) -> Tensor:
+    return (x.unsqueeze(-1) > torch.linspace(-2.77, 2.81, 40)).sum(-1)
+
+
+def count_of_many(x: Tensor) -> Tensor:
+    return (x.unsqueeze(-1) >= torch.arange(90) * 9973).sum(-1)
+
+
+def count_of_many_others(x: Tensor) -> Tensor:
+    place = torch.arange(90)
+    return (x.unsqueeze(-1) >= place * 9973 + (place == 41).long()).sum(-1)
+
+
+def count_of_many_by_quotients(x: Tensor) -> Tensor:
+    return (x // 9973 + 1).clamp(max=90)
+
+
+# -- rows that are masks ---------------------------------------------------------------------------
+
+
+def total(x: Tensor) -> Tensor:
+    return x.sum(1)
+
+
+def total_unless_one_hot(x: Tensor) -> Tensor:
+    hot = ((x == 1).sum(1) == 1) & ((x == 0).sum(1) == 19)
+    return torch.where(hot, x.sum(1) * 2, x.sum(1))
+
+
+def total_unless_empty(x: Tensor) -> Tensor:
+    empty = (x == 0).all(1)
+    return torch.where(empty & ~empty.all(), x.sum(1) - 1, x.sum(1))
+
+
+def total_or_zero(x: Tensor) -> Tensor:
+    empty = (x == 0).all(1)
+    return torch.where(empty, x[:, 0] * 0, x.sum(1))
+
+
+# -- numbers behind layers -------------------------------------------------------------------------
+
+
+def chosen(x: Tensor) -> Tensor:
+    """Choose one of eleven places for each of 1000 ids, by a table and a layer."""
+    table = (torch.arange(6000).reshape(1000, 6) * 1.7).sin()
+    weight = (torch.arange(66).reshape(6, 11) * 0.9).cos()
+    return (F.embedding(x, table) @ weight).argmax(-1)
+
+
+def chosen_but_one(x: Tensor) -> Tensor:
+    y = chosen(x)
+    return marked((y == 7) & (x > 960), y)
+
+
+def chosen_or_the_same(x: Tensor) -> Tensor:
+    y = chosen(x)
+    return torch.where((y == 7) & (x > 960), y + 0, y)
+
+
 IDS = call(whole(0, 2**40, 4, 6))
 FEWER_IDS = call(whole(0, 10**6, 4, 6))
 DOUBLES = call(normal(4, 6, dtype=torch.float64))
@@ -359,4 +462,42 @@ BEHIND_INTEGERS = (
     right(one_total, one_total_by_the_mean, FEWER_IDS, ci=""),
 )
 
-CORNERS = (*MERGED, *BOUNDED, *AT_ONCE, *BEHIND_INTEGERS)
+OF_ONE_NUMBER = (
+    wrong("two digits of one number", same, two_digits, FEWER_IDS, ci=""),
+    right(two_digits, two_digits_as_one, FEWER_IDS, ci=""),
+    wrong("digits that are not others", same, three_digits, FEWER_IDS, ci=""),
+    wrong("two remainders of one number", same, two_remainders, FEWER_IDS, ci=""),
+    right(two_remainders, two_remainders_by_products, FEWER_IDS, ci=""),
+    wrong("a quotient like its remainder", quotients_like_remainders, same, FEWER_IDS, ci=""),
+)
+
+OF_MANY = (
+    wrong("one of many boundaries", bucket_of_many, bucket_of_many_others, SINGLES, ci=""),
+    right(bucket_of_many, bucket_of_many_by_comparisons, SINGLES, ci=""),
+    wrong("one of many integers", count_of_many, count_of_many_others, FEWER_IDS, ci=""),
+    right(count_of_many, count_of_many_by_quotients, FEWER_IDS, ci=""),
+)
+
+MASKS = (
+    wrong("a row with a single one", total, total_unless_one_hot, call(normal(4, 20)), ci=""),
+    wrong("a row of zeros among others", total, total_unless_empty, call(normal(4, 20)), ci=""),
+    right(total, total_or_zero, call(normal(4, 20)), ci=""),
+)
+
+CHOSEN_IDS = call(whole(0, 999, 2, 3))
+
+BEHIND_LAYERS = (
+    wrong("a place behind a layer", chosen, chosen_but_one, CHOSEN_IDS, ci=""),
+    right(chosen, chosen_or_the_same, CHOSEN_IDS, ci=""),
+)
+
+CORNERS = (
+    *MERGED,
+    *BOUNDED,
+    *AT_ONCE,
+    *BEHIND_INTEGERS,
+    *OF_ONE_NUMBER,
+    *OF_MANY,
+    *MASKS,
+    *BEHIND_LAYERS,
+)

@@ -30,6 +30,34 @@ class IntegerSums(nn.Module):
         return x.sum(1), x.cumsum(1), x.prod(1)
 
 
+class HalfInside(nn.Module):
+    """Multiplies in half precision, between floats."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.half() * 3).float()
+
+
+class HalfLayerInside(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 5).half()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).half()).float()
+
+
+class HalfSum(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.half() + 1).float().sum(1)
+
+
+class LostInHalf(nn.Module):
+    """Returns what a cast to half precision loses."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where((x.half() * 2).float() == x * 2, 1.0, 0.0)
+
+
 class BoolSums(nn.Module):
     def forward(self, m: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
         return m.sum(1), (m.float().mean(1) > 0.5) & ~m[:, 0]
@@ -152,6 +180,28 @@ DTYPES = (
         call(normal(4, 4, dtype=torch.float16)),
         ci="export",
         round_trip=True,
+    ),
+    # ONNX Runtime leaves out the casts, and is more exact.
+    row("half inside", HalfInside, call(normal(4, 8)), ci="onnx"),
+    row("half layer inside", HalfLayerInside, call(normal(4, 4)), ci=""),
+    row("sum in half inside", HalfSum, call(normal(4, 8)), ci=""),
+    # So it has no infinity, and loses nothing.
+    row(
+        "half inside overflows",
+        HalfInside,
+        call(normal(4, 8)),
+        truth(onnx=DIFFERS, onnx_legacy=DIFFERS),
+        blame=MISTRANSLATED,
+        values={"x": (-60000.0, 60000.0)},
+        ci="onnx",
+    ),
+    row(
+        "what half precision holds",
+        LostInHalf,
+        call(normal(4, 8)),
+        truth(onnx=DIFFERS, onnx_legacy=DIFFERS),
+        blame=MISTRANSLATED,
+        ci="",
     ),
     row("bfloat16", HalfThenFull, call(normal(4, 4, dtype=torch.bfloat16) / 4), round_trip=True),
     row(
