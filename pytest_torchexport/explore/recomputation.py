@@ -40,7 +40,7 @@ class TooLarge(Exception):
 
 @dataclass
 class Effort:
-    """How many numbers may still be computed."""
+    """The count of numbers that may still be computed."""
 
     left: int = MOST_NUMBERS
 

@@ -463,7 +463,7 @@ SIZE_BRANCHES = (
         line="if x.shape[0] * x.shape[1] == 77",
         expect=SIZE,
         **TWO_SIZES,
-        ci="trace",
+        ci="",
     ),
     row(
         "product of sizes, alike",
