@@ -235,7 +235,7 @@ DTYPES = (
         Fourier,
         call(normal(4, 8)),
         truth(onnx_legacy=REFUSED),
-        ci="script",
+        ci="",
         refused={"onnx_legacy": untranslated()},
     ),
     row(

@@ -573,7 +573,7 @@ NUMERICS = (
         LogSpectrum,
         call(normal(4, 16)),
         truth(onnx_legacy=REFUSED),
-        ci="onnx",
+        ci="",
         refused={"onnx_legacy": untranslated()},
     ),
     row(
@@ -581,7 +581,7 @@ NUMERICS = (
         lambda: LogSpectrum(1.0001),
         call(normal(4, 16)),
         truth(DIFFERS, script=None, onnx_legacy=REFUSED),
-        ci="trace onnx",
+        ci="",
         blame=asks("torch.jit.is_tracing() or torch.compiler.is_compiling()"),
         refused={"onnx_legacy": untranslated()},
     ),

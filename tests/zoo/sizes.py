@@ -176,7 +176,7 @@ SIZES = (
         ci="onnx",
         blame=Blame(owner="translation", cause="", known=False),
     ),
-    row("padded to twelve", PaddedToTwelve, call(normal(3, 6)), shapes=B_T, ci="onnx"),
+    row("padded to twelve", PaddedToTwelve, call(normal(3, 6)), shapes=B_T, ci=""),
     # torch.onnx.export makes named dims static here, without a warning. With Dim.DYNAMIC it uses
     # strict capture and is faithful: a pass is right if the plugin chooses how to write the dims.
     row(
