@@ -119,8 +119,8 @@ def sized_together(spec: InputSpec, numbers: Iterable[float], seed: int) -> Iter
         for leaf in spec.tensors
     }
     seen = []
-    for number in (int(number) for number in numbers if number == int(number) and number > 1):
-        parts = dict.fromkeys([number, *(number // part for part in fixed if part)])
+    for number in (int(n) for n in numbers if 1 < n < math.inf and n == int(n)):
+        parts = dict.fromkeys([number, *(number // part for part in fixed if 0 < part <= number)])
         for part, (one, other) in itertools.product(parts, itertools.combinations(spec.dims, 2)):
             for relation in _RELATIONS:
                 sizes = {**example, **_related(spec, one, other, relation(part))}
@@ -149,7 +149,6 @@ def _related(
     first, second = spec.dims[one], spec.dims[other]
     found = [(size, of(size)) for size in first.sizes[:MAX_SIZES]]
     legal = [(size, b) for size, b in found if b is not None and b in second.sizes]
-
     if not legal:
         return {}
     nearest = min(

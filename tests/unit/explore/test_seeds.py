@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from specs import spec_of
@@ -84,3 +86,10 @@ def test_two_sizes_are_tried_that_have_a_constant_of_the_code_together(name):
     made = list(seeds.sized_together(spec, (2.5, number), 0))
     assert any(holds(**recipe.sizes) for recipe in made)
     assert all(recipe.sizes[name] in spec.dims[name].sizes for recipe in made for name in dims)
+
+
+def test_numbers_that_no_sizes_can_have_are_left_out():
+    spec = spec_of(lambda x: x, torch.randn(3, 4, 16), shapes={"x": "b t 16"})
+    assert list(seeds.sized_together(spec, (math.inf, -math.inf, math.nan, 0.0), 0)) == []
+    # Four elements are no sixteenth of anything.
+    assert all(recipe.sizes for recipe in seeds.sized_together(spec, (4.0,), 0))
