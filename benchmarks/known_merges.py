@@ -31,8 +31,8 @@ from pathlib import Path
 
 from pytest_torchexport.results import json, known_files
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Place
-from pytest_torchexport.results.known_failure import FailurePlace, KnownFailure
-from pytest_torchexport.results.known_files import Changes, Stored
+from pytest_torchexport.results.known_failure import FailurePlace, KnownFailure, Stored
+from pytest_torchexport.results.known_files import Changes
 from pytest_torchexport.results.known_matching import Known, differences
 from pytest_torchexport.results.known_place import entry_of, place_of
 from pytest_torchexport.results.source_line import SourceLine

@@ -18,21 +18,28 @@ import pytest
 
 from pytest_torchexport.plugin.ini_and_flags import Configuration
 from pytest_torchexport.plugin.kept import KEPT, tidy
+from pytest_torchexport.plugin.left_out import KEY, LeftOut
 from pytest_torchexport.results import known_files, known_patches, reports
 from pytest_torchexport.results.entries import without_variant
+from pytest_torchexport.results.escaped import in_shell
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.known_failure import (
     EXPECTED,
     KnownFailure,
     KnownMatch,
+    Stored,
 )
-from pytest_torchexport.results.known_files import Changes, KnownFilesError, Stored
+from pytest_torchexport.results.known_files import Changes, KnownFilesError
 from pytest_torchexport.results.known_matching import Known
 from pytest_torchexport.results.known_text import (
+    CREATE,
+    REASON,
+    TIGHTEN,
     commit_lines,
     difference_lines,
     fixed_text,
     known_lines,
+    left_lines,
     match_lines,
     why_expected,
 )
@@ -63,7 +70,10 @@ class KnownFailures:
         self._tests: dict[str, set[str]] = {}
         self._gone: list[Stored] | None = None
         self._gone_elsewhere: set[tuple[str, int]] = set()
-        self._left: list[Stored] = []
+        self._left_out = LeftOut(config, configuration)
+        config.pluginmanager.register(self._left_out, f"{PLUGIN}-left-out")
+        self._dropped: list[Stored] = []
+        self._left: list[tuple[Stored, str]] = []
         self._written: list[str] = []
         self._patch = ""
         self._problem = ""
@@ -184,19 +194,27 @@ class KnownFailures:
     def end(self, results: Sequence[ItemResult]) -> None:
         """Change the directory as asked; or write the proposal, and remove that of another run.
 
-        A worker of xdist only sends to its controller which entries are of tests that are gone.
+        An entry of a test that is gone is dropped only by a run of all tests: a test that was not
+        run may be the one that it is of now. A worker of xdist only sends to its controller what it
+        knows of this.
         """
         output = getattr(self._config, "workeroutput", None)
         if output is not None:
             output[GONE] = [(each.file, each.line) for each in self.gone()]
+            output[KEY] = self._left_out.collected()
             return
         gone = [
             each
             for each in self._known.stored
             if each in self.gone() or (each.file, each.line) in self._gone_elsewhere
         ]
-        self._left = _left(gone, results)
-        changes = _changes(results, self._left)
+        left_out = self._left_out.why()
+        for each in _unclaimed(gone, results):
+            if why := left_out or _not_judged(each.entry, results):
+                self._left.append((each, why))
+            else:
+                self._dropped.append(each)
+        changes = _changes(results, self._dropped)
         if self._mode == "create":
             created = [*self._to_create(results)]
             # An entry of the same failure that is no longer valid is replaced.
@@ -247,20 +265,25 @@ class KnownFailures:
         yield from known_lines(
             results,
             directory=self._configuration.settings.known_directory,
-            gone=self._left,
+            dropped=self._dropped,
+            left=self._left,
         )
         yield from self._commit_lines()
 
     def quiet_lines(self, results: Sequence[ItemResult]) -> Iterator[str]:
         """Yield the lines that the summary has with ``-q`` too: no red item says these."""
         yield from match_lines(results, ("worse", "moved"))
+        if self._mode == "tighten":
+            yield from left_lines(self._left)
         yield from self._commit_lines()
 
     def _commit_lines(self) -> Iterator[str]:
-        return commit_lines(written=self._written, patch=self._patch)
+        creates = f"{CREATE} {REASON}={in_shell(self._reason)}"
+        again = creates if self._mode == "create" else TIGHTEN
+        return commit_lines(written=self._written, patch=self._patch, again=again)
 
 
-def _left(gone: Sequence[Stored], results: Sequence[ItemResult]) -> list[Stored]:
+def _unclaimed(gone: Sequence[Stored], results: Sequence[ItemResult]) -> list[Stored]:
     """Return what is gone and was not claimed; not what an ambiguous failure may be."""
     matches = [match for result in results for match in result.known]
     claimed = {match.known.identity for match in matches if match.known and match.status == "moved"}
@@ -275,6 +298,27 @@ def _left(gone: Sequence[Stored], results: Sequence[ItemResult]) -> list[Stored]
         if each.entry.identity not in claimed
         and (each.entry.target, each.entry.device, each.entry.failure) not in open_ones
     ]
+
+
+def _not_judged(entry: KnownFailure, results: Sequence[ItemResult]) -> str:
+    """Return why the test of an entry may be in this run without a verdict; empty if it is not."""
+    verdicts = [verdict for result in results for verdict in result.verdicts]
+    if entry.device != "cpu" and all(each.device != entry.device for each in verdicts):
+        return f"nothing was checked on {entry.device}"
+    where = (entry.target, entry.device)
+    for result in results:
+        if (result.target, result.device) not in (where, ("", "")):
+            continue
+        own = [each.status for each in result.verdicts if _key(each) == (*where, entry.subject)]
+        # Nothing is known of an item whose body failed too: it was not compared.
+        open_one = "skipped" in own or (own and result.outcome == "failed" and not result.known)
+        if open_one or (not result.verdicts and result.outcome != "passed"):
+            return f"{result.nodeid} was not judged"
+    return ""
+
+
+def _key(verdict: Verdict) -> tuple[str, str, str]:
+    return verdict.target, verdict.device, verdict.subject
 
 
 def _changes(results: Sequence[ItemResult], gone: Sequence[Stored]) -> Changes:

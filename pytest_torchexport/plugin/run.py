@@ -391,10 +391,10 @@ class Run:
                 cached=bool(settings.cache),
             ),
         ]
-        if not lines:
-            return  # no item came to its checks
         if self._known is not None:
             lines += self._known.lines(self.results)
+        if not lines:
+            return  # no item came to its checks
         if settings.strict:
             from pytest_torchexport.config import tested
             from pytest_torchexport.results import reports

@@ -105,6 +105,20 @@ class KnownFailure:
         return f"{self.failure} of {self.subject} on {self.target}-{self.device} ({self.place})"
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A known failure, and the place of its entry: the file as one types it, and the line."""
+
+    entry: KnownFailure
+    file: str
+    line: int
+
+    @property
+    def at(self) -> str:
+        """Return ``torchexport-known/test_net/test_it.toml:5``."""
+        return f"{self.file}:{self.line}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class KnownMatch:
     """The comparison of a failure, or of a known failure that is fixed, with what is known.

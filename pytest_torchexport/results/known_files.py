@@ -20,7 +20,13 @@ from typing import Any
 
 from pytest_torchexport.results import reports
 from pytest_torchexport.results.failures import Failure, by_name
-from pytest_torchexport.results.known_failure import FailurePlace, KnownFailure, Severity, holds
+from pytest_torchexport.results.known_failure import (
+    FailurePlace,
+    KnownFailure,
+    Severity,
+    Stored,
+    holds,
+)
 from pytest_torchexport.results.size_pattern import SizePattern
 from pytest_torchexport.results.source_line import short_path
 
@@ -69,15 +75,6 @@ MARKERS = re.compile(r"^(<{7}|={7}|>{7}|\|{7})( |$)", re.MULTILINE)
 
 class KnownFilesError(Exception):
     """A file of known failures cannot be read. Its text names file, line and next step."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A known failure, and the place of its entry: the file as one types it, and the line."""
-
-    entry: KnownFailure
-    file: str
-    line: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,14 +14,12 @@ from pytest_torchexport.results.diagnosis import Owner
 from pytest_torchexport.results.known_failure import (
     KnownFailure,
     KnownMatch,
+    Stored,
     holds,
 )
 from pytest_torchexport.results.known_place import entry_of, place_of, severity_of, unformatted
 from pytest_torchexport.results.size_pattern import SizePattern
 from pytest_torchexport.results.verdict import Verdict
-
-if typing.TYPE_CHECKING:  # the files are written as reports are, and reports compare failures
-    from pytest_torchexport.results.known_files import Stored
 
 # An error that is so many times the known one is worth a warning.
 MUCH_LARGER = 10.0
@@ -37,6 +35,7 @@ ALIKE: tuple[Callable[[Parts], object], ...] = (
     lambda test: (test[0], test[2]),  # another name
     lambda test: test[:2],  # other parameters
     lambda test: test[0],
+    lambda test: sorted(test[2].split("-")),  # another file and another name
     lambda _: None,
 )
 
@@ -92,7 +91,7 @@ class Known:
     def _fixed(self, nodeid: str, verdict: Verdict) -> Iterator[KnownMatch]:
         for each in self.of(entry_of(verdict, nodeid)):
             if each.entry.subject == verdict.subject and not self.lapsed(each.entry, dated=False):
-                yield KnownMatch(status="fixed", now=each.entry, known=each.entry, file=_at(each))
+                yield KnownMatch(status="fixed", now=each.entry, known=each.entry, file=each.at)
 
     def _match(
         self,
@@ -108,7 +107,7 @@ class Known:
         valid = [each for each in same if not self.lapsed(each.entry)]
         if valid or own:
             best = (valid or same or own)[0]
-            match = KnownMatch(status="known", now=now, known=best.entry, file=_at(best))
+            match = KnownMatch(status="known", now=now, known=best.entry, file=best.at)
             return _compared(match, verdict, self.lapsed(best.entry))
         renamed = [
             each
@@ -134,14 +133,14 @@ class Known:
         if not alike:
             return KnownMatch(status="new", now=now)
         if len(alike) > 1:
-            others = tuple(f"{each.entry.test} ({_at(each)})" for each in alike)
+            others = tuple(f"{each.entry.test} ({each.at})" for each in alike)
             return KnownMatch(status="ambiguous", now=now, changes=others)
         (old,) = alike
         match = KnownMatch(
             status="moved",
             now=_carried(old.entry, now),
             known=old.entry,
-            file=_at(old),
+            file=old.at,
             changes=tuple(worse(old.entry, verdict)),
         )
         return self.claimed(match, nodeid)
@@ -185,10 +184,6 @@ def _compared(match: KnownMatch, verdict: Verdict, lapsed: str) -> KnownMatch:
 
 def _key(verdict: Verdict) -> tuple[str, str, str]:
     return verdict.target, verdict.device, verdict.subject
-
-
-def _at(stored: Stored) -> str:
-    return f"{stored.file}:{stored.line}"
 
 
 def _carried(old: KnownFailure, now: KnownFailure) -> KnownFailure:

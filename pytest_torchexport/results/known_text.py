@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from pytest_torchexport.results.escaped import in_shell
-from pytest_torchexport.results.known_failure import KnownFailure, KnownMatch, MatchStatus
+from pytest_torchexport.results.known_failure import KnownFailure, KnownMatch, MatchStatus, Stored
 from pytest_torchexport.results.text import Block, labelled
 from pytest_torchexport.results.verdict import ItemResult
 
-if TYPE_CHECKING:  # the files are written as reports are, and reports say what is known
-    from pytest_torchexport.results.known_files import Stored
-
 TIGHTEN = "--torchexport-known=tighten"
+CREATE = "--torchexport-known=create"
+REASON = "--torchexport-known-reason"
 ONE_TEST = (
     'write test = "{}" into the entry that is of this test, or remove these entries and run '
     "--torchexport-known=create"
@@ -96,32 +94,47 @@ def known_lines(
     results: Sequence[ItemResult],
     *,
     directory: str,
-    gone: Sequence[Stored],
+    dropped: Sequence[Stored],
+    left: Sequence[tuple[Stored, str]],
 ) -> Iterator[str]:
     """Yield the lines of the summary.
 
-    ``gone``: entries of tests that are not there, and that no test has claimed.
+    ``dropped`` and ``left``: entries of tests that are not there, and that no test has claimed. The
+    latter stay, for the reason behind each.
     """
     found = [(result.nodeid, match) for result in results for match in result.known]
     expected = sum(match.status in ("known", "worse") for _, match in found)
     if expected:
         yield f"known: {expected} failure{'s' if expected > 1 else ''} (see {directory})"
     yield from match_lines(results)
-    yield from _limited("gone", [f"{each.entry.test}: {each.entry} ({each.file})" for each in gone])
+    yield from _limited(
+        "gone", [f"{each.entry.test}: {each.entry} ({each.file})" for each in dropped]
+    )
+    yield from left_lines(left)
     created = sum(match.status == "created" for _, match in found)
     if created:
         yield f"known from now on: {created} failure{'s' if created > 1 else ''}"
 
 
-def commit_lines(*, written: Sequence[str], patch: str) -> Iterator[str]:
+def left_lines(left: Sequence[tuple[Stored, str]]) -> Iterator[str]:
+    """Yield why entries of tests that are gone stay, a line for each reason."""
+    for why in dict.fromkeys(why for _, why in left):
+        places = [stored.at for stored, reason in left if reason == why]
+        head = f"{len(places)} known failure{'s' if len(places) > 1 else ''} of tests that are gone"
+        more = ", ..." if len(places) > 1 else ""
+        yield f"left: {head} ({places[0]}{more}): they may have moved, and {why}"
+
+
+def commit_lines(*, written: Sequence[str], patch: str, again: str) -> Iterator[str]:
     """Yield what is to be committed, if there is something.
 
     ``written``: the files that this run changed. ``patch``: the one that it proposes, or empty.
+    ``again``: the options with which a run elsewhere writes the same.
     """
     if written:
         yield f"written, to be committed: {', '.join(written)}"
     elif patch:
-        yield f"to be committed: git apply {patch}, or pytest {TIGHTEN}"
+        yield f"to be committed: git apply {patch}, or pytest {again}"
 
 
 def match_lines(

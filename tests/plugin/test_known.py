@@ -9,6 +9,8 @@ import subprocess
 import pytest
 from slow import slow
 
+from pytest_torchexport import __main__ as program
+
 SUITE = """
 @pytest.mark.torchexport('mirror', 'liar', max_examples=1, checks=['parity'])
 def test_net(torchexport, x):
@@ -30,7 +32,8 @@ def known(pytester):
 
     def texts(directory="torchexport-known"):
         root = pytester.path / directory
-        return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*.toml")}
+        paths = sorted(root.rglob("*.toml"))
+        return {str(path.relative_to(root)): path.read_text() for path in paths}
 
     return texts
 
@@ -245,3 +248,113 @@ def test_with_xdist_the_controller_alone_writes_and_sees_two_claims(
     suite("def test_plain(): pass\n")
     run_apart("-n", "2", TIGHTEN)
     assert known() == {}
+
+
+TWO = SUITE + SUITE.replace("test_net", "test_other")
+FILES = ["test_it/test_net.toml", "test_it/test_other.toml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["-k", "test_other and mirror or test_plain"], "3 items were deselected"),
+        (["-k", "test_plain"], "4 items were deselected"),
+        (["--deselect", "test_new.py"], "4 items were deselected"),
+        (["--torchexport-shard=1/3"], "4 items were deselected"),
+        (["test_a.py"], "only test_a.py was asked for"),
+        (["test_a.py::test_plain"], "only test_a.py::test_plain was asked for"),
+        (["--torchexport-targets=mirror"], "leaves out targets"),
+        (["--torchexport-devices=cpu", "-k", "mirror"], "--torchexport-devices leaves out devices"),
+        (["-x"], "4 items did not run to the end"),
+        (["--ignore=test_new.py"], "--ignore leaves out files"),
+        (["--runxfail"], "--runxfail ignores known failures"),
+    ],
+)
+def test_a_run_that_selects_keeps_the_entries_of_tests_that_moved_and_says_why(
+    suite, run, text_of, known, pytester, arguments, why
+):
+    suite(TWO)
+    run(*CREATE)
+    before = known()
+    (pytester.path / "test_it.py").rename(pytester.path / "test_new.py")
+    pytester.makepyfile(test_a="def test_plain(): assert False")
+    result = run(TIGHTEN, "-q", *arguments)
+    assert known() == before
+    (line,) = [line for line in text_of(result).splitlines() if line.startswith("left:")]
+    assert line.startswith("left: 2 known failures of tests that are gone (torchexport-known/")
+    assert line.endswith(why)
+
+
+def test_a_run_that_selects_moves_only_the_entries_of_what_it_ran(suite, run, known, pytester):
+    suite(TWO)
+    run(*CREATE)
+    (pytester.path / "test_it.py").rename(pytester.path / "test_new.py")
+    run(TIGHTEN, "-k", "test_other")
+    assert list(known()) == ["test_it/test_net.toml", "test_new/test_other.toml"]
+
+
+def test_a_renamed_function_that_was_not_run_keeps_its_entry(suite, run, known):
+    suite(TWO)
+    run(*CREATE)
+    suite(TWO.replace("test_net", "test_new"))
+    run(TIGHTEN, "-k", "test_other")
+    assert list(known()) == FILES
+    run(TIGHTEN)
+    assert list(known()) == ["test_it/test_new.toml", "test_it/test_other.toml"]
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("pytest.skip('not today')", "test_new.py::test_net[liar-cpu] was not judged"),
+        (
+            "try:\n        torchexport.check(Net(), x)\n    finally:\n        assert False",
+            "not judged",
+        ),
+    ],
+)
+def test_a_test_that_was_not_judged_may_be_the_one_that_moved(
+    suite, run, text_of, known, pytester, body, why
+):
+    suite(SUITE)
+    run(*CREATE)
+    before = known()
+    suite(SUITE.replace("torchexport.check(Net(), x)", body))
+    (pytester.path / "test_it.py").rename(pytester.path / "test_new.py")
+    assert why in text_of(run(TIGHTEN))
+    assert known() == before
+
+
+def test_a_file_that_was_not_collected_and_a_device_that_is_not_here_keep_entries(
+    suite, run, text_of, known, pytester
+):
+    suite(SUITE)
+    run(*CREATE)
+    path = pytester.path / FILE
+    cuda = path.read_text().replace('device = "cpu"', 'device = "cuda"')
+    suite(f"pytest.importorskip('no_such_module')\n{SUITE}")
+    (pytester.path / "test_it.py").rename(pytester.path / "test_new.py")
+    assert "test_new.py was not collected" in text_of(run(TIGHTEN))
+    assert list(known()) == ["test_it/test_net.toml"]
+    path.write_text(cuda)
+    (pytester.path / "test_new.py").unlink()
+    suite("def test_plain(): pass\n")
+    assert "nothing was checked on cuda" in text_of(run(TIGHTEN))
+    assert list(known().values()) == [cuda]
+
+
+def test_shards_of_targets_leave_a_patch_that_moves_all_entries(
+    suite, run, known, pytester, monkeypatch
+):
+    suite(SUITE.replace("'mirror', 'liar'", "'liar', 'raiser'"))
+    run(*CREATE)
+    (pytester.path / "test_it.py").rename(pytester.path / "test_new.py")
+    monkeypatch.setenv("CI", "true")
+    for target in ("liar", "raiser"):
+        run(f"--torchexport-targets={target}", f"--torchexport-report=json:out/{target}/a.json")
+    program.main(["render", "out/liar", "out/raiser", "--known-patch=all.patch"])
+    subprocess.run(["git", "init", "-q"], check=True, cwd=pytester.path)
+    subprocess.run(["git", "apply", "all.patch"], check=True, cwd=pytester.path)
+    (text,) = known().values()
+    assert list(known()) == ["test_new/test_net.toml"]
+    assert re.findall('target = "(.*)"', text) == ["liar", "raiser"]

@@ -8,8 +8,7 @@ import pytest
 
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis
 from pytest_torchexport.results.diagnosis import Place as Introduced
-from pytest_torchexport.results.known_failure import Severity
-from pytest_torchexport.results.known_files import Stored
+from pytest_torchexport.results.known_failure import Severity, Stored
 from pytest_torchexport.results.known_matching import Known, worse
 from pytest_torchexport.results.known_place import entry_of
 from pytest_torchexport.results.known_text import difference_lines, match_lines
@@ -259,6 +258,8 @@ def test_two_tests_that_are_gone_or_two_that_are_new_are_ambiguous():
         (("x.py::t[1-a]", "x.py::t[2-a]"), "x.py::t[onnx-cpu-a-2]", "x.py::t[2-a]"),
         (("x.py::t[1]", "x.py::t[2]"), "x.py::u[onnx-cpu-2]", "x.py::t[2]"),
         (("x.py::A::t", "x.py::A::u"), "x.py::B::t[onnx-cpu]", "x.py::A::t"),
+        (("x.py::t[5]", "x.py::t[8]"), "new/y.py::u[onnx-cpu-8]", "x.py::t[8]"),
+        (("x.py::t[5-a]", "x.py::t[8-a]"), "new/y.py::u[onnx-cpu-a-8]", "x.py::t[8-a]"),
     ],
 )
 def test_names_tell_apart_what_may_have_moved(gone, nodeid, expected):
