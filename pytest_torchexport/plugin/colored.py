@@ -1,4 +1,4 @@
-"""The report of a failure in colors, where pytest writes colors.
+"""The report of a failure as pytest prints it: in colors, and in its summary by the first line.
 
 Separate because a worker of xdist sends the text alone: it becomes colored where it is printed.
 """
@@ -6,7 +6,10 @@ Separate because a worker of xdist sends the text alone: it becomes colored wher
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Protocol
+
+import pytest
 
 # A line below a label: the label with its blanks, and the text.
 LABELLED = re.compile(r"(  [a-z]+ +)(.*)")
@@ -24,14 +27,43 @@ class Writer(Protocol):
         """Write the rest of a line."""
 
 
-class ColoredReport(str):
-    """The text of our failures, which pytest prints by ``toterminal``."""
+@dataclass(frozen=True)
+class Crash:
+    """What pytest's short summary and ``--tb=line`` show of a failure."""
 
-    __slots__ = ()
+    path: str
+    lineno: int
+    message: str
+
+    def __str__(self) -> str:
+        """Return the line of ``--tb=line``."""
+        return f"{self.path}:{self.lineno}: {self.message}"
+
+
+def color(report: pytest.TestReport, text: str) -> None:
+    """Let pytest print this text for a failed item."""
+    # pytest calls ``toterminal`` and reads ``reprcrash``; it exports no class that has them.
+    report.longrepr = ColoredReport(text, report)  # type: ignore[assignment]
+
+
+class ColoredReport:
+    """The text of our failures, which pytest prints by ``toterminal``.
+
+    It is no str: of one, pytest's short summary has the whole text in CI and with ``-vv``.
+    """
+
+    def __init__(self, text: str, report: pytest.TestReport) -> None:
+        path, line, _ = report.location
+        self._text = text
+        self.reprcrash = Crash(path, (line or 0) + 1, text.strip().partition("\n")[0])
+
+    def __str__(self) -> str:
+        """Return the text: xdist, and reports of others."""
+        return self._text
 
     def toterminal(self, writer: Writer) -> None:
         """Write the lines; without colors if the writer has none."""
-        for line in self.splitlines():
+        for line in self._text.splitlines():
             match = LABELLED.fullmatch(line)
             if match is not None:
                 label, text = match.groups()

@@ -328,7 +328,7 @@ class Run:
             }
         if carried is None or report.when == "teardown":
             return
-        from pytest_torchexport.plugin.colored import ColoredReport
+        from pytest_torchexport.plugin.colored import color
         from pytest_torchexport.results.entries import without_variant
         from pytest_torchexport.results.known_failure import KnownMatch
         from pytest_torchexport.results.plain import made
@@ -338,7 +338,7 @@ class Run:
         if self._known is not None:
             known = self._known.settle(report, known)
         if report.failed and isinstance(report.longrepr, str):
-            report.longrepr = ColoredReport(report.longrepr)
+            color(report, report.longrepr)
         verdicts = tuple(map(Verdict.from_dict, carried["verdicts"]))
         result = ItemResult(
             report.nodeid,

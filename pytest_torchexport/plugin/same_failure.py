@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_torchexport.plugin.colored import ColoredReport
+from pytest_torchexport.plugin.colored import color
 from pytest_torchexport.results.failures import (
     Ineffective,
     NotRepeatable,
@@ -65,7 +65,7 @@ class SameFailures:
         for (first_column, first), *others in self._found.values():
             for _, report in others:
                 text = f"{line_of(report)}\n\n  as on {first_column}, above"
-                report.longrepr = ColoredReport(text)
+                color(report, text)
                 report.sections = [each for each in report.sections if each not in first.sections]
             if others:
                 columns = ", ".join(column for column, _ in others)

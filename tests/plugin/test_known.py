@@ -179,6 +179,8 @@ def test_ci_writes_nothing_but_a_patch_that_git_applies(
     replaced_target(pytester, "lambda x: module(x) + 1")
     result = run(*CREATE, "--torchexport-report=github:-")
     result.assert_outcomes(passed=1, failed=1)
+    again = '--torchexport-known=create --torchexport-known-reason="the team knows"'
+    assert f"torchexport-known.patch, or pytest {again}" in text_of(result)
     subprocess.run(
         ["git", "apply", ".torchexport/torchexport-known.patch"], check=True, cwd=pytester.path
     )

@@ -213,6 +213,20 @@ def test_the_short_summary_says_the_cause_and_not_the_test_again(suite, run):
     )
 
 
+def test_the_short_summary_has_the_first_line_alone_in_ci_too(suite, run, text_of, monkeypatch):
+    """pytest shortens no text there, and repeats all of one that is a str."""
+    suite(LIAR)
+    for arguments in ((), ("-vv",)):
+        monkeypatch.setenv("CI", "1" if not arguments else "")
+        text = text_of(run("-rA", *arguments))
+        _, _, short = text.partition("short test summary info")
+        assert "FAILED test_it.py::test_net[liar-cpu] - OutputsDiffer: output: 2 of 2" in short
+        assert "subject" not in short
+        assert "subject  Net on liar-cpu" in text
+    (line,) = [each for each in run("--tb=line").outlines if "OutputsDiffer" in each][:1]
+    assert line.endswith("OutputsDiffer: output: 2 of 2 elements of float32[1, 2] differ")
+
+
 def test_colors_are_written_only_where_pytest_writes_them(suite, run):
     suite(LIAR)
     plain, colored = run("--color=no"), run("--color=yes")
