@@ -1,6 +1,7 @@
 """Compare two runs: what a change of the code did to each verdict.
 
-If a failure is the same as before is decided as for known failures, by names alone.
+If a failure is the same as before, and which test it had then, is decided as for known failures, by
+names alone.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_torchexport.results.entries import Entry, entries
-from pytest_torchexport.results.known_matching import differences, worse
+from pytest_torchexport.results.entries import Entry, entries, without_variant
+from pytest_torchexport.results.known_failure import Stored
+from pytest_torchexport.results.known_matching import Known, differences, worse
 from pytest_torchexport.results.known_place import entry_of
 from pytest_torchexport.results.text import headline
 from pytest_torchexport.results.verdict import ItemResult, RunResults, Verdict, bytes_text
@@ -22,6 +24,7 @@ ChangeKind = Literal[
     "worse failure",  # the same, at more sizes, at an earlier stage or with a larger error
     "not checked",  # it had a result before, and is skipped or not called now
     "now expected",  # it is expected to fail, and was not
+    "moved",  # the failure of a test that had another name, or was in another file
     "fixed",
     "slower export",
     "slower artifact",  # beyond the noise of both runs
@@ -36,6 +39,7 @@ KINDS: dict[ChangeKind, str] = {
     "worse failure": "worse failures",
     "not checked": "not checked",
     "now expected": "now expected",
+    "moved": "moved",
     "fixed": "fixed",
     "slower export": "slower exports",
     "slower artifact": "slower artifacts",
@@ -91,7 +95,14 @@ class Delta:
 def delta(old: RunResults, new: RunResults) -> Delta:
     """Return what is different in the new run."""
     before, after = _by_key(old.items), _by_key(new.items)
+    moves = _moves(before, after)
     changes = [
+        Change("moved", after[key], (f"from {before[was].item.nodeid}",))
+        for was, key in moves.items()
+        if _failure(before[was]) and _failure(after[key])
+    ]
+    before = {moves.get(key, key): entry for key, entry in before.items()}
+    changes += [
         change
         for key, entry in after.items()
         for change in _changes(before.get(key) or _whole_item(key, before), entry)
@@ -114,6 +125,47 @@ def _by_key(items: Sequence[ItemResult]) -> dict[Key, Entry]:
             number = numbers[entry.key]
             found[entry.key if number == 1 else (*entry.key, str(number))] = entry
     return found
+
+
+def _moves(before: dict[Key, Entry], after: dict[Key, Entry]) -> dict[Key, Key]:
+    """Return the keys of tests that failed under another name before, to their keys now.
+
+    The failures decide which tests these are; all entries of such a test move.
+    """
+    absent = [key for key in before if key not in after]
+    new = [key for key in after if key not in before]
+    failures = [(key, verdict) for key in absent if (verdict := _failure(before[key]))]
+    gone = [Stored(entry_of(verdict, key[0]), "", n) for n, (key, verdict) in enumerate(failures)]
+    known = Known(gone, {}, "")
+    moves: dict[Key, Key] = {}
+    tests: dict[str, str] = {}
+    for key in new:
+        verdict = _failure(after[key])
+        found = known.matches(key[0], [verdict], gone=lambda: gone, whole=True) if verdict else []
+        for match in found:
+            if match.status == "moved" and match.known is not None:
+                old = next(each for each in gone if each.entry == match.known)
+                moves.setdefault(failures[old.line][0], key)
+                tests.setdefault(match.known.test, match.now.test)
+    names = {_test_and_rest(key): key for key in new}
+    for key in absent:
+        test, *rest = _test_and_rest(key)
+        now = names.get((tests.get(test, ""), *rest))
+        if now is not None and now not in moves.values():
+            moves.setdefault(key, now)
+    return moves
+
+
+def _test_and_rest(key: Key) -> Key:
+    """Return a key with its test in place of the item."""
+    return (without_variant(key[0], key[1]), *key[1:])
+
+
+def _failure(entry: Entry) -> Verdict | None:
+    """Return the verdict of an entry if it is a failure, expected or not."""
+    verdict = entry.verdict
+    failed = verdict is not None and verdict.status == "failed" and entry.outcome != "passed"
+    return verdict if failed else None
 
 
 def _whole_item(key: Key, found: dict[Key, Entry]) -> Entry | None:

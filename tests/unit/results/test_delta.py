@@ -92,6 +92,49 @@ def test_a_failure_that_got_worse_says_in_what():
     assert kinds([FAILED], [item("a", failed(diagnosis=older))]) == []
 
 
+@pytest.mark.parametrize("outcome", ["failed", "xfailed"])
+@pytest.mark.parametrize(
+    "now", ["new/test_net.py::test_it", "test_net.py::test_new", "new/test_other.py::test_new"]
+)
+def test_a_test_that_moved_takes_all_its_results_along(now, outcome):
+    def results(test, **fields):
+        found = [
+            item(test, failed(**fields), outcome=outcome),
+            item(test, failed(**fields), outcome=outcome),
+            item(test, verdict(target="onnx")),
+        ]
+        return [
+            dataclasses.replace(each, nodeid=f"{each.nodeid[:-1]}-{number}]")
+            for each, number in zip(found, (5, 8, 8), strict=True)
+        ]
+
+    old = [*results("test_net.py::test_it"), item("test_net.py::test_other", failed())]
+    assert lines(old, [*results(now), old[-1]]) == [
+        f"moved: {now}[trace-cpu-{number}]: from test_net.py::test_it[trace-cpu-{number}]"
+        for number in (5, 8)
+    ]
+    assert kinds(old, [*results(now, failure="LoadFailed"), old[-1]]) == [
+        *(["new failure"] * 2 if outcome == "failed" else []),
+        "gone",
+    ]
+
+
+def test_a_test_that_moved_is_compared_with_itself_and_two_candidates_with_none():
+    old, passed = item("t.py::a", failed()), item("t.py::a", verdict(target="onnx"))
+    new = item("u.py::a", failed())
+    assert kinds([old, passed], [new, item("u.py::a", failed(target="onnx"))]) == [
+        "new failure",
+        "moved",
+    ]
+    assert kinds([old, passed], [new]) == ["moved", "gone"]
+    assert kinds([old], [new, item("v.py::a", failed())]) == ["new failure", "moved"]
+    assert kinds([old, item("t.py::b", failed())], [item("u.py::c", failed())]) == [
+        "new failure",
+        "gone",
+        "gone",
+    ]
+
+
 def test_one_module_that_is_not_called_any_more_is_not_checked():
     both = item("a", verdict(recorded=recorded(1)), verdict(recorded=recorded(2)), outcome="passed")
     one = item("a", verdict(recorded=recorded(1)))
