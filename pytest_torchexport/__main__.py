@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import keyword
+import os
 import sys
 from collections.abc import Sequence
 
 from pytest_torchexport.commands import COMMANDS
 
 PROGRAM = "python -m pytest_torchexport"
+# The exit status if nobody reads the output to its end: what a shell reports of SIGPIPE.
+CLOSED = 141
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,5 +31,20 @@ def main(arguments: Sequence[str]) -> int:
     return 2
 
 
+def quiet(arguments: Sequence[str]) -> int:
+    """Run a command; end without a word if the pipe that it prints to is closed."""
+    try:
+        try:
+            return main(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes at its end: https://docs.python.org/3/library/signal.html#note-on-sigpipe
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        return CLOSED
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(quiet(sys.argv[1:]))

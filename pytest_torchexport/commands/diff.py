@@ -18,7 +18,8 @@ def main(program: str, arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         program,
         description="Say what changed between two runs: new failures, others than before, worse, "
-        "moved and fixed ones, what is not checked any more, slower exports and artifacts, larger files.",
+        "moved and fixed ones, what is not checked any more, slower exports and artifacts, "
+        "larger files.",
         epilog="Exit status: 0 if no failure is new, another one or worse; 1 if one is; 2 for a "
         "wrong argument or a file that cannot be read.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -43,3 +44,24 @@ def test_a_command_runs_in_an_interpreter_without_torch_and_pytest(tmp_path):
     )
     assert done.stdout.splitlines()[-2:] == ["STATUS 1", "LOADED set()"], done.stderr
     assert json.read((tmp_path / "b.json").read_text()) == SAMPLE
+
+
+@pytest.mark.parametrize(
+    "arguments", ["render a.json", "render a.json --report=json:-", "diff a.json a.json", "--help"]
+)
+def test_a_command_whose_pipe_is_closed_ends_without_a_word(arguments, tmp_path):
+    """``| head``: a long output is cut while it is written, a short one when Python ends."""
+    (tmp_path / "a.json").write_text(json.render(SAMPLE))
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_torchexport", *arguments.split()],
+        cwd=tmp_path,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"},
+    )
+    os.close(write)
+    assert b"Error" not in done.stderr
+    assert done.returncode == 141
