@@ -65,8 +65,10 @@ def main(program: str, arguments: Sequence[str]) -> int:
 
 def _status(results: RunResults) -> tuple[int, list[str]]:
     """Return the exit status, and why it is not 0."""
-    failed = sum(item.outcome not in GREEN_OUTCOMES for item in results.items)
+    running = sum(item.outcome == "running" for item in results.items)
+    failed = sum(item.outcome not in GREEN_OUTCOMES for item in results.items) - running
     reasons = [f"{failed} failed"] if failed else []
+    reasons += [f"{running} did not end"] if running else []
     reasons += [] if results.complete else ["not complete: a run did not come to its end"]
     reasons += [] if results.items else ["no item was checked"]
     return (RED if reasons else GREEN), reasons

@@ -24,6 +24,7 @@ def main(program: str, arguments: Sequence[str]) -> int:
     """Run the command and return its exit status: 1 if it is another artifact, 2 for an error."""
     parser = argparse.ArgumentParser(
         program,
+        usage="%(prog)s [-h] DIR [--sizes NAME=LOW..HIGH] [--sizes ...]",
         description=f"Compare the files of an artifact with its manifest, {manifest.NAME}.",
         epilog="Exit status: 0 if they are those that passed; 1 if one is another one, is missing "
         "or was added, or if a size was not verified; 2 for a manifest that cannot be read.",
@@ -34,7 +35,7 @@ def main(program: str, arguments: Sequence[str]) -> int:
         action="append",
         default=[],
         metavar="NAME=LOW..HIGH",
-        help="sizes that it is to serve, for example batch=1..64 (repeatable)",
+        help="sizes that it is to serve, for example batch=1..64; once for each dim",
     )
     given = parser.parse_args(arguments)
     try:

@@ -49,7 +49,7 @@ def device_names(values: Iterable[str]) -> tuple[str, ...]:
         if name != "cpu" and (kind != "cuda" or (colon and not index.isdigit())):
             raise ValueError(
                 f"{name!r} is not a device; legal: cpu, cuda, cuda:N."
-                f"{nearest(name, ('cpu', 'cuda'))}"
+                f"{nearest(name.lower().replace('gpu', 'cuda'), ('cpu', 'cuda'))}"
             )
     if not names:
         raise ValueError("no device given; legal: cpu, cuda, cuda:N.")
@@ -145,7 +145,7 @@ def mode_name(value: Any) -> str:
 def known_mode(value: Any) -> str:
     """Return one of KNOWN_MODES."""
     if value not in KNOWN_MODES:
-        raise ValueError(f"{value!r} is none of them.{nearest(value, KNOWN_MODES)}")
+        raise ValueError(f"{value!r} is no verb for known failures.{nearest(value, KNOWN_MODES)}")
     return str(value)
 
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pytest_torchexport.results.escaped import in_shell
-from pytest_torchexport.results.known_failure import KnownFailure, KnownMatch, MatchStatus, Stored
+from pytest_torchexport.results.known_failure import (
+    EXPECTED,
+    KnownFailure,
+    KnownMatch,
+    MatchStatus,
+    Stored,
+)
 from pytest_torchexport.results.text import Block, labelled
 from pytest_torchexport.results.verdict import ItemResult
 
@@ -114,6 +120,18 @@ def known_lines(
     created = sum(match.status == "created" for _, match in found)
     if created:
         yield f"known from now on: {created} failure{'s' if created > 1 else ''}"
+
+
+def expected_lines(results: Sequence[ItemResult]) -> Iterator[str]:
+    """Yield why failures are expected: a line per reason, with the number of items."""
+    found: dict[str, dict[str, None]] = {}
+    for result in results:
+        for match in result.known:
+            if match.status in EXPECTED:
+                found.setdefault(_reasons(match.known or match.now), {})[result.nodeid] = None
+    for reason, nodeids in found.items():
+        more = f" (and {len(nodeids) - 1} more)" if len(nodeids) > 1 else ""
+        yield f"xfail: {next(iter(nodeids))}{more}: {reason}"
 
 
 def left_lines(left: Sequence[tuple[Stored, str]]) -> Iterator[str]:

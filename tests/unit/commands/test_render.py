@@ -57,7 +57,7 @@ def test_all_green_is_status_0(call):
 
 @pytest.mark.parametrize(
     ("results", "why"),
-    [(run_of(), "no item was checked"), (run_of(*GREEN.items, complete=False), "not complete"), (run_of(item("a", outcome="running")), "1 failed")],
+    [(run_of(), "no item was checked"), (run_of(*GREEN.items, complete=False), "not complete"), (run_of(item("a", outcome="running")), "1 did not end")],
 )  # fmt: skip
 def test_what_says_nothing_is_not_green(call, results, why):
     status, _, err = call("a.json", a=results)

@@ -9,6 +9,7 @@ import pytest
 from sample import FULL, HOSTILE, SAMPLE, failed, item, known_and_fixed, run_of, verdict
 
 from pytest_torchexport.results import markdown
+from pytest_torchexport.results.known_failure import KnownFailure, KnownMatch
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import ArtifactSize
 
@@ -55,6 +56,27 @@ def test_the_sections_come_in_the_order_of_their_weight():
 def test_a_known_failure_that_is_fixed_is_named():
     text = markdown.render(run_of(known_and_fixed("t.py::a")))
     assert "- `fixed: t.py::a[trace-cpu]: BranchFrozen of Net on trace-cpu (no place)" in text
+
+
+def test_why_known_failures_are_expected_is_named_once_per_reason():
+    entry = KnownFailure(
+        test="", target="trace", device="cpu", subject="Net", failure="BranchFrozen", reason="old"
+    )
+    told = dataclasses.replace(entry, reason="new", owner="@us", since="2026-11-23")
+    items = [
+        dataclasses.replace(
+            item(f"t.py::{name}", failed(), outcome="xfailed"),
+            known=(KnownMatch(status=status, now=entry, known=known),),
+        )
+        for name, status, known in (
+            ("a", "known", told),
+            ("b", "moved", told),
+            ("c", "worse", entry),
+        )
+    ]
+    text = markdown.render(run_of(*items))
+    assert "- `xfail: t.py::a[trace-cpu] (and 1 more): new, @us, since 2026-11-23`\n" in text
+    assert "- `xfail: t.py::c[trace-cpu]: old`\n" in text
 
 
 def test_a_run_without_items_says_so():
