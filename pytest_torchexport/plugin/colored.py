@@ -29,7 +29,7 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class Crash:
-    """What pytest's short summary and ``--tb=line`` show of a failure."""
+    """A failure as pytest's short summary and ``--tb=line`` show it."""
 
     path: str
     lineno: int

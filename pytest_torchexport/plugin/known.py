@@ -210,7 +210,8 @@ class KnownFailures:
         ]
         left_out = self._left_out.why()
         for each in _unclaimed(gone, results):
-            if why := left_out or _not_judged(each.entry, results):
+            lapsed = self._known.lapsed(each.entry, dated=False)
+            if why := left_out or lapsed or _not_judged(each.entry, results):
                 self._left.append((each, why))
             else:
                 self._dropped.append(each)

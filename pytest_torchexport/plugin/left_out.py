@@ -1,4 +1,4 @@
-"""Why a run is not one of all tests: a test that it does not see may be there all the same.
+"""Say why a run is not one of all tests: a test that it does not see may be there all the same.
 
 Separate from the known failures, of which only a run that leaves nothing out drops those whose test
 is gone.
@@ -19,7 +19,7 @@ KEY = "torchexport_left_out"
 
 
 class LeftOut:
-    """What a run leaves out. Registered as a plugin, for what collection and the items show."""
+    """The tests that a run leaves out. Registered as a plugin, for what the hooks show."""
 
     def __init__(self, config: pytest.Config, configuration: Configuration) -> None:
         self._asked = tuple(_asked(config, configuration))

@@ -19,6 +19,8 @@ def test_net(torchexport, x):
 CREATE = ("--torchexport-known=create", "--torchexport-known-reason=the team knows")
 TIGHTEN = "--torchexport-known=tighten"
 FILE = "torchexport-known/test_it/test_net.toml"
+TWO = SUITE + SUITE.replace("test_net", "test_other")
+FILES = ["test_it/test_net.toml", "test_it/test_other.toml"]
 
 
 @pytest.fixture(autouse=True)
@@ -237,6 +239,23 @@ def test_create_without_a_reason_is_a_usage_error(suite, run, text_of):
 
 
 @slow
+def test_with_xdist_the_workers_say_what_they_left_out(suite, run_apart, text_of, known, pytester):
+    suite(TWO)
+    run_apart("-n", "2", *CREATE)
+    (pytester.path / "test_it.py").rename(pytester.path / "test_new.py")
+    for arguments, why in (
+        ([], "2 items were deselected"),
+        (["test_new.py"], "only test_new.py was asked for"),
+    ):
+        result = run_apart("-n", "2", "-k", "mirror", *arguments)
+        assert "left: 2 known failures of tests that are gone" in text_of(result)
+        assert why in text_of(result)
+        assert list(known()) == FILES
+    run_apart("-n", "2", TIGHTEN)
+    assert list(known()) == ["test_new/test_net.toml", "test_new/test_other.toml"]
+
+
+@slow
 def test_with_xdist_the_controller_alone_writes_and_sees_two_claims(
     suite, run_apart, text_of, known, pytester
 ):
@@ -250,10 +269,6 @@ def test_with_xdist_the_controller_alone_writes_and_sees_two_claims(
     suite("def test_plain(): pass\n")
     run_apart("-n", "2", TIGHTEN)
     assert known() == {}
-
-
-TWO = SUITE + SUITE.replace("test_net", "test_other")
-FILES = ["test_it/test_net.toml", "test_it/test_other.toml"]
 
 
 @pytest.mark.parametrize(
@@ -327,9 +342,7 @@ def test_a_test_that_was_not_judged_may_be_the_one_that_moved(
     assert known() == before
 
 
-def test_a_file_that_was_not_collected_and_a_device_that_is_not_here_keep_entries(
-    suite, run, text_of, known, pytester
-):
+def test_what_this_machine_does_not_run_may_have_moved_too(suite, run, text_of, known, pytester):
     suite(SUITE)
     run(*CREATE)
     path = pytester.path / FILE
@@ -338,9 +351,12 @@ def test_a_file_that_was_not_collected_and_a_device_that_is_not_here_keep_entrie
     (pytester.path / "test_it.py").rename(pytester.path / "test_new.py")
     assert "test_new.py was not collected" in text_of(run(TIGHTEN))
     assert list(known()) == ["test_it/test_net.toml"]
-    path.write_text(cuda)
-    (pytester.path / "test_new.py").unlink()
+    path.write_text(path.read_text() + 'when = ["torch < 1"]\n')
     suite("def test_plain(): pass\n")
+    (pytester.path / "test_new.py").unlink()
+    assert "it is accepted only when torch < 1" in text_of(run(TIGHTEN))
+    assert list(known()) == ["test_it/test_net.toml"]
+    path.write_text(cuda)
     assert "nothing was checked on cuda" in text_of(run(TIGHTEN))
     assert list(known().values()) == [cuda]
 
