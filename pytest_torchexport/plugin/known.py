@@ -310,16 +310,16 @@ def _not_judged(entry: KnownFailure, results: Sequence[ItemResult]) -> str:
     for result in results:
         if (result.target, result.device) not in (where, ("", "")):
             continue
-        own = [each.status for each in result.verdicts if _key(each) == (*where, entry.subject)]
+        own = [
+            each.status
+            for each in result.verdicts
+            if (each.target, each.device, each.subject) == (*where, entry.subject)
+        ]
         # Nothing is known of an item whose body failed too: it was not compared.
         open_one = "skipped" in own or (own and result.outcome == "failed" and not result.known)
         if open_one or (not result.verdicts and result.outcome != "passed"):
             return f"{result.nodeid} was not judged"
     return ""
-
-
-def _key(verdict: Verdict) -> tuple[str, str, str]:
-    return verdict.target, verdict.device, verdict.subject
 
 
 def _changes(results: Sequence[ItemResult], gone: Sequence[Stored]) -> Changes:

@@ -61,8 +61,9 @@ def _below(directory: Path, root: Path) -> PurePosixPath:
 def merged(patches: Sequence[str]) -> str:
     """Return one patch that adds and removes what any of these does, each of one shard of a run.
 
-    An entry of a test that is gone is removed by every shard, and parametrizations of one test may
-    lie in several. Raises KnownFilesError for a patch that is not like those of ``propose``.
+    Parametrizations and targets of one test may lie in several shards, and each moves its own
+    entries to another file. Raises KnownFilesError for a patch that is not like those of
+    ``propose``.
     """
     before: dict[str, str | None] = {}
     entries: dict[str, list[KnownFailure]] = {}
