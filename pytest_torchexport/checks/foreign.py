@@ -19,6 +19,7 @@ from pytest_torchexport.judge.runners import InSandbox, Runner
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import NotTransferable, Raised, Returned, TimedOut
 from pytest_torchexport.results.failures import ArtifactHung, LoadFailed, SpecError
+from pytest_torchexport.results.verdict import Assumption
 from pytest_torchexport.sandbox.session import SandboxSession, Source
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.formats.missing_dependencies import remedy_of
@@ -70,7 +71,8 @@ def adopt(thing: Any, prepared: Prepared, example: Returned) -> Adopted | NotApp
         return Adopted(artifact=artifact, runner=prepared.runner_of(artifact))
     plan = prepared.plan
     # Not resolved: in a cache of models, only the link has the model's name.
-    file = foreign_file(Path(thing).absolute(), plan.target, example, prepared.spec)
+    path, signature = Path(thing).absolute(), prepared.reference.pristine.signature()
+    file = foreign_file(path, plan.target, example, prepared.spec, signature)
     if isinstance(file, NotApplicable):
         return file
     directory = loading.artifact_directory(plan.target)
@@ -93,6 +95,10 @@ def adopt(thing: Any, prepared: Prepared, example: Returned) -> Adopted | NotApp
         dataclasses.replace(
             file, found=session.found, notes=() if session.confined else (UNCONFINED,)
         )
+    )
+    prepared.log.assumed += tuple(
+        Assumption(kind="argument", text=f"{name} is {value!r}, forward's default", path=name)
+        for name, value in checked.filled_in(prepared.spec.example).items()
     )
     runner = InSandbox(
         artifact=checked,

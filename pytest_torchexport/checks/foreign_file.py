@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -42,6 +42,9 @@ KINDS = {
         inspect.Parameter.VAR_KEYWORD,
     )
 }
+# A default of these types is an input of a file of the legacy exporter; None is left out.
+NUMBERS = (bool, int, float)
+Number: TypeAlias = bool | int | float
 
 
 class NeverHere(RuntimeError):
@@ -52,14 +55,16 @@ class NeverHere(RuntimeError):
 class ForeignFile:
     """A file as an artifact.
 
-    ``returned`` is eager's value of the example. ``found`` are the facts of the file from the clean
-    process, as plain data.
+    ``returned`` is eager's value of the example. ``defaults`` are the numbers that forward's
+    parameters have as defaults. ``found`` are the facts of the file from the clean process, as
+    plain data.
     """
 
     program: Path
     target: str
     returned: EagerValue
     spec: InputSpec
+    defaults: Mapping[str, Number] = field(default_factory=dict)
     found: Mapping[str, Any] = field(default_factory=dict)
     module: Any = None
     baked: tuple[str, ...] = ()
@@ -78,15 +83,25 @@ class ForeignFile:
         """Return the tensors by input name for ONNX, else the call itself."""
         if self.target not in FLAT:
             return call
-        values = dict(self.spec.flatten(call))
+        values = self.values(call)
         paths = self.paths(values)
         if paths is None:
-            raise TypeError(
-                f"the file takes {_listed('input', self.found['names'])}, the call has "
-                f"{_listed('tensor', _tensors(values))}: give its inputs the names of forward's "
-                "parameters (input_names=...), or export it with all of them"
-            )
+            raise TypeError(self._uneven(values))
         return packed(paths, [values[path] for path in paths.values()])
+
+    def _uneven(self, values: Mapping[str, Any]) -> str:
+        """Return that there is not a value for each input, and the next step."""
+        names = self.found["names"]
+        absent = [name for name in names if name in self.spec.parameters and name not in values]
+        return (
+            f"the file takes {_listed('input', names)}, the call has "
+            f"{_listed('tensor', _of_types(values, torch.Tensor))}: "
+        ) + (
+            f"pass {', '.join(absent)} in the call too"
+            if absent
+            else "give its inputs the names of forward's parameters (input_names=...), or export "
+            "it with all of them"
+        )
 
     def unpack_outputs(self, value: Any) -> Any:
         """Return eager's pytree of an ONNX file's flat list, if it has as many outputs."""
@@ -99,19 +114,40 @@ class ForeignFile:
         """The facts that the clean process found in it."""
         return ForeignFacts(file=self, notes=self.notes)
 
-    def paths(self, values: Mapping[str, Any]) -> dict[str, str] | None:
-        """Return the path of the call's value that each input takes, by the input's name.
+    def values(self, call: Call) -> dict[str, Any]:
+        """Return the values of a call by path, and after them the defaults that it leaves out.
 
-        An input takes the value of its own name, the others take the remaining tensors in order.
-        None if there are not as many tensors as inputs.
+        ``torch.onnx.export(dynamo=False)`` makes inputs of those too.
+        """
+        given = {*self.spec.parameters[: len(call.args)], *call.kwargs}
+        left_out = {name: value for name, value in self.defaults.items() if name not in given}
+        return {**dict(self.spec.flatten(call)), **left_out}
+
+    def paths(self, values: Mapping[str, Any]) -> dict[str, str] | None:
+        """Return the path of the value that each input takes, by the input's name.
+
+        An input takes the value of its own name, the others take the remaining tensors in order, or
+        the remaining tensors and numbers. None if neither are as many as the inputs.
         """
         names = list(self.found["names"])
         agreed = {name: name for name in names if name in values}
         others = [name for name in names if name not in agreed]
-        left = [path for path in _tensors(values) if path not in agreed]
-        if others and len(others) != len(left):
-            return None
-        return agreed | dict(zip(others, left, strict=False))
+        if not others:
+            return agreed
+        for types in (torch.Tensor, (torch.Tensor, *NUMBERS)):
+            left = [path for path in _of_types(values, types) if path not in agreed]
+            if len(others) == len(left):
+                return agreed | dict(zip(others, left, strict=True))
+        return None
+
+    def filled_in(self, call: Call) -> dict[str, Number]:
+        """Return the defaults, by parameter, that an ONNX file takes and a call leaves out."""
+        if self.target not in FLAT:
+            return {}
+        values = self.values(call)
+        given = dict(self.spec.flatten(call))
+        taken = (self.paths(values) or {}).values()
+        return {path: values[path] for path in taken if path not in given}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +180,7 @@ class ForeignFacts(ProgramFacts):
         found = self.file.found
         if self.file.target in FLAT:
             shapes = dict(zip(found["names"], found["shapes"], strict=True))
-            paths = self.file.paths(dict(spec.flatten(example)))
+            paths = self.file.paths(self.file.values(example))
             by_path = {path: tuple(shapes[name]) for name, path in (paths or {}).items()}
             own = [by_path.get(leaf.path) for leaf in spec.leaves]
             return suspicions(spec, SizeFacts.of_inputs(own), dropped=True)
@@ -161,8 +197,8 @@ class ForeignFacts(ProgramFacts):
         return Branches.from_plain(plain) if plain is not None else None
 
 
-def _tensors(values: Mapping[str, Any]) -> list[str]:
-    return [path for path, value in values.items() if isinstance(value, torch.Tensor)]
+def _of_types(values: Mapping[str, Any], types: type | tuple[type, ...]) -> list[str]:
+    return [path for path, value in values.items() if isinstance(value, types)]
 
 
 def _listed(what: str, names: Sequence[str]) -> str:
@@ -174,7 +210,11 @@ def _listed(what: str, names: Sequence[str]) -> str:
 
 
 def foreign_file(
-    path: Path, target: str, example: Returned, spec: InputSpec
+    path: Path,
+    target: str,
+    example: Returned,
+    spec: InputSpec,
+    signature: inspect.Signature | None = None,
 ) -> ForeignFile | NotApplicable:
     """Return the artifact for a path, without its facts. Raises OSError or ValueError if wrong."""
     owners = SUFFIXES.get(path.suffix.lower())
@@ -183,8 +223,14 @@ def foreign_file(
     _look_at(path)
     if target not in owners:
         return NotApplicable(f"a {path.suffix} file is judged by {' and '.join(owners)}")
-    returned = EagerValue.of(example.value)
-    return ForeignFile(program=path, target=target, returned=returned, spec=spec)
+    parameters = signature.parameters.values() if signature is not None else ()
+    return ForeignFile(
+        program=path,
+        target=target,
+        returned=EagerValue.of(example.value),
+        spec=spec,
+        defaults={p.name: p.default for p in parameters if isinstance(p.default, NUMBERS)},
+    )
 
 
 def _look_at(path: Path) -> None:

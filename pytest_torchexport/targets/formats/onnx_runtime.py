@@ -140,20 +140,25 @@ class _OnnxFile:
         self.session = open_session(path, device, optimizations)
         self.device = device
         # Exporters drop unused inputs.
-        self.input_names = [item.name for item in self.session.get_inputs()]
+        self.declared = {item.name: _name(item.type) for item in self.session.get_inputs()}
+        self.input_names = list(self.declared)
 
     def ordered(self, args: Sequence[Any]) -> dict[str, Any]:
         """Return the inputs by the names that they have in the file."""
         return dict(zip(self.input_names, args, strict=bool(args)))
 
-    def run(self, feeds: Mapping[str, Any], of: Callable[[Any], Any]) -> list[Any]:
-        """Run the file on ``feeds``, each made an OrtValue by ``of``, and return OrtValues.
+    def run(self, feeds: Mapping[str, Any], of: Callable[[Any, str], Any]) -> list[Any]:
+        """Run the file on ``feeds``, each made an OrtValue by ``of``, and return OrtValues."""
+        return run_session(self.session, self.values(feeds, of))
+
+    def values(self, feeds: Mapping[str, Any], of: Callable[[Any, str], Any]) -> dict[str, Any]:
+        """Return ``of(value, dtype)`` by input name; ``dtype`` is what the file declares.
 
         Names that the file does not have are left out.
         """
-        return run_session(
-            self.session, {name: of(feeds[name]) for name in self.input_names if name in feeds}
-        )
+        return {
+            name: of(feeds[name], dtype) for name, dtype in self.declared.items() if name in feeds
+        }
 
 
 class TensorFile(_OnnxFile):
@@ -166,8 +171,7 @@ class TensorFile(_OnnxFile):
 
     def prepared(self, feeds: Mapping[str, Any]) -> Callable[[], list[Any]]:
         """Return what runs the file on these tensors by input name, and returns OrtValues."""
-        values = {name: of_tensor(feeds[name]) for name in self.input_names if name in feeds}
-        return partial(self.session.run_with_ort_values, None, values)
+        return partial(self.session.run_with_ort_values, None, self.values(feeds, of_tensor))
 
 
 class OpenFile(TensorFile):
@@ -247,18 +251,24 @@ def _of_numpy(array: Any, dtype: str) -> Any:
     return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
 
-def _of_number(value: bool | float) -> Any:
+# The dtypes that an input may have which takes a Python number; the first if it has another one.
+_FLOATS = ("float32", "float64", "float16")
+_OF_NUMBERS = {bool: ("bool",), int: ("int64", "int32", *_FLOATS), float: _FLOATS}
+
+
+def _of_number(value: bool | float, declared: str) -> Any:
     import numpy as np
 
-    kinds = {bool: np.bool_, int: np.int64, float: np.float32}
-    return _of_numpy(np.asarray(value, kinds[type(value)]), "")
+    legal = _OF_NUMBERS[type(value)]
+    return _of_numpy(np.asarray(value, declared if declared in legal else legal[0]), "")
 
 
-def of_tensor(value: Any) -> Any:
+def of_tensor(value: Any, declared: str = "") -> Any:
+    """Return the OrtValue of a tensor, or of a number in the dtype that the file declares."""
     import torch
 
     if not isinstance(value, torch.Tensor):
-        return _of_number(value)
+        return _of_number(value, declared)
     dtype = str(value.dtype).removeprefix("torch.")
     tensor = value.detach().cpu().contiguous()
     if dtype in _BITS:
@@ -266,20 +276,24 @@ def of_tensor(value: Any) -> Any:
     return _of_numpy(tensor.numpy(), dtype)
 
 
-def _of_array(value: Any) -> Any:
+def _of_array(value: Any, declared: str) -> Any:
     import numpy as np
 
     if not isinstance(value, Array):
-        return _of_number(value)
+        return _of_number(value, declared)
     kind = _BITS[value.dtype][0] if value.dtype in _BITS else value.dtype
     return _of_numpy(np.frombuffer(value.data, kind).reshape(value.shape), value.dtype)
 
 
+def _name(type_: str) -> str:
+    """Return torch's name for a type of ONNX Runtime's, ``tensor(double)``."""
+    name = type_.removeprefix("tensor(").removesuffix(")")
+    return _NAMES.get(name, name)
+
+
 def _dtype(value: Any) -> str:
     """Return torch's name for the type of an OrtValue."""
-    text: str = value.data_type()
-    name = text.removeprefix("tensor(").removesuffix(")")
-    return _NAMES.get(name, name)
+    return _name(value.data_type())
 
 
 def to_tensor(value: Any) -> torch.Tensor:

@@ -662,7 +662,8 @@ def file_of(names, module, call, shapes=None):
     spec = build_spec(subject.signature(), [call], Options(), subject.annotations())
     found = {"names": names, "shapes": shapes or [None] * len(names)}
     path = Path(__file__)
-    made = foreign_file(path.with_suffix(".onnx"), "onnx", Returned(X, call), spec)
+    given = Returned(X, call), spec, subject.signature()
+    made = foreign_file(path.with_suffix(".onnx"), "onnx", *given)
     return spec, dataclasses.replace(made, found=found)
 
 
@@ -689,6 +690,9 @@ A, C = torch.zeros(4, 3), torch.ones(4, 3)
         (["input_1", "input_2"], Call((A, C)), {"input_1": A, "input_2": C}),
         (["b", "other"], Call((A, C)), {"b": C, "other": A}),
         (["times", "a", "b"], Call((A, C, 3)), {"times": 3, "a": A, "b": C}),
+        (["times", "a", "b"], Call((A, C)), {"times": 2, "a": A, "b": C}),
+        (["a", "b", "onnx::Mul_2"], Call((A, C, 3)), {"a": A, "b": C, "onnx::Mul_2": 3}),
+        (["a", "b", "onnx::Mul_2"], Call((A, C)), {"a": A, "b": C, "onnx::Mul_2": 2}),
     ],
 )
 def test_inputs_go_by_name_and_the_rest_in_order(any_path, names, call, expected):
@@ -700,12 +704,48 @@ def test_inputs_go_by_name_and_the_rest_in_order(any_path, names, call, expected
 
 
 def test_names_that_do_not_come_out_even(any_path):
-    _, file = file_of(["p", "q", "r"], Flagged(), Call((A, C)))
+    _, file = file_of(["p", "q", "r", "s"], Flagged(), Call((A, C)))
     with pytest.raises(
-        TypeError, match=r"takes 3 inputs \(p, q, r\), the call has 2 tensors \(a, b\)"
+        TypeError, match=r"takes 4 inputs \(p, q, r, s\), the call has 2 tensors \(a, b\)"
     ):
         file.pack_inputs(Call((A, C)))
     assert file.facts.suspicions(file.spec, Call((A, C))) == ()
+
+
+class Optional(nn.Module):
+    def forward(self, a, b=None):
+        return a if b is None else a - b
+
+
+def test_an_argument_that_the_call_leaves_out_is_to_be_passed(any_path):
+    _, file = file_of(["a", "b"], Optional(), Call((A,)))
+    with pytest.raises(TypeError, match=r"the call has 1 tensor \(a\): pass b in the call too"):
+        file.pack_inputs(Call((A,)))
+
+
+class Numbers(nn.Module):
+    def __init__(self, fault=0.0):
+        super().__init__()
+        self.fault = fault
+
+    def forward(self, x, threshold: float = 0.5, times: int = 2, signed: bool = True):
+        return torch.where(x > threshold, x, x * times) + signed * self.fault
+
+
+@pytest.mark.parametrize("names", [("x",), ("x", "threshold", "times", "signed")])
+@pytest.mark.parametrize("given", [(), (0.25,), (0.25, 3)])
+@pytest.mark.parametrize(("fault", "failure"), [(0.0, None), (0.5, "OutputsDiffer")])
+def test_the_legacy_exporter_makes_inputs_of_numbers(tmp_path, names, given, fault, failure):
+    path = tmp_path / "numbers.onnx"
+    axes = {"x": {0: "n"}}
+    torch.onnx.export(
+        Numbers(fault), (X,), path, dynamo=False, input_names=list(names), dynamic_axes=axes
+    )
+    verdict = judge(path, Numbers(), X, *given, diagnosis_limit=0)
+    assert verdict.failure == failure, text(verdict)
+    left_out = ["threshold is 0.5, forward's default", "times is 2, forward's default"]
+    said = [str(item) for item in verdict.assumed]
+    assert [line for line in left_out if line in said] == left_out[len(given) :]
 
 
 def test_sizes_are_held_against_the_input_of_the_name(any_path):
