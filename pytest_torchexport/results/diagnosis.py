@@ -60,6 +60,7 @@ CauseKind = Literal[
     "fatal operator",
     "endless loop",
     "other weights",
+    "other code",
     # of a refusal
     "data-dependent value",
     "missing annotation",
