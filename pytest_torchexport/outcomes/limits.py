@@ -10,12 +10,14 @@ from __future__ import annotations
 import _thread
 import atexit
 import contextlib
+import gc
 import math
 import os
 import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -30,6 +32,9 @@ DELIVERY_SECONDS = 0.2
 RING_AGAIN_SECONDS = 1.0
 # How many samples of the stack are taken, in the second half of a limit.
 SAMPLES = 20
+# An interrupt that comes where Python would swallow it comes again so much later, for a second.
+POSTPONED_SECONDS = 0.02
+MOST_POSTPONED = 50
 
 
 # The share of the machine's memory that an artifact's process may take, unless a limit is set.
@@ -94,7 +99,7 @@ def interrupted_after(seconds: float) -> Iterator[None]:
     # Behind this generator and the function of contextlib that resumes it.
     alarm = _Alarm(seconds, sys._getframe(2))
     # A handler of the user's would take our alarm for a Ctrl-C, and raise nothing.
-    users = signal.signal(signal.SIGINT, signal.default_int_handler)
+    users = signal.signal(signal.SIGINT, _raise_or_postpone)
     _alarms.append(alarm)
     try:
         alarm.start()
@@ -158,6 +163,7 @@ class _Alarm:
         self.stacks: list[Stack] = []
         self.rang = False
         self.delivered = False
+        self.postponed = 0
         self._seconds = seconds
         self._outermost = outermost
         self._cancelled = threading.Event()
@@ -180,6 +186,11 @@ class _Alarm:
             with contextlib.suppress(KeyboardInterrupt):
                 time.sleep(DELIVERY_SECONDS)
 
+    def postpone(self) -> bool:
+        """Return True if the interrupt is to come again soon, False if that was often enough."""
+        self.postponed += 1
+        return self.postponed <= MOST_POSTPONED
+
     def _watch(self) -> None:
         wait = self._seconds / 2
         for _ in range(SAMPLES):
@@ -188,17 +199,46 @@ class _Alarm:
             main = sys._current_frames().get(threading.main_thread().ident or 0)
             self.stacks.append(stack_of(main, self._outermost))
             wait = self._seconds / 2 / SAMPLES
+        again, before = 0.0, 0
         # Again and again: a forward's own "except BaseException" may swallow one.
         while not self._cancelled.wait(wait):
-            with self._lock:
-                if not self._cancelled.is_set():
-                    self.rang = True
-                    _interrupt()
-            wait = RING_AGAIN_SECONDS
+            if self.postponed != before or time.monotonic() >= again:
+                again, before = time.monotonic() + RING_AGAIN_SECONDS, self.postponed
+                with self._lock:
+                    if not self._cancelled.is_set():
+                        self.rang = True
+                        _interrupt()
+            wait = POSTPONED_SECONDS
 
 
 # The limits in force, the innermost last.
 _alarms: list[_Alarm] = []
+
+
+def _raise_or_postpone(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, but where Python prints and drops exceptions only later."""
+    rang = [alarm for alarm in _alarms if alarm.rang]
+    if rang and _is_unraisable(frame) and rang[-1].postpone():
+        return
+    raise KeyboardInterrupt
+
+
+def _is_unraisable(frame: FrameType | None) -> bool:
+    """Return True in a callback of the garbage collector, of a weak reference, or in ``__del__``.
+
+    https://docs.python.org/3/library/sys.html#sys.unraisablehook
+    """
+    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    while frame is not None:
+        code = frame.f_code
+        if code in callbacks or code in _WEAK_CALLBACKS or code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
+
+
+# Of the standard library; that of a weak reference of the user's own is not known.
+_WEAK_CALLBACKS = {weakref.finalize.__call__.__code__}
 
 
 def _interrupt() -> None:

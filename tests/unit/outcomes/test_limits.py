@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
+from pytest_torchexport.outcomes import limits
 from pytest_torchexport.outcomes.limits import (
     Deadline,
     TimeLimitExceeded,
@@ -72,6 +75,65 @@ def test_ctrl_c_of_the_user_stays_ctrl_c():
 
     with pytest.raises(KeyboardInterrupt), interrupted_after(60):
         press()
+
+
+class Deleted:
+    """Runs ``wait()`` when it is deleted, where Python swallows what it raises."""
+
+    def __init__(self, wait):
+        self.wait = wait
+
+    def __del__(self):
+        self.wait()
+
+
+def in_del(wait):
+    Deleted(wait)
+
+
+def in_finalize(wait):
+    kept = Deleted(int)
+    weakref.finalize(kept, wait)
+
+
+def in_gc_callback(wait):
+    def callback(phase, info):
+        if phase == "start":
+            wait()
+
+    gc.callbacks.append(callback)
+    try:
+        gc.collect()
+    finally:
+        gc.callbacks.remove(callback)
+
+
+def spin_after(inside, wait):
+    inside(wait)
+    spin()
+
+
+@pytest.mark.parametrize("inside", [in_del, in_finalize, in_gc_callback])
+def test_an_interrupt_that_would_be_swallowed_comes_later(monkeypatch, inside):
+    swallowed = []
+    monkeypatch.setattr("sys.unraisablehook", swallowed.append)
+
+    def until_it_rang():
+        while not limits._alarms[-1].postponed:
+            pass
+
+    with pytest.raises(TimeLimitExceeded), interrupted_after(SHORT):
+        spin_after(inside, until_it_rang)
+    assert swallowed == []
+
+
+def test_what_never_ends_where_exceptions_are_swallowed_is_ended(monkeypatch):
+    swallowed = []
+    monkeypatch.setattr("sys.unraisablehook", lambda raised: swallowed.append(raised.exc_type))
+    monkeypatch.setattr(limits, "MOST_POSTPONED", 2)
+    with pytest.raises(TimeLimitExceeded), interrupted_after(SHORT):
+        spin_after(in_del, spin)
+    assert swallowed == [KeyboardInterrupt]
 
 
 SWALLOWS = """
