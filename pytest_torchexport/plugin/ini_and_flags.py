@@ -49,8 +49,8 @@ def add_options(parser: pytest.Parser) -> None:
         "--torchexport-survey",
         action="store_true",
         help="Run the tests without markers, check an instance of each module class that they "
-        "call, and print which would pass on which targets, what keeps the others, and the markers "
-        "to add.",
+        "call, and print which passes on which targets, what keeps the others, and the markers "
+        "to try.",
     )
     for row in TABLE:
         # No default here: otherwise a value that repeats the default could not be told from none.

@@ -37,11 +37,15 @@ SCRIPTED = " (ScriptModule)"
 
 @dataclass
 class _Class:
-    """A module class: its name, the tests that call it, and the first call that was recorded."""
+    """A module class: its name, the items that call it, and the first call that was recorded.
+
+    ``recorded_in`` is the item of that call.
+    """
 
     name: str
-    tests: dict[str, None] = field(default_factory=dict)
+    items: dict[str, None] = field(default_factory=dict)
     recording: Recording | None = None
+    recorded_in: str = ""
 
 
 class Survey:
@@ -77,8 +81,7 @@ class Survey:
             return (yield)
         recorder = CallRecorder(
             is_of_tests_of(item),
-            # A marker is for the function, with all its parameters.
-            wanted=lambda module: self._wanted(module, item.nodeid.partition("[")[0]),
+            wanted=lambda module: self._wanted(module, item.nodeid),
         )
         try:
             with recorder:
@@ -87,13 +90,13 @@ class Survey:
             for recording in recorder.recordings:
                 known = self._classes[_name_of(recording.module)]
                 if recording.problem is None or known.recording is None:
-                    known.recording = recording
+                    known.recording, known.recorded_in = recording, item.nodeid
 
-    def _wanted(self, module: Any, test: str) -> bool:
-        """Note that a test calls a class. Return True if no instance of it was recorded."""
+    def _wanted(self, module: Any, item: str) -> bool:
+        """Note that an item calls a class. Return True if no instance of it was recorded."""
         name = _name_of(unwrapped(module)[0])
         known = self._classes.setdefault(name, _Class(name))
-        known.tests[test] = None
+        known.items[item] = None
         return known.recording is None or known.recording.problem is not None
 
     @pytest.hookimpl(tryfirst=True)
@@ -112,7 +115,7 @@ class Survey:
             if self._users_handler is not None:
                 signal.signal(signal.SIGTERM, self._users_handler)
         rest = classes[len(self._found) :]
-        self._found += [Surveyed(name=each.name, tests=tuple(each.tests)) for each in rest]
+        self._found += [Surveyed(name=each.name, items=tuple(each.items)) for each in rest]
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int
@@ -140,11 +143,12 @@ class Survey:
 
     def _checked(self, each: _Class, seconds: float) -> Surveyed:
         """Return the verdicts on a class that may take so many seconds."""
-        tests, recording = tuple(each.tests), each.recording
+        recording = each.recording
+        found = Surveyed(name=each.name, items=tuple(each.items), checked_in=each.recorded_in)
         if recording is None:
-            return Surveyed(name=each.name, tests=tests, problem="no call of it could be recorded")
+            return dataclasses.replace(found, problem="no call of it could be recorded")
         if recording.problem is not None:
-            return Surveyed(name=each.name, tests=tests, problem=str(recording.problem))
+            return dataclasses.replace(found, problem=str(recording.problem))
         until = time.monotonic() + seconds
         verdicts: list[Verdict] = []
         late: list[str] = []
@@ -157,7 +161,7 @@ class Survey:
             verdicts.append(verdict)
             if verdict.status == "failed" and time.monotonic() >= until:
                 late.append(target)
-        return Surveyed(name=each.name, tests=tests, verdicts=tuple(verdicts), late=tuple(late))
+        return dataclasses.replace(found, verdicts=tuple(verdicts), late=tuple(late))
 
     def _plan(self, each: _Class, target: str, seconds: float) -> Plan:
         return Plan(

@@ -1,4 +1,4 @@
-"""The report of a survey: which module classes of a suite would pass on which targets."""
+"""The report of a survey: which module classes of a suite pass on which targets."""
 
 from __future__ import annotations
 
@@ -16,17 +16,23 @@ LATE = "not judged in its time (torchexport_survey_limit, torchexport_survey_tot
 
 @dataclass(frozen=True, kw_only=True)
 class Surveyed:
-    """A module class that a suite calls, the tests that call it, and its verdicts.
+    """A module class that a suite calls, the items that call it, and the verdicts on one instance.
 
-    ``late``: the targets for which the time was not enough. ``problem``: why the class was not
-    checked at all; empty if it was.
+    ``checked_in``: the item that made this instance. ``late``: the targets for which the time was
+    not enough. ``problem``: why the class was not checked at all; empty if it was.
     """
 
     name: str
-    tests: tuple[str, ...]
+    items: tuple[str, ...]
+    checked_in: str = ""
     verdicts: tuple[Verdict, ...] = ()
     late: tuple[str, ...] = ()
     problem: str = ""
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """Return the functions of the items: a marker is for all parametrizations of one."""
+        return tuple(dict.fromkeys(map(_test_of, self.items)))
 
     def verdict_on(self, target: str) -> Verdict | None:
         """Return the verdict on a target; None if there is none, or none in time."""
@@ -99,7 +105,7 @@ def _reason(surveyed: Surveyed, target: str) -> str:
 
 
 def _markers(found: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[str]:
-    """Yield markers that would pass: for each class the first test whose modules have a target."""
+    """Yield markers to try: for each class the first test whose modules have a target."""
     of_test: dict[str, list[Surveyed]] = {}
     for each in found:
         for test in each.tests:
@@ -116,7 +122,18 @@ def _markers(found: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[str]
                 covered.update(one.name for one in of_test[test])
                 break
     if chosen:
-        yield "markers that would pass, a test for each class:"
+        yield "markers to try, a test for each class, of which one instance was checked:"
     for test, common in chosen.items():
         names = ", ".join(f'"{name}"' for name in common)
-        yield f"  {test}: @pytest.mark.torchexport({names})"
+        yield f"  {test}: @pytest.mark.torchexport({names}){_of_how_many(test, of_test[test])}"
+
+
+def _of_how_many(test: str, classes: Sequence[Surveyed]) -> str:
+    """Return how many items of a test have an instance that was checked; nothing if all have."""
+    items = {item for each in classes for item in each.items if _test_of(item) == test}
+    checked = items & {each.checked_in for each in classes}
+    return f" (items checked: {len(checked)} of {len(items)})" if checked != items else ""
+
+
+def _test_of(item: str) -> str:
+    return item.partition("[")[0]

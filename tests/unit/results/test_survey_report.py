@@ -1,4 +1,4 @@
-"""results/survey_report.py: the table, the reasons, and markers that would pass."""
+"""results/survey_report.py: the table, the reasons, and markers to try."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from pytest_torchexport.results.survey_report import Surveyed, survey_lines
 
 TARGETS = ("trace", "onnx")
 GOOD = Surveyed(
-    name="a.Good", tests=("t.py::one", "t.py::two"), verdicts=(verdict(), verdict("onnx"))
+    name="a.Good",
+    items=("t.py::one", "t.py::two"),
+    checked_in="t.py::one",
+    verdicts=(verdict(), verdict("onnx")),
 )
-FROZEN = Surveyed(name="a.Frozen", tests=("t.py::two",), verdicts=(failed(), failed("onnx")))
+FROZEN = Surveyed(name="a.Frozen", items=("t.py::two",), verdicts=(failed(), failed("onnx")))
 HALF = Surveyed(
-    name="a.Half", tests=("t.py::one", "t.py::three"), verdicts=(failed(), verdict("onnx"))
+    name="a.Half",
+    items=("t.py::one", "t.py::three"),
+    checked_in="t.py::one",
+    verdicts=(failed(), verdict("onnx")),
 )
-LATE = Surveyed(name="a.Late", tests=("t.py::four",), verdicts=(verdict(),), late=("onnx",))
-OPEN = Surveyed(name="a.Open", tests=("t.py::five",), problem="it cannot be copied")
+LATE = Surveyed(name="a.Late", items=("t.py::four",), verdicts=(verdict(),), late=("onnx",))
+OPEN = Surveyed(name="a.Open", items=("t.py::five",), problem="it cannot be copied")
 
 
 def test_the_report_of_a_survey():
@@ -31,17 +37,30 @@ def test_the_report_of_a_survey():
         "a.Half on trace: BranchFrozen: if x.sum() > 0 (net.py:12)",
         "a.Late on onnx: not judged in its time (torchexport_survey_limit, torchexport_survey_total)",
         "a.Open: it cannot be copied",
-        "markers that would pass, a test for each class:",
+        "markers to try, a test for each class, of which one instance was checked:",
         '  t.py::one: @pytest.mark.torchexport("onnx")',
-        '  t.py::four: @pytest.mark.torchexport("trace")',
+        '  t.py::four: @pytest.mark.torchexport("trace") (items checked: 0 of 1)',
     ]
+
+
+def test_a_parametrized_test_says_how_many_of_its_items_were_checked():
+    items = tuple(f"t.py::both[{n}]" for n in range(4))
+    one, other = (
+        Surveyed(name=f"a.{n}", items=items, checked_in=items[n], verdicts=(verdict(),))
+        for n in range(2)
+    )
+    marker = '  t.py::both: @pytest.mark.torchexport("trace")'
+    assert list(survey_lines([one], TARGETS))[-1] == f"{marker} (items checked: 1 of 4)"
+    assert list(survey_lines([one, other], TARGETS))[-1] == f"{marker} (items checked: 2 of 4)"
+    alone = Surveyed(name="a.Alone", items=items[:1], checked_in=items[0], verdicts=(verdict(),))
+    assert list(survey_lines([alone], TARGETS))[-1] == marker
 
 
 def test_classes_with_one_reason_share_a_line():
     scripted = [
         Surveyed(
             name=f"N{number} (ScriptModule)",
-            tests=(),
+            items=(),
             verdicts=(verdict("onnx", "skipped", reason="onnx does not take TorchScript"),),
         )
         for number in range(5)
