@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.cache.of_test import with_earlier_runs
-from pytest_torchexport.cache.unchanged import unless_unchanged
+from pytest_torchexport.cache.unchanged import FOREIGN, not_kept, unless_unchanged
 from pytest_torchexport.checks import exporting, foreign, preparing, shipping
 from pytest_torchexport.config.flow import FLOW, Step
 from pytest_torchexport.config.options import NAMES, parse_check_options
@@ -153,15 +153,14 @@ def check(thing: Any, given: Sequence[Call], plan: Plan, *, is_copy: bool = Fals
     """
     once = partial(_checked, thing, given, make=exporting.export, is_copy=is_copy)
     run = partial(with_earlier_runs, once, thing, plan)
-    # An artifact that ships has to be made, and a time is that of the machine as it is now.
-    made_anew = ("ship", "latency", "max_slowdown", "max_growth")
-    is_cached = plan.settings.cache and not any(getattr(plan.settings, n) for n in made_anew)
-    return unless_unchanged(run, thing, given, plan) if is_cached else run()
+    return unless_unchanged(run, thing, given, plan) if plan.settings.cache else run()
 
 
 def check_artifact(made: Any, thing: Any, example: Call, plan: Plan) -> Verdict:
     """Return the verdict on an artifact that somebody else made: a path, or a callable."""
     verdict = _checked(thing, [example], plan, partial(foreign.take, made=made), foreign=True)
+    if plan.settings.cache:
+        verdict = not_kept(verdict, FOREIGN)
     if verdict.failure not in {cls.__name__ for cls in KEPT_AFTER}:
         return verdict
     with suppress(OSError):  # a name that is too long, a directory that cannot be searched

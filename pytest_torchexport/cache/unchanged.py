@@ -28,9 +28,12 @@ from pytest_torchexport.outcomes.subject import unwrapped
 from pytest_torchexport.results.verdict import Verdict
 from pytest_torchexport.torch_private import global_hooks
 
-NOT_KEPT = "the verdict is not kept in the cache: {reason}"
+FOREIGN = "what check_artifact is given is checked each time"
+MADE_ANEW = "with {option}, artifacts are made each time"
 # The modules that Python itself imports.
 _RUN_AT_START = ("sitecustomize", "usercustomize")
+# An artifact that ships has to be made, and a time is that of the machine as it is now.
+_MADE_ANEW = ("ship", "latency", "max_slowdown", "max_growth")
 # Settings that change no verdict of a pass.
 _WITHOUT_EFFECT = frozenset(
     {*OF_A_RUN, "cache", "cache_limit", "diagnosis_limit", "reproducer_limit"}
@@ -42,10 +45,13 @@ def unless_unchanged(
 ) -> Verdict:
     """Return the kept verdict on a subject and calls; else that of ``check``, kept if it passed."""
     start = time.perf_counter()
+    anew = [name for name in _MADE_ANEW if getattr(plan.settings, name)]
+    if anew:
+        return not_kept(check(), MADE_ANEW.format(option=f"torchexport_{anew[0]}"))
     try:
         key = key_of(thing, given, plan)
     except NoDigest as reason:
-        return _noted(check(), f"of {reason}, no other process can tell if it is the same")
+        return not_kept(check(), f"of {reason}, no other process can tell if it is the same")
     store = Store((plan.root or Path()) / plan.settings.cache, plan.settings.cache_limit)
     kept = store.get(key)
     if kept is not None:
@@ -55,16 +61,17 @@ def unless_unchanged(
     if verdict.status != "passed":
         return verdict
     if read:
-        return _noted(verdict, f"the model's code reads {', '.join(sorted(set(read))[:3])}")
+        return not_kept(verdict, f"the model's code reads {', '.join(sorted(set(read))[:3])}")
     try:
         store.put(key, verdict)
     except OSError as error:
-        return _noted(verdict, f"{plan.settings.cache}: {error.strerror or error}")
+        return not_kept(verdict, f"{plan.settings.cache}: {error.strerror or error}")
     return verdict
 
 
-def _noted(verdict: Verdict, reason: str) -> Verdict:
-    return dataclasses.replace(verdict, notes=(*verdict.notes, NOT_KEPT.format(reason=reason)))
+def not_kept(verdict: Verdict, reason: str) -> Verdict:
+    """Return the verdict with the reason why no later run takes it."""
+    return dataclasses.replace(verdict, not_kept=reason)
 
 
 def key_of(thing: Any, given: Sequence[Call], plan: Plan) -> str:

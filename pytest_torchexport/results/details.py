@@ -19,6 +19,8 @@ def details(verdict: Verdict) -> Iterator[tuple[str, Iterable[str]]]:
     yield "subject", recorded_lines([verdict])
     if verdict.unchanged_since:
         yield "cache", [f"unchanged since {verdict.unchanged_since}: not checked again"]
+    if verdict.not_kept:
+        yield "cache", [f"not kept: {verdict.not_kept}"]
     counts = {key: value for key, value in verdict.calls.items() if value}
     calls = ", ".join(f"{value} {key}" for key, value in counts.items()) or "none"
     error = "" if verdict.max_error is None else f"; worst |difference| {verdict.max_error:.2g}"

@@ -135,15 +135,30 @@ SEED = "the next run takes those of tests that seed torch: random weights are ot
 
 
 def unchanged_lines(results: Sequence[ItemResult], *, cached: bool) -> Iterator[str]:
-    """Yield how many verdicts a cache gave, and the day of the oldest; nothing without one."""
-    verdicts = [verdict for result in results for verdict in result.verdicts]
-    passes = sum(verdict.status == "passed" for verdict in verdicts)
-    days = [verdict.unchanged_since for verdict in verdicts if verdict.unchanged_since]
+    """Yield how many verdicts a cache gave, and the day of the oldest; nothing without one.
+
+    If it gave none, yield why.
+    """
+    passes = [
+        verdict for result in results for verdict in result.verdicts if verdict.status == "passed"
+    ]
+    days = [verdict.unchanged_since for verdict in passes if verdict.unchanged_since]
     if days:
         oldest = f"the oldest of {min(days)}"
-        yield f"unchanged: {len(days)} of {passes} passes, {oldest} (torchexport_cache)"
+        yield f"unchanged: {len(days)} of {len(passes)} passes, {oldest} (torchexport_cache)"
     elif cached and passes:
-        yield f"unchanged: 0 of {passes} passes (torchexport_cache); {SEED}"
+        why = "; ".join(_changed(passes))
+        yield f"unchanged: 0 of {len(passes)} passes (torchexport_cache); {why}"
+
+
+def _changed(passes: Sequence[Verdict]) -> Iterator[str]:
+    """Yield why no verdict was taken from the cache, with the numbers of them."""
+    reasons = [verdict.not_kept for verdict in passes if verdict.not_kept]
+    if len(reasons) < len(passes):
+        yield f"{len(passes) - len(reasons)} new or changed since, {SEED}"
+    if reasons:
+        more = " (more reasons with -v)" if len(set(reasons)) > 1 else ""
+        yield f"{len(reasons)} never kept: {reasons[0]}{more}"
 
 
 def _import_lines(results: Sequence[ItemResult], given: Sequence[str]) -> Iterator[str]:

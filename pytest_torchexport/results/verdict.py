@@ -338,7 +338,7 @@ class Verdict:
     ``script``: the script that shows the failure again. ``imports``: the modules that a process has
     to import before it can load or run the file. ``diagnosis``: what was found out about a failure.
     ``unchanged_since``: the day (``2026-07-01``) of the run that gave the verdict, if it was taken
-    from the cache; else empty.
+    from the cache; else empty. ``not_kept``: why a run with a cache does not keep it; else empty.
     """
 
     subject: str
@@ -380,6 +380,7 @@ class Verdict:
     recorded: Recorded | None = None
     diagnosis: Diagnosis = NOTHING
     unchanged_since: str = ""
+    not_kept: str = ""
 
     @property
     def name(self) -> str:

@@ -29,7 +29,7 @@ def test_an_unchanged_model_is_judged_once(suite, run, pytester):
     result = run("--torchexport-report=json:first.json")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
-        ["unchanged: 0 of 1 passes (torchexport_cache); *tests that seed torch*"]
+        ["unchanged: 0 of 1 passes (torchexport_cache); 1 new or changed since, *seed torch*"]
     )
     result = run("-v", "--torchexport-report=json:second.json")
     result.assert_outcomes(passed=1)
@@ -51,6 +51,34 @@ def test_an_unchanged_model_is_judged_once(suite, run, pytester):
     result = run()
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["unchanged: 0 of 1 *"])
+
+
+ARTIFACT = """
+from model import Net
+
+@pytest.mark.torchexport('trace', checks=('parity',))
+def test_file(torchexport):
+    torchexport.check_artifact(Net(), Net(), torch.ones(2, 3))
+"""
+ANEW = "with torchexport_latency, artifacts are made each time"
+GIVEN = "what check_artifact is given is checked each time"
+
+
+@pytest.mark.parametrize(
+    ("body", "flags", "reason"), [(ARTIFACT, (), GIVEN), (SUITE, ("--torchexport-latency",), ANEW)]
+)
+def test_a_verdict_that_is_never_kept_says_why(suite, run, pytester, body, flags, reason):
+    suite(body, fakes=False, torchexport_cache="verdicts", torchexport_max_examples=2)
+    pytester.makepyfile(model=MODEL.format(1))
+    for _ in range(2):
+        result = run("-v", *flags)
+        result.assert_outcomes(passed=1)
+        result.stdout.fnmatch_lines(
+            [
+                f"unchanged: 0 of 1 passes (torchexport_cache); 1 never kept: {reason}",
+                f"*cache * not kept: {reason}",
+            ]
+        )
 
 
 def test_a_change_of_a_plugin_that_pytest_loads_checks_again(suite, run, pytester):

@@ -226,7 +226,7 @@ def test_what_has_no_digest_is_checked_each_time_and_says_why(case):
     net.stream = (one for one in ())
     assert case.runs(net)
     assert case.runs(net)
-    assert "builtins.generator" in case.verdict.notes[0]
+    assert "builtins.generator" in case.verdict.not_kept
 
 
 def test_a_verdict_on_code_that_reads_a_file_is_not_kept(case, tmp_path):
@@ -240,13 +240,13 @@ def test_a_verdict_on_code_that_reads_a_file_is_not_kept(case, tmp_path):
     case.check = reading
     assert case.runs()
     assert case.runs()
-    assert "table.txt" in case.verdict.notes[0]
+    assert "table.txt" in case.verdict.not_kept
 
 
 def test_a_cache_that_cannot_be_written_is_a_note(case, tmp_path):
     (tmp_path / "kept").write_text("")
     assert case.runs()
-    assert "kept: " in case.verdict.notes[0]
+    assert "kept: " in case.verdict.not_kept
 
 
 def test_a_module_of_torch_needs_no_file(case):
