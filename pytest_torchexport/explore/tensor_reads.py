@@ -8,6 +8,7 @@ identity whether such a value was read from a tensor, and the source has to say 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
@@ -29,6 +30,10 @@ READERS = frozenset(
         "all",
         "sum",
     ]
+)
+# What is known of a tensor without its numbers, which no call changes.
+FACTS = frozenset(
+    ["dtype", "device", "layout", "requires_grad", "is_cuda", "is_floating_point", "is_complex"]
 )
 # A value may be computed from one that was read, which takes a second pass to see.
 PASSES = 2
@@ -53,15 +58,25 @@ def readers_in(tree: ast.AST) -> frozenset[str]:
 def reads_tensor(node: ast.AST, names: set[str], readers: frozenset[str]) -> bool:
     """Return True if an expression calls one of ``readers`` or contains one of ``names``.
 
-    A property of the file's own classes is a reader too; it is accessed without a call.
+    A property of the file's own classes is a reader too; it is accessed without a call. Not counted
+    is what only ``FACTS`` are asked of: ``x.dtype == torch.float16``.
     """
     own = readers - READERS
     return any(
         (isinstance(item, ast.Call) and _last_name(item.func) in readers)
         or (isinstance(item, ast.Attribute) and item.attr in own)
         or (isinstance(item, ast.Name) and item.id in names)
-        for item in ast.walk(node)
+        for item in _without_facts(node)
     )
+
+
+def _without_facts(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield a node and those below it, but none of ``x.dtype``."""
+    if isinstance(node, ast.Attribute) and node.attr in FACTS:
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _without_facts(child)
 
 
 def names_read(function: Function, readers: frozenset[str]) -> set[str]:

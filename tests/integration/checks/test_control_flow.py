@@ -302,6 +302,38 @@ def test_a_trace_that_lives_through_what_is_caught_is_made():
     assert found.status == "passed", found.reason
 
 
+class Clamped(nn.Module):
+    """What only half precision takes, on a name that a number read from a tensor was assigned to."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not bool(x.isfinite().all()):
+            raise ValueError("not finite")
+        x = x.clamp(max=x.abs().max())
+        if x.dtype == torch.float16:
+            x = x.clamp(max=torch.finfo(x.dtype).max - 1000)
+        return x * 2
+
+
+class ClampedByValue(Clamped):
+    """The same, with an outcome that numbers decide and no call takes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        most = x.abs().max().item()
+        if most > torch.finfo(x.dtype).max / 2:
+            x = x / 2
+        return x
+
+
+def test_a_dtype_that_no_call_has_is_no_outcome_that_was_missed():
+    found = verdict_of(Clamped(), torch.randn(3, 4))
+    assert found.ineffective == ()
+    (branch,) = (each for each in found.branches if "dtype" in each.text)
+    assert branch.status == {"True": "constant", "False": "constant"}
+    (said,) = verdict_of(ClampedByValue(), torch.randn(3, 4)).ineffective
+    assert "if most > torch.finfo(x.dtype).max / 2: no call made it True" in said
+
+
 class EmptyGuard(nn.Module):
     """The usual guard: no legal call is empty."""
 
