@@ -388,6 +388,7 @@ class Run:
                 self.results,
                 style,
                 runtime_imports=settings.runtime_imports,
+                toml=self.config.inipath is not None and self.config.inipath.suffix == ".toml",
                 cached=bool(settings.cache),
             ),
         ]

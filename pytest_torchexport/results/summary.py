@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pytest_torchexport.results import details
@@ -39,11 +40,13 @@ def summary_lines(
     style: Style = plain,
     *,
     runtime_imports: Sequence[str] = (),
+    toml: bool = False,
     cached: bool = False,
 ) -> Iterator[str]:
     """Yield the summary of a run. ``style`` colors a text, like ``TerminalWriter.markup``.
 
-    ``runtime_imports``: the setting of that name. ``cached``: the run had a cache of verdicts.
+    ``runtime_imports``: the setting of that name. ``toml``: settings stand in a TOML file.
+    ``cached``: the run had a cache of verdicts.
     """
     rows, columns = table(results)
     if rows:
@@ -53,7 +56,7 @@ def summary_lines(
     if any(verdict.skip == "refused" for result in results for verdict in result.verdicts):
         yield NAME_TARGETS
     yield from unchanged_lines(results, cached=cached)
-    yield from _import_lines(results, runtime_imports)
+    yield from _import_lines(results, runtime_imports, toml=toml)
     yield from not_covered_lines(results)
 
 
@@ -161,7 +164,9 @@ def _changed(passes: Sequence[Verdict]) -> Iterator[str]:
         yield f"{len(reasons)} never kept: {reasons[0]}{more}"
 
 
-def _import_lines(results: Sequence[ItemResult], given: Sequence[str]) -> Iterator[str]:
+def _import_lines(
+    results: Sequence[ItemResult], given: Sequence[str], *, toml: bool
+) -> Iterator[str]:
     """Yield the setting for all modules that files of several items need; else nothing.
 
     The report of a single item names its own.
@@ -173,7 +178,8 @@ def _import_lines(results: Sequence[ItemResult], given: Sequence[str]) -> Iterat
     }
     lacking = [names for names in needed.values() if names.difference(given)]
     if len(lacking) > 1:
-        setting = " ".join([*given, *sorted(set().union(*lacking).difference(given))])
+        names = [*given, *sorted(set().union(*lacking).difference(given))]
+        setting = json.dumps(names) if toml else " ".join(names)
         yield (
             f"imports: the files of {len(lacking)} items need modules; if the process that serves "
             f"them imports these too, set torchexport_runtime_imports = {setting}"

@@ -55,6 +55,14 @@ def custom(suite, library):
     return write
 
 
+def test_the_setting_is_written_as_in_the_configuration_file(custom, run, pytester):
+    custom("team_ops_toml")
+    (pytester.path / "tox.ini").unlink()
+    pytester.makepyprojecttoml("[tool.pytest.ini_options]\n")
+    said = '*set torchexport_runtime_imports = ["team_ops_toml"]'
+    run().stdout.fnmatch_lines([said.replace("[", "[[]")])
+
+
 @pytest.mark.parametrize("flags", [(), ("--torchexport-isolate",)], ids=["", "isolated"])
 def test_an_operator_that_only_the_test_imports_is_named_with_the_setting(
     custom, run, verdicts, flags

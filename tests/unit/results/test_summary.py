@@ -74,6 +74,8 @@ def test_imports_that_several_items_lack_are_one_setting():
     (line,) = (line for line in summary_lines(results) if line.startswith("imports: "))
     assert "2 items" in line
     assert line.endswith(" torchexport_runtime_imports = lib.generic lib.outputs ops")
+    (line,) = (x for x in summary_lines(results, toml=True) if x.startswith("imports: "))
+    assert line.endswith(' torchexport_runtime_imports = ["lib.generic", "lib.outputs", "ops"]')
 
 
 def test_the_setting_for_imports_keeps_what_it_has():
