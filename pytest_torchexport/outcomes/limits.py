@@ -10,14 +10,12 @@ from __future__ import annotations
 import _thread
 import atexit
 import contextlib
-import gc
 import math
 import os
 import signal
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -32,9 +30,8 @@ DELIVERY_SECONDS = 0.2
 RING_AGAIN_SECONDS = 1.0
 # How many samples of the stack are taken, in the second half of a limit.
 SAMPLES = 20
-# An interrupt that comes where Python would swallow it comes again so much later, for a second.
-POSTPONED_SECONDS = 0.02
-MOST_POSTPONED = 50
+# An interrupt that Python itself drops comes again so much later.
+DROPPED_SECONDS = 0.02
 
 
 # The share of the machine's memory that an artifact's process may take, unless a limit is set.
@@ -97,10 +94,11 @@ def interrupted_after(seconds: float) -> Iterator[None]:
         yield
         return
     # Behind this generator and the function of contextlib that resumes it.
-    alarm = _Alarm(seconds, sys._getframe(2))
+    alarm = _Alarm(seconds, sys._getframe(2), sys.unraisablehook)
     # A handler of the user's would take our alarm for a Ctrl-C, and raise nothing.
-    users = signal.signal(signal.SIGINT, _raise_or_postpone)
+    users = signal.signal(signal.SIGINT, signal.default_int_handler)
     _alarms.append(alarm)
+    sys.unraisablehook = alarm.unraisable
     try:
         alarm.start()
         yield
@@ -111,6 +109,7 @@ def interrupted_after(seconds: float) -> Iterator[None]:
     finally:
         alarm.cancel()
         _alarms.remove(alarm)
+        sys.unraisablehook = alarm.users_hook
         signal.signal(signal.SIGINT, users)
     if alarm.rang:
         raise TimeLimitExceeded(f"no return within {seconds:.3g} s", alarm.stacks)
@@ -156,14 +155,18 @@ def before_termination(action: Callable[[], object]) -> Iterator[None]:
 class _Alarm:
     """Interrupts the main thread until it is cancelled.
 
-    ``stacks``: samples of the main thread's stack, up to ``outermost``.
+    ``stacks``: samples of the main thread's stack, up to ``outermost``. ``users_hook`` takes what
+    cannot be raised, besides its interrupts. ``dropped`` counts those.
     """
 
-    def __init__(self, seconds: float, outermost: FrameType) -> None:
+    def __init__(
+        self, seconds: float, outermost: FrameType, users_hook: Callable[[Any], object]
+    ) -> None:
+        self.users_hook = users_hook
         self.stacks: list[Stack] = []
         self.rang = False
         self.delivered = False
-        self.postponed = 0
+        self.dropped = 0
         self._seconds = seconds
         self._outermost = outermost
         self._cancelled = threading.Event()
@@ -186,10 +189,16 @@ class _Alarm:
             with contextlib.suppress(KeyboardInterrupt):
                 time.sleep(DELIVERY_SECONDS)
 
-    def postpone(self) -> bool:
-        """Return True if the interrupt is to come again soon, False if that was often enough."""
-        self.postponed += 1
-        return self.postponed <= MOST_POSTPONED
+    def unraisable(self, raised: Any) -> None:
+        """Count an interrupt of its own that Python drops, and hand on all else.
+
+        Python drops what is raised in ``__del__`` and in callbacks of weak references and of the
+        garbage collector: https://docs.python.org/3/library/sys.html#sys.unraisablehook
+        """
+        if self.rang and raised.exc_type is KeyboardInterrupt:
+            self.dropped += 1
+        else:
+            self.users_hook(raised)
 
     def _watch(self) -> None:
         wait = self._seconds / 2
@@ -202,43 +211,17 @@ class _Alarm:
         again, before = 0.0, 0
         # Again and again: a forward's own "except BaseException" may swallow one.
         while not self._cancelled.wait(wait):
-            if self.postponed != before or time.monotonic() >= again:
-                again, before = time.monotonic() + RING_AGAIN_SECONDS, self.postponed
+            if self.dropped != before or time.monotonic() >= again:
+                again, before = time.monotonic() + RING_AGAIN_SECONDS, self.dropped
                 with self._lock:
                     if not self._cancelled.is_set():
                         self.rang = True
                         _interrupt()
-            wait = POSTPONED_SECONDS
+            wait = DROPPED_SECONDS
 
 
 # The limits in force, the innermost last.
 _alarms: list[_Alarm] = []
-
-
-def _raise_or_postpone(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, but where Python prints and drops exceptions only later."""
-    rang = [alarm for alarm in _alarms if alarm.rang]
-    if rang and _is_unraisable(frame) and rang[-1].postpone():
-        return
-    raise KeyboardInterrupt
-
-
-def _is_unraisable(frame: FrameType | None) -> bool:
-    """Return True in a callback of the garbage collector, of a weak reference, or in ``__del__``.
-
-    https://docs.python.org/3/library/sys.html#sys.unraisablehook
-    """
-    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
-    while frame is not None:
-        code = frame.f_code
-        if code in callbacks or code in _WEAK_CALLBACKS or code.co_name == "__del__":
-            return True
-        frame = frame.f_back
-    return False
-
-
-# Of the standard library; that of a weak reference of the user's own is not known.
-_WEAK_CALLBACKS = {weakref.finalize.__call__.__code__}
 
 
 def _interrupt() -> None:
