@@ -127,17 +127,21 @@ class ForeignFile:
         """Return the path of the value that each input takes, by the input's name.
 
         An input takes the value of its own name, the others take the remaining tensors in order, or
-        the remaining tensors and numbers. None if neither are as many as the inputs.
+        the remaining tensors and numbers, if inputs without axes take these. None if neither are as
+        many as the inputs.
         """
-        names = list(self.found["names"])
-        agreed = {name: name for name in names if name in values}
-        others = [name for name in names if name not in agreed]
+        shapes = dict(zip(self.found["names"], self.found["shapes"], strict=True))
+        agreed = {name: name for name in shapes if name in values}
+        others = [name for name in shapes if name not in agreed]
         if not others:
             return agreed
         for types in (torch.Tensor, (torch.Tensor, *NUMBERS)):
             left = [path for path in _of_types(values, types) if path not in agreed]
-            if len(others) == len(left):
-                return agreed | dict(zip(others, left, strict=True))
+            taken = dict(zip(others, left, strict=False))
+            if len(others) == len(left) and not any(
+                shapes[name] and isinstance(values[path], NUMBERS) for name, path in taken.items()
+            ):
+                return agreed | taken
         return None
 
     def filled_in(self, call: Call) -> dict[str, Number]:

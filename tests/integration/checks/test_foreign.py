@@ -736,6 +736,13 @@ def test_names_that_do_not_come_out_even(any_path):
     assert file.facts.suspicions(file.spec, Call((A, C))) == ()
 
 
+def test_a_number_is_no_value_of_an_input_with_axes(any_path):
+    shapes = [[None, 3], [None, 3], [None, 3]]
+    _, file = file_of(["a", "b", "mask"], Flagged(), Call((A, C)), shapes)
+    with pytest.raises(TypeError, match=r"takes 3 inputs \(a, b, mask\), the call has 2 tensors"):
+        file.pack_inputs(Call((A, C)))
+
+
 class Optional(nn.Module):
     def forward(self, a, b=None):
         return a if b is None else a - b
