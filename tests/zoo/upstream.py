@@ -140,17 +140,18 @@ UPSTREAM: tuple[Reproduction, ...] = (
         torch.tensor([[1.0, 3.0], [2.0, 0.0]]),
     ),
     of("halves become float32", lambda x: x.sum(1), torch.tensor([[1.0, 2.0]], dtype=F16)),
-    *(
-        of("numbers beside doubles are float32", number, t(1.0, 2.0, dtype=torch.float64))
-        for number in (
-            lambda x: x * 0.1,
-            lambda x: torch.addcmul(x, x, x, value=0.1),
-            lambda x: x.clamp(max=1.1),
-            lambda x: x.masked_fill(x > 1, 0.1),
-            lambda x: torch.full_like(x, 0.1) - x,
-            lambda x: torch.lerp(x, x * 2, 0.1),
-            lambda x: torch.nn.functional.layer_norm(x, (2,), eps=0.1),
-        )
+    of(
+        "numbers beside doubles are float32",
+        lambda x: (
+            x * 0.1,
+            torch.addcmul(x, x, x, value=0.1),
+            x.clamp(max=1.1),
+            x.masked_fill(x > 1, 0.1),
+            torch.full_like(x, 0.1) - x,
+            torch.lerp(x, x * 2, 0.1),
+            torch.nn.functional.layer_norm(x, (2,), eps=0.1),
+        ),
+        t(1.0, 2.0, dtype=torch.float64),
     ),
     of("attention with a negative scale", lambda q: attention(q, q, q, scale=-1.0), QUERY),
     of(
