@@ -27,7 +27,7 @@ from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.outcomes.operators import dispatched
 from pytest_torchexport.outcomes.users_lines import UsersLines
-from pytest_torchexport.results.source_line import OWNERS, SourceLine, source_line
+from pytest_torchexport.results.source_line import SourceLine, has_owner, source_line
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 
 _A_NUMBER = re.compile(r"to a Python (?:boolean|float|integer|index)")
@@ -96,8 +96,7 @@ def conversions(case: Case) -> tuple[Conversion, ...]:
 def _warned(heard: Sequence[warnings.WarningMessage]) -> Iterator[tuple[SourceLine, str]]:
     """Yield the lines of a trace's warnings, and what they say."""
     for item in heard:
-        named = any(belongs(item.filename) for belongs in OWNERS)
-        if item.category.__name__ == "TracerWarning" and named:
+        if item.category.__name__ == "TracerWarning" and has_owner(item.filename):
             yield source_line(item.filename, item.lineno), str(item.message)
 
 

@@ -29,7 +29,7 @@ from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.fork import survived
 from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.outcomes.subject import Subject
-from pytest_torchexport.results.source_line import SourceLine, is_models, is_users, source_line
+from pytest_torchexport.results.source_line import SourceLine, has_owner, is_users, source_line
 
 # The functions belong to the process: a second thread would take a stand-in for the original.
 _ONE_AT_A_TIME = threading.RLock()
@@ -134,18 +134,18 @@ def _query(name: str, frame: FrameType) -> Query | None:
     if is_torchs(file) and not is_of_layers(file):
         return None
     path: list[tuple[str, int]] = []
-    uses: list[tuple[str, int]] = []
+    where: SourceLine | None = None
     at: FrameType | None = frame
     while at is not None and at.f_code.co_filename != __file__:
-        path.append((at.f_code.co_filename, at.f_lineno))
-        owned = _is_users(at.f_code.co_filename) or is_models(at.f_code.co_filename)
-        if owned and not _ASKS_TOO.fullmatch(at.f_code.co_name):
-            uses.append(path[-1])
-        at = None if _is_users(at.f_code.co_filename) else at.f_back
+        code = at.f_code
+        path.append((code.co_filename, at.f_lineno))
+        if where is None and _has_owner(code.co_filename) and not _ASKS_TOO.fullmatch(code.co_name):
+            where = source_line(*path[-1])
+        at = None if _is_users(code.co_filename) else at.f_back
     others = (place for place in path if place[0] != file and not is_torchs(place[0]))
     shown = dict.fromkeys((path[0], *itertools.islice(others, 1), path[-1]))
     lines = tuple(source_line(*place) for place in shown if not place[0].startswith(_CALLS))
-    return Query(name, lines, tuple(path), source_line(*uses[0]) if uses else None)
+    return Query(name, lines, tuple(path), where)
 
 
 def is_torchs(file: str) -> bool:
@@ -163,6 +163,7 @@ _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 _LAYERS = f"{Path(nn.__file__).parent}{os.sep}"
 _CALLS = str(inspect.getfile(nn.Module))
 _is_users = functools.lru_cache(maxsize=1024)(is_users)
+_has_owner = functools.lru_cache(maxsize=1024)(has_owner)
 
 
 # -- the functions that are asked ------------------------------------------------------------------

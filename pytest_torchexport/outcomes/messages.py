@@ -12,7 +12,13 @@ from collections.abc import Callable, Sequence
 
 from pytest_torchexport import torch_private
 from pytest_torchexport.outcomes.texts import chain, text_of
-from pytest_torchexport.results.source_line import OWNERS, SourceLine, innermost, source_line
+from pytest_torchexport.results.source_line import (
+    OWNERS,
+    SourceLine,
+    has_owner,
+    innermost,
+    source_line,
+)
 
 MAX_REASON = 600
 MAX_OUTER = 200
@@ -195,7 +201,7 @@ def raised_at(error: BaseException) -> SourceLine | None:
     """Return the line that raised, of the user's code or of a function of a library with models."""
     frames = traceback.extract_tb(list(chain(error, explicit=True))[-1].__traceback__)
     for frame in reversed(frames):
-        if any(belongs(frame.filename) for belongs in OWNERS):
+        if has_owner(frame.filename):
             return source_line(frame.filename, frame.lineno or 0, frame.line or "")
     return None
 

@@ -6,8 +6,8 @@ import traceback
 from types import CodeType, FrameType
 
 from pytest_torchexport.results.source_line import (
-    OWNERS,
     SourceLine,
+    has_owner,
     innermost,
     is_users,
     source_line,
@@ -54,14 +54,14 @@ class UsersLines:
         That is the first from a frame on that is the user's or of a library that may have models.
         """
         while frame is not None and frame.f_code is not boundary:
-            if self._may_be_named(frame.f_code.co_filename):
+            if self._has_owner(frame.f_code.co_filename):
                 return self._line(frame.f_code.co_filename, frame.f_lineno)
             frame = frame.f_back
         return None
 
-    def _may_be_named(self, filename: str) -> bool:
+    def _has_owner(self, filename: str) -> bool:
         if filename not in self._owned:
-            self._owned[filename] = any(belongs(filename) for belongs in OWNERS)
+            self._owned[filename] = has_owner(filename)
         return self._owned[filename]
 
     def _is_users(self, filename: str) -> bool:

@@ -73,9 +73,14 @@ def is_models(path: str) -> bool:
 
 
 # Whose a line may be, the best first: the user's own, else that of a model from a library.
+OWNERS: tuple[Callable[[str], bool], ...] = (is_users, is_models)
 # The file of ``Module.__call__``, between the frames of a module and of what called it.
 _MODULE_CALL = "torch/nn/modules/module.py"
-OWNERS: tuple[Callable[[str], bool], ...] = (is_users, is_models)
+
+
+def has_owner(path: str) -> bool:
+    """Return True if a report may name a line of a file: the user's, or of an installed model."""
+    return any(belongs(path) for belongs in OWNERS)
 
 
 def innermost(paths: Iterable[str]) -> int | None:

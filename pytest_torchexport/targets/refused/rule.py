@@ -15,7 +15,7 @@ from typing import Any
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.texts import chain, text_of
 from pytest_torchexport.results.diagnosis import Cause, CauseKind, Owner
-from pytest_torchexport.results.source_line import OWNERS, SourceLine, source_line
+from pytest_torchexport.results.source_line import SourceLine, has_owner, source_line
 from pytest_torchexport.targets.formats.shape_env import refused_at
 
 # TorchScript underlines the expression that it refuses.
@@ -121,7 +121,7 @@ def _only_return(function: Any) -> SourceLine | None:
     except (OSError, TypeError, SyntaxError, ValueError):  # no source, or a lambda's
         return None
     found = list(_returns(definition))
-    if path is None or len(found) != 1 or not any(belongs(path) for belongs in OWNERS):
+    if path is None or len(found) != 1 or not has_owner(path):
         return None
     return source_line(path, first + found[0].lineno - 1)
 
