@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -108,10 +109,10 @@ def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[R
 
 
 def sized_together(spec: InputSpec, numbers: Iterable[float], seed: int) -> Iterator[Recipe]:
-    """Yield calls in which two sizes have a number as their product, sum or difference.
+    """Yield calls of two sizes whose product, a multiple of it, sum or difference is a number.
 
-    Or a product that is a multiple of it. Of the sizes that do, those nearest to the example's. The
-    number may be that of all elements.
+    The sizes that are nearest to the example's are chosen. The number may also be that of the
+    elements of a tensor, whose fixed sizes are divided out.
     """
     example = spec.example_sizes
     fixed = {
@@ -123,38 +124,40 @@ def sized_together(spec: InputSpec, numbers: Iterable[float], seed: int) -> Iter
         parts = dict.fromkeys([number, *(number // part for part in fixed if 0 < part <= number)])
         for part, (one, other) in itertools.product(parts, itertools.combinations(spec.dims, 2)):
             for relation in _RELATIONS:
-                sizes = {**example, **_related(spec, one, other, relation(part))}
+                sizes = {**example, **_related(spec, one, other, partial(relation, part))}
                 if sizes != example and sizes not in seen:
                     seen.append(sizes)
                     yield plain_recipe(spec, "normal", sizes, seed)
 
 
-# Of a number, the size that has the relation with another one; None if there is none.
-_RELATIONS: tuple[Callable[[int], Callable[[int], int | None]], ...] = (
-    lambda number: lambda size: None if not size or number % size else number // size,
-    lambda number: lambda size: number - size,
-    lambda number: lambda size: size + number,
-    lambda number: lambda size: size - number,
-    lambda number: lambda size: number // math.gcd(size, number) if size % number else None,
+# The size that has a relation of a number with another size; None if there is none.
+_RELATIONS: tuple[Callable[[int, int], int | None], ...] = (
+    lambda number, size: None if not size or number % size else number // size,
+    lambda number, size: number - size,
+    lambda number, size: size + number,
+    lambda number, size: size - number,
+    lambda number, size: number // math.gcd(size, number) if size % number else None,
 )
 
 
 def _related(
     spec: InputSpec, one: str, other: str, of: Callable[[int], int | None]
 ) -> dict[str, int]:
-    """Return the sizes of two dims, the nearest to the example's, the second one ``of`` the first.
+    """Return the sizes of two dims, the nearest to the example's: a size, and ``of`` that size.
 
     Empty if there are none.
     """
     first, second = spec.dims[one], spec.dims[other]
-    found = [(size, of(size)) for size in first.sizes[:MAX_SIZES]]
-    legal = [(size, b) for size, b in found if b is not None and b in second.sizes]
-    if not legal:
-        return {}
-    nearest = min(
-        legal, key=lambda pair: abs(pair[0] - first.example) + abs(pair[1] - second.example)
+    legal = (
+        {one: size, other: fitting}
+        for size in first.sizes[:MAX_SIZES]
+        if (fitting := of(size)) is not None and fitting in second.sizes
     )
-    return {one: nearest[0], other: nearest[1]}
+    return min(
+        legal,
+        key=lambda sizes: abs(sizes[one] - first.example) + abs(sizes[other] - second.example),
+        default={},
+    )
 
 
 def _filled(spec: InputSpec, number: float, seed: int) -> Iterator[Recipe]:

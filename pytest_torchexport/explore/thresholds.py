@@ -73,7 +73,8 @@ class Threshold:
 def beyond(operand: Any, bounds: Sequence[float]) -> Iterator[Threshold]:
     """Yield both sides of each number for the elements of a tensor of floats.
 
-    Of integers the number itself: whatever is between two bounds, one of them is too.
+    For integers, yield only the number itself: if two bounds decide on some integer differently,
+    they decide on one of the bounds differently too.
     """
     if bounds and _usable(operand) and operand.dtype != torch.bool:
         for bound in bounds:

@@ -556,20 +556,19 @@ def _float_fill(
 
 
 def _switched(shape: tuple[int, ...], domain: Domain, generator: torch.Generator) -> torch.Tensor:
-    """Return zeros and ones, or what a domain has instead: in rows, each another kind of mask.
+    """Return rows of zeros and ones, or of two numbers that are legal, each another kind of mask.
 
-    None, one, the first few, all but one, the last few, all.
+    The kinds have a one nowhere, at one place, at the first few, at all but one, at the last few,
+    and everywhere.
     """
     length = shape[-1] if shape else 1
     rows = torch.Size(shape[:-1]).numel()
-    place = torch.arange(length)
+    place, row = torch.arange(length), torch.arange(rows)
     few = torch.randint(1, max(length, 2), (rows, 1), generator=generator)
-    number = torch.arange(rows).unsqueeze(-1) + torch.randint(6, (), generator=generator)
-    on = torch.zeros(rows, length, dtype=torch.bool)
-    for kind, mask in enumerate(
-        (place == few, place < few, place != few, place >= few, place >= 0)
-    ):
-        on |= mask & (number % 6 == kind + 1)
+    masks = (few < 0, place == few, place < few, place != few, place >= few, few >= 0)
+    kinds = torch.stack([mask.expand(rows, length) for mask in masks])
+    kind = row + torch.randint(len(masks), (), generator=generator)
+    on = kinds[kind % len(masks), row]
     dtype = torch.float64 if domain.kind == "float" else torch.int64
     return torch.tensor(_ends(domain), dtype=dtype)[on.long()].reshape(shape)
 
