@@ -9,6 +9,7 @@ calls are made and judged like all others.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import itertools
 import math
@@ -20,15 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore import moves
+from pytest_torchexport.explore import assignments, moves
 from pytest_torchexport.explore.merges import WIDE, Merge, merging
 from pytest_torchexport.explore.operator_run import (
-    OPERAND,
-    OUTPUT,
     Key,
     Near,
     OperatorRuns,
     Recorded,
+    is_further,
 )
 from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.recomputation import Effort
@@ -147,11 +147,10 @@ class _Side:
             if key[2] == "tied" or (key[0] in COMPARING and _is_equality(key))
         )
 
-    def numbers(self) -> Tensor:
-        """Return the numbers of its tables that are always the same."""
-        found = [table for table in self.tables.values() if table is not None]
-        numbers = torch.cat([torch.empty(0, dtype=torch.float64), *found]).double()
-        return numbers.sort().values
+    def numbers(self) -> list[float]:
+        """Return the finite numbers of its tables that are always the same, in order."""
+        found = [table.tolist() for table in self.tables.values() if table is not None]
+        return sorted(filter(math.isfinite, itertools.chain(*found)))
 
     def kinds(self) -> Counter[tuple[str, str, float | None]]:
         """Return how often there is a threshold of an operator, a part and a bound."""
@@ -185,6 +184,7 @@ class DifferenceSearch:
         self._spec = spec
         self._eager = _Side(eager)
         self._artifact = _Side(artifact) if artifact is not None else None
+        self._sides = [side for side in (self._eager, self._artifact) if side is not None]
         self._bounds = bounds
         self._seed = seed
         largest = {name: dim.high for name, dim in spec.dims.items()}
@@ -204,29 +204,12 @@ class DifferenceSearch:
     def run(self) -> Sequence[Recipe]:
         """Return calls that meet thresholds which the usual calls may not have met."""
         example = example_recipe(self._spec)
-        sides = [self._eager]
-        self._try(self._eager, example)
-        if self._artifact is not None:
-            self._try(self._artifact, example)
-            if self._artifact.ran:
-                both = self._eager, self._artifact
-                merged = self._merged = self._eager.merges ^ self._artifact.merges
-                for side, other in (both, both[::-1]):
-                    side.own = side.without(other) | (side.equalities() if merged else frozenset())
-                sides += [self._artifact] if self._artifact.own else []
-        foreign = self._moved_bounds() or self._foreign()
-        if self._bounds:
-            self._eager.own |= {
-                key for key in self._eager.nearest if key[0] in STATED and self._is_lost(key)
-            }
-        if foreign:
-            self._eager.runs = dataclasses.replace(self._eager.runs, bounds=foreign)
-            before = set(self._eager.nearest)
-            self._try(self._eager, example)
-            self._eager.own |= frozenset(self._eager.nearest) - before
-        for side in sides:
-            for recipe in self._seeds:
-                self._try(side, recipe)
+        for side in self._sides:
+            self._try(side, example)
+        self._find_own(example)
+        sides = [side for side in self._sides if side is self._eager or side.own]
+        for side, recipe in itertools.product(sides, self._seeds):
+            self._try(side, recipe)
         self._found = [*self._seeds, *self._merging(), *self._sized()]
         # Before the calls far from these that the pursuit of others makes.
         common = self._eager.open()
@@ -239,13 +222,29 @@ class DifferenceSearch:
         self._pursue(self._eager, common, COMMON)
         return self._found
 
+    def _find_own(self, example: Recipe) -> None:
+        """Find the thresholds that only one side has, and compare eager with foreign bounds too."""
+        eager, artifact = self._eager, self._artifact
+        if artifact is not None and artifact.ran:
+            self._merged = eager.merges ^ artifact.merges
+            for side, other in ((eager, artifact), (artifact, eager)):
+                equalities = side.equalities() if self._merged else frozenset()
+                side.own = side.without(other) | equalities
+        foreign = self._moved_bounds() or self._foreign()
+        if self._bounds:
+            eager.own |= {key for key in eager.nearest if key[0] in STATED and self._is_lost(key)}
+        if foreign:
+            eager.runs = dataclasses.replace(eager.runs, bounds=foreign)
+            before = frozenset(eager.nearest)
+            self._try(eager, example)
+            eager.own |= frozenset(eager.nearest) - before
+
     def _merging(self) -> Iterator[Recipe]:
         """Yield calls of numbers that only one side makes equal, or that a wide type may."""
         merges = {*WIDE, *self._merged}
-        sides = [side for side in (self._eager, self._artifact) if side is not None]
         compared = [
             near.bound
-            for side in sides
+            for side in self._sides
             for key, (near, _) in side.nearest.items()
             if key[0] in STATED and near.bound is not None
         ]
@@ -256,8 +255,7 @@ class DifferenceSearch:
 
     def _sized(self) -> Iterator[Recipe]:
         """Yield calls whose sizes are what only one side compares with: it may count elements."""
-        sides = [side for side in (self._eager, self._artifact) if side is not None]
-        nears = [side.nearest[key][0] for side in sides for key in sorted(side.own)]
+        nears = [side.nearest[key][0] for side in self._sides for key in sorted(side.own)]
         bounds = dict.fromkeys(near.bound for near in nears if near.bound is not None)
         found = sized_together(self._spec, bounds, self._seed)
         yield from itertools.islice(found, MOST_SIZED)
@@ -270,16 +268,15 @@ class DifferenceSearch:
 
     def _moved_bounds(self) -> tuple[float, ...]:
         """Return the numbers that only one side has in its tables of bounds, a few of each side."""
-        sides = [side for side in (self._eager, self._artifact) if side is not None]
-        if len(sides) < 2 or torch.equal(self._eager.numbers(), sides[1].numbers()):
+        if self._artifact is None or self._eager.numbers() == self._artifact.numbers():
             return ()
-        for side in sides:
+        for side in self._sides:
             self._try(side, self._seeds[0])  # a table that depends on the call is none
-        one, other = (side.numbers() for side in sides)
+        one, other = self._eager.numbers(), self._artifact.numbers()
         return tuple(
             number
             for mine, others in ((one, other), (other, one))
-            for number in _lacking(mine, others)[: MOST_BOUNDS // 2]
+            for number in itertools.islice(_lacking(mine, others), MOST_BOUNDS // 2)
         )
 
     def _is_lost(self, key: Key) -> bool:
@@ -360,7 +357,7 @@ class DifferenceSearch:
         """Yield a call with numbers without a slope that are beyond thresholds, if there is one."""
         demands = tuple(keys), tuple(probe.demand and probe.demand.operator for probe in probes)
         if side.failed[demands] < ATTEMPTS:
-            made = moves.assigned_to_all(self._spec, recipe, probes, self._effort)
+            made = assignments.assigned_to_all(self._spec, recipe, probes, self._effort)
             if made is None:
                 side.failed[demands] += 1
             else:
@@ -466,13 +463,13 @@ class DifferenceSearch:
     def _distances(self, side: _Side, key: Key) -> Iterator[float]:
         """Yield how far beyond a threshold a call is to be, one after the other."""
         near, _ = side.nearest[key]
-        if near.bound is None or key[2].startswith("at"):
+        if near.bound is None or _is_equality(key):
             yield 0.0
             return
         other = self._artifact if side is self._eager else self._eager
         there = other.nearest.get(key) if other is not None else None
         # The further bounds may be those of an operator that states one, and of no other.
-        stated = side.runs.bounds if key[0] in STATED or _is_further(key) else ()
+        stated = side.runs.bounds if key[0] in STATED or is_further(key) else ()
         others = [there[0].bound] if there is not None else stated
         gaps = [bound - near.bound for bound in others if bound is not None]
         between = [abs(gap) / 2 for gap in gaps if gap and (gap > 0) == key[2].startswith("above")]
@@ -548,18 +545,12 @@ def _all_met(gaps: Sequence[Gap], margins: Sequence[float]) -> bool:
     return all(gap.missing < margin for gap, margin in zip(gaps, margins, strict=True))
 
 
-def _is_further(key: Key) -> bool:
-    return key[0] == OUTPUT or key[0].startswith(OPERAND)
-
-
-def _lacking(numbers: Tensor, others: Tensor) -> list[float]:
-    """Return the numbers of a sorted row that another one does not have, also not rounded."""
-    if not len(others):
-        return list(numbers.tolist())
-    after = torch.searchsorted(others, numbers).clamp(1, max(len(others) - 1, 1))
-    near = torch.stack([others[after - 1], others[after.clamp(max=len(others) - 1)]])
-    apart = (near - numbers).abs().amin(0)
-    return list(numbers[apart > SAME * numbers.abs().clamp(min=1.0)].tolist())
+def _lacking(numbers: Iterable[float], others: Sequence[float]) -> Iterator[float]:
+    """Yield the numbers that a sorted sequence does not have, also not rounded."""
+    for number in numbers:
+        after = bisect.bisect_left(others, number)
+        if not _among(number, others[max(after - 1, 0) : after + 1]):
+            yield number
 
 
 def _among(bound: float, others: Iterable[float]) -> bool:

@@ -42,8 +42,13 @@ from pytest_torchexport.outcomes.operators import dispatched, is_float, name_of
 
 # An operator's name, its number among those of its name, and the part of its threshold.
 Key = tuple[str, int, str]
-# What the thresholds are called that are further bounds.
-OPERAND, OUTPUT = "operand of ", "output"
+# What stands for the operator's name if an operand or an output is compared with a further bound.
+_OPERAND, _OUTPUT = "operand of ", "output"
+
+
+def is_further(key: Key) -> bool:
+    """Return True for a threshold that is a further bound, and none of an operator's own."""
+    return key[0] == _OUTPUT or key[0].startswith(_OPERAND)
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class _Recorder:
             operand = args[WITH_TABLE.get(name, 0)]
             compares = name in COMPARING or name in BUCKETING
             if compares or is_float(operand):
-                self._compare(f"{OPERAND}{name}", number, operand)
+                self._compare(f"{_OPERAND}{name}", number, operand)
             result = func(*args, **kwargs)
             if self.wanted:
                 self.origins.saw(func, args, kwargs, result)
@@ -151,7 +156,7 @@ class _Recorder:
         """Look at what the side returned."""
         for number, leaf in enumerate(leaves_of(value)):
             if is_float(leaf):
-                self._compare(OUTPUT, number, leaf)
+                self._compare(_OUTPUT, number, leaf)
 
     def _compare(self, name: str, number: int, operand: Any) -> None:
         """Compare an operand with the further bounds."""

@@ -21,6 +21,7 @@ from pytest_torchexport.explore.provenance import Combined, Compared, Computed, 
 from pytest_torchexport.explore.recomputation import (
     MOST_NUMBERS,
     Effort,
+    Element,
     Recomputation,
     TooLarge,
 )
@@ -36,10 +37,6 @@ MOST_CHANGED = 48
 
 # Elements of an operand for which numbers of the inputs are chosen.
 MOST_PLACES = 16
-
-
-# An element of an input: its leaf and its position.
-Element = tuple[int, int]
 
 
 @dataclass(frozen=True)

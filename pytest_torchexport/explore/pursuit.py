@@ -14,7 +14,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 
-from pytest_torchexport.explore import moves
+from pytest_torchexport.explore import assignments, moves
 from pytest_torchexport.explore.probe import Number, Probe
 from pytest_torchexport.explore.trials import Base, Goal, Trials
 from pytest_torchexport.inputs.recipes import Recipe
@@ -103,7 +103,7 @@ class Pursuit:
         if probe is not None:
             yield
             written = moves.written(self._spec, base.recipe, probe, base.wanted)
-            assigned = moves.assigned(self._spec, base.recipe, probe, base.wanted)
+            assigned = assignments.assigned(self._spec, base.recipe, probe, base.wanted)
             for recipe in itertools.chain(
                 itertools.islice(written, WRITTEN), itertools.islice(assigned, ASSIGNED)
             ):
@@ -305,7 +305,8 @@ class Pursuit:
                 if probe is None or not probe.reads:
                     return
                 yield
-                for recipe in moves.reread(self._spec, start.recipe, probe, position, start.far):
+                base, far = start.recipe, start.far
+                for recipe in assignments.reread(self._spec, base, probe, position, far):
                     self._try(recipe)
                     yield
                     if self.base is not start:
@@ -355,7 +356,7 @@ class Pursuit:
                     yield from self._follow(moves.neighbours(self._spec, moved)[other], here.far)
 
     def _follow(self, neighbour: Callable[[int], Recipe | None], far: float) -> Iterator[None]:
-        """Step a size to where the distance ends, if it goes on as it does beside the call."""
+        """Step a size once, and then to where the distance would end if it went on like this."""
         for way in (1, -1):
             found = self._try(neighbour(way))
             if found is None:

@@ -33,6 +33,11 @@ MOST_NUMBERS = 2**25
 # The second results of these reductions are places.
 _PLACES = {"max": "argmax", "min": "argmin"}
 
+# An element of an input: its leaf and its position.
+Element = tuple[int, int]
+# Of no input.
+_NONE: Element = (-1, -1)
+
 
 class TooLarge(Exception):
     """Raised if a number depends on more elements or operators than are looked at."""
@@ -50,25 +55,25 @@ class Recomputation:
     """Runs the operators again that lead to elements of a tensor.
 
     ``leaves`` are the numbers of the inputs, flat. ``read`` are the elements of them that the last
-    run has read, by leaf and position, ``width`` the most elements that it had at once, and
-    ``cost`` how many it had in all. ``effort`` is what it may still take.
+    run has read, ``width`` the most elements that it had at once, and ``cost`` how many it had in
+    all. ``effort`` is what it may still take.
     """
 
     leaves: dict[int, Tensor]
-    read: dict[tuple[int, int], None] = field(default_factory=dict)
+    read: dict[Element, None] = field(default_factory=dict)
     width: int = 1
     cost: int = 0
     effort: Effort = field(default_factory=Effort)
-    _element: tuple[int, int] = (-1, -1)
+    _element: Element = _NONE
     _points: Tensor = field(default_factory=lambda: torch.zeros(1))
     _steps: int = 0
 
-    def elements(self, origin: Origin, place: int) -> list[tuple[int, int]]:
+    def elements(self, origin: Origin, place: int) -> list[Element]:
         """Return the elements of the inputs that one of a tensor depends on."""
-        self.run(origin, place, (-1, -1), torch.zeros(1))
+        self.run(origin, place, _NONE, torch.zeros(1))
         return list(self.read)
 
-    def run(self, origin: Origin, place: int, element: tuple[int, int], points: Tensor) -> Tensor:
+    def run(self, origin: Origin, place: int, element: Element, points: Tensor) -> Tensor:
         """Return what an element of a tensor is if one of the inputs is each of some numbers."""
         self._element, self._points = element, points
         self._steps, self.read, self.width, self.cost = 0, {}, 1, 0
