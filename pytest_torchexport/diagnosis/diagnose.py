@@ -41,13 +41,13 @@ from pytest_torchexport.results.failures import (
     StructureDiffers,
     ends_the_test,
 )
+from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
 
 # One examination takes at most this share of the time.
 SHARE = 0.6
 # A fork that does not end an examination in time is ended so many seconds later.
 GRACE = 1.0
 
-ONNX_RUNTIME = "onnxruntime"
 UNEXPLAINED = (ArtifactRaised, OutputsDiffer, StateDiffers, StructureDiffers)
 DIFFERS = (*UNEXPLAINED, BranchFrozen)
 

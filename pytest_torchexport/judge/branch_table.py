@@ -65,9 +65,9 @@ def guilty(
 
     Candidates are the outcomes that this failing call took and the example did not, of conditions
     that the example or a passing call also met; beside them, ``loops`` that it ran another number
-    of times. The measure is Ochiai's coefficient: failing calls
-    with the outcome, over the root of all failing calls times all calls with it
-    (https://doi.org/10.1109/TAICPART.2007.13). Of equals, the earlier one.
+    of times. The measure is Ochiai's coefficient: failing calls with the outcome, over the root of
+    all failing calls times all calls with it (https://doi.org/10.1109/TAICPART.2007.13). Of equals,
+    the earlier one.
     """
     if failing.decisions == example.decisions:
         return None
@@ -75,27 +75,24 @@ def guilty(
     new = failing.taken - example.taken
     taken = dict.fromkeys(failing.decisions)
     suspects = [goal for goal in taken if goal in new and goal[0] in met]
-    parting = None if suspects else _parting(example, failing)
-    if parting is not None:
-        suspects = [parting]
     if not suspects:
-        return None
+        parting = _parting(example, failing)
+        if parting is None:
+            return None
+        suspects = [parting]
     rounds = [goal for goal in taken if goal[0] in loops and goal[1]]
     # Fewer rounds than on the example are another outcome than more.
-    other = {goal: _more(failing, example, goal) for goal in rounds}
-    suspects = [goal for goal in taken if goal in suspects or other.get(goal)]
+    ways = {goal: way for goal in rounds if (way := _more(failing, example, goal))}
+    suspects = [goal for goal in taken if goal in suspects or goal in ways]
     failures = sum(item.failed for item in tried)
 
+    def has(found: Found, goal: Goal) -> bool:
+        if goal in ways:
+            return _more(found, example, goal) == ways[goal]
+        return goal in found.taken
+
     def tells(goal: Goal) -> float:
-        having = [
-            item.failed
-            for item in tried
-            if (
-                _more(item.found, example, goal) == other[goal]
-                if other.get(goal)
-                else goal in item.found.taken
-            )
-        ]
+        having = [item.failed for item in tried if has(item.found, goal)]
         return sum(having) / math.sqrt(max(failures * len(having), 1))
 
     return max(suspects, key=tells)  # the first of equals

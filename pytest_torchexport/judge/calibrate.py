@@ -10,7 +10,7 @@ calibrated.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -22,15 +22,14 @@ from pytest_torchexport.judge.other_runs import Leaves, OtherRuns, leaves_after
 from pytest_torchexport.judge.own_error import (
     BUG,
     Seen,
+    as_without_casts,
     is_far_beyond,
     like,
     with_cause,
-    without_casts,
 )
 from pytest_torchexport.judge.wholes import MOST_ELEMENTS, Choices, Wholes
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.observe import Outcome, Returned
-from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.verdict import Difference
 
 # Runs a call on the artifact, and shows the values in it; None if it cannot.
@@ -48,30 +47,32 @@ class Judged:
     bugs: list[Difference]
     explained: list[Difference]
 
+    @classmethod
+    def of(cls, differences: Iterable[Difference]) -> Judged:
+        """Sort differences by whether their cause explains them."""
+        found = cls([], [])
+        for item in differences:
+            (found.bugs if item.cause in ("", BUG) else found.explained).append(item)
+        return found
+
 
 class Calibration:
     """Eager's own error on a call, measured with as many runs as a decision needs."""
 
-    def __init__(  # noqa: PLR0913  # keyword-only configuration
+    def __init__(
         self,
-        subject: Subject,
-        seed: int,
+        runs: OtherRuns,
         *,
-        stateful: bool = True,
-        device: str = "cpu",
-        may_go_on: Callable[[], bool] = lambda: True,
         shown: Shown = _shows_nothing,
         usual: Callable[[], Sequence[Call]] = tuple,
         leaves_out_casts: bool = False,
     ) -> None:
         """Measure nothing yet.
 
-        ``stateful``: runs change the subject. ``may_go_on`` tells whether there is time for more
-        than the cheapest runs. ``shown`` runs the artifact; ``usual`` returns calls on which no
-        operand of a decision is all zero. ``leaves_out_casts``: the artifact's runtime may.
+        ``shown`` runs the artifact; ``usual`` returns calls on which no operand of a decision is
+        all zero. ``leaves_out_casts``: the artifact's runtime may.
         """
-        self._runs = OtherRuns(subject, seed, stateful=stateful, device=device, may_go_on=may_go_on)
-        self._device = device
+        self._runs = runs
         self._shown, self._usual = shown, usual
         self._leaves_out_casts = leaves_out_casts
 
@@ -97,7 +98,7 @@ class Calibration:
         asked = [item for item in differences if item.total is not None]
         if bugs or not asked:
             return Judged(list(differences), [])
-        single = len(calls) == 1 and self._device == "cpu"
+        single = len(calls) == 1 and self._runs.device == "cpu"
         decisions = self._decisions(calls[0]) if single else None
         held = self._held(calls[0], decisions, asked, actual) if decisions else NOTHING_HELD
         smooth = quick and decisions is not None and decisions.smooth
@@ -116,15 +117,15 @@ class Calibration:
     ) -> Judged:
         """Sort differences by what eager returns if its casts to narrower floats are left out."""
         exact, others = self._runs.without_casts(calls, [item.path for item in bugs])
-        found = Judged([], [])
-        for bug in bugs:
+
+        def judged(bug: Difference) -> Difference:
             wanted, path = expected[bug.path], bug.path
             truth = like(exact[0].get(path), wanted) if exact else None
             runs = [like(leaves.get(path), wanted) for leaves in others]
             known = [run for run in runs if run is not None]
-            judged = without_casts(bug, truth, known, wanted, actual[path])
-            (found.bugs if judged.cause in ("", BUG) else found.explained).append(judged)
-        return found
+            return as_without_casts(bug, truth, known, wanted, actual[path])
+
+        return Judged.of(map(judged, bugs))
 
     def _judged(
         self,
@@ -274,9 +275,7 @@ def _sort(
     expected: Leaves,
     actual: Leaves,
 ) -> Judged:
-    found = Judged([], [])
-    for difference in differences:
-        path = difference.path
-        judged = with_cause(difference, seen[path], expected.get(path), actual.get(path))
-        (found.bugs if judged.cause in ("", BUG) else found.explained).append(judged)
-    return found
+    return Judged.of(
+        with_cause(item, seen[item.path], expected.get(item.path), actual.get(item.path))
+        for item in differences
+    )

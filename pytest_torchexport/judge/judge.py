@@ -19,7 +19,7 @@ from pytest_torchexport.judge.calibrate import Calibration
 from pytest_torchexport.judge.doubts import Doubt
 from pytest_torchexport.judge.failure_of import failure_of
 from pytest_torchexport.judge.log import Activity, ItemLog, Shrunk
-from pytest_torchexport.judge.other_runs import leaves_after
+from pytest_torchexport.judge.other_runs import OtherRuns, leaves_after
 from pytest_torchexport.judge.runners import Runner
 from pytest_torchexport.judge.state_differences import input_after_the_call
 from pytest_torchexport.outcomes.compare import Tolerance, compare, largest_error
@@ -33,6 +33,7 @@ from pytest_torchexport.outcomes.observe import (
 )
 from pytest_torchexport.results.failures import Failure, NotRepeatable, SpecError
 from pytest_torchexport.results.verdict import Difference
+from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
 
 # From this share of the time limit on, a difference is calibrated with eager's cheapest other runs
 # only.
@@ -69,14 +70,16 @@ class Judge:
         self._accepted = accepted
         self._log = log
         self._calibration = Calibration(
-            reference.pristine,
-            plan.seed,
-            stateful=reference.stateful,
-            device=plan.device,
-            may_go_on=lambda: deadline.elapsed < CALIBRATING_SHARE * plan.settings.time_limit,
+            OtherRuns(
+                reference.pristine,
+                plan.seed,
+                stateful=reference.stateful,
+                device=plan.device,
+                may_go_on=lambda: deadline.elapsed < CALIBRATING_SHARE * plan.settings.time_limit,
+            ),
             shown=lambda call, see: runner.show(call, plan.seed, see),
             usual=self._usual,
-            leaves_out_casts=targets.get(plan.target).traits.library != "torch",
+            leaves_out_casts=targets.get(plan.target).traits.library == ONNX_RUNTIME,
         )
 
     def take_over(self, other: Judge) -> Judge:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -113,9 +113,9 @@ class OtherRuns:
         subject: Subject,
         seed: int,
         *,
-        stateful: bool,
-        device: str,
-        may_go_on: Callable[[], bool],
+        stateful: bool = True,
+        device: str = "cpu",
+        may_go_on: Callable[[], bool] = lambda: True,
     ) -> None:
         """Run nothing yet.
 
@@ -125,7 +125,7 @@ class OtherRuns:
         self._subject = subject
         self._seed = seed
         self._stateful = stateful
-        self._device = device
+        self.device = device
         self._may_go_on = may_go_on
         self._copies: dict[torch.dtype | str, Subject] = {}
         self._last: Runs | None = None
@@ -182,7 +182,7 @@ class OtherRuns:
         before = torch.get_rng_state()
         plain = self._run(self._copy("cpu"), calls, nullcontext, paths)
         draws = not torch.equal(before, torch.get_rng_state())
-        if self._device != "cpu" or _agree(plain, [expected], paths):
+        if self.device != "cpu" or _agree(plain, [expected], paths):
             return True, draws
         one, other = (self._run(self._subject.copy(), calls, nullcontext, paths) for _ in range(2))
         parted = _parted(one, other, paths)
@@ -235,12 +235,7 @@ class OtherRuns:
         rounding: Rounding = nullcontext,
     ) -> list[Leaves]:
         wide = [Call(_double(call.args), _double(dict(call.kwargs))) for call in calls]
-
-        @contextmanager
-        def in_float64() -> Iterator[None]:
-            with doubles_by_default(), rounding(), held.kept():
-                yield
-
+        in_float64 = partial(_holding, held, doubles_by_default, rounding)
         return self._run(self._copy(torch.float64), wide, in_float64, paths)
 
     def _under(
@@ -271,13 +266,13 @@ class OtherRuns:
         return packed if found and _agree(found, [truth], paths) else calls
 
     def _noise(self, calls: Sequence[Call], paths: Sequence[str]) -> list[Leaves]:
-        if self._device == "cpu":
+        if self.device == "cpu":
             return []
-        moved = [call.to(self._device) for call in calls]
+        moved = [call.to(self.device) for call in calls]
         return [
             leaves
             for _ in range(NOISE_RUNS)
-            for leaves in self._run(self._copy(self._device), moved, nullcontext, paths)
+            for leaves in self._run(self._copy(self.device), moved, nullcontext, paths)
         ]
 
     def _copy(self, where: torch.dtype | str) -> Subject:
@@ -307,9 +302,12 @@ class OtherRuns:
 
 
 @contextmanager
-def _holding(held: Held, rounding: Rounding) -> Iterator[None]:
+def _holding(held: Held, *roundings: Rounding) -> Iterator[None]:
     """Round differently, but put back the operands that are held. Entered last, it acts first."""
-    with rounding(), held.kept():
+    with ExitStack() as entered:
+        for rounding in roundings:
+            entered.enter_context(rounding())
+        entered.enter_context(held.kept())
         yield
 
 

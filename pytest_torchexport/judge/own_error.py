@@ -78,13 +78,13 @@ def with_cause(difference: Difference, seen: Seen, wanted: Any, found: Any) -> D
     eps = torch.finfo(wanted.dtype).eps
     wide = torch.complex128 if wanted.is_complex() else torch.float64
     tensor, wanted, found = wanted, wanted.to(wide), found.to(wide)
-    allowed = (difference.atol or 0.0) + (difference.rtol or 0.0) * wanted.abs()
+    allowed = _allowed(difference, wanted)
     own = _own_error(seen, wanted, allowed, eps)
     gap = (found - wanted).abs()
     # Infinity is neither close to anything nor a scale.
     finite = torch.isfinite(wanted) & torch.isfinite(found)
     within = finite & (gap <= allowed + MULTIPLE * own)
-    within |= (wanted == found) | (wanted.isnan() & found.isnan())
+    within |= _are_equal(wanted, found)
     # One rounding error is divided by another, or a sum is next to the largest number.
     undefined = _is_finite_by_chance(seen.others, wanted) & ~within
     undefined &= ~_is_cut_off(seen.others, wanted, found, torch.finfo(tensor.dtype).max)
@@ -94,11 +94,10 @@ def with_cause(difference: Difference, seen: Seen, wanted: Any, found: Any) -> D
         cause = TIE if seen.ties.met else AMBIGUOUS if drowned else ROUNDING
     else:
         difference = _at_the_worst(difference, tensor, wanted, found, ~(within | undefined))
-    error = float(own[difference.index].max()) if difference.index is not None else None
-    return dataclasses.replace(difference, own_error=error, cause=cause)
+    return _with(difference, own, cause)
 
 
-def without_casts(
+def as_without_casts(
     difference: Difference,
     truth: torch.Tensor | None,
     others: Sequence[torch.Tensor],
@@ -107,9 +106,9 @@ def without_casts(
 ) -> Difference:
     """Return the difference as rounding if the artifact is as exact as eager's casts are.
 
-    That is, each element is as near to ``truth``, which eager returns in float64 without casts to
-    narrower floats, as eager's own is or as such casts may leave it, and differs by no more than
-    they may. A runtime may leave out any of them. ``others`` are runs of eager that round in the
+    A runtime may leave out any casts to narrower floats. Then each element is as near to ``truth``,
+    which eager returns in float64 without them, as eager's own is or as such casts may leave it,
+    and differs by no more than they may. ``others`` are runs of eager that round in the
     casts otherwise: if they differ as much as the output is large, the casts are what it computes.
     """
     wanted, found = plain_tensor(wanted), plain_tensor(found)
@@ -118,18 +117,32 @@ def without_casts(
     if not wanted.is_floating_point():
         return difference
     wanted, found, truth = wanted.double(), found.double(), truth.double()
-    allowed = (difference.atol or 0.0) + (difference.rtol or 0.0) * wanted.abs()
+    allowed = _allowed(difference, wanted)
     moved = torch.stack([_finite((wanted - run.double()).abs()) for run in others]).amax(dim=0)
     own, gap = _pooled(moved, wanted.abs()), (found - wanted).abs()
     # A runtime may keep some of the casts, where eager's own error is none by chance.
     near = (found - truth).abs() <= torch.maximum((wanted - truth).abs(), own)
     within = near & (gap <= allowed + MULTIPLE * own)
     within = (within | (gap <= allowed)) & wanted.isfinite()
-    within |= (wanted == found) | (wanted.isnan() & found.isnan())
+    within |= _are_equal(wanted, found)
     if _drowned(own, wanted) or not bool(within.all()):
         return difference
+    return _with(difference, own, ROUNDING)
+
+
+def _allowed(difference: Difference, wanted: torch.Tensor) -> torch.Tensor:
+    """Return per element what the tolerance allows."""
+    return (difference.atol or 0.0) + (difference.rtol or 0.0) * wanted.abs()
+
+
+def _are_equal(wanted: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    return (wanted == found) | (wanted.isnan() & found.isnan())
+
+
+def _with(difference: Difference, own: torch.Tensor, cause: DifferenceCause) -> Difference:
+    """Return the difference with its cause and eager's own error at its element."""
     error = float(own[difference.index].max()) if difference.index is not None else None
-    return dataclasses.replace(difference, own_error=error, cause=ROUNDING)
+    return dataclasses.replace(difference, own_error=error, cause=cause)
 
 
 def is_far_beyond(difference: Difference, seen: Seen, wanted: Any, found: Any) -> bool:

@@ -17,9 +17,10 @@ class Library:
     preload: tuple[str, ...]
 
 
+ONNX_RUNTIME = "onnxruntime"
 LIBRARIES = {
     "torch": Library("pytest_torchexport.sandbox.with_torch", ("torch",)),
-    "onnxruntime": Library("pytest_torchexport.sandbox.with_arrays", ("onnxruntime", "onnx")),
+    ONNX_RUNTIME: Library("pytest_torchexport.sandbox.with_arrays", ("onnxruntime", "onnx")),
 }
 
 

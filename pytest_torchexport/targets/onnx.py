@@ -17,6 +17,7 @@ from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes, spelled
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.messages import is_about_dims
 from pytest_torchexport.outcomes.texts import text_of
+from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
 from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, has_loops, read
 from pytest_torchexport.targets.formats.onnx_runtime import (
@@ -134,7 +135,7 @@ class Onnx:
     traits = TargetTraits(
         specializes_0_1=True,
         loader=LOADER_PATH,
-        library="onnxruntime",
+        library=ONNX_RUNTIME,
         script=SCRIPT,
         answers={**EXPORTING, "torch.onnx.is_in_onnx_export": True},
     )

@@ -17,6 +17,7 @@ import torch
 
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
 from pytest_torchexport.outcomes.torch_state import plain_attention
+from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
 from pytest_torchexport.targets.formats.onnx_model import (
     FILENAME,
@@ -129,7 +130,7 @@ class OnnxLegacy:
     traits = TargetTraits(
         crashes_on_caught_errors=CRASHES_ON_CAUGHT_ERRORS,
         loader=LOADER_PATH,
-        library="onnxruntime",
+        library=ONNX_RUNTIME,
         script=SCRIPT,
         answers={**TRACING, "torch.onnx.is_in_onnx_export": True},
     )

@@ -13,7 +13,7 @@ from torch import nn
 
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.calibrate import Calibration
-from pytest_torchexport.judge.other_runs import leaves_after
+from pytest_torchexport.judge.other_runs import OtherRuns, leaves_after
 from pytest_torchexport.outcomes.compare import Tolerance, compare, compare_values
 from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.outcomes.subject import Subject
@@ -28,7 +28,7 @@ def judged(function, call, actual, *, quick=False, leaves_out_casts=False):
     differences = compare(expected, found, Tolerance())
     assert differences, "the table of tolerances must fail first"
     leaves = leaves_after(expected, {}), leaves_after(found, {})
-    calibration = Calibration(subject, 0, leaves_out_casts=leaves_out_casts)
+    calibration = Calibration(OtherRuns(subject, 0), leaves_out_casts=leaves_out_casts)
     return calibration.judge(differences, [call], *leaves, quick=quick)
 
 
@@ -442,7 +442,7 @@ def test_eager_that_leaves_traces_explains_nothing():
             return x * self.calls
 
     subject = Subject.of(Counts())
-    calibration = Calibration(subject, 0, stateful=False)
+    calibration = Calibration(OtherRuns(subject, 0, stateful=False))
     expected = Returned(CALL.args[0] * 5, CALL)
     found = Returned(CALL.args[0] * 6, CALL)
     differences = compare(expected, found, Tolerance())

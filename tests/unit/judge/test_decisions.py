@@ -8,7 +8,7 @@ import torch
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.calibrate import Calibration
 from pytest_torchexport.judge.decisions import Decisions, Places, seen
-from pytest_torchexport.judge.other_runs import leaves_after
+from pytest_torchexport.judge.other_runs import OtherRuns, leaves_after
 from pytest_torchexport.outcomes.compare import Tolerance, compare
 from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.outcomes.subject import Subject
@@ -33,7 +33,7 @@ def causes(eager, artifact, *tensors, usual=ROW):
     differences = compare(expected, actual, Tolerance())
     assert differences, "there must be something to explain"
     calibration = Calibration(
-        subject, 0, shown=shown, usual=lambda: [Call((usual,) * len(tensors))]
+        OtherRuns(subject, 0), shown=shown, usual=lambda: [Call((usual,) * len(tensors))]
     )
     found = calibration.judge(
         differences, [call], leaves_after(expected, {}), leaves_after(actual, {})

@@ -7,6 +7,7 @@ import torch
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.calibrate import Calibration
 from pytest_torchexport.judge.doubts import Doubts
+from pytest_torchexport.judge.other_runs import OtherRuns
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.subject import Subject
 
@@ -20,7 +21,7 @@ def doubted(eager, artifact, *inputs):
         left, right = eager(x), artifact(x)
         assert compare_values(left, right, Tolerance()) == [], "the table must pass first"
         doubts.saw(Call((x,)), {"output": left}, {"output": right})
-    return list(doubts.judged(Calibration(Subject.of(eager), 0)))
+    return list(doubts.judged(Calibration(OtherRuns(Subject.of(eager), 0))))
 
 
 def shares(x):
@@ -62,4 +63,4 @@ def test_integers_and_tensors_of_other_shapes_are_left_to_the_comparison():
     doubts = Doubts()
     doubts.saw(Call(), {"a": torch.ones(2), "b": torch.ones(2)}, {"a": torch.zeros(3)})
     doubts.saw(Call(), {"a": torch.ones(2).long(), "b": 1.0}, {"a": torch.zeros(2).long(), "b": 2})
-    assert list(doubts.judged(Calibration(Subject.of(shares), 0))) == []
+    assert list(doubts.judged(Calibration(OtherRuns(Subject.of(shares), 0)))) == []

@@ -7,7 +7,7 @@ import torch
 
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.calibrate import Calibration
-from pytest_torchexport.judge.other_runs import leaves_after
+from pytest_torchexport.judge.other_runs import OtherRuns, leaves_after
 from pytest_torchexport.judge.wholes import Wholes
 from pytest_torchexport.outcomes.compare import Tolerance, compare
 from pytest_torchexport.outcomes.observe import Returned, observe
@@ -25,7 +25,7 @@ def verdicts(eager, artifact, *tensors):
     assert isinstance(expected, Returned), expected
     assert isinstance(actual, Returned), actual
     differences = compare(expected, actual, Tolerance())
-    found = Calibration(subject, 0).judge(
+    found = Calibration(OtherRuns(subject, 0)).judge(
         differences, [call], leaves_after(expected, {}), leaves_after(actual, {})
     )
     return [*[False] * len(found.bugs), *[True] * len(found.explained)]
