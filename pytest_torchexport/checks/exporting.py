@@ -93,16 +93,17 @@ def _refuse(prepared: Prepared, error: Exception, example: Call) -> NoReturn:
     """
     machine.raise_fault(error)
     plan, spec = prepared.plan, prepared.spec
-    reason, where = condense(error)
+    reason, line = condense(error)
+    where = refused_at(error) or line
     found = refusal_rules.diagnosed(error, plan.target, called=prepared.reference.pristine.function)
     if not found.causes and not issubclass(ExportRefused, plan.expects):
-        found = _asked(prepared, error, example) or found
+        found = _of_a_question(prepared, error, example) or found
     declared = plan.options.shapes is not None or plan.options.dynamic_shapes is not None
     assumed = [dim.name for dim in spec.dims.values() if not dim.declared and not declared]
     details = [spec.opt_out(assumed)] if assumed and is_about_dims(error) else []
     hints = [*details, *(cause.text for cause in found.causes)]
-    named, raised = found.where or refused_at(error) or where, raised_at(error)
-    if raised not in (None, named):
+    raised = raised_at(error)
+    if raised not in (None, found.where or where):
         details.append(f"raised at {raised}")
     prepared.refused(f"refused the module: {reason}{f' ({hints[0]})' if hints else ''}")
     if not found.causes:
@@ -110,13 +111,13 @@ def _refuse(prepared: Prepared, error: Exception, example: Call) -> NoReturn:
     raise ExportRefused(
         reason,
         details=tuple(details),
-        where=refused_at(error) or where,
+        where=where,
         diagnosis=_with_draft(prepared, found, example),
     ) from None
 
 
-def _asked(prepared: Prepared, error: Exception, example: Call) -> Diagnosis | None:
-    """Return the question with whose answer of the export eager raises the same; None if none."""
+def _of_a_question(prepared: Prepared, error: Exception, example: Call) -> Diagnosis | None:
+    """Return the question that makes eager raise the same if it is answered as in the export."""
     plan, subject = prepared.plan, prepared.reference.pristine
     answers, call = targets.get(plan.target).traits.answers, example.to("cpu")
     said = {text_of(each) for each in chain(error)}

@@ -96,13 +96,18 @@ def baked_value(evidence: Evidence) -> Cause | None:
     where = where or _origin(evidence, found, values)
     if where is None:
         return None
-    line = with_tensors(where.text)
     return Cause(
         kind="baked value",
         text=f"{_kept(evidence, found)}: a {READ} is a constant of the trace",
-        remedy=f"keep it a tensor: {line}" if line else TENSORS,
+        remedy=_as_a_tensor(where),
         where=where,
     )
+
+
+def _as_a_tensor(where: SourceLine) -> str:
+    """Return what to do about a line that makes a number of a value."""
+    line = with_tensors(where.text)
+    return f"keep it a tensor: {line}" if line else TENSORS
 
 
 def tried_number(evidence: Evidence) -> Cause | None:
@@ -111,29 +116,26 @@ def tried_number(evidence: Evidence) -> Cause | None:
     if not found:
         return None
     where, *others = found
-    own = "these numbers make" if others else "this number makes"
     also = tuple(f"also: {line}" for line in others)
+    of_value = where in evidence.read_by_eager
     if all(isinstance(number, bool) for read in found.values() for number in read):
         cause = cause_of(
             "if",
             where.text,
             where=where,
-            on_values=where in evidence.read_by_eager,
+            on_values=of_value,
             target=evidence.target,
             artifact=evidence.artifact,
         )
         return replace(cause, details=also)
-    of_value = where in evidence.read_by_eager
-    line = with_tensors(where.text) if of_value else ""
     kept = evidence.structural
     what = f"{_kept(evidence, kept)}: " if kept is not None and kept.kind == "constant" else ""
+    own = "these numbers make" if others else "this number makes"
     return Cause(
         kind="baked value" if of_value else "frozen size",
         text=f"{what}a {READ if of_value else MADE} is a constant of the trace "
         f"(tried: {own} the difference)",
-        remedy=(f"keep it a tensor: {line}" if line else TENSORS)
-        if of_value
-        else without_a_number(where),
+        remedy=_as_a_tensor(where) if of_value else without_a_number(where),
         details=also,
         where=where,
     )

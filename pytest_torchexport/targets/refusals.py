@@ -229,9 +229,9 @@ def _constructs(
 
 
 def _beside(number: Construct | None, branch: Construct) -> bool:
-    """Return True if a line makes a number of the size outside of its condition.
+    """Return True if a line makes a number of the size outside of its condition, or of each size.
 
-    Or of each size, whatever the condition does with it.
+    ``x.shape.numel()`` makes one of each size also inside a condition.
     """
     if number is None:
         return False
@@ -334,7 +334,8 @@ def _decisions(node: ast.AST) -> list[tuple[str, ast.expr]]:
             return [("extreme", node)]
         case ast.Call(func=ast.Name(id="int" | "float" | "bool" | "round" | "len")):
             return [("number", node)]
-        case ast.Call(func=ast.Attribute(attr="item" | "tolist" | "numel" as asked)):
-            of_sizes = ast.unparse(node).endswith(_OF_EACH_SIZE)
-            return [("number", node)] * (asked != "numel" or of_sizes)
+        case ast.Call(func=ast.Attribute(attr="item" | "tolist")):
+            return [("number", node)]
+        case ast.Call() if ast.unparse(node).endswith(_OF_EACH_SIZE):
+            return [("number", node)]
     return []
