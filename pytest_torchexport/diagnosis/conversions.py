@@ -12,7 +12,7 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -25,10 +25,8 @@ from pytest_torchexport.diagnosis.recording import record
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.observe import Returned, observe
-from pytest_torchexport.outcomes.operators import dispatched
 from pytest_torchexport.outcomes.users_lines import UsersLines
 from pytest_torchexport.results.source_line import SourceLine, has_owner, source_line
-from pytest_torchexport.targets.base import Artifact, NotApplicable
 
 _A_NUMBER = re.compile(r"to a Python (?:boolean|float|integer|index)")
 # torch.tensor() and its kin: a constant of what they are given, which may be read elsewhere.
@@ -98,59 +96,6 @@ def _warned(heard: Sequence[warnings.WarningMessage]) -> Iterator[tuple[SourceLi
     for item in heard:
         if item.category.__name__ == "TracerWarning" and has_owner(item.filename):
             yield source_line(item.filename, item.lineno), str(item.message)
-
-
-Numbers = Mapping[SourceLine, Sequence[bool | int | float]]
-
-
-def read_numbers(case: Case, call: Call) -> Numbers:
-    """Return the numbers that Python reads from tensors while a call is traced, by line."""
-    numbers: dict[SourceLine, list[bool | int | float]] = {}
-
-    def note(line: SourceLine, number: Any) -> bool | int | float:
-        numbers.setdefault(line, []).append(number)
-        return number  # type: ignore[no-any-return]
-
-    _traced(case, call, note)
-    return numbers
-
-
-def traced_with(case: Case, call: Call, numbers: Numbers) -> Artifact | None:
-    """Trace a call with these numbers in place of those that Python reads on lines.
-
-    None if that cannot be traced.
-    """
-    left = {line: iter(read) for line, read in numbers.items()}
-    return _traced(
-        case,
-        call,
-        lambda line, number: type(number)(next(left.get(line, iter(())), number)),
-    )
-
-
-def _traced(
-    case: Case, call: Call, read: Callable[[SourceLine, Any], bool | int | float]
-) -> Artifact | None:
-    """Trace a call; ``read(line, number)`` returns the number to take for one that is read."""
-    made: list[Artifact] = []
-    lines = UsersLines()
-
-    def run(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        found = operator(*args, **kwargs)
-        if not isinstance(found, (bool, int, float)):
-            return found
-        where = lines.of_a_read(sys._getframe(1), None)
-        return read(where, found) if where is not None else found
-
-    def trace() -> None:
-        with dispatched(run), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            artifact = case.exported(call, target="trace")
-        if not isinstance(artifact, NotApplicable):
-            made.append(artifact)
-
-    observe(trace, Call(), seed=case.plan.seed)
-    return made[0] if made else None
 
 
 @contextmanager

@@ -5,21 +5,15 @@ Separate from the rules, which are tested without running anything.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 
-from pytest_torchexport.diagnosis.conversions import (
-    Conversion,
-    Numbers,
-    conversions,
-    read_numbers,
-    traced_with,
-)
+from pytest_torchexport.diagnosis.conversions import Conversion, conversions
+from pytest_torchexport.diagnosis.numbers_tried import Numbers, frozen_numbers, read_numbers
 from pytest_torchexport.diagnosis.recording import record
 from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
 from pytest_torchexport.eager.fingerprint import changed, fingerprint
@@ -34,18 +28,12 @@ from pytest_torchexport.judge.branch_results import NotExplored
 from pytest_torchexport.judge.branch_table import DIVERGES
 from pytest_torchexport.judge.state_differences import carried_differences
 from pytest_torchexport.outcomes.compare import Tolerance
-from pytest_torchexport.outcomes.observe import Outcome, Returned, caches_of, observe, tensors_of
+from pytest_torchexport.outcomes.observe import caches_of, observe, tensors_of
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.diagnosis import Structural
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Branch
-from pytest_torchexport.targets.base import Artifact
-
-# A trace is made for each of so many lines.
-MOST_LINES = 12
-# And no longer than so many seconds.
-SECONDS = 2.5
 
 ARTIFACTS = {
     "trace": "trace",
@@ -76,15 +64,6 @@ class _Changes:
     changed: Mapping[StateRef, SourceLine | None]
     replaced: frozenset[str]
     registered: frozenset[str]
-
-
-@dataclass(frozen=True)
-class _Tried:
-    """A call to trace, numbers to read there, and what shows that these are to blame."""
-
-    at: Call
-    numbers: Numbers
-    shows: Callable[[Artifact], bool]
 
 
 class Evidence:
@@ -195,52 +174,12 @@ class Evidence:
     def frozen_numbers(self) -> Numbers:
         """The lines to blame, and the numbers that Python reads there at the export.
 
-        A trace that is made with the failing call's numbers there agrees with eager on it. Or one
-        that is made at that call, with these numbers, returns what the artifact does. Not with one
-        line less. Empty if there are none, or if the artifact is no trace.
+        Empty if there are none, or if the artifact is no trace of this process.
         """
-        call, case = self._scene.call, self._case
-        if self.target != "trace" or case.foreign or case.runner.isolated or call is None:
+        if self.target != "trace" or self._case.foreign or self._case.runner.isolated:
             return {}
         constant = {item.where: item.decides for item in self.conversions if not item.strides}
-        at = case.call_to_export()
-        own, there = read_numbers(case, at), self.read_in_the_call
-        other = [line for line in constant if own.get(line) != there.get(line)]
-        end = time.monotonic() + SECONDS
-        # A trace that takes another side of an if may not fit the example.
-        for lines in ([line for line in other if not constant[line]], other):
-            for tried in (_Tried(at, there, self._agrees), _Tried(call, own, self._fails_alike)):
-                if 0 < len(lines) <= MOST_LINES and self._is_enough(tried, lines):
-                    fewest = self._fewest(tried, lines, end)
-                    return {line: own.get(line, there.get(line, ())) for line in fewest}
-        return {}
-
-    def _is_enough(self, tried: _Tried, lines: Sequence[SourceLine]) -> bool:
-        numbers = {line: tried.numbers[line] for line in lines if line in tried.numbers}
-        artifact = traced_with(self._case, tried.at, numbers) if numbers else None
-        return artifact is not None and tried.shows(artifact)
-
-    def _fewest(
-        self, tried: _Tried, lines: Sequence[SourceLine], end: float
-    ) -> Sequence[SourceLine]:
-        """Return the fewest of these lines that are enough; none if that takes too long."""
-        for line in tuple(lines):
-            fewer = [each for each in lines if each != line]
-            if time.monotonic() > end:
-                return ()
-            if self._is_enough(tried, fewer):
-                lines = fewer
-        return lines
-
-    def _agrees(self, artifact: Artifact) -> bool:
-        return self._scene.agrees_as(artifact)
-
-    def _fails_alike(self, artifact: Artifact) -> bool:
-        """Return True if another artifact returns what the failing one does."""
-        call = self._scene.call
-        assert call is not None
-        outcome = self._case.runner_of(artifact).run(call, self._case.plan.seed)
-        return self._is_the_artifacts(outcome)
+        return frozen_numbers(self._scene, constant, self.read_in_the_call)
 
     @cached_property
     def read_by_eager(self) -> Mapping[SourceLine, frozenset[float]]:
@@ -348,17 +287,9 @@ class Evidence:
         if call is None:
             return False
         mode = subject.grad_mode
-        return self._is_the_artifacts(
+        return self._scene.is_the_artifacts(
             observe(subject.function, call.to(plan.device), seed=plan.seed, grad_mode=mode)
         )
-
-    def _is_the_artifacts(self, outcome: Outcome) -> bool:
-        """Return True if an outcome of the failing call is the artifact's."""
-        call = self._scene.call
-        if call is None or not isinstance(outcome, Returned):
-            return False
-        ((found, _),) = self._scene.judge().in_a_row([call])
-        return not self._scene.differences(call, outcome, found)
 
     @cached_property
     def caches(self) -> frozenset[str]:

@@ -136,6 +136,20 @@ class Scene:
         runner = self.case.runner_of(artifact)
         return self.agrees(judge=self.case.judge_of(runner, ItemLog(), self.case.random_paths))
 
+    def fails_as(self, artifact: Artifact) -> bool:
+        """Return True if another artifact does with the failing call what the failing one does."""
+        call, seed = self.call, self.case.plan.seed
+        return call is not None and self.is_the_artifacts(
+            self.case.runner_of(artifact).run(call, seed)
+        )
+
+    def is_the_artifacts(self, outcome: Outcome) -> bool:
+        """Return True if an outcome of the failing call is the artifact's."""
+        if self.call is None or not isinstance(outcome, Returned):
+            return False
+        ((found, _),) = self.judge().in_a_row([self.call])
+        return not self.differences(self.call, outcome, found)
+
     def differences(self, call: Call, expected: Returned, actual: Outcome) -> Sequence[Difference]:
         """Return the differences of two outcomes of a call, eager's rules applied."""
         return self._judge.differences([call], expected, actual)

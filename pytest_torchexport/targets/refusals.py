@@ -332,10 +332,16 @@ def _decisions(node: ast.AST) -> list[tuple[str, ast.expr]]:
             return [("for", iterated), *(("if", test) for test in tests)]
         case ast.Call(func=ast.Name(id="max" | "min"), args=[_, _, *_]):
             return [("extreme", node)]
-        case ast.Call(func=ast.Name(id="int" | "float" | "bool" | "round" | "len")):
-            return [("number", node)]
-        case ast.Call(func=ast.Attribute(attr="item" | "tolist")):
-            return [("number", node)]
-        case ast.Call() if ast.unparse(node).endswith(_OF_EACH_SIZE):
+        case ast.Call() if _makes_a_number(node):
             return [("number", node)]
     return []
+
+
+def _makes_a_number(call: ast.Call) -> bool:
+    """Return True if a call makes a number of Python, or a list of numbers."""
+    match call.func:
+        case ast.Name(id="int" | "float" | "bool" | "round" | "len"):
+            return True
+        case ast.Attribute(attr="item" | "tolist"):
+            return True
+    return ast.unparse(call).endswith(_OF_EACH_SIZE)
