@@ -81,7 +81,7 @@ def torchexport(request: pytest.FixtureRequest) -> Generator[TorchExport]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Start the items of a test from one state of the random streams, before its fixtures."""
-    _run(item.config).begin(item)
+    _run(item.config).streams.start(item)
 
 
 @pytest.hookimpl(wrapper=True)

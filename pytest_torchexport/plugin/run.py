@@ -26,7 +26,6 @@ from pytest_torchexport.plugin.items import (
     VERDICTS,
     Variant,
     is_marked,
-    name_of_test,
     options_of,
     parameters,
     together,
@@ -34,9 +33,9 @@ from pytest_torchexport.plugin.items import (
     variants,
 )
 from pytest_torchexport.plugin.same_failure import SameFailures, failure_key
+from pytest_torchexport.plugin.same_streams import StreamsOfTests
 
 if TYPE_CHECKING:
-    from pytest_torchexport.outcomes.torch_state import RandomStreams
     from pytest_torchexport.plugin.capture import CallRecorder
     from pytest_torchexport.plugin.fixture import TorchExport
     from pytest_torchexport.plugin.known import KnownFailures
@@ -46,8 +45,6 @@ if TYPE_CHECKING:
 # While items run, the reports are written again only after so many times the time that it took. A
 # run that is killed keeps its verdicts.
 TIMES_A_WRITE = 20.0
-# The tests whose items start from one state of the random streams, if others run between them.
-MOST_TESTS = 64
 # The exit statuses of a run that came to its end.
 COMPLETE = (
     pytest.ExitCode.OK,
@@ -78,8 +75,7 @@ class Run:
 
             config.pluginmanager.register(Survey(config, configuration), PLUGIN)
         self._has_checked = False
-        # Of the last tests, the random streams as the first item found them, and the items since.
-        self._streams: dict[str, tuple[RandomStreams, frozenset[str]]] = {}
+        self.streams = StreamsOfTests()
         self._known: KnownFailures | None = None
         self._same = SameFailures()
         # A value of time.monotonic: from then on the reports are written again while items run.
@@ -133,23 +129,6 @@ class Run:
                 )
 
     # -- running -----------------------------------------------------------------------------------
-
-    def begin(self, item: pytest.Item) -> None:
-        """Start the items of a test from one state of the random streams.
-
-        Its body makes the same weights for each target then, if it makes them with random numbers.
-        """
-        if variant_of(item) is None:
-            return
-        from pytest_torchexport.outcomes.torch_state import RandomStreams
-
-        streams, begun = self._streams.pop(name_of_test(item), (None, frozenset()))
-        if streams is None or item.nodeid in begun:  # an item that is run again draws others
-            streams, begun = RandomStreams(), frozenset()
-        streams.put_back()
-        self._streams[name_of_test(item)] = streams, begun | {item.nodeid}
-        if len(self._streams) > MOST_TESTS:
-            del self._streams[next(iter(self._streams))]
 
     def fixture(self, item: pytest.Item, variant: Variant) -> Iterator[TorchExport]:
         """Yield the fixture's value for one item."""
