@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -96,8 +97,10 @@ def _refuse(prepared: Prepared, error: Exception, example: Call) -> NoReturn:
     reason, line = condense(error)
     where = refused_at(error) or line
     found = refusal_rules.diagnosed(error, plan.target, called=prepared.reference.pristine.function)
-    if not found.causes and not issubclass(ExportRefused, plan.expects):
-        found = _of_a_question(prepared, error, example) or found
+    if not found.causes:
+        asking = partial(_of_a_question, prepared, error, example)
+        asked = _examined(prepared, "questions about the export", asking)
+        found = asked if isinstance(asked, Diagnosis) else found
     declared = plan.options.shapes is not None or plan.options.dynamic_shapes is not None
     assumed = [dim.name for dim in spec.dims.values() if not dim.declared and not declared]
     details = [spec.opt_out(assumed)] if assumed and is_about_dims(error) else []
