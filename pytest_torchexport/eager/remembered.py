@@ -1,19 +1,20 @@
 """Remember what eager did with a call, for the test's other targets.
 
-Eager is the same for every target of a test. What an item learns by running it, the next is told.
+Eager is the same for every target of a test, so the next item need not run it again.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, Protocol, runtime_checkable
+
+import torch
 
 from pytest_torchexport.config.plan import Found
-from pytest_torchexport.inputs.pytrees import is_plain, leaves_of
+from pytest_torchexport.inputs.pytrees import is_plain
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.observe import Returned
 
 # What is kept takes at most so many bytes.
 MOST_BYTES = 2**26
@@ -74,9 +75,12 @@ class Remembered:
             self.bytes += size
 
 
+@runtime_checkable
+class _HasTensors(Protocol):
+    def tensors(self) -> Iterable[torch.Tensor]: ...
+
+
 def _size(found: Any) -> int:
-    """Return the bytes of an outcome's tensors."""
-    if not isinstance(found, Returned):
-        return 0
-    leaves = (*leaves_of(found.value), *found.inputs.tensors())
-    return sum(leaf.nbytes for leaf in leaves if is_plain(leaf))
+    """Return the bytes of the tensors of what a function did."""
+    tensors = found.tensors() if isinstance(found, _HasTensors) else ()
+    return sum(tensor.nbytes for tensor in tensors if is_plain(tensor))

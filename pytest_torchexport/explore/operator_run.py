@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -185,6 +185,10 @@ class Recorded:
     merges: frozenset[Merge]
     tables: Mapping[tuple[str, int], Tensor]
     ran: bool
+
+    def tensors(self) -> Iterable[Tensor]:
+        """Return the tensors of the record."""
+        return self.tables.values()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import torch
 
 from pytest_torchexport.eager import remembered
 from pytest_torchexport.eager.remembered import Remembered
+from pytest_torchexport.explore.operator_run import Recorded
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.observe import Returned
 
@@ -70,6 +71,14 @@ def test_warnings_are_told_too():
             warnings.simplefilter("always")
             item.run("sum", CALL, lambda: warnings.warn("odd sizes", stacklevel=1))
         assert [str(each.message) for each in heard] == ["odd sizes"]
+
+
+def test_the_tables_of_a_record_of_operators_count_too():
+    first = Remembered(key_of)
+    tables = {("bucketize", 0): torch.ones(3)}
+    record = Recorded(near={}, merges=frozenset(), tables=tables, ran=True)
+    first.run("operators", CALL, lambda: record)
+    assert first.bytes == 12
 
 
 def test_an_outcome_too_large_to_keep_is_not_taken_for_a_later_one(monkeypatch):
