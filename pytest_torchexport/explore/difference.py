@@ -13,13 +13,7 @@ import bisect
 import dataclasses
 import itertools
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-import torch
-from torch import Tensor
 
 from pytest_torchexport.explore import assignments, moves
 from pytest_torchexport.explore.merges import WIDE, Merge, merging
@@ -27,13 +21,14 @@ from pytest_torchexport.explore.operator_run import (
     Key,
     Near,
     OperatorRuns,
-    Recorded,
+    is_equality,
     is_further,
 )
 from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.recomputation import Effort
 from pytest_torchexport.explore.seeds import scaled, sized_together
-from pytest_torchexport.explore.thresholds import COMPARING, CONSTANT, LARGEST_EPSILON, STATED
+from pytest_torchexport.explore.side import Side
+from pytest_torchexport.explore.thresholds import LARGEST_EPSILON, STATED
 from pytest_torchexport.explore.together import combinations
 from pytest_torchexport.inputs.recipes import (
     SWITCHED,
@@ -90,80 +85,6 @@ SAME = 1e-6
 MOST_BOUNDS = 4
 
 
-@dataclass
-class _Side:
-    """One side: how near the calls so far came to each of its thresholds, and the nearest call.
-
-    ``first`` is how near the first call with a threshold came to it. ``own`` are the thresholds
-    that the other side does not have. ``tables`` are the many numbers with which an operator
-    compares at once, None if they are not always the same. ``ran`` is True if a call ran operators
-    of torch's. ``failed`` is how often no numbers were found that meet thresholds.
-    """
-
-    runs: OperatorRuns
-    nearest: dict[Key, tuple[Near, Recipe]] = field(default_factory=dict)
-    first: dict[Key, Near] = field(default_factory=dict)
-    own: frozenset[Key] = frozenset()
-    merges: set[Merge] = field(default_factory=set)
-    tables: dict[tuple[str, int], Tensor | None] = field(default_factory=dict)
-    ran: bool = False
-    calls: int = 0
-    failed: Counter[Any] = field(default_factory=Counter)
-
-    def learn(self, recipe: Recipe, found: Recorded) -> bool:
-        """Keep what a call showed. Return True if it is the first that met a threshold."""
-        self.merges |= found.merges
-        self.ran |= found.ran
-        for place, table in found.tables.items():
-            before = self.tables.setdefault(place, table)
-            if before is not table and (before is None or not torch.equal(before, table)):
-                self.tables[place] = None
-        first = False
-        for key, near in found.near.items():
-            known, _ = self.nearest.get(key, (None, recipe))
-            self.first.setdefault(key, near)
-            first |= near.met and not (known is not None and known.met)
-            if known is None or near.rank() < known.rank():
-                self.nearest[key] = near, recipe
-        return first
-
-    def open(self) -> list[Key]:
-        """Return the thresholds that no call has met, the nearest first.
-
-        Without its own: they are pursued before.
-        """
-        left = {
-            key: near
-            for key, (near, _) in self.nearest.items()
-            if not near.met and not key[2].endswith(CONSTANT) and key not in self.own
-        }
-        return sorted(left, key=lambda key: left[key].relative)
-
-    def equalities(self) -> frozenset[Key]:
-        """Return the thresholds at which numbers are equal."""
-        return frozenset(
-            key
-            for key in self.nearest
-            if key[2] == "tied" or (key[0] in COMPARING and _is_equality(key))
-        )
-
-    def numbers(self) -> list[float]:
-        """Return the finite numbers of its tables that are always the same, in order."""
-        found = [table.tolist() for table in self.tables.values() if table is not None]
-        return sorted(filter(math.isfinite, itertools.chain(*found)))
-
-    def kinds(self) -> Counter[tuple[str, str, float | None]]:
-        """Return how often there is a threshold of an operator, a part and a bound."""
-        return Counter((k[0], k[2], near.bound) for k, (near, _) in self.nearest.items())
-
-    def without(self, other: _Side) -> frozenset[Key]:
-        """Return the thresholds that the other side has less often, or with another bound."""
-        rare = self.kinds() - other.kinds()
-        return frozenset(
-            key for key, (near, _) in self.nearest.items() if (key[0], key[2], near.bound) in rare
-        )
-
-
 class DifferenceSearch:
     """One search. It is the same for the same seed.
 
@@ -182,8 +103,8 @@ class DifferenceSearch:
         before_call: Callable[[Recipe], None],
     ) -> None:
         self._spec = spec
-        self._eager = _Side(eager)
-        self._artifact = _Side(artifact) if artifact is not None else None
+        self._eager = Side(eager)
+        self._artifact = Side(artifact) if artifact is not None else None
         self._sides = [side for side in (self._eager, self._artifact) if side is not None]
         self._bounds = bounds
         self._seed = seed
@@ -284,16 +205,14 @@ class DifferenceSearch:
         near, _ = self._eager.nearest[key]
         return near.bound is not None and not _among(near.bound, self._bounds)
 
-    def _pursue(
-        self, side: _Side, keys: Sequence[Key], most: int, *, exactly: bool = False
-    ) -> None:
+    def _pursue(self, side: Side, keys: Sequence[Key], most: int, *, exactly: bool = False) -> None:
         most += side.calls
         for key in keys:
             for _ in self._towards(side, key, exactly=exactly):
                 if side.calls >= most:
                     return
 
-    def _towards(self, side: _Side, key: Key, *, exactly: bool) -> Iterator[None]:
+    def _towards(self, side: Side, key: Key, *, exactly: bool) -> Iterator[None]:
         """Move the nearest call beyond a threshold; ``exactly``: about as far as it should be."""
         for beyond in self._distances(side, key):
             tried: list[Recipe] = []
@@ -313,7 +232,7 @@ class DifferenceSearch:
             elif exactly and side.nearest[key][0].met:
                 self._keep(side.nearest[key][1])  # as near as it got
 
-    def _beside(self, side: _Side, key: Key) -> Iterator[None]:
+    def _beside(self, side: Side, key: Key) -> Iterator[None]:
         """Keep the call that is nearest to an equality, and others that only one side has there."""
         near, base = side.nearest[key]
         self._keep(base)
@@ -325,7 +244,7 @@ class DifferenceSearch:
                 self._keep(moved)
             yield
 
-    def _moved(self, side: _Side, key: Key, beyond: float) -> Iterator[Recipe]:
+    def _moved(self, side: Side, key: Key, beyond: float) -> Iterator[Recipe]:
         """Yield calls nearer to a threshold than the nearest one."""
         near, base = side.nearest[key]
         call = build(self._spec, base)
@@ -352,7 +271,7 @@ class DifferenceSearch:
             yield from itertools.islice(itertools.chain(*written), 2 * WRITTEN)
 
     def _assigned(
-        self, side: _Side, keys: Sequence[Key], recipe: Recipe, probes: Sequence[Probe]
+        self, side: Side, keys: Sequence[Key], recipe: Recipe, probes: Sequence[Probe]
     ) -> Iterator[Recipe]:
         """Yield a call with numbers without a slope that are beyond thresholds, if there is one."""
         demands = tuple(keys), tuple(probe.demand and probe.demand.operator for probe in probes)
@@ -363,7 +282,7 @@ class DifferenceSearch:
             else:
                 yield made
 
-    def _pursue_elsewhere(self, side: _Side, keys: Sequence[Key]) -> None:
+    def _pursue_elsewhere(self, side: Side, keys: Sequence[Key]) -> None:
         """Move other elements and from other calls, to thresholds that the nearest did not get to.
 
         The nearest element need not be one that can get there.
@@ -380,7 +299,7 @@ class DifferenceSearch:
                     if self._meet_elsewhere(side, key, start, part, most):
                         break
 
-    def _meet_elsewhere(self, side: _Side, key: Key, start: Recipe, part: float, most: int) -> bool:
+    def _meet_elsewhere(self, side: Side, key: Key, start: Recipe, part: float, most: int) -> bool:
         """Move one element after the other beyond a threshold. Return True if one got there."""
         call = build(self._spec, start) if side.calls < most else None
         side.calls += 1
@@ -390,7 +309,7 @@ class DifferenceSearch:
             for place in places[:MOST_PLACES]
         )
 
-    def _pursue_together(self, side: _Side) -> None:
+    def _pursue_together(self, side: Side) -> None:
         """Move calls beyond several thresholds at once, those of the side's own among them."""
         most = side.calls + TOGETHER
         left = list(combinations(side.first, side.own))
@@ -404,7 +323,7 @@ class DifferenceSearch:
 
     def _meet(
         self,
-        side: _Side,
+        side: Side,
         keys: Sequence[Key],
         recipe: Recipe,
         part: float,
@@ -443,7 +362,7 @@ class DifferenceSearch:
         return True
 
     def _probes(
-        self, side: _Side, keys: Sequence[Key], recipe: Recipe, place: int | None = None
+        self, side: Side, keys: Sequence[Key], recipe: Recipe, place: int | None = None
     ) -> Sequence[Probe]:
         """Return the state of a call at some thresholds; empty if it does not reach them all."""
         self._before_call(recipe)
@@ -460,10 +379,10 @@ class DifferenceSearch:
                 written = made or written
         return written
 
-    def _distances(self, side: _Side, key: Key) -> Iterator[float]:
+    def _distances(self, side: Side, key: Key) -> Iterator[float]:
         """Yield how far beyond a threshold a call is to be, one after the other."""
         near, _ = side.nearest[key]
-        if near.bound is None or _is_equality(key):
+        if near.bound is None or is_equality(key):
             yield 0.0
             return
         other = self._artifact if side is self._eager else self._eager
@@ -483,7 +402,7 @@ class DifferenceSearch:
         else:
             yield from parts
 
-    def _try(self, side: _Side, recipe: Recipe) -> None:
+    def _try(self, side: Side, recipe: Recipe) -> None:
         """Run a call on one side; keep it if it is the first to meet a threshold."""
         if not within_memory(self._spec, recipe.sizes):
             return
@@ -513,13 +432,9 @@ def _is_there(distance: float, beyond: float, exactly: bool) -> bool:
     return not beyond or distance <= AFAR * beyond
 
 
-def _is_equality(key: Key) -> bool:
-    return key[2].split(" ")[0] == "at"
-
-
 def _margin(key: Key, near: Near, probe: Probe, part: float) -> float:
     """Return how far a call is to be beyond a threshold, or how near to an equality."""
-    if _is_equality(key):
+    if is_equality(key):
         # What has no slope is equal or not.
         part = NEXT if probe.gradients else EXACTLY
     return part * max(near.scale, abs(near.bound or 0.0))
@@ -531,7 +446,7 @@ def _gaps(keys: Sequence[Key], probes: Sequence[Probe], margins: Sequence[float]
     It can only be at an equality, not beyond.
     """
     return [
-        Gap(probe.missing + (0.0 if _is_equality(key) else margin), probe.gradients)
+        Gap(probe.missing + (0.0 if is_equality(key) else margin), probe.gradients)
         for key, probe, margin in zip(keys, probes, margins, strict=bool(probes))
     ]
 

@@ -46,6 +46,11 @@ Key = tuple[str, int, str]
 _OPERAND, _OUTPUT = "operand of ", "output"
 
 
+def is_equality(key: Key) -> bool:
+    """Return True for a threshold at which numbers are equal, and not beyond which they are."""
+    return key[2].split(" ")[0] == "at"
+
+
 def is_further(key: Key) -> bool:
     """Return True for a threshold that is a further bound, and none of an operator's own."""
     return key[0] == _OUTPUT or key[0].startswith(_OPERAND)
