@@ -80,13 +80,13 @@ class Origin:
     reduction: Callable[[Tensor], Tensor] | None = None
 
     def missing_at(self, index: float) -> Origin | None:
-        """Return how much smaller an element of each row is than the largest.
+        """Return how far the element at ``index`` of each row is from the largest or the smallest.
 
-        None if this is not the place of the largest. Of the smallest, how much larger it is.
+        None if this is not the place of the largest or the smallest of a row.
         """
         sign = {("argmax", 0): 1, ("argmin", 0): -1, ("max", 1): 1, ("min", 1): -1}
         way = sign.get((self.name, self.number))
-        if way is None or self.operation is None or index != int(index):
+        if way is None or self.operation is None or not float(index).is_integer():
             return None
         place = int(index)
 

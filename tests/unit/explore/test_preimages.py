@@ -166,6 +166,13 @@ def test_a_power_of_two_is_found_in_a_range_that_is_too_wide_to_try():
     assert int(found[0]) in [2**n for n in range(34, 41)]
 
 
+@pytest.mark.parametrize("number", [2.5, float("inf"), float("nan")])
+def test_a_number_that_is_no_place_is_not_taken_for_one(number):
+    given = torch.tensor([[3, 9, 5]])
+    origins, result = followed(lambda x: x.argmax(1), given)
+    assert demand_at(origins.of(result), 0, "==", number, origins).origin is origins.of(result)
+
+
 def test_a_number_is_found_for_which_two_computed_ones_are_equal():
     given = torch.tensor([7])
     origins, (one, other) = followed(lambda x: (x * 3, 5000 - x), given)
