@@ -100,7 +100,7 @@ class _Pulled:
         operator = {"above": ">", "below": "<"}.get(threshold.part.split(" ")[0], "==")
         origin, far, demand = origins.of(threshold.operand), threshold.far, None
         if origin is not None and far is not None and far.shape == origin.value.shape:
-            at = int(far.argmin()) if place is None else place
+            at = threshold.place if place is None else place
             demand = demand_at(origin, at, operator, threshold.other, origins)
         return Probe(
             missing=missing,

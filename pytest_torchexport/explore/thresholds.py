@@ -56,7 +56,8 @@ class Threshold:
     beyond it; ``met`` is True if the call has an element there. ``pull`` returns the operands with
     the directions that take the element there. ``operand`` is compared with ``other``, and
     ``scale`` is its largest absolute value. ``far`` is how far each element is from it, if it
-    belongs to elements; ``pull`` then also takes the position of another one.
+    belongs to elements, and ``place`` the position of this one; ``pull`` then also takes the
+    position of another one.
     """
 
     part: str
@@ -68,6 +69,7 @@ class Threshold:
     operand: Tensor
     other: Any = None
     far: Tensor | None = None
+    place: int = 0
 
 
 def beyond(operand: Any, bounds: Sequence[float]) -> Iterator[Threshold]:
@@ -158,6 +160,7 @@ def _against(
             operand=operand,
             other=bound,
             far=far,
+            place=nearest,
         )
 
 

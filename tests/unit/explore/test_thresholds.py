@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from pytest_torchexport.explore.operator_run import OperatorRuns
-from pytest_torchexport.explore.thresholds import RULES
+from pytest_torchexport.explore.thresholds import RULES, beyond
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.grad_mode import GradMode
 
@@ -193,3 +193,9 @@ def test_each_number_of_a_table_is_a_bound():
     found = near(lambda x: x > torch.tensor([0.0, 2.5, 3.0]))
     bounds = {key[2]: item.bound for key, item in found.items() if "above [" in key[2]}
     assert bounds == {"above [0]": 0.0, "above [1]": 2.5, "above [2]": 3.0}
+
+
+def test_the_element_that_is_closest_to_a_further_bound_is_meant():
+    operand = torch.tensor([2.5, 9.0, -9.0])
+    found = {item.part: (item.place, item.missing) for item in beyond(operand, [3.0])}
+    assert found == {"above 3": (0, 0.5), "below 3": (0, -0.5)}
