@@ -47,7 +47,7 @@ _OPERAND, _OUTPUT = "operand of ", "output"
 
 
 def is_equality(key: Key) -> bool:
-    """Return True for a threshold at which numbers are equal, and not beyond which they are."""
+    """Return True for a threshold that equal numbers meet, and not those beyond it."""
     return key[2].split(" ")[0] == "at"
 
 
