@@ -7,7 +7,7 @@ sizes at which the artifact fails. Else it is the line that the program itself n
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -112,13 +112,28 @@ def _of(scene: Scene, kind: str, text: str, where: SourceLine, *, on_values: boo
     )
 
 
-def _decided(scene: Scene, sizes: Sizes) -> Iterator[_Decided]:
-    observed = scene.case.observed
+def _decided(scene: Scene, sizes: Sizes) -> Sequence[_Decided]:
+    """Return what decides by a dim's sizes, beside the example's sizes of the other dims.
+
+    Beside the failing call's if nothing does: ``failing_sizes`` tries these next, too.
+    """
+    observed, spec = scene.case.observed, scene.case.spec
     if observed is None:
-        return
+        return ()
+    found = (
+        tuple(_decided_beside(scene, observed, sizes, others))
+        for others in (spec.example_sizes, scene.recipe.sizes)
+    )
+    return next(filter(None, found), ())
+
+
+def _decided_beside(
+    scene: Scene, observed: Observed, sizes: Sizes, others: Mapping[str, int]
+) -> Iterator[_Decided]:
     # Below torch's minimum it may fail for that reason alone.
     usual = any(size >= TORCHS_LOWEST for size in sizes.failing)
-    paths = dict(_paths(scene, observed, sizes, least=TORCHS_LOWEST if usual else 0))
+    least = TORCHS_LOWEST if usual else 0
+    paths = dict(_paths(scene, observed, sizes, others, least=least))
     # The example's size may be another one than the export's: torch.export takes none below 2.
     taken = [size for size in (sizes.example, *sizes.ok) if size in paths and size in sizes.ok]
     failing = paths.keys() & {*sizes.failing}
@@ -141,13 +156,16 @@ def _decided(scene: Scene, sizes: Sizes) -> Iterator[_Decided]:
 
 
 def _paths(
-    scene: Scene, observed: Observed, sizes: Sizes, *, least: int
+    scene: Scene, observed: Observed, sizes: Sizes, others: Mapping[str, int], *, least: int
 ) -> Iterator[tuple[int, Path]]:
-    """Yield the sizes that were run, from ``least`` on, with eager's path of the call at each."""
+    """Yield the sizes that were run, from ``least`` on, with eager's path of the call at each.
+
+    ``others`` are the sizes of the other dims.
+    """
     spec = scene.case.spec
     with observed.installed():
         for size in {size for size in (*sizes.ok, *sizes.failing) if size >= least}:
-            recipe = dataclasses.replace(scene.recipe, sizes=spec.all_sizes({sizes.dim: size}))
+            recipe = dataclasses.replace(scene.recipe, sizes={**others, sizes.dim: size})
             call = build(spec, recipe)
             path = observed.run(call) if call is not None else None
             if path is not None:

@@ -50,6 +50,16 @@ def test_the_condition_is_named_that_the_artifact_fails_for(target, line):
     assert "export once for each side" in cause.remedy
 
 
+def test_a_condition_on_two_sizes_is_named_that_the_examples_sizes_do_not_meet():
+    def forward(x):
+        return x * 2 if x.shape[0] * x.shape[1] == 77 else x
+
+    dims = {"batch": (1, 16), "time": (1, 16)}
+    found, cause = narrowed(forward, shapes={"x": "batch time"}, dims=dims)
+    assert (found.diagnosis.owner, cause.kind) == ("model", "frozen branch")
+    assert cause.where.text == "return x * 2 if x.shape[0] * x.shape[1] == 77 else x"
+
+
 def test_the_steps_that_an_artifact_takes_are_declared_as_a_range():
     def forward(x):
         return x * 2 if x.shape[0] % 2 == 0 else x
