@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.cache.of_test import with_earlier_runs
 from pytest_torchexport.cache.unchanged import FOREIGN, not_kept, unless_unchanged
 from pytest_torchexport.checks import exporting, foreign, preparing, shipping
 from pytest_torchexport.config.flow import FLOW, Step
@@ -151,8 +150,7 @@ def check(thing: Any, given: Sequence[Call], plan: Plan, *, is_copy: bool = Fals
     ``given[0]`` is the example; further calls show which sizes vary. With ``torchexport_cache``
     it may be that of an earlier run, if nothing has changed that it depends on.
     """
-    once = partial(_checked, thing, given, make=exporting.export, is_copy=is_copy)
-    run = partial(with_earlier_runs, once, thing, plan)
+    run = partial(_checked, thing, given, plan, exporting.export, is_copy=is_copy)
     return unless_unchanged(run, thing, given, plan) if plan.settings.cache else run()
 
 

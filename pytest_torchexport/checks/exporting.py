@@ -17,7 +17,7 @@ from pytest_torchexport import targets
 from pytest_torchexport.eager.queries import Query, answering, queries, survives
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.case import Case, Prepared
+from pytest_torchexport.judge.case import Case, Prepared, made_or_refused
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork, survived
@@ -29,7 +29,6 @@ from pytest_torchexport.outcomes.texts import chain, text_of
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis
 from pytest_torchexport.results.failures import ExportRefused, ends_the_test
 from pytest_torchexport.targets import refusal_rules
-from pytest_torchexport.targets.base import NotApplicable
 from pytest_torchexport.targets.draft import drafted
 from pytest_torchexport.targets.formats.shape_env import refused_at
 
@@ -151,11 +150,15 @@ def _with_grad_mode(prepared: Prepared, found: Diagnosis, example: Call) -> Diag
     if prepared.reference.pristine.grad_mode is not GradMode.GRAD:
         return found
 
-    def takes_it() -> bool:
-        made = prepared.exported(example, grad_mode=GradMode.NO_GRAD)
-        return not isinstance(made, NotApplicable)
+    def takes(mode: GradMode) -> bool:
+        made = made_or_refused(lambda: prepared.exported(example, grad_mode=mode))
+        return not isinstance(made, str)
 
-    if _examined(prepared, "export without gradients", takes_it) is not True:
+    def without_alone() -> bool:
+        # Again with gradients too: a refusal may be one of the first export alone.
+        return takes(GradMode.NO_GRAD) and not takes(GradMode.GRAD)
+
+    if _examined(prepared, "export without gradients", without_alone) is not True:
         return found
     return dataclasses.replace(found, owner=found.owner or "capture", causes=(WITH_GRADIENTS,))
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.results.failures import Failure
-
-Found = TypeVar("Found")
 
 
 class Corpus(Protocol):
@@ -39,30 +37,6 @@ class NoCorpus:
         """Store nothing."""
 
 
-class EarlierRuns(Protocol):
-    """Answers for eager: an item need not run what the test's other items have run."""
-
-    def run(self, what: Hashable, call: Any, function: Callable[[], Found]) -> Found:
-        """Return what ``function`` does with the call, of an earlier item if that ran it.
-
-        ``what`` names the function, and all that its result depends on besides the call.
-        """
-
-    def forget(self) -> None:
-        """Keep nothing of this item: what eager does depends on more than the call."""
-
-
-class NoEarlierRuns:
-    """Runs everything."""
-
-    def run(self, what: Hashable, call: Any, function: Callable[[], Found]) -> Found:
-        """Return what ``function`` does."""
-        return function()
-
-    def forget(self) -> None:
-        """Do nothing."""
-
-
 def silent(stage: str, done: int = 0, total: int = 0) -> None:
     """Report progress to nobody."""
 
@@ -77,8 +51,7 @@ class Plan:
     ``keep``: the directory for the files of a failure. ``nodeid``: the item's; empty without
     pytest. ``expects``: failures that need no explanation, because the user expects them.
     ``workers``: the processes that run items at the same time. ``plugins``: the names of the
-    modules that pytest has loaded as plugins, beside every ``conftest.py``. ``earlier``: what eager
-    did in the test's other items.
+    modules that pytest has loaded as plugins, beside every ``conftest.py``.
     """
 
     target: str
@@ -97,7 +70,6 @@ class Plan:
     expects: tuple[type[Failure], ...] = ()
     workers: int = 1
     plugins: tuple[str, ...] = ()
-    earlier: EarlierRuns = field(default_factory=NoEarlierRuns)
 
     def checks(self, name: str) -> bool:
         """Return True if a check is asked for; without ``checks`` all are."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -127,16 +126,7 @@ class Reference:
         about its run.
         """
         seed = self._plan.seed if seed is None else seed
-        run = partial(self._on_cpu, call, seed, grad_mode, answers)
-        what = "outcome", seed, grad_mode, tuple(answers.items()), torch.get_num_threads()
-        return self._plan.earlier.run(what, call, run)
-
-    def _on_cpu(
-        self, call: Call, seed: int, grad_mode: GradMode | None, answers: Mapping[str, Any]
-    ) -> Outcome:
         oracle = self._oracle
-        if self.fresh_each_call or self.may_not_end():
-            self._plan.earlier.forget()
         if oracle is not None and oracle.loops() and not oracle.ends(call):
             return Raised("Endless", "a while loop of forward does not come to an end on this call")
         subject = self.pristine.copy() if self.fresh_each_call else self._here
@@ -144,9 +134,7 @@ class Reference:
         outcome = self._observe(function, call, seed, grad_mode)
         if self.fresh_each_call:
             return outcome
-        if self._state.restore():
-            self.stateful = True
-            self._plan.earlier.forget()
+        self.stateful = self._state.restore() or self.stateful
         return outcome
 
     def drifted(self) -> bool:
@@ -179,7 +167,6 @@ class Reference:
 
     def _begin(self) -> None:
         """Take a fresh copy, every tensor of which is compared after each call."""
-        self._plan.earlier.forget()
         self._here = self.pristine.copy()
         self._state = State(self._here.module, thorough=True)
         self._fingerprint = fingerprint(self._root())

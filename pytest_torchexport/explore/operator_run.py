@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport import torch_private
-from pytest_torchexport.config.plan import EarlierRuns, NoEarlierRuns
 from pytest_torchexport.explore.merges import Merge, merge_of
 from pytest_torchexport.explore.origins import WITH_TABLE, Origins
 from pytest_torchexport.explore.preimages import demand_at
@@ -202,7 +201,6 @@ class OperatorRuns:
 
     ``fresh`` returns the callable in its state before a call, ``done`` is called after it.
     ``bounds`` are numbers with which every operand and every output is compared besides.
-    ``earlier``: what its operators showed in the test's other items.
     """
 
     fresh: Callable[[], Callable[..., Any]]
@@ -210,14 +208,9 @@ class OperatorRuns:
     seed: int
     grad_mode: GradMode = GradMode.NO_GRAD
     bounds: tuple[float, ...] = ()
-    earlier: EarlierRuns = field(default_factory=NoEarlierRuns)
 
     def run(self, call: Call) -> Recorded | None:
         """Return what the call's operators showed; None if it raises."""
-        what = "operators", self.seed, self.grad_mode, self.bounds
-        return self.earlier.run(what, call, lambda: self._run(call))
-
-    def _run(self, call: Call) -> Recorded | None:
         recorder = _Recorder(self.bounds)
         if not self._record(recorder, call):
             return None

@@ -228,7 +228,11 @@ class _Scatter:
         moved = func(*args, **kwargs) + steps * func(self._error(terms), *rest, **kwargs)
         if terms.is_complex():
             return moved
-        return moved + 1j * steps * func(self._error(terms), *rest, **kwargs)
+        turned = func(self._error(terms), *rest, **kwargs)
+        # Of real terms, the sum itself: its factors are all one, in any algorithm.
+        axes = {axis % terms.dim() for axis in argument_of(func, args, kwargs, "dim")}
+        turned[tuple(0 if axis in axes else slice(None) for axis in range(terms.dim()))] = 0.0
+        return moved + 1j * steps * turned
 
     def _of_moved_terms(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         written = written_to(func)
@@ -250,17 +254,14 @@ class _Scatter:
         return tensor + self._error(tensor)
 
     def _error(self, tensor: torch.Tensor) -> torch.Tensor:
-        shift = self._shift(tensor.real if tensor.is_complex() else tensor)
+        """Return how far numbers are moved, both parts of a complex one by themselves."""
         if tensor.is_complex():
-            shift = torch.complex(shift, self._shift(tensor.real))
+            return torch.complex(self._error(tensor.real), self._error(tensor.imag))
+        shift = torch.rand(tensor.shape, generator=self._generator, dtype=torch.float32)
+        reach = REACH if _wide(tensor) is tensor else REACH_HALF
+        shift = ((shift * 2 - 1) * reach * torch.finfo(tensor.dtype).eps).to(tensor.dtype)
         # An infinite term, as of a mask that is added, would become nan.
         return torch.where(tensor.isfinite(), tensor * shift.to(tensor.device), 0.0)
-
-    def _shift(self, real: torch.Tensor) -> torch.Tensor:
-        """Return the factors, less one, by which numbers are moved."""
-        shift = torch.rand(real.shape, generator=self._generator, dtype=torch.float32)
-        reach = REACH if _wide(real) is real else REACH_HALF
-        return ((shift * 2 - 1) * reach * torch.finfo(real.dtype).eps).to(real.dtype)
 
     def _ordered(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run an operator on its input in another order; return indices into the given order."""

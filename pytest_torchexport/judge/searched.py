@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pytest_torchexport import targets
-from pytest_torchexport.config.plan import NoEarlierRuns
 from pytest_torchexport.eager.queries import answering
 from pytest_torchexport.explore.difference import DifferenceSearch
 from pytest_torchexport.explore.operator_run import OperatorRuns
@@ -32,7 +31,6 @@ def searched(case: Case) -> Sequence[Recipe]:
         done=State(subject.module, thorough=reference.stateful).restore,
         seed=seed,
         grad_mode=subject.grad_mode,
-        earlier=case.plan.earlier,
     )
     search = DifferenceSearch(
         case.spec,
@@ -71,6 +69,4 @@ def _as_exported(case: Case, eager: OperatorRuns) -> OperatorRuns | None:
     if not asked or case.runner.isolated:
         return None
     answers = targets.get(case.plan.target).traits.answers
-    return replace(
-        eager, fresh=lambda: answering(eager.fresh(), answers, asked), earlier=NoEarlierRuns()
-    )
+    return replace(eager, fresh=lambda: answering(eager.fresh(), answers, asked))

@@ -82,7 +82,8 @@ def _named(stack: Stack) -> tuple[str, int] | None:
 
 
 def _function(stack: Stack) -> str:
-    for frame in stack:
+    number = innermost(frame.file for frame in stack)
+    for frame in stack[:number]:
         if _TORCH in frame.file:
             return f"{frame.function} in {short_path(frame.file)}"
     return ""

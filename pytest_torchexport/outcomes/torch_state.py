@@ -151,31 +151,20 @@ def _process_settings() -> Iterator[None]:
             os.environ.update(environment)
 
 
-class RandomStreams:
-    """The states of the random streams of torch, numpy and ``random``, as they are now."""
-
-    def __init__(self) -> None:
-        self._cpu, self._python = torch.get_rng_state(), random.getstate()
-        self._devices = cuda.random_states()
-        numpy = sys.modules.get("numpy")
-        self._numpy = numpy.random.get_state() if numpy is not None else None
-
-    def put_back(self) -> None:
-        """Put the streams back into these states."""
-        torch.set_rng_state(self._cpu)
-        random.setstate(self._python)
-        cuda.set_random_states(self._devices)
-        if self._numpy is not None:
-            sys.modules["numpy"].random.set_state(self._numpy)
-
-
 @contextmanager
 def _random_streams() -> Iterator[None]:
-    streams = RandomStreams()
+    cpu, python = torch.get_rng_state(), random.getstate()
+    devices = cuda.random_states()
+    numpy = sys.modules.get("numpy")
+    kept = numpy.random.get_state() if numpy is not None else None
     try:
         yield
     finally:
-        streams.put_back()
+        torch.set_rng_state(cpu)
+        random.setstate(python)
+        cuda.set_random_states(devices)
+        if numpy is not None and kept is not None:
+            numpy.random.set_state(kept)
 
 
 def _switches() -> list[cuda.Switch]:

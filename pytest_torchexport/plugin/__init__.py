@@ -54,7 +54,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Refuse markers that are wrong and made no items; order the items, and keep a replay's."""
+    """Refuse markers that are wrong and made no items; keep the items of a replay."""
     _run(config).refuse_markers(items)
     _run(config).select(items)
 
@@ -76,12 +76,6 @@ def torchexport(request: pytest.FixtureRequest) -> Generator[TorchExport]:
     if not hasattr(request, "param"):
         pytest.skip("--torchexport-targets or --torchexport-devices leaves no target for this test")
     yield from run.fixture(request.node, request.param)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Start the items of a test from one state of the random streams, before its fixtures."""
-    _run(item.config).streams.start(item)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -53,20 +53,6 @@ def name_of_test(item: pytest.Item) -> str:
     return item.nodeid if variant is None else without_variant(item.nodeid, variant.id)
 
 
-def together(items: list[pytest.Item]) -> None:
-    """Put the items of a test next to each other, where its first one is.
-
-    pytest-xdist gives a worker items that are next to each other, and what a test's first item
-    learns of eager is kept for its others, but not for long.
-    """
-    if not any(map(variant_of, items)):
-        return
-    tests: dict[str, list[pytest.Item]] = {}
-    for item in items:
-        tests.setdefault(name_of_test(item), []).append(item)
-    items[:] = [item for test in tests.values() for item in test]
-
-
 def is_marked(node: pytest.Item | pytest.Collector) -> bool:
     """Return True if the node or one of its parents has the marker."""
     return node.get_closest_marker(MARKER) is not None

@@ -28,12 +28,10 @@ from pytest_torchexport.plugin.items import (
     is_marked,
     options_of,
     parameters,
-    together,
     variant_of,
     variants,
 )
 from pytest_torchexport.plugin.same_failure import SameFailures, failure_key
-from pytest_torchexport.plugin.same_streams import StreamsOfTests
 
 if TYPE_CHECKING:
     from pytest_torchexport.plugin.capture import CallRecorder
@@ -75,7 +73,6 @@ class Run:
 
             config.pluginmanager.register(Survey(config, configuration), PLUGIN)
         self._has_checked = False
-        self.streams = StreamsOfTests()
         self._known: KnownFailures | None = None
         self._same = SameFailures()
         # A value of time.monotonic: from then on the reports are written again while items run.
@@ -99,8 +96,7 @@ class Run:
         metafunc.parametrize(FIXTURE, parameters(found), indirect=True)
 
     def select(self, items: list[pytest.Item]) -> None:
-        """Put the items of each test together; keep those of a replay, if this run is one."""
-        together(items)
+        """Keep the items of a replay, if this run is one."""
         if self.replay is not None:
             self.replay.select(self.config, items)
 

@@ -9,7 +9,7 @@ def ids(result):
     return [line for line in result.outlines if line.startswith("test_it.py::")]
 
 
-def test_a_marked_test_becomes_items_next_to_each_other_with_the_users_parameters_after(suite, run):
+def test_a_marked_test_becomes_an_item_per_target_with_the_users_parameters_after(suite, run):
     suite(
         "@pytest.mark.parametrize('n', [1, 2])\n"
         "@pytest.mark.torchexport('trace', 'onnx')\n"
@@ -21,8 +21,8 @@ def test_a_marked_test_becomes_items_next_to_each_other_with_the_users_parameter
     result = run("--collect-only", "-q")
     assert ids(result) == [
         "test_it.py::test_net[trace-cpu-1]",
-        "test_it.py::test_net[onnx-cpu-1]",
         "test_it.py::test_net[trace-cpu-2]",
+        "test_it.py::test_net[onnx-cpu-1]",
         "test_it.py::test_net[onnx-cpu-2]",
         "test_it.py::test_default[trace-cpu]",
         "test_it.py::test_default[script-cpu]",
@@ -651,58 +651,3 @@ def test_left_out():
         assert len(names) == sum(1 if "plain" in test else 2 for test in tests)
         found += names
     assert len(found) == len(set(found)) == 7
-
-
-ALIKE = """
-import json, random
-from pathlib import Path
-import numpy
-
-@pytest.fixture
-def net():
-    return nn.Linear(3, 2).eval()
-
-@pytest.mark.torchexport("trace", "script", checks=("parity",))
-def test_net(net, request):
-    net(torch.rand(2, 3))
-    drawn = [net.weight.tolist(), torch.rand(1).item(), random.random(), numpy.random.rand()]
-    with Path("drawn.txt").open("a") as kept:
-        kept.write(json.dumps(drawn) + "\\n")
-"""
-SPY = """
-import pytest
-from pytest_torchexport.eager.reference import Reference
-
-run = Reference._on_cpu
-
-def counted(self, call, *more):
-    with open("ran.txt", "a") as kept:
-        kept.write(f"{self._plan.target} {self._plan.seed}\\n")
-    return run(self, call, *more)
-
-@pytest.fixture(autouse=True)
-def spy(monkeypatch):
-    monkeypatch.setattr(Reference, "_on_cpu", counted)
-"""
-
-
-def test_the_targets_of_a_test_share_its_weights_its_seed_and_what_eager_did(
-    suite, pytester, run, monkeypatch
-):
-    suite(ALIKE, fakes=False, torchexport_max_examples=5)
-    pytester.makeconftest(SPY)
-    run("--hypothesis-seed=random").assert_outcomes(passed=2)
-    first, second = (pytester.path / "drawn.txt").read_text().splitlines()
-    assert first == second
-    ran = (pytester.path / "ran.txt").read_text().split()
-    assert ran.count("trace") > 10
-    assert "script" not in ran
-    assert len({*ran} - {"trace"}) == 1
-
-
-def test_an_item_that_runs_again_draws_others(suite, pytester, run):
-    suite(ALIKE, fakes=False, torchexport_max_examples=5)
-    pytester.makeconftest("def pytest_collection_modifyitems(items): items[:] = [*items, items[0]]")
-    run("-p", "no:randomly").assert_outcomes(passed=3)
-    first, second, again = (pytester.path / "drawn.txt").read_text().splitlines()
-    assert first == second != again

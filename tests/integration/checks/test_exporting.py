@@ -32,6 +32,17 @@ def test_the_grad_mode_is_the_cause_only_if_the_exporter_takes_the_other(always)
         assert "torch.no_grad()" in found.diagnosis.causes[0].remedy
 
 
+def test_the_grad_mode_is_no_cause_of_a_refusal_that_does_not_come_again():
+    refusals = iter([True])
+
+    def make(module):
+        if next(refusals, False):
+            raise ValueError("locked")
+        return module
+
+    assert refused("grad_once", make).diagnosis.causes == ()
+
+
 def test_a_call_without_gradients_has_no_such_cause():
     def make(module):
         raise ValueError("no view of these strides")

@@ -35,6 +35,12 @@ def test_the_line_and_the_function_of_most_samples_are_named():
     assert found.in_sympy
 
 
+def test_a_function_that_calls_the_line_is_not_one_that_the_line_calls():
+    found = stuck([(NET, CALL)] * 3)
+    assert found.where.place.endswith("net.py:7")
+    assert found.function == ""
+
+
 @pytest.mark.parametrize(
     "stacks",
     [[], [()], [(SYMPY, SIZES, MODEL, CALL, NET), (OTHER, NET)], [(), (SYMPY, SIZES, NET)]],
