@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 
@@ -651,3 +653,24 @@ def test_left_out():
         assert len(names) == sum(1 if "plain" in test else 2 for test in tests)
         found += names
     assert len(found) == len(set(found)) == 7
+
+
+@pytest.mark.parametrize("in_ci", [False, True])
+def test_the_targets_of_a_test_have_one_seed(suite, pytester, run, monkeypatch, in_ci):
+    if in_ci:
+        monkeypatch.setenv("CI", "1")
+    else:
+        monkeypatch.delenv("CI", raising=False)
+    targets = "@pytest.mark.torchexport('mirror', 'liar', checks=('parity',), max_examples=2)\n"
+    suite(
+        f"{targets}def test_net():\n    Net()(torch.rand(2, 3))\n"
+        f"{targets}def test_other():\n    Net()(torch.rand(2, 3))\n"
+    )
+    run("--hypothesis-seed=default", "--torchexport-report=json:report.json")
+    items = json.loads((pytester.path / "report.json").read_text())["items"]
+    seeds = {item["nodeid"]: item["verdicts"][0]["seed"] for item in items}
+    by_test = [
+        {seed for name, seed in seeds.items() if test in name} for test in ("_net", "_other")
+    ]
+    assert [len(each) for each in by_test] == [1, 1]
+    assert by_test[0] != by_test[1]
