@@ -150,8 +150,9 @@ def _has_ties(tensor: torch.Tensor, dim: int) -> bool:
 def sequential(lanes: int = 1) -> AbstractContextManager[None]:
     """Add up sums one term after the other, also in means, variances and normalizations.
 
-    In so many lanes, as vector registers do: every term is added to the lane that is next in turn,
-    and the lanes are added at last. A running sum has one.
+    In so many lanes, a power of two, as vector registers do: every term is added to the lane that
+    is next in turn, and at last the upper half of the lanes to the lower one, until one is left. A
+    running sum has one.
     """
     return dispatched(_Sequential(lanes).operator)
 
@@ -392,10 +393,11 @@ def _running(terms: torch.Tensor, axis: int) -> torch.Tensor:
 def _one_by_one(terms: torch.Tensor, axes: Sequence[int], lanes: int) -> torch.Tensor:
     """Return the sum over the axes, which keep size 1: of all their terms in a row."""
     row = terms.movedim(list(axes), list(range(-len(axes), 0))).flatten(-len(axes))
-    if lanes > 1:
-        row = functional.pad(row, (0, -row.shape[-1] % lanes))
-        row = _running(row.reshape(*row.shape[:-1], -1, lanes), -2)[..., -1, :]
-    total = _running(row, -1)[..., -1]
+    row = functional.pad(row, (0, -row.shape[-1] % lanes))
+    row = _running(row.reshape(*row.shape[:-1], -1, lanes), -2)[..., -1, :]
+    while row.shape[-1] > 1:
+        row = row[..., : row.shape[-1] // 2] + row[..., row.shape[-1] // 2 :]
+    total = row[..., 0]
     return total.reshape([1 if axis in axes else size for axis, size in enumerate(terms.shape)])
 
 
