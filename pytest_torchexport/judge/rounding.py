@@ -223,15 +223,14 @@ class _Scatter:
         Stability of Numerical Algorithms, 24.1).
         """
         terms, *rest = args
-        count = math.prod(terms.shape[axis] for axis in argument_of(func, args, kwargs, "dim"))
-        steps = math.log2(max(count, 2))
+        axes = {axis % terms.dim() for axis in argument_of(func, args, kwargs, "dim")}
+        steps = math.log2(max(math.prod(terms.shape[axis] for axis in axes), 2))
         # The transform of the errors alone: beside the terms, most would be rounded away.
         moved = func(*args, **kwargs) + steps * func(self._error(terms), *rest, **kwargs)
         if terms.is_complex():
             return moved
         turned = func(self._error(terms), *rest, **kwargs)
         # Of real terms, the sum itself: its factors are all one, in any algorithm.
-        axes = {axis % terms.dim() for axis in argument_of(func, args, kwargs, "dim")}
         turned[tuple(0 if axis in axes else slice(None) for axis in range(terms.dim()))] = 0.0
         return moved + 1j * steps * turned
 
