@@ -58,7 +58,7 @@ HALVINGS = 12
 def explore(case: Case) -> Case | None:
     """Search for calls; return a case that knows them. None if there is nothing to search."""
     observed = case.observed
-    if observed is None or not (observed.conditions or observed.code.unread):
+    if observed is None or not observed.branches():
         return None
     log, plan = case.log, case.plan
     _note_what_is_not_followed(case, observed)

@@ -30,6 +30,7 @@ from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.convention import refused
 from pytest_torchexport.judge.explain import DEADLY, explained
 from pytest_torchexport.judge.log import Activity
+from pytest_torchexport.judge.runners import is_scripted
 from pytest_torchexport.judge.searched import searched
 from pytest_torchexport.judge.threshold import rounding_decides
 from pytest_torchexport.outcomes.compare import remarks
@@ -38,7 +39,7 @@ from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.outcomes.subject import signature_of
 from pytest_torchexport.results.failures import ArtifactRaised, CannotJudge, Failure, SpecError
 
-# An artifact's first run may differ from its later ones:
+# An artifact's first run may differ from its later ones; TorchScript's also at other sizes:
 # https://github.com/pytorch/pytorch/issues/80606
 REPEATS = 3
 # Drawing stops at this share of the time limit: the rest is for shrinking and other steps.
@@ -72,6 +73,7 @@ def run(case: Case) -> Case:
         if case.reference.drifted():
             # Results of eager so far depended on earlier calls: discard what was judged by them.
             case.log.forget_calls()
+            case.accepted.forget()
             case = case.anew()
             _every(case)
         if case.plan.checks("parity"):
@@ -128,7 +130,8 @@ def _every(case: Case) -> None:
         stored = readable(case.spec, case.plan.corpus.load(case.key))
         _explicit(case, "stored", stored, repeats=1)
         boundary = list(boundary_recipes(case.spec, case.plan.seed))
-        _explicit(case, "boundary", boundary, repeats=REPEATS)
+        repeats = REPEATS if is_scripted(case.artifact.module) else 1
+        _explicit(case, "boundary", boundary, repeats=repeats)
     _explicit(case, "explored", case.branches.recipes, repeats=1)
     if case.plan.checks("parity"):
         _draw(case)
@@ -266,18 +269,16 @@ def _trial(case: Case, origin: str, recipe: Recipe, repeats: int) -> bool:
     log.calls[origin] += 1
     if case.plan.settings.self_test:
         log.ran.append((origin, recipe))
-    log.covered.saw(case.spec, judgment.recipe)
-    failure = judgment.failure
-    if failure is not None and rounding_decides(case, judgment.recipe):
+    recipe, failure = judgment.made.recipe, judgment.failure
+    log.covered.saw(case.spec, recipe)
+    if failure is not None and rounding_decides(case, recipe):
         log.note("on some calls eager's own rounding decides which branch is taken")
         return True
-    case.branches.book(judgment.recipe, failed=failure is not None)
+    case.branches.book(recipe, failed=failure is not None)
     if failure is not None:
         log.calls["failed"] += 1
         if len(log.failed) < STORED:
-            log.failed.append((judgment.recipe, failure))
+            log.failed.append((recipe, failure))
     elif not log.failed and case.modes.left:
-        found = case.accepted.call(judgment.recipe)
-        if found is not None:
-            case.modes.compare(found)
+        case.modes.compare(judgment.made)
     return True

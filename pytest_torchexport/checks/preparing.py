@@ -130,5 +130,6 @@ def _rehearse(prepared: Prepared) -> None:
     for recipe in boundary_recipes(prepared.spec, plan.seed):
         if prepared.deadline.elapsed > REHEARSAL_SHARE * plan.settings.time_limit:
             return
-        prepared.accepted.call(recipe)
-    prepared.reference.drifted()
+        prepared.accepted.rehearse(recipe)
+    if prepared.reference.drifted():
+        prepared.accepted.forget()

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pytest_torchexport.config.named_dims import Dim, written_sizes
 from pytest_torchexport.eager.batch_axes import find_batch
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.inputs.domains import Domain
+from pytest_torchexport.inputs.pytrees import leaves_of
 from pytest_torchexport.inputs.recipes import (
     GIVEN,
     LeafRecipe,
@@ -39,6 +41,8 @@ STEPS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64)
 # Of the calls with generated values, eager may take this share by luck: a row of zeros and a one
 # is drawn now and then, and its sum is one.
 BY_LUCK = 0.01
+# Bytes of a call and its outcome that may be kept, of about ten calls.
+SMALL = 2**22
 
 
 def narrow_assumed(
@@ -200,6 +204,14 @@ class ReferenceCall:
     call: Call
     outcome: Returned
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the tensors of the call and of its outcome."""
+        values = (self.call, self.outcome.inputs)
+        tensors = [tensor for call in values for tensor in call.tensors()]
+        tensors += [leaf for leaf in leaves_of(self.outcome.value) if isinstance(leaf, Tensor)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
 
 class AcceptedCalls:
     """Makes calls from recipes, and keeps those that eager takes."""
@@ -221,13 +233,27 @@ class AcceptedCalls:
         self._note = note
         self._contiguous_only = False
         self._refused_before = False
+        self._rehearsed: list[ReferenceCall] = []
+
+    def rehearse(self, recipe: Recipe) -> None:
+        """Make a call, and keep what eager did with it: several checks make the same one.
+
+        Only if it is small, so that the memory does not grow with the calls.
+        """
+        found = self.call(recipe)
+        if found is not None and found.recipe == recipe and found.nbytes <= SMALL:
+            self._rehearsed.append(found)
+
+    def forget(self) -> None:
+        """Forget the calls that were kept: eager has turned out to change between calls."""
+        self._rehearsed.clear()
 
     def at_any_length(self) -> AcceptedCalls | None:
         """Return these calls where the length of a guessed sequence varies; None without one."""
         if self._with_sequence is None:
             return None
         other = copy.copy(self)
-        other.spec = self._with_sequence
+        other.spec, other._rehearsed = self._with_sequence, []
         return other
 
     @property
@@ -246,6 +272,9 @@ class AcceptedCalls:
             return None
         if self._contiguous_only:
             recipe = contiguous(recipe)
+        for known in self._rehearsed:
+            if known.recipe == recipe:
+                return known
         call = build(self.spec, recipe)
         if call is None:
             return None

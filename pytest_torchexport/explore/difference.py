@@ -89,7 +89,8 @@ class DifferenceSearch:
     """One search. It is the same for the same seed.
 
     ``artifact`` is None if it cannot be run in this process. ``bounds`` are the numbers that its
-    operators compare with, as far as the program tells.
+    operators compare with, as far as the program tells. ``straight``: every call runs the same
+    operators.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class DifferenceSearch:
         artifact: OperatorRuns | None,
         *,
         bounds: Sequence[float],
+        straight: bool,
         seed: int,
         before_call: Callable[[Recipe], None],
     ) -> None:
@@ -107,6 +109,7 @@ class DifferenceSearch:
         self._artifact = Side(artifact) if artifact is not None else None
         self._sides = [side for side in (self._eager, self._artifact) if side is not None]
         self._bounds = bounds
+        self._straight = straight
         self._seed = seed
         largest = {name: dim.high for name, dim in spec.dims.items()}
         more = within_memory(spec, largest) and largest != spec.example_sizes
@@ -129,8 +132,9 @@ class DifferenceSearch:
             self._try(side, example)
         self._find_own(example)
         sides = [side for side in self._sides if side is self._eager or side.own]
-        for side, recipe in itertools.product(sides, self._seeds):
-            self._try(side, recipe)
+        if not self._straight or self._eager.open() or any(side.own for side in sides):
+            for side, recipe in itertools.product(sides, self._seeds):
+                self._try(side, recipe)
         self._found = [*self._seeds, *self._merging(), *self._sized()]
         # Before the calls far from these that the pursuit of others makes.
         common = self._eager.open()

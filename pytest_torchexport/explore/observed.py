@@ -82,6 +82,10 @@ class Observed:
         """Return every condition that may be evaluated, by its id."""
         return self.recorder.conditions
 
+    def branches(self) -> bool:
+        """Return True if calls may take other paths, as far as the code that is followed tells."""
+        return bool(self.conditions or self.code.unread)
+
     @property
     def module(self) -> torch.nn.Module | None:
         """Return the copy of the module that is run."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_torchexport import targets
 from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.eager.accepted import AcceptedCalls
+from pytest_torchexport.eager.accepted import AcceptedCalls, ReferenceCall
 from pytest_torchexport.eager.reference import Reference, has_nan
 from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
@@ -42,9 +42,9 @@ CALIBRATING_SHARE = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Judgment:
-    """The failure of a legal call, and its recipe: a strided call may have been made contiguous."""
+    """The failure of a legal call, and the call as eager took it, with eager's outcome."""
 
-    recipe: Recipe
+    made: ReferenceCall
     failure: Failure | None
 
 
@@ -127,8 +127,8 @@ class Judge:
                 return None
             failure = failure_of(differences, self._reference.written_at)
             if failure is not None:
-                return Judgment(found.recipe, failure)
-        return Judgment(found.recipe, None)
+                return Judgment(found, failure)
+        return Judgment(found, None)
 
     def quietly(self, recipe: Recipe) -> Failure | None:
         """Return the failure of a call that is tried only to explain another, or None."""

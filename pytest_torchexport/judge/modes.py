@@ -6,12 +6,12 @@ otherwise is a warning. Separate from the judge, which compares eager with an ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from pytest_torchexport.eager.accepted import ReferenceCall
-from pytest_torchexport.eager.queries import GRAD_MODE, INFERENCE_MODE, THREADS, queries
+from pytest_torchexport.eager.queries import GRAD_MODE, INFERENCE_MODE, THREADS, Query, queries
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.callgraph import mentions
 from pytest_torchexport.inputs.spec import Call
@@ -23,6 +23,8 @@ from pytest_torchexport.outcomes.observe import Outcome, Returned
 # The numbers of threads of a small machine, of a laptop and of a server.
 NUMBERS_OF_THREADS = (2, 8, 64)
 NAMES = (GRAD_MODE, INFERENCE_MODE, THREADS)
+# Calls that are tried in a way for which only torch's own code asks, as its fast paths do.
+FOR_TORCH = 20
 # What code may ask of a tensor instead.
 OF_TENSORS = {"torch.is_inference": INFERENCE_MODE}
 
@@ -61,13 +63,14 @@ class OtherModes:
         self._log = log
         self._seed = seed
         self._packages = packages
-        self._begun = False
+        self._compared = 0
 
     @cached_property
     def left(self) -> list[_Way]:
         """The ways in which the next call is to be tried.
 
-        The first call is always tried without gradients, later ones if the code asks.
+        The first call is always tried without gradients, later ones if the code asks, and only some
+        of them if it is torch's own code.
         """
         reference = self._reference
         usual = reference.pristine.grad_mode
@@ -87,9 +90,11 @@ class OtherModes:
             if way in self.left and self._differs(found, way):
                 self._log.caution("; ".join((way.text, *self._where(way.name, found.call))))
                 self.left[:] = [other for other in self.left if other.name != way.name]
-        if not self._begun:
-            self._begun = True
+        self._compared += 1
+        if self._compared == 1:
             self.left[:] = [way for way in self.left if way.name in self._asked]
+        if self._compared == FOR_TORCH:
+            self.left[:] = [way for way in self.left if way.name not in self._asked_by_torch]
 
     def _differs(self, found: ReferenceCall, way: _Way) -> bool:
         """Return True if eager returns or raises otherwise; nan is taken for no answer."""
@@ -108,22 +113,38 @@ class OtherModes:
     @cached_property
     def _asked(self) -> Mapping[str, str]:
         """The names that code asks on the example or mentions, each with a place in words."""
-        names = (*NAMES, *OF_TENSORS)
-        mentioned = list(mentions(self._reference.pristine, names, self._packages))
-        found = {OF_TENSORS.get(name, name): f"asked at {line}" for name, line in mentioned[::-1]}
-        return self._asked_on(self._example) | found
+        return _places(self._of_example) | self._mentioned
 
-    def _asked_on(self, call: Call) -> dict[str, str]:
-        """Return the names that code asks on a call, each with the first place, torch's last."""
+    @cached_property
+    def _asked_by_torch(self) -> frozenset[str]:
+        """Those for which only torch's own code asks."""
+        others = {query.name for query in self._of_example if not query.of_torch}
+        return frozenset({*self._asked} - {*self._mentioned} - others)
+
+    @cached_property
+    def _mentioned(self) -> dict[str, str]:
+        names = (*NAMES, *OF_TENSORS)
+        found = list(mentions(self._reference.pristine, names, self._packages))
+        return {OF_TENSORS.get(name, name): f"asked at {line}" for name, line in found[::-1]}
+
+    @cached_property
+    def _of_example(self) -> Sequence[Query]:
+        return self._queries(self._example)
+
+    def _queries(self, call: Call) -> Sequence[Query]:
         with self._log.during(Activity.EAGER):
-            found = queries(self._reference.pristine, call, self._seed, NAMES)
-        ordered = sorted(found, key=lambda query: query.of_torch)
-        return {query.name: query.asked_at for query in reversed(ordered)}
+            return queries(self._reference.pristine, call, self._seed, NAMES)
 
     def _where(self, name: str, call: Call) -> tuple[str, ...]:
         """Return the place that asks on a call, or else the one that may ask; none if none."""
-        place = self._asked_on(call).get(name) or self._asked.get(name)
+        place = _places(self._queries(call)).get(name) or self._asked.get(name)
         return (place,) if place else ()
+
+
+def _places(found: Iterable[Query]) -> dict[str, str]:
+    """Return the names that code asks, each with the first place in words, torch's last."""
+    ordered = sorted(found, key=lambda query: query.of_torch)
+    return {query.name: query.asked_at for query in reversed(ordered)}
 
 
 def _in(name: str, usual: GradMode, other: GradMode) -> _Way:

@@ -37,6 +37,7 @@ def searched(case: Case) -> Sequence[Recipe]:
         eager,
         _of_artifact(case) or _as_exported(case, eager),
         bounds=case.artifact.facts.bounds(),
+        straight=case.observed is not None and not case.observed.branches(),
         seed=seed,
         before_call=case.log.try_call,
     )

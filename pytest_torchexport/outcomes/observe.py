@@ -145,7 +145,13 @@ class State:
         owners = list(module.modules()) if module is not None else []
         self.lost = False
         self._thorough = thorough
-        self._buffers = [(owner, dict(buffers_of(owner))) for owner in owners]
+        registered = [(owner, dict(buffers_of(owner))) for owner in owners]
+        # TorchScript registers no further ones, and to ask it takes longer than to ask a module.
+        self._buffers = [
+            (owner, own)
+            for owner, own in registered
+            if own or not isinstance(owner, torch.jit.ScriptModule)
+        ]
         buffers = [t for _, own in self._buffers for t in own.values() if t is not None]
         parameters = list(module.parameters()) if module is not None else []
         self._tensors = [t for t in (*buffers, *parameters) if not t.is_inference()]
@@ -292,7 +298,9 @@ def _unwrapped(name: str) -> str:
 
 def _rebind(owner: torch.nn.Module, own: dict[str, torch.Tensor | None]) -> bool:
     """Restore a module's own buffer objects, and drop buffers that a call registered."""
-    now = dict(buffers_of(owner))
+    now = buffers_of(owner)
+    if not now and not own:
+        return False
     if now.keys() == own.keys() and all(now[name] is own[name] for name in own):
         return False
     for name in now.keys() - own.keys():

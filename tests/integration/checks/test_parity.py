@@ -10,6 +10,7 @@ from pytest_torchexport import check_export, engine
 from pytest_torchexport.checks import parity
 from pytest_torchexport.config.options import parse_options
 from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.judge import Judge
 from pytest_torchexport.judge.log import Activity
@@ -127,3 +128,39 @@ def test_what_refuses_the_example_is_named(monkeypatch):
     found = verdict_of(nn.Linear(3, 2), X(2, 3), checks=["parity"])
     assert found.status == "skipped"
     assert found.reason == f"the example cannot be judged: {cannot}"
+
+
+def test_eager_runs_once_for_each_call_that_is_drawn(monkeypatch):
+    runs, on_cpu = [], Reference.on_cpu
+
+    def counted(reference, call, *args, **kwargs):
+        runs.append(call)
+        return on_cpu(reference, call, *args, **kwargs)
+
+    monkeypatch.setattr(Reference, "on_cpu", counted)
+
+    def count(drawn):
+        runs.clear()
+        verdict = check_export(
+            nn.Linear(3, 2), (X(2, 3),), target="trace", checks="parity", max_examples=drawn
+        )
+        assert verdict.calls["drawn"] == drawn, verdict
+        return len(runs)
+
+    assert count(15) - count(5) == 10
+
+
+@pytest.mark.parametrize(("target", "times"), [("script", 3), ("export", 1)])
+def test_torchscript_alone_is_run_again_at_the_ends_of_a_range(monkeypatch, target, times):
+    asked = {}
+
+    def trial(case, origin, recipe, repeats):
+        asked.setdefault(origin, set()).add(repeats)
+        return TRIAL(case, origin, recipe, repeats)
+
+    monkeypatch.setattr(parity, "_trial", trial)
+    verdict = check_export(
+        nn.Linear(3, 2), (X(2, 3),), target=target, checks="parity", max_examples=2
+    )
+    assert verdict.status == "passed", verdict
+    assert asked == {"example": {3}, "boundary": {times}, "drawn": {1}, "searched": {1}}

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pytest_torchexport import check_export
+from pytest_torchexport.judge import modes
 from pytest_torchexport.outcomes import grad_mode
 
 X = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
@@ -109,3 +110,26 @@ def test_a_module_that_does_not_ask_is_run_in_the_mode_of_the_call_but_once(monk
     monkeypatch.setattr(grad_mode.GradMode, "entered", counted)
     assert warnings(nn.Linear(3, 3)) == ()
     assert grad_mode.GradMode.INFERENCE not in entered
+
+
+def test_few_calls_are_tried_if_only_torchs_own_code_asks(monkeypatch):
+    tried, differs = [], modes.OtherModes._differs
+
+    def counted(self, found, way):
+        tried.append(found)
+        return differs(self, found, way)
+
+    monkeypatch.setattr(modes.OtherModes, "_differs", counted)
+
+    def count(net, x):
+        tried.clear()
+        verdict = check_export(net, (x,), target="trace", checks="parity", max_examples=40)
+        assert verdict.status == "passed", verdict
+        return len({id(found) for found in tried}), sum(verdict.calls.values())
+
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval()
+    found, calls = count(layer, torch.randn(2, 3, 4))
+    assert found == modes.FOR_TORCH < calls
+    found, calls = count(Asks("gradients", 2.0), X)
+    # One that is drawn may be one of those at the ends of the range.
+    assert modes.FOR_TORCH < calls - 5 < found

@@ -1,11 +1,20 @@
-"""eager/accepted.py: a wrong declaration fails before the exporter runs."""
+"""eager/accepted.py: wrong declarations, and calls that are kept because several checks make them."""
 
 from __future__ import annotations
 
+import dataclasses
+
+import pytest
 import torch
 from torch import nn
 
 from pytest_torchexport import check_export
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.eager import accepted
+from pytest_torchexport.eager.reference import Reference
+from pytest_torchexport.inputs.recipes import example_recipe
+from pytest_torchexport.inputs.spec import Call, build_spec
+from pytest_torchexport.outcomes.subject import Subject
 
 
 def X(*shape):
@@ -69,3 +78,58 @@ def test_a_declaration_is_not_narrowed_if_the_values_are_wrong():
     found = verdict_of(Positive(), X(2, 3).abs(), **options)
     assert found.failure == "SpecError"
     assert found.details[-1].startswith("narrow the range")
+
+
+EXAMPLE = Call((torch.ones(2, 3),), {})
+
+
+@pytest.fixture
+def runs():
+    return []
+
+
+@pytest.fixture
+def calls(runs):
+    subject = Subject.of(nn.Linear(3, 2).eval())
+    plan = Plan(target="trace", device="cpu")
+    reference = Reference(subject, plan, lambda _: None, EXAMPLE)
+    spec = build_spec(subject.signature(), [EXAMPLE], plan.options, {})
+    made = accepted.AcceptedCalls(spec, reference, lambda _: None)
+    on_cpu = reference.on_cpu
+
+    def counted(call):
+        runs.append(call)
+        return on_cpu(call)
+
+    reference.on_cpu = counted
+    return made
+
+
+def test_a_rehearsed_call_is_not_run_again(calls, runs):
+    recipe = example_recipe(calls.spec, {"batch": 3})
+    calls.rehearse(recipe)
+    assert calls.call(recipe) is calls.call(dataclasses.replace(recipe))
+    assert len(runs) == 1
+    calls.call(example_recipe(calls.spec, {"batch": 4}))
+    assert len(runs) == 2
+
+
+def test_a_rehearsed_call_is_run_again_if_it_is_forgotten(calls, runs):
+    recipe = example_recipe(calls.spec)
+    calls.rehearse(recipe)
+    calls.forget()
+    calls.call(recipe)
+    assert len(runs) == 2
+
+
+def test_a_large_call_is_not_kept(calls, runs, monkeypatch):
+    recipe = example_recipe(calls.spec)
+    calls.rehearse(recipe)
+    (kept,) = calls._rehearsed
+    # 2 x 3 numbers given, as many afterwards, and 2 x 2 returned.
+    assert kept.nbytes == 4 * (6 + 6 + 4)
+    calls.forget()
+    monkeypatch.setattr(accepted, "SMALL", kept.nbytes - 1)
+    calls.rehearse(recipe)
+    calls.call(recipe)
+    assert len(runs) == 3
