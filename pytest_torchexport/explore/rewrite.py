@@ -317,8 +317,7 @@ class _Rewriter(ast.NodeTransformer):
                     self._names_read.add(following.id)
             parts.append(ast.copy_location(ast.Compare(left, [operator], [kept]), node))
             left = following
-        made = ast.copy_location(ast.BoolOp(ast.And(), parts), node)
-        return ast.fix_missing_locations(made)
+        return _located(ast.BoolOp(ast.And(), parts), node)
 
     def _compare(
         self,
@@ -419,8 +418,15 @@ def first_line(node: Any) -> int:
 
 
 def _located(node: _Node, at: ast.AST) -> _Node:
-    """Give a node the position of another, and so its children that have no position."""
-    return ast.fix_missing_locations(ast.copy_location(node, at))
+    """Give a node the position of another, and so the nodes below it that have none.
+
+    ``ast.fix_missing_locations`` would also visit what is below nodes that have one.
+    """
+    ast.copy_location(node, at)
+    for child in ast.iter_child_nodes(node):
+        if not hasattr(child, "lineno"):
+            _located(child, at)
+    return node
 
 
 def _self_name(node: Function) -> str | None:

@@ -42,17 +42,23 @@ PASSES = 2
 def readers_in(tree: ast.AST) -> frozenset[str]:
     """Return ``READERS`` and the file's functions that return what a reader returns."""
     functions = [item for item in ast.walk(tree) if isinstance(item, ast.FunctionDef)]
+    returned = {function: _returned(function) for function in functions}
     readers = READERS
     for _ in range(PASSES):
         readers |= {
             function.name
-            for function in functions
-            for item in ast.walk(function)
-            if isinstance(item, ast.Return)
-            and item.value is not None
-            and reads_tensor(item.value, names_read(function, readers), readers)
+            for function, values in returned.items()
+            if values and function.name not in readers
+            for names in [names_read(function, readers)]
+            if any(reads_tensor(value, names, readers) for value in values)
         }
     return readers
+
+
+def _returned(function: ast.FunctionDef) -> list[ast.expr]:
+    """Return the expressions that a function, or one nested in it, returns."""
+    returns = (item for item in ast.walk(function) if isinstance(item, ast.Return))
+    return [item.value for item in returns if item.value is not None]
 
 
 def reads_tensor(node: ast.AST, names: set[str], readers: frozenset[str]) -> bool:

@@ -96,15 +96,11 @@ def _compiled(
 ) -> tuple[list[tuple[types.CodeType, types.CodeType]], dict[ConditionId, Condition]]:
     """Compile the source as it is and rewritten. Return the pairs of codes, and the conditions."""
     tree = ast.parse(source, file)
-    rewritten = ast.parse(source, file)
-    for each in (tree, rewritten):
-        each.body = _needed(each.body, {line for line, _ in wanted})
-    conditions = rewrite(rewritten, file, source, wanted)
-    pairs = zip(
-        _nested(compile(tree, file, "exec", dont_inherit=True)),
-        _nested(compile(rewritten, file, "exec", dont_inherit=True)),
-        strict=True,
-    )
+    tree.body = _needed(tree.body, {line for line, _ in wanted})
+    as_it_is = compile(tree, file, "exec", dont_inherit=True)
+    conditions = rewrite(tree, file, source, wanted)
+    rewritten = compile(tree, file, "exec", dont_inherit=True)
+    pairs = zip(_nested(as_it_is), _nested(rewritten), strict=True)
     return list(pairs), conditions
 
 
@@ -119,12 +115,13 @@ def _needed(body: Sequence[ast.stmt], lines: set[int]) -> list[ast.stmt]:
         first = first_line(statement)
         if any(first <= line <= (statement.end_lineno or first) for line in lines):
             if isinstance(statement, ast.ClassDef):
-                statement.body = _needed(statement.body, lines) or [ast.Pass()]
+                empty = ast.copy_location(ast.Pass(), statement)
+                statement.body = _needed(statement.body, lines) or [empty]
                 statement.decorator_list = []
             kept.append(statement)
         else:
             kept += _imports(statement)
-    return [ast.fix_missing_locations(statement) for statement in kept]
+    return kept
 
 
 def _imports(statement: ast.stmt) -> Iterator[ast.stmt]:
