@@ -96,6 +96,20 @@ class Origin:
 
         return dataclasses.replace(self, value=self.value.double(), reduction=missing)
 
+    def inputs(self) -> frozenset[int] | None:
+        """Return the inputs from which alone it was computed; None if there is another tensor."""
+        if self.operation is None:
+            return None if self.leaf is None else frozenset([self.leaf])
+        arguments = [*self.operation.args, *self.operation.kwargs.values()]
+        found: frozenset[int] = frozenset()
+        for argument in tensors_among(arguments):
+            origin = self.of(argument)
+            inputs = origin.inputs() if origin is not None else None
+            if inputs is None:
+                return None
+            found |= inputs
+        return found
+
     def of(self, argument: Any) -> Origin | None:
         """Return the origin of an argument, None if it does not depend on the inputs."""
         return next((origin for tensor, origin in self.operands if tensor is argument), None)

@@ -67,8 +67,16 @@ class Pursuit:
         self._stuck: Base | None = None
         self._jiggled = False
 
-    def calls(self, *, last: bool) -> Iterator[None]:
-        """Make the moves, call by call. At random only in the last round, or without a slope."""
+    def of_sizes(self) -> Iterator[None]:
+        """Make the moves that change sizes alone, call by call."""
+        yield from self._step_sizes()
+        yield from self._step_two_sizes()
+
+    def calls(self, *, last: bool, at_random: bool = True) -> Iterator[None]:
+        """Make the moves, call by call.
+
+        At random only if ``at_random``, and in the last round or without a slope.
+        """
         by_value = (self._descend, self._swap, self._repeat_rows, self._descend)
         beyond = (self._halve, self._choose, self._steer, self._reread)
         if self._trials.seen[self._goal[0]].on_tensors:
@@ -78,8 +86,8 @@ class Pursuit:
             order = [self._write, *sizes, *by_value, *beyond, self._march]
         for move in order:
             yield from move()
-        probe = self._probe()
-        if last or probe is None or not probe.demands:
+        probe = self._probe() if at_random else None
+        if at_random and (last or probe is None or not probe.demands):
             yield from self._climb()
 
     def _try(self, recipe: Recipe | None) -> Base | None:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from pytest_torchexport.explore.conditions import Condition, ConditionId
 from pytest_torchexport.explore.tensor_reads import (
     Function,
+    is_none_test,
     names_read,
     readers_in,
     reads_tensor,
@@ -330,7 +331,7 @@ class _Rewriter(ast.NodeTransformer):
         own_id = self._condition(kind, node, *raises)
         operator = ast.Constant(_OPERATORS[type(node.ops[0])])
         operands = (node.left, node.comparators[0])
-        read = self._reads(*operands)
+        read = ast.Constant(0) if is_none_test(node) else self._reads(*operands)
         return self._call(method, own_id, operator, *map(self.visit, operands), read, at=node)
 
     def _reads(self, *operands: ast.expr) -> ast.Constant:

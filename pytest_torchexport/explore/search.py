@@ -86,6 +86,9 @@ class Search:
         self._trials = Trials(spec, observed, before_call)
         self._rounds: dict[Goal, int] = {}
         self._used: dict[Goal, list[Recipe]] = {}
+        self._given_up: set[Goal] = set()
+        # How often calls at random were made for conditions that may not depend on the input.
+        self._at_random = 0
         self._seeded = False
 
     def run(self, progress: Callable[[int, int], None]) -> Explored:
@@ -147,7 +150,7 @@ class Search:
         trials.searching = True
         while (goal := self._next()) is not None:
             yield from self._pursue_one(goal)
-        while any(True for _ in trials.open()):
+        while any(goal not in self._given_up for goal in trials.open()):
             trials.run(mutated(self._spec, self._any(), self._rng, self._constants))
             yield
 
@@ -158,8 +161,20 @@ class Search:
         configuration, and no input changes them. One to which no call has a distance waits a round.
         """
         goals = [*self._trials.open(doubtful=True), *self._trials.one_order()]
-        left = [goal for goal in goals if self._rounds.get(goal, 0) < ROUNDS]
+        left = [
+            goal
+            for goal in goals
+            if self._rounds.get(goal, 0) < (1 if self._is_doubtful(goal) else ROUNDS)
+        ]
         return min(left, key=self._turn, default=None)
+
+    def _is_doubtful(self, goal: Goal) -> bool:
+        """Return True if nothing shows that the condition depends on the input.
+
+        Calls at random for one of these are as good for the others.
+        """
+        seen = self._trials.seen[goal[0]]
+        return seen.constant and not seen.on_tensors
 
     def _turn(self, goal: Goal) -> int:
         trials = self._trials
@@ -172,7 +187,16 @@ class Search:
         number = self._rounds[goal] = self._rounds.get(goal, 0) + 1
         base = self._start(goal)
         pursuit = Pursuit(self._trials, goal, base, self._rng, self._constants)
-        for _ in pursuit.calls(last=number == ROUNDS):
+        if self._trials.only_sizes_matter(base):
+            self._rounds[goal] = ROUNDS
+            self._given_up.add(goal)
+            made = pursuit.of_sizes()
+        else:
+            doubtful = self._is_doubtful(goal)
+            at_random = not doubtful or self._at_random < ROUNDS
+            made = pursuit.calls(last=number == ROUNDS, at_random=at_random)
+            self._at_random += doubtful
+        for _ in made:
             yield
             if self._trials.done(goal):
                 return

@@ -77,12 +77,32 @@ def reads_tensor(node: ast.AST, names: set[str], readers: frozenset[str]) -> boo
 
 
 def _without_facts(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield a node and those below it, but none of ``x.dtype``."""
-    if isinstance(node, ast.Attribute) and node.attr in FACTS:
+    """Yield a node and those below it, but none of ``x.dtype``, ``len(x.shape)``, ``x is None``."""
+    is_fact = isinstance(node, ast.Attribute) and node.attr in FACTS
+    if is_fact or _is_rank(node) or is_none_test(node):
         return
     yield node
     for child in ast.iter_child_nodes(node):
         yield from _without_facts(child)
+
+
+def _is_rank(node: ast.AST) -> bool:
+    """Return True for ``len(x.shape)``."""
+    return (
+        isinstance(node, ast.Call)
+        and _last_name(node.func) == "len"
+        and any(isinstance(item, ast.Attribute) and item.attr == "shape" for item in node.args)
+    )
+
+
+def is_none_test(node: ast.AST) -> bool:
+    """Return True for ``x is None``: no number of a tensor decides it."""
+    return (
+        isinstance(node, ast.Compare)
+        and isinstance(node.ops[0], (ast.Is, ast.IsNot))
+        and isinstance(node.comparators[0], ast.Constant)
+        and node.comparators[0].value is None
+    )
 
 
 def names_read(function: Function, readers: frozenset[str]) -> set[str]:

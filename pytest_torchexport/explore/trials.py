@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, ConditionOutcome
+from pytest_torchexport.explore.distance import operands_of
 from pytest_torchexport.explore.observed import Observed
+from pytest_torchexport.explore.origins import Origin
 from pytest_torchexport.explore.paths import ConditionKey, Event, Path
 from pytest_torchexport.explore.probe import Probe
+from pytest_torchexport.explore.provenance import Compared, Reduced, Uncompared
 from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe
-from pytest_torchexport.inputs.spec import InputSpec
+from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
 from pytest_torchexport.inputs.strategies import within_memory
 
 # Calls kept per outcome, and in all: the first shows the outcome, a second guards against chance.
@@ -243,6 +246,26 @@ class Trials:
             )
             self._probed = (*asked, origins), found
         return self._probed[1]
+
+    def only_sizes_matter(self, base: Base) -> bool:
+        """Return True if the numbers that decide at the base are the same on every legal call.
+
+        As in ``mask.all()``, if the mask of the example is all ones.
+        """
+        probe = self.probe(base, origins=True)
+        if probe is None or not isinstance(probe.provenance, (Compared, Reduced, Uncompared)):
+            return False
+        compared = operands_of(probe.provenance)
+        tensors = [item for item in compared if not isinstance(item, (bool, int, float))]
+        return bool(tensors) and all(self._is_fixed(probe.origins.of(item)) for item in tensors)
+
+    def _is_fixed(self, origin: Origin | None) -> bool:
+        """Return True if a tensor is computed from inputs alone whose numbers never vary."""
+        inputs = origin.inputs() if origin is not None else None
+        leaves = [self.spec.leaves[index] for index in inputs or ()]
+        return bool(leaves) and all(
+            isinstance(leaf, TensorLeaf) and leaf.domain.is_one_value for leaf in leaves
+        )
 
     def _learn(self, event: Event, position: int, recipe: Recipe, path: Path) -> None:
         if event.on_values or event.read:

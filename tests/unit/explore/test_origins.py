@@ -37,3 +37,11 @@ def test_no_more_is_kept_than_so_many_elements_in_all(monkeypatch):
     assert origins.of(result) is not None
     origins, result = followed(lambda x: x + 1 + 1 + 1, NUMBERS)
     assert origins.of(result) is None
+
+
+def test_the_inputs_are_known_if_no_other_tensor_took_part():
+    origins, result = followed(lambda x: (x.bool() & (x > 2)).all(), NUMBERS)
+    assert origins.of(result).inputs() == {0}
+    weight = torch.ones(4)
+    origins, result = followed(lambda x: x * weight, NUMBERS)
+    assert origins.of(result).inputs() is None

@@ -629,3 +629,62 @@ def ticking(x):
 def test_what_a_clock_decides_is_not_searched_for():
     explored, _ = search(ticking, X)
     assert explored.calls < 50
+
+
+ONES, IDS = torch.ones(2, 5, dtype=torch.int64), torch.arange(10).reshape(2, 5)
+
+
+def padded(ids, mask):
+    if mask.bool().all():
+        return ids
+    return ids * mask
+
+
+def test_numbers_that_never_vary_are_not_searched():
+    found, _ = search(padded, IDS, ONES)
+    assert taken(found) == {"mask.bool().all()": {True}}
+    assert found.calls < 100
+    free, _ = search(padded, IDS, ONES, values={"mask": (0, 1)})
+    assert taken(free) == {"mask.bool().all()": {True, False}}
+
+
+def test_a_size_may_decide_what_never_varies():
+    def long(ids, mask):
+        return ids if mask.sum() > 17 else ids * 2
+
+    found, _ = search(long, IDS, ONES, shapes={"ids": "b 5", "mask": "b 5"}, dims={"b": (1, 4)})
+    assert taken(found) == {"mask.sum() > 17": {True, False}}
+
+
+def test_a_number_beside_one_that_never_varies_is_searched():
+    def either(ids, mask):
+        return ids if (mask * ids).max() > 8.5 else ids * 2
+
+    found, _ = search(either, IDS[:, :4], ONES[:, :4])
+    assert taken(found) == {"(mask * ids).max() > 8.5": {False}}
+    found, _ = search(either, IDS, ONES)
+    assert taken(found) == {"(mask * ids).max() > 8.5": {True, False}}
+
+
+class Doubtful(nn.Module):
+    """Asks many times for what no input changes, and once for a number that numpy has computed."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.limit = limit
+        self.kinds = [f"kind {number}" for number in range(20)]
+
+    def forward(self, x):
+        found = bool((x.numpy() > self.limit).any())
+        for kind in self.kinds:
+            if bool(kind == "other"):
+                x = x * 2
+        return x * 3 if found else x
+
+
+def test_conditions_that_no_input_changes_leave_calls_for_others():
+    few, _ = search(Doubtful(1e9), torch.linspace(-1, 2, 6).reshape(2, 3))
+    assert taken(few)["found"] == {False}
+    assert few.calls < 200
+    some, _ = search(Doubtful(9.0), torch.linspace(-1, 2, 6).reshape(2, 3))
+    assert taken(some)["found"] == {False, True}

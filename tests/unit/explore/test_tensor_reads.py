@@ -32,9 +32,15 @@ def forward(self, x):
         ("x.to(kind).sum() > torch.finfo(x.dtype).max", True),
         ("y.dtype == torch.float16", False),
         ("y > 3", False),
+        ("len(x.shape) == 4", False),
+        ("len(most.shape) == 4", False),
+        ("len(x) == 4", True),
+        ("most is None", False),
+        ("most is not None", False),
+        ("most is True", True),
     ],
 )
-def test_a_dtype_is_no_number_of_a_tensor(text, expected):
+def test_a_fact_is_no_number_of_a_tensor(text, expected):
     (function,) = ast.parse(SOURCE).body
     names = names_read(function, READERS)
     assert reads_tensor(ast.parse(text, mode="eval").body, names, READERS) is expected
