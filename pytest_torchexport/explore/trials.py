@@ -118,6 +118,11 @@ class Seen:
         return not self.varies and self.calls >= FEW_CALLS
 
     @property
+    def depends(self) -> bool:
+        """Return True if it may depend on the input: it varied, or compares tensors."""
+        return self.varies or self.on_tensors
+
+    @property
     def on_values(self) -> bool:
         """Return True if values decide it, and not sizes alone."""
         return VALUES in self.steers
@@ -310,7 +315,7 @@ class Trials:
 
     def depend_on_inputs(self) -> bool:
         """Return True if some condition may depend on the input."""
-        return any(seen.varies or seen.on_tensors for seen in self.seen.values())
+        return any(seen.depends for seen in self.seen.values())
 
     def open(self, *, doubtful: bool = False) -> Iterator[Goal]:
         """Yield the outcomes that no call took, of conditions that may depend on the input.
@@ -319,9 +324,8 @@ class Trials:
         evaluated them; not if a clock or a counter decides them.
         """
         for key, seen in list(self.seen.items()):
-            known = seen.varies or seen.on_tensors
             unsure = doubtful and key not in self._unsteady
-            if known or (unsure and (seen.read or seen.calls < FEW_CALLS)):
+            if seen.depends or (unsure and (seen.read or seen.calls < FEW_CALLS)):
                 for outcome in self._observed.conditions[key[0]].outcomes:
                     if outcome not in seen.counts:
                         yield key, outcome

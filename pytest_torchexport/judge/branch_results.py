@@ -22,6 +22,7 @@ class NotExplored:
     """Stands for the results if branches are not checked, or there is nothing to search."""
 
     recipes: Sequence[Recipe] = ()
+    straight = False
 
     def row(self, least: int, most: int) -> Sequence[Path]:
         """Return nothing."""
@@ -63,6 +64,12 @@ class BranchResults:
     def example(self) -> Found:
         """The example and its path."""
         return self.explored.corpus[0]
+
+    @property
+    def straight(self) -> bool:
+        """True if no condition that was met depends on the input."""
+        complete = self.explored.seeded and not self.observed.code.unread
+        return complete and not any(seen.depends for seen in self.explored.seen.values())
 
     @property
     def recipes(self) -> Sequence[Recipe]:

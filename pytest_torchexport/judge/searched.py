@@ -37,12 +37,18 @@ def searched(case: Case) -> Sequence[Recipe]:
         eager,
         _of_artifact(case) or _as_exported(case, eager),
         bounds=case.artifact.facts.bounds(),
-        straight=case.observed is not None and not case.observed.branches(),
+        straight=_is_straight(case),
         seed=seed,
         before_call=case.log.try_call,
     )
     with case.log.timed("search"), case.log.during(Activity.EAGER):
         return search.run()
+
+
+def _is_straight(case: Case) -> bool:
+    """Return True if every call of eager runs the same operators, as far as its code tells."""
+    observed = case.observed
+    return observed is not None and (not observed.branches() or case.branches.straight)
 
 
 def _of_artifact(case: Case) -> OperatorRuns | None:
