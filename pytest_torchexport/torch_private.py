@@ -8,6 +8,7 @@ names are those of torch 2.13.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import logging
 import re
@@ -76,13 +77,18 @@ def shared_until_written(tensor: torch.Tensor) -> torch.Tensor:
     copying at a write ends the process (torch 2.13). Not for a tensor that may be resized: torch
     2.13 cannot write to it afterwards.
     """
-    kinds = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
-    is_known = type(tensor) in kinds and tensor.device.type == "cpu" and not tensor.is_quantized
-    storage = tensor.untyped_storage() if is_known else None
+    storage = tensor.untyped_storage() if _is_torchs_own(tensor) else None
     is_own = storage is not None and storage.resizable() and not storage.is_shared()
     if not is_own or not _shares_until_written():
         return tensor.detach().clone()
     return _lazily_cloned(tensor)
+
+
+def _is_torchs_own(tensor: torch.Tensor) -> bool:
+    """Return True for a tensor on the CPU that has one memory, and no class of somebody else's."""
+    kinds = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+    is_plain = tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_nested)
+    return type(tensor) in kinds and is_plain and tensor.device.type == "cpu"
 
 
 def _lazily_cloned(tensor: torch.Tensor) -> torch.Tensor:
@@ -106,6 +112,35 @@ def _shares_until_written() -> bool:
     tensor.data.numpy()[0] = 2
     values = [each.tolist() for each in (tensor, one, other)]
     return values == [[2, 0, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0]]
+
+
+@contextlib.contextmanager
+def kept_shared(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
+    """Keep the memory of tensors shared until written in the block, also if asked for its address.
+
+    For writers of files: torch has one address to read from and to write to, and copies the memory
+    when it gives that. In the block a write would show in all tensors that share the memory. Does
+    nothing for other tensors, and if torch does not tell which share theirs.
+    """
+    is_shared = getattr(torch._C, "_is_cow_tensor", None)
+    look = getattr(torch._C, "_data_address", None)
+    if is_shared is None or look is None:
+        yield
+        return
+    own = [(each, each.data) for each in tensors if _is_torchs_own(each) and is_shared(each)]
+    memories: dict[int, torch.UntypedStorage] = {}
+    try:
+        for tensor, data in own:
+            number, size = memory_of(data), data.untyped_storage().nbytes()
+            if number not in memories:
+                plain = (ctypes.c_ubyte * size).from_address(look(data))
+                memories[number] = torch.frombuffer(plain, dtype=torch.uint8).untyped_storage()
+            place = data.storage_offset(), data.size(), data.stride()
+            tensor.data = torch.empty(0, dtype=data.dtype).set_(memories[number], *place)
+        yield
+    finally:
+        for tensor, data in own:
+            tensor.data = data
 
 
 def is_printing(frame: FrameType | None) -> bool:

@@ -85,7 +85,7 @@ class OnnxArtifact:
     def save(self, directory: Path) -> Path:
         """Write ``model.onnx`` and, as torch does by default, ``model.onnx.data`` beside it."""
         with whole_file(directory / FILENAME) as path:
-            self.program.save(path, external_data=self.external_data)
+            _save(self.program, path, external_data=self.external_data)
         return path
 
     def pack_inputs(self, call: Call) -> Call:
@@ -269,7 +269,7 @@ def _artifact(made: _Made, device: str, *, external_data: bool) -> OnnxArtifact:
     program = made.program
     with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
         path = Path(directory, FILENAME)
-        program.save(path, external_data=external_data)
+        _save(program, path, external_data=external_data)
         try:
             session = TensorFile(path, device)
         except Exception as error:
@@ -294,6 +294,13 @@ def _artifact(made: _Made, device: str, *, external_data: bool) -> OnnxArtifact:
             cautions=made.cautions,
         ),
     )
+
+
+def _save(program: Any, path: Path, *, external_data: bool) -> None:
+    held = [value.const_value for value in program.model.graph.initializers.values()]
+    tensors = [getattr(each, "raw", None) for each in held]
+    with torch_private.kept_shared(each for each in tensors if isinstance(each, torch.Tensor)):
+        program.save(path, external_data=external_data)
 
 
 # ONNX Runtime names the node that it refuses in one of these ways.

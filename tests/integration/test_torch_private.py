@@ -104,6 +104,33 @@ def test_a_torch_whose_lazy_clones_behave_otherwise_makes_plain_ones(monkeypatch
         private._shares_until_written.cache_clear()
 
 
+def test_memory_stays_shared_while_addresses_of_it_are_asked_for():
+    tensor = torch.arange(6.0)
+    one = torch.nn.Parameter(private.shared_until_written(tensor))
+    part = one.detach()[2:].view(2, 2).t()
+    with private.kept_shared([one, part, torch.ones(2), torch.ones(2).to_sparse()]):
+        assert one.data_ptr() == one.untyped_storage().data_ptr() == private.address_of(tensor)
+        assert part.data_ptr() == one.data_ptr() + 8
+        assert one.tolist() == tensor.tolist()
+        assert part.tolist() == [[2, 4], [3, 5]]
+        assert one.requires_grad
+    assert private.address_of(one) == private.address_of(tensor)
+    with torch.no_grad():
+        part.zero_()
+    assert one.tolist() == [0, 1, 0, 0, 0, 0]
+    assert tensor.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("name", ["_is_cow_tensor", "_data_address"])
+def test_a_torch_that_does_not_tell_what_is_shared_copies_it(monkeypatch, name):
+    assert hasattr(torch._C, name), "torch has changed: writers copy the weights again"
+    monkeypatch.delattr(torch._C, name)
+    tensor = torch.zeros(4)
+    one = private.shared_until_written(tensor)
+    with private.kept_shared([one]):
+        assert one.data_ptr() != tensor.data_ptr()
+
+
 def kernel(x: torch.Tensor) -> torch.Tensor:
     return x * 2
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
 from slow import slow
+from specs import spec_of
 from versions import GUARDS_REFUSED, INSTALLED, RNN_UNROLLED, truth_on
 
 from pytest_torchexport import check_export, targets
 from pytest_torchexport.config import names
+from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.outcomes.copying import copied_module
 from pytest_torchexport.targets import NotApplicable
 from pytest_torchexport.testing import TargetContract
+from pytest_torchexport.torch_private import address_of
 
 
 class Affine(torch.nn.Module):
@@ -41,6 +46,20 @@ class TestEveryTarget(TargetContract):
     @pytest.fixture
     def module(self) -> torch.nn.Module:
         return Affine().eval()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # an item hides them
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", ["trace", "script", "export", "onnx"])
+def test_an_export_and_its_file_leave_the_weights_in_one_memory(name: str, tmp_path: Path) -> None:
+    if reason := targets.get(name).unavailable("cpu"):
+        pytest.skip(reason)
+    module = torch.nn.Linear(64, 64).eval()  # the ONNX exporter looks at the numbers of less
+    copied, x = copied_module(module, lazily=True), torch.ones(2, 64)
+    made = targets.get(name).export(copied, Call((x,)), spec_of(copied.forward, x))
+    assert not isinstance(made, NotApplicable)
+    made.save(tmp_path)
+    assert address_of(copied.weight) == address_of(module.weight)
 
 
 def test_an_unavailable_device_has_a_reason(name: str) -> None:

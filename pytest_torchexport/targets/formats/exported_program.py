@@ -174,7 +174,9 @@ def save(
     Given a path, torch's C++ writer aborts the process if the disk is full.
     """
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files=dict(extra_files))
+    tensors = (*program.state_dict.values(), *program.constants.values())
+    with torch_private.kept_shared(each for each in tensors if isinstance(each, torch.Tensor)):
+        torch.export.save(program, buffer, extra_files=dict(extra_files))
     buffer.seek(0)
     # Not a view of the buffer: the traceback of a full disk would hold it beyond the buffer's life.
     with path.open("wb") as file:
