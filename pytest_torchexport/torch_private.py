@@ -376,6 +376,22 @@ def forget_decompositions(operator: Any) -> None:
 _translations: dict[int, tuple[int, dict[Any, Any]]] = {}
 
 
+def forget_onnx_matches() -> None:
+    """Have the optimizer of ``torch.onnx.export`` forget the graph that it looked at last.
+
+    Its rules keep it, and with it the weights, until another graph comes. Does nothing if
+    onnxscript keeps its rules elsewhere.
+    """
+    rewriter = sys.modules.get("onnxscript.rewriter")
+    for rule in getattr(rewriter, "_DEFAULT_REWRITE_RULES", ()):
+        kept = vars(getattr(rule, "_matcher", None) or rule)
+        kept.update(dict.fromkeys(_OF_ONE_MATCH & kept.keys()))
+
+
+# What a rule of onnxscript sets anew before it looks at a node.
+_OF_ONE_MATCH = frozenset({"_current_node", "_match", "_graph", "_tracer"})
+
+
 @contextlib.contextmanager
 def onnx_translations_kept() -> Iterator[None]:
     """Have ``torch.onnx.export`` collect its translations once per process in the block.

@@ -232,6 +232,7 @@ def _export(module: torch.nn.Module, example: Call, shapes: Any, options: dict[s
             )
     finally:
         forget_earlier_exports()
+        torch_private.forget_onnx_matches()
 
 
 def _frozen_dims(program: Any, spec: InputSpec) -> Sequence[str]:

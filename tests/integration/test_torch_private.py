@@ -7,11 +7,13 @@ declares.
 
 import ast
 import copy
+import gc
 import importlib
 import io
 import pickletools
 import sys
 import warnings
+import weakref
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -680,3 +682,18 @@ def test_translations_of_onnx_are_collected_once_and_are_those_of_torch():
     assert first.functions["aten::relu"][0] is not renewed.functions["aten::relu"][0]
     after = ONNXRegistry.from_torchlib(20)
     assert after.functions["aten::relu"][0] is not first.functions["aten::relu"][0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_exporter_to_onnx_keeps_no_weights():
+    pytest.importorskip("onnxscript")
+    net = nn.Linear(64, 64)
+    weight = weakref.ref(net.weight)
+    torch.onnx.export(net, (torch.ones(2, 64),), dynamo=True, verbose=False)
+    del net
+    gc.collect()
+    assert weight() is not None, "onnxscript forgets by itself: delete forget_onnx_matches"
+    private.forget_onnx_matches()
+    gc.collect()
+    assert weight() is None
+    torch.onnx.export(nn.Linear(2, 2), (torch.ones(2, 2),), dynamo=True, verbose=False)
