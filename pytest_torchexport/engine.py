@@ -37,6 +37,7 @@ from pytest_torchexport.judge.log import Activity, ItemLog
 from pytest_torchexport.judge.vacuity import OutputActivity
 from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.compare import Tolerance
+from pytest_torchexport.outcomes.copying import tensors_in
 from pytest_torchexport.outcomes.grad_mode import (
     WITHOUT_AUTOCAST,
     GradMode,
@@ -72,6 +73,7 @@ from pytest_torchexport.results.failures import (
 from pytest_torchexport.results.source_line import SourceLine, short_path
 from pytest_torchexport.results.verdict import Verdict
 from pytest_torchexport.targets.base import Artifact
+from pytest_torchexport.torch_private import end_sharing
 
 SHOWN_FRAMES = 2
 SHOWN_CHANGES = 3
@@ -203,11 +205,18 @@ class _Item:
 
 @contextmanager
 def _started(
-    thing: Any, plan: Plan, reached: Reached, *, foreign: bool = False, is_copy: bool = False
+    thing: Any,
+    plan: Plan,
+    reached: Reached,
+    *,
+    foreign: bool = False,
+    is_copy: bool = False,
+    is_lent: bool = False,
 ) -> Iterator[_Item]:
     """Set torch's state for an item; afterwards restore it, and all that the subject reaches.
 
-    The subject is called and exported in the grad mode of the caller.
+    The subject is called and exported in the grad mode of the caller. ``is_copy`` and ``is_lent``
+    are those of a Subject.
     """
     grad_mode, autocast = GradMode.current(), under_autocast()
     with (
@@ -219,8 +228,9 @@ def _started(
         ExitStack() as resources,
     ):
         tolerance = Tolerance(plan.options.rtol, plan.options.atol)
+        subject = Subject.of(thing, grad_mode)
         item = _Item(
-            subject=dataclasses.replace(Subject.of(thing, grad_mode), is_copy=is_copy),
+            subject=dataclasses.replace(subject, is_copy=is_copy, is_lent=is_lent),
             plan=plan,
             foreign=foreign,
             log=ItemLog(outputs=OutputActivity(tolerance)),
@@ -244,22 +254,39 @@ def _checked(
     foreign: bool = False,
     is_copy: bool = False,
 ) -> Verdict:
-    size = 0
     inside, _ = unwrapped(thing)
+    module = Subject.of(thing).module
     before = reach(inside, values=True, writes=False)
     try:
-        with _started(thing, plan, before, foreign=foreign, is_copy=is_copy) as item:
-            size = weight_of(item.subject.module)
-            verdict = _verdict(item, given, make)
+        # In a function of its own, which leaves no copies in variables.
+        verdict = _in_item(thing, given, plan, make, before, foreign=foreign, is_copy=is_copy)
     finally:
-        if size > LARGE_MODULE:
+        if weight_of(module) > LARGE_MODULE:
             # Some 50 ms: the collector itself counts objects, not bytes.
             gc.collect()
+            if module is not None and not is_copy:
+                end_sharing(tensors_in(module))
         cuda.release()
     if cuda.lost():
         return verdict  # nothing that is there can be read
     after = fingerprint(inside, values=True, writes=False)
     return _verified(verdict, changed(before.tokens, after))
+
+
+def _in_item(
+    thing: Any,
+    given: Sequence[Call],
+    plan: Plan,
+    make: Make,
+    before: Reached,
+    *,
+    foreign: bool,
+    is_copy: bool,
+) -> Verdict:
+    with _started(
+        thing, plan, before, foreign=foreign, is_copy=is_copy, is_lent=not is_copy
+    ) as item:
+        return _verdict(item, given, make)
 
 
 def _verified(verdict: Verdict, changes: Sequence[Change]) -> Verdict:

@@ -73,12 +73,13 @@ def shared_until_written(tensor: torch.Tensor) -> torch.Tensor:
     torch copies the memory at the first write to either, from Python or from a kernel; a write to
     an address that was taken before shows in both. A plain clone if torch has no ``_lazy_clone``
     that does this, of a subclass, and of a tensor that is quantized or not on the CPU, or whose
-    memory is not torch's own: numpy's, a file's, another process's, a loaded program's, whose
-    copying at a write ends the process (torch 2.13). Not for a tensor that may be resized: torch
-    2.13 cannot write to it afterwards.
+    memory is not torch's own, or numpy has it too: a file's, another process's, a loaded program's,
+    whose copying at a write ends the process (torch 2.13). Not for a tensor that may be resized:
+    torch 2.13 cannot write to it afterwards.
     """
     storage = tensor.untyped_storage() if _is_torchs_own(tensor) else None
     is_own = storage is not None and storage.resizable() and not storage.is_shared()
+    is_own = is_own and not tensor.is_pinned()
     if not is_own or not _shares_until_written():
         return tensor.detach().clone()
     return _lazily_cloned(tensor)
@@ -112,6 +113,27 @@ def _shares_until_written() -> bool:
     tensor.data.numpy()[0] = 2
     values = [each.tolist() for each in (tensor, one, other)]
     return values == [[2, 0, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0]]
+
+
+def has_memory_alone(tensor: torch.Tensor) -> bool:
+    """Return True if no other tensor has the memory of this one. False if torch does not tell."""
+    holders = getattr(torch._C, "_storage_Use_Count", None)
+    if holders is None:
+        return False
+    storage = tensor.untyped_storage()
+    is_alone: bool = holders(storage._cdata) == len((tensor, storage))
+    return is_alone
+
+
+def end_sharing(tensors: Iterable[torch.Tensor]) -> None:
+    """Have tensors share their memory with no other any more.
+
+    It stays where it is if the others are gone, and is copied if they are not.
+    """
+    is_shared = getattr(torch._C, "_is_cow_tensor", lambda _: True)
+    for tensor in tensors:
+        if _is_torchs_own(tensor) and is_shared(tensor):
+            tensor.data_ptr()
 
 
 @contextlib.contextmanager

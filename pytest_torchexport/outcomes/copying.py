@@ -19,6 +19,7 @@ import torch
 from pytest_torchexport.inputs.pytrees import copy_tensor, is_plain
 from pytest_torchexport.torch_private import (
     children_of,
+    has_memory_alone,
     hook_registers,
     memory_of,
     shared_until_written,
@@ -27,12 +28,16 @@ from pytest_torchexport.torch_private import (
 Memo = dict[int, Any]
 
 
-def copied_module(module: torch.nn.Module, *, lazily: bool = False) -> torch.nn.Module:
+def copied_module(
+    module: torch.nn.Module, *, lazily: bool = False, lent: bool = False
+) -> torch.nn.Module:
     """Return a deep copy of a module. Raises whatever a part's ``__deepcopy__`` raises.
 
-    ``lazily``: parameters take memory when they are written to, here or in the original.
+    ``lazily``: parameters take memory when they are written to, here or in the original. ``lent``:
+    only those whose memory nothing but the module has, because a write to a parameter of the
+    original moves it to other memory.
     """
-    memo: Memo = dict(_copied_together(tensors_in(module), lazily=lazily))
+    memo: Memo = dict(_copied_together(tensors_in(module), lazily=lazily, lent=lent))
     for part in module.modules():
         for value in vars(part).values():
             # An attribute computed from a parameter: deepcopy refuses tensors that are no leaves.
@@ -54,7 +59,7 @@ def tensors_in(module: torch.nn.Module) -> list[torch.Tensor]:
 
 
 def _copied_together(
-    tensors: Iterable[torch.Tensor], *, lazily: bool
+    tensors: Iterable[torch.Tensor], *, lazily: bool, lent: bool
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield the id and a copy of each tensor that shares memory with a parameter.
 
@@ -67,10 +72,11 @@ def _copied_together(
             sharing.setdefault(memory_of(tensor), {})[id(tensor)] = tensor
     for memory, group in sharing.items():
         own = any(isinstance(tensor, torch.nn.Parameter) for tensor in group.values())
-        if not memory or (len(group) == 1 and not lazily) or not own:
-            continue
         first = next(iter(group.values()))
-        if lazily:
+        later = lazily and (not lent or has_memory_alone(first))
+        if not memory or (len(group) == 1 and not later) or not own:
+            continue
+        if later:
             storage = shared_until_written(first).untyped_storage()
         else:
             storage = first.untyped_storage().clone()  # type: ignore[no-untyped-call]

@@ -37,7 +37,8 @@ class Subject:
     """``function`` is what is called; ``module`` holds its state (None for a plain function).
 
     ``wrappers``: what the user's object wraps around it, and what is not checked. ``grad_mode``:
-    the mode in which it is called and exported. ``is_copy``: it is not the user's own.
+    the mode in which it is called and exported. ``is_copy``: it is not the user's own. ``is_lent``:
+    nobody else uses it until all copies of it are gone.
     """
 
     function: Callable[..., Any]
@@ -46,6 +47,7 @@ class Subject:
     wrappers: tuple[str, ...] = ()
     grad_mode: GradMode = GradMode.NO_GRAD
     is_copy: bool = False
+    is_lent: bool = False
 
     @classmethod
     def of(cls, thing: Any, grad_mode: GradMode = GradMode.NO_GRAD) -> Subject:
@@ -101,17 +103,18 @@ class Subject:
             return getattr(self._forward(), "__annotations__", {})
 
     def copy(self) -> Subject:
-        """Return a deep copy, which shares nothing with the user's.
+        """Return a deep copy; a write to it shows in no other.
 
-        The copies of a large copy take memory for what is written to: an item makes some ten.
+        The copies of a large copy, or of what is lent, take memory for what is written to: an item
+        makes some ten.
         Raises SpecError; Ineffective if something of the machine ran out, and
         torch.OutOfMemoryError.
         """
         if self.module is None:
             return replace(self, function=_copied_owner(self.function))
         try:
-            lazily = self.is_copy and weight_of(self.module) > LARGE_MODULE
-            module = copied_module(self.module, lazily=lazily)
+            lazily = (self.is_copy or self.is_lent) and weight_of(self.module) > LARGE_MODULE
+            module = copied_module(self.module, lazily=lazily, lent=not self.is_copy)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:

@@ -14,11 +14,15 @@ from slow import slow
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
-from pytest_torchexport import SpecError, check_export, register_target
+from pytest_torchexport import SpecError, check_export, engine, register_target
+from pytest_torchexport.checks import preparing
 from pytest_torchexport.config import names
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.results.text import failure_text
 from pytest_torchexport.sandbox import process
 from pytest_torchexport.targets import TargetTraits
+from pytest_torchexport.torch_private import address_of
 
 
 class Frozen(nn.Module):
@@ -302,6 +306,38 @@ def test_a_healthy_module_is_as_it_was(target):
     assert "checking changed" not in " ".join((*verdict.ineffective, *verdict.notes))
     torch.testing.assert_close(net.state_dict(), before)
     assert net.training
+
+
+@pytest.mark.parametrize("target", ["trace", "script", "export", "onnx"])
+def test_a_large_module_lends_its_weights_and_has_them_back(monkeypatch, target):
+    net = nn.Linear(2100, 2100).eval()
+    address, before = net.weight.data_ptr(), copy.deepcopy(net.state_dict())
+    lent = []
+
+    def looked_at(*args, **kwargs):
+        prepared = prepare(*args, **kwargs)
+        lent.append(address_of(prepared.reference.pristine.module.weight) == address)
+        return prepared
+
+    prepare = preparing.prepare
+    monkeypatch.setattr(preparing, "prepare", looked_at)
+    verdict = check_export(net, (torch.randn(2, 2100),), target=target, max_examples=2)
+    assert verdict.status == "passed"
+    assert lent == [True]
+    assert address_of(net.weight) == address
+    torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
+    assert net.weight.data.resize_(2101, 2101).fill_(0).sum() == 0  # not while it is lent
+
+
+def test_an_export_for_the_users_own_asserts_borrows_nothing():
+    net = nn.Linear(2100, 2100).eval()
+    x = torch.randn(2, 2100)
+    made = engine.export(net, Call((x,)), Plan(target="trace", device="cpu"))
+    address = address_of(net.weight)
+    with torch.no_grad():
+        net.weight.fill_(0)
+    assert address_of(net.weight) == address
+    assert not torch.equal(made(x), net(x))
 
 
 class CachesInItsClass(nn.Module):

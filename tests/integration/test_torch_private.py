@@ -123,6 +123,47 @@ def test_memory_stays_shared_while_addresses_of_it_are_asked_for():
     assert tensor.tolist() == [0, 1, 2, 3, 4, 5]
 
 
+def test_memory_is_told_to_be_a_tensors_alone():
+    parameter = nn.Linear(4, 4).weight
+    assert hasattr(torch._C, "_storage_Use_Count"), "torch has changed: users' modules are copied"
+    assert private.has_memory_alone(parameter)
+    parameter.sum().backward()
+    assert private.has_memory_alone(parameter)
+    other = parameter.detach()
+    assert not private.has_memory_alone(parameter)
+    del other
+    held = parameter.detach().__dlpack__()
+    assert not private.has_memory_alone(parameter)
+    del held
+    assert private.has_memory_alone(parameter)
+
+
+def test_memory_is_nobodys_alone_if_torch_does_not_tell(monkeypatch):
+    monkeypatch.delattr(torch._C, "_storage_Use_Count")
+    assert not private.has_memory_alone(torch.zeros(4))
+
+
+def test_memory_that_numpy_has_too_is_copied_at_once():
+    tensor = torch.zeros(4)
+    array = tensor.numpy()
+    made = private.shared_until_written(tensor)
+    array[0] = 1
+    assert made.tolist() == [0] * 4
+    assert tensor.tolist() == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_the_end_of_sharing_moves_memory_only_if_another_has_it(left):
+    tensor = torch.zeros(4)
+    address = tensor.data_ptr()
+    other = private.shared_until_written(tensor)
+    if not left:
+        del other
+    private.end_sharing([tensor, torch.zeros(2).to_sparse()])
+    assert (private.address_of(tensor) == address) is not left
+    assert tensor.resize_(9).fill_(1).sum() == 9  # which shared memory does not survive
+
+
 @pytest.mark.parametrize("name", ["_is_cow_tensor", "_data_address"])
 def test_a_torch_that_does_not_tell_what_is_shared_copies_it(monkeypatch, name):
     assert hasattr(torch._C, name), "torch has changed: writers copy the weights again"

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 from pytest_torchexport.outcomes.copying import copied_module
+from pytest_torchexport.torch_private import address_of
 
 X = torch.ones(2, 3)
 
@@ -173,6 +174,26 @@ def test_a_write_to_a_weight_shows_on_its_side_alone_and_in_what_is_tied_to_it(l
         assert module.a.tolist() == [a] * 4
         assert module.alone.tolist() == [alone] * 3
         assert not module.alone.requires_grad
+
+
+def test_of_a_lent_module_only_memory_that_it_has_alone_is_shared():
+    net = nn.Module()
+    net.alone, net.seen = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(4))
+    net.array = nn.Parameter(torch.zeros(4), requires_grad=False)
+    net.tied = nn.Parameter(torch.zeros(4))
+    net.view = nn.Parameter(net.tied.data[:2])
+    held = net.seen.detach(), net.array.numpy()
+    copied = copied_module(net, lazily=True, lent=True)
+    shared = [
+        name
+        for name, tensor in net.named_parameters()
+        if address_of(tensor) == address_of(copied.get_parameter(name))
+    ]
+    assert shared == ["alone"]
+    assert copied.tied.data_ptr() == copied.view.data_ptr()
+    held[0].fill_(1)
+    held[1].fill(1)
+    assert copied.seen.tolist() == copied.array.tolist() == [0] * 4
 
 
 def build_like(net, build):
