@@ -262,7 +262,10 @@ class Trials:
             return False
         compared = operands_of(probe.provenance)
         tensors = [item for item in compared if not isinstance(item, (bool, int, float))]
-        return bool(tensors) and all(self._is_fixed(probe.origins.of(item)) for item in tensors)
+        # A number that was read may be the one that they are compared or computed with.
+        read = [tensor for _, tensor in probe.reads]
+        origins = [probe.origins.of(item) for item in (*tensors, *read)]
+        return bool(tensors) and all(map(self._is_fixed, origins))
 
     def _is_fixed(self, origin: Origin | None) -> bool:
         """Return True if a tensor is computed from inputs alone whose numbers never vary."""

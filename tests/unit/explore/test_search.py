@@ -656,6 +656,22 @@ def test_a_size_may_decide_what_never_varies():
     assert taken(found) == {"mask.sum() > 17": {True, False}}
 
 
+def operand(ids, mask):
+    number = int(ids.sum())
+    return ids if mask[0, 0] * number == 77 else ids * 2
+
+
+def bound(ids, mask):
+    number = int(ids.sum())
+    return ids if mask[0, 0] + 76 == number + 0 else ids * 2
+
+
+@pytest.mark.parametrize("forward", [operand, bound])
+def test_a_number_that_was_read_may_decide_beside_what_never_varies(forward):
+    (outcomes,) = taken(search(forward, IDS, ONES)[0]).values()
+    assert outcomes == {True, False}
+
+
 def test_a_number_beside_one_that_never_varies_is_searched():
     def either(ids, mask):
         return ids if (mask * ids).max() > 8.5 else ids * 2
