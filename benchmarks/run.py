@@ -263,8 +263,13 @@ class Clock:
     If one function calls another, the time counts for the outer one, so that the stages add up.
     """
 
-    def __init__(self, functions: dict[str, tuple[object, str]]) -> None:
+    def __init__(
+        self,
+        functions: dict[str, tuple[object, str]],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.functions = functions
+        self._clock = clock
         self.seconds = dict.fromkeys(functions, 0.0)
         self._patches = contextlib.ExitStack()
         self._running = False
@@ -283,14 +288,45 @@ class Clock:
         def timed(*args: object, **kwargs: object) -> object:
             if self._running:
                 return function(*args, **kwargs)
-            self._running, start = True, time.perf_counter()
+            self._running, start = True, self._clock()
             try:
                 return function(*args, **kwargs)
             finally:
                 self._running = False
-                self.seconds[stage] += time.perf_counter() - start
+                self.seconds[stage] += self._clock() - start
 
         return timed
+
+
+def parts(runs: int) -> Iterator[Row]:
+    """Give the processor time of the parts of an item in this process, without its clean process.
+
+    The search and the preflight are without their plain calls of eager, which count as eager's.
+    """
+    from pytest_torchexport.checks import parity, round_trip
+    from pytest_torchexport.eager import reference
+    from pytest_torchexport.judge import case, judge, runners
+
+    stages = {
+        "eager": (reference.Reference, "_observe"),
+        "preflight": (reference, "examine"),
+        "export": (case.Prepared, "_exported"),
+        "save": (round_trip, "_saved"),
+        "search": (parity, "searched"),
+        "artifact": (runners.InProcess, "_observe"),
+        "comparing": (judge, "compare"),
+    }
+    for name in ("ten blocks", "encoder"):
+        for target in ("trace", "script", "export", "onnx"):
+            items(name, [target])
+            found = []
+            for _ in range(runs):
+                with Clock(stages, time.process_time) as clock:
+                    whole = seconds(functools.partial(items, name, [target]), time.process_time)
+                found.append({**clock.seconds, "whole item": whole})
+            for stage in found[0]:
+                took = statistics.median(each[stage] for each in found)
+                yield f"{stage}, {name}, {target}", f"{1000 * took:.0f} ms", ""
 
 
 def shares(runs: int) -> Iterator[Row]:
@@ -857,6 +893,7 @@ ROWS = {
     "observing": observing,
     "explore": explore,
     "search": search,
+    "parts": parts,
     "unconditional": unconditional,
     "round_trip": round_trip,
     "isolation": isolation,
