@@ -82,12 +82,13 @@ class Pursuit:
         if self._trials.seen[self._goal[0]].on_tensors:
             order = [self._write, *by_value, *beyond, self._step_sizes, self._march]
         else:
-            sizes = (self._step_sizes, self._step_two_sizes)
-            order = [self._write, *sizes, *by_value, *beyond, self._march]
+            order = [self._write, self.of_sizes, *by_value, *beyond, self._march]
         for move in order:
             yield from move()
-        probe = self._probe() if at_random else None
-        if at_random and (last or probe is None or not probe.demands):
+        if not at_random:
+            return
+        probe = self._probe()
+        if last or probe is None or not probe.demands:
             yield from self._climb()
 
     def _try(self, recipe: Recipe | None) -> Base | None:

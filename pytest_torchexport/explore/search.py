@@ -161,12 +161,12 @@ class Search:
         configuration, and no input changes them. One to which no call has a distance waits a round.
         """
         goals = [*self._trials.open(doubtful=True), *self._trials.one_order()]
-        left = [
-            goal
-            for goal in goals
-            if self._rounds.get(goal, 0) < (1 if self._is_doubtful(goal) else ROUNDS)
-        ]
+        left = [goal for goal in goals if self._has_rounds_left(goal)]
         return min(left, key=self._turn, default=None)
+
+    def _has_rounds_left(self, goal: Goal) -> bool:
+        most = 1 if self._is_doubtful(goal) else ROUNDS
+        return goal not in self._given_up and self._rounds.get(goal, 0) < most
 
     def _is_doubtful(self, goal: Goal) -> bool:
         """Return True if nothing shows that the condition depends on the input.
@@ -188,7 +188,6 @@ class Search:
         base = self._start(goal)
         pursuit = Pursuit(self._trials, goal, base, self._rng, self._constants)
         if self._trials.only_sizes_matter(base):
-            self._rounds[goal] = ROUNDS
             self._given_up.add(goal)
             made = pursuit.of_sizes()
         else:
