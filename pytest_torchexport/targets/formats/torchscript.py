@@ -94,7 +94,8 @@ class TorchScriptFacts(ProgramFacts):
         ``map_location``.
         """
         graph = _graph_of(self.program)
-        if graph is None:
+        # Most programs name no device, and to list all operations takes longer than to find out.
+        if graph is None or not any(_names_device(node) for node in nodes_of(graph)):
             return ()
         moved = {v.debugName(): _dimensions(v) for v in graph.inputs() if _is_tensors(v)}
         return baked_devices([*_operations(self.program, graph, moved), _returned(graph)], moved)
@@ -225,6 +226,13 @@ def _operations(program: Any, graph: Any, moved: dict[Hashable, int | None]) -> 
             moved.update((value.debugName(), _dimensions(value)) for value in tensors)
         elif kind not in PACKING:
             yield _operation(program, node)
+
+
+def _names_device(node: Any) -> bool:
+    """Return True if a node moves tensors to a device, or is a device other than a tensor's own."""
+    kinds = (value.type().annotation_str for value in node.outputs())
+    own = node.kind() == "prim::device"
+    return node.kind() in DEVICE_BY_NAME or (not own and "Device" in kinds)
 
 
 def _operation(program: Any, node: Any) -> Operation:
