@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import re
 import shutil
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.eager.accepted import ReferenceCall
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import boundary_recipes
@@ -61,6 +63,8 @@ FIRST_RUNS = 3
 # Calls beyond the example stop at this share of the time limit, and at this number.
 SHARE = 0.25
 CALLS = 24
+# So many bytes of calls are made in the clean process before they are made here.
+KEPT = 64 * 2**20
 # A dim with at most this many sizes is tried at each of them, in the clean process first.
 FEW_SIZES = 8
 # Files of more megabytes are not saved twice.
@@ -300,14 +304,26 @@ def compare(case: Case) -> Case | None:
     if saved is None or saved.session is None or case.runner.isolated:
         return None
     with case.log.timed("round trip"):
-        _compare_example(case, saved)
-        case = _compare_others(case, saved, _loaded(case, saved.session))
+        case = _compare_calls(case, saved, _loaded(case, saved.session))
     returned = all(isinstance(outcome, Returned) for outcome, _ in saved.first_runs)
     loops = case.artifact.native_loops and saved.first_runs and returned
     if loops and not case.log.held and not case.runner.isolated:
         case = _isolated(
             case, saved, "it has loops, and one that does not end is ended with its process"
         )
+    return case
+
+
+def _compare_calls(case: Case, saved: SavedArtifact, loaded: LoadedArtifact) -> Case:
+    chosen = [*boundary_recipes(case.spec, case.plan.seed), *case.branches.recipes, *_sizes(case)]
+    waiting = deque(chosen[:CALLS])
+    made = _made_there(case, loaded, waiting)
+    if not waiting and not case.artifact.native_loops:
+        saved.end()  # before any call here: large weights are then in one process at a time
+    _compare_example(case, saved)
+    case = _compare_others(case, saved, made)
+    while waiting and not case.log.held and not case.runner.isolated:
+        case = _compare_others(case, saved, _made_there(case, loaded, waiting))
     return case
 
 
@@ -318,17 +334,43 @@ def _compare_example(case: Case, saved: SavedArtifact) -> None:
         _compare(case, calls[:number], ours, theirs, f"run {number} after loading")
 
 
-def _compare_others(case: Case, saved: SavedArtifact, loaded: LoadedArtifact) -> Case:
-    chosen = [*boundary_recipes(case.spec, case.plan.seed), *case.branches.recipes, *_sizes(case)]
-    chosen = chosen[:CALLS]
-    for number, recipe in enumerate(chosen):
-        if case.runner.isolated or case.log.held:
-            return case
-        if case.deadline.elapsed > SHARE * case.plan.settings.time_limit:
-            case.log.note(f"the round trip made {number} of {len(chosen)} other calls in its time")
-            return case
-        case = _compare_call(case, saved, loaded, recipe)
+def _compare_others(
+    case: Case, saved: SavedArtifact, made: Sequence[tuple[ReferenceCall, Outcome]]
+) -> Case:
+    for found, there in made:
+        if case.log.held:
+            break
+        case.log.trying = found.recipe
+        if isinstance(there, Crashed):
+            return _crashed(case, saved, [found.call], there, KILLED.format("another call"))
+        here = case.judge.run(found.call)
+        sizes = ", ".join(f"{name} = {size}" for name, size in found.recipe.sizes.items())
+        what = f"a call at {sizes or 'the example'} after loading"
+        _compare(case, [found.call], (here, {}), (there, {}), what)
     return case
+
+
+def _made_there(
+    case: Case, loaded: LoadedArtifact, waiting: deque[Recipe]
+) -> list[tuple[ReferenceCall, Outcome]]:
+    """Make waiting calls in the clean process, until one crashes or they take ``KEPT`` bytes."""
+    made: list[tuple[ReferenceCall, Outcome]] = []
+    while waiting and sum(found.nbytes for found, _ in made) < KEPT:
+        if case.deadline.elapsed > SHARE * case.plan.settings.time_limit:
+            case.log.note(
+                f"the round trip left out {len(waiting)} of its other calls for lack of time"
+            )
+            waiting.clear()
+            break
+        case.log.trying = waiting.popleft()
+        found = case.accepted.call(case.log.trying)
+        if found is None:
+            continue
+        there, _ = _call_there(case, loaded, found.call)
+        made.append((found, there))
+        if isinstance(there, Crashed):
+            break
+    return made
 
 
 def _sizes(case: Case) -> list[Recipe]:
@@ -339,21 +381,6 @@ def _sizes(case: Case) -> list[Recipe]:
         for size in dim.sizes
         if size not in dim.boundary()
     ]
-
-
-def _compare_call(case: Case, saved: SavedArtifact, loaded: LoadedArtifact, recipe: Recipe) -> Case:
-    case.log.trying = recipe
-    found = case.accepted.call(recipe)
-    if found is None:
-        return case
-    there, _ = _call_there(case, loaded, found.call)
-    if isinstance(there, Crashed):
-        return _crashed(case, saved, [found.call], there, KILLED.format("another call"))
-    here = case.judge.run(found.call)
-    sizes = ", ".join(f"{name} = {size}" for name, size in found.recipe.sizes.items())
-    what = f"a call at {sizes or 'the example'} after loading"
-    _compare(case, [found.call], (here, {}), (there, {}), what)
-    return case
 
 
 def _compare(case: Case, calls: Sequence[Call], ours: State, theirs: State, what: str) -> None:

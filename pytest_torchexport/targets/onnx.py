@@ -16,6 +16,7 @@ from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes, spelled
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.messages import is_about_dims
+from pytest_torchexport.outcomes.subject import LARGE_MODULE
 from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
@@ -52,11 +53,12 @@ class OnnxArtifact:
     """An ONNXProgram with its session.
 
     The graph takes tensors alone and returns a flat list; the ExportedProgram that it was made from
-    says which leaf each of them is.
+    says which leaf each of them is. ``opened`` is the session that the export opened; None if its
+    weights are large, so that they are in memory only once the artifact is called here.
     """
 
     program: Any
-    session: TensorFile
+    opened: TensorFile | None
     outputs: OnnxOutputs
     device: str
     external_data: bool
@@ -73,6 +75,14 @@ class OnnxArtifact:
     def show(self, call: Call, see: Callable[[str, Any], None]) -> Any:
         """Run it, and show the values that it decides on."""
         return self.unpack_outputs(self._open.show(self.pack_inputs(call).kwargs, see))
+
+    @cached_property
+    def session(self) -> TensorFile:
+        """The file in ONNX Runtime."""
+        if self.opened is not None:
+            return self.opened
+        with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
+            return TensorFile(self.save(Path(directory)), self.device)
 
     @cached_property
     def _open(self) -> OpenFile:
@@ -278,9 +288,10 @@ def _artifact(made: _Made, device: str, *, external_data: bool) -> OnnxArtifact:
             raise
         # Without the weights in files beside it: ``program.model_proto`` would copy them all.
         model = read(path)
+        size = sum(file.stat().st_size for file in path.parent.iterdir())
     return OnnxArtifact(
         program=program,
-        session=session,
+        opened=session if size <= LARGE_MODULE else None,
         outputs=_outputs(program.exported_program),
         device=device,
         external_data=external_data,

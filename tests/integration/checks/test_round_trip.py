@@ -22,12 +22,15 @@ from pytest_torchexport import check_export, engine
 from pytest_torchexport.checks import round_trip, serving
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.runners import LoadedArtifact
+from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.sandbox import process, session, wire
 from pytest_torchexport.sandbox.libraries import LIBRARIES, library_named
 from pytest_torchexport.sandbox.process import Server
 from pytest_torchexport.sandbox.session import SandboxSession
 from pytest_torchexport.targets.base import DirectArtifact
 from pytest_torchexport.targets.formats.devices import indexed
+from pytest_torchexport.targets.formats.onnx_runtime import TensorFile
 from pytest_torchexport.targets.onnx import OnnxArtifact
 from tests import hostile
 
@@ -80,6 +83,47 @@ def failed(verdict, failure, *said):
     for part in said:
         assert part in text
     return text
+
+
+# -- the order of the calls ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [round_trip.KEPT, 1])
+def test_other_calls_are_compared_however_few_of_them_are_kept(monkeypatch, kept):
+    run, rows = LoadedArtifact.run, []
+
+    def doubled_at_the_last(self, call, **options):
+        rows.append(call.args[0].shape[0])
+        outcome, state = run(self, call, **options)
+        wrong = rows[-1] == 8
+        return (Returned(outcome.value * 2, outcome.inputs) if wrong else outcome), state
+
+    monkeypatch.setattr(round_trip, "KEPT", kept)
+    monkeypatch.setattr(LoadedArtifact, "run", doubled_at_the_last)
+    verdict = check(checks=["round_trip"], dims={"batch": (1, 8)})
+    failed(verdict, "RoundTripDiffers", "a call at batch = 8 after loading")
+    assert len(set(rows)) > 2
+
+
+def test_large_weights_are_in_one_process_at_a_time(monkeypatch):
+    sessions, loaded_there = [], []
+    begin, call = SandboxSession.__init__, TensorFile.__call__
+
+    def remembered(self, *args, **kwargs):
+        sessions.append(self)
+        begin(self, *args, **kwargs)
+
+    def watched(self, *args, **kwargs):
+        loaded_there.extend(not one.over for one in sessions)
+        return call(self, *args, **kwargs)
+
+    monkeypatch.setattr(SandboxSession, "__init__", remembered)
+    monkeypatch.setattr(TensorFile, "__call__", watched)
+    large = nn.Linear(2**11, 2**11 + 1)
+    verdict = check_export(large, (torch.ones(2, 2**11),), target="onnx", max_examples=1)
+    assert verdict.status == "passed", verdict.reason
+    assert loaded_there
+    assert not any(loaded_there)
 
 
 # -- saving ----------------------------------------------------------------------------------------
