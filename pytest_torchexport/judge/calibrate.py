@@ -32,6 +32,9 @@ from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.observe import Outcome, Returned
 from pytest_torchexport.results.verdict import Difference
 
+# An item that has so many failures is red whatever becomes of another call.
+WEIGHED = 5
+
 # Runs a call on the artifact, and shows the values in it; None if it cannot.
 Shown = Callable[[Call, See], Outcome | None]
 
@@ -87,12 +90,14 @@ class Calibration:
         expected: Leaves,
         actual: Leaves,
         *,
-        quick: bool = False,
+        known: int = 0,
     ) -> Judged:
         """Sort the differences after the last of ``calls``, made in a row from the pristine state.
 
-        Only differences of numbers can be explained, and only by runs of eager that return. If
-        ``quick``, a few runs are enough for a difference that is far beyond eager's error in them.
+        Only differences of numbers can be explained, and only by runs of eager that return.
+        ``known``: the failures that the item has already. With one, a few runs are enough for a
+        difference that is far beyond eager's error in them, if nothing in the call jumps; with
+        ``WEIGHED``, in any case.
         """
         bugs = [item for item in differences if item.total is None]
         asked = [item for item in differences if item.total is not None]
@@ -101,8 +106,9 @@ class Calibration:
         single = len(calls) == 1 and self._runs.device == "cpu"
         decisions = self._decisions(calls[0]) if single else None
         held = self._held(calls[0], decisions, asked, actual) if decisions else NOTHING_HELD
-        smooth = quick and decisions is not None and decisions.smooth
-        found = self._judged(asked, calls, expected, actual, held, smooth=smooth)
+        smooth = decisions is not None and decisions.smooth
+        quick = known >= WEIGHED or (known > 0 and smooth)
+        found = self._judged(asked, calls, expected, actual, held, quick=quick)
         if not (self._leaves_out_casts and decisions and decisions.casts and found.bugs):
             return found
         more = self._uncast(found.bugs, calls, expected, actual)
@@ -135,11 +141,11 @@ class Calibration:
         actual: Leaves,
         held: Held,
         *,
-        smooth: bool,
+        quick: bool,
     ) -> Judged:
         """Sort differences of numbers; ``held`` are operands of eager's decisions.
 
-        ``smooth``: nothing in the call jumps, so that a few runs show how far rounding may move it.
+        ``quick``: a few runs are enough to show how far rounding may move a call.
         """
         paths = [item.path for item in asked]
         runs = self._runs.of(calls, paths, expected, held)
@@ -162,7 +168,7 @@ class Calibration:
             found = _sort(asked, seen, expected, actual)
             if not found.bugs and not wholes.doubtful:
                 return found
-            if smooth and _are_far_beyond(found.bugs, seen, expected, actual):
+            if quick and _are_far_beyond(found.bugs, seen, expected, actual):
                 return found
         return found if found.bugs else _without(found, wholes.impossible(ties=runs.ties.met))
 

@@ -118,8 +118,8 @@ class Judge:
                 return None
             try:
                 # Of an item that is red already, more failing calls only count.
-                known = counted and bool(self._log.failed)
-                differences = self.differences([found.call], expected, actual, quick=known)
+                known = len(self._log.failed) if counted else 0
+                differences = self.differences([found.call], expected, actual, known=known)
             except NotRepeatable:
                 self._log.shrunk = Shrunk.as_made(self.spec, found.recipe, found.call)
                 raise
@@ -172,12 +172,12 @@ class Judge:
         states: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
         more: Sequence[Difference] = (),
         *,
-        quick: bool = False,
+        known: int = 0,
     ) -> list[Difference]:
         """Return the differences after the last of ``calls`` that eager's error does not explain.
 
         ``states`` are eager's and the artifact's tensors by name, ``more`` their differences.
-        ``quick``: a few runs of eager are enough for a difference that is far beyond its error.
+        ``known``: the failures that the item has already; more of them are judged by fewer runs.
         """
         differences = [
             item
@@ -194,7 +194,7 @@ class Judge:
                         calls,
                         leaves_after(expected, states[0]),
                         leaves_after(actual, states[1]),
-                        quick=quick,
+                        known=known,
                     )
                 self._log.explain(judged.explained)
                 differences = judged.bugs

@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.calibrate import Calibration
+from pytest_torchexport.judge.calibrate import WEIGHED, Calibration
 from pytest_torchexport.judge.other_runs import OtherRuns, leaves_after
 from pytest_torchexport.outcomes.compare import Tolerance, compare, compare_values
 from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.outcomes.subject import Subject
 
 
-def judged(function, call, actual, *, quick=False, leaves_out_casts=False):
+def judged(function, call, actual, *, known=0, leaves_out_casts=False):
     """Return what calibration makes of the differences between eager's value and ``actual(value)``."""
     subject = Subject.of(function)
     expected = observe(subject.function, call, seed=0)
@@ -29,7 +29,7 @@ def judged(function, call, actual, *, quick=False, leaves_out_casts=False):
     assert differences, "the table of tolerances must fail first"
     leaves = leaves_after(expected, {}), leaves_after(found, {})
     calibration = Calibration(OtherRuns(subject, 0), leaves_out_casts=leaves_out_casts)
-    return calibration.judge(differences, [call], *leaves, quick=quick)
+    return calibration.judge(differences, [call], *leaves, known=known)
 
 
 def kept(function, call, actual):
@@ -495,7 +495,7 @@ def test_half_precision_excuses_its_own_digits_alone():
     assert len(kept(norm, Call((x,)), lambda value: value * 1.05)) == 1
 
 
-def runs_of(function, actual, *, quick=True):
+def runs_of(function, actual, *, known=1):
     """Return how often eager is run to judge what ``actual`` returns, and the bugs."""
     made = []
 
@@ -503,7 +503,7 @@ def runs_of(function, actual, *, quick=True):
         made.append(None)
         return function(x)
 
-    bugs = judged(counted, CALL, actual, quick=quick).bugs
+    bugs = judged(counted, CALL, actual, known=known).bugs
     return len(made), bugs
 
 
@@ -517,7 +517,20 @@ def test_what_no_rounding_can_explain_is_judged_by_a_few_runs():
     assert [item.cause for item in jumped] == ["bug"]
     assert most >= more
     # A verdict is never told by a few.
-    assert runs_of(torch.sigmoid, lambda value: value + 1.0, quick=False)[0] == more
+    assert runs_of(torch.sigmoid, lambda value: value + 1.0, known=0)[0] == more
+
+
+def test_further_failures_of_a_red_item_are_judged_by_a_few_runs():
+    def jumps(x):
+        return torch.sigmoid(x.floor())
+
+    most, _ = runs_of(jumps, lambda value: value + 1.0, known=WEIGHED - 1)
+    few, found = runs_of(jumps, lambda value: value + 1.0, known=WEIGHED)
+    assert [item.cause for item in found] == ["bug"]
+    assert few < most
+    near, found = runs_of(jumps, lambda value: value + 1e-4, known=WEIGHED)
+    assert [item.cause for item in found] == ["bug"]
+    assert near == most
 
 
 def in_half(x):
