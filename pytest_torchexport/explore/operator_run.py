@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.explore.merges import Merge, merge_of
 from pytest_torchexport.explore.origins import WITH_TABLE, Origins
 from pytest_torchexport.explore.preimages import demand_at
@@ -38,6 +37,7 @@ from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, observe, seed_everything
 from pytest_torchexport.outcomes.operators import dispatched, is_float, name_of
+from pytest_torchexport.torch_private.dispatcher import is_operator
 
 # An operator's name, its number among those of its name, and the part of its threshold.
 Key = tuple[str, int, str]
@@ -130,7 +130,7 @@ class _Recorder:
 
     def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Look at the operands, and run the operator."""
-        if torch_private.is_operator(func) and args:
+        if is_operator(func) and args:
             self.ran = True
             name = name_of(func)
             number = self._counts[name]

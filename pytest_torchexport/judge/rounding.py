@@ -33,7 +33,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.outcomes.operators import (
     argument_of,
     dispatched,
@@ -42,6 +41,12 @@ from pytest_torchexport.outcomes.operators import (
     name_of,
     with_floats,
     written_to,
+)
+from pytest_torchexport.torch_private.dispatcher import (
+    aten_of_prim,
+    decomposition_of,
+    is_operator,
+    schema_of,
 )
 
 # Results are moved by a random multiple of the dtype's epsilon, up to this.
@@ -121,7 +126,7 @@ def uncast() -> AbstractContextManager[None]:
     """Leave all floats in float64 that are cast to another one within the block."""
 
     def operator(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if torch_private.is_operator(func) and _casts_float(func, args, kwargs):
+        if is_operator(func) and _casts_float(func, args, kwargs):
             kwargs = {**kwargs, "dtype": torch.float64}
         return func(*args, **kwargs)
 
@@ -172,7 +177,7 @@ class _Scatter:
 
     def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operator."""
-        if not torch_private.is_operator(func):
+        if not is_operator(func):
             return func(*args, **kwargs)  # torch.cond and other higher-order operators
         name = name_of(func)
         if name in ORDERING and not argument_of(func, args, kwargs, "stable"):
@@ -238,7 +243,7 @@ class _Scatter:
         written = written_to(func)
         moved = tuple(
             arg if item.name in written else with_floats(self._move_term, arg)
-            for item, arg in zip(torch_private.schema_of(func).arguments, args, strict=False)
+            for item, arg in zip(schema_of(func).arguments, args, strict=False)
         )
         named = {
             name: value if name in written else with_floats(self._move_term, value)
@@ -303,21 +308,21 @@ class _Sequential:
 
     def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operator."""
-        of_prim = torch_private.aten_of_prim(func)
+        of_prim = aten_of_prim(func)
         if of_prim is not None:
             with dispatched(self.operator):
                 return of_prim(*args, **kwargs)
-        found = self._one_by_one(func, args, kwargs) if torch_private.is_operator(func) else None
+        found = self._one_by_one(func, args, kwargs) if is_operator(func) else None
         return _filled(func(*args, **kwargs), found)
 
     def _one_by_one(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the results of an operator; None if nothing is known about its sums."""
         if any(tensor.is_complex() for tensor in floats_of((args, kwargs))):
             return None
-        schema = torch_private.schema_of(func)
+        schema = schema_of(func)
         if schema.name in _SUMS:
             return _by_rule(func, args, kwargs, self._lanes) if is_float(args[0]) else None
-        parts = torch_private.decomposition_of(func)
+        parts = decomposition_of(func)
         if parts is None or func in self._open or not _adds(func, args, kwargs):
             return None
         if written_to(func):  # once, by the operator itself
@@ -335,7 +340,7 @@ class _Sequential:
 
 def _by_rule(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], lanes: int) -> Any:
     """Return an operator's results as ``_SUMS`` has them; None if it cannot."""
-    schema = torch_private.schema_of(func)
+    schema = schema_of(func)
     given = {item.name: argument_of(func, args, kwargs, item.name) for item in schema.arguments}
     return _SUMS[schema.name](**given, lanes=lanes)
 
@@ -369,7 +374,7 @@ def _rounds(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool
 
 def _adds(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Return True if the operator may add up more than two numbers."""
-    if not torch_private.is_operator(func) or torch.Tag.pointwise in func.tags:
+    if not is_operator(func) or torch.Tag.pointwise in func.tags:
         return False
     return _rounds(func, args, kwargs)
 
