@@ -19,7 +19,7 @@ from pytest_torchexport.diagnosis.rules import OWNER_OF
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.paths import ConditionKey, Path
-from pytest_torchexport.inputs.recipes import build
+from pytest_torchexport.inputs.building import build
 from pytest_torchexport.judge import branch_table
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis
 from pytest_torchexport.results.size_pattern import Sizes

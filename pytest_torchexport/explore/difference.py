@@ -28,13 +28,8 @@ from pytest_torchexport.explore.seeds import scaled, sized_together
 from pytest_torchexport.explore.side import Side
 from pytest_torchexport.explore.thresholds import LARGEST_EPSILON, STATED
 from pytest_torchexport.explore.together import combinations
-from pytest_torchexport.inputs.recipes import (
-    SWITCHED,
-    Recipe,
-    build,
-    example_recipe,
-    plain_recipe,
-)
+from pytest_torchexport.inputs.building import build
+from pytest_torchexport.inputs.recipes import SWITCHED, Recipe, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.inputs.strategies import within_memory
 
